@@ -1,0 +1,56 @@
+# `make help` lists the targets. Everything is made inside the checkout: .venv, .venv-device, build, dist.
+
+# Another interpreter than the first Python >= 3.11 found:          make demo PYTHON=/usr/bin/python3.12
+PYTHON ?=
+# PyTorch's build for processors alone, without gigabytes of CUDA:  make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?=
+# A folder with Omniglot's archives, to fetch nothing:              make reproduce-omniglot DATA_ROOT=~/omniglot
+DATA_ROOT ?=
+# Processes that run tests:
+JOBS ?= 2
+
+export PYTHON TORCH_INDEX
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint reproduce-omniglot wheel lock clean distclean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' Makefile
+
+setup:  ## make .venv (workstation) and .venv-device (what a device has) from the locks
+	@sh scripts/environment.sh .venv requirements/host.lock
+	@sh scripts/environment.sh .venv-device requirements/device.lock
+	@.venv/bin/python -c 'import importlib.metadata as m; m.version("edge-siamese")' 2>/dev/null \
+		|| .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+
+demo: setup  ## train, quantize, export and recognise in about four minutes; leaves build/demo/report.html
+	@.venv/bin/python -m export demo --out build/demo
+
+test: setup lint  ## lint, types and all tests
+	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n $(JOBS)
+
+lint: setup  ## ruff and mypy
+	@.venv/bin/python -m ruff check --quiet .
+	@.venv/bin/python -m ruff format --check --quiet .
+	@.venv/bin/python -m mypy
+
+reproduce-omniglot: setup  ## the README's figures: at most an hour on two cores; leaves build/omniglot/report.html
+	@.venv/bin/python -m export pipeline --data omniglot --encoder glyphnet --out build/omniglot $(if $(DATA_ROOT),--data-root $(DATA_ROOT))
+
+wheel: setup  ## build the device's wheel into dist
+	@.venv/bin/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
+	@ls dist/*.whl
+
+lock:  ## install requirements/*.in anew and write what came into requirements/*.lock
+	@rm -rf build/lock
+	@mkdir -p build/lock
+	@sh scripts/environment.sh build/lock/host requirements/host.in
+	@sh scripts/environment.sh build/lock/device requirements/device.in
+	@build/lock/host/bin/python scripts/lock.py build/lock/host/bin/python build/lock/device/bin/python
+	@rm -rf build/lock
+
+clean:  ## remove what was built; environments stay
+	rm -rf build dist .cache
+
+distclean: clean  ## remove the environments too
+	rm -rf .venv .venv-device

@@ -1,0 +1,248 @@
+"""What the commands of `edge-siamese` do: each prints its result and returns the exit status."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_siamese.atomic import write_atomically
+from edge_siamese.bundle import Bundle, load_bundle
+from edge_siamese.errors import ImageError, RuntimeNotInstalled
+from edge_siamese.pictures import read_picture
+from edge_siamese.runtimes import load_encoder, runtime_format, runtime_statuses
+from edge_siamese.selftest import SelfTestReport, self_test
+
+FALSE_ACCEPT_RATE = 1e-2
+
+
+def info(options: argparse.Namespace) -> int:
+    """What a bundle holds."""
+    bundle = load_bundle(options.bundle)
+    statuses = runtime_statuses()
+    manifest = bundle.manifest
+    if options.json:
+        runtimes = {found.name: {"version": found.version, "problem": found.problem} for found in statuses}
+        _print_json({"manifest": json.loads(manifest.to_json()), "runtimes": runtimes})
+        return 0
+    shape, embedding, head = "x".join(map(str, manifest.input.shape)), manifest.embedding, manifest.head
+    _print_pairs(
+        {
+            "model": manifest.model_id,
+            "created": manifest.created,
+            "encoder": f"{manifest.encoder.name}, {manifest.encoder.parameters:,} parameters, "
+            f"{manifest.encoder.macs / 1e6:.1f} million multiply-accumulates",
+            "input": f"uint8 {shape} {manifest.input.colour}, {manifest.input.fit}",
+            "embedding": f"{embedding.dimensions} numbers, normalisation {embedding.normalisation}",
+            "head": f"p = sigmoid({head.bias:.3f} - {head.scale:.3f} x {head.distance} distance)",
+        }
+    )
+    print()
+    _print_table(
+        ("file", "bytes", "format", "precision", "quantization"),
+        [(m.path, f"{m.bytes:,}", m.format, m.precision, m.quantization or "") for m in manifest.models],
+    )
+    if manifest.thresholds:
+        print()
+        _print_table(
+            ("false accepts", "false rejects", "threshold"),
+            [
+                (f"{t.false_accept_rate:g}", f"{t.false_reject_rate:.4f}", f"{t.probability:.4f}")
+                for t in manifest.thresholds
+            ],
+        )
+    if manifest.metrics:
+        print()
+        _print_table(
+            ("metric", "value"), [(name, f"{value:.4f}") for name, value in _numbers(manifest.metrics)]
+        )
+    print()
+    _print_table(("runtime", "here"), [(found.name, found.problem or found.version) for found in statuses])
+    return 0
+
+
+def selftest(options: argparse.Namespace) -> int:
+    """Golden vectors through every encoder that was asked for; 1 if one fails."""
+    bundle = load_bundle(options.bundle)
+    reports: list[SelfTestReport] = []
+    skipped: list[str] = []
+    if options.runtime == "all":
+        skipped = [str(found) for found in runtime_statuses() if not found.usable]
+    for runtime, precision in _selected(bundle, options.runtime, options.precision):
+        encoder = load_encoder(bundle, runtime, precision, options.threads)
+        reports.append(self_test(encoder, bundle.golden, bundle.head))
+    if not reports:
+        raise RuntimeNotInstalled(f"no runtime can run a file of this bundle here: {', '.join(skipped)}")
+    passed = all(report.passed for report in reports)
+    if options.json:
+        _print_json(
+            {"passed": passed, "reports": [report.to_dict() for report in reports], "skipped": skipped}
+        )
+        return 0 if passed else 1
+    _print_table(
+        (
+            "runtime",
+            "precision",
+            "against",
+            "worst cosine",
+            "mean cosine",
+            "score difference",
+            "imaging",
+            "result",
+        ),
+        [
+            (
+                report.runtime,
+                report.precision,
+                report.reference,
+                f"{report.worst_cosine:.5f}",
+                f"{report.mean_cosine:.5f}",
+                f"{report.largest_score_difference:.4f}",
+                "exact" if report.imaging_exact else "differs",
+                "passed" if report.passed else "FAILED",
+            )
+            for report in reports
+        ],
+    )
+    for line in skipped:
+        print(f"skipped: {line}")
+    return 0 if passed else 1
+
+
+def score(options: argparse.Namespace) -> int:
+    """How probably two pictures show the same thing."""
+    bundle = load_bundle(options.bundle)
+    encoder = load_encoder(bundle, options.runtime, options.precision, options.threads)
+    embeddings = encoder.embed([read_picture(options.first), read_picture(options.second)])
+    distance = float(bundle.head.paired_distances(embeddings[:1], embeddings[1:])[0])
+    probability = float(bundle.head.probability(distance))
+    threshold = bundle.manifest.threshold_at(FALSE_ACCEPT_RATE).probability
+    result = {
+        "probability": probability,
+        "threshold": threshold,
+        "same": probability >= threshold,
+        "distance": distance,
+        "model_id": encoder.model_id,
+        "runtime": encoder.runtime,
+        "precision": encoder.precision,
+        "reason": encoder.reason,
+    }
+    if options.json:
+        _print_json(result)
+        return 0
+    verdict = "the same" if result["same"] else "different"
+    _print_pairs(
+        {
+            "p(same)": f"{probability:.4f}",
+            "verdict": f"{verdict} (threshold {threshold:.4f}: 1 in 100 different pairs passes)",
+            "distance": f"{distance:.4f}",
+            "encoder": f"{encoder.model_id}, {encoder.precision}",
+            "runtime": encoder.reason,
+        }
+    )
+    return 0
+
+
+def embed(options: argparse.Namespace) -> int:
+    """An array of images to an array of embeddings."""
+    images = _read_images(Path(options.images))
+    encoder = load_encoder(options.bundle, options.runtime, options.precision, options.threads)
+    embeddings = encoder.embed(images)
+    write_atomically(Path(options.out), lambda file: np.save(file, embeddings, allow_pickle=False))
+    result = {
+        "images": len(embeddings),
+        "dimensions": encoder.dimensions,
+        "out": options.out,
+        "model_id": encoder.model_id,
+        "runtime": encoder.runtime,
+        "precision": encoder.precision,
+        "reason": encoder.reason,
+    }
+    _print_json(result) if options.json else _print_pairs(result)
+    return 0
+
+
+def bench(options: argparse.Namespace) -> int:
+    """Time and memory of one encoder."""
+    from edge_siamese.bench import measure  # only here: it needs a module that Unix alone has
+
+    # Sizes are checked, checksums not: hashing all files would take longer than the measurement.
+    bundle = load_bundle(options.bundle, verify_checksums=False)
+    found = measure(bundle, options.runtime, options.precision, options.threads, options.runs)
+    if options.json:
+        _print_json(asdict(found))
+        return 0
+    imported = "measured only in a fresh process" if found.import_ms is None else f"{found.import_ms:.1f} ms"
+    _print_pairs(
+        {
+            "model": f"{found.model_id}, {found.precision}, {found.file_bytes:,} bytes",
+            "runtime": found.reason,
+            "threads": found.threads,
+            "latency p50": f"{found.p50_ms:.3f} ms",
+            "latency p95": f"{found.p95_ms:.3f} ms",
+            "first image": f"{found.first_ms:.3f} ms",
+            "import": imported,
+            "load": f"{found.load_ms:.1f} ms",
+            "peak memory": f"{found.peak_memory_mb:.1f} MiB",
+        }
+    )
+    return 0
+
+
+def _selected(bundle: Bundle, runtime: str, precision: str) -> list[tuple[str, str]]:
+    """The pairs of runtime and precision that were asked for and can run here."""
+    files = [(m.format, m.precision) for m in bundle.manifest.models if precision in ("all", m.precision)]
+    if runtime == "all":
+        names = [found.name for found in runtime_statuses() if found.usable]
+        return [(name, kind) for name in names for format, kind in files if format == runtime_format(name)]
+    kinds = dict.fromkeys(kind for _, kind in files) if precision == "all" else [precision]
+    return [(runtime, kind) for kind in kinds]
+
+
+def _read_images(path: Path) -> npt.NDArray[Any]:
+    try:
+        images = np.load(path, allow_pickle=False)
+    except FileNotFoundError as error:
+        raise ImageError(f"{path}: there is no such file") from error
+    except (OSError, ValueError, EOFError) as error:
+        raise ImageError(f"{path} is not a .npy file of numbers: {error}") from error
+    if not isinstance(images, np.ndarray) or images.ndim not in (3, 4):
+        raise ImageError(f"{path} does not hold one array of images, uint8 (n, height, width[, channels])")
+    return images
+
+
+def _numbers(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """The numbers among nested metrics, with dotted names."""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _numbers(value, f"{prefix}{name}.")
+        elif isinstance(value, (int, float)):
+            yield prefix + name, value
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def _print_pairs(pairs: dict[str, Any]) -> None:
+    width = max(map(len, pairs))
+    for name, value in pairs.items():
+        print(f"{name:<{width}}  {value}")
+
+
+def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Columns as wide as their longest cell; columns of numbers to the right."""
+    columns = list(zip(header, *rows, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    numeric = [
+        all(cell.replace(",", "").replace(".", "").isdecimal() for cell in column[1:]) for column in columns
+    ]
+    for row in (header, ["-" * width for width in widths], *rows):
+        cells = zip(row, widths, numeric, strict=True)
+        print("  ".join(f"{cell:>{w}}" if right else f"{cell:<{w}}" for cell, w, right in cells).rstrip())

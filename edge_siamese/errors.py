@@ -1,0 +1,73 @@
+"""Every error that edge-siamese raises: one base class, and each error is also the builtin it resembles."""
+
+
+class EdgeSiameseError(Exception):
+    """Base of all errors raised on purpose by edge-siamese; its message is one line for people."""
+
+
+class ImageError(EdgeSiameseError, ValueError):
+    """An array is not an image that can be prepared for an encoder."""
+
+
+class PictureError(ImageError):
+    """A file cannot be read as a picture."""
+
+
+class BundleError(EdgeSiameseError, ValueError):
+    """A model bundle cannot be used."""
+
+
+class BundleNotFound(BundleError, FileNotFoundError):
+    """There is no bundle, or no such file of a bundle, at the given place."""
+
+
+class ManifestError(BundleError):
+    """The manifest of a bundle breaks its schema."""
+
+
+class BundleVersionError(BundleError):
+    """The bundle is of a format version that this release does not read."""
+
+
+class ChecksumError(BundleError):
+    """A file of a bundle is not the one that the manifest describes."""
+
+
+class TruncatedFileError(BundleError):
+    """A file of a bundle is shorter or longer than the manifest says."""
+
+
+class UnsafePathError(BundleError):
+    """The manifest names a path that leaves the bundle's directory."""
+
+
+class RuntimeNotInstalled(EdgeSiameseError, ImportError):
+    """No usable inference runtime is installed, or not the one that was asked for."""
+
+
+class EncoderError(EdgeSiameseError, RuntimeError):
+    """A runtime failed to load or to run an encoder."""
+
+
+class SelfTestFailed(EdgeSiameseError, RuntimeError):
+    """A runtime does not reproduce the golden vectors of a bundle."""
+
+
+class SupportError(EdgeSiameseError, ValueError):
+    """A support set cannot take or lacks what was asked for."""
+
+
+class DataError(EdgeSiameseError, ValueError):
+    """A data set is missing, damaged, or too small for what was asked."""
+
+
+class SettingsError(EdgeSiameseError, ValueError):
+    """Options contradict each other, or the run that they are meant to continue."""
+
+
+class ExportError(EdgeSiameseError, RuntimeError):
+    """A network could not be converted or quantized."""
+
+
+class VerificationFailed(EdgeSiameseError, RuntimeError):
+    """A file of a bundle does not behave like the trained network."""

@@ -1,0 +1,88 @@
+"""The sigmoid distance head: turns the distance of two embeddings into the probability that they show the same thing.
+
+    p(same) = sigmoid(bias - scale * d(h1, h2))
+
+Two distances are known. `euclidean` is ||h1 - h2||, the product's default, on unit vectors. `weighted_l1` is
+sum_j w_j |h1_j - h2_j| with learned weights, the reference head of Koch, Zemel and Salakhutdinov, "Siamese Neural
+Networks for One-shot Image Recognition" (2015), section 3.1; a weight may be negative.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+
+# Rows of queries whose |h1 - h2| are held at once by the weighted L1 distance: bounds its memory.
+_L1_BLOCK_BYTES = 32 * 1024 * 1024
+
+
+@dataclass(frozen=True, eq=False)
+class SigmoidDistanceHead:
+    """p = sigmoid(bias - scale * distance)."""
+
+    scale: float
+    """How fast the probability falls with the distance; per unit of distance."""
+    bias: float
+    """The log-odds of `same` at distance zero."""
+    distance: Literal["euclidean", "weighted_l1"] = "euclidean"
+    weights: Floats | None = None
+    """float32 (D,), for `weighted_l1` only."""
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.scale) and math.isfinite(self.bias)):
+            raise ValueError(f"a head needs finite numbers, not scale {self.scale} and bias {self.bias}")
+        if (self.distance == "weighted_l1") != (self.weights is not None):
+            raise ValueError(f"a {self.distance} head takes {'no ' if self.weights is not None else ''}weights")
+
+    def distances(self, queries: Floats, supports: Floats) -> Floats:
+        """Distances of every query to every support: (N, D) and (M, D) to float32 (N, M)."""
+        if self.weights is not None:
+            return _weighted_l1(queries, supports, self.weights)
+        # ||q - s||^2 = ||q||^2 + ||s||^2 - 2 q.s: one matrix product, whatever the number of supports.
+        squared = (
+            np.einsum("nd,nd->n", queries, queries)[:, None]
+            + np.einsum("md,md->m", supports, supports)[None, :]
+            - 2.0 * (queries @ supports.T)
+        )
+        return np.sqrt(np.maximum(squared, 0.0), dtype=np.float32)
+
+    def paired_distances(self, a: Floats, b: Floats) -> Floats:
+        """Distances of row i of `a` to row i of `b`: (N, D) and (N, D) to float32 (N,)."""
+        if self.weights is not None:
+            return np.asarray(np.abs(a - b) @ self.weights, dtype=np.float32)
+        return np.asarray(np.linalg.norm(a - b, axis=1), dtype=np.float32)
+
+    def log_odds(self, distances: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """bias - scale * distance, of any shape."""
+        return self.bias - self.scale * np.asarray(distances, dtype=np.float64)
+
+    def probability(self, distances: npt.ArrayLike) -> Floats:
+        """p(same) for distances of any shape, float32 in [0, 1]."""
+        # sigmoid(x) = (1 + tanh(x / 2)) / 2 never overflows.
+        return (0.5 * (1.0 + np.tanh(0.5 * self.log_odds(distances)))).astype(np.float32)
+
+    def score(self, queries: Floats, supports: Floats) -> Floats:
+        """p(same) of every query with every support: (N, D) and (M, D) to float32 (N, M)."""
+        return self.probability(self.distances(queries, supports))
+
+    def distance_at(self, probability: float) -> float:
+        """The distance at which p(same) takes the given value in (0, 1)."""
+        if not 0.0 < probability < 1.0:
+            raise ValueError(f"a probability strictly between 0 and 1 is needed, not {probability}")
+        return (self.bias - math.log(probability / (1.0 - probability))) / self.scale
+
+
+def _weighted_l1(queries: Floats, supports: Floats, weights: Floats) -> Floats:
+    """(N, D), (M, D), (D,) to (N, M), in blocks of queries."""
+    result = np.empty((len(queries), len(supports)), dtype=np.float32)
+    block = max(1, _L1_BLOCK_BYTES // max(1, supports.nbytes))
+    for start in range(0, len(queries), block):
+        difference = np.abs(queries[start : start + block, None, :] - supports[None, :, :])
+        result[start : start + block] = difference @ weights
+    return result

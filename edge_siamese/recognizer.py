@@ -1,0 +1,166 @@
+"""Recognises objects that were shown once: encode, score against the support set, reject the unknown."""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_siamese.bundle import Bundle, load_bundle
+from edge_siamese.errors import SettingsError, SupportError
+from edge_siamese.head import SigmoidDistanceHead
+from edge_siamese.pictures import read_picture
+from edge_siamese.runtimes import AUTO, load_encoder
+from edge_siamese.runtimes.base import Encoder
+from edge_siamese.support import SupportSet
+
+Picture = npt.NDArray[Any] | str | os.PathLike[str]
+"""A frame, uint8 (h, w) or (h, w, 1, 3 or 4), or the path of a picture file."""
+
+
+@dataclass(frozen=True)
+class Recognition:
+    """What a frame shows; printed, it reads like `heart (p = 0.98; next: star, 0.03)`."""
+
+    name: str | None
+    """The object, or None if no object is probable enough."""
+    probability: float
+    """p(same) of the frame and the nearest object's nearest view; 0 if nothing is registered."""
+    nearest: str | None
+    """The most probable object, probable enough or not; None if nothing is registered."""
+    runner_up: str | None
+    """The next most probable object; None if there is no second."""
+    margin: float
+    """How far the runner-up's probability is below `probability`; all of it if there is no second."""
+    threshold: float
+    """The probability from which on an object is recognised."""
+
+    def __str__(self) -> str:
+        if self.nearest is None:
+            return "unknown (nothing is registered)"
+        if self.name is None:
+            return f"unknown (nearest: {self.nearest}, p = {self.probability:.2f} < {self.threshold:.2f})"
+        following = (
+            f"; next: {self.runner_up}, {self.probability - self.margin:.2f}" if self.runner_up else ""
+        )
+        return f"{self.name} (p = {self.probability:.2f}{following})"
+
+
+class Recognizer:
+    """Learns objects from one picture each and names them in others; may be used from several threads.
+
+    recognizer = Recognizer(load_bundle("bundle"))
+    recognizer.register("mug", "mug.jpg")
+    print(recognizer.recognize("kitchen.jpg"))
+    """
+
+    def __init__(
+        self,
+        source: Bundle | Encoder | str | os.PathLike[str],
+        threshold: float | None = None,
+        *,
+        false_accept_rate: float = 1e-2,
+        head: SigmoidDistanceHead | None = None,
+        runtime: str = AUTO,
+        precision: str = "int8",
+        threads: int | None = None,
+    ) -> None:
+        """Start with nothing registered.
+
+        Args:
+            source: a bundle, the directory of one, or an encoder, which needs `head` and `threshold` too.
+            threshold: the probability from which on an object is recognised.
+            false_accept_rate: without a threshold, the bundle's own for this rate.
+            head: instead of the bundle's.
+            runtime, precision, threads: for the bundle's encoder; see `runtimes.load_encoder`.
+
+        Raises:
+            BundleError, RuntimeNotInstalled, EncoderError: the bundle or its encoder cannot be loaded.
+            SettingsError: the bundle states no threshold for this rate, the threshold is no probability, or
+                an encoder came without head or threshold.
+        """
+        if isinstance(source, (str, os.PathLike)):
+            source = load_bundle(Path(source))
+        if isinstance(source, Bundle):
+            self.encoder: Encoder = load_encoder(source, runtime, precision, threads)
+            head = head or source.head
+            if threshold is None:
+                threshold = source.manifest.threshold_at(false_accept_rate).probability
+        else:
+            self.encoder = source
+        if head is None or threshold is None:
+            raise SettingsError("an encoder has neither head nor threshold: give both, or a bundle")
+        if not 0.0 <= threshold <= 1.0:
+            raise SettingsError(f"a threshold is a probability from 0 to 1, not {threshold}")
+        self.head = head
+        self.threshold = threshold
+        self._support = SupportSet.empty(self.encoder.dimensions)
+        self._changing = threading.Lock()
+
+    @property
+    def support(self) -> SupportSet:
+        """What is registered now."""
+        return self._support
+
+    def register(self, name: str, *pictures: Picture) -> None:
+        """Learn an object from one or more views, or add views to a known one.
+
+        Raises:
+            SupportError: the name is empty, or there is no picture.
+            ImageError: something is not an image; then nothing is learned.
+        """
+        if not pictures:
+            raise SupportError(f'"{name}" needs at least one picture')
+        embeddings = self.encoder.embed([_pixels(picture) for picture in pictures])
+        with self._changing:
+            support = self._support
+            for embedding in embeddings:
+                support = support.with_view(name, embedding)
+            self._support = support
+
+    def forget(self, name: str) -> None:
+        """Unlearn an object; raises `SupportError` if it is not registered."""
+        with self._changing:
+            self._support = self._support.without(name)
+
+    def recognize(self, picture: Picture) -> Recognition:
+        """Name what a frame or a picture file shows.
+
+        Raises:
+            ImageError: it is not an image.
+            EncoderError: the runtime failed.
+        """
+        return recognition(
+            self._support, self.head, self.encoder.embed([_pixels(picture)])[0], self.threshold
+        )
+
+
+def recognition(
+    support: SupportSet, head: SigmoidDistanceHead, embedding: npt.NDArray[np.float32], threshold: float
+) -> Recognition:
+    """What an embedding of shape (D,) is: the object with the nearest view, if it is probable enough."""
+    if len(support) == 0:
+        return Recognition(None, 0.0, None, None, 0.0, threshold)
+    # By distance, not by probability: far from the threshold, float32 rounds different probabilities to one.
+    distances = support.distances(head, embedding[np.newaxis])[0]
+    order = np.argsort(distances, kind="stable")
+    probabilities = head.probability(distances[order[:2]])
+    probability = float(probabilities[0])
+    nearest, *rest = (support.names[index] for index in order[:2])
+    return Recognition(
+        name=nearest if probability >= threshold else None,
+        probability=probability,
+        nearest=nearest,
+        runner_up=rest[0] if rest else None,
+        margin=probability - float(probabilities[1]) if rest else probability,
+        threshold=threshold,
+    )
+
+
+def _pixels(picture: Picture) -> npt.NDArray[Any]:
+    return read_picture(picture) if isinstance(picture, (str, os.PathLike)) else np.asarray(picture)

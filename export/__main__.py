@@ -1,0 +1,78 @@
+"""`python -m export COMMAND …`: the workstation's command line; each command is a file of `export/commands/`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from importlib import import_module
+
+from edge_siamese.errors import EdgeSiameseError
+from export.quiet import DEBUG_VARIABLE
+
+COMMANDS = {
+    "pipeline": "train, calibrate, quantize, export, verify, evaluate, benchmark and report, in one go",
+    "train": "train an encoder, or go on with an interrupted run",
+    "bundle": "turn a training run into a bundle: four model files, head, thresholds, golden vectors",
+    "verify": "prove that every file of a bundle behaves like the trained network",
+    "evaluate": "measure one-shot and verification accuracy of a run or a bundle",
+    "benchmark": "compare formats, precisions and runtimes: size, latency, accuracy, memory",
+    "report": "write the report of a pipeline's directory anew",
+    "demo": "the whole way in four minutes, on drawn glyphs, ending on the device's side",
+}
+INTERRUPTED = 130
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; returns its exit status: 0, 1 for an error, 2 for wrong usage, 130 when interrupted."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] not in COMMANDS:
+        return _overview(argv)
+    name = argv[0]
+    # Only the chosen command's module is imported: torch alone takes seconds.
+    module = import_module(f"export.commands.{name}")
+    parser = argparse.ArgumentParser(
+        prog=f"python -m export {name}",
+        description=COMMANDS[name][0].upper() + COMMANDS[name][1:] + ".",
+        epilog=module.EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--debug", action="store_true", help="show tracebacks, and what the converters print")
+    module.add_arguments(parser)
+    arguments = parser.parse_args(argv[1:])
+    if arguments.debug:
+        os.environ[DEBUG_VARIABLE] = "1"
+    try:
+        return int(module.run(arguments))
+    except KeyboardInterrupt as stop:
+        print(str(stop) or "interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except (EdgeSiameseError, OSError) as error:
+        if arguments.debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _overview(argv: list[str]) -> int:
+    lines = [f"  {name:<10} {what}" for name, what in COMMANDS.items()]
+    text = "\n".join(
+        [
+            "usage: python -m export COMMAND …   (COMMAND --help tells more)",
+            "",
+            *lines,
+            "",
+            "example: python -m export pipeline --data omniglot --encoder glyphnet --out build/omniglot",
+        ]
+    )
+    if argv and argv[0] in ("-h", "--help"):
+        print(text)
+        return 0
+    if argv:
+        print(f"error: there is no command {argv[0]!r}", file=sys.stderr)
+    print(text, file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

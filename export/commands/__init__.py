@@ -1,0 +1,1 @@
+"""The commands of `python -m export`: one file each, which parses, calls and prints, and computes nothing."""

@@ -1,0 +1,122 @@
+"""`python -m export benchmark`: formats, precisions and runtimes of a bundle in one table."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from edge_siamese.bundle import MANIFEST, Bundle, load_bundle
+from edge_siamese.errors import SettingsError
+from export import records
+from export.benchmark import HEAVY_RUNS, ROUNDS, RUNS, Benchmark, BenchmarkRow, benchmark
+from export.commands.options import add_data_options
+from export.data import load_splits
+from export.progress import stderr_console
+from export.subject import setting
+
+EXAMPLE = """\
+examples:
+  python -m export benchmark build/omniglot
+  python -m export benchmark build/omniglot/bundle --no-accuracy --rounds 9
+  python -m export benchmark build/demo/bundle --json
+
+Latency is from a prepared image to its embedding, on one thread, in a fresh process each round;
+the rounds go over all rows in turn."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("path", type=Path, metavar="BUNDLE", help="a bundle, or a pipeline's directory")
+    add_data_options(parser, default=None)
+    parser.add_argument(
+        "--no-accuracy", action="store_true", help="leave the accuracies out: no data are needed"
+    )
+    parser.add_argument("--rounds", type=int, default=ROUNDS, metavar="N", help=f"(default: {ROUNDS})")
+    parser.add_argument(
+        "--runs",
+        type=int,
+        metavar="N",
+        help=f"timed images a round (default: {RUNS}, or {HEAVY_RUNS} for a heavy encoder)",
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the JSON to a file as well")
+    parser.add_argument("--json", action="store_true", help="print JSON alone on standard output")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    for name in ("rounds", "runs"):
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise SettingsError(f"--{name} has to be at least 1, not {value}")
+    place = arguments.path / "bundle"
+    bundle = load_bundle(place if (place / MANIFEST).is_file() else arguments.path)
+    console = stderr_console()
+    splits = None
+    if not arguments.no_accuracy:
+        with console.status("reading the data"):
+            data = arguments.data or _own_data(bundle)
+            seed = setting(bundle.manifest.provenance, "seed") or 0
+            splits = load_splits(data, bundle.manifest.input, data_root=arguments.data_root, seed=seed)
+    with console.status("measuring") as status:
+        result = benchmark(bundle, splits, arguments.rounds, arguments.runs, progress=status.update)
+    if arguments.out:
+        records.write(arguments.out, result)
+    if arguments.json:
+        print(records.dumps(result), end="")
+    else:
+        show(result)
+    return 0
+
+
+def show(result: Benchmark, console: Console | None = None) -> None:
+    """Print the table."""
+    console = console or Console(highlight=False)
+    console.print(f"\n[bold]{result.model_id}[/bold]  {result.rows[0].macs / 1e6:.1f} MMAC an image")
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    table.add_column("file and runtime", no_wrap=True)
+    for title in ("size\nkB", "p50\nms", "p95\nms", "over\nfp32", "one-shot\n%", "memory\nMiB", "import\nms"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for row in result.rows:
+        table.add_row(
+            f"{row.format} {row.precision}\n[dim]{row.runtime} {row.version}[/dim]",
+            f"{row.file_bytes / 1e3:,.0f}",
+            f"[bold]{row.p50_ms:.3f}[/bold]",
+            f"{row.p95_ms:.3f}",
+            _speed_up(row),
+            _accuracy(row),
+            f"{row.peak_memory_mb:.0f}",
+            f"{row.import_ms:.0f}",
+        )
+    console.print(table)
+    for row in result.rows:
+        if row.note:
+            console.print(f"[yellow]{row.format} {row.precision} on {row.runtime}: {row.note}[/yellow]")
+    for line in result.missing:
+        console.print(f"[dim]left out: {line}[/dim]")
+    about = f"one thread, {result.rounds} rounds of {result.runs} images, each in a fresh process; dim: range"
+    if result.accuracy_of:
+        about += f"; one-shot: {result.accuracy_of}"
+    console.print(f"[dim]{about}; {result.machine}[/dim]")
+
+
+def _speed_up(row: BenchmarkRow) -> str:
+    if row.speed_up is None:
+        return ""
+    return f"{row.speed_up:.2f}x\n[dim]{row.speed_up_low:.2f}-{row.speed_up_high:.2f}[/dim]"
+
+
+def _accuracy(row: BenchmarkRow) -> str:
+    if row.accuracy is None:
+        return ""
+    found = row.accuracy
+    return f"{100 * found.value:.2f}\n[dim]{100 * found.low:.1f}-{100 * found.high:.1f}[/dim]"
+
+
+def _own_data(bundle: Bundle) -> str:
+    data = setting(bundle.manifest.provenance, "data")
+    if not isinstance(data, str):
+        raise SettingsError(
+            "the bundle does not say what it was trained on; choose with --data, or --no-accuracy"
+        )
+    return data

@@ -1,0 +1,176 @@
+"""`python -m export evaluate`: one-shot and verification accuracy of a run or a bundle."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from edge_siamese.errors import SettingsError
+from edge_siamese.runtimes import PRECISIONS, RUNTIMES
+from export import records
+from export.commands.options import add_data_options
+from export.evaluate import EPISODES, RULES, SHAPES, evaluate
+from export.evaluation import Evaluation, Verification
+from export.pair_scores import PAIRS
+from export.progress import stderr_console
+from export.subject import TORCH, data_for, head_for, open_subject
+
+EXAMPLE = """\
+examples:
+  python -m export evaluate build/omniglot
+  python -m export evaluate build/omniglot --runtime tflite-runtime --precision int8 --json
+  python -m export evaluate build/omniglot/train --runtime torch --shapes 20x1 20x5 --episodes 5000
+  python -m export evaluate build/demo/bundle --data folder:photos"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "path", type=Path, metavar="RUN_OR_BUNDLE", help="a bundle, a training run, or a pipeline's directory"
+    )
+    add_data_options(parser, default=None)
+    parser.add_argument("--split", choices=("evaluation", "validation", "train"), default="evaluation")
+    parser.add_argument(
+        "--runtime",
+        choices=("auto", *RUNTIMES, TORCH),
+        default="auto",
+        help="what runs the encoder: a bundle's runtime, or torch for a run (default: auto)",
+    )
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default="int8", help="of a bundle's file (default: int8)"
+    )
+    parser.add_argument("--threads", type=int, metavar="N", help="of the runtime (default: its own choice)")
+    parser.add_argument(
+        "--shapes",
+        nargs="+",
+        type=way_and_shot,
+        default=list(SHAPES),
+        metavar="NxK",
+        help="N-way K-shot episodes (default: " + " ".join(f"{way}x{shot}" for way, shot in SHAPES) + ")",
+    )
+    parser.add_argument(
+        "--episodes", type=int, default=EPISODES, metavar="N", help=f"of each kind (default: {EPISODES})"
+    )
+    parser.add_argument(
+        "--rule",
+        choices=RULES,
+        default=RULES[0],
+        help=f"how several shots make one score (default: {RULES[0]})",
+    )
+    parser.add_argument(
+        "--pairs", type=int, default=PAIRS, metavar="N", help=f"verification pairs (default: {PAIRS})"
+    )
+    parser.add_argument(
+        "--per-class", type=int, metavar="N", help="look at no more than N images of each class"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of the episodes and pairs (default: 0)"
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the JSON to a file as well")
+    parser.add_argument("--json", action="store_true", help="print JSON alone on standard output")
+
+
+def way_and_shot(text: str) -> tuple[int, int]:
+    """`20x1` to (20, 1)."""
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if not match or int(match[1]) < 2 or int(match[2]) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form NxK, such as 20x1 for 20-way 1-shot")
+    return int(match[1]), int(match[2])
+
+
+def run(arguments: argparse.Namespace) -> int:
+    for name in ("episodes", "pairs", "per_class"):
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise SettingsError(f"--{name.replace('_', '-')} has to be at least 1, not {value}")
+    subject = open_subject(arguments.path, arguments.runtime, arguments.precision, arguments.threads)
+    console = stderr_console()
+    console.print(f"encoder {subject.encoder.model_id}: {subject.encoder.reason}")
+    with console.status("reading the data"):
+        data, splits = data_for(subject, arguments.data, arguments.data_root)
+    with console.status("embedding and scoring"):
+        head, thresholds = head_for(subject, data, splits, arguments.data_root)
+        result = evaluate(
+            subject.encoder,
+            splits,
+            head,
+            split=arguments.split,
+            thresholds=thresholds,
+            shapes=arguments.shapes,
+            episode_count=arguments.episodes,
+            rule=arguments.rule,
+            pairs=arguments.pairs,
+            per_class=arguments.per_class,
+            seed=arguments.seed,
+        )
+    if arguments.out:
+        records.write(arguments.out, [result])
+    if arguments.json:
+        print(records.dumps(result), end="")
+    else:
+        show(result)
+    return 0
+
+
+def show(result: Evaluation, console: Console | None = None) -> None:
+    """Print an evaluation as tables."""
+    console = console or Console(highlight=False)
+    data = result.data
+    console.print(
+        f"\n[bold]{result.encoder.model_id}[/bold]  {result.encoder.title}\n"
+        f"{data.name}: {data.images:,} images of {data.classes} classes in {data.groups} groups"
+    )
+    table = _table("within or across groups", "accuracy", "95 % interval", "from")
+    if result.official:
+        official = result.official
+        table.add_row(
+            "official 20-way 1-shot",
+            f"[bold]{official.accuracy:.2%}[/bold]",
+            f"{official.low:.1%} to {official.high:.1%}",
+            f"{official.correct} of {official.trials} trials",
+        )
+    for episodes in result.episodes:
+        table.add_row(
+            f"{episodes.title} {'within' if episodes.within_group else 'across'}",
+            f"{episodes.accuracy:.2%}",
+            f"{episodes.low:.1%} to {episodes.high:.1%}",
+            f"{episodes.episodes:,} episodes" + (f", {episodes.rule}" if episodes.shot > 1 else ""),
+        )
+    console.print(table)
+    for line in result.skipped:
+        console.print(f"[dim]left out: {line}[/dim]")
+    if result.verification:
+        _show_verification(result.verification, console)
+    console.print(f"[dim]{result.seconds:.0f} s on {result.machine}[/dim]")
+
+
+def _show_verification(found: Verification, console: Console) -> None:
+    table = _table("verification", "", "")
+    table.add_row(
+        "accuracy at p = 0.5", f"[bold]{found.accuracy:.2%}[/bold]", f"{found.pairs:,} pairs, half genuine"
+    )
+    table.add_row(
+        "accuracy, best threshold",
+        f"{found.best_accuracy:.2%}",
+        f"p = {found.best_threshold:.3f}, chosen on these pairs",
+    )
+    table.add_row("equal error rate", f"{found.eer:.2%}", "")
+    table.add_row("calibration error (ECE)", f"{found.ece:.4f}", "15 bins of equal width of p(same)")
+    table.add_row("Brier score", f"{found.brier:.4f}", "")
+    for check in found.thresholds:
+        table.add_row(
+            f"p >= {check.probability:.4f}",
+            f"FAR {check.observed_far:.2e}",
+            f"FRR {check.observed_frr:.1%}; stated for FAR {check.false_accept_rate:.0e}",
+        )
+    console.print(table)
+
+
+def _table(*titles: str) -> Table:
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    for title in titles:
+        table.add_column(title, no_wrap=True)
+    return table

@@ -1,0 +1,61 @@
+"""Options that several commands share, so that they are spelled and explained once."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from edge_siamese.imaging import Preprocessing
+from export.data import load_splits
+from export.data.augment import AUGMENTATIONS
+from export.data.images import Splits
+from export.encoders import ENCODERS
+from export.objectives import OBJECTIVES
+from export.settings import TrainingSettings, recipe
+
+
+def add_data_options(parser: argparse.ArgumentParser, default: str | None) -> None:
+    """`--data` and `--data-root`."""
+    parser.add_argument(
+        "--data",
+        default=default,
+        metavar="DATA",
+        help="omniglot, glyphs (drawn by the program), or folder:PATH with one sub-folder a class"
+        + (f" (default: {default})" if default else " (default: what the network was trained on)"),
+    )
+    parser.add_argument(
+        "--data-root", type=Path, metavar="DIR", help="where the Omniglot archives are (default: fetched once, then cached)"
+    )
+
+
+def add_training_options(parser: argparse.ArgumentParser) -> None:
+    """All that decides what a run becomes; what is left out comes from the encoder's recipe."""
+    parser.add_argument("--encoder", default="glyphnet", choices=sorted(ENCODERS), help="(default: glyphnet)")
+    group = parser.add_argument_group("training (each defaults to the encoder's recipe)")
+    group.add_argument("--objective", choices=OBJECTIVES, help="cosine-margin softmax over classes, or the paper's pairs")
+    group.add_argument("--steps", type=int, metavar="N", help="optimizer steps in all")
+    group.add_argument("--batch", type=int, metavar="N", help="images a step, over all workers")
+    group.add_argument("--learning-rate", type=float, metavar="X")
+    group.add_argument("--weight-decay", type=float, metavar="X")
+    group.add_argument("--augmentation", choices=sorted(AUGMENTATIONS))
+    group.add_argument(
+        "--symmetries", action=argparse.BooleanOptionalAction, default=None, help="turned and mirrored images as further classes"
+    )
+    group.add_argument("--validations", type=int, metavar="N", help="how often the validation accuracy is measured")
+    group.add_argument("--seed", type=int, metavar="N")
+    group.add_argument("--threads", type=int, metavar="N", help="processor threads (default: all cores)")
+    group.add_argument("--fresh", action="store_true", help="start anew even if there is a run to go on with")
+
+
+def training_settings(arguments: argparse.Namespace) -> TrainingSettings:
+    """The recipe of the chosen encoder, with the given options."""
+    names = (
+        "data", "objective", "steps", "batch", "learning_rate", "weight_decay",
+        "augmentation", "symmetries", "validations", "seed",
+    )  # fmt: skip
+    return recipe(arguments.encoder, **{name: getattr(arguments, name) for name in names})
+
+
+def splits_for(settings: TrainingSettings, preprocessing: Preprocessing, data_root: Path | None) -> Splits:
+    """The data that a run of these settings sees."""
+    return load_splits(settings.data, preprocessing, data_root=data_root, seed=settings.seed)

@@ -1,0 +1,28 @@
+"""`python -m export report`: write the report of a pipeline's directory anew."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from export.report import REPORT, write_report
+
+EXAMPLE = f"""\
+examples:
+  python -m export report build/omniglot
+  python -m export report build/omniglot --out omniglot.html
+
+What is missing in the directory is left out. The report is one file ({REPORT} in the directory, unless told
+otherwise) that opens without network."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("path", type=Path, metavar="DIR", help="the --out of a pipeline")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help=f"where to write it (default: {REPORT} in DIR)"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    print(write_report(arguments.path, arguments.out))
+    return 0

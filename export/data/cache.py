@@ -1,0 +1,73 @@
+"""Keeps prepared arrays on the disk, so that decoding thousands of pictures happens once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_siamese.atomic import write_atomically
+
+Arrays = dict[str, npt.NDArray[np.generic]]
+
+VARIABLE = "EDGE_SIAMESE_CACHE"
+LOG = logging.getLogger(__name__)
+
+
+def cache_directory() -> Path:
+    """`$EDGE_SIAMESE_CACHE`, or `edge-siamese` in the user's cache directory."""
+    if chosen := os.environ.get(VARIABLE):
+        return Path(chosen).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "edge-siamese"
+
+
+def cached_arrays(kind: str, key: Mapping[str, object], build: Callable[[], Arrays]) -> Arrays:
+    """The arrays that `build` returns, from the disk when they were built before with an equal key.
+
+    Args:
+        kind: a short word that begins the file's name.
+        key: all that decides the result, ready for JSON: source checksums, preprocessing, version of the
+            code.
+        build: makes the arrays; no object dtypes.
+
+    A file that is damaged is built again. A cache that cannot be written is no error: the next run is just as
+    slow.
+    """
+    text = json.dumps(key, sort_keys=True)
+    path = cache_directory() / "prepared" / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:20]}.npz"
+    arrays = _load(path, text)
+    if arrays is None:
+        arrays = build()
+        _store(path, text, arrays)
+    return arrays
+
+
+def _load(path: Path, key: str) -> Arrays | None:
+    try:
+        # Reading a member to its end checks the CRC that the zip format keeps of it.
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        LOG.warning("%s is damaged (%s) and is made again", path, error)
+        return None
+    if str(arrays.pop("key", "")) != key:
+        return None
+    return arrays
+
+
+def _store(path: Path, key: str, arrays: Arrays) -> None:
+    try:
+        write_atomically(path, lambda file: np.savez(file, key=np.array(key), **arrays))  # type: ignore[arg-type]
+    except OSError as error:
+        LOG.warning("prepared pictures are not cached: cannot write %s (%s)", path, error.strerror or error)

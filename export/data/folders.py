@@ -1,0 +1,270 @@
+"""One's own pictures: a folder with one sub-folder a class, or one sub-folder a group and one below it a class."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from edge_siamese.errors import DataError, EdgeSiameseError
+from edge_siamese.imaging import Preprocessing, prepare
+from edge_siamese.pictures import read_picture
+from export.data.cache import Arrays, cached_arrays
+from export.data.images import ImageSet, Splits
+from export.data.progress import shown
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
+MOST_PIXELS = 80_000_000
+"""A larger picture is taken for a decompression bomb and skipped."""
+FEWEST_CLASSES = 2
+FEWEST_IMAGES = 2
+HELD_OUT_SHARE = 0.2
+"""Share of the classes for validation, and again for evaluation."""
+WARNINGS_SHOWN = 10
+# Raised when the same files would give other arrays than before.
+CACHE_VERSION = 1
+
+LOG = logging.getLogger(__name__)
+
+
+def load_folder(path: Path, preprocessing: Preprocessing, seed: int = 0) -> Splits:
+    """Read a folder of pictures and split it by classes.
+
+    Folders are `CLASS/PICTURE`, or `GROUP/CLASS/PICTURE` where episodes within a group should be harder, as
+    within an alphabet. JPEG, PNG and WebP are read (in any case of the suffix), turned the way the camera
+    says; hidden files are ignored; what cannot be read is skipped and named in the warnings, as are classes
+    of fewer than two pictures.
+
+    If the sub-folders are `train` and `evaluation`, or also `validation`, each holds such a folder and they
+    are the splits; without `validation`, classes of `train` are held out. `evaluation` alone is read as a
+    data set that is not for training. Otherwise 60 % of the classes, drawn by the seed, are for training, 20
+    % for validation and 20 % for evaluation, at least two each.
+
+    Raises:
+        DataError: there is no such folder, or too little in it.
+    """
+    if not path.is_dir():
+        raise DataError(
+            f"there is no folder {path}; --data folder:PATH needs one with a sub-folder for each class"
+        )
+    warnings: list[str] = []
+    named = {folder.name.lower(): folder for folder in _folders(path)}
+    if (
+        "evaluation" in named
+        and set(named) <= {"train", "validation", "evaluation"}
+        and set(named)
+        != {
+            "validation",
+            "evaluation",
+        }
+    ):
+        splits = _given_splits(named, preprocessing, seed, warnings)
+        how = "sub-folders"
+    else:
+        whole = _read(path, path.name, preprocessing, warnings)
+        splits = _drawn_splits(whole, path, seed)
+        how = "classes drawn by the seed"
+    for warning in warnings[:WARNINGS_SHOWN]:
+        LOG.warning("%s", warning)
+    if len(warnings) > WARNINGS_SHOWN:
+        LOG.warning("... and %d more such lines", len(warnings) - WARNINGS_SHOWN)
+    return replace(
+        splits,
+        provenance={
+            "data": f"folder:{path}",
+            "split": how,
+            "seed": seed,
+            "train": splits.train.summary(),
+            "validation": splits.validation.summary(),
+            "evaluation": splits.evaluation.summary(),
+            "evaluation_classes": list(splits.evaluation.class_names),
+            "warnings": warnings,
+        },
+    )
+
+
+def _given_splits(
+    named: dict[str, Path], preprocessing: Preprocessing, seed: int, warnings: list[str]
+) -> Splits:
+    sets = {name: _read(folder, name, preprocessing, warnings) for name, folder in named.items()}
+    seen: dict[str, str] = {}
+    for name, images in sets.items():
+        for class_name in images.class_names:
+            if class_name in seen:
+                raise DataError(
+                    f"class {class_name} is in {named[seen[class_name]]} and in {named[name]}; "
+                    "what is evaluated has to be of other classes than what is trained on"
+                )
+            seen[class_name] = name
+    if "train" not in sets:
+        nothing = sets["evaluation"].select([])
+        sets["train"], sets["validation"] = (
+            replace(nothing, name="train"),
+            replace(nothing, name="validation"),
+        )
+    elif "validation" not in sets:
+        train = sets["train"]
+        if train.classes < 2 * FEWEST_CLASSES:
+            raise DataError(
+                f"{named['train']} has {train.classes} usable classes; at least {2 * FEWEST_CLASSES} are needed, of which "
+                f"{FEWEST_CLASSES} are held out, or a folder validation beside it"
+            )
+        sets["train"], sets["validation"] = _parts(train, seed, ("train", "validation"))
+    return Splits(train=sets["train"], validation=sets["validation"], evaluation=sets["evaluation"])
+
+
+def _drawn_splits(images: ImageSet, path: Path, seed: int) -> Splits:
+    if images.classes < 3 * FEWEST_CLASSES:
+        raise DataError(
+            f"{path} has {images.classes} usable classes; at least {3 * FEWEST_CLASSES} are needed, {FEWEST_CLASSES} "
+            "each to train, to validate and to evaluate on (to evaluate only, put them into a sub-folder evaluation)"
+        )
+    train, validation, evaluation = _parts(images, seed, ("train", "validation", "evaluation"))
+    return Splits(train=train, validation=validation, evaluation=evaluation)
+
+
+def _parts(images: ImageSet, seed: int, names: Sequence[str]) -> list[ImageSet]:
+    """Disjoint classes: all but the first part get `HELD_OUT_SHARE` of them."""
+    order = np.random.default_rng([seed, 7]).permutation(images.classes)
+    held_out = max(FEWEST_CLASSES, round(HELD_OUT_SHARE * images.classes))
+    parts, end = [], images.classes
+    for _ in names[1:]:
+        parts.append(order[end - held_out : end])
+        end -= held_out
+    chosen = [order[:end], *reversed(parts)]
+    return [
+        replace(images.select(np.sort(part)), name=f"{images.name} {name}")
+        for part, name in zip(chosen, names, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class _Class:
+    name: str
+    group: str
+    pictures: tuple[Path, ...]
+
+
+def _read(path: Path, name: str, preprocessing: Preprocessing, warnings: list[str]) -> ImageSet:
+    """All usable classes of a folder."""
+    found = _classes(path, name, warnings)
+    pictures = [picture for c in found for picture in c.pictures]
+    images, reasons = _prepared(path, pictures, preprocessing)
+    warnings.extend(reason for reason in reasons if reason)
+    readable = np.array([not reason for reason in reasons], dtype=bool)
+    owner = np.repeat(np.arange(len(found)), [len(c.pictures) for c in found])
+    counts = np.bincount(owner[readable], minlength=len(found))
+    for c, count in zip(found, counts, strict=True):
+        if count < FEWEST_IMAGES:
+            many = "no readable picture" if count == 0 else f"{count} readable picture"
+            warnings.append(
+                f"class {c.name} in {path} has {many} and is left out: {FEWEST_IMAGES} are needed"
+            )
+    usable = np.flatnonzero(counts >= FEWEST_IMAGES)
+    if len(usable) < FEWEST_CLASSES:
+        reason = f" ({warnings[0]})" if warnings else ""
+        raise DataError(
+            f"{path} has {len(usable)} usable classes; it needs at least {FEWEST_CLASSES} sub-folders with at least "
+            f"{FEWEST_IMAGES} JPEG, PNG or WebP pictures each{reason}"
+        )
+    group_names = sorted({c.group for c in found})
+    every = ImageSet(
+        name=name,
+        images=images,
+        labels=owner[readable].astype(np.int64),
+        class_names=tuple(c.name for c in found),
+        class_groups=np.array([group_names.index(c.group) for c in found], dtype=np.int64),
+        group_names=tuple(group_names),
+        drawers=np.full(len(images), -1, dtype=np.int64),
+    )
+    return every.select(usable)
+
+
+def _classes(path: Path, name: str, warnings: list[str]) -> list[_Class]:
+    found: list[_Class] = []
+    ignored: list[Path] = []
+    for folder in _folders(path):
+        pictures = _pictures(folder, ignored)
+        below = _folders(folder)
+        if pictures or not below:
+            found.append(_Class(folder.name, name, pictures))
+            continue
+        for inner in below:
+            found.append(_Class(f"{folder.name}/{inner.name}", folder.name, _pictures(inner, ignored)))
+    if ignored:
+        warnings.append(
+            f"{len(ignored)} files in {path} are not JPEG, PNG or WebP and are ignored, such as {ignored[0].name}"
+            if len(ignored) > 1
+            else f"{ignored[0]} is not JPEG, PNG or WebP and is ignored"
+        )
+    return found
+
+
+def _folders(path: Path) -> list[Path]:
+    return [entry for entry in _entries(path) if entry.is_dir()]
+
+
+def _pictures(path: Path, ignored: list[Path]) -> tuple[Path, ...]:
+    files = [entry for entry in _entries(path) if entry.is_file()]
+    ignored.extend(file for file in files if file.suffix.lower() not in SUFFIXES)
+    return tuple(file for file in files if file.suffix.lower() in SUFFIXES)
+
+
+def _entries(path: Path) -> list[Path]:
+    try:
+        return sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _prepared(
+    path: Path, pictures: Sequence[Path], preprocessing: Preprocessing
+) -> tuple[npt.NDArray[np.uint8], list[str]]:
+    """The readable pictures, (n, H, W, C), and for every picture why it is not among them, or an empty text."""
+
+    def build() -> Arrays:
+        reasons, images = [], []
+        # Pillow lets go of the interpreter while it decodes.
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            for result in shown(threads.map(lambda p: _one(p, preprocessing), pictures), f"reading {path}"):
+                reasons.append(result if isinstance(result, str) else "")
+                if not isinstance(result, str):
+                    images.append(result)
+        stacked = np.stack(images) if images else np.empty((0, *preprocessing.shape), dtype=np.uint8)
+        return {"images": stacked, "reasons": np.array(reasons, dtype=np.str_)}
+
+    digest = hashlib.sha256()
+    for picture in pictures:
+        status = picture.stat()
+        digest.update(f"{picture.relative_to(path)}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
+    key = {
+        "version": CACHE_VERSION,
+        "path": str(path.resolve()),
+        "files": digest.hexdigest(),
+        "preprocessing": asdict(preprocessing),
+    }
+    arrays = cached_arrays("folder", key, build)
+    return np.asarray(arrays["images"], dtype=np.uint8), [str(reason) for reason in arrays["reasons"]]
+
+
+def _one(picture: Path, preprocessing: Preprocessing) -> npt.NDArray[np.uint8] | str:
+    """One picture, or why it cannot be used."""
+    try:
+        with Image.open(picture) as header:
+            pixels = header.width * header.height
+        if pixels > MOST_PIXELS:
+            return f"{picture} is skipped: it has {pixels / 1e6:.0f} million pixels, at most {MOST_PIXELS // 10**6} are read"
+    except Exception:  # whatever is wrong with it, read_picture says it below
+        pass
+    try:
+        return prepare(read_picture(picture), preprocessing)
+    except EdgeSiameseError as error:
+        return f"skipped: {error}"

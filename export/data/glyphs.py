@@ -1,0 +1,260 @@
+"""Glyphs: alphabets that the program invents and writes in the hands of many drawers, without end and without
+a download.
+
+An alphabet has a style and a stock of stroke shapes, a character is one to four (rarely more) strokes, a
+drawer has a slant, proportions, a pen and a tremor, and every drawing is a little different (`strokes.py`
+invents, this module writes). Alphabet i of seed s is always the same, whatever else is drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_siamese.errors import DataError
+from edge_siamese.imaging import Preprocessing, prepare_batch
+from export.data.cache import Arrays, cached_arrays
+from export.data.images import ImageSet, Splits
+from export.data.ink import draw_lines
+from export.data.strokes import Character, curve_weights, invent_alphabet
+
+SIDE = 105
+"""Pixels of a drawing's side before it is prepared, as in Omniglot."""
+# Raised when the same settings and seed would give other pictures than before.
+CACHE_VERSION = 1
+TREMOR_WAVES = 5
+PAPER_EDGE = 4.0
+
+
+@dataclass(frozen=True)
+class GlyphSettings:
+    """How many glyphs there are in each split, and how much hands differ."""
+
+    train_alphabets: int = 40
+    validation_alphabets: int = 6
+    evaluation_alphabets: int = 8
+    train_characters: int = 12
+    """Characters of each alphabet to train on."""
+    characters: int = 20
+    """Characters of each alphabet to validate and to evaluate on: enough for 20-way episodes."""
+    drawers: int = 10
+    """People who write each character once."""
+    variation: float = 1.0
+    """How far hands and drawings are from the ideal shape; 0 is print."""
+
+    def __post_init__(self) -> None:
+        for name in ("train_alphabets", "validation_alphabets", "evaluation_alphabets"):
+            if getattr(self, name) < 1:
+                raise DataError(f"glyphs need at least 1 for {name}, not {getattr(self, name)}")
+        for name in ("train_characters", "characters", "drawers"):
+            if getattr(self, name) < 2:
+                raise DataError(f"glyphs need at least 2 for {name}, not {getattr(self, name)}")
+        if not 0.0 <= self.variation <= 3.0:
+            raise DataError(f"the variation of glyphs has to be 0 to 3, not {self.variation}")
+
+
+def load_glyphs(preprocessing: Preprocessing, settings: GlyphSettings | None = None, seed: int = 0) -> Splits:
+    """Invent and write the glyphs of all three splits, each of alphabets of its own; or take them from the
+    cache.
+
+    Args:
+        preprocessing: the encoder's input.
+        settings: sizes and variation.
+        seed: another seed invents other alphabets.
+
+    Raises:
+        DataError: the seed is negative.
+    """
+    settings = settings or GlyphSettings()
+    if seed < 0:
+        raise DataError(f"the seed of glyphs has to be 0 or more, not {seed}")
+    sizes = (
+        ("train", settings.train_alphabets, settings.train_characters),
+        ("validation", settings.validation_alphabets, settings.characters),
+        ("evaluation", settings.evaluation_alphabets, settings.characters),
+    )
+
+    def build() -> Arrays:
+        arrays: Arrays = {}
+        first = 0
+        for name, alphabets, characters in sizes:
+            arrays[name] = np.concatenate(
+                [
+                    prepare_batch(list(write_alphabet(seed, alphabet, characters, settings)), preprocessing)
+                    for alphabet in range(first, first + alphabets)
+                ]
+            )
+            first += alphabets
+        return arrays
+
+    key = {
+        "version": CACHE_VERSION,
+        "seed": seed,
+        "settings": asdict(settings),
+        "preprocessing": asdict(preprocessing),
+    }
+    arrays = cached_arrays("glyphs", key, build)
+    sets: dict[str, ImageSet] = {}
+    first = 0
+    for name, alphabets, characters in sizes:
+        images = np.asarray(arrays[name], dtype=np.uint8)
+        sets[name] = _image_set(
+            f"glyphs {name}", images, range(first, first + alphabets), characters, settings.drawers
+        )
+        first += alphabets
+    return Splits(
+        train=sets["train"],
+        validation=sets["validation"],
+        evaluation=sets["evaluation"],
+        provenance={"data": "glyphs", "version": CACHE_VERSION, "seed": seed, "settings": asdict(settings)}
+        | {name: images.summary() for name, images in sets.items()}
+        | {"warnings": []},
+    )
+
+
+def _image_set(
+    name: str, images: npt.NDArray[np.uint8], alphabets: Iterable[int], characters: int, drawers: int
+) -> ImageSet:
+    groups = tuple(f"alphabet{alphabet:03d}" for alphabet in alphabets)
+    classes = len(groups) * characters
+    return ImageSet(
+        name=name,
+        images=images,
+        labels=np.repeat(np.arange(classes, dtype=np.int64), drawers),
+        class_names=tuple(f"{group}/character{c + 1:02d}" for group in groups for c in range(characters)),
+        class_groups=np.repeat(np.arange(len(groups), dtype=np.int64), characters),
+        group_names=groups,
+        drawers=np.tile(np.arange(drawers, dtype=np.int64), classes),
+    )
+
+
+def write_alphabet(
+    seed: int, alphabet: int, characters: int, settings: GlyphSettings
+) -> npt.NDArray[np.uint8]:
+    """The first characters of one alphabet, each written once by each drawer.
+
+    Returns:
+        uint8 of (characters * drawers, SIDE, SIDE), 0 for ink, all drawers of the first character first.
+    """
+    hands = [Hand.of((seed, alphabet, drawer), settings.variation) for drawer in range(settings.drawers)]
+    points: list[npt.NDArray[np.float64]] = []
+    owners: list[npt.NDArray[np.int64]] = []
+    pens: list[float] = []
+    for number, character in enumerate(invent_alphabet((seed, 1, alphabet), characters)):
+        lines = write_character(character, hands, (seed, 3, alphabet, number))
+        points.append(lines.reshape(-1, 2))
+        owners.append(np.repeat(np.arange(len(hands)) + number * len(hands), lines.shape[1]))
+        pens.extend(hand.pen for hand in hands)
+    return draw_lines(np.concatenate(points), np.concatenate(owners), np.array(pens), SIDE)
+
+
+@dataclass(frozen=True)
+class Hand:
+    """How one person writes."""
+
+    shape: tuple[tuple[float, float], tuple[float, float]]
+    """Slant, turn, proportions and size, as a matrix that turns ideal units into pixels."""
+    pen: float
+    """Radius of the pen in pixels."""
+    tremor: float
+    """Amplitude of the waver along a stroke, in ideal units."""
+    sloppiness: float
+    """How far control points, and whole strokes, are put beside their place, in ideal units."""
+    overshoot: float
+    """How much strokes are too long or too short, relative to their first and last part."""
+    rounding: float
+    """0 keeps corners, 1 turns them into curves."""
+
+    @classmethod
+    def of(cls, seed: tuple[int, int, int], variation: float) -> Hand:
+        """The drawer of this (seed, alphabet, number)."""
+        rng = np.random.default_rng([seed[0], 2, *seed[1:]])
+        slant, turn = variation * rng.normal(0.0, [0.18, 0.09])
+        proportion = np.exp(variation * rng.normal(0.0, 0.13))
+        size = SIDE * rng.uniform(0.58, 0.80)
+        cosine, sine = np.cos(turn), np.sin(turn)
+        shape = (
+            size
+            * np.array([[cosine, sine], [-sine, cosine]])
+            @ np.array([[proportion, 0], [-slant, 1 / proportion]])
+        )
+        return cls(
+            shape=((float(shape[0, 0]), float(shape[0, 1])), (float(shape[1, 0]), float(shape[1, 1]))),
+            pen=float(rng.uniform(1.0, 1.9)),
+            tremor=float(variation * rng.gamma(2.0, 0.004)),
+            sloppiness=float(variation * rng.uniform(0.018, 0.045)),
+            overshoot=float(variation * rng.uniform(0.02, 0.10)),
+            rounding=float(variation * rng.beta(1.0, 2.5) * 0.7),
+        )
+
+
+def write_character(
+    character: Character, hands: list[Hand], seed: tuple[int, ...]
+) -> npt.NDArray[np.float64]:
+    """One drawing of a character by each hand.
+
+    Returns:
+        (hands, points, 2): where the pen goes, in pixels of a picture of side `SIDE`.
+    """
+    control = sum(len(stroke.points) for stroke in character.strokes)
+    strokes = len(character.strokes)
+    each = 2 * control + strokes * (8 + 4 * TREMOR_WAVES) + 2
+    # A generator a drawing: a drawer more or less changes nothing for the others.
+    noise = np.stack(
+        [np.random.default_rng([*seed, drawer]).standard_normal(each) for drawer in range(len(hands))]
+    )
+    taken = 0
+
+    def draw(*shape: int) -> npt.NDArray[np.float64]:
+        nonlocal taken
+        begin, taken = taken, taken + int(np.prod(shape))
+        return noise[:, begin:taken].reshape(len(hands), *shape)
+
+    def of_hands(name: str) -> npt.NDArray[np.float64]:
+        return np.array([getattr(hand, name) for hand in hands])[:, None, None]
+
+    sloppiness, overshoot = of_hands("sloppiness"), of_hands("overshoot")
+    tremor, rounding = of_hands("tremor"), of_hands("rounding")
+    lines = []
+    for stroke in character.strokes:
+        extent = float(np.ptp(stroke.points, axis=0).max())
+        inexact = sloppiness * (0.25 + 0.75 * extent)
+        points = stroke.points + inexact * draw(len(stroke.points), 2)
+        middle = points.mean(axis=1, keepdims=True)
+        # A hand turns, stretches and misplaces whole strokes more than it errs within them.
+        points = (
+            (points - middle) @ (np.eye(2) + 3.0 * sloppiness * draw(2, 2)) + middle + sloppiness * draw(1, 2)
+        )
+        longer = overshoot * draw(2, 1)
+        ends = points[:, [0, -1]] + longer * (points[:, [0, -1]] - points[:, [1, -2]])
+        points = np.concatenate([ends[:, :1], points[:, 1:-1], ends[:, 1:]], axis=1)
+        line = curve_weights(len(stroke.points), True, stroke.positions) @ points
+        if not stroke.smooth:
+            straight = curve_weights(len(stroke.points), False, stroke.positions) @ points
+            line = rounding * line + (1 - rounding) * straight
+        waver = _tremor_waves(len(stroke.positions)) @ draw(2 * TREMOR_WAVES, 2)
+        lines.append(line + tremor * extent * waver)
+    path = np.concatenate(lines, axis=1) @ np.array([hand.shape for hand in hands])
+    return _on_paper(path, draw(1, 2))
+
+
+def _on_paper(path: npt.NDArray[np.float64], shift: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Near the middle of the paper, never over its edge; what is too large is made smaller."""
+    low, high = path.min(axis=1, keepdims=True), path.max(axis=1, keepdims=True)
+    room = SIDE - 2 * PAPER_EDGE
+    scale = np.minimum(1.0, room / (high - low).max(axis=2, keepdims=True))
+    half = (high - low) / 2 * scale
+    free = room / 2 - half
+    return (path - (low + high) / 2) * scale + SIDE / 2 + np.clip(4.0 * shift, -free, free)
+
+
+@lru_cache(maxsize=512)
+def _tremor_waves(count: int) -> npt.NDArray[np.float64]:
+    """(count, 2 * TREMOR_WAVES): slow and quick waves along a stroke, the quick ones smaller."""
+    turns = np.arange(1, TREMOR_WAVES + 1)
+    angle = 2 * np.pi * np.linspace(0, 0.9, count)[:, None] * turns
+    return np.concatenate([np.sin(angle), np.cos(angle)], axis=1) / np.tile(turns, 2)

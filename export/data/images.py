@@ -1,0 +1,139 @@
+"""What every data set becomes: prepared pictures with their classes and groups, in three splits that share no class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_siamese.errors import DataError
+
+Indices = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ImageSet:
+    """Prepared pictures of a number of classes."""
+
+    name: str
+    """What it is called in messages and reports, such as `omniglot evaluation`."""
+    images: npt.NDArray[np.uint8]
+    """(N, H, W, C), prepared by `edge_siamese.imaging`."""
+    labels: Indices
+    """(N,): the class of each picture, 0 to `classes` - 1."""
+    class_names: tuple[str, ...]
+    """One name a class, such as `Greek/character03`."""
+    class_groups: Indices
+    """(classes,): the group (alphabet) of each class."""
+    group_names: tuple[str, ...]
+    """One name a group."""
+    drawers: Indices
+    """(N,): who drew the picture, as a number within its group; -1 where nobody knows."""
+
+    def __post_init__(self) -> None:
+        count = len(self.images)
+        if self.images.ndim != 4 or self.images.dtype != np.uint8:
+            raise DataError(
+                f"{self.name}: pictures have to be uint8 (N, H, W, C), not {self.images.dtype} {self.images.shape}"
+            )
+        if self.labels.shape != (count,) or self.drawers.shape != (count,):
+            raise DataError(f"{self.name}: {count} pictures need as many labels and drawers")
+        if self.class_groups.shape != (self.classes,):
+            raise DataError(
+                f"{self.name}: {self.classes} classes need as many groups, not {self.class_groups.shape}"
+            )
+        if count and not (0 <= self.labels.min() and self.labels.max() < self.classes):
+            raise DataError(f"{self.name}: labels have to be 0 to {self.classes - 1}")
+        if self.classes and not (
+            0 <= self.class_groups.min() and self.class_groups.max() < len(self.group_names)
+        ):
+            raise DataError(f"{self.name}: groups of classes have to be 0 to {len(self.group_names) - 1}")
+
+    def __repr__(self) -> str:
+        return (
+            f"<{self.name}: {len(self)} images of {self.classes} classes in {len(self.group_names)} groups>"
+        )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def classes(self) -> int:
+        """The number of classes."""
+        return len(self.class_names)
+
+    @cached_property
+    def counts(self) -> Indices:
+        """(classes,): the number of pictures of each class."""
+        return np.bincount(self.labels, minlength=self.classes).astype(np.int64)
+
+    @cached_property
+    def by_class(self) -> Indices:
+        """(N,): all indices, those of class 0 first, then those of class 1, and so on."""
+        return np.argsort(self.labels, kind="stable").astype(np.int64)
+
+    @cached_property
+    def starts(self) -> Indices:
+        """(classes,): where each class begins in `by_class`."""
+        return np.cumsum(self.counts) - self.counts
+
+    def images_of(self, of: int) -> Indices:
+        """The indices of the pictures of one class, ascending."""
+        start = self.starts[of]
+        return self.by_class[start : start + self.counts[of]]
+
+    def select(self, classes: Sequence[int] | Indices) -> ImageSet:
+        """The pictures of some classes alone, which become classes 0, 1, ... in the given order.
+
+        Groups of which no class is left are dropped, the others keep their order.
+        """
+        chosen = np.asarray(classes, dtype=np.int64)
+        if len(np.unique(chosen)) != len(chosen):
+            raise DataError(f"{self.name}: a class is selected twice")
+        new_label = np.full(self.classes, -1, dtype=np.int64)
+        new_label[chosen] = np.arange(len(chosen))
+        kept = np.flatnonzero(new_label[self.labels] >= 0)
+        groups, class_groups = np.unique(self.class_groups[chosen], return_inverse=True)
+        return ImageSet(
+            name=self.name,
+            images=self.images[kept],
+            labels=new_label[self.labels[kept]],
+            class_names=tuple(self.class_names[c] for c in chosen),
+            class_groups=class_groups.astype(np.int64),
+            group_names=tuple(self.group_names[g] for g in groups),
+            drawers=self.drawers[kept],
+        )
+
+    def summary(self) -> dict[str, int]:
+        """The sizes, for provenance and messages."""
+        return {"images": len(self), "classes": self.classes, "groups": len(self.group_names)}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class OneShotRun:
+    """One published run of one-shot trials: each query belongs to exactly one of the supports."""
+
+    name: str
+    supports: npt.NDArray[np.uint8]
+    """(W, H, W, C): one picture a class."""
+    queries: npt.NDArray[np.uint8]
+    """(Q, H, W, C)."""
+    answers: Indices
+    """(Q,): the index of the right support of each query."""
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """Pictures to train on, to select by, and to report on; no class is in two of them."""
+
+    train: ImageSet
+    validation: ImageSet
+    evaluation: ImageSet
+    official_runs: tuple[OneShotRun, ...] = ()
+    """Published trials of this data set, if there are any."""
+    provenance: dict[str, Any] = field(default_factory=dict)
+    """What the data are and how they were split, ready for JSON; `warnings` lists what was left out and why."""

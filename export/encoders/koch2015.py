@@ -1,0 +1,73 @@
+"""The network of Koch, Zemel and Salakhutdinov, "Siamese Neural Networks for One-shot Image Recognition", 2015.
+
+One twin is conv 64@10x10, pool, conv 128@7x7, pool, conv 128@4x4, pool, conv 256@4x4, 4096 sigmoid units (figure 4 of
+the paper); the twins meet in p = sigmoid(sum_j alpha_j |h1_j - h2_j| + bias). With that head it has 38,951,745
+parameters. The embedding is the 4096 units themselves, each in (0, 1): it is not normalised to unit length.
+"""
+
+from __future__ import annotations
+
+
+
+import torch
+from torch import Tensor, nn
+
+from edge_siamese.head import SigmoidDistanceHead
+from edge_siamese.imaging import Preprocessing
+from export.encoders.base import EncoderNetwork
+
+
+class Koch2015(EncoderNetwork):
+    """Bytes of shape (N, 1, 105, 105) as float32 in 0..255 to sigmoid units (N, 4096)."""
+
+    name = "koch2015"
+    citation = "Koch, Zemel, Salakhutdinov, Siamese Neural Networks for One-shot Image Recognition, 2015"
+    normalisation = "none"
+    dimensions = 4096
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.preprocessing = Preprocessing(105, 105, "grey")
+        self.convolutions = nn.Sequential(
+            nn.Conv2d(1, 64, 10), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(64, 128, 7), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(128, 128, 4), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(128, 256, 4), nn.ReLU(),
+        )  # fmt: skip
+        self.units = nn.Linear(256 * 6 * 6, self.dimensions)
+        self.head = KochHead(self.dimensions)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Section 3.2: weights N(0, 0.01) in convolutions and N(0, 0.2) in full connections, all biases N(0.5, 0.01)."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.normal_(module.weight, 0.0, 0.01 if isinstance(module, nn.Conv2d) else 0.2)
+                if module.bias is not None:
+                    nn.init.normal_(module.bias, 0.5, 0.01)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        ink = (255.0 - pixels) * (1.0 / 255.0)
+        return torch.sigmoid(self.units(self.convolutions(ink).flatten(1)))
+
+
+class KochHead(nn.Module):
+    """The weighted L1 head: the log-odds of `same` for pairs of embeddings (N, D) and (N, D), of shape (N,)."""
+
+    def __init__(self, dimensions: int) -> None:
+        super().__init__()
+        self.alpha = nn.Linear(dimensions, 1)
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        log_odds: Tensor = self.alpha(torch.abs(a - b)).squeeze(1)
+        return log_odds
+
+    @torch.no_grad()
+    def as_device_head(self) -> SigmoidDistanceHead:
+        """The same function for the device: scale 1 and weights of the opposite sign."""
+        return SigmoidDistanceHead(
+            scale=1.0,
+            bias=float(self.alpha.bias.item()),
+            distance="weighted_l1",
+            weights=(-self.alpha.weight[0]).float().cpu().numpy().copy(),
+        )

@@ -1,0 +1,220 @@
+"""What an evaluation says: its results as frozen dataclasses that go to JSON and come back."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+
+@dataclass(frozen=True)
+class EncoderUsed:
+    """What made the embeddings."""
+
+    model_id: str
+    runtime: str
+    precision: str
+    reason: str
+
+    @property
+    def title(self) -> str:
+        return f"{self.precision} · {self.runtime}"
+
+
+@dataclass(frozen=True)
+class DataUsed:
+    """What was embedded."""
+
+    name: str
+    split: str
+    classes: int
+    groups: int
+    images: int
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """One official run of 20 queries."""
+
+    name: str
+    correct: int
+    trials: int
+
+
+@dataclass(frozen=True)
+class OfficialTrials:
+    """Lake's within-alphabet 20-way one-shot trials; each query takes its nearest support, on its own."""
+
+    correct: int
+    trials: int
+    accuracy: float
+    low: float
+    """95 % Wilson interval of the accuracy."""
+    high: float
+    runs: tuple[RunResult, ...]
+
+
+@dataclass(frozen=True)
+class EpisodesResult:
+    """N-way K-shot accuracy over episodes drawn at random."""
+
+    way: int
+    shot: int
+    within_group: bool
+    """All classes of an episode from one group (alphabet), or from anywhere."""
+    episodes: int
+    queries: int
+    """A class and an episode."""
+    rule: str
+    """How the scores of several shots become one score of a class."""
+    accuracy: float
+    low: float
+    """95 % Student interval over the episodes' accuracies."""
+    high: float
+
+    @property
+    def title(self) -> str:
+        return f"{self.way}-way {self.shot}-shot"
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """Pairs whose stated probability falls in one bin of equal width."""
+
+    centre: float
+    predicted: float | None
+    """Mean stated probability; None in an empty bin."""
+    observed: float | None
+    """Share of genuine pairs; None in an empty bin."""
+    count: int
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """How the scores of the verification pairs are spread, over log-odds of p(same)."""
+
+    edges: tuple[float, ...]
+    """B + 1 log-odds; the first and the last bin also hold what lies beyond."""
+    genuine: tuple[float, ...]
+    """B shares of the genuine pairs."""
+    impostor: tuple[float, ...]
+    """B shares of the impostor pairs."""
+
+
+@dataclass(frozen=True)
+class ErrorCurve:
+    """FAR and FRR over thresholds, from all pairs of the evaluated images."""
+
+    log_odds: tuple[float, ...]
+    """Thresholds on p(same), as log-odds, rising."""
+    far: tuple[float, ...]
+    frr: tuple[float, ...]
+    impostors: str
+    """What the impostor pairs are."""
+    impostor_pairs: int
+    genuine_pairs: int
+    eer: float
+    """Equal error rate over all pairs."""
+
+
+@dataclass(frozen=True)
+class ThresholdCheck:
+    """A threshold that was stated on validation classes, tried on the evaluated ones."""
+
+    false_accept_rate: float
+    """As stated."""
+    probability: float
+    """Accept when p(same) is at least this."""
+    observed_far: float
+    observed_frr: float
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Same or different, on pairs: half genuine, half impostors of the same group, by different drawers."""
+
+    pairs: int
+    accuracy: float
+    """At p(same) >= 0.5, where the head was fitted on validation pairs: nothing is chosen on these pairs."""
+    low: float
+    high: float
+    best_accuracy: float
+    """At the threshold that is best on these very pairs: optimistic, for papers that choose it so."""
+    best_threshold: float
+    """That threshold, on p(same)."""
+    eer: float
+    ece: float
+    """Expected calibration error, 15 bins of equal width of p(same)."""
+    brier: float
+    reliability: tuple[ReliabilityBin, ...]
+    histogram: Histogram
+    curve: ErrorCurve
+    thresholds: tuple[ThresholdCheck, ...]
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One trial that went wrong, with its pictures as data URIs."""
+
+    where: str
+    query: str
+    truth: str
+    """The support of the query's class."""
+    choice: str
+    """The support that was chosen."""
+    truth_name: str
+    choice_name: str
+    truth_probability: float
+    choice_probability: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All that `evaluate` finds out about one encoder on one set of classes."""
+
+    encoder: EncoderUsed
+    data: DataUsed
+    official: OfficialTrials | None
+    episodes: tuple[EpisodesResult, ...]
+    skipped: tuple[str, ...]
+    """Episodes that the data does not suffice for, and why."""
+    verification: Verification | None
+    mistakes: tuple[Mistake, ...]
+    """The worst first."""
+    mistakes_of: str
+    """Which trials the mistakes were made in."""
+    seconds: float
+    seed: int
+    command: str
+    machine: str
+    created: str
+    """UTC, ISO 8601."""
+
+    @property
+    def one_shot(self) -> tuple[str, float, float, float] | None:
+        """(what, accuracy, low, high) of the headline: the official trials, or else the hardest episodes."""
+        if self.official:
+            title = f"{self.official.trials} official trials, within alphabet"
+            return title, self.official.accuracy, self.official.low, self.official.high
+        ranked = sorted((e for e in self.episodes if e.shot == 1), key=lambda e: (e.within_group, e.way))
+        if not ranked:
+            return None
+        best = ranked[-1]
+        place = "within group" if best.within_group else "across groups"
+        return f"{best.title} episodes, {place}", best.accuracy, best.low, best.high
+
+
+def as_data_uri(image: npt.NDArray[np.uint8]) -> str:
+    """A prepared image (H, W, 1 or 3) as a data URI: PNG for grey, JPEG for colour."""
+    buffer = io.BytesIO()
+    if image.shape[2] == 1:
+        Image.fromarray(image[..., 0]).save(buffer, "PNG", optimize=True)
+        kind = "png"
+    else:
+        Image.fromarray(image).save(buffer, "JPEG", quality=88)
+        kind = "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

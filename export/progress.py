@@ -1,0 +1,66 @@
+"""Shows a training run as it goes: a bar with rate and remaining time on a terminal, a line a validation elsewhere."""
+
+from __future__ import annotations
+
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+def stderr_console() -> Console:
+    """The console for progress; results go to standard output."""
+    return Console(stderr=True, highlight=False)
+
+
+class TrainingProgress:
+    """Used as a context; `visible=False` shows nothing."""
+
+    def __init__(self, steps: int, done: int, batch: int, visible: bool = True) -> None:
+        self.steps, self.done, self.batch, self.visible = steps, done, batch, visible
+        self.console = stderr_console()
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]:>5.0f} images/s"),
+            TextColumn("loss {task.fields[loss]:.3f}"),
+            TextColumn("best {task.fields[best]:.1%}"),
+            TimeRemainingColumn(compact=True),
+            console=self.console,
+            disable=not (visible and self.console.is_terminal),
+        )
+        self.task = self.bar.add_task("training", total=steps, completed=done, rate=0.0, loss=float("nan"), best=0.0)
+        self.sitting_steps = 0
+
+    def __enter__(self) -> TrainingProgress:
+        self.started = time.monotonic()
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    @property
+    def rate(self) -> float:
+        """Images a second in this sitting, validations included."""
+        return self.sitting_steps * self.batch / max(1e-9, time.monotonic() - self.started)
+
+    def advance(self, loss: float, best: float) -> None:
+        self.sitting_steps += 1
+        self.done += 1
+        self.bar.update(self.task, advance=1, loss=loss, best=best, rate=self.rate)
+
+    def validated(self, step: int, loss: float, accuracy: float) -> None:
+        """Say a validation's result in a line of its own where there is no bar."""
+        if not self.visible or self.console.is_terminal:
+            return
+        remaining = (self.steps - self.done) * self.batch / max(1e-9, self.rate)
+        self.console.print(
+            f"step {step}/{self.steps}  loss {loss:.3f}  one-shot {accuracy:.2%}  "
+            f"{self.rate:.0f} images/s  {_minutes(remaining)} left"
+        )
+
+
+def _minutes(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

@@ -1,0 +1,54 @@
+"""Where something was made: the commit, the versions and the machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import edge_siamese
+
+PACKAGES = ("torch", "onnx", "onnxruntime", "litert-torch", "ai-edge-litert", "ai-edge-quantizer", "numpy")
+
+
+def versions() -> dict[str, object]:
+    """The commit and the versions of what decides a result."""
+    return {
+        "commit": commit(),
+        "versions": {"edge-siamese": edge_siamese.__version__, "python": platform.python_version()}
+        | {name: found for name in PACKAGES if (found := _version(name))},
+    }
+
+
+def commit() -> str:
+    """The checkout's commit, with `+changes` when files differ from it; `unknown` outside of git."""
+    try:
+        here = Path(__file__).resolve().parent
+        run = {"cwd": here, "capture_output": True, "text": True, "timeout": 10, "check": True}
+        head = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], **run).stdout.strip()  # type: ignore[call-overload]
+        changed = subprocess.run(["git", "status", "--porcelain", "-uno"], **run).stdout.strip()  # type: ignore[call-overload]
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return f"{head}+changes" if changed else str(head)
+
+
+def machine() -> str:
+    """The processor and its cores, for people who compare times."""
+    name = platform.processor() or platform.machine()
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                name = line.split(":", 1)[1].strip()
+                break
+    except OSError:
+        pass
+    return f"{name}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

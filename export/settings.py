@@ -1,0 +1,135 @@
+"""Everything that decides what a training run becomes, and the recipe of each encoder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from edge_siamese.errors import SettingsError
+from export.data.augment import AUGMENTATIONS
+from export.encoders import ENCODERS
+from export.objectives import OBJECTIVES
+
+OPTIMIZERS = ("adamw", "sgd")
+SCHEDULES = ("cosine", "exponential")
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """Two runs with equal settings on equal data and one kind of machine end with equal weights."""
+
+    data: str = "omniglot"
+    """`omniglot`, `glyphs`, or `folder:PATH`."""
+    encoder: str = "glyphnet"
+    objective: str = "cosine"
+    """`cosine`: cosine-margin softmax over classes. `pairs`: cross-entropy over verification pairs."""
+    seed: int = 0
+    steps: int = 1000
+    """Optimizer steps in all."""
+    batch: int = 256
+    """Images a step, over all workers."""
+    optimizer: str = "adamw"
+    learning_rate: float = 4e-3
+    weight_decay: float = 0.05
+    """Decoupled for adamw, L2 for sgd."""
+    schedule: str = "cosine"
+    """`cosine`: to zero at the end. `exponential`: falls by 1 % an epoch, as in the paper."""
+    warmup: float = 0.03
+    """Share of the steps over which the learning rate rises linearly."""
+    augmentation: str = "strong"
+    symmetries: bool = True
+    """Turned and mirrored images are classes of their own (cosine objective)."""
+    average: float = 0.02
+    """The weights kept are an exponential average over about this share of the run; 0 keeps the last ones."""
+    validations: int = 20
+    """How often the validation accuracy is measured, evenly over the run."""
+    validation_episodes: int = 2000
+
+    def __post_init__(self) -> None:
+        for field, known in (
+            ("encoder", tuple(ENCODERS)),
+            ("objective", OBJECTIVES),
+            ("optimizer", OPTIMIZERS),
+            ("schedule", SCHEDULES),
+            ("augmentation", tuple(AUGMENTATIONS)),
+        ):
+            if getattr(self, field) not in known:
+                raise SettingsError(f"{field} {getattr(self, field)!r} is not one of {', '.join(known)}")
+        for field in ("steps", "batch", "validations", "validation_episodes"):
+            if getattr(self, field) < 1:
+                raise SettingsError(f"{field} has to be at least 1, not {getattr(self, field)}")
+        for field in ("learning_rate", "weight_decay", "average", "warmup"):
+            value = getattr(self, field)
+            if not 0.0 <= value < float("inf"):
+                raise SettingsError(f"{field.replace('_', ' ')} has to be a number of at least 0, not {value}")
+        if self.average >= 1.0 or self.warmup >= 1.0:
+            raise SettingsError("average and warmup are shares of the run, below 1")
+        if self.objective == "pairs" and self.batch % 4:
+            raise SettingsError(f"a batch of pairs has half of each kind: its size is a multiple of 4, not {self.batch}")
+
+    @property
+    def paper(self) -> float | None:
+        """The value of what a distorted drawing leaves bare; None for photographs, which are mirrored at their border."""
+        return None if self.data.startswith("folder:") else 255.0
+
+    @property
+    def average_decay(self) -> float:
+        """Per step, of the exponential average of the weights."""
+        return 1.0 - 1.0 / max(1.0, self.average * self.steps)
+
+    def validation_steps(self) -> frozenset[int]:
+        """The steps (counted from 1) after which the run is validated; the last is one of them."""
+        count = min(self.validations, self.steps)
+        return frozenset(round(self.steps * (i + 1) / count) for i in range(count))
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> TrainingSettings:
+        unknown = set(values) - {field.name for field in fields(cls)}
+        if unknown:
+            raise SettingsError(f"the run was made by another release: it has the unknown settings {sorted(unknown)}")
+        return cls(**values)
+
+    def differences(self, other: TrainingSettings) -> list[str]:
+        """`name: mine, not theirs` for each setting in which two runs differ."""
+        return [
+            f"{field.name}: {getattr(self, field.name)!r}, not {getattr(other, field.name)!r}"
+            for field in fields(self)
+            if getattr(self, field.name) != getattr(other, field.name)
+        ]
+
+
+PHOTO_STEPS = 2000
+
+RECIPES: dict[str, TrainingSettings] = {
+    "glyphnet": TrainingSettings(encoder="glyphnet", steps=9000),
+    # Koch 2015, section 3.2: momentum SGD with L2, learning rate falling by 1 % an epoch, pairs with affine distortions.
+    "koch2015": TrainingSettings(
+        encoder="koch2015",
+        objective="pairs",
+        steps=100_000,
+        batch=256,
+        optimizer="sgd",
+        learning_rate=1e-2,
+        weight_decay=2e-4,
+        schedule="exponential",
+        augmentation="koch",
+        symmetries=False,
+        average=0.0,
+        validations=200,
+    ),
+}
+
+
+def recipe(encoder: str, data: str = "omniglot", **changes: Any) -> TrainingSettings:
+    """The recipe of an encoder for a data set, with some settings changed; None leaves a setting as it is.
+
+    Raises:
+        SettingsError: the encoder is unknown, or the settings contradict each other.
+    """
+    if encoder not in RECIPES:
+        raise SettingsError(f"there is no encoder {encoder!r}; known are {', '.join(sorted(RECIPES))}")
+    settings = replace(RECIPES[encoder], data=data)
+    if data.startswith("folder:"):
+        # A thing that is turned is still the thing, unlike a character; and there are fewer pictures to learn from.
+        settings = replace(settings, symmetries=False, steps=min(settings.steps, PHOTO_STEPS))
+    return replace(settings, **{name: value for name, value in changes.items() if value is not None})

@@ -1,0 +1,119 @@
+"""Opens what a command was pointed at, a bundle or a training run, with its head and its data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edge_siamese.bundle import MANIFEST, load_bundle
+from edge_siamese.errors import SettingsError
+from edge_siamese.head import SigmoidDistanceHead
+from edge_siamese.manifest import Threshold
+from edge_siamese.runtimes.base import Encoder
+from export.calibrate import fit_head
+from export.data import load_splits
+from export.data.images import Splits
+from export.remote import open_encoder
+
+TORCH = "torch"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An encoder that can be evaluated."""
+
+    encoder: Encoder
+    head: SigmoidDistanceHead | None
+    """From the bundle; for a run it is fitted by `head_for`."""
+    trained_head: SigmoidDistanceHead | None
+    """What was trained along with a run's encoder (Koch's weighted L1), not yet calibrated."""
+    thresholds: tuple[Threshold, ...]
+    data: str | None
+    """What the network was trained on: `omniglot`, `glyphs`, or `folder:PATH`."""
+    seed: int
+    """Of that data's split."""
+
+
+def open_subject(
+    path: Path, runtime: str = "auto", precision: str = "int8", threads: int | None = None
+) -> Subject:
+    """Open a bundle, a training run, or the one that `runtime` asks for of a pipeline's directory.
+
+    Args:
+        path: a bundle, a run, or a directory that has `bundle/` or `train/` in it.
+        runtime: `torch` for the trained network of a run; otherwise a runtime for a bundle's files.
+        precision: fp32 or int8; a run has only fp32.
+        threads: of the runtime.
+
+    Raises:
+        SettingsError: there is neither a bundle nor a run, or not the one that the runtime needs.
+    """
+    bundle = next((place for place in (path, path / "bundle") if (place / MANIFEST).is_file()), None)
+    if bundle and runtime != TORCH:
+        loaded = load_bundle(bundle)
+        provenance = loaded.manifest.provenance
+        return Subject(
+            encoder=open_encoder(loaded, runtime, precision, threads),
+            head=loaded.head,
+            trained_head=None,
+            thresholds=loaded.manifest.thresholds,
+            data=setting(provenance, "data"),
+            seed=setting(provenance, "seed") or 0,
+        )
+    # Only here, because torch takes seconds to import and a bundle does without.
+    from export.network import TorchEncoder, load_run
+
+    if not path.exists():
+        raise SettingsError(f"{path} does not exist; name a bundle or the directory of a training run")
+    if runtime not in (TORCH, "auto"):
+        raise SettingsError(
+            f"{path} is no bundle, and {runtime} runs only bundles: make one with `python -m export bundle`"
+        )
+    network = load_run(path)
+    return Subject(
+        encoder=TorchEncoder(network.module, network.model_id),
+        head=None,
+        trained_head=network.head,
+        thresholds=(),
+        data=setting(network.provenance, "data"),
+        seed=setting(network.provenance, "seed") or 0,
+    )
+
+
+def data_for(subject: Subject, data: str | None = None, data_root: Path | None = None) -> tuple[str, Splits]:
+    """The data to evaluate on, by default the split that the network was trained with; and its name.
+
+    Raises:
+        SettingsError: no data was named and the network does not say what it was trained on.
+    """
+    chosen = data or subject.data
+    if not chosen:
+        raise SettingsError("the network does not say what it was trained on; choose with --data")
+    return chosen, load_splits(chosen, subject.encoder.preprocessing, data_root=data_root, seed=subject.seed)
+
+
+def head_for(
+    subject: Subject, data: str, splits: Splits, data_root: Path | None = None
+) -> tuple[SigmoidDistanceHead, tuple[Threshold, ...]]:
+    """The bundle's head and thresholds; for a run, those fitted on the validation classes of its own data.
+
+    Args:
+        subject: what is evaluated.
+        data: the name of the data that `splits` are.
+        splits: the data to evaluate on.
+        data_root: where the archives are.
+    """
+    if subject.head is not None:
+        return subject.head, subject.thresholds
+    own = splits if subject.data in (None, data) else data_for(subject, None, data_root)[1]
+    embeddings = subject.encoder.embed(own.validation.images)
+    distance = subject.trained_head.distance if subject.trained_head else "euclidean"
+    fitted = fit_head(embeddings, own.validation, distance, subject.trained_head, seed=subject.seed)
+    return fitted.head, fitted.thresholds
+
+
+def setting(provenance: dict[str, Any], name: str) -> Any:
+    """A setting of the training run, from its provenance."""
+    settings = provenance.get("settings")
+    return settings.get(name) if isinstance(settings, dict) else None

@@ -1,0 +1,322 @@
+"""Trains an encoder: one loop, read from top to bottom.
+
+Each batch and each distortion is a function of (seed, step), so a run that is interrupted and resumed ends with the
+same weights as one that was not, and a run over several workers sees the same batches as one over a single worker.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edge_siamese.atomic import write_text_atomically
+from edge_siamese.errors import SettingsError
+from edge_siamese.head import SigmoidDistanceHead
+from export import checkpoint
+from export.data.augment import AUGMENTATIONS, augment
+from export.data.images import ImageSet, Splits
+from export.distributed import Workers, check_divides, join_workers
+from export.encoders import EncoderNetwork, KochHead, build_encoder
+from export.network import BEST, TorchEncoder
+from export.objectives import Objective, build_objective
+from export.one_shot import one_shot_accuracy
+from export.progress import TrainingProgress
+from export.provenance import versions
+from export.settings import TrainingSettings
+
+CHECKPOINT, HISTORY, SETTINGS = "checkpoint.pt", "history.jsonl", "settings.json"
+CHECKPOINT_SECONDS = 120.0
+# Ranks by distance alone: what validation needs before a head is fitted.
+NEAREST = SigmoidDistanceHead(scale=1.0, bias=0.0)
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a finished run kept."""
+
+    run: Path
+    step: int
+    """The step whose weights were kept, counted from 1."""
+    validation_accuracy: float
+    """One-shot accuracy on the validation classes, of the kept weights."""
+    seconds: float
+    """Spent in training, over all sittings."""
+
+
+@dataclass
+class RunState:
+    """Where a run stands; kept in its checkpoint."""
+
+    step: int = 0
+    best_step: int = 0
+    best_accuracy: float = 0.0
+    seconds: float = 0.0
+
+
+class Interrupted(KeyboardInterrupt):
+    """Training was asked to stop and has saved where it was."""
+
+
+def train(settings: TrainingSettings, splits: Splits, out: Path, fresh: bool = False) -> TrainingResult:
+    """Train until `settings.steps`, or go on with the run in `out` from its last checkpoint.
+
+    Args:
+        settings: what to train and how.
+        splits: training and validation classes.
+        out: the directory of the run.
+        fresh: start anew even if there is a run in `out`.
+
+    Raises:
+        SettingsError: `out` has a run with other settings, or the settings do not fit the data.
+        Interrupted: SIGINT or SIGTERM came; the same call goes on from there.
+    """
+    with join_workers() as workers, _until_signal() as stop_asked:
+        device = workers.device
+        check_divides(settings.batch, workers.world, settings.objective == "pairs")
+        torch.manual_seed(settings.seed)
+        encoder = build_encoder(settings.encoder).to(device, memory_format=torch.channels_last)
+        objective = build_objective(settings.objective, encoder, splits.train.classes, settings.symmetries).to(device)
+        average = copy.deepcopy(encoder).requires_grad_(False)
+        optimizer = _optimizer(settings, encoder, objective)
+        scaler = torch.amp.GradScaler(enabled=device.type == "cuda")
+        state = RunState()
+
+        settle_directory(out, settings, fresh, workers)
+        if (out / CHECKPOINT).exists():
+            saved = checkpoint.load(out / CHECKPOINT, device)
+            for name, part in _parts(encoder, objective, average, optimizer, scaler).items():
+                part.load_state_dict(saved[name])
+            state = RunState(**saved["state"])
+        if state.step >= settings.steps:
+            return TrainingResult(out, state.best_step, state.best_accuracy, state.seconds)
+
+        step_module = workers.parallel(_Step(encoder, objective).train())
+        images = torch.from_numpy(splits.train.images).to(device)
+        epoch_steps = max(1, len(images) // settings.batch)
+        log = _Log(out, state, silent=not workers.leads)
+        progress = TrainingProgress(settings.steps, state.step, settings.batch, visible=workers.leads)
+        validate_after = settings.validation_steps()
+        started = saved_at = time.monotonic()
+        spent_before = state.seconds
+
+        with progress, log:
+            while state.step < settings.steps:
+                batch = objective.batch(splits.train, settings.batch, settings.seed, state.step)
+                share = batch.share(workers.rank, workers.world)
+                generator = torch.Generator().manual_seed(_step_seed(settings.seed, state.step, workers.rank))
+                pixels = images[torch.from_numpy(share.images).to(device)].permute(0, 3, 1, 2).float()
+                symmetry = None if share.symmetry is None else torch.from_numpy(share.symmetry)
+                pixels = augment(pixels, AUGMENTATIONS[settings.augmentation], generator, symmetry, settings.paper)
+                pixels = pixels.contiguous(memory_format=torch.channels_last)
+
+                rate = learning_rate(settings, state.step, epoch_steps)
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+                with _mixed_precision(device):
+                    loss = step_module(pixels, torch.from_numpy(share.labels).to(device))
+                optimizer.zero_grad(set_to_none=True)
+                scaler.scale(loss).backward()
+                scaler.step(optimizer)
+                scaler.update()
+                _update_average(average, encoder, settings, state.step)
+
+                state.step += 1
+                state.seconds = spent_before + time.monotonic() - started
+                loss_value = float(loss.detach())
+                if not math.isfinite(loss_value):
+                    raise SettingsError(f"the loss became {loss_value} at step {state.step}: lower --learning-rate")
+                progress.advance(loss_value, state.best_accuracy)
+                log.step(loss_value)
+                if state.step in validate_after and workers.leads:
+                    accuracy = validate(average, splits.validation, settings)
+                    if accuracy > state.best_accuracy or state.best_step == 0:
+                        state.best_accuracy, state.best_step = accuracy, state.step
+                        checkpoint.save(out / BEST, _kept(average, settings, splits, state))
+                    log.validation(accuracy, rate)
+                    progress.validated(state.step, log.mean_loss, accuracy)
+                stopping = workers.any(stop_asked.is_set())
+                due = state.step in validate_after or time.monotonic() - saved_at > CHECKPOINT_SECONDS
+                if workers.leads and (due or stopping):
+                    parts = _parts(encoder, objective, average, optimizer, scaler)
+                    states = {name: part.state_dict() for name, part in parts.items()}
+                    checkpoint.save(out / CHECKPOINT, {**states, "state": asdict(state)})
+                    saved_at = time.monotonic()
+                if stopping:
+                    raise Interrupted(f"stopped at step {state.step} of {settings.steps}; the same command goes on from there")
+            workers.wait()
+        return TrainingResult(out, state.best_step, state.best_accuracy, state.seconds)
+
+
+def validate(encoder: EncoderNetwork, images: ImageSet, settings: TrainingSettings) -> float:
+    """One-shot accuracy on the validation classes: as many ways as they allow, up to 20, always the same episodes."""
+    own = getattr(encoder, "head", None)
+    head = own.as_device_head() if isinstance(own, KochHead) else NEAREST
+    embeddings = TorchEncoder(encoder).embed_prepared(images.images)
+    return one_shot_accuracy(embeddings, images, head, settings.validation_episodes, seed=settings.seed)
+
+
+def learning_rate(settings: TrainingSettings, step: int, epoch_steps: int) -> float:
+    """The learning rate of a step (counted from 0)."""
+    rise = min(1.0, (step + 1) / max(1.0, settings.warmup * settings.steps))
+    if settings.schedule == "exponential":
+        return settings.learning_rate * rise * 0.99 ** (step // epoch_steps)
+    return settings.learning_rate * rise * 0.5 * (1.0 + math.cos(math.pi * step / settings.steps))
+
+
+def settle_directory(out: Path, settings: TrainingSettings, fresh: bool, workers: Workers) -> None:
+    """Make the run's directory, empty it of a former run when `fresh`, and refuse one with other settings."""
+    if workers.leads:
+        out.mkdir(parents=True, exist_ok=True)
+        if fresh:
+            for name in (CHECKPOINT, BEST, HISTORY, SETTINGS):
+                (out / name).unlink(missing_ok=True)
+    workers.wait()
+    if (out / SETTINGS).exists():
+        former = TrainingSettings.from_dict(json.loads((out / SETTINGS).read_text(encoding="utf-8")))
+        if differences := settings.differences(former):
+            raise SettingsError(
+                f"{out} holds a run with other settings ({'; '.join(differences)}); choose another --out, or --fresh"
+            )
+    elif workers.leads:
+        write_text_atomically(out / SETTINGS, json.dumps(asdict(settings), indent=2) + "\n")
+    workers.wait()
+
+
+class _Step(nn.Module):
+    """From pixels to the loss: what gradients flow through, and what distributed training wraps."""
+
+    def __init__(self, encoder: EncoderNetwork, objective: Objective) -> None:
+        super().__init__()
+        self.encoder, self.objective = encoder, objective
+
+    def forward(self, pixels: Tensor, labels: Tensor) -> Tensor:
+        loss: Tensor = self.objective(self.encoder(pixels), labels)
+        return loss
+
+
+class _Log:
+    """The run's history: a JSON object a validation, and curves for TensorBoard."""
+
+    def __init__(self, out: Path, state: RunState, silent: bool) -> None:
+        self.out, self.state, self.silent = out, state, silent
+        self.losses: list[float] = []
+        self.mean_loss = math.nan
+
+    def __enter__(self) -> _Log:
+        if self.silent:
+            return self
+        # What an interrupted sitting wrote after its last checkpoint will be written again.
+        path = self.out / HISTORY
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        kept = [line for line in lines if json.loads(line)["step"] <= self.state.step]
+        write_text_atomically(path, "".join(line + "\n" for line in kept))
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.writer = SummaryWriter(str(self.out / "tensorboard"), purge_step=self.state.step)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self.silent:
+            self.writer.close()
+
+    def step(self, loss: float) -> None:
+        self.losses.append(loss)
+
+    def validation(self, accuracy: float, rate: float) -> None:
+        self.mean_loss = sum(self.losses) / len(self.losses)
+        self.losses.clear()
+        step = self.state.step
+        entry = {
+            "step": step,
+            "loss": self.mean_loss,
+            "validation_accuracy": accuracy,
+            "learning_rate": rate,
+            "seconds": round(self.state.seconds, 1),
+        }
+        with (self.out / HISTORY).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+        for name in ("loss", "validation_accuracy", "learning_rate"):
+            self.writer.add_scalar(name, entry[name], step)
+
+
+def _optimizer(settings: TrainingSettings, encoder: EncoderNetwork, objective: Objective) -> torch.optim.Optimizer:
+    """Weight decay acts on matrices and convolutions, not on biases, norms and the few numbers of a head."""
+    parameters = {id(p): p for module in (encoder, objective) for p in module.parameters()}.values()
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=0.9, nesterov=True)
+    return torch.optim.AdamW(groups, lr=settings.learning_rate)
+
+
+@torch.no_grad()
+def _update_average(average: EncoderNetwork, encoder: EncoderNetwork, settings: TrainingSettings, step: int) -> None:
+    """Exponential average of the weights, running statistics of the norms included (Polyak and Juditsky, 1992)."""
+    # Early in a run the average must not remember the random start.
+    decay = min(settings.average_decay, (1.0 + step) / (10.0 + step)) if settings.average else 0.0
+    for kept, new in zip(average.state_dict().values(), encoder.state_dict().values(), strict=True):
+        if kept.is_floating_point():
+            kept.lerp_(new, 1.0 - decay)
+        else:
+            kept.copy_(new)
+
+
+def _kept(average: EncoderNetwork, settings: TrainingSettings, splits: Splits, state: RunState) -> dict[str, Any]:
+    """What `best.pt` holds."""
+    provenance = {
+        "settings": asdict(settings),
+        "data": splits.provenance,
+        "seed": settings.seed,
+        "step": state.step,
+        "validation_accuracy": state.best_accuracy,
+        **versions(),
+    }
+    return {"encoder": settings.encoder, "weights": average.state_dict(), "provenance": provenance}
+
+
+def _parts(
+    encoder: EncoderNetwork,
+    objective: Objective,
+    average: EncoderNetwork,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+) -> dict[str, Any]:
+    """All that changes as a run goes on, by its name in the checkpoint."""
+    return {"encoder": encoder, "objective": objective, "average": average, "optimizer": optimizer, "scaler": scaler}
+
+
+def _mixed_precision(device: torch.device) -> AbstractContextManager[Any]:
+    return torch.autocast(device.type, dtype=torch.float16, enabled=device.type == "cuda")
+
+
+def _step_seed(seed: int, step: int, rank: int) -> int:
+    return (seed * 1_000_003 + step) * 4096 + rank
+
+
+@contextmanager
+def _until_signal() -> Iterator[threading.Event]:
+    """An event that SIGINT and SIGTERM set, so that training ends between two steps."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    former = {number: signal.signal(number, lambda *_: asked.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)

@@ -1,0 +1,67 @@
+"""The wrapper of onnxruntime: batches, and errors turned into one kind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge_siamese.errors import EncoderError
+from edge_siamese.runtimes.onnx import BATCH, OnnxGraph
+from tests.tiny_bundle import MODELS
+from tests.tiny_network import forward, pictures
+
+onnxruntime = pytest.importorskip("onnxruntime")
+
+
+def test_a_large_batch_is_run_in_blocks() -> None:
+    graph = OnnxGraph(onnxruntime, MODELS / "encoder.fp32.onnx", threads=1)
+    assert (graph.input_shape, graph.dimensions) == ((12, 12, 1), 8)
+    images = pictures(2 * BATCH + 3)
+    result = graph.run(images)
+    assert result.shape == (2 * BATCH + 3, 8)
+    np.testing.assert_allclose(result, forward(images), atol=1e-5)
+
+
+def test_images_need_not_be_contiguous() -> None:
+    graph = OnnxGraph(onnxruntime, MODELS / "encoder.fp32.onnx", threads=1)
+    images = pictures(6)[::2, ::-1]
+    np.testing.assert_allclose(graph.run(images), forward(images), atol=1e-5)
+
+
+def test_a_file_that_is_no_model(tmp_path: Path) -> None:
+    (tmp_path / "text.onnx").write_text("no model")
+    with pytest.raises(EncoderError, match=f"^onnxruntime cannot load {tmp_path}/text.onnx: ") as caught:
+        OnnxGraph(onnxruntime, tmp_path / "text.onnx", threads=1)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_graph_that_is_no_encoder(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Relu", ["x"], ["y"])],
+        "relu",
+        [value("x", onnx.TensorProto.FLOAT, ["n", 3])],
+        [value("y", onnx.TensorProto.FLOAT, ["n", 3])],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=8)
+    onnx.save(model, tmp_path / "relu.onnx")
+    with pytest.raises(
+        EncoderError, match=r"reads tensor\(float\) \['n', 3\] .*an encoder reads tensor\(uint8\)"
+    ):
+        OnnxGraph(onnxruntime, tmp_path / "relu.onnx", threads=1)
+
+
+def test_a_run_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = OnnxGraph(onnxruntime, MODELS / "encoder.fp32.onnx", threads=1)
+
+    class Failing:
+        def run(self, *_: Any) -> Any:
+            raise RuntimeError("bad allocation\nstack")
+
+    monkeypatch.setattr(graph, "_session", Failing())
+    with pytest.raises(EncoderError, match=r"^onnxruntime failed on .*encoder\.fp32\.onnx: bad allocation$"):
+        graph.run(pictures(1))

@@ -1,0 +1,233 @@
+"""The command `edge-siamese`: what it prints, what it returns, and how it fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_siamese import __version__, commands
+from edge_siamese.bundle import Bundle
+from edge_siamese.cli import main
+from edge_siamese.errors import EncoderError
+from edge_siamese.runtimes import load_encoder
+from tests.tiny_network import pictures
+
+ROOT = Path(__file__).parents[2]
+COMMANDS = ("info", "selftest", "score", "embed", "bench")
+
+
+@pytest.fixture
+def onnxruntime() -> str:
+    pytest.importorskip("onnxruntime")
+    return "onnxruntime"
+
+
+def printed(capsys: pytest.CaptureFixture[str]) -> str:
+    return capsys.readouterr().out
+
+
+def test_info(bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", str(bundle.path)]) == 0
+    lines = printed(capsys).splitlines()
+    assert lines[0] == "model      tiny-0123456789ab"
+    assert "head       p = sigmoid(6.000 - 12.000 x euclidean distance)" in lines
+    assert "encoder.fp32.tflite  6,720  tflite  fp32" in lines
+    assert "        0.001         0.1100     0.9000" in lines
+    assert "one_shot.accuracy  0.9600" in lines
+
+
+def test_info_for_machines(bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", str(bundle.path), "--json"]) == 0
+    result = json.loads(printed(capsys))
+    assert result["manifest"] == json.loads(bundle.manifest.to_json())
+    assert set(result["runtimes"]) == {"ai-edge-litert", "tflite-runtime", "onnxruntime"}
+
+
+def test_selftest(bundle: Bundle, onnxruntime: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["selftest", str(bundle.path)]) == 0
+    out = printed(capsys)
+    assert "onnxruntime     int8       onnx-int8" in out
+    assert "FAILED" not in out
+    assert (
+        main(["selftest", str(bundle.path), "--runtime", onnxruntime, "--precision", "fp32", "--json"]) == 0
+    )
+    result = json.loads(printed(capsys))
+    assert result["passed"] is True
+    assert [(r["runtime"], r["precision"], r["passed"]) for r in result["reports"]] == [
+        ("onnxruntime", "fp32", True)
+    ]
+
+
+def test_selftest_of_one_runtime_covers_both_precisions(
+    bundle: Bundle, onnxruntime: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["selftest", str(bundle.path), "--runtime", onnxruntime, "--json"]) == 0
+    reports = json.loads(printed(capsys))["reports"]
+    assert [report["precision"] for report in reports] == ["fp32", "int8"]
+
+
+def test_a_failed_selftest_returns_1(
+    bundle: Bundle, onnxruntime: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_siamese.selftest.LEAST_COSINE", {"fp32": 1.1, "int8": 1.1})
+    assert main(["selftest", str(bundle.path), "--runtime", onnxruntime]) == 1
+    assert printed(capsys).count("FAILED") == 2
+    assert main(["selftest", str(bundle.path), "--runtime", onnxruntime, "--json"]) == 1
+    assert json.loads(printed(capsys))["passed"] is False
+
+
+def test_score(bundle: Bundle, onnxruntime: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = pytest.importorskip("PIL.Image")
+    first, second = tmp_path / "first.png", tmp_path / "second.png"
+    for path, pixels in zip((first, second), pictures(2)[..., 0], strict=True):
+        image.fromarray(pixels).save(path)
+    same = ["score", str(bundle.path), str(first), str(first), "--runtime", onnxruntime]
+    assert main(same) == 0
+    lines = printed(capsys).splitlines()
+    assert lines[0] == "p(same)   0.9975"
+    assert lines[1] == "verdict   the same (threshold 0.7500: 1 in 100 different pairs passes)"
+    assert main(["score", str(bundle.path), str(first), str(second), "--runtime", onnxruntime, "--json"]) == 0
+    result = json.loads(printed(capsys))
+    encoder = load_encoder(bundle, onnxruntime)
+    a, b = encoder.embed(pictures(2))
+    assert result["distance"] == pytest.approx(float(np.linalg.norm(a - b)), abs=1e-5)
+    assert result["same"] is False
+    assert result["threshold"] == 0.75
+
+
+@pytest.mark.parametrize("size", [12, 30])
+def test_embed(
+    bundle: Bundle, onnxruntime: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], size: int
+) -> None:
+    images = np.repeat(np.repeat(pictures(5), 3, 1), 3, 2)[:, :size, :size]
+    np.save(tmp_path / "images.npy", images)
+    out = tmp_path / "made" / "embeddings.npy"
+    arguments = ["embed", str(bundle.path), str(tmp_path / "images.npy"), "--out", str(out)]
+    assert main([*arguments, "--runtime", onnxruntime, "--precision", "fp32", "--json"]) == 0
+    assert json.loads(printed(capsys))["images"] == 5
+    embeddings = np.load(out)
+    assert embeddings.dtype == np.float32
+    np.testing.assert_array_equal(embeddings, load_encoder(bundle, onnxruntime, "fp32").embed(images))
+
+
+def test_images_that_are_none(bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "embeddings.npy"
+    (tmp_path / "text.npy").write_text("no numbers")
+    np.save(tmp_path / "flat.npy", np.zeros(3, np.uint8))
+    np.save(tmp_path / "float.npy", np.zeros((2, 12, 12)))
+    for name, problem in (
+        ("none", "there is no such file"),
+        ("text", "is not a .npy file of numbers"),
+        ("flat", "does not hold one array of images"),
+        ("float", "has to be uint8 with values 0 to 255, not float64"),
+    ):
+        assert main(["embed", str(bundle.path), str(tmp_path / f"{name}.npy"), "--out", str(out)]) == 1
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert error.startswith("edge-siamese: ")
+        assert problem in error
+    assert not out.exists()
+
+
+def test_bench(bundle: Bundle, onnxruntime: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["bench", str(bundle.path), "--runtime", onnxruntime, "--threads", "1", "--runs", "5"]
+    assert main(arguments) == 0
+    assert "latency p50  " in printed(capsys)
+    assert main([*arguments, "--json"]) == 0
+    result = json.loads(printed(capsys))
+    assert result["runs"] == 5
+    assert result["model_id"] == "tiny-0123456789ab"
+    assert {"version", "p50_ms", "p95_ms", "import_ms", "peak_memory_mb", "file_bytes"} <= set(result)
+
+
+def test_a_fresh_process_measures_the_import(bundle: Bundle, onnxruntime: str) -> None:
+    command = [sys.executable, "-m", "edge_siamese", "bench", str(bundle.path), "--json", "--runs", "5"]
+    done = subprocess.run(
+        [*command, "--runtime", onnxruntime], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert json.loads(done.stdout)["import_ms"] > 1
+
+
+def test_an_error_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", str(tmp_path / "none")]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == f"edge-siamese: no bundle at {tmp_path}/none: no such directory\n"
+
+
+def test_debug_shows_the_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", str(tmp_path / "none"), "--debug"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("Traceback (most recent call last):")
+    assert error.endswith(f"BundleNotFound: no bundle at {tmp_path}/none: no such directory\n")
+
+
+def test_errors_of_all_kinds(
+    bundle: Bundle, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for error, status, line in (
+        (EncoderError("two\n  lines"), 1, "edge-siamese: two lines\n"),
+        (
+            PermissionError(13, "Permission denied", "x"),
+            1,
+            "edge-siamese: [Errno 13] Permission denied: 'x'\n",
+        ),
+        (KeyError("x"), 1, "edge-siamese: unexpected KeyError: 'x' (--debug shows where)\n"),
+        (KeyboardInterrupt(), 130, ""),
+    ):
+
+        def fail(path: str, error: BaseException = error) -> None:
+            raise error
+
+        monkeypatch.setattr(commands, "load_bundle", fail)
+        assert main(["info", "bundle"]) == status
+        assert capsys.readouterr().err == line
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["fly"],
+        ["info"],
+        ["bench", "b", "--runs", "0"],
+        ["bench", "b", "--threads", "two"],
+        ["embed", "b", "images.npy"],
+        ["score", "b", "a.png", "b.png", "--runtime", "torch"],
+    ],
+)
+def test_wrong_usage_ends_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "usage: edge-siamese" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([command, "--help"])
+    assert caught.value.code == 0
+    help_text = printed(capsys)
+    assert f"example: edge-siamese {command} build/demo/bundle" in help_text
+    assert {"--json", "--debug"} <= set(help_text.replace(",", " ").split())
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert printed(capsys) == f"edge-siamese {__version__}\n"
+
+
+def test_a_reader_that_has_gone_is_no_error_to_show(bundle: Bundle) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "edge_siamese", "info", str(bundle.path)]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False, cwd=ROOT)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, "")

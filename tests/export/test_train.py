@@ -1,0 +1,255 @@
+"""Training: resumed equals uninterrupted, workers agree, interruptions and wrong settings are clear."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from edge_siamese.errors import SettingsError
+from export import checkpoint
+from export.data.images import ImageSet, Splits
+from export.encoders import Koch2015, build_encoder
+from export.network import load_run
+from export.objectives import CosineMarginSoftmax, SiamesePairs, build_objective
+from export.settings import TrainingSettings, recipe
+from export.train import CHECKPOINT, HISTORY, Interrupted, learning_rate, train
+
+ROOT = Path(__file__).parents[2]
+
+
+def drawn_splits(classes=8, each=6, seed=0):
+    """Classes that differ by where a bar stands: learnable in a few steps, made without any data set."""
+    rng = np.random.default_rng(seed)
+
+    def images(name):
+        pictures = np.full((classes * each, 56, 56, 1), 255, np.uint8)
+        for index in range(len(pictures)):
+            place = 4 + 6 * (index // each) + rng.integers(-1, 2)
+            pictures[index, 8:48, place : place + 4] = rng.integers(0, 60)
+        return ImageSet(
+            name=name,
+            images=pictures,
+            labels=np.repeat(np.arange(classes), each),
+            class_names=tuple(f"bar-{i}" for i in range(classes)),
+            class_groups=np.arange(classes) // 4,
+            group_names=("left", "right"),
+            drawers=np.tile(np.arange(each), classes),
+        )
+
+    return Splits(images("train"), images("validation"), images("evaluation"), (), {"source": "bars"})
+
+
+SHORT = TrainingSettings(steps=6, batch=16, validations=3, validation_episodes=100, symmetries=False)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+def weights(run):
+    return checkpoint.load(run / CHECKPOINT)["encoder"] | {"best": load_run(run).model_id}
+
+
+@pytest.mark.parametrize("objective", ["cosine", "pairs"])
+def test_a_resumed_run_ends_with_the_same_weights_and_history(tmp_path, objective, monkeypatch):
+    settings = replace(SHORT, objective=objective)
+    train(settings, drawn_splits(), tmp_path / "whole")
+    _interrupt_after(3, monkeypatch)
+    with pytest.raises(Interrupted, match="stopped at step 3 of 6; the same command goes on from there"):
+        train(settings, drawn_splits(), tmp_path / "resumed")
+    monkeypatch.undo()
+    torch.manual_seed(99)  # what happened in between does not matter
+    train(settings, drawn_splits(), tmp_path / "resumed")
+
+    whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "resumed")
+    assert whole.keys() == resumed.keys() and whole["best"] == resumed["best"]
+    for name in whole.keys() - {"best"}:
+        assert torch.equal(whole[name], resumed[name]), name
+    assert _history(tmp_path / "whole", "validation_accuracy") == _history(tmp_path / "resumed", "validation_accuracy")
+    assert _history(tmp_path / "resumed", "step") == [2, 4, 6]
+
+
+def _interrupt_after(step, monkeypatch):
+    """SIGTERM at that step, as systemd or a batch scheduler would send it."""
+    calls = []
+
+    def counted(settings, at, epoch_steps):
+        calls.append(at)
+        if at == step - 1:
+            signal.raise_signal(signal.SIGTERM)
+        return learning_rate(settings, at, epoch_steps)
+
+    monkeypatch.setattr("export.train.learning_rate", counted)
+
+
+def _history(run, key):
+    return [json.loads(line)[key] for line in (run / HISTORY).read_text().splitlines()]
+
+
+def test_training_learns_and_keeps_the_best_validation(tmp_path):
+    settings = replace(SHORT, steps=60, validations=6, batch=32, learning_rate=3e-3)
+    result = train(settings, drawn_splits(), tmp_path)
+    assert result.validation_accuracy >= 0.9
+    assert result.validation_accuracy == max(_history(tmp_path, "validation_accuracy"))
+    network = load_run(tmp_path)
+    assert network.provenance["step"] == result.step
+    assert network.provenance["settings"]["seed"] == 0 and network.provenance["data"] == {"source": "bars"}
+
+
+def test_a_finished_run_is_not_trained_again_and_fresh_starts_anew(tmp_path):
+    first = train(SHORT, drawn_splits(), tmp_path)
+    written = (tmp_path / CHECKPOINT).stat().st_mtime_ns
+    assert train(SHORT, drawn_splits(), tmp_path) == first
+    assert (tmp_path / CHECKPOINT).stat().st_mtime_ns == written
+    train(SHORT, drawn_splits(), tmp_path, fresh=True)
+    assert (tmp_path / CHECKPOINT).stat().st_mtime_ns != written
+
+
+def test_other_settings_in_the_same_place_are_refused(tmp_path):
+    train(SHORT, drawn_splits(), tmp_path)
+    with pytest.raises(SettingsError, match=r"holds a run with other settings \(batch: 32, not 16\); choose another --out, or --fresh"):
+        train(replace(SHORT, batch=32), drawn_splits(), tmp_path)
+
+
+def test_a_damaged_checkpoint_is_one_line(tmp_path):
+    train(SHORT, drawn_splits(), tmp_path)
+    (tmp_path / CHECKPOINT).write_bytes(b"half a file")
+    with pytest.raises(SettingsError, match=r"checkpoint.pt is not a readable checkpoint .* train again with --fresh"):
+        train(SHORT, drawn_splits(), tmp_path)
+
+
+def test_a_diverging_run_stops_and_says_what_to_change(tmp_path):
+    with pytest.raises(SettingsError, match="lower --learning-rate"):
+        train(replace(SHORT, optimizer="sgd", learning_rate=1e30, warmup=0.0, steps=40), drawn_splits(), tmp_path)
+
+
+def test_the_seed_decides_the_weights(tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        train(replace(SHORT, steps=2, seed=seed), drawn_splits(), tmp_path / name)
+    ids = [load_run(tmp_path / name).model_id for name in "abc"]
+    assert ids[0] == ids[1] != ids[2]
+
+
+def test_two_processes_train_as_one(tmp_path):
+    """Through torchrun and Gloo: equal weights in both workers, and close to those of a single process.
+
+    Not equal to a single process: batch norms see half of the batch in each worker.
+    """
+    script = tmp_path / "worker.py"
+    script.write_text(
+        "import sys, torch, os\n"
+        f"sys.path[:0] = [{str(ROOT)!r}, {str(Path(__file__).parent)!r}]\n"
+        "from pathlib import Path\n"
+        "import test_train as t\n"
+        "from export.train import train\n"
+        "torch.set_num_threads(1)\n"
+        "import export.train as module\n"
+        "kept = {}\n"
+        "original = module._Step\n"
+        "def remember(encoder, objective):\n"
+        "    kept['step'] = original(encoder, objective)\n"
+        "    return kept['step']\n"
+        "module._Step = remember\n"
+        "result = train(t.SHORT, t.drawn_splits(), Path(sys.argv[1]))\n"
+        "weights = torch.cat([p.detach().flatten() for p in kept['step'].parameters()])\n"
+        "torch.save(weights, f'{sys.argv[1]}/worker-{os.environ[\"RANK\"]}.pt')\n"
+    )
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0",
+               "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", str(script), str(out)]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"}, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (torch.load(out / f"worker-{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert torch.equal(first, second)
+    assert load_run(out).provenance["step"] in (2, 4, 6)
+    assert len(_history(out, "step")) == 3
+
+
+def test_a_share_of_a_batch_is_its_part():
+    objective = CosineMarginSoftmax(8, 128, symmetries=True)
+    batch = objective.batch(drawn_splits().train, 16, seed=0, step=4)
+    halves = [batch.share(rank, 2) for rank in (0, 1)]
+    assert np.array_equal(np.concatenate([h.images for h in halves]), batch.images)
+    assert np.array_equal(np.concatenate([h.labels for h in halves]), batch.labels)
+    assert np.array_equal(batch.labels // 8, drawn_splits().train.labels[batch.images])
+    assert np.array_equal(batch.labels % 8, batch.symmetry)
+
+
+def test_each_image_is_seen_once_an_epoch():
+    objective, images = CosineMarginSoftmax(8, 128, symmetries=False), drawn_splits().train
+    seen = np.concatenate([objective.batch(images, 16, seed=5, step=s).images for s in range(3)])
+    assert sorted(seen.tolist()) == list(range(48))
+    again = np.concatenate([objective.batch(images, 16, seed=5, step=s).images for s in range(3, 6)])
+    assert sorted(again.tolist()) == list(range(48)) and not np.array_equal(seen, again)
+
+
+def test_small_classes_are_seen_as_often_as_large_ones():
+    images = drawn_splits().train
+    images = replace(images, labels=np.array([0] * 41 + [1] * 7), class_names=("a", "b"), class_groups=np.array([0, 0]))
+    objective = CosineMarginSoftmax(2, 128, symmetries=False)
+    seen = np.concatenate([objective.batch(images, 41, seed=0, step=s).labels for s in range(2)])
+    assert np.bincount(seen).tolist() == [41, 41]
+
+
+def test_the_cosine_margin_loss_is_the_papers_formula():
+    objective = CosineMarginSoftmax(2, 2, symmetries=False, scale=10.0, margin=0.3)
+    objective.directions.data = torch.tensor([[2.0, 0.0], [0.0, 5.0]])
+    loss = objective(torch.tensor([[3.0, 4.0]]), torch.tensor([1]))
+    own, other = 10.0 * (0.8 - 0.3), 10.0 * 0.6
+    assert float(loss) == pytest.approx(-(own - np.log(np.exp(own) + np.exp(other))), rel=1e-5)
+
+
+def test_pairs_are_neighbours_half_same_and_trained_on_the_encoders_own_head():
+    encoder = Koch2015()
+    objective = build_objective("pairs", encoder, classes=8, symmetries=False)
+    assert isinstance(objective, SiamesePairs) and objective.head is encoder.head
+    images = drawn_splits().train
+    batch = objective.batch(images, 32, seed=0, step=0)
+    same = images.labels[batch.images[0::2]] == images.labels[batch.images[1::2]]
+    assert batch.labels.tolist() == same.astype(int).tolist() and int(same.sum()) == 8
+    a, b = torch.rand(4, 4096), torch.rand(4, 4096)
+    both = torch.stack([a, b], dim=1).reshape(8, 4096)
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(encoder.head(a, b), torch.tensor([1.0, 0, 1, 0]))
+    assert float(objective(both, torch.tensor([1, 0, 1, 0]))) == pytest.approx(float(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"encoder": "resnet"}, "there is no encoder 'resnet'"),
+        ({"objective": "triplet"}, "objective 'triplet' is not one of cosine, pairs"),
+        ({"steps": 0}, "steps has to be at least 1, not 0"),
+        ({"learning_rate": float("nan")}, "learning rate has to be a number of at least 0, not nan"),
+        ({"objective": "pairs", "batch": 30}, "its size is a multiple of 4, not 30"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(changes, message):
+    with pytest.raises(SettingsError, match=message):
+        recipe(changes.pop("encoder", "glyphnet"), **changes)
+
+
+def test_koch_cannot_be_trained_with_unit_vectors():
+    with pytest.raises(SettingsError, match="train koch2015 with --objective pairs"):
+        build_objective("cosine", build_encoder("koch2015"), 10, False)
+
+
+def test_learning_rates_of_both_schedules():
+    cosine = TrainingSettings(steps=100, learning_rate=1.0, warmup=0.1)
+    assert learning_rate(cosine, 0, 10) == pytest.approx(0.1)
+    assert learning_rate(cosine, 50, 10) == pytest.approx(0.5)
+    assert learning_rate(cosine, 99, 10) < 1e-3
+    paper = replace(cosine, schedule="exponential", warmup=0.0)
+    assert [round(learning_rate(paper, s, 10), 6) for s in (0, 9, 10, 25)] == [1.0, 1.0, 0.99, 0.9801]
+
+
+def test_validations_are_even_and_end_with_the_run():
+    assert sorted(replace(SHORT, steps=10, validations=4).validation_steps()) == [2, 5, 8, 10]
+    assert sorted(replace(SHORT, steps=2, validations=20).validation_steps()) == [1, 2]

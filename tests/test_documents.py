@@ -1,0 +1,317 @@
+"""What README, docs and help texts say has to be so: links, commands, tables, and the example that one pastes."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+import typing
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+from packaging.requirements import Requirement
+from PIL import Image
+
+from edge_siamese.cli import build_parser
+from edge_siamese.manifest import Manifest
+from export.__main__ import COMMANDS, main
+from export.settings import RECIPES
+from tests.test_laws import RELATIVE, imports_of, modules
+from tests.test_packaging import PROJECT, normal, requirements
+from tests.tiny_bundle import write_tiny_bundle
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+DEMO = ROOT / "build" / "demo"
+DEMO_MADE = "EDGE_SIAMESE_DEMO_MADE"
+"""Set where `make demo` has run, so that its absence is a failure."""
+
+documents = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+
+
+def table_rows(text: str) -> Iterator[list[str]]:
+    """The cells of each row of all tables, heads and rules included."""
+    for line in text.splitlines():
+        if line.startswith("|"):
+            yield [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def quoted(cell: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def anchors(text: str) -> set[str]:
+    """What a link to a heading of a page may say, as GitHub makes it."""
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@documents
+def test_links_lead_somewhere(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if target.startswith("https://"):
+            continue
+        name, _, anchor = target.partition("#")
+        page = document.parent / name if name else document
+        assert page.is_file(), f"{document.name} links to {target}"
+        assert not anchor or anchor in anchors(page.read_text(encoding="utf-8")), (
+            f"{document.name} links to {target}"
+        )
+
+
+@documents
+def test_no_figure_is_left_out(document: Path) -> None:
+    assert re.findall(r"@@\w+@@", document.read_text(encoding="utf-8")) == []
+
+
+# --- commands ---
+
+
+def test_every_target_of_make_that_is_named_exists() -> None:
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", text, re.MULTILINE))
+    named = {
+        (document.name, target)
+        for document in DOCUMENTS
+        for target in re.findall(
+            r"(?:`|^)make ([a-z][a-z-]+)", document.read_text(encoding="utf-8"), re.MULTILINE
+        )
+    }
+    assert {target for _, target in named} >= {"demo", "test", "setup", "lock", "reproduce-omniglot"}
+    assert {(name, target) for name, target in named if target not in targets} == set()
+
+
+def command_lines(program: str) -> list[tuple[str, str]]:
+    """(document, arguments) of each line of a document that calls a program with arguments."""
+    pattern = rf"(?:`|^|/){re.escape(program)} ([a-z][^`\n|]*)"
+    return [
+        (document.name, line.split("#")[0].strip())
+        for document in DOCUMENTS
+        for line in re.findall(pattern, document.read_text(encoding="utf-8"), re.MULTILINE)
+    ]
+
+
+def export_parser(name: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(f"python -m export {name}", exit_on_error=False)
+    import_module(f"export.commands.{name}").add_arguments(parser)
+    return parser
+
+
+def test_every_command_of_export_that_is_named_is_one() -> None:
+    named = command_lines("python -m export")
+    assert {line.split()[0] for _, line in named} <= set(COMMANDS)
+    for document, line in named:
+        name, *arguments = shlex.split(line)
+        if arguments:
+            parse(export_parser(name), arguments, f"{document}: python -m export {line}")
+
+
+def test_every_command_of_the_device_that_is_named_is_one() -> None:
+    (commands,) = (a for a in build_parser()._actions if isinstance(a, argparse._SubParsersAction))
+    for document, line in command_lines("edge-siamese"):
+        name, *arguments = shlex.split(line)
+        assert name in commands.choices, f"{document}: edge-siamese {line}"
+        if arguments:
+            parse(build_parser(), [name, *arguments], f"{document}: edge-siamese {line}")
+
+
+def test_the_makefile_calls_export_with_options_that_exist() -> None:
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    calls = re.findall(r"-m export (\w+) ([^$\n]*)", text)
+    assert {name for name, _ in calls} == {"demo", "pipeline"}
+    for name, arguments in calls:
+        parse(export_parser(name), shlex.split(arguments), f"Makefile: {name}")
+
+
+def parse(parser: argparse.ArgumentParser, arguments: list[str], where: str) -> None:
+    try:
+        parser.parse_args(arguments)
+    except (SystemExit, argparse.ArgumentError) as error:
+        pytest.fail(f"{where} is not understood: {error}")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_every_command_has_an_example_that_parses(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        main([name, "--help"])
+    assert left.value.code == 0
+    text = capsys.readouterr().out
+    examples = re.findall(rf"-m export {name} (.*)", text.partition("example")[2])
+    examples += [""] if f"-m export {name}\n" in text.partition("example")[2] else []
+    assert examples, f"python -m export {name} --help shows no example"
+    for example in examples:
+        parse(export_parser(name), shlex.split(example), f"python -m export {name} --help")
+
+
+def test_the_help_of_every_command_of_the_device_has_an_example_that_parses() -> None:
+    parser = build_parser()
+    (commands,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    for name, command in commands.choices.items():
+        example = re.search(rf"example: edge-siamese ({name} .*)", command.format_help().replace("\n  ", " "))
+        assert example, f"edge-siamese {name} --help shows no example"
+        parse(parser, shlex.split(example[1]), f"edge-siamese {name} --help")
+
+
+def test_the_readme_names_every_command_of_the_device() -> None:
+    (commands,) = (a for a in build_parser()._actions if isinstance(a, argparse._SubParsersAction))
+    named = re.search(r"`edge-siamese ([\w |]+)`", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert named
+    assert set(named[1].split(" | ")) == set(commands.choices)
+
+
+# --- tables ---
+
+
+def manifest_keys(cls: type, prefix: str = "") -> set[str]:
+    """Dotted keys of a dataclass, as the table of docs/bundle.md spells them."""
+    keys: set[str] = set()
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        kind, name = hints[field.name], prefix + field.name
+        arguments = [kind, *(a for a in typing.get_args(kind) if isinstance(a, type))]
+        inner = next((a for a in arguments if dataclasses.is_dataclass(a)), None)
+        if inner is None:
+            keys.add(name)
+        else:
+            is_list = typing.get_origin(kind) is tuple
+            keys |= manifest_keys(typing.cast(type, inner), name + ("[]." if is_list else "."))
+    return keys
+
+
+def test_the_page_on_bundles_explains_every_key_of_the_manifest() -> None:
+    text = (ROOT / "docs" / "bundle.md").read_text(encoding="utf-8")
+    section = text.partition("## manifest.json")[2].partition("\n## ")[0]
+    documented = [quoted(row[0])[0] for row in table_rows(section) if quoted(row[0])]
+    assert len(documented) == len(set(documented))
+    assert set(documented) == manifest_keys(Manifest) | {"format"}
+
+
+def test_the_page_on_the_method_states_the_recipes_that_are_used() -> None:
+    text = (ROOT / "docs" / "method.md").read_text(encoding="utf-8")
+    section = text.partition("## Training")[2].partition("\n## ")[0]
+    head, _, *rows = table_rows(section)
+    encoders = [quoted(cell)[0] for cell in head[1:]]
+    assert set(encoders) == set(RECIPES)
+    stated = {
+        (encoder, quoted(row[0])[0]): value
+        for row in rows
+        for encoder, value in zip(encoders, row[1:], strict=True)
+    }
+    used = {key: str(getattr(RECIPES[key[0]], key[1])) for key in stated}
+    assert stated == used
+
+
+def dependency_rows() -> dict[str, list[str]]:
+    """Package to its row in docs/dependencies.md."""
+    rows = list(table_rows((ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")))
+    return {quoted(row[0])[0]: row for row in rows if quoted(row[0])}
+
+
+def test_the_page_on_dependencies_lists_every_direct_one_and_no_other() -> None:
+    extras = [text for group in PROJECT["optional-dependencies"].values() for text in group]
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["build-system"]["requires"]
+    named = [Requirement(text) for text in [*PROJECT["dependencies"], *extras, *build]]
+    named += [*requirements("host.in"), *requirements("device.in")]
+    assert set(dependency_rows()) == {normal(requirement.name) for requirement in named}
+
+
+def test_the_page_on_dependencies_states_ranges_and_pins_as_they_are() -> None:
+    rows = dependency_rows()
+    for pin in [*requirements("host.in"), *requirements("device.in")]:
+        stated = [version for cell in rows[normal(pin.name)] for version in quoted(cell)]
+        assert str(pin.specifier) in stated, f"docs/dependencies.md does not say {pin}"
+    ranges = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["litert"]]
+    ranges += [*PROJECT["optional-dependencies"]["onnx"], *PROJECT["optional-dependencies"]["pictures"]]
+    ranges.append(PROJECT["optional-dependencies"]["tflite"][0])
+    for need in map(Requirement, ranges):
+        (stated_range,) = quoted(rows[normal(need.name)][1])
+        assert Requirement(need.name + stated_range).specifier == need.specifier
+    for name, row in rows.items():
+        assert all(row), f"docs/dependencies.md leaves a cell of {name} empty"
+        for place in quoted(row[3] if len(row) == 6 else row[2]):
+            if "/" in place:
+                assert (ROOT / place).exists(), (
+                    f"docs/dependencies.md: {name} is used in {place}, which does not exist"
+                )
+
+
+def test_every_package_that_is_imported_is_a_direct_dependency() -> None:
+    known = sys.stdlib_module_names | {"edge_siamese", "export", "tests"}
+    # These come with pip and pytest themselves.
+    known |= {"pip", "packaging", "_pytest", RELATIVE}
+    imported = {
+        found.package
+        for path in modules("edge_siamese", "export", "tests", "scripts")
+        for found in imports_of(path)
+    }
+    names = {"PIL": "pillow"}
+    packages = {normal(names.get(module, module)) for module in imported - known}
+    assert packages - set(dependency_rows()) == set()
+
+
+# --- the example ---
+
+
+def readme_example() -> str:
+    found = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert found
+    return found[1]
+
+
+def run_example(folder: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", readme_example()],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def pictures_of_example() -> list[tuple[str, str]]:
+    """(name, support or query) of each picture of the example."""
+    found = re.findall(r'"build/demo/pictures/(\w+)-(support|query)\.png"', readme_example())
+    assert len(found) >= 3
+    return found
+
+
+def expected_name() -> str:
+    (name,) = (name for name, role in pictures_of_example() if role == "query")
+    return name
+
+
+def test_the_example_is_six_lines_and_short() -> None:
+    lines = [line for line in readme_example().splitlines() if line.strip()]
+    assert len(lines) <= 6
+    assert max(map(len, lines)) <= 88
+
+
+def test_the_example_runs_on_any_bundle(tmp_path: Path) -> None:
+    folder = tmp_path / "build" / "demo"
+    write_tiny_bundle(folder / "bundle")
+    (folder / "pictures").mkdir()
+    for name, role in pictures_of_example():
+        pixels = np.random.default_rng(list(name.encode())).integers(0, 256, (40, 40), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "pictures" / f"{name}-{role}.png")
+    assert run_example(tmp_path).startswith(f"{expected_name()} (p = 1.00; next: ")
+
+
+@pytest.mark.system
+def test_the_example_runs_on_what_the_demo_leaves() -> None:
+    if not (DEMO / "bundle" / "manifest.json").exists():
+        assert not os.environ.get(DEMO_MADE), f"make demo has run and left no bundle in {DEMO}"
+        pytest.skip("make demo has not run")
+    assert run_example(ROOT).startswith(f"{expected_name()} (p = ")

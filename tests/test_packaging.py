@@ -1,0 +1,304 @@
+"""The wheel, the locks, the Makefile and its scripts: what a fresh machine meets first."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from email import message_from_string
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+import edge_siamese
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def requirements(name: str) -> list[Requirement]:
+    """The lines of a file of requirements/."""
+    lines = (ROOT / "requirements" / name).read_text(encoding="utf-8").splitlines()
+    texts = [re.sub(r"(^|\s)#.*", "", line).strip() for line in lines]
+    return [Requirement(text) for text in texts if text]
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("hatchling")
+    out = tmp_path_factory.mktemp("wheel")
+    options = ["--quiet", "--disable-pip-version-check", "--no-index", "--no-deps", "--no-build-isolation"]
+    built = subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", *options, "--wheel-dir", str(out), str(ROOT)],
+        capture_output=True,
+        text=True,
+    )
+    assert built.returncode == 0, built.stderr
+    (path,) = out.glob("*.whl")
+    return path
+
+
+@pytest.mark.system
+def test_the_wheel_holds_edge_siamese_alone(wheel: Path) -> None:
+    assert wheel.name == f"edge_siamese-{edge_siamese.__version__}-py3-none-any.whl"
+    names = zipfile.ZipFile(wheel).namelist()
+    info = f"edge_siamese-{edge_siamese.__version__}.dist-info"
+    assert {name.split("/")[0] for name in names} == {"edge_siamese", info}
+    shipped = {name for name in names if name.endswith(".py")}
+    assert shipped == {path.relative_to(ROOT).as_posix() for path in (ROOT / "edge_siamese").rglob("*.py")}
+    assert "edge_siamese/py.typed" in names
+    assert f"{info}/licenses/LICENSE" in names
+    assert not [name for name in names if "__pycache__" in name]
+
+
+@pytest.mark.system
+def test_the_wheel_asks_for_numpy_alone(wheel: Path) -> None:
+    archive = zipfile.ZipFile(wheel)
+    (name,) = [name for name in archive.namelist() if name.endswith("METADATA")]
+    metadata = message_from_string(archive.read(name).decode())
+    needed = [Requirement(text) for text in metadata.get_all("Requires-Dist", [])]
+    assert [str(need) for need in needed if not need.marker] == ["numpy<3,>=1.24"]
+    assert set(metadata.get_all("Provides-Extra", [])) == {"litert", "onnx", "pictures", "tflite"}
+    assert metadata["Requires-Python"] == ">=3.11"
+    assert metadata["License-Expression"] == "Apache-2.0"
+    (points,) = [name for name in archive.namelist() if name.endswith("entry_points.txt")]
+    assert "edge-siamese = edge_siamese.cli:main" in archive.read(points).decode()
+
+
+@pytest.mark.system
+def test_the_wheel_runs_without_the_checkout(wheel: Path, tmp_path: Path) -> None:
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+    found = subprocess.run(
+        [sys.executable, "-m", "edge_siamese", "--version"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )
+    assert (found.returncode, found.stdout.strip()) == (0, f"edge-siamese {edge_siamese.__version__}")
+
+
+@pytest.mark.parametrize("name", ["host", "device"])
+def test_a_lock_is_exact_and_holds_what_was_asked_for(name: str) -> None:
+    asked, locked = requirements(f"{name}.in"), requirements(f"{name}.lock")
+    for pin in [*asked, *locked]:
+        assert re.fullmatch(r"==[^*,+]+", str(pin.specifier)), f"{pin} is not one exact version of any build"
+    pins = {(normal(pin.name), str(pin.specifier), str(pin.marker or "")) for pin in locked}
+    wanted = {(normal(pin.name), str(pin.specifier), str(pin.marker or "")) for pin in asked}
+    assert wanted - pins == set()
+
+
+def test_the_host_lock_names_no_cuda_package_and_no_build_of_torch() -> None:
+    names = [normal(pin.name) for pin in requirements("host.lock")]
+    assert len(names) == len(set(names))
+    assert [name for name in names if re.match(r"nvidia|cuda|triton", name)] == []
+    assert "torch==2.13.0" in (ROOT / "requirements/host.lock").read_text(encoding="utf-8").splitlines()
+
+
+@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])
+def test_the_device_lock_is_within_the_ranges_that_devices_are_promised(python: str) -> None:
+    chosen = {
+        normal(pin.name): str(pin.specifier).removeprefix("==")
+        for pin in requirements("device.lock")
+        if pin.marker is None or pin.marker.evaluate({"python_version": python})
+    }
+    ranges = [Requirement(text) for text in PROJECT["dependencies"]]
+    ranges += [
+        Requirement(t)
+        for extra in ("tflite", "litert", "onnx")
+        for t in PROJECT["optional-dependencies"][extra]
+    ]
+    for need in ranges:
+        if normal(need.name) in chosen and need.specifier != Requirement("numpy<2").specifier:
+            assert need.specifier.contains(chosen[normal(need.name)]), (
+                f"{need} and {chosen[normal(need.name)]}"
+            )
+    tflite = "tflite-runtime" if python == "3.11" else "ai-edge-litert"
+    assert {"numpy", "onnxruntime", tflite} <= set(chosen)
+    assert chosen["numpy"].startswith("1.24." if python == "3.11" else "2.")
+
+
+@pytest.mark.system
+def test_the_environment_that_runs_the_tests_is_the_locked_one() -> None:
+    from importlib.metadata import version
+
+    different = {
+        pin.name: version(pin.name)
+        for pin in requirements("host.in")
+        if version(pin.name).partition("+")[0] != str(pin.specifier).removeprefix("==")
+    }
+    assert different == {}, "make setup brings the environment up to date"
+
+
+# --- scripts/preflight.sh and scripts/environment.sh, on machines that lack something ---
+
+PYTHON_OF_VERSION = """#!/bin/sh
+case "$*" in
+    *%%d.%%d*) echo {version} ;;
+    *"(3, 11)"*) exit {too_old} ;;
+    *ensurepip*) exit {without_venv} ;;
+esac
+"""
+DF = "#!/bin/sh\necho Filesystem 1024-blocks Used Available Capacity Mounted\necho disk 1 1 {free_kb} 1% /\n"
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Path:
+    """A PATH with nothing but a shell's own tools, on which a test puts what the machine has."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name in ("sh", "dirname", "awk", "cat", "sed", "rm"):
+        (tools / name).symlink_to(str(shutil.which(name)))
+    program(tools, "df", DF.format(free_kb=90_000_000))
+    program(tools, "uname", "#!/bin/sh\necho x86_64\n")
+    return tools
+
+
+def program(tools: Path, name: str, text: str) -> None:
+    (tools / name).write_text(text)
+    (tools / name).chmod(0o755)
+
+
+def python_of_version(version: str, too_old: int = 0, without_venv: int = 0) -> str:
+    return PYTHON_OF_VERSION.format(version=version, too_old=too_old, without_venv=without_venv).replace(
+        "%%", "%"
+    )
+
+
+def preflight(machine: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["sh", str(ROOT / "scripts" / "preflight.sh"), str(machine.parent / ".venv")],
+        env={"PATH": str(machine), **variables},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_preflight_names_the_python_to_use_and_is_silent(machine: Path) -> None:
+    program(machine, "python3", python_of_version("3.12"))
+    found = preflight(machine)
+    assert (found.returncode, found.stdout, found.stderr) == (0, "python3\n", "")
+
+
+def test_preflight_prefers_the_python_that_the_locks_were_tested_with(machine: Path) -> None:
+    program(machine, "python3", python_of_version("3.13"))
+    program(machine, "python3.11", python_of_version("3.11"))
+    assert preflight(machine).stdout == "python3.11\n"
+    assert preflight(machine, PYTHON="python3").stdout == "python3\n"
+
+
+def test_preflight_says_that_python_is_missing(machine: Path) -> None:
+    found = preflight(machine)
+    assert (found.returncode, found.stdout) == (1, "")
+    assert "missing: Python 3.11 or newer (no python3 was found)\n" in found.stderr
+    assert "sudo apt install python3 python3-venv" in found.stderr
+
+
+def test_preflight_says_that_python_is_old(machine: Path) -> None:
+    program(machine, "python3", python_of_version("3.9", too_old=1))
+    found = preflight(machine)
+    assert found.returncode == 1
+    assert "missing: Python 3.11 or newer (python3 is Python 3.9)" in found.stderr
+
+
+def test_preflight_says_that_the_venv_module_is_missing(machine: Path) -> None:
+    program(machine, "python3", python_of_version("3.11", without_venv=1))
+    found = preflight(machine)
+    assert found.returncode == 1
+    assert "missing: the venv module of python3 (Python 3.11)" in found.stderr
+    assert "get it: sudo apt install python3-venv" in found.stderr
+
+
+def test_preflight_goes_on_to_another_python_that_has_venv(machine: Path) -> None:
+    program(machine, "python3.11", python_of_version("3.11", without_venv=1))
+    program(machine, "python3.13", python_of_version("3.13"))
+    assert preflight(machine).stdout == "python3.13\n"
+
+
+def test_preflight_says_that_the_disk_is_full_and_everything_else_that_is_missing(machine: Path) -> None:
+    program(machine, "df", DF.format(free_kb=3_000_000))
+    program(machine, "uname", "#!/bin/sh\necho armv7l\n")
+    found = preflight(machine)
+    assert found.returncode == 1
+    assert f"missing: disk space: 5 GB are needed in {machine.parent}, 2 GB are free" in found.stderr
+    assert "missing: a 64-bit x86 or Arm processor (this one is armv7l)" in found.stderr
+    assert "missing: Python 3.11" in found.stderr
+
+
+def test_preflight_tells_of_the_small_build_of_torch_when_the_disk_is_small(machine: Path) -> None:
+    program(machine, "python3", python_of_version("3.11"))
+    program(machine, "df", DF.format(free_kb=8_000_000))
+    assert "TORCH_INDEX=https://download.pytorch.org/whl/cpu" in preflight(machine).stderr
+    assert preflight(machine, TORCH_INDEX="https://example.org/cpu").stderr == ""
+
+
+def environment(machine: Path, place: Path, lock: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["sh", str(ROOT / "scripts" / "environment.sh"), str(place), str(lock)],
+        env={"PATH": str(machine)},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_an_environment_that_matches_its_lock_is_left_alone(machine: Path, tmp_path: Path) -> None:
+    place, lock = tmp_path / ".venv", tmp_path / "lock"
+    (place / "bin").mkdir(parents=True)
+    program(place / "bin", "python", "#!/bin/sh\nexit 0\n")
+    lock.write_text("numpy==2.4.6\n")
+    (place / "installed.lock").write_text("numpy==2.4.6\n")
+    found = environment(machine, place, lock)  # there is no Python to make another one with
+    assert (found.returncode, found.stdout, found.stderr) == (0, "", "")
+    lock.write_text("numpy==2.4.7\n")
+    assert environment(machine, place, lock).returncode == 1
+    assert (place / "bin" / "python").exists(), (
+        "nothing is removed before there is something to put in its place"
+    )
+
+
+def test_an_environment_that_pip_could_not_fill_is_not_taken_for_whole(machine: Path, tmp_path: Path) -> None:
+    maker = python_of_version("3.11") + (
+        'case "$*" in\n    *--version) echo Python 3.11.2 ;;\n'
+        f'    "-m venv"*) {shutil.which("mkdir")} -p "$3/bin"\n'
+        '        printf "#!/bin/sh\\nexit 1\\n" >"$3/bin/python"\n'
+        f'        {shutil.which("chmod")} +x "$3/bin/python" ;;\nesac\n'
+    )
+    program(machine, "python3", maker)
+    place, lock = tmp_path / ".venv", tmp_path / "lock"
+    lock.write_text("numpy==2.4.6\n")
+    found = environment(machine, place, lock)
+    assert found.returncode == 1
+    assert f"error: {place} is not complete" in found.stderr
+    assert not (place / "installed.lock").exists()
+
+
+# --- the Makefile and .ci/run ---
+
+
+def test_make_without_a_target_lists_the_targets_with_their_purpose() -> None:
+    if not shutil.which("make"):
+        pytest.skip("make is not installed")
+    found = subprocess.run(["make", "-s"], cwd=ROOT, capture_output=True, text=True)
+    assert found.returncode == 0
+    described = {line.split()[0:2][1] for line in found.stdout.splitlines()}
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert described == set(re.search(r"^\.PHONY: (.*)$", text, re.MULTILINE)[1].split())  # type: ignore[index]
+
+
+def test_scripts_can_be_run() -> None:
+    run = ROOT / ".ci" / "run"
+    assert os.access(run, os.X_OK)
+    assert "set -euo pipefail" in run.read_text(encoding="utf-8")
+    for name in ("preflight.sh", "environment.sh"):
+        assert subprocess.run(["sh", "-n", str(ROOT / "scripts" / name)]).returncode == 0
+    if bash := shutil.which("bash"):
+        assert subprocess.run([bash, "-n", str(run)]).returncode == 0
