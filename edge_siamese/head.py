@@ -38,7 +38,9 @@ class SigmoidDistanceHead:
         if not (math.isfinite(self.scale) and math.isfinite(self.bias)):
             raise ValueError(f"a head needs finite numbers, not scale {self.scale} and bias {self.bias}")
         if (self.distance == "weighted_l1") != (self.weights is not None):
-            raise ValueError(f"a {self.distance} head takes {'no ' if self.weights is not None else ''}weights")
+            raise ValueError(
+                f"a {self.distance} head takes {'no ' if self.weights is not None else ''}weights"
+            )
 
     def distances(self, queries: Floats, supports: Floats) -> Floats:
         """Distances of every query to every support: (N, D) and (M, D) to float32 (N, M)."""

@@ -96,7 +96,9 @@ def _checked(frame: npt.NDArray[Any]) -> Bytes:
     if frame.dtype != np.uint8:
         raise ImageError(f"an image has to be uint8 with values 0 to 255, not {frame.dtype}")
     if frame.ndim not in (2, 3) or (frame.ndim == 3 and frame.shape[2] not in (1, 3, 4)):
-        raise ImageError(f"an image has shape (height, width) or (height, width, 1, 3 or 4), not {frame.shape}")
+        raise ImageError(
+            f"an image has shape (height, width) or (height, width, 1, 3 or 4), not {frame.shape}"
+        )
     if frame.shape[0] == 0 or frame.shape[1] == 0:
         raise ImageError(f"an image of shape {frame.shape} has no pixels")
     return frame

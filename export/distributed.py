@@ -32,7 +32,9 @@ class Workers:
         """The module, averaging its gradients over all workers if there is more than one."""
         if self.world == 1:
             return module
-        return DistributedDataParallel(module, device_ids=[self.device] if self.device.type == "cuda" else None)
+        return DistributedDataParallel(
+            module, device_ids=[self.device] if self.device.type == "cuda" else None
+        )
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in any worker."""

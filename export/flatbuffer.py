@@ -57,7 +57,9 @@ def read_tflite(path: Path) -> TfliteFile:
     """Walk the flatbuffer; the weights themselves stay where they are."""
     model = schema.Model.GetRootAs(path.read_bytes(), 0)
     graph = model.Subgraphs(0)
-    operators = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
+    operators = {
+        value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)
+    }
     types = {value: name for name, value in vars(schema.TensorType).items() if isinstance(value, int)}
     tensors = []
     for index in range(graph.TensorsLength()):

@@ -97,7 +97,11 @@ def _tidy(folded: fx.GraphModule) -> fx.GraphModule:
 
 def layers(folded: fx.GraphModule) -> list[str]:
     """Names of the convolutions and matrix products, in the order in which they run."""
-    return [str(node.target) for node in folded.graph.nodes if isinstance(module_of(folded, node), nn.Conv2d | nn.Linear)]
+    return [
+        str(node.target)
+        for node in folded.graph.nodes
+        if isinstance(module_of(folded, node), nn.Conv2d | nn.Linear)
+    ]
 
 
 def module_of(folded: fx.GraphModule, node: Any) -> nn.Module | None:
@@ -187,4 +191,6 @@ def _check_folding(encoder: EncoderNetwork, folded: ExportedEncoder) -> None:
     encoder.train(training)
     difference = float((folded(images) - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
     if not difference <= FOLDING_TOLERANCE:
-        raise ExportError(f"folding changed what {encoder.name} computes, by {difference:.2g} of its largest number")
+        raise ExportError(
+            f"folding changed what {encoder.name} computes, by {difference:.2g} of its largest number"
+        )

@@ -41,7 +41,9 @@ def compare_layers(graph: FloatGraph, int8: Path, images: Bytes) -> list[LayerNo
     """
     signal: dict[str, float] = {}
     noise: dict[str, float] = {}
-    for exact, rounded in zip(graph.activations(images), graph.quantized_activations(int8, images), strict=True):
+    for exact, rounded in zip(
+        graph.activations(images), graph.quantized_activations(int8, images), strict=True
+    ):
         for name in exact.keys() & rounded.keys():
             expected = exact[name].astype(np.float64)
             signal[name] = signal.get(name, 0.0) + float(np.sum(np.square(expected)))

@@ -57,7 +57,9 @@ class CosineMarginSoftmax(Objective):
     Santoro et al., "Meta-Learning with Memory-Augmented Neural Networks", 2016 (quarter turns as new classes).
     """
 
-    def __init__(self, classes: int, dimensions: int, symmetries: bool, scale: float = 24.0, margin: float = 0.25) -> None:
+    def __init__(
+        self, classes: int, dimensions: int, symmetries: bool, scale: float = 24.0, margin: float = 0.25
+    ) -> None:
         super().__init__()
         self.symmetries = symmetries
         self.scale, self.margin = scale, margin
@@ -129,7 +131,9 @@ def build_objective(name: str, encoder: EncoderNetwork, classes: int, symmetries
     if name != "cosine":
         raise SettingsError(f"there is no objective {name!r}; known are {', '.join(OBJECTIVES)}")
     if encoder.normalisation != "l2":
-        raise SettingsError(f"the cosine objective needs unit vectors; train {encoder.name} with --objective pairs")
+        raise SettingsError(
+            f"the cosine objective needs unit vectors; train {encoder.name} with --objective pairs"
+        )
     return CosineMarginSoftmax(classes, encoder.dimensions, symmetries)
 
 
@@ -153,4 +157,6 @@ def _balanced(images: ImageSet) -> Indices:
         return np.arange(len(images.labels))
     members = np.argsort(images.labels, kind="stable")
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    return np.concatenate([np.resize(members[s : s + c], counts.max()) for s, c in zip(starts, counts, strict=True) if c])
+    return np.concatenate(
+        [np.resize(members[s : s + c], counts.max()) for s, c in zip(starts, counts, strict=True) if c]
+    )

@@ -30,7 +30,9 @@ class TrainingProgress:
             console=self.console,
             disable=not (visible and self.console.is_terminal),
         )
-        self.task = self.bar.add_task("training", total=steps, completed=done, rate=0.0, loss=float("nan"), best=0.0)
+        self.task = self.bar.add_task(
+            "training", total=steps, completed=done, rate=0.0, loss=float("nan"), best=0.0
+        )
         self.sitting_steps = 0
 
     def __enter__(self) -> TrainingProgress:

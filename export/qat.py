@@ -36,7 +36,9 @@ class QatSettings:
     seed: int = 0
 
 
-def train_for_int8(encoder: EncoderNetwork, images: Bytes, settings: QatSettings | None = None) -> ExportedEncoder:
+def train_for_int8(
+    encoder: EncoderNetwork, images: Bytes, settings: QatSettings | None = None
+) -> ExportedEncoder:
     """Fine-tune a copy of a trained encoder so that rounding it costs less.
 
     Args:
@@ -62,7 +64,13 @@ def train_for_int8(encoder: EncoderNetwork, images: Bytes, settings: QatSettings
     _stop_observing(rounded)
     parameters = [p for p in rounded.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(
-        [{"params": [p], "lr": settings.learning_rate * max(float(p.detach().square().mean().sqrt()), 1e-6)} for p in parameters]
+        [
+            {
+                "params": [p],
+                "lr": settings.learning_rate * max(float(p.detach().square().mean().sqrt()), 1e-6),
+            }
+            for p in parameters
+        ]
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: 0.5 * (1.0 + math.cos(math.pi * step / settings.steps))
@@ -71,7 +79,9 @@ def train_for_int8(encoder: EncoderNetwork, images: Bytes, settings: QatSettings
         pixels = _pixels(images[np.sort(rng.integers(0, len(images), settings.batch))])
         with torch.no_grad():
             wanted = _embedding(teacher, pixels, unit)
-        loss = (_embedding(rounded, pixels, unit) - wanted).square().sum(1).mean() / wanted.var(0).sum().clamp_min(1e-12)
+        loss = (_embedding(rounded, pixels, unit) - wanted).square().sum(1).mean() / wanted.var(
+            0
+        ).sum().clamp_min(1e-12)
         if not torch.isfinite(loss):
             raise ExportError("quantization-aware training diverged: the loss is not finite")
         optimizer.zero_grad()
@@ -81,7 +91,9 @@ def train_for_int8(encoder: EncoderNetwork, images: Bytes, settings: QatSettings
     for module in student.modules():
         if parametrize.is_parametrized(module, "weight"):
             parametrize.remove_parametrizations(module, "weight", leave_parametrized=False)
-    return ExportedEncoder(with_pixels_folded(student.eval(), snap=True), encoder.preprocessing, encoder.dimensions).eval()
+    return ExportedEncoder(
+        with_pixels_folded(student.eval(), snap=True), encoder.preprocessing, encoder.dimensions
+    ).eval()
 
 
 def with_fake_quantization(student: fx.GraphModule) -> fx.GraphModule:

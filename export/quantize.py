@@ -68,13 +68,18 @@ class QuantizationRecord:
     def summary(self) -> str:
         """One line for people."""
         tried = ", ".join(
-            f"{a.method} {'failed' if a.loss_points is None else f'lost {a.loss_points:+.2f}'}" for a in self.attempts
+            f"{a.method} {'failed' if a.loss_points is None else f'lost {a.loss_points:+.2f}'}"
+            for a in self.attempts
         )
         verdict = "" if self.within_budget else f", over the budget of {self.budget_points:g} points"
         return f"{self.format}: kept {self.chosen}{verdict} (tried: {tried})"
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "attempts": [asdict(a) for a in self.attempts], "within_budget": self.within_budget}
+        return {
+            **asdict(self),
+            "attempts": [asdict(a) for a in self.attempts],
+            "within_budget": self.within_budget,
+        }
 
 
 @dataclass(frozen=True)
@@ -116,7 +121,9 @@ def quantize_within_budget(
             tried.append((Attempt(remedy.method, loss, time.monotonic() - started, accepted, detail), path))
             if accepted:
                 break
-        made = [(attempt.loss_points, path, attempt) for attempt, path in tried if attempt.loss_points is not None]
+        made = [
+            (attempt.loss_points, path, attempt) for attempt, path in tried if attempt.loss_points is not None
+        ]
         if not made:
             why = tried[0][0].detail if tried else "no remedy was given"
             raise ExportError(f"no int8 {format} file could be made: {why}")
@@ -149,7 +156,11 @@ def standard_remedies(graph: FloatGraph, images: Bytes, retrained: Callable[[], 
 
     def mixed(share: float) -> Remedy:
         def make(out: Path, tried: Sequence[tuple[Attempt, Path]]) -> str:
-            made = [(a.loss_points, a.method, p) for a, p in tried if a.method in calibrations and a.loss_points is not None]
+            made = [
+                (a.loss_points, a.method, p)
+                for a, p in tried
+                if a.method in calibrations and a.loss_points is not None
+            ]
             if not made:
                 raise ExportError("there is no int8 file to tell the worst layers from")
             _, best, path = min(made)

@@ -45,7 +45,9 @@ class ActivationStatistics:
         """Take in the activations of some images, (N, …) each."""
         for name, values in activations.items():
             if not np.isfinite(values).all():
-                raise ExportError(f"the activation {name} is not finite on a calibration image: the network is broken")
+                raise ExportError(
+                    f"the activation {name} is not finite on a calibration image: the network is broken"
+                )
             low, high = self.extremes.get(name, (math.inf, -math.inf))
             self.extremes[name] = min(low, float(values.min())), max(high, float(values.max()))
             wanted = math.ceil(SAMPLES / self.images) * len(values)

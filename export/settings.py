@@ -61,11 +61,15 @@ class TrainingSettings:
         for field in ("learning_rate", "weight_decay", "average", "warmup"):
             value = getattr(self, field)
             if not 0.0 <= value < float("inf"):
-                raise SettingsError(f"{field.replace('_', ' ')} has to be a number of at least 0, not {value}")
+                raise SettingsError(
+                    f"{field.replace('_', ' ')} has to be a number of at least 0, not {value}"
+                )
         if self.average >= 1.0 or self.warmup >= 1.0:
             raise SettingsError("average and warmup are shares of the run, below 1")
         if self.objective == "pairs" and self.batch % 4:
-            raise SettingsError(f"a batch of pairs has half of each kind: its size is a multiple of 4, not {self.batch}")
+            raise SettingsError(
+                f"a batch of pairs has half of each kind: its size is a multiple of 4, not {self.batch}"
+            )
 
     @property
     def paper(self) -> float | None:
@@ -86,7 +90,9 @@ class TrainingSettings:
     def from_dict(cls, values: dict[str, Any]) -> TrainingSettings:
         unknown = set(values) - {field.name for field in fields(cls)}
         if unknown:
-            raise SettingsError(f"the run was made by another release: it has the unknown settings {sorted(unknown)}")
+            raise SettingsError(
+                f"the run was made by another release: it has the unknown settings {sorted(unknown)}"
+            )
         return cls(**values)
 
     def differences(self, other: TrainingSettings) -> list[str]:

@@ -93,12 +93,17 @@ class OnnxGraph:
     def quantize(self, out: Path, ranges: Mapping[str, Range], float_layers: Collection[str] = ()) -> None:
         excluded = self._excluded(float_layers)
         overrides: dict[str, list[dict[str, Any]]] = {
-            name: [{"rmin": np.float32(low), "rmax": np.float32(high)}] for name, (low, high) in ranges.items()
+            name: [{"rmin": np.float32(low), "rmax": np.float32(high)}]
+            for name, (low, high) in ranges.items()
         }
         first, *_ = self.activations(np.zeros((1, *self._image_shape()), dtype=np.uint8))
         overrides = {name: value for name, value in overrides.items() if name in first}
         overrides[self.input] = [
-            {"scale": np.array(1, np.float32), "zero_point": np.array(0, np.uint8), "quant_type": QuantType.QUInt8}
+            {
+                "scale": np.array(1, np.float32),
+                "zero_point": np.array(0, np.uint8),
+                "quant_type": QuantType.QUInt8,
+            }
         ]
         with third_party("quantizing to ONNX int8"):
             quantize_static(
@@ -181,7 +186,9 @@ def _steps(nodes: list[onnx.NodeProto], layer_names: list[str]) -> tuple[GraphSt
             inputs = tuple(alias.get(str(i), str(i)) for i in node.input if str(i) in activations)
             found.append((str(node.op_type), node.op_type in WEIGHTED, str(node.name), inputs, output))
         activations.add(output)
-    names = name_steps([(kind, weighted) for kind, weighted, *_ in found], layer_names, [name for _, _, name, *_ in found])
+    names = name_steps(
+        [(kind, weighted) for kind, weighted, *_ in found], layer_names, [name for _, _, name, *_ in found]
+    )
     return tuple(
         GraphStep(name, kind, inputs, output, weighted)
         for name, (kind, weighted, _, inputs, output) in zip(names, found, strict=True)
@@ -226,10 +233,14 @@ def _leave_output_in_float(model: onnx.ModelProto) -> None:
     both faster and closer to the network."""
     graph = model.graph
     product = next(node for node in reversed(graph.node) if node.op_type in WEIGHTED)
-    quantizer = next((n for n in graph.node if n.op_type == "QuantizeLinear" and n.input[0] == product.output[0]), None)
+    quantizer = next(
+        (n for n in graph.node if n.op_type == "QuantizeLinear" and n.input[0] == product.output[0]), None
+    )
     if quantizer is None:
         return
-    dequantizer = next(n for n in graph.node if n.op_type == "DequantizeLinear" and n.input[0] == quantizer.output[0])
+    dequantizer = next(
+        n for n in graph.node if n.op_type == "DequantizeLinear" and n.input[0] == quantizer.output[0]
+    )
     inner, outer = str(product.output[0]), str(dequantizer.output[0])
     graph.node.remove(quantizer)
     graph.node.remove(dequantizer)
@@ -247,7 +258,11 @@ def _shield(model: onnx.ModelProto, float_nodes: Collection[str]) -> None:
     dequantizers = {str(node.output[0]): node for node in graph.node if node.op_type == "DequantizeLinear"}
     constants = {str(tensor.name): onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
     for index, node in reversed(list(enumerate(graph.node))):
-        source = dequantizers.get(str(node.input[0])) if node.name in float_nodes and node.op_type in WEIGHTED else None
+        source = (
+            dequantizers.get(str(node.input[0]))
+            if node.name in float_nodes and node.op_type in WEIGHTED
+            else None
+        )
         if source is None:
             continue
         scale, zero = float(constants[source.input[1]]), int(constants[source.input[2]])
@@ -257,7 +272,9 @@ def _shield(model: onnx.ModelProto, float_nodes: Collection[str]) -> None:
             value = np.array((level - zero) * scale, dtype=np.float32)
             graph.initializer.append(onnx.numpy_helper.from_array(value, bounds[-1]))
         clipped = f"{node.name}_input"
-        graph.node.insert(index, onnx.helper.make_node("Clip", [node.input[0], *bounds], [clipped], f"{node.name}_shield"))
+        graph.node.insert(
+            index, onnx.helper.make_node("Clip", [node.input[0], *bounds], [clipped], f"{node.name}_shield")
+        )
         graph.node[index + 1].input[0] = clipped
 
 

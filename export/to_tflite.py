@@ -18,7 +18,9 @@ from export.routes import Bytes, Floats, Format, GraphStep, Range, name_steps
 
 WEIGHTED = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
 # They move numbers and change none (PAD adds zeros, which every quantization has).
-MOVING = frozenset({"PAD", "RESHAPE", "TRANSPOSE", "SQUEEZE", "EXPAND_DIMS", "CAST", "QUANTIZE", "DEQUANTIZE"})
+MOVING = frozenset(
+    {"PAD", "RESHAPE", "TRANSPOSE", "SQUEEZE", "EXPAND_DIMS", "CAST", "QUANTIZE", "DEQUANTIZE"}
+)
 
 
 def export_tflite(network: ExportedEncoder, path: Path, pixels: torch.dtype = torch.uint8) -> None:
@@ -96,7 +98,9 @@ def _steps(file: TfliteFile, layer_names: list[str]) -> tuple[GraphStep, ...]:
             continue
         names = tuple(file.tensors[alias.get(i, i)].name for i in inputs)
         found.append((operator.name, operator.name in WEIGHTED, names, file.tensors[output].name))
-    step_names = name_steps([(kind, weighted) for kind, weighted, *_ in found], layer_names, [name for *_, name in found])
+    step_names = name_steps(
+        [(kind, weighted) for kind, weighted, *_ in found], layer_names, [name for *_, name in found]
+    )
     return tuple(
         GraphStep(name, kind, inputs, output, weighted)
         for name, (kind, weighted, inputs, output) in zip(step_names, found, strict=True)

@@ -87,7 +87,9 @@ def train(settings: TrainingSettings, splits: Splits, out: Path, fresh: bool = F
         check_divides(settings.batch, workers.world, settings.objective == "pairs")
         torch.manual_seed(settings.seed)
         encoder = build_encoder(settings.encoder).to(device, memory_format=torch.channels_last)
-        objective = build_objective(settings.objective, encoder, splits.train.classes, settings.symmetries).to(device)
+        objective = build_objective(
+            settings.objective, encoder, splits.train.classes, settings.symmetries
+        ).to(device)
         average = copy.deepcopy(encoder).requires_grad_(False)
         optimizer = _optimizer(settings, encoder, objective)
         scaler = torch.amp.GradScaler(enabled=device.type == "cuda")
@@ -118,7 +120,9 @@ def train(settings: TrainingSettings, splits: Splits, out: Path, fresh: bool = F
                 generator = torch.Generator().manual_seed(_step_seed(settings.seed, state.step, workers.rank))
                 pixels = images[torch.from_numpy(share.images).to(device)].permute(0, 3, 1, 2).float()
                 symmetry = None if share.symmetry is None else torch.from_numpy(share.symmetry)
-                pixels = augment(pixels, AUGMENTATIONS[settings.augmentation], generator, symmetry, settings.paper)
+                pixels = augment(
+                    pixels, AUGMENTATIONS[settings.augmentation], generator, symmetry, settings.paper
+                )
                 pixels = pixels.contiguous(memory_format=torch.channels_last)
 
                 rate = learning_rate(settings, state.step, epoch_steps)
@@ -136,7 +140,9 @@ def train(settings: TrainingSettings, splits: Splits, out: Path, fresh: bool = F
                 state.seconds = spent_before + time.monotonic() - started
                 loss_value = float(loss.detach())
                 if not math.isfinite(loss_value):
-                    raise SettingsError(f"the loss became {loss_value} at step {state.step}: lower --learning-rate")
+                    raise SettingsError(
+                        f"the loss became {loss_value} at step {state.step}: lower --learning-rate"
+                    )
                 progress.advance(loss_value, state.best_accuracy)
                 log.step(loss_value)
                 if state.step in validate_after and workers.leads:
@@ -154,7 +160,9 @@ def train(settings: TrainingSettings, splits: Splits, out: Path, fresh: bool = F
                     checkpoint.save(out / CHECKPOINT, {**states, "state": asdict(state)})
                     saved_at = time.monotonic()
                 if stopping:
-                    raise Interrupted(f"stopped at step {state.step} of {settings.steps}; the same command goes on from there")
+                    raise Interrupted(
+                        f"stopped at step {state.step} of {settings.steps}; the same command goes on from there"
+                    )
             workers.wait()
         return TrainingResult(out, state.best_step, state.best_accuracy, state.seconds)
 
@@ -251,7 +259,9 @@ class _Log:
             self.writer.add_scalar(name, entry[name], step)
 
 
-def _optimizer(settings: TrainingSettings, encoder: EncoderNetwork, objective: Objective) -> torch.optim.Optimizer:
+def _optimizer(
+    settings: TrainingSettings, encoder: EncoderNetwork, objective: Objective
+) -> torch.optim.Optimizer:
     """Weight decay acts on matrices and convolutions, not on biases, norms and the few numbers of a head."""
     parameters = {id(p): p for module in (encoder, objective) for p in module.parameters()}.values()
     groups = [
@@ -264,7 +274,9 @@ def _optimizer(settings: TrainingSettings, encoder: EncoderNetwork, objective: O
 
 
 @torch.no_grad()
-def _update_average(average: EncoderNetwork, encoder: EncoderNetwork, settings: TrainingSettings, step: int) -> None:
+def _update_average(
+    average: EncoderNetwork, encoder: EncoderNetwork, settings: TrainingSettings, step: int
+) -> None:
     """Exponential average of the weights, running statistics of the norms included (Polyak and Juditsky, 1992)."""
     # Early in a run the average must not remember the random start.
     decay = min(settings.average_decay, (1.0 + step) / (10.0 + step)) if settings.average else 0.0
@@ -275,7 +287,9 @@ def _update_average(average: EncoderNetwork, encoder: EncoderNetwork, settings: 
             kept.copy_(new)
 
 
-def _kept(average: EncoderNetwork, settings: TrainingSettings, splits: Splits, state: RunState) -> dict[str, Any]:
+def _kept(
+    average: EncoderNetwork, settings: TrainingSettings, splits: Splits, state: RunState
+) -> dict[str, Any]:
     """What `best.pt` holds."""
     provenance = {
         "settings": asdict(settings),
@@ -296,7 +310,13 @@ def _parts(
     scaler: torch.amp.GradScaler,
 ) -> dict[str, Any]:
     """All that changes as a run goes on, by its name in the checkpoint."""
-    return {"encoder": encoder, "objective": objective, "average": average, "optimizer": optimizer, "scaler": scaler}
+    return {
+        "encoder": encoder,
+        "objective": objective,
+        "average": average,
+        "optimizer": optimizer,
+        "scaler": scaler,
+    }
 
 
 def _mixed_precision(device: torch.device) -> AbstractContextManager[Any]:
@@ -314,7 +334,9 @@ def _until_signal() -> Iterator[threading.Event]:
     if threading.current_thread() is not threading.main_thread():
         yield asked
         return
-    former = {number: signal.signal(number, lambda *_: asked.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    former = {
+        number: signal.signal(number, lambda *_: asked.set()) for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield asked
     finally:

@@ -24,7 +24,10 @@ def add_data_options(parser: argparse.ArgumentParser, default: str | None) -> No
         + (f" (default: {default})" if default else " (default: what the network was trained on)"),
     )
     parser.add_argument(
-        "--data-root", type=Path, metavar="DIR", help="where the Omniglot archives are (default: fetched once, then cached)"
+        "--data-root",
+        type=Path,
+        metavar="DIR",
+        help="where the Omniglot archives are (default: fetched once, then cached)",
     )
 
 
@@ -32,16 +35,23 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     """All that decides what a run becomes; what is left out comes from the encoder's recipe."""
     parser.add_argument("--encoder", default="glyphnet", choices=sorted(ENCODERS), help="(default: glyphnet)")
     group = parser.add_argument_group("training (each defaults to the encoder's recipe)")
-    group.add_argument("--objective", choices=OBJECTIVES, help="cosine-margin softmax over classes, or the paper's pairs")
+    group.add_argument(
+        "--objective", choices=OBJECTIVES, help="cosine-margin softmax over classes, or the paper's pairs"
+    )
     group.add_argument("--steps", type=int, metavar="N", help="optimizer steps in all")
     group.add_argument("--batch", type=int, metavar="N", help="images a step, over all workers")
     group.add_argument("--learning-rate", type=float, metavar="X")
     group.add_argument("--weight-decay", type=float, metavar="X")
     group.add_argument("--augmentation", choices=sorted(AUGMENTATIONS))
     group.add_argument(
-        "--symmetries", action=argparse.BooleanOptionalAction, default=None, help="turned and mirrored images as further classes"
+        "--symmetries",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="turned and mirrored images as further classes",
     )
-    group.add_argument("--validations", type=int, metavar="N", help="how often the validation accuracy is measured")
+    group.add_argument(
+        "--validations", type=int, metavar="N", help="how often the validation accuracy is measured"
+    )
     group.add_argument("--seed", type=int, metavar="N")
     group.add_argument("--threads", type=int, metavar="N", help="processor threads (default: all cores)")
     group.add_argument("--fresh", action="store_true", help="start anew even if there is a run to go on with")

@@ -50,7 +50,11 @@ AUGMENTATIONS: dict[str, Augmentation] = {
 
 
 def augment(
-    pixels: Tensor, recipe: Augmentation, generator: torch.Generator, symmetry: Tensor | None = None, paper: float | None = 255.0
+    pixels: Tensor,
+    recipe: Augmentation,
+    generator: torch.Generator,
+    symmetry: Tensor | None = None,
+    paper: float | None = 255.0,
 ) -> Tensor:
     """Distort a batch.
 
@@ -81,7 +85,9 @@ def augment(
     return F.grid_sample(pixels - paper, grid, padding_mode="zeros", align_corners=False) + paper
 
 
-def _uniform(count: int, low: float, high: float, recipe: Augmentation, generator: torch.Generator, neutral: float) -> Tensor:
+def _uniform(
+    count: int, low: float, high: float, recipe: Augmentation, generator: torch.Generator, neutral: float
+) -> Tensor:
     """(count,) values in [low, high], or `neutral` where the coin says so."""
     values = torch.rand(count, generator=generator) * (high - low) + low
     applied = torch.rand(count, generator=generator) < recipe.probability
@@ -112,7 +118,9 @@ def _shifts(count: int, recipe: Augmentation, generator: torch.Generator) -> Ten
     return torch.stack([x, y], dim=1).unsqueeze(2)
 
 
-def _elastic_field(count: int, height: int, width: int, recipe: Augmentation, generator: torch.Generator) -> Tensor:
+def _elastic_field(
+    count: int, height: int, width: int, recipe: Augmentation, generator: torch.Generator
+) -> Tensor:
     """(count, height, width, 2): a smooth random displacement, in halves of the image's side."""
     nodes = torch.randn(count, recipe.elastic_nodes, recipe.elastic_nodes, 2, generator=generator)
     # Each image has its own strength, so that undistorted ones remain among them.
@@ -125,7 +133,9 @@ def _elastic_field(count: int, height: int, width: int, recipe: Augmentation, ge
 def _spline_basis(size: int, nodes: int) -> Tensor:
     """(size, nodes): cubic interpolation from evenly spaced nodes, the first and last on the border, as a matrix."""
     unit = torch.eye(nodes)[:, None, None, :]
-    rows = F.interpolate(unit.expand(nodes, 1, nodes, nodes), size=(nodes, size), mode="bicubic", align_corners=True)
+    rows = F.interpolate(
+        unit.expand(nodes, 1, nodes, nodes), size=(nodes, size), mode="bicubic", align_corners=True
+    )
     return rows[:, 0, 0, :].T.contiguous()
 
 

@@ -10,8 +10,6 @@ et al., "MobileFaceNets" (2018), because where a stroke is matters as much as th
 
 from __future__ import annotations
 
-
-
 from torch import Tensor, nn
 
 from edge_siamese.imaging import Preprocessing

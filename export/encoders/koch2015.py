@@ -7,8 +7,6 @@ parameters. The embedding is the 4096 units themselves, each in (0, 1): it is no
 
 from __future__ import annotations
 
-
-
 import torch
 from torch import Tensor, nn
 

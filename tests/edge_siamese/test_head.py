@@ -24,7 +24,9 @@ def test_weighted_l1_is_kochs_formula_with_the_sign_turned():
     head = SigmoidDistanceHead(1.0, bias, "weighted_l1", -alpha)
     a, b = np.array([[0.1, 0.9, 0.5]], np.float32), np.array([[0.3, 0.2, 0.5], [0.1, 0.9, 0.5]], np.float32)
     log_odds = 0.5 * 0.2 - 2.0 * 0.7 + 0.25
-    assert np.allclose(head.score(a, b), [[1 / (1 + math.exp(-log_odds)), 1 / (1 + math.exp(-0.25))]], atol=1e-6)
+    assert np.allclose(
+        head.score(a, b), [[1 / (1 + math.exp(-log_odds)), 1 / (1 + math.exp(-0.25))]], atol=1e-6
+    )
     assert np.allclose(head.paired_distances(a, b[:1]), [1.3], atol=1e-6)
 
 
@@ -33,7 +35,9 @@ def test_blocks_of_the_weighted_l1_agree_with_pairs(monkeypatch):
     a, b, w = (rng.normal(size=s).astype(np.float32) for s in ((9, 5), (4, 5), (5,)))
     head = SigmoidDistanceHead(1.0, 0.0, "weighted_l1", w)
     monkeypatch.setattr("edge_siamese.head._L1_BLOCK_BYTES", 2 * b.nbytes)
-    expected = np.stack([head.paired_distances(a, np.repeat(b[j : j + 1], 9, axis=0)) for j in range(4)], axis=1)
+    expected = np.stack(
+        [head.paired_distances(a, np.repeat(b[j : j + 1], 9, axis=0)) for j in range(4)], axis=1
+    )
     assert np.allclose(head.distances(a, b), expected, atol=1e-6)
 
 

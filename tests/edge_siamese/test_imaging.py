@@ -27,7 +27,9 @@ def test_area_weights_share_a_pixel_between_the_two_that_cover_it():
     assert _weights(3, 2).tolist() == [[171, 85, 0], [0, 85, 171]]
 
 
-@pytest.mark.parametrize(("source", "target"), [(480, 56), (105, 56), (56, 105), (4000, 56), (7, 7), (1, 5), (641, 160)])
+@pytest.mark.parametrize(
+    ("source", "target"), [(480, 56), (105, 56), (56, 105), (4000, 56), (7, 7), (1, 5), (641, 160)]
+)
 def test_weights_are_integers_that_sum_to_256(source, target):
     weights = _weights(source, target)
     assert np.array_equal(weights, np.round(weights)) and weights.min() >= 0
@@ -89,7 +91,10 @@ def test_a_batch_is_a_frame_an_array_or_a_list_of_any_sizes():
     ("image", "message"),
     [
         (np.zeros((4, 4), np.float32), "an image has to be uint8 with values 0 to 255, not float32"),
-        (np.zeros((4,), np.uint8), r"an image has shape \(height, width\) or \(height, width, 1, 3 or 4\), not \(4,\)"),
+        (
+            np.zeros((4,), np.uint8),
+            r"an image has shape \(height, width\) or \(height, width, 1, 3 or 4\), not \(4,\)",
+        ),
         (np.zeros((4, 4, 2), np.uint8), r"not \(4, 4, 2\)"),
         (np.zeros((0, 4), np.uint8), r"an image of shape \(0, 4\) has no pixels"),
     ],

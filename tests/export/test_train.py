@@ -73,7 +73,9 @@ def test_a_resumed_run_ends_with_the_same_weights_and_history(tmp_path, objectiv
     assert whole.keys() == resumed.keys() and whole["best"] == resumed["best"]
     for name in whole.keys() - {"best"}:
         assert torch.equal(whole[name], resumed[name]), name
-    assert _history(tmp_path / "whole", "validation_accuracy") == _history(tmp_path / "resumed", "validation_accuracy")
+    assert _history(tmp_path / "whole", "validation_accuracy") == _history(
+        tmp_path / "resumed", "validation_accuracy"
+    )
     assert _history(tmp_path / "resumed", "step") == [2, 4, 6]
 
 
@@ -115,20 +117,29 @@ def test_a_finished_run_is_not_trained_again_and_fresh_starts_anew(tmp_path):
 
 def test_other_settings_in_the_same_place_are_refused(tmp_path):
     train(SHORT, drawn_splits(), tmp_path)
-    with pytest.raises(SettingsError, match=r"holds a run with other settings \(batch: 32, not 16\); choose another --out, or --fresh"):
+    with pytest.raises(
+        SettingsError,
+        match=r"holds a run with other settings \(batch: 32, not 16\); choose another --out, or --fresh",
+    ):
         train(replace(SHORT, batch=32), drawn_splits(), tmp_path)
 
 
 def test_a_damaged_checkpoint_is_one_line(tmp_path):
     train(SHORT, drawn_splits(), tmp_path)
     (tmp_path / CHECKPOINT).write_bytes(b"half a file")
-    with pytest.raises(SettingsError, match=r"checkpoint.pt is not a readable checkpoint .* train again with --fresh"):
+    with pytest.raises(
+        SettingsError, match=r"checkpoint.pt is not a readable checkpoint .* train again with --fresh"
+    ):
         train(SHORT, drawn_splits(), tmp_path)
 
 
 def test_a_diverging_run_stops_and_says_what_to_change(tmp_path):
     with pytest.raises(SettingsError, match="lower --learning-rate"):
-        train(replace(SHORT, optimizer="sgd", learning_rate=1e30, warmup=0.0, steps=40), drawn_splits(), tmp_path)
+        train(
+            replace(SHORT, optimizer="sgd", learning_rate=1e30, warmup=0.0, steps=40),
+            drawn_splits(),
+            tmp_path,
+        )
 
 
 def test_the_seed_decides_the_weights(tmp_path):
@@ -165,7 +176,14 @@ def test_two_processes_train_as_one(tmp_path):
     out = tmp_path / "run"
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0",
                "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", str(script), str(out)]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"}, cwd=tmp_path)
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     first, second = (torch.load(out / f"worker-{rank}.pt", weights_only=True) for rank in (0, 1))
     assert torch.equal(first, second)
@@ -193,7 +211,9 @@ def test_each_image_is_seen_once_an_epoch():
 
 def test_small_classes_are_seen_as_often_as_large_ones():
     images = drawn_splits().train
-    images = replace(images, labels=np.array([0] * 41 + [1] * 7), class_names=("a", "b"), class_groups=np.array([0, 0]))
+    images = replace(
+        images, labels=np.array([0] * 41 + [1] * 7), class_names=("a", "b"), class_groups=np.array([0, 0])
+    )
     objective = CosineMarginSoftmax(2, 128, symmetries=False)
     seen = np.concatenate([objective.batch(images, 41, seed=0, step=s).labels for s in range(2)])
     assert np.bincount(seen).tolist() == [41, 41]
@@ -217,7 +237,9 @@ def test_pairs_are_neighbours_half_same_and_trained_on_the_encoders_own_head():
     assert batch.labels.tolist() == same.astype(int).tolist() and int(same.sum()) == 8
     a, b = torch.rand(4, 4096), torch.rand(4, 4096)
     both = torch.stack([a, b], dim=1).reshape(8, 4096)
-    expected = torch.nn.functional.binary_cross_entropy_with_logits(encoder.head(a, b), torch.tensor([1.0, 0, 1, 0]))
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(
+        encoder.head(a, b), torch.tensor([1.0, 0, 1, 0])
+    )
     assert float(objective(both, torch.tensor([1, 0, 1, 0]))) == pytest.approx(float(expected), rel=1e-5)
 
 

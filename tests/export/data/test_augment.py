@@ -5,7 +5,15 @@ import math
 import pytest
 import torch
 
-from export.data.augment import AUGMENTATIONS, SYMMETRIES, Augmentation, _affine_maps, _elastic_field, _shifts, augment
+from export.data.augment import (
+    AUGMENTATIONS,
+    SYMMETRIES,
+    Augmentation,
+    _affine_maps,
+    _elastic_field,
+    _shifts,
+    augment,
+)
 
 
 def generator(seed=0):
@@ -19,8 +27,14 @@ def test_no_augmentation_is_the_identity():
 
 def test_symmetries_are_the_eight_of_the_square_and_exact():
     image = torch.arange(25.0).reshape(1, 1, 5, 5)
-    turned = augment(image.repeat(8, 1, 1, 1), AUGMENTATIONS["none"], generator(), torch.arange(SYMMETRIES))[:, 0]
-    expected = {tuple(torch.rot90(side, k).flatten().tolist()) for side in (image[0, 0], image[0, 0].flip(1)) for k in range(4)}
+    turned = augment(image.repeat(8, 1, 1, 1), AUGMENTATIONS["none"], generator(), torch.arange(SYMMETRIES))[
+        :, 0
+    ]
+    expected = {
+        tuple(torch.rot90(side, k).flatten().tolist())
+        for side in (image[0, 0], image[0, 0].flip(1))
+        for k in range(4)
+    }
     assert {tuple(t.round().flatten().tolist()) for t in turned} == expected
     assert torch.allclose(turned, turned.round(), atol=1e-4)
     assert torch.allclose(turned[0], image[0, 0], atol=1e-4)
@@ -35,7 +49,10 @@ def test_kochs_recipe_has_the_papers_ranges_and_applies_each_half_of_the_time():
     assert float((angles == 0).float().mean()) == pytest.approx(0.5, abs=0.03)
 
     shear_only = _affine_maps(4000, Augmentation(shear=recipe.shear), generator())
-    assert 0.29 < float(shear_only[:, 0, 1].abs().max()) <= 0.3 and 0.29 < float(shear_only[:, 1, 0].abs().max()) <= 0.3
+    assert (
+        0.29 < float(shear_only[:, 0, 1].abs().max()) <= 0.3
+        and 0.29 < float(shear_only[:, 1, 0].abs().max()) <= 0.3
+    )
 
     scales = 1.0 / _affine_maps(4000, Augmentation(scale=recipe.scale), generator())[:, 0, 0]
     assert 0.8 <= float(scales.min()) < 0.81 and 1.19 < float(scales.max()) <= 1.2001
@@ -50,7 +67,9 @@ def test_a_shift_moves_the_drawing_by_so_many_pixels():
     moved = augment(image, Augmentation(shift=2.0, probability=1.0), generator(3))
     rows, columns = torch.meshgrid(torch.arange(105.0), torch.arange(105.0), indexing="ij")
     ink = 255.0 - moved[0, 0]
-    shift = _shifts(1, Augmentation(shift=2.0, probability=1.0), _skip_affine(generator(3)))[0, :, 0] * 105 / 2
+    shift = (
+        _shifts(1, Augmentation(shift=2.0, probability=1.0), _skip_affine(generator(3)))[0, :, 0] * 105 / 2
+    )
     assert float((ink * columns).sum() / ink.sum()) == pytest.approx(50.0 - float(shift[0]), abs=1e-3)
     assert float((ink * rows).sum() / ink.sum()) == pytest.approx(50.0 - float(shift[1]), abs=1e-3)
 
@@ -83,4 +102,6 @@ def test_equal_generators_give_equal_images_with_paper_around(name):
 
 def test_without_paper_the_image_is_mirrored_at_its_border():
     pixels = torch.full((4, 3, 32, 32), 80.0)
-    assert torch.allclose(augment(pixels, AUGMENTATIONS["strong"], generator(), paper=None), torch.tensor(80.0), atol=1e-3)
+    assert torch.allclose(
+        augment(pixels, AUGMENTATIONS["strong"], generator(), paper=None), torch.tensor(80.0), atol=1e-3
+    )

@@ -31,7 +31,15 @@ def test_koch2015_feature_maps_have_the_sizes_of_figure_4():
         x = layer(x)
         if isinstance(layer, nn.Conv2d | nn.MaxPool2d):
             sizes.append(tuple(x.shape[1:]))
-    assert sizes == [(64, 96, 96), (64, 48, 48), (128, 42, 42), (128, 21, 21), (128, 18, 18), (128, 9, 9), (256, 6, 6)]
+    assert sizes == [
+        (64, 96, 96),
+        (64, 48, 48),
+        (128, 42, 42),
+        (128, 21, 21),
+        (128, 18, 18),
+        (128, 9, 9),
+        (256, 6, 6),
+    ]
 
 
 def test_koch2015_is_initialised_as_in_section_3_2():
@@ -59,8 +67,6 @@ def test_glyphnet_keeps_its_budget_and_uses_only_relu6():
     assert sum(p.numel() for p in encoder.parameters()) <= 500_000 and count_macs(encoder) <= 30_000_000
     kinds = {type(m) for m in encoder.modules() if not list(m.children())}
     assert kinds == {nn.Conv2d, nn.BatchNorm2d, nn.ReLU6, nn.Linear}
-
-
 
 
 def test_scaling_is_inside_the_network_and_white_paper_is_zero():

@@ -1,0 +1,275 @@
+"""Makes a bundle from a trained network: calibrate, export, quantize, prove, and put it in place whole."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_siamese.atomic import sync_directory, write_atomically, write_text_atomically
+from edge_siamese.bundle import GOLDEN, MANIFEST, NETWORK, Bundle, GoldenVectors, load_bundle, sha256
+from edge_siamese.errors import ExportError
+from edge_siamese.imaging import prepare
+from edge_siamese.manifest import EmbeddingInfo, EncoderInfo, FileInfo, HeadInfo, Manifest, ModelFile
+from edge_siamese.runtimes import load_encoder
+from export.calibrate import HeadCalibration, fit_head
+from export.data.images import ImageSet, Splits
+from export.graph import exported_encoder
+from export.model_card import model_card
+from export.network import TorchEncoder, TrainedNetwork
+from export.one_shot import one_shot_accuracy
+from export.provenance import versions
+from export.qat import train_for_int8
+from export.quantize import QuantizationRecord, quantize_within_budget, standard_remedies
+from export.to_onnx import OnnxGraph, export_onnx
+from export.to_tflite import TfliteGraph, export_tflite
+
+CALIBRATION_IMAGES = 256
+GOLDEN_IMAGES = 8
+SCORED_EPISODES = 4000
+CARD, WEIGHTS = "MODEL_CARD.md", "head_weights.npy"
+# Of each format, the runtime that the workstation has.
+RUNTIMES = {"onnx": "onnxruntime", "tflite": "ai-edge-litert"}
+
+
+@dataclass(frozen=True)
+class BuiltBundle:
+    """A finished bundle and how it came about."""
+
+    bundle: Bundle
+    calibration: HeadCalibration
+    quantization: tuple[QuantizationRecord, ...]
+
+
+def build_bundle(
+    network: TrainedNetwork,
+    splits: Splits,
+    out: Path,
+    int8_budget: float = 0.5,
+    progress: Callable[[str], object] = lambda _: None,
+) -> BuiltBundle:
+    """Make a bundle of a network and its data, replacing the one at `out` only when the new one is whole.
+
+    Args:
+        network: what was trained.
+        splits: its data: training images calibrate the quantizers, validation images the head.
+        out: the bundle's directory.
+        int8_budget: points of one-shot accuracy on validation classes that an int8 file may lose before the next
+            remedy is tried.
+        progress: told what is being done.
+
+    Raises:
+        ExportError: a conversion failed.
+    """
+    progress("fitting the head")
+    reference = TorchEncoder(network.module, network.model_id)
+    embeddings = reference.embed_prepared(splits.validation.images)
+    distance = "weighted_l1" if network.head is not None else "euclidean"
+    calibration = fit_head(embeddings, splits.validation, distance, network.head)
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
+        new = Path(temporary) / "bundle"
+        new.mkdir()
+        progress("exporting to ONNX and TFLite")
+        plain = exported_encoder(network.module)
+        export_onnx(plain, new / "encoder.fp32.onnx")
+        export_tflite(plain, new / "encoder.fp32.tflite")
+        records = _quantized(network, splits, calibration, embeddings, new, int8_budget, progress)
+        progress("writing golden vectors and manifest")
+        manifest = _manifest(network, splits, calibration, records, new)
+        bundle = _with_golden_vectors(manifest, reference, splits.validation, new)
+        for file in new.iterdir():
+            with file.open("rb") as content:
+                os.fsync(content.fileno())
+        load_bundle(bundle.path)
+        _put_in_place(new, out)
+    return BuiltBundle(load_bundle(out), calibration, records)
+
+
+def _quantized(
+    network: TrainedNetwork,
+    splits: Splits,
+    calibration: HeadCalibration,
+    embeddings: Any,
+    new: Path,
+    int8_budget: float,
+    progress: Callable[[str], object],
+) -> tuple[QuantizationRecord, ...]:
+    """Write both int8 files, from one calibration set of training images."""
+    chosen = np.random.default_rng(7).permutation(len(splits.train))[:CALIBRATION_IMAGES]
+    images = splits.train.images[np.sort(chosen)]
+    validation = splits.validation
+    if network.macs > 200_000_000:  # a heavy encoder is scored on fewer pictures
+        validation = _thinned(validation)
+        embeddings = TorchEncoder(network.module).embed_prepared(validation.images)
+        images = images[:64]
+    before = one_shot_accuracy(embeddings, validation, calibration.head, SCORED_EPISODES, seed=1)
+    records = []
+    for format, graph_of in (("onnx", OnnxGraph), ("tflite", TfliteGraph)):
+        progress(f"quantizing to {format} int8")
+        with tempfile.TemporaryDirectory() as directory:
+            place = Path(directory)
+            graph = graph_of(exported_encoder(network.module, quantizable=True), place)
+
+            def retrained(graph_of: Any = graph_of, place: Path = place, images: Any = images) -> Any:
+                retrained_place = place / "retrained"
+                retrained_place.mkdir(exist_ok=True)
+                return graph_of(train_for_int8(network.module, images), retrained_place)
+
+            def lost(path: Path, format: str = format) -> float:
+                encoder = _encoder_of(path, format, network, calibration, new)
+                after = one_shot_accuracy(
+                    encoder.embed_prepared(validation.images), validation, calibration.head, SCORED_EPISODES, seed=1
+                )
+                return 100.0 * (before - after)
+
+            remedies = standard_remedies(graph, images, retrained)
+            records.append(
+                quantize_within_budget(graph.format, remedies, new / f"encoder.int8.{format}", lost, int8_budget)
+            )
+    return tuple(records)
+
+
+def _thinned(images: ImageSet, per_class: int = 4) -> ImageSet:
+    kept = np.sort(np.concatenate([images.images_of(c)[:per_class] for c in range(images.classes)]))
+    return dataclasses.replace(
+        images, images=images.images[kept], labels=images.labels[kept], drawers=images.drawers[kept]
+    )
+
+
+def _encoder_of(path: Path, format: str, network: TrainedNetwork, calibration: HeadCalibration, new: Path) -> Any:
+    """The device's own encoder over one file that is not in a bundle yet."""
+    info = _model_file(path, format, "int8", "being tried")
+    with tempfile.TemporaryDirectory(dir=new.parent) as directory:
+        place = Path(directory)
+        os.link(path, place / path.name) if path.stat().st_dev == place.stat().st_dev else shutil.copy(path, place)
+        manifest = _bare_manifest(network, calibration, (info,))
+        bundle = Bundle(place, manifest, calibration.head)
+        return load_encoder(bundle, RUNTIMES[format], "int8", threads=2)
+
+
+def _model_file(path: Path, format: str, precision: str, quantization: str | None) -> ModelFile:
+    dtype = "int8" if (format, precision) == ("tflite", "int8") else "uint8"
+    return ModelFile(
+        path=path.name,
+        bytes=path.stat().st_size,
+        sha256=sha256(path),
+        format=format,  # type: ignore[arg-type]
+        precision=precision,  # type: ignore[arg-type]
+        quantization=quantization,
+        input_dtype=dtype,
+    )
+
+
+def _bare_manifest(
+    network: TrainedNetwork, calibration: HeadCalibration, models: tuple[ModelFile, ...]
+) -> Manifest:
+    head = calibration.head
+    return Manifest(
+        version=1,
+        model_id=network.model_id,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        encoder=EncoderInfo(network.name, network.parameters, network.macs, network.module.citation),
+        input=network.preprocessing,
+        embedding=EmbeddingInfo(network.module.dimensions, network.module.normalisation),
+        head=HeadInfo("euclidean", head.scale, head.bias, None),
+        thresholds=calibration.thresholds,
+        models=models,
+        attachments=(),
+        metrics={},
+        provenance={},
+    )
+
+
+def _manifest(
+    network: TrainedNetwork,
+    splits: Splits,
+    calibration: HeadCalibration,
+    records: tuple[QuantizationRecord, ...],
+    new: Path,
+) -> Manifest:
+    """The manifest of the files in `new`, which also gets head weights and model card."""
+    how = {record.format: record.describe() for record in records}
+    models = tuple(
+        _model_file(new / f"encoder.{precision}.{format}", format, precision, how[format] if precision == "int8" else None)  # type: ignore[index]
+        for format in ("onnx", "tflite")
+        for precision in ("fp32", "int8")
+    )
+    head = calibration.head
+    manifest = _bare_manifest(network, calibration, models)
+    weights = head.weights
+    if weights is not None:
+        write_atomically(new / WEIGHTS, lambda file: np.save(file, weights, allow_pickle=False))
+    manifest = dataclasses.replace(
+        manifest,
+        head=HeadInfo(head.distance, head.scale, head.bias, None if weights is None else WEIGHTS),
+        attachments=() if weights is None else (_attachment(new / WEIGHTS),),
+        metrics={
+            "validation_one_shot": float(network.provenance["validation_accuracy"]),
+            "validation_ece": calibration.ece,
+            "validation_eer": calibration.eer,
+        },
+        provenance={
+            **network.provenance,
+            "impostors": calibration.impostors,
+            "quantization": [record.to_json() for record in records],
+            "exported_with": versions(),
+        },
+    )
+    write_text_atomically(new / CARD, model_card(manifest, splits))
+    return dataclasses.replace(manifest, attachments=(*manifest.attachments, _attachment(new / CARD)))
+
+
+def _attachment(path: Path) -> FileInfo:
+    return FileInfo(path.name, path.stat().st_size, sha256(path))
+
+
+def _with_golden_vectors(manifest: Manifest, reference: TorchEncoder, images: ImageSet, new: Path) -> Bundle:
+    """Embed a few pictures with the network and with every file, and write the manifest that names them."""
+    chosen = np.linspace(0, len(images) - 1, GOLDEN_IMAGES).astype(np.int64)
+    inputs = images.images[chosen]
+    rows, columns = np.mgrid[0:120, 0:160]
+    frame = np.stack([rows * 2, columns, (rows * columns) % 256], axis=2).astype(np.uint8)
+    write_text_atomically(new / MANIFEST, manifest.to_json())
+    bundle = load_bundle(new)
+    embeddings = {NETWORK: reference.embed_prepared(inputs)}
+    for model in manifest.models:
+        encoder = load_encoder(bundle, RUNTIMES[model.format], model.precision, threads=1)
+        embeddings[f"{model.format}-{model.precision}"] = encoder.embed_prepared(inputs)
+    golden = GoldenVectors(
+        frame=frame,
+        prepared_frame=prepare(frame, manifest.input),
+        images=inputs,
+        embeddings=embeddings,
+        scores=bundle.head.score(embeddings[NETWORK], embeddings[NETWORK]),
+    )
+    golden.save(new / GOLDEN)
+    manifest = dataclasses.replace(manifest, attachments=(*manifest.attachments, _attachment(new / GOLDEN)))
+    write_text_atomically(new / MANIFEST, manifest.to_json())
+    return load_bundle(new)
+
+
+def _put_in_place(new: Path, out: Path) -> None:
+    """Give a whole bundle its name; the former one is moved aside first and removed last."""
+    sync_directory(new)
+    former = new.parent / "former"
+    if out.exists():
+        if not (out / MANIFEST).is_file():
+            raise ExportError(f"{out} exists and is no bundle; choose another place or remove it")
+        out.rename(former)
+    try:
+        new.rename(out)
+    except OSError:
+        if former.exists():
+            former.rename(out)
+        raise
+    sync_directory(out.parent)

@@ -1,0 +1,75 @@
+"""`python -m export verify`: prove that every file of a bundle behaves like the trained network."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from edge_siamese.bundle import MANIFEST, load_bundle
+from edge_siamese.errors import VerificationFailed
+from export import records
+from export.commands.bundle import add_budget, own_splits
+from export.commands.options import add_data_options
+from export.network import load_run
+from export.progress import stderr_console
+from export.verify import Verification, verify
+
+EXAMPLE = """\
+examples:
+  python -m export verify build/omniglot
+  python -m export verify build/omniglot/bundle --run build/omniglot/train --int8-budget 0.3 --json
+
+Exits with 1, naming the worst layer, when a file does not behave like the network."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="a bundle, or a pipeline's directory")
+    parser.add_argument("--run", type=Path, metavar="RUN", dest="training_run", help="its training run (default: train/ beside it)")
+    add_data_options(parser, default=None)
+    add_budget(parser)
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the JSON to a file as well")
+    parser.add_argument("--json", action="store_true", help="print JSON alone on standard output")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    place = arguments.bundle / "bundle"
+    bundle = load_bundle(place if (place / MANIFEST).is_file() else arguments.bundle)
+    network = load_run(arguments.training_run or bundle.path.parent / "train")
+    with stderr_console().status("comparing"):
+        splits = own_splits(network, arguments.data, arguments.data_root)
+        found = verify(bundle, network, splits.validation, splits.train.images[:64], arguments.int8_budget)
+    if arguments.out:
+        records.write(arguments.out, found)
+    if arguments.json:
+        print(records.dumps(found), end="")
+    else:
+        show(found)
+    require(found)
+    return 0
+
+
+def require(found: Verification) -> None:
+    """Raise VerificationFailed unless everything agrees."""
+    if not found.passed:
+        worst = f"; worst layer of {'; of '.join(found.worst_layers)}" if found.worst_layers else ""
+        raise VerificationFailed(
+            f"{found.model_id}: a file does not behave like the network within {found.int8_budget:g} points{worst}"
+        )
+
+
+def show(found: Verification) -> None:
+    """Print the comparison."""
+    console = Console(highlight=False)
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    for title in ("file and runtime", "worst cosine", "mean cosine", "largest Δp", "one-shot", "lost points"):
+        table.add_column(title, justify="left" if title.startswith("file") else "right")
+    table.add_row("network, torch", "", "", "", f"{found.network_accuracy:.2%}", "")
+    for file in found.files:
+        table.add_row(
+            f"{file.format} {file.precision}, {file.runtime}", f"{file.worst_cosine:.4f}", f"{file.mean_cosine:.4f}",
+            f"{file.largest_score_difference:.4f}", f"{file.accuracy or 0:.2%}", f"{file.loss_points or 0:+.2f}",
+        )  # fmt: skip
+    console.print(table)

@@ -1,0 +1,84 @@
+"""The whole workstation side in one go: from images to a verified bundle and a report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_siamese.bundle import Bundle
+from export import records
+from export.benchmark import Benchmark, benchmark
+from export.bundle import build_bundle
+from export.data.images import Splits
+from export.evaluate import evaluate
+from export.evaluation import Evaluation
+from export.network import TorchEncoder, load_run
+from export.progress import stderr_console
+from export.remote import open_encoder
+from export.report import write_report
+from export.settings import TrainingSettings
+from export.train import train
+from export.verify import Verification, verify
+
+SHAPES = ((20, 1), (5, 1), (20, 5))
+
+
+@dataclass(frozen=True)
+class PipelineResult:
+    """What was made and found."""
+
+    bundle: Bundle
+    verification: Verification
+    evaluations: tuple[Evaluation, ...]
+    benchmark: Benchmark
+    report: Path
+
+
+def run_pipeline(
+    settings: TrainingSettings,
+    splits: Splits,
+    out: Path,
+    int8_budget: float = 0.5,
+    fresh: bool = False,
+    rounds: int = 5,
+    command: str = "",
+) -> PipelineResult:
+    """Train (or go on), bundle, verify, evaluate, benchmark and report into `out`; progress goes to stderr."""
+    console = stderr_console()
+    trained = train(settings, splits, out / "train", fresh=fresh)
+    console.print(
+        f"trained: one-shot {trained.validation_accuracy:.2%} on validation classes, {trained.seconds / 60:.1f} min"
+    )
+    network = load_run(out / "train")
+    with console.status("making the bundle") as status:
+        built = build_bundle(network, splits, out / "bundle", int8_budget, status.update)
+    for record in built.quantization:
+        console.print(record.summary())
+    bundle, head = built.bundle, built.bundle.head
+    with console.status("verifying every file"):
+        verification = verify(bundle, network, splits.validation, splits.train.images[:64], int8_budget, command)
+        records.write(out / "verification.json", verification)
+    evaluations = []
+    heavy = network.macs > 200_000_000
+    with console.status("evaluating") as status:
+        encoders = [
+            TorchEncoder(network.module, network.model_id),
+            open_encoder(bundle, "ai-edge-litert", "int8"),
+            open_encoder(bundle, "onnxruntime", "int8"),
+        ]
+        for encoder in encoders:
+            status.update(f"evaluating {encoder.runtime} {encoder.precision}")
+            thresholds = bundle.manifest.thresholds
+            shapes = ((20, 1),) if heavy else SHAPES
+            evaluations.append(
+                evaluate(
+                    encoder, splits, head, thresholds=thresholds, shapes=shapes, command=command,
+                    episode_count=200 if heavy else 2000, per_class=4 if heavy else None,
+                )
+            )  # fmt: skip
+        records.write(out / "evaluation.json", evaluations)
+    with console.status("benchmarking") as status:
+        table = benchmark(bundle, splits, rounds, command=command, progress=status.update)
+        records.write(out / "benchmark.json", table)
+    report = write_report(out)
+    return PipelineResult(bundle, verification, tuple(evaluations), table, report)
