@@ -96,6 +96,17 @@ def build_parser() -> argparse.ArgumentParser:
     score.add_argument("second", metavar="B", help="a picture file")
     _add_encoder(score)
 
+    recognize = add(
+        commands.recognize,
+        "Learn objects from pictures, then name what other pictures show.",
+        "build/demo/bundle kitchen.jpg --object mug=mug.jpg --object pan=pan.jpg",
+    )
+    recognize.add_argument("pictures", nargs="+", metavar="PICTURE", help="picture files to recognise")
+    recognize.add_argument(
+        "--object", action="append", required=True, metavar="NAME=PICTURE", help="may be repeated"
+    )
+    _add_encoder(recognize)
+
     embed = add(
         commands.embed, "Embed an array of images.", "build/demo/bundle images.npy --out embeddings.npy"
     )

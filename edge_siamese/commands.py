@@ -14,8 +14,9 @@ import numpy.typing as npt
 
 from edge_siamese.atomic import write_atomically
 from edge_siamese.bundle import Bundle, load_bundle
-from edge_siamese.errors import ImageError, RuntimeNotInstalled
+from edge_siamese.errors import ImageError, RuntimeNotInstalled, SupportError
 from edge_siamese.pictures import read_picture
+from edge_siamese.recognizer import Recognizer
 from edge_siamese.runtimes import load_encoder, runtime_format, runtime_statuses
 from edge_siamese.selftest import SelfTestReport, self_test
 
@@ -146,6 +147,33 @@ def score(options: argparse.Namespace) -> int:
             "runtime": encoder.reason,
         }
     )
+    return 0
+
+
+def recognize(options: argparse.Namespace) -> int:
+    """Objects from one picture each, and what other pictures show."""
+    bundle = load_bundle(options.bundle)
+    encoder = load_encoder(bundle, options.runtime, options.precision, options.threads)
+    threshold = bundle.manifest.threshold_at(FALSE_ACCEPT_RATE).probability
+    recognizer = Recognizer(encoder, threshold, head=bundle.head)
+    for item in options.object:
+        name, equals, picture = item.partition("=")
+        if not (name and equals and picture):
+            raise SupportError(f"--object takes NAME=PICTURE, not {item!r}")
+        recognizer.register(name, picture)
+    found = [recognizer.recognize(picture) for picture in options.pictures]
+    if options.json:
+        _print_json(
+            {
+                "recognitions": [asdict(item) for item in found],
+                "threshold": threshold,
+                "runtime": encoder.runtime,
+                "precision": encoder.precision,
+            }
+        )
+        return 0
+    for picture, item in zip(options.pictures, found, strict=True):
+        print(f"{picture}: {item}")
     return 0
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -72,7 +72,7 @@ def build_bundle(
     progress("fitting the head")
     reference = TorchEncoder(network.module, network.model_id)
     embeddings = reference.embed_prepared(splits.validation.images)
-    distance = "weighted_l1" if network.head is not None else "euclidean"
+    distance: Literal["euclidean", "weighted_l1"] = "euclidean" if network.head is None else "weighted_l1"
     calibration = fit_head(embeddings, splits.validation, distance, network.head)
 
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -128,13 +128,19 @@ def _quantized(
             def lost(path: Path, format: str = format) -> float:
                 encoder = _encoder_of(path, format, network, calibration, new)
                 after = one_shot_accuracy(
-                    encoder.embed_prepared(validation.images), validation, calibration.head, SCORED_EPISODES, seed=1
+                    encoder.embed_prepared(validation.images),
+                    validation,
+                    calibration.head,
+                    SCORED_EPISODES,
+                    seed=1,
                 )
                 return 100.0 * (before - after)
 
             remedies = standard_remedies(graph, images, retrained)
             records.append(
-                quantize_within_budget(graph.format, remedies, new / f"encoder.int8.{format}", lost, int8_budget)
+                quantize_within_budget(
+                    graph.format, remedies, new / f"encoder.int8.{format}", lost, int8_budget
+                )
             )
     return tuple(records)
 
@@ -146,12 +152,16 @@ def _thinned(images: ImageSet, per_class: int = 4) -> ImageSet:
     )
 
 
-def _encoder_of(path: Path, format: str, network: TrainedNetwork, calibration: HeadCalibration, new: Path) -> Any:
+def _encoder_of(
+    path: Path, format: str, network: TrainedNetwork, calibration: HeadCalibration, new: Path
+) -> Any:
     """The device's own encoder over one file that is not in a bundle yet."""
     info = _model_file(path, format, "int8", "being tried")
     with tempfile.TemporaryDirectory(dir=new.parent) as directory:
         place = Path(directory)
-        os.link(path, place / path.name) if path.stat().st_dev == place.stat().st_dev else shutil.copy(path, place)
+        os.link(path, place / path.name) if path.stat().st_dev == place.stat().st_dev else shutil.copy(
+            path, place
+        )
         manifest = _bare_manifest(network, calibration, (info,))
         bundle = Bundle(place, manifest, calibration.head)
         return load_encoder(bundle, RUNTIMES[format], "int8", threads=2)
@@ -200,7 +210,12 @@ def _manifest(
     """The manifest of the files in `new`, which also gets head weights and model card."""
     how = {record.format: record.describe() for record in records}
     models = tuple(
-        _model_file(new / f"encoder.{precision}.{format}", format, precision, how[format] if precision == "int8" else None)  # type: ignore[index]
+        _model_file(
+            new / f"encoder.{precision}.{format}",
+            format,
+            precision,
+            how[format] if precision == "int8" else None,
+        )
         for format in ("onnx", "tflite")
         for precision in ("fp32", "int8")
     )

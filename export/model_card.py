@@ -16,7 +16,9 @@ def model_card(manifest: Manifest, splits: Splits) -> str:
     files = "\n".join(
         f"| {m.format} {m.precision} | {m.bytes:,} | {m.quantization or 'float'} |" for m in manifest.models
     )
-    metrics = "\n".join(f"- {name.replace('_', ' ')}: {value:.4f}" for name, value in manifest.metrics.items())
+    metrics = "\n".join(
+        f"- {name.replace('_', ' ')}: {value:.4f}" for name, value in manifest.metrics.items()
+    )
     return f"""# {manifest.model_id}
 
 A Siamese encoder, `{manifest.encoder.name}`, that turns a picture into {manifest.embedding.dimensions} numbers; the
@@ -24,8 +26,8 @@ distance of two such vectors becomes the probability that both pictures show the
 
 - Encoder: {manifest.encoder.citation}. {manifest.encoder.parameters:,} parameters, {manifest.encoder.macs / 1e6:.1f} MMAC.
 - Method: Koch, Zemel, Salakhutdinov, Siamese Neural Networks for One-shot Image Recognition, 2015.
-- Trained on: {splits.train.name}, {len(splits.train):,} images of {splits.train.classes} classes; seed {settings.get("seed")};
-  objective `{settings.get("objective")}`. The data keep their own licence.
+- Trained on: {splits.train.name}, {len(splits.train):,} images of {splits.train.classes} classes;
+  seed {settings.get("seed")}, objective `{settings.get("objective")}`. The data keep their own licence.
 - Input: {manifest.input.height} x {manifest.input.width}, {manifest.input.colour}, uint8.
 
 ## Files

@@ -56,7 +56,9 @@ def run_pipeline(
         console.print(record.summary())
     bundle, head = built.bundle, built.bundle.head
     with console.status("verifying every file"):
-        verification = verify(bundle, network, splits.validation, splits.train.images[:64], int8_budget, command)
+        verification = verify(
+            bundle, network, splits.validation, splits.train.images[:64], int8_budget, command
+        )
         records.write(out / "verification.json", verification)
     evaluations = []
     heavy = network.macs > 200_000_000

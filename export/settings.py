@@ -29,7 +29,7 @@ class TrainingSettings:
     batch: int = 256
     """Images a step, over all workers."""
     optimizer: str = "adamw"
-    learning_rate: float = 4e-3
+    learning_rate: float = 1.5e-2
     weight_decay: float = 0.05
     """Decoupled for adamw, L2 for sgd."""
     schedule: str = "cosine"
@@ -107,7 +107,7 @@ class TrainingSettings:
 PHOTO_STEPS = 2000
 
 RECIPES: dict[str, TrainingSettings] = {
-    "glyphnet": TrainingSettings(encoder="glyphnet", steps=9000),
+    "glyphnet": TrainingSettings(encoder="glyphnet", steps=7000),
     # Koch 2015, section 3.2: momentum SGD with L2, learning rate falling by 1 % an epoch, pairs with affine distortions.
     "koch2015": TrainingSettings(
         encoder="koch2015",

@@ -86,7 +86,8 @@ def train(settings: TrainingSettings, splits: Splits, out: Path, fresh: bool = F
         device = workers.device
         check_divides(settings.batch, workers.world, settings.objective == "pairs")
         torch.manual_seed(settings.seed)
-        encoder = build_encoder(settings.encoder).to(device, memory_format=torch.channels_last)
+        encoder = build_encoder(settings.encoder).to(device)
+        encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         objective = build_objective(
             settings.objective, encoder, splits.train.classes, settings.symmetries
         ).to(device)

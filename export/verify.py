@@ -69,7 +69,8 @@ def verify(
     """
     if bundle.manifest.model_id != network.model_id:
         raise SettingsError(
-            f"{bundle.path} is of {bundle.manifest.model_id}, but {network.run} is {network.model_id}; name its run with --run"
+            f"{bundle.path} is of {bundle.manifest.model_id}, but {network.run} is "
+            f"{network.model_id}; name its run with --run"
         )
     if network.macs > HEAVY_MACS:
         kept = np.sort(np.concatenate([images.images_of(c)[:4] for c in range(images.classes)]))

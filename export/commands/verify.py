@@ -27,7 +27,13 @@ Exits with 1, naming the worst layer, when a file does not behave like the netwo
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="a bundle, or a pipeline's directory")
-    parser.add_argument("--run", type=Path, metavar="RUN", dest="training_run", help="its training run (default: train/ beside it)")
+    parser.add_argument(
+        "--run",
+        type=Path,
+        metavar="RUN",
+        dest="training_run",
+        help="its training run (default: train/ beside it)",
+    )
     add_data_options(parser, default=None)
     add_budget(parser)
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the JSON to a file as well")

@@ -1,0 +1,57 @@
+"""`python -m export demo`: the whole way on drawn glyphs, ending in a process that cannot import torch."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from export.commands import benchmark, verify
+from export.commands.options import splits_for
+from export.demo import recognise
+from export.encoders import build_encoder
+from export.pipeline import run_pipeline
+from export.report import write_report
+from export.settings import recipe
+
+EXAMPLE = """\
+examples:
+  python -m export demo --out build/demo
+  python -m export demo --out build/demo --fresh"""
+
+STEPS, BATCH = 420, 192
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--out", type=Path, default=Path("build/demo"), metavar="DIR", help="(default: build/demo)"
+    )
+    parser.add_argument("--fresh", action="store_true", help="train anew even if the demo was run before")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    started = time.monotonic()
+    settings = recipe("glyphnet", data="glyphs", steps=STEPS, batch=BATCH, validations=6)
+    splits = splits_for(settings, build_encoder("glyphnet").preprocessing, None)
+    result = run_pipeline(
+        settings, splits, arguments.out, int8_budget=1.0, fresh=arguments.fresh, rounds=2, command="make demo"
+    )
+    demo = recognise(result.bundle, splits, arguments.out)
+    report = write_report(arguments.out)
+    console = Console(highlight=False)
+    for evaluation in result.evaluations:
+        shot = evaluation.episodes[0]
+        console.print(
+            f"{evaluation.encoder.title}: {shot.title} {shot.accuracy:.1%} ({shot.low:.1%} to {shot.high:.1%})"
+        )
+    verify.show(result.verification)
+    benchmark.show(result.benchmark)
+    console.print(
+        f"\nwithout torch, on {demo.runtime} {demo.precision}: {demo.right} of {len(demo.queries)} pictures right, "
+        f"after one look at each of {len(demo.supports)} objects"
+    )
+    console.print(f"{(time.monotonic() - started) / 60:.1f} minutes; report: {report}")
+    verify.require(result.verification)
+    return 0
