@@ -99,7 +99,7 @@ def build_parser() -> argparse.ArgumentParser:
     recognize = add(
         commands.recognize,
         "Learn objects from pictures, then name what other pictures show.",
-        "build/demo/bundle kitchen.jpg --object mug=mug.jpg --object pan=pan.jpg",
+        "build/demo/bundle new.png --object mug=mug.png",
     )
     recognize.add_argument("pictures", nargs="+", metavar="PICTURE", help="picture files to recognise")
     recognize.add_argument(
