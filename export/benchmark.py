@@ -18,14 +18,14 @@ from dataclasses import dataclass
 from edge_siamese.bundle import Bundle
 from edge_siamese.errors import DataError, EncoderError
 from export.data.images import Splits
-from export.evaluate import embed_all, episode_result, official_trials, thin
+from export.evaluate import HEAVY_MACS, embed_all, episode_result, official_trials, thin
 from export.one_shot import usual_ways
 from export.provenance import machine
 from export.remote import Place, open_encoder, places, run_device
 
 ROUNDS = 5
 RUNS = 300
-HEAVY_MACS, HEAVY_RUNS = 100_000_000, 40
+HEAVY_RUNS = 40
 THREADS = 1
 ACCURACY_EPISODES = 500
 ACCURACY_IMAGES_PER_CLASS = 6
@@ -124,7 +124,7 @@ def benchmark(
         bundle: four files, or some of them.
         splits: data for the accuracies; None leaves them out.
         rounds: how often each row is measured.
-        runs: timed images a round; None for 300, fewer for an encoder of more than 100 MMAC.
+        runs: timed images a round; None for 300, fewer for a heavy encoder.
         seed: of the episodes where there are no official trials.
         command: what was typed, for the report.
         progress: told what is being done, a line at a time.

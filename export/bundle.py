@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from edge_siamese.atomic import sync_directory, write_atomically, write_text_atomically
+from edge_siamese.atomic import replace_directory, write_atomically, write_text_atomically
 from edge_siamese.bundle import GOLDEN, MANIFEST, NETWORK, Bundle, GoldenVectors, load_bundle, sha256
 from edge_siamese.errors import ExportError
 from edge_siamese.imaging import prepare
@@ -22,6 +22,7 @@ from edge_siamese.manifest import EmbeddingInfo, EncoderInfo, FileInfo, HeadInfo
 from edge_siamese.runtimes import load_encoder
 from export.calibrate import HeadCalibration, fit_head
 from export.data.images import ImageSet, Splits
+from export.evaluate import HEAVY_MACS, affordable
 from export.graph import exported_encoder
 from export.model_card import model_card
 from export.network import TorchEncoder, TrainedNetwork
@@ -29,10 +30,12 @@ from export.one_shot import one_shot_accuracy
 from export.provenance import versions
 from export.qat import train_for_int8
 from export.quantize import QuantizationRecord, quantize_within_budget, standard_remedies
+from export.routes import Bytes
 from export.to_onnx import OnnxGraph, export_onnx
 from export.to_tflite import TfliteGraph, export_tflite
 
-CALIBRATION_IMAGES = 256
+CALIBRATION_IMAGES, HEAVY_CALIBRATION_IMAGES = 256, 64
+RETRAINING_IMAGES = 4096
 GOLDEN_IMAGES = 8
 SCORED_EPISODES = 4000
 CARD, WEIGHTS = "MODEL_CARD.md", "head_weights.npy"
@@ -67,8 +70,10 @@ def build_bundle(
         progress: told what is being done.
 
     Raises:
-        ExportError: a conversion failed.
+        ExportError: a conversion failed, or `out` is something else than a bundle.
     """
+    if out.exists() and not (out / MANIFEST).is_file():
+        raise ExportError(f"{out} exists and is no bundle; choose another place or remove it")
     progress("fitting the head")
     reference = TorchEncoder(network.module, network.model_id)
     embeddings = reference.embed_prepared(splits.validation.images)
@@ -87,11 +92,8 @@ def build_bundle(
         progress("writing golden vectors and manifest")
         manifest = _manifest(network, splits, calibration, records, new)
         bundle = _with_golden_vectors(manifest, reference, splits.validation, new)
-        for file in new.iterdir():
-            with file.open("rb") as content:
-                os.fsync(content.fileno())
         load_bundle(bundle.path)
-        _put_in_place(new, out)
+        replace_directory(new, out)
     return BuiltBundle(load_bundle(out), calibration, records)
 
 
@@ -105,13 +107,12 @@ def _quantized(
     progress: Callable[[str], object],
 ) -> tuple[QuantizationRecord, ...]:
     """Write both int8 files, from one calibration set of training images."""
-    chosen = np.random.default_rng(7).permutation(len(splits.train))[:CALIBRATION_IMAGES]
-    images = splits.train.images[np.sort(chosen)]
-    validation = splits.validation
-    if network.macs > 200_000_000:  # a heavy encoder is scored on fewer pictures
-        validation = _thinned(validation)
+    validation = affordable(splits.validation, network.macs)
+    heavy = network.macs > HEAVY_MACS
+    if heavy:
         embeddings = TorchEncoder(network.module).embed_prepared(validation.images)
-        images = images[:64]
+    images = training_images(splits, HEAVY_CALIBRATION_IMAGES if heavy else CALIBRATION_IMAGES)
+    retraining_images = training_images(splits, RETRAINING_IMAGES)
     before = one_shot_accuracy(embeddings, validation, calibration.head, SCORED_EPISODES, seed=1)
     records = []
     for format, graph_of in (("onnx", OnnxGraph), ("tflite", TfliteGraph)):
@@ -120,10 +121,10 @@ def _quantized(
             place = Path(directory)
             graph = graph_of(exported_encoder(network.module, quantizable=True), place)
 
-            def retrained(graph_of: Any = graph_of, place: Path = place, images: Any = images) -> Any:
+            def retrained(graph_of: Any = graph_of, place: Path = place) -> Any:
                 retrained_place = place / "retrained"
                 retrained_place.mkdir(exist_ok=True)
-                return graph_of(train_for_int8(network.module, images), retrained_place)
+                return graph_of(train_for_int8(network.module, retraining_images), retrained_place)
 
             def lost(path: Path, format: str = format) -> float:
                 encoder = _encoder_of(path, format, network, calibration, new)
@@ -145,11 +146,10 @@ def _quantized(
     return tuple(records)
 
 
-def _thinned(images: ImageSet, per_class: int = 4) -> ImageSet:
-    kept = np.sort(np.concatenate([images.images_of(c)[:per_class] for c in range(images.classes)]))
-    return dataclasses.replace(
-        images, images=images.images[kept], labels=images.labels[kept], drawers=images.drawers[kept]
-    )
+def training_images(splits: Splits, count: int) -> Bytes:
+    """So many training images of all classes alike, always the same ones: uint8 (N, H, W, C)."""
+    chosen = np.random.default_rng(7).permutation(len(splits.train))[:count]
+    return splits.train.images[np.sort(chosen)]
 
 
 def _encoder_of(
@@ -271,20 +271,3 @@ def _with_golden_vectors(manifest: Manifest, reference: TorchEncoder, images: Im
     manifest = dataclasses.replace(manifest, attachments=(*manifest.attachments, _attachment(new / GOLDEN)))
     write_text_atomically(new / MANIFEST, manifest.to_json())
     return load_bundle(new)
-
-
-def _put_in_place(new: Path, out: Path) -> None:
-    """Give a whole bundle its name; the former one is moved aside first and removed last."""
-    sync_directory(new)
-    former = new.parent / "former"
-    if out.exists():
-        if not (out / MANIFEST).is_file():
-            raise ExportError(f"{out} exists and is no bundle; choose another place or remove it")
-        out.rename(former)
-    try:
-        new.rename(out)
-    except OSError:
-        if former.exists():
-            former.rename(out)
-        raise
-    sync_directory(out.parent)

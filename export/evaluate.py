@@ -49,6 +49,9 @@ SHAPES = ((20, 1), (5, 1), (20, 5))
 """(way, shot) of the usual episodes."""
 EPISODES = 2000
 MISTAKES = 18
+HEAVY_MACS = 300_000_000
+"""An encoder of more multiply-accumulates an image is looked at with fewer pictures, so that it takes minutes."""
+HEAVY_PER_CLASS, HEAVY_SHAPES, HEAVY_EPISODES = 4, ((20, 1),), 200
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,6 +164,11 @@ def thin(images: ImageSet, per_class: int | None, seed: int = 0) -> ImageSet:
     return replace(
         images, images=images.images[index], labels=images.labels[index], drawers=images.drawers[index]
     )
+
+
+def affordable(images: ImageSet, macs: int) -> ImageSet:
+    """All images, or a few of each class if the encoder is heavy."""
+    return thin(images, HEAVY_PER_CLASS if macs > HEAVY_MACS else None)
 
 
 def official_trials(

@@ -8,19 +8,26 @@ from pathlib import Path
 from edge_siamese.bundle import Bundle
 from export import records
 from export.benchmark import Benchmark, benchmark
-from export.bundle import build_bundle
+from export.bundle import build_bundle, training_images
 from export.data.images import Splits
-from export.evaluate import evaluate
+from export.evaluate import (
+    EPISODES,
+    HEAVY_EPISODES,
+    HEAVY_MACS,
+    HEAVY_PER_CLASS,
+    HEAVY_SHAPES,
+    SHAPES,
+    evaluate,
+)
 from export.evaluation import Evaluation
 from export.network import TorchEncoder, load_run
 from export.progress import stderr_console
+from export.quantize import COMPARED_IMAGES
 from export.remote import open_encoder
 from export.report import write_report
 from export.settings import TrainingSettings
 from export.train import train
 from export.verify import Verification, verify
-
-SHAPES = ((20, 1), (5, 1), (20, 5))
 
 
 @dataclass(frozen=True)
@@ -57,11 +64,11 @@ def run_pipeline(
     bundle, head = built.bundle, built.bundle.head
     with console.status("verifying every file"):
         verification = verify(
-            bundle, network, splits.validation, splits.train.images[:64], int8_budget, command
+            bundle, network, splits.validation, training_images(splits, COMPARED_IMAGES), int8_budget, command
         )
         records.write(out / "verification.json", verification)
     evaluations = []
-    heavy = network.macs > 200_000_000
+    heavy = network.macs > HEAVY_MACS
     with console.status("evaluating") as status:
         encoders = [
             TorchEncoder(network.module, network.model_id),
@@ -71,11 +78,12 @@ def run_pipeline(
         for encoder in encoders:
             status.update(f"evaluating {encoder.runtime} {encoder.precision}")
             thresholds = bundle.manifest.thresholds
-            shapes = ((20, 1),) if heavy else SHAPES
             evaluations.append(
                 evaluate(
-                    encoder, splits, head, thresholds=thresholds, shapes=shapes, command=command,
-                    episode_count=200 if heavy else 2000, per_class=4 if heavy else None,
+                    encoder, splits, head, thresholds=thresholds, command=command,
+                    shapes=HEAVY_SHAPES if heavy else SHAPES,
+                    episode_count=HEAVY_EPISODES if heavy else EPISODES,
+                    per_class=HEAVY_PER_CLASS if heavy else None,
                 )
             )  # fmt: skip
         records.write(out / "evaluation.json", evaluations)

@@ -12,6 +12,7 @@ import numpy as np
 from edge_siamese.bundle import Bundle
 from edge_siamese.errors import SettingsError
 from export.data.images import ImageSet
+from export.evaluate import affordable
 from export.graph import exported_encoder
 from export.layers import compare_layers
 from export.network import TorchEncoder, TrainedNetwork
@@ -23,7 +24,6 @@ from export.to_onnx import OnnxGraph
 from export.to_tflite import TfliteGraph
 
 EPISODES = 4000
-HEAVY_MACS = 200_000_000
 # A float file differs from the network by rounding alone.
 LEAST_FLOAT_COSINE = 0.999
 
@@ -72,12 +72,7 @@ def verify(
             f"{bundle.path} is of {bundle.manifest.model_id}, but {network.run} is "
             f"{network.model_id}; name its run with --run"
         )
-    if network.macs > HEAVY_MACS:
-        kept = np.sort(np.concatenate([images.images_of(c)[:4] for c in range(images.classes)]))
-        images = ImageSet(
-            images.name, images.images[kept], images.labels[kept], images.class_names,
-            images.class_groups, images.group_names, images.drawers[kept],
-        )  # fmt: skip
+    images = affordable(images, network.macs)
     expected = TorchEncoder(network.module, network.model_id).embed_prepared(images.images)
     accuracy = one_shot_accuracy(expected, images, bundle.head, EPISODES, seed=2)
     sample = np.random.default_rng(0).permutation(len(images))[:200]
@@ -124,4 +119,4 @@ def worst_layer(bundle: Bundle, network: TrainedNetwork, format: str, images: np
     with tempfile.TemporaryDirectory() as directory:
         kind = OnnxGraph if format == "onnx" else TfliteGraph
         graph = kind(exported_encoder(network.module, quantizable=True), Path(directory))
-        return compare_layers(graph, bundle.model_path(format, "int8"), images[:32])[0].describe()
+        return compare_layers(graph, bundle.model_path(format, "int8"), images)[0].describe()

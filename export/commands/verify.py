@@ -11,10 +11,12 @@ from rich.table import Table
 from edge_siamese.bundle import MANIFEST, load_bundle
 from edge_siamese.errors import VerificationFailed
 from export import records
+from export.bundle import training_images
 from export.commands.bundle import add_budget, own_splits
 from export.commands.options import add_data_options
 from export.network import load_run
 from export.progress import stderr_console
+from export.quantize import COMPARED_IMAGES
 from export.verify import Verification, verify
 
 EXAMPLE = """\
@@ -46,7 +48,8 @@ def run(arguments: argparse.Namespace) -> int:
     network = load_run(arguments.training_run or bundle.path.parent / "train")
     with stderr_console().status("comparing"):
         splits = own_splits(network, arguments.data, arguments.data_root)
-        found = verify(bundle, network, splits.validation, splits.train.images[:64], arguments.int8_budget)
+        images = training_images(splits, COMPARED_IMAGES)
+        found = verify(bundle, network, splits.validation, images, arguments.int8_budget)
     if arguments.out:
         records.write(arguments.out, found)
     if arguments.json:

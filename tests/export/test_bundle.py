@@ -161,10 +161,8 @@ def test_a_directory_that_is_no_bundle_is_not_replaced(network: TrainedNetwork, 
     kept = tmp_path / "photos"
     kept.mkdir()
     (kept / "cat.jpg").write_bytes(b"precious")
-    new = tmp_path / "new"
-    new.mkdir()
     with pytest.raises(ExportError, match="photos exists and is no bundle"):
-        bundle_module._put_in_place(new, kept)
+        build_bundle(network, SPLITS, kept)
     assert (kept / "cat.jpg").read_bytes() == b"precious"
 
 
