@@ -6,7 +6,8 @@ import dataclasses
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -80,9 +81,8 @@ def build_bundle(
     distance: Literal["euclidean", "weighted_l1"] = "euclidean" if network.head is None else "weighted_l1"
     calibration = fit_head(embeddings, splits.validation, distance, network.head)
 
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
-        new = Path(temporary) / "bundle"
+    with _workshop(out.with_name(f".{out.name}.part")) as workshop:
+        new = workshop / "bundle"
         new.mkdir()
         progress("exporting to ONNX and TFLite")
         plain = exported_encoder(network.module)
@@ -95,6 +95,17 @@ def build_bundle(
         load_bundle(bundle.path)
         replace_directory(new, out)
     return BuiltBundle(load_bundle(out), calibration, records)
+
+
+@contextmanager
+def _workshop(place: Path) -> Iterator[Path]:
+    """An empty directory that goes in the end; what a killed export left there goes first."""
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place)
 
 
 def _quantized(

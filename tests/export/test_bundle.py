@@ -149,6 +149,9 @@ def test_an_interrupted_export_leaves_the_former_bundle_whole(
     def stop(*_: object) -> Bundle:
         raise KeyboardInterrupt
 
+    killed = built.bundle.path.with_name(".bundle.part") / "bundle"
+    killed.mkdir(parents=True)
+    (killed / "encoder.fp32.onnx").write_bytes(b"what an export that was killed had begun")
     monkeypatch.setattr(bundle_module, "_with_golden_vectors", stop)
     with pytest.raises(KeyboardInterrupt):
         build_bundle(network, SPLITS, built.bundle.path, int8_budget=100.0)
