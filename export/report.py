@@ -89,7 +89,7 @@ def render(inputs: ReportInputs) -> str:
         cards=cards(inputs),
         figures={name: _Figure(plot) for name, plot in figures(inputs).items()},
         published=PUBLISHED if _on_omniglot(inputs) else (),
-        episode_rows=_episode_rows(inputs),
+        episode_rows=episode_rows(inputs),
         slowest=max((row.p50_ms for row in inputs.benchmark.rows), default=1.0) if inputs.benchmark else 1.0,
         quantization=_quantization(inputs),
         training_command=_training_command(inputs),
@@ -240,7 +240,7 @@ def _on_omniglot(inputs: ReportInputs) -> bool:
     return bool(inputs.main and inputs.main.official and inputs.main.data.name.startswith("omniglot"))
 
 
-def _episode_rows(inputs: ReportInputs) -> list[tuple[EpisodesResult, list[EpisodesResult | None]]]:
+def episode_rows(inputs: ReportInputs) -> list[tuple[EpisodesResult, list[EpisodesResult | None]]]:
     """Each kind of episode with its result in each evaluation; within groups, few shots, many ways first."""
     columns = [{(e.way, e.shot, e.within_group): e for e in found.episodes} for found in inputs.evaluations]
     kinds = {key: result for column in columns for key, result in column.items()}

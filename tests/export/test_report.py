@@ -457,7 +457,7 @@ def test_the_command_writes_where_it_is_told(
     import argparse
 
     out = tmp_path / "elsewhere.html"
-    assert run_command(argparse.Namespace(path=directory, out=out)) == 0
+    assert run_command(argparse.Namespace(path=directory, out=out, markdown=False)) == 0
     assert capsys.readouterr().out.strip() == str(out)
     assert out.read_text(encoding="utf-8") == render(read_inputs(directory))
     assert not (directory / "report.html").exists()

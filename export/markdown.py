@@ -1,0 +1,107 @@
+"""The figures of a pipeline's directory as Markdown tables, for the pages that state them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from export.benchmark import BenchmarkRow
+from export.evaluation import Evaluation
+from export.report import duration, episode_rows, percent, size
+from export.report_inputs import ReportInputs
+
+
+def summary_table(inputs: ReportInputs) -> str:
+    """One line an evaluated encoder: accuracy, calibration, size and latency."""
+    header = ("", "one-shot", "95 % interval", "ECE", "file", "latency")
+    return _table(header, (_summary(inputs, found) for found in inputs.evaluations))
+
+
+def full_tables(inputs: ReportInputs) -> str:
+    """Everything that was measured: accuracies, verification, thresholds, and the benchmark."""
+    found = inputs.evaluations
+    columns = ("", *(_title(e) for e in found))
+    tables = [_table(columns, _accuracy_rows(inputs))]
+    if all(e.verification for e in found):
+        tables.append(_table(columns, _verification_rows(found)))
+    if inputs.benchmark:
+        header = ("file and runtime", "size", "p50", "p95", "over fp32", "one-shot", "memory", "import")
+        tables.append(_table(header, map(_benchmark_row, inputs.benchmark.rows)))
+    return "\n".join(tables)
+
+
+def _summary(inputs: ReportInputs, found: Evaluation) -> list[str]:
+    row = next(
+        (
+            row
+            for row in (inputs.benchmark.rows if inputs.benchmark else ())
+            if (row.precision, row.runtime) == (found.encoder.precision, found.encoder.runtime)
+        ),
+        None,
+    )
+    shot, ece = found.one_shot, found.verification.ece if found.verification else None
+    return [
+        _title(found),
+        f"**{percent(shot[1], 2)}**" if shot else "",
+        _interval(shot[2], shot[3]) if shot else "",
+        f"{ece:.3f}" if ece is not None else "",
+        size(row.file_bytes) if row else "",
+        duration(row.p50_ms) if row else "",
+    ]
+
+
+def _accuracy_rows(inputs: ReportInputs) -> Iterable[list[str]]:
+    if any(e.official for e in inputs.evaluations):
+        officials = [e.official for e in inputs.evaluations]
+        yield [
+            "400 official trials, 20-way 1-shot within alphabet",
+            *(f"{percent(o.accuracy, 2)} ({_interval(o.low, o.high)})" if o else "" for o in officials),
+        ]
+    for kind, results in episode_rows(inputs):
+        where = "within a group" if kind.within_group else "across groups"
+        cells = [f"{percent(r.accuracy, 2)} ({_interval(r.low, r.high)})" if r else "" for r in results]
+        yield [f"{kind.episodes:,} episodes, {kind.title} {where}", *cells]
+
+
+def _verification_rows(found: Sequence[Evaluation]) -> Iterable[list[str]]:
+    checked = [e.verification for e in found if e.verification]
+    pairs = f"{checked[0].pairs:,} pairs"
+    yield [
+        f"{pairs}: accuracy at p = 0.5",
+        *(f"{percent(v.accuracy, 2)} ({_interval(v.low, v.high)})" for v in checked),
+    ]
+    yield [f"{pairs}: equal error rate", *(percent(v.eer, 2) for v in checked)]
+    yield [f"{pairs}: calibration error (ECE)", *(f"{v.ece:.4f}" for v in checked)]
+    for rate in [t.false_accept_rate for t in checked[0].thresholds]:
+        tried = [t for v in checked for t in v.thresholds if t.false_accept_rate == rate]
+        yield [
+            f"threshold stated for FAR {rate:g}: FAR and FRR seen",
+            *(f"{t.observed_far:.1e}, {percent(t.observed_frr)}" for t in tried),
+        ]
+
+
+def _benchmark_row(row: BenchmarkRow) -> list[str]:
+    return [
+        f"{row.format} {row.precision}, {row.runtime} {row.version}",
+        size(row.file_bytes),
+        duration(row.p50_ms),
+        duration(row.p95_ms),
+        f"{row.speed_up:.2f}× ({row.speed_up_low:.2f} to {row.speed_up_high:.2f})" if row.speed_up else "",
+        percent(row.accuracy.value, 2) if row.accuracy else "",
+        f"{row.peak_memory_mb:.0f} MiB",
+        f"{row.import_ms:.0f} ms",
+    ]
+
+
+def _title(found: Evaluation) -> str:
+    format = {"torch": "network", "onnxruntime": "ONNX"}.get(found.encoder.runtime, "TFLite")
+    return f"{format} {found.encoder.precision}, {found.encoder.runtime}"
+
+
+def _interval(low: float, high: float) -> str:
+    return f"{100 * low:.1f} to {100 * high:.1f}"
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; all columns but the first are numbers."""
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
