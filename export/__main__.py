@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from importlib import import_module
-
-from edge_siamese.errors import EdgeSiameseError
-from export.quiet import DEBUG_VARIABLE
 
 COMMANDS = {
     "pipeline": "train, calibrate, quantize, export, verify, evaluate, benchmark and report, in one go",
@@ -26,11 +24,31 @@ INTERRUPTED = 130
 def main(argv: list[str] | None = None) -> int:
     """Run a command; returns its exit status: 0, 1 for an error, 2 for wrong usage, 130 when interrupted."""
     argv = sys.argv[1:] if argv is None else argv
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(
+            stream, io.TextIOWrapper
+        ):  # a terminal that knows only ASCII gets `?` instead of a crash
+            stream.reconfigure(errors="replace")
     if not argv or argv[0] not in COMMANDS:
         return _overview(argv)
-    name = argv[0]
+    debug = "--debug" in argv
+    try:
+        return _run(argv[0], argv[1:])
+    except KeyboardInterrupt as stop:
+        print(str(stop) or "interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except Exception as error:
+        if debug:
+            raise
+        print(f"error: {_explain(error)}", file=sys.stderr)
+        return 1
+
+
+def _run(name: str, argv: list[str]) -> int:
     # Only the chosen command's module is imported: torch alone takes seconds.
     module = import_module(f"export.commands.{name}")
+    from export.quiet import DEBUG_VARIABLE
+
     parser = argparse.ArgumentParser(
         prog=f"python -m export {name}",
         description=COMMANDS[name][0].upper() + COMMANDS[name][1:] + ".",
@@ -39,19 +57,25 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--debug", action="store_true", help="show tracebacks, and what the converters print")
     module.add_arguments(parser)
-    arguments = parser.parse_args(argv[1:])
+    arguments = parser.parse_args(argv)
     if arguments.debug:
         os.environ[DEBUG_VARIABLE] = "1"
-    try:
-        return int(module.run(arguments))
-    except KeyboardInterrupt as stop:
-        print(str(stop) or "interrupted", file=sys.stderr)
-        return INTERRUPTED
-    except (EdgeSiameseError, OSError) as error:
-        if arguments.debug:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return int(module.run(arguments))
+
+
+def _explain(error: Exception) -> str:
+    """One line on what went wrong; what nobody foresaw is named as what it is."""
+    if isinstance(error, ModuleNotFoundError):
+        return (
+            f"{sys.executable} lacks the package {error.name}: run `make setup` and use .venv/bin/python, or "
+            "install requirements/host.lock"
+        )
+    from edge_siamese.errors import EdgeSiameseError
+
+    if isinstance(error, EdgeSiameseError | OSError):
+        return str(error)
+    message = (str(error).strip().splitlines() or ["without a message"])[0]
+    return f"{type(error).__name__}: {message} (not foreseen: --debug shows where; please report it)"
 
 
 def _overview(argv: list[str]) -> int:

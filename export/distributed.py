@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -13,6 +15,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from edge_siamese.errors import SettingsError
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -44,10 +48,44 @@ class Workers:
         dist.all_reduce(flags)
         return bool(flags.item())
 
+    def with_shared_statistics(self, module: Network) -> Network:
+        """The module, its batch norms looking at the images of all workers where that is possible: between GPUs.
+
+        Between CPUs each worker normalises by its own images, and the running statistics are the leader's.
+        """
+        if self.world == 1 or self.device.type != "cuda":
+            return module
+        nn.SyncBatchNorm.convert_sync_batchnorm(module)
+        return module
+
+    def check_agreement(self, step: int, out: Path) -> None:
+        """Raise SettingsError unless all workers go on from the same step of the run in `out`."""
+        if self.world == 1:
+            return
+        steps = torch.tensor([step, -step], dtype=torch.int64, device=self.device)
+        dist.all_reduce(steps, op=dist.ReduceOp.MAX)
+        if int(steps[0]) != -int(steps[1]):
+            raise SettingsError(
+                f"the workers found different checkpoints in {out}: it has to be a folder that all of them share"
+            )
+
     def wait(self) -> None:
         """Until all workers are here."""
         if self.world > 1:
             dist.barrier()
+
+
+def is_leader() -> bool:
+    """Whether this process is the first worker, or the only one."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def refuse_several_workers(command: str) -> None:
+    """Raise SettingsError if `torchrun` started this process: only training knows how to share its work."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise SettingsError(
+            f"{command} runs in one process; torchrun starts `-m export train`, and {command} goes on from its run"
+        )
 
 
 @contextmanager

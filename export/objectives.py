@@ -24,6 +24,9 @@ from export.encoders import EncoderNetwork, KochHead
 
 Indices = npt.NDArray[np.int64]
 
+EPOCH_PAIRS = 150_000
+"""Koch 2015, section 4.1: the largest of the paper's training sets; here the pairs of every epoch are new ones."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -44,6 +47,10 @@ class Batch:
 
 class Objective(nn.Module):
     """Base of the objectives."""
+
+    def epoch(self, images: ImageSet) -> int:
+        """How many images make an epoch; schedules that fall by the epoch count in it."""
+        return len(images)
 
     def batch(self, images: ImageSet, size: int, seed: int, step: int) -> Batch:
         """The images of one step; a pure function of its arguments."""
@@ -92,6 +99,9 @@ class SiamesePairs(Objective):
         super().__init__()
         head = getattr(encoder, "head", None)
         self.head: nn.Module = head if isinstance(head, KochHead) else EuclideanHead()
+
+    def epoch(self, images: ImageSet) -> int:
+        return 2 * EPOCH_PAIRS
 
     def batch(self, images: ImageSet, size: int, seed: int, step: int) -> Batch:
         pairs = verification_pairs(images, size // 2, np.random.default_rng([seed, 3, step]))

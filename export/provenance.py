@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import subprocess
@@ -9,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import edge_siamese
+from export.data.images import Splits
 
 PACKAGES = ("torch", "onnx", "onnxruntime", "litert-torch", "ai-edge-litert", "ai-edge-quantizer", "numpy")
 
@@ -32,6 +34,16 @@ def commit() -> str:
     except (OSError, subprocess.SubprocessError):
         return "unknown"
     return f"{head}+changes" if changed else str(head)
+
+
+def data_fingerprint(splits: Splits) -> str:
+    """Hexadecimal digits that are equal if the same classes, with equally many pictures each, are in the same splits."""
+    digest = hashlib.sha256()
+    for images in (splits.train, splits.validation, splits.evaluation):
+        for name, group, count in zip(images.class_names, images.class_groups, images.counts, strict=True):
+            digest.update(os.fsencode(f"{images.group_names[group]}\t{name}\t{count}\n"))
+        digest.update(b"\n")
+    return digest.hexdigest()[:16]
 
 
 def machine() -> str:

@@ -14,6 +14,7 @@ from edge_siamese.runtimes.base import Encoder
 from export.calibrate import fit_head
 from export.data import load_splits
 from export.data.images import Splits
+from export.provenance import data_fingerprint
 from export.remote import open_encoder
 
 TORCH = "torch"
@@ -33,6 +34,8 @@ class Subject:
     """What the network was trained on: `omniglot`, `glyphs`, or `folder:PATH`."""
     seed: int
     """Of that data's split."""
+    fingerprint: str | None = None
+    """Of that data, see `provenance.data_fingerprint`."""
 
 
 def open_subject(
@@ -60,6 +63,7 @@ def open_subject(
             thresholds=loaded.manifest.thresholds,
             data=setting(provenance, "data"),
             seed=setting(provenance, "seed") or 0,
+            fingerprint=provenance.get("data_fingerprint"),
         )
     # Only here, because torch takes seconds to import and a bundle does without.
     from export.network import TorchEncoder, load_run
@@ -78,6 +82,7 @@ def open_subject(
         thresholds=(),
         data=setting(network.provenance, "data"),
         seed=setting(network.provenance, "seed") or 0,
+        fingerprint=network.provenance.get("data_fingerprint"),
     )
 
 
@@ -85,12 +90,25 @@ def data_for(subject: Subject, data: str | None = None, data_root: Path | None =
     """The data to evaluate on, by default the split that the network was trained with; and its name.
 
     Raises:
-        SettingsError: no data was named and the network does not say what it was trained on.
+        SettingsError: no data was named and the network does not say what it was trained on; or the data have changed
+            since, so that classes that were trained on might pass for new ones.
     """
     chosen = data or subject.data
     if not chosen:
         raise SettingsError("the network does not say what it was trained on; choose with --data")
-    return chosen, load_splits(chosen, subject.encoder.preprocessing, data_root=data_root, seed=subject.seed)
+    splits = load_splits(chosen, subject.encoder.preprocessing, data_root=data_root, seed=subject.seed)
+    if chosen == subject.data:
+        check_unchanged(chosen, splits, subject.fingerprint)
+    return chosen, splits
+
+
+def check_unchanged(data: str, splits: Splits, fingerprint: str | None) -> None:
+    """Raise SettingsError if the splits are not those that a network was trained with, as far as it tells."""
+    if fingerprint not in (None, data_fingerprint(splits)):
+        raise SettingsError(
+            f"{data} has other classes or pictures than when the network was trained, so trained classes could pass for "
+            "new ones: name other data with --data, or train again"
+        )
 
 
 def head_for(

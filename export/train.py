@@ -1,7 +1,8 @@
 """Trains an encoder: one loop, read from top to bottom.
 
 Each batch and each distortion is a function of (seed, step), so a run that is interrupted and resumed ends with the
-same weights as one that was not, and a run over several workers sees the same batches as one over a single worker.
+same weights as one that was not, and a run over several workers sees the same images, equally distorted, as one over a
+single worker.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ from export.network import BEST, TorchEncoder
 from export.objectives import Objective, build_objective
 from export.one_shot import one_shot_accuracy
 from export.progress import TrainingProgress
-from export.provenance import versions
+from export.provenance import data_fingerprint, versions
 from export.settings import TrainingSettings
 
-CHECKPOINT, HISTORY, SETTINGS = "checkpoint.pt", "history.jsonl", "settings.json"
+CHECKPOINT, HISTORY, SETTINGS, DATA = "checkpoint.pt", "history.jsonl", "settings.json", "data.json"
 CHECKPOINT_SECONDS = 120.0
 # Ranks by distance alone: what validation needs before a head is fitted.
 NEAREST = SigmoidDistanceHead(scale=1.0, bias=0.0)
@@ -79,7 +80,7 @@ def train(settings: TrainingSettings, splits: Splits, out: Path, fresh: bool = F
         fresh: start anew even if there is a run in `out`.
 
     Raises:
-        SettingsError: `out` has a run with other settings, or the settings do not fit the data.
+        SettingsError: `out` has a run with other settings or other data, or the settings do not fit the data.
         Interrupted: SIGINT or SIGTERM came; the same call goes on from there.
     """
     with join_workers() as workers, _until_signal() as stop_asked:
@@ -92,22 +93,24 @@ def train(settings: TrainingSettings, splits: Splits, out: Path, fresh: bool = F
             settings.objective, encoder, splits.train.classes, settings.symmetries
         ).to(device)
         average = copy.deepcopy(encoder).requires_grad_(False)
+        encoder = workers.with_shared_statistics(encoder)
         optimizer = _optimizer(settings, encoder, objective)
         scaler = torch.amp.GradScaler(enabled=device.type == "cuda")
         state = RunState()
 
-        settle_directory(out, settings, fresh, workers)
+        settle_directory(out, settings, splits, fresh, workers)
         if (out / CHECKPOINT).exists():
             saved = checkpoint.load(out / CHECKPOINT, device)
             for name, part in _parts(encoder, objective, average, optimizer, scaler).items():
                 part.load_state_dict(saved[name])
             state = RunState(**saved["state"])
+        workers.check_agreement(state.step, out)
         if state.step >= settings.steps:
             return TrainingResult(out, state.best_step, state.best_accuracy, state.seconds)
 
         step_module = workers.parallel(_Step(encoder, objective).train())
         images = torch.from_numpy(splits.train.images).to(device)
-        epoch_steps = max(1, len(images) // settings.batch)
+        epoch_steps = max(1, objective.epoch(splits.train) // settings.batch)
         log = _Log(out, state, silent=not workers.leads)
         progress = TrainingProgress(settings.steps, state.step, settings.batch, visible=workers.leads)
         validate_after = settings.validation_steps()
@@ -118,12 +121,13 @@ def train(settings: TrainingSettings, splits: Splits, out: Path, fresh: bool = F
             while state.step < settings.steps:
                 batch = objective.batch(splits.train, settings.batch, settings.seed, state.step)
                 share = batch.share(workers.rank, workers.world)
-                generator = torch.Generator().manual_seed(_step_seed(settings.seed, state.step, workers.rank))
+                generator = torch.Generator().manual_seed(_step_seed(settings.seed, state.step))
                 pixels = images[torch.from_numpy(share.images).to(device)].permute(0, 3, 1, 2).float()
                 symmetry = None if share.symmetry is None else torch.from_numpy(share.symmetry)
                 pixels = augment(
-                    pixels, AUGMENTATIONS[settings.augmentation], generator, symmetry, settings.paper
-                )
+                    pixels, AUGMENTATIONS[settings.augmentation], generator, symmetry, settings.paper,
+                    part=(workers.rank, workers.world),
+                )  # fmt: skip
                 pixels = pixels.contiguous(memory_format=torch.channels_last)
 
                 rate = learning_rate(settings, state.step, epoch_steps)
@@ -184,23 +188,44 @@ def learning_rate(settings: TrainingSettings, step: int, epoch_steps: int) -> fl
     return settings.learning_rate * rise * 0.5 * (1.0 + math.cos(math.pi * step / settings.steps))
 
 
-def settle_directory(out: Path, settings: TrainingSettings, fresh: bool, workers: Workers) -> None:
-    """Make the run's directory, empty it of a former run when `fresh`, and refuse one with other settings."""
+def settle_directory(
+    out: Path, settings: TrainingSettings, splits: Splits, fresh: bool, workers: Workers
+) -> None:
+    """Make the run's directory, empty it of a former run when `fresh`, and refuse one of other settings or data."""
     if workers.leads:
         out.mkdir(parents=True, exist_ok=True)
         if fresh:
-            for name in (CHECKPOINT, BEST, HISTORY, SETTINGS):
+            for name in (CHECKPOINT, BEST, HISTORY, DATA, SETTINGS):
                 (out / name).unlink(missing_ok=True)
     workers.wait()
     if (out / SETTINGS).exists():
-        former = TrainingSettings.from_dict(json.loads((out / SETTINGS).read_text(encoding="utf-8")))
+        former = TrainingSettings.from_dict(_read_object(out / SETTINGS))
         if differences := settings.differences(former):
             raise SettingsError(
                 f"{out} holds a run with other settings ({'; '.join(differences)}); choose another --out, or --fresh"
             )
+    if (out / DATA).exists():
+        if _read_object(out / DATA).get("fingerprint") != data_fingerprint(splits):
+            raise SettingsError(
+                f"{out} holds a run on other classes or pictures of {settings.data}; choose another --out, or --fresh"
+            )
     elif workers.leads:
+        found = {"fingerprint": data_fingerprint(splits), **splits.provenance}
+        write_text_atomically(out / DATA, json.dumps(found, indent=2) + "\n")
+    if workers.leads and not (out / SETTINGS).exists():
         write_text_atomically(out / SETTINGS, json.dumps(asdict(settings), indent=2) + "\n")
     workers.wait()
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(value, dict):
+            return value
+        problem = "it is no object"
+    except ValueError as error:
+        problem = str(error)
+    raise SettingsError(f"{path} is damaged ({problem}); choose another --out, or --fresh")
 
 
 class _Step(nn.Module):
@@ -229,7 +254,7 @@ class _Log:
         # What an interrupted sitting wrote after its last checkpoint will be written again.
         path = self.out / HISTORY
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        kept = [line for line in lines if json.loads(line)["step"] <= self.state.step]
+        kept = [line for line in lines if _step_of(line) <= self.state.step]
         write_text_atomically(path, "".join(line + "\n" for line in kept))
         from torch.utils.tensorboard import SummaryWriter
 
@@ -258,6 +283,14 @@ class _Log:
             file.write(json.dumps(entry) + "\n")
         for name in ("loss", "validation_accuracy", "learning_rate"):
             self.writer.add_scalar(name, entry[name], step)
+
+
+def _step_of(line: str) -> float:
+    """The step that a line of the history is of; none can be later than a line that a power cut left half-written."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf
 
 
 def _optimizer(
@@ -295,6 +328,7 @@ def _kept(
     provenance = {
         "settings": asdict(settings),
         "data": splits.provenance,
+        "data_fingerprint": data_fingerprint(splits),
         "seed": settings.seed,
         "step": state.step,
         "validation_accuracy": state.best_accuracy,
@@ -324,8 +358,8 @@ def _mixed_precision(device: torch.device) -> AbstractContextManager[Any]:
     return torch.autocast(device.type, dtype=torch.float16, enabled=device.type == "cuda")
 
 
-def _step_seed(seed: int, step: int, rank: int) -> int:
-    return (seed * 1_000_003 + step) * 4096 + rank
+def _step_seed(seed: int, step: int) -> int:
+    return (seed * 1_000_003 + step) * 4096
 
 
 @contextmanager

@@ -12,10 +12,10 @@ from edge_siamese.bundle import MANIFEST, Bundle, load_bundle
 from edge_siamese.errors import SettingsError
 from export import records
 from export.benchmark import HEAVY_RUNS, ROUNDS, RUNS, Benchmark, BenchmarkRow, benchmark
-from export.commands.options import add_data_options
+from export.commands.options import add_data_options, positive
 from export.data import load_splits
 from export.progress import stderr_console
-from export.subject import setting
+from export.subject import check_unchanged, setting
 
 EXAMPLE = """\
 examples:
@@ -33,10 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-accuracy", action="store_true", help="leave the accuracies out: no data are needed"
     )
-    parser.add_argument("--rounds", type=int, default=ROUNDS, metavar="N", help=f"(default: {ROUNDS})")
+    parser.add_argument("--rounds", type=positive, default=ROUNDS, metavar="N", help=f"(default: {ROUNDS})")
     parser.add_argument(
         "--runs",
-        type=int,
+        type=positive,
         metavar="N",
         help=f"timed images a round (default: {RUNS}, or {HEAVY_RUNS} for a heavy encoder)",
     )
@@ -45,10 +45,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    for name in ("rounds", "runs"):
-        value = getattr(arguments, name)
-        if value is not None and value < 1:
-            raise SettingsError(f"--{name} has to be at least 1, not {value}")
     place = arguments.path / "bundle"
     bundle = load_bundle(place if (place / MANIFEST).is_file() else arguments.path)
     console = stderr_console()
@@ -58,6 +54,8 @@ def run(arguments: argparse.Namespace) -> int:
             data = arguments.data or _own_data(bundle)
             seed = setting(bundle.manifest.provenance, "seed") or 0
             splits = load_splits(data, bundle.manifest.input, data_root=arguments.data_root, seed=seed)
+            if not arguments.data:
+                check_unchanged(data, splits, bundle.manifest.provenance.get("data_fingerprint"))
     with console.status("measuring") as status:
         result = benchmark(bundle, splits, arguments.rounds, arguments.runs, progress=status.update)
     if arguments.out:

@@ -9,10 +9,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from edge_siamese.errors import SettingsError
 from edge_siamese.runtimes import PRECISIONS, RUNTIMES
 from export import records
-from export.commands.options import add_data_options
+from export.commands.options import add_data_options, not_negative, positive
 from export.evaluate import EPISODES, RULES, SHAPES, evaluate
 from export.evaluation import Evaluation, Verification
 from export.pair_scores import PAIRS
@@ -42,7 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision", choices=PRECISIONS, default="int8", help="of a bundle's file (default: int8)"
     )
-    parser.add_argument("--threads", type=int, metavar="N", help="of the runtime (default: its own choice)")
+    parser.add_argument(
+        "--threads", type=positive, metavar="N", help="of the runtime (default: its own choice)"
+    )
     parser.add_argument(
         "--shapes",
         nargs="+",
@@ -52,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="N-way K-shot episodes (default: " + " ".join(f"{way}x{shot}" for way, shot in SHAPES) + ")",
     )
     parser.add_argument(
-        "--episodes", type=int, default=EPISODES, metavar="N", help=f"of each kind (default: {EPISODES})"
+        "--episodes", type=positive, default=EPISODES, metavar="N", help=f"of each kind (default: {EPISODES})"
     )
     parser.add_argument(
         "--rule",
@@ -61,13 +62,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"how several shots make one score (default: {RULES[0]})",
     )
     parser.add_argument(
-        "--pairs", type=int, default=PAIRS, metavar="N", help=f"verification pairs (default: {PAIRS})"
+        "--pairs", type=positive, default=PAIRS, metavar="N", help=f"verification pairs (default: {PAIRS})"
     )
     parser.add_argument(
-        "--per-class", type=int, metavar="N", help="look at no more than N images of each class"
+        "--per-class", type=positive, metavar="N", help="look at no more than N images of each class"
     )
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="of the episodes and pairs (default: 0)"
+        "--seed", type=not_negative, default=0, metavar="N", help="of the episodes and pairs (default: 0)"
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the JSON to a file as well")
     parser.add_argument("--json", action="store_true", help="print JSON alone on standard output")
@@ -82,10 +83,6 @@ def way_and_shot(text: str) -> tuple[int, int]:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    for name in ("episodes", "pairs", "per_class"):
-        value = getattr(arguments, name)
-        if value is not None and value < 1:
-            raise SettingsError(f"--{name.replace('_', '-')} has to be at least 1, not {value}")
     subject = open_subject(arguments.path, arguments.runtime, arguments.precision, arguments.threads)
     console = stderr_console()
     console.print(f"encoder {subject.encoder.model_id}: {subject.encoder.reason}")

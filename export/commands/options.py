@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 
 from edge_siamese.imaging import Preprocessing
@@ -11,7 +12,38 @@ from export.data.augment import AUGMENTATIONS
 from export.data.images import Splits
 from export.encoders import ENCODERS
 from export.objectives import OBJECTIVES
-from export.settings import TrainingSettings, recipe
+from export.settings import OPTIMIZERS, SCHEDULES, TrainingSettings, recipe
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    return _whole(text, 1)
+
+
+def not_negative(text: str) -> int:
+    """A whole number of at least 0."""
+    return _whole(text, 0)
+
+
+def amount(text: str) -> float:
+    """A finite number of at least 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0.0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 0")
+    return value
+
+
+def _whole(text: str, least: int) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = least - 1
+    if value < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+    return value
 
 
 def add_data_options(parser: argparse.ArgumentParser, default: str | None) -> None:
@@ -38,11 +70,13 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--objective", choices=OBJECTIVES, help="cosine-margin softmax over classes, or the paper's pairs"
     )
-    group.add_argument("--steps", type=int, metavar="N", help="optimizer steps in all")
-    group.add_argument("--batch", type=int, metavar="N", help="images a step, over all workers")
-    group.add_argument("--learning-rate", type=float, metavar="X")
-    group.add_argument("--weight-decay", type=float, metavar="X")
-    group.add_argument("--augmentation", choices=sorted(AUGMENTATIONS))
+    group.add_argument("--steps", type=positive, metavar="N", help="optimizer steps in all")
+    group.add_argument("--batch", type=positive, metavar="N", help="images a step, over all workers")
+    group.add_argument("--optimizer", choices=OPTIMIZERS, help="AdamW, or SGD with momentum")
+    group.add_argument("--learning-rate", type=amount, metavar="X", help="the highest of the run")
+    group.add_argument("--schedule", choices=SCHEDULES, help="down to zero, or 1 %% less an epoch")
+    group.add_argument("--weight-decay", type=amount, metavar="X", help="decoupled for adamw, L2 for sgd")
+    group.add_argument("--augmentation", choices=sorted(AUGMENTATIONS), help="how images are distorted")
     group.add_argument(
         "--symmetries",
         action=argparse.BooleanOptionalAction,
@@ -50,17 +84,17 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
         help="turned and mirrored images as further classes",
     )
     group.add_argument(
-        "--validations", type=int, metavar="N", help="how often the validation accuracy is measured"
+        "--validations", type=positive, metavar="N", help="how often the validation accuracy is measured"
     )
-    group.add_argument("--seed", type=int, metavar="N")
-    group.add_argument("--threads", type=int, metavar="N", help="processor threads (default: all cores)")
+    group.add_argument("--seed", type=not_negative, metavar="N", help="decides every random choice")
+    group.add_argument("--threads", type=positive, metavar="N", help="processor threads (default: all cores)")
     group.add_argument("--fresh", action="store_true", help="start anew even if there is a run to go on with")
 
 
 def training_settings(arguments: argparse.Namespace) -> TrainingSettings:
     """The recipe of the chosen encoder, with the given options."""
     names = (
-        "data", "objective", "steps", "batch", "learning_rate", "weight_decay",
+        "data", "objective", "steps", "batch", "optimizer", "learning_rate", "schedule", "weight_decay",
         "augmentation", "symmetries", "validations", "seed",
     )  # fmt: skip
     return recipe(arguments.encoder, **{name: getattr(arguments, name) for name in names})

@@ -11,6 +11,7 @@ import torch
 from export.commands import benchmark, evaluate, verify
 from export.commands.bundle import add_budget
 from export.commands.options import add_data_options, add_training_options, splits_for, training_settings
+from export.distributed import refuse_several_workers
 from export.encoders import build_encoder
 from export.pipeline import run_pipeline
 
@@ -30,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    refuse_several_workers("pipeline")
     settings = training_settings(arguments)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)

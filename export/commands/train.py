@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from export.commands.options import add_data_options, add_training_options, splits_for, training_settings
+from export.distributed import is_leader
 from export.encoders import build_encoder
 from export.train import train
 
@@ -32,6 +33,8 @@ def run(arguments: argparse.Namespace) -> int:
         torch.set_num_threads(arguments.threads)
     splits = splits_for(settings, build_encoder(settings.encoder).preprocessing, arguments.data_root)
     result = train(settings, splits, arguments.out, fresh=arguments.fresh)
+    if not is_leader():
+        return 0
     print(
         f"kept the weights of step {result.step} of {settings.steps}: one-shot {result.validation_accuracy:.2%} "
         f"on validation classes, after {result.seconds / 60:.1f} minutes of training, in {result.run}"

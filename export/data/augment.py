@@ -55,8 +55,9 @@ def augment(
     generator: torch.Generator,
     symmetry: Tensor | None = None,
     paper: float | None = 255.0,
+    part: tuple[int, int] = (0, 1),
 ) -> Tensor:
-    """Distort a batch.
+    """Distort a batch, or a worker's part of it.
 
     Args:
         pixels: float32 (N, C, H, W) in 0..255.
@@ -64,6 +65,8 @@ def augment(
         generator: a CPU generator; the result is a function of it and of the arguments.
         symmetry: int64 (N,) in 0..7, the symmetry of the square to apply to each image before it is distorted.
         paper: the value outside of the image; None mirrors the image at its border.
+        part: (i, n): the images are the i-th of n equal parts of a batch. The distortions of the whole batch are
+            drawn, so that its parts together are distorted as the whole would have been.
 
     Returns:
         float32 of the same shape.
@@ -71,14 +74,18 @@ def augment(
     if recipe == AUGMENTATIONS["none"] and symmetry is None:
         return pixels
     count, _, height, width = pixels.shape
-    maps = _affine_maps(count, recipe, generator)
+    index, parts = part
+    own = slice(index * count, (index + 1) * count)
+    maps = _affine_maps(parts * count, recipe, generator)[own]
+    shifts = _shifts(parts * count, recipe, generator)[own]
     if symmetry is not None:
         maps = _symmetry_maps()[symmetry.cpu()] @ maps
     # theta maps places of the result to places of the source; distances are halves of the image's side.
-    theta = torch.cat([maps, _shifts(count, recipe, generator)], dim=2)
+    theta = torch.cat([maps, shifts], dim=2)
     grid = F.affine_grid(theta, [count, 1, height, width], align_corners=False)
     if recipe.elastic > 0.0:
-        grid = grid + _elastic_field(count, height, width, recipe, generator)
+        nodes = _elastic_nodes(parts * count, recipe, generator)[own]
+        grid = grid + _elastic_field(nodes, height, width)
     grid = grid.to(pixels.device)
     if paper is None:
         return F.grid_sample(pixels, grid, padding_mode="reflection", align_corners=False)
@@ -118,15 +125,18 @@ def _shifts(count: int, recipe: Augmentation, generator: torch.Generator) -> Ten
     return torch.stack([x, y], dim=1).unsqueeze(2)
 
 
-def _elastic_field(
-    count: int, height: int, width: int, recipe: Augmentation, generator: torch.Generator
-) -> Tensor:
-    """(count, height, width, 2): a smooth random displacement, in halves of the image's side."""
+def _elastic_nodes(count: int, recipe: Augmentation, generator: torch.Generator) -> Tensor:
+    """(count, nodes, nodes, 2): random displacements, in halves of the image's side."""
     nodes = torch.randn(count, recipe.elastic_nodes, recipe.elastic_nodes, 2, generator=generator)
     # Each image has its own strength, so that undistorted ones remain among them.
     strength = torch.rand(count, 1, 1, 1, generator=generator) * recipe.elastic * 2.0 / REFERENCE_SIZE
-    rows, columns = _spline_basis(height, recipe.elastic_nodes), _spline_basis(width, recipe.elastic_nodes)
-    return torch.einsum("yi,nijc,xj->nyxc", rows, nodes * strength, columns)
+    return nodes * strength
+
+
+def _elastic_field(nodes: Tensor, height: int, width: int) -> Tensor:
+    """(N, nodes, nodes, 2) to (N, height, width, 2): the smooth field through the displacements at the nodes."""
+    rows, columns = _spline_basis(height, nodes.shape[1]), _spline_basis(width, nodes.shape[1])
+    return torch.einsum("yi,nijc,xj->nyxc", rows, nodes, columns)
 
 
 @lru_cache(maxsize=16)

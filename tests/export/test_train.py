@@ -15,6 +15,7 @@ import torch
 from edge_siamese.errors import SettingsError
 from export import checkpoint
 from export.data.images import ImageSet, Splits
+from export.distributed import Workers, refuse_several_workers
 from export.encoders import Koch2015, build_encoder
 from export.network import load_run
 from export.objectives import CosineMarginSoftmax, SiamesePairs, build_objective
@@ -124,6 +125,31 @@ def test_other_settings_in_the_same_place_are_refused(tmp_path):
         train(replace(SHORT, batch=32), drawn_splits(), tmp_path)
 
 
+def test_other_data_in_the_same_place_are_refused(tmp_path):
+    train(SHORT, drawn_splits(), tmp_path)
+    with pytest.raises(SettingsError, match=r"holds a run on other classes or pictures of omniglot; choose"):
+        train(SHORT, drawn_splits(classes=7), tmp_path)
+    assert train(SHORT, drawn_splits(seed=1), tmp_path).step in (2, 4, 6)  # the same classes, drawn again
+
+
+def test_damaged_settings_are_one_line(tmp_path):
+    train(SHORT, drawn_splits(), tmp_path)
+    (tmp_path / "settings.json").write_text('{"data": "omni')
+    with pytest.raises(SettingsError, match=r"settings.json is damaged \(Unterminated string.*--fresh"):
+        train(SHORT, drawn_splits(), tmp_path)
+
+
+def test_a_line_of_the_history_that_a_power_cut_left_half_written_is_written_again(tmp_path, monkeypatch):
+    _interrupt_after(3, monkeypatch)
+    with pytest.raises(Interrupted):
+        train(SHORT, drawn_splits(), tmp_path)
+    monkeypatch.undo()
+    with (tmp_path / HISTORY).open("a") as file:
+        file.write('{"step": 4, "loss": 2.')
+    train(SHORT, drawn_splits(), tmp_path)
+    assert _history(tmp_path, "step") == [2, 4, 6]
+
+
 def test_a_damaged_checkpoint_is_one_line(tmp_path):
     train(SHORT, drawn_splits(), tmp_path)
     (tmp_path / CHECKPOINT).write_bytes(b"half a file")
@@ -149,10 +175,42 @@ def test_the_seed_decides_the_weights(tmp_path):
     assert ids[0] == ids[1] != ids[2]
 
 
-def test_two_processes_train_as_one(tmp_path):
-    """Through torchrun and Gloo: equal weights in both workers, and close to those of a single process.
+def trained_parameters(out, name):
+    """Train a few steps of SGD with frozen batch norms; the parameters go to a file of that name and are returned."""
+    from export import train as module
 
-    Not equal to a single process: batch norms see half of the batch in each worker.
+    steps, original = [], module._Step
+
+    class Frozen(original):
+        def __init__(self, encoder, objective):
+            super().__init__(encoder, objective)
+            steps.append(self)
+            self.start = self.flat()
+
+        def flat(self):
+            return torch.cat([p.detach().flatten() for p in self.parameters()])
+
+        def train(self, mode=True):
+            super().train(mode)
+            for layer in self.modules():
+                if isinstance(layer, torch.nn.BatchNorm2d):
+                    layer.eval()
+            return self
+
+    module._Step = Frozen
+    try:
+        train(replace(SHORT, optimizer="sgd", learning_rate=1e-3), drawn_splits(), out)
+    finally:
+        module._Step = original
+    torch.save(steps[0].flat(), out / name)
+    torch.save(steps[0].start, out / "start.pt")
+    return steps[0].flat()
+
+
+def test_two_processes_train_as_one(tmp_path):
+    """Through torchrun and Gloo: equal weights in both workers, which are those of a single process but for rounding.
+
+    Batch norms are in evaluation mode, for in training each worker normalises by its own half of the batch.
     """
     script = tmp_path / "worker.py"
     script.write_text(
@@ -160,18 +218,8 @@ def test_two_processes_train_as_one(tmp_path):
         f"sys.path[:0] = [{str(ROOT)!r}, {str(Path(__file__).parent)!r}]\n"
         "from pathlib import Path\n"
         "import test_train as t\n"
-        "from export.train import train\n"
         "torch.set_num_threads(1)\n"
-        "import export.train as module\n"
-        "kept = {}\n"
-        "original = module._Step\n"
-        "def remember(encoder, objective):\n"
-        "    kept['step'] = original(encoder, objective)\n"
-        "    return kept['step']\n"
-        "module._Step = remember\n"
-        "result = train(t.SHORT, t.drawn_splits(), Path(sys.argv[1]))\n"
-        "weights = torch.cat([p.detach().flatten() for p in kept['step'].parameters()])\n"
-        "torch.save(weights, f'{sys.argv[1]}/worker-{os.environ[\"RANK\"]}.pt')\n"
+        "t.trained_parameters(Path(sys.argv[1]), f'worker-{os.environ[\"RANK\"]}.pt')\n"
     )
     out = tmp_path / "run"
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0",
@@ -187,6 +235,9 @@ def test_two_processes_train_as_one(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     first, second = (torch.load(out / f"worker-{rank}.pt", weights_only=True) for rank in (0, 1))
     assert torch.equal(first, second)
+    alone = trained_parameters(tmp_path / "alone", "alone.pt")
+    moved = float((alone - torch.load(tmp_path / "alone" / "start.pt", weights_only=True)).abs().max())
+    assert float((alone - first).abs().max()) < 1e-3 * moved
     assert load_run(out).provenance["step"] in (2, 4, 6)
     assert len(_history(out, "step")) == 3
 
@@ -241,7 +292,7 @@ def test_pairs_are_neighbours_half_same_and_trained_on_the_encoders_own_head():
         encoder.head(a, b), torch.tensor([1.0, 0, 1, 0])
     )
     assert float(objective(both, torch.tensor([1, 0, 1, 0])).detach()) == pytest.approx(
-        float(expected), rel=1e-5
+        float(expected.detach()), rel=1e-5
     )
 
 
@@ -277,3 +328,28 @@ def test_learning_rates_of_both_schedules():
 def test_validations_are_even_and_end_with_the_run():
     assert sorted(replace(SHORT, steps=10, validations=4).validation_steps()) == [2, 5, 8, 10]
     assert sorted(replace(SHORT, steps=2, validations=20).validation_steps()) == [1, 2]
+
+
+def test_an_epoch_of_pairs_is_the_papers_and_of_classes_the_images():
+    images = drawn_splits().train
+    assert build_objective("pairs", build_encoder("glyphnet"), 8, False).epoch(images) == 300_000
+    assert CosineMarginSoftmax(8, 128, symmetries=False).epoch(images) == 48
+
+
+def test_only_training_takes_several_workers(monkeypatch):
+    refuse_several_workers("pipeline")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(
+        SettingsError, match="pipeline runs in one process; torchrun starts `-m export train`"
+    ):
+        refuse_several_workers("pipeline")
+
+
+def test_shared_statistics_change_no_name_of_a_weight():
+    encoder = build_encoder("glyphnet")
+    names = list(encoder.state_dict())
+    shared = Workers(0, 2, torch.device("cuda")).with_shared_statistics(encoder)
+    assert list(shared.state_dict()) == names
+    assert any(isinstance(layer, torch.nn.SyncBatchNorm) for layer in shared.modules())
+    alone = Workers(0, 2, torch.device("cpu")).with_shared_statistics(build_encoder("glyphnet"))
+    assert not any(isinstance(layer, torch.nn.SyncBatchNorm) for layer in alone.modules())

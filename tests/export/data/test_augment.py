@@ -11,6 +11,7 @@ from export.data.augment import (
     Augmentation,
     _affine_maps,
     _elastic_field,
+    _elastic_nodes,
     _shifts,
     augment,
 )
@@ -81,7 +82,7 @@ def _skip_affine(seeded):
 
 def test_the_elastic_field_is_smooth_and_as_strong_as_said():
     recipe = AUGMENTATIONS["strong"]
-    field = _elastic_field(500, 56, 56, recipe, generator()) * 105 / 2
+    field = _elastic_field(_elastic_nodes(500, recipe, generator()), 56, 56) * 105 / 2
     # A uniform strength up to s has a root mean square of s / sqrt(3); interpolation between nodes lowers it.
     spread = float(field.pow(2).mean().sqrt())
     assert 0.5 * recipe.elastic / math.sqrt(3) < spread < recipe.elastic / math.sqrt(3)
@@ -105,3 +106,14 @@ def test_without_paper_the_image_is_mirrored_at_its_border():
     assert torch.allclose(
         augment(pixels, AUGMENTATIONS["strong"], generator(), paper=None), torch.tensor(80.0), atol=1e-3
     )
+
+
+@pytest.mark.parametrize("recipe", ["koch", "strong"])
+def test_the_parts_of_a_batch_are_distorted_as_the_whole(recipe):
+    pixels, symmetry = torch.rand(6, 1, 20, 20) * 255, torch.arange(6)
+    whole = augment(pixels, AUGMENTATIONS[recipe], generator(4), symmetry)
+    parts = [
+        augment(pixels[own], AUGMENTATIONS[recipe], generator(4), symmetry[own], part=(index, 3))
+        for index, own in enumerate((slice(0, 2), slice(2, 4), slice(4, 6)))
+    ]
+    assert torch.equal(torch.cat(parts), whole)
