@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 import traceback
@@ -94,6 +95,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     score.add_argument("first", metavar="A", help="a picture file")
     score.add_argument("second", metavar="B", help="a picture file")
+    _add_threshold(score)
     _add_encoder(score)
 
     recognize = add(
@@ -105,6 +107,7 @@ def build_parser() -> argparse.ArgumentParser:
     recognize.add_argument(
         "--object", action="append", required=True, metavar="NAME=PICTURE", help="may be repeated"
     )
+    _add_threshold(recognize)
     _add_encoder(recognize)
 
     embed = add(
@@ -124,6 +127,15 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_threshold(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--threshold",
+        type=_probability,
+        metavar="P",
+        help="p(same) from which on two pictures show the same thing, 0 to 1 (default: the bundle's own)",
+    )
+
+
 def _add_encoder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--runtime", choices=(AUTO, *RUNTIMES), default=AUTO, help="default: the first that works here"
@@ -134,6 +146,16 @@ def _add_encoder(parser: argparse.ArgumentParser) -> None:
 
 def _add_threads(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=_positive, help="default: the processor's cores, at most four")
+
+
+def _probability(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0.0 <= value <= 1.0:
+        raise argparse.ArgumentTypeError(f"a probability from 0 to 1 is needed, not {text!r}")
+    return value
 
 
 def _positive(text: str) -> int:

@@ -16,11 +16,9 @@ from edge_siamese.atomic import write_atomically
 from edge_siamese.bundle import Bundle, load_bundle
 from edge_siamese.errors import ImageError, RuntimeNotInstalled, SupportError
 from edge_siamese.pictures import read_picture
-from edge_siamese.recognizer import Recognizer
+from edge_siamese.recognizer import Recognizer, threshold_origin, usual_threshold
 from edge_siamese.runtimes import load_encoder, runtime_format, runtime_statuses
 from edge_siamese.selftest import SelfTestReport, self_test
-
-FALSE_ACCEPT_RATE = 1e-2
 
 
 def info(options: argparse.Namespace) -> int:
@@ -123,11 +121,16 @@ def score(options: argparse.Namespace) -> int:
     embeddings = encoder.embed([read_picture(options.first), read_picture(options.second)])
     distance = float(bundle.head.paired_distances(embeddings[:1], embeddings[1:])[0])
     probability = float(bundle.head.probability(distance))
-    threshold = bundle.manifest.threshold_at(FALSE_ACCEPT_RATE).probability
+    threshold, source, passes = options.threshold, "given", "given"
+    if threshold is None and (stated := usual_threshold(bundle.manifest)):
+        threshold, source = stated.probability, threshold_origin(stated)
+        passes = f"{100.0 * stated.false_accept_rate:g} in 100 different pairs passes"
+    same = None if threshold is None else probability >= threshold
     result = {
         "probability": probability,
         "threshold": threshold,
-        "same": probability >= threshold,
+        "threshold_source": None if threshold is None else source,
+        "same": same,
         "distance": distance,
         "model_id": encoder.model_id,
         "runtime": encoder.runtime,
@@ -137,11 +140,14 @@ def score(options: argparse.Namespace) -> int:
     if options.json:
         _print_json(result)
         return 0
-    verdict = "the same" if result["same"] else "different"
+    if same is None:
+        verdict = "none, since the bundle states no threshold; choose one with --threshold P"
+    else:
+        verdict = f"{'the same' if same else 'different'} (threshold {threshold:.4f}: {passes})"
     _print_pairs(
         {
             "p(same)": f"{probability:.4f}",
-            "verdict": f"{verdict} (threshold {threshold:.4f}: 1 in 100 different pairs passes)",
+            "verdict": verdict,
             "distance": f"{distance:.4f}",
             "encoder": f"{encoder.model_id}, {encoder.precision}",
             "runtime": encoder.reason,
@@ -152,10 +158,13 @@ def score(options: argparse.Namespace) -> int:
 
 def recognize(options: argparse.Namespace) -> int:
     """Objects from one picture each, and what other pictures show."""
-    bundle = load_bundle(options.bundle)
-    encoder = load_encoder(bundle, options.runtime, options.precision, options.threads)
-    threshold = bundle.manifest.threshold_at(FALSE_ACCEPT_RATE).probability
-    recognizer = Recognizer(encoder, threshold, head=bundle.head)
+    recognizer = Recognizer(
+        options.bundle,
+        options.threshold,
+        runtime=options.runtime,
+        precision=options.precision,
+        threads=options.threads,
+    )
     for item in options.object:
         name, equals, picture = item.partition("=")
         if not (name and equals and picture):
@@ -166,14 +175,16 @@ def recognize(options: argparse.Namespace) -> int:
         _print_json(
             {
                 "recognitions": [asdict(item) for item in found],
-                "threshold": threshold,
-                "runtime": encoder.runtime,
-                "precision": encoder.precision,
+                "threshold": recognizer.threshold,
+                "threshold_source": recognizer.threshold_source,
+                "runtime": recognizer.encoder.runtime,
+                "precision": recognizer.encoder.precision,
             }
         )
         return 0
     for picture, item in zip(options.pictures, found, strict=True):
         print(f"{picture}: {item}")
+    print(f"threshold: {recognizer.threshold:.4f} ({recognizer.threshold_source})")
     return 0
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 import threading
 from dataclasses import dataclass
@@ -14,10 +16,18 @@ import numpy.typing as npt
 from edge_siamese.bundle import Bundle, load_bundle
 from edge_siamese.errors import SettingsError, SupportError
 from edge_siamese.head import SigmoidDistanceHead
+from edge_siamese.manifest import Manifest, Threshold
 from edge_siamese.pictures import read_picture
 from edge_siamese.runtimes import AUTO, load_encoder
 from edge_siamese.runtimes.base import Encoder
 from edge_siamese.support import SupportSet
+
+USUAL_FALSE_ACCEPT_RATE = 1e-2
+"""Of the threshold that is used where none was asked for."""
+LAST_RESORT = 0.5
+"""The threshold of a bundle that states none, its validation pairs having been too few."""
+
+LOG = logging.getLogger(__name__)
 
 Picture = npt.NDArray[Any] | str | os.PathLike[str]
 """A frame, uint8 (h, w) or (h, w, 1, 3 or 4), or the path of a picture file."""
@@ -64,7 +74,7 @@ class Recognizer:
         source: Bundle | Encoder | str | os.PathLike[str],
         threshold: float | None = None,
         *,
-        false_accept_rate: float = 1e-2,
+        false_accept_rate: float | None = None,
         head: SigmoidDistanceHead | None = None,
         runtime: str = AUTO,
         precision: str = "int8",
@@ -75,7 +85,8 @@ class Recognizer:
         Args:
             source: a bundle, the directory of one, or an encoder, which needs `head` and `threshold` too.
             threshold: the probability from which on an object is recognised.
-            false_accept_rate: without a threshold, the bundle's own for this rate.
+            false_accept_rate: without a threshold, the bundle's own for this rate. With neither, the one for 1e-2, or
+                else the strictest that the bundle states, or else 0.5, which is logged; `threshold_source` says which.
             head: instead of the bundle's.
             runtime, precision, threads: for the bundle's encoder; see `runtimes.load_encoder`.
 
@@ -84,13 +95,15 @@ class Recognizer:
             SettingsError: the bundle states no threshold for this rate, the threshold is no probability, or
                 an encoder came without head or threshold.
         """
+        self.threshold_source = "given"
+        """Where the threshold came from, such as `stated for a false-accept rate of 0.01`."""
         if isinstance(source, (str, os.PathLike)):
             source = load_bundle(Path(source))
         if isinstance(source, Bundle):
             self.encoder: Encoder = load_encoder(source, runtime, precision, threads)
             head = head or source.head
             if threshold is None:
-                threshold = source.manifest.threshold_at(false_accept_rate).probability
+                threshold, self.threshold_source = _chosen_threshold(source.manifest, false_accept_rate)
         else:
             self.encoder = source
         if head is None or threshold is None:
@@ -138,6 +151,36 @@ class Recognizer:
         return recognition(
             self._support, self.head, self.encoder.embed([_pixels(picture)])[0], self.threshold
         )
+
+
+def usual_threshold(manifest: Manifest) -> Threshold | None:
+    """The threshold to use where none was asked for: at a FAR of 1e-2, or else the strictest that is stated."""
+
+    def unsuited(threshold: Threshold) -> tuple[bool, float]:
+        rate = threshold.false_accept_rate
+        return not math.isclose(rate, USUAL_FALSE_ACCEPT_RATE, rel_tol=1e-6), rate
+
+    return min(manifest.thresholds, key=unsuited, default=None)
+
+
+def threshold_origin(threshold: Threshold) -> str:
+    """Where a bundle's threshold came from, for people."""
+    return f"stated for a false-accept rate of {threshold.false_accept_rate:g}"
+
+
+def _chosen_threshold(manifest: Manifest, false_accept_rate: float | None) -> tuple[float, str]:
+    """A threshold, and where it came from."""
+    if false_accept_rate is not None:
+        found = manifest.threshold_at(false_accept_rate)
+        return found.probability, threshold_origin(found)
+    if usual := usual_threshold(manifest):
+        return usual.probability, threshold_origin(usual)
+    LOG.warning(
+        "%s states no threshold, so p = %g is taken for one; give a threshold to choose another",
+        manifest.model_id,
+        LAST_RESORT,
+    )
+    return LAST_RESORT, "assumed, since the bundle states none"
 
 
 def recognition(

@@ -257,13 +257,17 @@ def _genuine_distances(
 
 
 def threshold_at(rate: float, pairs: AllPairs, head: SigmoidDistanceHead) -> Threshold | None:
-    """The threshold on p(same) at a false-accept rate; None when the pairs do not suffice (rule of 30)."""
+    """The threshold on p(same) at a false-accept rate.
+
+    None when the pairs do not suffice (rule of 30), or when the head is so steep that p there is 0 or 1.
+    """
     if not len(pairs.genuine) or not len(pairs.impostor):
         return None
     cut = metrics.threshold_at_far(-pairs.impostor, rate)
     if cut is None:
         return None
-    probability = 1.0 / (1.0 + math.exp(-float(head.log_odds(-cut))))
+    # As in `head.probability`: a steep head's log-odds overflow exp.
+    probability = 0.5 * (1.0 + math.tanh(0.5 * float(head.log_odds(-cut))))
     if not 0.0 < probability < 1.0:
         return None
     return Threshold(

@@ -35,13 +35,12 @@ from export.evaluation import (
     RunResult,
     as_data_uri,
 )
+from export.one_shot import Rule, class_scores, widest_one_shot
 from export.pair_scores import PAIRS, verification
 from export.provenance import machine
 from export.remote import RemoteEncoder
 
 Embeddings = npt.NDArray[np.float32]
-LogOdds = npt.NDArray[np.float64]
-Rule = Literal["nearest", "mean-probability"]
 Split = Literal["evaluation", "validation", "train"]
 
 RULES: tuple[Rule, ...] = ("nearest", "mean-probability")
@@ -91,7 +90,8 @@ def evaluate(
         head: fitted on validation classes.
         split: whose classes; the official trials belong to `evaluation`.
         thresholds: stated on validation classes, to be tried on these.
-        shapes: (way, shot) of the episodes; each is drawn within groups and across them.
+        shapes: (way, shot) of the episodes; each is drawn within groups and across them. If the data suffice for none
+            of them, and there is no official run, the widest one-shot episodes stand in.
         episode_count: episodes of each kind, with one query a class.
         rule: how several shots make one score, see `class_scores`.
         pairs: verification pairs.
@@ -100,7 +100,7 @@ def evaluate(
         command: what was typed, for the report.
 
     Raises:
-        DataError: there is neither an official run, nor data for a single kind of episode.
+        DataError: there is neither an official run, nor data for any episode at all.
     """
     started = time.monotonic()
     images = thin(getattr(splits, split), per_class, seed)
@@ -108,25 +108,18 @@ def evaluate(
     official, wrong = None, list[_Wrong]()
     if split == "evaluation" and splits.official_runs:
         official, wrong = official_trials(encoder, splits.official_runs, head)
-    results, skipped = list[EpisodesResult](), list[str]()
-    mistakes_of = f"the {official.trials} official trials" if official else ""
-    for within_group in (True, False):
-        for way, shot in shapes:
-            try:
-                result, errors = episode_result(
-                    embeddings, images, head, way, shot, episode_count, within_group, rule, seed
-                )
-            except DataError as error:
-                skipped.append(
-                    f"{way}-way {shot}-shot {'within' if within_group else 'across'} groups: {error}"
-                )
-                continue
-            results.append(result)
-            if not mistakes_of:
-                mistakes_of = f"{result.title} episodes {'within' if within_group else 'across'} groups"
-                wrong = errors
-    if not official and not results:
-        raise DataError(f"{images.name} does not suffice for any episode ({'; '.join(skipped)})")
+    results, skipped, errors = _every_kind(
+        embeddings, images, head, shapes, episode_count, rule, seed, stand_in=official is None
+    )
+    if official:
+        mistakes_of = f"the {official.trials} official trials"
+    else:
+        mistakes_of, wrong = f"{results[0].title} episodes {_scope(results[0].within_group)}", errors
+    try:
+        pair_scores = verification(embeddings, images, head, thresholds, pairs, seed)
+    except DataError as error:
+        pair_scores = None
+        skipped.append(f"verification: {error}")
     return Evaluation(
         encoder=EncoderUsed(encoder.model_id, encoder.runtime, encoder.precision, encoder.reason),
         data=DataUsed(
@@ -135,7 +128,7 @@ def evaluate(
         official=official,
         episodes=tuple(results),
         skipped=tuple(skipped),
-        verification=verification(embeddings, images, head, thresholds, pairs, seed),
+        verification=pair_scores,
         mistakes=_worst(wrong),
         mistakes_of=mistakes_of,
         seconds=round(time.monotonic() - started, 1),
@@ -208,19 +201,6 @@ def official_trials(
     ), wrong
 
 
-def class_scores(log_odds: LogOdds, rule: Rule) -> LogOdds:
-    """One score a class from the log-odds of its shots: (Q, way, shot) to (Q, way); the highest wins.
-
-    `nearest`: the shot that is most alike speaks for its class. `mean-probability`: the mean of p(same) over
-    the shots; classes whose mean is the same number (all certain) are told apart by their nearest shot.
-    """
-    nearest: LogOdds = log_odds.max(axis=2)
-    if rule == "nearest" or log_odds.shape[2] == 1:
-        return nearest
-    mean = (0.5 * (1.0 + np.tanh(0.5 * log_odds))).mean(axis=2)
-    return np.asarray(np.where(mean == mean.max(axis=1, keepdims=True), nearest, -np.inf))
-
-
 def episode_result(
     embeddings: Embeddings,
     images: ImageSet,
@@ -277,6 +257,46 @@ def episode_result(
     mean = float(np.mean(accuracies))
     low, high = max(0.0, interval.low), min(1.0, interval.high)
     return EpisodesResult(way, shot, within_group, len(accuracies), 1, rule, mean, low, high), wrong
+
+
+def _every_kind(
+    embeddings: Embeddings,
+    images: ImageSet,
+    head: SigmoidDistanceHead,
+    shapes: Sequence[tuple[int, int]],
+    count: int,
+    rule: Rule,
+    seed: int,
+    stand_in: bool,
+) -> tuple[list[EpisodesResult], list[str], list[_Wrong]]:
+    """Episodes of every shape within and across groups, what the data do not suffice for, and the mistakes of the first.
+
+    With `stand_in`, data that suffice for none of them are measured by the widest one-shot episodes that they allow.
+    """
+    results, skipped, wrong = list[EpisodesResult](), list[str](), list[_Wrong]()
+    for within_group in (True, False):
+        for way, shot in shapes:
+            try:
+                result, errors = episode_result(
+                    embeddings, images, head, way, shot, count, within_group, rule, seed
+                )
+            except DataError as error:
+                skipped.append(f"{way}-way {shot}-shot {_scope(within_group)}: {error}")
+                continue
+            wrong = wrong if results else errors
+            results.append(result)
+    if stand_in and not results:
+        way, within_group = widest_one_shot(images)
+        result, wrong = episode_result(embeddings, images, head, way, 1, count, within_group, rule, seed)
+        results.append(result)
+        skipped.append(
+            f"all episodes that were asked for; {result.title} {_scope(within_group)}, the widest that there are, stand in"
+        )
+    return results, skipped, wrong
+
+
+def _scope(within_group: bool) -> str:
+    return "within groups" if within_group else "across groups"
 
 
 def _worst(wrong: Sequence[_Wrong]) -> tuple[Mistake, ...]:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import numpy.typing as npt
 
 from edge_siamese.errors import DataError
 from edge_siamese.head import SigmoidDistanceHead
 from export.data.images import ImageSet
+
+LogOdds = npt.NDArray[np.float64]
+Rule = Literal["nearest", "mean-probability"]
 
 MOST_WAYS = 20
 
@@ -19,6 +24,36 @@ def usual_ways(images: ImageSet) -> int:
     if not len(sizes):
         raise DataError(f"{images.name} has no group of at least two classes to tell apart")
     return int(min(MOST_WAYS, sizes.min()))
+
+
+def widest_one_shot(images: ImageSet) -> tuple[int, bool]:
+    """(ways, whether within groups) of the widest one-shot episodes: within groups if a group has two classes for it.
+
+    Raises:
+        DataError: fewer than two classes have two pictures.
+    """
+    rich = images.select(np.flatnonzero(images.counts >= 2))
+    try:
+        return usual_ways(rich), True
+    except DataError:
+        if rich.classes < 2:
+            raise DataError(
+                f"{images.name} does not suffice for any episode: fewer than two of its classes have two pictures"
+            ) from None
+        return min(MOST_WAYS, rich.classes), False
+
+
+def class_scores(log_odds: LogOdds, rule: Rule) -> LogOdds:
+    """One score a class from the log-odds of its shots: (Q, way, shot) to (Q, way); the highest wins.
+
+    `nearest`: the shot that is most alike speaks for its class. `mean-probability`: the mean of p(same) over
+    the shots; classes whose mean is the same number (all certain) are told apart by their nearest shot.
+    """
+    nearest: LogOdds = log_odds.max(axis=2)
+    if rule == "nearest" or log_odds.shape[2] == 1:
+        return nearest
+    mean = (0.5 * (1.0 + np.tanh(0.5 * log_odds))).mean(axis=2)
+    return np.asarray(np.where(mean == mean.max(axis=1, keepdims=True), nearest, -np.inf))
 
 
 def one_shot_accuracy(

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from edge_siamese.errors import DataError
 from edge_siamese.head import SigmoidDistanceHead
 from edge_siamese.manifest import Threshold
 from export import metrics
@@ -31,12 +30,13 @@ def verification(
     thresholds: Sequence[Threshold] = (),
     pairs: int = PAIRS,
     seed: int = 0,
-) -> Verification | None:
-    """Same or different on pairs of these classes; None when they are too few for pairs."""
-    try:
-        sampled = verification_pairs(images, pairs, np.random.default_rng([seed, 23]))
-    except DataError:
-        return None
+) -> Verification:
+    """Same or different on pairs of these classes.
+
+    Raises:
+        DataError: they are too few for pairs.
+    """
+    sampled = verification_pairs(images, pairs, np.random.default_rng([seed, 23]))
     distances = paired_distances(head, embeddings, sampled.a, sampled.b)
     log_odds, p, same = head.log_odds(distances), head.probability(distances), sampled.same
     curve = metrics.roc(log_odds[same], log_odds[~same])

@@ -18,7 +18,7 @@ from edge_siamese.errors import DataError, EdgeSiameseError
 from edge_siamese.imaging import Preprocessing, prepare
 from edge_siamese.pictures import read_picture
 from export.data.cache import Arrays, cached_arrays
-from export.data.images import ImageSet, Splits
+from export.data.images import ImageSet, Indices, Splits
 from export.data.progress import shown
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
@@ -28,6 +28,8 @@ FEWEST_CLASSES = 2
 FEWEST_IMAGES = 2
 HELD_OUT_SHARE = 0.2
 """Share of the classes for validation, and again for evaluation."""
+HANDFUL = 5
+"""So many classes of a group are held out together where they can be: the ways of the usual narrow episode."""
 WARNINGS_SHOWN = 10
 # Raised when the same files would give other arrays than before.
 CACHE_VERSION = 1
@@ -46,7 +48,8 @@ def load_folder(path: Path, preprocessing: Preprocessing, seed: int = 0) -> Spli
     If the sub-folders are `train` and `evaluation`, or also `validation`, each holds such a folder and they
     are the splits; without `validation`, classes of `train` are held out. `evaluation` alone is read as a
     data set that is not for training. Otherwise 60 % of the classes, drawn by the seed, are for training, 20
-    % for validation and 20 % for evaluation, at least two each.
+    % for validation and 20 % for evaluation, at least two each, and those of a group by the handful. A split
+    with a single class of each group is taken for one group.
 
     Raises:
         DataError: there is no such folder, or too little in it.
@@ -72,6 +75,12 @@ def load_folder(path: Path, preprocessing: Preprocessing, seed: int = 0) -> Spli
         whole = _read(path, path.name, preprocessing, warnings)
         splits = _drawn_splits(whole, path, seed)
         how = "classes drawn by the seed"
+    splits = replace(
+        splits,
+        train=_comparable(splits.train, warnings),
+        validation=_comparable(splits.validation, warnings),
+        evaluation=_comparable(splits.evaluation, warnings),
+    )
     for warning in warnings[:WARNINGS_SHOWN]:
         LOG.warning("%s", warning)
     if len(warnings) > WARNINGS_SHOWN:
@@ -133,17 +142,47 @@ def _drawn_splits(images: ImageSet, path: Path, seed: int) -> Splits:
 
 def _parts(images: ImageSet, seed: int, names: Sequence[str]) -> list[ImageSet]:
     """Disjoint classes: all but the first part get `HELD_OUT_SHARE` of them."""
-    order = np.random.default_rng([seed, 7]).permutation(images.classes)
+    left = np.random.default_rng([seed, 7]).permutation(images.classes)[::-1]
     held_out = max(FEWEST_CLASSES, round(HELD_OUT_SHARE * images.classes))
-    parts, end = [], images.classes
+    parts = []
     for _ in names[1:]:
-        parts.append(order[end - held_out : end])
-        end -= held_out
-    chosen = [order[:end], *reversed(parts)]
+        parts.append(_by_the_handful(left, images.class_groups, held_out))
+        left = left[~np.isin(left, parts[-1])]
+    chosen = [left, *reversed(parts)]
     return [
         replace(images.select(np.sort(part)), name=f"{images.name} {name}")
         for part, name in zip(chosen, names, strict=True)
     ]
+
+
+def _by_the_handful(left: Indices, groups: Indices, count: int) -> Indices:
+    """The first `count` of the classes, where each brings others of its group along.
+
+    Drawn one by one, the few classes held out of many small groups would have nothing alike to be told from.
+
+    Args:
+        left: classes, in the order of their turn.
+        groups: (classes,): the group of each class.
+        count: how many to take, at most all.
+    """
+    taken = np.empty(0, dtype=np.int64)
+    while (room := count - len(taken)) > 0:
+        own = groups[left]
+        accompanied = np.isin(own, groups[taken]) | ((np.bincount(own)[own] > 1) & (room > 1))
+        # The first that is accompanied; if none is, the first.
+        group = own[np.argmax(accompanied)]
+        taken = np.concatenate([taken, left[own == group][: min(room, HANDFUL)]])
+        left = left[~np.isin(left, taken)]
+    return taken
+
+
+def _comparable(images: ImageSet, warnings: list[str]) -> ImageSet:
+    found = images.comparable()
+    if found is not images:
+        warnings.append(
+            f"{images.name} has a single class of each group: its {images.classes} classes are taken for one group"
+        )
+    return found
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -107,6 +107,12 @@ class ImageSet:
             group_names=tuple(self.group_names[g] for g in groups),
             drawers=self.drawers[kept],
         )
+
+    def comparable(self) -> ImageSet:
+        """The same pictures with a group to tell classes apart in: all are one group if no group has two classes."""
+        if not self.classes or np.bincount(self.class_groups).max() > 1:
+            return self
+        return replace(self, class_groups=np.zeros_like(self.class_groups), group_names=(self.name,))
 
     def summary(self) -> dict[str, int]:
         """The sizes, for provenance and messages."""

@@ -15,11 +15,13 @@ from edge_siamese import __version__, commands
 from edge_siamese.bundle import Bundle
 from edge_siamese.cli import main
 from edge_siamese.errors import EncoderError
+from edge_siamese.manifest import Threshold
 from edge_siamese.runtimes import load_encoder
+from tests.tiny_bundle import write_tiny_bundle
 from tests.tiny_network import pictures
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("info", "selftest", "score", "embed", "bench")
+COMMANDS = ("info", "selftest", "score", "recognize", "embed", "bench")
 
 
 @pytest.fixture
@@ -99,6 +101,114 @@ def test_score(bundle: Bundle, onnxruntime: str, tmp_path: Path, capsys: pytest.
     assert result["distance"] == pytest.approx(float(np.linalg.norm(a - b)), abs=1e-5)
     assert result["same"] is False
     assert result["threshold"] == 0.75
+
+
+@pytest.fixture
+def two_pictures(tmp_path: Path) -> tuple[str, str]:
+    """Files of two different things."""
+    image = pytest.importorskip("PIL.Image")
+    paths = tmp_path / "first.png", tmp_path / "second.png"
+    for path, pixels in zip(paths, pictures(2)[..., 0], strict=True):
+        image.fromarray(pixels).save(path)
+    return str(paths[0]), str(paths[1])
+
+
+@pytest.fixture
+def unsure_bundle(tmp_path: Path) -> Path:
+    """A bundle that states no threshold."""
+    return write_tiny_bundle(tmp_path / "unsure", thresholds=())
+
+
+def test_score_without_a_threshold_gives_no_verdict(
+    unsure_bundle: Path, onnxruntime: str, two_pictures: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, _ = two_pictures
+    words = ["score", str(unsure_bundle), first, first, "--runtime", onnxruntime]
+    assert main(words) == 0
+    assert printed(capsys).splitlines()[:2] == [
+        "p(same)   0.9975",
+        "verdict   none, since the bundle states no threshold; choose one with --threshold P",
+    ]
+    assert main([*words, "--json"]) == 0
+    result = json.loads(printed(capsys))
+    assert (result["threshold"], result["threshold_source"], result["same"]) == (None, None, None)
+
+
+def test_score_with_a_threshold_of_ones_own(
+    bundle: Bundle,
+    unsure_bundle: Path,
+    onnxruntime: str,
+    two_pictures: tuple[str, str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    first, _ = two_pictures
+    for path in (bundle.path, unsure_bundle):
+        words = ["score", str(path), first, first, "--runtime", onnxruntime, "--threshold"]
+        assert main([*words, "0.999"]) == 0
+        assert printed(capsys).splitlines()[1] == "verdict   different (threshold 0.9990: given)"
+        assert main([*words, "0", "--json"]) == 0
+        result = json.loads(printed(capsys))
+        assert (result["threshold"], result["threshold_source"], result["same"]) == (0.0, "given", True)
+
+
+def test_score_falls_back_to_the_strictest_threshold(
+    tmp_path: Path, onnxruntime: str, two_pictures: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    strict = (Threshold(1e-3, 0.9, 0.1, 20_000), Threshold(1e-4, 0.95, 0.2, 20_000))
+    path = write_tiny_bundle(tmp_path / "strict", thresholds=strict)
+    assert main(["score", str(path), *two_pictures, "--runtime", onnxruntime]) == 0
+    assert printed(capsys).splitlines()[1] == (
+        "verdict   different (threshold 0.9500: 0.01 in 100 different pairs passes)"
+    )
+
+
+def test_recognize_says_which_threshold_it_used(
+    bundle: Bundle, onnxruntime: str, two_pictures: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = two_pictures
+    words = ["recognize", str(bundle.path), first, second, "--object", f"thing={first}"]
+    words += ["--runtime", onnxruntime]
+    assert main(words) == 0
+    lines = printed(capsys).splitlines()
+    assert lines[0] == f"{first}: thing (p = 1.00)"
+    assert lines[1].startswith(f"{second}: unknown (nearest: thing, p = 0.")
+    assert lines[2] == "threshold: 0.7500 (stated for a false-accept rate of 0.01)"
+    assert main([*words, "--threshold", "0.999", "--json"]) == 0
+    result = json.loads(printed(capsys))
+    assert (result["threshold"], result["threshold_source"]) == (0.999, "given")
+    assert [found["name"] for found in result["recognitions"]] == [None, None]
+
+
+def test_recognize_without_a_stated_threshold_notes_on_stderr_what_it_took(
+    unsure_bundle: Path, onnxruntime: str, two_pictures: tuple[str, str]
+) -> None:
+    first, second = two_pictures
+    words = ["recognize", str(unsure_bundle), second, "--object", f"thing={first}", "--runtime", onnxruntime]
+    command = [sys.executable, "-m", "edge_siamese", *words]
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True, cwd=ROOT)
+    result = json.loads(done.stdout)
+    assert result["threshold"] == 0.5
+    assert result["threshold_source"] == "assumed, since the bundle states none"
+    assert done.stderr == (
+        "tiny-0123456789ab states no threshold, so p = 0.5 is taken for one; give a threshold to choose another\n"
+    )
+    done = subprocess.run(
+        [*command, "--threshold", "0.4"], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("threshold", ["1.5", "-0.1", "nan", "high"])
+@pytest.mark.parametrize("words", ["score b a.png b.png", "recognize b a.png --object a=a.png"])
+def test_a_threshold_that_is_no_probability_is_wrong_usage(
+    words: str, threshold: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([*words.split(), f"--threshold={threshold}"])
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.endswith(
+        f"argument --threshold: a probability from 0 to 1 is needed, not {threshold!r}\n"
+    )
 
 
 @pytest.mark.parametrize("size", [12, 30])

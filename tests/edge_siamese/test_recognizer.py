@@ -13,6 +13,7 @@ from edge_siamese import Recognizer
 from edge_siamese.bundle import Bundle
 from edge_siamese.errors import ImageError, PictureError, SettingsError, SupportError
 from edge_siamese.head import SigmoidDistanceHead
+from edge_siamese.manifest import Threshold
 from edge_siamese.recognizer import Recognition, recognition
 from edge_siamese.runtimes.fake import FAKE_HEAD, FakeEncoder
 from edge_siamese.support import SupportSet
@@ -23,6 +24,11 @@ def faint(image: np.ndarray, change: int = 6) -> np.ndarray:
     """The picture a little darker and with noise: another frame of the same thing."""
     noise = np.random.PCG64(3).random_raw(image.size).reshape(image.shape) % np.uint64(change)
     return (image.astype(np.int64) - noise.astype(np.int64)).clip(0, 255).astype(np.uint8)
+
+
+def stating(bundle: Bundle, *thresholds: Threshold) -> Bundle:
+    """The bundle with other thresholds."""
+    return dataclasses.replace(bundle, manifest=dataclasses.replace(bundle.manifest, thresholds=thresholds))
 
 
 @pytest.fixture
@@ -125,9 +131,42 @@ def test_a_rate_that_the_bundle_does_not_state(bundle: Bundle) -> None:
         SettingsError, match=r"no threshold for a false-accept rate of 0\.2 \(stated: 0\.01, 0\.001\)"
     ):
         Recognizer(bundle, false_accept_rate=0.2, runtime="onnxruntime")
-    without = dataclasses.replace(bundle, manifest=dataclasses.replace(bundle.manifest, thresholds=()))
-    with pytest.raises(SettingsError, match=r"\(stated: none\)"):
-        Recognizer(without, runtime="onnxruntime")
+    with pytest.raises(SettingsError, match=r"\(stated: none\); give the threshold itself$"):
+        Recognizer(stating(bundle), false_accept_rate=1e-2, runtime="onnxruntime")
+
+
+def test_where_the_threshold_comes_from(bundle: Bundle, caplog: pytest.LogCaptureFixture) -> None:
+    pytest.importorskip("onnxruntime")
+    strict, stricter = Threshold(1e-3, 0.9, 0.1, 20_000), Threshold(1e-4, 0.95, 0.2, 20_000)
+    for source, asked, expected in (
+        (bundle, {}, (0.75, "stated for a false-accept rate of 0.01")),
+        (bundle, {"false_accept_rate": 1e-3}, (0.9, "stated for a false-accept rate of 0.001")),
+        (bundle, {"threshold": 0.6}, (0.6, "given")),
+        (stating(bundle, strict, stricter), {}, (0.95, "stated for a false-accept rate of 0.0001")),
+        (stating(bundle), {"threshold": 0.6}, (0.6, "given")),
+    ):
+        found = Recognizer(source, runtime="onnxruntime", **asked)
+        assert (found.threshold, found.threshold_source) == expected
+    assert Recognizer(FakeEncoder(), 0.8, head=FAKE_HEAD).threshold_source == "given"
+    assert caplog.messages == []
+
+
+def test_a_bundle_that_states_no_threshold_is_used_at_one_half_and_says_so(
+    bundle: Bundle, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("onnxruntime")
+    recognizer = Recognizer(stating(bundle), runtime="onnxruntime")
+    assert (recognizer.threshold, recognizer.threshold_source) == (
+        0.5,
+        "assumed, since the bundle states none",
+    )
+    assert caplog.messages == [
+        "tiny-0123456789ab states no threshold, so p = 0.5 is taken for one; give a threshold to choose another"
+    ]
+    first, second = pictures(2)
+    recognizer.register("first", first)
+    assert recognizer.recognize(first).name == "first"
+    assert recognizer.recognize(second).name is None
 
 
 def test_the_threshold_itself_is_enough() -> None:

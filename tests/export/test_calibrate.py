@@ -9,7 +9,7 @@ import pytest
 from edge_siamese.errors import DataError, ExportError
 from edge_siamese.head import SigmoidDistanceHead
 from export import metrics
-from export.calibrate import all_pairs, fit_head, fit_scale_and_bias, paired_distances, threshold_at
+from export.calibrate import AllPairs, all_pairs, fit_head, fit_scale_and_bias, paired_distances, threshold_at
 from export.data.images import ImageSet
 from export.data.sampling import verification_pairs
 
@@ -132,6 +132,24 @@ def test_rates_that_the_pairs_do_not_suffice_for_are_not_stated() -> None:
     # 100 images make 4,500 impostor pairs: 45 false accepts at 1e-2, but 4.5 at 1e-3.
     assert [threshold.false_accept_rate for threshold in found.thresholds] == [1e-2]
     assert found.not_stated == (1e-3, 1e-4)
+
+
+def test_a_steep_head_has_a_threshold_too() -> None:
+    rng = np.random.default_rng(0)
+    pairs = AllPairs(
+        genuine=rng.uniform(0.0, 0.9, 1000).astype(np.float32),
+        impostor=rng.uniform(1.0, 2.0, 4000).astype(np.float32),
+        within=4000,
+        images=100,
+    )
+    # Far below zero, e to the power of minus the log-odds is no float64.
+    assert threshold_at(1e-2, pairs, SigmoidDistanceHead(scale=2000.0, bias=1000.0)) is None
+    nearest = np.sort(pairs.impostor)
+    head = SigmoidDistanceHead(scale=2000.0, bias=2000.0 * float(nearest[39] + nearest[40]) / 2)
+    found = threshold_at(1e-2, pairs, head)
+    assert found is not None
+    assert found.probability == pytest.approx(0.5, abs=1e-3)
+    assert found.false_reject_rate == 0.0
 
 
 def test_impostors_of_a_part_are_spread_over_the_classes() -> None:

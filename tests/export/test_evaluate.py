@@ -18,16 +18,11 @@ from edge_siamese.head import SigmoidDistanceHead
 from edge_siamese.imaging import Frames, Preprocessing, prepare_batch
 from edge_siamese.manifest import Threshold
 from export import records
+from export.data import load_splits
 from export.data.images import ImageSet, OneShotRun, Splits
-from export.evaluate import (
-    class_scores,
-    embed_all,
-    episode_result,
-    evaluate,
-    official_trials,
-    thin,
-)
+from export.evaluate import embed_all, episode_result, evaluate, official_trials, thin
 from export.evaluation import Evaluation, as_data_uri
+from export.one_shot import class_scores, widest_one_shot
 from export.pair_scores import verification
 
 HEAD = SigmoidDistanceHead(scale=10.0, bias=5.0)
@@ -160,7 +155,6 @@ def test_verification_of_classes_that_are_far_apart() -> None:
     embeddings = embed_all(PixelEncoder(), images.images)
     threshold = Threshold(false_accept_rate=1e-2, probability=0.5, false_reject_rate=0.0, impostor_pairs=1)
     found = verification(embeddings, images, HEAD, [threshold], pairs=2000)
-    assert found is not None
     assert (found.pairs, found.accuracy, found.best_accuracy, found.eer) == (2000, 1.0, 1.0, 0.0)
     assert 0.99 < found.low < found.high == 1.0
     assert found.curve.genuine_pairs == 18 * 28
@@ -181,12 +175,10 @@ def test_verification_accuracy_is_at_p_one_half_and_the_best_one_is_not_below() 
     embeddings = embed_all(PixelEncoder(), images.images)
     strict = SigmoidDistanceHead(scale=10.0, bias=10.0)
     found = verification(embeddings, images, strict, pairs=4000)
-    assert found is not None
     assert 0.5 < found.accuracy < found.best_accuracy < 1.0
     # A head whose p is 1/2 at the best threshold of the first has its best accuracy.
     moved = SigmoidDistanceHead(scale=10.0, bias=10.0 * strict.distance_at(found.best_threshold))
     better = verification(embeddings, images, moved, pairs=4000)
-    assert better is not None
     assert better.accuracy == pytest.approx(found.best_accuracy, abs=0.001)
     assert better.eer == pytest.approx(found.eer)
 
@@ -269,9 +261,78 @@ def test_equal_seeds_give_equal_evaluations() -> None:
     assert first.episodes != other.episodes
 
 
+@pytest.mark.parametrize(("groups", "classes", "way"), [(1, 2, 2), (1, 4, 4), (2, 2, 2)])
+def test_data_for_none_of_the_usual_episodes_is_measured_by_the_widest_there_are(
+    groups: int, classes: int, way: int
+) -> None:
+    result = evaluate(
+        PixelEncoder(), splits(drawn(groups, classes, noise=90.0)), HEAD, episode_count=50, pairs=200
+    )
+    (found,) = result.episodes
+    assert (found.way, found.shot, found.within_group, found.episodes) == (way, 1, True, 50)
+    assert len(result.skipped) == 7
+    assert result.skipped[-1] == (
+        f"all episodes that were asked for; {way}-way 1-shot within groups, the widest that there are, stand in"
+    )
+    assert result.one_shot is not None
+    assert result.one_shot[0] == f"{way}-way 1-shot episodes, within group"
+    assert result.mistakes_of == f"{way}-way 1-shot episodes within groups"
+    assert result.mistakes
+
+
+@pytest.mark.parametrize(("classes", "way"), [(6, 2), (10, 2), (20, 4)])
+def test_a_small_folder_of_pictures_is_evaluated_by_default(tmp_path: Path, classes: int, way: int) -> None:
+    images = drawn(groups=1, classes=classes, drawers=3)
+    for number, (picture, label) in enumerate(zip(images.images[..., 0], images.labels, strict=True)):
+        (tmp_path / f"class{label:02d}").mkdir(exist_ok=True)
+        Image.fromarray(picture).save(tmp_path / f"class{label:02d}" / f"{number}.png")
+    result = evaluate(PixelEncoder(), load_splits(f"folder:{tmp_path}", INPUT), HEAD, episode_count=20)
+    assert [(e.way, e.shot, e.within_group) for e in result.episodes] == [(way, 1, True)]
+    assert "stand in" in result.skipped[-1]
+    assert result.verification is not None
+
+
+def test_nothing_stands_in_where_one_kind_of_episodes_was_drawn() -> None:
+    images = drawn(groups=3, classes=2)
+    result = evaluate(PixelEncoder(), splits(images), HEAD, episode_count=20, pairs=200)
+    assert [(e.way, e.shot, e.within_group) for e in result.episodes] == [(5, 1, False)]
+    assert len(result.skipped) == 5
+
+
+def test_nothing_stands_in_for_episodes_beside_official_trials() -> None:
+    result = evaluate(
+        PixelEncoder(), splits(drawn(1, 3), (RUN,)), HEAD, shapes=[(20, 1)], episode_count=5, pairs=50
+    )
+    assert result.episodes == ()
+    assert len(result.skipped) == 2
+
+
+def test_the_widest_episodes_are_across_groups_where_no_group_has_two_usable_classes() -> None:
+    images = drawn(groups=1, classes=25)
+    assert widest_one_shot(images) == (20, True)
+    alone = replace(
+        images, class_groups=np.arange(25), group_names=tuple(f"group{group}" for group in range(25))
+    )
+    assert widest_one_shot(alone) == (20, False)
+    # Of five groups with two classes each, only the first group's second class has a second picture.
+    pairs = drawn(groups=5, classes=2)
+    kept = np.flatnonzero((pairs.drawers == 0) | (pairs.labels % 2 == 0) | (pairs.labels == 1))
+    few = replace(pairs, images=pairs.images[kept], labels=pairs.labels[kept], drawers=pairs.drawers[kept])
+    assert widest_one_shot(few) == (2, True)
+
+
 def test_data_for_no_episode_at_all_is_an_error() -> None:
-    with pytest.raises(DataError, match="does not suffice for any episode"):
-        evaluate(PixelEncoder(), splits(drawn(groups=1, classes=3)), HEAD, shapes=[(20, 1)], episode_count=5)
+    with pytest.raises(
+        DataError,
+        match=r"^drawn evaluation does not suffice for any episode: fewer than two of its classes have two pictures$",
+    ):
+        evaluate(PixelEncoder(), splits(drawn(groups=1, classes=3)), HEAD, per_class=1, episode_count=5)
+
+
+def test_the_reason_why_there_is_no_verification_is_told() -> None:
+    result = evaluate(PixelEncoder(), splits(drawn(), (RUN,)), HEAD, per_class=1, shapes=[(5, 1)])
+    assert result.verification is None
+    assert result.skipped[-1].startswith("verification: drawn evaluation: verification pairs need a group")
 
 
 def test_thin_keeps_some_images_of_each_class() -> None:

@@ -316,6 +316,15 @@ def test_the_report_shows_every_part(directory: Path) -> None:
         assert words in page.text, words
 
 
+def test_the_report_says_what_its_intervals_cover(directory: Path) -> None:
+    text = " ".join(Page(write_report(directory).read_text(encoding="utf-8")).text.split())
+    assert text.count("for these very classes") == 3  # of episodes, of pairs, and in the benchmark
+    assert (
+        "Small print: 95 % intervals, for these very classes: how far another draw of trials or episodes from them would "
+        "move a figure. Another choice of classes may move it more, the fewer they are"
+    ) in text
+
+
 def test_the_report_asks_for_nothing(directory: Path) -> None:
     text = write_report(directory).read_text(encoding="utf-8")
     page = Page(text)

@@ -10,6 +10,8 @@ from edge_siamese.errors import DataError
 from edge_siamese.imaging import Preprocessing
 from export.data import folders, load_splits
 from export.data.folders import load_folder
+from export.data.sampling import episodes, verification_pairs
+from export.one_shot import usual_ways
 
 RGB = Preprocessing(16, 16, "rgb")
 
@@ -148,17 +150,82 @@ def test_a_class_of_one_picture_is_left_out(tmp_path: Path) -> None:
 
 
 def test_two_levels_are_groups_of_classes(tmp_path: Path) -> None:
-    some_classes(tmp_path / "fruit", "apple pear plum")
-    some_classes(tmp_path / "tools", "apple saw pliers", images=2)
+    some_classes(tmp_path / "fruit", "apple pear plum kiwi")
+    some_classes(tmp_path / "tools", "apple saw pliers file", images=2)
     splits = load_folder(tmp_path, RGB)
     found = {}
     for images in (splits.train, splits.validation, splits.evaluation):
         for c, name in enumerate(images.class_names):
             found[name] = images.group_names[images.class_groups[c]]
     assert found == {
-        "fruit/apple": "fruit", "fruit/pear": "fruit", "fruit/plum": "fruit",
-        "tools/apple": "tools", "tools/saw": "tools", "tools/pliers": "tools",
+        "fruit/apple": "fruit", "fruit/pear": "fruit", "fruit/plum": "fruit", "fruit/kiwi": "fruit",
+        "tools/apple": "tools", "tools/saw": "tools", "tools/pliers": "tools", "tools/file": "tools",
     }  # fmt: skip
+
+
+def shapes_of(root: Path, groups: int, classes: int) -> Path:
+    for group in range(groups):
+        some_classes(root / f"g{group}", " ".join(f"c{i}" for i in range(classes)), images=4)
+    return root
+
+
+@pytest.mark.parametrize(("groups", "classes"), [(5, 2), (2, 10), (3, 3), (10, 3), (4, 20)])
+def test_held_out_classes_have_others_of_their_group_to_be_told_from(
+    tmp_path: Path, groups: int, classes: int
+) -> None:
+    shapes_of(tmp_path, groups, classes)
+    for seed in range(10):
+        splits = load_folder(tmp_path, RGB, seed=seed)
+        assert splits.provenance["warnings"] == []
+        for images in (splits.validation, splits.evaluation):
+            assert images.classes == max(2, round(0.2 * groups * classes))
+            assert np.bincount(images.class_groups).min() >= 2
+            within = episodes(images, 1, usual_ways(images), 1, 1, np.random.default_rng(0), True)
+            assert len(next(within).supports) >= 2
+        for images in (splits.train, splits.validation, splits.evaluation):
+            assert len(verification_pairs(images, 10, np.random.default_rng(0))) == 10
+        again = load_folder(tmp_path, RGB, seed=seed)
+        assert again.evaluation.class_names == splits.evaluation.class_names
+        every = [s.class_names for s in (splits.train, splits.validation, splits.evaluation)]
+        assert len(set().union(*every)) == sum(map(len, every)) == groups * classes
+
+
+def test_a_large_set_holds_out_handfuls_of_several_groups(tmp_path: Path) -> None:
+    evaluation = load_folder(shapes_of(tmp_path, 4, 20), RGB).evaluation
+    assert evaluation.classes == 16
+    assert np.bincount(evaluation.class_groups).tolist() == [5, 5, 6]
+
+
+def test_the_split_of_classes_without_groups_is_the_order_of_the_seed(tmp_path: Path) -> None:
+    some_classes(tmp_path, " ".join(f"c{i:02d}" for i in range(40)), images=2)
+    for seed in range(3):
+        splits = load_folder(tmp_path, RGB, seed=seed)
+        order = np.random.default_rng([seed, 7]).permutation(40)
+        for images, part in zip(
+            (splits.train, splits.validation, splits.evaluation), np.split(order, [24, 32]), strict=True
+        ):
+            assert images.class_names == tuple(f"c{i:02d}" for i in np.sort(part))
+
+
+def test_classes_that_are_alone_in_their_groups_are_told_apart_all_the_same(tmp_path: Path) -> None:
+    shapes_of(tmp_path, 6, 1)
+    splits = load_folder(tmp_path, RGB)
+    assert splits.provenance["warnings"][-1] == (
+        f"{tmp_path.name} evaluation has a single class of each group: its 2 classes are taken for one group"
+    )
+    for images in (splits.train, splits.validation, splits.evaluation):
+        assert images.group_names == (images.name,)
+        assert usual_ways(images) == 2
+        assert len(verification_pairs(images, 10, np.random.default_rng(0))) == 10
+
+
+def test_given_splits_with_a_class_of_each_group_are_one_group_each(tmp_path: Path) -> None:
+    for group in "abcd":
+        some_classes(tmp_path / "train" / group, f"{group}1 {group}2")
+        some_classes(tmp_path / "evaluation" / group, f"{group}3")
+    splits = load_folder(tmp_path, RGB)
+    assert usual_ways(splits.evaluation) == 4
+    assert splits.evaluation.class_names == ("a/a3", "b/b3", "c/c3", "d/d3")
 
 
 def test_given_splits_are_used(tmp_path: Path) -> None:

@@ -42,6 +42,16 @@ def test_selected_classes_are_numbered_in_the_given_order_and_empty_groups_go(im
     assert chosen.images[:, 0, 0, 0].tolist() == [0, 20, 30, 50]
 
 
+def test_classes_that_are_alone_in_their_groups_become_one_group(images: ImageSet) -> None:
+    assert images.comparable() is images
+    alone = images.select([0, 2]).comparable()
+    assert alone.class_groups.tolist() == [0, 0]
+    assert alone.group_names == ("some",)
+    assert alone.class_names == ("a/x", "b/z")
+    nothing = images.select([])
+    assert nothing.comparable() is nothing
+
+
 def test_no_classes_can_be_selected(images: ImageSet) -> None:
     nothing = images.select([])
     assert nothing.summary() == {"images": 0, "classes": 0, "groups": 0}
