@@ -55,7 +55,7 @@ class Workers:
         """
         if self.world == 1 or self.device.type != "cuda":
             return module
-        nn.SyncBatchNorm.convert_sync_batchnorm(module)
+        nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
         return module
 
     def check_agreement(self, step: int, out: Path) -> None:

@@ -21,7 +21,7 @@ from export.evaluate import (
 )
 from export.evaluation import Evaluation
 from export.network import TorchEncoder, load_run
-from export.progress import stderr_console
+from export.progress import stderr_console, working
 from export.quantize import COMPARED_IMAGES
 from export.remote import open_encoder
 from export.report import write_report
@@ -57,26 +57,26 @@ def run_pipeline(
         f"trained: one-shot {trained.validation_accuracy:.2%} on validation classes, {trained.seconds / 60:.1f} min"
     )
     network = load_run(out / "train")
-    with console.status("making the bundle") as status:
-        built = build_bundle(network, splits, out / "bundle", int8_budget, status.update)
+    with working(console, "making the bundle") as say:
+        built = build_bundle(network, splits, out / "bundle", int8_budget, say)
     for record in built.quantization:
         console.print(record.summary())
     bundle, head = built.bundle, built.bundle.head
-    with console.status("verifying every file"):
+    with working(console, "verifying every file"):
         verification = verify(
             bundle, network, splits.validation, training_images(splits, COMPARED_IMAGES), int8_budget, command
         )
         records.write(out / "verification.json", verification)
     evaluations = []
     heavy = network.macs > HEAVY_MACS
-    with console.status("evaluating") as status:
+    with working(console, "evaluating") as say:
         encoders = [
             TorchEncoder(network.module, network.model_id),
             open_encoder(bundle, "ai-edge-litert", "int8"),
             open_encoder(bundle, "onnxruntime", "int8"),
         ]
         for encoder in encoders:
-            status.update(f"evaluating {encoder.runtime} {encoder.precision}")
+            say(f"evaluating {encoder.runtime} {encoder.precision}")
             thresholds = bundle.manifest.thresholds
             evaluations.append(
                 evaluate(
@@ -87,8 +87,8 @@ def run_pipeline(
                 )
             )  # fmt: skip
         records.write(out / "evaluation.json", evaluations)
-    with console.status("benchmarking") as status:
-        table = benchmark(bundle, splits, rounds, command=command, progress=status.update)
+    with working(console, "benchmarking") as say:
+        table = benchmark(bundle, splits, rounds, command=command, progress=say)
         records.write(out / "benchmark.json", table)
     report = write_report(out)
     return PipelineResult(bundle, verification, tuple(evaluations), table, report)

@@ -1,8 +1,10 @@
-"""Shows a training run as it goes: a bar with rate and remaining time on a terminal, a line a validation elsewhere."""
+"""Shows long work as it goes: bars and spinners on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -13,8 +15,22 @@ def stderr_console() -> Console:
     return Console(stderr=True, highlight=False)
 
 
+@contextmanager
+def working(console: Console, what: str) -> Iterator[Callable[[str], None]]:
+    """Say what is being done: with a spinner on a terminal, a line elsewhere. Gives a function that says what is next."""
+    if console.is_terminal:
+        with console.status(what) as status:
+            yield status.update
+        return
+    console.print(what)
+    yield console.print
+
+
 class TrainingProgress:
-    """Used as a context; `visible=False` shows nothing."""
+    """A training run: a bar with rate and remaining time on a terminal, a line a validation elsewhere.
+
+    Used as a context; `visible=False` shows nothing.
+    """
 
     def __init__(self, steps: int, done: int, batch: int, visible: bool = True) -> None:
         self.steps, self.done, self.batch, self.visible = steps, done, batch, visible

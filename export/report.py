@@ -20,6 +20,10 @@ from export.report_inputs import ReportInputs, read_inputs
 from export.svg import Plot
 
 REPORT = "report.html"
+TRAINING_OPTIONS = (
+    "data", "encoder", "objective", "steps", "batch", "optimizer", "learning_rate", "schedule", "weight_decay",
+    "augmentation", "validations", "seed",
+)  # fmt: skip
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 
 
@@ -225,10 +229,12 @@ def _training_command(inputs: ReportInputs) -> str:
     """What trains such a network again, from the settings of the run."""
     settings = inputs.settings or {}
     words = ["python", "-m", "export", "train"]
-    for name in ("data", "encoder", "objective", "steps", "seed"):
+    for name in TRAINING_OPTIONS:
         if name in settings:
-            words += [f"--{name}", str(settings[name])]
-    return shlex.join(words) if len(words) > 4 else ""
+            words += [f"--{name.replace('_', '-')}", str(settings[name])]
+    if "symmetries" in settings:
+        words.append("--symmetries" if settings["symmetries"] else "--no-symmetries")
+    return shlex.join([*words, "--out", "DIR"]) if len(words) > 4 else ""
 
 
 def _fastest(inputs: ReportInputs, precision: str) -> BenchmarkRow | None:

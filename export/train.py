@@ -152,7 +152,7 @@ def train(settings: TrainingSettings, splits: Splits, out: Path, fresh: bool = F
                 log.step(loss_value)
                 if state.step in validate_after and workers.leads:
                     accuracy = validate(average, splits.validation, settings)
-                    if accuracy > state.best_accuracy or state.best_step == 0:
+                    if accuracy >= state.best_accuracy:  # of equals the later one, which has seen more
                         state.best_accuracy, state.best_step = accuracy, state.step
                         checkpoint.save(out / BEST, _kept(average, settings, splits, state))
                     log.validation(accuracy, rate)

@@ -315,3 +315,14 @@ def test_the_example_runs_on_what_the_demo_leaves() -> None:
         assert not os.environ.get(DEMO_MADE), f"make demo has run and left no bundle in {DEMO}"
         pytest.skip("make demo has not run")
     assert run_example(ROOT).startswith(f"{expected_name()} (p = ")
+
+
+def test_the_page_on_development_lists_every_environment_variable() -> None:
+    text = (ROOT / "docs" / "development.md").read_text(encoding="utf-8")
+    listed = {row[0].strip("`") for row in table_rows(text) if row[0].startswith("`EDGE_SIAMESE_")}
+    read = {
+        name
+        for path in modules("edge_siamese", "export")
+        for name in re.findall(r'"(EDGE_SIAMESE_[A-Z_]+)"', path.read_text(encoding="utf-8"))
+    }
+    assert listed == read

@@ -14,7 +14,7 @@ from export import records
 from export.benchmark import HEAVY_RUNS, ROUNDS, RUNS, Benchmark, BenchmarkRow, benchmark
 from export.commands.options import add_data_options, positive
 from export.data import load_splits
-from export.progress import stderr_console
+from export.progress import stderr_console, working
 from export.subject import check_unchanged, setting
 
 EXAMPLE = """\
@@ -50,14 +50,14 @@ def run(arguments: argparse.Namespace) -> int:
     console = stderr_console()
     splits = None
     if not arguments.no_accuracy:
-        with console.status("reading the data"):
+        with working(console, "reading the data"):
             data = arguments.data or _own_data(bundle)
             seed = setting(bundle.manifest.provenance, "seed") or 0
             splits = load_splits(data, bundle.manifest.input, data_root=arguments.data_root, seed=seed)
             if not arguments.data:
                 check_unchanged(data, splits, bundle.manifest.provenance.get("data_fingerprint"))
-    with console.status("measuring") as status:
-        result = benchmark(bundle, splits, arguments.rounds, arguments.runs, progress=status.update)
+    with working(console, "measuring") as say:
+        result = benchmark(bundle, splits, arguments.rounds, arguments.runs, progress=say)
     if arguments.out:
         records.write(arguments.out, result)
     if arguments.json:
