@@ -22,7 +22,12 @@ from export.graph import ExportedEncoder, module_of, with_normalisations_folded,
 from export.ranges import SIGMOID_SATURATION
 from export.routes import Bytes
 
-RECTIFIERS = (nn.ReLU, nn.ReLU6)
+RECTIFIERS = ("relu", "relu6")
+# Training images on which the loss before and after is compared.
+PROBED_IMAGES = 64
+# Training that ends with more than this multiple of the loss that it began with has diverged, unless the loss is below
+# the tolerable one; it is in units of the variance of the embeddings, and 1 is as good as knowing only their mean.
+DIVERGED, TOLERABLE_LOSS = 2.0, 0.1
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,9 @@ def train_for_int8(
     """
     settings = settings or QatSettings()
     student = with_normalisations_folded(encoder)
-    teacher = copy.deepcopy(student)
+    teacher = copy.deepcopy(student).requires_grad_(False)
+    # All of the student learns: also what was frozen, and the biases that folding made, which want no gradient.
+    student.requires_grad_(True)
     rounded = with_fake_quantization(student)
     unit = encoder.normalisation == "l2"
     rng = np.random.default_rng([settings.seed, 11])
@@ -62,32 +69,40 @@ def train_for_int8(
         for start in range(0, len(images), settings.batch):
             rounded(_pixels(images[start : start + settings.batch]))
     _stop_observing(rounded)
-    parameters = [p for p in rounded.parameters() if p.requires_grad]
+    probe = _pixels(images[np.linspace(0, len(images) - 1, min(len(images), PROBED_IMAGES)).astype(np.int64)])
+    with torch.no_grad():
+        spread = _embedding(teacher, probe, unit).var(0, correction=0).sum().clamp_min(1e-12)
+
+    def loss_of(pixels: Tensor) -> Tensor:
+        with torch.no_grad():
+            wanted = _embedding(teacher, pixels, unit)
+        loss = (_embedding(rounded, pixels, unit) - wanted).square().sum(1).mean() / spread
+        if not torch.isfinite(loss):
+            raise ExportError("quantization-aware training diverged: the loss is not finite")
+        return loss
+
+    with torch.no_grad():
+        before = float(loss_of(probe))
     optimizer = torch.optim.Adam(
         [
             {
                 "params": [p],
                 "lr": settings.learning_rate * max(float(p.detach().square().mean().sqrt()), 1e-6),
             }
-            for p in parameters
+            for p in rounded.parameters()
         ]
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: 0.5 * (1.0 + math.cos(math.pi * step / settings.steps))
     )
     for _ in range(settings.steps):
-        pixels = _pixels(images[np.sort(rng.integers(0, len(images), settings.batch))])
-        with torch.no_grad():
-            wanted = _embedding(teacher, pixels, unit)
-        loss = (_embedding(rounded, pixels, unit) - wanted).square().sum(1).mean() / wanted.var(
-            0
-        ).sum().clamp_min(1e-12)
-        if not torch.isfinite(loss):
-            raise ExportError("quantization-aware training diverged: the loss is not finite")
+        loss = loss_of(_pixels(images[np.sort(rng.integers(0, len(images), settings.batch))]))
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
+    with torch.no_grad():
+        _check_convergence(rounded, before, float(loss_of(probe)))
     for module in student.modules():
         if parametrize.is_parametrized(module, "weight"):
             parametrize.remove_parametrizations(module, "weight", leave_parametrized=False)
@@ -106,19 +121,19 @@ def with_fake_quantization(student: fx.GraphModule) -> fx.GraphModule:
     graph.output(graph.graph_copy(student.graph, {}))
     rounded = fx.GraphModule(student, graph)
     for index, node in enumerate(list(graph.nodes)):
-        module = module_of(rounded, node)
+        module, operation = module_of(rounded, node), _operation(rounded, node)
         if isinstance(module, nn.Conv2d | nn.Linear):
             if not parametrize.is_parametrized(module, "weight"):
                 parametrize.register_parametrization(module, "weight", FakeQuantizedWeight(), unsafe=True)
-        elif not (isinstance(module, RECTIFIERS) or _is(node, "add") or _is(node, "sigmoid")):
+        elif operation not in (*RECTIFIERS, "add", "sigmoid"):
             continue
-        users = list(node.users)
-        if len(users) == 1 and isinstance(module_of(rounded, users[0]), RECTIFIERS):
+        followers = [_operation(rounded, user) for user in node.users]
+        if len(followers) == 1 and followers[0] in RECTIFIERS:
             continue
         # A sum with a plain number is the scaling of the pixels, which will be folded away.
-        if _is(node, "add") and not all(isinstance(argument, fx.Node) for argument in node.args):
+        if operation == "add" and not all(isinstance(argument, fx.Node) for argument in node.args):
             continue
-        limit = SIGMOID_SATURATION if any(_is(user, "sigmoid") for user in users) else math.inf
+        limit = SIGMOID_SATURATION if "sigmoid" in followers else math.inf
         name = f"rounded_{index}"
         rounded.add_module(name, FakeQuantizedActivation(limit))
         with graph.inserting_after(node):
@@ -170,11 +185,25 @@ def _stop_observing(rounded: nn.Module) -> None:
             module.observing = False
 
 
-def _is(node: fx.Node, operation: str) -> bool:
-    """Whether a node is a call of that name: `torch.add`, `operator.add`, `x.sigmoid()`, `nn.Sigmoid` …"""
+def _operation(rounded: fx.GraphModule, node: fx.Node) -> str:
+    """What a node does, in lower case: `add` for `operator.add` and `torch.add`, `relu` for `torch.relu`, `x.relu_()`
+    and `nn.ReLU` …; empty for what calls nothing."""
+    module = module_of(rounded, node)
+    if module is not None:
+        return type(module).__name__.lower()
     if node.op == "call_function":
-        return getattr(node.target, "__name__", "") == operation
-    return node.op == "call_method" and node.target == operation
+        return str(getattr(node.target, "__name__", "")).rstrip("_")
+    return str(node.target).rstrip("_") if node.op == "call_method" else ""
+
+
+def _check_convergence(rounded: nn.Module, before: float, after: float) -> None:
+    """Rounding makes finite numbers of NaN and of infinity, so the loss alone would not tell."""
+    if not all(bool(torch.isfinite(parameter).all()) for parameter in rounded.parameters()):
+        raise ExportError("quantization-aware training diverged: a weight is not finite")
+    if after > max(DIVERGED * before, TOLERABLE_LOSS):
+        raise ExportError(
+            f"quantization-aware training diverged: the loss went from {before:.2g} to {after:.2g}"
+        )
 
 
 def _pixels(images: Bytes) -> Tensor:

@@ -6,16 +6,18 @@ speed, and training again costs the workstation's time and leaves the exact weig
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
+from itertools import starmap
 from pathlib import Path
 from typing import Any
 
-from edge_siamese.errors import ExportError
+from edge_siamese.errors import EdgeSiameseError, ExportError
 from export.layers import compare_layers
 from export.ranges import METHODS, ActivationStatistics, Method, choose, collect
 from export.routes import Bytes, FloatGraph, Format
@@ -25,7 +27,8 @@ Score = Callable[[Path], float]
 
 # Images that are run through both graphs to find the layers that quantization hurts.
 COMPARED_IMAGES = 32
-# Shares of the layers that mixed precision leaves in float32, tried in this order; at least one layer.
+# Shares of the layers that mixed precision leaves in float32, tried in this order; at least one layer. A share that is
+# as many layers as the one before is not tried.
 FLOAT_SHARES = (0.1, 0.25)
 
 
@@ -35,7 +38,7 @@ class Attempt:
 
     method: str
     loss_points: float | None
-    """None if it could not be made."""
+    """None if it could not be made or scored."""
     seconds: float
     """To make the file and to score it."""
     accepted: bool
@@ -115,7 +118,9 @@ def quantize_within_budget(
             try:
                 detail = remedy.make(path, tried)
                 loss = float(score(path))
-            except ExportError as error:
+                if not math.isfinite(loss):
+                    loss, detail = None, "its score is not a number"
+            except EdgeSiameseError as error:
                 detail = str(error)
             accepted = loss is not None and loss <= budget_points
             tried.append((Attempt(remedy.method, loss, time.monotonic() - started, accepted, detail), path))
@@ -132,19 +137,30 @@ def quantize_within_budget(
     return QuantizationRecord(format, tuple(attempt for attempt, _ in tried), kept.method, budget_points)
 
 
-def standard_remedies(graph: FloatGraph, images: Bytes, retrained: Callable[[], FloatGraph]) -> list[Remedy]:
+def standard_remedies(
+    graph: FloatGraph,
+    images: Bytes,
+    retrained: Callable[[], FloatGraph],
+    retraining_images: Bytes | None = None,
+) -> list[Remedy]:
     """Post-training quantization by each calibration method, mixed precision, then quantization-aware training.
 
     Args:
         graph: the float graph.
         images: the calibration set, training images uint8 (N, H, W, C).
         retrained: trains for int8 and exports; called only if all else lost too much.
+        retraining_images: what `retrained` trains on; its ranges are taken from them, because the network has fitted
+            itself to the ranges that it saw, and others would undo that. The calibration set unless given.
     """
 
     @cache
     def statistics() -> ActivationStatistics:
         return collect(graph, images)
 
+    layers = sum(step.weighted for step in graph.steps)
+    shares: dict[int, float] = {}
+    for share in FLOAT_SHARES:
+        shares.setdefault(max(1, round(share * layers)), share)
     calibrations: dict[str, Method] = {f"post-training, {method} ranges": method for method in METHODS}
 
     def post_training(method: Method) -> Remedy:
@@ -154,7 +170,7 @@ def standard_remedies(graph: FloatGraph, images: Bytes, retrained: Callable[[], 
 
         return Remedy(f"post-training, {method} ranges", make)
 
-    def mixed(share: float) -> Remedy:
+    def mixed(count: int, share: float) -> Remedy:
         def make(out: Path, tried: Sequence[tuple[Attempt, Path]]) -> str:
             made = [
                 (a.loss_points, a.method, p)
@@ -164,7 +180,6 @@ def standard_remedies(graph: FloatGraph, images: Bytes, retrained: Callable[[], 
             if not made:
                 raise ExportError("there is no int8 file to tell the worst layers from")
             _, best, path = min(made)
-            count = max(1, round(share * sum(step.weighted for step in graph.steps)))
             weighted = {step.name for step in graph.steps if step.weighted}
             noises = compare_layers(graph, path, images[:COMPARED_IMAGES])
             worst = [noise.layer for noise in noises if noise.layer in weighted][:count]
@@ -176,9 +191,10 @@ def standard_remedies(graph: FloatGraph, images: Bytes, retrained: Callable[[], 
     def quantization_aware() -> Remedy:
         def make(out: Path, _: Sequence[tuple[Attempt, Path]]) -> str:
             trained = retrained()
-            trained.quantize(out, choose(trained, collect(trained, images), "min-max"))
+            seen = images if retraining_images is None else retraining_images
+            trained.quantize(out, choose(trained, collect(trained, seen), "min-max"))
             return ""
 
         return Remedy("quantization-aware training", make)
 
-    return [*map(post_training, METHODS), *map(mixed, FLOAT_SHARES), quantization_aware()]
+    return [*map(post_training, METHODS), *starmap(mixed, shares.items()), quantization_aware()]

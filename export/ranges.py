@@ -6,7 +6,7 @@ Both formats are quantized with these ranges, so a calibration method means the 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -89,17 +89,6 @@ def choose(graph: FloatGraph, statistics: ActivationStatistics, method: Method) 
                 ranges[name] = max(low, -SIGMOID_SATURATION), min(high, SIGMOID_SATURATION)
     ranges[graph.input] = PIXEL_RANGE
     return ranges
-
-
-def signal_to_noise(reference: Iterable[Floats], measured: Iterable[Floats]) -> float:
-    """Power of the reference over the power of the difference, in decibels; infinite when they are equal."""
-    signal = noise = 0.0
-    for r, m in zip(reference, measured, strict=True):
-        signal += float(np.sum(np.square(r, dtype=np.float64)))
-        noise += float(np.sum(np.square(r.astype(np.float64) - m)))
-    if noise == 0.0:
-        return math.inf
-    return 10.0 * math.log10(max(signal, 1e-300) / noise)
 
 
 def _squared_error(sample: Floats, low: float, high: float) -> float:

@@ -211,7 +211,8 @@ def _run(model: onnx.ModelProto, outputs: Mapping[str, str], images: Bytes) -> I
             copied.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
     for start in range(0, len(images), BATCH):
-        values = session.run(list(outputs.values()), {INPUT: images[start : start + BATCH]})
+        with third_party("running the ONNX graph"):
+            values = session.run(list(outputs.values()), {INPUT: images[start : start + BATCH]})
         yield dict(zip(outputs, values, strict=True))
 
 

@@ -154,6 +154,15 @@ def test_the_encoder_is_left_as_it_is() -> None:
     assert isinstance(encoder.stem[1], nn.BatchNorm2d)
 
 
+@pytest.mark.parametrize("quantizable", [True, False])
+def test_layers_that_are_evaluated_while_others_train_stay_so(quantizable: bool) -> None:
+    encoder = Tiny().train()
+    encoder.expand[1].eval()
+    before = {name: module.training for name, module in encoder.named_modules()}
+    exported_encoder(encoder, quantizable)
+    assert {name: module.training for name, module in encoder.named_modules()} == before
+
+
 # name: (scaling, factor, offset), so that the scaling is `factor * pixels + offset`
 CHAINS: dict[str, tuple[Callable[[Tensor], Tensor], float, float]] = {
     "none": (lambda x: x, 1.0, 0.0),
@@ -223,6 +232,15 @@ def test_padding_keeps_the_scaling_out_of_the_convolution(padding: object) -> No
     assert operations(folded) == ["sub", "mul", "first"]
     assert torch.equal(folded.get_submodule("first").weight, encoder.first.weight)
     assert torch.equal(folded(BYTES), encoder(BYTES))
+
+
+def test_the_word_valid_is_no_padding() -> None:
+    torch.manual_seed(1)
+    encoder = Scaled(CHAINS["ink"][0], padding="valid").eval()
+    folded = exported_encoder(encoder).encoder
+    assert operations(folded) == ["first"]
+    with torch.no_grad():
+        assert folded(BYTES).numpy() == pytest.approx(encoder(BYTES).numpy(), abs=1e-5)
 
 
 def test_pixels_that_two_operations_read_are_not_folded() -> None:

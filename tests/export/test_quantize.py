@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_siamese.errors import ExportError
+from edge_siamese.errors import EncoderError, ExportError
 from export.quantize import (
     COMPARED_IMAGES,
     Attempt,
@@ -99,6 +99,34 @@ def test_a_file_that_cannot_be_scored_counts_as_failed(tmp_path: Path) -> None:
     assert outcomes(record) == [("0", None, False), ("1", 9.0, False)]
     assert record.attempts[0].detail == "the file does not run"
     assert (tmp_path / "int8").read_text() == "1"
+
+
+def test_a_file_that_a_runtime_refuses_counts_as_failed(tmp_path: Path) -> None:
+    tried, score = remedies(0.0, 9.0)
+
+    def refused(path: Path) -> float:
+        if path.read_text() == "0":
+            raise EncoderError("onnxruntime does not load encoder.int8.onnx: no such kernel")
+        return score(path)
+
+    record = quantize_within_budget("onnx", tried, tmp_path / "int8", refused, 0.5)
+    assert outcomes(record) == [("0", None, False), ("1", 9.0, False)]
+    assert record.attempts[0].detail == "onnxruntime does not load encoder.int8.onnx: no such kernel"
+
+
+@pytest.mark.parametrize("score", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_score_that_is_no_number_counts_as_failed(score: float, place: int, tmp_path: Path) -> None:
+    losses = [score, 9.0] if place == 0 else [9.0, score]
+    tried, _ = remedies(*losses)
+    record = quantize_within_budget(
+        "onnx", tried, tmp_path / "int8", lambda path: losses[int(path.read_text())], 0.5
+    )
+    assert (record.attempts[place].loss_points, record.attempts[place].accepted) == (None, False)
+    assert record.attempts[place].detail == "its score is not a number"
+    assert (tmp_path / "int8").read_text() == record.chosen == str(1 - place)
+    assert record.kept.loss_points == 9.0 and record.kept.detail == f"detail of {1 - place}"
+    json.dumps(record.to_json(), allow_nan=False)
 
 
 def test_if_none_can_be_made_the_first_reason_is_given_and_nothing_is_written(tmp_path: Path) -> None:
@@ -238,7 +266,7 @@ def standard(
 
 
 def test_the_standard_remedies_come_in_the_order_of_their_cost() -> None:
-    graph = RecordingGraph([0.1])
+    graph = RecordingGraph([0.1] * 6)
     assert [remedy.method for remedy in standard_remedies(graph, IMAGES, lambda: graph)] == STANDARD
     assert graph.runs == 0 and graph.written == []
 
@@ -260,7 +288,17 @@ def test_each_post_training_remedy_has_the_ranges_of_its_method(tmp_path: Path) 
     assert graph.runs == 1
 
 
-@pytest.mark.parametrize(("layers", "counts"), [(1, (1, 1)), (4, (1, 1)), (6, (1, 2)), (20, (2, 5))])
+@pytest.mark.parametrize("layers", [1, 4, 5])
+def test_of_two_shares_that_are_as_many_layers_one_is_tried(layers: int, tmp_path: Path) -> None:
+    noise = [0.01 * number for number in range(layers)]
+    graph = RecordingGraph(noise)
+    record = standard(graph, [3.0, 2.0, 2.5, 1.0, 0.4], tmp_path / "int8", lambda: graph)
+    assert [attempt.method for attempt in record.attempts] == [*STANDARD[:4], STANDARD[5]]
+    assert [file["float"] for file in graph.written] == [[], [], [], [f"layer {layers - 1}"], []]
+    assert record.chosen == STANDARD[5]
+
+
+@pytest.mark.parametrize(("layers", "counts"), [(6, (1, 2)), (20, (2, 5))])
 def test_mixed_precision_leaves_exactly_the_worst_weighted_layers_in_float(
     layers: int, counts: tuple[int, int], tmp_path: Path
 ) -> None:
@@ -278,7 +316,7 @@ def test_mixed_precision_leaves_exactly_the_worst_weighted_layers_in_float(
 
 @pytest.mark.parametrize("best", [0, 1, 2])
 def test_mixed_precision_goes_on_from_the_best_post_training_file(best: int, tmp_path: Path) -> None:
-    graph = RecordingGraph([0.1, 0.2])
+    graph = RecordingGraph([0.1, 0.2, 0.1, 0.1, 0.1, 0.1])
     losses = [2.0 if number == best else 3.0 for number in range(3)]
     standard(graph, [*losses, 2.5, 0.0], tmp_path / "int8")
     kept = graph.written[best]
@@ -288,7 +326,7 @@ def test_mixed_precision_goes_on_from_the_best_post_training_file(best: int, tmp
 
 
 def test_the_network_is_trained_again_only_if_all_else_lost_too_much(tmp_path: Path) -> None:
-    graph, other, calls = RecordingGraph([0.1, 0.2]), RecordingGraph([0.1, 0.2]), []
+    graph, other, calls = RecordingGraph([0.1] * 6), RecordingGraph([0.1] * 6), []
 
     def retrained() -> RecordingGraph:
         calls.append("trained")
@@ -308,11 +346,21 @@ def test_the_network_is_trained_again_only_if_all_else_lost_too_much(tmp_path: P
     assert json.loads((tmp_path / "int8").read_text()) == file and file["float"] == []
 
 
+def test_the_network_trained_again_gets_its_ranges_from_the_images_that_it_saw(tmp_path: Path) -> None:
+    other = RecordingGraph([0.1])
+    more = np.concatenate([IMAGES, IMAGES])
+    *_, last = standard_remedies(RecordingGraph([0.1]), IMAGES, lambda: other, more)
+    seen: list[int] = []
+    other.activations = lambda images: seen.append(len(images)) or iter([other.exact])  # type: ignore[method-assign,func-returns-value]
+    assert last.make(tmp_path / "int8", []) == ""
+    assert seen == [100] and len(other.written) == 1
+
+
 def test_training_that_diverges_leaves_the_best_of_the_others(tmp_path: Path) -> None:
     def diverging() -> FakeGraph:
         raise ExportError("quantization-aware training diverged: the loss is not finite")
 
-    record = standard(RecordingGraph([0.1]), [3.0, 2.0, 1.0, 4.0, 5.0], tmp_path / "int8", diverging)
+    record = standard(RecordingGraph([0.1] * 6), [3.0, 2.0, 1.0, 4.0, 5.0], tmp_path / "int8", diverging)
     assert record.chosen == STANDARD[2] and not record.within_budget
     assert record.attempts[5].loss_points is None
     assert record.attempts[5].detail == "quantization-aware training diverged: the loss is not finite"
@@ -323,7 +371,7 @@ def test_without_a_post_training_file_there_are_no_worst_layers(tmp_path: Path) 
         def quantize(self, out: Path, ranges: Any, float_layers: Collection[str] = ()) -> None:
             raise ExportError("no kernel")
 
-    record = standard(Unquantizable([0.1]), [0.25], tmp_path / "int8", lambda: RecordingGraph([0.1]))
+    record = standard(Unquantizable([0.1] * 6), [0.25], tmp_path / "int8", lambda: RecordingGraph([0.1]))
     assert [attempt.detail for attempt in record.attempts] == [
         *["no kernel"] * 3,
         *["there is no int8 file to tell the worst layers from"] * 2,
