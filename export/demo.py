@@ -32,9 +32,7 @@ def recognise(bundle: Bundle, splits: Splits, out: Path) -> Demo:
     Raises:
         EncoderError: there is no interpreter that stands for the device.
     """
-    python = device_python()
-    if python is None:
-        raise EncoderError("there is no interpreter without torch; `make setup` makes .venv-device")
+    python = require_device()
     pictures = out / "pictures"
     pictures.mkdir(parents=True, exist_ok=True)
     images = splits.evaluation
@@ -70,6 +68,18 @@ def recognise(bundle: Bundle, splits: Splits, out: Path) -> Demo:
     )
     records.write(out / "demo.json", demo)
     return demo
+
+
+def require_device() -> Path:
+    """The interpreter that stands for the device.
+
+    Raises:
+        EncoderError: there is none.
+    """
+    python = device_python()
+    if python is None:
+        raise EncoderError("there is no interpreter without torch; `make setup` makes .venv-device")
+    return python
 
 
 def _save(images: ImageSet, of: int, view: int, path: Path) -> Path:

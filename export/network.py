@@ -94,8 +94,9 @@ def load_run(path: str | Path) -> TrainedNetwork:
         module = build_encoder(state["encoder"])
         module.load_state_dict(state["weights"])
         provenance = dict(state["provenance"])
-    except (KeyError, RuntimeError, TypeError) as error:
-        raise SettingsError(f"{file} holds no weights of a known encoder ({error})") from error
+    except (SettingsError, KeyError, RuntimeError, TypeError) as error:
+        why = str(error).splitlines()[0].rstrip(":")
+        raise SettingsError(f"{file} holds no weights of an encoder of this release ({why})") from error
     module.eval()
     head = getattr(module, "head", None)
     return TrainedNetwork(

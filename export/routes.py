@@ -56,7 +56,7 @@ class FloatGraph(Protocol):
         Args:
             out: the file.
             ranges: smallest and largest value of each activation.
-            float_layers: names of steps that stay in float32.
+            float_layers: names of weighted steps that stay in float32.
 
         Raises:
             ExportError: the quantizer failed.

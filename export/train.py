@@ -101,9 +101,14 @@ def train(settings: TrainingSettings, splits: Splits, out: Path, fresh: bool = F
         settle_directory(out, settings, splits, fresh, workers)
         if (out / CHECKPOINT).exists():
             saved = checkpoint.load(out / CHECKPOINT, device)
-            for name, part in _parts(encoder, objective, average, optimizer, scaler).items():
-                part.load_state_dict(saved[name])
-            state = RunState(**saved["state"])
+            try:
+                for name, part in _parts(encoder, objective, average, optimizer, scaler).items():
+                    part.load_state_dict(saved[name])
+                state = RunState(**saved["state"])
+            except (KeyError, RuntimeError, TypeError, ValueError) as error:
+                raise SettingsError(
+                    f"{out / CHECKPOINT} is no checkpoint of this release; train again with --fresh"
+                ) from error
         workers.check_agreement(state.step, out)
         if state.step >= settings.steps:
             return TrainingResult(out, state.best_step, state.best_accuracy, state.seconds)

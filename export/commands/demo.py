@@ -12,7 +12,7 @@ from rich.console import Console
 from edge_siamese.errors import SettingsError
 from export.commands import benchmark, verify
 from export.commands.options import splits_for
-from export.demo import recognise
+from export.demo import recognise, require_device
 from export.encoders import build_encoder
 from export.pipeline import run_pipeline
 from export.report import write_report
@@ -49,6 +49,7 @@ def is_other_run(run: Path, settings: TrainingSettings) -> bool:
 
 def run(arguments: argparse.Namespace) -> int:
     started = time.monotonic()
+    require_device()
     settings = recipe("glyphnet", data="glyphs", steps=STEPS, batch=BATCH, validations=6)
     splits = splits_for(settings, build_encoder("glyphnet").preprocessing, None)
     fresh = arguments.fresh or is_other_run(arguments.out / "train", settings)

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from edge_siamese.runtimes import PRECISIONS, RUNTIMES
 from export import records
-from export.commands.options import add_data_options, not_negative, positive
+from export.commands.options import add_data_options, positive, seed
 from export.evaluate import EPISODES, RULES, SHAPES, evaluate
 from export.evaluation import Evaluation, Verification
 from export.pair_scores import PAIRS
@@ -70,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--per-class", type=positive, metavar="N", help="look at no more than N images of each class"
     )
     parser.add_argument(
-        "--seed", type=not_negative, default=0, metavar="N", help="of the episodes and pairs (default: 0)"
+        "--seed", type=seed, default=0, metavar="N", help="of the episodes and pairs (default: 0)"
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the JSON to a file as well")
     parser.add_argument("--json", action="store_true", help="print JSON alone on standard output")

@@ -20,9 +20,12 @@ def positive(text: str) -> int:
     return _whole(text, 1)
 
 
-def not_negative(text: str) -> int:
-    """A whole number of at least 0."""
-    return _whole(text, 0)
+def seed(text: str) -> int:
+    """A whole number from 0 to 2^31 - 1."""
+    value = _whole(text, 0)
+    if value >= 2**31:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a seed: those are below 2^31")
+    return value
 
 
 def amount(text: str) -> float:
@@ -86,7 +89,7 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--validations", type=positive, metavar="N", help="how often the validation accuracy is measured"
     )
-    group.add_argument("--seed", type=not_negative, metavar="N", help="decides every random choice")
+    group.add_argument("--seed", type=seed, metavar="N", help="decides every random choice")
     group.add_argument("--threads", type=positive, metavar="N", help="processor threads (default: all cores)")
     group.add_argument("--fresh", action="store_true", help="start anew even if there is a run to go on with")
 

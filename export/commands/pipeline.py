@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     splits = splits_for(settings, build_encoder(settings.encoder).preprocessing, arguments.data_root)
-    command = " ".join(["python -m export", *sys.argv[1:]])
+    command = shlex.join(["python", "-m", "export", *sys.argv[1:]])
     result = run_pipeline(
         settings, splits, arguments.out, arguments.int8_budget, arguments.fresh, command=command
     )

@@ -1,0 +1,291 @@
+"""The end of the demo: what a process without torch recognises, put down as it was said."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edge_siamese.bundle import Bundle
+from edge_siamese.errors import EncoderError, VerificationFailed
+from edge_siamese.imaging import Preprocessing, prepare
+from export import demo as module
+from export import records, remote
+from export.__main__ import main
+from export.commands import demo as command
+from export.data.images import ImageSet, Splits
+from export.demo import NAMES, recognise, require_device
+from export.remote import DEVICE_PYTHON_VARIABLE, open_encoder
+from export.report_inputs import Demo
+from export.settings import recipe
+
+PICTURES = [
+    *(f"{name}-{role}" for name in NAMES for role in ("support", "query", "query-2")),
+    "stranger-1", "stranger-2", "stranger-3",
+]  # fmt: skip
+
+
+CHOSEN = [0, 2, 3, 4, 5, 6, 7, 8]
+"""The first five objects and three strangers of the first group, to which class 1 does not belong."""
+
+
+def drawn(alike: bool = True, classes: int = 10, views: int = 3) -> Splits:
+    """Bars at other places for each class; all views of a class are alike, or differ in a corner."""
+    pictures = np.full((classes * views, 12, 12, 1), 255, dtype=np.uint8)
+    for index, picture in enumerate(pictures):
+        row, column = divmod(index // views, 4)
+        picture[1 + 3 * row : 5 + 3 * row, column * 3 : column * 3 + 3] = 20 * (index // views)
+        picture[11, 11] = 255 if alike else 50 * (index % views)
+    images = ImageSet(
+        name="bars evaluation",
+        images=pictures,
+        labels=np.arange(classes).repeat(views),
+        class_names=tuple(f"bar{c}" for c in range(classes)),
+        class_groups=np.array([0, 1] + [0] * (classes - 2)),
+        group_names=("first", "second"),
+        drawers=np.tile(np.arange(views), classes),
+    )
+    return Splits(images, images, images)
+
+
+@pytest.fixture(autouse=True)
+def no_interpreter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whatever this machine has, a test says itself which interpreter there is."""
+    monkeypatch.delenv(DEVICE_PYTHON_VARIABLE, raising=False)
+    monkeypatch.setattr(remote, "CHECKOUT_DEVICE_PYTHON", tmp_path / "none")
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, folder: Path, script: str) -> Path:
+    """A device that keeps what it was asked in `asked` and then runs a line of shell."""
+    python = folder / "python"
+    python.write_text(f"#!/bin/sh\nprintf '%s\\n' \"$@\" > '{folder}/asked'\n{script}\n")
+    python.chmod(python.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv(DEVICE_PYTHON_VARIABLE, str(python))
+    return python
+
+
+def said(answers: list[tuple[str | None, float]]) -> dict[str, Any]:
+    return {
+        "recognitions": [{"name": name, "probability": p, "runner_up": None} for name, p in answers],
+        "threshold": 0.75,
+        "runtime": "tflite-runtime",
+        "precision": "int8",
+    }
+
+
+@pytest.mark.system
+def test_a_process_without_torch_recognises_objects_after_one_look(
+    bundle: Bundle, device_python: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(DEVICE_PYTHON_VARIABLE, str(device_python))
+    without = subprocess.run([str(device_python), "-c", "import torch"], capture_output=True, text=True)
+    assert "No module named 'torch'" in without.stderr
+    splits = drawn()
+    found = recognise(bundle, splits, tmp_path)
+    assert (found.runtime, found.precision) == ("tflite-runtime", "int8")
+    assert found.threshold == bundle.manifest.threshold_at(1e-2).probability == 0.75
+    assert [q.truth for q in found.queries] == [name for name in NAMES for _ in range(2)] + [None] * 3
+    # A view that is its support to the byte is at distance 0: p = sigmoid(6).
+    certain = 1 / (1 + np.exp(-6.0))
+    for query in found.queries[:10]:
+        assert query.answer == query.truth
+        assert query.probability == pytest.approx(certain, abs=1e-4)
+    # Another runtime on this side says nearly the same of the strangers.
+    encoder = open_encoder(bundle, "ai-edge-litert", "int8", threads=1)
+    images = splits.evaluation.images[::3][CHOSEN]
+    scores = bundle.head.score(encoder.embed(images[5:]), encoder.embed(images[:5]))
+    for query, score in zip(found.queries[10:], scores.max(axis=1), strict=True):
+        assert query.probability == pytest.approx(float(score), abs=0.1)
+        assert (query.answer is None) == (query.probability < 0.75)
+
+
+def test_the_device_is_asked_with_files_alone(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "said.json").write_text(json.dumps(said([("heart", 0.9)] * 13)))
+    pretend(monkeypatch, tmp_path, f"cat '{tmp_path}/said.json'")
+    monkeypatch.chdir(tmp_path)
+    recognise(bundle, drawn(), Path("out"))
+    asked = (tmp_path / "asked").read_text().splitlines()
+    pictures = tmp_path / "out" / "pictures"
+    assert asked[:4] == ["-m", "edge_siamese", "recognize", str(bundle.path.resolve())]
+    queries = [str(pictures / f"{name}.png") for name in PICTURES if not name.endswith("-support")]
+    assert asked[4:17] == queries
+    options = [word for name in NAMES for word in ("--object", f"{name}={pictures}/{name}-support.png")]
+    assert asked[17:] == [*options, "--json"]
+
+
+def test_pictures_are_of_one_group_each_object_once_for_support_and_twice_to_ask(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "said.json").write_text(json.dumps(said([("heart", 0.9)] * 13)))
+    pretend(monkeypatch, tmp_path, f"cat '{tmp_path}/said.json'")
+    splits = drawn(alike=False)
+    recognise(bundle, splits, tmp_path)
+    assert sorted(p.stem for p in (tmp_path / "pictures").iterdir()) == sorted(PICTURES)
+    images = splits.evaluation
+    shown = [(c, view) for c in CHOSEN[:5] for view in range(3)] + [(c, 0) for c in CHOSEN[5:]]
+    for name, (of, view) in zip(PICTURES, shown, strict=True):
+        with Image.open(tmp_path / "pictures" / f"{name}.png") as picture:
+            assert picture.mode == "L"
+            pixels = np.asarray(picture)
+        np.testing.assert_array_equal(pixels, images.images[images.images_of(of)[view], ..., 0])
+        # The device prepares the picture to the very bytes that it was drawn from.
+        np.testing.assert_array_equal(prepare(pixels, Preprocessing(12, 12))[..., 0], pixels)
+
+
+def test_answers_are_put_down_beside_the_truth(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers: list[tuple[str | None, float]] = [(name, 0.9) for name in NAMES for _ in range(2)]
+    answers[3] = ("moon", 0.8)  # star taken for moon
+    answers[9] = (None, 0.3)  # wave not recognised
+    answers += [(None, 0.1), ("leaf", 0.76), (None, 0.2)]
+    (tmp_path / "said.json").write_text(json.dumps(said(answers)))
+    pretend(monkeypatch, tmp_path, f"cat '{tmp_path}/said.json'")
+    found = recognise(bundle, drawn(), tmp_path)
+    assert [(q.answer, q.probability) for q in found.queries] == answers
+    assert [i for i, q in enumerate(found.queries) if not q.right] == [3, 9, 11]
+    assert found.right == 10
+    assert (found.threshold, found.runtime, found.command) == (0.75, "tflite-runtime", "make demo")
+    assert [s.name for s in found.supports] == list(NAMES)
+    assert all(
+        item.picture.startswith("data:image/png;base64,") for item in (*found.supports, *found.queries)
+    )
+    # All views of a class are the same picture here, so those of an object are those of its support.
+    assert [q.picture for q in found.queries[:10]] == [s.picture for s in found.supports for _ in range(2)]
+    assert records.read(Demo, tmp_path / "demo.json") == found
+
+
+def test_without_an_interpreter_nothing_is_drawn(bundle: Bundle, tmp_path: Path) -> None:
+    with pytest.raises(EncoderError) as raised:
+        recognise(bundle, drawn(), tmp_path / "out")
+    assert str(raised.value) == "there is no interpreter without torch; `make setup` makes .venv-device"
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_device_that_fails_is_one_line_and_leaves_no_record(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = pretend(monkeypatch, tmp_path, "echo noise; echo 'error: no runtime is installed' >&2; exit 1")
+    with pytest.raises(EncoderError) as raised:
+        recognise(bundle, drawn(), tmp_path)
+    assert (
+        str(raised.value)
+        == f"{python} -m edge_siamese recognize failed with 1: error: no runtime is installed"
+    )
+    assert not (tmp_path / "demo.json").exists()
+
+
+@dataclasses.dataclass
+class Asked:
+    """What the demo command asked of its parts."""
+
+    pipeline: list[tuple[Any, Any, dict[str, Any]]] = dataclasses.field(default_factory=list)
+    passed: bool = True
+
+
+@pytest.fixture
+def parts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Asked:
+    """The demo command over parts that only remember; verification fails where a test says so."""
+    asked = Asked()
+    monkeypatch.setattr(command, "splits_for", lambda settings, preprocessing, root: drawn())
+
+    def run_pipeline(settings: Any, splits: Any, out: Any, **options: Any) -> Any:
+        asked.pipeline.append((settings, out, options))
+        return SimpleNamespace(bundle=None, evaluations=(), verification=None, benchmark=None)
+
+    def require(_: Any) -> None:
+        if not asked.passed:
+            raise VerificationFailed("a file does not behave like the network")
+
+    demo = SimpleNamespace(
+        runtime="tflite-runtime", precision="int8", right=12, queries=[0] * 13, supports=[0] * 5
+    )
+    monkeypatch.setattr(command, "require_device", lambda: Path(sys.executable))
+    monkeypatch.setattr(command, "run_pipeline", run_pipeline)
+    monkeypatch.setattr(command, "recognise", lambda bundle, splits, out: demo)
+    monkeypatch.setattr(command, "write_report", lambda out: out / "report.html")
+    monkeypatch.setattr(command.verify, "show", lambda found: None)
+    monkeypatch.setattr(command.verify, "require", require)
+    monkeypatch.setattr(command.benchmark, "show", lambda found: None)
+    return asked
+
+
+def test_the_demo_is_a_short_pipeline_on_drawn_glyphs(
+    parts: Asked, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["demo", "--out", str(tmp_path)]) == 0
+    ((settings, out, options),) = parts.pipeline
+    assert settings == recipe(
+        "glyphnet", data="glyphs", steps=command.STEPS, batch=command.BATCH, validations=6
+    )
+    assert settings.steps < 0.1 * recipe("glyphnet").steps
+    assert options["int8_budget"] == 1.0
+    assert (out, options["fresh"], options["command"]) == (tmp_path, False, "make demo")
+    printed = " ".join(capsys.readouterr().out.split())
+    assert (
+        "without torch, on tflite-runtime int8: 12 of 13 pictures right, after one look at each of 5 objects"
+        in printed
+    )
+    assert f"report: {tmp_path}/report.html" in printed
+    assert main(["demo", "--out", str(tmp_path), "--fresh"]) == 0
+    assert parts.pipeline[1][2]["fresh"] is True
+
+
+def test_the_demo_asks_for_the_device_before_it_trains(
+    parts: Asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "require_device", require_device)
+    assert main(["demo", "--out", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == (
+        "error: there is no interpreter without torch; `make setup` makes .venv-device\n"
+    )
+    assert parts.pipeline == []
+
+
+def test_the_demo_shows_everything_and_then_fails_if_a_file_is_not_the_network(
+    parts: Asked, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parts.passed = False
+    assert main(["demo", "--out", str(tmp_path)]) == 1
+    printed = capsys.readouterr()
+    assert "12 of 13 pictures right" in " ".join(printed.out.split())
+    assert printed.err == "error: a file does not behave like the network\n"
+
+
+@pytest.mark.parametrize(
+    ("former", "fresh"),
+    [
+        (None, False),
+        ({}, False),
+        ({"steps": 7}, True),
+        ({"momentum": 0.9}, True),
+        ("{half a fi", True),
+        ("[]", True),
+    ],
+)
+def test_a_run_that_this_demo_cannot_go_on_with_is_trained_anew(
+    parts: Asked, tmp_path: Path, former: dict[str, Any] | str | None, fresh: bool
+) -> None:
+    if former is not None:
+        assert main(["demo", "--out", str(tmp_path)]) == 0
+        settings = dataclasses.asdict(parts.pipeline.pop()[0])
+        (tmp_path / "train").mkdir()
+        text = former if isinstance(former, str) else json.dumps({**settings, **former})
+        (tmp_path / "train" / "settings.json").write_text(text)
+    assert main(["demo", "--out", str(tmp_path)]) == 0
+    assert parts.pipeline[0][2]["fresh"] is fresh
+
+
+def test_there_are_names_for_five_objects_and_three_strangers() -> None:
+    assert (NAMES, module.UNKNOWN) == (("heart", "star", "moon", "leaf", "wave"), 3)
