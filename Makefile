@@ -27,7 +27,7 @@ demo: setup  ## train, quantize, export and recognise in about four minutes; lea
 	@.venv/bin/python -m export demo --out build/demo
 
 test: setup lint  ## lint, types and all tests
-	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n $(JOBS)
+	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n $(JOBS) --dist loadfile
 
 lint: setup  ## ruff and mypy
 	@.venv/bin/python -m ruff check --quiet .

@@ -153,6 +153,19 @@ def load_bundle(path: str | Path, verify_checksums: bool = True) -> Bundle:
     """
     directory = Path(path)
     manifest_path = directory / MANIFEST
+    try:
+        _require_manifest(directory)
+    except OSError as error:
+        if isinstance(error, BundleNotFound):
+            raise
+        raise BundleError(f"{directory} cannot be read: {error.strerror}") from error
+    manifest = Manifest.from_json(_read_text(manifest_path), str(manifest_path))
+    for _, item in manifest.files():
+        _check_file(directory, item, verify_checksums)
+    return Bundle(directory, manifest, _read_head(directory, manifest))
+
+
+def _require_manifest(directory: Path) -> None:
     if not directory.is_dir():
         what = (
             "it is a file; give the directory that holds manifest.json"
@@ -160,12 +173,8 @@ def load_bundle(path: str | Path, verify_checksums: bool = True) -> Bundle:
             else "no such directory"
         )
         raise BundleNotFound(f"no bundle at {directory}: {what}")
-    if not manifest_path.is_file():
+    if not (directory / MANIFEST).is_file():
         raise BundleNotFound(f"no bundle at {directory}: there is no {MANIFEST} in it")
-    manifest = Manifest.from_json(_read_text(manifest_path), str(manifest_path))
-    for _, item in manifest.files():
-        _check_file(directory, item, verify_checksums)
-    return Bundle(directory, manifest, _read_head(directory, manifest))
 
 
 def _read_text(path: Path) -> str:
@@ -179,28 +188,27 @@ def _read_text(path: Path) -> str:
 
 def _check_file(directory: Path, item: FileInfo, verify_checksum: bool) -> None:
     path = directory / item.path
-    if not _resolve(path).is_relative_to(_resolve(directory)):
-        raise UnsafePathError(f"{path} is a link that leaves the bundle's directory")
-    if not path.is_file():
-        raise BundleNotFound(f"{path} is missing, though the manifest lists it; {_AGAIN}")
     try:
-        size = path.stat().st_size
-        digest = sha256(path) if verify_checksum and size == item.bytes else item.sha256
+        inside = path.resolve().is_relative_to(directory.resolve())
+        is_file = path.is_file()
+        size = path.stat().st_size if is_file else 0
+        digest = (
+            sha256(path) if inside and is_file and verify_checksum and size == item.bytes else item.sha256
+        )
+    except RuntimeError as error:  # Python before 3.13
+        raise UnsafePathError(f"{path} is a link that leads to itself") from error
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror}") from error
+    if not inside:
+        raise UnsafePathError(f"{path} is a link that leaves the bundle's directory")
+    if not is_file:
+        raise BundleNotFound(f"{path} is missing, though the manifest lists it; {_AGAIN}")
     if size != item.bytes:
         raise TruncatedFileError(f"{path} has {size} bytes and the manifest says {item.bytes}; {_AGAIN}")
     if digest != item.sha256:
         raise ChecksumError(
             f"{path} is not the file that the manifest describes, its sha256 differs; {_AGAIN}"
         )
-
-
-def _resolve(path: Path) -> Path:
-    try:
-        return path.resolve()
-    except RuntimeError as error:  # Python before 3.13
-        raise UnsafePathError(f"{path} is a link that leads to itself") from error
 
 
 def sha256(path: Path) -> str:

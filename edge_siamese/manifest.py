@@ -28,6 +28,9 @@ VERSION = 1
 Format = Literal["onnx", "tflite"]
 Precision = Literal["fp32", "int8"]
 
+# Of a file's name, in UTF-8, on the usual file systems.
+_MOST_BYTES_OF_A_NAME = 255
+
 
 @dataclass(frozen=True)
 class EncoderInfo:
@@ -185,10 +188,11 @@ class Manifest:
         for threshold in self.thresholds:
             if math.isclose(threshold.false_accept_rate, false_accept_rate, rel_tol=1e-6):
                 return threshold
-        stated = ", ".join(f"{threshold.false_accept_rate:g}" for threshold in self.thresholds) or "none"
+        stated = ", ".join(f"{threshold.false_accept_rate:g}" for threshold in self.thresholds)
+        remedy = "choose one of these or give" if stated else "give"
         raise SettingsError(
             f"{self.model_id} states no threshold for a false-accept rate of {false_accept_rate:g} "
-            f"(stated: {stated}); choose one of these or give the threshold itself"
+            f"(stated: {stated or 'none'}); {remedy} the threshold itself"
         )
 
     def to_json(self) -> str:
@@ -266,5 +270,11 @@ def _require_inside(path: str, where: str) -> None:
         raise UnsafePathError(f'{where}: "{path}" is absolute; a path has to be relative to the bundle')
     if "\\" in path:
         raise UnsafePathError(f'{where}: "{path}" has a backslash; folders are parted by a forward slash')
-    if ".." in PurePosixPath(path).parts:
+    parts = PurePosixPath(path).parts
+    if ".." in parts:
         raise UnsafePathError(f'{where}: "{path}" leaves the bundle\'s directory through ".."')
+    longest = max((len(part.encode("utf-8")) for part in parts), default=0)
+    if longest > _MOST_BYTES_OF_A_NAME:
+        raise UnsafePathError(
+            f'{where}: "{path[:30]}…" has a name of {longest} bytes; a file\'s name has at most {_MOST_BYTES_OF_A_NAME}'
+        )

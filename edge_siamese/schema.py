@@ -26,7 +26,8 @@ class SchemaError(ValueError):
 
 
 def parse_json(text: str) -> Any:
-    """JSON text to Python values; NaN, infinities, numbers beyond every float and repeated keys are refused.
+    """JSON text to Python values; NaN, infinities, numbers beyond every float, repeated keys and half characters
+    (a surrogate without its other one, which no file and no terminal can hold) are refused.
 
     Raises:
         SchemaError: the text is not JSON of this kind.
@@ -42,6 +43,7 @@ def parse_json(text: str) -> Any:
     except (ValueError, RecursionError) as error:  # an integer of thousands of digits, a tower of brackets
         raise SchemaError("", f"not JSON that can be read: {error}") from error
     require_finite(value)
+    _require_text(value)
     return value
 
 
@@ -55,6 +57,24 @@ def require_finite(value: Any, key: str = "") -> None:
             require_finite(item, f"{key}[{index}]")
     elif isinstance(value, float) and not math.isfinite(value):
         raise SchemaError(key, f"a finite number is needed, not {value}")
+
+
+def _require_text(value: Any, key: str = "") -> None:
+    """Raise `SchemaError`, naming the dotted key, if a string anywhere in `value` cannot be written as UTF-8."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            _require_text(name, key)
+            _require_text(item, _join(key, name))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            _require_text(item, f"{key}[{index}]")
+    elif isinstance(value, str):
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError:
+            raise SchemaError(
+                key, f"{ascii(value)[:80]} is not text: half of a character is missing"
+            ) from None
 
 
 def read_object(value: Any, cls: type[T], key: str = "") -> T:

@@ -16,6 +16,13 @@ from edge_siamese.runtimes.base import Encoder, Floats
 
 # What two correct runtimes may differ by on one file: the order of sums in float, rounding in int8.
 LEAST_COSINE = {"fp32": 0.9999, "int8": 0.98}
+# The same for p(same), because embeddings of positive numbers alone have a cosine near 1 whatever they are of. Float
+# runtimes agree to 2e-6, less well where a steep head meets distances near zero, whose squares cancel. Int8 runtimes
+# round between the layers each in its own way, and some processors saturate sums: x86 kernels with and without vector
+# instructions differ by up to 0.04 over 17,000 pairs of characters, by 0.03 over those of eight pictures. That
+# grows with the steepness of the head and the coarseness of the quantization, and so does what quantization itself has
+# changed in the golden vectors: that much is granted on top.
+LARGEST_SCORE_DIFFERENCE = {"fp32": 0.01, "int8": 0.05}
 LARGEST_HEAD_DIFFERENCE = 1e-4
 
 
@@ -32,7 +39,9 @@ class SelfTestReport:
     least_cosine: float
     """What `worst_cosine` has to reach."""
     largest_score_difference: float
-    """Of p(same), over all pairs of the golden images."""
+    """Of p(same), over all pairs of the golden images: both embedded here, and one here and one on the workstation."""
+    granted_score_difference: float
+    """What `largest_score_difference` may be: `LARGEST_SCORE_DIFFERENCE`, and what quantization itself changed."""
     imaging_exact: bool
     """Whether the preprocessing gives the same bytes."""
     head_exact: bool
@@ -40,7 +49,15 @@ class SelfTestReport:
 
     @property
     def passed(self) -> bool:
-        return self.imaging_exact and self.head_exact and self.worst_cosine >= self.least_cosine
+        return self.imaging_exact and self.head_exact and self.embeddings_agree and self.scores_agree
+
+    @property
+    def embeddings_agree(self) -> bool:
+        return self.worst_cosine >= self.least_cosine
+
+    @property
+    def scores_agree(self) -> bool:
+        return self.largest_score_difference <= self.granted_score_difference
 
     @property
     def lines(self) -> tuple[str, ...]:
@@ -50,8 +67,9 @@ class SelfTestReport:
             f"head: {'the same scores' if self.head_exact else 'OTHER SCORES than on the workstation'}",
             f"embeddings against {self.reference}: worst cosine {self.worst_cosine:.5f}, "
             f"mean {self.mean_cosine:.5f}"
-            f"{'' if self.worst_cosine >= self.least_cosine else f', BELOW {self.least_cosine}'}",
-            f"largest difference of a score: {self.largest_score_difference:.4f}",
+            f"{'' if self.embeddings_agree else f', BELOW {self.least_cosine}'}",
+            f"largest difference of a score: {self.largest_score_difference:.4f}"
+            f"{'' if self.scores_agree else f', ABOVE {self.granted_score_difference:.4f}'}",
         )
 
     def require(self) -> None:
@@ -89,6 +107,7 @@ def self_test(
     found = encoder.embed_prepared(golden.images)
     cosines = _cosines(found, wanted)
     stored = golden.embeddings[NETWORK]
+    scores, exact_scores = head.score(wanted, wanted), head.score(stored, stored)
     return SelfTestReport(
         runtime=encoder.runtime,
         precision=encoder.precision,
@@ -96,11 +115,16 @@ def self_test(
         worst_cosine=float(cosines.min()),
         mean_cosine=float(cosines.mean()),
         least_cosine=LEAST_COSINE[encoder.precision] if least_cosine is None else least_cosine,
-        largest_score_difference=_largest_difference(head.score(found, found), head.score(wanted, wanted)),
+        largest_score_difference=max(
+            _largest_difference(head.score(found, found), scores),
+            _largest_difference(head.score(found, wanted), scores),
+        ),
+        granted_score_difference=LARGEST_SCORE_DIFFERENCE[encoder.precision]
+        + _largest_difference(scores, exact_scores),
         imaging_exact=bool(
             np.array_equal(prepare(golden.frame, encoder.preprocessing), golden.prepared_frame)
         ),
-        head_exact=_largest_difference(head.score(stored, stored), golden.scores) <= LARGEST_HEAD_DIFFERENCE,
+        head_exact=_largest_difference(exact_scores, golden.scores) <= LARGEST_HEAD_DIFFERENCE,
     )
 
 

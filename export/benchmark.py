@@ -234,15 +234,18 @@ def _row(
         accuracy=found,
         peak_memory_mb=statistics.median(m.peak_memory_mb for m in own),
         import_ms=statistics.median(m.import_ms for m in own),
-        note=_note(place, faster),
+        note=_note(place, faster, bundle.manifest.model(place.format, place.precision).quantization),
     )
 
 
-def _note(place: Place, faster: tuple[float, float, float] | None) -> str:
-    """Why a row may not be what a reader expects."""
+def _note(place: Place, faster: tuple[float, float, float] | None, quantization: str | None) -> str:
+    """Why a row may not be what a reader expects: what is known of the cause, and where to look for what was tried."""
     if faster is None or faster[0] > 1.0:
         return ""
     text = f"int8 is not faster than fp32 here: {faster[0]:.2f} times as fast"
     if place.runtime == "tflite-runtime" and "x86" in machine():
         return f"{text}; tflite-runtime has no accelerated int8 kernels on x86, on Arm it has"
-    return text
+    return (
+        f"{text}; that is what the int8 operations of {place.runtime} cost on this processor for a file made by "
+        f"{quantization or 'an unknown method'}; provenance.quantization in the manifest lists what else was tried"
+    )

@@ -3,28 +3,37 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from edge_siamese.atomic import replace_directory, write_atomically, write_text_atomically
+from edge_siamese.atomic import (
+    recover_directory,
+    replace_directory,
+    workshop,
+    write_atomically,
+    write_text_atomically,
+)
 from edge_siamese.bundle import GOLDEN, MANIFEST, NETWORK, Bundle, GoldenVectors, load_bundle, sha256
-from edge_siamese.errors import ExportError
+from edge_siamese.errors import ExportError, SettingsError
 from edge_siamese.imaging import prepare
 from edge_siamese.manifest import EmbeddingInfo, EncoderInfo, FileInfo, HeadInfo, Manifest, ModelFile
 from edge_siamese.runtimes import load_encoder
 from export.calibrate import HeadCalibration, fit_head
 from export.data.images import ImageSet, Splits
 from export.evaluate import HEAVY_MACS, affordable
-from export.graph import exported_encoder
+from export.flatbuffer import read_tflite
+from export.graph import ExportedEncoder, exported_encoder
 from export.model_card import model_card
 from export.network import TorchEncoder, TrainedNetwork
 from export.one_shot import one_shot_accuracy
@@ -36,8 +45,9 @@ from export.to_onnx import OnnxGraph, export_onnx
 from export.to_tflite import TfliteGraph, export_tflite
 
 CALIBRATION_IMAGES, HEAVY_CALIBRATION_IMAGES = 256, 64
-RETRAINING_IMAGES = 4096
-GOLDEN_IMAGES = 8
+RETRAINING_IMAGES, HEAVY_RETRAINING_IMAGES = 4096, 512
+# Two of each class, so that the scores of golden vectors are of both kinds of pairs.
+GOLDEN_CLASSES = 4
 SCORED_EPISODES = 4000
 CARD, WEIGHTS = "MODEL_CARD.md", "head_weights.npy"
 # Of each format, the runtime that the workstation has.
@@ -71,18 +81,20 @@ def build_bundle(
         progress: told what is being done.
 
     Raises:
-        ExportError: a conversion failed, or `out` is something else than a bundle.
+        SettingsError: the budget is no finite number.
+        ExportError: a conversion failed, `out` is something else than a bundle, or another export is writing it.
     """
+    if not math.isfinite(int8_budget):
+        raise SettingsError(f"the int8 budget is a number of points, not {int8_budget}")
     if out.exists() and not (out / MANIFEST).is_file():
         raise ExportError(f"{out} exists and is no bundle; choose another place or remove it")
-    progress("fitting the head")
-    reference = TorchEncoder(network.module, network.model_id)
-    embeddings = reference.embed_prepared(splits.validation.images)
-    distance: Literal["euclidean", "weighted_l1"] = "euclidean" if network.head is None else "weighted_l1"
-    calibration = fit_head(embeddings, splits.validation, distance, network.head)
-
-    with _workshop(out.with_name(f".{out.name}.part")) as workshop:
-        new = workshop / "bundle"
+    with _workshop_for(out) as place:
+        progress("fitting the head")
+        reference = TorchEncoder(network.module, network.model_id)
+        embeddings = reference.embed_prepared(splits.validation.images)
+        distance: Literal["euclidean", "weighted_l1"] = "euclidean" if network.head is None else "weighted_l1"
+        calibration = fit_head(embeddings, splits.validation, distance, network.head)
+        new = place / "bundle"
         new.mkdir()
         progress("exporting to ONNX and TFLite")
         plain = exported_encoder(network.module)
@@ -98,14 +110,19 @@ def build_bundle(
 
 
 @contextmanager
-def _workshop(place: Path) -> Iterator[Path]:
-    """An empty directory that goes in the end; what a killed export left there goes first."""
-    shutil.rmtree(place, ignore_errors=True)
-    place.mkdir(parents=True)
-    try:
+def _workshop_for(out: Path) -> Iterator[Path]:
+    """An empty directory on the disk of `out`, for one export at a time; a bundle that a killed one left nameless is
+    given back its name first."""
+    real = Path(os.path.realpath(out))
+    with ExitStack() as stack:
+        try:
+            place = stack.enter_context(workshop(real.with_name(f".{real.name}.part")))
+        except BlockingIOError as error:
+            raise ExportError(
+                f"another export is writing {out}; wait until it is done, or choose another place"
+            ) from error
+        recover_directory(out)
         yield place
-    finally:
-        shutil.rmtree(place)
 
 
 def _quantized(
@@ -123,7 +140,15 @@ def _quantized(
     if heavy:
         embeddings = TorchEncoder(network.module).embed_prepared(validation.images)
     images = training_images(splits, HEAVY_CALIBRATION_IMAGES if heavy else CALIBRATION_IMAGES)
-    retraining_images = training_images(splits, RETRAINING_IMAGES)
+
+    retraining_images = training_images(splits, HEAVY_RETRAINING_IMAGES if heavy else RETRAINING_IMAGES)
+
+    @cache
+    def student() -> ExportedEncoder:
+        """Trained once, whatever the number of formats that need it."""
+        progress("training for int8")
+        return train_for_int8(network.module, retraining_images)
+
     before = one_shot_accuracy(embeddings, validation, calibration.head, SCORED_EPISODES, seed=1)
     records = []
     for format, graph_of in (("onnx", OnnxGraph), ("tflite", TfliteGraph)):
@@ -135,7 +160,7 @@ def _quantized(
             def retrained(graph_of: Any = graph_of, place: Path = place) -> Any:
                 retrained_place = place / "retrained"
                 retrained_place.mkdir(exist_ok=True)
-                return graph_of(train_for_int8(network.module, retraining_images), retrained_place)
+                return graph_of(student(), retrained_place)
 
             def lost(path: Path, format: str = format) -> float:
                 encoder = _encoder_of(path, format, network, calibration, new)
@@ -148,7 +173,7 @@ def _quantized(
                 )
                 return 100.0 * (before - after)
 
-            remedies = standard_remedies(graph, images, retrained)
+            remedies = standard_remedies(graph, images, retrained, retraining_images)
             records.append(
                 quantize_within_budget(
                     graph.format, remedies, new / f"encoder.int8.{format}", lost, int8_budget
@@ -179,7 +204,10 @@ def _encoder_of(
 
 
 def _model_file(path: Path, format: str, precision: str, quantization: str | None) -> ModelFile:
-    dtype = "int8" if (format, precision) == ("tflite", "int8") else "uint8"
+    dtype = "uint8"
+    if format == "tflite":  # with a first layer that stays in float32, it is the quantizer's choice
+        file = read_tflite(path)
+        dtype = file.tensors[file.inputs[0]].type.lower()
     return ModelFile(
         path=path.name,
         bytes=path.stat().st_size,
@@ -230,7 +258,7 @@ def _manifest(
         for format in ("onnx", "tflite")
         for precision in ("fp32", "int8")
     )
-    head = calibration.head
+    head, left_out = calibration.head, calibration.left_out_ece
     manifest = _bare_manifest(network, calibration, models)
     weights = head.weights
     if weights is not None:
@@ -242,6 +270,7 @@ def _manifest(
         metrics={
             "validation_one_shot": float(network.provenance["validation_accuracy"]),
             "validation_ece": calibration.ece,
+            **({} if left_out is None else {"validation_left_out_ece": left_out}),
             "validation_eer": calibration.eer,
         },
         provenance={
@@ -251,7 +280,7 @@ def _manifest(
             "exported_with": versions(),
         },
     )
-    write_text_atomically(new / CARD, model_card(manifest, splits))
+    write_text_atomically(new / CARD, model_card(manifest, splits, calibration))
     return dataclasses.replace(manifest, attachments=(*manifest.attachments, _attachment(new / CARD)))
 
 
@@ -261,8 +290,8 @@ def _attachment(path: Path) -> FileInfo:
 
 def _with_golden_vectors(manifest: Manifest, reference: TorchEncoder, images: ImageSet, new: Path) -> Bundle:
     """Embed a few pictures with the network and with every file, and write the manifest that names them."""
-    chosen = np.linspace(0, len(images) - 1, GOLDEN_IMAGES).astype(np.int64)
-    inputs = images.images[chosen]
+    classes = np.linspace(0, images.classes - 1, GOLDEN_CLASSES).astype(np.int64)
+    inputs = images.images[np.concatenate([images.images_of(c)[[0, -1]] for c in classes])]
     rows, columns = np.mgrid[0:120, 0:160]
     frame = np.stack([rows * 2, columns, (rows * columns) % 256], axis=2).astype(np.uint8)
     write_text_atomically(new / MANIFEST, manifest.to_json())

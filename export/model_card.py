@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 from edge_siamese.manifest import Manifest
+from export.calibrate import HeadCalibration
 from export.data.images import Splits
 
+# What the figures of the manifest are, in words.
+FIGURES = {
+    "validation_one_shot": "one-shot accuracy of the float network, the figure by which its training step was chosen",
+    "validation_ece": "calibration error (ECE) of p(same) on the very pairs that the head was fitted on",
+    "validation_left_out_ece": (
+        "calibration error (ECE) with each group (alphabet) predicted by a head that was fitted on the others: "
+        "what to expect of new classes"
+    ),
+    "validation_eer": "equal error rate on the pairs of the fit; it does not depend on the fit",
+}
 
-def model_card(manifest: Manifest, splits: Splits) -> str:
+
+def model_card(manifest: Manifest, splits: Splits, calibration: HeadCalibration) -> str:
     """Markdown for people."""
     settings = manifest.provenance.get("settings", {})
     thresholds = "\n".join(
@@ -17,8 +29,11 @@ def model_card(manifest: Manifest, splits: Splits) -> str:
         f"| {m.format} {m.precision} | {m.bytes:,} | {m.quantization or 'float'} |" for m in manifest.models
     )
     metrics = "\n".join(
-        f"- {name.replace('_', ' ')}: {value:.4f}" for name, value in manifest.metrics.items()
+        f"- {name.replace('_', ' ')}: {value:.4f}, {FIGURES[name]}"
+        for name, value in manifest.metrics.items()
     )
+    missing = ", ".join(f"{rate:g}" for rate in calibration.not_stated)
+    not_stated = f"\nThe pairs do not suffice for a threshold at: {missing}.\n" if missing else ""
     return f"""# {manifest.model_id}
 
 A Siamese encoder, `{manifest.encoder.name}`, that turns a picture into {manifest.embedding.dimensions} numbers; the
@@ -38,12 +53,15 @@ distance of two such vectors becomes the probability that both pictures show the
 
 ## Figures on held-out classes ({splits.validation.name})
 
+No picture of these classes was trained on, but they chose the weights that were kept and the numbers of the head, so new
+classes may do a little worse: `python -m export evaluate` measures those. These figures are of the float network.
+
 {metrics}
 
 | false-accept rate | threshold p | false-reject rate | impostor pairs |
 |---|---|---|---|
 {thresholds}
-
+{not_stated}
 ## Use and limits
 
 Meant for recognising things like those it was trained on, from one picture each. It says what a picture shows, not where.

@@ -19,6 +19,8 @@ from export import checkpoint
 from export.encoders import EncoderNetwork, KochHead, build_encoder
 
 BEST = "best.pt"
+PIXELS_AT_ONCE = 1 << 19
+"""Of a batch that is embedded: bounds the memory of its first feature maps."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,11 @@ class TorchEncoder:
     precision = "fp32"
     reason = "the trained network itself"
 
-    def __init__(self, module: EncoderNetwork, model_id: str = "untrained", batch: int = 256) -> None:
-        self.module, self.model_id, self.batch = module, model_id, batch
+    def __init__(self, module: EncoderNetwork, model_id: str = "untrained") -> None:
+        self.module, self.model_id = module, model_id
         self.preprocessing: Preprocessing = module.preprocessing
+        height, width, _ = module.preprocessing.shape
+        self.batch = max(1, min(256, PIXELS_AT_ONCE // (height * width)))
         self.dimensions: int = module.dimensions
 
     def embed(self, images: Frames) -> npt.NDArray[np.float32]:

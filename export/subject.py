@@ -9,6 +9,7 @@ from typing import Any
 from edge_siamese.bundle import MANIFEST, load_bundle
 from edge_siamese.errors import SettingsError
 from edge_siamese.head import SigmoidDistanceHead
+from edge_siamese.imaging import Preprocessing
 from edge_siamese.manifest import Threshold
 from edge_siamese.runtimes.base import Encoder
 from export.calibrate import fit_head
@@ -34,8 +35,7 @@ class Subject:
     """What the network was trained on: `omniglot`, `glyphs`, or `folder:PATH`."""
     seed: int
     """Of that data's split."""
-    fingerprint: str | None = None
-    """Of that data, see `provenance.data_fingerprint`."""
+    provenance: dict[str, Any]
 
 
 def open_subject(
@@ -63,7 +63,7 @@ def open_subject(
             thresholds=loaded.manifest.thresholds,
             data=setting(provenance, "data"),
             seed=setting(provenance, "seed") or 0,
-            fingerprint=provenance.get("data_fingerprint"),
+            provenance=provenance,
         )
     # Only here, because torch takes seconds to import and a bundle does without.
     from export.network import TorchEncoder, load_run
@@ -82,7 +82,7 @@ def open_subject(
         thresholds=(),
         data=setting(network.provenance, "data"),
         seed=setting(network.provenance, "seed") or 0,
-        fingerprint=network.provenance.get("data_fingerprint"),
+        provenance=network.provenance,
     )
 
 
@@ -93,17 +93,28 @@ def data_for(subject: Subject, data: str | None = None, data_root: Path | None =
         SettingsError: no data was named and the network does not say what it was trained on; or the data have changed
             since, so that classes that were trained on might pass for new ones.
     """
-    chosen = data or subject.data
-    if not chosen:
+    return splits_of(subject.provenance, subject.encoder.preprocessing, data, data_root)
+
+
+def splits_of(
+    provenance: dict[str, Any],
+    preprocessing: Preprocessing,
+    data: str | None = None,
+    data_root: Path | None = None,
+) -> tuple[str, Splits]:
+    """The data that a network of this provenance was trained with, unless others are named. Raises as `data_for`."""
+    own = setting(provenance, "data")
+    chosen = data or own
+    if not isinstance(chosen, str):
         raise SettingsError("the network does not say what it was trained on; choose with --data")
-    splits = load_splits(chosen, subject.encoder.preprocessing, data_root=data_root, seed=subject.seed)
-    if chosen == subject.data:
-        check_unchanged(chosen, splits, subject.fingerprint)
+    seed = setting(provenance, "seed") or 0
+    splits = load_splits(chosen, preprocessing, data_root=data_root, seed=seed)
+    if chosen == own:
+        _require_unchanged(chosen, splits, provenance.get("data_fingerprint"))
     return chosen, splits
 
 
-def check_unchanged(data: str, splits: Splits, fingerprint: str | None) -> None:
-    """Raise SettingsError if the splits are not those that a network was trained with, as far as it tells."""
+def _require_unchanged(data: str, splits: Splits, fingerprint: str | None) -> None:
     if fingerprint not in (None, data_fingerprint(splits)):
         raise SettingsError(
             f"{data} has other classes or pictures than when the network was trained, so trained classes could pass for "

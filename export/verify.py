@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import shlex
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -10,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from edge_siamese.bundle import Bundle
-from edge_siamese.errors import SettingsError
+from edge_siamese.errors import SettingsError, VerificationFailed
+from edge_siamese.runtimes import runtime_format
 from export.data.images import ImageSet
 from export.evaluate import affordable
 from export.graph import exported_encoder
@@ -24,8 +27,10 @@ from export.to_onnx import OnnxGraph
 from export.to_tflite import TfliteGraph
 
 EPISODES = 4000
-# A float file differs from the network by rounding alone.
+# A float file differs from the network by rounding alone. The cosine of embeddings of positive numbers is near 1
+# whatever they are of, so the scores are bounded as well.
 LEAST_FLOAT_COSINE = 0.999
+LARGEST_FLOAT_SCORE_DIFFERENCE = 0.01
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,8 @@ class Verification:
     """Of each int8 format that lost too much, the layer that is most to blame."""
     command: str
     machine: str
+    failures: tuple[str, ...] = ()
+    """What is wrong with each file that does not behave like the network, or that nothing here could run."""
 
 
 def verify(
@@ -65,8 +72,11 @@ def verify(
         command: what was typed, for the report.
 
     Raises:
-        SettingsError: the bundle was made from other weights.
+        SettingsError: the bundle was made from other weights, or the budget is no finite number.
+        VerificationFailed: the network itself gives numbers that are not finite.
     """
+    if not math.isfinite(int8_budget):
+        raise SettingsError(f"the int8 budget is a number of points, not {int8_budget}")
     if bundle.manifest.model_id != network.model_id:
         raise SettingsError(
             f"{bundle.path} is of {bundle.manifest.model_id}, but {network.run} is "
@@ -74,44 +84,80 @@ def verify(
         )
     images = affordable(images, network.macs)
     expected = TorchEncoder(network.module, network.model_id).embed_prepared(images.images)
+    if not np.isfinite(expected).all():
+        raise VerificationFailed(
+            f"{network.model_id}: an embedding of the network itself is not finite: it has diverged; "
+            "train again with a lower learning rate"
+        )
     accuracy = one_shot_accuracy(expected, images, bundle.head, EPISODES, seed=2)
     sample = np.random.default_rng(0).permutation(len(images))[:200]
     scores = bundle.head.score(expected[sample], expected[sample])
-    files, failed = [], []
+    files = []
+    failures: dict[tuple[str, str], list[str]] = {}
     encoders, missing = encoders_for(bundle)
     for encoder in encoders:
         found = encoder.embed_prepared(images.images)
-        cosines = np.sum(found * expected, axis=1) / (
-            np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
-        )
+        cosines = _cosines(found, expected)
         measured = one_shot_accuracy(found, images, bundle.head, EPISODES, seed=2)
-        loss = 100.0 * (accuracy - measured)
-        format = "onnx" if encoder.runtime == "onnxruntime" else "tflite"
-        difference = np.abs(bundle.head.score(found[sample], found[sample]) - scores).max()
-        files.append(
-            VerifiedFile(
-                format, encoder.precision, encoder.runtime, float(cosines.min()), float(cosines.mean()),
-                float(difference), measured, loss,
-            )
-        )  # fmt: skip
-        exact = encoder.precision == "fp32" and cosines.min() < LEAST_FLOAT_COSINE
-        if exact or (encoder.precision == "int8" and loss > int8_budget):
-            failed.append((format, encoder.precision))
+        file = VerifiedFile(
+            format=runtime_format(encoder.runtime),
+            precision=encoder.precision,
+            runtime=encoder.runtime,
+            worst_cosine=float(cosines.min()),
+            mean_cosine=float(cosines.mean()),
+            largest_score_difference=float(
+                np.abs(bundle.head.score(found[sample], found[sample]) - scores).max()
+            ),
+            accuracy=measured,
+            loss_points=100.0 * (accuracy - measured),
+        )
+        files.append(file)
+        why = _fault(file, int8_budget)
+        if why:
+            failures.setdefault((file.format, file.precision), []).append(f"{file.runtime}: {why}")
+    run = {(file.format, file.precision) for file in files}
+    unrun = [m for m in bundle.manifest.models if (m.format, m.precision) not in run]
     worst = tuple(
         f"{format}: {worst_layer(bundle, network, format, calibration_images)}"
-        for format in sorted({format for format, precision in failed if precision == "int8"})
+        for format in sorted({format for format, precision in failures if precision == "int8"})
     )
     return Verification(
-        passed=not failed,
+        passed=not failures and not unrun,
         model_id=network.model_id,
         network_accuracy=accuracy,
         int8_budget=int8_budget,
         files=tuple(files),
         missing=tuple(missing),
         worst_layers=worst,
-        command=command or " ".join(["python -m export", *sys.argv[1:]]),
+        command=command or shlex.join(["python", "-m", "export", *sys.argv[1:]]),
         machine=machine(),
+        failures=(
+            *(
+                f"{format} {precision} on {why}"
+                for (format, precision), each in failures.items()
+                for why in each
+            ),
+            *(f"{model.format} {model.precision}: no runtime here runs it" for model in unrun),
+        ),
     )
+
+
+def _fault(file: VerifiedFile, int8_budget: float) -> str:
+    """Why a file does not pass, or nothing. A figure that is not a number passes no comparison."""
+    if file.precision == "int8":
+        loss = math.nan if file.loss_points is None else file.loss_points
+        return "" if loss <= int8_budget else f"lost {loss:.2f} points of one-shot accuracy"
+    if not file.worst_cosine >= LEAST_FLOAT_COSINE:
+        return f"worst cosine {file.worst_cosine:.4f}, below {LEAST_FLOAT_COSINE}"
+    if not file.largest_score_difference <= LARGEST_FLOAT_SCORE_DIFFERENCE:
+        return f"p differs by {file.largest_score_difference:.4f}, more than {LARGEST_FLOAT_SCORE_DIFFERENCE}"
+    return ""
+
+
+def _cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """(N, D) and (N, D) to (N,); with a vector of zeros it is 0."""
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return np.asarray(np.sum(a * b, axis=1) / np.where(norms == 0, 1, norms))
 
 
 def worst_layer(bundle: Bundle, network: TrainedNetwork, format: str, images: np.ndarray) -> str:

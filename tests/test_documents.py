@@ -29,7 +29,12 @@ from tests.test_packaging import PROJECT, normal, requirements
 from tests.tiny_bundle import write_tiny_bundle
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "CHANGELOG.md",
+    ROOT / "benchmarks" / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 DEMO = ROOT / "build" / "demo"
 DEMO_MADE = "EDGE_SIAMESE_DEMO_MADE"
 """Set where `make demo` has run, so that its absence is a failure."""

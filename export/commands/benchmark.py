@@ -8,14 +8,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from edge_siamese.bundle import MANIFEST, Bundle, load_bundle
-from edge_siamese.errors import SettingsError
+from edge_siamese.bundle import MANIFEST, load_bundle
 from export import records
 from export.benchmark import HEAVY_RUNS, ROUNDS, RUNS, Benchmark, BenchmarkRow, benchmark
 from export.commands.options import add_data_options, positive
-from export.data import load_splits
 from export.progress import stderr_console, working
-from export.subject import check_unchanged, setting
+from export.subject import splits_of
 
 EXAMPLE = """\
 examples:
@@ -51,11 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
     splits = None
     if not arguments.no_accuracy:
         with working(console, "reading the data"):
-            data = arguments.data or _own_data(bundle)
-            seed = setting(bundle.manifest.provenance, "seed") or 0
-            splits = load_splits(data, bundle.manifest.input, data_root=arguments.data_root, seed=seed)
-            if not arguments.data:
-                check_unchanged(data, splits, bundle.manifest.provenance.get("data_fingerprint"))
+            manifest = bundle.manifest
+            _, splits = splits_of(manifest.provenance, manifest.input, arguments.data, arguments.data_root)
     with working(console, "measuring") as say:
         result = benchmark(bundle, splits, arguments.rounds, arguments.runs, progress=say)
     if arguments.out:
@@ -109,12 +104,3 @@ def _accuracy(row: BenchmarkRow) -> str:
         return ""
     found = row.accuracy
     return f"{100 * found.value:.2f}\n[dim]{100 * found.low:.1f}-{100 * found.high:.1f}[/dim]"
-
-
-def _own_data(bundle: Bundle) -> str:
-    data = setting(bundle.manifest.provenance, "data")
-    if not isinstance(data, str):
-        raise SettingsError(
-            "the bundle does not say what it was trained on; choose with --data, or --no-accuracy"
-        )
-    return data

@@ -6,11 +6,10 @@ import argparse
 from pathlib import Path
 
 from export.bundle import build_bundle
-from export.commands.options import add_data_options
-from export.data import Splits, load_splits
-from export.network import TrainedNetwork, load_run
-from export.progress import stderr_console
-from export.subject import setting
+from export.commands.options import add_data_options, amount
+from export.network import load_run
+from export.progress import stderr_console, working
+from export.subject import splits_of
 
 EXAMPLE = """\
 examples:
@@ -27,24 +26,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_budget(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--int8-budget", type=float, default=0.5, metavar="POINTS",
+        "--int8-budget", type=amount, default=0.5, metavar="POINTS",
         help="points of one-shot accuracy that int8 may lose (default: 0.5)",
     )  # fmt: skip
-
-
-def own_splits(network: TrainedNetwork, data: str | None, data_root: Path | None) -> Splits:
-    """The data that a network was trained with, unless others are named."""
-    name = data or setting(network.provenance, "data")
-    seed = setting(network.provenance, "seed") or 0
-    return load_splits(name, network.preprocessing, data_root=data_root, seed=seed)
 
 
 def run(arguments: argparse.Namespace) -> int:
     network = load_run(arguments.run)
     console = stderr_console()
-    with console.status("reading the data") as status:
-        splits = own_splits(network, arguments.data, arguments.data_root)
-        built = build_bundle(network, splits, arguments.out, arguments.int8_budget, status.update)
+    with working(console, "reading the data") as say:
+        _, splits = splits_of(network.provenance, network.preprocessing, arguments.data, arguments.data_root)
+        built = build_bundle(network, splits, arguments.out, arguments.int8_budget, say)
     for record in built.quantization:
         print(record.summary())
     print(f"{built.bundle.manifest.model_id} is in {arguments.out}")

@@ -12,11 +12,12 @@ from edge_siamese.bundle import MANIFEST, load_bundle
 from edge_siamese.errors import VerificationFailed
 from export import records
 from export.bundle import training_images
-from export.commands.bundle import add_budget, own_splits
+from export.commands.bundle import add_budget
 from export.commands.options import add_data_options
 from export.network import load_run
-from export.progress import stderr_console
+from export.progress import stderr_console, working
 from export.quantize import COMPARED_IMAGES
+from export.subject import splits_of
 from export.verify import Verification, verify
 
 EXAMPLE = """\
@@ -24,7 +25,7 @@ examples:
   python -m export verify build/omniglot
   python -m export verify build/omniglot/bundle --run build/omniglot/train --int8-budget 0.3 --json
 
-Exits with 1, naming the worst layer, when a file does not behave like the network."""
+Exits with 1, naming each file that does not behave like the network, and the worst layer of an int8 one."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,8 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
     place = arguments.bundle / "bundle"
     bundle = load_bundle(place if (place / MANIFEST).is_file() else arguments.bundle)
     network = load_run(arguments.training_run or bundle.path.parent / "train")
-    with stderr_console().status("comparing"):
-        splits = own_splits(network, arguments.data, arguments.data_root)
+    with working(stderr_console(), "comparing"):
+        _, splits = splits_of(network.provenance, network.preprocessing, arguments.data, arguments.data_root)
         images = training_images(splits, COMPARED_IMAGES)
         found = verify(bundle, network, splits.validation, images, arguments.int8_budget)
     if arguments.out:
@@ -63,9 +64,11 @@ def run(arguments: argparse.Namespace) -> int:
 def require(found: Verification) -> None:
     """Raise VerificationFailed unless everything agrees."""
     if not found.passed:
+        which = f": {'; '.join(found.failures)}" if found.failures else ""
         worst = f"; worst layer of {'; of '.join(found.worst_layers)}" if found.worst_layers else ""
         raise VerificationFailed(
-            f"{found.model_id}: a file does not behave like the network within {found.int8_budget:g} points{worst}"
+            f"{found.model_id}: a file does not behave like the network within {found.int8_budget:g} points"
+            f"{which}{worst}"
         )
 
 
@@ -73,12 +76,14 @@ def show(found: Verification) -> None:
     """Print the comparison."""
     console = Console(highlight=False)
     table = Table(box=None, header_style="dim", pad_edge=False)
-    for title in ("file and runtime", "worst cosine", "mean cosine", "largest Δp", "one-shot", "lost points"):
+    for title in ("file and runtime", "worst cosine", "diff. of p", "one-shot", "lost points"):
         table.add_column(title, justify="left" if title.startswith("file") else "right")
-    table.add_row("network, torch", "", "", "", f"{found.network_accuracy:.2%}", "")
+    table.add_row("network, torch", "", "", f"{found.network_accuracy:.2%}", "")
     for file in found.files:
         table.add_row(
-            f"{file.format} {file.precision}, {file.runtime}", f"{file.worst_cosine:.4f}", f"{file.mean_cosine:.4f}",
+            f"{file.format} {file.precision}, {file.runtime}", f"{file.worst_cosine:.4f}",
             f"{file.largest_score_difference:.4f}", f"{file.accuracy or 0:.2%}", f"{file.loss_points or 0:+.2f}",
         )  # fmt: skip
     console.print(table)
+    for line in found.missing:
+        console.print(f"left out: {line}", style="dim", markup=False, soft_wrap=True)

@@ -121,6 +121,25 @@ def test_a_link_to_itself(writable_bundle: Path) -> None:
         load_bundle(writable_bundle)
 
 
+def test_paths_that_no_file_system_has(writable_bundle: Path, tmp_path: Path) -> None:
+    path = writable_bundle / "manifest.json"
+    whole = path.read_text()
+    for name, error, problem in (
+        ("x" * 300, UnsafePathError, r"models\[1\]\.path: .* has a name of 300 bytes"),
+        (
+            "\\udc80.onnx",
+            ManifestError,
+            r"models\[1\]\.path: .* is not text: half of a character is missing$",
+        ),
+        ("x/" * 3000 + "x", BundleError, r"/x cannot be read: File name too long$"),
+    ):
+        path.write_text(whole.replace(f'"{MODEL}"', f'"{name}"'))
+        with pytest.raises(error, match=problem):
+            load_bundle(writable_bundle)
+    with pytest.raises(BundleError, match=r" cannot be read: File name too long$"):
+        load_bundle(tmp_path / ("x" * 300))
+
+
 def test_a_manifest_that_is_not_text(writable_bundle: Path) -> None:
     (writable_bundle / "manifest.json").write_bytes(b'{"format": "\xff"}')
     with pytest.raises(ManifestError, match=r"manifest\.json: not UTF-8 text \(byte 12\)$"):

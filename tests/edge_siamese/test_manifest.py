@@ -142,6 +142,7 @@ def test_another_version_is_an_error_of_its_own(bundle: Bundle, version: int, ad
         ("..\\encoder.onnx", "has a backslash"),
         ("", "'' is not the name of a file"),
         ("a\0b", "is not the name of a file"),
+        ("models/" + "é" * 128, "has a name of 256 bytes; a file's name has at most 255"),
     ],
 )
 @pytest.mark.parametrize("key", ["models.1.path", "attachments.0.path"])
@@ -154,7 +155,19 @@ def test_a_path_that_leaves_the_bundle_is_refused(bundle: Bundle, key: str, path
     assert isinstance(caught.value, BundleError)
 
 
+@pytest.mark.parametrize("key", ["models.1.path", "attachments.0.path", "model_id", "provenance.data"])
+def test_half_a_character_is_refused_wherever_it_stands(bundle: Bundle, key: str) -> None:
+    with pytest.raises(ManifestError) as caught:
+        Manifest.from_json(changed(bundle, key, "a\udc80"), WHERE)
+    shown = key.replace(".1.", "[1].").replace(".0.", "[0].")
+    assert str(caught.value) == f"{WHERE}: {shown}: 'a\\udc80' is not text: half of a character is missing"
+    with pytest.raises(ManifestError, match="half of a character is missing"):
+        dataclasses.replace(bundle.manifest, model_id="\ud800").to_json()
+
+
 def test_paths_in_folders_of_the_bundle_are_fine(bundle: Bundle) -> None:
+    longest = "models/" + "x" * 255
+    assert Manifest.from_json(changed(bundle, "models.1.path", longest), WHERE).models[1].path == longest
     manifest = Manifest.from_json(changed(bundle, "models.1.path", "models/..encoder.onnx"), WHERE)
     assert manifest.models[1].path == "models/..encoder.onnx"
 

@@ -107,6 +107,8 @@ def test_something_else_than_an_object_is_refused() -> None:
         ('{"a": 1, "b": 2, "a": 3}', "a: this key stands twice in one object"),
         ('{"a":\n 1', "not JSON: Expecting ',' delimiter in line 2, column 3"),
         ("", "not JSON: Expecting value in line 1, column 1"),
+        (r'{"a": ["b", "\ud83d"]}', r"a[1]: '\ud83d' is not text: half of a character is missing"),
+        (r'{"a": {"\udc00": 1}}', r"a: '\udc00' is not text: half of a character is missing"),
     ],
 )
 def test_json_that_is_not_clean_is_refused(text: str, message: str) -> None:
@@ -119,6 +121,10 @@ def test_json_that_is_not_clean_is_refused(text: str, message: str) -> None:
 def test_json_that_python_cannot_hold_is_refused(text: str) -> None:
     with pytest.raises(SchemaError, match=r"^not JSON that can be read: "):
         parse_json(text)
+
+
+def test_whole_characters_pass() -> None:
+    assert parse_json(r'{"\ud83d\ude00": ["é", "\u20ac"]}') == {"😀": ["é", "€"]}
 
 
 def test_finite_numbers_pass() -> None:

@@ -10,10 +10,11 @@ import pytest
 from edge_siamese.bundle import Bundle, GoldenVectors
 from edge_siamese.errors import SelfTestFailed, SettingsError
 from edge_siamese.head import SigmoidDistanceHead
-from edge_siamese.imaging import prepare
+from edge_siamese.imaging import Bytes, prepare
 from edge_siamese.runtimes import load_encoder
+from edge_siamese.runtimes.base import Floats
 from edge_siamese.runtimes.fake import FAKE_HEAD, FakeEncoder
-from edge_siamese.selftest import LEAST_COSINE, self_test
+from edge_siamese.selftest import LARGEST_SCORE_DIFFERENCE, LEAST_COSINE, self_test
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
@@ -39,6 +40,19 @@ def test_the_loss_of_quantization_does_not_count(bundle: Bundle) -> None:
     assert network.reference == "network"
     assert network.worst_cosine < own.worst_cosine
     assert network.largest_score_difference > own.largest_score_difference
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_what_quantization_changed_is_granted_to_a_runtime(
+    bundle: Bundle, weighted_bundle: Bundle, runtime: str, weighted: bool
+) -> None:
+    chosen = weighted_bundle if weighted else bundle
+    head, golden = chosen.head, chosen.golden
+    report = self_test(load_encoder(chosen, runtime, "int8", threads=1), golden, head)
+    own, network = golden.embeddings[report.reference], golden.embeddings["network"]
+    lost = float(np.abs(head.score(own, own) - head.score(network, network)).max())
+    assert report.granted_score_difference == pytest.approx(LARGEST_SCORE_DIFFERENCE["int8"] + lost)
+    assert report.passed
 
 
 def test_a_weighted_head_and_embeddings_of_any_length(weighted_bundle: Bundle, runtime: str) -> None:
@@ -97,7 +111,35 @@ def test_a_wrong_embedding_fails(fake: tuple[FakeEncoder, GoldenVectors]) -> Non
         float(embeddings[2] @ golden.embeddings["network"][2]), abs=1e-5
     )
     assert report.lines[2].endswith(", BELOW 0.9999")
-    assert self_test(encoder, wrong, FAKE_HEAD, least_cosine=-1.0).passed
+    assert report.lines[3].endswith(", ABOVE 0.0100")
+    lenient = self_test(encoder, wrong, FAKE_HEAD, least_cosine=-1.0)
+    assert lenient.embeddings_agree and not lenient.scores_agree and not lenient.passed
+
+
+class PositiveEncoder(FakeEncoder):
+    """Units near 0.5, as sigmoids have: their cosine says nothing about the picture."""
+
+    def embed_prepared(self, images: Bytes) -> Floats:
+        return np.asarray(0.5 + 0.02 * super().embed_prepared(images), dtype=np.float32)
+
+
+@pytest.mark.parametrize("mistake", ["all alike", "of other pictures"])
+def test_embeddings_of_positive_units_are_told_by_their_scores(
+    fake: tuple[FakeEncoder, GoldenVectors], mistake: str
+) -> None:
+    encoder, golden = PositiveEncoder(), fake[1]
+    head = SigmoidDistanceHead(1.0, 4.0, "weighted_l1", np.full(encoder.dimensions, 40.0, np.float32))
+    right = encoder.embed_prepared(golden.images)
+    whole = dataclasses.replace(golden, embeddings={"network": right}, scores=head.score(right, right))
+    assert self_test(encoder, whole, head).passed
+    other = np.repeat(right[:1], len(right), axis=0) if mistake == "all alike" else right[::-1].copy()
+    wrong = dataclasses.replace(golden, embeddings={"network": other}, scores=head.score(other, other))
+    report = self_test(encoder, wrong, head)
+    assert report.worst_cosine >= report.least_cosine
+    assert report.imaging_exact and report.head_exact and not report.passed
+    assert report.largest_score_difference > 0.5
+    with pytest.raises(SelfTestFailed, match=r"largest difference of a score: 0\.\d+, ABOVE 0\.0100$"):
+        report.require()
 
 
 def test_golden_vectors_of_another_encoder(bundle: Bundle) -> None:

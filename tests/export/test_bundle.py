@@ -4,26 +4,41 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from ai_edge_litert import interpreter as litert
 
+from edge_siamese.atomic import workshop
 from edge_siamese.bundle import Bundle, load_bundle
 from edge_siamese.errors import ExportError, SettingsError, VerificationFailed
-from edge_siamese.runtimes import load_encoder
+from edge_siamese.runtimes import Encoder, load_encoder
+from edge_siamese.runtimes.base import Floats
+from edge_siamese.runtimes.tflite import TfliteGraph as DeviceGraph
 from edge_siamese.selftest import self_test
 from export import bundle as bundle_module
+from export import verify as verify_module
+from export.__main__ import main
 from export.bundle import BuiltBundle, build_bundle
-from export.commands.verify import require
+from export.commands.verify import require, show
 from export.evaluate import embed_all
 from export.flatbuffer import read_tflite
+from export.graph import exported_encoder
+from export.model_card import FIGURES, model_card
 from export.network import TorchEncoder, TrainedNetwork, load_run
 from export.one_shot import one_shot_accuracy
+from export.quantize import Remedy
+from export.ranges import choose, collect
+from export.remote import encoders_for, installed_runtimes
+from export.to_tflite import TfliteGraph
 from export.train import train
-from export.verify import verify
+from export.verify import Verification, verify
 from tests.export.test_train import SHORT, drawn_splits
 
 ROOT = Path(__file__).parents[2]
@@ -49,6 +64,32 @@ def built(run: Path, network: TrainedNetwork) -> BuiltBundle:
     return build_bundle(network, SPLITS, run.parent / "bundle", int8_budget=5.0)
 
 
+@pytest.fixture(scope="module")
+def verified(built: BuiltBundle, network: TrainedNetwork) -> Verification:
+    return verify(built.bundle, network, SPLITS.validation, SPLITS.train.images[:16], int8_budget=5.0)
+
+
+def without_conversions(built: BuiltBundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let an export take the model files that are made already."""
+
+    def copy(_: object, path: Path) -> None:
+        shutil.copyfile(built.bundle.path / path.name, path)
+
+    def quantized(*arguments: object) -> object:
+        new = next(argument for argument in arguments if isinstance(argument, Path))
+        for name in ("encoder.int8.onnx", "encoder.int8.tflite"):
+            shutil.copyfile(built.bundle.path / name, new / name)
+        return built.quantization
+
+    monkeypatch.setattr(bundle_module, "export_onnx", copy)
+    monkeypatch.setattr(bundle_module, "export_tflite", copy)
+    monkeypatch.setattr(bundle_module, "_quantized", quantized)
+
+
+def beside(place: Path) -> list[str]:
+    return sorted(path.name for path in place.parent.iterdir())
+
+
 def test_a_bundle_has_all_files_of_the_network_it_was_made_from(
     built: BuiltBundle, network: TrainedNetwork
 ) -> None:
@@ -62,7 +103,7 @@ def test_a_bundle_has_all_files_of_the_network_it_was_made_from(
         .read_text(encoding="utf-8")
         .startswith(f"# {network.model_id}\n")
     )
-    assert sorted(path.name for path in built.bundle.path.parent.iterdir()) == ["bundle", "train"]
+    assert beside(built.bundle.path) == ["bundle", "train"]
 
 
 def test_int8_files_hold_no_float_arithmetic(built: BuiltBundle) -> None:
@@ -114,23 +155,139 @@ def test_a_process_without_torch_gets_the_same_numbers(built: BuiltBundle, tmp_p
     )
 
 
-def test_verify_passes_the_bundle_and_compares_every_file(
-    built: BuiltBundle, network: TrainedNetwork
-) -> None:
-    found = verify(built.bundle, network, SPLITS.validation, SPLITS.train.images[:16], int8_budget=5.0)
-    require(found)
-    assert {(file.format, file.precision) for file in found.files} == FILES
-    for file in found.files:
+def test_verify_passes_the_bundle_and_compares_every_file(verified: Verification) -> None:
+    require(verified)
+    assert verified.failures == ()
+    assert {(file.format, file.precision) for file in verified.files} == FILES
+    for file in verified.files:
         assert file.worst_cosine > (0.9999 if file.precision == "fp32" else 0.95)
-        assert file.loss_points == pytest.approx(100 * (found.network_accuracy - (file.accuracy or 0)))
+        assert file.loss_points == pytest.approx(100 * (verified.network_accuracy - (file.accuracy or 0)))
+
+
+@pytest.mark.system
+def test_verify_covers_the_runtime_that_only_the_device_has(
+    verified: Verification, device_python: Path
+) -> None:
+    if "tflite-runtime" not in installed_runtimes(device_python):
+        pytest.skip(f"{device_python} has no tflite-runtime")
+    here = {file.precision: file for file in verified.files if file.runtime == "tflite-runtime"}
+    assert set(here) == {"fp32", "int8"}
+    assert {file.format for file in here.values()} == {"tflite"}
+    assert not any("tflite-runtime" in line for line in verified.missing)
+    assert here["fp32"].worst_cosine > 0.9999 and here["fp32"].largest_score_difference < 1e-3
+    assert here["int8"].worst_cosine > 0.95
+
+
+def test_the_comparison_is_ascii_and_fits_into_80_columns(
+    verified: Verification, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    line = "tflite-runtime works neither here nor in [a second] interpreter (/a/long/path/to/an/interpreter/bin/python)"
+    int8 = next(file for file in verified.files if file.precision == "int8" and file.format == "tflite")
+    slow = dataclasses.replace(int8, runtime="ai-edge-litert", accuracy=0.0, loss_points=100.0)
+    show(dataclasses.replace(verified, files=(*verified.files, slow), missing=(line,)))
+    printed = capsys.readouterr().out
+    assert printed.isascii()
+    *table, last = printed.splitlines()
+    assert last == f"left out: {line}"
+    assert len(table) == 3 + len(verified.files)
+    assert table[0].split("  ")[0] == "file and runtime" and "diff. of p" in table[0]
+    assert table[-1].startswith("tflite int8, ai-edge-litert ") and table[-1].endswith("+100.00")
+    assert all(len(row) <= 80 for row in table)
 
 
 def test_verify_fails_and_names_the_worst_layer(built: BuiltBundle, network: TrainedNetwork) -> None:
     found = verify(built.bundle, network, SPLITS.validation, SPLITS.train.images[:16], int8_budget=-200.0)
+    assert [line for line in found.failures if " on tflite-runtime: " not in line] == [
+        f"{file.format} int8 on {file.runtime}: lost {file.loss_points:.2f} points of one-shot accuracy"
+        for file in found.files
+        if file.precision == "int8" and file.runtime != "tflite-runtime"
+    ]
     with pytest.raises(
-        VerificationFailed, match=r"within -200 points; worst layer of onnx: \S+ .*; of tflite: \S+ "
+        VerificationFailed,
+        match=r"within -200 points: onnx int8 on onnxruntime: lost \S+ points of one-shot accuracy; "
+        r"tflite int8 on ai-edge-litert: lost .*; worst layer of onnx: \S+ .*; of tflite: \S+ ",
     ):
         require(found)
+
+
+class Altered:
+    """An encoder whose embeddings are changed after all."""
+
+    def __init__(self, encoder: Encoder, change: Callable[[Floats], Floats]) -> None:
+        self.runtime, self.precision = encoder.runtime, encoder.precision
+        self._encoder, self._change = encoder, change
+
+    def embed_prepared(self, images: np.ndarray) -> Floats:
+        return self._change(self._encoder.embed_prepared(images))
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (np.zeros_like, "worst cosine 0.0000, below 0.999"),
+        (lambda embeddings: embeddings * np.float32(np.nan), "worst cosine nan, below 0.999"),
+        (lambda embeddings: embeddings * np.float32(2.0), r"p differs by [01]\.\d+, more than 0\.01"),
+    ],
+)
+def test_verify_names_a_float_file_that_is_not_the_network(
+    built: BuiltBundle,
+    network: TrainedNetwork,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[Floats], Floats],
+    why: str,
+) -> None:
+    encoders = [
+        Altered(e, change) if (e.runtime, e.precision) == ("onnxruntime", "fp32") else e
+        for e in encoders_for(built.bundle)[0]
+        if e.runtime != "tflite-runtime"
+    ]
+    monkeypatch.setattr(verify_module, "encoders_for", lambda bundle: (encoders, []))
+    found = verify(built.bundle, network, SPLITS.validation, SPLITS.train.images[:16], int8_budget=5.0)
+    with pytest.raises(VerificationFailed, match=f"points: onnx fp32 on onnxruntime: {why}$"):
+        require(found)
+
+
+def test_verify_fails_when_nothing_ran_a_file(
+    built: BuiltBundle, network: TrainedNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only = [e for e in encoders_for(built.bundle)[0] if (e.runtime, e.precision) == ("onnxruntime", "fp32")]
+    for encoders, unrun in (
+        (only, ["onnx int8", "tflite fp32", "tflite int8"]),
+        ([], ["onnx fp32", "onnx int8", "tflite fp32", "tflite int8"]),
+    ):
+        monkeypatch.setattr(
+            verify_module, "encoders_for", lambda bundle, e=encoders: (e, ["litert is missing"])
+        )
+        found = verify(built.bundle, network, SPLITS.validation, SPLITS.train.images[:16])
+        assert not found.passed and found.missing == ("litert is missing",)
+        assert found.failures == tuple(f"{file}: no runtime here runs it" for file in unrun)
+        with pytest.raises(VerificationFailed, match=r"tflite int8: no runtime here runs it$"):
+            require(found)
+
+
+@pytest.mark.parametrize("budget", [math.nan, math.inf])
+def test_a_budget_that_is_no_number_is_refused(
+    built: BuiltBundle, network: TrainedNetwork, tmp_path: Path, budget: float
+) -> None:
+    with pytest.raises(SettingsError, match=f"^the int8 budget is a number of points, not {budget}$"):
+        verify(built.bundle, network, SPLITS.validation, SPLITS.train.images[:16], budget)
+    with pytest.raises(SettingsError, match=f"^the int8 budget is a number of points, not {budget}$"):
+        build_bundle(network, SPLITS, tmp_path / "bundle", budget)
+
+
+@pytest.mark.parametrize("budget", ["nan", "-0.5", "inf"])
+@pytest.mark.parametrize("words", [["bundle", "run", "--out", "x"], ["verify", "x"]])
+def test_the_command_line_refuses_budgets_that_mean_nothing(
+    words: list[str], budget: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([*words, f"--int8-budget={budget}"])
+    assert (
+        capsys.readouterr()
+        .err.splitlines()[-1]
+        .endswith(f"error: argument --int8-budget: '{budget}' is not a number of at least 0")
+    )
 
 
 def test_verify_refuses_a_network_that_the_bundle_was_not_made_from(
@@ -149,6 +306,7 @@ def test_an_interrupted_export_leaves_the_former_bundle_whole(
     def stop(*_: object) -> Bundle:
         raise KeyboardInterrupt
 
+    without_conversions(built, monkeypatch)
     killed = built.bundle.path.with_name(".bundle.part") / "bundle"
     killed.mkdir(parents=True)
     (killed / "encoder.fp32.onnx").write_bytes(b"what an export that was killed had begun")
@@ -157,7 +315,149 @@ def test_an_interrupted_export_leaves_the_former_bundle_whole(
         build_bundle(network, SPLITS, built.bundle.path, int8_budget=100.0)
     assert (built.bundle.path / "manifest.json").read_bytes() == before
     assert load_bundle(built.bundle.path).manifest == built.bundle.manifest
-    assert sorted(path.name for path in built.bundle.path.parent.iterdir()) == ["bundle", "train"]
+    assert beside(built.bundle.path) == ["bundle", "train"]
+
+
+def test_a_bundle_that_lost_its_name_to_a_power_cut_is_given_it_back_before_anything_else(
+    built: BuiltBundle, network: TrainedNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bundle_module, "fit_head", stop)
+    shutil.copytree(built.bundle.path, tmp_path / ".bundle.former")
+    (tmp_path / ".bundle.part" / "bundle").mkdir(parents=True)
+    with pytest.raises(KeyboardInterrupt):
+        build_bundle(network, SPLITS, tmp_path / "bundle")
+    assert beside(tmp_path / "bundle") == ["bundle"]
+    assert load_bundle(tmp_path / "bundle").manifest == built.bundle.manifest
+
+
+def test_a_second_export_to_the_same_place_is_refused(network: TrainedNetwork, tmp_path: Path) -> None:
+    with workshop(tmp_path / ".bundle.part") as first:
+        (first / "bundle").mkdir()
+        with pytest.raises(
+            ExportError,
+            match=f"^another export is writing {tmp_path}/bundle; wait until it is done, or choose another place$",
+        ):
+            build_bundle(network, SPLITS, tmp_path / "bundle")
+        assert (first / "bundle").is_dir()
+
+
+def test_of_a_linked_bundle_the_target_is_replaced(
+    built: BuiltBundle, network: TrainedNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_conversions(built, monkeypatch)
+    target, link = tmp_path / "disk" / "first", tmp_path / "bundle"
+    target.parent.mkdir()
+    shutil.copytree(built.bundle.path, target)
+    (target / "left over").touch()
+    link.symlink_to(target)
+    again = build_bundle(network, SPLITS, link, int8_budget=5.0)
+    assert again.bundle.path == link and link.is_symlink() and link.resolve() == target
+    assert not (target / "left over").exists()
+    assert load_bundle(target).manifest.models == built.bundle.manifest.models
+    assert beside(target) == ["first"] and beside(link) == ["bundle", "disk"]
+
+
+def test_the_manifest_says_what_each_tflite_file_reads(
+    built: BuiltBundle, network: TrainedNetwork, tmp_path: Path
+) -> None:
+    """Also with the first layer left in float32, and with pixels in float32; the device runs both."""
+    manifest = built.bundle.manifest
+    assert {(m.format, m.precision): m.input_dtype for m in manifest.models} == {
+        ("onnx", "fp32"): "uint8", ("onnx", "int8"): "uint8",
+        ("tflite", "fp32"): "uint8", ("tflite", "int8"): "int8",
+    }  # fmt: skip
+    graph = TfliteGraph(exported_encoder(network.module, quantizable=True), tmp_path)
+    images = SPLITS.validation.images[:4]
+    mixed = tmp_path / "mixed.tflite"
+    graph.quantize(mixed, choose(graph, collect(graph, images), "min-max"), [graph.steps[0].name])
+    assert any(name.startswith(("CONV_2D", "DEPTHWISE")) for name in read_tflite(mixed).float_operators())
+    expected = TorchEncoder(network.module).embed_prepared(images)
+    for path in (mixed, graph.path):
+        device = DeviceGraph(litert, path, threads=1)
+        found = device.run(images)
+        found /= np.linalg.norm(found, axis=1, keepdims=True)
+        assert float(np.sum(found * expected, axis=1).min()) > 0.95
+        (reads,) = litert.Interpreter(model_path=str(path)).get_input_details()
+        listed = bundle_module._model_file(path, "tflite", "int8", "tried")
+        assert listed.input_dtype == np.dtype(reads["dtype"]).name
+    assert bundle_module._model_file(graph.path, "tflite", "int8", "tried").input_dtype == "float32"
+
+
+def test_training_for_int8_happens_once_for_both_formats(
+    built: BuiltBundle, network: TrainedNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained, graphs = [], []
+
+    class Graph:
+        def __init__(self, student: object, place: Path) -> None:
+            self.format = "onnx"
+            self.student = student
+            assert place.is_dir()
+
+    def train_for_int8(module: object, images: np.ndarray) -> str:
+        trained.append(len(images))
+        return "student"
+
+    def remedies(graph: Graph, images: object, retrained: Callable[[], Graph]) -> list[Remedy]:
+        def make(out: Path, _: object) -> str:
+            graphs.append(retrained().student)
+            shutil.copyfile(built.bundle.model_path("onnx", "int8"), out)
+            return ""
+
+        return [Remedy("quantization-aware training", make)]
+
+    for name in ("OnnxGraph", "TfliteGraph"):
+        monkeypatch.setattr(bundle_module, name, Graph)
+    monkeypatch.setattr(bundle_module, "exported_encoder", lambda module, quantizable: "plain")
+    monkeypatch.setattr(bundle_module, "train_for_int8", train_for_int8)
+    monkeypatch.setattr(bundle_module, "standard_remedies", remedies)
+    monkeypatch.setattr(
+        bundle_module, "_encoder_of", lambda *_: load_encoder(built.bundle, "onnxruntime", "int8", threads=1)
+    )
+    embeddings = TorchEncoder(network.module).embed_prepared(SPLITS.validation.images)
+    bundle_module._quantized(
+        network, SPLITS, built.calibration, embeddings, tmp_path, 100.0, lambda line: None
+    )
+    assert trained == [len(SPLITS.train)]
+    assert graphs == ["student", "student"]
+
+
+def test_figures_say_on_which_pairs_they_were_measured(built: BuiltBundle) -> None:
+    found, metrics = built.calibration, built.bundle.manifest.metrics
+    assert set(metrics) == set(FIGURES)
+    assert metrics["validation_ece"] == found.ece
+    assert found.left_out_ece is not None and metrics["validation_left_out_ece"] == found.left_out_ece
+    card = (built.bundle.path / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert f"- validation ece: {found.ece:.4f}, calibration error (ECE) of p(same) on the very pairs" in card
+    assert (
+        f"- validation left out ece: {found.left_out_ece:.4f}, calibration error (ECE) with each group"
+        in card
+    )
+    assert found.not_stated == (1e-3, 1e-4)
+    assert "\nThe pairs do not suffice for a threshold at: 0.001, 0.0001.\n" in card
+    enough = dataclasses.replace(found, not_stated=())
+    assert "do not suffice" not in model_card(built.bundle.manifest, SPLITS, enough)
+
+
+def test_a_set_of_one_group_has_no_figure_of_left_out_groups(
+    built: BuiltBundle, network: TrainedNetwork, tmp_path: Path
+) -> None:
+    alone = dataclasses.replace(built.calibration, left_out_ece=None)
+    for path in built.bundle.path.glob("encoder.*"):
+        shutil.copyfile(path, tmp_path / path.name)
+    manifest = bundle_module._manifest(network, SPLITS, alone, built.quantization, tmp_path)
+    assert set(manifest.metrics) == set(FIGURES) - {"validation_left_out_ece"}
+    assert "left out ece" not in (tmp_path / "MODEL_CARD.md").read_text(encoding="utf-8")
+
+
+def test_golden_images_are_pairs_of_both_kinds(built: BuiltBundle) -> None:
+    golden = built.bundle.golden
+    assert golden.images.shape == (8, 56, 56, 1)
+    same = np.array([[a // 2 == b // 2 for b in range(8)] for a in range(8)])
+    assert golden.scores[same].min() > golden.scores[~same].max()
 
 
 def test_a_directory_that_is_no_bundle_is_not_replaced(network: TrainedNetwork, tmp_path: Path) -> None:

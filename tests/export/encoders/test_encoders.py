@@ -76,9 +76,12 @@ def test_scaling_is_inside_the_network_and_white_paper_is_zero():
     assert float(seen[0][0].abs().max()) == 0.0 and float(seen[0][1].min()) == 1.0
 
 
-def test_torch_encoder_gives_unit_vectors_for_glyphnet_and_raw_units_for_koch():
+def test_torch_encoder_gives_unit_vectors_for_glyphnet_and_raw_units_for_koch(monkeypatch):
+    monkeypatch.setattr("export.network.PIXELS_AT_ONCE", 2 * 56 * 56)
     images = np.random.default_rng(0).integers(0, 256, (5, 80, 60, 3), dtype=np.uint8)
-    unit = TorchEncoder(GlyphNet(), batch=2).embed(images)
+    encoder = TorchEncoder(GlyphNet())
+    assert encoder.batch == 2
+    unit = encoder.embed(images)
     assert unit.shape == (5, 128) and unit.dtype == np.float32
     assert np.allclose(np.linalg.norm(unit, axis=1), 1.0, atol=1e-6)
     raw = TorchEncoder(Koch2015()).embed(images[:1])
