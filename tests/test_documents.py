@@ -101,7 +101,10 @@ def command_lines(program: str) -> list[tuple[str, str]]:
     return [
         (document.name, line.split("#")[0].strip())
         for document in DOCUMENTS
-        for line in re.findall(pattern, document.read_text(encoding="utf-8"), re.MULTILINE)
+        # A backslash at the end of a line continues it.
+        for line in re.findall(
+            pattern, re.sub(r"\\\n\s*", "", document.read_text(encoding="utf-8")), re.MULTILINE
+        )
     ]
 
 
@@ -204,7 +207,7 @@ def test_the_page_on_bundles_explains_every_key_of_the_manifest() -> None:
 
 def test_the_page_on_the_method_states_the_recipes_that_are_used() -> None:
     text = (ROOT / "docs" / "method.md").read_text(encoding="utf-8")
-    section = text.partition("## Training")[2].partition("\n## ")[0]
+    section = text.partition("## Training")[2].partition("\n##")[0]
     head, _, *rows = table_rows(section)
     encoders = [quoted(cell)[0] for cell in head[1:]]
     assert set(encoders) == set(RECIPES)

@@ -68,14 +68,14 @@ def show(result: Benchmark, console: Console | None = None) -> None:
     console.print(f"\n[bold]{result.model_id}[/bold]  {result.rows[0].macs / 1e6:.1f} MMAC an image")
     table = Table(box=None, header_style="dim", pad_edge=False)
     table.add_column("file and runtime", no_wrap=True)
-    for title in ("size\nkB", "p50\nms", "p95\nms", "over\nfp32", "one-shot\n%", "memory\nMiB", "import\nms"):
+    for title in ("size\nMB", "p50\nms", "p95\nms", "over\nfp32", "one-shot\n%", "memory\nMiB", "import\nms"):
         table.add_column(title, justify="right", no_wrap=True)
     for row in result.rows:
         table.add_row(
             f"{row.format} {row.precision}\n[dim]{row.runtime} {row.version}[/dim]",
-            f"{row.file_bytes / 1e3:,.0f}",
-            f"[bold]{row.p50_ms:.3f}[/bold]",
-            f"{row.p95_ms:.3f}",
+            f"{row.file_bytes / 1e6:.3g}",
+            f"[bold]{_three_digits(row.p50_ms)}[/bold]",
+            _three_digits(row.p95_ms),
             _speed_up(row),
             _accuracy(row),
             f"{row.peak_memory_mb:.0f}",
@@ -91,6 +91,11 @@ def show(result: Benchmark, console: Console | None = None) -> None:
     if result.accuracy_of:
         about += f"; one-shot: {result.accuracy_of}"
     console.print(f"[dim]{about}; {result.machine}[/dim]")
+
+
+def _three_digits(value: float) -> str:
+    """0.147, 9.15, 50.5."""
+    return f"{value:.{3 if value < 1 else 2 if value < 10 else 1}f}"
 
 
 def _speed_up(row: BenchmarkRow) -> str:

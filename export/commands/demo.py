@@ -66,10 +66,10 @@ def run(arguments: argparse.Namespace) -> int:
         )
     verify.show(result.verification)
     benchmark.show(result.benchmark)
-    console.print(
+    print(
         f"\nwithout torch, on {demo.runtime} {demo.precision}: {demo.right} of {len(demo.queries)} pictures right, "
         f"after one look at each of {len(demo.supports)} objects"
     )
-    console.print(f"{(time.monotonic() - started) / 60:.1f} minutes; report: {report}")
+    print(f"{(time.monotonic() - started) / 60:.1f} minutes; report: {report}")
     verify.require(result.verification)
     return 0

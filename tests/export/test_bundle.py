@@ -401,7 +401,7 @@ def test_training_for_int8_happens_once_for_both_formats(
         trained.append(len(images))
         return "student"
 
-    def remedies(graph: Graph, images: object, retrained: Callable[[], Graph]) -> list[Remedy]:
+    def remedies(graph: Graph, _: object, retrained: Callable[[], Graph], seen: object) -> list[Remedy]:
         def make(out: Path, _: object) -> str:
             graphs.append(retrained().student)
             shutil.copyfile(built.bundle.model_path("onnx", "int8"), out)
