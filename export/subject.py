@@ -115,7 +115,7 @@ def splits_of(
 
 
 def _require_unchanged(data: str, splits: Splits, fingerprint: str | None) -> None:
-    if fingerprint not in (None, data_fingerprint(splits)):
+    if fingerprint and fingerprint != data_fingerprint(splits):
         raise SettingsError(
             f"{data} has other classes or pictures than when the network was trained, so trained classes could pass for "
             "new ones: name other data with --data, or train again"

@@ -19,7 +19,6 @@ from export.commands import bundle as bundle_command
 from export.commands.verify import require
 from export.data import cache
 from export.encoders import ENCODERS
-from export.network import load_run
 from export.quantize import Attempt, QuantizationRecord
 from export.quiet import DEBUG_VARIABLE
 from export.settings import RECIPES, TrainingSettings
@@ -167,9 +166,7 @@ def test_bundle_uses_the_data_and_the_seed_of_the_run_and_says_how_it_quantized(
         manifest = SimpleNamespace(model_id="tiny-000000000000")
         return SimpleNamespace(bundle=SimpleNamespace(manifest=manifest), quantization=results)
 
-    own = load_run(places["run"]).provenance["data_fingerprint"]
     monkeypatch.setattr(subject, "load_splits", load)
-    monkeypatch.setattr(subject, "data_fingerprint", lambda splits: own)
     monkeypatch.setattr(bundle_command, "build_bundle", build)
     words = ["bundle", str(places["run"]), "--out", str(tmp_path / "b"), "--int8-budget", "0.3"]
     assert main(words) == 0
@@ -187,9 +184,6 @@ def test_bundle_uses_the_data_and_the_seed_of_the_run_and_says_how_it_quantized(
         ("glyphs", (16, 16, 1), Path("archives"), 4),
         ("tiny", "splits", tmp_path / "b", 0.3),
     ]
-    own = "another"
-    assert main(words) == 1
-    assert "has other classes or pictures than when the network was trained" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

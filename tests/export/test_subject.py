@@ -19,8 +19,9 @@ from export.data.images import ImageSet, OneShotRun, Splits
 from export.encoders import build_encoder
 from export.evaluate import official_trials
 from export.network import TorchEncoder
+from export.provenance import data_fingerprint
 from export.remote import CHECKOUT, open_encoder
-from export.subject import data_for, head_for, open_subject
+from export.subject import data_for, head_for, open_subject, splits_of
 
 
 def drawn(preprocessing: Preprocessing, seed: int) -> ImageSet:
@@ -95,6 +96,23 @@ def test_the_data_are_those_of_the_training_unless_others_are_named(
     assert data_for(found)[0] == "glyphs"
     assert data_for(found, "omniglot", Path("archives"))[0] == "omniglot"
     assert asked == [("glyphs", 3, None), ("omniglot", 3, Path("archives"))]
+
+
+def test_data_that_have_changed_since_the_training_are_refused(
+    asked: list[tuple[str, int, Path | None]],
+) -> None:
+    size = Preprocessing(8, 8)
+    settings = {"data": "folder:photos", "seed": 7}
+    fingerprint = data_fingerprint(splits_of({"settings": settings}, size)[1])
+    same = {"settings": settings, "data_fingerprint": fingerprint}
+    assert splits_of(same, size)[0] == "folder:photos"
+    other = {**same, "data_fingerprint": "0" * 16}
+    with pytest.raises(SettingsError, match=r"^folder:photos has other classes or pictures than when"):
+        splits_of(other, size)
+    # Other data have nothing to agree with.
+    assert splits_of(other, size, "folder:kitchen")[0] == "folder:kitchen"
+    with pytest.raises(SettingsError, match="does not say what it was trained on; choose with --data"):
+        splits_of({}, size)
 
 
 def test_the_head_of_a_run_is_fitted_on_the_validation_classes_of_its_own_data(
