@@ -91,7 +91,7 @@ def build_parser() -> argparse.ArgumentParser:
     score = add(
         commands.score,
         "How probably two pictures show the same thing.",
-        "build/demo/bundle heart-1.png heart-2.png",
+        "build/demo/bundle mug-1.png mug-2.png",
     )
     score.add_argument("first", metavar="A", help="a picture file")
     score.add_argument("second", metavar="B", help="a picture file")

@@ -17,7 +17,8 @@ from export.provenance import machine
 from export.remote import device_python, run_device
 from export.report_inputs import Demo, DemoQuery, DemoSupport
 
-NAMES = ("heart", "star", "moon", "leaf", "wave")
+# Letters of an invented alphabet have invented names.
+NAMES = ("ama", "beko", "duri", "felu", "gona")
 UNKNOWN = 3
 
 

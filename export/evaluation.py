@@ -181,7 +181,7 @@ class Evaluation:
     official: OfficialTrials | None
     episodes: tuple[EpisodesResult, ...]
     skipped: tuple[str, ...]
-    """Episodes that the data does not suffice for, and why."""
+    """Episodes and pairs that the data do not suffice for, and why."""
     verification: Verification | None
     mistakes: tuple[Mistake, ...]
     """The worst first."""

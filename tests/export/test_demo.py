@@ -111,7 +111,7 @@ def test_a_process_without_torch_recognises_objects_after_one_look(
 def test_the_device_is_asked_with_files_alone(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "said.json").write_text(json.dumps(said([("heart", 0.9)] * 13)))
+    (tmp_path / "said.json").write_text(json.dumps(said([("ama", 0.9)] * 13)))
     pretend(monkeypatch, tmp_path, f"cat '{tmp_path}/said.json'")
     monkeypatch.chdir(tmp_path)
     recognise(bundle, drawn(), Path("out"))
@@ -127,7 +127,7 @@ def test_the_device_is_asked_with_files_alone(
 def test_pictures_are_of_one_group_each_object_once_for_support_and_twice_to_ask(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "said.json").write_text(json.dumps(said([("heart", 0.9)] * 13)))
+    (tmp_path / "said.json").write_text(json.dumps(said([("ama", 0.9)] * 13)))
     pretend(monkeypatch, tmp_path, f"cat '{tmp_path}/said.json'")
     splits = drawn(alike=False)
     recognise(bundle, splits, tmp_path)
@@ -147,9 +147,9 @@ def test_answers_are_put_down_beside_the_truth(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers: list[tuple[str | None, float]] = [(name, 0.9) for name in NAMES for _ in range(2)]
-    answers[3] = ("moon", 0.8)  # star taken for moon
-    answers[9] = (None, 0.3)  # wave not recognised
-    answers += [(None, 0.1), ("leaf", 0.76), (None, 0.2)]
+    answers[3] = ("duri", 0.8)  # beko taken for duri
+    answers[9] = (None, 0.3)  # gona not recognised
+    answers += [(None, 0.1), ("felu", 0.76), (None, 0.2)]
     (tmp_path / "said.json").write_text(json.dumps(said(answers)))
     pretend(monkeypatch, tmp_path, f"cat '{tmp_path}/said.json'")
     found = recognise(bundle, drawn(), tmp_path)
@@ -288,4 +288,4 @@ def test_a_run_that_this_demo_cannot_go_on_with_is_trained_anew(
 
 
 def test_there_are_names_for_five_objects_and_three_strangers() -> None:
-    assert (NAMES, module.UNKNOWN) == (("heart", "star", "moon", "leaf", "wave"), 3)
+    assert (NAMES, module.UNKNOWN) == (("ama", "beko", "duri", "felu", "gona"), 3)
