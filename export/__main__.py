@@ -24,10 +24,9 @@ INTERRUPTED = 130
 def main(argv: list[str] | None = None) -> int:
     """Run a command; returns its exit status: 0, 1 for an error, 2 for wrong usage, 130 when interrupted."""
     argv = sys.argv[1:] if argv is None else argv
+    # A terminal that knows only ASCII gets a question mark instead of a crash.
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(
-            stream, io.TextIOWrapper
-        ):  # a terminal that knows only ASCII gets `?` instead of a crash
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     if not argv or argv[0] not in COMMANDS:
         return _overview(argv)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from edge_siamese.bundle import Bundle
 from edge_siamese.errors import DataError, EncoderError
 from export.data.images import Splits
-from export.evaluate import HEAVY_MACS, embed_all, episode_result, official_trials, thin
+from export.evaluate import embed_all, episode_result, is_heavy, official_trials, thin
 from export.one_shot import usual_ways
 from export.provenance import machine
 from export.remote import Place, open_encoder, places, run_device
@@ -135,7 +135,7 @@ def benchmark(
     found, missing = places(bundle)
     if not found:
         raise EncoderError(f"no runtime can run this bundle here: {'; '.join(missing)}")
-    runs = runs or (RUNS if bundle.manifest.encoder.macs < HEAVY_MACS else HEAVY_RUNS)
+    runs = runs or (HEAVY_RUNS if is_heavy(bundle.manifest.encoder.macs) else RUNS)
     measured: dict[Place, list[Measurement]] = {place: [] for place in found}
     for number in range(rounds):
         for place in found:

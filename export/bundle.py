@@ -31,7 +31,7 @@ from edge_siamese.manifest import EmbeddingInfo, EncoderInfo, FileInfo, HeadInfo
 from edge_siamese.runtimes import load_encoder
 from export.calibrate import HeadCalibration, fit_head
 from export.data.images import ImageSet, Splits
-from export.evaluate import HEAVY_MACS, affordable
+from export.evaluate import affordable, is_heavy
 from export.flatbuffer import read_tflite
 from export.graph import ExportedEncoder, exported_encoder
 from export.model_card import model_card
@@ -136,7 +136,7 @@ def _quantized(
 ) -> tuple[QuantizationRecord, ...]:
     """Write both int8 files, from one calibration set of training images."""
     validation = affordable(splits.validation, network.macs)
-    heavy = network.macs > HEAVY_MACS
+    heavy = is_heavy(network.macs)
     if heavy:
         embeddings = TorchEncoder(network.module).embed_prepared(validation.images)
     images = training_images(splits, HEAVY_CALIBRATION_IMAGES if heavy else CALIBRATION_IMAGES)

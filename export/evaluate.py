@@ -50,7 +50,20 @@ EPISODES = 2000
 MISTAKES = 18
 HEAVY_MACS = 300_000_000
 """An encoder of more multiply-accumulates an image is looked at with fewer pictures, so that it takes minutes."""
-HEAVY_PER_CLASS, HEAVY_SHAPES, HEAVY_EPISODES = 4, ((20, 1),), 200
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much an encoder is looked at."""
+
+    shapes: tuple[tuple[int, int], ...] = SHAPES
+    episodes: int = EPISODES
+    """Of each kind."""
+    per_class: int | None = None
+    """Images of each class, for episodes and pairs; None for all. Official trials are always complete."""
+
+
+LIGHT, HEAVY = Effort(), Effort(((20, 1),), 200, 4)
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,9 +172,19 @@ def thin(images: ImageSet, per_class: int | None, seed: int = 0) -> ImageSet:
     )
 
 
+def is_heavy(macs: int) -> bool:
+    """Whether an encoder of so many multiply-accumulates an image takes long."""
+    return macs > HEAVY_MACS
+
+
+def usual_effort(macs: int) -> Effort:
+    """How much an encoder is looked at, unless told otherwise."""
+    return HEAVY if is_heavy(macs) else LIGHT
+
+
 def affordable(images: ImageSet, macs: int) -> ImageSet:
     """All images, or a few of each class if the encoder is heavy."""
-    return thin(images, HEAVY_PER_CLASS if macs > HEAVY_MACS else None)
+    return thin(images, usual_effort(macs).per_class)
 
 
 def official_trials(

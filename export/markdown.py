@@ -52,8 +52,9 @@ def _summary(inputs: ReportInputs, found: Evaluation) -> list[str]:
 def _accuracy_rows(inputs: ReportInputs) -> Iterable[list[str]]:
     if any(e.official for e in inputs.evaluations):
         officials = [e.official for e in inputs.evaluations]
+        trials = next(o.trials for o in officials if o)
         yield [
-            "400 official trials, 20-way 1-shot within alphabet",
+            f"{trials} official trials, 20-way 1-shot within alphabet",
             *(f"{percent(o.accuracy, 2)} ({_interval(o.low, o.high)})" if o else "" for o in officials),
         ]
     for kind, results in episode_rows(inputs):
@@ -72,10 +73,10 @@ def _verification_rows(found: Sequence[Evaluation]) -> Iterable[list[str]]:
     yield [f"{pairs}: equal error rate", *(percent(v.eer, 2) for v in checked)]
     yield [f"{pairs}: calibration error (ECE)", *(f"{v.ece:.4f}" for v in checked)]
     for rate in [t.false_accept_rate for t in checked[0].thresholds]:
-        tried = [t for v in checked for t in v.thresholds if t.false_accept_rate == rate]
+        tried = [next((t for t in v.thresholds if t.false_accept_rate == rate), None) for v in checked]
         yield [
             f"threshold stated for FAR {rate:g}: FAR and FRR seen",
-            *(f"{t.observed_far:.1e}, {percent(t.observed_frr)}" for t in tried),
+            *(f"{t.observed_far:.1e}, {percent(t.observed_frr)}" if t else "" for t in tried),
         ]
 
 

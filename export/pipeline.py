@@ -10,15 +10,7 @@ from export import records
 from export.benchmark import Benchmark, benchmark
 from export.bundle import build_bundle, training_images
 from export.data.images import Splits
-from export.evaluate import (
-    EPISODES,
-    HEAVY_EPISODES,
-    HEAVY_MACS,
-    HEAVY_PER_CLASS,
-    HEAVY_SHAPES,
-    SHAPES,
-    evaluate,
-)
+from export.evaluate import evaluate, usual_effort
 from export.evaluation import Evaluation
 from export.network import TorchEncoder, load_run
 from export.progress import stderr_console, working
@@ -68,7 +60,7 @@ def run_pipeline(
         )
         records.write(out / "verification.json", verification)
     evaluations = []
-    heavy = network.macs > HEAVY_MACS
+    effort = usual_effort(network.macs)
     with working(console, "evaluating") as say:
         encoders = [
             TorchEncoder(network.module, network.model_id),
@@ -81,9 +73,7 @@ def run_pipeline(
             evaluations.append(
                 evaluate(
                     encoder, splits, head, thresholds=thresholds, command=command,
-                    shapes=HEAVY_SHAPES if heavy else SHAPES,
-                    episode_count=HEAVY_EPISODES if heavy else EPISODES,
-                    per_class=HEAVY_PER_CLASS if heavy else None,
+                    shapes=effort.shapes, episode_count=effort.episodes, per_class=effort.per_class,
                 )
             )  # fmt: skip
         records.write(out / "evaluation.json", evaluations)

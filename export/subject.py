@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,8 @@ class Subject:
     seed: int
     """Of that data's split."""
     provenance: dict[str, Any]
+    macs: int
+    """Multiply-accumulates for one image."""
 
 
 def open_subject(
@@ -64,6 +67,7 @@ def open_subject(
             data=setting(provenance, "data"),
             seed=setting(provenance, "seed") or 0,
             provenance=provenance,
+            macs=loaded.manifest.encoder.macs,
         )
     # Only here, because torch takes seconds to import and a bundle does without.
     from export.network import TorchEncoder, load_run
@@ -83,6 +87,7 @@ def open_subject(
         data=setting(network.provenance, "data"),
         seed=setting(network.provenance, "seed") or 0,
         provenance=network.provenance,
+        macs=network.macs,
     )
 
 
@@ -109,9 +114,16 @@ def splits_of(
         raise SettingsError("the network does not say what it was trained on; choose with --data")
     seed = setting(provenance, "seed") or 0
     splits = load_splits(chosen, preprocessing, data_root=data_root, seed=seed)
-    if chosen == own:
+    if own and _same_data(chosen, own):
         _require_unchanged(chosen, splits, provenance.get("data_fingerprint"))
     return chosen, splits
+
+
+def _same_data(one: str, other: str) -> bool:
+    """Whether two names are of the same data, however the path of a folder is spelled."""
+    kind, _, path = one.partition(":")
+    other_kind, _, other_path = other.partition(":")
+    return kind == other_kind and os.path.realpath(path) == os.path.realpath(other_path)
 
 
 def _require_unchanged(data: str, splits: Splits, fingerprint: str | None) -> None:
@@ -135,10 +147,11 @@ def head_for(
     """
     if subject.head is not None:
         return subject.head, subject.thresholds
-    own = splits if subject.data in (None, data) else data_for(subject, None, data_root)[1]
+    same = subject.data is None or _same_data(subject.data, data)
+    own = splits if same else data_for(subject, None, data_root)[1]
     embeddings = subject.encoder.embed(own.validation.images)
     distance = subject.trained_head.distance if subject.trained_head else "euclidean"
-    fitted = fit_head(embeddings, own.validation, distance, subject.trained_head, seed=subject.seed)
+    fitted = fit_head(embeddings, own.validation, distance, subject.trained_head)
     return fitted.head, fitted.thresholds
 
 

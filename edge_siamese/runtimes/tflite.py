@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import os
+import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -30,8 +34,9 @@ class TfliteGraph:
         self._path = path
         self._package = package.__name__.split(".")[0]
         try:
-            self._interpreter: Any = package.Interpreter(model_path=str(path), num_threads=threads)
-            self._interpreter.allocate_tensors()
+            with _quietly():
+                self._interpreter: Any = package.Interpreter(model_path=str(path), num_threads=threads)
+                self._interpreter.allocate_tensors()
             (self._input,), (self._output,) = (
                 self._interpreter.get_input_details(),
                 self._interpreter.get_output_details(),
@@ -89,7 +94,27 @@ def _dequantized(values: npt.NDArray[Any], tensor: dict[str, Any]) -> Floats:
 
 def _check(package: ModuleType) -> None:
     """Open the empty model: tflite-runtime imports well beside numpy 2, and then fails on every file."""
-    package.Interpreter(model_content=_EMPTY_MODEL)
+    with _quietly():
+        package.Interpreter(model_content=_EMPTY_MODEL)
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Turn away the line of information that the library prints from C++ when it opens a file."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # a service may run without standard error
+        yield
+        return
+    away = os.open(os.devnull, os.O_WRONLY)
+    sys.stderr.flush()
+    os.dup2(away, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(away)
 
 
 AI_EDGE_LITERT = Runtime(

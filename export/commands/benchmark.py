@@ -87,7 +87,8 @@ def show(result: Benchmark, console: Console | None = None) -> None:
             console.print(f"[yellow]{row.format} {row.precision} on {row.runtime}: {row.note}[/yellow]")
     for line in result.missing:
         console.print(f"[dim]left out: {line}[/dim]")
-    about = f"one thread, {result.rounds} rounds of {result.runs} images, each in a fresh process; dim: range"
+    rounds = "1 round" if result.rounds == 1 else f"{result.rounds} rounds"
+    about = f"one thread, {rounds} of {result.runs} images, each in a fresh process; small: range"
     if result.accuracy_of:
         about += f"; one-shot: {result.accuracy_of}"
     console.print(f"[dim]{about}; {result.machine}[/dim]")

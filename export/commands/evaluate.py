@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -12,7 +13,7 @@ from rich.table import Table
 from edge_siamese.runtimes import PRECISIONS, RUNTIMES
 from export import records
 from export.commands.options import add_data_options, positive, seed
-from export.evaluate import EPISODES, RULES, SHAPES, evaluate
+from export.evaluate import HEAVY, LIGHT, RULES, evaluate, usual_effort
 from export.evaluation import Evaluation, Verification
 from export.pair_scores import PAIRS
 from export.progress import stderr_console, working
@@ -50,12 +51,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--shapes",
         nargs="+",
         type=way_and_shot,
-        default=list(SHAPES),
         metavar="NxK",
-        help="N-way K-shot episodes (default: " + " ".join(f"{way}x{shot}" for way, shot in SHAPES) + ")",
+        help=f"N-way K-shot episodes (default: {_words(LIGHT.shapes)}; of a heavy encoder {_words(HEAVY.shapes)})",
     )
     parser.add_argument(
-        "--episodes", type=positive, default=EPISODES, metavar="N", help=f"of each kind (default: {EPISODES})"
+        "--episodes",
+        type=positive,
+        metavar="N",
+        help=f"of each kind (default: {LIGHT.episodes}; {HEAVY.episodes})",
     )
     parser.add_argument(
         "--rule",
@@ -67,13 +70,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--pairs", type=positive, default=PAIRS, metavar="N", help=f"verification pairs (default: {PAIRS})"
     )
     parser.add_argument(
-        "--per-class", type=positive, metavar="N", help="look at no more than N images of each class"
+        "--per-class",
+        type=positive,
+        metavar="N",
+        help=f"look at no more than N images of each class (default: all; {HEAVY.per_class})",
     )
     parser.add_argument(
         "--seed", type=seed, default=0, metavar="N", help="of the episodes and pairs (default: 0)"
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the JSON to a file as well")
     parser.add_argument("--json", action="store_true", help="print JSON alone on standard output")
+
+
+def _words(shapes: Sequence[tuple[int, int]]) -> str:
+    return " ".join(f"{way}x{shot}" for way, shot in shapes)
 
 
 def way_and_shot(text: str) -> tuple[int, int]:
@@ -91,6 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
     with working(console, "reading the data"):
         data, splits = data_for(subject, arguments.data, arguments.data_root)
     with working(console, "embedding and scoring"):
+        effort = usual_effort(subject.macs)
         head, thresholds = head_for(subject, data, splits, arguments.data_root)
         result = evaluate(
             subject.encoder,
@@ -98,11 +109,11 @@ def run(arguments: argparse.Namespace) -> int:
             head,
             split=arguments.split,
             thresholds=thresholds,
-            shapes=arguments.shapes,
-            episode_count=arguments.episodes,
+            shapes=arguments.shapes or effort.shapes,
+            episode_count=arguments.episodes or effort.episodes,
             rule=arguments.rule,
             pairs=arguments.pairs,
-            per_class=arguments.per_class,
+            per_class=arguments.per_class or effort.per_class,
             seed=arguments.seed,
         )
     if arguments.out:

@@ -21,10 +21,11 @@ otherwise) that opens without network."""
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", type=Path, metavar="DIR", help="the --out of a pipeline")
-    parser.add_argument(
+    either = parser.add_mutually_exclusive_group()
+    either.add_argument(
         "--out", type=Path, metavar="FILE", help=f"where to write it (default: {REPORT} in DIR)"
     )
-    parser.add_argument(
+    either.add_argument(
         "--markdown", action="store_true", help="print the figures as Markdown tables, and write no report"
     )
 

@@ -54,7 +54,9 @@ def test_info_for_machines(bundle: Bundle, capsys: pytest.CaptureFixture[str]) -
 def test_selftest(bundle: Bundle, onnxruntime: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["selftest", str(bundle.path)]) == 0
     out = printed(capsys)
-    assert "onnxruntime     int8       onnx-int8" in out
+    (row,) = [line.split() for line in out.splitlines() if line.startswith("onnxruntime     int8")]
+    assert row[2:] == ["1.00000", "0.0000", "exact", "exact", "passed"]
+    assert max(map(len, out.splitlines())) <= 80
     assert "FAILED" not in out
     assert (
         main(["selftest", str(bundle.path), "--runtime", onnxruntime, "--precision", "fp32", "--json"]) == 0
@@ -79,7 +81,13 @@ def test_a_failed_selftest_returns_1(
 ) -> None:
     monkeypatch.setattr("edge_siamese.selftest.LEAST_COSINE", {"fp32": 1.1, "int8": 1.1})
     assert main(["selftest", str(bundle.path), "--runtime", onnxruntime]) == 1
-    assert printed(capsys).count("FAILED") == 2
+    out = printed(capsys)
+    assert out.count("FAILED") == 2
+    assert (
+        "onnxruntime int8: imaging: the same bytes; head: the same scores; embeddings against onnx-int8: "
+        in out
+    )
+    assert out.count(", BELOW 1.1") == 2
     assert main(["selftest", str(bundle.path), "--runtime", onnxruntime, "--json"]) == 1
     assert json.loads(printed(capsys))["passed"] is False
 

@@ -20,7 +20,18 @@ from edge_siamese.manifest import Threshold
 from export import records
 from export.data import load_splits
 from export.data.images import ImageSet, OneShotRun, Splits
-from export.evaluate import embed_all, episode_result, evaluate, official_trials, thin
+from export.evaluate import (
+    EPISODES,
+    SHAPES,
+    Effort,
+    affordable,
+    embed_all,
+    episode_result,
+    evaluate,
+    official_trials,
+    thin,
+    usual_effort,
+)
 from export.evaluation import Evaluation, as_data_uri
 from export.one_shot import class_scores, widest_one_shot
 from export.pair_scores import verification
@@ -351,3 +362,11 @@ def test_pictures_become_data_uris(channels: int, kind: str) -> None:
     assert head == f"data:image/{kind};base64"
     picture = Image.open(io.BytesIO(base64.b64decode(body)))
     assert (picture.size, np.asarray(picture).max()) == ((5, 6), 77)
+
+
+def test_a_heavy_encoder_is_looked_at_with_fewer_pictures() -> None:
+    assert usual_effort(24_400_000) == Effort(SHAPES, EPISODES, None)
+    assert usual_effort(908_600_000) == Effort(((20, 1),), 200, 4)
+    images = drawn(groups=3, classes=2, drawers=6)
+    assert affordable(images, 1) is images
+    assert affordable(images, 908_600_000).counts.tolist() == [4] * images.classes

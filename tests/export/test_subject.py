@@ -15,6 +15,7 @@ from edge_siamese.errors import DataError, SettingsError
 from edge_siamese.imaging import Preprocessing
 from export import checkpoint, subject
 from export.__main__ import main
+from export.calibrate import fit_head
 from export.data.images import ImageSet, OneShotRun, Splits
 from export.encoders import build_encoder
 from export.evaluate import official_trials
@@ -257,3 +258,25 @@ print(json.dumps([scores.tolist(), int((scores.argmax(axis=1) == run["answers"])
     assert result.correct == correct == 6
     here = onnx_bundle.head.score(encoder.embed(trials.queries), encoder.embed(trials.supports))
     np.testing.assert_array_equal(np.array(scores, dtype=np.float32), here)
+
+
+def test_a_folder_is_the_same_however_its_path_is_spelled(
+    asked: list[tuple[str, int, Path | None]],
+) -> None:
+    other = {"settings": {"data": "folder:photos", "seed": 7}, "data_fingerprint": "0" * 16}
+    for spelled in ("folder:photos/", "folder:./photos", f"folder:{Path('photos').absolute()}"):
+        with pytest.raises(SettingsError, match="has other classes or pictures than when"):
+            splits_of(other, Preprocessing(8, 8), spelled)
+
+
+def test_a_run_and_its_bundle_have_the_same_head_whatever_the_seed(
+    run: Path, asked: list[tuple[str, int, Path | None]]
+) -> None:
+    found = open_subject(run)
+    assert found.seed == 7
+    data, splits = data_for(found)
+    head, thresholds = head_for(found, data, splits)
+    fitted = fit_head(
+        found.encoder.embed(splits.validation.images), splits.validation
+    )  # as build_bundle does
+    assert (head.scale, head.bias, thresholds) == (fitted.head.scale, fitted.head.bias, fitted.thresholds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 from types import ModuleType
@@ -159,3 +160,14 @@ def test_a_run_that_fails() -> None:
     module, _ = pretended(output=np.zeros((1, 3), np.float32))
     with pytest.raises(EncoderError, match=r"^pretended failed on m\.tflite: could not broadcast"):
         TfliteGraph(module, Path("m.tflite"), threads=1).run(BYTES)
+
+
+def test_opening_a_file_says_nothing_and_leaves_standard_error_as_it_was(
+    package: ModuleType, capfd: pytest.CaptureFixture[str]
+) -> None:
+    TfliteGraph(package, MODELS / "encoder.fp32.tflite", threads=1)
+    with pytest.raises(EncoderError):
+        TfliteGraph(package, MODELS / "encoder.fp32.onnx", threads=1)
+    assert capfd.readouterr().err == ""
+    os.write(2, b"still here")
+    assert capfd.readouterr().err == "still here"
