@@ -76,12 +76,19 @@ def show(found: Verification) -> None:
     """Print the comparison."""
     console = Console(highlight=False)
     table = Table(box=None, header_style="dim", pad_edge=False)
-    for title in ("file and runtime", "worst cosine", "diff. of p", "one-shot", "lost points"):
-        table.add_column(title, justify="left" if title.startswith("file") else "right")
-    table.add_row("network, torch", "", "", f"{found.network_accuracy:.2%}", "")
+    for title in (
+        "file and runtime",
+        "worst\ncosine",
+        "mean\ncosine",
+        "diff.\nof p",
+        "one-shot",
+        "lost\npoints",
+    ):
+        table.add_column(title, justify="left" if title.startswith("file") else "right", no_wrap=True)
+    table.add_row("network, torch", "", "", "", f"{found.network_accuracy:.2%}", "")
     for file in found.files:
         table.add_row(
-            f"{file.format} {file.precision}, {file.runtime}", f"{file.worst_cosine:.4f}",
+            f"{file.format} {file.precision}, {file.runtime}", f"{file.worst_cosine:.4f}", f"{file.mean_cosine:.4f}",
             f"{file.largest_score_difference:.4f}", f"{file.accuracy or 0:.2%}", f"{file.loss_points or 0:+.2f}",
         )  # fmt: skip
     console.print(table)

@@ -190,8 +190,9 @@ def test_the_comparison_is_ascii_and_fits_into_80_columns(
     assert printed.isascii()
     *table, last = printed.splitlines()
     assert last == f"left out: {line}"
-    assert len(table) == 3 + len(verified.files)
-    assert table[0].split("  ")[0] == "file and runtime" and "diff. of p" in table[0]
+    assert len(table) == 4 + len(verified.files)
+    assert table[0].split() == ["worst", "mean", "diff.", "lost"]
+    assert table[1].split() == ["file", "and", "runtime", "cosine", "cosine", "of", "p", "one-shot", "points"]
     assert table[-1].startswith("tflite int8, ai-edge-litert ") and table[-1].endswith("+100.00")
     assert all(len(row) <= 80 for row in table)
 
