@@ -43,6 +43,22 @@ class TrainedNetwork:
     """Settings, data, seed and versions of the run."""
     run: Path
 
+    @classmethod
+    def of(cls, module: EncoderNetwork, provenance: dict[str, Any], run: Path) -> TrainedNetwork:
+        """What comes after training needs to know of an encoder in evaluation mode."""
+        head = getattr(module, "head", None)
+        return cls(
+            module=module,
+            name=module.name,
+            preprocessing=module.preprocessing,
+            model_id=model_id(module),
+            parameters=sum(parameter.numel() for parameter in module.parameters()),
+            macs=count_macs(module),
+            head=head.as_device_head() if isinstance(head, KochHead) else None,
+            provenance=provenance,
+            run=run,
+        )
+
     @property
     def normalisation(self) -> str:
         return self.module.normalisation
@@ -101,19 +117,7 @@ def load_run(path: str | Path) -> TrainedNetwork:
     except (SettingsError, KeyError, RuntimeError, TypeError) as error:
         why = str(error).splitlines()[0].rstrip(":")
         raise SettingsError(f"{file} holds no weights of an encoder of this release ({why})") from error
-    module.eval()
-    head = getattr(module, "head", None)
-    return TrainedNetwork(
-        module=module,
-        name=module.name,
-        preprocessing=module.preprocessing,
-        model_id=model_id(module),
-        parameters=sum(parameter.numel() for parameter in module.parameters()),
-        macs=count_macs(module),
-        head=head.as_device_head() if isinstance(head, KochHead) else None,
-        provenance=provenance,
-        run=file.parent,
-    )
+    return TrainedNetwork.of(module.eval(), provenance, file.parent)
 
 
 def _find_best(path: Path) -> Path:

@@ -84,10 +84,7 @@ class Archive:
             raise DataError(f"{damaged} ({error})") from error
         except OSError as error:
             raise DataError(f"cannot read {self.path}: {error.strerror or error}") from error
-        except (
-            NotImplementedError,
-            RuntimeError,
-        ) as error:  # what zipfile says to encrypted or exotic members
+        except RuntimeError as error:  # what zipfile says to encrypted or exotic members
             raise DataError(f"{damaged} ({error})") from error
 
 

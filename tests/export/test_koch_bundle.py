@@ -20,7 +20,7 @@ from export.commands.verify import require
 from export.data.images import ImageSet, Splits
 from export.encoders import Koch2015
 from export.flatbuffer import read_tflite
-from export.network import TrainedNetwork, count_macs, model_id
+from export.network import TrainedNetwork
 from export.remote import run_device
 from export.verify import Verification, verify
 
@@ -64,17 +64,8 @@ def network() -> TrainedNetwork:
         module.units.bias.zero_()
         module.head.alpha.weight.fill_(-0.02)
         module.head.alpha.bias.fill_(2.0)
-    return TrainedNetwork(
-        module=module,
-        name=module.name,
-        preprocessing=module.preprocessing,
-        model_id=model_id(module),
-        parameters=sum(parameter.numel() for parameter in module.parameters()),
-        macs=count_macs(module),
-        head=module.head.as_device_head(),
-        provenance={"validation_accuracy": 0.5, "settings": {"objective": "pairs", "seed": 0}},
-        run=Path("run"),
-    )
+    provenance = {"validation_accuracy": 0.5, "settings": {"objective": "pairs", "seed": 0}}
+    return TrainedNetwork.of(module, provenance, Path("run"))
 
 
 @pytest.fixture(scope="module")
