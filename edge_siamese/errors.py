@@ -57,6 +57,34 @@ class SupportError(EdgeSiameseError, ValueError):
     """A support set cannot take or lacks what was asked for."""
 
 
+class CameraError(EdgeSiameseError, OSError):
+    """A camera cannot be opened, or gives no frame."""
+
+
+class CameraEnded(CameraError, EOFError):
+    """A camera that replays files has shown them all."""
+
+
+class PanelError(EdgeSiameseError, OSError):
+    """A button or an LED cannot be used."""
+
+
+class StoreError(EdgeSiameseError, OSError):
+    """The support store cannot be read or written."""
+
+
+class ModelError(EdgeSiameseError, RuntimeError):
+    """A model cannot be installed, or none is."""
+
+
+class ControlError(EdgeSiameseError, RuntimeError):
+    """The daemon refused a request, or the request cannot be sent."""
+
+
+class DaemonNotRunning(ControlError, ConnectionError):
+    """Nothing answers at the daemon's socket."""
+
+
 class DataError(EdgeSiameseError, ValueError):
     """A data set is missing, damaged, or too small for what was asked."""
 

@@ -1,4 +1,4 @@
-"""Reads JSON into dataclasses, strictly: the annotations are the schema, and all else is refused."""
+"""Reads JSON and TOML into dataclasses, strictly: the annotations are the schema, and all else is refused."""
 
 from __future__ import annotations
 
@@ -77,8 +77,10 @@ def _require_text(value: Any, key: str = "") -> None:
             ) from None
 
 
-def read_object(value: Any, cls: type[T], key: str = "") -> T:
+def read_object(value: Any, cls: type[T], key: str = "", *, optional: bool = False) -> T:
     """A parsed JSON object to the dataclass `cls`; every field has to be there, and no other key.
+
+    With `optional`, as for settings, fields that have a default may be left out, here and in nested objects.
 
     Fields may be str, int, float, bool, None, Any, Literal, dataclasses, tuple[X, ...], dict[str, X] and
     unions of these. A `SchemaError` that `__post_init__` raises is told under the key of its object.
@@ -89,14 +91,18 @@ def read_object(value: Any, cls: type[T], key: str = "") -> T:
     if not isinstance(value, dict):
         raise SchemaError(key, f"an object is needed, not {_kind(value)}")
     hints = get_type_hints(cls)
-    names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    known = dataclasses.fields(cls)  # type: ignore[arg-type]
+    names = [field.name for field in known]
+    required = [field.name for field in known if not (optional and _has_default(field))]
     for name in value:
         if name not in names:
             raise SchemaError(_join(key, name), f"unknown key{nearest(name, names)}")
-    for name in names:
+    for name in required:
         if name not in value:
             raise SchemaError(_join(key, name), "missing")
-    fields = {name: _read(value[name], hints[name], _join(key, name)) for name in names}
+    fields = {
+        name: _read(value[name], hints[name], _join(key, name), optional) for name in names if name in value
+    }
     try:
         return cls(**fields)
     except SchemaError as error:
@@ -109,12 +115,17 @@ def nearest(word: str, known: list[str] | tuple[str, ...]) -> str:
     return f'; did you mean "{match[0]}"?' if match else ""
 
 
-def _read(value: Any, hint: Any, key: str) -> Any:
+def _has_default(field: dataclasses.Field[Any]) -> bool:
+    missing = dataclasses.MISSING
+    return field.default is not missing or field.default_factory is not missing
+
+
+def _read(value: Any, hint: Any, key: str, optional: bool = False) -> Any:
     """One value to the annotated type."""
     if hint is Any:
         return value
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return read_object(value, hint, key)
+        return read_object(value, hint, key, optional=optional)
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Literal:
         if value not in arguments or isinstance(value, bool):
@@ -125,13 +136,15 @@ def _read(value: Any, hint: Any, key: str) -> Any:
         if arm is None:
             wanted = " or ".join(_KINDS.get(get_origin(arm) or arm, "an object") for arm in arguments)
             raise SchemaError(key, f"{wanted} is needed, not {_shown(value)}")
-        return _read(value, arm, key)
+        return _read(value, arm, key, optional)
     if not _fits(value, hint):
         raise SchemaError(key, f"{_KINDS[origin or hint]} is needed, not {_shown(value)}")
     if origin is tuple:
-        return tuple(_read(item, arguments[0], f"{key}[{index}]") for index, item in enumerate(value))
+        return tuple(
+            _read(item, arguments[0], f"{key}[{index}]", optional) for index, item in enumerate(value)
+        )
     if origin is dict:
-        return {name: _read(item, arguments[1], _join(key, name)) for name, item in value.items()}
+        return {name: _read(item, arguments[1], _join(key, name), optional) for name, item in value.items()}
     if hint is float:
         try:
             return float(value)
