@@ -25,6 +25,8 @@ from edge_siamese.manifest import FileInfo, Manifest
 
 MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
+IMPOSTORS = "impostors.npy"
+MOST_IMPOSTORS = 512
 NETWORK = "network"
 """The key of `GoldenVectors.embeddings` that holds those of the trained float network."""
 
@@ -125,6 +127,29 @@ class Bundle:
                 f"{self.path / GOLDEN}: these golden vectors are of another encoder than the manifest's"
             )
         return golden
+
+    @cached_property
+    def impostors(self) -> npt.NDArray[np.float32] | None:
+        """(I, D): embeddings of things that nobody registers, read when they are first asked for; not writable.
+
+        None if the bundle has none. Raises `BundleError` if its file holds something else than the manifest's encoder
+        makes.
+        """
+        if all(item.path != IMPOSTORS for item in self.manifest.attachments):
+            return None
+        path = self.path / IMPOSTORS
+        stored = _read_numpy(path)
+        if not isinstance(stored, np.ndarray):
+            raise BundleError(f"{path} holds several arrays, not one of impostors")
+        dimensions = self.manifest.embedding.dimensions
+        _require_numbers(stored, np.float16, f"{path}: the array")
+        if stored.ndim != 2 or stored.shape[1] != dimensions or not 1 <= len(stored) <= MOST_IMPOSTORS:
+            raise BundleError(
+                f"{path}: 1 to {MOST_IMPOSTORS} embeddings of {dimensions} numbers are needed, not {stored.shape}"
+            )
+        impostors = stored.astype(np.float32)
+        impostors.setflags(write=False)
+        return impostors
 
     def model_path(self, format: str, precision: str) -> Path:
         """The encoder's file in a format (onnx, tflite) and precision (fp32, int8).

@@ -7,11 +7,12 @@ import math
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from importlib import import_module
 
-from edge_siamese import __version__, commands
+from edge_siamese import __version__
 from edge_siamese.errors import EdgeSiameseError
-from edge_siamese.runtimes import AUTO, PRECISIONS, RUNTIMES
+from edge_siamese.runtime_names import AUTO, PRECISIONS, RUNTIMES
 
 INTERRUPTED = 130
 
@@ -27,7 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = build_parser().parse_args(arguments)
     try:
-        status = int(options.run(options))
+        module, _, function = options.run.partition(":")
+        status = int(getattr(import_module(f"edge_siamese.commands.{module}"), function)(options))
         sys.stdout.flush()
         return status
     except KeyboardInterrupt:
@@ -50,36 +52,128 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
+class _Commands:
+    """Adds commands to a parser, each with what all of them have."""
+
+    def __init__(self, parser: argparse.ArgumentParser, program: str, required: bool = True) -> None:
+        self._program, self._nested = program, not required
+        self._parsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=required)
+
+    def add(self, name: str, run: str, purpose: str, example: str = "") -> argparse.ArgumentParser:
+        """A command; `run` is MODULE:FUNCTION below `edge_siamese.commands`, imported only when it runs."""
+        parser = self._parsers.add_parser(
+            name,
+            help=purpose,
+            description=purpose,
+            epilog=f"example: {self._program} {name} {example}".rstrip(),
+        )
+        parser.set_defaults(run=run)
+        _add_common(parser, self._nested)
+        return parser
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     parser = argparse.ArgumentParser(
         prog="edge-siamese",
-        description="Recognise objects that were seen once, with an encoder from a bundle.",
+        description="Recognise objects that were seen once: the daemon, its objects, and the bundles that it loads.",
         epilog="Each command has an example: edge-siamese COMMAND --help",
     )
     parser.add_argument("--version", action="version", version=f"edge-siamese {__version__}")
-    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands = _Commands(parser, "edge-siamese")
+    _add_daemon(commands)
+    _add_objects(commands)
+    _add_models(commands)
+    _add_bundles(commands)
+    return parser
 
-    def add(run: Callable[[argparse.Namespace], int], purpose: str, example: str) -> argparse.ArgumentParser:
-        command = subparsers.add_parser(
-            run.__name__,
-            help=purpose,
-            description=purpose,
-            epilog=f"example: edge-siamese {run.__name__} {example}",
-        )
-        command.set_defaults(run=run)
-        command.add_argument("bundle", metavar="BUNDLE", help="the directory of a bundle")
-        command.add_argument("--json", action="store_true", help="print JSON, for machines")
-        command.add_argument("--debug", action="store_true", help="show the traceback of an error")
-        return command
 
-    add(commands.info, "What a bundle holds, and which runtimes work here.", "build/demo/bundle")
+def _add_daemon(commands: _Commands) -> None:
+    run = commands.add("run", "daemon:run", "Run the daemon in the foreground.", "--config config.toml")
+    run.add_argument("--check", action="store_true", help="only check the settings, then end")
+    status = commands.add("status", "daemon:status", "What the daemon sees, and how it is.", "--json")
+    status.add_argument("--watch", action="store_true", help="once a second, until Ctrl-C")
+    events = commands.add("events", "daemon:events", "What happened, and what happens.", "--follow")
+    events.add_argument("--count", type=_positive, default=20, metavar="N", help="the latest N (default: 20)")
+    events.add_argument("--follow", action="store_true", help="go on with new ones, until Ctrl-C")
+    commands.add("reload", "daemon:reload", "Let the daemon read its settings and its model again.")
+    commands.add("doctor", "daemon:doctor", "Look for what is wrong here, and say what to do about it.")
 
-    selftest = add(
-        commands.selftest,
+
+def _add_objects(commands: _Commands) -> None:
+    objects = commands.add("objects", "objects:objects", "The objects that are registered.", "--json")
+    inner = _Commands(objects, "edge-siamese objects", required=False)
+    export = inner.add("export", "objects:export", "Write all objects into one file.", "shelf.zip")
+    export.add_argument("file", metavar="FILE.zip", help="is replaced whole")
+    imported = inner.add("import", "objects:import_", "Add the objects of a file.", "shelf.zip")
+    imported.add_argument("file", metavar="FILE.zip", help="what `objects export` wrote")
+    imported.add_argument(
+        "--on-conflict",
+        choices=("rename", "skip", "merge"),
+        default="rename",
+        help="what to do with another object of the same name (default: rename)",
+    )
+    views = inner.add("views", "objects:views", "The views and negatives of one object.", "mug")
+    views.add_argument("name", metavar="NAME", help="of the object")
+
+    register = commands.add(
+        "register", "objects:register", "Learn the object that is before the camera, or in pictures.", "mug"
+    )
+    register.add_argument("name", metavar="NAME", help="of a new object; with --view of a known one")
+    register.add_argument("--view", action="store_true", help="add a view to a known object")
+    register.add_argument(
+        "--picture",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="learn from picture files, not from the camera",
+    )
+    register.add_argument(
+        "--force", action="store_true", help="also if it looks like an object that is registered already"
+    )
+    rename = commands.add("rename", "objects:rename", "Give an object another name.", "'object 3' mug")
+    rename.add_argument("name", metavar="NAME")
+    rename.add_argument("new", metavar="NEW")
+    forget = commands.add("forget", "objects:forget", "Unlearn an object; `undo` brings it back.", "mug")
+    forget.add_argument("name", metavar="NAME")
+    commands.add("undo", "objects:undo", "Take the last change back: a registration, a view, a name, a loss.")
+    wrong = commands.add(
+        "wrong", "objects:wrong", "Say that what was recognised last was something else.", "mug"
+    )
+    wrong.add_argument("name", nargs="?", metavar="NAME", help="only if it was this object")
+    score = commands.add("score", "objects:score", "What pictures show, by the daemon.", "a.jpg b.jpg")
+    score.add_argument("pictures", nargs="+", metavar="PICTURE", help="picture files")
+    explain = commands.add(
+        "explain", "objects:explain", "Why the current frame, or a picture, is what it is.", "photo.jpg"
+    )
+    explain.add_argument(
+        "picture", nargs="?", metavar="PICTURE", help="a picture file; none: the frame of now"
+    )
+
+
+def _add_models(commands: _Commands) -> None:
+    model = commands.add("model", "models:list_", "The models that are installed.", "install bundle")
+    inner = _Commands(model, "edge-siamese model", required=False)
+    install = inner.add(
+        "install", "models:install", "Check a bundle, keep a copy, and make it the current model.", "bundle"
+    )
+    install.add_argument("bundle", metavar="BUNDLE", help="the directory of a bundle")
+    inner.add("list", "models:list_", "The models that are installed.", "--json")
+    inner.add("rollback", "models:rollback", "Make the previous model the current one.")
+
+
+def _add_bundles(commands: _Commands) -> None:
+    info = commands.add(
+        "info", "bundles:info", "What a bundle holds, and which runtimes work here.", "build/demo/bundle"
+    )
+    _add_bundle(info)
+    selftest = commands.add(
+        "selftest",
+        "bundles:selftest",
         "Prove that this machine computes what the workstation computed.",
         "build/demo/bundle --runtime onnxruntime",
     )
+    _add_bundle(selftest)
     selftest.add_argument(
         "--runtime", choices=("all", AUTO, *RUNTIMES), default="all", help="default: all that work here"
     )
@@ -88,21 +182,25 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _add_threads(selftest)
 
-    score = add(
-        commands.score,
+    compare = commands.add(
+        "compare",
+        "bundles:compare",
         "How probably two pictures show the same thing.",
         "build/demo/bundle mug-1.png mug-2.png",
     )
-    score.add_argument("first", metavar="A", help="a picture file")
-    score.add_argument("second", metavar="B", help="a picture file")
-    _add_threshold(score)
-    _add_encoder(score)
+    _add_bundle(compare, needed=True)
+    compare.add_argument("first", metavar="A", help="a picture file")
+    compare.add_argument("second", metavar="B", help="a picture file")
+    _add_threshold(compare)
+    _add_encoder(compare)
 
-    recognize = add(
-        commands.recognize,
-        "Learn objects from pictures, then name what other pictures show.",
+    recognize = commands.add(
+        "recognize",
+        "bundles:recognize",
+        "Learn objects from pictures, then name what other pictures show, without the daemon.",
         "build/demo/bundle new.png --object mug=mug.png",
     )
+    _add_bundle(recognize, needed=True)
     recognize.add_argument("pictures", nargs="+", metavar="PICTURE", help="picture files to recognise")
     recognize.add_argument(
         "--object", action="append", required=True, metavar="NAME=PICTURE", help="may be repeated"
@@ -110,21 +208,64 @@ def build_parser() -> argparse.ArgumentParser:
     _add_threshold(recognize)
     _add_encoder(recognize)
 
-    embed = add(
-        commands.embed, "Embed an array of images.", "build/demo/bundle images.npy --out embeddings.npy"
+    embed = commands.add(
+        "embed",
+        "bundles:embed",
+        "Embed an array of images.",
+        "build/demo/bundle images.npy --out embeddings.npy",
     )
+    _add_bundle(embed, needed=True)
     embed.add_argument("images", metavar="IMAGES.npy", help="uint8 (n, height, width[, 1, 3 or 4])")
     embed.add_argument("--out", metavar="FILE.npy", required=True, help="gets float32 (n, dimensions)")
     _add_encoder(embed)
 
-    bench = add(
-        commands.bench,
-        "Time and memory of the encoder on this machine.",
+    bench = commands.add(
+        "bench",
+        "bundles:bench",
+        "Time and memory of each stage of a frame on this machine.",
         "build/demo/bundle --threads 1 --runs 300",
     )
-    bench.add_argument("--runs", type=_positive, default=300, help="timed images (default: 300)")
+    _add_bundle(bench)
+    bench.add_argument("--runs", type=_positive, default=300, help="timed frames (default: 300)")
+    bench.add_argument("--encoder", action="store_true", help="the encoder alone, on prepared images")
+    bench.add_argument(
+        "--views", type=_positive, default=100, help="registered views to score against (default: 100)"
+    )
+    bench.add_argument(
+        "--camera", action="store_true", help="frames of the configured camera, not of a drawn scene"
+    )
     _add_encoder(bench)
-    return parser
+
+
+def _add_common(parser: argparse.ArgumentParser, nested: bool) -> None:
+    def default(value: object) -> object:
+        # What stands before the name of an inner command must not be undone by that command's default.
+        return argparse.SUPPRESS if nested else value
+
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        default=default(None),
+        help="settings; default: /etc/edge-siamese/config.toml if there is one",
+    )
+    parser.add_argument(
+        "--json", action="store_true", default=default(False), help="print JSON, for machines"
+    )
+    parser.add_argument(
+        "--debug", action="store_true", default=default(False), help="show the traceback of an error"
+    )
+
+
+def _add_bundle(parser: argparse.ArgumentParser, needed: bool = False) -> None:
+    if needed:
+        parser.add_argument("bundle", metavar="BUNDLE", help="the directory of a bundle")
+    else:
+        parser.add_argument(
+            "bundle",
+            nargs="?",
+            metavar="BUNDLE",
+            help="the directory of a bundle; default: the current model",
+        )
 
 
 def _add_threshold(parser: argparse.ArgumentParser) -> None:

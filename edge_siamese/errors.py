@@ -61,6 +61,10 @@ class CameraError(EdgeSiameseError, OSError):
     """A camera cannot be opened, or gives no frame."""
 
 
+class CameraStalled(CameraError, TimeoutError):
+    """A camera gives no frame in its time."""
+
+
 class CameraEnded(CameraError, EOFError):
     """A camera that replays files has shown them all."""
 
@@ -83,6 +87,10 @@ class ControlError(EdgeSiameseError, RuntimeError):
 
 class DaemonNotRunning(ControlError, ConnectionError):
     """Nothing answers at the daemon's socket."""
+
+
+class Refused(ControlError):
+    """A registration was refused; the message is the reason."""
 
 
 class DataError(EdgeSiameseError, ValueError):

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
 
-# Rows of queries whose |h1 - h2| are held at once by the weighted L1 distance: bounds its memory.
+# Of |h1 - h2|, how much is held at once by the weighted L1 distance: bounds its memory.
 _L1_BLOCK_BYTES = 32 * 1024 * 1024
 
 
@@ -81,10 +81,14 @@ class SigmoidDistanceHead:
 
 
 def _weighted_l1(queries: Floats, supports: Floats, weights: Floats) -> Floats:
-    """(N, D), (M, D), (D,) to (N, M), in blocks of queries."""
+    """(N, D), (M, D), (D,) to (N, M), in blocks of queries and supports."""
     result = np.empty((len(queries), len(supports)), dtype=np.float32)
-    block = max(1, _L1_BLOCK_BYTES // max(1, supports.nbytes))
-    for start in range(0, len(queries), block):
-        difference = np.abs(queries[start : start + block, None, :] - supports[None, :, :])
-        result[start : start + block] = difference @ weights
+    pairs = max(1, _L1_BLOCK_BYTES // weights.nbytes)
+    columns = max(1, min(pairs, len(supports)))
+    rows = pairs // columns
+    for row in range(0, len(queries), rows):
+        for column in range(0, len(supports), columns):
+            several = supports[None, column : column + columns, :]
+            difference = np.abs(queries[row : row + rows, None, :] - several)
+            result[row : row + rows, column : column + columns] = difference @ weights
     return result

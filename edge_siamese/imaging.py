@@ -89,6 +89,11 @@ def prepare_batch(frames: Frames, to: Preprocessing) -> Bytes:
     return prepared
 
 
+def seen_part(frame: npt.NDArray[Any], to: Preprocessing) -> Bytes:
+    """The part of a frame that `prepare` reads, in its own size and colours; a view. Raises `ImageError`."""
+    return _crop(_checked(frame), to)
+
+
 def _checked(frame: npt.NDArray[Any]) -> Bytes:
     frame = np.asarray(frame)
     if frame.dtype == np.bool_:

@@ -6,7 +6,6 @@ import logging
 import math
 import os
 import threading
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_siamese.bundle import Bundle, load_bundle
+from edge_siamese.decision import Recognition, decide
 from edge_siamese.errors import SettingsError, SupportError
 from edge_siamese.head import SigmoidDistanceHead
 from edge_siamese.manifest import Manifest, Threshold
@@ -27,38 +27,12 @@ USUAL_FALSE_ACCEPT_RATE = 1e-2
 LAST_RESORT = 0.5
 """The threshold of a bundle that states none, its validation pairs having been too few."""
 
+__all__ = ["Recognition", "Recognizer", "chosen_threshold", "threshold_origin", "usual_threshold"]
+
 LOG = logging.getLogger(__name__)
 
 Picture = npt.NDArray[Any] | str | os.PathLike[str]
 """A frame, uint8 (h, w) or (h, w, 1, 3 or 4), or the path of a picture file."""
-
-
-@dataclass(frozen=True)
-class Recognition:
-    """What a frame shows; printed, it reads like `heart (p = 0.98; next: star, 0.03)`."""
-
-    name: str | None
-    """The object, or None if no object is probable enough."""
-    probability: float
-    """p(same) of the frame and the nearest object's nearest view; 0 if nothing is registered."""
-    nearest: str | None
-    """The most probable object, probable enough or not; None if nothing is registered."""
-    runner_up: str | None
-    """The next most probable object; None if there is no second."""
-    margin: float
-    """How far the runner-up's probability is below `probability`; all of it if there is no second."""
-    threshold: float
-    """The probability from which on an object is recognised."""
-
-    def __str__(self) -> str:
-        if self.nearest is None:
-            return "unknown (nothing is registered)"
-        if self.name is None:
-            return f"unknown (nearest: {self.nearest}, p = {self.probability:.2f} < {self.threshold:.2f})"
-        following = (
-            f"; next: {self.runner_up}, {self.probability - self.margin:.2f}" if self.runner_up else ""
-        )
-        return f"{self.name} (p = {self.probability:.2f}{following})"
 
 
 class Recognizer:
@@ -102,8 +76,7 @@ class Recognizer:
         if isinstance(source, Bundle):
             self.encoder: Encoder = load_encoder(source, runtime, precision, threads)
             head = head or source.head
-            if threshold is None:
-                threshold, self.threshold_source = _chosen_threshold(source.manifest, false_accept_rate)
+            threshold, self.threshold_source = chosen_threshold(source.manifest, threshold, false_accept_rate)
         else:
             self.encoder = source
         if head is None or threshold is None:
@@ -148,9 +121,7 @@ class Recognizer:
             ImageError: it is not an image.
             EncoderError: the runtime failed.
         """
-        return recognition(
-            self._support, self.head, self.encoder.embed([_pixels(picture)])[0], self.threshold
-        )
+        return decide(self._support, self.head, self.encoder.embed([_pixels(picture)])[0], self.threshold)
 
 
 def usual_threshold(manifest: Manifest) -> Threshold | None:
@@ -168,8 +139,22 @@ def threshold_origin(threshold: Threshold) -> str:
     return f"stated for a false-accept rate of {threshold.false_accept_rate:g}"
 
 
-def _chosen_threshold(manifest: Manifest, false_accept_rate: float | None) -> tuple[float, str]:
-    """A threshold, and where it came from."""
+def chosen_threshold(
+    manifest: Manifest, threshold: float | None, false_accept_rate: float | None
+) -> tuple[float, str]:
+    """The threshold to use, and where it came from, for people.
+
+    Args:
+        manifest: of the bundle.
+        threshold: if one was given.
+        false_accept_rate: if a rate was asked for; else the one for 1e-2, or else the strictest that is stated, or
+            else 0.5, which is logged.
+
+    Raises:
+        SettingsError: the bundle states no threshold for this rate.
+    """
+    if threshold is not None:
+        return threshold, "given"
     if false_accept_rate is not None:
         found = manifest.threshold_at(false_accept_rate)
         return found.probability, threshold_origin(found)
@@ -181,28 +166,6 @@ def _chosen_threshold(manifest: Manifest, false_accept_rate: float | None) -> tu
         LAST_RESORT,
     )
     return LAST_RESORT, "assumed, since the bundle states none"
-
-
-def recognition(
-    support: SupportSet, head: SigmoidDistanceHead, embedding: npt.NDArray[np.float32], threshold: float
-) -> Recognition:
-    """What an embedding of shape (D,) is: the object with the nearest view, if it is probable enough."""
-    if len(support) == 0:
-        return Recognition(None, 0.0, None, None, 0.0, threshold)
-    # By distance, not by probability: far from the threshold, float32 rounds different probabilities to one.
-    distances = support.distances(head, embedding[np.newaxis])[0]
-    order = np.argsort(distances, kind="stable")
-    probabilities = head.probability(distances[order[:2]])
-    probability = float(probabilities[0])
-    nearest, *rest = (support.names[index] for index in order[:2])
-    return Recognition(
-        name=nearest if probability >= threshold else None,
-        probability=probability,
-        nearest=nearest,
-        runner_up=rest[0] if rest else None,
-        margin=probability - float(probabilities[1]) if rest else probability,
-        threshold=threshold,
-    )
 
 
 def _pixels(picture: Picture) -> npt.NDArray[Any]:

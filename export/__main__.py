@@ -15,6 +15,7 @@ COMMANDS = {
     "verify": "prove that every file of a bundle behaves like the trained network",
     "evaluate": "measure one-shot and verification accuracy of a run or a bundle",
     "benchmark": "compare formats, precisions and runtimes: size, latency, accuracy, memory",
+    "deploy": "copy a bundle to devices over ssh, where it becomes the current model",
     "report": "write the report of a pipeline's directory anew",
     "demo": "the whole way in four minutes, on drawn glyphs, ending on the device's side",
 }

@@ -162,7 +162,7 @@ def benchmark(
 def measure(bundle: Bundle, place: Place, runs: int = RUNS) -> Measurement:
     """One fresh process of the device's benchmark, on one thread."""
     options = ["--runtime", place.runtime, "--precision", place.precision, "--threads", str(THREADS)]
-    words = ["bench", str(bundle.path.resolve()), *options, "--runs", str(runs), "--json"]
+    words = ["bench", str(bundle.path.resolve()), *options, "--encoder", "--runs", str(runs), "--json"]
     said = run_device(place.python, words)
     try:
         values = json.loads(said)

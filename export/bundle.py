@@ -24,13 +24,23 @@ from edge_siamese.atomic import (
     write_atomically,
     write_text_atomically,
 )
-from edge_siamese.bundle import GOLDEN, MANIFEST, NETWORK, Bundle, GoldenVectors, load_bundle, sha256
+from edge_siamese.bundle import (
+    GOLDEN,
+    IMPOSTORS,
+    MANIFEST,
+    MOST_IMPOSTORS,
+    NETWORK,
+    Bundle,
+    GoldenVectors,
+    load_bundle,
+    sha256,
+)
 from edge_siamese.errors import ExportError, SettingsError
 from edge_siamese.imaging import prepare
 from edge_siamese.manifest import EmbeddingInfo, EncoderInfo, FileInfo, HeadInfo, Manifest, ModelFile
 from edge_siamese.runtimes import load_encoder
 from export.calibrate import HeadCalibration, fit_head
-from export.data.images import ImageSet, Splits
+from export.data.images import ImageSet, Indices, Splits
 from export.evaluate import affordable, is_heavy
 from export.flatbuffer import read_tflite
 from export.graph import ExportedEncoder, exported_encoder
@@ -103,6 +113,7 @@ def build_bundle(
         records = _quantized(network, splits, calibration, embeddings, new, int8_budget, progress)
         progress("writing golden vectors and manifest")
         manifest = _manifest(network, splits, calibration, records, new)
+        manifest = _with_impostors(manifest, embeddings, splits.validation, new)
         bundle = _with_golden_vectors(manifest, reference, splits.validation, new)
         load_bundle(bundle.path)
         replace_directory(new, out)
@@ -286,6 +297,41 @@ def _manifest(
 
 def _attachment(path: Path) -> FileInfo:
     return FileInfo(path.name, path.stat().st_size, sha256(path))
+
+
+def impostor_images(images: ImageSet, most: int = MOST_IMPOSTORS) -> Indices:
+    """The indices of so many images of as many classes as there are, equally many of each as far as possible.
+
+    Of more classes than images, those are taken that lie evenly in the order of the classes, which is that of their
+    groups (alphabets); of several images of a class, those that lie evenly among its images.
+    """
+    present = np.flatnonzero(images.counts)
+    taken = min(most, len(images))
+    if len(present) >= taken:
+        shares = {int(c): 1 for c in present[np.linspace(0, len(present) - 1, taken).astype(np.int64)]}
+    else:
+        shares = dict.fromkeys(present.tolist(), 0)
+        while (missing := taken - sum(shares.values())) > 0:
+            poorer = [c for c in shares if shares[c] < images.counts[c]]
+            for place in np.unique(
+                np.linspace(0, len(poorer) - 1, min(missing, len(poorer))).astype(np.int64)
+            ):
+                shares[poorer[place]] += 1
+    chosen = [
+        images.images_of(c)[np.linspace(0, images.counts[c] - 1, share).astype(np.int64)]
+        for c, share in shares.items()
+    ]
+    return np.sort(np.concatenate(chosen))
+
+
+def _with_impostors(manifest: Manifest, embeddings: Any, images: ImageSet, new: Path) -> Manifest:
+    """The manifest with embeddings of things that nobody will register, if float16 can hold them."""
+    with np.errstate(over="ignore"):
+        impostors = embeddings[impostor_images(images)].astype(np.float16)
+    if not np.isfinite(impostors).all():
+        return manifest
+    write_atomically(new / IMPOSTORS, lambda file: np.save(file, impostors, allow_pickle=False))
+    return dataclasses.replace(manifest, attachments=(*manifest.attachments, _attachment(new / IMPOSTORS)))
 
 
 def _with_golden_vectors(manifest: Manifest, reference: TorchEncoder, images: ImageSet, new: Path) -> Bundle:

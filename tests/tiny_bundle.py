@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from edge_siamese.bundle import GOLDEN, MANIFEST, GoldenVectors, sha256
+from edge_siamese.bundle import GOLDEN, IMPOSTORS, MANIFEST, GoldenVectors, sha256
 from edge_siamese.head import SigmoidDistanceHead
 from edge_siamese.imaging import prepare
 from edge_siamese.manifest import (
@@ -60,8 +60,9 @@ def write_tiny_bundle(directory: Path, *, weighted: bool = False, **changes: Any
         head = SigmoidDistanceHead(1.0, 4.0, "weighted_l1", HEAD_WEIGHTS)
         np.save(directory / "head_weights.npy", HEAD_WEIGHTS)
     golden_vectors(head, normalised=not weighted).save(directory / GOLDEN)
+    np.save(directory / IMPOSTORS, impostors(normalised=not weighted).astype(np.float16))
     (directory / "MODEL_CARD.md").write_text("# Tiny\n")
-    attachments = (GOLDEN, "MODEL_CARD.md", *(["head_weights.npy"] if weighted else []))
+    attachments = (GOLDEN, IMPOSTORS, "MODEL_CARD.md", *(["head_weights.npy"] if weighted else []))
     manifest = Manifest(
         version=VERSION,
         model_id=MODEL_ID,
@@ -83,6 +84,12 @@ def write_tiny_bundle(directory: Path, *, weighted: bool = False, **changes: Any
 def describe(path: Path) -> FileInfo:
     """The manifest's line about a file."""
     return FileInfo(path.name, path.stat().st_size, sha256(path))
+
+
+def impostors(normalised: bool = True) -> np.ndarray:
+    """Embeddings of pictures that no test registers, by the network as it is written out."""
+    embeddings = forward(pictures(40, seed=9))
+    return unit_vectors(embeddings) if normalised else embeddings
 
 
 def golden_vectors(head: SigmoidDistanceHead = HEAD, normalised: bool = True) -> GoldenVectors:

@@ -113,15 +113,17 @@ class RegistrationSettings:
     """How long to look for them."""
     add_view_within_s: float = 8.0
     """A press within so many seconds after "saved" adds a view to the object just registered."""
-    sharpness: float = 6.0
-    """The least detail of a good frame, in grey levels between neighbouring pixels of the prepared picture's size; a
-    blurred picture has less. 0: any."""
+    sharpness: float = 22.0
+    """The least sharpness of a good frame, 0 to 100: percent of an edge's contrast between two neighbouring points, of 128
+    across the picture. Sharp strokes have 50, a sharp photo 30, a blurred one 10. 0: any."""
     darkest: float = 25.0
-    """The least mean brightness of a good frame, 0 to 255."""
+    """The mean brightness, 0 to 255, below which a frame is too dark if it has little contrast as well."""
     brightest: float = 250.0
-    """The largest mean brightness of a good frame, 0 to 255."""
-    motion: float = 12.0
-    """How much a good frame may differ from the one before, in grey levels on average."""
+    """The mean brightness, 0 to 255, above which a frame is too bright if it has little contrast as well; a drawing on
+    white paper has contrast."""
+    motion: float = 25.0
+    """How much a good frame may differ from the one before, 0 to 100: percent of what differs within the picture. A shift
+    by a fiftieth of the picture makes about 20. 100: any."""
     collisions: Literal["refuse", "allow"] = "refuse"
     """Whether an object that looks like one that is registered already is refused."""
     name: str = "object {number}"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from pathlib import Path
 
 from edge_siamese.bundle import Bundle, load_bundle
 from edge_siamese.errors import BundleNotFound, RuntimeNotInstalled, SettingsError
+from edge_siamese.runtime_names import AUTO, PRECISIONS, RUNTIMES
 from edge_siamese.runtimes.base import Encoder, GraphEncoder, default_threads
 from edge_siamese.runtimes.installed import Runtime, RuntimeStatus, status
 from edge_siamese.runtimes.onnx import ONNXRUNTIME
@@ -27,16 +27,8 @@ __all__ = [
     "runtime_statuses",
 ]
 
-AUTO = "auto"
-PRECISIONS = ("int8", "fp32")
-# On 64-bit Arm tflite-runtime starts fastest and takes the least memory; elsewhere its int8 kernels are slow.
-_ORDER = (
-    (TFLITE_RUNTIME, AI_EDGE_LITERT, ONNXRUNTIME)
-    if platform.machine().lower() in ("aarch64", "arm64")
-    else (AI_EDGE_LITERT, TFLITE_RUNTIME, ONNXRUNTIME)
-)
-RUNTIMES = tuple(runtime.name for runtime in _ORDER)
-"""The names of the runtimes that this release knows, in the order in which `auto` tries them here."""
+_KNOWN = {runtime.name: runtime for runtime in (AI_EDGE_LITERT, TFLITE_RUNTIME, ONNXRUNTIME)}
+_ORDER = tuple(_KNOWN[name] for name in RUNTIMES)
 
 
 def load_encoder(

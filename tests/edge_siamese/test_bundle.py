@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_siamese.bundle import GOLDEN, Bundle, GoldenVectors, load_bundle, sha256
+from edge_siamese.bundle import GOLDEN, IMPOSTORS, Bundle, GoldenVectors, load_bundle, sha256
 from edge_siamese.errors import (
     BundleError,
     BundleNotFound,
@@ -19,7 +19,14 @@ from edge_siamese.errors import (
     TruncatedFileError,
     UnsafePathError,
 )
-from tests.tiny_bundle import HEAD_WEIGHTS, MODEL_ID, describe, golden_vectors, write_tiny_bundle
+from tests.tiny_bundle import (
+    HEAD_WEIGHTS,
+    MODEL_ID,
+    describe,
+    golden_vectors,
+    impostors,
+    write_tiny_bundle,
+)
 
 MODEL = "encoder.int8.onnx"
 
@@ -85,7 +92,7 @@ def test_a_file_of_another_length(writable_bundle: Path, verify_checksums: bool,
     )
 
 
-@pytest.mark.parametrize("name", [MODEL, GOLDEN, "MODEL_CARD.md"])
+@pytest.mark.parametrize("name", [MODEL, GOLDEN, IMPOSTORS, "MODEL_CARD.md"])
 def test_a_missing_file(writable_bundle: Path, name: str) -> None:
     (writable_bundle / name).unlink()
     with pytest.raises(BundleNotFound, match="is missing, though the manifest lists it; copy or export"):
@@ -256,6 +263,60 @@ def test_a_bundle_without_golden_vectors(bundle: Bundle) -> None:
     without = dataclasses.replace(bundle, manifest=dataclasses.replace(bundle.manifest, attachments=()))
     with pytest.raises(BundleNotFound, match=r"the manifest lists no golden\.npz$"):
         without.golden  # noqa: B018
+
+
+def test_impostors_are_read_once_as_float32(bundle: Bundle, weighted_bundle: Bundle) -> None:
+    found = bundle.impostors
+    assert found is not None and found is bundle.impostors
+    assert (found.shape, found.dtype) == ((40, 8), np.float32)
+    np.testing.assert_allclose(found, impostors(), atol=5e-4)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1.0, atol=1e-3)
+    with pytest.raises(ValueError, match="read-only"):
+        found[0] = 0
+    assert weighted_bundle.impostors is not None
+    assert np.linalg.norm(weighted_bundle.impostors, axis=1).std() > 0.1
+
+
+def test_a_bundle_of_a_former_release_has_no_impostors(writable_bundle: Path) -> None:
+    path = writable_bundle / "manifest.json"
+    content = json.loads(path.read_text())
+    content["attachments"] = [item for item in content["attachments"] if item["path"] != IMPOSTORS]
+    path.write_text(json.dumps(content))
+    (writable_bundle / IMPOSTORS).unlink()
+    assert load_bundle(writable_bundle).impostors is None
+
+
+@pytest.mark.parametrize(
+    ("stored", "problem"),
+    [
+        (np.zeros((4, 7), np.float16), r"1 to 512 embeddings of 8 numbers are needed, not \(4, 7\)$"),
+        (np.zeros((0, 8), np.float16), r"1 to 512 embeddings of 8 numbers are needed, not \(0, 8\)$"),
+        (np.zeros((513, 8), np.float16), r"1 to 512 embeddings of 8 numbers are needed, not \(513, 8\)$"),
+        (np.zeros(8, np.float16), r"1 to 512 embeddings of 8 numbers are needed, not \(8,\)$"),
+        (np.zeros((4, 8), np.float32), "the array has to be float16, not float32$"),
+        (np.full((4, 8), np.inf, np.float16), "the array has numbers that are not finite$"),
+    ],
+)
+def test_impostors_of_another_encoder(writable_bundle: Path, stored: np.ndarray, problem: str) -> None:
+    np.save(writable_bundle / IMPOSTORS, stored)
+    relist(writable_bundle, IMPOSTORS)
+    with pytest.raises(BundleError, match=f"^{writable_bundle}/impostors.npy: {problem}"):
+        load_bundle(writable_bundle).impostors  # noqa: B018
+
+
+def test_impostors_that_are_no_array(writable_bundle: Path) -> None:
+    with (writable_bundle / IMPOSTORS).open("wb") as file:
+        np.savez(file, a=np.zeros(3), b=np.zeros(3))
+    relist(writable_bundle, IMPOSTORS)
+    with pytest.raises(BundleError, match=r"impostors\.npy holds several arrays, not one of impostors$"):
+        load_bundle(writable_bundle).impostors  # noqa: B018
+    (writable_bundle / IMPOSTORS).write_bytes(b"nothing")
+    relist(writable_bundle, IMPOSTORS)
+    with pytest.raises(BundleError, match=r"impostors\.npy is not a file of numpy arrays"):
+        load_bundle(writable_bundle).impostors  # noqa: B018
+    (writable_bundle / IMPOSTORS).unlink()
+    with pytest.raises(BundleNotFound, match=r"impostors\.npy is missing"):
+        load_bundle(writable_bundle)
 
 
 def test_the_checksum_is_sha256(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_siamese import __version__, commands
+from edge_siamese import __version__
 from edge_siamese.bundle import Bundle
 from edge_siamese.cli import main
 from edge_siamese.errors import EncoderError
@@ -21,7 +21,7 @@ from tests.tiny_bundle import write_tiny_bundle
 from tests.tiny_network import pictures
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("info", "selftest", "score", "recognize", "embed", "bench")
+COMMANDS = ("info", "selftest", "compare", "recognize", "embed", "bench")
 
 
 @pytest.fixture
@@ -92,17 +92,17 @@ def test_a_failed_selftest_returns_1(
     assert json.loads(printed(capsys))["passed"] is False
 
 
-def test_score(bundle: Bundle, onnxruntime: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_compare(bundle: Bundle, onnxruntime: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     image = pytest.importorskip("PIL.Image")
     first, second = tmp_path / "first.png", tmp_path / "second.png"
     for path, pixels in zip((first, second), pictures(2)[..., 0], strict=True):
         image.fromarray(pixels).save(path)
-    same = ["score", str(bundle.path), str(first), str(first), "--runtime", onnxruntime]
+    same = ["compare", str(bundle.path), str(first), str(first), "--runtime", onnxruntime]
     assert main(same) == 0
     lines = printed(capsys).splitlines()
     assert lines[0] == "p(same)   0.9975"
     assert lines[1] == "verdict   the same (threshold 0.7500: 1 in 100 different pairs passes)"
-    assert main(["score", str(bundle.path), str(first), str(second), "--runtime", onnxruntime, "--json"]) == 0
+    assert main(["compare", str(bundle.path), str(first), str(second), "--runtime", onnxruntime, "--json"]) == 0
     result = json.loads(printed(capsys))
     encoder = load_encoder(bundle, onnxruntime)
     a, b = encoder.embed(pictures(2))
@@ -127,11 +127,11 @@ def unsure_bundle(tmp_path: Path) -> Path:
     return write_tiny_bundle(tmp_path / "unsure", thresholds=())
 
 
-def test_score_without_a_threshold_gives_no_verdict(
+def test_compare_without_a_threshold_gives_no_verdict(
     unsure_bundle: Path, onnxruntime: str, two_pictures: tuple[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     first, _ = two_pictures
-    words = ["score", str(unsure_bundle), first, first, "--runtime", onnxruntime]
+    words = ["compare", str(unsure_bundle), first, first, "--runtime", onnxruntime]
     assert main(words) == 0
     assert printed(capsys).splitlines()[:2] == [
         "p(same)   0.9975",
@@ -142,7 +142,7 @@ def test_score_without_a_threshold_gives_no_verdict(
     assert (result["threshold"], result["threshold_source"], result["same"]) == (None, None, None)
 
 
-def test_score_with_a_threshold_of_ones_own(
+def test_compare_with_a_threshold_of_ones_own(
     bundle: Bundle,
     unsure_bundle: Path,
     onnxruntime: str,
@@ -151,7 +151,7 @@ def test_score_with_a_threshold_of_ones_own(
 ) -> None:
     first, _ = two_pictures
     for path in (bundle.path, unsure_bundle):
-        words = ["score", str(path), first, first, "--runtime", onnxruntime, "--threshold"]
+        words = ["compare", str(path), first, first, "--runtime", onnxruntime, "--threshold"]
         assert main([*words, "0.999"]) == 0
         assert printed(capsys).splitlines()[1] == "verdict   different (threshold 0.9990: given)"
         assert main([*words, "0", "--json"]) == 0
@@ -159,12 +159,12 @@ def test_score_with_a_threshold_of_ones_own(
         assert (result["threshold"], result["threshold_source"], result["same"]) == (0.0, "given", True)
 
 
-def test_score_falls_back_to_the_strictest_threshold(
+def test_compare_falls_back_to_the_strictest_threshold(
     tmp_path: Path, onnxruntime: str, two_pictures: tuple[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     strict = (Threshold(1e-3, 0.9, 0.1, 20_000), Threshold(1e-4, 0.95, 0.2, 20_000))
     path = write_tiny_bundle(tmp_path / "strict", thresholds=strict)
-    assert main(["score", str(path), *two_pictures, "--runtime", onnxruntime]) == 0
+    assert main(["compare", str(path), *two_pictures, "--runtime", onnxruntime]) == 0
     assert printed(capsys).splitlines()[1] == (
         "verdict   different (threshold 0.9500: 0.01 in 100 different pairs passes)"
     )
@@ -302,7 +302,7 @@ def test_errors_of_all_kinds(
         def fail(path: str, error: BaseException = error) -> None:
             raise error
 
-        monkeypatch.setattr(commands, "load_bundle", fail)
+        monkeypatch.setattr("edge_siamese.commands.bundles.load_bundle", fail)
         assert main(["info", "bundle"]) == status
         assert capsys.readouterr().err == line
 
@@ -316,7 +316,7 @@ def test_errors_of_all_kinds(
         ["bench", "b", "--runs", "0"],
         ["bench", "b", "--threads", "two"],
         ["embed", "b", "images.npy"],
-        ["score", "b", "a.png", "b.png", "--runtime", "torch"],
+        ["compare", "b", "a.png", "b.png", "--runtime", "torch"],
     ],
 )
 def test_wrong_usage_ends_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,11 +12,9 @@ import pytest
 from edge_siamese import Recognizer
 from edge_siamese.bundle import Bundle
 from edge_siamese.errors import ImageError, PictureError, SettingsError, SupportError
-from edge_siamese.head import SigmoidDistanceHead
 from edge_siamese.manifest import Threshold
-from edge_siamese.recognizer import Recognition, recognition
+from edge_siamese.recognizer import Recognition, chosen_threshold
 from edge_siamese.runtimes.fake import FAKE_HEAD, FakeEncoder
-from edge_siamese.support import SupportSet
 from tests.tiny_network import pictures
 
 
@@ -72,7 +70,10 @@ def test_several_views_are_one_object(recognizer: Recognizer) -> None:
     recognizer.register("thing", first, second)
     recognizer.register("thing", third)
     assert recognizer.support.views == (3,)
-    assert [recognizer.recognize(image).name for image in (first, second, third)] == ["thing"] * 3
+    found = [recognizer.recognize(image) for image in (first, second, third)]
+    assert [(one.name, one.uid, one.view, one.rule) for one in found] == [
+        ("thing", "thing", number, "recognised") for number in (1, 2, 3)
+    ]
 
 
 def test_a_forgotten_object_is_unknown(recognizer: Recognizer) -> None:
@@ -169,26 +170,18 @@ def test_a_bundle_that_states_no_threshold_is_used_at_one_half_and_says_so(
     assert recognizer.recognize(second).name is None
 
 
-def test_the_threshold_itself_is_enough() -> None:
-    support = SupportSet.of({"thing": [[0.0, 1.0]]}, 2)
-    found = recognition(support, SigmoidDistanceHead(1.0, 0.0), np.array([0, 1], np.float32), 0.5)
-    assert found == Recognition("thing", 0.5, "thing", None, 0.5, 0.5)
+def test_the_threshold_of_a_manifest_without_a_recognizer(bundle: Bundle) -> None:
+    assert chosen_threshold(bundle.manifest, 0.6, 1e-3) == (0.6, "given")
+    assert chosen_threshold(bundle.manifest, None, 1e-3) == (0.9, "stated for a false-accept rate of 0.001")
+    with pytest.raises(SettingsError, match=r"no threshold for a false-accept rate of 0\.2"):
+        chosen_threshold(bundle.manifest, None, 0.2)
 
 
-def test_probabilities_that_round_to_one_are_told_apart() -> None:
-    support = SupportSet.of({"near": [[1.0, 0.1]], "same": [[1.0, 0.0]]}, 2)
-    head = SigmoidDistanceHead(1.0, 40.0)
-    found = recognition(support, head, np.array([1, 0], np.float32), 0.5)
-    assert (found.name, found.runner_up, found.probability, found.margin) == ("same", "near", 1.0, 0.0)
-
-
-def test_a_recognition_reads_well(recognizer: Recognizer) -> None:
-    assert str(recognizer.recognize(pictures(1)[0])) == "unknown (nothing is registered)"
-    assert (
-        str(Recognition("heart", 0.981, "heart", "star", 0.95, 0.8)) == "heart (p = 0.98; next: star, 0.03)"
-    )
-    assert str(Recognition("heart", 0.981, "heart", None, 0.981, 0.8)) == "heart (p = 0.98)"
-    assert (
-        str(Recognition(None, 0.31, "heart", "star", 0.3, 0.84))
-        == "unknown (nearest: heart, p = 0.31 < 0.84)"
+def test_with_nothing_registered_everything_is_unknown(recognizer: Recognizer) -> None:
+    found = recognizer.recognize(pictures(1)[0])
+    assert isinstance(found, Recognition)
+    assert (found.name, found.rule, str(found)) == (
+        None,
+        "nothing registered",
+        "unknown (nothing is registered)",
     )

@@ -25,8 +25,9 @@ from edge_siamese.selftest import self_test
 from export import bundle as bundle_module
 from export import verify as verify_module
 from export.__main__ import main
-from export.bundle import BuiltBundle, build_bundle
+from export.bundle import BuiltBundle, build_bundle, impostor_images
 from export.commands.verify import require, show
+from export.data.images import ImageSet
 from export.evaluate import embed_all
 from export.flatbuffer import read_tflite
 from export.graph import exported_encoder
@@ -459,6 +460,72 @@ def test_golden_images_are_pairs_of_both_kinds(built: BuiltBundle) -> None:
     assert golden.images.shape == (8, 56, 56, 1)
     same = np.array([[a // 2 == b // 2 for b in range(8)] for a in range(8)])
     assert golden.scores[same].min() > golden.scores[~same].max()
+
+
+def test_impostors_are_embeddings_of_validation_images_by_the_network(
+    built: BuiltBundle, network: TrainedNetwork
+) -> None:
+    """Of few images, all of them; float16 rounds to a two thousandth."""
+    validation = SPLITS.validation
+    assert len(validation) <= 512
+    np.testing.assert_array_equal(impostor_images(validation), np.arange(len(validation)))
+    expected = TorchEncoder(network.module).embed_prepared(validation.images)
+    assert built.bundle.impostors is not None
+    np.testing.assert_allclose(built.bundle.impostors, expected, atol=5e-4)
+    assert np.load(built.bundle.path / "impostors.npy").dtype == np.float16
+    assert [item.path for item in built.bundle.manifest.attachments] == [
+        "MODEL_CARD.md",
+        "impostors.npy",
+        "golden.npz",
+    ]
+
+
+def of_counts(*counts: int) -> ImageSet:
+    """Pictures of classes that have so many each, in the order of the classes."""
+    labels = np.repeat(np.arange(len(counts)), counts)
+    return ImageSet(
+        "some",
+        np.zeros((len(labels), 1, 1, 1), np.uint8),
+        labels,
+        tuple(f"class {number}" for number in range(len(counts))),
+        np.zeros(len(counts), np.int64),
+        ("group",),
+        np.full(len(labels), -1),
+    )
+
+
+@pytest.mark.parametrize(
+    ("counts", "most", "shares"),
+    [
+        ((5, 5, 5), 15, [5, 5, 5]),
+        ((5, 5, 5), 100, [5, 5, 5]),
+        ((5, 5, 5), 9, [3, 3, 3]),
+        ((5, 5, 5), 8, [3, 2, 3]),
+        ((20, 1, 20), 9, [4, 1, 4]),
+        ((3,) * 9, 3, [1, 0, 0, 0, 1, 0, 0, 0, 1]),
+        ((3, 0, 3, 0), 4, [2, 0, 2, 0]),
+    ],
+)
+def test_impostors_are_of_as_many_classes_as_possible(
+    counts: tuple[int, ...], most: int, shares: list[int]
+) -> None:
+    images = of_counts(*counts)
+    chosen = impostor_images(images, most)
+    assert len(np.unique(chosen)) == len(chosen) == min(most, sum(counts))
+    assert np.bincount(images.labels[chosen], minlength=len(counts)).tolist() == shares
+    np.testing.assert_array_equal(chosen, impostor_images(images, most))
+
+
+def test_impostors_of_a_class_lie_evenly_among_its_images() -> None:
+    assert impostor_images(of_counts(9, 9), 6).tolist() == [0, 4, 8, 9, 13, 17]
+
+
+def test_numbers_that_float16_cannot_hold_are_no_impostors(built: BuiltBundle, tmp_path: Path) -> None:
+    embeddings = np.full((len(SPLITS.validation), 128), 7e4, np.float32)
+    manifest = built.bundle.manifest
+    found = bundle_module._with_impostors(manifest, embeddings, SPLITS.validation, tmp_path)
+    assert found is manifest
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_directory_that_is_no_bundle_is_not_replaced(network: TrainedNetwork, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ CLASSES, EACH = 6, 6
 LEFT = {
     "benchmark.json", "evaluation.json", "report.html", "verification.json",
     "train/best.pt", "train/checkpoint.pt", "train/data.json", "train/history.jsonl", "train/settings.json",
-    "bundle/MODEL_CARD.md", "bundle/golden.npz", "bundle/manifest.json",
+    "bundle/MODEL_CARD.md", "bundle/golden.npz", "bundle/impostors.npy", "bundle/manifest.json",
     "bundle/encoder.fp32.onnx", "bundle/encoder.fp32.tflite", "bundle/encoder.int8.onnx", "bundle/encoder.int8.tflite",
 }  # fmt: skip
 

@@ -1,11 +1,11 @@
-"""What the commands of `edge-siamese` do: each prints its result and returns the exit status."""
+"""Commands on a bundle: what it holds, whether this machine computes the same, what pictures show, how fast it is."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,10 @@ import numpy.typing as npt
 
 from edge_siamese.atomic import write_atomically
 from edge_siamese.bundle import Bundle, load_bundle
-from edge_siamese.errors import ImageError, RuntimeNotInstalled, SupportError
+from edge_siamese.commands.printing import print_json, print_pairs, print_table
+from edge_siamese.daemon.settings import load_settings
+from edge_siamese.errors import ImageError, ModelError, RuntimeNotInstalled, SupportError
+from edge_siamese.installed import InstalledModels
 from edge_siamese.pictures import read_picture
 from edge_siamese.recognizer import Recognizer, threshold_origin, usual_threshold
 from edge_siamese.runtimes import load_encoder, runtime_format, runtime_statuses
@@ -23,15 +26,15 @@ from edge_siamese.selftest import SelfTestReport, self_test
 
 def info(options: argparse.Namespace) -> int:
     """What a bundle holds."""
-    bundle = load_bundle(options.bundle)
+    bundle = load_bundle(_given_or_current(options))
     statuses = runtime_statuses()
     manifest = bundle.manifest
     if options.json:
         runtimes = {found.name: {"version": found.version, "problem": found.problem} for found in statuses}
-        _print_json({"manifest": json.loads(manifest.to_json()), "runtimes": runtimes})
+        print_json({"manifest": json.loads(manifest.to_json()), "runtimes": runtimes})
         return 0
     shape, embedding, head = "x".join(map(str, manifest.input.shape)), manifest.embedding, manifest.head
-    _print_pairs(
+    print_pairs(
         {
             "model": manifest.model_id,
             "created": manifest.created,
@@ -43,13 +46,13 @@ def info(options: argparse.Namespace) -> int:
         }
     )
     print()
-    _print_table(
+    print_table(
         ("file", "bytes", "format", "precision", "quantization"),
         [(m.path, f"{m.bytes:,}", m.format, m.precision, m.quantization or "") for m in manifest.models],
     )
     if manifest.thresholds:
         print()
-        _print_table(
+        print_table(
             ("false accepts", "false rejects", "threshold"),
             [
                 (f"{t.false_accept_rate:g}", f"{t.false_reject_rate:.4f}", f"{t.probability:.4f}")
@@ -58,17 +61,17 @@ def info(options: argparse.Namespace) -> int:
         )
     if manifest.metrics:
         print()
-        _print_table(
+        print_table(
             ("metric", "value"), [(name, f"{value:.4f}") for name, value in _numbers(manifest.metrics)]
         )
     print()
-    _print_table(("runtime", "here"), [(found.name, found.problem or found.version) for found in statuses])
+    print_table(("runtime", "here"), [(found.name, found.problem or found.version) for found in statuses])
     return 0
 
 
 def selftest(options: argparse.Namespace) -> int:
     """Golden vectors through every encoder that was asked for; 1 if one fails."""
-    bundle = load_bundle(options.bundle)
+    bundle = load_bundle(_given_or_current(options))
     reports: list[SelfTestReport] = []
     skipped: list[str] = []
     if options.runtime == "all":
@@ -80,11 +83,11 @@ def selftest(options: argparse.Namespace) -> int:
         raise RuntimeNotInstalled(f"no runtime can run a file of this bundle here: {', '.join(skipped)}")
     passed = all(report.passed for report in reports)
     if options.json:
-        _print_json(
+        print_json(
             {"passed": passed, "reports": [report.to_dict() for report in reports], "skipped": skipped}
         )
         return 0 if passed else 1
-    _print_table(
+    print_table(
         (
             "runtime",
             "precision",
@@ -115,7 +118,7 @@ def selftest(options: argparse.Namespace) -> int:
     return 0 if passed else 1
 
 
-def score(options: argparse.Namespace) -> int:
+def compare(options: argparse.Namespace) -> int:
     """How probably two pictures show the same thing."""
     bundle = load_bundle(options.bundle)
     encoder = load_encoder(bundle, options.runtime, options.precision, options.threads)
@@ -139,13 +142,13 @@ def score(options: argparse.Namespace) -> int:
         "reason": encoder.reason,
     }
     if options.json:
-        _print_json(result)
+        print_json(result)
         return 0
     if same is None:
         verdict = "none, since the bundle states no threshold; choose one with --threshold P"
     else:
         verdict = f"{'the same' if same else 'different'} (threshold {threshold:.4f}: {passes})"
-    _print_pairs(
+    print_pairs(
         {
             "p(same)": f"{probability:.4f}",
             "verdict": verdict,
@@ -173,7 +176,7 @@ def recognize(options: argparse.Namespace) -> int:
         recognizer.register(name, picture)
     found = [recognizer.recognize(picture) for picture in options.pictures]
     if options.json:
-        _print_json(
+        print_json(
             {
                 "recognitions": [asdict(item) for item in found],
                 "threshold": recognizer.threshold,
@@ -204,22 +207,77 @@ def embed(options: argparse.Namespace) -> int:
         "precision": encoder.precision,
         "reason": encoder.reason,
     }
-    _print_json(result) if options.json else _print_pairs(result)
+    print_json(result) if options.json else print_pairs(result)
     return 0
 
 
 def bench(options: argparse.Namespace) -> int:
-    """Time and memory of one encoder."""
+    """Time and memory of each stage of a frame, or of the encoder alone."""
+    # Sizes are checked, checksums not: hashing all files would take longer than the measurement.
+    bundle = load_bundle(_given_or_current(options), verify_checksums=False)
+    return _bench_encoder(bundle, options) if options.encoder else _bench_stages(bundle, options)
+
+
+def _bench_stages(bundle: Bundle, options: argparse.Namespace) -> int:
+    from edge_siamese.board import read_board, temperature  # what few commands need is imported by them
+    from edge_siamese.cameras import open_camera
+    from edge_siamese.cameras.base import Camera
+    from edge_siamese.cameras.synthetic import SyntheticCamera
+    from edge_siamese.stages import measure_stages
+
+    settings = load_settings(options.config).camera
+    encoder = load_encoder(bundle, options.runtime, options.precision, options.threads)
+    colour = bundle.manifest.input.colour
+    camera: Camera
+    if options.camera:
+        camera = open_camera(settings, colour)
+    else:
+        camera = SyntheticCamera(
+            replace(settings, kind="synthetic", rate=240.0), colour, pause=lambda _: None
+        )
+    try:
+        found = measure_stages(bundle, encoder, camera, frames=options.runs, views=options.views)
+        description = camera.description
+    finally:
+        camera.close()
+    board, heat = read_board(), temperature()
+    if options.json:
+        print_json({**asdict(found), "camera": description, "board": asdict(board), "temperature_c": heat})
+        return 0
+    print_pairs(
+        {
+            "board": board,
+            "model": f"{found.model_id}, {found.precision} on {found.runtime}, {found.threads} threads",
+            "camera": f"{description}; frames {found.frame}",
+            "views": f"{found.views:,}",
+        }
+    )
+    print()
+    print_table(
+        ("stage", "p50 ms", "p95 ms"),
+        [(stage.name, f"{stage.p50_ms:.3f}", f"{stage.p95_ms:.3f}") for stage in found.stages],
+    )
+    print()
+    print_pairs(
+        {
+            "beyond encoder": f"{found.overhead_ms:.3f} ms a frame",
+            "frames": f"{found.frames_per_second:.0f} a second, if the camera gives so many",
+            "peak memory": f"{found.peak_memory_mb:.1f} MiB",
+            "temperature": "unknown" if heat is None else f"{heat:.1f} °C",
+        }
+    )
+    return 0
+
+
+def _bench_encoder(bundle: Bundle, options: argparse.Namespace) -> int:
     from edge_siamese.bench import measure  # only here: it needs a module that Unix alone has
 
-    # Sizes are checked, checksums not: hashing all files would take longer than the measurement.
-    bundle = load_bundle(options.bundle, verify_checksums=False)
     found = measure(bundle, options.runtime, options.precision, options.threads, options.runs)
     if options.json:
-        _print_json(asdict(found))
+        print_json(asdict(found))
         return 0
     imported = "measured only in a fresh process" if found.import_ms is None else f"{found.import_ms:.1f} ms"
-    _print_pairs(
+    print_pairs(
         {
             "model": f"{found.model_id}, {found.precision}, {found.file_bytes:,} bytes",
             "runtime": found.reason,
@@ -233,6 +291,19 @@ def bench(options: argparse.Namespace) -> int:
         }
     )
     return 0
+
+
+def _given_or_current(options: argparse.Namespace) -> Path:
+    """The bundle that was named, or the one that the daemon uses."""
+    if options.bundle:
+        return Path(options.bundle)
+    settings = load_settings(options.config)
+    found = settings.model.bundle or InstalledModels(settings.models).current()
+    if not found:
+        raise ModelError(
+            "no model is installed: name a bundle, or install one: edge-siamese model install BUNDLE"
+        )
+    return Path(found)
 
 
 def _selected(bundle: Bundle, runtime: str, precision: str) -> list[tuple[str, str]]:
@@ -264,25 +335,3 @@ def _numbers(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, fl
             yield from _numbers(value, f"{prefix}{name}.")
         elif isinstance(value, (int, float)):
             yield prefix + name, value
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
-
-
-def _print_pairs(pairs: dict[str, Any]) -> None:
-    width = max(map(len, pairs))
-    for name, value in pairs.items():
-        print(f"{name:<{width}}  {value}")
-
-
-def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Columns as wide as their longest cell; columns of numbers to the right."""
-    columns = list(zip(header, *rows, strict=True))
-    widths = [max(map(len, column)) for column in columns]
-    numeric = [
-        all(cell.replace(",", "").replace(".", "").isdecimal() for cell in column[1:]) for column in columns
-    ]
-    for row in (header, ["-" * width for width in widths], *rows):
-        cells = zip(row, widths, numeric, strict=True)
-        print("  ".join(f"{cell:>{w}}" if right else f"{cell:<{w}}" for cell, w, right in cells).rstrip())

@@ -1,0 +1,71 @@
+"""Cameras: where frames come from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Literal
+
+from edge_siamese.cameras.base import Camera, Frame
+from edge_siamese.daemon.settings import CameraSettings
+from edge_siamese.errors import CameraError
+
+__all__ = ["Camera", "Frame", "open_camera"]
+
+
+def open_camera(
+    settings: CameraSettings,
+    colour: Literal["grey", "rgb"],
+    press: Callable[[bool], None] | None = None,
+) -> Camera:
+    """Open the camera that the settings name.
+
+    Args:
+        settings: which one, how large, how fast, how it is turned.
+        colour: what the encoder reads; a camera may give more than that, never less.
+        press: the simulated button that the synthetic scene presses.
+
+    Raises:
+        CameraError: it cannot be opened, or its library is not installed.
+    """
+    camera = _open(settings, colour, press)
+    if not settings.turn:
+        return camera
+    from edge_siamese.cameras.turning import TurnedCamera
+
+    return TurnedCamera(camera, settings.turn)
+
+
+def _open(
+    settings: CameraSettings, colour: Literal["grey", "rgb"], press: Callable[[bool], None] | None
+) -> Camera:
+    kind = _found(settings) if settings.kind == "auto" else settings.kind
+    if kind == "picamera2":
+        from edge_siamese.cameras.picamera2 import Picamera2Camera
+
+        return Picamera2Camera(settings, colour)
+    if kind == "usb":
+        from edge_siamese.cameras.usb import UsbCamera
+
+        return UsbCamera(settings, colour)
+    if kind == "files":
+        from edge_siamese.cameras.files import FilesCamera
+
+        return FilesCamera(settings, colour)
+    from edge_siamese.cameras.synthetic import SyntheticCamera
+
+    return SyntheticCamera(settings, colour, press)
+
+
+def _found(settings: CameraSettings) -> str:
+    """Which kind of camera is here."""
+    from edge_siamese.cameras.picamera2 import list_cameras
+
+    if list_cameras():
+        return "picamera2"
+    if os.path.exists(settings.device):
+        return "usb"
+    raise CameraError(
+        f"no camera: picamera2 finds none, and there is no {settings.device}; connect one and restart, or set "
+        'camera.kind to "synthetic" to try things out'
+    )

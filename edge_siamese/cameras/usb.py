@@ -1,0 +1,85 @@
+"""USB cameras and other V4L2 devices."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Literal
+
+from edge_siamese.cameras.base import Frame
+from edge_siamese.cameras.video import Video, open_device
+from edge_siamese.daemon.settings import CameraSettings
+from edge_siamese.errors import CameraStalled
+
+POLL_S = 0.005
+"""How often to look for a frame: between two of a camera's 30 a second, six times."""
+# Each of their packets is a whole picture, so that one can be left out without decoding it.
+INTRA_ONLY = ("rawvideo", "mjpeg")
+
+
+class UsbCamera:
+    """A V4L2 device.
+
+    Its exposure is not held: a USB camera that is told to stop adapting goes to a value of its own, not to the one
+    that it had adapted to.
+
+    Args:
+        settings: device, size, rate and time.
+        colour: what frames are.
+        open: opens the device; see `open_device`.
+        clock: `time.monotonic`, or a test's own.
+        pause: waits that many seconds.
+
+    Raises:
+        CameraError: the device cannot be opened.
+    """
+
+    def __init__(
+        self,
+        settings: CameraSettings,
+        colour: Literal["grey", "rgb"],
+        open: Callable[..., Video] = open_device,
+        clock: Callable[[], float] = time.monotonic,
+        pause: Callable[[float], object] = time.sleep,
+    ) -> None:
+        self._timeout_s = settings.timeout_s
+        self._clock, self._pause = clock, pause
+        size = (settings.width, settings.height)
+        self._video = open(settings.device, size, settings.rate, settings.timeout_s, colour)
+        self._number = 0
+        # Many cameras know 30 frames a second alone, and decoding what nobody looks at costs a core.
+        self._spare_s = 0.5 / settings.rate if self._video.codec in INTRA_ONLY else 0.0
+        self._decoded = float("-inf")
+
+    @property
+    def description(self) -> str:
+        """See `Camera.description`."""
+        width, height = self._video.size
+        return f"the camera {self._video.name}, {width} x {height} {self._video.codec}"
+
+    def capture(self) -> Frame:
+        """See `Camera.capture`."""
+        until = self._clock() + self._timeout_s
+        while True:
+            packet = self._video.packet()
+            now = self._clock()
+            if packet is not None:
+                self._number += 1
+                if now - self._decoded >= self._spare_s:
+                    picture = self._video.decode(packet)
+                    if picture is not None:
+                        self._decoded = now
+                        return Frame(picture.pixels, now, self._number)
+            if now >= until:
+                raise CameraStalled(
+                    f"{self._video.name} gave no frame within {self._timeout_s:g} s; plug it in anew"
+                )
+            if packet is None:
+                self._pause(POLL_S)
+
+    def hold_exposure(self, held: bool) -> None:
+        """See `Camera.hold_exposure`; nothing, see above."""
+
+    def close(self) -> None:
+        """See `Camera.close`."""
+        self._video.close()

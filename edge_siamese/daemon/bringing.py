@@ -1,0 +1,108 @@
+"""Brings an engine up: the current model, its self-test, the store, and objects that a new model has to learn anew.
+
+It goes in steps, so that the daemon meanwhile answers, keeps the watchdog content, and recognises with the model that
+it had before.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_siamese.bundle import Bundle, load_bundle
+from edge_siamese.daemon.settings import Settings
+from edge_siamese.errors import EdgeSiameseError, ImageError, ModelError, StoreError
+from edge_siamese.installed import InstalledModels
+from edge_siamese.runtimes import load_encoder
+from edge_siamese.runtimes.base import GraphEncoder
+from edge_siamese.selftest import self_test
+from edge_siamese.store import SupportStore
+from edge_siamese.views import embed_crops
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Recogniser:
+    """A model that proved itself here."""
+
+    bundle: Bundle
+    encoder: GraphEncoder
+    installed: bool
+    """Whether it is the current one of the installed models, and not one that the settings name."""
+
+
+def open_recogniser(settings: Settings, models: InstalledModels, told: Callable[[str], object]) -> Recogniser:
+    """Load the model that the settings name, or the current one, and let it prove itself.
+
+    A model on trial that fails is given up for the previous one; `told` is given the line that says so.
+
+    Raises:
+        ModelError: no model is installed, or none of them works.
+        BundleError, RuntimeNotInstalled, EncoderError, SelfTestFailed: the model that the settings name does not work.
+    """
+    if settings.model.bundle:
+        return _tested(Path(settings.model.bundle), settings, installed=False)
+    path, line = models.begin()
+    if line:
+        told(line)
+    if path is None:
+        raise ModelError("no model is installed: edge-siamese model install BUNDLE")
+    try:
+        return _tested(path, settings, installed=True)
+    except EdgeSiameseError as error:
+        told(models.reject(str(error)))
+        back, _ = models.begin()
+        assert back is not None  # `reject` has just made it current
+        return _tested(back, settings, installed=True)
+
+
+def proven_encoder(bundle: Bundle, settings: Settings) -> GraphEncoder:
+    """Load a bundle's encoder as the daemon will, and let it prove itself by the golden vectors.
+
+    Raises:
+        SelfTestFailed: it does not compute what the workstation computed.
+        RuntimeNotInstalled, EncoderError: it cannot be loaded.
+    """
+    model = settings.model
+    encoder = load_encoder(bundle, model.runtime, model.precision, model.threads)
+    self_test(encoder, bundle.golden, bundle.head).require()
+    return encoder
+
+
+def _tested(path: Path, settings: Settings, *, installed: bool) -> Recogniser:
+    bundle = load_bundle(path)
+    return Recogniser(bundle, proven_encoder(bundle, settings), installed)
+
+
+def learn_anew(store: SupportStore, recogniser: Recogniser) -> Iterator[str]:
+    """Embed with this model what was only embedded with another; yields a line between two views.
+
+    Each view is kept as soon as it is embedded, so what a power cut interrupts goes on where it was. Nothing is scored
+    against them before all are there: until then the store is seen with the former model.
+    """
+    encoder = recogniser.encoder
+    failed: set[int] = set()
+    started, done = time.monotonic(), 0
+    while True:
+        # Asked again each time: meanwhile somebody may have registered something with the former model.
+        with store.seen_with(encoder.model_id, encoder.dimensions):
+            missing = [view for view in store.unembedded() if view not in failed]
+        if not missing:
+            break
+        for view in missing:
+            yield f"learning the objects anew for {encoder.model_id}: {done} of {done + len(missing)} views"
+            try:
+                embedding = embed_crops(store.pictures(view), encoder)
+            except (StoreError, ImageError, ValueError) as error:
+                LOG.warning("view %d cannot be learned anew: %s", view, error)
+                failed.add(view)
+                continue
+            with store.seen_with(encoder.model_id, encoder.dimensions):
+                store.adopt({view: embedding})
+            done += 1
+    if done:
+        LOG.info("learned %d views anew in %.1f s", done, time.monotonic() - started)

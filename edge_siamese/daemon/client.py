@@ -1,0 +1,143 @@
+"""Asks the daemon: one request over its control socket, and what stands before the reply."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from edge_siamese import errors
+from edge_siamese.daemon.control import LARGEST_REQUEST
+from edge_siamese.daemon.conversation import line_of
+from edge_siamese.errors import ControlError, DaemonNotRunning, EdgeSiameseError
+from edge_siamese.schema import SchemaError, parse_json
+
+TIMEOUT_S = 10.0
+CONNECT_TIMEOUT_S = 3.0
+LONGEST_REPLY = 32 * 1024 * 1024
+
+
+def request(path: Path, command: str, *, timeout: float | None = TIMEOUT_S, **arguments: Any) -> Any:
+    """Ask once; lines before the reply are passed over.
+
+    Args:
+        path: the control socket.
+        command: what to do.
+        timeout: seconds to wait for each line; None: for ever.
+        arguments: of the command, JSON values.
+
+    Returns:
+        The result, JSON values.
+
+    Raises:
+        DaemonNotRunning: nothing answers there.
+        EdgeSiameseError: what the daemon refused, of the class that it had there.
+    """
+    for line in stream(path, command, timeout=timeout, **arguments):
+        if "result" in line:
+            return line["result"]
+    return None
+
+
+def stream(
+    path: Path, command: str, *, timeout: float | None = TIMEOUT_S, **arguments: Any
+) -> Iterator[dict[str, Any]]:
+    """Ask, and yield what comes: objects with the key `progress` or `event`, and `{"result": …}` at the end.
+
+    Closing the iterator closes the connection, and with it ends what the daemon does for it. Arguments and errors are
+    those of `request`.
+    """
+    message = line_of({"command": command, **arguments})
+    if len(message) > LARGEST_REQUEST:
+        raise ControlError(f"the request has {len(message)} bytes; the daemon takes {LARGEST_REQUEST}")
+    with _connect(path) as connection:
+        connection.settimeout(timeout)
+        try:
+            with suppress(BrokenPipeError, ConnectionResetError):  # it may have said why
+                connection.sendall(message)
+            for line in _lines(connection):
+                value = _reply(line)
+                if "ok" not in value:
+                    yield value
+                elif value["ok"] is True:
+                    yield {"result": value.get("result")}
+                    return
+                else:
+                    raise _error(value)
+        except TimeoutError:
+            raise DaemonNotRunning(
+                f"the daemon does not answer at {path} (waited {timeout:g} s); "
+                "see how it is: systemctl status edge-siamese"
+            ) from None
+        except OSError as error:
+            if isinstance(error, EdgeSiameseError):
+                raise
+            raise DaemonNotRunning(
+                f"the connection to the daemon broke: {error.strerror or error}"
+            ) from error
+    raise DaemonNotRunning("the daemon ended before it answered; see why: journalctl -u edge-siamese -e")
+
+
+def _connect(path: Path) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.settimeout(CONNECT_TIMEOUT_S)
+    try:
+        connection.connect(os.fspath(path))
+        return connection
+    except PermissionError:
+        text = (
+            f"permission denied at {path}: add yourself to the group, "
+            "sudo usermod -aG edge-siamese $USER, and log in anew"
+        )
+    except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
+        text = (
+            f"the daemon is not running (nothing listens at {path}): "
+            "sudo systemctl start edge-siamese, or edge-siamese run"
+        )
+    except (TimeoutError, BlockingIOError):
+        text = f"the daemon does not answer at {path}; see how it is: systemctl status edge-siamese"
+    except OSError as error:  # a path that is too long
+        text = f"{path} cannot be reached: {error.strerror or error}"
+    connection.close()
+    raise DaemonNotRunning(text)
+
+
+def _lines(connection: socket.socket) -> Iterator[bytes]:
+    received = bytearray()
+    searched = 0
+    while True:
+        while (end := received.find(b"\n", searched)) >= 0:
+            yield bytes(received[:end])
+            del received[: end + 1]
+            searched = 0
+        searched = len(received)
+        if searched > LONGEST_REPLY:
+            raise ControlError(f"the daemon's answer is longer than {LONGEST_REPLY} bytes")
+        try:
+            part = connection.recv(64 * 1024)
+        except ConnectionResetError:
+            return
+        if not part:
+            return
+        received += part
+
+
+def _reply(line: bytes) -> dict[str, Any]:
+    try:
+        value = parse_json(line.decode("utf-8"))
+    except (UnicodeDecodeError, SchemaError) as error:
+        raise ControlError(f"what answered is no daemon of this release: {error}") from None
+    if not isinstance(value, dict):
+        raise ControlError("what answered is no daemon of this release: its answer is no object")
+    return value
+
+
+def _error(value: dict[str, Any]) -> EdgeSiameseError:
+    """The error that the daemon had, as far as this release knows its class."""
+    kind = getattr(errors, str(value.get("kind")), None)
+    if not (isinstance(kind, type) and issubclass(kind, EdgeSiameseError)):
+        kind = ControlError
+    return kind(str(value.get("error")))

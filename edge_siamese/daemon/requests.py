@@ -1,0 +1,268 @@
+"""What can be asked of the daemon at its control socket: one method for each command, called on the connection's thread."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import os
+import queue
+import tempfile
+import uuid
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from edge_siamese.daemon.conversation import ClientGone, Conversation
+from edge_siamese.daemon.hub import follow
+from edge_siamese.daemon.pixels import decode_picture
+from edge_siamese.decision import Recognition
+from edge_siamese.errors import ControlError, Refused
+from edge_siamese.schema import nearest
+
+if TYPE_CHECKING:
+    from edge_siamese.daemon.engine import Engine, Learned
+    from edge_siamese.daemon.service import Service
+
+T = TypeVar("T")
+Reply = Conversation
+
+CHUNK = 1 << 20
+"""Bytes of a collection in one message."""
+MOST_UPLOADED = 2 << 30
+"""Bytes of a collection that can be brought in."""
+REGISTRATION_S = 90.0
+
+
+class Requests:
+    """The handler of the control server."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._commands: dict[str, Callable[[dict[str, Any], Reply], Any]] = {
+            "status": self._status,
+            "objects": self._objects,
+            "views": self._views,
+            "register": self._register,
+            "rename": self._rename,
+            "forget": self._forget,
+            "undo": self._undo,
+            "wrong": self._wrong,
+            "score": self._score,
+            "explain": self._explain,
+            "events": self._events,
+            "reload": self._reload,
+            "export": self._export,
+            "upload": self._upload,
+            "import": self._import,
+        }
+
+    def __call__(self, request: dict[str, Any], reply: Reply) -> Any:
+        """Carry one request out; raises `ControlError` if there is no such command."""
+        name = request.get("command")
+        command = self._commands.get(name) if isinstance(name, str) else None
+        if command is None:
+            raise ControlError(f"there is no command {name!r}{nearest(str(name), list(self._commands))}")
+        return command(request, reply)
+
+    # --- what is there ---
+
+    def _status(self, request: dict[str, Any], reply: Reply) -> Any:
+        return self._service.call(self._service.status)
+
+    def _objects(self, request: dict[str, Any], reply: Reply) -> Any:
+        return self._with_engine(
+            lambda engine: {
+                "model_id": engine.encoder.model_id,
+                "objects": [asdict(known) for known in engine.store.objects()],
+            }
+        )
+
+    def _views(self, request: dict[str, Any], reply: Reply) -> Any:
+        name = _text(request, "name")
+        return self._with_engine(
+            lambda engine: [asdict(view) for view in engine.store.views(engine.object(name).uid)]
+        )
+
+    def _events(self, request: dict[str, Any], reply: Reply) -> Any:
+        """The latest events; with `follow`, new ones until the client goes."""
+        if not request.get("follow"):
+            return [event.to_dict() for event in self._service.hub.latest(_count(request))]
+        follow(self._service.hub, reply, replay=_count(request))
+        return None
+
+    # --- changes ---
+
+    def _register(self, request: dict[str, Any], reply: Reply) -> Any:
+        name, view = _text(request, "name", optional=True), bool(request.get("view"))
+        force = bool(request.get("force"))
+        pictures = [decode_picture(item) for item in request.get("pictures") or []]
+        if view and name is None:
+            raise ControlError("a view needs the name of an object that is registered")
+
+        def target(engine: Engine) -> str | None:
+            return engine.object(str(name)).uid if view else None
+
+        if pictures:
+            learned = self._with_engine(
+                lambda engine: engine.learn_pictures(
+                    pictures, None if view else name, target=target(engine), force=force, now=self._now()
+                )
+            )
+            return self._learned(learned)
+        said: queue.SimpleQueue[dict[str, Any] | Learned] = queue.SimpleQueue()
+        self._with_engine(
+            lambda engine: engine.learn(
+                self._now(),
+                None if view else name,
+                target=target(engine),
+                force=force,
+                done=said.put,
+                progress=said.put,
+            )
+        )
+        while True:
+            try:
+                item = said.get(timeout=REGISTRATION_S)
+            except queue.Empty:
+                raise ControlError(
+                    "the registration did not end; is the camera there? edge-siamese status"
+                ) from None
+            if not isinstance(item, dict):
+                return self._learned(item)
+            with contextlib.suppress(ClientGone):  # whoever asked has gone; the registration goes on
+                reply({"progress": item})
+
+    def _learned(self, learned: Learned) -> dict[str, Any]:
+        if not learned.saved or learned.object is None:
+            raise Refused(learned.text)
+        return {"text": learned.text, "object": asdict(learned.object)}
+
+    def _rename(self, request: dict[str, Any], reply: Reply) -> Any:
+        name, new = _text(request, "name"), _text(request, "new")
+        return asdict(self._with_engine(lambda engine: engine.rename(name, new)))
+
+    def _forget(self, request: dict[str, Any], reply: Reply) -> Any:
+        name = _text(request, "name")
+        return asdict(self._with_engine(lambda engine: engine.forget(name)))
+
+    def _undo(self, request: dict[str, Any], reply: Reply) -> Any:
+        return {"text": self._with_engine(lambda engine: engine.undo(bool(request.get("registrations"))))}
+
+    def _wrong(self, request: dict[str, Any], reply: Reply) -> Any:
+        name = _text(request, "name", optional=True)
+        return asdict(self._with_engine(lambda engine: engine.wrong(self._now(), name)))
+
+    def _reload(self, request: dict[str, Any], reply: Reply) -> Any:
+        self._service.reload()
+        return {"text": "settings and model are read again"}
+
+    # --- questions ---
+
+    def _score(self, request: dict[str, Any], reply: Reply) -> Any:
+        pictures = [decode_picture(item) for item in request.get("pictures") or []]
+        if not pictures:
+            raise ControlError("there is no picture to score")
+        return [
+            _described(self._with_engine(lambda engine, pixels=pixels: engine.recognise(pixels)))  # type: ignore[misc]
+            for pixels in pictures
+        ]
+
+    def _explain(self, request: dict[str, Any], reply: Reply) -> Any:
+        if picture := request.get("picture"):
+            pixels = decode_picture(picture)
+            return _described(self._with_engine(lambda engine: engine.recognise(pixels)))
+
+        def of_now(engine: Engine) -> Recognition:
+            if engine.frame is None or engine.latest is None:
+                raise ControlError(f"there is no frame to explain: {self._service.line()}")
+            return engine.latest
+
+        return _described(self._with_engine(of_now))
+
+    # --- collections ---
+
+    def _export(self, request: dict[str, Any], reply: Reply) -> Any:
+        """All objects, in pieces: lines of {"chunk": base64}."""
+        with tempfile.TemporaryDirectory(dir=self._place("outgoing")) as folder:
+            path = Path(folder) / "objects.zip"
+            count = self._with_engine(lambda engine: engine.store.export(path), timeout=600)
+            with path.open("rb") as file:
+                while piece := file.read(CHUNK):
+                    reply({"chunk": base64.b64encode(piece).decode("ascii")})
+                    while not reply.delivered(1.0):  # one piece at a time, or memory would hold them all
+                        if not reply.open:
+                            raise ClientGone("the client has gone")
+        return {"objects": count}
+
+    def _upload(self, request: dict[str, Any], reply: Reply) -> Any:
+        """A piece of a collection; the first one, without an id, begins a new file."""
+        given = _text(request, "upload", optional=True)
+        path = self._upload_path(given or uuid.uuid4().hex)
+        try:
+            piece = base64.b64decode(_text(request, "chunk"), validate=True)
+        except ValueError as error:
+            raise ControlError("the piece of the upload is not base64") from error
+        if given and not path.exists():
+            raise ControlError("there is no such upload")
+        if (path.stat().st_size if given else 0) + len(piece) > MOST_UPLOADED:
+            path.unlink(missing_ok=True)
+            raise ControlError("the upload is too large")
+        with path.open("ab") as file:
+            file.write(piece)
+        return {"upload": path.stem}
+
+    def _import(self, request: dict[str, Any], reply: Reply) -> Any:
+        path = self._upload_path(_text(request, "upload"))
+        on_conflict = request.get("on_conflict", "rename")
+        if on_conflict not in ("rename", "skip", "merge"):
+            raise ControlError(f"on_conflict is rename, skip or merge, not {on_conflict!r}")
+        if not path.exists():
+            raise ControlError("there is no such upload")
+        try:
+            return self._with_engine(lambda engine: engine.bring_in(path, on_conflict), timeout=600)
+        finally:
+            path.unlink(missing_ok=True)
+
+    def _upload_path(self, upload: str) -> Path:
+        if len(upload) != 32 or not all(c in "0123456789abcdef" for c in upload):
+            raise ControlError("there is no such upload")
+        return self._place("incoming") / f"{upload}.zip"
+
+    def _place(self, name: str) -> Path:
+        place = self._service.settings.state_directory / name
+        place.mkdir(parents=True, exist_ok=True)
+        os.chmod(place, 0o700)
+        return place
+
+    def _with_engine(self, function: Callable[[Engine], T], timeout: float = 30.0) -> T:
+        def run() -> T:
+            engine = self._service.engine
+            if engine is None:
+                raise ControlError(f"the daemon cannot recognise: {self._service.fault}")
+            return function(engine)
+
+        return self._service.call(run, timeout)
+
+    def _now(self) -> float:
+        return self._service.now()
+
+
+def _described(found: Recognition) -> dict[str, Any]:
+    return {**found.data(), "text": str(found), "explanation": list(found.explain())}
+
+
+def _text(request: dict[str, Any], key: str, optional: bool = False) -> Any:
+    value = request.get(key)
+    if value is None and optional:
+        return None
+    if not isinstance(value, str):
+        raise ControlError(f'the request needs a text "{key}"')
+    return value
+
+
+def _count(request: dict[str, Any]) -> int:
+    value = request.get("count", 20)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 500:
+        raise ControlError("count is a whole number from 0 to 500")
+    return value

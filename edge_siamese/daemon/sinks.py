@@ -1,0 +1,333 @@
+"""Where events go: a line for people in the journal, a line of JSON in a file, a command that is run for each."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import select
+import selectors
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+from edge_siamese.daemon.hub import SINK_QUEUE, Complaint, Sink
+from edge_siamese.daemon.settings import Settings
+from edge_siamese.events import Event
+
+FILE_NAME = "events.jsonl"
+RETRY_S = 30.0
+HOOK_QUEUE = 32
+HOOK_GRACE_S = 0.5
+"""Between asking a hook that takes too long to end, and ending it."""
+MOST_SAID = 4096
+NOT_FOR_HOOKS = (
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+    "JOURNAL_STREAM",
+    "FDSTORE",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_FDNAMES",
+)
+"""Environment variables that are between systemd and the daemon."""
+
+# Priorities of the journal; what is not named is information (6).
+_PRIORITIES = {"seen": 7, "refused": 5}
+_PRIORITY_OF_LEVEL = {"error": 3, "warning": 4, "notice": 5, "info": 6, "debug": 7}
+
+LOG = logging.getLogger(__name__)
+
+
+def open_sinks(settings: Settings) -> list[Sink]:
+    """The sinks that settings ask for; nothing is opened before the first event."""
+    sinks: list[Sink] = [JournalSink()]
+    if settings.events.file:
+        sinks.append(FileSink(settings.state_directory / FILE_NAME, settings.events.file_bytes))
+    if settings.events.hook:
+        sinks.append(HookSink(settings.events.hook, settings.events.hook_timeout_s))
+    return sinks
+
+
+class JournalSink:
+    """One line for people: to stderr with a priority where that is the journal, else to stdout with the time."""
+
+    name = "journal"
+    queue = SINK_QUEUE
+
+    def __init__(self, out: TextIO | None = None, *, journal: bool | None = None) -> None:
+        self._journal = in_journal() if journal is None else journal
+        self._out = out or (sys.stderr if self._journal else sys.stdout)
+
+    def take(self, event: Event) -> None:
+        text = " ".join(event.text.split())
+        if self._journal:
+            line = f"<{_priority(event)}>{text}"
+        else:
+            line = f"{datetime.fromisoformat(event.time).astimezone():%Y-%m-%d %H:%M:%S}  {text}"
+        encoding = self._out.encoding or "utf-8"
+        print(line.encode(encoding, "replace").decode(encoding), file=self._out, flush=True)
+
+    def interrupt(self) -> None:
+        """A terminal that takes nothing cannot be hurried."""
+
+    def close(self) -> None:
+        """The stream is the process's own."""
+
+
+def in_journal() -> bool:
+    """Whether stderr goes to the journal: `JOURNAL_STREAM` names its device and inode."""
+    try:
+        state = os.fstat(sys.stderr.fileno())
+    except (OSError, ValueError, AttributeError):
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{state.st_dev}:{state.st_ino}"
+
+
+def _priority(event: Event) -> int:
+    return _PRIORITY_OF_LEVEL.get(str(event.data.get("level")), _PRIORITIES.get(event.kind, 6))
+
+
+class FileSink:
+    """Lines of JSON at the end of a file, each in one write; a second file keeps what was before.
+
+    Lines are not forced to the disk one by one, which would wear a memory card: a power cut may cost the last half
+    minute, and half a line, after which the next one starts anew.
+    """
+
+    name = "event file"
+    queue = SINK_QUEUE
+
+    def __init__(self, path: Path, most_bytes: int, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._path = path
+        self._most_bytes = most_bytes
+        self._clock = clock
+        self._file = -1
+        self._torn = False
+        self._retry_at = float("-inf")
+        self._lost = 0
+
+    def take(self, event: Event) -> None:
+        line = json.dumps(event.to_dict(), ensure_ascii=False, separators=(",", ":")).encode(
+            "utf-8", "replace"
+        )
+        if self._clock() < self._retry_at:
+            self._lost += 1
+            return
+        try:
+            self._append(line + b"\n")
+        except OSError as error:
+            if self._retry_at == float("-inf"):
+                LOG.warning("%s cannot be written: %s", self._path, error.strerror or error)
+            self._lost += 1
+            self._retry_at = self._clock() + RETRY_S
+            self._let_go()
+            return
+        if self._lost:
+            LOG.warning("%s is written again; %d events are not in it", self._path, self._lost)
+        self._retry_at, self._lost = float("-inf"), 0
+
+    def interrupt(self) -> None:
+        """A disk cannot be hurried."""
+
+    def close(self) -> None:
+        if self._file >= 0:
+            with suppress(OSError):
+                os.fsync(self._file)
+            self._let_go()
+
+    def _append(self, line: bytes) -> None:
+        self._open()
+        size = os.fstat(self._file).st_size
+        if size and size + len(line) > self._most_bytes:
+            os.fsync(self._file)
+            os.replace(self._path, self._path.with_name(f"{self._path.name}.1"))
+            self._let_go()
+            self._open()
+        if self._torn:
+            line = b"\n" + line
+        written = os.write(self._file, line)
+        self._torn = written < len(line)
+        if self._torn:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def _open(self) -> None:
+        if self._file >= 0:
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(self._file), self._path.stat()):
+                    return
+            self._let_go()  # it was moved or removed
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
+        self._file = os.open(self._path, flags, 0o640)
+        size = os.fstat(self._file).st_size
+        self._torn = size > 0 and os.pread(self._file, 1, size - 1) != b"\n"
+
+    def _let_go(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+
+def read_events(path: Path, count: int) -> list[dict[str, Any]]:
+    """The last events of an event file and the one before it, the oldest first; torn lines are passed over.
+
+    Args:
+        path: of `events.jsonl`, which may be missing.
+        count: at most so many.
+
+    Raises:
+        OSError: it is there and cannot be read.
+    """
+    events: list[dict[str, Any]] = []
+    for part in (path, path.with_name(f"{path.name}.1")):
+        try:
+            lines = part.read_bytes().splitlines()
+        except FileNotFoundError:
+            continue
+        for line in reversed(lines):
+            if len(events) >= count:
+                return events[::-1]
+            try:
+                value = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(value, dict) and "kind" in value:
+                events.append(value)
+    return events[::-1]
+
+
+class HookSink:
+    """Runs a command for each event, one at a time; the event is a line of JSON on its standard input."""
+
+    name = "hook"
+    queue = HOOK_QUEUE
+
+    def __init__(
+        self, command: tuple[str, ...], timeout_s: float, *, environment: Mapping[str, str] | None = None
+    ) -> None:
+        self._command = command
+        self._timeout_s = timeout_s
+        environment = os.environ if environment is None else environment
+        self._environment = {name: value for name, value in environment.items() if name not in NOT_FOR_HOOKS}
+        self._complaint = Complaint(LOG)
+        self._interrupted = threading.Event()
+        self._wake_read, self._wake_write = os.pipe()
+
+    def take(self, event: Event) -> None:
+        if self._interrupted.is_set():
+            return
+        with os.fdopen(os.memfd_create("event"), "w+", encoding="utf-8", errors="replace") as line:
+            line.write(json.dumps(event.to_dict(), ensure_ascii=False) + "\n")
+            line.seek(0)
+            try:
+                # A session of its own, so that all that it starts can be ended with it; no shell, and no open files.
+                process = subprocess.Popen(
+                    self._command,
+                    stdin=line,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    env=self._environment | _variables(event),
+                    cwd="/",
+                    start_new_session=True,
+                )
+            except (OSError, ValueError) as error:
+                reason = error.strerror if isinstance(error, OSError) else error
+                self._complaint.say(f"the hook {self._command[0]} cannot be run: {reason}")
+                return
+        with process:
+            said, in_time = self._wait(process)
+        self._judge(process.returncode, in_time, said)
+
+    def interrupt(self) -> None:
+        self._interrupted.set()
+        with suppress(OSError):
+            os.write(self._wake_write, b"x")
+
+    def close(self) -> None:
+        self._interrupted.set()
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+
+    def _wait(self, process: subprocess.Popen[bytes]) -> tuple[bytes, bool]:
+        """What a hook said last, and whether it ended by itself. What it left in the background may hold its output
+        open, so not the output's end is waited for, but its own."""
+        assert process.stdout is not None
+        output = process.stdout.fileno()
+        os.set_blocking(output, False)
+        deadline = time.monotonic() + self._timeout_s
+        said, in_time = b"", True
+        ended = os.pidfd_open(process.pid)
+        try:
+            with selectors.DefaultSelector() as selector:
+                for descriptor in (output, ended, self._wake_read):
+                    selector.register(descriptor, selectors.EVENT_READ)
+                while True:
+                    ready = {key.fd for key, _ in selector.select(max(0.0, deadline - time.monotonic()))}
+                    if output in ready:
+                        part = _read(output)
+                        said = (said + part)[-MOST_SAID:]
+                        if not part:
+                            selector.unregister(output)
+                    if ended in ready:
+                        break
+                    if not ready or self._wake_read in ready or time.monotonic() >= deadline:
+                        in_time = False
+                        _end(process, ended)
+                        break
+        finally:
+            os.close(ended)
+        return (said + _read(output))[-MOST_SAID:], in_time
+
+    def _judge(self, status: int, in_time: bool, said: bytes) -> None:
+        if self._interrupted.is_set():
+            return
+        lines = said.decode("utf-8", "replace").split("\n")
+        last = next((f": {line.strip()[:200]}" for line in reversed(lines) if line.strip()), "")
+        if not in_time:
+            self._complaint.say(
+                f"the hook {self._command[0]} took longer than {self._timeout_s:g} s, and was ended{last}"
+            )
+        elif status:
+            how = f"was ended by {_signal(-status)}" if status < 0 else f"failed with status {status}"
+            self._complaint.say(f"the hook {self._command[0]} {how}{last}")
+        else:
+            self._complaint.over(f"the hook {self._command[0]} works again")
+
+
+def _variables(event: Event) -> dict[str, str]:
+    name = str(event.data.get("name") or "").replace("\0", " ")
+    return {"EDGE_SIAMESE_EVENT": event.kind, "EDGE_SIAMESE_NAME": name.encode("utf-8", "replace").decode()}
+
+
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 65536)
+    except BlockingIOError:
+        return b""
+
+
+def _end(process: subprocess.Popen[bytes], ended: int) -> None:
+    """End a process and all of its group; as long as it is not waited for, its number is nobody else's."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    select.select([ended], [], [], HOOK_GRACE_S)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

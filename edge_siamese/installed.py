@@ -1,0 +1,252 @@
+"""The models that are installed on a device: the current one, the previous one, and how one becomes the other.
+
+`state.json` says which directory is current and which was so before; it is written whole or not at all, so there is
+never a moment without a current model. A new model is on trial until the daemon confirms it: if the daemon does not
+come up with it, the previous one is current again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from edge_siamese.atomic import replace_directory, workshop, write_text_atomically
+from edge_siamese.bundle import MANIFEST, Bundle, load_bundle
+from edge_siamese.errors import BundleError, ModelError
+from edge_siamese.schema import SchemaError, parse_json, read_object
+
+STATE, WORKSHOP = "state.json", ".incoming"
+MOST_ATTEMPTS = 3
+"""So often a daemon may start with a model on trial without confirming it."""
+MOST_KEPT = 4
+"""Models that are kept, current and previous among them."""
+
+
+@dataclass(frozen=True)
+class ModelState:
+    """What `state.json` says."""
+
+    current: str | None = None
+    """The directory of the current model."""
+    previous: str | None = None
+    """The directory that was current before."""
+    confirmed: bool = True
+    """Whether a daemon has worked with the current model."""
+    attempts: int = 0
+    """How often a daemon has started with the current model without confirming it."""
+    rejected: dict[str, str] = field(default_factory=dict)
+    """Models that did not come up, and why."""
+
+
+@dataclass(frozen=True)
+class InstalledModel:
+    """One model in the directory of models."""
+
+    name: str
+    """Of its directory: the model's id and the first digits of its manifest's hash."""
+    path: Path
+    role: str
+    """current, previous or kept."""
+    problem: str = ""
+    """Why it was given up, if it was."""
+
+
+class InstalledModels:
+    """The directory of models."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def state(self) -> ModelState:
+        """Which model is current; raises `ModelError` if that cannot be read."""
+        path = self.directory / STATE
+        try:
+            return read_object(parse_json(path.read_text(encoding="utf-8")), ModelState, optional=True)
+        except FileNotFoundError:
+            return ModelState()
+        except (SchemaError, UnicodeDecodeError, OSError) as error:
+            raise ModelError(
+                f"{path} cannot be read: {error}; remove it and install a model again"
+            ) from error
+
+    def current(self) -> Path | None:
+        """The directory of the current bundle; None if no model is installed."""
+        name = self.state().current
+        return self.directory / name if name else None
+
+    def all(self) -> list[InstalledModel]:
+        """All models, the current one first."""
+        state = self.state()
+        roles = {state.previous: "previous", state.current: "current"}
+        found = [
+            InstalledModel(path.name, path, roles.get(path.name, "kept"), state.rejected.get(path.name, ""))
+            for path in self._kept()
+        ]
+        return sorted(found, key=lambda model: ("current", "previous", "kept").index(model.role))
+
+    def install(self, source: Path, check: Callable[[Bundle], object]) -> InstalledModel:
+        """Copy a bundle, check the copy, and make it current; the model that was current becomes the previous one.
+
+        Args:
+            source: the directory of a bundle.
+            check: is given the copy, and raises if this device should not use it; the self-test.
+
+        Raises:
+            BundleError: the source is no proper bundle.
+            ModelError: the copy cannot be made.
+            Whatever `check` raises; then nothing has changed.
+        """
+        bundle = load_bundle(source)
+        name = model_directory(bundle)
+        with self._changing() as incoming:
+            try:
+                copy = incoming / name
+                copy.mkdir()
+                for path in (MANIFEST, *(item.path for _, item in bundle.manifest.files())):
+                    (copy / path).parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(source / path, copy / path)
+                check(load_bundle(copy))
+                self._own(copy)
+                replace_directory(copy, self.directory / name)
+            except (BundleError, shutil.SameFileError):
+                raise
+            except OSError as error:
+                reason = error.strerror or error
+                raise ModelError(f"{bundle.manifest.model_id} cannot be copied: {reason}") from error
+            state = self.state()
+            if state.current == name:
+                self._write(ModelState(name, state.previous, confirmed=False, rejected=_without(state, name)))
+            else:
+                self._write(ModelState(name, state.current, confirmed=False, rejected=_without(state, name)))
+            self._prune()
+        return InstalledModel(name, self.directory / name, "current")
+
+    def rollback(self, reason: str = "") -> InstalledModel:
+        """Make the previous model current, and the current one the previous.
+
+        Args:
+            reason: why the current one is given up; it is then not gone back to by itself.
+
+        Raises:
+            ModelError: there is no previous model.
+        """
+        with self._changing():
+            state = self.state()
+            if state.previous is None or not (self.directory / state.previous).is_dir():
+                raise ModelError(
+                    "there is no previous model to go back to; install one: edge-siamese model install BUNDLE"
+                )
+            rejected = dict(state.rejected)
+            if reason and state.current:
+                rejected[state.current] = reason
+            rejected.pop(state.previous, None)
+            self._write(ModelState(state.previous, state.current, confirmed=not reason, rejected=rejected))
+        return InstalledModel(state.previous, self.directory / state.previous, "current")
+
+    def begin(self) -> tuple[Path | None, str]:
+        """Start to work with the current model: counts the attempt while the model is on trial.
+
+        Returns:
+            The directory of the bundle, or None if none is installed; and, if a model that did not come up was given
+            up just now, the line that says so.
+        """
+        state = self.state()
+        if state.current is None:
+            return None, ""
+        told = ""
+        if not state.confirmed and state.attempts >= MOST_ATTEMPTS and self._may_fall_back(state):
+            told = self.reject(f"it did not come up in {state.attempts} attempts")
+            state = self.state()
+        if not state.confirmed:
+            with self._changing():
+                self._write(
+                    ModelState(state.current, state.previous, False, state.attempts + 1, dict(state.rejected))
+                )
+        return self.directory / str(state.current), told
+
+    def reject(self, reason: str) -> str:
+        """Give the current model up for the previous one; the line that says so.
+
+        Raises:
+            ModelError: there is no previous model, or that one was given up before.
+        """
+        state = self.state()
+        if not self._may_fall_back(state):
+            raise ModelError(f"{state.current or 'the model'} does not work, and there is no other: {reason}")
+        back = self.rollback(reason)
+        return f"{state.current} is given up ({reason}); {back.name} is current again"
+
+    def confirm(self) -> None:
+        """The daemon works with the current model: its trial ends."""
+        state = self.state()
+        if state.current and not (state.confirmed and state.attempts == 0):
+            with self._changing():
+                self._write(ModelState(state.current, state.previous, rejected=dict(state.rejected)))
+
+    def _may_fall_back(self, state: ModelState) -> bool:
+        return (
+            state.previous is not None
+            and state.previous not in state.rejected
+            and (self.directory / state.previous).is_dir()
+        )
+
+    def _kept(self) -> list[Path]:
+        try:
+            found = [path for path in self.directory.iterdir() if (path / MANIFEST).is_file()]
+        except FileNotFoundError:
+            return []
+        return sorted(path for path in found if not path.name.startswith("."))
+
+    def _prune(self) -> None:
+        """Remove the models that were changed longest ago, but for the current and the previous one."""
+        state = self.state()
+        others = [path for path in self._kept() if path.name not in (state.current, state.previous)]
+        others.sort(key=lambda path: path.stat().st_mtime_ns)
+        for path in others[: max(0, len(others) + 2 - MOST_KEPT)]:
+            shutil.rmtree(path)
+
+    def _write(self, state: ModelState) -> None:
+        path = self.directory / STATE
+        write_text_atomically(path, json.dumps(asdict(state), indent=2) + "\n")
+        self._own(path)
+
+    @contextmanager
+    def _changing(self) -> Iterator[Path]:
+        """An empty directory for one process that changes the models."""
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._own(self.directory)
+            with workshop(self.directory / WORKSHOP) as incoming:
+                self._own(incoming)
+                yield incoming
+        except BlockingIOError as error:
+            raise ModelError(f"another process is changing the models in {self.directory}") from error
+        except PermissionError as error:
+            raise ModelError(
+                f"the models in {self.directory} may not be changed by this user: use sudo"
+            ) from error
+
+    def _own(self, path: Path) -> None:
+        """What root makes belongs to the owner of the state directory, so that the daemon can remove it again."""
+        if os.geteuid() != 0:
+            return
+        owner = self.directory.parent.stat()
+        for place in (path, *(path.rglob("*") if path.is_dir() and not path.is_symlink() else ())):
+            os.chown(place, owner.st_uid, owner.st_gid, follow_symlinks=False)
+
+
+def model_directory(bundle: Bundle) -> str:
+    """What the directory of an installed bundle is called: equal only for equal bundles."""
+    digest = hashlib.sha256((bundle.path / MANIFEST).read_bytes()).hexdigest()[:8]
+    name = "".join(c if c.isalnum() or c in "._-" else "-" for c in bundle.manifest.model_id).lstrip(".")
+    return f"{name[:80]}-{digest}"
+
+
+def _without(state: ModelState, name: str) -> dict[str, str]:
+    return {other: reason for other, reason in state.rejected.items() if other != name}

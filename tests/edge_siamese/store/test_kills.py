@@ -1,0 +1,118 @@
+"""A process that is killed at any moment has lost nothing that it acknowledged, and left no half object."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.edge_siamese.store.made import open_store, picture, vector, view
+
+ROOT = Path(__file__).parents[3]
+KILLS = 60
+
+
+@pytest.fixture
+def nursery():
+    program = [sys.executable, "-m", "tests.edge_siamese.store.nursery"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        program, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    ) as process:
+        yield process
+        process.stdin.close()
+
+
+def life(nursery, place, first, seconds):
+    """Let a process live for so long and kill it; what it acknowledged."""
+    nursery.stdin.write(f"{place} {first}\n")
+    lines = []
+    while not (line := nursery.stdout.readline()).startswith("born"):
+        lines.append(line)
+    time.sleep(seconds)
+    os.kill(int(line.split()[1]), signal.SIGKILL)
+    while (line := nursery.stdout.readline()) != "dead\n":
+        assert line, "the program ended"
+        lines.append(line)
+    return [(what, int(number)) for what, number in map(str.split, lines)]
+
+
+def require_whole(store, numbers):
+    """Each object has one or two views, with their embeddings and pictures."""
+    entries = {entry.name: entry for entry in store.entries()}
+    for number in numbers:
+        entry = entries[f"thing {number}"]
+        views = store.views(entry.uid)
+        seeds = [number, -number % 100_000][: len(views)]
+        assert np.array_equal(entry.embeddings, [vector(seed) for seed in seeds])
+        assert [found.id for found in views] == list(entry.view_ids)
+        for found, seed in zip(views, seeds, strict=True):
+            assert found.crops == 2
+            for place in range(2):
+                assert np.array_equal(store.crop(found.id, place), picture(10 * seed + place))
+
+
+def test_sixty_kills_lose_nothing_that_was_acknowledged(tmp_path, nursery):
+    moments = random.Random(2015)
+    registered, extras, busy = [], 0, 0
+    for _ in range(KILLS):
+        first = 1 + max(registered, default=0)
+        told = life(nursery, tmp_path, first, moments.uniform(0.0, 0.09))
+        acknowledged = [number for what, number in told if what == "registered"]
+        viewed = [number for what, number in told if what == "viewed"]
+        busy += bool(acknowledged)
+        with open_store(tmp_path) as store:
+            assert store.repair is None
+            found = [int(item.name.split()[1]) for item in store.objects()]
+            new = found[len(registered) :]
+            assert found[: len(registered)] == registered
+            assert new[: len(acknowledged)] == acknowledged
+            assert len(new) - len(acknowledged) in (0, 1)
+            assert all(store.object(f"thing {number}").views == 2 for number in viewed)
+            require_whole(store, new)
+        extras += len(new) - len(acknowledged)
+        registered = found
+    assert busy > KILLS // 3 and len(registered) > KILLS
+    with open_store(tmp_path) as store:
+        assert store._database.read("PRAGMA integrity_check") == [("ok",)]
+        assert store._database.read("PRAGMA foreign_key_check") == []
+        counts = store.counts()
+        assert counts.objects == len(store.entries()) == len(registered)
+        assert (counts.unembedded, counts.dormant) == (0, 0)
+        assert store._database.read("SELECT count(*) FROM crops") == [(2 * counts.views,)]
+        require_whole(store, registered)
+
+
+def test_a_log_that_was_torn_anywhere_keeps_every_whole_change(tmp_path):
+    place, log = tmp_path / "whole", "objects.db-wal"
+    open_store(place).close()
+    ends = []
+    with open_store(place) as store:
+        for number in range(12):
+            store.register(f"thing {number}", view(number))
+            ends.append((place / log).stat().st_size)
+        assert ends == sorted(set(ends))
+        shutil.copytree(place, tmp_path / "copy")
+    choose = random.Random(1)
+    cuts = [0, ends[-1], *ends[3:6], *(end - 1 for end in ends[3:6]), *(choose.randrange(ends[-1]) for _ in range(24))]
+    for turn, cut in enumerate(cuts):
+        torn = tmp_path / f"torn {turn}"
+        shutil.copytree(tmp_path / "copy", torn, ignore=shutil.ignore_patterns("*-shm"))
+        with (torn / log).open("r+b") as file:
+            file.truncate(cut)
+            if turn % 2:  # and what a disk may leave behind the end
+                file.seek(cut)
+                file.write(choose.randbytes(5000))
+        kept = sum(end <= cut for end in ends)
+        with open_store(torn) as store:
+            assert store.repair is None
+            assert [item.name for item in store.objects()] == [f"thing {number}" for number in range(kept)]
+            require_whole(store, range(kept))
+            assert store.register("next", view(99)).embedded == 1
+        shutil.rmtree(torn)

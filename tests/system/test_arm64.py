@@ -1,0 +1,145 @@
+"""The device's wheels on the boards' processors: same numbers, same objects, whatever the board."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from functools import cache as remember
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from edge_siamese import Recognizer
+from edge_siamese.bundle import Bundle, load_bundle
+from edge_siamese.runtimes import runtime_format
+from edge_siamese.selftest import LARGEST_SCORE_DIFFERENCE, LEAST_COSINE
+from tests.system import arm64, wheels
+from tests.system.arm64 import BOOKWORM, PI_5, TRIXIE, ZERO_2_W, Board, System, Userland
+
+pytestmark = pytest.mark.system
+
+Floats = npt.NDArray[np.float32]
+GUEST = Path(__file__).with_name("guest")
+HOST_RUNTIME = {"onnx": "onnxruntime", "tflite": "ai-edge-litert"}
+PRECISIONS = ("int8", "fp32")
+MATRIX = [
+    pytest.param(system, board, runtime, id=f"{board.cpu}-python{system.python}-{runtime}")
+    for system in (BOOKWORM, TRIXIE)
+    for board in (ZERO_2_W, PI_5)
+    for runtime in system.runtimes
+]
+
+
+@dataclass(frozen=True)
+class Place:
+    """What an emulated board gets to see."""
+
+    product: Path
+    bundle: Path
+    pictures: Path
+
+    @property
+    def binds(self) -> dict[str, Path]:
+        return {
+            arm64.PRODUCT: self.product,
+            "/mnt/bundle": self.bundle,
+            "/mnt/pictures": self.pictures,
+            "/mnt/guest": GUEST,
+        }
+
+
+@pytest.fixture(scope="module")
+def userlands(root: None, cache: Path) -> Any:
+    """Gives the tree of a system."""
+    if why := arm64.missing():
+        pytest.skip(why)
+    return remember(lambda system: arm64.userland(system, cache))
+
+
+@pytest.fixture(scope="module")
+def place(root: None, wheel: Path, demo_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    directory = tmp_path_factory.mktemp("arm64")
+    pictures = directory / "pictures"
+    write_pictures(load_bundle(demo_bundle), pictures)
+    return Place(wheels.unpack(wheel, directory / "product"), demo_bundle, pictures)
+
+
+def write_pictures(bundle: Bundle, directory: Path) -> None:
+    """The golden images as photographs: enlarged; as queries darker, and with a margin cut off."""
+    image_module = pytest.importorskip("PIL.Image")
+    for number, image in enumerate(bundle.golden.images):
+        pixels = np.kron(image[..., 0], np.ones((9, 9), dtype=np.uint8))
+        for kind, shown in (("support", pixels), ("query", (pixels[2:, 3:] * 0.85).astype(np.uint8))):
+            (directory / kind).mkdir(parents=True, exist_ok=True)
+            image_module.fromarray(shown).save(directory / kind / f"object-{number}.png")
+
+
+def cosines(a: Floats, b: Floats) -> Floats:
+    return np.einsum("kd,kd->k", a, b) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
+
+
+@pytest.mark.parametrize(("system", "board", "runtime"), MATRIX)
+def test_a_board_computes_what_the_workstation_computed(
+    userlands: Any, place: Place, system: System, board: Board, runtime: str
+) -> None:
+    userland: Userland = userlands(system)
+    selftest = ["-m", "edge_siamese", "selftest", "/mnt/bundle", "--runtime", runtime, "--json"]
+    started = time.monotonic()
+    ran = userland.run(board, place.binds, selftest)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    result = json.loads(ran.stdout)
+    assert result["passed"] is True
+    found = {(report["runtime"], report["precision"]) for report in result["reports"]}
+    assert found == {(runtime, precision) for precision in PRECISIONS}
+    for report in result["reports"]:
+        assert report["imaging_exact"] is True
+        assert report["head_exact"] is True
+        assert report["worst_cosine"] >= LEAST_COSINE[report["precision"]]
+        assert report["reference"] == f"{runtime_format(runtime)}-{report['precision']}"
+    print(f"{board.name}, Python {system.python}, {runtime}: selftest {time.monotonic() - started:.0f} s")
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize(("system", "board", "runtime"), MATRIX)
+def test_a_board_and_this_machine_agree_on_embeddings_and_objects(
+    userlands: Any, place: Place, system: System, board: Board, runtime: str, precision: str
+) -> None:
+    userland: Userland = userlands(system)
+    ran = userland.run(
+        board,
+        place.binds,
+        ["/mnt/guest/on_board.py", "/mnt/bundle", runtime, precision, "/mnt/pictures"],
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    report = json.loads(ran.stdout)
+    assert (report["machine"], report["runtime"]) == ("aarch64", runtime)
+    assert report["python"].startswith(system.python + ".")
+    assert report["numpy"].startswith("1.24." if system is BOOKWORM else "2.")
+
+    bundle = load_bundle(place.bundle)
+    here = Recognizer(
+        bundle, runtime=HOST_RUNTIME[runtime_format(runtime)], precision=precision, threads=1
+    )
+    mine = here.encoder.embed_prepared(bundle.golden.images)
+    theirs = np.asarray(report["embeddings"], dtype=np.float32)
+    assert theirs.shape == mine.shape
+    assert float(cosines(theirs, mine).min()) >= LEAST_COSINE[precision]
+    difference = np.abs(here.head.score(theirs, theirs) - here.head.score(mine, mine)).max()
+    assert float(difference) <= LARGEST_SCORE_DIFFERENCE[precision]
+
+    names = [f"object-{number}" for number in range(len(bundle.golden.images))]
+    for name in names:
+        here.register(name, place.pictures / "support" / f"{name}.png")
+    assert report["objects"] == len(names) == len(report["recognitions"])
+    for name in names:
+        recognition = here.recognize(place.pictures / "query" / f"{name}.png")
+        found = report["recognitions"][name]
+        assert abs(found["probability"] - recognition.probability) <= LARGEST_SCORE_DIFFERENCE[precision]
+        decided = abs(recognition.probability - recognition.threshold) > LARGEST_SCORE_DIFFERENCE[precision]
+        if decided:
+            assert found["name"] == recognition.name
+    assert any(found["name"] == name for name, found in report["recognitions"].items())
