@@ -22,10 +22,10 @@ Rule = Literal[
     "nothing registered",
 ]
 
-NEGATIVE_SHARE = 0.9
-"""An object's limit is at this share of the distance of its nearest negative, at most."""
 STRICTEST_SHARE = 0.5
-"""No limit is stricter than this share of the general threshold's distance."""
+"""Impostors make no limit stricter than this share of the general threshold's distance."""
+STRICTEST_SHARE_OF_NEGATIVES = 0.8
+"""Negatives make none stricter than this share: one double press must not blind an object."""
 
 # Rows of the support set that are compared with all impostors at once: bounds the memory.
 _ROWS_AT_ONCE = 2048
@@ -80,7 +80,7 @@ class Recognition:
             return ("Nothing is registered, so nothing can be recognised.",)
         p, threshold = _told_apart(self.probability, self.threshold)
         whose = "its own threshold" if self.threshold > self.general_threshold else "the general threshold"
-        lines = {
+        verdict = {
             "recognised": f"This is {self.nearest}: p = {p} reaches {whose}, {threshold}.",
             "below threshold": f"Unknown: {self.nearest} is nearest, but p = {p} is below {whose}, {threshold}.",
             "below the object's own threshold": (
@@ -92,7 +92,7 @@ class Recognition:
                 " any of its views."
             ),
         }[self.rule]
-        result = [lines, f"The nearest view is number {self.view} of {self.nearest}."]
+        result = [verdict, f"The nearest view is number {self.view} of {self.nearest}."]
         others = [name for name in self.set_aside if name != self.nearest]
         if others:
             result.append(f"Nearer to an example of what it is not than to any view: {', '.join(others)}.")
@@ -236,11 +236,11 @@ def object_limits(
     - the distance of the general threshold: no limit is laxer;
     - with impostors, the distance below which at most the share `false_accept_rate` of them is to the object's nearest
       view: with 512 and a rate of 0.01, the sixth nearest impostor is too far away already;
-    - 0.9 times the distance of its nearest negative to its nearest view;
+    - the distance of its nearest negative to its nearest view;
 
-    but at least half the distance of the general threshold. An impostor or a negative that is nearer still may be a
-    picture of the object itself, and would make it unrecognisable; a frame of it that is nearer to the negative is
-    refused by `decide` in any case.
+    but for impostors at least half the distance of the general threshold, and for negatives at least 0.8 of it. What is
+    nearer still may be a picture of the object itself, and would make it unrecognisable; a frame that is nearer to a
+    negative is refused by `decide` in any case.
 
     Args:
         support: N objects, with their negatives.
@@ -262,13 +262,14 @@ def object_limits(
             for objects, distances in _impostor_distances(support, head, impostors):
                 result[objects] = np.partition(distances, accepted, axis=1)[:, accepted]
             result = np.nextafter(result, np.float32(-np.inf))
-    for place in np.unique(support.negative_owners).tolist():
-        views = support.embeddings[support.rows(place)]
-        nearest = head.distances(support.negatives[support.negative_rows(place)], views).min()
-        result[place] = min(result[place], NEGATIVE_SHARE * nearest)
     general = head.distance_at(threshold)
     # Of a threshold that even the same picture misses, the distance is below zero.
     result = np.maximum(result, min(general, STRICTEST_SHARE * general), dtype=np.float32)
+    least = min(general, STRICTEST_SHARE_OF_NEGATIVES * general)
+    for place in np.unique(support.negative_owners).tolist():
+        views = support.embeddings[support.rows(place)]
+        nearest = head.distances(support.negatives[support.negative_rows(place)], views).min()
+        result[place] = min(result[place], max(least, nearest))
     result[result >= general] = np.inf
     return result
 

@@ -87,7 +87,7 @@ class Scene:
             time: seconds since the scene began.
 
         Returns:
-            uint8 (height, width) grey or (height, width, 3) RGB; a new array.
+            uint8 (height, width) grey or (height, width, 3) RGB; read-only.
         """
         canvas = self._paper.copy()
         for number, (step, since, rounds) in enumerate(self.script.shows(time)):
@@ -99,7 +99,10 @@ class Scene:
         noise = self._noise[top : top + self._size[0], left : left + self._size[1]]
         np.add(canvas, noise, out=canvas)
         levels = np.arange(256) * (EXPOSURE * self.script.light(time) * waver)
-        return np.take(np.minimum(np.round(levels), 255).astype(np.uint8), canvas)
+        table = np.minimum(np.round(levels), 255).astype(np.uint8)
+        # bytes.translate looks up a byte several times as fast as numpy 1.24 does.
+        seen = canvas.tobytes().translate(table.tobytes())
+        return np.frombuffer(seen, dtype=np.uint8).reshape(canvas.shape)
 
     def _put(self, canvas: Bytes, step: Show, since: float, salt: int) -> None:
         """Lay an object on the canvas, as a hand would: never twice in quite the same way."""

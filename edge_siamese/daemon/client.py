@@ -17,6 +17,8 @@ from edge_siamese.schema import SchemaError, parse_json
 
 TIMEOUT_S = 10.0
 CONNECT_TIMEOUT_S = 3.0
+NOT_RUNNING = "the daemon is not running"
+"""How the message begins when there is certainly no daemon at the socket."""
 LONGEST_REPLY = 32 * 1024 * 1024
 
 
@@ -94,7 +96,7 @@ def _connect(path: Path) -> socket.socket:
         )
     except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
         text = (
-            f"the daemon is not running (nothing listens at {path}): "
+            f"{NOT_RUNNING} (nothing listens at {path}): "
             "sudo systemctl start edge-siamese, or edge-siamese run"
         )
     except (TimeoutError, BlockingIOError):

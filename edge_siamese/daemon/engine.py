@@ -7,68 +7,33 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import numpy.typing as npt
 
 from edge_siamese.bundle import Bundle
 from edge_siamese.cameras.base import Frame
+from edge_siamese.daemon.learner import Learner, Wish, about
 from edge_siamese.daemon.settings import Settings
 from edge_siamese.decision import Recognition, decide, object_limits
 from edge_siamese.errors import ControlError, StoreError, SupportError
-from edge_siamese.events import Event, Kind
+from edge_siamese.events import Event
 from edge_siamese.panel.grammar import Gesture
 from edge_siamese.panel.signals import Signal
 from edge_siamese.recognizer import chosen_threshold
-from edge_siamese.registration import (
-    Burst,
-    NewView,
-    Reason,
-    Refusal,
-    collision,
-    collision_refusal,
-    view_of_pictures,
-)
+from edge_siamese.registration import NewView
 from edge_siamese.runtimes.base import Encoder, Floats
 from edge_siamese.store import OnConflict, StoredObject, SupportStore
 from edge_siamese.support import SupportSet
-from edge_siamese.tracking import Sighting, Tracker
+from edge_siamese.tracking import GAP_S, Sighting, Tracker
 from edge_siamese.views import crop_of
 
 LOG = logging.getLogger(__name__)
 
 WRONG_WITHIN_S = 30.0
 """A recognition can be said to be wrong for so long."""
-
-
-@dataclass(frozen=True)
-class Learned:
-    """How a registration ended."""
-
-    saved: bool
-    text: str
-    """One line for people."""
-    object: StoredObject | None = None
-    reason: str = ""
-    """Of a refusal: one of `registration.Reason`, or "failed"."""
-    collides: str = ""
-    """The object that it looks like."""
-
-
-@dataclass
-class _Learning:
-    """A registration that is under way."""
-
-    burst: Burst
-    name: str | None
-    target: str | None
-    """The uid of the object that gets a view; None for a new object."""
-    force: bool
-    source: str
-    done: Callable[[Learned], object]
-    progress: Callable[[dict[str, Any]], object]
 
 
 @dataclass(frozen=True)
@@ -112,24 +77,37 @@ class Engine:
         """
         self.settings, self.bundle, self.encoder, self.store = settings, bundle, encoder, store
         self.head = bundle.head
+        wanted = settings.recognition
+        self._rate = None if wanted.threshold is not None else wanted.false_accept_rate
         self.threshold, self.threshold_source = chosen_threshold(
-            bundle.manifest, settings.recognition.threshold, settings.recognition.false_accept_rate
+            bundle.manifest, wanted.threshold, self._rate
         )
-        self._publish, self._signal, self._hold_exposure = publish, signal, hold_exposure
-        recognition = settings.recognition
-        self._tracker = Tracker(
-            recognition.window, recognition.appear, recognition.leave, recognition.seen_every_s
-        )
-        self._learning: _Learning | None = None
+        self._publish, self._signal = publish, signal
+        # A slow camera leaves gaps that are none.
+        gap_s = max(GAP_S, 3.0 / settings.camera.rate)
+        self._tracker = Tracker(wanted.window, wanted.appear, wanted.leave, wanted.seen_every_s, gap_s=gap_s)
         self._recognised: _Recognised | None = None
         self._registered: tuple[str, float] | None = None
         self.frames = 0
         """Frames that were recognised in or learned from."""
         self.latest: Recognition | None = None
-        """What the latest frame showed."""
+        """What the latest frame showed; None while there is none to speak of."""
         self.frame: Frame | None = None
         """The latest frame."""
         self.support = SupportSet.empty(encoder.dimensions)
+        """What is registered."""
+        self.learner = Learner(
+            settings.registration,
+            encoder,
+            self.head,
+            self.threshold,
+            store,
+            support=lambda: self.support,
+            saved=self._saved,
+            publish=publish,
+            signal=signal,
+            hold_exposure=hold_exposure,
+        )
         self.refresh()
 
     @property
@@ -137,18 +115,11 @@ class Engine:
         """The names of the objects that are there now."""
         return tuple(sighting.name for sighting in self._tracker.present)
 
-    @property
-    def learning(self) -> bool:
-        """Whether a registration is under way."""
-        return self._learning is not None
-
     def refresh(self) -> None:
         """Read the support set from the store anew."""
-        entries = self.store.entries()
-        support = SupportSet.build(entries, self.encoder.dimensions)
-        rate = None if self.settings.recognition.threshold else self.settings.recognition.false_accept_rate
+        support = SupportSet.build(self.store.entries(), self.encoder.dimensions)
         self.support = support.with_limits(
-            object_limits(support, self.head, self.threshold, rate, self.bundle.impostors)
+            object_limits(support, self.head, self.threshold, self._rate, self.bundle.impostors)
         )
 
     # --- frames ---
@@ -157,8 +128,8 @@ class Engine:
         """Learn from a frame while a registration is under way; else recognise what it shows."""
         self.frames += 1
         self.frame = frame
-        if self._learning:
-            self._learn_from(self._learning, frame)
+        if self.learner.busy:
+            self.learner.add(frame)
             return
         embedding = self.encoder.embed([frame.pixels])[0]
         found = decide(self.support, self.head, embedding, self.threshold)
@@ -169,15 +140,17 @@ class Engine:
 
     def tick(self, now: float) -> None:
         """Let time pass where frames may not come: a registration ends in time all the same."""
-        learning = self._learning
-        if learning and learning.burst.tick(now):
-            self._finish(learning, now)
+        self.learner.tick(now)
         self._tell(self._tracker.tick(now))
 
     def lost(self, now: float) -> None:
         """The camera is gone: nothing is seen any more."""
         self.latest = None
         self._tell(self._tracker.reset(now))
+
+    def recognise(self, pixels: npt.NDArray[Any]) -> Recognition:
+        """What a picture shows: uint8 (h, w) or (h, w, 3); changes nothing."""
+        return decide(self.support, self.head, self.encoder.embed([pixels])[0], self.threshold)
 
     def _tell(self, sightings: list[Sighting]) -> None:
         for sighting in sightings:
@@ -186,165 +159,35 @@ class Engine:
     # --- the button ---
 
     def gesture(self, gesture: Gesture, now: float) -> None:
-        """What the button asks for."""
+        """Do what the button asks for; what cannot be done is told by the light and the log."""
         try:
             if gesture is Gesture.PRESS:
                 self._press(now)
-            elif gesture is Gesture.HOLD:
-                if self._learning:
-                    self._cancel(self._learning)
-                else:
-                    self.undo(registrations_only=True)
             elif gesture is Gesture.DOUBLE_PRESS:
                 self.wrong(now)
+            elif gesture is Gesture.HOLD and self.learner.busy:
+                self.learner.cancel()
+            elif gesture is Gesture.HOLD:
+                self.undo(registrations_only=True)
         except (StoreError, SupportError, ControlError) as error:
-            LOG.warning("the button's %s: %s", gesture.name.lower().replace("_", " "), error)
+            LOG.warning("the button's %s: %s", gesture.value, error)
             if isinstance(error, StoreError):
                 self._signal(Signal.FAILED)
 
     def _press(self, now: float) -> None:
-        if self._learning:
+        if self.learner.busy:
             return
-        within = self.settings.registration.add_view_within_s
         target = None
-        if self._registered and now - self._registered[1] <= within:
+        if self._registered and now - self._registered[1] <= self.settings.registration.add_view_within_s:
             target = self._known(self._registered[0])
-        self.learn(now, target=target.uid if target else None, source="button")
+        self.learner.begin(Wish(target=target.uid if target else None, source="button"), now)
 
     def _known(self, uid: str) -> StoredObject | None:
         return next((known for known in self.store.objects() if known.uid == uid), None)
 
-    # --- learning ---
-
-    def learn(
-        self,
-        now: float,
-        name: str | None = None,
-        *,
-        target: str | None = None,
-        force: bool = False,
-        source: str = "command",
-        done: Callable[[Learned], object] = lambda _: None,
-        progress: Callable[[dict[str, Any]], object] = lambda _: None,
-    ) -> None:
-        """Begin to learn what is before the camera; `done` is told how it ended.
-
-        Args:
-            now: the time, as frames have it.
-            name: of a new object; None for one that counts up.
-            target: the uid of the object that gets a view instead.
-            force: also if it looks like another object.
-            source: button, command or page.
-            progress: is given each frame's verdict.
-
-        Raises:
-            ControlError: another registration is under way.
-            SupportError: the name cannot be one, or is taken.
-        """
-        if self._learning:
-            raise ControlError("another registration is under way; try again in a moment")
-        if target is None and name is not None:
-            self.store.require_free(name)
-        settings = self.settings.registration
-        self._learning = _Learning(
-            Burst(settings, self.encoder, self.head, self.threshold, now),
-            name,
-            target,
-            force or settings.collisions == "allow",
-            source,
-            done,
-            progress,
-        )
-        self._signal(Signal.LOOKING)
-        self._hold_exposure(True)
-
-    def learn_pictures(
-        self,
-        pictures: list[Any],
-        name: str | None,
-        *,
-        target: str | None = None,
-        force: bool = False,
-        now: float,
-    ) -> Learned:
-        """Learn an object, or a view of one, from pictures: uint8 (h, w) or (h, w, 3) each."""
-        if target is None and name is not None:
-            self.store.require_free(name)
-        found = view_of_pictures(
-            pictures, self.encoder, self.settings.registration, self.head, self.threshold
-        )
-        allowed = force or self.settings.registration.collisions == "allow"
-        return self._keep(found, name, target, allowed, "picture", now)
-
-    def _learn_from(self, learning: _Learning, frame: Frame) -> None:
-        verdict = learning.burst.add(frame)
-        learning.progress({"good": verdict.good, "text": verdict.text, "frame": verdict.number})
-        if learning.burst.done:
-            self._finish(learning, frame.time)
-
-    def _finish(self, learning: _Learning, now: float) -> None:
-        self._learning = None
-        self._hold_exposure(False)
-        try:
-            found = learning.burst.finish()
-            learned = self._keep(found, learning.name, learning.target, learning.force, learning.source, now)
-        except Exception as error:
-            # Whoever pressed or asked has to be told, whatever it was.
-            self._refuse(Learned(False, f"failed: {error}", reason="failed"), Signal.FAILED, learning.source)
-            learning.done(Learned(False, str(error), reason="failed"))
-            if not isinstance(error, (StoreError, SupportError)):
-                raise
-            return
-        learning.done(learned)
-
-    def _cancel(self, learning: _Learning) -> None:
-        self._learning = None
-        self._hold_exposure(False)
-        learned = Learned(False, "the registration was ended by holding the button", reason="cancelled")
-        self._refuse(learned, Signal.UNDONE, learning.source)
-        learning.done(learned)
-
-    def _keep(
-        self,
-        found: NewView | Refusal,
-        name: str | None,
-        target: str | None,
-        force: bool,
-        source: str,
-        now: float,
-    ) -> Learned:
-        if isinstance(found, Refusal):
-            learned = Learned(False, found.text, reason=found.reason.what)
-            return self._refuse(learned, signal_of(found.reason), source)
-        if not force:
-            other = collision(found.embedding, self.support, self.head, self.threshold, except_uid=target)
-            if other is not None:
-                learned = Learned(
-                    False, collision_refusal(other).text, reason=Reason.COLLISION.what, collides=other
-                )
-                return self._refuse(learned, Signal.COLLISION, source)
-        view = replace(found, source=source)
-        if target is None:
-            saved = self.store.register(name, view, self.settings.registration.name)
-            kind: Kind = "registered"
-            text = f'"{saved.name}" is registered'
-        else:
-            saved = self.store.add_view(target, view)
-            kind, text = "view added", f'"{saved.name}" has {saved.views} views now'
-        # Only now is it on the disk, so only now is it shown.
-        self._signal(Signal.SAVED if target is None else Signal.VIEW_SAVED)
-        self._registered = (saved.uid, now)
+    def _saved(self, known: StoredObject, now: float) -> None:
+        self._registered = known.uid, now
         self.refresh()
-        self._publish(Event(kind, text, data=_about(saved, source=source)))
-        return Learned(True, text, saved)
-
-    def _refuse(self, learned: Learned, signal: Signal, source: str) -> Learned:
-        self._signal(signal)
-        data = {"reason": learned.reason, "source": source}
-        if learned.collides:
-            data["name"] = learned.collides
-        self._publish(Event("refused", f"not registered: {learned.text}", data=data))
-        return learned
 
     # --- changes ---
 
@@ -353,27 +196,21 @@ class Engine:
         return self.store.object(name)
 
     def rename(self, name: str, new: str) -> StoredObject:
-        """Give an object another name."""
+        """Give an object another name; raises `SupportError` if that cannot be."""
         before = self.object(name)
         after = self.store.rename(before.uid, new)
         self.refresh()
         self._tracker.rename(before.uid, after.name)
-        self._publish(
-            Event(
-                "renamed",
-                f'"{before.name}" is called "{after.name}" now',
-                data=_about(after, before=before.name),
-            )
-        )
+        text = f'"{before.name}" is called "{after.name}" now'
+        self._publish(Event("renamed", text, data=about(after, before=before.name)))
         return after
 
     def forget(self, name: str) -> StoredObject:
-        """Unlearn an object; `undo` brings it back."""
-        gone = self.object(name)
-        self.store.forget(gone.uid)
+        """Unlearn an object; `undo` brings it back. Raises `SupportError` if there is none."""
+        gone = self.store.forget(self.object(name).uid)
         self.refresh()
-        self._forgotten(gone.uid)
-        self._publish(Event("forgotten", f'"{gone.name}" is forgotten', data=_about(gone)))
+        self._gone(gone.uid)
+        self._publish(Event("forgotten", f'"{gone.name}" is forgotten', data=about(gone)))
         return gone
 
     def undo(self, registrations_only: bool = False) -> str:
@@ -389,8 +226,11 @@ class Engine:
         self._signal(Signal.UNDONE)
         self._registered = None
         self.refresh()
-        if undone.uid and self._known(undone.uid) is None:
-            self._forgotten(undone.uid)
+        known = self._known(undone.uid) if undone.uid else None
+        if known is None and undone.uid:
+            self._gone(undone.uid)
+        elif known is not None:
+            self._tracker.rename(known.uid, known.name)
         self._publish(Event("undone", undone.text, data={"uid": undone.uid, "name": undone.name}))
         return undone.text
 
@@ -418,48 +258,21 @@ class Engine:
         )
         saved = self.store.add_negative(last.uid, NewView(last.embedding, crops, "wrong"))
         self._signal(Signal.NEGATIVE_SAVED)
-        self._recognised = None
         self.refresh()
-        self._tell(self._tracker.forget(last.uid))
-        self._publish(
-            Event(
-                "negative added",
-                f'that was not "{saved.name}": the view is kept as a negative',
-                data=_about(saved),
-            )
-        )
+        self._gone(last.uid)
+        text = f'that was not "{saved.name}": the view is kept as a negative'
+        self._publish(Event("negative added", text, data=about(saved)))
         return saved
 
-    def _forgotten(self, uid: str) -> None:
-        """Nothing of an object is left but in the store's memory of changes."""
-        if self._recognised and self._recognised.uid == uid:
-            self._recognised = None
-        self._tell(self._tracker.forget(uid))
-
     def bring_in(self, path: Path, on_conflict: OnConflict) -> dict[str, Any]:
-        """Add the objects of a collection's file; what the store says of it, for JSON."""
+        """Add the objects of a collection's file; what came, for JSON. Errors are those of `SupportStore.import_`."""
         brought = self.store.import_(path, on_conflict)
         self.refresh()
         self._publish(Event("imported", brought.text, data=asdict(brought)))
         return {"text": brought.text, **asdict(brought)}
 
-    # --- questions ---
-
-    def recognise(self, pixels: np.ndarray[Any, Any]) -> Recognition:
-        """What a picture shows: uint8 (h, w) or (h, w, 3); changes nothing."""
-        return decide(self.support, self.head, self.encoder.embed([pixels])[0], self.threshold)
-
-
-def signal_of(reason: Reason) -> Signal:
-    """What the light says of a refusal."""
-    return {
-        Reason.BLURRED: Signal.BLURRED,
-        Reason.DARK: Signal.DARK,
-        Reason.BRIGHT: Signal.BRIGHT,
-        Reason.MOVING: Signal.MOVING,
-        Reason.COLLISION: Signal.COLLISION,
-    }.get(reason, Signal.FAILED)
-
-
-def _about(known: StoredObject, **more: Any) -> dict[str, Any]:
-    return {"uid": known.uid, "name": known.name, "views": known.views, **more}
+    def _gone(self, uid: str) -> None:
+        """An object is not there any more, as far as anybody knows now."""
+        if self._recognised and self._recognised.uid == uid:
+            self._recognised = None
+        self._tell(self._tracker.forget(uid))

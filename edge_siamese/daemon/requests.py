@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from edge_siamese.daemon.conversation import ClientGone, Conversation
 from edge_siamese.daemon.hub import follow
+from edge_siamese.daemon.learner import Learned, Wish
 from edge_siamese.daemon.pixels import decode_picture
+from edge_siamese.daemon.report import line, report
 from edge_siamese.decision import Recognition
 from edge_siamese.errors import ControlError, Refused
 from edge_siamese.schema import nearest
 
 if TYPE_CHECKING:
-    from edge_siamese.daemon.engine import Engine, Learned
+    from edge_siamese.daemon.engine import Engine
     from edge_siamese.daemon.service import Service
 
 T = TypeVar("T")
@@ -68,7 +70,7 @@ class Requests:
     # --- what is there ---
 
     def _status(self, request: dict[str, Any], reply: Reply) -> Any:
-        return self._service.call(self._service.status)
+        return self._service.call(lambda: report(self._service))
 
     def _objects(self, request: dict[str, Any], reply: Reply) -> Any:
         return self._with_engine(
@@ -100,27 +102,18 @@ class Requests:
         if view and name is None:
             raise ControlError("a view needs the name of an object that is registered")
 
-        def target(engine: Engine) -> str | None:
-            return engine.object(str(name)).uid if view else None
+        def wish(engine: Engine) -> Wish:
+            target = engine.object(str(name)).uid if view else None
+            return Wish(None if view else name, target, force, "picture" if pictures else "command")
 
         if pictures:
-            learned = self._with_engine(
-                lambda engine: engine.learn_pictures(
-                    pictures, None if view else name, target=target(engine), force=force, now=self._now()
+            return self._learned(
+                self._with_engine(
+                    lambda engine: engine.learner.from_pictures(pictures, wish(engine), self._now())
                 )
             )
-            return self._learned(learned)
         said: queue.SimpleQueue[dict[str, Any] | Learned] = queue.SimpleQueue()
-        self._with_engine(
-            lambda engine: engine.learn(
-                self._now(),
-                None if view else name,
-                target=target(engine),
-                force=force,
-                done=said.put,
-                progress=said.put,
-            )
-        )
+        self._with_engine(lambda engine: engine.learner.begin(wish(engine), self._now(), said.put, said.put))
         while True:
             try:
                 item = said.get(timeout=REGISTRATION_S)
@@ -175,7 +168,7 @@ class Requests:
 
         def of_now(engine: Engine) -> Recognition:
             if engine.frame is None or engine.latest is None:
-                raise ControlError(f"there is no frame to explain: {self._service.line()}")
+                raise ControlError(f"there is no frame to explain: {line(self._service)}")
             return engine.latest
 
         return _described(self._with_engine(of_now))

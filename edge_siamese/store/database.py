@@ -168,6 +168,7 @@ class Database:
             if self.places.has_remains():
                 raise _DamagedError("it is missing or empty")
             self._make_file()
+        self.places.hold_log()
         connection = sqlite3.connect(self.path, isolation_level=None, timeout=_BUSY_MS / 1000)
         try:
             self._refuse_others(connection)
@@ -185,10 +186,13 @@ class Database:
             connection.close()
             if is_damage(error):
                 raise _DamagedError(str(error)) from error
+            self.places.let_log_go()
             raise store_error(error, self.path) from error
         except BaseException:
             connection.close()
+            self.places.let_log_go()
             raise
+        self.places.let_log_go()
         return connection
 
     def _refuse_others(self, connection: sqlite3.Connection) -> None:

@@ -160,6 +160,10 @@ class Records:
         )
         vectors = np.frombuffer(b"".join(row[5] for row in rows), dtype="<f4").astype(np.float32)
         vectors = vectors.reshape(len(rows), self.dimensions)
+        # A disk that changed bytes unnoticed must not keep all other objects from being recognised.
+        if not (sound := np.isfinite(vectors).all(axis=1)).all():
+            rows = [row for row, keep in zip(rows, sound, strict=True) if keep]
+            vectors = vectors[sound]
         vectors.setflags(write=False)
         entries: list[SupportEntry] = []
         start = 0

@@ -82,10 +82,31 @@ class Places:
                 return found
             number += 1
 
+    @property
+    def log(self) -> Path:
+        """What SQLite has not yet brought into the database."""
+        return self._beside("-wal")
+
+    @property
+    def held_log(self) -> Path:
+        """A second name of the log, for SQLite removes the log of a damaged database when it closes it."""
+        return self._beside(".log")
+
+    def hold_log(self) -> None:
+        """Give the log its second name, where the file system can; without a log, one that is held stays."""
+        if self.log.exists():
+            self.let_log_go()
+            with suppress(OSError):
+                os.link(self.log, self.held_log)
+
+    def let_log_go(self) -> None:
+        """Take the second name away: the database is not damaged."""
+        with suppress(OSError):
+            self.held_log.unlink(missing_ok=True)
+
     def has_remains(self) -> bool:
         """Whether a store that is missing was there: its log has something in it, or there is a backup."""
-        log = self._beside("-wal")
-        return self.backup.exists() or (log.exists() and log.stat().st_size > 0)
+        return self.backup.exists() or (self.log.exists() and self.log.stat().st_size > 0)
 
 
 def is_interrupted(places: Places) -> bool:
@@ -113,6 +134,8 @@ def repair(places: Places, reason: str, day: str) -> Repair:
                 old = places.store.with_name(places.store.name + side)
                 if old.exists():
                     os.rename(old, damaged.with_name(damaged.name + side))
+            if places.held_log.exists():  # the same file, unless SQLite has removed the other name
+                os.rename(places.held_log, damaged.with_name(damaged.name + "-wal"))
             sync_directory(places.store.parent)
             write_text_atomically(places.note, f"{_BUILDING} {damaged.name}")
         if not places.store.exists():

@@ -16,8 +16,8 @@ from edge_siamese.store.names import checked_name, free_name, name_key
 
 Row = tuple[Any, ...]
 
-# Rows that are looked for by their number between two damaged places, at most.
-_MOST_LOOKUPS = 200_000
+# Rows that are looked for by their number between two damaged places, at most; and where the upper one is unknown.
+_MOST_LOOKUPS, _LOOKUPS = 1_000_000, 10_000
 
 
 class TableReader:
@@ -53,16 +53,16 @@ class TableReader:
                 return
         except sqlite3.Error:
             pass  # the rest is looked for below
-        high = low + _MOST_LOOKUPS
+        high = 0
         try:
             for number, *row in self._source.execute(f"{select} ORDER BY rowid DESC"):
-                if number <= low or number >= high + _MOST_LOOKUPS:
+                if number <= low or (high and number >= high):
                     break
                 high = number
                 yield tuple(row)
         except sqlite3.Error:
             pass  # the other side of the same damage
-        for number in range(low + 1, min(high, low + _MOST_LOOKUPS)):
+        for number in range(low + 1, min(high or low + _LOOKUPS, low + _MOST_LOOKUPS)):
             try:
                 found = self._source.execute(f"{select} WHERE rowid = ?", (number,)).fetchone()
             except sqlite3.Error:

@@ -348,18 +348,20 @@ def test_the_nearest_view_is_what_impostors_come_near_to() -> None:
     assert object_limit(views, HEAD, GENERAL, 0.7, crowd) == np.inf
 
 
-def test_a_negative_makes_the_limit_stricter_down_to_half_the_general_distance() -> None:
+def test_a_negative_makes_the_limit_stricter_but_less_than_impostors_may() -> None:
     views = ORIGIN[np.newaxis]
 
     def limit(*negatives: float) -> float:
         return object_limit(views, HEAD, GENERAL, negatives=impostors_at(*negatives))
 
-    assert limit(0.5) == np.inf
-    assert limit(0.4) == pytest.approx(0.36)
-    assert limit(0.9, 0.3) == pytest.approx(0.27)
-    assert limit(0.1) == limit(0.0) == pytest.approx(0.5 * GENERAL_DISTANCE)
+    assert limit(GENERAL_DISTANCE + 0.01) == np.inf
+    assert limit(0.9 * GENERAL_DISTANCE) == pytest.approx(0.9 * GENERAL_DISTANCE)
+    assert limit(0.9, 0.85 * GENERAL_DISTANCE) == pytest.approx(0.85 * GENERAL_DISTANCE)
+    assert limit(0.1) == limit(0.0) == pytest.approx(0.8 * GENERAL_DISTANCE)
     both = object_limit(views, HEAD, GENERAL, 0.0, impostors_at(0.25), impostors_at(0.35))
     assert both == pytest.approx(0.25)
+    negative = object_limit(views, HEAD, GENERAL, 0.0, impostors_at(0.41), impostors_at(0.01))
+    assert negative == pytest.approx(min(0.41, 0.8 * GENERAL_DISTANCE))
     assert object_limit(views, HEAD, GENERAL, 0.0, impostors_at(0.01)) == pytest.approx(
         0.5 * GENERAL_DISTANCE
     )

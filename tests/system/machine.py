@@ -20,14 +20,14 @@ MEMORY_MEGABYTES = 900
 # Time stamp counters are trusted: the other clocks of an emulated PC cost an exit from the emulation at each look.
 KERNEL_OPTIONS = (
     *("console=ttyS0", "quiet", "mitigations=off", "nokaslr", "audit=0", "apparmor=0", "rw", "tsc=reliable"),
-    *("systemd.show_status=0", "systemd.unit=machine.target", "no_timer_check", "rcupdate.rcu_expedited=1"),
+    *("systemd.show_status=1", "systemd.unit=machine.target", "no_timer_check", "rcupdate.rcu_expedited=1"),
 )
 UNITS = {
     "/etc/systemd/system/machine.target": "[Unit]\nRequires=basic.target agent.service\nAfter=basic.target\n",
     "/etc/systemd/system/agent.service": (
         "[Unit]\nDefaultDependencies=no\nAfter=systemd-remount-fs.service\n[Service]\n"
         "ExecStartPre=/sbin/modprobe virtio_console\n"
-        "ExecStart=/usr/bin/python3 -u -X frozen_modules=on /opt/guest/agent.py\n"
+        "ExecStart=/usr/bin/python3 -u /opt/guest/agent.py\nStandardOutput=journal+console\nStandardError=journal+console\n"
     ),
 }
 

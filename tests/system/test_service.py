@@ -28,6 +28,9 @@ CONFIG = """
 kind = "synthetic"
 rate = 60
 
+[panel]
+kind = "none"
+
 [recognition]
 seen_every_s = 0
 

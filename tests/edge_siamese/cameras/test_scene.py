@@ -74,9 +74,7 @@ def test_an_object_comes_drifts_and_leaves() -> None:
 
 
 def test_the_hand_never_lays_an_object_down_in_quite_the_same_way() -> None:
-    shown = Scene(
-        Script((Show("key", 1.0, 4.0),), repeat_from=0.0, length=5.0), drawn_sprites(120), 160, 120
-    )
+    shown = Scene(Script((Show("key", 1.0, 4.0),), repeat_from=0.0, length=5.0), drawn_sprites(120), 160, 120)
     places = {tuple(np.round(ink(shown.frame(2.0 + 5 * n))[1:], 1)) for n in range(6)}
     assert len(places) >= 5
 
@@ -126,9 +124,7 @@ def test_unknown_objects_are_named() -> None:
 
 
 def test_turned_sprites_are_kept_but_not_for_ever() -> None:
-    shown = Scene(
-        Script((Show("key", 0.0, 4.9),), repeat_from=0.0, length=5.0), drawn_sprites(120), 160, 120
-    )
+    shown = Scene(Script((Show("key", 0.0, 4.9),), repeat_from=0.0, length=5.0), drawn_sprites(120), 160, 120)
     for time in np.arange(0, 200, 0.7):
         shown.frame(float(time))
     assert len(shown._turned) == 24

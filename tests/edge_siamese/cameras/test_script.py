@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -39,7 +40,12 @@ def test_gestures_are_presses_of_their_lengths() -> None:
 def test_an_object_is_there_from_its_start_until_its_end() -> None:
     step = Show("mug", 1.0, 3.0)
     script = Script((step,))
-    assert [list(script.shows(t)) for t in (0.9, 1.0, 2.5, 3.0)] == [[], [(step, 0.0, 0)], [(step, 1.5, 0)], []]
+    assert [list(script.shows(t)) for t in (0.9, 1.0, 2.5, 3.0)] == [
+        [],
+        [(step, 0.0, 0)],
+        [(step, 1.5, 0)],
+        [],
+    ]
 
 
 def test_the_last_part_repeats() -> None:
@@ -125,7 +131,7 @@ def test_the_demo_registers_in_its_first_part_alone() -> None:
     assert (script.repeat_from, script.period) == (46.5, 18.0)
     shown = [step for step in script.steps if isinstance(step, Show)]
     # One object at a time, with a pause in which it has left.
-    assert all(a.end + 0.9 < b.start for a, b in zip(shown, shown[1:], strict=False))
+    assert all(a.end + 0.9 < b.start for a, b in itertools.pairwise(shown))
     # A finger is on the button only while an object lies there.
     for step in script.steps:
         if isinstance(step, Press):

@@ -94,9 +94,7 @@ def source_of(
     open: Callable[[], Camera], clock: Clock, said: list[str] | None = None, rate: float = 10.0
 ) -> FrameSource:
     told = [] if said is None else said
-    return FrameSource(
-        open, timeout_s=3.0, rate=rate, clock=clock, on_change=told.append, pause=clock.pause
-    )
+    return FrameSource(open, timeout_s=3.0, rate=rate, clock=clock, on_change=told.append, pause=clock.pause)
 
 
 def test_frames_have_rising_numbers_and_the_state_says_that_it_runs() -> None:
@@ -394,9 +392,18 @@ def test_backoff_doubles_and_starts_over() -> None:
 
 @pytest.mark.parametrize(
     ("camera", "rate", "expected"),
-    [(30.0, 10.0, 10), (25.0, 10.0, 10), (12.0, 10.0, 10), (10.0, 10.0, 10), (7.0, 10.0, 7), (30.0, 240.0, 30)],
+    [
+        (30.0, 10.0, 10),
+        (25.0, 10.0, 10),
+        (12.0, 10.0, 10),
+        (10.0, 10.0, 10),
+        (7.0, 10.0, 7),
+        (30.0, 240.0, 30),
+    ],
 )
-def test_the_rate_holds_on_average_whatever_the_camera_does(camera: float, rate: float, expected: float) -> None:
+def test_the_rate_holds_on_average_whatever_the_camera_does(
+    camera: float, rate: float, expected: float
+) -> None:
     limit = RateLimit(rate)
     seconds = 20
     waver = np.random.default_rng(0).uniform(-0.05, 0.05, round(camera * seconds)) / camera
@@ -406,4 +413,11 @@ def test_the_rate_holds_on_average_whatever_the_camera_does(camera: float, rate:
 
 def test_after_a_gap_frames_are_not_made_up_for() -> None:
     limit = RateLimit(10.0)
-    assert [limit.admits(t) for t in (0.0, 0.05, 0.1, 60.0, 60.05, 60.1)] == [True, False, True, True, False, True]
+    assert [limit.admits(t) for t in (0.0, 0.05, 0.1, 60.0, 60.05, 60.1)] == [
+        True,
+        False,
+        True,
+        True,
+        False,
+        True,
+    ]

@@ -77,4 +77,4 @@ def test_what_is_no_picture_is_not_taken(value: Any, error: str) -> None:
 
 
 def test_the_largest_picture_fits_a_request() -> None:
-    assert len(base64.b64encode(bytes(pixels_module.MOST_PIXEL_BYTES))) < LARGEST_REQUEST - 64_000
+    assert len(base64.b64encode(bytes(MOST_PIXEL_BYTES))) < LARGEST_REQUEST - 64_000

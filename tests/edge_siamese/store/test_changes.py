@@ -24,8 +24,18 @@ def state(store):
 
 def test_each_undo_leads_one_change_back_and_says_so(store):
     changes = [
-        (lambda: store.register("mug", view(1)), 'undone: "mug" is no longer registered', "registered", "mug"),
-        (lambda: store.add_view("mug", view(2)), 'undone: the last view of "mug" is gone', "view added", "mug"),
+        (
+            lambda: store.register("mug", view(1)),
+            'undone: "mug" is no longer registered',
+            "registered",
+            "mug",
+        ),
+        (
+            lambda: store.add_view("mug", view(2)),
+            'undone: the last view of "mug" is gone',
+            "view added",
+            "mug",
+        ),
         (
             lambda: store.add_negative("mug", view(3)),
             'undone: the last negative of "mug" is gone',
@@ -34,7 +44,12 @@ def test_each_undo_leads_one_change_back_and_says_so(store):
         ),
         (lambda: store.rename("mug", "cup"), 'undone: "cup" is called "mug" again', "renamed", "mug"),
         (lambda: store.forget("cup"), 'undone: "cup" is registered again', "forgotten", "cup"),
-        (lambda: store.register("mug", view(4)), 'undone: "mug" is no longer registered', "registered", "mug"),
+        (
+            lambda: store.register("mug", view(4)),
+            'undone: "mug" is no longer registered',
+            "registered",
+            "mug",
+        ),
     ]
     states, uids = [], []
     for change, *_ in changes:
@@ -142,7 +157,5 @@ def test_a_name_that_was_given_to_another_meanwhile_is_nearly_given_back(store):
     mug = store.register("mug", view(1))
     store.forget("mug")
     with store._database.change() as connection:  # as an import can
-        connection.execute(
-            "INSERT INTO objects (uid, name, key, created) VALUES ('x', 'Mug', 'mug', 'now')"
-        )
+        connection.execute("INSERT INTO objects (uid, name, key, created) VALUES ('x', 'Mug', 'mug', 'now')")
     assert store.undo() == Undone('undone: "mug (2)" is registered again', "forgotten", mug.uid, "mug (2)")

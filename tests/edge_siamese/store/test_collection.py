@@ -71,7 +71,9 @@ def test_the_file_is_one_that_others_can_read(source, file, tmp_path):
             *(f"crops/{number}-{place}.png" for number in (1, 2, 3) for place in (0, 1)),
         ]
         manifest = json.loads(archive.read("manifest.json"))
-        assert {key: manifest[key] for key in ("format", "version", "model_id", "dimensions", "exported")} == {
+        assert {
+            key: manifest[key] for key in ("format", "version", "model_id", "dimensions", "exported")
+        } == {
             "format": "edge-siamese collection",
             "version": 1,
             "model_id": MODEL,
@@ -209,16 +211,36 @@ def put(*keys, value):
 
 NAN_ROW = np.full(32, np.nan, "<f4").tobytes()
 HOSTILE = {
-    "a newer version": (put("version", value=2), {}, "it is of version 2 of the format, and this release reads 1"),
+    "a newer version": (
+        put("version", value=2),
+        {},
+        "it is of version 2 of the format, and this release reads 1",
+    ),
     "an older version": (put("version", value=0), {}, "version: 1 is needed, not 0"),
     "another format": (put("format", value="x"), {}, "format: one of 'edge-siamese collection' is needed"),
-    "no dimensions": (put("dimensions", value=0), {}, "dimensions: a number from 1 to 65536 is needed, not 0"),
+    "no dimensions": (
+        put("dimensions", value=0),
+        {},
+        "dimensions: a number from 1 to 65536 is needed, not 0",
+    ),
     "wrong dimensions": (put("dimensions", value=7), {}, "has 128 bytes, which are no rows of 7 numbers"),
     "an unknown key": (put("extra", value=1), {}, "extra: unknown key"),
     "a bad name": (put("objects", 0, "name", value="a\nb"), {}, r"has a control character"),
-    "a bad uid": (put("objects", 0, "uid", value="../../etc"), {}, r"objects\[0\]\.uid: 32 hexadecimal digits"),
-    "a bad kind": (put("objects", 0, "views", 0, "kind", value="x"), {}, "one of 'view', 'negative' is needed"),
-    "a bad source": (put("objects", 0, "views", 0, "source", value="a\nb"), {}, "one line of at most 80 characters"),
+    "a bad uid": (
+        put("objects", 0, "uid", value="../../etc"),
+        {},
+        r"objects\[0\]\.uid: 32 hexadecimal digits",
+    ),
+    "a bad kind": (
+        put("objects", 0, "views", 0, "kind", value="x"),
+        {},
+        "one of 'view', 'negative' is needed",
+    ),
+    "a bad source": (
+        put("objects", 0, "views", 0, "source", value="a\nb"),
+        {},
+        "one line of at most 80 characters",
+    ),
     "a uid twice": (
         lambda m: m["objects"][1].update(uid=m["objects"][0]["uid"]),
         {},
@@ -240,8 +262,16 @@ HOSTILE = {
         {},
         "the member '/etc/passwd' is missing",
     ),
-    "a damaged picture": (None, {"crops/3-1.png": b"PNG?"}, "'crops/3-1.png': a kept picture is a PNG, and this is none"),
-    "an embedding that is not there": (put("objects", 1, "views", 0, "embedding", value=4), {}, "the embedding 4, of 4"),
+    "a damaged picture": (
+        None,
+        {"crops/3-1.png": b"PNG?"},
+        "'crops/3-1.png': a kept picture is a PNG, and this is none",
+    ),
+    "an embedding that is not there": (
+        put("objects", 1, "views", 0, "embedding", value=4),
+        {},
+        "the embedding 4, of 4",
+    ),
     "a negative row": (put("objects", 1, "views", 0, "embedding", value=-1), {}, "the embedding -1, of 4"),
     "no numbers": (None, {"embeddings.f32": NAN_ROW}, "embeddings.f32 has numbers that are not finite"),
     "half a row": (None, {"embeddings.f32": NAN_ROW[:-4]}, "which are no rows of 8 numbers"),
@@ -271,7 +301,9 @@ def test_a_file_that_is_wrong_changes_nothing(target, file, harm):
 
 def test_a_bomb_is_refused_before_it_is_unpacked(target, file, monkeypatch):
     rewritten(file, members={"crops/3-1.png": bytes(20_000_000)}, compression=zipfile.ZIP_DEFLATED)
-    with pytest.raises(StoreError, match="has 20000000 bytes; at most 16777216 are read; nothing was imported"):
+    with pytest.raises(
+        StoreError, match="has 20000000 bytes; at most 16777216 are read; nothing was imported"
+    ):
         target.import_(file)
     monkeypatch.setattr(collection, "MOST_TOTAL_BYTES", 1 << 20)
     with pytest.raises(StoreError, match="it unpacks to more than 0 GiB"):
@@ -291,7 +323,9 @@ def test_a_member_that_stands_twice_is_refused(target, file):
 
 def test_other_packings_are_refused(target, file):
     rewritten(file, compression=zipfile.ZIP_LZMA)
-    with pytest.raises(StoreError, match=r"the member 'manifest\.json' is packed in a way that is not read here"):
+    with pytest.raises(
+        StoreError, match=r"the member 'manifest\.json' is packed in a way that is not read here"
+    ):
         target.import_(file)
 
 
@@ -300,7 +334,7 @@ def test_no_cut_and_no_changed_byte_is_taken_for_a_collection(target, file):
     choose = np.random.default_rng(0)
     for place in choose.integers(0, len(data), 40):
         file.write_bytes(data[:place])
-        with pytest.raises(StoreError, match="nothing was imported$"):
+        with pytest.raises(StoreError, match=r"nothing was imported$"):
             target.import_(file)
     taken = 0
     for place in choose.integers(0, len(data), 150):
@@ -315,14 +349,16 @@ def test_no_cut_and_no_changed_byte_is_taken_for_a_collection(target, file):
         else:  # a byte that means nothing, such as the time of a member
             taken += 1
             assert target.object("mug").views == 2
-            target.undo()
-    assert taken < 75
+            with target._database.change() as connection:
+                for table in ("crops", "embeddings", "changes", "views", "objects"):
+                    connection.execute(f"DELETE FROM {table}")
+    assert taken < 30
 
 
 def test_a_missing_file_is_named(target, tmp_path):
     with pytest.raises(StoreError, match=r"nowhere\.zip: there is no such file$"):
         target.import_(tmp_path / "nowhere.zip")
-    with pytest.raises(StoreError, match="cannot be read: Is a directory; nothing was imported$"):
+    with pytest.raises(StoreError, match=r"cannot be read: Is a directory; nothing was imported$"):
         target.import_(tmp_path)
 
 

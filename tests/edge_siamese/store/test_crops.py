@@ -51,11 +51,16 @@ def test_a_strip_of_a_larger_array_is_written_too():
 
 @pytest.mark.parametrize(
     "pixels",
-    [np.zeros((4, 4), np.float32), np.zeros((4, 4, 4), np.uint8), np.zeros(4, np.uint8), np.zeros((0, 4), np.uint8)],
+    [
+        np.zeros((4, 4), np.float32),
+        np.zeros((4, 4, 4), np.uint8),
+        np.zeros(4, np.uint8),
+        np.zeros((0, 4), np.uint8),
+    ],
     ids=["float", "four channels", "a line", "empty"],
 )
 def test_what_is_no_picture_is_not_written(pixels):
-    with pytest.raises(PictureError, match="^a picture to keep "):
+    with pytest.raises(PictureError, match=r"^a picture to keep "):
         encode_png(pixels)
 
 
@@ -90,7 +95,10 @@ ROWS = b"\x02\x01\x02\x03\x04" * 3
         (png(GREY, ROWS, chunk(b"tEXt", b"a")), "of one part"),
         (png(GREY, ROWS[:-1]), "its pixels are not as many as its header says"),
         (png(GREY, ROWS + b"\x00"), "its pixels are not as many as its header says"),
-        (png((MOST_SIDE + 1, 1, 8, 0, 0, 0, 0), ROWS), f"has sides from 1 to {MOST_SIDE} pixels, not 4097 x 1"),
+        (
+            png((MOST_SIDE + 1, 1, 8, 0, 0, 0, 0), ROWS),
+            f"has sides from 1 to {MOST_SIDE} pixels, not 4097 x 1",
+        ),
         (png((0, 3, 8, 0, 0, 0, 0), b""), f"has sides from 1 to {MOST_SIDE} pixels, not 0 x 3"),
         (SIGNATURE + b"\xff\xff\xff\xffIHDR", "a checksum is wrong"),
     ],

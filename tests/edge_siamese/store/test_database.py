@@ -75,7 +75,9 @@ def test_a_step_that_fails_leaves_the_older_layout(tmp_path, monkeypatch):
     with open_store(tmp_path) as store:
         store.register("mug", view(1))
     older = layout.MIGRATIONS
-    monkeypatch.setattr(layout, "MIGRATIONS", (*older, ("ALTER TABLE objects ADD COLUMN x", "CREATE TABLE views (x)")))
+    monkeypatch.setattr(
+        layout, "MIGRATIONS", (*older, ("ALTER TABLE objects ADD COLUMN x", "CREATE TABLE views (x)"))
+    )
     with pytest.raises(StoreError, match="nothing was changed: table views already exists"):
         open_store(tmp_path)
     monkeypatch.setattr(layout, "MIGRATIONS", older)
@@ -83,6 +85,14 @@ def test_a_step_that_fails_leaves_the_older_layout(tmp_path, monkeypatch):
         assert names(store) == ["mug"]
         assert store._database.read("PRAGMA user_version") == [(1,)]
         assert len(store._database.read("PRAGMA table_info(objects)")) == 6
+
+
+def register_all(store, views, done=None):
+    """Register until it fails; the names of what returned go to `done`."""
+    for number, one in enumerate(views):
+        name = store.register(f"thing {number}", one).name
+        if done is not None:
+            done.append(name)
 
 
 def test_a_full_disk_changes_nothing_and_says_so(tmp_path):
@@ -93,8 +103,7 @@ def test_a_full_disk_changes_nothing_and_says_so(tmp_path):
         connection.execute(f"PRAGMA max_page_count = {pages + 3}")
         big = [view(number, crops=8) for number in range(2, 9)]
         with pytest.raises(StoreError) as error:
-            for number, one in enumerate(big):
-                store.register(f"pen {number}", one)
+            register_all(store, big)
         assert str(error.value) == (
             f"the disk is full: {tmp_path / 'objects.db'} could not be written, nothing was changed; "
             "make room and try again"
@@ -113,7 +122,9 @@ def small_disk(tmp_path):
     """A file system of one MiB."""
     place = tmp_path / "disk"
     place.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], capture_output=True, check=False)
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], capture_output=True, check=False
+    )
     if made.returncode:
         pytest.skip("mounting a small file system is for the superuser")
     yield place
@@ -126,10 +137,10 @@ def test_on_a_full_file_system_all_that_returned_is_there(small_disk):
     filler = small_disk / "filler"
     with open_store(small_disk) as store:
         filler.write_bytes(bytes(200_000))
-        with pytest.raises(StoreError, match=r"^the disk is full: .*objects\.db could not be written, nothing was"):
-            for number in range(1000):
-                store.register(f"thing {number}", view(number, crops=4))
-                done.append(f"thing {number}")
+        with pytest.raises(
+            StoreError, match=r"^the disk is full: .*objects\.db could not be written, nothing was"
+        ):
+            register_all(store, (view(number, crops=4) for number in range(1000)), done)
         assert 5 < len(done) < 200
         assert names(store) == done
         assert len(store.entries()) == len(done)
@@ -162,16 +173,23 @@ def test_a_store_that_turns_read_only_changes_nothing(tmp_path):
     with open_store(tmp_path) as store:
         store.register("mug", view(1))
         store._database.connection.execute("PRAGMA query_only = ON")
-        with pytest.raises(StoreError, match=r"objects\.db cannot be written, nothing was changed \(attempt to write"):
+        with pytest.raises(
+            StoreError, match=r"objects\.db cannot be written, nothing was changed \(attempt to write"
+        ):
             store.register("pen", view(2))
         assert names(store) == ["mug"]
 
 
 def test_a_store_that_another_program_writes_is_busy(tmp_path):
-    with open_store(tmp_path) as store, closing(sqlite3.connect(tmp_path / "objects.db", isolation_level=None)) as other:
+    with (
+        open_store(tmp_path) as store,
+        closing(sqlite3.connect(tmp_path / "objects.db", isolation_level=None)) as other,
+    ):
         store._database.connection.execute("PRAGMA busy_timeout = 1")
         other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(StoreError, match=r"is in use by another program, nothing was changed \(database is locked\)"):
+        with pytest.raises(
+            StoreError, match=r"is in use by another program, nothing was changed \(database is locked\)"
+        ):
             store.register("pen", view(2))
 
 
@@ -197,9 +215,18 @@ def test_another_thread_gets_an_error_for_people(tmp_path):
 @pytest.mark.parametrize(
     ("code", "told"),
     [
-        (sqlite3.SQLITE_IOERR | (2 << 8), "the disk reported an error at {path}, nothing was changed (gone); the memory"),
-        (sqlite3.SQLITE_CORRUPT, "{path} is damaged (gone); start again, and what can be read out of it is put into"),
-        (sqlite3.SQLITE_CANTOPEN, "{path} cannot be written, nothing was changed (gone); give this user the right"),
+        (
+            sqlite3.SQLITE_IOERR | (2 << 8),
+            "the disk reported an error at {path}, nothing was changed (gone); the memory",
+        ),
+        (
+            sqlite3.SQLITE_CORRUPT,
+            "{path} is damaged (gone); start again, and what can be read out of it is put into",
+        ),
+        (
+            sqlite3.SQLITE_CANTOPEN,
+            "{path} cannot be written, nothing was changed (gone); give this user the right",
+        ),
         (sqlite3.SQLITE_MISMATCH, "{path} cannot be used, nothing was changed: gone"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import importlib
 import json
 import sys
@@ -9,7 +10,7 @@ import threading
 import traceback
 from typing import Any
 
-PORT = "/dev/vport1p1"
+PORT = "/dev/vport*p1"
 
 
 class Line:
@@ -50,7 +51,8 @@ def answer(line: Line, request: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    line = Line(PORT)
+    (port,) = glob.glob(PORT)
+    line = Line(port)
     line.say(ready=True)
     for request in line.requests():
         threading.Thread(target=answer, args=(line, request), daemon=True).start()

@@ -23,10 +23,10 @@ LATEST_S = 0.4
 
 
 class Registrar:
-    """Registers for ever; `asked` is set when a request is on its way."""
+    """Registers without a pause; `begun` is set when a daemon recognises frames and the first request goes to it."""
 
     def __init__(self, log: IO[str]) -> None:
-        self.asked = threading.Event()
+        self.begun = threading.Event()
         self.done = threading.Event()
         self.problem = ""
         self.acknowledged = 0
@@ -41,6 +41,9 @@ class Registrar:
                     connection.settimeout(20)
                     connection.connect(SOCKET)
                     with connection.makefile("rw", encoding="utf-8") as stream:
+                        while not self._ask(stream, {"command": "status"})["result"]["frames"]:
+                            time.sleep(0.01)
+                        self.begun.set()
                         while not self.done.is_set():
                             self._register(stream)
                             last = time.monotonic()
@@ -55,16 +58,15 @@ class Registrar:
         self._number += 1
         name = f"thing {self._number}"
         self._note({"name": name})
-        stream.write(json.dumps({"command": "register", "name": name}) + "\n")
-        stream.flush()
-        self.asked.set()
-        reply = self._reply(stream)
+        reply = self._ask(stream, {"command": "register", "name": name})
         if not reply["ok"]:
             raise EOFError(reply["error"])
         self._note({"name": name, "uid": reply["result"]["object"]["uid"]})
         self.acknowledged += 1
 
-    def _reply(self, stream: IO[str]) -> dict[str, Any]:
+    def _ask(self, stream: IO[str], request: dict[str, str]) -> dict[str, Any]:
+        stream.write(json.dumps(request) + "\n")
+        stream.flush()
         while line := stream.readline():
             reply: dict[str, Any] = json.loads(line)
             if "ok" in reply:
@@ -84,8 +86,8 @@ def main(kills: int, seed: int, path: str) -> int:
         thread = threading.Thread(target=registrar.run)
         thread.start()
         for number in range(kills):
-            registrar.asked.clear()
-            if not registrar.asked.wait(GIVE_UP_S):
+            registrar.begun.clear()
+            if not registrar.begun.wait(GIVE_UP_S):
                 registrar.problem = registrar.problem or f"nothing was registered after kill {number}"
                 break
             time.sleep(chance.uniform(0.0, LATEST_S))

@@ -1,0 +1,154 @@
+"""Camera and panel as the daemon has them: opened as the settings say, watched, and told of when they change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from edge_siamese.cameras import open_camera
+from edge_siamese.cameras.base import Frame
+from edge_siamese.cameras.source import FrameSource, SourceState
+from edge_siamese.daemon.settings import Settings
+from edge_siamese.events import Event
+from edge_siamese.panel import Panel, open_panel
+from edge_siamese.panel.console import Console
+from edge_siamese.panel.grammar import Gesture, PressGrammar
+from edge_siamese.panel.signals import Lamp, Signal
+from edge_siamese.panel.simulated import SimulatedPanel
+
+MOST_STUCK_THREADS = 2
+"""When so many threads hang in the camera's driver, only a new process gets it free."""
+
+
+class Hardware:
+    """One camera and one panel; used from the service's thread."""
+
+    def __init__(self, settings: Settings, publish: Callable[[Event], object]) -> None:
+        """Nothing is opened before it is asked for."""
+        self.settings = settings
+        self._publish = publish
+        self.source: FrameSource | None = None
+        """The camera; None before there is a model that says which colours it reads."""
+        self.console: Console | None = None
+        """The panel."""
+        self._colour = ""
+        self._simulated: SimulatedPanel | None = None
+        self._after = 0
+        self._told = ""
+        self._problem: str | None = None
+        self._lasting: Signal | None = None
+        self.stuck = False
+        """Whether the button is."""
+
+    @property
+    def state(self) -> SourceState | None:
+        """How the camera is; None before it was opened."""
+        return self.source.state if self.source else None
+
+    @property
+    def blind(self) -> bool:
+        """Whether no frames can be expected now."""
+        state = self.state
+        return state is not None and state.status in ("stalled", "absent")
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether only a new process gets the camera free."""
+        state = self.state
+        return state is not None and state.stuck_threads >= MOST_STUCK_THREADS
+
+    def open_camera(self, colour: Literal["grey", "rgb"]) -> None:
+        """Start the camera, unless it runs already in these colours."""
+        if self.source is not None and self._colour == colour:
+            return
+        self.close_camera()
+        camera, press = self.settings.camera, self._simulated.press if self._simulated else None
+        self.source = FrameSource(
+            lambda: open_camera(camera, colour, press), timeout_s=camera.timeout_s, rate=camera.rate
+        )
+        self._colour, self._after, self._told = colour, 0, ""
+        self.source.start()
+
+    def close_camera(self) -> None:
+        """Let the camera go."""
+        if self.source is not None:
+            self.source.close(0.3)
+            self.source = None
+
+    def next_frame(self, timeout: float) -> Frame | None:
+        """The newest frame that was not given yet, waiting for it at most so many seconds."""
+        frame = self.source.next(self._after, timeout) if self.source else None
+        if frame is not None:
+            self._after = frame.number
+        return frame
+
+    def hold_exposure(self, held: bool) -> None:
+        """Keep the camera's exposure, or let it go."""
+        if self.source is not None:
+            self.source.hold_exposure(held)
+
+    def open_panel(self) -> None:
+        """Start the panel; a simulated one for the synthetic scene, whose button the scene presses."""
+        if self.console is not None:
+            self.console.close()
+        panel, self._simulated = self.settings.panel, None
+        scene = self.settings.camera.kind == "synthetic"
+        opener: Callable[[], Panel] = lambda: open_panel(panel)  # noqa: E731 - or the other one below
+        if panel.kind == "simulated" or (panel.kind == "auto" and scene):
+            self._simulated = SimulatedPanel()
+            opener = self._simulated.find
+        grammar = PressGrammar(panel.debounce_s, panel.double_s, panel.hold_s, panel.stuck_s)
+        self.console = Console(opener, grammar, Lamp())
+        self._lasting, self.stuck = None, False
+        self.console.start()
+
+    def gestures(self) -> list[Gesture]:
+        """What was done with the button, but for a stuck one, which is told of here."""
+        made: list[Gesture] = []
+        for gesture, _ in self.console.gestures() if self.console else ():
+            if gesture is Gesture.STUCK:
+                self.stuck = True
+                self._publish(Event("panel", "the button is stuck: it is held, or its line is shorted"))
+            elif gesture is Gesture.RELEASED:
+                self.stuck = False
+                self._publish(Event("panel", "the button works again"))
+            else:
+                made.append(gesture)
+        return made
+
+    def show(self, signal: Signal) -> None:
+        """Show a passing signal."""
+        if self.console is not None:
+            self.console.show(signal)
+
+    def show_lasting(self, signal: Signal) -> None:
+        """What the light says while nothing passing is shown."""
+        if self.console is not None and signal is not self._lasting:
+            self._lasting = signal
+            self.console.lasting(signal)
+
+    def watch(self) -> bool:
+        """Tell what has changed; True if the camera has just been lost."""
+        problem = self.console.problem if self.console else None
+        if problem != self._problem:
+            self._problem = problem
+            self._publish(
+                Event("panel", f"no button and no light: {problem}" if problem else "the panel works")
+            )
+        state = self.state
+        now = "" if state is None else f"{state.status} {state.reason}"
+        if state is None or now == self._told:
+            return False
+        was_blind = self._told.startswith(("stalled", "absent"))
+        self._told = now
+        if state.status == "running":
+            self._publish(Event("camera", f"the camera runs: {state.description}"))
+        elif self.blind:
+            self._publish(Event("camera", f"no frames: {state.reason}", data={"status": state.status}))
+        return self.blind and not was_blind
+
+    def close(self) -> None:
+        """Let both go; takes no longer than half a second."""
+        self.close_camera()
+        if self.console is not None:
+            self.console.close()

@@ -1,0 +1,229 @@
+"""Registers what is before the camera, or in pictures: a burst of frames, the gates, the store, and what is told of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy.typing as npt
+
+from edge_siamese.cameras.base import Frame
+from edge_siamese.daemon.settings import RegistrationSettings
+from edge_siamese.errors import ControlError, StoreError, SupportError
+from edge_siamese.events import Event, Kind
+from edge_siamese.head import SigmoidDistanceHead
+from edge_siamese.panel.signals import Signal
+from edge_siamese.registration import (
+    Burst,
+    NewView,
+    Reason,
+    Refusal,
+    collision,
+    collision_refusal,
+    view_of_pictures,
+)
+from edge_siamese.runtimes.base import Encoder
+from edge_siamese.store import StoredObject, SupportStore
+from edge_siamese.support import SupportSet
+
+SIGNALS = {
+    Reason.BLURRED: Signal.BLURRED,
+    Reason.DARK: Signal.DARK,
+    Reason.BRIGHT: Signal.BRIGHT,
+    Reason.MOVING: Signal.MOVING,
+    Reason.COLLISION: Signal.COLLISION,
+}
+"""What the light says of a refusal; of all others that it failed."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is to be learned."""
+
+    name: str | None = None
+    """Of a new object; None for a name that counts up."""
+    target: str | None = None
+    """The uid of the object that gets a view; None for a new object."""
+    force: bool = False
+    """Also if it looks like another object."""
+    source: str = "command"
+    """Where the wish came from: button, command, picture or page."""
+
+
+@dataclass(frozen=True)
+class Learned:
+    """How a registration ended."""
+
+    saved: bool
+    text: str
+    """One line for people."""
+    object: StoredObject | None = None
+    """As it is now; None if nothing was saved."""
+    reason: str = ""
+    """Of a refusal: what `registration.Reason` calls it, or "failed" or "ended"."""
+    collides: str = ""
+    """The object that it looks like."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A registration that is under way."""
+
+    wish: Wish
+    burst: Burst
+    done: Callable[[Learned], object]
+    progress: Callable[[dict[str, Any]], object]
+
+
+class Learner:
+    """Learns one thing at a time; used from the engine's thread."""
+
+    def __init__(
+        self,
+        settings: RegistrationSettings,
+        encoder: Encoder,
+        head: SigmoidDistanceHead,
+        threshold: float,
+        store: SupportStore,
+        *,
+        support: Callable[[], SupportSet],
+        saved: Callable[[StoredObject, float], object],
+        publish: Callable[[Event], object],
+        signal: Callable[[Signal], object],
+        hold_exposure: Callable[[bool], object],
+    ) -> None:
+        """Learn nothing yet.
+
+        Args:
+            settings: of registrations.
+            encoder, head, threshold: of the model.
+            store: keeps what was learned.
+            support: what is registered now, to see collisions.
+            saved: is told of an object that was saved, and when.
+            publish: is given what happens.
+            signal: shows a passing signal.
+            hold_exposure: keeps the camera's exposure, or lets it go.
+        """
+        self.settings = settings
+        self._encoder, self._head, self._threshold, self._store = encoder, head, threshold, store
+        self._support, self._saved = support, saved
+        self._publish, self._signal, self._hold_exposure = publish, signal, hold_exposure
+        self._lesson: Lesson | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a registration is under way."""
+        return self._lesson is not None
+
+    def begin(
+        self,
+        wish: Wish,
+        now: float,
+        done: Callable[[Learned], object] = lambda _: None,
+        progress: Callable[[dict[str, Any]], object] = lambda _: None,
+    ) -> None:
+        """Begin to learn from the frames that come.
+
+        Args:
+            wish: what.
+            now: the time, as frames have it.
+            done: is told how it ended.
+            progress: is given each frame's verdict, as JSON values.
+
+        Raises:
+            ControlError: another registration is under way.
+            SupportError: the name cannot be one, or is taken.
+        """
+        if self._lesson:
+            raise ControlError("another registration is under way; try again in a moment")
+        self._require_name(wish)
+        burst = Burst(self.settings, self._encoder, self._head, self._threshold, now)
+        self._lesson = Lesson(wish, burst, done, progress)
+        self._signal(Signal.LOOKING)
+        self._hold_exposure(True)
+
+    def add(self, frame: Frame) -> None:
+        """Look at a frame; ends the registration if that was the last one it needed."""
+        lesson = self._lesson
+        assert lesson is not None
+        verdict = lesson.burst.add(frame)
+        lesson.progress({"frame": verdict.number, "good": verdict.good, "text": verdict.text})
+        if lesson.burst.done:
+            self._finish(lesson, frame.time)
+
+    def tick(self, now: float) -> None:
+        """Let time pass where frames may not come."""
+        lesson = self._lesson
+        if lesson and lesson.burst.tick(now):
+            self._finish(lesson, now)
+
+    def cancel(self) -> None:
+        """End the registration under way without saving anything."""
+        lesson, self._lesson = self._lesson, None
+        if lesson:
+            self._hold_exposure(False)
+            learned = Learned(False, "the registration was ended before it was done", reason="ended")
+            lesson.done(self._refuse(learned, Signal.UNDONE, lesson.wish))
+
+    def from_pictures(self, pictures: list[npt.NDArray[Any]], wish: Wish, now: float) -> Learned:
+        """Learn from pictures instead: uint8 (h, w) or (h, w, 3) each. Errors are those of `begin`."""
+        self._require_name(wish)
+        found = view_of_pictures(pictures, self._encoder, self.settings, self._head, self._threshold)
+        return self._keep(found, wish, now)
+
+    def _require_name(self, wish: Wish) -> None:
+        if wish.target is None and wish.name is not None:
+            self._store.require_free(wish.name)
+
+    def _finish(self, lesson: Lesson, now: float) -> None:
+        self._lesson = None
+        self._hold_exposure(False)
+        try:
+            learned = self._keep(lesson.burst.finish(), lesson.wish, now)
+        except Exception as error:
+            # Whoever pressed or asked has to be told, whatever it was.
+            learned = Learned(False, str(error), reason="failed")
+            lesson.done(self._refuse(learned, Signal.FAILED, lesson.wish))
+            if not isinstance(error, (StoreError, SupportError)):
+                raise
+        else:
+            lesson.done(learned)
+
+    def _keep(self, found: NewView | Refusal, wish: Wish, now: float) -> Learned:
+        if isinstance(found, Refusal):
+            learned = Learned(False, found.text, reason=found.reason.what)
+            return self._refuse(learned, SIGNALS.get(found.reason, Signal.FAILED), wish)
+        if not wish.force and self.settings.collisions == "refuse":
+            other = collision(found.embedding, self._support(), self._head, self._threshold, wish.target)
+            if other is not None:
+                text, reason = collision_refusal(other).text, Reason.COLLISION.what
+                return self._refuse(
+                    Learned(False, text, reason=reason, collides=other), Signal.COLLISION, wish
+                )
+        view = replace(found, source=wish.source)
+        kind: Kind
+        if wish.target is None:
+            known = self._store.register(wish.name, view, self.settings.name)
+            kind, text, shown = "registered", f'"{known.name}" is registered', Signal.SAVED
+        else:
+            known = self._store.add_view(wish.target, view)
+            kind, text, shown = "view added", f'"{known.name}" has {known.views} views now', Signal.VIEW_SAVED
+        # Only now is it on the disk, so only now is it shown.
+        self._signal(shown)
+        self._saved(known, now)
+        self._publish(Event(kind, text, data=about(known, source=wish.source)))
+        return Learned(True, text, known)
+
+    def _refuse(self, learned: Learned, signal: Signal, wish: Wish) -> Learned:
+        self._signal(signal)
+        data = {"reason": learned.reason, "source": wish.source}
+        if learned.collides:
+            data["name"] = learned.collides
+        self._publish(Event("refused", f"not registered: {learned.text}", data=data))
+        return learned
+
+
+def about(known: StoredObject, **more: Any) -> dict[str, Any]:
+    """An object in an event's data."""
+    return {"uid": known.uid, "name": known.name, "views": known.views, **more}

@@ -1,0 +1,214 @@
+"""The Pi's cameras, with a module in the place of picamera2."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge_siamese.cameras.picamera2 import HINT, Picamera2Camera, list_cameras
+from edge_siamese.daemon.settings import CameraSettings
+from edge_siamese.errors import CameraError, CameraStalled
+from tests.edge_siamese.cameras.fake_picamera2 import Camera, installed
+
+SETTINGS = CameraSettings(kind="picamera2", width=100, height=60, rate=10.0, timeout_s=2.0)
+# Of a stride of 128, 100 columns are picture.
+GRADIENT = np.add(*np.mgrid[:60, :100]).astype(np.uint8)
+
+
+@pytest.fixture
+def picamera2(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    with installed(monkeypatch) as module:
+        yield module
+
+
+def test_grey_is_the_luma_plane_of_the_small_stream_without_its_padding(picamera2: type[Camera]) -> None:
+    camera = Picamera2Camera(SETTINGS, "grey", clock=lambda: 7.5)
+    frame = camera.capture()
+    assert frame.pixels.dtype == np.uint8
+    # A copy: the buffer was zeroed when the request was released.
+    assert (frame.pixels == GRADIENT).all()
+    assert frame.pixels.flags.c_contiguous and frame.pixels.flags.owndata
+    assert (frame.time, frame.number) == (7.5, 1)
+    assert camera.capture().number == 2
+    made = picamera2.made[0]
+    assert [request.released for request in made.requests] == [1, 1]
+    assert camera.description == "imx708 through picamera2, 100 x 60 YUV420"
+    assert made.configuration == {
+        "main": {"size": (100, 60), "format": "YUV420"},
+        "lores": {"size": (100, 60), "format": "YUV420"},
+        "raw": None,
+        "display": None,
+        "encode": None,
+    }
+    assert made.wanted == {
+        "buffer_count": 3,
+        "controls": {"FrameDurationLimits": (100_000, 100_000)},
+        "queue": False,
+    }
+    assert made.waited == 2.0
+
+
+def test_colours_come_from_the_main_stream_red_first(picamera2: type[Camera]) -> None:
+    camera = Picamera2Camera(SETTINGS, "rgb")
+    pixels = camera.capture().pixels
+    assert pixels.shape == (60, 100, 3)
+    assert tuple(pixels[5, 5]) == (10, 20, 30)
+    assert picamera2.made[0].configuration["main"]["format"] == "BGR888"
+    assert picamera2.made[0].configuration["lores"] is None
+
+
+@pytest.mark.parametrize("format", ["BGR888", "RGB888", "XBGR8888", "XRGB8888", "MJPEG"])
+def test_a_camera_that_is_not_the_pis_gives_colours_of_any_order(
+    picamera2: type[Camera], format: str
+) -> None:
+    picamera2.properties = {"Model": "UVC"}
+    picamera2.given = format
+    camera = Picamera2Camera(SETTINGS, "grey")
+    pixels = camera.capture().pixels
+    assert pixels.shape == (60, 100, 3) and pixels.flags.c_contiguous
+    assert (pixels == np.array([10, 20, 30], np.uint8)).all()
+
+
+def test_packed_luma_and_chroma_will_do_for_grey_and_not_for_colours(picamera2: type[Camera]) -> None:
+    picamera2.properties = {"Model": "UVC"}
+    picamera2.given = "YUYV"
+    assert (Picamera2Camera(SETTINGS, "grey").capture().pixels == GRADIENT).all()
+    with pytest.raises(CameraError) as caught:
+        Picamera2Camera(SETTINGS, "rgb")
+    assert str(caught.value) == (
+        "the camera UVC gives YUYV here, of which only the brightness is read, and the model needs colours; "
+        "set camera.kind to usb if it is a USB camera"
+    )
+    assert picamera2.made[1].calls == ["configure", "close"]
+
+
+def test_a_format_that_is_not_read_is_an_error_and_the_camera_is_let_go(picamera2: type[Camera]) -> None:
+    picamera2.given = "R8"
+    with pytest.raises(CameraError) as caught:
+        Picamera2Camera(SETTINGS, "grey")
+    assert str(caught.value) == (
+        "the camera imx708 gives R8, which is not read here; set camera.kind to usb if it is a USB camera"
+    )
+    assert picamera2.made[0].calls == ["configure", "close"]
+
+
+def test_a_frame_that_does_not_come_is_a_stall_and_the_job_is_cancelled(picamera2: type[Camera]) -> None:
+    camera = Picamera2Camera(SETTINGS, "grey")
+    picamera2.failures.append(TimeoutError())
+    with pytest.raises(CameraStalled) as caught:
+        camera.capture()
+    assert str(caught.value) == f"the Pi camera gave no frame within 2 s: {HINT}"
+    camera.close()
+    assert picamera2.made[0].calls == ["configure", "start", "cancel", "stop", "close"]
+
+
+def test_an_older_picamera2_that_cannot_cancel_stalls_all_the_same(
+    picamera2: type[Camera], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(Camera, "cancel_all_and_flush")
+    camera = Picamera2Camera(SETTINGS, "grey")
+    picamera2.failures.append(TimeoutError())
+    with pytest.raises(CameraStalled):
+        camera.capture()
+
+
+def test_what_libcamera_raises_is_one_line(picamera2: type[Camera]) -> None:
+    camera = Picamera2Camera(SETTINGS, "grey")
+    picamera2.failures.append(RuntimeError("dequeue timer expired\nmore of it"))
+    with pytest.raises(CameraError) as caught:
+        camera.capture()
+    assert str(caught.value) == f"the Pi camera failed: dequeue timer expired; {HINT}"
+    assert not isinstance(caught.value, CameraStalled)
+
+
+def test_a_request_is_released_though_its_buffer_cannot_be_read(picamera2: Any) -> None:
+    camera = Picamera2Camera(SETTINGS, "grey")
+    picamera2.mapped.broken = OSError("mmap failed")
+    with pytest.raises(CameraError, match=r"^the Pi camera's frame cannot be read: mmap failed$"):
+        camera.capture()
+    assert picamera2.made[0].requests[0].released == 1
+
+
+def test_the_exposure_is_held_where_it_is_and_let_go(picamera2: type[Camera]) -> None:
+    camera = Picamera2Camera(SETTINGS, "grey")
+    camera.hold_exposure(True)
+    camera.hold_exposure(False)
+    assert picamera2.made[0].set == [
+        {
+            "AeEnable": False,
+            "AwbEnable": False,
+            "ExposureTime": 12_345,
+            "AnalogueGain": 2.5,
+            "ColourGains": (1.5, 2.0),
+        },
+        {"AeEnable": True, "AwbEnable": True},
+    ]
+    assert [request.released for request in picamera2.made[0].requests] == [1]
+
+
+def test_controls_that_a_camera_does_not_have_are_left_out(picamera2: type[Camera]) -> None:
+    picamera2.controls = {"AeEnable": (False, True, True), "ExposureTime": (1, 10**6, 20_000)}
+    camera = Picamera2Camera(SETTINGS, "grey")
+    assert picamera2.made[0].wanted["controls"] == {}
+    camera.hold_exposure(True)
+    assert picamera2.made[0].set == [{"AeEnable": False, "ExposureTime": 12_345}]
+    picamera2.made[0].camera_controls = {}
+    camera.hold_exposure(False)
+    assert len(picamera2.made[0].set) == 1
+
+
+@pytest.mark.parametrize(
+    ("rate", "limits", "duration"),
+    [
+        (0.5, (10_000, 500_000, 33_333), 500_000),
+        (240.0, (10_000, 500_000, 33_333), 10_000),
+        (10.0, (0, 0, 0), 100_000),
+    ],
+)
+def test_the_rate_is_kept_within_what_the_sensor_can(
+    picamera2: type[Camera], rate: float, limits: tuple[int, int, int], duration: int
+) -> None:
+    picamera2.controls = {"FrameDurationLimits": limits}
+    Picamera2Camera(CameraSettings(width=100, height=60, rate=rate), "grey")
+    assert picamera2.made[0].wanted["controls"] == {"FrameDurationLimits": (duration, duration)}
+
+
+def test_no_camera_and_no_picamera2_say_what_to_do(
+    picamera2: type[Camera], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert list_cameras() == ["imx708"]
+    picamera2.infos = []
+    assert list_cameras() == []
+    with pytest.raises(CameraError) as caught:
+        Picamera2Camera(SETTINGS, "grey")
+    assert str(caught.value) == f"picamera2 finds no camera: {HINT}"
+    picamera2.infos = [{}]
+    error = RuntimeError("Camera __init__ sequence did not complete.")
+    error.__cause__ = RuntimeError("Failed to acquire camera: Device or resource busy (16)")
+    picamera2.refuse = error
+    with pytest.raises(CameraError) as caught:
+        Picamera2Camera(SETTINGS, "grey")
+    assert str(caught.value) == (
+        f"the Pi camera cannot be opened: Failed to acquire camera: Device or resource busy (16); {HINT}"
+    )
+    monkeypatch.setitem(sys.modules, "picamera2", None)
+    assert list_cameras() == []
+    with pytest.raises(CameraError) as caught:
+        Picamera2Camera(SETTINGS, "grey")
+    assert str(caught.value).startswith("picamera2 cannot be used: ")
+    assert str(caught.value).endswith(
+        "; apt install python3-picamera2, and make the environment with --system-site-packages, or set camera.kind to usb"
+    )
+
+
+def test_closing_twice_is_harmless_and_a_closed_camera_gives_nothing(picamera2: type[Camera]) -> None:
+    camera = Picamera2Camera(SETTINGS, "grey")
+    camera.close()
+    camera.close()
+    assert picamera2.made[0].calls == ["configure", "start", "stop", "close"]
+    with pytest.raises(CameraError, match=r"^the Pi camera is closed$"):
+        camera.capture()

@@ -1,0 +1,109 @@
+"""V4L2 devices, with a fake in the place of the open device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge_siamese.cameras.usb import UsbCamera
+from edge_siamese.cameras.video import Picture
+from edge_siamese.daemon.settings import CameraSettings
+from edge_siamese.errors import CameraError, CameraStalled
+
+GREY = np.zeros((4, 6), dtype=np.uint8)
+SETTINGS = CameraSettings(kind="usb", device="/dev/video7", width=640, height=480, rate=10.0, timeout_s=2.0)
+
+
+class Device:
+    """A device that answers with what a test gives: None (nothing yet), a packet's number, or an error."""
+
+    name, size = "/dev/video7", (640, 480)
+
+    def __init__(self, *answers: Any, codec: str = "mjpeg") -> None:
+        self.answers, self.codec = list(answers), codec
+        self.now = 50.0
+        self.asked: tuple[Any, ...] = ()
+        self.decoded: list[Any] = []
+        self.closed = 0
+
+    def open(self, *asked: Any) -> Device:
+        self.asked = asked
+        return self
+
+    def packet(self) -> Any:
+        answer = self.answers.pop(0) if self.answers else None
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def decode(self, packet: Any) -> Picture | None:
+        self.decoded.append(packet)
+        return None if packet == "damaged" else Picture(GREY, None)
+
+    def close(self) -> None:
+        self.closed += 1
+
+    def pause(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def camera_of(device: Device) -> UsbCamera:
+    return UsbCamera(
+        SETTINGS,
+        "grey",
+        open=device.open,  # type: ignore[arg-type]
+        clock=lambda: device.now,
+        pause=device.pause,
+    )
+
+
+def test_a_frame_is_waited_for() -> None:
+    device = Device(None, None, "first")
+    camera = camera_of(device)
+    frame = camera.capture()
+    assert frame.pixels is GREY
+    assert (frame.number, round(frame.time, 3)) == (1, 50.01)
+    assert device.asked == ("/dev/video7", (640, 480), 10.0, 2.0, "grey")
+    assert camera.description == "the camera /dev/video7, 640 x 480 mjpeg"
+    camera.hold_exposure(True)
+    camera.close()
+    assert device.closed == 1
+
+
+def test_frames_that_nobody_could_look_at_are_not_decoded() -> None:
+    device = Device("a", "b", None, "c", *[None] * 12, "d")
+    camera = camera_of(device)
+    numbers = [camera.capture().number, camera.capture().number]
+    assert device.decoded == ["a", "d"]
+    assert numbers == [1, 4]
+
+
+def test_frames_that_build_on_each_other_are_all_decoded() -> None:
+    device = Device("a", "b", codec="h264")
+    camera = camera_of(device)
+    assert [camera.capture().number, camera.capture().number] == [1, 2]
+    assert device.decoded == ["a", "b"]
+
+
+def test_a_damaged_frame_is_passed_over() -> None:
+    device = Device("damaged", "whole")
+    assert camera_of(device).capture().number == 2
+
+
+@pytest.mark.parametrize("answer", [None, "damaged"])
+def test_a_device_that_gives_nothing_whole_stalls_in_its_time(answer: Any) -> None:
+    device = Device(*[answer, None] * 1000)
+    with pytest.raises(CameraStalled) as caught:
+        camera_of(device).capture()
+    assert str(caught.value) == "/dev/video7 gave no frame within 2 s; plug it in anew"
+    assert 52.0 <= device.now < 52.1
+
+
+def test_an_unplugged_device_is_known_at_once() -> None:
+    device = Device(None, CameraError("/dev/video7 is gone: No such device"))
+    with pytest.raises(CameraError, match=r"^/dev/video7 is gone: No such device$") as caught:
+        camera_of(device).capture()
+    assert not isinstance(caught.value, CameraStalled)
+    assert device.now < 50.1
