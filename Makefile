@@ -12,7 +12,7 @@ JOBS ?= 2
 export PYTHON TORCH_INDEX
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint reproduce-omniglot wheel lock clean distclean
+.PHONY: help setup demo run test test-system lint reproduce-omniglot wheel lock clean distclean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' Makefile
@@ -23,11 +23,19 @@ setup:  ## make .venv (workstation) and .venv-device (what a device has) from th
 	@.venv/bin/python -c 'import importlib.metadata as m; m.version("edge-siamese")' 2>/dev/null \
 		|| .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 
-demo: setup  ## train, quantize, export and recognise in about four minutes; leaves build/demo/report.html
+demo: setup  ## train, quantize, export, then run the daemon on a scene: four minutes; leaves build/demo/report.html
 	@.venv/bin/python -m export demo --out build/demo
 
-test: setup lint  ## lint, types and all tests
+run: setup  ## the daemon on the demo's synthetic scene, until Ctrl-C
+	@[ -f build/demo/daemon/run.toml ] || $(MAKE) --no-print-directory demo
+	@.venv-device/bin/python -m edge_siamese run --config build/demo/daemon/run.toml
+
+test: setup lint  ## lint, types and all tests but those of whole systems
 	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n $(JOBS) --dist loadfile
+
+test-system: setup  ## tests in booted systems: systemd, arm64, a virtual machine (Debian, root; installs what they need)
+	@sh scripts/system_packages.sh
+	@EDGE_SIAMESE_SYSTEM_TESTS=1 OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n $(JOBS) --dist loadfile tests/system
 
 lint: setup  ## ruff and mypy
 	@.venv/bin/python -m ruff check --quiet .

@@ -173,7 +173,7 @@ def installed_runtimes(python: Path) -> frozenset[str]:
             [str(python), "-c", script],
             capture_output=True,
             text=True,
-            env=_environment(),
+            env=device_environment(),
             timeout=120,
             check=False,
         )
@@ -196,7 +196,7 @@ def run_device(python: Path, arguments: Sequence[str]) -> str:
             [str(python), "-m", "edge_siamese", *arguments],
             capture_output=True,
             text=True,
-            env=_environment(),
+            env=device_environment(),
             check=False,
         )
     except OSError as error:
@@ -207,8 +207,8 @@ def run_device(python: Path, arguments: Sequence[str]) -> str:
     return done.stdout
 
 
-def _environment() -> dict[str, str]:
-    """This environment with the checkout as the only source of modules beside the interpreter's own."""
+def device_environment() -> dict[str, str]:
+    """For a process of the device's interpreter: this environment with the checkout as the only source of modules beside the interpreter's own."""
     kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONHOME", "PYTHONSTARTUP")}
     return {**kept, "PYTHONPATH": str(CHECKOUT)}
 

@@ -35,8 +35,8 @@ def main(host_python: str, device_python: str) -> int:
         )
         return 1
     write("host", [pin(name, host[name][0]) for name in sorted(host)])
-    device = needed(device, ("tflite-runtime", "onnxruntime", "numpy"))
-    newer = needed(host, ("ai-edge-litert", "onnxruntime", "numpy"))
+    device = needed(device, ("tflite-runtime", "onnxruntime", "numpy", "pillow", "gpiod", "av"))
+    newer = needed(host, ("ai-edge-litert", "onnxruntime", "numpy", "pillow", "gpiod", "av"))
     lines = []
     for name in sorted({*device, *newer}):
         old, new = device.get(name), newer.get(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from typing import Literal
@@ -9,6 +10,8 @@ from typing import Literal
 from edge_siamese.cameras.base import Camera, Frame
 from edge_siamese.daemon.settings import CameraSettings
 from edge_siamese.errors import CameraError
+
+LOG = logging.getLogger(__name__)
 
 __all__ = ["Camera", "Frame", "open_camera"]
 
@@ -54,7 +57,7 @@ def _open(
         return FilesCamera(settings, colour)
     from edge_siamese.cameras.synthetic import SyntheticCamera
 
-    return SyntheticCamera(settings, colour, press)
+    return SyntheticCamera(settings, colour, press, on_step=LOG.info)
 
 
 def _found(settings: CameraSettings) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Literal
 
 import numpy as np
@@ -71,10 +72,10 @@ class Picamera2Camera:
             self._camera.start()
             self._started = True
         except CameraError:
-            self.close()
+            self._let_go()
             raise
         except Exception as error:  # it raises RuntimeError, KeyError, OSError and others
-            self.close()
+            self._let_go()
             raise CameraError(f"the Pi camera cannot be opened: {_line(error)}; {HINT}") from error
 
     @property
@@ -124,6 +125,11 @@ class Picamera2Camera:
                 camera.stop()
         finally:
             camera.close()
+
+    def _let_go(self) -> None:
+        """Close what could not be opened; that this fails as well would hide why."""
+        with suppress(Exception):
+            self.close()
 
     def _configure(self, settings: CameraSettings, colour: str) -> None:
         camera = self._camera

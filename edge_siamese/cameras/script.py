@@ -102,6 +102,12 @@ class Script:
         return self.length - self.repeat_from if self.repeats else math.inf
 
     @property
+    def end(self) -> float:
+        """When all has happened that is not repeated, in seconds of the scene."""
+        once = [step for step in self.steps if step.start < self.repeat_from]
+        return max((_end(step) for step in once), default=0.0) + 1.0
+
+    @property
     def captions(self) -> tuple[tuple[float, str], ...]:
         """(when, what people are told) of the first time that everything happens."""
         return tuple(sorted((step.start, step.text) for step in self.steps if step.text))
@@ -168,6 +174,12 @@ class Script:
         if start < self.repeat_from:
             return start
         return start + math.floor((time - start) / self.period) * self.period
+
+
+def _end(step: Step) -> float:
+    if isinstance(step, Show):
+        return step.end
+    return step.start + step.duration if isinstance(step, Press) else step.start
 
 
 def demo_script(names: Sequence[str], pace: float = 1.0) -> Script:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Literal
@@ -9,6 +10,7 @@ from typing import Literal
 from edge_siamese.cameras.base import Frame
 from edge_siamese.cameras.scene import Scene, demo_scene
 from edge_siamese.daemon.settings import CameraSettings
+from edge_siamese.errors import CameraEnded
 
 LATE_S = 0.02
 """A press that comes later than so makes the scene wait: its length, and what lies before the camera, stay true."""
@@ -53,9 +55,14 @@ class SyntheticCamera:
         self._told = -1.0
         self._pressed = -1.0
         self._closed = False
+        self._ends = math.inf if settings.loop else self.scene.script.end
 
     def capture(self) -> Frame:
-        """See `Camera.capture`; presses that are due meanwhile are made at their times."""
+        """See `Camera.capture`; presses that are due meanwhile are made at their times.
+
+        Raises:
+            CameraEnded: the settings let the scene be played once, and that is done.
+        """
         if self._start is None:
             self._start = self._due = self._clock()
         self._due = max(self._due + self._interval, self._clock())
@@ -70,6 +77,8 @@ class SyntheticCamera:
             self._happen(edge[0])
             self._pressed, self._closed = edge
             self._press(self._closed)
+        if self._due - self._start >= self._ends:
+            raise CameraEnded("the scene has come to its end")
         self._wait_until(self._due)
         self._due = max(self._due, self._clock() - self._interval)
         now = self._due - self._start

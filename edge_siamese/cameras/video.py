@@ -97,7 +97,8 @@ class Video:
         self._container.close()
 
     def _picture(self, frame: Any) -> Picture:
-        pixels = self._reformatter.reformat(frame, format=self._format, threads=1).to_ndarray()
+        reformatted = self._reformatter.reformat(frame, format=self._format, threads=1)
+        pixels = np.asarray(reformatted.to_ndarray(), dtype=np.uint8)
         # A phone writes its pictures as its sensor lies, and how to turn them beside it.
         quarters = round(frame.rotation / 90) % 4
         if quarters:

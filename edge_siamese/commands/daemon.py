@@ -145,7 +145,7 @@ def _log_to_stderr() -> None:
     """Log lines as the journal takes them: with a priority where it listens."""
     journal = "JOURNAL_STREAM" in os.environ
     handler = logging.StreamHandler()
-    handler.setFormatter(_Priorities() if journal else logging.Formatter("edge-siamese: %(message)s"))
+    handler.setFormatter(_Priorities() if journal else logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 

@@ -8,11 +8,12 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from edge_siamese.cameras.base import Frame
 from edge_siamese.daemon.bringing import Recogniser, learn_anew, open_recogniser
 from edge_siamese.daemon.control import ControlServer
 from edge_siamese.daemon.engine import Engine
@@ -20,10 +21,10 @@ from edge_siamese.daemon.hardware import Hardware
 from edge_siamese.daemon.hub import EventHub
 from edge_siamese.daemon.notify import Notifier
 from edge_siamese.daemon.report import counted, line
-from edge_siamese.daemon.requests import Requests
+from edge_siamese.daemon.requests import Requests, clear_away
 from edge_siamese.daemon.settings import Settings, load_settings
 from edge_siamese.daemon.sinks import open_sinks
-from edge_siamese.errors import ControlError, EdgeSiameseError, SettingsError
+from edge_siamese.errors import ControlError, EdgeSiameseError, SettingsError, StoreError
 from edge_siamese.events import Event
 from edge_siamese.installed import InstalledModels
 from edge_siamese.panel.signals import Signal
@@ -80,8 +81,8 @@ class Service:
         self._clock = clock
         self._started = clock()
         self._calls: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
-        self._stopping = threading.Event()
-        self._reloading = threading.Event()
+        # Not events of `threading`: a signal that comes while the main thread holds an event's lock would wait for ever.
+        self._stopping = self._reloading = False
         self._store: SupportStore | None = None
         self._recogniser: Recogniser | None = None
         self._bringing: Iterator[str] | None = None
@@ -89,7 +90,9 @@ class Service:
         self._backup_at = self._started + BACKUP_S
         self._repaired_at: float | None = None
         self._ready = False
-        self._told_fault = ""
+        self._told_fault = self._bad_frames = ""
+        self._faulty = Signal.STARTING
+        self._engine_at = self._started
 
     # --- from other threads and signal handlers ---
 
@@ -100,13 +103,17 @@ class Service:
             ControlError: the daemon is stopping, or did not come to it in time.
             Whatever the function raises.
         """
-        if self._stopping.is_set():
-            raise ControlError("the daemon is stopping")
         future: Future[T] = Future()
         self._calls.put((function, future))
+        if self._stopping:  # asked after it was put there: nobody may come to it any more
+            future.cancel()
         try:
             return future.result(timeout)
+        except CancelledError:
+            raise ControlError("the daemon is stopping") from None
         except TimeoutError as error:
+            if future.done():  # the function's own error, such as that of a camera
+                return future.result()
             # What nobody waits for any more must not be done later, behind the asker's back.
             if not future.cancel():
                 raise ControlError("the daemon is still at it; see later what came of it") from error
@@ -115,7 +122,7 @@ class Service:
     @property
     def stopping(self) -> bool:
         """Whether the daemon is about to end."""
-        return self._stopping.is_set()
+        return self._stopping
 
     @property
     def uptime(self) -> float:
@@ -128,11 +135,16 @@ class Service:
 
     def stop(self, *_: object) -> None:
         """End soon; also a signal handler."""
-        self._stopping.set()
+        self._stopping = True
 
     def reload(self, *_: object) -> None:
         """Read settings and model again soon; also a signal handler."""
-        self._reloading.set()
+        self._reloading = True
+
+    def learn_anew(self) -> None:
+        """Embed what came without an embedding of this model; for the thread that owns engine and store."""
+        if self._bringing is None:
+            self._bringing = self._bring_up()
 
     # --- life ---
 
@@ -149,20 +161,24 @@ class Service:
         control = ControlServer(self.settings.socket, Requests(self))
         control.start()
         try:
+            clear_away(self.settings.state_directory)
             self.hub.set_sinks(open_sinks(self.settings))
             self.hardware.open_panel()
             self._bringing = self._bring_up()
             status = None
-            while status is None and not self._stopping.is_set():
+            while status is None and not self._stopping:
                 status = self._turn()
             return status or ENDED
+        except Exception:
+            LOG.exception("the daemon ends by an error that it did not foresee")
+            raise
         finally:
             self._close(control)
 
     def _turn(self) -> int | None:
         """One turn of the loop, with at most one frame; an exit status if the daemon has to end."""
-        if self._reloading.is_set():
-            self._reloading.clear()
+        if self._reloading:
+            self._reloading = False
             self._reload()
         self._step(self._clock())
         self._answer()
@@ -173,15 +189,26 @@ class Service:
                 self.hardware.show(Signal.FAILED)
         frame = self.hardware.next_frame(TURN_S if self._bringing is None else 0.0)
         if frame is not None and self.engine:
-            self.engine.see(frame)
-            self._notifier.watchdog()
+            self._see(self.engine, frame)
         elif self.hardware.source is None and self._bringing is None:
-            self._stopping.wait(TURN_S)
+            time.sleep(TURN_S)
         return self._watch(self._clock())
+
+    def _see(self, engine: Engine, frame: Frame) -> None:
+        """Give a frame to the engine; one that fails is told, and if all do, the watchdog ends the daemon."""
+        try:
+            engine.see(frame)
+        except EdgeSiameseError as error:
+            if str(error) != self._bad_frames:
+                self._bad_frames = str(error)
+                self.hub.publish(Event("model", f"a frame could not be used: {error}"))
+        else:
+            self._bad_frames = ""
+            self._notifier.watchdog()
 
     def _answer(self) -> None:
         """Do what other threads asked for."""
-        while not self._calls.empty():
+        for _ in range(self._calls.qsize()):  # what is asked meanwhile waits for the next turn, after a frame
             function, future = self._calls.get_nowait()
             if not future.set_running_or_notify_cancel():
                 continue
@@ -196,9 +223,12 @@ class Service:
         if self.engine:
             if lost:
                 self.engine.lost(now)
-            self.engine.tick(now)
+            try:
+                self.engine.tick(now)
+            except EdgeSiameseError as error:
+                LOG.error("a registration failed: %s", error)
         state = self.hardware.state
-        if state is None or state.status == "absent":
+        if state is None or state.status in ("starting", "absent"):
             # There is nothing that could be processed; that it comes back is what is supervised then.
             self._notifier.watchdog()
         self.hardware.show_lasting(self._lasting(now))
@@ -217,9 +247,7 @@ class Service:
     def _lasting(self, now: float) -> Signal:
         """What the light shows while nothing passing is shown."""
         if self.engine is None:
-            if self._bringing is not None:
-                return Signal.STARTING
-            return Signal.FAULT_MODEL if self._recogniser is None else Signal.FAULT_STORE
+            return self._faulty
         if self.hardware.blind:
             return Signal.FAULT_CAMERA
         if self._repaired_at is not None and now - self._repaired_at < REPAIRED_S:
@@ -241,13 +269,13 @@ class Service:
         except StopIteration:
             self._bringing = None
             self._say_ready()
-        except EdgeSiameseError as error:
+        except (EdgeSiameseError, OSError) as error:
             self._bringing = None
             self._retry_at = now + RETRY_S
-            self._failed(str(error))
+            self._failed(error)
             self._say_ready()
         else:
-            if self.engine is None:
+            if self.engine is None and not self._told_fault:
                 self.fault = doing
             self._notifier.status(doing)
             self._notifier.watchdog()
@@ -255,24 +283,22 @@ class Service:
                 return
             self._say_ready()
 
-    def _failed(self, text: str) -> None:
+    def _failed(self, error: Exception) -> None:
         """No engine came up; told once, until it is another reason."""
+        text, of_store = str(error), isinstance(error, StoreError)
         if self.engine is not None:
             self.hub.publish(Event("model", f"the former model stays: {text}"))
-        elif text != self._told_fault:
-            self.hub.publish(
-                Event("model" if self._recogniser is None else "store", f"cannot recognise: {text}")
-            )
-            self._told_fault = text
-        if self.engine is None:
-            self.fault = text
+            return
+        if text != self._told_fault:
+            self.hub.publish(Event("store" if of_store else "model", f"cannot recognise: {text}"))
+        self.fault = self._told_fault = text
+        self._faulty = Signal.FAULT_STORE if of_store else Signal.FAULT_MODEL
 
     def _bring_up(self) -> Iterator[str]:
         """Load model and store and make an engine, in steps; yields what it does."""
         yield "loading the model"
         models = InstalledModels(self.settings.models)
-        self._recogniser = None
-        self._recogniser = recogniser = open_recogniser(
+        recogniser = open_recogniser(
             self.settings, models, lambda told: self.hub.publish(Event("model", told))
         )
         encoder = recogniser.encoder
@@ -287,22 +313,8 @@ class Service:
                 self.hub.publish(Event("store", self._store.repair.text))
         self._store.keep_crops = keep
         yield from learn_anew(self._store, recogniser)
-        self._store.use(encoder.model_id, encoder.dimensions)
-        if self.engine:
-            self.engine.learner.cancel()
-            self.engine.lost(self._clock())
-        former, self.engine = (
-            self.engine,
-            Engine(
-                self.settings,
-                recogniser.bundle,
-                encoder,
-                self._store,
-                publish=self.hub.publish,
-                signal=self.hardware.show,
-                hold_exposure=self.hardware.hold_exposure,
-            ),
-        )
+        former, self.engine = self.engine, self._changed_engine(recogniser, self._store)
+        self._recogniser, self._engine_at = recogniser, self._clock()
         self.fault = self._told_fault = ""
         if former is None or former.encoder.model_id != encoder.model_id:
             text = f"recognising {counted(len(self.engine.support), 'object')} with {encoder.model_id}, {encoder.reason}"
@@ -311,15 +323,42 @@ class Service:
             self.hub.publish(Event("started" if former is None else "model", text))
         self.hardware.open_camera(encoder.preprocessing.colour)
 
+    def _changed_engine(self, recogniser: Recogniser, store: SupportStore) -> Engine:
+        """An engine of another model; the store is seen with that one from now on, or with the former as before."""
+        encoder, before = recogniser.encoder, (store.model_id, store.dimensions)
+        try:
+            if before != (encoder.model_id, encoder.dimensions):
+                store.use(encoder.model_id, encoder.dimensions)
+            made = Engine(
+                self.settings,
+                recogniser.bundle,
+                encoder,
+                store,
+                publish=self.hub.publish,
+                signal=self.hardware.show,
+                hold_exposure=self.hardware.hold_exposure,
+            )
+        except EdgeSiameseError:
+            # The former engine must not write its embeddings, or score, as if they were of this model.
+            store.use(*before)
+            raise
+        if self.engine:
+            self.engine.learner.cancel()
+            self.engine.lost(self._clock())
+        return made
+
     def _confirm(self) -> None:
         """A model that has worked for a while is no longer on trial."""
         if self.engine is None or self._recogniser is None or not self._recogniser.installed:
             return
+        idle = self.engine.frames == 0 and self.hardware.state is not None
         if self.engine.frames >= FRAMES_OF_A_TRIAL or (
-            self.uptime > RETRY_S and self.hardware.state is not None and self.engine.frames == 0
+            idle and self._clock() - self._engine_at > RETRY_S
         ):
             try:
-                InstalledModels(self.settings.models).confirm()
+                models = InstalledModels(self.settings.models)
+                if models.current() == self._recogniser.bundle.path:  # another one may just be installed
+                    models.confirm()
             except EdgeSiameseError as error:
                 LOG.warning("the model cannot be confirmed: %s", error)
             self._recogniser = replace(self._recogniser, installed=False)
@@ -339,6 +378,7 @@ class Service:
             settings = load_settings(self.config)
         except SettingsError as error:
             self.hub.publish(Event("settings", f"the former settings stay: {error}"))
+            self._bringing = self._bring_up()
             return
         before = self.settings
         # The store and the socket are open where they are.
@@ -353,6 +393,7 @@ class Service:
             self.hardware.close_camera()
             if self.engine:
                 self.engine.lost(self._clock())
+                self.hardware.open_camera(self.engine.encoder.preprocessing.colour)
         self.hub.publish(Event("settings", "the settings were read again"))
         self._bringing = self._bring_up()
 
@@ -363,8 +404,10 @@ class Service:
 
     def _close(self, control: ControlServer) -> None:
         """End within a second, whatever hangs."""
-        self._stopping.set()
+        self._stopping = True
         self._notifier.stopping()
+        if self.engine:
+            self.engine.learner.cancel()  # who waits for it is told
         self.hub.publish(Event("stopping", "the daemon stops"))
         while not self._calls.empty():
             self._calls.get_nowait()[1].cancel()

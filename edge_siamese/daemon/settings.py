@@ -51,7 +51,7 @@ class CameraSettings:
     """The picture, folder or video of `files`; the folder of pictures whose objects the `synthetic` scene shows (empty:
     objects that it draws itself)."""
     loop: bool = True
-    """Whether `files` starts again at its end. If not, the daemon ends there."""
+    """Whether `files` starts again at its end, and the `synthetic` scene goes on. If not, the daemon ends there."""
     width: int = 640
     """Of a frame, in pixels; even. The nearest that the camera can is taken."""
     height: int = 480

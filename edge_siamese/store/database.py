@@ -13,7 +13,7 @@ from typing import Any
 from edge_siamese.atomic import sync_directory, write_text_atomically
 from edge_siamese.errors import StoreError
 from edge_siamese.events import utc_now
-from edge_siamese.store.failures import is_damage, store_error
+from edge_siamese.store.failures import FAILURES, is_damage, store_error
 from edge_siamese.store.layout import APPLICATION_ID, MIGRATIONS, SMALL_TABLES, migrate
 from edge_siamese.store.lock import StoreLock
 from edge_siamese.store.salvage import Places, Repair, is_interrupted, repair
@@ -73,7 +73,7 @@ class Database:
         """All rows of a query."""
         try:
             return self.connection.execute(sql, values).fetchall()
-        except sqlite3.Error as error:
+        except FAILURES as error:
             raise self._told(error) from error
 
     @contextmanager
@@ -85,7 +85,7 @@ class Database:
             yield connection
             connection.execute("UPDATE facts SET value = value + 1 WHERE name = 'revision'")
             connection.execute("COMMIT")
-        except sqlite3.Error as error:
+        except FAILURES as error:
             raise self._told(error) from error
         finally:
             # After a full disk SQLite has rolled back by itself.
@@ -129,7 +129,7 @@ class Database:
             return False
         except _DamagedError as error:
             raise StoreError(f"{self.path} is damaged ({error}), so the backup before was kept") from error
-        except sqlite3.Error as error:
+        except FAILURES as error:
             raise (self._told(error) if is_damage(error) else store_error(error, new)) from error
         except OSError as error:
             raise store_error(error, new) from error
@@ -182,10 +182,10 @@ class Database:
         except _DamagedError:
             connection.close()
             raise
-        except sqlite3.Error as error:
+        except FAILURES as error:
             connection.close()
             if is_damage(error):
-                raise _DamagedError(str(error)) from error
+                raise _DamagedError(ascii(str(error))[1:-1][:200]) from error
             self.places.let_log_go()
             raise store_error(error, self.path) from error
         except BaseException:
@@ -219,7 +219,7 @@ class Database:
         except OSError as error:
             raise store_error(error, self.path) from error
 
-    def _told(self, error: sqlite3.Error) -> StoreError:
+    def _told(self, error: sqlite3.Error | UnicodeDecodeError) -> StoreError:
         """The error for people; damage is noted beside the store, so that the next opening looks at all of it."""
         if is_damage(error):
             with suppress(OSError):
@@ -235,14 +235,14 @@ class Database:
                 sqlite3.connect(f"{self.places.backup.absolute().as_uri()}?mode=ro", uri=True)
             ) as copy:
                 return self._revision(copy)
-        except (sqlite3.Error, StoreError):
+        except (*FAILURES, StoreError):
             return None
 
     def _revision(self, connection: sqlite3.Connection) -> int:
         """Counts all changes that were ever made to the store."""
         try:
             found = connection.execute("SELECT value FROM facts WHERE name = 'revision'").fetchone()
-        except sqlite3.Error as error:
+        except FAILURES as error:
             raise store_error(error, self.path) from error
         return int(found[0]) if found else 0
 

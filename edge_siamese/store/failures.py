@@ -39,23 +39,26 @@ _BY_ERRNO = {
     errno.EPERM: _READ_ONLY,
     errno.EIO: _BROKEN,
 }
+FAILURES = (sqlite3.Error, UnicodeDecodeError)
+"""What calls of SQLite raise: Python cannot decode all that a damaged file makes SQLite say."""
+
 # Below this, an I/O error of SQLite is a full disk: it extends its index of the log by 32 KiB at a time.
 _LITTLE_ROOM = 64 * 1024
 
 
-def is_damage(error: sqlite3.Error) -> bool:
+def is_damage(error: Exception) -> bool:
     """Whether the file itself is wrong, rather than the disk or the request."""
     return _code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
-def store_error(error: sqlite3.Error | OSError, path: Path) -> StoreError:
+def store_error(error: sqlite3.Error | UnicodeDecodeError | OSError, path: Path) -> StoreError:
     """The `StoreError` that tells a failure at the database `path`, or at another file."""
-    if isinstance(error, sqlite3.Error):
+    if not isinstance(error, OSError):
         code = _code(error)
         template = _BY_CODE.get(code)
         if code == sqlite3.SQLITE_IOERR and _room(path) < _LITTLE_ROOM:
             template = _FULL
-        reason = str(error)
+        reason = str(error) if isinstance(error, sqlite3.Error) else "it has text that is none"
     else:
         template = _BY_ERRNO.get(error.errno or 0)
         reason = error.strerror or str(error)
@@ -64,8 +67,10 @@ def store_error(error: sqlite3.Error | OSError, path: Path) -> StoreError:
     return StoreError(template.format(path=path, error=reason))
 
 
-def _code(error: sqlite3.Error) -> int:
+def _code(error: Exception) -> int:
     """The primary result code; 0 for errors that Python's module raises by itself."""
+    if isinstance(error, UnicodeDecodeError):
+        return sqlite3.SQLITE_CORRUPT
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 

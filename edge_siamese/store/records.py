@@ -97,6 +97,7 @@ class Records:
 
     def object(self, uid_or_name: str) -> StoredObject:
         """One object; raises `SupportError` if there is none of this uid or name."""
+        uid_or_name = uid_or_name.encode("utf-8", "replace").decode("utf-8")  # half a character names nothing
         found = self._objects("o.uid = ?", uid_or_name) or self._objects("o.key = ?", name_key(uid_or_name))
         if found:
             return found[0]
@@ -161,9 +162,9 @@ class Records:
         vectors = np.frombuffer(b"".join(row[5] for row in rows), dtype="<f4").astype(np.float32)
         vectors = vectors.reshape(len(rows), self.dimensions)
         # A disk that changed bytes unnoticed must not keep all other objects from being recognised.
-        if not (sound := np.isfinite(vectors).all(axis=1)).all():
-            rows = [row for row, keep in zip(rows, sound, strict=True) if keep]
-            vectors = vectors[sound]
+        if not np.isfinite(vectors).all():
+            sound = [place for place, row in enumerate(vectors) if np.isfinite(row).all()]
+            rows, vectors = [rows[place] for place in sound], vectors[sound]
         vectors.setflags(write=False)
         entries: list[SupportEntry] = []
         start = 0

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from edge_siamese.atomic import sync_directory, write_text_atomically
 from edge_siamese.errors import StoreError
-from edge_siamese.store.failures import store_error
+from edge_siamese.store.failures import FAILURES, store_error
 from edge_siamese.store.layout import TABLES, migrate
 from edge_siamese.store.sift import Sifter, TableReader
 
@@ -147,7 +147,7 @@ def repair(places: Places, reason: str, day: str) -> Repair:
             found = recovered = _objects(places.store)
         places.note.unlink(missing_ok=True)
         sync_directory(places.store.parent)
-    except sqlite3.Error as error:
+    except FAILURES as error:
         raise store_error(error, places.new_store) from error
     except OSError as error:
         raise error if isinstance(error, StoreError) else store_error(error, places.new_store) from error
@@ -220,6 +220,9 @@ def _readable(stack: ExitStack, path: Path, how: str) -> list[sqlite3.Connection
     connection = stack.enter_context(
         closing(sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True, isolation_level=None))
     )
+    with suppress(*FAILURES):
+        # Nothing is written: it lets SQLite read a file that was cut off, or whose list of tables is not right.
+        connection.execute("PRAGMA writable_schema = ON")
     connection.text_factory = lambda data: data.decode("utf-8", "replace")
     return [connection]
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from edge_siamese.errors import SupportError
 from edge_siamese.store.crops import is_whole
+from edge_siamese.store.failures import FAILURES
 from edge_siamese.store.layout import TABLES
 from edge_siamese.store.names import checked_name, free_name, name_key
 
@@ -35,7 +36,7 @@ class TableReader:
         self.complete = False
         try:
             known = {row[1] for row in self._source.execute(f"PRAGMA table_info({self._table})")}
-        except sqlite3.Error:
+        except FAILURES:
             return
         if not known:
             return
@@ -51,7 +52,7 @@ class TableReader:
             else:
                 self.complete = True
                 return
-        except sqlite3.Error:
+        except FAILURES:
             pass  # the rest is looked for below
         high = 0
         try:
@@ -60,12 +61,12 @@ class TableReader:
                     break
                 high = number
                 yield tuple(row)
-        except sqlite3.Error:
+        except FAILURES:
             pass  # the other side of the same damage
         for number in range(low + 1, min(high or low + _LOOKUPS, low + _MOST_LOOKUPS)):
             try:
                 found = self._source.execute(f"{select} WHERE rowid = ?", (number,)).fetchone()
-            except sqlite3.Error:
+            except FAILURES:
                 continue
             if found:
                 yield tuple(found[1:])

@@ -96,6 +96,19 @@ def test_a_format_that_is_not_read_is_an_error_and_the_camera_is_let_go(picamera
     assert picamera2.made[0].calls == ["configure", "close"]
 
 
+def test_why_it_cannot_be_opened_is_told_though_it_cannot_be_closed_either(
+    picamera2: type[Camera], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Camera) -> None:
+        raise RuntimeError("not now")
+
+    monkeypatch.setattr(Camera, "start", fail)
+    monkeypatch.setattr(Camera, "close", lambda self: 1 / 0)
+    with pytest.raises(CameraError) as caught:
+        Picamera2Camera(SETTINGS, "grey")
+    assert str(caught.value) == f"the Pi camera cannot be opened: not now; {HINT}"
+
+
 def test_a_frame_that_does_not_come_is_a_stall_and_the_job_is_cancelled(picamera2: type[Camera]) -> None:
     camera = Picamera2Camera(SETTINGS, "grey")
     picamera2.failures.append(TimeoutError())

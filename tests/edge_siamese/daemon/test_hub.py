@@ -181,7 +181,7 @@ def test_closing_interrupts_a_sink_that_takes_too_long(
     assert recorder.at_work.wait(2)
     begun = time.monotonic()
     hub.close(timeout=0.05)
-    assert time.monotonic() - begun < 0.2
+    assert time.monotonic() - begun < 0.6
     assert recorder.closed
     assert caplog.messages == ["the recorder is too slow: 2 events were lost at the end"]
 
@@ -209,7 +209,7 @@ def test_other_sinks_take_over_when_those_before_are_closed_and_no_event_is_lost
     hub.publish(event(1))
     hub.set_sinks([third])
     hub.publish(event(2))
-    assert time.monotonic() - begun < 0.05
+    assert time.monotonic() - begun < 0.5
     assert (recorder.closed, second.taken, third.taken) == (False, [], [])
     recorder.going.set()
     hub.close()
@@ -226,7 +226,7 @@ def test_sinks_that_do_not_end_do_not_hold_up_the_end(recorder: Recorder) -> Non
     hub.set_sinks([Recorder()], timeout=5)
     begun = time.monotonic()
     hub.close(timeout=0.05)
-    assert time.monotonic() - begun < 0.2
+    assert time.monotonic() - begun < 0.6
 
 
 def test_a_client_follows_until_it_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from edge_siamese.daemon.control import LARGEST_REQUEST
-from edge_siamese.daemon.pixels import decode_picture, encode_picture
+from edge_siamese.daemon.pixels import MOST_PIXEL_BYTES, decode_picture, encode_picture
 from edge_siamese.errors import ImageError
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import subprocess
 import sys
@@ -37,7 +38,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(module, "SYSTEM_CONFIG", tmp_path / "etc" / "config.toml")
     monkeypatch.setattr(module, "SYSTEM_STATE", tmp_path / "var")
     monkeypatch.setattr(module, "SYSTEM_RUNTIME", tmp_path / "run")
-    monkeypatch.setattr(module.os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
     return tmp_path
 
 
@@ -235,7 +236,7 @@ class TestDirectories:
     ) -> None:
         service(home)
         if not (home / "var").exists():
-            monkeypatch.setattr(module.os, "geteuid", lambda: 0)
+            monkeypatch.setattr(os, "geteuid", lambda: 0)
         monkeypatch.setenv("XDG_RUNTIME_DIR", str(home / "user"))
         assert (Settings().state_directory, Settings().runtime_directory) == (home / "var", home / "run")
 

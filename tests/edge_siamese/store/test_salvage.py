@@ -1,6 +1,8 @@
 """A damaged store is set aside, and what can be read out of it, or of its backup, is there again."""
 
+import contextlib
 import os
+import random
 import shutil
 import sqlite3
 from contextlib import closing
@@ -11,6 +13,7 @@ import pytest
 
 from edge_siamese.errors import StoreError
 from edge_siamese.store import salvage
+from edge_siamese.store.failures import is_damage, store_error
 from tests.edge_siamese.store.made import names, open_store, vector, view
 
 COUNT = 200
@@ -131,6 +134,40 @@ def test_a_spoiled_page_costs_what_was_on_it_at_most(place, table):
         assert store.register("next", view(99)).embedded == 1
 
 
+def test_of_a_file_that_was_cut_off_the_rest_is_read(place):
+    path = place / "objects.db"
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        file.truncate(size - size // 20 // 4096 * 4096)
+    with open_store(place) as store:
+        assert COUNT / 2 < store.repair.recovered == len(store.objects()) <= COUNT
+        assert len(store.entries()) > COUNT / 2
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_whatever_a_disk_does_the_store_opens_and_what_it_shows_is_whole(place, seed):
+    path, chance = place / "objects.db", random.Random(seed)
+    data = bytearray(path.read_bytes())
+    for _ in range(chance.choice([1, 20])):
+        start, length = chance.randrange(len(data)), chance.choice([1, 512, 4096])
+        data[start : start + length] = chance.randbytes(len(data[start : start + length]))
+    path.write_bytes(data)
+    for _ in range(2):
+        with open_store(place) as store:
+            assert all(np.isfinite(entry.embeddings).all() for entry in store.entries())
+            assert len(store.entries()) <= len(store.objects()) <= COUNT + 1
+            with contextlib.suppress(StoreError):  # damage among the pictures, which the next opening repairs
+                store.register("next", view(999))
+                store.undo()
+    assert len(list(place.glob("*.damaged-*.db"))) <= 2
+
+
+def test_a_message_that_is_no_text_is_damage_too(tmp_path):
+    error = UnicodeDecodeError("utf-8", b"\xdb", 0, 1, "invalid")
+    assert is_damage(error)
+    assert "is damaged (it has text that is none)" in str(store_error(error, tmp_path))
+
+
 def test_with_a_backup_a_spoiled_page_costs_nothing(place):
     with open_store(place) as store:
         before = [(entry.uid, entry.name, entry.view_ids) for entry in store.entries()]
@@ -193,10 +230,11 @@ class PowerCutError(BaseException):
     """Nothing after it happens."""
 
 
-def test_a_power_cut_at_any_step_of_a_repair_loses_nothing(place, monkeypatch):
+def test_a_power_cut_at_any_step_of_a_repair_loses_nothing(tmp_path, monkeypatch):
+    place = tmp_path / "place"
     path = place / "objects.db"
     with open_store(place) as store:
-        uids = [item.uid for item in store.objects()]
+        uids = [store.register(None, view(number)).uid for number in range(5)]
         store.backup()
     path.write_bytes(b"?" * 9000)
     (place / "objects.db-wal").write_bytes(b"log")

@@ -82,6 +82,12 @@ def test_an_unknown_name_gets_the_nearest_known_one(store):
         store.forget("mugg")
 
 
+def test_half_a_character_names_nothing(store):
+    store.register("mug", view(1))
+    with pytest.raises(SupportError, match=r'^there is no object "\?ug"; did you mean "mug"\?$'):
+        store.rename("\ud800ug", "x")
+
+
 def test_numbers_are_never_given_twice(tmp_path):
     with open_store(tmp_path) as store:
         assert [store.register(None, view(n)).name for n in (1, 2)] == ["object 1", "object 2"]

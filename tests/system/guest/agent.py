@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import importlib
 import json
+import os
 import sys
 import threading
 import traceback
@@ -17,15 +18,14 @@ class Line:
     """The serial port; several threads may say something."""
 
     def __init__(self, path: str) -> None:
-        self._reader = open(path, "rb", buffering=0)  # noqa: SIM115 - open as long as the machine runs
-        self._writer = open(path, "wb", buffering=0)  # noqa: SIM115
+        self._file = os.open(path, os.O_RDWR)
         self._writing = threading.Lock()
 
     def requests(self) -> Any:
         """Yield what is asked for."""
         pending = b""
         while True:
-            pending += self._reader.read(4096)
+            pending += os.read(self._file, 4096)
             *lines, pending = pending.split(b"\n")
             yield from (json.loads(line) for line in lines)
 
@@ -34,7 +34,7 @@ class Line:
         text = json.dumps(value).encode() + b"\n"
         with self._writing:
             while text:
-                text = text[self._writer.write(text) :]
+                text = text[os.write(self._file, text) :]
 
 
 def answer(line: Line, request: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ import time
 from typing import IO, Any
 
 SOCKET = "/run/edge-siamese/control.sock"
-GIVE_UP_S = 60.0
+GIVE_UP_S = 20.0
 LATEST_S = 0.4
 
 
@@ -47,10 +47,10 @@ class Registrar:
                         while not self.done.is_set():
                             self._register(stream)
                             last = time.monotonic()
-            except (OSError, EOFError):
+            except (OSError, EOFError) as error:
                 # The daemon is gone; systemd brings it back.
                 if time.monotonic() - last > GIVE_UP_S:
-                    self.problem = f"no answer for {GIVE_UP_S:g} s"
+                    self.problem = f"nothing was registered for {GIVE_UP_S:g} s: {error}"
                     return
                 time.sleep(0.01)
 

@@ -1,0 +1,133 @@
+"""The very end of the demo: the daemon watches a scene, learns at a button, recognises, rejects, and takes back."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edge_siamese.atomic import write_text_atomically
+from edge_siamese.bundle import Bundle
+from edge_siamese.errors import VerificationFailed
+from export.remote import device_environment
+
+LEARNED = 3
+"""Objects that the scene registers and does not take back."""
+LONGEST_S = 180.0
+RUN, STORY = "run.toml", "story.toml"
+
+
+@dataclass(frozen=True)
+class Story:
+    """What happened, by the daemon's own account."""
+
+    learned: tuple[str, ...]
+    """Objects that were registered at the button and recognised when they came back, in order."""
+    undone: str
+    """The one that was registered and taken back."""
+    events: int
+    """How many there were."""
+
+
+def watch(bundle: Bundle, python: Path, out: Path, tell: Callable[[str], object]) -> Story:
+    """Let the daemon play its scene once.
+
+    Args:
+        bundle: what it loads.
+        python: the interpreter that stands for the device.
+        out: gets `daemon/`: settings, objects and events.
+        tell: is given each line that the daemon prints, as it happens.
+
+    Raises:
+        VerificationFailed: the daemon failed, or the story went otherwise.
+    """
+    place = out / "daemon"
+    shutil.rmtree(place / "story", ignore_errors=True)
+    # The path of a socket is short, that of a checkout may be long.
+    with tempfile.TemporaryDirectory(prefix="edge-siamese-") as runtime:
+        write_text_atomically(place / STORY, settings(bundle, place / "story", Path(runtime), loop=False))
+        write_text_atomically(place / RUN, settings(bundle, place / "run", place / "run", loop=True))
+        words = [str(python), "-m", "edge_siamese", "run", "--config", str(place / STORY)]
+        with subprocess.Popen(
+            words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=device_environment()
+        ) as process:
+            assert process.stdout is not None
+            last = ""
+            for line in process.stdout:
+                last = line.rstrip()
+                tell(last)
+            if process.wait(LONGEST_S):
+                raise VerificationFailed(f"the daemon ended with {process.returncode}: {last}")
+    events = (place / "story" / "events.jsonl").read_text(encoding="utf-8")
+    return told([json.loads(line) for line in events.splitlines()])
+
+
+def settings(bundle: Bundle, state: Path, runtime: Path, *, loop: bool) -> str:
+    """A `config.toml` for the scene."""
+    quoted = {
+        name: json.dumps(str(path.resolve())) for name, path in (("state", state), ("runtime", runtime))
+    }
+    return f"""\
+[model]
+bundle = {json.dumps(str(bundle.path.resolve()))}
+
+[camera]
+kind = "synthetic"
+loop = {str(loop).lower()}
+rate = 15.0
+
+[paths]
+state = {quoted["state"]}
+runtime = {quoted["runtime"]}
+"""
+
+
+def told(events: Sequence[dict[str, Any]]) -> Story:
+    """The story that events tell.
+
+    Raises:
+        VerificationFailed: it is not the scene's: three objects learned and recognised when they come back, something
+            unknown rejected, a fourth one learned, taken back, and unknown again.
+    """
+    kinds = [event["kind"] for event in events]
+    registered = tuple(event["name"] for event in events if event["kind"] == "registered")
+    undone = [event["name"] for event in events if event["kind"] == "undone"]
+    if len(registered) != LEARNED + 1 or undone != [registered[-1]]:
+        raise VerificationFailed(
+            f"the scene registers {LEARNED + 1} objects and takes the last one back, but the daemon registered "
+            f"{', '.join(registered) or 'none'} and took back {', '.join(undone) or 'none'}"
+        )
+    for name in registered[:LEARNED]:
+        # It may still lie there when it has been learned; to come back is to appear again and to leave.
+        turns = [
+            event["kind"]
+            for event in events[_place(events, "registered", name) :]
+            if event["kind"] in ("appeared", "left") and event["name"] == name
+        ]
+        if turns not in (["appeared", "left"], ["appeared", "left", "appeared", "left"]):
+            raise VerificationFailed(
+                f'"{name}" was learned and came back once, but after that it {", ".join(turns) or "never appeared"}'
+            )
+    gone = max(_place(events, "left", name) for name in registered[:LEARNED])
+    mistake, undoing = _place(events, "registered", registered[LEARNED]), kinds.index("undone")
+    strangers = [
+        event["text"]
+        for index, event in enumerate(events)
+        if event["kind"] == "appeared" and (gone < index < mistake or index > undoing)
+    ]
+    if strangers:
+        raise VerificationFailed(f"something unknown was taken for a known object: {'; '.join(strangers)}")
+    return Story(registered[:LEARNED], undone[0], len(events))
+
+
+def _place(events: Sequence[dict[str, Any]], kind: str, name: str) -> int:
+    """Where an object had an event of this kind last; -1 if it never had."""
+    places = [
+        index for index, event in enumerate(events) if (event["kind"], event.get("name")) == (kind, name)
+    ]
+    return places[-1] if places else -1

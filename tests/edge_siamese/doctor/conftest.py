@@ -1,0 +1,35 @@
+"""A made-up machine to be examined."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edge_siamese.daemon.settings import CameraSettings, PanelSettings, PathSettings, Settings
+from edge_siamese.doctor.findings import Account, Scene
+from tests.edge_siamese.doctor.machines import NOT_RUNNING, PI
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for name in ("dev/dma_heap", "proc", "sys", "state"):
+        (tmp_path / name).mkdir(parents=True)
+    return tmp_path
+
+
+@pytest.fixture
+def scene(root: Path) -> Scene:
+    return Scene(
+        settings=Settings(
+            camera=CameraSettings(kind="synthetic"),
+            panel=PanelSettings(kind="none"),
+            paths=PathSettings(state=str(root / "state"), runtime=str(root / "run")),
+        ),
+        board=PI,
+        account=Account("root", 0, frozenset({0})),
+        root=root,
+        run=lambda _: None,
+        daemon=None,
+        silence=NOT_RUNNING,
+    )

@@ -1,0 +1,243 @@
+"""Checks of camera, panel and permissions; what the daemon has is left alone."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from edge_siamese.daemon.settings import (
+    CameraSettings,
+    PanelSettings,
+)
+from edge_siamese.doctor import Finding, devices
+from edge_siamese.doctor.findings import Account, Scene
+from edge_siamese.errors import PanelError
+from edge_siamese.panel.simulated import NoPanel, SimulatedPanel
+from tests.edge_siamese.doctor.machines import SERVICE, WORKSTATION, only, write
+
+
+def camera_of(scene: Scene, **options: Any) -> Finding:
+    settings = replace(scene.settings, camera=CameraSettings(**options))
+    return only(devices.camera(replace(scene, settings=settings)))
+
+
+class TestPermissions:
+    @pytest.fixture
+    def on_pi(self, scene: Scene) -> Scene:
+        """All devices belong to the group 0, and their owner alone may open DMA heaps."""
+        for name in ("video0", "media0", "gpiochip0", "dma_heap/linux,cma"):
+            path = scene.root / "dev" / name
+            path.touch()
+            path.chmod(0o600 if name.startswith("dma") else 0o660)
+            os.chown(path, 0, 0) if os.geteuid() == 0 else None
+        settings = replace(
+            scene.settings, camera=CameraSettings(kind="auto"), panel=PanelSettings(kind="auto")
+        )
+        return replace(scene, settings=settings, account=SERVICE)
+
+    def test_denied_devices_are_told_by_group(self, on_pi: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+        names = iter(["video", "video", "root", "gpio"])
+        monkeypatch.setattr(devices, "group_name", lambda _: next(names))
+        found = list(devices.permissions(on_pi))
+        dev = on_pi.root / "dev"
+        assert found == [
+            Finding(
+                "permissions",
+                "error",
+                f"edge-siamese may not open {dev}/video0, {dev}/media0 (group video)",
+                "sudo usermod -aG video edge-siamese, then sudo systemctl restart edge-siamese",
+            ),
+            Finding(
+                "permissions",
+                "error",
+                f"edge-siamese may not open {dev}/dma_heap/linux,cma (group root)",
+                "install systemd/99-edge-siamese.rules to /etc/udev/rules.d, then: "
+                "sudo udevadm control --reload && sudo udevadm trigger",
+            ),
+            Finding(
+                "permissions",
+                "error",
+                f"edge-siamese may not open {dev}/gpiochip0 (group gpio)",
+                "sudo usermod -aG gpio edge-siamese, then sudo systemctl restart edge-siamese",
+            ),
+        ]
+
+    def test_a_member_of_the_group_may_open_what_the_group_may(self, on_pi: Scene) -> None:
+        group = (on_pi.root / "dev" / "video0").stat().st_gid
+        member = Account("edge-siamese", 4242, frozenset({group}))
+        (found,) = devices.permissions(replace(on_pi, account=member))
+        assert found.text.startswith(f"edge-siamese may not open {on_pi.root}/dev/dma_heap/linux,cma (")
+        root = Account("root", 0, frozenset())
+        assert only(devices.permissions(replace(on_pi, account=root))) == Finding(
+            "permissions", "ok", "root may open all 4 devices"
+        )
+
+    def test_a_workstation_needs_no_gpio_and_only_warns(self, on_pi: Scene) -> None:
+        person = replace(on_pi, board=WORKSTATION, account=Account("ann", 4242, frozenset({4242})))
+        found = only(devices.permissions(person))
+        assert (found.level, "video0" in found.text, "gpiochip0" in found.text) == ("warning", True, False)
+
+    def test_what_the_settings_do_not_use_does_not_matter(self, scene: Scene) -> None:
+        (scene.root / "dev" / "video0").touch()
+        assert only(devices.permissions(scene)).text == "there are no devices to open"
+
+
+class TestCamera:
+    @pytest.mark.parametrize(
+        ("camera", "level", "text"),
+        [
+            (
+                {"status": "running", "description": "imx708", "fps": 9.96},
+                "ok",
+                "imx708: 10.0 frames a second",
+            ),
+            ({"status": "stalled", "reason": "no frame for 3 s"}, "error", "stalled: no frame for 3 s"),
+            ({"status": "starting", "description": ""}, "unknown", "the camera is just being opened"),
+            (None, "unknown", "the daemon has not opened it yet"),
+        ],
+    )
+    def test_of_a_running_daemon_is_only_heard(
+        self,
+        scene: Scene,
+        monkeypatch: pytest.MonkeyPatch,
+        camera: dict[str, Any] | None,
+        level: str,
+        text: str,
+    ) -> None:
+        for name in ("_listed", "_holder", "find_spec"):
+            monkeypatch.setattr(devices, name, lambda *_: pytest.fail("the camera was touched"))
+        running = replace(scene, daemon={"camera": camera}, silence="")
+        found = camera_of(running, kind="auto")
+        assert (found.level, found.text) == (level, text)
+
+    @pytest.mark.parametrize("kind", ["auto", "picamera2", "usb"])
+    def test_a_daemon_that_may_have_it_is_not_disturbed(
+        self, scene: Scene, monkeypatch: pytest.MonkeyPatch, kind: str
+    ) -> None:
+        monkeypatch.setattr(devices, "_listed", lambda: pytest.fail("the camera was touched"))
+        found = camera_of(replace(scene, silence="permission denied at /x: add yourself"), kind=kind)
+        assert (found.level, found.text) == ("unknown", "a daemon that does not answer may be using it")
+
+    def test_files_and_scenes(self, scene: Scene) -> None:
+        assert camera_of(scene, kind="synthetic").level == "ok"
+        assert camera_of(scene, kind="files", path=str(scene.root)).level == "ok"
+        found = camera_of(scene, kind="files", path="/no/such.mp4")
+        assert (found.level, found.text) == ("error", "/no/such.mp4 is not there")
+
+    def test_a_usb_camera(self, scene: Scene) -> None:
+        device = scene.root / "dev" / "video0"
+        assert camera_of(scene, kind="usb", device=str(device)).text == (
+            f"no camera: {device} is not there; there is no V4L2 device at all"
+        )
+        device.touch()
+        write(scene.root / "sys/class/video4linux/video0/name", "HD Webcam C920\n")
+        missing = camera_of(scene, kind="usb", device="/dev/no-such-camera")
+        assert missing.text == (
+            f"no camera: /dev/no-such-camera is not there; there is {device} (HD Webcam C920)"
+        )
+        by_name = scene.root / "dev" / "by-id"
+        by_name.symlink_to(device)
+        assert camera_of(scene, kind="usb", device=str(by_name)) == Finding(
+            "camera", "ok", f"{by_name}: HD Webcam C920"
+        )
+        device.chmod(0o600)
+        found = camera_of(replace(scene, account=SERVICE), kind="usb", device=str(device))
+        assert (found.level, found.text) == ("error", f"{device} may not be opened by edge-siamese")
+
+    def test_a_usb_camera_that_another_program_uses(self, scene: Scene) -> None:
+        device = scene.root / "dev" / "video0"
+        device.touch()
+        write(scene.root / "proc/77/comm", "motion\n")
+        (scene.root / "proc/77/fd").mkdir()
+        (scene.root / "proc/77/fd/5").symlink_to(device)
+        (scene.root / "proc/78").mkdir()
+        assert camera_of(scene, kind="usb", device=str(device)) == Finding(
+            "camera",
+            "error",
+            f"{device} is used by process 77 (motion)",
+            "stop that program; a camera has one user",
+        )
+
+    def test_a_pi_camera(self, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+        def finding(kind: str, spec: object, listed: list[str] | None) -> tuple[str, str]:
+            monkeypatch.setattr(devices, "find_spec", lambda _: spec)
+            monkeypatch.setattr(devices, "_listed", lambda: listed)
+            found = camera_of(scene, kind=kind, device=str(scene.root / "dev" / "video0"))
+            return found.level, found.text
+
+        for kind in ("auto", "picamera2"):
+            assert finding(kind, object(), ["imx708", "ov5647"]) == (
+                "ok",
+                "libcamera lists imx708, ov5647",
+            )
+            assert finding(kind, object(), []) == ("error", "libcamera finds no camera")
+            assert finding(kind, object(), None) == ("error", "libcamera did not list its cameras")
+            assert finding(kind, None, None) == (
+                "error",
+                "picamera2 is not installed for this interpreter",
+            )
+        (scene.root / "dev" / "video0").touch()
+        assert finding("auto", object(), [])[0] == "ok"
+        assert finding("picamera2", object(), [])[0] == "error"
+
+    def test_libcamera_is_asked_in_another_process(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(devices, "_LIST", 'print("noise"); print("cameras:", "imx708|ov5647")')
+        assert devices._listed() == ["imx708", "ov5647"]
+        monkeypatch.setattr(devices, "_LIST", 'print("cameras:", "")')
+        assert devices._listed() == []
+        monkeypatch.setattr(devices, "_LIST", "import os; os.abort()")
+        assert devices._listed() is None
+        monkeypatch.setattr(devices, "_LIST", "import time; time.sleep(9)")
+        monkeypatch.setattr(devices, "LIST_TIMEOUT_S", 0.05)
+        assert devices._listed() is None
+
+
+class TestPanel:
+    @pytest.mark.parametrize(
+        ("panel", "level", "text"),
+        [
+            ({"description": "button on line 17", "problem": ""}, "ok", "button on line 17"),
+            ({"description": "", "problem": "line 17 is busy"}, "error", "line 17 is busy"),
+            ({"description": "x", "problem": None, "stuck": True}, "error", "the button is held down"),
+        ],
+    )
+    def test_of_a_running_daemon_is_only_heard(
+        self, scene: Scene, monkeypatch: pytest.MonkeyPatch, panel: dict[str, Any], level: str, text: str
+    ) -> None:
+        monkeypatch.setattr("edge_siamese.panel.open_panel", lambda *_, **__: pytest.fail("touched"))
+        found = only(devices.panel(replace(scene, daemon={"panel": panel}, silence="")))
+        assert (found.level, found.text) == (level, text)
+        hidden = only(devices.panel(replace(scene, silence="permission denied at /x: add yourself")))
+        assert hidden.level == "unknown"
+
+    def test_else_it_is_opened_and_closed(self, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+        opened = SimulatedPanel()
+        monkeypatch.setattr("edge_siamese.panel.open_panel", lambda *_, **__: opened)
+        found = only(devices.panel(scene))
+        assert (found.level, found.text) == ("ok", opened.description)
+        with pytest.raises(PanelError):
+            opened.wait(0)
+
+    def test_a_panel_that_cannot_be_used(self, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(*_: Any, **__: Any) -> None:
+            raise PanelError("the button on line 17 of pinctrl-bcm2835 is used by spi0")
+
+        monkeypatch.setattr("edge_siamese.panel.open_panel", fail)
+        found = only(devices.panel(scene))
+        assert (found.level, found.text) == (
+            "error",
+            "the button on line 17 of pinctrl-bcm2835 is used by spi0",
+        )
+        assert found.remedy.startswith("correct [panel] in the settings")
+
+    def test_a_pi_without_the_library_is_warned_of_and_a_workstation_is_not(
+        self, scene: Scene, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        scene = replace(scene, settings=replace(scene.settings, panel=PanelSettings(kind="auto")))
+        none = NoPanel("the package gpiod is not installed")
+        monkeypatch.setattr("edge_siamese.panel.open_panel", lambda *_, **__: none)
+        assert only(devices.panel(scene)).level == "warning"
+        assert only(devices.panel(replace(scene, board=WORKSTATION))).level == "ok"

@@ -1,0 +1,92 @@
+"""The demo's last act: what the daemon tells has to be the scene's story, or the demo fails."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_siamese.bundle import Bundle
+from edge_siamese.daemon.settings import parse_settings
+from edge_siamese.errors import VerificationFailed
+from export.story import Story, settings, told
+
+
+def event(kind: str, name: str = "", sighting: str = "") -> dict[str, Any]:
+    return {"kind": kind, "name": name, "sighting": sighting, "text": f"{name} {kind}"}
+
+
+def scene() -> list[dict[str, Any]]:
+    """All as it should be: while an object is learned it lies there still, so it appears twice."""
+    events = [event("started")]
+    for number in (1, 2, 3):
+        name = f"object {number}"
+        events += [event(kind, name) for kind in ("registered", "appeared", "left", "appeared", "left")]
+    events += [event(kind, "object 4") for kind in ("registered", "appeared", "left", "undone")]
+    return [*events, event("stopping")]
+
+
+def place(events: list[dict[str, Any]], kind: str, name: str) -> int:
+    return next(i for i, found in enumerate(events) if (found["kind"], found["name"]) == (kind, name))
+
+
+def test_the_story_as_it_should_be() -> None:
+    assert told(scene()) == Story(("object 1", "object 2", "object 3"), "object 4", 21)
+
+
+def test_an_object_that_was_not_seen_while_it_was_learned_need_not_appear_twice() -> None:
+    events = scene()
+    first = place(events, "registered", "object 2")
+    del events[first + 1 : first + 3]
+    assert told(events).learned[1] == "object 2"
+
+
+def test_an_object_that_is_not_recognised_when_it_comes_back() -> None:
+    events = scene()
+    first = place(events, "registered", "object 2")
+    del events[first + 1 : first + 5]
+    with pytest.raises(
+        VerificationFailed, match='"object 2" was learned and came back once, but after that it never'
+    ):
+        told(events)
+
+
+def test_an_object_that_flickers() -> None:
+    events = scene()
+    first = place(events, "registered", "object 1")
+    events[first + 5 : first + 5] = [event("appeared", "object 1"), event("left", "object 1")]
+    with pytest.raises(VerificationFailed, match="appeared, left, appeared, left, appeared, left"):
+        told(events)
+
+
+@pytest.mark.parametrize("where", ["before the mistake", "after the undo"])
+def test_a_stranger_that_is_taken_for_an_object(where: str) -> None:
+    events = scene()
+    index = place(events, "registered", "object 4") if where == "before the mistake" else len(events) - 1
+    events[index:index] = [event("appeared", "object 4")]
+    with pytest.raises(
+        VerificationFailed, match="something unknown was taken for a known object: object 4 appeared"
+    ):
+        told(events)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "message"),
+    [
+        ("registered", "object 3", "registered object 1, object 2, object 4 and took back object 4"),
+        ("undone", "object 4", "took back none"),
+    ],
+)
+def test_a_registration_or_an_undo_that_is_missing(kind: str, name: str, message: str) -> None:
+    events = scene()
+    del events[place(events, kind, name)]
+    with pytest.raises(VerificationFailed, match=message):
+        told(events)
+
+
+def test_the_settings_are_those_of_the_daemon(bundle: Bundle, tmp_path: Path) -> None:
+    found = parse_settings(settings(bundle, tmp_path / 'a "quoted" place', tmp_path / "run", loop=False))
+    assert found.model.bundle == str(bundle.path.resolve())
+    assert found.state_directory == tmp_path / 'a "quoted" place'
+    assert (found.camera.kind, found.camera.loop) == ("synthetic", False)
