@@ -93,10 +93,12 @@ new=$boot/edge-siamese.new
 trap 'rm -f "$new"' EXIT
 trap 'exit 130' INT TERM HUP
 flush() { sync -f "$boot" 2>/dev/null || sync; }
-place() { # standard input, under the name $1
-    cat >"$new" || die "$new could not be written: is $boot full? nothing has changed"
+place() { # under the name $1 what the rest, a command, prints
+    to=$1
+    shift
+    "$@" >"$new" || die "$new could not be written: is $boot full? $to is as it was"
     flush
-    mv -f "$new" "$1"
+    mv -f "$new" "$to"
     flush
 }
 
@@ -105,7 +107,7 @@ place() { # standard input, under the name $1
 without() { # the file $1 without the line that includes ours
     awk -v line="$LINE" '{ text = $0; sub(/\r$/, "", text); gsub(/^[ \t]+|[ \t]+$/, "", text) } text != line' "$1"
 }
-included() { without "$1" | cmp -s - "$1" && return 1 || grep -q "^[[:space:]]*$LINE[[:space:]]*\$" "$1"; }
+included() { tr -d '\r' <"$1" | grep -q "^[ 	]*${LINE}[ 	]*\$"; }
 ends_plainly() { # whether what is added to the file $1 is for all boards
     awk '{ sub(/\r$/, "") } /^[ \t]*\[.*\][ \t]*$/ { gsub(/[ \t]/, ""); last = $0 } END { exit last != "" && last != "[all]" }' "$1"
 }
@@ -118,8 +120,12 @@ is_last() { # whether our line is in the file $1, for all boards, and nothing co
         END { exit !(ours && seen == 1) }' "$1"
 }
 with() { # the file $1 and our line at its end, in a section that is for all boards
-    if included "$1"; then without "$1"; else cat "$1"; fi
-    [ -z "$(tail -c 1 "$1")" ] || included "$1" || echo
+    if included "$1"; then
+        without "$1" || return 1
+    else
+        cat "$1" || return 1
+        [ -z "$(tail -c 1 "$1")" ] || echo
+    fi
     ends_plainly "$1" || echo '[all]'
     echo "$LINE"
 }
@@ -127,10 +133,15 @@ with() { # the file $1 and our line at its end, in a section that is for all boa
 # --- back ---
 
 if [ -n "$undo" ]; then
+    is=is
+    [ -z "$dry" ] || is='would be'
     if ! included "$config"; then
-        [ -f "$boot/$FILE" ] || { echo "there is nothing to undo: $config does not include $FILE"; exit 0; }
-        [ -n "$dry" ] || rm -f "$boot/$FILE"
-        echo "$config did not include $FILE; that file is ${dry:+to be }removed"
+        if [ -f "$boot/$FILE" ]; then
+            [ -n "$dry" ] || rm -f "$boot/$FILE"
+            echo "$config did not include $FILE; that file $is removed"
+        else
+            echo "there is nothing to undo: $config does not include $FILE"
+        fi
         exit 0
     fi
     if [ -f "$backup" ] && with "$backup" | cmp -s - "$config"; then
@@ -138,12 +149,13 @@ if [ -n "$undo" ]; then
             mv -f "$backup" "$config"
             flush
         fi
-        echo "$config ${dry:+would be}${dry:-is} what it was before" | sed 's/would beyes/would be/'
+        echo "$config $is what it was before"
     else
-        [ -n "$dry" ] || without "$config" | place "$config"
-        echo "$config was changed since: only the line \"$LINE\" ${dry:+would be}${dry:-is} taken out" | sed 's/would beyes/would be/'
+        [ -n "$dry" ] || place "$config" without "$config"
+        echo "$config was changed since: only the line \"$LINE\" $is taken out"
         [ ! -f "$backup" ] || echo "what it was at first stays in $backup"
     fi
+    # After the line that includes it: a line that includes a file is never there without it.
     [ -n "$dry" ] || rm -f "$boot/$FILE"
     exit 0
 fi
@@ -190,7 +202,7 @@ $here/lean.txt"
 
 # Without the reasons: the firmware reads all of it at each start, and large files have kept a Raspberry Pi 5 from starting.
 composed() {
-    echo "# Made by firmware_configs/install.sh of edge-siamese, which says why; \"install.sh --undo\" takes it back."
+    echo "# Made by firmware_configs/install.sh of edge-siamese; --undo takes it back."
     echo "# --board $board --camera $camera --connector $connector --panel $panel${watchdog:+ --watchdog}${lean:+ --lean}"
     echo '[all]'
     echo "$fragments" | while IFS= read -r fragment; do cat "$fragment"; done |
@@ -289,7 +301,7 @@ if [ "$panel" != none ]; then
             if (hit) { print where; exit }
         }')
     [ -z "$used" ] || conflict "$used uses GPIO $BUTTON (button) or $LED (LED)" \
-        'free that line, or wire button and LED elsewhere: --panel none, and `button` and `led` in [panel] of config.toml'
+        'free that line, or wire button and LED elsewhere: --panel none, and "button" and "led" in [panel] of config.toml'
 fi
 if composed | grep -q '^dtoverlay=cma,'; then
     other=$(first ': dtoverlay=(cma|vc4-f?kms-v3d[a-z0-9-]*),(.*,)?cma-') || true
@@ -331,9 +343,9 @@ if [ -z "$wanted" ] && [ -f "$boot/$FILE" ] && composed | cmp -s - "$boot/$FILE"
     echo "nothing to do: $config includes $boot/$FILE, which has these settings"
     exit 0
 fi
-if [ ! -e "$backup" ] && ! included "$config"; then place "$backup" <"$config"; fi
-composed | place "$boot/$FILE" # first: a line that includes a file is never there without it
-if [ -n "$wanted" ]; then with "$config" | place "$config"; fi
+if [ ! -e "$backup" ] && ! included "$config"; then place "$backup" cat "$config"; fi
+place "$boot/$FILE" composed # before the line that includes it
+if [ -n "$wanted" ]; then place "$config" with "$config"; fi
 echo "$boot/$FILE is written, and $config includes it; it counts after: sudo reboot"
 [ -z "$watchdog" ] || [ -e /etc/systemd/system.conf.d/edge-siamese-watchdog.conf ] ||
     echo "the watchdog is fed once systemd knows: sudo install -Dm644 $here/watchdog.conf /etc/systemd/system.conf.d/edge-siamese-watchdog.conf"

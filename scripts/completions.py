@@ -1,7 +1,7 @@
 """Writes the shell completions in systemd/completions from the command line's own parser.
 
-    python scripts/completions.py            write them
-    python scripts/completions.py --check    1 if one of them is not what would be written
+python scripts/completions.py            write them
+python scripts/completions.py --check    1 if one of them is not what would be written
 """
 
 from __future__ import annotations

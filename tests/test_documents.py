@@ -123,13 +123,28 @@ def test_every_command_of_export_that_is_named_is_one() -> None:
             parse(export_parser(name), arguments, f"{document}: python -m export {line}")
 
 
+def commands_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """The commands below a command, by name."""
+    found = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    return dict(found[0].choices) if found else {}
+
+
+def every_command(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """Each command by its words, those below others too."""
+    for name, command in commands_of(parser).items():
+        yield name, command
+        for words, inner in every_command(command):
+            yield f"{name} {words}", inner
+
+
 def test_every_command_of_the_device_that_is_named_is_one() -> None:
-    (commands,) = (a for a in build_parser()._actions if isinstance(a, argparse._SubParsersAction))
+    known = {words for words, _ in every_command(build_parser())}
     for document, line in command_lines("edge-siamese"):
-        name, *arguments = shlex.split(line)
-        assert name in commands.choices, f"{document}: edge-siamese {line}"
-        if arguments:
-            parse(build_parser(), [name, *arguments], f"{document}: edge-siamese {line}")
+        words = shlex.split(line)
+        assert words[0] in known, f"{document}: edge-siamese {line}"
+        # A command that is only named, as in this sentence about `edge-siamese model install`, has no arguments.
+        if " ".join(words) not in known:
+            parse(build_parser(), words, f"{document}: edge-siamese {line}")
 
 
 def test_the_makefile_calls_export_with_options_that_exist() -> None:
@@ -164,18 +179,17 @@ def test_the_help_of_every_command_has_an_example_that_parses(
 
 def test_the_help_of_every_command_of_the_device_has_an_example_that_parses() -> None:
     parser = build_parser()
-    (commands,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
-    for name, command in commands.choices.items():
-        example = re.search(rf"example: edge-siamese ({name} .*)", command.format_help().replace("\n  ", " "))
-        assert example, f"edge-siamese {name} --help shows no example"
-        parse(parser, shlex.split(example[1]), f"edge-siamese {name} --help")
+    for words, command in every_command(parser):
+        text = " ".join(command.format_help().split())
+        example = re.search(rf"example: edge-siamese ({words}.*)$", text)
+        assert example, f"edge-siamese {words} --help shows no example"
+        parse(parser, shlex.split(example[1]), f"edge-siamese {words} --help")
 
 
 def test_the_readme_names_every_command_of_the_device() -> None:
-    (commands,) = (a for a in build_parser()._actions if isinstance(a, argparse._SubParsersAction))
-    named = re.search(r"`edge-siamese ([\w |]+)`", (ROOT / "README.md").read_text(encoding="utf-8"))
-    assert named
-    assert set(named[1].split(" | ")) == set(commands.choices)
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    named = [set(found.split(" | ")) for found in re.findall(r"`edge-siamese ([\w-]+(?: \| [\w-]+)+)`", text)]
+    assert set().union(*named) == set(commands_of(build_parser()))
 
 
 # --- tables ---
@@ -255,9 +269,9 @@ def test_the_page_on_dependencies_states_ranges_and_pins_as_they_are() -> None:
 
 
 def test_every_package_that_is_imported_is_a_direct_dependency() -> None:
-    known = sys.stdlib_module_names | {"edge_siamese", "export", "tests"}
-    # These come with pip and pytest themselves.
-    known |= {"pip", "packaging", "_pytest", RELATIVE}
+    known = sys.stdlib_module_names | {"edge_siamese", "export", "tests", "scripts"}
+    # These come with pip and pytest themselves; picamera2 comes with a Raspberry Pi's system.
+    known |= {"pip", "packaging", "_pytest", "picamera2", RELATIVE}
     imported = {
         found.package
         for path in modules("edge_siamese", "export", "tests", "scripts")
@@ -327,7 +341,7 @@ def test_the_example_runs_on_what_the_demo_leaves() -> None:
 
 def test_the_page_on_development_lists_every_environment_variable() -> None:
     text = (ROOT / "docs" / "development.md").read_text(encoding="utf-8")
-    listed = {row[0].strip("`") for row in table_rows(text) if row[0].startswith("`EDGE_SIAMESE_")}
+    listed = {name for row in table_rows(text) for name in quoted(row[0]) if name.startswith("EDGE_SIAMESE_")}
     read = {
         name
         for path in modules("edge_siamese", "export")

@@ -181,14 +181,17 @@ class FrameSource:
                 fps=(len(self._times) - 1) / (last - first) if running else 0.0,
             )
 
-    def hold_exposure(self, held: bool) -> bool:
+    def hold_exposure(self, held: bool, timeout: float | None = None) -> bool:
         """Keep exposure and white balance as they are, or let them adapt again.
 
+        Args:
+            held: which of the two.
+            timeout: seconds to wait for the camera at most; None: as long as for a frame.
+
         Returns:
-            Whether the camera did it, waiting for it no longer than for a frame. If not, it is done when the camera
-            runs again.
+            Whether the camera did it in that time. If not, it is done before its next frame.
         """
-        until = time.monotonic() + self._capture_s
+        until = time.monotonic() + (self._capture_s if timeout is None else timeout)
         with self._changed:
             self._hold = held
         while True:

@@ -104,9 +104,9 @@ def _print_event(event: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print(json.dumps(event, ensure_ascii=False))
     else:
-        print(
-            f"{event['time'].replace('T', ' ').replace('+00:00', 'Z')}  {event['kind']:<14}  {event['text']}"
-        )
+        # What tells of lost events has no time.
+        when = event.get("time", "").replace("T", " ").replace("+00:00", "Z")
+        print(f"{when:<24}  {event['kind']:<14}  {event['text']}")
 
 
 def reload(options: argparse.Namespace) -> int:
@@ -145,7 +145,9 @@ def _log_to_stderr() -> None:
     """Log lines as the journal takes them: with a priority where it listens."""
     journal = "JOURNAL_STREAM" in os.environ
     handler = logging.StreamHandler()
-    handler.setFormatter(_Priorities() if journal else logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
+    handler.setFormatter(
+        _Priorities() if journal else logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S")
+    )
     logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from contextlib import suppress
 from pathlib import Path
 
 from edge_siamese.bundle import Bundle
 from edge_siamese.commands.printing import print_json, print_table
 from edge_siamese.daemon.bringing import proven_encoder
-from edge_siamese.daemon.client import request
+from edge_siamese.daemon.client import NOT_RUNNING, request
 from edge_siamese.daemon.settings import Settings, load_settings
-from edge_siamese.errors import DaemonNotRunning
+from edge_siamese.errors import ControlError
 from edge_siamese.installed import InstalledModel, InstalledModels
 
 
@@ -54,12 +53,17 @@ def list_(options: argparse.Namespace) -> int:
 
 
 def _told(options: argparse.Namespace, settings: Settings, model: InstalledModel, text: str) -> int:
-    running = False
-    with suppress(DaemonNotRunning):
+    running, told = True, "the daemon takes it"
+    try:
         request(settings.socket, "reload")
-        running = True
+    except ControlError as error:
+        running = False
+        gone = str(error).startswith(NOT_RUNNING)
+        told = NOT_RUNNING if gone else f"the daemon could not be told: {error}"
+    if settings.model.bundle:
+        told += f"; but the settings name {settings.model.bundle}, which is used instead"
     if options.json:
         print_json({"name": model.name, "path": str(model.path), "daemon": running})
     else:
-        print(text + ("; the daemon takes it" if running else "; the daemon is not running"))
+        print(f"{text}; {told}")
     return 0

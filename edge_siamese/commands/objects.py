@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import base64
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ from edge_siamese.atomic import write_atomically
 from edge_siamese.commands.printing import print_json, print_pairs, print_table
 from edge_siamese.daemon.client import request, stream
 from edge_siamese.daemon.settings import load_settings
-from edge_siamese.errors import ControlError, PictureError
+from edge_siamese.errors import StoreError
 
 CHUNK = 1 << 20
 REGISTRATION_S = 100.0
 COLLECTION_S = 900.0
+ANSWER_S = 35.0
+"""Longer than the daemon itself waits for its turn: then it says so."""
 
 
 def objects(options: argparse.Namespace) -> int:
@@ -162,17 +165,24 @@ def import_(options: argparse.Namespace) -> int:
     """The objects of a file."""
     socket, path = load_settings(options.config).socket, Path(options.file)
     upload: dict[str, Any] = {}
-    try:
-        with path.open("rb") as file:
-            while piece := file.read(CHUNK):
-                upload = request(socket, "upload", chunk=base64.b64encode(piece).decode("ascii"), **upload)
-    except FileNotFoundError as error:
-        raise PictureError(f"{path}: there is no such file") from error
+    for piece in _pieces(path):
+        upload = request(socket, "upload", chunk=base64.b64encode(piece).decode("ascii"), **upload)
     if not upload:
-        raise ControlError(f"{path} is empty")
+        raise StoreError(f"{path} is empty")
     found = request(socket, "import", timeout=COLLECTION_S, on_conflict=options.on_conflict, **upload)
     print_json(found) if options.json else print_pairs({"imported": found["text"]})
     return 0
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    try:
+        with path.open("rb") as file:
+            while piece := file.read(CHUNK):
+                yield piece
+    except FileNotFoundError as error:
+        raise StoreError(f"{path}: there is no such file") from error
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _sent(paths: list[str]) -> list[dict[str, Any]]:
@@ -186,7 +196,7 @@ def _sent(paths: list[str]) -> list[dict[str, Any]]:
 
 
 def _ask(options: argparse.Namespace, command: str, **words: Any) -> Any:
-    return request(load_settings(options.config).socket, command, timeout=30.0, **words)
+    return request(load_settings(options.config).socket, command, timeout=ANSWER_S, **words)
 
 
 def _local(when: str) -> str:

@@ -18,7 +18,7 @@ from edge_siamese.cameras.base import Frame
 from edge_siamese.daemon.learner import Learner, Wish, about
 from edge_siamese.daemon.settings import Settings
 from edge_siamese.decision import Recognition, decide, object_limits
-from edge_siamese.errors import ControlError, StoreError, SupportError
+from edge_siamese.errors import ControlError, EdgeSiameseError, StoreError, SupportError
 from edge_siamese.events import Event
 from edge_siamese.panel.grammar import Gesture
 from edge_siamese.panel.signals import Signal
@@ -41,7 +41,6 @@ class _Recognised:
     """The latest recognition, for whoever says that it was wrong."""
 
     uid: str
-    name: str
     frame: Frame
     embedding: Floats
 
@@ -88,6 +87,7 @@ class Engine:
         self._tracker = Tracker(wanted.window, wanted.appear, wanted.leave, wanted.seen_every_s, gap_s=gap_s)
         self._recognised: _Recognised | None = None
         self._registered: tuple[str, float] | None = None
+        self._stale = False
         self.frames = 0
         """Frames that were recognised in or learned from."""
         self.latest: Recognition | None = None
@@ -122,6 +122,20 @@ class Engine:
             object_limits(support, self.head, self.threshold, self._rate, self.bundle.impostors)
         )
 
+    def _changed(self) -> None:
+        """See the store's change. It is on the disk: that it cannot be read now is another trouble, tried again later."""
+        try:
+            self.refresh()
+            self._stale = False
+        except StoreError as error:
+            if not self._stale:
+                LOG.error("the objects cannot be read, so the former ones are recognised: %s", error)
+            self._stale = True
+        # What an undone import brought, for one, is there no more.
+        for sighting in self._tracker.present:
+            if sighting.uid not in self.support.uids:
+                self._gone(sighting.uid)
+
     # --- frames ---
 
     def see(self, frame: Frame) -> None:
@@ -134,14 +148,16 @@ class Engine:
         embedding = self.encoder.embed([frame.pixels])[0]
         found = decide(self.support, self.head, embedding, self.threshold)
         self.latest = found
-        if found.name is not None and found.uid is not None:
-            self._recognised = _Recognised(found.uid, found.name, frame, embedding)
+        if found.uid is not None:
+            self._recognised = _Recognised(found.uid, frame, embedding)
         self._tell(self._tracker.update(found, frame.time))
 
     def tick(self, now: float) -> None:
         """Let time pass where frames may not come: a registration ends in time all the same."""
         self.learner.tick(now)
         self._tell(self._tracker.tick(now))
+        if self._stale:
+            self._changed()
 
     def lost(self, now: float) -> None:
         """The camera is gone: nothing is seen any more."""
@@ -169,9 +185,9 @@ class Engine:
                 self.learner.cancel()
             elif gesture is Gesture.HOLD:
                 self.undo(registrations_only=True)
-        except (StoreError, SupportError, ControlError) as error:
+        except EdgeSiameseError as error:
             LOG.warning("the button's %s: %s", gesture.value, error)
-            if isinstance(error, StoreError):
+            if not isinstance(error, ControlError):  # of which the light has been told
                 self._signal(Signal.FAILED)
 
     def _press(self, now: float) -> None:
@@ -183,11 +199,14 @@ class Engine:
         self.learner.begin(Wish(target=target.uid if target else None, source="button"), now)
 
     def _known(self, uid: str) -> StoredObject | None:
-        return next((known for known in self.store.objects() if known.uid == uid), None)
+        try:
+            return self.store.object(uid)
+        except SupportError:
+            return None
 
     def _saved(self, known: StoredObject, now: float) -> None:
         self._registered = known.uid, now
-        self.refresh()
+        self._changed()
 
     # --- changes ---
 
@@ -199,7 +218,9 @@ class Engine:
         """Give an object another name; raises `SupportError` if that cannot be."""
         before = self.object(name)
         after = self.store.rename(before.uid, new)
-        self.refresh()
+        if after == before:
+            return after
+        self._changed()
         self._tracker.rename(before.uid, after.name)
         text = f'"{before.name}" is called "{after.name}" now'
         self._publish(Event("renamed", text, data=about(after, before=before.name)))
@@ -208,7 +229,7 @@ class Engine:
     def forget(self, name: str) -> StoredObject:
         """Unlearn an object; `undo` brings it back. Raises `SupportError` if there is none."""
         gone = self.store.forget(self.object(name).uid)
-        self.refresh()
+        self._changed()
         self._gone(gone.uid)
         self._publish(Event("forgotten", f'"{gone.name}" is forgotten', data=about(gone)))
         return gone
@@ -225,7 +246,7 @@ class Engine:
             raise ControlError("there is nothing to undo")
         self._signal(Signal.UNDONE)
         self._registered = None
-        self.refresh()
+        self._changed()
         known = self._known(undone.uid) if undone.uid else None
         if known is None and undone.uid:
             self._gone(undone.uid)
@@ -245,11 +266,12 @@ class Engine:
             ControlError: nothing, or another object, was recognised within the last half minute.
         """
         last = self._recognised
-        if last is None or now - last.frame.time > WRONG_WITHIN_S or self._known(last.uid) is None:
+        known = self._known(last.uid) if last and now - last.frame.time <= WRONG_WITHIN_S else None
+        if last is None or known is None:
             self._signal(Signal.NOTHING_TO_UNDO)
             raise ControlError("nothing was recognised lately that could be wrong")
         if name is not None and self.object(name).uid != last.uid:
-            raise ControlError(f'"{last.name}" was recognised last, not "{name}"')
+            raise ControlError(f'"{known.name}" was recognised last, not "{name}"')
         kept = self.settings.registration
         crops = (
             (crop_of(last.frame.pixels, self.encoder.preprocessing, kept.crop_side),)
@@ -258,7 +280,7 @@ class Engine:
         )
         saved = self.store.add_negative(last.uid, NewView(last.embedding, crops, "wrong"))
         self._signal(Signal.NEGATIVE_SAVED)
-        self.refresh()
+        self._changed()
         self._gone(last.uid)
         text = f'that was not "{saved.name}": the view is kept as a negative'
         self._publish(Event("negative added", text, data=about(saved)))
@@ -267,7 +289,7 @@ class Engine:
     def bring_in(self, path: Path, on_conflict: OnConflict) -> dict[str, Any]:
         """Add the objects of a collection's file; what came, for JSON. Errors are those of `SupportStore.import_`."""
         brought = self.store.import_(path, on_conflict)
-        self.refresh()
+        self._changed()
         self._publish(Event("imported", brought.text, data=asdict(brought)))
         return {"text": brought.text, **asdict(brought)}
 

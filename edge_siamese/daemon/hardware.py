@@ -62,9 +62,9 @@ class Hardware:
         if self.source is not None and self._colour == colour:
             return
         self.close_camera()
-        camera, press = self.settings.camera, self._simulated.press if self._simulated else None
+        camera = self.settings.camera
         self.source = FrameSource(
-            lambda: open_camera(camera, colour, press), timeout_s=camera.timeout_s, rate=camera.rate
+            lambda: open_camera(camera, colour, self._press), timeout_s=camera.timeout_s, rate=camera.rate
         )
         self._colour, self._after, self._told = colour, 0, ""
         self.source.start()
@@ -83,9 +83,9 @@ class Hardware:
         return frame
 
     def hold_exposure(self, held: bool) -> None:
-        """Keep the camera's exposure, or let it go."""
+        """Keep the camera's exposure, or let it go, from its next frame on."""
         if self.source is not None:
-            self.source.hold_exposure(held)
+            self.source.hold_exposure(held, timeout=0.0)  # a camera that hangs must not make the daemon wait
 
     def open_panel(self) -> None:
         """Start the panel; a simulated one for the synthetic scene, whose button the scene presses."""
@@ -101,6 +101,11 @@ class Hardware:
         self.console = Console(opener, grammar, Lamp())
         self._lasting, self.stuck = None, False
         self.console.start()
+
+    def _press(self, closed: bool) -> None:
+        """The synthetic scene presses the simulated button that there is now."""
+        if self._simulated is not None:
+            self._simulated.press(closed)
 
     def gestures(self) -> list[Gesture]:
         """What was done with the button, but for a stuck one, which is told of here."""
@@ -145,10 +150,12 @@ class Hardware:
             self._publish(Event("camera", f"the camera runs: {state.description}"))
         elif self.blind:
             self._publish(Event("camera", f"no frames: {state.reason}", data={"status": state.status}))
+        elif state.status == "ended":
+            self._publish(Event("camera", f"the camera has ended: {state.reason}"))
         return self.blind and not was_blind
 
     def close(self) -> None:
         """Let both go; takes no longer than half a second."""
         self.close_camera()
         if self.console is not None:
-            self.console.close()
+            self.console.close(0.2)

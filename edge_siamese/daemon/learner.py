@@ -211,8 +211,8 @@ class Learner:
             kind, text, shown = "view added", f'"{known.name}" has {known.views} views now', Signal.VIEW_SAVED
         # Only now is it on the disk, so only now is it shown.
         self._signal(shown)
-        self._saved(known, now)
         self._publish(Event(kind, text, data=about(known, source=wish.source)))
+        self._saved(known, now)
         return Learned(True, text, known)
 
     def _refuse(self, learned: Learned, signal: Signal, wish: Wish) -> Learned:

@@ -6,12 +6,17 @@ import base64
 import contextlib
 import os
 import queue
+import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
 
 from edge_siamese.daemon.conversation import ClientGone, Conversation
 from edge_siamese.daemon.hub import follow
@@ -34,6 +39,10 @@ CHUNK = 1 << 20
 MOST_UPLOADED = 2 << 30
 """Bytes of a collection that can be brought in."""
 REGISTRATION_S = 90.0
+ABANDONED_S = 3600.0
+"""An upload that nobody touched for so long is removed."""
+INCOMING, OUTGOING = "incoming", "outgoing"
+"""Where collections lie while they come and go, in the state directory."""
 
 
 class Requests:
@@ -98,7 +107,7 @@ class Requests:
     def _register(self, request: dict[str, Any], reply: Reply) -> Any:
         name, view = _text(request, "name", optional=True), bool(request.get("view"))
         force = bool(request.get("force"))
-        pictures = [decode_picture(item) for item in request.get("pictures") or []]
+        pictures = _pictures(request)
         if view and name is None:
             raise ControlError("a view needs the name of an object that is registered")
 
@@ -153,7 +162,7 @@ class Requests:
     # --- questions ---
 
     def _score(self, request: dict[str, Any], reply: Reply) -> Any:
-        pictures = [decode_picture(item) for item in request.get("pictures") or []]
+        pictures = _pictures(request)
         if not pictures:
             raise ControlError("there is no picture to score")
         return [
@@ -177,7 +186,7 @@ class Requests:
 
     def _export(self, request: dict[str, Any], reply: Reply) -> Any:
         """All objects, in pieces: lines of {"chunk": base64}."""
-        with tempfile.TemporaryDirectory(dir=self._place("outgoing")) as folder:
+        with tempfile.TemporaryDirectory(dir=self._place(OUTGOING)) as folder:
             path = Path(folder) / "objects.zip"
             count = self._with_engine(lambda engine: engine.store.export(path), timeout=600)
             with path.open("rb") as file:
@@ -198,11 +207,17 @@ class Requests:
             raise ControlError("the piece of the upload is not base64") from error
         if given and not path.exists():
             raise ControlError("there is no such upload")
+        if not given:
+            _remove_older(path.parent, ABANDONED_S)
         if (path.stat().st_size if given else 0) + len(piece) > MOST_UPLOADED:
             path.unlink(missing_ok=True)
-            raise ControlError("the upload is too large")
-        with path.open("ab") as file:
-            file.write(piece)
+            raise ControlError(f"the upload is larger than {MOST_UPLOADED:,} bytes")
+        try:
+            with path.open("ab") as file:
+                file.write(piece)
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            raise ControlError(f"{path} cannot be written: {error.strerror}; nothing was imported") from error
         return {"upload": path.stem}
 
     def _import(self, request: dict[str, Any], reply: Reply) -> Any:
@@ -212,20 +227,30 @@ class Requests:
             raise ControlError(f"on_conflict is rename, skip or merge, not {on_conflict!r}")
         if not path.exists():
             raise ControlError("there is no such upload")
+
+        def bring_in(engine: Engine) -> dict[str, Any]:
+            brought = engine.bring_in(path, on_conflict)
+            if brought["unembedded"]:
+                self._service.learn_anew()
+            return brought
+
         try:
-            return self._with_engine(lambda engine: engine.bring_in(path, on_conflict), timeout=600)
+            return self._with_engine(bring_in, timeout=600)
         finally:
             path.unlink(missing_ok=True)
 
     def _upload_path(self, upload: str) -> Path:
         if len(upload) != 32 or not all(c in "0123456789abcdef" for c in upload):
             raise ControlError("there is no such upload")
-        return self._place("incoming") / f"{upload}.zip"
+        return self._place(INCOMING) / f"{upload}.zip"
 
     def _place(self, name: str) -> Path:
         place = self._service.settings.state_directory / name
-        place.mkdir(parents=True, exist_ok=True)
-        os.chmod(place, 0o700)
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            os.chmod(place, 0o700)
+        except OSError as error:
+            raise ControlError(f"{place} cannot be made: {error.strerror}") from error
         return place
 
     def _with_engine(self, function: Callable[[Engine], T], timeout: float = 30.0) -> T:
@@ -239,6 +264,26 @@ class Requests:
 
     def _now(self) -> float:
         return self._service.now()
+
+
+def clear_away(state: Path) -> None:
+    """Remove the collections that a daemon before left half way."""
+    for name in (INCOMING, OUTGOING):
+        shutil.rmtree(state / name, ignore_errors=True)
+
+
+def _remove_older(folder: Path, seconds: float) -> None:
+    for path in folder.iterdir():
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > seconds:
+                path.unlink()
+
+
+def _pictures(request: dict[str, Any]) -> list[npt.NDArray[np.uint8]]:
+    found = request.get("pictures") or []
+    if not isinstance(found, list):
+        raise ControlError('"pictures" is a list of pictures')
+    return [decode_picture(item) for item in found]
 
 
 def _described(found: Recognition) -> dict[str, Any]:

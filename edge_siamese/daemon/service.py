@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import logging
-import queue
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, Future
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from edge_siamese.cameras.base import Frame
 from edge_siamese.daemon.bringing import Recogniser, learn_anew, open_recogniser
+from edge_siamese.daemon.calls import Calls
 from edge_siamese.daemon.control import ControlServer
 from edge_siamese.daemon.engine import Engine
 from edge_siamese.daemon.hardware import Hardware
@@ -24,7 +23,7 @@ from edge_siamese.daemon.report import counted, line
 from edge_siamese.daemon.requests import Requests, clear_away
 from edge_siamese.daemon.settings import Settings, load_settings
 from edge_siamese.daemon.sinks import open_sinks
-from edge_siamese.errors import ControlError, EdgeSiameseError, SettingsError, StoreError
+from edge_siamese.errors import EdgeSiameseError, SettingsError, StoreError
 from edge_siamese.events import Event
 from edge_siamese.installed import InstalledModels
 from edge_siamese.panel.signals import Signal
@@ -80,7 +79,7 @@ class Service:
         self._notifier = notifier or Notifier()
         self._clock = clock
         self._started = clock()
-        self._calls: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
+        self._calls = Calls()
         # Not events of `threading`: a signal that comes while the main thread holds an event's lock would wait for ever.
         self._stopping = self._reloading = False
         self._store: SupportStore | None = None
@@ -103,21 +102,7 @@ class Service:
             ControlError: the daemon is stopping, or did not come to it in time.
             Whatever the function raises.
         """
-        future: Future[T] = Future()
-        self._calls.put((function, future))
-        if self._stopping:  # asked after it was put there: nobody may come to it any more
-            future.cancel()
-        try:
-            return future.result(timeout)
-        except CancelledError:
-            raise ControlError("the daemon is stopping") from None
-        except TimeoutError as error:
-            if future.done():  # the function's own error, such as that of a camera
-                return future.result()
-            # What nobody waits for any more must not be done later, behind the asker's back.
-            if not future.cancel():
-                raise ControlError("the daemon is still at it; see later what came of it") from error
-            raise ControlError(f"the daemon did not come to it in {timeout:g} s") from error
+        return self._calls.ask(function, timeout)
 
     @property
     def stopping(self) -> bool:
@@ -144,7 +129,7 @@ class Service:
     def learn_anew(self) -> None:
         """Embed what came without an embedding of this model; for the thread that owns engine and store."""
         if self._bringing is None:
-            self._bringing = self._bring_up()
+            self._bringing = self._bring_up(self._recogniser)
 
     # --- life ---
 
@@ -181,7 +166,7 @@ class Service:
             self._reloading = False
             self._reload()
         self._step(self._clock())
-        self._answer()
+        self._calls.answer()
         for gesture in self.hardware.gestures():
             if self.engine:
                 self.engine.gesture(gesture, self._clock())
@@ -205,17 +190,6 @@ class Service:
         else:
             self._bad_frames = ""
             self._notifier.watchdog()
-
-    def _answer(self) -> None:
-        """Do what other threads asked for."""
-        for _ in range(self._calls.qsize()):  # what is asked meanwhile waits for the next turn, after a frame
-            function, future = self._calls.get_nowait()
-            if not future.set_running_or_notify_cancel():
-                continue
-            try:
-                future.set_result(function())
-            except Exception as error:
-                future.set_exception(error)
 
     def _watch(self, now: float) -> int | None:
         """Let time pass, tell what has changed; an exit status if the daemon has to end."""
@@ -294,13 +268,14 @@ class Service:
         self.fault = self._told_fault = text
         self._faulty = Signal.FAULT_STORE if of_store else Signal.FAULT_MODEL
 
-    def _bring_up(self) -> Iterator[str]:
-        """Load model and store and make an engine, in steps; yields what it does."""
+    def _bring_up(self, recogniser: Recogniser | None = None) -> Iterator[str]:
+        """Load the model, unless one is given, and the store, and make an engine, in steps; yields what it does."""
         yield "loading the model"
-        models = InstalledModels(self.settings.models)
-        recogniser = open_recogniser(
-            self.settings, models, lambda told: self.hub.publish(Event("model", told))
-        )
+        if recogniser is None:
+            models = InstalledModels(self.settings.models)
+            recogniser = open_recogniser(
+                self.settings, models, lambda told: self.hub.publish(Event("model", told))
+            )
         encoder = recogniser.encoder
         keep = self.settings.registration.keep_crops
         if self._store is None:
@@ -352,9 +327,7 @@ class Service:
         if self.engine is None or self._recogniser is None or not self._recogniser.installed:
             return
         idle = self.engine.frames == 0 and self.hardware.state is not None
-        if self.engine.frames >= FRAMES_OF_A_TRIAL or (
-            idle and self._clock() - self._engine_at > RETRY_S
-        ):
+        if self.engine.frames >= FRAMES_OF_A_TRIAL or (idle and self._clock() - self._engine_at > RETRY_S):
             try:
                 models = InstalledModels(self.settings.models)
                 if models.current() == self._recogniser.bundle.path:  # another one may just be installed
@@ -409,8 +382,7 @@ class Service:
         if self.engine:
             self.engine.learner.cancel()  # who waits for it is told
         self.hub.publish(Event("stopping", "the daemon stops"))
-        while not self._calls.empty():
-            self._calls.get_nowait()[1].cancel()
+        self._calls.end()
         control.close()
         self.hardware.close()
         if self._store is not None:

@@ -27,6 +27,7 @@ from export.demo import NAMES, recognise, require_device
 from export.remote import DEVICE_PYTHON_VARIABLE, open_encoder
 from export.report_inputs import Demo
 from export.settings import recipe
+from export.story import Story
 
 PICTURES = [
     *(f"{name}-{role}" for name in NAMES for role in ("support", "query", "query-2")),
@@ -214,6 +215,12 @@ def parts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Asked:
     monkeypatch.setattr(command, "require_device", lambda: Path(sys.executable))
     monkeypatch.setattr(command, "run_pipeline", run_pipeline)
     monkeypatch.setattr(command, "recognise", lambda bundle, splits, out: demo)
+
+    def watch(bundle: Any, python: Path, out: Path, tell: Any) -> Story:
+        tell('"object 1" is registered')
+        return Story(("object 1", "object 2", "object 3"), "object 4", 22)
+
+    monkeypatch.setattr(command, "watch", watch)
     monkeypatch.setattr(command, "write_report", lambda out: out / "report.html")
     monkeypatch.setattr(command.verify, "show", lambda found: None)
     monkeypatch.setattr(command.verify, "require", require)
@@ -237,6 +244,7 @@ def test_the_demo_is_a_short_pipeline_on_drawn_glyphs(
         "without torch, on tflite-runtime int8: 12 of 13 pictures right, after one look at each of 5 objects"
         in printed
     )
+    assert 'its button is pressed: "object 1" is registered object 1, object 2, object 3: learned' in printed
     assert f"report: {tmp_path}/report.html" in printed
     assert main(["demo", "--out", str(tmp_path), "--fresh"]) == 0
     assert parts.pipeline[1][2]["fresh"] is True

@@ -20,14 +20,14 @@ MEMORY_MEGABYTES = 900
 # Time stamp counters are trusted: the other clocks of an emulated PC cost an exit from the emulation at each look.
 KERNEL_OPTIONS = (
     *("console=ttyS0", "quiet", "mitigations=off", "nokaslr", "audit=0", "apparmor=0", "rw", "tsc=reliable"),
-    *("systemd.show_status=1", "systemd.unit=machine.target", "no_timer_check", "rcupdate.rcu_expedited=1"),
+    *("systemd.show_status=0", "systemd.unit=machine.target", "no_timer_check", "rcupdate.rcu_expedited=1"),
 )
 UNITS = {
     "/etc/systemd/system/machine.target": "[Unit]\nRequires=basic.target agent.service\nAfter=basic.target\n",
     "/etc/systemd/system/agent.service": (
         "[Unit]\nDefaultDependencies=no\nAfter=systemd-remount-fs.service\n[Service]\n"
         "ExecStartPre=/sbin/modprobe virtio_console\n"
-        "ExecStart=/usr/bin/python3 -u /opt/guest/agent.py\nStandardOutput=journal+console\nStandardError=journal+console\n"
+        "ExecStart=/usr/bin/python3 -u /opt/guest/agent.py\nStandardError=journal+console\n"
     ),
 }
 
@@ -70,6 +70,7 @@ class Machine:
         ]
         self._process: subprocess.Popen[bytes] | None = None
         self._socket = socket.socket(socket.AF_UNIX)
+        self._listener = threading.Thread(target=self._listen, daemon=True)
         self._ids = itertools.count(1)
         self._answers: dict[int, queue.Queue[dict[str, Any]]] = {}
         self.said: queue.Queue[dict[str, Any]] = queue.Queue()
@@ -87,7 +88,7 @@ class Machine:
                 except (FileNotFoundError, ConnectionRefusedError):
                     self._require_running(deadline)
                     time.sleep(0.05)
-            threading.Thread(target=self._listen, daemon=True).start()
+            self._listener.start()
             self.hear("ready", self._boot_timeout)
         except BaseException:
             self.cut_power()
@@ -143,6 +144,8 @@ class Machine:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+        if self._listener.is_alive():
+            self._listener.join(5)  # what was said before the cut is heard
         self._socket.close()
 
     @property

@@ -34,8 +34,8 @@ PACKAGES = (
 )
 # Pure Python, as on a Raspberry Pi, and what of its needs Debian has not.
 PICAMERA2 = ("picamera2==0.3.38", "simplejpeg==1.9.0", "piexif==1.1.3", "videodev2==0.0.4", "libarchive-c==5.3")
-VIDEO = ("av==19.0.2",)
-FROM_DEBIAN = ("numpy", "pillow", "onnxruntime")
+# Of the device's lock: Debian's would bring all of ffmpeg. The rest the product brings itself, or Debian.
+LOCKED = ("av==",)
 # picamera2 imports both and uses neither here: a screen's mode setting, and raw pictures.
 STUBS = {
     "pykms.py": "class _Anything:\n    def __getattr__(self, name):\n        return name\n\n\nPixelFormat = _Anything()\n",
@@ -49,7 +49,7 @@ NOT_STARTED = (
     *("e2scrub_reap.service", "systemd-timesyncd.service", "ldconfig.service", "systemd-binfmt.service"),
     *("proc-sys-fs-binfmt_misc.automount", "proc-sys-fs-binfmt_misc.mount", "getty.target"),
     *("dev-hugepages.mount", "dev-mqueue.mount", "sys-kernel-debug.mount", "sys-kernel-tracing.mount"),
-    *("sys-fs-fuse-connections.mount", "modprobe@.service", "kmod-static-nodes.service"),
+    *("sys-fs-fuse-connections.mount", "kmod-static-nodes.service"),
     *("systemd-udev-trigger.service", "systemd-udev-settle.service", "systemd-udev-load-credentials.service"),
     *("systemd-random-seed.service", "systemd-pcrmachine.service", "systemd-hwdb-update.service"),
     *("systemd-journal-catalog-update.service", "systemd-update-done.service", "systemd-tpm2-setup.service"),
@@ -59,6 +59,7 @@ NOT_STARTED = (
     *("systemd-hibernate-clear.service", "systemd-battery-check.service", "systemd-pstore.service"),
     *("systemd-ask-password-console.path", "systemd-ask-password-wall.path", "systemd-creds.socket"),
 )
+NOT_LOADED = ("configfs", "dm_mod", "drm", "efi_pstore", "fuse", "loop")
 GENERATORS = (
     *("cryptsetup", "gpt-auto", "hibernate-resume", "integritysetup", "rc-local", "run", "ssh", "system-update"),
     *("sysv", "tpm2", "veritysetup", "bless-boot", "import", "factory-reset", "getty"),
@@ -102,7 +103,7 @@ def image(cache: Path) -> Image:
         _debian(place / "tree")
 
     scripts = "\n".join(path.read_text(encoding="utf-8") for path in sorted(HERE.iterdir()) if path.is_file())
-    contents = repr((PACKAGES, PICAMERA2, VIDEO, STUBS, _runtimes()))
+    contents = repr((PACKAGES, STUBS, _foreign()))
     contents += Path(wheels.__file__).read_text(encoding="utf-8")
     with ThreadPoolExecutor(2) as pool:
         kernel_built = pool.submit(cached, cache, "machine-kernel", scripts, kernel)
@@ -110,8 +111,8 @@ def image(cache: Path) -> Image:
         return Image(kernel_built.result(), tree_built.result() / "tree")
 
 
-def _runtimes() -> tuple[str, ...]:
-    return tuple(line for line in wheels.locked(PYTHON) if not line.startswith(FROM_DEBIAN))
+def _foreign() -> tuple[str, ...]:
+    return (*PICAMERA2, *(line for line in wheels.locked(PYTHON) if line.startswith(LOCKED)))
 
 
 def _run(command: list[str], **options: str) -> None:
@@ -124,7 +125,7 @@ def _debian(tree: Path) -> None:
     options = [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "man", "locale")]
     options += ["--dpkgopt=force-unsafe-io", f"--include={','.join(PACKAGES)}"]
     _run(["mmdebstrap", "--quiet", "--variant=essential", *options, "trixie", str(tree)])
-    wheels.install((*_runtimes(), *PICAMERA2, *VIDEO), PYTHON, "x86_64", tree)
+    wheels.install(_foreign(), PYTHON, "x86_64", tree)
     packages = tree / "usr" / "local" / "lib" / f"python{PYTHON}" / "dist-packages"
     for name, text in STUBS.items():
         (packages / name).parent.mkdir(exist_ok=True)
@@ -150,6 +151,29 @@ def changed(image: Image, work: Path) -> Iterator[Path]:
             shutil.rmtree(directory)
 
 
+def install(root: Path, package: Path, bundle: Path) -> None:
+    """What a user does with a new device: the package, which brings the service, and a model.
+
+    Args:
+        root: a changed tree.
+        package: the Debian package.
+        bundle: the directory of a bundle.
+    """
+    shutil.copy2(package, root / "tmp" / package.name)
+    shutil.copytree(bundle, root / "tmp" / "bundle")
+    _run(["mount", "--bind", "/dev", str(root / "dev")])
+    try:
+        for command in (
+            ["dpkg", "--force-unsafe-io", "--install", f"/tmp/{package.name}"],
+            ["edge-siamese", "model", "install", "/tmp/bundle"],
+        ):
+            _run(["env", "-i", f"PATH={_PATH}", "LC_ALL=C.UTF-8", "HOME=/root", "chroot", str(root), *command])
+    finally:
+        _run(["umount", str(root / "dev")])
+    (root / "tmp" / package.name).unlink()
+    shutil.rmtree(root / "tmp" / "bundle")
+
+
 def write_disk(image: Image, root: Path, disk: Path, files: Mapping[str, str]) -> None:
     """Make an ext4 disk of a changed tree, which boots fast, with the kernel's modules and some files in it.
 
@@ -163,6 +187,7 @@ def write_disk(image: Image, root: Path, disk: Path, files: Mapping[str, str]) -
     generators = root / "etc" / "systemd" / "system-generators"
     generators.mkdir(parents=True)
     masked = [units / name for name in NOT_STARTED]
+    masked += [units / f"modprobe@{name}.service" for name in NOT_LOADED]
     masked += [generators / f"systemd-{name}-generator" for name in GENERATORS]
     for path in masked:
         path.unlink(missing_ok=True)
