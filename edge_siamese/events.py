@@ -50,3 +50,8 @@ class Event:
         """For JSON; the keys of `data` stand beside the others."""
         fields = asdict(self)
         return {"kind": fields["kind"], "time": fields["time"], "text": fields["text"], **fields["data"]}
+
+
+def trouble(kind: Kind, text: str, level: Literal["warning", "error"] = "warning", **data: Any) -> Event:
+    """An event that somebody should look at: the journal gives it a priority by which it is found."""
+    return Event(kind, text, data={"level": level, **data})

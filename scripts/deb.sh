@@ -75,12 +75,11 @@ put systemd/edge-siamese.service usr/lib/systemd/system/edge-siamese.service
 put systemd/sysusers.conf usr/lib/sysusers.d/edge-siamese.conf
 put systemd/tmpfiles.conf usr/lib/tmpfiles.d/edge-siamese.conf
 put systemd/99-edge-siamese.rules usr/lib/udev/rules.d/99-edge-siamese.rules
-for name in install.sh config.toml backoff.conf memory-512mb.conf; do
+for name in install.sh config.toml memory-512mb.conf; do
     put "systemd/$name" "usr/share/edge-siamese/$name"
 done
 put systemd/completions/edge-siamese.bash usr/share/bash-completion/completions/edge-siamese
 put systemd/completions/_edge-siamese usr/share/zsh/vendor-completions/_edge-siamese
-put systemd/completions/edge-siamese.fish usr/share/fish/vendor_completions.d/edge-siamese.fish
 put docs/installing.md usr/share/doc/edge-siamese/installing.md
 put CHANGELOG.md usr/share/doc/edge-siamese/changelog
 put LICENSE usr/share/doc/edge-siamese/copyright

@@ -1,7 +1,7 @@
 """Draws docs/images/wiring.svg and led-codes.svg, and fills the table of the light's signals in docs/device.md.
 
-    python scripts/wiring.py            write them
-    python scripts/wiring.py --check    only say whether they are fresh (exit status 1: they are not)
+python scripts/wiring.py            write them
+python scripts/wiring.py --check    only say whether they are fresh (exit status 1: they are not)
 """
 
 from __future__ import annotations
@@ -91,9 +91,7 @@ def text(x: float, y: float, words: str, size: float = 15, **more: str) -> str:
 
 def box(x: float, y: float, width: float, height: float, fill: str, stroke: str = "none", **more: str) -> str:
     written = "".join(f' {key.replace("_", "-")}="{value}"' for key, value in more.items())
-    return (
-        f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" fill="{fill}" stroke="{stroke}"{written}/>'
-    )
+    return f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" fill="{fill}" stroke="{stroke}"{written}/>'
 
 
 def wire(points: str, colour: str, width: float = 3.5, **more: str) -> str:
@@ -102,6 +100,11 @@ def wire(points: str, colour: str, width: float = 3.5, **more: str) -> str:
         f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="{width:g}"'
         f' stroke-linejoin="round" stroke-linecap="round"{written}/>'
     )
+
+
+def shape(points: str, fill: str, **more: str) -> str:
+    written = "".join(f' {key.replace("_", "-")}="{value}"' for key, value in more.items())
+    return f'<polygon points="{points}" fill="{fill}"{written}/>'
 
 
 def dot(x: float, y: float, radius: float, fill: str, stroke: str = "none", width: float = 0) -> str:
@@ -150,7 +153,16 @@ def wiring() -> str:
 
 def header(used: set[int]) -> Iterator[str]:
     """All 40 pins, the used ones filled."""
-    yield box(_ODD_X - 20, _TOP - 22, _EVEN_X - _ODD_X + 40, 19 * _PITCH + 44, BOARD, SOFT, rx="6", stroke_width="1.5")
+    yield box(
+        _ODD_X - 20,
+        _TOP - 22,
+        _EVEN_X - _ODD_X + 40,
+        19 * _PITCH + 44,
+        BOARD,
+        SOFT,
+        rx="6",
+        stroke_width="1.5",
+    )
     for pin in range(1, 41):
         x, y = place(pin)
         if pin == 1:
@@ -161,7 +173,9 @@ def header(used: set[int]) -> Iterator[str]:
         else:
             yield dot(x, y, 9, CARD if pin != 1 else "none", SOFT if pin != 1 else "none", 1.2)
             yield text(x, y + 3.5, str(pin), 9.5, fill=SOFT, text_anchor="middle")
-    yield text((_ODD_X + _EVEN_X) / 2, _TOP - 34, "40-pin header", 15, text_anchor="middle", font_weight="700")
+    yield text(
+        (_ODD_X + _EVEN_X) / 2, _TOP - 34, "40-pin header", 15, text_anchor="middle", font_weight="700"
+    )
 
 
 def button_at(pin: int, line: int) -> Iterator[str]:
@@ -191,22 +205,26 @@ def led_at(pin: int, line: int) -> Iterator[str]:
     (x, y), (ground_x, ground_y) = place(pin), place(LED_GROUND)
     between = y + _PITCH / 2
     bend, right, upper, lower = ground_x + 62, 760, ground_y - 60, y + 85
-    yield wire(f"{ground_x + 11},{ground_y} {bend},{ground_y} {bend},{upper} {right},{upper} {right},{upper + 45}", INK)
+    middle = (upper + lower) / 2
+    yield wire(
+        f"{ground_x + 11},{ground_y} {bend},{ground_y} {bend},{upper} {right},{upper} {right},{middle - 16}",
+        INK,
+    )
     yield wire(f"{x},{y} {x},{between} {bend},{between} {bend},{lower} {bend + 40},{lower}", ORANGE)
     yield dot(x, y, 10.5, INK)
     yield text(x, y + 4, str(pin), 11, fill=CARD, text_anchor="middle", font_weight="700")
     # The resistor lies in the lower wire.
     yield box(bend + 40, lower - 13, 92, 26, CARD, INK, rx="3", stroke_width="2.5")
     yield text(bend + 86, lower + 5.5, RESISTOR, 15, text_anchor="middle", font_weight="700")
-    middle = (upper + lower) / 2
     yield wire(f"{bend + 132},{lower} {right},{lower} {right},{middle + 17}", ORANGE)
     # The LED: current flows upwards, from the resistor to ground; the bar is at the ground's end.
-    yield f'<polygon points="{right - 19},{middle + 17} {right + 19},{middle + 17} {right},{middle - 15}" fill="{AMBER}" stroke="{INK}" stroke-width="2.5" stroke-linejoin="round"/>'
+    corners = f"{right - 19},{middle + 17} {right + 19},{middle + 17} {right},{middle - 15}"
+    yield shape(corners, AMBER, stroke=INK, stroke_width="2.5", stroke_linejoin="round")
     yield wire(f"{right - 19},{middle - 16} {right + 19},{middle - 16}", INK, 4)
-    yield wire(f"{right},{middle - 16} {right},{upper + 40}", INK)
     for shift in (0, 13):
-        yield wire(f"{right + 25},{middle - 4 + shift} {right + 43},{middle - 16 + shift}", INK, 2)
-        yield f'<polygon points="{right + 49},{middle - 20 + shift} {right + 44},{middle - 10 + shift} {right + 39},{middle - 18 + shift}" fill="{INK}"/>'
+        ray = middle + shift
+        yield wire(f"{right + 25},{ray - 4} {right + 43},{ray - 16}", INK, 2)
+        yield shape(f"{right + 49},{ray - 20} {right + 44},{ray - 10} {right + 39},{ray - 18}", INK)
     yield text(right - 34, middle + 1, "LED", 16, font_weight="700", text_anchor="end")
     yield text(right + 14, upper + 34, "short leg", 13, fill=SOFT)
     yield text(right + 14, lower - 16, "long leg, +", 13, fill=SOFT)
@@ -216,7 +234,7 @@ def led_at(pin: int, line: int) -> Iterator[str]:
 
 
 def board_inset() -> Iterator[str]:
-    """Where the header is on a board, and which end has pin 1."""
+    """Where the header is on a board, and which end has pin 1; and what to leave alone."""
     x, y, width, height = 92, 400, 118, 180
     yield box(x, y, width, height, BOARD, SOFT, rx="9", stroke_width="1.5")
     yield box(x + width - 22, y + 14, 14, 112, CARD, INK, rx="2", stroke_width="1.5")
@@ -227,6 +245,13 @@ def board_inset() -> Iterator[str]:
     yield wire(f"{x + width + 6},{y + 18} {x + width + 26},{y + 18}", SOFT, 1.5)
     yield text(x + width + 31, y + 23, "pin 1: the square pad,", 13, fill=SOFT)
     yield text(x + width + 31, y + 40, "at the end of the SD card", 13, fill=SOFT)
+    warning = (
+        "Wire it with the supply unplugged.",
+        "All lines work at 3.3 V. Pins 2 and 4 carry 5 V,",
+        "which destroys a line that it touches.",
+    )
+    for number, line in enumerate(warning):
+        yield text(564, y + 128 + number * 18, line, 13, fill=SOFT)
 
 
 # --- signals ---
@@ -237,7 +262,7 @@ _LEFT, _WIDTH, _ROW, _BAR = 470, 480, 42, 20
 def led_codes() -> str:
     """The first seconds of each signal."""
     parts: list[str] = []
-    y = 58.0
+    y = 58
     groups = {
         "What goes on": [s for s in Signal if s.pattern.lasting and not is_fault(s)],
         "Answers, shown once": [s for s in Signal if not s.pattern.lasting],
@@ -251,7 +276,9 @@ def led_codes() -> str:
             parts += row(signal, y)
             y += _ROW
         y += 46
-    return picture(990, int(y - 22), "What the light says, over the first eight seconds of each signal", parts)
+    return picture(
+        990, int(y - 22), "What the light says, over the first eight seconds of each signal", parts
+    )
 
 
 def is_fault(signal: Signal) -> bool:
@@ -263,7 +290,9 @@ def scale(y: float, rows: int) -> Iterator[str]:
     for second in range(int(SHOWN_S) + 1):
         x = _LEFT + second * _WIDTH / SHOWN_S
         yield wire(f"{x:g},{y + 10} {x:g},{y + 14 + rows * _ROW}", FAINT, 1)
-        yield text(x, y + 2, f"{second} s" if second == 0 else str(second), 12, fill=SOFT, text_anchor="middle")
+        yield text(
+            x, y + 2, f"{second} s" if second == 0 else str(second), 12, fill=SOFT, text_anchor="middle"
+        )
 
 
 def row(signal: Signal, y: float) -> Iterator[str]:
@@ -288,7 +317,7 @@ def row(signal: Signal, y: float) -> Iterator[str]:
         )
     if pattern.lasting:
         x = _LEFT + _WIDTH + 6
-        yield f'<polygon points="{x},{base - 5:g} {x + 9},{base:g} {x},{base + 5:g}" fill="{INK}"/>'
+        yield shape(f"{x},{base - 5:g} {x + 9},{base:g} {x},{base + 5:g}", INK)
     else:
         x = _LEFT + end * per_second
         yield wire(f"{x:g},{base - 5:g} {x:g},{base + 5:g}", INK, 1.5)

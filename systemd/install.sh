@@ -96,18 +96,8 @@ place_files() {
     put sysusers.conf "$local/lib/sysusers.d/edge-siamese.conf"
     put tmpfiles.conf "$local/lib/tmpfiles.d/edge-siamese.conf"
     put 99-edge-siamese.rules "$local/lib/udev/rules.d/99-edge-siamese.rules"
-    # Older ones would complain about keys that they do not know.
-    if [ "$(systemctl --version 2>/dev/null | awk 'NR == 1 { print $2 }')" -ge 254 ] 2>/dev/null; then
-        put backoff.conf "$local/lib/systemd/system/$unit.d/10-backoff.conf"
-    fi
-    for shell in bash zsh fish; do
-        case $shell in
-            bash) file=edge-siamese.bash to=share/bash-completion/completions/edge-siamese ;;
-            zsh) file=_edge-siamese to=share/zsh/site-functions/_edge-siamese ;;
-            fish) file=edge-siamese.fish to=share/fish/vendor_completions.d/edge-siamese.fish ;;
-        esac
-        [ ! -f "$from/completions/$file" ] || put "completions/$file" "$local/$to"
-    done
+    put completions/edge-siamese.bash "$local/share/bash-completion/completions/edge-siamese"
+    put completions/_edge-siamese "$local/share/zsh/site-functions/_edge-siamese"
     mkdir -p "$local/bin"
     ln -sfn /opt/edge-siamese/current/bin/edge-siamese "$local/bin/edge-siamese"
 }
@@ -261,7 +251,7 @@ sys.exit(None if found.usable else f"error: {found}")
 ' "$runtime" || die "$runtime does not run here; another can be chosen with --runtime"
 "$opt/$new/bin/edge-siamese" --version >/dev/null || die 'the program does not start'
 mkdir -p "$opt/$new/share/edge-siamese"
-for name in install.sh uninstall.sh edge-siamese.service sysusers.conf tmpfiles.conf 99-edge-siamese.rules backoff.conf \
+for name in install.sh uninstall.sh edge-siamese.service sysusers.conf tmpfiles.conf 99-edge-siamese.rules \
     memory-512mb.conf config.toml completions; do
     [ ! -e "$here/$name" ] || cp -R "$here/$name" "$opt/$new/share/edge-siamese/"
 done

@@ -143,7 +143,9 @@ def doctor(options: argparse.Namespace) -> int:
 
 def _log_to_stderr() -> None:
     """Log lines as the journal takes them: with a priority where it listens."""
-    journal = "JOURNAL_STREAM" in os.environ
+    from edge_siamese.daemon.sinks import in_journal
+
+    journal = in_journal()
     handler = logging.StreamHandler()
     handler.setFormatter(
         _Priorities() if journal else logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S")

@@ -9,7 +9,7 @@ from edge_siamese.cameras import open_camera
 from edge_siamese.cameras.base import Frame
 from edge_siamese.cameras.source import FrameSource, SourceState
 from edge_siamese.daemon.settings import Settings
-from edge_siamese.events import Event
+from edge_siamese.events import Event, trouble
 from edge_siamese.panel import Panel, open_panel
 from edge_siamese.panel.console import Console
 from edge_siamese.panel.grammar import Gesture, PressGrammar
@@ -36,7 +36,8 @@ class Hardware:
         self._after = 0
         self._told = ""
         self._problem: str | None = None
-        self._lasting: Signal | None = None
+        self.lasting: Signal | None = None
+        """What the light says while nothing passing is shown."""
         self.stuck = False
         """Whether the button is."""
 
@@ -99,7 +100,7 @@ class Hardware:
             opener = self._simulated.find
         grammar = PressGrammar(panel.debounce_s, panel.double_s, panel.hold_s, panel.stuck_s)
         self.console = Console(opener, grammar, Lamp())
-        self._lasting, self.stuck = None, False
+        self.lasting, self.stuck = None, False
         self.console.start()
 
     def _press(self, closed: bool) -> None:
@@ -113,7 +114,7 @@ class Hardware:
         for gesture, _ in self.console.gestures() if self.console else ():
             if gesture is Gesture.STUCK:
                 self.stuck = True
-                self._publish(Event("panel", "the button is stuck: it is held, or its line is shorted"))
+                self._publish(trouble("panel", "the button is stuck: it is held, or its line is shorted"))
             elif gesture is Gesture.RELEASED:
                 self.stuck = False
                 self._publish(Event("panel", "the button works again"))
@@ -128,8 +129,8 @@ class Hardware:
 
     def show_lasting(self, signal: Signal) -> None:
         """What the light says while nothing passing is shown."""
-        if self.console is not None and signal is not self._lasting:
-            self._lasting = signal
+        if self.console is not None and signal is not self.lasting:
+            self.lasting = signal
             self.console.lasting(signal)
 
     def watch(self) -> bool:
@@ -138,7 +139,9 @@ class Hardware:
         if problem != self._problem:
             self._problem = problem
             self._publish(
-                Event("panel", f"no button and no light: {problem}" if problem else "the panel works")
+                trouble("panel", f"no button and no light: {problem}")
+                if problem
+                else Event("panel", "the panel works")
             )
         state = self.state
         now = "" if state is None else f"{state.status} {state.reason}"
@@ -149,7 +152,7 @@ class Hardware:
         if state.status == "running":
             self._publish(Event("camera", f"the camera runs: {state.description}"))
         elif self.blind:
-            self._publish(Event("camera", f"no frames: {state.reason}", data={"status": state.status}))
+            self._publish(trouble("camera", f"no frames: {state.reason}", status=state.status))
         elif state.status == "ended":
             self._publish(Event("camera", f"the camera has ended: {state.reason}"))
         return self.blind and not was_blind

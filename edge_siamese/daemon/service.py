@@ -24,7 +24,7 @@ from edge_siamese.daemon.requests import Requests, clear_away
 from edge_siamese.daemon.settings import Settings, load_settings
 from edge_siamese.daemon.sinks import open_sinks
 from edge_siamese.errors import EdgeSiameseError, SettingsError, StoreError
-from edge_siamese.events import Event
+from edge_siamese.events import Event, trouble
 from edge_siamese.installed import InstalledModels
 from edge_siamese.panel.signals import Signal
 from edge_siamese.store import SupportStore
@@ -186,7 +186,7 @@ class Service:
         except EdgeSiameseError as error:
             if str(error) != self._bad_frames:
                 self._bad_frames = str(error)
-                self.hub.publish(Event("model", f"a frame could not be used: {error}"))
+                self.hub.publish(trouble("model", f"a frame could not be used: {error}"))
         else:
             self._bad_frames = ""
             self._notifier.watchdog()
@@ -211,6 +211,8 @@ class Service:
             self._notifier.status(line(self))
             self._confirm()
             self._back_up(now)
+            if self._store is not None and self._bringing is None and self._store.damaged:
+                self._mend()
         if state and state.status == "ended" and not (self.engine and self.engine.learner.busy):
             return ENDED
         if self.hardware.hopeless:
@@ -231,6 +233,17 @@ class Service:
         return Signal.RECOGNISED if self.engine.present else Signal.READY
 
     # --- the engine ---
+
+    def _mend(self) -> None:
+        """Open a store anew that was found damaged, which repairs it."""
+        assert self._store is not None
+        self.hub.publish(trouble("store", "the file of objects is damaged; it is being repaired", "error"))
+        if self.engine:
+            self.engine.learner.cancel()
+            self.engine.lost(self._clock())
+        self.engine, self.fault = None, "the file of objects is being repaired"
+        self._store.close()
+        self._store, self._bringing = None, self._bring_up()
 
     def _step(self, now: float) -> None:
         """Take the bringing up of an engine one step further."""
@@ -261,10 +274,10 @@ class Service:
         """No engine came up; told once, until it is another reason."""
         text, of_store = str(error), isinstance(error, StoreError)
         if self.engine is not None:
-            self.hub.publish(Event("model", f"the former model stays: {text}"))
+            self.hub.publish(trouble("model", f"the former model stays: {text}", "error"))
             return
         if text != self._told_fault:
-            self.hub.publish(Event("store" if of_store else "model", f"cannot recognise: {text}"))
+            self.hub.publish(trouble("store" if of_store else "model", f"cannot recognise: {text}", "error"))
         self.fault = self._told_fault = text
         self._faulty = Signal.FAULT_STORE if of_store else Signal.FAULT_MODEL
 
@@ -274,7 +287,7 @@ class Service:
         if recogniser is None:
             models = InstalledModels(self.settings.models)
             recogniser = open_recogniser(
-                self.settings, models, lambda told: self.hub.publish(Event("model", told))
+                self.settings, models, lambda told: self.hub.publish(trouble("model", told))
             )
         encoder = recogniser.encoder
         keep = self.settings.registration.keep_crops
@@ -285,7 +298,7 @@ class Service:
             )
             if self._store.repair:
                 self.repair, self._repaired_at = self._store.repair.text, self._clock()
-                self.hub.publish(Event("store", self._store.repair.text))
+                self.hub.publish(trouble("store", self._store.repair.text, "error"))
         self._store.keep_crops = keep
         yield from learn_anew(self._store, recogniser)
         former, self.engine = self.engine, self._changed_engine(recogniser, self._store)
@@ -350,7 +363,7 @@ class Service:
         try:
             settings = load_settings(self.config)
         except SettingsError as error:
-            self.hub.publish(Event("settings", f"the former settings stay: {error}"))
+            self.hub.publish(trouble("settings", f"the former settings stay: {error}", "error"))
             self._bringing = self._bring_up()
             return
         before = self.settings

@@ -95,6 +95,11 @@ class SupportStore(Records):
         """What had to be repaired at the opening."""
         return self._database.repair
 
+    @property
+    def damaged(self) -> bool:
+        """Whether damage was met since the opening; closing the store and opening it again repairs it."""
+        return self._database.places.suspicion.exists()
+
     def use(self, model_id: str, dimensions: int) -> None:
         """See the store with another model from now on, and write its embeddings."""
         self.model_id, self.dimensions = model_id, dimensions

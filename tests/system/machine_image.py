@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -25,6 +26,7 @@ TOOLS = {
     "make": "make",
     "apt-get": "apt",
     "dpkg-deb": "dpkg",
+    "unshare": "util-linux",
 }
 PACKAGES = (
     *("systemd", "systemd-sysv", "udev", "kmod", "passwd", "procps"),
@@ -161,15 +163,15 @@ def install(root: Path, package: Path, bundle: Path) -> None:
     """
     shutil.copy2(package, root / "tmp" / package.name)
     shutil.copytree(bundle, root / "tmp" / "bundle")
-    _run(["mount", "--bind", "/dev", str(root / "dev")])
-    try:
-        for command in (
-            ["dpkg", "--force-unsafe-io", "--install", f"/tmp/{package.name}"],
-            ["edge-siamese", "model", "install", "/tmp/bundle"],
-        ):
-            _run(["env", "-i", f"PATH={_PATH}", "LC_ALL=C.UTF-8", "HOME=/root", "chroot", str(root), *command])
-    finally:
-        _run(["umount", str(root / "dev")])
+    script = f"""
+mount --bind /dev {shlex.quote(str(root))}/dev
+mount -t proc proc {shlex.quote(str(root))}/proc
+exec chroot {shlex.quote(str(root))} sh -ec '
+dpkg --force-unsafe-io --install /tmp/{package.name}
+edge-siamese model install /tmp/bundle'
+"""
+    clean = ["env", "-i", f"PATH={_PATH}", "LC_ALL=C.UTF-8", "HOME=/root"]
+    _run(["unshare", "--mount", "--propagation", "private", *clean, "sh", "-ec", script])
     (root / "tmp" / package.name).unlink()
     shutil.rmtree(root / "tmp" / "bundle")
 

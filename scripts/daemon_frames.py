@@ -1,0 +1,175 @@
+"""Times what the daemon adds to the encoder's own run of a frame, and what it takes to score many views.
+
+A part of scripts/measure_daemon.py, run in the interpreter that is measured; prints JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_siamese.bundle import Bundle, load_bundle
+from edge_siamese.cameras.base import Frame
+from edge_siamese.cameras.scene import demo_scene
+from edge_siamese.daemon.engine import Engine
+from edge_siamese.daemon.settings import CameraSettings, Settings
+from edge_siamese.decision import decide
+from edge_siamese.recognizer import chosen_threshold
+from edge_siamese.registration import NewView
+from edge_siamese.runtimes import load_encoder
+from edge_siamese.runtimes.base import GraphEncoder
+from edge_siamese.stages import random_support
+from edge_siamese.store import SupportStore
+from edge_siamese.support import SupportEntry, SupportSet
+from scripts.daemon_process import fill_store
+
+VIEWS, MANY_VIEWS = 1000, 10_000
+EVERY_S = 0.25
+"""Between two frames of the scene: objects come and go, so that there are events."""
+
+
+class Clocked:
+    """How long the encoder was at work in a frame, and the imaging before it."""
+
+    def __init__(self, encoder: GraphEncoder) -> None:
+        """Put clocks around the encoder's methods, of this one object."""
+        self.embedding = self.running = 0
+        encoder.embed_prepared = self._around(encoder.embed_prepared, "running")  # type: ignore[method-assign]
+        encoder.embed = self._around(encoder.embed, "embedding")  # type: ignore[method-assign]
+
+    def _around(self, function: Callable[..., Any], name: str) -> Callable[..., Any]:
+        def timed(images: Any) -> Any:
+            start = time.perf_counter_ns()
+            result = function(images)
+            setattr(self, name, time.perf_counter_ns() - start)
+            return result
+
+        return timed
+
+
+def measure_frames(bundle: Bundle, runtime: str, rounds: int, frames: int) -> dict[str, Any]:
+    """`Engine.see` of frames of 640 x 480 against 1,000 views: all of it, the encoder's run, and the difference."""
+    encoder = load_encoder(bundle, runtime, "int8", 1)
+    scenes = {colour: demo_scene(CameraSettings(), colour) for colour in ("grey", "rgb")}
+    pictures = {
+        colour: [scene.frame(EVERY_S * number) for number in range(min(frames, 100))]
+        for colour, scene in scenes.items()
+    }
+    known = encoder.embed([pictures["grey"][8]])[0]
+    clock = Clocked(encoder)
+    times: dict[str, list[npt.NDArray[np.float64]]] = {colour: [] for colour in scenes}
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / "objects.db"
+        fill_store(path, bundle.path, VIEWS - 1)
+        with SupportStore(path, encoder.model_id, encoder.dimensions, keep_crops=False) as store:
+            store.register("what the scene shows", NewView(known, (), "camera"))
+            events: list[object] = []
+            engine = Engine(Settings(), bundle, encoder, store, publish=events.append)
+            for round_ in range(-1, rounds):  # the first one warms up
+                for colour in scenes:
+                    took = _see(engine, clock, pictures[colour], frames)
+                    if round_ >= 0:
+                        times[colour].append(took)
+    return {
+        "model_id": encoder.model_id,
+        "version": encoder.version,
+        "views": VIEWS,
+        "frames": rounds * frames,
+        "rounds": rounds,
+        "events": len(events),
+        "colours": {colour: _parts(found) for colour, found in times.items()},
+    }
+
+
+def _see(
+    engine: Engine, clock: Clocked, pictures: list[npt.NDArray[np.uint8]], frames: int
+) -> npt.NDArray[np.float64]:
+    """(frames, 3): milliseconds of all of it, of imaging and encoder, and of the encoder."""
+    took = np.empty((frames, 3))
+    for number in range(frames):
+        frame = Frame(pictures[number % len(pictures)], time.monotonic(), number + 1)
+        start = time.perf_counter_ns()
+        engine.see(frame)
+        took[number] = time.perf_counter_ns() - start, clock.embedding, clock.running
+    return took / 1e6
+
+
+def _parts(rounds: list[npt.NDArray[np.float64]]) -> dict[str, dict[str, float]]:
+    """Figures of each part of a frame."""
+    seen, embedded, ran = (np.stack([found[:, part] for found in rounds]) for part in range(3))
+    parts = {"overhead": seen - ran, "imaging": embedded - ran, "deciding": seen - embedded, "encoder": ran}
+    return {name: summary(values) for name, values in parts.items()}
+
+
+def summary(rounds: npt.NDArray[np.float64]) -> dict[str, float]:
+    """(rounds, times) to the median over rounds of p50 and p95, and the range of each: a busy moment moves no median."""
+    p50, p95 = np.percentile(rounds, [50, 95], axis=1)
+    return {
+        "p50_ms": round(float(np.median(p50)), 4),
+        "p50_from_ms": round(float(p50.min()), 4),
+        "p50_to_ms": round(float(p50.max()), 4),
+        "p95_ms": round(float(np.median(p95)), 4),
+        "p95_from_ms": round(float(p95.min()), 4),
+        "p95_to_ms": round(float(p95.max()), 4),
+    }
+
+
+def measure_scoring(bundle: Bundle, rounds: int, runs: int) -> dict[str, Any]:
+    """`decide` against 10,000 views: of as many objects, and of objects with five views and a negative each."""
+    dimensions = bundle.manifest.embedding.dimensions
+    single = random_support(MANY_VIEWS, dimensions)
+    entries = [
+        SupportEntry(f"{first:032x}", f"object {first}", tuple(range(first, first + 5)), rows[:5], rows[5:])
+        for first in range(0, MANY_VIEWS, 5)
+        for rows in (np.concatenate([single.embeddings[first : first + 5], -single.embeddings[first, None]]),)
+    ]
+    sets = {"one view each": single, "five views and a negative each": SupportSet.build(entries, dimensions)}
+    threshold, _ = chosen_threshold(bundle.manifest, None, 0.01)
+    rng = np.random.default_rng(1)
+    queries = single.embeddings[rng.integers(0, MANY_VIEWS, runs)] + 0.02 * rng.standard_normal(
+        (runs, dimensions)
+    )
+    queries = (queries / np.linalg.norm(queries, axis=1, keepdims=True)).astype(np.float32)
+    found = {}
+    for name, support in sets.items():
+        times = np.empty((rounds + 1, runs))
+        for took in times:
+            for number, query in enumerate(queries):
+                start = time.perf_counter_ns()
+                decide(support, bundle.head, query, threshold)
+                took[number] = (time.perf_counter_ns() - start) / 1e6
+        found[name] = summary(times[1:])
+    return {"views": MANY_VIEWS, "dimensions": dimensions, "rounds": rounds, "runs": runs, "objects": found}
+
+
+def main() -> int:
+    """Measure as the arguments say and print JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bundle", type=Path, required=True)
+    parser.add_argument("--runtime", required=True)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--frames", type=int, default=200)
+    options = parser.parse_args()
+    bundle = load_bundle(options.bundle)
+    result = {
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "frame": measure_frames(bundle, options.runtime, options.rounds, options.frames),
+        "scoring": measure_scoring(bundle, options.rounds, options.frames),
+    }
+    print(json.dumps(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,380 @@
+"""The engine: what a frame, a press and a request do to what is recognised, registered, told and shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge_siamese.bundle import Bundle
+from edge_siamese.errors import (
+    ControlError,
+    EncoderError,
+    ImageError,
+    SettingsError,
+    StoreError,
+    SupportError,
+)
+from edge_siamese.panel.grammar import Gesture
+from edge_siamese.panel.signals import Signal
+from edge_siamese.registration import NewView
+from tests.edge_siamese.daemon.rig import DISC, PAGE, RING, SETTINGS, Rig
+
+
+@pytest.fixture
+def rig(tmp_path: Path, bundle: Bundle) -> Iterator[Rig]:
+    made = Rig(tmp_path, bundle)
+    yield made
+    made.store.close()
+
+
+@pytest.fixture
+def knowing(rig: Rig) -> Rig:
+    """It knows a ring, and has said so."""
+    assert rig.learn("ring", RING).saved
+    rig.take()
+    rig.lit()
+    return rig
+
+
+def broken(*_: Any, **__: Any) -> Any:
+    raise StoreError("objects.db: the disk is full")
+
+
+class TestSeeing:
+    def test_nothing_is_recognised_where_nothing_is_registered(self, rig: Rig) -> None:
+        rig.show(RING, RING, RING)
+        assert rig.engine.latest is not None
+        assert rig.engine.latest.rule == "nothing registered"
+        assert (rig.take(), rig.engine.present, rig.engine.frames) == ([], (), 3)
+
+    def test_an_object_appears_is_seen_and_leaves_in_one_sighting(self, knowing: Rig) -> None:
+        knowing.show(RING)
+        assert knowing.take() == []
+        knowing.show(RING)
+        assert knowing.engine.present == ("ring",)
+        knowing.show(*[RING] * 50)
+        knowing.show(*[PAGE] * 3)
+        kinds = [event.kind for event in knowing.events]
+        assert kinds == ["appeared", "seen", "left"]
+        assert len({event.data["sighting"] for event in knowing.events}) == 1
+        (uid,) = {event.data["uid"] for event in knowing.events}
+        assert uid == knowing.store.object("ring").uid
+        left = knowing.events[-1].data
+        assert (left["name"], left["frames"], left["duration_s"]) == ("ring", 52, 5.1)
+        assert 0.5 < left["probability"] <= 1
+        assert knowing.engine.present == ()
+
+    def test_another_sighting_has_another_id(self, knowing: Rig) -> None:
+        knowing.show(*[RING] * 2, *[PAGE] * 3, *[RING] * 2)
+        ids = [event.data["sighting"] for event in knowing.events]
+        assert ids[0] == ids[1] != ids[2]
+
+    def test_a_lost_camera_lets_everything_leave(self, knowing: Rig) -> None:
+        knowing.show(RING, RING)
+        knowing.engine.lost(knowing.now)
+        assert [kind for kind, _ in knowing.take()] == ["appeared", "left"]
+        assert (knowing.engine.latest, knowing.engine.present) == (None, ())
+
+    def test_so_does_time_without_frames(self, knowing: Rig) -> None:
+        knowing.show(RING, RING)
+        knowing.wait(4.9)
+        assert [kind for kind, _ in knowing.take()] == ["appeared"]
+        knowing.wait(0.2)
+        assert [kind for kind, _ in knowing.take()] == ["left"]
+
+    def test_a_slow_camera_leaves_gaps_that_are_none(self, tmp_path: Path, bundle: Bundle) -> None:
+        slow = replace(SETTINGS, camera=replace(SETTINGS.camera, rate=0.2))
+        rig = Rig(tmp_path, bundle, slow, timeout_s=60.0)
+        rig.learn("ring", RING)
+        rig.take()
+        rig.show(RING, RING, RING, every=5.5)
+        assert [kind for kind, _ in rig.take()] == ["appeared", "seen"]
+
+    def test_a_frame_that_cannot_be_encoded_changes_nothing(
+        self, knowing: Rig, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        knowing.show(RING, RING)
+        with monkeypatch.context() as patch:
+            patch.setattr(knowing.encoder, "embed", lambda _: np.full((1, 64), np.nan, np.float32))
+            with pytest.raises(EncoderError, match="not 64 finite numbers"):
+                knowing.show(RING)
+        with pytest.raises(ImageError):
+            knowing.show(RING.astype(float))
+        assert knowing.engine.present == ("ring",)
+
+    def test_a_picture_is_recognised_without_a_trace(self, knowing: Rig) -> None:
+        found = knowing.engine.recognise(RING)
+        assert (found.name, found.uid) == ("ring", knowing.store.object("ring").uid)
+        assert (knowing.engine.latest, knowing.take(), knowing.engine.frame is None) == (None, [], False)
+
+    def test_the_threshold_is_the_bundles_own_for_the_rate(self, tmp_path: Path, bundle: Bundle) -> None:
+        by_rate = replace(SETTINGS, recognition=replace(SETTINGS.recognition, threshold=None))
+        rig = Rig(tmp_path / "a", bundle, by_rate)
+        assert rig.engine.threshold == 0.75
+        assert rig.engine.threshold_source == "stated for a false-accept rate of 0.01"
+        odd = replace(by_rate, recognition=replace(by_rate.recognition, false_accept_rate=0.5))
+        with pytest.raises(SettingsError, match=r"0\.5"):
+            Rig(tmp_path / "b", bundle, odd)
+
+
+class TestButton:
+    def test_a_press_registers_what_is_before_the_camera(self, rig: Rig) -> None:
+        rig.press()
+        assert (rig.lit(), rig.holds) == ([Signal.LOOKING], [True])
+        rig.show(RING, RING)
+        assert (rig.engine.learner.busy, rig.names) == (True, [])
+        rig.show(RING)
+        assert (rig.lit(), rig.holds) == ([Signal.SAVED], [True, False])
+        assert rig.take() == [("registered", '"object 1" is registered')]
+        assert not rig.engine.learner.busy
+        rig.show(RING, RING)
+        assert rig.engine.present == ("object 1",)
+
+    def test_a_press_soon_after_adds_a_view_and_a_later_one_makes_a_new_object(self, rig: Rig) -> None:
+        rig.press(*[RING] * 3)
+        rig.now += 7.5
+        rig.press(*[DISC] * 3)
+        assert rig.take()[1:] == [("view added", '"object 1" has 2 views now')]
+        assert rig.lit() == [Signal.LOOKING, Signal.SAVED, Signal.LOOKING, Signal.VIEW_SAVED]
+        rig.engine.forget("object 1")
+        rig.now += 8.1
+        rig.press(*[DISC] * 3)
+        assert (rig.names, rig.lit()) == (["object 2"], [Signal.LOOKING, Signal.SAVED])
+
+    def test_a_view_is_added_to_nothing_that_was_forgotten_meanwhile(self, rig: Rig) -> None:
+        rig.press(*[RING] * 3)
+        rig.engine.forget("object 1")
+        rig.press(*[RING] * 3)
+        assert rig.names == ["object 2"]
+
+    def test_presses_while_it_looks_change_nothing(self, rig: Rig) -> None:
+        rig.press(RING)
+        rig.press(RING)
+        rig.press(RING)
+        assert (rig.lit(), rig.names) == ([Signal.LOOKING, Signal.SAVED], ["object 1"])
+
+    def test_a_hold_takes_the_registration_back(self, rig: Rig) -> None:
+        rig.press(*[RING] * 3)
+        rig.show(RING, RING)
+        rig.take()
+        rig.lit()
+        rig.do(Gesture.HOLD)
+        assert [event.kind for event in rig.events] == ["left", "undone"]
+        assert rig.events[-1].text == 'undone: "object 1" is no longer registered'
+        assert (rig.lit(), rig.names, rig.engine.present) == ([Signal.UNDONE], [], ())
+        rig.show(RING, RING, RING)
+        assert rig.engine.present == ()
+        rig.do(Gesture.HOLD)
+        assert rig.lit() == [Signal.NOTHING_TO_UNDO]
+
+    def test_a_hold_passes_over_what_was_not_done_at_the_button(self, knowing: Rig) -> None:
+        knowing.engine.rename("ring", "hoop")
+        knowing.do(Gesture.HOLD)
+        assert (knowing.names, knowing.lit()) == ([], [Signal.UNDONE])
+
+    def test_after_a_hold_a_press_registers_a_new_object(self, rig: Rig) -> None:
+        rig.press(*[RING] * 3)
+        rig.do(Gesture.HOLD)
+        rig.press(*[RING] * 3)
+        assert rig.names == ["object 2"]
+
+    def test_a_hold_while_it_looks_ends_that(self, rig: Rig) -> None:
+        rig.press(RING, RING)
+        rig.do(Gesture.HOLD)
+        assert rig.lit() == [Signal.LOOKING, Signal.UNDONE]
+        assert rig.take() == [("refused", "not registered: the registration was ended before it was done")]
+        assert (rig.engine.learner.busy, rig.holds, rig.names) == (False, [True, False], [])
+
+    def test_a_double_press_says_that_it_was_wrong(self, knowing: Rig) -> None:
+        knowing.show(RING, RING)
+        knowing.take()
+        knowing.do(Gesture.DOUBLE_PRESS)
+        assert knowing.take() == [
+            ("left", "ring left after 0 s"),
+            ("negative added", 'that was not "ring": the view is kept as a negative'),
+        ]
+        assert knowing.lit() == [Signal.NEGATIVE_SAVED]
+        knowing.show(RING, RING, RING)
+        assert knowing.engine.latest is not None
+        assert (knowing.engine.latest.name, knowing.engine.latest.rule) == (None, "nearer to a negative")
+        assert knowing.engine.present == ()
+        assert knowing.store.object("ring").negatives == 1
+        negative = knowing.store.views("ring")[-1]
+        assert (negative.kind, negative.source, negative.crops) == ("negative", "wrong", 1)
+
+    def test_a_double_press_with_nothing_recognised_is_told_by_the_light(self, rig: Rig) -> None:
+        rig.do(Gesture.DOUBLE_PRESS)
+        assert (rig.lit(), rig.take()) == ([Signal.NOTHING_TO_UNDO], [])
+
+    def test_what_the_store_cannot_do_is_told_by_the_light(
+        self, knowing: Rig, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        knowing.show(RING)
+        monkeypatch.setattr(knowing.store, "add_negative", broken)
+        monkeypatch.setattr(knowing.store, "undo", broken)
+        knowing.do(Gesture.DOUBLE_PRESS)
+        knowing.do(Gesture.HOLD)
+        assert knowing.lit() == [Signal.FAILED, Signal.FAILED]
+
+
+class TestChanging:
+    def test_a_rename_reaches_what_is_there(self, knowing: Rig) -> None:
+        knowing.show(RING, RING)
+        knowing.take()
+        assert knowing.engine.rename("ring", "hoop").name == "hoop"
+        assert knowing.engine.present == ("hoop",)
+        knowing.show(*[PAGE] * 3)
+        assert knowing.take() == [
+            ("renamed", '"ring" is called "hoop" now'),
+            ("left", "hoop left after 0 s"),
+        ]
+
+    def test_the_same_name_again_is_no_news(self, knowing: Rig) -> None:
+        assert knowing.engine.rename("ring", "ring").name == "ring"
+        assert knowing.take() == []
+
+    def test_a_name_that_is_taken_changes_nothing(self, knowing: Rig) -> None:
+        knowing.learn("disc", DISC)
+        with pytest.raises(SupportError, match=r'there is an object "Ring" already'):
+            knowing.engine.rename("disc", "Ring")
+        with pytest.raises(SupportError, match=r'^there is no object "rink"; did you mean "ring'):
+            knowing.engine.forget("rink")
+        assert knowing.names == ["ring", "disc"]
+
+    def test_what_is_forgotten_while_it_is_there_leaves_and_undo_brings_it_back(self, knowing: Rig) -> None:
+        knowing.show(RING, RING)
+        knowing.take()
+        knowing.engine.forget("ring")
+        assert [kind for kind, _ in knowing.take()] == ["left", "forgotten"]
+        knowing.show(RING, RING, RING)
+        assert knowing.take() == []
+        assert knowing.engine.undo() == 'undone: "ring" is registered again'
+        assert knowing.take() == [("undone", 'undone: "ring" is registered again')]
+        knowing.show(RING, RING)
+        assert [kind for kind, _ in knowing.take()] == ["appeared"]
+
+    def test_undo_gives_what_is_there_its_name_back(self, knowing: Rig) -> None:
+        knowing.engine.rename("ring", "hoop")
+        knowing.show(RING, RING)
+        knowing.engine.undo()
+        assert knowing.engine.present == ("ring",)
+
+    def test_undo_of_everything_comes_to_an_end(self, rig: Rig) -> None:
+        with pytest.raises(ControlError, match=r"^there is nothing to undo$"):
+            rig.engine.undo()
+        assert rig.lit() == [Signal.NOTHING_TO_UNDO]
+
+    def test_wrong_takes_a_name_for_a_check(self, knowing: Rig) -> None:
+        knowing.learn("disc", DISC)
+        knowing.show(RING)
+        with pytest.raises(ControlError, match=r'^"ring" was recognised last, not "disc"$'):
+            knowing.engine.wrong(knowing.now, "disc")
+        with pytest.raises(SupportError, match=r'^there is no object "cup"'):
+            knowing.engine.wrong(knowing.now, "cup")
+        knowing.engine.rename("ring", "hoop")
+        with pytest.raises(ControlError, match=r'^"hoop" was recognised last, not "disc"$'):
+            knowing.engine.wrong(knowing.now, "disc")
+        assert knowing.engine.wrong(knowing.now, "hoop").negatives == 1
+
+    def test_after_half_a_minute_it_is_too_late_to_say_so(self, knowing: Rig) -> None:
+        knowing.show(RING)
+        with pytest.raises(ControlError, match=r"^nothing was recognised lately that could be wrong$"):
+            knowing.engine.wrong(knowing.now + 30.1)
+        assert knowing.engine.wrong(knowing.now + 29.9).negatives == 1
+        with pytest.raises(ControlError, match=r"^nothing was recognised lately"):
+            knowing.engine.wrong(knowing.now)
+
+    def test_negatives_are_kept_without_a_picture_if_none_are_wanted(
+        self, tmp_path: Path, bundle: Bundle
+    ) -> None:
+        rig = Rig(tmp_path, bundle, keep_crops=False)
+        rig.learn("ring", RING)
+        rig.show(RING)
+        rig.engine.wrong(rig.now)
+        assert [view.crops for view in rig.store.views("ring")] == [0, 0]
+
+    def test_a_collection_is_recognised_at_once_and_an_undone_one_leaves(
+        self, knowing: Rig, tmp_path: Path, bundle: Bundle
+    ) -> None:
+        knowing.store.export(tmp_path / "shelf.zip")
+        other = Rig(tmp_path / "other", bundle)
+        brought = other.engine.bring_in(tmp_path / "shelf.zip", "rename")
+        assert (brought["objects"], brought["text"]) == (1, "imported: objects 1, views 1, negatives 0")
+        other.show(RING, RING)
+        assert other.engine.present == ("ring",)
+        other.engine.undo()
+        assert other.engine.present == ()
+        assert [kind for kind, _ in other.take()] == ["imported", "appeared", "left", "undone"]
+
+    def test_what_was_changed_is_told_also_where_it_cannot_be_read_again(
+        self, knowing: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(knowing.store, "entries", broken)
+            assert knowing.learn("disc", DISC).saved
+            knowing.wait(0.1)
+            knowing.wait(0.1)
+        assert knowing.take() == [("registered", '"disc" is registered')]
+        assert knowing.lit() == [Signal.LOOKING, Signal.SAVED]
+        assert caplog.messages == [
+            "the objects cannot be read, so the former ones are recognised: objects.db: the disk is full"
+        ]
+        assert "disc" not in knowing.engine.support.names
+        knowing.wait(0.1)
+        assert "disc" in knowing.engine.support.names
+
+
+def test_each_change_is_on_the_disk_before_it_is_shown_or_told(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = rig.store._database
+    change = type(database).change
+
+    def noted(self: Any) -> Any:
+        @contextmanager
+        def inner() -> Iterator[Any]:
+            with change(self) as connection:
+                yield connection
+            rig.log.append("committed")
+
+        return inner()
+
+    monkeypatch.setattr(type(database), "change", noted)
+    rig.press(*[RING] * 3)
+    rig.press(*[RING] * 3)
+    rig.show(RING)
+    rig.engine.wrong(rig.now)
+    rig.engine.rename("object 1", "ring")
+    rig.engine.forget("ring")
+    rig.engine.undo()
+    assert rig.log == [
+        "signal LOOKING", "committed", "signal SAVED", "event registered",
+        "signal LOOKING", "committed", "signal VIEW_SAVED", "event view added",
+        "committed", "signal NEGATIVE_SAVED", "event negative added",
+        "committed", "event renamed",
+        "committed", "event forgotten",
+        "committed", "signal UNDONE", "event undone",
+    ]  # fmt: skip
+
+
+def test_the_store_of_another_engine_is_recognised_anew(knowing: Rig, bundle: Bundle, tmp_path: Path) -> None:
+    knowing.store.close()
+    again = Rig(tmp_path, bundle)
+    assert again.engine.support.names == ("ring",)
+    again.show(RING, RING)
+    assert again.engine.present == ("ring",)
+
+
+def test_what_somebody_else_wrote_is_seen_after_a_refresh(knowing: Rig) -> None:
+    view = NewView(knowing.encoder.embed([DISC])[0], (), "picture")
+    knowing.store.register("disc", view)
+    assert knowing.engine.support.names == ("ring",)
+    knowing.engine.refresh()
+    assert knowing.engine.support.names == ("ring", "disc")
+    assert knowing.engine.object("disc").views == 1
