@@ -27,6 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0, or 1 after an error, which is told in one line on stderr. Wrong usage ends the process with 2.
     """
     options = build_parser().parse_args(arguments)
+    # One thread is enough for images of a camera's size; more cost memory, and wait for each other on a busy board.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         module, _, function = options.run.partition(":")
         status = int(getattr(import_module(f"edge_siamese.commands.{module}"), function)(options))

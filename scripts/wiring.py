@@ -182,12 +182,9 @@ def button_at(pin: int, line: int) -> Iterator[str]:
     """Left of the header: ground above, the line below, a push button between them."""
     (x, ground_y), (_, y) = place(BUTTON_GROUND), place(pin)
     left, upper, lower = 150, ground_y - 60, y + 60
-    edge, bend = x - 11, x - 70
-    yield wire(f"{edge},{ground_y} {bend},{ground_y} {bend},{upper} {left},{upper} {left},{upper + 50}", INK)
-    yield wire(f"{edge},{y} {bend},{y} {bend},{lower} {left},{lower} {left},{lower - 50}", BLUE)
-    middle = (upper + lower) / 2
-    yield wire(f"{left},{upper + 40} {left},{middle - 20}", INK)
-    yield wire(f"{left},{lower - 40} {left},{middle + 20}", BLUE)
+    edge, bend, middle = x - 11, x - 70, (upper + lower) / 2
+    yield wire(f"{edge},{ground_y} {bend},{ground_y} {bend},{upper} {left},{upper} {left},{middle - 20}", INK)
+    yield wire(f"{edge},{y} {bend},{y} {bend},{lower} {left},{lower} {left},{middle + 20}", BLUE)
     for end in (middle - 20, middle + 20):
         yield dot(left, end, 5, CARD, INK, 2.5)
     yield wire(f"{left - 15},{middle - 22} {left - 15},{middle + 22}", INK, 4)

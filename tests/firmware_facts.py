@@ -44,15 +44,37 @@ KEYS = {
     "dtoverlay",
     "dtparam",
 }
-ONLY_IN_CONFIG_TXT = {"gpu_mem", "total_mem", "start_x", "start_file", "fixup_file", "bootcode_delay", "sdram_freq"}
+ONLY_IN_CONFIG_TXT = {
+    "gpu_mem",
+    "total_mem",
+    "start_x",
+    "start_file",
+    "fixup_file",
+    "bootcode_delay",
+    "sdram_freq",
+}
 """Read before the main firmware, by loaders that know no `include`."""
 GPIO_WORDS = {"ip", "op", "dh", "dl", "pu", "pd", "pn", "np", *(f"a{n}" for n in range(6))}
-SECTIONS = {
-    *("all none tryboot pi1 pi2 pi3 pi3+ pi4 pi5 pi400 pi500 pi0 pi0w pi02 cm1 cm3 cm3+ cm4 cm4s cm5".split())
-}
+SECTIONS = {"all", "none", "pi0", "pi0w", "pi02", "pi1", "pi2", "pi3", "pi3+", "pi4", "pi400", "pi5", "pi500"}
+SECTIONS |= {"cm1", "cm3", "cm3+", "cm4", "cm4s", "cm5", "tryboot"}
 LONGEST_LINE = 98
 """Characters; the rest of a line is ignored."""
-HEADER_PIN = {2: 3, 3: 5, 4: 7, 14: 8, 15: 10, 17: 11, 18: 12, 27: 13, 22: 15, 23: 16, 24: 18, 10: 19, 9: 21, 25: 22}
+HEADER_PIN = {
+    2: 3,
+    3: 5,
+    4: 7,
+    14: 8,
+    15: 10,
+    17: 11,
+    18: 12,
+    27: 13,
+    22: 15,
+    23: 16,
+    24: 18,
+    10: 19,
+    9: 21,
+    25: 22,
+}
 HEADER_PIN |= {11: 23, 8: 24, 7: 26, 5: 29, 6: 31, 12: 32, 13: 33, 19: 35, 16: 36, 26: 37, 20: 38, 21: 40}
 """GPIO line to pin of the 40-pin header, but for 0 and 1, which belong to the memory of add-on boards."""
 GROUND_PINS = {6, 9, 14, 20, 25, 30, 34, 39}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import sys
 import time
 from typing import Any
@@ -30,8 +29,6 @@ def run(options: argparse.Namespace) -> int:
     if options.check:
         print(f"{config or 'the defaults'}: the settings are valid")
         return 0
-    # One thread of the numerical library is enough for the head, and each further one costs memory.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     _log_to_stderr()
     from edge_siamese.daemon.service import Service  # numpy comes with it
 

@@ -78,7 +78,14 @@ class Container:
 
     def __enter__(self) -> Container:
         name = f"edge-siamese-{self.tree.name}-{os.getpid()}"[:63]
-        command = ["systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--private-network", "--console=pipe"]
+        command = [
+            "systemd-nspawn",
+            "--quiet",
+            "--register=no",
+            "--keep-unit",
+            "--private-network",
+            "--console=pipe",
+        ]
         command += ["--volatile=overlay", f"--machine={name}", f"--bind={self.share}:/share"]
         command += ["--directory", str(self.tree), "--boot", "systemd.unit=multi-user.target"]
         with self._log.open("wb") as log:
@@ -93,10 +100,18 @@ class Container:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._stop()
 
-    def run(self, *command: str, check: bool = True, timeout: float = 60, environment: dict[str, str] | None = None) -> str:
+    def run(
+        self,
+        *command: str,
+        check: bool = True,
+        timeout: float = 60,
+        environment: dict[str, str] | None = None,
+    ) -> str:
         """Run a command in the container; what it wrote on its standard output, and, if it is not checked, its errors."""
         done = self.call(*command, timeout=timeout, environment=environment)
         if check:
@@ -109,10 +124,19 @@ class Container:
         self, *command: str, timeout: float = 60, environment: dict[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Run a command in the container; all about how it went."""
-        clean = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "HOME": "/root"}
+        clean = {
+            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "LC_ALL": "C.UTF-8",
+            "HOME": "/root",
+        }
         enter = ["nsenter", f"--target={self._init}", "--all", "--", *command]
         return subprocess.run(
-            enter, capture_output=True, text=True, timeout=timeout, env={**clean, **(environment or {})}, check=False
+            enter,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env={**clean, **(environment or {})},
+            check=False,
         )
 
     def write(self, path: str, text: str) -> None:

@@ -12,7 +12,17 @@ from tests.system.cache import cached
 
 ROOT = Path(__file__).parents[2]
 # All that the package is built from.
-SOURCE = ("edge_siamese", "systemd", "scripts", "requirements", "docs", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md")
+SOURCE = (
+    "edge_siamese",
+    "systemd",
+    "scripts",
+    "requirements",
+    "docs",
+    "pyproject.toml",
+    "README.md",
+    "LICENSE",
+    "CHANGELOG.md",
+)
 OURS = "edge_siamese-*.whl"
 
 
@@ -32,7 +42,9 @@ def source_of(place: Path, version: str, changed: dict[str, tuple[str, str]] | N
             place.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, place / name)
     init = place / "edge_siamese" / "__init__.py"
-    text, count = re.subn(r'__version__ = "[^"]+"', f'__version__ = "{version}"', init.read_text(encoding="utf-8"))
+    text, count = re.subn(
+        r'__version__ = "[^"]+"', f'__version__ = "{version}"', init.read_text(encoding="utf-8")
+    )
     assert count == 1
     init.write_text(text, encoding="utf-8")
     for name, (before, after) in (changed or {}).items():
@@ -69,7 +81,9 @@ def collect(place: Path, source: Path, wheels: Path, *, without: str = "onnxrunt
 def debian_package(place: Path, source: Path, wheels: Path, arch: str) -> Path:
     """The Debian package of a source."""
     folder = collect(place / "wheels", source, wheels)
-    run("sh", str(source / "scripts" / "deb.sh"), "--arch", arch, "--wheels", str(folder), "--out", str(place))
+    run(
+        "sh", str(source / "scripts" / "deb.sh"), "--arch", arch, "--wheels", str(folder), "--out", str(place)
+    )
     (path,) = place.glob("*.deb")
     return path
 

@@ -286,7 +286,8 @@ class TestChangingModels:
             assert store.model_id == "former"
             store.use(encoder.model_id, 8)
             assert [known.embedded for known in store.objects()] == [0, 1]
-            assert list(learn_anew(store, recogniser)) == lines[:1]
+            (line,) = learn_anew(store, recogniser)
+            assert line.endswith("0 of 1 views")
 
     def test_imported_objects_are_learned_from_their_pictures(
         self, daemon: Daemon, bundle: Bundle, second: Path, tmp_path: Path

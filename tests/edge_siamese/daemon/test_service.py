@@ -29,6 +29,9 @@ from tests.edge_siamese.daemon.running import CUP, MUG, PEN, TABLE, Daemon, daem
 
 pytest.importorskip("onnxruntime")
 
+QUICK_S = 1.5
+"""A second, and what the disk of a busy machine takes to keep the store."""
+
 
 @pytest.fixture
 def daemon(tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
@@ -48,7 +51,7 @@ class TestLife:
         assert daemon.learn("mug", MUG)["text"] == '"mug" is registered'
         daemon.show(MUG, "mug")
         daemon.show(TABLE, None)
-        assert daemon.stop() < 1.0
+        assert daemon.stop() < QUICK_S
         assert daemon.status == ENDED
         assert daemon.events("stopping") == ["the daemon stops"]
         with SupportStore(daemon.state / "objects.db", bundle.manifest.model_id, 8) as store:
@@ -145,7 +148,7 @@ class TestEnding:
         began = time.monotonic()
         assert daemon.ask("status")["learning"] is True
         assert time.monotonic() - began < 0.3
-        assert daemon.stop() < 1.0
+        assert daemon.stop() < QUICK_S
         assert daemon.status == ENDED
 
     def test_whoever_waits_for_a_registration_is_told_of_the_end(self, daemon: Daemon) -> None:
@@ -162,7 +165,7 @@ class TestEnding:
         asking = threading.Thread(target=ask)
         asking.start()
         until(lambda: engine_of(daemon).learner.busy)
-        assert daemon.stop() < 1.0
+        assert daemon.stop() < QUICK_S
         asking.join(2)
         assert said == ["the registration was ended before it was done"]
 

@@ -95,7 +95,9 @@ def main(kills: int, seed: int, path: str) -> int:
         registrar.done.set()
         thread.join()
     seconds = time.monotonic() - started
-    print(json.dumps({"acknowledged": registrar.acknowledged, "problem": registrar.problem, "seconds": seconds}))
+    print(
+        json.dumps({"acknowledged": registrar.acknowledged, "problem": registrar.problem, "seconds": seconds})
+    )
     return 1 if registrar.problem else 0
 
 

@@ -1,0 +1,227 @@
+"""Camera and panel of the daemon: opened as settings say, watched, told of once, and let go in time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_siamese.cameras.base import Frame
+from edge_siamese.daemon.hardware import Hardware
+from edge_siamese.daemon.settings import CameraSettings, PanelSettings, Settings
+from edge_siamese.errors import CameraEnded, CameraStalled, PanelError
+from edge_siamese.events import Event
+from edge_siamese.panel.grammar import Gesture
+from edge_siamese.panel.signals import Signal
+from edge_siamese.panel.simulated import SimulatedPanel
+from tests.edge_siamese.daemon.running import MUG, Stage, until
+
+SETTINGS = Settings(
+    camera=CameraSettings(kind="usb", rate=240.0, timeout_s=0.2),
+    panel=PanelSettings(kind="simulated", debounce_s=0.002, double_s=0.05, hold_s=0.2, stuck_s=0.3),
+)
+
+
+@pytest.fixture
+def stage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    made = Stage()
+    monkeypatch.setattr("edge_siamese.daemon.hardware.open_camera", made.open)
+    yield made
+    made.free.set()
+
+
+@pytest.fixture
+def events() -> list[Event]:
+    return []
+
+
+@pytest.fixture
+def hardware(stage: Stage, events: list[Event]) -> Iterator[Hardware]:
+    made = Hardware(SETTINGS, events.append)
+    yield made
+    made.close()
+
+
+def watched(hardware: Hardware, condition: Any) -> list[bool]:
+    """What `watch` says until a condition holds."""
+    said: list[bool] = []
+
+    def turn() -> Any:
+        said.append(hardware.watch())
+        return condition()
+
+    until(turn)
+    return said
+
+
+def panel_of(hardware: Hardware) -> SimulatedPanel:
+    assert hardware._simulated is not None
+    return hardware._simulated
+
+
+def test_nothing_is_open_at_first(hardware: Hardware) -> None:
+    assert (hardware.state, hardware.console, hardware.blind, hardware.hopeless) == (None, None, False, False)
+    assert (hardware.next_frame(0.0), hardware.gestures(), hardware.watch()) == (None, [], False)
+    hardware.hold_exposure(True)
+    hardware.show(Signal.SAVED)
+    hardware.show_lasting(Signal.READY)
+    assert hardware.lasting is None
+
+
+class TestCamera:
+    def test_each_frame_is_given_once(self, hardware: Hardware, stage: Stage) -> None:
+        stage.picture = MUG
+        hardware.open_camera("grey")
+        first, second = (until(lambda: hardware.next_frame(0.1)) for _ in range(2))
+        assert isinstance(first, Frame)
+        assert first.number < second.number
+        assert first.pixels is MUG
+
+    def test_it_is_opened_again_only_for_other_colours(self, hardware: Hardware, stage: Stage) -> None:
+        for colour in ("grey", "grey", "rgb"):
+            hardware.open_camera(colour)  # type: ignore[arg-type]
+            until(lambda: hardware.next_frame(0.1))
+        assert stage.opened == ["grey", "rgb"]
+
+    def test_what_changes_is_told_once(self, hardware: Hardware, stage: Stage, events: list[Event]) -> None:
+        hardware.open_camera("grey")
+        assert watched(hardware, lambda: events)[-1] is False
+        stage.error = CameraStalled("no frame came")
+        said = watched(hardware, lambda: hardware.blind and len(events) == 2)
+        assert said.count(True) == 1
+        stage.absent = True
+        said = watched(hardware, lambda: len(events) == 3)
+        assert not any(said)  # it was lost before
+        stage.absent, stage.error = False, None
+        watched(hardware, lambda: len(events) == 4)
+        assert [(event.kind, event.text) for event in events] == [
+            ("camera", "the camera runs: a stage"),
+            ("camera", "no frames: no frame came"),
+            ("camera", "no frames: there is no camera"),
+            ("camera", "the camera runs: a stage"),
+        ]
+        assert [event.data.get("status") for event in events] == [None, "stalled", "absent", None]
+
+    def test_its_end_is_told(self, hardware: Hardware, stage: Stage, events: list[Event]) -> None:
+        stage.error = CameraEnded("all was shown")
+        hardware.open_camera("grey")
+        watched(hardware, lambda: events)
+        assert events[0].text == "the camera has ended: all was shown"
+        assert not hardware.blind
+
+    def test_holding_the_exposure_waits_for_nothing(self, hardware: Hardware, stage: Stage) -> None:
+        hardware.open_camera("grey")
+        until(lambda: hardware.next_frame(0.1))
+        hardware.hold_exposure(True)
+        until(lambda: stage.holds == [True])
+        stage.hangs = True
+        time.sleep(0.03)
+        began = time.monotonic()
+        hardware.hold_exposure(False)
+        hardware.close()
+        assert time.monotonic() - began < 0.8
+
+    def test_two_threads_in_its_driver_are_without_hope(
+        self, hardware: Hardware, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("edge_siamese.cameras.source.MARGIN_S", 0.0)
+        stage.hangs = True
+        hardware.open_camera("grey")
+        until(lambda: hardware.blind)
+        assert not hardware.hopeless
+        until(lambda: hardware.hopeless)
+
+
+class TestPanel:
+    def test_gestures_come_and_signals_go(self, hardware: Hardware) -> None:
+        hardware.open_panel()
+        panel = panel_of(hardware)
+        until(lambda: hardware.console and hardware.console.description == "simulated button and light")
+        panel.press(True)
+        panel.press(False, at=time.monotonic() + 0.01)
+        assert until(hardware.gestures) == [Gesture.PRESS]
+        hardware.show_lasting(Signal.RECOGNISED)
+        until(lambda: panel.lit)
+        hardware.show_lasting(Signal.OFF)
+        until(lambda: not panel.lit)
+        hardware.show(Signal.LOOKING)
+        until(lambda: panel.lit)
+        assert hardware.lasting is Signal.OFF
+
+    def test_a_stuck_button_is_told_and_so_is_its_release(
+        self, hardware: Hardware, events: list[Event]
+    ) -> None:
+        hardware.open_panel()
+        panel = panel_of(hardware)
+        until(lambda: hardware.console and hardware.console.description == "simulated button and light")
+        panel.press(True)
+        made: list[Gesture] = []
+        until(lambda: made.extend(hardware.gestures()) or hardware.stuck)
+        panel.press(False)
+        until(lambda: made.extend(hardware.gestures()) or not hardware.stuck)
+        assert made == [Gesture.HOLD]
+        assert [event.text for event in events] == [
+            "the button is stuck: it is held, or its line is shorted",
+            "the button works again",
+        ]
+
+    def test_a_panel_that_is_lost_is_told_until_it_is_back(
+        self, hardware: Hardware, events: list[Event]
+    ) -> None:
+        hardware.open_panel()
+        panel = panel_of(hardware)
+        until(lambda: hardware.console and hardware.console.description == "simulated button and light")
+        panel.lose("unplugged")
+        watched(hardware, lambda: len(events) == 2)
+        assert [event.text for event in events] == [
+            "no button and no light: unplugged",
+            "the panel works",
+        ]
+
+    def test_without_one_there_are_no_gestures(self, hardware: Hardware) -> None:
+        hardware.settings = replace(SETTINGS, panel=PanelSettings(kind="none"))
+        hardware.open_panel()
+        until(lambda: hardware.console and hardware.console.description == "no button and no light")
+        assert hardware.gestures() == []
+
+    def test_one_that_cannot_be_opened_is_told(
+        self, hardware: Hardware, events: list[Event], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(_: Any) -> Any:
+            raise PanelError("GPIO 17 is used by another program")
+
+        monkeypatch.setattr("edge_siamese.daemon.hardware.open_panel", fail)
+        hardware.settings = replace(SETTINGS, panel=PanelSettings(kind="gpio"))
+        hardware.open_panel()
+        watched(hardware, lambda: events)
+        assert events[0].text == "no button and no light: GPIO 17 is used by another program"
+
+    def test_one_that_hangs_is_left_in_time(self, hardware: Hardware, stage: Stage) -> None:
+        hardware.open_panel()
+        panel = panel_of(hardware)
+        until(lambda: hardware.console and hardware.console.description == "simulated button and light")
+        panel.wait = lambda timeout: stage.free.wait() and []  # type: ignore[method-assign,assignment,return-value]
+        time.sleep(0.06)
+        began = time.monotonic()
+        hardware.close()
+        assert time.monotonic() - began < 0.6
+
+    def test_the_scene_presses_the_button_that_there_is_now(self, tmp_path: Path, stage: Stage) -> None:
+        scene = replace(SETTINGS, camera=replace(SETTINGS.camera, kind="synthetic"))
+        scene = replace(scene, panel=replace(scene.panel, kind="auto"))
+        hardware = Hardware(scene, lambda _: None)
+        hardware.open_panel()
+        hardware.open_camera("grey")
+        first = panel_of(hardware)
+        hardware.open_panel()
+        second = panel_of(hardware)
+        assert second is not first
+        until(lambda: hardware.console and hardware.console.description == "simulated button and light")
+        hardware._press(True)
+        hardware._press(False)
+        assert until(hardware.gestures) == [Gesture.PRESS]
+        hardware.close()

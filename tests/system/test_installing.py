@@ -1,0 +1,159 @@
+"""Installing on a real Debian 12 and 13 without a network: over an older version, back again, and away."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edge_siamese import __version__
+from tests.system.containers import BOOKWORM, Suite, debian_tree
+from tests.system.device import BROKEN, CONFIG, NEXT, SETTINGS, Debs, Device, booted
+from tests.system.packages import ROOT, collect, source_of
+
+pytestmark = pytest.mark.system
+
+
+@pytest.fixture(scope="module")
+def device(
+    suite: Suite, tree: Path, debs: Debs, demo_bundle: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Device]:
+    """A system with the package, a camera and a model; the tests go through its life in their order."""
+    packages = (debs.present, debs.next, debs.broken)
+    with booted(tree, suite, tmp_path_factory.mktemp(suite.name), demo_bundle, *packages) as device:
+        device.install("present.deb")
+        device.set_up()
+        yield device
+
+
+def test_an_upgrade_keeps_objects_and_settings_and_an_older_package_goes_back(device: Device) -> None:
+    container = device.container
+    uid = device.register("before the upgrade")
+    kept, settings = device.objects(), container.read("/etc/edge-siamese/config.toml")
+    assert f"edge-siamese {NEXT} runs" in device.install("next.deb")
+    assert container.run("edge-siamese", "--version") == f"edge-siamese {NEXT}\n"
+    assert device.serving()["version"] == NEXT
+    assert device.objects() == kept
+    assert container.read("/etc/edge-siamese/config.toml") == settings
+    device.register("after the upgrade")
+
+    device.install("present.deb")
+    assert device.serving()["version"] == __version__
+    assert uid in device.objects()
+    assert "after the upgrade" in device.objects().values()
+
+
+def test_an_upgrade_that_does_not_start_leaves_the_old_one_running(device: Device) -> None:
+    container = device.container
+    kept = device.objects()
+    said = device.install("broken.deb", check=False)
+    assert f"edge-siamese {BROKEN} does not start" in said
+    assert f"edge-siamese is still at {__version__}" in said
+    assert device.serving()["version"] == __version__
+    assert device.objects() == kept
+    # dpkg knows that it is not done, and the good package puts that right.
+    assert (
+        container.run("dpkg-query", "--show", "--showformat=${Status}", "edge-siamese")
+        == "install ok half-configured"
+    )
+    device.install("present.deb")
+    assert (
+        container.run("dpkg-query", "--show", "--showformat=${Status}", "edge-siamese")
+        == "install ok installed"
+    )
+    assert device.serving()["version"] == __version__
+
+
+def test_a_removed_package_leaves_objects_and_settings_and_a_purged_one_nothing(device: Device) -> None:
+    container = device.container
+    kept, settings = device.objects(), container.read("/etc/edge-siamese/config.toml")
+    container.run("dpkg", "--remove", "edge-siamese")
+    assert not container.exists("/opt/edge-siamese")
+    assert not container.exists("/usr/bin/edge-siamese")
+    assert (
+        container.run("systemctl", "show", "--value", "--property=LoadState", "edge-siamese") == "not-found\n"
+    )
+    assert container.run("systemctl", "--failed", "--no-legend", "--plain") == ""
+
+    device.install("present.deb")
+    device.serving()
+    assert device.objects() == kept
+    assert container.read("/etc/edge-siamese/config.toml") == settings
+
+    container.run("dpkg", "--purge", "edge-siamese")
+    for path in (
+        "/opt/edge-siamese",
+        "/etc/edge-siamese",
+        "/var/lib/edge-siamese",
+        "/usr/share/edge-siamese",
+    ):
+        assert not container.exists(path), path
+    left = container.run("find", "/etc/systemd", "/usr/lib/systemd", "-name", "*edge-siamese*")
+    assert left == ""
+
+
+def test_the_scripts_install_upgrade_go_back_and_uninstall_without_the_package(
+    cache: Path, wheels: Path, debs: Debs, demo_bundle: Path, tmp_path: Path
+) -> None:
+    share = tmp_path / "share"
+    later = source_of(tmp_path / "later", NEXT)
+    collect(share / "wheels", ROOT, wheels, without="tflite_runtime")
+    collect(share / "next-wheels", later, wheels)
+    shutil.copytree(ROOT / "systemd", share / "systemd")
+    shutil.copytree(demo_bundle, share / "bundle")
+    draw(share / "picture.png")
+    shutil.copy2(debs.present, share / "present.deb")
+    script = ("sh", "/share/systemd/install.sh")
+    with Container(debian_tree(cache, BOOKWORM), share) as container:
+        device = Device(container, BOOKWORM, share)
+        container.write("/etc/edge-siamese/config.toml", CONFIG)
+        said = container.run(*script, "--wheels", "/share/wheels", "--runtime", "onnxruntime", timeout=240)
+        assert (
+            said.splitlines()[0] == f"installing edge-siamese {__version__} with onnxruntime, Python 3.11.2"
+        )
+        assert container.read("/etc/edge-siamese/config.toml") == CONFIG
+        container.run("edge-siamese", "model", "install", "/share/bundle")
+        assert device.serving()["model"]["runtime"] == "onnxruntime"  # type: ignore[index]
+        device.register("ama")
+        kept = device.objects()
+        assert container.run("systemd-analyze", "verify", "edge-siamese.service", check=False) == ""
+
+        container.run(*script, "--wheels", "/share/next-wheels", timeout=240)
+        assert device.serving()["version"] == NEXT
+        assert device.serving()["model"]["runtime"] == "tflite-runtime"  # type: ignore[index]
+        said = container.run(*script, "--rollback")
+        assert (
+            said == f"edge-siamese is at {__version__}-1 again; {NEXT}-1 is kept: --rollback returns to it\n"
+        )
+        assert device.serving()["version"] == __version__
+        assert device.objects() == kept
+
+        # Nothing that runs is touched when there is something missing.
+        done = container.call(*script, "--wheels", "/share/systemd")
+        assert done.returncode == 1
+        assert done.stderr.startswith("missing: the wheel of edge-siamese in /share/systemd\n")
+        assert device.objects() == kept
+
+        # The package takes over, and the script then leaves the field to it.
+        device.install("present.deb")
+        assert not container.exists("/usr/local/lib/systemd/system/edge-siamese.service")
+        device.serving()
+        assert device.objects() == kept
+        done = container.call(*script, "--wheels", "/share/wheels")
+        assert "edge-siamese is installed as a Debian package here" in done.stderr
+        container.run("dpkg", "--remove", "edge-siamese")
+
+        container.run(*script, "--wheels", "/share/next-wheels", "--no-start", timeout=240)
+        assert container.property("ActiveState") == "inactive"
+        container.run("systemctl", "start", "edge-siamese")
+        device.serving()
+        assert device.objects() == kept
+        said = container.run("sh", "/opt/edge-siamese/current/share/edge-siamese/uninstall.sh")
+        assert "/etc/edge-siamese and /var/lib/edge-siamese are kept" in said
+        assert container.exists("/var/lib/edge-siamese/objects.db")
+        assert container.run("find", "/usr/local", "-name", "*edge-siamese*") == ""
+        assert not container.exists("/opt/edge-siamese")
+        container.run("sh", "/share/systemd/uninstall.sh", "--purge")
+        assert not container.exists("/var/lib/edge-siamese")
