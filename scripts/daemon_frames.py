@@ -33,7 +33,7 @@ from edge_siamese.store import SupportStore
 from edge_siamese.support import SupportEntry, SupportSet
 from scripts.daemon_process import fill_store
 
-VIEWS, MANY_VIEWS = 1000, 10_000
+VIEWS, MANY_VIEWS, DIMENSIONS = 1000, 10_000, 128
 EVERY_S = 0.25
 """Between two frames of the scene: objects come and go, so that there are events."""
 
@@ -57,8 +57,10 @@ class Clocked:
         return timed
 
 
-def measure_frames(bundle: Bundle, runtime: str, rounds: int, frames: int) -> dict[str, Any]:
-    """`Engine.see` of frames of 640 x 480 against 1,000 views: all of it, the encoder's run, and the difference."""
+def measure_frames(
+    bundle: Bundle, runtime: str, rounds: int, frames: int, views: int = VIEWS
+) -> dict[str, Any]:
+    """`Engine.see` of frames of 640 x 480 against so many views: all of it, the encoder's run, and the difference."""
     encoder = load_encoder(bundle, runtime, "int8", 1)
     scenes = {colour: demo_scene(CameraSettings(), colour) for colour in ("grey", "rgb")}
     pictures = {
@@ -70,7 +72,7 @@ def measure_frames(bundle: Bundle, runtime: str, rounds: int, frames: int) -> di
     times: dict[str, list[npt.NDArray[np.float64]]] = {colour: [] for colour in scenes}
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / "objects.db"
-        fill_store(path, bundle.path, VIEWS - 1)
+        fill_store(path, bundle.path, views - 1)
         with SupportStore(path, encoder.model_id, encoder.dimensions, keep_crops=False) as store:
             store.register("what the scene shows", NewView(known, (), "camera"))
             events: list[object] = []
@@ -83,7 +85,7 @@ def measure_frames(bundle: Bundle, runtime: str, rounds: int, frames: int) -> di
     return {
         "model_id": encoder.model_id,
         "version": encoder.version,
-        "views": VIEWS,
+        "views": views,
         "frames": rounds * frames,
         "rounds": rounds,
         "events": len(events),
@@ -126,18 +128,17 @@ def summary(rounds: npt.NDArray[np.float64]) -> dict[str, float]:
 
 def measure_scoring(bundle: Bundle, rounds: int, runs: int) -> dict[str, Any]:
     """`decide` against 10,000 views: of as many objects, and of objects with five views and a negative each."""
-    dimensions = bundle.manifest.embedding.dimensions
-    single = random_support(MANY_VIEWS, dimensions)
+    single = random_support(MANY_VIEWS, DIMENSIONS)
     entries = [
         SupportEntry(f"{first:032x}", f"object {first}", tuple(range(first, first + 5)), rows[:5], rows[5:])
         for first in range(0, MANY_VIEWS, 5)
         for rows in (np.concatenate([single.embeddings[first : first + 5], -single.embeddings[first, None]]),)
     ]
-    sets = {"one view each": single, "five views and a negative each": SupportSet.build(entries, dimensions)}
+    sets = {"one view each": single, "five views and a negative each": SupportSet.build(entries, DIMENSIONS)}
     threshold, _ = chosen_threshold(bundle.manifest, None, 0.01)
     rng = np.random.default_rng(1)
     queries = single.embeddings[rng.integers(0, MANY_VIEWS, runs)] + 0.02 * rng.standard_normal(
-        (runs, dimensions)
+        (runs, DIMENSIONS)
     )
     queries = (queries / np.linalg.norm(queries, axis=1, keepdims=True)).astype(np.float32)
     found = {}
@@ -149,7 +150,7 @@ def measure_scoring(bundle: Bundle, rounds: int, runs: int) -> dict[str, Any]:
                 decide(support, bundle.head, query, threshold)
                 took[number] = (time.perf_counter_ns() - start) / 1e6
         found[name] = summary(times[1:])
-    return {"views": MANY_VIEWS, "dimensions": dimensions, "rounds": rounds, "runs": runs, "objects": found}
+    return {"views": MANY_VIEWS, "dimensions": DIMENSIONS, "rounds": rounds, "runs": runs, "objects": found}
 
 
 def main() -> int:

@@ -7,11 +7,12 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from edge_siamese.bundle import load_bundle
 from edge_siamese.daemon.client import request
@@ -75,13 +76,16 @@ class Process:
         address = f"{self._folder.name}/socket"
         self._notified = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._notified.bind(address)
-        self._notified.settimeout(0.5)
         variables = {**environment(place), "NOTIFY_SOCKET": address, **(more or {})}
         with self._log.open("wb") as log:
             self._started = time.monotonic()
             self._process = subprocess.Popen(command, cwd=ROOT, env=variables, stdout=log, stderr=log)
+        self._ready_after: float | None = None
+        self._ready = threading.Event()
+        # A daemon waits for a listener that is slow, so somebody has to listen all the time.
+        threading.Thread(target=self._listen, daemon=True).start()
 
-    def __enter__(self) -> Process:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -93,7 +97,7 @@ class Process:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._notified.close()
+        self._notified.shutdown(socket.SHUT_RDWR)
         self._folder.cleanup()
 
     @property
@@ -103,25 +107,19 @@ class Process:
 
     def wait_until_ready(self) -> float:
         """Seconds from its start to READY=1; raises `SystemExit` if it ends before, or takes too long."""
-        while time.monotonic() - self._started < READY_WITHIN_S:
-            try:
-                told = self._notified.recv(4096)
-            except TimeoutError:
-                if self._process.poll() is not None:
-                    break
-                continue
-            if told.startswith(b"READY=1"):
-                return time.monotonic() - self._started
-        raise SystemExit(f"the daemon did not become ready:\n{self.log}")
-
-    def hear(self) -> None:
-        """Take what it has told since: it waits for a listener that does not."""
-        self._notified.setblocking(False)
-        try:
-            while self._notified.recv(4096):
-                pass
-        except BlockingIOError:
+        until = self._started + READY_WITHIN_S
+        while not self._ready.wait(0.5) and self._process.poll() is None and time.monotonic() < until:
             pass
+        if self._ready_after is None:
+            raise SystemExit(f"the daemon did not become ready:\n{self.log}")
+        return self._ready_after
+
+    def _listen(self) -> None:
+        with self._notified:
+            while told := self._notified.recv(4096):
+                if told.startswith(b"READY=1") and self._ready_after is None:
+                    self._ready_after = time.monotonic() - self._started
+                    self._ready.set()
 
     def memory(self) -> dict[str, float]:
         """What it occupies now, in MB of a million bytes: resident, its share of it (PSS), and its own (anonymous)."""
@@ -159,9 +157,7 @@ class Daemon(Process):
         config = place / "config.toml"
         config.write_text(CONFIG.format(bundle=bundle, runtime=runtime, rate=rate, state=state))
         self._socket = state / "control.sock"
-        super().__init__(
-            [str(python), *options, "-m", "edge_siamese", "run", "--config", str(config)], place
-        )
+        super().__init__([str(python), *options, "-m", "edge_siamese", "run", "--config", str(config)], place)
 
     def status(self) -> dict[str, Any]:
         """As `edge-siamese status --json` has it."""
@@ -173,7 +169,6 @@ class Daemon(Process):
         """Wait until it has looked at so many; how many it has."""
         until = time.monotonic() + within_s
         while (seen := int(self.status()["frames"])) < frames:
-            self.hear()
             if time.monotonic() > until:
                 raise SystemExit(f"only {seen} frames within {within_s:g} s:\n{self.log}")
             time.sleep(0.05)

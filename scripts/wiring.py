@@ -248,7 +248,7 @@ def board_inset() -> Iterator[str]:
         "which destroys a line that it touches.",
     )
     for number, line in enumerate(warning):
-        yield text(564, y + 128 + number * 18, line, 13, fill=SOFT)
+        yield text(536, y + 128 + number * 18, line, 13, fill=SOFT)
 
 
 # --- signals ---
@@ -313,7 +313,7 @@ def row(signal: Signal, y: float) -> Iterator[str]:
             stroke_width="1",
         )
     if pattern.lasting:
-        x = _LEFT + _WIDTH + 6
+        x: float = _LEFT + _WIDTH + 6
         yield shape(f"{x},{base - 5:g} {x + 9},{base:g} {x},{base + 5:g}", INK)
     else:
         x = _LEFT + end * per_second

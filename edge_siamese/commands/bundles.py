@@ -247,7 +247,8 @@ def _bench_stages(bundle: Bundle, options: argparse.Namespace) -> int:
     print_pairs(
         {
             "board": board,
-            "model": f"{found.model_id}, {found.precision} on {found.runtime}, {found.threads} threads",
+            "model": f"{found.model_id}, {found.precision} on {found.runtime}, "
+            f"{found.threads} thread{'' if found.threads == 1 else 's'}",
             "camera": f"{description}; frames {found.frame}",
             "views": f"{found.views:,}",
         }

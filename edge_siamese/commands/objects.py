@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_siamese.atomic import write_atomically
-from edge_siamese.commands.printing import print_json, print_pairs, print_table
+from edge_siamese.commands.printing import print_json, print_table
 from edge_siamese.daemon.client import request, stream
 from edge_siamese.daemon.settings import load_settings
 from edge_siamese.errors import StoreError
@@ -111,7 +111,7 @@ def wrong(options: argparse.Namespace) -> int:
     if options.json:
         print_json(found)
     else:
-        print(f'that was not "{found["name"]}": the view is kept as one of {found["negatives"]} negatives')
+        print(f'that was not "{found["name"]}": the view is kept as its negative number {found["negatives"]}')
     return 0
 
 
@@ -157,7 +157,9 @@ def export(options: argparse.Namespace) -> int:
     if options.json:
         print_json({**told, "file": str(path), "bytes": path.stat().st_size})
     else:
-        print(f"{told['objects']} objects are in {path} ({path.stat().st_size:,} bytes)")
+        count = told["objects"]
+        are = "object is" if count == 1 else "objects are"
+        print(f"{count} {are} in {path} ({path.stat().st_size:,} bytes)")
     return 0
 
 
@@ -170,7 +172,7 @@ def import_(options: argparse.Namespace) -> int:
     if not upload:
         raise StoreError(f"{path} is empty")
     found = request(socket, "import", timeout=COLLECTION_S, on_conflict=options.on_conflict, **upload)
-    print_json(found) if options.json else print_pairs({"imported": found["text"]})
+    print_json(found) if options.json else print(found["text"])
     return 0
 
 

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.system.containers import BOOKWORM, TRIXIE, Suite, debian_tree, missing_tools
+from tests.system.device import BROKEN, NEXT, Debs
+from tests.system.packages import debian_package, foreign_wheels, source_of
 from tests.tiny_bundle import write_tiny_bundle
 
 ROOT = Path(__file__).parent.parent.parent
@@ -55,3 +58,45 @@ def wheel(asked_for: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     (path,) = out.glob("*.whl")
     return path
+
+
+@pytest.fixture(scope="session")
+def arch(root: None) -> str:
+    """What Debian calls this machine; skip where a container cannot be booted."""
+    if lacking := missing_tools():
+        pytest.skip(lacking)
+    ask = ["dpkg", "--print-architecture"]
+    return subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.fixture(scope="session")
+def wheels(cache: Path, arch: str) -> Path:
+    """What a device installs besides the wheel of this checkout."""
+    return foreign_wheels(cache, arch)
+
+
+@pytest.fixture(scope="session")
+def debs(wheels: Path, arch: str, tmp_path_factory: pytest.TempPathFactory) -> Debs:
+    """The Debian package of this checkout, and two of versions to come."""
+    place = tmp_path_factory.mktemp("debs")
+    begin = "    config = options.config"
+    ends = {"edge_siamese/commands/daemon.py": (begin, f"    return 1\n{begin}")}
+    later, broken = source_of(place / "later", NEXT), source_of(place / "ends", BROKEN, ends)
+    return Debs(
+        debian_package(place / "present", ROOT, wheels, arch),
+        debian_package(place / "next", later, wheels, arch),
+        debian_package(place / "broken", broken, wheels, arch),
+    )
+
+
+@pytest.fixture(scope="module", params=(BOOKWORM, TRIXIE), ids=lambda suite: suite.name)
+def suite(request: pytest.FixtureRequest) -> Suite:
+    """Each system that is supported."""
+    found: Suite = request.param
+    return found
+
+
+@pytest.fixture(scope="module")
+def tree(cache: Path, arch: str, suite: Suite) -> Path:
+    """The system's tree; not to be changed."""
+    return debian_tree(cache, suite)

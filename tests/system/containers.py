@@ -21,6 +21,7 @@ PACKAGES = (
     *("systemd", "systemd-sysv", "dbus", "udev", "procps", "init-system-helpers"),
     *("python3", "python3-venv", "python3-numpy", "python3-pil"),
 )
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 LEFT_OUT = ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/info/*")
 
 

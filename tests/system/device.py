@@ -76,15 +76,15 @@ class Device:
         """Register what the camera sees; the uid."""
         return str(self.container.json("edge-siamese", "register", name, "--json")["object"]["uid"])
 
-    def serving(self) -> dict[str, object]:
+    def serving(self) -> dict[str, Any]:
         """The daemon's status, once it recognises frames."""
 
-        def found() -> dict[str, object] | None:
+        def found() -> dict[str, Any] | None:
             done = self.container.call("edge-siamese", "status", "--json")
             status = json.loads(done.stdout) if done.returncode == 0 else {}
             return status if status.get("frames", 0) > 3 else None
 
-        status: dict[str, object] = wait_for(found, 30, "frames are recognised")
+        status: dict[str, Any] = wait_for(found, 30, "frames are recognised")
         return status
 
     def restarted_after(self, count: int, seconds: float) -> None:
@@ -98,12 +98,16 @@ class Device:
             "the service is restarted",
         )
 
-    def set_up(self) -> None:
-        """A camera, a model, and a systemd that does not make a test wait."""
-        self.container.write(SETTINGS, CONFIG)
+    def hurry(self) -> None:
+        """Start the service anew, with a systemd that does not make a test wait."""
         self.container.write(DROP_IN, QUICK)
         self.container.run("systemctl", "daemon-reload")
         self.container.run("systemctl", "restart", "edge-siamese")
+
+    def set_up(self) -> None:
+        """What a user does after the installation: a camera in the settings, and a model."""
+        self.container.write(SETTINGS, CONFIG)
+        self.hurry()
         said = self.container.run("edge-siamese", "model", "install", "/share/bundle")
         assert "is current now; the daemon takes it" in said
         self.serving()
@@ -116,7 +120,7 @@ def booted(tree: Path, suite: Suite, share: Path, bundle: Path, *packages: Path)
     shutil.copytree(GUEST, share / "guest")
     shutil.copytree(bundle, share / "bundle")
     draw(share / "picture.png")
-    for package in packages:
+    for package in packages:  # present.deb, next.deb, broken.deb
         shutil.copy2(package, share / f"{package.parent.name}.deb")
     with Container(tree, share) as container:
         try:

@@ -13,15 +13,8 @@ from tests.system.cache import cached
 ROOT = Path(__file__).parents[2]
 # All that the package is built from.
 SOURCE = (
-    "edge_siamese",
-    "systemd",
-    "scripts",
-    "requirements",
-    "docs",
-    "pyproject.toml",
-    "README.md",
-    "LICENSE",
-    "CHANGELOG.md",
+    *("edge_siamese", "systemd", "scripts", "requirements", "docs"),
+    *("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md"),
 )
 OURS = "edge_siamese-*.whl"
 

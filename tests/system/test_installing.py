@@ -31,12 +31,12 @@ def device(
 def test_an_upgrade_keeps_objects_and_settings_and_an_older_package_goes_back(device: Device) -> None:
     container = device.container
     uid = device.register("before the upgrade")
-    kept, settings = device.objects(), container.read("/etc/edge-siamese/config.toml")
+    kept, settings = device.objects(), container.read(SETTINGS)
     assert f"edge-siamese {NEXT} runs" in device.install("next.deb")
     assert container.run("edge-siamese", "--version") == f"edge-siamese {NEXT}\n"
     assert device.serving()["version"] == NEXT
     assert device.objects() == kept
-    assert container.read("/etc/edge-siamese/config.toml") == settings
+    assert container.read(SETTINGS) == settings
     device.register("after the upgrade")
 
     device.install("present.deb")
@@ -54,42 +54,30 @@ def test_an_upgrade_that_does_not_start_leaves_the_old_one_running(device: Devic
     assert device.serving()["version"] == __version__
     assert device.objects() == kept
     # dpkg knows that it is not done, and the good package puts that right.
-    assert (
-        container.run("dpkg-query", "--show", "--showformat=${Status}", "edge-siamese")
-        == "install ok half-configured"
-    )
+    status = ("dpkg-query", "--show", "--showformat=${Status}", "edge-siamese")
+    assert container.run(*status) == "install ok half-configured"
     device.install("present.deb")
-    assert (
-        container.run("dpkg-query", "--show", "--showformat=${Status}", "edge-siamese")
-        == "install ok installed"
-    )
+    assert container.run(*status) == "install ok installed"
     assert device.serving()["version"] == __version__
 
 
 def test_a_removed_package_leaves_objects_and_settings_and_a_purged_one_nothing(device: Device) -> None:
     container = device.container
-    kept, settings = device.objects(), container.read("/etc/edge-siamese/config.toml")
+    kept, settings = device.objects(), container.read(SETTINGS)
     container.run("dpkg", "--remove", "edge-siamese")
     assert not container.exists("/opt/edge-siamese")
     assert not container.exists("/usr/bin/edge-siamese")
-    assert (
-        container.run("systemctl", "show", "--value", "--property=LoadState", "edge-siamese") == "not-found\n"
-    )
+    assert container.property("LoadState") == "not-found"
     assert container.run("systemctl", "--failed", "--no-legend", "--plain") == ""
 
     device.install("present.deb")
     device.serving()
     assert device.objects() == kept
-    assert container.read("/etc/edge-siamese/config.toml") == settings
+    assert container.read(SETTINGS) == settings
 
     container.run("dpkg", "--purge", "edge-siamese")
-    for path in (
-        "/opt/edge-siamese",
-        "/etc/edge-siamese",
-        "/var/lib/edge-siamese",
-        "/usr/share/edge-siamese",
-    ):
-        assert not container.exists(path), path
+    for folder in ("/opt", "/etc", "/var/lib", "/usr/share"):
+        assert not container.exists(f"{folder}/edge-siamese")
     left = container.run("find", "/etc/systemd", "/usr/lib/systemd", "-name", "*edge-siamese*")
     assert left == ""
 
@@ -98,31 +86,27 @@ def test_the_scripts_install_upgrade_go_back_and_uninstall_without_the_package(
     cache: Path, wheels: Path, debs: Debs, demo_bundle: Path, tmp_path: Path
 ) -> None:
     share = tmp_path / "share"
-    later = source_of(tmp_path / "later", NEXT)
     collect(share / "wheels", ROOT, wheels, without="tflite_runtime")
-    collect(share / "next-wheels", later, wheels)
+    collect(share / "next-wheels", source_of(tmp_path / "later", NEXT), wheels)
     shutil.copytree(ROOT / "systemd", share / "systemd")
-    shutil.copytree(demo_bundle, share / "bundle")
-    draw(share / "picture.png")
-    shutil.copy2(debs.present, share / "present.deb")
     script = ("sh", "/share/systemd/install.sh")
-    with Container(debian_tree(cache, BOOKWORM), share) as container:
-        device = Device(container, BOOKWORM, share)
-        container.write("/etc/edge-siamese/config.toml", CONFIG)
+    with booted(debian_tree(cache, BOOKWORM), BOOKWORM, share, demo_bundle, debs.present) as device:
+        container = device.container
+        container.write(SETTINGS, CONFIG)
         said = container.run(*script, "--wheels", "/share/wheels", "--runtime", "onnxruntime", timeout=240)
         assert (
             said.splitlines()[0] == f"installing edge-siamese {__version__} with onnxruntime, Python 3.11.2"
         )
-        assert container.read("/etc/edge-siamese/config.toml") == CONFIG
+        assert container.read(SETTINGS) == CONFIG
         container.run("edge-siamese", "model", "install", "/share/bundle")
-        assert device.serving()["model"]["runtime"] == "onnxruntime"  # type: ignore[index]
+        assert device.serving()["model"]["runtime"] == "onnxruntime"
         device.register("ama")
         kept = device.objects()
         assert container.run("systemd-analyze", "verify", "edge-siamese.service", check=False) == ""
 
         container.run(*script, "--wheels", "/share/next-wheels", timeout=240)
         assert device.serving()["version"] == NEXT
-        assert device.serving()["model"]["runtime"] == "tflite-runtime"  # type: ignore[index]
+        assert device.serving()["model"]["runtime"] == "tflite-runtime"
         said = container.run(*script, "--rollback")
         assert (
             said == f"edge-siamese is at {__version__}-1 again; {NEXT}-1 is kept: --rollback returns to it\n"

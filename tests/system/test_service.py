@@ -134,17 +134,11 @@ def test_settings_are_read_at_a_reload_and_a_model_that_is_installed_is_used_at_
     device: Device, suite: Suite
 ) -> None:
     container = device.container
-    assert container.read("/etc/edge-siamese/config.toml") == (ROOT / "systemd" / "config.toml").read_text()
-    container.write("/etc/edge-siamese/config.toml", CONFIG)
-    container.write(DROP_IN, QUICK)
-    container.run("systemctl", "daemon-reload")
-    container.run("systemctl", "restart", "edge-siamese")
-    assert "is current now; the daemon takes it" in container.run(
-        "edge-siamese", "model", "install", "/share/bundle"
-    )
+    assert container.read(SETTINGS) == (ROOT / "systemd" / "config.toml").read_text()
+    device.set_up()
     status = device.serving()
-    assert status["model"]["runtime"] == suite.runtime  # type: ignore[index]
-    assert status["camera"]["status"] == "running"  # type: ignore[index]
+    assert status["model"]["runtime"] == suite.runtime
+    assert status["camera"]["status"] == "running"
     assert status["version"] == __version__
     wait_for(lambda: "frames/s" in container.property("StatusText"), 10, "the status tells of frames")
 
@@ -158,8 +152,8 @@ def test_an_object_is_registered_and_listed(device: Device) -> None:
 def test_a_hangup_signal_reads_the_settings_anew_in_the_same_process(device: Device) -> None:
     container = device.container
     pid = container.property("MainPID")
-    assert "object" in container.read("/etc/edge-siamese/config.toml")
-    container.write("/etc/edge-siamese/config.toml", CONFIG.replace("object {number}", "thing {number}"))
+    assert "object" in container.read(SETTINGS)
+    container.write(SETTINGS, CONFIG.replace("object {number}", "thing {number}"))
     container.run("systemctl", "reload", "edge-siamese")
     wait_for(lambda: "the settings were read again" in container.journal(), 10, "the settings are read")
     device.serving()
@@ -171,15 +165,15 @@ def test_wrong_settings_change_nothing_at_a_reload_and_end_the_service_for_good_
     device: Device,
 ) -> None:
     container = device.container
-    pid, good = container.property("MainPID"), container.read("/etc/edge-siamese/config.toml")
-    container.write("/etc/edge-siamese/config.toml", "[camera]\nkind = 'eye'\n")
+    pid, good = container.property("MainPID"), container.read(SETTINGS)
+    container.write(SETTINGS, "[camera]\nkind = 'eye'\n")
     container.run("systemctl", "reload", "edge-siamese")
     wait_for(lambda: "the former settings stay" in container.journal(), 10, "the refusal is told")
     assert container.property("MainPID") == pid
     container.run("systemctl", "restart", "edge-siamese", check=False)
     wait_for(lambda: container.property("ActiveState") == "failed", 20, "the service has failed")
     assert container.property("ExecMainStatus") == "78"
-    container.write("/etc/edge-siamese/config.toml", good)
+    container.write(SETTINGS, good)
     container.run("systemctl", "restart", "edge-siamese")
     device.serving()
 
@@ -249,5 +243,6 @@ def test_no_acknowledged_object_is_lost_and_none_half_saved_when_it_is_killed_20
     assert {found[uid] for uid in unanswered} <= {line["name"] for line in lines}
     listed = container.json("edge-siamese", "objects", "--json")["objects"]
     assert all(item["views"] == 1 and item["embedded"] == 1 for item in listed)
-    sound = "import sqlite3; print(sqlite3.connect('/var/lib/edge-siamese/objects.db').execute('pragma integrity_check').fetchone()[0])"
-    assert container.run("python3", "-c", sound) == "ok\n"
+    store = "sqlite3.connect('/var/lib/edge-siamese/objects.db')"
+    check = f"import sqlite3; print({store}.execute('pragma integrity_check').fetchone()[0])"
+    assert container.run("python3", "-c", check) == "ok\n"
