@@ -12,7 +12,7 @@ JOBS ?= 2
 export PYTHON TORCH_INDEX
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test test-system lint reproduce-omniglot wheel lock clean distclean
+.PHONY: help setup demo run test test-system lint reproduce-omniglot wheel deb lock clean distclean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' Makefile
@@ -48,6 +48,9 @@ reproduce-omniglot: setup  ## the README's figures: at most an hour on two cores
 wheel: setup  ## build the device's wheel into dist
 	@.venv/bin/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
 	@ls dist/*.whl
+
+deb: setup  ## build the Debian package into dist: make deb ARCH=arm64
+	@sh scripts/deb.sh $(if $(ARCH),--arch $(ARCH))
 
 lock:  ## install requirements/*.in anew and write what came into requirements/*.lock
 	@rm -rf build/lock

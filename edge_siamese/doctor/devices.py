@@ -147,7 +147,8 @@ def _pi_camera(scene: Scene) -> Finding:
         "camera",
         "error",
         "libcamera finds no camera",
-        "check the cable's seat and side, and camera_auto_detect=1 in config.txt; then rpicam-hello --list-cameras",
+        "check the cable's seat and side, and that config.txt names this camera (firmware_configs/install.sh); reboot, "
+        "then: rpicam-hello --list-cameras",
     )
 
 
