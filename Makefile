@@ -12,7 +12,7 @@ JOBS ?= 2
 export PYTHON TORCH_INDEX
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test test-system lint reproduce-omniglot wheel deb lock clean distclean
+.PHONY: help setup demo run test test-system lint reproduce-omniglot bench-daemon wheel deb lock clean distclean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' Makefile
@@ -44,6 +44,9 @@ lint: setup  ## ruff and mypy
 
 reproduce-omniglot: setup  ## the README's figures: at most an hour on two cores; leaves build/omniglot/report.html
 	@.venv/bin/python -m export pipeline --data omniglot --encoder glyphnet --out build/omniglot $(if $(DATA_ROOT),--data-root $(DATA_ROOT))
+
+bench-daemon: setup  ## measure the daemon: time, memory, start, 100,000 frames; five minutes, writes benchmarks/daemon
+	@.venv/bin/python scripts/measure_daemon.py --out benchmarks/daemon/figures.json
 
 wheel: setup  ## build the device's wheel into dist
 	@.venv/bin/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .

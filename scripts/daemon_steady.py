@@ -25,7 +25,6 @@ from edge_siamese.daemon.client import request
 from edge_siamese.daemon.service import Service
 from edge_siamese.daemon.settings import (
     CameraSettings,
-    EventSettings,
     ModelSettings,
     PanelSettings,
     PathSettings,
@@ -63,7 +62,6 @@ def serve(bundle: Path, runtime: str, state: Path) -> int:
         model=ModelSettings(bundle=str(bundle), runtime=runtime),  # type: ignore[arg-type]
         camera=camera,
         panel=PanelSettings(kind="none"),
-        events=EventSettings(file_bytes=100_000),
         paths=PathSettings(state=str(state), runtime=str(state)),
     )
     hardware.open_camera = _open  # type: ignore[attr-defined]
@@ -150,8 +148,8 @@ def _frames(state: Path) -> int:
 
 
 def _events(state: Path) -> int:
-    """How many events there were; the files that the daemon wrote hold the latest of them."""
-    return sum(file.read_text(encoding="utf-8").count("\n") for file in state.glob("events.jsonl*"))
+    """How many there were, by the file that the daemon wrote."""
+    return (state / "events.jsonl").read_text(encoding="utf-8").count("\n")
 
 
 def _change(state: Path, done: dict[str, int], kept: list[str]) -> None:

@@ -113,7 +113,34 @@ def tables(figures: dict[str, Any]) -> str:
         ],
         "lrrrrr",
     )
-    return "\n\n".join((first, frames, scoring, processes))
+    return "\n\n".join((first, frames, scoring, processes, _steady_table(figures["steady"])))
+
+
+def _steady_table(steady: dict[str, Any]) -> str:
+    registered = f"{steady['registered']} ({steady['undone']} undone, {steady['forgotten']} forgotten)"
+    return _table(
+        (
+            "frames",
+            "a second",
+            "events",
+            "registered",
+            f"at frame {steady['settled_at']:,}",
+            "most",
+            "at the end",
+        ),
+        [
+            (
+                f"{steady['frames']:,}",
+                f"{steady['frames'] / steady['seconds']:.0f}",
+                str(steady["events"]),
+                registered,
+                f"{steady['settled_mb']:.2f} MB",
+                f"{steady['most_mb']:.2f} MB",
+                f"{steady['end_mb']:.2f} MB",
+            )
+        ],
+        "rrrrrrr",
+    )
 
 
 def _runtime(row: dict[str, Any]) -> str:

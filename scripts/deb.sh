@@ -62,7 +62,7 @@ mkdir -p "$share/wheels"
 if [ -n "$wheels" ]; then
     cp "$wheels"/*.whl "$share/wheels/"
 else
-    sh "$root/scripts/wheels.sh" "$share/wheels" --arch "$arch"
+    sh "$root/scripts/wheels.sh" "$share/wheels" --arch "$arch" >/dev/null
 fi
 set -- "$share"/wheels/edge_siamese-*.whl
 if [ $# -ne 1 ] || [ ! -f "$1" ]; then die "one wheel of edge-siamese is needed, not: $*"; fi

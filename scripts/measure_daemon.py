@@ -1,6 +1,6 @@
 """Measures the daemon against its targets: what it adds to the encoder, its memory, its start, and 100,000 frames.
 
-python scripts/measure_daemon.py --out benchmarks/daemon/figures.json   measure, about ten minutes
+python scripts/measure_daemon.py --out benchmarks/daemon/figures.json   measure, about five minutes
 python scripts/measure_daemon.py --markdown                             print the tables of docs/results.md
 """
 

@@ -111,7 +111,7 @@ prepare_system() {
     systemctl daemon-reload
     if [ -S /run/udev/control ]; then
         udevadm control --reload
-        udevadm trigger --action=change --subsystem-match=dma_heap --subsystem-match=gpio --subsystem-match=leds
+        udevadm trigger --action=change --subsystem-match=dma_heap --subsystem-match=gpio --subsystem-match=leds || true
     fi
 }
 

@@ -22,6 +22,7 @@ WRAPPED = {
     "ai_edge_litert": "edge_siamese/runtimes/tflite.py",
     "av": "edge_siamese/cameras/video.py",
     "picamera2": "edge_siamese/cameras/picamera2.py",
+    "libcamera": "edge_siamese/cameras/picamera2.py",
     "gpiod": "edge_siamese/panel/gpio.py",
 }
 """What the device may import, lazily, and the one module that does."""

@@ -63,6 +63,8 @@ class FilesCamera:
     ) -> None:
         self._path = Path(settings.path).expanduser()
         self._interval = 1.0 / settings.rate
+        # A screen recording where nothing happens has no frames: who waits for one must not think that this hangs.
+        self._longest = max(self._interval, settings.timeout_s)
         self._loop = settings.loop
         self._clock, self._pause = clock, pause
         self._number = 0
@@ -161,7 +163,8 @@ class FilesCamera:
             if moment is not None and not limit.admits(moment):
                 continue
             # The first of a round comes one interval after the last of the round before.
-            self._wait_for(self._interval if moment is None or shown is None else moment - shown)
+            between = self._interval if moment is None or shown is None else moment - shown
+            self._wait_for(min(between, self._longest))
             shown = moment
             yield picture
 

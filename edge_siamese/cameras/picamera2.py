@@ -6,6 +6,7 @@ that is done when a camera is opened, not before.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,15 +21,19 @@ from edge_siamese.imaging import Bytes
 
 # One buffer is being exposed, one waits, one is read; a Zero 2 W has little contiguous memory for more.
 BUFFERS = 3
+FRAMES_WITHIN_TIMEOUT = 4
+AF_CONTINUOUS = 2  # of libcamera's AfMode
 HINT = "check the cable and `rpicam-hello --list-cameras`, and that no other program uses the camera"
 
 
 def list_cameras() -> list[str]:
-    """The cameras that picamera2 sees, by model; empty if it does not work here."""
+    """The cameras that picamera2 sees, by model, without those at USB; empty if it does not work here."""
     try:
         from picamera2 import Picamera2
 
-        return [str(found.get("Model", found.get("Id", "?"))) for found in Picamera2.global_camera_info()]
+        # Those at USB are listed too, last; picamera2 itself tells them apart like this.
+        found = [info for info in Picamera2.global_camera_info() if "/usb" not in str(info.get("Id", ""))]
+        return [str(info.get("Model", info.get("Id", "?"))) for info in found]
     except Exception:  # libcamera's bindings raise whatever they like where they do not fit the system
         return []
 
@@ -57,6 +62,7 @@ class Picamera2Camera:
         self._started = False
         self._camera: Any = None
         try:
+            from libcamera import ColorSpace
             from picamera2 import MappedArray, Picamera2
         except Exception as error:  # besides ImportError, what its compiled parts raise
             raise CameraError(
@@ -64,10 +70,12 @@ class Picamera2Camera:
                 "with --system-site-packages, or set camera.kind to usb"
             ) from error
         self._map = MappedArray
+        # The one of JPEG: luma from 0 to 255. The one of small videos, the default, has 16 to 235.
+        self._colour_space = ColorSpace.Sycc()
         try:
             if not Picamera2.global_camera_info():
                 raise CameraError(f"picamera2 finds no camera: {HINT}")
-            self._camera = Picamera2()
+            self._camera = _made(Picamera2)
             self._configure(settings, colour)
             self._camera.start()
             self._started = True
@@ -150,8 +158,9 @@ class Picamera2Camera:
             main=main,
             lores=lores,
             raw=None,
+            colour_space=self._colour_space,
             buffer_count=BUFFERS,
-            controls=_frame_duration(camera.camera_controls, settings.rate),
+            controls=_controls(camera.camera_controls, settings),
             # A queued frame may be old; a daemon has no screen and records nothing.
             queue=False,
             display=None,
@@ -224,11 +233,42 @@ _READERS: dict[str, Reader] = {
 }
 
 
-def _frame_duration(known: Any, rate: float) -> dict[str, Any]:
-    """The control that lets the sensor run at the wanted rate, as near as it can, and no faster."""
+def _made(kind: Any) -> Any:
+    """A Picamera2; of one that cannot be made, nothing stays open.
+
+    Its constructor (0.3.38) leaves half a pipe open when it fails, as it does each time while another program has the
+    camera: in a day or two of trying, that uses all the files that a process may open.
+    """
+    camera = kind.__new__(kind)
+    try:
+        camera.__init__()
+    except BaseException:
+        with suppress(Exception):
+            camera.close()  # which does nothing unless it had the camera already
+        # `close` closes both ends, this one first; if it did, the number may be another file's by now.
+        read = getattr(camera, "notifymeread", None)
+        if read is not None and not read.closed:
+            read.close()
+            os.close(camera.notifyme_w)
+        raise
+    return camera
+
+
+def _controls(known: Any, settings: CameraSettings) -> dict[str, Any]:
+    """What the camera is told at its start."""
+    # Left alone, a lens with a motor rests where a room is sharp, and what is held before it is not.
+    focus = {"AfMode": AF_CONTINUOUS} if "AfMode" in known else {}
+    return _frame_duration(known, settings.rate, settings.timeout_s) | focus
+
+
+def _frame_duration(known: Any, rate: float, timeout_s: float) -> dict[str, Any]:
+    """The control that lets the sensor run at the wanted rate, as near as it can, and no faster.
+
+    But several frames come within the time of one, however few are wanted: else each would seem to be missing.
+    """
     if "FrameDurationLimits" not in known:
         return {}
-    wanted = round(1e6 / rate)
+    wanted = round(1e6 * min(1.0 / rate, timeout_s / FRAMES_WITHIN_TIMEOUT))
     least, most = known["FrameDurationLimits"][:2]
     if most and most > least:
         wanted = min(max(wanted, int(least)), int(most))

@@ -27,6 +27,9 @@ OPEN_S = 30.0
 MARGIN_S = 1.0
 """What a capture may take beyond the camera's own time before its thread counts as stuck."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
+STEADY_S = 10.0
+"""A camera that has given frames for so long is well again. One that fails sooner, each time, is opened less and less
+often: a bad cable must not wear card and processor with its coming and going."""
 SLACK = 0.25
 """How much too early a frame may come, in frames of the wanted rate: the clocks of cameras waver."""
 SLICE_S = 0.25
@@ -56,7 +59,7 @@ class SourceState:
 
 
 class Backoff:
-    """Pauses before another try: 0.5 s, doubled each time up to 30 s; from the start again after a success."""
+    """Pauses before another try: 0.5 s, doubled each time up to 30 s; from the start again once all is well."""
 
     def __init__(self, first: float = FIRST_PAUSE_S, longest: float = LONGEST_PAUSE_S) -> None:
         self._first, self._longest = first, longest
@@ -68,7 +71,7 @@ class Backoff:
         return now
 
     def reset(self) -> None:
-        """It worked."""
+        """All is well."""
         self._next = self._first
 
 
@@ -261,6 +264,7 @@ class FrameSource:
             if worker.abandoned:
                 return None
             self._description = camera.description
+            worker.opened = self._clock()
             self._limit = RateLimit(self._rate)  # its first frame is wanted at once
             self._changed.notify_all()
             return self._number
@@ -272,7 +276,8 @@ class FrameSource:
                 return False
             self._captured += 1
             self._number = frame.number
-            self._backoff.reset()
+            if self._clock() - worker.opened >= STEADY_S:
+                self._backoff.reset()
             text = self._set("running")
             if self._limit.admits(frame.time):
                 self._dropped += not self._taken
@@ -305,6 +310,7 @@ class _Worker:
         self.held = False
         self.doing = "the camera"
         self.since, self.until = 0.0, float("inf")
+        self.opened = float("inf")
         self._first_pause = pause
         self.thread = threading.Thread(target=self._run, name="camera", daemon=True)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from edge_siamese.cameras.base import Frame
+from edge_siamese.cameras.source import RateLimit
 from edge_siamese.cameras.video import Video, open_device
 from edge_siamese.daemon.settings import CameraSettings
 from edge_siamese.errors import CameraStalled
@@ -47,9 +48,13 @@ class UsbCamera:
         size = (settings.width, settings.height)
         self._video = open(settings.device, size, settings.rate, settings.timeout_s, colour)
         self._number = 0
-        # Many cameras know 30 frames a second alone, and decoding what nobody looks at costs a core.
-        self._spare_s = 0.5 / settings.rate if self._video.codec in INTRA_ONLY else 0.0
-        self._decoded = float("-inf")
+        # Many cameras know 30 frames a second alone, and decoding what nobody looks at costs a core. Where all have to
+        # be decoded, the frame source leaves out what is beyond the rate.
+        self._rate = settings.rate if self._video.codec in INTRA_ONLY else None
+        self._begin_limit()
+
+    def _begin_limit(self) -> None:
+        self._limit = None if self._rate is None else RateLimit(self._rate)
 
     @property
     def description(self) -> str:
@@ -65,11 +70,13 @@ class UsbCamera:
             now = self._clock()
             if packet is not None:
                 self._number += 1
-                if now - self._decoded >= self._spare_s:
+                if self._limit is not None and not self._limit.admits(now):
+                    until = now + self._timeout_s  # it gives frames, of which few are wanted
+                else:
                     picture = self._video.decode(packet)
                     if picture is not None:
-                        self._decoded = now
                         return Frame(picture.pixels, now, self._number)
+                    self._begin_limit()  # so that the next one stands in for a damaged one
             if now >= until:
                 raise CameraStalled(
                     f"{self._video.name} gave no frame within {self._timeout_s:g} s; plug it in anew"

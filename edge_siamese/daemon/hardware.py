@@ -54,9 +54,11 @@ class Hardware:
 
     @property
     def hopeless(self) -> bool:
-        """Whether only a new process gets the camera free."""
+        """Whether only a new process gets the camera free: a thread that hangs may keep it from all later ones, too."""
         state = self.state
-        return state is not None and state.stuck_threads >= MOST_STUCK_THREADS
+        if state is None or not state.stuck_threads:
+            return False
+        return state.stuck_threads >= MOST_STUCK_THREADS or state.status == "absent"
 
     def open_camera(self, colour: Literal["grey", "rgb"]) -> None:
         """Start the camera, unless it runs already in these colours."""
@@ -65,7 +67,9 @@ class Hardware:
         self.close_camera()
         camera = self.settings.camera
         self.source = FrameSource(
-            lambda: open_camera(camera, colour, self._press), timeout_s=camera.timeout_s, rate=camera.rate
+            lambda: open_camera(camera, colour, self._press),
+            timeout_s=camera.timeout_s + 1.0 / camera.rate,  # some wait until another one is wanted
+            rate=camera.rate,
         )
         self._colour, self._after, self._told = colour, 0, ""
         self.source.start()

@@ -147,6 +147,8 @@ class Learner:
         """Look at a frame; ends the registration if that was the last one it needed."""
         lesson = self._lesson
         assert lesson is not None
+        if frame.time < lesson.burst.started:
+            return  # what was there before anybody asked
         verdict = lesson.burst.add(frame)
         lesson.progress({"frame": verdict.number, "good": verdict.good, "text": verdict.text})
         if lesson.burst.done:

@@ -202,7 +202,7 @@ class Service:
             except EdgeSiameseError as error:
                 LOG.error("a registration failed: %s", error)
         state = self.hardware.state
-        if state is None or state.status in ("starting", "absent"):
+        if self.engine is None or state is None or state.status in ("starting", "absent"):
             # There is nothing that could be processed; that it comes back is what is supervised then.
             self._notifier.watchdog()
         self.hardware.show_lasting(self._lasting(now))
@@ -242,6 +242,7 @@ class Service:
             self.engine.learner.cancel()
             self.engine.lost(self._clock())
         self.engine, self.fault = None, "the file of objects is being repaired"
+        self._faulty = Signal.FAULT_STORE
         self._store.close()
         self._store, self._bringing = None, self._bring_up()
 
@@ -396,6 +397,8 @@ class Service:
             self.engine.learner.cancel()  # who waits for it is told
         self.hub.publish(Event("stopping", "the daemon stops"))
         self._calls.end()
+        # First, so that who follows events sees their end, and not a connection that breaks.
+        self.hub.close(0.3)
         control.close()
         self.hardware.close()
         if self._store is not None:
@@ -404,4 +407,3 @@ class Service:
             except EdgeSiameseError as error:
                 LOG.warning("no backup: %s", error)
             self._store.close()
-        self.hub.close(0.3)

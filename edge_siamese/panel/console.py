@@ -102,6 +102,8 @@ class Console:
         retry = self._first_retry_s
         while not self._stop.is_set():
             began = self._clock()
+            # What is asked for while there is no panel is over when it comes back, and is not to pile up.
+            self._obey(began)
             try:
                 panel = self._open()
                 try:

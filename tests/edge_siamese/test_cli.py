@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +16,7 @@ import pytest
 
 from edge_siamese import __version__
 from edge_siamese.bundle import Bundle
-from edge_siamese.cli import main
+from edge_siamese.cli import build_parser, main
 from edge_siamese.errors import EncoderError
 from edge_siamese.manifest import Threshold
 from edge_siamese.runtimes import load_encoder
@@ -21,7 +24,13 @@ from tests.tiny_bundle import write_tiny_bundle
 from tests.tiny_network import pictures
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("info", "selftest", "compare", "recognize", "embed", "bench")
+COMMANDS = (
+    "run", "status", "events", "reload", "doctor",
+    "objects", "objects export", "objects import", "objects views",
+    "register", "rename", "forget", "undo", "wrong", "score", "explain",
+    "model", "model install", "model list", "model rollback",
+    "info", "selftest", "compare", "recognize", "embed", "bench",
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -92,7 +101,9 @@ def test_a_failed_selftest_returns_1(
     assert json.loads(printed(capsys))["passed"] is False
 
 
-def test_compare(bundle: Bundle, onnxruntime: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_compare(
+    bundle: Bundle, onnxruntime: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     image = pytest.importorskip("PIL.Image")
     first, second = tmp_path / "first.png", tmp_path / "second.png"
     for path, pixels in zip((first, second), pictures(2)[..., 0], strict=True):
@@ -102,7 +113,9 @@ def test_compare(bundle: Bundle, onnxruntime: str, tmp_path: Path, capsys: pytes
     lines = printed(capsys).splitlines()
     assert lines[0] == "p(same)   0.9975"
     assert lines[1] == "verdict   the same (threshold 0.7500: 1 in 100 different pairs passes)"
-    assert main(["compare", str(bundle.path), str(first), str(second), "--runtime", onnxruntime, "--json"]) == 0
+    assert (
+        main(["compare", str(bundle.path), str(first), str(second), "--runtime", onnxruntime, "--json"]) == 0
+    )
     result = json.loads(printed(capsys))
     encoder = load_encoder(bundle, onnxruntime)
     a, b = encoder.embed(pictures(2))
@@ -207,7 +220,7 @@ def test_recognize_without_a_stated_threshold_notes_on_stderr_what_it_took(
 
 
 @pytest.mark.parametrize("threshold", ["1.5", "-0.1", "nan", "high"])
-@pytest.mark.parametrize("words", ["score b a.png b.png", "recognize b a.png --object a=a.png"])
+@pytest.mark.parametrize("words", ["compare b a.png b.png", "recognize b a.png --object a=a.png"])
 def test_a_threshold_that_is_no_probability_is_wrong_usage(
     words: str, threshold: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -252,9 +265,25 @@ def test_images_that_are_none(bundle: Bundle, tmp_path: Path, capsys: pytest.Cap
     assert not out.exists()
 
 
-def test_bench(bundle: Bundle, onnxruntime: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bench_of_the_stages(bundle: Bundle, onnxruntime: str, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["bench", str(bundle.path), "--runtime", onnxruntime, "--threads", "1", "--runs", "5"]
-    arguments += ["--encoder"]
+    assert main(arguments) == 0
+    lines = printed(capsys).splitlines()
+    assert lines[0].startswith("board   ")
+    assert lines[1] == "model   tiny-0123456789ab, int8 on onnxruntime, 1 thread"
+    assert lines[5].split() == ["stage", "p50", "ms", "p95", "ms"]
+    assert main([*arguments, "--views", "7", "--json"]) == 0
+    result = json.loads(printed(capsys))
+    assert (result["model_id"], result["views"], result["threads"]) == ("tiny-0123456789ab", 7, 1)
+    assert "encode" in {stage["name"].split()[0] for stage in result["stages"]}
+    assert result["camera"].startswith("a synthetic scene of drawn symbols")
+
+
+def test_bench_of_the_encoder_alone(
+    bundle: Bundle, onnxruntime: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["bench", str(bundle.path), "--encoder", "--runtime", onnxruntime, "--threads", "1"]
+    arguments += ["--runs", "5"]
     assert main(arguments) == 0
     assert "latency p50  " in printed(capsys)
     assert main([*arguments, "--json"]) == 0
@@ -265,9 +294,13 @@ def test_bench(bundle: Bundle, onnxruntime: str, capsys: pytest.CaptureFixture[s
 
 
 def test_a_fresh_process_measures_the_import(bundle: Bundle, onnxruntime: str) -> None:
-    command = [sys.executable, "-m", "edge_siamese", "bench", str(bundle.path), "--json", "--runs", "5"]
+    command = [sys.executable, "-m", "edge_siamese", "bench", str(bundle.path), "--encoder", "--json"]
     done = subprocess.run(
-        [*command, "--encoder", "--runtime", onnxruntime], capture_output=True, text=True, check=True, cwd=ROOT
+        [*command, "--runs", "5", "--runtime", onnxruntime],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
     )
     assert json.loads(done.stdout)["import_ms"] > 1
 
@@ -313,7 +346,14 @@ def test_errors_of_all_kinds(
     [
         [],
         ["fly"],
-        ["info"],
+        ["register"],
+        ["register", "mug", "--picture"],
+        ["rename", "mug"],
+        ["objects", "fly"],
+        ["objects", "import", "a.zip", "--on-conflict", "burn"],
+        ["model", "install"],
+        ["events", "--count", "0"],
+        ["score"],
         ["bench", "b", "--runs", "0"],
         ["bench", "b", "--threads", "two"],
         ["embed", "b", "images.npy"],
@@ -330,11 +370,42 @@ def test_wrong_usage_ends_with_2(arguments: list[str], capsys: pytest.CaptureFix
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
-        main([command, "--help"])
+        main([*command.split(), "--help"])
     assert caught.value.code == 0
     help_text = printed(capsys)
-    assert f"example: edge-siamese {command} build/demo/bundle" in help_text
-    assert {"--json", "--debug"} <= set(help_text.replace(",", " ").split())
+    assert f"example: edge-siamese {command}" in help_text
+    assert {"--json", "--debug", "--config"} <= set(help_text.replace(",", " ").split())
+
+
+def test_all_commands_are_known_and_each_runs_a_function_that_there_is() -> None:
+    found = dict(commands_of(build_parser()))
+    assert set(found) == {*COMMANDS}
+    for run in found.values():
+        module, _, function = run.partition(":")
+        assert callable(getattr(import_module(f"edge_siamese.commands.{module}"), function))
+
+
+def commands_of(parser: argparse.ArgumentParser, before: str = "") -> Iterator[tuple[str, str]]:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, inner in action.choices.items():
+                yield f"{before}{name}", inner.get_default("run")
+                yield from commands_of(inner, f"{before}{name} ")
+
+
+@pytest.mark.parametrize(
+    "words", ["--json objects", "objects --json", "objects views a --json", "objects --json views a"]
+)
+def test_options_may_stand_before_or_after_an_inner_command(
+    words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if words.startswith("--"):
+        with pytest.raises(SystemExit):
+            main(words.split())
+        return
+    monkeypatch.setattr("edge_siamese.commands.objects.request", lambda *_, **__: {"objects": []})
+    assert main(words.split()) == 0
+    assert json.loads(printed(capsys)) == {"objects": []}
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

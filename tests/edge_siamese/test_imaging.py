@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edge_siamese.errors import ImageError
-from edge_siamese.imaging import WEIGHT_SUM, Preprocessing, _weights, prepare, prepare_batch
+from edge_siamese.imaging import WEIGHT_SUM, Preprocessing, _bands, _weights, prepare, prepare_batch
 
 GREY = Preprocessing(4, 4)
 
@@ -49,6 +49,26 @@ def test_the_bytes_do_not_depend_on_the_order_of_summation():
     exact = down.astype(np.int64) @ frame[:, 80:560].astype(np.int64) @ across.T.astype(np.int64)
     expected = (exact + 32768) >> 16
     assert np.array_equal(prepare(frame, Preprocessing(56, 56))[..., 0], expected.astype(np.uint8))
+
+
+@pytest.mark.parametrize("size", [(480, 639), (1083, 1921), (300, 299)])
+def test_a_large_frame_is_resized_in_bands_to_the_same_bytes(size):
+    frame = np.random.default_rng(1).integers(0, 256, (*size, 3), dtype=np.uint8)
+    luma = (frame.astype(np.int64) @ [77, 150, 29] + 128) >> 8
+    for target in ((56, 56), (61, 40)):
+        down, across = (
+            _weights(source, to).astype(np.int64) for source, to in zip(size, target, strict=True)
+        )
+        expected = (down @ luma @ across.T + 32768) >> 16
+        assert np.array_equal(prepare(frame, Preprocessing(*target, fit="stretch"))[..., 0], expected)
+
+
+@pytest.mark.parametrize("rows", [1, 8, 56])
+def test_bands_hold_every_weight_once(rows):
+    whole = np.zeros((56, 480), np.float32)
+    for targets, sources, weights in _bands(480, 56, rows):
+        whole[targets, sources] += weights
+    assert np.array_equal(whole, _weights(480, 56))
 
 
 def test_pinned_bytes_of_a_frame():

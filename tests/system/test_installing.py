@@ -114,6 +114,18 @@ def test_the_scripts_install_upgrade_go_back_and_uninstall_without_the_package(
         assert device.serving()["version"] == __version__
         assert device.objects() == kept
 
+        # As if the power went: the one or the other version is there, and the next installation is whole.
+        for seconds in ("0.5", "2", "3", "4", "5"):
+            container.run(
+                "timeout", "--signal=KILL", seconds, *script, "--wheels", "/share/next-wheels", check=False
+            )
+            version = container.run("edge-siamese", "--version").split()[1]
+            assert version in (__version__, NEXT)
+            if version == NEXT:
+                container.run(*script, "--rollback")
+        assert device.serving()["version"] == __version__
+        assert device.objects() == kept
+
         # Nothing that runs is touched when there is something missing.
         done = container.call(*script, "--wheels", "/share/systemd")
         assert done.returncode == 1

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,8 @@ class Camera:
     refuse: BaseException | None
 
     def __init__(self) -> None:
+        self.notifyme_r, self.notifyme_w = os.pipe2(os.O_NONBLOCK)
+        self.notifymeread = os.fdopen(self.notifyme_r, "rb")
         if type(self).refuse is not None:
             raise type(self).refuse
         type(self).made.append(self)
@@ -47,6 +50,7 @@ class Camera:
         main: dict[str, Any],
         lores: dict[str, Any] | None,
         raw: None,
+        colour_space: str,
         buffer_count: int,
         controls: dict[str, Any],
         queue: bool,
@@ -57,7 +61,7 @@ class Camera:
             raise AttributeError("'NoneType' object has no attribute 'lores'")
         self.wanted = {"buffer_count": buffer_count, "controls": controls, "queue": queue}
         streams = {"main": dict(main), "lores": dict(lores) if lores else None}
-        return streams | {"raw": raw, "display": display, "encode": encode}
+        return streams | {"raw": raw, "colour_space": colour_space, "display": display, "encode": encode}
 
     def configure(self, configuration: dict[str, Any]) -> None:
         self.calls.append("configure")
@@ -76,7 +80,10 @@ class Camera:
         self.calls.append("stop")
 
     def close(self) -> None:
-        self.calls.append("close")
+        if hasattr(self, "calls"):  # it was opened
+            self.calls.append("close")
+            self.notifymeread.close()
+            os.close(self.notifyme_w)
 
     def cancel_all_and_flush(self) -> None:
         self.calls.append("cancel")
@@ -152,7 +159,7 @@ class MappedArray:
 
 @contextmanager
 def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Camera]]:
-    """Put the module in the place of picamera2, with one camera of the Pi."""
+    """Put the modules in the place of picamera2 and libcamera, with one camera of the Pi."""
 
     class Installed(Camera):
         pass
@@ -184,4 +191,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Camera]]:
     module.MappedArray = Mapped  # type: ignore[attr-defined]
     Installed.mapped = Mapped  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "picamera2", module)
+    libcamera = ModuleType("libcamera")
+    libcamera.ColorSpace = SimpleNamespace(Sycc=lambda: "sYCC")  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "libcamera", libcamera)
     yield Installed

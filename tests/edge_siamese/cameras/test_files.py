@@ -197,3 +197,12 @@ def test_a_video_slower_than_the_rate_and_one_without_times_are_shown_whole(
     clock = Clock()
     timeless = video_camera(tmp_path, monkeypatch, clock, Recording(None, None, None), rate=10.0)
     assert [round(timeless.capture().time, 2) for _ in range(3)] == [10.0, 10.1, 10.2]
+
+
+def test_a_gap_of_a_video_does_not_look_like_a_camera_that_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    still = video_camera(tmp_path, monkeypatch, clock, Recording(0.0, 60.0, 60.5), rate=10.0)
+    # No longer than `camera.timeout_s`, which is 3 s.
+    assert [round(still.capture().time, 2) for _ in range(3)] == [10.0, 13.0, 13.5]

@@ -35,6 +35,10 @@ def test_auto_takes_a_pi_camera_first(monkeypatch: pytest.MonkeyPatch, tmp_path:
         picamera2.infos = []
         open_camera(settings, "grey")
         assert opened == [str(device)]
+        # libcamera lists USB cameras as well; of these, picamera2 gives no colours.
+        picamera2.infos = [{"Model": "UVC", "Id": "/base/soc/usb@7e980000-1:1.0-046d:0825", "Num": 0}]
+        open_camera(settings, "rgb")
+        assert opened == [str(device)] * 2
 
 
 def test_auto_without_any_camera_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -41,6 +43,8 @@ def test_grey_is_the_luma_plane_of_the_small_stream_without_its_padding(picamera
         "main": {"size": (100, 60), "format": "YUV420"},
         "lores": {"size": (100, 60), "format": "YUV420"},
         "raw": None,
+        # Luma from 0 to 255; that of videos, the default, goes from 16 to 235.
+        "colour_space": "sYCC",
         "display": None,
         "encode": None,
     }
@@ -180,6 +184,8 @@ def test_controls_that_a_camera_does_not_have_are_left_out(picamera2: type[Camer
         (0.5, (10_000, 500_000, 33_333), 500_000),
         (240.0, (10_000, 500_000, 33_333), 10_000),
         (10.0, (0, 0, 0), 100_000),
+        # Four frames come in the 3 s after which the camera is taken to have stalled, though one in ten is wanted.
+        (0.1, (10_000, 220_000_000, 33_333), 750_000),
     ],
 )
 def test_the_rate_is_kept_within_what_the_sensor_can(
@@ -190,10 +196,18 @@ def test_the_rate_is_kept_within_what_the_sensor_can(
     assert picamera2.made[0].wanted["controls"] == {"FrameDurationLimits": (duration, duration)}
 
 
+def test_a_lens_with_a_motor_follows_what_is_held_before_it(picamera2: type[Camera]) -> None:
+    picamera2.controls = {"AfMode": (0, 2, 0)}
+    Picamera2Camera(SETTINGS, "grey")
+    assert picamera2.made[0].wanted["controls"] == {"AfMode": 2}
+
+
 def test_no_camera_and_no_picamera2_say_what_to_do(
     picamera2: type[Camera], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert list_cameras() == ["imx708"]
+    picamera2.infos = [{"Model": "UVC", "Id": "/base/scb/pcie@7d500000/pci@0,0/usb@0,0-1.2:1.0-046d:0825"}]
+    assert list_cameras() == []
     picamera2.infos = []
     assert list_cameras() == []
     with pytest.raises(CameraError) as caught:
@@ -216,6 +230,17 @@ def test_no_camera_and_no_picamera2_say_what_to_do(
     assert str(caught.value).endswith(
         "; apt install python3-picamera2, and make the environment with --system-site-packages, or set camera.kind to usb"
     )
+
+
+def test_a_camera_that_is_busy_for_a_day_uses_up_no_files(picamera2: type[Camera]) -> None:
+    picamera2.refuse = RuntimeError("Camera __init__ sequence did not complete.")
+    gc.collect()  # what former tests left
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        with pytest.raises(CameraError, match="did not complete"):
+            Picamera2Camera(SETTINGS, "grey")
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_closing_twice_is_harmless_and_a_closed_camera_gives_nothing(picamera2: type[Camera]) -> None:

@@ -165,8 +165,8 @@ def test_a_camera_that_goes_and_comes_back_continues_the_numbers() -> None:
     assert frame is not None and frame.number == 4
     state = source.state
     assert (state.captured, state.restarts, state.stuck_threads, state.fps) == (4, 3, 0, 0.0)
-    # The pause doubles while the camera is away, and is short again after a frame.
-    assert clock.pauses == [0.5, 1.0, 0.5]
+    # The pause doubles while the camera is away, and goes on doubling if it gives a frame or two only.
+    assert clock.pauses == [0.5, 1.0, 2.0]
     again = "; it is opened again as soon as possible"
     assert said == [
         "the camera runs: a camera",
@@ -179,6 +179,25 @@ def test_a_camera_that_goes_and_comes_back_continues_the_numbers() -> None:
     ]
     assert first.closed and second.closed and third.closed
     assert source.next(4, LONG) is None
+    source.close()
+
+
+def test_the_pause_is_short_again_once_a_camera_has_run_for_a_while() -> None:
+    clock = Clock()
+
+    def running(seconds: float) -> FakeCamera:
+        def wait(interval: float) -> None:
+            clock.now += interval
+
+        shots = [GREY, GREY, CameraError("the cable is out")]
+        return FakeCamera(shots, interval=seconds, clock=clock, pause=wait)
+
+    absent = CameraError("there is no camera")
+    opens = Script(absent, absent, running(9.9), running(9.9), running(10.0), absent)
+    source = source_of(opens, clock)
+    source.start()
+    await_end(source)
+    assert clock.pauses == [0.5, 1.0, 2.0, 4.0, 0.5, 1.0]
     source.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -73,11 +74,34 @@ def test_a_frame_is_waited_for() -> None:
 
 
 def test_frames_that_nobody_could_look_at_are_not_decoded() -> None:
-    device = Device("a", "b", None, "c", *[None] * 12, "d")
+    device = Device("a", "b", None, "c", *[None] * 15, "d")
     camera = camera_of(device)
     numbers = [camera.capture().number, camera.capture().number]
     assert device.decoded == ["a", "d"]
     assert numbers == [1, 4]
+
+
+def test_of_thirty_frames_a_second_as_many_are_decoded_as_are_wanted() -> None:
+    waits: list[Any] = [None] * 6  # 0.03 s, with the frame about 33 a second
+    device = Device(*[answer for number in range(100) for answer in (number, *waits)])
+    camera = camera_of(device)
+    times = [camera.capture().time for _ in range(25)]
+    assert len(device.decoded) == 25
+    assert times[-1] - times[0] == pytest.approx(2.4, abs=0.05)
+
+
+def test_a_camera_of_which_a_picture_is_seldom_wanted_does_not_stall() -> None:
+    answers: list[Any] = [answer for number in range(1000) for answer in (number, *[None] * 6)]
+    device = Device(*answers)
+    camera = UsbCamera(
+        replace(SETTINGS, rate=0.1),
+        "grey",
+        open=device.open,  # type: ignore[arg-type]
+        clock=lambda: device.now,
+        pause=device.pause,
+    )
+    first, second = camera.capture(), camera.capture()
+    assert 7.5 <= second.time - first.time <= 10.0
 
 
 def test_frames_that_build_on_each_other_are_all_decoded() -> None:

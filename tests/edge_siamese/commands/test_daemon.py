@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -117,11 +118,10 @@ class TestStatus:
                 if len(turns) == 3:
                     raise KeyboardInterrupt
 
-            with monkeypatch.context() as patch:
-                patch.setattr(commands.time, "sleep", sleep)
-                patch.setattr("tests.edge_siamese.daemon.running.time.sleep", lambda _: None)
-                capsys.readouterr()
-                assert main(["status", "--watch", *words, "--config", str(daemon.config)]) == 130
+            # Not the module's own `sleep`: all other threads sleep by it.
+            monkeypatch.setattr(commands, "time", SimpleNamespace(sleep=sleep, strftime=time.strftime))
+            capsys.readouterr()
+            assert main(["status", "--watch", *words, "--config", str(daemon.config)]) == 130
             lines = capsys.readouterr().out.splitlines()
             assert len(lines) == 3
             if words:

@@ -75,8 +75,9 @@ def test_a_daemon_that_runs_takes_it(
 ) -> None:
     daemon.start()
     until(daemon.socket.exists)
-    daemon.service.hub.set_sinks([])
     daemon.told("model")
+    daemon.service.call(lambda: daemon.service.hub.set_sinks([]))
+    daemon.service.hub._switch.join()  # type: ignore[union-attr]
     capsys.readouterr()
     assert command("model", "install", str(bundle.path)).endswith(" is current now; the daemon takes it\n")
     daemon.up()

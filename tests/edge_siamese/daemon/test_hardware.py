@@ -134,6 +134,27 @@ class TestCamera:
         assert not hardware.hopeless
         until(lambda: hardware.hopeless)
 
+    def test_one_thread_is_enough_if_it_keeps_the_camera_from_the_next(
+        self, hardware: Hardware, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("edge_siamese.cameras.source.MARGIN_S", 0.0)
+        hardware.open_camera("grey")
+        until(lambda: hardware.next_frame(0.1))
+        stage.absent = True  # "Device or resource busy", as the thread that hangs still has it
+        assert not hardware.hopeless
+        stage.hangs = True
+        until(lambda: hardware.hopeless)
+        state = hardware.state
+        assert state is not None and (state.status, state.stuck_threads) == ("absent", 1)
+
+    def test_pictures_that_are_wanted_seldom_are_waited_for(self, events: list[Event]) -> None:
+        camera = CameraSettings(kind="synthetic", rate=0.1, timeout_s=3.0)
+        hardware = Hardware(replace(SETTINGS, camera=camera), events.append)
+        hardware.open_camera("grey")
+        assert hardware.source is not None
+        assert hardware.source._capture_s == 14.0  # until one is wanted, the camera's own time, and a second
+        hardware.close()
+
 
 class TestPanel:
     def test_gestures_come_and_signals_go(self, hardware: Hardware) -> None:

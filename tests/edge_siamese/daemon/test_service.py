@@ -290,6 +290,10 @@ class TestCalls:
             thread.join()
 
 
+def store_in_use(*_: Any, **__: Any) -> Any:
+    raise StoreError("objects.db is in use")
+
+
 class TestStore:
     def test_a_second_daemon_is_refused(self, daemon: Daemon) -> None:
         daemon.start().up()
@@ -315,6 +319,29 @@ class TestStore:
         until(lambda: daemon.service.hardware.lasting is Signal.FAULT_STORE)
         daemon.show(MUG, "mug")
         assert daemon.learn("cup", CUP)["object"]["name"] == "cup"
+
+    def test_a_store_that_turns_out_to_be_damaged_is_opened_anew(
+        self, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(service_module, "STATUS_S", 0.02)
+        monkeypatch.setattr(service_module, "RETRY_S", 0.3)
+        daemon.start().up()
+        daemon.learn("mug", MUG)
+        former = engine_of(daemon)
+        with monkeypatch.context() as patch:
+            patch.setattr(service_module, "SupportStore", store_in_use)
+            daemon.service.call(lambda: patch.setattr(SupportStore, "damaged", True))
+            until(lambda: len(daemon.events("store")) == 2)
+            assert daemon.events("store") == [
+                "the file of objects is damaged; it is being repaired",
+                "cannot recognise: objects.db is in use",
+            ]
+            until(lambda: daemon.service.hardware.lasting is Signal.FAULT_STORE)
+            before = daemon.systemd.count("WATCHDOG=1")
+            until(lambda: daemon.systemd.count("WATCHDOG=1") > before + 2)
+        until(lambda: daemon.service.engine not in (None, former))
+        assert engine_of(daemon).store is not former.store
+        daemon.show(MUG, "mug")
 
     def test_a_state_directory_that_cannot_be_is_told_and_tried_again(
         self, daemon: Daemon, monkeypatch: pytest.MonkeyPatch

@@ -222,3 +222,24 @@ def test_gestures_that_nobody_asks_for_do_not_pile_up():
     console = Console(SimulatedPanel(), PressGrammar(0.002, 0.03, 0.06, 0.12), Lamp())
     console._keep([(Gesture.PRESS, float(number)) for number in range(150)])
     assert console.gestures() == [(Gesture.PRESS, float(number)) for number in range(50, 150)]
+
+
+def test_what_was_asked_for_while_there_was_no_panel_is_not_played_when_it_is_back():
+    panel, there = SimulatedPanel(), threading.Event()
+
+    def open_again() -> Panel:
+        if not there.is_set():
+            raise PanelError("unplugged")
+        return panel.find()
+
+    with running(open_again) as console:
+        until(lambda: console.problem == "unplugged")
+        for _ in range(200):
+            console.show(Signal.LOOKING)
+            console.show(Signal.BLURRED)
+        console.show(None)
+        console.lasting(Signal.RECOGNISED)
+        until(lambda: console._commands.empty())
+        there.set()
+        until(lambda: panel.lit)
+    assert [on for _, on in panel.history] == [True, False]

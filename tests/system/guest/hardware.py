@@ -8,7 +8,6 @@ import subprocess
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 CONFIG = Path("/sys/kernel/config/gpio-sim/board")
 CHIPS = "/sys/devices/platform/gpio-sim.*/gpiochip*"
@@ -139,25 +138,3 @@ def devices(kind: str) -> list[str]:
     """The devices of a kind, such as video."""
     subprocess.run(["udevadm", "settle", "--timeout=20"], check=False)
     return sorted(glob.glob(f"/dev/{kind}[0-9]*"))
-
-
-def try_picamera2(size: tuple[int, int] = (320, 240)) -> dict[str, Any]:
-    """Frames of picamera2 itself, as proof that the machine has what the daemon needs."""
-    program = f"""
-import json
-from picamera2 import Picamera2
-camera = Picamera2()
-camera.configure(camera.create_video_configuration(main=dict(size={size}, format="RGB888"), raw=None, buffer_count=3, queue=False))
-camera.start()
-shapes = []
-for _ in range(3):
-    request = camera.capture_request(wait=20.0)
-    pixels = request.make_array("main")
-    shapes.append([list(pixels.shape), str(pixels.dtype), int(pixels.max()) - int(pixels.min())])
-    request.release()
-camera.stop()
-camera.close()
-print(json.dumps(dict(shapes=shapes, allocator=type(camera.allocator).__name__, cameras=len(Picamera2.global_camera_info()))))
-"""
-    ran = subprocess.run(["/usr/bin/python3", "-c", program], capture_output=True, text=True, timeout=150)
-    return {"status": ran.returncode, "out": ran.stdout, "err": ran.stderr[-3000:]}

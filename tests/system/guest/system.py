@@ -76,20 +76,20 @@ def journal(lines: int = 60) -> str:
     return str(run(["journalctl", "--no-pager", "--unit", SERVICE, "--lines", str(lines), "--output=short-monotonic"])["out"])
 
 
-def wait_for_status(wanted: dict[str, Any], timeout: float = 60) -> dict[str, Any]:
+def wait_for_status(wanted: dict[str, Any], seconds: float = 60) -> dict[str, Any]:
     """The daemon's status once it has certain values, such as {"camera.status": "running", "frames": 3}; numbers: at least."""
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + seconds
     status: dict[str, Any] = {}
     while time.monotonic() < deadline:
         try:
             status = ask("status")
-        except OSError:
+        except (OSError, EOFError):
             time.sleep(0.2)
             continue
         if all(_holds(status, path, value) for path, value in wanted.items()):
             return status
         time.sleep(0.1)
-    raise TimeoutError(f"not {wanted} within {timeout:g} s, but {json.dumps(status)}\n{journal()}")
+    raise TimeoutError(f"not {wanted} within {seconds:g} s, but {json.dumps(status)}\n{journal()}")
 
 
 def _holds(status: dict[str, Any], path: str, wanted: Any) -> bool:
@@ -101,12 +101,12 @@ def _holds(status: dict[str, Any], path: str, wanted: Any) -> bool:
     return found is not None and found >= wanted
 
 
-def wait_for_event(kind: str, after: int = 0, timeout: float = 30) -> dict[str, Any]:
+def wait_for_event(kind: str, after: int = 0, seconds: float = 30) -> dict[str, Any]:
     """The first event of a kind that the daemon wrote down after so many others."""
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         for event in events()[after:]:
             if event["kind"] == kind:
                 return event
         time.sleep(0.1)
-    raise TimeoutError(f"no event {kind} within {timeout:g} s, but {events()[after:]}\n{journal()}")
+    raise TimeoutError(f"no event {kind} within {seconds:g} s, but {events()[after:]}\n{journal()}")

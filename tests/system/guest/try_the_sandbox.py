@@ -21,6 +21,12 @@ def executable_memory() -> None:
     mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC).close()
 
 
+def callback() -> None:
+    import ctypes
+
+    ctypes.CFUNCTYPE(ctypes.c_int)(lambda: 1)()
+
+
 def open_socket(family: int, kind: int = socket.SOCK_DGRAM) -> None:
     socket.socket(family, kind).close()
 
@@ -55,6 +61,7 @@ ATTEMPTS: dict[str, Callable[[], object]] = {
     "set another file of /sys": lambda: write("/sys/devices/platform/other"),
     "set /proc/sys": lambda: write("/proc/sys/kernel/core_pattern"),
     "executable memory": executable_memory,
+    "a C callback": callback,
     "a user namespace": unshare,
     "a set-user-id file": set_user_id_bit,
     "become root": lambda: os.setuid(0),

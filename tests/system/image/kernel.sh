@@ -1,7 +1,7 @@
 #!/bin/bash
 # Debian's kernel for the virtual machine, with what Debian leaves out: a simulated GPIO chip, a simulated camera and its
 # DMA heap, built as modules from Debian's own source package.
-#   kernel.sh DIRECTORY        leaves in it: vmlinux, initrd, modules/lib/modules/VERSION
+#   kernel.sh DIRECTORY        leaves in it: vmlinux, initrd, modules/lib/modules/VERSION, tsc_khz
 # Needs Debian 12 with its package lists (apt-get update), gcc, make.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -56,4 +56,5 @@ busybox/bin/busybox depmod -b kernel "$version"
 python3 "$here/modules.py" kernel "$version" ../modules virtio_pci virtio_blk virtio_rng virtio_console 9pnet_virtio 9p crc32c_generic \
     libcrc32c ext4 autofs4 gpio-sim dma-heaps vivid vimc i6300esb > order
 bash "$here/initrd.sh" kernel/boot/vmlinuz-"$version" ../modules "$version" busybox/bin/busybox ..
+gcc -O2 -o ../tsc_khz "$here/tsc_khz.c"
 cd .. && rm -rf work

@@ -1,0 +1,286 @@
+"""The service on a whole machine: a button and an LED on GPIO lines, cameras that come and go, and power cuts."""
+
+from __future__ import annotations
+
+import json
+import queue
+import random
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge_siamese.bundle import load_bundle
+from edge_siamese.panel.signals import Signal
+from tests.system import machine_image
+from tests.system.machine import UNITS, Machine
+from tests.system.machine_disk import copy_out, read_store, replay_journal
+from tests.system.machine_image import Image
+from tests.system.packages import ROOT, debian_package, foreign_wheels
+
+pytestmark = pytest.mark.system
+
+GUEST = Path(__file__).with_name("guest")
+BUTTON, LED = 17, 27
+HEADER = "pinctrl-bcm2711"
+"""The label of a Raspberry Pi 4's GPIO chip, by which the daemon finds the header."""
+PICTURE = "/usr/share/picture.png"
+DEBOUNCE_S = 0.08
+"""Longer than usual: an emulated processor makes a glitch of 5 ms one of 20 when the other processors are busy."""
+CUTS = 20
+LATEST_CUT_S = 1.5
+# What is tried here is not the eye: any picture is good, and may look like one that is known.
+CONFIG = """
+[camera]
+{camera}
+timeout_s = 10
+
+[recognition]
+seen_every_s = 0
+
+[registration]
+frames = 1
+timeout_s = 30
+sharpness = 0
+darkest = 0
+brightest = 255
+motion = 255
+collisions = "allow"
+
+[panel]
+kind = "{panel}"
+debounce_s = {debounce}
+"""
+
+
+def config(camera: str, panel: str = "gpio") -> str:
+    return CONFIG.format(camera=camera, panel=panel, debounce=DEBOUNCE_S)
+
+
+SCENE = config('kind = "synthetic"\nwidth = 320\nheight = 240\nrate = 4')
+WEBCAM = config('kind = "usb"\nwidth = 320\nheight = 180\nrate = 5')
+CSI = config('kind = "picamera2"\nwidth = 320\nheight = 240\nrate = 5')
+STILL = config(f'kind = "files"\npath = "{PICTURE}"\nrate = 60', panel="none")
+
+
+@pytest.fixture(scope="module")
+def image(root: None, cache: Path) -> Image:
+    if why := machine_image.missing():
+        pytest.skip(why)
+    return machine_image.image(cache)
+
+
+@pytest.fixture(scope="module")
+def disk(image: Image, cache: Path, demo_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The disk of a machine on which the package and a model are installed."""
+    pictures = pytest.importorskip("PIL.Image")
+    work = tmp_path_factory.mktemp("machine")
+    package = debian_package(work / "package", ROOT, foreign_wheels(cache, "amd64"), "amd64")
+    files = {f"/opt/guest/{path.name}": path.read_text(encoding="utf-8") for path in GUEST.glob("*.py")}
+    with machine_image.changed(image, work) as tree:
+        machine_image.install(tree, package, demo_bundle)
+        pictures.fromarray(np.random.default_rng(5).integers(0, 256, (120, 160), dtype=np.uint8)).save(
+            tree / PICTURE[1:]
+        )
+        machine_image.write_disk(image, tree, work / "disk", {**UNITS, **files})
+    yield work / "disk"
+    (work / "disk").unlink()
+
+
+@pytest.fixture(scope="module")
+def machine(image: Image, disk: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """A machine that runs, and forgets all at its end; it has a GPIO header."""
+    started = time.monotonic()
+    with Machine(image, disk, tmp_path_factory.mktemp("run")) as machine:
+        print(f"\nthe machine runs after {time.monotonic() - started:.0f} s")
+        assert machine.call("hardware:add_gpio_chip", label=HEADER, button=BUTTON, led=LED) == "/dev/gpiochip0"
+        yield machine
+
+
+def serve(machine: Machine, settings: str, **wanted: Any) -> dict[str, Any]:
+    """Start the service with these settings; its status once it has recognised some frames."""
+    machine.call("system:start_with", config=settings, timeout=180)
+    return wait_for_status(machine, {"camera.status": "running", "frames": 3, **wanted})
+
+
+def wait_for_status(machine: Machine, wanted: dict[str, Any], seconds: float = 60) -> dict[str, Any]:
+    found: dict[str, Any] = machine.call(
+        "system:wait_for_status", wanted=wanted, timeout=seconds + 10, seconds=seconds
+    )
+    return found
+
+
+def objects(machine: Machine) -> dict[str, str]:
+    """uid -> name of what the daemon knows."""
+    return {item["uid"]: item["name"] for item in machine.call("system:ask", command="objects")["objects"]}
+
+
+def count_events(machine: Machine) -> int:
+    return len(machine.call("system:events"))
+
+
+def intervals(changes: list[list[Any]]) -> list[tuple[bool, float]]:
+    """How long the LED was on or off; the last state, which has no end, is left out."""
+    return [(bool(on), end - start) for (start, on), (end, _) in zip(changes, changes[1:], strict=False)]
+
+
+def test_the_header_is_found_by_its_label_and_glitches_register_nothing(machine: Machine) -> None:
+    status = serve(machine, SCENE)
+    assert status["panel"] == {
+        "description": f"button on line {BUTTON} and LED on line {LED} of {HEADER}",
+        "problem": None,
+        "stuck": False,
+    }
+    before = count_events(machine)
+    for length in (0.002, 0.005, 0.01):
+        glitches = [(True, length), (False, 0.2)] * 3
+        for _ in range(5):
+            lasted = machine.call("hardware:play", button=BUTTON, steps=glitches)
+            if max(lasted[::2]) < DEBOUNCE_S / 2:  # else this machine was busy, and made a press of it
+                break
+        assert max(lasted[::2]) < DEBOUNCE_S / 2, f"this machine is too busy: {lasted}"
+    time.sleep(2)
+    assert objects(machine) == {}
+    kinds = {event["kind"] for event in machine.call("system:events")[before:]}
+    assert kinds & {"registered", "refused", "undone"} == set()
+
+
+def test_a_press_with_a_bouncing_contact_registers_one_object_and_the_led_says_so(machine: Machine) -> None:
+    before = count_events(machine)
+    machine.call("hardware:watch_led", led=LED)
+    machine.call("hardware:press", button=BUTTON, seconds=0.3)
+    event = machine.call("system:wait_for_event", kind="registered", after=before, timeout=50, seconds=45)
+    assert (event["name"], event["source"], event["views"]) == ("object 1", "button", 1)
+    time.sleep(Signal.SAVED.pattern.length + 1)
+    shown = intervals(machine.call("hardware:led_changes", led=LED))
+    ((lit, _),) = Signal.SAVED.pattern.steps
+    saved = [index for index, (on, length) in enumerate(shown) if on and abs(length - lit) < 0.4]
+    assert len(saved) == 1, shown
+    assert shown[saved[0] - 1][1] >= Signal.SAVED.pattern.lead - 0.15, shown
+    listed = machine.call("system:run", command=["edge-siamese", "objects", "--json"])
+    assert listed["status"] == 0, listed["err"]
+    assert [item["name"] for item in json.loads(listed["out"])["objects"]] == ["object 1"]
+    assert [*objects(machine)] == [event["uid"]]
+
+
+def test_a_hold_undoes_the_registration(machine: Machine) -> None:
+    assert [*objects(machine).values()] == ["object 1"]
+    before = count_events(machine)
+    machine.call("hardware:press", button=BUTTON, seconds=2.0)
+    event = machine.call("system:wait_for_event", kind="undone", after=before, timeout=50, seconds=45)
+    assert event["text"] == 'undone: "object 1" is no longer registered'
+    assert objects(machine) == {}
+
+
+def test_frames_come_from_a_v4l2_device(machine: Machine) -> None:
+    assert machine.call("hardware:add_usb_camera") == ["/dev/video0"]
+    camera = serve(machine, WEBCAM)["camera"]
+    assert camera["description"] == "the camera /dev/video0, 320 x 180 rawvideo"
+    assert camera["fps"] > 0
+    first = wait_for_status(machine, {"camera.captured": camera["captured"] + 3})["camera"]["captured"]
+    assert first >= camera["captured"] + 3
+    assert machine.call("system:ask", command="register", name="pattern")["text"] == '"pattern" is registered'
+
+
+def test_a_camera_that_is_pulled_out_and_plugged_in_again_is_survived(machine: Machine) -> None:
+    known, process = objects(machine), machine.call("system:service")
+    assert [*known.values()] == ["pattern"]
+    assert machine.call("hardware:plug", connected=False) == []
+    gone = wait_for_status(machine, {"camera.status": "absent"})
+    assert gone["line"].startswith("no frames: ")
+    assert objects(machine) == known
+    time.sleep(3)
+    assert machine.call("system:ask", command="status")["camera"]["status"] == "absent"
+
+    assert machine.call("hardware:plug", connected=True) == ["/dev/video0"]
+    back = wait_for_status(machine, {"camera.status": "running", "frames": gone["frames"] + 3})
+    assert back["camera"]["restarts"] >= 1
+    assert objects(machine) == known
+    now = machine.call("system:service")
+    assert (now["MainPID"], now["NRestarts"]) == (process["MainPID"], process["NRestarts"])
+    told = [event["text"] for event in machine.call("system:events") if event["kind"] == "camera"]
+    assert any(text.startswith("no frames") for text in told)
+
+
+def test_the_nearest_size_that_the_camera_has_is_taken(machine: Machine) -> None:
+    camera = serve(machine, WEBCAM.replace("height = 180", "height = 240"))["camera"]
+    assert camera["description"] == "the camera /dev/video0, 320 x 180 rawvideo"
+    assert camera["fps"] > 0
+
+
+def test_frames_come_through_picamera2_and_libcamera(machine: Machine) -> None:
+    assert "/dev/media0" in machine.call("hardware:add_csi_camera", timeout=90)
+    camera = serve(machine, CSI)["camera"]
+    assert camera["description"].endswith(" through picamera2, 320 x 240 BGR888")
+    assert camera["fps"] > 0
+    saved = machine.call("system:ask", command="register", name="by libcamera")
+    assert saved["text"] == '"by libcamera" is registered'
+    journal = machine.call("system:journal", lines=200)
+    assert "Traceback" not in journal
+
+
+@dataclass
+class Ledger:
+    """What was asked for and what the daemon acknowledged, over all cuts."""
+
+    acknowledged: dict[str, str] = field(default_factory=dict)
+    """uid -> name."""
+    asked: set[str] = field(default_factory=set)
+
+    def hear(self, word: dict[str, Any]) -> None:
+        assert "refused" not in word, word
+        if "asked" in word:
+            self.asked.add(word["asked"])
+        if "saved" in word:
+            self.acknowledged[word["saved"]] = word["name"]
+
+    def agrees_with(self, found: dict[str, str], cuts: int) -> None:
+        """All that was acknowledged is there; of the rest at most what was under way at each cut."""
+        lost = {uid: name for uid, name in self.acknowledged.items() if found.get(uid) != name}
+        assert lost == {}
+        others = {name for uid, name in found.items() if uid not in self.acknowledged}
+        assert others <= self.asked
+        assert len(others) <= cuts
+
+
+def test_nothing_that_was_acknowledged_is_lost_and_nothing_is_half_saved_in_twenty_power_cuts(
+    image: Image, disk: Path, demo_bundle: Path, tmp_path: Path
+) -> None:
+    chance = random.Random(20)
+    bundle = load_bundle(demo_bundle)
+    cut_disk = tmp_path / "disk"
+    shutil.copyfile(disk, cut_disk)
+    ledger = Ledger()
+    unflushed = 0
+    started = time.monotonic()
+    for cut in range(1, CUTS + 1):
+        with Machine(image, cut_disk, tmp_path, keep=True) as machine:
+            machine.call("system:start_with", config=STILL, timeout=180)
+            machine.ask("registrar:register_on", prefix=f"cut {cut}, object", streams=True)
+            found = machine.hear("found", 90)["found"]["objects"]
+            # The kernel has replayed the journal, and the daemon has read its store.
+            ledger.agrees_with({item["uid"]: item["name"] for item in found}, cut - 1)
+            assert all(item["views"] == item["embedded"] == 1 for item in found)
+            time.sleep(chance.uniform(0.0, LATEST_CUT_S))
+        while True:
+            try:
+                ledger.hear(machine.said.get_nowait())
+            except queue.Empty:
+                break
+        if cut % 4 == 0:
+            replay_journal(cut_disk)
+            store = read_store(cut_disk, bundle, tmp_path / f"store-{cut}")
+            assert (store.integrity, store.repair, store.incomplete) == ("ok", None, [])
+            ledger.agrees_with(store.objects, cut)
+            copy_out(cut_disk, "/var/lib/unflushed", tmp_path / "unflushed")
+            written = (tmp_path / "unflushed").read_text() if (tmp_path / "unflushed").exists() else ""
+            unflushed += len(ledger.asked - set(written.splitlines()))
+        seconds = time.monotonic() - started
+        print(f"\n{cut} power cuts in {seconds:.0f} s, {len(ledger.acknowledged)} objects acknowledged", end="")
+    assert len(ledger.acknowledged) >= CUTS
+    assert unflushed > 0, "a cut that loses nothing that was not flushed is none"
