@@ -270,8 +270,8 @@ def test_the_page_on_dependencies_states_ranges_and_pins_as_they_are() -> None:
 
 def test_every_package_that_is_imported_is_a_direct_dependency() -> None:
     known = sys.stdlib_module_names | {"edge_siamese", "export", "tests", "scripts"}
-    # These come with pip and pytest themselves; picamera2 comes with a Raspberry Pi's system.
-    known |= {"pip", "packaging", "_pytest", "picamera2", RELATIVE}
+    # These come with pip and pytest themselves; picamera2 and libcamera come with a Raspberry Pi's system.
+    known |= {"pip", "packaging", "_pytest", "picamera2", "libcamera", RELATIVE}
     imported = {
         found.package
         for path in modules("edge_siamese", "export", "tests", "scripts")

@@ -12,7 +12,7 @@ from typing import Any
 from edge_siamese.commands.printing import print_json, print_pairs, print_table
 from edge_siamese.daemon.client import request, stream
 from edge_siamese.daemon.settings import default_config, load_settings
-from edge_siamese.errors import SettingsError
+from edge_siamese.errors import DaemonNotRunning, SettingsError
 
 BAD_SETTINGS = 78
 """The exit status of `run` when the settings are wrong, with which the service is not started again by itself."""
@@ -90,10 +90,16 @@ def events(options: argparse.Namespace) -> int:
         for event in request(socket, "events", count=options.count):
             _print_event(event, options.json)
         return 0
-    for line in stream(socket, "events", count=options.count, follow=True, timeout=None):
-        if "event" in line:
-            _print_event(line["event"], options.json)
-            sys.stdout.flush()
+    kind = ""
+    try:
+        for line in stream(socket, "events", count=options.count, follow=True, timeout=None):
+            if "event" in line:
+                kind = line["event"]["kind"]
+                _print_event(line["event"], options.json)
+                sys.stdout.flush()
+    except DaemonNotRunning:
+        if kind != "stopping":  # its end was told, if not the end of the connection
+            raise
     return 0
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from edge_siamese.bundle import Bundle
+from edge_siamese.cameras.base import Frame
 from edge_siamese.daemon.learner import SIGNALS, Learned, Wish
 from edge_siamese.errors import ControlError, EncoderError, ImageError, StoreError, SupportError
 from edge_siamese.imaging import Bytes
@@ -105,6 +106,17 @@ def test_a_camera_without_frames_ends_a_registration_when_its_time_is_over(rig: 
     assert [learned.text for learned in said] == ["no frame came within 2 s: see whether the camera works"]
     rig.wait(5.0)
     assert len(said) == 1
+
+
+def test_a_frame_from_before_anybody_asked_teaches_nothing(rig: Rig) -> None:
+    said: list[Learned] = []
+    progress: list[dict[str, Any]] = []
+    rig.engine.learner.begin(Wish("ring"), rig.now, said.append, progress.append)
+    rig.number = 1
+    rig.engine.see(Frame(DISC, rig.now - 0.05, rig.number))  # of an object that was just taken away
+    rig.show(RING, RING, RING)
+    assert [told["frame"] for told in progress] == [2, 3, 4]
+    assert [learned.saved for learned in said] == [True]
 
 
 def test_something_known_is_refused_with_its_name(rig: Rig) -> None:

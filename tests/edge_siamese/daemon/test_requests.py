@@ -226,9 +226,8 @@ class TestAsking:
         knowing.ask("rename", name="mug", new="cup")
         renamed = next(lines)["event"]
         assert (renamed["kind"], renamed["name"], renamed["before"]) == ("renamed", "cup", "mug")
-        knowing.stop()
-        rest = [line["event"]["kind"] for line in lines if "event" in line]
-        assert rest[-1] == "stopping"
+        lines.close()  # type: ignore[attr-defined]
+        until(lambda: not knowing.service.hub._subscribers)
 
     def test_an_error_of_the_store_keeps_its_class(
         self, knowing: Daemon, monkeypatch: pytest.MonkeyPatch
