@@ -12,13 +12,13 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from edge_siamese.atomic import replace_directory, workshop, write_text_atomically
 from edge_siamese.bundle import MANIFEST, Bundle, load_bundle
-from edge_siamese.errors import BundleError, ModelError
+from edge_siamese.errors import BundleError, EdgeSiameseError, ModelError
 from edge_siamese.schema import SchemaError, parse_json, read_object
 
 STATE, WORKSHOP = "state.json", ".incoming"
@@ -104,17 +104,24 @@ class InstalledModels:
         """
         bundle = load_bundle(source)
         name = model_directory(bundle)
-        with self._changing() as incoming:
+        with ExitStack() as stack:
+            # Opened before the rights of root are laid down: the source may be in a home that only root can read.
+            paths = (MANIFEST, *(item.path for _, item in bundle.manifest.files()))
+            try:
+                files = {path: stack.enter_context((source / path).open("rb")) for path in paths}
+            except OSError as error:
+                raise ModelError(f"{source} cannot be read: {error.strerror or error}") from error
+            incoming = stack.enter_context(self._changing())
             try:
                 copy = incoming / name
                 copy.mkdir()
-                for path in (MANIFEST, *(item.path for _, item in bundle.manifest.files())):
+                for path, file in files.items():
                     (copy / path).parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copyfile(source / path, copy / path)
+                    with (copy / path).open("xb") as target:
+                        shutil.copyfileobj(file, target)
                 check(load_bundle(copy))
-                self._own(copy)
                 replace_directory(copy, self.directory / name)
-            except (BundleError, shutil.SameFileError):
+            except BundleError:
                 raise
             except OSError as error:
                 reason = error.strerror or error
@@ -170,13 +177,19 @@ class InstalledModels:
                 )
         return self.directory / str(state.current), told
 
-    def reject(self, reason: str) -> str:
+    def reject(self, reason: str, path: Path | None = None) -> str:
         """Give the current model up for the previous one; the line that says so.
+
+        Args:
+            reason: why.
+            path: of the model that does not work; if another one is current meanwhile, that one stays.
 
         Raises:
             ModelError: there is no previous model, or that one was given up before.
         """
         state = self.state()
+        if path is not None and state.current != path.name:
+            return f"{path.name} does not work ({reason}); {state.current} was made current meanwhile"
         if not self._may_fall_back(state):
             raise ModelError(f"{state.current or 'the model'} does not work, and there is no other: {reason}")
         back = self.rollback(reason)
@@ -212,33 +225,50 @@ class InstalledModels:
             shutil.rmtree(path)
 
     def _write(self, state: ModelState) -> None:
-        path = self.directory / STATE
-        write_text_atomically(path, json.dumps(asdict(state), indent=2) + "\n")
-        self._own(path)
+        write_text_atomically(self.directory / STATE, json.dumps(asdict(state), indent=2) + "\n")
 
     @contextmanager
     def _changing(self) -> Iterator[Path]:
         """An empty directory for one process that changes the models."""
         try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            self._own(self.directory)
-            with workshop(self.directory / WORKSHOP) as incoming:
-                self._own(incoming)
-                yield incoming
+            with _as_owner(self.directory.parent):
+                self.directory.mkdir(parents=True, exist_ok=True)
+                with workshop(self.directory / WORKSHOP) as incoming:
+                    yield incoming
         except BlockingIOError as error:
             raise ModelError(f"another process is changing the models in {self.directory}") from error
         except PermissionError as error:
             raise ModelError(
                 f"the models in {self.directory} may not be changed by this user: use sudo"
             ) from error
+        except OSError as error:
+            if isinstance(error, EdgeSiameseError):
+                raise
+            raise ModelError(
+                f"the models in {self.directory} cannot be changed: {error.strerror or error}"
+            ) from error
 
-    def _own(self, path: Path) -> None:
-        """What root makes belongs to the owner of the state directory, so that the daemon can remove it again."""
-        if os.geteuid() != 0:
-            return
-        owner = self.directory.parent.stat()
-        for place in (path, *(path.rglob("*") if path.is_dir() and not path.is_symlink() else ())):
-            os.chown(place, owner.st_uid, owner.st_gid, follow_symlinks=False)
+
+@contextmanager
+def _as_owner(directory: Path) -> Iterator[None]:
+    """Let root work with the rights of the owner of a directory.
+
+    What is made there is then the daemon's, at every moment; and who has taken the daemon over cannot lead root
+    astray with links that he puts into its directory.
+    """
+    if os.geteuid() != 0 or not directory.exists() or (owner := directory.stat()).st_uid == 0:
+        yield
+        return
+    groups, group = os.getgroups(), os.getegid()
+    try:
+        os.setgroups([owner.st_gid])
+        os.setegid(owner.st_gid)
+        os.seteuid(owner.st_uid)
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(group)
+        os.setgroups(groups)
 
 
 def model_directory(bundle: Bundle) -> str:

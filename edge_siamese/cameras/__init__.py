@@ -69,6 +69,6 @@ def _found(settings: CameraSettings) -> str:
     if os.path.exists(settings.device):
         return "usb"
     raise CameraError(
-        f"no camera: picamera2 finds none, and there is no {settings.device}; connect one and restart, or set "
-        'camera.kind to "synthetic" to try things out'
+        f"no camera: picamera2 finds none, and there is no {settings.device}; plug a USB camera in, connect the Pi's "
+        'with the power off, or set camera.kind to "synthetic" to try things out'
     )

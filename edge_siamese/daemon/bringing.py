@@ -54,9 +54,9 @@ def open_recogniser(settings: Settings, models: InstalledModels, told: Callable[
     try:
         return _tested(path, settings, installed=True)
     except EdgeSiameseError as error:
-        told(models.reject(str(error)))
+        told(models.reject(str(error), path))
         back, _ = models.begin()
-        assert back is not None  # `reject` has just made it current
+        assert back is not None  # one is current: the former, or one that came meanwhile
         return _tested(back, settings, installed=True)
 
 

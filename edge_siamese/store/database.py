@@ -254,6 +254,9 @@ def _check(connection: sqlite3.Connection, whole: bool = False) -> None:
         ((first,), *_) = found.fetchall()
         if first != "ok":
             raise _DamagedError(" ".join(str(first).split()))
+    for table in SMALL_TABLES if whole else ():
+        for _ in connection.execute(f"SELECT * FROM {table}"):
+            pass  # SQLite does not look whether a text is one; Python does
 
 
 def _sync_file(path: Path) -> None:

@@ -69,7 +69,8 @@ def store_error(error: sqlite3.Error | UnicodeDecodeError | OSError, path: Path)
 
 def _code(error: Exception) -> int:
     """The primary result code; 0 for errors that Python's module raises by itself."""
-    if isinstance(error, UnicodeDecodeError):
+    # Python's module gives what it cannot decode no code, and the class of what is wrong with a request.
+    if isinstance(error, UnicodeDecodeError) or str(error).startswith("Could not decode to UTF-8"):
         return sqlite3.SQLITE_CORRUPT
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 

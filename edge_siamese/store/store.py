@@ -196,7 +196,7 @@ class SupportStore(Records):
             return undo_last(connection, registrations_only)
 
     def adopt(self, embeddings: Mapping[int, Floats]) -> None:
-        """Write embeddings of the current model, all or none, and drop those of models before the previous one.
+        """Write embeddings of the current model, all or none.
 
         Args:
             embeddings: of views by their numbers, each (D,). A view that is gone meanwhile is passed over.
@@ -206,14 +206,9 @@ class SupportStore(Records):
             for number, vector in embeddings.items()
         ]
         with self._database.change() as connection:
-            self._remember_model(connection)
             connection.executemany(
                 "INSERT OR REPLACE INTO embeddings (view_id, model_id, vector) SELECT id, ?, ? FROM views WHERE id = ?",
                 rows,
-            )
-            connection.execute(
-                "DELETE FROM embeddings WHERE model_id NOT IN "
-                "(SELECT value FROM facts WHERE name IN ('model', 'former model'))"
             )
 
     def export(self, path: str | os.PathLike[str]) -> int:
@@ -279,8 +274,15 @@ class SupportStore(Records):
         return found[0][0] if found else None
 
     def _remember_model(self, connection: Connection) -> None:
-        """Note the model and the one before it, whose embeddings are kept for the way back."""
+        """Note the model and the one before it, whose embeddings are kept for the way back; others are dropped.
+
+        Only when the model changes, not with each view that is learned for it: until then another one may be in use.
+        """
         former = self._remembered_model()
         if former != self.model_id:
             rows = [("model", self.model_id)] + ([("former model", former)] if former else [])
             connection.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", rows)
+            connection.execute(
+                "DELETE FROM embeddings WHERE model_id NOT IN "
+                "(SELECT value FROM facts WHERE name IN ('model', 'former model'))"
+            )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -196,16 +199,76 @@ def test_a_torn_installation_leaves_the_current_one(models: InstalledModels, bun
     assert not left.exists()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
-def test_what_root_installs_belongs_to_the_owner_of_the_state(
+@pytest.fixture
+def of_the_service() -> Iterator[InstalledModels]:
+    """Models in a state directory that another account owns and can reach."""
+    with tempfile.TemporaryDirectory() as place:
+        os.chmod(place, 0o755)
+        state = Path(place) / "state"
+        state.mkdir()
+        os.chown(state, 12345, 12346)
+        yield InstalledModels(state / "models")
+
+
+only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root acts for others")
+
+
+@only_root
+def test_what_root_installs_belongs_to_the_owner_of_the_state_at_every_moment(
+    of_the_service: InstalledModels, bundles: list[Path]
+) -> None:
+    models, owners = of_the_service, set()
+
+    def look(_: Bundle) -> None:
+        owners.update((path.stat().st_uid, path.stat().st_gid) for path in models.directory.rglob("*"))
+
+    model = models.install(bundles[0], look)
+    for path in (models.directory, models.directory / "state.json", *(model.path.rglob("*"))):
+        owners.add((path.stat().st_uid, path.stat().st_gid))
+    assert owners == {(12345, 12346)}
+    assert (os.geteuid(), os.getegid()) == (0, 0)
+
+
+@only_root
+@pytest.mark.parametrize("link", ["models", "models/.incoming"])
+def test_links_of_the_service_do_not_lead_root_elsewhere(
+    of_the_service: InstalledModels, bundles: list[Path], link: str
+) -> None:
+    models = of_the_service
+    precious = models.directory.parent.parent / "precious"
+    precious.mkdir()
+    (precious / "shadow").write_text("root's")
+    place = models.directory.parent / link
+    place.parent.mkdir(exist_ok=True)
+    os.chown(place.parent, 12345, 12346)
+    place.symlink_to(precious)
+    with pytest.raises(ModelError):
+        models.install(bundles[0], accept)
+    assert [path.name for path in precious.iterdir()] == ["shadow"]
+
+
+def test_a_full_disk_is_told_as_such(
+    models: InstalledModels, bundles: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models.install(bundles[0], accept)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("edge_siamese.installed.write_text_atomically", full)
+    with pytest.raises(ModelError, match=r"models cannot be changed: No space left on device"):
+        models.confirm()
+
+
+def test_a_model_that_came_while_another_failed_is_not_given_up_for_it(
     models: InstalledModels, bundles: list[Path]
 ) -> None:
-    models.directory.parent.mkdir(parents=True)
-    os.chown(models.directory.parent, 12345, 12346)
-    model = models.install(bundles[0], accept)
-    for path in (models.directory, models.directory / "state.json", *(model.path.rglob("*"))):
-        found = path.stat()
-        assert (found.st_uid, found.st_gid) == (12345, 12346), path
+    broken = models.install(bundles[0], accept)
+    new = models.install(bundles[1], accept)
+    told = models.reject("other scores", broken.path)
+    assert told == f"{broken.name} does not work (other scores); {new.name} was made current meanwhile"
+    assert models.current() == new.path
+    assert models.state().rejected == {}
 
 
 def test_the_state_is_json_for_people(models: InstalledModels, bundles: list[Path]) -> None:

@@ -46,7 +46,7 @@ class Machine:
         machine.call("system:uptime")
     """
 
-    def __init__(self, image: Image, disk: Path, work: Path, *, keep: bool = False, boot_timeout: float = 120) -> None:
+    def __init__(self, image: Image, disk: Path, work: Path, *, keep: bool = False, processors: int = 2, boot_timeout: float = 120) -> None:
         """Choose what runs.
 
         Args:
@@ -54,6 +54,7 @@ class Machine:
             disk: what `write_disk` made.
             work: a directory for its socket and its console.
             keep: the disk keeps what the machine writes, at once what it flushes; else all of it is forgotten.
+            processors: how many it has; machines side by side need no more than one each.
             boot_timeout: seconds until the agent has to answer.
         """
         self._work = work
@@ -63,7 +64,7 @@ class Machine:
         drive = f"file={disk},if=none,id=disk,format=raw,cache=none" if keep else f"file={disk},if=none,id=disk,format=raw,snapshot=on"
         self._command = [
             *("qemu-system-x86_64", "-M", "q35,hpet=off", "-accel", "tcg,thread=multi", "-cpu", PROCESSOR),
-            *("-smp", "2", "-m", str(MEMORY_MEGABYTES), "-nodefaults", "-nographic", "-no-reboot"),
+            *("-smp", str(processors), "-m", str(MEMORY_MEGABYTES), "-nodefaults", "-nographic", "-no-reboot"),
             *("-kernel", str(image.kernel / "vmlinux"), "-initrd", str(image.kernel / "initrd")),
             *("-append", " ".join((*KERNEL_OPTIONS, f"tsc_early_khz={_tsc_khz(image)}")), "-drive", drive, "-device", "virtio-blk-pci,drive=disk"),
             *("-device", "virtio-rng-pci", "-device", "i6300esb", "-watchdog-action", "reset"),

@@ -46,8 +46,8 @@ def test_auto_without_any_camera_says_what_to_do(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(CameraError) as caught:
         open_camera(CameraSettings(device="/dev/video99"), "grey")
     assert str(caught.value) == (
-        "no camera: picamera2 finds none, and there is no /dev/video99; connect one and restart, or set camera.kind to "
-        '"synthetic" to try things out'
+        "no camera: picamera2 finds none, and there is no /dev/video99; plug a USB camera in, connect the Pi's with the "
+        'power off, or set camera.kind to "synthetic" to try things out'
     )
 
 
