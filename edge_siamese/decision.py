@@ -20,6 +20,7 @@ Rule = Literal[
     "below the object's own threshold",
     "nearer to a negative",
     "nothing registered",
+    "nothing to see",
 ]
 
 STRICTEST_SHARE = 0.5
@@ -61,6 +62,8 @@ class Recognition:
     """Objects that are as near, or nearer, but for a negative of theirs that is nearer still; the nearest first."""
 
     def __str__(self) -> str:
+        if self.rule == "nothing to see":
+            return "unknown (nothing to see)"
         if self.nearest is None:
             return "unknown (nothing is registered)"
         if self.name is not None:
@@ -76,6 +79,10 @@ class Recognition:
 
     def explain(self) -> tuple[str, ...]:
         """How it was decided, in sentences for people."""
+        if self.rule == "nothing to see":
+            return (
+                "There is nothing to see: the picture has no contrast, as in the dark or of an empty wall.",
+            )
         if self.nearest is None:
             return ("Nothing is registered, so nothing can be recognised.",)
         p, threshold = _told_apart(self.probability, self.threshold)
@@ -106,6 +113,15 @@ class Recognition:
     def data(self) -> dict[str, Any]:
         """All of it, for JSON."""
         return {**asdict(self), "set_aside": list(self.set_aside)}
+
+
+def nothing_to_see(threshold: float) -> Recognition:
+    """Of a picture without contrast, which an encoder would take for anything.
+
+    Args:
+        threshold: the general one, a probability.
+    """
+    return Recognition(None, 0.0, None, None, 0.0, threshold, "nothing to see", general_threshold=threshold)
 
 
 def decide(

@@ -91,11 +91,11 @@ class InstalledModels:
         return sorted(found, key=lambda model: ("current", "previous", "kept").index(model.role))
 
     def install(self, source: Path, check: Callable[[Bundle], object]) -> InstalledModel:
-        """Copy a bundle, check the copy, and make it current; the model that was current becomes the previous one.
+        """Check a bundle, copy it, and make it current; the model that was current becomes the previous one.
 
         Args:
             source: the directory of a bundle.
-            check: is given the copy, and raises if this device should not use it; the self-test.
+            check: is given the bundle, and raises if this device should not use it; the self-test.
 
         Raises:
             BundleError: the source is no proper bundle.
@@ -104,6 +104,9 @@ class InstalledModels:
         """
         bundle = load_bundle(source)
         name = model_directory(bundle)
+        # Before the rights of root are laid down: runtimes are imported now, from where perhaps only root can read.
+        # The copy proves itself by the checksums.
+        check(bundle)
         with ExitStack() as stack:
             # Opened before the rights of root are laid down: the source may be in a home that only root can read.
             paths = (MANIFEST, *(item.path for _, item in bundle.manifest.files()))
@@ -119,7 +122,8 @@ class InstalledModels:
                     (copy / path).parent.mkdir(parents=True, exist_ok=True)
                     with (copy / path).open("xb") as target:
                         shutil.copyfileobj(file, target)
-                check(load_bundle(copy))
+                if model_directory(load_bundle(copy)) != name:
+                    raise ModelError(f"{source} has changed while it was copied: install it again")
                 replace_directory(copy, self.directory / name)
             except BundleError:
                 raise
@@ -259,6 +263,8 @@ def _as_owner(directory: Path) -> Iterator[None]:
     if os.geteuid() != 0 or not directory.exists() or (owner := directory.stat()).st_uid == 0:
         yield
         return
+    import fcntl  # noqa: F401  # later it may be where the owner cannot read
+
     groups, group = os.getgroups(), os.getegid()
     try:
         os.setgroups([owner.st_gid])

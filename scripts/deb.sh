@@ -78,6 +78,9 @@ put systemd/99-edge-siamese.rules usr/lib/udev/rules.d/99-edge-siamese.rules
 for name in install.sh config.toml memory-512mb.conf; do
     put "systemd/$name" "usr/share/edge-siamese/$name"
 done
+(cd "$root" && find firmware_configs -type f) | sort | while read -r path; do
+    put "$path" "usr/share/edge-siamese/$path"
+done
 put systemd/completions/edge-siamese.bash usr/share/bash-completion/completions/edge-siamese
 put systemd/completions/_edge-siamese usr/share/zsh/vendor-completions/_edge-siamese
 put docs/installing.md usr/share/doc/edge-siamese/installing.md

@@ -67,7 +67,14 @@ def test_the_wheel_asks_for_numpy_alone(wheel: Path) -> None:
     metadata = message_from_string(archive.read(name).decode())
     needed = [Requirement(text) for text in metadata.get_all("Requires-Dist", [])]
     assert [str(need) for need in needed if not need.marker] == ["numpy<3,>=1.24"]
-    assert set(metadata.get_all("Provides-Extra", [])) == {"gpio", "litert", "onnx", "pictures", "tflite", "usb"}
+    assert set(metadata.get_all("Provides-Extra", [])) == {
+        "gpio",
+        "litert",
+        "onnx",
+        "pictures",
+        "tflite",
+        "usb",
+    }
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["License-Expression"] == "Apache-2.0"
     (points,) = [name for name in archive.namelist() if name.endswith("entry_points.txt")]

@@ -12,7 +12,7 @@ from edge_siamese.cameras.video import Video, open_device
 from edge_siamese.daemon.settings import CameraSettings
 from edge_siamese.errors import CameraStalled
 
-POLL_S = 0.005
+POLL_S = 0.01
 """How often to look for a frame: between two of a camera's 30 a second, six times."""
 # Each of their packets is a whole picture, so that one can be left out without decoding it.
 INTRA_ONLY = ("rawvideo", "mjpeg")

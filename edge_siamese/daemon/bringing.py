@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edge_siamese.bundle import Bundle, load_bundle
@@ -76,6 +76,16 @@ def proven_encoder(bundle: Bundle, settings: Settings) -> GraphEncoder:
 def _tested(path: Path, settings: Settings, *, installed: bool) -> Recogniser:
     bundle = load_bundle(path)
     return Recogniser(bundle, proven_encoder(bundle, settings), installed)
+
+
+def confirmed(recogniser: Recogniser, models: InstalledModels) -> Recogniser:
+    """The model has worked, so its trial ends; unless another one has been installed meanwhile, whose trial it is."""
+    try:
+        if models.current() == recogniser.bundle.path:
+            models.confirm()
+    except EdgeSiameseError as error:
+        LOG.warning("the model cannot be confirmed: %s", error)
+    return replace(recogniser, installed=False)
 
 
 def learn_anew(store: SupportStore, recogniser: Recogniser) -> Iterator[str]:

@@ -7,23 +7,25 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from edge_siamese.bundle import Bundle
 from edge_siamese.cameras.base import Frame
 from edge_siamese.daemon.learner import Learner, Wish, about
 from edge_siamese.daemon.settings import Settings
-from edge_siamese.decision import Recognition, decide, object_limits
+from edge_siamese.decision import Recognition, decide, nothing_to_see, object_limits
 from edge_siamese.errors import ControlError, EdgeSiameseError, StoreError, SupportError
 from edge_siamese.events import Event
+from edge_siamese.imaging import prepare
 from edge_siamese.panel.grammar import Gesture
 from edge_siamese.panel.signals import Signal
 from edge_siamese.recognizer import chosen_threshold
-from edge_siamese.registration import NewView
+from edge_siamese.registration import NOTHING_CONTRAST, NewView
 from edge_siamese.runtimes.base import Encoder, Floats
 from edge_siamese.store import OnConflict, StoredObject, SupportStore
 from edge_siamese.support import SupportSet
@@ -96,8 +98,11 @@ class Engine:
         """The latest frame."""
         self.support = SupportSet.empty(encoder.dimensions)
         """What is registered."""
+        registration = settings.registration
+        # A camera that is looked at seldom needs more time for as many frames.
+        timeout_s = max(registration.timeout_s, 1.5 * registration.frames / settings.camera.rate)
         self.learner = Learner(
-            settings.registration,
+            replace(registration, timeout_s=timeout_s),
             encoder,
             self.head,
             self.threshold,
@@ -145,10 +150,9 @@ class Engine:
         if self.learner.busy:
             self.learner.add(frame)
             return
-        embedding = self.encoder.embed([frame.pixels])[0]
-        found = decide(self.support, self.head, embedding, self.threshold)
+        found, embedding = self._look(frame.pixels)
         self.latest = found
-        if found.uid is not None:
+        if found.uid is not None and embedding is not None:
             self._recognised = _Recognised(found.uid, frame, embedding)
         self._tell(self._tracker.update(found, frame.time))
 
@@ -166,7 +170,15 @@ class Engine:
 
     def recognise(self, pixels: npt.NDArray[Any]) -> Recognition:
         """What a picture shows: uint8 (h, w) or (h, w, 3); changes nothing."""
-        return decide(self.support, self.head, self.encoder.embed([pixels])[0], self.threshold)
+        return self._look(pixels)[0]
+
+    def _look(self, pixels: npt.NDArray[Any]) -> tuple[Recognition, Floats | None]:
+        """What pixels show, and their embedding; None if there is nothing that could be embedded."""
+        image = prepare(pixels, self.encoder.preprocessing)
+        if int(image.max()) - int(image.min()) < NOTHING_CONTRAST:
+            return nothing_to_see(self.threshold), None
+        embedding = self.encoder.embed_prepared(image[np.newaxis])[0]
+        return decide(self.support, self.head, embedding, self.threshold), embedding
 
     def _tell(self, sightings: list[Sighting]) -> None:
         for sighting in sightings:
@@ -179,7 +191,7 @@ class Engine:
         try:
             if gesture is Gesture.PRESS:
                 self._press(now)
-            elif gesture is Gesture.DOUBLE_PRESS:
+            elif gesture is Gesture.DOUBLE_PRESS and not self.learner.busy:
                 self.wrong(now)
             elif gesture is Gesture.HOLD and self.learner.busy:
                 self.learner.cancel()

@@ -53,6 +53,12 @@ class Hardware:
         return state is not None and state.status in ("stalled", "absent")
 
     @property
+    def promising(self) -> bool:
+        """Whether waiting for a frame makes sense."""
+        state = self.state
+        return state is not None and state.status != "ended"
+
+    @property
     def hopeless(self) -> bool:
         """Whether only a new process gets the camera free: a thread that hangs may keep it from all later ones, too."""
         state = self.state

@@ -54,6 +54,11 @@ class Notifier:
         """The daemon does its work."""
         self._send("WATCHDOG=1")
 
+    def watchdog_within(self, seconds: float | None) -> None:
+        """From now on systemd waits so long for the next `watchdog()`, which this counts as one; None: nothing."""
+        if self._watchdog_s is not None and seconds is not None:
+            self._send("WATCHDOG=1", f"WATCHDOG_USEC={round(seconds * 1e6)}")
+
     def stopping(self, status: str = "") -> None:
         """The daemon ends."""
         self._send("STOPPING=1", *_status(status))

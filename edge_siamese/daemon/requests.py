@@ -188,7 +188,7 @@ class Requests:
         """All objects, in pieces: lines of {"chunk": base64}."""
         with tempfile.TemporaryDirectory(dir=self._place(OUTGOING)) as folder:
             path = Path(folder) / "objects.zip"
-            count = self._with_engine(lambda engine: engine.store.export(path), timeout=600)
+            count = self._with_engine(lambda engine: engine.store.export(path), patiently=True)
             with path.open("rb") as file:
                 while piece := file.read(CHUNK):
                     reply({"chunk": base64.b64encode(piece).decode("ascii")})
@@ -235,7 +235,7 @@ class Requests:
             return brought
 
         try:
-            return self._with_engine(bring_in, timeout=600)
+            return self._with_engine(bring_in, patiently=True)
         finally:
             path.unlink(missing_ok=True)
 
@@ -253,14 +253,14 @@ class Requests:
             raise ControlError(f"{place} cannot be made: {error.strerror}") from error
         return place
 
-    def _with_engine(self, function: Callable[[Engine], T], timeout: float = 30.0) -> T:
+    def _with_engine(self, function: Callable[[Engine], T], patiently: bool = False) -> T:
         def run() -> T:
             engine = self._service.engine
             if engine is None:
                 raise ControlError(f"the daemon cannot recognise: {self._service.fault}")
             return function(engine)
 
-        return self._service.call(run, timeout)
+        return self._service.call_patiently(run) if patiently else self._service.call(run)
 
     def _now(self) -> float:
         return self._service.now()

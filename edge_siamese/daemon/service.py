@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from edge_siamese.cameras.base import Frame
-from edge_siamese.daemon.bringing import Recogniser, learn_anew, open_recogniser
+from edge_siamese.daemon.bringing import Recogniser, confirmed, learn_anew, open_recogniser
 from edge_siamese.daemon.calls import Calls
 from edge_siamese.daemon.control import ControlServer
 from edge_siamese.daemon.engine import Engine
@@ -26,6 +26,7 @@ from edge_siamese.daemon.sinks import open_sinks
 from edge_siamese.errors import EdgeSiameseError, SettingsError, StoreError
 from edge_siamese.events import Event, trouble
 from edge_siamese.installed import InstalledModels
+from edge_siamese.panel.grammar import Gesture
 from edge_siamese.panel.signals import Signal
 from edge_siamese.store import SupportStore
 
@@ -45,7 +46,12 @@ FRAMES_OF_A_TRIAL = 10
 """A new model is confirmed after so many frames, or after `RETRY_S` where no frames come."""
 REPAIRED_S = 60.0
 """For so long the light tells that the store was repaired."""
-BACKUP_S = 24 * 3600.0
+BACKUP_S, LARGE_BACKUP_S = 60.0, 24 * 3600.0
+"""So often the store is copied, if it has changed; a large one, whose copy wears the card, seldom."""
+LARGE_STORE = 64 * 2**20
+"""Bytes."""
+PATIENCE_S = 900.0
+"""What is asked for may keep the loop so long, such as a collection of thousands of objects on a slow card."""
 
 
 class Service:
@@ -103,6 +109,18 @@ class Service:
             Whatever the function raises.
         """
         return self._calls.ask(function, timeout)
+
+    def call_patiently(self, function: Callable[[], T]) -> T:
+        """The same for what may take minutes, of which the watchdog is told."""
+
+        def patiently() -> T:
+            self._notifier.watchdog_within(PATIENCE_S)
+            try:
+                return function()
+            finally:
+                self._notifier.watchdog_within(self._notifier.watchdog_s)
+
+        return self._calls.ask(patiently, PATIENCE_S)
 
     @property
     def stopping(self) -> bool:
@@ -168,14 +186,15 @@ class Service:
         self._step(self._clock())
         self._calls.answer()
         for gesture in self.hardware.gestures():
-            if self.engine:
+            if self.engine and not (gesture is Gesture.PRESS and self.hardware.blind):
                 self.engine.gesture(gesture, self._clock())
             else:
                 self.hardware.show(Signal.FAILED)
+                LOG.warning("the button's %s: %s", gesture.value, line(self))
         frame = self.hardware.next_frame(TURN_S if self._bringing is None else 0.0)
         if frame is not None and self.engine:
             self._see(self.engine, frame)
-        elif self.hardware.source is None and self._bringing is None:
+        elif self._bringing is None and not self.hardware.promising:
             time.sleep(TURN_S)
         return self._watch(self._clock())
 
@@ -342,21 +361,17 @@ class Service:
             return
         idle = self.engine.frames == 0 and self.hardware.state is not None
         if self.engine.frames >= FRAMES_OF_A_TRIAL or (idle and self._clock() - self._engine_at > RETRY_S):
-            try:
-                models = InstalledModels(self.settings.models)
-                if models.current() == self._recogniser.bundle.path:  # another one may just be installed
-                    models.confirm()
-            except EdgeSiameseError as error:
-                LOG.warning("the model cannot be confirmed: %s", error)
-            self._recogniser = replace(self._recogniser, installed=False)
+            self._recogniser = confirmed(self._recogniser, InstalledModels(self.settings.models))
 
     def _back_up(self, now: float) -> None:
-        """Copy the store once a day."""
+        """Copy the store now and then."""
         if self._store is not None and now >= self._backup_at:
             self._backup_at = now + BACKUP_S
             try:
+                if self._store.path.stat().st_size > LARGE_STORE:
+                    self._backup_at = now + LARGE_BACKUP_S
                 self._store.backup(limit_s=5.0)
-            except EdgeSiameseError as error:
+            except (EdgeSiameseError, OSError) as error:
                 LOG.warning("no backup: %s", error)
 
     def _reload(self) -> None:
@@ -402,8 +417,4 @@ class Service:
         control.close()
         self.hardware.close()
         if self._store is not None:
-            try:
-                self._store.backup(limit_s=0.2)
-            except EdgeSiameseError as error:
-                LOG.warning("no backup: %s", error)
             self._store.close()

@@ -84,9 +84,9 @@ class RecognitionSettings:
     the bundle states a threshold (`edge-siamese info`)."""
     threshold: float | None = None
     """The probability from which on an object is recognised, instead of the bundle's own for that rate."""
-    window: int = 6
+    window: int = 10
     """How many of the latest frames decide together whether an object is there."""
-    appear: int = 4
+    appear: int = 6
     """An object appears when so many frames of the window show it."""
     leave: int = 1
     """An object leaves when at most so many frames of the window show it; below `appear`, so that it does not flicker."""

@@ -10,6 +10,7 @@ no name in it is ever taken for a name of the file system.
 
 from __future__ import annotations
 
+import io
 import json
 import zipfile
 import zlib
@@ -37,6 +38,7 @@ VERSION = 1
 
 MANIFEST, EMBEDDINGS = "manifest.json", "embeddings.f32"
 MOST_MEMBERS = 500_000
+MOST_DIRECTORY_BYTES = 32 * 1024 * 1024
 MOST_MANIFEST_BYTES = 32 * 1024 * 1024
 MOST_EMBEDDING_BYTES = 512 * 1024 * 1024
 MOST_TOTAL_BYTES = 8 * 1024**3
@@ -223,6 +225,17 @@ class CollectionFile:
         return rows
 
 
+class _Bounded(io.BufferedReader):
+    """A file of which zipfile reads no list of members that would fill the memory, before they can be counted."""
+
+    most: int | None = MOST_DIRECTORY_BYTES
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self.most is not None and size is not None and size > self.most:
+            raise zipfile.BadZipFile(f"its list of members has {size} bytes")
+        return super().read(size)
+
+
 @contextmanager
 def open_collection(path: Path) -> Iterator[CollectionFile]:
     """Open a collection and check all but its pictures.
@@ -232,7 +245,8 @@ def open_collection(path: Path) -> Iterator[CollectionFile]:
             reads a picture.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with _Bounded(io.FileIO(path)) as file, zipfile.ZipFile(file) as archive:
+            file.most = None
             yield CollectionFile(path, archive)
     except StoreError:
         raise

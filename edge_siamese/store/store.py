@@ -68,6 +68,7 @@ class SupportStore(Records):
         self.keep_crops = keep_crops
         """Whether pictures of new views are kept."""
         self._now = now
+        self._in_use, self._dropped_for = model_id, ""
         with suppress(StoreError):  # a full disk keeps nobody from recognising
             if self._remembered_model() != model_id:
                 with self._database.change() as connection:
@@ -103,9 +104,11 @@ class SupportStore(Records):
     def use(self, model_id: str, dimensions: int) -> None:
         """See the store with another model from now on, and write its embeddings."""
         self.model_id, self.dimensions = model_id, dimensions
+        self._in_use = model_id
         if self._remembered_model() != model_id:
             with self._database.change() as connection:
                 self._remember_model(connection)
+                self._drop_others(connection)
 
     @contextmanager
     def seen_with(self, model_id: str, dimensions: int) -> Iterator[None]:
@@ -196,7 +199,9 @@ class SupportStore(Records):
             return undo_last(connection, registrations_only)
 
     def adopt(self, embeddings: Mapping[int, Floats]) -> None:
-        """Write embeddings of the current model, all or none.
+        """Write embeddings of the current model, all or none; the first time, drop those of models before the former.
+
+        While the store is only `seen_with` this model nothing is dropped: another one is in use.
 
         Args:
             embeddings: of views by their numbers, each (D,). A view that is gone meanwhile is passed over.
@@ -210,6 +215,9 @@ class SupportStore(Records):
                 "INSERT OR REPLACE INTO embeddings (view_id, model_id, vector) SELECT id, ?, ? FROM views WHERE id = ?",
                 rows,
             )
+            if self.model_id == self._in_use != self._dropped_for:
+                self._drop_others(connection)
+                self._dropped_for = self.model_id
 
     def export(self, path: str | os.PathLike[str]) -> int:
         """Write all objects to one .zip file, whole or not at all; how many objects."""
@@ -274,15 +282,15 @@ class SupportStore(Records):
         return found[0][0] if found else None
 
     def _remember_model(self, connection: Connection) -> None:
-        """Note the model and the one before it, whose embeddings are kept for the way back; others are dropped.
-
-        Only when the model changes, not with each view that is learned for it: until then another one may be in use.
-        """
+        """Note the model and the one before it, whose embeddings are kept for the way back."""
         former = self._remembered_model()
         if former != self.model_id:
             rows = [("model", self.model_id)] + ([("former model", former)] if former else [])
             connection.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", rows)
-            connection.execute(
-                "DELETE FROM embeddings WHERE model_id NOT IN "
-                "(SELECT value FROM facts WHERE name IN ('model', 'former model'))"
-            )
+
+    def _drop_others(self, connection: Connection) -> None:
+        """Drop what neither the model nor the one before it made: it is read through once, not with each view."""
+        connection.execute(
+            "DELETE FROM embeddings WHERE model_id NOT IN "
+            "(SELECT value FROM facts WHERE name IN ('model', 'former model'))"
+        )

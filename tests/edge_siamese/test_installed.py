@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_siamese.atomic import replace_directory
 from edge_siamese.bundle import Bundle
 from edge_siamese.errors import BundleNotFound, ChecksumError, ModelError, SelfTestFailed
 from edge_siamese.installed import MOST_ATTEMPTS, InstalledModels, model_directory
@@ -69,17 +70,25 @@ def test_a_second_one_makes_the_first_the_previous(models: InstalledModels, bund
     assert models.state().confirmed
 
 
-def test_the_check_sees_the_copy_and_its_refusal_changes_nothing(
-    models: InstalledModels, bundles: list[Path]
-) -> None:
+def test_a_refusal_of_the_check_changes_nothing(models: InstalledModels, bundles: list[Path]) -> None:
     models.install(bundles[0], accept)
     before = models.state()
-    seen: list[Path] = []
     with pytest.raises(SelfTestFailed, match="other scores"):
-        models.install(bundles[1], lambda bundle: (seen.append(bundle.path), refuse(bundle)))
-    assert seen[0].is_relative_to(models.directory)
+        models.install(bundles[1], refuse)
     assert models.state() == before
     assert len(models.all()) == 1
+
+
+def test_what_changes_between_check_and_copy_is_not_installed(
+    models: InstalledModels, bundles: list[Path]
+) -> None:
+    def change(bundle: Bundle) -> None:
+        shutil.rmtree(bundle.path)
+        shutil.copytree(bundles[1], bundle.path)
+
+    with pytest.raises(ModelError, match="has changed while it was copied: install it again"):
+        models.install(bundles[0], change)
+    assert models.all() == []
 
 
 def test_a_damaged_bundle_is_not_installed(models: InstalledModels, bundles: list[Path]) -> None:
@@ -215,14 +224,17 @@ only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root acts for oth
 
 @only_root
 def test_what_root_installs_belongs_to_the_owner_of_the_state_at_every_moment(
-    of_the_service: InstalledModels, bundles: list[Path]
+    of_the_service: InstalledModels, bundles: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     models, owners = of_the_service, set()
 
-    def look(_: Bundle) -> None:
+    def look(new: Path, place: Path) -> None:
         owners.update((path.stat().st_uid, path.stat().st_gid) for path in models.directory.rglob("*"))
+        assert new in models.directory.rglob("*")
+        replace_directory(new, place)
 
-    model = models.install(bundles[0], look)
+    monkeypatch.setattr("edge_siamese.installed.replace_directory", look)
+    model = models.install(bundles[0], accept)
     for path in (models.directory, models.directory / "state.json", *(model.path.rglob("*"))):
         owners.add((path.stat().st_uid, path.stat().st_gid))
     assert owners == {(12345, 12346)}

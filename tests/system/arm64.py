@@ -6,7 +6,8 @@ import platform
 import shlex
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,7 +85,11 @@ class Userland:
     tree: Path
 
     def command(
-        self, board: Board, binds: Mapping[str, Path], arguments: Sequence[str], environment: Mapping[str, str]
+        self,
+        board: Board,
+        binds: Mapping[str, Path],
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
     ) -> list[str]:
         """The command line that runs the system's Python with `arguments` as that board.
 
@@ -95,7 +100,11 @@ class Userland:
             environment: besides the path.
         """
         at = shlex.quote(str(self.tree))
-        lines = [f"mount -t proc proc {at}/proc", f"mount -t tmpfs tmpfs {at}/run", f"mount -t tmpfs tmpfs {at}/tmp"]
+        lines = [
+            f"mount -t proc proc {at}/proc",
+            f"mount -t tmpfs tmpfs {at}/run",
+            f"mount -t tmpfs tmpfs {at}/tmp",
+        ]
         lines += [f"mount --bind {at}/boards/{board.cpu} {at}/proc/cpuinfo"]
         lines += [f"mount --bind /dev {at}/dev", f"mount -t tmpfs tmpfs {at}/mnt"]
         for place, source in binds.items():
@@ -118,6 +127,24 @@ class Userland:
         """Run the system's Python as that board, to its end; see `command`."""
         command = self.command(board, binds, arguments, environment)
         return subprocess.run(command, capture_output=True, text=True, timeout=timeout)
+
+    @contextmanager
+    def running(
+        self, board: Board, binds: Mapping[str, Path], arguments: Sequence[str], log: Path
+    ) -> Iterator[subprocess.Popen[bytes]]:
+        """A process of the system's Python as that board, which is ended with the block; see `command`.
+
+        Args:
+            board, binds, arguments: see `command`.
+            log: what it says is written there.
+        """
+        with log.open("wb") as file:
+            process = subprocess.Popen(self.command(board, binds, arguments, {}), stdout=file, stderr=file)
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
 
 
 def userland(system: System, cache: Path) -> Userland:

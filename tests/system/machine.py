@@ -20,7 +20,7 @@ MEMORY_MEGABYTES = 900
 # Without AVX: that of qemu 7.2's emulation is wrong, and numpy's tanh overflows or ends the process.
 PROCESSOR = "Nehalem"
 # The time stamp counter is trusted: the other clocks of an emulated PC cost an exit from the emulation at each look. Its
-# rate is told, because a kernel that measures it on a busy machine finds one that makes its clock run several times too fast.
+# rate is told, because a kernel that measures it on a busy machine may come to a clock that runs five times too fast.
 KERNEL_OPTIONS = (
     *("console=ttyS0", "quiet", "mitigations=off", "nokaslr", "audit=0", "apparmor=0", "rw", "tsc=reliable"),
     *("systemd.show_status=0", "systemd.unit=machine.target", "no_timer_check", "rcupdate.rcu_expedited=1"),
@@ -46,7 +46,16 @@ class Machine:
         machine.call("system:uptime")
     """
 
-    def __init__(self, image: Image, disk: Path, work: Path, *, keep: bool = False, processors: int = 2, boot_timeout: float = 120) -> None:
+    def __init__(
+        self,
+        image: Image,
+        disk: Path,
+        work: Path,
+        *,
+        keep: bool = False,
+        processors: int = 2,
+        boot_timeout: float = 120,
+    ) -> None:
         """Choose what runs.
 
         Args:
@@ -61,14 +70,38 @@ class Machine:
         self.console = work / "console.log"
         self._boot_timeout = boot_timeout
         self._socket_path = work / "agent"
-        drive = f"file={disk},if=none,id=disk,format=raw,cache=none" if keep else f"file={disk},if=none,id=disk,format=raw,snapshot=on"
+        drive = (
+            f"file={disk},if=none,id=disk,format=raw,cache=none"
+            if keep
+            else f"file={disk},if=none,id=disk,format=raw,snapshot=on"
+        )
         self._command = [
             *("qemu-system-x86_64", "-M", "q35,hpet=off", "-accel", "tcg,thread=multi", "-cpu", PROCESSOR),
-            *("-smp", str(processors), "-m", str(MEMORY_MEGABYTES), "-nodefaults", "-nographic", "-no-reboot"),
+            *(
+                "-smp",
+                str(processors),
+                "-m",
+                str(MEMORY_MEGABYTES),
+                "-nodefaults",
+                "-nographic",
+                "-no-reboot",
+            ),
             *("-kernel", str(image.kernel / "vmlinux"), "-initrd", str(image.kernel / "initrd")),
-            *("-append", " ".join((*KERNEL_OPTIONS, f"tsc_early_khz={_tsc_khz(image)}")), "-drive", drive, "-device", "virtio-blk-pci,drive=disk"),
+            *(
+                "-append",
+                " ".join((*KERNEL_OPTIONS, f"tsc_early_khz={_tsc_khz(image)}")),
+                "-drive",
+                drive,
+                "-device",
+                "virtio-blk-pci,drive=disk",
+            ),
             *("-device", "virtio-rng-pci", "-device", "i6300esb", "-watchdog-action", "reset"),
-            *("-device", "virtio-serial-pci", "-chardev", f"socket,id=agent,path={self._socket_path},server=on,wait=off"),
+            *(
+                "-device",
+                "virtio-serial-pci",
+                "-chardev",
+                f"socket,id=agent,path={self._socket_path},server=on,wait=off",
+            ),
             *("-device", "virtserialport,chardev=agent,name=agent"),
             *("-serial", f"file:{self.console}", "-monitor", "none"),
         ]
@@ -99,7 +132,9 @@ class Machine:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.cut_power()
 
     @property
@@ -125,7 +160,9 @@ class Machine:
         try:
             answer = self._answers[number].get(timeout=timeout)
         except queue.Empty:
-            raise MachineError(f"no answer within {timeout:g} s; the console ends:\n{self.last_words}") from None
+            raise MachineError(
+                f"no answer within {timeout:g} s; the console ends:\n{self.last_words}"
+            ) from None
         del self._answers[number]
         if "error" in answer:
             raise MachineError(f"in the machine: {answer['error']}")
@@ -180,4 +217,6 @@ class Machine:
 
 
 def _tsc_khz(image: Image) -> int:
-    return int(subprocess.run([str(image.kernel / "tsc_khz")], capture_output=True, text=True, check=True).stdout)
+    return int(
+        subprocess.run([str(image.kernel / "tsc_khz")], capture_output=True, text=True, check=True).stdout
+    )

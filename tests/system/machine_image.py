@@ -32,10 +32,23 @@ PACKAGES = (
     *("systemd", "systemd-sysv", "udev", "kmod", "passwd", "procps"),
     *("python3", "python3-venv", "python3-numpy", "python3-pil", "python3-libgpiod"),
     # What picamera2 needs of the system's; itself it is not in Debian.
-    *("python3-libcamera", "libcamera-ipa", "libcamera-tools", "python3-prctl", "python3-jsonschema", "python3-tqdm"),
+    *(
+        "python3-libcamera",
+        "libcamera-ipa",
+        "libcamera-tools",
+        "python3-prctl",
+        "python3-jsonschema",
+        "python3-tqdm",
+    ),
 )
 # Pure Python, as on a Raspberry Pi, and what of its needs Debian has not.
-PICAMERA2 = ("picamera2==0.3.38", "simplejpeg==1.9.0", "piexif==1.1.3", "videodev2==0.0.4", "libarchive-c==5.3")
+PICAMERA2 = (
+    "picamera2==0.3.38",
+    "simplejpeg==1.9.0",
+    "piexif==1.1.3",
+    "videodev2==0.0.4",
+    "libarchive-c==5.3",
+)
 # Of the device's lock: Debian's would bring all of ffmpeg. The rest the product brings itself, or Debian.
 LOCKED = ("av==",)
 # picamera2 imports both and uses neither here: a screen's mode setting, and raw pictures.
@@ -47,7 +60,13 @@ STUBS = {
 }
 # Units that take seconds of an emulated processor, and that no test needs.
 NOT_STARTED = (
-    *("apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer", "fstrim.timer"),
+    *(
+        "apt-daily.timer",
+        "apt-daily-upgrade.timer",
+        "dpkg-db-backup.timer",
+        "e2scrub_all.timer",
+        "fstrim.timer",
+    ),
     *("e2scrub_reap.service", "systemd-timesyncd.service", "ldconfig.service", "systemd-binfmt.service"),
     *("proc-sys-fs-binfmt_misc.automount", "proc-sys-fs-binfmt_misc.mount", "getty.target"),
     *("dev-hugepages.mount", "dev-mqueue.mount", "sys-kernel-debug.mount", "sys-kernel-tracing.mount"),
@@ -63,7 +82,16 @@ NOT_STARTED = (
 )
 NOT_LOADED = ("configfs", "dm_mod", "drm", "efi_pstore", "fuse", "loop")
 GENERATORS = (
-    *("cryptsetup", "gpt-auto", "hibernate-resume", "integritysetup", "rc-local", "run", "ssh", "system-update"),
+    *(
+        "cryptsetup",
+        "gpt-auto",
+        "hibernate-resume",
+        "integritysetup",
+        "rc-local",
+        "run",
+        "ssh",
+        "system-update",
+    ),
     *("sysv", "tpm2", "veritysetup", "bless-boot", "import", "factory-reset", "getty"),
 )
 MACHINE_ID = "e0d9e51a3e5e4c7d9a2b6f0c1d2e3f40"
@@ -119,7 +147,9 @@ def _foreign() -> tuple[str, ...]:
 
 def _run(command: list[str], **options: str) -> None:
     """Run a builder; what it said is in the error if it fails."""
-    ran = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    ran = subprocess.run(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     assert ran.returncode == 0, f"{' '.join(command[:3])} …: {ran.stdout[-3000:]}"
 
 
@@ -133,7 +163,9 @@ def _debian(tree: Path) -> None:
         (packages / name).parent.mkdir(exist_ok=True)
         (packages / name).write_text(text)
     # An emulated processor would take minutes for what this one does in seconds.
-    _run(["chroot", str(tree), "python3", "-m", "compileall", "-q", "-j", "2", str(packages.relative_to(tree))])
+    _run(
+        ["chroot", str(tree), "python3", "-m", "compileall", "-q", "-j", "2", str(packages.relative_to(tree))]
+    )
     shutil.rmtree(tree / "var" / "cache" / "apt", ignore_errors=True)
     shutil.rmtree(tree / "var" / "lib" / "apt" / "lists", ignore_errors=True)
 
@@ -144,7 +176,17 @@ def changed(image: Image, work: Path) -> Iterator[Path]:
     root, upper, scratch = work / "root", work / "upper", work / "scratch"
     for directory in (root, upper, scratch):
         directory.mkdir(parents=True)
-    _run(["mount", "-t", "overlay", "overlay", "-o", f"lowerdir={image.tree},upperdir={upper},workdir={scratch}", str(root)])
+    _run(
+        [
+            "mount",
+            "-t",
+            "overlay",
+            "overlay",
+            "-o",
+            f"lowerdir={image.tree},upperdir={upper},workdir={scratch}",
+            str(root),
+        ]
+    )
     try:
         yield root
     finally:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import tempfile
 import time
 from dataclasses import dataclass
 from functools import cache as remember
@@ -15,8 +17,12 @@ import pytest
 
 from edge_siamese import Recognizer
 from edge_siamese.bundle import Bundle, load_bundle
+from edge_siamese.daemon.client import request
+from edge_siamese.errors import DaemonNotRunning
+from edge_siamese.pictures import read_picture
 from edge_siamese.runtimes import runtime_format
 from edge_siamese.selftest import LARGEST_SCORE_DIFFERENCE, LEAST_COSINE
+from edge_siamese.store import SupportStore
 from tests.system import arm64, wheels
 from tests.system.arm64 import BOOKWORM, PI_5, TRIXIE, ZERO_2_W, Board, System, Userland
 
@@ -26,6 +32,7 @@ Floats = npt.NDArray[np.float32]
 GUEST = Path(__file__).with_name("guest")
 HOST_RUNTIME = {"onnx": "onnxruntime", "tflite": "ai-edge-litert"}
 PRECISIONS = ("int8", "fp32")
+RUN = ("-m", "edge_siamese", "run")
 MATRIX = [
     pytest.param(system, board, runtime, id=f"{board.cpu}-python{system.python}-{runtime}")
     for system in (BOOKWORM, TRIXIE)
@@ -121,9 +128,7 @@ def test_a_board_and_this_machine_agree_on_embeddings_and_objects(
     assert report["numpy"].startswith("1.24." if system is BOOKWORM else "2.")
 
     bundle = load_bundle(place.bundle)
-    here = Recognizer(
-        bundle, runtime=HOST_RUNTIME[runtime_format(runtime)], precision=precision, threads=1
-    )
+    here = Recognizer(bundle, runtime=HOST_RUNTIME[runtime_format(runtime)], precision=precision, threads=1)
     mine = here.encoder.embed_prepared(bundle.golden.images)
     theirs = np.asarray(report["embeddings"], dtype=np.float32)
     assert theirs.shape == mine.shape
@@ -143,3 +148,93 @@ def test_a_board_and_this_machine_agree_on_embeddings_and_objects(
         if decided:
             assert found["name"] == recognition.name
     assert any(found["name"] == name for name, found in report["recognitions"].items())
+
+
+DAEMON = """
+[model]
+bundle = "/mnt/bundle"
+
+[camera]
+kind = "files"
+path = "/mnt/pictures/support/object-0.png"
+rate = 5
+
+[panel]
+kind = "none"
+
+[recognition]
+seen_every_s = 0
+
+[registration]
+frames = 2
+sharpness = 0
+darkest = 0
+brightest = 255
+motion = 255
+
+[paths]
+state = "/mnt/state"
+runtime = "/mnt/state"
+"""
+
+
+def status_when(socket: Path, process: subprocess.Popen[bytes], log: Path, frames: int) -> dict[str, Any]:
+    """The daemon's status, once it has recognised so many frames."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        assert process.poll() is None, log.read_text()
+        try:
+            status: dict[str, Any] = request(socket, "status")
+        except DaemonNotRunning:
+            status = {"frames": 0}
+        if status["frames"] >= frames:
+            return status
+        time.sleep(0.2)
+    raise AssertionError(log.read_text())
+
+
+@pytest.mark.parametrize(
+    ("system", "board"),
+    [
+        pytest.param(system, board, id=f"{board.cpu}-python{system.python}")
+        for system in (BOOKWORM, TRIXIE)
+        for board in (ZERO_2_W, PI_5)
+    ],
+)
+def test_the_daemon_of_a_board_registers_recognises_and_keeps_an_object(
+    userlands: Any, place: Place, system: System, board: Board
+) -> None:
+    userland: Userland = userlands(system)
+    # The path of a socket is short, unlike pytest's directories.
+    with tempfile.TemporaryDirectory() as directory:
+        state = Path(directory)
+        socket, log = state / "control.sock", state / "log"
+        (state / "config.toml").write_text(DAEMON)
+        binds = {**place.binds, "/mnt/state": state}
+        with userland.running(board, binds, [*RUN, "--config", "/mnt/state/config.toml"], log) as process:
+            status = status_when(socket, process, log, frames=3)
+            assert (status["model"]["runtime"], status["model"]["precision"]) == (system.runtimes[0], "int8")
+            assert status["camera"]["status"] == "running"
+            cli = ["-m", "edge_siamese", "register", "first", "--config", "/mnt/state/config.toml", "--json"]
+            said = userland.run(board, binds, cli)
+            assert said.returncode == 0, said.stderr + log.read_text()
+            registered = json.loads(said.stdout)["object"]
+            assert (registered["name"], registered["views"], registered["embedded"]) == ("first", 1, 1)
+            status_when(socket, process, log, frames=request(socket, "status")["frames"] + 8)
+            kinds = [(event["kind"], event.get("name")) for event in request(socket, "events", count=50)]
+            assert kinds.index(("registered", "first")) < kinds.index(("appeared", "first"))
+            assert request(socket, "status")["present"] == ["first"]
+            process.terminate()
+            assert process.wait(20) == 0, log.read_text()
+            assert "Traceback" not in log.read_text()
+
+        bundle = load_bundle(place.bundle)
+        dimensions = bundle.manifest.embedding.dimensions
+        with SupportStore(state / "objects.db", bundle.manifest.model_id, dimensions) as store:
+            assert store.repair is None
+            (entry,) = store.entries()
+            assert (entry.uid, entry.name) == (registered["uid"], "first")
+        here = Recognizer(bundle, runtime=HOST_RUNTIME["tflite"], threads=1)
+        shown = read_picture(place.pictures / "support" / "object-0.png")
+        mine = here.encoder.embed([shown])
+        assert float(cosines(entry.embeddings, mine)[0]) >= LEAST_COSINE["int8"]

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,9 @@ def image(root: None, cache: Path) -> Image:
 
 
 @pytest.fixture(scope="module")
-def disk(image: Image, cache: Path, demo_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def disk(
+    image: Image, cache: Path, demo_bundle: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
     """The disk of a machine on which the package and a model are installed."""
     pictures = pytest.importorskip("PIL.Image")
     work = tmp_path_factory.mktemp("machine")
@@ -101,7 +104,9 @@ def machine(image: Image, disk: Path, tmp_path_factory: pytest.TempPathFactory) 
     started = time.monotonic()
     with Machine(image, disk, tmp_path_factory.mktemp("run")) as machine:
         print(f"\nthe machine runs after {time.monotonic() - started:.0f} s")
-        assert machine.call("hardware:add_gpio_chip", label=HEADER, button=BUTTON, led=LED) == "/dev/gpiochip0"
+        assert (
+            machine.call("hardware:add_gpio_chip", label=HEADER, button=BUTTON, led=LED) == "/dev/gpiochip0"
+        )
         yield machine
 
 
@@ -129,7 +134,7 @@ def count_events(machine: Machine) -> int:
 
 def intervals(changes: list[list[Any]]) -> list[tuple[bool, float]]:
     """How long the LED was on or off; the last state, which has no end, is left out."""
-    return [(bool(on), end - start) for (start, on), (end, _) in zip(changes, changes[1:], strict=False)]
+    return [(bool(on), end - start) for (start, on), (end, _) in pairwise(changes)]
 
 
 def test_the_header_is_found_by_its_label_and_glitches_register_nothing(machine: Machine) -> None:
@@ -298,7 +303,9 @@ class Lane:
             if self.cuts % 2 == 0:
                 self.look_inside()
             seconds, saved = time.monotonic() - started, len(self.ledger.acknowledged)
-            print(f"{self.work.name}: {self.cuts} power cuts in {seconds:.0f} s, {saved} objects acknowledged")
+            print(
+                f"{self.work.name}: {self.cuts} power cuts in {seconds:.0f} s, {saved} objects acknowledged"
+            )
 
 
 def test_nothing_that_was_acknowledged_is_lost_and_nothing_is_half_saved_in_twenty_power_cuts(
@@ -306,7 +313,7 @@ def test_nothing_that_was_acknowledged_is_lost_and_nothing_is_half_saved_in_twen
 ) -> None:
     lanes = []
     for number in range(LANES):
-        work = tmp_path / f"machine {number + 1}"
+        work = tmp_path / f"machine-{number + 1}"
         work.mkdir()
         shutil.copyfile(disk, work / "disk")
         lanes.append(Lane(image, work / "disk", load_bundle(demo_bundle), work, random.Random(number)))
@@ -315,4 +322,6 @@ def test_nothing_that_was_acknowledged_is_lost_and_nothing_is_half_saved_in_twen
             running.result()
     assert sum(lane.cuts for lane in lanes) == 20
     assert sum(len(lane.ledger.acknowledged) for lane in lanes) >= 20
-    assert sum(lane.unflushed for lane in lanes) > 0, "a cut that loses nothing of what was not flushed is none"
+    assert sum(lane.unflushed for lane in lanes) > 0, (
+        "a cut that loses nothing of what was not flushed is none"
+    )

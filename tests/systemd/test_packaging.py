@@ -183,6 +183,10 @@ def test_the_debian_package_has_all_its_files_and_is_the_same_each_time(tmp_path
         "usr/share/doc/edge-siamese/copyright",
         "usr/share/doc/edge-siamese/installing.md",
         "usr/share/edge-siamese/config.toml",
+        *sorted(
+            f"usr/share/edge-siamese/{path.relative_to(ROOT).as_posix()}"
+            for path in (ROOT / "firmware_configs").rglob("*.*")
+        ),
         "usr/share/edge-siamese/install.sh",
         "usr/share/edge-siamese/memory-512mb.conf",
         "usr/share/edge-siamese/wheels/edge_siamese-0.9.0rc1-py3-none-any.whl",

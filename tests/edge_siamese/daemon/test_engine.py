@@ -101,12 +101,36 @@ class TestSeeing:
     ) -> None:
         knowing.show(RING, RING)
         with monkeypatch.context() as patch:
-            patch.setattr(knowing.encoder, "embed", lambda _: np.full((1, 64), np.nan, np.float32))
+            patch.setattr(knowing.encoder, "embed_prepared", lambda _: np.full((1, 64), np.nan, np.float32))
             with pytest.raises(EncoderError, match="not 64 finite numbers"):
                 knowing.show(RING)
         with pytest.raises(ImageError):
             knowing.show(RING.astype(float))
         assert knowing.engine.present == ("ring",)
+
+    @pytest.mark.parametrize("level", [0, 120, 255])
+    def test_a_picture_without_contrast_is_nothing_to_see_and_costs_no_encoding(
+        self, knowing: Rig, monkeypatch: pytest.MonkeyPatch, level: int
+    ) -> None:
+        """An encoder would take the dark of a night for anything, such as the object that is nearest to black."""
+        noise = np.random.default_rng(0).integers(-3, 4, RING.shape)
+        flat = np.clip(level + noise, 0, 255).astype(np.uint8)
+        monkeypatch.setattr(knowing.encoder, "embed_prepared", lambda _: pytest.fail("it was encoded"))
+        knowing.show(flat)
+        assert knowing.engine.latest is not None
+        assert knowing.engine.latest.rule == "nothing to see"
+        assert str(knowing.engine.latest) == "unknown (nothing to see)"
+        assert knowing.engine.latest.explain()[0].startswith(
+            "There is nothing to see: the picture has no contrast"
+        )
+
+    def test_a_double_press_while_it_learns_is_not_about_what_was_seen_before(self, knowing: Rig) -> None:
+        knowing.show(RING, RING)
+        knowing.take()
+        knowing.press()
+        before = knowing.store.object("ring").negatives
+        knowing.engine.gesture(Gesture.DOUBLE_PRESS, knowing.now)
+        assert knowing.store.object("ring").negatives == before
 
     def test_a_picture_is_recognised_without_a_trace(self, knowing: Rig) -> None:
         found = knowing.engine.recognise(RING)

@@ -56,7 +56,7 @@ class TestLife:
         assert daemon.events("stopping") == ["the daemon stops"]
         with SupportStore(daemon.state / "objects.db", bundle.manifest.model_id, 8) as store:
             assert [known.name for known in store.objects()] == ["mug"]
-            assert (store.repair, (daemon.state / "objects.backup.db").exists()) == (None, True)
+            assert store.repair is None
         daemon.start().up()
         daemon.show(MUG, "mug")
         assert daemon.events("started")[0].startswith("recognising 1 object with tiny-0123456789ab, ")
@@ -124,7 +124,8 @@ class TestLife:
         def fail(*_: Any) -> Any:
             raise EncoderError("the runtime failed")
 
-        monkeypatch.setattr(engine_of(daemon).encoder, "embed", fail)
+        monkeypatch.setattr(engine_of(daemon).encoder, "embed_prepared", fail)
+        daemon.stage.picture = MUG
         assert daemon.told("model") == "a frame could not be used: the runtime failed"
         frames = engine_of(daemon).frames
         until(lambda: engine_of(daemon).frames > frames + 2)
@@ -302,11 +303,13 @@ class TestStore:
             other.run()
         assert daemon.ask("status")["fault"] == ""
 
-    def test_a_damaged_store_is_repaired_told_and_used(self, daemon: Daemon) -> None:
+    def test_a_damaged_store_is_repaired_told_and_used(self, daemon: Daemon, bundle: Bundle) -> None:
         daemon.start().up()
         for name, picture in (("mug", MUG), ("pen", PEN)):
             daemon.learn(name, picture)
         daemon.stop()
+        with SupportStore(daemon.state / "objects.db", bundle.manifest.model_id, 8) as store:
+            assert store.backup()
         path = daemon.state / "objects.db"
         content = bytearray(path.read_bytes())
         content[100:200] = b"\xff" * 100
@@ -398,7 +401,9 @@ class TestStore:
         assert not (daemon.state / "incoming").exists()
         assert not (daemon.state / "outgoing").exists()
 
-    def test_the_store_is_copied_once_a_day(self, daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_store_is_copied_when_it_has_changed(
+        self, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(service_module, "BACKUP_S", 0.1)
         monkeypatch.setattr(service_module, "STATUS_S", 0.05)
         daemon.start().up()

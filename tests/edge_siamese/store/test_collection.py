@@ -373,3 +373,16 @@ def test_an_export_that_fails_leaves_the_file_before(source, file, monkeypatch):
         source.export(file)
     assert file.read_bytes() == before
     assert sorted(os.listdir(file.parent)) == ["objects.zip", "source"]
+
+
+def test_a_list_of_members_that_would_fill_the_memory_is_not_read(target, tmp_path, monkeypatch):
+    monkeypatch.setattr(collection._Bounded, "most", 1000)
+    path = tmp_path / "many.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for number in range(100):
+            archive.writestr(f"crops/{number}-0.png", b"")
+    with pytest.raises(
+        StoreError, match=r"many\.zip is damaged, or no collection: its list of members has \d+ bytes"
+    ):
+        target.import_(path)
+    assert target.objects() == []

@@ -168,6 +168,23 @@ def test_a_message_that_is_no_text_is_damage_too(tmp_path):
     assert "is damaged (it has text that is none)" in str(store_error(error, tmp_path))
 
 
+def test_a_name_that_is_no_text_any_more_is_repaired_once(tmp_path):
+    """SQLite's own check passes it; without another one the daemon would open the store anew for ever."""
+    with open_store(tmp_path) as store:
+        store.register("mug", view(1))
+    with closing(sqlite3.connect(tmp_path / "objects.db")) as connection, connection:
+        connection.execute("UPDATE objects SET name = CAST(x'6dff67' AS TEXT)")
+    with open_store(tmp_path) as store:
+        with pytest.raises(StoreError, match="is damaged"):
+            store.entries()
+        assert store.damaged
+    with open_store(tmp_path) as store:
+        assert (store.repair.found, store.repair.recovered) == (1, 1)
+        assert names(store) == ["m\ufffdg"]
+    with open_store(tmp_path) as store:
+        assert store.repair is None and not store.damaged
+
+
 def test_with_a_backup_a_spoiled_page_costs_nothing(place):
     with open_store(place) as store:
         before = [(entry.uid, entry.name, entry.view_ids) for entry in store.entries()]

@@ -178,6 +178,22 @@ def test_embeddings_of_the_current_and_the_previous_model_are_kept(tmp_path):
     assert models() == ["three", "two"]
 
 
+def test_learning_for_models_that_never_came_into_use_spares_the_one_that_is(store):
+    """A second model is installed while the objects are still learned anew for a first one."""
+    store.register("mug", view(1))
+    store.register("pen", view(2))
+    for model in ("two", "three"):
+        with store.seen_with(model, DIMENSIONS):
+            store.adopt({1: vector(5)})
+    assert [entry.name for entry in store.entries()] == ["mug", "pen"]
+    with store.seen_with("three", DIMENSIONS):
+        store.adopt({2: vector(6)})
+    store.use("three", DIMENSIONS)
+    assert [entry.name for entry in store.entries()] == ["mug", "pen"]
+    found = store._database.read("SELECT DISTINCT model_id FROM embeddings ORDER BY model_id")
+    assert found == [("three",), (MODEL,)]
+
+
 def test_numbers_that_a_disk_made_infinite_cost_their_view_alone(store):
     store.register("mug", view(1))
     store.register("pen", view(2))

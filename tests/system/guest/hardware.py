@@ -71,7 +71,10 @@ def play(button: int, steps: list[tuple[bool, float]]) -> list[float]:
 def press(button: int, seconds: float) -> list[float]:
     """A real press: bounces, rests, and bounces again when it is let go."""
     bounces = [(True, BOUNCE), (False, BOUNCE), (True, BOUNCE), (False, BOUNCE)]
-    return play(button, [*bounces, (True, seconds), *[(not closed, length) for closed, length in bounces], (False, 0.0)])
+    return play(
+        button,
+        [*bounces, (True, seconds), *[(not closed, length) for closed, length in bounces], (False, 0.0)],
+    )
 
 
 class _Watch:
@@ -118,7 +121,9 @@ def led_is_on(led: int) -> bool:
 
 def add_usb_camera() -> list[str]:
     """A V4L2 webcam, which shows a test pattern; its devices."""
-    subprocess.run(["modprobe", "vivid", "n_devs=1", "node_types=0x1", "num_inputs=1", "input_types=0x0"], check=True)
+    subprocess.run(
+        ["modprobe", "vivid", "n_devs=1", "node_types=0x1", "num_inputs=1", "input_types=0x0"], check=True
+    )
     return devices("video")
 
 

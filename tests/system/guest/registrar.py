@@ -1,4 +1,4 @@
-"""Runs in the virtual machine: registers one object after another, and says what the daemon acknowledged, until the power goes."""
+"""Runs in the virtual machine: registers one object after another and says what was acknowledged, until the power goes."""
 
 from __future__ import annotations
 

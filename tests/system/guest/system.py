@@ -73,11 +73,15 @@ def start_with(config: str) -> None:
 
 def journal(lines: int = 60) -> str:
     """The end of what the service said."""
-    return str(run(["journalctl", "--no-pager", "--unit", SERVICE, "--lines", str(lines), "--output=short-monotonic"])["out"])
+    return str(
+        run(
+            ["journalctl", "--no-pager", "--unit", SERVICE, "--lines", str(lines), "--output=short-monotonic"]
+        )["out"]
+    )
 
 
 def wait_for_status(wanted: dict[str, Any], seconds: float = 60) -> dict[str, Any]:
-    """The daemon's status once it has certain values, such as {"camera.status": "running", "frames": 3}; numbers: at least."""
+    """The daemon's status once it has values such as {"camera.status": "running", "frames": 3}; numbers: at least."""
     deadline = time.monotonic() + seconds
     status: dict[str, Any] = {}
     while time.monotonic() < deadline:
