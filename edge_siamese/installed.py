@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -20,6 +21,8 @@ from edge_siamese.atomic import replace_directory, workshop, write_text_atomical
 from edge_siamese.bundle import MANIFEST, Bundle, load_bundle
 from edge_siamese.errors import BundleError, EdgeSiameseError, ModelError
 from edge_siamese.schema import SchemaError, parse_json, read_object
+
+LOG = logging.getLogger(__name__)
 
 STATE, WORKSHOP = "state.json", ".incoming"
 MOST_ATTEMPTS = 3
@@ -175,10 +178,15 @@ class InstalledModels:
             told = self.reject(f"it did not come up in {state.attempts} attempts")
             state = self.state()
         if not state.confirmed:
-            with self._changing():
-                self._write(
-                    ModelState(state.current, state.previous, False, state.attempts + 1, dict(state.rejected))
-                )
+            try:
+                with self._changing():
+                    self._write(
+                        ModelState(
+                            state.current, state.previous, False, state.attempts + 1, dict(state.rejected)
+                        )
+                    )
+            except ModelError as error:  # a full disk keeps nobody from recognising
+                LOG.warning("an attempt with the model on trial is not counted: %s", error)
         return self.directory / str(state.current), told
 
     def reject(self, reason: str, path: Path | None = None) -> str:

@@ -28,6 +28,7 @@ Handler = Callable[[dict[str, Any], Conversation], Any]
 """Takes a request, and a conversation for the lines before the reply; returns the result, JSON values."""
 
 WORKERS = 8
+MOST_BRACKETS = 10_000
 SMALL_REQUEST = 64 * 1024
 LARGEST_REQUEST = 8 * 1024 * 1024
 IDLE_S = 10.0
@@ -288,6 +289,8 @@ class ControlServer:
 
 
 def _request(line: bytes) -> dict[str, Any]:
+    if line.count(b"[") + line.count(b"{") > MOST_BRACKETS:  # each becomes an object many times its size
+        raise ControlError(f"the request is refused: more than {MOST_BRACKETS} lists and objects in it")
     try:
         value = parse_json(line.decode("utf-8"))
     except UnicodeDecodeError:

@@ -8,6 +8,7 @@ import os
 import queue
 import shutil
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -36,6 +37,10 @@ Reply = Conversation
 
 CHUNK = 1 << 20
 """Bytes of a collection in one message."""
+MOST_UPLOADS, RESERVE = 2, 64 << 20
+"""Collections that may come at a time; bytes of the disk that they have to leave free."""
+MOST_FOLLOWERS = 5
+"""Of the connections that there are, so that others can still ask."""
 MOST_UPLOADED = 2 << 30
 """Bytes of a collection that can be brought in."""
 REGISTRATION_S = 90.0
@@ -50,6 +55,7 @@ class Requests:
 
     def __init__(self, service: Service) -> None:
         self._service = service
+        self._followers = threading.BoundedSemaphore(MOST_FOLLOWERS)
         self._commands: dict[str, Callable[[dict[str, Any], Reply], Any]] = {
             "status": self._status,
             "objects": self._objects,
@@ -99,7 +105,12 @@ class Requests:
         """The latest events; with `follow`, new ones until the client goes."""
         if not request.get("follow"):
             return [event.to_dict() for event in self._service.hub.latest(_count(request))]
-        follow(self._service.hub, reply, replay=_count(request))
+        if not self._followers.acquire(blocking=False):
+            raise ControlError(f"{MOST_FOLLOWERS} clients follow the events already")
+        try:
+            follow(self._service.hub, reply, replay=_count(request))
+        finally:
+            self._followers.release()
         return None
 
     # --- changes ---
@@ -209,6 +220,13 @@ class Requests:
             raise ControlError("there is no such upload")
         if not given:
             _remove_older(path.parent, ABANDONED_S)
+            if len(list(path.parent.iterdir())) >= MOST_UPLOADS:
+                raise ControlError(
+                    f"{MOST_UPLOADS} collections are being brought in already; try again later"
+                )
+        if shutil.disk_usage(path.parent).free - len(piece) < RESERVE:
+            path.unlink(missing_ok=True)
+            raise ControlError("the disk is nearly full, so nothing was imported: make room first")
         if (path.stat().st_size if given else 0) + len(piece) > MOST_UPLOADED:
             path.unlink(missing_ok=True)
             raise ControlError(f"the upload is larger than {MOST_UPLOADED:,} bytes")

@@ -18,6 +18,7 @@ from edge_siamese.daemon.control import ControlServer
 from edge_siamese.daemon.engine import Engine
 from edge_siamese.daemon.hardware import Hardware
 from edge_siamese.daemon.hub import EventHub
+from edge_siamese.daemon.keeping import PATIENCE_S, Backups, open_store
 from edge_siamese.daemon.notify import Notifier
 from edge_siamese.daemon.report import counted, line
 from edge_siamese.daemon.requests import Requests, clear_away
@@ -37,8 +38,8 @@ ENDED, RESTART = 0, 75
 """Exit statuses: all well; and "try again", for a camera that only a new process gets free."""
 TURN_S = 0.05
 """The longest wait of one turn, and so the slowest answer to a press or a request."""
-RETRY_S = 10.0
-"""Between two attempts to bring the engine up."""
+RETRY_S, LONGEST_RETRY_S = 10.0, 300.0
+"""Between two attempts to bring the engine up; doubled each time."""
 READY_S = 5.0
 """A daemon that is still learning objects anew says that it is ready after so long: it answers."""
 STATUS_S = 1.0
@@ -46,12 +47,6 @@ FRAMES_OF_A_TRIAL = 10
 """A new model is confirmed after so many frames, or after `RETRY_S` where no frames come."""
 REPAIRED_S = 60.0
 """For so long the light tells that the store was repaired."""
-BACKUP_S, LARGE_BACKUP_S = 60.0, 24 * 3600.0
-"""So often the store is copied, if it has changed; a large one, whose copy wears the card, seldom."""
-LARGE_STORE = 64 * 2**20
-"""Bytes."""
-PATIENCE_S = 900.0
-"""What is asked for may keep the loop so long, such as a collection of thousands of objects on a slow card."""
 
 
 class Service:
@@ -92,7 +87,8 @@ class Service:
         self._recogniser: Recogniser | None = None
         self._bringing: Iterator[str] | None = None
         self._retry_at = self._status_at = 0.0
-        self._backup_at = self._started + BACKUP_S
+        self._retry_s = RETRY_S
+        self._backups = Backups(self._started)
         self._repaired_at: float | None = None
         self._ready = False
         self._told_fault = self._bad_frames = ""
@@ -229,7 +225,8 @@ class Service:
             self._status_at = now + STATUS_S
             self._notifier.status(line(self))
             self._confirm()
-            self._back_up(now)
+            if self._store is not None:
+                self._backups.turn(self._store, now)
             if self._store is not None and self._bringing is None and self._store.damaged:
                 self._mend()
         if state and state.status == "ended" and not (self.engine and self.engine.learner.busy):
@@ -274,11 +271,13 @@ class Service:
         try:
             doing = next(self._bringing)
         except StopIteration:
-            self._bringing = None
+            self._bringing, self._retry_s = None, RETRY_S
             self._say_ready()
         except (EdgeSiameseError, OSError) as error:
             self._bringing = None
-            self._retry_at = now + RETRY_S
+            # What fails again and again may cost much each time, such as the repair of a file on a full disk.
+            self._retry_at = now + self._retry_s
+            self._retry_s = min(2 * self._retry_s, LONGEST_RETRY_S)
             self._failed(error)
             self._say_ready()
         else:
@@ -310,16 +309,13 @@ class Service:
                 self.settings, models, lambda told: self.hub.publish(trouble("model", told))
             )
         encoder = recogniser.encoder
-        keep = self.settings.registration.keep_crops
         if self._store is None:
             yield "opening the store"
-            self._store = SupportStore(
-                self.settings.store, encoder.model_id, encoder.dimensions, keep_crops=keep
-            )
+            self._store = open_store(self.settings, encoder, self._notifier)
             if self._store.repair:
                 self.repair, self._repaired_at = self._store.repair.text, self._clock()
                 self.hub.publish(trouble("store", self._store.repair.text, "error"))
-        self._store.keep_crops = keep
+        self._store.keep_crops = self.settings.registration.keep_crops
         yield from learn_anew(self._store, recogniser)
         former, self.engine = self.engine, self._changed_engine(recogniser, self._store)
         self._recogniser, self._engine_at = recogniser, self._clock()
@@ -362,17 +358,6 @@ class Service:
         idle = self.engine.frames == 0 and self.hardware.state is not None
         if self.engine.frames >= FRAMES_OF_A_TRIAL or (idle and self._clock() - self._engine_at > RETRY_S):
             self._recogniser = confirmed(self._recogniser, InstalledModels(self.settings.models))
-
-    def _back_up(self, now: float) -> None:
-        """Copy the store now and then."""
-        if self._store is not None and now >= self._backup_at:
-            self._backup_at = now + BACKUP_S
-            try:
-                if self._store.path.stat().st_size > LARGE_STORE:
-                    self._backup_at = now + LARGE_BACKUP_S
-                self._store.backup(limit_s=5.0)
-            except (EdgeSiameseError, OSError) as error:
-                LOG.warning("no backup: %s", error)
 
     def _reload(self) -> None:
         """Read the settings again; what they change is opened anew, and the model in any case."""

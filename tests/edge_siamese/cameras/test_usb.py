@@ -65,7 +65,7 @@ def test_a_frame_is_waited_for() -> None:
     camera = camera_of(device)
     frame = camera.capture()
     assert frame.pixels is GREY
-    assert (frame.number, round(frame.time, 3)) == (1, 50.0 + POLL_S)
+    assert (frame.number, round(frame.time, 3)) == (1, 50.0 + 2 * POLL_S)
     assert device.asked == ("/dev/video7", (640, 480), 10.0, 2.0, "grey")
     assert camera.description == "the camera /dev/video7, 640 x 480 mjpeg"
     camera.hold_exposure(True)

@@ -197,7 +197,8 @@ class TestRefusing:
             (b'["echo"]\n', 'the request has to be an object with a "command"'),
             (b'{"command":3}\n', 'the request has to be an object with a "command"'),
             (b"\n", "the request is refused: not JSON: Expecting value in line 1, column 1"),
-            (b"[" * 60000 + b"\n", "not JSON that can be read"),
+            (b"[" * 9000 + b"\n", "not JSON that can be read"),
+            (b"[" * 60000 + b"\n", "the request is refused: more than 10000 lists and objects in it"),
         ],
     )
     def test_garbage_gets_one_line_and_the_end(self, path: Path, sent: bytes, error: str) -> None:
