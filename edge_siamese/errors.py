@@ -81,6 +81,10 @@ class ModelError(EdgeSiameseError, RuntimeError):
     """A model cannot be installed, or none is."""
 
 
+class ModelsInUse(ModelError, BlockingIOError):
+    """Another process is changing the installed models just now."""
+
+
 class ControlError(EdgeSiameseError, RuntimeError):
     """The daemon refused a request, or the request cannot be sent."""
 

@@ -12,14 +12,15 @@ import json
 import logging
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from edge_siamese.atomic import replace_directory, workshop, write_text_atomically
 from edge_siamese.bundle import MANIFEST, Bundle, load_bundle
-from edge_siamese.errors import BundleError, EdgeSiameseError, ModelError
+from edge_siamese.errors import BundleError, EdgeSiameseError, ModelError, ModelsInUse
 from edge_siamese.schema import SchemaError, parse_json, read_object
 
 LOG = logging.getLogger(__name__)
@@ -27,6 +28,8 @@ LOG = logging.getLogger(__name__)
 STATE, WORKSHOP = "state.json", ".incoming"
 MOST_ATTEMPTS = 3
 """So often a daemon may start with a model on trial without confirming it."""
+BUSY_S, BUSY_STEP_S = 1.0, 0.05
+"""How long another process that changes the models is waited for, in seconds, and how often it is looked."""
 MOST_KEPT = 4
 """Models that are kept, current and previous among them."""
 
@@ -245,10 +248,10 @@ class InstalledModels:
         try:
             with _as_owner(self.directory.parent):
                 self.directory.mkdir(parents=True, exist_ok=True)
-                with workshop(self.directory / WORKSHOP) as incoming:
-                    yield incoming
+                with ExitStack() as stack:
+                    yield _entered(stack, self.directory / WORKSHOP)
         except BlockingIOError as error:
-            raise ModelError(f"another process is changing the models in {self.directory}") from error
+            raise ModelsInUse(f"another process is changing the models in {self.directory}") from error
         except PermissionError as error:
             raise ModelError(
                 f"the models in {self.directory} may not be changed by this user: use sudo"
@@ -259,6 +262,15 @@ class InstalledModels:
             raise ModelError(
                 f"the models in {self.directory} cannot be changed: {error.strerror or error}"
             ) from error
+
+
+def _entered(stack: ExitStack, place: Path) -> Path:
+    """The workshop, for which another process is waited for a moment: a change takes no longer."""
+    for _ in range(round(BUSY_S / BUSY_STEP_S)):
+        with suppress(BlockingIOError):
+            return stack.enter_context(workshop(place))
+        time.sleep(BUSY_STEP_S)
+    return stack.enter_context(workshop(place))
 
 
 @contextmanager

@@ -208,7 +208,7 @@ def run_device(python: Path, arguments: Sequence[str]) -> str:
 
 
 def device_environment() -> dict[str, str]:
-    """For a process of the device's interpreter: this environment with the checkout as the only source of modules beside the interpreter's own."""
+    """For a process of the device's interpreter: this environment, with the checkout before its own modules."""
     kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONHOME", "PYTHONSTARTUP")}
     return {**kept, "PYTHONPATH": str(CHECKOUT)}
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from edge_siamese.bundle import Bundle, load_bundle
 from edge_siamese.daemon.settings import Settings
-from edge_siamese.errors import EdgeSiameseError, ImageError, ModelError, StoreError
+from edge_siamese.errors import EdgeSiameseError, ImageError, ModelError, ModelsInUse, StoreError
 from edge_siamese.installed import InstalledModels
 from edge_siamese.runtimes import load_encoder
 from edge_siamese.runtimes.base import GraphEncoder
@@ -83,6 +83,8 @@ def confirmed(recogniser: Recogniser, models: InstalledModels) -> Recogniser:
     try:
         if models.current() == recogniser.bundle.path:
             models.confirm()
+    except ModelsInUse:
+        return recogniser  # to be tried again
     except EdgeSiameseError as error:
         LOG.warning("the model cannot be confirmed: %s", error)
     return replace(recogniser, installed=False)

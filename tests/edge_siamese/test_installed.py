@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from edge_siamese.atomic import replace_directory
+from edge_siamese.atomic import replace_directory, workshop
 from edge_siamese.bundle import Bundle
-from edge_siamese.errors import BundleNotFound, ChecksumError, ModelError, SelfTestFailed
+from edge_siamese.errors import BundleNotFound, ChecksumError, ModelError, ModelsInUse, SelfTestFailed
 from edge_siamese.installed import MOST_ATTEMPTS, InstalledModels, model_directory
 from tests.tiny_bundle import write_tiny_bundle
 
@@ -292,3 +292,33 @@ def test_the_state_is_json_for_people(models: InstalledModels, bundles: list[Pat
         "attempts": 0,
         "rejected": {},
     }
+
+
+def test_another_process_that_changes_the_models_is_waited_for_a_moment(
+    models: InstalledModels, bundles: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models.install(bundles[0], accept)
+    held = workshop(models.directory / ".incoming")
+    held.__enter__()
+    waited: list[float] = []
+
+    def let_go(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 3:
+            held.__exit__(None, None, None)
+
+    monkeypatch.setattr("edge_siamese.installed.time.sleep", let_go)
+    assert models.install(bundles[1], accept).role == "current"
+    assert waited == [0.05] * 3
+
+
+def test_another_process_that_does_not_end_is_told_of(
+    models: InstalledModels, bundles: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models.install(bundles[0], accept)
+    monkeypatch.setattr("edge_siamese.installed.time.sleep", lambda _: None)
+    with (
+        workshop(models.directory / ".incoming"),
+        pytest.raises(ModelsInUse, match="another process is changing the models in"),
+    ):
+        models.rollback()

@@ -184,7 +184,7 @@ class Lane:
             # The kernel has replayed the journal, and the daemon has read its store.
             self.ledger.agrees_with({item["uid"]: item["name"] for item in found}, self.cuts)
             assert all(item["views"] == item["embedded"] == 1 for item in found)
-            enough = len(self.ledger.acknowledged) + self.chance.randrange(3)
+            enough = len(self.ledger.acknowledged) + self.cuts % 4
             while len(self.ledger.acknowledged) < enough:
                 self.ledger.hear(machine.said.get(timeout=60))
             time.sleep(self.chance.uniform(0.0, LATEST_CUT_S))

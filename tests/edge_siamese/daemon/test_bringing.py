@@ -361,7 +361,7 @@ class TestReloading:
         running.show(MUG, "mug")
 
     def test_another_panel_is_opened_and_pressed(self, running: Daemon, bundle: Bundle) -> None:
-        running.configure(bundle.path, hold_s="hold_s = 0.3")
+        running.configure(bundle.path, hold_s="hold_s = 2.5")
         console = running.service.hardware.console
         running.ask("reload")
         until(lambda: running.service.hardware.console is not console)
