@@ -144,7 +144,8 @@ def open_device(
             container = av.open(
                 device,
                 format="v4l2",
-                options={"fflags": WITHOUT_WAITING, **options},
+                # Not `options`: those reach the decoder too, where they overrule the size that the camera has really taken.
+                container_options={"fflags": WITHOUT_WAITING, **options},
                 timeout=(timeout_s, timeout_s),
             )
             return Video(container, device, colour)

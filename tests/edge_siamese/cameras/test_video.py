@@ -169,9 +169,11 @@ def test_a_size_or_rate_that_a_camera_does_not_have_is_given_up(
     clip = av.open(str(write_clip(av, tmp_path / "clip.mkv", 1)))
     tried: list[dict[str, str]] = []
 
-    def open_(device: str, format: str, options: dict[str, str], timeout: tuple[float, float]) -> Any:
+    def open_(
+        device: str, format: str, container_options: dict[str, str], timeout: tuple[float, float]
+    ) -> Any:
         assert (device, format, timeout) == ("/dev/null", "v4l2", (3.0, 3.0))
-        tried.append(options)
+        tried.append(container_options)
         if len(tried) <= refused:
             raise av.error.ArgumentError(errno.EINVAL, "Invalid argument")
         return Container(clip)
