@@ -64,7 +64,7 @@ lock:  ## install requirements/*.in anew and write what came into requirements/*
 	@rm -rf build/lock
 
 clean:  ## remove what was built; environments stay
-	rm -rf build dist .cache
+	rm -rf --one-file-system build dist .cache  # spares what a killed build of a system may have left mounted
 
 distclean: clean  ## remove the environments too
 	rm -rf .venv .venv-device

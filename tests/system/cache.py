@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -29,7 +29,7 @@ def cached(cache: Path, name: str, recipe: str, build: Callable[[Path], None]) -
         if place.is_dir():
             return place
         for old in cache.glob(f"{name}-*"):
-            shutil.rmtree(old)
+            remove_tree(old)
         print(f"\n{name}: building it, once", flush=True)
         started = time.monotonic()
         part = Path(tempfile.mkdtemp(prefix=f"{name}-", suffix=".part", dir=cache))
@@ -38,3 +38,8 @@ def cached(cache: Path, name: str, recipe: str, build: Callable[[Path], None]) -
         os.rename(part, place)
         print(f"{name}: built in {time.monotonic() - started:.0f} s", flush=True)
     return place
+
+
+def remove_tree(tree: Path) -> None:
+    """Remove the tree of an operating system; what a killed build has left mounted in it, such as /dev, is spared."""
+    subprocess.run(["rm", "-rf", "--one-file-system", "--", str(tree)], check=True)
