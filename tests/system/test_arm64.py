@@ -76,11 +76,14 @@ def place(root: None, wheel: Path, demo_bundle: Path, tmp_path_factory: pytest.T
 
 
 def write_pictures(bundle: Bundle, directory: Path) -> None:
-    """The golden images as photographs: enlarged; as queries darker, and with a margin cut off."""
+    """The golden images as pictures: enlarged; as queries with a margin cut off, in the same light.
+
+    Encoders for drawings are made for white paper, so a darker query would be a question of the encoder.
+    """
     image_module = pytest.importorskip("PIL.Image")
     for number, image in enumerate(bundle.golden.images):
         pixels = np.kron(image[..., 0], np.ones((9, 9), dtype=np.uint8))
-        for kind, shown in (("support", pixels), ("query", (pixels[2:, 3:] * 0.85).astype(np.uint8))):
+        for kind, shown in (("support", pixels), ("query", pixels[2:, 3:])):
             (directory / kind).mkdir(parents=True, exist_ok=True)
             image_module.fromarray(shown).save(directory / kind / f"object-{number}.png")
 
@@ -147,7 +150,8 @@ def test_a_board_and_this_machine_agree_on_embeddings_and_objects(
         decided = abs(recognition.probability - recognition.threshold) > LARGEST_SCORE_DIFFERENCE[precision]
         if decided:
             assert found["name"] == recognition.name
-    assert any(found["name"] == name for name, found in report["recognitions"].items())
+    right = sum(found["name"] == name for name, found in report["recognitions"].items())
+    assert right >= len(names) / 2, report["recognitions"]
 
 
 DAEMON = """
