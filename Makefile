@@ -45,7 +45,7 @@ lint: setup  ## ruff and mypy
 reproduce-omniglot: setup  ## the README's figures: at most an hour on two cores; leaves build/omniglot/report.html
 	@.venv/bin/python -m export pipeline --data omniglot --encoder glyphnet --out build/omniglot $(if $(DATA_ROOT),--data-root $(DATA_ROOT))
 
-bench-daemon: setup  ## measure the daemon: time, memory, start, 100,000 frames; five minutes, writes benchmarks/daemon
+bench-daemon: setup  ## measure the daemon: time, memory, start, 100,000 frames; three minutes, writes benchmarks/daemon
 	@.venv/bin/python scripts/measure_daemon.py --out benchmarks/daemon/figures.json
 
 wheel: setup  ## build the device's wheel into dist
