@@ -99,6 +99,31 @@ def seen_part(frame: npt.NDArray[Any], to: Preprocessing) -> Bytes:
     return _crop(_checked(frame), to)
 
 
+def reduced(pixels: npt.NDArray[Any], side: int) -> Bytes:
+    """The whole picture, area-resized so that its longer side is at most `side` pixels; never enlarged.
+
+    Args:
+        pixels: uint8 or bool, (h, w) or (h, w, 1, 3 or 4).
+
+    Returns:
+        uint8 (h, w) for grey and (h, w, 3) for colour; its own memory.
+
+    Raises:
+        ImageError: the array is not an image.
+    """
+    colour = pixels.ndim == 3 and pixels.shape[2] > 1
+    height, width = pixels.shape[:2] if pixels.ndim > 1 else (1, 1)
+    scale = min(1.0, side / max(height, width, 1))
+    to = Preprocessing(
+        height=max(1, round(height * scale)),
+        width=max(1, round(width * scale)),
+        colour="rgb" if colour else "grey",
+        fit="stretch",
+    )
+    small = prepare(pixels, to)
+    return np.array(small if colour else small[..., 0])
+
+
 def _checked(frame: npt.NDArray[Any]) -> Bytes:
     frame = np.asarray(frame)
     if frame.dtype == np.bool_:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_siamese.imaging import Bytes, Preprocessing, prepare, seen_part
+from edge_siamese.imaging import Bytes, Preprocessing, prepare, reduced, seen_part
 from edge_siamese.runtimes.base import Encoder, Floats, unit_vectors
 
 MOST_IMAGES = 45
@@ -114,13 +114,7 @@ def crop_of(frame: npt.NDArray[Any], to: Preprocessing, side: int) -> Bytes:
     Returns:
         uint8 (h, w) or (h, w, 3), the longer side at most `side`; a copy.
     """
-    seen = seen_part(frame, to)
-    rows, columns = seen.shape[:2]
-    scale = min(1.0, side / max(rows, columns))
-    size = max(1, round(rows * scale)), max(1, round(columns * scale))
-    is_colour = seen.ndim == 3 and seen.shape[2] > 1
-    reduced = prepare(seen, Preprocessing(*size, "rgb" if is_colour else "grey", "stretch"))
-    return np.array(reduced if is_colour else reduced[..., 0])
+    return reduced(seen_part(frame, to), side)
 
 
 def _fine(frame: npt.NDArray[Any], to: Preprocessing) -> Floats:

@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from edge_siamese.cli import build_parser  # noqa: E402
+from scripts.generated import write_or_check  # noqa: E402
 
 PLACE = ROOT / "systemd" / "completions"
 FILES = {"bash": "edge-siamese.bash", "zsh": "_edge-siamese"}
@@ -28,20 +29,12 @@ OF_FILES = ("FILE", "PICTURE", "IMAGES.npy", "A", "B")
 
 def main(arguments: list[str]) -> int:
     """Write the files, or compare them."""
-    stale = []
-    for shell, name in FILES.items():
-        path, text = PLACE / name, completion(shell)
-        if path.exists() and path.read_text(encoding="utf-8") == text:
-            continue
-        if "--check" in arguments:
-            stale.append(path.relative_to(ROOT).as_posix())
-        else:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
-            print(f"wrote {path.relative_to(ROOT)}")
-    if stale:
-        print(f"not fresh: {', '.join(stale)}; run: python scripts/completions.py", file=sys.stderr)
-    return 1 if stale else 0
+    return write_or_check(
+        {PLACE / name: completion(shell) for shell, name in FILES.items()},
+        arguments,
+        "scripts/completions.py",
+        ROOT,
+    )
 
 
 def completion(shell: str) -> str:

@@ -20,6 +20,7 @@ sys.path.insert(0, str(ROOT))
 
 from edge_siamese.daemon import settings as described  # noqa: E402
 from edge_siamese.daemon.settings import Settings  # noqa: E402
+from scripts.generated import write_or_check  # noqa: E402
 
 PAGE = ROOT / "docs" / "settings.md"
 FILE = ROOT / "systemd" / "config.toml"
@@ -83,19 +84,9 @@ class Option:
 
 def main(arguments: list[str]) -> int:
     """Write both files, or compare them."""
-    stale = []
-    for path, text in ((PAGE, page()), (FILE, commented_file())):
-        if path.exists() and path.read_text(encoding="utf-8") == text:
-            continue
-        if "--check" in arguments:
-            stale.append(path.relative_to(ROOT).as_posix())
-        else:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
-            print(f"wrote {path.relative_to(ROOT)}")
-    if stale:
-        print(f"not fresh: {', '.join(stale)}; run: python scripts/settings_reference.py", file=sys.stderr)
-    return 1 if stale else 0
+    return write_or_check(
+        {PAGE: page(), FILE: commented_file()}, arguments, "scripts/settings_reference.py", ROOT
+    )
 
 
 def tables() -> Iterator[tuple[str, str, list[Option]]]:

@@ -17,6 +17,7 @@ sys.path.insert(0, str(ROOT))
 
 from edge_siamese.daemon.settings import PanelSettings  # noqa: E402
 from edge_siamese.panel.signals import Signal, signal_table  # noqa: E402
+from scripts.generated import write_or_check  # noqa: E402
 
 GUIDE = ROOT / "docs" / "device.md"
 BEGIN, END = "<!-- signals: made by scripts/wiring.py -->\n", "<!-- end of signals -->"
@@ -41,19 +42,7 @@ SHOWN_S = 8.0
 
 def main(arguments: list[str]) -> int:
     """Write what is stale, or with --check say so."""
-    stale = []
-    for path, text in made().items():
-        if path.is_file() and path.read_text(encoding="utf-8") == text:
-            continue
-        if "--check" in arguments:
-            stale.append(path.relative_to(ROOT).as_posix())
-        else:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
-            print(f"wrote {path.relative_to(ROOT)}")
-    if stale:
-        print(f"not fresh: {', '.join(stale)}; run: python scripts/wiring.py", file=sys.stderr)
-    return 1 if stale else 0
+    return write_or_check(made(), arguments, "scripts/wiring.py", ROOT)
 
 
 def made() -> dict[Path, str]:

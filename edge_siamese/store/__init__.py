@@ -2,7 +2,6 @@
 
 from edge_siamese.store.changes import Undone
 from edge_siamese.store.collection import OnConflict
-from edge_siamese.store.crops import crop
 from edge_siamese.store.importing import Imported
 from edge_siamese.store.records import Counts, StoredObject, StoredView
 from edge_siamese.store.salvage import Repair
@@ -17,5 +16,4 @@ __all__ = [
     "StoredView",
     "SupportStore",
     "Undone",
-    "crop",
 ]

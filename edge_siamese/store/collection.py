@@ -255,7 +255,7 @@ def open_collection(path: Path) -> Iterator[CollectionFile]:
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror or error}; nothing was imported") from error
     # What zipfile raises for files that are not as they should be is not documented to be one class.
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
         raise StoreError(f"{path} is damaged, or no collection: {error}; nothing was imported") from error
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edge_siamese.errors import PictureError
-from edge_siamese.imaging import Bytes, Preprocessing, prepare
+from edge_siamese.imaging import Bytes
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MOST_SIDE = 4096
@@ -23,31 +22,6 @@ _GREY, _RGB = 0, 2
 _UP = 2
 # Pictures of a camera hardly get smaller beyond this level, and a slow processor does the work.
 _LEVEL = 4
-
-
-def crop(pixels: npt.NDArray[Any], side: int) -> Bytes:
-    """The whole frame, area-resized so that its longer side is at most `side` pixels; never enlarged.
-
-    Args:
-        pixels: uint8 or bool, (h, w) or (h, w, 1, 3 or 4).
-
-    Returns:
-        uint8 (h, w) for grey and (h, w, 3) for colour; its own memory.
-
-    Raises:
-        ImageError: the array is not an image.
-    """
-    colour = pixels.ndim == 3 and pixels.shape[2] > 1
-    height, width = pixels.shape[:2] if pixels.ndim > 1 else (1, 1)
-    scale = min(1.0, side / max(height, width, 1))
-    to = Preprocessing(
-        height=max(1, round(height * scale)),
-        width=max(1, round(width * scale)),
-        colour="rgb" if colour else "grey",
-        fit="stretch",
-    )
-    small = prepare(pixels, to)
-    return np.array(small if colour else small[..., 0])
 
 
 def encode_png(pixels: Bytes) -> bytes:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from edge_siamese.errors import ImageError, PictureError
-from edge_siamese.store.crops import MOST_SIDE, SIGNATURE, crop, decode_png, encode_png, is_whole
+from edge_siamese.imaging import reduced as crop
+from edge_siamese.store.crops import MOST_SIDE, SIGNATURE, decode_png, encode_png, is_whole
 from tests.edge_siamese.store.made import picture
 
 SHAPES = [(1, 1), (1, 7), (9, 1), (13, 17), (1, 1, 3), (13, 17, 3), (64, 48, 3)]
