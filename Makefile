@@ -12,7 +12,7 @@ JOBS ?= 2
 export PYTHON TORCH_INDEX
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test test-system lint reproduce-omniglot bench-daemon wheel deb lock clean distclean
+.PHONY: help setup demo run test test-system lint reproduce reproduce-omniglot model-glyphs model-objects bench-daemon wheel deb lock clean distclean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' Makefile
@@ -44,6 +44,19 @@ lint: setup  ## ruff and mypy
 
 reproduce-omniglot: setup  ## the README's figures: at most an hour on two cores; leaves build/omniglot/report.html
 	@.venv/bin/python -m export pipeline --data omniglot --encoder glyphnet --out build/omniglot $(if $(DATA_ROOT),--data-root $(DATA_ROOT))
+
+reproduce: setup  ## the figures of what ships, measured again: photographs need EDGE_SIAMESE_DATA, a folder with grocery/
+	@.venv/bin/python -m export train --encoder efficientnet-lite0 --steps 0 --out build/imagenet/train
+	@[ -d build/photographs/things ] || .venv/bin/python scripts/other_photographs.py --out build/photographs
+	@.venv/bin/python -m export reproduce --also faces=folder:build/photographs/faces --also things=folder:build/photographs/things
+
+model-glyphs: setup  ## train the bundle for handwriting that ships, measure it and put it into edge_siamese/models
+	@.venv/bin/python -m export pipeline --encoder glyphnet --out build/glyphs $(if $(DATA_ROOT),--data-root $(DATA_ROOT))
+	@.venv/bin/python -m export ship build/glyphs --as glyphs
+
+model-objects: setup  ## the same for things, half an hour: needs EDGE_SIAMESE_DATA, a folder with grocery/
+	@.venv/bin/python -m export pipeline --encoder efficientnet-lite0 --out build/objects
+	@.venv/bin/python -m export ship build/objects --as objects
 
 bench-daemon: setup  ## measure the daemon: time, memory, start, 100,000 frames; three minutes, writes benchmarks/daemon
 	@.venv/bin/python scripts/measure_daemon.py --out benchmarks/daemon/figures.json

@@ -15,6 +15,7 @@ from edge_siamese.errors import EdgeSiameseError
 from edge_siamese.runtime_names import AUTO, PRECISIONS, RUNTIMES
 
 INTERRUPTED = 130
+A_BUNDLE = "the directory of a bundle, or the name of a shipped one: objects, glyphs"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -154,13 +155,13 @@ def _add_objects(commands: _Commands) -> None:
 
 
 def _add_models(commands: _Commands) -> None:
-    model = commands.add("model", "models:list_", "The models that are installed.", "install bundle")
+    model = commands.add("model", "models:list_", "The models: installed and shipped ones.", "install glyphs")
     inner = _Commands(model, "edge-siamese model", required=False)
     install = inner.add(
-        "install", "models:install", "Check a bundle, keep a copy, and make it the current model.", "bundle"
+        "install", "models:install", "Check a bundle, keep a copy, and make it the current model.", "glyphs"
     )
-    install.add_argument("bundle", metavar="BUNDLE", help="the directory of a bundle")
-    inner.add("list", "models:list_", "The models that are installed.", "--json")
+    install.add_argument("bundle", metavar="BUNDLE", help=A_BUNDLE)
+    inner.add("list", "models:list_", "The models: installed and shipped ones.", "--json")
     inner.add("rollback", "models:rollback", "Make the previous model the current one.")
 
 
@@ -188,7 +189,7 @@ def _add_bundles(commands: _Commands) -> None:
         "compare",
         "bundles:compare",
         "How probably two pictures show the same thing.",
-        "build/demo/bundle mug-1.png mug-2.png",
+        "objects mug-1.png mug-2.png",
     )
     _add_bundle(compare, needed=True)
     compare.add_argument("first", metavar="A", help="a picture file")
@@ -200,7 +201,7 @@ def _add_bundles(commands: _Commands) -> None:
         "recognize",
         "bundles:recognize",
         "Learn objects from pictures, then name what other pictures show, without the daemon.",
-        "build/demo/bundle new.png --object mug=mug.png",
+        "objects new.png --object mug=mug.png",
     )
     _add_bundle(recognize, needed=True)
     recognize.add_argument("pictures", nargs="+", metavar="PICTURE", help="picture files to recognise")
@@ -260,13 +261,13 @@ def _add_common(parser: argparse.ArgumentParser, nested: bool) -> None:
 
 def _add_bundle(parser: argparse.ArgumentParser, needed: bool = False) -> None:
     if needed:
-        parser.add_argument("bundle", metavar="BUNDLE", help="the directory of a bundle")
+        parser.add_argument("bundle", metavar="BUNDLE", help=A_BUNDLE)
     else:
         parser.add_argument(
             "bundle",
             nargs="?",
             metavar="BUNDLE",
-            help="the directory of a bundle; default: the current model",
+            help=f"{A_BUNDLE}; default: the model that the daemon uses",
         )
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from edge_siamese.atomic import replace_directory, workshop, write_text_atomically
 from edge_siamese.bundle import MANIFEST, Bundle, load_bundle
 from edge_siamese.errors import BundleError, EdgeSiameseError, ModelError, ModelsInUse
+from edge_siamese.models import default, resolve
 from edge_siamese.schema import SchemaError, parse_json, read_object
 
 LOG = logging.getLogger(__name__)
@@ -85,6 +86,21 @@ class InstalledModels:
         """The directory of the current bundle; None if no model is installed."""
         name = self.state().current
         return self.directory / name if name else None
+
+    def used(self, given: str = "") -> Path | None:
+        """The directory of the bundle that the daemon uses.
+
+        Args:
+            given: the path or the name of the bundle that the settings name; empty if they name none.
+
+        Returns:
+            That one, or else the current one, or else the one that is shipped; None if there is none of them.
+
+        Raises:
+            BundleNotFound: no bundle of the given name is shipped.
+            ModelError: it cannot be read which model is current.
+        """
+        return resolve(given) if given else self.current() or default()
 
     def all(self) -> list[InstalledModel]:
         """All models, the current one first."""
@@ -209,6 +225,11 @@ class InstalledModels:
             raise ModelError(f"{state.current or 'the model'} does not work, and there is no other: {reason}")
         back = self.rollback(reason)
         return f"{state.current} is given up ({reason}); {back.name} is current again"
+
+    def is_last(self, path: Path) -> bool:
+        """Whether this model is the current one, and there is none that `reject` could give it up for."""
+        state = self.state()
+        return state.current == path.name and not self._may_fall_back(state)
 
     def confirm(self) -> None:
         """The daemon works with the current model: its trial ends."""

@@ -16,6 +16,8 @@ COMMANDS = {
     "evaluate": "measure one-shot and verification accuracy of a run or a bundle",
     "benchmark": "compare formats, precisions and runtimes: size, latency, accuracy, memory",
     "deploy": "copy a bundle to devices over ssh, where it becomes the current model",
+    "ship": "put a bundle into the package: what devices use on which no model is installed",
+    "reproduce": "measure what ships again, in every runtime here, and print the tables of the pages",
     "report": "write the report of a pipeline's directory anew",
     "demo": "the whole way in four minutes, on drawn glyphs, ending on the device's side",
 }

@@ -75,10 +75,63 @@ class EpisodesResult:
     low: float
     """95 % Student interval over the episodes' accuracies."""
     high: float
+    iconic: bool = False
+    """The supports are pictures of a catalogue, the queries photographs."""
 
     @property
     def title(self) -> str:
         return f"{self.way}-way {self.shot}-shot"
+
+    @property
+    def scope(self) -> str:
+        """Where classes and supports are from, and how several shots are scored if it is not by the nearest."""
+        place = "within a group" if self.within_group else "across groups"
+        iconic = ", iconic supports" if self.iconic else ""
+        return place + iconic + (f", {self.rule}" if self.shot > 1 and self.rule != "nearest" else "")
+
+
+@dataclass(frozen=True)
+class Identification:
+    """What a threshold makes of queries of registered objects and of unknown ones."""
+
+    false_accept_rate: float
+    """Asked for, of unknown queries; of a stated threshold, what it was stated for: pairs of validation classes."""
+    probability: float
+    """A query is accepted when p(same) of its nearest support is at least this."""
+    observed_far: float
+    """Share of the unknown queries that are accepted."""
+    rate: float
+    """Detection and identification rate: share of the known queries that are accepted and whose nearest support is right."""
+    low: float
+    """95 % bootstrap interval of the rate, over episodes; a threshold that was not stated is found anew each time."""
+    high: float
+
+
+@dataclass(frozen=True)
+class OpenSet:
+    """Open-set identification: some objects are registered from one picture each; others come by that nobody registered."""
+
+    registered: int
+    """Objects an episode."""
+    unknown: int
+    """Classes an episode that are not registered, at most as many as there are."""
+    episodes: int
+    known_queries: int
+    """In all episodes."""
+    unknown_queries: int
+    """In all episodes."""
+    closed_rate: float
+    """Share of the known queries whose nearest support is right, accepted or not."""
+    points: tuple[Identification, ...]
+    """At the threshold at which the unknown queries have the false-accept rate that is asked for."""
+    not_stated: tuple[float, ...]
+    """False-accept rates that the unknown queries are too few for."""
+    stated: tuple[Identification, ...]
+    """At the thresholds of the bundle."""
+
+    @property
+    def title(self) -> str:
+        return f"{self.registered} registered"
 
 
 @dataclass(frozen=True)
@@ -193,6 +246,15 @@ class Evaluation:
     machine: str
     created: str
     """UTC, ISO 8601."""
+    open_set: tuple[OpenSet, ...] = ()
+    supports: str = "plain"
+    """How supports were embedded: `plain`, or `augmented` as the device does at registration."""
+
+    @property
+    def title(self) -> str:
+        """Precision and runtime, and how supports were embedded if not in one pass."""
+        augmented = "" if self.supports == "plain" else f", {self.supports} supports"
+        return f"{self.encoder.precision}, {self.encoder.runtime}{augmented}"
 
     @property
     def one_shot(self) -> tuple[str, float, float, float] | None:
@@ -200,7 +262,9 @@ class Evaluation:
         if self.official:
             title = f"{self.official.trials} official trials, within alphabet"
             return title, self.official.accuracy, self.official.low, self.official.high
-        ranked = sorted((e for e in self.episodes if e.shot == 1), key=lambda e: (e.within_group, e.way))
+        ranked = sorted(
+            (e for e in self.episodes if e.shot == 1 and not e.iconic), key=lambda e: (e.within_group, e.way)
+        )
         if not ranked:
             return None
         best = ranked[-1]

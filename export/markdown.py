@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from export.benchmark import BenchmarkRow
 from export.evaluation import Evaluation
-from export.report import duration, episode_rows, percent, size
+from export.report import duration, episode_rows, open_set_rows, percent, rate, size
 from export.report_inputs import ReportInputs
 
 
@@ -17,16 +17,29 @@ def summary_table(inputs: ReportInputs) -> str:
 
 
 def full_tables(inputs: ReportInputs) -> str:
-    """Everything that was measured: accuracies, verification, thresholds, and the benchmark."""
+    """Everything that was measured: accuracies, unknown objects, verification, thresholds, and the benchmark."""
     found = inputs.evaluations
     columns = ("", *(_title(e) for e in found))
     tables = [_table(columns, _accuracy_rows(inputs))]
+    if any(e.open_set for e in found):
+        tables.append(_table(columns, _open_set_rows(inputs)))
     if all(e.verification for e in found):
         tables.append(_table(columns, _verification_rows(found)))
     if inputs.benchmark:
         header = ("file and runtime", "size", "p50", "p95", "over fp32", "one-shot", "memory", "import")
         tables.append(_table(header, map(_benchmark_row, inputs.benchmark.rows)))
     return "\n".join(tables)
+
+
+def section(name: str, inputs: ReportInputs) -> str:
+    """The full tables between two comments, by which a page and a test find them."""
+    begin, end = markers(name)
+    return f"{begin}\n\n{full_tables(inputs)}\n{end}\n"
+
+
+def markers(name: str) -> tuple[str, str]:
+    """The comments before and after the tables of a folder of `benchmarks/`."""
+    return f"<!-- benchmarks/{name} -->", f"<!-- end of benchmarks/{name} -->"
 
 
 def _summary(inputs: ReportInputs, found: Evaluation) -> list[str]:
@@ -58,9 +71,24 @@ def _accuracy_rows(inputs: ReportInputs) -> Iterable[list[str]]:
             *(f"{percent(o.accuracy, 2)} ({_interval(o.low, o.high)})" if o else "" for o in officials),
         ]
     for kind, results in episode_rows(inputs):
-        where = "within a group" if kind.within_group else "across groups"
         cells = [f"{percent(r.accuracy, 2)} ({_interval(r.low, r.high)})" if r else "" for r in results]
-        yield [f"{kind.episodes:,} episodes, {kind.title} {where}", *cells]
+        yield [f"{kind.episodes:,} episodes, {kind.title} {kind.scope}", *cells]
+
+
+def _open_set_rows(inputs: ReportInputs) -> Iterable[list[str]]:
+    """Detection and identification rates; of stated thresholds also the false-accept rate."""
+    for row in open_set_rows(inputs):
+        cells = []
+        for found in row.results:
+            cell = f"{percent(found.rate)} ({_interval(found.low, found.high)})" if found else ""
+            cells.append(f"{rate(found.observed_far)}, {cell}" if found and row.stated else cell)
+        if row.stated:
+            yield [
+                f"{row.kind.title}, threshold stated for FAR {row.rate:g}: unknown accepted, known identified",
+                *cells,
+            ]
+        else:
+            yield [f"{row.kind.title}, {rate(row.rate)} of unknown accepted: known identified", *cells]
 
 
 def _verification_rows(found: Sequence[Evaluation]) -> Iterable[list[str]]:
@@ -72,10 +100,10 @@ def _verification_rows(found: Sequence[Evaluation]) -> Iterable[list[str]]:
     ]
     yield [f"{pairs}: equal error rate", *(percent(v.eer, 2) for v in checked)]
     yield [f"{pairs}: calibration error (ECE)", *(f"{v.ece:.4f}" for v in checked)]
-    for rate in [t.false_accept_rate for t in checked[0].thresholds]:
-        tried = [next((t for t in v.thresholds if t.false_accept_rate == rate), None) for v in checked]
+    for stated in [t.false_accept_rate for t in checked[0].thresholds]:
+        tried = [next((t for t in v.thresholds if t.false_accept_rate == stated), None) for v in checked]
         yield [
-            f"threshold stated for FAR {rate:g}: FAR and FRR seen",
+            f"threshold stated for FAR {stated:g}: FAR and FRR seen",
             *(f"{t.observed_far:.1e}, {percent(t.observed_frr)}" if t else "" for t in tried),
         ]
 
@@ -95,7 +123,7 @@ def _benchmark_row(row: BenchmarkRow) -> list[str]:
 
 def _title(found: Evaluation) -> str:
     format = {"torch": "network", "onnxruntime": "ONNX"}.get(found.encoder.runtime, "TFLite")
-    return f"{format} {found.encoder.precision}, {found.encoder.runtime}"
+    return f"{format} {found.title}"
 
 
 def _interval(low: float, high: float) -> str:

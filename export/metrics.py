@@ -236,6 +236,16 @@ def student_t(confidence: float, freedom: int) -> float:
     return float(sum(term / freedom**power for power, term in enumerate(terms)))
 
 
+def logit(probability: float) -> float:
+    """The log-odds of a probability in (0, 1)."""
+    return float(np.log(probability) - np.log1p(-probability))
+
+
+def sigmoid(log_odds: float) -> float:
+    """The probability of log-odds; the inverse of `logit`, and never an overflow."""
+    return float(0.5 * (1.0 + np.tanh(0.5 * log_odds)))
+
+
 def _scores(scores: npt.ArrayLike, kind: str) -> Floats:
     """Flat float64 scores, checked."""
     flat = np.asarray(scores, dtype=np.float64).ravel()

@@ -130,7 +130,14 @@ class EuclideanHead(nn.Module):
 OBJECTIVES = ("cosine", "pairs")
 
 
-def build_objective(name: str, encoder: EncoderNetwork, classes: int, symmetries: bool) -> Objective:
+def build_objective(
+    name: str,
+    encoder: EncoderNetwork,
+    classes: int,
+    symmetries: bool,
+    sharpness: float = 24.0,
+    margin: float = 0.25,
+) -> Objective:
     """The objective `cosine` or `pairs` for an encoder and so many training classes.
 
     Raises:
@@ -144,7 +151,7 @@ def build_objective(name: str, encoder: EncoderNetwork, classes: int, symmetries
         raise SettingsError(
             f"the cosine objective needs unit vectors; train {encoder.name} with --objective pairs"
         )
-    return CosineMarginSoftmax(classes, encoder.dimensions, symmetries)
+    return CosineMarginSoftmax(classes, encoder.dimensions, symmetries, sharpness, margin)
 
 
 def _shuffled(images: ImageSet, size: int, seed: int, step: int) -> Indices:

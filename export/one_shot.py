@@ -9,10 +9,13 @@ import numpy.typing as npt
 
 from edge_siamese.errors import DataError
 from edge_siamese.head import SigmoidDistanceHead
+from edge_siamese.runtimes.base import unit_vectors
 from export.data.images import ImageSet
 
 LogOdds = npt.NDArray[np.float64]
-Rule = Literal["nearest", "mean-probability"]
+Rule = Literal["nearest", "mean-probability", "prototype"]
+
+RULES: tuple[Rule, ...] = ("nearest", "mean-probability", "prototype")
 
 MOST_WAYS = 20
 
@@ -47,13 +50,51 @@ def class_scores(log_odds: LogOdds, rule: Rule) -> LogOdds:
     """One score a class from the log-odds of its shots: (Q, way, shot) to (Q, way); the highest wins.
 
     `nearest`: the shot that is most alike speaks for its class. `mean-probability`: the mean of p(same) over
-    the shots; classes whose mean is the same number (all certain) are told apart by their nearest shot.
+    the shots; classes whose mean is the same number (all certain) are told apart by their nearest shot. With
+    `prototype` a class has one shot, which `prototypes` makes.
     """
     nearest: LogOdds = log_odds.max(axis=2)
-    if rule == "nearest" or log_odds.shape[2] == 1:
+    if rule != "mean-probability" or log_odds.shape[2] == 1:
         return nearest
     mean = (0.5 * (1.0 + np.tanh(0.5 * log_odds))).mean(axis=2)
     return np.asarray(np.where(mean == mean.max(axis=1, keepdims=True), nearest, -np.inf))
+
+
+def prototypes(supports: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """The mean embedding of each class's shots, float32 (way, shot, D) to (way, D): what the device keeps of a view.
+
+    Snell, Swersky, Zemel, "Prototypical Networks for Few-shot Learning", 2017, equation 1. The means of unit vectors are
+    made unit vectors again, as in `edge_siamese.views.mean_embedding`.
+    """
+    means = supports.mean(axis=1, dtype=np.float64).astype(np.float32)
+    are_units = np.allclose(np.linalg.norm(supports, axis=2), 1.0, atol=1e-3)
+    return unit_vectors(means) if are_units else means
+
+
+def episode_scores(
+    head: SigmoidDistanceHead,
+    queries: npt.NDArray[np.float32],
+    supports: npt.NDArray[np.float32],
+    rule: Rule,
+) -> tuple[LogOdds, LogOdds]:
+    """How alike queries are to the classes of an episode.
+
+    Args:
+        head: whose distance is measured.
+        queries: float32 (Q, D).
+        supports: float32 (way, shot, D).
+        rule: how several shots make one score.
+
+    Returns:
+        The score of each class, (Q, way), the highest wins; and the log-odds of each support, (Q, way, shot), where
+        `prototype` makes one support of all shots: (Q, way, 1).
+    """
+    if rule == "prototype" and supports.shape[1] > 1:
+        supports = prototypes(supports)[:, None]
+    way, shot, dimensions = supports.shape
+    distances = head.distances(queries, supports.reshape(way * shot, dimensions))
+    log_odds = head.log_odds(distances).reshape(len(queries), way, shot)
+    return class_scores(log_odds, rule), log_odds
 
 
 def one_shot_accuracy(

@@ -50,7 +50,7 @@ def verification(
         ThresholdCheck(
             threshold.false_accept_rate,
             threshold.probability,
-            *metrics.error_rates_at(_logit(threshold.probability), genuine, impostor),
+            *metrics.error_rates_at(metrics.logit(threshold.probability), genuine, impostor),
         )
         for threshold in thresholds
     )
@@ -102,10 +102,6 @@ def _error_curve(genuine: LogOdds, impostor: LogOdds, impostors: str) -> ErrorCu
         len(same),
         eer,
     )
-
-
-def _logit(probability: float) -> float:
-    return float(np.log(probability) - np.log1p(-probability))
 
 
 def _or_none(value: float) -> float | None:

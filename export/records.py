@@ -1,4 +1,7 @@
-"""Frozen dataclasses to JSON files and back: what one command measures, another shows."""
+"""Frozen dataclasses to JSON files and back: what one command measures, another shows.
+
+A field with a default may be missing in a file: records of an earlier release are read as if it had its default.
+"""
 
 from __future__ import annotations
 
@@ -57,6 +60,6 @@ def _parse(path: Path) -> Any:
 
 def _read(kind: type[Record], value: Any, path: Path) -> Record:
     try:
-        return read_object(value, kind)
+        return read_object(value, kind, optional=True)
     except SchemaError as error:
         raise DataError(f"{path} was not written by this release ({error}); make it again") from error

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from edge_siamese.atomic import write_text_atomically
 from export import plots
 from export.benchmark import BenchmarkRow
-from export.evaluation import EpisodesResult
+from export.evaluation import EpisodesResult, Identification, OpenSet
 from export.plots import ScoreRow
 from export.report_inputs import ReportInputs, read_inputs
 from export.svg import Plot
@@ -94,6 +94,7 @@ def render(inputs: ReportInputs) -> str:
         figures={name: _Figure(plot) for name, plot in figures(inputs).items()},
         published=PUBLISHED if _on_omniglot(inputs) else (),
         episode_rows=episode_rows(inputs),
+        open_set_rows=open_set_rows(inputs),
         slowest=max((row.p50_ms for row in inputs.benchmark.rows), default=1.0) if inputs.benchmark else 1.0,
         quantization=_quantization(inputs),
         training_command=_training_command(inputs),
@@ -183,7 +184,7 @@ def figures(inputs: ReportInputs) -> dict[str, Plot]:
         result["training"] = plots.training_curves(inputs.history)
     rows = [
         ScoreRow(
-            f"{e.encoder.precision}, {e.encoder.runtime}",
+            e.title,
             e.one_shot[1],
             e.one_shot[2],
             e.one_shot[3],
@@ -252,10 +253,50 @@ def _on_omniglot(inputs: ReportInputs) -> bool:
 
 def episode_rows(inputs: ReportInputs) -> list[tuple[EpisodesResult, list[EpisodesResult | None]]]:
     """Each kind of episode with its result in each evaluation; within groups, few shots, many ways first."""
-    columns = [{(e.way, e.shot, e.within_group): e for e in found.episodes} for found in inputs.evaluations]
+    columns = [
+        {(e.way, e.shot, e.within_group, e.iconic, e.scope): e for e in found.episodes}
+        for found in inputs.evaluations
+    ]
     kinds = {key: result for column in columns for key, result in column.items()}
-    keys = sorted(kinds, key=lambda key: (not key[2], key[1], -key[0]))
+    keys = sorted(kinds, key=lambda key: (not key[2], key[3], key[1], -key[0], key[4]))
     return [(kinds[key], [column.get(key) for column in columns]) for key in keys]
+
+
+@dataclass(frozen=True)
+class OpenSetRow:
+    """One line of the table on open-set identification."""
+
+    kind: OpenSet
+    """What was asked, from the first evaluation that has it."""
+    rate: float
+    """The false-accept rate that was asked for, or that the threshold was stated for."""
+    stated: bool
+    """Whether the threshold is one of the bundle's."""
+    results: tuple[Identification | None, ...]
+    """In each evaluation."""
+
+
+def open_set_rows(inputs: ReportInputs) -> list[OpenSetRow]:
+    """Each threshold of each number of registered objects, with its result in each evaluation."""
+    columns = [
+        {
+            (kind.registered, stated, point.false_accept_rate): (kind, point)
+            for kind in found.open_set
+            for stated, points in ((False, kind.points), (True, kind.stated))
+            for point in points
+        }
+        for found in inputs.evaluations
+    ]
+    first: dict[tuple[int, bool, float], OpenSet] = {}
+    for column in columns:
+        for key, (kind, _) in column.items():
+            first.setdefault(key, kind)
+    return [
+        OpenSetRow(
+            first[key], key[2], key[1], tuple(column[key][1] if key in column else None for column in columns)
+        )
+        for key in sorted(first, key=lambda key: (key[0], key[1], -key[2]))
+    ]
 
 
 def _quantization(inputs: ReportInputs) -> Sequence[dict[str, Any]]:

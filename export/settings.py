@@ -12,6 +12,9 @@ from export.objectives import OBJECTIVES
 
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("cosine", "exponential")
+STARTS = ("random", "published")
+DRAWINGS = ("omniglot", "glyphs")
+"""Data sets of ink on white paper."""
 
 
 @dataclass(frozen=True)
@@ -19,8 +22,10 @@ class TrainingSettings:
     """Two runs with equal settings on equal data and one kind of machine end with equal weights."""
 
     data: str = "omniglot"
-    """`omniglot`, `glyphs`, or `folder:PATH`."""
+    """`omniglot`, `glyphs`, `grocery`, or `folder:PATH`."""
     encoder: str = "glyphnet"
+    start: str = "random"
+    """`published`: from the weights of somebody's earlier training that come with the encoder."""
     objective: str = "cosine"
     """`cosine`: cosine-margin softmax over classes. `pairs`: cross-entropy over verification pairs."""
     seed: int = 0
@@ -39,6 +44,18 @@ class TrainingSettings:
     augmentation: str = "strong"
     symmetries: bool = True
     """Turned and mirrored images are classes of their own (cosine objective)."""
+    margin: float = 0.25
+    """Cosine objective: by how much an image has to be nearer to its own class."""
+    sharpness: float = 24.0
+    """Cosine objective: what cosines are multiplied with before the softmax."""
+    class_rate: float = 1.0
+    """Cosine objective: how many times faster the directions of the classes learn than the encoder."""
+    frozen_statistics: bool = False
+    """Norms keep the statistics that they started with, as small sets of pictures need."""
+    remembering: float = 0.0
+    """Weight of the wish to answer to strange pictures as the published weights do; as many of them as `batch` / 2."""
+    blend: float = 1.0
+    """The weights kept lie so far on the way from the start to the trained ones (Wortsman et al., 2022)."""
     average: float = 0.02
     """The weights kept are an exponential average over about this share of the run; 0 keeps the last ones."""
     validations: int = 20
@@ -51,14 +68,26 @@ class TrainingSettings:
             ("objective", OBJECTIVES),
             ("optimizer", OPTIMIZERS),
             ("schedule", SCHEDULES),
+            ("start", STARTS),
             ("augmentation", tuple(AUGMENTATIONS)),
         ):
             if getattr(self, field) not in known:
                 raise SettingsError(f"{field} {getattr(self, field)!r} is not one of {', '.join(known)}")
-        for field in ("steps", "batch", "validations", "validation_episodes"):
+        for field in ("batch", "validations", "validation_episodes"):
             if getattr(self, field) < 1:
                 raise SettingsError(f"{field} has to be at least 1, not {getattr(self, field)}")
-        for field in ("learning_rate", "weight_decay", "average", "warmup"):
+        if self.steps < (0 if self.start == "published" else 1):
+            raise SettingsError(f"steps has to be at least 1, not {self.steps}: random weights know nothing")
+        for field in (
+            "learning_rate",
+            "weight_decay",
+            "average",
+            "warmup",
+            "margin",
+            "class_rate",
+            "blend",
+            "remembering",
+        ):
             value = getattr(self, field)
             if not 0.0 <= value < float("inf"):
                 raise SettingsError(
@@ -66,6 +95,14 @@ class TrainingSettings:
                 )
         if self.average >= 1.0 or self.warmup >= 1.0:
             raise SettingsError("average and warmup are shares of the run, below 1")
+        if not 0.0 < self.sharpness < float("inf"):
+            raise SettingsError(f"sharpness has to be a number above 0, not {self.sharpness}")
+        if self.remembering and self.start != "published":
+            raise SettingsError("random weights have nothing to remember: leave remembering at 0")
+        if self.blend > 1.0 or (self.blend < 1.0 and self.start != "published"):
+            raise SettingsError(
+                "blend is a share of the way from published weights to the trained ones, up to 1"
+            )
         if self.objective == "pairs" and self.batch % 4:
             raise SettingsError(
                 f"a batch of pairs has half of each kind: its size is a multiple of 4, not {self.batch}"
@@ -74,7 +111,7 @@ class TrainingSettings:
     @property
     def paper(self) -> float | None:
         """The value of what a distorted drawing leaves bare; None for photographs, which are mirrored at their border."""
-        return None if self.data.startswith("folder:") else 255.0
+        return 255.0 if self.data in DRAWINGS else None
 
     @property
     def average_decay(self) -> float:
@@ -123,10 +160,30 @@ RECIPES: dict[str, TrainingSettings] = {
         average=0.0,
         validations=200,
     ),
+    "efficientnet-lite0": TrainingSettings(
+        encoder="efficientnet-lite0",
+        data="grocery",
+        start="published",
+        steps=600,
+        batch=48,
+        learning_rate=3e-4,
+        weight_decay=0.01,
+        augmentation="photo",
+        symmetries=False,
+        margin=0.1,
+        sharpness=16.0,
+        class_rate=10.0,
+        frozen_statistics=True,
+        average=0.08,
+        validations=12,
+    ),
 }
+RECIPES["efficientnet-lite0-small"] = replace(
+    RECIPES["efficientnet-lite0"], encoder="efficientnet-lite0-small"
+)
 
 
-def recipe(encoder: str, data: str = "omniglot", **changes: Any) -> TrainingSettings:
+def recipe(encoder: str, data: str | None = None, **changes: Any) -> TrainingSettings:
     """The recipe of an encoder for a data set, with some settings changed; None leaves a setting as it is.
 
     Raises:
@@ -134,8 +191,10 @@ def recipe(encoder: str, data: str = "omniglot", **changes: Any) -> TrainingSett
     """
     if encoder not in RECIPES:
         raise SettingsError(f"there is no encoder {encoder!r}; known are {', '.join(sorted(RECIPES))}")
-    settings = replace(RECIPES[encoder], data=data)
-    if data.startswith("folder:"):
+    settings = replace(RECIPES[encoder], data=data or RECIPES[encoder].data)
+    if settings.paper is None and settings.start == "random":
         # A thing that is turned is still the thing, unlike a character; and there are fewer pictures to learn from.
-        settings = replace(settings, symmetries=False, steps=min(settings.steps, PHOTO_STEPS))
+        settings = replace(
+            settings, symmetries=False, augmentation="photo", steps=min(settings.steps, PHOTO_STEPS)
+        )
     return replace(settings, **{name: value for name, value in changes.items() if value is not None})

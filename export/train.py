@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from edge_siamese.atomic import write_text_atomically
 from edge_siamese.errors import SettingsError
@@ -28,16 +27,26 @@ from edge_siamese.head import SigmoidDistanceHead
 from export import checkpoint
 from export.data.augment import AUGMENTATIONS, augment
 from export.data.images import ImageSet, Splits
+from export.data.looks import Draws
+from export.data.pasted import pasted
 from export.distributed import Workers, check_divides, join_workers
 from export.encoders import EncoderNetwork, KochHead, build_encoder
+from export.history import HISTORY, History
 from export.network import BEST, TorchEncoder
 from export.objectives import Objective, build_objective
 from export.one_shot import one_shot_accuracy
 from export.progress import TrainingProgress
 from export.provenance import data_fingerprint, versions
 from export.settings import TrainingSettings
+from export.training_step import (
+    TrainingStep,
+    blended,
+    build_optimizer,
+    freeze_statistics,
+    update_average,
+)
 
-CHECKPOINT, HISTORY, SETTINGS, DATA = "checkpoint.pt", "history.jsonl", "settings.json", "data.json"
+CHECKPOINT, SETTINGS, DATA = "checkpoint.pt", "settings.json", "data.json"
 CHECKPOINT_SECONDS = 120.0
 # Ranks by distance alone: what validation needs before a head is fitted.
 NEAREST = SigmoidDistanceHead(scale=1.0, bias=0.0)
@@ -89,12 +98,16 @@ def train(settings: TrainingSettings, splits: Splits, out: Path, fresh: bool = F
         torch.manual_seed(settings.seed)
         encoder = build_encoder(settings.encoder).to(device)
         encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if settings.start == "published":
+            encoder.load_published_weights()
         objective = build_objective(
-            settings.objective, encoder, splits.train.classes, settings.symmetries
-        ).to(device)
+            settings.objective, encoder, splits.train.classes, settings.symmetries,
+            settings.sharpness, settings.margin,
+        ).to(device)  # fmt: skip
         average = copy.deepcopy(encoder).requires_grad_(False)
+        start = copy.deepcopy(average).eval() if settings.start == "published" else None
         encoder = workers.with_shared_statistics(encoder)
-        optimizer = _optimizer(settings, encoder, objective)
+        optimizer = build_optimizer(settings, encoder, objective)
         scaler = torch.amp.GradScaler(enabled=device.type == "cuda")
         state = RunState()
 
@@ -110,13 +123,22 @@ def train(settings: TrainingSettings, splits: Splits, out: Path, fresh: bool = F
                     f"{out / CHECKPOINT} is no checkpoint of this release; train again with --fresh"
                 ) from error
         workers.check_agreement(state.step, out)
+        if start is not None and not (out / BEST).exists() and workers.leads:
+            state.best_accuracy = validate(start, splits.validation, settings)
+            checkpoint.save(out / BEST, _kept(start, settings, splits, state))
         if state.step >= settings.steps:
             return TrainingResult(out, state.best_step, state.best_accuracy, state.seconds)
 
-        step_module = workers.parallel(_Step(encoder, objective).train())
-        images = torch.from_numpy(splits.train.images).to(device)
+        teacher = start if settings.remembering else None
+        step_module = workers.parallel(
+            TrainingStep(encoder, objective, teacher, settings.remembering).train()
+        )
+        if settings.frozen_statistics:
+            freeze_statistics(encoder)
+        images = torch.from_numpy((splits.finer or splits.train).images).to(device)
+        size = (encoder.preprocessing.height, encoder.preprocessing.width)
         epoch_steps = max(1, objective.epoch(splits.train) // settings.batch)
-        log = _Log(out, state, silent=not workers.leads)
+        log = History(out, state.step, silent=not workers.leads)
         progress = TrainingProgress(settings.steps, state.step, settings.batch, visible=workers.leads)
         validate_after = settings.validation_steps()
         started = saved_at = time.monotonic()
@@ -131,20 +153,24 @@ def train(settings: TrainingSettings, splits: Splits, out: Path, fresh: bool = F
                 symmetry = None if share.symmetry is None else torch.from_numpy(share.symmetry)
                 pixels = augment(
                     pixels, AUGMENTATIONS[settings.augmentation], generator, symmetry, settings.paper,
-                    part=(workers.rank, workers.world),
+                    part=(workers.rank, workers.world), size=size,
                 )  # fmt: skip
+                if teacher is not None:
+                    half = pixels[: len(pixels) // 2]
+                    strange = pasted(half.cpu(), Draws(generator, len(half), (workers.rank, workers.world)))
+                    pixels = torch.cat([pixels, strange.to(device)])
                 pixels = pixels.contiguous(memory_format=torch.channels_last)
 
                 rate = learning_rate(settings, state.step, epoch_steps)
                 for group in optimizer.param_groups:
-                    group["lr"] = rate
+                    group["lr"] = rate * group["rate"]
                 with _mixed_precision(device):
                     loss = step_module(pixels, torch.from_numpy(share.labels).to(device))
                 optimizer.zero_grad(set_to_none=True)
                 scaler.scale(loss).backward()
                 scaler.step(optimizer)
                 scaler.update()
-                _update_average(average, encoder, settings, state.step)
+                update_average(average, encoder, settings, state.step)
 
                 state.step += 1
                 state.seconds = spent_before + time.monotonic() - started
@@ -156,11 +182,12 @@ def train(settings: TrainingSettings, splits: Splits, out: Path, fresh: bool = F
                 progress.advance(loss_value, state.best_accuracy)
                 log.step(loss_value)
                 if state.step in validate_after and workers.leads:
-                    accuracy = validate(average, splits.validation, settings)
+                    kept = blended(start, average, settings.blend)
+                    accuracy = validate(kept, splits.validation, settings)
                     if accuracy >= state.best_accuracy:  # of equals the later one, which has seen more
                         state.best_accuracy, state.best_step = accuracy, state.step
-                        checkpoint.save(out / BEST, _kept(average, settings, splits, state))
-                    log.validation(accuracy, rate)
+                        checkpoint.save(out / BEST, _kept(kept, settings, splits, state))
+                    log.validation(state.step, accuracy, rate, state.seconds)
                     progress.validated(state.step, log.mean_loss, accuracy)
                 stopping = workers.any(stop_asked.is_set())
                 due = state.step in validate_after or time.monotonic() - saved_at > CHECKPOINT_SECONDS
@@ -231,99 +258,6 @@ def _read_object(path: Path) -> dict[str, Any]:
     except ValueError as error:
         problem = str(error)
     raise SettingsError(f"{path} is damaged ({problem}); choose another --out, or --fresh")
-
-
-class _Step(nn.Module):
-    """From pixels to the loss: what gradients flow through, and what distributed training wraps."""
-
-    def __init__(self, encoder: EncoderNetwork, objective: Objective) -> None:
-        super().__init__()
-        self.encoder, self.objective = encoder, objective
-
-    def forward(self, pixels: Tensor, labels: Tensor) -> Tensor:
-        loss: Tensor = self.objective(self.encoder(pixels), labels)
-        return loss
-
-
-class _Log:
-    """The run's history: a JSON object a validation, and curves for TensorBoard."""
-
-    def __init__(self, out: Path, state: RunState, silent: bool) -> None:
-        self.out, self.state, self.silent = out, state, silent
-        self.losses: list[float] = []
-        self.mean_loss = math.nan
-
-    def __enter__(self) -> _Log:
-        if self.silent:
-            return self
-        # What an interrupted sitting wrote after its last checkpoint will be written again.
-        path = self.out / HISTORY
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        kept = [line for line in lines if _step_of(line) <= self.state.step]
-        write_text_atomically(path, "".join(line + "\n" for line in kept))
-        from torch.utils.tensorboard import SummaryWriter
-
-        self.writer = SummaryWriter(str(self.out / "tensorboard"), purge_step=self.state.step)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if not self.silent:
-            self.writer.close()
-
-    def step(self, loss: float) -> None:
-        self.losses.append(loss)
-
-    def validation(self, accuracy: float, rate: float) -> None:
-        self.mean_loss = sum(self.losses) / len(self.losses)
-        self.losses.clear()
-        step = self.state.step
-        entry = {
-            "step": step,
-            "loss": self.mean_loss,
-            "validation_accuracy": accuracy,
-            "learning_rate": rate,
-            "seconds": round(self.state.seconds, 1),
-        }
-        with (self.out / HISTORY).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
-        for name in ("loss", "validation_accuracy", "learning_rate"):
-            self.writer.add_scalar(name, entry[name], step)
-
-
-def _step_of(line: str) -> float:
-    """The step that a line of the history is of; none can be later than a line that a power cut left half-written."""
-    try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return math.inf
-
-
-def _optimizer(
-    settings: TrainingSettings, encoder: EncoderNetwork, objective: Objective
-) -> torch.optim.Optimizer:
-    """Weight decay acts on matrices and convolutions, not on biases, norms and the few numbers of a head."""
-    parameters = {id(p): p for module in (encoder, objective) for p in module.parameters()}.values()
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    if settings.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=0.9, nesterov=True)
-    return torch.optim.AdamW(groups, lr=settings.learning_rate)
-
-
-@torch.no_grad()
-def _update_average(
-    average: EncoderNetwork, encoder: EncoderNetwork, settings: TrainingSettings, step: int
-) -> None:
-    """Exponential average of the weights, running statistics of the norms included (Polyak and Juditsky, 1992)."""
-    # Early in a run the average must not remember the random start.
-    decay = min(settings.average_decay, (1.0 + step) / (10.0 + step)) if settings.average else 0.0
-    for kept, new in zip(average.state_dict().values(), encoder.state_dict().values(), strict=True):
-        if kept.is_floating_point():
-            kept.lerp_(new, 1.0 - decay)
-        else:
-            kept.copy_(new)
 
 
 def _kept(

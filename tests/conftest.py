@@ -1,4 +1,4 @@
-"""Fixtures for all tests: a small real bundle, the runtimes that work here, the interpreter of the device."""
+"""Fixtures for all tests: a small real bundle, shipped ones, the runtimes that work here, the device's interpreter."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_siamese import models
 from edge_siamese.bundle import Bundle, load_bundle
 from edge_siamese.runtimes import RUNTIMES, runtime_statuses
 from tests.tiny_bundle import write_tiny_bundle
@@ -31,6 +32,20 @@ def weighted_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def writable_bundle(tmp_path: Path) -> Path:
     """The directory of a tiny bundle that a test may damage."""
     return write_tiny_bundle(tmp_path / "bundle")
+
+
+@pytest.fixture
+def nothing_shipped(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A program that came without bundles; the directory that they would be in."""
+    directory = tmp_path_factory.mktemp("shipped")
+    monkeypatch.setattr(models, "DIRECTORY", directory)
+    return directory
+
+
+@pytest.fixture
+def objects_shipped(nothing_shipped: Path) -> Path:
+    """A program that came with a tiny bundle as its default, `shipped-000000000000`; the directory of that bundle."""
+    return write_tiny_bundle(nothing_shipped / models.DEFAULT, model_id="shipped-000000000000")
 
 
 @pytest.fixture(params=RUNTIMES)

@@ -16,6 +16,8 @@ import pytest
 from packaging.requirements import Requirement
 
 import edge_siamese
+from edge_siamese import models
+from edge_siamese.bundle import load_bundle
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -56,6 +58,11 @@ def test_the_wheel_holds_edge_siamese_alone(wheel: Path) -> None:
     shipped = {name for name in names if name.endswith(".py")}
     assert shipped == {path.relative_to(ROOT).as_posix() for path in (ROOT / "edge_siamese").rglob("*.py")}
     assert "edge_siamese/py.typed" in names
+    data = {name for name in names if name.startswith("edge_siamese/models/") and not name.endswith(".py")}
+    bundles = [path for name in models.names() for path in models.shipped(name).iterdir()]
+    assert data == {path.relative_to(ROOT).as_posix() for path in bundles}
+    assert "edge_siamese/models/glyphs/manifest.json" in data
+    assert len([name for name in names if not name.startswith(info)]) == len(shipped | data) + 1
     assert f"{info}/licenses/LICENSE" in names
     assert not [name for name in names if "__pycache__" in name]
 
@@ -92,6 +99,15 @@ def test_the_wheel_runs_without_the_checkout(wheel: Path, tmp_path: Path) -> Non
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
     )
     assert (found.returncode, found.stdout.strip()) == (0, f"edge-siamese {edge_siamese.__version__}")
+    script = (
+        "import sys; from edge_siamese import models; print(*map(models.shipped, models.names()), sep='\\n')"
+    )
+    told = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert told.stdout.split() == [
+        str(tmp_path / "edge_siamese" / "models" / name) for name in models.names()
+    ]
+    for path in map(Path, told.stdout.split()):
+        load_bundle(path)
 
 
 @pytest.mark.parametrize("name", ["host", "device"])

@@ -14,7 +14,7 @@ from export.data import load_splits
 from export.data.images import Splits
 from export.evaluate import evaluate
 from export.evaluation import Evaluation
-from export.markdown import full_tables, summary_table
+from export.markdown import full_tables, markers, section, summary_table
 from export.network import TorchEncoder, TrainedNetwork, load_run
 from export.remote import open_encoder
 from export.report import render
@@ -23,6 +23,7 @@ from export.report_inputs import read_inputs
 ROOT = Path(__file__).parent.parent
 BENCHMARKS = ROOT / "benchmarks"
 GLYPHNET, KOCH = BENCHMARKS / "omniglot-glyphnet", BENCHMARKS / "omniglot-koch2015-short"
+SHIPPED = ("glyphs", "objects")
 RESULTS = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FILES = (("torch", "fp32"), ("ai-edge-litert", "int8"), ("onnxruntime", "int8"))
@@ -42,6 +43,16 @@ def test_the_readme_states_what_was_measured() -> None:
 @pytest.mark.parametrize("directory", [GLYPHNET, KOCH], ids=lambda path: path.name)
 def test_the_page_on_results_states_what_was_measured(directory: Path) -> None:
     assert full_tables(read_inputs(directory)) in RESULTS
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_page_on_results_states_what_was_measured_of_what_ships(name: str) -> None:
+    if not (BENCHMARKS / name / "evaluation.json").is_file():
+        pytest.skip(f"no figures of {name} are kept in benchmarks")
+    begin, end = markers(name)
+    assert (RESULTS.count(begin), RESULTS.count(end)) == (1, 1), f"{begin} and {end} enclose its tables"
+    stated = RESULTS[RESULTS.index(begin) : RESULTS.index(end) + len(end) + 1]
+    assert stated == section(name, read_inputs(BENCHMARKS / name))
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from edge_siamese.commands.printing import print_json, print_pairs, print_table
 from edge_siamese.daemon.settings import load_settings
 from edge_siamese.errors import ImageError, ModelError, RuntimeNotInstalled, SupportError
 from edge_siamese.installed import InstalledModels
+from edge_siamese.models import described, resolve
 from edge_siamese.pictures import read_picture
 from edge_siamese.recognizer import Recognizer, threshold_origin, usual_threshold
 from edge_siamese.runtimes import load_encoder, runtime_format, runtime_statuses
@@ -36,7 +37,7 @@ def info(options: argparse.Namespace) -> int:
     shape, embedding, head = "x".join(map(str, manifest.input.shape)), manifest.embedding, manifest.head
     print_pairs(
         {
-            "model": manifest.model_id,
+            "model": "; ".join(filter(None, (manifest.model_id, described(bundle.path)))),
             "created": manifest.created,
             "encoder": f"{manifest.encoder.name}, {manifest.encoder.parameters:,} parameters, "
             f"{manifest.encoder.macs / 1e6:.1f} million multiply-accumulates",
@@ -120,7 +121,7 @@ def selftest(options: argparse.Namespace) -> int:
 
 def compare(options: argparse.Namespace) -> int:
     """How probably two pictures show the same thing."""
-    bundle = load_bundle(options.bundle)
+    bundle = load_bundle(resolve(options.bundle))
     encoder = load_encoder(bundle, options.runtime, options.precision, options.threads)
     embeddings = encoder.embed([read_picture(options.first), read_picture(options.second)])
     distance = float(bundle.head.paired_distances(embeddings[:1], embeddings[1:])[0])
@@ -163,7 +164,7 @@ def compare(options: argparse.Namespace) -> int:
 def recognize(options: argparse.Namespace) -> int:
     """Objects from one picture each, and what other pictures show."""
     recognizer = Recognizer(
-        options.bundle,
+        resolve(options.bundle),
         options.threshold,
         runtime=options.runtime,
         precision=options.precision,
@@ -195,7 +196,7 @@ def recognize(options: argparse.Namespace) -> int:
 def embed(options: argparse.Namespace) -> int:
     """An array of images to an array of embeddings."""
     images = _read_images(Path(options.images))
-    encoder = load_encoder(options.bundle, options.runtime, options.precision, options.threads)
+    encoder = load_encoder(resolve(options.bundle), options.runtime, options.precision, options.threads)
     embeddings = encoder.embed(images)
     write_atomically(Path(options.out), lambda file: np.save(file, embeddings, allow_pickle=False))
     result = {
@@ -297,14 +298,14 @@ def _bench_encoder(bundle: Bundle, options: argparse.Namespace) -> int:
 def _given_or_current(options: argparse.Namespace) -> Path:
     """The bundle that was named, or the one that the daemon uses."""
     if options.bundle:
-        return Path(options.bundle)
+        return resolve(options.bundle)
     settings = load_settings(options.config)
-    found = settings.model.bundle or InstalledModels(settings.models).current()
-    if not found:
+    found = InstalledModels(settings.models).used(settings.model.bundle)
+    if found is None:
         raise ModelError(
             "no model is installed: name a bundle, or install one: edge-siamese model install BUNDLE"
         )
-    return Path(found)
+    return found
 
 
 def _selected(bundle: Bundle, runtime: str, precision: str) -> list[tuple[str, str]]:

@@ -7,12 +7,14 @@ import json
 import logging
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from edge_siamese.commands.printing import print_json, print_pairs, print_table
 from edge_siamese.daemon.client import request, stream
 from edge_siamese.daemon.settings import default_config, load_settings
 from edge_siamese.errors import DaemonNotRunning, SettingsError
+from edge_siamese.models import described
 
 BAD_SETTINGS = 78
 """The exit status of `run` when the settings are wrong, with which the service is not started again by itself."""
@@ -57,6 +59,8 @@ def _status_lines(found: dict[str, Any]) -> dict[str, Any]:
     lines = {"now": found["line"]}
     if model:
         lines["model"] = f"{model['model_id']}, {model['precision']} on {model['runtime']}"
+        if origin := described(Path(model["bundle"])):
+            lines["model"] += f"; {origin}"
         lines["threshold"] = f"p >= {model['threshold']:.4f} ({model['threshold_source']})"
     else:
         lines["model"] = found["fault"]

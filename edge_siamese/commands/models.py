@@ -1,9 +1,8 @@
-"""Commands on the installed models: install one, list them, go back."""
+"""Commands on the models: install one, list them with those that are shipped, go back."""
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from edge_siamese.bundle import Bundle
 from edge_siamese.commands.printing import print_json, print_table
@@ -12,6 +11,7 @@ from edge_siamese.daemon.client import NOT_RUNNING, request
 from edge_siamese.daemon.settings import Settings, load_settings
 from edge_siamese.errors import ControlError
 from edge_siamese.installed import InstalledModel, InstalledModels
+from edge_siamese.models import described, names, resolve, shipped
 
 
 def install(options: argparse.Namespace) -> int:
@@ -23,7 +23,7 @@ def install(options: argparse.Namespace) -> int:
         if not options.json:
             print(f"{bundle.manifest.model_id} passed its self-test, {encoder.precision}: {encoder.reason}")
 
-    model = InstalledModels(settings.models).install(Path(options.bundle), check)
+    model = InstalledModels(settings.models).install(resolve(options.bundle), check)
     return _told(options, settings, model, f"{model.name} is current now")
 
 
@@ -35,20 +35,34 @@ def rollback(options: argparse.Namespace) -> int:
 
 
 def list_(options: argparse.Namespace) -> int:
-    """The installed models."""
+    """The installed models, and those that are shipped."""
     settings = load_settings(options.config)
-    found = InstalledModels(settings.models).all()
+    models, given = InstalledModels(settings.models), settings.model.bundle
+    installed = models.all()
+    found = [*installed, *(InstalledModel(name, shipped(name), "shipped") for name in names())]
     if options.json:
+        used = models.used(given)
         print_json(
             [
-                {"name": item.name, "role": item.role, "path": str(item.path), "problem": item.problem}
+                {
+                    "name": item.name,
+                    "role": item.role,
+                    "path": str(item.path),
+                    "problem": item.problem,
+                    "used": item.path == used,
+                }
                 for item in found
             ]
         )
-    elif not found:
-        print("no model is installed; install one: edge-siamese model install BUNDLE")
-    else:
+        return 0
+    if found:
         print_table(("model", "role", "problem"), [(item.name, item.role, item.problem) for item in found])
+    if given:
+        print(f"the settings name {given}, which is used")
+    elif not installed:
+        used = models.used()
+        what = f"{described(used)}, is used" if used else "install one: edge-siamese model install BUNDLE"
+        print(f"no model is installed; {what}")
     return 0
 
 

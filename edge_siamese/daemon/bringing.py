@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from edge_siamese.bundle import Bundle, load_bundle
 from edge_siamese.daemon.settings import Settings
 from edge_siamese.errors import EdgeSiameseError, ImageError, ModelError, ModelsInUse, StoreError
 from edge_siamese.installed import InstalledModels
+from edge_siamese.models import default, described, resolve
 from edge_siamese.runtimes import load_encoder
 from edge_siamese.runtimes.base import GraphEncoder
 from edge_siamese.selftest import self_test
@@ -32,28 +34,40 @@ class Recogniser:
     bundle: Bundle
     encoder: GraphEncoder
     installed: bool
-    """Whether it is the current one of the installed models, and not one that the settings name."""
+    """Whether it is the current one of the installed models, and not one that the settings name, or the shipped one."""
 
 
 def open_recogniser(settings: Settings, models: InstalledModels, told: Callable[[str], object]) -> Recogniser:
-    """Load the model that the settings name, or the current one, and let it prove itself.
+    """Load the model that the settings name, or the current one, or the shipped one, and let it prove itself.
 
-    A model on trial that fails is given up for the previous one; `told` is given the line that says so.
+    A current model that fails is given up for the previous one. Where there is none, the shipped one is used meanwhile,
+    and the current one is tried again the next time. `told` is given the line that says so.
 
     Raises:
-        ModelError: no model is installed, or none of them works.
-        BundleError, RuntimeNotInstalled, EncoderError, SelfTestFailed: the model that the settings name does not work.
+        ModelError: no model is installed and none is shipped, or none that is installed works.
+        BundleError, RuntimeNotInstalled, EncoderError, SelfTestFailed: the model that the settings name, or the shipped
+            one, does not work.
     """
     if settings.model.bundle:
-        return _tested(Path(settings.model.bundle), settings, installed=False)
+        return _tested(resolve(settings.model.bundle), settings, installed=False)
     path, line = models.begin()
     if line:
         told(line)
-    if path is None:
+    shipped = default()
+    if path is None and shipped is None:
         raise ModelError("no model is installed: edge-siamese model install BUNDLE")
+    if path is None:
+        assert shipped is not None
+        LOG.info("no model is installed: %s, is used", described(shipped))
+        return _tested(shipped, settings, installed=False)
     try:
         return _tested(path, settings, installed=True)
     except EdgeSiameseError as error:
+        if shipped is not None and models.is_last(path):
+            with suppress(EdgeSiameseError):  # if that one does not work either, the first reason is told
+                found = _tested(shipped, settings, installed=False)
+                told(f"{path.name} does not work ({error}); {described(shipped)}, is used instead")
+                return found
         told(models.reject(str(error), path))
         back, _ = models.begin()
         assert back is not None  # one is current: the former, or one that came meanwhile

@@ -25,11 +25,12 @@ class ModelSettings:
     """Which encoder recognises, and how it runs."""
 
     bundle: str = ""
-    """The directory of a bundle. Empty: the one that `edge-siamese model install` made current."""
+    """The directory of a bundle, or the name of one that is shipped: `objects` knows photographs of things, `glyphs` knows
+    handwriting. Empty: the one that `edge-siamese model install` made current, or `objects` if none was installed."""
     runtime: Literal["auto", "ai-edge-litert", "tflite-runtime", "onnxruntime"] = "auto"
     """The inference runtime; `auto` takes the first that works here."""
     precision: Literal["int8", "fp32"] = "int8"
-    """Which file of the bundle."""
+    """Which file of the bundle; those that are shipped have `int8` alone."""
     threads: int = 1
     """Threads of the runtime. One leaves the other cores to camera and system, and is enough for small encoders."""
 

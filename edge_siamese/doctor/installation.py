@@ -11,7 +11,8 @@ from urllib.parse import quote
 
 from edge_siamese.board import disk_free
 from edge_siamese.doctor.findings import SERVICE, SUDO, Finding, Scene
-from edge_siamese.errors import EdgeSiameseError, ModelError
+from edge_siamese.errors import BundleError, EdgeSiameseError, ModelError
+from edge_siamese.models import described
 
 LITTLE_DISK, TOO_LITTLE_DISK = 500_000_000, 50_000_000
 
@@ -71,6 +72,9 @@ def model(scene: Scene) -> Iterator[Finding]:
         return
     try:
         path, role = _model_path(scene)
+    except BundleError as error:
+        yield Finding("model", "error", str(error), "name another one in the settings: [model] bundle")
+        return
     except ModelError as error:
         yield Finding("model", "error", str(error), "edge-siamese model install BUNDLE")
         return
@@ -83,20 +87,21 @@ def model(scene: Scene) -> Iterator[Finding]:
 
 
 def _model_path(scene: Scene) -> tuple[Path | None, str]:
-    if given := scene.settings.model.bundle:
-        return Path(given), ""
     from edge_siamese.installed import InstalledModels
 
-    models = InstalledModels(scene.settings.models)
+    models, given = InstalledModels(scene.settings.models), scene.settings.model.bundle
+    path = models.used(given)
+    if given:
+        return path, ""
     state = models.state()
     if state.current is None:
-        return None, ""
+        return path, ""
     told = [f"{name} was given up: {reason}" for name, reason in state.rejected.items()]
     if not state.confirmed:
         told.append(
             f"{state.current} is on trial: {state.attempts} starts without a frame that was recognised"
         )
-    return models.current(), "; ".join(told)
+    return path, "; ".join(told)
 
 
 def _tested(scene: Scene, path: Path) -> Finding:
@@ -112,11 +117,14 @@ def _tested(scene: Scene, path: Path) -> Finding:
         report.require()
     except EdgeSiameseError as error:
         back = "install it again: edge-siamese model install BUNDLE, or go back: edge-siamese model rollback"
+        if described(path):
+            back = "install another one: edge-siamese model install BUNDLE, or edge-siamese itself again"
         return Finding("model", "error", str(error), back)
+    origin = f"{found}: " if (found := described(path)) else ""
     return Finding(
         "model",
         "ok",
-        f"{encoder.model_id}, {encoder.precision} on {encoder.runtime} {encoder.version}: whole, and its self-test "
+        f"{origin}{encoder.model_id}, {encoder.precision} on {encoder.runtime} {encoder.version}: whole, and its self-test "
         f"passes (cosine at least {report.worst_cosine:.4f})",
     )
 

@@ -27,7 +27,7 @@ the rounds go over all rows in turn."""
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", type=Path, metavar="BUNDLE", help="a bundle, or a pipeline's directory")
-    add_data_options(parser, default=None)
+    add_data_options(parser, default="what the network was trained on")
     parser.add_argument(
         "--no-accuracy", action="store_true", help="leave the accuracies out: no data are needed"
     )

@@ -20,7 +20,7 @@ examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, metavar="RUN", help="directory of a training run")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="directory of the bundle")
-    add_data_options(parser, default=None)
+    add_data_options(parser, default="what the network was trained on")
     add_budget(parser)
 
 

@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     started = time.monotonic()
     require_device()
     settings = recipe("glyphnet", data="glyphs", steps=STEPS, batch=BATCH, validations=6)
-    splits = splits_for(settings, build_encoder("glyphnet").preprocessing, None)
+    splits = splits_for(settings, build_encoder("glyphnet"), None)
     fresh = arguments.fresh or is_other_run(arguments.out / "train", settings)
     result = run_pipeline(
         settings, splits, arguments.out, int8_budget=BUDGET, fresh=fresh, rounds=2, command="make demo"

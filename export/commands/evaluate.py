@@ -13,8 +13,10 @@ from rich.table import Table
 from edge_siamese.runtimes import PRECISIONS, RUNTIMES
 from export import records
 from export.commands.options import add_data_options, positive, seed
-from export.evaluate import HEAVY, LIGHT, RULES, evaluate, usual_effort
-from export.evaluation import Evaluation, Verification
+from export.embedding import SUPPORTS
+from export.evaluate import HEAVY, LIGHT, evaluate, usual_effort
+from export.evaluation import Evaluation, OpenSet, Verification
+from export.one_shot import RULES
 from export.pair_scores import PAIRS
 from export.progress import stderr_console, working
 from export.subject import TORCH, data_for, head_for, open_subject
@@ -25,6 +27,7 @@ examples:
   python -m export evaluate build/omniglot --runtime tflite-runtime --precision int8 --json
   python -m export evaluate build/omniglot/train --runtime torch --shapes 20x1 20x5 --episodes 5000
   python -m export evaluate build/demo/bundle --data folder:photos
+  python -m export evaluate edge_siamese/models/glyphs --data omniglot --supports augmented --episodes 10000
 
 Of a folder the evaluation classes are measured: its sub-folder `evaluation`, or else a fifth of its classes."""
 
@@ -33,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "path", type=Path, metavar="RUN_OR_BUNDLE", help="a bundle, a training run, or a pipeline's directory"
     )
-    add_data_options(parser, default=None)
+    add_data_options(parser, default="what the network was trained on")
     parser.add_argument("--split", choices=("evaluation", "validation", "train"), default="evaluation")
     parser.add_argument(
         "--runtime",
@@ -64,7 +67,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rule",
         choices=RULES,
         default=RULES[0],
-        help=f"how several shots make one score (default: {RULES[0]})",
+        help=f"how several shots make one score: the nearest one, the mean of p(same), or their mean embedding as one "
+        f"support (default: {RULES[0]})",
+    )
+    parser.add_argument(
+        "--supports",
+        choices=SUPPORTS,
+        default=SUPPORTS[0],
+        help="how supports are embedded: in one pass, or with the variations that the device makes at registration "
+        f"(default: {SUPPORTS[0]})",
     )
     parser.add_argument(
         "--pairs", type=positive, default=PAIRS, metavar="N", help=f"verification pairs (default: {PAIRS})"
@@ -112,6 +123,7 @@ def run(arguments: argparse.Namespace) -> int:
             shapes=arguments.shapes or effort.shapes,
             episode_count=arguments.episodes or effort.episodes,
             rule=arguments.rule,
+            supports=arguments.supports,
             pairs=arguments.pairs,
             per_class=arguments.per_class or effort.per_class,
             seed=arguments.seed,
@@ -130,7 +142,7 @@ def show(result: Evaluation, console: Console | None = None) -> None:
     console = console or Console(highlight=False)
     data = result.data
     console.print(
-        f"\n[bold]{result.encoder.model_id}[/bold]  {result.encoder.title}\n"
+        f"\n[bold]{result.encoder.model_id}[/bold]  {result.title}\n"
         f"{data.name}: {data.images:,} images of {data.classes} classes in {data.groups} groups"
     )
     table = _table("within or across groups", "accuracy", "95 % interval", "from")
@@ -144,17 +156,39 @@ def show(result: Evaluation, console: Console | None = None) -> None:
         )
     for episodes in result.episodes:
         table.add_row(
-            f"{episodes.title} {'within' if episodes.within_group else 'across'}",
+            f"{episodes.title} {episodes.scope}",
             f"{episodes.accuracy:.2%}",
             f"{episodes.low:.1%} to {episodes.high:.1%}",
-            f"{episodes.episodes:,} episodes" + (f", {episodes.rule}" if episodes.shot > 1 else ""),
+            f"{episodes.episodes:,} episodes",
         )
     console.print(table)
     for line in result.skipped:
         console.print(f"[dim]left out: {line}[/dim]")
+    for found in result.open_set:
+        _show_open_set(found, console)
     if result.verification:
         _show_verification(result.verification, console)
     console.print(f"[dim]{result.seconds:.0f} s on {result.machine}[/dim]")
+
+
+def _show_open_set(found: OpenSet, console: Console) -> None:
+    table = _table(f"{found.title}, others unknown", "FAR", "identified", "95 % interval", "at")
+    for kind, points in (("", found.points), ("stated for ", found.stated)):
+        for point in points:
+            table.add_row(
+                f"{kind}FAR {point.false_accept_rate:g}",
+                f"{point.observed_far:.2%}",
+                f"[bold]{point.rate:.1%}[/bold]",
+                f"{point.low:.1%} to {point.high:.1%}",
+                f"p >= {point.probability:.4f}",
+            )
+    table.add_row("without a threshold", "100%", f"{found.closed_rate:.1%}", "", "")
+    console.print(table)
+    console.print(
+        f"[dim]{found.known_queries:,} known and {found.unknown_queries:,} unknown queries in {found.episodes:,} episodes"
+        + "".join(f"; too few for FAR {rate:g}" for rate in found.not_stated)
+        + "[/dim]"
+    )
 
 
 def _show_verification(found: Verification, console: Console) -> None:

@@ -6,18 +6,22 @@ import argparse
 import math
 from pathlib import Path
 
-from edge_siamese.imaging import Preprocessing
 from export.data import load_splits
 from export.data.augment import AUGMENTATIONS
 from export.data.images import Splits
-from export.encoders import ENCODERS
+from export.encoders import ENCODERS, EncoderNetwork
 from export.objectives import OBJECTIVES
-from export.settings import OPTIMIZERS, SCHEDULES, TrainingSettings, recipe
+from export.settings import OPTIMIZERS, SCHEDULES, STARTS, TrainingSettings, recipe
 
 
 def positive(text: str) -> int:
     """A whole number of at least 1."""
     return _whole(text, 1)
+
+
+def count(text: str) -> int:
+    """A whole number of at least 0."""
+    return _whole(text, 0)
 
 
 def seed(text: str) -> int:
@@ -49,20 +53,19 @@ def _whole(text: str, least: int) -> int:
     return value
 
 
-def add_data_options(parser: argparse.ArgumentParser, default: str | None) -> None:
-    """`--data` and `--data-root`."""
+def add_data_options(parser: argparse.ArgumentParser, default: str) -> None:
+    """`--data` and `--data-root`; without the first, the default that the text describes is taken."""
     parser.add_argument(
         "--data",
-        default=default,
         metavar="DATA",
-        help="omniglot, glyphs (drawn by the program), or folder:PATH with one sub-folder a class"
-        + (f" (default: {default})" if default else " (default: what the network was trained on)"),
+        help="omniglot, glyphs (drawn by the program), grocery, or folder:PATH with one sub-folder a class "
+        f"(default: {default})",
     )
     parser.add_argument(
         "--data-root",
         type=Path,
         metavar="DIR",
-        help="where the Omniglot archives are (default: fetched once, then cached)",
+        help="where the pictures of omniglot or grocery are (default: Omniglot is fetched once, then cached)",
     )
 
 
@@ -73,7 +76,22 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--objective", choices=OBJECTIVES, help="cosine-margin softmax over classes, or the paper's pairs"
     )
-    group.add_argument("--steps", type=positive, metavar="N", help="optimizer steps in all")
+    group.add_argument(
+        "--steps", type=count, metavar="N", help="optimizer steps in all; 0 keeps the published weights"
+    )
+    group.add_argument("--start", choices=STARTS, help="from random weights, or from published ones")
+    group.add_argument(
+        "--remembering",
+        type=amount,
+        metavar="X",
+        help="weight of answering to strange pictures as published weights do",
+    )
+    group.add_argument(
+        "--blend",
+        type=amount,
+        metavar="X",
+        help="share of the way from published weights to the trained ones",
+    )
     group.add_argument("--batch", type=positive, metavar="N", help="images a step, over all workers")
     group.add_argument("--optimizer", choices=OPTIMIZERS, help="AdamW, or SGD with momentum")
     group.add_argument("--learning-rate", type=amount, metavar="X", help="the highest of the run")
@@ -98,11 +116,17 @@ def training_settings(arguments: argparse.Namespace) -> TrainingSettings:
     """The recipe of the chosen encoder, with the given options."""
     names = (
         "data", "objective", "steps", "batch", "optimizer", "learning_rate", "schedule", "weight_decay",
-        "augmentation", "symmetries", "validations", "seed",
+        "augmentation", "symmetries", "validations", "seed", "start", "blend", "remembering",
     )  # fmt: skip
     return recipe(arguments.encoder, **{name: getattr(arguments, name) for name in names})
 
 
-def splits_for(settings: TrainingSettings, preprocessing: Preprocessing, data_root: Path | None) -> Splits:
+def splits_for(settings: TrainingSettings, encoder: EncoderNetwork, data_root: Path | None) -> Splits:
     """The data that a run of these settings sees."""
-    return load_splits(settings.data, preprocessing, data_root=data_root, seed=settings.seed)
+    return load_splits(
+        settings.data,
+        encoder.preprocessing,
+        data_root=data_root,
+        seed=settings.seed,
+        finer=encoder.training_preprocessing,
+    )

@@ -25,7 +25,7 @@ Interrupted, the same command goes on from there."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_data_options(parser, default="omniglot")
+    add_data_options(parser, default="what the encoder is made for")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="directory of all results")
     add_budget(parser)
     add_training_options(parser)
@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     settings = training_settings(arguments)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    splits = splits_for(settings, build_encoder(settings.encoder).preprocessing, arguments.data_root)
+    splits = splits_for(settings, build_encoder(settings.encoder), arguments.data_root)
     command = shlex.join(["python", "-m", "export", *sys.argv[1:]])
     result = run_pipeline(
         settings, splits, arguments.out, arguments.int8_budget, arguments.fresh, command=command

@@ -22,7 +22,7 @@ Ctrl-C saves where the run is; the same command goes on from there and ends with
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_data_options(parser, default="omniglot")
+    add_data_options(parser, default="what the encoder is made for")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="directory of the run")
     add_training_options(parser)
 
@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
     settings = training_settings(arguments)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    splits = splits_for(settings, build_encoder(settings.encoder).preprocessing, arguments.data_root)
+    splits = splits_for(settings, build_encoder(settings.encoder), arguments.data_root)
     result = train(settings, splits, arguments.out, fresh=arguments.fresh)
     if not is_leader():
         return 0

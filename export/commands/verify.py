@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="training_run",
         help="its training run (default: train/ beside it)",
     )
-    add_data_options(parser, default=None)
+    add_data_options(parser, default="what the network was trained on")
     add_budget(parser)
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the JSON to a file as well")
     parser.add_argument("--json", action="store_true", help="print JSON alone on standard output")

@@ -1,7 +1,8 @@
-"""Data sets by name: `omniglot`, `glyphs` or `folder:PATH`, each as splits that share no class."""
+"""Data sets by name: `omniglot`, `glyphs`, `grocery` or `folder:PATH`, each as splits that share no class."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from edge_siamese.errors import DataError
@@ -12,21 +13,34 @@ __all__ = ["ImageSet", "OneShotRun", "Splits", "load_splits"]
 
 
 def load_splits(
-    data: str, preprocessing: Preprocessing, data_root: Path | None = None, seed: int = 0
+    data: str,
+    preprocessing: Preprocessing,
+    data_root: Path | None = None,
+    seed: int = 0,
+    finer: Preprocessing | None = None,
 ) -> Splits:
     """Load a data set by its name.
 
     Args:
-        data: `omniglot`, `glyphs` (drawn by the program), or `folder:PATH` with one sub-folder a class.
+        data: `omniglot`, `glyphs` (drawn by the program), `grocery`, or `folder:PATH` with one sub-folder a class.
         preprocessing: the input of the encoder that is to see the pictures.
-        data_root: where the Omniglot archives are; None looks at the environment, then fetches them.
+        data_root: where the archives or folders of a published data set are; None looks at the environment, and fetches
+            Omniglot.
         seed: decides what is drawn (glyphs) and which classes go to which split (folders).
+        finer: prepare the training pictures in this way as well.
 
     Raises:
         DataError: the name is unknown, or the data are missing, damaged or too few.
     """
     if seed < 0:
         raise DataError(f"the seed has to be 0 or more, not {seed}")
+    splits = _load(data, preprocessing, data_root, seed)
+    if finer is not None:
+        splits = replace(splits, finer=_load(data, finer, data_root, seed).train)
+    return splits
+
+
+def _load(data: str, preprocessing: Preprocessing, data_root: Path | None, seed: int) -> Splits:
     if data == "omniglot":
         from export.data.omniglot import load_omniglot
 
@@ -35,9 +49,13 @@ def load_splits(
         from export.data.glyphs import load_glyphs
 
         return load_glyphs(preprocessing, seed=seed)
+    if data == "grocery":
+        from export.data.grocery import load_grocery
+
+        return load_grocery(preprocessing, data_root=data_root)
     kind, _, path = data.partition(":")
     if kind == "folder" and path:
         from export.data.folders import load_folder
 
         return load_folder(Path(path), preprocessing, seed=seed)
-    raise DataError(f"there is no data set {data!r}; choose omniglot, glyphs or folder:PATH")
+    raise DataError(f"there is no data set {data!r}; choose omniglot, glyphs, grocery or folder:PATH")

@@ -1,4 +1,4 @@
-"""Distorts batches of prepared images as different hands would have drawn them; on torch, a batch at a time.
+"""Distorts batches of prepared images as other hands would have drawn or held them; on torch, a batch at a time.
 
 Everything geometric (the symmetry, the affine map, the elastic field) is one displacement field and one bilinear
 sampling, so that an image is blurred once. Distances are in pixels of a 105-pixel image, as in Koch 2015, and scale
@@ -14,6 +14,8 @@ from functools import lru_cache
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from export.data.looks import CameraLook, Draws, InkLook, Look
 
 REFERENCE_SIZE = 105
 SYMMETRIES = 8
@@ -37,6 +39,14 @@ class Augmentation:
     """Standard deviation of a smooth random displacement, in pixels of a 105-pixel image."""
     elastic_nodes: int = 5
     """The displacement is drawn on a grid of so many nodes a side and interpolated."""
+    crop: tuple[float, float] = (1.0, 1.0)
+    """Share of the image's area that is cut out anywhere in it (Szegedy et al., 2015)."""
+    aspect: float = 1.0
+    """The cut's sides differ by at most this factor, either way."""
+    mirror: bool = False
+    """Half of the images are mirrored."""
+    look: Look | None = None
+    """What comes after the geometry."""
 
 
 AUGMENTATIONS: dict[str, Augmentation] = {
@@ -46,7 +56,14 @@ AUGMENTATIONS: dict[str, Augmentation] = {
     "strong": Augmentation(
         rotation=12.0, shear=0.25, scale=(0.75, 1.2), shift=6.0, probability=0.9, elastic=3.0, elastic_nodes=5
     ),
-}
+    "ink": Augmentation(
+        rotation=12.0, shear=0.25, scale=(0.75, 1.2), shift=6.0, probability=0.9, elastic=3.0, elastic_nodes=5,
+        look=InkLook(),
+    ),
+    "photo": Augmentation(
+        rotation=15.0, probability=0.9, crop=(0.3, 1.0), aspect=4 / 3, mirror=True, look=CameraLook()
+    ),
+}  # fmt: skip
 
 
 def augment(
@@ -56,6 +73,7 @@ def augment(
     symmetry: Tensor | None = None,
     paper: float | None = 255.0,
     part: tuple[int, int] = (0, 1),
+    size: tuple[int, int] | None = None,
 ) -> Tensor:
     """Distort a batch, or a worker's part of it.
 
@@ -67,19 +85,24 @@ def augment(
         paper: the value outside of the image; None mirrors the image at its border.
         part: (i, n): the images are the i-th of n equal parts of a batch. The distortions of the whole batch are
             drawn, so that its parts together are distorted as the whole would have been.
+        size: (H', W') of the result; None for that of the images.
 
     Returns:
-        float32 of the same shape.
+        float32 (N, C, H', W').
     """
-    if recipe == AUGMENTATIONS["none"] and symmetry is None:
+    height, width = size or (pixels.shape[2], pixels.shape[3])
+    same_size = (height, width) == tuple(pixels.shape[2:])
+    if recipe == AUGMENTATIONS["none"] and symmetry is None and same_size:
         return pixels
-    count, _, height, width = pixels.shape
+    count = len(pixels)
     index, parts = part
     own = slice(index * count, (index + 1) * count)
     maps = _affine_maps(parts * count, recipe, generator)[own]
     shifts = _shifts(parts * count, recipe, generator)[own]
     if symmetry is not None:
         maps = _symmetry_maps()[symmetry.cpu()] @ maps
+    if recipe.crop != (1.0, 1.0) or recipe.mirror:
+        maps, shifts = _cut_out(maps, shifts, recipe, Draws(generator, count, part))
     # theta maps places of the result to places of the source; distances are halves of the image's side.
     theta = torch.cat([maps, shifts], dim=2)
     grid = F.affine_grid(theta, [count, 1, height, width], align_corners=False)
@@ -88,8 +111,12 @@ def augment(
         grid = grid + _elastic_field(nodes, height, width)
     grid = grid.to(pixels.device)
     if paper is None:
-        return F.grid_sample(pixels, grid, padding_mode="reflection", align_corners=False)
-    return F.grid_sample(pixels - paper, grid, padding_mode="zeros", align_corners=False) + paper
+        sampled = F.grid_sample(pixels, grid, padding_mode="reflection", align_corners=False)
+    else:
+        sampled = F.grid_sample(pixels - paper, grid, padding_mode="zeros", align_corners=False) + paper
+    if recipe.look is None:
+        return sampled
+    return recipe.look.apply(sampled.cpu(), Draws(generator, count, part)).to(pixels.device)
 
 
 def _uniform(
@@ -123,6 +150,17 @@ def _shifts(count: int, recipe: Augmentation, generator: torch.Generator) -> Ten
     x = _uniform(count, -reach, reach, recipe, generator, 0.0)
     y = _uniform(count, -reach, reach, recipe, generator, 0.0)
     return torch.stack([x, y], dim=1).unsqueeze(2)
+
+
+def _cut_out(maps: Tensor, shifts: Tensor, recipe: Augmentation, draws: Draws) -> tuple[Tensor, Tensor]:
+    """The maps and shifts of an image of which a part is enlarged to the whole, perhaps mirrored."""
+    area, log_aspect = draws.uniform(*recipe.crop, 1), math.log(recipe.aspect)
+    aspect = draws.uniform(-log_aspect, log_aspect, 1).exp()
+    sides = torch.cat([(area * aspect).sqrt(), (area / aspect).sqrt()], dim=1).clamp(max=1.0)
+    centre = draws.uniform(-1.0, 1.0, 2) * (1.0 - sides)
+    if recipe.mirror:
+        sides = sides * torch.where(draws.uniform(0.0, 1.0, 1) < 0.5, torch.tensor([[-1.0, 1.0]]), 1.0)
+    return maps @ torch.diag_embed(sides), shifts + centre.unsqueeze(2)
 
 
 def _elastic_nodes(count: int, recipe: Augmentation, generator: torch.Generator) -> Tensor:

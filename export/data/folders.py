@@ -196,7 +196,7 @@ def _read(path: Path, name: str, preprocessing: Preprocessing, warnings: list[st
     """All usable classes of a folder."""
     found = _classes(path, name, warnings)
     pictures = [picture for c in found for picture in c.pictures]
-    images, reasons = _prepared(path, pictures, preprocessing)
+    images, reasons = prepared_pictures(path, pictures, preprocessing)
     warnings.extend(reason for reason in reasons if reason)
     readable = np.array([not reason for reason in reasons], dtype=bool)
     owner = np.repeat(np.arange(len(found)), [len(c.pictures) for c in found])
@@ -264,7 +264,7 @@ def _entries(path: Path) -> list[Path]:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def _prepared(
+def prepared_pictures(
     path: Path, pictures: Sequence[Path], preprocessing: Preprocessing
 ) -> tuple[npt.NDArray[np.uint8], list[str]]:
     """The readable pictures, (n, H, W, C), and for every picture why it is not among them, or an empty text."""

@@ -143,3 +143,7 @@ class Splits:
     """Published trials of this data set, if there are any."""
     provenance: dict[str, Any] = field(default_factory=dict)
     """What the data are and how they were split, ready for JSON; `warnings` lists what was left out and why."""
+    catalogue: ImageSet | None = None
+    """Pictures of the evaluation classes from another world than the queries, to be supports; if there are any."""
+    finer: ImageSet | None = None
+    """`train` in a higher resolution, for encoders whose training images are cut out of larger ones."""

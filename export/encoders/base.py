@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 from torch import nn
 
+from edge_siamese.errors import SettingsError
 from edge_siamese.imaging import Preprocessing
 
 
@@ -21,3 +22,9 @@ class EncoderNetwork(nn.Module):
     """How the device finishes an embedding: to unit length, or not at all."""
     dimensions: int
     preprocessing: Preprocessing
+    training_preprocessing: Preprocessing | None = None
+    """How pictures are prepared that augmentation cuts its training images out of; None: as `preprocessing` says."""
+
+    def load_published_weights(self) -> None:
+        """Take the weights of somebody's earlier training; raises `SettingsError` if there are none for this encoder."""
+        raise SettingsError(f"there are no published weights for {self.name}; start it from random ones")

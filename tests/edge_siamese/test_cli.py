@@ -337,7 +337,7 @@ def test_errors_of_all_kinds(
             raise error
 
         monkeypatch.setattr("edge_siamese.commands.bundles.load_bundle", fail)
-        assert main(["info", "bundle"]) == status
+        assert main(["info", "./bundle"]) == status
         assert capsys.readouterr().err == line
 
 

@@ -199,7 +199,7 @@ class Asked:
 def parts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Asked:
     """The demo command over parts that only remember; verification fails where a test says so."""
     asked = Asked()
-    monkeypatch.setattr(command, "splits_for", lambda settings, preprocessing, root: drawn())
+    monkeypatch.setattr(command, "splits_for", lambda settings, encoder, root: drawn())
 
     def run_pipeline(settings: Any, splits: Any, out: Any, **options: Any) -> Any:
         asked.pipeline.append((settings, out, options))

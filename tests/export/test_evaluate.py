@@ -20,23 +20,15 @@ from edge_siamese.manifest import Threshold
 from export import records
 from export.data import load_splits
 from export.data.images import ImageSet, OneShotRun, Splits
-from export.evaluate import (
-    EPISODES,
-    SHAPES,
-    Effort,
-    affordable,
-    embed_all,
-    episode_result,
-    evaluate,
-    official_trials,
-    thin,
-    usual_effort,
-)
+from export.embedding import embed_all, embed_supports
+from export.evaluate import EPISODES, SHAPES, Effort, affordable, evaluate, thin, usual_effort
 from export.evaluation import Evaluation, as_data_uri
 from export.one_shot import class_scores, widest_one_shot
 from export.pair_scores import verification
+from export.trials import Supply, episode_result, iconic_result, official_trials
 
 HEAD = SigmoidDistanceHead(scale=10.0, bias=5.0)
+THRESHOLD = Threshold(false_accept_rate=1e-2, probability=0.5, false_reject_rate=0.0, impostor_pairs=1)
 INPUT = Preprocessing(4, 4)
 
 
@@ -155,17 +147,94 @@ def test_more_shots_help() -> None:
     embeddings = embed_all(PixelEncoder(), images.images)
     one, _ = episode_result(embeddings, images, HEAD, way=5, shot=1, count=400)
     five, _ = episode_result(embeddings, images, HEAD, way=5, shot=5, count=400)
-    mean, _ = episode_result(embeddings, images, HEAD, way=5, shot=5, count=400, rule="mean-probability")
     assert five.low > one.high
-    assert (five.rule, mean.rule) == ("nearest", "mean-probability")
-    assert mean.low > one.high
+    assert (five.rule, five.scope) == ("nearest", "within a group")
+    for rule in ("mean-probability", "prototype"):
+        other, _ = episode_result(embeddings, images, HEAD, way=5, shot=5, count=400, rule=rule)
+        assert other.low > one.high
+        assert (other.rule, other.scope) == (rule, f"within a group, {rule}")
+        # One shot is one shot, whatever the rule.
+        single, _ = episode_result(embeddings, images, HEAD, way=5, shot=1, count=400, rule=rule)
+        assert single.accuracy == one.accuracy
+
+
+def test_iconic_supports_are_found_by_the_names_of_their_classes() -> None:
+    images = drawn(noise=1.0)
+    embeddings = embed_all(PixelEncoder(), images.images)
+    firsts = np.flatnonzero(images.drawers == 0)
+    # The same classes in another order, one of them missing, and a stranger whose picture is everybody's nearest.
+    order = np.random.default_rng(4).permutation(18)[:17]
+    chosen = firsts[order]
+    catalogue = ImageSet(
+        name="drawn iconic",
+        images=np.concatenate([images.images[chosen], flat(128)]),
+        labels=np.arange(18),
+        class_names=(*(images.class_names[c] for c in order), "stranger"),
+        class_groups=np.zeros(18, dtype=np.int64),
+        group_names=("all",),
+        drawers=np.full(18, -1),
+    )
+    supply = Supply(catalogue, embed_all(PixelEncoder(), catalogue.images))
+    result, wrong = iconic_result(embeddings, images, supply, HEAD, way=17, count=30)
+    assert (result.accuracy, result.iconic, result.within_group, result.episodes, wrong) == (
+        1.0,
+        True,
+        False,
+        30,
+        [],
+    )
+    assert result.scope == "across groups, iconic supports"
+    with pytest.raises(DataError, match=r"^drawn iconic: 18-way .* need 18 classes .*, and there are 17$"):
+        iconic_result(embeddings, images, supply, HEAD, way=18)
+
+
+def test_a_catalogue_is_evaluated_beside_the_photographs_and_is_no_headline() -> None:
+    images = drawn(noise=30.0)
+    firsts = np.flatnonzero(images.drawers == 0)
+    catalogue = replace(
+        images,
+        name="iconic",
+        images=images.images[firsts],
+        labels=images.labels[firsts],
+        drawers=images.drawers[firsts],
+    )
+    found = replace(splits(images), catalogue=catalogue)
+    result = evaluate(
+        PixelEncoder(), found, HEAD, shapes=[(20, 1), (5, 1), (5, 2)], episode_count=20, pairs=200
+    )
+    assert [(e.way, e.shot, e.iconic) for e in result.episodes if e.iconic] == [(5, 1, True)]
+    assert any(
+        line.startswith("20-way 1-shot with iconic supports: iconic: 20-way") for line in result.skipped
+    )
+    assert result.one_shot and result.one_shot[0] == "5-way 1-shot episodes, within group"
+    other = evaluate(
+        PixelEncoder(), found, HEAD, split="validation", shapes=[(5, 1)], episode_count=5, pairs=50
+    )
+    assert not any(e.iconic for e in other.episodes)
+
+
+def test_augmented_supports_are_embedded_as_the_device_registers_them_and_queries_are_not() -> None:
+    images = drawn(noise=30.0)
+    calls = {"shapes": [(5, 1)], "episode_count": 40, "pairs": 200, "thresholds": (THRESHOLD,)}
+    encoder = PixelEncoder()
+    plain = evaluate(PixelEncoder(), splits(images, (RUN,)), HEAD, **calls)
+    augmented = evaluate(encoder, splits(images, (RUN,)), HEAD, supports="augmented", **calls)
+    # Each image once as a query and, with its four variations, once as a support; so are the run's three of each.
+    assert encoder.embedded == 6 * len(images.images) + 6 * 3
+    assert (plain.supports, augmented.supports) == ("plain", "augmented")
+    assert augmented.title == "fp32, fake, augmented supports"
+    assert augmented.verification == plain.verification
+    assert augmented.episodes != plain.episodes
+    assert augmented.open_set != plain.open_set
+    queries, supports = embed_all(encoder, images.images), embed_supports(encoder, images.images)
+    by_hand, _ = episode_result(queries, images, HEAD, 5, 1, 40, supports=supports)
+    assert augmented.episodes[0] == by_hand
 
 
 def test_verification_of_classes_that_are_far_apart() -> None:
     images = drawn(noise=5.0)
     embeddings = embed_all(PixelEncoder(), images.images)
-    threshold = Threshold(false_accept_rate=1e-2, probability=0.5, false_reject_rate=0.0, impostor_pairs=1)
-    found = verification(embeddings, images, HEAD, [threshold], pairs=2000)
+    found = verification(embeddings, images, HEAD, [THRESHOLD], pairs=2000)
     assert (found.pairs, found.accuracy, found.best_accuracy, found.eer) == (2000, 1.0, 1.0, 0.0)
     assert 0.99 < found.low < found.high == 1.0
     assert found.curve.genuine_pairs == 18 * 28
@@ -222,9 +291,17 @@ def test_evaluation_tells_what_it_did_and_survives_json(tmp_path: Path) -> None:
     assert result.mistakes_of == "the 3 official trials"
     (mistake,) = result.mistakes
     assert 0.0 < mistake.truth_probability < mistake.choice_probability < 1.0
+    assert [found.registered for found in result.open_set] == [5, 14]
     path = tmp_path / "evaluation.json"
     records.write(path, [result])
     assert records.read_all(Evaluation, path) == (result,)
+    # What an earlier release wrote has neither of these.
+    (old,) = json.loads(path.read_text())
+    del old["open_set"], old["supports"]
+    for episodes in old["episodes"]:
+        del episodes["iconic"]
+    (tmp_path / "old.json").write_text(json.dumps(old))
+    assert records.read(Evaluation, tmp_path / "old.json") == replace(result, open_set=())
     assert json.loads(path.read_text())[0]["command"] == "python -m export evaluate x"
 
 
@@ -281,9 +358,12 @@ def test_data_for_none_of_the_usual_episodes_is_measured_by_the_widest_there_are
     )
     (found,) = result.episodes
     assert (found.way, found.shot, found.within_group, found.episodes) == (way, 1, True, 50)
-    assert len(result.skipped) == 7
-    assert result.skipped[-1] == (
+    assert result.skipped[8] == (
         f"all episodes that were asked for; {way}-way 1-shot within groups, the widest that there are, stand in"
+    )
+    # Two classes are too few for a third that nobody registered.
+    assert [line.split(":")[0] for line in result.skipped[9:]] == ["open-set identification"] * (
+        groups * classes == 2
     )
     assert result.one_shot is not None
     assert result.one_shot[0] == f"{way}-way 1-shot episodes, within group"
@@ -299,15 +379,15 @@ def test_a_small_folder_of_pictures_is_evaluated_by_default(tmp_path: Path, clas
         Image.fromarray(picture).save(tmp_path / f"class{label:02d}" / f"{number}.png")
     result = evaluate(PixelEncoder(), load_splits(f"folder:{tmp_path}", INPUT), HEAD, episode_count=20)
     assert [(e.way, e.shot, e.within_group) for e in result.episodes] == [(way, 1, True)]
-    assert "stand in" in result.skipped[-1]
+    assert "stand in" in result.skipped[8]
     assert result.verification is not None
 
 
 def test_nothing_stands_in_where_one_kind_of_episodes_was_drawn() -> None:
     images = drawn(groups=3, classes=2)
     result = evaluate(PixelEncoder(), splits(images), HEAD, episode_count=20, pairs=200)
-    assert [(e.way, e.shot, e.within_group) for e in result.episodes] == [(5, 1, False)]
-    assert len(result.skipped) == 5
+    assert [(e.way, e.shot, e.within_group) for e in result.episodes] == [(5, 1, False), (5, 5, False)]
+    assert len(result.skipped) == 6
 
 
 def test_nothing_stands_in_for_episodes_beside_official_trials() -> None:
@@ -365,6 +445,7 @@ def test_pictures_become_data_uris(channels: int, kind: str) -> None:
 
 
 def test_a_heavy_encoder_is_looked_at_with_fewer_pictures() -> None:
+    assert SHAPES == ((20, 1), (5, 1), (20, 5), (5, 5))
     assert usual_effort(24_400_000) == Effort(SHAPES, EPISODES, None)
     assert usual_effort(908_600_000) == Effort(((20, 1),), 200, 4)
     images = drawn(groups=3, classes=2, drawers=6)

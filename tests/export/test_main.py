@@ -32,8 +32,8 @@ def nothing_left_of_debug(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("train", "the following arguments are required: --out"),
         ("train --out x --encoder vgg", "argument --encoder: invalid choice: 'vgg'"),
-        ("train --out x --steps many", "argument --steps: 'many' is not a whole number of at least 1"),
-        ("train --out x --steps 0", "argument --steps: '0' is not a whole number of at least 1"),
+        ("train --out x --steps many", "argument --steps: 'many' is not a whole number of at least 0"),
+        ("train --out x --steps -1", "argument --steps: '-1' is not a whole number of at least 0"),
         ("train --out x --batch 2.5", "argument --batch: '2.5' is not a whole number of at least 1"),
         ("train --out x --validations 0", "argument --validations: '0' is not a whole number of at least 1"),
         ("train --out x --seed -1", "argument --seed: '-1' is not a whole number of at least 0"),

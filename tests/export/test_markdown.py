@@ -9,9 +9,10 @@ import pytest
 
 from export import records
 from export.__main__ import main
-from export.markdown import full_tables, summary_table
+from export.evaluation import EpisodesResult
+from export.markdown import full_tables, section, summary_table
 from export.report_inputs import ReportInputs, read_inputs
-from tests.export.test_report import benchmark, evaluation
+from tests.export.test_report import benchmark, evaluation, open_set
 
 INPUTS = ReportInputs(
     name="omniglot",
@@ -63,6 +64,45 @@ def test_what_was_not_measured_is_left_out() -> None:
     assert full_tables(inputs).splitlines()[2:] == [
         "| 2,000 episodes, 20-way 1-shot within a group | 91.10 % (90.8 to 91.4) |"
     ]
+
+
+OPEN_SET = """\
+|  | network fp32, torch | ONNX int8, onnxruntime, augmented supports |
+| --- | ---: | ---: |
+| 5 registered, 10.0 % of unknown accepted: known identified |  | 96.1 % (95.5 to 96.6) |
+| 5 registered, 1 % of unknown accepted: known identified |  | 81.5 % (79.9 to 82.9) |
+| 5 registered, threshold stated for FAR 0.01: unknown accepted, known identified |  | 0.68 %, 76.6 % (75.6 to 77.5) |
+"""
+
+
+def test_unknown_objects_have_a_table_and_episodes_say_their_rule_and_supports() -> None:
+    episodes = (
+        EpisodesResult(20, 5, False, 2000, 1, "prototype", 0.991, 0.99, 0.992),
+        EpisodesResult(20, 5, False, 2000, 1, "nearest", 0.98, 0.97, 0.99),
+        EpisodesResult(20, 1, False, 2000, 1, "prototype", 0.95, 0.94, 0.96),
+        EpisodesResult(5, 1, False, 2000, 1, "nearest", 0.77, 0.76, 0.78, iconic=True),
+    )
+    found = replace(
+        evaluation("int8", "onnxruntime", 383),
+        open_set=(open_set(),),
+        episodes=episodes,
+        supports="augmented",
+    )
+    tables = full_tables(ReportInputs(name="x", evaluations=(evaluation("fp32", "torch", 384), found)))
+    assert tables.split("\n\n")[1] + "\n" == OPEN_SET
+    assert [line.split(" | ")[0] for line in tables.splitlines()[3:8]] == [
+        "| 2,000 episodes, 20-way 1-shot within a group",
+        "| 2,000 episodes, 20-way 1-shot across groups",
+        "| 2,000 episodes, 20-way 5-shot across groups",
+        "| 2,000 episodes, 20-way 5-shot across groups, prototype",
+        "| 2,000 episodes, 5-way 1-shot across groups, iconic supports",
+    ]
+
+
+def test_a_section_is_found_by_its_comments() -> None:
+    assert section("glyphs", INPUTS) == (
+        f"<!-- benchmarks/glyphs -->\n\n{FULL}\n<!-- end of benchmarks/glyphs -->\n"
+    )
 
 
 def test_the_command_prints_them_and_writes_no_report(

@@ -5,8 +5,10 @@ import pytest
 
 from edge_siamese.errors import DataError
 from edge_siamese.head import SigmoidDistanceHead
+from edge_siamese.runtimes.base import unit_vectors
+from edge_siamese.views import mean_embedding
 from export.data.images import ImageSet
-from export.one_shot import one_shot_accuracy, usual_ways, widest_one_shot
+from export.one_shot import episode_scores, one_shot_accuracy, prototypes, usual_ways, widest_one_shot
 
 HEAD = SigmoidDistanceHead(scale=1.0, bias=0.0)
 
@@ -48,3 +50,24 @@ def test_ways_are_those_of_the_smallest_group_that_can_be_told_apart() -> None:
     assert widest_one_shot(images([0, 1, 2])) == (3, False)
     with pytest.raises(DataError, match="no group of at least two classes"):
         usual_ways(images([0, 1, 2]))
+
+
+@pytest.mark.parametrize("units", [True, False])
+def test_a_prototype_is_what_the_device_keeps_of_a_view(units: bool) -> None:
+    shots = np.random.default_rng(0).normal(size=(4, 5, 8)).astype(np.float32)
+    if units:
+        shots = unit_vectors(shots.reshape(20, 8)).reshape(4, 5, 8)
+    found = prototypes(shots)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, [mean_embedding(one) for one in shots], atol=1e-7)
+    assert np.allclose(np.linalg.norm(found, axis=1), 1.0) == units
+
+
+def test_a_class_is_scored_by_its_nearest_shot_or_by_its_prototype() -> None:
+    query = np.array([[0.0, 0.0]], dtype=np.float32)
+    # Class 0 has one shot that is near and one that is far; the mean of class 1 is where the query is.
+    supports = np.array([[[0.5, 0.0], [9.5, 0.0]], [[-1.0, 0.0], [1.0, 0.0]]], dtype=np.float32)
+    nearest, shots = episode_scores(HEAD, query, supports, "nearest")
+    assert nearest.tolist() == [[-0.5, -1.0]] and shots.tolist() == [[[-0.5, -9.5], [-1.0, -1.0]]]
+    prototype, shots = episode_scores(HEAD, query, supports, "prototype")
+    assert prototype.tolist() == [[-5.0, 0.0]] and shots.tolist() == [[[-5.0], [0.0]]]

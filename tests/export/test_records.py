@@ -59,3 +59,19 @@ def test_what_is_no_record_is_named(tmp_path: Path, text: str | None, message: s
         (tmp_path / "r.json").write_text(text)
     with pytest.raises(DataError, match=message):
         records.read(Inner, tmp_path / "r.json")
+
+
+@dataclass(frozen=True)
+class Grown:
+    """What `Inner` became in a later release."""
+
+    value: float
+    notes: tuple[str, ...] = ()
+
+
+def test_a_field_that_came_later_may_be_missing_if_it_has_a_default(tmp_path: Path) -> None:
+    records.write(tmp_path / "r.json", Inner(0.5))
+    assert records.read(Grown, tmp_path / "r.json") == Grown(0.5)
+    records.write(tmp_path / "r.json", Grown(0.5, ("one",)))
+    with pytest.raises(DataError, match="unknown key"):
+        records.read(Inner, tmp_path / "r.json")

@@ -15,7 +15,15 @@ from export.settings import PHOTO_STEPS, RECIPES, TrainingSettings, recipe
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"encoder": "vgg"}, "encoder 'vgg' is not one of glyphnet, koch2015"),
+        ({"start": "luck"}, "start 'luck' is not one of random, published"),
+        ({"steps": 0}, "steps has to be at least 1, not 0: random weights know nothing"),
+        ({"sharpness": 0.0}, "sharpness has to be a number above 0, not 0.0"),
+        (
+            {"start": "published", "blend": 1.5},
+            "blend is a share of the way from published weights to the trained ones, up to 1",
+        ),
+        ({"blend": 0.5}, "blend is a share of the way from published weights to the trained ones, up to 1"),
+        ({"remembering": 1.0}, "random weights have nothing to remember: leave remembering at 0"),
         ({"optimizer": "lion"}, "optimizer 'lion' is not one of adamw, sgd"),
         ({"schedule": "flat"}, "schedule 'flat' is not one of cosine, exponential"),
         ({"batch": 0}, "batch has to be at least 1, not 0"),
@@ -36,6 +44,11 @@ def test_settings_that_make_no_sense_are_refused(changes: dict[str, Any], messag
     with pytest.raises(SettingsError) as raised:
         TrainingSettings(**changes)
     assert str(raised.value) == message
+
+
+def test_an_unknown_encoder_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(SettingsError, match=r"^encoder 'vgg' is not one of glyphnet, koch2015, .*lite0\b"):
+        TrainingSettings(encoder="vgg")
 
 
 def test_an_augmentation_that_is_none_names_those_there_are() -> None:
@@ -66,23 +79,34 @@ def test_a_recipe_takes_changes_and_leaves_what_is_none() -> None:
     changed = recipe("glyphnet", data="glyphs", steps=12, batch=None, seed=3, symmetries=False)
     assert changed == replace(RECIPES["glyphnet"], data="glyphs", steps=12, seed=3, symmetries=False)
     assert recipe("koch2015") == RECIPES["koch2015"]
-    with pytest.raises(SettingsError, match=r"^there is no encoder 'vgg'; known are glyphnet, koch2015$"):
+    with pytest.raises(
+        SettingsError, match=r"^there is no encoder 'vgg'; known are efficientnet-lite0, .*koch2015$"
+    ):
         recipe("vgg")
+
+
+def test_an_encoder_that_starts_from_photographs_is_trained_on_others_as_on_its_own() -> None:
+    own = RECIPES["efficientnet-lite0"]
+    assert recipe("efficientnet-lite0") == own and own.data == "grocery"
+    assert recipe("efficientnet-lite0", data="folder:photos") == replace(own, data="folder:photos")
 
 
 @pytest.mark.parametrize("encoder", ["glyphnet", "koch2015"])
 def test_photographs_are_trained_for_less_and_without_turning_classes(encoder: str) -> None:
     photos = recipe(encoder, data="folder:photos")
     assert (photos.symmetries, photos.steps) == (False, PHOTO_STEPS)
-    assert photos == replace(RECIPES[encoder], data="folder:photos", symmetries=False, steps=2000)
+    assert photos == replace(
+        RECIPES[encoder], data="folder:photos", symmetries=False, augmentation="photo", steps=2000
+    )
     asked = recipe(encoder, data="folder:photos", symmetries=True, steps=6000)
     assert (asked.symmetries, asked.steps) == (True, 6000)
 
 
 def test_paper_is_white_for_drawings_and_nothing_for_photographs() -> None:
-    assert [TrainingSettings(data=data).paper for data in ("omniglot", "glyphs", "folder:x")] == [
+    assert [TrainingSettings(data=data).paper for data in ("omniglot", "glyphs", "grocery", "folder:x")] == [
         255.0,
         255.0,
+        None,
         None,
     ]
 

@@ -13,14 +13,17 @@ import pytest
 import torch
 
 from edge_siamese.errors import SettingsError
+from edge_siamese.imaging import Preprocessing
 from export import checkpoint
 from export.data.images import ImageSet, Splits
 from export.distributed import Workers, refuse_several_workers
-from export.encoders import Koch2015, build_encoder
+from export.encoders import EncoderNetwork, Koch2015, build_encoder
+from export.history import HISTORY
 from export.network import load_run
 from export.objectives import CosineMarginSoftmax, SiamesePairs, build_objective
 from export.settings import TrainingSettings, recipe
-from export.train import CHECKPOINT, HISTORY, Interrupted, learning_rate, train
+from export.train import CHECKPOINT, Interrupted, learning_rate, train
+from export.training_step import blended, build_optimizer
 
 ROOT = Path(__file__).parents[2]
 
@@ -179,11 +182,11 @@ def trained_parameters(out, name):
     """Train a few steps of SGD with frozen batch norms; the parameters go to a file of that name and are returned."""
     from export import train as module
 
-    steps, original = [], module._Step
+    steps, original = [], module.TrainingStep
 
     class Frozen(original):
-        def __init__(self, encoder, objective):
-            super().__init__(encoder, objective)
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
             steps.append(self)
             self.start = self.flat()
 
@@ -197,11 +200,11 @@ def trained_parameters(out, name):
                     layer.eval()
             return self
 
-    module._Step = Frozen
+    module.TrainingStep = Frozen
     try:
         train(replace(SHORT, optimizer="sgd", learning_rate=1e-3), drawn_splits(), out)
     finally:
-        module._Step = original
+        module.TrainingStep = original
     torch.save(steps[0].flat(), out / name)
     torch.save(steps[0].start, out / "start.pt")
     return steps[0].flat()
@@ -353,3 +356,109 @@ def test_shared_statistics_change_no_name_of_a_weight():
     assert any(isinstance(layer, torch.nn.SyncBatchNorm) for layer in shared.modules())
     alone = Workers(0, 2, torch.device("cpu")).with_shared_statistics(build_encoder("glyphnet"))
     assert not any(isinstance(layer, torch.nn.SyncBatchNorm) for layer in alone.modules())
+
+
+class Published(EncoderNetwork):
+    """A small encoder that somebody trained already: its published weights are those of another seed."""
+
+    name = "glyphnet"
+    normalisation = "l2"
+
+    def __init__(self):
+        super().__init__()
+        self.preprocessing = Preprocessing(56, 56, "rgb")
+        self.dimensions = 16
+        self.layers = torch.nn.Sequential(
+            torch.nn.Conv2d(3, 16, 8, 8),
+            torch.nn.BatchNorm2d(16),
+            torch.nn.ReLU(),
+            torch.nn.AdaptiveAvgPool2d(4),
+        )
+        self.out = torch.nn.Linear(256, 16)
+
+    def forward(self, pixels):
+        return self.out(self.layers(pixels / 255.0).flatten(1))
+
+    def load_published_weights(self):
+        generator = torch.Generator().manual_seed(11)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
+
+
+@pytest.fixture
+def published(monkeypatch):
+    from export import encoders
+
+    monkeypatch.setitem(encoders.ENCODERS, "glyphnet", Published)
+    splits = drawn_splits()
+    coloured = {
+        name: replace(getattr(splits, name), images=np.repeat(getattr(splits, name).images, 3, axis=3))
+        for name in ("train", "validation", "evaluation")
+    }
+    start = Published()
+    start.load_published_weights()
+    return replace(splits, **coloured), start
+
+
+FINE_TUNING = replace(SHORT, start="published", frozen_statistics=True, augmentation="photo", data="folder:x")
+
+
+def test_no_steps_keep_the_published_weights(tmp_path, published):
+    splits, start = published
+    result = train(replace(FINE_TUNING, steps=0), splits, tmp_path)
+    assert (result.step, result.seconds) == (0, 0.0) and result.validation_accuracy > 0.0
+    kept = load_run(tmp_path).module.state_dict()
+    assert all(torch.equal(kept[name], value) for name, value in start.state_dict().items())
+
+
+def test_frozen_statistics_stay_and_what_scales_by_them_learns(tmp_path, published):
+    splits, start = published
+    train(FINE_TUNING, splits, tmp_path)
+    trained = checkpoint.load(tmp_path / CHECKPOINT)["encoder"]
+    assert torch.equal(trained["layers.1.running_mean"], start.state_dict()["layers.1.running_mean"])
+    assert not torch.equal(trained["layers.1.weight"], start.state_dict()["layers.1.weight"])
+
+
+def test_a_blend_lies_on_the_way_from_the_start_to_the_trained_weights(tmp_path, published):
+    splits, start = published
+    settings = replace(FINE_TUNING, average=0.0, validations=1)
+    train(replace(settings, blend=1.0), splits, tmp_path / "whole")
+    train(replace(settings, blend=0.25), splits, tmp_path / "part")
+    trained = checkpoint.load(tmp_path / "whole" / CHECKPOINT)["average"]["out.weight"]
+    known = start.state_dict()["out.weight"]
+    blend = blended(start, _with(trained, start), 0.25).state_dict()["out.weight"]
+    assert torch.allclose(blend, known + 0.25 * (trained - known)) and not torch.equal(blend, known)
+    kept = load_run(tmp_path / "part")
+    if kept.provenance["step"]:  # else no blend was better than the start itself
+        assert torch.allclose(kept.module.state_dict()["out.weight"], blend)
+
+
+def _with(weight, like):
+    changed = Published()
+    changed.load_state_dict({**like.state_dict(), "out.weight": weight})
+    return changed
+
+
+def test_remembering_holds_answers_to_strange_pictures_where_they_were(tmp_path, published):
+    splits, start = published
+    settings = replace(FINE_TUNING, steps=40, validations=1, learning_rate=5e-3, average=0.0)
+    strange = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (16, 3, 56, 56))).float()
+    moved = []
+    for remembering in (0.0, 20.0):
+        train(replace(settings, remembering=remembering), splits, tmp_path / str(remembering))
+        encoder = _with(start.state_dict()["out.weight"], start)
+        encoder.load_state_dict(checkpoint.load(tmp_path / str(remembering) / CHECKPOINT)["average"])
+        with torch.no_grad():
+            cosine = torch.nn.functional.cosine_similarity(encoder.eval()(strange), start.eval()(strange))
+        moved.append(float(1.0 - cosine.mean()))
+    assert moved[1] < 0.5 * moved[0]
+
+
+def test_the_directions_of_classes_learn_at_their_own_rate():
+    encoder = build_encoder("glyphnet")
+    objective = CosineMarginSoftmax(4, 128, symmetries=False)
+    optimizer = build_optimizer(replace(SHORT, class_rate=10.0), encoder, objective)
+    rates = {id(p): group["rate"] for group in optimizer.param_groups for p in group["params"]}
+    assert rates.pop(id(objective.directions)) == 10.0 and set(rates.values()) == {1.0}
+    assert len(rates) == len(list(encoder.parameters()))

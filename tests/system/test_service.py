@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_siamese import __version__
+from edge_siamese import __version__, models
 from tests.system.containers import Suite, wait_for
 from tests.system.device import CONFIG, SETTINGS, Debs, Device, booted
 from tests.system.packages import ROOT
@@ -31,7 +31,7 @@ def device(
         yield device
 
 
-def test_the_package_brings_a_service_that_runs_and_says_what_is_missing(
+def test_the_package_brings_a_service_that_runs_with_the_shipped_model_or_says_what_is_missing(
     device: Device, suite: Suite
 ) -> None:
     container = device.container
@@ -40,7 +40,15 @@ def test_the_package_brings_a_service_that_runs_and_says_what_is_missing(
     assert container.run("systemctl", "is-enabled", "edge-siamese") == "enabled\n"
     assert container.property("ActiveState") == "active"
     assert container.property("Type") == "notify"
-    assert container.property("StatusText") == "no model is installed: edge-siamese model install BUNDLE"
+    if models.default() is None:
+        assert container.property("StatusText") == "no model is installed: edge-siamese model install BUNDLE"
+        return
+
+    def bundle() -> str:
+        model = container.json("edge-siamese", "status", "--json")["model"]
+        return model["bundle"] if model else ""
+
+    wait_for(lambda: bundle().endswith("/edge_siamese/models/objects"), 30, "the shipped model is used")
 
 
 def test_the_unit_is_well_formed_and_its_exposure_is_low(device: Device) -> None:

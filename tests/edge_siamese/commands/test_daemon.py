@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -95,6 +96,7 @@ class TestStatus:
             "socket": str(daemon.socket),
         }
 
+    @pytest.mark.usefixtures("nothing_shipped")
     def test_without_a_model_it_is_no_error(
         self, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, capsys: Any
     ) -> None:
@@ -107,6 +109,19 @@ class TestStatus:
             out = capsys.readouterr().out
         remedy = "no model is installed: edge-siamese model install BUNDLE"
         assert f"now      {remedy}\nmodel    {remedy}\n" in out
+
+    @pytest.mark.usefixtures("objects_shipped")
+    def test_a_shipped_model_is_called_so(
+        self, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    ) -> None:
+        with daemon_in(tmp_path_factory.mktemp("fresh"), monkeypatch) as fresh:
+            fresh.configure("")
+            fresh.start().up()
+            capsys.readouterr()
+            assert main(["status", "--config", str(fresh.config)]) == 0
+            out = capsys.readouterr().out
+        line = "shipped-000000000000, int8 on onnxruntime; objects, shipped with edge-siamese"
+        assert re.search(rf"^model +{line}$", out, re.MULTILINE)
 
     def test_it_can_be_watched(
         self, daemon: Daemon, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

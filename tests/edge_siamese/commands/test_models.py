@@ -22,8 +22,8 @@ Command = Callable[..., str]
 
 
 @pytest.fixture
-def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
-    """It is not started yet, and has no model."""
+def daemon(tmp_path: Path, nothing_shipped: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
+    """It is not started yet, and has no model, nor was it shipped with one."""
     with daemon_in(tmp_path, monkeypatch) as made:
         made.configure("")
         yield made
@@ -68,6 +68,46 @@ def test_install_list_and_go_back(command: Command, bundle: Bundle, second: str,
         (name, "current", ""),
         (found["name"], "previous", ""),
     ]
+    assert [item["used"] for item in listed] == [True, False]
+
+
+def test_a_shipped_one_is_used_until_one_is_installed(
+    command: Command, bundle: Bundle, daemon: Daemon, objects_shipped: Path
+) -> None:
+    write_tiny_bundle(objects_shipped.with_name("glyphs"))
+    listed = command("model", "list").splitlines()
+    assert [row.split() for row in listed[2:4]] == [["glyphs", "shipped"], ["objects", "shipped"]]
+    assert listed[4:] == ["no model is installed; objects, shipped with edge-siamese, is used"]
+    rows = json.loads(command("model", "--json"))
+    assert [(item["name"], item["role"], item["path"], item["used"]) for item in rows] == [
+        ("glyphs", "shipped", str(objects_shipped.with_name("glyphs")), False),
+        ("objects", "shipped", str(objects_shipped), True),
+    ]
+    command("model", "install", str(bundle.path))
+    listed = command("model", "list").splitlines()
+    assert [row.split()[1] for row in listed[2:]] == ["current", "shipped", "shipped"]
+    assert [item["used"] for item in json.loads(command("model", "--json"))] == [True, False, False]
+
+
+def test_a_shipped_one_is_installed_by_its_name(
+    command: Command, daemon: Daemon, objects_shipped: Path
+) -> None:
+    proof, line = command("model", "install", "objects").splitlines()
+    assert proof.startswith("shipped-000000000000 passed its self-test, int8: onnxruntime ")
+    assert line.startswith("shipped-000000000000-")
+    assert daemon.models.current() == daemon.models.directory / line.split()[0]
+    assert command("model", "install", "flowers", status=1) == (
+        "edge-siamese: no bundle at flowers: no such directory; shipped ones are called: objects\n"
+    )
+
+
+def test_settings_may_name_a_shipped_one(command: Command, daemon: Daemon, objects_shipped: Path) -> None:
+    write_tiny_bundle(objects_shipped.with_name("glyphs"))
+    daemon.configure("glyphs")
+    assert command("model", "list").splitlines()[4:] == ["the settings name glyphs, which is used"]
+    assert [item["used"] for item in json.loads(command("model", "--json"))] == [True, False]
+    daemon.configure("flowers")
+    assert command("model", "list").splitlines()[4:] == ["the settings name flowers, which is used"]
 
 
 def test_a_daemon_that_runs_takes_it(

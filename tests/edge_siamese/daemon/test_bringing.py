@@ -37,8 +37,8 @@ def accept(_: Bundle) -> None:
 
 
 @pytest.fixture
-def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
-    """It takes the installed model, and there is none yet."""
+def daemon(tmp_path: Path, nothing_shipped: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
+    """It takes the installed model, and there is none yet, and none is shipped."""
     with daemon_in(tmp_path, monkeypatch) as made:
         made.configure("")
         monkeypatch.setattr(service_module, "RETRY_S", 0.1)
@@ -157,7 +157,8 @@ class TestModels:
         daemon.start()
         assert daemon.told("model") == "cannot recognise: no bundle at /none: no such directory"
 
-    def test_none_works_and_there_is_no_other(self, tmp_path: Path, second: Path, picky: None) -> None:
+    @pytest.mark.usefixtures("nothing_shipped", "picky")
+    def test_none_works_and_there_is_no_other(self, tmp_path: Path, second: Path) -> None:
         models = InstalledModels(tmp_path / "models")
         models.install(second, accept)
         told: list[str] = []

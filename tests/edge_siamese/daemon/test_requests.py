@@ -326,6 +326,7 @@ class TestCollections:
             upload(daemon, b"a")
 
 
+@pytest.mark.usefixtures("nothing_shipped")
 def test_requests_that_come_before_there_is_a_model_are_answered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -75,9 +75,36 @@ def test_runtime(scene: Scene) -> None:
         assert (found.level, found.remedy) == ("error", "pip install tflite-runtime")
 
 
+@pytest.mark.usefixtures("nothing_shipped")
 def test_no_model(scene: Scene) -> None:
     assert only(installation.model(scene)) == Finding(
         "model", "error", "no model is installed", "edge-siamese model install BUNDLE"
+    )
+
+
+def test_no_model_but_the_shipped_one(scene: Scene, objects_shipped: Path) -> None:
+    found = only(installation.model(scene))
+    assert (found.level, found.remedy) == ("ok", "")
+    assert found.text.startswith("objects, shipped with edge-siamese: shipped-000000000000, int8 on ")
+    assert ": whole, and its self-test passes" in found.text
+    (objects_shipped / "golden.npz").unlink()
+    found = only(installation.model(scene))
+    assert (found.level, found.remedy) == (
+        "error",
+        "install another one: edge-siamese model install BUNDLE, or edge-siamese itself again",
+    )
+
+
+@pytest.mark.usefixtures("objects_shipped")
+def test_a_shipped_model_that_the_settings_name(scene: Scene) -> None:
+    named = replace(scene, settings=replace(scene.settings, model=ModelSettings(bundle="objects")))
+    assert only(installation.model(named)).text.startswith("objects, shipped with edge-siamese: ")
+    named = replace(scene, settings=replace(scene.settings, model=ModelSettings(bundle="flowers")))
+    assert only(installation.model(named)) == Finding(
+        "model",
+        "error",
+        "no bundle at flowers: no such directory; shipped ones are called: objects",
+        "name another one in the settings: [model] bundle",
     )
 
 

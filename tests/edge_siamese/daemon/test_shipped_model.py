@@ -1,0 +1,210 @@
+"""A daemon on which no model was installed: it recognises with the shipped one, also when that changes with the program."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_siamese.bundle import Bundle
+from edge_siamese.daemon import bringing
+from edge_siamese.daemon import service as service_module
+from edge_siamese.daemon.bringing import open_recogniser
+from edge_siamese.daemon.settings import ModelSettings, Settings
+from edge_siamese.errors import BundleNotFound, ModelError, ModelsInUse, SelfTestFailed
+from edge_siamese.installed import InstalledModels
+from tests.edge_siamese.daemon.running import MUG, PEN, TABLE, Daemon, daemon_in, until
+from tests.tiny_bundle import write_tiny_bundle
+
+pytest.importorskip("onnxruntime")
+
+SETTINGS = Settings(model=ModelSettings(runtime="onnxruntime"))
+
+
+def accept(_: Bundle) -> None:
+    """A device on which every model works."""
+
+
+@pytest.fixture
+def daemon(tmp_path: Path, objects_shipped: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
+    """Its settings name no model, and none is installed."""
+    with daemon_in(tmp_path, monkeypatch) as made:
+        made.configure("")
+        monkeypatch.setattr(service_module, "RETRY_S", 0.1)
+        yield made
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> InstalledModels:
+    return InstalledModels(tmp_path / "models")
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """The ids of models that do not pass their self-test here; a test adds some."""
+    ids: set[str] = set()
+    proven = bringing.proven_encoder
+
+    def prove(bundle: Bundle, settings: Settings) -> Any:
+        if bundle.manifest.model_id in ids:
+            raise SelfTestFailed(f"{bundle.manifest.model_id}: other scores")
+        return proven(bundle, settings)
+
+    monkeypatch.setattr(bringing, "proven_encoder", prove)
+    return ids
+
+
+def model_of(daemon: Daemon) -> str:
+    engine = daemon.service.engine
+    return "" if engine is None else engine.encoder.model_id
+
+
+def test_it_is_used_from_the_first_start_and_is_on_no_trial(daemon: Daemon, objects_shipped: Path) -> None:
+    daemon.start().up()
+    daemon.learn("mug", MUG)
+    daemon.show(MUG, "mug")
+    assert daemon.ask("status")["model"]["bundle"] == str(objects_shipped)
+    assert daemon.events("started")[0].startswith("recognising 0 objects with shipped-000000000000, ")
+    assert daemon.events("model") == []
+    daemon.service.call(daemon.service._confirm)
+    assert not daemon.models.directory.exists()
+
+
+def test_the_log_says_so(
+    models: InstalledModels, objects_shipped: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, logger=bringing.__name__):
+        found = open_recogniser(SETTINGS, models, pytest.fail)
+    assert (found.bundle.path, found.installed) == (objects_shipped, False)
+    assert caplog.messages == ["no model is installed: objects, shipped with edge-siamese, is used"]
+
+
+def test_an_installed_model_takes_over_at_once(daemon: Daemon, bundle: Bundle) -> None:
+    daemon.start().up()
+    daemon.learn("mug", MUG)
+    daemon.models.install(bundle.path, accept)
+    daemon.ask("reload")
+    until(lambda: model_of(daemon) == "tiny-0123456789ab")
+    daemon.show(TABLE, None)
+    daemon.show(MUG, "mug")
+    until(lambda: daemon.models.state().confirmed)
+
+
+def test_settings_may_name_another_shipped_one(daemon: Daemon, objects_shipped: Path) -> None:
+    write_tiny_bundle(objects_shipped.with_name("glyphs"), model_id="glyphs-000000000000")
+    daemon.configure("glyphs")
+    daemon.start().up()
+    assert model_of(daemon) == "glyphs-000000000000"
+
+
+def test_a_name_that_is_none_is_a_fault(models: InstalledModels, objects_shipped: Path) -> None:
+    named = Settings(model=ModelSettings(bundle="flowers"))
+    told = r"^no bundle at flowers: no such directory; shipped ones are called: objects$"
+    with pytest.raises(BundleNotFound, match=told):
+        open_recogniser(named, models, pytest.fail)
+
+
+def test_objects_are_learned_anew_when_the_program_brings_another_one(
+    daemon: Daemon, objects_shipped: Path
+) -> None:
+    daemon.start().up()
+    for name, picture in (("mug", MUG), ("pen", PEN)):
+        daemon.learn(name, picture)
+    daemon.stop()
+    shutil.rmtree(objects_shipped)
+    write_tiny_bundle(objects_shipped, model_id="shipped-111111111111")
+    daemon.start().up()
+    objects = daemon.ask("objects")
+    assert objects["model_id"] == model_of(daemon) == "shipped-111111111111"
+    assert [(item["name"], item["embedded"]) for item in objects["objects"]] == [("mug", 1), ("pen", 1)]
+    daemon.show(PEN, "pen")
+    daemon.show(TABLE, None)
+    daemon.show(MUG, "mug")
+
+
+class TestAnInstalledModelFails:
+    def test_and_there_is_no_other_the_shipped_one_is_used_and_told(
+        self, daemon: Daemon, bundle: Bundle, failing: set[str]
+    ) -> None:
+        name = daemon.models.install(bundle.path, accept).name
+        failing.add("tiny-0123456789ab")
+        daemon.start().up()
+        assert model_of(daemon) == "shipped-000000000000"
+        assert daemon.events("model") == [
+            f"{name} does not work (tiny-0123456789ab: other scores); objects, shipped with edge-siamese, is used instead"
+        ]
+        daemon.service.call(daemon.service._confirm)
+        state = daemon.models.state()
+        assert (state.current, state.confirmed, state.rejected) == (name, False, {})
+        failing.clear()  # it is tried again
+        daemon.ask("reload")
+        until(lambda: model_of(daemon) == "tiny-0123456789ab")
+
+    def test_the_previous_one_comes_first(
+        self,
+        models: InstalledModels,
+        bundle: Bundle,
+        failing: set[str],
+        objects_shipped: Path,
+        tmp_path: Path,
+    ) -> None:
+        models.install(bundle.path, accept)
+        models.confirm()
+        models.install(write_tiny_bundle(tmp_path / "second", model_id="second"), accept)
+        failing.add("second")
+        told: list[str] = []
+        found = open_recogniser(SETTINGS, models, told.append)
+        assert (found.bundle.manifest.model_id, found.installed) == ("tiny-0123456789ab", True)
+        failing.add("tiny-0123456789ab")
+        found = open_recogniser(SETTINGS, models, told.append)
+        assert (found.bundle.manifest.model_id, found.installed) == ("shipped-000000000000", False)
+        assert [line.endswith("is current again") for line in told] == [True, False]
+        assert told[1].endswith("; objects, shipped with edge-siamese, is used instead")
+
+    def test_and_the_shipped_one_fails_too_the_first_reason_is_told(
+        self, models: InstalledModels, bundle: Bundle, failing: set[str], objects_shipped: Path
+    ) -> None:
+        models.install(bundle.path, accept)
+        failing.update({"tiny-0123456789ab", "shipped-000000000000"})
+        with pytest.raises(ModelError, match=r"there is no other: tiny-0123456789ab: other scores$"):
+            open_recogniser(SETTINGS, models, pytest.fail)
+
+    def test_while_another_process_changes_the_models_nothing_is_given_up(
+        self,
+        models: InstalledModels,
+        bundle: Bundle,
+        failing: set[str],
+        objects_shipped: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        def busy(*_: Any) -> Any:
+            raise ModelsInUse("another process is changing the models")
+
+        models.install(bundle.path, accept)
+        models.confirm()
+        models.install(write_tiny_bundle(tmp_path / "second", model_id="second"), accept)
+        failing.add("second")
+        monkeypatch.setattr(InstalledModels, "rollback", busy)
+        with pytest.raises(ModelsInUse):
+            open_recogniser(SETTINGS, models, pytest.fail)
+
+
+def test_a_shipped_one_that_fails_is_a_fault_by_its_own_reason(
+    models: InstalledModels, failing: set[str], objects_shipped: Path
+) -> None:
+    failing.add("shipped-000000000000")
+    with pytest.raises(SelfTestFailed, match=r"^shipped-000000000000: other scores$"):
+        open_recogniser(SETTINGS, models, pytest.fail)
+
+
+def test_without_a_shipped_default_there_is_nothing_to_recognise_with(
+    models: InstalledModels, nothing_shipped: Path
+) -> None:
+    write_tiny_bundle(nothing_shipped / "glyphs")
+    with pytest.raises(ModelError, match=r"^no model is installed: edge-siamese model install BUNDLE$"):
+        open_recogniser(SETTINGS, models, pytest.fail)
