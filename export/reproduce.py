@@ -20,6 +20,7 @@ from export.embedding import Supports
 from export.evaluate import evaluate, usual_effort
 from export.evaluation import Evaluation
 from export.markdown import section
+from export.network import load_run
 from export.remote import CHECKOUT, places
 from export.report_inputs import EVALUATION, read_inputs
 from export.subject import TORCH, Subject, data_for, head_for, open_subject
@@ -50,8 +51,8 @@ class Check:
     data: str
     episodes: int
     """Of each kind."""
-    weights: Path | None = None
-    """A folder with the kept float weights of a bundle; looked at if it is there."""
+    weights: tuple[Path, ...] = ()
+    """Folders of training runs, of which one may have the float weights that the bundle was made of."""
     thorough: bool = True
     """In all runtimes; otherwise in one."""
 
@@ -76,8 +77,11 @@ class Column:
 def standard_checks() -> list[Check]:
     """The bundles that ship, and the published weights on the same photographs, where `make reproduce` put them."""
     checks = [
-        Check("glyphs", models.DIRECTORY / "glyphs", "omniglot", GLYPH_EPISODES, BENCHMARKS / "glyphs"),
-        Check("objects", models.DIRECTORY / "objects", "grocery", PHOTO_EPISODES, BENCHMARKS / "objects"),
+        Check(name, models.DIRECTORY / name, data, episodes, (BENCHMARKS / name, BUILD / name))
+        for name, data, episodes in (
+            ("glyphs", "omniglot", GLYPH_EPISODES),
+            ("objects", "grocery", PHOTO_EPISODES),
+        )
     ]
     baseline = BUILD / BASELINE
     if (baseline / WEIGHTS).is_file():
@@ -88,7 +92,7 @@ def standard_checks() -> list[Check]:
 def further_checks(name: str, data: str) -> list[Check]:
     """The bundle for photographs on other data, and the published weights beside it, where they are."""
     return [
-        replace(check, name=f"{check.name}-{name}", data=data, weights=None, thorough=False)
+        replace(check, name=f"{check.name}-{name}", data=data, weights=(), thorough=False)
         for check in standard_checks()
         if check.data == "grocery"
     ]
@@ -176,8 +180,9 @@ def columns(check: Check) -> tuple[list[Column], list[str]]:
     runtimes = [place.runtime for place in found if place.precision == "int8"]
     if not check.thorough:
         runtimes, missing = runtimes[:1], []
-    float_weights = check.weights if check.weights and (check.weights / WEIGHTS).is_file() else None
-    result = [Column(float_weights, TORCH)] if float_weights else []
+    model_id = load_bundle(check.path).manifest.model_id
+    runs = [place for place in check.weights if (place / WEIGHTS).is_file()]
+    result = [Column(place, TORCH) for place in runs if load_run(place).model_id == model_id][:1]
     result += [Column(check.path, runtime) for runtime in runtimes]
     result += [Column(check.path, runtime, "augmented") for runtime in runtimes[:1]]
     return result, missing

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -59,15 +60,19 @@ def photos(place: Path, **changes: object) -> Check:
     return Check(**{**values, **changes})  # type: ignore[arg-type]
 
 
-def test_every_runtime_has_a_column_and_the_float_weights_and_registration_have_theirs(place: Path) -> None:
-    found, missing = columns(photos(place, weights=place / "benchmarks/objects"))
+def test_every_runtime_has_a_column_and_the_float_weights_and_registration_have_theirs(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check = photos(place, weights=(place / "benchmarks/objects", place / "build/objects"))
+    found, missing = columns(check)
     assert [(c.runtime, c.supports) for c in found] == [
         ("onnxruntime", "plain"), ("ai-edge-litert", "plain"), ("onnxruntime", "augmented"),
     ]  # fmt: skip
     assert len(missing) == 1 and missing[0].startswith("tflite-runtime works neither here nor")
-    keep_weights(place / "benchmarks/objects", place / "photos")
-    found, _ = columns(photos(place, weights=place / "benchmarks/objects"))
-    assert found[0] == Column(place / "benchmarks/objects", "torch")
+    keep_weights(place / "build/objects", place / "photos")
+    assert columns(check)[0] == found  # weights of another network than the bundle's
+    monkeypatch.setattr(module, "load_run", lambda path: SimpleNamespace(model_id=MODEL_ID))
+    assert columns(check)[0] == [Column(place / "build/objects", "torch"), *found]
     quick, missing = columns(photos(place, thorough=False))
     assert [(c.runtime, c.supports) for c in quick] == [
         ("onnxruntime", "plain"),
