@@ -52,8 +52,6 @@ class TrainingSettings:
     """Cosine objective: how many times faster the directions of the classes learn than the encoder."""
     frozen_statistics: bool = False
     """Norms keep the statistics that they started with, as small sets of pictures need."""
-    remembering: float = 0.0
-    """Weight of the wish to answer to strange pictures as the published weights do; as many of them as `batch` / 2."""
     blend: float = 1.0
     """The weights kept lie so far on the way from the start to the trained ones (Wortsman et al., 2022)."""
     average: float = 0.02
@@ -86,7 +84,6 @@ class TrainingSettings:
             "margin",
             "class_rate",
             "blend",
-            "remembering",
         ):
             value = getattr(self, field)
             if not 0.0 <= value < float("inf"):
@@ -97,8 +94,6 @@ class TrainingSettings:
             raise SettingsError("average and warmup are shares of the run, below 1")
         if not 0.0 < self.sharpness < float("inf"):
             raise SettingsError(f"sharpness has to be a number above 0, not {self.sharpness}")
-        if self.remembering and self.start != "published":
-            raise SettingsError("random weights have nothing to remember: leave remembering at 0")
         if self.blend > 1.0 or (self.blend < 1.0 and self.start != "published"):
             raise SettingsError(
                 "blend is a share of the way from published weights to the trained ones, up to 1"

@@ -27,8 +27,6 @@ from edge_siamese.head import SigmoidDistanceHead
 from export import checkpoint
 from export.data.augment import AUGMENTATIONS, augment
 from export.data.images import ImageSet, Splits
-from export.data.looks import Draws
-from export.data.pasted import pasted
 from export.distributed import Workers, check_divides, join_workers
 from export.encoders import EncoderNetwork, KochHead, build_encoder
 from export.history import HISTORY, History
@@ -129,10 +127,7 @@ def train(settings: TrainingSettings, splits: Splits, out: Path, fresh: bool = F
         if state.step >= settings.steps:
             return TrainingResult(out, state.best_step, state.best_accuracy, state.seconds)
 
-        teacher = start if settings.remembering else None
-        step_module = workers.parallel(
-            TrainingStep(encoder, objective, teacher, settings.remembering).train()
-        )
+        step_module = workers.parallel(TrainingStep(encoder, objective).train())
         if settings.frozen_statistics:
             freeze_statistics(encoder)
         images = torch.from_numpy((splits.finer or splits.train).images).to(device)
@@ -155,10 +150,6 @@ def train(settings: TrainingSettings, splits: Splits, out: Path, fresh: bool = F
                     pixels, AUGMENTATIONS[settings.augmentation], generator, symmetry, settings.paper,
                     part=(workers.rank, workers.world), size=size,
                 )  # fmt: skip
-                if teacher is not None:
-                    half = pixels[: len(pixels) // 2]
-                    strange = pasted(half.cpu(), Draws(generator, len(half), (workers.rank, workers.world)))
-                    pixels = torch.cat([pixels, strange.to(device)])
                 pixels = pixels.contiguous(memory_format=torch.channels_last)
 
                 rate = learning_rate(settings, state.step, epoch_steps)

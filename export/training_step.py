@@ -13,33 +13,15 @@ from export.settings import TrainingSettings
 
 
 class TrainingStep(nn.Module):
-    """From pixels to the loss: what gradients flow through, and what distributed training wraps.
+    """From pixels to the loss: what gradients flow through, and what distributed training wraps."""
 
-    Pixels without a label are strange pictures, to which the encoder is to answer as the teacher does.
-    """
-
-    def __init__(
-        self,
-        encoder: EncoderNetwork,
-        objective: Objective,
-        teacher: EncoderNetwork | None,
-        remembering: float,
-    ) -> None:
+    def __init__(self, encoder: EncoderNetwork, objective: Objective) -> None:
         super().__init__()
-        self.encoder, self.objective, self.remembering = encoder, objective, remembering
-        self.known = [] if teacher is None else [teacher]  # in a list, it is no part of what is trained
+        self.encoder, self.objective = encoder, objective
 
     def forward(self, pixels: Tensor, labels: Tensor) -> Tensor:
-        embeddings = self.encoder(pixels)
-        if not self.known:
-            loss: Tensor = self.objective(embeddings, labels)
-            return loss
-        count = len(labels)
-        with torch.no_grad():
-            known = self.known[0](pixels[count:])
-        forgotten = 1.0 - nn.functional.cosine_similarity(embeddings[count:], known).mean()
-        wanted: Tensor = self.objective(embeddings[:count], labels)
-        return wanted + self.remembering * forgotten
+        loss: Tensor = self.objective(self.encoder(pixels), labels)
+        return loss
 
 
 def build_optimizer(

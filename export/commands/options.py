@@ -81,12 +81,6 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--start", choices=STARTS, help="from random weights, or from published ones")
     group.add_argument(
-        "--remembering",
-        type=amount,
-        metavar="X",
-        help="weight of answering to strange pictures as published weights do",
-    )
-    group.add_argument(
         "--blend",
         type=amount,
         metavar="X",
@@ -116,7 +110,7 @@ def training_settings(arguments: argparse.Namespace) -> TrainingSettings:
     """The recipe of the chosen encoder, with the given options."""
     names = (
         "data", "objective", "steps", "batch", "optimizer", "learning_rate", "schedule", "weight_decay",
-        "augmentation", "symmetries", "validations", "seed", "start", "blend", "remembering",
+        "augmentation", "symmetries", "validations", "seed", "start", "blend",
     )  # fmt: skip
     return recipe(arguments.encoder, **{name: getattr(arguments, name) for name in names})
 

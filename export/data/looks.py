@@ -62,9 +62,9 @@ class CameraLook:
     """Natural logarithm of the factor of all values, either way."""
     contrast: float = 0.35
     """Change of the factor of the distance from the mean, either way."""
-    saturation: float = 0.5
+    saturation: float = 0.2
     """Change of the factor of the distance from grey, either way."""
-    white_balance: float = 0.15
+    white_balance: float = 0.05
     """Natural logarithm of the factor of each colour, either way."""
     blur: float = 0.2
     """Share of the images that lose their finest detail."""

@@ -23,7 +23,6 @@ from export.settings import PHOTO_STEPS, RECIPES, TrainingSettings, recipe
             "blend is a share of the way from published weights to the trained ones, up to 1",
         ),
         ({"blend": 0.5}, "blend is a share of the way from published weights to the trained ones, up to 1"),
-        ({"remembering": 1.0}, "random weights have nothing to remember: leave remembering at 0"),
         ({"optimizer": "lion"}, "optimizer 'lion' is not one of adamw, sgd"),
         ({"schedule": "flat"}, "schedule 'flat' is not one of cosine, exponential"),
         ({"batch": 0}, "batch has to be at least 1, not 0"),
