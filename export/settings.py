@@ -159,7 +159,7 @@ RECIPES: dict[str, TrainingSettings] = {
         encoder="efficientnet-lite0",
         data="grocery",
         start="published",
-        steps=600,
+        steps=400,
         batch=48,
         learning_rate=3e-4,
         weight_decay=0.01,
@@ -169,8 +169,9 @@ RECIPES: dict[str, TrainingSettings] = {
         sharpness=16.0,
         class_rate=10.0,
         frozen_statistics=True,
+        blend=0.5,
         average=0.08,
-        validations=12,
+        validations=8,
     ),
 }
 RECIPES["efficientnet-lite0-small"] = replace(
