@@ -76,8 +76,9 @@ class Column:
 
 def standard_checks() -> list[Check]:
     """The bundles that ship, and the published weights on the same photographs, where `make reproduce` put them."""
+    kept = sorted(file.parent.parent for file in BENCHMARKS.glob(f"*/{WEIGHTS}"))
     checks = [
-        Check(name, models.DIRECTORY / name, data, episodes, (BENCHMARKS / name, BUILD / name))
+        Check(name, models.DIRECTORY / name, data, episodes, (*kept, BUILD / name))
         for name, data, episodes in (
             ("glyphs", "omniglot", GLYPH_EPISODES),
             ("objects", "grocery", PHOTO_EPISODES),
@@ -168,14 +169,13 @@ def measure(
 def columns(check: Check) -> tuple[list[Column], list[str]]:
     """The ways to run what a check is about on this machine, and a line for each runtime that is missing.
 
-    The float weights come first, then int8 in each runtime; the first of them once more with supports as the device
-    registers them.
+    The float weights come first, then int8 in each runtime.
 
     Raises:
         BundleError: there is neither a bundle nor a run, or it is damaged.
     """
     if not (check.path / MANIFEST).is_file() and (check.path / WEIGHTS).is_file():
-        return [Column(check.path, TORCH), Column(check.path, TORCH, "augmented")], []
+        return [Column(check.path, TORCH)], []
     found, missing = places(load_bundle(check.path))
     runtimes = [place.runtime for place in found if place.precision == "int8"]
     if not check.thorough:
@@ -184,7 +184,6 @@ def columns(check: Check) -> tuple[list[Column], list[str]]:
     runs = [place for place in check.weights if (place / WEIGHTS).is_file()]
     result = [Column(place, TORCH) for place in runs if load_run(place).model_id == model_id][:1]
     result += [Column(check.path, runtime) for runtime in runtimes]
-    result += [Column(check.path, runtime, "augmented") for runtime in runtimes[:1]]
     return result, missing
 
 
@@ -207,7 +206,7 @@ def _section(check: Check, directory: Path, data_root: Path | None, say: Callabl
                 command=commands[-1],
             )
         )
-    records.write(directory / EVALUATION, found)
+    records.write(directory / EVALUATION, [_record(one) for one in found])
     data = found[0].data
     models_of = ", ".join(sorted({f"`{e.encoder.model_id}`" for e in found}))
     return (
@@ -218,6 +217,12 @@ def _section(check: Check, directory: Path, data_root: Path | None, say: Callabl
         + "".join(f"{c}\n" for c in commands)
         + "```\n"
     )
+
+
+def _record(found: Evaluation) -> Evaluation:
+    """What is kept of an evaluation: figures, but no pictures of mistakes, and no path of this machine."""
+    reason = found.encoder.reason.replace(f"{CHECKOUT}/", "")
+    return replace(found, mistakes=(), encoder=replace(found.encoder, reason=reason))
 
 
 def advice(check: Check) -> str:

@@ -66,7 +66,7 @@ def test_every_runtime_has_a_column_and_the_float_weights_and_registration_have_
     check = photos(place, weights=(place / "benchmarks/objects", place / "build/objects"))
     found, missing = columns(check)
     assert [(c.runtime, c.supports) for c in found] == [
-        ("onnxruntime", "plain"), ("ai-edge-litert", "plain"), ("onnxruntime", "augmented"),
+        ("onnxruntime", "plain"), ("ai-edge-litert", "plain"),
     ]  # fmt: skip
     assert len(missing) == 1 and missing[0].startswith("tflite-runtime works neither here nor")
     keep_weights(place / "build/objects", place / "photos")
@@ -74,10 +74,7 @@ def test_every_runtime_has_a_column_and_the_float_weights_and_registration_have_
     monkeypatch.setattr(module, "load_run", lambda path: SimpleNamespace(model_id=MODEL_ID))
     assert columns(check)[0] == [Column(place / "build/objects", "torch"), *found]
     quick, missing = columns(photos(place, thorough=False))
-    assert [(c.runtime, c.supports) for c in quick] == [
-        ("onnxruntime", "plain"),
-        ("onnxruntime", "augmented"),
-    ]
+    assert [(c.runtime, c.supports) for c in quick] == [("onnxruntime", "plain")]
     assert missing == []
 
 
@@ -87,23 +84,23 @@ def test_a_check_writes_its_figures_and_prints_tables_and_commands(place: Path) 
     assert isinstance(text, str)
     found = records.read_all(Evaluation, place / "out/shop/evaluation.json")
     assert [(e.encoder.runtime, e.supports) for e in found] == [
-        ("onnxruntime", "plain"), ("ai-edge-litert", "plain"), ("onnxruntime", "augmented"),
+        ("onnxruntime", "plain"), ("ai-edge-litert", "plain"),
     ]  # fmt: skip
     assert {(e.encoder.model_id, e.data.classes, e.episodes[0].episodes) for e in found} == {
         (MODEL_ID, 6, 20)
     }
     assert text.startswith(f"## shop on {check.data}\n\n`{MODEL_ID}`: 24 images of 6 classes")
-    header = "|  | ONNX int8, onnxruntime | TFLite int8, ai-edge-litert | ONNX int8, onnxruntime, augmented supports |"
+    header = "|  | ONNX int8, onnxruntime | TFLite int8, ai-edge-litert |"
     assert text.count(header) == 3  # accuracy, unknown objects, verification
     begin, end = "<!-- benchmarks/shop -->\n", "<!-- end of benchmarks/shop -->\n"
     assert text.index(begin) < text.index(header) < text.index(end)
     commands = re.search(r"```sh\n(.*)```", text, re.DOTALL)
     assert commands and commands[1].splitlines() == [e.command for e in found]
-    assert found[2].command == (
+    assert found[1].command == (
         f".venv/bin/python -m export evaluate {place}/models/objects --data folder:{place}/photos"
-        " --runtime onnxruntime --episodes 20 --supports augmented"
+        " --runtime ai-edge-litert --episodes 20"
     )
-    assert told[-1] == f"shop on {check.data}: onnxruntime, augmented supports"
+    assert told[-1] == f"shop on {check.data}: ai-edge-litert, plain supports"
 
 
 def test_what_is_missing_is_said_and_the_rest_is_measured(
@@ -160,7 +157,7 @@ def test_a_run_is_measured_with_a_head_fitted_on_its_own_data(place: Path) -> No
     keep_weights(place / "build/imagenet", own)
     baseline = photos(place, path=place / "build/imagenet")
     found, _ = columns(baseline)
-    assert [(c.runtime, c.supports) for c in found] == [("torch", "plain"), ("torch", "augmented")]
+    assert [(c.runtime, c.supports) for c in found] == [("torch", "plain")]
     result = measure(open_subject(baseline.path, "torch"), baseline.data, episodes=10, supports="augmented")
     assert (result.encoder.runtime, result.supports, result.data.classes) == ("torch", "augmented", 6)
 
