@@ -61,7 +61,9 @@ def test_the_page_on_results_states_what_was_measured_of_what_ships(name: str) -
 def test_what_was_kept_of_a_run_makes_its_report(directory: Path) -> None:
     inputs = read_inputs(directory)
     page = render(inputs)
-    assert inputs.main and inputs.main.encoder.model_id.startswith(("glyphnet-", "koch2015-", "efficientnet-"))
+    assert inputs.main and inputs.main.encoder.model_id.startswith(
+        ("glyphnet-", "koch2015-", "efficientnet-")
+    )
     assert f"{100 * inputs.main.one_shot[1]:.1f}" in page if inputs.main.one_shot else False
 
 
