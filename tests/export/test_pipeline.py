@@ -158,9 +158,8 @@ def test_the_network_and_both_int8_files_are_evaluated_on_the_same_classes(made:
             "name": "evaluation", "split": "evaluation", "classes": 6, "groups": 1, "images": 36,
         }  # fmt: skip
         assert [(e.way, e.shot, e.within_group, e.episodes) for e in evaluation.episodes] == [
-            (5, 1, True, 2000),
-            (5, 1, False, 2000),
-        ]
+            (5, 1, True, 2000), (5, 5, True, 2000), (5, 1, False, 2000), (5, 5, False, 2000),
+        ]  # fmt: skip
         assert len(evaluation.skipped) == 4
         assert evaluation.command == made.command
         checks = evaluation.verification.thresholds if evaluation.verification else ()
