@@ -18,10 +18,12 @@ from dataclasses import dataclass
 from edge_siamese.bundle import Bundle
 from edge_siamese.errors import DataError, EncoderError
 from export.data.images import Splits
-from export.evaluate import embed_all, episode_result, is_heavy, official_trials, thin
+from export.embedding import embed_all
+from export.evaluate import is_heavy, thin
 from export.one_shot import usual_ways
 from export.provenance import machine
 from export.remote import Place, open_encoder, places, run_device
+from export.trials import episode_result, official_trials
 
 ROUNDS = 5
 RUNS = 300

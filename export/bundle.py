@@ -98,7 +98,8 @@ def build_bundle(
         raise SettingsError(f"the int8 budget is a number of points, not {int8_budget}")
     if out.exists() and not (out / MANIFEST).is_file():
         raise ExportError(f"{out} exists and is no bundle; choose another place or remove it")
-    with _workshop_for(out) as place:
+    busy = f"another export is writing {out}; wait until it is done, or choose another place"
+    with bundle_workshop(out, busy) as place:
         progress("fitting the head")
         reference = TorchEncoder(network.module, network.model_id)
         embeddings = reference.embed_prepared(splits.validation.images)
@@ -121,17 +122,19 @@ def build_bundle(
 
 
 @contextmanager
-def _workshop_for(out: Path) -> Iterator[Path]:
-    """An empty directory on the disk of `out`, for one export at a time; a bundle that a killed one left nameless is
-    given back its name first."""
+def bundle_workshop(out: Path, busy: str) -> Iterator[Path]:
+    """An empty directory on the disk of `out`, for one writer at a time; a bundle that a killed one left nameless is
+    given back its name first.
+
+    Raises:
+        ExportError: another process is at it; the message is `busy`.
+    """
     real = Path(os.path.realpath(out))
     with ExitStack() as stack:
         try:
             place = stack.enter_context(workshop(real.with_name(f".{real.name}.part")))
         except BlockingIOError as error:
-            raise ExportError(
-                f"another export is writing {out}; wait until it is done, or choose another place"
-            ) from error
+            raise ExportError(busy) from error
         recover_directory(out)
         yield place
 
@@ -277,7 +280,7 @@ def _manifest(
     manifest = dataclasses.replace(
         manifest,
         head=HeadInfo(head.distance, head.scale, head.bias, None if weights is None else WEIGHTS),
-        attachments=() if weights is None else (_attachment(new / WEIGHTS),),
+        attachments=() if weights is None else (attachment(new, WEIGHTS),),
         metrics={
             "validation_one_shot": float(network.provenance["validation_accuracy"]),
             "validation_ece": calibration.ece,
@@ -292,11 +295,12 @@ def _manifest(
         },
     )
     write_text_atomically(new / CARD, model_card(manifest, splits, calibration))
-    return dataclasses.replace(manifest, attachments=(*manifest.attachments, _attachment(new / CARD)))
+    return dataclasses.replace(manifest, attachments=(*manifest.attachments, attachment(new, CARD)))
 
 
-def _attachment(path: Path) -> FileInfo:
-    return FileInfo(path.name, path.stat().st_size, sha256(path))
+def attachment(directory: Path, path: str) -> FileInfo:
+    """What the manifest of a bundle's directory says of a file in it that is no model."""
+    return FileInfo(path, (directory / path).stat().st_size, sha256(directory / path))
 
 
 def impostor_images(images: ImageSet, most: int = MOST_IMPOSTORS) -> Indices:
@@ -331,7 +335,7 @@ def _with_impostors(manifest: Manifest, embeddings: Any, images: ImageSet, new: 
     if not np.isfinite(impostors).all():
         return manifest
     write_atomically(new / IMPOSTORS, lambda file: np.save(file, impostors, allow_pickle=False))
-    return dataclasses.replace(manifest, attachments=(*manifest.attachments, _attachment(new / IMPOSTORS)))
+    return dataclasses.replace(manifest, attachments=(*manifest.attachments, attachment(new, IMPOSTORS)))
 
 
 def _with_golden_vectors(manifest: Manifest, reference: TorchEncoder, images: ImageSet, new: Path) -> Bundle:
@@ -354,6 +358,6 @@ def _with_golden_vectors(manifest: Manifest, reference: TorchEncoder, images: Im
         scores=bundle.head.score(embeddings[NETWORK], embeddings[NETWORK]),
     )
     golden.save(new / GOLDEN)
-    manifest = dataclasses.replace(manifest, attachments=(*manifest.attachments, _attachment(new / GOLDEN)))
+    manifest = dataclasses.replace(manifest, attachments=(*manifest.attachments, attachment(new, GOLDEN)))
     write_text_atomically(new / MANIFEST, manifest.to_json())
     return load_bundle(new)

@@ -28,6 +28,11 @@ def embed_all(encoder: Encoder, images: npt.NDArray[np.uint8], block: int = 1024
     return np.concatenate(parts) if parts else np.empty((0, encoder.dimensions), dtype=np.float32)
 
 
+def embed_as(supports: Supports, encoder: Encoder, images: npt.NDArray[np.uint8]) -> Embeddings:
+    """Embed prepared images, uint8 (N, H, W, C), as supports of that kind: float32 (N, D)."""
+    return embed_supports(encoder, images) if supports == "augmented" else embed_all(encoder, images)
+
+
 def embed_supports(encoder: Encoder, images: npt.NDArray[np.uint8]) -> Embeddings:
     """Embed each prepared image as if the device registered it, one press and one frame an object.
 

@@ -23,7 +23,7 @@ from edge_siamese.manifest import Threshold
 from edge_siamese.runtimes.base import Encoder
 from export import metrics
 from export.data.images import ImageSet, Splits
-from export.embedding import Embeddings, Supports, embed_all, embed_supports
+from export.embedding import Embeddings, Supports, embed_all, embed_as
 from export.evaluation import (
     DataUsed,
     EncoderUsed,
@@ -38,8 +38,6 @@ from export.open_set import open_sets
 from export.pair_scores import PAIRS, verification
 from export.provenance import machine
 from export.trials import EPISODES, Supply, Wrong, episode_result, iconic_result, official_trials
-
-__all__ = ["EPISODES", "embed_all", "episode_result", "evaluate", "is_heavy", "official_trials", "thin"]
 
 Split = Literal["evaluation", "validation", "train"]
 
@@ -105,7 +103,7 @@ def evaluate(
     started = time.monotonic()
     images = thin(getattr(splits, split), per_class, seed)
     embeddings = embed_all(encoder, images.images)
-    known = embed_supports(encoder, images.images) if supports == "augmented" else embeddings
+    known = embeddings if supports == "plain" else embed_as(supports, encoder, images.images)
     official, wrong = None, list[Wrong]()
     if split == "evaluation" and splits.official_runs:
         official, wrong = official_trials(encoder, splits.official_runs, head, supports)
@@ -117,8 +115,7 @@ def evaluate(
     else:
         mistakes_of, wrong = f"{results[0].title} episodes {_scope(results[0].within_group)}", errors
     if split == "evaluation" and splits.catalogue:
-        embed = embed_supports if supports == "augmented" else embed_all
-        catalogue = Supply(splits.catalogue, embed(encoder, splits.catalogue.images))
+        catalogue = Supply(splits.catalogue, embed_as(supports, encoder, splits.catalogue.images))
         for way in [way for way, shot in shapes if shot == 1]:
             try:
                 found, _ = iconic_result(embeddings, images, catalogue, head, way, episode_count, seed)

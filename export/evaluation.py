@@ -58,6 +58,11 @@ class OfficialTrials:
     runs: tuple[RunResult, ...]
 
 
+def scope(within_group: bool) -> str:
+    """Where the classes of an episode are from."""
+    return "within a group" if within_group else "across groups"
+
+
 @dataclass(frozen=True)
 class EpisodesResult:
     """N-way K-shot accuracy over episodes drawn at random."""
@@ -85,7 +90,7 @@ class EpisodesResult:
     @property
     def scope(self) -> str:
         """Where classes and supports are from, and how several shots are scored if it is not by the nearest."""
-        place = "within a group" if self.within_group else "across groups"
+        place = scope(self.within_group)
         iconic = ", iconic supports" if self.iconic else ""
         return place + iconic + (f", {self.rule}" if self.shot > 1 and self.rule != "nearest" else "")
 

@@ -12,10 +12,10 @@ HISTORY = "history.jsonl"
 
 
 class History:
-    """Of the run in a directory, which goes on after its first step."""
+    """Of the run in the directory `out`, of which so many steps were done in former sittings."""
 
-    def __init__(self, out: Path, first_step: int, silent: bool) -> None:
-        self.out, self.first_step, self.silent = out, first_step, silent
+    def __init__(self, out: Path, steps_done: int, silent: bool) -> None:
+        self.out, self.steps_done, self.silent = out, steps_done, silent
         self.losses: list[float] = []
         self.mean_loss = math.nan
 
@@ -25,11 +25,11 @@ class History:
         # What an interrupted sitting wrote after its last checkpoint will be written again.
         path = self.out / HISTORY
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        kept = [line for line in lines if _step_of(line) <= self.first_step]
+        kept = [line for line in lines if _step_of(line) <= self.steps_done]
         write_text_atomically(path, "".join(line + "\n" for line in kept))
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer = SummaryWriter(str(self.out / "tensorboard"), purge_step=self.first_step)
+        self.writer = SummaryWriter(str(self.out / "tensorboard"), purge_step=self.steps_done)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from edge_siamese.errors import DataError
 from edge_siamese.head import SigmoidDistanceHead
-from edge_siamese.runtimes.base import unit_vectors
+from edge_siamese.views import mean_embedding
 from export.data.images import ImageSet
 
 LogOdds = npt.NDArray[np.float64]
@@ -63,12 +63,9 @@ def class_scores(log_odds: LogOdds, rule: Rule) -> LogOdds:
 def prototypes(supports: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """The mean embedding of each class's shots, float32 (way, shot, D) to (way, D): what the device keeps of a view.
 
-    Snell, Swersky, Zemel, "Prototypical Networks for Few-shot Learning", 2017, equation 1. The means of unit vectors are
-    made unit vectors again, as in `edge_siamese.views.mean_embedding`.
+    Snell, Swersky, Zemel, "Prototypical Networks for Few-shot Learning", 2017, equation 1.
     """
-    means = supports.mean(axis=1, dtype=np.float64).astype(np.float32)
-    are_units = np.allclose(np.linalg.norm(supports, axis=2), 1.0, atol=1e-3)
-    return unit_vectors(means) if are_units else means
+    return np.stack([mean_embedding(shots) for shots in supports])
 
 
 def episode_scores(

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,13 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_siamese.atomic import (
-    recover_directory,
-    replace_directory,
-    workshop,
-    write_atomically,
-    write_text_atomically,
-)
+from edge_siamese.atomic import replace_directory, write_atomically, write_text_atomically
 from edge_siamese.bundle import (
     GOLDEN,
     IMPOSTORS,
@@ -31,14 +23,13 @@ from edge_siamese.bundle import (
     Bundle,
     GoldenVectors,
     load_bundle,
-    sha256,
 )
 from edge_siamese.errors import ExportError
-from edge_siamese.manifest import FileInfo, ModelFile
+from edge_siamese.manifest import ModelFile
 from edge_siamese.runtimes import load_encoder
 from edge_siamese.selftest import self_test
 from export import records
-from export.bundle import CARD, RUNTIMES
+from export.bundle import CARD, RUNTIMES, attachment, bundle_workshop
 from export.verify import Verification
 
 PRECISION = "int8"
@@ -99,7 +90,9 @@ def ship(run: Path, name: str, directory: Path) -> Shipped:
         raise ExportError(f"{source.path / GOLDEN} has no embeddings of {missing[0]}: make the bundle again")
     _prove(source)
     out = directory / name
-    with _workshop_for(out) as place:
+    with bundle_workshop(out, f"another process is writing {out}; wait until it is done") as place:
+        if out.exists() and not (out / MANIFEST).is_file():
+            raise ExportError(f"{out} exists and is no bundle; remove it")
         new = place / name
         new.mkdir()
         for item in (*models, *kept):
@@ -113,7 +106,7 @@ def ship(run: Path, name: str, directory: Path) -> Shipped:
             source.manifest,
             models=models,
             attachments=tuple(
-                _described(new, path) for path in sorted({GOLDEN, *(item.path for item in kept)})
+                attachment(new, path) for path in sorted({GOLDEN, *(item.path for item in kept)})
             ),
             provenance=without_places(source.manifest.provenance),
         )
@@ -204,22 +197,3 @@ def _compressed(golden: GoldenVectors, keys: tuple[str, ...], count: int) -> byt
     content = io.BytesIO()
     np.savez_compressed(content, **arrays)  # type: ignore[arg-type]
     return content.getvalue()
-
-
-def _described(directory: Path, path: str) -> FileInfo:
-    return FileInfo(path, (directory / path).stat().st_size, sha256(directory / path))
-
-
-@contextmanager
-def _workshop_for(out: Path) -> Iterator[Path]:
-    """An empty directory on the disk of `out`, for one process at a time."""
-    real = Path(os.path.realpath(out))
-    with ExitStack() as stack:
-        try:
-            place = stack.enter_context(workshop(real.with_name(f".{real.name}.part")))
-        except BlockingIOError as error:
-            raise ExportError(f"another process is writing {out}; wait until it is done") from error
-        recover_directory(out)
-        if out.exists() and not (out / MANIFEST).is_file():
-            raise ExportError(f"{out} exists and is no bundle; remove it")
-        yield place

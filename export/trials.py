@@ -14,8 +14,8 @@ from edge_siamese.runtimes.base import Encoder
 from export import metrics
 from export.data.images import ImageSet, OneShotRun
 from export.data.sampling import Episode, episodes
-from export.embedding import Embeddings, Supports, embed_all, embed_supports
-from export.evaluation import EpisodesResult, OfficialTrials, RunResult
+from export.embedding import Embeddings, Supports, embed_all, embed_as
+from export.evaluation import EpisodesResult, OfficialTrials, RunResult, scope
 from export.one_shot import Rule, episode_scores
 
 EPISODES = 2000
@@ -55,8 +55,7 @@ def official_trials(
         head: scores; its distance ranks.
         supports: how they are embedded.
     """
-    embed = embed_supports if supports == "augmented" else embed_all
-    known = embed(encoder, np.concatenate([run.supports for run in runs]))
+    known = embed_as(supports, encoder, np.concatenate([run.supports for run in runs]))
     asked = embed_all(encoder, np.concatenate([run.queries for run in runs]))
     results, wrong = list[RunResult](), list[Wrong]()
     for run in runs:
@@ -117,9 +116,8 @@ def episode_result(
     """
     rng = np.random.default_rng([seed, 22, way, shot, int(within_group)])
     drawn = episodes(images, count, way, shot, 1, rng, within_group)
-    scope = "within a group" if within_group else "across groups"
     supply = Supply(images, embeddings if supports is None else supports)
-    accuracies, wrong = _play(drawn, embeddings, images, supply, head, rule, scope)
+    accuracies, wrong = _play(drawn, embeddings, images, supply, head, rule, scope(within_group))
     return _result(accuracies, way, shot, within_group, rule), wrong
 
 
@@ -148,8 +146,8 @@ def iconic_result(
     """
     rng = np.random.default_rng([seed, 24, way])
     drawn = _iconic_episodes(images, catalogue.images, count, way, rng)
-    scope = "across groups, iconic supports"
-    accuracies, wrong = _play(drawn, embeddings, images, catalogue, head, "nearest", scope)
+    where = f"{scope(within_group=False)}, iconic supports"
+    accuracies, wrong = _play(drawn, embeddings, images, catalogue, head, "nearest", where)
     return _result(accuracies, way, 1, False, "nearest", iconic=True), wrong
 
 
@@ -186,7 +184,7 @@ def _play(
     supply: Supply,
     head: SigmoidDistanceHead,
     rule: Rule,
-    scope: str,
+    where: str,
 ) -> tuple[list[float], list[Wrong]]:
     """The accuracy of each episode, and all mistakes."""
     accuracies, wrong = list[float](), list[Wrong]()
@@ -202,7 +200,7 @@ def _play(
             choice = supports[chosen[row], log_odds[row, chosen[row]].argmax()]
             wrong.append(
                 Wrong(
-                    f"episode {number + 1} {scope}",
+                    f"episode {number + 1} {where}",
                     images.images[queries[row]],
                     supply.images.images[truth],
                     supply.images.images[choice],

@@ -54,10 +54,9 @@ def open_recogniser(settings: Settings, models: InstalledModels, told: Callable[
     if line:
         told(line)
     shipped = default()
-    if path is None and shipped is None:
-        raise ModelError("no model is installed: edge-siamese model install BUNDLE")
     if path is None:
-        assert shipped is not None
+        if shipped is None:
+            raise ModelError("no model is installed: edge-siamese model install BUNDLE")
         LOG.info("no model is installed: %s, is used", described(shipped))
         return _tested(shipped, settings, installed=False)
     try:

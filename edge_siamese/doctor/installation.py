@@ -109,7 +109,7 @@ def _tested(scene: Scene, path: Path) -> Finding:
     from edge_siamese.runtimes import load_encoder
     from edge_siamese.selftest import self_test
 
-    wanted = scene.settings.model
+    wanted, origin = scene.settings.model, described(path)
     try:
         bundle = load_bundle(path)
         encoder = load_encoder(bundle, wanted.runtime, wanted.precision, wanted.threads)
@@ -117,14 +117,14 @@ def _tested(scene: Scene, path: Path) -> Finding:
         report.require()
     except EdgeSiameseError as error:
         back = "install it again: edge-siamese model install BUNDLE, or go back: edge-siamese model rollback"
-        if described(path):
+        if origin:
             back = "install another one: edge-siamese model install BUNDLE, or edge-siamese itself again"
         return Finding("model", "error", str(error), back)
-    origin = f"{found}: " if (found := described(path)) else ""
     return Finding(
         "model",
         "ok",
-        f"{origin}{encoder.model_id}, {encoder.precision} on {encoder.runtime} {encoder.version}: whole, and its self-test "
+        (f"{origin}: " if origin else "")
+        + f"{encoder.model_id}, {encoder.precision} on {encoder.runtime} {encoder.version}: whole, and its self-test "
         f"passes (cosine at least {report.worst_cosine:.4f})",
     )
 

@@ -36,7 +36,7 @@ def shipped(name: str) -> Path:
 
 def default() -> Path | None:
     """The directory of the bundle that is used where none was chosen; None if it is not shipped."""
-    return shipped(DEFAULT) if DEFAULT in names() else None
+    return DIRECTORY / DEFAULT if DEFAULT in names() else None
 
 
 def resolve(given: str | os.PathLike[str]) -> Path:

@@ -28,7 +28,7 @@ from export.__main__ import main
 from export.bundle import BuiltBundle, build_bundle, impostor_images
 from export.commands.verify import require, show
 from export.data.images import ImageSet
-from export.evaluate import embed_all
+from export.embedding import embed_all
 from export.flatbuffer import read_tflite
 from export.graph import exported_encoder
 from export.model_card import FIGURES, model_card

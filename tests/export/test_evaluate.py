@@ -21,11 +21,11 @@ from export import records
 from export.data import load_splits
 from export.data.images import ImageSet, OneShotRun, Splits
 from export.embedding import embed_all, embed_supports
-from export.evaluate import EPISODES, SHAPES, Effort, affordable, evaluate, thin, usual_effort
+from export.evaluate import SHAPES, Effort, affordable, evaluate, thin, usual_effort
 from export.evaluation import Evaluation, as_data_uri
 from export.one_shot import class_scores, widest_one_shot
 from export.pair_scores import verification
-from export.trials import Supply, episode_result, iconic_result, official_trials
+from export.trials import EPISODES, Supply, episode_result, iconic_result, official_trials
 
 HEAD = SigmoidDistanceHead(scale=10.0, bias=5.0)
 THRESHOLD = Threshold(false_accept_rate=1e-2, probability=0.5, false_reject_rate=0.0, impostor_pairs=1)

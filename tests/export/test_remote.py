@@ -12,7 +12,7 @@ import pytest
 from edge_siamese.bundle import Bundle
 from edge_siamese.errors import EncoderError, RuntimeNotInstalled, SettingsError
 from export import remote
-from export.evaluate import embed_all
+from export.embedding import embed_all
 from export.remote import (
     DEVICE_PYTHON_VARIABLE,
     RemoteEncoder,

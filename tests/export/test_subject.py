@@ -18,11 +18,11 @@ from export.__main__ import main
 from export.calibrate import fit_head
 from export.data.images import ImageSet, OneShotRun, Splits
 from export.encoders import build_encoder
-from export.evaluate import official_trials
 from export.network import TorchEncoder
 from export.provenance import data_fingerprint
 from export.remote import CHECKOUT, open_encoder
 from export.subject import data_for, head_for, open_subject, splits_of
+from export.trials import official_trials
 
 
 def drawn(preprocessing: Preprocessing, seed: int) -> ImageSet:

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edge_siamese.bundle import Bundle
 from edge_siamese.cameras.base import Camera, Frame
+from edge_siamese.daemon import service as service_module
 from edge_siamese.daemon.client import request
 from edge_siamese.daemon.notify import Notifier
 from edge_siamese.daemon.service import Service
@@ -234,3 +236,22 @@ def daemon_in(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
             made.stop()
         stage.free.set()
         made.systemd.close()
+
+
+def accept(_: Bundle) -> None:
+    """The check of a device on which every model works."""
+
+
+def model_of(daemon: Daemon) -> str:
+    """The id of the model that the daemon recognises with; empty while it has none."""
+    engine = daemon.service.engine
+    return "" if engine is None else engine.encoder.model_id
+
+
+@contextmanager
+def daemon_without_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
+    """A daemon whose settings name no model and which tries again at once; not started."""
+    with daemon_in(tmp_path, monkeypatch) as made:
+        made.configure("")
+        monkeypatch.setattr(service_module, "RETRY_S", 0.1)
+        yield made

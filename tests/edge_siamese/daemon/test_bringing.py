@@ -24,7 +24,17 @@ from edge_siamese.manifest import Threshold
 from edge_siamese.panel.signals import Signal
 from edge_siamese.registration import NewView
 from edge_siamese.store import SupportStore
-from tests.edge_siamese.daemon.running import CUP, MUG, PEN, TABLE, Daemon, daemon_in, until
+from tests.edge_siamese.daemon.running import (
+    CUP,
+    MUG,
+    PEN,
+    TABLE,
+    Daemon,
+    accept,
+    daemon_without_a_model,
+    model_of,
+    until,
+)
 from tests.tiny_bundle import write_tiny_bundle
 
 pytest.importorskip("onnxruntime")
@@ -32,16 +42,10 @@ pytest.importorskip("onnxruntime")
 SETTINGS = Settings(model=ModelSettings(runtime="onnxruntime"))
 
 
-def accept(_: Bundle) -> None:
-    """A device on which every model works."""
-
-
 @pytest.fixture
 def daemon(tmp_path: Path, nothing_shipped: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
     """It takes the installed model, and there is none yet, and none is shipped."""
-    with daemon_in(tmp_path, monkeypatch) as made:
-        made.configure("")
-        monkeypatch.setattr(service_module, "RETRY_S", 0.1)
+    with daemon_without_a_model(tmp_path, monkeypatch) as made:
         yield made
 
 
@@ -62,11 +66,6 @@ def picky(monkeypatch: pytest.MonkeyPatch) -> None:
         return proven(bundle, settings)
 
     monkeypatch.setattr(bringing, "proven_encoder", prove)
-
-
-def model_of(daemon: Daemon) -> str:
-    engine = daemon.service.engine
-    return "" if engine is None else engine.encoder.model_id
 
 
 class TestModels:

@@ -12,12 +12,20 @@ import pytest
 
 from edge_siamese.bundle import Bundle
 from edge_siamese.daemon import bringing
-from edge_siamese.daemon import service as service_module
 from edge_siamese.daemon.bringing import open_recogniser
 from edge_siamese.daemon.settings import ModelSettings, Settings
 from edge_siamese.errors import BundleNotFound, ModelError, ModelsInUse, SelfTestFailed
 from edge_siamese.installed import InstalledModels
-from tests.edge_siamese.daemon.running import MUG, PEN, TABLE, Daemon, daemon_in, until
+from tests.edge_siamese.daemon.running import (
+    MUG,
+    PEN,
+    TABLE,
+    Daemon,
+    accept,
+    daemon_without_a_model,
+    model_of,
+    until,
+)
 from tests.tiny_bundle import write_tiny_bundle
 
 pytest.importorskip("onnxruntime")
@@ -25,16 +33,10 @@ pytest.importorskip("onnxruntime")
 SETTINGS = Settings(model=ModelSettings(runtime="onnxruntime"))
 
 
-def accept(_: Bundle) -> None:
-    """A device on which every model works."""
-
-
 @pytest.fixture
 def daemon(tmp_path: Path, objects_shipped: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
     """Its settings name no model, and none is installed."""
-    with daemon_in(tmp_path, monkeypatch) as made:
-        made.configure("")
-        monkeypatch.setattr(service_module, "RETRY_S", 0.1)
+    with daemon_without_a_model(tmp_path, monkeypatch) as made:
         yield made
 
 
@@ -56,11 +58,6 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> set[str]:
 
     monkeypatch.setattr(bringing, "proven_encoder", prove)
     return ids
-
-
-def model_of(daemon: Daemon) -> str:
-    engine = daemon.service.engine
-    return "" if engine is None else engine.encoder.model_id
 
 
 def test_it_is_used_from_the_first_start_and_is_on_no_trial(daemon: Daemon, objects_shipped: Path) -> None:
