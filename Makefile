@@ -50,11 +50,10 @@ reproduce: setup  ## the figures of what ships, measured again: photographs need
 	@[ -d build/photographs/things ] || .venv/bin/python scripts/other_photographs.py --out build/photographs
 	@.venv/bin/python -m export reproduce --also faces=folder:build/photographs/faces --also things=folder:build/photographs/things
 
-model-glyphs: setup  ## train the bundle for handwriting that ships, measure it and put it into edge_siamese/models
-	@.venv/bin/python -m export pipeline --encoder glyphnet --out build/glyphs $(if $(DATA_ROOT),--data-root $(DATA_ROOT))
-	@.venv/bin/python -m export ship build/glyphs --as glyphs
+model-glyphs: reproduce-omniglot  ## train glyphs as reproduce-omniglot does, and put the bundle into edge_siamese/models
+	@.venv/bin/python -m export ship build/omniglot --as glyphs
 
-model-objects: setup  ## the same for things, half an hour: needs EDGE_SIAMESE_DATA, a folder with grocery/
+model-objects: setup  ## the bundle for things that ships, half an hour: needs EDGE_SIAMESE_DATA, a folder with grocery/
 	@.venv/bin/python -m export pipeline --encoder efficientnet-lite0 --out build/objects
 	@.venv/bin/python -m export ship build/objects --as objects
 

@@ -76,9 +76,11 @@ class Column:
 
 def standard_checks() -> list[Check]:
     """The bundles that ship, and the published weights on the same photographs, where `make reproduce` put them."""
-    kept = sorted(file.parent.parent for file in BENCHMARKS.glob(f"*/{WEIGHTS}"))
+    runs = [
+        file.parent.parent for place in (BENCHMARKS, BUILD) for file in sorted(place.glob(f"*/{WEIGHTS}"))
+    ]
     checks = [
-        Check(name, models.DIRECTORY / name, data, episodes, (*kept, BUILD / name))
+        Check(name, models.DIRECTORY / name, data, episodes, tuple(runs))
         for name, data, episodes in (
             ("glyphs", "omniglot", GLYPH_EPISODES),
             ("objects", "grocery", PHOTO_EPISODES),
@@ -181,8 +183,9 @@ def columns(check: Check) -> tuple[list[Column], list[str]]:
     if not check.thorough:
         runtimes, missing = runtimes[:1], []
     model_id = load_bundle(check.path).manifest.model_id
-    runs = [place for place in check.weights if (place / WEIGHTS).is_file()]
-    result = [Column(place, TORCH) for place in runs if load_run(place).model_id == model_id][:1]
+    runs = (place for place in check.weights if (place / WEIGHTS).is_file())
+    float_weights = next((place for place in runs if load_run(place).model_id == model_id), None)
+    result = [Column(float_weights, TORCH)] if float_weights else []
     result += [Column(check.path, runtime) for runtime in runtimes]
     return result, missing
 

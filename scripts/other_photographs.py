@@ -1,4 +1,4 @@
-"""Fetches photographs that no encoder here was trained on or chosen by, to see whether it is still a general one.
+"""Fetches photographs of other kinds than those that encoders here are trained on, to see whether one is still general.
 
     .venv/bin/python scripts/other_photographs.py            # into build/photographs/{faces,things}, a minute
 

@@ -4,7 +4,7 @@ The network is from Tan and Le, "EfficientNet: Rethinking Model Scaling for Conv
 Lite variant that TensorFlow's authors published in 2020: ReLU6 for swish and no squeeze-and-excite, so that every
 operation has an int8 kernel in every runtime. Its blocks are the inverted residuals of Sandler et al., "MobileNetV2"
 (2018). The embedding is the pooled output of the last block of 192 channels: the layers after it, made for the thousand
-classes of ImageNet, cost a third of the weights and after training gained nothing that could be measured.
+classes of ImageNet, cost as much as two fifths of these weights and gained half a point after training.
 """
 
 from __future__ import annotations
