@@ -42,6 +42,8 @@ class TrainingSettings:
     warmup: float = 0.03
     """Share of the steps over which the learning rate rises linearly."""
     augmentation: str = "strong"
+    invented: int = 0
+    """So many alphabets of characters that the program invents are trained on beside the data's own (drawings)."""
     symmetries: bool = True
     """Turned and mirrored images are classes of their own (cosine objective)."""
     margin: float = 0.25
@@ -54,6 +56,10 @@ class TrainingSettings:
     """Norms keep the statistics that they started with, as small sets of pictures need."""
     blend: float = 1.0
     """The weights kept lie so far on the way from the start to the trained ones (Wortsman et al., 2022)."""
+    remember: str = ""
+    """A folder of pictures of anything, in which the encoder is to see what it saw at the start; none if empty."""
+    remembering: float = 4.0
+    """How much that counts beside the objective."""
     average: float = 0.02
     """The weights kept are an exponential average over about this share of the run; 0 keeps the last ones."""
     validations: int = 20
@@ -84,6 +90,7 @@ class TrainingSettings:
             "margin",
             "class_rate",
             "blend",
+            "remembering",
         ):
             value = getattr(self, field)
             if not 0.0 <= value < float("inf"):
@@ -98,6 +105,12 @@ class TrainingSettings:
             raise SettingsError(
                 "blend is a share of the way from published weights to the trained ones, up to 1"
             )
+        if self.invented < 0 or (self.invented and self.data not in DRAWINGS):
+            raise SettingsError(
+                f"invented alphabets stand beside drawings ({', '.join(DRAWINGS)}) alone, 0 or more"
+            )
+        if self.remember and self.start != "published":
+            raise SettingsError("there is nothing to remember without published weights to start from")
         if self.objective == "pairs" and self.batch % 4:
             raise SettingsError(
                 f"a batch of pairs has half of each kind: its size is a multiple of 4, not {self.batch}"
@@ -191,6 +204,10 @@ def recipe(encoder: str, data: str | None = None, **changes: Any) -> TrainingSet
     if settings.paper is None and settings.start == "random":
         # A thing that is turned is still the thing, unlike a character; and there are fewer pictures to learn from.
         settings = replace(
-            settings, symmetries=False, augmentation="photo", steps=min(settings.steps, PHOTO_STEPS)
+            settings,
+            symmetries=False,
+            augmentation="photo",
+            invented=0,
+            steps=min(settings.steps, PHOTO_STEPS),
         )
     return replace(settings, **{name: value for name, value in changes.items() if value is not None})

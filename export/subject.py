@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edge_siamese import models
 from edge_siamese.bundle import MANIFEST, load_bundle
 from edge_siamese.errors import SettingsError
 from edge_siamese.head import SigmoidDistanceHead
@@ -47,7 +48,7 @@ def open_subject(
     """Open a bundle, a training run, or the one that `runtime` asks for of a pipeline's directory.
 
     Args:
-        path: a bundle, a run, or a directory that has `bundle/` or `train/` in it.
+        path: a bundle, the name of a shipped one, a run, or a directory that has `bundle/` or `train/` in it.
         runtime: `torch` for the trained network of a run; otherwise a runtime for a bundle's files.
         precision: fp32 or int8; a run has only fp32.
         threads: of the runtime.
@@ -55,6 +56,8 @@ def open_subject(
     Raises:
         SettingsError: there is neither a bundle nor a run, or not the one that the runtime needs.
     """
+    if not path.exists() and str(path) in models.names():
+        path = models.shipped(str(path))
     bundle = next((place for place in (path, path / "bundle") if (place / MANIFEST).is_file()), None)
     if bundle and runtime != TORCH:
         loaded = load_bundle(bundle)

@@ -26,10 +26,12 @@ from edge_siamese.errors import SettingsError
 from edge_siamese.head import SigmoidDistanceHead
 from export import checkpoint
 from export.data.augment import AUGMENTATIONS, augment
+from export.data.glyphs import with_invented
 from export.data.images import ImageSet, Splits
 from export.distributed import Workers, check_divides, join_workers
 from export.encoders import EncoderNetwork, KochHead, build_encoder
 from export.history import HISTORY, History
+from export.memory import Memory
 from export.network import BEST, TorchEncoder
 from export.objectives import Objective, build_objective
 from export.one_shot import one_shot_accuracy
@@ -98,8 +100,11 @@ def train(settings: TrainingSettings, splits: Splits, out: Path, fresh: bool = F
         encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if settings.start == "published":
             encoder.load_published_weights()
+        training = splits.train
+        if settings.invented:
+            training = with_invented(training, encoder.preprocessing, settings.invented, settings.seed)
         objective = build_objective(
-            settings.objective, encoder, splits.train.classes, settings.symmetries,
+            settings.objective, encoder, training.classes, settings.symmetries,
             settings.sharpness, settings.margin,
         ).to(device)  # fmt: skip
         average = copy.deepcopy(encoder).requires_grad_(False)
@@ -127,12 +132,16 @@ def train(settings: TrainingSettings, splits: Splits, out: Path, fresh: bool = F
         if state.step >= settings.steps:
             return TrainingResult(out, state.best_step, state.best_accuracy, state.seconds)
 
-        step_module = workers.parallel(TrainingStep(encoder, objective).train())
+        memory = None
+        if settings.remember and start is not None:
+            finer = encoder.training_preprocessing or encoder.preprocessing
+            memory = Memory(start, Path(settings.remember), finer, settings.seed + workers.rank)
+        step_module = workers.parallel(TrainingStep(encoder, objective, memory, settings.remembering).train())
         if settings.frozen_statistics:
             freeze_statistics(encoder)
-        images = torch.from_numpy((splits.finer or splits.train).images).to(device)
+        images = torch.from_numpy((splits.finer or training).images).to(device)
         size = (encoder.preprocessing.height, encoder.preprocessing.width)
-        epoch_steps = max(1, objective.epoch(splits.train) // settings.batch)
+        epoch_steps = max(1, objective.epoch(training) // settings.batch)
         log = History(out, state.step, silent=not workers.leads)
         progress = TrainingProgress(settings.steps, state.step, settings.batch, visible=workers.leads)
         validate_after = settings.validation_steps()
@@ -141,7 +150,7 @@ def train(settings: TrainingSettings, splits: Splits, out: Path, fresh: bool = F
 
         with progress, log:
             while state.step < settings.steps:
-                batch = objective.batch(splits.train, settings.batch, settings.seed, state.step)
+                batch = objective.batch(training, settings.batch, settings.seed, state.step)
                 share = batch.share(workers.rank, workers.world)
                 generator = torch.Generator().manual_seed(_step_seed(settings.seed, state.step))
                 pixels = images[torch.from_numpy(share.images).to(device)].permute(0, 3, 1, 2).float()
@@ -156,7 +165,7 @@ def train(settings: TrainingSettings, splits: Splits, out: Path, fresh: bool = F
                 for group in optimizer.param_groups:
                     group["lr"] = rate * group["rate"]
                 with _mixed_precision(device):
-                    loss = step_module(pixels, torch.from_numpy(share.labels).to(device))
+                    loss = step_module(pixels, torch.from_numpy(share.labels).to(device), state.step)
                 optimizer.zero_grad(set_to_none=True)
                 scaler.scale(loss).backward()
                 scaler.step(optimizer)

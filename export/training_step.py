@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from export.encoders import EncoderNetwork
+from export.memory import Memory
 from export.objectives import Objective
 from export.settings import TrainingSettings
 
@@ -15,13 +16,21 @@ from export.settings import TrainingSettings
 class TrainingStep(nn.Module):
     """From pixels to the loss: what gradients flow through, and what distributed training wraps."""
 
-    def __init__(self, encoder: EncoderNetwork, objective: Objective) -> None:
+    def __init__(
+        self, encoder: EncoderNetwork, objective: Objective, memory: Memory | None = None, weight: float = 0.0
+    ) -> None:
         super().__init__()
         self.encoder, self.objective = encoder, objective
+        self.memory, self.weight = memory, weight
 
-    def forward(self, pixels: Tensor, labels: Tensor) -> Tensor:
-        loss: Tensor = self.objective(self.encoder(pixels), labels)
-        return loss
+    def forward(self, pixels: Tensor, labels: Tensor, step: int) -> Tensor:
+        if self.memory is None:
+            loss: Tensor = self.objective(self.encoder(pixels), labels)
+            return loss
+        others, known = self.memory.batch(len(pixels) // 2, step)
+        embeddings = self.encoder(torch.cat([pixels, others]))
+        own, remembered = embeddings[: len(pixels)], embeddings[len(pixels) :]
+        return self.objective(own, labels) + self.weight * self.memory.forgotten(remembered, known)
 
 
 def build_optimizer(

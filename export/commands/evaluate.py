@@ -27,7 +27,7 @@ examples:
   python -m export evaluate build/omniglot --runtime tflite-runtime --precision int8 --json
   python -m export evaluate build/omniglot/train --runtime torch --shapes 20x1 20x5 --episodes 5000
   python -m export evaluate build/demo/bundle --data folder:photos
-  python -m export evaluate edge_siamese/models/glyphs --data omniglot --supports augmented --episodes 10000
+  python -m export evaluate glyphs --data omniglot --supports augmented --episodes 10000
 
 Of a folder the evaluation classes are measured: its sub-folder `evaluation`, or else a fifth of its classes."""
 

@@ -86,12 +86,23 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
         metavar="X",
         help="share of the way from published weights to the trained ones",
     )
+    group.add_argument(
+        "--remember",
+        metavar="DIR",
+        help="pictures of anything, in which to go on seeing what it saw at the start",
+    )
     group.add_argument("--batch", type=positive, metavar="N", help="images a step, over all workers")
     group.add_argument("--optimizer", choices=OPTIMIZERS, help="AdamW, or SGD with momentum")
     group.add_argument("--learning-rate", type=amount, metavar="X", help="the highest of the run")
     group.add_argument("--schedule", choices=SCHEDULES, help="down to zero, or 1 %% less an epoch")
     group.add_argument("--weight-decay", type=amount, metavar="X", help="decoupled for adamw, L2 for sgd")
     group.add_argument("--augmentation", choices=sorted(AUGMENTATIONS), help="how images are distorted")
+    group.add_argument(
+        "--invented",
+        type=count,
+        metavar="N",
+        help="alphabets of invented characters to train on beside drawings",
+    )
     group.add_argument(
         "--symmetries",
         action=argparse.BooleanOptionalAction,
@@ -110,7 +121,8 @@ def training_settings(arguments: argparse.Namespace) -> TrainingSettings:
     """The recipe of the chosen encoder, with the given options."""
     names = (
         "data", "objective", "steps", "batch", "optimizer", "learning_rate", "schedule", "weight_decay",
-        "augmentation", "symmetries", "validations", "seed", "start", "blend",
+        "augmentation", "invented", "symmetries", "validations", "seed", "start", "blend",
+        "remember",
     )  # fmt: skip
     return recipe(arguments.encoder, **{name: getattr(arguments, name) for name in names})
 

@@ -27,6 +27,8 @@ SIDE = 105
 # Raised when the same settings and seed would give other pictures than before.
 CACHE_VERSION = 1
 TREMOR_WAVES = 5
+FIRST_BESIDE, BESIDE = 1_000_000, 12
+"""Number of the first invented alphabet that stands beside other data, and the characters of each."""
 PAPER_EDGE = 4.0
 
 
@@ -113,6 +115,46 @@ def load_glyphs(preprocessing: Preprocessing, settings: GlyphSettings | None = N
         provenance={"data": "glyphs", "version": CACHE_VERSION, "seed": seed, "settings": asdict(settings)}
         | {name: images.summary() for name, images in sets.items()}
         | {"warnings": []},
+    )
+
+
+def with_invented(own: ImageSet, preprocessing: Preprocessing, alphabets: int, seed: int) -> ImageSet:
+    """Drawings to train on, and beside them as many of each of `BESIDE` characters of invented alphabets.
+
+    More classes teach an encoder better than more drawings of few; the idea of classes without end to pretrain on is in
+    Lake, Salakhutdinov, Tenenbaum, "The Omniglot challenge: a 3-year progress report", 2019.
+
+    Args:
+        own: the drawings of a data set, prepared alike.
+        preprocessing: the encoder's input.
+        alphabets: how many to invent, other ones than any split of `load_glyphs` has.
+        seed: another seed invents other alphabets.
+    """
+    settings = GlyphSettings(drawers=int(own.counts.max()))
+    first = FIRST_BESIDE
+
+    def build() -> Arrays:
+        written = (write_alphabet(seed, first + i, BESIDE, settings) for i in range(alphabets))
+        return {"images": np.concatenate([prepare_batch(list(one), preprocessing) for one in written])}
+
+    key = {
+        "version": CACHE_VERSION,
+        "seed": seed,
+        "beside": [first, alphabets, BESIDE],
+        "settings": asdict(settings),
+        "preprocessing": asdict(preprocessing),
+    }
+    images = np.asarray(cached_arrays("glyphs", key, build)["images"], dtype=np.uint8)
+    names = range(first, first + alphabets)
+    invented = _image_set("invented", images, names, BESIDE, settings.drawers)
+    return ImageSet(
+        name=f"{own.name} and {invented.name}",
+        images=np.concatenate([own.images, invented.images]),
+        labels=np.concatenate([own.labels, invented.labels + own.classes]),
+        class_names=own.class_names + invented.class_names,
+        class_groups=np.concatenate([own.class_groups, invented.class_groups + len(own.group_names)]),
+        group_names=own.group_names + invented.group_names,
+        drawers=np.concatenate([own.drawers, invented.drawers]),
     )
 
 

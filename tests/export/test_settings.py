@@ -23,6 +23,12 @@ from export.settings import PHOTO_STEPS, RECIPES, TrainingSettings, recipe
             "blend is a share of the way from published weights to the trained ones, up to 1",
         ),
         ({"blend": 0.5}, "blend is a share of the way from published weights to the trained ones, up to 1"),
+        ({"remember": "photos"}, "there is nothing to remember without published weights to start from"),
+        (
+            {"data": "grocery", "invented": 3},
+            "invented alphabets stand beside drawings (omniglot, glyphs) alone, 0 or more",
+        ),
+        ({"invented": -1}, "invented alphabets stand beside drawings (omniglot, glyphs) alone, 0 or more"),
         ({"optimizer": "lion"}, "optimizer 'lion' is not one of adamw, sgd"),
         ({"schedule": "flat"}, "schedule 'flat' is not one of cosine, exponential"),
         ({"batch": 0}, "batch has to be at least 1, not 0"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -81,6 +82,13 @@ def test_a_bundle_brings_its_head_its_thresholds_and_its_data(onnx_bundle: Bundl
         assert (found.head.scale, found.head.bias) == (8.0, 6.0)
         assert [t.false_accept_rate for t in found.thresholds] == [0.01]
         assert (found.data, found.seed) == ("glyphs", 3)
+
+
+def test_a_shipped_bundle_is_opened_by_its_name(nothing_shipped: Path, onnx_bundle: Bundle) -> None:
+    shutil.copytree(onnx_bundle.path, nothing_shipped / "objects")
+    assert open_subject(Path("objects")).encoder.model_id == onnx_bundle.manifest.model_id
+    with pytest.raises(SettingsError, match=r"^glyphs does not exist; name a bundle"):
+        open_subject(Path("glyphs"))
 
 
 def test_a_run_is_the_network_itself(run: Path) -> None:

@@ -9,7 +9,16 @@ import pytest
 from edge_siamese.errors import DataError
 from edge_siamese.imaging import Preprocessing
 from export.data import glyphs, load_splits
-from export.data.glyphs import SIDE, GlyphSettings, Hand, load_glyphs, write_alphabet, write_character
+from export.data.glyphs import (
+    BESIDE,
+    SIDE,
+    GlyphSettings,
+    Hand,
+    load_glyphs,
+    with_invented,
+    write_alphabet,
+    write_character,
+)
 from export.data.images import Splits
 from export.data.sampling import episodes
 from export.data.strokes import TOO_ALIKE, Character, Stroke, curve_weights, invent_alphabet
@@ -174,6 +183,20 @@ def test_labels_and_drawers_belong_to_the_pictures(splits: Splits) -> None:
             assert (dark * x).sum() / dark.sum() / 28 == pytest.approx(
                 (ink * fine_x).sum() / ink.sum() / SIDE, abs=0.03
             )
+
+
+def test_invented_characters_stand_beside_those_of_a_data_set(splits: Splits) -> None:
+    own = splits.train
+    both = with_invented(own, INPUT, alphabets=2, seed=0)
+    assert both.classes == own.classes + 2 * BESIDE and len(both.group_names) == len(own.group_names) + 2
+    assert np.array_equal(both.images[: len(own)], own.images)
+    assert np.array_equal(both.labels[: len(own)], own.labels)
+    assert both.counts[own.classes :].tolist() == [int(own.counts.max())] * 2 * BESIDE
+    assert len(set(both.class_names)) == both.classes
+    others = with_invented(own, INPUT, alphabets=2, seed=1)
+    assert not np.array_equal(both.images[len(own) :], others.images[len(own) :])
+    fewer = with_invented(own, INPUT, alphabets=1, seed=0)
+    assert np.array_equal(fewer.images, both.images[: len(fewer)])
 
 
 def test_glyphs_are_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
