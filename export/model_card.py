@@ -5,6 +5,7 @@ from __future__ import annotations
 from edge_siamese.manifest import Manifest
 from export.calibrate import HeadCalibration
 from export.data.images import Splits
+from export.encoders import ENCODERS
 
 # What the figures of the manifest are, in words.
 FIGURES = {
@@ -16,6 +17,17 @@ FIGURES = {
     ),
     "validation_eer": "equal error rate on the pairs of the fit; it does not depend on the fit",
 }
+
+
+def _start(settings: dict[str, object], encoder: str) -> str:
+    """The weights that training began with, in words."""
+    start = str(settings.get("start", "random"))
+    if start == "random":
+        return "random weights"
+    if start != "published":
+        return "weights that an earlier run of this program kept"
+    published = ENCODERS[encoder].published if encoder in ENCODERS else ""
+    return published or "published weights"
 
 
 def model_card(manifest: Manifest, splits: Splits, calibration: HeadCalibration) -> str:
@@ -43,6 +55,7 @@ distance of two such vectors becomes the probability that both pictures show the
 - Method: Koch, Zemel, Salakhutdinov, Siamese Neural Networks for One-shot Image Recognition, 2015.
 - Trained on: {splits.train.name}, {len(splits.train):,} images of {splits.train.classes} classes;
   seed {settings.get("seed")}, objective `{settings.get("objective")}`. The data keep their own licence.
+- Started from: {_start(settings, manifest.encoder.name)}.
 - Input: {manifest.input.height} x {manifest.input.width}, {manifest.input.colour}, uint8.
 
 ## Files

@@ -13,6 +13,7 @@ from export.objectives import OBJECTIVES
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("cosine", "exponential")
 STARTS = ("random", "published")
+RUN = "run:"
 DRAWINGS = ("omniglot", "glyphs")
 """Data sets of ink on white paper."""
 
@@ -25,7 +26,8 @@ class TrainingSettings:
     """`omniglot`, `glyphs`, `grocery`, or `folder:PATH`."""
     encoder: str = "glyphnet"
     start: str = "random"
-    """`published`: from the weights of somebody's earlier training that come with the encoder."""
+    """`published`: from the weights of somebody's earlier training that come with the encoder. `run:DIR`: from those that
+    an earlier run of this program kept."""
     objective: str = "cosine"
     """`cosine`: cosine-margin softmax over classes. `pairs`: cross-entropy over verification pairs."""
     seed: int = 0
@@ -55,7 +57,7 @@ class TrainingSettings:
     frozen_statistics: bool = False
     """Norms keep the statistics that they started with, as small sets of pictures need."""
     blend: float = 1.0
-    """The weights kept lie so far on the way from the start to the trained ones (Wortsman et al., 2022)."""
+    """The weights kept lie so far on the way from the start's to the trained ones (Wortsman et al., 2022)."""
     remember: str = ""
     """A folder of pictures of anything, in which the encoder is to see what it saw at the start; none if empty."""
     remembering: float = 4.0
@@ -72,15 +74,16 @@ class TrainingSettings:
             ("objective", OBJECTIVES),
             ("optimizer", OPTIMIZERS),
             ("schedule", SCHEDULES),
-            ("start", STARTS),
             ("augmentation", tuple(AUGMENTATIONS)),
         ):
             if getattr(self, field) not in known:
                 raise SettingsError(f"{field} {getattr(self, field)!r} is not one of {', '.join(known)}")
+        if self.start not in STARTS and not (self.start.startswith(RUN) and self.start != RUN):
+            raise SettingsError(f"start {self.start!r} is not one of {', '.join(STARTS)}, {RUN}DIR")
         for field in ("batch", "validations", "validation_episodes"):
             if getattr(self, field) < 1:
                 raise SettingsError(f"{field} has to be at least 1, not {getattr(self, field)}")
-        if self.steps < (0 if self.start == "published" else 1):
+        if self.steps < (1 if self.start == "random" else 0):
             raise SettingsError(f"steps has to be at least 1, not {self.steps}: random weights know nothing")
         for field in (
             "learning_rate",
@@ -101,16 +104,16 @@ class TrainingSettings:
             raise SettingsError("average and warmup are shares of the run, below 1")
         if not 0.0 < self.sharpness < float("inf"):
             raise SettingsError(f"sharpness has to be a number above 0, not {self.sharpness}")
-        if self.blend > 1.0 or (self.blend < 1.0 and self.start != "published"):
+        if self.blend > 1.0 or (self.blend < 1.0 and self.start == "random"):
             raise SettingsError(
-                "blend is a share of the way from published weights to the trained ones, up to 1"
+                "blend is a share of the way from earlier weights to the trained ones, up to 1"
             )
         if self.invented < 0 or (self.invented and self.data not in DRAWINGS):
             raise SettingsError(
                 f"invented alphabets stand beside drawings ({', '.join(DRAWINGS)}) alone, 0 or more"
             )
-        if self.remember and self.start != "published":
-            raise SettingsError("there is nothing to remember without published weights to start from")
+        if self.remember and self.start == "random":
+            raise SettingsError("there is nothing to remember without earlier weights to start from")
         if self.objective == "pairs" and self.batch % 4:
             raise SettingsError(
                 f"a batch of pairs has half of each kind: its size is a multiple of 4, not {self.batch}"

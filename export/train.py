@@ -32,12 +32,12 @@ from export.distributed import Workers, check_divides, join_workers
 from export.encoders import EncoderNetwork, KochHead, build_encoder
 from export.history import HISTORY, History
 from export.memory import Memory
-from export.network import BEST, TorchEncoder
+from export.network import BEST, TorchEncoder, load_run
 from export.objectives import Objective, build_objective
 from export.one_shot import one_shot_accuracy
 from export.progress import TrainingProgress
 from export.provenance import data_fingerprint, versions
-from export.settings import TrainingSettings
+from export.settings import RUN, TrainingSettings
 from export.training_step import (
     TrainingStep,
     blended,
@@ -98,8 +98,7 @@ def train(settings: TrainingSettings, splits: Splits, out: Path, fresh: bool = F
         torch.manual_seed(settings.seed)
         encoder = build_encoder(settings.encoder).to(device)
         encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if settings.start == "published":
-            encoder.load_published_weights()
+        take_start(settings, splits, encoder)
         training = splits.train
         if settings.invented:
             training = with_invented(training, encoder.preprocessing, settings.invented, settings.seed)
@@ -108,7 +107,7 @@ def train(settings: TrainingSettings, splits: Splits, out: Path, fresh: bool = F
             settings.sharpness, settings.margin,
         ).to(device)  # fmt: skip
         average = copy.deepcopy(encoder).requires_grad_(False)
-        start = copy.deepcopy(average).eval() if settings.start == "published" else None
+        start = None if settings.start == "random" else copy.deepcopy(average).eval()
         encoder = workers.with_shared_statistics(encoder)
         optimizer = build_optimizer(settings, encoder, objective)
         scaler = torch.amp.GradScaler(enabled=device.type == "cuda")
@@ -202,6 +201,32 @@ def train(settings: TrainingSettings, splits: Splits, out: Path, fresh: bool = F
                     )
             workers.wait()
         return TrainingResult(out, state.best_step, state.best_accuracy, state.seconds)
+
+
+def take_start(settings: TrainingSettings, splits: Splits, encoder: EncoderNetwork) -> None:
+    """Give an encoder the weights that it starts from; random ones it has already.
+
+    Raises:
+        SettingsError: there are no such weights, they are another encoder's, or they were trained on other classes of these
+            data, so that held-out ones would be known.
+    """
+    if settings.start == "published":
+        encoder.load_published_weights()
+    if not settings.start.startswith(RUN):
+        return
+    with torch.random.fork_rng(
+        devices=[]
+    ):  # what is drawn later does not depend on where the weights came from
+        former = load_run(settings.start.removeprefix(RUN))
+    if former.module.name != encoder.name:
+        raise SettingsError(f"{settings.start} is a run of {former.module.name}, not of {encoder.name}")
+    trained_on = former.provenance.get("settings", {}).get("data")
+    if trained_on == settings.data and former.provenance.get("data_fingerprint") != data_fingerprint(splits):
+        raise SettingsError(
+            f"{settings.start} was trained on other classes of {settings.data}, so held-out ones could be known to it; "
+            "use its seed, or start elsewhere"
+        )
+    encoder.load_state_dict(former.module.state_dict())
 
 
 def validate(encoder: EncoderNetwork, images: ImageSet, settings: TrainingSettings) -> float:

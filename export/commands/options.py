@@ -11,7 +11,7 @@ from export.data.augment import AUGMENTATIONS
 from export.data.images import Splits
 from export.encoders import ENCODERS, EncoderNetwork
 from export.objectives import OBJECTIVES
-from export.settings import OPTIMIZERS, SCHEDULES, STARTS, TrainingSettings, recipe
+from export.settings import OPTIMIZERS, RUN, SCHEDULES, STARTS, TrainingSettings, recipe
 
 
 def positive(text: str) -> int:
@@ -79,12 +79,16 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--steps", type=count, metavar="N", help="optimizer steps in all; 0 keeps the published weights"
     )
-    group.add_argument("--start", choices=STARTS, help="from random weights, or from published ones")
+    group.add_argument(
+        "--start",
+        metavar="START",
+        help=f"weights to start from: {', '.join(STARTS)}, or {RUN}DIR of an earlier run",
+    )
     group.add_argument(
         "--blend",
         type=amount,
         metavar="X",
-        help="share of the way from published weights to the trained ones",
+        help="share of the way from the weights of the start to the trained ones",
     )
     group.add_argument(
         "--remember",

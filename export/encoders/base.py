@@ -20,6 +20,8 @@ class EncoderNetwork(nn.Module):
     citation: ClassVar[str]
     normalisation: ClassVar[Literal["l2", "none"]]
     """How the device finishes an embedding: to unit length, or not at all."""
+    published: ClassVar[str] = ""
+    """What the published weights are and under which licence, if there are any; for the model card."""
     dimensions: int
     preprocessing: Preprocessing
     training_preprocessing: Preprocessing | None = None

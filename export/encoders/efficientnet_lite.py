@@ -45,6 +45,7 @@ class EfficientNetLite0(EncoderNetwork):
     name = "efficientnet-lite0"
     citation = "Tan, Le, EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks, 2019; Lite variant 2020"
     normalisation = "l2"
+    published = f"the weights that ImageNet taught it, from the package {PACKAGE} (Apache-2.0)"
     side = 163
 
     def __init__(self, stages: tuple[Stage, ...] = STAGES) -> None:

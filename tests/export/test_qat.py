@@ -16,6 +16,7 @@ from torch.nn.utils import parametrize
 
 from edge_siamese.errors import ExportError
 from edge_siamese.imaging import Preprocessing
+from edge_siamese.runtimes.onnx import OnnxGraph as DeviceGraph
 from export import qat
 from export.encoders import EncoderNetwork
 from export.graph import ExportedEncoder, exported_encoder, with_normalisations_folded
@@ -76,8 +77,7 @@ def int8_embeddings(network: ExportedEncoder, place: Path) -> Floats:
     place.mkdir()
     graph = OnnxGraph(network, place)
     graph.quantize(place / "int8.onnx", choose(graph, collect(graph, TRAINED), "min-max"))
-    session = onnxruntime.InferenceSession(str(place / "int8.onnx"), providers=["CPUExecutionProvider"])
-    return unit(session.run(None, {"image": UNSEEN})[0])
+    return unit(DeviceGraph(onnxruntime, place / "int8.onnx", threads=1).run(UNSEEN))
 
 
 def simulated(network: fx.GraphModule, images: Tensor) -> Tensor:

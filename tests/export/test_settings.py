@@ -15,15 +15,15 @@ from export.settings import PHOTO_STEPS, RECIPES, TrainingSettings, recipe
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"start": "luck"}, "start 'luck' is not one of random, published"),
+        ({"start": "luck"}, "start 'luck' is not one of random, published, run:DIR"),
         ({"steps": 0}, "steps has to be at least 1, not 0: random weights know nothing"),
         ({"sharpness": 0.0}, "sharpness has to be a number above 0, not 0.0"),
         (
             {"start": "published", "blend": 1.5},
-            "blend is a share of the way from published weights to the trained ones, up to 1",
+            "blend is a share of the way from earlier weights to the trained ones, up to 1",
         ),
-        ({"blend": 0.5}, "blend is a share of the way from published weights to the trained ones, up to 1"),
-        ({"remember": "photos"}, "there is nothing to remember without published weights to start from"),
+        ({"blend": 0.5}, "blend is a share of the way from earlier weights to the trained ones, up to 1"),
+        ({"remember": "photos"}, "there is nothing to remember without earlier weights to start from"),
         (
             {"data": "grocery", "invented": 3},
             "invented alphabets stand beside drawings (omniglot, glyphs) alone, 0 or more",

@@ -404,6 +404,29 @@ def published(monkeypatch):
 FINE_TUNING = replace(SHORT, start="published", frozen_statistics=True, augmentation="photo", data="folder:x")
 
 
+def test_a_run_starts_from_what_an_earlier_one_kept(tmp_path):
+    train(SHORT, drawn_splits(), tmp_path / "former")
+    start = f"run:{tmp_path / 'former'}"
+    train(replace(SHORT, start=start, steps=0), drawn_splits(), tmp_path / "same")
+    former = load_run(tmp_path / "former")
+    assert load_run(tmp_path / "same").model_id == former.model_id
+    result = train(replace(SHORT, start=start), drawn_splits(), tmp_path / "further")
+    assert result.validation_accuracy >= former.provenance["validation_accuracy"]
+
+
+def test_a_start_that_does_not_fit_is_refused(tmp_path):
+    train(SHORT, drawn_splits(), tmp_path / "former")
+    settings = replace(SHORT, start=f"run:{tmp_path / 'former'}")
+    with pytest.raises(
+        SettingsError, match="was trained on other classes of omniglot, so held-out ones could be known"
+    ):
+        train(settings, drawn_splits(each=5), tmp_path / "other")
+    with pytest.raises(SettingsError, match="is a run of glyphnet, not of koch2015"):
+        train(replace(settings, encoder="koch2015", objective="pairs"), drawn_splits(), tmp_path / "another")
+    with pytest.raises(SettingsError, match=r"nowhere is not a training run: neither best\.pt nor"):
+        train(replace(SHORT, start="run:nowhere"), drawn_splits(), tmp_path / "none")
+
+
 def test_no_steps_keep_the_published_weights(tmp_path, published):
     splits, start = published
     result = train(replace(FINE_TUNING, steps=0), splits, tmp_path)

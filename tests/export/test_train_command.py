@@ -106,7 +106,7 @@ def test_options_of_train_reach_the_settings_and_the_rest_comes_from_the_recipe(
         "batch": 4, "optimizer": "adamw", "learning_rate": 0.001, "weight_decay": 0.5, "schedule": "cosine",
         "warmup": 0.03, "augmentation": "koch", "symmetries": True, "average": 0.02, "validations": 1,
         "validation_episodes": 40, "start": "random", "blend": 1.0, "margin": 0.25, "sharpness": 24.0,
-        "class_rate": 1.0, "frozen_statistics": False,
+        "class_rate": 1.0, "frozen_statistics": False, "invented": 0, "remember": "", "remembering": 4.0,
     }  # fmt: skip
 
 
