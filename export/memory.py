@@ -54,10 +54,14 @@ class Memory:
         own = start.preprocessing
         self.size = (own.height, own.width)
         self.start = start
+        self.device = next(start.parameters()).device
         chosen = np.random.default_rng([seed, _SEED]).permutation(len(images))[:_MEASURED]
         whole = torch.from_numpy(images[np.sort(chosen)]).permute(0, 3, 1, 2)
         with torch.no_grad():
-            seen = [F.normalize(start(self._fitted(part.float()))) for part in torch.split(whole, 64)]
+            seen = [
+                F.normalize(start(self._fitted(part.to(self.device).float())))
+                for part in torch.split(whole, 64)
+            ]
         self.common = torch.cat(seen).mean(dim=0)
 
     def batch(self, count: int, step: int) -> tuple[Tensor, Tensor]:
@@ -76,7 +80,7 @@ class Memory:
             paper=None,
             size=self.size,
         )
-        pixels = pixels.contiguous(memory_format=torch.channels_last)
+        pixels = pixels.to(self.device).contiguous(memory_format=torch.channels_last)
         with torch.no_grad():
             return pixels, self.centred(self.start(pixels))
 

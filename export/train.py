@@ -214,9 +214,8 @@ def take_start(settings: TrainingSettings, splits: Splits, encoder: EncoderNetwo
         encoder.load_published_weights()
     if not settings.start.startswith(RUN):
         return
-    with torch.random.fork_rng(
-        devices=[]
-    ):  # what is drawn later does not depend on where the weights came from
+    # What is drawn later does not depend on where the weights came from.
+    with torch.random.fork_rng(devices=[]):
         former = load_run(settings.start.removeprefix(RUN))
     if former.module.name != encoder.name:
         raise SettingsError(f"{settings.start} is a run of {former.module.name}, not of {encoder.name}")

@@ -121,8 +121,7 @@ def load_glyphs(preprocessing: Preprocessing, settings: GlyphSettings | None = N
 def with_invented(own: ImageSet, preprocessing: Preprocessing, alphabets: int, seed: int) -> ImageSet:
     """Drawings to train on, and beside them as many of each of `BESIDE` characters of invented alphabets.
 
-    More classes teach an encoder better than more drawings of few; the idea of classes without end to pretrain on is in
-    Lake, Salakhutdinov, Tenenbaum, "The Omniglot challenge: a 3-year progress report", 2019.
+    Classes that cost nothing, for an encoder that knows its own too well; what they gave is in docs/results.md.
 
     Args:
         own: the drawings of a data set, prepared alike.
