@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from edge_siamese.manifest import Manifest
 from export.calibrate import HeadCalibration
 from export.data.images import Splits
@@ -19,15 +21,14 @@ FIGURES = {
 }
 
 
-def _start(settings: dict[str, object], encoder: str) -> str:
+def _start(provenance: dict[str, Any], encoder: str) -> str:
     """The weights that training began with, in words."""
-    start = str(settings.get("start", "random"))
-    if start == "random":
-        return "random weights"
-    if start != "published":
-        return "weights that an earlier run of this program kept"
-    published = ENCODERS[encoder].published if encoder in ENCODERS else ""
-    return published or "published weights"
+    start = str(provenance.get("settings", {}).get("start", "random"))
+    published = (ENCODERS[encoder].published if encoder in ENCODERS else "") or "published weights"
+    if start in ("random", "published"):
+        return published if start == "published" else "random weights"
+    former = "weights that an earlier run of this program kept"
+    return f"{former}, from {published}" if provenance.get("origin") == "published" else former
 
 
 def model_card(manifest: Manifest, splits: Splits, calibration: HeadCalibration) -> str:
@@ -55,7 +56,7 @@ distance of two such vectors becomes the probability that both pictures show the
 - Method: Koch, Zemel, Salakhutdinov, Siamese Neural Networks for One-shot Image Recognition, 2015.
 - Trained on: {splits.train.name}, {len(splits.train):,} images of {splits.train.classes} classes;
   seed {settings.get("seed")}, objective `{settings.get("objective")}`. The data keep their own licence.
-- Started from: {_start(settings, manifest.encoder.name)}.
+- Started from: {_start(manifest.provenance, manifest.encoder.name)}.
 - Input: {manifest.input.height} x {manifest.input.width}, {manifest.input.colour}, uint8.
 
 ## Files

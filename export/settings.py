@@ -23,7 +23,7 @@ class TrainingSettings:
     """Two runs with equal settings on equal data and one kind of machine end with equal weights."""
 
     data: str = "omniglot"
-    """`omniglot`, `glyphs`, `grocery`, or `folder:PATH`."""
+    """`omniglot`, `glyphs`, `grocery`, or `folder:PATH`; other splits of Omniglot after a colon."""
     encoder: str = "glyphnet"
     start: str = "random"
     """`published`: from the weights of somebody's earlier training that come with the encoder. `run:DIR`: from those that
@@ -108,7 +108,7 @@ class TrainingSettings:
             raise SettingsError(
                 "blend is a share of the way from earlier weights to the trained ones, up to 1"
             )
-        if self.invented < 0 or (self.invented and self.data not in DRAWINGS):
+        if self.invented < 0 or (self.invented and not self.drawings):
             raise SettingsError(
                 f"invented alphabets stand beside drawings ({', '.join(DRAWINGS)}) alone, 0 or more"
             )
@@ -122,7 +122,12 @@ class TrainingSettings:
     @property
     def paper(self) -> float | None:
         """The value of what a distorted drawing leaves bare; None for photographs, which are mirrored at their border."""
-        return 255.0 if self.data in DRAWINGS else None
+        return 255.0 if self.drawings else None
+
+    @property
+    def drawings(self) -> bool:
+        """Whether the pictures are ink on white paper."""
+        return self.data.partition(":")[0] in DRAWINGS
 
     @property
     def average_decay(self) -> float:

@@ -98,7 +98,7 @@ def train(settings: TrainingSettings, splits: Splits, out: Path, fresh: bool = F
         torch.manual_seed(settings.seed)
         encoder = build_encoder(settings.encoder).to(device)
         encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        take_start(settings, splits, encoder)
+        origin = take_start(settings, splits, encoder)
         training = splits.train
         if settings.invented:
             training = with_invented(training, encoder.preprocessing, settings.invented, settings.seed)
@@ -127,7 +127,7 @@ def train(settings: TrainingSettings, splits: Splits, out: Path, fresh: bool = F
         workers.check_agreement(state.step, out)
         if start is not None and not (out / BEST).exists() and workers.leads:
             state.best_accuracy = validate(start, splits.validation, settings)
-            checkpoint.save(out / BEST, _kept(start, settings, splits, state))
+            checkpoint.save(out / BEST, _kept(start, settings, splits, state, origin))
         if state.step >= settings.steps:
             return TrainingResult(out, state.best_step, state.best_accuracy, state.seconds)
 
@@ -185,7 +185,7 @@ def train(settings: TrainingSettings, splits: Splits, out: Path, fresh: bool = F
                     accuracy = validate(kept, splits.validation, settings)
                     if accuracy >= state.best_accuracy:  # of equals the later one, which has seen more
                         state.best_accuracy, state.best_step = accuracy, state.step
-                        checkpoint.save(out / BEST, _kept(kept, settings, splits, state))
+                        checkpoint.save(out / BEST, _kept(kept, settings, splits, state, origin))
                     log.validation(state.step, accuracy, rate, state.seconds)
                     progress.validated(state.step, log.mean_loss, accuracy)
                 stopping = workers.any(stop_asked.is_set())
@@ -203,8 +203,11 @@ def train(settings: TrainingSettings, splits: Splits, out: Path, fresh: bool = F
         return TrainingResult(out, state.best_step, state.best_accuracy, state.seconds)
 
 
-def take_start(settings: TrainingSettings, splits: Splits, encoder: EncoderNetwork) -> None:
+def take_start(settings: TrainingSettings, splits: Splits, encoder: EncoderNetwork) -> str:
     """Give an encoder the weights that it starts from; random ones it has already.
+
+    Returns:
+        where the weights came from in the first place: `random`, or `published` ones, also by way of earlier runs.
 
     Raises:
         SettingsError: there are no such weights, they are another encoder's, or they were trained on other classes of these
@@ -213,19 +216,26 @@ def take_start(settings: TrainingSettings, splits: Splits, encoder: EncoderNetwo
     if settings.start == "published":
         encoder.load_published_weights()
     if not settings.start.startswith(RUN):
-        return
+        return settings.start
     # What is drawn later does not depend on where the weights came from.
     with torch.random.fork_rng(devices=[]):
         former = load_run(settings.start.removeprefix(RUN))
     if former.module.name != encoder.name:
         raise SettingsError(f"{settings.start} is a run of {former.module.name}, not of {encoder.name}")
-    trained_on = former.provenance.get("settings", {}).get("data")
-    if trained_on == settings.data and former.provenance.get("data_fingerprint") != data_fingerprint(splits):
+    before = former.provenance.get("settings", {})
+    same_source = _source(str(before.get("data"))) == _source(settings.data)
+    if same_source and former.provenance.get("data_fingerprint") != data_fingerprint(splits):
         raise SettingsError(
             f"{settings.start} was trained on other classes of {settings.data}, so held-out ones could be known to it; "
             "use its seed, or start elsewhere"
         )
     encoder.load_state_dict(former.module.state_dict())
+    return str(former.provenance.get("origin", before.get("start", "random")))
+
+
+def _source(data: str) -> str:
+    """What classes come from: all splits of Omniglot have the same ones, folders have their own."""
+    return "omniglot" if data.startswith("omniglot:") else data
 
 
 def validate(encoder: EncoderNetwork, images: ImageSet, settings: TrainingSettings) -> float:
@@ -285,10 +295,11 @@ def _read_object(path: Path) -> dict[str, Any]:
 
 
 def _kept(
-    average: EncoderNetwork, settings: TrainingSettings, splits: Splits, state: RunState
+    average: EncoderNetwork, settings: TrainingSettings, splits: Splits, state: RunState, origin: str
 ) -> dict[str, Any]:
     """What `best.pt` holds."""
     provenance = {
+        "origin": origin,
         "settings": asdict(settings),
         "data": splits.provenance,
         "data_fingerprint": data_fingerprint(splits),

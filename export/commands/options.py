@@ -95,6 +95,9 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="pictures of anything, in which to go on seeing what it saw at the start",
     )
+    group.add_argument(
+        "--remembering", type=amount, metavar="X", help="how much that counts beside the objective"
+    )
     group.add_argument("--batch", type=positive, metavar="N", help="images a step, over all workers")
     group.add_argument("--optimizer", choices=OPTIMIZERS, help="AdamW, or SGD with momentum")
     group.add_argument("--learning-rate", type=amount, metavar="X", help="the highest of the run")
@@ -126,7 +129,7 @@ def training_settings(arguments: argparse.Namespace) -> TrainingSettings:
     names = (
         "data", "objective", "steps", "batch", "optimizer", "learning_rate", "schedule", "weight_decay",
         "augmentation", "invented", "symmetries", "validations", "seed", "start", "blend",
-        "remember",
+        "remember", "remembering",
     )  # fmt: skip
     return recipe(arguments.encoder, **{name: getattr(arguments, name) for name in names})
 

@@ -22,7 +22,8 @@ def load_splits(
     """Load a data set by its name.
 
     Args:
-        data: `omniglot`, `glyphs` (drawn by the program), `grocery`, or `folder:PATH` with one sub-folder a class.
+        data: `omniglot`, `glyphs` (drawn by the program), `grocery`, or `folder:PATH` with one sub-folder a class;
+            `omniglot:characters` and `omniglot:ALPHABET,ALPHABET` are other splits of Omniglot.
         preprocessing: the input of the encoder that is to see the pictures.
         data_root: where the archives or folders of a published data set are; None looks at the environment, and fetches
             Omniglot.
@@ -41,10 +42,11 @@ def load_splits(
 
 
 def _load(data: str, preprocessing: Preprocessing, data_root: Path | None, seed: int) -> Splits:
-    if data == "omniglot":
+    kind, colon, rest = data.partition(":")
+    if kind == "omniglot" and bool(colon) == bool(rest):
         from export.data.omniglot import load_omniglot
 
-        return load_omniglot(preprocessing, data_root=data_root, seed=seed)
+        return load_omniglot(preprocessing, data_root=data_root, seed=seed, protocol=rest)
     if data == "glyphs":
         from export.data.glyphs import load_glyphs
 
@@ -53,9 +55,8 @@ def _load(data: str, preprocessing: Preprocessing, data_root: Path | None, seed:
         from export.data.grocery import load_grocery
 
         return load_grocery(preprocessing, data_root=data_root)
-    kind, _, path = data.partition(":")
-    if kind == "folder" and path:
+    if kind == "folder" and rest:
         from export.data.folders import load_folder
 
-        return load_folder(Path(path), preprocessing, seed=seed)
+        return load_folder(Path(rest), preprocessing, seed=seed)
     raise DataError(f"there is no data set {data!r}; choose omniglot, glyphs, grocery or folder:PATH")

@@ -24,6 +24,7 @@ from export.data.archives import Archive
 from export.data.cache import Arrays, cache_directory, cached_arrays
 from export.data.fetch import fetch_omniglot
 from export.data.images import ImageSet, OneShotRun, Splits
+from export.data.omniglot_protocols import CHARACTERS, characters_at_random, few_alphabets
 from export.data.progress import shown
 
 SIDE = 105
@@ -39,7 +40,11 @@ RUN_FILE = re.compile(r"(?:[^/]+/)*(run\d+)/(?:(training|test)/([^/]+\.png)|(cla
 
 
 def load_omniglot(
-    preprocessing: Preprocessing, data_root: Path | None = None, seed: int = 0, validation_groups: int = 4
+    preprocessing: Preprocessing,
+    data_root: Path | None = None,
+    seed: int = 0,
+    validation_groups: int = 4,
+    protocol: str = "",
 ) -> Splits:
     """Read, or fetch and read, Omniglot.
 
@@ -52,9 +57,11 @@ def load_omniglot(
         validation_groups: how many background alphabets are held out of training: first
             `VALIDATION_ALPHABETS`, whatever the seed, so that runs of different seeds can be compared; then
             further ones drawn by the seed.
+        protocol: another split, see `export.data.omniglot_protocols`: `characters`, or the names of the background
+            alphabets to train on, with commas between them.
 
     Raises:
-        DataError: an archive is missing, damaged, or cannot be fetched.
+        DataError: an archive is missing, damaged, or cannot be fetched, or there is no such alphabet.
     """
     root = find_root(data_root)
     archives = {name: _archive(root, name) for name in ("images_background", "images_evaluation", "all_runs")}
@@ -67,23 +74,28 @@ def load_omniglot(
     if shared := set(background.group_names) & set(evaluation.group_names):
         raise DataError(f"{root}: alphabet {min(shared)} is in images_background and in images_evaluation")
     runs, runs_print = _runs(archives["all_runs"], preprocessing)
-    held_out = _held_out(background, validation_groups, seed)
-    is_held_out = np.isin(background.class_groups, held_out)
-    train = _named(background.select(np.flatnonzero(~is_held_out)), "omniglot train")
-    validation = _named(background.select(np.flatnonzero(is_held_out)), "omniglot validation")
-    return Splits(
-        train=train,
-        validation=validation,
-        evaluation=evaluation,
-        official_runs=runs,
+    if protocol == CHARACTERS:
+        splits = characters_at_random(background, evaluation)
+    elif protocol:
+        splits = few_alphabets(tuple(protocol.split(",")), background, evaluation, runs)
+    else:
+        is_held_out = np.isin(background.class_groups, _held_out(background, validation_groups, seed))
+        splits = Splits(
+            train=_named(background.select(np.flatnonzero(~is_held_out)), "omniglot train"),
+            validation=_named(background.select(np.flatnonzero(is_held_out)), "omniglot validation"),
+            evaluation=evaluation,
+            official_runs=runs,
+        )
+    return replace(
+        splits,
         provenance={
-            "data": "omniglot",
+            "data": f"omniglot:{protocol}" if protocol else "omniglot",
             "archives": [background_print, evaluation_print, runs_print],
-            "validation_alphabets": list(validation.group_names),
-            "train": train.summary(),
-            "validation": validation.summary(),
-            "evaluation": evaluation.summary(),
-            "official_trials": sum(len(run.answers) for run in runs),
+            "validation_alphabets": list(splits.validation.group_names),
+            "train": splits.train.summary(),
+            "validation": splits.validation.summary(),
+            "evaluation": splits.evaluation.summary(),
+            "official_trials": sum(len(run.answers) for run in splits.official_runs),
             "warnings": [],
         },
     )

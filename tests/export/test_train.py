@@ -421,6 +421,8 @@ def test_a_start_that_does_not_fit_is_refused(tmp_path):
         SettingsError, match="was trained on other classes of omniglot, so held-out ones could be known"
     ):
         train(settings, drawn_splits(each=5), tmp_path / "other")
+    with pytest.raises(SettingsError, match="was trained on other classes of omniglot:characters"):
+        train(replace(settings, data="omniglot:characters"), drawn_splits(each=5), tmp_path / "other")
     with pytest.raises(SettingsError, match="is a run of glyphnet, not of koch2015"):
         train(replace(settings, encoder="koch2015", objective="pairs"), drawn_splits(), tmp_path / "another")
     with pytest.raises(SettingsError, match=r"nowhere is not a training run: neither best\.pt nor"):
@@ -433,6 +435,9 @@ def test_no_steps_keep_the_published_weights(tmp_path, published):
     assert (result.step, result.seconds) == (0, 0.0) and result.validation_accuracy > 0.0
     kept = load_run(tmp_path).module.state_dict()
     assert all(torch.equal(kept[name], value) for name, value in start.state_dict().items())
+    further = replace(FINE_TUNING, steps=0, start=f"run:{tmp_path}")
+    train(further, splits, tmp_path / "further")
+    assert load_run(tmp_path / "further").provenance["origin"] == "published"
 
 
 def test_frozen_statistics_stay_and_what_scales_by_them_learns(tmp_path, published):

@@ -203,8 +203,9 @@ class Daemon:
         return found[-1]
 
     def press(self, seconds: float = 0.01) -> None:
-        """Press the simulated button."""
-        panel = self.service.hardware._simulated
+        """Press the simulated button, once it is watched: one that is down before counts as stuck."""
+        console, panel = self.service.hardware.console, self.service.hardware._simulated
+        until(lambda: console is not None and "not opened yet" not in console.description)
         assert panel is not None
         panel.press(True)
         time.sleep(seconds)

@@ -292,3 +292,45 @@ def test_published_trials_are_drawings_of_the_evaluation_set_and_their_answers_a
         assert len(set(evaluation.class_groups[labels])) == 1
         assert np.array_equal(evaluation.labels[queries], labels[run.answers])
         assert len(set(evaluation.drawers[supports]) | set(evaluation.drawers[queries])) == 2
+
+
+def test_some_alphabets_to_train_on(small_omniglot: Path) -> None:
+    splits = load_splits("omniglot:Latin,Greek", SMALL, small_omniglot)
+    assert splits.train.group_names == ("Greek", "Latin")
+    assert splits.validation.group_names == ("Balinese", "Early_Aramaic", "Runes", "Syriac_(Estrangelo)")
+    assert splits.evaluation.group_names == ("Angelic", "Tibetan") and len(splits.official_runs) == 2
+    assert splits.provenance["data"] == "omniglot:Latin,Greek"
+    for wrong, message in {
+        "Latin,Elvish": "'Elvish' is no alphabet of omniglot background: Balinese, Early_Aramaic",
+        "Latin,Latin": "name each alphabet to train on once",
+        "Balinese,Early_Aramaic,Greek,Latin,Runes,Syriac_(Estrangelo)": "leave one of 6 to select by",
+    }.items():
+        with pytest.raises(DataError, match=message):
+            load_splits(f"omniglot:{wrong}", SMALL, small_omniglot)
+    with pytest.raises(DataError, match="there is no data set 'omniglot:'"):
+        load_splits("omniglot:", SMALL, small_omniglot)
+
+
+def test_characters_at_random(small_omniglot: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DataError, match="omniglot has 24 characters here, more than 1200 are needed"):
+        load_splits("omniglot:characters", SMALL, small_omniglot)
+    monkeypatch.setattr("export.data.omniglot_protocols.TRAINED", 12)
+    monkeypatch.setattr("export.data.omniglot_protocols.SELECTED_BY", 5)
+    splits, again = (load_splits("omniglot:characters", NATIVE, small_omniglot, seed=seed) for seed in (0, 1))
+    assert (splits.train.classes, splits.validation.classes, splits.evaluation.classes) == (12, 5, 28)
+    assert splits.official_runs == () and splits.train.class_names == again.train.class_names
+    whole = load_splits("omniglot", NATIVE, small_omniglot)
+    names = {*whole.train.class_names, *whole.validation.class_names, *whole.evaluation.class_names}
+    rest = names - {*splits.train.class_names, *splits.validation.class_names}
+    assert {name.split(", turned by ")[0] for name in splits.evaluation.class_names} == rest
+    evaluation = splits.evaluation
+    for number in range(7):
+        upright = evaluation.images[evaluation.images_of(number)]
+        name = evaluation.class_names[number].removesuffix(", turned by 0")
+        source = next(s for s in (whole.train, whole.validation, whole.evaluation) if name in s.class_names)
+        assert np.array_equal(upright, source.images[source.images_of(source.class_names.index(name))])
+        for way in (1, 2, 3):
+            of = evaluation.images_of(number + 7 * way)
+            assert np.array_equal(evaluation.images[of], np.rot90(upright, way, axes=(1, 2)))
+            assert evaluation.class_groups[number + 7 * way] == evaluation.class_groups[number]
+            assert evaluation.class_names[number + 7 * way] == f"{name}, turned by {90 * way}"
