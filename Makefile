@@ -6,13 +6,15 @@ PYTHON ?=
 TORCH_INDEX ?=
 # A folder with Omniglot's archives, to fetch nothing:              make reproduce-omniglot DATA_ROOT=~/omniglot
 DATA_ROOT ?=
+# What keeps the encoder of photographs a general one while it learns of groceries:
+REMEMBERING = --blend 1 --remember build/photographs/varied --remembering 8 --validations 4 --threads 1
 # Processes that run tests:
 JOBS ?= 2
 
 export PYTHON TORCH_INDEX
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test test-system lint reproduce reproduce-omniglot model-glyphs model-objects bench-daemon wheel deb lock clean distclean
+.PHONY: help setup demo run test test-system lint reproduce reproduce-omniglot model-glyphs model-objects model-objects-small splits bench-daemon wheel deb lock clean distclean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' Makefile
@@ -56,9 +58,26 @@ model-glyphs: setup  ## the bundle for handwriting that ships, from the kept wei
 		$(if $(DATA_ROOT),--data-root $(DATA_ROOT))
 	@.venv/bin/python -m export ship build/glyphs --as glyphs
 
-model-objects: setup  ## the bundle for things that ships, half an hour: needs EDGE_SIAMESE_DATA, a folder with grocery/
-	@.venv/bin/python -m export pipeline --encoder efficientnet-lite0 --out build/objects
+model-objects: setup  ## the bundle for things that ships, three quarters of an hour: needs EDGE_SIAMESE_DATA, a folder with grocery/
+	@[ -d build/photographs/varied ] || .venv/bin/python scripts/other_photographs.py --out build/photographs
+	@.venv/bin/python -m export pipeline --encoder efficientnet-lite0 $(REMEMBERING) --out build/objects
 	@.venv/bin/python -m export ship build/objects --as objects
+
+model-objects-small: setup  ## the same network on pictures of 95x95, for small boards, into build/objects-small: twenty minutes
+	@[ -d build/photographs/varied ] || .venv/bin/python scripts/other_photographs.py --out build/photographs
+	@.venv/bin/python -m export pipeline --encoder efficientnet-lite0-small $(REMEMBERING) --out build/objects-small
+
+splits: setup  ## glyphnet on other splits of Omniglot that papers report on: an hour on one core, into build/omniglot-*
+	@.venv/bin/python -m export train --data omniglot:characters --steps 2000 --validations 2 --threads 1 \
+		--out build/omniglot-characters/train $(if $(DATA_ROOT),--data-root $(DATA_ROOT))
+	@.venv/bin/python -m export train --data omniglot:Balinese,Early_Aramaic,Greek,Korean,Latin --steps 800 --validations 1 \
+		--threads 1 --out build/omniglot-five-1/train $(if $(DATA_ROOT),--data-root $(DATA_ROOT))
+	@.venv/bin/python -m export train --data "omniglot:Armenian,Bengali,Hebrew,Japanese_(katakana),Tifinagh" --steps 800 \
+		--validations 1 --threads 1 --out build/omniglot-five-2/train $(if $(DATA_ROOT),--data-root $(DATA_ROOT))
+	@for name in characters five-1 five-2; do \
+		.venv/bin/python -m export evaluate build/omniglot-$$name --runtime torch --episodes 10000 \
+			$(if $(DATA_ROOT),--data-root $(DATA_ROOT)) --out build/omniglot-$$name/evaluation.json || exit 1; \
+	done
 
 bench-daemon: setup  ## measure the daemon: time, memory, start, 100,000 frames; three minutes, writes benchmarks/daemon
 	@.venv/bin/python scripts/measure_daemon.py --out benchmarks/daemon/figures.json

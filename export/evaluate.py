@@ -86,9 +86,9 @@ def evaluate(
         head: fitted on validation classes.
         split: whose classes; the official trials belong to `evaluation`.
         thresholds: stated on validation classes, to be tried on these.
-        shapes: (way, shot) of the episodes; each is drawn within groups and across them, those of one shot also with
-            supports of the data's catalogue, if it has one. If the data suffice for none of them, and there is no official
-            run, the widest one-shot episodes stand in.
+        shapes: (way, shot) of the episodes; each is drawn within groups, if there are several, and across them, those
+            of one shot also with supports of the data's catalogue, if it has one. If the data suffice for none of them,
+            and there is no official run, the widest one-shot episodes stand in.
         episode_count: episodes of each kind, with one query a class.
         rule: how several shots make one score, see `episode_scores`.
         supports: how supports of trials, episodes and open-set identification are embedded.
@@ -196,7 +196,8 @@ def _every_kind(
     With `stand_in`, data that suffice for none of them are measured by the widest one-shot episodes that they allow.
     """
     results, skipped, wrong = list[EpisodesResult](), list[str](), list[Wrong]()
-    for within_group in (True, False):
+    one_group = len(np.unique(images.class_groups)) == 1
+    for within_group in (False,) if one_group else (True, False):  # of one group, both would be the same
         for way, shot in shapes:
             try:
                 result, errors = episode_result(

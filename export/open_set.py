@@ -140,17 +140,20 @@ def identification(
     points = [(rate, limit, metrics.sigmoid(limit)) for rate, limit in reached if limit is not None]
     stated = [(t.false_accept_rate, metrics.logit(t.probability), t.probability) for t in thresholds]
     intervals = _bootstrap(scored, [rate for rate, *_ in points], [limit for _, limit, _ in stated], seed)
-    found = [
-        Identification(
-            false_accept_rate=rate,
-            probability=probability,
-            observed_far=float(np.mean(scored.unknown >= limit)),
-            rate=float(np.mean(scored.right & (scored.known >= limit))),
-            low=interval.low,
-            high=interval.high,
+    found = []
+    for (rate, limit, probability), interval in zip(points + stated, intervals, strict=True):
+        identified = float(np.mean(scored.right & (scored.known >= limit)))
+        found.append(
+            Identification(
+                false_accept_rate=rate,
+                probability=probability,
+                observed_far=float(np.mean(scored.unknown >= limit)),
+                rate=identified,
+                # Where a handful of queries decide the threshold, the resampled rates may all lie to one side.
+                low=min(interval.low, identified),
+                high=max(interval.high, identified),
+            )
         )
-        for (rate, limit, probability), interval in zip(points + stated, intervals, strict=True)
-    ]
     return OpenSet(
         registered=registered,
         unknown=unknown,

@@ -58,8 +58,8 @@ def add_data_options(parser: argparse.ArgumentParser, default: str) -> None:
     parser.add_argument(
         "--data",
         metavar="DATA",
-        help="omniglot, glyphs (drawn by the program), grocery, or folder:PATH with one sub-folder a class "
-        f"(default: {default})",
+        help="omniglot, glyphs (drawn by the program), grocery, or folder:PATH with one sub-folder a class; other splits "
+        f"of Omniglot: omniglot:characters, omniglot:ALPHABET,ALPHABET (default: {default})",
     )
     parser.add_argument(
         "--data-root",

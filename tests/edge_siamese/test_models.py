@@ -91,7 +91,7 @@ def test_a_shipped_bundle_is_whole_and_of_the_device_alone(name: str) -> None:
         ("tflite", "int8"),
     }
     assert {"MODEL_CARD.md", "golden.npz", "impostors.npy"} <= listed
-    assert (bundle.path / "golden.npz").stat().st_size <= 400_000
+    assert (bundle.path / "golden.npz").stat().st_size <= 500_000
     assert set(bundle.golden.embeddings) == {"network", "onnx-int8", "tflite-int8"}
     assert bundle.impostors is not None
     assert bundle.manifest.thresholds
