@@ -29,7 +29,7 @@ def embed_all(encoder: Encoder, images: npt.NDArray[np.uint8], block: int = 1024
 
 
 def embed_as(supports: Supports, encoder: Encoder, images: npt.NDArray[np.uint8]) -> Embeddings:
-    """Embed prepared images, uint8 (N, H, W, C), as supports of that kind: float32 (N, D)."""
+    """Embed images, uint8 (N, H, W, C), as supports of that kind: float32 (N, D)."""
     return embed_supports(encoder, images) if supports == "augmented" else embed_all(encoder, images)
 
 
@@ -38,7 +38,8 @@ def embed_supports(encoder: Encoder, images: npt.NDArray[np.uint8]) -> Embedding
 
     Args:
         encoder: the device's, or a stand-in with the same interface.
-        images: uint8 (N, H, W, C), of the encoder's own size: the frames of the registrations.
+        images: uint8 (N, H, W, C), the frames of the registrations: at twice the encoder's size or more, or what is zoomed
+            and turned is blurred as on no device.
 
     Returns:
         float32 (N, D): of each image the mean over it and its variations, see `edge_siamese.views`.

@@ -73,6 +73,7 @@ def evaluate(
     episode_count: int = EPISODES,
     rule: Rule = "nearest",
     supports: Supports = "plain",
+    frames: Splits | None = None,
     pairs: int = PAIRS,
     per_class: int | None = None,
     seed: int = 0,
@@ -92,6 +93,7 @@ def evaluate(
         episode_count: episodes of each kind, with one query a class.
         rule: how several shots make one score, see `episode_scores`.
         supports: how supports of trials, episodes and open-set identification are embedded.
+        frames: the same data in a higher resolution, as a camera would show them: what augmented supports are made of.
         pairs: verification pairs.
         per_class: look at no more than so many images of each class.
         seed: equal seeds draw equal episodes and pairs.
@@ -103,10 +105,12 @@ def evaluate(
     started = time.monotonic()
     images = thin(getattr(splits, split), per_class, seed)
     embeddings = embed_all(encoder, images.images)
-    known = embeddings if supports == "plain" else embed_as(supports, encoder, images.images)
+    frames = splits if supports == "plain" or frames is None else frames
+    shown = thin(getattr(frames, split), per_class, seed)
+    known = embeddings if supports == "plain" else embed_as(supports, encoder, shown.images)
     official, wrong = None, list[Wrong]()
     if split == "evaluation" and splits.official_runs:
-        official, wrong = official_trials(encoder, splits.official_runs, head, supports)
+        official, wrong = official_trials(encoder, splits.official_runs, head, supports, frames.official_runs)
     results, skipped, errors = _every_kind(
         embeddings, known, images, head, shapes, episode_count, rule, seed, stand_in=official is None
     )
@@ -114,8 +118,8 @@ def evaluate(
         mistakes_of = f"the {official.trials} official trials"
     else:
         mistakes_of, wrong = f"{results[0].title} episodes {_scope(results[0].within_group)}", errors
-    if split == "evaluation" and splits.catalogue:
-        catalogue = Supply(splits.catalogue, embed_as(supports, encoder, splits.catalogue.images))
+    if split == "evaluation" and splits.catalogue and frames.catalogue:
+        catalogue = Supply(splits.catalogue, embed_as(supports, encoder, frames.catalogue.images))
         for way in [way for way, shot in shapes if shot == 1]:
             try:
                 found, _ = iconic_result(embeddings, images, catalogue, head, way, episode_count, seed)

@@ -9,6 +9,14 @@ from export.evaluation import Evaluation
 from export.report import duration, episode_rows, open_set_rows, percent, rate, size
 from export.report_inputs import ReportInputs
 
+PUBLISHED = (
+    ("ARC (Shyam et al. 2017), published", "98.5 %", ""),
+    ("BPL (Lake et al. 2015), from pen strokes, published", "96.7 %", ""),
+    ("people (Lake et al. 2015), published", "95.5 %", ""),
+    ("Koch et al. 2015, published", "92.0 %", "93.42 %"),
+)
+"""What others reached on Omniglot: in the 400 trials, and in telling pairs of drawings apart as Koch's protocol has it."""
+
 
 def summary_table(inputs: ReportInputs) -> str:
     """One line an evaluated encoder: accuracy, calibration, size and latency."""
@@ -31,6 +39,37 @@ def full_tables(inputs: ReportInputs) -> str:
     return "\n".join(tables)
 
 
+def side_by_side(named: Sequence[tuple[str, ReportInputs]]) -> str:
+    """What is published, and one line a network and file of each run: how often it is right, and what that costs.
+
+    Episodes are those within a group where the data have several; latency is of one thread, from image to embedding.
+    """
+    shapes = ((20, 1), (5, 1), (20, 5))
+    header = ("", "400 trials", *(f"{way}-way {shot}-shot" for way, shot in shapes))
+    costs = ("same or different", "parameters", "MMAC", "file", "latency")
+    rows = [[name, trials, "", "", "", pairs, "", "", "", ""] for name, trials, pairs in PUBLISHED]
+    for name, inputs in named:
+        for found in (e for e in inputs.evaluations if e.supports == "plain"):
+            row, encoder = _benchmarked(inputs, found), inputs.manifest and inputs.manifest.encoder
+            kinds = [
+                [e for e in found.episodes if (e.way, e.shot) == shape and not e.iconic] for shape in shapes
+            ]
+            best = [max(kind, key=lambda e: e.within_group) if kind else None for kind in kinds]
+            rows.append(
+                [
+                    f"{name}: {_title(found)}",
+                    percent(found.official.accuracy, 2) if found.official else "",
+                    *(percent(e.accuracy, 1) if e else "" for e in best),
+                    percent(found.verification.accuracy, 1) if found.verification else "",
+                    f"{encoder.parameters:,}" if encoder else "",
+                    f"{encoder.macs / 1e6:.1f}" if encoder else "",
+                    size(row.file_bytes) if row else "",
+                    duration(row.p50_ms) if row else "",
+                ]
+            )
+    return _table((*header, *costs), rows)
+
+
 def section(name: str, inputs: ReportInputs) -> str:
     """The full tables between two comments, by which a page and a test find them."""
     begin, end = markers(name)
@@ -43,14 +82,7 @@ def markers(name: str) -> tuple[str, str]:
 
 
 def _summary(inputs: ReportInputs, found: Evaluation) -> list[str]:
-    row = next(
-        (
-            row
-            for row in (inputs.benchmark.rows if inputs.benchmark else ())
-            if (row.precision, row.runtime) == (found.encoder.precision, found.encoder.runtime)
-        ),
-        None,
-    )
+    row = _benchmarked(inputs, found)
     shot, ece = found.one_shot, found.verification.ece if found.verification else None
     return [
         _title(found),
@@ -60,6 +92,14 @@ def _summary(inputs: ReportInputs, found: Evaluation) -> list[str]:
         size(row.file_bytes) if row else "",
         duration(row.p50_ms) if row else "",
     ]
+
+
+def _benchmarked(inputs: ReportInputs, found: Evaluation) -> BenchmarkRow | None:
+    """The line of the benchmark that is about an evaluated file."""
+    for row in inputs.benchmark.rows if inputs.benchmark else ():
+        if (row.precision, row.runtime) == (found.encoder.precision, found.encoder.runtime):
+            return row
+    return None
 
 
 def _accuracy_rows(inputs: ReportInputs) -> Iterable[list[str]]:

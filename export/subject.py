@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +102,13 @@ def data_for(subject: Subject, data: str | None = None, data_root: Path | None =
             since, so that classes that were trained on might pass for new ones.
     """
     return splits_of(subject.provenance, subject.encoder.preprocessing, data, data_root)
+
+
+def frames_for(subject: Subject, data: str, data_root: Path | None = None) -> Splits:
+    """The same data at twice the encoder's resolution, to take supports of as the device takes them of its frames."""
+    own = subject.encoder.preprocessing
+    finer = replace(own, height=2 * own.height, width=2 * own.width)
+    return load_splits(data, finer, data_root=data_root, seed=subject.seed)
 
 
 def splits_of(

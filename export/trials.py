@@ -45,7 +45,11 @@ class Supply:
 
 
 def official_trials(
-    encoder: Encoder, runs: Sequence[OneShotRun], head: SigmoidDistanceHead, supports: Supports = "plain"
+    encoder: Encoder,
+    runs: Sequence[OneShotRun],
+    head: SigmoidDistanceHead,
+    supports: Supports = "plain",
+    frames: Sequence[OneShotRun] | None = None,
 ) -> tuple[OfficialTrials, list[Wrong]]:
     """Lake's runs: each query takes its nearest support, on its own; no assignment across a run's queries.
 
@@ -54,8 +58,9 @@ def official_trials(
         runs: the published trials.
         head: scores; its distance ranks.
         supports: how they are embedded.
+        frames: the same runs in a higher resolution, of which the supports are taken.
     """
-    known = embed_as(supports, encoder, np.concatenate([run.supports for run in runs]))
+    known = embed_as(supports, encoder, np.concatenate([run.supports for run in frames or runs]))
     asked = embed_all(encoder, np.concatenate([run.queries for run in runs]))
     results, wrong = list[RunResult](), list[Wrong]()
     for run in runs:

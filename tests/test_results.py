@@ -14,7 +14,7 @@ from export.data import load_splits
 from export.data.images import Splits
 from export.evaluate import evaluate
 from export.evaluation import Evaluation
-from export.markdown import full_tables, markers, section, summary_table
+from export.markdown import full_tables, markers, section, side_by_side, summary_table
 from export.network import TorchEncoder, TrainedNetwork, load_run
 from export.remote import open_encoder
 from export.report import render
@@ -23,7 +23,9 @@ from export.report_inputs import read_inputs
 ROOT = Path(__file__).parent.parent
 BENCHMARKS = ROOT / "benchmarks"
 GLYPHNET, KOCH = BENCHMARKS / "omniglot-glyphnet", BENCHMARKS / "omniglot-koch2015-short"
-SHIPPED = ("glyphs", "objects")
+SHIPPED = ("glyphs", "objects", "objects-small")
+SIDE_BY_SIDE = ("glyphs", "objects", "objects-small", "omniglot-koch2015-short")
+SPLITS = ("omniglot-characters", "omniglot-five-1", "omniglot-five-2")
 RESULTS = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FILES = (("torch", "fp32"), ("ai-edge-litert", "int8"), ("onnxruntime", "int8"))
@@ -53,6 +55,21 @@ def test_the_page_on_results_states_what_was_measured_of_what_ships(name: str) -
     assert (RESULTS.count(begin), RESULTS.count(end)) == (1, 1), f"{begin} and {end} enclose its tables"
     stated = RESULTS[RESULTS.index(begin) : RESULTS.index(end) + len(end) + 1]
     assert stated == section(name, read_inputs(BENCHMARKS / name))
+
+
+def test_the_page_sets_networks_beside_what_is_published() -> None:
+    assert side_by_side([(name, read_inputs(BENCHMARKS / name)) for name in SIDE_BY_SIDE]) in RESULTS
+
+
+@pytest.mark.parametrize("name", SPLITS)
+def test_the_page_states_what_other_splits_gave(name: str) -> None:
+    (found,) = measured(BENCHMARKS / name)
+    (line,) = [line for line in RESULTS.splitlines() if line.startswith("| ") and f"`{name}`" in line]
+    stated = [cell.strip() for cell in line.split("|")[3:-1]]
+    kinds = {(e.way, e.shot, e.within_group): f"{100 * e.accuracy:.1f} %" for e in found.episodes}
+    trials = f"{100 * found.official.accuracy:.1f} %" if found.official else ""
+    expected = [kinds.get((20, 1, within), "") for within in (True, False)]
+    assert stated == [trials, *expected, kinds[5, 1, False], kinds[20, 5, False]]
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from export.evaluation import Evaluation, OpenSet, Verification
 from export.one_shot import RULES
 from export.pair_scores import PAIRS
 from export.progress import stderr_console, working
-from export.subject import TORCH, data_for, head_for, open_subject
+from export.subject import TORCH, data_for, frames_for, head_for, open_subject
 
 EXAMPLE = """\
 examples:
@@ -111,6 +111,8 @@ def run(arguments: argparse.Namespace) -> int:
     console.print(f"encoder {subject.encoder.model_id}: {subject.encoder.reason}")
     with working(console, "reading the data"):
         data, splits = data_for(subject, arguments.data, arguments.data_root)
+        augmented = arguments.supports == "augmented"
+        frames = frames_for(subject, data, arguments.data_root) if augmented else None
     with working(console, "embedding and scoring"):
         effort = usual_effort(subject.macs)
         head, thresholds = head_for(subject, data, splits, arguments.data_root)
@@ -124,6 +126,7 @@ def run(arguments: argparse.Namespace) -> int:
             episode_count=arguments.episodes or effort.episodes,
             rule=arguments.rule,
             supports=arguments.supports,
+            frames=frames,
             pairs=arguments.pairs,
             per_class=arguments.per_class or effort.per_class,
             seed=arguments.seed,

@@ -231,6 +231,24 @@ def test_augmented_supports_are_embedded_as_the_device_registers_them_and_querie
     assert augmented.episodes[0] == by_hand
 
 
+def test_augmented_supports_are_taken_of_larger_frames() -> None:
+    """Each is what the device makes of a frame of twice the size, and queries stay as they are."""
+    images = drawn(noise=30.0)
+    larger = replace(images, images=np.repeat(np.repeat(images.images, 2, axis=1), 2, axis=2))
+    rng = np.random.default_rng(8)
+    larger = replace(larger, images=rng.permutation(larger.images, axis=0))
+    run = replace(RUN, supports=np.repeat(np.repeat(RUN.supports, 2, axis=1), 2, axis=2)[::-1])
+    calls = {"shapes": [(5, 1)], "episode_count": 40, "pairs": 200, "supports": "augmented"}
+    found = evaluate(PixelEncoder(), splits(images, (RUN,)), HEAD, frames=splits(larger, (run,)), **calls)
+    queries = embed_all(PixelEncoder(), images.images)
+    supports = embed_supports(PixelEncoder(), larger.images)
+    by_hand, _ = episode_result(queries, images, HEAD, 5, 1, 40, supports=supports)
+    assert found.episodes[0] == by_hand
+    own = evaluate(PixelEncoder(), splits(images, (RUN,)), HEAD, **calls)
+    assert own.episodes[0].accuracy > by_hand.accuracy + 0.2  # the frames are of other classes here
+    assert own.official and found.official and own.official.correct > found.official.correct
+
+
 def test_verification_of_classes_that_are_far_apart() -> None:
     images = drawn(noise=5.0)
     embeddings = embed_all(PixelEncoder(), images.images)

@@ -10,7 +10,7 @@ import pytest
 from export import records
 from export.__main__ import main
 from export.evaluation import EpisodesResult
-from export.markdown import full_tables, section, summary_table
+from export.markdown import PUBLISHED, full_tables, section, side_by_side, summary_table
 from export.report_inputs import ReportInputs, read_inputs
 from tests.export.test_report import benchmark, evaluation, open_set
 
@@ -53,6 +53,24 @@ def test_the_summary_has_a_line_an_encoder() -> None:
 
 def test_the_tables_hold_everything_that_was_measured() -> None:
     assert full_tables(INPUTS) == FULL
+
+
+def test_networks_stand_beside_what_is_published() -> None:
+    bare = replace(evaluation("int8", "onnxruntime", 380), official=None, verification=None, episodes=())
+    again = replace(bare, supports="augmented")
+    lines = side_by_side(
+        [("glyphs", INPUTS), ("bare", ReportInputs(name="bare", evaluations=(bare, again)))]
+    ).splitlines()
+    assert len(lines) == 2 + len(PUBLISHED) + 2 + 1
+    assert lines[0].startswith(
+        "|  | 400 trials | 20-way 1-shot | 5-way 1-shot | 20-way 5-shot | same or different |"
+    )
+    assert lines[5] == "| Koch et al. 2015, published | 92.0 % |  |  |  | 93.42 % |  |  |  |  |"
+    assert lines[6] == "| glyphs: network fp32, torch | 96.50 % | 91.1 % |  |  | 95.1 % |  |  |  |  |"
+    assert lines[7] == (
+        "| glyphs: TFLite int8, ai-edge-litert | 96.00 % | 91.1 % |  |  | 95.1 % |  |  | 438 kB | 0.23 ms |"
+    )
+    assert lines[8] == "| bare: ONNX int8, onnxruntime |  |  |  |  |  |  |  |  |  |"
 
 
 def test_what_was_not_measured_is_left_out() -> None:

@@ -66,7 +66,7 @@ def test_every_runtime_has_a_column_and_the_float_weights_and_registration_have_
     check = photos(place, weights=(place / "benchmarks/objects", place / "build/objects"))
     found, missing = columns(check)
     assert [(c.runtime, c.supports) for c in found] == [
-        ("onnxruntime", "plain"), ("ai-edge-litert", "plain"),
+        ("onnxruntime", "plain"), ("ai-edge-litert", "plain"), ("onnxruntime", "augmented"),
     ]  # fmt: skip
     assert len(missing) == 1 and missing[0].startswith("tflite-runtime works neither here nor")
     keep_weights(place / "build/objects", place / "photos")
@@ -84,7 +84,7 @@ def test_a_check_writes_its_figures_and_prints_tables_and_commands(place: Path) 
     assert isinstance(text, str)
     found = records.read_all(Evaluation, place / "out/shop/evaluation.json")
     assert [(e.encoder.runtime, e.supports) for e in found] == [
-        ("onnxruntime", "plain"), ("ai-edge-litert", "plain"),
+        ("onnxruntime", "plain"), ("ai-edge-litert", "plain"), ("onnxruntime", "augmented"),
     ]  # fmt: skip
     assert {(e.encoder.model_id, e.data.classes, e.episodes[0].episodes) for e in found} == {
         (MODEL_ID, 6, 20)
@@ -100,7 +100,7 @@ def test_a_check_writes_its_figures_and_prints_tables_and_commands(place: Path) 
         f".venv/bin/python -m export evaluate {place}/models/objects --data folder:{place}/photos"
         " --runtime ai-edge-litert --episodes 20"
     )
-    assert told[-1] == f"shop on {check.data}: ai-edge-litert, plain supports"
+    assert told[-1] == f"shop on {check.data}: onnxruntime, augmented supports"
 
 
 def test_what_is_missing_is_said_and_the_rest_is_measured(

@@ -22,7 +22,7 @@ from export.encoders import build_encoder
 from export.network import TorchEncoder
 from export.provenance import data_fingerprint
 from export.remote import CHECKOUT, open_encoder
-from export.subject import data_for, head_for, open_subject, splits_of
+from export.subject import data_for, frames_for, head_for, open_subject, splits_of
 from export.trials import official_trials
 
 
@@ -105,6 +105,18 @@ def test_the_data_are_those_of_the_training_unless_others_are_named(
     assert data_for(found)[0] == "glyphs"
     assert data_for(found, "omniglot", Path("archives"))[0] == "omniglot"
     assert asked == [("glyphs", 3, None), ("omniglot", 3, Path("archives"))]
+
+
+def test_frames_are_the_same_data_at_twice_the_size(
+    onnx_bundle: Bundle, asked: list[tuple[str, int, Path | None]]
+) -> None:
+    found = open_subject(onnx_bundle.path)
+    _, splits = data_for(found, "omniglot", Path("archives"))
+    frames = frames_for(found, "omniglot", Path("archives"))
+    assert asked == [("omniglot", 3, Path("archives"))] * 2
+    (_, height, width, channels) = splits.evaluation.images.shape
+    assert frames.evaluation.images.shape[1:] == (2 * height, 2 * width, channels)
+    assert frames.evaluation.class_names == splits.evaluation.class_names
 
 
 def test_data_that_have_changed_since_the_training_are_refused(
