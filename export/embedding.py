@@ -34,7 +34,7 @@ def embed_as(supports: Supports, encoder: Encoder, images: npt.NDArray[np.uint8]
 
 
 def embed_supports(encoder: Encoder, images: npt.NDArray[np.uint8]) -> Embeddings:
-    """Embed each prepared image as if the device registered it, one press and one frame an object.
+    """Embed each frame as if the device registered it, one press and one frame an object.
 
     Args:
         encoder: the device's, or a stand-in with the same interface.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from edge_siamese.manifest import Manifest
@@ -31,6 +32,14 @@ def _start(provenance: dict[str, Any], encoder: str) -> str:
     return f"{former}, from {published}" if provenance.get("origin") == "published" else former
 
 
+def _remembered(settings: dict[str, Any]) -> str:
+    """A sentence on the pictures that were shown besides, if any were."""
+    if not settings.get("remember"):
+        return ""
+    others = f"other pictures (`{Path(settings['remember']).name}`, weight {settings['remembering']:g})"
+    return f"\n  Meanwhile it was to go on seeing what it saw at the start, in {others}."
+
+
 def model_card(manifest: Manifest, splits: Splits, calibration: HeadCalibration) -> str:
     """Markdown for people."""
     settings = manifest.provenance.get("settings", {})
@@ -56,7 +65,7 @@ distance of two such vectors becomes the probability that both pictures show the
 - Method: Koch, Zemel, Salakhutdinov, Siamese Neural Networks for One-shot Image Recognition, 2015.
 - Trained on: {splits.train.name}, {len(splits.train):,} images of {splits.train.classes} classes;
   seed {settings.get("seed")}, objective `{settings.get("objective")}`. The data keep their own licence.
-- Started from: {_start(manifest.provenance, manifest.encoder.name)}.
+- Started from: {_start(manifest.provenance, manifest.encoder.name)}.{_remembered(settings)}
 - Input: {manifest.input.height} x {manifest.input.width}, {manifest.input.colour}, uint8.
 
 ## Files

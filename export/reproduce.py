@@ -173,7 +173,7 @@ def measure(
 def columns(check: Check) -> tuple[list[Column], list[str]]:
     """The ways to run what a check is about on this machine, and a line for each runtime that is missing.
 
-    The float weights come first, then int8 in each runtime.
+    The float weights come first, then int8 in each runtime, last augmented supports in one of them.
 
     Raises:
         BundleError: there is neither a bundle nor a run, or it is damaged.
@@ -239,4 +239,5 @@ def advice(check: Check) -> str:
 
 def _root(data_root: Path | None, data: str | None) -> Path | None:
     """Where one data set is, in a folder of several."""
-    return data_root / data if data_root and data in GETTING else None
+    kind = (data or "").partition(":")[0]
+    return data_root / kind if data_root and kind in GETTING else None

@@ -15,7 +15,7 @@ from edge_siamese.imaging import Preprocessing
 from edge_siamese.manifest import Threshold
 from edge_siamese.runtimes.base import Encoder
 from export.calibrate import fit_head
-from export.data import load_splits
+from export.data import load_splits, same_source
 from export.data.images import Splits
 from export.provenance import data_fingerprint
 from export.remote import open_encoder
@@ -105,7 +105,10 @@ def data_for(subject: Subject, data: str | None = None, data_root: Path | None =
 
 
 def frames_for(subject: Subject, data: str, data_root: Path | None = None) -> Splits:
-    """The same data at twice the encoder's resolution, to take supports of as the device takes them of its frames."""
+    """The same data at twice the encoder's resolution, to take supports of as the device takes them of its frames.
+
+    All splits are read, each picture with four times the bytes: of ten thousand photographs that is some gigabytes.
+    """
     own = subject.encoder.preprocessing
     finer = replace(own, height=2 * own.height, width=2 * own.width)
     return load_splits(data, finer, data_root=data_root, seed=subject.seed)
@@ -124,7 +127,7 @@ def splits_of(
         raise SettingsError("the network does not say what it was trained on; choose with --data")
     seed = setting(provenance, "seed") or 0
     splits = load_splits(chosen, preprocessing, data_root=data_root, seed=seed)
-    if own and _same_data(chosen, own):
+    if own and same_source(chosen, own):
         _require_unchanged(chosen, splits, provenance.get("data_fingerprint"))
     return chosen, splits
 

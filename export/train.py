@@ -25,6 +25,7 @@ from edge_siamese.atomic import write_text_atomically
 from edge_siamese.errors import SettingsError
 from edge_siamese.head import SigmoidDistanceHead
 from export import checkpoint
+from export.data import same_source
 from export.data.augment import AUGMENTATIONS, augment
 from export.data.glyphs import with_invented
 from export.data.images import ImageSet, Splits
@@ -207,7 +208,7 @@ def take_start(settings: TrainingSettings, splits: Splits, encoder: EncoderNetwo
     """Give an encoder the weights that it starts from; random ones it has already.
 
     Returns:
-        where the weights came from in the first place: `random`, or `published` ones, also by way of earlier runs.
+        where the weights came from in the first place, also by way of earlier runs: `random`, `published`, or `unknown`.
 
     Raises:
         SettingsError: there are no such weights, they are another encoder's, or they were trained on other classes of these
@@ -223,19 +224,15 @@ def take_start(settings: TrainingSettings, splits: Splits, encoder: EncoderNetwo
     if former.module.name != encoder.name:
         raise SettingsError(f"{settings.start} is a run of {former.module.name}, not of {encoder.name}")
     before = former.provenance.get("settings", {})
-    same_source = _source(str(before.get("data"))) == _source(settings.data)
-    if same_source and former.provenance.get("data_fingerprint") != data_fingerprint(splits):
+    shared = same_source(str(before.get("data")), settings.data)
+    if shared and former.provenance.get("data_fingerprint") != data_fingerprint(splits):
         raise SettingsError(
             f"{settings.start} was trained on other classes of {settings.data}, so held-out ones could be known to it; "
             "use its seed, or start elsewhere"
         )
     encoder.load_state_dict(former.module.state_dict())
-    return str(former.provenance.get("origin", before.get("start", "random")))
-
-
-def _source(data: str) -> str:
-    """What classes come from: all splits of Omniglot have the same ones, folders have their own."""
-    return "omniglot" if data.startswith("omniglot:") else data
+    started = str(before.get("start", "random"))
+    return str(former.provenance.get("origin", "unknown" if started.startswith(RUN) else started))
 
 
 def validate(encoder: EncoderNetwork, images: ImageSet, settings: TrainingSettings) -> float:

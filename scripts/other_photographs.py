@@ -16,10 +16,12 @@ from __future__ import annotations
 
 import argparse
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
@@ -162,10 +164,23 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     # A folder that has only `evaluation` in it is one to measure on, not to train with.
-    print(f"faces: {faces(arguments.out / 'faces' / 'evaluation')} pictures")
-    print(f"things: {things(arguments.out / 'things' / 'evaluation', arguments.stamps)} pictures")
-    print(f"varied: {varied(arguments.out / 'varied')} pictures")
+    fetch(arguments.out / "faces", lambda into: faces(into / "evaluation"))
+    fetch(arguments.out / "things", lambda into: things(into / "evaluation", arguments.stamps))
+    fetch(arguments.out / "varied", varied)
     return 0
+
+
+def fetch(into: Path, made_by: Callable[[Path], int]) -> None:
+    """Make a set beside its place, and put it there when it is whole; one that is there already stays."""
+    if into.is_dir():
+        print(f"{into.name}: there already")
+        return
+    part = into.with_name(f"{into.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    count = made_by(part)
+    part.rename(into)
+    print(f"{into.name}: {count} pictures")
 
 
 if __name__ == "__main__":

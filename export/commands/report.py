@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from export.markdown import full_tables, summary_table
+from edge_siamese.errors import SettingsError
+from export.markdown import full_tables, side_by_side, summary_table
 from export.report import REPORT, write_report
 from export.report_inputs import read_inputs
 
@@ -14,13 +15,14 @@ examples:
   python -m export report build/omniglot
   python -m export report build/omniglot --out omniglot.html
   python -m export report build/omniglot --markdown
+  python -m export report build/omniglot build/photos --side-by-side
 
 What is missing in the directory is left out. The report is one file ({REPORT} in the directory, unless told
 otherwise) that opens without network."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("path", type=Path, metavar="DIR", help="the --out of a pipeline")
+    parser.add_argument("paths", type=Path, nargs="+", metavar="DIR", help="the --out of a pipeline")
     either = parser.add_mutually_exclusive_group()
     either.add_argument(
         "--out", type=Path, metavar="FILE", help=f"where to write it (default: {REPORT} in DIR)"
@@ -28,12 +30,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     either.add_argument(
         "--markdown", action="store_true", help="print the figures as Markdown tables, and write no report"
     )
+    either.add_argument(
+        "--side-by-side",
+        action="store_true",
+        help="print one Markdown table of all files of several pipelines, beside what is published on Omniglot",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.side_by_side:
+        print(side_by_side([(path.name, read_inputs(path)) for path in arguments.paths]), end="")
+        return 0
+    if len(arguments.paths) > 1:
+        raise SettingsError("a report is of one directory; several are for --side-by-side")
+    (path,) = arguments.paths
     if arguments.markdown:
-        inputs = read_inputs(arguments.path)
+        inputs = read_inputs(path)
         print(summary_table(inputs), full_tables(inputs), sep="\n", end="")
     else:
-        print(write_report(arguments.path, arguments.out))
+        print(write_report(path, arguments.out))
     return 0

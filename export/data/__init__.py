@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from edge_siamese.errors import DataError
 from edge_siamese.imaging import Preprocessing
 from export.data.images import ImageSet, OneShotRun, Splits
 
-__all__ = ["ImageSet", "OneShotRun", "Splits", "load_splits"]
+__all__ = ["ImageSet", "OneShotRun", "Splits", "load_splits", "same_source"]
 
 
 def load_splits(
@@ -39,6 +40,15 @@ def load_splits(
     if finer is not None:
         splits = replace(splits, finer=_load(data, finer, data_root, seed).train)
     return splits
+
+
+def same_source(one: str, other: str) -> bool:
+    """Whether two names are of data that share classes: all splits of Omniglot do, and a folder however it is spelled."""
+    kind, _, path = one.partition(":")
+    other_kind, _, other_path = other.partition(":")
+    if kind != other_kind:
+        return False
+    return kind == "omniglot" or os.path.realpath(path) == os.path.realpath(other_path)
 
 
 def _load(data: str, preprocessing: Preprocessing, data_root: Path | None, seed: int) -> Splits:

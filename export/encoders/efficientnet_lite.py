@@ -39,7 +39,7 @@ class EfficientNetLite0(EncoderNetwork):
 
     The published network pads the picture by a pixel before its first convolution. Here the picture is that much larger
     instead, so that the scaling of the pixels folds exactly into the weights. Feature maps have sides of 93, 47, 24, 12 and
-    6: where a side is even, the published network would pad a stride of two on one side alone, not evenly as here.
+    6: where a side is even, the published network pads a stride of two by a pixel less on one side, not evenly as here.
     """
 
     name = "efficientnet-lite0"

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -442,6 +443,26 @@ def test_figures_say_on_which_pairs_they_were_measured(built: BuiltBundle) -> No
     assert "\nThe pairs do not suffice for a threshold at: 0.001, 0.0001.\n" in card
     enough = dataclasses.replace(found, not_stated=())
     assert "do not suffice" not in model_card(built.bundle.manifest, SPLITS, enough)
+
+
+@pytest.mark.parametrize(
+    ("provenance", "stated"),
+    [
+        ({"settings": {"start": "random"}}, "- Started from: random weights.\n"),
+        ({"settings": {"start": "run:x"}, "origin": "random"}, "an earlier run of this program kept.\n"),
+        ({"settings": {"start": "run:x"}, "origin": "published"}, "program kept, from published weights.\n"),
+        (
+            {"settings": {"start": "published", "remember": "build/varied", "remembering": 8.0}},
+            "- Started from: published weights.\n"
+            "  Meanwhile it was to go on seeing what it saw at the start, in other pictures (`varied`, weight 8).\n",
+        ),
+    ],
+)
+def test_the_card_says_where_the_weights_come_from(
+    built: BuiltBundle, provenance: dict[str, Any], stated: str
+) -> None:
+    manifest = dataclasses.replace(built.bundle.manifest, provenance=provenance)
+    assert stated in model_card(manifest, SPLITS, built.calibration)
 
 
 def test_a_set_of_one_group_has_no_figure_of_left_out_groups(

@@ -131,3 +131,14 @@ def test_the_command_prints_them_and_writes_no_report(
     written = read_inputs(tmp_path)
     assert capsys.readouterr().out == summary_table(written) + "\n" + full_tables(written)
     assert [path.name for path in tmp_path.iterdir()] == ["evaluation.json"]
+
+
+def test_the_command_sets_several_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = [tmp_path / name for name in ("one", "two")]
+    for path in paths:
+        records.write(path / "evaluation.json", list(INPUTS.evaluations))
+    words = list(map(str, paths))
+    assert main(["report", *words, "--side-by-side"]) == 0
+    assert capsys.readouterr().out == side_by_side([(path.name, read_inputs(path)) for path in paths])
+    assert main(["report", *words]) == 1
+    assert "a report is of one directory; several are for --side-by-side" in capsys.readouterr().err

@@ -17,6 +17,7 @@ from edge_siamese.imaging import Preprocessing
 from export import checkpoint, subject
 from export.__main__ import main
 from export.calibrate import fit_head
+from export.data import same_source
 from export.data.images import ImageSet, OneShotRun, Splits
 from export.encoders import build_encoder
 from export.network import TorchEncoder
@@ -105,6 +106,29 @@ def test_the_data_are_those_of_the_training_unless_others_are_named(
     assert data_for(found)[0] == "glyphs"
     assert data_for(found, "omniglot", Path("archives"))[0] == "omniglot"
     assert asked == [("glyphs", 3, None), ("omniglot", 3, Path("archives"))]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "shared"),
+    [
+        ("omniglot", "omniglot:characters", True),
+        ("omniglot:Greek,Latin", "omniglot:characters", True),
+        ("omniglot", "glyphs", False),
+        ("folder:photos", "folder:./photos", True),
+        ("folder:photos", "folder:others", False),
+        ("grocery", "grocery", True),
+    ],
+)
+def test_data_that_share_classes(one: str, other: str, shared: bool) -> None:
+    assert same_source(one, other) is same_source(other, one) is shared
+
+
+def test_another_split_of_omniglot_is_refused_where_classes_were_trained_on(
+    asked: list[tuple[str, int, Path | None]],
+) -> None:
+    provenance = {"settings": {"data": "omniglot:characters"}, "data_fingerprint": "of 1,100 characters"}
+    with pytest.raises(SettingsError, match="omniglot has other classes or pictures than when the network"):
+        splits_of(provenance, Preprocessing(8, 8), "omniglot")
 
 
 def test_frames_are_the_same_data_at_twice_the_size(
