@@ -225,7 +225,9 @@ def take_start(settings: TrainingSettings, splits: Splits, encoder: EncoderNetwo
         raise SettingsError(f"{settings.start} is a run of {former.module.name}, not of {encoder.name}")
     before = former.provenance.get("settings", {})
     shared = same_source(str(before.get("data")), settings.data)
-    if shared and former.provenance.get("data_fingerprint") != data_fingerprint(splits):
+    # Runs of earlier releases kept it beside their weights alone.
+    known = former.provenance.get("data_fingerprint") or _fingerprint(former.run / DATA)
+    if shared and known != data_fingerprint(splits):
         raise SettingsError(
             f"{settings.start} was trained on other classes of {settings.data}, so held-out ones could be known to it; "
             "use its seed, or start elsewhere"
@@ -233,6 +235,12 @@ def take_start(settings: TrainingSettings, splits: Splits, encoder: EncoderNetwo
     encoder.load_state_dict(former.module.state_dict())
     started = str(before.get("start", "random"))
     return str(former.provenance.get("origin", "unknown" if started.startswith(RUN) else started))
+
+
+def _fingerprint(path: Path) -> str | None:
+    """Which classes a run was trained on, from its file of data; None if it does not say."""
+    found = _read_object(path).get("fingerprint") if path.is_file() else None
+    return found if isinstance(found, str) else None
 
 
 def validate(encoder: EncoderNetwork, images: ImageSet, settings: TrainingSettings) -> float:

@@ -414,6 +414,22 @@ def test_a_run_starts_from_what_an_earlier_one_kept(tmp_path):
     assert result.validation_accuracy >= former.provenance["validation_accuracy"]
 
 
+def test_a_run_of_an_earlier_release_says_in_another_file_what_it_was_trained_on(tmp_path):
+    former = tmp_path / "former"
+    train(SHORT, drawn_splits(), former)
+    saved = checkpoint.load(former / "best.pt")
+    del saved["provenance"]["data_fingerprint"], saved["provenance"]["origin"]
+    checkpoint.save(former / "best.pt", saved)
+    settings = replace(SHORT, start=f"run:{former}", steps=0)
+    train(settings, drawn_splits(), tmp_path / "further")
+    assert load_run(tmp_path / "further").provenance["origin"] == "random"
+    with pytest.raises(SettingsError, match="was trained on other classes"):
+        train(settings, drawn_splits(each=5), tmp_path / "other")
+    (former / "data.json").unlink()
+    with pytest.raises(SettingsError, match="was trained on other classes"):
+        train(settings, drawn_splits(), tmp_path / "unknown")
+
+
 def test_a_start_that_does_not_fit_is_refused(tmp_path):
     train(SHORT, drawn_splits(), tmp_path / "former")
     settings = replace(SHORT, start=f"run:{tmp_path / 'former'}")
