@@ -15,8 +15,8 @@ from edge_siamese.errors import DataError
 from edge_siamese.imaging import Preprocessing
 from edge_siamese.manifest import EmbeddingInfo, EncoderInfo, HeadInfo, Manifest, ModelFile
 from export import metrics, records
+from export.__main__ import main
 from export.benchmark import Accuracy, Benchmark, BenchmarkRow
-from export.commands.report import run as run_command
 from export.evaluation import (
     DataUsed,
     EncoderUsed,
@@ -509,10 +509,8 @@ def test_a_damaged_part_is_named(directory: Path, name: str, content: str, messa
 def test_the_command_writes_where_it_is_told(
     directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import argparse
-
     out = tmp_path / "elsewhere.html"
-    assert run_command(argparse.Namespace(path=directory, out=out, markdown=False)) == 0
+    assert main(["report", str(directory), "--out", str(out)]) == 0
     assert capsys.readouterr().out.strip() == str(out)
     assert out.read_text(encoding="utf-8") == render(read_inputs(directory))
     assert not (directory / "report.html").exists()
