@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from edge_siamese.imaging import Frames, Preprocessing, prepare_batch
 from export import checkpoint
 from export.encoders import EncoderNetwork, KochHead, build_encoder
 
-BEST = "best.pt"
+BEST, DATA = "best.pt", "data.json"
 PIXELS_AT_ONCE = 1 << 19
 """Of a batch that is embedded: bounds the memory of its first feature maps."""
 
@@ -113,11 +114,20 @@ def load_run(path: str | Path) -> TrainedNetwork:
     try:
         module = build_encoder(state["encoder"])
         module.load_state_dict(state["weights"])
-        provenance = dict(state["provenance"])
+        provenance = {**_kept_beside(file), **state["provenance"]}
     except (SettingsError, KeyError, RuntimeError, TypeError) as error:
         why = str(error).splitlines()[0].rstrip(":")
         raise SettingsError(f"{file} holds no weights of an encoder of this release ({why})") from error
     return TrainedNetwork.of(module.eval(), provenance, file.parent)
+
+
+def _kept_beside(file: Path) -> dict[str, Any]:
+    """The fingerprint of the data, which runs of earlier releases kept beside their weights alone."""
+    try:
+        found = json.loads((file.parent / DATA).read_text(encoding="utf-8")).get("fingerprint")
+    except (OSError, ValueError, AttributeError):
+        return {}
+    return {"data_fingerprint": found} if isinstance(found, str) else {}
 
 
 def _find_best(path: Path) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from edge_siamese.imaging import Preprocessing
 from edge_siamese.manifest import Threshold
 from edge_siamese.runtimes.base import Encoder
 from export.calibrate import fit_head
-from export.data import load_splits, same_source
+from export.data import load_splits, same_data, same_source
 from export.data.images import Splits
 from export.provenance import data_fingerprint
 from export.remote import open_encoder
@@ -132,13 +131,6 @@ def splits_of(
     return chosen, splits
 
 
-def _same_data(one: str, other: str) -> bool:
-    """Whether two names are of the same data, however the path of a folder is spelled."""
-    kind, _, path = one.partition(":")
-    other_kind, _, other_path = other.partition(":")
-    return kind == other_kind and os.path.realpath(path) == os.path.realpath(other_path)
-
-
 def _require_unchanged(data: str, splits: Splits, fingerprint: str | None) -> None:
     if fingerprint and fingerprint != data_fingerprint(splits):
         raise SettingsError(
@@ -160,7 +152,7 @@ def head_for(
     """
     if subject.head is not None:
         return subject.head, subject.thresholds
-    same = subject.data is None or _same_data(subject.data, data)
+    same = subject.data is None or same_data(subject.data, data)
     own = splits if same else data_for(subject, None, data_root)[1]
     embeddings = subject.encoder.embed(own.validation.images)
     distance = subject.trained_head.distance if subject.trained_head else "euclidean"

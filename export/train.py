@@ -33,7 +33,7 @@ from export.distributed import Workers, check_divides, join_workers
 from export.encoders import EncoderNetwork, KochHead, build_encoder
 from export.history import HISTORY, History
 from export.memory import Memory
-from export.network import BEST, TorchEncoder, load_run
+from export.network import BEST, DATA, TorchEncoder, load_run
 from export.objectives import Objective, build_objective
 from export.one_shot import one_shot_accuracy
 from export.progress import TrainingProgress
@@ -47,7 +47,7 @@ from export.training_step import (
     update_average,
 )
 
-CHECKPOINT, SETTINGS, DATA = "checkpoint.pt", "settings.json", "data.json"
+CHECKPOINT, SETTINGS = "checkpoint.pt", "settings.json"
 CHECKPOINT_SECONDS = 120.0
 # Ranks by distance alone: what validation needs before a head is fitted.
 NEAREST = SigmoidDistanceHead(scale=1.0, bias=0.0)
@@ -225,9 +225,7 @@ def take_start(settings: TrainingSettings, splits: Splits, encoder: EncoderNetwo
         raise SettingsError(f"{settings.start} is a run of {former.module.name}, not of {encoder.name}")
     before = former.provenance.get("settings", {})
     shared = same_source(str(before.get("data")), settings.data)
-    # Runs of earlier releases kept it beside their weights alone.
-    known = former.provenance.get("data_fingerprint") or _fingerprint(former.run / DATA)
-    if shared and known != data_fingerprint(splits):
+    if shared and former.provenance.get("data_fingerprint") != data_fingerprint(splits):
         raise SettingsError(
             f"{settings.start} was trained on other classes of {settings.data}, so held-out ones could be known to it; "
             "use its seed, or start elsewhere"
@@ -235,12 +233,6 @@ def take_start(settings: TrainingSettings, splits: Splits, encoder: EncoderNetwo
     encoder.load_state_dict(former.module.state_dict())
     started = str(before.get("start", "random"))
     return str(former.provenance.get("origin", "unknown" if started.startswith(RUN) else started))
-
-
-def _fingerprint(path: Path) -> str | None:
-    """Which classes a run was trained on, from its file of data; None if it does not say."""
-    found = _read_object(path).get("fingerprint") if path.is_file() else None
-    return found if isinstance(found, str) else None
 
 
 def validate(encoder: EncoderNetwork, images: ImageSet, settings: TrainingSettings) -> float:

@@ -10,7 +10,7 @@ from edge_siamese.errors import DataError
 from edge_siamese.imaging import Preprocessing
 from export.data.images import ImageSet, OneShotRun, Splits
 
-__all__ = ["ImageSet", "OneShotRun", "Splits", "load_splits", "same_source"]
+__all__ = ["ImageSet", "OneShotRun", "Splits", "load_splits", "same_data", "same_source"]
 
 
 def load_splits(
@@ -42,13 +42,16 @@ def load_splits(
     return splits
 
 
-def same_source(one: str, other: str) -> bool:
-    """Whether two names are of data that share classes: all splits of Omniglot do, and a folder however it is spelled."""
+def same_data(one: str, other: str) -> bool:
+    """Whether two names are of the same data, however the path of a folder is spelled."""
     kind, _, path = one.partition(":")
     other_kind, _, other_path = other.partition(":")
-    if kind != other_kind:
-        return False
-    return kind == "omniglot" or os.path.realpath(path) == os.path.realpath(other_path)
+    return kind == other_kind and os.path.realpath(path) == os.path.realpath(other_path)
+
+
+def same_source(one: str, other: str) -> bool:
+    """Whether two names are of data that share classes: the same data, or two splits of Omniglot."""
+    return same_data(one, other) or {name.partition(":")[0] for name in (one, other)} == {"omniglot"}
 
 
 def _load(data: str, preprocessing: Preprocessing, data_root: Path | None, seed: int) -> Splits:

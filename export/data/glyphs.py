@@ -146,15 +146,7 @@ def with_invented(own: ImageSet, preprocessing: Preprocessing, alphabets: int, s
     images = np.asarray(cached_arrays("glyphs", key, build)["images"], dtype=np.uint8)
     names = range(first, first + alphabets)
     invented = _image_set("invented", images, names, BESIDE, settings.drawers)
-    return ImageSet(
-        name=f"{own.name} and {invented.name}",
-        images=np.concatenate([own.images, invented.images]),
-        labels=np.concatenate([own.labels, invented.labels + own.classes]),
-        class_names=own.class_names + invented.class_names,
-        class_groups=np.concatenate([own.class_groups, invented.class_groups + len(own.group_names)]),
-        group_names=own.group_names + invented.group_names,
-        drawers=np.concatenate([own.drawers, invented.drawers]),
-    )
+    return own.with_classes_of(invented, f"{own.name} and {invented.name}")
 
 
 def _image_set(

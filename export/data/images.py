@@ -108,6 +108,18 @@ class ImageSet:
             drawers=self.drawers[kept],
         )
 
+    def with_classes_of(self, other: ImageSet, name: str) -> ImageSet:
+        """The classes and groups of both, these first."""
+        return ImageSet(
+            name=name,
+            images=np.concatenate([self.images, other.images]),
+            labels=np.concatenate([self.labels, other.labels + self.classes]),
+            class_names=self.class_names + other.class_names,
+            class_groups=np.concatenate([self.class_groups, other.class_groups + len(self.group_names)]),
+            group_names=self.group_names + other.group_names,
+            drawers=np.concatenate([self.drawers, other.drawers]),
+        )
+
     def comparable(self) -> ImageSet:
         """The same pictures with a group to tell classes apart in: all are one group if no group has two classes."""
         if not self.classes or np.bincount(self.class_groups).max() > 1:

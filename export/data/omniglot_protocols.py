@@ -48,7 +48,7 @@ def characters_at_random(background: ImageSet, evaluation: ImageSet) -> Splits:
     There are no official trials in it: their characters were trained on. Always the same characters; Vinyals et al. did not
     publish theirs.
     """
-    both = _joined(background, evaluation)
+    both = background.with_classes_of(evaluation, "omniglot")
     if both.classes <= TRAINED + SELECTED_BY:
         raise DataError(
             f"omniglot has {both.classes} characters here, more than {TRAINED + SELECTED_BY} are needed"
@@ -74,16 +74,4 @@ def turned(images: ImageSet) -> ImageSet:
         class_groups=np.tile(images.class_groups, 4),
         group_names=images.group_names,
         drawers=np.tile(images.drawers, 4),
-    )
-
-
-def _joined(first: ImageSet, second: ImageSet) -> ImageSet:
-    return ImageSet(
-        name="omniglot",
-        images=np.concatenate([first.images, second.images]),
-        labels=np.concatenate([first.labels, second.labels + first.classes]),
-        class_names=first.class_names + second.class_names,
-        class_groups=np.concatenate([first.class_groups, second.class_groups + len(first.group_names)]),
-        group_names=first.group_names + second.group_names,
-        drawers=np.concatenate([first.drawers, second.drawers]),
     )
