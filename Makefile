@@ -14,7 +14,7 @@ JOBS ?= 2
 export PYTHON TORCH_INDEX
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test test-system lint reproduce reproduce-omniglot model-glyphs model-objects model-objects-small splits bench-daemon wheel deb lock clean distclean
+.PHONY: help setup demo run test test-system lint photographs reproduce reproduce-omniglot model-glyphs model-objects model-objects-small splits bench-daemon wheel deb lock clean distclean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' Makefile
@@ -47,9 +47,11 @@ lint: setup  ## ruff and mypy
 reproduce-omniglot: setup  ## the README's figures: at most an hour on two cores; leaves build/omniglot/report.html
 	@.venv/bin/python -m export pipeline --data omniglot --encoder glyphnet --out build/omniglot $(if $(DATA_ROOT),--data-root $(DATA_ROOT))
 
-reproduce: setup  ## the figures of what ships, measured again: photographs need EDGE_SIAMESE_DATA, a folder with grocery/
+photographs: setup  ## fetch other pictures, to measure on and to remember by (Debian's apt-get); those that are there stay
+	@.venv/bin/python scripts/other_photographs.py --out build/photographs
+
+reproduce: photographs  ## the figures of what ships, measured again: photographs need EDGE_SIAMESE_DATA, a folder with grocery/
 	@.venv/bin/python -m export train --encoder efficientnet-lite0 --steps 0 --out build/imagenet/train
-	@[ -d build/photographs/things ] || .venv/bin/python scripts/other_photographs.py --out build/photographs
 	@.venv/bin/python -m export reproduce --also faces=folder:build/photographs/faces --also things=folder:build/photographs/things
 
 model-glyphs: setup  ## the bundle for handwriting that ships, from the kept weights on: a quarter of an hour
@@ -58,13 +60,11 @@ model-glyphs: setup  ## the bundle for handwriting that ships, from the kept wei
 		$(if $(DATA_ROOT),--data-root $(DATA_ROOT))
 	@.venv/bin/python -m export ship build/glyphs --as glyphs
 
-model-objects: setup  ## the bundle for things that ships, three quarters of an hour: needs EDGE_SIAMESE_DATA, a folder with grocery/
-	@[ -d build/photographs/varied ] || .venv/bin/python scripts/other_photographs.py --out build/photographs
+model-objects: photographs  ## the bundle for things that ships, three quarters of an hour: needs EDGE_SIAMESE_DATA, a folder with grocery/
 	@.venv/bin/python -m export pipeline --encoder efficientnet-lite0 $(REMEMBERING) --out build/objects
 	@.venv/bin/python -m export ship build/objects --as objects
 
-model-objects-small: setup  ## the same network on pictures of 95x95, for small boards, into build/objects-small: twenty minutes
-	@[ -d build/photographs/varied ] || .venv/bin/python scripts/other_photographs.py --out build/photographs
+model-objects-small: photographs  ## the same network on pictures of 95x95, for small boards, into build/objects-small: twenty minutes
 	@.venv/bin/python -m export pipeline --encoder efficientnet-lite0-small $(REMEMBERING) --out build/objects-small
 
 splits: setup  ## glyphnet on other splits of Omniglot that papers report on: an hour on one core, into build/omniglot-*
