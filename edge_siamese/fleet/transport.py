@@ -1,0 +1,45 @@
+"""What the fleet asks of a connection to a broker, and a broker in memory for tests and for trying things out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+Handler = Callable[[str, bytes], object]
+"""Is given a message's topic and payload, on the connection's thread: it must be quick, and must not raise."""
+
+
+class Transport(Protocol):
+    """A connection to a broker that comes and goes; used from any thread, and no call waits for the network."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether messages can go out now."""
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False, qos: int = 1) -> bool:
+        """Hand a message over; what is handed over goes out in this order.
+
+        Returns:
+            False: it was not taken, because there is no connection or too much waits to go out. What was taken may
+            still be lost with the connection: who needs to know subscribes to it.
+        """
+
+    def subscribe(self, pattern: str, handler: Handler, subscribed: Callable[[], object] = lambda: None) -> None:
+        """Be given what is published on the topics of a pattern (`+` and `#` as MQTT has them), with quality 1.
+
+        It holds until `unsubscribe`: the connection subscribes anew each time that it is made.
+
+        Args:
+            pattern: one pattern has one handler; a second call replaces it, and subscribes once more, which brings
+                the retained messages once more.
+            handler: for the messages, retained ones among them.
+            subscribed: is called each time that the broker has acknowledged this subscription, on the connection's
+                thread; the retained messages may come before or after.
+        """
+
+    def unsubscribe(self, pattern: str) -> None:
+        """No more of these."""
+
+    def on_connected(self, callback: Callable[[], object]) -> None:
+        """Have this called after each making of the connection, on its thread, before any message or `subscribed` of
+        that connection; at once if it is there already."""
