@@ -27,19 +27,20 @@ class Transport(Protocol):
     def subscribe(self, pattern: str, handler: Handler, subscribed: Callable[[], object] = lambda: None) -> None:
         """Be given what is published on the topics of a pattern (`+` and `#` as MQTT has them), with quality 1.
 
-        It holds until `unsubscribe`: the connection subscribes anew each time that it is made.
+        It holds until the connection is lost, and is not renewed by itself: who wants it again asks again in the
+        callback of `on_connected`. (A broker that has to send thousands of retained messages at once drops some, so
+        the fleet subscribes to one part after the other.) Without a connection nothing happens.
 
         Args:
             pattern: one pattern has one handler; a second call replaces it, and subscribes once more, which brings
                 the retained messages once more.
             handler: for the messages, retained ones among them.
-            subscribed: is called each time that the broker has acknowledged this subscription, on the connection's
-                thread; the retained messages may come before or after.
+            subscribed: is called when the broker has acknowledged it, on the connection's thread; the retained
+                messages may come before or after.
         """
 
     def unsubscribe(self, pattern: str) -> None:
         """No more of these."""
 
     def on_connected(self, callback: Callable[[], object]) -> None:
-        """Have this called after each making of the connection, on its thread, before any message or `subscribed` of
-        that connection; at once if it is there already."""
+        """Have this called each time that the connection was made, on its thread, before any message of it."""
