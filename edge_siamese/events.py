@@ -16,7 +16,9 @@ Kind = Literal[
     "view added",
     "refused",
     "negative added",
+    "view removed",
     "forgotten",
+    "merged",
     "renamed",
     "undone",
     "imported",
@@ -25,6 +27,10 @@ Kind = Literal[
     "model",
     "store",
     "settings",
+    "dashboard",
+    "mqtt",
+    "metrics",
+    "fleet",
 ]
 KINDS: tuple[str, ...] = get_args(Kind)
 

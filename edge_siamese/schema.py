@@ -153,6 +153,12 @@ def _read(value: Any, hint: Any, key: str, optional: bool = False) -> Any:
     return value
 
 
+def require_within(name: str, value: float, least: float, most: float) -> None:
+    """Raise `SchemaError` if a number is out of its range; for a dataclass to check its own fields."""
+    if not least <= value <= most:
+        raise SchemaError(name, f"a number from {least:g} to {most:g} is needed, not {value:g}")
+
+
 _KINDS: dict[Any, str] = {
     str: "a string",
     int: "an integer",

@@ -13,6 +13,19 @@ OLD, NEW = 'python_version < "3.12"', 'python_version >= "3.12"'
 # A CUDA build of torch brings these; the locks fit every build, and pip fetches what the chosen one needs.
 OF_CUDA = re.compile(r"(nvidia|cuda|triton|cupti|cudnn)")
 
+# What a device has besides its TFLite runtime.
+BOTH = (
+    "onnxruntime",
+    "numpy",
+    "pillow",
+    "gpiod",
+    "av",
+    "starlette",
+    "uvicorn",
+    "paho-mqtt",
+    "prometheus-client",
+)
+
 # Runs in the environment that is looked at: every package's version, and the packages that it needs there.
 LOOK = """
 import importlib.metadata, json, re
@@ -35,8 +48,8 @@ def main(host_python: str, device_python: str) -> int:
         )
         return 1
     write("host", [pin(name, host[name][0]) for name in sorted(host)])
-    device = needed(device, ("tflite-runtime", "onnxruntime", "numpy", "pillow", "gpiod", "av"))
-    newer = needed(host, ("ai-edge-litert", "onnxruntime", "numpy", "pillow", "gpiod", "av"))
+    device = needed(device, ("tflite-runtime", *BOTH))
+    newer = needed(host, ("ai-edge-litert", *BOTH))
     lines = []
     for name in sorted({*device, *newer}):
         old, new = device.get(name), newer.get(name)

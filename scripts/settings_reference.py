@@ -1,4 +1,4 @@
-"""Writes docs/settings.md and systemd/config.toml from the dataclasses of edge_siamese/daemon/settings.py.
+"""Writes docs/settings.md and systemd/config.toml from the dataclasses of the daemon's settings.
 
 python scripts/settings_reference.py            write both
 python scripts/settings_reference.py --check    1 if one of them is not what would be written
@@ -18,7 +18,6 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from edge_siamese.daemon import settings as described  # noqa: E402
 from edge_siamese.daemon.settings import Settings  # noqa: E402
 from scripts.generated import write_or_check  # noqa: E402
 
@@ -32,7 +31,7 @@ EXAMPLES = {"recognition.threshold": 0.99}
 INTRODUCTION = """\
 # Settings
 
-<!-- Made by scripts/settings_reference.py from edge_siamese/daemon/settings.py. Do not edit. -->
+<!-- Made by scripts/settings_reference.py from the daemon's settings. Do not edit. -->
 
 The daemon reads one TOML file: the one that `--config` names, or else the environment variable `EDGE_SIAMESE_CONFIG`, or
 else `/etc/edge-siamese/config.toml`, or else `~/.config/edge-siamese/config.toml`. Every option has a default, so the file
@@ -95,10 +94,8 @@ def tables() -> Iterator[tuple[str, str, list[Option]]]:
     Raises:
         KeyError: a field has no docstring.
     """
-    tree = ast.parse(Path(described.__file__).read_text(encoding="utf-8"))
-    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
     for table, cls in get_type_hints(Settings).items():
-        hints, node = get_type_hints(cls), classes[cls.__name__]
+        hints, node = get_type_hints(cls), definition(cls)
         texts, ranges = docstrings(node), dict(bounds(node))
         options = [
             Option(
@@ -111,6 +108,13 @@ def tables() -> Iterator[tuple[str, str, list[Option]]]:
             for field in dataclasses.fields(cls)
         ]
         yield table, " ".join((ast.get_docstring(node) or "").split()), options
+
+
+def definition(cls: type) -> ast.ClassDef:
+    """The class as it stands in its module."""
+    tree = ast.parse(Path(str(sys.modules[cls.__module__].__file__)).read_text(encoding="utf-8"))
+    (node,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == cls.__name__)
+    return node
 
 
 def docstrings(node: ast.ClassDef) -> dict[str, str]:
@@ -128,13 +132,17 @@ def docstrings(node: ast.ClassDef) -> dict[str, str]:
 
 
 def bounds(node: ast.ClassDef) -> Iterator[tuple[str, str]]:
-    """Fields and their ranges, such as `1 to 64`, as `_within` checks them."""
+    """Fields and their ranges, such as `1 to 64`, as `require_within` checks them."""
     names: dict[str, list[str]] = {}
     for found in ast.walk(node):
         if isinstance(found, ast.For) and isinstance(found.target, ast.Name):
             names[found.target.id] = [str(item) for item in ast.literal_eval(found.iter)]
     for found in ast.walk(node):
-        if isinstance(found, ast.Call) and isinstance(found.func, ast.Name) and found.func.id == "_within":
+        if (
+            isinstance(found, ast.Call)
+            and isinstance(found.func, ast.Name)
+            and found.func.id == "require_within"
+        ):
             name, _, least, most = found.args
             fields = names[name.id] if isinstance(name, ast.Name) else [str(ast.literal_eval(name))]
             for field in fields:

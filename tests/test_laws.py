@@ -24,6 +24,10 @@ WRAPPED = {
     "picamera2": "edge_siamese/cameras/picamera2.py",
     "libcamera": "edge_siamese/cameras/picamera2.py",
     "gpiod": "edge_siamese/panel/gpio.py",
+    "starlette": "edge_siamese/dashboard/asgi.py",
+    "uvicorn": "edge_siamese/dashboard/server.py",
+    "paho": "edge_siamese/mqtt/connection.py",
+    "prometheus_client": "edge_siamese/metrics/exposition.py",
 }
 """What the device may import, lazily, and the one module that does."""
 WORKSTATION_ONLY = (
@@ -38,7 +42,7 @@ WORKSTATION_ONLY = (
     "tests",
 )
 RELATIVE = "(relative)"
-DEVICE_ONLY = ("cameras", "panel", "daemon")
+DEVICE_ONLY = ("cameras", "panel", "daemon", "dashboard", "mqtt", "fleet", "metrics")
 
 
 @dataclass(frozen=True)

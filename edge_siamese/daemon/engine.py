@@ -6,9 +6,10 @@ No thread and no clock of its own: the service calls it from one thread and says
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,12 @@ from edge_siamese.bundle import Bundle
 from edge_siamese.cameras.base import Frame
 from edge_siamese.daemon.learner import Learner, Wish, about
 from edge_siamese.daemon.settings import Settings
+from edge_siamese.daemon.shown import Observed, Shown, outcome
+from edge_siamese.daemon.telemetry import Stage
 from edge_siamese.decision import Recognition, decide, nothing_to_see, object_limits
 from edge_siamese.errors import ControlError, EdgeSiameseError, StoreError, SupportError
 from edge_siamese.events import Event
-from edge_siamese.imaging import prepare
+from edge_siamese.imaging import Bytes, prepare
 from edge_siamese.panel.grammar import Gesture
 from edge_siamese.panel.signals import Signal
 from edge_siamese.recognizer import chosen_threshold
@@ -60,6 +63,7 @@ class Engine:
         publish: Callable[[Event], object],
         signal: Callable[[Signal], object] = lambda _: None,
         hold_exposure: Callable[[bool], object] = lambda _: None,
+        observed: Observed | None = None,
     ) -> None:
         """Load what the store holds.
 
@@ -71,6 +75,7 @@ class Engine:
             publish: is given what happens.
             signal: shows a passing signal on the panel.
             hold_exposure: keeps the camera's exposure, or lets it go.
+            observed: notes what is done, for those who look.
 
         Raises:
             SettingsError: the bundle states no threshold for the false-accept rate.
@@ -84,6 +89,8 @@ class Engine:
             bundle.manifest, wanted.threshold, self._rate
         )
         self._publish, self._signal = publish, signal
+        observed = observed or Observed()
+        self._telemetry, self._moments = observed.telemetry, observed.moments
         # A slow camera leaves gaps that are none.
         gap_s = max(GAP_S, 3.0 / settings.camera.rate)
         self._tracker = Tracker(wanted.window, wanted.appear, wanted.leave, wanted.seen_every_s, gap_s=gap_s)
@@ -96,6 +103,8 @@ class Engine:
         """What the latest frame showed; None while there is none to speak of."""
         self.frame: Frame | None = None
         """The latest frame."""
+        self.shown: Shown | None = None
+        """The latest frame with what was made of it; None while there is none to speak of."""
         self.support = SupportSet.empty(encoder.dimensions)
         """What is registered."""
         registration = settings.registration
@@ -112,6 +121,7 @@ class Engine:
             publish=publish,
             signal=signal,
             hold_exposure=hold_exposure,
+            bursts=observed.bursts,
         )
         self.refresh()
 
@@ -143,18 +153,30 @@ class Engine:
 
     # --- frames ---
 
-    def see(self, frame: Frame) -> None:
-        """Learn from a frame while a registration is under way; else recognise what it shows."""
+    def see(self, frame: Frame, waited: float = 0.0) -> None:
+        """Learn from a frame while a registration is under way; else recognise what it shows.
+
+        Args:
+            frame: the newest.
+            waited: seconds since it was captured.
+        """
+        start = perf_counter()
         self.frames += 1
         self.frame = frame
         if self.learner.busy:
             self.learner.add(frame)
+            self.shown = Shown(frame, None, self._tracker.present)
+            self._telemetry.frame("learning", {"wait": waited, "frame": perf_counter() - start})
             return
-        found, embedding = self._look(frame.pixels)
+        times: dict[Stage, float] = {"wait": waited}
+        found, embedding = self._look(frame.pixels, times)
         self.latest = found
         if found.uid is not None and embedding is not None:
             self._recognised = _Recognised(found.uid, frame, embedding)
         self._tell(self._tracker.update(found, frame.time))
+        self.shown = Shown(frame, found, self._tracker.present)
+        times["frame"] = perf_counter() - start
+        self._telemetry.frame(outcome(found), times)
 
     def tick(self, now: float) -> None:
         """Let time pass where frames may not come: a registration ends in time all the same."""
@@ -165,24 +187,47 @@ class Engine:
 
     def lost(self, now: float) -> None:
         """The camera is gone: nothing is seen any more."""
-        self.latest = None
+        self.latest = self.shown = None
         self._tell(self._tracker.reset(now))
 
     def recognise(self, pixels: npt.NDArray[Any]) -> Recognition:
         """What a picture shows: uint8 (h, w) or (h, w, 3); changes nothing."""
         return self._look(pixels)[0]
 
-    def _look(self, pixels: npt.NDArray[Any]) -> tuple[Recognition, Floats | None]:
+    def _look(
+        self, pixels: npt.NDArray[Any], times: dict[Stage, float] | None = None
+    ) -> tuple[Recognition, Floats | None]:
         """What pixels show, and their embedding; None if there is nothing that could be embedded."""
+        times = {} if times is None else times
+        start = perf_counter()
         image = prepare(pixels, self.encoder.preprocessing)
-        if int(image.max()) - int(image.min()) < NOTHING_CONTRAST:
+        nothing = int(image.max()) - int(image.min()) < NOTHING_CONTRAST
+        prepared = perf_counter()
+        times["imaging"] = prepared - start
+        if nothing:
             return nothing_to_see(self.threshold), None
         embedding = self.encoder.embed_prepared(image[np.newaxis])[0]
-        return decide(self.support, self.head, embedding, self.threshold), embedding
+        embedded = perf_counter()
+        found = decide(self.support, self.head, embedding, self.threshold)
+        times["encode"], times["decide"] = embedded - prepared, perf_counter() - embedded
+        return found, embedding
 
     def _tell(self, sightings: list[Sighting]) -> None:
         for sighting in sightings:
-            self._publish(Event(sighting.kind, sighting.text, data=sighting.data()))
+            data = sighting.data()
+            if self._moments.wanted and sighting.kind != "left":
+                data |= self._moment(sighting)
+            self._publish(Event(sighting.kind, sighting.text, data=data))
+
+    def _moment(self, sighting: Sighting) -> dict[str, str]:
+        """Keep the frame that this is told of, for those who ask how it was decided; its id."""
+        last, found = self._recognised, self.latest
+        if last is None or found is None or not (last.uid == found.uid == sighting.uid):
+            return {}
+        crop = crop_of(last.frame.pixels, self.encoder.preprocessing, self.settings.registration.crop_side)
+        model_id = self.encoder.model_id
+        kept = self._moments.add(found, last.embedding, model_id, crop, uid=sighting.uid, name=sighting.name)
+        return {"moment": kept}
 
     # --- the button ---
 
@@ -246,6 +291,25 @@ class Engine:
         self._publish(Event("forgotten", f'"{gone.name}" is forgotten', data=about(gone)))
         return gone
 
+    def remove_view(self, name: str, view: int) -> StoredObject:
+        """Take a view or a negative from an object; raises `SupportError` if it is none of its, or its last view."""
+        after = self.store.remove_view(self.object(name).uid, view)
+        self._changed()
+        text = f'view {view} of "{after.name}" is gone'
+        self._publish(Event("view removed", text, data=about(after, view=view)))
+        return after
+
+    def merge(self, name: str, into: str) -> StoredObject:
+        """Give an object's views and negatives to another one, and forget it; raises `SupportError` if that cannot be."""
+        gone = self.object(name)
+        after = self.store.merge(gone.uid, self.object(into).uid)
+        self._changed()
+        self._gone(gone.uid)
+        text = f'"{gone.name}" is "{after.name}" now, which has {after.views} views'
+        data = about(after, **{"from": gone.uid, "from_name": gone.name})
+        self._publish(Event("merged", text, data=data))
+        return after
+
     def undo(self, registrations_only: bool = False) -> str:
         """Take the last change back; the line that says which.
 
@@ -284,16 +348,31 @@ class Engine:
             raise ControlError("nothing was recognised lately that could be wrong")
         if name is not None and self.object(name).uid != last.uid:
             raise ControlError(f'"{known.name}" was recognised last, not "{name}"')
-        kept = self.settings.registration
-        crops = (
-            (crop_of(last.frame.pixels, self.encoder.preprocessing, kept.crop_side),)
-            if kept.keep_crops
-            else ()
-        )
-        saved = self.store.add_negative(last.uid, NewView(last.embedding, crops, "wrong"))
+        crop = crop_of(last.frame.pixels, self.encoder.preprocessing, self.settings.registration.crop_side)
+        return self._keep_negative(last.uid, last.embedding, crop)
+
+    def was_wrong(self, moment: str) -> StoredObject:
+        """An earlier recognition was of something else: its view is kept as a negative of the object.
+
+        Args:
+            moment: its id, as the event told it.
+
+        Raises:
+            ControlError: it is not kept any more, or its object is not registered any more.
+        """
+        kept = self._moments.get(moment)
+        if kept is None or kept.model_id != self.encoder.model_id:
+            raise ControlError("that recognition is not kept any more; say it of a later one")
+        if self._known(kept.uid) is None:
+            raise ControlError(f'"{kept.name}" is not registered any more')
+        return self._keep_negative(kept.uid, kept.embedding, kept.crop)
+
+    def _keep_negative(self, uid: str, embedding: Floats, crop: Bytes) -> StoredObject:
+        crops = (crop,) if self.settings.registration.keep_crops else ()
+        saved = self.store.add_negative(uid, NewView(embedding, crops, "wrong"))
         self._signal(Signal.NEGATIVE_SAVED)
         self._changed()
-        self._gone(last.uid)
+        self._gone(uid)
         text = f'that was not "{saved.name}": the view is kept as a negative'
         self._publish(Event("negative added", text, data=about(saved)))
         return saved
@@ -304,6 +383,17 @@ class Engine:
         self._changed()
         self._publish(Event("imported", brought.text, data=asdict(brought)))
         return {"text": brought.text, **asdict(brought)}
+
+    def follow(self, renamed: Iterable[str] = ()) -> None:
+        """See what was changed in the store from elsewhere, such as by another device of the collection.
+
+        Args:
+            renamed: the uids of objects that may be called otherwise now.
+        """
+        self._changed()
+        for uid in renamed:
+            if uid in self.support.uids:
+                self._tracker.rename(uid, self.support.names[self.support.uids.index(uid)])
 
     def _gone(self, uid: str) -> None:
         """An object is not there any more, as far as anybody knows now."""

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from edge_siamese.daemon.conversation import Conversation
@@ -162,6 +162,7 @@ class EventHub:
     def __init__(self, sinks: Iterable[Sink] = (), *, ring: int = RING) -> None:
         self._ring: deque[Event] = deque(maxlen=ring)
         self._subscribers: list[Subscription] = []
+        self._listeners: list[Callable[[Event], object]] = []
         self._changing = threading.Lock()
         self._closed = False
         self._switch: threading.Thread | None = None
@@ -173,10 +174,17 @@ class EventHub:
             if self._closed:
                 return
             self._ring.append(event)
+            for listener in self._listeners:
+                listener(event)
             for subscriber in self._subscribers:
                 subscriber.put(event)
             for feeder in self._feeders:
                 feeder.put(event)
+
+    def listen(self, listener: Callable[[Event], object]) -> None:
+        """Call a function with each event, amid `publish`: it has to be quick, must not raise, and may not publish."""
+        with self._changing:
+            self._listeners.append(listener)
 
     def latest(self, count: int) -> list[Event]:
         """The last events, at most `count` of them, the oldest first."""

@@ -9,13 +9,15 @@ from typing import Any
 import numpy.typing as npt
 
 from edge_siamese.cameras.base import Frame
+from edge_siamese.daemon.bursts import SIDE, BurstFrame, Bursts
 from edge_siamese.daemon.settings import RegistrationSettings
-from edge_siamese.errors import ControlError, StoreError, SupportError
+from edge_siamese.errors import ControlError, EdgeSiameseError, StoreError, SupportError
 from edge_siamese.events import Event, Kind
 from edge_siamese.head import SigmoidDistanceHead
 from edge_siamese.panel.signals import Signal
 from edge_siamese.registration import (
     Burst,
+    FrameVerdict,
     NewView,
     Reason,
     Refusal,
@@ -26,6 +28,7 @@ from edge_siamese.registration import (
 from edge_siamese.runtimes.base import Encoder
 from edge_siamese.store import StoredObject, SupportStore
 from edge_siamese.support import SupportSet
+from edge_siamese.views import crop_of
 
 SIGNALS = {
     Reason.BLURRED: Signal.BLURRED,
@@ -48,7 +51,7 @@ class Wish:
     force: bool = False
     """Also if it looks like another object."""
     source: str = "command"
-    """Where the wish came from: button, command, picture or page."""
+    """Where the wish came from: button, command, picture, page or mqtt."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,7 @@ class Learner:
         publish: Callable[[Event], object],
         signal: Callable[[Signal], object],
         hold_exposure: Callable[[bool], object],
+        bursts: Bursts,
     ) -> None:
         """Learn nothing yet.
 
@@ -104,11 +108,13 @@ class Learner:
             publish: is given what happens.
             signal: shows a passing signal.
             hold_exposure: keeps the camera's exposure, or lets it go.
+            bursts: shows each registration to those who watch.
         """
         self.settings = settings
         self._encoder, self._head, self._threshold, self._store = encoder, head, threshold, store
         self._support, self._saved = support, saved
         self._publish, self._signal, self._hold_exposure = publish, signal, hold_exposure
+        self._bursts = bursts
         self._lesson: Lesson | None = None
 
     @property
@@ -140,6 +146,7 @@ class Learner:
         self._require_name(wish)
         burst = Burst(self.settings, self._encoder, self._head, self._threshold, now)
         self._lesson = Lesson(wish, burst, done, progress)
+        self._show_beginning(wish, self.settings.frames)
         self._signal(Signal.LOOKING)
         self._hold_exposure(True)
 
@@ -151,6 +158,7 @@ class Learner:
             return  # what was there before anybody asked
         verdict = lesson.burst.add(frame)
         lesson.progress({"frame": verdict.number, "good": verdict.good, "text": verdict.text})
+        self._show_verdict(verdict.number, frame.pixels, verdict)
         if lesson.burst.done:
             self._finish(lesson, frame.time)
 
@@ -166,13 +174,33 @@ class Learner:
         if lesson:
             self._hold_exposure(False)
             learned = Learned(False, "the registration was ended before it was done", reason="ended")
-            lesson.done(self._refuse(learned, Signal.UNDONE, lesson.wish))
+            self._show_end(self._refuse(learned, Signal.UNDONE, lesson.wish))
+            lesson.done(learned)
 
     def from_pictures(self, pictures: list[npt.NDArray[Any]], wish: Wish, now: float) -> Learned:
         """Learn from pictures instead: uint8 (h, w) or (h, w, 3) each. Errors are those of `begin`."""
         self._require_name(wish)
-        found = view_of_pictures(pictures, self._encoder, self.settings, self._head, self._threshold)
-        return self._keep(found, wish, now)
+        refused: dict[int, FrameVerdict] = {}
+        found = view_of_pictures(
+            pictures,
+            self._encoder,
+            self.settings,
+            self._head,
+            self._threshold,
+            lambda verdict: refused.update({verdict.number: verdict}),
+        )
+        if self._lesson:  # whose frames are being shown
+            return self._keep(found, wish, now)
+        self._show_beginning(wish, 1)
+        for number, picture in enumerate(pictures, 1):
+            self._show_verdict(number, picture, refused.get(number))
+        try:
+            learned = self._keep(found, wish, now)
+        except EdgeSiameseError as error:
+            self._bursts.end(saved=False, text=str(error), uid=None)
+            raise
+        self._show_end(learned)
+        return learned
 
     def _require_name(self, wish: Wish) -> None:
         if wish.target is None and wish.name is not None:
@@ -186,10 +214,12 @@ class Learner:
         except Exception as error:
             # Whoever pressed or asked has to be told, whatever it was.
             learned = Learned(False, str(error), reason="failed")
-            lesson.done(self._refuse(learned, Signal.FAILED, lesson.wish))
+            self._show_end(self._refuse(learned, Signal.FAILED, lesson.wish))
+            lesson.done(learned)
             if not isinstance(error, (StoreError, SupportError)):
                 raise
         else:
+            self._show_end(learned)
             lesson.done(learned)
 
     def _keep(self, found: NewView | Refusal, wish: Wish, now: float) -> Learned:
@@ -224,6 +254,21 @@ class Learner:
             data["name"] = learned.collides
         self._publish(Event("refused", f"not registered: {learned.text}", data=data))
         return learned
+
+    def _show_beginning(self, wish: Wish, wanted: int) -> None:
+        if self._bursts.wanted:
+            self._bursts.begin(name=wish.name, target=wish.target, source=wish.source, wanted=wanted)
+
+    def _show_verdict(self, number: int, pixels: npt.NDArray[Any], verdict: FrameVerdict | None) -> None:
+        """Show a frame to those who watch; no verdict is a good one."""
+        if self._bursts.wanted:
+            good, text = (True, "good") if verdict is None else (verdict.good, verdict.text)
+            crop = crop_of(pixels, self._encoder.preprocessing, SIDE)
+            self._bursts.add(BurstFrame(number, good, text, crop))
+
+    def _show_end(self, learned: Learned) -> None:
+        uid = None if learned.object is None else learned.object.uid
+        self._bursts.end(saved=learned.saved, text=learned.text, uid=uid)
 
 
 def about(known: StoredObject, **more: Any) -> dict[str, Any]:

@@ -47,6 +47,7 @@ def report(service: Service) -> dict[str, Any]:
         "camera": _camera(service),
         "panel": _panel(service),
         "store": {"repair": service.repair},
+        "extras": service.extras.report(),
         "paths": {
             "config": str(service.config or ""),
             "state": str(settings.state_directory),

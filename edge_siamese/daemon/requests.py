@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import os
-import queue
 import shutil
 import tempfile
 import threading
@@ -14,25 +13,20 @@ import uuid
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from edge_siamese.daemon.actions import Actions
 from edge_siamese.daemon.conversation import ClientGone, Conversation
 from edge_siamese.daemon.hub import follow
-from edge_siamese.daemon.learner import Learned, Wish
+from edge_siamese.daemon.learner import Wish
 from edge_siamese.daemon.pixels import decode_picture
-from edge_siamese.daemon.report import line, report
 from edge_siamese.decision import Recognition
 from edge_siamese.errors import ControlError, Refused
 from edge_siamese.schema import nearest
 
-if TYPE_CHECKING:
-    from edge_siamese.daemon.engine import Engine
-    from edge_siamese.daemon.service import Service
-
-T = TypeVar("T")
 Reply = Conversation
 
 CHUNK = 1 << 20
@@ -43,7 +37,6 @@ MOST_FOLLOWERS = 5
 """Of the connections that there are, so that others can still ask."""
 MOST_UPLOADED = 2 << 30
 """Bytes of a collection that can be brought in."""
-REGISTRATION_S = 90.0
 ABANDONED_S = 3600.0
 """An upload that nobody touched for so long is removed."""
 INCOMING, OUTGOING = "incoming", "outgoing"
@@ -53,8 +46,8 @@ INCOMING, OUTGOING = "incoming", "outgoing"
 class Requests:
     """The handler of the control server."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(self, actions: Actions) -> None:
+        self._actions = actions
         self._followers = threading.BoundedSemaphore(MOST_FOLLOWERS)
         self._commands: dict[str, Callable[[dict[str, Any], Reply], Any]] = {
             "status": self._status,
@@ -63,6 +56,8 @@ class Requests:
             "register": self._register,
             "rename": self._rename,
             "forget": self._forget,
+            "remove-view": self._remove_view,
+            "merge": self._merge,
             "undo": self._undo,
             "wrong": self._wrong,
             "score": self._score,
@@ -85,10 +80,10 @@ class Requests:
     # --- what is there ---
 
     def _status(self, request: dict[str, Any], reply: Reply) -> Any:
-        return self._service.call(lambda: report(self._service))
+        return self._actions.status()
 
     def _objects(self, request: dict[str, Any], reply: Reply) -> Any:
-        return self._with_engine(
+        return self._actions.with_engine(
             lambda engine: {
                 "model_id": engine.encoder.model_id,
                 "objects": [asdict(known) for known in engine.store.objects()],
@@ -96,19 +91,17 @@ class Requests:
         )
 
     def _views(self, request: dict[str, Any], reply: Reply) -> Any:
-        name = _text(request, "name")
-        return self._with_engine(
-            lambda engine: [asdict(view) for view in engine.store.views(engine.object(name).uid)]
-        )
+        return [asdict(view) for view in self._actions.views(_text(request, "name"))]
 
     def _events(self, request: dict[str, Any], reply: Reply) -> Any:
         """The latest events; with `follow`, new ones until the client goes."""
+        hub = self._actions.hub
         if not request.get("follow"):
-            return [event.to_dict() for event in self._service.hub.latest(_count(request))]
+            return [event.to_dict() for event in hub.latest(_number(request, "count", 20, 500))]
         if not self._followers.acquire(blocking=False):
             raise ControlError(f"{MOST_FOLLOWERS} clients follow the events already")
         try:
-            follow(self._service.hub, reply, replay=_count(request))
+            follow(hub, reply, replay=_number(request, "count", 20, 500))
         finally:
             self._followers.release()
         return None
@@ -117,57 +110,42 @@ class Requests:
 
     def _register(self, request: dict[str, Any], reply: Reply) -> Any:
         name, view = _text(request, "name", optional=True), bool(request.get("view"))
-        force = bool(request.get("force"))
         pictures = _pictures(request)
         if view and name is None:
             raise ControlError("a view needs the name of an object that is registered")
+        source = "picture" if pictures else "command"
+        wish = Wish(None if view else name, name if view else None, bool(request.get("force")), source)
 
-        def wish(engine: Engine) -> Wish:
-            target = engine.object(str(name)).uid if view else None
-            return Wish(None if view else name, target, force, "picture" if pictures else "command")
-
-        if pictures:
-            return self._learned(
-                self._with_engine(
-                    lambda engine: engine.learner.from_pictures(pictures, wish(engine), self._now())
-                )
-            )
-        said: queue.SimpleQueue[dict[str, Any] | Learned] = queue.SimpleQueue()
-        self._with_engine(lambda engine: engine.learner.begin(wish(engine), self._now(), said.put, said.put))
-        while True:
-            try:
-                item = said.get(timeout=REGISTRATION_S)
-            except queue.Empty:
-                raise ControlError(
-                    "the registration did not end; is the camera there? edge-siamese status"
-                ) from None
-            if not isinstance(item, dict):
-                return self._learned(item)
+        def tell(verdict: dict[str, Any]) -> None:
             with contextlib.suppress(ClientGone):  # whoever asked has gone; the registration goes on
-                reply({"progress": item})
+                reply({"progress": verdict})
 
-    def _learned(self, learned: Learned) -> dict[str, Any]:
+        learned = self._actions.register(wish, pictures, tell)
         if not learned.saved or learned.object is None:
             raise Refused(learned.text)
         return {"text": learned.text, "object": asdict(learned.object)}
 
     def _rename(self, request: dict[str, Any], reply: Reply) -> Any:
-        name, new = _text(request, "name"), _text(request, "new")
-        return asdict(self._with_engine(lambda engine: engine.rename(name, new)))
+        return asdict(self._actions.rename(_text(request, "name"), _text(request, "new")))
 
     def _forget(self, request: dict[str, Any], reply: Reply) -> Any:
-        name = _text(request, "name")
-        return asdict(self._with_engine(lambda engine: engine.forget(name)))
+        return asdict(self._actions.forget(_text(request, "name")))
+
+    def _remove_view(self, request: dict[str, Any], reply: Reply) -> Any:
+        view = _number(request, "view", None, 2**63 - 1)
+        return asdict(self._actions.remove_view(_text(request, "name"), view))
+
+    def _merge(self, request: dict[str, Any], reply: Reply) -> Any:
+        return asdict(self._actions.merge(_text(request, "name"), _text(request, "into")))
 
     def _undo(self, request: dict[str, Any], reply: Reply) -> Any:
-        return {"text": self._with_engine(lambda engine: engine.undo(bool(request.get("registrations"))))}
+        return {"text": self._actions.undo(bool(request.get("registrations")))}
 
     def _wrong(self, request: dict[str, Any], reply: Reply) -> Any:
-        name = _text(request, "name", optional=True)
-        return asdict(self._with_engine(lambda engine: engine.wrong(self._now(), name)))
+        return asdict(self._actions.wrong(_text(request, "name", optional=True)))
 
     def _reload(self, request: dict[str, Any], reply: Reply) -> Any:
-        self._service.reload()
+        self._actions.reload()
         return {"text": "settings and model are read again"}
 
     # --- questions ---
@@ -176,22 +154,12 @@ class Requests:
         pictures = _pictures(request)
         if not pictures:
             raise ControlError("there is no picture to score")
-        return [
-            _described(self._with_engine(lambda engine, pixels=pixels: engine.recognise(pixels)))  # type: ignore[misc]
-            for pixels in pictures
-        ]
+        return [described(self._actions.recognise(pixels)) for pixels in pictures]
 
     def _explain(self, request: dict[str, Any], reply: Reply) -> Any:
         if picture := request.get("picture"):
-            pixels = decode_picture(picture)
-            return _described(self._with_engine(lambda engine: engine.recognise(pixels)))
-
-        def of_now(engine: Engine) -> Recognition:
-            if engine.frame is None or engine.latest is None:
-                raise ControlError(f"there is no frame to explain: {line(self._service)}")
-            return engine.latest
-
-        return _described(self._with_engine(of_now))
+            return described(self._actions.recognise(decode_picture(picture)))
+        return described(self._actions.current())
 
     # --- collections ---
 
@@ -199,7 +167,7 @@ class Requests:
         """All objects, in pieces: lines of {"chunk": base64}."""
         with tempfile.TemporaryDirectory(dir=self._place(OUTGOING)) as folder:
             path = Path(folder) / "objects.zip"
-            count = self._with_engine(lambda engine: engine.store.export(path), patiently=True)
+            count = self._actions.export(path)
             with path.open("rb") as file:
                 while piece := file.read(CHUNK):
                     reply({"chunk": base64.b64encode(piece).decode("ascii")})
@@ -246,14 +214,8 @@ class Requests:
         if not path.exists():
             raise ControlError("there is no such upload")
 
-        def bring_in(engine: Engine) -> dict[str, Any]:
-            brought = engine.bring_in(path, on_conflict)
-            if brought["unembedded"]:
-                self._service.learn_anew()
-            return brought
-
         try:
-            return self._with_engine(bring_in, patiently=True)
+            return self._actions.import_(path, on_conflict)
         finally:
             path.unlink(missing_ok=True)
 
@@ -263,25 +225,13 @@ class Requests:
         return self._place(INCOMING) / f"{upload}.zip"
 
     def _place(self, name: str) -> Path:
-        place = self._service.settings.state_directory / name
+        place = self._actions.settings.state_directory / name
         try:
             place.mkdir(parents=True, exist_ok=True)
             os.chmod(place, 0o700)
         except OSError as error:
             raise ControlError(f"{place} cannot be made: {error.strerror}") from error
         return place
-
-    def _with_engine(self, function: Callable[[Engine], T], patiently: bool = False) -> T:
-        def run() -> T:
-            engine = self._service.engine
-            if engine is None:
-                raise ControlError(f"the daemon cannot recognise: {self._service.fault}")
-            return function(engine)
-
-        return self._service.call_patiently(run) if patiently else self._service.call(run)
-
-    def _now(self) -> float:
-        return self._service.now()
 
 
 def clear_away(state: Path) -> None:
@@ -304,7 +254,8 @@ def _pictures(request: dict[str, Any]) -> list[npt.NDArray[np.uint8]]:
     return [decode_picture(item) for item in found]
 
 
-def _described(found: Recognition) -> dict[str, Any]:
+def described(found: Recognition) -> dict[str, Any]:
+    """A recognition for programs: all of it, in a line, and why."""
     return {**found.data(), "text": str(found), "explanation": list(found.explain())}
 
 
@@ -317,8 +268,8 @@ def _text(request: dict[str, Any], key: str, optional: bool = False) -> Any:
     return value
 
 
-def _count(request: dict[str, Any]) -> int:
-    value = request.get("count", 20)
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 500:
-        raise ControlError("count is a whole number from 0 to 500")
+def _number(request: dict[str, Any], key: str, default: int | None, most: int) -> int:
+    value = request.get(key, default)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
+        raise ControlError(f"{key} is a whole number from 0 to {most}")
     return value

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from edge_siamese.cameras.base import Frame
+from edge_siamese.daemon.actions import Actions
 from edge_siamese.daemon.bringing import Recogniser, confirmed, learn_anew, open_recogniser
 from edge_siamese.daemon.calls import Calls
 from edge_siamese.daemon.control import ControlServer
 from edge_siamese.daemon.engine import Engine
+from edge_siamese.daemon.extras import Extras
 from edge_siamese.daemon.hardware import Hardware
 from edge_siamese.daemon.hub import EventHub
 from edge_siamese.daemon.keeping import PATIENCE_S, Backups, open_store
@@ -23,6 +25,7 @@ from edge_siamese.daemon.notify import Notifier
 from edge_siamese.daemon.report import counted, line
 from edge_siamese.daemon.requests import Requests, clear_away
 from edge_siamese.daemon.settings import Settings, load_settings
+from edge_siamese.daemon.shown import Observed
 from edge_siamese.daemon.sinks import open_sinks
 from edge_siamese.errors import EdgeSiameseError, SettingsError, StoreError
 from edge_siamese.events import Event, trouble
@@ -70,6 +73,11 @@ class Service:
         """
         self.settings, self.config = settings, config
         self.hub = EventHub()
+        self.observed = Observed()
+        self.hub.listen(self.observed.telemetry.event)
+        self.actions = Actions(self)
+        """What others may ask of it."""
+        self.extras = Extras(self.actions, self.hub.publish)
         self.hardware = Hardware(settings, self.hub.publish)
         self.engine: Engine | None = None
         """None until a model and the store are there."""
@@ -157,12 +165,13 @@ class Service:
             signal.signal(signal.SIGTERM, self.stop)
             signal.signal(signal.SIGINT, self.stop)
             signal.signal(signal.SIGHUP, self.reload)
-        control = ControlServer(self.settings.socket, Requests(self))
+        control = ControlServer(self.settings.socket, Requests(self.actions))
         control.start()
         try:
             clear_away(self.settings.state_directory)
             self.hub.set_sinks(open_sinks(self.settings))
             self.hardware.open_panel()
+            self.extras.apply(self.settings)
             self._bringing = self._bring_up()
             status = None
             while status is None and not self._stopping:
@@ -197,7 +206,7 @@ class Service:
     def _see(self, engine: Engine, frame: Frame) -> None:
         """Give a frame to the engine; one that fails is told, and if all do, the watchdog ends the daemon."""
         try:
-            engine.see(frame)
+            engine.see(frame, max(0.0, self._clock() - frame.time))
         except EdgeSiameseError as error:
             if str(error) != self._bad_frames:
                 self._bad_frames = str(error)
@@ -341,6 +350,7 @@ class Service:
                 publish=self.hub.publish,
                 signal=self.hardware.show,
                 hold_exposure=self.hardware.hold_exposure,
+                observed=self.observed,
             )
         except EdgeSiameseError:
             # The former engine must not write its embeddings, or score, as if they were of this model.
@@ -381,6 +391,7 @@ class Service:
             if self.engine:
                 self.engine.lost(self._clock())
                 self.hardware.open_camera(self.engine.encoder.preprocessing.colour)
+        self.extras.apply(self.settings)
         self.hub.publish(Event("settings", "the settings were read again"))
         self._bringing = self._bring_up()
 
@@ -397,6 +408,8 @@ class Service:
             self.engine.learner.cancel()  # who waits for it is told
         self.hub.publish(Event("stopping", "the daemon stops"))
         self._calls.end()
+        # They tell of the end to those who watch.
+        self.extras.close(0.4)
         # First, so that who follows events sees their end, and not a connection that breaks.
         self.hub.close(0.3)
         control.close()

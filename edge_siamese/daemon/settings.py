@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from edge_siamese.daemon.extra_settings import DashboardSettings, MetricsSettings, MqttSettings
 from edge_siamese.errors import SettingsError
-from edge_siamese.schema import SchemaError, read_object, require_finite
+from edge_siamese.schema import SchemaError, read_object, require_finite, require_within
 
 SYSTEM_CONFIG = Path("/etc/edge-siamese/config.toml")
 SYSTEM_STATE = Path("/var/lib/edge-siamese")
@@ -35,7 +36,7 @@ class ModelSettings:
     """Threads of the runtime. One leaves the other cores to camera and system, and is enough for small encoders."""
 
     def __post_init__(self) -> None:
-        _within("threads", self.threads, 1, 64)
+        require_within("threads", self.threads, 1, 64)
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,11 @@ class CameraSettings:
     def __post_init__(self) -> None:
         for name in ("width", "height"):
             value = getattr(self, name)
-            _within(name, value, 32, 8192)
+            require_within(name, value, 32, 8192)
             if value % 2:
                 raise SchemaError(name, f"an even number is needed, not {value}")
-        _within("rate", self.rate, 0.1, 240)
-        _within("timeout_s", self.timeout_s, 0.2, 60)
+        require_within("rate", self.rate, 0.1, 240)
+        require_within("timeout_s", self.timeout_s, 0.2, 60)
         if self.kind == "files" and not self.path:
             raise SchemaError("path", 'the camera "files" needs the path of a picture, a folder or a video')
 
@@ -95,13 +96,13 @@ class RecognitionSettings:
     """While an object stays, an event `seen` follows so often; 0: never."""
 
     def __post_init__(self) -> None:
-        _within("false_accept_rate", self.false_accept_rate, 1e-9, 1)
+        require_within("false_accept_rate", self.false_accept_rate, 1e-9, 1)
         if self.threshold is not None:
-            _within("threshold", self.threshold, 0, 1)
-        _within("window", self.window, 1, 1000)
-        _within("appear", self.appear, 1, self.window)
-        _within("leave", self.leave, 0, self.appear - 1)
-        _within("seen_every_s", self.seen_every_s, 0, 86400)
+            require_within("threshold", self.threshold, 0, 1)
+        require_within("window", self.window, 1, 1000)
+        require_within("appear", self.appear, 1, self.window)
+        require_within("leave", self.leave, 0, self.appear - 1)
+        require_within("seen_every_s", self.seen_every_s, 0, 86400)
 
 
 @dataclass(frozen=True)
@@ -137,15 +138,15 @@ class RegistrationSettings:
     """The longer side of a kept picture, in pixels."""
 
     def __post_init__(self) -> None:
-        _within("frames", self.frames, 1, 100)
-        _within("timeout_s", self.timeout_s, 0.1, 60)
-        _within("add_view_within_s", self.add_view_within_s, 0, 3600)
-        _within("sharpness", self.sharpness, 0, 255)
-        _within("darkest", self.darkest, 0, 255)
-        _within("brightest", self.brightest, self.darkest, 255)
-        _within("motion", self.motion, 0, 255)
-        _within("crops", self.crops, 1, 100)
-        _within("crop_side", self.crop_side, 32, 2048)
+        require_within("frames", self.frames, 1, 100)
+        require_within("timeout_s", self.timeout_s, 0.1, 60)
+        require_within("add_view_within_s", self.add_view_within_s, 0, 3600)
+        require_within("sharpness", self.sharpness, 0, 255)
+        require_within("darkest", self.darkest, 0, 255)
+        require_within("brightest", self.brightest, self.darkest, 255)
+        require_within("motion", self.motion, 0, 255)
+        require_within("crops", self.crops, 1, 100)
+        require_within("crop_side", self.crop_side, 32, 2048)
         if self.name.count("{number}") != 1:
             raise SchemaError("name", 'a name with "{number}" in it is needed, such as "object {number}"')
 
@@ -180,14 +181,14 @@ class PanelSettings:
     """A button that is held for so long is stuck, and reported."""
 
     def __post_init__(self) -> None:
-        _within("button", self.button, 0, 511)
-        _within("led", self.led, -1, 511)
+        require_within("button", self.button, 0, 511)
+        require_within("led", self.led, -1, 511)
         if self.led == self.button:
             raise SchemaError("led", "button and LED cannot be one line")
-        _within("debounce_s", self.debounce_s, 0, 0.5)
-        _within("double_s", self.double_s, 0, 2)
-        _within("hold_s", self.hold_s, 0.2, 10)
-        _within("stuck_s", self.stuck_s, self.hold_s, 600)
+        require_within("debounce_s", self.debounce_s, 0, 0.5)
+        require_within("double_s", self.double_s, 0, 2)
+        require_within("hold_s", self.hold_s, 0.2, 10)
+        require_within("stuck_s", self.stuck_s, self.hold_s, 600)
 
 
 @dataclass(frozen=True)
@@ -204,8 +205,8 @@ class EventSettings:
     """A hook that takes longer is ended."""
 
     def __post_init__(self) -> None:
-        _within("file_bytes", self.file_bytes, 10_000, 10**10)
-        _within("hook_timeout_s", self.hook_timeout_s, 0.1, 3600)
+        require_within("file_bytes", self.file_bytes, 10_000, 10**10)
+        require_within("hook_timeout_s", self.hook_timeout_s, 0.1, 3600)
 
 
 @dataclass(frozen=True)
@@ -228,6 +229,9 @@ class Settings:
     registration: RegistrationSettings = field(default_factory=RegistrationSettings)
     panel: PanelSettings = field(default_factory=PanelSettings)
     events: EventSettings = field(default_factory=EventSettings)
+    dashboard: DashboardSettings = field(default_factory=DashboardSettings)
+    mqtt: MqttSettings = field(default_factory=MqttSettings)
+    metrics: MetricsSettings = field(default_factory=MetricsSettings)
     paths: PathSettings = field(default_factory=PathSettings)
 
     @property
@@ -314,11 +318,6 @@ def parse_settings(text: str, source: str = "config.toml") -> Settings:
         return read_object(value, Settings, optional=True)
     except SchemaError as error:
         raise SettingsError(f"{source}: {error}") from error
-
-
-def _within(name: str, value: float, least: float, most: float) -> None:
-    if not least <= value <= most:
-        raise SchemaError(name, f"a number from {least:g} to {most:g} is needed, not {value:g}")
 
 
 def _is_service_account() -> bool:

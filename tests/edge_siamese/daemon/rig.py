@@ -13,6 +13,7 @@ from edge_siamese.cameras.base import Frame
 from edge_siamese.daemon.engine import Engine
 from edge_siamese.daemon.learner import Learned, Wish
 from edge_siamese.daemon.settings import RecognitionSettings, RegistrationSettings, Settings
+from edge_siamese.daemon.shown import Observed
 from edge_siamese.events import KINDS, Event
 from edge_siamese.imaging import Bytes
 from edge_siamese.panel.grammar import Gesture
@@ -48,6 +49,7 @@ class Rig:
         """Everything in its order, as words."""
         self.now = 100.0
         self.number = 0
+        self.observed = Observed()
         model: Any = SimpleNamespace(head=FAKE_HEAD, manifest=bundle.manifest, impostors=None)
         self.engine = Engine(
             self.settings,
@@ -57,6 +59,7 @@ class Rig:
             publish=self.hear,
             signal=self.shine,
             hold_exposure=self.holds.append,
+            observed=self.observed,
         )
 
     def hear(self, event: Event) -> None:

@@ -197,9 +197,9 @@ class TestChangingModels:
             present.append(daemon.service.engine.present if daemon.service.engine else ())
             return embed(*words)
 
-        def noted_see(engine: Engine, frame: Any) -> None:
+        def noted_see(engine: Engine, frame: Any, waited: float) -> None:
             seen.append((engine.encoder.model_id, engine.store.model_id))
-            see(engine, frame)
+            see(engine, frame, waited)
 
         def noted_refresh(engine: Engine) -> None:
             seen.append((engine.encoder.model_id, engine.store.model_id))

@@ -40,6 +40,7 @@ def service(
         engine=engine,
         fault="",
         hardware=SimpleNamespace(state=camera, console=console, stuck=False, lasting=Signal.READY),
+        extras=SimpleNamespace(report=lambda: {"dashboard": {"state": "http://127.0.0.1:8765"}}),
         settings=Settings(paths=PathSettings(state="/state", runtime="/run/x")),
         config=None,
         uptime=12.345,
@@ -120,6 +121,7 @@ def test_the_report_holds_everything_for_programs() -> None:
         },
         "panel": {"description": "button 17", "problem": None, "stuck": False},
         "store": {"repair": None},
+        "extras": {"dashboard": {"state": "http://127.0.0.1:8765"}},
         "paths": {"config": "", "state": "/state", "socket": "/run/x/control.sock"},
     }
 

@@ -1,0 +1,151 @@
+"""Counts what the daemon does, cheaply enough to do so always: frames, times of each stage, what became of registrations."""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from edge_siamese.events import Event
+
+Stage = Literal["wait", "imaging", "encode", "decide", "frame"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+"""What a frame goes through: it waits for its turn, is made ready, embedded, and compared; `frame` is all but the wait."""
+Outcome = Literal["recognised", "unknown", "nothing", "learning"]
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+"""What frames came to: a known object, none that is known, a picture without contrast, a step of a registration."""
+
+BUCKETS_S = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+MOST_OBJECTS = 1000
+"""Whose recognitions are counted; the one that was recognised longest ago makes room."""
+
+
+class Histogram:
+    """Times in buckets. One thread observes; what others read is at most one time behind itself."""
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(BUCKETS_S) + 1)
+        """How many times fell into each bucket: up to its bound in `BUCKETS_S`, and the last one beyond them all."""
+        self.sum_s = 0.0
+        """Of all times, in seconds."""
+
+    @property
+    def count(self) -> int:
+        """How many times there were."""
+        return sum(self.counts)
+
+    def observe(self, seconds: float) -> None:
+        """One more."""
+        self.counts[bisect_left(BUCKETS_S, seconds)] += 1
+        self.sum_s += seconds
+
+    def quantile(self, share: float) -> float | None:
+        """The time that this share of all times stays below, in seconds, as well as the buckets tell; None without any.
+
+        Within a bucket, times are taken to be spread evenly; of what lies beyond all bounds, only the last bound is known.
+        """
+        counts = list(self.counts)
+        wanted, before = share * sum(counts), 0
+        for place, count in enumerate(counts):
+            if count and before + count >= wanted:
+                if place == len(BUCKETS_S):
+                    return BUCKETS_S[-1]
+                low = BUCKETS_S[place - 1] if place else 0.0
+                return low + (BUCKETS_S[place] - low) * max(0.0, wanted - before) / count
+            before += count
+        return None
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What was counted up to a moment."""
+
+    frames: Mapping[str, int]
+    """By their outcome."""
+    events: Mapping[str, int]
+    """By their kind."""
+    recognitions: Mapping[str, tuple[str, int]]
+    """By the object's uid: its name at last, and how often it appeared."""
+    registrations: Mapping[str, int]
+    """What was saved, by where the wish came from: button, command, picture, page, mqtt."""
+    refusals: Mapping[str, int]
+    """Registrations that were refused, by their reason."""
+
+
+class Telemetry:
+    """The counters of one daemon. Its own thread counts frames, any thread events; any thread reads."""
+
+    def __init__(self) -> None:
+        self.stages: dict[Stage, Histogram] = {stage: Histogram() for stage in STAGES}
+        """Times of each stage."""
+        self._frames: dict[Outcome, int] = dict.fromkeys(OUTCOMES, 0)
+        self._changing = threading.Lock()
+        self._events: Counter[str] = Counter()
+        self._recognitions: dict[str, tuple[str, int]] = {}
+        self._registrations: Counter[str] = Counter()
+        self._refusals: Counter[str] = Counter()
+        self._seen: dict[str, str] = {}
+
+    def frame(self, outcome: Outcome, times: Mapping[Stage, float]) -> None:
+        """A frame is done.
+
+        Args:
+            outcome: what it came to.
+            times: of the stages that it went through, in seconds.
+        """
+        self._frames[outcome] += 1
+        for stage, seconds in times.items():
+            self.stages[stage].observe(seconds)
+
+    def event(self, event: Event) -> None:
+        """An event was published."""
+        data = event.data
+        uid, name = data.get("uid"), str(data.get("name") or "")
+        with self._changing:
+            self._events[event.kind] += 1
+            if event.kind in ("registered", "view added"):
+                self._registrations[str(data.get("source", ""))] += 1
+            elif event.kind == "refused":
+                self._refusals[str(data.get("reason", ""))] += 1
+            elif event.kind in ("appeared", "seen", "left") and isinstance(uid, str):
+                _, count = self._recognitions.pop(uid, ("", 0))
+                self._recognitions[uid] = (name, count + (event.kind == "appeared"))
+                if event.kind != "left" or uid not in self._seen:
+                    self._seen[uid] = event.time
+                _bound(self._recognitions)
+                _bound(self._seen)
+            elif event.kind == "renamed" and uid in self._recognitions:
+                self._recognitions[str(uid)] = (name, self._recognitions[str(uid)][1])
+            elif event.kind in ("forgotten", "merged") and isinstance(uid, str):
+                gone = str(data.get("from", uid))
+                self._recognitions.pop(gone, None)
+
+    def remember_seen(self, uid: str, when: str) -> None:
+        """An object was seen before this daemon started, as an older record of events tells."""
+        with self._changing:
+            if uid not in self._seen:
+                self._seen = {uid: when, **self._seen}
+
+    def last_seen(self) -> dict[str, str]:
+        """By the objects' uids: when each appeared or was still there last, UTC, ISO 8601."""
+        with self._changing:
+            return dict(self._seen)
+
+    def tally(self) -> Tally:
+        """What was counted up to now."""
+        with self._changing:
+            return Tally(
+                frames={str(outcome): count for outcome, count in self._frames.items()},
+                events=dict(self._events),
+                recognitions=dict(self._recognitions),
+                registrations=dict(self._registrations),
+                refusals=dict(self._refusals),
+            )
+
+
+def _bound(counted: dict[str, Any]) -> None:
+    if len(counted) > MOST_OBJECTS:
+        counted.pop(next(iter(counted)))
