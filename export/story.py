@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import subprocess
 import tempfile
+import threading
+import time
+import urllib.request
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +24,9 @@ LEARNED = 3
 """Objects that the scene registers and does not take back."""
 LONGEST_S = 180.0
 RUN, STORY = "run.toml", "story.toml"
+PORT = 8765
+"""Of the dashboard; if another program has it, the demo takes any other."""
+SERVED_WITHIN_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,8 @@ class Story:
     """The one that was registered and taken back."""
     events: int
     """How many there were."""
+    dashboard: str
+    """Where the scene could be watched; empty if the events alone are told."""
 
 
 def watch(bundle: Bundle, python: Path, out: Path, tell: Callable[[str], object]) -> Story:
@@ -50,25 +59,75 @@ def watch(bundle: Bundle, python: Path, out: Path, tell: Callable[[str], object]
     shutil.rmtree(place / "story", ignore_errors=True)
     # The path of a socket is short, that of a checkout may be long.
     with tempfile.TemporaryDirectory(prefix="edge-siamese-") as runtime:
-        write_text_atomically(place / STORY, settings(bundle, place / "story", Path(runtime), loop=False))
-        write_text_atomically(place / RUN, settings(bundle, place / "run", place / "run", loop=True))
+        port = free_port()
+        write_text_atomically(
+            place / STORY, settings(bundle, place / "story", Path(runtime), port, loop=False)
+        )
+        write_text_atomically(place / RUN, settings(bundle, place / "run", place / "run", PORT, loop=True))
+        visit = Visit(f"http://127.0.0.1:{port}")
         words = [str(python), "-m", "edge_siamese", "run", "--config", str(place / STORY)]
         with subprocess.Popen(
             words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=device_environment()
         ) as process:
             assert process.stdout is not None
+            visit.start()
             last = ""
             for line in process.stdout:
                 last = line.rstrip()
                 tell(last)
             if process.wait(LONGEST_S):
                 raise VerificationFailed(f"the daemon ended with {process.returncode}: {last}")
+    visit.require()
     events = (place / "story" / "events.jsonl").read_text(encoding="utf-8")
-    return told([json.loads(line) for line in events.splitlines()])
+    return replace(told([json.loads(line) for line in events.splitlines()]), dashboard=visit.address)
 
 
-def settings(bundle: Bundle, state: Path, runtime: Path, *, loop: bool) -> str:
-    """A `config.toml` for the scene."""
+class Visit(threading.Thread):
+    """Looks whether the dashboard is served while the scene is played, as a browser would."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(name="visit", daemon=True)
+        self.address = address
+        self._seen: dict[str, Any] | None = None
+
+    def run(self) -> None:
+        until = time.monotonic() + SERVED_WITHIN_S
+        while self._seen is None and time.monotonic() < until:
+            try:
+                with urllib.request.urlopen(f"{self.address}/", timeout=2) as page:
+                    whole = page.status == 200 and b"<html" in page.read()
+                with urllib.request.urlopen(f"{self.address}/api/v1/status", timeout=2) as answer:
+                    found = json.load(answer)
+                if whole and found["frames"]:
+                    self._seen = found
+            except (OSError, ValueError, KeyError):
+                pass  # not yet
+            time.sleep(0.2)
+
+    def require(self) -> None:
+        """Raise `VerificationFailed` if it was not."""
+        self.join(SERVED_WITHIN_S)
+        if self._seen is None:
+            raise VerificationFailed(
+                f"the dashboard was not served at {self.address} while the scene was played"
+            )
+
+
+def free_port() -> int:
+    """The dashboard's usual port, or another one if that is taken."""
+    for port in (PORT, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise VerificationFailed("no port is free at 127.0.0.1, at which the dashboard could be served")
+
+
+def settings(bundle: Bundle, state: Path, runtime: Path, port: int, *, loop: bool) -> str:
+    """A `config.toml` for the scene, with the dashboard at a port of this machine."""
     quoted = {
         name: json.dumps(str(path.resolve())) for name, path in (("state", state), ("runtime", runtime))
     }
@@ -80,6 +139,10 @@ bundle = {json.dumps(str(bundle.path.resolve()))}
 kind = "synthetic"
 loop = {str(loop).lower()}
 rate = 15.0
+
+[dashboard]
+enabled = true
+port = {port}
 
 [paths]
 state = {quoted["state"]}
@@ -122,7 +185,7 @@ def told(events: Sequence[dict[str, Any]]) -> Story:
     ]
     if strangers:
         raise VerificationFailed(f"something unknown was taken for a known object: {'; '.join(strangers)}")
-    return Story(registered[:LEARNED], undone[0], len(events))
+    return Story(registered[:LEARNED], undone[0], len(events), dashboard="")
 
 
 def _place(events: Sequence[dict[str, Any]], kind: str, name: str) -> int:

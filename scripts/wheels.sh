@@ -1,5 +1,6 @@
 #!/bin/sh
-# Collects what a device installs without a network: our wheel, an inference runtime, and the library of the GPIO lines.
+# Collects what a device installs without a network: our wheel, an inference runtime, the library of the GPIO lines, and
+# the packages of dashboard, MQTT and metrics.
 set -eu
 
 usage() {
@@ -54,7 +55,8 @@ command -v "$python" >/dev/null || python=python3
 mkdir -p "$out"
 # What was tested together is what a device gets.
 pin() {
-    found=$(sed -n "s/^\($1==[^; ]*\).*/\1/p" "$root/requirements/device.lock")
+    # Where the two Pythons were tested with two versions, the first will do for both.
+    found=$(sed -n "s/^\($1==[^; ]*\).*/\1/p" "$root/requirements/device.lock" | head -n 1)
     [ -n "$found" ] || die "requirements/device.lock has no $1"
     echo "$found"
 }
@@ -63,6 +65,15 @@ rm -f "$out"/edge_siamese-*.whl
 isolated=--no-build-isolation
 "$python" -c 'import hatchling' 2>/dev/null || isolated='' # then pip fetches the builder
 "$python" -m pip wheel --quiet --disable-pip-version-check --no-deps $isolated --wheel-dir "$out" "$root"
+
+# Each of these is one wheel for every Python and processor.
+extras=''
+for name in $(sed -n "s/^EXTRAS='\(.*\)'/\1/p" "$root/systemd/install.sh"); do
+    extras="$extras $(pin "$name")"
+done
+# shellcheck disable=SC2086  # several words
+"$python" -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: --dest "$out" $extras ||
+    die "pip could not fetch $extras (its message is above)"
 
 # glibc of Debian 12 is 2.36; newer systems take what was built for older ones.
 platforms=''

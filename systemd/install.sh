@@ -14,6 +14,7 @@ an older version: settings and objects stay, and the older program is kept for -
                   (default: the folder wheels beside this script, if there is one)
   --runtime NAME  auto, ai-edge-litert, tflite-runtime or onnxruntime (default: auto: tflite-runtime on Python 3.11,
                   else ai-edge-litert)
+  --dashboard     serve the dashboard on the network from now on, with a password that is made and told
   --no-start      start and restart nothing
   --rollback      go back to the program that the last installation replaced
   --program-only  leave the service's files alone: the Debian package has placed them
@@ -25,11 +26,15 @@ TEXT
 }
 
 # The versions that were tested together (requirements/device.lock); a folder of wheels may have others.
-PINS='tflite-runtime==2.14.0 ai-edge-litert==2.3.0 onnxruntime==1.32.0 gpiod==2.5.0'
+PINS='tflite-runtime==2.14.0 ai-edge-litert==2.3.0 onnxruntime==1.32.0 gpiod==2.5.0
+    starlette==1.10.0 uvicorn==0.54.0 anyio==4.16.0 idna==3.20 click==8.5.1 h11==0.16.0 typing-extensions==4.16.0
+    paho-mqtt==2.2.0 prometheus-client==0.26.0'
+# What dashboard, MQTT and metrics need, which are off until config.toml turns them on: 5 MB, of Python alone.
+EXTRAS='starlette uvicorn anyio idna click h11 typing-extensions paho-mqtt prometheus-client'
 NEEDED_MB=300
 
 here=$(cd "$(dirname "$0")" && pwd)
-wheels='' offline='' runtime=auto start=yes prefix='' only='' rollback=''
+wheels='' offline='' runtime=auto start=yes prefix='' only='' rollback='' dashboard=''
 value() { # of the option $1; $2 says how many arguments are left
     [ "$2" -ge 2 ] || die "$1 needs a value (--help shows the options)" 2
 }
@@ -42,6 +47,7 @@ while [ $# -gt 0 ]; do
         --wheels) value "$1" $#; wheels=$2 offline=yes; shift ;;
         --runtime) value "$1" $#; runtime=$2; shift ;;
         --prefix) value "$1" $#; prefix=$2; shift ;;
+        --dashboard) dashboard=yes ;;
         --no-start) start='' ;;
         --rollback) rollback=yes ;;
         --program-only) only=yes ;;
@@ -157,6 +163,8 @@ if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
 else
     "$python" -c 'import ensurepip, venv' 2>/dev/null || missing "the venv module of $python" 'sudo apt install python3-venv'
     "$python" -c 'import numpy' 2>/dev/null || missing "numpy of $python" 'sudo apt install python3-numpy'
+    [ -z "$dashboard" ] || "$python" -c 'import PIL' 2>/dev/null ||
+        missing "Pillow of $python, which the dashboard makes its pictures with" 'sudo apt install python3-pil'
 fi
 [ -n "$prefix" ] || [ -x /bin/kill ] || missing '/bin/kill' 'sudo apt install procps'
 prune
@@ -201,18 +209,23 @@ if [ "$runtime" = auto ]; then
         done
     fi
 fi
-packages=''
-for name in "$runtime" gpiod; do
+packages='' lacking=''
+for name in "$runtime" gpiod $EXTRAS; do
     if [ -z "$offline" ]; then
         for pin in $PINS; do
             [ "${pin%%==*}" != "$name" ] || packages="$packages $pin"
         done
     elif there "$name"; then
         packages="$packages $name"
+    elif [ "$name" != "$runtime" ] && [ "$name" != gpiod ]; then
+        lacking="$lacking $name"
     else
         die "$wheels has no wheel of $name for Python $("$python" -c 'import platform; print(platform.python_version())'): fill it with scripts/wheels.sh"
     fi
 done
+
+[ -z "$lacking" ] ||
+    echo "note: $wheels lacks$lacking: dashboard, MQTT and metrics, which need them, will say so when they are turned on" >&2
 
 # --- a version of its own, beside the one that runs ---
 
@@ -264,6 +277,18 @@ if [ ! -e "$settings" ]; then
     install -D -m 644 "$here/config.toml" "$settings"
 fi
 prepare_system
+if [ -n "$dashboard" ]; then
+    # Options that were changed before stay as they are.
+    sed -i '/^\[dashboard\]/,/^\[/ {
+        s/^# *enabled = .*/enabled = true/
+        s/^# *listen = .*/listen = "0.0.0.0"/
+    }' "$settings"
+    state=$prefix/var/lib/edge-siamese
+    mkdir -p "$state"
+    # A password that there is already stays.
+    [ -e "$state/dashboard.json" ] ||
+        STATE_DIRECTORY=$state "$opt/$new/bin/edge-siamese" dashboard password --generate --config "$settings"
+fi
 was_active=''
 if active; then was_active=yes; fi
 sync -f "$opt" # the program is on the disk before the link says so

@@ -98,9 +98,9 @@ class Actions:
 
     # --- what is there ---
 
-    def status(self) -> dict[str, Any]:
+    def status(self, timeout: float = 30.0) -> dict[str, Any]:
         """How it is, as JSON values."""
-        return self.call(lambda: report(self._service))
+        return self.call(lambda: report(self._service), timeout)
 
     def objects(self) -> list[StoredObject]:
         """All objects."""

@@ -36,7 +36,7 @@ class Extra(Protocol):
         """
 
     def report(self) -> dict[str, Any]:
-        """How it is, as JSON values; `state` is one line for people."""
+        """How it is, as JSON values; `state` is one line for people, and `works` False where it cannot do its work."""
 
     def close(self, timeout: float) -> None:
         """End it within so many seconds; what does not end is left."""
@@ -131,9 +131,9 @@ class Extras:
         found: dict[str, Any] = {}
         for slot in self._slots:
             if (extra := slot.extra) is not None:
-                found[slot.offer.kind] = extra.report()
+                found[slot.offer.kind] = {"works": True, **extra.report()}
             elif self._settings is not None and slot.offer.is_on(self._settings):
-                found[slot.offer.kind] = {"state": slot.fault or "starting"}
+                found[slot.offer.kind] = {"state": slot.fault or "starting", "works": False}
         return found
 
     def close(self, timeout: float) -> None:

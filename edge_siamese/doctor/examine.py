@@ -11,7 +11,7 @@ from typing import Any
 from edge_siamese.board import ROOT, Run, read_board, run_command
 from edge_siamese.daemon.client import request
 from edge_siamese.daemon.settings import Settings, default_config, load_settings
-from edge_siamese.doctor import devices, installation, machine
+from edge_siamese.doctor import devices, extras, installation, machine
 from edge_siamese.doctor.findings import Account, Finding, Scene, service_account
 from edge_siamese.errors import EdgeSiameseError, SettingsError
 
@@ -35,6 +35,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("panel", devices.panel),
     ("service", machine.service),
     ("daemon", machine.daemon),
+    ("extras", extras.extras),
 )
 """In the order in which they are told: what others depend on comes first."""
 

@@ -71,11 +71,14 @@ def run(arguments: argparse.Namespace) -> int:
         f"\nwithout torch, on {demo.runtime} {demo.precision}: {demo.right} of {len(demo.queries)} pictures right, "
         f"after one look at each of {len(demo.supports)} objects"
     )
-    print("\nthe daemon watches a synthetic scene, and its button is pressed:\n")
+    print(
+        "\nthe daemon watches a synthetic scene, and its button is pressed; where its dashboard can be watched "
+        "meanwhile, it says:\n"
+    )
     story = watch(result.bundle, require_device(), arguments.out, lambda line: print(f"  {line}", flush=True))
     print(
         f"\n{', '.join(story.learned)}: learned at the press of a button and recognised when they came back; "
-        f"{story.undone}: taken back, and unknown again; make run goes on with it until Ctrl-C"
+        f"{story.undone}: taken back, and unknown again; make run goes on with it, and with its dashboard, until Ctrl-C"
     )
     print(f"{(time.monotonic() - started) / 60:.1f} minutes; report: {report}")
     verify.require(result.verification)

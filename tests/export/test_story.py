@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 from edge_siamese.bundle import Bundle
 from edge_siamese.daemon.settings import parse_settings
 from edge_siamese.errors import VerificationFailed
-from export.story import Story, settings, told
+from export import story
+from export.story import Story, Visit, free_port, settings, told
 
 
 def event(kind: str, name: str = "", sighting: str = "") -> dict[str, Any]:
@@ -32,7 +34,7 @@ def place(events: list[dict[str, Any]], kind: str, name: str) -> int:
 
 
 def test_the_story_as_it_should_be() -> None:
-    assert told(scene()) == Story(("object 1", "object 2", "object 3"), "object 4", 21)
+    assert told(scene()) == Story(("object 1", "object 2", "object 3"), "object 4", 21, "")
 
 
 def test_an_object_that_was_not_seen_while_it_was_learned_need_not_appear_twice() -> None:
@@ -86,7 +88,33 @@ def test_a_registration_or_an_undo_that_is_missing(kind: str, name: str, message
 
 
 def test_the_settings_are_those_of_the_daemon(bundle: Bundle, tmp_path: Path) -> None:
-    found = parse_settings(settings(bundle, tmp_path / 'a "quoted" place', tmp_path / "run", loop=False))
+    place = tmp_path / 'a "quoted" place'
+    found = parse_settings(settings(bundle, place, tmp_path / "run", 9000, loop=False))
     assert found.model.bundle == str(bundle.path.resolve())
-    assert found.state_directory == tmp_path / 'a "quoted" place'
+    assert found.state_directory == place
+    assert (found.dashboard.enabled, found.dashboard.listen, found.dashboard.port) == (
+        True,
+        "127.0.0.1",
+        9000,
+    )
     assert (found.camera.kind, found.camera.loop) == ("synthetic", False)
+
+
+def test_a_port_that_is_taken_is_left_to_who_has_it() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = other.getsockname()[1]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(story, "PORT", taken)
+            assert free_port() not in (taken, 0)
+            other.close()
+            assert free_port() == taken
+
+
+def test_a_dashboard_that_is_not_served_fails_the_demo(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(story, "SERVED_WITHIN_S", 0.5)
+    visit = Visit(f"http://127.0.0.1:{free_port()}")
+    visit.start()
+    with pytest.raises(VerificationFailed, match="the dashboard was not served at"):
+        visit.require()

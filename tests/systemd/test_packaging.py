@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import os
 import re
 import shutil
@@ -10,6 +11,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from edge_siamese.commands.daemon import BAD_SETTINGS
 from edge_siamese.daemon.settings import SYSTEM_CONFIG, SYSTEM_RUNTIME, SYSTEM_STATE
@@ -20,7 +23,7 @@ UNIT = (SYSTEMD / "edge-siamese.service").read_text(encoding="utf-8")
 OPTIONS = [
     (
         SYSTEMD / "install.sh",
-        ["--wheels", "--runtime", "--no-start", "--rollback", "--program-only", "--prefix"],
+        ["--wheels", "--runtime", "--dashboard", "--no-start", "--rollback", "--program-only", "--prefix"],
     ),
     (SYSTEMD / "uninstall.sh", ["--purge", "--prefix"]),
     (SCRIPTS / "wheels.sh", ["--arch", "--python", "--runtime"]),
@@ -98,6 +101,29 @@ def test_a_device_gets_the_versions_that_were_tested() -> None:
     lock = (ROOT / "requirements" / "device.lock").read_text(encoding="utf-8")
     locked = {line.partition(";")[0].strip() for line in lock.splitlines()}
     assert [pin for pin in pins[1].split() if pin not in locked] == []
+
+
+def test_what_the_extras_need_is_installed_with_them() -> None:
+    text = (SYSTEMD / "install.sh").read_text(encoding="utf-8")
+    installed = re.search(r"^EXTRAS='([^']+)'", text, re.MULTILINE)
+    pins = re.search(r"^PINS='([^']+)'", text, re.MULTILINE)
+    assert installed
+    assert pins
+    names = installed[1].split()
+    assert set(names) <= {pin.partition("==")[0] for pin in pins[1].split()}
+    # All that they need themselves, but Pillow, which comes from the system.
+    needed, waiting = set(), ["starlette", "uvicorn", "paho-mqtt", "prometheus-client"]
+    while waiting:
+        name = waiting.pop()
+        needed.add(name)
+        needs = [Requirement(text) for text in importlib.metadata.requires(name) or ()]
+        waiting += [
+            canonicalize_name(need.name)
+            for need in needs
+            if (need.marker is None or need.marker.evaluate({"extra": "", "python_version": "3.11"}))
+            and canonicalize_name(need.name) not in needed
+        ]
+    assert set(names) == needed
 
 
 def test_the_unit_names_the_places_and_the_status_that_the_program_does() -> None:

@@ -86,7 +86,7 @@ def test_one_is_opened_opened_anew_where_its_settings_changed_and_closed(stand: 
     stand.extras.apply(ON)
     until(lambda: stand.events)
     assert (stand.events[0].kind, stand.events[0].text) == ("dashboard", "dashboard: at 8765")
-    assert stand.extras.report() == {"dashboard": {"state": "at 8765"}}
+    assert stand.extras.report() == {"dashboard": {"works": True, "state": "at 8765"}}
     assert stand.actions.moments.wanted
     assert stand.actions.bursts.wanted
     stand.extras.apply(replace(ON, mqtt=MqttSettings(name="other")))  # not its own
@@ -107,9 +107,9 @@ def test_one_that_fails_is_told_once_and_tried_again(stand: Stand, monkeypatch: 
     until(lambda: stand.log.count("failed") >= 3)
     assert [event.text for event in stand.events] == ["no dashboard: the port 8765 is taken"]
     assert stand.events[0].data == {"level": "error"}
-    assert stand.extras.report() == {"dashboard": {"state": "the port 8765 is taken"}}
+    assert stand.extras.report() == {"dashboard": {"state": "the port 8765 is taken", "works": False}}
     stand.errors.clear()
-    until(lambda: stand.extras.report() == {"dashboard": {"state": "at 8765"}})
+    until(lambda: stand.extras.report() == {"dashboard": {"works": True, "state": "at 8765"}})
     assert stand.events[-1].text == "dashboard: at 8765"
 
 
