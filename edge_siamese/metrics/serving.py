@@ -1,0 +1,169 @@
+"""A small web server for what answers at once: few threads, and no client that is slow holds one for long."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+
+from edge_siamese.errors import ControlError
+
+LOG = logging.getLogger(__name__)
+
+MOST_REQUESTS = 4
+"""At a time; others are turned away."""
+REQUEST_S = 10.0
+"""For a request and its answer, all in all."""
+POLL_S = 0.25
+"""How often it is looked whether a request takes too long."""
+
+App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+"""A WSGI application."""
+
+
+class Server:
+    """Serves an application on an address of its own thread, until it is closed."""
+
+    def __init__(
+        self, app: App, listen: str, port: int, *, requests: int = MOST_REQUESTS, request_s: float = REQUEST_S
+    ) -> None:
+        """Listen.
+
+        Args:
+            app: answers; called from several threads.
+            listen: an address of this machine.
+            port: 0 for any that is free.
+            requests: how many are answered at a time.
+            request_s: seconds for each.
+
+        Raises:
+            ControlError: the address is none of this machine, or the port is taken.
+        """
+        try:
+            family, *_, address = socket.getaddrinfo(listen, port, type=socket.SOCK_STREAM)[0]
+            self._server = _server_of(family)((str(address[0]), port), requests, request_s)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise ControlError(f"cannot listen at {listen}, port {port}: {reason}") from error
+        self._server.set_app(app)
+        self.port: int = self._server.server_address[1]
+        """Where it listens."""
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(POLL_S,), name="metrics", daemon=True
+        )
+        self._thread.start()
+
+    def close(self, timeout: float) -> None:
+        """Stop listening; at most about so many seconds."""
+        ending = threading.Thread(target=self._server.shutdown, daemon=True)
+        ending.start()
+        self._thread.join(timeout)
+        self._server.server_close()
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+    block_on_close = False
+    allow_reuse_address = True
+    request_queue_size = 8
+
+    def __init__(self, address: tuple[str, int], requests: int, request_s: float) -> None:
+        self._free = threading.BoundedSemaphore(requests)
+        self._request_s = request_s
+        self._open: dict[socket.socket, float] = {}
+        super().__init__(address, _Handler)
+
+    def server_bind(self) -> None:
+        # The parent asks a name server what this machine is called, which may take long and is of no use here.
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.bind(self.server_address)
+        self.server_address = self.socket.getsockname()
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+        self.setup_environ()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if not self._free.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        self._open[request] = time.monotonic() + self._request_s
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._open.pop(request, None)
+            self._free.release()
+
+    def service_actions(self) -> None:
+        # A time for each reading and writing alone would let a client go on for ever, byte by byte.
+        now = time.monotonic()
+        for request, until in list(self._open.items()):
+            if now > until:
+                with contextlib.suppress(OSError):  # it has just ended
+                    request.shutdown(socket.SHUT_RDWR)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        LOG.debug("a request broke off", exc_info=True)
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
+
+
+def _server_of(family: int) -> type[_Server]:
+    return _Server6 if family == socket.AF_INET6 else _Server
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = REQUEST_S
+
+    def address_string(self) -> str:
+        return str(self.client_address[0])
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """A request each few seconds is no news."""
+
+
+def only(app: App, path: str, listen: str) -> App:
+    """An application that is asked for this path alone; of a loopback address also under its own names alone.
+
+    A page from elsewhere that a browser on this machine shows may have its name point here (DNS rebinding): it comes
+    with that name as its host.
+    """
+    loopback = is_loopback(listen)
+
+    def checked(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if loopback and not _is_own_name(environ.get("HTTP_HOST", "")):
+            return _refused(start_response, "403 Forbidden", "ask for it as 127.0.0.1 or localhost")
+        if environ.get("PATH_INFO") != path:
+            return _refused(start_response, "404 Not Found", f"there is only {path}")
+        return app(environ, start_response)
+
+    return checked
+
+
+def is_loopback(address: str) -> bool:
+    """Whether only this machine reaches the address."""
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return address == "localhost"
+
+
+def _is_own_name(host: str) -> bool:
+    """Whether a Host header names this machine as only its own programs do."""
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.rpartition(":")[0] or host
+    return is_loopback(name.lower())
+
+
+def _refused(start_response: Callable[..., Any], status: str, text: str) -> list[bytes]:
+    start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
+    return [f"{text}\n".encode()]
