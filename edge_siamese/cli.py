@@ -118,6 +118,11 @@ def _add_objects(commands: _Commands) -> None:
     )
     views = inner.add("views", "objects:views", "The views and negatives of one object.", "mug")
     views.add_argument("name", metavar="NAME", help="of the object")
+    remove = inner.add(
+        "remove-view", "objects:remove_view", "Take one view or negative from an object.", "mug 7"
+    )
+    remove.add_argument("name", metavar="NAME", help="of the object")
+    remove.add_argument("view", type=int, metavar="VIEW", help="its number, which `objects views NAME` shows")
 
     register = commands.add(
         "register", "objects:register", "Learn the object that is before the camera, or in pictures.", "mug"
@@ -139,6 +144,11 @@ def _add_objects(commands: _Commands) -> None:
     rename.add_argument("new", metavar="NEW")
     forget = commands.add("forget", "objects:forget", "Unlearn an object; `undo` brings it back.", "mug")
     forget.add_argument("name", metavar="NAME")
+    merge = commands.add(
+        "merge", "objects:merge", "Make two objects one: the second has the views of both.", "'object 3' mug"
+    )
+    merge.add_argument("name", metavar="NAME", help="of the object that becomes part of the other")
+    merge.add_argument("into", metavar="INTO", help="of the other, which keeps its name")
     commands.add("undo", "objects:undo", "Take the last change back: a registration, a view, a name, a loss.")
     wrong = commands.add(
         "wrong", "objects:wrong", "Say that what was recognised last was something else.", "mug"

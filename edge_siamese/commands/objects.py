@@ -62,6 +62,16 @@ def views(options: argparse.Namespace) -> int:
     return 0
 
 
+def remove_view(options: argparse.Namespace) -> int:
+    """Take one view or negative from an object."""
+    found = _ask(options, "remove-view", name=options.name, view=options.view)
+    if options.json:
+        print_json(found)
+    else:
+        print(f'view {options.view} of "{found["name"]}" is gone; edge-siamese undo brings it back')
+    return 0
+
+
 def register(options: argparse.Namespace) -> int:
     """Learn an object, telling each frame's verdict on stderr."""
     pictures = _sent(options.picture)
@@ -95,6 +105,19 @@ def forget(options: argparse.Namespace) -> int:
         print_json(found)
     else:
         print(f'"{found["name"]}" is forgotten; edge-siamese undo brings it back')
+    return 0
+
+
+def merge(options: argparse.Namespace) -> int:
+    """Make two objects one."""
+    found = _ask(options, "merge", name=options.name, into=options.into)
+    if options.json:
+        print_json(found)
+    else:
+        print(
+            f'"{options.name}" is part of "{found["name"]}" now, which has {found["views"]} views; '
+            "edge-siamese undo takes them apart"
+        )
     return 0
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from edge_siamese.errors import PictureError, SupportError
-from edge_siamese.store.changes import is_taken
+from edge_siamese.store.changes import is_taken, merged_into
 from edge_siamese.store.collection import (
     CollectedObject,
     CollectedView,
@@ -18,6 +18,7 @@ from edge_siamese.store.collection import (
 )
 from edge_siamese.store.crops import decode_png
 from edge_siamese.store.names import checked_name, free_name, name_key
+from edge_siamese.store.records import LIVE
 from edge_siamese.store.writing import (
     embedding_bytes,
     insert_crops,
@@ -120,7 +121,8 @@ class _Import:
         self._on_conflict = on_conflict
         self._counts = dict.fromkeys(("view", "negative", "known", "skipped", "unusable", "unembedded"), 0)
         self._renamed: list[tuple[str, str]] = []
-        self.log: Log = {"objects": [], "views": [], "former objects": [], "former views": []}
+        kinds = ("objects", "views", "former objects", "former views", "moved views")
+        self.log: Log = {kind: [] for kind in kinds}
 
     def result(self) -> Imported:
         counts = self._counts
@@ -147,19 +149,25 @@ class _Import:
     def _owner(self, item: CollectedObject) -> int | None:
         """The number of the object here; None if it stays out."""
         known = self._run("SELECT id, name, deleted FROM objects WHERE uid = ?", (item.uid,)).fetchone()
-        if known:
-            number, name, deleted = known
-            if deleted is not None:
-                # It was forgotten here, and comes back with what is still kept of it.
-                name = self._free(name)
-                self._run(
-                    "UPDATE objects SET name = ?, key = ?, deleted = NULL WHERE id = ?",
-                    (name, name_key(name), number),
-                )
-                self.log["former objects"].append((number, deleted))
-            return int(number)
-        if not any(view.kind == "view" and self._is_usable(view) for view in item.views):
+        if known and known[2] is None:
+            return int(known[0])
+        # One that was merged into another here would come back without its views: the other has them now.
+        merged = merged_into(self._connection, known[0]) if known else None
+        holder = merged or self._holder(item)
+        if holder is not None:
+            return holder
+        if not any(map(self._can_come, item.views)) and not (known and self._has_views(known[0])):
             return None
+        if known:
+            # It was forgotten here, and comes back with what is still kept of it.
+            number, name, deleted = known
+            name = self._free(name)
+            self._run(
+                "UPDATE objects SET name = ?, key = ?, deleted = NULL WHERE id = ?",
+                (name, name_key(name), number),
+            )
+            self.log["former objects"].append((number, deleted))
+            return int(number)
         name = checked_name(item.name)
         if is_taken(self._connection, name_key(name)):
             if self._on_conflict == "skip":
@@ -174,14 +182,21 @@ class _Import:
         return number
 
     def _take_view(self, owner: int, view: CollectedView) -> None:
-        known = self._run("SELECT id, object_id, deleted FROM views WHERE uid = ?", (view.uid,)).fetchone()
+        known = self._run(
+            "SELECT v.id, v.object_id, v.deleted, o.deleted FROM views v JOIN objects o ON o.id = v.object_id "
+            "WHERE v.uid = ?",
+            (view.uid,),
+        ).fetchone()
         if known:
-            number, there, deleted = known
-            if deleted is None or there != owner:
+            number, there, deleted, owner_deleted = known
+            if deleted is None and (there == owner or owner_deleted is None):
                 self._counts["known"] += 1
                 return
-            self._run("UPDATE views SET deleted = NULL WHERE id = ?", (number,))
-            self.log["former views"].append((number, deleted))
+            self._run("UPDATE views SET object_id = ?, deleted = NULL WHERE id = ?", (owner, number))
+            if there == owner:
+                self.log["former views"].append((number, deleted))
+            else:
+                self.log["moved views"].append((number, there, deleted))
             self._counts[view.kind] += 1
             return
         if not self._is_usable(view):
@@ -198,6 +213,26 @@ class _Import:
             self._counts["unembedded"] += 1
         if self._keep_crops or not embedded:
             insert_crops(self._connection, number, map(self._picture, view.crops))
+
+    def _holder(self, item: CollectedObject) -> int | None:
+        """The number of the object that has a view of this one: they were merged, here or by an import."""
+        query = (
+            "SELECT o.id FROM views v JOIN objects o ON o.id = v.object_id "
+            f"WHERE v.uid = ? AND v.kind = 'view' AND {LIVE}"
+        )
+        for view in item.views:
+            if found := self._run(query, (view.uid,)).fetchone():
+                return int(found[0])
+        return None
+
+    def _has_views(self, number: int) -> bool:
+        query = "SELECT 1 FROM views WHERE object_id = ? AND kind = 'view' AND deleted IS NULL"
+        return self._run(query, (number,)).fetchone() is not None
+
+    def _can_come(self, view: CollectedView) -> bool:
+        """Whether it is a view that the object would have then."""
+        known = self._run("SELECT kind FROM views WHERE uid = ?", (view.uid,)).fetchone()
+        return view.kind == "view" and (known == ("view",) if known else self._is_usable(view))
 
     def _is_usable(self, view: CollectedView) -> bool:
         return bool(view.crops) or (self._model is not None and view.embedding is not None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator
 from typing import Any
@@ -10,6 +11,7 @@ from uuid import uuid4
 import numpy as np
 
 from edge_siamese.errors import SupportError
+from edge_siamese.store.changes import is_readable
 from edge_siamese.store.crops import is_whole
 from edge_siamese.store.failures import FAILURES
 from edge_siamese.store.layout import TABLES
@@ -103,6 +105,7 @@ class Sifter:
         """
         run = self._target.execute
         run("INSERT OR IGNORE INTO facts VALUES ('revision', '0'), ('last number', '0')")
+        self._merge_again()
         for table in ("embeddings", "crops"):
             run(f"DELETE FROM {table} WHERE view_id NOT IN (SELECT id FROM views)")
         run(
@@ -124,6 +127,26 @@ class Sifter:
         for table in ("embeddings", "crops"):
             run(f"DELETE FROM {table} WHERE view_id NOT IN (SELECT id FROM views)")
         return found, self._count()
+
+    def _merge_again(self) -> None:
+        """Merge what was merged since, where rows of objects or views came from an older copy than the rest."""
+        run = self._target.execute
+        for number, owner, text in run(
+            "SELECT id, object_id, data FROM changes WHERE kind = 'merged' AND NOT undone ORDER BY id"
+        ).fetchall():
+            data = json.loads(text)
+            if not run("SELECT 1 FROM objects WHERE id = ?", (data["into"],)).fetchone():
+                continue
+            run(
+                "UPDATE objects SET deleted = ? WHERE id = ? AND deleted IS NULL AND NOT EXISTS "
+                "(SELECT 1 FROM views v WHERE v.object_id = objects.id AND v.kind = 'view' AND v.deleted IS NULL)",
+                (number, owner),
+            )
+            if run("SELECT 1 FROM objects WHERE id = ? AND deleted = ?", (owner, number)).fetchone():
+                self._target.executemany(
+                    "UPDATE views SET object_id = ? WHERE id = ? AND object_id = ?",
+                    [(data["into"], view, owner) for view in data["views"]],
+                )
 
     def _count(self) -> int:
         query = "SELECT count(*) FROM objects WHERE deleted IS NULL"
@@ -196,6 +219,7 @@ def _is_change(row: Row) -> bool:
         and isinstance(view, int | None)
         and isinstance(data, str)
         and undone in (0, 1)
+        and is_readable(kind, data)
     )
 
 

@@ -185,11 +185,55 @@ class SupportStore(Records):
             connection.execute("UPDATE objects SET deleted = ? WHERE id = ?", (number, found.id))
         return found
 
+    def remove_view(self, uid_or_name: str, view_id: int) -> StoredObject:
+        """Take one view, or one negative, from an object; the object as it is now.
+
+        Raises:
+            SupportError: there is no such object, the view is not one of its own, or it is its only one.
+        """
+        found = self.object(uid_or_name)
+        kinds = {view.id: view.kind for view in self.views(found.uid)}
+        if view_id not in kinds:
+            known = ", ".join(map(str, list(kinds)[:10])) + (", …" if len(kinds) > 10 else "")
+            raise SupportError(f'"{found.name}" has no view {view_id}; it has {known}')
+        if kinds[view_id] == "view" and found.views == 1:
+            raise SupportError(
+                f'view {view_id} is the only view of "{found.name}"; forget the object instead, or add a view first'
+            )
+        with self._database.change() as connection:
+            number = record(connection, "view removed", found.id, view_id)
+            connection.execute("UPDATE views SET deleted = ? WHERE id = ?", (number, view_id))
+        return self._objects("o.id = ?", found.id)[0]
+
+    def merge(self, uid_or_name: str, into: str) -> StoredObject:
+        """Make two objects one: all views and negatives of the first become those of `into`, and the first is gone.
+
+        Returns:
+            The object `into`, which keeps its name and its uid.
+
+        Raises:
+            SupportError: one of them does not exist, or they are the same.
+        """
+        found, target = self.object(uid_or_name), self.object(into)
+        if found.id == target.id:
+            raise SupportError(f'"{found.name}" cannot be merged with itself; name another object')
+        with self._database.change() as connection:
+            query = "SELECT id FROM views WHERE object_id = ? AND deleted IS NULL ORDER BY id"
+            moved = [number for (number,) in connection.execute(query, (found.id,))]
+            number = record(connection, "merged", found.id, data={"into": target.id, "views": moved})
+            connection.execute(
+                "UPDATE views SET object_id = ? WHERE object_id = ? AND deleted IS NULL",
+                (target.id, found.id),
+            )
+            connection.execute("UPDATE objects SET deleted = ? WHERE id = ?", (number, found.id))
+        return self._objects("o.id = ?", target.id)[0]
+
     def undo(self, registrations_only: bool = False) -> Undone | None:
         """Take the last change back; again, and it is the one before.
 
         Args:
-            registrations_only: pass over all but registrations, views and negatives.
+            registrations_only: pass over all but registrations, added views and negatives. What was merged since is
+                passed over too: it is part of another object.
 
         Returns:
             What was undone; None if there is nothing to undo. What came back may lack an embedding of the current
@@ -226,9 +270,10 @@ class SupportStore(Records):
     def import_(self, path: str | os.PathLike[str], on_conflict: OnConflict = "rename") -> Imported:
         """Take objects from a file that `export` wrote, all or none.
 
-        An object that is known here by its uid gets the views that it lacks. One that is new, but whose name is
-        taken, gets another name (`rename`), stays out (`skip`), or gives its views to that of its name (`merge`).
-        Without embeddings of the current model, views come with their pictures (`unembedded`), or not at all.
+        An object that is known here by its uid gets the views that it lacks. If it was merged into another here, that
+        one gets them. One that is new, but whose name is taken, gets another name (`rename`), stays out (`skip`), or
+        gives its views to that of its name (`merge`). Without embeddings of the current model, views come with their
+        pictures (`unembedded`), or not at all.
 
         Raises:
             StoreError: the file cannot be read, is no such file, or is damaged; nothing is changed.

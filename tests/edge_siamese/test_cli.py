@@ -26,8 +26,8 @@ from tests.tiny_network import pictures
 ROOT = Path(__file__).parents[2]
 COMMANDS = (
     "run", "status", "events", "reload", "doctor",
-    "objects", "objects export", "objects import", "objects views",
-    "register", "rename", "forget", "undo", "wrong", "score", "explain",
+    "objects", "objects export", "objects import", "objects views", "objects remove-view",
+    "register", "rename", "forget", "merge", "undo", "wrong", "score", "explain",
     "model", "model install", "model list", "model rollback",
     "info", "selftest", "compare", "recognize", "embed", "bench",
 )  # fmt: skip
@@ -349,6 +349,9 @@ def test_errors_of_all_kinds(
         ["register"],
         ["register", "mug", "--picture"],
         ["rename", "mug"],
+        ["merge", "mug"],
+        ["objects", "remove-view", "mug"],
+        ["objects", "remove-view", "mug", "last"],
         ["objects", "fly"],
         ["objects", "import", "a.zip", "--on-conflict", "burn"],
         ["model", "install"],

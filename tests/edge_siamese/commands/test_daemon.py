@@ -197,7 +197,7 @@ class TestReload:
 @pytest.mark.parametrize(
     "words",
     ["status", "events", "events --follow", "reload", "objects", "objects views a", "objects export a.zip",
-     "register a", "rename a b", "forget a", "undo", "wrong", "explain"],
+     "objects remove-view a 1", "register a", "rename a b", "forget a", "merge a b", "undo", "wrong", "explain"],
 )  # fmt: skip
 def test_without_a_daemon_the_remedy_is_named(
     words: str, config: Path, capsys: pytest.CaptureFixture[str]

@@ -173,6 +173,37 @@ class TestChanges:
         assert json.loads(command("forget", "mug", "--json"))["views"] == 1
         assert json.loads(command("undo", "--json")) == {"text": 'undone: "mug" is registered again'}
 
+    def test_a_view_that_is_removed_and_comes_back(
+        self, command: Command, refused: Command, mug: str, pen: str
+    ) -> None:
+        command("register", "mug", "--picture", mug)
+        assert refused("objects", "remove-view", "mug", "1") == (
+            'view 1 is the only view of "mug"; forget the object instead, or add a view first'
+        )
+        command("register", "mug", "--view", "--picture", pen)
+        assert command("objects", "remove-view", "mug", "1") == (
+            'view 1 of "mug" is gone; edge-siamese undo brings it back\n'
+        )
+        assert [view["id"] for view in json.loads(command("objects", "views", "mug", "--json"))] == [2]
+        assert refused("objects", "remove-view", "mug", "1") == '"mug" has no view 1; it has 2'
+        assert command("undo") == 'undone: the removed view of "mug" is back\n'
+        assert json.loads(command("objects", "remove-view", "mug", "2", "--json"))["last_view"] == 1
+
+    def test_two_objects_become_one_and_two_again(
+        self, command: Command, refused: Command, mug: str, pen: str
+    ) -> None:
+        command("register", "mug", "--picture", mug)
+        command("register", "pen", "--picture", pen)
+        assert refused("merge", "pen", "PEN") == ('"pen" cannot be merged with itself; name another object')
+        assert refused("merge", "pen", "mugg") == 'there is no object "mugg"; did you mean "mug"?'
+        assert command("merge", "pen", "mug") == (
+            '"pen" is part of "mug" now, which has 2 views; edge-siamese undo takes them apart\n'
+        )
+        assert command("score", pen).startswith(f"{pen}: mug (p = 0.9")
+        assert command("undo") == 'undone: "pen" is an object of its own again\n'
+        assert command("score", pen).startswith(f"{pen}: pen (p = 0.9")
+        assert json.loads(command("merge", "mug", "pen", "--json"))["name"] == "pen"
+
     def test_what_was_wrong(self, daemon: Daemon, command: Command, refused: Command, mug: str) -> None:
         assert refused("wrong") == "nothing was recognised lately that could be wrong"
         command("register", "mug", "--picture", mug)

@@ -1,7 +1,8 @@
-"""Gives birth to processes that register objects until they are killed: a program for `test_kills.py`.
+"""Gives birth to processes that change a store until they are killed: a program for `test_kills.py`.
 
-For each line on its standard input, `PLACE FIRST`, it forks a process that opens the store there and registers the
-objects FIRST, FIRST + 1, ... Numpy is imported once. What is acknowledged is written to the standard output.
+For each line on its standard input, `WHAT PLACE FIRST`, it forks a process that opens the store there and registers the
+objects FIRST, FIRST + 1, ..., or also removes views of them and merges them. Numpy is imported once. What is
+acknowledged is written to the standard output.
 """
 
 import os
@@ -23,11 +24,31 @@ def live(place: Path, number: int) -> None:
             number += 1
 
 
+def tidy(place: Path, number: int) -> None:
+    """Each object gets a second view, loses the first, becomes part of the shelf, and every other one is itself again."""
+    with open_store(place) as store:
+        while True:
+            name = f"thing {number}"
+            views = [store.register(name, view(number)).last_view]
+            os.write(1, f"registered {number}\n".encode())
+            views.append(store.add_view(name, view(-number % 100_000)).last_view)
+            os.write(1, f"viewed {number}\n".encode())
+            store.remove_view(name, views[0])
+            os.write(1, f"removed {number}\n".encode())
+            store.merge(name, "shelf")
+            os.write(1, f"merged {number}\n".encode())
+            if number % 2:
+                store.undo()
+                os.write(1, f"undone {number}\n".encode())
+            number += 1
+
+
+LIVES = {"live": live, "tidy": tidy}
 for line in sys.stdin:
-    place, first = line.split()
+    what, place, first = line.split()
     child = os.fork()
     if child == 0:
-        live(Path(place), int(first))
+        LIVES[what](Path(place), int(first))
     os.write(1, f"born {child}\n".encode())
     os.waitpid(child, 0)
     os.write(1, b"dead\n")

@@ -9,6 +9,7 @@ import pytest
 
 from edge_siamese.errors import StoreError, SupportError
 from edge_siamese.store import Imported, collection
+from edge_siamese.store.changes import KEPT
 from tests.edge_siamese.store.made import MODEL, NOW, names, open_store, picture, vector, view
 
 UID = "0123456789abcdef0123456789abcde"
@@ -158,6 +159,67 @@ def test_a_name_that_is_taken_is_met_as_asked(target, file, policy, result, expe
     assert {item.name: item.views for item in target.objects()} == expected
     target.undo()
     assert contents(target) == before
+
+
+def test_what_was_merged_here_is_not_taken_apart_by_a_collection(source, target, file):
+    target.import_(file)
+    target.merge("mug", "pen")
+    merged = contents(target)
+    assert target.import_(file) == imported(known=4)
+    assert contents(target) == merged
+    source.add_view("mug", view(6))
+    source.export(file)
+    assert target.import_(file) == imported(views=1, known=4)
+    assert (names(target), target.object("pen").views) == (["pen"], 4)
+    target.undo()
+    assert contents(target) == merged
+    for number in range(KEPT):  # until nobody remembers
+        target.rename("pen" if not number else f"pen {number - 1}", f"pen {number}")
+    assert target.import_(file) == imported(views=1, known=4)
+    assert [item.views for item in target.objects()] == [4]
+
+
+def test_what_was_merged_into_a_forgotten_object_comes_back_with_its_views(target, file):
+    target.import_(file)
+    target.register("cup", view(9))
+    target.merge("mug", "cup")
+    before = contents(target)
+    target.forget("cup")
+    assert target.import_(file) == imported(objects=1, views=2, negatives=1, known=1)
+    assert [(item.name, item.views, item.negatives) for item in target.objects()] == [
+        ("mug", 2, 1),
+        ("pen", 1, 0),
+    ]
+    assert target.undo().text == "undone: the import of 1 object and 3 views is gone"
+    target.undo()
+    assert contents(target) == before
+    assert target.undo().kind == "merged"
+    assert (target.object("mug").views, target.object("cup").views) == (2, 1)
+
+
+def test_an_import_that_moved_views_is_undone_when_their_former_object_is_purged(target, file):
+    target.import_(file)
+    target.register("cup", view(9))
+    target.merge("mug", "cup")
+    target.forget("cup")
+    target.import_(file)
+    for number in range(KEPT - 1):
+        target.rename("pen" if not number else f"pen {number - 1}", f"pen {number}")
+    assert target._database.read("SELECT count(*) FROM objects WHERE name = 'cup'") == [(0,)]
+    for _ in range(KEPT - 1):
+        target.undo()
+    assert target.undo().kind == "imported"
+    assert target.undo() is None
+    assert names(target) == ["pen"]
+    assert target._database.read("PRAGMA foreign_key_check") == []
+
+
+def test_a_removed_view_comes_back_and_one_that_was_merged_by_an_import_makes_no_empty_object(target, file):
+    target.register("Mug", view(9))
+    target.import_(file, on_conflict="merge")
+    target.remove_view("mug", 2)
+    assert target.import_(file) == imported(views=1, known=3)
+    assert {item.name: item.views for item in target.objects()} == {"Mug": 3, "pen": 1}
 
 
 def test_an_unknown_policy_is_refused(target, file):

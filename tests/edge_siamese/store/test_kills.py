@@ -35,9 +35,9 @@ def nursery():
         process.stdin.close()
 
 
-def life(nursery, place, first, begin, seconds):
+def life(nursery, place, first, begin, seconds, what="live"):
     """Kill a process so long after it was born, or after it began to register; what it acknowledged."""
-    nursery.stdin.write(f"{place} {first}\n")
+    nursery.stdin.write(f"{what} {place} {first}\n")
     lines, child = [], 0
     while not child or (begin == "registered" and not lines):
         line = nursery.stdout.readline()
@@ -99,6 +99,60 @@ def test_sixty_kills_lose_nothing_that_was_acknowledged(tmp_path, nursery):
         assert (counts.unembedded, counts.dormant) == (0, 0)
         assert store._database.read("SELECT count(*) FROM crops") == [(2 * counts.views,)]
         require_whole(store, registered)
+
+
+# What is recognised of an object by the things that were done with it: by its own views, and as part of the shelf.
+STEPS = {
+    "": ((), ()),
+    "registered": ((1,), ()),
+    "viewed": ((1, -1), ()),
+    "removed": ((-1,), ()),
+    "merged": ((), (-1,)),
+    "undone": ((-1,), ()),
+}
+
+
+def test_kills_leave_no_half_of_a_removed_view_or_a_merge(tmp_path, nursery):
+    moments = random.Random(2016)
+    with open_store(tmp_path) as store:
+        store.register("shelf", view(0))
+    first, cut = 1, set()
+    expected = {}  # number of an object -> the last thing that was done with it
+    for _ in range(KILLS // 2):
+        told = life(nursery, tmp_path, first, "registered", moments.uniform(0.0, 0.03), "tidy")
+        acknowledged = {number: what for what, number in told}
+        expected.update(acknowledged)
+        last = max(acknowledged)
+        with open_store(tmp_path) as store:
+            assert store.repair is None
+            rows = {entry.name: entry.embeddings.tolist() for entry in store.entries()}
+            shelf = rows.pop("shelf")[1:]
+            found = {}
+            for number in range(1, last + 2):
+                seeds = {1: number, -1: -number % 100_000}
+                own = rows.pop(f"thing {number}", [])
+                for what, (at_home, on_shelf) in STEPS.items():
+                    if own == [vector(seeds[side]).tolist() for side in at_home] and all(
+                        (vector(seeds[side]).tolist() in shelf) == (side in on_shelf) for side in seeds
+                    ):
+                        found[number] = what
+                        break
+            assert rows == {}
+            names = list(STEPS)
+            for number in range(1, last):
+                assert STEPS[found[number]] == STEPS[expected[number]]
+            # The last change may be on the disk before it was acknowledged; it is there as a whole, or not at all.
+            done = names.index(expected[last])
+            following = names[done : done + 1 if expected[last] == "merged" and last % 2 == 0 else done + 2]
+            assert STEPS[found[last]] in [STEPS[name] for name in following]
+            assert found[last + 1] in ("", "registered")
+            cut.add(expected[last])
+            expected[last], expected[last + 1] = found[last], found[last + 1]
+            first = last + 2
+            assert store._database.read("PRAGMA foreign_key_check") == []
+    assert len(cut) >= 3 and first > KILLS // 2
+    with open_store(tmp_path) as store:
+        assert store._database.read("PRAGMA integrity_check") == [("ok",)]
 
 
 def test_a_log_that_was_torn_anywhere_keeps_every_whole_change(tmp_path):
