@@ -14,7 +14,7 @@ JOBS ?= 2
 export PYTHON TORCH_INDEX
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test test-system lint photographs reproduce reproduce-omniglot model-glyphs model-objects model-objects-small splits bench-daemon wheel deb lock clean distclean
+.PHONY: help setup demo run test test-system lint photographs reproduce reproduce-omniglot model-glyphs model-objects model-objects-small splits bench-daemon bench-extras wheel deb lock clean distclean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' Makefile
@@ -81,6 +81,9 @@ splits: setup  ## glyphnet on other splits of Omniglot that papers report on: an
 
 bench-daemon: setup  ## measure the daemon: time, memory, start, 100,000 frames; three minutes, writes benchmarks/daemon
 	@.venv/bin/python scripts/measure_daemon.py --out benchmarks/daemon/figures.json
+
+bench-extras: setup  ## measure the daemon with dashboard, MQTT and metrics on and off; writes benchmarks/extras
+	@.venv/bin/python scripts/measure_extras.py --out benchmarks/extras/figures.json
 
 wheel: setup  ## build the device's wheel into dist
 	@.venv/bin/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
