@@ -105,6 +105,8 @@ def is_readable(kind: str, text: str) -> bool:
         data = json.loads(text)
         if kind not in get_args(ChangeKind) or not isinstance(data, dict):
             return False
+        if kind == "view removed":
+            return _are_numbers([data.get("gone", 0)])
         if kind == "renamed":
             return isinstance(data["former"], str)
         if kind == "merged":
@@ -126,9 +128,8 @@ def is_readable(kind: str, text: str) -> bool:
 
 
 # The changes that have an effect, from the last to the first: a renaming of an object that was forgotten since has none.
-# An object that went with its last view comes back with it.
 _LAST = """
-SELECT c.id, c.kind, c.object_id, c.view_id, c.data, o.uid, o.name FROM changes c
+SELECT c.id, c.kind, c.object_id, c.view_id, c.data, o.uid, o.name, o.deleted FROM changes c
 LEFT JOIN objects o ON o.id = c.object_id LEFT JOIN views v ON v.id = c.view_id
 WHERE NOT c.undone AND (c.kind IN ('registered', 'view added', 'negative added') OR ?) AND CASE c.kind
     WHEN 'imported' THEN 1
@@ -136,7 +137,7 @@ WHERE NOT c.undone AND (c.kind IN ('registered', 'view added', 'negative added')
     WHEN 'merged' THEN o.deleted = c.id
     WHEN 'renamed' THEN o.id IS NOT NULL AND o.deleted IS NULL
     WHEN 'registered' THEN o.id IS NOT NULL AND o.deleted IS NULL
-    WHEN 'view removed' THEN v.deleted = c.id AND v.object_id = o.id AND (o.deleted IS NULL OR o.deleted = c.id)
+    WHEN 'view removed' THEN v.deleted = c.id AND v.object_id = o.id
     WHEN 'view added' THEN v.deleted IS NULL AND v.object_id = o.id AND o.deleted IS NULL
     WHEN 'negative added' THEN v.deleted IS NULL AND v.object_id = o.id AND o.deleted IS NULL
     END
@@ -146,19 +147,19 @@ ORDER BY c.id DESC"""
 def undo_last(connection: sqlite3.Connection, registrations_only: bool) -> Undone | None:
     """Turn the last change back, within a transaction; None if there is none."""
     for found in connection.execute(_LAST, (not registrations_only,)):
-        number, kind, object_id, view_id, text, uid, name = found
+        number, kind, object_id, view_id, text, uid, name, deleted = found
         data = json.loads(text)
-        if kind != "merged" or _has_what_was_moved(connection, object_id, data):
+        if kind == "merged":
+            has_effect = _has_what_was_moved(connection, object_id, data)
+        else:  # an object that went with its last view comes back with one
+            has_effect = kind != "view removed" or deleted in (None, data.get("gone"))
+        if has_effect:
             break
     else:
         return None
     stamp = last_change(connection)
     if kind == "registered":
         connection.execute("UPDATE objects SET deleted = ? WHERE id = ?", (stamp, object_id))
-        # It does not come back, with no view that was removed from it.
-        connection.execute(
-            "UPDATE changes SET undone = 1 WHERE kind = 'view removed' AND object_id = ?", (object_id,)
-        )
         told = f'undone: "{name}" is no longer registered'
     elif kind in ("view added", "negative added"):
         connection.execute("UPDATE views SET deleted = ? WHERE id = ?", (stamp, view_id))
@@ -239,14 +240,14 @@ def _drop_if_empty(connection: sqlite3.Connection, object_id: int, stamp: int) -
         "id = ? AND deleted IS NULL AND NOT EXISTS "
         "(SELECT 1 FROM views v WHERE v.object_id = objects.id AND v.kind = 'view' AND v.deleted IS NULL)"
     )
-    removal = (
-        "(SELECT max(c.id) FROM changes c JOIN views v ON v.id = c.view_id AND v.deleted = c.id AND v.kind = 'view' "
-        "WHERE c.kind = 'view removed' AND NOT c.undone AND v.object_id = objects.id)"
+    if not connection.execute(f"UPDATE objects SET deleted = ? WHERE {empty}", (stamp, object_id)).rowcount:
+        return False
+    connection.execute(
+        "UPDATE changes SET data = ? WHERE id = (SELECT max(c.id) FROM changes c JOIN views v ON v.id = c.view_id "
+        "AND v.deleted = c.id AND v.kind = 'view' WHERE c.kind = 'view removed' AND NOT c.undone AND v.object_id = ?)",
+        (json.dumps({"gone": stamp}), object_id),
     )
-    done = connection.execute(
-        f"UPDATE objects SET deleted = coalesce({removal}, ?) WHERE {empty}", (stamp, object_id)
-    )
-    return done.rowcount > 0
+    return True
 
 
 def _bring_back(connection: sqlite3.Connection, object_id: int, name: str) -> str:

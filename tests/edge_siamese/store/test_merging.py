@@ -247,6 +247,14 @@ class TestTheButton:
         assert store.undo() is None
         assert store.objects() == []
 
+    def test_what_was_deleted_elsewhere_does_not_come_back_with_a_removed_view(self, store):
+        store.register("mug", view(1))
+        store.add_view("mug", view(2))
+        store.remove_view("mug", 1)
+        with store._database.change() as connection:  # as another device of a collection does, past the log
+            connection.execute("UPDATE objects SET deleted = 3")
+        assert store.undo() is None
+
     def test_an_object_that_was_left_with_what_was_merged_goes_when_that_goes(self, store):
         store.register("mug", view(1))
         store.add_view("mug", view(2))

@@ -255,6 +255,7 @@ def test_changes_that_cannot_be_read_are_left_out(place):
         ("merged", '{"into": 1, "views": 7}'),
         ("merged", "[]"),
         ("view removed", "{"),
+        ("view removed", '{"gone": "x"}'),
         ("renamed", '{"former": 1}'),
         ("imported", '{"objects": [], "views": []}'),
         ("imported", '{"objects": [], "views": [], "former objects": [[1]], "former views": []}'),
