@@ -1,7 +1,8 @@
-"""Reads picture files: PNG, JPEG, WebP and whatever else Pillow knows."""
+"""Reads picture files: PNG, JPEG, WebP and whatever else Pillow knows; and writes JPEG."""
 
 from __future__ import annotations
 
+import io
 import os
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,11 @@ from edge_siamese.errors import PictureError
 
 if TYPE_CHECKING:
     from PIL import Image
+
+MOST_PIXELS, MOST_PIXELS_AT_ONCE = 50_000_000, 16_000_000
+"""Of a picture from elsewhere: of a JPEG, which is read at an eighth of its size; and of all that is decoded whole."""
+SENT_FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
+"""What is taken from elsewhere: the fewer decoders, the less can be wrong with them."""
 
 
 def read_picture(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
@@ -26,12 +32,9 @@ def read_picture(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
         PictureError: the file is missing, damaged or not a picture, or Pillow is not installed.
     """
     name = os.fspath(path)
-    try:
-        from PIL import Image, ImageOps, UnidentifiedImageError
-    except ImportError as error:
-        raise PictureError(
-            f"{name}: reading pictures needs Pillow: pip install pillow, or apt install python3-pil"
-        ) from error
+    _require_pillow(name)
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
     try:
         with Image.open(name) as file:
             return _pixels(ImageOps.exif_transpose(file))
@@ -44,6 +47,86 @@ def read_picture(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
     ) as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and others
         raise PictureError(
             f"{name} cannot be read as a picture: {str(error) or type(error).__name__}"
+        ) from error
+
+
+def read_sent_picture(data: bytes, side: int, name: str = "the picture") -> npt.NDArray[np.uint8]:
+    """The pixels of a picture that came from elsewhere, so that whatever it is costs little memory and time.
+
+    It is looked at before it is decoded, and gets smaller at once. Of moving pictures, the first one is taken.
+
+    Args:
+        data: of the file.
+        side: the longer side of the result is at most so many pixels.
+        name: what it is called in errors.
+
+    Returns:
+        uint8, (h, w) or (h, w, 3) RGB, as `read_picture` does.
+
+    Raises:
+        PictureError: it is none of `SENT_FORMATS`, too large, or damaged, or Pillow is not installed.
+    """
+    _require_pillow(name)
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with Image.open(io.BytesIO(data), formats=SENT_FORMATS) as file:
+            # A progressive JPEG is held whole whatever size it is wanted in.
+            whole = file.format not in ("JPEG", "MPO") or bool(file.info.get("progressive"))
+            most = MOST_PIXELS_AT_ONCE if whole else MOST_PIXELS
+            if file.width * file.height > most:
+                raise PictureError(
+                    f"{name} has {file.width} x {file.height} pixels; at most {most // 10**6} million are read"
+                )
+            if not whole:
+                file.draft(None, (side, side))
+            file.load()
+            picture: Image.Image = file
+            if max(file.size) > side and not file.mode.startswith("I"):
+                if file.mode in ("P", "1"):  # their numbers cannot be averaged
+                    picture = file.convert("RGBA")
+                picture.thumbnail((side, side), Image.Resampling.BOX)
+            pixels = _pixels(ImageOps.exif_transpose(picture))
+    except UnidentifiedImageError as error:
+        raise PictureError(f"{name} is not a {', '.join(SENT_FORMATS[:-1])} or {SENT_FORMATS[-1]}") from error
+    except PictureError:
+        raise
+    except Exception as error:  # see `read_picture`
+        raise PictureError(
+            f"{name} cannot be read as a picture: {str(error) or type(error).__name__}"
+        ) from error
+    step = -(-max(pixels.shape[:2]) // side)
+    return np.ascontiguousarray(pixels[::step, ::step])
+
+
+def encode_jpeg(pixels: npt.NDArray[np.uint8], quality: int = 80, side: int = 0) -> bytes:
+    """A picture as JPEG.
+
+    Args:
+        pixels: uint8 (h, w) or (h, w, 3) RGB.
+        quality: 1 to 95.
+        side: if its longer side has more pixels than this, it is made smaller; 0: never.
+
+    Raises:
+        PictureError: Pillow is not installed.
+    """
+    _require_pillow("the picture")
+    from PIL import Image
+
+    picture = Image.fromarray(np.ascontiguousarray(pixels))
+    if side and max(picture.size) > side:
+        picture.thumbnail((side, side), Image.Resampling.BOX)
+    written = io.BytesIO()
+    picture.save(written, "JPEG", quality=quality)
+    return written.getvalue()
+
+
+def _require_pillow(name: str) -> None:
+    try:
+        import PIL.Image  # noqa: F401
+    except ImportError as error:
+        raise PictureError(
+            f"{name}: reading pictures needs Pillow: pip install pillow, or apt install python3-pil"
         ) from error
 
 

@@ -1,0 +1,71 @@
+"""How often a password may be tried: each failure makes the next try of that address wait longer, and in the end all."""
+
+from __future__ import annotations
+
+import ipaddress
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
+
+FREE = 3
+"""Failures of an address that cost nothing: people mistype."""
+LONGEST_S = 300.0
+"""The longest wait of an address; doubled from one second on."""
+FORGOTTEN_S = 3600.0
+"""A failure counts for so long."""
+MOST_ADDRESSES = 1000
+TOGETHER, WINDOW_S, TOGETHER_S = 30, 60.0, 2.0
+"""With so many failures of all addresses within so many seconds, one try every so many seconds is taken."""
+
+
+class Attempts:
+    """Counts failures; any thread may ask."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """Nobody has failed; `clock` counts seconds."""
+        self._clock = clock
+        self._failed: OrderedDict[str, tuple[int, float]] = OrderedDict()
+        self._recent: deque[float] = deque(maxlen=TOGETHER)
+        self._changing = threading.Lock()
+
+    def begin(self, address: str) -> float:
+        """A try begins, and counts as a failure until `succeeded`: seconds to wait if it may not, else 0."""
+        key, now = _network(address), self._clock()
+        with self._changing:
+            failures, last = self._failed.get(key, (0, now))
+            if now - last > FORGOTTEN_S:
+                failures = 0
+            if failures >= FREE:
+                wait = last + min(2.0 ** (failures - FREE), LONGEST_S) - now
+                if wait > 0:
+                    return wait
+            busy = len(self._recent) == TOGETHER and now - self._recent[0] < WINDOW_S
+            if busy and (wait := self._recent[-1] + TOGETHER_S - now) > 0:
+                return wait
+            self._failed[key] = failures + 1, now
+            self._failed.move_to_end(key)
+            while len(self._failed) > MOST_ADDRESSES:
+                self._failed.popitem(last=False)
+            self._recent.append(now)
+            return 0.0
+
+    def succeeded(self, address: str) -> None:
+        """The password was right."""
+        with self._changing:
+            self._failed.pop(_network(address), None)
+            if self._recent:
+                self._recent.pop()
+
+
+def _network(address: str) -> str:
+    """What one attacker has: an IPv4 address, or the 64 bits that an IPv6 host chooses its addresses in."""
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(found, ipaddress.IPv6Address):
+        if found.ipv4_mapped:
+            return str(found.ipv4_mapped)
+        return str(ipaddress.ip_network((found, 64), strict=False))
+    return str(found)

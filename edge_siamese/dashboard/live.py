@@ -1,0 +1,154 @@
+"""The live picture: one JPEG for all who watch, made only while somebody waits for it, and not too often."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from edge_siamese.daemon.actions import Actions
+from edge_siamese.daemon.extra_settings import DashboardSettings
+from edge_siamese.daemon.shown import Shown
+from edge_siamese.dashboard.exchange import Problem
+from edge_siamese.dashboard.pulse import Pulse
+from edge_siamese.pictures import encode_jpeg
+
+WAIT_S = 10.0
+"""The longest that a request waits for a picture."""
+SIDE, QUALITY = 640, 80
+"""Of the pictures: pixels of the longer side; and as JPEG counts it."""
+
+
+@dataclass(frozen=True)
+class LivePicture:
+    """A frame as it is sent."""
+
+    number: int
+    jpeg: bytes
+    now: str
+    """What was made of it, as JSON in ASCII."""
+
+
+class Live:
+    """Belongs to the loop's thread."""
+
+    def __init__(self, settings: DashboardSettings, actions: Actions, pulse: Pulse) -> None:
+        """Make no pictures yet."""
+        self._settings, self._actions, self._pulse = settings, actions, pulse
+        self._latest: LivePicture | None = None
+        self._shown: Shown | None = None
+        self._making: asyncio.Task[None] | None = None
+        self._made_at = 0.0
+        self._watching = 0
+
+    async def after(self, number: int, work: Callable[..., Any]) -> LivePicture | None:
+        """The picture of a later frame than this one, waiting for it; None if none comes in time.
+
+        Args:
+            number: of the frame that is known already.
+            work: calls a function on another thread, and can be awaited.
+
+        Raises:
+            Problem: 503 if too many watch.
+        """
+        if self._watching >= self._settings.clients:
+            raise Problem(
+                503,
+                f"{self._settings.clients} watch already",
+                kind="TooManyWatch",
+                headers={"Retry-After": "2"},
+            )
+        self._watching += 1
+        try:
+            return await self._pulse.until(lambda: self._look(number, work), WAIT_S)
+        finally:
+            self._watching -= 1
+
+    def _look(self, number: int, work: Callable[..., Any]) -> LivePicture | None:
+        """The latest picture if it is news to who asks; else see that one is made."""
+        shown = self._actions.shown()
+        if shown is None:
+            return None
+        latest, time = self._latest, asyncio.get_running_loop().time()
+        fresh = latest is not None and self._shown is not None and shown.frame is self._shown.frame
+        soon = time - self._made_at < 1.0 / self._settings.rate
+        if latest is not None and latest.number != number and (fresh or soon):
+            return latest
+        if not (fresh or soon or self._making):
+            self._made_at = time
+            self._making = asyncio.get_running_loop().create_task(self._make(shown, work))
+        return None
+
+    async def _make(self, shown: Shown, work: Callable[..., Any]) -> None:
+        try:
+            self._latest = await work(self.picture, shown)
+            self._shown = shown
+        finally:
+            self._making = None
+
+    def picture(self, shown: Shown) -> LivePicture:
+        """A frame as it is sent; takes some milliseconds."""
+        told = json.dumps(brief(shown, self._actions.now), separators=(",", ":"))
+        return LivePicture(shown.frame.number, encode_jpeg(shown.frame.pixels, QUALITY, SIDE), told)
+
+
+def brief(shown: Shown, now: float) -> dict[str, Any]:
+    """What was made of a frame, in a few words."""
+    found = shown.recognition
+    present = [{"uid": sighting.uid, "name": sighting.name} for sighting in shown.present]
+    if found is None:
+        return {"learning": True, "text": "looks at something that it shall learn", "present": present}
+    return {
+        "name": found.name,
+        "uid": found.uid,
+        "probability": round(found.probability, 4),
+        "threshold": round(found.threshold, 4),
+        "rule": found.rule,
+        "nearest": found.nearest,
+        "runner_up": found.runner_up,
+        "margin": round(found.margin, 4),
+        "learning": False,
+        "present": present,
+        "text": str(found),
+    }
+
+
+def full(shown: Shown | None, now: float) -> dict[str, Any]:
+    """What was made of a frame, in full."""
+    if shown is None:
+        return {
+            "shown": False,
+            "learning": False,
+            "text": "",
+            "explanation": [],
+            "present": [],
+            "frame": None,
+        }
+    found = shown.recognition
+    described = {} if found is None else {**found.data(), "explanation": list(found.explain())}
+    return {
+        "explanation": [],
+        **described,
+        "shown": True,
+        "learning": found is None,
+        "text": "looks at something that it shall learn" if found is None else str(found),
+        "present": [
+            {
+                "uid": sighting.uid,
+                "name": sighting.name,
+                "probability": round(sighting.probability, 4),
+                "since": wall_time(sighting.since, now),
+            }
+            for sighting in shown.present
+        ],
+        "frame": shown.frame.number,
+    }
+
+
+def wall_time(moment: float, now: float) -> str:
+    """When a moment of the frames' clock was: UTC, ISO 8601."""
+    found = datetime.now(UTC) - timedelta(seconds=max(0.0, now - moment))
+    return found.isoformat(timespec="milliseconds")

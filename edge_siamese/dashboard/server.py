@@ -1,0 +1,264 @@
+"""Serves the dashboard over HTTP, on a thread with a loop of its own, so that recognition never waits for anybody."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import socket
+import ssl
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from edge_siamese.daemon.actions import Actions
+from edge_siamese.daemon.extra_settings import DashboardSettings
+from edge_siamese.dashboard.asgi import make_app
+from edge_siamese.dashboard.hosts import is_loopback
+from edge_siamese.dashboard.site import Site
+from edge_siamese.errors import SettingsError
+
+if TYPE_CHECKING:
+    from uvicorn import Server
+
+LOG = logging.getLogger(__name__)
+
+MOST_CONNECTIONS, MOST_OF_ONE = 64, 32
+"""Open at a time: together, and of one address that is not this machine's. One more is closed at once."""
+HEAD_S = 15.0
+"""A connection without a request ends after so long, also one whose request does not come to its end."""
+STUCK_S = 20.0
+"""One that takes nothing of what waits for it ends after so long."""
+KEEP_ALIVE_S = 10
+WATCH_S = 2.0
+MOST_HEAD = 32 * 1024
+"""Bytes of a request's head."""
+START_S = 10.0
+
+
+class Dashboard:
+    """The daemon's page and its interface for programs."""
+
+    name = "dashboard"
+
+    def __init__(self, settings: DashboardSettings, actions: Actions) -> None:
+        """Nothing is opened before `start`."""
+        self._settings, self._actions = settings, actions
+        self._site: Site | None = None
+        self._server: Server | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._fault = ""
+
+    def start(self) -> None:
+        """Listen, and serve.
+
+        Raises:
+            SettingsError: the port is taken, the certificate cannot be used, or others could reach it and there is no
+                password.
+            ImportError: a package is missing.
+        """
+        from uvicorn import Config, Server
+
+        site = Site(self._settings, self._actions)
+        site.guard.require_credentials()
+        context = tls_context(self._settings)
+        listening = bound(self._settings)
+        try:
+            config = Config(
+                make_app(site),
+                loop="asyncio",
+                http=_protocol(),
+                ws="none",
+                lifespan="off",
+                interface="asgi3",
+                log_config=None,
+                log_level="critical",
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                limit_concurrency=MOST_CONNECTIONS + 1,
+                backlog=MOST_CONNECTIONS,
+                timeout_keep_alive=KEEP_ALIVE_S,
+                timeout_graceful_shutdown=1,
+                h11_max_incomplete_event_size=MOST_HEAD,
+                ssl_context_factory=None if context is None else lambda *_: context,
+            )
+            self._server = Server(config)
+            site.open()
+        except BaseException:
+            listening.close()
+            raise
+        self._site = site
+        self._thread = threading.Thread(target=self._run, args=(listening,), name="dashboard", daemon=True)
+        self._thread.start()
+        end = time.monotonic() + START_S
+        while not self._server.started:
+            if not self._thread.is_alive() or time.monotonic() > end:
+                self.close(0.5)
+                raise SettingsError(f"the dashboard did not start: {self._fault or 'it takes too long'}")
+            time.sleep(0.01)
+
+    def report(self) -> dict[str, Any]:
+        """How it is: its address, and how many follow it."""
+        works = self._thread is not None and self._thread.is_alive()
+        state = f"at {address(self._settings)}" if works else f"ended: {self._fault or 'not started'}"
+        return {
+            "state": state,
+            "works": works,
+            "url": address(self._settings),
+            "followers": 0 if self._site is None else self._site.streams,
+        }
+
+    def close(self, timeout: float) -> None:
+        """End all connections and the thread, in this time."""
+        end = time.monotonic() + timeout
+        if self._site is not None:
+            self._site.close()
+        server, loop, thread = self._server, self._loop, self._thread
+        if server is None or loop is None or thread is None:
+            return
+        server.should_exit = True
+        thread.join(max(0.0, 0.7 * timeout))
+        if thread.is_alive():
+            with contextlib.suppress(RuntimeError):  # it has ended just now
+                loop.call_soon_threadsafe(_abort_all, server)
+            thread.join(max(0.0, end - time.monotonic()))
+        if thread.is_alive():
+            LOG.warning("the dashboard takes too long to end, and is left")
+
+    def _run(self, listening: socket.socket) -> None:
+        try:
+            asyncio.run(self._serve(listening))
+        except BaseException as error:  # also SystemExit, which uvicorn raises
+            self._fault = str(error) or type(error).__name__
+            LOG.error("the dashboard ended: %s", self._fault)
+        finally:
+            listening.close()
+
+    async def _serve(self, listening: socket.socket) -> None:
+        assert self._server is not None
+        self._loop = asyncio.get_running_loop()
+        # Handshakes that fail, and connections that break: whoever knocks can make any number of them.
+        self._loop.set_exception_handler(
+            lambda _, context: LOG.debug("dashboard: %s", context.get("message"))
+        )
+        await self._server.serve(sockets=[listening])
+
+
+def address(settings: DashboardSettings) -> str:
+    """Where people find it."""
+    scheme = "https" if settings.certificate else "http"
+    if settings.hosts:
+        host = settings.hosts[0]
+        return f"{scheme}://{host}/" if ":" in host else f"{scheme}://{host}:{settings.port}/"
+    host = settings.listen
+    if host in ("0.0.0.0", "::"):
+        host = f"{socket.gethostname().partition('.')[0]}.local"
+    elif is_loopback(host):
+        host = "localhost" if host in ("127.0.0.1", "::1") else host
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{settings.port}/"
+
+
+def bound(settings: DashboardSettings) -> socket.socket:
+    """A socket at the address in the settings; raises `SettingsError` if it cannot be had."""
+    listen, place = settings.listen, f"{settings.listen}, port {settings.port}"
+    try:
+        family = socket.AF_INET6 if ipaddress.ip_address(listen).version == 6 else socket.AF_INET
+    except ValueError:
+        family = socket.AF_INET
+        if listen != "localhost":
+            raise SettingsError(
+                f"the dashboard listens at an address of this machine, such as 0.0.0.0, not {listen!r}"
+            ) from None
+    both = family == socket.AF_INET6 and listen == "::" and socket.has_dualstack_ipv6()
+    try:
+        return socket.create_server((listen, settings.port), family=family, dualstack_ipv6=both)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        hint = "; another program has it: another port in [dashboard]" if error.errno == 98 else ""
+        raise SettingsError(f"the dashboard cannot listen at {place}: {reason}{hint}") from error
+
+
+def tls_context(settings: DashboardSettings) -> ssl.SSLContext | None:
+    """What TLS needs; None without a certificate. Raises `SettingsError` if the files cannot be used."""
+    if not settings.certificate:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(settings.certificate, settings.key, password=_no_password)
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
+        raise SettingsError(
+            f"certificate {settings.certificate} and key {settings.key} cannot be used: {reason}"
+        ) from error
+    return context
+
+
+def _no_password() -> str:
+    raise ValueError("the key is encrypted; one without a password is needed")
+
+
+def _abort_all(server: Server) -> None:
+    server.force_exit = True
+    for connection in list(server.server_state.connections):
+        connection.transport.abort()
+
+
+def _protocol() -> type[asyncio.Protocol]:
+    """HTTP as uvicorn speaks it, for clients that may be slow or hostile."""
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+    class BoundedProtocol(H11Protocol):
+        """Ends connections that are too many, or do nothing."""
+
+        _waits_since = 0.0
+        _stuck_since: float | None = None
+        _stuck_size = 0
+        _watching: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            self.transport = transport
+            peer = transport.get_extra_info("peername") or ("",)
+            others = [getattr(known, "client", None) or ("",) for known in self.connections]
+            local = not isinstance(peer[0], str) or is_loopback(peer[0].partition("%")[0])
+            if len(self.connections) >= MOST_CONNECTIONS or (
+                not local and [other[0] for other in others].count(peer[0]) >= MOST_OF_ONE
+            ):
+                transport.abort()
+                return
+            super().connection_made(transport)
+            self._waits_since = self.loop.time()
+            self._watching = self.loop.call_later(WATCH_S, self._watch)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            if self._watching is not None:
+                self._watching.cancel()
+            super().connection_lost(exc)
+
+        def data_received(self, data: bytes) -> None:
+            if not self.transport.is_closing():
+                super().data_received(data)
+
+        def on_response_complete(self) -> None:
+            self._waits_since = self.loop.time()
+            super().on_response_complete()
+
+        def _watch(self) -> None:
+            now, size = self.loop.time(), self.transport.get_write_buffer_size()
+            if size == 0 or size < self._stuck_size:
+                self._stuck_since = None
+            if size and self._stuck_since is None:
+                self._stuck_since = now
+            self._stuck_size = size
+            idle = self.cycle is None or self.cycle.response_complete
+            if (self._stuck_since is not None and now - self._stuck_since > STUCK_S) or (
+                idle and now - self._waits_since > HEAD_S
+            ):
+                self.transport.abort()
+            else:
+                self._watching = self.loop.call_later(WATCH_S, self._watch)
+
+    return BoundedProtocol

@@ -1,0 +1,140 @@
+"""What all operations of the dashboard share: the daemon's actions, the guard, and what is kept between requests."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from edge_siamese.daemon.actions import Actions
+from edge_siamese.daemon.extra_settings import DashboardSettings
+from edge_siamese.dashboard.credentials import CredentialsFile
+from edge_siamese.dashboard.examination import Examination
+from edge_siamese.dashboard.exchange import Problem
+from edge_siamese.dashboard.feed import Feed
+from edge_siamese.dashboard.guard import Guard
+from edge_siamese.dashboard.live import Live
+from edge_siamese.dashboard.pulse import Pulse
+from edge_siamese.dashboard.stream import Reports
+from edge_siamese.dashboard.uploads import Uploads
+from edge_siamese.errors import (
+    ControlError,
+    EdgeSiameseError,
+    ImageError,
+    Refused,
+    StoreError,
+    SupportError,
+)
+from edge_siamese.schema import SchemaError
+from edge_siamese.store import StoredObject
+
+T = TypeVar("T")
+
+THREADS = 4
+STATIC = Path(__file__).parent / "static"
+
+
+class Site:
+    """One dashboard; handlers on any thread use it."""
+
+    def __init__(self, settings: DashboardSettings, actions: Actions, *, guard: Guard | None = None) -> None:
+        """Nothing is opened.
+
+        Args:
+            settings: of the dashboard.
+            actions: of the daemon.
+            guard: another one than the settings make.
+        """
+        self.settings, self.actions = settings, actions
+        self.guard = guard or Guard(settings, CredentialsFile(actions.settings.state_directory))
+        self.uploads = Uploads()
+        self.feed = Feed(actions)
+        self.pulse = Pulse()
+        self.live = Live(settings, actions, self.pulse)
+        self.examination = Examination(actions.config)
+        self.reports = Reports(actions)
+        self.pool = ThreadPoolExecutor(THREADS, thread_name_prefix="dashboard")
+        """Where handlers run: what they ask of the daemon takes as long as it takes."""
+        self.painter = ThreadPoolExecutor(1, thread_name_prefix="dashboard-picture")
+        """Where live pictures are made, so that nothing else delays them."""
+        self.streams = 0
+        """How many are open; for the loop's thread alone."""
+
+    @property
+    def device(self) -> str:
+        """What people call this machine."""
+        return device_name(self.actions)
+
+    def open(self) -> None:
+        """Begin to listen."""
+        self.feed.open()
+
+    def close(self) -> None:
+        """End all that waits; from any thread."""
+        self.pulse.close()
+        self.feed.close()
+        self.examination.close()
+        self.pool.shutdown(wait=False, cancel_futures=True)
+        self.painter.shutdown(wait=False, cancel_futures=True)
+
+    def object_data(self, known: StoredObject) -> dict[str, Any]:
+        """An object, as JSON values."""
+        shown = self.actions.shown()
+        present = () if shown is None else tuple(sighting.uid for sighting in shown.present)
+        return {
+            "uid": known.uid,
+            "name": known.name,
+            "created": known.created,
+            "views": known.views,
+            "negatives": known.negatives,
+            "embedded": known.embedded,
+            "last_view": known.last_view,
+            "last_seen": self.actions.telemetry.last_seen().get(known.uid),
+            "present": known.uid in present,
+        }
+
+
+def device_name(actions: Actions) -> str:
+    """The name in the settings for other systems, or the host's."""
+    return actions.settings.mqtt.name or platform.node() or "edge-siamese"
+
+
+def asked(function: Callable[[], T], *, missing: bool = False) -> T:
+    """Do what was asked for, with errors as answers.
+
+    Args:
+        function: asks the daemon.
+        missing: whether a name or number that is not there is the address itself: 404, not 422.
+
+    Raises:
+        Problem: what was wrong.
+    """
+    try:
+        return function()
+    except Problem:
+        raise
+    except EdgeSiameseError as error:
+        raise problem(error, missing=missing) from error
+
+
+def problem(error: EdgeSiameseError, *, missing: bool = False) -> Problem:
+    """The answer to an error."""
+    kind, status = type(error).__name__, 500
+    if isinstance(error, Refused):
+        status = 409
+    elif isinstance(error, ControlError):
+        # That it cannot recognise now, or ends, is nothing that a request could do about.
+        text = str(error)
+        status = 503 if text.startswith(("the daemon", "there is no frame")) else 409
+    elif isinstance(error, SupportError):
+        text = str(error)
+        gone = text.startswith(("there is no ", "no picture", "view "))
+        status = 404 if missing and gone else 409
+    elif isinstance(error, (ImageError, SchemaError)):
+        status = 422
+    elif isinstance(error, StoreError):
+        status = 503
+    headers = {"Retry-After": "2"} if status == 503 else {}
+    return Problem(status, str(error), kind, headers=headers)

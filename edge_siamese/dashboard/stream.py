@@ -1,0 +1,146 @@
+"""The stream of what happens: events, registrations and the daemon's state, as server-sent events."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Executor
+from typing import TYPE_CHECKING, Any
+
+from edge_siamese.daemon.actions import Actions
+from edge_siamese.daemon.bursts import BurstRecord
+from edge_siamese.dashboard.exchange import to_json
+from edge_siamese.errors import EdgeSiameseError
+
+if TYPE_CHECKING:
+    from edge_siamese.dashboard.site import Site
+
+PING_S = 15.0
+"""After so long without news, a word that the stream still lives."""
+STATUS_S = 1.0
+AT_ONCE = 50
+"""Events that are sent in one piece, at most."""
+
+
+class Reports:
+    """The daemon's state for all who follow it: asked once a second, while somebody does; for the loop's thread."""
+
+    def __init__(self, actions: Actions) -> None:
+        """Nothing is asked yet."""
+        self._actions = actions
+        self._asked_at = -STATUS_S
+        self._asking: asyncio.Task[None] | None = None
+        self.number = 0
+        """Counts up with each state that is another one."""
+        self.latest: dict[str, Any] = {}
+        """As `GET status` answers."""
+
+    def ask(self, pool: Executor) -> None:
+        """See that it is asked again, if that was long ago."""
+        loop = asyncio.get_running_loop()
+        if self._asking is None and loop.time() - self._asked_at >= STATUS_S:
+            self._asked_at = loop.time()
+            self._asking = loop.create_task(self._ask(pool))
+
+    async def _ask(self, pool: Executor) -> None:
+        try:
+            found = await asyncio.get_running_loop().run_in_executor(pool, self._actions.status)
+        except (EdgeSiameseError, RuntimeError):  # the daemon ends; or the pool does, which Python says so
+            return
+        finally:
+            self._asking = None
+        if _told(found) != _told(self.latest):
+            self.number += 1
+        self.latest = found
+
+
+class Stream:
+    """One client's; closed by whoever sends it."""
+
+    def __init__(self, site: Site, after: int, welcome: Callable[[], bool]) -> None:
+        """Begin after an event.
+
+        Args:
+            site: where it happens.
+            after: the number of the last event that the client knows.
+            welcome: whether the client may still have it.
+        """
+        self._site, self._after, self._welcome = site, after, welcome
+        self._burst = site.actions.bursts.version
+        self._report = -1
+        self._open = True
+        site.streams += 1
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield b"retry: 2000\n\n"
+        while self._open and not self._site.pulse.closed and self._welcome():
+            news = await self._site.pulse.until(self._news, PING_S)
+            if news is not None:
+                yield news
+            elif not self._site.pulse.closed:
+                yield b": still here\n\n"
+
+    async def aclose(self) -> None:
+        """The client has gone; may be called twice."""
+        if self._open:
+            self._open = False
+            self._site.streams -= 1
+
+    def _news(self) -> bytes | None:
+        """What the client does not know yet; None if there is nothing."""
+        site = self._site
+        pieces: list[bytes] = []
+        site.reports.ask(site.pool)
+        if self._report != site.reports.number and site.reports.latest:
+            self._report = site.reports.number
+            pieces.append(message("status", site.reports.latest))
+        if (version := site.actions.bursts.version) != self._burst:
+            self._burst = version
+            record = site.actions.bursts.latest()
+            if record is not None:
+                pieces.append(message("burst", burst_data(record, pictures=False)))
+        if site.feed.newest != self._after:
+            events, lost = site.feed.after(self._after)
+            if lost:
+                pieces.append(message("lost", {"count": lost}))
+            for event in events[:AT_ONCE]:
+                self._after = int(event["seq"])
+                pieces.append(message("event", event, number=self._after))
+        return b"".join(pieces) or None
+
+
+def message(kind: str, value: Any, number: int | None = None) -> bytes:
+    """One server-sent event. JSON has no line breaks, so it is one line of data."""
+    head = f"id: {number}\n" if number is not None else ""
+    return f"{head}event: {kind}\ndata: ".encode() + to_json(value) + b"\n\n"
+
+
+def burst_data(record: BurstRecord, *, pictures: bool) -> dict[str, Any]:
+    """A registration, as JSON values; with the addresses of its pictures, or without."""
+    return {
+        "id": record.id,
+        "name": record.name,
+        "target": record.target,
+        "source": record.source,
+        "wanted": record.wanted,
+        "done": record.done,
+        "saved": record.saved,
+        "text": record.text,
+        "uid": record.uid,
+        "frames": [
+            {
+                "number": frame.number,
+                "good": frame.good,
+                "text": frame.text,
+                **({"picture": f"/api/v1/burst/{record.id}/frames/{frame.number}"} if pictures else {}),
+            }
+            for frame in record.frames
+        ],
+    }
+
+
+def _told(report: dict[str, Any]) -> dict[str, Any]:
+    """What is worth telling when it changes: not what changes always."""
+    camera = report.get("camera")
+    steady = {name: value for name, value in report.items() if name not in ("uptime_s", "camera")}
+    return {**steady, "camera": camera and {k: v for k, v in camera.items() if k != "captured"}}
