@@ -87,6 +87,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_daemon(commands)
     _add_objects(commands)
     _add_models(commands)
+    _add_dashboard(commands)
     _add_bundles(commands)
     return parser
 
@@ -173,6 +174,25 @@ def _add_models(commands: _Commands) -> None:
     install.add_argument("bundle", metavar="BUNDLE", help=A_BUNDLE)
     inner.add("list", "models:list_", "The models: installed and shipped ones.", "--json")
     inner.add("rollback", "models:rollback", "Make the previous model the current one.")
+
+
+def _add_dashboard(commands: _Commands) -> None:
+    dashboard = commands.add(
+        "dashboard", "dashboard:address", "Where the dashboard is, and who may use it.", "password"
+    )
+    inner = _Commands(dashboard, "edge-siamese dashboard", required=False)
+    inner.add("address", "dashboard:address", "Print the address of the page.")
+    password = inner.add("password", "dashboard:password", "Set the password, asked for twice.", "--generate")
+    how = password.add_mutually_exclusive_group()
+    how.add_argument("--stdin", action="store_true", help="read it from the first line of standard input")
+    how.add_argument("--generate", action="store_true", help="make a good one and print it")
+    token = inner.add(
+        "token", "dashboard:token", "Make a token for a program; it is printed this once.", "grafana"
+    )
+    token.add_argument("name", metavar="NAME", help="what it is for")
+    inner.add("tokens", "dashboard:tokens", "The names of all tokens.", "--json")
+    revoke = inner.add("revoke", "dashboard:revoke", "Make a token worthless.", "grafana")
+    revoke.add_argument("name", metavar="NAME", help="of the token")
 
 
 def _add_bundles(commands: _Commands) -> None:

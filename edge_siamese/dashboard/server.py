@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_siamese.daemon.actions import Actions
 from edge_siamese.daemon.extra_settings import DashboardSettings
+from edge_siamese.dashboard.address import address
 from edge_siamese.dashboard.asgi import make_app
 from edge_siamese.dashboard.hosts import is_loopback
 from edge_siamese.dashboard.site import Site
@@ -145,20 +146,6 @@ class Dashboard:
             lambda _, context: LOG.debug("dashboard: %s", context.get("message"))
         )
         await self._server.serve(sockets=[listening])
-
-
-def address(settings: DashboardSettings) -> str:
-    """Where people find it."""
-    scheme = "https" if settings.certificate else "http"
-    if settings.hosts:
-        host = settings.hosts[0]
-        return f"{scheme}://{host}/" if ":" in host else f"{scheme}://{host}:{settings.port}/"
-    host = settings.listen
-    if host in ("0.0.0.0", "::"):
-        host = f"{socket.gethostname().partition('.')[0]}.local"
-    elif is_loopback(host):
-        host = "localhost" if host in ("127.0.0.1", "::1") else host
-    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{settings.port}/"
 
 
 def bound(settings: DashboardSettings) -> socket.socket:

@@ -29,6 +29,7 @@ COMMANDS = (
     "objects", "objects export", "objects import", "objects views", "objects remove-view",
     "register", "rename", "forget", "merge", "undo", "wrong", "score", "explain",
     "model", "model install", "model list", "model rollback",
+    "dashboard", "dashboard address", "dashboard password", "dashboard token", "dashboard tokens", "dashboard revoke",
     "info", "selftest", "compare", "recognize", "embed", "bench",
 )  # fmt: skip
 

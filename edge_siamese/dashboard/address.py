@@ -1,0 +1,22 @@
+"""Says where people find the dashboard."""
+
+from __future__ import annotations
+
+import socket
+
+from edge_siamese.daemon.extra_settings import DashboardSettings
+from edge_siamese.dashboard.hosts import is_loopback
+
+
+def address(settings: DashboardSettings) -> str:
+    """Where people find it."""
+    scheme = "https" if settings.certificate else "http"
+    if settings.hosts:
+        host = settings.hosts[0]
+        return f"{scheme}://{host}/" if ":" in host else f"{scheme}://{host}:{settings.port}/"
+    host = settings.listen
+    if host in ("0.0.0.0", "::"):
+        host = f"{socket.gethostname().partition('.')[0]}.local"
+    elif is_loopback(host):
+        host = "localhost" if host in ("127.0.0.1", "::1") else host
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{settings.port}/"

@@ -1,0 +1,91 @@
+"""Commands on the dashboard: the address, the password, and tokens for programs."""
+
+from __future__ import annotations
+
+import getpass
+import io
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edge_siamese.cli import main
+from edge_siamese.dashboard.credentials import Credentials, CredentialsFile
+
+Ask = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def ask(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Ask:
+    (tmp_path / "config.toml").write_text(
+        f'[paths]\nstate = "{tmp_path}/state"\n[dashboard]\nenabled = true\n'
+    )
+
+    def run(*words: str) -> tuple[int, str, str]:
+        status = main(["dashboard", *words, "--config", str(tmp_path / "config.toml")])
+        out, err = capsys.readouterr()
+        return status, out, err
+
+    return run
+
+
+def kept(tmp_path: Path) -> Credentials:
+    return CredentialsFile(tmp_path / "state").current()
+
+
+def test_the_address(ask: Ask, tmp_path: Path) -> None:
+    assert ask() == ask("address") == (0, "http://localhost:8765/\n", "")
+    assert json.loads(ask("address", "--json")[1]) == {
+        "url": "http://localhost:8765/", "enabled": True, "password": False, "tokens": 0,
+    }  # fmt: skip
+    (tmp_path / "config.toml").write_text("")
+    assert "it is off: enabled = true in [dashboard]" in ask("address")[2]
+
+
+def test_a_password_is_asked_for_twice(ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    typed = ["correct horse", "correct horse"]
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(getpass, "getpass", lambda prompt: typed.pop(0))
+    assert ask("password") == (0, "the password is set; whoever was logged in has to log in again\n", "")
+    password = kept(tmp_path).password
+    assert password is not None and password.matches("correct horse")
+    typed[:] = ["battery staple", "battery stable"]
+    assert ask("password") == (1, "", "edge-siamese: those were two different ones; nothing was changed\n")
+    assert kept(tmp_path).password == password
+
+
+def test_a_password_from_standard_input(ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("correct horse\nand more\n"))
+    assert ask("password")[0] == 1  # not asked for where nobody sits
+    assert kept(tmp_path).password is None
+    assert ask("password", "--stdin")[0] == 0
+    password = kept(tmp_path).password
+    assert password is not None and password.matches("correct horse")
+
+
+def test_a_generated_password(ask: Ask, tmp_path: Path) -> None:
+    status, printed, _ = ask("password", "--generate")
+    password = kept(tmp_path).password
+    assert status == 0 and password is not None and password.matches(printed.strip())
+
+
+def test_too_short_a_password(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("short\n"))
+    assert ask("password", "--stdin") == (1, "", "edge-siamese: a password has 8 to 256 characters, not 5\n")
+
+
+def test_tokens(ask: Ask, tmp_path: Path) -> None:
+    assert ask("tokens")[1] == "there are no tokens; edge-siamese dashboard token NAME makes one\n"
+    status, made, hint = ask("token", "grafana")
+    assert status == 0 and kept(tmp_path).token(made.strip()) is not None
+    assert "shown this once" in hint
+    told = json.loads(ask("token", "cron", "--json")[1])
+    assert told["name"] == "cron" and kept(tmp_path).token(told["token"]) is not None
+    lines = ask("tokens")[1].splitlines()
+    assert [line.split()[0] for line in lines] == ["name", "-------", "grafana", "cron"]
+    assert [found["name"] for found in json.loads(ask("tokens", "--json")[1])] == ["grafana", "cron"]
+    assert ask("revoke", "grafana") == (0, '"grafana" opens nothing any more\n', "")
+    assert kept(tmp_path).token(made.strip()) is None
+    assert ask("revoke", "grafana")[2] == 'edge-siamese: there is no token "grafana"\n'
