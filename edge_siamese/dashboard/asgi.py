@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from urllib.parse import parse_qs
 
 from edge_siamese.daemon.hub import Complaint
-from edge_siamese.dashboard.bodies import Bodies
+from edge_siamese.dashboard.bodies import Bodies, Tap
 from edge_siamese.dashboard.exchange import Call, Head, Problem, Reply
 from edge_siamese.dashboard.guard import SECURITY_HEADERS, Entry
 from edge_siamese.dashboard.operations import Operation, table
@@ -63,7 +63,7 @@ def make_app(site: Site) -> App:
         text = {404: "there is nothing at this address", 405: "that cannot be done here"}.get(status, "no")
         reply = Problem(status, text).reply()
         headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
-        return Response(reply.body(), status, headers, reply.type)
+        return Response(reply.body(), status, {"Cache-Control": "no-store", **headers}, reply.type)
 
     routes = [Route(path, _Endpoint(site, bodies, operations)) for path, operations in by_path.items()]
     app = Starlette(
@@ -117,12 +117,12 @@ class _Endpoint:
         self._site, self._bodies, self._operations = site, bodies, operations
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        head = head_of(scope)
+        head, tap = head_of(scope), Tap(receive)
         try:
-            await self._answer(head, scope, receive, send)
+            await self._answer(head, scope, tap, send)
         except Problem as found:
             reply = found.reply()
-            if not await self._bodies.drained(head, receive):
+            if found.status == 408 or not await self._bodies.drained(head, tap):
                 reply.headers["Connection"] = "close"
             await send_reply(reply, send)
 

@@ -33,6 +33,20 @@ TYPES: dict[Body, tuple[str, ...]] = {
 }
 
 
+class Tap:
+    """Where a request's body comes from; remembers whether it has come to its end."""
+
+    def __init__(self, receive: Receive) -> None:
+        """Nothing has come yet."""
+        self._receive = receive
+        self.dry = False
+
+    async def __call__(self) -> MutableMapping[str, Any]:
+        message = await self._receive()
+        self.dry = self.dry or not message.get("more_body")
+        return message
+
+
 class Bodies:
     """For one event loop."""
 
@@ -76,24 +90,21 @@ class Bodies:
             finally:
                 incoming.remove()
 
-    async def drained(self, head: Head, receive: Receive) -> bool:
+    async def drained(self, head: Head, tap: Tap) -> bool:
         """Read away the rest of a body; False if there may be more of it."""
         length = head.header("content-length")
-        if not head.header("transfer-encoding") and length in ("", "0"):
+        if tap.dry or (not head.header("transfer-encoding") and length in ("", "0")):
             return True
         if head.header("expect") or (length.isdecimal() and int(length[:12]) > DRAINED):
             return False
         size = 0
         try:
             async with asyncio.timeout(DRAINING_S):
-                while size < DRAINED:
-                    message = await receive()
-                    size += len(message.get("body", b""))
-                    if message["type"] == "http.disconnect" or not message.get("more_body"):
-                        return True
+                while size < DRAINED and not tap.dry:
+                    size += len((await tap()).get("body", b""))
         except TimeoutError:
             pass
-        return False
+        return tap.dry
 
     def _check_head(self, kind: Body, head: Head) -> None:
         given = head.header("content-type").partition(";")[0].strip().lower()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import ipaddress
 import logging
+import os
 import socket
 import ssl
 import threading
@@ -163,8 +165,11 @@ def bound(settings: DashboardSettings) -> socket.socket:
     try:
         return socket.create_server((listen, settings.port), family=family, dualstack_ipv6=both)
     except OSError as error:
-        reason = error.strerror or str(error)
-        hint = "; another program has it: another port in [dashboard]" if error.errno == 98 else ""
+        # Python adds the address to the system's words, where it stands already.
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        hint = (
+            "; another program has it: another port in [dashboard]" if error.errno == errno.EADDRINUSE else ""
+        )
         raise SettingsError(f"the dashboard cannot listen at {place}: {reason}{hint}") from error
 
 

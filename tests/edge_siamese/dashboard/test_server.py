@@ -1,0 +1,461 @@
+"""The real server over HTTP: what it lets in, what every answer has, and how it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from edge_siamese.bundle import Bundle
+from edge_siamese.daemon.extra_settings import DashboardSettings
+from edge_siamese.dashboard import server as server_module
+from edge_siamese.dashboard.address import address
+from edge_siamese.dashboard.credentials import CredentialsFile
+from edge_siamese.dashboard.guard import SECURITY_HEADERS
+from edge_siamese.dashboard.server import bound, tls_context
+from edge_siamese.errors import SettingsError
+from tests.edge_siamese.daemon.running import MUG, Daemon, daemon_in, until
+from tests.edge_siamese.dashboard.serving import Client, dashboard_of, free_port, serving
+
+pytest.importorskip("uvicorn")
+
+PASSWORD = "correct horse"
+Served = tuple[Daemon, Client]
+
+
+@pytest.fixture
+def served(tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+    with serving(tmp_path, bundle.path, monkeypatch) as found:
+        yield found
+
+
+@pytest.fixture
+def locked(tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+    """One with a password."""
+    CredentialsFile(tmp_path / "state").set_password(PASSWORD)
+    with serving(tmp_path, bundle.path, monkeypatch) as found:
+        yield found
+
+
+def test_it_says_where_it_is(served: Served) -> None:
+    daemon, client = served
+    assert daemon.told("dashboard") == f"dashboard: at http://localhost:{client.port}/"
+    assert daemon.ask("status")["extras"]["dashboard"] == {
+        "state": f"at http://localhost:{client.port}/",
+        "works": True,
+        "url": f"http://localhost:{client.port}/",
+        "followers": 0,
+    }
+
+
+def test_every_answer_has_the_headers_that_protect_the_page(served: Served) -> None:
+    _, client = served
+    client.come_in()
+    for path in ("/", "/static/main.js", "/nothing", "session", "status", "live", "views/1/pictures/0"):
+        got = client.get(path)
+        for name, value in SECURITY_HEADERS.items():
+            assert got.headers[name] == value, path
+        assert "Server" not in got.headers and "Access-Control-Allow-Origin" not in got.headers
+        assert got.headers["Cache-Control"] == (
+            "no-cache" if path in ("/", "/static/main.js") else "no-store"
+        )
+    refused = client.get("status", headers={"Host": "evil.example"})
+    assert refused.headers["X-Frame-Options"] == "DENY"
+
+
+def test_files_of_the_page_and_nothing_else(served: Served) -> None:
+    _, client = served
+    assert client.get("/").data.startswith(b"<!doctype html>")
+    tag = client.get("/").headers["ETag"]
+    assert client.get("/", headers={"If-None-Match": tag}).status == 304
+    for path in (
+        "/static/",
+        "/static/../server.py",
+        "/static/%2e%2e/server.py",
+        "/static//etc/passwd",
+        "/server.py",
+    ):
+        assert client.get(path).status == 404, path
+
+
+def test_another_host_gets_nothing_not_even_the_page(served: Served) -> None:
+    _, client = served
+    for path in ("/", "session", "status"):
+        assert client.get(path, headers={"Host": "evil.example"}).problem == (403, "UnknownHost")
+
+
+def test_a_link_on_another_page_leads_here_but_another_page_reads_nothing(served: Served) -> None:
+    _, client = served
+    elsewhere = {"Sec-Fetch-Site": "cross-site"}
+    assert client.get("/", headers=elsewhere).status == 200
+    assert client.get("status", headers=elsewhere).problem == (403, "CrossSite")
+    assert client.ask("POST", "login", {"password": "x"}, headers=elsewhere).problem == (403, "CrossSite")
+    assert client.ask("OPTIONS", "status").problem == (405, "MethodNotAllowed")
+
+
+def test_a_change_shows_the_token(served: Served) -> None:
+    _, client = served
+    assert client.ask("POST", "undo").problem == (403, "CsrfToken")
+    client.come_in()
+    assert client.ask("POST", "undo").problem == (409, "ControlError")  # there is nothing to undo
+
+
+def test_coming_in_and_leaving(locked: Served) -> None:
+    _, client = locked
+    stranger = client.get("session").json()
+    assert (stranger["authenticated"], stranger["login"], stranger["csrf"], stranger["version"]) == (
+        False, True, None, "",
+    )  # fmt: skip
+    for path in ("status", "live", "stream", "objects", "collection", "doctor"):
+        assert client.get(path).problem == (401, "NotLoggedIn")
+    assert client.get("/").status == client.get("openapi.json").status == 200
+    assert client.ask("POST", "login", {"password": "wrong"}).problem == (401, "WrongPassword")
+    got = client.ask("POST", "login", {"password": PASSWORD})
+    assert got.json()["authenticated"]
+    cookie = got.headers["Set-Cookie"]
+    assert cookie.endswith("; Path=/; HttpOnly; SameSite=Strict")
+    client.headers["Cookie"] = cookie.partition(";")[0]
+    assert client.get("status").status == 200
+    assert client.ask("POST", "logout").problem == (403, "CsrfToken")
+    client.headers["X-CSRF-Token"] = client.get("session").json()["csrf"]
+    left = client.ask("POST", "logout")
+    assert (left.status, left.data) == (204, b"") and "Max-Age=0" in left.headers["Set-Cookie"]
+    assert client.get("status").problem == (401, "NotLoggedIn")
+
+
+def test_tries_are_limited(locked: Served) -> None:
+    _, client = locked
+    for _ in range(3):
+        assert client.ask("POST", "login", {"password": "wrong"}).problem == (401, "WrongPassword")
+    got = client.ask("POST", "login", {"password": PASSWORD})
+    assert (
+        got.problem == (429, "TooMany")
+        and int(got.headers["Retry-After"]) == got.json()["retry_after_s"] == 1
+    )
+
+
+def test_a_token_opens_it_for_programs(locked: Served) -> None:
+    daemon, client = locked
+    file = CredentialsFile(daemon.state)
+    client.headers["Authorization"] = f"Bearer {file.add_token('grafana')}"
+    assert client.get("status").status == 200
+    assert client.ask("POST", "undo").problem == (409, "ControlError")
+    file.revoke("grafana")
+    got = client.get("status")
+    assert got.problem == (401, "NotLoggedIn") and got.headers["WWW-Authenticate"] == "Bearer"
+
+
+def test_a_stream_ends_with_what_let_it_in(locked: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge_siamese.dashboard.stream.PING_S", 0.2)
+    daemon, client = locked
+    client.come_in(PASSWORD)
+    with client.stream() as events:
+        assert events.next("status")["version"]
+        CredentialsFile(daemon.state).set_password("battery staple")
+        with pytest.raises(EOFError):
+            events.next("never")
+
+
+def test_no_more_than_so_many_follow(served: Served) -> None:
+    daemon, client = served
+    with client.stream() as a, client.stream() as b, client.stream() as c, client.stream() as d:
+        assert [events.status for events in (a, b, c, d)] == [200] * 4
+        got = client.get("stream")
+        assert got.problem == (503, "TooManyWatch") and got.headers["Retry-After"] == "5"
+    until(lambda: dashboard_of(daemon).report()["followers"] == 0)
+    with client.stream() as events:
+        assert events.status == 200
+
+
+def test_who_has_gone_waits_for_no_picture(served: Served) -> None:
+    daemon, client = served
+    number = int(client.get("live").headers["X-Frame"])
+    daemon.stage.hangs = True
+    until(lambda: daemon.service.hardware.state and daemon.service.hardware.state.status != "running")
+    for _ in range(8):  # twice as many as may watch
+        connection = client.connect()
+        connection.request("GET", f"/api/v1/live?after={number}")
+        time.sleep(0.02)
+        connection.close()
+    site = dashboard_of(daemon)._site
+    assert site is not None
+    until(lambda: site.live._watching == 0)
+
+
+def test_bodies_of_another_type_or_size(served: Served) -> None:
+    _, client = served
+    client.come_in()
+    text = {"Content-Type": "text/plain"}
+    assert client.ask("POST", "objects", data=b"{}", headers=text).problem == (415, "UnsupportedType")
+    assert client.ask("POST", "objects", data=b"").problem == (415, "UnsupportedType")
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    assert client.ask("POST", "login", data=b"password=x", headers=form).problem == (415, "UnsupportedType")
+    for body in (b"{", b"\xff", b'{"force": NaN}', b'{"name": "a", "name": "b"}', b"[" * 60000):
+        got = client.ask("POST", "objects", data=body, headers={"Content-Type": "application/json"})
+        assert got.problem == (400, "BadRequest"), body
+    for value in (
+        [],
+        {"names": "x"},
+        {"name": 3},
+        {"pictures": ["x"]},
+        {"pictures": ["0" * 32] * 13},
+        {"name": ""},
+    ):
+        assert client.ask("POST", "objects", value).problem == (422, "Invalid"), value
+    assert client.ask("POST", "objects", {"name": "x" * 70_000}).problem == (413, "TooLarge")
+
+
+def test_a_body_that_does_not_say_how_long_it_is(served: Served) -> None:
+    _, client = served
+    client.come_in()
+    connection = client.connect()
+    connection.putrequest("POST", "/api/v1/objects")
+    for name, value in {
+        **client.headers,
+        "Content-Type": "application/json",
+        "Transfer-Encoding": "chunked",
+    }.items():
+        connection.putheader(name, value)
+    connection.endheaders()
+    with contextlib.suppress(ConnectionError):  # the answer may come before all is sent
+        for _ in range(40):
+            connection.send(b"1000\r\n" + b" " * 4096 + b"\r\n")
+    answer = connection.getresponse()
+    assert (answer.status, json.load(answer)["kind"]) == (413, "TooLarge")
+    connection.close()
+
+
+def test_a_body_that_never_comes(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge_siamese.dashboard.bodies.PIECE_S", 0.2)
+    _, client = served
+    client.come_in()
+    connection = client.connect()
+    connection.putrequest("POST", "/api/v1/objects")
+    for name, value in {**client.headers, "Content-Type": "application/json", "Content-Length": "2"}.items():
+        connection.putheader(name, value)
+    connection.endheaders()
+    answer = connection.getresponse()
+    assert (answer.status, json.load(answer)["kind"]) == (408, "TooSlow")
+
+
+def test_what_cannot_be_a_path_or_a_parameter(served: Served) -> None:
+    _, client = served
+    client.come_in()
+    assert client.get("objects/nope").problem == (404, "NotFound")
+    assert client.get(f"objects/{'a' * 32}").problem == (404, "SupportError")
+    assert client.get("objects/..%2fstatus").problem == (404, "NotFound")
+    assert client.get("views/0/pictures/0").problem == (404, "NotFound")
+    assert client.get(f"views/{10**30}/pictures/0").problem == (404, "NotFound")
+    for query in ("count=x", "count=501", "count=-1", "count=1&count=2", "number=1", "count=", "count=%ff"):
+        assert client.get(f"events?{query}").problem == (422, "Invalid"), query
+    got = client.ask("PUT", "objects", {})
+    assert got.problem == (405, "MethodNotAllowed") and got.headers["Allow"] == "GET, POST"
+
+
+def test_a_head_that_does_not_end_and_one_that_is_too_long(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "HEAD_S", 0.3)
+    monkeypatch.setattr(server_module, "WATCH_S", 0.1)
+    _, client = served
+    for begun in (b"", b"GET / HTTP/1.1\r\nHost: loc"):
+        with socket.create_connection(("127.0.0.1", client.port), timeout=10) as slow:
+            slow.sendall(begun)
+            began = time.monotonic()
+            with contextlib.suppress(ConnectionResetError):
+                assert slow.recv(100) == b""
+            assert 0.2 < time.monotonic() - began < 5
+    with socket.create_connection(("127.0.0.1", client.port), timeout=10) as long:
+        long.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 40_000)
+        assert long.recv(100).startswith(b"HTTP/1.1 400 ")
+
+
+def test_who_takes_nothing_is_left(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge_siamese.dashboard.asgi.SEND_S", 0.3)
+    monkeypatch.setattr(server_module, "STUCK_S", 0.3)
+    monkeypatch.setattr(server_module, "WATCH_S", 0.1)
+    daemon, client = served
+    with socket.socket() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.connect(("127.0.0.1", client.port))
+        slow.sendall(b"GET /api/v1/openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 200)
+        server = dashboard_of(daemon)._server
+        assert server is not None
+        until(lambda: len(server.server_state.connections) == 0)
+        assert client.get("status").status == 200
+
+
+def test_connections_are_bounded(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "MOST_CONNECTIONS", 5)
+    daemon, client = served
+    held = [socket.create_connection(("127.0.0.1", client.port)) for _ in range(8)]
+    server = dashboard_of(daemon)._server
+    assert server is not None
+    until(lambda: len(server.server_state.connections) == 5)
+    for one in held:
+        one.close()
+    until(lambda: len(server.server_state.connections) == 0)
+    assert client.get("status").status == 200
+
+
+def test_it_ends_in_time_with_all_that_is_open(served: Served) -> None:
+    daemon, client = served
+    client.come_in()
+    daemon.stage.hangs = True
+    until(lambda: daemon.service.hardware.state and daemon.service.hardware.state.status != "running")
+    waiting = threading.Thread(target=lambda: client.get(f"live?after={2**40}"), daemon=True)
+    with client.stream() as events:
+        waiting.start()
+        events.next("status")
+        assert daemon.stop() < 2.5
+        with pytest.raises((EOFError, ConnectionError, http.client.IncompleteRead)):
+            events.next("never")
+    waiting.join(5)
+    assert not waiting.is_alive()
+    assert not [thread.name for thread in threading.enumerate() if thread.name == "dashboard"]
+    with pytest.raises(ConnectionRefusedError):
+        client.get("status")
+
+
+def test_a_slow_client_costs_recognition_nothing(served: Served) -> None:
+    daemon, client = served
+    client.come_in()
+    daemon.stage.picture = MUG
+    with client.stream(), client.stream():
+        engine = daemon.service.engine
+        assert engine is not None
+        before, began = engine.frames, time.monotonic()
+        until(lambda: engine.frames > before + 100)
+        assert time.monotonic() - began < 5
+
+
+def test_a_port_that_is_taken(tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+    monkeypatch.setattr("tests.edge_siamese.dashboard.serving.free_port", lambda: port)
+    with (
+        socket.create_server(("127.0.0.1", port)),
+        serving(tmp_path, bundle.path, monkeypatch) as (daemon, _),
+    ):
+        assert daemon.told("dashboard") == (
+            f"no dashboard: the dashboard cannot listen at 127.0.0.1, port {port}: Address already in use; "
+            "another program has it: another port in [dashboard]"
+        )
+        assert daemon.ask("status")["extras"]["dashboard"]["works"] is False
+
+
+def test_beyond_this_machine_it_needs_a_password(
+    tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(tmp_path, bundle.path, monkeypatch, 'listen = "0.0.0.0"') as (daemon, client):
+        assert daemon.told("dashboard") == (
+            "no dashboard: the dashboard needs a password, since it listens at 0.0.0.0, which others can reach: "
+            "edge-siamese dashboard password"
+        )
+        with pytest.raises(ConnectionRefusedError):
+            client.get("session")
+
+
+def test_addresses_that_cannot_be_had() -> None:
+    settings = DashboardSettings(port=free_port())
+    with pytest.raises(SettingsError, match=r"^the dashboard cannot listen at 192\.0\.2\.1, port \d+: "):
+        bound(replace(settings, listen="192.0.2.1"))
+    with pytest.raises(
+        SettingsError, match=r"an address of this machine, such as 0\.0\.0\.0, not 'kitchen'$"
+    ):
+        bound(replace(settings, listen="kitchen"))
+
+
+def test_where_people_find_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "kitchen.lan")
+    settings = DashboardSettings()
+    assert address(settings) == "http://localhost:8765/"
+    assert address(replace(settings, listen="0.0.0.0")) == "http://kitchen.local:8765/"
+    assert (
+        address(replace(settings, listen="192.168.1.7", certificate="a", key="b"))
+        == "https://192.168.1.7:8765/"
+    )
+    assert address(replace(settings, listen="fd00::7")) == "http://[fd00::7]:8765/"
+    assert address(replace(settings, hosts=("home.example:443",))) == "http://home.example:443/"
+
+
+# --- TLS ---
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl")
+    folder = tmp_path_factory.mktemp("tls")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
+         "-addext", "subjectAltName=DNS:localhost", "-keyout", "key.pem", "-out", "cert.pem"],
+        cwd=folder, check=True, capture_output=True,
+    )  # fmt: skip
+    return folder / "cert.pem", folder / "key.pem"
+
+
+def test_over_tls(
+    tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, certificate: tuple[Path, Path]
+) -> None:
+    CredentialsFile(tmp_path / "state").set_password(PASSWORD)
+    more = f'certificate = "{certificate[0]}"\nkey = "{certificate[1]}"'
+    with serving(tmp_path, bundle.path, monkeypatch, more) as (daemon, plain):
+        client = Client(plain.port, ssl.create_default_context(cafile=str(certificate[0])))
+        got = client.ask("POST", "login", {"password": PASSWORD})
+        assert got.headers["Set-Cookie"].startswith(f"__Host-edge-siamese-{plain.port}=")
+        assert got.headers["Set-Cookie"].endswith("; Secure")
+        assert got.headers["Strict-Transport-Security"] == "max-age=31536000"
+        client.come_in(PASSWORD)
+        with client.stream() as events:
+            assert events.next("status")["version"]
+        with pytest.raises((http.client.HTTPException, ConnectionError)):
+            plain.get("session")
+        assert daemon.stop() < 2.5
+
+
+def test_certificates_that_cannot_be_used(tmp_path: Path, certificate: tuple[Path, Path]) -> None:
+    cert, key = certificate
+    settings = DashboardSettings(certificate=str(cert), key=str(key))
+    assert tls_context(settings) is not None and tls_context(DashboardSettings()) is None
+    for wrong in (
+        replace(settings, key=str(cert)),
+        replace(settings, certificate=str(tmp_path / "none.pem")),
+    ):
+        with pytest.raises(SettingsError, match=r"^certificate .* and key .* cannot be used: "):
+            tls_context(wrong)
+    subprocess.run(
+        ["openssl", "rsa", "-aes256", "-passout", "pass:x", "-in", key, "-out", tmp_path / "locked.pem"],
+        check=True,
+        capture_output=True,
+    )
+    with pytest.raises(SettingsError, match=r"the key is encrypted; one without a password is needed$"):
+        tls_context(replace(settings, key=str(tmp_path / "locked.pem")))
+
+
+def test_without_its_packages_the_daemon_runs_and_says_so(
+    tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "uvicorn", None)
+    with serving(tmp_path, bundle.path, monkeypatch) as (daemon, _):
+        assert "which is not installed: pip install 'edge-siamese[dashboard]'" in daemon.told("dashboard")
+
+
+def test_the_daemon_without_it_imports_nothing_of_it(
+    tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with daemon_in(tmp_path, monkeypatch) as daemon:
+        daemon.configure(bundle.path)
+        daemon.start().up()
+        assert daemon.ask("status")["extras"] == {}
+        assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("dashboard")]
