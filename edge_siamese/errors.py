@@ -97,6 +97,10 @@ class Refused(ControlError):
     """A registration was refused; the message is the reason."""
 
 
+class MqttError(EdgeSiameseError, OSError):
+    """There can be no connection to an MQTT broker, or not with these settings."""
+
+
 class DataError(EdgeSiameseError, ValueError):
     """A data set is missing, damaged, or too small for what was asked."""
 

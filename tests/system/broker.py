@@ -103,7 +103,7 @@ class Broker:
             user: who alone may connect; empty: anybody.
             password: of the user.
             tls: speak over TLS, and demand a client's certificate of the same authority.
-            persistence: keep retained messages and sessions over a restart; a `kill` loses what changed in the second before.
+            persistence: keep retained messages and sessions over a restart; `kill` loses those of the second before.
             extra: more lines of its configuration.
         """
         home.mkdir(parents=True, exist_ok=True)
@@ -191,14 +191,21 @@ class Received:
 class Collector:
     """A client that keeps all that it is given, and can publish; it comes back by itself when the broker does."""
 
-    def __init__(self, broker: Broker, *patterns: str) -> None:
+    def __init__(self, broker: Broker, *patterns: str, session: str = "") -> None:
+        """Connect and subscribe.
+
+        Args:
+            broker: runs.
+            patterns: of topics; none: all.
+            session: a name under which a broker with persistence keeps what comes while this client is away.
+        """
         from paho.mqtt.client import Client
         from paho.mqtt.enums import CallbackAPIVersion
 
         self.messages: list[Received] = []
         """All of them, the oldest first."""
         self._subscribed = threading.Event()
-        self._client = Client(CallbackAPIVersion.VERSION2)
+        self._client = Client(CallbackAPIVersion.VERSION2, session, clean_session=not session)
         if broker.user:
             self._client.username_pw_set(broker.user, broker.password)
         if (tls := broker.tls) is not None:
@@ -263,9 +270,9 @@ def broker_in(home: Path, **options: Any) -> Iterator[Broker]:
 
 
 @contextmanager
-def collecting(broker: Broker, *patterns: str) -> Iterator[Collector]:
+def collecting(broker: Broker, *patterns: str, session: str = "") -> Iterator[Collector]:
     """A collector of all messages, or of those of the patterns."""
-    made = Collector(broker, *patterns)
+    made = Collector(broker, *patterns, session=session)
     try:
         yield made
     finally:

@@ -1,0 +1,153 @@
+"""The MQTT of one daemon: connection, what it tells, what it is told, and the fleet, put together from the settings."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from typing import TYPE_CHECKING, Any, Literal
+
+from edge_siamese import __version__, board
+from edge_siamese.daemon.actions import Actions
+from edge_siamese.daemon.extra_settings import MqttSettings
+from edge_siamese.errors import ControlError
+from edge_siamese.events import Event, trouble
+from edge_siamese.mqtt.backoff import Pace
+from edge_siamese.mqtt.commands import Commands
+from edge_siamese.mqtt.connection import OFFLINE, Connection
+from edge_siamese.mqtt.discovery import Described
+from edge_siamese.mqtt.footprint import Footprint, keep_footprint, read_footprint
+from edge_siamese.mqtt.snapshot import encode_snapshot
+from edge_siamese.mqtt.subscriptions import Incoming
+from edge_siamese.mqtt.telling import Telling
+from edge_siamese.mqtt.topics import Topics, device_id
+
+if TYPE_CHECKING:
+    from edge_siamese.fleet import Fleet
+
+
+class Bridge:
+    """What the daemon offers over MQTT. All of it happens on threads of its own."""
+
+    def __init__(self, settings: MqttSettings, actions: Actions, pace: Pace | None = None) -> None:
+        """Nothing is opened before `start`.
+
+        Args:
+            settings: with a broker.
+            actions: of the daemon.
+            pace: how long to wait between attempts to connect.
+
+        Raises:
+            MqttError: the device has no id, and none can be kept.
+        """
+        self._settings, self._actions = settings, actions
+        self._state = actions.settings.state_directory
+        self.topics = Topics(settings.prefix, device_id(settings.device, self._state))
+        self._connection = Connection(
+            settings, f"es-{self.topics.device}", self.topics.availability, told=self._told, pace=pace
+        )
+        self._commands = Commands(actions, self._reply, self._snapshot)
+        self._telling = Telling(
+            actions,
+            self.topics,
+            self._connection,
+            device=Described(
+                settings.name or socket.gethostname(),
+                board.read_board().model,
+                __version__,
+                settings.snapshots,
+            ),
+            prefix=settings.discovery,
+            snapshot=self._snapshot if settings.snapshots else None,
+        )
+        self._fleet: Fleet | None = None
+
+    def start(self) -> None:
+        """Begin to connect; raises `EdgeSiameseError` if the settings or what is installed forbid it."""
+        try:
+            self._clean_up()
+            self._connection.listen(self.topics.commands, self._commands.take)
+            self._start_fleet()
+            self._commands.start()
+            self._telling.start()
+            self._connection.start()
+        except BaseException:
+            self.close(0.5)
+            raise
+
+    def _start_fleet(self) -> None:
+        if not self._settings.collection:
+            return
+        from edge_siamese.fleet import Fleet
+
+        names = (self._settings.collection, self.topics.prefix, self.topics.device)
+        fleet = Fleet(*names, self._actions, self._connection)
+        fleet.start()
+        self._fleet = fleet
+
+    def report(self) -> dict[str, Any]:
+        """How it is, as JSON values."""
+        found = {
+            **self._connection.report(),
+            "device": self.topics.device,
+            "prefix": self.topics.prefix,
+            "discovery": self._settings.discovery,
+        }
+        if self._fleet is not None:
+            found["fleet"] = self._fleet.report()
+        return found
+
+    def close(self, timeout: float) -> None:
+        """Say `offline` and end, within so many seconds."""
+        deadline = time.monotonic() + timeout
+        if self._fleet is not None:
+            self._fleet.close(timeout / 4)
+        self._commands.close(timeout / 4)
+        # Turned off for good, it leaves nothing behind; a daemon that only ends comes back.
+        withdraw = not self._actions.settings.mqtt.broker
+        self._telling.close(timeout / 4, withdraw=withdraw)
+        goodbye = b"" if withdraw else OFFLINE
+        self._connection.close(max(0.1, deadline - time.monotonic()), goodbye=goodbye)
+
+    def _clean_up(self) -> None:
+        """Remove what was left at this broker under other names, and remember the present ones."""
+        settings = self._settings
+        new = Footprint(
+            f"{settings.broker}:{settings.port}", self.topics.prefix, self.topics.device, settings.discovery
+        )
+        former = read_footprint(self._state)
+        if former == new:
+            return
+        keep_footprint(self._state, new)
+        if former is None or former.broker != new.broker:
+            return
+        old = Topics(former.prefix, former.device)
+        if former.discovery and (old != self.topics or former.discovery != new.discovery):
+            self._connection.send(old.discovery(former.discovery), b"", retain=True)
+        if old != self.topics:
+            for topic in (old.state, old.availability):
+                self._connection.send(topic, b"", retain=True)
+            self._connection.listen(old.objects, self._remove)
+
+    def _remove(self, message: Incoming) -> None:
+        if message.retain and message.payload:
+            self._connection.send(message.topic, b"", retain=True)
+
+    def _told(self, text: str, level: Literal["info", "warning"]) -> None:
+        self._actions.hub.publish(Event("mqtt", text) if level == "info" else trouble("mqtt", text))
+
+    def _reply(self, said: dict[str, Any]) -> None:
+        payload = json.dumps(said, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+        self._connection.publish(self.topics.reply, payload)
+
+    def _snapshot(self) -> str:
+        """Publish a picture of what the camera sees; what to say of it."""
+        if not self._settings.snapshots:
+            raise ControlError("snapshots are turned off; [mqtt] snapshots = true turns them on")
+        shown = self._actions.shown()
+        if shown is None:
+            raise ControlError(f"there is no picture: {self._actions.line}")
+        picture = encode_snapshot(shown.frame.pixels)
+        if not self._connection.publish(self.topics.snapshot, picture, qos=0):
+            raise ControlError("there is no connection for a picture just now")
+        return f"a picture of {len(picture)} bytes was sent"

@@ -1,0 +1,294 @@
+"""Tells a broker what the daemon sees and how it is, and Home Assistant what there is: on a thread of its own."""
+
+from __future__ import annotations
+
+import json
+import logging
+import queue
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from edge_siamese import board
+from edge_siamese.daemon.actions import Actions
+from edge_siamese.errors import EdgeSiameseError
+from edge_siamese.events import Event, utc_now
+from edge_siamese.mqtt.connection import Connection
+from edge_siamese.mqtt.discovery import Described, discovery, encoded, without
+from edge_siamese.mqtt.states import (
+    BEING_THERE,
+    CATALOGUE,
+    ObjectState,
+    event_payload,
+    lost_payload,
+    state_payload,
+)
+from edge_siamese.mqtt.subscriptions import Incoming
+from edge_siamese.mqtt.topics import Topics
+
+STATE_S = 30.0
+"""How often the device's state is told where nothing happens, if it has changed."""
+SOONEST_S = 1.0
+"""Between two of them where much happens."""
+RETRY_S = 5.0
+"""Until the objects are asked for again, where the daemon could not say."""
+GOODBYE_S = 2.0
+"""Between the removal of an object's entities and that of its state, which they would not understand."""
+EVENTS = 1000
+"""That may wait for this thread."""
+BIRTH = "homeassistant/status"
+"""Where Home Assistant says that it has started, whatever its prefix for discovery."""
+
+# An event of nobody's: it only wakes the thread.
+_POKE = Event("mqtt", "")
+
+LOG = logging.getLogger(__name__)
+
+
+class Telling:
+    """The thread that publishes events, states and the discovery message."""
+
+    def __init__(
+        self,
+        actions: Actions,
+        topics: Topics,
+        connection: Connection,
+        *,
+        device: Described,
+        prefix: str,
+        snapshot: Callable[[], str] | None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Nothing runs before `start`.
+
+        Args:
+            actions: of the daemon.
+            topics: where to publish.
+            connection: how.
+            device: what Home Assistant is told of it.
+            prefix: under which Home Assistant looks for devices; empty: it is not told.
+            snapshot: publishes a picture; None: none are to be sent.
+            clock: in seconds.
+        """
+        self._actions, self._topics, self._connection = actions, topics, connection
+        self._device, self._prefix, self._snapshot, self._clock = device, prefix, snapshot, clock
+        self._news = actions.hub.subscribe(size=EVENTS)
+        self._came: queue.SimpleQueue[Incoming | None] = queue.SimpleQueue()
+        self._closing = False
+        self._session, self._number = secrets.token_hex(4), 0
+        self._objects: dict[str, ObjectState] | None = None
+        """By their uids; None until the daemon has said which there are."""
+        self._told: dict[str, bytes] = {}
+        """Retained payloads as the broker has them, by their topics."""
+        self._gone: dict[str, float] = {}
+        """Topics of objects that are forgotten, and from when on they are to be removed."""
+        self._strays: set[str] = set()
+        """Uids of objects that the broker has, and that may be forgotten ones."""
+        self._message: dict[str, Any] = {}
+        """The discovery message as it was sent, or as the broker had it."""
+        self._began = ""
+        self._stale_at: float | None = 0.0
+        """From when on the objects are to be asked for; None: they are known."""
+        self._state_at = 0.0
+        self._state_told = -SOONEST_S
+        self._thread = threading.Thread(target=self._run, name="mqtt-telling", daemon=True)
+
+    def start(self) -> None:
+        """Tell from now on, and with each connection all of it anew."""
+        self._connection.listen(self._topics.objects, self._hear)
+        if self._prefix:
+            self._connection.listen(self._topics.discovery(self._prefix), self._hear)
+            for topic in {BIRTH, f"{self._prefix}/status"}:
+                self._connection.listen(topic, self._hear)
+        self._connection.on_connected(lambda: self._hear(None))
+        self._thread.start()
+
+    def close(self, timeout: float, *, withdraw: bool) -> None:
+        """Tell what is still to be told, and end; `withdraw` removes all that the broker keeps of this device."""
+        self._closing = True
+        self._news.put(_POKE)
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
+        self._actions.hub.unsubscribe(self._news)
+        leaving = set(self._gone)
+        if withdraw:
+            leaving |= set(self._told) | {self._topics.state}
+            if self._prefix:
+                leaving.add(self._topics.discovery(self._prefix))
+        for topic in leaving:
+            self._connection.send(topic, b"", retain=True)
+
+    def _hear(self, message: Incoming | None) -> None:
+        """What came from the broker; None: the connection was made. On the network's thread."""
+        self._came.put(message)
+        self._news.put(_POKE)
+
+    # --- its own thread ---
+
+    def _run(self) -> None:
+        while not (self._closing or self._news.closed):
+            try:
+                self._turn(*self._news.get(self._pause()))
+            except Exception:
+                LOG.exception("what happens could not be told by MQTT")
+        events, lost = self._news.get(0)
+        self._tell_events(events, lost)
+
+    def _pause(self) -> float:
+        due = [self._state_at, *self._gone.values()]
+        if self._stale_at is not None:
+            due.append(self._stale_at)
+        return max(0.0, min(due) - self._clock())
+
+    def _turn(self, events: list[Event], lost: int) -> None:
+        self._take_what_came()
+        appeared = self._tell_events(events, lost)
+        now = self._clock()
+        if lost or any(event.kind in CATALOGUE for event in events):
+            self._stale_at = now
+        if self._stale_at is not None and now >= self._stale_at:
+            self._ask_for_objects(now)
+        self._tell_objects(now)
+        if any(event is not _POKE for event in events):
+            self._state_at = min(self._state_at, self._state_told + SOONEST_S)
+        if now >= self._state_at:
+            self._tell_state(now)
+        if appeared and self._snapshot is not None and self._connection.connected:
+            try:
+                self._snapshot()
+            except EdgeSiameseError as error:
+                LOG.info("no snapshot: %s", error)
+
+    def _tell_events(self, events: list[Event], lost: int) -> bool:
+        """Publish them, and see what they say of objects; whether one appeared."""
+        if lost:
+            self._publish_event(lost_payload(lost, self._next(), self._topics.device, utc_now()))
+        appeared = False
+        for event in events:
+            if event is _POKE:
+                continue
+            self._publish_event(event_payload(event, self._next(), self._topics.device))
+            uid = event.data.get("uid")
+            if event.kind in BEING_THERE and self._objects is not None and uid in self._objects:
+                self._objects[uid] = self._objects[uid].after(event)
+            appeared = appeared or event.kind == "appeared"
+        return appeared
+
+    def _next(self) -> str:
+        """The id of one more event: of this run of the bridge, and a number."""
+        self._number += 1
+        return f"{self._session}-{self._number}"
+
+    def _publish_event(self, payload: dict[str, Any]) -> None:
+        self._connection.send(self._topics.event, _json(payload))
+
+    def _ask_for_objects(self, now: float) -> None:
+        try:
+            known = self._actions.objects()
+        except EdgeSiameseError as error:
+            LOG.debug("the objects are not known yet: %s", error)
+            self._stale_at = now + RETRY_S
+            return
+        shown = self._actions.shown()
+        there = {sighting.uid: sighting for sighting in shown.present} if shown else {}
+        seen, former = self._actions.telemetry.last_seen(), self._objects or {}
+        self._objects = {}
+        for found in known:
+            state = ObjectState.of(found, former.get(found.uid))
+            self._objects[found.uid] = state.seen(there.get(found.uid), seen.get(found.uid))
+        self._stale_at = None
+
+    def _tell_objects(self, now: float) -> None:
+        """Publish those that changed, remove those that are gone, and tell Home Assistant if there are others."""
+        if self._objects is None:
+            return
+        for uid, state in self._objects.items():
+            self._keep(self._topics.object(uid), _json(state.payload()))
+        if self._prefix:
+            self._discover([(uid, state.name) for uid, state in self._objects.items()])
+        there = {self._topics.object(uid) for uid in self._objects}
+        known = {topic for topic in self._told if topic.startswith(self._topics.object(""))}
+        known |= {self._topics.object(uid) for uid in self._strays}
+        self._strays.clear()
+        self._gone = {topic: due for topic, due in self._gone.items() if topic not in there}
+        for topic in known - there:
+            self._told.pop(topic, None)
+            self._gone.setdefault(topic, now + GOODBYE_S)
+        for topic in [topic for topic, due in self._gone.items() if due <= now]:
+            del self._gone[topic]
+            self._connection.send(topic, b"", retain=True)
+
+    def _discover(self, objects: list[tuple[str, str]]) -> None:
+        topic = self._topics.discovery(self._prefix)
+        message = discovery(self._topics, self._device, objects)
+        if (removing := without(self._message, message)) is not None:
+            # Not retained: it says goodbye to entities, once, and the message after it is what is to stay.
+            self._connection.send(topic, encoded(removing))
+            self._told.pop(topic, None)
+        self._message = message
+        self._keep(topic, encoded(message))
+
+    def _tell_state(self, now: float) -> None:
+        self._state_told, self._state_at = now, now + STATE_S
+        try:
+            status = self._actions.status()
+        except EdgeSiameseError as error:
+            LOG.debug("there is no status: %s", error)
+            return
+        memory = board.memory()
+        payload = state_payload(
+            status,
+            started=self._started(status["uptime_s"]),
+            temperature_c=board.temperature(),
+            memory_mb=None if memory is None else memory.resident,
+        )
+        self._keep(self._topics.state, _json(payload))
+
+    def _started(self, uptime_s: float) -> str:
+        """When the daemon was started; said once, or it would tremble with the clock."""
+        if not self._began:
+            began = datetime.now(UTC) - timedelta(seconds=uptime_s)
+            self._began = began.isoformat(timespec="seconds")
+        return self._began
+
+    def _keep(self, topic: str, payload: bytes) -> None:
+        """Have the broker keep a payload, if it has not."""
+        if self._told.get(topic) != payload:
+            self._told[topic] = payload
+            self._connection.send(topic, payload, retain=True)
+
+    def _take_what_came(self) -> None:
+        while not self._came.empty():
+            message = self._came.get()
+            if message is None:
+                # Whatever the broker has kept: it may be another one, or one that forgot.
+                self._told.clear()
+                self._state_at = 0.0
+            elif message.topic == self._topics.discovery(self._prefix):
+                self._had(message)
+            elif message.topic.startswith(self._topics.object("")):
+                if message.retain and message.payload:
+                    self._strays.add(message.topic.rpartition("/")[2])
+            elif message.payload == b"online":
+                self._told.pop(self._topics.discovery(self._prefix), None)
+
+    def _had(self, message: Incoming) -> None:
+        """What the broker kept of an earlier run: what is there no more has to be removed from Home Assistant."""
+        if not (message.retain and message.payload):
+            return
+        try:
+            former = json.loads(message.payload)
+        except ValueError:
+            return
+        if isinstance(former, dict):
+            components = former.get("components")
+            ours = self._message.get("components", {})
+            if isinstance(components, dict):
+                self._message = {"components": {**components, **ours}}
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8")

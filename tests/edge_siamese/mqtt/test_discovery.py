@@ -1,0 +1,211 @@
+"""The message by which Home Assistant finds a device, field by field against what Home Assistant demands."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from edge_siamese.events import KINDS
+from edge_siamese.mqtt.discovery import (
+    EVENT_TYPES,
+    MOST_OBJECTS,
+    Described,
+    discovery,
+    encoded,
+    without,
+)
+from edge_siamese.mqtt.topics import Topics
+
+HALL = Topics("edge-siamese", "hall")
+DEVICE = Described("Hall", "Raspberry Pi 4 Model B Rev 1.4", "1.2.3", snapshots=True)
+MUG, PEN = "0" * 32, "1" * 32
+BASE = "edge-siamese/hall"
+
+# What Home Assistant 2025.11 lets a component of each platform have, of all that it could have: what is not here is
+# ignored or refused there.
+COMMON = {"platform", "name", "unique_id", "icon", "entity_category", "qos"}
+STATEFUL = {
+    "state_topic",
+    "value_template",
+    "device_class",
+    "json_attributes_topic",
+    "json_attributes_template",
+}
+ALLOWED = {
+    "binary_sensor": COMMON | STATEFUL,
+    "sensor": COMMON | STATEFUL | {"unit_of_measurement", "state_class", "suggested_display_precision"},
+    "event": COMMON | {"state_topic", "value_template", "event_types"},
+    "button": COMMON | {"command_topic", "payload_press"},
+    "camera": COMMON | {"topic"},
+}
+NEEDED = {
+    "binary_sensor": {"state_topic"},
+    "sensor": {"state_topic"},
+    "event": {"state_topic", "event_types"},
+    "button": {"command_topic"},
+    "camera": {"topic"},
+}
+DEVICE_CLASSES = {
+    "binary_sensor": {"occupancy", "problem"},
+    "sensor": {"timestamp", "temperature", "data_size"},
+}
+UNITS = {"temperature": "°C", "data_size": "MB"}
+
+
+def message(*objects: tuple[str, str], **changes: Any) -> dict[str, Any]:
+    return discovery(HALL, Described(**{**vars(DEVICE), **changes}), objects)
+
+
+def test_the_device_says_what_it_is_and_where_it_comes_from() -> None:
+    found = message()
+    assert found["device"] == {
+        "identifiers": ["edge-siamese-hall"],
+        "name": "Hall",
+        "manufacturer": "edge-siamese",
+        "model": "Raspberry Pi 4 Model B Rev 1.4",
+        "sw_version": "1.2.3",
+    }
+    assert found["origin"] == {"name": "edge-siamese", "sw_version": "1.2.3"}
+
+
+def test_all_entities_share_the_availability_of_the_device() -> None:
+    found = message((MUG, "mug"))
+    assert found["availability_topic"] == f"{BASE}/availability"
+    assert (found["payload_available"], found["payload_not_available"]) == ("online", "offline")
+    assert not any("availability_topic" in component for component in found["components"].values())
+
+
+def test_the_message_has_nothing_else_at_its_top() -> None:
+    assert set(message()) == {
+        "device",
+        "origin",
+        "availability_topic",
+        "payload_available",
+        "payload_not_available",
+        "components",
+    }
+
+
+@pytest.mark.parametrize("snapshots", [True, False])
+def test_each_component_has_what_its_platform_needs_and_nothing_that_it_does_not_know(
+    snapshots: bool,
+) -> None:
+    for key, component in message((MUG, "mug"), snapshots=snapshots)["components"].items():
+        platform = component["platform"]
+        assert set(component) <= ALLOWED[platform], key
+        assert set(component) >= NEEDED[platform] | {"name", "unique_id"}, key
+        assert re.fullmatch("[a-z0-9_]+", key)
+        assert component.get("device_class") in DEVICE_CLASSES.get(platform, set()) | {None}
+        assert component.get("entity_category") in ("config", "diagnostic", None)
+        assert component.get("state_class") in ("measurement", None)
+        if unit := UNITS.get(component.get("device_class", "")):
+            assert component["unit_of_measurement"] == unit
+        if component.get("device_class") == "timestamp":
+            assert "state_class" not in component and "unit_of_measurement" not in component
+        assert component.get("icon", "mdi:x").startswith("mdi:")
+
+
+def test_ids_are_unique_and_are_those_of_objects_not_of_names() -> None:
+    before, after = message((MUG, "mug"), (PEN, "pen")), message((MUG, "cup"), (PEN, "pen"))
+    ids = [component["unique_id"] for component in before["components"].values()]
+    assert len(set(ids)) == len(ids)
+    assert ids == [component["unique_id"] for component in after["components"].values()]
+    assert before["components"][f"{MUG}_present"]["unique_id"] == f"edge-siamese-hall_{MUG}_present"
+    other = discovery(Topics("edge-siamese", "door"), DEVICE, [(MUG, "mug")])["components"]
+    assert not set(ids) & {component["unique_id"] for component in other.values()}
+
+
+def test_an_object_is_there_or_not_how_probably_and_since_when() -> None:
+    components = message((MUG, "mug"))["components"]
+    state = f"{BASE}/objects/{MUG}"
+    present = components[f"{MUG}_present"]
+    assert present["name"] == "mug" and present["device_class"] == "occupancy"
+    assert present["state_topic"] == present["json_attributes_topic"] == state
+    assert present["value_template"] == "{{ 'ON' if value_json.present else 'OFF' }}"
+    probability = components[f"{MUG}_probability"]
+    assert probability["name"] == "mug probability" and probability["unit_of_measurement"] == "%"
+    seen = components[f"{MUG}_last_seen"]
+    assert (seen["name"], seen["device_class"]) == ("mug last seen", "timestamp")
+    assert {component["state_topic"] for component in (present, probability, seen)} == {state}
+
+
+def test_the_device_has_buttons_a_picture_what_it_sees_what_happens_and_how_it_is() -> None:
+    components = message()["components"]
+    assert {key: component["platform"] for key, component in components.items()} == {
+        "register": "button",
+        "undo": "button",
+        "look": "button",
+        "snapshot": "camera",
+        "sees": "sensor",
+        "activity": "event",
+        "problem": "binary_sensor",
+        "frames_per_second": "sensor",
+        "temperature": "sensor",
+        "memory": "sensor",
+        "model": "sensor",
+        "started": "sensor",
+        "objects": "sensor",
+    }
+    assert components["register"]["command_topic"] == f"{BASE}/command/register"
+    assert components["undo"]["command_topic"] == f"{BASE}/command/undo"
+    assert components["look"]["command_topic"] == f"{BASE}/command/snapshot"
+    assert {components[key]["payload_press"] for key in ("register", "undo", "look")} == {"{}"}
+    assert components["snapshot"]["topic"] == f"{BASE}/snapshot"
+    assert components["activity"]["state_topic"] == f"{BASE}/event"
+    assert components["problem"]["state_topic"] == f"{BASE}/state"
+
+
+def test_without_pictures_there_is_no_camera() -> None:
+    components = message(snapshots=False)["components"]
+    assert not {"snapshot", "look"} & set(components)
+
+
+def test_the_kinds_of_activity_are_kinds_of_events_that_the_template_lets_through() -> None:
+    activity = message()["components"]["activity"]
+    assert activity["event_types"] == list(EVENT_TYPES)
+    assert set(EVENT_TYPES) <= set(KINDS)
+    assert all(f"'{kind}'" in activity["value_template"] for kind in EVENT_TYPES)
+    assert "seen" not in EVENT_TYPES
+
+
+def test_names_are_text_and_come_through_json_as_they_are() -> None:
+    name = 'Großmutters "Tasse" {{ 1 }} <b>'
+    sent = encoded(message((MUG, name)))
+    assert json.loads(sent)["components"][f"{MUG}_present"]["name"] == name
+    assert "Großmutters".encode() in sent
+
+
+def test_so_many_objects_as_home_assistant_can_bear() -> None:
+    many = message(*((f"{number:032x}", f"object {number}") for number in range(1000)))
+    assert sum(key.endswith("_present") for key in many["components"]) == MOST_OBJECTS
+    assert len(encoded(many)) < 500_000
+
+
+def test_a_forgotten_object_is_removed_by_components_that_are_a_platform_and_nothing_else() -> None:
+    former, now = message((MUG, "mug"), (PEN, "pen")), message((PEN, "pen"))
+    removing = without(former, now)
+    assert removing is not None
+    assert {key: removing["components"][key] for key in removing["components"] if key.startswith(MUG)} == {
+        f"{MUG}_present": {"platform": "binary_sensor"},
+        f"{MUG}_probability": {"platform": "sensor"},
+        f"{MUG}_last_seen": {"platform": "sensor"},
+    }
+    assert {key: value for key, value in removing["components"].items() if not key.startswith(MUG)} == now[
+        "components"
+    ]
+    assert {key: value for key, value in removing.items() if key != "components"} == {
+        key: value for key, value in now.items() if key != "components"
+    }
+
+
+def test_where_nothing_is_gone_there_is_nothing_to_remove() -> None:
+    assert without(message((MUG, "mug")), message((MUG, "cup"), (PEN, "pen"))) is None
+    assert without({}, message()) is None
+
+
+@pytest.mark.parametrize("components", [None, [], "x", {"x": 1}, {"x": {}}, {"x": {"platform": 3}}])
+def test_what_the_broker_had_may_be_anything(components: Any) -> None:
+    assert without({"components": components}, message()) is None

@@ -1,0 +1,151 @@
+"""What waits for a broker: bounded, in order, of states the latest, and losses are counted."""
+
+from __future__ import annotations
+
+from edge_siamese.mqtt.outbox import IN_FLIGHT, OVERHEAD, TRIES, Message, Outbox
+
+
+def event(number: int) -> Message:
+    return Message("a/event", b"%d" % number)
+
+
+def state(topic: str, number: int) -> Message:
+    return Message(topic, b"%d" % number, retain=True)
+
+
+def sent(outbox: Outbox) -> list[bytes]:
+    """The payloads of all that can be taken, which are acknowledged one by one."""
+    found = []
+    while (item := outbox.take()) is not None:
+        number, message = item
+        outbox.done(number)
+        found.append(message.payload)
+    return found
+
+
+def test_messages_go_out_in_the_order_in_which_they_came() -> None:
+    outbox = Outbox()
+    assert all(outbox.put(event(number)) for number in range(50))
+    assert (len(outbox), outbox.bytes) == (50, sum(event(number).size for number in range(50)))
+    assert sent(outbox) == [b"%d" % number for number in range(50)]
+    assert (len(outbox), outbox.bytes, outbox.lost) == (0, 0, 0)
+
+
+def test_of_the_states_of_one_topic_only_the_latest_waits_and_none_is_lost() -> None:
+    outbox = Outbox()
+    for number in range(1000):
+        outbox.put(state("a/state", number))
+        outbox.put(state("b/state", number))
+    assert (len(outbox), outbox.lost) == (2, 0)
+    assert sent(outbox) == [b"999", b"999"]
+
+
+def test_a_state_that_comes_anew_goes_to_the_end() -> None:
+    outbox = Outbox()
+    for message in (state("a", 1), event(2), state("a", 3)):
+        outbox.put(message)
+    assert sent(outbox) == [b"2", b"3"]
+
+
+def test_an_outage_of_hours_costs_no_more_than_the_bound_and_keeps_the_newest() -> None:
+    outbox = Outbox(most=100)
+    for number in range(5000):
+        assert outbox.put(event(number))
+    assert (len(outbox), outbox.lost) == (100, 4900)
+    assert sent(outbox) == [b"%d" % number for number in range(4900, 5000)]
+
+
+def test_bytes_are_bounded_as_well() -> None:
+    large = Message("t", bytes(10_000))
+    outbox = Outbox(most_bytes=5 * large.size)
+    for _ in range(9):
+        outbox.put(large)
+    assert (len(outbox), outbox.bytes, outbox.lost) == (5, 5 * large.size, 4)
+    assert large.size == 10_000 + 1 + OVERHEAD
+
+
+def test_events_make_room_before_states_do() -> None:
+    outbox = Outbox(most=3)
+    for message in (state("a", 1), event(2), event(3), event(4), state("b", 5)):
+        outbox.put(message)
+    assert outbox.lost == 2
+    assert sent(outbox) == [b"1", b"4", b"5"]
+    for number in range(4):
+        outbox.put(state(f"t/{number}", number))
+    assert sent(outbox) == [b"1", b"2", b"3"]
+
+
+def test_what_is_larger_than_all_room_is_lost_and_pushes_nothing_out() -> None:
+    outbox = Outbox(most_bytes=1000)
+    outbox.put(event(1))
+    assert not outbox.put(Message("t", bytes(1000)))
+    assert (len(outbox), outbox.lost) == (1, 1)
+
+
+def test_no_more_is_on_its_way_than_a_broker_takes_at_a_time() -> None:
+    outbox = Outbox()
+    for number in range(IN_FLIGHT + 5):
+        outbox.put(event(number))
+    taken = [outbox.take() for _ in range(IN_FLIGHT)]
+    assert None not in taken
+    assert outbox.take() is None
+    assert outbox.take(IN_FLIGHT + 1) is not None
+    first = taken[0]
+    assert first is not None and outbox.done(first[0]) == event(0)
+    assert outbox.done(first[0]) is None
+    assert len(outbox) == IN_FLIGHT + 4
+
+
+def test_quality_0_is_done_when_it_is_taken() -> None:
+    outbox = Outbox()
+    outbox.put(Message("t", b"", qos=0))
+    assert outbox.take() is not None
+    assert (len(outbox), outbox.bytes) == (0, 0)
+
+
+def test_what_was_not_acknowledged_goes_out_again_first_and_in_order() -> None:
+    outbox = Outbox()
+    for number in range(6):
+        outbox.put(event(number))
+    for _ in range(3):
+        outbox.take()
+    outbox.disconnected()
+    assert (len(outbox), outbox.lost) == (6, 0)
+    assert sent(outbox) == [b"%d" % number for number in range(6)]
+
+
+def test_a_state_that_was_not_acknowledged_does_not_outlive_a_newer_one() -> None:
+    outbox = Outbox()
+    outbox.put(state("a", 1))
+    outbox.take()
+    outbox.put(state("a", 2))
+    outbox.disconnected()
+    assert (sent(outbox), outbox.lost) == ([b"2"], 0)
+    outbox.put(state("a", 3))
+    outbox.take()
+    outbox.disconnected()
+    outbox.put(state("a", 4))
+    assert (sent(outbox), outbox.bytes) == ([b"4"], 0)
+
+
+def test_what_does_not_wait_for_a_connection_is_lost_with_it_and_makes_no_room_for_itself() -> None:
+    outbox = Outbox(most=3)
+    passing = Message("t", b"passing", keep=False)
+    outbox.put(event(1))
+    assert outbox.put(passing) and outbox.put(passing) and not outbox.put(passing)
+    outbox.take()
+    outbox.take()
+    outbox.disconnected()
+    assert (sent(outbox), outbox.lost, outbox.bytes) == ([b"1"], 0, 0)
+    outbox.put(passing)
+    assert outbox.put(event(2)) and outbox.put(event(3)) and outbox.put(event(4))
+    assert sent(outbox) == [b"2", b"3", b"4"]
+
+
+def test_what_breaks_the_connection_again_and_again_is_given_up() -> None:
+    outbox = Outbox()
+    outbox.put(event(1))
+    for _ in range(TRIES):
+        assert outbox.take() is not None
+        outbox.disconnected()
+    assert (outbox.take(), outbox.lost, outbox.bytes) == (None, 1, 0)
