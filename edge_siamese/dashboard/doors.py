@@ -67,7 +67,7 @@ def description(site: Site, call: Call) -> Reply:
     """All operations."""
     from edge_siamese.dashboard.openapi import describe
 
-    return Reply(value=describe(site.device))
+    return Reply(value=describe(site.device, site.guard.cookie_name))
 
 
 OPERATIONS = (

@@ -13,7 +13,8 @@ from edge_siamese.dashboard.words import Failure
 
 DESCRIPTION = """\
 What the dashboard's page uses, for programs. What changes something needs the header `X-CSRF-Token` with what
-`GET /api/v1/session` tells, or `Authorization: Bearer TOKEN` with a token of `edge-siamese dashboard token NAME`.
+`GET /api/v1/session` tells, or `Authorization: Bearer TOKEN` with a token of `edge-siamese dashboard token NAME`. Where
+the dashboard is on loopback and has neither password nor tokens, nobody needs to log in.
 Numbers of the version in the path change only with what breaks programs; fields may be added to answers."""
 
 _ALWAYS = (
@@ -32,8 +33,13 @@ _CONFLICT = Answer(409, "It cannot be now.", Failure)
 _NOT_NOW = Answer(503, "The daemon cannot do that now.", Failure, headers={"Retry-After": "Seconds to wait."})
 
 
-def describe(device: str = "edge-siamese") -> dict[str, Any]:
-    """The document, as JSON values."""
+def describe(device: str = "edge-siamese", cookie: str = "edge-siamese-8765") -> dict[str, Any]:
+    """The document, as JSON values.
+
+    Args:
+        device: what people call this machine.
+        cookie: the name of the session's.
+    """
     schemas: dict[str, Any] = {}
     paths: dict[str, dict[str, Any]] = {}
     for operation in table():
@@ -46,6 +52,7 @@ def describe(device: str = "edge-siamese") -> dict[str, Any]:
             "schemas": dict(sorted(schemas.items())),
             "securitySchemes": {
                 "token": {"type": "http", "scheme": "bearer"},
+                "session": {"type": "apiKey", "in": "cookie", "name": cookie},
                 "csrf": {"type": "apiKey", "in": "header", "name": "X-CSRF-Token"},
             },
         },
@@ -68,8 +75,8 @@ def _operation(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
     if operation.body != "none":
         described["requestBody"] = {"required": True, "content": _content(operation, schemas)}
     if not operation.public:
-        changes = operation.method != "GET"
-        described["security"] = [{"token": []}, {"csrf": []} if changes else {}]
+        changes: dict[str, Any] = {} if operation.method == "GET" else {"csrf": []}
+        described["security"] = [{"token": []}, {"session": [], **changes}]
     return described
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 PREFIX = "/api/v1"
 SMALL_BODY = 64 * 1024
 """Bytes of JSON, at most."""
-PICTURE_TYPES = ("image/jpeg", "image/png", "image/webp", "image/bmp", "image/gif", "image/tiff")
+PICTURE_TYPES = ("image/jpeg", "image/png", "image/webp", "image/gif")
 
 Handler = Callable[["Site", Call], Reply]
 Waiter = Callable[["Site", Call], Awaitable[Reply]]
