@@ -18,6 +18,8 @@ from edge_siamese.pictures import encode_jpeg
 
 WAIT_S = 10.0
 """The longest that a request waits for a picture."""
+OLD_S = 0.15
+"""A picture that was made within so long is one of now."""
 SIDE, QUALITY = 640, 80
 """Of the pictures: pixels of the longer side; and as JPEG counts it."""
 
@@ -41,7 +43,8 @@ class Live:
         self._latest: LivePicture | None = None
         self._shown: Shown | None = None
         self._making: asyncio.Task[None] | None = None
-        self._made_at = 0.0
+        self._every = 1.0 / settings.rate
+        self._made_at = -self._every
         self._watching = 0
 
     async def after(self, number: int, work: Callable[..., Any]) -> LivePicture | None:
@@ -72,13 +75,13 @@ class Live:
         shown = self._actions.shown()
         if shown is None:
             return None
-        latest, time = self._latest, asyncio.get_running_loop().time()
-        fresh = latest is not None and self._shown is not None and shown.frame is self._shown.frame
-        soon = time - self._made_at < 1.0 / self._settings.rate
-        if latest is not None and latest.number != number and (fresh or soon):
+        latest, age = self._latest, asyncio.get_running_loop().time() - self._made_at
+        newest = self._shown is not None and shown.frame is self._shown.frame
+        # Frames may come faster than anybody looks: then one that was made just now is new enough.
+        if latest is not None and latest.number != number and (newest or age < max(self._every, OLD_S)):
             return latest
-        if not (fresh or soon or self._making):
-            self._made_at = time
+        if not newest and age >= self._every and self._making is None:
+            self._made_at += age
             self._making = asyncio.get_running_loop().create_task(self._make(shown, work))
         return None
 
@@ -86,6 +89,7 @@ class Live:
         try:
             self._latest = await work(self.picture, shown)
             self._shown = shown
+            self._pulse.beat()
         finally:
             self._making = None
 

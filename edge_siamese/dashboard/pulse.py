@@ -39,6 +39,12 @@ class Pulse:
         finally:
             self._waiting -= 1
 
+    def beat(self) -> None:
+        """Let all look at once; from the loop's thread."""
+        beat, self._beat = self._beat, asyncio.Event()
+        if beat is not None:
+            beat.set()
+
     def close(self) -> None:
         """End all waiting; from any thread."""
         self.closed = True
@@ -53,6 +59,4 @@ class Pulse:
     async def _run(self) -> None:
         while self._waiting:
             await asyncio.sleep(EVERY_S)
-            beat, self._beat = self._beat, asyncio.Event()
-            if beat is not None:
-                beat.set()
+            self.beat()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from edge_siamese.errors import ImageError, PictureError
-from edge_siamese.pictures import read_picture
+from edge_siamese.pictures import encode_jpeg, read_picture, read_sent_picture
 
 Image = pytest.importorskip("PIL.Image")
 
@@ -81,3 +82,86 @@ def test_without_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
         PictureError, match=r"^a\.png: reading pictures needs Pillow: pip install pillow, or apt"
     ):
         read_picture("a.png")
+
+
+def encoded(pixels: Any, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+LARGE = np.kron(np.arange(48, dtype=np.uint8).reshape(6, 8) * 5, np.ones((200, 200), np.uint8))
+
+
+def test_sent_pictures_are_those_that_a_file_would_be() -> None:
+    np.testing.assert_array_equal(read_sent_picture(encoded(GREY, "PNG"), 64), GREY)
+    np.testing.assert_array_equal(read_sent_picture(encoded(RGB, "PNG"), 64), RGB)
+    np.testing.assert_array_equal(read_sent_picture(encoded(RGB, "WEBP", lossless=True), 64), RGB)
+    assert read_sent_picture(encoded(RGB, "JPEG"), 64).shape == (3, 4, 3)
+    deep = GREY.astype(np.uint16) * 256 + 255
+    np.testing.assert_array_equal(read_sent_picture(encoded(deep, "PNG"), 64), GREY)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF"])
+def test_sent_pictures_get_smaller(kind: str) -> None:
+    found = read_sent_picture(encoded(LARGE, kind), 160)
+    assert found.shape[:2] == (120, 160)
+    grey = found if found.ndim == 2 else found[..., 0]
+    np.testing.assert_allclose(grey[10::20, 10::20], np.arange(48).reshape(6, 8) * 5, atol=6)
+
+
+def test_a_large_picture_of_sixteen_bits_gets_smaller_too() -> None:
+    assert read_sent_picture(encoded(LARGE.astype(np.uint16) * 256, "PNG"), 160).shape == (120, 160)
+
+
+def test_sent_pictures_are_turned_as_the_camera_says() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for kind in ("JPEG", "PNG", "WEBP"):
+        assert read_sent_picture(encoded(LARGE, kind, exif=exif), 160).shape[:2] == (160, 120), kind
+
+
+def test_of_a_moving_picture_the_first_is_taken() -> None:
+    buffer = io.BytesIO()
+    frames = [Image.fromarray(np.full((20, 20), value, np.uint8)) for value in (50, 200)]
+    frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:])
+    assert read_sent_picture(buffer.getvalue(), 64).max() == 50
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind", "options", "fine"),
+    [
+        ((5000, 5000), "JPEG", {}, True),
+        ((5000, 5000), "JPEG", {"progressive": True}, False),
+        ((5000, 5000), "PNG", {}, False),
+        ((7100, 7100), "JPEG", {}, False),
+    ],
+)
+def test_sent_pictures_have_bounds(
+    shape: tuple[int, int], kind: str, options: dict[str, Any], fine: bool
+) -> None:
+    data = encoded(np.zeros(shape, np.uint8), kind, **options)
+    if fine:
+        assert read_sent_picture(data, 100).shape == (100, 100)
+    else:
+        with pytest.raises(
+            PictureError, match=r"^the picture has \d+ x \d+ pixels; at most \d\d million are read$"
+        ):
+            read_sent_picture(data, 100)
+
+
+def test_what_is_sent_and_is_no_picture() -> None:
+    with pytest.raises(PictureError, match=r"^photo is not a JPEG, PNG, WEBP or GIF$"):
+        read_sent_picture(encoded(GREY, "BMP"), 64, "photo")
+    whole = encoded(LARGE, "JPEG")
+    with pytest.raises(PictureError, match=r"^the picture cannot be read as a picture: .*[Tt]runcated"):
+        read_sent_picture(whole[: len(whole) // 2], 64)
+
+
+def test_jpeg_is_written() -> None:
+    for pixels in (GREY, RGB):
+        with Image.open(io.BytesIO(encode_jpeg(pixels, 95))) as found:
+            assert (found.format, found.size) == ("JPEG", (4, 3))
+            assert np.abs(np.asarray(found).astype(int) - pixels).mean() < 8
+    with Image.open(io.BytesIO(encode_jpeg(LARGE, side=160))) as found:
+        assert found.size == (160, 120)
