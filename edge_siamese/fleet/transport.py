@@ -1,4 +1,4 @@
-"""What the fleet asks of a connection to a broker, and a broker in memory for tests and for trying things out."""
+"""What the fleet asks of a connection to a broker."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ class Transport(Protocol):
             still be lost with the connection: who needs to know subscribes to it.
         """
 
-    def subscribe(self, pattern: str, handler: Handler, subscribed: Callable[[], object] = lambda: None) -> None:
+    def subscribe(
+        self, pattern: str, handler: Handler, subscribed: Callable[[], object] = lambda: None
+    ) -> None:
         """Be given what is published on the topics of a pattern (`+` and `#` as MQTT has them), with quality 1.
 
         It holds until the connection is lost, and is not renewed by itself: who wants it again asks again in the

@@ -1,0 +1,63 @@
+"""Stamps that say which of two changes is the later one, on devices whose clocks disagree and jump.
+
+A hybrid logical clock (Kulkarni et al., "Logical Physical Clocks", 2014): the time of day where it moves on, and a
+counter where it does not. A stamp is later than every stamp that its device has seen before, its own and others'.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+
+from edge_siamese.schema import SchemaError
+
+_FORM = re.compile(r"([0-9a-f]{13})-([0-9a-f]{4})-([a-z0-9_-]{1,64})")
+_DEVICE = re.compile(r"[a-z0-9_-]{1,64}")
+_MOST_COUNT = 0xFFFF
+LATEST_MS = 4_102_444_800_000
+"""The first moment of the year 2100: what claims to be later is no stamp, and must not drag everybody's clock there."""
+
+
+def wall_ms() -> int:
+    """The time of day in milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+def require_stamp(text: str, key: str = "stamp") -> None:
+    """Raise `SchemaError` if a text is no stamp."""
+    found = _FORM.fullmatch(text)
+    if found is None or int(found[1], 16) >= LATEST_MS:
+        raise SchemaError(key, f"a stamp is needed, not {ascii(text)[:60]}")
+
+
+def device_of(stamp: str) -> str:
+    """The device that made a stamp."""
+    return stamp[19:]
+
+
+class Clock:
+    """Makes the stamps of one device; used from one thread."""
+
+    def __init__(self, device: str, now_ms: Callable[[], int] = wall_ms) -> None:
+        """`device`: its id, of a-z, 0-9, _ and -; two devices with one id would make equal stamps."""
+        if not _DEVICE.fullmatch(device):
+            raise ValueError(f"a device's id is 1 to 64 of a-z, 0-9, _ and -, not {ascii(device)[:80]}")
+        self.device = device
+        self._now_ms = now_ms
+        self._last = (0, 0)
+
+    def observe(self, stamp: str) -> None:
+        """See a stamp of anybody: those to come are later."""
+        self._last = max(self._last, (int(stamp[:13], 16), int(stamp[14:18], 16)))
+
+    def next(self) -> str:
+        """A stamp that is later than all before."""
+        now, (last, count) = self._now_ms(), self._last
+        if last < now < LATEST_MS:
+            self._last = now, 0
+        elif count < _MOST_COUNT:
+            self._last = last, count + 1
+        else:
+            self._last = last + 1, 0
+        return f"{self._last[0]:013x}-{self._last[1]:04x}-{self.device}"

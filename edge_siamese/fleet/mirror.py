@@ -1,0 +1,192 @@
+"""What the broker keeps of a fleet, as far as this device has seen it, and how all of it is read after a connection."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from edge_siamese.fleet.comparing import Changes, Known
+from edge_siamese.fleet.inbox import Message
+from edge_siamese.fleet.messages import (
+    DIGITS,
+    Topics,
+    decode_object,
+    decode_view,
+    encode_object,
+    encode_view,
+)
+from edge_siamese.fleet.state import ObjectState, ViewState
+from edge_siamese.fleet.transport import Transport
+from edge_siamese.schema import SchemaError
+
+LOG = logging.getLogger(__name__)
+
+Part = Literal["objects", "views"]
+Key = tuple[Part, str]
+"""An object or a view, by its uid."""
+
+MARK_S = 5.0
+"""A part of what is retained that has not come after so long, though nothing else comes, is asked for again."""
+_COMPLAINTS = 100
+
+
+@dataclass
+class Read:
+    """What messages told."""
+
+    changes: Changes
+    """Registers that are newer than what was known."""
+    behind: set[Key]
+    """Where the broker has older registers than this device, or none."""
+    alike: set[Key]
+    """Where it has the same now."""
+
+
+class Mirror:
+    """The broker's objects and views; used from one thread.
+
+    After a connection it subscribes to one part after the other, and sends itself a message after each: what is
+    retained has come when that message has. A broker drops retained messages where thousands are due at once.
+    """
+
+    def __init__(self, topics: Topics, device: str, transport: Transport) -> None:
+        self._topics, self._transport = topics, transport
+        self.device = device
+        self.own_marks = topics.of("marks", device)
+        """The topic of what this device sends to itself."""
+        # By the connection's handlers, on its thread.
+        self.heard: Callable[[str, bytes], object] = lambda topic, payload: None
+        self.subscribed: Callable[[str], object] = lambda pattern: None
+        self.objects: dict[str, ObjectState] = {}
+        self.views: dict[str, ViewState] = {}
+        self._steps = [
+            topics.wanted,
+            *(topics.part(part, digit) for part in ("objects", "views") for digit in DIGITS),
+        ]
+        self._step: int | None = None
+        self._mark, self._deadline = b"", 0.0
+        self._complaints: set[str] = set()
+
+    @property
+    def complete(self) -> bool:
+        """Whether all that the broker keeps was seen since the connection was made."""
+        return self._step == len(self._steps)
+
+    def begin(self, now: float) -> None:
+        """The connection was made: nothing is known of what the broker has now."""
+        self.objects.clear()
+        self.views.clear()
+        self._transport.subscribe(self.own_marks, self.heard, lambda: self.subscribed(self.own_marks))
+        self._ask(0, now)
+
+    def lost(self) -> None:
+        """There is no connection."""
+        self._step = None
+
+    def tick(self, now: float) -> None:
+        """Ask again for what does not come."""
+        if self._step is not None and not self.complete and now >= self._deadline:
+            self._ask(self._step, now)
+
+    def acknowledged(self, pattern: str) -> None:
+        """A subscription holds: what is published now comes after all that is retained."""
+        if self._step is not None and not self.complete and pattern == self._steps[self._step]:
+            self._transport.publish(self.own_marks, self._mark)
+
+    def marked(self, payload: bytes, now: float) -> None:
+        """A message of this device to itself came back: if it is the one that is due, the next part is asked for."""
+        if self._step is not None and not self.complete and payload == self._mark:
+            self._ask(self._step + 1, now)
+
+    def read(self, messages: list[Message], known: Known, now: float) -> Read:
+        """Take messages of objects and views."""
+        self._deadline = now + MARK_S
+        found = Read(Changes({}, {}), set(), set())
+        for message in messages:
+            uid, part = self._topics.uid(message.topic), self._part(message.topic)
+            if uid is None or part is None:
+                continue
+            key: Key = (part, uid)
+            try:
+                behind = self._read_one(key, message.payload, known, found.changes)
+            except SchemaError as error:
+                # It may be of a newer release: it is left to those who can read it.
+                self.complain(message.topic, error)
+                self._give_up(key, known)
+                behind = False
+            (found.behind if behind else found.alike).add(key)
+            (found.alike if behind else found.behind).discard(key)
+        return found
+
+    def complain(self, topic: str, error: SchemaError) -> None:
+        """Say once of a topic that what comes on it is no use."""
+        if topic not in self._complaints and len(self._complaints) < _COMPLAINTS:
+            self._complaints.add(topic)
+            LOG.warning("%s is passed over: %s", topic, error)
+
+    def shows(self, view: str) -> bool:
+        """Whether who reads the broker alone takes a view for one that is there."""
+        state = self.views.get(view)
+        if state is None or not state.place.alive:
+            return False
+        owner = self.objects.get(state.place.object)
+        return owner is not None and owner.life.value == "alive"
+
+    def lacks(self, known: Known) -> set[Key]:
+        """Where the broker has older registers than this device, or none."""
+        return {
+            *(("objects", uid) for uid, state in known.objects.items() if self.objects.get(uid) != state),
+            *(("views", uid) for uid, view in known.views.items() if self.views.get(uid) != view),
+        }
+
+    def _ask(self, step: int, now: float) -> None:
+        self._step = step
+        if self.complete:
+            return
+        pattern = self._steps[step]
+        self._mark, self._deadline = secrets.token_hex(8).encode(), now + MARK_S
+        self._transport.subscribe(pattern, self.heard, lambda: self.subscribed(pattern))
+
+    def _part(self, topic: str) -> Part | None:
+        rest = topic.removeprefix(self._topics.base + "/")
+        return "objects" if rest.startswith("objects/") else "views" if rest.startswith("views/") else None
+
+    def _read_one(self, key: Key, payload: bytes, known: Known, changes: Changes) -> bool:
+        """Whether the broker is behind now."""
+        part, uid = key
+        if part == "objects":
+            state = changes.objects.get(uid) or known.objects.get(uid)
+            if not payload:
+                self.objects.pop(uid, None)
+                return state is not None
+            if state is not None and payload == encode_object(state):
+                self.objects[uid] = state
+                return False
+            came = self.objects[uid] = decode_object(payload)
+            merged = came if state is None else state.merged(came)
+            if merged != state:
+                changes.objects[uid] = merged
+            return merged != came
+        view = changes.views.get(uid) or known.views.get(uid)
+        if not payload:
+            self.views.pop(uid, None)
+            return view is not None
+        if view is not None and payload == encode_view(view):
+            self.views[uid] = view
+            return False
+        brought = self.views[uid] = decode_view(payload)
+        both = brought if view is None else view.merged(brought)
+        if both != view:
+            changes.views[uid] = both
+        return both != brought
+
+    def _give_up(self, key: Key, known: Known) -> None:
+        """Take the broker's for what this device has."""
+        part, uid = key
+        if part == "objects" and uid in known.objects:
+            self.objects[uid] = known.objects[uid]
+        elif part == "views" and uid in known.views:
+            self.views[uid] = known.views[uid]

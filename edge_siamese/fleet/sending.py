@@ -1,0 +1,206 @@
+"""Tells the broker what it lacks: registers and contents, each until it comes back as what the broker has.
+
+A view's content goes out before the register that shows the view, and is taken away before the one that hides it: a
+broker that loses its latest messages then never keeps pictures of what was forgotten, nor shows a view without any.
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+
+from edge_siamese.fleet.clock import device_of
+from edge_siamese.fleet.ledger import Ledger
+from edge_siamese.fleet.messages import Topics, encode_content, encode_object, encode_view
+from edge_siamese.fleet.mirror import Key, Mirror
+from edge_siamese.fleet.state import Resolved
+from edge_siamese.fleet.transport import Transport
+from edge_siamese.store.replication import ViewContent
+
+ECHO_S = 5.0
+"""What has not come back after so long is sent again."""
+FULL_S = 0.25
+"""Until the next attempt where the connection takes no more."""
+REGISTERS_AT_ONCE = 50
+GIVEN_S = 30.0
+"""A content is not given twice within this by itself; and within `ANSWERED_S` not for an answer."""
+ANSWERED_S = 3.0
+SPREAD_S = 2.0
+"""Who can answer, does within this, so that not all do at once."""
+BARE_S = 10.0
+"""A view whose content this device lacks itself it leaves for so long to those who have it."""
+HEAL_S, HEAL_EACH_S, LONGEST_HEAL_S = 0.3, 0.01, 5.0
+"""What all devices see that the broker lacks, each of them sends after a random time: the first one does for all."""
+
+
+class Sending:
+    """What has to go out; used from one thread."""
+
+    def __init__(
+        self,
+        topics: Topics,
+        transport: Transport,
+        mirror: Mirror,
+        ledger: Ledger,
+        content: Callable[[str], ViewContent | None],
+        chance: random.Random | None = None,
+    ) -> None:
+        """`content`: reads that of a view from the store."""
+        self._topics, self._transport, self._mirror, self._ledger = topics, transport, mirror, ledger
+        self._content = content
+        self._chance = chance or random.Random()
+        self._due: dict[Key, float] = {}
+        self._answers: dict[str, float] = {}
+        self._given: dict[str, float] = {}
+        self._cleared: set[str] = set()
+        self._unmarked: list[str] = []
+        self._marks: dict[bytes, list[str]] = {}
+        self._bare: dict[Key, bool] = {}
+        self._leaks: list[str] = []
+
+    def __len__(self) -> int:
+        """How many registers the broker does not have yet."""
+        return len(self._due)
+
+    def restart(self) -> None:
+        """There is a new connection."""
+        self._due.clear()
+        self._answers.clear()
+        self._given.clear()
+        self._cleared.clear()
+        self._unmarked.clear()
+        self._marks.clear()
+        self._bare.clear()
+
+    def marked(self, payload: bytes) -> None:
+        """A message of this device to itself came back: so did the broker get all that was sent before it."""
+        if (views := self._marks.pop(payload, None)) is not None:
+            self._ledger.offer([view for view in views if view in self._cleared], offered=False)
+
+    def changed(self, keys: Iterable[Key], now: float) -> None:
+        """Registers were set here."""
+        self._due.update(dict.fromkeys(keys, now))
+
+    def heal(self, keys: Iterable[Key], now: float) -> None:
+        """The broker is behind: it gets these, unless somebody else is quicker."""
+        keys = [key for key in keys if key not in self._due]
+        spread = min(LONGEST_HEAL_S, HEAL_S + HEAL_EACH_S * len(keys))
+        for key in keys:
+            self._due[key] = now + spread * self._chance.random()
+
+    def alike(self, keys: Iterable[Key]) -> None:
+        """The broker has these now."""
+        for key in keys:
+            self._due.pop(key, None)
+
+    def asked(self, view: str, attempt: int, now: float) -> None:
+        """Somebody lacks the content of a view."""
+        state = self._ledger.known.views.get(view)
+        if state is None or view in self._answers or now - self._given.get(view, -ANSWERED_S) < ANSWERED_S:
+            return
+        if device_of(state.place.stamp) == self._mirror.device:
+            self._answers[view] = now
+        elif attempt > 1:
+            self._answers[view] = now + SPREAD_S * self._chance.random()
+
+    def resolved(self, resolved: Resolved, now: float) -> None:
+        """There may be other views than before."""
+        for view in self._cleared.intersection(resolved.views):
+            # Brought back by somebody else, maybe before what cleared it arrived.
+            self._answers.setdefault(view, now + SPREAD_S * self._chance.random())
+        self._given = {view: then for view, then in self._given.items() if view in resolved.views}
+        self._cleared = {view for view in self._cleared if view not in resolved.views}
+        # Given here, and hidden by somebody else, maybe before it arrived.
+        self._leaks = [view for view in self._ledger.offered - self._cleared if view not in resolved.views]
+
+    def tick(self, resolved: Resolved, now: float) -> float:
+        """Send what is due, at most one content; the time of the next step.
+
+        Raises:
+            EdgeSiameseError: a content cannot be read just now.
+        """
+        try:
+            return self._send(resolved, now)
+        finally:
+            mark = secrets.token_hex(8).encode()
+            if self._unmarked and self._transport.publish(self._mirror.own_marks, mark):
+                self._marks[mark] = self._unmarked
+                self._unmarked = []
+
+    def _send(self, resolved: Resolved, now: float) -> float:
+        while self._leaks:
+            if self._leaks[-1] not in self._cleared and not self._clear(self._leaks[-1]):
+                return now + FULL_S
+            self._leaks.pop()
+        due = sorted((key for key, then in self._due.items() if then <= now), reverse=True)  # views first
+        views = self._views_of({uid for part, uid in due if part == "objects"})
+        for key in due[:REGISTERS_AT_ONCE]:
+            for view in views.get(key[1], ()) if key[0] == "objects" else (key[1],):
+                done = self._settle(view, resolved, now)
+                if done is not None:
+                    return now if done else now + FULL_S
+            if key in self._bare and not self._bare[key]:
+                self._bare[key] = True
+                self._due[key] = now + BARE_S
+                continue
+            if not self._publish(key):
+                return now + FULL_S
+            self._due[key] = now + ECHO_S
+        for view in [view for view, then in self._answers.items() if then <= now]:
+            if view not in resolved.views:
+                del self._answers[view]
+            elif not self._give(view, now):
+                return now + FULL_S
+            else:
+                del self._answers[view]
+                return now
+        return min((*self._due.values(), *self._answers.values()), default=float("inf"))
+
+    def _settle(self, view: str, resolved: Resolved, now: float) -> bool | None:
+        """Give or clear a content where that is due before a register; None if nothing was, False if it was not taken."""
+        shown = self._mirror.shows(view)
+        if view in resolved.views:
+            if shown or now - self._given.get(view, -GIVEN_S) < GIVEN_S:
+                return None
+            return self._give(view, now)
+        if view in self._cleared or not (shown or view in self._ledger.offered):
+            return None
+        return self._clear(view)
+
+    def _give(self, view: str, now: float) -> bool:
+        content = self._content(view)
+        if content is None:
+            self._bare.setdefault(("views", view), False)
+        else:
+            self._bare.pop(("views", view), None)
+            # Noted first: if the power fails in between, it is cleared once too often rather than once too little.
+            self._ledger.offer([view])
+            if not self._transport.publish(
+                self._topics.of("content", view), encode_content(content), retain=True
+            ):
+                return False
+        self._given[view] = now
+        self._cleared.discard(view)
+        return True
+
+    def _clear(self, view: str) -> bool:
+        if not self._transport.publish(self._topics.of("content", view), b"", retain=True):
+            return False
+        self._cleared.add(view)
+        self._unmarked.append(view)
+        return True
+
+    def _publish(self, key: Key) -> bool:
+        part, uid = key
+        known = self._ledger.known
+        payload = encode_object(known.objects[uid]) if part == "objects" else encode_view(known.views[uid])
+        return self._transport.publish(self._topics.of(part, uid), payload, retain=True)
+
+    def _views_of(self, objects: set[str]) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = defaultdict(list)
+        for uid, view in self._ledger.known.views.items() if objects else ():
+            if view.place.object in objects:
+                found[view.place.object].append(uid)
+        return found

@@ -1,0 +1,80 @@
+"""Stamps are later than all before, whatever the time of day does."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from edge_siamese.fleet.clock import LATEST_MS, Clock, device_of, require_stamp
+from edge_siamese.schema import SchemaError
+
+NOW = 1_790_000_000_000
+
+
+class Wall:
+    def __init__(self) -> None:
+        self.ms = NOW
+
+    def __call__(self) -> int:
+        return self.ms
+
+
+def test_a_stamp_is_the_time_a_count_and_the_device() -> None:
+    wall = Wall()
+    clock = Clock("kitchen-1", wall)
+    assert clock.next() == "001a0c4506c00-0000-kitchen-1" == f"{NOW:013x}-0000-kitchen-1"
+    assert clock.next() == "001a0c4506c00-0001-kitchen-1"
+    wall.ms += 1
+    assert clock.next() == "001a0c4506c01-0000-kitchen-1"
+    assert device_of(clock.next()) == "kitchen-1"
+
+
+def test_a_clock_that_jumps_back_or_a_peer_far_ahead_keeps_no_stamp_from_being_later() -> None:
+    wall = Wall()
+    clock, chance = Clock("b", wall), random.Random(1)
+    last = clock.next()
+    for _ in range(2000):
+        wall.ms += chance.randint(-10_000, 10_000)
+        if chance.random() < 0.1:
+            clock.observe(last := max(last, f"{wall.ms + 10**6 * chance.randint(-1, 1):013x}-00ff-a"))
+        following = clock.next()
+        require_stamp(following)
+        assert following > last
+        last = following
+
+
+def test_a_count_that_is_full_goes_on_in_the_next_millisecond() -> None:
+    clock = Clock("a", lambda: NOW)
+    clock.observe(f"{NOW:013x}-ffff-z")
+    assert clock.next() == f"{NOW + 1:013x}-0000-a"
+
+
+def test_a_device_without_a_time_of_day_follows_the_others() -> None:
+    clock = Clock("a", lambda: 12)
+    clock.observe(f"{NOW:013x}-0004-b")
+    assert clock.next() == f"{NOW:013x}-0005-a"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "now",
+        "001a0c4506c00-0000-",
+        "001a0c4506c00-0000-Kitchen",
+        "001A0C4506C00-0000-a",
+        "001a0c4506c00-0000-a\n",
+        f"{LATEST_MS:013x}-0000-a",
+        "fffffffffffff-ffff-a",
+        "001a0c4506c00-0000-" + 65 * "a",
+    ],
+)
+def test_what_is_no_stamp_is_refused(text: str) -> None:
+    with pytest.raises(SchemaError, match="a stamp is needed, not '"):
+        require_stamp(text)
+
+
+def test_a_device_without_an_id_has_no_clock() -> None:
+    with pytest.raises(ValueError, match="a device's id is 1 to 64 of a-z, 0-9, _ and -, not ''"):
+        Clock("")

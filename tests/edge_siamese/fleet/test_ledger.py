@@ -1,0 +1,138 @@
+"""What a device knows of its fleet is kept, and a file that is no use is made anew."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from edge_siamese.errors import StoreError
+from edge_siamese.fleet.comparing import Known, ShownObject, ShownView
+from edge_siamese.fleet.ledger import Ledger
+from tests.edge_siamese.fleet.test_state import OBJECTS, VIEWS, a_view, an_object
+
+HOME = "edge-siamese/fleet/home"
+
+
+def filled(path: Path) -> Ledger:
+    ledger = Ledger(path, HOME)
+    ledger.save({OBJECTS[0]: an_object("mug"), OBJECTS[1]: an_object("pen")}, {VIEWS[0]: a_view(OBJECTS[0])})
+    ledger.show({OBJECTS[0]: ShownObject(True, "mug")}, {VIEWS[0]: ShownView(OBJECTS[0], True)}, 7)
+    ledger.offer([VIEWS[0]])
+    return ledger
+
+
+def test_all_is_there_again(tmp_path: Path) -> None:
+    path = tmp_path / "state" / "fleet.db"
+    first = filled(path)
+    first.save({OBJECTS[0]: an_object("cup", named=4)})
+    first.close()
+    again = Ledger(path, HOME)
+    assert again.known == first.known
+    assert again.known.objects[OBJECTS[0]].name.value == "cup"
+    assert again.known.shown_objects == {OBJECTS[0]: ShownObject(True, "mug")}
+    assert again.known.shown_views == {VIEWS[0]: ShownView(OBJECTS[0], True)}
+    assert (again.offered, again.revision) == ({VIEWS[0]}, 7)
+    again.offer([VIEWS[0]], offered=False)
+    again.close()
+    assert Ledger(path, HOME).offered == set()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_of_another_collection_nothing_is_known(tmp_path: Path) -> None:
+    filled(tmp_path / "fleet.db").close()
+    other = Ledger(tmp_path / "fleet.db", "edge-siamese/fleet/office")
+    assert (other.known, other.offered, other.revision) == (Known(), set(), -1)
+    other.close()
+    assert Ledger(tmp_path / "fleet.db", HOME).known == Known()
+
+
+@pytest.mark.parametrize("damage", ["text", "half", "zeros", "another program", "a stamp"])
+def test_a_file_that_is_no_use_is_set_aside(
+    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "fleet.db"
+    filled(path).close()
+    content = path.read_bytes()
+    if damage == "text":
+        path.write_text("This is no database, but a letter that is long enough to be one." * 100)
+    elif damage == "half":
+        path.write_bytes(content[: len(content) // 2])
+    elif damage == "zeros":
+        path.write_bytes(content[:4096] + bytes(len(content) - 4096))
+    else:
+        with sqlite3.connect(path) as connection:
+            connection.execute(
+                "PRAGMA application_id = 5"
+                if damage == "another program"
+                else "UPDATE objects SET named = 'yesterday'"
+            )
+        connection.close()
+    damaged = path.read_bytes()
+    ledger = Ledger(path, HOME)
+    assert ledger.known == Known()
+    ledger.save({OBJECTS[0]: an_object()})
+    ledger.close()
+    assert Ledger(path, HOME).known.objects == {OBJECTS[0]: an_object()}
+    assert (tmp_path / "fleet.damaged.db").read_bytes() == damaged
+    assert "kept as fleet.damaged.db, and made anew" in caplog.text
+
+
+def test_a_change_that_fails_has_changed_nothing(tmp_path: Path) -> None:
+    ledger = filled(tmp_path / "fleet.db")
+    before = dict(ledger.known.objects)
+    other = sqlite3.connect(tmp_path / "fleet.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    ledger._connection.execute("PRAGMA busy_timeout = 1")  # type: ignore[union-attr]
+    with pytest.raises(StoreError, match="is in use by another program, nothing was changed"):
+        ledger.save({OBJECTS[0]: an_object("cup", named=4)})
+    assert ledger.known.objects == before
+    other.execute("ROLLBACK")
+    ledger.save({OBJECTS[0]: an_object("cup", named=4)})
+    assert ledger.known.objects[OBJECTS[0]].name.value == "cup"
+    ledger.close()
+    with pytest.raises(StoreError, match=r"fleet\.db is closed"):
+        ledger.save({OBJECTS[0]: an_object("cup", named=4)})
+
+
+WRITER = """
+import os, sys
+from pathlib import Path
+from edge_siamese.fleet.ledger import Ledger
+from tests.edge_siamese.fleet.test_state import an_object
+ledger = Ledger(Path(sys.argv[1]), "home")
+number = len(ledger.known.objects)
+while True:
+    ledger.save({f"{number + place:032x}": an_object(f"thing {number + place}") for place in range(3)})
+    number += 3
+    os.write(1, f"{number}\\n".encode())
+"""
+
+
+def test_what_was_kept_survives_20_kills_and_no_half_is_found(tmp_path: Path) -> None:
+    chance = random.Random(4)
+    path = tmp_path / "fleet.db"
+    for _ in range(20):
+        writer = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, env={**os.environ}
+        )
+        assert writer.stdout is not None
+        writer.stdout.readline()
+        time.sleep(chance.random() * 0.05)
+        writer.send_signal(signal.SIGKILL)
+        said = writer.stdout.read().split()
+        writer.wait()
+        ledger = Ledger(path, "home")
+        kept = len(ledger.known.objects)
+        assert kept % 3 == 0
+        assert kept >= int(said[-1] if said else 0)
+        ledger.close()
+    assert not (tmp_path / "fleet.damaged.db").exists()

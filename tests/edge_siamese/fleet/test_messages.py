@@ -1,0 +1,187 @@
+"""What goes to the broker comes back the same, and what strangers send is refused without a trace."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge_siamese.fleet.messages import (
+    MOST_CONTENT_BYTES,
+    MOST_STATE_BYTES,
+    Topics,
+    decode_content,
+    decode_object,
+    decode_view,
+    decode_wanted,
+    encode_content,
+    encode_object,
+    encode_view,
+    encode_wanted,
+    printable,
+)
+from edge_siamese.schema import SchemaError
+from edge_siamese.store.crops import encode_png
+from edge_siamese.store.replication import ViewContent
+from tests.edge_siamese.fleet.test_state import OBJECTS, VIEWS, a_view, an_object, stamp
+from tests.edge_siamese.store.made import MODEL, picture, vector
+
+CROP = encode_png(picture(1))
+CONTENT = ViewContent(MODEL, vector(1).tobytes(), (CROP, encode_png(picture(2))))
+
+
+def test_the_topics_are_these() -> None:
+    topics = Topics("edge-siamese", "home")
+    uid = OBJECTS[3].replace("0", "a", 1)
+    assert topics.of("objects", uid) == f"edge-siamese/fleet/home/objects/a/{uid}"
+    assert topics.of("views", uid) == f"edge-siamese/fleet/home/views/a/{uid}"
+    assert topics.of("content", uid) == f"edge-siamese/fleet/home/content/{uid}"
+    assert topics.part("views", "7") == "edge-siamese/fleet/home/views/7/+"
+    assert topics.wanted == "edge-siamese/fleet/home/wanted/+"
+    assert topics.uid(topics.of("objects", uid)) == uid
+    assert topics.uid("edge-siamese/fleet/home/objects/a/mug") is None
+    with pytest.raises(ValueError, match="a collection is called by 1 to 80 characters without"):
+        Topics("edge-siamese", "a/b")
+
+
+def test_states_come_back_the_same() -> None:
+    named = an_object("Kaffeebecher \U0001f375", life="forgotten")
+    assert decode_object(encode_object(named)) == named
+    view = a_view(OBJECTS[2], alive=False, kind="negative")
+    assert decode_view(encode_view(view)) == view
+    assert decode_content(encode_content(CONTENT)) == CONTENT
+    assert decode_wanted(encode_wanted(2)) == 2
+    assert json.loads(encode_object(an_object())) == {
+        "format": 1,
+        "created": "2026-11-24T10:00:00.000+00:00",
+        "name": {"stamp": stamp(1), "value": "mug"},
+        "life": {"stamp": stamp(1), "value": "alive"},
+    }
+
+
+def test_of_pictures_as_many_go_out_as_a_broker_takes() -> None:
+    large = encode_png(picture(3, (500, 500, 3)))
+    content = ViewContent(MODEL, vector(1).tobytes(), (large, large, CROP, large))
+    payload = encode_content(content)
+    assert 1_000_000 < len(payload) <= MOST_CONTENT_BYTES
+    assert decode_content(payload).crops == (large,)
+
+
+def changed(payload: bytes, change: dict[str, Any]) -> bytes:
+    """A JSON object with other values; None takes a key away."""
+    value = json.loads(payload)
+    for dotted, new in change.items():
+        *path, last = dotted.split(".")
+        inner = value
+        for key in path:
+            inner = inner[key]
+        if new is None:
+            del inner[last]
+        else:
+            inner[last] = new
+    return json.dumps(value).encode()
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"format": 2}, "format: one of 1 is needed, not 2"),
+        ({"name": None}, "name: missing"),
+        ({"more": 1}, "more: unknown key"),
+        ({"created": "<b>\n"}, "created: at most 80 printable characters of ASCII are needed"),
+        ({"name.value": ""}, "name.value: an object needs a name that is not empty"),
+        ({"name.value": 81 * "a"}, "name.value: the name .* has 81 characters; at most 80 are kept"),
+        ({"name.value": "a\u202eb"}, "name.value: the name .* has a control character"),
+        ({"name.value": " mug "}, "name.value: the name is not in its usual form"),
+        ({"name.stamp": "9"}, "name.stamp: a stamp is needed, not '9'"),
+        ({"life.value": "dead"}, "life.value: one of 'alive', 'forgotten' is needed, not \"dead\""),
+    ],
+)
+def test_what_is_no_object_is_refused(change: dict[str, Any], reason: str) -> None:
+    with pytest.raises(SchemaError, match=reason):
+        decode_object(changed(encode_object(an_object()), change))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"kind": "photo"}, "kind: one of 'view', 'negative' is needed"),
+        ({"source": 90 * "a"}, "source: at most 80"),
+        ({"place.object": "../../etc/passwd"}, "place.object: the uid of an object is needed"),
+        ({"place.object": OBJECTS[0].upper() + "A"}, "place.object: the uid of an object is needed"),
+        ({"place.alive": 1}, "place.alive: true or false is needed"),
+    ],
+)
+def test_what_is_no_view_is_refused(change: dict[str, Any], reason: str) -> None:
+    with pytest.raises(SchemaError, match=reason):
+        decode_view(changed(encode_view(a_view(OBJECTS[0])), change))
+
+
+NAN = np.full(8, np.nan, "<f4")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"dimensions": 9}, "embedding: 9 finite numbers are needed"),
+        ({"dimensions": 10**9}, "dimensions: 0 to 16384 are needed"),
+        ({"embedding": "AAAA"}, "embedding: 8 finite numbers are needed"),
+        ({"embedding": "%%%%"}, "embedding: not base64"),
+        ({"crops": ["AAAA"]}, r"crops\[0\]: a kept picture is a PNG, and this is none"),
+        ({"crops": ["AAAA"] * 101}, "crops: at most 100 are kept, not 101"),
+        ({"crops": "AAAA"}, "crops: a list is needed"),
+        ({"model_id": "\u0000"}, "model_id: at most 80 printable"),
+    ],
+)
+def test_what_is_no_content_is_refused(change: dict[str, Any], reason: str) -> None:
+    with pytest.raises(SchemaError, match=reason):
+        decode_content(changed(encode_content(CONTENT), change))
+
+
+def test_numbers_that_are_none_too_large_a_message_and_an_empty_one_are_refused() -> None:
+    with pytest.raises(SchemaError, match="8 finite numbers are needed"):
+        decode_content(encode_content(ViewContent(MODEL, NAN.tobytes(), ())))
+    with pytest.raises(SchemaError, match="neither an embedding nor a picture"):
+        decode_content(encode_content(ViewContent(MODEL, None, ())))
+    with pytest.raises(SchemaError, match=f"5000 bytes; at most {MOST_STATE_BYTES} are read"):
+        decode_view(5000 * b" ")
+    with pytest.raises(SchemaError, match="not UTF-8"):
+        decode_view(b"\xff")
+
+
+def test_a_message_that_was_garbled_gives_an_error_of_the_schema_or_a_state_and_nothing_else() -> None:
+    chance = random.Random(6)
+    payloads = [
+        (encode_object(an_object()), decode_object),
+        (encode_view(a_view(VIEWS[0])), decode_view),
+        (encode_content(CONTENT), decode_content),
+        (encode_wanted(1), decode_wanted),
+    ]
+    refused = 0
+    for _ in range(4000):
+        payload, decode = chance.choice(payloads)
+        garbled = bytearray(payload)
+        for _ in range(chance.randint(1, 4)):
+            place = chance.randrange(len(garbled))
+            what = chance.random()
+            if what < 0.4:
+                garbled[place] = chance.randrange(256)
+            elif what < 0.7:
+                del garbled[place : place + chance.randint(1, 20)]
+            else:
+                garbled[place:place] = chance.choice([b"[", b'"', b"{", b"9" * 30, b"\\ud800", b"null"])
+            if not garbled:
+                break
+        try:
+            decode(bytes(garbled))
+        except SchemaError:
+            refused += 1
+    assert refused > 3000
+
+
+def test_a_text_of_the_store_is_made_fit_for_messages() -> None:
+    assert printable("camera") == "camera"
+    assert printable("Kamera\u00fc\n" + 100 * "a") == "Kamera??" + 72 * "a"

@@ -1,0 +1,177 @@
+"""A store that is read as a whole and changed past its log: what came from elsewhere, an undo here leaves alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from edge_siamese.errors import StoreError
+from edge_siamese.store import SupportStore
+from edge_siamese.store.crops import encode_png
+from edge_siamese.store.replication import (
+    Batch,
+    MovedOnError,
+    NewRow,
+    ObjectRow,
+    ViewContent,
+    ViewRow,
+    apply,
+    read_content,
+    read_snapshot,
+    revision,
+)
+from tests.edge_siamese.store.made import MODEL, NOW, names, open_store, picture, vector, view
+
+MUG, PEN, KEY = (f"{number:032x}" for number in range(3))
+SIDE, TOP = (f"{number:032x}" for number in range(10, 12))
+CONTENT = ViewContent(MODEL, vector(1).tobytes(), (encode_png(picture(1)),))
+
+
+def arrival(uid: str = SIDE, owner: str = MUG, content: ViewContent = CONTENT) -> NewRow:
+    return NewRow(ViewRow(uid, owner, "view", NOW, "camera", False), content)
+
+
+def batch_of_a_mug() -> Batch:
+    return Batch([ObjectRow(MUG, "mug", NOW, False)], [], [arrival()])
+
+
+def changes(store: SupportStore) -> int:
+    found: int = store._database.read("SELECT count(*) FROM changes")[0][0]
+    return found
+
+
+def test_an_object_comes_with_all_of_it_and_without_an_entry_in_the_log(tmp_path: Path) -> None:
+    with open_store(tmp_path) as store:
+        before = revision(store)
+        assert apply(store, batch_of_a_mug(), before) == 0
+        assert revision(store) == before + 1
+        (known,) = store.objects()
+        assert (known.uid, known.name, known.views, known.embedded, known.created) == (MUG, "mug", 1, 1, NOW)
+        (entry,) = store.entries()
+        assert entry.embeddings.tolist() == [vector(1).tolist()]
+        assert store.crop(entry.view_ids[0]).tolist() == picture(1).tolist()
+        assert read_content(store, SIDE) == CONTENT
+        assert changes(store) == 0
+        assert store.undo() is None
+
+
+def test_a_snapshot_has_what_is_deleted_too(tmp_path: Path) -> None:
+    with open_store(tmp_path) as store:
+        mug, pen = store.register("mug", view(1)), store.register("pen", view(2))
+        store.add_view("mug", view(3))
+        first = store.views("mug")[0]
+        store.remove_view("mug", first.id)
+        store.forget("pen")
+        found = read_snapshot(store)
+        assert found.revision == revision(store)
+        assert found.objects == {
+            mug.uid: ObjectRow(mug.uid, "mug", NOW, False),
+            pen.uid: ObjectRow(pen.uid, "pen", NOW, True),
+        }
+        assert [(row.owner, row.deleted) for row in found.views.values()] == [
+            (mug.uid, True),
+            (pen.uid, False),
+            (mug.uid, False),
+        ]
+        assert found.views[first.uid] == ViewRow(first.uid, mug.uid, "view", NOW, "camera", True)
+
+
+def test_names_may_be_swapped_and_views_moved_in_one_batch(tmp_path: Path) -> None:
+    with open_store(tmp_path) as store:
+        mug, pen = store.register("mug", view(1)), store.register("pen", view(2))
+        (side,) = store.views("mug")
+        now = read_snapshot(store)
+        batch = Batch(
+            [replace(now.objects[mug.uid], name="pen"), replace(now.objects[pen.uid], name="mug")],
+            [replace(now.views[side.uid], owner=pen.uid)],
+        )
+        apply(store, batch, now.revision)
+        assert {item.uid: (item.name, item.views) for item in store.objects()} == {
+            mug.uid: ("pen", 0),
+            pen.uid: ("mug", 2),
+        }
+
+
+def test_what_is_deleted_stays_for_a_return_and_goes_with_a_purge(tmp_path: Path) -> None:
+    with open_store(tmp_path) as store:
+        apply(store, batch_of_a_mug(), revision(store))
+        store.register("pen", view(2))
+        now = read_snapshot(store)
+        apply(store, Batch([replace(now.objects[MUG], deleted=True)]), now.revision)
+        assert names(store) == ["pen"]
+        now = read_snapshot(store)
+        assert now.objects[MUG].deleted
+        apply(store, Batch([replace(now.objects[MUG], deleted=False)]), now.revision)
+        assert names(store) == ["mug", "pen"]
+        now = read_snapshot(store)
+        apply(store, Batch([replace(now.objects[MUG], deleted=True)]), now.revision)
+        for number in range(210):
+            store.rename("pen", f"pen {number}")
+            store.rename(f"pen {number}", "pen")
+        assert MUG not in read_snapshot(store).objects
+        assert read_content(store, SIDE) is None
+
+
+def test_a_local_undo_takes_back_what_was_done_here_and_nothing_else(tmp_path: Path) -> None:
+    with open_store(tmp_path) as store:
+        store.register("pen", view(2))
+        apply(store, batch_of_a_mug(), revision(store))
+        undone = store.undo()
+        assert undone is not None
+        assert undone.text == 'undone: "pen" is no longer registered'
+        assert store.undo() is None
+        assert names(store) == ["mug"]
+
+
+def test_what_was_deleted_elsewhere_an_undo_of_an_older_change_does_not_bring_back(tmp_path: Path) -> None:
+    with open_store(tmp_path) as store:
+        mug = store.register("mug", view(1))
+        store.rename("mug", "cup")
+        now = read_snapshot(store)
+        apply(store, Batch([replace(now.objects[mug.uid], deleted=True)]), now.revision)
+        assert store.undo() is None
+        assert names(store) == []
+
+
+def test_a_store_that_has_changed_meanwhile_is_left_alone(tmp_path: Path) -> None:
+    with open_store(tmp_path) as store:
+        before = revision(store)
+        store.register("pen", view(2))
+        with pytest.raises(MovedOnError):
+            apply(store, batch_of_a_mug(), before)
+        assert names(store) == ["pen"]
+        assert revision(store) == before + 1
+
+
+def test_a_batch_that_cannot_be_has_changed_nothing(tmp_path: Path) -> None:
+    with open_store(tmp_path) as store:
+        store.register("pen", view(2))
+        batch = Batch([ObjectRow(MUG, "mug", NOW, False), ObjectRow(KEY, "PEN", NOW, False)], [], [arrival()])
+        with pytest.raises(StoreError, match="nothing was changed"):
+            apply(store, batch, revision(store))
+        assert names(store) == ["pen"]
+
+
+def test_pictures_are_kept_where_they_are_wanted_or_needed(tmp_path: Path) -> None:
+    other = replace(CONTENT, model_id="other-1")
+    with open_store(tmp_path, keep_crops=False) as store:
+        batch = Batch([ObjectRow(MUG, "mug", NOW, False)], [], [arrival(), arrival(TOP, content=other)])
+        assert apply(store, batch, revision(store)) == 1
+        side, top = store.views("mug")
+        assert (side.crops, top.crops) == (0, 1)
+        assert store.unembedded() == [top.id]
+        counts = store.counts()
+        assert (counts.unembedded, counts.dormant) == (1, 0)
+
+
+def test_without_pictures_the_embedding_of_another_model_waits_for_that_model(tmp_path: Path) -> None:
+    asleep = ViewContent("other-1", vector(5).tobytes(), ())
+    with open_store(tmp_path) as store:
+        batch = Batch([ObjectRow(MUG, "mug", NOW, False)], [], [arrival(), arrival(TOP, content=asleep)])
+        assert apply(store, batch, revision(store)) == 0
+        assert store.dormant == 1
+        assert read_content(store, TOP) == asleep
+    with open_store(tmp_path, model_id="other-1") as store:
+        assert [known.embedded for known in store.objects()] == [1]
