@@ -54,6 +54,8 @@ class Site:
         self.pulse = Pulse()
         self.live = Live(settings, actions, self.pulse)
         self.examination = Examination(actions.config)
+        self.selftests: dict[tuple[str, str, str], dict[str, Any]] = {}
+        """What the model's self-test found, by model, runtime and precision; for the engine's thread."""
         self.reports = Reports(actions)
         self.pool = ThreadPoolExecutor(THREADS, thread_name_prefix="dashboard")
         """Where handlers run: what they ask of the daemon takes as long as it takes."""

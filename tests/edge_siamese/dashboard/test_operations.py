@@ -382,6 +382,7 @@ def test_health(served: Served) -> None:
     assert found["frames_per_second"] > 0 and found["memory_mb"] > 20 and found["uptime_s"] >= 0
     assert found["model"]["model_id"] == "tiny-0123456789ab"
     assert found["extras"]["dashboard"]["works"] is True
+    assert found["selftest"]["passed"] is True and found["selftest"]["precision"] == "int8"
 
 
 def test_the_doctor_looks_once_for_all_who_ask(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
