@@ -2,12 +2,13 @@
 # Installs what the tests of whole systems need (`make test-system`), where this is root on Debian or a child of it.
 set -eu
 
-# A Debian tree and its container; an arm64 tree and its processor; a machine with a GPIO chip and cameras; the deployment; a broker; Prometheus.
+# A Debian tree and its container; an arm64 tree and its processor; a machine with a GPIO chip and cameras; the deployment; a broker; Prometheus; a browser.
 packages='mmdebstrap systemd-container dpkg util-linux
     qemu-user-static arch-test
     qemu-system-x86 e2fsprogs gcc make cpio kmod
     openssh-server openssh-client rsync
-    mosquitto prometheus'
+    mosquitto prometheus
+    chromium fonts-inter'
 
 missing=''
 for package in $packages; do

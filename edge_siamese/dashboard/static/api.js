@@ -1,0 +1,105 @@
+/** Asks the daemon: one function for each kind of request, and errors that say what was wrong in one line. */
+
+const ROOT = "/api/v1";
+let csrf = "";
+
+/** What the daemon refused, or that it did not answer. */
+export class ApiError extends Error {
+  /**
+   * @param {string} message one line for people
+   * @param {number} status of HTTP; 0: no answer
+   * @param {Object<string, any>} [data] what else it said: `reason` and `collides` of a refused registration
+   */
+  constructor(message, status, data = {}) {
+    super(message);
+    this.name = "ApiError";
+    this.status = status;
+    this.data = data;
+  }
+}
+
+/** Told of `signed-out`, when a request needs a login that is not there. */
+export const access = new EventTarget();
+
+/** Who this is, and whether a login is needed; keeps the token that changes need. */
+export async function session() {
+  const found = await get("/session");
+  csrf = found.csrf ?? "";
+  return found;
+}
+
+/** Log in; raises ApiError 401 for a wrong password, 429 for too many. */
+export async function login(password) {
+  const found = await send("POST", "/login", { password });
+  csrf = found?.csrf ?? "";
+  return found;
+}
+
+export async function logout() {
+  await send("POST", "/logout");
+  csrf = "";
+}
+
+/** @returns {Promise<any>} the JSON of a path below /api/v1 */
+export async function get(path, options = {}) {
+  return read(await request(path, options));
+}
+
+/** Change something: `method` is POST, PATCH or DELETE, `body` becomes JSON. */
+export async function send(method, path, body) {
+  const sent = body === undefined ? {} : { body: JSON.stringify(body) };
+  return change(path, { method, ...sent }, body === undefined ? {} : { "Content-Type": "application/json" });
+}
+
+/** Send a file as it is; the JSON that comes back. */
+export async function upload(path, blob) {
+  return change(path, { method: "POST", body: blob }, { "Content-Type": blob.type || "application/octet-stream" });
+}
+
+/** A response as it is, for pictures and downloads; raises as all others do. */
+export async function request(path, options = {}) {
+  let response;
+  try {
+    response = await fetch(ROOT + path, { cache: "no-store", credentials: "same-origin", ...options });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ApiError("The device does not answer; is it on, and on this network?", 0);
+  }
+  if (response.ok) return response;
+  const data = await response.json().catch(() => ({}));
+  if (response.status === 401 && path !== "/login") access.dispatchEvent(new Event("signed-out"));
+  const wait = Number(response.headers.get("Retry-After"));
+  const later = response.status === 429 && wait ? `; try again in ${wait} s` : "";
+  throw new ApiError(sentence(data.error ?? `The device answers ${response.status}`) + later, response.status, data);
+}
+
+/** Where a picture of an object is; another one as soon as its newest view is another. */
+export function pictureOf(object) {
+  return object.last_view === null ? null : `${ROOT}/objects/${object.uid}/picture?v=${object.last_view}`;
+}
+
+export const viewPicture = (id, index = 0) => `${ROOT}/views/${id}/pictures/${index}`;
+export const momentPicture = (id) => `${ROOT}/moments/${encodeURIComponent(id)}/picture`;
+export const burstPicture = (id, number) => `${ROOT}/burst/${encodeURIComponent(id)}/frames/${number}`;
+
+/** A change, with the token; a daemon that was started anew has another one, which is then asked for. */
+async function change(path, options, headers) {
+  const ask = () => request(path, { ...options, headers: { ...headers, "X-CSRF-Token": csrf } });
+  try {
+    return await read(await ask());
+  } catch (error) {
+    if (error.status !== 403) throw error;
+    const former = csrf;
+    await session();
+    if (csrf === former) throw error;
+    return read(await ask());
+  }
+}
+
+async function read(response) {
+  return response.headers.get("Content-Type")?.includes("json") ? response.json() : null;
+}
+
+function sentence(text) {
+  return text.charAt(0).toUpperCase() + text.slice(1);
+}

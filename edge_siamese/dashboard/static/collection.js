@@ -1,0 +1,45 @@
+/** Takes all objects to another device: export and import. */
+
+import { request, upload } from "./api.js";
+import { ask } from "./dialog.js";
+import { attempt, button, h } from "./dom.js";
+import { stream } from "./stream.js";
+import { sentence, toast } from "./toast.js";
+
+/** Downloads all objects as one file. @param {HTMLElement} line where an error is told */
+export function exportButton(line) {
+  const pressed = button("Export", () => attempt(line, pressed, async () => {
+    const response = await request("/collection");
+    const named = /filename="([^"]+)"/.exec(response.headers.get("Content-Disposition") ?? "");
+    const url = URL.createObjectURL(await response.blob());
+    h("a", { href: url, download: named?.[1] ?? "objects.zip" }).click();
+    setTimeout(() => URL.revokeObjectURL(url), 60000);
+  }), { icon: "down" });
+  return pressed;
+}
+
+const CONFLICTS = {
+  rename: ["Keep both", "what comes gets a number"],
+  merge: ["Merge", "its views are added to the object of that name"],
+  skip: ["Skip", "what is here stays as it is"],
+};
+
+/** Brings in a file that Export made. @param {() => any} done */
+export function importButton(done) {
+  return button("Import", async () => {
+    const file = h("input", { type: "file", id: "collection", accept: ".zip,application/zip", required: true });
+    const choices = Object.entries(CONFLICTS).map(([key, [label, says]]) =>
+      h("label.choice", {}, h("input", { type: "radio", name: "conflict", value: key, checked: key === "rename" }), h("span", {}, h("strong", {}, label), h("span.small.soft", {}, says))),
+    );
+    const choice = h("fieldset", {}, h("legend", {}, "Where a name is taken"), ...choices);
+    const before = stream.changes;
+    const brought = await ask("Import objects", {
+      body: [h("div.field", {}, h("label", { for: "collection" }, "File that “Export” made"), file), choice],
+      action: "Import",
+      accept: () => upload(`/collection?on_conflict=${choice.querySelector(":checked").value}`, new Blob([file.files[0]], { type: "application/zip" })),
+    });
+    if (!brought) return;
+    toast(sentence(brought.text ?? "imported"), { undo: true, before, undone: done });
+    done();
+  }, { icon: "up" });
+}

@@ -1,0 +1,96 @@
+/** Shows a decision: the probability as a bar with its threshold, the runner-up, and why. */
+
+import { fill, h, say } from "./dom.js";
+import { probability } from "./format.js";
+
+/**
+ * A bar of a probability, with the threshold as a mark on it; also as text for who cannot see it.
+ * @param {string} label what it is the probability of
+ */
+export function meter(label) {
+  const bar = h("span.meter-fill");
+  const mark = h("span.meter-mark");
+  const said = h("span.meter-threshold");
+  const track = h("div.meter", { role: "meter", "aria-label": label, "aria-valuemin": "0", "aria-valuemax": "100" }, bar, mark);
+  const node = h("div.meter-box", {}, track, said);
+  return {
+    node,
+    /** @param {number} p @param {number|null} threshold @param {boolean} known whether it is recognised */
+    set(p, threshold, known) {
+      track.setAttribute("aria-valuenow", String(Math.round(100 * p)));
+      track.setAttribute("aria-valuetext", threshold === null ? probability(p) : `${probability(p)}, threshold ${probability(threshold)}`);
+      track.classList.toggle("known", known);
+      bar.style.setProperty("--share", String(p));
+      mark.hidden = said.hidden = threshold === null;
+      if (threshold === null) return;
+      node.style.setProperty("--threshold", String(threshold));
+      node.classList.toggle("late", threshold > 0.6);
+      say(said, `threshold ${probability(threshold)}`);
+    },
+  };
+}
+
+/**
+ * What is decided about a picture, as a block that is updated with each frame.
+ * @param {{small?: boolean}} [options]
+ */
+export function decision({ small = false } = {}) {
+  const name = h("p.decided");
+  const p = h("span.decided-p");
+  const bar = meter("Probability");
+  const second = h("p.second.soft");
+  const node = h("div.decision", { class: small ? "small-decision" : "" }, h("div.decided-line", {}, name, p), bar.node, second);
+  return {
+    node,
+    /** @param {Object|null} found of X-Now, /now or a moment; null: nothing to tell of */
+    set(found) {
+      const known = Boolean(found?.name);
+      node.classList.toggle("known", known);
+      const nothing = !found || found.rule === "nothing to see" || found.rule === "nothing registered";
+      say(name, found?.learning ? "looking …" : found?.name ?? (found ? "unknown" : "–"));
+      say(p, nothing || found.learning ? "" : probability(found.probability));
+      bar.node.classList.toggle("idle", nothing || Boolean(found?.learning));
+      bar.set(nothing || found.learning ? 0 : found.probability, found?.threshold ?? null, known);
+      say(second, found ? beside(found) : "");
+    },
+  };
+}
+
+/** What stands beside the name: the runner-up, or why it is unknown. */
+function beside(found) {
+  if (found.learning) return "It looks at something that it shall learn.";
+  if (found.rule === "nothing to see") return "Nothing to see.";
+  if (found.rule === "nothing registered") return "Nothing is registered yet.";
+  const runnerUp = found.runner_up
+    ? `runner-up: ${found.runner_up}, ${probability(Math.max(0, found.probability - found.margin))}`
+    : "no runner-up";
+  return found.name ? runnerUp : `nearest: ${found.nearest}; ${runnerUp}`;
+}
+
+/**
+ * The numbers of a decision as a list of terms.
+ * @param {Object} found with view, runner_up, margin, threshold
+ */
+export function facts(found) {
+  if (found.nearest === null || found.nearest === undefined) return null;
+  const runnerUp = found.runner_up ? `${found.runner_up}, ${probability(Math.max(0, found.probability - found.margin))}` : "none";
+  return h(
+    "dl.facts",
+    {},
+    ...[
+      ["Nearest view", found.view ? `number ${found.view} of ${found.nearest}` : found.nearest],
+      ["Probability", probability(found.probability)],
+      ["Threshold", probability(found.threshold)],
+      ["Runner-up", runnerUp],
+      ["Margin", probability(found.margin)],
+    ].map(([term, value]) => h("div", {}, h("dt", {}, term), h("dd", {}, value))),
+  );
+}
+
+/** The sentences of an explanation. */
+export function sentences(place, lines) {
+  const text = lines.join("\n");
+  if (place.dataset.text === text) return;
+  place.dataset.text = text;
+  fill(place, ...lines.map((line) => h("p", {}, line)));
+}

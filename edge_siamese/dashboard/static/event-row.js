@@ -1,0 +1,85 @@
+/** One event: as a line, and in full with its crop, its decision, and "Wrong". */
+
+import { get, momentPicture, send } from "./api.js";
+import { facts, meter, sentences } from "./decision.js";
+import { attempt, button, errorLine, fill, h, icon, picture } from "./dom.js";
+import { ago, clock } from "./format.js";
+import { stream } from "./stream.js";
+import { toast } from "./toast.js";
+
+/** What kind of thing an event is: recognitions, changes by people, the device itself. */
+export function group(event) {
+  if (["appeared", "seen", "left"].includes(event.kind)) return "recognitions";
+  if (["registered", "view added", "view removed", "negative added", "forgotten", "merged", "renamed", "undone", "imported", "refused"].includes(event.kind)) return "changes";
+  return "device";
+}
+
+const SYMBOLS = {
+  appeared: "eye", seen: "eye", left: "out", registered: "check", "view added": "register", "negative added": "cross",
+  "view removed": "bin", forgotten: "bin", merged: "merge", undone: "undo", imported: "down", refused: "warn",
+};
+
+const symbol = (event) => (event.level ? "warn" : SYMBOLS[event.kind] ?? "health");
+
+/** A line: when, and what. */
+export function brief(event) {
+  return h("li", { "data-tone": tone(event) }, icon(symbol(event)), h("span", {}, event.text), h("time", { datetime: event.time }, ago(event.time)));
+}
+
+function tone(event) {
+  if (event.level === "error") return "bad";
+  if (event.level === "warning" || event.kind === "refused") return "warn";
+  return event.kind === "appeared" || event.kind === "registered" || event.kind === "view added" ? "good" : "plain";
+}
+
+/** All of it. */
+export function row(event) {
+  const when = h("time", { datetime: event.time, title: new Date(event.time).toLocaleString("en-GB") }, clock(event.time));
+  const mark = event.moment ? picture(momentPicture(event.moment), "") : h("span.mark", {}, icon(symbol(event)));
+  const body = h("div.event-body", {}, h("p.event-text", {}, event.text, event.times > 1 ? h("span.soft", {}, ` (${event.times} times)`) : null));
+  const node = h("li.event", { "data-tone": tone(event), "data-kind": event.kind }, when, mark, body);
+  if (event.moment) {
+    const bar = meter("Probability");
+    bar.set(event.probability, event.threshold ?? null, true);
+    body.append(bar.node, why(event), wrong(event));
+  }
+  return node;
+}
+
+/** The explanation of the decision, asked for when it is opened. */
+function why(event) {
+  const place = h("div.sentences");
+  let asked = false;
+  const open = async () => {
+    if (!details.open || asked) return;
+    asked = true;
+    try {
+      const moment = await get(`/moments/${encodeURIComponent(event.moment)}`);
+      const lines = h("div.sentences");
+      sentences(lines, moment.explanation);
+      fill(place, facts(moment), lines);
+    } catch (error) {
+      fill(place, h("p", {}, error.status === 404 ? "This moment is not kept any more." : error.message));
+    }
+  };
+  const details = h("details.why", { ontoggle: open }, h("summary", {}, "Why?"), place);
+  return details;
+}
+
+/** The button that keeps the moment as an example of what the object is not. */
+function wrong(event) {
+  const line = errorLine();
+  const place = h("div.event-wrong");
+  const offer = () => {
+    const pressed = button("Wrong", async () => {
+      const before = stream.changes;
+      const known = await attempt(line, pressed, () => send("POST", "/wrong", { moment: event.moment }));
+      if (!known) return;
+      fill(place, h("p.small.soft", {}, "Kept as an example of what it is not."));
+      toast(`That was not “${known.name}”: it has learned so.`, { undo: true, before, undone: offer });
+    }, { icon: "cross", class: "small", name: `Wrong: this was not ${event.name ?? "it"}` });
+    fill(place, pressed, line);
+  };
+  offer();
+  return place;
+}

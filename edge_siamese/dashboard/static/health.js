@@ -1,0 +1,167 @@
+/** The page "Health": how fast, how warm, how large, and what doctor finds. */
+
+import { get } from "./api.js";
+import { attempt, button, errorLine, fill, h, icon, say, tell } from "./dom.js";
+import { counted, duration, milliseconds } from "./format.js";
+
+export const name = "health";
+export const title = "Health";
+
+const ASK_MS = 2000;
+const SAMPLES = 60;
+const SVG = "http://www.w3.org/2000/svg";
+const STAGES = {
+  wait: "Wait for the camera", imaging: "Prepare the picture", encode: "Encode", decide: "Decide", frame: "All of a frame’s work",
+};
+
+/** @param {HTMLElement} place */
+export function mount(place, { heading, signal }) {
+  const line = errorLine();
+  const fps = tile("Frames a second", sparkline());
+  const temperature = tile("Temperature");
+  const memory = tile("Memory");
+  const uptime = tile("Running for");
+  const stages = h("tbody");
+  const model = h("dl.facts");
+  const extras = h("ul.extras");
+  const extrasBox = h("section.card", { hidden: true, "aria-labelledby": "extras" }, h("h2", { id: "extras" }, "Extras"), extras);
+  let timer = 0;
+
+  const draw = (found) => {
+    const rate = found.frames_per_second;
+    const camera = found.dropped === null ? [] : [`${found.dropped} dropped`, counted(found.restarts, "camera restart")];
+    fps.set(rate === null ? "–" : rate.toFixed(1), [counted(found.frames, "frame"), ...camera].join(", "), rate ?? 0);
+    temperature.set(found.temperature_c === null ? "–" : `${found.temperature_c.toFixed(0)} °C`, found.temperature_c === null ? "no sensor" : found.temperature_c >= 80 ? "the board slows down" : "");
+    memory.set(found.memory_mb === null ? "–" : `${found.memory_mb.toFixed(0)} MB`, "");
+    uptime.set(duration(found.uptime_s), "");
+    drawStages(stages, found.stages);
+    drawModel(model, found);
+    drawExtras(extras, found.extras ?? {});
+    extrasBox.hidden = extras.children.length === 0;
+  };
+
+  const ask = async () => {
+    clearTimeout(timer);
+    if (!document.hidden) {
+      try {
+        draw(await get("/health", { signal }));
+        say(line, "");
+      } catch (error) {
+        tell(line, error);
+      }
+    }
+    if (!signal.aborted) timer = setTimeout(ask, ASK_MS);
+  };
+
+  fill(place, heading, line,
+    h("div.tiles", {}, fps.node, temperature.node, memory.node, uptime.node),
+    h("div.health-grid", {},
+      h("section.card", { "aria-labelledby": "latency" }, h("h2", { id: "latency" }, "Latency by stage"),
+        h("table.stages", {}, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Stage"), h("th", { scope: "col" }, "p50"), h("th", { scope: "col" }, "p95"))), stages),
+        h("p.small.soft", {}, "Half of all frames are within p50, 95 of 100 within p95. The bars of work share one scale.")),
+      h("div.column", {}, h("section.card", { "aria-labelledby": "model" }, h("h2", { id: "model" }, "Model"), model), extrasBox),
+    ),
+    doctor(signal),
+  );
+  signal.addEventListener("abort", () => clearTimeout(timer));
+  ask();
+}
+
+/** A figure with its name. */
+function tile(label, chart = null) {
+  const value = h("dd.figure");
+  const note = h("dd.small.soft");
+  const node = h("div.tile.card", {}, h("dl", {}, h("dt.eyebrow", {}, label), value, note), chart?.node);
+  return {
+    node,
+    set(text, more, sample) {
+      say(value, text);
+      say(note, more);
+      if (sample !== undefined) chart?.add(sample);
+    },
+  };
+}
+
+/** The last two minutes as a line. */
+function sparkline() {
+  const samples = [];
+  const svg = document.createElementNS(SVG, "svg");
+  svg.setAttribute("viewBox", `0 0 ${SAMPLES - 1} 24`);
+  svg.setAttribute("preserveAspectRatio", "none");
+  svg.setAttribute("class", "spark");
+  svg.setAttribute("aria-hidden", "true");
+  const path = document.createElementNS(SVG, "polyline");
+  svg.append(path);
+  return {
+    node: h("div.spark-box", { "aria-hidden": "true" }, svg),
+    add(sample) {
+      samples.push(sample);
+      if (samples.length > SAMPLES) samples.shift();
+      const most = Math.max(...samples, 1) * 1.1;
+      const start = SAMPLES - samples.length;
+      path.setAttribute("points", samples.map((value, place) => `${start + place},${(24 - (22 * value) / most).toFixed(1)}`).join(" "));
+    },
+  };
+}
+
+function drawStages(body, stages) {
+  const work = Object.entries(stages).filter(([stage]) => stage !== "wait");
+  const most = Math.max(...work.map(([, { p95_ms: p95 }]) => p95 ?? 0), 0.001);
+  const order = ["imaging", "encode", "decide", "frame", "wait"];
+  const rows = Object.entries(stages).sort(([a], [b]) => order.indexOf(a) - order.indexOf(b));
+  fill(body, ...rows.map(([stage, { p50_ms: p50, p95_ms: p95 }]) => {
+    const inner = h("span.bar50");
+    const outer = h("span.bar95");
+    inner.style.setProperty("--share", String(Math.min(1, (p50 ?? 0) / most)));
+    outer.style.setProperty("--share", String(Math.min(1, (p95 ?? 0) / most)));
+    const bars = stage === "wait" ? null : h("span.bars", { "aria-hidden": "true" }, outer, inner);
+    return h("tr", {}, h("th", { scope: "row" }, h("span.stage", {}, h("span", {}, STAGES[stage] ?? stage), bars)),
+      h("td", {}, milliseconds(p50)), h("td", {}, milliseconds(p95)));
+  }));
+}
+
+function drawModel(list, { model, selftest }) {
+  const rows = model
+    ? [["Name", model.model_id], ["Runtime", `${model.runtime}, ${model.precision}`], ["Threshold", `${Number(model.threshold).toFixed(3)}, ${model.threshold_source}`]]
+    : [["Name", "there is none that works"]];
+  if (selftest) rows.push(["Self-test", selftest.text ?? (passed(selftest) ? "passed" : "failed")]);
+  fill(list, ...rows.map(([term, value]) => h("div", {}, h("dt", {}, term), h("dd", {}, value))));
+}
+
+const passed = (selftest) => selftest.ok ?? selftest.passed ?? false;
+
+function drawExtras(list, extras) {
+  fill(list, ...Object.entries(extras).map(([extra, told]) => {
+    const { state, ...more } = told ?? {};
+    const said = Object.entries(more).filter(([key, value]) => key !== "url" && ["string", "number"].includes(typeof value) && value !== "").map(([key, value]) => `${key.replaceAll("_", " ")} ${value}`);
+    return h("li", {}, h("strong", {}, extra), " ", h("span", {}, String(state ?? "")), said.length ? h("span.small.soft", {}, said.join(", ")) : null);
+  }));
+}
+
+/** Doctor's findings, asked for by a button since they take a while. */
+function doctor(signal) {
+  const line = errorLine();
+  const findings = h("ul.findings");
+  const verdict = h("p", { role: "status" });
+  const run = button("Examine", () => attempt(line, run, async () => {
+    say(verdict, "Examining …");
+    try {
+      const found = await get("/doctor", { signal });
+      const bad = found.findings.filter(({ level }) => level !== "ok").length;
+      say(verdict, found.ok && bad === 0 ? `All well: ${counted(found.findings.length, "check")}.` : `${counted(bad, "finding")} in ${counted(found.findings.length, "check")}.`);
+      fill(findings, ...[...found.findings].sort((a, b) => (a.level === "ok") - (b.level === "ok")).map(finding));
+    } catch (error) {
+      say(verdict, "");
+      throw error;
+    }
+  }), { icon: "stethoscope" });
+  return h("section.card", { "aria-labelledby": "doctor" },
+    h("div.row.between", {}, h("div", {}, h("h2", { id: "doctor" }, "Doctor"), h("p.small.soft", {}, "Looks at everything from the supply to the model, and says what to do.")), run),
+    line, verdict, findings);
+}
+
+function finding({ check, level, text, remedy }) {
+  const good = level === "ok";
+  return h("li", { "data-level": good ? "good" : ["error", "bad", "fail"].includes(level) ? "bad" : "warn" },
+    icon(good ? "check" : "warn"), h("div", {}, h("p", {}, h("strong", {}, check), good ? "" : h("span.unseen", {}, ` (${level})`), `: ${text}`), remedy ? h("p.small.soft", {}, remedy) : null));
+}

@@ -1,0 +1,180 @@
+/** The page "Live": the picture, what is recognised now, and how camera, model and store are. */
+
+import { get, pictureOf, send } from "./api.js";
+import { decision, sentences } from "./decision.js";
+import { announce, attempt, button, errorLine, fill, h, icon, picture, say } from "./dom.js";
+import { brief } from "./event-row.js";
+import { counted } from "./format.js";
+import { livePicture } from "./live-picture.js";
+import { CHANGES, hear, stream } from "./stream.js";
+import { toast } from "./toast.js";
+
+export const name = "live";
+export const title = "Live";
+
+const TOLD = new Set(["appeared", "left", "registered", "view added", "refused"]);
+const RECENT = 4;
+const EXPLAIN_MS = 1000;
+const AGO_MS = 15000;
+
+/** @param {HTMLElement} place */
+export function mount(place, { heading, signal }) {
+  const shown = decision();
+  const line = errorLine();
+  const here = presence(signal);
+  const wrong = button("Wrong", () => sayWrong(), { icon: "cross", name: "Wrong: this is something else", disabled: true });
+  let present = [];
+
+  let camera = null;
+  const now = (found) => {
+    shown.set(found);
+    camera?.classList.toggle("known", Boolean(found?.name));
+    present = found?.present ?? [];
+    here.set(present);
+    const none = present.length === 0;
+    if (wrong.disabled !== none && wrong.getAttribute("aria-busy") !== "true") wrong.disabled = none;
+  };
+
+  const sayWrong = async () => {
+    const before = stream.changes;
+    await attempt(line, wrong, async () => {
+      const known = await send("POST", "/wrong", {});
+      toast(`That was not “${known.name}”: the view is kept as an example of what it is not.`, { undo: true, before });
+    });
+  };
+
+  camera = livePicture({ signal, now });
+  fill(
+    place,
+    heading,
+    h(
+      "div.live-grid",
+      {},
+      camera,
+      h("div.side", {}, h(
+        "section.card.now",
+        { "aria-labelledby": "now-heading" },
+        h("h2.eyebrow", { id: "now-heading" }, "Now"),
+        shown.node,
+        why(signal),
+        h("div.row", {}, h("a.button.primary", { href: "#/register" }, icon("register"), "Register"), wrong),
+        line,
+        here.node,
+      ), indicators(signal)),
+      recent(signal),
+    ),
+  );
+  shown.set(null);
+  hear("event", ({ detail }) => TOLD.has(detail.kind) && announce(detail.text), signal);
+}
+
+/** The explanation, asked for while it is open. */
+function why(signal) {
+  const lines = h("div.sentences");
+  let timer = 0;
+  const ask = async () => {
+    clearTimeout(timer);
+    if (!details.open || signal.aborted) return;
+    try {
+      const found = await get("/now", { signal });
+      sentences(lines, found.explanation?.length ? found.explanation : ["There is no frame to explain."]);
+    } catch (error) {
+      if (error.name !== "AbortError") sentences(lines, [error.message]);
+    }
+    timer = setTimeout(ask, EXPLAIN_MS);
+  };
+  const details = h("details.why", { ontoggle: ask }, h("summary", {}, "Why?"), lines);
+  signal.addEventListener("abort", () => clearTimeout(timer));
+  return details;
+}
+
+/** Which objects are there, each as a link to its page. */
+function presence(signal) {
+  const list = h("ul.chips");
+  const node = h("div.here", {}, h("h3.eyebrow", {}, "Here now"), list);
+  let known = new Map();
+  let drawn = "";
+  let latest = [];
+
+  const learn = async () => {
+    try {
+      const { objects } = await get("/objects", { signal });
+      known = new Map(objects.map((object) => [object.uid, object]));
+      drawn = "";
+      set(latest);
+    } catch {
+      // The names do without their pictures.
+    }
+  };
+  const set = (present) => {
+    latest = present;
+    const key = JSON.stringify(present);
+    if (key === drawn) return;
+    drawn = key;
+    if (present.length === 0) fill(list, h("li.soft", {}, "nothing that it knows"));
+    else fill(list, ...present.map(({ uid, name }) =>
+      h("li", {}, h("a.chip", { href: `#/objects/${uid}` }, picture(known.has(uid) ? pictureOf(known.get(uid)) : null, ""), h("span", {}, name))),
+    ));
+  };
+  hear("event", ({ detail }) => CHANGES.has(detail.kind) && learn(), signal);
+  set([]);
+  learn();
+  return { node, set };
+}
+
+/** Camera, model and store: each a mark and a few words. */
+function indicators(signal) {
+  const rows = ["Camera", "Model", "Store"].map((label) => {
+    const said = h("dd");
+    return { said, node: h("div.indicator", {}, h("dt", {}, label), said) };
+  });
+  const node = h("section.card.system", { "aria-label": "State" }, h("dl.indicators", {}, ...rows.map((row) => row.node)));
+  const set = (row, level, text) => {
+    row.node.dataset.level = level;
+    say(row.said, text);
+  };
+  const draw = () => {
+    const status = stream.status;
+    if (!status || ["lost", "connecting"].includes(stream.link)) {
+      for (const row of rows) set(row, "unknown", stream.link === "lost" ? "no connection" : "…");
+      return;
+    }
+    const { camera, model, store } = status;
+    if (!camera || camera.status === "starting") set(rows[0], "unknown", "starting");
+    else if (["absent", "stalled"].includes(camera.status)) set(rows[0], "bad", camera.reason || camera.status);
+    else set(rows[0], camera.status === "ended" ? "unknown" : "good", camera.status === "ended" ? "ended" : `${camera.fps.toFixed(1)} frames a second`);
+    if (model) set(rows[1], "good", `${model.model_id}, ${model.precision}`);
+    else set(rows[1], "bad", status.fault || "none");
+    if (store.repair) set(rows[2], "warn", store.repair);
+    else set(rows[2], model ? "good" : "unknown", `${counted(status.objects, "object")}, ${counted(status.views, "view")}`);
+  };
+  hear("status", draw, signal);
+  hear("link", draw, signal);
+  draw();
+  return node;
+}
+
+/** The last few events. */
+function recent(signal) {
+  const list = h("ol.brief");
+  const draw = async () => {
+    if (stream.events.length < RECENT) {
+      const found = await get(`/events?count=${3 * RECENT}`, { signal }).catch(() => null);
+      if (signal.aborted) return;
+      if (found) return show(found.events);
+    }
+    return show(stream.events);
+  };
+  const show = (events) => {
+    const told = events.filter((event) => event.kind !== "seen").slice(-RECENT).reverse();
+    fill(list, ...told.map(brief));
+  };
+  hear("event", ({ detail }) => detail.kind !== "seen" && draw(), signal);
+  const timer = setInterval(draw, AGO_MS);
+  signal.addEventListener("abort", () => clearInterval(timer));
+  draw();
+  return h("section.card.recent", { "aria-labelledby": "recent" },
+    h("div.row.between", {}, h("h2.eyebrow", { id: "recent" }, "Lately"), h("a.small", { href: "#/events" }, "All events")),
+    list,
+  );
+}

@@ -1,0 +1,126 @@
+/** Starts the page: who is there, which page is shown, how the connection is. */
+
+import { access, logout, session } from "./api.js";
+import { fill, h, icon, say } from "./dom.js";
+import { hear, stream } from "./stream.js";
+import { toast } from "./toast.js";
+import * as events from "./events.js";
+import * as health from "./health.js";
+import * as live from "./live.js";
+import * as login from "./login.js";
+import * as object from "./object.js";
+import * as objects from "./objects.js";
+import * as register from "./register.js";
+
+/** First part of the route to the page; `objects/UID` is one object. */
+const PAGES = { live, register, objects, events, health };
+
+const main = document.getElementById("main");
+const bar = document.getElementById("bar");
+let leaving = new AbortController();
+let here = null;
+
+/** Show what the address says. */
+function show({ focus = true } = {}) {
+  const [path, query = ""] = location.hash.replace(/^#\/?/, "").split("?");
+  const [name, uid] = path.split("/");
+  const page = name === "objects" && uid ? object : PAGES[name] ?? live;
+  put(page, { uid: decode(uid), query: new URLSearchParams(query) }, focus);
+  for (const link of document.querySelectorAll("#nav a")) {
+    const current = link.hash === `#/${PAGES[name] ? name : "live"}`;
+    if (current) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+}
+
+function decode(part) {
+  try {
+    return decodeURIComponent(part ?? "");
+  } catch {
+    return "";
+  }
+}
+
+/** Leave the page that was there, and put another in its place. */
+function put(page, route = {}, focus = true) {
+  leaving.abort();
+  leaving = new AbortController();
+  const { signal } = leaving;
+  const heading = h("h1", { tabindex: "-1" }, page.title);
+  const place = h(`div.page.page-${page.name}`);
+  fill(main, place);
+  here = page;
+  document.title = `${page.title} – ${document.getElementById("device").textContent}`;
+  page.mount(place, { heading, signal, ...route, name: (text) => name(heading, text) });
+  window.scrollTo(0, 0);
+  if (focus) heading.focus({ preventScroll: true });
+}
+
+/** The page has another title, since it is about another thing. */
+function name(heading, text) {
+  say(heading, text);
+  document.title = `${text} – ${document.getElementById("device").textContent}`;
+}
+
+/** Ask who this is; then the pages, or the login. */
+async function begin({ focus = false } = {}) {
+  let found;
+  try {
+    found = await session();
+  } catch (error) {
+    fill(main, h("div.page", {}, h("h1", {}, "No answer"), h("p.notice", { role: "alert" }, `${error.message} Trying again.`)));
+    setTimeout(begin, 3000);
+    return;
+  }
+  if (found.device) {
+    say(document.getElementById("device"), found.device);
+  }
+  document.getElementById("logout").hidden = !(found.login && found.authenticated);
+  bar.hidden = !found.authenticated;
+  document.body.classList.toggle("outside", !found.authenticated);
+  if (found.authenticated) {
+    stream.start();
+    show({ focus });
+  } else {
+    stream.stop();
+    put(login, { device: found.device, done: () => begin({ focus: true }) }, false);
+  }
+}
+
+function drawTheme() {
+  const chosen = window.theme.chosen();
+  const named = { system: "as the system has it", light: "light", dark: "dark" }[chosen];
+  const switcher = document.getElementById("theme");
+  fill(switcher, icon(chosen), h("span", {}, "Theme"), h("span.unseen", {}, `: ${named}`));
+  switcher.title = `Theme: ${named}`;
+}
+
+function drawLink() {
+  const words = { connecting: "Connecting", open: "Connected", full: "Too many watch", lost: "Reconnecting" }[stream.link];
+  const state = document.getElementById("link-state");
+  state.dataset.link = stream.link;
+  say(state, words);
+}
+
+document.getElementById("theme").addEventListener("click", () => {
+  window.theme.next();
+  drawTheme();
+});
+document.getElementById("logout").addEventListener("click", async () => {
+  try {
+    await logout();
+    await begin();
+  } catch (error) {
+    toast(error.message);
+  }
+});
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault(); // the hash is the page's name
+  main.focus();
+});
+access.addEventListener("signed-out", () => here !== login && begin());
+window.addEventListener("hashchange", () => here !== login && show());
+hear("link", drawLink, new AbortController().signal);
+drawTheme();
+drawLink();
+begin();

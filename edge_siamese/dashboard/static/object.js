@@ -1,0 +1,144 @@
+/** The page of one object: its name, its views, and what it is not. */
+
+import { get, pictureOf, send, viewPicture } from "./api.js";
+import { ask } from "./dialog.js";
+import { attempt, button, errorLine, fill, h, icon, picture, say, tell } from "./dom.js";
+import { ago, counted, day } from "./format.js";
+import { CHANGES, hear, stream } from "./stream.js";
+import { toast } from "./toast.js";
+import { objectOptions } from "./upload.js";
+
+export const name = "one-object";
+export const title = "Object";
+
+const SOURCES = { camera: "by the camera", picture: "from pictures", button: "by the button", command: "by command", page: "on this page", wrong: "as wrong", fleet: "from another device" };
+
+/** @param {HTMLElement} place */
+export function mount(place, { heading, signal, uid, name: called }) {
+  const line = errorLine();
+  const crop = h("div.portrait");
+  const about = h("p.soft");
+  const views = h("ul.views");
+  const negatives = h("ul.views");
+  const negativeBox = h("section", { hidden: true, "aria-labelledby": "negatives" }, h("h2", { id: "negatives" }, "What it is not"), h("p.small.soft", {}, "Kept by “Wrong”: what looks like these is not taken for it."), negatives);
+  const nameField = h("input", { id: "new-name", type: "text", maxlength: "100", required: true, autocomplete: "off" });
+  const save = h("button", { type: "submit" }, "Rename");
+  const addView = h("a.button.primary", { href: `#/register?view=${uid}` }, icon("register"), "Add a view");
+  const body = h("div", { hidden: true });
+  let object = null;
+  let gone = false;
+
+  const refresh = async () => {
+    if (gone) return;
+    try {
+      const [found, kept] = await Promise.all([get(`/objects/${uid}`, { signal }), get(`/objects/${uid}/views`, { signal })]);
+      object = found;
+      say(line, "");
+      draw(kept.views);
+    } catch (error) {
+      tell(line, error);
+      if (error.status === 404) body.hidden = true;
+    }
+  };
+
+  const draw = (kept) => {
+    body.hidden = false;
+    called(object.name);
+    if (document.activeElement !== nameField) nameField.value = object.name;
+    fill(crop, picture(pictureOf(object), ""));
+    const seen = object.present ? "here now" : object.last_seen ? `seen ${ago(object.last_seen)}` : "not seen yet";
+    say(about, `Registered on ${day(object.created)}; ${seen}.`);
+    const own = kept.filter((view) => view.kind === "view");
+    const others = kept.filter((view) => view.kind !== "view");
+    fill(views, ...own.map((view, place) => tile(view, place + 1, own.length > 1)));
+    fill(negatives, ...others.map((view, place) => tile(view, place + 1, true)));
+    negativeBox.hidden = others.length === 0;
+  };
+
+  const tile = (view, number, removable) => {
+    const what = view.kind === "view" ? "view" : "negative";
+    const gone = button("Remove", () => change(gone, async () => {
+      await send("DELETE", `/objects/${uid}/views/${view.id}`);
+      return `A ${what} of “${object.name}” is removed.`;
+    }), { icon: "bin", class: "quiet small", name: `Remove ${what} ${number}`, disabled: !removable });
+    const pictures = Array.from({ length: Math.max(1, view.crops) }, (_, index) => picture(view.crops ? viewPicture(view.id, index) : null, index ? "" : `${what} ${number}`));
+    return h("li.view", { "data-view": String(view.id) },
+      h("div.view-pictures", { "data-count": String(pictures.length) }, ...pictures),
+      h("p.small", {}, `${what === "view" ? "View" : "Negative"} ${number}`, h("span.soft", {}, ` ${SOURCES[view.source] ?? view.source}, ${ago(view.created)}`)),
+      removable ? gone : h("p.small.soft", {}, "The only view stays; forget the object instead."));
+  };
+
+  /** Do something that can be taken back, and say so. */
+  const change = async (pressed, action, after = refresh) => {
+    const before = stream.changes;
+    const text = await attempt(line, pressed, action);
+    if (!text) return;
+    toast(text, { undo: true, before, undone: () => (signal.aborted ? null : refresh()) });
+    await after();
+  };
+
+  const rename = h("form.rename", {
+    onsubmit: (event) => {
+      event.preventDefault();
+      const wanted = nameField.value.trim();
+      if (wanted === object?.name) return;
+      change(save, async () => {
+        const before = object.name;
+        object = await send("PATCH", `/objects/${uid}`, { name: wanted });
+        return `“${before}” is called “${object.name}” now.`;
+      });
+    },
+  }, h("label", { for: "new-name" }, "Name"), h("div.row.tight", {}, nameField, save));
+
+  /** It will not be there any more, so that there is nothing to ask for; unless that fails. */
+  const end = async (action) => {
+    gone = true;
+    try {
+      return await action();
+    } catch (error) {
+      gone = false;
+      throw error;
+    }
+  };
+
+  const forget = button("Forget", () => change(forget, async () => {
+    await end(() => send("DELETE", `/objects/${uid}`));
+    return `“${object.name}” is forgotten.`;
+  }, () => { location.hash = "#/objects"; }), { icon: "bin", class: "danger" });
+
+  const merge = button("Merge …", async () => {
+    const select = h("select", { id: "into", required: true });
+    const objects = await attempt(line, merge, () => objectOptions(select, signal));
+    if (!objects) return;
+    select.querySelector(`option[value="${CSS.escape(uid)}"]`)?.remove();
+    if (!select.options.length) {
+      say(line, "There is no other object.");
+      return;
+    }
+    const before = stream.changes;
+    const into = await ask(`Merge “${object.name}” into another object`, {
+      body: [h("p.soft", {}, "The other object keeps its name, and gets all views and negatives of this one."), h("div.field", {}, h("label", { for: "into" }, "Into"), select)],
+      action: "Merge",
+      accept: () => end(() => send("POST", `/objects/${uid}/merge`, { into: select.value })),
+    });
+    if (!into) return;
+    toast(`“${object.name}” is part of “${into.name}” now, with ${counted(into.views, "view")}.`, { undo: true, before });
+    location.hash = `#/objects/${into.uid}`;
+  }, { icon: "merge" });
+
+  fill(body,
+    h("div.object-head", {}, crop, h("div", {}, about, rename, h("div.row", {}, addView, merge, forget))),
+    h("section", { "aria-labelledby": "views" }, h("h2", { id: "views" }, "Views"), views),
+    negativeBox,
+  );
+  fill(place, h("p.back", {}, h("a", { href: "#/objects" }, icon("back"), "Objects")), heading, line, body);
+  hear("event", ({ detail }) => {
+    const ended = (detail.kind === "forgotten" && detail.uid === uid) || (detail.kind === "merged" && detail.from === uid);
+    if (ended && !gone) {
+      gone = body.hidden = true;
+      say(line, detail.text);
+    } else if (detail.kind === "undone" && detail.uid === uid) gone = false;
+    if (CHANGES.has(detail.kind) || detail.uid === uid) refresh();
+  }, signal);
+  refresh();
+}

@@ -1,0 +1,72 @@
+/** The page "Objects": what is registered, as a grid of pictures. */
+
+import { get, pictureOf, send } from "./api.js";
+import { exportButton, importButton } from "./collection.js";
+import { attempt, button, errorLine, fill, h, icon, picture, say, tell } from "./dom.js";
+import { ago, counted } from "./format.js";
+import { CHANGES, hear } from "./stream.js";
+import { sentence, toast } from "./toast.js";
+
+export const name = "objects";
+export const title = "Objects";
+
+const SEARCHED_FROM = 9;
+const AGO_MS = 20000;
+
+/** @param {HTMLElement} place */
+export function mount(place, { heading, signal }) {
+  const line = errorLine();
+  const count = h("p.soft.small", { role: "status" });
+  const grid = h("ul.objects");
+  const empty = h("div.empty", { hidden: true }, icon("objects"), h("p", {}, "Nothing is registered yet."), h("a.button.primary", { href: "#/register" }, icon("register"), "Register the first object"));
+  const search = h("input", { type: "search", id: "search", placeholder: "Search", oninput: () => draw() });
+  const searchBox = h("div.search", { hidden: true }, h("label.unseen", { for: "search" }, "Search by name"), search);
+  const undo = button("Undo", () => attempt(line, undo, async () => toast(sentence((await send("POST", "/undo")).text))), { icon: "undo", name: "Undo the last change" });
+  let objects = [];
+
+  const draw = () => {
+    const words = search.value.trim().toLocaleLowerCase();
+    const found = objects.filter((object) => object.name.toLocaleLowerCase().includes(words));
+    searchBox.hidden = objects.length < SEARCHED_FROM;
+    empty.hidden = objects.length > 0;
+    say(count, objects.length === 0 ? "" : words ? `${found.length} of ${counted(objects.length, "object")}` : counted(objects.length, "object"));
+    const focused = document.activeElement?.getAttribute("href");
+    fill(grid, ...found.map(card));
+    if (focused && document.activeElement === document.body) [...grid.querySelectorAll("a")].find((link) => link.getAttribute("href") === focused)?.focus();
+  };
+
+  const ask = async () => {
+    try {
+      ({ objects } = await get("/objects", { signal }));
+      say(line, "");
+      draw();
+    } catch (error) {
+      tell(line, error);
+    }
+  };
+
+  fill(place,
+    h("div.head", {}, h("div", {}, heading, count), h("div.row", {}, undo, exportButton(line), importButton(ask))),
+    searchBox, line, grid, empty,
+  );
+  const present = new Set(["appeared", "left", "seen"]);
+  hear("event", ({ detail }) => (CHANGES.has(detail.kind) || present.has(detail.kind)) && ask(), signal);
+  hear("lost", ask, signal);
+  const timer = setInterval(draw, AGO_MS);
+  signal.addEventListener("abort", () => clearInterval(timer));
+  ask();
+}
+
+function card(object) {
+  const { uid, views, negatives, embedded, last_seen: seen, present } = object;
+  return h("li", {}, h("a.object", { href: `#/objects/${uid}` },
+    picture(pictureOf(object), ""),
+    h("span.object-name", {}, object.name),
+    h("span.small.soft", {}, counted(views, "view"), negatives ? `, ${counted(negatives, "negative")}` : ""),
+    present
+      ? h("span.badge.good", {}, "here now")
+      : embedded === 0
+        ? h("span.badge.warn", {}, "not known to this model")
+        : h("span.small.soft", {}, seen ? `seen ${ago(seen)}` : "not seen yet"),
+  ));
+}

@@ -1,0 +1,237 @@
+/** The page "Register": does what the button at the device does, and more. */
+
+import { pictureOf, send } from "./api.js";
+import { burstStrip } from "./burst.js";
+import { announce, attempt, button, errorLine, fill, h, icon, picture, say } from "./dom.js";
+import { livePicture } from "./live-picture.js";
+import { CHANGES, hear, stream } from "./stream.js";
+import { sentence, undoButton } from "./toast.js";
+import { chooser, objectOptions } from "./upload.js";
+
+export const name = "register";
+export const title = "Register";
+
+const BUTTON_S = 15;
+
+/** @param {HTMLElement} place */
+export function mount(place, { heading, signal, query }) {
+  const line = errorLine();
+  const outcome = h("div.outcome", { role: "status", hidden: true });
+  const strip = burstStrip({ signal, ended: (burst, before) => burst.source === "button" && pressed(burst, before) });
+  const wanted = form(query.get("view") ?? "", signal, () => go.label());
+  const stage = h("div.stage");
+  let leaveStage = new AbortController();
+  let pictures = null;
+
+  const go = goButton(() => start());
+  go.label = () => go.set(pictures ? "pictures" : "camera", wanted, pictures?.count ?? 0);
+
+  /** Show the camera, or the chooser of pictures. */
+  const source = (kind) => {
+    leaveStage.abort();
+    leaveStage = new AbortController();
+    const ending = AbortSignal.any([signal, leaveStage.signal]);
+    pictures = kind === "pictures" ? chooser({ signal: ending, changed: () => pictures && go.label() }) : null;
+    fill(stage, pictures ? pictures.node : livePicture({ signal: ending }));
+    go.label();
+  };
+
+  const start = async (force = false) => {
+    fill(outcome);
+    outcome.hidden = true;
+    await attempt(line, go.node, async () => {
+      if (!pictures && !wanted.target && !wanted.name && !force) return press();
+      const body = { force: force || undefined };
+      if (pictures) body.pictures = await pictures.send((text) => go.tell(text));
+      const path = wanted.target ? `/objects/${wanted.target}/views` : "/objects";
+      if (!wanted.target && wanted.name) body.name = wanted.name;
+      if (!pictures) {
+        strip.follow();
+        go.tell("Looking: hold it still …");
+      } else go.tell("Learning …");
+      const before = stream.changes;
+      try {
+        show(await send("POST", path, body), before);
+        pictures?.clear();
+        if (!wanted.target) wanted.clear();
+      } catch (error) {
+        if (error.status !== 409 || !error.data.reason) throw error;
+        refused(error.message, error.data.collides, error.data.reason);
+      }
+    });
+    go.label();
+  };
+
+  /** The button at the device, without a finger. */
+  const press = async () => {
+    strip.follow();
+    await send("POST", "/button", { gesture: "press" });
+    go.tell("Looking: hold it still …");
+    await ending(signal);
+  };
+
+  /** How a press at the device, or here, ended. */
+  const pressed = (burst, before) => {
+    document.dispatchEvent(new Event("burst-ended"));
+    if (burst.saved) show({ text: burst.text, object: burst.uid ? { uid: burst.uid } : null }, before);
+    else refused(burst.text, burst.collides);
+  };
+
+  const show = ({ text, object }, before) => {
+    wanted.refresh();
+    outcome.hidden = false;
+    outcome.dataset.level = "good";
+    const undo = undoButton({ before, signal, undone: (said) => tell(sentence(said)), late: () => undo.remove(), failed: (said) => say(line, said), class: "small" });
+    fill(
+      outcome,
+      icon("check"),
+      h("div", {}, h("p.outcome-text", {}, sentence(text), "."), h("p.small", {}, "Turn it a little and add another view: views from several sides make it safer.")),
+      h("div.row", {},
+        object ? button("Add a view", () => wanted.choose(object.uid), { icon: "register", class: "small" }) : null,
+        object ? h("a.button.small", { href: `#/objects/${object.uid}` }, "Open it") : null,
+        undo),
+    );
+  };
+
+  /** One line in the place of the outcome. */
+  const tell = (text) => {
+    fill(outcome, icon("undo"), h("p.outcome-text", {}, text));
+    wanted.refresh();
+  };
+
+  const refused = (text, collides) => {
+    outcome.hidden = false;
+    outcome.dataset.level = "warn";
+    const [what, advice] = split(text);
+    const other = collides ? wanted.find(collides) : null;
+    fill(
+      outcome,
+      icon("warn"),
+      h("div", {}, h("p.outcome-text", {}, "Not registered: ", what), advice ? h("p.small", {}, sentence(advice), ".") : null),
+      h("div.row", {},
+        other ? button(`Add a view to ${other.name}`, () => { wanted.choose(other.uid); start(); }, { icon: "register", class: "small" }) : null,
+        collides ? button("Register anyway", () => start(true), { class: "small" }) : button("Try again", () => start(), { icon: "undo", class: "small" })),
+    );
+    announce(`Not registered: ${text}`);
+  };
+
+  const kinds = [["camera", "Camera"], ["pictures", "Pictures"]].map(([key, label]) =>
+    h("label", {}, h("input", { type: "radio", name: "source", value: key, checked: key === "camera", onchange: () => source(key) }), h("span", {}, label)),
+  );
+  fill(
+    place,
+    h("div.head", {}, heading, h("fieldset.segments", {}, h("legend.unseen", {}, "Learn from"), ...kinds)),
+    h("div.register-grid", {}, stage, h("section.card.register-form", { "aria-label": "What to learn" }, wanted.node, line, go.node, go.hint, outcome, strip.node)),
+  );
+  source("camera");
+}
+
+/** Wait until the press has ended, or for as long as that may take. */
+function ending(signal) {
+  return new Promise((resolve) => {
+    const timer = setTimeout(resolve, BUTTON_S * 1000);
+    document.addEventListener("burst-ended", () => {
+      clearTimeout(timer);
+      resolve();
+    }, { once: true, signal });
+  });
+}
+
+/** "what was wrong: what to do", apart. */
+function split(text) {
+  const place = text.lastIndexOf(": ");
+  return place < 0 ? [text, ""] : [text.slice(0, place), text.slice(place + 2)];
+}
+
+/** The large button. */
+function goButton(click) {
+  const label = h("span");
+  const node = h("button.primary.large", { type: "submit", form: "what" }, icon("register"), label);
+  const hint = h("p.small.soft");
+  node.addEventListener("click", (event) => {
+    event.preventDefault();
+    if (document.getElementById("what").reportValidity()) click();
+  });
+  return {
+    node,
+    hint,
+    tell: (text) => say(label, text),
+    set(source, wanted, count) {
+      say(label, wanted.target ? "Add a view" : "Register");
+      node.disabled = source === "pictures" && count === 0;
+      say(hint, source === "pictures"
+        ? "Several pictures from one side make one view; pictures of other sides are further views, one after the other."
+        : wanted.target
+          ? "Turn it a little, or put it where it was missed, and hold it still."
+          : wanted.name
+            ? "It looks for a few seconds: hold the object still."
+            : "Without a name this is the button at the device: the name counts up, and a second press soon after adds a view.");
+    },
+  };
+}
+
+/** New object and its name, or a view of one that is there. */
+function form(target, signal, changed) {
+  let objects = [];
+  const nameField = h("input", { id: "name", type: "text", maxlength: "100", autocomplete: "off", placeholder: "counts up: object 1 …", oninput: () => changed() });
+  const select = h("select", { id: "target", onchange: () => draw() });
+  const isNew = h("input", { type: "radio", name: "what", value: "new", checked: !target, onchange: () => draw() });
+  const isView = h("input", { type: "radio", name: "what", value: "view", checked: Boolean(target), onchange: () => draw() });
+  const nameBox = h("div.field", {}, h("label", { for: "name" }, "Name", h("span.soft", {}, " – may be empty")), nameField);
+  const crop = h("span.target-crop");
+  const viewBox = h("div.field", {}, h("label", { for: "target" }, "Object"), h("div.row.tight", {}, crop, select));
+  const node = h("form", { id: "what", onsubmit: (event) => event.preventDefault() },
+    h("fieldset.segments.wide", {}, h("legend.unseen", {}, "What to learn"), h("label", {}, isNew, h("span", {}, "A new object")), h("label", {}, isView, h("span", {}, "Another view"))),
+    nameBox, viewBox,
+  );
+
+  const draw = () => {
+    isView.disabled = objects.length === 0;
+    if (isView.disabled && isView.checked) isNew.checked = true;
+    nameBox.hidden = isView.checked;
+    viewBox.hidden = !isView.checked;
+    const known = objects.find(({ uid }) => uid === select.value);
+    fill(crop, known ? picture(pictureOf(known), "") : null);
+    changed();
+  };
+
+  const refresh = async (chosen = select.value) => {
+    try {
+      objects = await objectOptions(select, signal, chosen);
+      if (target && objects.some(({ uid }) => uid === target)) {
+        isView.checked = true;
+        target = "";
+      }
+      draw();
+    } catch {
+      // The stream says that there is no connection.
+    }
+  };
+  hear("event", ({ detail }) => CHANGES.has(detail.kind) && refresh(), signal);
+  refresh(target);
+  nameBox.hidden = Boolean(target);
+  viewBox.hidden = !target;
+
+  return {
+    node,
+    refresh,
+    find: (collides) => objects.find(({ uid, name }) => uid === collides || name === collides),
+    async choose(uid) {
+      isView.checked = true;
+      select.value = uid;
+      if (select.value !== uid) await refresh(uid);
+      draw();
+      select.focus();
+    },
+    clear() {
+      nameField.value = "";
+      draw();
+    },
+    get name() {
+      return isView.checked ? "" : nameField.value.trim();
+    },
+    get target() {
+      return isView.checked ? select.value : "";
+    },
+  };
+}

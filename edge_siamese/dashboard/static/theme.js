@@ -1,0 +1,39 @@
+/* Chooses light or dark before anything is drawn: what was chosen here, or else what the system says. */
+(() => {
+  const system = window.matchMedia("(prefers-color-scheme: dark)");
+
+  /** @returns {"light"|"dark"|"system"} what was chosen */
+  const chosen = () => {
+    try {
+      return localStorage.getItem("theme") || "system";
+    } catch {
+      return "system"; // storage is switched off
+    }
+  };
+
+  const apply = () => {
+    const theme = chosen() === "system" ? (system.matches ? "dark" : "light") : chosen();
+    document.documentElement.dataset.theme = theme;
+    const colour = document.querySelector("meta[name=theme-color]");
+    if (colour) colour.content = theme === "dark" ? "#121416" : "#f4f3ef";
+  };
+
+  system.addEventListener("change", apply);
+  apply();
+
+  window.theme = {
+    chosen,
+    /** Go on to the next of system, light and dark. */
+    next() {
+      const all = ["system", "light", "dark"];
+      const theme = all[(all.indexOf(chosen()) + 1) % all.length];
+      try {
+        localStorage.setItem("theme", theme);
+      } catch {
+        document.documentElement.dataset.theme = theme;
+        return;
+      }
+      apply();
+    },
+  };
+})();

@@ -1,0 +1,73 @@
+/** Short messages at the foot of the page; the one of a change has "Undo". */
+
+import { announce, button, h, say } from "./dom.js";
+import { send } from "./api.js";
+import { hear, stream } from "./stream.js";
+
+const SHOWN_MS = 5000;
+const WITH_UNDO_MS = 12000;
+
+/**
+ * Show a message for a while; hovering over it, or having the focus in it, keeps it.
+ * @param {string} text
+ * @param {{undo?: boolean, before?: number, undone?: () => void}} [more] `undo`: offer to take the change back. `before`:
+ *   `stream.changes` before the change; once another change follows, the offer is withdrawn, since it would undo that one.
+ */
+export function toast(text, more = {}) {
+  const place = document.getElementById("toasts");
+  const ending = new AbortController();
+  const words = h("p", {}, text);
+  const node = h("div.toast", {}, words);
+  let timer = 0;
+
+  const close = () => {
+    ending.abort();
+    clearTimeout(timer);
+    if (node.contains(document.activeElement)) document.getElementById("main").focus();
+    node.remove();
+  };
+  const wait = () => {
+    clearTimeout(timer);
+    timer = setTimeout(close, more.undo ? WITH_UNDO_MS : SHOWN_MS);
+  };
+  const stay = () => clearTimeout(timer);
+
+  if (more.undo) {
+    const undone = (said) => {
+      close();
+      toast(sentence(said));
+      more.undone?.();
+    };
+    node.append(undoButton({ before: more.before, signal: ending.signal, undone, late: close, failed: (said) => say(words, said) }));
+  }
+  node.append(button("Close", close, { icon: "cross", class: "quiet bare", name: "Close this message" }));
+  for (const kind of ["pointerenter", "focusin"]) node.addEventListener(kind, stay);
+  for (const kind of ["pointerleave", "focusout"]) node.addEventListener(kind, wait);
+  // One at a time: an older "Undo" would not undo what it says.
+  place.replaceChildren(node);
+  announce(text);
+  wait();
+}
+
+/**
+ * A button that takes a change back, for as long as that was the last one: later it would undo another.
+ * @param {{before?: number, signal: AbortSignal, undone: (text: string) => void, late: () => void,
+ *   failed: (text: string) => void, class?: string}} what `before`: `stream.changes` before the change
+ */
+export function undoButton({ before = stream.changes - 1, signal, undone, late, failed, class: classes = "quiet" }) {
+  const pressed = button("Undo", async () => {
+    pressed.disabled = true;
+    try {
+      undone((await send("POST", "/undo")).text);
+    } catch (error) {
+      failed(error.message);
+    }
+  }, { icon: "undo", class: classes });
+  hear("event", () => stream.changes > before + 1 && late(), signal);
+  return pressed;
+}
+
+/** With a capital at its beginning. */
+export function sentence(text) {
+  return text.charAt(0).toUpperCase() + text.slice(1);
+}

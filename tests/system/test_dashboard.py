@@ -1,0 +1,453 @@
+"""The dashboard as a person uses it: a whole daemon, and Chromium."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edge_siamese.bundle import Bundle
+from edge_siamese.cameras.base import Frame
+from edge_siamese.dashboard.credentials import CredentialsFile
+from edge_siamese.errors import CameraError
+from edge_siamese.imaging import Bytes
+from tests.edge_siamese.daemon import running
+from tests.edge_siamese.daemon.running import CUP, KEY, MUG, PEN, TABLE, Daemon, daemon_in, until
+from tests.system.browser import PATIENCE_MS, Window, chromium, free_port
+
+expect = pytest.importorskip("playwright.sync_api").expect
+expect.set_options(timeout=PATIENCE_MS)
+
+PASSWORD = "correct horse battery"
+GREY = np.full((96, 96), 128, np.uint8)
+"""Nothing to see."""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture
+def daemon(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
+    """A daemon with a dashboard and nothing registered, not started."""
+    capture = running._StageCamera.capture
+
+    def slowly(camera: Any) -> Frame:
+        time.sleep(0.03)  # as fast as cameras are
+        return capture(camera)
+
+    monkeypatch.setattr(running._StageCamera, "capture", slowly)
+    with daemon_in(tmp_path, monkeypatch) as made:
+        made.configure(bundle.path)
+        made.port = free_port()  # type: ignore[attr-defined]
+        with made.config.open("a") as config:
+            config.write(f"[dashboard]\nenabled = true\nport = {made.port}\n")  # type: ignore[attr-defined]
+        yield made
+
+
+@pytest.fixture
+def window(daemon: Daemon, browser: Any) -> Iterator[Window]:
+    """A window on the running daemon; at the end there must be nothing that a page must not do."""
+    daemon.start().up()
+    made = open_window(daemon, browser)
+    yield made
+    made.close()
+    assert made.complaints == []
+
+
+def open_window(daemon: Daemon, browser: Any, **more: Any) -> Window:
+    until(lambda: daemon.service.extras.report()["dashboard"].get("works"))
+    return Window(browser, f"http://127.0.0.1:{daemon.port}/", **more)  # type: ignore[attr-defined]
+
+
+def names(daemon: Daemon) -> list[str]:
+    return [known["name"] for known in daemon.ask("objects")["objects"]]
+
+
+def known(daemon: Daemon, name: str) -> dict[str, Any]:
+    (found,) = [one for one in daemon.ask("objects")["objects"] if one["name"] == name]
+    return found
+
+
+def png(pixels: Bytes, scale: int = 1) -> bytes:
+    file = BytesIO()
+    image = Image.fromarray(pixels)
+    image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST).save(file, "PNG")
+    return file.getvalue()
+
+
+def choose(window: Window, **pictures: bytes) -> None:
+    """Put picture files into the field."""
+    files = [
+        {"name": f"{name}.png", "mimeType": "image/png", "buffer": data} for name, data in pictures.items()
+    ]
+    window.page.set_input_files("#pictures", files)
+
+
+def fill_name(window: Window, name: str) -> None:
+    window.page.get_by_label("Name").fill(name)
+
+
+# --- register and recognise ---
+
+
+def test_an_object_is_registered_recognised_renamed_forgotten_and_brought_back(
+    daemon: Daemon, window: Window
+) -> None:
+    window.go("register")
+    daemon.stage.picture = MUG
+    fill_name(window, "mug")
+    window.click("Register")
+    expect(window.page.locator(".outcome")).to_contain_text('"mug" is registered')
+    tiles = window.page.locator(".burst-frames li")
+    expect(tiles).to_have_count(2)
+    assert tiles.all_inner_texts() == ["good", "good"]
+    tiles.last.scroll_into_view_if_needed()
+    every = "[...document.querySelectorAll('.burst-frames img')].every((image) => image.naturalWidth)"
+    until(lambda: window.page.evaluate(every))
+
+    window.page.get_by_role("link", name="Live").click()
+    expect(window.page.locator(".decided")).to_have_text("mug")
+    meter = window.page.get_by_role("meter", name="Probability")
+    expect(meter).to_have_attribute("aria-valuetext", re.compile(r"^0\.97, threshold 0\.60$"))
+    expect(meter).to_have_attribute("aria-valuenow", "97")
+    window.page.locator("summary", has_text="Why?").click()
+    expect(window.page.locator(".why .sentences")).to_contain_text("This is mug: p = 0.97 reaches")
+
+    window.page.get_by_role("link", name="mug").click()
+    expect(window.page.get_by_role("heading", level=1)).to_have_text("mug")
+    fill_name(window, "red mug")
+    window.click("Rename")
+    expect(window.page.get_by_role("heading", level=1)).to_have_text("red mug")
+    assert names(daemon) == ["red mug"]
+
+    window.click("Forget")
+    expect(window.page.locator(".toast")).to_contain_text("“red mug” is forgotten.")
+    expect(window.page.get_by_text("Nothing is registered yet.")).to_be_visible()
+    assert names(daemon) == []
+    window.undo()
+    expect(window.page.get_by_role("link", name="red mug")).to_be_visible()
+    assert names(daemon) == ["red mug"]
+
+
+def test_without_a_name_it_is_the_button_at_the_device(daemon: Daemon, window: Window) -> None:
+    window.go("register")
+    daemon.stage.picture = MUG
+    window.click("Register")
+    expect(window.page.locator(".outcome")).to_contain_text('"object 1" is registered')
+    window.click("Register")
+    expect(window.page.locator(".outcome")).to_contain_text('"object 1" has 2 views now')
+    window.click("Undo", inside=".outcome")
+    expect(window.page.locator(".outcome")).to_contain_text("view")
+    until(lambda: known(daemon, "object 1")["views"] == 1)
+    assert daemon.events("registered", "view added", "undone")[0] == '"object 1" is registered'
+
+
+def test_each_frame_that_is_refused_says_why_and_the_outcome_what_to_do(
+    daemon: Daemon, window: Window
+) -> None:
+    window.refusals = {409}
+    window.go("register")
+    daemon.stage.picture = GREY
+    fill_name(window, "mug")
+    window.click("Register")
+    outcome = window.page.locator(".outcome")
+    expect(outcome).to_contain_text("Not registered")
+    expect(outcome).to_contain_text("Hold something in front of the camera.")
+    tile = window.page.locator(".burst-frames li").first
+    what, advice = tile.inner_text().split("\n")
+    assert re.fullmatch(r"nothing to see × \d+", what) and advice == "hold something in front of the camera"
+    assert names(daemon) == []
+    daemon.stage.picture = MUG
+    window.click("Try again")
+    expect(outcome).to_contain_text('"mug" is registered')
+
+
+def test_what_looks_like_another_object_can_become_its_view_or_be_registered_all_the_same(
+    daemon: Daemon, window: Window
+) -> None:
+    window.refusals = {409}
+    daemon.learn("mug", MUG)
+    window.go("register")
+    fill_name(window, "cup")
+    window.click("Register")
+    outcome = window.page.locator(".outcome")
+    expect(outcome).to_contain_text('looks like "mug", which is known')
+    window.click("Add a view to mug")
+    expect(outcome).to_contain_text('"mug" has 2 views now')
+    window.page.get_by_label("A new object").check(force=True)
+    fill_name(window, "cup")
+    window.click("Register")
+    window.click("Register anyway")
+    expect(outcome).to_contain_text('"cup" is registered')
+    assert names(daemon) == ["mug", "cup"]
+
+
+def test_a_name_that_is_taken_is_refused_in_one_line(daemon: Daemon, window: Window) -> None:
+    window.refusals = {409}
+    daemon.learn("mug", MUG)
+    window.go("register")
+    fill_name(window, "mug")
+    window.click("Register")
+    error = window.page.locator(".register-form .error")
+    expect(error).to_contain_text("mug")
+    assert "\n" not in error.inner_text()
+    assert window.page.get_by_label("Name").input_value() == "mug"
+
+
+# --- events ---
+
+
+def test_a_recognition_is_explained_and_said_to_be_wrong(daemon: Daemon, window: Window) -> None:
+    daemon.learn("pen", PEN)
+    daemon.learn("mug", MUG)
+    daemon.show(MUG, "mug")
+    window.go("events")
+    row = window.page.locator("li.event[data-kind=appeared]", has_text="mug appeared").first
+    row.locator("summary").click()
+    facts = row.locator(".facts")
+    expect(facts).to_contain_text("Nearest view\nnumber 2 of mug", use_inner_text=True)
+    expect(facts).to_contain_text(re.compile(r"Runner-up\s*pen, "))
+    expect(facts).to_contain_text("Margin")
+    expect(facts).to_contain_text(re.compile(r"Threshold\s*0\.60"))
+    expect(row.locator(".why .sentences .sentences")).to_contain_text("This is mug")
+    assert row.locator("img").evaluate("(image) => image.naturalWidth") > 0
+
+    row.get_by_role("button", name="Wrong: this was not mug").click()
+    expect(row).to_contain_text("Kept as an example of what it is not.")
+    assert known(daemon, "mug")["negatives"] == 1
+    window.undo()
+    expect(row.get_by_role("button", name="Wrong: this was not mug")).to_be_visible()
+    assert known(daemon, "mug")["negatives"] == 0
+
+
+def test_events_come_as_they_happen_and_are_told_once(daemon: Daemon, window: Window) -> None:
+    daemon.learn("mug", MUG)
+    daemon.show(TABLE, None)
+    window.go("live")
+    expect(window.page.locator(".decided")).to_have_text("unknown")
+    window.page.evaluate(
+        "window.told = []; new MutationObserver(() => told.push(announcer.textContent))"
+        ".observe(announcer, { childList: true, characterData: true, subtree: true })"
+    )
+    daemon.show(MUG, "mug")
+    expect(window.page.locator(".decided")).to_have_text("mug")
+    window.page.wait_for_timeout(700)  # many frames
+    daemon.show(TABLE, None)
+    expect(window.page.locator(".decided")).to_have_text("unknown")
+    until(lambda: len(window.page.evaluate("told")) == 2)
+    appeared, left = window.page.evaluate("told")
+    assert appeared.startswith("mug appeared (p = ") and left.startswith("mug left after ")
+    window.page.get_by_role("link", name="All events").click()
+    expect(window.page.locator("li.event").first).to_contain_text("mug left")
+
+
+# --- objects ---
+
+
+def test_views_are_added_and_removed_and_objects_merged(daemon: Daemon, window: Window) -> None:
+    daemon.learn("mug", MUG)
+    daemon.learn("pen", PEN)
+    uid = known(daemon, "mug")["uid"]
+    window.go(f"objects/{uid}")
+    window.page.get_by_role("link", name="Add a view").click()
+    expect(window.page.get_by_label("Object", exact=True)).to_have_value(uid)
+    daemon.stage.picture = KEY
+    window.click("Add a view")
+    expect(window.page.locator(".outcome")).to_contain_text('"mug" has 2 views now')
+
+    window.page.get_by_role("link", name="Open it").click()
+    tiles = window.page.locator("li.view")
+    expect(tiles).to_have_count(2)
+    window.click("Remove view 1")
+    expect(tiles).to_have_count(1)
+    expect(window.page.get_by_text("The only view stays")).to_be_visible()
+    window.undo()
+    expect(tiles).to_have_count(2)
+
+    window.click("Merge …")
+    window.page.get_by_label("Into", exact=True).select_option(label="pen")
+    window.click("Merge", inside="dialog")
+    expect(window.page.get_by_role("heading", level=1)).to_have_text("pen")
+    expect(tiles).to_have_count(3)
+    assert names(daemon) == ["pen"]
+    window.undo()
+    until(lambda: sorted(names(daemon)) == ["mug", "pen"])
+
+
+def test_pictures_are_made_smaller_asked_about_and_learned_from(daemon: Daemon, window: Window) -> None:
+    daemon.learn("pen", PEN)
+    window.go("register")
+    window.page.get_by_label("Pictures").check(force=True)
+    expect(window.page.get_by_role("button", name="Register", exact=True)).to_be_disabled()
+    choose(window, large=png(CUP, 25))
+    expect(window.page.get_by_role("img", name="large.png")).to_be_visible()
+    window.page.evaluate("""() => {
+        const send = window.fetch;
+        window.sent = [];
+        window.fetch = async (address, options) => {
+            if (options?.body instanceof Blob) {
+                const picture = await createImageBitmap(options.body);
+                window.sent.push([picture.width, picture.height]);
+            }
+            return send(address, options);
+        };
+    }""")
+    window.click("What is this?")
+    expect(window.page.locator(".answer .decided")).to_have_text("unknown")
+    expect(window.page.locator(".answer")).to_contain_text("pen is nearest")
+    assert window.page.evaluate("sent") == [[1600, 1600]]
+    fill_name(window, "cup")
+    window.click("Register")
+    expect(window.page.locator(".outcome")).to_contain_text('"cup" is registered')
+    expect(window.page.locator(".previews li")).to_have_count(0)
+    daemon.show(CUP, "cup")
+
+
+def test_pictures_are_dropped_and_what_is_no_picture_is_refused(daemon: Daemon, window: Window) -> None:
+    window.go("register")
+    window.page.get_by_label("Pictures").check(force=True)
+    drop = """([bytes, name]) => {
+        const carried = new DataTransfer();
+        carried.items.add(new File([new Uint8Array(bytes)], name, { type: "image/png" }));
+        const options = { dataTransfer: carried, bubbles: true, cancelable: true };
+        document.querySelector(".drop").dispatchEvent(new DragEvent("drop", options));
+    }"""
+    window.page.evaluate(drop, [list(png(MUG)), "dropped.png"])
+    expect(window.page.get_by_role("img", name="dropped.png")).to_be_visible()
+    window.page.evaluate(drop, [[1, 2, 3], "broken.png"])
+    expect(window.page.locator(".chooser .error")).to_have_text(
+        "“broken.png” is no picture that this browser can read."
+    )
+    window.click("Remove dropped.png")
+    expect(window.page.locator(".previews li")).to_have_count(0)
+
+
+def test_all_objects_go_to_a_file_and_come_back(daemon: Daemon, window: Window, tmp_path: Path) -> None:
+    daemon.learn("mug", MUG)
+    daemon.learn("pen", PEN)
+    window.go("objects")
+    with window.page.expect_download() as coming:
+        window.click("Export")
+    file = tmp_path / "shelf.zip"
+    coming.value.save_as(file)
+    assert coming.value.suggested_filename.endswith(".zip")
+    daemon.ask("forget", name="pen")
+    expect(window.page.locator("a.object")).to_have_count(1)
+    window.click("Import")
+    window.page.set_input_files("#collection", str(file))
+    window.page.get_by_label("Skip").check()
+    window.click("Import", inside="dialog")
+    expect(window.page.locator("a.object")).to_have_count(2)
+    assert sorted(names(daemon)) == ["mug", "pen"]
+    # Nothing is a file of objects that Export did not make; the dialog says so, and stays.
+    window.refusals = {400, 409, 422}
+    window.click("Import")
+    (tmp_path / "no.zip").write_bytes(b"nothing")
+    window.page.set_input_files("#collection", str(tmp_path / "no.zip"))
+    window.click("Import", inside="dialog")
+    expect(window.page.locator("dialog .error")).not_to_be_empty()
+    window.click("Cancel")
+    expect(window.page.get_by_role("button", name="Import")).to_be_focused()
+
+
+# --- who may, and what is lost ---
+
+
+def test_a_password_is_asked_for_and_a_wrong_one_refused(daemon: Daemon, browser: Any) -> None:
+    CredentialsFile(daemon.state).set_password(PASSWORD)
+    daemon.start().up()
+    window = open_window(daemon, browser)
+    window.refusals = {401}
+    window.go("objects")
+    expect(window.page.get_by_role("heading", level=1)).to_have_text("Log in")
+    expect(window.page.get_by_label("Password")).to_be_focused()
+    assert window.page.get_by_role("navigation").count() == 0
+    window.page.get_by_label("Password").fill("wrong password")
+    window.click("Log in")
+    expect(window.page.locator(".error")).to_contain_text("assword")
+    window.page.get_by_label("Password").fill(PASSWORD)
+    window.page.keyboard.press("Enter")
+    expect(window.page.get_by_role("heading", level=1)).to_have_text("Objects")
+    expect(window.page.locator("#link-state")).to_have_text("Connected")
+    # The cookie is out of reach for scripts, and is enough after a reload.
+    assert window.page.evaluate("document.cookie") == ""
+    window.page.reload()
+    expect(window.page.get_by_role("heading", level=1)).to_have_text("Objects")
+    window.click("Log out")
+    expect(window.page.get_by_role("heading", level=1)).to_have_text("Log in")
+    window.close()
+    assert window.complaints == []
+
+
+def test_a_daemon_that_was_away_is_found_again(daemon: Daemon, window: Window) -> None:
+    window.go("live")
+    expect(window.page.locator("#link-state")).to_have_text("Connected")
+    expect(window.page.locator(".live-picture")).not_to_have_class(re.compile("veiled"))
+    daemon.stop()
+    expect(window.page.locator("#link-state")).to_have_text("Reconnecting")
+    expect(window.page.locator(".veil")).to_contain_text("Disconnected")
+    assert all("ERR_" in complaint for complaint in window.complaints)
+    daemon.start().up()
+    expect(window.page.locator("#link-state")).to_have_text("Connected")
+    expect(window.page.locator(".live-picture")).not_to_have_class(re.compile("veiled"))
+    window.complaints = [one for one in window.complaints if "ERR_" not in one]
+
+
+def test_a_camera_that_gives_no_pictures_is_said_where_the_picture_would_be(
+    daemon: Daemon, window: Window
+) -> None:
+    window.go("live")
+    camera = window.page.locator(".indicator", has_text="Camera")
+    expect(camera).to_have_attribute("data-level", "good")
+    daemon.stage.error = CameraError("the cable is loose")
+    daemon.stage.absent = True
+    expect(window.page.locator(".veil")).to_contain_text("The camera")
+    expect(camera).to_have_attribute("data-level", "bad")
+    daemon.stage.error, daemon.stage.absent = None, False
+    expect(camera).to_have_attribute("data-level", "good")
+    expect(window.page.locator(".veil")).to_be_empty()
+
+
+def test_pictures_are_fetched_only_while_somebody_looks(daemon: Daemon, window: Window) -> None:
+    def fetched() -> int:
+        window.requests.clear()
+        window.page.wait_for_timeout(900)
+        return window.requests.count("/api/v1/live")
+
+    window.go("live")
+    assert 2 <= fetched() <= 9  # five a second
+    hide = "Object.defineProperty(document, 'hidden', {{ get: () => {}, configurable: true }})"
+    hide += "; document.dispatchEvent(new Event('visibilitychange'))"
+    window.page.evaluate(hide.format("true"))
+    window.page.wait_for_timeout(300)
+    assert fetched() == 0
+    window.page.evaluate(hide.format("false"))
+    assert fetched() >= 2
+    window.page.get_by_role("link", name="Objects").click()
+    window.page.wait_for_timeout(300)
+    assert fetched() == 0
+
+
+def test_health_has_figures_and_the_doctors_findings(daemon: Daemon, window: Window) -> None:
+    daemon.stage.picture = MUG
+    window.go("health")
+    expect(window.page.locator(".tile", has_text="Frames a second").locator(".figure")).to_have_text(
+        re.compile(r"^\d+\.\d$")
+    )
+    rows = window.page.locator(".stages tbody tr")
+    expect(rows).to_have_count(5)
+    expect(rows.nth(1)).to_have_text(re.compile(r"^Encode\d+(\.\d)? ms\d+(\.\d)? ms$"))
+    expect(window.page.get_by_text("tiny-0123456789ab")).to_be_visible()
+    window.click("Examine")
+    window.page.wait_for_selector(".findings li", timeout=60_000)
+    assert window.page.locator(".findings li").count() > 3

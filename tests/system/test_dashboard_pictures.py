@@ -1,0 +1,172 @@
+"""Looks at the dashboard of the synthetic scene, and takes the pictures of README and docs when it is asked to.
+
+EDGE_SIAMESE_SYSTEM_TESTS=1 EDGE_SIAMESE_SCREENSHOTS=1 python -m pytest tests/system/test_dashboard_pictures.py
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests.edge_siamese.daemon.running import until
+from tests.system.browser import PATIENCE_MS, Window, chromium, free_port
+
+expect = pytest.importorskip("playwright.sync_api").expect
+expect.set_options(timeout=PATIENCE_MS)
+
+ROOT = Path(__file__).parent.parent.parent
+IMAGES = ROOT / "docs" / "images"
+ASKED = "EDGE_SIAMESE_SCREENSHOTS"
+MOST_BYTES, COLOURS = 120_000, 128
+LAPTOP, PHONE = (1200, 750), (390, 780)
+TOUCH = {"has_touch": True, "is_mobile": True, "device_scale_factor": 2}
+NAMES = {"object 1": "anchor", "object 2": "kite", "object 3": "spiral"}
+"""What the scene's button has registered, and what it is."""
+
+CONFIG = """
+[model]
+bundle = "{root}/edge_siamese/models/glyphs"
+[camera]
+kind = "synthetic"
+rate = 10.0
+[panel]
+kind = "simulated"
+[mqtt]
+name = "kitchen shelf"
+[dashboard]
+enabled = true
+port = {port}
+clients = 8
+[paths]
+state = "{home}/state"
+runtime = "{home}/run"
+"""
+
+
+class Scene:
+    """A daemon that looks at the synthetic scene, in a process of its own."""
+
+    def __init__(self, home: Path) -> None:
+        self.address = f"http://127.0.0.1:{(port := free_port())}/"
+        config = home / "config.toml"
+        config.write_text(CONFIG.format(root=ROOT, home=home, port=port))
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "edge_siamese", "run", "--config", str(config)],
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def get(self, path: str) -> Any:
+        with urllib.request.urlopen(f"{self.address}api/v1{path}", timeout=5) as answer:
+            return json.load(answer)
+
+    def send(self, method: str, path: str, body: dict[str, Any]) -> None:
+        token = self.get("/session")["csrf"]
+        headers = {"X-CSRF-Token": token, "Content-Type": "application/json", "Origin": self.address[:-1]}
+        data = json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.address}api/v1{path}", data, headers, method=method)
+        urllib.request.urlopen(request, timeout=5).close()
+
+    def names(self) -> dict[str, str]:
+        try:
+            return {known["name"]: known["uid"] for known in self.get("/objects")["objects"]}
+        except OSError:
+            return {}
+
+    def named(self) -> None:
+        """Give what the button has registered its names."""
+        for former, name in NAMES.items():
+            until(lambda former=former: former in self.names(), 60)  # type: ignore[misc]
+            self.send("PATCH", f"/objects/{self.names()[former]}", {"name": name})
+
+    def close(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(20)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    made = Scene(tmp_path_factory.mktemp("scene"))
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def keep(window: Window, name: str) -> None:
+    """Take a picture; write it where the documents have it if that was asked for."""
+    window.page.wait_for_timeout(300)
+    taken = Image.open(BytesIO(window.page.screenshot())).convert("RGB")
+    small = BytesIO()
+    taken.quantize(COLOURS, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+    assert len(small.getvalue()) < MOST_BYTES, f"{name} has {len(small.getvalue())} bytes"
+    if os.environ.get(ASKED) == "1":
+        IMAGES.mkdir(exist_ok=True)
+        (IMAGES / f"dashboard-{name}.png").write_bytes(small.getvalue())
+
+
+def test_the_demos_scene_as_a_person_sees_it(scene: Scene, browser: Any) -> None:
+    until(lambda: scene.names(), 30)
+    phone = Window(browser, scene.address, PHONE, color_scheme="dark", **TOUCH)
+    laptop = Window(browser, scene.address, LAPTOP, color_scheme="light", device_scale_factor=1.5)
+
+    # What the button at the device starts is followed on the page, too.
+    phone.go("register")
+    until(lambda: "object 2" in scene.names(), 30)
+    expect(phone.page.locator(".outcome")).to_contain_text("is registered")
+    expect(phone.page.locator(".burst-frames li")).to_have_count(5)
+    phone.page.evaluate("window.scrollTo(0, document.querySelector('.register-form').offsetTop - 12)")
+    keep(phone, "register")
+
+    scene.named()
+    laptop.go("live")
+    expect(laptop.page.locator(".chip")).to_have_text("kite", timeout=60_000)
+    expect(laptop.page.locator(".decided")).to_have_text("kite")
+    laptop.page.locator("summary").click()
+    expect(laptop.page.locator(".sentences p").first).to_contain_text("This is kite")
+    laptop.page.mouse.move(5, 5)
+    keep(laptop, "live")
+
+    phone.go("live")
+    expect(phone.page.locator(".chip")).to_have_text("spiral", timeout=60_000)
+    keep(phone, "live-phone")
+
+    laptop.go("events")
+    row = laptop.page.locator("li.event[data-kind=appeared]").first
+    row.locator("summary").click()
+    expect(row.locator(".facts")).to_be_visible()
+    until(
+        lambda: laptop.page.evaluate(
+            "[...document.querySelectorAll('.event img')].slice(0, 3).every((i) => i.complete)"
+        )
+    )
+    laptop.page.mouse.move(5, 5)
+    keep(laptop, "events")
+
+    phone.go("objects")
+    expect(phone.page.locator("a.object")).to_have_count(3)
+    keep(phone, "objects")
+    laptop.go("health")
+    expect(laptop.page.locator(".stages tbody tr")).to_have_count(5)
+    keep(laptop, "health")
+    for window in (phone, laptop):
+        window.close()
+        assert window.complaints == []
