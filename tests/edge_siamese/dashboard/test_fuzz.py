@@ -25,6 +25,7 @@ schemathesis = pytest.importorskip("schemathesis")
 hypothesis = pytest.importorskip("hypothesis")
 pytest.importorskip("uvicorn")
 
+hypothesis.configuration.set_hypothesis_home_dir(Path(__file__).parents[3] / ".cache" / "hypothesis")
 EXAMPLES = 15
 JPEG = encode_jpeg(PEN)
 

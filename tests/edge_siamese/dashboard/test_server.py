@@ -145,6 +145,17 @@ def test_tries_are_limited(locked: Served) -> None:
     )
 
 
+def test_a_client_cannot_say_that_it_is_another(locked: Served) -> None:
+    _, client = locked
+    told = [
+        client.ask(
+            "POST", "login", {"password": "wrong"}, headers={"X-Forwarded-For": f"10.0.0.{number}"}
+        ).status
+        for number in range(4)
+    ]
+    assert told == [401, 401, 401, 429]
+
+
 def test_a_token_opens_it_for_programs(locked: Served) -> None:
     daemon, client = locked
     file = CredentialsFile(daemon.state)
