@@ -280,7 +280,7 @@ def test_every_package_that_is_imported_is_a_direct_dependency() -> None:
         for path in modules("edge_siamese", "export", "tests", "scripts")
         for found in imports_of(path)
     }
-    names = {"PIL": "pillow", "yaml": "pyyaml"}
+    names = {"PIL": "pillow", "yaml": "pyyaml", "paho": "paho-mqtt"}
     packages = {normal(names.get(module, module)) for module in imported - known}
     assert packages - set(dependency_rows()) == set()
 

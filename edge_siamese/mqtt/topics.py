@@ -11,6 +11,8 @@ from edge_siamese.atomic import write_text_atomically
 from edge_siamese.errors import MqttError
 
 MACHINE_ID = Path("/etc/machine-id")
+FLEET = "fleet"
+"""Beside the devices' ids: what devices teach each other."""
 _KEY = b"edge-siamese device id"
 
 
@@ -88,8 +90,10 @@ def device_id(given: str, state: Path, machine_id: Path = MACHINE_ID) -> str:
         machine_id: the file of the machine's id, which must not be told to a network; a keyed hash of it may.
 
     Raises:
-        MqttError: none can be kept.
+        MqttError: none can be kept, or it is the one that stands for all devices of a fleet.
     """
+    if given == FLEET:
+        raise MqttError(f'[mqtt] device: "{FLEET}" is where fleets have their topics; call this device otherwise')
     if given:
         return given
     try:

@@ -125,11 +125,14 @@ class Broker:
 
     def set_password(self, password: str) -> None:
         """Make it the user's, from the next start or `reload` on."""
-        self.password, path = password, self.home / "passwords"
+        self.password = password
+        self.add_user(self.user, password)
+
+    def add_user(self, user: str, password: str) -> None:
+        """One more that may connect, or another password of one, from the next start or `reload` on."""
+        path = self.home / "passwords"
         path.touch()
-        subprocess.run(
-            ["mosquitto_passwd", "-b", str(path), self.user, password], check=True, capture_output=True
-        )
+        subprocess.run(["mosquitto_passwd", "-b", str(path), user, password], check=True, capture_output=True)
 
     def start(self) -> Broker:
         """Start it, and wait until it answers."""
@@ -191,13 +194,17 @@ class Received:
 class Collector:
     """A client that keeps all that it is given, and can publish; it comes back by itself when the broker does."""
 
-    def __init__(self, broker: Broker, *patterns: str, session: str = "") -> None:
+    def __init__(
+        self, broker: Broker, *patterns: str, session: str = "", user: str = "", password: str = ""
+    ) -> None:
         """Connect and subscribe.
 
         Args:
             broker: runs.
             patterns: of topics; none: all.
             session: a name under which a broker with persistence keeps what comes while this client is away.
+            user: another one than the broker's own.
+            password: of that user.
         """
         from paho.mqtt.client import Client
         from paho.mqtt.enums import CallbackAPIVersion
@@ -206,8 +213,8 @@ class Collector:
         """All of them, the oldest first."""
         self._subscribed = threading.Event()
         self._client = Client(CallbackAPIVersion.VERSION2, session, clean_session=not session)
-        if broker.user:
-            self._client.username_pw_set(broker.user, broker.password)
+        if user or broker.user:
+            self._client.username_pw_set(user or broker.user, password or broker.password)
         if (tls := broker.tls) is not None:
             context = ssl.create_default_context(cafile=str(tls.ca))
             context.load_cert_chain(tls.client, tls.client_key)
@@ -270,9 +277,9 @@ def broker_in(home: Path, **options: Any) -> Iterator[Broker]:
 
 
 @contextmanager
-def collecting(broker: Broker, *patterns: str, session: str = "") -> Iterator[Collector]:
-    """A collector of all messages, or of those of the patterns."""
-    made = Collector(broker, *patterns, session=session)
+def collecting(broker: Broker, *patterns: str, **options: str) -> Iterator[Collector]:
+    """A collector of all messages, or of those of the patterns; `options` as of `Collector`."""
+    made = Collector(broker, *patterns, **options)
     try:
         yield made
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from tests.edge_siamese.daemon.running import CONFIG, MUG, PEN, TABLE, Daemon, d
 from tests.system.broker import Broker, Collector, broker_in, collecting, make_certificates
 from tests.tiny_bundle import write_tiny_bundle
 
+ROOT = Path(__file__).parents[2]
 BASE = "edge-siamese/hall"
 DISCOVERY = "homeassistant/device/edge-siamese-hall/config"
 UNTIL_SAVED_S = 1.2
@@ -380,3 +382,36 @@ def test_settings_that_are_read_again_remove_the_device_and_bring_it_back(
             later.wait_for("end")
             assert [message.topic for message in later.messages] == ["end"]
         assert "mqtt" not in daemon.ask("status")["extras"]
+
+
+def test_the_access_list_on_the_page_lets_a_device_do_its_work_and_nothing_to_others(
+    tmp_path: Path, start: Start
+) -> None:
+    page = (ROOT / "docs" / "mqtt.md").read_text(encoding="utf-8")
+    (rules,) = re.findall(r"```text\n(user homeassistant\n.*?)```", page, re.DOTALL)
+    (tmp_path / "rules").write_text(rules)
+    password = tmp_path / "password"
+    password.write_text("secret\n")
+    with broker_in(
+        tmp_path / "broker", user="hall", password="secret", extra=f"acl_file {tmp_path / 'rules'}"
+    ) as broker:
+        broker.add_user("homeassistant", "other")
+        broker.add_user("stranger", "third")
+        broker.restart()
+        daemon = start(broker, user="hall", password_file=str(password))
+        with (
+            collecting(broker, user="homeassistant", password="other") as home,
+            collecting(broker, f"{BASE}/#", user="stranger", password="third") as stranger,
+        ):
+            home.wait_for(DISCOVERY)
+            home.wait_for(f"{BASE}/state")
+            stranger.publish(f"{BASE}/command/register", b'{"name": "trojan"}')
+            stranger.publish(f"{BASE}/state", b"{}")
+            stranger.publish("edge-siamese/fleet/home/objects/0/0", b"{}")
+            daemon.stage.picture = MUG
+            assert ask(home, "register", name="mug")["ok"]
+            assert stranger.messages == []
+            assert home.on("edge-siamese/fleet/home/objects/0/0") == []
+            assert home.on(f"{BASE}/command/register") != [] and latest(home, f"{BASE}/state")
+        assert [known["name"] for known in daemon.ask("objects")["objects"]] == ["mug"]
+        assert daemon.ask("status")["extras"]["mqtt"]["not_allowed"] == 0

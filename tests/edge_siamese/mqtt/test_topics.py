@@ -28,6 +28,8 @@ def test_topics_begin_with_the_prefix_and_the_device() -> None:
 
 def test_the_id_of_the_settings_is_taken_as_it_is(tmp_path: Path) -> None:
     assert device_id("hall", tmp_path) == "hall"
+    with pytest.raises(MqttError, match='"fleet" is where fleets have their topics'):
+        device_id("fleet", tmp_path)
 
 
 def test_the_machines_id_gives_an_id_that_does_not_give_it_away(tmp_path: Path) -> None:

@@ -1,0 +1,189 @@
+"""The pages on MQTT and Home Assistant say what the code does: topics, payloads, commands, entities, limits."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from edge_siamese.daemon.extra_settings import MqttSettings
+from edge_siamese.daemon.settings import parse_settings
+from edge_siamese.events import Event
+from edge_siamese.mqtt import commands, outbox, snapshot
+from edge_siamese.mqtt.backoff import Pace
+from edge_siamese.mqtt.discovery import EVENT_TYPES, MOST_OBJECTS, Described, discovery
+from edge_siamese.mqtt.states import ObjectState, event_payload, state_payload
+from edge_siamese.mqtt.topics import Topics
+from edge_siamese.registration import collision_refusal
+from edge_siamese.tracking import Sighting
+
+ROOT = Path(__file__).parents[3]
+MQTT = (ROOT / "docs" / "mqtt.md").read_text(encoding="utf-8")
+HOME = (ROOT / "docs" / "home-assistant.md").read_text(encoding="utf-8")
+HALL = Topics("edge-siamese", "hall")
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """The code of a language on a page, without the indentation of a list."""
+    found = re.findall(rf"^( *)```{language}\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL)
+    return ["\n".join(line[len(indent) :] for line in body.splitlines()) for indent, body in found]
+
+
+STATE, OBJECT, EVENT, DONE, REFUSED = map(json.loads, blocks(MQTT, "json"))
+
+
+def same_kinds(example: dict[str, Any], real: dict[str, Any]) -> None:
+    """An example has the keys of what is sent, in order, with values of the same types where there are any."""
+    assert list(example) == list(real)
+    for key, value in real.items():
+        assert value is None or isinstance(example[key], type(value)), key
+
+
+def test_the_example_of_a_state_is_one() -> None:
+    status = {
+        "version": "1",
+        "line": "",
+        "fault": "",
+        "model": {"model_id": "m", "runtime": "r", "threshold": 0.5},
+        "camera": {"fps": 9.81},
+        "objects": 1,
+        "views": 1,
+        "present": ["mug"],
+        "learning": False,
+    }
+    same_kinds(STATE, state_payload(status, started="t", temperature_c=51.23, memory_mb=91.7))
+
+
+def test_the_example_of_an_object_is_one() -> None:
+    same_kinds(OBJECT, ObjectState("u", "mug", 2, 0, "t", True, 0.97, "t").payload())
+
+
+def test_the_example_of_an_event_is_one() -> None:
+    sighting = Sighting("appeared", "u", "mug", "s", 0.97, 0.7, 6, 0.0, 0.5)
+    event = Event("appeared", sighting.text, data={**sighting.data(), "moment": "m"})
+    same_kinds(EVENT, event_payload(event, "a-1", "hall"))
+    assert EVENT["text"] == "keys appeared (p = 0.97)"
+
+
+def test_the_examples_of_replies_have_the_keys_of_replies() -> None:
+    assert list(DONE) == ["command", "id", "ok", "text", "object"] and list(DONE["object"]) == ["uid", "name"]
+    assert list(REFUSED) == ["command", "id", "ok", "error", "reason"]
+    refusal = collision_refusal("keys")
+    assert (REFUSED["error"], REFUSED["reason"]) == (refusal.text, refusal.reason.what)
+
+
+def test_the_example_of_a_command_is_one() -> None:
+    ((name, payload),) = re.findall(r"-t edge-siamese/hall/command/(\w+) -m '(.*)'", MQTT)
+    read = commands.read_command(name, payload.encode())
+    assert (read.name, read.error, read.id) == (DONE["command"], "", DONE["id"])
+
+
+def test_every_command_is_listed_with_its_keys() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \| .* \|$", MQTT.split("## Commands")[1], re.MULTILINE)
+    stated = {name: re.findall(r"`(\w+)`", keys) for name, keys in rows}
+    assert stated == {name: list(fields) for name, fields in commands._FIELDS.items()}
+    for name, keys in rows:
+        needed = [needed for _, needed in commands._FIELDS[name].values()]
+        assert any(needed) == ("needed" in keys)
+        assert (sum(needed) > 1) == ("both needed" in keys)
+
+
+def test_every_topic_is_listed() -> None:
+    rows = re.findall(r"^\| `([\w/]+)` \|", MQTT.split("### State")[0], re.MULTILINE)
+    assert [f"{HALL.base}/{row}" for row in rows] == [
+        HALL.availability,
+        HALL.state,
+        HALL.object("UID"),
+        HALL.event,
+        HALL.snapshot,
+        HALL.command("NAME"),
+        HALL.reply,
+    ]
+    assert f"`{HALL.discovery('homeassistant')}`" in MQTT
+
+
+def test_limits_are_as_stated() -> None:
+    text = " ".join((MQTT + HOME).split())
+    pace = Pace()
+    assert (pace.first, pace.most, pace.refused) == (1, 120, 60)
+    for stated in (
+        f"at most {outbox.MOST_MESSAGES} messages and {outbox.MOST_BYTES // 10**6} MB",
+        f"at most {commands.MOST_BYTES} bytes",
+        f"at most {commands.MOST_ID} characters",
+        f"a JPEG of at most {snapshot.MOST_SIDE} pixels; a PNG of at most {snapshot.MOST_SIDE_OF_PNG}",
+        f"The first {MOST_OBJECTS} objects are shown",
+        "tries again after a second, then after two, four, … and at last every two minutes",
+        "asked once in a minute at the most",
+    ):
+        assert stated in text
+    assert commands.WAITING == 8 and "Eight may wait" in text
+
+
+@pytest.mark.parametrize("table", blocks(MQTT, "toml") + blocks(HOME, "toml"))
+def test_settings_on_the_pages_are_settings(table: str) -> None:
+    assert parse_settings(table).mqtt.broker
+
+
+def test_what_is_said_of_discovery_is_the_default() -> None:
+    assert MqttSettings().discovery == "homeassistant"
+    assert MqttSettings().prefix == "edge-siamese"
+
+
+# --- Home Assistant ---
+
+
+def entities() -> dict[str, dict[str, Any]]:
+    """The components of a hall that knows keys, by the ids that Home Assistant gives them."""
+    message = discovery(HALL, Described("Hall", "", "", True), [("0" * 32, "keys")])
+    return {
+        f"{found['platform']}." + re.sub("[^a-z0-9]+", "_", f"hall {found['name']}".lower()): found
+        for found in message["components"].values()
+    }
+
+
+def test_every_entity_is_listed_and_no_other_is_spoken_of() -> None:
+    named = set(re.findall(r"\b((?:binary_sensor|sensor|button|event|camera)\.hall_\w+)", HOME))
+    named |= {f"sensor.hall{end}" for end in re.findall(r"`…(\w+)`", HOME)}
+    assert named == set(entities())
+
+
+def test_every_kind_of_activity_is_listed() -> None:
+    (said,) = re.findall(r"what happened last: ([\w, ]+);", HOME)
+    assert said.split(", ") == list(EVENT_TYPES)
+
+
+def mentioned(value: Any) -> set[str]:
+    """Entities of the hall in YAML."""
+    return set(re.findall(r"\b\w+\.hall_\w+", json.dumps(value)))
+
+
+def test_automations_have_the_shape_that_home_assistant_reads() -> None:
+    automations = [found for found in map(yaml.safe_load, blocks(HOME, "yaml")) if "alias" in found]
+    assert len(automations) == 2
+    for automation in automations:
+        assert set(automation) <= {"alias", "description", "triggers", "conditions", "actions", "mode"}
+        for trigger in automation["triggers"]:
+            assert trigger["trigger"] == "state"
+            assert set(trigger) <= {"trigger", "entity_id", "from", "to", "not_from", "not_to", "for"}
+        for condition in automation["conditions"]:
+            assert condition["condition"] in ("state", "template")
+            # `on` and `off` without quotation marks are true and false in YAML, and no states.
+            assert isinstance(condition.get("state", ""), str)
+        for action in automation["actions"]:
+            assert action["action"].startswith("notify.") and action["data"]["message"]
+        assert mentioned(automation) <= set(entities())
+
+
+def test_cards_show_entities_that_there_are() -> None:
+    (card,) = [found for found in map(yaml.safe_load, blocks(HOME, "yaml")) if "cards" in found]
+    assert mentioned(card) <= set(entities()) and len(mentioned(card)) == 6
+    assert {found["type"] for found in card["cards"]} <= {"picture-entity", "entities", "history-graph"}
+
+
+def test_the_states_that_the_automations_ask_for_are_those_of_a_binary_sensor() -> None:
+    for name in ("binary_sensor.hall_keys", "binary_sensor.hall_problem"):
+        assert "'ON'" in entities()[name]["value_template"] and "'OFF'" in entities()[name]["value_template"]
