@@ -134,6 +134,7 @@ class Telling:
                 self._turn(*self._news.get(self._pause()))
             except Exception:
                 LOG.exception("what happens could not be told by MQTT")
+                time.sleep(SOONEST_S)  # if it is due still, it must not keep a processor busy
         events, lost = self._news.get(0)
         self._tell_events(events, lost)
 

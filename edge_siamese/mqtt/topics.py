@@ -93,7 +93,9 @@ def device_id(given: str, state: Path, machine_id: Path = MACHINE_ID) -> str:
         MqttError: none can be kept, or it is the one that stands for all devices of a fleet.
     """
     if given == FLEET:
-        raise MqttError(f'[mqtt] device: "{FLEET}" is where fleets have their topics; call this device otherwise')
+        raise MqttError(
+            f'[mqtt] device: "{FLEET}" is where fleets have their topics; call this device otherwise'
+        )
     if given:
         return given
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import time
@@ -142,6 +143,17 @@ def test_a_broker_that_ends_the_connection_at_once_may_want_tls() -> None:
         found.start()
         until(lambda: "does it want TLS" in found.report()["state"])
         assert found.report()["state"].startswith("away: ")
+
+
+def test_a_broker_that_does_not_answer_is_left_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge_siamese.mqtt.connection.ANSWER_S", 0.1)
+    # The system accepts connections for a server that looks at none of them.
+    with socket.create_server(("127.0.0.1", 0)) as silent, connection(silent.getsockname()[1]) as (found, _):
+        found.start()
+        until(lambda: found.report()["state"] == "away: it does not answer")
+        began = time.monotonic()
+        found.close(1)
+        assert time.monotonic() - began < 1
 
 
 def test_callbacks_are_called_with_each_connection_and_a_defect_of_theirs_harms_nobody() -> None:
