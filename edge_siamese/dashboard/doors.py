@@ -80,6 +80,7 @@ OPERATIONS = (
         Answer(200, "Who asks.", Door),
         session,
         public=True,
+        others=(Answer(401, "A token that is not known.", Failure),),
     ),
     Operation(
         "POST",

@@ -12,6 +12,7 @@ import socket
 import ssl
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_siamese.daemon.actions import Actions
@@ -38,6 +39,8 @@ WATCH_S = 2.0
 MOST_HEAD = 32 * 1024
 """Bytes of a request's head."""
 START_S = 10.0
+RENEW_S = 60.0
+"""So often it is looked whether there is a new certificate."""
 
 
 class Dashboard:
@@ -52,6 +55,7 @@ class Dashboard:
         self._server: Server | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._context: ssl.SSLContext | None = None
         self._fault = ""
 
     def start(self) -> None:
@@ -94,6 +98,7 @@ class Dashboard:
             listening.close()
             raise
         self._site = site
+        self._context = context
         self._thread = threading.Thread(target=self._run, args=(listening,), name="dashboard", daemon=True)
         self._thread.start()
         end = time.monotonic() + START_S
@@ -147,7 +152,28 @@ class Dashboard:
         self._loop.set_exception_handler(
             lambda _, context: LOG.debug("dashboard: %s", context.get("message"))
         )
+        renewing = asyncio.create_task(self._renew())
         await self._server.serve(sockets=[listening])
+        renewing.cancel()
+
+    async def _renew(self) -> None:
+        """Take a new certificate for new connections: they are made for months, and a daemon may run for years."""
+        if self._context is None:
+            return
+        places = Path(self._settings.certificate), Path(self._settings.key)
+        known = _changed_at(places)
+        while True:
+            await asyncio.sleep(RENEW_S)
+            if (found := _changed_at(places)) == known:
+                continue
+            try:
+                tls_context(self._settings)  # to see whether they belong together yet
+                self._context.load_cert_chain(*places, password=_no_password)
+            except (SettingsError, OSError) as error:
+                LOG.warning("the former certificate stays: %s", error)
+            else:
+                LOG.info("the dashboard has a new certificate")
+            known = found
 
 
 def bound(settings: DashboardSettings) -> socket.socket:
@@ -187,6 +213,10 @@ def tls_context(settings: DashboardSettings) -> ssl.SSLContext | None:
             f"certificate {settings.certificate} and key {settings.key} cannot be used: {reason}"
         ) from error
     return context
+
+
+def _changed_at(places: tuple[Path, ...]) -> list[int]:
+    return [place.stat().st_mtime_ns if place.exists() else 0 for place in places]
 
 
 def _no_password() -> str:

@@ -403,17 +403,20 @@ def test_where_people_find_it(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- TLS ---
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def make_certificate(folder: Path) -> tuple[Path, Path]:
     if shutil.which("openssl") is None:
         pytest.skip("no openssl")
-    folder = tmp_path_factory.mktemp("tls")
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
          "-addext", "subjectAltName=DNS:localhost", "-keyout", "key.pem", "-out", "cert.pem"],
         cwd=folder, check=True, capture_output=True,
     )  # fmt: skip
     return folder / "cert.pem", folder / "key.pem"
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return make_certificate(tmp_path_factory.mktemp("tls"))
 
 
 def test_over_tls(
@@ -433,6 +436,31 @@ def test_over_tls(
         with pytest.raises((http.client.HTTPException, ConnectionError)):
             plain.get("session")
         assert daemon.stop() < 2.5
+
+
+def test_a_new_certificate_is_taken_while_it_runs(
+    tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "RENEW_S", 0.1)
+    cert, key = make_certificate(tmp_path)
+    first = cert.read_text()
+    with serving(tmp_path, bundle.path, monkeypatch, f'certificate = "{cert}"\nkey = "{key}"') as (_, plain):
+        client = Client(plain.port, ssl.create_default_context(cadata=first))
+        assert client.get("session").status == 200
+        cert.write_text("not yet")
+        time.sleep(0.3)
+        assert client.get("session").status == 200
+        make_certificate(tmp_path)
+        renewed = Client(plain.port, ssl.create_default_context(cadata=cert.read_text()))
+
+        def works() -> bool:
+            with contextlib.suppress(ssl.SSLError):
+                return renewed.get("session").status == 200
+            return False
+
+        until(works)
+        with pytest.raises(ssl.SSLError):
+            client.get("session")
 
 
 def test_certificates_that_cannot_be_used(tmp_path: Path, certificate: tuple[Path, Path]) -> None:
