@@ -91,6 +91,8 @@ class MqttSettings:
             given = parts if name == "prefix" or len(parts) > 1 else [part for part in parts if part]
             if not all(map(_is_topic_level, given)):
                 raise SchemaError(name, "a topic without + and #, and without empty levels, is needed")
+        if self.device == "fleet":
+            raise SchemaError("device", "another one is needed: the topics of fleets are below this one")
         for name in ("device", "collection"):
             value = getattr(self, name)
             if value and (len(value) > 64 or not set(value) <= _IDENTIFIER):

@@ -186,6 +186,12 @@ class EventHub:
         with self._changing:
             self._listeners.append(listener)
 
+    def unlisten(self, listener: Callable[[Event], object]) -> None:
+        """Call it no more."""
+        with self._changing:
+            if listener in self._listeners:
+                self._listeners.remove(listener)
+
     def latest(self, count: int) -> list[Event]:
         """The last events, at most `count` of them, the oldest first."""
         with self._changing:

@@ -95,6 +95,21 @@ def test_a_slow_subscriber_loses_the_oldest_and_learns_how_many() -> None:
     assert (numbers(events), lost) == ([5], 0)
 
 
+def test_a_listener_hears_each_event_as_it_is_published_until_it_has_enough() -> None:
+    hub, heard = EventHub(), list[str]()
+
+    def listen(event: Event) -> None:
+        heard.append(event.text)
+
+    hub.listen(listen)
+    hub.publish(Event("started", "one"))
+    assert heard == ["one"]
+    hub.unlisten(listen)
+    hub.unlisten(listen)
+    hub.publish(Event("started", "two"))
+    assert heard == ["one"]
+
+
 def test_who_has_unsubscribed_hears_nothing_more() -> None:
     hub = EventHub()
     subscriber = hub.subscribe()

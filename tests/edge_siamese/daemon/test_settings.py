@@ -105,6 +105,43 @@ class TestReading:
                 '[registration]\nname = "thing"',
                 'registration.name: a name with "{number}" in it is needed, such as "object {number}"',
             ),
+            (
+                '[dashboard]\ncertificate = "a.pem"',
+                "dashboard.key: certificate and key belong together",
+            ),
+            (
+                '[mqtt]\ntls = true\nkey = "a.pem"',
+                "mqtt.certificate: certificate and key belong together",
+            ),
+            (
+                '[mqtt]\ncertificate = "a.pem"\nkey = "b.pem"',
+                "mqtt.certificate: a certificate is shown over TLS alone: tls = true",
+            ),
+            ('[mqtt]\npassword_file = "p"', "mqtt.user: a password needs the user's name"),
+            (
+                '[mqtt]\nprefix = "house/+"',
+                "mqtt.prefix: a topic without + and #, and without empty levels, is needed",
+            ),
+            (
+                '[mqtt]\nprefix = ""',
+                "mqtt.prefix: a topic without + and #, and without empty levels, is needed",
+            ),
+            (
+                '[mqtt]\ndiscovery = "a//b"',
+                "mqtt.discovery: a topic without + and #, and without empty levels, is needed",
+            ),
+            (
+                '[mqtt]\ndevice = "Kitchen"',
+                "mqtt.device: at most 64 of a to z, 0 to 9, - and _ are needed",
+            ),
+            (
+                '[mqtt]\ncollection = "my shelf"',
+                "mqtt.collection: at most 64 of a to z, 0 to 9, - and _ are needed",
+            ),
+            (
+                '[mqtt]\ndevice = "fleet"',
+                "mqtt.device: another one is needed: the topics of fleets are below this one",
+            ),
         ],
     )
     def test_what_is_wrong_is_refused_by_name(self, text: str, error: str) -> None:
@@ -144,6 +181,12 @@ class TestReading:
             ("panel", "stuck_s", ("1.1", "601"), "1.2 to 600"),
             ("events", "file_bytes", ("9999", "20000000000"), "10000 to 1e+10"),
             ("events", "hook_timeout_s", ("0", "3601"), "0.1 to 3600"),
+            ("dashboard", "port", ("0", "65536"), "1 to 65535"),
+            ("dashboard", "clients", ("0", "65"), "1 to 64"),
+            ("dashboard", "rate", ("0", "61"), "0.1 to 60"),
+            ("dashboard", "upload_bytes", ("9999", "1000000001"), "10000 to 1e+09"),
+            ("mqtt", "port", ("-1", "65536"), "0 to 65535"),
+            ("metrics", "port", ("0", "65536"), "1 to 65535"),
         ],
     )
     def test_numbers_have_ranges(self, table: str, option: str, beyond: tuple[str, str], range_: str) -> None:
@@ -160,6 +203,9 @@ class TestReading:
             "[registration]\nframes = 1\ndarkest = 255\nbrightest = 255\nmotion = 0\nsharpness = 0",
             "[panel]\nled = -1\nhold_s = 10\nstuck_s = 10\ndebounce_s = 0.5",
             "[events]\nfile_bytes = 10_000_000_000\nhook_timeout_s = 3600",
+            '[dashboard]\nlisten = "::"\ncertificate = "a"\nkey = "b"\nhosts = ["pi.example"]',
+            '[mqtt]\nprefix = "house/kitchen"\ndiscovery = ""\ntls = true\ncertificate = "a"\nkey = "b"',
+            '[mqtt]\ndevice = "shelf_2"\ncollection = "kitchen-1"\nuser = "u"\npassword_file = "p"',
         ):
             parse_settings(text)
 
