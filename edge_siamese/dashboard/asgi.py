@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import parse_qs
 
-from edge_siamese.daemon.hub import Complaint
 from edge_siamese.dashboard.bodies import Bodies, Tap
 from edge_siamese.dashboard.exchange import Call, Head, Problem, Reply
 from edge_siamese.dashboard.guard import SECURITY_HEADERS, Entry
@@ -79,7 +78,7 @@ class _Shell:
 
     def __init__(self, site: Site, inner: App) -> None:
         self._site, self._inner = site, inner
-        self._complaint = Complaint(LOG)
+        self._failed = ""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -98,14 +97,18 @@ class _Shell:
 
         try:
             self._site.guard.check_host(head_of(scope))
+            if self._site.pulse.closed:
+                raise Problem(503, "the daemon is stopping", headers={"Connection": "close"})
             await self._inner(scope, receive, guarded)
         except Problem as found:
             await send_reply(found.reply(), guarded)
         except (ClientSlow, ConnectionError):
             return  # what has begun is not complete, so the server ends the connection
         except Exception as error:
-            self._complaint.say(f"the dashboard failed: {type(error).__name__}: {error}")
-            LOG.debug("where the dashboard failed", exc_info=True)
+            text = f"the dashboard failed: {type(error).__name__}: {error}"
+            if text != self._failed and not self._site.pulse.closed:  # once, however often it is asked for
+                LOG.exception("%s", text)
+            self._failed = text
             if not started:
                 await send_reply(Problem(500, "the dashboard failed; the journal says why").reply(), guarded)
 

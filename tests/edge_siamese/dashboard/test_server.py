@@ -320,6 +320,26 @@ def test_connections_are_bounded(served: Served, monkeypatch: pytest.MonkeyPatch
     assert client.get("status").status == 200
 
 
+def test_what_nobody_foresaw_is_in_the_journal_once_and_told_without_details(
+    served: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    daemon, client = served
+
+    def fail() -> None:
+        raise KeyError("a secret")
+
+    site = dashboard_of(daemon)._site
+    assert site is not None
+    monkeypatch.setattr(site.actions, "status", fail)
+    for _ in range(3):
+        got = client.get("status")
+        assert got.problem == (500, "InternalError")
+        assert b"secret" not in got.data and got.headers["X-Content-Type-Options"] == "nosniff"
+    (record,) = [record for record in caplog.records if record.name == "edge_siamese.dashboard.asgi"]
+    assert record.getMessage() == "the dashboard failed: KeyError: 'a secret'" and record.exc_info
+    assert client.get("session").status == 200
+
+
 def test_it_ends_in_time_with_all_that_is_open(served: Served) -> None:
     daemon, client = served
     client.come_in()
