@@ -265,7 +265,7 @@ def test_views_are_added_and_removed_and_objects_merged(daemon: Daemon, window: 
     window.click("Add a view")
     expect(window.page.locator(".outcome")).to_contain_text('"mug" has 2 views now')
 
-    window.page.get_by_role("link", name="Open it").click()
+    window.page.get_by_role("link", name="Open", exact=True).click()
     tiles = window.page.locator("li.view")
     expect(tiles).to_have_count(2)
     window.click("Remove view 1")
@@ -401,6 +401,36 @@ def test_a_daemon_that_was_away_is_found_again(daemon: Daemon, window: Window) -
     expect(window.page.locator("#link-state")).to_have_text("Connected")
     expect(window.page.locator(".live-picture")).not_to_have_class(re.compile("veiled"))
     window.complaints = [one for one in window.complaints if "ERR_" not in one]
+    # The daemon has another token for changes by now.
+    window.refusals = {403}
+    daemon.learn("mug", MUG)
+    window.go(f"objects/{known(daemon, 'mug')['uid']}")
+    fill_name(window, "cup")
+    window.click("Rename")
+    until(lambda: names(daemon) == ["cup"])
+
+
+def test_one_watcher_too_many_is_told_so_and_can_do_everything_else(daemon: Daemon, browser: Any) -> None:
+    with daemon.config.open("a") as config:
+        config.write("clients = 1\n")
+    daemon.start().up()
+    first = open_window(daemon, browser)
+    first.go("live")
+    expect(first.page.locator("#link-state")).to_have_text("Connected")
+    second = open_window(daemon, browser)
+    first.refusals = second.refusals = {503}
+    second.go("objects")
+    expect(second.page.locator("#link-state")).to_have_text("Too many watch")
+    second.go("register")
+    daemon.stage.picture = MUG
+    fill_name(second, "mug")
+    second.click("Register")
+    expect(second.page.locator(".outcome")).to_contain_text('"mug" is registered')
+    expect(second.page.locator(".burst-frames li")).to_have_count(2)
+    first.close()
+    expect(second.page.locator("#link-state")).to_have_text("Connected")
+    second.close()
+    assert first.complaints + second.complaints == []
 
 
 def test_a_camera_that_gives_no_pictures_is_said_where_the_picture_would_be(

@@ -52,6 +52,15 @@ NAMELESS = """() => [...document.querySelectorAll("a, button, input, select, sum
   .map((node) => node.outerHTML)"""
 
 
+PICTURES = "[...document.querySelectorAll('.live-picture')].map((node) => node.getBoundingClientRect().width)"
+
+FOCUSED = """() => {
+  const node = document.activeElement;
+  if (node.matches("body, main")) return "";
+  return [node.getAttribute("aria-label"), node.innerText, node.labels?.[0]?.innerText].join("|");
+}"""
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     with chromium() as found:
@@ -104,6 +113,8 @@ def test_every_page_fits_and_can_be_read(
         least, text = window.page.evaluate(CONTRAST)
         assert least >= 4.5, f"{name}: {text!r} has a contrast of {least:.2f}"
         assert window.page.evaluate(NAMELESS) == []
+        for box in window.page.evaluate(PICTURES):
+            assert box > 0.4 * size[0], f"{name}: the picture is only {box:.0f} pixels wide"
         assert window.page.locator("h1").count() == 1
         headings = window.page.evaluate(
             "[...document.querySelectorAll('h1, h2, h3')].map((h) => +h.tagName[1])"
@@ -158,6 +169,7 @@ def test_markup_in_a_name_stays_text_everywhere(daemon: Daemon, browser: Any) ->
     window.page.locator("summary").click()
     expect(window.page.locator(".sentences").first).to_contain_text(f"This is {HOSTILE}")
     window.go("register")
+    expect(window.page.get_by_label("Another view")).to_be_enabled()
     window.page.get_by_label("Another view").check(force=True)
     expect(window.page.get_by_label("Object", exact=True)).to_contain_text(HOSTILE)
     window.go("objects")
@@ -190,10 +202,7 @@ def test_all_is_reached_by_keyboard(daemon: Daemon, browser: Any) -> None:
     def tab_to(name: str, most: int = 40) -> None:
         for _ in range(most):
             press("Tab")
-            focused = page.evaluate(
-                "document.activeElement.matches('body, main') ? '' : [document.activeElement.getAttribute('aria-label') ?? '', document.activeElement.innerText ?? '', "
-                "document.activeElement.labels?.[0]?.innerText ?? ''].join('|')"
-            )
+            focused = page.evaluate(FOCUSED)
             if name in focused:
                 outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
                 around = page.evaluate(

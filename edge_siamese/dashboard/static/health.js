@@ -115,7 +115,7 @@ function drawStages(body, stages) {
     inner.style.setProperty("--share", String(Math.min(1, (p50 ?? 0) / most)));
     outer.style.setProperty("--share", String(Math.min(1, (p95 ?? 0) / most)));
     const bars = stage === "wait" ? null : h("span.bars", { "aria-hidden": "true" }, outer, inner);
-    return h("tr", {}, h("th", { scope: "row" }, h("span.stage", {}, h("span", {}, STAGES[stage] ?? stage), bars)),
+    return h("tr", {}, h("th", { scope: "row" }, h("span.stage-name", {}, h("span", {}, STAGES[stage] ?? stage), bars)),
       h("td", {}, milliseconds(p50)), h("td", {}, milliseconds(p95)));
   }));
 }

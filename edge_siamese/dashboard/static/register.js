@@ -88,7 +88,7 @@ export function mount(place, { heading, signal, query }) {
       h("div", {}, h("p.outcome-text", {}, sentence(text), "."), h("p.small", {}, "Turn it a little and add another view: views from several sides make it safer.")),
       h("div.row", {},
         object ? button("Add a view", () => wanted.choose(object.uid), { icon: "register", class: "small" }) : null,
-        object ? h("a.button.small", { href: `#/objects/${object.uid}` }, "Open it") : null,
+        object ? h("a.button.small", { href: `#/objects/${object.uid}` }, "Open") : null,
         undo),
     );
   };
