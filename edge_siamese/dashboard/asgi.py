@@ -64,10 +64,14 @@ def make_app(site: Site) -> App:
         headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
         return Response(reply.body(), status, {"Cache-Control": "no-store", **headers}, reply.type)
 
+    async def failed(request: Request, error: Exception) -> Response:
+        reply = Problem(500, "the dashboard failed; the journal says why").reply()
+        return Response(reply.body(), reply.status, {"Cache-Control": "no-store"}, reply.type)
+
     routes = [Route(path, _Endpoint(site, bodies, operations)) for path, operations in by_path.items()]
     app = Starlette(
         routes=[*routes, Route("/", page, methods=["GET"]), Mount("/static", files)],
-        exception_handlers={HTTPException: missing},
+        exception_handlers={HTTPException: missing, Exception: failed},
     )
     app.router.redirect_slashes = False
     return _Shell(site, app)

@@ -42,6 +42,7 @@ class Feed:
 
     def close(self) -> None:
         """Keep nothing any more."""
+        self._hub.unlisten(self._hear)
         with self._changing:
             self._over = True
             self._kept.clear()

@@ -82,6 +82,7 @@ def test_after_its_end_it_keeps_nothing(hub: EventHub, feed: Feed) -> None:
     feed.close()
     hub.publish(event(2))
     assert feed.latest(9) == [] and feed.after(0) == ([], 0)
+    assert hub._listeners == []
 
 
 def test_who_waits_is_woken_by_what_another_thread_does() -> None:
