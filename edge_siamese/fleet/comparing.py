@@ -143,10 +143,10 @@ def store_changes(
         if item is None:
             batch.objects.append(ObjectRow(uid, name, known.objects[uid].created, False))
         elif item.deleted or item.name != name:
-            batch.objects.append(replace(item, name=name, deleted=False))
+            batch.objects.append(item._replace(name=name, deleted=False))
     for uid, item in store.objects.items():
         if not item.deleted and uid in known.objects and uid not in there:
-            batch.objects.append(replace(item, deleted=True))
+            batch.objects.append(item._replace(deleted=True))
     present = store.objects.keys() | there.keys()
     for uid, row in store.views.items():
         if uid in known.views and (new := _wanted(row, known.views[uid].place, present)) != row:
@@ -169,8 +169,8 @@ def store_changes(
 def _wanted(row: ViewRow, place: Place, present: Collection[str]) -> ViewRow:
     """A view's row as its register wants it; one whose object never came here is only hidden."""
     if place.object in present:
-        return replace(row, owner=place.object, deleted=not place.alive)
-    return replace(row, deleted=True)
+        return row._replace(owner=place.object, deleted=not place.alive)
+    return row._replace(deleted=True)
 
 
 def after(store: Snapshot, batch: Batch) -> Snapshot:

@@ -7,7 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from edge_siamese.errors import ControlError, EdgeSiameseError
+from edge_siamese.errors import ControlError, EdgeSiameseError, StoreError
 from edge_siamese.events import Event, utc_now
 from edge_siamese.fleet.applying import Seen, applied, content_of, snapshot_of
 from edge_siamese.fleet.clock import Clock
@@ -91,6 +91,7 @@ class Fleet:
         self._seen_all = False
         self._changed = threading.Event()
         self._look_at = self._batch_at = 0.0
+        self._again_at = float("inf")
         self._complaint = ""
         self._last_sync: str | None = None
         self._lacking = 0
@@ -166,10 +167,10 @@ class Fleet:
         self._mirror.tick(now)
         if self._mirror.complete and not self._seen_all:
             self._seen_all = self._stale = True
-        if self._changed.is_set() or self._stale or now >= self._look_at:
+        if now >= self._batch_at and (self._changed.is_set() or self._stale or now >= self._look_at):
             self._make_alike(now)
         following = self._look_at
-        if self._changed.is_set() or self._stale:  # not all of it could be done
+        if self._changed.is_set() or self._stale:
             following = max(now, self._batch_at)
         if self._mirror.complete:
             following = min(following, self._sending.tick(self._resolved, now), self._fetching.tick(now))
@@ -177,17 +178,24 @@ class Fleet:
                 self._last_sync = utc_now()
         elif self._transport.connected:
             following = min(following, now + 1.0)
-        return following
+        return min(following, self._again_at)
+
+    def _read_all(self, now: float) -> None:
+        """Read from the beginning what the broker keeps."""
+        self._again_at = float("inf")
+        self._sending.restart()
+        self._fetching.restart(now)
+        self._mirror.begin(now)
 
     def _take(self, items: list[Item], now: float) -> None:
+        if now >= self._again_at:
+            self._read_all(now)
         complete = self._mirror.complete
         states: list[Message] = []
         for item in items:
             if isinstance(item, Connected | Overflow):
                 states.clear()
-                self._sending.restart()
-                self._fetching.restart(now)
-                self._mirror.begin(now)
+                self._read_all(now)
                 complete = False
             elif isinstance(item, Subscribed):
                 self._mirror.acknowledged(item.pattern)
@@ -200,6 +208,7 @@ class Fleet:
             self._read(states, now)
         if self._mirror.complete and not complete:
             self._sending.heal(self._mirror.lacks(self._ledger.known), now)
+            self._stale = True
 
     def _take_message(self, message: Message, states: list[Message], now: float) -> None:
         kind = message.topic.removeprefix(self._topics.base + "/").split("/", 1)[0]
@@ -218,7 +227,13 @@ class Fleet:
         read = self._mirror.read(messages, self._ledger.known, now)
         self._observe(read.changes)
         if len(read.changes):
-            self._ledger.save(read.changes.objects, read.changes.views)
+            try:
+                self._ledger.save(read.changes.objects, read.changes.views)
+            except StoreError:
+                # They are not known then; before anything is sent again, they have to be read again.
+                self._mirror.lost()
+                self._again_at = now + RETRY_S
+                raise
             self._stale = True
         self._sending.alike(read.alike)
         if self._mirror.complete:
@@ -252,7 +267,7 @@ class Fleet:
             self._lacking = len(missing.contents)
             self._fetching.need(missing.contents, now)
             if len(missing.batch):
-                if now < self._batch_at or not self._apply(missing, store, now):
+                if not self._apply(missing, store, now):
                     self._changed.set()
                     return
                 store = after(store, missing.batch)

@@ -53,7 +53,7 @@ class Inbox:
         size = _OVERHEAD + (len(item.topic) + len(item.payload) if isinstance(item, Message) else 0)
         with self._changed:
             if isinstance(item, Message) and self._bytes + size > self._most:
-                if not isinstance(self._items[-1], Overflow):
+                if not (self._items and isinstance(self._items[-1], Overflow)):
                     self._items.append(Overflow())
             else:
                 self._items.append(item)

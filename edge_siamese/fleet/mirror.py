@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,7 +18,7 @@ from edge_siamese.fleet.messages import (
     encode_object,
     encode_view,
 )
-from edge_siamese.fleet.state import ObjectState, ViewState
+from edge_siamese.fleet.state import ObjectState, ViewState, resolve
 from edge_siamese.fleet.transport import Transport
 from edge_siamese.schema import SchemaError
 
@@ -69,6 +69,7 @@ class Mirror:
         self._step: int | None = None
         self._mark, self._deadline = b"", 0.0
         self._complaints: set[str] = set()
+        self._shown: Mapping[str, str] | None = None
 
     @property
     def complete(self) -> bool:
@@ -79,6 +80,7 @@ class Mirror:
         """The connection was made: nothing is known of what the broker has now."""
         self.objects.clear()
         self.views.clear()
+        self._shown = None
         self._transport.subscribe(self.own_marks, self.heard, lambda: self.subscribed(self.own_marks))
         self._ask(0, now)
 
@@ -104,6 +106,7 @@ class Mirror:
     def read(self, messages: list[Message], known: Known, now: float) -> Read:
         """Take messages of objects and views."""
         self._deadline = now + MARK_S
+        self._shown = None
         found = Read(Changes({}, {}), set(), set())
         for message in messages:
             uid, part = self._topics.uid(message.topic), self._part(message.topic)
@@ -129,11 +132,9 @@ class Mirror:
 
     def shows(self, view: str) -> bool:
         """Whether who reads the broker alone takes a view for one that is there."""
-        state = self.views.get(view)
-        if state is None or not state.place.alive:
-            return False
-        owner = self.objects.get(state.place.object)
-        return owner is not None and owner.life.value == "alive"
+        if self._shown is None:
+            self._shown = resolve(self.objects, self.views).views
+        return view in self._shown
 
     def lacks(self, known: Known) -> set[Key]:
         """Where the broker has older registers than this device, or none."""

@@ -1,7 +1,8 @@
 """Tells the broker what it lacks: registers and contents, each until it comes back as what the broker has.
 
-A view's content goes out before the register that shows the view, and is taken away before the one that hides it: a
-broker that loses its latest messages then never keeps pictures of what was forgotten, nor shows a view without any.
+A view's content goes out before the register that shows the view, and is taken away when the broker has the one that
+hides it, so that a broker that loses its latest messages never shows a view whose content it lacks. What has to be taken
+away is noted in the ledger until the broker has done it: pictures of what was forgotten must not stay there.
 """
 
 from __future__ import annotations
@@ -55,14 +56,15 @@ class Sending:
         self._answers: dict[str, float] = {}
         self._given: dict[str, float] = {}
         self._cleared: set[str] = set()
+        self._wiped: set[str] = set()
         self._unmarked: list[str] = []
         self._marks: dict[bytes, list[str]] = {}
         self._bare: dict[Key, bool] = {}
-        self._leaks: list[str] = []
+        self._leaks: set[str] = set()
 
     def __len__(self) -> int:
-        """How many registers the broker does not have yet."""
-        return len(self._due)
+        """How many registers the broker does not have yet, and contents that it still has."""
+        return len(self._due) + len(self._leaks)
 
     def restart(self) -> None:
         """There is a new connection."""
@@ -107,13 +109,13 @@ class Sending:
 
     def resolved(self, resolved: Resolved, now: float) -> None:
         """There may be other views than before."""
-        for view in self._cleared.intersection(resolved.views):
+        for view in self._wiped.intersection(resolved.views):
             # Brought back by somebody else, maybe before what cleared it arrived.
             self._answers.setdefault(view, now + SPREAD_S * self._chance.random())
         self._given = {view: then for view, then in self._given.items() if view in resolved.views}
         self._cleared = {view for view in self._cleared if view not in resolved.views}
         # Given here, and hidden by somebody else, maybe before it arrived.
-        self._leaks = [view for view in self._ledger.offered - self._cleared if view not in resolved.views]
+        self._leaks = self._ledger.offered - self._cleared - resolved.views.keys()
 
     def tick(self, resolved: Resolved, now: float) -> float:
         """Send what is due, at most one content; the time of the next step.
@@ -130,17 +132,14 @@ class Sending:
                 self._unmarked = []
 
     def _send(self, resolved: Resolved, now: float) -> float:
-        while self._leaks:
-            if self._leaks[-1] not in self._cleared and not self._clear(self._leaks[-1]):
-                return now + FULL_S
-            self._leaks.pop()
         due = sorted((key for key, then in self._due.items() if then <= now), reverse=True)  # views first
         views = self._views_of({uid for part, uid in due if part == "objects"})
         for key in due[:REGISTERS_AT_ONCE]:
             for view in views.get(key[1], ()) if key[0] == "objects" else (key[1],):
-                done = self._settle(view, resolved, now)
-                if done is not None:
-                    return now if done else now + FULL_S
+                if view not in resolved.views:
+                    self._hide(view)
+                elif not self._mirror.shows(view) and now - self._given.get(view, -GIVEN_S) >= GIVEN_S:
+                    return now if self._give(view, now) else now + FULL_S
             if key in self._bare and not self._bare[key]:
                 self._bare[key] = True
                 self._due[key] = now + BARE_S
@@ -148,6 +147,9 @@ class Sending:
             if not self._publish(key):
                 return now + FULL_S
             self._due[key] = now + ECHO_S
+        for view in [view for view in self._leaks if not self._mirror.shows(view)]:
+            if not self._clear(view):
+                return now + FULL_S
         for view in [view for view, then in self._answers.items() if then <= now]:
             if view not in resolved.views:
                 del self._answers[view]
@@ -158,16 +160,11 @@ class Sending:
                 return now
         return min((*self._due.values(), *self._answers.values()), default=float("inf"))
 
-    def _settle(self, view: str, resolved: Resolved, now: float) -> bool | None:
-        """Give or clear a content where that is due before a register; None if nothing was, False if it was not taken."""
-        shown = self._mirror.shows(view)
-        if view in resolved.views:
-            if shown or now - self._given.get(view, -GIVEN_S) < GIVEN_S:
-                return None
-            return self._give(view, now)
-        if view in self._cleared or not (shown or view in self._ledger.offered):
-            return None
-        return self._clear(view)
+    def _hide(self, view: str) -> None:
+        """Note that the content of a view has to be taken away, once the broker has the register that hides it."""
+        if view not in self._cleared and self._mirror.shows(view):
+            self._ledger.offer([view])
+            self._leaks.add(view)
 
     def _give(self, view: str, now: float) -> bool:
         content = self._content(view)
@@ -183,12 +180,15 @@ class Sending:
                 return False
         self._given[view] = now
         self._cleared.discard(view)
+        self._wiped.discard(view)
         return True
 
     def _clear(self, view: str) -> bool:
         if not self._transport.publish(self._topics.of("content", view), b"", retain=True):
             return False
+        self._leaks.discard(view)
         self._cleared.add(view)
+        self._wiped.add(view)
         self._unmarked.append(view)
         return True
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from sqlite3 import Connection
+from typing import NamedTuple
 
 from edge_siamese.store.changes import last_change
 from edge_siamese.store.names import name_key
@@ -17,8 +18,7 @@ from edge_siamese.store.store import SupportStore
 from edge_siamese.store.writing import insert_crops, insert_embedding, insert_object, insert_view
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectRow:
+class ObjectRow(NamedTuple):
     """An object, which may be deleted."""
 
     uid: str
@@ -27,8 +27,7 @@ class ObjectRow:
     deleted: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ViewRow:
+class ViewRow(NamedTuple):
     """A view or negative, which may be deleted, or whose object may be."""
 
     uid: str
@@ -103,11 +102,8 @@ def read_snapshot(store: SupportStore) -> Snapshot:
     )
     return Snapshot(
         revision(store),
-        {uid: ObjectRow(uid, name, created, bool(gone)) for uid, name, created, gone in objects},
-        {
-            uid: ViewRow(uid, owner, kind, created, source, bool(gone))
-            for uid, owner, kind, created, source, gone in views
-        },
+        {row[0]: ObjectRow._make(row) for row in objects},
+        {row[0]: ViewRow._make(row) for row in views},
     )
 
 
@@ -187,9 +183,11 @@ def _insert(connection: Connection, store: SupportStore, arrival: NewRow) -> Non
     row, content = arrival.row, arrival.content
     found = connection.execute("SELECT id FROM objects WHERE uid = ?", (row.owner,)).fetchone()
     number = insert_view(connection, found[0], row.uid, row.kind, row.created, row.source)
-    known = content.model_id == store.model_id and content.vector is not None
+    vector, known = content.vector, content.model_id == store.model_id
+    if known and vector is not None and len(vector) != 4 * store.dimensions:
+        vector = None  # not of this model, whatever it says
     # Without pictures another model's embedding is all there is of it: the view sleeps until that model is back.
-    if content.vector is not None and (known or not content.crops):
-        insert_embedding(connection, number, content.model_id, content.vector)
-    if store.keep_crops or not known:
+    if vector is not None and (known or not content.crops):
+        insert_embedding(connection, number, content.model_id, vector)
+    if store.keep_crops or not known or vector is None:
         insert_crops(connection, number, content.crops)

@@ -28,7 +28,7 @@ def item(uid: str, name: str, deleted: bool = False) -> ObjectRow:
 
 
 def row(uid: str, owner: str, deleted: bool = False, kind: str = "view") -> ViewRow:
-    return ViewRow(uid, owner, kind, CREATED, "camera", deleted)  # type: ignore[arg-type]
+    return ViewRow(uid, owner, kind, CREATED, "camera", deleted)
 
 
 def snapshot(*rows: ObjectRow | ViewRow, revision: int = 5) -> Snapshot:

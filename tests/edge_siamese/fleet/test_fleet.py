@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edge_siamese.errors import StoreError
-from edge_siamese.fleet import fetching, sending
+from edge_siamese.fleet import fetching, fleet, sending
 from edge_siamese.fleet.fake import FakeBroker
 from edge_siamese.fleet.messages import encode_object
 from tests.edge_siamese.fleet.members import Member, act, alike, members, until
@@ -318,7 +318,7 @@ def test_a_crash_between_store_and_ledger_is_no_change_of_this_device(tmp_path: 
         def crash(*_: object) -> None:
             raise StoreError("the power is off")
 
-        second.fleet._ledger.show = crash  # type: ignore[method-assign]
+        second.fleet._ledger.show = crash
         first.do(lambda store: store.rename("mug", "cup"))
         until(lambda: second.names == ["cup"])
         until(lambda: second.fleet.report()["trouble"] == "the power is off")
@@ -330,6 +330,27 @@ def test_a_crash_between_store_and_ledger_is_no_change_of_this_device(tmp_path: 
         until(lambda: alike([first, second]))
         assert (first.names, second.names) == (["pot"], ["pot"])
         assert second.fleet._ledger.known.objects[uid].name.stamp == stamp
+
+
+def test_a_full_disk_loses_no_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet, "RETRY_S", 0.1)
+    with members(tmp_path) as (first, second):
+        ledger = second.fleet._ledger
+        save = ledger.save
+
+        def full(*_: object) -> None:
+            raise StoreError("the disk is full")
+
+        ledger.save = full
+        uid = first.learn("mug", 1)
+        until(lambda: second.fleet.report()["trouble"] == "the disk is full")
+        first.do(lambda store: store.rename("mug", "cup"))
+        time.sleep(0.5)
+        assert (second.names, second.fleet.report()["state"]) == ([], "reading")
+        ledger.save = save
+        until(lambda: alike([first, second]) and second.names == ["cup"])
+        assert second.fleet.report()["trouble"] is None
+        assert first.shown()[uid][0] == "cup"
 
 
 def test_500_random_changes_over_a_broker_that_comes_goes_and_forgets(tmp_path: Path) -> None:

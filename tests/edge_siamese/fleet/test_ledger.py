@@ -91,7 +91,7 @@ def test_a_change_that_fails_has_changed_nothing(tmp_path: Path) -> None:
     before = dict(ledger.known.objects)
     other = sqlite3.connect(tmp_path / "fleet.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    ledger._connection.execute("PRAGMA busy_timeout = 1")  # type: ignore[union-attr]
+    ledger._connection.execute("PRAGMA busy_timeout = 1")
     with pytest.raises(StoreError, match="is in use by another program, nothing was changed"):
         ledger.save({OBJECTS[0]: an_object("cup", named=4)})
     assert ledger.known.objects == before

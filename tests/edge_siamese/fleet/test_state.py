@@ -56,10 +56,10 @@ def test_merging_is_commutative_associative_and_idempotent() -> None:
     for make in (any_object, any_view):
         for _ in range(3000):
             a, b, c = (make(chance) for _ in range(3))
-            assert a.merged(b) == b.merged(a)  # type: ignore[arg-type]
-            assert a.merged(b).merged(c) == a.merged(b.merged(c))  # type: ignore[arg-type]
-            assert a.merged(a) == a  # type: ignore[arg-type]
-            assert a.merged(b).merged(b) == a.merged(b)  # type: ignore[arg-type]
+            assert a.merged(b) == b.merged(a)
+            assert a.merged(b).merged(c) == a.merged(b.merged(c))
+            assert a.merged(a) == a
+            assert a.merged(b).merged(b) == a.merged(b)
 
 
 def test_the_later_value_of_each_register_stays() -> None:

@@ -84,8 +84,8 @@ def test_names_may_be_swapped_and_views_moved_in_one_batch(tmp_path: Path) -> No
         (side,) = store.views("mug")
         now = read_snapshot(store)
         batch = Batch(
-            [replace(now.objects[mug.uid], name="pen"), replace(now.objects[pen.uid], name="mug")],
-            [replace(now.views[side.uid], owner=pen.uid)],
+            [now.objects[mug.uid]._replace(name="pen"), now.objects[pen.uid]._replace(name="mug")],
+            [now.views[side.uid]._replace(owner=pen.uid)],
         )
         apply(store, batch, now.revision)
         assert {item.uid: (item.name, item.views) for item in store.objects()} == {
@@ -99,14 +99,14 @@ def test_what_is_deleted_stays_for_a_return_and_goes_with_a_purge(tmp_path: Path
         apply(store, batch_of_a_mug(), revision(store))
         store.register("pen", view(2))
         now = read_snapshot(store)
-        apply(store, Batch([replace(now.objects[MUG], deleted=True)]), now.revision)
+        apply(store, Batch([now.objects[MUG]._replace(deleted=True)]), now.revision)
         assert names(store) == ["pen"]
         now = read_snapshot(store)
         assert now.objects[MUG].deleted
-        apply(store, Batch([replace(now.objects[MUG], deleted=False)]), now.revision)
+        apply(store, Batch([now.objects[MUG]._replace(deleted=False)]), now.revision)
         assert names(store) == ["mug", "pen"]
         now = read_snapshot(store)
-        apply(store, Batch([replace(now.objects[MUG], deleted=True)]), now.revision)
+        apply(store, Batch([now.objects[MUG]._replace(deleted=True)]), now.revision)
         for number in range(210):
             store.rename("pen", f"pen {number}")
             store.rename(f"pen {number}", "pen")
@@ -130,7 +130,7 @@ def test_what_was_deleted_elsewhere_an_undo_of_an_older_change_does_not_bring_ba
         mug = store.register("mug", view(1))
         store.rename("mug", "cup")
         now = read_snapshot(store)
-        apply(store, Batch([replace(now.objects[mug.uid], deleted=True)]), now.revision)
+        apply(store, Batch([now.objects[mug.uid]._replace(deleted=True)]), now.revision)
         assert store.undo() is None
         assert names(store) == []
 
@@ -175,3 +175,18 @@ def test_without_pictures_the_embedding_of_another_model_waits_for_that_model(tm
         assert read_content(store, TOP) == asleep
     with open_store(tmp_path, model_id="other-1") as store:
         assert [known.embedded for known in store.objects()] == [1]
+
+
+def test_an_embedding_of_another_length_is_not_taken_for_one_of_the_model(tmp_path: Path) -> None:
+    short = replace(CONTENT, vector=vector(1, 5).tobytes())
+    with open_store(tmp_path, keep_crops=False) as store:
+        assert (
+            apply(
+                store,
+                Batch([ObjectRow(MUG, "mug", NOW, False)], [], [arrival(content=short)]),
+                revision(store),
+            )
+            == 1
+        )
+        (known,) = store.views("mug")
+        assert (known.crops, store.unembedded()) == (1, [known.id])
