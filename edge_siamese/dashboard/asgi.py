@@ -95,7 +95,9 @@ class _Shell:
                 started = True
                 message = {**message, "headers": _with_security(scope, message.get("headers", ()))}
             try:
-                await asyncio.wait_for(send(message), SEND_S)
+                # Not wait_for, which before Python 3.12 now and then loses that a task is cancelled.
+                async with asyncio.timeout(SEND_S):
+                    await send(message)
             except TimeoutError:
                 raise ClientSlow from None
 

@@ -133,7 +133,8 @@ async def _pieces(seconds: float, receive: Receive) -> AsyncIterator[bytes]:
     end = loop.time() + seconds
     while True:
         try:
-            message = await asyncio.wait_for(receive(), max(0.0, min(PIECE_S, end - loop.time())))
+            async with asyncio.timeout(max(0.0, min(PIECE_S, end - loop.time()))):
+                message = await receive()
         except TimeoutError:
             raise Problem(408, "the body took too long", headers={"Connection": "close"}) from None
         if message["type"] == "http.disconnect":

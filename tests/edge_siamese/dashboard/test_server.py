@@ -189,6 +189,15 @@ def test_no_more_than_so_many_follow(served: Served) -> None:
         assert events.status == 200
 
 
+def test_streams_of_those_who_have_gone_end_each_time(served: Served) -> None:
+    """asyncio's wait_for, before Python 3.12, loses a cancellation that comes just when what it waits for is done."""
+    daemon, client = served
+    for _ in range(60):
+        with client.stream() as a, client.stream() as b, client.stream() as c, client.stream() as d:
+            assert [events.status for events in (a, b, c, d)] == [200] * 4
+        until(lambda: dashboard_of(daemon).report()["followers"] == 0)
+
+
 def test_who_has_gone_waits_for_no_picture(served: Served) -> None:
     daemon, client = served
     number = int(client.get("live").headers["X-Frame"])
