@@ -111,6 +111,7 @@ class Fleet:
     def close(self, timeout: float) -> None:
         """End, within so many seconds; what was not told yet is told after the next start."""
         self._closing = True
+        self._actions.hub.unlisten(self._hear)
         self._inbox.wake()
         if self._thread.ident is not None:
             self._thread.join(timeout)
