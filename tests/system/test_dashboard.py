@@ -152,6 +152,16 @@ def test_without_a_name_it_is_the_button_at_the_device(daemon: Daemon, window: W
     assert daemon.events("registered", "view added", "undone")[0] == '"object 1" is registered'
 
 
+def test_a_press_while_it_looks_already_is_said_to_do_nothing(daemon: Daemon, window: Window) -> None:
+    window.go("register")
+    expect(window.page.locator("#link-state")).to_have_text("Connected")
+    # Pressed elsewhere, where the answer is on its way: this page sees nothing begin.
+    window.page.route("**/button", lambda route: route.fulfill(status=202, json={"text": "done"}))
+    window.click("Register")
+    expect(window.page.locator(".register-form .error")).to_contain_text("The device does not look")
+    expect(window.page.get_by_role("button", name="Register", exact=True)).to_be_enabled()
+
+
 def test_each_frame_that_is_refused_says_why_and_the_outcome_what_to_do(
     daemon: Daemon, window: Window
 ) -> None:
@@ -393,6 +403,7 @@ def test_a_daemon_that_was_away_is_found_again(daemon: Daemon, window: Window) -
     window.go("live")
     expect(window.page.locator("#link-state")).to_have_text("Connected")
     expect(window.page.locator(".live-picture")).not_to_have_class(re.compile("veiled"))
+    window.refusals = {503}  # as long as it ends
     daemon.stop()
     expect(window.page.locator("#link-state")).to_have_text("Reconnecting")
     expect(window.page.locator(".veil")).to_contain_text("Disconnected")
@@ -402,7 +413,7 @@ def test_a_daemon_that_was_away_is_found_again(daemon: Daemon, window: Window) -
     expect(window.page.locator(".live-picture")).not_to_have_class(re.compile("veiled"))
     window.complaints = [one for one in window.complaints if "ERR_" not in one]
     # The daemon has another token for changes by now.
-    window.refusals = {403}
+    window.refusals = {403, 503}
     daemon.learn("mug", MUG)
     window.go(f"objects/{known(daemon, 'mug')['uid']}")
     fill_name(window, "cup")

@@ -66,6 +66,10 @@ export function burstStrip({ signal, ended = () => {} }) {
   signal.addEventListener("abort", () => clearTimeout(timer));
   return {
     node,
+    /** Whether one that was asked for has not begun, as far as is known. */
+    get waiting() {
+      return following;
+    },
     /** One has been asked for: follow it, and forget the one before. */
     follow() {
       clearTimeout(timer);

@@ -25,7 +25,7 @@ export function h(tag, props = {}, ...children) {
 }
 
 /**
- * A symbol of icons.svg; decoration, so what it means has to be said in words too.
+ * A symbol of index.html; decoration, so what it means has to be said in words too.
  * @param {string} name
  */
 export function icon(name) {
@@ -33,7 +33,7 @@ export function icon(name) {
   svg.setAttribute("class", "icon");
   svg.setAttribute("aria-hidden", "true");
   const use = document.createElementNS(SVG, "use");
-  use.setAttribute("href", `/static/icons.svg#${name}`);
+  use.setAttribute("href", `#icon-${name}`);
   svg.append(use);
   return svg;
 }
@@ -75,6 +75,16 @@ export function picture(source, alt) {
   if (!source) none();
   else frame.append(h("img", { src: source, alt, loading: "lazy", decoding: "async", draggable: "false", onerror: none }));
   return frame;
+}
+
+/** Pictures by their addresses, so that a page that is drawn anew does not ask for them anew. */
+export function pictureShelf() {
+  const known = new Map();
+  return (source, alt) => {
+    const key = `${source} ${alt}`;
+    if (!known.has(key)) known.set(key, picture(source, alt));
+    return known.get(key);
+  };
 }
 
 /** A place for what went wrong, in one line; announced when it is filled. */

@@ -2,7 +2,7 @@
 
 import { get, pictureOf, send, viewPicture } from "./api.js";
 import { ask } from "./dialog.js";
-import { attempt, button, errorLine, fill, h, icon, picture, say, tell } from "./dom.js";
+import { attempt, button, errorLine, fill, h, icon, picture, pictureShelf, say, tell } from "./dom.js";
 import { ago, counted, day } from "./format.js";
 import { CHANGES, hear, stream } from "./stream.js";
 import { toast } from "./toast.js";
@@ -25,6 +25,7 @@ export function mount(place, { heading, signal, uid, name: called }) {
   const save = h("button", { type: "submit" }, "Rename");
   const addView = h("a.button.primary", { href: `#/register?view=${uid}` }, icon("register"), "Add a view");
   const body = h("div", { hidden: true });
+  const shelf = pictureShelf();
   let object = null;
   let gone = false;
 
@@ -45,7 +46,7 @@ export function mount(place, { heading, signal, uid, name: called }) {
     body.hidden = false;
     called(object.name);
     if (document.activeElement !== nameField) nameField.value = object.name;
-    fill(crop, picture(pictureOf(object), ""));
+    fill(crop, object.last_view === null ? picture(null, "") : shelf(pictureOf(object), ""));
     const seen = object.present ? "here now" : object.last_seen ? `seen ${ago(object.last_seen)}` : "not seen yet";
     say(about, `Registered on ${day(object.created)}; ${seen}.`);
     const own = kept.filter((view) => view.kind === "view");
@@ -61,7 +62,7 @@ export function mount(place, { heading, signal, uid, name: called }) {
       await send("DELETE", `/objects/${uid}/views/${view.id}`);
       return `A ${what} of “${object.name}” is removed.`;
     }), { icon: "bin", class: "quiet small", name: `Remove ${what} ${number}`, disabled: !removable });
-    const pictures = Array.from({ length: Math.max(1, view.crops) }, (_, index) => picture(view.crops ? viewPicture(view.id, index) : null, index ? "" : `${what} ${number}`));
+    const pictures = Array.from({ length: Math.max(1, view.crops) }, (_, index) => view.crops ? shelf(viewPicture(view.id, index), index ? "" : `${what} ${number}`) : picture(null, `${what} ${number}`));
     return h("li.view", { "data-view": String(view.id) },
       h("div.view-pictures", { "data-count": String(pictures.length) }, ...pictures),
       h("p.small", {}, `${what === "view" ? "View" : "Negative"} ${number}`, h("span.soft", {}, ` ${SOURCES[view.source] ?? view.source}, ${ago(view.created)}`)),

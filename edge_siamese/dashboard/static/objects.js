@@ -2,7 +2,7 @@
 
 import { get, pictureOf, send } from "./api.js";
 import { exportButton, importButton } from "./collection.js";
-import { attempt, button, errorLine, fill, h, icon, picture, say, tell } from "./dom.js";
+import { attempt, button, errorLine, fill, h, icon, picture, pictureShelf, say, tell } from "./dom.js";
 import { ago, counted } from "./format.js";
 import { CHANGES, hear } from "./stream.js";
 import { sentence, toast } from "./toast.js";
@@ -22,6 +22,8 @@ export function mount(place, { heading, signal }) {
   const search = h("input", { type: "search", id: "search", placeholder: "Search", oninput: () => draw() });
   const searchBox = h("div.search", { hidden: true }, h("label.unseen", { for: "search" }, "Search by name"), search);
   const undo = button("Undo", () => attempt(line, undo, async () => toast(sentence((await send("POST", "/undo")).text))), { icon: "undo", name: "Undo the last change" });
+  const pictures = pictureShelf();
+  const shelf = (object) => (object.last_view === null ? picture(null, "") : pictures(pictureOf(object), ""));
   let objects = [];
 
   const draw = () => {
@@ -31,7 +33,7 @@ export function mount(place, { heading, signal }) {
     empty.hidden = objects.length > 0;
     say(count, objects.length === 0 ? "" : words ? `${found.length} of ${counted(objects.length, "object")}` : counted(objects.length, "object"));
     const focused = document.activeElement?.getAttribute("href");
-    fill(grid, ...found.map(card));
+    fill(grid, ...found.map((object) => card(object, shelf)));
     if (focused && document.activeElement === document.body) [...grid.querySelectorAll("a")].find((link) => link.getAttribute("href") === focused)?.focus();
   };
 
@@ -57,10 +59,10 @@ export function mount(place, { heading, signal }) {
   ask();
 }
 
-function card(object) {
+function card(object, shelf) {
   const { uid, views, negatives, embedded, last_seen: seen, present } = object;
   return h("li", {}, h("a.object", { href: `#/objects/${uid}` },
-    picture(pictureOf(object), ""),
+    shelf(object),
     h("span.object-name", {}, object.name),
     h("span.small.soft", {}, counted(views, "view"), negatives ? `, ${counted(negatives, "negative")}` : ""),
     present

@@ -11,7 +11,8 @@ import { chooser, objectOptions } from "./upload.js";
 export const name = "register";
 export const title = "Register";
 
-const BUTTON_S = 15;
+const BEGINS_MS = 3000;
+const ENDS_MS = 70000;
 
 /** @param {HTMLElement} place */
 export function mount(place, { heading, signal, query }) {
@@ -22,6 +23,7 @@ export function mount(place, { heading, signal, query }) {
   const stage = h("div.stage");
   let leaveStage = new AbortController();
   let pictures = null;
+  let over = () => {};
 
   const go = goButton(() => start());
   go.label = () => go.set(pictures ? "pictures" : "camera", wanted, pictures?.count ?? 0);
@@ -65,14 +67,17 @@ export function mount(place, { heading, signal, query }) {
   /** The button at the device, without a finger. */
   const press = async () => {
     strip.follow();
+    const end = new Promise((resolve) => (over = resolve));
     await send("POST", "/button", { gesture: "press" });
     go.tell("Looking: hold it still …");
-    await ending(signal);
+    await Promise.race([end, after(BEGINS_MS)]);
+    if (strip.waiting) throw new Error("The device does not look; perhaps it looks for somebody else already.");
+    await Promise.race([end, after(ENDS_MS)]);
   };
 
   /** How a press at the device, or here, ended. */
   const pressed = (burst, before) => {
-    document.dispatchEvent(new Event("burst-ended"));
+    over();
     if (burst.saved) show({ text: burst.text, object: burst.uid ? { uid: burst.uid } : null }, before);
     else refused(burst.text, burst.collides);
   };
@@ -126,16 +131,7 @@ export function mount(place, { heading, signal, query }) {
   source("camera");
 }
 
-/** Wait until the press has ended, or for as long as that may take. */
-function ending(signal) {
-  return new Promise((resolve) => {
-    const timer = setTimeout(resolve, BUTTON_S * 1000);
-    document.addEventListener("burst-ended", () => {
-      clearTimeout(timer);
-      resolve();
-    }, { once: true, signal });
-  });
-}
+const after = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** "what was wrong: what to do", apart. */
 function split(text) {
