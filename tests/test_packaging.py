@@ -62,7 +62,10 @@ def test_the_wheel_holds_edge_siamese_alone(wheel: Path) -> None:
     bundles = [path for name in models.names() for path in models.shipped(name).iterdir()]
     assert data == {path.relative_to(ROOT).as_posix() for path in bundles}
     assert "edge_siamese/models/glyphs/manifest.json" in data
-    assert len([name for name in names if not name.startswith(info)]) == len(shipped | data) + 1
+    page = {name for name in names if name.startswith("edge_siamese/dashboard/static/")}
+    static = (ROOT / "edge_siamese" / "dashboard" / "static").iterdir()
+    assert page == {path.relative_to(ROOT).as_posix() for path in static}
+    assert len([name for name in names if not name.startswith(info)]) == len(shipped | data | page) + 1
     assert f"{info}/licenses/LICENSE" in names
     assert not [name for name in names if "__pycache__" in name]
 
@@ -75,8 +78,11 @@ def test_the_wheel_asks_for_numpy_alone(wheel: Path) -> None:
     needed = [Requirement(text) for text in metadata.get_all("Requires-Dist", [])]
     assert [str(need) for need in needed if not need.marker] == ["numpy<3,>=1.24"]
     assert set(metadata.get_all("Provides-Extra", [])) == {
+        "dashboard",
         "gpio",
         "litert",
+        "metrics",
+        "mqtt",
         "onnx",
         "pictures",
         "tflite",
