@@ -326,9 +326,11 @@ class Service:
                 self.hub.publish(trouble("store", self._store.repair.text, "error"))
         self._store.keep_crops = self.settings.registration.keep_crops
         yield from learn_anew(self._store, recogniser)
-        former, self.engine = self.engine, self._changed_engine(recogniser, self._store)
+        former, self.fault, self._told_fault = self.engine, "", ""
+        if former is not None and recogniser is self._recogniser:
+            return former.follow()  # the same model knows more views now; what is there stays there
+        self.engine = self._changed_engine(recogniser, self._store)
         self._recogniser, self._engine_at = recogniser, self._clock()
-        self.fault = self._told_fault = ""
         if former is None or former.encoder.model_id != encoder.model_id:
             text = f"recognising {counted(len(self.engine.support), 'object')} with {encoder.model_id}, {encoder.reason}"
             if dormant := self._store.dormant:

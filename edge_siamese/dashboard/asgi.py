@@ -93,7 +93,7 @@ class _Shell:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                message = {**message, "headers": _with_security(scope, message.get("headers", ()))}
+                message = {**message, "headers": _with_security(message.get("headers", ()))}
             try:
                 # Not wait_for, which before Python 3.12 now and then loses that a task is cancelled.
                 async with asyncio.timeout(SEND_S):
@@ -272,13 +272,11 @@ def _parameters(operation: Operation, scope: Scope) -> tuple[Any, Any]:
     return path, query
 
 
-def _with_security(scope: Scope, headers: Any) -> list[tuple[bytes, bytes]]:
+def _with_security(headers: Any) -> list[tuple[bytes, bytes]]:
     """An answer's headers, with those of every answer; files are asked for again, and then mostly have not changed."""
     found = list(headers)
     if not any(name.lower() == b"cache-control" for name, _ in found):
         found.append((b"cache-control", b"no-cache"))
-    if scope.get("scheme") == "https":
-        found.append((b"strict-transport-security", b"max-age=31536000"))
     return found + _raw(SECURITY_HEADERS)
 
 

@@ -298,12 +298,21 @@ class TestChangingModels:
             store.export(tmp_path / "shelf.zip")
         daemon.configure(second)
         daemon.start().up()
+        daemon.learn("pen", PEN)
+        daemon.show(PEN, "pen")
+        before = daemon.service.engine
         brought = daemon.service.call(
             lambda: daemon.service.engine.bring_in(tmp_path / "shelf.zip", "rename")  # type: ignore[union-attr]
         )
         assert brought["unembedded"] == 1
         daemon.service.call(daemon.service.learn_anew)
+        until(lambda: "mug" in daemon.service.engine.support.names)  # type: ignore[union-attr]
+        # The model is the same, so what is there stays there, and its coming is not told again.
+        assert daemon.service.engine is before
+        assert before is not None
+        assert before.present == ("pen",)
         daemon.show(MUG, "mug")
+        assert len([text for text in daemon.events("appeared") if "pen" in text]) == 1
 
 
 def _wish(name: str) -> Any:
