@@ -14,7 +14,7 @@ JOBS ?= 2
 export PYTHON TORCH_INDEX
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test test-system lint photographs reproduce reproduce-omniglot model-glyphs model-objects model-objects-small splits bench-daemon bench-extras wheel deb lock clean distclean
+.PHONY: help setup demo run test test-system screenshots lint photographs reproduce reproduce-omniglot model-glyphs model-objects model-objects-small splits bench-daemon bench-extras wheel deb lock clean distclean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' Makefile
@@ -38,6 +38,10 @@ test: setup lint  ## lint, types and all tests but those of whole systems
 test-system: setup  ## tests in booted systems: systemd, arm64, a virtual machine (Debian, root; installs what they need)
 	@sh scripts/system_packages.sh
 	@EDGE_SIAMESE_SYSTEM_TESTS=1 OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n $(JOBS) --dist loadfile tests/system
+
+screenshots: setup  ## take the dashboard's pictures of README and docs anew (Debian, root; Chromium)
+	@sh scripts/system_packages.sh
+	@EDGE_SIAMESE_SYSTEM_TESTS=1 EDGE_SIAMESE_SCREENSHOTS=1 .venv/bin/python -m pytest tests/system/test_dashboard_pictures.py
 
 lint: setup  ## ruff and mypy
 	@.venv/bin/python -m ruff check --quiet .

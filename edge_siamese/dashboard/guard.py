@@ -36,8 +36,8 @@ SECURITY_HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-"""With every answer. Strict-Transport-Security is not among them: it would bind all ports of this host for a year, and so what
-else is served there, such as a Home Assistant without TLS."""
+"""With every answer. Strict-Transport-Security is not among them: it would bind all ports of this host for a year, and
+so whatever else is served there, such as a Home Assistant without TLS."""
 
 
 @dataclass(frozen=True)

@@ -458,7 +458,8 @@ def test_over_tls(
         got = client.ask("POST", "login", {"password": PASSWORD})
         assert got.headers["Set-Cookie"].startswith(f"__Host-edge-siamese-{plain.port}=")
         assert got.headers["Set-Cookie"].endswith("; Secure")
-        assert got.headers["Strict-Transport-Security"] == "max-age=31536000"
+        # It would bind all ports of the host, and so what else is served there.
+        assert got.headers["Strict-Transport-Security"] is None
         client.come_in(PASSWORD)
         with client.stream() as events:
             assert events.next("status")["version"]
