@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 KEEPALIVE_S = 30
 """Who is silent for so long is asked whether they are there; a device that is, for half as long again, counts as offline."""
 ANSWER_S = 10.0
-"""How long a broker may take to accept a connection."""
+"""How long a broker may take to accept a connection; before the first attempt took longer, nothing is wrong."""
 MOST_INCOMING_BYTES = 4_000_000
 """Of a message from the broker; larger ones are not sent to a device that speaks MQTT 5."""
 ONLINE, OFFLINE = b"online", b"offline"
@@ -90,6 +90,7 @@ class Connection:
         self._deadline = float("inf")
         self._connected = False
         self._state, self._said = "connecting", ""
+        self._started = float("-inf")
         self._sent = self._received = self._connections = self._unwanted = 0
         self._version_5, self._goodbye = True, OFFLINE
         self._wake_in, self._wake_out = socket.socketpair()
@@ -109,6 +110,7 @@ class Connection:
         _paho_client()
         tls_context(self._settings)
         read_password(self._settings)
+        self._started = time.monotonic()
         self._thread.start()
 
     def send(self, topic: str, payload: bytes, *, retain: bool = False, qos: int = 1) -> bool:
@@ -147,8 +149,10 @@ class Connection:
 
     def report(self) -> dict[str, Any]:
         """How it is, as JSON values."""
+        first = self._state == "connecting" and time.monotonic() - self._started < ANSWER_S
         return {
             "state": self._state,
+            "works": self._connected or first,
             "broker": f"{self._settings.broker}:{self._port}",
             "tls": self._settings.tls,
             "connections": self._connections,

@@ -60,6 +60,10 @@ class Listener:
                     connection.sendall(b"\x40\x02" + number)
             self.published.append((topic, rest, head & 0x0F))
 
+    def answer(self, *answers: bytes) -> None:
+        """From now on, answer so."""
+        self._answers = list(answers)
+
     def drop(self) -> None:
         """End all connections."""
         for connection in self._open:

@@ -67,6 +67,7 @@ def test_it_says_online_first_and_then_what_waited() -> None:
         assert found.connected
         assert found.report() == {
             "state": "connected",
+            "works": True,
             "broker": f"127.0.0.1:{broker.port}",
             "tls": False,
             "connections": 1,
@@ -104,6 +105,7 @@ def test_a_wrong_password_is_called_that_once_and_tried_again(
         assert found.report()["state"] == "refused: bad user name or password"
         address = f"127.0.0.1:{broker.port}"
         refused = f"the broker {address} refuses this device: bad user name or password"
+        assert found.report()["works"] is False
         assert told[-1] == (refused, "warning")
         assert [text for text, _ in told].count(refused) == 1
         assert not found.connected
@@ -115,6 +117,7 @@ def test_a_broker_that_is_away_is_told_once_and_again_when_it_is_back() -> None:
         until(lambda: found.connected)
         broker.close()
         until(lambda: found.report()["state"] == "away: Connection refused")
+        assert found.report()["works"] is False
         assert [level for _, level in told] == ["info", "warning"]
         assert told[1][0].startswith(f"the broker 127.0.0.1:{broker.port} cannot be reached: ")
         time.sleep(0.2)
@@ -151,9 +154,20 @@ def test_a_broker_that_does_not_answer_is_left_after_a_while(monkeypatch: pytest
     with socket.create_server(("127.0.0.1", 0)) as silent, connection(silent.getsockname()[1]) as (found, _):
         found.start()
         until(lambda: found.report()["state"] == "away: it does not answer")
+        assert found.report()["works"] is False
         began = time.monotonic()
         found.close(1)
         assert time.monotonic() - began < 1
+
+
+def test_while_the_first_answer_is_waited_for_nothing_is_wrong_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent, connection(silent.getsockname()[1]) as (found, _):
+        assert not found.report()["works"]  # nobody has started it
+        found.start()
+        assert (found.report()["state"], found.report()["works"]) == ("connecting", True)
+        # As a name service does that lets one wait.
+        monkeypatch.setattr("edge_siamese.mqtt.connection.ANSWER_S", 0.0)
+        assert not found.report()["works"]
 
 
 def test_callbacks_are_called_with_each_connection_and_a_defect_of_theirs_harms_nobody() -> None:

@@ -1,0 +1,63 @@
+"""A broker that is away is told by everything that tells how the daemon is: status, metrics and doctor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edge_siamese.bundle import Bundle
+from edge_siamese.doctor import Finding, examine, extras
+from edge_siamese.mqtt.backoff import Pace
+from tests.edge_siamese.daemon.running import Daemon, daemon_in, until
+from tests.edge_siamese.metrics.scraping import configure, free_port, scrape, text_at, value
+from tests.edge_siamese.mqtt.listening import Listener
+
+ACCEPTED_5, BAD_USER = b"\x20\x03\x00\x00\x00", b"\x20\x03\x00\x86\x00"
+
+
+def looked_at(daemon: Daemon) -> Finding:
+    """What doctor finds of MQTT."""
+    found = examine(daemon.config, checks=[("extras", extras.extras)])
+    return next(finding for finding in found if finding.check == "mqtt")
+
+
+def with_mqtt(daemon: Daemon, bundle: Bundle, broker: int, metrics: int) -> Daemon:
+    configure(daemon, bundle, metrics)
+    with daemon.config.open("a") as file:
+        file.write(f'[mqtt]\nbroker = "127.0.0.1"\nport = {broker}\ndevice = "hall"\n')
+    return daemon.start().up()
+
+
+def test_a_broker_that_is_off_is_a_warning_and_a_zero(
+    tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = free_port()
+    with daemon_in(tmp_path, monkeypatch) as made:
+        daemon = with_mqtt(made, bundle, free_port(), port)
+        until(lambda: daemon.ask("status")["extras"]["mqtt"]["state"] == "away: Connection refused")
+        assert daemon.ask("status")["extras"]["mqtt"]["works"] is False
+        assert value(scrape(port), "edge_siamese_extra_up", extra="mqtt") == 0
+        assert value(text_at(port), "edge_siamese_extra_up", extra="metrics") == 1
+        found = looked_at(daemon)
+        assert (found.level, found.text) == ("warning", "it does not work now: away: Connection refused")
+        assert "[mqtt]" in found.remedy
+
+
+def test_a_broker_that_refuses_is_one_too_until_it_does_no_more(
+    tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The first wait of a refused device is a minute; here it is not.
+    monkeypatch.setattr(
+        "edge_siamese.mqtt.connection.Pace", lambda: Pace(first=0.05, refused=0.05, most=0.05)
+    )
+    port = free_port()
+    with Listener(BAD_USER) as broker, daemon_in(tmp_path, monkeypatch) as made:
+        daemon = with_mqtt(made, bundle, broker.port, port)
+        until(lambda: daemon.ask("status")["extras"]["mqtt"]["state"].startswith("refused: "))
+        assert value(scrape(port), "edge_siamese_extra_up", extra="mqtt") == 0
+        assert looked_at(daemon).text == "it does not work now: refused: bad user name or password"
+        broker.answer(ACCEPTED_5)
+        until(lambda: daemon.ask("status")["extras"]["mqtt"]["works"])
+        assert value(text_at(port), "edge_siamese_extra_up", extra="mqtt") == 1
+        assert (looked_at(daemon).level, looked_at(daemon).text) == ("ok", "connected")
