@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -15,6 +16,8 @@ from edge_siamese.daemon.shown import Shown
 from edge_siamese.dashboard.exchange import Problem
 from edge_siamese.dashboard.pulse import Pulse
 from edge_siamese.pictures import encode_jpeg
+
+LOG = logging.getLogger(__name__)
 
 WAIT_S = 10.0
 """The longest that a request waits for a picture."""
@@ -46,6 +49,7 @@ class Live:
         self._every = 1.0 / settings.rate
         self._made_at = -self._every
         self._watching = 0
+        self._failures, self._failure = 0, ""
 
     async def after(self, number: int, work: Callable[..., Any]) -> LivePicture | None:
         """The picture of a later frame than this one, waiting for it; None if none comes in time.
@@ -55,7 +59,7 @@ class Live:
             work: calls a function on another thread, and can be awaited.
 
         Raises:
-            Problem: 503 if too many watch.
+            Problem: 503 if too many watch, or no picture can be made.
         """
         if self._watching >= self._settings.clients:
             raise Problem(
@@ -65,8 +69,15 @@ class Live:
                 headers={"Retry-After": "2"},
             )
         self._watching += 1
+        failures = self._failures
+
+        def look() -> LivePicture | None:
+            if self._failures != failures:  # since this one waits; it may ask again
+                raise Problem(503, self._failure, kind="NoPicture", headers={"Retry-After": "2"})
+            return self._look(number, work)
+
         try:
-            return await self._pulse.until(lambda: self._look(number, work), WAIT_S)
+            return await self._pulse.until(look, WAIT_S)
         finally:
             self._watching -= 1
 
@@ -89,9 +100,18 @@ class Live:
         try:
             self._latest = await work(self.picture, shown)
             self._shown = shown
-            self._pulse.beat()
+        except Exception as error:
+            if not self._pulse.closed:  # else it fails because there is no thread for it any more
+                self._fail(error)
         finally:
             self._making = None
+        self._pulse.beat()
+
+    def _fail(self, error: Exception) -> None:
+        text = f"the picture cannot be made: {str(error) or type(error).__name__}"
+        if text != self._failure:  # once, however often it is asked for
+            LOG.error("%s", text, exc_info=error)
+        self._failures, self._failure = self._failures + 1, text
 
     def picture(self, shown: Shown) -> LivePicture:
         """A frame as it is sent; takes some milliseconds."""

@@ -12,6 +12,7 @@ import socket
 import ssl
 import threading
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,12 +63,13 @@ class Dashboard:
         """Listen, and serve.
 
         Raises:
-            SettingsError: the port is taken, the certificate cannot be used, or others could reach it and there is no
-                password.
+            SettingsError: Pillow is missing, the port is taken, the certificate cannot be used, or others could reach
+                it and there is no password.
             ImportError: a package is missing.
         """
         from uvicorn import Config, Server
 
+        require_pictures()
         site = Site(self._settings, self._actions)
         site.guard.require_credentials()
         context = tls_context(self._settings)
@@ -174,6 +176,15 @@ class Dashboard:
             else:
                 LOG.info("the dashboard has a new certificate")
             known = found
+
+
+def require_pictures() -> None:
+    """Raise `SettingsError` where no live picture could be made: that is seen only once somebody waits for one."""
+    if find_spec("PIL") is None:  # not imported: whom nobody watches needs no memory for it
+        raise SettingsError(
+            "the dashboard needs Pillow for its pictures: sudo apt install python3-pil, or, in an environment of your "
+            "own, pip install pillow"
+        )
 
 
 def bound(settings: DashboardSettings) -> socket.socket:

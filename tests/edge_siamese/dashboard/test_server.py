@@ -520,6 +520,16 @@ def test_without_its_packages_the_daemon_runs_and_says_so(
         assert "which is not installed: pip install 'edge-siamese[dashboard]'" in daemon.told("dashboard")
 
 
+def test_without_pillow_the_daemon_runs_and_says_so(
+    tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "PIL", None)
+    with serving(tmp_path, bundle.path, monkeypatch) as (daemon, _):
+        assert "the dashboard needs Pillow for its pictures: sudo apt install python3-pil" in daemon.told(
+            "dashboard"
+        )
+
+
 def test_the_daemon_without_it_imports_nothing_of_it(
     tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
