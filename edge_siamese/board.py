@@ -74,12 +74,17 @@ class Throttling:
 
 @dataclass(frozen=True)
 class Memory:
-    """Of a process, in MiB."""
+    """Of a process."""
 
-    resident: float
+    resident_mib: float
     """Now."""
-    peak: float
+    peak_mib: float
     """The most so far."""
+
+    @property
+    def resident_mb(self) -> float:
+        """Now, in MB of a million bytes."""
+        return self.resident_mib * 2**20 / 10**6
 
 
 def run_command(command: Sequence[str]) -> str | None:

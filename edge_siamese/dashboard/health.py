@@ -79,7 +79,7 @@ def health(site: Site, call: Call) -> Reply:
                 for name, times in site.actions.telemetry.stages.items()
             },
             "temperature_c": board.temperature(),
-            "memory_mb": None if used is None else round(used.resident * 1.048576, 1),
+            "memory_mb": None if used is None else round(used.resident_mb, 1),
             "uptime_s": report.get("uptime_s", 0.0),
             "model": report.get("model"),
             "selftest": _selftest(site),

@@ -154,4 +154,4 @@ def daemon(scene: Scene) -> Iterator[Finding]:
 
 def _memory_of(scene: Scene, pid: str) -> str:
     found = memory(int(pid), scene.root) if pid.isdecimal() and int(pid) else None
-    return f": {found.resident:.0f} MiB, {found.peak:.0f} at most" if found else ""
+    return f": {found.resident_mib:.0f} MiB, {found.peak_mib:.0f} at most" if found else ""

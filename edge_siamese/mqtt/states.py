@@ -128,7 +128,7 @@ def state_payload(
         status: the daemon's report.
         started: when it was, UTC, ISO 8601: a time that stays the same, unlike how long ago that is.
         temperature_c: of the processor; None where nothing measures it.
-        memory_mb: of the daemon.
+        memory_mb: of the daemon, in MB of a million bytes.
     """
     model, camera = status.get("model") or {}, status.get("camera") or {}
     return {

@@ -244,7 +244,7 @@ class Telling:
             status,
             started=self._started(status["uptime_s"]),
             temperature_c=board.temperature(),
-            memory_mb=None if memory is None else memory.resident,
+            memory_mb=None if memory is None else memory.resident_mb,
         )
         self._keep(self._topics.state, _json(payload))
 

@@ -160,11 +160,12 @@ class TestSpace:
 
     def test_memory_of_a_process(self, tmp_path: Path, write: Write) -> None:
         write("proc/12/status", "Name:\tpython\nVmHWM:\t   61440 kB\nVmRSS:\t   51200 kB\n")
-        assert memory(12, tmp_path) == Memory(resident=50.0, peak=60.0)
+        assert memory(12, tmp_path) == Memory(resident_mib=50.0, peak_mib=60.0)
+        assert Memory(resident_mib=50.0, peak_mib=60.0).resident_mb == 52.4288
         assert memory(13, tmp_path) is None
         own = memory()
         assert own is not None
-        assert 5 < own.resident <= own.peak
+        assert 5 < own.resident_mib <= own.peak_mib
 
     def test_memory_that_can_be_had(self, tmp_path: Path, write: Write) -> None:
         assert memory_available(tmp_path) is None

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge_siamese.board import Memory
 from edge_siamese.bundle import Bundle
 from edge_siamese.dashboard.examination import Examination
 from edge_siamese.events import Event
@@ -383,6 +384,12 @@ def test_health(served: Served) -> None:
     assert found["model"]["model_id"] == "tiny-0123456789ab"
     assert found["extras"]["dashboard"]["works"] is True
     assert found["selftest"]["passed"] is True and found["selftest"]["precision"] == "int8"
+
+
+def test_memory_is_in_a_million_bytes(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, client = served
+    monkeypatch.setattr("edge_siamese.board.memory", lambda: Memory(resident_mib=100.0, peak_mib=120.0))
+    assert client.get("health").json()["memory_mb"] == 104.9
 
 
 def test_the_doctor_looks_once_for_all_who_ask(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,9 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
+from edge_siamese.board import Memory
 from edge_siamese.daemon.hub import EventHub
 from edge_siamese.errors import ControlError
 from edge_siamese.events import Event
@@ -185,6 +188,11 @@ def test_pictures_are_taken_when_something_appears_and_there_is_a_connection() -
     without = Stage(snapshots=False)
     without.turn(seen("appeared"))
     assert without.pictures == 0
+
+
+def test_memory_is_in_a_million_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge_siamese.board.memory", lambda: Memory(resident_mib=100.0, peak_mib=120.0))
+    assert of(Stage().turn(), HALL.state)[0]["memory_mb"] == 105
 
 
 def test_a_forgotten_object_is_removed_from_home_assistant_and_then_its_state() -> None:
