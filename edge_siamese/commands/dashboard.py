@@ -8,21 +8,25 @@ import sys
 
 from edge_siamese.commands.printing import print_json, print_table
 from edge_siamese.daemon.settings import load_settings
+from edge_siamese.dashboard.address import address as where
 from edge_siamese.dashboard.credentials import CredentialsFile, generated_password
 from edge_siamese.errors import SettingsError
 
 
 def address(options: argparse.Namespace) -> int:
     """Where people find it."""
-    from edge_siamese.dashboard.address import address as where
-
     settings = load_settings(options.config)
-    known = _file(options).current()
+    try:
+        known = _file(options).current()
+    except (
+        SettingsError
+    ):  # mostly since only root and the service may read it; the address is none of its secrets
+        known = None
     told = {
         "url": where(settings.dashboard),
         "enabled": settings.dashboard.enabled,
-        "password": known.password is not None,
-        "tokens": len(known.tokens),
+        "password": None if known is None else known.password is not None,
+        "tokens": None if known is None else len(known.tokens),
     }
     if options.json:
         print_json(told)
@@ -45,7 +49,10 @@ def password(options: argparse.Namespace) -> int:
     if options.json:
         print_json({"password": chosen} if options.generate else {})
     elif options.generate:
-        print(chosen)
+        print(f"password of the dashboard: {chosen} (told this once)")
+        settings = load_settings(options.config).dashboard
+        if settings.enabled:
+            print(f"it is for {where(settings)}")
     else:
         print("the password is set; whoever was logged in has to log in again")
     return 0
@@ -68,7 +75,7 @@ def tokens(options: argparse.Namespace) -> int:
     if options.json:
         print_json([{"name": found.name, "created": found.created} for found in known])
     elif not known:
-        print("there are no tokens; edge-siamese dashboard token NAME makes one")
+        print("there are no tokens; sudo edge-siamese dashboard token NAME makes one")
     else:
         print_table(("name", "made"), [(found.name, found.created[:16].replace("T", " ")) for found in known])
     return 0

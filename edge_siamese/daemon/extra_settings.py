@@ -17,7 +17,7 @@ class DashboardSettings:
     """Serve it. It needs the packages of the extra `dashboard`, which the installer brings."""
     listen: str = "127.0.0.1"
     """The address at which it is served; `0.0.0.0`: at all that this machine has, and `::` likewise. Beyond this machine it
-    needs a password: `edge-siamese dashboard password`."""
+    needs a password: `sudo edge-siamese dashboard password`."""
     port: int = 8765
     """The port."""
     certificate: str = ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import hmac
 import json
@@ -143,7 +144,7 @@ class CredentialsFile:
                 self._seen, self._read = None, Credentials()
                 return self._read
             except OSError as error:
-                raise SettingsError(f"{self.path} cannot be read: {error.strerror}") from error
+                raise SettingsError(f"{self.path} cannot be read: {_reason(error)}") from error
             seen = state.st_mtime_ns, state.st_ino, state.st_size
             if seen != self._seen:
                 self._read = self._load()
@@ -171,9 +172,13 @@ class CredentialsFile:
             raise SettingsError(f"a token needs a name of 1 to {LONGEST_NAME} characters, such as grafana")
         known = self.current()
         if any(token.name == name for token in known.tokens):
-            raise SettingsError(f'there is a token "{name}"; revoke it first: edge-siamese dashboard revoke')
+            raise SettingsError(
+                f'there is a token "{name}"; revoke it first: sudo edge-siamese dashboard revoke'
+            )
         if len(known.tokens) >= MOST_TOKENS:
-            raise SettingsError(f"there are {MOST_TOKENS} tokens; revoke some: edge-siamese dashboard tokens")
+            raise SettingsError(
+                f"there are {MOST_TOKENS} tokens; revoke some: sudo edge-siamese dashboard tokens"
+            )
         secret = TOKEN_PREFIX + secrets.token_urlsafe(32)
         self._write(replace(known, tokens=(*known.tokens, Token(name, _digest(secret), utc_now()))))
         return secret
@@ -193,10 +198,10 @@ class CredentialsFile:
                 text = file.read(MOST_BYTES).decode("utf-8")
             found = read_object(parse_json(text), Credentials, optional=True)
         except OSError as error:
-            raise SettingsError(f"{self.path} cannot be read: {error.strerror}") from error
+            raise SettingsError(f"{self.path} cannot be read: {_reason(error)}") from error
         except (SchemaError, UnicodeDecodeError) as error:
             raise SettingsError(
-                f"{self.path} is damaged ({error}); remove it, and say: edge-siamese dashboard password"
+                f"{self.path} is damaged ({error}); remove it, and say: sudo edge-siamese dashboard password"
             ) from error
         if found.version != 1:
             raise SettingsError(
@@ -221,14 +226,20 @@ class CredentialsFile:
             os.replace(temporary, self.path)
             sync_directory(self.path.parent)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise SettingsError(f"{self.path} cannot be written: {error.strerror}") from error
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise SettingsError(f"{self.path} cannot be written: {_reason(error)}") from error
 
 
 def generated_password() -> str:
     """One that can be read aloud and typed on a phone: 74 bits in five groups of letters, and three digits."""
     groups = ["".join(secrets.choice(_WORDLIKE[place % 2]) for place in range(4)) for _ in range(5)]
     return "-".join(groups) + f"-{secrets.randbelow(1000):03d}"
+
+
+def _reason(error: OSError) -> str:
+    hint = "; use sudo" if isinstance(error, PermissionError) else ""
+    return f"{error.strerror or error}{hint}"
 
 
 def _digest(token: str) -> str:

@@ -22,7 +22,7 @@ from edge_siamese.errors import SettingsError
 SAFE = frozenset(("GET", "HEAD", "OPTIONS"))
 """Methods that change nothing."""
 CSRF_HEADER = "x-csrf-token"
-HOW_TO_SET = "edge-siamese dashboard password"
+HOW_TO_SET = "sudo edge-siamese dashboard password"
 
 SECURITY_HEADERS = {
     "Content-Security-Policy": (

@@ -13,7 +13,7 @@ from edge_siamese.dashboard.words import Failure
 
 DESCRIPTION = """\
 What the dashboard's page uses, for programs. What changes something needs the header `X-CSRF-Token` with what
-`GET /api/v1/session` tells, or `Authorization: Bearer TOKEN` with a token of `edge-siamese dashboard token NAME`. Where
+`GET /api/v1/session` tells, or `Authorization: Bearer TOKEN` with a token of `sudo edge-siamese dashboard token NAME`. Where
 the dashboard is on loopback and has neither password nor tokens, nobody needs to log in.
 Numbers of the version in the path change only with what breaks programs; fields may be added to answers."""
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import getpass
 import io
 import json
+import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from edge_siamese.cli import main
-from edge_siamese.dashboard.credentials import Credentials, CredentialsFile
+from edge_siamese.dashboard.credentials import FILE, Credentials, CredentialsFile
 
 Ask = Callable[..., tuple[int, str, str]]
 
@@ -44,6 +47,24 @@ def test_the_address(ask: Ask, tmp_path: Path) -> None:
     assert "it is off: enabled = true in [dashboard]" in ask("address")[2]
 
 
+def test_the_address_is_no_secret(ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    CredentialsFile(tmp_path / "state").set_password("correct horse")
+    assert json.loads(ask("address", "--json")[1])["password"] is True
+    stat = Path.stat
+
+    def forbidden(path: Path, **more: bool) -> os.stat_result:
+        if path.name == FILE:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return stat(path, **more)
+
+    monkeypatch.setattr(Path, "stat", forbidden)
+    assert ask("address") == (0, "http://localhost:8765/\n", "")
+    told = json.loads(ask("address", "--json")[1])
+    assert told["password"] is None and told["tokens"] is None
+    status, _, hint = ask("tokens")
+    assert status == 1 and hint.endswith(f"{FILE} cannot be read: Permission denied; use sudo\n")
+
+
 def test_a_password_is_asked_for_twice(ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     typed = ["correct horse", "correct horse"]
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
@@ -67,8 +88,19 @@ def test_a_password_from_standard_input(ask: Ask, tmp_path: Path, monkeypatch: p
 
 def test_a_generated_password(ask: Ask, tmp_path: Path) -> None:
     status, printed, _ = ask("password", "--generate")
+    said, address = printed.splitlines()
+    found = re.fullmatch(r"password of the dashboard: (\S+) \(told this once\)", said)
     password = kept(tmp_path).password
-    assert status == 0 and password is not None and password.matches(printed.strip())
+    assert status == 0 and found and password is not None and password.matches(found[1])
+    assert address == "it is for http://localhost:8765/"
+    told = json.loads(ask("password", "--generate", "--json")[1])
+    password = kept(tmp_path).password
+    assert set(told) == {"password"} and password is not None and password.matches(told["password"])
+
+
+def test_a_generated_password_of_a_dashboard_that_is_off_is_for_no_address(ask: Ask, tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text(f'[paths]\nstate = "{tmp_path}/state"\n')
+    assert len(ask("password", "--generate")[1].splitlines()) == 1
 
 
 def test_too_short_a_password(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,7 +109,7 @@ def test_too_short_a_password(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_tokens(ask: Ask, tmp_path: Path) -> None:
-    assert ask("tokens")[1] == "there are no tokens; edge-siamese dashboard token NAME makes one\n"
+    assert ask("tokens")[1] == "there are no tokens; sudo edge-siamese dashboard token NAME makes one\n"
     status, made, hint = ask("token", "grafana")
     assert status == 0 and kept(tmp_path).token(made.strip()) is not None
     assert "shown this once" in hint

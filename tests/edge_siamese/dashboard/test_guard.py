@@ -161,7 +161,7 @@ def test_where_others_come_from_it_does_not_start_without_credentials(
 ) -> None:
     door = guard(settings, file)
     with pytest.raises(
-        SettingsError, match=r"^the dashboard needs a password, since .*: edge-siamese dashboard pass"
+        SettingsError, match=r"^the dashboard needs a password, since .*: sudo edge-siamese dashboard pass"
     ):
         door.require_credentials()
     assert door.login_needed()

@@ -400,7 +400,7 @@ def test_beyond_this_machine_it_needs_a_password(
     with serving(tmp_path, bundle.path, monkeypatch, 'listen = "0.0.0.0"') as (daemon, client):
         assert daemon.told("dashboard") == (
             "no dashboard: the dashboard needs a password, since it listens at 0.0.0.0, which others can reach: "
-            "edge-siamese dashboard password"
+            "sudo edge-siamese dashboard password"
         )
         with pytest.raises(ConnectionRefusedError):
             client.get("session")
