@@ -29,7 +29,7 @@ demo: setup  ## train, quantize, export, then run the daemon on a scene: four mi
 	@.venv/bin/python -m export demo --out build/demo
 
 run: setup  ## the daemon on the demo's synthetic scene, until Ctrl-C
-	@[ -f build/demo/daemon/run.toml ] || $(MAKE) --no-print-directory demo
+	@grep -qs '^\[dashboard\]' build/demo/daemon/run.toml || $(MAKE) --no-print-directory demo
 	@.venv-device/bin/python -m edge_siamese run --config build/demo/daemon/run.toml
 
 test: setup lint  ## lint, types and all tests but those of whole systems

@@ -60,6 +60,10 @@ class Recognition:
     """The threshold for all objects, as it was given."""
     set_aside: tuple[str, ...] = ()
     """Objects that are as near, or nearer, but for a negative of theirs that is nearer still; the nearest first."""
+    view_place: int | None = None
+    """The place of that view among those of `nearest`, from 1."""
+    view_count: int = 0
+    """How many views `nearest` has."""
 
     def __str__(self) -> str:
         if self.rule == "nothing to see":
@@ -99,7 +103,7 @@ class Recognition:
                 " any of its views."
             ),
         }[self.rule]
-        result = [verdict, f"The nearest view is number {self.view} of {self.nearest}."]
+        result = [verdict, self._nearest_view()]
         others = [name for name in self.set_aside if name != self.nearest]
         if others:
             result.append(f"Nearer to an example of what it is not than to any view: {', '.join(others)}.")
@@ -109,6 +113,12 @@ class Recognition:
             second = self.probability - self.margin
             result.append(f"The runner-up is {self.runner_up}, p = {second:.2f}: {self.margin:.2f} less.")
         return tuple(result)
+
+    def _nearest_view(self) -> str:
+        if self.view_count <= 1:
+            return f"The nearest view is the only one of {self.nearest}, number {self.view}."
+        place = f"view {self.view_place} of the {self.view_count}"
+        return f"The nearest is {place} of {self.nearest}, number {self.view}."
 
     def data(self) -> dict[str, Any]:
         """All of it, for JSON."""
@@ -168,6 +178,7 @@ def decide(
         rule = frame.refusal(found) or "nearer to a negative"
     second = frame.nearest()
     name, uid = support.names[found.place], support.uids[found.place]
+    views = support.rows(found.place)
     return Recognition(
         name=name if rule == "recognised" else None,
         probability=found.probability,
@@ -181,6 +192,8 @@ def decide(
         view=int(support.view_ids[found.row]),
         general_threshold=threshold,
         set_aside=tuple(support.names[other.place] for other in aside),
+        view_place=found.row - views.start + 1,
+        view_count=views.stop - views.start,
     )
 
 

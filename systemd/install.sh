@@ -278,16 +278,26 @@ if [ ! -e "$settings" ]; then
 fi
 prepare_system
 if [ -n "$dashboard" ]; then
-    # Options that were changed before stay as they are.
+    # Options that were changed before stay as they are; settings of an older version have no such table yet.
+    grep -q '^\[dashboard\]' "$settings" || printf '\n[dashboard]\n# enabled =\n# listen =\n' >>"$settings"
     sed -i '/^\[dashboard\]/,/^\[/ {
-        s/^# *enabled = .*/enabled = true/
-        s/^# *listen = .*/listen = "0.0.0.0"/
+        s/^# *enabled = *.*/enabled = true/
+        s/^# *listen = *.*/listen = "0.0.0.0"/
     }' "$settings"
-    state=$prefix/var/lib/edge-siamese
-    mkdir -p "$state"
-    # A password that there is already stays.
-    [ -e "$state/dashboard.json" ] ||
-        STATE_DIRECTORY=$state "$opt/$new/bin/edge-siamese" dashboard password --generate --config "$settings"
+    if [ -n "$prefix" ]; then
+        export STATE_DIRECTORY="$prefix/var/lib/edge-siamese"
+        mkdir -p "$STATE_DIRECTORY"
+    fi
+    page=$("$opt/$new/bin/edge-siamese" dashboard address --json --config "$settings") ||
+        die "$settings cannot be used (its message is above)"
+    case $page in
+        *'"enabled": true'*) ;;
+        *) echo "note: $settings keeps the dashboard off: set enabled = true in [dashboard]" >&2 ;;
+    esac
+    case $page in # a password that there is already stays
+        *'"password": true'*) ;;
+        *) "$opt/$new/bin/edge-siamese" dashboard password --generate --config "$settings" ;;
+    esac
 fi
 was_active=''
 if active; then was_active=yes; fi

@@ -77,6 +77,10 @@ def _status_lines(found: dict[str, Any]) -> dict[str, Any]:
     store = found["store"]
     if store and store["repair"]:
         lines["store"] = store["repair"]
+    for name, extra in found.get("extras", {}).items():
+        lines[name] = extra["state"]
+        if fleet := extra.get("fleet"):
+            lines["fleet"] = f"{fleet['state']}; collection {fleet['collection']}, {fleet['objects']} objects"
     lines["state"] = found["paths"]["state"]
     lines["up"] = _duration(found["uptime_s"])
     return lines

@@ -193,7 +193,10 @@ class Extras:
             extra = slot.offer.make(settings, self._actions)
             extra.start()
         except ImportError as error:
-            problem = f"it needs the package {error.name}, which is not installed: pip install 'edge-siamese[{kind}]'"
+            problem = (
+                f"it needs the package {error.name}, which is not installed: install edge-siamese anew, or in an "
+                f"environment of your own: pip install 'edge-siamese[{kind}]'"
+            )
         except (EdgeSiameseError, OSError) as error:
             problem = str(error)
         except Exception as error:

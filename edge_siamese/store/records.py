@@ -105,14 +105,6 @@ class Records:
         hint = nearest(uid_or_name, [name for (name,) in rows]) or ("" if rows else "; nothing is registered")
         raise SupportError(f'there is no object "{uid_or_name}"{hint}')
 
-    def last_registration(self) -> StoredObject | None:
-        """The object that was registered last and is still there."""
-        found = self._database.read(
-            "SELECT o.id FROM changes c JOIN objects o ON o.id = c.object_id WHERE c.kind = 'registered' "
-            "AND NOT c.undone AND o.deleted IS NULL ORDER BY c.id DESC LIMIT 1"
-        )
-        return self._objects("o.id = ?", found[0][0])[0] if found else None
-
     def views(self, uid_or_name: str) -> list[StoredView]:
         """Views and negatives of one object, in order; raises `SupportError` if there is no such object."""
         rows = self._database.read(

@@ -78,7 +78,8 @@ def run(arguments: argparse.Namespace) -> int:
     story = watch(result.bundle, require_device(), arguments.out, lambda line: print(f"  {line}", flush=True))
     print(
         f"\n{', '.join(story.learned)}: learned at the press of a button and recognised when they came back; "
-        f"{story.undone}: taken back, and unknown again; make run goes on with it, and with its dashboard, until Ctrl-C"
+        f"{story.undone}: taken back, and unknown again; its dashboard was at {story.dashboard}; make run goes on with "
+        "both, until Ctrl-C"
     )
     print(f"{(time.monotonic() - started) / 60:.1f} minutes; report: {report}")
     verify.require(result.verification)

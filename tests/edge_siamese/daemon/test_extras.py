@@ -118,8 +118,8 @@ def test_one_that_fails_is_told_once_and_tried_again(stand: Stand, monkeypatch: 
     [
         (
             ModuleNotFoundError("No module named 'uvicorn'", name="uvicorn"),
-            "no dashboard: it needs the package uvicorn, which is not installed: "
-            "pip install 'edge-siamese[dashboard]'",
+            "no dashboard: it needs the package uvicorn, which is not installed: install edge-siamese anew, or in "
+            "an environment of your own: pip install 'edge-siamese[dashboard]'",
         ),
         (OSError(98, "Address already in use"), "no dashboard: [Errno 98] Address already in use"),
         (ZeroDivisionError("oops"), "no dashboard: ZeroDivisionError: oops"),

@@ -92,16 +92,6 @@ def test_the_button_takes_back_what_the_button_did(store):
     assert store.objects() == []
 
 
-def test_the_last_registration_is_that_of_an_object_that_is_there(store):
-    mug, pen = store.register("mug", view(1)), store.register("pen", view(2))
-    store.add_view("mug", view(3))
-    assert store.last_registration() == pen
-    store.forget("pen")
-    assert store.last_registration().uid == mug.uid
-    store.undo()
-    assert store.last_registration() == pen
-
-
 def test_the_order_is_that_of_the_changes_whatever_the_clock_says(tmp_path):
     times = iter(["2026-11-24", "1970-01-01", "1970-01-01", "2000-01-01", "2000-01-01", "1999-01-01"])
     with open_store(tmp_path) as store:

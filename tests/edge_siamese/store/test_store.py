@@ -28,7 +28,7 @@ def test_an_object_is_there_after_the_store_was_opened_anew(tmp_path):
         assert (more.views, more.negatives, more.embedded, more.last_view) == (2, 1, 2, 2)
     with open_store(tmp_path) as store:
         assert store.objects() == [more]
-        assert store.object(mug.uid) == store.object("MUG") == store.last_registration() == more
+        assert store.object(mug.uid) == store.object("MUG") == more
         assert [(v.id, v.kind, v.created, v.source, v.crops) for v in store.views("mug")] == [
             (1, "view", NOW, "camera", 2),
             (2, "view", NOW, "picture", 2),
@@ -55,7 +55,6 @@ def test_entries_are_what_a_support_set_is_built_of(store):
 
 def test_an_empty_store_has_nothing(store):
     assert store.objects() == store.entries() == store.unembedded() == []
-    assert store.last_registration() is None
     assert store.undo() is None
     with pytest.raises(SupportError, match=r'^there is no object "mug"; nothing is registered$'):
         store.object("mug")

@@ -5,6 +5,7 @@ import json
 import mmap
 import os
 import socket
+import subprocess
 import sys
 from collections.abc import Callable
 
@@ -29,6 +30,15 @@ def callback() -> None:
 
 def open_socket(family: int, kind: int = socket.SOCK_DGRAM) -> None:
     socket.socket(family, kind).close()
+
+
+def examine() -> None:
+    """As the dashboard does."""
+    command = ["/opt/edge-siamese/current/bin/edge-siamese", "doctor", "--json"]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    checks = [found["check"] for found in json.loads(said.stdout)["findings"]]
+    if "model" not in checks or "extras" not in checks:
+        raise OSError(errno.EPROTO, "the examination is not whole")
 
 
 def unshare() -> None:
@@ -66,6 +76,8 @@ ATTEMPTS: dict[str, Callable[[], object]] = {
     "a set-user-id file": set_user_id_bit,
     "become root": lambda: os.setuid(0),
     "raise its priority": lambda: os.nice(-5),
+    "lower its priority": lambda: os.nice(5),
+    "examine itself": examine,
     "an internet socket": lambda: open_socket(socket.AF_INET),
     "a netlink socket": lambda: open_socket(socket.AF_NETLINK),
     "a packet socket": lambda: open_socket(socket.AF_PACKET),
