@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,6 +84,28 @@ def test_a_removed_package_leaves_objects_and_settings_and_a_purged_one_nothing(
     assert left == ""
 
 
+VISIT = """
+import json, sys, time, urllib.error, urllib.request
+
+def status(path, body=None):
+    headers = {"Content-Type": "application/json", "Origin": "http://127.0.0.1:8765"}
+    request = urllib.request.Request(f"http://127.0.0.1:8765{path}", body, headers)
+    for _ in range(50):
+        try:
+            return urllib.request.urlopen(request, timeout=10).status
+        except urllib.error.HTTPError as error:
+            return error.code
+        except OSError:
+            time.sleep(0.2)  # it is opened beside recognition
+
+def login(password):
+    return status("/api/v1/login", json.dumps({"password": password}).encode())
+
+print(json.dumps({"/": status("/"), "/api/v1/status": status("/api/v1/status"),
+    "with a wrong one": login("guess"), "with the password": login(sys.argv[1])}))
+"""
+
+
 def test_the_scripts_install_upgrade_go_back_and_uninstall_without_the_package(
     cache: Path, wheels: Path, debs: Debs, demo_bundle: Path, tmp_path: Path
 ) -> None:
@@ -104,8 +128,15 @@ def test_the_scripts_install_upgrade_go_back_and_uninstall_without_the_package(
         kept = device.objects()
         assert container.run("systemd-analyze", "verify", "edge-siamese.service", check=False) == ""
 
-        container.run(*script, "--wheels", "/share/next-wheels", timeout=240)
+        said = container.run(*script, "--wheels", "/share/next-wheels", "--dashboard", timeout=240)
         assert device.serving()["version"] == NEXT
+        # Settings that had no such table have it now, and a password keeps others out.
+        password = re.search(r"password of the dashboard: (\S+)", said)
+        assert password, said
+        assert container.read(SETTINGS) == f'{CONFIG}\n[dashboard]\nenabled = true\nlisten = "0.0.0.0"\n'
+        answers = json.loads(container.run("python3", "-c", VISIT, password[1]))
+        assert answers == {"/": 200, "/api/v1/status": 401, "with a wrong one": 401, "with the password": 200}
+        assert container.run("stat", "-c", "%U %a", "/var/lib/edge-siamese/dashboard.json") == "edge-siamese 600\n"
         assert device.serving()["model"]["runtime"] == "tflite-runtime"
         said = container.run(*script, "--rollback")
         assert (
