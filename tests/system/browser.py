@@ -49,6 +49,20 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+OLDER_BROWSER = """
+for (const [owner, names] of [
+  [AbortSignal, ["any"]],
+  [Promise, ["withResolvers", "try"]],
+  [Object, ["groupBy"]],
+  [Map, ["groupBy"]],
+  [URL, ["canParse", "parse"]],
+  [Array, ["fromAsync"]],
+  [Set.prototype, ["union", "intersection", "difference", "isSubsetOf"]],
+]) for (const name of names) delete owner[name];
+"""
+"""Takes away what the oldest browsers that the guide names do not have."""
+
+
 class Window:
     """One window on the dashboard; `complaints` are what it must not have done."""
 
@@ -70,6 +84,7 @@ class Window:
         self._context = browser.new_context(
             viewport={"width": size[0], "height": size[1]}, reduced_motion="reduce", **more
         )
+        self._context.add_init_script(OLDER_BROWSER)
         self.page = self._context.new_page()
         self.page.set_default_timeout(PATIENCE_MS)
         self.page.on("console", self._said)

@@ -19,7 +19,7 @@ export const MOST = 12;
 export async function prepared(file) {
   let bitmap;
   try {
-    bitmap = await createImageBitmap(file, { imageOrientation: "from-image" });
+    bitmap = await createImageBitmap(file);
   } catch {
     throw new Error(`“${file.name}” is no picture that this browser can read.`);
   }

@@ -22,6 +22,7 @@ export function mount(place, { heading, signal, query }) {
   const wanted = form(query.get("view") ?? "", signal, () => go.label());
   const stage = h("div.stage");
   let leaveStage = new AbortController();
+  signal.addEventListener("abort", () => leaveStage.abort());
   let pictures = null;
   let over = () => {};
 
@@ -32,7 +33,7 @@ export function mount(place, { heading, signal, query }) {
   const source = (kind) => {
     leaveStage.abort();
     leaveStage = new AbortController();
-    const ending = AbortSignal.any([signal, leaveStage.signal]);
+    const ending = leaveStage.signal;
     pictures = kind === "pictures" ? chooser({ signal: ending, changed: () => pictures && go.label() }) : null;
     fill(stage, pictures ? pictures.node : livePicture({ signal: ending }));
     go.label();
