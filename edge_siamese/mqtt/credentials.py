@@ -32,14 +32,19 @@ def tls_context(settings: MqttSettings) -> ssl.SSLContext | None:
     """What TLS is spoken with; None without TLS. Raises `MqttError` if a certificate or key cannot be used."""
     if not settings.tls:
         return None
-    path = settings.ca
+    files = f"ca {settings.ca}"
     try:
-        context = ssl.create_default_context(cafile=path or None)
+        context = ssl.create_default_context(cafile=settings.ca or None)
         if settings.certificate:
-            path = settings.certificate
+            # OpenSSL does not say which of the two it is.
+            files = f"certificate {settings.certificate} and key {settings.key}"
             # An encrypted key would ask for its password at the terminal, where nobody sits.
-            context.load_cert_chain(path, settings.key, password=lambda: "")
+            context.load_cert_chain(settings.certificate, settings.key, password=_no_password)
     except (OSError, ValueError) as error:  # also ssl.SSLError
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
-        raise MqttError(f"{path}: the certificate, or its key, cannot be used: {reason}") from error
+        raise MqttError(f"{files} cannot be used: {reason}") from error
     return context
+
+
+def _no_password() -> str:
+    raise ValueError("the key is encrypted; one without a password is needed")
