@@ -126,7 +126,8 @@ def _require_pillow(name: str) -> None:
         import PIL.Image  # noqa: F401
     except ImportError as error:
         raise PictureError(
-            f"{name}: reading pictures needs Pillow: pip install pillow, or apt install python3-pil"
+            f"{name}: reading pictures needs Pillow: sudo apt install python3-pil, or, in an environment of your "
+            "own, pip install pillow"
         ) from error
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from importlib.util import find_spec
 from ipaddress import ip_address
+from pathlib import Path
 
 from edge_siamese.daemon.settings import Settings
-from edge_siamese.doctor.findings import Finding, Scene
+from edge_siamese.doctor.findings import SERVICE, SUDO, Account, Finding, Scene
 
 PACKAGES = {
     "dashboard": ("starlette", "uvicorn", "PIL"),
@@ -15,6 +16,10 @@ PACKAGES = {
     "metrics": ("prometheus_client",),
 }
 """What each of them imports."""
+FILES = ("ca", "certificate", "key", "password_file")
+"""The settings of dashboard and MQTT that name files."""
+HIDDEN = ("/home", "/root", "/run/user")
+"""What the service does not see, whatever the permissions say (ProtectHome)."""
 RELOAD = "sudo systemctl reload edge-siamese"
 
 
@@ -30,6 +35,7 @@ def extras(scene: Scene) -> Iterator[Finding]:
         yield Finding("extras", "ok", "dashboard, MQTT and metrics are off")
     for name in (name for name, wanted in on.items() if wanted):
         yield _state(name, scene)
+        yield from _files(name, scene)
         yield from _exposure(name, settings)
 
 
@@ -45,9 +51,52 @@ def _state(name: str, scene: Scene) -> Finding:
         return Finding(name, "warning", "the daemon was started without it", RELOAD)
     missing = [package for package in PACKAGES[name] if find_spec(package) is None]
     if missing:
-        remedy = f"pip install 'edge-siamese[{name}]', or install edge-siamese anew"
+        remedy = (
+            "sudo apt install python3-pil"
+            if missing == ["PIL"]
+            else f"install edge-siamese anew, or in an environment of your own: pip install 'edge-siamese[{name}]'"
+        )
         return Finding(name, "warning", f"it needs what is not installed: {', '.join(missing)}", remedy)
     return Finding(name, "ok", "it is turned on, and what it needs is installed")
+
+
+def _files(name: str, scene: Scene) -> Iterator[Finding]:
+    """Certificates, keys and a password that the settings name, and that the daemon's account cannot read."""
+    table = {"dashboard": scene.settings.dashboard, "mqtt": scene.settings.mqtt}.get(name)
+    named = {key: Path(value) for key in FILES if (value := getattr(table, key, ""))}
+    for key, path in named.items():
+        try:
+            refused = _refused(scene.account, path)
+        except FileNotFoundError:
+            text, remedy = f"{key}: there is no {path}", f"put it there, or correct {key} in [{name}]"
+            yield Finding(name, "warning", text, remedy)
+        except OSError as error:
+            yield Finding(name, "unknown", f"{key}: {path} cannot be looked at: {error.strerror}", SUDO)
+        else:
+            if refused:
+                yield Finding(
+                    name, "warning", f"{key}: {scene.account.name} {refused}", _to_read(key, path, scene)
+                )
+
+
+def _refused(account: Account, path: Path) -> str:
+    """Why an account cannot read a file; empty if it can."""
+    hidden = account.is_service and any(map(path.is_relative_to, HIDDEN))
+    if hidden or not account.may_reach(path):
+        return f"may not look into {path.parent}"
+    return "" if account.may(path, write=False) else f"may not read {path}"
+
+
+def _to_read(key: str, path: Path, scene: Scene) -> str:
+    account = scene.account
+    if not account.is_service:
+        return f"let {account.name} read it"
+    if "/etc/edge-siamese" in map(str, path.parents):
+        return f"sudo chgrp {SERVICE} {path} && sudo chmod 640 {path}"
+    return (
+        f"sudo install -m 640 -g {SERVICE} {path} /etc/edge-siamese/, "
+        f'and {key} = "/etc/edge-siamese/{path.name}" in the settings'
+    )
 
 
 def _exposure(name: str, settings: Settings) -> Iterator[Finding]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import grp
 import os
 import pwd
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -54,13 +53,25 @@ class Account:
         Raises:
             OSError: there is no such file.
         """
+        return self._is_let(path, (os.R_OK if read else 0) | (os.W_OK if write else 0))
+
+    def may_reach(self, path: Path) -> bool:
+        """Whether the permissions of the directories above a file let this account come to it.
+
+        Raises:
+            OSError: one of them cannot be looked at.
+        """
+        above = {*path.absolute().parents, *path.resolve().parents}  # of a link, and of what it leads to
+        return all(self._is_let(directory, os.X_OK) for directory in sorted(above))
+
+    def _is_let(self, path: Path, wanted: int) -> bool:
+        """Read, write and enter are the bits of access(2), which are those of others in a file's mode."""
         state = path.stat()
         if self.uid == 0:
             return True
-        if self.uid == os.geteuid() and os.access(path, (os.R_OK if read else 0) | (os.W_OK if write else 0)):
+        if self.uid == os.geteuid() and os.access(path, wanted):
             return True  # by an access list, as desktops give one to who sits there
         shift = 6 if state.st_uid == self.uid else 3 if state.st_gid in self.groups else 0
-        wanted = (stat.S_IROTH if read else 0) | (stat.S_IWOTH if write else 0)
         return state.st_mode >> shift & wanted == wanted
 
 

@@ -404,5 +404,8 @@ def _paho_client() -> type[Client]:
         import paho.mqtt.enums  # noqa: F401 (since paho-mqtt 2)
         from paho.mqtt.client import Client
     except ImportError as error:
-        raise MqttError("MQTT needs paho-mqtt 2: pip install 'paho-mqtt>=2'") from error
+        raise MqttError(
+            "MQTT needs paho-mqtt 2: install edge-siamese anew, or in an environment of your own: "
+            "pip install 'edge-siamese[mqtt]'"
+        ) from error
     return Client

@@ -79,7 +79,7 @@ def test_files_that_are_no_pictures(tmp_path: Path) -> None:
 def test_without_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(
-        PictureError, match=r"^a\.png: reading pictures needs Pillow: pip install pillow, or apt"
+        PictureError, match=r"^a\.png: reading pictures needs Pillow: sudo apt install python3-pil, or, in an"
     ):
         read_picture("a.png")
 

@@ -257,7 +257,10 @@ def test_without_paho_it_says_what_to_install() -> None:
         "    print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout == "MQTT needs paho-mqtt 2: pip install 'paho-mqtt>=2'\n"
+    assert done.stdout == (
+        "MQTT needs paho-mqtt 2: install edge-siamese anew, or in an environment of your own: "
+        "pip install 'edge-siamese[mqtt]'\n"
+    )
 
 
 # --- what the settings name ---
