@@ -68,7 +68,7 @@ class Subscription:
         self._events: deque[Event] = deque(maxlen=size)
         self._changed = threading.Condition()
         self._lost = 0
-        self._closed = False
+        self._closed = self._woken = False
 
     @property
     def closed(self) -> bool:
@@ -79,11 +79,17 @@ class Subscription:
         """The events since the last call, waiting for the first one at most `timeout` seconds, and how many were lost
         before them."""
         with self._changed:
-            self._changed.wait_for(lambda: self._events or self._closed, timeout)
+            self._changed.wait_for(lambda: self._events or self._closed or self._woken, timeout)
             events, lost = list(self._events), self._lost
             self._events.clear()
-            self._lost = 0
+            self._lost, self._woken = 0, False
             return events, lost
+
+    def wake(self) -> None:
+        """Have `get` return, now or when it is called next, though no event came: its listener has other things to do."""
+        with self._changed:
+            self._woken = True
+            self._changed.notify_all()
 
     def put(self, event: Event) -> None:
         """One more; never waits."""

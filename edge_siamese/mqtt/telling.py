@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import queue
 import secrets
 import threading
 import time
@@ -18,6 +17,7 @@ from edge_siamese.errors import EdgeSiameseError
 from edge_siamese.events import Event, utc_now
 from edge_siamese.mqtt.connection import Connection
 from edge_siamese.mqtt.discovery import Described, discovery, encoded, without
+from edge_siamese.mqtt.heard import Ear
 from edge_siamese.mqtt.states import (
     BEING_THERE,
     CATALOGUE,
@@ -41,9 +41,6 @@ EVENTS = 1000
 """That may wait for this thread."""
 BIRTH = "homeassistant/status"
 """Where Home Assistant says that it has started, whatever its prefix for discovery."""
-
-# An event of nobody's: it only wakes the thread.
-_POKE = Event("mqtt", "")
 
 LOG = logging.getLogger(__name__)
 
@@ -76,7 +73,7 @@ class Telling:
         self._actions, self._topics, self._connection = actions, topics, connection
         self._device, self._prefix, self._snapshot, self._clock = device, prefix, snapshot, clock
         self._news = actions.hub.subscribe(size=EVENTS)
-        self._came: queue.SimpleQueue[Incoming | None] = queue.SimpleQueue()
+        self._ear = Ear(topics, topics.discovery(prefix) if prefix else "")
         self._closing = False
         self._session, self._number = secrets.token_hex(4), 0
         self._objects: dict[str, ObjectState] | None = None
@@ -103,13 +100,13 @@ class Telling:
             self._connection.listen(self._topics.discovery(self._prefix), self._hear)
             for topic in {BIRTH, f"{self._prefix}/status"}:
                 self._connection.listen(topic, self._hear)
-        self._connection.on_connected(lambda: self._hear(None))
+        self._connection.on_connected(self._begin_anew)
         self._thread.start()
 
     def close(self, timeout: float, *, withdraw: bool) -> None:
         """Tell what is still to be told, and end; `withdraw` removes all that the broker keeps of this device."""
         self._closing = True
-        self._news.put(_POKE)
+        self._news.wake()
         if self._thread.ident is not None:
             self._thread.join(timeout)
         self._actions.hub.unsubscribe(self._news)
@@ -121,10 +118,15 @@ class Telling:
         for topic in leaving:
             self._connection.send(topic, b"", retain=True)
 
-    def _hear(self, message: Incoming | None) -> None:
-        """What came from the broker; None: the connection was made. On the network's thread."""
-        self._came.put(message)
-        self._news.put(_POKE)
+    def _hear(self, message: Incoming) -> None:
+        """What came from the broker. On the network's thread."""
+        self._ear.hear(message)
+        self._news.wake()
+
+    def _begin_anew(self) -> None:
+        """The connection was made. On the network's thread."""
+        self._ear.connected()
+        self._news.wake()
 
     # --- its own thread ---
 
@@ -153,7 +155,7 @@ class Telling:
         if self._stale_at is not None and now >= self._stale_at:
             self._ask_for_objects(now)
         self._tell_objects(now)
-        if any(event is not _POKE for event in events):
+        if events:
             self._state_at = min(self._state_at, self._state_told + SOONEST_S)
         if now >= self._state_at:
             self._tell_state(now)
@@ -169,8 +171,6 @@ class Telling:
             self._publish_event(lost_payload(lost, self._next(), self._topics.device, utc_now()))
         appeared = False
         for event in events:
-            if event is _POKE:
-                continue
             self._publish_event(event_payload(event, self._next(), self._topics.device))
             uid = event.data.get("uid")
             if event.kind in BEING_THERE and self._objects is not None and uid in self._objects:
@@ -262,27 +262,21 @@ class Telling:
             self._connection.send(topic, payload, retain=True)
 
     def _take_what_came(self) -> None:
-        while not self._came.empty():
-            message = self._came.get()
-            if message is None:
-                # Whatever the broker has kept: it may be another one, or one that forgot.
-                self._told.clear()
-                self._state_at = 0.0
-            elif message.topic == self._topics.discovery(self._prefix):
-                self._had(message)
-            elif message.topic.startswith(self._topics.object("")):
-                if message.retain and message.payload:
-                    self._strays.add(message.topic.rpartition("/")[2])
-            elif message.payload == b"online":
-                self._told.pop(self._topics.discovery(self._prefix), None)
+        heard = self._ear.take()
+        if heard.connected:
+            self._told.clear()
+            self._state_at = 0.0
+        if heard.started:
+            self._told.pop(self._topics.discovery(self._prefix), None)
+        if heard.discovery is not None:
+            self._had(heard.discovery)
+        self._strays |= heard.uids
 
-    def _had(self, message: Incoming) -> None:
+    def _had(self, message: bytes) -> None:
         """What the broker kept of an earlier run: what is there no more has to be removed from Home Assistant."""
-        if not (message.retain and message.payload):
-            return
         try:
-            former = json.loads(message.payload)
-        except ValueError:
+            former = json.loads(message)
+        except (ValueError, RecursionError):
             return
         if isinstance(former, dict):
             components = former.get("components")

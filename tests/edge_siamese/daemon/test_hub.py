@@ -129,6 +129,21 @@ def test_a_subscriber_waits_and_is_woken() -> None:
     assert numbers(found) == [7]
 
 
+def test_a_subscriber_that_is_woken_returns_once_and_loses_no_event() -> None:
+    subscriber = Subscription(2)
+    for number in range(2):
+        subscriber.put(event(number))
+    for _ in range(50):
+        subscriber.wake()
+    events, lost = subscriber.get(5)
+    assert (numbers(events), lost) == ([0, 1], 0)
+    subscriber.wake()
+    assert subscriber.get(5) == ([], 0)
+    began = time.monotonic()
+    assert subscriber.get(0.05) == ([], 0)
+    assert time.monotonic() - began >= 0.05
+
+
 def test_closing_wakes_subscribers_and_later_events_go_nowhere() -> None:
     hub = EventHub()
     subscriber = hub.subscribe()

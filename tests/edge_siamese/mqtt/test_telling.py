@@ -295,9 +295,10 @@ def test_what_the_broker_kept_may_come_after_the_new_message() -> None:
 
 def test_rubbish_under_its_name_is_written_over_and_harms_nothing() -> None:
     stage = Stage()
-    for payload in (b"{", b"[]", b'{"components": 3}', b"\xff", b"null", b""):
+    for payload in (b"{", b"[]", b'{"components": 3}', b"\xff", b"null", b"", b"[" * 100_000):
         stage.hear(CONFIG, payload)
-    assert CONFIG in topics(stage.turn())
+        stage.connection.callbacks[0]()
+        assert CONFIG in topics(stage.turn())
 
 
 def test_without_discovery_home_assistant_is_neither_told_nor_listened_to() -> None:
@@ -314,6 +315,26 @@ def test_events_that_were_too_many_are_counted_and_the_objects_looked_at_again()
     (told,) = of(stage.turn(lost=7), HALL.event)
     assert (told["kind"], told["count"]) == ("lost", 7)
     assert stage.actions.asked == asked + 1
+
+
+def test_however_much_the_broker_says_no_event_is_lost_and_little_is_kept() -> None:
+    stage = Stage()
+    stage.actions.known = [stored(MUG, "mug")]
+    stage.turn()
+    for number in range(900):
+        stage.actions.hub.publish(Event("camera", str(number)))
+    payload = bytes(4_000_000)
+    for number in range(5000):
+        stage.hear(HALL.object(f"{number:032x}"), payload)
+        stage.hear(HALL.object("long" * 100 + str(number)), payload)
+        stage.hear("homeassistant/status", payload, retain=False)
+        stage.connection.callbacks[0]()
+    stage.hear(CONFIG, bytes(5_000_000))
+    kept = stage.telling._ear._heard
+    assert (len(kept.uids), kept.discovery) == (2000, None)
+    assert not any(len(uid) > 64 for uid in kept.uids)
+    events, lost = stage.telling._news.get(0)
+    assert ([event.text for event in events], lost) == ([str(number) for number in range(900)], 0)
 
 
 def test_turned_off_for_good_it_leaves_nothing_behind() -> None:
