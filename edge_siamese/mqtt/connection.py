@@ -264,14 +264,17 @@ class Connection:
         """Wait for something to do, and do it; whether to go on."""
         client = session.client
         sock: Any = client.socket()
-        pending = getattr(sock, "pending", int)()  # what TLS has read already, `select` does not see
-        writers = [sock] if client.want_write() else []
-        readable, writable, _ = select.select([sock, self._wake_in], writers, [], 0 if pending else 1.0)
-        if self._wake_in in readable:
+        pending = getattr(sock, "pending", int)()  # what TLS has read already, `poll` does not see
+        number, waker = sock.fileno(), self._wake_in.fileno()
+        poll = select.poll()  # unlike `select`, it takes sockets of any number
+        poll.register(number, select.POLLIN | (select.POLLOUT if client.want_write() else 0))
+        poll.register(waker, select.POLLIN)
+        ready = dict(poll.poll(0 if pending else 1000))
+        if waker in ready:
             self._wake_in.recv(4096)
-        if pending or sock in readable:
+        if pending or ready.get(number, 0) & ~select.POLLOUT:
             client.loop_read()
-        if sock in writable:
+        if ready.get(number, 0) & select.POLLOUT:
             client.loop_write()
         client.loop_misc()
         if session.up:

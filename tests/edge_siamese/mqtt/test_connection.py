@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +195,24 @@ def test_a_topic_that_is_none_is_not_published_and_harms_nothing() -> None:
         found.send("p/x/event", b"2")
         until(lambda: broker.published[-1][1].endswith(b"2"))
         until(lambda: found.report()["waiting"] == 0)
+
+
+def test_a_daemon_with_more_than_a_thousand_open_files_has_a_connection_too() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 1500:
+        pytest.skip("this system allows too few open files")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1500), hard))
+    with ExitStack() as stack:
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        for _ in range(1100):
+            stack.enter_context(open(os.devnull))
+        broker = stack.enter_context(Listener(ACCEPTED_5))
+        found, _ = stack.enter_context(connection(broker.port))
+        found.send("p/x/event", b"1")
+        found.start()
+        until(lambda: len(broker.published) == 2)
+        until(lambda: found.report()["waiting"] == 0)
+        assert found._wake_in.fileno() > 1023
 
 
 def test_closing_takes_no_longer_than_it_may_where_the_broker_does_not_acknowledge() -> None:
