@@ -25,7 +25,8 @@ class DashboardSettings:
     key: str = ""
     """The certificate's private key (PEM)."""
     hosts: tuple[str, ...] = ()
-    """Names under which the page may be asked for, besides this machine's own, such as that of a proxy before it."""
+    """Names under which the page may be asked for, besides this machine's own and its addresses: such as one that a router
+    gives it, or that of a proxy before it."""
     clients: int = 4
     """How many may watch at a time."""
     rate: float = 5.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 
 from edge_siamese.daemon.extra_settings import DashboardSettings
-from edge_siamese.dashboard.hosts import is_loopback
+from edge_siamese.loopback import is_loopback
 
 
 def address(settings: DashboardSettings) -> str:

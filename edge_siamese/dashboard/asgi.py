@@ -247,9 +247,14 @@ def head_of(scope: Scope) -> Head:
         headers[name] = (
             f"{headers[name]}{'; ' if name == 'cookie' else ', '}{value}" if name in headers else value
         )
-    client = scope.get("client")
+    client, server = scope.get("client"), scope.get("server")
     return Head(
-        scope["method"], scope["path"], headers, client[0] if client else "", scope.get("scheme") == "https"
+        scope["method"],
+        scope["path"],
+        headers,
+        client[0] if client else "",
+        scope.get("scheme") == "https",
+        server[0] if server else "",
     )
 
 

@@ -68,6 +68,8 @@ class Head:
     """Of the client."""
     secure: bool = False
     """Whether it came over TLS."""
+    arrived: str = ""
+    """The address of this machine at which it came; empty if that is not known."""
 
     def header(self, name: str) -> str:
         """One of them; empty if it is not there."""

@@ -15,9 +15,10 @@ from edge_siamese.daemon.extra_settings import DashboardSettings
 from edge_siamese.dashboard.attempts import Attempts
 from edge_siamese.dashboard.credentials import LONGEST, Credentials, CredentialsFile
 from edge_siamese.dashboard.exchange import Head, Problem
-from edge_siamese.dashboard.hosts import Hosts, is_loopback
+from edge_siamese.dashboard.hosts import Hosts
 from edge_siamese.dashboard.sessions import Session, Sessions
 from edge_siamese.errors import SettingsError
+from edge_siamese.loopback import is_loopback
 
 SAFE = frozenset(("GET", "HEAD", "OPTIONS"))
 """Methods that change nothing."""
@@ -112,7 +113,7 @@ class Guard:
         host = head.header("host")
         if not host or "," in host:
             raise Problem(400, "a request names one host")
-        if not self._hosts.allow(host):
+        if not self._hosts.allow(host, head.arrived):
             raise Problem(
                 403,
                 "this dashboard is not known by that host name; hosts in the settings can allow it",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import logging
 import socket
 import threading
@@ -14,6 +13,7 @@ from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from edge_siamese.errors import ControlError
+from edge_siamese.loopback import host_of, is_loopback
 
 LOG = logging.getLogger(__name__)
 
@@ -141,27 +141,13 @@ def only(app: App, path: str, listen: str) -> App:
     loopback = is_loopback(listen)
 
     def checked(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        if loopback and not _is_own_name(environ.get("HTTP_HOST", "")):
+        if loopback and not is_loopback(host_of(environ.get("HTTP_HOST", ""))):
             return _refused(start_response, "403 Forbidden", "ask for it as 127.0.0.1 or localhost")
         if environ.get("PATH_INFO") != path:
             return _refused(start_response, "404 Not Found", f"there is only {path}")
         return app(environ, start_response)
 
     return checked
-
-
-def is_loopback(address: str) -> bool:
-    """Whether only this machine reaches the address."""
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return address == "localhost"
-
-
-def _is_own_name(host: str) -> bool:
-    """Whether a Host header names this machine as only its own programs do."""
-    name = host[1:].partition("]")[0] if host.startswith("[") else host.rpartition(":")[0] or host
-    return is_loopback(name.lower())
 
 
 def _refused(start_response: Callable[..., Any], status: str, text: str) -> list[bytes]:

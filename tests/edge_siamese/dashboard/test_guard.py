@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from edge_siamese.daemon.extra_settings import DashboardSettings
+from edge_siamese.dashboard.asgi import head_of
 from edge_siamese.dashboard.attempts import Attempts
 from edge_siamese.dashboard.credentials import CredentialsFile
 from edge_siamese.dashboard.exchange import Head, Problem
@@ -41,13 +42,20 @@ def file(tmp_path: Path) -> CredentialsFile:
 
 def guard(settings: DashboardSettings, file: CredentialsFile, clock: Clock | None = None) -> Guard:
     clock = clock or Clock()
-    hosts = Hosts(settings.listen, settings.hosts, addresses=lambda: {"192.168.1.7"}, hostname="kitchen")
+    hosts = Hosts(settings.listen, settings.hosts, hostname="kitchen")
     return Guard(settings, file, hosts=hosts, sessions=Sessions(clock), attempts=Attempts(clock))
 
 
-def head(method: str = "GET", host: str = "localhost:8765", *, secure: bool = False, **headers: str) -> Head:
+def head(
+    method: str = "GET",
+    host: str = "localhost:8765",
+    *,
+    secure: bool = False,
+    arrived: str = "127.0.0.1",
+    **headers: str,
+) -> Head:
     names = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Head(method, "/api/v1/status", {"host": host, **names}, "127.0.0.1", secure)
+    return Head(method, "/api/v1/status", {"host": host, **names}, "127.0.0.1", secure, arrived)
 
 
 def refusal(door: Guard, asked: Head) -> tuple[int, str]:
@@ -63,7 +71,8 @@ def refusal(door: Guard, asked: Head) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize(
-    "host", ["localhost", "LOCALHOST:8765", "127.0.0.1:8765", "[::1]:8765", "localhost."]
+    "host",
+    ["localhost", "LOCALHOST:8765", "127.0.0.1:8765", "[::1]:8765", "localhost.", "[::ffff:127.0.0.1]:8765"],
 )
 def test_on_loopback_names_of_loopback_are_allowed(file: CredentialsFile, host: str) -> None:
     guard(LOCAL, file).check_place(head(host=host))
@@ -87,19 +96,38 @@ def test_abroad_the_machines_own_names_and_addresses_are_allowed(file: Credentia
     file.set_password(PASSWORD)
     door = guard(replace(ABROAD, hosts=("home.example:8443",)), file)
     for host in ("kitchen", "kitchen.local:8765", "192.168.1.7:8765", "localhost", "home.example"):
-        door.check_place(head(host=host))
-    for host in ("192.168.1.8", "0.0.0.0", "kitchen.local.evil.example", "lounge.local"):
-        assert refusal(door, head(host=host)) == (403, "UnknownHost")
+        door.check_place(head(host=host, arrived="192.168.1.7"))
+    for host in ("192.168.1.8", "0.0.0.0", "kitchen.local.evil.example", "lounge.local", "kitchen.lan"):
+        assert refusal(door, head(host=host, arrived="192.168.1.7")) == (403, "UnknownHost")
 
 
-def test_addresses_are_looked_for_again_after_a_while(clock: Clock) -> None:
-    found = {"192.168.1.7"}
-    hosts = Hosts("0.0.0.0", addresses=lambda: found, hostname="kitchen", clock=clock)
-    assert hosts.allow("192.168.1.7") and not hosts.allow("192.168.1.9")
-    found = {"192.168.1.9"}
-    assert hosts.allow("192.168.1.7") and not hosts.allow("192.168.1.9")
-    clock.now += 61
-    assert hosts.allow("192.168.1.9") and not hosts.allow("192.168.1.7")
+@pytest.mark.parametrize(
+    ("host", "arrived", "fine"),
+    [
+        ("192.168.1.7:8765", "192.168.1.7", True),
+        ("10.8.0.1", "10.8.0.1", True),  # of a second network
+        ("192.168.1.7", "::ffff:192.168.1.7", True),  # as a socket of both versions has it
+        ("[fd00::7]:8765", "fd00::7", True),
+        ("[FD00:0::7]", "fd00::7", True),
+        ("[fe80::7]", "fe80::7%wlan0", True),
+        ("192.168.1.7", "10.8.0.1", False),
+        ("192.168.1.7", "", False),
+        ("evil.example", "192.168.1.7", False),
+        ("192.168.1.7.evil.example", "192.168.1.7", False),
+    ],
+)
+def test_abroad_the_address_at_which_a_request_came_is_allowed(host: str, arrived: str, fine: bool) -> None:
+    assert Hosts("0.0.0.0", hostname="kitchen").allow(host, arrived) == fine
+
+
+def test_where_a_request_came_is_told_by_the_server() -> None:
+    scope = {"method": "GET", "path": "/", "headers": [], "client": None, "server": ("192.168.1.7", 8765)}
+    assert head_of(scope).arrived == "192.168.1.7"
+    assert head_of({**scope, "server": None}).arrived == ""
+
+
+def test_on_loopback_only_loopback_is_allowed_whatever_the_address(file: CredentialsFile) -> None:
+    assert not Hosts("127.0.0.1").allow("192.168.1.7", "192.168.1.7")
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
