@@ -103,9 +103,15 @@ def embed_crops(crops: Sequence[Bytes], encoder: Encoder) -> Floats:
     """
     if not crops:
         raise ValueError("a view without pictures cannot be embedded")
-    variations = variations_for(len(crops))
-    parts = [encode(images_of(crop, encoder.preprocessing, variations), encoder) for crop in crops]
-    return mean_embedding(np.concatenate(parts))
+    return mean_embedding(np.concatenate([embed_crop(crop, len(crops), encoder) for crop in crops]))
+
+
+def embed_crop(crop: Bytes, of: int, encoder: Encoder) -> Floats:
+    """The part of one of `of` pictures in `embed_crops`: float32 (N, D), for `mean_embedding` of all of them.
+
+    So that one picture at a time is in memory, and something else can be done in between.
+    """
+    return encode(images_of(crop, encoder.preprocessing, variations_for(of)), encoder)
 
 
 def crop_of(frame: npt.NDArray[Any], to: Preprocessing, side: int) -> Bytes:

@@ -8,21 +8,31 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from edge_siamese.bundle import Bundle, load_bundle
+from edge_siamese.daemon.attempts import Attempts
 from edge_siamese.daemon.settings import Settings
-from edge_siamese.errors import EdgeSiameseError, ImageError, ModelError, ModelsInUse, StoreError
+from edge_siamese.errors import (
+    EdgeSiameseError,
+    ImageError,
+    ModelError,
+    ModelsInUse,
+    StoreError,
+    SupportError,
+)
 from edge_siamese.installed import InstalledModels
 from edge_siamese.models import default, described, resolve
 from edge_siamese.runtimes import load_encoder
-from edge_siamese.runtimes.base import GraphEncoder
+from edge_siamese.runtimes.base import Floats, GraphEncoder
 from edge_siamese.selftest import self_test
 from edge_siamese.store import SupportStore
-from edge_siamese.views import embed_crops
+from edge_siamese.views import embed_crop, mean_embedding
 
 LOG = logging.getLogger(__name__)
 
@@ -104,12 +114,16 @@ def confirmed(recogniser: Recogniser, models: InstalledModels) -> Recogniser:
 
 
 def learn_anew(store: SupportStore, recogniser: Recogniser) -> Iterator[str]:
-    """Embed with this model what was only embedded with another; yields a line between two views.
+    """Embed with this model what was only embedded with another; yields a line between two pictures.
 
     Each view is kept as soon as it is embedded, so what a power cut interrupts goes on where it was. Nothing is scored
     against them before all are there: until then the store is seen with the former model.
+
+    A view whose pictures end the process each time does not keep the others from being learned: what was being tried
+    then comes last, and after a second time not at all.
     """
     encoder = recogniser.encoder
+    attempts = Attempts(store.path.parent, encoder.model_id)
     failed: set[int] = set()
     started, done = time.monotonic(), 0
     while True:
@@ -118,16 +132,38 @@ def learn_anew(store: SupportStore, recogniser: Recogniser) -> Iterator[str]:
             missing = [view for view in store.unembedded() if view not in failed]
         if not missing:
             break
-        for view in missing:
-            yield f"learning the objects anew for {encoder.model_id}: {done} of {done + len(missing)} views"
+        for view in sorted(missing, key=attempts.of):
+            line = f"learning the objects anew for {encoder.model_id}: {done} of {done + len(missing)} views"
+            if attempts.is_hopeless(view):
+                LOG.warning("view %d is not learned anew: the daemon ended twice while it was", view)
+                failed.add(view)
+                continue
+            yield line
             try:
-                embedding = embed_crops(store.pictures(view), encoder)
-            except (StoreError, ImageError, ValueError) as error:
+                with attempts.at(view):
+                    embedding = yield from _embedded(store, view, encoder, line)
+            except (StoreError, SupportError, ImageError, ValueError) as error:
                 LOG.warning("view %d cannot be learned anew: %s", view, error)
                 failed.add(view)
                 continue
             with store.seen_with(encoder.model_id, encoder.dimensions):
                 store.adopt({view: embedding})
             done += 1
+    attempts.close()
     if done:
         LOG.info("learned %d views anew in %.1f s", done, time.monotonic() - started)
+
+
+def _embedded(
+    store: SupportStore, view: int, encoder: GraphEncoder, line: str
+) -> Generator[str, None, Floats]:
+    """The embedding of a view, one picture at a time; yields the line between two."""
+    count = store.picture_count(view)
+    if not count:
+        raise ValueError("it has no pictures any more")
+    parts: list[Floats] = []
+    for index in range(count):
+        if index:
+            yield line
+        parts.append(embed_crop(store.crop(view, index), count, encoder))
+    return mean_embedding(np.concatenate(parts))

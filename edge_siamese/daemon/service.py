@@ -404,7 +404,7 @@ class Service:
 
     def _close(self, control: ControlServer) -> None:
         """End within a second, whatever hangs."""
-        self._stopping = True
+        self._stopping, self._bringing = True, None  # so that a view is not thought to have ended the process
         self._notifier.stopping()
         if self.engine:
             self.engine.learner.cancel()  # who waits for it is told

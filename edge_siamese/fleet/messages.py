@@ -24,7 +24,7 @@ from edge_siamese.errors import PictureError, SupportError
 from edge_siamese.fleet.clock import require_stamp
 from edge_siamese.fleet.state import Life, LifeValue, Name, ObjectState, Place, ViewKind, ViewState
 from edge_siamese.schema import SchemaError, parse_json, read_object
-from edge_siamese.store.crops import decode_png
+from edge_siamese.store.crops import MOST_CROP_SIDE, decode_png, size_of_png
 from edge_siamese.store.names import checked_name
 from edge_siamese.store.replication import ViewContent
 from edge_siamese.store.writing import MOST_CROPS
@@ -35,6 +35,9 @@ MOST_STATE_BYTES = 4096
 """Of an object's or a view's registers."""
 MOST_CONTENT_BYTES = 1_900_000
 """Of a view's content: brokers refuse packets of more than 2,000,000 bytes, some of them."""
+MOST_CONTENT_PIXELS = MOST_CROP_SIDE**2
+"""Of all pictures of a content: what `crop_side` allows for one, or a hundred as they are usual. Without it a message of
+2 MB could unpack to gigabytes on every device."""
 _MOST_DIMENSIONS = 16_384
 _UID = re.compile(r"[0-9a-f]{32}")
 _TEXT = re.compile(r"[ -~]{0,80}")
@@ -92,11 +95,16 @@ def encode_content(content: ViewContent) -> bytes:
     """Embedding and pictures of a view; of these as many as a message may hold."""
     vector = None if content.vector is None else base64.b64encode(content.vector).decode()
     crops: list[str] = []
-    room = MOST_CONTENT_BYTES - 1000 - len(vector or "")
+    room, pixels = MOST_CONTENT_BYTES - 1000 - len(vector or ""), MOST_CONTENT_PIXELS
     for crop in content.crops:
+        try:
+            width, height = size_of_png(crop)
+        except PictureError:
+            continue  # damaged on the disk: the others may do
         text = base64.b64encode(crop).decode()
         room -= len(text) + 3
-        if room < 0:
+        pixels -= width * height
+        if min(room, pixels) < 0 or max(width, height) > MOST_CROP_SIDE:
             break
         crops.append(text)
     dimensions = 0 if content.vector is None else len(content.vector) // 4
@@ -144,7 +152,7 @@ def decode_content(payload: bytes) -> ViewContent:
         vector = _bytes(said.embedding, "embedding")
         if len(vector) != 4 * said.dimensions or not np.isfinite(np.frombuffer(vector, "<f4")).all():
             raise SchemaError("embedding", f"{said.dimensions} finite numbers are needed")
-    crops = tuple(_picture(text, f"crops[{place}]") for place, text in enumerate(said.crops))
+    crops = _pictures(said.crops)
     if vector is None and not crops:
         raise SchemaError("", "neither an embedding nor a picture")
     return ViewContent(said.model_id, vector, crops)
@@ -262,10 +270,25 @@ def _bytes(text: str, key: str) -> bytes:
         raise SchemaError(key, f"not base64: {error}") from error
 
 
-def _picture(text: str, key: str) -> bytes:
-    data = _bytes(text, key)
-    try:
-        decode_png(data)
-    except PictureError as error:
-        raise SchemaError(key, str(error)) from error
-    return data
+def _pictures(texts: tuple[str, ...]) -> tuple[bytes, ...]:
+    """Pictures that can be read again later; none is unpacked before all are known to be small enough."""
+    files: list[bytes] = []
+    pixels = 0
+    for place, text in enumerate(texts):
+        key = f"crops[{place}]"
+        files.append(_bytes(text, key))
+        try:
+            width, height = size_of_png(files[-1])
+        except PictureError as error:
+            raise SchemaError(key, str(error)) from error
+        pixels += width * height
+        if max(width, height) > MOST_CROP_SIDE:
+            raise SchemaError(key, f"sides of {MOST_CROP_SIDE} pixels at most, not {width} x {height}")
+        if pixels > MOST_CONTENT_PIXELS:
+            raise SchemaError("crops", f"more than {MOST_CONTENT_PIXELS} pixels in all")
+    for place, data in enumerate(files):
+        try:
+            decode_png(data)
+        except PictureError as error:
+            raise SchemaError(f"crops[{place}]", str(error)) from error
+    return tuple(files)

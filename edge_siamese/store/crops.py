@@ -15,6 +15,8 @@ from edge_siamese.imaging import Bytes
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MOST_SIDE = 4096
 """Pixels of a picture's side, at most: a picture from elsewhere must not fill the memory."""
+MOST_CROP_SIDE = 2048
+"""Of a side in what comes from elsewhere, by a collection or the fleet: `crop_side` makes none that is larger."""
 MOST_BYTES = 16 * 1024 * 1024
 """Of a PNG file, at most."""
 
@@ -61,6 +63,34 @@ def decode_png(data: bytes) -> Bytes:
     Raises:
         PictureError: the data are damaged, or a PNG of another kind than those that are kept here.
     """
+    width, height, channels, packed = _parts(data)
+    filtered = _inflated(packed, height * (width * channels + 1)).reshape(height, -1)
+    if (filtered[:, 0] != _UP).any():
+        raise PictureError('a kept picture is a PNG with the filter "up" in each row, and this one is not')
+    rows = np.cumsum(filtered[:, 1:], axis=0, dtype=np.uint8)
+    return rows.reshape((height, width, 3) if channels == 3 else (height, width))
+
+
+def size_of_png(data: bytes) -> tuple[int, int]:
+    """Width and height of a picture that `encode_png` wrote, by its head: the pixels are not unpacked.
+
+    Raises:
+        PictureError: as for `decode_png`, but for what only the pixels show.
+    """
+    return _parts(data)[:2]
+
+
+def is_whole(data: bytes) -> bool:
+    """Whether the parts of a PNG are all there and their checksums are right; the pixels are not unpacked."""
+    try:
+        kinds = [kind for kind, _ in _chunks(data)]
+    except PictureError:
+        return False
+    return kinds == [b"IHDR", b"IDAT", b"IEND"]
+
+
+def _parts(data: bytes) -> tuple[int, int, int, bytes]:
+    """Width, height, channels and packed pixels."""
     chunks = list(_chunks(data))
     if [kind for kind, _ in chunks] != [b"IHDR", b"IDAT", b"IEND"] or len(chunks[0][1]) != 13:
         raise PictureError("a kept picture is a PNG of one part (IHDR, IDAT, IEND), and this one is not")
@@ -71,21 +101,7 @@ def decode_png(data: bytes) -> Bytes:
         )
     if not (1 <= height <= MOST_SIDE and 1 <= width <= MOST_SIDE):
         raise PictureError(f"a kept picture has sides from 1 to {MOST_SIDE} pixels, not {width} x {height}")
-    channels = 3 if kind[1] == _RGB else 1
-    filtered = _inflated(chunks[1][1], height * (width * channels + 1)).reshape(height, -1)
-    if (filtered[:, 0] != _UP).any():
-        raise PictureError('a kept picture is a PNG with the filter "up" in each row, and this one is not')
-    rows = np.cumsum(filtered[:, 1:], axis=0, dtype=np.uint8)
-    return rows.reshape((height, width, 3) if channels == 3 else (height, width))
-
-
-def is_whole(data: bytes) -> bool:
-    """Whether the parts of a PNG are all there and their checksums are right; the pixels are not unpacked."""
-    try:
-        kinds = [kind for kind, _ in _chunks(data)]
-    except PictureError:
-        return False
-    return kinds == [b"IHDR", b"IDAT", b"IEND"]
+    return width, height, 3 if kind[1] == _RGB else 1, chunks[1][1]
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:

@@ -16,7 +16,7 @@ from edge_siamese.store.collection import (
     OnConflict,
     open_collection,
 )
-from edge_siamese.store.crops import decode_png
+from edge_siamese.store.crops import MOST_CROP_SIDE, decode_png, size_of_png
 from edge_siamese.store.names import checked_name, free_name, name_key
 from edge_siamese.store.records import LIVE
 from edge_siamese.store.writing import (
@@ -241,6 +241,10 @@ class _Import:
         """A picture that can be read again later."""
         data = self._file.crop(name)
         try:
+            # One at a time is in memory, and none of more than 13 MB.
+            width, height = size_of_png(data)
+            if max(width, height) > MOST_CROP_SIDE:
+                raise PictureError(f"sides of {MOST_CROP_SIDE} pixels at most, not {width} x {height}")
             decode_png(data)
         except PictureError as error:
             raise self._file.refused(f"the picture {ascii(name)[:80]}: {error}") from error

@@ -128,10 +128,10 @@ class Records:
             where = f"{self._database.path}: picture {index} of view {view_id}"
             raise StoreError(f"{where} cannot be read: {error}") from error
 
-    def pictures(self, view_id: int) -> list[Bytes]:
-        """All kept pictures of a view; raises `StoreError` if one is damaged."""
+    def picture_count(self, view_id: int) -> int:
+        """How many pictures are kept of a view; each may take 50 MB as pixels, so none is read here."""
         ((count,),) = self._database.read("SELECT count(*) FROM crops WHERE view_id = ?", view_id)
-        return [self.crop(view_id, index) for index in range(count)]
+        return int(count)
 
     def crop_png(self, view_id: int, index: int = 0) -> bytes:
         """A kept picture of a view as a PNG file; raises `SupportError` if there is none."""

@@ -190,7 +190,7 @@ class TestChangingModels:
         daemon.show(MUG, "mug")
         seen: list[tuple[str, str]] = []
         present: list[tuple[str, ...]] = []
-        embed, see, refresh = bringing.embed_crops, Engine.see, Engine.refresh
+        embed, see, refresh = bringing.embed_crop, Engine.see, Engine.refresh
 
         def slow(*words: Any) -> Any:
             time.sleep(0.04)
@@ -205,7 +205,7 @@ class TestChangingModels:
             seen.append((engine.encoder.model_id, engine.store.model_id))
             refresh(engine)
 
-        monkeypatch.setattr(bringing, "embed_crops", slow)
+        monkeypatch.setattr(bringing, "embed_crop", slow)
         monkeypatch.setattr(Engine, "see", noted_see)
         monkeypatch.setattr(Engine, "refresh", noted_refresh)
         daemon.configure(second)
@@ -215,7 +215,8 @@ class TestChangingModels:
         until(lambda: seen[-1] == ("second", "second"))
         assert {model for model, _ in seen} == {"tiny-0123456789ab", "second"}
         assert all(model == store for model, store in seen)
-        assert present == [("mug",)] * 3  # the former engine recognised until the end
+        assert len(present) >= 3
+        assert set(present) == {("mug",)}  # the former engine recognised until the end
         daemon.show(TABLE, None)
         daemon.show(PEN, "pen")
         objects = daemon.ask("objects")
@@ -230,7 +231,7 @@ class TestChangingModels:
         daemon.configure(bundle.path)
         daemon.start().up()
         daemon.learn("mug", MUG)
-        embed = bringing.embed_crops
+        embed = bringing.embed_crop
         asked: list[Any] = []
 
         def meanwhile(*words: Any) -> Any:
@@ -239,7 +240,7 @@ class TestChangingModels:
                 daemon.service.engine.learner.from_pictures([PEN], _wish("pen"), 0.0)  # type: ignore[union-attr]
             return embed(*words)
 
-        monkeypatch.setattr(bringing, "embed_crops", meanwhile)
+        monkeypatch.setattr(bringing, "embed_crop", meanwhile)
         daemon.configure(second)
         daemon.ask("reload")
         until(lambda: model_of(daemon) == "second")
@@ -274,8 +275,8 @@ class TestChangingModels:
         with SupportStore(tmp_path / "objects.db", "former", 8) as store:
             for name, picture in (("mug", MUG), ("pen", PEN)):
                 store.register(name, NewView(np.ones(8, np.float32), (picture,), "camera"))
-            pictures = store.pictures
-            monkeypatch.setattr(store, "pictures", lambda view: [] if view == 1 else pictures(view))
+            count = store.picture_count
+            monkeypatch.setattr(store, "picture_count", lambda view: 0 if view == 1 else count(view))
             encoder = proven_encoder(bundle, SETTINGS)
             recogniser = bringing.Recogniser(bundle, encoder, False)
             lines = list(learn_anew(store, recogniser))

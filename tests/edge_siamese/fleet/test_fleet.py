@@ -233,7 +233,7 @@ def test_a_device_of_another_model_gets_the_pictures(tmp_path: Path) -> None:
         counts = second.with_engine(lambda engine: engine.store.counts())
         assert (counts.views, counts.unembedded, counts.dormant) == (1, 1, 0)
         number = second.with_engine(lambda engine: engine.store.views("mug")[0].id)
-        assert len(second.with_engine(lambda engine: engine.store.pictures(number))) == 2
+        assert second.with_engine(lambda engine: engine.store.picture_count(number)) == 2
 
 
 def test_messages_that_are_none_are_passed_over_and_told_once(

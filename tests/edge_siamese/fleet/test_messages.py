@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import random
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edge_siamese.fleet import messages
 from edge_siamese.fleet.messages import (
     MOST_CONTENT_BYTES,
     MOST_STATE_BYTES,
@@ -24,7 +26,7 @@ from edge_siamese.fleet.messages import (
     printable,
 )
 from edge_siamese.schema import SchemaError
-from edge_siamese.store.crops import encode_png
+from edge_siamese.store.crops import MOST_CROP_SIDE, encode_png
 from edge_siamese.store.replication import ViewContent
 from tests.edge_siamese.fleet.test_state import OBJECTS, VIEWS, a_view, an_object, stamp
 from tests.edge_siamese.store.made import MODEL, picture, vector
@@ -68,6 +70,40 @@ def test_of_pictures_as_many_go_out_as_a_broker_takes() -> None:
     payload = encode_content(content)
     assert 1_000_000 < len(payload) <= MOST_CONTENT_BYTES
     assert decode_content(payload).crops == (large,)
+
+
+def test_pictures_that_would_fill_the_memory_do_not_go_out_and_are_refused_before_they_are_unpacked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    side = MOST_CROP_SIDE
+    whole = encode_png(np.zeros((side, side), np.uint8))
+    wide = encode_png(np.zeros((1, side + 1), np.uint8))
+    assert decode_content(encode_content(ViewContent(MODEL, None, (whole, CROP)))).crops == (whole,)
+    assert decode_content(encode_content(ViewContent(MODEL, None, (CROP, wide)))).crops == (CROP,)
+    # As many as a view keeps, as they are made without another setting.
+    usual = (encode_png(np.zeros((192, 192, 3), np.uint8)),) * 100
+    assert decode_content(encode_content(ViewContent(MODEL, None, usual))).crops == usual
+
+    def unpack(_: bytes) -> None:
+        raise AssertionError("it was unpacked")
+
+    monkeypatch.setattr(messages, "decode_png", unpack)
+    for crops, reason in (
+        ((wide,), r"crops\[0\]: sides of 2048 pixels at most, not 2049 x 1"),
+        ((CROP, whole), "crops: more than 4194304 pixels in all"),
+        (
+            (encode_png(np.zeros((4096, 4096, 3), np.uint8)),) * 20,
+            r"crops\[0\]: sides of 2048 pixels at most",
+        ),
+    ):
+        texts = [base64.b64encode(crop).decode() for crop in crops]
+        with pytest.raises(SchemaError, match=reason):
+            decode_content(changed(encode_content(CONTENT), {"crops": texts}))
+
+
+def test_a_picture_that_is_damaged_on_the_disk_keeps_the_others_from_nobody() -> None:
+    content = ViewContent(MODEL, None, (CROP[:-5], CROP))
+    assert decode_content(encode_content(content)).crops == (CROP,)
 
 
 def changed(payload: bytes, change: dict[str, Any]) -> bytes:

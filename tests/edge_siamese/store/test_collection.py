@@ -10,6 +10,7 @@ import pytest
 from edge_siamese.errors import StoreError, SupportError
 from edge_siamese.store import Imported, collection
 from edge_siamese.store.changes import KEPT
+from edge_siamese.store.crops import encode_png
 from tests.edge_siamese.store.made import MODEL, NOW, names, open_store, picture, vector, view
 
 UID = "0123456789abcdef0123456789abcde"
@@ -323,6 +324,11 @@ HOSTILE = {
         put("objects", 1, "views", 0, "crops", value=["/etc/passwd"]),
         {},
         "the member '/etc/passwd' is missing",
+    ),
+    "a picture that is too large": (
+        None,
+        {"crops/3-1.png": encode_png(np.zeros((1, 2049), np.uint8))},
+        "'crops/3-1.png': sides of 2048 pixels at most, not 2049 x 1",
     ),
     "a damaged picture": (
         None,
