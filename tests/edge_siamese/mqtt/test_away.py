@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from tests.edge_siamese.daemon.running import Daemon, daemon_in, until
 from tests.edge_siamese.metrics.scraping import configure, free_port, scrape, text_at, value
 from tests.edge_siamese.mqtt.listening import Listener
 
+ROOT = Path(__file__).parents[3]
 ACCEPTED_5, BAD_USER = b"\x20\x03\x00\x00\x00", b"\x20\x03\x00\x86\x00"
 
 
@@ -25,7 +27,7 @@ def looked_at(daemon: Daemon) -> Finding:
 def with_mqtt(daemon: Daemon, bundle: Bundle, broker: int, metrics: int) -> Daemon:
     configure(daemon, bundle, metrics)
     with daemon.config.open("a") as file:
-        file.write(f'[mqtt]\nbroker = "127.0.0.1"\nport = {broker}\ndevice = "hall"\n')
+        file.write(f'[mqtt]\nbroker = "127.0.0.1"\nport = {broker}\ndevice = "hall"\ncollection = "home"\n')
     return daemon.start().up()
 
 
@@ -42,6 +44,20 @@ def test_a_broker_that_is_off_is_a_warning_and_a_zero(
         found = looked_at(daemon)
         assert (found.level, found.text) == ("warning", "it does not work now: away: Connection refused")
         assert "[mqtt]" in found.remedy
+
+
+def test_status_tells_of_the_fleet_where_the_guide_says(
+    tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guide = (ROOT / "docs" / "fleet.md").read_text(encoding="utf-8")
+    (said,) = re.findall(r"under `extras\.mqtt\.fleet`: (.*?)\n\n", guide, re.DOTALL)
+    with daemon_in(tmp_path, monkeypatch) as made:
+        daemon = with_mqtt(made, bundle, free_port(), free_port())
+        fleet = until(lambda: daemon.ask("status")["extras"]["mqtt"].get("fleet"))
+    assert fleet["state"] == "away"
+    assert {word for word in re.findall(r"`(\w+)`", said) if word in fleet} == {
+        *("state", "objects", "to_tell", "to_fetch"),
+    }
 
 
 def test_a_broker_that_refuses_is_one_too_until_it_does_no_more(
