@@ -31,13 +31,13 @@ class Attempts:
 
     def begin(self, address: str) -> float:
         """A try begins, and counts as a failure until `succeeded`: seconds to wait if it may not, else 0."""
-        key, now = _network(address), self._clock()
+        key, now = network_of(address), self._clock()
         with self._changing:
             failures, last = self._failed.get(key, (0, now))
             if now - last > FORGOTTEN_S:
                 failures = 0
             if failures >= FREE:
-                wait = last + min(2.0 ** (failures - FREE), LONGEST_S) - now
+                wait = last + min(2.0 ** min(failures - FREE, 60), LONGEST_S) - now  # 2.0**1024 is an error
                 if wait > 0:
                     return wait
             busy = len(self._recent) == TOGETHER and now - self._recent[0] < WINDOW_S
@@ -53,12 +53,12 @@ class Attempts:
     def succeeded(self, address: str) -> None:
         """The password was right."""
         with self._changing:
-            self._failed.pop(_network(address), None)
+            self._failed.pop(network_of(address), None)
             if self._recent:
                 self._recent.pop()
 
 
-def _network(address: str) -> str:
+def network_of(address: str) -> str:
     """What one attacker has: an IPv4 address, or the 64 bits that an IPv6 host chooses its addresses in."""
     try:
         found = ipaddress.ip_address(address.partition("%")[0])

@@ -20,7 +20,7 @@ from edge_siamese.daemon.actions import Actions
 from edge_siamese.daemon.extra_settings import DashboardSettings
 from edge_siamese.dashboard.address import address
 from edge_siamese.dashboard.asgi import make_app
-from edge_siamese.dashboard.hosts import is_loopback
+from edge_siamese.dashboard.gate import MOST_CONNECTIONS, Gate, Loop
 from edge_siamese.dashboard.site import Site
 from edge_siamese.errors import SettingsError
 
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 
-MOST_CONNECTIONS, MOST_OF_ONE = 64, 32
-"""Open at a time: together, and of one address that is not this machine's. One more is closed at once."""
 HEAD_S = 15.0
 """A connection without a request ends after so long, also one whose request does not come to its end."""
 STUCK_S = 20.0
@@ -73,7 +71,7 @@ class Dashboard:
         site = Site(self._settings, self._actions)
         site.guard.require_credentials()
         context = tls_context(self._settings)
-        listening = bound(self._settings)
+        listening = Gate(bound(self._settings))
         try:
             config = Config(
                 make_app(site),
@@ -140,7 +138,8 @@ class Dashboard:
 
     def _run(self, listening: socket.socket) -> None:
         try:
-            asyncio.run(self._serve(listening))
+            with asyncio.Runner(loop_factory=Loop) as runner:
+                runner.run(self._serve(listening))
         except BaseException as error:  # also SystemExit, which uvicorn raises
             self._fault = str(error) or type(error).__name__
             LOG.error("the dashboard ended: %s", self._fault)
@@ -245,7 +244,7 @@ def _protocol() -> type[asyncio.Protocol]:
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
     class BoundedProtocol(H11Protocol):
-        """Ends connections that are too many, or do nothing."""
+        """Ends connections that do nothing."""
 
         _waits_since = 0.0
         _stuck_since: float | None = None
@@ -253,15 +252,6 @@ def _protocol() -> type[asyncio.Protocol]:
         _watching: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            self.transport = transport
-            peer = transport.get_extra_info("peername") or ("",)
-            others = [getattr(known, "client", None) or ("",) for known in self.connections]
-            local = not isinstance(peer[0], str) or is_loopback(peer[0].partition("%")[0])
-            if len(self.connections) >= MOST_CONNECTIONS or (
-                not local and [other[0] for other in others].count(peer[0]) >= MOST_OF_ONE
-            ):
-                transport.abort()
-                return
             super().connection_made(transport)
             self._waits_since = self.loop.time()
             self._watching = self.loop.call_later(WATCH_S, self._watch)

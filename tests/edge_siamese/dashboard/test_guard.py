@@ -313,6 +313,14 @@ def test_each_failure_makes_the_next_try_wait_longer(clock: Clock) -> None:
     assert [attempts.begin("10.0.0.1") for _ in range(3)] == [0, 0, 0]
 
 
+def test_who_goes_on_for_days_still_has_to_wait(clock: Clock) -> None:
+    attempts = Attempts(clock)
+    for _ in range(1100):
+        clock.now += 300
+        assert attempts.begin("10.0.0.1") == 0
+    assert attempts.begin("10.0.0.1") == 300
+
+
 def test_who_fails_has_to_wait_even_with_the_right_password(file: CredentialsFile, clock: Clock) -> None:
     file.set_password(PASSWORD)
     door = guard(LOCAL, file, clock)

@@ -317,7 +317,7 @@ def test_who_takes_nothing_is_left(served: Served, monkeypatch: pytest.MonkeyPat
 
 
 def test_connections_are_bounded(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "MOST_CONNECTIONS", 5)
+    monkeypatch.setattr("edge_siamese.dashboard.gate.MOST_CONNECTIONS", 5)
     daemon, client = served
     held = [socket.create_connection(("127.0.0.1", client.port)) for _ in range(8)]
     server = dashboard_of(daemon)._server

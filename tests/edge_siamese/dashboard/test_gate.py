@@ -1,0 +1,145 @@
+"""Connections are counted before anything is spent on them: who opens many, and who opens them often."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edge_siamese.bundle import Bundle
+from edge_siamese.dashboard import gate, server
+from edge_siamese.dashboard.attempts import MOST_ADDRESSES, network_of
+from edge_siamese.dashboard.gate import Gate
+from edge_siamese.dashboard.rates import Rates
+from tests.edge_siamese.daemon.running import until
+from tests.edge_siamese.dashboard.serving import Client, dashboard_of, serving
+from tests.edge_siamese.dashboard.test_server import make_certificate
+
+
+def still_open(held: list[socket.socket]) -> int:
+    """How many of these the other end has not closed."""
+    readable, _, _ = select.select(held, [], [], 0)
+    return len(held) - len(readable)
+
+
+@pytest.fixture
+def silent() -> Iterator[list[socket.socket]]:
+    with contextlib.ExitStack() as stack:
+        held: list[socket.socket] = []
+        stack.callback(lambda: [one.close() for one in held])
+        yield held
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_many_that_say_nothing_are_not_kept(
+    tmp_path: Path,
+    bundle: Bundle,
+    monkeypatch: pytest.MonkeyPatch,
+    silent: list[socket.socket],
+    tls: bool,
+) -> None:
+    monkeypatch.setattr(gate, "HANDSHAKE_S", 2.0)
+    monkeypatch.setattr(server, "HEAD_S", 2.0)
+    monkeypatch.setattr(server, "WATCH_S", 0.2)
+    more, context = "", None
+    if tls:
+        cert, key = make_certificate(tmp_path)
+        more = f'certificate = "{cert}"\nkey = "{key}"'
+        context = ssl.create_default_context(cafile=str(cert))
+    with serving(tmp_path, bundle.path, monkeypatch, more) as (daemon, plain):
+        silent += [socket.create_connection(("127.0.0.1", plain.port), timeout=10) for _ in range(300)]
+        until(lambda: still_open(silent) <= gate.MOST_CONNECTIONS)
+        began = time.monotonic()
+        until(lambda: still_open(silent) == 0)
+        assert time.monotonic() - began < 5
+        assert Client(plain.port, context).get("session").status == 200
+        found = dashboard_of(daemon)._server
+        assert found is not None
+        until(lambda: len(found.server_state.connections) == 0)
+
+
+@pytest.fixture
+def opened() -> Iterator[tuple[Gate, list[socket.socket]]]:
+    listening = Gate(socket.create_server(("127.0.0.1", 0), backlog=512))
+    listening.setblocking(False)
+    held: list[socket.socket] = []
+    yield listening, held
+    for one in [listening, *held]:
+        one.close()
+
+
+def taken(listening: Gate, held: list[socket.socket], count: int) -> list[socket.socket]:
+    """Of so many new connections those that come through."""
+    held += [socket.create_connection(listening.getsockname()) for _ in range(count)]
+    found: list[socket.socket] = []
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            found.append(listening.accept()[0])
+    held += found
+    return found
+
+
+def test_one_address_has_half_of_them(
+    opened: tuple[Gate, list[socket.socket]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listening, held = opened
+    address = "192.0.2.7"
+    monkeypatch.setattr(gate, "_peer", lambda _: address)
+    first = taken(listening, held, 40)
+    assert len(first) == gate.MOST_OF_ONE
+    address = "127.0.0.1"
+    assert len(taken(listening, held, 40)) == gate.MOST_CONNECTIONS - gate.MOST_OF_ONE
+    for one in first:
+        one.close()
+    assert len(taken(listening, held, 40)) == gate.MOST_OF_ONE
+
+
+def test_one_address_has_them_not_too_often(
+    opened: tuple[Gate, list[socket.socket]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listening, held = opened
+    address = "192.0.2.7"
+    monkeypatch.setattr(gate, "_peer", lambda _: address)
+    came = 0
+    for _ in range(10):
+        found = taken(listening, held, 20)
+        came += len(found)
+        for one in found:
+            one.close()
+    assert 60 <= came < 80
+    address = "192.0.2.8"
+    assert len(taken(listening, held, 20)) == 20
+    address = "127.0.0.1"
+    assert len(taken(listening, held, 30)) == 30
+
+
+def test_what_is_left_grows_again() -> None:
+    now = 1000.0
+    rates = Rates((2, 4), (100, 100), lambda: now)
+    assert [rates.wait("192.0.2.1") for _ in range(5)] == [0, 0, 0, 0, 0.5]
+    assert rates.wait("192.0.2.2") == 0
+    now += 0.5
+    assert [rates.wait("192.0.2.1") for _ in range(2)] == [0, 0.5]
+    now += 3600
+    assert [rates.wait("192.0.2.1") for _ in range(5)] == [0, 0, 0, 0, 0.5]
+
+
+def test_all_together_have_a_bound_too_and_an_ipv6_host_is_one() -> None:
+    rates = Rates((1, 2), (2, 4), lambda: 0.0)
+    assert [rates.wait(f"2001:db8::{number}") for number in range(3)] == [0, 0, 1]
+    assert [rates.wait(f"192.0.2.{number}") for number in range(3)] == [0, 0, 0.5]
+    assert rates.wait("") == 0.5
+    assert network_of("::ffff:192.0.2.1") == "192.0.2.1"
+
+
+def test_only_so_many_addresses_are_known() -> None:
+    rates = Rates((1, 1), (1, 10**6), lambda: 0.0)
+    for number in range(MOST_ADDRESSES + 50):
+        assert rates.wait(f"10.0.{number // 250}.{number % 250}") == 0
+    assert len(rates._known) == MOST_ADDRESSES
