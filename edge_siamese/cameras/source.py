@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from edge_siamese.backoff import Backoff
 from edge_siamese.cameras.base import Camera, Frame
 from edge_siamese.errors import CameraEnded, CameraError, CameraStalled
 
@@ -56,23 +57,6 @@ class SourceState:
     """Threads that hang in the camera's driver now."""
     fps: float
     """Frames handed on in a second, lately."""
-
-
-class Backoff:
-    """Pauses before another try: 0.5 s, doubled each time up to 30 s; from the start again once all is well."""
-
-    def __init__(self, first: float = FIRST_PAUSE_S, longest: float = LONGEST_PAUSE_S) -> None:
-        self._first, self._longest = first, longest
-        self._next = first
-
-    def pause(self) -> float:
-        """Seconds to wait now."""
-        now, self._next = self._next, min(self._longest, self._next * 2)
-        return now
-
-    def reset(self) -> None:
-        """All is well."""
-        self._next = self._first
 
 
 class RateLimit:
@@ -120,7 +104,7 @@ class FrameSource:
         self._open, self._clock, self._on_change, self._pause = open, clock, on_change, pause
         self._capture_s = timeout_s + MARGIN_S
         self._rate, self._limit = rate, RateLimit(rate)
-        self._backoff = Backoff()
+        self._backoff = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
         self._changed = threading.Condition()
         self._closing = threading.Event()
         self._worker: _Worker | None = None

@@ -12,11 +12,11 @@ from edge_siamese.daemon.actions import Actions
 from edge_siamese.daemon.extra_settings import MqttSettings
 from edge_siamese.errors import ControlError
 from edge_siamese.events import Event, trouble
-from edge_siamese.mqtt.backoff import Pace
 from edge_siamese.mqtt.commands import Commands
 from edge_siamese.mqtt.connection import OFFLINE, Connection
 from edge_siamese.mqtt.discovery import Described
 from edge_siamese.mqtt.footprint import Footprint, keep_footprint, read_footprint
+from edge_siamese.mqtt.pace import Pace
 from edge_siamese.mqtt.snapshot import encode_snapshot
 from edge_siamese.mqtt.subscriptions import Incoming
 from edge_siamese.mqtt.telling import Telling

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from edge_siamese.daemon.extra_settings import MqttSettings
 from edge_siamese.errors import MqttError
-from edge_siamese.mqtt.backoff import Backoff, Pace
 from edge_siamese.mqtt.credentials import read_password, tls_context
 from edge_siamese.mqtt.outbox import IN_FLIGHT, Message, Outbox
+from edge_siamese.mqtt.pace import Pace
 from edge_siamese.mqtt.subscriptions import Handler, Incoming, Subscription, Subscriptions
 
 if TYPE_CHECKING:
@@ -192,14 +192,14 @@ class Connection:
         return self._settings.port or (8883 if self._settings.tls else 1883)
 
     def _run(self) -> None:
-        backoff = Backoff(self._pace)
+        backoff = self._pace.backoff()
         while not self._closing.is_set():
             session = self._attempt()
-            if session.up:
-                backoff.lasted(time.monotonic() - session.began)
+            if session.up and time.monotonic() - session.began >= self._pace.stable:
+                backoff.reset()
             if self._closing.is_set():
                 break
-            delay = backoff.failed(refused=session.refused)
+            delay = backoff.pause(self._pace.refused if session.refused else 0.0)
             what = "refused" if session.refused else "away"
             self._state = f"{what}: {session.reason}"
             self._say(

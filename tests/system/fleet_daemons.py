@@ -16,7 +16,7 @@ from edge_siamese.cameras.base import Camera
 from edge_siamese.daemon.learner import Wish
 from edge_siamese.errors import EdgeSiameseError
 from edge_siamese.imaging import Bytes
-from edge_siamese.mqtt.backoff import Pace
+from edge_siamese.mqtt.pace import Pace
 from tests.edge_siamese.daemon.running import Daemon, Stage, until
 from tests.system.broker import HOST, Broker
 from tests.tiny_network import pictures

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from edge_siamese.mqtt.backoff import Pace
+from edge_siamese.mqtt.pace import Pace
 from tests.edge_siamese.daemon.running import CONFIG, MUG, PEN, TABLE, Daemon, daemon_in, until
 from tests.system.broker import Broker, Collector, broker_in, collecting, make_certificates
 from tests.tiny_bundle import write_tiny_bundle

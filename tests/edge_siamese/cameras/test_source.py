@@ -12,7 +12,7 @@ import pytest
 
 from edge_siamese.cameras.base import Camera, Frame
 from edge_siamese.cameras.fake import FakeCamera
-from edge_siamese.cameras.source import Backoff, FrameSource, RateLimit, SourceState
+from edge_siamese.cameras.source import FrameSource, RateLimit, SourceState
 from edge_siamese.errors import CameraEnded, CameraError, CameraStalled
 
 GREY = np.zeros((4, 6), dtype=np.uint8)
@@ -400,13 +400,6 @@ def test_starting_twice_and_closing_before_starting_do_nothing() -> None:
     source.close()
     source.start()
     assert opens.opened == 0
-
-
-def test_backoff_doubles_and_starts_over() -> None:
-    backoff = Backoff()
-    assert [backoff.pause() for _ in range(8)] == [0.5, 1, 2, 4, 8, 16, 30, 30]
-    backoff.reset()
-    assert backoff.pause() == 0.5
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from edge_siamese.bundle import Bundle
 from edge_siamese.doctor import Finding, examine, extras
-from edge_siamese.mqtt.backoff import Pace
+from edge_siamese.mqtt.pace import Pace
 from tests.edge_siamese.daemon.running import Daemon, daemon_in, until
 from tests.edge_siamese.metrics.scraping import configure, free_port, scrape, text_at, value
 from tests.edge_siamese.mqtt.listening import Listener

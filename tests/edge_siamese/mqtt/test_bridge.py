@@ -17,9 +17,9 @@ from edge_siamese.daemon.hub import EventHub
 from edge_siamese.daemon.settings import PathSettings, Settings
 from edge_siamese.errors import ControlError, MqttError, PictureError
 from edge_siamese.mqtt import snapshot
-from edge_siamese.mqtt.backoff import Pace
 from edge_siamese.mqtt.bridge import Bridge
 from edge_siamese.mqtt.footprint import FILE_NAME, Footprint, keep_footprint, read_footprint
+from edge_siamese.mqtt.pace import Pace
 from edge_siamese.mqtt.snapshot import MOST_SIDE, MOST_SIDE_OF_PNG, encode_snapshot
 from edge_siamese.store.crops import decode_png
 from tests.edge_siamese.daemon.running import until

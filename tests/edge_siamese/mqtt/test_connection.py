@@ -17,10 +17,10 @@ import pytest
 
 from edge_siamese.daemon.extra_settings import MqttSettings
 from edge_siamese.errors import MqttError
-from edge_siamese.mqtt.backoff import Pace
 from edge_siamese.mqtt.connection import Connection
 from edge_siamese.mqtt.credentials import read_password, tls_context
 from edge_siamese.mqtt.outbox import Outbox
+from edge_siamese.mqtt.pace import Pace
 from tests.edge_siamese.daemon.running import until
 from tests.edge_siamese.mqtt.listening import Listener
 
@@ -185,6 +185,22 @@ def test_callbacks_are_called_with_each_connection_and_a_defect_of_theirs_harms_
         until(lambda: calls == ["up"])
         broker.drop()
         until(lambda: calls == ["up", "up"])
+
+
+@pytest.mark.parametrize(("stable", "soon"), [(0.0, True), (60.0, False)])
+def test_a_connection_that_lasted_makes_the_next_wait_a_short_one(stable: float, soon: bool) -> None:
+    pace = Pace(first=0.1, most=100.0, stable=stable)
+    with Listener(ACCEPTED_5) as broker:
+        found = Connection(MqttSettings(broker="127.0.0.1", port=broker.port), "es-x", "a", pace=pace)
+        found.start()
+        began = time.monotonic()
+        for number in range(1, 6):
+            until(lambda number=number: found.report()["connections"] == number)
+            broker.drop()
+        # Five waits of at most 0.1 s each; or of at least 0.05 s, doubled each time, which makes 1.55 s.
+        until(lambda: found.report()["connections"] == 6)
+        assert (time.monotonic() - began < 1.5) == soon
+        found.close(0.2)
 
 
 def test_a_topic_that_is_none_is_not_published_and_harms_nothing() -> None:

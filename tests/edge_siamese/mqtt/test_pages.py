@@ -14,8 +14,8 @@ from edge_siamese.daemon.extra_settings import MqttSettings
 from edge_siamese.daemon.settings import parse_settings
 from edge_siamese.events import Event
 from edge_siamese.mqtt import commands, outbox, snapshot
-from edge_siamese.mqtt.backoff import Pace
 from edge_siamese.mqtt.discovery import EVENT_TYPES, MOST_OBJECTS, Described, discovery
+from edge_siamese.mqtt.pace import Pace
 from edge_siamese.mqtt.states import ObjectState, event_payload, state_payload
 from edge_siamese.mqtt.topics import Topics
 from edge_siamese.registration import collision_refusal
