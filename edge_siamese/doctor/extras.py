@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from importlib.util import find_spec
-from ipaddress import ip_address
 from pathlib import Path
 
 from edge_siamese.daemon.settings import Settings
 from edge_siamese.doctor.findings import SERVICE, SUDO, Account, Finding, Scene
+from edge_siamese.loopback import is_loopback
 
 PACKAGES = {
     "dashboard": ("starlette", "uvicorn", "PIL"),
@@ -112,11 +112,3 @@ def _exposure(name: str, settings: Settings) -> Iterator[Finding]:
     if name == "mqtt" and not is_loopback(mqtt.broker) and not mqtt.tls:
         text = "what is sent to the broker, and its password, cross the network unencrypted"
         yield Finding(name, "warning", text, "set tls = true in [mqtt], if the broker offers it")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a name or address is this machine alone."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
