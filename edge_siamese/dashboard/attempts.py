@@ -26,7 +26,7 @@ class Attempts:
         """Nobody has failed; `clock` counts seconds."""
         self._clock = clock
         self._failed: OrderedDict[str, tuple[int, float]] = OrderedDict()
-        self._recent: deque[float] = deque(maxlen=TOGETHER)
+        self._recent: deque[tuple[str, float]] = deque(maxlen=TOGETHER)
         self._changing = threading.Lock()
 
     def begin(self, address: str) -> float:
@@ -40,22 +40,26 @@ class Attempts:
                 wait = last + min(2.0 ** min(failures - FREE, 60), LONGEST_S) - now  # 2.0**1024 is an error
                 if wait > 0:
                     return wait
-            busy = len(self._recent) == TOGETHER and now - self._recent[0] < WINDOW_S
-            if busy and (wait := self._recent[-1] + TOGETHER_S - now) > 0:
+            busy = len(self._recent) == TOGETHER and now - self._recent[0][1] < WINDOW_S
+            if busy and (wait := self._recent[-1][1] + TOGETHER_S - now) > 0:
                 return wait
             self._failed[key] = failures + 1, now
             self._failed.move_to_end(key)
             while len(self._failed) > MOST_ADDRESSES:
                 self._failed.popitem(last=False)
-            self._recent.append(now)
+            self._recent.append((key, now))
             return 0.0
 
     def succeeded(self, address: str) -> None:
         """The password was right."""
+        key = network_of(address)
         with self._changing:
-            self._failed.pop(network_of(address), None)
-            if self._recent:
-                self._recent.pop()
+            self._failed.pop(key, None)
+            # Others may have failed since this try began.
+            for place in reversed(range(len(self._recent))):
+                if self._recent[place][0] == key:
+                    del self._recent[place]
+                    break
 
 
 def network_of(address: str) -> str:

@@ -115,11 +115,11 @@ class Live:
 
     def picture(self, shown: Shown) -> LivePicture:
         """A frame as it is sent; takes some milliseconds."""
-        told = json.dumps(brief(shown, self._actions.now), separators=(",", ":"))
+        told = json.dumps(brief(shown), separators=(",", ":"))
         return LivePicture(shown.frame.number, encode_jpeg(shown.frame.pixels, QUALITY, SIDE), told)
 
 
-def brief(shown: Shown, now: float) -> dict[str, Any]:
+def brief(shown: Shown) -> dict[str, Any]:
     """What was made of a frame, in a few words."""
     found = shown.recognition
     present = [{"uid": sighting.uid, "name": sighting.name} for sighting in shown.present]

@@ -366,6 +366,20 @@ def test_many_addresses_together_are_slowed_down(clock: Clock) -> None:
     assert attempts.begin("10.0.2.2") == 0
 
 
+def test_a_success_takes_back_its_own_try_and_nobody_elses(clock: Clock) -> None:
+    attempts = Attempts(clock)
+    assert attempts.begin("10.0.0.1") == 0
+    clock.now += 1
+    for number in range(29):
+        assert attempts.begin(f"10.0.1.{number}") == 0
+    attempts.succeeded("10.0.0.1")
+    assert attempts.begin("10.0.2.1") == 0  # it makes thirty again
+    assert attempts.begin("10.0.2.2") == pytest.approx(2.0)
+    clock.now += 59.5  # those that others failed at are as old as they are
+    assert attempts.begin("10.0.2.3") == 0
+    assert [key for key, _ in attempts._recent][:2] == ["10.0.1.1", "10.0.1.2"]
+
+
 def test_what_is_remembered_of_addresses_is_bounded(clock: Clock) -> None:
     attempts = Attempts(clock)
     for number in range(3000):
