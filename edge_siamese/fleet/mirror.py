@@ -30,6 +30,8 @@ Key = tuple[Part, str]
 
 MARK_S = 5.0
 """A part of what is retained that has not come after so long, though nothing else comes, is asked for again."""
+MOST: dict[Part, int] = {"objects": 20_000, "views": 100_000}
+"""Registers of others that are taken: each costs memory, and time whenever something changes."""
 _COMPLAINTS = 100
 
 
@@ -113,6 +115,10 @@ class Mirror:
             if uid is None or part is None:
                 continue
             key: Key = (part, uid)
+            if message.payload and self._is_full(key, known, found.changes):
+                what = SchemaError("", f"more than {MOST[part]}; the others are not taken")
+                self.complain(f"{self._topics.base}/{part}", what)
+                continue
             try:
                 behind = self._read_one(key, message.payload, known, found.changes)
             except SchemaError as error:
@@ -154,6 +160,12 @@ class Mirror:
     def _part(self, topic: str) -> Part | None:
         rest = topic.removeprefix(self._topics.base + "/")
         return "objects" if rest.startswith("objects/") else "views" if rest.startswith("views/") else None
+
+    def _is_full(self, key: Key, known: Known, changes: Changes) -> bool:
+        """Whether a register is new here, and there are as many as are taken."""
+        part, uid = key
+        there, new = (known.objects, changes.objects) if part == "objects" else (known.views, changes.views)
+        return uid not in there and uid not in new and len(there) + len(new) >= MOST[part]
 
     def _read_one(self, key: Key, payload: bytes, known: Known, changes: Changes) -> bool:
         """Whether the broker is behind now."""

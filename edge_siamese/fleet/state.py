@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from edge_siamese.store.names import free_name, name_key
+from edge_siamese.store.names import Numbering, name_key
 
 LifeValue = Literal["alive", "forgotten"]
 ViewKind = Literal["view", "negative"]
@@ -101,7 +101,7 @@ def resolve(objects: Mapping[str, ObjectState], views: Mapping[str, ViewState]) 
     return Resolved(named, seen)
 
 
-_key = lru_cache(maxsize=10_000)(name_key)
+_key = lru_cache(maxsize=20_000)(name_key)
 
 
 def _named(wanted: Iterable[tuple[Name, str]]) -> dict[str, str]:
@@ -118,8 +118,9 @@ def _named(wanted: Iterable[tuple[Name, str]]) -> dict[str, str]:
         else:
             taken.add(key)
             found[uid] = name.value
+    numbering = Numbering(taken)
     for name, uid in late:
-        given = free_name(name.value, taken.__contains__)
+        given = numbering.free(name.value)
         taken.add(_key(given))
         found[uid] = given
     return found

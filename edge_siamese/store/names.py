@@ -49,3 +49,32 @@ def free_name(name: str, taken: Callable[[str], bool]) -> str:
         suffix = f" ({number})"
         found = name[: LONGEST - len(suffix)].rstrip() + suffix
     return found
+
+
+class Numbering:
+    """Gives what `free_name` gives, also to thousands that want the same name: a search goes on where the last one ended.
+
+    For that, what is taken may only grow.
+    """
+
+    def __init__(self, taken: set[str]) -> None:
+        """`taken`: keys of names; whoever takes a name adds its key."""
+        self._taken = taken
+        self._following: dict[tuple[str, int], int] = {}
+
+    def free(self, name: str) -> str:
+        """The name, or `name (2)`, `name (3)`, … : the first whose key is not taken."""
+        if name_key(name) not in self._taken:
+            return name
+        digits = 0
+        while True:
+            digits += 1
+            # Long names are cut to make room for the number, so different ones may want the same.
+            stem = name[: LONGEST - digits - 3].rstrip()
+            place = name_key(stem), digits
+            number = self._following.get(place, max(2, 10 ** (digits - 1)))
+            while number < 10**digits and name_key(f"{stem} ({number})") in self._taken:
+                number += 1
+            self._following[place] = number
+            if number < 10**digits:
+                return f"{stem} ({number})"

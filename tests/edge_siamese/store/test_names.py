@@ -1,9 +1,11 @@
 """What an object may be called."""
 
+import random
+
 import pytest
 
 from edge_siamese.errors import SupportError
-from edge_siamese.store.names import checked_name, free_name, name_key
+from edge_siamese.store.names import Numbering, checked_name, free_name, name_key
 
 
 @pytest.mark.parametrize(
@@ -52,3 +54,46 @@ def test_a_free_name_counts_up_and_stays_within_the_length():
     assert free_name("cup", taken.__contains__) == "cup"
     assert free_name("Mug", taken.__contains__) == "Mug (3)"
     assert free_name("x" * 80, taken.__contains__) == "x" * 76 + " (2)"
+
+
+def test_numbering_gives_what_a_search_from_the_beginning_gives():
+    chance = random.Random(8)
+    stems = [
+        "mug",
+        "Mug",
+        "MUG",
+        "Straße",
+        "STRASSE",
+        "x" * 80,
+        "x" * 79 + "y",
+        "ß" * 78,
+        "ss" * 39,
+        "a" * 75 + "    b",
+    ]
+    for _ in range(200):
+        taken = {name_key(f"{chance.choice(stems)[:75]} ({chance.randrange(14)})") for _ in range(8)}
+        taken |= {name_key(name) for name in chance.sample(stems, 5)}
+        numbering = Numbering(taken)
+        for _ in range(40):
+            name = chance.choice(stems)
+            given = numbering.free(name)
+            assert given == free_name(name, taken.__contains__)
+            assert len(given) <= 80
+            taken.add(name_key(given))
+
+
+def test_thousands_that_want_one_name_cost_no_more_each_than_a_few():
+    class Counting(set):
+        asked = 0
+
+        def __contains__(self, key):
+            self.asked += 1
+            return super().__contains__(key)
+
+    for wanted in (["mug"] * 4000, [f"{'x' * 76}{number // 2:04}" for number in range(4000)]):
+        taken = Counting()
+        numbering = Numbering(taken)
+        for name in wanted:
+            taken.add(name_key(numbering.free(name)))
+        assert len(taken) == 4000
+        assert taken.asked < 8 * 4000
