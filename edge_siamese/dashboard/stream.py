@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 PING_S = 15.0
 """After so long without news, a word that the stream still lives."""
 STATUS_S = 1.0
+FRESH_S = 10.0
+"""What changes always, such as the rate of frames, is told so often at most, unless something else is told."""
 AT_ONCE = 50
 """Events that are sent in one piece, at most."""
 
@@ -31,7 +33,9 @@ class Reports:
         self._asked_at = -STATUS_S
         self._asking: asyncio.Task[None] | None = None
         self.number = 0
-        """Counts up with each state that is another one."""
+        """Counts up with each state that is worth telling."""
+        self._told: dict[str, Any] = {}
+        self._told_at = -FRESH_S
         self.latest: dict[str, Any] = {}
         """As `GET status` answers."""
 
@@ -49,8 +53,11 @@ class Reports:
             return
         finally:
             self._asking = None
-        if _told(found) != _told(self.latest):
+        now = asyncio.get_running_loop().time()
+        stale = now - self._told_at >= FRESH_S and _fresh(found) != _fresh(self._told)
+        if stale or _steady(found) != _steady(self._told):
             self.number += 1
+            self._told, self._told_at = found, now
         self.latest = found
 
 
@@ -139,8 +146,30 @@ def burst_data(record: BurstRecord, *, pictures: bool) -> dict[str, Any]:
     }
 
 
-def _told(report: dict[str, Any]) -> dict[str, Any]:
-    """What is worth telling when it changes: not what changes always."""
-    camera = report.get("camera")
-    steady = {name: value for name, value in report.items() if name not in ("uptime_s", "camera")}
-    return {**steady, "camera": camera and {k: v for k, v in camera.items() if k != "captured"}}
+def _steady(report: dict[str, Any]) -> dict[str, Any]:
+    """What is told at once when it changes. The line repeats what stands elsewhere, and has the rate of frames."""
+    found = {name: value for name, value in _fresh(report).items() if name not in ("frames", "line")}
+    if camera := report.get("camera"):
+        found["camera"] = _without(camera, "captured", "dropped", "fps")
+    found["extras"] = _words(report.get("extras", {}))
+    return found
+
+
+def _fresh(report: dict[str, Any]) -> dict[str, Any]:
+    """All of which a change may be seen: not the time that has gone by."""
+    return _without(report, "uptime_s")
+
+
+def _without(values: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in names}
+
+
+def _words(values: dict[str, Any]) -> dict[str, Any]:
+    """What extras say of themselves, without their counters and times."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            found[name] = _words(value)
+        elif name != "last_sync" and (isinstance(value, bool) or not isinstance(value, (int, float))):
+            found[name] = value
+    return found
