@@ -10,7 +10,6 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,6 +18,7 @@ from edge_siamese.errors import MqttError
 from edge_siamese.mqtt.credentials import read_password, tls_context
 from edge_siamese.mqtt.outbox import IN_FLIGHT, Message, Outbox
 from edge_siamese.mqtt.pace import Pace
+from edge_siamese.mqtt.session import Session
 from edge_siamese.mqtt.subscriptions import Handler, Incoming, Subscription, Subscriptions
 
 if TYPE_CHECKING:
@@ -37,24 +37,6 @@ LOG = logging.getLogger(__name__)
 
 
 Told = Callable[[str, Literal["info", "warning"]], object]
-
-
-@dataclass
-class _Session:
-    """One connection, from its beginning to its end; of the network thread."""
-
-    client: Client
-    began: float
-    up: bool = False
-    reason: str = ""
-    """Why it ended."""
-    refused: bool = False
-    """Whether the broker refused it."""
-    in_flight: int = IN_FLIGHT
-    numbers: dict[int, int] = field(default_factory=dict)
-    """Of messages in the outbox, by paho's number of what is on its way."""
-    asked: dict[int, str] = field(default_factory=dict)
-    """Patterns, by paho's number of a subscription that is not acknowledged."""
 
 
 class Connection:
@@ -113,9 +95,21 @@ class Connection:
         self._started = time.monotonic()
         self._thread.start()
 
-    def send(self, topic: str, payload: bytes, *, retain: bool = False, qos: int = 1) -> bool:
-        """Publish, now or when there is a connection; whether there was room for it."""
-        return self._put(Message(topic, payload, retain, qos))
+    @property
+    def has_room(self) -> bool:
+        """Whether little waits: who has much to say stops where there is none, or it is said in place of something else."""
+        return self._outbox.has_room
+
+    def send(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        retain: bool = False,
+        ended: Callable[[bool], object] | None = None,
+    ) -> bool:
+        """Publish, now or when there is a connection; whether there was room for it. `ended`: see `Message`."""
+        return self._put(Message(topic, payload, retain, ended=ended))
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False, qos: int = 1) -> bool:
         """Publish now; False, and nothing, if there is no connection or too much waits already."""
@@ -212,9 +206,9 @@ class Connection:
         self._wake_in.close()
         self._wake_out.close()
 
-    def _attempt(self) -> _Session:
+    def _attempt(self) -> Session:
         """Connect, and serve the connection until it ends."""
-        session = _Session(self._client(), time.monotonic())
+        session = Session(self._client(), time.monotonic())
         try:
             self._open(session)
             while session.client.socket() is not None and self._serve(session):
@@ -229,7 +223,7 @@ class Connection:
         self._lost(session)
         return session
 
-    def _open(self, session: _Session) -> None:
+    def _open(self, session: Session) -> None:
         from paho.mqtt.packettypes import PacketTypes
         from paho.mqtt.properties import Properties
 
@@ -260,7 +254,7 @@ class Connection:
             CallbackAPIVersion.VERSION2, self._id, protocol=version, reconnect_on_failure=False
         )
 
-    def _serve(self, session: _Session) -> bool:
+    def _serve(self, session: Session) -> bool:
         """Wait for something to do, and do it; whether to go on."""
         client = session.client
         sock: Any = client.socket()
@@ -285,7 +279,7 @@ class Connection:
             return False
         return not self._closing.is_set() or self._end(session)
 
-    def _end(self, session: _Session) -> bool:
+    def _end(self, session: Session) -> bool:
         """Whether there is still something to send before the end; says goodbye when there is not."""
         if session.up and len(self._outbox) and time.monotonic() < self._deadline - 0.1:
             return True
@@ -296,7 +290,7 @@ class Connection:
             session.client.loop_write()
         return False
 
-    def _subscribe(self, session: _Session) -> None:
+    def _subscribe(self, session: Session) -> None:
         for pattern, wanted in self._subscriptions.asked():
             if not wanted:
                 session.client.unsubscribe(pattern)
@@ -305,20 +299,20 @@ class Connection:
             if number is not None:
                 session.asked[number] = pattern
 
-    def _publish(self, session: _Session) -> None:
+    def _publish(self, session: Session) -> None:
         while not session.client.want_write() and (item := self._outbox.take(session.in_flight)) is not None:
             number, message = item
             try:
                 info = session.client.publish(message.topic, message.payload, message.qos, message.retain)
             except ValueError as error:  # such as a topic that is none
                 LOG.warning("%s is not published: %s", message.topic, error)
-                self._outbox.done(number)
+                self._outbox.done(number, taken=False)
                 continue
             self._sent += 1
             if message.qos:
                 session.numbers[info.mid] = number
 
-    def _lost(self, session: _Session) -> None:
+    def _lost(self, session: Session) -> None:
         self._connected = False
         self._subscriptions.lost()
         self._outbox.disconnected()
@@ -329,9 +323,7 @@ class Connection:
             self._said = what
             self._told(text, "info" if what == "connected" else "warning")
 
-    def _on_connect(
-        self, client: Client, session: _Session, flags: Any, reason: Any, properties: Any
-    ) -> None:
+    def _on_connect(self, client: Client, session: Session, flags: Any, reason: Any, properties: Any) -> None:
         if reason.is_failure:
             text = str(reason)
             if text == "Unsupported protocol version" and self._version_5:
@@ -353,15 +345,22 @@ class Connection:
         self._say("connected", f"connected to the broker {self._settings.broker}:{self._port}")
 
     def _on_publish(
-        self, client: Client, session: _Session, number: int, reason: Any, properties: Any
+        self, client: Client, session: Session, number: int, reason: Any, properties: Any
     ) -> None:
-        message = self._outbox.done(session.numbers.pop(number, -1))
+        message = self._outbox.done(session.numbers.pop(number, -1), not reason.is_failure)
         if message is not None and reason.is_failure:
             self._unwanted += 1
-            LOG.warning("the broker does not take %s: %s", message.topic, reason)
+            again = message.topic in session.unwanted  # a state is tried again: once is enough for a log
+            LOG.log(
+                logging.DEBUG if again else logging.WARNING,
+                "the broker does not take %s: %s",
+                message.topic,
+                reason,
+            )
+            session.unwanted.add(message.topic)
 
     def _on_subscribe(
-        self, client: Client, session: _Session, number: int, reasons: Any, properties: Any
+        self, client: Client, session: Session, number: int, reasons: Any, properties: Any
     ) -> None:
         pattern = session.asked.pop(number, "")
         found = self._subscriptions.get(pattern)
@@ -371,7 +370,7 @@ class Connection:
         elif found is not None:
             _call(found.subscribed)
 
-    def _on_message(self, client: Client, session: _Session, message: Any) -> None:
+    def _on_message(self, client: Client, session: Session, message: Any) -> None:
         from paho.mqtt.client import topic_matches_sub
 
         self._received += 1
@@ -386,7 +385,7 @@ class Connection:
 _PHRASES = {"away": "cannot be reached", "refused": "refuses this device"}
 
 
-def _on_disconnect(client: Client, session: _Session, flags: Any, reason: Any, properties: Any) -> None:
+def _on_disconnect(client: Client, session: Session, flags: Any, reason: Any, properties: Any) -> None:
     if session.reason:
         return
     session.reason = "the connection was lost" if str(reason) == "Unspecified error" else str(reason)

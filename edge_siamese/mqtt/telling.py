@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from edge_siamese import board
@@ -37,6 +38,10 @@ RETRY_S = 5.0
 """Until the objects are asked for again, where the daemon could not say."""
 GOODBYE_S = 2.0
 """Between the removal of an object's entities and that of its state, which they would not understand."""
+PORTION_S = 0.5
+"""Until more is said of the objects, where there are so many that all of them at once would leave no room for events."""
+AGAIN_S = 60.0
+"""Until what the broker refused is said once more."""
 EVENTS = 1000
 """That may wait for this thread."""
 BIRTH = "homeassistant/status"
@@ -79,7 +84,12 @@ class Telling:
         self._objects: dict[str, ObjectState] | None = None
         """By their uids; None until the daemon has said which there are."""
         self._told: dict[str, bytes] = {}
-        """Retained payloads as the broker has them, by their topics."""
+        """Retained payloads as the broker has them, or will have, by their topics."""
+        self._unkept: set[str] = set()
+        """Topics of retained payloads that were refused, or lost before they went out; from any thread."""
+        self._again_at = 0.0
+        self._held = False
+        """Whether more was to be told of the objects than there was room for."""
         self._gone: dict[str, float] = {}
         """Topics of objects that are forgotten, and from when on they are to be removed."""
         self._strays: set[str] = set()
@@ -113,9 +123,15 @@ class Telling:
         leaving = set(self._gone)
         if withdraw:
             leaving |= set(self._told) | {self._topics.state}
+            leaving |= {self._topics.object(uid) for uid in self._objects or ()}
             if self._prefix:
                 leaving.add(self._topics.discovery(self._prefix))
+        deadline = time.monotonic() + timeout
         for topic in leaving:
+            while (
+                not self._connection.has_room and self._connection.connected and time.monotonic() < deadline
+            ):
+                time.sleep(0.01)
             self._connection.send(topic, b"", retain=True)
 
     def _hear(self, message: Incoming) -> None:
@@ -141,15 +157,22 @@ class Telling:
         self._tell_events(events, lost)
 
     def _pause(self) -> float:
-        due = [self._state_at, *self._gone.values()]
+        now = self._clock()
+        due = [self._state_at]
         if self._stale_at is not None:
             due.append(self._stale_at)
-        return max(0.0, min(due) - self._clock())
+        if not self._held:
+            due += self._gone.values()
+        elif self._connection.connected:  # else nothing makes room, and a new connection wakes the thread
+            due.append(now + PORTION_S)
+        return max(0.0, min(due) - now)
 
     def _turn(self, events: list[Event], lost: int) -> None:
-        self._take_what_came()
-        appeared = self._tell_events(events, lost)
         now = self._clock()
+        self._take_what_came()
+        if now >= self._again_at:
+            self._tell_again(now)
+        appeared = self._tell_events(events, lost)
         if lost or any(event.kind in CATALOGUE for event in events):
             self._stale_at = now
         if self._stale_at is not None and now >= self._stale_at:
@@ -200,14 +223,19 @@ class Telling:
         for found in known:
             state = ObjectState.of(found, former.get(found.uid))
             self._objects[found.uid] = state.seen(there.get(found.uid), seen.get(found.uid))
+        self._strays |= former.keys() - self._objects.keys()
         self._stale_at = None
 
     def _tell_objects(self, now: float) -> None:
         """Publish those that changed, remove those that are gone, and tell Home Assistant if there are others."""
         if self._objects is None:
             return
+        self._held = False
         for uid, state in self._objects.items():
-            self._keep(self._topics.object(uid), _json(state.payload()))
+            topic, payload = self._topics.object(uid), _json(state.payload())
+            if self._told.get(topic) != payload and not self._has_room():
+                break
+            self._keep(topic, payload)
         if self._prefix:
             self._discover([(uid, state.name) for uid, state in self._objects.items()])
         there = {self._topics.object(uid) for uid in self._objects}
@@ -219,8 +247,10 @@ class Telling:
             self._told.pop(topic, None)
             self._gone.setdefault(topic, now + GOODBYE_S)
         for topic in [topic for topic, due in self._gone.items() if due <= now]:
+            if not self._has_room():
+                break
             del self._gone[topic]
-            self._connection.send(topic, b"", retain=True)
+            self._send_kept(topic, b"")
 
     def _discover(self, objects: list[tuple[str, str]]) -> None:
         topic = self._topics.discovery(self._prefix)
@@ -259,7 +289,27 @@ class Telling:
         """Have the broker keep a payload, if it has not."""
         if self._told.get(topic) != payload:
             self._told[topic] = payload
-            self._connection.send(topic, payload, retain=True)
+            self._send_kept(topic, payload)
+
+    def _send_kept(self, topic: str, payload: bytes) -> None:
+        self._connection.send(topic, payload, retain=True, ended=partial(self._ended, topic))
+
+    def _ended(self, topic: str, taken: bool) -> None:
+        """The broker has a payload, or has not. On any thread."""
+        if not taken:
+            self._unkept.add(topic)
+
+    def _has_room(self) -> bool:
+        self._held = self._held or not self._connection.has_room
+        return not self._held
+
+    def _tell_again(self, now: float) -> None:
+        """What the broker did not take is not told: say it anew, but not at once, for it may refuse it for ever."""
+        self._again_at = now + AGAIN_S
+        while self._unkept:
+            topic = self._unkept.pop()
+            if self._told.pop(topic, None) is None and topic.startswith(self._topics.object("")):
+                self._strays.add(topic.removeprefix(self._topics.object("")))  # it was to be removed
 
     def _take_what_came(self) -> None:
         heard = self._ear.take()

@@ -23,6 +23,8 @@ class Listener:
         self.published: list[tuple[str, bytes, int]] = []
         """Topic, payload (with what MQTT 5 puts before it) and flags of each PUBLISH."""
         self.acknowledge = True
+        self.refuse: set[str] = set()
+        """Topics to which nobody may publish."""
         self._open: list[socket.socket] = []
         threading.Thread(target=self._listen, daemon=True).start()
 
@@ -56,7 +58,9 @@ class Listener:
             topic, rest = body[2 : 2 + length].decode(), body[2 + length :]
             if head & 0x06:
                 number, rest = rest[:2], rest[2:]
-                if self.acknowledge:
+                if topic in self.refuse:
+                    connection.sendall(b"\x40\x03" + number + b"\x87")
+                elif self.acknowledge:
                     connection.sendall(b"\x40\x02" + number)
             self.published.append((topic, rest, head & 0x0F))
 

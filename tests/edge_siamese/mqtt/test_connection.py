@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,24 @@ def test_what_was_not_acknowledged_is_sent_again() -> None:
         assert [topic for topic, _, _ in broker.published[2:]] == ["p/x/availability", "p/x/event"]
         until(lambda: found.report()["waiting"] == 0)
         assert found.report()["lost"] == 0
+
+
+def test_a_refusal_is_told_to_who_asked_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    heard: list[tuple[str, bool]] = []
+
+    def note(topic: str, taken: bool) -> None:
+        heard.append((topic, taken))
+
+    with Listener(ACCEPTED_5) as broker, connection(broker.port) as (found, _):
+        broker.refuse = {"p/x/a"}
+        for topic in ("p/x/a", "p/x/b", "p/#"):
+            found.send(topic, b"1", retain=True, ended=partial(note, topic))
+        found.start()
+        until(lambda: len(heard) == 3)
+        found.send("p/x/a", b"2", retain=True)
+        until(lambda: found.report()["not_allowed"] == 2)
+    assert set(heard) == {("p/x/a", False), ("p/x/b", True), ("p/#", False)}
+    assert caplog.text.count("the broker does not take p/x/a: Not authorized") == 1
 
 
 def test_a_broker_that_ends_the_connection_at_once_may_want_tls() -> None:

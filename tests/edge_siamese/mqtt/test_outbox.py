@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from edge_siamese.mqtt.outbox import IN_FLIGHT, OVERHEAD, TRIES, Message, Outbox
 
 
@@ -149,3 +151,43 @@ def test_what_breaks_the_connection_again_and_again_is_given_up() -> None:
         assert outbox.take() is not None
         outbox.disconnected()
     assert (outbox.take(), outbox.lost, outbox.bytes) == (None, 1, 0)
+
+
+def test_who_asks_hears_what_became_of_a_message() -> None:
+    heard: list[tuple[str, bool]] = []
+
+    def asked(name: str, **more: Any) -> Message:
+        return Message(name, b"", ended=lambda taken: heard.append((name, taken)), **more)
+
+    outbox = Outbox(most=3)
+    for name in ("acknowledged", "refused", "replaced"):
+        outbox.put(asked(name, retain=True))
+    for taken in (True, False):
+        item = outbox.take()
+        assert item is not None
+        outbox.done(item[0], taken)
+    outbox.put(asked("replaced", retain=True))
+    assert heard == [("acknowledged", True), ("refused", False)]
+    heard.clear()
+    for name in ("evicted", "second", "third"):
+        outbox.put(asked(name))
+    assert heard == [("evicted", False)]
+    outbox.put(asked("too much", keep=False))
+    assert heard[1:] == [("too much", False)]
+    outbox.put(asked("large", keep=False))
+    for _ in range(TRIES):
+        assert outbox.take() is not None
+        outbox.disconnected()
+    assert ("replaced", False) in heard
+
+
+def test_there_is_room_until_it_is_half_full() -> None:
+    outbox = Outbox(most=10)
+    for number in range(5):
+        assert outbox.has_room
+        outbox.put(event(number))
+    assert not outbox.has_room
+    assert not Outbox(most_bytes=1000).put(Message("t", bytes(1000)))
+    small = Outbox(most_bytes=2 * Message("t", bytes(600)).size)
+    small.put(Message("t", bytes(600)))
+    assert not small.has_room

@@ -38,10 +38,20 @@ class Connection:
         self.sent: list[tuple[str, bytes, bool]] = []
         self.handlers: dict[str, Handler] = {}
         self.callbacks: list[Callable[[], object]] = []
-        self.connected = True
+        self.connected = self.has_room = True
+        self.ended: dict[str, Callable[[bool], object]] = {}
 
-    def send(self, topic: str, payload: bytes, *, retain: bool = False, qos: int = 1) -> bool:
+    def send(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        retain: bool = False,
+        ended: Callable[[bool], object] | None = None,
+    ) -> bool:
         self.sent.append((topic, payload, retain))
+        if ended is not None:
+            self.ended[topic] = ended
         return True
 
     def listen(self, pattern: str, handler: Handler) -> None:

@@ -1,0 +1,172 @@
+"""Thousands of objects, and a broker that refuses some: all is told in the end, and events are told as well."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from edge_siamese.events import Event
+from edge_siamese.mqtt.outbox import MOST_MESSAGES, Message, Outbox
+from edge_siamese.mqtt.telling import AGAIN_S, GOODBYE_S, PORTION_S, STATE_S
+from tests.edge_siamese.mqtt.test_telling import CONFIG, HALL, MUG, PEN, Connection, Stage, stored, topics
+
+MANY = 3000
+
+
+class Queued(Connection):
+    """Has a connection's outbox, and a broker that takes all of it when the test says so."""
+
+    def __init__(self) -> None:
+        self.outbox = Outbox()
+        self.broker: dict[str, bytes] = {}
+        self.events = 0
+        super().__init__()
+
+    @property
+    def has_room(self) -> bool:
+        return self.outbox.has_room
+
+    @has_room.setter
+    def has_room(self, _: bool) -> None:
+        pass
+
+    def send(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        retain: bool = False,
+        ended: Callable[[bool], object] | None = None,
+    ) -> bool:
+        return self.outbox.put(Message(topic, payload, retain, ended=ended))
+
+    def deliver(self) -> int:
+        """How much went out."""
+        count = 0
+        while (item := self.outbox.take()) is not None:
+            number, message = item
+            self.outbox.done(number)
+            if message.retain:
+                self.broker[message.topic] = message.payload
+            self.events += message.topic == HALL.event
+            count += 1
+        return count
+
+
+class Hall(Stage):
+    """The same with an outbox."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queue = self.telling._connection = Queued()  # type: ignore[assignment]
+
+    def run(self, *events: Event) -> None:
+        for event in events:
+            self.actions.hub.publish(event)
+        self.telling._turn(*self.telling._news.get(0))
+
+
+def many() -> list[str]:
+    return [f"{number:032x}" for number in range(MANY)]
+
+
+def test_all_of_three_thousand_objects_are_told_and_no_event_is_lost_for_them() -> None:
+    stage = Hall()
+    stage.actions.known = [stored(uid, uid) for uid in many()]
+    stage.run(*(Event("camera", str(number)) for number in range(900)))
+    turns = 0
+    while stage.telling._pause() <= PORTION_S and turns < 10:
+        assert len(stage.queue.outbox) <= MOST_MESSAGES // 2 + 3
+        stage.queue.deliver()
+        stage.now += PORTION_S
+        stage.run(Event("camera", "more"))
+        turns += 1
+    stage.queue.deliver()
+    assert 3 <= turns < 10
+    told = stage.queue.broker
+    assert {HALL.object(uid) for uid in many()} | {CONFIG, HALL.state} == set(told)
+    assert stage.queue.outbox.lost == 0
+    assert stage.queue.events == 900 + turns
+
+
+def test_while_the_broker_is_away_nothing_is_tried_twice_a_second_and_a_connection_brings_it_all() -> None:
+    stage = Hall()
+    stage.actions.known = [stored(uid, uid) for uid in many()]
+    stage.queue.connected = False
+    stage.run()
+    assert stage.telling._pause() == STATE_S
+    stage.actions.known = stage.actions.known[:-10]
+    stage.run(Event("forgotten", "x"))
+    stage.now += GOODBYE_S
+    stage.run()
+    assert stage.telling._pause() > PORTION_S
+    stage.queue.connected = True
+    stage.telling._begin_anew()
+    for _ in range(6):
+        stage.run()
+        stage.queue.deliver()
+        stage.now += PORTION_S
+    kept = {topic for topic, payload in stage.queue.broker.items() if payload and "/objects/" in topic}
+    assert kept == {HALL.object(uid) for uid in many()[:-10]}
+    assert stage.queue.outbox.lost == 0
+
+
+def test_three_thousand_objects_leave_the_broker_too() -> None:
+    stage = Hall()
+    stage.actions.known = [stored(uid, uid) for uid in many()]
+    for _ in range(6):
+        stage.run()
+        stage.queue.deliver()
+        stage.now += PORTION_S
+    stage.actions.known = []
+    stage.run(Event("forgotten", "x"))
+    stage.queue.deliver()
+    stage.now += GOODBYE_S
+    for _ in range(6):
+        stage.run()
+        stage.queue.deliver()
+    assert {payload for topic, payload in stage.queue.broker.items() if "/objects/" in topic} == {b""}
+    assert stage.queue.outbox.lost == 0
+
+
+def test_what_the_broker_refuses_is_told_again_after_a_while_and_not_before() -> None:
+    stage = Stage()
+    stage.actions.known = [stored(MUG, "mug"), stored(PEN, "pen")]
+    stage.turn()
+    stage.connection.ended[HALL.object(MUG)](False)
+    stage.connection.ended[HALL.object(PEN)](True)
+    assert HALL.object(MUG) not in topics(stage.turn(Event("camera", "x")))
+    stage.now += AGAIN_S
+    assert topics(stage.turn()) == [HALL.object(MUG)]
+    stage.now += AGAIN_S
+    assert stage.turn() == []
+
+
+def test_a_removal_that_is_refused_is_said_again() -> None:
+    stage = Stage()
+    stage.actions.known = [stored(MUG, "mug")]
+    stage.turn()
+    stage.actions.known = []
+    stage.turn(Event("forgotten", "x"))
+    stage.now += GOODBYE_S
+    assert (HALL.object(MUG), b"", True) in stage.turn()
+    stage.connection.ended[HALL.object(MUG)](False)
+    stage.now += AGAIN_S
+    stage.turn()
+    stage.now += GOODBYE_S
+    assert stage.turn() == [(HALL.object(MUG), b"", True)]
+
+
+def test_an_object_that_is_forgotten_before_it_is_told_anew_is_removed() -> None:
+    stage = Stage()
+    stage.actions.known = [stored(MUG, "mug")]
+    stage.turn()
+    stage.connection.has_room = False
+    stage.connection.callbacks[0]()
+    stage.hear(HALL.object(MUG), b"{}")
+    stage.turn()
+    stage.actions.known = []
+    stage.turn(Event("forgotten", "x"))
+    stage.now += GOODBYE_S
+    assert (HALL.object(MUG), b"", True) not in stage.turn()
+    stage.connection.has_room = True
+    assert (HALL.object(MUG), b"", True) in stage.turn()
