@@ -57,6 +57,10 @@ class SupportError(EdgeSiameseError, ValueError):
     """A support set cannot take or lacks what was asked for."""
 
 
+class NoSuchObject(SupportError, LookupError):
+    """There is no object of this name or uid, no such view of it, or no such picture."""
+
+
 class CameraError(EdgeSiameseError, OSError):
     """A camera cannot be opened, or gives no frame."""
 
@@ -87,6 +91,10 @@ class ModelsInUse(ModelError, BlockingIOError):
 
 class ControlError(EdgeSiameseError, RuntimeError):
     """The daemon refused a request, or the request cannot be sent."""
+
+
+class NotReady(ControlError):
+    """The daemon cannot do it now: it cannot recognise, is stopping, or does not come to it."""
 
 
 class DaemonNotRunning(ControlError, ConnectionError):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_siamese.errors import SupportError
+from edge_siamese.errors import NoSuchObject, SupportError
 from edge_siamese.head import SigmoidDistanceHead
 from edge_siamese.runtimes.base import Floats
 
@@ -236,7 +236,7 @@ class SupportSet:
         for known in (self.uids, self.names):
             if name in known:
                 return known.index(name)
-        raise SupportError(f'there is no object "{name}"; registered: {", ".join(self.names) or "none"}')
+        raise NoSuchObject(f'there is no object "{name}"; registered: {", ".join(self.names) or "none"}')
 
     def _spliced(self, start: int, stop: int, other: SupportSet) -> SupportSet:
         """A set with the objects of another one in the places from start to before stop."""

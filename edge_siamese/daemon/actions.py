@@ -19,7 +19,7 @@ from edge_siamese.daemon.settings import Settings
 from edge_siamese.daemon.shown import Shown
 from edge_siamese.daemon.telemetry import Telemetry
 from edge_siamese.decision import Recognition
-from edge_siamese.errors import ControlError
+from edge_siamese.errors import ControlError, NotReady
 from edge_siamese.panel.grammar import Gesture
 from edge_siamese.store import OnConflict, StoredObject
 from edge_siamese.store.records import StoredView
@@ -38,7 +38,7 @@ REGISTRATION_S = 90.0
 class Actions:
     """What is asked is done between two frames, on the one thread that owns engine and store; who asks waits for it.
 
-    Objects are named by their uid or their name. All raise `ControlError` where the daemon cannot recognise, does not
+    Objects are named by their uid or their name. All raise `NotReady` where the daemon cannot recognise, does not
     come to it or is stopping, and what the store and the engine raise.
     """
 
@@ -127,7 +127,7 @@ class Actions:
 
         def of_now(engine: Engine) -> Recognition:
             if engine.frame is None or engine.latest is None:
-                raise ControlError(f"there is no frame to explain: {self.line}")
+                raise NotReady(f"there is no frame to explain: {self.line}")
             return engine.latest
 
         return self.with_engine(of_now)
@@ -234,7 +234,7 @@ class Actions:
         def run() -> T:
             engine = self._service.engine
             if engine is None:
-                raise ControlError(f"the daemon cannot recognise: {self._service.fault}")
+                raise NotReady(f"the daemon cannot recognise: {self._service.fault}")
             return function(engine)
 
         return self._service.call_patiently(run) if patiently else self._service.call(run)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from typing import Any, TypeVar
 
-from edge_siamese.errors import ControlError
+from edge_siamese.errors import NotReady
 
 T = TypeVar("T")
 
@@ -23,7 +23,7 @@ class Calls:
         """Let the owner call a function, and wait for what it returns.
 
         Raises:
-            ControlError: the daemon is stopping, or did not come to it in time.
+            NotReady: the daemon is stopping, or did not come to it in time.
             Whatever the function raises.
         """
         future: Future[T] = Future()
@@ -33,14 +33,14 @@ class Calls:
         try:
             return future.result(timeout)
         except CancelledError:
-            raise ControlError("the daemon is stopping") from None
+            raise NotReady("the daemon is stopping") from None
         except TimeoutError as error:
             if future.done():  # the function's own error, such as that of a camera
                 return future.result()
             # What nobody waits for any more must not be done later, behind the asker's back.
             if not future.cancel():
-                raise ControlError("the daemon is still at it; see later what came of it") from error
-            raise ControlError(f"the daemon did not come to it in {timeout:g} s") from error
+                raise NotReady("the daemon is still at it; see later what came of it") from error
+            raise NotReady(f"the daemon did not come to it in {timeout:g} s") from error
 
     def answer(self) -> None:
         """Call what waits now; what is asked meanwhile waits for the next turn."""

@@ -123,7 +123,7 @@ def remove_view(site: Site, call: Call) -> Reply:
     """Take it away."""
     found = asked(lambda: site.actions.views(call.path.uid), missing=True)
     if call.path.view not in [view.id for view in found]:
-        raise Problem(404, f"the object has no view {call.path.view}", kind="SupportError")
+        raise Problem(404, f"the object has no view {call.path.view}", kind="NoSuchObject")
     known = asked(lambda: site.actions.remove_view(call.path.uid, call.path.view))
     return Reply(value=site.object_data(known))
 
@@ -145,7 +145,7 @@ def _picture(site: Site, view: int, index: int) -> Reply:
     try:
         png = asked(lambda: site.actions.picture(view, index))
     except Problem as problem:
-        if problem.kind == "SupportError":
+        if problem.kind == "NoSuchObject":
             raise Problem(404, problem.text, kind="NoPicture") from problem
         raise
     return Reply(data=png, type="image/png", headers={"Cache-Control": "private, max-age=3600"})

@@ -23,6 +23,8 @@ from edge_siamese.errors import (
     ControlError,
     EdgeSiameseError,
     ImageError,
+    NoSuchObject,
+    NotReady,
     Refused,
     StoreError,
     SupportError,
@@ -128,12 +130,9 @@ def problem(error: EdgeSiameseError, *, missing: bool = False) -> Problem:
         status = 409
     elif isinstance(error, ControlError):
         # That it cannot recognise now, or ends, is nothing that a request could do about.
-        text = str(error)
-        status = 503 if text.startswith(("the daemon", "there is no frame")) else 409
+        status = 503 if isinstance(error, NotReady) else 409
     elif isinstance(error, SupportError):
-        text = str(error)
-        gone = text.startswith(("there is no ", "no picture", "view "))
-        status = 404 if missing and gone else 409
+        status = 404 if missing and isinstance(error, NoSuchObject) else 409
     elif isinstance(error, (ImageError, SchemaError)):
         status = 422
     elif isinstance(error, StoreError):

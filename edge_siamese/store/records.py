@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from edge_siamese.errors import PictureError, StoreError, SupportError
+from edge_siamese.errors import NoSuchObject, PictureError, StoreError
 from edge_siamese.imaging import Bytes
 from edge_siamese.schema import nearest
 from edge_siamese.store.crops import decode_png
@@ -96,17 +96,17 @@ class Records:
         return self._objects("1")
 
     def object(self, uid_or_name: str) -> StoredObject:
-        """One object; raises `SupportError` if there is none of this uid or name."""
+        """One object; raises `NoSuchObject` if there is none of this uid or name."""
         uid_or_name = uid_or_name.encode("utf-8", "replace").decode("utf-8")  # half a character names nothing
         found = self._objects("o.uid = ?", uid_or_name) or self._objects("o.key = ?", name_key(uid_or_name))
         if found:
             return found[0]
         rows = self._database.read("SELECT name FROM objects WHERE deleted IS NULL LIMIT 1000")
         hint = nearest(uid_or_name, [name for (name,) in rows]) or ("" if rows else "; nothing is registered")
-        raise SupportError(f'there is no object "{uid_or_name}"{hint}')
+        raise NoSuchObject(f'there is no object "{uid_or_name}"{hint}')
 
     def views(self, uid_or_name: str) -> list[StoredView]:
-        """Views and negatives of one object, in order; raises `SupportError` if there is no such object."""
+        """Views and negatives of one object, in order; raises `NoSuchObject` if there is no such object."""
         rows = self._database.read(
             "SELECT v.id, v.uid, v.kind, v.created, v.source, "
             "(SELECT count(*) FROM crops c WHERE c.view_id = v.id) "
@@ -119,7 +119,7 @@ class Records:
         """A kept picture of a view, uint8 (h, w) or (h, w, 3).
 
         Raises:
-            SupportError: there is no such picture.
+            NoSuchObject: there is no such picture.
             StoreError: it is damaged.
         """
         try:
@@ -134,12 +134,12 @@ class Records:
         return int(count)
 
     def crop_png(self, view_id: int, index: int = 0) -> bytes:
-        """A kept picture of a view as a PNG file; raises `SupportError` if there is none."""
+        """A kept picture of a view as a PNG file; raises `NoSuchObject` if there is none."""
         found = self._database.read(
             "SELECT picture FROM crops WHERE view_id = ? ORDER BY place LIMIT 1 OFFSET ?", view_id, index
         )
         if index < 0 or not found:
-            raise SupportError(f"there is no picture {index} of view {view_id}")
+            raise NoSuchObject(f"there is no picture {index} of view {view_id}")
         return bytes(found[0][0])
 
     def entries(self) -> list[SupportEntry]:

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from edge_siamese.errors import StoreError, SupportError
+from edge_siamese.errors import NoSuchObject, StoreError, SupportError
 from edge_siamese.events import utc_now
 from edge_siamese.runtimes.base import Floats
 from edge_siamese.store.changes import ChangeKind, Undone, record, undo_last
@@ -195,7 +195,7 @@ class SupportStore(Records):
         kinds = {view.id: view.kind for view in self.views(found.uid)}
         if view_id not in kinds:
             known = ", ".join(map(str, list(kinds)[:10])) + (", …" if len(kinds) > 10 else "")
-            raise SupportError(f'"{found.name}" has no view {view_id}; it has {known}')
+            raise NoSuchObject(f'"{found.name}" has no view {view_id}; it has {known}')
         if kinds[view_id] == "view" and found.views == 1:
             raise SupportError(
                 f'view {view_id} is the only view of "{found.name}"; forget the object instead, or add a view first'

@@ -132,8 +132,8 @@ def test_register_rename_forget_and_undo(served: Served) -> None:
     assert client.ask("PATCH", f"objects/{uid}", {"name": "cup"}).json()["name"] == "cup"
     assert client.get(f"objects/{uid}").json()["name"] == "cup"
     assert client.ask("DELETE", f"objects/{uid}").json()["name"] == "cup"
-    assert client.get(f"objects/{uid}").problem == (404, "SupportError")
-    assert client.ask("DELETE", f"objects/{uid}").problem == (404, "SupportError")
+    assert client.get(f"objects/{uid}").problem == (404, "NoSuchObject")
+    assert client.ask("DELETE", f"objects/{uid}").problem == (404, "NoSuchObject")
     assert client.ask("POST", "undo").json()["text"]
     assert client.get(f"objects/{uid}").json()["name"] == "cup"
 
@@ -177,16 +177,16 @@ def test_views(served: Served) -> None:
     assert png.headers["Content-Type"] == "image/png" and decode_png(png.data).ndim in (2, 3)
     assert client.get(f"objects/{uid}/picture").data == client.get(f"views/{views[1]['id']}/pictures/0").data
     assert client.get(f"views/{views[0]['id']}/pictures/1").problem == (404, "NoPicture")
-    assert client.ask("DELETE", f"objects/{uid}/views/999").problem == (404, "SupportError")
+    assert client.ask("DELETE", f"objects/{uid}/views/999").problem == (404, "NoSuchObject")
     assert client.ask("DELETE", f"objects/{uid}/views/{views[0]['id']}").json()["views"] == 1
-    assert client.ask("POST", f"objects/{'0' * 32}/views", {}).problem == (404, "SupportError")
+    assert client.ask("POST", f"objects/{'0' * 32}/views", {}).problem == (404, "NoSuchObject")
 
 
 def test_merge(served: Served) -> None:
     _, client = served
     mug, pen = learn(served, "mug", MUG), learn(served, "pen", PEN)
-    assert client.ask("POST", f"objects/{mug}/merge", {"into": "0" * 32}).problem == (409, "SupportError")
-    assert client.ask("POST", f"objects/{'0' * 32}/merge", {"into": pen}).problem == (404, "SupportError")
+    assert client.ask("POST", f"objects/{mug}/merge", {"into": "0" * 32}).problem == (409, "NoSuchObject")
+    assert client.ask("POST", f"objects/{'0' * 32}/merge", {"into": pen}).problem == (404, "NoSuchObject")
     got = client.ask("POST", f"objects/{mug}/merge", {"into": pen}).json()
     assert (got["name"], got["views"]) == ("pen", 2)
     assert [known["uid"] for known in client.get("objects").json()["objects"]] == [pen]

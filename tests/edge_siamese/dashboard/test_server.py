@@ -273,7 +273,7 @@ def test_what_cannot_be_a_path_or_a_parameter(served: Served) -> None:
     _, client = served
     client.come_in()
     assert client.get("objects/nope").problem == (404, "NotFound")
-    assert client.get(f"objects/{'a' * 32}").problem == (404, "SupportError")
+    assert client.get(f"objects/{'a' * 32}").problem == (404, "NoSuchObject")
     assert client.get("objects/..%2fstatus").problem == (404, "NotFound")
     assert client.get("views/0/pictures/0").problem == (404, "NotFound")
     assert client.get(f"views/{10**30}/pictures/0").problem == (404, "NotFound")
