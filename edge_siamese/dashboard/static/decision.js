@@ -69,7 +69,7 @@ function beside(found) {
 
 /**
  * The numbers of a decision as a list of terms.
- * @param {Object} found with view, runner_up, margin, threshold
+ * @param {Object} found with view_place, runner_up, margin, threshold
  */
 export function facts(found) {
   if (found.nearest === null || found.nearest === undefined) return null;
@@ -78,7 +78,7 @@ export function facts(found) {
     "dl.facts",
     {},
     ...[
-      ["Nearest view", found.view ? `number ${found.view} of ${found.nearest}` : found.nearest],
+      ["Nearest view", found.view_place ? `view ${found.view_place} of ${found.nearest}` : found.nearest],
       ["Probability", probability(found.probability)],
       ["Threshold", probability(found.threshold)],
       ["Runner-up", runnerUp],
