@@ -18,6 +18,12 @@ _MOST_COUNT = 0xFFFF
 LATEST_MS = 4_102_444_800_000
 """The first moment of the year 2100: what claims to be later is no stamp, and must not drag everybody's clock there."""
 
+PLAUSIBLE_MS = 1_767_225_600_000
+"""The first moment of the year 2026: a device that thinks it is earlier has no time of day, and judges nobody by it."""
+AHEAD_MS = 366 * 86_400_000
+"""So far may a stamp be ahead of a device's clock. A board without a clock of its own may be behind by as long as it was
+off, where nothing tells it the time; a stamp of the last moment of all would leave none to come after it."""
+
 
 def wall_ms() -> int:
     """The time of day in milliseconds."""
@@ -47,17 +53,29 @@ class Clock:
         self._now_ms = now_ms
         self._last = (0, 0)
 
+    def is_late(self, stamp: str) -> bool:
+        """Whether a stamp is so far ahead of a time of day that can be one, that it is to be passed over."""
+        return self._is_late(int(stamp[:13], 16), self._now_ms())
+
     def observe(self, stamp: str) -> None:
-        """See a stamp of anybody: those to come are later."""
-        self._last = max(self._last, (int(stamp[:13], 16), int(stamp[14:18], 16)))
+        """See a stamp of anybody: those to come are later, unless it is to be passed over."""
+        if not self.is_late(stamp):
+            self._last = max(self._last, (int(stamp[:13], 16), int(stamp[14:18], 16)))
 
     def next(self) -> str:
-        """A stamp that is later than all before."""
+        """A stamp that is later than all before; at the end of time, which a device without a time of day may be led to,
+        the last one."""
         now, (last, count) = self._now_ms(), self._last
+        if self._is_late(last, now):  # seen, or made here, while there was no time of day, or another
+            last, count = 0, 0
         if last < now < LATEST_MS:
             self._last = now, 0
         elif count < _MOST_COUNT:
             self._last = last, count + 1
-        else:
+        elif last + 1 < LATEST_MS:
             self._last = last + 1, 0
         return f"{self._last[0]:013x}-{self._last[1]:04x}-{self.device}"
+
+    @staticmethod
+    def _is_late(then: int, now: int) -> bool:
+        return now >= PLAUSIBLE_MS and then > now + AHEAD_MS

@@ -109,6 +109,22 @@ def local_changes(
     return Changes(objects, views)
 
 
+def restamped(known: Known, stamp: Callable[[], str], is_late: Callable[[str], bool]) -> Changes:
+    """What this device took or made while its clock was wrong by years, with stamps that others take."""
+    objects: dict[str, ObjectState] = {}
+    for uid, state in known.objects.items():
+        if is_late(state.latest):
+            name = replace(state.name, stamp=stamp()) if is_late(state.name.stamp) else state.name
+            life = replace(state.life, stamp=stamp()) if is_late(state.life.stamp) else state.life
+            objects[uid] = replace(state, name=name, life=life)
+    views = {
+        uid: replace(view, place=replace(view.place, stamp=stamp()))
+        for uid, view in known.views.items()
+        if is_late(view.latest)
+    }
+    return Changes(objects, views)
+
+
 @dataclass(frozen=True)
 class Missing:
     """What the store needs to be as the registers want it."""

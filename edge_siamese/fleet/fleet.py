@@ -10,8 +10,16 @@ from typing import TYPE_CHECKING, Any
 from edge_siamese.errors import ControlError, EdgeSiameseError, StoreError
 from edge_siamese.events import Event, utc_now
 from edge_siamese.fleet.applying import Seen, applied, content_of, snapshot_of
-from edge_siamese.fleet.clock import Clock
-from edge_siamese.fleet.comparing import Changes, Missing, after, local_changes, shown_by, store_changes
+from edge_siamese.fleet.clock import Clock, wall_ms
+from edge_siamese.fleet.comparing import (
+    Changes,
+    Missing,
+    after,
+    local_changes,
+    restamped,
+    shown_by,
+    store_changes,
+)
 from edge_siamese.fleet.fetching import Fetching
 from edge_siamese.fleet.inbox import Connected, Inbox, Item, Message, Overflow, Subscribed
 from edge_siamese.fleet.ledger import FILE, Ledger
@@ -46,6 +54,8 @@ CHANGES = frozenset(
 """Events after which the store may be another one."""
 LOOK_S = 60.0
 """The store is looked at so often, whatever is told."""
+CLOCK_SET_S = 60.0
+"""A time of day that moves by more on its own was set."""
 RETRY_S = 2.0
 """After something failed, such as a store that is being repaired."""
 BATCH_S = 0.3
@@ -75,7 +85,7 @@ class Fleet:
         self._actions, self._transport = actions, transport
         self._clock = Clock(device)
         self._inbox = Inbox()
-        self._mirror = Mirror(self._topics, device, transport)
+        self._mirror = Mirror(self._topics, device, transport, self._clock.is_late)
         self._fetching = Fetching(self._topics, transport, self._mirror.complain)
         for part in (self._mirror, self._fetching):
             part.heard = lambda topic, payload: self._inbox.put(Message(topic, payload))
@@ -92,6 +102,7 @@ class Fleet:
         self._changed = threading.Event()
         self._look_at = self._batch_at = 0.0
         self._again_at = float("inf")
+        self._offset = 0.0
         self._complaint = ""
         self._last_sync: str | None = None
         self._lacking = 0
@@ -162,6 +173,7 @@ class Fleet:
 
     def _turn(self, items: list[Item], now: float) -> float:
         """Take what came, and do what is due; the time of the next turn."""
+        self._mind_the_time(now)
         self._take(items, now)
         if not self._transport.connected and self._mirror.complete:
             self._mirror.lost()
@@ -180,6 +192,14 @@ class Fleet:
         elif self._transport.connected:
             following = min(following, now + 1.0)
         return min(following, self._again_at)
+
+    def _mind_the_time(self, now: float) -> None:
+        """Read all again once the clock was set: what was passed over, or taken, may have been so wrongly."""
+        offset = wall_ms() / 1000 - now
+        if abs(offset - self._offset) > CLOCK_SET_S:
+            self._offset = offset
+            if self._transport.connected and self._mirror.complete:
+                self._again_at = now
 
     def _read_all(self, now: float) -> None:
         """Read from the beginning what the broker keeps."""
@@ -242,10 +262,9 @@ class Fleet:
 
     def _observe(self, states: Changes) -> None:
         """See the stamps of others."""
-        for state in states.objects.values():
-            self._clock.observe(max(state.name.stamp, state.life.stamp))
-        for view in states.views.values():
-            self._clock.observe(view.place.stamp)
+        for known in (states.objects, states.views):
+            for state in known.values():
+                self._clock.observe(state.latest)
 
     def _make_alike(self, now: float) -> None:
         """Find what was changed here, and change here what the fleet wants; sets `_changed` if that is not all yet."""
@@ -253,6 +272,11 @@ class Fleet:
         self._changed.clear()
         store = self._look()
         self._look_at = now + LOOK_S
+        if self._mirror.complete:
+            anew = restamped(self._ledger.known, self._clock.next, self._clock.is_late)
+            if len(anew):
+                self._ledger.save(anew.objects, anew.views)
+                self._sending.changed(_keys(anew), now)
         changes = local_changes(
             store, self._ledger.known, self._clock.next, restored=self._restored, complete=self._seen_all
         )

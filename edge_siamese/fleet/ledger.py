@@ -12,12 +12,12 @@ import sqlite3
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from edge_siamese.errors import StoreError
 from edge_siamese.fleet.clock import require_stamp
 from edge_siamese.fleet.comparing import Known, ShownObject, ShownView
-from edge_siamese.fleet.state import Life, Name, ObjectState, Place, ViewState
+from edge_siamese.fleet.state import Life, LifeValue, Name, ObjectState, Place, ViewKind, ViewState
 from edge_siamese.schema import SchemaError
 from edge_siamese.store.failures import FAILURES, is_damage, store_error
 
@@ -236,7 +236,7 @@ class Ledger:
         try:
             self.known, self.offered = _read(connection)
             self.revision = int(facts.get("revision", -1))
-        except (SchemaError, ValueError, TypeError) as error:
+        except ValueError as error:
             raise _UnusableError(f"a line of it cannot be read: {error}") from error
 
     def _set_aside(self, reason: str) -> None:
@@ -254,13 +254,15 @@ class Ledger:
 
 
 def _read(connection: sqlite3.Connection) -> tuple[Known, set[str]]:
-    known = Known()
+    """What the tables hold. A row that is none is as if it had never come: the broker has it, or the store."""
+    known, bad = Known(), 0
     for row in connection.execute(
         "SELECT uid, created, named, name, lived, life, shown_there, shown_name FROM objects"
     ):
         uid, created, named, name, lived, life, shown_there, shown_name = row
-        require_stamp(named)
-        require_stamp(lived)
+        if not (_are_texts(uid, created, name) and _are_stamps(named, lived) and life in get_args(LifeValue)):
+            bad += 1
+            continue
         known.objects[uid] = ObjectState(created, Name(named, name), Life(lived, life))
         if shown_there is not None:
             known.shown_objects[uid] = ShownObject(bool(shown_there), shown_name)
@@ -269,10 +271,29 @@ def _read(connection: sqlite3.Connection) -> tuple[Known, set[str]]:
         "SELECT uid, kind, created, source, placed, owner, alive, shown_owner, shown_alive, offered FROM views"
     ):
         uid, kind, created, source, placed, owner, alive, shown_owner, shown_alive, given = row
-        require_stamp(placed)
+        if not (
+            _are_texts(uid, created, source, owner) and _are_stamps(placed) and kind in get_args(ViewKind)
+        ):
+            bad += 1
+            continue
         known.views[uid] = ViewState(kind, created, source, Place(placed, owner, bool(alive)))
         if shown_owner is not None:
             known.shown_views[uid] = ShownView(shown_owner, bool(shown_alive))
         if given:
             offered.add(uid)
+    if bad:
+        LOG.warning("%d rows of %s cannot be read and are passed over", bad, FILE)
     return known, offered
+
+
+def _are_texts(*values: Any) -> bool:
+    return all(isinstance(value, str) for value in values)
+
+
+def _are_stamps(*values: Any) -> bool:
+    try:
+        for value in values:
+            require_stamp(value)
+    except (SchemaError, TypeError):
+        return False
+    return True

@@ -6,7 +6,7 @@ import logging
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 from edge_siamese.fleet.comparing import Changes, Known
 from edge_siamese.fleet.inbox import Message
@@ -33,6 +33,11 @@ MARK_S = 5.0
 MOST: dict[Part, int] = {"objects": 20_000, "views": 100_000}
 """Registers of others that are taken: each costs memory, and time whenever something changes."""
 _COMPLAINTS = 100
+_State = TypeVar("_State", ObjectState, ViewState)
+
+
+class _LateError(SchemaError):
+    """A stamp is too far ahead."""
 
 
 @dataclass
@@ -54,8 +59,18 @@ class Mirror:
     retained has come when that message has. A broker drops retained messages where thousands are due at once.
     """
 
-    def __init__(self, topics: Topics, device: str, transport: Transport) -> None:
-        self._topics, self._transport = topics, transport
+    def __init__(
+        self,
+        topics: Topics,
+        device: str,
+        transport: Transport,
+        is_late: Callable[[str], bool] = lambda stamp: False,
+    ) -> None:
+        """`is_late`: whether a stamp is too far ahead of this device's clock."""
+        self._topics, self._transport, self._is_late = topics, transport, is_late
+        self._overruled: set[Key] = set()
+        self.passed_over = False
+        """Whether something was, for the time of day that this device has."""
         self.device = device
         self.own_marks = topics.of("marks", device)
         """The topic of what this device sends to itself."""
@@ -83,6 +98,8 @@ class Mirror:
         self.objects.clear()
         self.views.clear()
         self._shown = None
+        self._overruled.clear()
+        self.passed_over = False
         self._transport.subscribe(self.own_marks, self.heard, lambda: self.subscribed(self.own_marks))
         self._ask(0, now)
 
@@ -121,6 +138,16 @@ class Mirror:
                 continue
             try:
                 behind = self._read_one(key, message.payload, known, found.changes)
+            except _LateError as error:
+                self.passed_over = True
+                self.complain(message.topic, error)
+                # Once: a device without a time of day may take it, and give it to the broker again.
+                behind = key not in self._overruled and self._has(key, known)
+                if behind:
+                    self._overruled.add(key)
+                    (self.objects if part == "objects" else self.views).pop(uid, None)
+                else:
+                    self._give_up(key, known)
             except SchemaError as error:
                 # It may be of a newer release: it is left to those who can read it.
                 self.complain(message.topic, error)
@@ -171,30 +198,49 @@ class Mirror:
         """Whether the broker is behind now."""
         part, uid = key
         if part == "objects":
-            state = changes.objects.get(uid) or known.objects.get(uid)
+            state = self._sound(changes.objects.get(uid) or known.objects.get(uid))
             if not payload:
                 self.objects.pop(uid, None)
                 return state is not None
             if state is not None and payload == encode_object(state):
                 self.objects[uid] = state
                 return False
-            came = self.objects[uid] = decode_object(payload)
+            came = self._in_time(decode_object(payload))
+            self.objects[uid] = came
             merged = came if state is None else state.merged(came)
             if merged != state:
                 changes.objects[uid] = merged
             return merged != came
-        view = changes.views.get(uid) or known.views.get(uid)
+        view = self._sound(changes.views.get(uid) or known.views.get(uid))
         if not payload:
             self.views.pop(uid, None)
             return view is not None
         if view is not None and payload == encode_view(view):
             self.views[uid] = view
             return False
-        brought = self.views[uid] = decode_view(payload)
+        brought = self._in_time(decode_view(payload))
+        self.views[uid] = brought
         both = brought if view is None else view.merged(brought)
         if both != view:
             changes.views[uid] = both
         return both != brought
+
+    def _sound(self, state: _State | None) -> _State | None:
+        """What this device has, unless its clock was wrong when it took it: then what others have stands against it."""
+        return None if state is None or self._is_late(state.latest) else state
+
+    def _in_time(self, came: _State) -> _State:
+        if self._is_late(came.latest):
+            raise _LateError(
+                "stamp",
+                f"{came.latest} is more than a year ahead of the time here; set the clock that is wrong",
+            )
+        return came
+
+    def _has(self, key: Key, known: Known) -> bool:
+        part, uid = key
+        state = known.objects.get(uid) if part == "objects" else known.views.get(uid)
+        return state is not None and not self._is_late(state.latest)
 
     def _give_up(self, key: Key, known: Known) -> None:
         """Take the broker's for what this device has."""

@@ -53,6 +53,11 @@ class ObjectState:
     name: Name
     life: Life
 
+    @property
+    def latest(self) -> str:
+        """The latest of its stamps."""
+        return max(self.name.stamp, self.life.stamp)
+
     def merged(self, other: ObjectState) -> ObjectState:
         """The later value of each register. Equal stamps with other values, of two devices with one id, are settled
         by the values, so that all settle them alike."""
@@ -68,6 +73,11 @@ class ViewState:
     created: str
     source: str
     place: Place
+
+    @property
+    def latest(self) -> str:
+        """Its stamp."""
+        return self.place.stamp
 
     def merged(self, other: ViewState) -> ViewState:
         """As for objects."""

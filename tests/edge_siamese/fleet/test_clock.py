@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from edge_siamese.fleet.clock import LATEST_MS, Clock, device_of, require_stamp
+from edge_siamese.fleet.clock import AHEAD_MS, LATEST_MS, PLAUSIBLE_MS, Clock, device_of, require_stamp
 from edge_siamese.schema import SchemaError
 
 NOW = 1_790_000_000_000
@@ -54,6 +54,33 @@ def test_a_device_without_a_time_of_day_follows_the_others() -> None:
     clock = Clock("a", lambda: 12)
     clock.observe(f"{NOW:013x}-0004-b")
     assert clock.next() == f"{NOW:013x}-0005-a"
+
+
+LAST = f"{LATEST_MS - 1:013x}-ffff-evil"
+
+
+def test_the_last_stamp_of_all_leads_no_clock_there_that_has_a_time_of_day() -> None:
+    require_stamp(LAST)
+    clock = Clock("a", lambda: NOW)
+    assert clock.is_late(LAST)
+    clock.observe(LAST)
+    assert clock.next() == f"{NOW:013x}-0000-a"
+    ahead = f"{NOW + AHEAD_MS:013x}-0000-b"
+    assert not clock.is_late(ahead)
+    clock.observe(ahead)
+    assert clock.next() > ahead
+
+
+def test_without_a_time_of_day_nobody_is_too_late_and_no_stamp_is_none() -> None:
+    wall = Wall()
+    wall.ms = PLAUSIBLE_MS - 1
+    clock = Clock("a", wall)
+    assert not clock.is_late(LAST)
+    clock.observe(LAST)
+    for _ in range(3):
+        require_stamp(clock.next())
+    wall.ms = NOW  # once it is told the time, it is as if it had never seen it
+    assert clock.next() == f"{NOW:013x}-0000-a"
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,12 @@ import pytest
 
 from edge_siamese.errors import StoreError
 from edge_siamese.fleet import fetching, fleet, sending
+from edge_siamese.fleet.clock import LATEST_MS, wall_ms
 from edge_siamese.fleet.fake import FakeBroker
 from edge_siamese.fleet.messages import encode_object
+from edge_siamese.fleet.state import Life, Name, ObjectState
 from tests.edge_siamese.fleet.members import Member, act, alike, members, until
-from tests.edge_siamese.fleet.test_state import OBJECTS, an_object
+from tests.edge_siamese.fleet.test_state import CREATED, OBJECTS, an_object
 from tests.edge_siamese.store.made import view
 
 BASE = "edge-siamese/fleet/home"
@@ -351,6 +353,42 @@ def test_a_full_disk_loses_no_message(tmp_path: Path, monkeypatch: pytest.Monkey
         until(lambda: alike([first, second]) and second.names == ["cup"])
         assert second.fleet.report()["trouble"] is None
         assert first.shown()[uid][0] == "cup"
+
+
+@pytest.mark.parametrize("timeless", [False, True])
+def test_the_last_stamp_of_all_keeps_nobody_from_changing_anything(tmp_path: Path, timeless: bool) -> None:
+    with members(tmp_path, 3) as found:
+        first, second, third = found
+        if timeless:
+            third.fleet._clock._now_ms = lambda: 12_000
+        uid = first.learn("mug", 1)
+        until(lambda: alike(found) and third.names == ["mug"])
+        last = f"{LATEST_MS - 1:013x}-ffff-evil"
+        evil = an_object("ha").merged(ObjectState(CREATED, Name(last, "ha"), Life(last, "forgotten")))
+        stranger = first.broker.transport()
+        stranger.publish(f"{BASE}/objects/{uid[0]}/{uid}", encode_object(evil), retain=True)
+        until(lambda: first.fleet._mirror.passed_over and second.fleet._mirror.passed_over)
+        if timeless:
+            until(lambda: third.names == [])
+            third.fleet._clock._now_ms = wall_ms  # it is told the time
+            third.fleet._offset = 0.0
+            third.fleet._changed.set()
+            third.fleet._inbox.wake()
+            until(lambda: third.fleet._ledger.known.objects[uid].life.stamp < last)
+        until(lambda: alike(found))
+        second.learn("pen", 2)
+        until(lambda: alike(found) and "pen" in first.names)
+        second.do(lambda store: store.rename("pen", "pencil"))
+        until(lambda: alike(found) and "pencil" in first.names)
+        if not timeless:
+            second.do(lambda store: store.rename("mug", "cup"))
+            until(lambda: alike(found) and first.names == ["cup", "pencil"])
+            third.stop()
+            shutil.rmtree(third.home)
+            third.home.mkdir()
+            third.start()  # who joins gets it as well
+            until(lambda: alike(found) and third.names == ["cup", "pencil"])
+        assert all(not (member.home / "fleet.damaged.db").exists() for member in found)
 
 
 def test_500_random_changes_over_a_broker_that_comes_goes_and_forgets(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_of_another_collection_nothing_is_known(tmp_path: Path) -> None:
     assert Ledger(tmp_path / "fleet.db", HOME).known == Known()
 
 
-@pytest.mark.parametrize("damage", ["text", "half", "zeros", "another program", "a stamp"])
+@pytest.mark.parametrize("damage", ["text", "half", "zeros", "another program", "a number"])
 def test_a_file_that_is_no_use_is_set_aside(
     tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -73,7 +73,7 @@ def test_a_file_that_is_no_use_is_set_aside(
             connection.execute(
                 "PRAGMA application_id = 5"
                 if damage == "another program"
-                else "UPDATE objects SET named = 'yesterday'"
+                else "UPDATE facts SET value = 'yesterday' WHERE name = 'revision'"
             )
         connection.close()
     damaged = path.read_bytes()
@@ -84,6 +84,38 @@ def test_a_file_that_is_no_use_is_set_aside(
     assert Ledger(path, HOME).known.objects == {OBJECTS[0]: an_object()}
     assert (tmp_path / "fleet.damaged.db").read_bytes() == damaged
     assert "kept as fleet.damaged.db, and made anew" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("table", "change"),
+    [
+        ("objects", "named = 'yesterday'"),
+        ("objects", "lived = x'ff'"),
+        ("objects", "life = 'dead'"),
+        ("objects", "name = x'00'"),
+        ("views", "placed = '003bb2cc3d800-0000-evil'"),
+        ("views", "kind = 'photo'"),
+        ("views", "owner = x'05'"),
+    ],
+)
+def test_a_row_that_is_none_is_passed_over_and_the_others_stay(
+    tmp_path: Path, table: str, change: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "fleet.db"
+    first = filled(path)
+    first.save({}, {VIEWS[1]: a_view(OBJECTS[1])})
+    first.close()
+    uid = (OBJECTS if table == "objects" else VIEWS)[0]
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA ignore_check_constraints = 1")
+        connection.execute(f"UPDATE {table} SET {change} WHERE uid = '{uid}'")
+    connection.close()
+    again = Ledger(path, HOME)
+    both = again.known.objects.keys() | again.known.views.keys()
+    assert both == {*OBJECTS[:2], *VIEWS[:2]} - {uid}
+    assert again.revision == 7
+    assert caplog.messages == ["1 rows of fleet.db cannot be read and are passed over"]
+    again.close()
 
 
 def test_a_change_that_fails_has_changed_nothing(tmp_path: Path) -> None:
