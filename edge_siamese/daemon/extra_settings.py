@@ -69,7 +69,7 @@ class MqttSettings:
     device: str = ""
     """This device in topics: a to z, 0 to 9, - and _. Empty: made from the machine's id, which it does not give away."""
     name: str = ""
-    """What Home Assistant calls this device. Empty: its host name."""
+    """What Home Assistant and the dashboard call this device. Empty: its host name."""
     discovery: str = "homeassistant"
     """The prefix under which Home Assistant looks for devices. Empty: it is not told."""
     snapshots: bool = True

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import socket
-
 from edge_siamese.daemon.extra_settings import DashboardSettings
 from edge_siamese.loopback import is_loopback
+from edge_siamese.naming import host_name, local_name
 
 
 def address(settings: DashboardSettings) -> str:
@@ -16,7 +15,7 @@ def address(settings: DashboardSettings) -> str:
         return f"{scheme}://{host}/" if ":" in host else f"{scheme}://{host}:{settings.port}/"
     host = settings.listen
     if host in ("0.0.0.0", "::"):
-        host = f"{socket.gethostname().partition('.')[0]}.local"
+        host = local_name(host_name()) or "localhost"
     elif is_loopback(host):
         host = "localhost" if host in ("127.0.0.1", "::1") else host
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{settings.port}/"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterable
 
 from edge_siamese.loopback import address_of, host_of, is_loopback
+from edge_siamese.naming import host_name, local_name
 
 
 class Hosts:
@@ -22,9 +22,9 @@ class Hosts:
         self._local = is_loopback(listen)
         self._names = {host_of(name) for name in extra}
         if not self._local:
-            name = (socket.gethostname() if hostname is None else hostname).lower()
-            self._names |= {name, f"{name.partition('.')[0]}.local"}
-        self._names -= {"", ".local"}
+            name = (host_name() if hostname is None else hostname).lower()
+            self._names |= {name, local_name(name)}
+        self._names.discard("")
 
     def allow(self, netloc: str, arrived: str = "") -> bool:
         """Whether a request that names this host is meant for this page.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -29,6 +28,7 @@ from edge_siamese.errors import (
     StoreError,
     SupportError,
 )
+from edge_siamese.naming import device_name
 from edge_siamese.schema import SchemaError
 from edge_siamese.store import StoredObject
 
@@ -69,7 +69,7 @@ class Site:
     @property
     def device(self) -> str:
         """What people call this machine."""
-        return device_name(self.actions)
+        return device_name(self.actions.settings.mqtt.name)
 
     def open(self) -> None:
         """Begin to listen."""
@@ -98,11 +98,6 @@ class Site:
             "last_seen": self.actions.telemetry.last_seen().get(known.uid),
             "present": known.uid in present,
         }
-
-
-def device_name(actions: Actions) -> str:
-    """The name in the settings for other systems, or the host's."""
-    return actions.settings.mqtt.name or platform.node() or "edge-siamese"
 
 
 def asked(function: Callable[[], T], *, missing: bool = False) -> T:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import time
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,6 +20,7 @@ from edge_siamese.mqtt.snapshot import encode_snapshot
 from edge_siamese.mqtt.subscriptions import Incoming
 from edge_siamese.mqtt.telling import Telling
 from edge_siamese.mqtt.topics import Topics, device_id
+from edge_siamese.naming import device_name
 
 if TYPE_CHECKING:
     from edge_siamese.fleet import Fleet
@@ -52,7 +52,7 @@ class Bridge:
             self.topics,
             self._connection,
             device=Described(
-                settings.name or socket.gethostname(),
+                device_name(settings.name),
                 board.read_board().model,
                 __version__,
                 settings.snapshots,
