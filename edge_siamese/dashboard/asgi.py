@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import shutil
 from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
@@ -13,11 +14,14 @@ from urllib.parse import parse_qs
 
 from edge_siamese.dashboard.bodies import Bodies, Tap
 from edge_siamese.dashboard.exchange import Call, Head, Problem, Reply
+from edge_siamese.dashboard.files import page_files
 from edge_siamese.dashboard.guard import SECURITY_HEADERS, Entry
 from edge_siamese.dashboard.operations import Operation, table
+from edge_siamese.dashboard.rates import Rates
 from edge_siamese.dashboard.shapes import read_parameters
 from edge_siamese.dashboard.site import STATIC, Site, problem
 from edge_siamese.errors import EdgeSiameseError
+from edge_siamese.loopback import is_loopback
 from edge_siamese.schema import SchemaError
 
 LOG = logging.getLogger(__name__)
@@ -33,6 +37,8 @@ PIECE = 256 * 1024
 """Bytes of a file that are sent at a time."""
 SEND_S = 20.0
 """A client that takes nothing for so long has gone."""
+PER_ADDRESS, TOGETHER = (20.0, 100.0), (60.0, 200.0)
+"""Requests in a second of who is not logged in, and how many more at first: the page has some thirty files."""
 
 
 class ClientSlow(Exception):
@@ -45,17 +51,22 @@ def make_app(site: Site) -> App:
     from starlette.exceptions import HTTPException
     from starlette.requests import Request
     from starlette.responses import Response
-    from starlette.routing import Mount, Route
-    from starlette.staticfiles import StaticFiles
+    from starlette.routing import Route
 
     bodies = Bodies(site)
     by_path: dict[str, dict[str, Operation]] = {}
     for operation in table():
         by_path.setdefault(operation.full_path, {})[operation.method] = operation
-    files = StaticFiles(directory=STATIC, check_dir=False)
+    files = page_files(STATIC)
 
     async def page(request: Request) -> Response:
-        return await files.get_response("index.html", request.scope)
+        found = files.get(request.path_params.get("name", "index.html"))
+        if found is None:
+            raise HTTPException(404)
+        headers = {"ETag": found.tag}
+        if found.is_known(request.headers.get("if-none-match", "")):
+            return Response(status_code=304, headers=headers)
+        return Response(found.data, headers=headers, media_type=found.type)
 
     async def missing(request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 404
@@ -70,7 +81,7 @@ def make_app(site: Site) -> App:
 
     routes = [Route(path, _Endpoint(site, bodies, operations)) for path, operations in by_path.items()]
     app = Starlette(
-        routes=[*routes, Route("/", page, methods=["GET"]), Mount("/static", files)],
+        routes=[*routes, *(Route(path, page, methods=["GET"]) for path in ("/", "/static/{name}"))],
         exception_handlers={HTTPException: missing, Exception: failed},
     )
     app.router.redirect_slashes = False
@@ -78,11 +89,12 @@ def make_app(site: Site) -> App:
 
 
 class _Shell:
-    """Around all: the check of the host, the headers of every answer, and errors that nobody foresaw."""
+    """Around all: how often strangers may ask, the host, the headers of every answer, and errors nobody foresaw."""
 
     def __init__(self, site: Site, inner: App) -> None:
         self._site, self._inner = site, inner
         self._failed = ""
+        self._rates = Rates(PER_ADDRESS, TOGETHER)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -102,7 +114,9 @@ class _Shell:
                 raise ClientSlow from None
 
         try:
-            self._site.guard.check_host(head_of(scope))
+            head = head_of(scope)
+            self._see_how_often(head)
+            self._site.guard.check_host(head)
             if self._site.pulse.closed:
                 raise Problem(503, "the daemon is stopping", headers={"Connection": "close"})
             await self._inner(scope, receive, guarded)
@@ -117,6 +131,21 @@ class _Shell:
             self._failed = text
             if not started:
                 await send_reply(Problem(500, "the dashboard failed; the journal says why").reply(), guarded)
+
+    def _see_how_often(self, head: Head) -> None:
+        """Of those who are not logged in: their requests take time of the interpreter, which recognition needs."""
+        guard, address = self._site.guard, head.address
+        if is_loopback(address):
+            if not self._site.settings.hosts:
+                return
+            address = ""  # of a proxy: whoever is behind it
+        with contextlib.suppress(Problem):
+            if guard.entry(head).inside:
+                return
+        if wait := self._rates.wait(address):
+            seconds = max(1, math.ceil(wait))
+            headers = {"Retry-After": str(seconds), "Connection": "close"}
+            raise Problem(429, "too many requests; log in, or ask less often", headers=headers)
 
 
 class _Endpoint:
@@ -158,7 +187,8 @@ class _Endpoint:
             else:
                 assert operation.handler is not None
                 loop = asyncio.get_running_loop()
-                found = await loop.run_in_executor(site.pool, operation.handler, site, call)
+                pool = site.porter if operation.public else site.pool
+                found = await loop.run_in_executor(pool, operation.handler, site, call)
         except EdgeSiameseError as error:
             raise (error if isinstance(error, Problem) else problem(error)) from error
         if found.stream is None:

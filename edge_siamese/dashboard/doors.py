@@ -65,9 +65,7 @@ def logout(site: Site, call: Call) -> Reply:
 
 def description(site: Site, call: Call) -> Reply:
     """All operations."""
-    from edge_siamese.dashboard.openapi import describe
-
-    return Reply(value=describe(site.device, site.guard.cookie_name))
+    return Reply(data=site.description)
 
 
 OPERATIONS = (

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
+import ssl
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 from edge_siamese.dashboard.rates import Rates
 from edge_siamese.loopback import is_loopback
+
+LOG = logging.getLogger(__name__)
 
 MOST_CONNECTIONS, MOST_OF_ONE = 64, 32
 """Open at a time: together, and of one address that is not this machine's. One more is closed at once."""
@@ -16,30 +21,87 @@ PER_ADDRESS, TOGETHER = (10.0, 60.0), (30.0, 120.0)
 """New ones in a second, and how many more at first: browsers and programs keep theirs, and with TLS each one costs."""
 HANDSHAKE_S = 5.0
 """For TLS to begin, and to end."""
-AT_ONCE = 100
-"""Connections that are turned away before anything else has its turn."""
+AT_ONCE, PAUSE_S = 100, 0.1
+"""After one was turned away, none is looked at for a while: to turn thousands away takes time that recognition needs."""
+NO_MORE_S = 1.0
+"""The same where the system has no room for one more."""
 
 
-class Gate(socket.socket):
-    """A listening socket. What waits at it is asked for by the loop alone."""
+class Gate:
+    """Takes what comes to a listening socket; all of it on the loop's thread."""
 
-    __slots__ = ("_open", "_rates")
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        factory: Callable[[], asyncio.Protocol],
+        listening: socket.socket,
+        context: ssl.SSLContext | None = None,
+        backlog: int = AT_ONCE,
+    ) -> None:
+        """Listen.
 
-    def __init__(self, listening: socket.socket) -> None:
-        """In the place of another one, which is nothing any more."""
-        super().__init__(listening.family, listening.type, listening.proto, listening.detach())
+        Args:
+            loop: of this thread.
+            factory: makes what speaks with one connection.
+            listening: a socket that has its address.
+            context: of TLS.
+            backlog: how many may wait.
+        """
+        self._loop, self._factory, self._listening = loop, factory, listening
+        self._options: dict[str, Any] = {}
+        if context is not None:
+            times = {"ssl_handshake_timeout": HANDSHAKE_S, "ssl_shutdown_timeout": HANDSHAKE_S}
+            self._options = {"ssl": context, **times}
         self._open: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        self._beginning: set[asyncio.Task[None]] = set()
         self._rates = Rates(PER_ADDRESS, TOGETHER)
+        self._pause: asyncio.TimerHandle | None = None
+        listening.setblocking(False)
+        listening.listen(backlog)
+        loop.add_reader(listening, self._come)
 
-    def accept(self) -> tuple[socket.socket, Any]:
-        """The next connection that may be; raises `BlockingIOError` if there is none."""
+    def close(self) -> None:
+        """Take no more of them; may be called twice."""
+        self._loop.remove_reader(self._listening)
+        if self._pause is not None:
+            self._pause.cancel()
+
+    async def wait_closed(self) -> None:
+        """As a server of asyncio has it."""
+
+    def _come(self) -> None:
+        refused = False
         for _ in range(AT_ONCE):
-            connection, peer = super().accept()
+            try:
+                connection, _ = self._listening.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                break
+            except OSError as error:
+                LOG.warning("the dashboard takes no connection just now: %s", error.strerror)
+                self._wait(NO_MORE_S)
+                return
             if self._may(connection):
+                connection.setblocking(False)
                 self._open.add(connection)
-                return connection, peer
+                task = self._loop.create_task(self._begin(connection))
+                self._beginning.add(task)
+                task.add_done_callback(self._beginning.discard)
+            else:
+                connection.close()
+                refused = True
+        if refused:
+            self._wait(PAUSE_S)
+
+    def _wait(self, seconds: float) -> None:
+        self._loop.remove_reader(self._listening)
+        self._pause = self._loop.call_later(seconds, self._loop.add_reader, self._listening, self._come)
+
+    async def _begin(self, connection: socket.socket) -> None:
+        try:
+            await self._loop.connect_accepted_socket(self._factory, connection, **self._options)
+        except OSError as error:  # also what TLS says, and that it took too long
+            LOG.debug("a connection did not begin: %s", error)
             connection.close()
-        raise BlockingIOError
 
     def _may(self, connection: socket.socket) -> bool:
         others = [other for other in self._open if other.fileno() >= 0]
@@ -54,13 +116,13 @@ class Gate(socket.socket):
 
 
 class Loop(asyncio.SelectorEventLoop):
-    """One in which nobody can draw a handshake out: the server that runs in it sets no time for them."""
+    """One in which the web server's connections come through the gate; it has no such bounds of its own."""
 
-    async def create_server(self, *args: Any, ssl: Any = None, **options: Any) -> asyncio.Server:
-        """As ever."""
-        if ssl is not None:
-            options |= {"ssl_handshake_timeout": HANDSHAKE_S, "ssl_shutdown_timeout": HANDSHAKE_S}
-        return await super().create_server(*args, ssl=ssl, **options)
+    async def create_server(self, protocol_factory: Any, *args: Any, **options: Any) -> Any:
+        """A `Gate`, which ends as a server does."""
+        return Gate(
+            self, protocol_factory, options["sock"], options.get("ssl"), options.get("backlog", AT_ONCE)
+        )
 
 
 def _peer(connection: socket.socket) -> str:

@@ -20,6 +20,7 @@ Numbers of the version in the path change only with what breaks programs; fields
 _ALWAYS = (
     Answer(400, "The request cannot be read.", Failure),
     Answer(403, "Not from there, or not so.", Failure),
+    Answer(429, "Too many requests without a login.", Failure, headers={"Retry-After": "Seconds to wait."}),
 )
 _INSIDE = (Answer(401, "Log in first.", Failure),)
 _ADDRESSED = Answer(404, "There is nothing at this address.", Failure)

@@ -52,7 +52,7 @@ class Operation:
     answer: Answer
     """Where all goes well."""
     handler: Handler | None = None
-    """Called on a thread of the pool."""
+    """Called on a thread of the pool; where no login is needed, on the one for strangers."""
     waiter: Waiter | None = None
     """Awaited in the loop instead: for what waits long."""
     parameters: type | None = None

@@ -20,7 +20,7 @@ from edge_siamese.daemon.actions import Actions
 from edge_siamese.daemon.extra_settings import DashboardSettings
 from edge_siamese.dashboard.address import address
 from edge_siamese.dashboard.asgi import make_app
-from edge_siamese.dashboard.gate import MOST_CONNECTIONS, Gate, Loop
+from edge_siamese.dashboard.gate import MOST_CONNECTIONS, Loop
 from edge_siamese.dashboard.site import Site
 from edge_siamese.errors import SettingsError
 
@@ -71,7 +71,7 @@ class Dashboard:
         site = Site(self._settings, self._actions)
         site.guard.require_credentials()
         context = tls_context(self._settings)
-        listening = Gate(bound(self._settings))
+        listening = bound(self._settings)
         try:
             config = Config(
                 make_app(site),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,7 +12,7 @@ from edge_siamese.daemon.actions import Actions
 from edge_siamese.daemon.extra_settings import DashboardSettings
 from edge_siamese.dashboard.credentials import CredentialsFile
 from edge_siamese.dashboard.examination import Examination
-from edge_siamese.dashboard.exchange import Problem
+from edge_siamese.dashboard.exchange import Problem, to_json
 from edge_siamese.dashboard.feed import Feed
 from edge_siamese.dashboard.guard import Guard
 from edge_siamese.dashboard.live import Live
@@ -61,6 +62,8 @@ class Site:
         self.reports = Reports(actions)
         self.pool = ThreadPoolExecutor(THREADS, thread_name_prefix="dashboard")
         """Where handlers run: what they ask of the daemon takes as long as it takes."""
+        self.porter = ThreadPoolExecutor(1, thread_name_prefix="dashboard-door")
+        """Where those run that need no login: strangers have one thread, and nobody else waits for it."""
         self.painter = ThreadPoolExecutor(1, thread_name_prefix="dashboard-picture")
         """Where live pictures are made, so that nothing else delays them."""
         self.streams = 0
@@ -70,6 +73,13 @@ class Site:
     def device(self) -> str:
         """What people call this machine."""
         return device_name(self.actions.settings.mqtt.name)
+
+    @cached_property
+    def description(self) -> bytes:
+        """The operations, as OpenAPI describes them; made once, for it takes a while and anybody may ask for it."""
+        from edge_siamese.dashboard.openapi import describe
+
+        return to_json(describe(self.device, self.guard.cookie_name))
 
     def open(self) -> None:
         """Begin to listen."""
@@ -81,6 +91,7 @@ class Site:
         self.feed.close()
         self.examination.close()
         self.pool.shutdown(wait=False, cancel_futures=True)
+        self.porter.shutdown(wait=False, cancel_futures=True)
         self.painter.shutdown(wait=False, cancel_futures=True)
 
     def object_data(self, known: StoredObject) -> dict[str, Any]:
