@@ -14,10 +14,10 @@ from edge_siamese.events import Event, trouble
 from edge_siamese.mqtt.commands import Commands
 from edge_siamese.mqtt.connection import OFFLINE, Connection
 from edge_siamese.mqtt.discovery import Described
-from edge_siamese.mqtt.footprint import Footprint, keep_footprint, read_footprint
+from edge_siamese.mqtt.footprint import Footprint
+from edge_siamese.mqtt.leftovers import Leftovers
 from edge_siamese.mqtt.pace import Pace
 from edge_siamese.mqtt.snapshot import encode_snapshot
-from edge_siamese.mqtt.subscriptions import Incoming
 from edge_siamese.mqtt.telling import Telling
 from edge_siamese.mqtt.topics import Topics, device_id
 from edge_siamese.naming import device_name
@@ -46,6 +46,10 @@ class Bridge:
         self._connection = Connection(
             settings, f"es-{self.topics.device}", self.topics.availability, told=self._told, pace=pace
         )
+        present = Footprint(
+            f"{settings.broker}:{settings.port}", self.topics.prefix, self.topics.device, settings.discovery
+        )
+        self._leftovers = Leftovers(self._state, self._connection, present)
         self._commands = Commands(actions, self._reply, self._snapshot)
         self._telling = Telling(
             actions,
@@ -65,7 +69,7 @@ class Bridge:
     def start(self) -> None:
         """Begin to connect; raises `EdgeSiameseError` if the settings or what is installed forbid it."""
         try:
-            self._clean_up()
+            self._leftovers.begin()
             self._connection.listen(self.topics.commands, self._commands.take)
             self._start_fleet()
             self._commands.start()
@@ -108,30 +112,6 @@ class Bridge:
         self._telling.close(timeout / 4, withdraw=withdraw)
         goodbye = b"" if withdraw else OFFLINE
         self._connection.close(max(0.1, deadline - time.monotonic()), goodbye=goodbye)
-
-    def _clean_up(self) -> None:
-        """Remove what was left at this broker under other names, and remember the present ones."""
-        settings = self._settings
-        new = Footprint(
-            f"{settings.broker}:{settings.port}", self.topics.prefix, self.topics.device, settings.discovery
-        )
-        former = read_footprint(self._state)
-        if former == new:
-            return
-        keep_footprint(self._state, new)
-        if former is None or former.broker != new.broker:
-            return
-        old = Topics(former.prefix, former.device)
-        if former.discovery and (old != self.topics or former.discovery != new.discovery):
-            self._connection.send(old.discovery(former.discovery), b"", retain=True)
-        if old != self.topics:
-            for topic in (old.state, old.availability):
-                self._connection.send(topic, b"", retain=True)
-            self._connection.listen(old.objects, self._remove)
-
-    def _remove(self, message: Incoming) -> None:
-        if message.retain and message.payload:
-            self._connection.send(message.topic, b"", retain=True)
 
     def _told(self, text: str, level: Literal["info", "warning"]) -> None:
         self._actions.hub.publish(Event("mqtt", text) if level == "info" else trouble("mqtt", text))

@@ -115,9 +115,9 @@ class Connection:
         """Publish now; False, and nothing, if there is no connection or too much waits already."""
         return self._connected and self._put(Message(topic, payload, retain, qos, keep=False))
 
-    def listen(self, pattern: str, handler: Handler) -> None:
+    def listen(self, pattern: str, handler: Handler, subscribed: Callable[[], object] = lambda: None) -> None:
         """Have what comes on a topic, or on those of a pattern, handled, with each connection anew."""
-        self._subscriptions.add(pattern, Subscription(handler, lasting=True))
+        self._subscriptions.add(pattern, Subscription(handler, True, subscribed))
         self._wake()
 
     def subscribe(

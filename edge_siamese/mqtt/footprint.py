@@ -1,13 +1,15 @@
-"""What this device left at a broker, so that it can be removed when the settings call it otherwise."""
+"""What this device left at brokers, so that it can be removed when the settings call it otherwise."""
 
 from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from edge_siamese.atomic import write_text_atomically
+from edge_siamese.mqtt.topics import Topics
 from edge_siamese.schema import SchemaError, parse_json, read_object
 
 FILE_NAME = "mqtt.json"
@@ -26,21 +28,43 @@ class Footprint:
     discovery: str
     """Home Assistant's prefix; empty if it was not told."""
 
+    @property
+    def names(self) -> Topics:
+        """Where the device had its topics."""
+        return Topics(self.prefix, self.device)
 
-def read_footprint(state: Path) -> Footprint | None:
-    """What was left last; None if nothing is known of it."""
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """Topics of what the broker keeps, but for the objects."""
+        found = (self.names.state, self.names.availability)
+        return (self.names.discovery(self.discovery), *found) if self.discovery else found
+
+
+@dataclass(frozen=True)
+class _File(Footprint):
+    """The present one, as it was always kept, and former ones."""
+
+    former: tuple[Footprint, ...] = ()
+
+
+def read_footprints(state: Path) -> tuple[Footprint, ...]:
+    """The latest one, and then those of which something may still be there; empty if nothing is known of any."""
     try:
-        return read_object(parse_json((state / FILE_NAME).read_text(encoding="utf-8")), Footprint)
+        value = parse_json((state / FILE_NAME).read_text(encoding="utf-8"))
+        kept = read_object(value, _File, optional=True)
     except FileNotFoundError:
-        return None
+        return ()
     except (OSError, UnicodeDecodeError, SchemaError) as error:
         LOG.warning("%s cannot be read: %s", state / FILE_NAME, error)
-        return None
+        return ()
+    return (Footprint(kept.broker, kept.prefix, kept.device, kept.discovery), *kept.former)
 
 
-def keep_footprint(state: Path, footprint: Footprint) -> None:
-    """Remember it; without success, a change of names leaves the old ones behind, which is logged."""
+def keep_footprints(state: Path, footprints: Sequence[Footprint]) -> None:
+    """Remember them; without success, a change of names leaves the old ones behind, which is logged."""
+    present, *former = footprints
+    value = {**asdict(present), "former": [asdict(footprint) for footprint in former]}
     try:
-        write_text_atomically(state / FILE_NAME, json.dumps(asdict(footprint)) + "\n")
+        write_text_atomically(state / FILE_NAME, json.dumps(value) + "\n")
     except OSError as error:
         LOG.warning("%s cannot be written: %s", state / FILE_NAME, error.strerror)

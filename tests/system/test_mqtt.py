@@ -361,6 +361,34 @@ def test_what_was_forgotten_while_mqtt_was_off_is_removed_at_the_next_connection
         assert f"{uid}_present" not in removing[-1]
 
 
+def test_names_that_change_while_the_broker_is_away_are_removed_when_it_is_back(
+    tmp_path: Path, start: Start
+) -> None:
+    with broker_in(tmp_path / "broker", persistence=True) as broker:
+        daemon = start(broker)
+        uid = daemon.learn("mug", MUG)["object"]["uid"]
+        with collecting(broker) as heard:
+            heard.wait_for(f"{BASE}/objects/{uid}")
+            heard.wait_for(DISCOVERY)
+        time.sleep(UNTIL_SAVED_S)
+        broker.stop()
+        config = daemon.config.read_text()
+        for name in ("door", "cellar"):
+            daemon.stop()
+            daemon.config.write_text(config.replace('device = "hall"', f'device = "{name}"'))
+            daemon.start().up()
+            until(lambda: state_of(daemon).startswith("away: "))
+        broker.start()
+        kept = daemon.state / "mqtt.json"
+        until(lambda: json.loads(kept.read_text())["former"] == [])
+        with collecting(broker) as later:
+            later.wait_for(f"edge-siamese/cellar/objects/{uid}")
+            later.publish("end", b"")
+            later.wait_for("end")
+            topics = {message.topic for message in later.messages}
+            assert not [topic for topic in topics if "hall" in topic or "door" in topic]
+
+
 def test_settings_that_are_read_again_remove_the_device_and_bring_it_back(
     tmp_path: Path, start: Start
 ) -> None:

@@ -18,7 +18,7 @@ from edge_siamese.daemon.settings import PathSettings, Settings
 from edge_siamese.errors import ControlError, MqttError, PictureError
 from edge_siamese.mqtt import snapshot
 from edge_siamese.mqtt.bridge import Bridge
-from edge_siamese.mqtt.footprint import FILE_NAME, Footprint, keep_footprint, read_footprint
+from edge_siamese.mqtt.footprint import FILE_NAME, Footprint, keep_footprints, read_footprints
 from edge_siamese.mqtt.pace import Pace
 from edge_siamese.mqtt.snapshot import MOST_SIDE, MOST_SIDE_OF_PNG, encode_snapshot
 from edge_siamese.store.crops import decode_png
@@ -90,7 +90,7 @@ def test_what_forbids_a_connection_is_said_at_the_start_and_leaves_no_thread(tmp
 def test_new_names_at_the_same_broker_remove_what_was_left_under_the_old_ones(tmp_path: Path) -> None:
     with Listener(ACCEPTED_5) as broker:
         where = f"127.0.0.1:{broker.port}"
-        keep_footprint(tmp_path, Footprint(where, "old", "door", "ha"))
+        keep_footprints(tmp_path, [Footprint(where, "old", "door", "ha")])
         made, _ = bridge(tmp_path, broker.port)
         made.start()
         until(lambda: len(retained(broker)) >= 3)
@@ -100,18 +100,22 @@ def test_new_names_at_the_same_broker_remove_what_was_left_under_the_old_ones(tm
             ("old/door/availability", b""),
         ]
         made.close(1)
-        assert read_footprint(tmp_path) == Footprint(where, "edge-siamese", "hall", "homeassistant")
+        # Nobody has said that no objects are left, so it is not forgotten.
+        assert read_footprints(tmp_path) == (
+            Footprint(where, "edge-siamese", "hall", "homeassistant"),
+            Footprint(where, "old", "door", "ha"),
+        )
 
 
 def test_discovery_that_is_turned_off_removes_the_device_alone(tmp_path: Path) -> None:
     with Listener(ACCEPTED_5) as broker:
-        keep_footprint(
-            tmp_path, Footprint(f"127.0.0.1:{broker.port}", "edge-siamese", "hall", "homeassistant")
-        )
+        where = f"127.0.0.1:{broker.port}"
+        keep_footprints(tmp_path, [Footprint(where, "edge-siamese", "hall", "homeassistant")])
         made, _ = bridge(tmp_path, broker.port, discovery="")
         made.start()
         until(lambda: retained(broker))
         assert retained(broker) == [("homeassistant/device/edge-siamese-hall/config", b"")]
+        until(lambda: read_footprints(tmp_path) == (Footprint(where, "edge-siamese", "hall", ""),))
         made.close(1)
 
 
@@ -120,7 +124,7 @@ def test_the_same_names_or_another_broker_remove_nothing(tmp_path: Path, other: 
     with Listener(ACCEPTED_5) as broker:
         where = "elsewhere:1" if other else f"127.0.0.1:{broker.port}"
         prefix = "old" if other else "edge-siamese"
-        keep_footprint(tmp_path, Footprint(where, prefix, "hall", "homeassistant"))
+        keep_footprints(tmp_path, [Footprint(where, prefix, "hall", "homeassistant")])
         made, _ = bridge(tmp_path, broker.port)
         made.start()
         until(lambda: any(topic.endswith("event") for topic, _, _ in broker.published))
@@ -159,13 +163,13 @@ def test_a_picture_needs_a_frame_and_to_be_wanted(tmp_path: Path) -> None:
 def test_a_footprint_that_cannot_be_read_or_kept_is_none(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert read_footprint(tmp_path) is None
+    assert read_footprints(tmp_path) == ()
     assert caplog.text == ""
     for content in ("{", "[]", json.dumps({"broker": 3})):
         (tmp_path / FILE_NAME).write_text(content)
-        assert read_footprint(tmp_path) is None
+        assert read_footprints(tmp_path) == ()
     (tmp_path / "file").touch()
-    keep_footprint(tmp_path / "file", Footprint("a", "b", "c", "d"))
+    keep_footprints(tmp_path / "file", [Footprint("a", "b", "c", "d")])
     assert "mqtt.json cannot be written" in caplog.text
 
 
