@@ -12,10 +12,19 @@ import numpy.typing as npt
 from edge_siamese.errors import PictureError
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from PIL import Image, ImageFile
 
-MOST_PIXELS, MOST_PIXELS_AT_ONCE = 50_000_000, 16_000_000
-"""Of a picture from elsewhere: of a JPEG, which is read at an eighth of its size; and of all that is decoded whole."""
+MOST_PIXELS, MOST_PIXELS_AT_ONCE, MOST_PIXELS_OF_WEBP = 50_000_000, 16_000_000, 6_000_000
+"""Of a picture from elsewhere: of a JPEG that is read at an eighth of its size; of what is decoded whole; and of WebP,
+whose decoder holds it four times. Each takes 110 MB at most."""
+MOST_SIDE = 65_535
+"""Pixels of a side, as of a JPEG: decoders hold rows."""
+MOST_SAMPLES = 48_000_000
+"""Pixels times colours of a JPEG in several passes, which is held whole whatever size it is wanted in."""
+MOST_TEXT = 4_000_000
+"""Bytes that a PNG may say besides its pixels."""
+TILE = 1024
+"""Pixels of the sides of the parts in which a picture gets smaller."""
 SENT_FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 """What is taken from elsewhere: the fewer decoders, the less can be wrong with them."""
 
@@ -67,26 +76,23 @@ def read_sent_picture(data: bytes, side: int, name: str = "the picture") -> npt.
         PictureError: it is none of `SENT_FORMATS`, too large, or damaged, or Pillow is not installed.
     """
     _require_pillow(name)
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
+    PngImagePlugin.MAX_TEXT_MEMORY = MOST_TEXT  # 64 MB by itself
     try:
         with Image.open(io.BytesIO(data), formats=SENT_FORMATS) as file:
-            # A progressive JPEG is held whole whatever size it is wanted in.
-            whole = file.format not in ("JPEG", "MPO") or bool(file.info.get("progressive"))
-            most = MOST_PIXELS_AT_ONCE if whole else MOST_PIXELS
+            most = _most_pixels(file, data)
             if file.width * file.height > most:
                 raise PictureError(
                     f"{name} has {file.width} x {file.height} pixels; at most {most // 10**6} million are read"
                 )
-            if not whole:
-                file.draft(None, (side, side))
+            if max(file.size) > MOST_SIDE:
+                raise PictureError(
+                    f"{name} has a side of {max(file.size)} pixels; at most {MOST_SIDE} are read"
+                )
+            file.draft(None, (side, side))  # which only a JPEG can
             file.load()
-            picture: Image.Image = file
-            if max(file.size) > side and not file.mode.startswith("I"):
-                if file.mode in ("P", "1"):  # their numbers cannot be averaged
-                    picture = file.convert("RGBA")
-                picture.thumbnail((side, side), Image.Resampling.BOX)
-            pixels = _pixels(ImageOps.exif_transpose(picture))
+            pixels = _pixels(ImageOps.exif_transpose(_reduced(file, side)))
     except UnidentifiedImageError as error:
         raise PictureError(f"{name} is not a {', '.join(SENT_FORMATS[:-1])} or {SENT_FORMATS[-1]}") from error
     except PictureError:
@@ -131,13 +137,62 @@ def _require_pillow(name: str) -> None:
         ) from error
 
 
+def _most_pixels(file: ImageFile.ImageFile, data: bytes) -> int:
+    if file.format == "WEBP":
+        return MOST_PIXELS_OF_WEBP
+    if file.format not in ("JPEG", "MPO"):
+        return MOST_PIXELS_AT_ONCE
+    if _is_one_pass(data):
+        return MOST_PIXELS
+    return min(MOST_PIXELS_AT_ONCE, MOST_SAMPLES // len(file.getbands()))
+
+
+def _is_one_pass(data: bytes) -> bool:
+    """Whether a JPEG has all its colours in one scan: then its decoder holds some rows of it at a time, else all."""
+    place, colours = 2, 0
+    while place + 4 <= len(data) and data[place] == 0xFF:
+        kind = data[place + 1]
+        if kind == 0xFF:  # a byte that only fills
+            place += 1
+            continue
+        content = place + 4
+        if kind in (0xC0, 0xC1):
+            colours = data[content + 5] if content + 5 < len(data) else 0
+        elif kind == 0xDA:
+            return content < len(data) and data[content] == colours
+        place += 2 + int.from_bytes(data[place + 2 : place + 4])
+    return False
+
+
+def _reduced(file: Image.Image, side: int) -> Image.Image:
+    """A picture of about this longer side, in little memory besides the one that is there."""
+    from PIL import Image
+
+    if max(file.size) <= side:
+        return file
+    if file.mode.startswith("I"):  # 16-bit grey: Pillow averages it not, or only at 32 bits
+        step = -(-max(file.size) // side)
+        return file.resize((-(-file.width // step), -(-file.height // step)), Image.Resampling.NEAREST)
+    # Their numbers cannot be averaged.
+    mode = {"P": "RGBA", "PA": "RGBA", "1": "L"}.get(file.mode, file.mode)
+    step = max(file.size) // side
+    made = Image.new(mode, (-(-file.width // step), -(-file.height // step)))
+    made.info = {k: v for k, v in file.info.items() if k != "transparency" or mode == file.mode}
+    tile = max(1, TILE // step) * step
+    for top in range(0, file.height, tile):
+        for left in range(0, file.width, tile):
+            box = left, top, min(left + tile, file.width), min(top + tile, file.height)
+            made.paste(file.crop(box).convert(mode).reduce(step), (left // step, top // step))
+    made.thumbnail((side, side), Image.Resampling.BOX)
+    return made
+
+
 def _pixels(picture: Image.Image) -> npt.NDArray[np.uint8]:
     from PIL import Image
 
-    if picture.mode.startswith(
-        "I"
-    ):  # 16-bit grey; Pillow's own conversion to 8 bits clips instead of scaling
-        return (np.asarray(picture, dtype=np.int64) >> 8).clip(0, 255).astype(np.uint8)
+    if picture.mode.startswith("I"):
+        # 16-bit grey; Pillow's own conversion to 8 bits clips instead of scaling.
+        return (np.asarray(picture) >> 8).clip(0, 255).astype(np.uint8)
     # Pillow 10.1 calls this `has_transparency_data`; Debian 12 has 9.4.
     if "A" in picture.getbands() or "transparency" in picture.info:
         picture = picture.convert("RGBA")

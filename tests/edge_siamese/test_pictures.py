@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edge_siamese import pictures
 from edge_siamese.errors import ImageError, PictureError
 from edge_siamese.pictures import encode_jpeg, read_picture, read_sent_picture
 
@@ -148,6 +150,84 @@ def test_sent_pictures_have_bounds(
             PictureError, match=r"^the picture has \d+ x \d+ pixels; at most \d\d million are read$"
         ):
             read_sent_picture(data, 100)
+
+
+@pytest.mark.parametrize(
+    ("size", "mode", "kind", "options"),
+    [
+        *(((4000, 4000), mode, "PNG", {}) for mode in ("1", "L", "P", "RGB", "RGBA", "LA", "I;16")),
+        ((4000, 4000), "P", "PNG", {"transparency": b"\x00\x80"}),
+        ((4000, 4000), "RGB", "PNG", {"transparency": (0, 0, 0)}),
+        ((65535, 244), "RGBA", "PNG", {}),
+        ((4000, 4000), "P", "GIF", {"transparency": 0}),
+        ((4000, 4000), "RGB", "JPEG", {"progressive": True, "subsampling": 0}),
+        ((4000, 3000), "CMYK", "JPEG", {"progressive": True}),
+        ((7000, 7000), "CMYK", "JPEG", {}),
+        ((2400, 2400), "RGBA", "WEBP", {}),
+        ((2400, 2400), "RGBA", "WEBP", {"lossless": True}),
+    ],
+)
+def test_the_worst_that_is_read_takes_little_memory(
+    tmp_path: Path, size: tuple[int, int], mode: str, kind: str, options: dict[str, Any]
+) -> None:
+    path = tmp_path / "worst"
+    picture = Image.new("L", size).quantize(4) if mode == "P" else Image.new(mode, size, 1)
+    picture.save(path, kind, **options)
+    picture.resize((8, 8)).save(tmp_path / "small", kind)
+    # The peak of a process of its own: what Pillow takes is not seen by tracemalloc.
+    code = (
+        "import sys\nfrom edge_siamese.pictures import read_sent_picture\n"
+        "peak = lambda: int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])\n"
+        "read_sent_picture(open(sys.argv[1], 'rb').read(), 640)\ndata = open(sys.argv[2], 'rb').read()\n"
+        "before = peak()\nread_sent_picture(data, 640)\nprint(peak() - before)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "small", path], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) < 120_000
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (
+            lambda: encoded(np.zeros((1, 66_000), np.uint8), "PNG"),
+            "has a side of 66000 pixels; at most 65535 are",
+        ),
+        (
+            lambda: encoded(np.zeros((2500, 2500), np.uint8), "WEBP"),
+            "2500 x 2500 pixels; at most 6 million are",
+        ),
+    ],
+)
+def test_what_would_take_much(data: Any, text: str) -> None:
+    with pytest.raises(PictureError, match=text):
+        read_sent_picture(data(), 640)
+
+
+def test_a_jpeg_in_several_scans_is_held_whole() -> None:
+    for pixels in (GREY, RGB):
+        assert pictures._is_one_pass(encoded(pixels, "JPEG"))
+        assert not pictures._is_one_pass(encoded(pixels, "JPEG", progressive=True))
+    data = encoded(RGB, "JPEG")
+    scan = data.index(b"\xff\xda") + 4
+    assert data[scan] == 3
+    assert not pictures._is_one_pass(data[:scan] + b"\x01" + data[scan + 1 :])
+    for end in range(scan + 1):
+        assert not pictures._is_one_pass(data[:end])
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "CMYK"])
+def test_the_parts_of_a_picture_that_gets_smaller_fit(mode: str) -> None:
+    x = np.linspace(0, 255, 1700)
+    shade = np.add.outer(np.linspace(0, 255, 2300), x).astype(np.uint16) // 2
+    picture = Image.fromarray(shade.astype(np.uint8)).convert("RGB" if mode in ("P", "CMYK") else mode)
+    made = pictures._reduced(picture.convert(mode), 200)
+    assert made.size == (148, 200)
+    found = np.asarray(made.convert("L")).astype(int)
+    expected = np.add.outer(np.linspace(0, 255, 200), np.linspace(0, 255, 148)) / 2
+    wrong = np.abs(found - expected)
+    assert wrong.mean() < 16 if mode in ("P", "1") else wrong.max() < 4  # dots, and few colours
 
 
 def test_what_is_sent_and_is_no_picture() -> None:
