@@ -24,6 +24,7 @@ from edge_siamese.daemon.hub import follow
 from edge_siamese.daemon.learner import Wish
 from edge_siamese.daemon.pixels import decode_picture
 from edge_siamese.decision import Recognition
+from edge_siamese.disk import RESERVE
 from edge_siamese.errors import ControlError, Refused
 from edge_siamese.schema import nearest
 
@@ -31,8 +32,8 @@ Reply = Conversation
 
 CHUNK = 1 << 20
 """Bytes of a collection in one message."""
-MOST_UPLOADS, RESERVE = 2, 64 << 20
-"""Collections that may come at a time; bytes of the disk that they have to leave free."""
+MOST_UPLOADS = 2
+"""Collections that may come at a time."""
 MOST_FOLLOWERS = 5
 """Of the connections that there are, so that others can still ask."""
 MOST_UPLOADED = 2 << 30

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from edge_siamese.daemon.requests import INCOMING, MOST_UPLOADED, MOST_UPLOADS, OUTGOING, RESERVE
+from edge_siamese.daemon.requests import INCOMING, MOST_UPLOADED, MOST_UPLOADS, OUTGOING
 from edge_siamese.dashboard.exchange import Call, Problem, Reply
 from edge_siamese.dashboard.operations import Answer, Operation
 from edge_siamese.dashboard.shapes import About
 from edge_siamese.dashboard.site import Site, asked
 from edge_siamese.dashboard.words import Failure, Values
+from edge_siamese.disk import RESERVE
 from edge_siamese.errors import StoreError
 
 TYPE = "application/zip"

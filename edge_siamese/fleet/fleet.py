@@ -7,8 +7,9 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from edge_siamese.disk import is_nearly_full
 from edge_siamese.errors import ControlError, EdgeSiameseError, StoreError
-from edge_siamese.events import Event, utc_now
+from edge_siamese.events import Event, trouble, utc_now
 from edge_siamese.fleet.applying import Seen, applied, content_of, snapshot_of
 from edge_siamese.fleet.clock import Clock, wall_ms
 from edge_siamese.fleet.comparing import (
@@ -54,6 +55,7 @@ CHANGES = frozenset(
 """Events after which the store may be another one."""
 LOOK_S = 60.0
 """The store is looked at so often, whatever is told."""
+FULL = "the disk is nearly full, so nothing that others register is taken: make room first"
 CLOCK_SET_S = 60.0
 """A time of day that moves by more on its own was set."""
 RETRY_S = 2.0
@@ -104,6 +106,7 @@ class Fleet:
         self._again_at = float("inf")
         self._offset = 0.0
         self._complaint = ""
+        self._full = False
         self._last_sync: str | None = None
         self._lacking = 0
 
@@ -139,7 +142,7 @@ class Fleet:
             "to_tell": len(self._sending) if self._thread.ident is not None else 0,
             "to_fetch": self._lacking,
             "last_sync": self._last_sync,
-            "trouble": self._complaint or None,
+            "trouble": self._complaint or (FULL if self._full else None),
         }
 
     # --- from other threads ---
@@ -288,16 +291,18 @@ class Fleet:
             self._sending.resolved(self._resolved, now)
         # Until all was seen, some objects of the store may be unknown here: names could collide with theirs.
         if self._seen_all:
-            missing = store_changes(store, self._ledger.known, self._resolved, self._fetching.some())
+            full = self._is_full()
+            came = {} if full else self._fetching.some()
+            missing = store_changes(store, self._ledger.known, self._resolved, came)
             self._lacking = len(missing.contents)
-            self._fetching.need(missing.contents, now)
+            self._fetching.need([] if full else missing.contents, now)
             if len(missing.batch):
                 if not self._apply(missing, store, now):
                     self._changed.set()
                     return
                 store = after(store, missing.batch)
             self._fetching.keep(missing.contents)
-            if self._fetching.found:
+            if self._fetching.found and not full:
                 self._changed.set()
         self._ledger.show(*shown_by(store, self._ledger.known), store.revision)
         self._restored = self._stale = False
@@ -311,6 +316,14 @@ class Fleet:
         self._restored |= seen.snapshot.revision < self._ledger.revision
         self._seen = seen
         return seen.snapshot
+
+    def _is_full(self) -> bool:
+        """Whether what others have cannot come for now; told once, until there is room again."""
+        full = is_nearly_full(self._actions.settings.state_directory)
+        if full and not self._full:
+            self._actions.hub.publish(trouble("fleet", f"fleet {self.collection}: {FULL}"))
+        self._full = full
+        return full
 
     def _apply(self, missing: Missing, store: Snapshot, now: float) -> bool:
         """Change the store; False if it was changed by somebody else just now."""

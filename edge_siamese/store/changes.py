@@ -3,7 +3,7 @@
 Each change is a numbered row, written in the transaction of the change itself. An undo takes the last change that still
 has something to undo, turns it back and marks it; so a second undo goes further back, and what was undone cannot be
 undone again. A deleted object or view is only marked, and stays for the `KEPT` changes after; then a later change
-removes it, `PURGED_AT_ONCE` views at most, so that no change takes long.
+removes it, `PURGED_AT_ONCE` views at most, so that no change takes long. What is done elsewhere only has a number.
 
 An object has a view as long as it is there. One that an undo leaves without any goes with its last view.
 """
@@ -31,6 +31,9 @@ ChangeKind = Literal[
 ]
 REGISTRATIONS = ("registered", "view added", "negative added")
 """What the button does, and takes back."""
+
+ELSEWHERE = "elsewhere"
+"""The kind of what only has a number: it was done on another device."""
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -67,7 +70,23 @@ def record(
         (kind, object_id, view_id, json.dumps(dict(data))),
     )
     number = int(cursor.lastrowid or 0)
-    _purge(connection, number - KEPT)
+    # Of what was done here so much can be undone, whatever comes from elsewhere meanwhile.
+    too_old = "SELECT id FROM changes WHERE kind != ? ORDER BY id DESC LIMIT 1 OFFSET ?"
+    (horizon,) = connection.execute(too_old, (ELSEWHERE, KEPT)).fetchone() or (0,)
+    gone = _purge(connection, horizon)
+    _purge_elsewhere(connection, number - KEPT, PURGED_AT_ONCE - gone)
+    return number
+
+
+def note_elsewhere(connection: sqlite3.Connection) -> int:
+    """Number what was done elsewhere within its transaction, and purge what is too old; what it deletes has this number.
+
+    It cannot be undone here, but time goes on: on a device where nobody ever does anything, what was forgotten elsewhere
+    has to go as well.
+    """
+    cursor = connection.execute("INSERT INTO changes (kind, data) VALUES (?, '{}')", (ELSEWHERE,))
+    number = int(cursor.lastrowid or 0)
+    _purge_elsewhere(connection, number - KEPT, PURGED_AT_ONCE)
     return number
 
 
@@ -103,6 +122,8 @@ def is_readable(kind: str, text: str) -> bool:
     """Whether an undo can make something of what a change noted; of a damaged store it may be anything."""
     try:
         data = json.loads(text)
+        if kind == ELSEWHERE:
+            return True
         if kind not in get_args(ChangeKind) or not isinstance(data, dict):
             return False
         if kind == "view removed":
@@ -273,18 +294,37 @@ def _are_numbers(values: Iterable[Any]) -> bool:
     return all(isinstance(value, int) and abs(value) < 2**63 for value in values)
 
 
-def _purge(connection: sqlite3.Connection, horizon: int) -> None:
-    """Remove what was deleted at the change `horizon` or before, and these changes."""
+def _purge(connection: sqlite3.Connection, horizon: int) -> int:
+    """Remove what was deleted at the change `horizon` or before, and these changes; how many views went."""
     if horizon < 1:
-        return
+        return 0
     connection.execute("DELETE FROM changes WHERE id <= ?", (horizon,))
-    connection.execute(
-        "DELETE FROM views WHERE id IN (SELECT id FROM views WHERE deleted <= ? UNION ALL SELECT v.id FROM objects o "
-        "JOIN views v ON v.object_id = o.id WHERE o.deleted <= ? LIMIT ?)",
-        (horizon, horizon, PURGED_AT_ONCE),
+    return _remove_deleted(connection, horizon, "1", PURGED_AT_ONCE)
+
+
+def _purge_elsewhere(connection: sqlite3.Connection, horizon: int, most: int) -> None:
+    """Remove what was deleted elsewhere, at the change `horizon` or before: no change that could be undone knows of it."""
+    if horizon < 0:
+        return
+    _remove_deleted(
+        connection,
+        horizon,
+        f"NOT EXISTS (SELECT 1 FROM changes c WHERE c.id = deleted AND c.kind != '{ELSEWHERE}')",
+        most,
+    )
+    connection.execute("DELETE FROM changes WHERE kind = ? AND id <= ?", (ELSEWHERE, horizon))
+
+
+def _remove_deleted(connection: sqlite3.Connection, horizon: int, condition: str, most: int) -> int:
+    gone = f"SELECT id FROM objects WHERE deleted <= ? AND {condition}"
+    views = connection.execute(
+        f"DELETE FROM views WHERE id IN (SELECT id FROM views WHERE deleted <= ? AND {condition} UNION ALL "
+        f"SELECT id FROM views WHERE object_id IN ({gone}) LIMIT ?)",
+        (horizon, horizon, most),
     )
     connection.execute(
-        "DELETE FROM objects WHERE id IN (SELECT o.id FROM objects o WHERE o.deleted <= ? "
-        "AND NOT EXISTS (SELECT 1 FROM views v WHERE v.object_id = o.id) LIMIT ?)",
-        (horizon, PURGED_AT_ONCE),
+        f"DELETE FROM objects WHERE id IN ({gone} "
+        "AND NOT EXISTS (SELECT 1 FROM views v WHERE v.object_id = objects.id) LIMIT ?)",
+        (horizon, most),
     )
+    return views.rowcount

@@ -1,7 +1,7 @@
 """Lets what keeps several stores alike read one as a whole, deleted rows among it, and change it past the log of changes.
 
-What is applied here was done elsewhere: an undo at this device must not take it back, so it leaves no entry in the
-log. What it deletes is marked like any deletion, and goes with a later purge.
+What is applied here was done elsewhere: an undo at this device must not take it back, so in the log it only counts. What
+it deletes is marked like any deletion, and goes after as many changes, here or elsewhere, as one that was made here.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from sqlite3 import Connection
 from typing import NamedTuple
 
-from edge_siamese.store.changes import last_change
+from edge_siamese.store.changes import note_elsewhere
 from edge_siamese.store.names import name_key
 from edge_siamese.store.records import ViewKind
 from edge_siamese.store.store import SupportStore
@@ -130,7 +130,7 @@ def read_content(store: SupportStore, uid: str) -> ViewContent | None:
 
 
 def apply(store: SupportStore, batch: Batch, expected: int) -> int:
-    """Make the changes of a batch, all or none, without an entry in the log of changes.
+    """Make the changes of a batch, all or none, without anything in the log of changes that could be undone.
 
     Args:
         store: whose `keep_crops` is heeded: pictures come all the same where they are all that a view can be
@@ -149,7 +149,7 @@ def apply(store: SupportStore, batch: Batch, expected: int) -> int:
         (now,) = connection.execute("SELECT value FROM facts WHERE name = 'revision'").fetchone()
         if int(now) != expected:
             raise MovedOnError
-        stamp = last_change(connection)
+        stamp = note_elsewhere(connection)
         _apply_objects(connection, batch.objects, stamp)
         for view in batch.views:
             connection.execute(

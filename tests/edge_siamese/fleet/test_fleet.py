@@ -391,6 +391,29 @@ def test_the_last_stamp_of_all_keeps_nobody_from_changing_anything(tmp_path: Pat
         assert all(not (member.home / "fleet.damaged.db").exists() for member in found)
 
 
+def test_on_a_disk_that_is_nearly_full_nothing_comes_but_what_is_forgotten_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full: set[Path] = set()
+    monkeypatch.setattr(fleet, "is_nearly_full", lambda directory: directory in full)
+    monkeypatch.setattr(fleet, "LOOK_S", 0.2)
+    with members(tmp_path) as (first, second):
+        first.learn("mug", 1)
+        until(lambda: alike([first, second]) and second.names == ["mug"])
+        full.add(second.home)
+        first.learn("pen", 2)
+        until(lambda: second.fleet.report()["trouble"] == fleet.FULL)
+        first.do(lambda store: store.forget("mug"))
+        until(lambda: second.names == [])
+        time.sleep(0.6)
+        assert (second.names, second.fleet.report()["to_fetch"]) == ([], 1)
+        full.clear()
+        until(lambda: alike([first, second]) and second.names == ["pen"])
+        assert second.fleet.report()["trouble"] is None
+        told = [event.text for event in second.events() if "nearly full" in event.text]
+        assert told == [f"fleet home: {fleet.FULL}"]
+
+
 def test_500_random_changes_over_a_broker_that_comes_goes_and_forgets(tmp_path: Path) -> None:
     chance = random.Random(5)
     broker = FakeBroker()

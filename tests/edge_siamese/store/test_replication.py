@@ -9,6 +9,7 @@ import pytest
 
 from edge_siamese.errors import StoreError
 from edge_siamese.store import SupportStore
+from edge_siamese.store.changes import KEPT, is_readable
 from edge_siamese.store.crops import encode_png
 from edge_siamese.store.replication import (
     Batch,
@@ -38,7 +39,7 @@ def batch_of_a_mug() -> Batch:
 
 
 def changes(store: SupportStore) -> int:
-    found: int = store._database.read("SELECT count(*) FROM changes")[0][0]
+    found: int = store._database.read("SELECT count(*) FROM changes WHERE kind != 'elsewhere'")[0][0]
     return found
 
 
@@ -190,3 +191,60 @@ def test_an_embedding_of_another_length_is_not_taken_for_one_of_the_model(tmp_pa
         )
         (known,) = store.views("mug")
         assert (known.crops, store.unembedded()) == (1, [known.id])
+
+
+def counted(store: SupportStore, table: str) -> int:
+    found: int = store._database.read(f"SELECT count(*) FROM {table}")[0][0]
+    return found
+
+
+def rename(store: SupportStore, name: str) -> None:
+    """A batch that shows."""
+    now = read_snapshot(store)
+    apply(store, Batch([now.objects[PEN]._replace(name=name)]), now.revision)
+
+
+def test_on_a_device_that_only_receives_what_was_forgotten_goes_after_200_changes(tmp_path: Path) -> None:
+    with open_store(tmp_path) as store:
+        apply(store, batch_of_a_mug(), revision(store))
+        pens = [arrival(f"{number:032x}", PEN) for number in range(50, 80)]
+        apply(store, Batch([ObjectRow(PEN, "pen", NOW, False)], [], pens), revision(store))
+        now = read_snapshot(store)
+        hidden = [now.views[pen.row.uid]._replace(deleted=True) for pen in pens[1:]]
+        apply(store, Batch([now.objects[MUG]._replace(deleted=True)], hidden), now.revision)
+        for number in range(KEPT - 1):
+            rename(store, f"pen {number}")
+        assert (counted(store, "crops"), counted(store, "objects")) == (31, 2)
+        rename(store, "pencil")  # at most 20 views at a time
+        assert counted(store, "crops") == 11
+        rename(store, "pen")
+        assert (counted(store, "crops"), counted(store, "views"), counted(store, "embeddings")) == (1, 1, 1)
+        assert names(store) == ["pen"]
+        rename(store, "pencil")
+        assert counted(store, "objects") == 1
+        assert counted(store, "changes") <= KEPT
+
+
+def test_what_comes_from_elsewhere_takes_nothing_from_what_can_be_undone_here(tmp_path: Path) -> None:
+    with open_store(tmp_path) as store:
+        apply(store, Batch([ObjectRow(PEN, "pen", NOW, False)], [], [arrival(TOP, PEN)]), revision(store))
+        store.register("mug", view(1))
+        store.register("key", view(2))
+        store.forget("key")
+        for number in range(KEPT + 50):
+            rename(store, f"pen {number}")
+        store.register("cup", view(3))
+        told = []
+        while (undone := store.undo()) is not None:
+            told.append(undone.text)
+        assert told == [
+            'undone: "cup" is no longer registered',
+            'undone: "key" is registered again',
+            'undone: "key" is no longer registered',
+            'undone: "mug" is no longer registered',
+        ]
+
+
+def test_a_repair_takes_the_count_for_what_it_is() -> None:
+    assert is_readable("elsewhere", "{}")
+    assert not is_readable("elsewhere", "{")
