@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from edge_siamese.disk import is_nearly_full
-from edge_siamese.errors import ControlError, EdgeSiameseError, StoreError
+from edge_siamese.errors import ControlError, EdgeSiameseError
 from edge_siamese.events import Event, trouble, utc_now
 from edge_siamese.fleet.applying import Seen, applied, content_of, snapshot_of
 from edge_siamese.fleet.clock import Clock, wall_ms
@@ -177,7 +177,13 @@ class Fleet:
     def _turn(self, items: list[Item], now: float) -> float:
         """Take what came, and do what is due; the time of the next turn."""
         self._mind_the_time(now)
-        self._take(items, now)
+        try:
+            self._take(items, now)
+        except Exception:
+            # The rest of what came is lost with it: before anything is sent again, all is read again.
+            self._mirror.lost()
+            self._again_at = now + RETRY_S
+            raise
         if not self._transport.connected and self._mirror.complete:
             self._mirror.lost()
         self._mirror.tick(now)
@@ -251,13 +257,7 @@ class Fleet:
         read = self._mirror.read(messages, self._ledger.known, now)
         self._observe(read.changes)
         if len(read.changes):
-            try:
-                self._ledger.save(read.changes.objects, read.changes.views)
-            except StoreError:
-                # They are not known then; before anything is sent again, they have to be read again.
-                self._mirror.lost()
-                self._again_at = now + RETRY_S
-                raise
+            self._ledger.save(read.changes.objects, read.changes.views)
             self._stale = True
         self._sending.alike(read.alike)
         if self._mirror.complete:

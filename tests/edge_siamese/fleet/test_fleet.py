@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from edge_siamese.errors import StoreError
 from edge_siamese.fleet import fetching, fleet, sending
 from edge_siamese.fleet.clock import LATEST_MS, wall_ms
 from edge_siamese.fleet.fake import FakeBroker
+from edge_siamese.fleet.inbox import Message
 from edge_siamese.fleet.messages import encode_object
 from edge_siamese.fleet.state import Life, Name, ObjectState
 from tests.edge_siamese.fleet.members import Member, act, alike, members, until
@@ -353,6 +355,35 @@ def test_a_full_disk_loses_no_message(tmp_path: Path, monkeypatch: pytest.Monkey
         until(lambda: alike([first, second]) and second.names == ["cup"])
         assert second.fleet.report()["trouble"] is None
         assert first.shown()[uid][0] == "cup"
+
+
+@pytest.mark.parametrize("failure", [StoreError("the disk is full"), RuntimeError("a fault")])
+def test_what_fails_amid_what_came_loses_nothing_of_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
+    monkeypatch.setattr(fleet, "RETRY_S", 0.1)
+    with members(tmp_path) as (first, second):
+        sender = second.fleet._sending
+        marked, failed = sender.marked, [0]
+
+        def fail(payload: bytes) -> None:
+            if failed[0] == 0:
+                failed[0] += 1
+                raise failure
+            marked(payload)
+
+        uids = [first.learn(name, number) for number, name in enumerate(("mug", "pen"))]
+        until(lambda: alike([first, second]) and len(second.shown()) == 2)
+        monkeypatch.setattr(sender, "marked", fail)
+        # All in one turn: a message to itself that cannot be noted, and after it news that come only once.
+        item = second.fleet._ledger.known.objects[uids[0]]
+        news = replace(item, name=Name(first.fleet._clock.next(), "cup"))
+        topic = f"{BASE}/objects/{uids[0][0]}/{uids[0]}"
+        with first.broker._lock, second.fleet._inbox._changed:
+            second.fleet._inbox.put(Message(second.fleet._mirror.own_marks, b"a mark"))
+            first.broker.transport().publish(topic, encode_object(news), retain=True)
+        until(lambda: failed[0])
+        until(lambda: alike([first, second]) and second.names == ["cup", "pen"])
 
 
 @pytest.mark.parametrize("timeless", [False, True])
