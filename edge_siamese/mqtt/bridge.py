@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from edge_siamese import __version__, board
 from edge_siamese.daemon.actions import Actions
@@ -16,14 +16,12 @@ from edge_siamese.mqtt.connection import OFFLINE, Connection
 from edge_siamese.mqtt.discovery import Described
 from edge_siamese.mqtt.footprint import Footprint
 from edge_siamese.mqtt.leftovers import Leftovers
+from edge_siamese.mqtt.membership import Membership
 from edge_siamese.mqtt.pace import Pace
 from edge_siamese.mqtt.snapshot import encode_snapshot
 from edge_siamese.mqtt.telling import Telling
 from edge_siamese.mqtt.topics import Topics, device_id
 from edge_siamese.naming import device_name
-
-if TYPE_CHECKING:
-    from edge_siamese.fleet import Fleet
 
 
 class Bridge:
@@ -64,7 +62,7 @@ class Bridge:
             prefix=settings.discovery,
             snapshot=self._snapshot if settings.snapshots else None,
         )
-        self._fleet: Fleet | None = None
+        self._fleet: Membership | None = None
 
     def start(self) -> None:
         """Begin to connect; raises `EdgeSiameseError` if the settings or what is installed forbid it."""
@@ -85,9 +83,12 @@ class Bridge:
         from edge_siamese.fleet import Fleet
 
         names = (self._settings.collection, self.topics.prefix, self.topics.device)
-        fleet = Fleet(*names, self._actions, self._connection)
-        fleet.start()
-        self._fleet = fleet
+        self._fleet = Membership(
+            self._settings.collection,
+            lambda: Fleet(*names, self._actions, self._connection),
+            lambda text: self._actions.hub.publish(trouble("fleet", f"the fleet cannot start: {text}")),
+        )
+        self._fleet.start()
 
     def report(self) -> dict[str, Any]:
         """How it is, as JSON values."""

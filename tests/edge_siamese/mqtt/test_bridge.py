@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from edge_siamese.daemon.extra_settings import MqttSettings
 from edge_siamese.daemon.hub import EventHub
 from edge_siamese.daemon.settings import PathSettings, Settings
 from edge_siamese.errors import ControlError, MqttError, PictureError
-from edge_siamese.mqtt import snapshot
+from edge_siamese.mqtt import membership, snapshot
 from edge_siamese.mqtt.bridge import Bridge
 from edge_siamese.mqtt.footprint import FILE_NAME, Footprint, keep_footprints, read_footprints
 from edge_siamese.mqtt.pace import Pace
@@ -85,6 +86,40 @@ def test_what_forbids_a_connection_is_said_at_the_start_and_leaves_no_thread(tmp
         made.start()
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("mqtt")]
     assert actions.hub._subscribers == []
+
+
+def test_a_fleet_that_cannot_open_its_file_takes_nothing_else_with_it_and_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(membership, "MOST_S", 0.1)
+    monkeypatch.setattr(membership, "FIRST_S", 0.05)
+    (tmp_path / "fleet.db").mkdir()
+    with Listener(ACCEPTED_5) as broker:
+        made, actions = bridge(tmp_path, broker.port, collection="home")
+        made.start()
+        until(lambda: made.report()["state"] == "connected")
+        found = made.report()["fleet"]
+        assert (found["collection"], found["state"], found["objects"]) == ("home", "not started", 0)
+        assert "fleet.db" in found["trouble"]
+        time.sleep(0.3)
+        told = [event.text for event in actions.hub.latest(20) if event.kind == "fleet"]
+        assert len(told) == 1
+        assert told[0].startswith("the fleet cannot start: ")
+        (tmp_path / "fleet.db").rmdir()
+        until(lambda: made.report()["fleet"]["state"] == "reading")
+        made.close(2)
+        until(
+            lambda: not [thread for thread in threading.enumerate() if thread.name in ("mqtt-fleet", "fleet")]
+        )
+
+
+def test_a_fleet_that_never_started_ends_at_once(tmp_path: Path) -> None:
+    (tmp_path / "fleet.db").mkdir()
+    made, _ = bridge(tmp_path, 1, collection="home")
+    made.start()
+    assert [thread for thread in threading.enumerate() if thread.name == "mqtt-fleet"]
+    made.close(0.5)
+    until(lambda: not [thread for thread in threading.enumerate() if thread.name == "mqtt-fleet"])
 
 
 def test_new_names_at_the_same_broker_remove_what_was_left_under_the_old_ones(tmp_path: Path) -> None:
