@@ -21,6 +21,8 @@ LOG = logging.getLogger(__name__)
 
 WAIT_S = 10.0
 """The longest that a request waits for a picture."""
+WELCOME_S = 1.0
+"""So often it is seen whether who waits still may have it; and again before it is sent."""
 OLD_S = 0.15
 """A picture that was made within so long is one of now."""
 SIDE, QUALITY = 640, 80
@@ -51,15 +53,18 @@ class Live:
         self._watching = 0
         self._failures, self._failure = 0, ""
 
-    async def after(self, number: int, work: Callable[..., Any]) -> LivePicture | None:
+    async def after(
+        self, number: int, work: Callable[..., Any], welcome: Callable[[], bool] = lambda: True
+    ) -> LivePicture | None:
         """The picture of a later frame than this one, waiting for it; None if none comes in time.
 
         Args:
             number: of the frame that is known already.
             work: calls a function on another thread, and can be awaited.
+            welcome: whether the client may still have it.
 
         Raises:
-            Problem: 503 if too many watch, or no picture can be made.
+            Problem: 401 if it may not any more; 503 if too many watch, or no picture can be made.
         """
         if self._watching >= self._settings.clients:
             raise Problem(
@@ -70,11 +75,19 @@ class Live:
             )
         self._watching += 1
         failures = self._failures
+        clock = asyncio.get_running_loop().time
+        asked = clock()
 
         def look() -> LivePicture | None:
             if self._failures != failures:  # since this one waits; it may ask again
                 raise Problem(503, self._failure, kind="NoPicture", headers={"Retry-After": "2"})
-            return self._look(number, work)
+            nonlocal asked
+            found = self._look(number, work)
+            if found is not None or clock() - asked >= WELCOME_S:
+                asked = clock()
+                if not welcome():
+                    raise Problem(401, "log in first", headers={"WWW-Authenticate": "Bearer"})
+            return found
 
         try:
             return await self._pulse.until(look, WAIT_S)

@@ -82,7 +82,9 @@ async def live(site: Site, call: Call) -> Reply:
     """The picture."""
     loop = asyncio.get_running_loop()
     found = await site.live.after(
-        call.query.after, lambda function, *args: loop.run_in_executor(site.painter, function, *args)
+        call.query.after,
+        lambda function, *args: loop.run_in_executor(site.painter, function, *args),
+        site.guard.still(call.head),
     )
     if found is None:
         return Reply(204)

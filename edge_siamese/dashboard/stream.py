@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 PING_S = 15.0
 """After so long without news, a word that the stream still lives."""
 STATUS_S = 1.0
+WELCOME_S = 1.0
+"""So often at least it is seen whether who follows, or waits, still may: before each piece, and also where none comes."""
 FRESH_S = 10.0
 """What changes always, such as the rate of frames, is told so often at most, unless something else is told."""
 AT_ONCE = 50
@@ -75,13 +77,15 @@ class Stream:
         self._site, self._after, self._welcome = site, after, welcome
         self._burst = site.actions.bursts.version
         self._report = -1
-        self._open = True
+        self._open, self._asked = True, 0.0
         site.streams += 1
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         yield b"retry: 2000\n\n"
-        while self._open and not self._site.pulse.closed and self._welcome():
-            news = await self._site.pulse.until(self._news, PING_S)
+        while self._open and not self._site.pulse.closed:
+            news = await self._site.pulse.until(self._look, PING_S)
+            if not self._welcome():
+                return
             if news is not None:
                 yield news
             elif not self._site.pulse.closed:
@@ -92,6 +96,15 @@ class Stream:
         if self._open:
             self._open = False
             self._site.streams -= 1
+
+    def _look(self) -> bytes | None:
+        """What is new; nothing but no longer None when the client may not have it any more."""
+        now = asyncio.get_running_loop().time()
+        if now - self._asked >= WELCOME_S:
+            self._asked = now
+            if not self._welcome():
+                return b""
+        return self._news()
 
     def _news(self) -> bytes | None:
         """What the client does not know yet; None if there is nothing."""
