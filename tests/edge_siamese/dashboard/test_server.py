@@ -517,7 +517,9 @@ def test_without_its_packages_the_daemon_runs_and_says_so(
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "uvicorn", None)
     with serving(tmp_path, bundle.path, monkeypatch) as (daemon, _):
-        assert "which is not installed: pip install 'edge-siamese[dashboard]'" in daemon.told("dashboard")
+        told = daemon.told("dashboard")
+        assert "it needs the package uvicorn, which is not installed: " in told
+        assert "pip install 'edge-siamese[dashboard]'" in told
 
 
 def test_without_pillow_the_daemon_runs_and_says_so(
