@@ -37,6 +37,8 @@ PIECE = 256 * 1024
 """Bytes of a file that are sent at a time."""
 SEND_S = 20.0
 """A client that takes nothing for so long has gone."""
+FILE_S, SLOWEST = 60.0, 100_000
+"""For a file, all in all: so long, and a second for so many bytes; others wait for it."""
 PER_ADDRESS, TOGETHER = (20.0, 100.0), (60.0, 200.0)
 """Requests in a second of who is not logged in, and how many more at first: the page has some thirty files."""
 
@@ -236,13 +238,18 @@ async def _send_file(reply: Reply, path: Path, headers: dict[str, str], send: Se
     loop = asyncio.get_running_loop()
     try:
         with path.open("rb") as file:
-            headers |= {"Content-Type": reply.type, "Content-Length": str(path.stat().st_size)}
-            await send({"type": "http.response.start", "status": reply.status, "headers": _raw(headers)})
-            while piece := await loop.run_in_executor(None, file.read, PIECE):
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
-        await send({"type": "http.response.body", "body": b""})
+            size = path.stat().st_size
+            headers |= {"Content-Type": reply.type, "Content-Length": str(size)}
+            async with asyncio.timeout(FILE_S + size / SLOWEST):
+                await send({"type": "http.response.start", "status": reply.status, "headers": _raw(headers)})
+                while piece := await loop.run_in_executor(None, file.read, PIECE):
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                await send({"type": "http.response.body", "body": b""})
+    except TimeoutError:
+        raise ClientSlow from None
     finally:
         shutil.rmtree(path.parent, ignore_errors=True)
+        reply.ended()
 
 
 async def _send_stream(reply: Reply, receive: Receive, send: Send) -> None:

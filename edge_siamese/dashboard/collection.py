@@ -77,17 +77,37 @@ class Incoming:
 
 
 def export(site: Site, call: Call) -> Reply:
-    """All objects in one file."""
-    folder = Path(tempfile.mkdtemp(dir=_place(site.actions.settings.state_directory, OUTGOING)))
+    """All objects in one file; one at a time, for each is a copy of all that is kept."""
+    if not site.exporting.acquire(blocking=False):
+        text = "a collection is being sent already; try again when it is there"
+        raise Problem(503, text, headers={"Retry-After": "10"})
+    try:
+        path = _written(site)
+    except BaseException:
+        site.exporting.release()
+        raise
+    name = "".join(c if c.isascii() and c.isalnum() else "-" for c in site.device)[:40]
+    headers = {"Content-Disposition": f'attachment; filename="edge-siamese-{name}.zip"'}
+    return Reply(file=path, type=TYPE, headers=headers, ended=site.exporting.release)
+
+
+def _written(site: Site) -> Path:
+    """A file with all objects, in a folder of its own."""
+    settings = site.actions.settings
+    place = _place(settings.state_directory, OUTGOING)
+    try:
+        if shutil.disk_usage(place).free - settings.store.stat().st_size < RESERVE:
+            raise Problem(503, "the disk is nearly full, so nothing was written: make room first")
+        folder = Path(tempfile.mkdtemp(dir=place))
+    except OSError as error:
+        raise Problem(503, f"the disk cannot be written: {error.strerror}") from error
     path = folder / "objects.zip"
     try:
         asked(lambda: site.actions.export(path))
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    name = "".join(c if c.isascii() and c.isalnum() else "-" for c in site.device)[:40]
-    headers = {"Content-Disposition": f'attachment; filename="edge-siamese-{name}.zip"'}
-    return Reply(file=path, type=TYPE, headers=headers)
+    return path
 
 
 def import_(site: Site, call: Call) -> Reply:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -121,6 +121,8 @@ class Reply:
     """A body that comes bit by bit."""
     file: Path | None = None
     """A body that is in a file, which is removed afterwards."""
+    ended: Callable[[], object] = lambda: None
+    """Called once the file is removed."""
     type: str = JSON
     """Of the body."""
     headers: dict[str, str] = field(default_factory=dict)

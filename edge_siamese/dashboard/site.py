@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -66,6 +67,8 @@ class Site:
         """Where those run that need no login: strangers have one thread, and nobody else waits for it."""
         self.painter = ThreadPoolExecutor(1, thread_name_prefix="dashboard-picture")
         """Where live pictures are made, so that nothing else delays them."""
+        self.exporting = threading.Lock()
+        """Held from when a collection is written until it is sent."""
         self.streams = 0
         """How many are open; for the loop's thread alone."""
 

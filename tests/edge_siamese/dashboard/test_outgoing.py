@@ -1,0 +1,81 @@
+"""A collection that goes out: one at a time, only where the disk has room, and not for ever."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from edge_siamese.bundle import Bundle
+from edge_siamese.dashboard import asgi
+from edge_siamese.dashboard.site import Site
+from tests.edge_siamese.daemon.running import Daemon, until
+from tests.edge_siamese.dashboard.serving import Client, dashboard_of, serving
+
+Served = tuple[Daemon, Client, Site]
+
+
+@pytest.fixture
+def served(tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+    """One whose collection is large: more than the system holds of what nobody takes."""
+
+    def export(path: Path) -> int:
+        path.write_bytes(b"PK" + bytes(40_000_000))
+        return 1
+
+    with serving(tmp_path, bundle.path, monkeypatch) as (daemon, client):
+        site = dashboard_of(daemon)._site
+        assert site is not None
+        monkeypatch.setattr(site.actions, "export", export)
+        yield daemon, client, site
+
+
+def left(daemon: Daemon) -> list[Path]:
+    return list((daemon.state / "outgoing").iterdir())
+
+
+@contextlib.contextmanager
+def one_that_takes_nothing(client: Client) -> Iterator[socket.socket]:
+    with socket.socket() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.connect(("127.0.0.1", client.port))
+        slow.sendall(b"GET /api/v1/collection HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        yield slow
+
+
+def test_one_at_a_time(served: Served) -> None:
+    daemon, client, site = served
+    with one_that_takes_nothing(client):
+        until(site.exporting.locked)
+        for _ in range(3):
+            got = client.get("collection")
+            assert got.problem == (503, "NotNow") and got.headers["Retry-After"] == "10"
+        until(lambda: len(left(daemon)) == 1)
+    until(lambda: not site.exporting.locked())
+    assert left(daemon) == []
+    assert len(client.get("collection").data) == 40_000_002
+
+
+def test_it_may_not_take_for_ever(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    daemon, client, site = served
+    monkeypatch.setattr(asgi, "FILE_S", 0.3)
+    monkeypatch.setattr(asgi, "SLOWEST", 10**12)
+    with one_that_takes_nothing(client):
+        until(site.exporting.locked)
+        until(lambda: not site.exporting.locked())
+        assert left(daemon) == []
+
+
+def test_where_the_disk_is_nearly_full_nothing_is_written(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon, client, site = served
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=64 << 20))
+    got = client.get("collection")
+    assert got.problem == (503, "NotNow") and "the disk is nearly full" in got.json()["error"]
+    assert left(daemon) == [] and not site.exporting.locked()
