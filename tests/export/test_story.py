@@ -92,6 +92,7 @@ def test_the_settings_are_those_of_the_daemon(bundle: Bundle, tmp_path: Path) ->
     found = parse_settings(settings(bundle, place, tmp_path / "run", 9000, loop=False))
     assert found.model.bundle == str(bundle.path.resolve())
     assert found.state_directory == place
+    assert found.recognition.false_accept_rate == 0.001
     assert (found.dashboard.enabled, found.dashboard.listen, found.dashboard.port) == (
         True,
         "127.0.0.1",
