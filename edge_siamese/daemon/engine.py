@@ -173,8 +173,10 @@ class Engine:
         self.latest = found
         if found.uid is not None and embedding is not None:
             self._recognised = _Recognised(found.uid, frame, embedding)
-        self._tell(self._tracker.update(found, frame.time))
+        sightings = self._tracker.update(found, frame.time)
+        # First, so that who hears of it sees the frame that it is told of.
         self.shown = Shown(frame, found, self._tracker.present)
+        self._tell(sightings)
         times["frame"] = perf_counter() - start
         self._telemetry.frame(outcome(found), times)
 

@@ -15,6 +15,7 @@ from edge_siamese.daemon.learner import Wish
 from edge_siamese.daemon.moments import Moments
 from edge_siamese.decision import nothing_to_see
 from edge_siamese.errors import ControlError
+from edge_siamese.events import Event
 from edge_siamese.panel.signals import Signal
 from tests.edge_siamese.daemon.rig import DISC, NIGHT, PAGE, RING, Rig
 
@@ -52,6 +53,20 @@ def test_the_latest_frame_is_shown_with_what_was_made_of_it(rig: Rig) -> None:
     assert [there.uid for there in shown.present] == [uid]
     rig.engine.lost(rig.now)
     assert rig.engine.shown is None
+
+
+def test_who_hears_that_something_appeared_sees_the_frame_that_it_is_told_of(rig: Rig) -> None:
+    learn(rig, "ring", RING)
+    seen = []
+
+    def look(event: Event) -> None:
+        shown = rig.engine.shown
+        if event.kind == "appeared" and shown is not None:
+            seen.append((shown.frame.number, [there.name for there in shown.present]))
+
+    rig.engine._publish = look
+    rig.show(RING, RING)
+    assert seen == [(5, ["ring"])]
 
 
 def test_each_stage_of_a_frame_is_timed(rig: Rig) -> None:
