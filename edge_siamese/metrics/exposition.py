@@ -9,7 +9,7 @@ from edge_siamese.daemon.extra_settings import MetricsSettings
 from edge_siamese.errors import EdgeSiameseError
 from edge_siamese.metrics.collect import METRICS, Family, Labelled, Reading, Spread, families
 from edge_siamese.metrics.machine import read_machine
-from edge_siamese.metrics.serving import App, Server, only
+from edge_siamese.metrics.serving import App, Remembered, Server, only
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
@@ -40,7 +40,7 @@ class Metrics:
             ControlError: the address is none of this machine, or the port is taken.
         """
         listen = self._settings.listen
-        app = only(_guarded(exposition(self.read)), PATH, listen)
+        app = only(Remembered(_guarded(exposition(self.read))), PATH, listen)
         self._server = Server(app, listen, self._settings.port)
 
     def report(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
@@ -21,6 +22,11 @@ MOST_REQUESTS = 4
 """At a time; others are turned away."""
 REQUEST_S = 10.0
 """For a request and its answer, all in all."""
+KEPT_S = 1.0
+"""An answer is one of now for so long; Prometheus asks less often."""
+MOST_KEPT = 8
+"""Different answers within that time; of which metrics one wants to know is part of what is asked."""
+OPEN_METRICS = "application/openmetrics-text"
 POLL_S = 0.25
 """How often it is looked whether a request takes too long."""
 
@@ -148,6 +154,60 @@ def only(app: App, path: str, listen: str) -> App:
         return app(environ, start_response)
 
     return checked
+
+
+class Remembered:
+    """An application whose answer is kept for a moment, and made by one thread at a time.
+
+    To make one takes time of the interpreter and of the engine, and on a network anybody may ask for it.
+    """
+
+    def __init__(
+        self, app: App, seconds: float | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Nothing is kept yet; `clock` counts seconds."""
+        self._app, self._clock = app, clock
+        self._seconds = KEPT_S if seconds is None else seconds
+        self._making = threading.Lock()
+        self._kept: dict[tuple[bool, bool, str], _Kept] = {}
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """As WSGI has it."""
+        if environ.get("REQUEST_METHOD", "GET") != "GET":
+            return _refused(start_response, "405 Method Not Allowed", "this can only be read: GET")
+        kind = (
+            OPEN_METRICS in environ.get("HTTP_ACCEPT", ""),
+            "gzip" in environ.get("HTTP_ACCEPT_ENCODING", ""),
+            environ.get("QUERY_STRING", ""),
+        )
+        with self._making:
+            oldest = self._clock() - self._seconds
+            self._kept = {of: kept for of, kept in self._kept.items() if kept.made > oldest}
+            if kind not in self._kept:
+                if len(self._kept) >= MOST_KEPT:
+                    return _refused(start_response, "503 Service Unavailable", "ask less often")
+                self._kept[kind] = self._make(environ, *kind)
+            kept = self._kept[kind]
+        start_response(kept.status, list(kept.headers))
+        return [kept.body]
+
+    def _make(self, environ: dict[str, Any], open_metrics: bool, packed: bool, query: str) -> _Kept:
+        told: list[tuple[str, list[tuple[str, str]]]] = []
+        asked = {
+            **environ,
+            "HTTP_ACCEPT": f"{OPEN_METRICS}; version=1.0.0" if open_metrics else "text/plain",
+            "HTTP_ACCEPT_ENCODING": "gzip" if packed else "identity",
+        }
+        body = b"".join(self._app(asked, lambda status, headers, *_: told.append((status, headers))))
+        return _Kept(self._clock(), *told[-1], body)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    made: float
+    status: str
+    headers: list[tuple[str, str]]
+    body: bytes
 
 
 def _refused(start_response: Callable[..., Any], status: str, text: str) -> list[bytes]:

@@ -29,6 +29,12 @@ OF_THE_MACHINE = {"edge_siamese_temperature_celsius", "edge_siamese_throttled"}
 """What not every machine measures."""
 
 
+@pytest.fixture(autouse=True)
+def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each answer is one of now."""
+    monkeypatch.setattr("edge_siamese.metrics.serving.KEPT_S", 0.0)
+
+
 @pytest.fixture
 def port() -> int:
     return free_port()

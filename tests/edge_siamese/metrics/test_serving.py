@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from edge_siamese.errors import ControlError
-from edge_siamese.metrics.serving import Server, only
+from edge_siamese.metrics.serving import Remembered, Server, only
 
 
 def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -172,3 +172,72 @@ def test_closing_takes_little_time_whatever_hangs() -> None:
         free.set()
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(("127.0.0.1", server.port), timeout=1)
+
+
+class Counted:
+    """An application that counts how often it is asked, and by how many at a time."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str, str]] = []
+        self.inside = self.most = 0
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        self.inside += 1
+        self.most = max(self.most, self.inside)
+        time.sleep(0.02)
+        self.asked.append((environ["QUERY_STRING"], environ["HTTP_ACCEPT"], environ["HTTP_ACCEPT_ENCODING"]))
+        self.inside -= 1
+        return answer(environ, start_response)
+
+
+def test_a_flood_costs_one_answer_a_second() -> None:
+    now, app = 0.0, Counted()
+    with served(Remembered(app, 1.0, lambda: now)) as server:
+        for number in range(40):
+            assert get(server, "/metrics", Accept=f"a/{number}") == (200, "all is well\n")
+        assert app.asked == [("", "text/plain", "identity")]
+        now = 0.9
+        assert get(server)[0] == 200 and len(app.asked) == 1
+        now = 1.0
+        assert get(server)[0] == 200 and len(app.asked) == 2
+
+
+def test_a_flood_of_different_questions_costs_eight() -> None:
+    now, app = 0.0, Counted()
+    with served(Remembered(app, 1.0, lambda: now)) as server:
+        found = [get(server, f"/metrics?name[]={number}") for number in range(40)]
+        assert found == [(200, "all is well\n")] * 8 + [(503, "ask less often\n")] * 32
+        assert [query for query, *_ in app.asked] == [f"name[]={number}" for number in range(8)]
+        now = 1.0
+        assert get(server)[0] == 200
+
+
+def test_one_answer_is_made_at_a_time_for_all_who_wait() -> None:
+    app = Counted()
+    with served(Remembered(app, 60.0)) as server:
+        askers = [threading.Thread(target=lambda: get_or_nothing(server)) for _ in range(8)]
+        for asker in askers:
+            asker.start()
+        for asker in askers:
+            asker.join(5)
+    assert (len(app.asked), app.most) == (1, 1)
+
+
+def test_what_clients_can_read_is_kept_apart() -> None:
+    app = Counted()
+    with served(Remembered(app, 60.0)) as server:
+        for _ in range(3):
+            get(server, Accept="application/openmetrics-text;version=1.0.0;q=0.5,text/plain;q=0.1")
+            get(server, **{"Accept-Encoding": "gzip"})
+    assert [asked[1:] for asked in app.asked] == [
+        ("application/openmetrics-text; version=1.0.0", "identity"),
+        ("text/plain", "gzip"),
+    ]
+
+
+def test_it_can_only_be_read() -> None:
+    with served(Remembered(answer)) as server:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+        connection.request("DELETE", "/metrics")
+        assert connection.getresponse().status == 405
+        connection.close()

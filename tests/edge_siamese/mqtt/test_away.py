@@ -75,5 +75,5 @@ def test_a_broker_that_refuses_is_one_too_until_it_does_no_more(
         assert looked_at(daemon).text == "it does not work now: refused: bad user name or password"
         broker.answer(ACCEPTED_5)
         until(lambda: daemon.ask("status")["extras"]["mqtt"]["works"])
-        assert value(text_at(port), "edge_siamese_extra_up", extra="mqtt") == 1
+        until(lambda: value(text_at(port), "edge_siamese_extra_up", extra="mqtt") == 1)
         assert (looked_at(daemon).level, looked_at(daemon).text) == ("ok", "connected")
