@@ -7,6 +7,7 @@ import re
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from edge_siamese.schema import SchemaError, read_object
@@ -152,9 +153,16 @@ def _read_text(text: str, hint: Any, name: str) -> Any:
     return text
 
 
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    """The annotations of a dataclass; Python works them out of their texts each time, which takes longer than all else."""
+    return get_type_hints(cls, include_extras=True)
+
+
 def _check(value: Any, key: str = "") -> None:
     """Raise `SchemaError` where a dataclass has something that its annotations do not allow."""
-    hints = get_type_hints(type(value), include_extras=True)
+    kind: Any = type(value)
+    hints = _hints(kind)
     for field in dataclasses.fields(value):
         found, name = getattr(value, field.name), f"{key}.{field.name}" if key else field.name
         if dataclasses.is_dataclass(found) and not isinstance(found, type):
