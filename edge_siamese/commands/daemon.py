@@ -80,7 +80,10 @@ def _status_lines(found: dict[str, Any]) -> dict[str, Any]:
     for name, extra in found.get("extras", {}).items():
         lines[name] = extra["state"]
         if fleet := extra.get("fleet"):
-            lines["fleet"] = f"{fleet['state']}; collection {fleet['collection']}, {fleet['objects']} objects"
+            lines["fleet"] = f"{fleet['state']}; collection {fleet['collection']}"
+            lines["fleet"] += f", {fleet['objects']} objects"
+            if fleet.get("trouble"):
+                lines["fleet"] += f"; {fleet['trouble']}"
     lines["state"] = found["paths"]["state"]
     lines["up"] = _duration(found["uptime_s"])
     return lines

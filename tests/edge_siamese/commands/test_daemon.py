@@ -88,7 +88,7 @@ class TestStatus:
         assert "camera     a stage; stalled: it hangs\n" in command("status")
 
     def test_of_what_is_turned_on_besides(self, daemon: Daemon, command: Callable[..., str]) -> None:
-        fleet = {"state": "reading", "collection": "home", "objects": 3}
+        fleet = {"state": "reading", "collection": "home", "objects": 3, "trouble": "the disk is full"}
         daemon.service.extras.report = lambda: {  # type: ignore[method-assign]
             "dashboard": {"works": False, "state": "the port 8765 is taken"},
             "mqtt": {"works": True, "state": "connected to broker.lan", "fleet": fleet},
@@ -96,7 +96,7 @@ class TestStatus:
         lines = dict(line.split(None, 1) for line in command("status").splitlines())
         assert lines["dashboard"] == "the port 8765 is taken"
         assert lines["mqtt"] == "connected to broker.lan"
-        assert lines["fleet"] == "reading; collection home, 3 objects"
+        assert lines["fleet"] == "reading; collection home, 3 objects; the disk is full"
 
     def test_for_machines(self, daemon: Daemon, command: Callable[..., str]) -> None:
         found = json.loads(command("status", "--json"))

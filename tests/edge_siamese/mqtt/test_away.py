@@ -56,7 +56,7 @@ def test_status_tells_of_the_fleet_where_the_guide_says(
         fleet = until(lambda: daemon.ask("status")["extras"]["mqtt"].get("fleet"))
     assert fleet["state"] == "away"
     assert {word for word in re.findall(r"`(\w+)`", said) if word in fleet} == {
-        *("state", "objects", "to_tell", "to_fetch"),
+        *("state", "trouble", "objects", "to_tell", "to_fetch"),
     }
 
 
