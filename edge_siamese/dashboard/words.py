@@ -71,7 +71,9 @@ class Recognised:
     margin: Annotated[float, About("How far the runner-up's probability is below.")]
     view: Annotated[int | None, About("The number of the nearest view.")]
     set_aside: Annotated[tuple[str, ...], About("Objects that a negative speaks against; the nearest first.")]
-    view_place: Annotated[int | None, About("The place of the nearest view among those of its object, from 1.")]
+    view_place: Annotated[
+        int | None, About("The place of the nearest view among those of its object, from 1.")
+    ]
     view_count: Annotated[int, About("How many views that object has.")]
     text: Annotated[str, About("One line for people.")]
     explanation: Annotated[tuple[str, ...], About("How it was decided, in sentences.")]

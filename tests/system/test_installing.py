@@ -136,7 +136,10 @@ def test_the_scripts_install_upgrade_go_back_and_uninstall_without_the_package(
         assert container.read(SETTINGS) == f'{CONFIG}\n[dashboard]\nenabled = true\nlisten = "0.0.0.0"\n'
         answers = json.loads(container.run("python3", "-c", VISIT, password[1]))
         assert answers == {"/": 200, "/api/v1/status": 401, "with a wrong one": 401, "with the password": 200}
-        assert container.run("stat", "-c", "%U %a", "/var/lib/edge-siamese/dashboard.json") == "edge-siamese 600\n"
+        assert (
+            container.run("stat", "-c", "%U %a", "/var/lib/edge-siamese/dashboard.json")
+            == "edge-siamese 600\n"
+        )
         assert device.serving()["model"]["runtime"] == "tflite-runtime"
         said = container.run(*script, "--rollback")
         assert (
