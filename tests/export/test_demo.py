@@ -218,7 +218,7 @@ def parts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Asked:
 
     def watch(bundle: Any, python: Path, out: Path, tell: Any) -> Story:
         tell('"object 1" is registered')
-        return Story(("object 1", "object 2", "object 3"), "object 4", 22)
+        return Story(("object 1", "object 2", "object 3"), "object 4", 22, "http://127.0.0.1:8765")
 
     monkeypatch.setattr(command, "watch", watch)
     monkeypatch.setattr(command, "write_report", lambda out: out / "report.html")
