@@ -244,7 +244,8 @@ def test_the_demo_is_a_short_pipeline_on_drawn_glyphs(
         "without torch, on tflite-runtime int8: 12 of 13 pictures right, after one look at each of 5 objects"
         in printed
     )
-    assert 'its button is pressed: "object 1" is registered object 1, object 2, object 3: learned' in printed
+    assert 'meanwhile, it says: "object 1" is registered object 1, object 2, object 3: learned' in printed
+    assert "its dashboard was at http://127.0.0.1:8765; make run goes on with both" in printed
     assert f"report: {tmp_path}/report.html" in printed
     assert main(["demo", "--out", str(tmp_path), "--fresh"]) == 0
     assert parts.pipeline[1][2]["fresh"] is True
