@@ -214,13 +214,6 @@ class Daemon(Process):
             except (Refused, ControlError):  # the object changed meanwhile
                 time.sleep(SHOW_S / 10)
 
-    def cost_of(self, work: Callable[[], object], times: int) -> float:
-        """Processor time of the daemon for one of so many, in ms; frames go on meanwhile, and are counted in."""
-        cpu = self._cpu_s()
-        for _ in range(times):
-            work()
-        return 1000 * (self._cpu_s() - cpu) / times
-
     def _cpu_s(self) -> float:
         # The command's name, in brackets, may contain anything.
         fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()

@@ -466,7 +466,7 @@ def test_500_random_changes_over_a_broker_that_comes_goes_and_forgets(tmp_path: 
                 member.start()
         until(lambda: alike(found), 60)
         first, *others = (member.fleet._ledger.known for member in found)
-        assert len(first.objects) > 30  # how many depends on what each device had seen before it acted
+        assert len(first.objects) > 15  # how many depends on what each device had seen before it acted
         for known in others:
             assert (known.objects, known.views) == (first.objects, first.views)
         shown = found[0].shown()

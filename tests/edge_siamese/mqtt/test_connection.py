@@ -54,36 +54,37 @@ def connection(port: int, **changes: Any) -> Iterator[tuple[Connection, Told]]:
 
 
 def test_it_says_online_first_and_then_what_waited() -> None:
-    with Listener(ACCEPTED_5) as broker, connection(broker.port) as (found, told):
-        found.send("p/x/event", b"1")
-        found.send("p/x/state", b"2", retain=True)
-        assert not found.connected and not found.publish("p/x/now", b"3")
-        found.start()
-        until(lambda: len(broker.published) == 3)
-        assert broker.versions == [5]
-        assert [(topic, payload[1:], flags) for topic, payload, flags in broker.published] == [
-            ("p/x/availability", b"online", 0x03),
-            ("p/x/event", b"1", 0x02),
-            ("p/x/state", b"2", 0x03),
-        ]
-        until(lambda: found.report()["waiting"] == 0)
-        assert found.connected
-        assert found.report() == {
-            "state": "connected",
-            "works": True,
-            "broker": f"127.0.0.1:{broker.port}",
-            "tls": False,
-            "connections": 1,
-            "sent": 2,
-            "received": 0,
-            "waiting": 0,
-            "waiting_bytes": 0,
-            "lost": 0,
-            "not_allowed": 0,
-        }
-        assert told == [(f"connected to the broker 127.0.0.1:{broker.port}", "info")]
-    assert broker.published[-1][0] == "p/x/availability"
-    assert broker.published[-1][1].endswith(b"offline")
+    with Listener(ACCEPTED_5) as broker:
+        with connection(broker.port) as (found, told):
+            found.send("p/x/event", b"1")
+            found.send("p/x/state", b"2", retain=True)
+            assert not found.connected and not found.publish("p/x/now", b"3")
+            found.start()
+            until(lambda: len(broker.published) == 3)
+            assert broker.versions == [5]
+            assert [(topic, payload[1:], flags) for topic, payload, flags in broker.published] == [
+                ("p/x/availability", b"online", 0x03),
+                ("p/x/event", b"1", 0x02),
+                ("p/x/state", b"2", 0x03),
+            ]
+            until(lambda: found.report()["waiting"] == 0)
+            assert found.connected
+            assert found.report() == {
+                "state": "connected",
+                "works": True,
+                "broker": f"127.0.0.1:{broker.port}",
+                "tls": False,
+                "connections": 1,
+                "sent": 2,
+                "received": 0,
+                "waiting": 0,
+                "waiting_bytes": 0,
+                "lost": 0,
+                "not_allowed": 0,
+            }
+            assert told == [(f"connected to the broker 127.0.0.1:{broker.port}", "info")]
+        until(lambda: broker.published[-1][1].endswith(b"offline"))
+        assert broker.published[-1][0] == "p/x/availability"
 
 
 def test_a_broker_that_speaks_an_older_mqtt_is_spoken_to_as_it_does() -> None:
