@@ -124,6 +124,10 @@ class Recognition:
         """All of it, for JSON."""
         return {**asdict(self), "set_aside": list(self.set_aside)}
 
+    def described(self) -> dict[str, Any]:
+        """The same with what people are told: in a line, and why."""
+        return {**self.data(), "text": str(self), "explanation": list(self.explain())}
+
 
 def nothing_to_see(threshold: float) -> Recognition:
     """Of a picture without contrast, which an encoder would take for anything.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import os
 import shutil
 import tempfile
 import threading
@@ -23,7 +22,7 @@ from edge_siamese.daemon.conversation import ClientGone, Conversation
 from edge_siamese.daemon.hub import follow
 from edge_siamese.daemon.learner import Wish
 from edge_siamese.daemon.pixels import decode_picture
-from edge_siamese.decision import Recognition
+from edge_siamese.daemon.transit import INCOMING, MOST_UPLOADED, MOST_UPLOADS, OUTGOING, transit
 from edge_siamese.disk import RESERVE
 from edge_siamese.errors import ControlError, Refused
 from edge_siamese.schema import nearest
@@ -32,16 +31,10 @@ Reply = Conversation
 
 CHUNK = 1 << 20
 """Bytes of a collection in one message."""
-MOST_UPLOADS = 2
-"""Collections that may come at a time."""
 MOST_FOLLOWERS = 5
 """Of the connections that there are, so that others can still ask."""
-MOST_UPLOADED = 2 << 30
-"""Bytes of a collection that can be brought in."""
 ABANDONED_S = 3600.0
 """An upload that nobody touched for so long is removed."""
-INCOMING, OUTGOING = "incoming", "outgoing"
-"""Where collections lie while they come and go, in the state directory."""
 
 
 class Requests:
@@ -155,18 +148,20 @@ class Requests:
         pictures = _pictures(request)
         if not pictures:
             raise ControlError("there is no picture to score")
-        return [described(self._actions.recognise(pixels)) for pixels in pictures]
+        return [self._actions.recognise(pixels).described() for pixels in pictures]
 
     def _explain(self, request: dict[str, Any], reply: Reply) -> Any:
         if picture := request.get("picture"):
-            return described(self._actions.recognise(decode_picture(picture)))
-        return described(self._actions.current())
+            return self._actions.recognise(decode_picture(picture)).described()
+        return self._actions.current().described()
 
     # --- collections ---
 
     def _export(self, request: dict[str, Any], reply: Reply) -> Any:
         """All objects, in pieces: lines of {"chunk": base64}."""
-        with tempfile.TemporaryDirectory(dir=self._place(OUTGOING)) as folder:
+        with tempfile.TemporaryDirectory(
+            dir=transit(self._actions.settings.state_directory, OUTGOING)
+        ) as folder:
             path = Path(folder) / "objects.zip"
             count = self._actions.export(path)
             with path.open("rb") as file:
@@ -223,22 +218,7 @@ class Requests:
     def _upload_path(self, upload: str) -> Path:
         if len(upload) != 32 or not all(c in "0123456789abcdef" for c in upload):
             raise ControlError("there is no such upload")
-        return self._place(INCOMING) / f"{upload}.zip"
-
-    def _place(self, name: str) -> Path:
-        place = self._actions.settings.state_directory / name
-        try:
-            place.mkdir(parents=True, exist_ok=True)
-            os.chmod(place, 0o700)
-        except OSError as error:
-            raise ControlError(f"{place} cannot be made: {error.strerror}") from error
-        return place
-
-
-def clear_away(state: Path) -> None:
-    """Remove the collections that a daemon before left half way."""
-    for name in (INCOMING, OUTGOING):
-        shutil.rmtree(state / name, ignore_errors=True)
+        return transit(self._actions.settings.state_directory, INCOMING) / f"{upload}.zip"
 
 
 def _remove_older(folder: Path, seconds: float) -> None:
@@ -253,11 +233,6 @@ def _pictures(request: dict[str, Any]) -> list[npt.NDArray[np.uint8]]:
     if not isinstance(found, list):
         raise ControlError('"pictures" is a list of pictures')
     return [decode_picture(item) for item in found]
-
-
-def described(found: Recognition) -> dict[str, Any]:
-    """A recognition for programs: all of it, in a line, and why."""
-    return {**found.data(), "text": str(found), "explanation": list(found.explain())}
 
 
 def _text(request: dict[str, Any], key: str, optional: bool = False) -> Any:

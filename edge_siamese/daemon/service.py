@@ -23,10 +23,11 @@ from edge_siamese.daemon.hub import EventHub
 from edge_siamese.daemon.keeping import PATIENCE_S, Backups, open_store
 from edge_siamese.daemon.notify import Notifier
 from edge_siamese.daemon.report import counted, line
-from edge_siamese.daemon.requests import Requests, clear_away
+from edge_siamese.daemon.requests import Requests
 from edge_siamese.daemon.settings import Settings, load_settings
 from edge_siamese.daemon.shown import Observed
 from edge_siamese.daemon.sinks import open_sinks
+from edge_siamese.daemon.transit import clear_away
 from edge_siamese.errors import EdgeSiameseError, SettingsError, StoreError
 from edge_siamese.events import Event, trouble
 from edge_siamese.installed import InstalledModels
@@ -94,8 +95,7 @@ class Service:
         self._store: SupportStore | None = None
         self._recogniser: Recogniser | None = None
         self._bringing: Iterator[str] | None = None
-        self._retry_at = self._status_at = 0.0
-        self._retry_s = RETRY_S
+        self._retry_at, self._status_at, self._retry_s = 0.0, 0.0, RETRY_S
         self._backups = Backups(self._started)
         self._repaired_at: float | None = None
         self._ready = False

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-from edge_siamese.daemon.requests import MOST_UPLOADED
+from edge_siamese.daemon.transit import MOST_UPLOADED
 from edge_siamese.dashboard.collection import Incoming
 from edge_siamese.dashboard.exchange import JSON, Head, Problem
 from edge_siamese.dashboard.operations import PICTURE_TYPES, SMALL_BODY, Body, Operation

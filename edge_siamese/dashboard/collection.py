@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from edge_siamese.daemon.requests import INCOMING, MOST_UPLOADED, MOST_UPLOADS, OUTGOING
+from edge_siamese.daemon.transit import INCOMING, MOST_UPLOADED, MOST_UPLOADS, OUTGOING, transit
 from edge_siamese.dashboard.exchange import Call, Problem, Reply
 from edge_siamese.dashboard.operations import Answer, Operation
 from edge_siamese.dashboard.shapes import About
 from edge_siamese.dashboard.site import Site, asked
 from edge_siamese.dashboard.words import Failure, Values
 from edge_siamese.disk import RESERVE
-from edge_siamese.errors import StoreError
+from edge_siamese.errors import ControlError, StoreError
 
 TYPE = "application/zip"
 
@@ -39,7 +39,10 @@ class Incoming:
         Raises:
             Problem: 503 if the disk is nearly full, cannot be written, or too many come at a time.
         """
-        folder = _place(state, INCOMING)
+        try:
+            folder = transit(state, INCOMING)
+        except ControlError as error:
+            raise Problem(503, str(error)) from error
         if len(list(folder.iterdir())) >= MOST_UPLOADS:
             raise Problem(503, f"{MOST_UPLOADS} collections are being brought in already; try again later")
         handle, name = tempfile.mkstemp(".zip", "page-", folder)
@@ -94,11 +97,13 @@ def export(site: Site, call: Call) -> Reply:
 def _written(site: Site) -> Path:
     """A file with all objects, in a folder of its own."""
     settings = site.actions.settings
-    place = _place(settings.state_directory, OUTGOING)
     try:
+        place = transit(settings.state_directory, OUTGOING)
         if shutil.disk_usage(place).free - settings.store.stat().st_size < RESERVE:
             raise Problem(503, "the disk is nearly full, so nothing was written: make room first")
         folder = Path(tempfile.mkdtemp(dir=place))
+    except ControlError as error:
+        raise Problem(503, str(error)) from error
     except OSError as error:
         raise Problem(503, f"the disk cannot be written: {error.strerror}") from error
     path = folder / "objects.zip"
@@ -126,16 +131,6 @@ def import_(site: Site, call: Call) -> Reply:
             raise
 
     return Reply(value=asked(bring))
-
-
-def _place(state: Path, name: str) -> Path:
-    place = state / name
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-        os.chmod(place, 0o700)
-    except OSError as error:
-        raise Problem(503, f"{place} cannot be made: {error.strerror}") from error
-    return place
 
 
 OPERATIONS = (

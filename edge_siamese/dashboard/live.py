@@ -165,13 +165,11 @@ def full(shown: Shown | None, now: float) -> dict[str, Any]:
             "frame": None,
         }
     found = shown.recognition
-    described = {} if found is None else {**found.data(), "explanation": list(found.explain())}
+    learning = {"text": "looks at something that it shall learn", "explanation": []}
     return {
-        "explanation": [],
-        **described,
+        **(learning if found is None else found.described()),
         "shown": True,
         "learning": found is None,
-        "text": "looks at something that it shall learn" if found is None else str(found),
         "present": [
             {
                 "uid": sighting.uid,

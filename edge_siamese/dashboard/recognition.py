@@ -107,7 +107,7 @@ def score(site: Site, call: Call) -> Reply:
     """What a picture shows."""
     (pixels,) = site.uploads.get([call.body.upload])
     found = asked(lambda: site.actions.recognise(pixels))
-    return Reply(value=described(found))
+    return Reply(value=found.described())
 
 
 def upload(site: Site, call: Call) -> Reply:
@@ -128,7 +128,7 @@ def moment(site: Site, call: Call) -> Reply:
     kept = _moment(site, call)
     return Reply(
         value={
-            **described(kept.recognition),
+            **kept.recognition.described(),
             "id": kept.id,
             "time": kept.time,
             "uid": kept.uid,
@@ -147,11 +147,6 @@ def _moment(site: Site, call: Call) -> Any:
     if kept is None:
         raise Problem(404, "that moment is not kept any more", kind="NoMoment")
     return kept
-
-
-def described(found: Any) -> dict[str, Any]:
-    """A recognition, as JSON values."""
-    return {**found.data(), "text": str(found), "explanation": list(found.explain())}
 
 
 _GONE = Answer(404, "It is not kept any more.", Failure)

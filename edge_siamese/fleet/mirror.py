@@ -198,32 +198,36 @@ class Mirror:
         """Whether the broker is behind now."""
         part, uid = key
         if part == "objects":
-            state = self._sound(changes.objects.get(uid) or known.objects.get(uid))
-            if not payload:
-                self.objects.pop(uid, None)
-                return state is not None
-            if state is not None and payload == encode_object(state):
-                self.objects[uid] = state
-                return False
-            came = self._in_time(decode_object(payload))
-            self.objects[uid] = came
-            merged = came if state is None else state.merged(came)
-            if merged != state:
-                changes.objects[uid] = merged
-            return merged != came
-        view = self._sound(changes.views.get(uid) or known.views.get(uid))
+            mine = changes.objects.get(uid) or known.objects.get(uid)
+            return self._take_in(
+                uid, payload, mine, self.objects, changes.objects, decode_object, encode_object
+            )
+        own = changes.views.get(uid) or known.views.get(uid)
+        return self._take_in(uid, payload, own, self.views, changes.views, decode_view, encode_view)
+
+    def _take_in(
+        self,
+        uid: str,
+        payload: bytes,
+        mine: _State | None,
+        there: dict[str, _State],
+        changes: dict[str, _State],
+        decode: Callable[[bytes], _State],
+        encode: Callable[[_State], bytes],
+    ) -> bool:
+        """Note what the broker has of a register in `there`, and what is news in `changes`; whether it is behind."""
+        state = self._sound(mine)
         if not payload:
-            self.views.pop(uid, None)
-            return view is not None
-        if view is not None and payload == encode_view(view):
-            self.views[uid] = view
+            there.pop(uid, None)
+            return state is not None
+        if state is not None and payload == encode(state):
+            there[uid] = state
             return False
-        brought = self._in_time(decode_view(payload))
-        self.views[uid] = brought
-        both = brought if view is None else view.merged(brought)
-        if both != view:
-            changes.views[uid] = both
-        return both != brought
+        came = there[uid] = self._in_time(decode(payload))
+        merged = came if state is None else state.merged(came)
+        if merged != state:
+            changes[uid] = merged
+        return merged != came
 
     def _sound(self, state: _State | None) -> _State | None:
         """What this device has, unless its clock was wrong when it took it: then what others have stands against it."""
