@@ -1,4 +1,4 @@
-"""Recognises objects that it has seen once: the part of edge-siamese that runs on the device."""
+"""Recognizes objects that it has seen once: the part of edge-siamese that runs on the device."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edge_siamese.bundle import load_bundle
     from edge_siamese.errors import EdgeSiameseError
-    from edge_siamese.head import SigmoidDistanceHead
-    from edge_siamese.recognizer import Recognizer
-    from edge_siamese.runtimes import load_encoder
+    from edge_siamese.models.bundle import load_bundle
+    from edge_siamese.recognition.head import SigmoidDistanceHead
+    from edge_siamese.recognition.recognizer import Recognizer
+    from edge_siamese.runtimes.selection import load_encoder
 
 __version__ = "0.2.0"
 __all__ = [
@@ -23,10 +23,10 @@ __all__ = [
 
 _PLACES = {
     "EdgeSiameseError": "edge_siamese.errors",
-    "Recognizer": "edge_siamese.recognizer",
-    "SigmoidDistanceHead": "edge_siamese.head",
-    "load_bundle": "edge_siamese.bundle",
-    "load_encoder": "edge_siamese.runtimes",
+    "Recognizer": "edge_siamese.recognition.recognizer",
+    "SigmoidDistanceHead": "edge_siamese.recognition.head",
+    "load_bundle": "edge_siamese.models.bundle",
+    "load_encoder": "edge_siamese.runtimes.selection",
 }
 
 

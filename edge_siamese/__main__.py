@@ -2,7 +2,7 @@
 
 import sys
 
-from edge_siamese.cli import main
+from edge_siamese.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -94,7 +94,7 @@ class ControlError(EdgeSiameseError, RuntimeError):
 
 
 class NotReady(ControlError):
-    """The daemon cannot do it now: it cannot recognise, is stopping, or does not come to it."""
+    """The daemon cannot do it now: it cannot recognize, is stopping, or does not come to it."""
 
 
 class DaemonNotRunning(ControlError, ConnectionError):

@@ -14,14 +14,14 @@ from edge_siamese.errors import PictureError
 if TYPE_CHECKING:
     from PIL import Image, ImageFile
 
-MOST_PIXELS, MOST_PIXELS_AT_ONCE, MOST_PIXELS_OF_WEBP = 50_000_000, 16_000_000, 6_000_000
+MAX_PIXELS, MAX_PIXELS_AT_ONCE, MAX_PIXELS_OF_WEBP = 50_000_000, 16_000_000, 6_000_000
 """Of a picture from elsewhere: of a JPEG that is read at an eighth of its size; of what is decoded whole; and of WebP,
 whose decoder holds it four times. Each takes 110 MB at most."""
-MOST_SIDE = 65_535
+MAX_SIDE = 65_535
 """Pixels of a side, as of a JPEG: decoders hold rows."""
-MOST_SAMPLES = 48_000_000
-"""Pixels times colours of a JPEG in several passes, which is held whole whatever size it is wanted in."""
-MOST_TEXT = 4_000_000
+MAX_SAMPLES = 48_000_000
+"""Pixels times colors of a JPEG in several passes, which is held whole whatever size it is wanted in."""
+MAX_TEXT = 4_000_000
 """Bytes that a PNG may say besides its pixels."""
 TILE = 1024
 """Pixels of the sides of the parts in which a picture gets smaller."""
@@ -35,7 +35,7 @@ def read_picture(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
     Turned the way the camera says (EXIF), transparent parts over white, 16 bits cut to 8.
 
     Returns:
-        uint8, (h, w) for grey and black-and-white pictures, (h, w, 3) RGB for all others.
+        uint8, (h, w) for gray and black-and-white pictures, (h, w, 3) RGB for all others.
 
     Raises:
         PictureError: the file is missing, damaged or not a picture, or Pillow is not installed.
@@ -78,7 +78,7 @@ def read_sent_picture(data: bytes, side: int, name: str = "the picture") -> npt.
     _require_pillow(name)
     from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
-    PngImagePlugin.MAX_TEXT_MEMORY = MOST_TEXT  # 64 MB by itself
+    PngImagePlugin.MAX_TEXT_MEMORY = MAX_TEXT  # 64 MB by itself
     try:
         with Image.open(io.BytesIO(data), formats=SENT_FORMATS) as file:
             most = _most_pixels(file, data)
@@ -86,9 +86,9 @@ def read_sent_picture(data: bytes, side: int, name: str = "the picture") -> npt.
                 raise PictureError(
                     f"{name} has {file.width} x {file.height} pixels; at most {most // 10**6} million are read"
                 )
-            if max(file.size) > MOST_SIDE:
+            if max(file.size) > MAX_SIDE:
                 raise PictureError(
-                    f"{name} has a side of {max(file.size)} pixels; at most {MOST_SIDE} are read"
+                    f"{name} has a side of {max(file.size)} pixels; at most {MAX_SIDE} are read"
                 )
             file.draft(None, (side, side))  # which only a JPEG can
             file.load()
@@ -139,17 +139,17 @@ def _require_pillow(name: str) -> None:
 
 def _most_pixels(file: ImageFile.ImageFile, data: bytes) -> int:
     if file.format == "WEBP":
-        return MOST_PIXELS_OF_WEBP
+        return MAX_PIXELS_OF_WEBP
     if file.format not in ("JPEG", "MPO"):
-        return MOST_PIXELS_AT_ONCE
+        return MAX_PIXELS_AT_ONCE
     if _is_one_pass(data):
-        return MOST_PIXELS
-    return min(MOST_PIXELS_AT_ONCE, MOST_SAMPLES // len(file.getbands()))
+        return MAX_PIXELS
+    return min(MAX_PIXELS_AT_ONCE, MAX_SAMPLES // len(file.getbands()))
 
 
 def _is_one_pass(data: bytes) -> bool:
-    """Whether a JPEG has all its colours in one scan: then its decoder holds some rows of it at a time, else all."""
-    place, colours = 2, 0
+    """Whether a JPEG has all its colors in one scan: then its decoder holds some rows of it at a time, else all."""
+    place, colors = 2, 0
     while place + 4 <= len(data) and data[place] == 0xFF:
         kind = data[place + 1]
         if kind == 0xFF:  # a byte that only fills
@@ -157,9 +157,9 @@ def _is_one_pass(data: bytes) -> bool:
             continue
         content = place + 4
         if kind in (0xC0, 0xC1):
-            colours = data[content + 5] if content + 5 < len(data) else 0
+            colors = data[content + 5] if content + 5 < len(data) else 0
         elif kind == 0xDA:
-            return content < len(data) and data[content] == colours
+            return content < len(data) and data[content] == colors
         place += 2 + int.from_bytes(data[place + 2 : place + 4])
     return False
 
@@ -170,7 +170,7 @@ def _reduced(file: Image.Image, side: int) -> Image.Image:
 
     if max(file.size) <= side:
         return file
-    if file.mode.startswith("I"):  # 16-bit grey: Pillow averages it not, or only at 32 bits
+    if file.mode.startswith("I"):  # 16-bit gray: Pillow averages it not, or only at 32 bits
         step = -(-max(file.size) // side)
         return file.resize((-(-file.width // step), -(-file.height // step)), Image.Resampling.NEAREST)
     # Their numbers cannot be averaged.
@@ -191,7 +191,7 @@ def _pixels(picture: Image.Image) -> npt.NDArray[np.uint8]:
     from PIL import Image
 
     if picture.mode.startswith("I"):
-        # 16-bit grey; Pillow's own conversion to 8 bits clips instead of scaling.
+        # 16-bit gray; Pillow's own conversion to 8 bits clips instead of scaling.
         return (np.asarray(picture) >> 8).clip(0, 255).astype(np.uint8)
     # Pillow 10.1 calls this `has_transparency_data`; Debian 12 has 9.4.
     if "A" in picture.getbands() or "transparency" in picture.info:

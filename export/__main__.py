@@ -1,4 +1,4 @@
-"""`python -m export COMMAND …`: the workstation's command line; each command is a file of `export/commands/`."""
+"""`python -m export COMMAND …`: the workstation's command line; each command is a file of `export/cli/`."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(name: str, argv: list[str]) -> int:
     # Only the chosen command's module is imported: torch alone takes seconds.
-    module = import_module(f"export.commands.{name}")
-    from export.quiet import DEBUG_VARIABLE
+    module = import_module(f"export.cli.{name}")
+    from export.conversion.quiet import DEBUG_VARIABLE
 
     parser = argparse.ArgumentParser(
         prog=f"python -m export {name}",

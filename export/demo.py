@@ -1,4 +1,4 @@
-"""The last step of the demo: a process without torch learns objects from one picture each and recognises others."""
+"""The last step of the demo: a process without torch learns objects from one picture each and recognizes others."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from edge_siamese.bundle import Bundle
 from edge_siamese.errors import EncoderError
+from edge_siamese.models.bundle import Bundle
 from export import records
 from export.data.images import ImageSet, Splits
-from export.evaluation import as_data_uri
+from export.evaluation.remote_runtime import device_python, run_device
+from export.evaluation.results import as_data_uri
 from export.provenance import machine
-from export.remote import device_python, run_device
-from export.report_inputs import Demo, DemoQuery, DemoSupport
+from export.reporting.report_inputs import Demo, DemoQuery, DemoSupport
 
 # Letters of an invented alphabet have invented names.
 NAMES = ("ama", "beko", "duri", "felu", "gona")
 UNKNOWN = 3
 
 
-def recognise(bundle: Bundle, splits: Splits, out: Path) -> Demo:
-    """Draw pictures of characters that were never trained on, and let the device's side recognise them.
+def recognize(bundle: Bundle, splits: Splits, out: Path) -> Demo:
+    """Draw pictures of characters that were never trained on, and let the device's side recognize them.
 
     Args:
         bundle: what the device loads.

@@ -10,8 +10,8 @@ import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edge_siamese.bundle import MANIFEST, Bundle
 from edge_siamese.errors import ExportError
+from edge_siamese.models.bundle import MANIFEST, Bundle
 
 # The bundle comes as a tar file on standard input, into a directory that goes in any case.
 _REMOTE = """\

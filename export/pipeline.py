@@ -5,21 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_siamese.bundle import Bundle
+from edge_siamese.models.bundle import Bundle
 from export import records
-from export.benchmark import Benchmark, benchmark
-from export.bundle import build_bundle, training_images
+from export.conversion.bundle import build_bundle, training_images
+from export.conversion.quantize import COMPARED_IMAGES
+from export.conversion.verify import Verification, verify
 from export.data.images import Splits
-from export.evaluate import evaluate, usual_effort
-from export.evaluation import Evaluation
-from export.network import TorchEncoder, load_run
+from export.evaluation.benchmark import Benchmark, benchmark
+from export.evaluation.evaluate import evaluate, usual_effort
+from export.evaluation.remote_runtime import open_encoder
+from export.evaluation.results import Evaluation
 from export.progress import stderr_console, working
-from export.quantize import COMPARED_IMAGES
-from export.remote import open_encoder
-from export.report import write_report
-from export.settings import TrainingSettings
-from export.train import train
-from export.verify import Verification, verify
+from export.reporting.report import write_report
+from export.training.network import TorchEncoder, load_run
+from export.training.settings import TrainingSettings
+from export.training.train import train
 
 
 @dataclass(frozen=True)

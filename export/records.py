@@ -11,9 +11,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edge_siamese.atomic import write_text_atomically
 from edge_siamese.errors import DataError
-from edge_siamese.schema import SchemaError, parse_json, read_object
+from edge_siamese.system.files import write_text_atomically
+from edge_siamese.validation import SchemaError, parse_json, read_object
 
 Record = TypeVar("Record")
 

@@ -16,7 +16,7 @@ import shtab
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from edge_siamese.cli import build_parser  # noqa: E402
+from edge_siamese.cli.main import build_parser  # noqa: E402
 from scripts.generated import write_or_check  # noqa: E402
 
 PLACE = ROOT / "systemd" / "completions"

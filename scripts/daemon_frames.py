@@ -18,25 +18,25 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_siamese.bundle import Bundle, load_bundle
-from edge_siamese.cameras.base import Frame
-from edge_siamese.cameras.scene import Scene, demo_scene
+from edge_siamese.cameras.camera import Frame
+from edge_siamese.cameras.synthetic.scene import Scene, demo_scene
 from edge_siamese.daemon import engine as engine_module
 from edge_siamese.daemon.engine import Engine
-from edge_siamese.daemon.settings import CameraSettings, Settings
-from edge_siamese.decision import decide
-from edge_siamese.imaging import Preprocessing, prepare
-from edge_siamese.recognizer import chosen_threshold
-from edge_siamese.registration import NOTHING_CONTRAST, NewView
-from edge_siamese.runtimes import load_encoder
-from edge_siamese.runtimes.base import GraphEncoder
-from edge_siamese.stages import random_support
+from edge_siamese.models.bundle import Bundle, load_bundle
+from edge_siamese.recognition.decision import decide
+from edge_siamese.recognition.imaging import Preprocessing, prepare
+from edge_siamese.recognition.recognizer import chosen_threshold
+from edge_siamese.recognition.registration import NOTHING_CONTRAST, NewView
+from edge_siamese.recognition.support import SupportEntry, SupportSet
+from edge_siamese.runtimes.encoder import GraphEncoder
+from edge_siamese.runtimes.selection import load_encoder
+from edge_siamese.settings import CameraSettings, Settings
+from edge_siamese.stage_timing import random_support
 from edge_siamese.store import SupportStore
-from edge_siamese.support import SupportEntry, SupportSet
 from scripts.daemon_process import fill_store
 
 VIEWS, MANY_VIEWS, DIMENSIONS = 1000, 10_000, 128
-EVERY_S = 0.25
+EVERY_SECONDS = 0.25
 """Between two frames of the scene: objects come and go, so that there are events."""
 
 
@@ -67,7 +67,7 @@ def shown(scene: Scene, number: int, to: Preprocessing) -> list[npt.NDArray[np.u
     """Frames with something on them, at most so many: of an empty table the daemon asks no encoder."""
     found = []
     for place in range(10 * number):
-        frame = scene.frame(EVERY_S * place)
+        frame = scene.frame(EVERY_SECONDS * place)
         image = prepare(frame, to)
         if int(image.max()) - int(image.min()) >= NOTHING_CONTRAST:
             found.append(frame)
@@ -81,13 +81,13 @@ def measure_frames(
 ) -> dict[str, Any]:
     """`Engine.see` of frames of 640 x 480 against so many views: all of it, the encoder's run, and the difference."""
     encoder = load_encoder(bundle, runtime, "int8", 1)
-    scenes = {colour: demo_scene(CameraSettings(), colour) for colour in ("grey", "rgb")}
+    scenes = {color: demo_scene(CameraSettings(), color) for color in ("gray", "rgb")}
     pictures = {
-        colour: shown(scene, min(frames, 100), encoder.preprocessing) for colour, scene in scenes.items()
+        color: shown(scene, min(frames, 100), encoder.preprocessing) for color, scene in scenes.items()
     }
-    known = encoder.embed([pictures["grey"][3]])[0]
+    known = encoder.embed([pictures["gray"][3]])[0]
     clock = Clocked(encoder)
-    times: dict[str, list[npt.NDArray[np.float64]]] = {colour: [] for colour in scenes}
+    times: dict[str, list[npt.NDArray[np.float64]]] = {color: [] for color in scenes}
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / "objects.db"
         fill_store(path, bundle.path, views - 1)
@@ -96,10 +96,10 @@ def measure_frames(
             events: list[object] = []
             engine = Engine(Settings(), bundle, encoder, store, publish=events.append)
             for round_ in range(-1, rounds):  # the first one warms up
-                for colour in scenes:
-                    took = _see(engine, clock, pictures[colour], frames)
+                for color in scenes:
+                    took = _see(engine, clock, pictures[color], frames)
                     if round_ >= 0:
-                        times[colour].append(took)
+                        times[color].append(took)
     return {
         "model_id": encoder.model_id,
         "version": encoder.version,
@@ -107,7 +107,7 @@ def measure_frames(
         "frames": rounds * frames,
         "rounds": rounds,
         "events": len(events),
-        "colours": {colour: _parts(found) for colour, found in times.items()},
+        "colors": {color: _parts(found) for color, found in times.items()},
     }
 
 

@@ -14,15 +14,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from edge_siamese.bundle import load_bundle
 from edge_siamese.daemon.client import request
-from edge_siamese.registration import NewView
-from edge_siamese.stages import random_support
+from edge_siamese.models.bundle import load_bundle
+from edge_siamese.recognition.registration import NewView
+from edge_siamese.stage_timing import random_support
 from edge_siamese.store import SupportStore
 
 ROOT = Path(__file__).resolve().parent.parent
-READY_WITHIN_S = 60.0
-STOPPED_WITHIN_S = 10.0
+READY_WITHIN_SECONDS = 60.0
+STOPPED_WITHIN_SECONDS = 10.0
 CONFIG = """\
 [model]
 bundle = "{bundle}"
@@ -93,7 +93,7 @@ class Process:
     ) -> None:
         self._process.terminate()
         try:
-            self._process.wait(STOPPED_WITHIN_S)
+            self._process.wait(STOPPED_WITHIN_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -107,7 +107,7 @@ class Process:
 
     def wait_until_ready(self) -> float:
         """Seconds from its start to READY=1; raises `SystemExit` if it ends before, or takes too long."""
-        until = self._started + READY_WITHIN_S
+        until = self._started + READY_WITHIN_SECONDS
         while not self._ready.wait(0.5) and self._process.poll() is None and time.monotonic() < until:
             pass
         if self._ready_after is None:

@@ -19,30 +19,30 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_siamese.cameras.fake import FakeCamera
-from edge_siamese.cameras.scene import demo_scene
+from edge_siamese.cameras.synthetic.scene import demo_scene
 from edge_siamese.daemon import hardware
 from edge_siamese.daemon.client import request
 from edge_siamese.daemon.service import Service
-from edge_siamese.daemon.settings import (
+from edge_siamese.errors import ControlError, DaemonNotRunning, Refused
+from edge_siamese.settings import (
     CameraSettings,
     ModelSettings,
     PanelSettings,
     PathSettings,
     Settings,
 )
-from edge_siamese.errors import ControlError, DaemonNotRunning, Refused
 from scripts.daemon_process import Process
 
-SHOWN_AT_S = (3.0, 13.0, 23.0)
+SHOWN_AT_SECONDS = (3.0, 13.0, 23.0)
 """When the demo's scene shows an object each."""
-EMPTY_AT_S = 9.5
+EMPTY_AT_SECONDS = 9.5
 FRAMES_OF_A_SHOW = 120
 PICTURES_OF_A_SHOW = 8
-INTERVAL_S = 0.0005
+INTERVAL_SECONDS = 0.0005
 """Between two frames: less than a frame takes, and time for other threads."""
-LARGEST_RATE = 1e6
-LOOK_S = 0.25
-PATIENCE_S = 30.0
+MAX_RATE = 1e6
+LOOK_SECONDS = 0.25
+PATIENCE_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def serve(bundle: Path, runtime: str, state: Path) -> int:
     """The daemon, with a camera that shows three objects by turns as fast as it is asked."""
     camera = CameraSettings(kind="synthetic")
     # What the daemon looks at is bounded by its settings to what cameras give; here it is to do all that it can.
-    object.__setattr__(camera, "rate", LARGEST_RATE)
+    object.__setattr__(camera, "rate", MAX_RATE)
     settings = Settings(
         model=ModelSettings(bundle=str(bundle), runtime=runtime),  # type: ignore[arg-type]
         camera=camera,
@@ -69,19 +69,19 @@ def serve(bundle: Path, runtime: str, state: Path) -> int:
 
 
 def _open(
-    settings: CameraSettings, colour: Literal["grey", "rgb"], press: Callable[[bool], None] | None = None
+    settings: CameraSettings, color: Literal["gray", "rgb"], press: Callable[[bool], None] | None = None
 ) -> FakeCamera:
-    scene = demo_scene(CameraSettings(), colour)
+    scene = demo_scene(CameraSettings(), color)
     shows = [
         [scene.frame(start + 0.001 * number) for number in range(PICTURES_OF_A_SHOW)]
-        for shown in SHOWN_AT_S
-        for start in (shown, EMPTY_AT_S)
+        for shown in SHOWN_AT_SECONDS
+        for start in (shown, EMPTY_AT_SECONDS)
     ]
 
     def picture(number: int) -> npt.NDArray[np.uint8]:
         return shows[number // FRAMES_OF_A_SHOW % len(shows)][number % PICTURES_OF_A_SHOW]
 
-    return FakeCamera(picture, interval=INTERVAL_S)
+    return FakeCamera(picture, interval=INTERVAL_SECONDS)
 
 
 def measure_steady(
@@ -115,13 +115,13 @@ def measure_steady(
             seen = _frames(state)
             if not looks or seen > looks[-1].frames:
                 last_progress = time.monotonic()
-            elif time.monotonic() - last_progress > PATIENCE_S:
-                raise SystemExit(f"no frames for {PATIENCE_S:g} s:\n{daemon.log}")
+            elif time.monotonic() - last_progress > PATIENCE_SECONDS:
+                raise SystemExit(f"no frames for {PATIENCE_SECONDS:g} s:\n{daemon.log}")
             looks.append(Look(seen, daemon.memory()["rss_mb"]))
             if seen >= next_registration:
                 _change(state, done, kept)
                 next_registration = seen + register_every
-            time.sleep(LOOK_S if frames > 10 * settled else LOOK_S / 5)
+            time.sleep(LOOK_SECONDS if frames > 10 * settled else LOOK_SECONDS / 5)
         seconds = time.monotonic() - began
         events = _events(state)
     counted = [look for look in looks if look.frames >= settled]

@@ -26,7 +26,7 @@ def verdicts(figures: dict[str, Any]) -> list[tuple[str, str, str, bool]]:
         return lambda row: max(float(row[f"with {count} objects"][part][name]) for count in OBJECTS)
 
     overhead, overhead_95 = (
-        worst(rows, lambda row, name=name: row["frame"]["colours"]["grey"]["overhead"][name])  # type: ignore[misc]
+        worst(rows, lambda row, name=name: row["frame"]["colors"]["gray"]["overhead"][name])  # type: ignore[misc]
         for name in ("p50_ms", "p95_ms")
     )
     scoring = worst(rows, lambda row: max(kind["p50_ms"] for kind in row["scoring"]["objects"].values()))
@@ -39,7 +39,7 @@ def verdicts(figures: dict[str, Any]) -> list[tuple[str, str, str, bool]]:
     span = f"from frame {steady['settled_at']:,} to {steady['frames']:,}"
     found = [
         (
-            "what the daemon adds to the encoder's run of a grey frame, 1,000 views: p50",
+            "what the daemon adds to the encoder's run of a gray frame, 1,000 views: p50",
             "overhead_ms",
             overhead,
         ),
@@ -72,7 +72,7 @@ def tables(figures: dict[str, Any]) -> str:
         ("frame of 640 x 480, 1,000 views, ms", "encoder", "daemon adds: p50", "p95", "imaging", "deciding"),
         [
             (
-                f"{_runtime(row)}, {colour}",
+                f"{_runtime(row)}, {color}",
                 _ms(parts["encoder"]["p50_ms"]),
                 f"{_ms(parts['overhead']['p50_ms'])} ({_ms(parts['overhead']['p50_from_ms'])} to "
                 f"{_ms(parts['overhead']['p50_to_ms'])})",
@@ -82,7 +82,7 @@ def tables(figures: dict[str, Any]) -> str:
                 _ms(parts["deciding"]["p50_ms"]),
             )
             for row in figures["runtimes"]
-            for colour, parts in row["frame"]["colours"].items()
+            for color, parts in row["frame"]["colors"].items()
         ],
         "lrrrrr",
     )

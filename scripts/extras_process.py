@@ -25,16 +25,16 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_siamese.cameras.fake import FakeCamera
-from edge_siamese.cameras.scene import demo_scene
+from edge_siamese.cameras.synthetic.scene import demo_scene
 from edge_siamese.daemon import hardware
 from edge_siamese.daemon.client import request
 from edge_siamese.daemon.service import Service
-from edge_siamese.daemon.settings import CameraSettings, load_settings
 from edge_siamese.errors import ControlError, Refused
+from edge_siamese.settings import CameraSettings, load_settings
 from scripts.daemon_process import ROOT, Process
-from scripts.daemon_steady import INTERVAL_S, LARGEST_RATE, PICTURES_OF_A_SHOW, SHOWN_AT_S
+from scripts.daemon_steady import INTERVAL_SECONDS, MAX_RATE, PICTURES_OF_A_SHOW, SHOWN_AT_SECONDS
 
-SHOW_S = 4.0
+SHOW_SECONDS = 4.0
 """An object is shown for so long, and then the next one, as somebody would, however many frames are looked at."""
 AS_THE_UNIT = {"OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
 """Environment variables of systemd/edge-siamese.service, besides those that measured processes get anyway."""
@@ -55,8 +55,8 @@ EXTRAS = {
     "metrics": "[metrics]\nenabled = true\nport = {port}\n",
     "mqtt": '[mqtt]\nbroker = "127.0.0.1"\nport = {port}\ndevice = "bench"\n',
 }
-OPEN_WITHIN_S = 20.0
-LEARN_WITHIN_S = 60.0
+OPEN_WITHIN_SECONDS = 20.0
+LEARN_WITHIN_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -114,24 +114,25 @@ def serve(config: Path) -> int:
     """The daemon, with a camera that shows three objects by turns as fast as it is asked."""
     settings = load_settings(config)
     # What the daemon looks at is bounded by its settings to what cameras give; here it is to do all that it can.
-    object.__setattr__(settings.camera, "rate", LARGEST_RATE)
+    object.__setattr__(settings.camera, "rate", MAX_RATE)
     hardware.open_camera = _open  # type: ignore[attr-defined]
     return Service(settings, config).run()
 
 
 def _open(
-    settings: CameraSettings, colour: Literal["grey", "rgb"], press: Callable[[bool], None] | None = None
+    settings: CameraSettings, color: Literal["gray", "rgb"], press: Callable[[bool], None] | None = None
 ) -> FakeCamera:
-    scene = demo_scene(CameraSettings(), colour)
+    scene = demo_scene(CameraSettings(), color)
     # Never an empty picture: it is not embedded, so who happened to see it would seem to be faster.
     shows = [
-        [scene.frame(start + 0.001 * number) for number in range(PICTURES_OF_A_SHOW)] for start in SHOWN_AT_S
+        [scene.frame(start + 0.001 * number) for number in range(PICTURES_OF_A_SHOW)]
+        for start in SHOWN_AT_SECONDS
     ]
 
     def picture(number: int) -> npt.NDArray[np.uint8]:
-        return shows[int(time.monotonic() / SHOW_S) % len(shows)][number % PICTURES_OF_A_SHOW]
+        return shows[int(time.monotonic() / SHOW_SECONDS) % len(shows)][number % PICTURES_OF_A_SHOW]
 
-    return FakeCamera(picture, interval=INTERVAL_S)
+    return FakeCamera(picture, interval=INTERVAL_SECONDS)
 
 
 class Daemon(Process):
@@ -169,7 +170,7 @@ class Daemon(Process):
 
     def wait_until_open(self) -> None:
         """Wait for all that is turned on; raises `SystemExit` if it does not come."""
-        until = time.monotonic() + OPEN_WITHIN_S
+        until = time.monotonic() + OPEN_WITHIN_SECONDS
         while True:
             status = self.status()
             extras = status["extras"]
@@ -202,7 +203,7 @@ class Daemon(Process):
 
     def learn(self, objects: int) -> None:
         """Register so many of the objects that its camera shows."""
-        until, learned = time.monotonic() + LEARN_WITHIN_S, 0
+        until, learned = time.monotonic() + LEARN_WITHIN_SECONDS, 0
         while learned < objects:
             if time.monotonic() > until:
                 raise SystemExit(f"only {learned} objects were learned:\n{self.log}")
@@ -210,9 +211,9 @@ class Daemon(Process):
                 # A model for photographs takes drawn symbols for each other.
                 request(self.socket, "register", name=f"object {learned + 1}", force=True)
                 learned += 1
-                time.sleep(SHOW_S)  # for the next one
+                time.sleep(SHOW_SECONDS)  # for the next one
             except (Refused, ControlError):  # the object changed meanwhile
-                time.sleep(SHOW_S / 10)
+                time.sleep(SHOW_SECONDS / 10)
 
     def _cpu_s(self) -> float:
         # The command's name, in brackets, may contain anything.

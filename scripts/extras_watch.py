@@ -13,9 +13,9 @@ import threading
 import time
 from urllib.request import urlopen
 
-SCRAPE_S = 5.0
+SCRAPE_SECONDS = 5.0
 """Between two looks at the metrics: three times as often as Prometheus does by itself."""
-PAUSE_S = 0.1
+PAUSE_SECONDS = 0.1
 
 
 class Watcher:
@@ -54,7 +54,7 @@ class Watcher:
             except (OSError, http.client.HTTPException):
                 if not self._end.is_set():
                     self.counts["faults"] += 1
-                time.sleep(PAUSE_S)
+                time.sleep(PAUSE_SECONDS)
 
     def _pictures(self) -> None:
         """The live picture, the next one as soon as one has come, as the page asks for it."""
@@ -69,7 +69,7 @@ class Watcher:
                 self.counts["picture_bytes"] += len(body)
             elif response.status != 204:
                 self.counts["faults"] += 1
-                time.sleep(PAUSE_S)
+                time.sleep(PAUSE_SECONDS)
 
     def _stream(self) -> None:
         """What happens, as it happens."""
@@ -82,7 +82,7 @@ class Watcher:
             self.counts["messages"] += line.startswith(b"event:")
 
     def _scrape(self) -> None:
-        while not self._end.wait(SCRAPE_S if self.counts["scrapes"] else PAUSE_S):
+        while not self._end.wait(SCRAPE_SECONDS if self.counts["scrapes"] else PAUSE_SECONDS):
             with urlopen(f"http://127.0.0.1:{self._metrics}/metrics", timeout=10) as response:
                 self.counts["metric_bytes"] += len(response.read())
             self.counts["scrapes"] += 1

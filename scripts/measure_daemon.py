@@ -21,8 +21,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from edge_siamese.atomic import write_atomically  # noqa: E402
-from edge_siamese.bundle import load_bundle  # noqa: E402
+from edge_siamese.models.bundle import load_bundle  # noqa: E402
+from edge_siamese.system.files import write_atomically  # noqa: E402
 from scripts.daemon_process import environment, fill_store, measure_memory, measure_start  # noqa: E402
 from scripts.daemon_steady import measure_steady  # noqa: E402
 from scripts.daemon_tables import OBJECTS, TARGETS, tables, verdicts  # noqa: E402

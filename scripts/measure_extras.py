@@ -25,8 +25,8 @@ from urllib.request import urlopen
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from edge_siamese.atomic import write_atomically  # noqa: E402
 from edge_siamese.models import shipped  # noqa: E402
+from edge_siamese.system.files import write_atomically  # noqa: E402
 from scripts.extras_process import Daemon, Slice, Subject, free_port, mosquitto, watcher  # noqa: E402
 from scripts.measure_daemon import machine  # noqa: E402
 
@@ -35,12 +35,12 @@ BUNDLES = ("glyphs", "objects")
 TARGETS = {"least_ratio": 0.95, "memory_mb": 140.0}
 """Frames a second with everything on, of those with everything off; resident memory, in MB of a million bytes."""
 OBJECTS = 3
-SETTLE_S, RESUME_S = 5.0, 0.1
-ROUND_S = 4.0
+SETTLE_SECONDS, RESUME_SECONDS = 5.0, 0.1
+ROUND_SECONDS = 4.0
 """Of a round, in seconds; a quarter of it has to be less than a camera may take for a frame."""
 ROUNDS = {False: 12, True: 40}
 """At the default rate, and as fast as it can."""
-SCRAPES, STALE_S = 20, 1.1
+SCRAPES, STALE_SECONDS = 20, 1.1
 """Readings of the metrics that are timed, each after so long that the answer before is not given again."""
 
 
@@ -124,7 +124,7 @@ def compare(
             daemon.wait_until_open()
         with watcher(ports) as end:
             began = time.monotonic()
-            time.sleep(SETTLE_S)
+            time.sleep(SETTLE_SECONDS)
             for number in range(rounds):
                 found.append((by_turns if subject.fast else at_once)(off, on, seconds))
                 ratio = found[-1][1].rate / found[-1][0].rate
@@ -153,7 +153,7 @@ def by_turns(off: Daemon, on: Daemon, seconds: float) -> tuple[Slice, Slice]:
         other = on if daemon is off else off
         other.pause()
         daemon.go_on()
-        time.sleep(RESUME_S)
+        time.sleep(RESUME_SECONDS)
         before = daemon.look()
         time.sleep(seconds / 4)
         slices[daemon].append(Slice.between(before, daemon.look()))
@@ -174,7 +174,7 @@ def scrapes(subject: Subject, place: Path) -> dict[str, Any]:
     home.mkdir()
     with Daemon(subject, home, None, {}) as daemon:
         daemon.wait_until_ready()
-        time.sleep(SETTLE_S)
+        time.sleep(SETTLE_SECONDS)
         before = daemon.memory()["rss_mb"]
     ports = {"metrics": free_port()}
     with Daemon(subject, home, None, ports) as daemon:
@@ -187,7 +187,7 @@ def scrapes(subject: Subject, place: Path) -> dict[str, Any]:
 
         size, times = ask(), []
         for _ in range(SCRAPES):
-            time.sleep(STALE_S)
+            time.sleep(STALE_SECONDS)
             began = time.perf_counter()
             ask()
             times.append(1000 * (time.perf_counter() - began))
@@ -318,7 +318,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--rate", choices=("default", "fast"), help="only this one; default: both")
     parser.add_argument("--rounds", type=int, help="at each rate")
-    parser.add_argument("--seconds", type=float, default=ROUND_S, help="of each round")
+    parser.add_argument("--seconds", type=float, default=ROUND_SECONDS, help="of each round")
     return parser
 
 

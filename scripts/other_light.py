@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from export.data import load_splits
-from export.network import TorchEncoder, load_run
+from export.training.network import TorchEncoder, load_run
 
 DRAWINGS = 400
 LIGHTS = {

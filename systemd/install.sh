@@ -258,7 +258,7 @@ echo "installing edge-siamese $version with $runtime, Python $("$python" -c 'imp
 "$opt/$new/bin/python" -I -c '
 import sys
 import gpiod
-from edge_siamese.runtimes import runtime_statuses
+from edge_siamese.runtimes.selection import runtime_statuses
 found = {status.name: status for status in runtime_statuses()}[sys.argv[1]]
 sys.exit(None if found.usable else f"error: {found}")
 ' "$runtime" || die "$runtime does not run here; another can be chosen with --runtime"

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from edge_siamese import models
-from edge_siamese.bundle import Bundle, load_bundle
-from edge_siamese.runtimes import RUNTIMES, runtime_statuses
+from edge_siamese.models.bundle import Bundle, load_bundle
+from edge_siamese.runtimes.selection import RUNTIMES, runtime_statuses
 from tests.tiny_bundle import write_tiny_bundle
 
 ROOT = Path(__file__).parent.parent
@@ -24,7 +24,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.fixture(scope="session")
 def weighted_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """The tiny bundle with a weighted L1 head and embeddings that are not normalised; not to be changed."""
+    """The tiny bundle with a weighted L1 head and embeddings that are not normalized; not to be changed."""
     return load_bundle(write_tiny_bundle(tmp_path_factory.mktemp("weighted") / "bundle", weighted=True))
 
 

@@ -57,7 +57,7 @@ ONLY_IN_CONFIG_TXT = {
 GPIO_WORDS = {"ip", "op", "dh", "dl", "pu", "pd", "pn", "np", *(f"a{n}" for n in range(6))}
 SECTIONS = {"all", "none", "pi0", "pi0w", "pi02", "pi1", "pi2", "pi3", "pi3+", "pi4", "pi400", "pi5", "pi500"}
 SECTIONS |= {"cm1", "cm3", "cm3+", "cm4", "cm4s", "cm5", "tryboot"}
-LONGEST_LINE = 98
+MAX_LINE = 98
 """Characters; the rest of a line is ignored."""
 HEADER_PIN = {
     2: 3,
@@ -135,8 +135,8 @@ def problems(text: str, board: str | None = None, *, included: bool = True) -> l
 
 
 def _line(line: str, state: _State, board: str | None, included: bool) -> Iterator[str]:
-    if len(line) > LONGEST_LINE:
-        yield f"{len(line)} characters: only {LONGEST_LINE} are read"
+    if len(line) > MAX_LINE:
+        yield f"{len(line)} characters: only {MAX_LINE} are read"
     if line.startswith("["):
         state.section = line.strip("[]")
         if state.section not in SECTIONS:

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from edge_siamese.daemon.extra_settings import DashboardSettings, MqttSettings
-from edge_siamese.daemon.settings import parse_settings
 from edge_siamese.dashboard.server import tls_context as tls_of_dashboard
 from edge_siamese.errors import MqttError
+from edge_siamese.integration_settings import DashboardSettings, MqttSettings
 from edge_siamese.mqtt.credentials import tls_context as tls_of_mqtt
+from edge_siamese.settings import parse_settings
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = ("mqtt.md", "dashboard.md")

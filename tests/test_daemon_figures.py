@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_siamese.bundle import Bundle
-from edge_siamese.decision import decide
-from edge_siamese.imaging import Preprocessing, _weights, prepare
-from edge_siamese.runtimes import available_runtimes
-from edge_siamese.stages import random_support
+from edge_siamese.models.bundle import Bundle
+from edge_siamese.recognition.decision import decide
+from edge_siamese.recognition.imaging import Preprocessing, _weights, prepare
+from edge_siamese.runtimes.selection import available_runtimes
+from edge_siamese.stage_timing import random_support
 from scripts.daemon_frames import measure_frames, measure_scoring, summary
 from scripts.daemon_process import Daemon, measure_start
 from scripts.daemon_steady import measure_steady
@@ -64,7 +64,7 @@ def test_all_of_it_was_measured(figures: dict[str, Any]) -> None:
     assert figures["targets"] == TARGETS
     for row in figures["runtimes"]:
         assert row["frame"]["views"] == 1000
-        assert set(row["frame"]["colours"]) == {"grey", "rgb"}
+        assert set(row["frame"]["colors"]) == {"gray", "rgb"}
         assert (row["scoring"]["views"], row["scoring"]["dimensions"]) == (10_000, 128)
         assert all(row[f"with {count} objects"]["memory"]["frames"] >= 300 for count in OBJECTS)
     steady = figures["steady"]
@@ -117,9 +117,9 @@ def interleaved(first: Callable[[], object], second: Callable[[], object], runs:
 
 def test_the_daemon_adds_little_to_the_encoder(bundle: Bundle, tflite: str) -> None:
     found = measure_frames(bundle, tflite, rounds=4, frames=40, views=50)
-    grey, rgb = (found["colours"][colour]["overhead"]["p50_from_ms"] for colour in ("grey", "rgb"))
-    assert 0 < grey <= 2 * TARGETS["overhead_ms"]
-    assert grey < rgb <= 4 * TARGETS["overhead_ms"]
+    gray, rgb = (found["colors"][color]["overhead"]["p50_from_ms"] for color in ("gray", "rgb"))
+    assert 0 < gray <= 2 * TARGETS["overhead_ms"]
+    assert gray < rgb <= 4 * TARGETS["overhead_ms"]
     assert found["events"] > 0
 
 

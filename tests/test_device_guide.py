@@ -13,8 +13,8 @@ from typing import get_args, get_type_hints
 
 import pytest
 
-from edge_siamese.daemon.settings import CameraSettings, PanelSettings, RegistrationSettings
-from edge_siamese.panel.signals import Signal
+from edge_siamese.panel.led_signals import Signal
+from edge_siamese.settings import CameraSettings, PanelSettings, RegistrationSettings
 from scripts import wiring
 from tests.boot_partition import CONFIGS, SHELL, made
 from tests.firmware_facts import BOARDS, CAMERAS, GROUND_PINS, HEADER_PIN
@@ -122,7 +122,7 @@ def test_nothing_of_a_picture_is_outside_of_its_card(name: str) -> None:
 @pytest.mark.parametrize("signal", Signal, ids=lambda signal: signal.name)
 def test_the_seconds_that_are_drawn_are_those_of_the_signal(signal: Signal) -> None:
     drawn = list(wiring.lit(signal))
-    for step in range(int(wiring.SHOWN_S * 100)):
+    for step in range(int(wiring.SHOWN_SECONDS * 100)):
         moment = step / 100 + 0.005  # between the changes, which are at whole hundredths
         assert any(begin <= moment < end for begin, end in drawn) == signal.pattern.at(moment), moment
     assert signal.looks in words("led-codes.svg")
@@ -132,7 +132,7 @@ def test_the_seconds_that_are_drawn_are_those_of_the_signal(signal: Signal) -> N
 def test_the_bars_of_saved_are_where_they_belong() -> None:
     assert [(round(a, 6), round(b, 6)) for a, b in wiring.lit(Signal.SAVED)] == [(0.3, 1.8)]
     assert [(round(a, 6), round(b, 6)) for a, b in wiring.lit(Signal.READY)] == [(0.0, 0.06), (4.0, 4.06)]
-    assert list(wiring.lit(Signal.RECOGNISED)) == [(0.0, 8.0)]
+    assert list(wiring.lit(Signal.RECOGNIZED)) == [(0.0, 8.0)]
     assert list(wiring.lit(Signal.OFF)) == []
 
 
@@ -199,7 +199,7 @@ def test_the_calls_of_the_firmware_script_work(tmp_path: Path) -> None:
 
 def test_options_of_scripts_that_are_named_exist() -> None:
     known = set()
-    for name in ("firmware_configs/install.sh", "systemd/install.sh", "edge_siamese/cli.py"):
+    for name in ("firmware_configs/install.sh", "systemd/install.sh", "edge_siamese/cli/main.py"):
         known |= set(re.findall(r"--[a-z][a-z-]+", (ROOT / name).read_text(encoding="utf-8")))
     prose = re.sub(r"```.*?```", "", GUIDE, flags=re.DOTALL)
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", prose)) - {"--list-cameras"}  # of rpicam-hello

@@ -20,10 +20,10 @@ import pytest
 from packaging.requirements import Requirement
 from PIL import Image
 
-from edge_siamese.cli import build_parser
-from edge_siamese.manifest import Manifest
+from edge_siamese.cli.main import build_parser
+from edge_siamese.models.manifest import Manifest
 from export.__main__ import COMMANDS, main
-from export.settings import RECIPES
+from export.training.settings import RECIPES
 from tests.test_laws import RELATIVE, imports_of, modules
 from tests.test_packaging import PROJECT, normal, requirements
 from tests.tiny_bundle import write_tiny_bundle
@@ -110,7 +110,7 @@ def command_lines(program: str) -> list[tuple[str, str]]:
 
 def export_parser(name: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(f"python -m export {name}", exit_on_error=False)
-    import_module(f"export.commands.{name}").add_arguments(parser)
+    import_module(f"export.cli.{name}").add_arguments(parser)
     return parser
 
 

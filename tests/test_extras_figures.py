@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from edge_siamese.bundle import Bundle
-from edge_siamese.runtimes import available_runtimes
+from edge_siamese.models.bundle import Bundle
+from edge_siamese.runtimes.selection import available_runtimes
 from scripts.extras_process import Daemon, Look, Slice, Subject, free_port, mosquitto, watcher
 from scripts.measure_extras import (
     BUNDLES,

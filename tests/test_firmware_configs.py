@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_siamese.daemon.settings import PanelSettings
+from edge_siamese.settings import PanelSettings
 from tests.boot_partition import CONFIGS, SYSTEMS, installed, made, names
 from tests.firmware_facts import BOARDS, CAMERAS, problems
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from edge_siamese.daemon.extras import LONGEST_RETRY_S, RETRY_S
-from edge_siamese.daemon.settings import parse_settings
+from edge_siamese.daemon.integrations import MAX_RETRY_SECONDS, RETRY_SECONDS
 from edge_siamese.dashboard.credentials import FILE as CREDENTIALS
 from edge_siamese.fleet.ledger import FILE as FLEET
-from edge_siamese.mqtt.footprint import FILE_NAME as FOOTPRINT
+from edge_siamese.mqtt.published_topics import FILE_NAME as FOOTPRINT
+from edge_siamese.settings import parse_settings
 
 ROOT = Path(__file__).parent.parent
 GUIDE = (ROOT / "docs" / "installing.md").read_text(encoding="utf-8").partition("## Many devices\n")[2]
@@ -88,7 +88,7 @@ def test_passwords_come_where_they_belong(stage: Path) -> None:
         told = (stage / device / "log").read_text()
         assert "install -m 640 -g edge-siamese /dev/stdin /etc/edge-siamese/mqtt-password" in told
         assert "broker's" not in told and "page's" not in told
-    assert (RETRY_S, LONGEST_RETRY_S) == (5, 300)
+    assert (RETRY_SECONDS, MAX_RETRY_SECONDS) == (5, 300)
     assert "tried again after 5 seconds, then less and less often, at last every 5\nminutes" in GUIDE
 
 

@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 
 import edge_siamese
 from edge_siamese import models
-from edge_siamese.bundle import load_bundle
+from edge_siamese.models.bundle import load_bundle
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -91,7 +91,7 @@ def test_the_wheel_asks_for_numpy_alone(wheel: Path) -> None:
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["License-Expression"] == "Apache-2.0"
     (points,) = [name for name in archive.namelist() if name.endswith("entry_points.txt")]
-    assert "edge-siamese = edge_siamese.cli:main" in archive.read(points).decode()
+    assert "edge-siamese = edge_siamese.cli.main:main" in archive.read(points).decode()
 
 
 @pytest.mark.system

@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from export.bundle import build_bundle
+from export.conversion.bundle import build_bundle
 from export.data import load_splits
 from export.data.images import Splits
-from export.evaluate import evaluate
-from export.evaluation import Evaluation
-from export.markdown import full_tables, markers, section, side_by_side, summary_table
-from export.network import TorchEncoder, TrainedNetwork, load_run
-from export.remote import open_encoder
-from export.report import render
-from export.report_inputs import read_inputs
+from export.evaluation.evaluate import evaluate
+from export.evaluation.remote_runtime import open_encoder
+from export.evaluation.results import Evaluation
+from export.reporting.report import render
+from export.reporting.report_inputs import read_inputs
+from export.reporting.tables import full_tables, markers, section, side_by_side, summary_table
+from export.training.network import TorchEncoder, TrainedNetwork, load_run
 
 ROOT = Path(__file__).parent.parent
 BENCHMARKS = ROOT / "benchmarks"

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from edge_siamese import models
-from edge_siamese.bundle import MANIFEST, Bundle, load_bundle
+from edge_siamese.models.bundle import MANIFEST, Bundle, load_bundle
 from export import records
 from export.data import Splits, load_splits
-from export.embedding import embed_all
-from export.evaluation import EpisodesResult, Evaluation
-from export.remote import open_encoder
-from export.trials import episode_result, official_trials
+from export.evaluation.embeddings import embed_all
+from export.evaluation.remote_runtime import open_encoder
+from export.evaluation.results import EpisodesResult, Evaluation
+from export.evaluation.trials import episode_result, official_trials
 
 ROOT = Path(__file__).parent.parent
 VARIABLE = "EDGE_SIAMESE_DATA"
@@ -53,7 +53,7 @@ def data(name: str, bundle: Bundle) -> Splits:
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
-def test_handwriting_is_recognised_as_often_as_stated(runtime: str) -> None:
+def test_handwriting_is_recognized_as_often_as_stated(runtime: str) -> None:
     bundle = shipped("glyphs")
     before = stated("glyphs", runtime)
     splits = data("omniglot", bundle)
@@ -64,7 +64,7 @@ def test_handwriting_is_recognised_as_often_as_stated(runtime: str) -> None:
     assert found.accuracy == pytest.approx(before.official.accuracy, abs=0.005 + 1e-9)
 
 
-def test_photographs_are_recognised_as_often_as_stated() -> None:
+def test_photographs_are_recognized_as_often_as_stated() -> None:
     bundle = shipped("objects")
     before = stated("objects", "ai-edge-litert")
     images = data("grocery", bundle).evaluation

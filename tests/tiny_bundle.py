@@ -9,10 +9,8 @@ from typing import Any, get_args
 
 import numpy as np
 
-from edge_siamese.bundle import GOLDEN, IMPOSTORS, MANIFEST, GoldenVectors, sha256
-from edge_siamese.head import SigmoidDistanceHead
-from edge_siamese.imaging import prepare
-from edge_siamese.manifest import (
+from edge_siamese.models.bundle import GOLDEN, IMPOSTORS, MANIFEST, GoldenVectors, sha256
+from edge_siamese.models.manifest import (
     VERSION,
     EmbeddingInfo,
     EncoderInfo,
@@ -24,7 +22,9 @@ from edge_siamese.manifest import (
     Precision,
     Threshold,
 )
-from edge_siamese.runtimes.base import unit_vectors
+from edge_siamese.recognition.head import SigmoidDistanceHead
+from edge_siamese.recognition.imaging import prepare
+from edge_siamese.runtimes.encoder import unit_vectors
 from tests.tiny_network import DIMENSIONS, PREPROCESSING, forward, pictures
 
 MODELS = Path(__file__).with_name("models")
@@ -38,7 +38,7 @@ def write_tiny_bundle(directory: Path, *, weighted: bool = False, **changes: Any
 
     Args:
         directory: is made.
-        weighted: a weighted L1 head on embeddings that are not normalised, as Koch's.
+        weighted: a weighted L1 head on embeddings that are not normalized, as Koch's.
         changes: other values for fields of the manifest.
     """
     directory.mkdir(parents=True)
@@ -59,8 +59,8 @@ def write_tiny_bundle(directory: Path, *, weighted: bool = False, **changes: Any
     if weighted:
         head = SigmoidDistanceHead(1.0, 4.0, "weighted_l1", HEAD_WEIGHTS)
         np.save(directory / "head_weights.npy", HEAD_WEIGHTS)
-    golden_vectors(head, normalised=not weighted).save(directory / GOLDEN)
-    np.save(directory / IMPOSTORS, impostors(normalised=not weighted).astype(np.float16))
+    golden_vectors(head, normalized=not weighted).save(directory / GOLDEN)
+    np.save(directory / IMPOSTORS, impostors(normalized=not weighted).astype(np.float16))
     (directory / "MODEL_CARD.md").write_text("# Tiny\n")
     attachments = (GOLDEN, IMPOSTORS, "MODEL_CARD.md", *(["head_weights.npy"] if weighted else []))
     manifest = Manifest(
@@ -86,18 +86,18 @@ def describe(path: Path) -> FileInfo:
     return FileInfo(path.name, path.stat().st_size, sha256(path))
 
 
-def impostors(normalised: bool = True) -> np.ndarray:
+def impostors(normalized: bool = True) -> np.ndarray:
     """Embeddings of pictures that no test registers, by the network as it is written out."""
     embeddings = forward(pictures(40, seed=9))
-    return unit_vectors(embeddings) if normalised else embeddings
+    return unit_vectors(embeddings) if normalized else embeddings
 
 
-def golden_vectors(head: SigmoidDistanceHead = HEAD, normalised: bool = True) -> GoldenVectors:
+def golden_vectors(head: SigmoidDistanceHead = HEAD, normalized: bool = True) -> GoldenVectors:
     """Golden vectors: of the network as it is written out, and of the int8 files when they were made."""
     images = pictures(6, seed=1)
     with np.load(MODELS / "int8.npz") as quantized:
         embeddings = {**dict.fromkeys(("network", "onnx-fp32", "tflite-fp32"), forward(images)), **quantized}
-    if normalised:
+    if normalized:
         embeddings = {name: unit_vectors(values) for name, values in embeddings.items()}
     frame = np.random.default_rng(2).integers(0, 256, (31, 40, 3), dtype=np.uint8)
     return GoldenVectors(

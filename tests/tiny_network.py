@@ -1,6 +1,6 @@
 """A network small enough to be written out: the reference that the model files of tests/models are measured against.
 
-12 x 12 grey bytes -> [-1, 1] -> 6 filters 3x3, stride 2 -> ReLU -> 8 filters 5x5 -> 8 numbers
+12 x 12 gray bytes -> [-1, 1] -> 6 filters 3x3, stride 2 -> ReLU -> 8 filters 5x5 -> 8 numbers
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from edge_siamese.imaging import Preprocessing
+from edge_siamese.recognition.imaging import Preprocessing
 
 PREPROCESSING = Preprocessing(12, 12)
 DIMENSIONS = 8
@@ -24,7 +24,7 @@ def weights() -> tuple[Floats, Floats]:
 
 
 def forward(images: npt.NDArray[np.uint8]) -> Floats:
-    """uint8 (N, 12, 12, 1) to float32 (N, 8), not normalised."""
+    """uint8 (N, 12, 12, 1) to float32 (N, 8), not normalized."""
     first, second = weights()
     pixels = images[..., 0].astype(np.float32) / 127.5 - 1
     windows = np.lib.stride_tricks.sliding_window_view(pixels, (3, 3), axis=(1, 2))[:, ::2, ::2]

@@ -7,9 +7,9 @@ import os
 from collections.abc import Callable
 from typing import Literal
 
-from edge_siamese.cameras.base import Camera, Frame
-from edge_siamese.daemon.settings import CameraSettings
+from edge_siamese.cameras.camera import Camera, Frame
 from edge_siamese.errors import CameraError
+from edge_siamese.settings import CameraSettings
 
 LOG = logging.getLogger(__name__)
 
@@ -18,46 +18,46 @@ __all__ = ["Camera", "Frame", "open_camera"]
 
 def open_camera(
     settings: CameraSettings,
-    colour: Literal["grey", "rgb"],
+    color: Literal["gray", "rgb"],
     press: Callable[[bool], None] | None = None,
 ) -> Camera:
     """Open the camera that the settings name.
 
     Args:
         settings: which one, how large, how fast, how it is turned.
-        colour: what the encoder reads; a camera may give more than that, never less.
+        color: what the encoder reads; a camera may give more than that, never less.
         press: the simulated button that the synthetic scene presses.
 
     Raises:
         CameraError: it cannot be opened, or its library is not installed.
     """
-    camera = _open(settings, colour, press)
+    camera = _open(settings, color, press)
     if not settings.turn:
         return camera
-    from edge_siamese.cameras.turning import TurnedCamera
+    from edge_siamese.cameras.orientation import TurnedCamera
 
     return TurnedCamera(camera, settings.turn)
 
 
 def _open(
-    settings: CameraSettings, colour: Literal["grey", "rgb"], press: Callable[[bool], None] | None
+    settings: CameraSettings, color: Literal["gray", "rgb"], press: Callable[[bool], None] | None
 ) -> Camera:
     kind = _found(settings) if settings.kind == "auto" else settings.kind
     if kind == "picamera2":
         from edge_siamese.cameras.picamera2 import Picamera2Camera
 
-        return Picamera2Camera(settings, colour)
+        return Picamera2Camera(settings, color)
     if kind == "usb":
         from edge_siamese.cameras.usb import UsbCamera
 
-        return UsbCamera(settings, colour)
+        return UsbCamera(settings, color)
     if kind == "files":
         from edge_siamese.cameras.files import FilesCamera
 
-        return FilesCamera(settings, colour)
-    from edge_siamese.cameras.synthetic import SyntheticCamera
+        return FilesCamera(settings, color)
+    from edge_siamese.cameras.synthetic.camera import SyntheticCamera
 
-    return SyntheticCamera(settings, colour, press, on_step=LOG.info)
+    return SyntheticCamera(settings, color, press, on_step=LOG.info)
 
 
 def _found(settings: CameraSettings) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 
-from edge_siamese.cameras.base import Frame
+from edge_siamese.cameras.camera import Frame
 from edge_siamese.errors import CameraEnded
-from edge_siamese.imaging import Bytes
+from edge_siamese.recognition.imaging import Bytes
 
 Shot = Bytes | Exception
 

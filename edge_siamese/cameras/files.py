@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
-from edge_siamese.cameras.base import Frame
-from edge_siamese.cameras.source import RateLimit
+from edge_siamese.cameras.camera import Frame
+from edge_siamese.cameras.supervisor import RateLimit
 from edge_siamese.cameras.video import Picture, Video, open_video
-from edge_siamese.daemon.settings import CameraSettings
 from edge_siamese.errors import CameraEnded, CameraError, PictureError
 from edge_siamese.pictures import read_picture
+from edge_siamese.settings import CameraSettings
 
 LOG = logging.getLogger(__name__)
 
@@ -42,11 +42,11 @@ class FilesCamera:
     """Shows a picture, a folder of pictures or a video, paced as a camera would.
 
     Pictures come one a frame at the wanted rate. A video comes at its own speed, with the frames left out that are
-    beyond the rate. Pictures keep their size and colours; `imaging` makes of them what the encoder needs.
+    beyond the rate. Pictures keep their size and colors; `imaging` makes of them what the encoder needs.
 
     Args:
         settings: path, rate, and whether to start again at the end. A folder is looked through anew each time.
-        colour: what the frames of a video are.
+        color: what the frames of a video are.
         clock: `time.monotonic`, or a test's own.
         pause: waits that many seconds.
 
@@ -57,7 +57,7 @@ class FilesCamera:
     def __init__(
         self,
         settings: CameraSettings,
-        colour: Literal["grey", "rgb"],
+        color: Literal["gray", "rgb"],
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], object] = time.sleep,
     ) -> None:
@@ -85,7 +85,7 @@ class FilesCamera:
             self.description = f"the picture {self._path}"
             self._frames = self._rounds(self._picture_round)
         else:
-            self._video = open_video(self._path, colour)
+            self._video = open_video(self._path, color)
             width, height = self._video.size
             self.description = f"the video {self._path}, {width} x {height} {self._video.codec}"
             self._frames = self._rounds(self._video_round)

@@ -14,10 +14,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from edge_siamese.cameras.base import Frame
-from edge_siamese.daemon.settings import CameraSettings
+from edge_siamese.cameras.camera import Frame
 from edge_siamese.errors import CameraError, CameraStalled
-from edge_siamese.imaging import Bytes
+from edge_siamese.recognition.imaging import Bytes
+from edge_siamese.settings import CameraSettings
 
 # One buffer is being exposed, one waits, one is read; a Zero 2 W has little contiguous memory for more.
 BUFFERS = 3
@@ -43,7 +43,7 @@ class Picamera2Camera:
 
     Args:
         settings: size, rate and time.
-        colour: `grey`: the luma plane of the small YUV stream, as the image processor made it. `rgb`: the main stream.
+        color: `gray`: the luma plane of the small YUV stream, as the image processor made it. `rgb`: the main stream.
         clock: `time.monotonic`, or a test's own.
 
     Raises:
@@ -53,7 +53,7 @@ class Picamera2Camera:
     def __init__(
         self,
         settings: CameraSettings,
-        colour: Literal["grey", "rgb"],
+        color: Literal["gray", "rgb"],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._timeout_s = settings.timeout_s
@@ -71,12 +71,12 @@ class Picamera2Camera:
             ) from error
         self._map = MappedArray
         # The one of JPEG: luma from 0 to 255. The one of small videos, the default, has 16 to 235.
-        self._colour_space = ColorSpace.Sycc()
+        self._color_space = ColorSpace.Sycc()
         try:
             if not Picamera2.global_camera_info():
                 raise CameraError(f"picamera2 finds no camera: {HINT}")
             self._camera = _made(Picamera2)
-            self._configure(settings, colour)
+            self._configure(settings, color)
             self._camera.start()
             self._started = True
         except CameraError:
@@ -139,7 +139,7 @@ class Picamera2Camera:
         with suppress(Exception):
             self.close()
 
-    def _configure(self, settings: CameraSettings, colour: str) -> None:
+    def _configure(self, settings: CameraSettings, color: str) -> None:
         camera = self._camera
         size = (settings.width, settings.height)
         properties = camera.camera_properties
@@ -147,7 +147,7 @@ class Picamera2Camera:
         # Others than the Pi's (USB) have neither a raw stream nor a second one, and raise when asked for them.
         is_pi = "ColorFilterArrangement" in properties
         lores: dict[str, Any] | None = None
-        if is_pi and colour == "grey":
+        if is_pi and color == "gray":
             # A main stream has to be; YUV420 is its smallest format.
             main = {"size": size, "format": "YUV420"}
             lores = {"size": size, "format": "YUV420"}
@@ -158,7 +158,7 @@ class Picamera2Camera:
             main=main,
             lores=lores,
             raw=None,
-            colour_space=self._colour_space,
+            colour_space=self._color_space,
             buffer_count=BUFFERS,
             controls=_controls(camera.camera_controls, settings),
             # A queued frame may be old; a daemon has no screen and records nothing.
@@ -176,10 +176,10 @@ class Picamera2Camera:
                 f"the camera {self._model} gives {self._format}, which is not read here; set camera.kind to usb if it "
                 "is a USB camera"
             )
-        if colour == "rgb" and _READERS[self._format] in (_luma_plane, _luma_of_pairs):
+        if color == "rgb" and _READERS[self._format] in (_luma_plane, _luma_of_pairs):
             raise CameraError(
                 f"the camera {self._model} gives {self._format} here, of which only the brightness is read, and the model "
-                "needs colours; set camera.kind to usb if it is a USB camera"
+                "needs colors; set camera.kind to usb if it is a USB camera"
             )
 
     def _request(self) -> Any:

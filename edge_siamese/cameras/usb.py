@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable
 from typing import Literal
 
-from edge_siamese.cameras.base import Frame
-from edge_siamese.cameras.source import RateLimit
+from edge_siamese.cameras.camera import Frame
+from edge_siamese.cameras.supervisor import RateLimit
 from edge_siamese.cameras.video import Video, open_device
-from edge_siamese.daemon.settings import CameraSettings
 from edge_siamese.errors import CameraStalled
+from edge_siamese.settings import CameraSettings
 
-POLL_S = 0.01
+POLL_SECONDS = 0.01
 """How often to look for a frame: between two of a camera's 30 a second, six times."""
 # Each of their packets is a whole picture, so that one can be left out without decoding it.
 INTRA_ONLY = ("rawvideo", "mjpeg")
@@ -26,7 +26,7 @@ class UsbCamera:
 
     Args:
         settings: device, size, rate and time.
-        colour: what frames are.
+        color: what frames are.
         open: opens the device; see `open_device`.
         clock: `time.monotonic`, or a test's own.
         pause: waits that many seconds.
@@ -38,7 +38,7 @@ class UsbCamera:
     def __init__(
         self,
         settings: CameraSettings,
-        colour: Literal["grey", "rgb"],
+        color: Literal["gray", "rgb"],
         open: Callable[..., Video] = open_device,
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], object] = time.sleep,
@@ -46,7 +46,7 @@ class UsbCamera:
         self._timeout_s = settings.timeout_s
         self._clock, self._pause = clock, pause
         size = (settings.width, settings.height)
-        self._video = open(settings.device, size, settings.rate, settings.timeout_s, colour)
+        self._video = open(settings.device, size, settings.rate, settings.timeout_s, color)
         self._number = 0
         # Many cameras know 30 frames a second alone, and decoding what nobody looks at costs a core. Where all have to
         # be decoded, the frame source leaves out what is beyond the rate.
@@ -82,7 +82,7 @@ class UsbCamera:
                     f"{self._video.name} gave no frame within {self._timeout_s:g} s; plug it in anew"
                 )
             if packet is None:
-                self._pause(POLL_S)
+                self._pause(POLL_SECONDS)
 
     def hold_exposure(self, held: bool) -> None:
         """See `Camera.hold_exposure`; nothing, see above."""

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from edge_siamese.errors import CameraError
-from edge_siamese.imaging import Bytes
+from edge_siamese.recognition.imaging import Bytes
 
 INSTALL = "pip install av"
 # AVFMT_FLAG_NONBLOCK has no name among FFmpeg's options; with it a read says "nothing there yet" instead of waiting
@@ -25,7 +25,7 @@ class Picture:
     """One decoded picture."""
 
     pixels: Bytes
-    """uint8 (h, w) grey or (h, w, 3) RGB."""
+    """uint8 (h, w) gray or (h, w, 3) RGB."""
     time: float | None
     """Seconds from the video's beginning; None if it does not say."""
 
@@ -33,14 +33,14 @@ class Picture:
 class Video:
     """An open video file or device; used from one thread."""
 
-    def __init__(self, container: Any, name: str, colour: Literal["grey", "rgb"]) -> None:
+    def __init__(self, container: Any, name: str, color: Literal["gray", "rgb"]) -> None:
         import av
         from av.video.reformatter import VideoReformatter
 
         self.name = name
         self._error = av.FFmpegError
         self._container = container
-        self._format = "gray" if colour == "grey" else "rgb24"
+        self._format = "gray" if color == "gray" else "rgb24"
         self._reformatter = VideoReformatter()
         try:
             self._stream = container.streams.video[0]
@@ -106,7 +106,7 @@ class Video:
         return Picture(pixels, None if frame.pts is None else float(frame.time))
 
 
-def open_video(path: Path, colour: Literal["grey", "rgb"]) -> Video:
+def open_video(path: Path, color: Literal["gray", "rgb"]) -> Video:
     """Open a video file.
 
     Raises:
@@ -114,13 +114,13 @@ def open_video(path: Path, colour: Literal["grey", "rgb"]) -> Video:
     """
     av = _av(f"the video {path}")
     try:
-        return Video(av.open(str(path)), str(path), colour)
+        return Video(av.open(str(path)), str(path), color)
     except av.FFmpegError as error:
         raise CameraError(f"{path} cannot be read as a video: {_reason(error)}") from error
 
 
 def open_device(
-    device: str, size: tuple[int, int], rate: float, timeout_s: float, colour: Literal["grey", "rgb"]
+    device: str, size: tuple[int, int], rate: float, timeout_s: float, color: Literal["gray", "rgb"]
 ) -> Video:
     """Open a V4L2 device at the size and rate that are nearest to the wanted ones.
 
@@ -129,7 +129,7 @@ def open_device(
         size: (width, height) in pixels.
         rate: frames a second.
         timeout_s: seconds that opening may take.
-        colour: what pictures are turned into.
+        color: what pictures are turned into.
 
     Raises:
         CameraError: there is no such device, it is no camera, another program has it, or PyAV is not installed.
@@ -148,7 +148,7 @@ def open_device(
                 container_options={"fflags": WITHOUT_WAITING, **options},
                 timeout=(timeout_s, timeout_s),
             )
-            return Video(container, device, colour)
+            return Video(container, device, color)
         except av.FFmpegError as error:
             # "Invalid argument" is what a driver says to a size or rate that it does not have.
             if number == len(tries) or error.errno != errno.EINVAL:

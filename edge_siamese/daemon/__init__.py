@@ -1,1 +1,1 @@
-"""The daemon: settings, the engine that ties camera, recogniser, panel and store, and its life as a service."""
+"""The daemon: settings, the engine that ties camera, recognizer, panel and store, and its life as a service."""

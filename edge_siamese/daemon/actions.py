@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from edge_siamese.daemon.bursts import Bursts
-from edge_siamese.daemon.hub import EventHub
-from edge_siamese.daemon.learner import Learned, Wish
-from edge_siamese.daemon.moments import Moments
-from edge_siamese.daemon.report import line, report
-from edge_siamese.daemon.settings import Settings
-from edge_siamese.daemon.shown import Shown
+from edge_siamese.daemon.current_view import CurrentView
+from edge_siamese.daemon.event_bus import EventHub
+from edge_siamese.daemon.recent_decisions import RecentDecisions
+from edge_siamese.daemon.registration_progress import RegistrationProgress
+from edge_siamese.daemon.registration_session import RegistrationRequest, RegistrationResult
+from edge_siamese.daemon.status import line, report
 from edge_siamese.daemon.telemetry import Telemetry
-from edge_siamese.decision import Recognition
 from edge_siamese.errors import ControlError, NotReady
-from edge_siamese.panel.grammar import Gesture
+from edge_siamese.panel.press_grammar import Gesture
+from edge_siamese.recognition.decision import Recognition
+from edge_siamese.settings import Settings
 from edge_siamese.store import OnConflict, StoredObject
 from edge_siamese.store.records import StoredView
 
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Picture = npt.NDArray[np.uint8]
 
-REGISTRATION_S = 90.0
+REGISTRATION_SECONDS = 90.0
 """Longer than any registration takes."""
 
 
 class Actions:
     """What is asked is done between two frames, on the one thread that owns engine and store; who asks waits for it.
 
-    Objects are named by their uid or their name. All raise `NotReady` where the daemon cannot recognise, does not
+    Objects are named by their uid or their name. All raise `NotReady` where the daemon cannot recognize, does not
     come to it or is stopping, and what the store and the engine raise.
     """
 
@@ -68,12 +68,12 @@ class Actions:
         return self._service.observed.telemetry
 
     @property
-    def moments(self) -> Moments:
+    def moments(self) -> RecentDecisions:
         """The latest decisions that events told of."""
         return self._service.observed.moments
 
     @property
-    def bursts(self) -> Bursts:
+    def bursts(self) -> RegistrationProgress:
         """The latest registration."""
         return self._service.observed.bursts
 
@@ -87,7 +87,7 @@ class Actions:
         """How the daemon is, in one line."""
         return line(self._service)
 
-    def shown(self) -> Shown | None:
+    def shown(self) -> CurrentView | None:
         """What it sees now; None while there is no frame to speak of."""
         engine = self._service.engine
         return None if engine is None else engine.shown
@@ -118,9 +118,9 @@ class Actions:
         """A picture that was kept of a view, PNG."""
         return self.with_engine(lambda engine: engine.store.crop_png(view, index))
 
-    def recognise(self, pixels: Picture) -> Recognition:
+    def recognize(self, pixels: Picture) -> Recognition:
         """What a picture shows, uint8 (h, w) or (h, w, 3)."""
-        return self.with_engine(lambda engine: engine.recognise(pixels))
+        return self.with_engine(lambda engine: engine.recognize(pixels))
 
     def current(self) -> Recognition:
         """What the latest frame shows; raises `ControlError` if there is none."""
@@ -136,10 +136,10 @@ class Actions:
 
     def register(
         self,
-        wish: Wish,
+        wish: RegistrationRequest,
         pictures: Sequence[Picture] = (),
         progress: Callable[[dict[str, Any]], Any] = lambda _: None,
-    ) -> Learned:
+    ) -> RegistrationResult:
         """Learn from the frames that come, or from pictures; waits for its end, which may be a refusal.
 
         Args:
@@ -148,25 +148,25 @@ class Actions:
             progress: is told each frame's verdict meanwhile, on the caller's thread.
         """
 
-        def found(engine: Engine) -> Wish:
+        def found(engine: Engine) -> RegistrationRequest:
             if wish.target is None:
                 return wish
-            return Wish(None, engine.object(wish.target).uid, wish.force, wish.source)
+            return RegistrationRequest(None, engine.object(wish.target).uid, wish.force, wish.source)
 
         if pictures:
             return self.with_engine(
                 lambda engine: engine.learner.from_pictures(list(pictures), found(engine), self.now)
             )
-        said: queue.SimpleQueue[dict[str, Any] | Learned] = queue.SimpleQueue()
+        said: queue.SimpleQueue[dict[str, Any] | RegistrationResult] = queue.SimpleQueue()
         self.with_engine(lambda engine: engine.learner.begin(found(engine), self.now, said.put, said.put))
         while True:
             try:
-                item = said.get(timeout=REGISTRATION_S)
+                item = said.get(timeout=REGISTRATION_SECONDS)
             except queue.Empty:
                 raise ControlError(
                     "the registration did not end; is the camera there? edge-siamese status"
                 ) from None
-            if isinstance(item, Learned):
+            if isinstance(item, RegistrationResult):
                 return item
             progress(item)
 
@@ -195,7 +195,7 @@ class Actions:
         return self.with_engine(lambda engine: engine.undo(registrations_only))
 
     def wrong(self, name: str | None = None, moment: str | None = None) -> StoredObject:
-        """What was recognised last, or at a moment that an event told of, was something else."""
+        """What was recognized last, or at a moment that an event told of, was something else."""
         if moment is not None:
             return self.with_engine(lambda engine: engine.was_wrong(moment))
         return self.with_engine(lambda engine: engine.wrong(self.now, name))
@@ -212,14 +212,14 @@ class Actions:
         def bring_in(engine: Engine) -> dict[str, Any]:
             brought = engine.bring_in(path, on_conflict)
             if brought["unembedded"]:
-                self._service.learn_anew()
+                self._service.reembed()
             return brought
 
         return self.with_engine(bring_in, patiently=True)
 
-    def learn_anew(self) -> None:
+    def reembed(self) -> None:
         """Embed what came without an embedding of this model."""
-        self.call(self._service.learn_anew)
+        self.call(self._service.reembed)
 
     # --- anything else ---
 
@@ -234,7 +234,7 @@ class Actions:
         def run() -> T:
             engine = self._service.engine
             if engine is None:
-                raise NotReady(f"the daemon cannot recognise: {self._service.fault}")
+                raise NotReady(f"the daemon cannot recognize: {self._service.fault}")
             return function(engine)
 
         return self._service.call_patiently(run) if patiently else self._service.call(run)

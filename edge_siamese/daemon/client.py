@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from edge_siamese import errors
-from edge_siamese.daemon.control import LARGEST_REQUEST
-from edge_siamese.daemon.conversation import line_of
+from edge_siamese.daemon.control_connection import line_of
+from edge_siamese.daemon.control_socket import MAX_REQUEST
 from edge_siamese.errors import ControlError, DaemonNotRunning, EdgeSiameseError
-from edge_siamese.schema import SchemaError, parse_json
+from edge_siamese.validation import SchemaError, parse_json
 
-TIMEOUT_S = 10.0
-CONNECT_TIMEOUT_S = 3.0
+TIMEOUT_SECONDS = 10.0
+CONNECT_TIMEOUT_SECONDS = 3.0
 NOT_RUNNING = "the daemon is not running"
 """How the message begins when there is certainly no daemon at the socket."""
-LONGEST_REPLY = 32 * 1024 * 1024
+MAX_REPLY = 32 * 1024 * 1024
 
 
-def request(path: Path, command: str, *, timeout: float | None = TIMEOUT_S, **arguments: Any) -> Any:
+def request(path: Path, command: str, *, timeout: float | None = TIMEOUT_SECONDS, **arguments: Any) -> Any:
     """Ask once; lines before the reply are passed over.
 
     Args:
@@ -45,7 +45,7 @@ def request(path: Path, command: str, *, timeout: float | None = TIMEOUT_S, **ar
 
 
 def stream(
-    path: Path, command: str, *, timeout: float | None = TIMEOUT_S, **arguments: Any
+    path: Path, command: str, *, timeout: float | None = TIMEOUT_SECONDS, **arguments: Any
 ) -> Iterator[dict[str, Any]]:
     """Ask, and yield what comes: objects with the key `progress` or `event`, and `{"result": …}` at the end.
 
@@ -53,8 +53,8 @@ def stream(
     those of `request`.
     """
     message = line_of({"command": command, **arguments})
-    if len(message) > LARGEST_REQUEST:
-        raise ControlError(f"the request has {len(message)} bytes; the daemon takes {LARGEST_REQUEST}")
+    if len(message) > MAX_REQUEST:
+        raise ControlError(f"the request has {len(message)} bytes; the daemon takes {MAX_REQUEST}")
     with _connect(path) as connection:
         connection.settimeout(timeout)
         try:
@@ -85,7 +85,7 @@ def stream(
 
 def _connect(path: Path) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    connection.settimeout(CONNECT_TIMEOUT_S)
+    connection.settimeout(CONNECT_TIMEOUT_SECONDS)
     try:
         connection.connect(os.fspath(path))
         return connection
@@ -116,8 +116,8 @@ def _lines(connection: socket.socket) -> Iterator[bytes]:
             del received[: end + 1]
             searched = 0
         searched = len(received)
-        if searched > LONGEST_REPLY:
-            raise ControlError(f"the daemon's answer is longer than {LONGEST_REPLY} bytes")
+        if searched > MAX_REPLY:
+            raise ControlError(f"the daemon's answer is longer than {MAX_REPLY} bytes")
         try:
             part = connection.recv(64 * 1024)
         except ConnectionResetError:

@@ -1,4 +1,4 @@
-"""What the daemon does with a frame, a press and a request: recognise, learn, forget, tell.
+"""What the daemon does with a frame, a press and a request: recognize, learn, forget, tell.
 
 No thread and no clock of its own: the service calls it from one thread and says what time it is, and so do the tests.
 """
@@ -15,34 +15,34 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_siamese.bundle import Bundle
-from edge_siamese.cameras.base import Frame
-from edge_siamese.daemon.learner import Learner, Wish, about
-from edge_siamese.daemon.settings import Settings
-from edge_siamese.daemon.shown import Observed, Shown, outcome
+from edge_siamese.cameras.camera import Frame
+from edge_siamese.daemon.current_view import CurrentView, Observed, outcome
+from edge_siamese.daemon.registration_session import RegistrationRequest, RegistrationSessions, about
 from edge_siamese.daemon.telemetry import Stage
-from edge_siamese.decision import Recognition, decide, nothing_to_see, object_limits
 from edge_siamese.errors import ControlError, EdgeSiameseError, StoreError, SupportError
 from edge_siamese.events import Event
-from edge_siamese.imaging import Bytes, prepare
-from edge_siamese.panel.grammar import Gesture
-from edge_siamese.panel.signals import Signal
-from edge_siamese.recognizer import chosen_threshold
-from edge_siamese.registration import NOTHING_CONTRAST, NewView
-from edge_siamese.runtimes.base import Encoder, Floats
+from edge_siamese.models.bundle import Bundle
+from edge_siamese.panel.led_signals import Signal
+from edge_siamese.panel.press_grammar import Gesture
+from edge_siamese.recognition.decision import Recognition, decide, nothing_to_see, object_limits
+from edge_siamese.recognition.imaging import Bytes, prepare
+from edge_siamese.recognition.recognizer import chosen_threshold
+from edge_siamese.recognition.registration import NOTHING_CONTRAST, NewView
+from edge_siamese.recognition.support import SupportSet
+from edge_siamese.recognition.support_embedding import crop_of
+from edge_siamese.recognition.tracking import GAP_SECONDS, Sighting, Tracker
+from edge_siamese.runtimes.encoder import Encoder, Floats
+from edge_siamese.settings import Settings
 from edge_siamese.store import OnConflict, StoredObject, SupportStore
-from edge_siamese.support import SupportSet
-from edge_siamese.tracking import GAP_S, Sighting, Tracker
-from edge_siamese.views import crop_of
 
 LOG = logging.getLogger(__name__)
 
-WRONG_WITHIN_S = 30.0
+WRONG_WITHIN_SECONDS = 30.0
 """A recognition can be said to be wrong for so long."""
 
 
 @dataclass(frozen=True)
-class _Recognised:
+class _Recognized:
     """The latest recognition, for whoever says that it was wrong."""
 
     uid: str
@@ -51,7 +51,7 @@ class _Recognised:
 
 
 class Engine:
-    """Recognises, learns and forgets; used from one thread."""
+    """Recognizes, learns and forgets; used from one thread."""
 
     def __init__(
         self,
@@ -92,25 +92,25 @@ class Engine:
         observed = observed or Observed()
         self._telemetry, self._moments = observed.telemetry, observed.moments
         # A slow camera leaves gaps that are none.
-        gap_s = max(GAP_S, 3.0 / settings.camera.rate)
+        gap_s = max(GAP_SECONDS, 3.0 / settings.camera.rate)
         self._tracker = Tracker(wanted.window, wanted.appear, wanted.leave, wanted.seen_every_s, gap_s=gap_s)
-        self._recognised: _Recognised | None = None
+        self._recognized: _Recognized | None = None
         self._registered: tuple[str, float] | None = None
         self._stale = False
         self.frames = 0
-        """Frames that were recognised in or learned from."""
+        """Frames that were recognized in or learned from."""
         self.latest: Recognition | None = None
         """What the latest frame showed; None while there is none to speak of."""
         self.frame: Frame | None = None
         """The latest frame."""
-        self.shown: Shown | None = None
+        self.shown: CurrentView | None = None
         """The latest frame with what was made of it; None while there is none to speak of."""
         self.support = SupportSet.empty(encoder.dimensions)
         """What is registered."""
         registration = settings.registration
         # A camera that is looked at seldom needs more time for as many frames.
         timeout_s = max(registration.timeout_s, 1.5 * registration.frames / settings.camera.rate)
-        self.learner = Learner(
+        self.learner = RegistrationSessions(
             replace(registration, timeout_s=timeout_s),
             encoder,
             self.head,
@@ -144,7 +144,7 @@ class Engine:
             self._stale = False
         except StoreError as error:
             if not self._stale:
-                LOG.error("the objects cannot be read, so the former ones are recognised: %s", error)
+                LOG.error("the objects cannot be read, so the former ones are recognized: %s", error)
             self._stale = True
         # What an undone import brought, for one, is there no more.
         for sighting in self._tracker.present:
@@ -154,7 +154,7 @@ class Engine:
     # --- frames ---
 
     def see(self, frame: Frame, waited: float = 0.0) -> None:
-        """Learn from a frame while a registration is under way; else recognise what it shows.
+        """Learn from a frame while a registration is under way; else recognize what it shows.
 
         Args:
             frame: the newest.
@@ -165,17 +165,17 @@ class Engine:
         self.frame = frame
         if self.learner.busy:
             self.learner.add(frame)
-            self.shown = Shown(frame, None, self._tracker.present)
+            self.shown = CurrentView(frame, None, self._tracker.present)
             self._telemetry.frame("learning", {"wait": waited, "frame": perf_counter() - start})
             return
         times: dict[Stage, float] = {"wait": waited}
         found, embedding = self._look(frame.pixels, times)
         self.latest = found
         if found.uid is not None and embedding is not None:
-            self._recognised = _Recognised(found.uid, frame, embedding)
+            self._recognized = _Recognized(found.uid, frame, embedding)
         sightings = self._tracker.update(found, frame.time)
         # First, so that who hears of it sees the frame that it is told of.
-        self.shown = Shown(frame, found, self._tracker.present)
+        self.shown = CurrentView(frame, found, self._tracker.present)
         self._tell(sightings)
         times["frame"] = perf_counter() - start
         self._telemetry.frame(outcome(found), times)
@@ -192,7 +192,7 @@ class Engine:
         self.latest = self.shown = None
         self._tell(self._tracker.reset(now))
 
-    def recognise(self, pixels: npt.NDArray[Any]) -> Recognition:
+    def recognize(self, pixels: npt.NDArray[Any]) -> Recognition:
         """What a picture shows: uint8 (h, w) or (h, w, 3); changes nothing."""
         return self._look(pixels)[0]
 
@@ -223,7 +223,7 @@ class Engine:
 
     def _moment(self, sighting: Sighting) -> dict[str, str]:
         """Keep the frame that this is told of, for those who ask how it was decided; its id."""
-        last, found = self._recognised, self.latest
+        last, found = self._recognized, self.latest
         if last is None or found is None or not (last.uid == found.uid == sighting.uid):
             return {}
         crop = crop_of(last.frame.pixels, self.encoder.preprocessing, self.settings.registration.crop_side)
@@ -255,7 +255,7 @@ class Engine:
         target = None
         if self._registered and now - self._registered[1] <= self.settings.registration.add_view_within_s:
             target = self._known(self._registered[0])
-        self.learner.begin(Wish(target=target.uid if target else None, source="button"), now)
+        self.learner.begin(RegistrationRequest(target=target.uid if target else None, source="button"), now)
 
     def _known(self, uid: str) -> StoredObject | None:
         try:
@@ -334,22 +334,22 @@ class Engine:
         return undone.text
 
     def wrong(self, now: float, name: str | None = None) -> StoredObject:
-        """What was recognised last was something else: that view is kept as a negative of the object.
+        """What was recognized last was something else: that view is kept as a negative of the object.
 
         Args:
             now: the time, as frames have it.
             name: only if it was this object.
 
         Raises:
-            ControlError: nothing, or another object, was recognised within the last half minute.
+            ControlError: nothing, or another object, was recognized within the last half minute.
         """
-        last = self._recognised
-        known = self._known(last.uid) if last and now - last.frame.time <= WRONG_WITHIN_S else None
+        last = self._recognized
+        known = self._known(last.uid) if last and now - last.frame.time <= WRONG_WITHIN_SECONDS else None
         if last is None or known is None:
             self._signal(Signal.NOTHING_TO_UNDO)
-            raise ControlError("nothing was recognised lately that could be wrong")
+            raise ControlError("nothing was recognized lately that could be wrong")
         if name is not None and self.object(name).uid != last.uid:
-            raise ControlError(f'"{known.name}" was recognised last, not "{name}"')
+            raise ControlError(f'"{known.name}" was recognized last, not "{name}"')
         crop = crop_of(last.frame.pixels, self.encoder.preprocessing, self.settings.registration.crop_side)
         return self._keep_negative(last.uid, last.embedding, crop)
 
@@ -399,6 +399,6 @@ class Engine:
 
     def _gone(self, uid: str) -> None:
         """An object is not there any more, as far as anybody knows now."""
-        if self._recognised and self._recognised.uid == uid:
-            self._recognised = None
+        if self._recognized and self._recognized.uid == uid:
+            self._recognized = None
         self._tell(self._tracker.forget(uid))

@@ -6,17 +6,17 @@ from collections.abc import Callable
 from typing import Literal
 
 from edge_siamese.cameras import open_camera
-from edge_siamese.cameras.base import Frame
-from edge_siamese.cameras.source import FrameSource, SourceState
-from edge_siamese.daemon.settings import Settings
+from edge_siamese.cameras.camera import Frame
+from edge_siamese.cameras.supervisor import FrameSource, SourceState
 from edge_siamese.events import Event, trouble
 from edge_siamese.panel import Panel, open_panel
-from edge_siamese.panel.console import Console
-from edge_siamese.panel.grammar import Gesture, PressGrammar
-from edge_siamese.panel.signals import Lamp, Signal
+from edge_siamese.panel.led_signals import Lamp, Signal
+from edge_siamese.panel.press_grammar import Gesture, PressGrammar
 from edge_siamese.panel.simulated import SimulatedPanel
+from edge_siamese.panel.supervisor import Console
+from edge_siamese.settings import Settings
 
-MOST_STUCK_THREADS = 2
+MAX_STUCK_THREADS = 2
 """When so many threads hang in the camera's driver, only a new process gets it free."""
 
 
@@ -28,10 +28,10 @@ class Hardware:
         self.settings = settings
         self._publish = publish
         self.source: FrameSource | None = None
-        """The camera; None before there is a model that says which colours it reads."""
+        """The camera; None before there is a model that says which colors it reads."""
         self.console: Console | None = None
         """The panel."""
-        self._colour = ""
+        self._color = ""
         self._simulated: SimulatedPanel | None = None
         self._after = 0
         self._told = ""
@@ -47,37 +47,37 @@ class Hardware:
         return self.source.state if self.source else None
 
     @property
-    def blind(self) -> bool:
+    def camera_down(self) -> bool:
         """Whether no frames can be expected now."""
         state = self.state
         return state is not None and state.status in ("stalled", "absent")
 
     @property
-    def promising(self) -> bool:
+    def may_recover(self) -> bool:
         """Whether waiting for a frame makes sense."""
         state = self.state
         return state is not None and state.status != "ended"
 
     @property
-    def hopeless(self) -> bool:
+    def needs_restart(self) -> bool:
         """Whether only a new process gets the camera free: a thread that hangs may keep it from all later ones, too."""
         state = self.state
         if state is None or not state.stuck_threads:
             return False
-        return state.stuck_threads >= MOST_STUCK_THREADS or state.status == "absent"
+        return state.stuck_threads >= MAX_STUCK_THREADS or state.status == "absent"
 
-    def open_camera(self, colour: Literal["grey", "rgb"]) -> None:
-        """Start the camera, unless it runs already in these colours."""
-        if self.source is not None and self._colour == colour:
+    def open_camera(self, color: Literal["gray", "rgb"]) -> None:
+        """Start the camera, unless it runs already in these colors."""
+        if self.source is not None and self._color == color:
             return
         self.close_camera()
         camera = self.settings.camera
         self.source = FrameSource(
-            lambda: open_camera(camera, colour, self._press),
+            lambda: open_camera(camera, color, self._press),
             timeout_s=camera.timeout_s + 1.0 / camera.rate,  # some wait until another one is wanted
             rate=camera.rate,
         )
-        self._colour, self._after, self._told = colour, 0, ""
+        self._color, self._after, self._told = color, 0, ""
         self.source.start()
 
     def close_camera(self) -> None:
@@ -161,11 +161,11 @@ class Hardware:
         self._told = now
         if state.status == "running":
             self._publish(Event("camera", f"the camera runs: {state.description}"))
-        elif self.blind:
+        elif self.camera_down:
             self._publish(trouble("camera", f"no frames: {state.reason}", status=state.status))
         elif state.status == "ended":
             self._publish(Event("camera", f"the camera has ended: {state.reason}"))
-        return self.blind and not was_blind
+        return self.camera_down and not was_blind
 
     def close(self) -> None:
         """Let both go; takes no longer than half a second."""

@@ -11,28 +11,28 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from edge_siamese.cameras.base import Frame
+from edge_siamese.cameras.camera import Frame
 from edge_siamese.daemon.actions import Actions
-from edge_siamese.daemon.bringing import Recogniser, confirmed, learn_anew, open_recogniser
-from edge_siamese.daemon.calls import Calls
-from edge_siamese.daemon.control import ControlServer
+from edge_siamese.daemon.archive_files import clear_away
+from edge_siamese.daemon.control_commands import Requests
+from edge_siamese.daemon.control_socket import ControlServer
+from edge_siamese.daemon.current_view import Observed
 from edge_siamese.daemon.engine import Engine
-from edge_siamese.daemon.extras import Extras
+from edge_siamese.daemon.engine_calls import Calls
+from edge_siamese.daemon.event_bus import EventHub
 from edge_siamese.daemon.hardware import Hardware
-from edge_siamese.daemon.hub import EventHub
-from edge_siamese.daemon.keeping import PATIENCE_S, Backups, open_store
-from edge_siamese.daemon.notify import Notifier
-from edge_siamese.daemon.report import counted, line
-from edge_siamese.daemon.requests import Requests
-from edge_siamese.daemon.settings import Settings, load_settings
-from edge_siamese.daemon.shown import Observed
+from edge_siamese.daemon.integrations import Integrations
+from edge_siamese.daemon.model_loader import LoadedModel, confirmed, load_current_model, reembed
 from edge_siamese.daemon.sinks import open_sinks
-from edge_siamese.daemon.transit import clear_away
+from edge_siamese.daemon.status import counted, line
+from edge_siamese.daemon.store_lifecycle import PATIENCE_SECONDS, Backups, open_store
+from edge_siamese.daemon.systemd import Notifier
 from edge_siamese.errors import EdgeSiameseError, SettingsError, StoreError
 from edge_siamese.events import Event, trouble
-from edge_siamese.installed import InstalledModels
-from edge_siamese.panel.grammar import Gesture
-from edge_siamese.panel.signals import Signal
+from edge_siamese.models.installed import InstalledModels
+from edge_siamese.panel.led_signals import Signal
+from edge_siamese.panel.press_grammar import Gesture
+from edge_siamese.settings import Settings, load_settings
 from edge_siamese.store import SupportStore
 
 LOG = logging.getLogger(__name__)
@@ -40,16 +40,16 @@ T = TypeVar("T")
 
 ENDED, RESTART = 0, 75
 """Exit statuses: all well; and "try again", for a camera that only a new process gets free."""
-TURN_S = 0.05
+TURN_SECONDS = 0.05
 """The longest wait of one turn, and so the slowest answer to a press or a request."""
-RETRY_S, LONGEST_RETRY_S = 10.0, 300.0
+RETRY_SECONDS, MAX_RETRY_SECONDS = 10.0, 300.0
 """Between two attempts to bring the engine up; doubled each time."""
-READY_S = 5.0
+READY_SECONDS = 5.0
 """A daemon that is still learning objects anew says that it is ready after so long: it answers."""
-STATUS_S = 1.0
+STATUS_SECONDS = 1.0
 FRAMES_OF_A_TRIAL = 10
-"""A new model is confirmed after so many frames, or after `RETRY_S` where no frames come."""
-REPAIRED_S = 60.0
+"""A new model is confirmed after so many frames, or after `RETRY_SECONDS` where no frames come."""
+REPAIRED_SECONDS = 60.0
 """For so long the light tells that the store was repaired."""
 
 
@@ -78,7 +78,7 @@ class Service:
         self.hub.listen(self.observed.telemetry.event)
         self.actions = Actions(self)
         """What others may ask of it."""
-        self.extras = Extras(self.actions, self.hub.publish)
+        self.extras = Integrations(self.actions, self.hub.publish)
         self.hardware = Hardware(settings, self.hub.publish)
         self.engine: Engine | None = None
         """None until a model and the store are there."""
@@ -93,9 +93,9 @@ class Service:
         # Not events of `threading`: a signal that comes while the main thread holds an event's lock would wait for ever.
         self._stopping = self._reloading = False
         self._store: SupportStore | None = None
-        self._recogniser: Recogniser | None = None
+        self._loaded_model: LoadedModel | None = None
         self._bringing: Iterator[str] | None = None
-        self._retry_at, self._status_at, self._retry_s = 0.0, 0.0, RETRY_S
+        self._retry_at, self._status_at, self._retry_s = 0.0, 0.0, RETRY_SECONDS
         self._backups = Backups(self._started)
         self._repaired_at: float | None = None
         self._ready = False
@@ -118,13 +118,13 @@ class Service:
         """The same for what may take minutes, of which the watchdog is told."""
 
         def patiently() -> T:
-            self._notifier.watchdog_within(PATIENCE_S)
+            self._notifier.watchdog_within(PATIENCE_SECONDS)
             try:
                 return function()
             finally:
                 self._notifier.watchdog_within(self._notifier.watchdog_s)
 
-        return self._calls.ask(patiently, PATIENCE_S)
+        return self._calls.ask(patiently, PATIENCE_SECONDS)
 
     @property
     def stopping(self) -> bool:
@@ -148,10 +148,10 @@ class Service:
         """Read settings and model again soon; also a signal handler."""
         self._reloading = True
 
-    def learn_anew(self) -> None:
+    def reembed(self) -> None:
         """Embed what came without an embedding of this model; for the thread that owns engine and store."""
         if self._bringing is None:
-            self._bringing = self._bring_up(self._recogniser)
+            self._bringing = self._bring_up(self._loaded_model)
 
     # --- life ---
 
@@ -191,16 +191,16 @@ class Service:
         self._step(self._clock())
         self._calls.answer()
         for gesture in self.hardware.gestures():
-            if self.engine and not (gesture is Gesture.PRESS and self.hardware.blind):
+            if self.engine and not (gesture is Gesture.PRESS and self.hardware.camera_down):
                 self.engine.gesture(gesture, self._clock())
             else:
                 self.hardware.show(Signal.FAILED)
                 LOG.warning("the button's %s: %s", gesture.value, line(self))
-        frame = self.hardware.next_frame(TURN_S if self._bringing is None else 0.0)
+        frame = self.hardware.next_frame(TURN_SECONDS if self._bringing is None else 0.0)
         if frame is not None and self.engine:
             self._see(self.engine, frame)
-        elif self._bringing is None and not self.hardware.promising:
-            time.sleep(TURN_S)
+        elif self._bringing is None and not self.hardware.may_recover:
+            time.sleep(TURN_SECONDS)
         return self._watch(self._clock())
 
     def _see(self, engine: Engine, frame: Frame) -> None:
@@ -231,7 +231,7 @@ class Service:
             self._notifier.watchdog()
         self.hardware.show_lasting(self._lasting(now))
         if now >= self._status_at:
-            self._status_at = now + STATUS_S
+            self._status_at = now + STATUS_SECONDS
             self._notifier.status(line(self))
             self._confirm()
             if self._store is not None:
@@ -240,7 +240,7 @@ class Service:
                 self._mend()
         if state and state.status == "ended" and not (self.engine and self.engine.learner.busy):
             return ENDED
-        if self.hardware.hopeless:
+        if self.hardware.needs_restart:
             LOG.error("the camera does not come back in this process; starting anew")
             return RESTART
         return None
@@ -249,13 +249,13 @@ class Service:
         """What the light shows while nothing passing is shown."""
         if self.engine is None:
             return self._faulty
-        if self.hardware.blind:
+        if self.hardware.camera_down:
             return Signal.FAULT_CAMERA
-        if self._repaired_at is not None and now - self._repaired_at < REPAIRED_S:
+        if self._repaired_at is not None and now - self._repaired_at < REPAIRED_SECONDS:
             return Signal.FAULT_STORE
         if self.hardware.stuck:
             return Signal.STUCK
-        return Signal.RECOGNISED if self.engine.present else Signal.READY
+        return Signal.RECOGNIZED if self.engine.present else Signal.READY
 
     # --- the engine ---
 
@@ -280,13 +280,13 @@ class Service:
         try:
             doing = next(self._bringing)
         except StopIteration:
-            self._bringing, self._retry_s = None, RETRY_S
+            self._bringing, self._retry_s = None, RETRY_SECONDS
             self._say_ready()
         except (EdgeSiameseError, OSError) as error:
             self._bringing = None
             # What fails again and again may cost much each time, such as the repair of a file on a full disk.
             self._retry_at = now + self._retry_s
-            self._retry_s = min(2 * self._retry_s, LONGEST_RETRY_S)
+            self._retry_s = min(2 * self._retry_s, MAX_RETRY_SECONDS)
             self._failed(error)
             self._say_ready()
         else:
@@ -294,7 +294,7 @@ class Service:
                 self.fault = doing
             self._notifier.status(doing)
             self._notifier.watchdog()
-            if self._ready or self.uptime < READY_S:
+            if self._ready or self.uptime < READY_SECONDS:
                 return
             self._say_ready()
 
@@ -305,19 +305,19 @@ class Service:
             self.hub.publish(trouble("model", f"the former model stays: {text}", "error"))
             return
         if text != self._told_fault:
-            self.hub.publish(trouble("store" if of_store else "model", f"cannot recognise: {text}", "error"))
+            self.hub.publish(trouble("store" if of_store else "model", f"cannot recognize: {text}", "error"))
         self.fault = self._told_fault = text
         self._faulty = Signal.FAULT_STORE if of_store else Signal.FAULT_MODEL
 
-    def _bring_up(self, recogniser: Recogniser | None = None) -> Iterator[str]:
+    def _bring_up(self, recognizer: LoadedModel | None = None) -> Iterator[str]:
         """Load the model, unless one is given, and the store, and make an engine, in steps; yields what it does."""
         yield "loading the model"
-        if recogniser is None:
+        if recognizer is None:
             models = InstalledModels(self.settings.models)
-            recogniser = open_recogniser(
+            recognizer = load_current_model(
                 self.settings, models, lambda told: self.hub.publish(trouble("model", told))
             )
-        encoder = recogniser.encoder
+        encoder = recognizer.encoder
         if self._store is None:
             yield "opening the store"
             self._store = open_store(self.settings, encoder, self._notifier)
@@ -325,28 +325,28 @@ class Service:
                 self.repair, self._repaired_at = self._store.repair.text, self._clock()
                 self.hub.publish(trouble("store", self._store.repair.text, "error"))
         self._store.keep_crops = self.settings.registration.keep_crops
-        yield from learn_anew(self._store, recogniser)
+        yield from reembed(self._store, recognizer)
         former, self.fault, self._told_fault = self.engine, "", ""
-        if former is not None and recogniser is self._recogniser:
+        if former is not None and recognizer is self._loaded_model:
             return former.follow()  # the same model knows more views now; what is there stays there
-        self.engine = self._changed_engine(recogniser, self._store)
-        self._recogniser, self._engine_at = recogniser, self._clock()
+        self.engine = self._changed_engine(recognizer, self._store)
+        self._loaded_model, self._engine_at = recognizer, self._clock()
         if former is None or former.encoder.model_id != encoder.model_id:
-            text = f"recognising {counted(len(self.engine.support), 'object')} with {encoder.model_id}, {encoder.reason}"
+            text = f"recognizing {counted(len(self.engine.support), 'object')} with {encoder.model_id}, {encoder.reason}"
             if dormant := self._store.dormant:
                 text += f"; {counted(dormant, 'view')} cannot be learned anew, without a picture"
             self.hub.publish(Event("started" if former is None else "model", text))
-        self.hardware.open_camera(encoder.preprocessing.colour)
+        self.hardware.open_camera(encoder.preprocessing.color)
 
-    def _changed_engine(self, recogniser: Recogniser, store: SupportStore) -> Engine:
+    def _changed_engine(self, recognizer: LoadedModel, store: SupportStore) -> Engine:
         """An engine of another model; the store is seen with that one from now on, or with the former as before."""
-        encoder, before = recogniser.encoder, (store.model_id, store.dimensions)
+        encoder, before = recognizer.encoder, (store.model_id, store.dimensions)
         try:
             if before != (encoder.model_id, encoder.dimensions):
                 store.use(encoder.model_id, encoder.dimensions)
             made = Engine(
                 self.settings,
-                recogniser.bundle,
+                recognizer.bundle,
                 encoder,
                 store,
                 publish=self.hub.publish,
@@ -365,11 +365,13 @@ class Service:
 
     def _confirm(self) -> None:
         """A model that has worked for a while is no longer on trial."""
-        if self.engine is None or self._recogniser is None or not self._recogniser.installed:
+        if self.engine is None or self._loaded_model is None or not self._loaded_model.installed:
             return
         idle = self.engine.frames == 0 and self.hardware.state is not None
-        if self.engine.frames >= FRAMES_OF_A_TRIAL or (idle and self._clock() - self._engine_at > RETRY_S):
-            self._recogniser = confirmed(self._recogniser, InstalledModels(self.settings.models))
+        if self.engine.frames >= FRAMES_OF_A_TRIAL or (
+            idle and self._clock() - self._engine_at > RETRY_SECONDS
+        ):
+            self._loaded_model = confirmed(self._loaded_model, InstalledModels(self.settings.models))
 
     def _reload(self) -> None:
         """Read the settings again; what they change is opened anew, and the model in any case."""
@@ -392,7 +394,7 @@ class Service:
             self.hardware.close_camera()
             if self.engine:
                 self.engine.lost(self._clock())
-                self.hardware.open_camera(self.engine.encoder.preprocessing.colour)
+                self.hardware.open_camera(self.engine.encoder.preprocessing.color)
         self.extras.apply(self.settings)
         self.hub.publish(Event("settings", "the settings were read again"))
         self._bringing = self._bring_up()

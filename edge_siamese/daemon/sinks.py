@@ -19,16 +19,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-from edge_siamese.daemon.hub import SINK_QUEUE, Complaint, Sink
-from edge_siamese.daemon.settings import Settings
+from edge_siamese.daemon.event_bus import SINK_QUEUE, Complaint, Sink
 from edge_siamese.events import Event
+from edge_siamese.settings import Settings
 
 FILE_NAME = "events.jsonl"
-RETRY_S = 30.0
+RETRY_SECONDS = 30.0
 HOOK_QUEUE = 32
-HOOK_GRACE_S = 0.5
+HOOK_GRACE_SECONDS = 0.5
 """Between asking a hook that takes too long to end, and ending it."""
-MOST_SAID = 4096
+MAX_SAID = 4096
 NOT_FOR_HOOKS = (
     "NOTIFY_SOCKET",
     "WATCHDOG_USEC",
@@ -129,7 +129,7 @@ class FileSink:
             if self._retry_at == float("-inf"):
                 LOG.warning("%s cannot be written: %s", self._path, error.strerror or error)
             self._lost += 1
-            self._retry_at = self._clock() + RETRY_S
+            self._retry_at = self._clock() + RETRY_SECONDS
             self._let_go()
             return
         if self._lost:
@@ -275,7 +275,7 @@ class HookSink:
                     ready = {key.fd for key, _ in selector.select(max(0.0, deadline - time.monotonic()))}
                     if output in ready:
                         part = _read(output)
-                        said = (said + part)[-MOST_SAID:]
+                        said = (said + part)[-MAX_SAID:]
                         if not part:
                             selector.unregister(output)
                     if ended in ready:
@@ -286,7 +286,7 @@ class HookSink:
                         break
         finally:
             os.close(ended)
-        return (said + _read(output))[-MOST_SAID:], in_time
+        return (said + _read(output))[-MAX_SAID:], in_time
 
     def _judge(self, status: int, in_time: bool, said: bytes) -> None:
         if self._interrupted.is_set():
@@ -320,7 +320,7 @@ def _end(process: subprocess.Popen[bytes], ended: int) -> None:
     """End a process and all of its group; as long as it is not waited for, its number is nobody else's."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
-    select.select([ended], [], [], HOOK_GRACE_S)
+    select.select([ended], [], [], HOOK_GRACE_SECONDS)
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -14,21 +14,21 @@ from edge_siamese.events import Event
 Stage = Literal["wait", "imaging", "encode", "decide", "frame"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 """What a frame goes through: it waits for its turn, is made ready, embedded, and compared; `frame` is all but the wait."""
-Outcome = Literal["recognised", "unknown", "nothing", "learning"]
+Outcome = Literal["recognized", "unknown", "nothing", "learning"]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 """What frames came to: a known object, none that is known, a picture without contrast, a step of a registration."""
 
-BUCKETS_S = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
-MOST_OBJECTS = 1000
-"""Whose recognitions are counted; the one that was recognised longest ago makes room."""
+BUCKETS_SECONDS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+MAX_OBJECTS = 1000
+"""Whose recognitions are counted; the one that was recognized longest ago makes room."""
 
 
 class Histogram:
     """Times in buckets. One thread observes; what others read is at most one time behind itself."""
 
     def __init__(self) -> None:
-        self.counts = [0] * (len(BUCKETS_S) + 1)
-        """How many times fell into each bucket: up to its bound in `BUCKETS_S`, and the last one beyond them all."""
+        self.counts = [0] * (len(BUCKETS_SECONDS) + 1)
+        """How many times fell into each bucket: up to its bound in `BUCKETS_SECONDS`, and the last one beyond them all."""
         self.sum_s = 0.0
         """Of all times, in seconds."""
 
@@ -39,7 +39,7 @@ class Histogram:
 
     def observe(self, seconds: float) -> None:
         """One more."""
-        self.counts[bisect_left(BUCKETS_S, seconds)] += 1
+        self.counts[bisect_left(BUCKETS_SECONDS, seconds)] += 1
         self.sum_s += seconds
 
     def quantile(self, share: float) -> float | None:
@@ -51,10 +51,10 @@ class Histogram:
         wanted, before = share * sum(counts), 0
         for place, count in enumerate(counts):
             if count and before + count >= wanted:
-                if place == len(BUCKETS_S):
-                    return BUCKETS_S[-1]
-                low = BUCKETS_S[place - 1] if place else 0.0
-                return low + (BUCKETS_S[place] - low) * max(0.0, wanted - before) / count
+                if place == len(BUCKETS_SECONDS):
+                    return BUCKETS_SECONDS[-1]
+                low = BUCKETS_SECONDS[place - 1] if place else 0.0
+                return low + (BUCKETS_SECONDS[place] - low) * max(0.0, wanted - before) / count
             before += count
         return None
 
@@ -147,5 +147,5 @@ class Telemetry:
 
 
 def _bound(counted: dict[str, Any]) -> None:
-    if len(counted) > MOST_OBJECTS:
+    if len(counted) > MAX_OBJECTS:
         counted.pop(next(iter(counted)))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from edge_siamese.daemon.extra_settings import DashboardSettings
-from edge_siamese.loopback import is_loopback
-from edge_siamese.naming import host_name, local_name
+from edge_siamese.integration_settings import DashboardSettings
+from edge_siamese.system.hostname import host_name, local_name
+from edge_siamese.system.network import is_loopback
 
 
 def address(settings: DashboardSettings) -> str:

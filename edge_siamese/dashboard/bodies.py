@@ -7,24 +7,24 @@ from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-from edge_siamese.daemon.transit import MOST_UPLOADED
-from edge_siamese.dashboard.collection import Incoming
+from edge_siamese.daemon.archive_files import MAX_UPLOADED
 from edge_siamese.dashboard.exchange import JSON, Head, Problem
 from edge_siamese.dashboard.operations import PICTURE_TYPES, SMALL_BODY, Body, Operation
-from edge_siamese.dashboard.shapes import read_body
-from edge_siamese.dashboard.site import Site
-from edge_siamese.schema import SchemaError, parse_json
+from edge_siamese.dashboard.routes.archive import Incoming
+from edge_siamese.dashboard.schemas import read_body
+from edge_siamese.dashboard.state import AppState
+from edge_siamese.validation import SchemaError, parse_json
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
-TIMES_S: dict[Body, float] = {"none": 0.0, "json": 15.0, "picture": 120.0, "collection": 3600.0}
+TIMES_SECONDS: dict[Body, float] = {"none": 0.0, "json": 15.0, "picture": 120.0, "collection": 3600.0}
 """How long a body may take."""
-PIECE_S = 15.0
+PIECE_SECONDS = 15.0
 """How long it may pause."""
 AT_A_TIME = 2
 """Pictures that are read at a time; others wait."""
 BATCH = 1 << 20
-DRAINED, DRAINING_S = 32 << 20, 3.0
+DRAINED, DRAINING_SECONDS = 32 << 20, 3.0
 """What is read and thrown away, so that a client that is still sending hears why it was for nothing."""
 TYPES: dict[Body, tuple[str, ...]] = {
     "json": (JSON,),
@@ -50,7 +50,7 @@ class Tap:
 class Bodies:
     """For one event loop."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: AppState) -> None:
         """Nothing is read yet."""
         self._site = site
         self._pictures = asyncio.Semaphore(AT_A_TIME)
@@ -80,7 +80,7 @@ class Bodies:
             incoming = await loop.run_in_executor(self._site.pool, Incoming, state)
             try:
                 waiting = bytearray()
-                async for piece in _pieces(TIMES_S[kind], receive):
+                async for piece in _pieces(TIMES_SECONDS[kind], receive):
                     waiting += piece
                     if len(waiting) >= BATCH:
                         await loop.run_in_executor(self._site.pool, incoming.write, bytes(waiting))
@@ -99,7 +99,7 @@ class Bodies:
             return False
         size = 0
         try:
-            async with asyncio.timeout(DRAINING_S):
+            async with asyncio.timeout(DRAINING_SECONDS):
                 while size < DRAINED and not tap.dry:
                     size += len((await tap()).get("body", b""))
         except TimeoutError:
@@ -116,12 +116,12 @@ class Bodies:
 
     def _most(self, kind: Body) -> int:
         if kind == "collection":
-            return MOST_UPLOADED
+            return MAX_UPLOADED
         return SMALL_BODY if kind == "json" else self._site.settings.upload_bytes
 
     async def _whole(self, kind: Body, most: int, receive: Receive) -> bytes:
         data = bytearray()
-        async for piece in _pieces(TIMES_S[kind], receive):
+        async for piece in _pieces(TIMES_SECONDS[kind], receive):
             _check_size(len(data) + len(piece), most)
             data += piece
         return bytes(data)
@@ -133,7 +133,7 @@ async def _pieces(seconds: float, receive: Receive) -> AsyncIterator[bytes]:
     end = loop.time() + seconds
     while True:
         try:
-            async with asyncio.timeout(max(0.0, min(PIECE_S, end - loop.time()))):
+            async with asyncio.timeout(max(0.0, min(PIECE_SECONDS, end - loop.time()))):
                 message = await receive()
         except TimeoutError:
             raise Problem(408, "the body took too long", headers={"Connection": "close"}) from None

@@ -14,24 +14,24 @@ import unicodedata
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from edge_siamese.atomic import sync_directory
 from edge_siamese.errors import SettingsError
 from edge_siamese.events import utc_now
-from edge_siamese.schema import SchemaError, nearest, parse_json, read_object
+from edge_siamese.system.files import sync_directory
+from edge_siamese.validation import SchemaError, nearest, parse_json, read_object
 
 FILE = "dashboard.json"
 """In the state directory."""
 SHORTEST, LONGEST = 8, 256
 """Characters of a password."""
-MOST_TOKENS = 50
-LONGEST_NAME = 40
-MOST_BYTES = 100_000
+MAX_TOKENS = 50
+MAX_NAME = 40
+MAX_BYTES = 100_000
 TOKEN_PREFIX = "es_"
 """By which people, and programs that look for lost secrets, know one."""
 
 # 16 MiB and some 60 ms on a laptop, 0.4 s on a small board: as much as a board can give for one attempt.
 _COST, _BLOCK, _PARALLEL = 2**14, 8, 1
-_MOST_MEMORY = 64 * 1024 * 1024
+_MAX_MEMORY = 64 * 1024 * 1024
 _WORDLIKE = ("bcdfghjklmnprstvz", "aeiou")
 
 
@@ -79,7 +79,7 @@ class Password:
             n=self.cost,
             r=self.block,
             p=self.parallel,
-            maxmem=_MOST_MEMORY * self.parallel * 4,
+            maxmem=_MAX_MEMORY * self.parallel * 4,
             dklen=32,
         )
 
@@ -168,16 +168,16 @@ class CredentialsFile:
             SettingsError: the name is none or taken, there are too many, or the file cannot be written.
         """
         name = name.strip()
-        if not 1 <= len(name) <= LONGEST_NAME or not name.isprintable():
-            raise SettingsError(f"a token needs a name of 1 to {LONGEST_NAME} characters, such as grafana")
+        if not 1 <= len(name) <= MAX_NAME or not name.isprintable():
+            raise SettingsError(f"a token needs a name of 1 to {MAX_NAME} characters, such as grafana")
         known = self.current()
         if any(token.name == name for token in known.tokens):
             raise SettingsError(
                 f'there is a token "{name}"; revoke it first: sudo edge-siamese dashboard revoke'
             )
-        if len(known.tokens) >= MOST_TOKENS:
+        if len(known.tokens) >= MAX_TOKENS:
             raise SettingsError(
-                f"there are {MOST_TOKENS} tokens; revoke some: sudo edge-siamese dashboard tokens"
+                f"there are {MAX_TOKENS} tokens; revoke some: sudo edge-siamese dashboard tokens"
             )
         secret = TOKEN_PREFIX + secrets.token_urlsafe(32)
         self._write(replace(known, tokens=(*known.tokens, Token(name, _digest(secret), utc_now()))))
@@ -195,7 +195,7 @@ class CredentialsFile:
     def _load(self) -> Credentials:
         try:
             with self.path.open("rb") as file:
-                text = file.read(MOST_BYTES).decode("utf-8")
+                text = file.read(MAX_BYTES).decode("utf-8")
             found = read_object(parse_json(text), Credentials, optional=True)
         except OSError as error:
             raise SettingsError(f"{self.path} cannot be read: {_reason(error)}") from error

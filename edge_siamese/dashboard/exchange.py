@@ -120,7 +120,7 @@ class Reply:
     stream: Streamed | None = None
     """A body that comes bit by bit."""
     file: Path | None = None
-    """A body that is in a file, which is removed afterwards."""
+    """A body that is in a file, which is removed afterward."""
     ended: Callable[[], object] = lambda: None
     """Called once the file is removed."""
     type: str = JSON

@@ -6,10 +6,10 @@ import dataclasses
 from typing import Any, get_type_hints
 
 from edge_siamese import __version__
+from edge_siamese.dashboard.api_types import Failure
 from edge_siamese.dashboard.bodies import TYPES
 from edge_siamese.dashboard.operations import Answer, Operation, table
-from edge_siamese.dashboard.shapes import is_required, schema_of
-from edge_siamese.dashboard.words import Failure
+from edge_siamese.dashboard.schemas import is_required, schema_of
 
 DESCRIPTION = """\
 What the dashboard's page uses, for programs. What changes something needs the header `X-CSRF-Token` with what

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, Literal
 from edge_siamese.dashboard.exchange import Call, Reply
 
 if TYPE_CHECKING:
-    from edge_siamese.dashboard.site import Site
+    from edge_siamese.dashboard.state import AppState
 
 PREFIX = "/api/v1"
 SMALL_BODY = 64 * 1024
 """Bytes of JSON, at most."""
 PICTURE_TYPES = ("image/jpeg", "image/png", "image/webp", "image/gif")
 
-Handler = Callable[["Site", Call], Reply]
-Waiter = Callable[["Site", Call], Awaitable[Reply]]
+Handler = Callable[["AppState", Call], Reply]
+Waiter = Callable[["AppState", Call], Awaitable[Reply]]
 Body = Literal["none", "json", "picture", "collection"]
 
 
@@ -75,7 +75,15 @@ class Operation:
 
 def table() -> tuple[Operation, ...]:
     """All of them."""
-    from edge_siamese.dashboard import collection, doors, health, objects, recognition, registration, timeline
+    from edge_siamese.dashboard.routes import (
+        archive,
+        auth,
+        events,
+        health,
+        objects,
+        recognition,
+        registration,
+    )
 
-    modules = (doors, recognition, timeline, objects, registration, collection, health)
+    modules = (auth, recognition, events, objects, registration, archive, health)
     return tuple(operation for module in modules for operation in module.OPERATIONS)

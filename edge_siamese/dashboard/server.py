@@ -17,28 +17,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_siamese.daemon.actions import Actions
-from edge_siamese.daemon.extra_settings import DashboardSettings
 from edge_siamese.dashboard.address import address
-from edge_siamese.dashboard.asgi import make_app
-from edge_siamese.dashboard.gate import MOST_CONNECTIONS, Loop
-from edge_siamese.dashboard.site import Site
+from edge_siamese.dashboard.app import make_app
+from edge_siamese.dashboard.connection_limiter import MAX_CONNECTIONS, Loop
+from edge_siamese.dashboard.state import AppState
 from edge_siamese.errors import SettingsError
+from edge_siamese.integration_settings import DashboardSettings
 
 if TYPE_CHECKING:
     from uvicorn import Server
 
 LOG = logging.getLogger(__name__)
 
-HEAD_S = 15.0
+HEAD_SECONDS = 15.0
 """A connection without a request ends after so long, also one whose request does not come to its end."""
-STUCK_S = 20.0
+STUCK_SECONDS = 20.0
 """One that takes nothing of what waits for it ends after so long."""
-KEEP_ALIVE_S = 10
-WATCH_S = 2.0
-MOST_HEAD = 32 * 1024
+KEEP_ALIVE_SECONDS = 10
+WATCH_SECONDS = 2.0
+MAX_HEAD = 32 * 1024
 """Bytes of a request's head."""
-START_S = 10.0
-RENEW_S = 60.0
+START_SECONDS = 10.0
+RENEW_SECONDS = 60.0
 """So often it is looked whether there is a new certificate."""
 
 
@@ -50,7 +50,7 @@ class Dashboard:
     def __init__(self, settings: DashboardSettings, actions: Actions) -> None:
         """Nothing is opened before `start`."""
         self._settings, self._actions = settings, actions
-        self._site: Site | None = None
+        self._site: AppState | None = None
         self._server: Server | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -68,7 +68,7 @@ class Dashboard:
         from uvicorn import Config, Server
 
         require_pictures()
-        site = Site(self._settings, self._actions)
+        site = AppState(self._settings, self._actions)
         site.guard.require_credentials()
         context = tls_context(self._settings)
         listening = bound(self._settings)
@@ -85,11 +85,11 @@ class Dashboard:
                 access_log=False,
                 proxy_headers=False,
                 server_header=False,
-                limit_concurrency=MOST_CONNECTIONS + 1,
-                backlog=MOST_CONNECTIONS,
-                timeout_keep_alive=KEEP_ALIVE_S,
+                limit_concurrency=MAX_CONNECTIONS + 1,
+                backlog=MAX_CONNECTIONS,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=1,
-                h11_max_incomplete_event_size=MOST_HEAD,
+                h11_max_incomplete_event_size=MAX_HEAD,
                 ssl_context_factory=None if context is None else lambda *_: context,
             )
             self._server = Server(config)
@@ -101,7 +101,7 @@ class Dashboard:
         self._context = context
         self._thread = threading.Thread(target=self._run, args=(listening,), name="dashboard", daemon=True)
         self._thread.start()
-        end = time.monotonic() + START_S
+        end = time.monotonic() + START_SECONDS
         while not self._server.started:
             if not self._thread.is_alive() or time.monotonic() > end:
                 self.close(0.5)
@@ -164,7 +164,7 @@ class Dashboard:
         places = Path(self._settings.certificate), Path(self._settings.key)
         known = _changed_at(places)
         while True:
-            await asyncio.sleep(RENEW_S)
+            await asyncio.sleep(RENEW_SECONDS)
             if (found := _changed_at(places)) == known:
                 continue
             try:
@@ -254,7 +254,7 @@ def _protocol() -> type[asyncio.Protocol]:
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
             self._waits_since = self.loop.time()
-            self._watching = self.loop.call_later(WATCH_S, self._watch)
+            self._watching = self.loop.call_later(WATCH_SECONDS, self._watch)
 
         def connection_lost(self, exc: Exception | None) -> None:
             if self._watching is not None:
@@ -277,11 +277,11 @@ def _protocol() -> type[asyncio.Protocol]:
                 self._stuck_since = now
             self._stuck_size = size
             idle = self.cycle is None or self.cycle.response_complete
-            if (self._stuck_since is not None and now - self._stuck_since > STUCK_S) or (
-                idle and now - self._waits_since > HEAD_S
+            if (self._stuck_since is not None and now - self._stuck_since > STUCK_SECONDS) or (
+                idle and now - self._waits_since > HEAD_SECONDS
             ):
                 self.transport.abort()
             else:
-                self._watching = self.loop.call_later(WATCH_S, self._watch)
+                self._watching = self.loop.call_later(WATCH_SECONDS, self._watch)
 
     return BoundedProtocol

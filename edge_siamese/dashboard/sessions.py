@@ -10,9 +10,9 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-IDLE_S = 12 * 3600.0
+IDLE_SECONDS = 12 * 3600.0
 """A session that is not used for so long ends."""
-LONGEST_S = 7 * 24 * 3600.0
+MAX_SECONDS = 7 * 24 * 3600.0
 """No session is longer."""
 MOST = 100
 """With one more, the one that was used longest ago ends."""
@@ -58,7 +58,7 @@ class Sessions:
             session = self._open.get(key)
             if session is None:
                 return None
-            if session.mark != mark or now - session.used > IDLE_S or now - session.began > LONGEST_S:
+            if session.mark != mark or now - session.used > IDLE_SECONDS or now - session.began > MAX_SECONDS:
                 del self._open[key]
                 return None
             session.used = now

@@ -17,9 +17,9 @@ from edge_siamese.pictures import read_sent_picture
 
 Picture = npt.NDArray[np.uint8]
 
-MOST, KEPT_S = 12, 600.0
+MOST, KEPT_SECONDS = 12, 600.0
 SIDE = 640
-"""Pixels of the longer side, as they are kept: more than any encoder looks at, 1.2 MB in colour."""
+"""Pixels of the longer side, as they are kept: more than any encoder looks at, 1.2 MB in color."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +52,7 @@ class Uploads:
             self._decoding
         ):  # one at a time: what a picture takes while it is decoded is much more than what is kept
             pixels = read_sent_picture(data, SIDE)
-        made = Upload(secrets.token_hex(16), pixels, self._clock() + KEPT_S)
+        made = Upload(secrets.token_hex(16), pixels, self._clock() + KEPT_SECONDS)
         with self._changing:
             self._forget_old()
             self._kept[made.id] = made

@@ -13,7 +13,7 @@ from pathlib import Path
 from edge_siamese.doctor.findings import SERVICE, SUDO, Account, Finding, Level, Scene, group_name
 from edge_siamese.errors import PanelError
 
-LIST_TIMEOUT_S = 25.0
+LIST_TIMEOUT_SECONDS = 25.0
 HIDDEN = "a daemon that does not answer may be using it"
 GROUPS = ("video", "render", "gpio", "input")
 """Groups that devices belong to; what belongs to another one needs a udev rule."""
@@ -161,7 +161,7 @@ def _listed() -> list[str] | None:
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=LIST_TIMEOUT_S,
+            timeout=LIST_TIMEOUT_SECONDS,
             check=True,
         )
     except (OSError, subprocess.SubprocessError):

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from edge_siamese.board import Board, Run
 from edge_siamese.daemon.client import NOT_RUNNING
-from edge_siamese.daemon.settings import Settings
+from edge_siamese.settings import Settings
+from edge_siamese.system.board import Board, Run
 
 SERVICE = "edge-siamese"
 """The name of the unit, and of the account that it runs as."""
@@ -19,7 +19,7 @@ SERVICE = "edge-siamese"
 SUDO = "look again as root: sudo edge-siamese doctor"
 
 Level = Literal["ok", "warning", "error", "unknown"]
-"""`error`: it cannot recognise like this. `unknown`: it could not be found out."""
+"""`error`: it cannot recognize like this. `unknown`: it could not be found out."""
 
 
 @dataclass(frozen=True)

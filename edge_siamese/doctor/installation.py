@@ -9,10 +9,10 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
-from edge_siamese.board import disk_free
 from edge_siamese.doctor.findings import SERVICE, SUDO, Finding, Scene
 from edge_siamese.errors import BundleError, EdgeSiameseError, ModelError
 from edge_siamese.models import described
+from edge_siamese.system.board import disk_free
 
 LITTLE_DISK, TOO_LITTLE_DISK = 500_000_000, 50_000_000
 
@@ -53,7 +53,7 @@ def state(scene: Scene) -> Iterator[Finding]:
 
 def runtime(scene: Scene) -> Iterator[Finding]:
     """Inference runtimes."""
-    from edge_siamese.runtimes import runtime_statuses  # imports them, which takes a while
+    from edge_siamese.runtimes.selection import runtime_statuses  # imports them, which takes a while
 
     found = runtime_statuses()
     wanted = scene.settings.model.runtime
@@ -87,7 +87,7 @@ def model(scene: Scene) -> Iterator[Finding]:
 
 
 def _model_path(scene: Scene) -> tuple[Path | None, str]:
-    from edge_siamese.installed import InstalledModels
+    from edge_siamese.models.installed import InstalledModels
 
     models, given = InstalledModels(scene.settings.models), scene.settings.model.bundle
     path = models.used(given)
@@ -99,15 +99,15 @@ def _model_path(scene: Scene) -> tuple[Path | None, str]:
     told = [f"{name} was given up: {reason}" for name, reason in state.rejected.items()]
     if not state.confirmed:
         told.append(
-            f"{state.current} is on trial: {state.attempts} starts without a frame that was recognised"
+            f"{state.current} is on trial: {state.attempts} starts without a frame that was recognized"
         )
     return path, "; ".join(told)
 
 
 def _tested(scene: Scene, path: Path) -> Finding:
-    from edge_siamese.bundle import load_bundle
-    from edge_siamese.runtimes import load_encoder
-    from edge_siamese.selftest import self_test
+    from edge_siamese.models.bundle import load_bundle
+    from edge_siamese.models.selftest import self_test
+    from edge_siamese.runtimes.selection import load_encoder
 
     wanted, origin = scene.settings.model, described(path)
     try:
@@ -170,7 +170,7 @@ def _is_hidden(directory: Path) -> bool:
 
 def _checked_store(path: Path) -> Finding:
     """Raises `sqlite3.Error` if it is no proper store."""
-    from edge_siamese.store.layout import APPLICATION_ID, MIGRATIONS, SMALL_TABLES
+    from edge_siamese.store.tables import APPLICATION_ID, MIGRATIONS, SMALL_TABLES
 
     with path.open("rb"):  # SQLite would not say why it cannot
         pass

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from edge_siamese.board import clock_synchronised, memory, memory_available, temperature, throttling
 from edge_siamese.doctor.findings import SERVICE, Finding, Scene
+from edge_siamese.system.board import clock_synchronized, memory, memory_available, temperature, throttling
 
 HOT_C = 75.0
 """A Raspberry Pi slows down from 80 °C on."""
-LEAST_MEMORY_MIB = 64
+MIN_MEMORY_MIB = 64
 WITH_RUNTIMES = ("aarch64", "arm64", "x86_64", "amd64")
 """Architectures for which inference runtimes are published."""
 
@@ -73,7 +73,7 @@ def free_memory(scene: Scene) -> Iterator[Finding]:
     available = memory_available(scene.root)
     if available is None:
         yield Finding("memory", "unknown", "the kernel does not tell")
-    elif available < LEAST_MEMORY_MIB:
+    elif available < MIN_MEMORY_MIB:
         yield Finding(
             "memory",
             "warning",
@@ -86,16 +86,16 @@ def free_memory(scene: Scene) -> Iterator[Finding]:
 
 def clock(scene: Scene) -> Iterator[Finding]:
     """Whether something keeps the clock right."""
-    found = clock_synchronised(scene.root)
+    found = clock_synchronized(scene.root)
     if found is None:
-        yield Finding("clock", "unknown", "the kernel does not tell whether the clock is synchronised")
+        yield Finding("clock", "unknown", "the kernel does not tell whether the clock is synchronized")
     elif found:
-        yield Finding("clock", "ok", "synchronised")
+        yield Finding("clock", "ok", "synchronized")
     else:
         yield Finding(
             "clock",
             "warning",
-            "not synchronised: the times of events may be wrong",
+            "not synchronized: the times of events may be wrong",
             "connect it to a network, then: sudo timedatectl set-ntp true",
         )
 
@@ -147,7 +147,7 @@ def daemon(scene: Scene) -> Iterator[Finding]:
     fault = str(scene.daemon.get("fault") or "")
     line = str(scene.daemon.get("line") or "it answers")
     if fault and fault == line and scene.daemon.get("model") is None:
-        yield Finding("daemon", "error", f"it cannot recognise: {fault}", "edge-siamese status")
+        yield Finding("daemon", "error", f"it cannot recognize: {fault}", "edge-siamese status")
         return
     yield Finding("daemon", "ok", line)
 

@@ -10,11 +10,11 @@ import re
 import time
 from collections.abc import Callable
 
-from edge_siamese.schema import SchemaError
+from edge_siamese.validation import SchemaError
 
 _FORM = re.compile(r"([0-9a-f]{13})-([0-9a-f]{4})-([a-z0-9_-]{1,64})")
 _DEVICE = re.compile(r"[a-z0-9_-]{1,64}")
-_MOST_COUNT = 0xFFFF
+_MAX_COUNT = 0xFFFF
 LATEST_MS = 4_102_444_800_000
 """The first moment of the year 2100: what claims to be later is no stamp, and must not drag everybody's clock there."""
 
@@ -70,7 +70,7 @@ class Clock:
             last, count = 0, 0
         if last < now < LATEST_MS:
             self._last = now, 0
-        elif count < _MOST_COUNT:
+        elif count < _MAX_COUNT:
             self._last = last, count + 1
         elif last + 1 < LATEST_MS:
             self._last = last + 1, 0

@@ -7,12 +7,17 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from edge_siamese.disk import is_nearly_full
 from edge_siamese.errors import ControlError, EdgeSiameseError
 from edge_siamese.events import Event, trouble, utc_now
-from edge_siamese.fleet.applying import Seen, applied, content_of, snapshot_of
+from edge_siamese.fleet.broker_mirror import Key, Mirror
 from edge_siamese.fleet.clock import Clock, wall_ms
-from edge_siamese.fleet.comparing import (
+from edge_siamese.fleet.content_fetch import Fetching
+from edge_siamese.fleet.engine_changes import Seen, applied, content_of, snapshot_of
+from edge_siamese.fleet.inbox import Connected, Inbox, Item, Message, Overflow, Subscribed
+from edge_siamese.fleet.ledger import FILE, Ledger
+from edge_siamese.fleet.messages import Topics, decode_wanted
+from edge_siamese.fleet.publisher import Sending
+from edge_siamese.fleet.reconciliation import (
     Changes,
     Missing,
     after,
@@ -21,16 +26,11 @@ from edge_siamese.fleet.comparing import (
     shown_by,
     store_changes,
 )
-from edge_siamese.fleet.fetching import Fetching
-from edge_siamese.fleet.inbox import Connected, Inbox, Item, Message, Overflow, Subscribed
-from edge_siamese.fleet.ledger import FILE, Ledger
-from edge_siamese.fleet.messages import Topics, decode_wanted
-from edge_siamese.fleet.mirror import Key, Mirror
-from edge_siamese.fleet.sending import Sending
 from edge_siamese.fleet.state import Resolved, resolve
 from edge_siamese.fleet.transport import Transport
-from edge_siamese.schema import SchemaError
 from edge_siamese.store.replication import MovedOnError, Snapshot, ViewContent
+from edge_siamese.system.disk import is_nearly_full
+from edge_siamese.validation import SchemaError
 
 if TYPE_CHECKING:
     from edge_siamese.daemon.actions import Actions
@@ -53,14 +53,14 @@ CHANGES = frozenset(
     }
 )
 """Events after which the store may be another one."""
-LOOK_S = 60.0
+LOOK_SECONDS = 60.0
 """The store is looked at so often, whatever is told."""
 FULL = "the disk is nearly full, so nothing that others register is taken: make room first"
-CLOCK_SET_S = 60.0
+CLOCK_SET_SECONDS = 60.0
 """A time of day that moves by more on its own was set."""
-RETRY_S = 2.0
+RETRY_SECONDS = 2.0
 """After something failed, such as a store that is being repaired."""
-BATCH_S = 0.3
+BATCH_SECONDS = 0.3
 """The shortest time between two batches that are applied: each costs the engine a moment."""
 
 
@@ -157,7 +157,7 @@ class Fleet:
     def _run(self) -> None:
         following = 0.0
         while True:
-            items = self._inbox.take(max(0.0, min(following - time.monotonic(), LOOK_S)))
+            items = self._inbox.take(max(0.0, min(following - time.monotonic(), LOOK_SECONDS)))
             if self._closing:
                 break
             now = time.monotonic()
@@ -166,10 +166,10 @@ class Fleet:
             except EdgeSiameseError as error:
                 # A daemon that is starting or learning anew has no engine for a while; that is no trouble.
                 self._say(str(error), logging.INFO if isinstance(error, ControlError) else logging.WARNING)
-                following = now + RETRY_S
+                following = now + RETRY_SECONDS
             except Exception:
                 LOG.exception("the fleet failed; it goes on")
-                following = now + 5 * RETRY_S
+                following = now + 5 * RETRY_SECONDS
             else:
                 self._say("")
         self._ledger.close()
@@ -182,7 +182,7 @@ class Fleet:
         except Exception:
             # The rest of what came is lost with it: before anything is sent again, all is read again.
             self._mirror.lost()
-            self._again_at = now + RETRY_S
+            self._again_at = now + RETRY_SECONDS
             raise
         if not self._transport.connected and self._mirror.complete:
             self._mirror.lost()
@@ -205,7 +205,7 @@ class Fleet:
     def _mind_the_time(self, now: float) -> None:
         """Read all again once the clock was set: what was passed over, or taken, may have been so wrongly."""
         offset = wall_ms() / 1000 - now
-        if abs(offset - self._offset) > CLOCK_SET_S:
+        if abs(offset - self._offset) > CLOCK_SET_SECONDS:
             self._offset = offset
             if self._transport.connected and self._mirror.complete:
                 self._again_at = now
@@ -274,7 +274,7 @@ class Fleet:
         stale, self._stale = self._stale, True  # until it is done
         self._changed.clear()
         store = self._look()
-        self._look_at = now + LOOK_S
+        self._look_at = now + LOOK_SECONDS
         if self._mirror.complete:
             anew = restamped(self._ledger.known, self._clock.next, self._clock.is_late)
             if len(anew):
@@ -333,13 +333,13 @@ class Fleet:
             )
         except MovedOnError:
             return False
-        self._batch_at = now + BATCH_S
+        self._batch_at = now + BATCH_SECONDS
         if self._seen is not None:
             self._seen = Seen(after(store, missing.batch), self._seen.opened)
         if event is not None:
             self._actions.hub.publish(event)
         if unembedded:
-            self._actions.learn_anew()
+            self._actions.reembed()
         return True
 
     def _content(self, view: str) -> ViewContent | None:

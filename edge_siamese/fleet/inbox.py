@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from dataclasses import dataclass
 
-MOST_BYTES = 24_000_000
+MAX_BYTES = 24_000_000
 _OVERHEAD = 400
 
 
@@ -41,7 +41,7 @@ Item = Connected | Subscribed | Message | Overflow
 class Inbox:
     """A queue with one reader; `put` from any thread."""
 
-    def __init__(self, most_bytes: int = MOST_BYTES) -> None:
+    def __init__(self, most_bytes: int = MAX_BYTES) -> None:
         self._items: deque[Item] = deque()
         self._bytes = 0
         self._most = most_bytes

@@ -16,10 +16,10 @@ from typing import Any, get_args
 
 from edge_siamese.errors import StoreError
 from edge_siamese.fleet.clock import require_stamp
-from edge_siamese.fleet.comparing import Known, ShownObject, ShownView
+from edge_siamese.fleet.reconciliation import Known, ShownObject, ShownView
 from edge_siamese.fleet.state import Life, LifeValue, Name, ObjectState, Place, ViewKind, ViewState
-from edge_siamese.schema import SchemaError
-from edge_siamese.store.failures import FAILURES, is_damage, store_error
+from edge_siamese.store.errors import FAILURES, is_damage, store_error
+from edge_siamese.validation import SchemaError
 
 LOG = logging.getLogger(__name__)
 

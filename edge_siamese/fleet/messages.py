@@ -23,22 +23,22 @@ import numpy as np
 from edge_siamese.errors import PictureError, SupportError
 from edge_siamese.fleet.clock import require_stamp
 from edge_siamese.fleet.state import Life, LifeValue, Name, ObjectState, Place, ViewKind, ViewState
-from edge_siamese.schema import SchemaError, parse_json, read_object
-from edge_siamese.store.crops import MOST_CROP_SIDE, decode_png, size_of_png
+from edge_siamese.store.crops import MAX_CROP_SIDE, decode_png, size_of_png
 from edge_siamese.store.names import checked_name
 from edge_siamese.store.replication import ViewContent
-from edge_siamese.store.writing import MOST_CROPS
+from edge_siamese.store.writes import MAX_CROPS
+from edge_siamese.validation import SchemaError, parse_json, read_object
 
 FORMAT = 1
 DIGITS = "0123456789abcdef"
-MOST_STATE_BYTES = 4096
+MAX_STATE_BYTES = 4096
 """Of an object's or a view's registers."""
-MOST_CONTENT_BYTES = 1_900_000
+MAX_CONTENT_BYTES = 1_900_000
 """Of a view's content: brokers refuse packets of more than 2,000,000 bytes, some of them."""
-MOST_CONTENT_PIXELS = MOST_CROP_SIDE**2
+MAX_CONTENT_PIXELS = MAX_CROP_SIDE**2
 """Of all pictures of a content: what `crop_side` allows for one, or a hundred as they are usual. Without it a message of
 2 MB could unpack to gigabytes on every device."""
-_MOST_DIMENSIONS = 16_384
+_MAX_DIMENSIONS = 16_384
 _UID = re.compile(r"[0-9a-f]{32}")
 _TEXT = re.compile(r"[ -~]{0,80}")
 _SEGMENT = re.compile(r"[^/+#\x00-\x1f]{1,80}")
@@ -95,7 +95,7 @@ def encode_content(content: ViewContent) -> bytes:
     """Embedding and pictures of a view; of these as many as a message may hold."""
     vector = None if content.vector is None else base64.b64encode(content.vector).decode()
     crops: list[str] = []
-    room, pixels = MOST_CONTENT_BYTES - 1000 - len(vector or ""), MOST_CONTENT_PIXELS
+    room, pixels = MAX_CONTENT_BYTES - 1000 - len(vector or ""), MAX_CONTENT_PIXELS
     for crop in content.crops:
         try:
             width, height = size_of_png(crop)
@@ -104,7 +104,7 @@ def encode_content(content: ViewContent) -> bytes:
         text = base64.b64encode(crop).decode()
         room -= len(text) + 3
         pixels -= width * height
-        if min(room, pixels) < 0 or max(width, height) > MOST_CROP_SIDE:
+        if min(room, pixels) < 0 or max(width, height) > MAX_CROP_SIDE:
             break
         crops.append(text)
     dimensions = 0 if content.vector is None else len(content.vector) // 4
@@ -126,12 +126,12 @@ def encode_wanted(attempt: int) -> bytes:
 
 def decode_wanted(payload: bytes) -> int:
     """The number of the attempt; raises `SchemaError` for what is no such message."""
-    return read_object(_parsed(payload, MOST_STATE_BYTES), _WantedMessage).attempt
+    return read_object(_parsed(payload, MAX_STATE_BYTES), _WantedMessage).attempt
 
 
 def decode_object(payload: bytes) -> ObjectState:
     """Raises `SchemaError` for what is no state of an object."""
-    said = read_object(_parsed(payload, MOST_STATE_BYTES), _ObjectMessage)
+    said = read_object(_parsed(payload, MAX_STATE_BYTES), _ObjectMessage)
     return ObjectState(
         said.created, Name(said.name.stamp, said.name.value), Life(said.life.stamp, said.life.value)
     )
@@ -139,14 +139,14 @@ def decode_object(payload: bytes) -> ObjectState:
 
 def decode_view(payload: bytes) -> ViewState:
     """Raises `SchemaError` for what is no state of a view."""
-    said = read_object(_parsed(payload, MOST_STATE_BYTES), _ViewMessage)
+    said = read_object(_parsed(payload, MAX_STATE_BYTES), _ViewMessage)
     place = said.place
     return ViewState(said.kind, said.created, said.source, Place(place.stamp, place.object, place.alive))
 
 
 def decode_content(payload: bytes) -> ViewContent:
     """Raises `SchemaError` for what is no content of a view."""
-    said = read_object(_parsed(payload, MOST_CONTENT_BYTES), _ContentMessage)
+    said = read_object(_parsed(payload, MAX_CONTENT_BYTES), _ContentMessage)
     vector = None
     if said.embedding is not None:
         vector = _bytes(said.embedding, "embedding")
@@ -228,10 +228,10 @@ class _ContentMessage:
 
     def __post_init__(self) -> None:
         _require_text(self.model_id, "model_id")
-        if not 0 <= self.dimensions <= _MOST_DIMENSIONS:
-            raise SchemaError("dimensions", f"0 to {_MOST_DIMENSIONS} are needed, not {self.dimensions}")
-        if len(self.crops) > MOST_CROPS:
-            raise SchemaError("crops", f"at most {MOST_CROPS} are kept, not {len(self.crops)}")
+        if not 0 <= self.dimensions <= _MAX_DIMENSIONS:
+            raise SchemaError("dimensions", f"0 to {_MAX_DIMENSIONS} are needed, not {self.dimensions}")
+        if len(self.crops) > MAX_CROPS:
+            raise SchemaError("crops", f"at most {MAX_CROPS} are kept, not {len(self.crops)}")
 
 
 @dataclass(frozen=True)
@@ -282,10 +282,10 @@ def _pictures(texts: tuple[str, ...]) -> tuple[bytes, ...]:
         except PictureError as error:
             raise SchemaError(key, str(error)) from error
         pixels += width * height
-        if max(width, height) > MOST_CROP_SIDE:
-            raise SchemaError(key, f"sides of {MOST_CROP_SIDE} pixels at most, not {width} x {height}")
-        if pixels > MOST_CONTENT_PIXELS:
-            raise SchemaError("crops", f"more than {MOST_CONTENT_PIXELS} pixels in all")
+        if max(width, height) > MAX_CROP_SIDE:
+            raise SchemaError(key, f"sides of {MAX_CROP_SIDE} pixels at most, not {width} x {height}")
+        if pixels > MAX_CONTENT_PIXELS:
+            raise SchemaError("crops", f"more than {MAX_CONTENT_PIXELS} pixels in all")
     for place, data in enumerate(files):
         try:
             decode_png(data)

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from edge_siamese.daemon.telemetry import BUCKETS_S, Histogram, Stage, Tally
+from edge_siamese.daemon.telemetry import BUCKETS_SECONDS, Histogram, Stage, Tally
 from edge_siamese.events import KINDS
 from edge_siamese.metrics.machine import CONDITIONS, Machine
-from edge_siamese.registration import Reason
+from edge_siamese.recognition.registration import Reason
 
 PREFIX = "edge_siamese_"
-MOST_OBJECTS = 200
+MAX_OBJECTS = 200
 """That get series of their own: each is kept for as long as Prometheus keeps anything."""
 
 SOURCES = ("button", "command", "picture", "page", "mqtt")
@@ -38,8 +38,8 @@ def _metric(
 
 METRICS = (
     _metric("build_info", "info", "The program: 1.", "version"),
-    _metric("model_info", "info", "The model that recognises: 1.", "model_id", "runtime", "precision"),
-    _metric("fault", "gauge", "1 while there is no model or no store to recognise with, else 0."),
+    _metric("model_info", "info", "The model that recognizes: 1.", "model_id", "runtime", "precision"),
+    _metric("fault", "gauge", "1 while there is no model or no store to recognize with, else 0."),
     _metric("frames_total", "counter", "Frames that were looked at, by what they came to.", "result"),
     _metric(
         "stage_duration_seconds",
@@ -53,7 +53,7 @@ METRICS = (
     _metric("objects_present", "gauge", "Objects that are there now."),
     _metric("objects", "gauge", "Objects that are registered."),
     _metric("views", "gauge", "Views of all objects."),
-    _metric("threshold", "gauge", "The probability from which on an object is recognised."),
+    _metric("threshold", "gauge", "The probability from which on an object is recognized."),
     _metric(
         "registrations_total", "counter", "Views that were learned, by where the wish came from.", "source"
     ),
@@ -117,10 +117,10 @@ class Reading:
     machine: Machine
 
 
-class Labelled:
+class Labeled:
     """The objects with series of their own: the first ones that appeared, while they are not forgotten."""
 
-    def __init__(self, most: int = MOST_OBJECTS) -> None:
+    def __init__(self, most: int = MAX_OBJECTS) -> None:
         self._most = most
         self._uids: dict[str, None] = {}
 
@@ -135,10 +135,10 @@ class Labelled:
         return tuple(self._uids)
 
 
-def families(reading: Reading, labelled: Labelled) -> list[Family]:
+def families(reading: Reading, labeled: Labeled) -> list[Family]:
     """All figures that have a value now, in the order of `METRICS`."""
     values = {
-        **_of_recognition(reading, labelled),
+        **_of_recognition(reading, labeled),
         **_of_parts(reading.report),
         **_of_machine(reading.machine),
     }
@@ -157,9 +157,9 @@ def families(reading: Reading, labelled: Labelled) -> list[Family]:
 _Value = float | None | dict[tuple[str, ...], float] | dict[tuple[str, ...], Spread]
 
 
-def _of_recognition(reading: Reading, labelled: Labelled) -> dict[str, _Value]:
+def _of_recognition(reading: Reading, labeled: Labeled) -> dict[str, _Value]:
     report, tally = reading.report, reading.tally
-    objects = {uid: (uid, tally.recognitions[uid][0]) for uid in labelled.choose(tally.recognitions)}
+    objects = {uid: (uid, tally.recognitions[uid][0]) for uid in labeled.choose(tally.recognitions)}
     model = report["model"]
     return {
         "build_info": {(report["version"],): 1.0},
@@ -210,7 +210,7 @@ def _of_machine(machine: Machine) -> dict[str, _Value]:
 def spread(times: Histogram) -> Spread:
     """A histogram as Prometheus has it: each bucket counts what those before it count, too."""
     total, buckets = 0, []
-    for bound, count in zip((*map(str, BUCKETS_S), "+Inf"), list(times.counts), strict=True):
+    for bound, count in zip((*map(str, BUCKETS_SECONDS), "+Inf"), list(times.counts), strict=True):
         total += count
         buckets.append((bound, total))
     return Spread(tuple(buckets), times.sum_s)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from edge_siamese.daemon.extra_settings import MetricsSettings
 from edge_siamese.errors import EdgeSiameseError
-from edge_siamese.metrics.collect import METRICS, Family, Labelled, Reading, Spread, families
+from edge_siamese.integration_settings import MetricsSettings
+from edge_siamese.metrics.collect import METRICS, Family, Labeled, Reading, Spread, families
+from edge_siamese.metrics.http_server import App, Remembered, Server, only
 from edge_siamese.metrics.machine import read_machine
-from edge_siamese.metrics.serving import App, Remembered, Server, only
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from edge_siamese.daemon.actions import Actions
 
 PATH = "/metrics"
-ANSWER_S = 5.0
+ANSWER_SECONDS = 5.0
 """For the daemon to say how it is: half of what Prometheus waits for by itself."""
 
 
@@ -29,7 +29,7 @@ class Metrics:
     def __init__(self, settings: MetricsSettings, actions: Actions) -> None:
         """Nothing is imported or opened before `start`."""
         self._settings, self._actions = settings, actions
-        self._labelled = Labelled()
+        self._labeled = Labeled()
         self._server: Server | None = None
 
     def start(self) -> None:
@@ -61,14 +61,14 @@ class Metrics:
         actions = self._actions
         shown = actions.shown()
         reading = Reading(
-            report=actions.status(ANSWER_S),
+            report=actions.status(ANSWER_SECONDS),
             tally=actions.telemetry.tally(),
             stages=actions.telemetry.stages,
             present=frozenset(sighting.uid for sighting in shown.present) if shown else frozenset(),
             wanted_rate=actions.settings.camera.rate,
             machine=read_machine(actions.settings.state_directory),
         )
-        return families(reading, self._labelled)
+        return families(reading, self._labeled)
 
 
 def exposition(read: Callable[[], list[Family]]) -> App:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_siamese import board
+from edge_siamese.system import board
 
 CONDITIONS = board.Throttling(0b1111).now
 """Of which the firmware of a Raspberry Pi tells while it slows the board down."""

@@ -1,6 +1,6 @@
 """The bundles that are shipped with the program, by name: `objects` for photographs of things, `glyphs` for handwriting.
 
-Each is a directory beside this file. A device on which no model was installed recognises with `DEFAULT`.
+Each is a directory beside this file. A device on which no model was installed recognizes with `DEFAULT`.
 """
 
 from __future__ import annotations

@@ -6,28 +6,29 @@ import json
 import time
 from typing import Any, Literal
 
-from edge_siamese import __version__, board
+from edge_siamese import __version__
 from edge_siamese.daemon.actions import Actions
-from edge_siamese.daemon.extra_settings import MqttSettings
 from edge_siamese.errors import ControlError
 from edge_siamese.events import Event, trouble
+from edge_siamese.integration_settings import MqttSettings
+from edge_siamese.mqtt.cleanup import RetainedCleanup
+from edge_siamese.mqtt.client import OFFLINE, Connection
 from edge_siamese.mqtt.commands import Commands
-from edge_siamese.mqtt.connection import OFFLINE, Connection
 from edge_siamese.mqtt.discovery import Described
-from edge_siamese.mqtt.footprint import Footprint
-from edge_siamese.mqtt.leftovers import Leftovers
-from edge_siamese.mqtt.membership import Membership
-from edge_siamese.mqtt.pace import Pace
+from edge_siamese.mqtt.fleet_supervisor import FleetSupervisor
+from edge_siamese.mqtt.published_topics import PublishedTopics
+from edge_siamese.mqtt.publisher import StatePublisher
+from edge_siamese.mqtt.reconnect import ReconnectPolicy
 from edge_siamese.mqtt.snapshot import encode_snapshot
-from edge_siamese.mqtt.telling import Telling
 from edge_siamese.mqtt.topics import Topics, device_id
-from edge_siamese.naming import device_name
+from edge_siamese.system import board
+from edge_siamese.system.hostname import device_name
 
 
 class Bridge:
     """What the daemon offers over MQTT. All of it happens on threads of its own."""
 
-    def __init__(self, settings: MqttSettings, actions: Actions, pace: Pace | None = None) -> None:
+    def __init__(self, settings: MqttSettings, actions: Actions, pace: ReconnectPolicy | None = None) -> None:
         """Nothing is opened before `start`.
 
         Args:
@@ -44,12 +45,12 @@ class Bridge:
         self._connection = Connection(
             settings, f"es-{self.topics.device}", self.topics.availability, told=self._told, pace=pace
         )
-        present = Footprint(
+        present = PublishedTopics(
             f"{settings.broker}:{settings.port}", self.topics.prefix, self.topics.device, settings.discovery
         )
-        self._leftovers = Leftovers(self._state, self._connection, present)
+        self._leftovers = RetainedCleanup(self._state, self._connection, present)
         self._commands = Commands(actions, self._reply, self._snapshot)
-        self._telling = Telling(
+        self._telling = StatePublisher(
             actions,
             self.topics,
             self._connection,
@@ -62,7 +63,7 @@ class Bridge:
             prefix=settings.discovery,
             snapshot=self._snapshot if settings.snapshots else None,
         )
-        self._fleet: Membership | None = None
+        self._fleet: FleetSupervisor | None = None
 
     def start(self) -> None:
         """Begin to connect; raises `EdgeSiameseError` if the settings or what is installed forbid it."""
@@ -83,7 +84,7 @@ class Bridge:
         from edge_siamese.fleet import Fleet
 
         names = (self._settings.collection, self.topics.prefix, self.topics.device)
-        self._fleet = Membership(
+        self._fleet = FleetSupervisor(
             self._settings.collection,
             lambda: Fleet(*names, self._actions, self._connection),
             lambda text: self._actions.hub.publish(trouble("fleet", f"the fleet cannot start: {text}")),

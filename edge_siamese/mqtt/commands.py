@@ -11,16 +11,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edge_siamese.daemon.actions import Actions
-from edge_siamese.daemon.learner import Wish
+from edge_siamese.daemon.registration_session import RegistrationRequest
 from edge_siamese.errors import EdgeSiameseError
 from edge_siamese.mqtt.subscriptions import Incoming
-from edge_siamese.schema import SchemaError, nearest, parse_json
+from edge_siamese.validation import SchemaError, nearest, parse_json
 
-MOST_BYTES = 4096
+MAX_BYTES = 4096
 """Of a command's payload."""
-MOST_NAME = 40
+MAX_NAME = 40
 """Characters of a command's name that are repeated where there is none of it."""
-MOST_ID = 64
+MAX_ID = 64
 """Characters of the id that who commands may give."""
 WAITING = 8
 """Commands that may wait; more are refused."""
@@ -53,12 +53,12 @@ class Command:
 
 def read_command(name: str, payload: bytes) -> Command:
     """A command from the last level of its topic and its payload, which is empty or a JSON object."""
-    name = name[:MOST_NAME]
+    name = name[:MAX_NAME]
     fields = _FIELDS.get(name)
     if fields is None:
         return Command(name, error=f"there is no command {name!r}{nearest(name, list(_FIELDS))}")
-    if len(payload) > MOST_BYTES:
-        return Command(name, error=f"a command has at most {MOST_BYTES} bytes, not {len(payload)}")
+    if len(payload) > MAX_BYTES:
+        return Command(name, error=f"a command has at most {MAX_BYTES} bytes, not {len(payload)}")
     try:
         value = parse_json(payload.decode("utf-8")) if payload.strip() else {}
     except UnicodeDecodeError:
@@ -68,15 +68,15 @@ def read_command(name: str, payload: bytes) -> Command:
     if not isinstance(value, dict):
         return Command(name, error='a command is empty or a JSON object, such as {"name": "mug"}')
     number = value.pop("id", None)
-    if number is not None and not (isinstance(number, str) and 0 < len(number) <= MOST_ID):
-        return Command(name, error=f'"id" is a text of 1 to {MOST_ID} characters')
+    if number is not None and not (isinstance(number, str) and 0 < len(number) <= MAX_ID):
+        return Command(name, error=f'"id" is a text of 1 to {MAX_ID} characters')
     return Command(name, value, number, _problem(name, fields, value))
 
 
 def _problem(name: str, fields: dict[str, tuple[type, bool]], value: dict[str, Any]) -> str:
     for key, given in value.items():
         if key not in fields:
-            short = key[:MOST_NAME]
+            short = key[:MAX_NAME]
             return f'"{name}" takes no {short!r}{nearest(short, [*fields, "id"])}'
         if not isinstance(given, fields[key][0]):
             return f'"{key}" is {_CALLED[fields[key][0]]}'
@@ -105,7 +105,9 @@ def carry_out(
     match command.name:
         case "register":
             name, view = words.get("name"), words.get("view", False)
-            wish = Wish(None if view else name, name if view else None, words.get("force", False), "mqtt")
+            wish = RegistrationRequest(
+                None if view else name, name if view else None, words.get("force", False), "mqtt"
+            )
             learned = actions.register(wish)
             if not learned.saved or learned.object is None:
                 return False, learned.text, {"reason": learned.reason}
@@ -159,7 +161,7 @@ class Commands:
             # It would be carried out at each connection, whenever that is: nobody wants to forget an object so.
             if message.payload:
                 self._refuse(
-                    Command(name[:MOST_NAME]),
+                    Command(name[:MAX_NAME]),
                     "a retained command is not carried out: publish it without retain",
                 )
             return

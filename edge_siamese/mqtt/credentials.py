@@ -5,10 +5,10 @@ from __future__ import annotations
 import ssl
 from pathlib import Path
 
-from edge_siamese.daemon.extra_settings import MqttSettings
 from edge_siamese.errors import MqttError
+from edge_siamese.integration_settings import MqttSettings
 
-MOST_PASSWORD_BYTES = 4096
+MAX_PASSWORD_BYTES = 4096
 
 
 def read_password(settings: MqttSettings) -> str | None:
@@ -18,7 +18,7 @@ def read_password(settings: MqttSettings) -> str | None:
     path = Path(settings.password_file)
     try:
         with path.open("rb") as file:
-            lines = file.read(MOST_PASSWORD_BYTES).decode("utf-8").splitlines()
+            lines = file.read(MAX_PASSWORD_BYTES).decode("utf-8").splitlines()
     except OSError as error:
         raise MqttError(f"{path}: the password cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

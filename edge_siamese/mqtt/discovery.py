@@ -14,7 +14,7 @@ from edge_siamese.mqtt.topics import Topics
 
 HOME_ASSISTANT = "edge-siamese"
 """Manufacturer, and what this message comes from."""
-MOST_OBJECTS = 250
+MAX_OBJECTS = 250
 """Objects that Home Assistant is told of: each costs it three entities, and the message 1.5 kB."""
 EVENT_TYPES = (
     "appeared",
@@ -52,10 +52,10 @@ def discovery(topics: Topics, device: Described, objects: Iterable[tuple[str, st
     Args:
         topics: of the device.
         device: what it is.
-        objects: uid and name of each; those beyond `MOST_OBJECTS` are left out.
+        objects: uid and name of each; those beyond `MAX_OBJECTS` are left out.
     """
     components = _device_components(topics, device.snapshots)
-    for uid, name in list(objects)[:MOST_OBJECTS]:
+    for uid, name in list(objects)[:MAX_OBJECTS]:
         components |= _object_components(topics, uid, name)
     for key, component in components.items():
         # Home Assistant keeps an entity's history by this: it must outlive names.

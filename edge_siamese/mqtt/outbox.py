@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-MOST_MESSAGES, MOST_BYTES = 2000, 4_000_000
+MAX_MESSAGES, MAX_BYTES = 2000, 4_000_000
 IN_FLIGHT = 20
 """Messages that are sent and not yet acknowledged, at most: what brokers allow by default."""
 TRIES = 5
@@ -48,7 +48,7 @@ class Outbox:
     waits, the oldest that are not retained go first: states are still true when events are long over.
     """
 
-    def __init__(self, most: int = MOST_MESSAGES, most_bytes: int = MOST_BYTES) -> None:
+    def __init__(self, most: int = MAX_MESSAGES, most_bytes: int = MAX_BYTES) -> None:
         self._most, self._most_bytes = most, most_bytes
         self._changing = threading.Lock()
         self._number = 0

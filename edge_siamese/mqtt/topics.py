@@ -7,8 +7,8 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_siamese.atomic import write_text_atomically
 from edge_siamese.errors import MqttError
+from edge_siamese.system.files import write_text_atomically
 
 MACHINE_ID = Path("/etc/machine-id")
 FLEET = "fleet"

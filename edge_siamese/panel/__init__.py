@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edge_siamese.daemon.settings import PanelSettings
 from edge_siamese.errors import PanelError
-from edge_siamese.panel.base import Edge, Panel
+from edge_siamese.panel.panel import Edge, Panel
+from edge_siamese.settings import PanelSettings
 
 __all__ = ["Edge", "Panel", "open_panel"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_siamese.errors import PanelError
-from edge_siamese.panel.base import Edge
+from edge_siamese.panel.panel import Edge
 
 HEADER_CHIPS = ("pinctrl-rp1", "pinctrl-bcm2711", "pinctrl-bcm2835")
 """The labels of the header's chip: Raspberry Pi 5; 4; Zero 2 W and 3. Numbers differ between kernels, labels do not."""
@@ -21,7 +21,7 @@ INSTALL = 'pip install "gpiod>=2.1"'
 # The kernel tells of a change once the line has rested for so long, which tames storms of edges. The grammar debounces.
 _KERNEL_DEBOUNCE = timedelta(milliseconds=1)
 _BUFFERED_EDGES = 256
-_MOST_READS = 16
+_MAX_READS = 16
 """So that a line in a storm cannot keep `wait` from returning."""
 
 
@@ -155,7 +155,7 @@ class GpioPanel:
             raise PanelError(f"{self._where('button', self._button)} is closed")
         try:
             remaining = 0.0 if edges else max(0.0, timeout)
-            for _ in range(_MOST_READS):
+            for _ in range(_MAX_READS):
                 if not self._button_request.wait_edge_events(remaining):
                     break
                 edges += self._taken(self._button_request.read_edge_events(_BUFFERED_EDGES))

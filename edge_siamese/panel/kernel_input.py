@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from edge_siamese.errors import PanelError
-from edge_siamese.panel.base import Edge
+from edge_siamese.panel.panel import Edge
 
 # linux/input.h: struct input_event is two longs of time, type, code, value.
 EVENT = struct.Struct("@llHHi")
@@ -27,7 +27,7 @@ _EVIOCGRAB = 0x40044590
 _EVIOCGKEY = 0x80004518 | _KEY_BYTES << 16
 _CLOCK_MONOTONIC = 1
 _READ_EVENTS = 64
-_MOST_READS = 16
+_MAX_READS = 16
 
 
 def find_input(name: str, sysfs: Path = Path("/sys"), devices: Path = Path("/dev")) -> Path | None:
@@ -132,7 +132,7 @@ class KernelPanel:
             remaining = 0.0 if edges else max(0.0, timeout)
             poll = select.poll()
             poll.register(self._file, select.POLLIN)
-            for _ in range(_MOST_READS):
+            for _ in range(_MAX_READS):
                 if not poll.poll(remaining * 1000):
                     break
                 edges += self._read()

@@ -8,10 +8,10 @@ from collections import deque
 from collections.abc import Callable
 
 from edge_siamese.errors import PanelError
-from edge_siamese.panel.base import Edge
+from edge_siamese.panel.panel import Edge
 
 _KEPT_CHANGES = 10_000
-_LONGEST_SLEEP_S = 60.0
+_MAX_SLEEP_SECONDS = 60.0
 
 
 class SimulatedPanel:
@@ -105,7 +105,7 @@ class NoPanel:
 
     def wait(self, timeout: float) -> list[Edge]:
         """Sleep, for a minute at most, and not beyond `close`; no edge comes."""
-        self._closed.wait(min(max(0.0, timeout), _LONGEST_SLEEP_S))
+        self._closed.wait(min(max(0.0, timeout), _MAX_SLEEP_SECONDS))
         return []
 
     def light(self, on: bool) -> None:

@@ -6,9 +6,9 @@ from functools import cached_property
 
 import numpy as np
 
-from edge_siamese.head import SigmoidDistanceHead
-from edge_siamese.imaging import Bytes, Frames, Preprocessing, prepare_batch
-from edge_siamese.runtimes.base import Floats, unit_vectors
+from edge_siamese.recognition.head import SigmoidDistanceHead
+from edge_siamese.recognition.imaging import Bytes, Frames, Preprocessing, prepare_batch
+from edge_siamese.runtimes.encoder import Floats, unit_vectors
 
 FAKE_HEAD = SigmoidDistanceHead(scale=12.0, bias=7.0)
 """A head for the fake encoder: p = 0.999 at distance 0, 0.5 at 0.58."""
@@ -40,7 +40,7 @@ class FakeEncoder:
         """See `Encoder.embed_prepared`."""
         pixels = images.reshape(len(images), -1).astype(np.float32)
         pixels -= pixels.mean(axis=1, keepdims=True)
-        # A constant beside the pixels gives a direction to an image of one colour as well.
+        # A constant beside the pixels gives a direction to an image of one color as well.
         return unit_vectors(
             np.hstack([pixels, np.ones((len(images), 1), dtype=np.float32)]) @ self._projection
         )

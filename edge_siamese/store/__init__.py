@@ -1,11 +1,11 @@
 """The support store: registered objects on the disk, durable and undoable."""
 
-from edge_siamese.store.changes import Undone
-from edge_siamese.store.collection import OnConflict
-from edge_siamese.store.importing import Imported
+from edge_siamese.store.archive import OnConflict
+from edge_siamese.store.archive_import import Imported
 from edge_siamese.store.records import Counts, StoredObject, StoredView
-from edge_siamese.store.salvage import Repair
+from edge_siamese.store.recovery import Repair
 from edge_siamese.store.store import SupportStore
+from edge_siamese.store.undo_log import Undone
 
 __all__ = [
     "Counts",

@@ -10,17 +10,17 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_siamese.errors import PictureError
-from edge_siamese.imaging import Bytes
+from edge_siamese.recognition.imaging import Bytes
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-MOST_SIDE = 4096
+MAX_SIDE = 4096
 """Pixels of a picture's side, at most: a picture from elsewhere must not fill the memory."""
-MOST_CROP_SIDE = 2048
+MAX_CROP_SIDE = 2048
 """Of a side in what comes from elsewhere, by a collection or the fleet: `crop_side` makes none that is larger."""
-MOST_BYTES = 16 * 1024 * 1024
+MAX_BYTES = 16 * 1024 * 1024
 """Of a PNG file, at most."""
 
-_GREY, _RGB = 0, 2
+_GRAY, _RGB = 0, 2
 _UP = 2
 # Pictures of a camera hardly get smaller beyond this level, and a slow processor does the work.
 _LEVEL = 4
@@ -30,7 +30,7 @@ def encode_png(pixels: Bytes) -> bytes:
     """A picture as PNG: 8 bits, filter "up" in each row.
 
     Args:
-        pixels: uint8 (h, w) or (h, w, 3), sides from 1 to `MOST_SIDE`.
+        pixels: uint8 (h, w) or (h, w, 3), sides from 1 to `MAX_SIDE`.
 
     Raises:
         PictureError: the array is no such picture.
@@ -41,16 +41,14 @@ def encode_png(pixels: Bytes) -> bytes:
             f"not {pixels.dtype} {pixels.shape}"
         )
     height, width = pixels.shape[:2]
-    if not (1 <= height <= MOST_SIDE and 1 <= width <= MOST_SIDE):
-        raise PictureError(
-            f"a picture to keep has sides from 1 to {MOST_SIDE} pixels, not {width} x {height}"
-        )
+    if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
+        raise PictureError(f"a picture to keep has sides from 1 to {MAX_SIDE} pixels, not {width} x {height}")
     rows = pixels.reshape(height, -1)
     filtered = np.empty((height, rows.shape[1] + 1), dtype=np.uint8)
     filtered[:, 0] = _UP
     filtered[0, 1:] = rows[0]
     np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])  # modulo 256, as PNG wants it
-    header = struct.pack(">IIBBBBB", width, height, 8, _GREY if pixels.ndim == 2 else _RGB, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, 8, _GRAY if pixels.ndim == 2 else _RGB, 0, 0, 0)
     data = zlib.compress(filtered.tobytes(), _LEVEL)
     return SIGNATURE + b"".join(
         _chunk(kind, content) for kind, content in ((b"IHDR", header), (b"IDAT", data), (b"IEND", b""))
@@ -95,12 +93,12 @@ def _parts(data: bytes) -> tuple[int, int, int, bytes]:
     if [kind for kind, _ in chunks] != [b"IHDR", b"IDAT", b"IEND"] or len(chunks[0][1]) != 13:
         raise PictureError("a kept picture is a PNG of one part (IHDR, IDAT, IEND), and this one is not")
     width, height, *kind = struct.unpack(">IIBBBBB", chunks[0][1])
-    if kind not in ([8, _GREY, 0, 0, 0], [8, _RGB, 0, 0, 0]):
+    if kind not in ([8, _GRAY, 0, 0, 0], [8, _RGB, 0, 0, 0]):
         raise PictureError(
-            "a kept picture is a PNG of 8 bits, grey or RGB, not interlaced, and this one is not"
+            "a kept picture is a PNG of 8 bits, gray or RGB, not interlaced, and this one is not"
         )
-    if not (1 <= height <= MOST_SIDE and 1 <= width <= MOST_SIDE):
-        raise PictureError(f"a kept picture has sides from 1 to {MOST_SIDE} pixels, not {width} x {height}")
+    if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
+        raise PictureError(f"a kept picture has sides from 1 to {MAX_SIDE} pixels, not {width} x {height}")
     return width, height, 3 if kind[1] == _RGB else 1, chunks[1][1]
 
 
@@ -112,8 +110,8 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Kind and content of each chunk, their checksums being right."""
     if not data.startswith(SIGNATURE):
         raise PictureError("a kept picture is a PNG, and this is none")
-    if len(data) > MOST_BYTES:
-        raise PictureError(f"a kept picture has at most {MOST_BYTES} bytes, not {len(data)}")
+    if len(data) > MAX_BYTES:
+        raise PictureError(f"a kept picture has at most {MAX_BYTES} bytes, not {len(data)}")
     place = len(SIGNATURE)
     while place < len(data):
         length = int.from_bytes(data[place : place + 4], "big")

@@ -10,13 +10,13 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from edge_siamese.atomic import sync_directory, write_text_atomically
 from edge_siamese.errors import StoreError
 from edge_siamese.events import utc_now
-from edge_siamese.store.failures import FAILURES, is_damage, store_error
-from edge_siamese.store.layout import APPLICATION_ID, MIGRATIONS, SMALL_TABLES, migrate
+from edge_siamese.store.errors import FAILURES, is_damage, store_error
 from edge_siamese.store.lock import StoreLock
-from edge_siamese.store.salvage import Places, Repair, is_interrupted, repair
+from edge_siamese.store.recovery import Places, Repair, is_interrupted, repair
+from edge_siamese.store.tables import APPLICATION_ID, MIGRATIONS, SMALL_TABLES, migrate
+from edge_siamese.system.files import sync_directory, write_text_atomically
 
 Row = tuple[Any, ...]
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from edge_siamese.errors import StoreError
-from edge_siamese.store.failures import store_error
+from edge_siamese.store.errors import store_error
 
 
 class StoreLock:

@@ -22,7 +22,7 @@ def checked_name(name: str) -> str:
     Raises:
         SupportError: it is empty, longer than 80 characters, or has control characters.
     """
-    # The length first: normalising megabytes takes time.
+    # The length first: normalizing megabytes takes time.
     found = unicodedata.normalize("NFC", name.strip()) if len(name) <= 100 * LONGEST else name
     if len(found) > LONGEST:
         raise SupportError(

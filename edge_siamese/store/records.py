@@ -8,12 +8,12 @@ from typing import Literal
 import numpy as np
 
 from edge_siamese.errors import NoSuchObject, PictureError, StoreError
-from edge_siamese.imaging import Bytes
-from edge_siamese.schema import nearest
+from edge_siamese.recognition.imaging import Bytes
+from edge_siamese.recognition.support import SupportEntry
 from edge_siamese.store.crops import decode_png
 from edge_siamese.store.database import Database
 from edge_siamese.store.names import name_key
-from edge_siamese.support import SupportEntry
+from edge_siamese.validation import nearest
 
 ViewKind = Literal["view", "negative"]
 
@@ -35,7 +35,7 @@ class StoredObject:
     negatives: int
     """How many examples of what it is not."""
     embedded: int
-    """How many of its views the current model knows; 0: it cannot be recognised."""
+    """How many of its views the current model knows; 0: it cannot be recognized."""
     last_view: int | None
     """The number of its newest view; None for an object without one."""
 
@@ -143,7 +143,7 @@ class Records:
         return bytes(found[0][0])
 
     def entries(self) -> list[SupportEntry]:
-        """The objects that the current model can recognise, in order, for `SupportSet.build`."""
+        """The objects that the current model can recognize, in order, for `SupportSet.build`."""
         rows = self._database.read(
             "SELECT o.id, o.uid, o.name, v.id, v.kind, e.vector FROM objects o "
             "JOIN views v ON v.object_id = o.id JOIN embeddings e ON e.view_id = v.id AND e.model_id = ? "
@@ -153,7 +153,7 @@ class Records:
         )
         vectors = np.frombuffer(b"".join(row[5] for row in rows), dtype="<f4").astype(np.float32)
         vectors = vectors.reshape(len(rows), self.dimensions)
-        # A disk that changed bytes unnoticed must not keep all other objects from being recognised.
+        # A disk that changed bytes unnoticed must not keep all other objects from being recognized.
         if not np.isfinite(vectors).all():
             sound = [place for place, row in enumerate(vectors) if np.isfinite(row).all()]
             rows, vectors = [rows[place] for place in sound], vectors[sound]
@@ -176,7 +176,7 @@ class Records:
         """The numbers of views that the current model does not know and that have pictures, in order.
 
         Views that an undo may bring back are among them, so that what is undone after a change of the model is
-        recognised as well.
+        recognized as well.
         """
         rows = self._database.read(
             f"SELECT v.id FROM views v WHERE {_NOT_EMBEDDED} AND {_HAS_CROPS} ORDER BY v.id", self.model_id

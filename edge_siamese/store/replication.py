@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from sqlite3 import Connection
 from typing import NamedTuple
 
-from edge_siamese.store.changes import note_elsewhere
 from edge_siamese.store.names import name_key
 from edge_siamese.store.records import ViewKind
 from edge_siamese.store.store import SupportStore
-from edge_siamese.store.writing import insert_crops, insert_embedding, insert_object, insert_view
+from edge_siamese.store.undo_log import note_elsewhere
+from edge_siamese.store.writes import insert_crops, insert_embedding, insert_object, insert_view
 
 
 class ObjectRow(NamedTuple):
@@ -50,7 +50,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class ViewContent:
-    """What a view is recognised by."""
+    """What a view is recognized by."""
 
     model_id: str
     """The model that the embedding is of."""

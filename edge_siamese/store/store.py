@@ -13,15 +13,15 @@ from uuid import uuid4
 
 from edge_siamese.errors import NoSuchObject, StoreError, SupportError
 from edge_siamese.events import utc_now
-from edge_siamese.runtimes.base import Floats
-from edge_siamese.store.changes import ChangeKind, Undone, record, undo_last
-from edge_siamese.store.collection import OnConflict, write_collection
+from edge_siamese.runtimes.encoder import Floats
+from edge_siamese.store.archive import OnConflict, write_collection
+from edge_siamese.store.archive_import import Imported, read_into
 from edge_siamese.store.database import Database
-from edge_siamese.store.importing import Imported, read_into
 from edge_siamese.store.names import checked_name, name_key
 from edge_siamese.store.records import Records, StoredObject, ViewKind
-from edge_siamese.store.salvage import Repair
-from edge_siamese.store.writing import (
+from edge_siamese.store.recovery import Repair
+from edge_siamese.store.undo_log import ChangeKind, Undone, record, undo_last
+from edge_siamese.store.writes import (
     embedding_bytes,
     insert_crops,
     insert_embedding,
@@ -33,7 +33,7 @@ from edge_siamese.store.writing import (
 )
 
 if TYPE_CHECKING:
-    from edge_siamese.registration import NewView
+    from edge_siamese.recognition.registration import NewView
 
 
 class SupportStore(Records):
@@ -69,7 +69,7 @@ class SupportStore(Records):
         """Whether pictures of new views are kept."""
         self._now = now
         self._in_use, self._dropped_for = model_id, ""
-        with suppress(StoreError):  # a full disk keeps nobody from recognising
+        with suppress(StoreError):  # a full disk keeps nobody from recognizing
             if self._remembered_model() != model_id:
                 with self._database.change() as connection:
                     self._remember_model(connection)

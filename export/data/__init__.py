@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from edge_siamese.errors import DataError
-from edge_siamese.imaging import Preprocessing
+from edge_siamese.recognition.imaging import Preprocessing
 from export.data.images import ImageSet, OneShotRun, Splits
 
 __all__ = ["ImageSet", "OneShotRun", "Splits", "load_splits", "same_data", "same_source"]

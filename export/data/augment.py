@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from export.data.looks import CameraLook, Draws, InkLook, Look
+from export.data.photometric import CameraLook, Draws, InkLook, Look
 
 REFERENCE_SIZE = 105
 SYMMETRIES = 8
@@ -157,10 +157,10 @@ def _cut_out(maps: Tensor, shifts: Tensor, recipe: Augmentation, draws: Draws) -
     area, log_aspect = draws.uniform(*recipe.crop, 1), math.log(recipe.aspect)
     aspect = draws.uniform(-log_aspect, log_aspect, 1).exp()
     sides = torch.cat([(area * aspect).sqrt(), (area / aspect).sqrt()], dim=1).clamp(max=1.0)
-    centre = draws.uniform(-1.0, 1.0, 2) * (1.0 - sides)
+    center = draws.uniform(-1.0, 1.0, 2) * (1.0 - sides)
     if recipe.mirror:
         sides = sides * torch.where(draws.uniform(0.0, 1.0, 1) < 0.5, torch.tensor([[-1.0, 1.0]]), 1.0)
-    return maps @ torch.diag_embed(sides), shifts + centre.unsqueeze(2)
+    return maps @ torch.diag_embed(sides), shifts + center.unsqueeze(2)
 
 
 def _elastic_nodes(count: int, recipe: Augmentation, generator: torch.Generator) -> Tensor:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edge_siamese.atomic import write_atomically
+from edge_siamese.system.files import write_atomically
 
 Arrays = dict[str, npt.NDArray[np.generic]]
 

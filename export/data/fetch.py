@@ -15,15 +15,15 @@ from pathlib import Path
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from edge_siamese.atomic import sync_directory
 from edge_siamese.errors import DataError
+from edge_siamese.system.files import sync_directory
 from export.progress import stderr_console
 
 OFFICIAL = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python"
 URL_VARIABLE = "EDGE_SIAMESE_OMNIGLOT_URL"
 """Names a mirror with the layout of the official repository's `python` folder; the sums stay the same."""
-TIMEOUT_S = 30.0
-LEFTOVER_S = 3600.0
+TIMEOUT_SECONDS = 30.0
+LEFTOVER_SECONDS = 3600.0
 CHUNK = 1 << 16
 
 
@@ -98,7 +98,7 @@ def _remove_leftovers(into: Path, files: Sequence[RemoteFile]) -> None:
     """What runs left behind that were killed; a recent one may belong to a run that still fetches."""
     for file in files:
         for leftover in into.glob(f".{file.name}.*"):
-            if time.time() - leftover.stat().st_mtime > LEFTOVER_S:
+            if time.time() - leftover.stat().st_mtime > LEFTOVER_SECONDS:
                 leftover.unlink(missing_ok=True)
 
 
@@ -108,7 +108,7 @@ def _fetch(url: str, file: RemoteFile, into: Path, progress: Progress, task: obj
     try:
         digest = hashlib.sha256()
         size = 0
-        with os.fdopen(handle, "wb") as out, urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:
+        with os.fdopen(handle, "wb") as out, urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as answer:
             # One byte more than expected is read at most, so that a wrong server cannot fill the disk.
             while size <= file.bytes and (chunk := answer.read(CHUNK)):
                 out.write(chunk)

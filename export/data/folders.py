@@ -15,17 +15,17 @@ import numpy.typing as npt
 from PIL import Image
 
 from edge_siamese.errors import DataError, EdgeSiameseError
-from edge_siamese.imaging import Preprocessing, prepare
 from edge_siamese.pictures import read_picture
+from edge_siamese.recognition.imaging import Preprocessing, prepare
 from export.data.cache import Arrays, cached_arrays
 from export.data.images import ImageSet, Indices, Splits
 from export.data.progress import shown
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
-MOST_PIXELS = 80_000_000
+MAX_PIXELS = 80_000_000
 """A larger picture is taken for a decompression bomb and skipped."""
-FEWEST_CLASSES = 2
-FEWEST_IMAGES = 2
+MIN_CLASSES = 2
+MIN_IMAGES = 2
 HELD_OUT_SHARE = 0.2
 """Share of the classes for validation, and again for evaluation."""
 HANDFUL = 5
@@ -121,19 +121,19 @@ def _given_splits(
         )
     elif "validation" not in sets:
         train = sets["train"]
-        if train.classes < 2 * FEWEST_CLASSES:
+        if train.classes < 2 * MIN_CLASSES:
             raise DataError(
-                f"{named['train']} has {train.classes} usable classes; at least {2 * FEWEST_CLASSES} are needed, of which "
-                f"{FEWEST_CLASSES} are held out, or a folder validation beside it"
+                f"{named['train']} has {train.classes} usable classes; at least {2 * MIN_CLASSES} are needed, of which "
+                f"{MIN_CLASSES} are held out, or a folder validation beside it"
             )
         sets["train"], sets["validation"] = _parts(train, seed, ("train", "validation"))
     return Splits(train=sets["train"], validation=sets["validation"], evaluation=sets["evaluation"])
 
 
 def _drawn_splits(images: ImageSet, path: Path, seed: int) -> Splits:
-    if images.classes < 3 * FEWEST_CLASSES:
+    if images.classes < 3 * MIN_CLASSES:
         raise DataError(
-            f"{path} has {images.classes} usable classes; at least {3 * FEWEST_CLASSES} are needed, {FEWEST_CLASSES} "
+            f"{path} has {images.classes} usable classes; at least {3 * MIN_CLASSES} are needed, {MIN_CLASSES} "
             "each to train, to validate and to evaluate on (to evaluate only, put them into a sub-folder evaluation)"
         )
     train, validation, evaluation = _parts(images, seed, ("train", "validation", "evaluation"))
@@ -143,7 +143,7 @@ def _drawn_splits(images: ImageSet, path: Path, seed: int) -> Splits:
 def _parts(images: ImageSet, seed: int, names: Sequence[str]) -> list[ImageSet]:
     """Disjoint classes: all but the first part get `HELD_OUT_SHARE` of them."""
     left = np.random.default_rng([seed, 7]).permutation(images.classes)[::-1]
-    held_out = max(FEWEST_CLASSES, round(HELD_OUT_SHARE * images.classes))
+    held_out = max(MIN_CLASSES, round(HELD_OUT_SHARE * images.classes))
     parts = []
     for _ in names[1:]:
         parts.append(_by_the_handful(left, images.class_groups, held_out))
@@ -202,17 +202,15 @@ def _read(path: Path, name: str, preprocessing: Preprocessing, warnings: list[st
     owner = np.repeat(np.arange(len(found)), [len(c.pictures) for c in found])
     counts = np.bincount(owner[readable], minlength=len(found))
     for c, count in zip(found, counts, strict=True):
-        if count < FEWEST_IMAGES:
+        if count < MIN_IMAGES:
             many = "no readable picture" if count == 0 else f"{count} readable picture"
-            warnings.append(
-                f"class {c.name} in {path} has {many} and is left out: {FEWEST_IMAGES} are needed"
-            )
-    usable = np.flatnonzero(counts >= FEWEST_IMAGES)
-    if len(usable) < FEWEST_CLASSES:
+            warnings.append(f"class {c.name} in {path} has {many} and is left out: {MIN_IMAGES} are needed")
+    usable = np.flatnonzero(counts >= MIN_IMAGES)
+    if len(usable) < MIN_CLASSES:
         reason = f" ({warnings[0]})" if warnings else ""
         raise DataError(
-            f"{path} has {len(usable)} usable classes; it needs at least {FEWEST_CLASSES} sub-folders with at least "
-            f"{FEWEST_IMAGES} JPEG, PNG or WebP pictures each{reason}"
+            f"{path} has {len(usable)} usable classes; it needs at least {MIN_CLASSES} sub-folders with at least "
+            f"{MIN_IMAGES} JPEG, PNG or WebP pictures each{reason}"
         )
     group_names = sorted({c.group for c in found})
     every = ImageSet(
@@ -299,8 +297,8 @@ def _one(picture: Path, preprocessing: Preprocessing) -> npt.NDArray[np.uint8] |
     try:
         with Image.open(picture) as header:
             pixels = header.width * header.height
-        if pixels > MOST_PIXELS:
-            return f"{picture} is skipped: it has {pixels / 1e6:.0f} million pixels, at most {MOST_PIXELS // 10**6} are read"
+        if pixels > MAX_PIXELS:
+            return f"{picture} is skipped: it has {pixels / 1e6:.0f} million pixels, at most {MAX_PIXELS // 10**6} are read"
     except Exception:  # whatever is wrong with it, read_picture says it below
         pass
     try:

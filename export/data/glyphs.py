@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_siamese.errors import DataError
-from edge_siamese.imaging import Preprocessing, prepare_batch
+from edge_siamese.recognition.imaging import Preprocessing, prepare_batch
 from export.data.cache import Arrays, cached_arrays
 from export.data.images import ImageSet, Splits
 from export.data.ink import draw_lines

@@ -1,10 +1,10 @@
 """Grocery Store Dataset: 81 kinds of fruit, vegetables and packages, photographed with a phone in shops.
 
 Klasson, Zhang, Kjellström, "A Hierarchical Grocery Store Image Dataset with Visual and Semantic Labels", WACV 2019 (MIT
-licence). One-shot figures need classes that no network has seen, so this project splits the classes: of 52 `base` ones
+license). One-shot figures need classes that no network has seen, so this project splits the classes: of 52 `base` ones
 whole families (all yoghurts, all peppers) are held out to select by, the rest are to train on; 29 `novel` ones, with
 families of their own (juices, melons, pears), are for the final figure. Each class also has an `iconic` picture, as a shop's
-catalogue shows it: a support from another world than the queries.
+catalog shows it: a support from another world than the queries.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from edge_siamese.errors import DataError
-from edge_siamese.imaging import Preprocessing
+from edge_siamese.recognition.imaging import Preprocessing
 from export.data.folders import prepared_pictures
 from export.data.images import ImageSet, Splits
 from export.data.omniglot import ROOT_VARIABLE
@@ -84,7 +84,7 @@ def load_grocery(preprocessing: Preprocessing, data_root: Path | None = None) ->
         train=sets["train"],
         validation=sets["validation"],
         evaluation=sets["novel"],
-        catalogue=_image_set("grocery iconic", parts["novel"], pictures.iconic, root, preprocessing),
+        catalog=_image_set("grocery iconic", parts["novel"], pictures.iconic, root, preprocessing),
         provenance={
             "data": "grocery",
             "source": OFFICIAL,

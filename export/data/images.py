@@ -22,7 +22,7 @@ class ImageSet:
     name: str
     """What it is called in messages and reports, such as `omniglot evaluation`."""
     images: npt.NDArray[np.uint8]
-    """(N, H, W, C), prepared by `edge_siamese.imaging`."""
+    """(N, H, W, C), prepared by `edge_siamese.recognition.imaging`."""
     labels: Indices
     """(N,): the class of each picture, 0 to `classes` - 1."""
     class_names: tuple[str, ...]
@@ -155,7 +155,7 @@ class Splits:
     """Published trials of this data set, if there are any."""
     provenance: dict[str, Any] = field(default_factory=dict)
     """What the data are and how they were split, ready for JSON; `warnings` lists what was left out and why."""
-    catalogue: ImageSet | None = None
+    catalog: ImageSet | None = None
     """Pictures of the evaluation classes from another world than the queries, to be supports; if there are any."""
     finer: ImageSet | None = None
     """`train` in a higher resolution, for encoders whose training images are cut out of larger ones."""

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 FINE = 3
 """Pens are stamped on a canvas this many times finer than the picture, which is then averaged: smooth edges."""
-LARGEST_RADIUS = 4.0
+MAX_RADIUS = 4.0
 MARGIN = 6
 """Pixels around the picture that a pen at its edge may reach."""
 
@@ -22,7 +22,7 @@ def draw_lines(
     Args:
         points: (P, 2), x and y in pixels, close enough together that the stamps merge into lines.
         owner: (P,): the picture that each point belongs to.
-        radius: (N,): the pen of each picture, in pixels, at most `LARGEST_RADIUS`, kept to sixths of a pixel.
+        radius: (N,): the pen of each picture, in pixels, at most `MAX_RADIUS`, kept to sixths of a pixel.
         side: pixels of a picture's side.
 
     Returns:
@@ -32,12 +32,12 @@ def draw_lines(
     near = ((points >= -1) & (points < side + 1)).all(axis=1)
     cells = np.floor((points[near] + MARGIN) * FINE).astype(np.int64)
     owner = owner[near]
-    centres = (owner * fine + cells[:, 1]) * fine + cells[:, 0]
+    centers = (owner * fine + cells[:, 1]) * fine + cells[:, 0]
     canvas = np.zeros(len(radius) * fine * fine, dtype=np.uint8)
-    pens = np.clip(np.round(radius * FINE * 2), 2, LARGEST_RADIUS * FINE * 2).astype(np.int64)
+    pens = np.clip(np.round(radius * FINE * 2), 2, MAX_RADIUS * FINE * 2).astype(np.int64)
     pen_of_point = pens[owner]
     for pen in np.unique(pens):
-        canvas[(centres[pen_of_point == pen][:, None] + _stamp(int(pen), fine)).ravel()] = 1
+        canvas[(centers[pen_of_point == pen][:, None] + _stamp(int(pen), fine)).ravel()] = 1
     picture = canvas.reshape(-1, fine, fine)[
         :, MARGIN * FINE : -MARGIN * FINE, MARGIN * FINE : -MARGIN * FINE
     ]
@@ -46,7 +46,7 @@ def draw_lines(
     return _SHADES[ink]
 
 
-# 0 to 9 fine cells of ink to a shade of grey.
+# 0 to 9 fine cells of ink to a shade of gray.
 _SHADES = (255 - np.arange(FINE * FINE + 1) * 255 // (FINE * FINE)).astype(np.uint8)
 
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from edge_siamese.errors import DataError
-from edge_siamese.imaging import Preprocessing, prepare
+from edge_siamese.recognition.imaging import Preprocessing, prepare
 from export.data.archives import Archive
 from export.data.cache import Arrays, cache_directory, cached_arrays
 from export.data.fetch import fetch_omniglot

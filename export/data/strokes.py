@@ -18,7 +18,7 @@ Points = npt.NDArray[np.float64]
 
 POINTS_PER_UNIT = 96
 """Points that a stroke of length 1 is drawn with, so that the stamps of a thin pen still merge into a line."""
-FEWEST_POINTS = 12
+MIN_POINTS = 12
 GRID = 20
 TOO_ALIKE = 0.72
 """Cosine of the blurred ink of two characters of one alphabet above which the later one is invented anew."""
@@ -40,7 +40,7 @@ class Stroke:
         coarse = np.linspace(0.0, len(self.points) - 1, 16 * (len(self.points) - 1) + 1)
         line = curve_weights(len(self.points), self.smooth, coarse) @ self.points
         passed = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(line, axis=0).T))])
-        count = max(FEWEST_POINTS, int(np.ceil(passed[-1] * POINTS_PER_UNIT)))
+        count = max(MIN_POINTS, int(np.ceil(passed[-1] * POINTS_PER_UNIT)))
         return np.interp(np.linspace(0.0, passed[-1], count), passed, coarse)
 
     @cached_property
@@ -61,7 +61,7 @@ class Style:
     """What the characters of one alphabet have in common."""
 
     motifs: tuple[Stroke, ...]
-    """The parts that its characters are made of, each about 1 long and centred."""
+    """The parts that its characters are made of, each about 1 long and centered."""
     stroke_odds: Points
     """(4,): odds of 1, 2, 3 and 4 strokes."""
     joined: float
@@ -279,7 +279,7 @@ def _is_dash(character: Character) -> bool:
 
 
 def _unit(stroke: Stroke) -> Stroke:
-    """Centred, with a larger extent of 1."""
+    """Centered, with a larger extent of 1."""
     low, high = stroke.points.min(axis=0), stroke.points.max(axis=0)
     return Stroke((stroke.points - (low + high) / 2) / (high - low).max(), stroke.smooth)
 

@@ -14,7 +14,7 @@ ENCODERS: dict[str, type[EncoderNetwork]] = {
 
 
 def build_encoder(name: str) -> EncoderNetwork:
-    """A new, randomly initialised encoder; draws from torch's global generator.
+    """A new, randomly initialized encoder; draws from torch's global generator.
 
     Raises:
         SettingsError: no encoder has that name.

@@ -7,21 +7,21 @@ from typing import ClassVar, Literal
 from torch import nn
 
 from edge_siamese.errors import SettingsError
-from edge_siamese.imaging import Preprocessing
+from edge_siamese.recognition.imaging import Preprocessing
 
 
 class EncoderNetwork(nn.Module):
-    """`forward` takes bytes (N, C, H, W) as float32 in 0..255 and returns embeddings (N, D), not normalised.
+    """`forward` takes bytes (N, C, H, W) as float32 in 0..255 and returns embeddings (N, D), not normalized.
 
     The scaling of the pixels is its first operation, so that it is inside every exported graph.
     """
 
     name: ClassVar[str]
     citation: ClassVar[str]
-    normalisation: ClassVar[Literal["l2", "none"]]
+    normalization: ClassVar[Literal["l2", "none"]]
     """How the device finishes an embedding: to unit length, or not at all."""
     published: ClassVar[str] = ""
-    """What the published weights are and under which licence, if there are any; for the model card."""
+    """What the published weights are and under which license, if there are any; for the model card."""
     dimensions: int
     preprocessing: Preprocessing
     training_preprocessing: Preprocessing | None = None

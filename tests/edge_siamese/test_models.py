@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from edge_siamese import models
-from edge_siamese.bundle import load_bundle
 from edge_siamese.errors import BundleError, BundleNotFound
 from edge_siamese.models import default, described, names, resolve, shipped
-from edge_siamese.runtimes import load_encoder
-from edge_siamese.selftest import self_test
+from edge_siamese.models.bundle import load_bundle
+from edge_siamese.models.selftest import self_test
+from edge_siamese.runtimes.selection import load_encoder
 from tests.tiny_bundle import write_tiny_bundle
 
-MOST_BYTES = 12_000_000
+MAX_BYTES = 12_000_000
 HERE = names()
 
 
@@ -78,7 +78,7 @@ def test_they_are_small_enough_for_a_package() -> None:
     files = [
         path for path in models.DIRECTORY.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")
     ]
-    assert sum(path.stat().st_size for path in files) <= MOST_BYTES
+    assert sum(path.stat().st_size for path in files) <= MAX_BYTES
 
 
 @pytest.mark.parametrize("name", HERE)

@@ -17,8 +17,8 @@ from edge_siamese.pictures import encode_jpeg, read_picture, read_sent_picture
 
 Image = pytest.importorskip("PIL.Image")
 
-GREY = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
-RGB = np.stack([GREY, GREY + 5, GREY + 10], axis=2)
+GRAY = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
+RGB = np.stack([GRAY, GRAY + 5, GRAY + 10], axis=2)
 
 
 def saved(path: Path, pixels: Any, **options: Any) -> Path:
@@ -26,22 +26,22 @@ def saved(path: Path, pixels: Any, **options: Any) -> Path:
     return path
 
 
-def test_grey_and_colour(tmp_path: Path) -> None:
-    np.testing.assert_array_equal(read_picture(saved(tmp_path / "grey.png", GREY)), GREY)
+def test_gray_and_color(tmp_path: Path) -> None:
+    np.testing.assert_array_equal(read_picture(saved(tmp_path / "gray.png", GRAY)), GRAY)
     np.testing.assert_array_equal(read_picture(str(saved(tmp_path / "rgb.png", RGB))), RGB)
     assert read_picture(saved(tmp_path / "photo.jpg", RGB)).shape == (3, 4, 3)
     np.testing.assert_array_equal(read_picture(saved(tmp_path / "rgb.webp", RGB, lossless=True)), RGB)
 
 
 def test_black_and_white(tmp_path: Path) -> None:
-    pixels = read_picture(saved(tmp_path / "ink.png", GREY > 100))
+    pixels = read_picture(saved(tmp_path / "ink.png", GRAY > 100))
     assert pixels.dtype == np.uint8
-    np.testing.assert_array_equal(pixels, np.where(GREY > 100, 255, 0))
+    np.testing.assert_array_equal(pixels, np.where(GRAY > 100, 255, 0))
 
 
 def test_sixteen_bits_are_cut_to_eight(tmp_path: Path) -> None:
-    path = saved(tmp_path / "deep.png", GREY.astype(np.uint16) * 256 + 255)
-    np.testing.assert_array_equal(read_picture(path), GREY)
+    path = saved(tmp_path / "deep.png", GRAY.astype(np.uint16) * 256 + 255)
+    np.testing.assert_array_equal(read_picture(path), GRAY)
 
 
 def test_transparency_is_over_white(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_transparency_is_over_white(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_picture(saved(tmp_path / "cut-out.png", pixels)), expected)
 
 
-def test_a_palette_becomes_colours(tmp_path: Path) -> None:
+def test_a_palette_becomes_colors(tmp_path: Path) -> None:
     Image.fromarray(RGB).quantize(12).save(tmp_path / "palette.png")
     np.testing.assert_array_equal(read_picture(tmp_path / "palette.png"), RGB)
 
@@ -60,8 +60,8 @@ def test_a_palette_becomes_colours(tmp_path: Path) -> None:
 def test_a_turned_photo_is_turned_back(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was held upright: turn a quarter clockwise
-    path = saved(tmp_path / "upright.png", GREY, exif=exif)
-    np.testing.assert_array_equal(read_picture(path), np.rot90(GREY, -1))
+    path = saved(tmp_path / "upright.png", GRAY, exif=exif)
+    np.testing.assert_array_equal(read_picture(path), np.rot90(GRAY, -1))
 
 
 def test_files_that_are_no_pictures(tmp_path: Path) -> None:
@@ -96,20 +96,20 @@ LARGE = np.kron(np.arange(48, dtype=np.uint8).reshape(6, 8) * 5, np.ones((200, 2
 
 
 def test_sent_pictures_are_those_that_a_file_would_be() -> None:
-    np.testing.assert_array_equal(read_sent_picture(encoded(GREY, "PNG"), 64), GREY)
+    np.testing.assert_array_equal(read_sent_picture(encoded(GRAY, "PNG"), 64), GRAY)
     np.testing.assert_array_equal(read_sent_picture(encoded(RGB, "PNG"), 64), RGB)
     np.testing.assert_array_equal(read_sent_picture(encoded(RGB, "WEBP", lossless=True), 64), RGB)
     assert read_sent_picture(encoded(RGB, "JPEG"), 64).shape == (3, 4, 3)
-    deep = GREY.astype(np.uint16) * 256 + 255
-    np.testing.assert_array_equal(read_sent_picture(encoded(deep, "PNG"), 64), GREY)
+    deep = GRAY.astype(np.uint16) * 256 + 255
+    np.testing.assert_array_equal(read_sent_picture(encoded(deep, "PNG"), 64), GRAY)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF"])
 def test_sent_pictures_get_smaller(kind: str) -> None:
     found = read_sent_picture(encoded(LARGE, kind), 160)
     assert found.shape[:2] == (120, 160)
-    grey = found if found.ndim == 2 else found[..., 0]
-    np.testing.assert_allclose(grey[10::20, 10::20], np.arange(48).reshape(6, 8) * 5, atol=6)
+    gray = found if found.ndim == 2 else found[..., 0]
+    np.testing.assert_allclose(gray[10::20, 10::20], np.arange(48).reshape(6, 8) * 5, atol=6)
 
 
 def test_a_large_picture_of_sixteen_bits_gets_smaller_too() -> None:
@@ -206,7 +206,7 @@ def test_what_would_take_much(data: Any, text: str) -> None:
 
 
 def test_a_jpeg_in_several_scans_is_held_whole() -> None:
-    for pixels in (GREY, RGB):
+    for pixels in (GRAY, RGB):
         assert pictures._is_one_pass(encoded(pixels, "JPEG"))
         assert not pictures._is_one_pass(encoded(pixels, "JPEG", progressive=True))
     data = encoded(RGB, "JPEG")
@@ -227,19 +227,19 @@ def test_the_parts_of_a_picture_that_gets_smaller_fit(mode: str) -> None:
     found = np.asarray(made.convert("L")).astype(int)
     expected = np.add.outer(np.linspace(0, 255, 200), np.linspace(0, 255, 148)) / 2
     wrong = np.abs(found - expected)
-    assert wrong.mean() < 16 if mode in ("P", "1") else wrong.max() < 4  # dots, and few colours
+    assert wrong.mean() < 16 if mode in ("P", "1") else wrong.max() < 4  # dots, and few colors
 
 
 def test_what_is_sent_and_is_no_picture() -> None:
     with pytest.raises(PictureError, match=r"^photo is not a JPEG, PNG, WEBP or GIF$"):
-        read_sent_picture(encoded(GREY, "BMP"), 64, "photo")
+        read_sent_picture(encoded(GRAY, "BMP"), 64, "photo")
     whole = encoded(LARGE, "JPEG")
     with pytest.raises(PictureError, match=r"^the picture cannot be read as a picture: .*[Tt]runcated"):
         read_sent_picture(whole[: len(whole) // 2], 64)
 
 
 def test_jpeg_is_written() -> None:
-    for pixels in (GREY, RGB):
+    for pixels in (GRAY, RGB):
         with Image.open(io.BytesIO(encode_jpeg(pixels, 95))) as found:
             assert (found.format, found.size) == ("JPEG", (4, 3))
             assert np.abs(np.asarray(found).astype(int) - pixels).mean() < 8

@@ -9,9 +9,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edge_siamese.bundle import Bundle, load_bundle
-from edge_siamese.imaging import Preprocessing
-from edge_siamese.manifest import (
+from edge_siamese.models.bundle import Bundle, load_bundle
+from edge_siamese.models.manifest import (
     EmbeddingInfo,
     EncoderInfo,
     HeadInfo,
@@ -20,6 +19,7 @@ from edge_siamese.manifest import (
     Precision,
     Threshold,
 )
+from edge_siamese.recognition.imaging import Preprocessing
 
 INPUT = Preprocessing(8, 8)
 DIMENSIONS = 16
@@ -58,7 +58,7 @@ def onnx_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 def _projection() -> onnx.ModelProto:
-    """uint8 (N, 8, 8, 1) to float32 (N, 16), not normalised."""
+    """uint8 (N, 8, 8, 1) to float32 (N, 16), not normalized."""
     weights = np.random.default_rng(0).normal(size=(64, DIMENSIONS)).astype(np.float32)
     nodes = [
         helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),

@@ -13,17 +13,18 @@ import torch
 from PIL import Image
 
 from edge_siamese.errors import VerificationFailed
-from export import checkpoint, subject
 from export.__main__ import main
-from export.commands import bundle as bundle_command
-from export.commands.verify import require
+from export.cli import bundle as bundle_command
+from export.cli.verify import require
+from export.conversion.quantize import Attempt, QuantizationRecord
+from export.conversion.quiet import DEBUG_VARIABLE
+from export.conversion.verify import Verification
 from export.data import cache
 from export.encoders import ENCODERS
-from export.quantize import Attempt, QuantizationRecord
-from export.quiet import DEBUG_VARIABLE
-from export.settings import RECIPES, TrainingSettings
-from export.verify import Verification
-from tests.export.test_to_onnx import Tiny, tiny
+from export.evaluation import loading
+from export.training import checkpoint
+from export.training.settings import RECIPES, TrainingSettings
+from tests.export.conversion.test_onnx import Tiny, tiny
 from tests.tiny_bundle import write_tiny_bundle
 
 
@@ -166,7 +167,7 @@ def test_bundle_uses_the_data_and_the_seed_of_the_run_and_says_how_it_quantized(
         manifest = SimpleNamespace(model_id="tiny-000000000000")
         return SimpleNamespace(bundle=SimpleNamespace(manifest=manifest), quantization=results)
 
-    monkeypatch.setattr(subject, "load_splits", load)
+    monkeypatch.setattr(loading, "load_splits", load)
     monkeypatch.setattr(bundle_command, "build_bundle", build)
     words = ["bundle", str(places["run"]), "--out", str(tmp_path / "b"), "--int8-budget", "0.3"]
     assert main(words) == 0

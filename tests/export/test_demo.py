@@ -1,4 +1,4 @@
-"""The end of the demo: what a process without torch recognises, put down as it was said."""
+"""The end of the demo: what a process without torch recognizes, put down as it was said."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edge_siamese.bundle import Bundle
 from edge_siamese.errors import EncoderError, VerificationFailed
-from edge_siamese.imaging import Preprocessing, prepare
+from edge_siamese.models.bundle import Bundle
+from edge_siamese.recognition.imaging import Preprocessing, prepare
 from export import demo as module
-from export import records, remote
+from export import records
 from export.__main__ import main
-from export.commands import demo as command
+from export.cli import demo as command
 from export.data.images import ImageSet, Splits
-from export.demo import NAMES, recognise, require_device
-from export.remote import DEVICE_PYTHON_VARIABLE, open_encoder
-from export.report_inputs import Demo
-from export.settings import recipe
-from export.story import Story
+from export.demo import NAMES, recognize, require_device
+from export.demo_scene import Story
+from export.evaluation import remote_runtime
+from export.evaluation.remote_runtime import DEVICE_PYTHON_VARIABLE, open_encoder
+from export.reporting.report_inputs import Demo
+from export.training.settings import recipe
 
 PICTURES = [
     *(f"{name}-{role}" for name in NAMES for role in ("support", "query", "query-2")),
@@ -62,7 +63,7 @@ def drawn(alike: bool = True, classes: int = 10, views: int = 3) -> Splits:
 def no_interpreter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Whatever this machine has, a test says itself which interpreter there is."""
     monkeypatch.delenv(DEVICE_PYTHON_VARIABLE, raising=False)
-    monkeypatch.setattr(remote, "CHECKOUT_DEVICE_PYTHON", tmp_path / "none")
+    monkeypatch.setattr(remote_runtime, "CHECKOUT_DEVICE_PYTHON", tmp_path / "none")
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, folder: Path, script: str) -> Path:
@@ -84,14 +85,14 @@ def said(answers: list[tuple[str | None, float]]) -> dict[str, Any]:
 
 
 @pytest.mark.system
-def test_a_process_without_torch_recognises_objects_after_one_look(
+def test_a_process_without_torch_recognizes_objects_after_one_look(
     bundle: Bundle, device_python: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(DEVICE_PYTHON_VARIABLE, str(device_python))
     without = subprocess.run([str(device_python), "-c", "import torch"], capture_output=True, text=True)
     assert "No module named 'torch'" in without.stderr
     splits = drawn()
-    found = recognise(bundle, splits, tmp_path)
+    found = recognize(bundle, splits, tmp_path)
     assert (found.runtime, found.precision) == ("tflite-runtime", "int8")
     assert found.threshold == bundle.manifest.threshold_at(1e-2).probability == 0.75
     assert [q.truth for q in found.queries] == [name for name in NAMES for _ in range(2)] + [None] * 3
@@ -115,7 +116,7 @@ def test_the_device_is_asked_with_files_alone(
     (tmp_path / "said.json").write_text(json.dumps(said([("ama", 0.9)] * 13)))
     pretend(monkeypatch, tmp_path, f"cat '{tmp_path}/said.json'")
     monkeypatch.chdir(tmp_path)
-    recognise(bundle, drawn(), Path("out"))
+    recognize(bundle, drawn(), Path("out"))
     asked = (tmp_path / "asked").read_text().splitlines()
     pictures = tmp_path / "out" / "pictures"
     assert asked[:4] == ["-m", "edge_siamese", "recognize", str(bundle.path.resolve())]
@@ -131,7 +132,7 @@ def test_pictures_are_of_one_group_each_object_once_for_support_and_twice_to_ask
     (tmp_path / "said.json").write_text(json.dumps(said([("ama", 0.9)] * 13)))
     pretend(monkeypatch, tmp_path, f"cat '{tmp_path}/said.json'")
     splits = drawn(alike=False)
-    recognise(bundle, splits, tmp_path)
+    recognize(bundle, splits, tmp_path)
     assert sorted(p.stem for p in (tmp_path / "pictures").iterdir()) == sorted(PICTURES)
     images = splits.evaluation
     shown = [(c, view) for c in CHOSEN[:5] for view in range(3)] + [(c, 0) for c in CHOSEN[5:]]
@@ -149,11 +150,11 @@ def test_answers_are_put_down_beside_the_truth(
 ) -> None:
     answers: list[tuple[str | None, float]] = [(name, 0.9) for name in NAMES for _ in range(2)]
     answers[3] = ("duri", 0.8)  # beko taken for duri
-    answers[9] = (None, 0.3)  # gona not recognised
+    answers[9] = (None, 0.3)  # gona not recognized
     answers += [(None, 0.1), ("felu", 0.76), (None, 0.2)]
     (tmp_path / "said.json").write_text(json.dumps(said(answers)))
     pretend(monkeypatch, tmp_path, f"cat '{tmp_path}/said.json'")
-    found = recognise(bundle, drawn(), tmp_path)
+    found = recognize(bundle, drawn(), tmp_path)
     assert [(q.answer, q.probability) for q in found.queries] == answers
     assert [i for i, q in enumerate(found.queries) if not q.right] == [3, 9, 11]
     assert found.right == 10
@@ -169,7 +170,7 @@ def test_answers_are_put_down_beside_the_truth(
 
 def test_without_an_interpreter_nothing_is_drawn(bundle: Bundle, tmp_path: Path) -> None:
     with pytest.raises(EncoderError) as raised:
-        recognise(bundle, drawn(), tmp_path / "out")
+        recognize(bundle, drawn(), tmp_path / "out")
     assert str(raised.value) == "there is no interpreter without torch; `make setup` makes .venv-device"
     assert not (tmp_path / "out").exists()
 
@@ -179,7 +180,7 @@ def test_a_device_that_fails_is_one_line_and_leaves_no_record(
 ) -> None:
     python = pretend(monkeypatch, tmp_path, "echo noise; echo 'error: no runtime is installed' >&2; exit 1")
     with pytest.raises(EncoderError) as raised:
-        recognise(bundle, drawn(), tmp_path)
+        recognize(bundle, drawn(), tmp_path)
     assert (
         str(raised.value)
         == f"{python} -m edge_siamese recognize failed with 1: error: no runtime is installed"
@@ -214,7 +215,7 @@ def parts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Asked:
     )
     monkeypatch.setattr(command, "require_device", lambda: Path(sys.executable))
     monkeypatch.setattr(command, "run_pipeline", run_pipeline)
-    monkeypatch.setattr(command, "recognise", lambda bundle, splits, out: demo)
+    monkeypatch.setattr(command, "recognize", lambda bundle, splits, out: demo)
 
     def watch(bundle: Any, python: Path, out: Path, tell: Any) -> Story:
         tell('"object 1" is registered')

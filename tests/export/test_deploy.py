@@ -19,9 +19,9 @@ from pathlib import Path
 
 import pytest
 
-from edge_siamese.bundle import Bundle, load_bundle
 from edge_siamese.errors import ExportError
-from edge_siamese.installed import InstalledModels
+from edge_siamese.models.bundle import Bundle, load_bundle
+from edge_siamese.models.installed import InstalledModels
 from export.__main__ import main
 from export.deploy import Device, archive, deploy, options_of_ssh
 from tests.tiny_bundle import write_tiny_bundle

@@ -12,17 +12,17 @@ import pytest
 import torch
 from torch import nn
 
-from edge_siamese.bundle import Bundle
-from edge_siamese.runtimes import Encoder, load_encoder
-from edge_siamese.selftest import self_test
-from export.bundle import build_bundle
-from export.commands.verify import require
+from edge_siamese.models.bundle import Bundle
+from edge_siamese.models.selftest import self_test
+from edge_siamese.runtimes.selection import Encoder, load_encoder
+from export.cli.verify import require
+from export.conversion.bundle import build_bundle
+from export.conversion.flatbuffer import read_tflite
+from export.conversion.verify import Verification, verify
 from export.data.images import ImageSet, Splits
 from export.encoders import Koch2015
-from export.flatbuffer import read_tflite
-from export.network import TrainedNetwork
-from export.remote import run_device
-from export.verify import Verification, verify
+from export.evaluation.remote_runtime import run_device
+from export.training.network import TrainedNetwork
 
 # Quantization may lose what it likes here: the network is not trained.
 BUDGET = 100.0
@@ -83,7 +83,7 @@ def verified(bundle: Bundle, network: TrainedNetwork) -> Verification:
 def test_the_manifest_describes_the_network_of_the_paper(bundle: Bundle) -> None:
     manifest = bundle.manifest
     assert (manifest.encoder.name, manifest.encoder.parameters) == ("koch2015", 38_951_745)
-    assert (manifest.embedding.dimensions, manifest.embedding.normalisation) == (4096, "none")
+    assert (manifest.embedding.dimensions, manifest.embedding.normalization) == (4096, "none")
     assert manifest.head.distance == "weighted_l1" and bundle.head.weights is not None
     assert bundle.head.weights == pytest.approx(np.full(4096, 0.02))
     assert {(m.format, m.precision): m.input_dtype for m in manifest.models} == {

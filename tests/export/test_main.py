@@ -12,10 +12,10 @@ import pytest
 
 from edge_siamese.errors import DataError
 from export import __main__ as entry
-from export import quiet
 from export.__main__ import COMMANDS, main
-from export.commands import report as report_command
-from export.quiet import DEBUG_VARIABLE
+from export.cli import report as report_command
+from export.conversion import quiet
+from export.conversion.quiet import DEBUG_VARIABLE
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 400

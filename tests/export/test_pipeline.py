@@ -22,19 +22,19 @@ import torch
 from onnx import numpy_helper
 from PIL import Image
 
-from edge_siamese.bundle import MANIFEST, load_bundle, sha256
+from edge_siamese.models.bundle import MANIFEST, load_bundle, sha256
 from export import pipeline, records
-from export import train as training
 from export.__main__ import main
-from export.benchmark import Benchmark
+from export.conversion.verify import Verification
 from export.data import cache
 from export.encoders import ENCODERS
-from export.evaluation import Evaluation
-from export.network import load_run
-from export.settings import RECIPES, TrainingSettings
-from export.train import learning_rate
-from export.verify import Verification
-from tests.export.test_to_onnx import Tiny
+from export.evaluation.benchmark import Benchmark
+from export.evaluation.results import Evaluation
+from export.training import train as training
+from export.training.network import load_run
+from export.training.settings import RECIPES, TrainingSettings
+from export.training.train import learning_rate
+from tests.export.conversion.test_onnx import Tiny
 
 SPLITS = ("train", "validation", "evaluation")
 CLASSES, EACH = 6, 6
@@ -110,7 +110,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
         )
         patch.setitem(RECIPES, "tiny", short)
         once = functools.partial(pipeline.run_pipeline, rounds=1)
-        patch.setattr("export.commands.pipeline.run_pipeline", once)
+        patch.setattr("export.cli.pipeline.run_pipeline", once)
         patch.setattr(sys, "argv", ["export", *words])
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -203,8 +203,8 @@ def test_the_model_card_says_what_it_is_made_of(made: Made) -> None:
     lines = card.splitlines()
     assert lines[0] == f"# {manifest.model_id}"
     assert "- Trained on: train, 36 images of 6 classes;" in lines
-    assert "  seed 0, objective `cosine`. The data keep their own licence." in lines
-    assert "- Input: 16 x 16, grey, uint8." in lines
+    assert "  seed 0, objective `cosine`. The data keep their own license." in lines
+    assert "- Input: 16 x 16, gray, uint8." in lines
     assert "## Figures on held-out classes (validation)" in lines
     sizes = {(m.format, m.precision): f"{m.bytes:,}" for m in manifest.models}
     assert f"| onnx fp32 | {sizes['onnx', 'fp32']} | float |" in lines
@@ -259,7 +259,7 @@ def test_a_pipeline_whose_files_are_not_the_network_ends_with_1_after_its_report
         records.read(Benchmark, made.out / "benchmark.json"),
         made.out / "report.html",
     )
-    monkeypatch.setattr("export.commands.pipeline.run_pipeline", lambda *_, **__: result)
+    monkeypatch.setattr("export.cli.pipeline.run_pipeline", lambda *_, **__: result)
     assert main(made.words) == 1
     printed = capsys.readouterr()
     assert printed.out.splitlines()[-1] == f"report: {made.out / 'report.html'}"

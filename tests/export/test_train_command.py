@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from export import train as training
 from export.__main__ import main
-from export.commands import train as train_command
-from export.network import load_run
-from export.settings import TrainingSettings
-from export.train import learning_rate
+from export.cli import train as train_command
+from export.training import train as training
+from export.training.network import load_run
+from export.training.settings import TrainingSettings
+from export.training.train import learning_rate
 from tests.export.test_commands import surround, train_words, write_photos
 
 ROOT = Path(__file__).parents[2]

@@ -80,7 +80,7 @@ def debs(wheels: Path, arch: str, tmp_path_factory: pytest.TempPathFactory) -> D
     """The Debian package of this checkout, and two of versions to come."""
     place = tmp_path_factory.mktemp("debs")
     begin = "    config = options.config"
-    ends = {"edge_siamese/commands/daemon.py": (begin, f"    return 1\n{begin}")}
+    ends = {"edge_siamese/cli/daemon.py": (begin, f"    return 1\n{begin}")}
     later, broken = source_of(place / "later", NEXT), source_of(place / "ends", BROKEN, ends)
     return Debs(
         debian_package(place / "present", ROOT, wheels, arch),

@@ -1,4 +1,4 @@
-"""Boots a real systemd: Debian's trees in containers of systemd-nspawn, without a network, thrown away afterwards."""
+"""Boots a real systemd: Debian's trees in containers of systemd-nspawn, without a network, thrown away afterward."""
 
 from __future__ import annotations
 

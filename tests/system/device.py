@@ -77,14 +77,14 @@ class Device:
         return str(self.container.json("edge-siamese", "register", name, "--json")["object"]["uid"])
 
     def serving(self) -> dict[str, Any]:
-        """The daemon's status, once it recognises frames."""
+        """The daemon's status, once it recognizes frames."""
 
         def found() -> dict[str, Any] | None:
             done = self.container.call("edge-siamese", "status", "--json")
             status = json.loads(done.stdout) if done.returncode == 0 else {}
             return status if status.get("frames", 0) > 3 else None
 
-        status: dict[str, Any] = wait_for(found, 30, "frames are recognised")
+        status: dict[str, Any] = wait_for(found, 30, "frames are recognized")
         return status
 
     def restarted_after(self, count: int, seconds: float) -> None:

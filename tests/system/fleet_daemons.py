@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_siamese.cameras.base import Camera
-from edge_siamese.daemon.learner import Wish
+from edge_siamese.cameras.camera import Camera
+from edge_siamese.daemon.registration_session import RegistrationRequest
 from edge_siamese.errors import EdgeSiameseError
-from edge_siamese.imaging import Bytes
-from edge_siamese.mqtt.pace import Pace
+from edge_siamese.mqtt.reconnect import ReconnectPolicy
+from edge_siamese.recognition.imaging import Bytes
 from tests.edge_siamese.daemon.running import Daemon, Stage, until
 from tests.system.broker import HOST, Broker
 from tests.tiny_network import pictures
@@ -34,7 +34,7 @@ discovery = ""
 snapshots = false
 """
 
-Shown = dict[str, tuple[str, tuple[str, ...]]]
+CurrentView = dict[str, tuple[str, tuple[str, ...]]]
 
 
 class Device:
@@ -81,12 +81,14 @@ class Device:
 
     def learn(self, picture: Bytes, name: str | None = None, target: str | None = None) -> Any:
         """Register a picture, or add it to an object: a `Learned`."""
-        return self.actions.register(Wish(name, target, force=True, source="picture"), [picture])
+        return self.actions.register(
+            RegistrationRequest(name, target, force=True, source="picture"), [picture]
+        )
 
-    def shown(self) -> Shown:
+    def shown(self) -> CurrentView:
         """uid: name and views of all objects."""
 
-        def read(engine: Any) -> Shown:
+        def read(engine: Any) -> CurrentView:
             store = engine.store
             return {
                 item.uid: (
@@ -96,7 +98,7 @@ class Device:
                 for item in store.objects()
             }
 
-        found: Shown = self.actions.with_engine(read)
+        found: CurrentView = self.actions.with_engine(read)
         return found
 
     def sees(self, *names: str) -> bool:
@@ -104,9 +106,9 @@ class Device:
         engine = self.daemon.service.engine
         return engine is not None and engine.present == names
 
-    def recognised(self, picture: Bytes) -> str | None:
+    def recognized(self, picture: Bytes) -> str | None:
         """What the picture is to this device."""
-        name: str | None = self.actions.recognise(picture).name
+        name: str | None = self.actions.recognize(picture).name
         return name
 
     def act(self, chance: random.Random) -> str:
@@ -146,12 +148,14 @@ def devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int) -> Iter
     """Devices that are not configured and not started yet; they are stopped at the end."""
     stages: dict[str, Stage] = {}
 
-    def open_stage(settings: Any, colour: str, press: Any = None) -> Camera:
-        return stages[settings.device].open(settings, colour, press)
+    def open_stage(settings: Any, color: str, press: Any = None) -> Camera:
+        return stages[settings.device].open(settings, color, press)
 
     monkeypatch.setattr("edge_siamese.daemon.hardware.open_camera", open_stage)
     # A broker that is stopped again and again would be left alone for minutes.
-    monkeypatch.setattr("edge_siamese.mqtt.connection.Pace", partial(Pace, first=0.2, most=1.0))
+    monkeypatch.setattr(
+        "edge_siamese.mqtt.client.ReconnectPolicy", partial(ReconnectPolicy, first=0.2, most=1.0)
+    )
     made = [Device(tmp_path / f"device-{number}", f"device-{number}", stages) for number in range(count)]
     try:
         yield made

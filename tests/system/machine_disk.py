@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_siamese.bundle import Bundle
+from edge_siamese.models.bundle import Bundle
 from edge_siamese.store import SupportStore
 
 STATE = "/var/lib/edge-siamese"

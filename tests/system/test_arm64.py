@@ -16,12 +16,12 @@ import numpy.typing as npt
 import pytest
 
 from edge_siamese import Recognizer
-from edge_siamese.bundle import Bundle, load_bundle
 from edge_siamese.daemon.client import request
 from edge_siamese.errors import DaemonNotRunning
+from edge_siamese.models.bundle import Bundle, load_bundle
+from edge_siamese.models.selftest import MAX_SCORE_DIFFERENCE, MIN_COSINE
 from edge_siamese.pictures import read_picture
-from edge_siamese.runtimes import runtime_format
-from edge_siamese.selftest import LARGEST_SCORE_DIFFERENCE, LEAST_COSINE
+from edge_siamese.runtimes.selection import runtime_format
 from edge_siamese.store import SupportStore
 from tests.system import arm64, wheels
 from tests.system.arm64 import BOOKWORM, PI_5, TRIXIE, ZERO_2_W, Board, System, Userland
@@ -108,7 +108,7 @@ def test_a_board_computes_what_the_workstation_computed(
     for report in result["reports"]:
         assert report["imaging_exact"] is True
         assert report["head_exact"] is True
-        assert report["worst_cosine"] >= LEAST_COSINE[report["precision"]]
+        assert report["worst_cosine"] >= MIN_COSINE[report["precision"]]
         assert report["reference"] == f"{runtime_format(runtime)}-{report['precision']}"
     print(f"{board.name}, Python {system.python}, {runtime}: selftest {time.monotonic() - started:.0f} s")
 
@@ -135,9 +135,9 @@ def test_a_board_and_this_machine_agree_on_embeddings_and_objects(
     mine = here.encoder.embed_prepared(bundle.golden.images)
     theirs = np.asarray(report["embeddings"], dtype=np.float32)
     assert theirs.shape == mine.shape
-    assert float(cosines(theirs, mine).min()) >= LEAST_COSINE[precision]
+    assert float(cosines(theirs, mine).min()) >= MIN_COSINE[precision]
     difference = np.abs(here.head.score(theirs, theirs) - here.head.score(mine, mine)).max()
-    assert float(difference) <= LARGEST_SCORE_DIFFERENCE[precision]
+    assert float(difference) <= MAX_SCORE_DIFFERENCE[precision]
 
     names = [f"object-{number}" for number in range(len(bundle.golden.images))]
     for name in names:
@@ -146,8 +146,8 @@ def test_a_board_and_this_machine_agree_on_embeddings_and_objects(
     for name in names:
         recognition = here.recognize(place.pictures / "query" / f"{name}.png")
         found = report["recognitions"][name]
-        assert abs(found["probability"] - recognition.probability) <= LARGEST_SCORE_DIFFERENCE[precision]
-        decided = abs(recognition.probability - recognition.threshold) > LARGEST_SCORE_DIFFERENCE[precision]
+        assert abs(found["probability"] - recognition.probability) <= MAX_SCORE_DIFFERENCE[precision]
+        decided = abs(recognition.probability - recognition.threshold) > MAX_SCORE_DIFFERENCE[precision]
         if decided:
             assert found["name"] == recognition.name
     right = sum(found["name"] == name for name, found in report["recognitions"].items())
@@ -183,7 +183,7 @@ runtime = "/mnt/state"
 
 
 def status_when(socket: Path, process: subprocess.Popen[bytes], log: Path, frames: int) -> dict[str, Any]:
-    """The daemon's status, once it has recognised so many frames."""
+    """The daemon's status, once it has recognized so many frames."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         assert process.poll() is None, log.read_text()
@@ -205,7 +205,7 @@ def status_when(socket: Path, process: subprocess.Popen[bytes], log: Path, frame
         for board in (ZERO_2_W, PI_5)
     ],
 )
-def test_the_daemon_of_a_board_registers_recognises_and_keeps_an_object(
+def test_the_daemon_of_a_board_registers_recognizes_and_keeps_an_object(
     userlands: Any, place: Place, system: System, board: Board
 ) -> None:
     userland: Userland = userlands(system)
@@ -241,4 +241,4 @@ def test_the_daemon_of_a_board_registers_recognises_and_keeps_an_object(
         here = Recognizer(bundle, runtime=HOST_RUNTIME["tflite"], threads=1)
         shown = read_picture(place.pictures / "support" / "object-0.png")
         mine = here.encoder.embed([shown])
-        assert float(cosines(entry.embeddings, mine)[0]) >= LEAST_COSINE["int8"]
+        assert float(cosines(entry.embeddings, mine)[0]) >= MIN_COSINE["int8"]

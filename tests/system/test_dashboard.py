@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edge_siamese.bundle import Bundle
-from edge_siamese.cameras.base import Frame
+from edge_siamese.cameras.camera import Frame
 from edge_siamese.dashboard.credentials import CredentialsFile
 from edge_siamese.errors import CameraError
-from edge_siamese.imaging import Bytes
+from edge_siamese.models.bundle import Bundle
+from edge_siamese.recognition.imaging import Bytes
 from tests.edge_siamese.daemon import running
 from tests.edge_siamese.daemon.running import CUP, KEY, MUG, PEN, TABLE, Daemon, daemon_in, until
 from tests.system.browser import PATIENCE_MS, Window, chromium, free_port
@@ -26,7 +26,7 @@ expect = pytest.importorskip("playwright.sync_api").expect
 expect.set_options(timeout=PATIENCE_MS)
 
 PASSWORD = "correct horse battery"
-GREY = np.full((96, 96), 128, np.uint8)
+GRAY = np.full((96, 96), 128, np.uint8)
 """Nothing to see."""
 
 
@@ -97,10 +97,10 @@ def fill_name(window: Window, name: str) -> None:
     window.page.get_by_label("Name").fill(name)
 
 
-# --- register and recognise ---
+# --- register and recognize ---
 
 
-def test_an_object_is_registered_recognised_renamed_forgotten_and_brought_back(
+def test_an_object_is_registered_recognized_renamed_forgotten_and_brought_back(
     daemon: Daemon, window: Window
 ) -> None:
     window.go("register")
@@ -167,7 +167,7 @@ def test_each_frame_that_is_refused_says_why_and_the_outcome_what_to_do(
 ) -> None:
     window.refusals = {409}
     window.go("register")
-    daemon.stage.picture = GREY
+    daemon.stage.picture = GRAY
     fill_name(window, "mug")
     window.click("Register")
     outcome = window.page.locator(".outcome")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from edge_siamese.bundle import Bundle
+from edge_siamese.models.bundle import Bundle
 from tests.edge_siamese.daemon.running import MUG, PEN, TABLE, Daemon, daemon_in, until
 from tests.system.browser import PAGES, PATIENCE_MS, PHONE, SMALL, WIDE, Window, chromium, free_port
 
@@ -21,7 +21,7 @@ LONG = "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamter"
 
 CONTRAST = """() => {
   // The least contrast of any text on the page with what is behind it, and the text.
-  const channels = (colour) => (colour.match(/[\\d.]+/g) ?? []).map(Number);
+  const channels = (color) => (color.match(/[\\d.]+/g) ?? []).map(Number);
   const light = ([r, g, b]) => {
     const [x, y, z] = [r, g, b].map((v) => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
     return 0.2126 * x + 0.7152 * y + 0.0722 * z;

@@ -28,7 +28,7 @@ expect.set_options(timeout=PATIENCE_MS)
 ROOT = Path(__file__).parent.parent.parent
 IMAGES = ROOT / "docs" / "images"
 ASKED = "EDGE_SIAMESE_SCREENSHOTS"
-MOST_BYTES, COLOURS = 120_000, 128
+MAX_BYTES, COLORS = 120_000, 128
 LAPTOP, PHONE = (1200, 750), (390, 780)
 TOUCH = {"has_touch": True, "is_mobile": True, "device_scale_factor": 2}
 NAMES = {"object 1": "anchor", "object 2": "kite", "object 3": "spiral"}
@@ -116,8 +116,8 @@ def keep(window: Window, name: str) -> None:
     window.page.wait_for_timeout(300)
     taken = Image.open(BytesIO(window.page.screenshot())).convert("RGB")
     small = BytesIO()
-    taken.quantize(COLOURS, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
-    assert len(small.getvalue()) < MOST_BYTES, f"{name} has {len(small.getvalue())} bytes"
+    taken.quantize(COLORS, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+    assert len(small.getvalue()) < MAX_BYTES, f"{name} has {len(small.getvalue())} bytes"
     if os.environ.get(ASKED) == "1":
         IMAGES.mkdir(exist_ok=True)
         (IMAGES / f"dashboard-{name}.png").write_bytes(small.getvalue())

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 
 from edge_siamese.fleet.messages import Topics, encode_object, encode_view
-from edge_siamese.imaging import prepare
-from edge_siamese.registration import NewView
+from edge_siamese.recognition.imaging import prepare
+from edge_siamese.recognition.registration import NewView
 from tests.edge_siamese.daemon.running import CUP, KEY, MUG, PEN, TABLE, until
 from tests.edge_siamese.fleet.test_state import a_view, an_object
 from tests.system.broker import broker_in, collecting
@@ -29,7 +29,7 @@ from tests.tiny_bundle import MODEL_ID, write_tiny_bundle
 pytestmark = pytest.mark.system
 
 OPERATIONS = 500
-WITHIN_S = 2.0
+WITHIN_SECONDS = 2.0
 CATCHING_UP = 100
 THOUSANDS = 3000
 """A Mosquitto drops what is over a thousand of retained messages for one subscription."""
@@ -40,7 +40,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_bundle(tmp_path_factory.mktemp("tiny") / "bundle")
 
 
-def test_what_is_registered_on_one_is_recognised_on_the_others_within_two_seconds(
+def test_what_is_registered_on_one_is_recognized_on_the_others_within_two_seconds(
     tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with broker_in(tmp_path / "broker") as broker, devices(tmp_path, monkeypatch, 3) as found:
@@ -65,7 +65,7 @@ def test_what_is_registered_on_one_is_recognised_on_the_others_within_two_second
             f"registered on one, present on two others: median {statistics.median(took):.2f} s, "
             f"longest {max(took):.2f} s of {len(took)}"
         )
-        assert max(took) < WITHIN_S
+        assert max(took) < WITHIN_SECONDS
 
 
 @pytest.mark.parametrize("persistence", [True, False], ids=["keeps", "forgets"])
@@ -113,7 +113,7 @@ def test_all_are_alike_after_500_changes_and_a_broker_that_comes_and_goes(
         assert len(set(names)) == len(names) > 5
         for picture in THINGS[:20]:
             # Several objects were given the same picture; which of these is named, no device has to agree on.
-            assert len({round(device.actions.recognise(picture).probability, 6) for device in found}) == 1
+            assert len({round(device.actions.recognize(picture).probability, 6) for device in found}) == 1
         with collecting(broker, "edge-siamese/fleet/home/content/+") as collector:
             # The broker keeps the contents of what is there, and no others.
             there = {view.split()[-1] for _, views in shown.values() for view in views}
@@ -145,14 +145,14 @@ def test_a_device_that_was_off_catches_up_and_nobody_misses_what_it_changed(
         until(lambda: alike([first, third]), 20)
         took = time.monotonic() - began
         assert sorted(name for name, _ in third.shown().values()) == ["mug", "pot", "thing 3"]
-        assert (third.recognised(MUG), third.recognised(PEN)) == ("mug", "mug")
+        assert (third.recognized(MUG), third.recognized(PEN)) == ("mug", "mug")
         print(f"a daemon that was off is alike {took:.1f} s after its start")
         # What is changed without a broker is told when there is one again.
         broker.kill()
         third.actions.forget("pot")
         third.learn(KEY, "key")
         broker.start()
-        until(lambda: alike([first, third]) and first.recognised(KEY) == "key", 30)
+        until(lambda: alike([first, third]) and first.recognized(KEY) == "key", 30)
         second.start()
         until(lambda: alike(found), 20)
         assert sorted(name for name, _ in second.shown().values()) == ["key", "mug", "thing 3"]
@@ -169,7 +169,7 @@ def test_a_device_of_another_model_embeds_the_pictures_for_itself(
         uid = first.learn(MUG, "mug").object.uid
         second.learn(PEN, "pen")
         until(lambda: alike(found) and len(first.shown()) == 2, 20)
-        until(lambda: (first.recognised(PEN), second.recognised(MUG)) == ("pen", "mug"), 10)
+        until(lambda: (first.recognized(PEN), second.recognized(MUG)) == ("pen", "mug"), 10)
         for device in found:
             counts = device.actions.with_engine(lambda engine: engine.store.counts())
             assert (counts.objects, counts.unembedded, counts.dormant) == (2, 0, 0)

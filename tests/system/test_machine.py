@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_siamese.bundle import Bundle, load_bundle
-from edge_siamese.panel.signals import Signal
+from edge_siamese.models.bundle import Bundle, load_bundle
+from edge_siamese.panel.led_signals import Signal
 from tests.system import machine_image
 from tests.system.machine import UNITS, Machine
 from tests.system.machine_disk import copy_out, read_store, replay_journal
@@ -33,11 +33,11 @@ BUTTON, LED = 17, 27
 HEADER = "pinctrl-bcm2711"
 """The label of a Raspberry Pi 4's GPIO chip, by which the daemon finds the header."""
 PICTURE = "/usr/share/picture.png"
-DEBOUNCE_S = 0.08
+DEBOUNCE_SECONDS = 0.08
 """Longer than usual: an emulated processor makes a glitch of 5 ms one of 20 when the other processors are busy."""
 LANES, CUTS = 2, 10
 """Machines side by side, and how often the power of each is cut."""
-LATEST_CUT_S = 1.0
+LATEST_CUT_SECONDS = 1.0
 # What is tried here is not the eye: any picture is good, and may look like one that is known.
 CONFIG = """
 [camera]
@@ -63,7 +63,7 @@ debounce_s = {debounce}
 
 
 def config(camera: str, panel: str = "gpio") -> str:
-    return CONFIG.format(camera=camera, panel=panel, debounce=DEBOUNCE_S)
+    return CONFIG.format(camera=camera, panel=panel, debounce=DEBOUNCE_SECONDS)
 
 
 SCENE = config('kind = "synthetic"\nwidth = 320\nheight = 240\nrate = 4')
@@ -111,7 +111,7 @@ def machine(image: Image, disk: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def serve(machine: Machine, settings: str, **wanted: Any) -> dict[str, Any]:
-    """Start the service with these settings; its status once it has recognised some frames."""
+    """Start the service with these settings; its status once it has recognized some frames."""
     machine.call("system:start_with", config=settings, timeout=180)
     return wait_for_status(machine, {"camera.status": "running", "frames": 3, **wanted})
 
@@ -187,7 +187,7 @@ class Lane:
             enough = len(self.ledger.acknowledged) + self.cuts % 4
             while len(self.ledger.acknowledged) < enough:
                 self.ledger.hear(machine.said.get(timeout=60))
-            time.sleep(self.chance.uniform(0.0, LATEST_CUT_S))
+            time.sleep(self.chance.uniform(0.0, LATEST_CUT_SECONDS))
         self.cuts += 1
         with contextlib.suppress(queue.Empty):
             while True:
@@ -247,9 +247,9 @@ def test_the_header_is_found_by_its_label_and_glitches_register_nothing(machine:
         glitches = [(True, length), (False, 0.2)] * 3
         for _ in range(5):
             lasted = machine.call("hardware:play", button=BUTTON, steps=glitches)
-            if max(lasted[::2]) < DEBOUNCE_S / 2:  # else this machine was busy, and made a press of it
+            if max(lasted[::2]) < DEBOUNCE_SECONDS / 2:  # else this machine was busy, and made a press of it
                 break
-        assert max(lasted[::2]) < DEBOUNCE_S / 2, f"this machine is too busy: {lasted}"
+        assert max(lasted[::2]) < DEBOUNCE_SECONDS / 2, f"this machine is too busy: {lasted}"
     time.sleep(2)
     assert objects(machine) == {}
     kinds = {event["kind"] for event in machine.call("system:events")[before:]}

@@ -16,7 +16,7 @@ from urllib.request import urlopen
 import pytest
 import yaml
 
-from edge_siamese.bundle import Bundle
+from edge_siamese.models.bundle import Bundle
 from tests.edge_siamese.daemon.running import MUG, PEN, TABLE, Daemon, daemon_in, until
 from tests.edge_siamese.metrics.scraping import configure, free_port, scrape
 from tests.edge_siamese.metrics.test_files import ALERTS, RULES, queries
@@ -205,7 +205,7 @@ def server(daemon: Daemon, port: int, tmp_path: Path) -> Iterator[Server]:
 
 
 def test_prometheus_reads_it_and_answers_what_the_dashboard_asks(server: Server, daemon: Daemon) -> None:
-    until(lambda: (server.value("edge_siamese_frames_total{result='recognised'}") or 0) > 0, 30)
+    until(lambda: (server.value("edge_siamese_frames_total{result='recognized'}") or 0) > 0, 30)
     daemon.learn("pen", PEN)
     began = time.monotonic()
     while time.monotonic() - began < 4:  # a rate needs some scrapes

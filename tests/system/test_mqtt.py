@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from edge_siamese.mqtt.pace import Pace
+from edge_siamese.mqtt.reconnect import ReconnectPolicy
 from tests.edge_siamese.daemon.running import CONFIG, MUG, PEN, TABLE, Daemon, daemon_in, until
 from tests.system.broker import Broker, Collector, broker_in, collecting, make_certificates
 from tests.tiny_bundle import write_tiny_bundle
@@ -26,7 +26,7 @@ from tests.tiny_bundle import write_tiny_bundle
 ROOT = Path(__file__).parents[2]
 BASE = "edge-siamese/hall"
 DISCOVERY = "homeassistant/device/edge-siamese-hall/config"
-UNTIL_SAVED_S = 1.2
+UNTIL_SAVED_SECONDS = 1.2
 """A broker with persistence has written what it knows, and who listens."""
 Words = dict[str, Any]
 
@@ -39,8 +39,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A broker that is away is tried again after a moment, a wrong password too."""
-    fast = Pace(first=0.1, most=0.5, refused=0.2, stable=2)
-    monkeypatch.setattr("edge_siamese.mqtt.connection.Pace", lambda: fast)
+    fast = ReconnectPolicy(first=0.1, most=0.5, refused=0.2, stable=2)
+    monkeypatch.setattr("edge_siamese.mqtt.client.ReconnectPolicy", lambda: fast)
 
 
 def table(broker: Broker, **more: Any) -> str:
@@ -174,7 +174,7 @@ def test_a_retained_command_does_nothing_however_often_the_connection_is_made(
             assert json.loads(heard.wait_for(f"{BASE}/reply")[0])["ok"]
             daemon.ask("undo")
             for count in (2, 3):
-                time.sleep(UNTIL_SAVED_S)
+                time.sleep(UNTIL_SAVED_SECONDS)
                 broker.restart()
                 assert "retained command" in json.loads(heard.wait_for(f"{BASE}/reply", count)[-1])["error"]
         assert [known["name"] for known in daemon.ask("objects")["objects"]] == ["mug"]
@@ -222,7 +222,7 @@ def test_a_broker_that_is_away_costs_nothing_and_hears_of_it_all_when_it_is_back
         daemon = start(broker)
         with collecting(broker, session="listener") as heard:
             heard.wait_for(f"{BASE}/availability")
-            time.sleep(UNTIL_SAVED_S)
+            time.sleep(UNTIL_SAVED_SECONDS)
             broker.stop()
             until(lambda: state_of(daemon).startswith("away: "))
             frames = daemon.ask("status")["frames"]
@@ -265,7 +265,7 @@ def test_a_broker_that_forgot_everything_is_told_everything(tmp_path: Path, star
             assert f"{uid}_present" in message["components"]
 
 
-def test_with_a_wrong_password_it_says_so_and_goes_on_recognising(tmp_path: Path, start: Start) -> None:
+def test_with_a_wrong_password_it_says_so_and_goes_on_recognizing(tmp_path: Path, start: Start) -> None:
     password = tmp_path / "password"
     password.write_text("wrong\n")
     with broker_in(tmp_path / "broker", user="device", password="right") as broker:
@@ -370,7 +370,7 @@ def test_names_that_change_while_the_broker_is_away_are_removed_when_it_is_back(
         with collecting(broker) as heard:
             heard.wait_for(f"{BASE}/objects/{uid}")
             heard.wait_for(DISCOVERY)
-        time.sleep(UNTIL_SAVED_S)
+        time.sleep(UNTIL_SAVED_SECONDS)
         broker.stop()
         config = daemon.config.read_text()
         for name in ("door", "cellar"):

@@ -14,8 +14,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from edge_siamese.commands.daemon import BAD_SETTINGS
-from edge_siamese.daemon.settings import SYSTEM_CONFIG, SYSTEM_RUNTIME, SYSTEM_STATE
+from edge_siamese.cli.daemon import BAD_SETTINGS
+from edge_siamese.settings import SYSTEM_CONFIG, SYSTEM_RUNTIME, SYSTEM_STATE
 
 ROOT = Path(__file__).parents[2]
 SYSTEMD, SCRIPTS = ROOT / "systemd", ROOT / "scripts"

@@ -15,7 +15,7 @@ export function meter(label) {
   const node = h("div.meter-box", {}, track, said);
   return {
     node,
-    /** @param {number} p @param {number|null} threshold @param {boolean} known whether it is recognised */
+    /** @param {number} p @param {number|null} threshold @param {boolean} known whether it is recognized */
     set(p, threshold, known) {
       track.setAttribute("aria-valuenow", String(Math.round(100 * p)));
       track.setAttribute("aria-valuetext", threshold === null ? probability(p) : `${probability(p)}, threshold ${probability(threshold)}`);

@@ -24,7 +24,7 @@ export function mount(place, { heading, signal }) {
   const stages = h("tbody");
   const model = h("dl.facts");
   const extras = h("ul.extras");
-  const extrasBox = h("section.card", { hidden: true, "aria-labelledby": "extras" }, h("h2", { id: "extras" }, "Extras"), extras);
+  const extrasBox = h("section.card", { hidden: true, "aria-labeledby": "extras" }, h("h2", { id: "extras" }, "Extras"), extras);
   let timer = 0;
 
   const draw = (found) => {
@@ -56,10 +56,10 @@ export function mount(place, { heading, signal }) {
   fill(place, heading, line,
     h("div.tiles", {}, fps.node, temperature.node, memory.node, uptime.node),
     h("div.health-grid", {},
-      h("section.card", { "aria-labelledby": "latency" }, h("h2", { id: "latency" }, "Latency by stage"),
+      h("section.card", { "aria-labeledby": "latency" }, h("h2", { id: "latency" }, "Latency by stage"),
         h("table.stages", {}, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Stage"), h("th", { scope: "col" }, "p50"), h("th", { scope: "col" }, "p95"))), stages),
         h("p.small.soft", {}, "Half of all frames are within p50, 95 of 100 within p95. The bars of work share one scale.")),
-      h("div.column", {}, h("section.card", { "aria-labelledby": "model" }, h("h2", { id: "model" }, "Model"), model), extrasBox),
+      h("div.column", {}, h("section.card", { "aria-labeledby": "model" }, h("h2", { id: "model" }, "Model"), model), extrasBox),
     ),
     doctor(signal),
   );
@@ -155,7 +155,7 @@ function doctor(signal) {
       throw error;
     }
   }), { icon: "stethoscope" });
-  return h("section.card", { "aria-labelledby": "doctor" },
+  return h("section.card", { "aria-labeledby": "doctor" },
     h("div.row.between", {}, h("div", {}, h("h2", { id: "doctor" }, "Doctor"), h("p.small.soft", {}, "Looks at everything from the supply to the model, and says what to do.")), run),
     line, verdict, findings);
 }

@@ -1,4 +1,4 @@
-/** The page "Live": the picture, what is recognised now, and how camera, model and store are. */
+/** The page "Live": the picture, what is recognized now, and how camera, model and store are. */
 
 import { get, pictureOf, send } from "./api.js";
 import { decision, sentences } from "./decision.js";
@@ -53,7 +53,7 @@ export function mount(place, { heading, signal }) {
       camera,
       h("div.side", {}, h(
         "section.card.now",
-        { "aria-labelledby": "now-heading" },
+        { "aria-labeledby": "now-heading" },
         h("h2.eyebrow", { id: "now-heading" }, "Now"),
         shown.node,
         why(signal),
@@ -173,7 +173,7 @@ function recent(signal) {
   const timer = setInterval(draw, AGO_MS);
   signal.addEventListener("abort", () => clearInterval(timer));
   draw();
-  return h("section.card.recent", { "aria-labelledby": "recent" },
+  return h("section.card.recent", { "aria-labeledby": "recent" },
     h("div.row.between", {}, h("h2.eyebrow", { id: "recent" }, "Lately"), h("a.small", { href: "#/events" }, "All events")),
     list,
   );

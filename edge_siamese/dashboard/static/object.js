@@ -20,7 +20,7 @@ export function mount(place, { heading, signal, uid, name: called }) {
   const about = h("p.soft");
   const views = h("ul.views");
   const negatives = h("ul.views");
-  const negativeBox = h("section", { hidden: true, "aria-labelledby": "negatives" }, h("h2", { id: "negatives" }, "What it is not"), h("p.small.soft", {}, "Kept by “Wrong”: what looks like these is not taken for it."), negatives);
+  const negativeBox = h("section", { hidden: true, "aria-labeledby": "negatives" }, h("h2", { id: "negatives" }, "What it is not"), h("p.small.soft", {}, "Kept by “Wrong”: what looks like these is not taken for it."), negatives);
   const nameField = h("input", { id: "new-name", type: "text", maxlength: "100", required: true, autocomplete: "off" });
   const save = h("button", { type: "submit" }, "Rename");
   const addView = h("a.button.primary", { href: `#/register?view=${uid}` }, icon("register"), "Add a view");
@@ -129,7 +129,7 @@ export function mount(place, { heading, signal, uid, name: called }) {
 
   fill(body,
     h("div.object-head", {}, crop, h("div", {}, about, rename, h("div.row", {}, addView, merge, forget))),
-    h("section", { "aria-labelledby": "views" }, h("h2", { id: "views" }, "Views"), views),
+    h("section", { "aria-labeledby": "views" }, h("h2", { id: "views" }, "Views"), views),
     negativeBox,
   );
   fill(place, h("p.back", {}, h("a", { href: "#/objects" }, icon("back"), "Objects")), heading, line, body);

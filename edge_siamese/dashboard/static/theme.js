@@ -14,8 +14,8 @@
   const apply = () => {
     const theme = chosen() === "system" ? (system.matches ? "dark" : "light") : chosen();
     document.documentElement.dataset.theme = theme;
-    const colour = document.querySelector("meta[name=theme-color]");
-    if (colour) colour.content = theme === "dark" ? "#121416" : "#f4f3ef";
+    const color = document.querySelector("meta[name=theme-color]");
+    if (color) color.content = theme === "dark" ? "#121416" : "#f4f3ef";
   };
 
   system.addEventListener("change", apply);

@@ -24,7 +24,7 @@ export function chooser({ signal, changed }) {
     {},
     icon("up"),
     h("p", {}, "Drop pictures of one thing here"),
-    h("div.row.centre", {},
+    h("div.row.center", {},
       field, h("label.button", { for: "pictures" }, "Choose pictures"),
       phone, h("label.button.touch-only", { for: "photo" }, "Take a photo"),
     ),

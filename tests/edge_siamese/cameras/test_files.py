@@ -11,8 +11,8 @@ import pytest
 
 from edge_siamese.cameras.files import FilesCamera, pictures_in
 from edge_siamese.cameras.video import Picture
-from edge_siamese.daemon.settings import CameraSettings
 from edge_siamese.errors import CameraEnded, CameraError
+from edge_siamese.settings import CameraSettings
 
 pytest.importorskip("PIL")
 
@@ -40,7 +40,7 @@ def picture(path: Path, value: int) -> Path:
 
 def camera_of(path: Path, clock: Clock, loop: bool = True, rate: float = 10.0) -> FilesCamera:
     settings = CameraSettings(kind="files", path=str(path), loop=loop, rate=rate)
-    return FilesCamera(settings, "grey", clock=clock, pause=clock.pause)
+    return FilesCamera(settings, "gray", clock=clock, pause=clock.pause)
 
 
 def values(camera: FilesCamera, count: int) -> list[int]:
@@ -169,7 +169,7 @@ def video_camera(
 ) -> FilesCamera:
     path = tmp_path / "clip.mp4"
     path.touch()
-    monkeypatch.setattr("edge_siamese.cameras.files.open_video", lambda path, colour: recording)
+    monkeypatch.setattr("edge_siamese.cameras.files.open_video", lambda path, color: recording)
     return camera_of(path, clock, rate=rate)
 
 

@@ -12,11 +12,11 @@ import pytest
 
 from edge_siamese.cameras import open_camera
 from edge_siamese.cameras.fake import FakeCamera
+from edge_siamese.cameras.orientation import TurnedCamera
 from edge_siamese.cameras.picamera2 import Picamera2Camera
-from edge_siamese.cameras.synthetic import SyntheticCamera
-from edge_siamese.cameras.turning import TurnedCamera
-from edge_siamese.daemon.settings import CameraSettings
+from edge_siamese.cameras.synthetic.camera import SyntheticCamera
 from edge_siamese.errors import CameraEnded, CameraError
+from edge_siamese.settings import CameraSettings
 from tests.edge_siamese.cameras.fake_picamera2 import installed
 
 STAIRS = np.arange(6, dtype=np.uint8).reshape(2, 3)
@@ -27,15 +27,15 @@ def test_auto_takes_a_pi_camera_first(monkeypatch: pytest.MonkeyPatch, tmp_path:
     device.touch()
     opened: list[str] = []
     monkeypatch.setattr(
-        "edge_siamese.cameras.usb.UsbCamera", lambda settings, colour: opened.append(settings.device)
+        "edge_siamese.cameras.usb.UsbCamera", lambda settings, color: opened.append(settings.device)
     )
     with installed(monkeypatch) as picamera2:
         settings = CameraSettings(device=str(device), width=100, height=60)
-        assert isinstance(open_camera(settings, "grey"), Picamera2Camera)
+        assert isinstance(open_camera(settings, "gray"), Picamera2Camera)
         picamera2.infos = []
-        open_camera(settings, "grey")
+        open_camera(settings, "gray")
         assert opened == [str(device)]
-        # libcamera lists USB cameras as well; of these, picamera2 gives no colours.
+        # libcamera lists USB cameras as well; of these, picamera2 gives no colors.
         picamera2.infos = [{"Model": "UVC", "Id": "/base/soc/usb@7e980000-1:1.0-046d:0825", "Num": 0}]
         open_camera(settings, "rgb")
         assert opened == [str(device)] * 2
@@ -44,7 +44,7 @@ def test_auto_takes_a_pi_camera_first(monkeypatch: pytest.MonkeyPatch, tmp_path:
 def test_auto_without_any_camera_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "picamera2", None)
     with pytest.raises(CameraError) as caught:
-        open_camera(CameraSettings(device="/dev/video99"), "grey")
+        open_camera(CameraSettings(device="/dev/video99"), "gray")
     assert str(caught.value) == (
         "no camera: picamera2 finds none, and there is no /dev/video99; plug a USB camera in, connect the Pi's with the "
         'power off, or set camera.kind to "synthetic" to try things out'
@@ -54,16 +54,16 @@ def test_auto_without_any_camera_says_what_to_do(monkeypatch: pytest.MonkeyPatch
 def test_each_kind_opens_its_camera(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked: list[Any] = []
     monkeypatch.setattr(
-        "edge_siamese.cameras.usb.UsbCamera", lambda settings, colour: asked.append(("usb", colour))
+        "edge_siamese.cameras.usb.UsbCamera", lambda settings, color: asked.append(("usb", color))
     )
     monkeypatch.setattr(
-        "edge_siamese.cameras.files.FilesCamera", lambda settings, colour: asked.append(("files", colour))
+        "edge_siamese.cameras.files.FilesCamera", lambda settings, color: asked.append(("files", color))
     )
     open_camera(CameraSettings(kind="usb"), "rgb")
-    open_camera(CameraSettings(kind="files", path=str(tmp_path)), "grey")
-    assert asked == [("usb", "rgb"), ("files", "grey")]
+    open_camera(CameraSettings(kind="files", path=str(tmp_path)), "gray")
+    assert asked == [("usb", "rgb"), ("files", "gray")]
     pressed: list[bool] = []
-    camera = open_camera(CameraSettings(kind="synthetic"), "grey", pressed.append)
+    camera = open_camera(CameraSettings(kind="synthetic"), "gray", pressed.append)
     assert isinstance(camera, SyntheticCamera)
     camera._press(True)
     assert pressed == [True]
@@ -115,8 +115,8 @@ def test_the_fake_camera_shows_what_it_is_given() -> None:
 def test_opening_cameras_imports_no_camera_library() -> None:
     program = (
         "import sys; import edge_siamese.cameras.picamera2, edge_siamese.cameras.usb, edge_siamese.cameras.files; "
-        "from edge_siamese.cameras import open_camera; from edge_siamese.daemon.settings import CameraSettings; "
-        "open_camera(CameraSettings(kind='synthetic'), 'grey'); "
+        "from edge_siamese.cameras import open_camera; from edge_siamese.settings import CameraSettings; "
+        "open_camera(CameraSettings(kind='synthetic'), 'gray'); "
         "print(sorted({'av', 'picamera2', 'PIL'} & set(sys.modules)))"
     )
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

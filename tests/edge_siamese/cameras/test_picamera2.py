@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from edge_siamese.cameras.picamera2 import HINT, Picamera2Camera, list_cameras
-from edge_siamese.daemon.settings import CameraSettings
 from edge_siamese.errors import CameraError, CameraStalled
+from edge_siamese.settings import CameraSettings
 from tests.edge_siamese.cameras.fake_picamera2 import Camera, installed
 
 SETTINGS = CameraSettings(kind="picamera2", width=100, height=60, rate=10.0, timeout_s=2.0)
@@ -27,8 +27,8 @@ def picamera2(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         yield module
 
 
-def test_grey_is_the_luma_plane_of_the_small_stream_without_its_padding(picamera2: type[Camera]) -> None:
-    camera = Picamera2Camera(SETTINGS, "grey", clock=lambda: 7.5)
+def test_gray_is_the_luma_plane_of_the_small_stream_without_its_padding(picamera2: type[Camera]) -> None:
+    camera = Picamera2Camera(SETTINGS, "gray", clock=lambda: 7.5)
     frame = camera.capture()
     assert frame.pixels.dtype == np.uint8
     # A copy: the buffer was zeroed when the request was released.
@@ -56,7 +56,7 @@ def test_grey_is_the_luma_plane_of_the_small_stream_without_its_padding(picamera
     assert made.waited == 2.0
 
 
-def test_colours_come_from_the_main_stream_red_first(picamera2: type[Camera]) -> None:
+def test_colors_come_from_the_main_stream_red_first(picamera2: type[Camera]) -> None:
     camera = Picamera2Camera(SETTINGS, "rgb")
     pixels = camera.capture().pixels
     assert pixels.shape == (60, 100, 3)
@@ -66,25 +66,23 @@ def test_colours_come_from_the_main_stream_red_first(picamera2: type[Camera]) ->
 
 
 @pytest.mark.parametrize("format", ["BGR888", "RGB888", "XBGR8888", "XRGB8888", "MJPEG"])
-def test_a_camera_that_is_not_the_pis_gives_colours_of_any_order(
-    picamera2: type[Camera], format: str
-) -> None:
+def test_a_camera_that_is_not_the_pis_gives_colors_of_any_order(picamera2: type[Camera], format: str) -> None:
     picamera2.properties = {"Model": "UVC"}
     picamera2.given = format
-    camera = Picamera2Camera(SETTINGS, "grey")
+    camera = Picamera2Camera(SETTINGS, "gray")
     pixels = camera.capture().pixels
     assert pixels.shape == (60, 100, 3) and pixels.flags.c_contiguous
     assert (pixels == np.array([10, 20, 30], np.uint8)).all()
 
 
-def test_packed_luma_and_chroma_will_do_for_grey_and_not_for_colours(picamera2: type[Camera]) -> None:
+def test_packed_luma_and_chroma_will_do_for_gray_and_not_for_colors(picamera2: type[Camera]) -> None:
     picamera2.properties = {"Model": "UVC"}
     picamera2.given = "YUYV"
-    assert (Picamera2Camera(SETTINGS, "grey").capture().pixels == GRADIENT).all()
+    assert (Picamera2Camera(SETTINGS, "gray").capture().pixels == GRADIENT).all()
     with pytest.raises(CameraError) as caught:
         Picamera2Camera(SETTINGS, "rgb")
     assert str(caught.value) == (
-        "the camera UVC gives YUYV here, of which only the brightness is read, and the model needs colours; "
+        "the camera UVC gives YUYV here, of which only the brightness is read, and the model needs colors; "
         "set camera.kind to usb if it is a USB camera"
     )
     assert picamera2.made[1].calls == ["configure", "close"]
@@ -93,7 +91,7 @@ def test_packed_luma_and_chroma_will_do_for_grey_and_not_for_colours(picamera2: 
 def test_a_format_that_is_not_read_is_an_error_and_the_camera_is_let_go(picamera2: type[Camera]) -> None:
     picamera2.given = "R8"
     with pytest.raises(CameraError) as caught:
-        Picamera2Camera(SETTINGS, "grey")
+        Picamera2Camera(SETTINGS, "gray")
     assert str(caught.value) == (
         "the camera imx708 gives R8, which is not read here; set camera.kind to usb if it is a USB camera"
     )
@@ -109,12 +107,12 @@ def test_why_it_cannot_be_opened_is_told_though_it_cannot_be_closed_either(
     monkeypatch.setattr(Camera, "start", fail)
     monkeypatch.setattr(Camera, "close", lambda self: 1 / 0)
     with pytest.raises(CameraError) as caught:
-        Picamera2Camera(SETTINGS, "grey")
+        Picamera2Camera(SETTINGS, "gray")
     assert str(caught.value) == f"the Pi camera cannot be opened: not now; {HINT}"
 
 
 def test_a_frame_that_does_not_come_is_a_stall_and_the_job_is_cancelled(picamera2: type[Camera]) -> None:
-    camera = Picamera2Camera(SETTINGS, "grey")
+    camera = Picamera2Camera(SETTINGS, "gray")
     picamera2.failures.append(TimeoutError())
     with pytest.raises(CameraStalled) as caught:
         camera.capture()
@@ -127,14 +125,14 @@ def test_an_older_picamera2_that_cannot_cancel_stalls_all_the_same(
     picamera2: type[Camera], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(Camera, "cancel_all_and_flush")
-    camera = Picamera2Camera(SETTINGS, "grey")
+    camera = Picamera2Camera(SETTINGS, "gray")
     picamera2.failures.append(TimeoutError())
     with pytest.raises(CameraStalled):
         camera.capture()
 
 
 def test_what_libcamera_raises_is_one_line(picamera2: type[Camera]) -> None:
-    camera = Picamera2Camera(SETTINGS, "grey")
+    camera = Picamera2Camera(SETTINGS, "gray")
     picamera2.failures.append(RuntimeError("dequeue timer expired\nmore of it"))
     with pytest.raises(CameraError) as caught:
         camera.capture()
@@ -143,7 +141,7 @@ def test_what_libcamera_raises_is_one_line(picamera2: type[Camera]) -> None:
 
 
 def test_a_request_is_released_though_its_buffer_cannot_be_read(picamera2: Any) -> None:
-    camera = Picamera2Camera(SETTINGS, "grey")
+    camera = Picamera2Camera(SETTINGS, "gray")
     picamera2.mapped.broken = OSError("mmap failed")
     with pytest.raises(CameraError, match=r"^the Pi camera's frame cannot be read: mmap failed$"):
         camera.capture()
@@ -151,7 +149,7 @@ def test_a_request_is_released_though_its_buffer_cannot_be_read(picamera2: Any) 
 
 
 def test_the_exposure_is_held_where_it_is_and_let_go(picamera2: type[Camera]) -> None:
-    camera = Picamera2Camera(SETTINGS, "grey")
+    camera = Picamera2Camera(SETTINGS, "gray")
     camera.hold_exposure(True)
     camera.hold_exposure(False)
     assert picamera2.made[0].set == [
@@ -169,7 +167,7 @@ def test_the_exposure_is_held_where_it_is_and_let_go(picamera2: type[Camera]) ->
 
 def test_controls_that_a_camera_does_not_have_are_left_out(picamera2: type[Camera]) -> None:
     picamera2.controls = {"AeEnable": (False, True, True), "ExposureTime": (1, 10**6, 20_000)}
-    camera = Picamera2Camera(SETTINGS, "grey")
+    camera = Picamera2Camera(SETTINGS, "gray")
     assert picamera2.made[0].wanted["controls"] == {}
     camera.hold_exposure(True)
     assert picamera2.made[0].set == [{"AeEnable": False, "ExposureTime": 12_345}]
@@ -192,13 +190,13 @@ def test_the_rate_is_kept_within_what_the_sensor_can(
     picamera2: type[Camera], rate: float, limits: tuple[int, int, int], duration: int
 ) -> None:
     picamera2.controls = {"FrameDurationLimits": limits}
-    Picamera2Camera(CameraSettings(width=100, height=60, rate=rate), "grey")
+    Picamera2Camera(CameraSettings(width=100, height=60, rate=rate), "gray")
     assert picamera2.made[0].wanted["controls"] == {"FrameDurationLimits": (duration, duration)}
 
 
 def test_a_lens_with_a_motor_follows_what_is_held_before_it(picamera2: type[Camera]) -> None:
     picamera2.controls = {"AfMode": (0, 2, 0)}
-    Picamera2Camera(SETTINGS, "grey")
+    Picamera2Camera(SETTINGS, "gray")
     assert picamera2.made[0].wanted["controls"] == {"AfMode": 2}
 
 
@@ -211,21 +209,21 @@ def test_no_camera_and_no_picamera2_say_what_to_do(
     picamera2.infos = []
     assert list_cameras() == []
     with pytest.raises(CameraError) as caught:
-        Picamera2Camera(SETTINGS, "grey")
+        Picamera2Camera(SETTINGS, "gray")
     assert str(caught.value) == f"picamera2 finds no camera: {HINT}"
     picamera2.infos = [{}]
     error = RuntimeError("Camera __init__ sequence did not complete.")
     error.__cause__ = RuntimeError("Failed to acquire camera: Device or resource busy (16)")
     picamera2.refuse = error
     with pytest.raises(CameraError) as caught:
-        Picamera2Camera(SETTINGS, "grey")
+        Picamera2Camera(SETTINGS, "gray")
     assert str(caught.value) == (
         f"the Pi camera cannot be opened: Failed to acquire camera: Device or resource busy (16); {HINT}"
     )
     monkeypatch.setitem(sys.modules, "picamera2", None)
     assert list_cameras() == []
     with pytest.raises(CameraError) as caught:
-        Picamera2Camera(SETTINGS, "grey")
+        Picamera2Camera(SETTINGS, "gray")
     assert str(caught.value).startswith("picamera2 cannot be used: ")
     assert str(caught.value).endswith(
         "; apt install python3-picamera2, and make the environment with --system-site-packages, or set camera.kind to usb"
@@ -238,13 +236,13 @@ def test_a_camera_that_is_busy_for_a_day_uses_up_no_files(picamera2: type[Camera
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(3):
         with pytest.raises(CameraError, match="did not complete"):
-            Picamera2Camera(SETTINGS, "grey")
+            Picamera2Camera(SETTINGS, "gray")
     gc.collect()
     assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_closing_twice_is_harmless_and_a_closed_camera_gives_nothing(picamera2: type[Camera]) -> None:
-    camera = Picamera2Camera(SETTINGS, "grey")
+    camera = Picamera2Camera(SETTINGS, "gray")
     camera.close()
     camera.close()
     assert picamera2.made[0].calls == ["configure", "start", "stop", "close"]

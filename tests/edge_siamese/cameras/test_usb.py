@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_siamese.cameras.usb import POLL_S, UsbCamera
+from edge_siamese.cameras.usb import POLL_SECONDS, UsbCamera
 from edge_siamese.cameras.video import Picture
-from edge_siamese.daemon.settings import CameraSettings
 from edge_siamese.errors import CameraError, CameraStalled
+from edge_siamese.settings import CameraSettings
 
-GREY = np.zeros((4, 6), dtype=np.uint8)
+GRAY = np.zeros((4, 6), dtype=np.uint8)
 SETTINGS = CameraSettings(kind="usb", device="/dev/video7", width=640, height=480, rate=10.0, timeout_s=2.0)
 
 
@@ -41,7 +41,7 @@ class Device:
 
     def decode(self, packet: Any) -> Picture | None:
         self.decoded.append(packet)
-        return None if packet == "damaged" else Picture(GREY, None)
+        return None if packet == "damaged" else Picture(GRAY, None)
 
     def close(self) -> None:
         self.closed += 1
@@ -53,7 +53,7 @@ class Device:
 def camera_of(device: Device) -> UsbCamera:
     return UsbCamera(
         SETTINGS,
-        "grey",
+        "gray",
         open=device.open,  # type: ignore[arg-type]
         clock=lambda: device.now,
         pause=device.pause,
@@ -64,9 +64,9 @@ def test_a_frame_is_waited_for() -> None:
     device = Device(None, None, "first")
     camera = camera_of(device)
     frame = camera.capture()
-    assert frame.pixels is GREY
-    assert (frame.number, round(frame.time, 3)) == (1, 50.0 + 2 * POLL_S)
-    assert device.asked == ("/dev/video7", (640, 480), 10.0, 2.0, "grey")
+    assert frame.pixels is GRAY
+    assert (frame.number, round(frame.time, 3)) == (1, 50.0 + 2 * POLL_SECONDS)
+    assert device.asked == ("/dev/video7", (640, 480), 10.0, 2.0, "gray")
     assert camera.description == "the camera /dev/video7, 640 x 480 mjpeg"
     camera.hold_exposure(True)
     camera.close()
@@ -95,7 +95,7 @@ def test_a_camera_of_which_a_picture_is_seldom_wanted_does_not_stall() -> None:
     device = Device(*answers)
     camera = UsbCamera(
         replace(SETTINGS, rate=0.1),
-        "grey",
+        "gray",
         open=device.open,  # type: ignore[arg-type]
         clock=lambda: device.now,
         pause=device.pause,

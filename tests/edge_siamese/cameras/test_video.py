@@ -33,8 +33,8 @@ def write_clip(av: Any, path: Path, frames: int = 10) -> Path:
     return path
 
 
-def test_a_clip_is_decoded_to_grey_and_can_be_played_again(av: Any, tmp_path: Path) -> None:
-    video = open_video(write_clip(av, tmp_path / "clip.mkv"), "grey")
+def test_a_clip_is_decoded_to_gray_and_can_be_played_again(av: Any, tmp_path: Path) -> None:
+    video = open_video(write_clip(av, tmp_path / "clip.mkv"), "gray")
     assert (video.size, video.codec) == ((64, 48), "mjpeg")
     for _ in range(2):
         pictures = list(video.pictures())
@@ -45,7 +45,7 @@ def test_a_clip_is_decoded_to_grey_and_can_be_played_again(av: Any, tmp_path: Pa
     video.close()
 
 
-def test_a_clip_is_decoded_to_colours(av: Any, tmp_path: Path) -> None:
+def test_a_clip_is_decoded_to_colors(av: Any, tmp_path: Path) -> None:
     video = open_video(write_clip(av, tmp_path / "clip.mkv"), "rgb")
     picture = next(video.pictures())
     assert picture.pixels.shape == (48, 64, 3)
@@ -56,28 +56,28 @@ def test_what_is_no_video_is_one_line(av: Any, tmp_path: Path) -> None:
     path = tmp_path / "clip.mp4"
     path.write_bytes(b"not a video" * 100)
     with pytest.raises(CameraError) as caught:
-        open_video(path, "grey")
+        open_video(path, "gray")
     assert str(caught.value) == f"{path} cannot be read as a video: Invalid data found when processing input"
     with pytest.raises(CameraError, match="cannot be read as a video: No such file or directory"):
-        open_video(tmp_path / "none.mp4", "grey")
+        open_video(tmp_path / "none.mp4", "gray")
 
 
 def test_a_device_that_is_not_there_or_no_camera_says_so(av: Any) -> None:
     with pytest.raises(
         CameraError, match=r"^there is no /dev/video99: plug the camera in, or set camera.device"
     ):
-        open_device("/dev/video99", (640, 480), 10.0, 1.0, "grey")
+        open_device("/dev/video99", (640, 480), 10.0, 1.0, "gray")
     with pytest.raises(CameraError, match=r"^/dev/null cannot be opened: it is no camera"):
-        open_device("/dev/null", (640, 480), 10.0, 1.0, "grey")
+        open_device("/dev/null", (640, 480), 10.0, 1.0, "gray")
 
 
 def test_without_pyav_one_is_told_how_to_install_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(CameraError) as caught:
-        open_device("/dev/video0", (640, 480), 10.0, 1.0, "grey")
+        open_device("/dev/video0", (640, 480), 10.0, 1.0, "gray")
     assert str(caught.value) == "the camera /dev/video0 needs PyAV: pip install av"
     with pytest.raises(CameraError) as caught:
-        open_video(tmp_path / "clip.mp4", "grey")
+        open_video(tmp_path / "clip.mp4", "gray")
     assert str(caught.value) == f"the video {tmp_path / 'clip.mp4'} needs PyAV: pip install av"
 
 
@@ -107,7 +107,7 @@ class Container:
 def opened(av: Any, tmp_path: Path, *answers: Any) -> tuple[Video, list[Any]]:
     clip = av.open(str(write_clip(av, tmp_path / "clip.mkv", 3)))
     packets = [packet for packet in clip.demux(video=0) if packet.size]
-    return Video(Container(clip, *answers), "/dev/video0", "grey"), packets
+    return Video(Container(clip, *answers), "/dev/video0", "gray"), packets
 
 
 def test_a_read_says_packet_nothing_yet_or_gone(av: Any, tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_a_size_or_rate_that_a_camera_does_not_have_is_given_up(
         return Container(clip)
 
     monkeypatch.setattr(av, "open", open_)
-    open_device("/dev/null", (640, 480), 7.5, 3.0, "grey")
+    open_device("/dev/null", (640, 480), 7.5, 3.0, "gray")
     flags = {"fflags": "nobuffer+4"}
     assert (
         tried
@@ -210,7 +210,7 @@ def test_why_a_device_cannot_be_opened_is_said(
 
     monkeypatch.setattr(av, "open", open_)
     with pytest.raises(CameraError) as caught:
-        open_device("/dev/null", (640, 480), 7.5, 3.0, "grey")
+        open_device("/dev/null", (640, 480), 7.5, 3.0, "gray")
     assert str(caught.value) == message
 
 

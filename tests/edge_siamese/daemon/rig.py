@@ -8,19 +8,19 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from edge_siamese.bundle import Bundle
-from edge_siamese.cameras.base import Frame
+from edge_siamese.cameras.camera import Frame
+from edge_siamese.daemon.current_view import Observed
 from edge_siamese.daemon.engine import Engine
-from edge_siamese.daemon.learner import Learned, Wish
-from edge_siamese.daemon.settings import RecognitionSettings, RegistrationSettings, Settings
-from edge_siamese.daemon.shown import Observed
+from edge_siamese.daemon.registration_session import RegistrationRequest, RegistrationResult
 from edge_siamese.events import KINDS, Event
-from edge_siamese.imaging import Bytes
-from edge_siamese.panel.grammar import Gesture
-from edge_siamese.panel.signals import Signal
+from edge_siamese.models.bundle import Bundle
+from edge_siamese.panel.led_signals import Signal
+from edge_siamese.panel.press_grammar import Gesture
+from edge_siamese.recognition.imaging import Bytes
 from edge_siamese.runtimes.fake import FAKE_HEAD, FakeEncoder
+from edge_siamese.settings import RecognitionSettings, RegistrationSettings, Settings
 from edge_siamese.store import SupportStore
-from tests.edge_siamese.test_quality import blurred, camera, drawing
+from tests.edge_siamese.recognition.test_quality import blurred, camera, drawing
 
 RING = camera(drawing(256), 1.0)
 DISC = camera(drawing(256, size=0.2, stroke=0.25), 1.0)
@@ -89,14 +89,14 @@ class Rig:
         self.engine.gesture(gesture, self.now)
 
     def press(self, *pictures: Bytes) -> None:
-        """Press, and show so much afterwards."""
+        """Press, and show so much afterward."""
         self.do(Gesture.PRESS)
         self.show(*pictures)
 
-    def learn(self, name: str, picture: Bytes, **wish: Any) -> Learned:
+    def learn(self, name: str, picture: Bytes, **wish: Any) -> RegistrationResult:
         """As the command `register` does."""
-        said: list[Learned] = []
-        self.engine.learner.begin(Wish(name, **wish), self.now, said.append)
+        said: list[RegistrationResult] = []
+        self.engine.learner.begin(RegistrationRequest(name, **wish), self.now, said.append)
         self.show(*[picture] * 3)
         (learned,) = said
         return learned

@@ -13,17 +13,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_siamese.bundle import Bundle
-from edge_siamese.cameras.base import Camera, Frame
+from edge_siamese.cameras.camera import Camera, Frame
 from edge_siamese.daemon import service as service_module
 from edge_siamese.daemon.client import request
-from edge_siamese.daemon.notify import Notifier
 from edge_siamese.daemon.service import Service
-from edge_siamese.daemon.settings import load_settings
+from edge_siamese.daemon.systemd import Notifier
 from edge_siamese.errors import CameraError
 from edge_siamese.events import KINDS
-from edge_siamese.imaging import Bytes
-from edge_siamese.installed import InstalledModels
+from edge_siamese.models.bundle import Bundle
+from edge_siamese.models.installed import InstalledModels
+from edge_siamese.recognition.imaging import Bytes
+from edge_siamese.settings import load_settings
 from tests.tiny_network import pictures
 
 CONFIG = """
@@ -79,15 +79,15 @@ class Stage:
         self.hangs = False
         """Whether captures never return."""
         self.opened: list[str] = []
-        """The colour of each opening."""
+        """The color of each opening."""
         self.holds: list[bool] = []
         self.free = threading.Event()
         """Lets what hangs go on, at the end."""
 
-    def open(self, settings: Any, colour: str, press: Any = None) -> Camera:
+    def open(self, settings: Any, color: str, press: Any = None) -> Camera:
         if self.absent:
             raise CameraError("there is no camera")
-        self.opened.append(colour)
+        self.opened.append(color)
         return _StageCamera(self)
 
 
@@ -177,7 +177,7 @@ class Daemon:
             self.error = error
 
     def up(self) -> Daemon:
-        """Wait until it recognises frames."""
+        """Wait until it recognizes frames."""
         until(lambda: self.service.engine and self.service.engine.frames > 2)
         return self
 
@@ -244,7 +244,7 @@ def accept(_: Bundle) -> None:
 
 
 def model_of(daemon: Daemon) -> str:
-    """The id of the model that the daemon recognises with; empty while it has none."""
+    """The id of the model that the daemon recognizes with; empty while it has none."""
     engine = daemon.service.engine
     return "" if engine is None else engine.encoder.model_id
 
@@ -254,5 +254,5 @@ def daemon_without_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     """A daemon whose settings name no model and which tries again at once; not started."""
     with daemon_in(tmp_path, monkeypatch) as made:
         made.configure("")
-        monkeypatch.setattr(service_module, "RETRY_S", 0.1)
+        monkeypatch.setattr(service_module, "RETRY_SECONDS", 0.1)
         yield made

@@ -1,4 +1,4 @@
-"""The engine: what a frame, a press and a request do to what is recognised, registered, told and shown."""
+"""The engine: what a frame, a press and a request do to what is recognized, registered, told and shown."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_siamese.bundle import Bundle
 from edge_siamese.errors import (
     ControlError,
     EncoderError,
@@ -20,9 +19,10 @@ from edge_siamese.errors import (
     StoreError,
     SupportError,
 )
-from edge_siamese.panel.grammar import Gesture
-from edge_siamese.panel.signals import Signal
-from edge_siamese.registration import NewView
+from edge_siamese.models.bundle import Bundle
+from edge_siamese.panel.led_signals import Signal
+from edge_siamese.panel.press_grammar import Gesture
+from edge_siamese.recognition.registration import NewView
 from tests.edge_siamese.daemon.rig import DISC, PAGE, RING, SETTINGS, Rig
 
 
@@ -47,7 +47,7 @@ def broken(*_: Any, **__: Any) -> Any:
 
 
 class TestSeeing:
-    def test_nothing_is_recognised_where_nothing_is_registered(self, rig: Rig) -> None:
+    def test_nothing_is_recognized_where_nothing_is_registered(self, rig: Rig) -> None:
         rig.show(RING, RING, RING)
         assert rig.engine.latest is not None
         assert rig.engine.latest.rule == "nothing registered"
@@ -132,8 +132,8 @@ class TestSeeing:
         knowing.engine.gesture(Gesture.DOUBLE_PRESS, knowing.now)
         assert knowing.store.object("ring").negatives == before
 
-    def test_a_picture_is_recognised_without_a_trace(self, knowing: Rig) -> None:
-        found = knowing.engine.recognise(RING)
+    def test_a_picture_is_recognized_without_a_trace(self, knowing: Rig) -> None:
+        found = knowing.engine.recognize(RING)
         assert (found.name, found.uid) == ("ring", knowing.store.object("ring").uid)
         assert (knowing.engine.latest, knowing.take(), knowing.engine.frame is None) == (None, [], False)
 
@@ -232,7 +232,7 @@ class TestButton:
         negative = knowing.store.views("ring")[-1]
         assert (negative.kind, negative.source, negative.crops) == ("negative", "wrong", 1)
 
-    def test_a_double_press_with_nothing_recognised_is_told_by_the_light(self, rig: Rig) -> None:
+    def test_a_double_press_with_nothing_recognized_is_told_by_the_light(self, rig: Rig) -> None:
         rig.do(Gesture.DOUBLE_PRESS)
         assert (rig.lit(), rig.take()) == ([Signal.NOTHING_TO_UNDO], [])
 
@@ -297,21 +297,21 @@ class TestChanging:
     def test_wrong_takes_a_name_for_a_check(self, knowing: Rig) -> None:
         knowing.learn("disc", DISC)
         knowing.show(RING)
-        with pytest.raises(ControlError, match=r'^"ring" was recognised last, not "disc"$'):
+        with pytest.raises(ControlError, match=r'^"ring" was recognized last, not "disc"$'):
             knowing.engine.wrong(knowing.now, "disc")
         with pytest.raises(SupportError, match=r'^there is no object "cup"'):
             knowing.engine.wrong(knowing.now, "cup")
         knowing.engine.rename("ring", "hoop")
-        with pytest.raises(ControlError, match=r'^"hoop" was recognised last, not "disc"$'):
+        with pytest.raises(ControlError, match=r'^"hoop" was recognized last, not "disc"$'):
             knowing.engine.wrong(knowing.now, "disc")
         assert knowing.engine.wrong(knowing.now, "hoop").negatives == 1
 
     def test_after_half_a_minute_it_is_too_late_to_say_so(self, knowing: Rig) -> None:
         knowing.show(RING)
-        with pytest.raises(ControlError, match=r"^nothing was recognised lately that could be wrong$"):
+        with pytest.raises(ControlError, match=r"^nothing was recognized lately that could be wrong$"):
             knowing.engine.wrong(knowing.now + 30.1)
         assert knowing.engine.wrong(knowing.now + 29.9).negatives == 1
-        with pytest.raises(ControlError, match=r"^nothing was recognised lately"):
+        with pytest.raises(ControlError, match=r"^nothing was recognized lately"):
             knowing.engine.wrong(knowing.now)
 
     def test_negatives_are_kept_without_a_picture_if_none_are_wanted(
@@ -323,7 +323,7 @@ class TestChanging:
         rig.engine.wrong(rig.now)
         assert [view.crops for view in rig.store.views("ring")] == [0, 0]
 
-    def test_a_collection_is_recognised_at_once_and_an_undone_one_leaves(
+    def test_a_collection_is_recognized_at_once_and_an_undone_one_leaves(
         self, knowing: Rig, tmp_path: Path, bundle: Bundle
     ) -> None:
         knowing.store.export(tmp_path / "shelf.zip")
@@ -347,7 +347,7 @@ class TestChanging:
         assert knowing.take() == [("registered", '"disc" is registered')]
         assert knowing.lit() == [Signal.LOOKING, Signal.SAVED]
         assert caplog.messages == [
-            "the objects cannot be read, so the former ones are recognised: objects.db: the disk is full"
+            "the objects cannot be read, so the former ones are recognized: objects.db: the disk is full"
         ]
         assert "disc" not in knowing.engine.support.names
         knowing.wait(0.1)
@@ -387,7 +387,7 @@ def test_each_change_is_on_the_disk_before_it_is_shown_or_told(
     ]  # fmt: skip
 
 
-def test_the_store_of_another_engine_is_recognised_anew(knowing: Rig, bundle: Bundle, tmp_path: Path) -> None:
+def test_the_store_of_another_engine_is_recognized_anew(knowing: Rig, bundle: Bundle, tmp_path: Path) -> None:
     knowing.store.close()
     again = Rig(tmp_path, bundle)
     assert again.engine.support.names == ("ring",)

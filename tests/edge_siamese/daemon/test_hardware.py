@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from edge_siamese.cameras.base import Frame
+from edge_siamese.cameras.camera import Frame
 from edge_siamese.daemon.hardware import Hardware
-from edge_siamese.daemon.settings import CameraSettings, PanelSettings, Settings
 from edge_siamese.errors import CameraEnded, CameraStalled, PanelError
 from edge_siamese.events import Event
-from edge_siamese.panel.grammar import Gesture
-from edge_siamese.panel.signals import Signal
+from edge_siamese.panel.led_signals import Signal
+from edge_siamese.panel.press_grammar import Gesture
 from edge_siamese.panel.simulated import SimulatedPanel
+from edge_siamese.settings import CameraSettings, PanelSettings, Settings
 from tests.edge_siamese.daemon.running import MUG, Stage, until
 
 SETTINGS = Settings(
@@ -63,7 +63,12 @@ def panel_of(hardware: Hardware) -> SimulatedPanel:
 
 
 def test_nothing_is_open_at_first(hardware: Hardware) -> None:
-    assert (hardware.state, hardware.console, hardware.blind, hardware.hopeless) == (None, None, False, False)
+    assert (hardware.state, hardware.console, hardware.camera_down, hardware.needs_restart) == (
+        None,
+        None,
+        False,
+        False,
+    )
     assert (hardware.next_frame(0.0), hardware.gestures(), hardware.watch()) == (None, [], False)
     hardware.hold_exposure(True)
     hardware.show(Signal.SAVED)
@@ -74,23 +79,23 @@ def test_nothing_is_open_at_first(hardware: Hardware) -> None:
 class TestCamera:
     def test_each_frame_is_given_once(self, hardware: Hardware, stage: Stage) -> None:
         stage.picture = MUG
-        hardware.open_camera("grey")
+        hardware.open_camera("gray")
         first, second = (until(lambda: hardware.next_frame(0.1)) for _ in range(2))
         assert isinstance(first, Frame)
         assert first.number < second.number
         assert first.pixels is MUG
 
-    def test_it_is_opened_again_only_for_other_colours(self, hardware: Hardware, stage: Stage) -> None:
-        for colour in ("grey", "grey", "rgb"):
-            hardware.open_camera(colour)  # type: ignore[arg-type]
+    def test_it_is_opened_again_only_for_other_colors(self, hardware: Hardware, stage: Stage) -> None:
+        for color in ("gray", "gray", "rgb"):
+            hardware.open_camera(color)  # type: ignore[arg-type]
             until(lambda: hardware.next_frame(0.1))
-        assert stage.opened == ["grey", "rgb"]
+        assert stage.opened == ["gray", "rgb"]
 
     def test_what_changes_is_told_once(self, hardware: Hardware, stage: Stage, events: list[Event]) -> None:
-        hardware.open_camera("grey")
+        hardware.open_camera("gray")
         assert watched(hardware, lambda: events)[-1] is False
         stage.error = CameraStalled("no frame came")
-        said = watched(hardware, lambda: hardware.blind and len(events) == 2)
+        said = watched(hardware, lambda: hardware.camera_down and len(events) == 2)
         assert said.count(True) == 1
         stage.absent = True
         said = watched(hardware, lambda: len(events) == 3)
@@ -107,13 +112,13 @@ class TestCamera:
 
     def test_its_end_is_told(self, hardware: Hardware, stage: Stage, events: list[Event]) -> None:
         stage.error = CameraEnded("all was shown")
-        hardware.open_camera("grey")
+        hardware.open_camera("gray")
         watched(hardware, lambda: events)
         assert events[0].text == "the camera has ended: all was shown"
-        assert not hardware.blind
+        assert not hardware.camera_down
 
     def test_holding_the_exposure_waits_for_nothing(self, hardware: Hardware, stage: Stage) -> None:
-        hardware.open_camera("grey")
+        hardware.open_camera("gray")
         until(lambda: hardware.next_frame(0.1))
         hardware.hold_exposure(True)
         until(lambda: stage.holds == [True])
@@ -127,30 +132,30 @@ class TestCamera:
     def test_two_threads_in_its_driver_are_without_hope(
         self, hardware: Hardware, stage: Stage, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("edge_siamese.cameras.source.MARGIN_S", 0.0)
+        monkeypatch.setattr("edge_siamese.cameras.supervisor.MARGIN_SECONDS", 0.0)
         stage.hangs = True
-        hardware.open_camera("grey")
-        until(lambda: hardware.blind)
-        assert not hardware.hopeless
-        until(lambda: hardware.hopeless)
+        hardware.open_camera("gray")
+        until(lambda: hardware.camera_down)
+        assert not hardware.needs_restart
+        until(lambda: hardware.needs_restart)
 
     def test_one_thread_is_enough_if_it_keeps_the_camera_from_the_next(
         self, hardware: Hardware, stage: Stage, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("edge_siamese.cameras.source.MARGIN_S", 0.0)
-        hardware.open_camera("grey")
+        monkeypatch.setattr("edge_siamese.cameras.supervisor.MARGIN_SECONDS", 0.0)
+        hardware.open_camera("gray")
         until(lambda: hardware.next_frame(0.1))
         stage.absent = True  # "Device or resource busy", as the thread that hangs still has it
-        assert not hardware.hopeless
+        assert not hardware.needs_restart
         stage.hangs = True
-        until(lambda: hardware.hopeless)
+        until(lambda: hardware.needs_restart)
         state = hardware.state
         assert state is not None and (state.status, state.stuck_threads) == ("absent", 1)
 
     def test_pictures_that_are_wanted_seldom_are_waited_for(self, events: list[Event]) -> None:
         camera = CameraSettings(kind="synthetic", rate=0.1, timeout_s=3.0)
         hardware = Hardware(replace(SETTINGS, camera=camera), events.append)
-        hardware.open_camera("grey")
+        hardware.open_camera("gray")
         assert hardware.source is not None
         assert hardware.source._capture_s == 14.0  # until one is wanted, the camera's own time, and a second
         hardware.close()
@@ -165,7 +170,7 @@ class TestPanel:
         time.sleep(0.02)
         panel.press(False)
         assert until(hardware.gestures) == [Gesture.PRESS]
-        hardware.show_lasting(Signal.RECOGNISED)
+        hardware.show_lasting(Signal.RECOGNIZED)
         until(lambda: panel.lit)
         hardware.show_lasting(Signal.OFF)
         until(lambda: not panel.lit)
@@ -236,7 +241,7 @@ class TestPanel:
         scene = replace(scene, panel=replace(scene.panel, kind="auto"))
         hardware = Hardware(scene, lambda _: None)
         hardware.open_panel()
-        hardware.open_camera("grey")
+        hardware.open_camera("gray")
         former = panel_of(hardware)
         hardware.open_panel()
         assert panel_of(hardware) is not former

@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from edge_siamese.bundle import Bundle
 from edge_siamese.daemon import service as service_module
-from edge_siamese.daemon.learner import Wish
+from edge_siamese.daemon.registration_session import RegistrationRequest
 from edge_siamese.daemon.service import ENDED, RESTART
 from edge_siamese.errors import (
     CameraEnded,
@@ -23,13 +22,14 @@ from edge_siamese.errors import (
     StoreError,
     SupportError,
 )
-from edge_siamese.panel.signals import Signal
+from edge_siamese.models.bundle import Bundle
+from edge_siamese.panel.led_signals import Signal
 from edge_siamese.store import SupportStore
 from tests.edge_siamese.daemon.running import CUP, MUG, PEN, TABLE, Daemon, daemon_in, until
 
 pytest.importorskip("onnxruntime")
 
-QUICK_S = 1.5
+QUICK_SECONDS = 1.5
 """A second, and what the disk of a busy machine takes to keep the store."""
 
 
@@ -46,12 +46,12 @@ def engine_of(daemon: Daemon) -> Any:
 
 
 class TestLife:
-    def test_it_registers_recognises_and_keeps(self, daemon: Daemon, bundle: Bundle) -> None:
+    def test_it_registers_recognizes_and_keeps(self, daemon: Daemon, bundle: Bundle) -> None:
         daemon.start().up()
         assert daemon.learn("mug", MUG)["text"] == '"mug" is registered'
         daemon.show(MUG, "mug")
         daemon.show(TABLE, None)
-        assert daemon.stop() < QUICK_S
+        assert daemon.stop() < QUICK_SECONDS
         assert daemon.status == ENDED
         assert daemon.events("stopping") == ["the daemon stops"]
         with SupportStore(daemon.state / "objects.db", bundle.manifest.model_id, 8) as store:
@@ -59,7 +59,7 @@ class TestLife:
             assert store.repair is None
         daemon.start().up()
         daemon.show(MUG, "mug")
-        assert daemon.events("started")[0].startswith("recognising 1 object with tiny-0123456789ab, ")
+        assert daemon.events("started")[0].startswith("recognizing 1 object with tiny-0123456789ab, ")
 
     def test_the_button_does_what_the_light_says(self, daemon: Daemon) -> None:
         shown: list[Signal] = []
@@ -72,7 +72,7 @@ class TestLife:
         daemon.press()
         daemon.told("registered")
         daemon.show(MUG, "object 1")
-        until(lambda: daemon.service.hardware.lasting is Signal.RECOGNISED)
+        until(lambda: daemon.service.hardware.lasting is Signal.RECOGNIZED)
         daemon.press(0.3)
         daemon.told("undone")
         until(lambda: daemon.service.hardware.lasting is Signal.READY)
@@ -91,7 +91,7 @@ class TestLife:
         daemon.start().up()
         daemon.stage.error = CameraStalled("the camera gave no frame for 0.2 s")
         assert daemon.told("camera") == "the camera runs: a stage"
-        until(lambda: daemon.service.hardware.blind)
+        until(lambda: daemon.service.hardware.camera_down)
         until(lambda: daemon.service.hardware.lasting is Signal.FAULT_CAMERA)
         time.sleep(0.02)  # what was sent before is heard
         before = daemon.systemd.count("WATCHDOG=1")
@@ -149,7 +149,7 @@ class TestEnding:
         began = time.monotonic()
         assert daemon.ask("status")["learning"] is True
         assert time.monotonic() - began < 0.3
-        assert daemon.stop() < QUICK_S
+        assert daemon.stop() < QUICK_SECONDS
         assert daemon.status == ENDED
 
     def test_whoever_waits_for_a_registration_is_told_of_the_end(self, daemon: Daemon) -> None:
@@ -166,7 +166,7 @@ class TestEnding:
         asking = threading.Thread(target=ask)
         asking.start()
         until(lambda: engine_of(daemon).learner.busy)
-        assert daemon.stop() < QUICK_S
+        assert daemon.stop() < QUICK_SECONDS
         asking.join(2)
         assert said == ["the registration was ended before it was done"]
 
@@ -182,7 +182,7 @@ class TestEnding:
 
         def begin() -> None:
             daemon.stage.error = CameraEnded("the folder has come to its end")
-            engine_of(daemon).learner.begin(Wish("mug"), time.monotonic())
+            engine_of(daemon).learner.begin(RegistrationRequest("mug"), time.monotonic())
 
         daemon.service.call(begin)
         daemon.thread.join(5)
@@ -193,7 +193,7 @@ class TestEnding:
     def test_two_threads_that_hang_in_the_driver_ask_for_a_new_process(
         self, daemon: Daemon, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        monkeypatch.setattr("edge_siamese.cameras.source.MARGIN_S", 0.05)
+        monkeypatch.setattr("edge_siamese.cameras.supervisor.MARGIN_SECONDS", 0.05)
         daemon.start().up()
         daemon.stage.hangs = True
         daemon.thread.join(8)
@@ -326,18 +326,18 @@ class TestStore:
     def test_a_store_that_turns_out_to_be_damaged_is_opened_anew(
         self, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(service_module, "STATUS_S", 0.02)
-        monkeypatch.setattr(service_module, "RETRY_S", 0.3)
+        monkeypatch.setattr(service_module, "STATUS_SECONDS", 0.02)
+        monkeypatch.setattr(service_module, "RETRY_SECONDS", 0.3)
         daemon.start().up()
         daemon.learn("mug", MUG)
         former = engine_of(daemon)
         with monkeypatch.context() as patch:
-            patch.setattr("edge_siamese.daemon.keeping.SupportStore", store_in_use)
+            patch.setattr("edge_siamese.daemon.store_lifecycle.SupportStore", store_in_use)
             daemon.service.call(lambda: patch.setattr(SupportStore, "damaged", True))
             until(lambda: len(daemon.events("store")) == 2)
             assert daemon.events("store") == [
                 "the file of objects is damaged; it is being repaired",
-                "cannot recognise: objects.db is in use",
+                "cannot recognize: objects.db is in use",
             ]
             until(lambda: daemon.service.hardware.lasting is Signal.FAULT_STORE)
             before = daemon.systemd.count("WATCHDOG=1")
@@ -349,18 +349,18 @@ class TestStore:
     def test_a_state_directory_that_cannot_be_is_told_and_tried_again(
         self, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(service_module, "RETRY_S", 0.05)
+        monkeypatch.setattr(service_module, "RETRY_SECONDS", 0.05)
         daemon.state.write_text("a file in the way")
         daemon.start()
         text = daemon.told("store")
-        assert text.startswith("cannot recognise: ")
+        assert text.startswith("cannot recognize: ")
         assert str(daemon.state) in text
         until(lambda: daemon.service.hardware.lasting is Signal.FAULT_STORE)
         until(lambda: daemon.systemd.count("READY=1"))
         status = daemon.ask("status")
         assert (status["line"], status["model"], status["objects"]) == (status["fault"], None, 0)
-        assert f"cannot recognise: {status['fault']}" == text
-        with pytest.raises(ControlError, match=r"^the daemon cannot recognise: "):
+        assert f"cannot recognize: {status['fault']}" == text
+        with pytest.raises(ControlError, match=r"^the daemon cannot recognize: "):
             daemon.ask("objects")
         daemon.press()
         time.sleep(0.2)
@@ -373,7 +373,7 @@ class TestStore:
     def test_a_store_that_another_process_has_is_left_alone(
         self, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(service_module, "RETRY_S", 0.05)
+        monkeypatch.setattr(service_module, "RETRY_SECONDS", 0.05)
         with SupportStore(daemon.state / "objects.db", "other", 8):
             daemon.start()
             assert "is in use by process" in daemon.told("store")
@@ -404,7 +404,7 @@ class TestStore:
     def test_the_store_is_copied_when_it_has_changed(
         self, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("edge_siamese.daemon.keeping.BACKUP_S", 0.1)
-        monkeypatch.setattr(service_module, "STATUS_S", 0.05)
+        monkeypatch.setattr("edge_siamese.daemon.store_lifecycle.BACKUP_SECONDS", 0.1)
+        monkeypatch.setattr(service_module, "STATUS_SECONDS", 0.05)
         daemon.start().up()
         until((daemon.state / "objects.backup.db").exists)

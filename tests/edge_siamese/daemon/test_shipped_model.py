@@ -1,4 +1,4 @@
-"""A daemon on which no model was installed: it recognises with the shipped one, also when that changes with the program."""
+"""A daemon on which no model was installed: it recognizes with the shipped one, also when that changes with the program."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from edge_siamese.bundle import Bundle
-from edge_siamese.daemon import bringing
-from edge_siamese.daemon.bringing import open_recogniser
-from edge_siamese.daemon.settings import ModelSettings, Settings
+from edge_siamese.daemon import model_loader
+from edge_siamese.daemon.model_loader import load_current_model
 from edge_siamese.errors import BundleNotFound, ModelError, ModelsInUse, SelfTestFailed
-from edge_siamese.installed import InstalledModels
+from edge_siamese.models.bundle import Bundle
+from edge_siamese.models.installed import InstalledModels
+from edge_siamese.settings import ModelSettings, Settings
 from tests.edge_siamese.daemon.running import (
     MUG,
     PEN,
@@ -49,14 +49,14 @@ def models(tmp_path: Path) -> InstalledModels:
 def failing(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """The ids of models that do not pass their self-test here; a test adds some."""
     ids: set[str] = set()
-    proven = bringing.proven_encoder
+    proven = model_loader.proven_encoder
 
     def prove(bundle: Bundle, settings: Settings) -> Any:
         if bundle.manifest.model_id in ids:
             raise SelfTestFailed(f"{bundle.manifest.model_id}: other scores")
         return proven(bundle, settings)
 
-    monkeypatch.setattr(bringing, "proven_encoder", prove)
+    monkeypatch.setattr(model_loader, "proven_encoder", prove)
     return ids
 
 
@@ -65,7 +65,7 @@ def test_it_is_used_from_the_first_start_and_is_on_no_trial(daemon: Daemon, obje
     daemon.learn("mug", MUG)
     daemon.show(MUG, "mug")
     assert daemon.ask("status")["model"]["bundle"] == str(objects_shipped)
-    assert daemon.events("started")[0].startswith("recognising 0 objects with shipped-000000000000, ")
+    assert daemon.events("started")[0].startswith("recognizing 0 objects with shipped-000000000000, ")
     assert daemon.events("model") == []
     daemon.service.call(daemon.service._confirm)
     assert not daemon.models.directory.exists()
@@ -74,8 +74,8 @@ def test_it_is_used_from_the_first_start_and_is_on_no_trial(daemon: Daemon, obje
 def test_the_log_says_so(
     models: InstalledModels, objects_shipped: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.INFO, logger=bringing.__name__):
-        found = open_recogniser(SETTINGS, models, pytest.fail)
+    with caplog.at_level(logging.INFO, logger=model_loader.__name__):
+        found = load_current_model(SETTINGS, models, pytest.fail)
     assert (found.bundle.path, found.installed) == (objects_shipped, False)
     assert caplog.messages == ["no model is installed: objects, shipped with edge-siamese, is used"]
 
@@ -102,7 +102,7 @@ def test_a_name_that_is_none_is_a_fault(models: InstalledModels, objects_shipped
     named = Settings(model=ModelSettings(bundle="flowers"))
     told = r"^no bundle at flowers: no such directory; shipped ones are called: objects$"
     with pytest.raises(BundleNotFound, match=told):
-        open_recogniser(named, models, pytest.fail)
+        load_current_model(named, models, pytest.fail)
 
 
 def test_objects_are_learned_anew_when_the_program_brings_another_one(
@@ -154,10 +154,10 @@ class TestAnInstalledModelFails:
         models.install(write_tiny_bundle(tmp_path / "second", model_id="second"), accept)
         failing.add("second")
         told: list[str] = []
-        found = open_recogniser(SETTINGS, models, told.append)
+        found = load_current_model(SETTINGS, models, told.append)
         assert (found.bundle.manifest.model_id, found.installed) == ("tiny-0123456789ab", True)
         failing.add("tiny-0123456789ab")
-        found = open_recogniser(SETTINGS, models, told.append)
+        found = load_current_model(SETTINGS, models, told.append)
         assert (found.bundle.manifest.model_id, found.installed) == ("shipped-000000000000", False)
         assert [line.endswith("is current again") for line in told] == [True, False]
         assert told[1].endswith("; objects, shipped with edge-siamese, is used instead")
@@ -168,7 +168,7 @@ class TestAnInstalledModelFails:
         models.install(bundle.path, accept)
         failing.update({"tiny-0123456789ab", "shipped-000000000000"})
         with pytest.raises(ModelError, match=r"there is no other: tiny-0123456789ab: other scores$"):
-            open_recogniser(SETTINGS, models, pytest.fail)
+            load_current_model(SETTINGS, models, pytest.fail)
 
     def test_while_another_process_changes_the_models_nothing_is_given_up(
         self,
@@ -188,7 +188,7 @@ class TestAnInstalledModelFails:
         failing.add("second")
         monkeypatch.setattr(InstalledModels, "rollback", busy)
         with pytest.raises(ModelsInUse):
-            open_recogniser(SETTINGS, models, pytest.fail)
+            load_current_model(SETTINGS, models, pytest.fail)
 
 
 def test_a_shipped_one_that_fails_is_a_fault_by_its_own_reason(
@@ -196,12 +196,12 @@ def test_a_shipped_one_that_fails_is_a_fault_by_its_own_reason(
 ) -> None:
     failing.add("shipped-000000000000")
     with pytest.raises(SelfTestFailed, match=r"^shipped-000000000000: other scores$"):
-        open_recogniser(SETTINGS, models, pytest.fail)
+        load_current_model(SETTINGS, models, pytest.fail)
 
 
-def test_without_a_shipped_default_there_is_nothing_to_recognise_with(
+def test_without_a_shipped_default_there_is_nothing_to_recognize_with(
     models: InstalledModels, nothing_shipped: Path
 ) -> None:
     write_tiny_bundle(nothing_shipped / "glyphs")
     with pytest.raises(ModelError, match=r"^no model is installed: edge-siamese model install BUNDLE$"):
-        open_recogniser(SETTINGS, models, pytest.fail)
+        load_current_model(SETTINGS, models, pytest.fail)

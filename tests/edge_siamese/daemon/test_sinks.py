@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from edge_siamese.daemon.settings import EventSettings, PathSettings, Settings
 from edge_siamese.daemon.sinks import FileSink, HookSink, JournalSink, in_journal, open_sinks, read_events
 from edge_siamese.events import Event, Kind
+from edge_siamese.settings import EventSettings, PathSettings, Settings
 
 TIME = "2026-11-24T10:00:00.000+00:00"
 

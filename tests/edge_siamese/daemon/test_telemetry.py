@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edge_siamese.daemon import telemetry
-from edge_siamese.daemon.telemetry import BUCKETS_S, Histogram, Telemetry
+from edge_siamese.daemon.telemetry import BUCKETS_SECONDS, Histogram, Telemetry
 from edge_siamese.events import Event
 
 
@@ -37,12 +37,12 @@ def test_quantiles_lie_where_the_times_are() -> None:
 def test_what_is_beyond_all_bounds_is_the_last_bound() -> None:
     times = Histogram()
     times.observe(100.0)
-    assert times.quantile(0.5) == BUCKETS_S[-1]
+    assert times.quantile(0.5) == BUCKETS_SECONDS[-1]
 
 
 def test_frames_and_events_are_counted() -> None:
     counted = Telemetry()
-    counted.frame("recognised", {"imaging": 0.001, "frame": 0.002})
+    counted.frame("recognized", {"imaging": 0.001, "frame": 0.002})
     counted.frame("nothing", {"imaging": 0.001})
     mug = {"uid": "a" * 32, "name": "mug"}
     for event in (
@@ -57,7 +57,7 @@ def test_frames_and_events_are_counted() -> None:
     ):
         counted.event(event)
     found = counted.tally()
-    assert found.frames == {"recognised": 1, "unknown": 0, "nothing": 1, "learning": 0}
+    assert found.frames == {"recognized": 1, "unknown": 0, "nothing": 1, "learning": 0}
     assert counted.stages["imaging"].count == 2
     assert counted.stages["frame"].count == 1
     assert found.registrations == {"button": 1, "page": 1}
@@ -89,7 +89,7 @@ def test_older_records_fill_in_what_was_not_seen_since() -> None:
 
 
 def test_a_thousand_objects_are_counted_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(telemetry, "MOST_OBJECTS", 3)
+    monkeypatch.setattr(telemetry, "MAX_OBJECTS", 3)
     counted = Telemetry()
     for uid in ("a", "b", "c", "a", "d"):
         counted.event(Event("appeared", "", data={"uid": uid, "name": uid}))

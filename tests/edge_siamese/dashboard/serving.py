@@ -140,7 +140,7 @@ class Events:
 def serving(
     home: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch, more: str = "", *, wait: bool = True
 ) -> Iterator[tuple[Daemon, Client]]:
-    """A daemon that recognises, with its dashboard."""
+    """A daemon that recognizes, with its dashboard."""
     port = free_port()
     with daemon_in(home, monkeypatch) as daemon:
         daemon.configure(bundle)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from edge_siamese.dashboard.credentials import (
-    MOST_TOKENS,
+    MAX_TOKENS,
     CredentialsFile,
     Password,
     generated_password,
@@ -98,7 +98,7 @@ def test_tokens_of_the_same_name_or_of_none(file: CredentialsFile) -> None:
 
 
 def test_there_are_not_any_number_of_tokens(file: CredentialsFile) -> None:
-    for number in range(MOST_TOKENS):
+    for number in range(MAX_TOKENS):
         file.add_token(f"program {number}")
     with pytest.raises(SettingsError, match=r"^there are 50 tokens; revoke some"):
         file.add_token("one more")

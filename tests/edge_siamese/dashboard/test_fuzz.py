@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from edge_siamese.bundle import Bundle
 from edge_siamese.dashboard.credentials import CredentialsFile
-from edge_siamese.dashboard.examination import Examination
+from edge_siamese.dashboard.doctor_run import Examination
 from edge_siamese.dashboard.openapi import describe
+from edge_siamese.models.bundle import Bundle
 from edge_siamese.pictures import encode_jpeg
 from tests.edge_siamese.daemon.running import MUG, PEN, until
 from tests.edge_siamese.dashboard.serving import Client, dashboard_of, serving
@@ -99,7 +99,7 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory, bundle: Bundle) -> Iterator
     home = tmp_path_factory.mktemp("fuzzed")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Examination, "_look", lambda _: {"ok": True, "findings": []})
-        patch.setattr("edge_siamese.dashboard.live.WAIT_S", 0.1)
+        patch.setattr("edge_siamese.dashboard.live_picture.WAIT_SECONDS", 0.1)
         with serving(home, bundle.path, patch, "rate = 60.0\nclients = 64") as (daemon, client):
             daemon.stage.picture = MUG
             found = Fuzzed(daemon, client)

@@ -13,8 +13,8 @@ import pytest
 
 from edge_siamese.dashboard.openapi import describe
 from edge_siamese.dashboard.operations import table
-from edge_siamese.dashboard.shapes import About, read_body, read_parameters, schema_of
-from edge_siamese.schema import SchemaError
+from edge_siamese.dashboard.schemas import About, read_body, read_parameters, schema_of
+from edge_siamese.validation import SchemaError
 
 ROOT = Path(__file__).parents[3]
 

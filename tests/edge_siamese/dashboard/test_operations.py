@@ -1,4 +1,4 @@
-"""What the page does, over HTTP on a daemon that recognises: register, name, look at, forget, bring and take."""
+"""What the page does, over HTTP on a daemon that recognizes: register, name, look at, forget, bring and take."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_siamese.board import Memory
-from edge_siamese.bundle import Bundle
-from edge_siamese.dashboard.examination import Examination
+from edge_siamese.dashboard.doctor_run import Examination
 from edge_siamese.events import Event
+from edge_siamese.models.bundle import Bundle
 from edge_siamese.pictures import encode_jpeg
 from edge_siamese.store.crops import decode_png, encode_png
+from edge_siamese.system.board import Memory
 from tests.edge_siamese.daemon.running import CUP, KEY, MUG, PEN, TABLE, Daemon, until
 from tests.edge_siamese.dashboard.serving import Client, dashboard_of, serving
 
@@ -61,7 +61,7 @@ def test_the_live_picture_says_what_it_shows(served: Served) -> None:
     got = client.get("live")
     assert got.headers["Content-Type"] == "image/jpeg" and got.data[:2] == b"\xff\xd8"
     told = json.loads(got.headers["X-Now"])
-    assert (told["name"], told["uid"], told["rule"], told["learning"]) == ("mug", uid, "recognised", False)
+    assert (told["name"], told["uid"], told["rule"], told["learning"]) == ("mug", uid, "recognized", False)
     assert told["probability"] >= told["threshold"] and told["present"] == [{"uid": uid, "name": "mug"}]
     number = int(got.headers["X-Frame"])
     following = client.get(f"live?after={number}")
@@ -79,7 +79,7 @@ def test_names_reach_a_header_as_ascii(served: Served) -> None:
 
 
 def test_without_a_new_frame_there_is_nothing_new(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge_siamese.dashboard.live.WAIT_S", 0.2)
+    monkeypatch.setattr("edge_siamese.dashboard.live_picture.WAIT_SECONDS", 0.2)
     daemon, client = served
     daemon.stage.hangs = True
     until(lambda: daemon.service.engine is not None and daemon.service.engine.shown is None)
@@ -199,7 +199,7 @@ def test_what_was_wrong(served: Served) -> None:
     daemon.show(MUG, "mug")
     (event,) = [event for event in client.get("events").json()["events"] if event["kind"] == "appeared"]
     kept = client.get(f"moments/{event['moment']}").json()
-    assert (kept["uid"], kept["name"], kept["rule"]) == (uid, "mug", "recognised")
+    assert (kept["uid"], kept["name"], kept["rule"]) == (uid, "mug", "recognized")
     assert kept["explanation"] and kept["time"].endswith("+00:00")
     assert decode_png(client.get(f"moments/{event['moment']}/picture").data).dtype == np.uint8
     assert client.ask("POST", "wrong", {"moment": event["moment"]}).json()["negatives"] == 1
@@ -231,7 +231,7 @@ def test_register_from_pictures_and_score_one(served: Served) -> None:
     got = client.ask("POST", "objects", {"name": "key", "pictures": [send(client, encode_jpeg(KEY))]})
     assert got.status == 201 and got.json()["object"]["views"] == 1
     scored = client.ask("POST", "score", {"upload": send(client, encode_png(KEY), "image/png")}).json()
-    assert (scored["name"], scored["rule"]) == ("key", "recognised") and scored["explanation"]
+    assert (scored["name"], scored["rule"]) == ("key", "recognized") and scored["explanation"]
     other = client.ask("POST", "score", {"upload": send(client, encode_jpeg(CUP))}).json()
     assert other["name"] is None
     assert client.ask("POST", "score", {"upload": "0" * 32}).problem == (404, "NoUpload")
@@ -349,7 +349,7 @@ def test_a_collection_that_is_too_large_or_breaks_off(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     daemon, client = served
-    monkeypatch.setattr("edge_siamese.dashboard.collection.MOST_UPLOADED", 3_000_000)
+    monkeypatch.setattr("edge_siamese.dashboard.routes.archive.MAX_UPLOADED", 3_000_000)
     kind = {"Content-Type": "application/zip"}
     assert client.ask("POST", "collection", data=bytes(4_000_000), headers=kind).problem == (413, "TooLarge")
     connection = client.connect()
@@ -364,7 +364,7 @@ def test_a_collection_that_is_too_large_or_breaks_off(
 
 def test_a_collection_does_not_fill_the_disk(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     daemon, client = served
-    monkeypatch.setattr("edge_siamese.dashboard.collection.RESERVE", 2**62)
+    monkeypatch.setattr("edge_siamese.dashboard.routes.archive.RESERVE", 2**62)
     got = client.ask("POST", "collection", data=b"PK", headers={"Content-Type": "application/zip"})
     assert got.status == 503 and got.json()["error"].startswith("the disk is nearly full")
     assert list((daemon.state / "incoming").iterdir()) == []
@@ -388,7 +388,9 @@ def test_health(served: Served) -> None:
 
 def test_memory_is_in_a_million_bytes(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     _, client = served
-    monkeypatch.setattr("edge_siamese.board.memory", lambda: Memory(resident_mib=100.0, peak_mib=120.0))
+    monkeypatch.setattr(
+        "edge_siamese.system.board.memory", lambda: Memory(resident_mib=100.0, peak_mib=120.0)
+    )
     assert client.get("health").json()["memory_mb"] == 104.9
 
 

@@ -11,13 +11,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from edge_siamese.bundle import Bundle
-from edge_siamese.dashboard import asgi
-from edge_siamese.dashboard.site import Site
+from edge_siamese.dashboard import app
+from edge_siamese.dashboard.state import AppState
+from edge_siamese.models.bundle import Bundle
 from tests.edge_siamese.daemon.running import Daemon, until
 from tests.edge_siamese.dashboard.serving import Client, dashboard_of, serving
 
-Served = tuple[Daemon, Client, Site]
+Served = tuple[Daemon, Client, AppState]
 
 
 @pytest.fixture
@@ -63,8 +63,8 @@ def test_one_at_a_time(served: Served) -> None:
 
 def test_it_may_not_take_for_ever(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     daemon, client, site = served
-    monkeypatch.setattr(asgi, "FILE_S", 0.3)
-    monkeypatch.setattr(asgi, "SLOWEST", 10**12)
+    monkeypatch.setattr(app, "FILE_SECONDS", 0.3)
+    monkeypatch.setattr(app, "SLOWEST", 10**12)
     with one_that_takes_nothing(client):
         until(site.exporting.locked)
         until(lambda: not site.exporting.locked())

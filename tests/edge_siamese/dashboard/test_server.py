@@ -17,14 +17,14 @@ from pathlib import Path
 
 import pytest
 
-from edge_siamese.bundle import Bundle
-from edge_siamese.daemon.extra_settings import DashboardSettings
 from edge_siamese.dashboard import server as server_module
 from edge_siamese.dashboard.address import address
+from edge_siamese.dashboard.auth import SECURITY_HEADERS
 from edge_siamese.dashboard.credentials import CredentialsFile
-from edge_siamese.dashboard.guard import SECURITY_HEADERS
 from edge_siamese.dashboard.server import bound, tls_context
 from edge_siamese.errors import SettingsError
+from edge_siamese.integration_settings import DashboardSettings
+from edge_siamese.models.bundle import Bundle
 from tests.edge_siamese.daemon.running import MUG, Daemon, daemon_in, until
 from tests.edge_siamese.dashboard.serving import Client, dashboard_of, free_port, serving
 
@@ -168,7 +168,7 @@ def test_a_token_opens_it_for_programs(locked: Served) -> None:
 
 
 def test_a_stream_ends_with_what_let_it_in(locked: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge_siamese.dashboard.stream.PING_S", 0.2)
+    monkeypatch.setattr("edge_siamese.dashboard.event_stream.PING_SECONDS", 0.2)
     daemon, client = locked
     client.come_in(PASSWORD)
     with client.stream() as events:
@@ -257,7 +257,7 @@ def test_a_body_that_does_not_say_how_long_it_is(served: Served) -> None:
 
 
 def test_a_body_that_never_comes(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge_siamese.dashboard.bodies.PIECE_S", 0.2)
+    monkeypatch.setattr("edge_siamese.dashboard.bodies.PIECE_SECONDS", 0.2)
     _, client = served
     client.come_in()
     connection = client.connect()
@@ -286,8 +286,8 @@ def test_what_cannot_be_a_path_or_a_parameter(served: Served) -> None:
 def test_a_head_that_does_not_end_and_one_that_is_too_long(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server_module, "HEAD_S", 0.3)
-    monkeypatch.setattr(server_module, "WATCH_S", 0.1)
+    monkeypatch.setattr(server_module, "HEAD_SECONDS", 0.3)
+    monkeypatch.setattr(server_module, "WATCH_SECONDS", 0.1)
     _, client = served
     for begun in (b"", b"GET / HTTP/1.1\r\nHost: loc"):
         with socket.create_connection(("127.0.0.1", client.port), timeout=10) as slow:
@@ -302,9 +302,9 @@ def test_a_head_that_does_not_end_and_one_that_is_too_long(
 
 
 def test_who_takes_nothing_is_left(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge_siamese.dashboard.asgi.SEND_S", 0.3)
-    monkeypatch.setattr(server_module, "STUCK_S", 0.3)
-    monkeypatch.setattr(server_module, "WATCH_S", 0.1)
+    monkeypatch.setattr("edge_siamese.dashboard.app.SEND_SECONDS", 0.3)
+    monkeypatch.setattr(server_module, "STUCK_SECONDS", 0.3)
+    monkeypatch.setattr(server_module, "WATCH_SECONDS", 0.1)
     daemon, client = served
     with socket.socket() as slow:
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -317,7 +317,7 @@ def test_who_takes_nothing_is_left(served: Served, monkeypatch: pytest.MonkeyPat
 
 
 def test_connections_are_bounded(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge_siamese.dashboard.gate.MOST_CONNECTIONS", 5)
+    monkeypatch.setattr("edge_siamese.dashboard.connection_limiter.MAX_CONNECTIONS", 5)
     daemon, client = served
     held = [socket.create_connection(("127.0.0.1", client.port)) for _ in range(8)]
     server = dashboard_of(daemon)._server
@@ -344,7 +344,7 @@ def test_what_nobody_foresaw_is_in_the_journal_once_and_told_without_details(
         got = client.get("status")
         assert got.problem == (500, "InternalError")
         assert b"secret" not in got.data and got.headers["X-Content-Type-Options"] == "nosniff"
-    (record,) = [record for record in caplog.records if record.name == "edge_siamese.dashboard.asgi"]
+    (record,) = [record for record in caplog.records if record.name == "edge_siamese.dashboard.app"]
     assert record.getMessage() == "the dashboard failed: KeyError: 'a secret'" and record.exc_info
     assert client.get("session").status == 200
 
@@ -471,7 +471,7 @@ def test_over_tls(
 def test_a_new_certificate_is_taken_while_it_runs(
     tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server_module, "RENEW_S", 0.1)
+    monkeypatch.setattr(server_module, "RENEW_SECONDS", 0.1)
     cert, key = make_certificate(tmp_path)
     first = cert.read_text()
     with serving(tmp_path, bundle.path, monkeypatch, f'certificate = "{cert}"\nkey = "{key}"') as (_, plain):

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from edge_siamese.bundle import Bundle
-from edge_siamese.dashboard import asgi, openapi
+from edge_siamese.dashboard import app, openapi
 from edge_siamese.dashboard.credentials import CredentialsFile
-from edge_siamese.dashboard.files import page_files
-from edge_siamese.dashboard.site import STATIC
+from edge_siamese.dashboard.state import STATIC
+from edge_siamese.dashboard.static_files import page_files
+from edge_siamese.models.bundle import Bundle
 from tests.edge_siamese.dashboard.serving import Client, serving
 
 PASSWORD = "correct horse"
@@ -21,8 +21,8 @@ PASSWORD = "correct horse"
 @pytest.fixture
 def client(tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
     """Of a dashboard with a password, which takes it for one on another machine."""
-    monkeypatch.setattr(asgi, "is_loopback", lambda _: False)
-    monkeypatch.setattr(asgi, "PER_ADDRESS", (1.0, 100.0))
+    monkeypatch.setattr(app, "is_loopback", lambda _: False)
+    monkeypatch.setattr(app, "PER_ADDRESS", (1.0, 100.0))
     CredentialsFile(tmp_path / "state").set_password(PASSWORD)
     with serving(tmp_path, bundle.path, monkeypatch) as (_, found):
         yield found
@@ -53,7 +53,7 @@ def test_nothing_can_be_asked_for_without_end(client: Client, path: str) -> None
 def test_behind_a_proxy_strangers_are_counted_together(
     tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(asgi, "TOGETHER", (0.1, 5.0))
+    monkeypatch.setattr(app, "TOGETHER", (0.1, 5.0))
     CredentialsFile(tmp_path / "state").set_password(PASSWORD)
     with serving(tmp_path, bundle.path, monkeypatch, 'hosts = ["home.example"]') as (_, proxy):
         assert [proxy.get("session").status for _ in range(6)] == [200] * 5 + [429]

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from edge_siamese.bundle import Bundle
 from edge_siamese.dashboard.credentials import CredentialsFile
+from edge_siamese.models.bundle import Bundle
 from tests.edge_siamese.daemon.running import Daemon, until
 from tests.edge_siamese.dashboard.serving import Client, Got, serving
 
@@ -38,7 +38,7 @@ def test_a_stream_on_which_nothing_comes(served: Served) -> None:
         assert time.monotonic() - began < 3  # no ping, which comes after 15 s
 
 
-def test_of_what_happens_afterwards_nothing_is_told(served: Served) -> None:
+def test_of_what_happens_afterward_nothing_is_told(served: Served) -> None:
     daemon, client = served
     with client.stream() as events:
         events.next("status")

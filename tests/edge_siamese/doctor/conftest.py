@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from edge_siamese.daemon.settings import CameraSettings, PanelSettings, PathSettings, Settings
 from edge_siamese.doctor.findings import Account, Scene
+from edge_siamese.settings import CameraSettings, PanelSettings, PathSettings, Settings
 from tests.edge_siamese.doctor.machines import NOT_RUNNING, PI
 
 

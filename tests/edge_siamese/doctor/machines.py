@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from edge_siamese.board import Board
 from edge_siamese.doctor import Finding
 from edge_siamese.doctor.findings import Account
+from edge_siamese.system.board import Board
 
 PI = Board("Raspberry Pi Zero 2 W Rev 1.0", 427, 4, "aarch64", "Debian GNU/Linux 12", "6.6.31")
 WORKSTATION = Board("LENOVO 20XW", 16000, 8, "x86_64", "Debian GNU/Linux 13", "6.12.1")

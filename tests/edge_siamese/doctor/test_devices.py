@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from edge_siamese.daemon.settings import (
-    CameraSettings,
-    PanelSettings,
-)
 from edge_siamese.doctor import Finding, devices
 from edge_siamese.doctor.findings import Account, Scene
 from edge_siamese.errors import PanelError
 from edge_siamese.panel.simulated import NoPanel, SimulatedPanel
+from edge_siamese.settings import (
+    CameraSettings,
+    PanelSettings,
+)
 from tests.edge_siamese.doctor.machines import SERVICE, WORKSTATION, only, write
 
 
@@ -191,7 +191,7 @@ class TestCamera:
         monkeypatch.setattr(devices, "_LIST", "import os; os.abort()")
         assert devices._listed() is None
         monkeypatch.setattr(devices, "_LIST", "import time; time.sleep(9)")
-        monkeypatch.setattr(devices, "LIST_TIMEOUT_S", 0.05)
+        monkeypatch.setattr(devices, "LIST_TIMEOUT_SECONDS", 0.05)
         assert devices._listed() is None
 
 

@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_siamese.bundle import Bundle
-from edge_siamese.daemon.settings import (
-    ModelSettings,
-)
 from edge_siamese.doctor import Finding, installation
 from edge_siamese.doctor.findings import Scene
-from edge_siamese.installed import InstalledModels
-from edge_siamese.registration import NewView
+from edge_siamese.models.bundle import Bundle
+from edge_siamese.models.installed import InstalledModels
+from edge_siamese.recognition.registration import NewView
+from edge_siamese.settings import (
+    ModelSettings,
+)
 from edge_siamese.store import SupportStore
 from tests.edge_siamese.doctor.machines import SERVICE, levels, only, write
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from edge_siamese.board import Board
 from edge_siamese.doctor import Finding, machine
 from edge_siamese.doctor.findings import Scene
+from edge_siamese.system.board import Board
 from tests.edge_siamese.doctor.machines import PI, SUPPLY, WORKSTATION, only, write
 
 
@@ -81,7 +81,7 @@ def test_memory(scene: Scene, available: int, level: str, text: str) -> None:
 
 def test_clock(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     for state, level in ((True, "ok"), (False, "warning"), (None, "unknown")):
-        monkeypatch.setattr(machine, "clock_synchronised", lambda _, state=state: state)
+        monkeypatch.setattr(machine, "clock_synchronized", lambda _, state=state: state)
         assert only(machine.clock(scene)).level == level
 
 
@@ -152,7 +152,7 @@ def test_service(scene: Scene, said: str | None, found: list[tuple[str, str, str
         (
             {"line": "no model is installed", "fault": "no model is installed", "model": None},
             "error",
-            "it cannot recognise: no model is installed",
+            "it cannot recognize: no model is installed",
         ),
     ],
 )

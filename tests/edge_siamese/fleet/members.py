@@ -11,17 +11,17 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from edge_siamese.daemon.hub import EventHub
+from edge_siamese.daemon.event_bus import EventHub
 from edge_siamese.errors import SupportError
 from edge_siamese.events import Event
 from edge_siamese.fleet import Fleet
-from edge_siamese.fleet.fake import FakeBroker, FakeTransport
+from edge_siamese.fleet.fake_broker import FakeBroker, FakeTransport
 from edge_siamese.store import SupportStore
 from edge_siamese.store.replication import revision
 from tests.edge_siamese.store.made import DIMENSIONS, MODEL, view
 
 COLLECTION = "home"
-Shown = dict[str, tuple[str, tuple[str, ...]]]
+CurrentView = dict[str, tuple[str, tuple[str, ...]]]
 
 
 def until(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
@@ -62,7 +62,7 @@ class Member:
     def with_engine(self, function: Callable[[Any], Any], patiently: bool = False) -> Any:
         return self._thread.submit(lambda: function(self._engine)).result(20)
 
-    def learn_anew(self) -> None:
+    def reembed(self) -> None:
         self.relearned += 1
 
     # --- what tests do ---
@@ -99,17 +99,17 @@ class Member:
         uid: str = self.do(lambda store: store.register(name, view(number, crops))).uid
         return uid
 
-    def shown(self) -> Shown:
+    def shown(self) -> CurrentView:
         """uid: name and views of all objects."""
 
-        def read(engine: Any) -> Shown:
+        def read(engine: Any) -> CurrentView:
             store = engine.store
             return {
                 item.uid: (item.name, tuple(sorted(f"{v.kind} {v.uid}" for v in store.views(item.uid))))
                 for item in store.objects()
             }
 
-        found: Shown = self.with_engine(read)
+        found: CurrentView = self.with_engine(read)
         return found
 
     @property

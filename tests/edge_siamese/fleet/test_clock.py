@@ -7,7 +7,7 @@ import random
 import pytest
 
 from edge_siamese.fleet.clock import AHEAD_MS, LATEST_MS, PLAUSIBLE_MS, Clock, device_of, require_stamp
-from edge_siamese.schema import SchemaError
+from edge_siamese.validation import SchemaError
 
 NOW = 1_790_000_000_000
 

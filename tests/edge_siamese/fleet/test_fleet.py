@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from edge_siamese.errors import StoreError
-from edge_siamese.fleet import fetching, fleet, sending
+from edge_siamese.fleet import content_fetch, fleet, publisher
 from edge_siamese.fleet.clock import LATEST_MS, wall_ms
-from edge_siamese.fleet.fake import FakeBroker
+from edge_siamese.fleet.fake_broker import FakeBroker
 from edge_siamese.fleet.inbox import Message
 from edge_siamese.fleet.messages import encode_object
 from edge_siamese.fleet.state import Life, Name, ObjectState
@@ -205,9 +205,9 @@ def test_of_what_is_forgotten_the_broker_keeps_no_picture(tmp_path: Path) -> Non
 def test_a_content_that_the_broker_has_lost_comes_from_who_has_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fetching, "RETAINED_S", 0.1)
-    monkeypatch.setattr(fetching, "ANSWER_S", 0.6)
-    monkeypatch.setattr(sending, "SPREAD_S", 0.2)
+    monkeypatch.setattr(content_fetch, "RETAINED_SECONDS", 0.1)
+    monkeypatch.setattr(content_fetch, "ANSWER_SECONDS", 0.6)
+    monkeypatch.setattr(publisher, "SPREAD_SECONDS", 0.2)
     with members(tmp_path, 3) as (first, second, third):
         first.learn("mug", 1)
         until(lambda: alike([first, second, third]) and second.names == ["mug"])
@@ -337,7 +337,7 @@ def test_a_crash_between_store_and_ledger_is_no_change_of_this_device(tmp_path: 
 
 
 def test_a_full_disk_loses_no_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fleet, "RETRY_S", 0.1)
+    monkeypatch.setattr(fleet, "RETRY_SECONDS", 0.1)
     with members(tmp_path) as (first, second):
         ledger = second.fleet._ledger
         save = ledger.save
@@ -361,7 +361,7 @@ def test_a_full_disk_loses_no_message(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_what_fails_amid_what_came_loses_nothing_of_the_rest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception
 ) -> None:
-    monkeypatch.setattr(fleet, "RETRY_S", 0.1)
+    monkeypatch.setattr(fleet, "RETRY_SECONDS", 0.1)
     with members(tmp_path) as (first, second):
         sender = second.fleet._sending
         marked, failed = sender.marked, [0]
@@ -427,7 +427,7 @@ def test_on_a_disk_that_is_nearly_full_nothing_comes_but_what_is_forgotten_goes(
 ) -> None:
     full: set[Path] = set()
     monkeypatch.setattr(fleet, "is_nearly_full", lambda directory: directory in full)
-    monkeypatch.setattr(fleet, "LOOK_S", 0.2)
+    monkeypatch.setattr(fleet, "LOOK_SECONDS", 0.2)
     with members(tmp_path) as (first, second):
         first.learn("mug", 1)
         until(lambda: alike([first, second]) and second.names == ["mug"])

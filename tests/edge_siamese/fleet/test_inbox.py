@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from edge_siamese.fleet.fake import FakeBroker, matches
+from edge_siamese.fleet.fake_broker import FakeBroker, matches
 from edge_siamese.fleet.inbox import Connected, Inbox, Message, Overflow, Subscribed
 
 

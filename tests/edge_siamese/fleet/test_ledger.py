@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from edge_siamese.errors import StoreError
-from edge_siamese.fleet.comparing import Known, ShownObject, ShownView
 from edge_siamese.fleet.ledger import Ledger
+from edge_siamese.fleet.reconciliation import Known, ShownObject, ShownView
 from tests.edge_siamese.fleet.test_state import OBJECTS, VIEWS, a_view, an_object
 
 HOME = "edge-siamese/fleet/home"

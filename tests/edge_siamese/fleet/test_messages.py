@@ -12,8 +12,8 @@ import pytest
 
 from edge_siamese.fleet import messages
 from edge_siamese.fleet.messages import (
-    MOST_CONTENT_BYTES,
-    MOST_STATE_BYTES,
+    MAX_CONTENT_BYTES,
+    MAX_STATE_BYTES,
     Topics,
     decode_content,
     decode_object,
@@ -25,9 +25,9 @@ from edge_siamese.fleet.messages import (
     encode_wanted,
     printable,
 )
-from edge_siamese.schema import SchemaError
-from edge_siamese.store.crops import MOST_CROP_SIDE, encode_png
+from edge_siamese.store.crops import MAX_CROP_SIDE, encode_png
 from edge_siamese.store.replication import ViewContent
+from edge_siamese.validation import SchemaError
 from tests.edge_siamese.fleet.test_state import OBJECTS, VIEWS, a_view, an_object, stamp
 from tests.edge_siamese.store.made import MODEL, picture, vector
 
@@ -68,14 +68,14 @@ def test_of_pictures_as_many_go_out_as_a_broker_takes() -> None:
     large = encode_png(picture(3, (500, 500, 3)))
     content = ViewContent(MODEL, vector(1).tobytes(), (large, large, CROP, large))
     payload = encode_content(content)
-    assert 1_000_000 < len(payload) <= MOST_CONTENT_BYTES
+    assert 1_000_000 < len(payload) <= MAX_CONTENT_BYTES
     assert decode_content(payload).crops == (large,)
 
 
 def test_pictures_that_would_fill_the_memory_do_not_go_out_and_are_refused_before_they_are_unpacked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    side = MOST_CROP_SIDE
+    side = MAX_CROP_SIDE
     whole = encode_png(np.zeros((side, side), np.uint8))
     wide = encode_png(np.zeros((1, side + 1), np.uint8))
     assert decode_content(encode_content(ViewContent(MODEL, None, (whole, CROP)))).crops == (whole,)
@@ -182,7 +182,7 @@ def test_numbers_that_are_none_too_large_a_message_and_an_empty_one_are_refused(
         decode_content(encode_content(ViewContent(MODEL, NAN.tobytes(), ())))
     with pytest.raises(SchemaError, match="neither an embedding nor a picture"):
         decode_content(encode_content(ViewContent(MODEL, None, ())))
-    with pytest.raises(SchemaError, match=f"5000 bytes; at most {MOST_STATE_BYTES} are read"):
+    with pytest.raises(SchemaError, match=f"5000 bytes; at most {MAX_STATE_BYTES} are read"):
         decode_view(5000 * b" ")
     with pytest.raises(SchemaError, match="not UTF-8"):
         decode_view(b"\xff")

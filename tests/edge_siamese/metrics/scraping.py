@@ -9,7 +9,7 @@ from urllib.request import urlopen
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from edge_siamese.bundle import Bundle
+from edge_siamese.models.bundle import Bundle
 from tests.edge_siamese.daemon.running import Daemon, until
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]

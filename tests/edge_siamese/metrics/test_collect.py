@@ -7,22 +7,22 @@ from typing import Any
 
 import pytest
 
-from edge_siamese.board import Throttling
-from edge_siamese.daemon.telemetry import BUCKETS_S, Histogram, Telemetry
+from edge_siamese.daemon.telemetry import BUCKETS_SECONDS, Histogram, Telemetry
 from edge_siamese.events import KINDS, Event
 from edge_siamese.metrics.collect import (
+    MAX_OBJECTS,
     METRICS,
-    MOST_OBJECTS,
     REASONS,
     SOURCES,
-    Labelled,
+    Labeled,
     Reading,
     Spread,
     families,
     spread,
 )
 from edge_siamese.metrics.machine import Machine
-from edge_siamese.registration import Reason
+from edge_siamese.recognition.registration import Reason
+from edge_siamese.system.board import Throttling
 
 REPORT: dict[str, Any] = {
     "version": "1.2.3",
@@ -45,8 +45,8 @@ MACHINE = Machine(temperature_c=61.5, throttling=Throttling(0b0101), memory_limi
 
 def telemetry() -> Telemetry:
     made = Telemetry()
-    made.frame("recognised", {"wait": 0.004, "imaging": 0.0004, "encode": 0.0012, "frame": 0.002})
-    made.frame("recognised", {"wait": 0.004, "imaging": 0.0004, "encode": 7.0, "frame": 7.1})
+    made.frame("recognized", {"wait": 0.004, "imaging": 0.0004, "encode": 0.0012, "frame": 0.002})
+    made.frame("recognized", {"wait": 0.004, "imaging": 0.0004, "encode": 7.0, "frame": 7.1})
     made.frame("nothing", {"wait": 0.004, "frame": 0.0001})
     for uid, name, kind in (
         ("a", "mug", "appeared"),
@@ -61,7 +61,7 @@ def telemetry() -> Telemetry:
 
 
 def values(
-    report: dict[str, Any] = REPORT, machine: Machine = MACHINE, labelled: Labelled | None = None, **more: Any
+    report: dict[str, Any] = REPORT, machine: Machine = MACHINE, labeled: Labeled | None = None, **more: Any
 ) -> dict[str, dict[tuple[str, ...], Any]]:
     made = more.pop("telemetry", None) or telemetry()
     reading = Reading(
@@ -72,7 +72,7 @@ def values(
         wanted_rate=10.0,
         machine=machine,
     )
-    found = families(reading, labelled or Labelled())
+    found = families(reading, labeled or Labeled())
     return {family.metric.name.removeprefix("edge_siamese_"): dict(family.samples) for family in found}
 
 
@@ -103,7 +103,7 @@ def test_every_figure_has_a_value_where_all_is_known() -> None:
 def test_values_are_those_of_the_daemon() -> None:
     found = values()
     assert found["frames_total"] == {
-        ("recognised",): 2,
+        ("recognized",): 2,
         ("unknown",): 0,
         ("nothing",): 1,
         ("learning",): 0,
@@ -143,7 +143,7 @@ def test_buckets_count_what_those_before_them_count() -> None:
         times.observe(seconds)
     found = spread(times)
     assert found.sum_s == pytest.approx(60.03065)
-    assert [bound for bound, _ in found.buckets] == [*map(str, BUCKETS_S), "+Inf"]
+    assert [bound for bound, _ in found.buckets] == [*map(str, BUCKETS_SECONDS), "+Inf"]
     assert dict(found.buckets)["0.00025"] == 2 and dict(found.buckets)["0.0005"] == 3
     assert dict(found.buckets)["0.025"] == 3 and dict(found.buckets)["0.05"] == 4
     assert dict(found.buckets)["2.5"] == 4 and dict(found.buckets)["+Inf"] == 5
@@ -182,15 +182,15 @@ def test_faults_are_figures(part: dict[str, Any], name: str, value: float) -> No
 
 
 def test_few_objects_get_series_of_their_own_and_keep_them() -> None:
-    labelled = Labelled(2)
-    assert labelled.choose(["a", "b", "c"]) == ("a", "b")
+    labeled = Labeled(2)
+    assert labeled.choose(["a", "b", "c"]) == ("a", "b")
     # However they are ordered later, and whatever comes.
-    assert labelled.choose(["d", "c", "b", "a"]) == ("a", "b")
-    assert labelled.choose(["c", "b"]) == ("b", "c")
-    assert labelled.choose([]) == ()
+    assert labeled.choose(["d", "c", "b", "a"]) == ("a", "b")
+    assert labeled.choose(["c", "b"]) == ("b", "c")
+    assert labeled.choose([]) == ()
     many = Telemetry()
-    for number in range(MOST_OBJECTS + 50):
+    for number in range(MAX_OBJECTS + 50):
         many.event(Event("appeared", "", data={"uid": f"u{number}", "name": f"thing {number}"}))
     found = values(telemetry=many)
-    assert len(found["recognitions_total"]) == len(found["object_present"]) == MOST_OBJECTS == 200
+    assert len(found["recognitions_total"]) == len(found["object_present"]) == MAX_OBJECTS == 200
     assert counted(found["events_total"]) == {"appeared": 250}

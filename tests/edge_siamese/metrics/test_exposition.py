@@ -15,12 +15,12 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from edge_siamese.bundle import Bundle
 from edge_siamese.daemon.telemetry import STAGES
 from edge_siamese.errors import ControlError
 from edge_siamese.metrics.collect import METRICS, Family, Metric, Spread
 from edge_siamese.metrics.exposition import exposition, to_library
-from edge_siamese.metrics.serving import Server
+from edge_siamese.metrics.http_server import Server
+from edge_siamese.models.bundle import Bundle
 from tests.edge_siamese.daemon.running import MUG, PEN, TABLE, Daemon, daemon_in, until
 from tests.edge_siamese.metrics.scraping import configure, free_port, listens, samples, scrape, text_at, value
 
@@ -32,7 +32,7 @@ OF_THE_MACHINE = {"edge_siamese_temperature_celsius", "edge_siamese_throttled"}
 @pytest.fixture(autouse=True)
 def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each answer is one of now."""
-    monkeypatch.setattr("edge_siamese.metrics.serving.KEPT_S", 0.0)
+    monkeypatch.setattr("edge_siamese.metrics.http_server.KEPT_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_counters_follow_what_happens(daemon: Daemon, port: int) -> None:
     for (name, labels), count in later.items():
         if name in counters or name.endswith(("_bucket", "_count")):
             assert count >= earlier.get((name, labels), 0), name
-    for result in ("recognised", "nothing", "learning"):
+    for result in ("recognized", "nothing", "learning"):
         assert value(after, "edge_siamese_frames_total", result=result) > 0
     assert value(after, "edge_siamese_camera_frames_total") > value(
         before, "edge_siamese_camera_frames_total"
@@ -155,7 +155,7 @@ def test_status_says_where_it_is_served_and_reload_turns_it_off(
     assert "metrics" not in daemon.ask("status")["extras"]
 
 
-def test_a_port_that_is_taken_does_not_keep_the_daemon_from_recognising(
+def test_a_port_that_is_taken_does_not_keep_the_daemon_from_recognizing(
     tmp_path: Path, bundle: Bundle, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with daemon_in(tmp_path, monkeypatch) as made, socket.create_server(("127.0.0.1", port)):
@@ -206,7 +206,7 @@ OFF = """
 import sys, threading, time
 from pathlib import Path
 from edge_siamese.daemon.service import Service
-from edge_siamese.daemon.settings import load_settings
+from edge_siamese.settings import load_settings
 
 service = Service(load_settings(sys.argv[1]), sys.argv[1])
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from edge_siamese.daemon.settings import MetricsSettings
-from edge_siamese.metrics.collect import METRICS, MOST_OBJECTS
+from edge_siamese.metrics.collect import MAX_OBJECTS, METRICS
+from edge_siamese.settings import MetricsSettings
 from tests.test_documents import quoted, table_rows
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -147,7 +147,7 @@ def test_the_page_states_numbers_as_they_are() -> None:
     defaults = MetricsSettings()
     assert (defaults.listen, defaults.enabled) == ("127.0.0.1", False)
     assert f"http://127.0.0.1:{defaults.port}/metrics" in PAGE
-    assert f"{MOST_OBJECTS} objects" in PAGE
+    assert f"{MAX_OBJECTS} objects" in PAGE
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edge_siamese.board import Throttling
 from edge_siamese.metrics.machine import CONDITIONS, Machine, memory_limit, read_machine
+from edge_siamese.system.board import Throttling
 
 GIB = 1024**3
 

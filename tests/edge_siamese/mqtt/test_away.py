@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from edge_siamese.bundle import Bundle
-from edge_siamese.doctor import Finding, examine, extras
-from edge_siamese.mqtt.pace import Pace
+from edge_siamese.doctor import Finding, examine, integrations
+from edge_siamese.models.bundle import Bundle
+from edge_siamese.mqtt.reconnect import ReconnectPolicy
 from tests.edge_siamese.daemon.running import Daemon, daemon_in, until
 from tests.edge_siamese.metrics.scraping import configure, free_port, scrape, text_at, value
 from tests.edge_siamese.mqtt.listening import Listener
@@ -20,7 +20,7 @@ ACCEPTED_5, BAD_USER = b"\x20\x03\x00\x00\x00", b"\x20\x03\x00\x86\x00"
 
 def looked_at(daemon: Daemon) -> Finding:
     """What doctor finds of MQTT."""
-    found = examine(daemon.config, checks=[("extras", extras.extras)])
+    found = examine(daemon.config, checks=[("extras", integrations.extras)])
     return next(finding for finding in found if finding.check == "mqtt")
 
 
@@ -65,7 +65,8 @@ def test_a_broker_that_refuses_is_one_too_until_it_does_no_more(
 ) -> None:
     # The first wait of a refused device is a minute; here it is not.
     monkeypatch.setattr(
-        "edge_siamese.mqtt.connection.Pace", lambda: Pace(first=0.05, refused=0.05, most=0.05)
+        "edge_siamese.mqtt.client.ReconnectPolicy",
+        lambda: ReconnectPolicy(first=0.05, refused=0.05, most=0.05),
     )
     port = free_port()
     with Listener(BAD_USER) as broker, daemon_in(tmp_path, monkeypatch) as made:

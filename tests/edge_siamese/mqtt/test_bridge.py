@@ -13,21 +13,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edge_siamese.daemon.extra_settings import MqttSettings
-from edge_siamese.daemon.hub import EventHub
-from edge_siamese.daemon.settings import PathSettings, Settings
+from edge_siamese.daemon.event_bus import EventHub
 from edge_siamese.errors import ControlError, MqttError, PictureError
-from edge_siamese.mqtt import membership, snapshot
+from edge_siamese.integration_settings import MqttSettings
+from edge_siamese.mqtt import fleet_supervisor, snapshot
 from edge_siamese.mqtt.bridge import Bridge
-from edge_siamese.mqtt.footprint import FILE_NAME, Footprint, keep_footprints, read_footprints
-from edge_siamese.mqtt.pace import Pace
-from edge_siamese.mqtt.snapshot import MOST_SIDE, MOST_SIDE_OF_PNG, encode_snapshot
+from edge_siamese.mqtt.published_topics import FILE_NAME, PublishedTopics, keep_footprints, read_footprints
+from edge_siamese.mqtt.reconnect import ReconnectPolicy
+from edge_siamese.mqtt.snapshot import MAX_SIDE, MAX_SIDE_OF_PNG, encode_snapshot
+from edge_siamese.settings import PathSettings, Settings
 from edge_siamese.store.crops import decode_png
 from tests.edge_siamese.daemon.running import until
 from tests.edge_siamese.mqtt.listening import Listener
 
 ACCEPTED_5 = b"\x20\x03\x00\x00\x00"
-PACE = Pace(first=0.02, most=0.05)
+PACE = ReconnectPolicy(first=0.02, most=0.05)
 
 
 class Actions:
@@ -91,8 +91,8 @@ def test_what_forbids_a_connection_is_said_at_the_start_and_leaves_no_thread(tmp
 def test_a_fleet_that_cannot_open_its_file_takes_nothing_else_with_it_and_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(membership, "MOST_S", 0.1)
-    monkeypatch.setattr(membership, "FIRST_S", 0.05)
+    monkeypatch.setattr(fleet_supervisor, "MAX_SECONDS", 0.1)
+    monkeypatch.setattr(fleet_supervisor, "FIRST_SECONDS", 0.05)
     (tmp_path / "fleet.db").mkdir()
     with Listener(ACCEPTED_5) as broker:
         made, actions = bridge(tmp_path, broker.port, collection="home")
@@ -125,7 +125,7 @@ def test_a_fleet_that_never_started_ends_at_once(tmp_path: Path) -> None:
 def test_new_names_at_the_same_broker_remove_what_was_left_under_the_old_ones(tmp_path: Path) -> None:
     with Listener(ACCEPTED_5) as broker:
         where = f"127.0.0.1:{broker.port}"
-        keep_footprints(tmp_path, [Footprint(where, "old", "door", "ha")])
+        keep_footprints(tmp_path, [PublishedTopics(where, "old", "door", "ha")])
         made, _ = bridge(tmp_path, broker.port)
         made.start()
         until(lambda: len(retained(broker)) >= 3)
@@ -137,20 +137,20 @@ def test_new_names_at_the_same_broker_remove_what_was_left_under_the_old_ones(tm
         made.close(1)
         # Nobody has said that no objects are left, so it is not forgotten.
         assert read_footprints(tmp_path) == (
-            Footprint(where, "edge-siamese", "hall", "homeassistant"),
-            Footprint(where, "old", "door", "ha"),
+            PublishedTopics(where, "edge-siamese", "hall", "homeassistant"),
+            PublishedTopics(where, "old", "door", "ha"),
         )
 
 
 def test_discovery_that_is_turned_off_removes_the_device_alone(tmp_path: Path) -> None:
     with Listener(ACCEPTED_5) as broker:
         where = f"127.0.0.1:{broker.port}"
-        keep_footprints(tmp_path, [Footprint(where, "edge-siamese", "hall", "homeassistant")])
+        keep_footprints(tmp_path, [PublishedTopics(where, "edge-siamese", "hall", "homeassistant")])
         made, _ = bridge(tmp_path, broker.port, discovery="")
         made.start()
         until(lambda: retained(broker))
         assert retained(broker) == [("homeassistant/device/edge-siamese-hall/config", b"")]
-        until(lambda: read_footprints(tmp_path) == (Footprint(where, "edge-siamese", "hall", ""),))
+        until(lambda: read_footprints(tmp_path) == (PublishedTopics(where, "edge-siamese", "hall", ""),))
         made.close(1)
 
 
@@ -159,7 +159,7 @@ def test_the_same_names_or_another_broker_remove_nothing(tmp_path: Path, other: 
     with Listener(ACCEPTED_5) as broker:
         where = "elsewhere:1" if other else f"127.0.0.1:{broker.port}"
         prefix = "old" if other else "edge-siamese"
-        keep_footprints(tmp_path, [Footprint(where, prefix, "hall", "homeassistant")])
+        keep_footprints(tmp_path, [PublishedTopics(where, prefix, "hall", "homeassistant")])
         made, _ = bridge(tmp_path, broker.port)
         made.start()
         until(lambda: any(topic.endswith("event") for topic, _, _ in broker.published))
@@ -204,7 +204,7 @@ def test_a_footprint_that_cannot_be_read_or_kept_is_none(
         (tmp_path / FILE_NAME).write_text(content)
         assert read_footprints(tmp_path) == ()
     (tmp_path / "file").touch()
-    keep_footprints(tmp_path / "file", [Footprint("a", "b", "c", "d")])
+    keep_footprints(tmp_path / "file", [PublishedTopics("a", "b", "c", "d")])
     assert "mqtt.json cannot be written" in caplog.text
 
 
@@ -212,7 +212,7 @@ def test_a_picture_is_a_jpeg_of_a_bounded_size() -> None:
     pixels = np.zeros((1200, 1600, 3), np.uint8)
     made = encode_snapshot(pixels)
     assert made.startswith(b"\xff\xd8\xff")
-    assert Image.open(io.BytesIO(made)).size == (MOST_SIDE, 720)
+    assert Image.open(io.BytesIO(made)).size == (MAX_SIDE, 720)
     assert encode_snapshot(np.zeros((48, 64), np.uint8)).startswith(b"\xff\xd8\xff")
 
 
@@ -223,4 +223,4 @@ def test_without_pillow_a_picture_is_a_small_png(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(snapshot, "encode_jpeg", missing)
     pixels = np.arange(480 * 640 * 3, dtype=np.uint8).reshape(480, 640, 3)
     assert (decode_png(encode_snapshot(pixels)) == pixels[::2, ::2]).all()
-    assert max(decode_png(encode_snapshot(np.zeros((1201, 1601), np.uint8))).shape) <= MOST_SIDE_OF_PNG
+    assert max(decode_png(encode_snapshot(np.zeros((1201, 1601), np.uint8))).shape) <= MAX_SIDE_OF_PNG

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from edge_siamese.daemon.learner import Learned, Wish
+from edge_siamese.daemon.registration_session import RegistrationRequest, RegistrationResult
 from edge_siamese.errors import ControlError, SupportError
-from edge_siamese.mqtt.commands import MOST_BYTES, WAITING, Command, Commands, read_command
+from edge_siamese.mqtt.commands import MAX_BYTES, WAITING, Command, Commands, read_command
 from edge_siamese.mqtt.subscriptions import Incoming
 from edge_siamese.store import StoredObject
 from tests.edge_siamese.daemon.running import until
@@ -70,7 +70,7 @@ def test_a_command_is_empty_or_a_json_object(name: str, payload: bytes, expected
         ("snapshot", b'{"name": "mug"}', "\"snapshot\" takes no 'name'"),
         ("undo", b'{"id": 7}', '"id" is a text of 1 to 64 characters'),
         ("undo", json.dumps({"id": "x" * 65}).encode(), '"id" is a text of 1 to 64 characters'),
-        ("undo", b"{" + b" " * MOST_BYTES, f"a command has at most {MOST_BYTES} bytes, not {MOST_BYTES + 1}"),
+        ("undo", b"{" + b" " * MAX_BYTES, f"a command has at most {MAX_BYTES} bytes, not {MAX_BYTES + 1}"),
         ("x" * 500, b"", f"there is no command {'x' * 40!r}"),
     ],
 )
@@ -91,12 +91,12 @@ class Actions:
         self.hold = threading.Event()
         self.hold.set()
 
-    def register(self, wish: Wish) -> Learned:
+    def register(self, wish: RegistrationRequest) -> RegistrationResult:
         self.hold.wait(5)
         self.asked.append(wish)
         if wish.name == "blur":
-            return Learned(False, "too blurred; hold still", reason="blurred")
-        return Learned(True, '"mug" is registered', MUG)
+            return RegistrationResult(False, "too blurred; hold still", reason="blurred")
+        return RegistrationResult(True, '"mug" is registered', MUG)
 
     def forget(self, name: str) -> StoredObject:
         self.asked.append(("forget", name))
@@ -153,11 +153,11 @@ def test_commands_are_done_and_answered() -> None:
     with room() as found:
         done = found.reply("register", b'{"name": "mug", "force": true, "id": "7"}')
         assert done == {"command": "register", "id": "7", "ok": True, "text": '"mug" is registered', **named}
-        assert found.actions.asked[-1] == Wish("mug", None, True, "mqtt")
+        assert found.actions.asked[-1] == RegistrationRequest("mug", None, True, "mqtt")
         assert found.reply("register")["ok"]
-        assert found.actions.asked[-1] == Wish(None, None, False, "mqtt")
+        assert found.actions.asked[-1] == RegistrationRequest(None, None, False, "mqtt")
         assert found.reply("register", b'{"name": "mug", "view": true}')["ok"]
-        assert found.actions.asked[-1] == Wish(None, "mug", False, "mqtt")
+        assert found.actions.asked[-1] == RegistrationRequest(None, "mug", False, "mqtt")
         assert found.reply("forget", b'{"name": "mug"}') == {
             "command": "forget", "ok": True, "text": '"mug" is forgotten', **named,
         }  # fmt: skip

@@ -11,7 +11,7 @@ import pytest
 from edge_siamese.events import KINDS
 from edge_siamese.mqtt.discovery import (
     EVENT_TYPES,
-    MOST_OBJECTS,
+    MAX_OBJECTS,
     Described,
     discovery,
     encoded,
@@ -180,7 +180,7 @@ def test_names_are_text_and_come_through_json_as_they_are() -> None:
 
 def test_so_many_objects_as_home_assistant_can_bear() -> None:
     many = message(*((f"{number:032x}", f"object {number}") for number in range(1000)))
-    assert sum(key.endswith("_present") for key in many["components"]) == MOST_OBJECTS
+    assert sum(key.endswith("_present") for key in many["components"]) == MAX_OBJECTS
     assert len(encoded(many)) < 500_000
 
 

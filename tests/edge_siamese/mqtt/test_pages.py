@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 import yaml
 
-from edge_siamese.daemon.extra_settings import MqttSettings
-from edge_siamese.daemon.settings import parse_settings
 from edge_siamese.events import Event
+from edge_siamese.integration_settings import MqttSettings
 from edge_siamese.mqtt import commands, outbox, snapshot
-from edge_siamese.mqtt.discovery import EVENT_TYPES, MOST_OBJECTS, Described, discovery
-from edge_siamese.mqtt.pace import Pace
-from edge_siamese.mqtt.states import ObjectState, event_payload, state_payload
+from edge_siamese.mqtt.discovery import EVENT_TYPES, MAX_OBJECTS, Described, discovery
+from edge_siamese.mqtt.payloads import ObjectState, event_payload, state_payload
+from edge_siamese.mqtt.reconnect import ReconnectPolicy
 from edge_siamese.mqtt.topics import Topics
-from edge_siamese.registration import collision_refusal
-from edge_siamese.tracking import Sighting
+from edge_siamese.recognition.registration import collision_refusal
+from edge_siamese.recognition.tracking import Sighting
+from edge_siamese.settings import parse_settings
 
 ROOT = Path(__file__).parents[3]
 MQTT = (ROOT / "docs" / "mqtt.md").read_text(encoding="utf-8")
@@ -108,14 +108,14 @@ def test_every_topic_is_listed() -> None:
 
 def test_limits_are_as_stated() -> None:
     text = " ".join((MQTT + HOME).split())
-    pace = Pace()
+    pace = ReconnectPolicy()
     assert (pace.first, pace.most, pace.refused) == (1, 120, 60)
     for stated in (
-        f"at most {outbox.MOST_MESSAGES} messages and {outbox.MOST_BYTES // 10**6} MB",
-        f"at most {commands.MOST_BYTES} bytes",
-        f"at most {commands.MOST_ID} characters",
-        f"a JPEG of at most {snapshot.MOST_SIDE} pixels; a PNG of at most {snapshot.MOST_SIDE_OF_PNG}",
-        f"The first {MOST_OBJECTS} objects are shown",
+        f"at most {outbox.MAX_MESSAGES} messages and {outbox.MAX_BYTES // 10**6} MB",
+        f"at most {commands.MAX_BYTES} bytes",
+        f"at most {commands.MAX_ID} characters",
+        f"a JPEG of at most {snapshot.MAX_SIDE} pixels; a PNG of at most {snapshot.MAX_SIDE_OF_PNG}",
+        f"The first {MAX_OBJECTS} objects are shown",
         "tries again after a second, then after two, four, … and at last every two minutes",
         "asked once in a minute at the most",
     ):

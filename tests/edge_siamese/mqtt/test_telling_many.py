@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from edge_siamese.events import Event
-from edge_siamese.mqtt.outbox import MOST_MESSAGES, Message, Outbox
-from edge_siamese.mqtt.telling import AGAIN_S, GOODBYE_S, PORTION_S, STATE_S
-from tests.edge_siamese.mqtt.test_telling import CONFIG, HALL, MUG, PEN, Connection, Stage, stored, topics
+from edge_siamese.mqtt.outbox import MAX_MESSAGES, Message, Outbox
+from edge_siamese.mqtt.publisher import AGAIN_SECONDS, GOODBYE_SECONDS, PORTION_SECONDS, STATE_SECONDS
+from tests.edge_siamese.mqtt.test_publisher import CONFIG, HALL, MUG, PEN, Connection, Stage, stored, topics
 
 MANY = 3000
 
@@ -74,10 +74,10 @@ def test_all_of_three_thousand_objects_are_told_and_no_event_is_lost_for_them() 
     stage.actions.known = [stored(uid, uid) for uid in many()]
     stage.run(*(Event("camera", str(number)) for number in range(900)))
     turns = 0
-    while stage.telling._pause() <= PORTION_S and turns < 10:
-        assert len(stage.queue.outbox) <= MOST_MESSAGES // 2 + 3
+    while stage.telling._pause() <= PORTION_SECONDS and turns < 10:
+        assert len(stage.queue.outbox) <= MAX_MESSAGES // 2 + 3
         stage.queue.deliver()
-        stage.now += PORTION_S
+        stage.now += PORTION_SECONDS
         stage.run(Event("camera", "more"))
         turns += 1
     stage.queue.deliver()
@@ -93,18 +93,18 @@ def test_while_the_broker_is_away_nothing_is_tried_twice_a_second_and_a_connecti
     stage.actions.known = [stored(uid, uid) for uid in many()]
     stage.queue.connected = False
     stage.run()
-    assert stage.telling._pause() == STATE_S
+    assert stage.telling._pause() == STATE_SECONDS
     stage.actions.known = stage.actions.known[:-10]
     stage.run(Event("forgotten", "x"))
-    stage.now += GOODBYE_S
+    stage.now += GOODBYE_SECONDS
     stage.run()
-    assert stage.telling._pause() > PORTION_S
+    assert stage.telling._pause() > PORTION_SECONDS
     stage.queue.connected = True
     stage.telling._begin_anew()
     for _ in range(6):
         stage.run()
         stage.queue.deliver()
-        stage.now += PORTION_S
+        stage.now += PORTION_SECONDS
     kept = {topic for topic, payload in stage.queue.broker.items() if payload and "/objects/" in topic}
     assert kept == {HALL.object(uid) for uid in many()[:-10]}
     assert stage.queue.outbox.lost == 0
@@ -116,11 +116,11 @@ def test_three_thousand_objects_leave_the_broker_too() -> None:
     for _ in range(6):
         stage.run()
         stage.queue.deliver()
-        stage.now += PORTION_S
+        stage.now += PORTION_SECONDS
     stage.actions.known = []
     stage.run(Event("forgotten", "x"))
     stage.queue.deliver()
-    stage.now += GOODBYE_S
+    stage.now += GOODBYE_SECONDS
     for _ in range(6):
         stage.run()
         stage.queue.deliver()
@@ -135,9 +135,9 @@ def test_what_the_broker_refuses_is_told_again_after_a_while_and_not_before() ->
     stage.connection.ended[HALL.object(MUG)](False)
     stage.connection.ended[HALL.object(PEN)](True)
     assert HALL.object(MUG) not in topics(stage.turn(Event("camera", "x")))
-    stage.now += AGAIN_S
+    stage.now += AGAIN_SECONDS
     assert topics(stage.turn()) == [HALL.object(MUG)]
-    stage.now += AGAIN_S
+    stage.now += AGAIN_SECONDS
     assert stage.turn() == []
 
 
@@ -147,12 +147,12 @@ def test_a_removal_that_is_refused_is_said_again() -> None:
     stage.turn()
     stage.actions.known = []
     stage.turn(Event("forgotten", "x"))
-    stage.now += GOODBYE_S
+    stage.now += GOODBYE_SECONDS
     assert (HALL.object(MUG), b"", True) in stage.turn()
     stage.connection.ended[HALL.object(MUG)](False)
-    stage.now += AGAIN_S
+    stage.now += AGAIN_SECONDS
     stage.turn()
-    stage.now += GOODBYE_S
+    stage.now += GOODBYE_SECONDS
     assert stage.turn() == [(HALL.object(MUG), b"", True)]
 
 
@@ -166,7 +166,7 @@ def test_an_object_that_is_forgotten_before_it_is_told_anew_is_removed() -> None
     stage.turn()
     stage.actions.known = []
     stage.turn(Event("forgotten", "x"))
-    stage.now += GOODBYE_S
+    stage.now += GOODBYE_SECONDS
     assert (HALL.object(MUG), b"", True) not in stage.turn()
     stage.connection.has_room = True
     assert (HALL.object(MUG), b"", True) in stage.turn()

@@ -13,8 +13,8 @@ from types import ModuleType
 import pytest
 
 from edge_siamese.errors import PanelError
-from edge_siamese.panel.base import Edge
 from edge_siamese.panel.gpio import GpioNotInstalled, GpioPanel, find_chip
+from edge_siamese.panel.panel import Edge
 from tests.edge_siamese.panel import fake_gpiod
 from tests.edge_siamese.panel.fake_gpiod import Bias, Clock, Direction, EdgeDetection, FakeGpiod, Value
 

@@ -13,8 +13,8 @@ import pytest
 
 from edge_siamese.errors import PanelError
 from edge_siamese.panel import kernel_input
-from edge_siamese.panel.base import Edge
 from edge_siamese.panel.kernel_input import EVENT, KernelPanel, find_input
+from edge_siamese.panel.panel import Edge
 
 KEY, SYN = 1, 0
 SETUP = "edge-siamese-button"

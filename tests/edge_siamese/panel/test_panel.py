@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from edge_siamese.daemon.settings import PanelSettings
 from edge_siamese.errors import PanelError
 from edge_siamese.panel import Panel, open_panel
 from edge_siamese.panel.gpio import GpioPanel
 from edge_siamese.panel.kernel_input import KernelPanel
 from edge_siamese.panel.simulated import NoPanel, SimulatedPanel
+from edge_siamese.settings import PanelSettings
 from tests.edge_siamese.panel import fake_gpiod
 from tests.edge_siamese.panel.test_kernel_input import SETUP, Machine
 
@@ -120,9 +120,9 @@ def test_auto_tells_a_line_that_is_used_by_somebody_else(here: Here):
 
 def test_no_panel_is_imported_that_was_not_asked_for():
     program = (
-        "import sys; from edge_siamese.daemon.settings import PanelSettings as S; "
+        "import sys; from edge_siamese.settings import PanelSettings as S; "
         "from edge_siamese.panel import open_panel; open_panel(S(kind='none')); "
         "print(sorted(m for m in sys.modules if 'panel.' in m or 'gpiod' in m))"
     )
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "['edge_siamese.panel.base', 'edge_siamese.panel.simulated']"
+    assert found.stdout.strip() == "['edge_siamese.panel.panel', 'edge_siamese.panel.simulated']"

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from edge_siamese.errors import PanelError
-from edge_siamese.panel.base import Edge
+from edge_siamese.panel.panel import Edge
 from edge_siamese.panel.simulated import NoPanel, SimulatedPanel
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edge_siamese.imaging import Preprocessing
-from edge_siamese.runtimes.base import Encoder
+from edge_siamese.recognition.imaging import Preprocessing
+from edge_siamese.runtimes.encoder import Encoder
 from edge_siamese.runtimes.fake import FAKE_HEAD, FakeEncoder
 
 
@@ -30,7 +30,7 @@ def test_near_pictures_are_near_and_others_are_not() -> None:
     assert FAKE_HEAD.score(a[None], np.stack([b, c])).tolist() == [pytest.approx([0.99, 0.0], abs=0.03)]
 
 
-def test_one_colour_has_a_direction_too() -> None:
+def test_one_color_has_a_direction_too() -> None:
     embeddings = FakeEncoder().embed(np.full((2, 40, 40), 200, np.uint8))
     np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, rtol=1e-6)
 

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 from edge_siamese import load_encoder, runtimes
-from edge_siamese.bundle import Bundle
 from edge_siamese.errors import BundleNotFound, RuntimeNotInstalled, SettingsError
-from edge_siamese.runtimes import RUNTIMES, available_runtimes, runtime_format, runtime_statuses
-from edge_siamese.runtimes.base import unit_vectors
-from edge_siamese.runtimes.installed import Runtime, RuntimeStatus
+from edge_siamese.models.bundle import Bundle
+from edge_siamese.runtimes.availability import Runtime, RuntimeStatus
+from edge_siamese.runtimes.encoder import unit_vectors
 from edge_siamese.runtimes.onnx import ONNXRUNTIME
+from edge_siamese.runtimes.selection import RUNTIMES, available_runtimes, runtime_format, runtime_statuses
 from edge_siamese.runtimes.tflite import AI_EDGE_LITERT, TFLITE_RUNTIME
 from tests.tiny_network import forward, pictures
 
@@ -155,7 +155,7 @@ def test_a_named_runtime_that_is_missing_says_how_to_get_it(bundle: Bundle, inst
 def test_on_64_bit_arm_tflite_runtime_comes_first() -> None:
     script = (
         "import platform; platform.machine = lambda: 'aarch64'; "
-        "from edge_siamese.runtimes import RUNTIMES; print(*RUNTIMES)"
+        "from edge_siamese.runtimes.selection import RUNTIMES; print(*RUNTIMES)"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT

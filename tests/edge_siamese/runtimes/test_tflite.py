@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from edge_siamese.errors import EncoderError
-from edge_siamese.runtimes import runtime_statuses
+from edge_siamese.runtimes.selection import runtime_statuses
 from edge_siamese.runtimes.tflite import TfliteGraph
 from tests.tiny_bundle import MODELS
 from tests.tiny_network import forward, pictures

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_siamese.registration import NewView
+from edge_siamese.recognition.registration import NewView
 from edge_siamese.store import SupportStore
 
 MODEL, DIMENSIONS = "tiny-1", 8

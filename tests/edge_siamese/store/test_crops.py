@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from edge_siamese.errors import ImageError, PictureError
-from edge_siamese.imaging import reduced as crop
-from edge_siamese.store.crops import MOST_SIDE, SIGNATURE, decode_png, encode_png, is_whole
+from edge_siamese.recognition.imaging import reduced as crop
+from edge_siamese.store.crops import MAX_SIDE, SIGNATURE, decode_png, encode_png, is_whole
 from tests.edge_siamese.store.made import picture
 
 SHAPES = [(1, 1), (1, 7), (9, 1), (13, 17), (1, 1, 3), (13, 17, 3), (64, 48, 3)]
@@ -81,7 +81,7 @@ def test_any_missing_end_is_noticed():
             decode_png(data[:length])
 
 
-GREY = (4, 3, 8, 0, 0, 0, 0)
+GRAY = (4, 3, 8, 0, 0, 0, 0)
 ROWS = b"\x02\x01\x02\x03\x04" * 3
 
 
@@ -92,15 +92,15 @@ ROWS = b"\x02\x01\x02\x03\x04" * 3
         (png((4, 3, 16, 0, 0, 0, 0), ROWS), "not interlaced, and this one is not"),
         (png((4, 3, 8, 3, 0, 0, 0), ROWS), "not interlaced, and this one is not"),
         (png((4, 3, 8, 0, 0, 0, 1), ROWS), "not interlaced, and this one is not"),
-        (png(GREY, b"\x00" + ROWS[1:]), 'with the filter "up" in each row'),
-        (png(GREY, ROWS, chunk(b"tEXt", b"a")), "of one part"),
-        (png(GREY, ROWS[:-1]), "its pixels are not as many as its header says"),
-        (png(GREY, ROWS + b"\x00"), "its pixels are not as many as its header says"),
+        (png(GRAY, b"\x00" + ROWS[1:]), 'with the filter "up" in each row'),
+        (png(GRAY, ROWS, chunk(b"tEXt", b"a")), "of one part"),
+        (png(GRAY, ROWS[:-1]), "its pixels are not as many as its header says"),
+        (png(GRAY, ROWS + b"\x00"), "its pixels are not as many as its header says"),
         (
-            png((MOST_SIDE + 1, 1, 8, 0, 0, 0, 0), ROWS),
-            f"has sides from 1 to {MOST_SIDE} pixels, not 4097 x 1",
+            png((MAX_SIDE + 1, 1, 8, 0, 0, 0, 0), ROWS),
+            f"has sides from 1 to {MAX_SIDE} pixels, not 4097 x 1",
         ),
-        (png((0, 3, 8, 0, 0, 0, 0), b""), f"has sides from 1 to {MOST_SIDE} pixels, not 0 x 3"),
+        (png((0, 3, 8, 0, 0, 0, 0), b""), f"has sides from 1 to {MAX_SIDE} pixels, not 0 x 3"),
         (SIGNATURE + b"\xff\xff\xff\xffIHDR", "a checksum is wrong"),
     ],
 )

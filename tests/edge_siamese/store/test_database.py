@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from edge_siamese.errors import StoreError
-from edge_siamese.store import layout
-from edge_siamese.store.failures import store_error
+from edge_siamese.store import tables
+from edge_siamese.store.errors import store_error
 from tests.edge_siamese.store.made import names, open_store, vector, view
 
 
@@ -64,23 +64,23 @@ def test_a_database_of_another_program_is_left_alone(tmp_path):
 def test_an_older_layout_is_brought_to_the_newest(tmp_path, monkeypatch):
     with open_store(tmp_path) as store:
         store.register("mug", view(1))
-    step = ("ALTER TABLE objects ADD COLUMN colour TEXT", "UPDATE objects SET colour = 'blue'")
-    monkeypatch.setattr(layout, "MIGRATIONS", (*layout.MIGRATIONS, step, ("CREATE TABLE later (x)",)))
+    step = ("ALTER TABLE objects ADD COLUMN color TEXT", "UPDATE objects SET color = 'blue'")
+    monkeypatch.setattr(tables, "MIGRATIONS", (*tables.MIGRATIONS, step, ("CREATE TABLE later (x)",)))
     with open_store(tmp_path) as store:
-        assert store._database.read("SELECT name, colour FROM objects") == [("mug", "blue")]
+        assert store._database.read("SELECT name, color FROM objects") == [("mug", "blue")]
         assert store._database.read("PRAGMA user_version") == [(3,)]
 
 
 def test_a_step_that_fails_leaves_the_older_layout(tmp_path, monkeypatch):
     with open_store(tmp_path) as store:
         store.register("mug", view(1))
-    older = layout.MIGRATIONS
+    older = tables.MIGRATIONS
     monkeypatch.setattr(
-        layout, "MIGRATIONS", (*older, ("ALTER TABLE objects ADD COLUMN x", "CREATE TABLE views (x)"))
+        tables, "MIGRATIONS", (*older, ("ALTER TABLE objects ADD COLUMN x", "CREATE TABLE views (x)"))
     )
     with pytest.raises(StoreError, match="nothing was changed: table views already exists"):
         open_store(tmp_path)
-    monkeypatch.setattr(layout, "MIGRATIONS", older)
+    monkeypatch.setattr(tables, "MIGRATIONS", older)
     with open_store(tmp_path) as store:
         assert names(store) == ["mug"]
         assert store._database.read("PRAGMA user_version") == [(1,)]

@@ -101,7 +101,7 @@ def test_sixty_kills_lose_nothing_that_was_acknowledged(tmp_path, nursery):
         require_whole(store, registered)
 
 
-# What is recognised of an object by the things that were done with it: by its own views, and as part of the shelf.
+# What is recognized of an object by the things that were done with it: by its own views, and as part of the shelf.
 STEPS = {
     "": ((), ()),
     "registered": ((1,), ()),

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from edge_siamese.errors import SupportError
-from edge_siamese.store.changes import KEPT, Undone
+from edge_siamese.store.undo_log import KEPT, Undone
 from tests.edge_siamese.store.made import NOW, names, open_store, picture, vector, view
-from tests.edge_siamese.store.test_changes import count, state
+from tests.edge_siamese.store.test_undo_log import count, state
 
 
 @pytest.fixture
@@ -332,7 +332,7 @@ SEEDS = {vector(seed).tobytes(): seed for seed in range(2_000)}
 
 
 def seen(store):
-    """The same of a store: what is told of it, and what is recognised by."""
+    """The same of a store: what is told of it, and what is recognized by."""
     entries = {entry.uid: entry for entry in store.entries()}
     found = []
     for item in store.objects():

@@ -9,7 +9,6 @@ import pytest
 
 from edge_siamese.errors import StoreError
 from edge_siamese.store import SupportStore
-from edge_siamese.store.changes import KEPT, is_readable
 from edge_siamese.store.crops import encode_png
 from edge_siamese.store.replication import (
     Batch,
@@ -23,6 +22,7 @@ from edge_siamese.store.replication import (
     read_snapshot,
     revision,
 )
+from edge_siamese.store.undo_log import KEPT, is_readable
 from tests.edge_siamese.store.made import MODEL, NOW, names, open_store, picture, vector, view
 
 MUG, PEN, KEY = (f"{number:032x}" for number in range(3))

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from edge_siamese.errors import PictureError, StoreError, SupportError
+from edge_siamese.recognition.support import SupportSet
 from edge_siamese.store import Counts, SupportStore
 from edge_siamese.store.names import name_key
-from edge_siamese.support import SupportSet
 from tests.edge_siamese.store.made import DIMENSIONS, MODEL, NOW, names, open_store, picture, vector, view
 
 

@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 
 from edge_siamese.errors import DataError
-from edge_siamese.imaging import Preprocessing
+from edge_siamese.recognition.imaging import Preprocessing
 from export.data import folders, load_splits
 from export.data.folders import load_folder
 from export.data.sampling import episodes, verification_pairs
-from export.one_shot import usual_ways
+from export.evaluation.one_shot import usual_ways
 
 RGB = Preprocessing(16, 16, "rgb")
 
@@ -132,7 +132,7 @@ def test_a_file_repaired_later_is_read(tmp_path: Path) -> None:
 def test_enormous_pictures_are_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     some_classes(tmp_path, "a b c d e f")
     picture(tmp_path / "a" / "bomb.png", size=(2001, 1000))
-    monkeypatch.setattr(folders, "MOST_PIXELS", 2_000_000)
+    monkeypatch.setattr(folders, "MAX_PIXELS", 2_000_000)
     (warning,) = load_folder(tmp_path, RGB).provenance["warnings"]
     assert warning == f"{tmp_path}/a/bomb.png is skipped: it has 2 million pixels, at most 2 are read"
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from edge_siamese.errors import DataError
-from edge_siamese.imaging import Preprocessing
+from edge_siamese.recognition.imaging import Preprocessing
 from export.data import glyphs, load_splits
 from export.data.glyphs import (
     BESIDE,
@@ -116,9 +116,9 @@ def test_drawings_are_black_on_white_and_within_the_paper() -> None:
     assert ink.min() > 0.005
     assert ink.max() < 0.25
     assert (drawings.reshape(200, -1).min(axis=1) == 0).all()
-    # Smooth edges: some grey, but less than ink.
-    grey = ((drawings > 0) & (drawings < 255)).mean()
-    assert 0.005 < grey < 0.06
+    # Smooth edges: some gray, but less than ink.
+    gray = ((drawings > 0) & (drawings < 255)).mean()
+    assert 0.005 < gray < 0.06
 
 
 def test_without_variation_all_hands_write_the_same_shape() -> None:
@@ -172,7 +172,7 @@ def test_labels_and_drawers_belong_to_the_pictures(splits: Splits) -> None:
         of = evaluation.images_of(5 + c)
         assert evaluation.drawers[of].tolist() == [0, 1, 2]
         for index, drawing in zip(of, direct[3 * c : 3 * c + 3], strict=True):
-            # The centre of the ink tells drawings apart, whatever their resolution.
+            # The center of the ink tells drawings apart, whatever their resolution.
             dark = 255.0 - evaluation.images[index, :, :, 0]
             y, x = np.mgrid[:28, :28]
             fine_y, fine_x = np.mgrid[:SIDE, :SIDE]

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from edge_siamese.errors import DataError
-from edge_siamese.imaging import Preprocessing
+from edge_siamese.recognition.imaging import Preprocessing
 from export.data import load_splits
 from export.data.grocery import BASE, NOVEL, VALIDATION_FAMILIES, load_grocery
 
@@ -14,7 +14,7 @@ CLASSES = sorted(BASE | NOVEL)
 
 
 def photograph(path, name):
-    """A picture whose colour says which class it is of."""
+    """A picture whose color says which class it is of."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (10, 12), (CLASSES.index(name), 0, 0)).save(path, quality=100, subsampling=0)
 
@@ -35,16 +35,16 @@ def official_layout(root):
         below = f"Kind/{name}" if family == name else f"Kind/{family}/{name}"
         photograph(dataset / "train" / below / f"{name}_001.jpg", name)
         photograph(dataset / "test" / below / f"{name}_002.jpg", name)
-        catalogue = dataset / "iconic-images-and-descriptions" / below
-        photograph(catalogue / f"{name}_Iconic.jpg", name)
-        photograph(catalogue / f"{name}_Clean.jpg", name)
+        catalog = dataset / "iconic-images-and-descriptions" / below
+        photograph(catalog / f"{name}_Iconic.jpg", name)
+        photograph(catalog / f"{name}_Clean.jpg", name)
     return root
 
 
 @pytest.mark.parametrize("layout", [split_layout, official_layout])
 def test_both_layouts_give_the_same_splits(tmp_path, layout):
     splits = load_grocery(RGB, layout(tmp_path))
-    assert [s.classes for s in (splits.train, splits.validation, splits.evaluation, splits.catalogue)] == [
+    assert [s.classes for s in (splits.train, splits.validation, splits.evaluation, splits.catalog)] == [
         42,
         10,
         29,
@@ -54,12 +54,12 @@ def test_both_layouts_give_the_same_splits(tmp_path, layout):
         (splits.train, 2),
         (splits.validation, 2),
         (splits.evaluation, 2),
-        (splits.catalogue, 1),
+        (splits.catalog, 1),
     ):
         assert images.counts.tolist() == [each] * images.classes
         shown = np.array([CLASSES.index(images.class_names[label]) for label in images.labels])
         assert np.abs(images.images[:, 4, 4, 0].astype(int) - shown).max() <= 2
-    assert splits.catalogue.class_names == splits.evaluation.class_names == tuple(sorted(NOVEL))
+    assert splits.catalog.class_names == splits.evaluation.class_names == tuple(sorted(NOVEL))
 
 
 def test_families_are_held_out_whole(tmp_path):

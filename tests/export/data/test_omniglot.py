@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from edge_siamese.errors import DataError
-from edge_siamese.imaging import Preprocessing
+from edge_siamese.recognition.imaging import Preprocessing
 from export.data import load_splits, omniglot
 from export.data.cache import cache_directory
 from export.data.images import Splits

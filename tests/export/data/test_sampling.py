@@ -69,7 +69,7 @@ def test_what_does_not_divide_evenly_is_one_pair_a_group(alphabets: ImageSet) ->
         assert sorted(same.tolist()) == [1, 2, 2]
         assert np.bincount(groups[~pairs.same], minlength=3).tolist() == [2, 2, 2]
         extra += same - 1
-    assert extra.min() > 20  # of 40 on average: no group is favoured
+    assert extra.min() > 20  # of 40 on average: no group is favored
 
 
 def test_pairs_come_in_random_order(alphabets: ImageSet) -> None:

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from edge_siamese.errors import SettingsError
+from export.conversion.graph import exported_encoder
 from export.encoders import EfficientNetLite0, build_encoder
 from export.encoders.efficientnet_lite import PACKAGE, _published_name
-from export.graph import exported_encoder
-from export.network import count_macs
+from export.training.network import count_macs
 
 
 @pytest.fixture(scope="module")
@@ -43,14 +43,14 @@ def test_where_padding_differs_from_the_published_network(published):
 
 
 def test_published_weights_tell_blue_from_yellow_pictures_of_any_light(published):
-    """They are there and in their places: colour is told apart over brightness, which random weights do not manage."""
-    colours = torch.tensor(
+    """They are there and in their places: color is told apart over brightness, which random weights do not manage."""
+    colors = torch.tensor(
         [[60.0, 90.0, 200.0], [50.0, 75.0, 170.0], [220.0, 200.0, 60.0], [190.0, 170.0, 50.0]]
     )
     rows = torch.arange(187.0) % 32 < 16
     stripes = torch.where(rows[:, None] & torch.ones(187, dtype=torch.bool), 1.0, 0.4)
     with torch.inference_mode():
-        embeddings = nn.functional.normalize(published(colours[:, :, None, None] * stripes))
+        embeddings = nn.functional.normalize(published(colors[:, :, None, None] * stripes))
     cosines = embeddings @ embeddings.T
     assert float(min(cosines[0, 1], cosines[2, 3])) > float(cosines[:2, 2:].max()) + 0.02
 

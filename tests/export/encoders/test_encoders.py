@@ -1,4 +1,4 @@
-"""The encoders are what their citations say: layer shapes, parameter counts, budgets, initialisation."""
+"""The encoders are what their citations say: layer shapes, parameter counts, budgets, initialization."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from torch import nn
 
 from edge_siamese.errors import SettingsError
 from export.encoders import GlyphNet, Koch2015, build_encoder
-from export.network import TorchEncoder, count_macs, model_id
+from export.training.network import TorchEncoder, count_macs, model_id
 
 
 def test_koch2015_has_the_papers_layers_and_parameter_count():
@@ -42,7 +42,7 @@ def test_koch2015_feature_maps_have_the_sizes_of_figure_4():
     ]
 
 
-def test_koch2015_is_initialised_as_in_section_3_2():
+def test_koch2015_is_initialized_as_in_section_3_2():
     torch.manual_seed(0)
     encoder = Koch2015()
     for layer, spread in [(encoder.convolutions[3], 0.01), (encoder.units, 0.2), (encoder.head.alpha, 0.2)]:
@@ -77,7 +77,7 @@ def test_scaling_is_inside_the_network_and_white_paper_is_zero():
 
 
 def test_torch_encoder_gives_unit_vectors_for_glyphnet_and_raw_units_for_koch(monkeypatch):
-    monkeypatch.setattr("export.network.PIXELS_AT_ONCE", 2 * 56 * 56)
+    monkeypatch.setattr("export.training.network.PIXELS_AT_ONCE", 2 * 56 * 56)
     images = np.random.default_rng(0).integers(0, 256, (5, 80, 60, 3), dtype=np.uint8)
     encoder = TorchEncoder(GlyphNet())
     assert encoder.batch == 2

@@ -18,12 +18,12 @@ import time
 from typing import IO, Any
 
 SOCKET = "/run/edge-siamese/control.sock"
-GIVE_UP_S = 20.0
-LATEST_S = 0.4
+GIVE_UP_SECONDS = 20.0
+LATEST_SECONDS = 0.4
 
 
 class Registrar:
-    """Registers without a pause; `begun` is set when a daemon recognises frames and the first request goes to it."""
+    """Registers without a pause; `begun` is set when a daemon recognizes frames and the first request goes to it."""
 
     def __init__(self, log: IO[str]) -> None:
         self.begun = threading.Event()
@@ -49,8 +49,8 @@ class Registrar:
                             last = time.monotonic()
             except (OSError, EOFError) as error:
                 # The daemon is gone; systemd brings it back.
-                if time.monotonic() - last > GIVE_UP_S:
-                    self.problem = f"nothing was registered for {GIVE_UP_S:g} s: {error}"
+                if time.monotonic() - last > GIVE_UP_SECONDS:
+                    self.problem = f"nothing was registered for {GIVE_UP_SECONDS:g} s: {error}"
                     return
                 time.sleep(0.01)
 
@@ -87,10 +87,10 @@ def main(kills: int, seed: int, path: str) -> int:
         thread.start()
         for number in range(kills):
             registrar.begun.clear()
-            if not registrar.begun.wait(GIVE_UP_S):
+            if not registrar.begun.wait(GIVE_UP_SECONDS):
                 registrar.problem = registrar.problem or f"nothing was registered after kill {number}"
                 break
-            time.sleep(chance.uniform(0.0, LATEST_S))
+            time.sleep(chance.uniform(0.0, LATEST_SECONDS))
             os.kill(main_pid(), signal.SIGKILL)
         registrar.done.set()
         thread.join()

@@ -1,4 +1,4 @@
-"""Runs in an emulated userland: embeds, registers and recognises with one runtime, and prints what came of it as JSON."""
+"""Runs in an emulated userland: embeds, registers and recognizes with one runtime, and prints what came of it as JSON."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from edge_siamese import Recognizer
-from edge_siamese.bundle import load_bundle
+from edge_siamese.models.bundle import load_bundle
 
 
 def main(bundle_directory: str, runtime: str, precision: str, pictures: str) -> None:

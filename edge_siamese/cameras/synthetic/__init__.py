@@ -1,0 +1,1 @@
+"""A camera that draws a scripted scene."""

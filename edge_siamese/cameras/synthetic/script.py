@@ -1,0 +1,226 @@
+"""What happens in a synthetic scene and when: objects come and go, the light changes, the button is pressed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from edge_siamese.errors import CameraError
+
+PRESS_SECONDS, HOLD_SECONDS = 0.15, 1.6
+"""How long the simulated finger stays on the button."""
+
+
+@dataclass(frozen=True)
+class Show:
+    """An object lies before the camera."""
+
+    name: str
+    """Of its sprite."""
+    start: float
+    """When it begins to come, in seconds of the scene."""
+    end: float
+    """When it has gone."""
+    text: str = ""
+    """What people are told about it."""
+
+
+@dataclass(frozen=True)
+class Press:
+    """The button is held down."""
+
+    start: float
+    """When the contact closes, in seconds of the scene."""
+    duration: float = PRESS_SECONDS
+    """How long it stays closed, in seconds."""
+    text: str = ""
+    """What people are told about it."""
+
+
+@dataclass(frozen=True)
+class Light:
+    """From a moment on, the light is another; it changes within a second."""
+
+    start: float
+    """In seconds of the scene."""
+    level: float
+    """1: as bright as usual; 0: none."""
+    text: str = ""
+    """What people are told about it."""
+
+
+Step = Show | Press | Light
+
+
+def press(at: float, text: str = "") -> tuple[Press, ...]:
+    """A short press."""
+    return (Press(at, PRESS_SECONDS, text),)
+
+
+def hold(at: float, text: str = "") -> tuple[Press, ...]:
+    """A long press."""
+    return (Press(at, HOLD_SECONDS, text),)
+
+
+def double_press(at: float, text: str = "") -> tuple[Press, ...]:
+    """Two short presses of 0.1 s, 0.1 s apart."""
+    return (Press(at, 0.1, text), Press(at + 0.2, 0.1))
+
+
+@dataclass(frozen=True)
+class Script:
+    """Steps in time, of which the last part may be played again and again.
+
+    Raises:
+        CameraError: a step ends before it starts, or the part to repeat is empty.
+    """
+
+    steps: tuple[Step, ...]
+    repeat_from: float = math.inf
+    """Steps that start from here on are repeated; infinite: nothing is."""
+    length: float = math.inf
+    """When the repeated part is over and starts anew, in seconds of the scene."""
+
+    def __post_init__(self) -> None:
+        for step in self.steps:
+            if step.start < 0 or (isinstance(step, Show) and step.end <= step.start):
+                raise CameraError(f"a scene cannot have a step like {step}: it ends before it starts")
+        if self.repeats and self.length <= self.repeat_from:
+            raise CameraError(
+                f"a scene cannot repeat what is from {self.repeat_from:g} s to {self.length:g} s"
+            )
+
+    @property
+    def repeats(self) -> bool:
+        """Whether it goes on for ever."""
+        return math.isfinite(self.repeat_from)
+
+    @property
+    def period(self) -> float:
+        """Seconds of the repeated part."""
+        return self.length - self.repeat_from if self.repeats else math.inf
+
+    @property
+    def end(self) -> float:
+        """When all has happened that is not repeated, in seconds of the scene."""
+        once = [step for step in self.steps if step.start < self.repeat_from]
+        return max((_end(step) for step in once), default=0.0) + 1.0
+
+    @property
+    def captions(self) -> tuple[tuple[float, str], ...]:
+        """(when, what people are told) of the first time that everything happens."""
+        return tuple(sorted((step.start, step.text) for step in self.steps if step.text))
+
+    def shows(self, time: float) -> Iterator[tuple[Show, float, int]]:
+        """The objects that are there: the step, seconds since it started, how often it was played before."""
+        for step in self.steps:
+            if isinstance(step, Show):
+                latest = self._latest(step.start, time)
+                if latest is not None and time < latest + step.end - step.start:
+                    yield step, time - latest, round((latest - step.start) / self.period)
+
+    def light(self, time: float) -> float:
+        """The level of the light."""
+        changes = []
+        for step in self.steps:
+            if isinstance(step, Light):
+                latest = self._latest(step.start, time)
+                if latest is not None:
+                    changes.append((latest, step.level))
+        changes.sort()
+        before = changes[-2][1] if len(changes) > 1 else 1.0
+        if not changes:
+            return 1.0
+        start, level = changes[-1]
+        return before + (level - before) * min(1.0, time - start)
+
+    def next_edge(self, after: float) -> tuple[float, bool] | None:
+        """The first moment later than `after` when the button's contact changes, and whether it closes."""
+        moments = []
+        for step in self.steps:
+            if isinstance(step, Press):
+                for start, closed in ((step.start, True), (step.start + step.duration, False)):
+                    moment = self._next(start, after, step.start)
+                    if moment is not None:
+                        moments.append((moment, closed))
+        return min(moments, default=None)
+
+    def happenings(self, after: float, until: float) -> list[tuple[float, Step]]:
+        """The steps that start later than `after` and not later than `until`, in order."""
+        found: list[tuple[float, Step]] = []
+        for step in self.steps:
+            moment = self._next(step.start, after, step.start)
+            while moment is not None and moment <= until:
+                found.append((moment, step))
+                moment = self._next(step.start, moment, step.start)
+        return sorted(found, key=lambda item: item[0])
+
+    def _next(self, moment: float, after: float, start: float) -> float | None:
+        """The first time after `after` of a moment that belongs to a step from `start`."""
+        if moment > after:
+            return moment
+        if start < self.repeat_from:
+            return None
+        rounds = math.floor((after - moment) / self.period) + 1
+        later = moment + rounds * self.period
+        # The division may round up to the round that `after` is the very start of.
+        return later if later > after else later + self.period
+
+    def _latest(self, start: float, time: float) -> float | None:
+        """When a step from `start` began the last time; None if it never did."""
+        if time < start:
+            return None
+        if start < self.repeat_from:
+            return start
+        return start + math.floor((time - start) / self.period) * self.period
+
+
+def _end(step: Step) -> float:
+    if isinstance(step, Show):
+        return step.end
+    return step.start + step.duration if isinstance(step, Press) else step.start
+
+
+def demo_script(names: Sequence[str], pace: float = 1.0) -> Script:
+    """The story that shows what a device does.
+
+    Three objects are learned and recognized, another one is rejected; a fourth is learned by mistake, which a long
+    press undoes. Then the three and the unknown one come by for ever.
+
+    Args:
+        names: of five sprites: three to learn, one that stays unknown, one learned by mistake.
+        pace: how much longer than usual everything takes, but for the finger on the button. Two presses are ten
+            seconds apart at 1, for a press soon after another means "one more view".
+
+    Raises:
+        CameraError: there are fewer than five names.
+    """
+    if len(names) < 5:
+        raise CameraError(f"the scene needs five objects, and there are {len(names)}: {', '.join(names)}")
+    first, second, third, unknown, mistake = names[:5]
+
+    def show(name: str, start: float, end: float, text: str) -> Show:
+        return Show(name, start * pace, end * pace, text)
+
+    steps: list[Step] = []
+    for number, name in enumerate((first, second, third)):
+        start = 1.0 + 10.0 * number
+        steps += [
+            show(name, start, start + 3.2, f"a new object comes: the {name}"),
+            *press((start + 1.1) * pace, f"the button is pressed: learn the {name}"),
+            show(name, start + 5.0, start + 8.0, f"the {name} comes again"),
+        ]
+    steps += [
+        show(unknown, 30.5, 33.5, f"something that nobody has shown comes: the {unknown}"),
+        show(mistake, 35.0, 41.2, f"a new object comes: the {mistake}"),
+        *press(36.1 * pace, f"the button is pressed: learn the {mistake}"),
+        *hold(38.6 * pace, f"the button is held: that was a mistake, forget the {mistake}"),
+        show(mistake, 42.7, 45.7, f"the {mistake} comes again, unknown by now"),
+    ]
+    begin = 46.5
+    for number, name in enumerate((first, second, unknown, third)):
+        start = begin + 0.5 + 4.5 * number
+        text = f"the {name} comes by" + (", still unknown" if name == unknown else "")
+        steps.append(show(name, start, start + 3.0, text))
+    return Script(tuple(steps), repeat_from=begin * pace, length=(begin + 18.0) * pace)

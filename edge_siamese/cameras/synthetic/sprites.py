@@ -1,0 +1,212 @@
+"""The objects of the synthetic scene: symbols that this module draws, or the pictures of a folder."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_siamese.cameras.files import pictures_in
+from edge_siamese.errors import CameraError, PictureError
+from edge_siamese.pictures import read_picture
+from edge_siamese.recognition.imaging import Bytes, Preprocessing, prepare
+
+Points = npt.NDArray[np.float64]
+
+PAPER, INK = 255, 30
+SPAN = 0.68
+"""The longer side of a symbol, as a part of the frame's height."""
+SIDE = 0.8
+"""The side of a sprite, as a part of the frame's height: the symbol, and paper around it to turn in."""
+PEN = 0.034
+"""The width of a stroke, as a part of the frame's height."""
+TREMOR = 0.008
+"""How far a stroke wavers, as a part of the symbol's size."""
+LIGHTEST_PHOTO_EDGE = 225
+"""A picture whose edge is lighter than this on average is a drawing on paper, else a photo."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sprite:
+    """An object as it lies before the camera, upright."""
+
+    name: str
+    pixels: Bytes
+    """uint8 (side, side) gray or (side, side, 3) RGB."""
+    on_paper: bool
+    """Dark strokes whose white is the paper's; else a photo that covers the paper."""
+
+
+def drawn_sprites(height: int, seed: int = 0) -> dict[str, Sprite]:
+    """The symbols that this module knows, drawn for frames of so many rows.
+
+    Args:
+        height: rows of a frame.
+        seed: another hand draws with another tremor.
+    """
+    return {name: _drawn(name, height, seed) for name in SYMBOLS}
+
+
+def sprites_of_folder(folder: Path, height: int, limit: int = 1000) -> dict[str, Sprite]:
+    """The pictures of a folder in natural order, as objects with the files' names.
+
+    Args:
+        folder: pictures; each is cropped to its centered square.
+        height: rows of a frame.
+        limit: take the first so many.
+
+    Raises:
+        CameraError: there is no such folder, no picture in it, or one cannot be read.
+    """
+    if not folder.is_dir():
+        raise CameraError(
+            f"{folder}: there is no such folder of pictures for the synthetic scene; set camera.path"
+        )
+    sprites: dict[str, Sprite] = {}
+    for path in pictures_in(folder)[:limit]:
+        try:
+            sprites[path.stem] = _of_picture(path.stem, read_picture(path), height)
+        except PictureError as error:
+            raise CameraError(str(error)) from error
+    if not sprites:
+        raise CameraError(f"{folder} has no pictures for the synthetic scene in it")
+    return sprites
+
+
+def _of_picture(name: str, picture: Bytes, height: int) -> Sprite:
+    color = "gray" if picture.ndim == 2 else "rgb"
+    side = round(SIDE * height)
+    square = prepare(picture, Preprocessing(side, side, "gray" if color == "gray" else "rgb"))
+    edge = np.concatenate([square[0], square[-1], square[:, 0], square[:, -1]])
+    pixels = square[..., 0] if color == "gray" else square
+    return Sprite(name, pixels, bool(edge.mean() >= LIGHTEST_PHOTO_EDGE))
+
+
+@lru_cache(maxsize=64)
+def _drawn(name: str, height: int, seed: int) -> Sprite:
+    side = round(SIDE * height)
+    strokes = SYMBOLS[name]
+    corners = np.concatenate(strokes)
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    scale = SPAN * height / float((high - low).max())
+    rng = np.random.default_rng([seed, *name.encode()])
+    distance = np.full((side, side), np.inf, dtype=np.float32)
+    radius = PEN * height / 2
+    for stroke in strokes:
+        line = _dense(stroke) + _tremor(rng, len(_dense(stroke))) * TREMOR
+        _nearer(distance, (line - (low + high) / 2) * scale + side / 2, radius + 2)
+    # One pixel of blur at the edge of a stroke, as a lens makes it.
+    ink = np.clip(radius + 0.5 - distance, 0, 1)
+    pixels = np.round(PAPER + (INK - PAPER) * ink).astype(np.uint8)
+    pixels.setflags(write=False)
+    return Sprite(name, pixels, True)
+
+
+def _nearer(distance: npt.NDArray[np.float32], line: Points, reach: float) -> None:
+    """Lower (side, side) distances to those from a line of (n, 2) x, y, where these are at most `reach`."""
+    side = len(distance)
+    for (x0, y0), (x1, y1) in itertools.pairwise(line):
+        left, right = max(0, int(min(x0, x1) - reach)), min(side, int(max(x0, x1) + reach) + 2)
+        top, bottom = max(0, int(min(y0, y1) - reach)), min(side, int(max(y0, y1) + reach) + 2)
+        if left >= right or top >= bottom:
+            continue
+        x = np.arange(left, right, dtype=np.float32) + np.float32(0.5 - x0)
+        y = np.arange(top, bottom, dtype=np.float32)[:, None] + np.float32(0.5 - y0)
+        dx, dy = x1 - x0, y1 - y0
+        along = np.clip((x * dx + y * dy) / max(dx * dx + dy * dy, 1e-9), 0, 1)
+        here = np.hypot(x - along * dx, y - along * dy).astype(np.float32)
+        part = distance[top:bottom, left:right]
+        np.minimum(part, here, out=part)
+
+
+def _dense(stroke: Points) -> Points:
+    """The same line with points at most 0.05 apart, so that tremor bends long parts as well."""
+    parts = []
+    for start, end in itertools.pairwise(stroke):
+        steps = max(1, int(np.ceil(np.hypot(*(end - start)) / 0.05)))
+        parts.append(start + (end - start) * (np.arange(steps) / steps)[:, None])
+    return np.concatenate([*parts, stroke[-1:]])
+
+
+def _tremor(rng: np.random.Generator, points: int) -> Points:
+    """Slow waves of (points, 2), of about 1 in amplitude."""
+    phase = rng.uniform(0, 2 * np.pi, (3, 2))
+    place = np.arange(points)[:, None]
+    return sum(
+        (np.sin(place * pace + phase[k]) for k, pace in enumerate((0.21, 0.37, 0.71))), np.zeros((points, 2))
+    )
+
+
+def _line(*corners: tuple[float, float]) -> Points:
+    return np.array(corners, dtype=np.float64)
+
+
+def _arc(x: float, y: float, radius: float, start: float, end: float) -> Points:
+    """Part of a circle from `start` to `end` degrees; 0 is to the right, 90 is down."""
+    angle = np.radians(np.linspace(start, end, max(8, int(abs(end - start) / 12))))
+    return np.stack([x + radius * np.cos(angle), y + radius * np.sin(angle)], axis=1)
+
+
+def _spiral(turns: float) -> Points:
+    angle = np.linspace(0, turns * 2 * np.pi, int(turns * 30))
+    radius = 0.06 + 0.44 * angle / angle[-1]
+    return np.stack([0.5 + radius * np.cos(angle), 0.5 + radius * np.sin(angle)], axis=1)
+
+
+# In a unit square, y down; drawn as large as SPAN allows. No two share their strokes, or a turn of them.
+SYMBOLS: Mapping[str, tuple[Points, ...]] = {
+    "anchor": (
+        _arc(0.5, 0.12, 0.1, 0, 360),
+        _line((0.5, 0.22), (0.5, 0.95)),
+        _line((0.3, 0.36), (0.7, 0.36)),
+        _arc(0.5, 0.55, 0.4, 0, 180),
+    ),
+    "kite": (
+        _line((0.5, 0.0), (0.85, 0.35), (0.5, 0.75), (0.15, 0.35), (0.5, 0.0)),
+        _line((0.15, 0.35), (0.85, 0.35)),
+        _line((0.5, 0.75), (0.4, 0.85), (0.58, 0.92), (0.45, 1.0)),
+    ),
+    "spiral": (_spiral(2.6),),
+    "ladder": (
+        _line((0.3, 0.0), (0.2, 1.0)),
+        _line((0.7, 0.0), (0.8, 1.0)),
+        *(_line((0.29 - 0.08 * y, y), (0.71 + 0.08 * y, y)) for y in (0.2, 0.5, 0.8)),
+    ),
+    "fish": (
+        _arc(0.42, 0.85, 0.5, -140, -40),
+        _arc(0.42, 0.2, 0.5, 140, 40),
+        _line((0.8, 0.52), (1.0, 0.3), (1.0, 0.75), (0.8, 0.52)),
+        _arc(0.24, 0.47, 0.03, 0, 360),
+    ),
+    "umbrella": (
+        _arc(0.5, 0.5, 0.48, 180, 360),
+        _line((0.02, 0.5), (0.98, 0.5)),
+        _line((0.5, 0.02), (0.5, 0.88)),
+        _arc(0.39, 0.88, 0.11, 0, 180),
+    ),
+    "key": (
+        _arc(0.5, 0.2, 0.2, 0, 360),
+        _line((0.5, 0.4), (0.5, 1.0)),
+        _line((0.5, 0.96), (0.76, 0.96), (0.76, 0.86)),
+        _line((0.5, 0.74), (0.72, 0.74)),
+    ),
+    "house": (
+        _line((0.1, 0.45), (0.5, 0.05), (0.9, 0.45)),
+        _line((0.2, 0.4), (0.2, 0.98), (0.8, 0.98), (0.8, 0.4)),
+        _line((0.42, 0.98), (0.42, 0.65), (0.62, 0.65), (0.62, 0.98)),
+    ),
+    "hourglass": (
+        _line((0.15, 0.0), (0.85, 0.0), (0.15, 1.0), (0.85, 1.0), (0.15, 0.0)),
+        _line((0.33, 0.8), (0.67, 0.8)),
+    ),
+    "trident": (
+        _line((0.5, 0.0), (0.5, 1.0)),
+        _arc(0.5, 0.12, 0.36, 0, 180),
+        _line((0.34, 0.75), (0.66, 0.75)),
+    ),
+}

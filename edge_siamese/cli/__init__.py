@@ -1,0 +1,1 @@
+"""The commands of `edge-siamese`, one module for each group; each prints its result and returns the exit status."""

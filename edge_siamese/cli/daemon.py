@@ -1,0 +1,179 @@
+"""Commands on the daemon: run it, see how it is, follow what happens, look for what is wrong."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from edge_siamese.cli.output import print_json, print_pairs, print_table
+from edge_siamese.daemon.client import request, stream
+from edge_siamese.errors import DaemonNotRunning, SettingsError
+from edge_siamese.models import described
+from edge_siamese.settings import default_config, load_settings
+
+BAD_SETTINGS = 78
+"""The exit status of `run` when the settings are wrong, with which the service is not started again by itself."""
+
+
+def run(options: argparse.Namespace) -> int:
+    """The daemon, in the foreground."""
+    config = options.config or default_config()
+    try:
+        settings = load_settings(config)
+    except SettingsError as error:
+        print(f"edge-siamese: {error}", file=sys.stderr)
+        return BAD_SETTINGS
+    if options.check:
+        print(f"{config or 'the defaults'}: the settings are valid")
+        return 0
+    _log_to_stderr()
+    from edge_siamese.daemon.service import Service  # numpy comes with it
+
+    return Service(settings, config).run()
+
+
+def status(options: argparse.Namespace) -> int:
+    """What the daemon sees, and how it is; 0 also when it cannot recognize, which the line says."""
+    socket = load_settings(options.config).socket
+    while True:
+        found = request(socket, "status")
+        if options.json:
+            print_json(found) if not options.watch else print(json.dumps(found, ensure_ascii=False))
+        elif options.watch:
+            print(f"{time.strftime('%H:%M:%S')}  {found['line']}")
+        else:
+            print_pairs(_status_lines(found))
+        if not options.watch:
+            return 0
+        sys.stdout.flush()
+        time.sleep(1.0)
+
+
+def _status_lines(found: dict[str, Any]) -> dict[str, Any]:
+    model, camera, panel = found["model"], found["camera"], found["panel"]
+    lines = {"now": found["line"]}
+    if model:
+        lines["model"] = f"{model['model_id']}, {model['precision']} on {model['runtime']}"
+        if origin := described(Path(model["bundle"])):
+            lines["model"] += f"; {origin}"
+        lines["threshold"] = f"p >= {model['threshold']:.4f} ({model['threshold_source']})"
+    else:
+        lines["model"] = found["fault"]
+    lines["objects"] = f"{found['objects']} with {found['views']} views"
+    if camera:
+        what = camera["description"] or "no camera"
+        lines["camera"] = f"{what}; {camera['status']}{': ' + camera['reason'] if camera['reason'] else ''}"
+        lines["frames"] = (
+            f"{found['frames']} at {camera['fps']:.1f} a second; {camera['dropped']} dropped; "
+            f"{camera['restarts']} restarts"
+        )
+    if panel:
+        lines["panel"] = panel["problem"] or panel["description"] or "none"
+    store = found["store"]
+    if store and store["repair"]:
+        lines["store"] = store["repair"]
+    for name, extra in found.get("extras", {}).items():
+        lines[name] = extra["state"]
+        if fleet := extra.get("fleet"):
+            lines["fleet"] = f"{fleet['state']}; collection {fleet['collection']}"
+            lines["fleet"] += f", {fleet['objects']} objects"
+            if fleet.get("trouble"):
+                lines["fleet"] += f"; {fleet['trouble']}"
+    lines["state"] = found["paths"]["state"]
+    lines["up"] = _duration(found["uptime_s"])
+    return lines
+
+
+def _duration(seconds: float) -> str:
+    hours, rest = divmod(int(seconds), 3600)
+    return f"{hours} h {rest // 60} min" if hours else f"{rest // 60} min {rest % 60} s"
+
+
+def events(options: argparse.Namespace) -> int:
+    """The latest events, and new ones with --follow."""
+    socket = load_settings(options.config).socket
+    if not options.follow:
+        for event in request(socket, "events", count=options.count):
+            _print_event(event, options.json)
+        return 0
+    kind = ""
+    try:
+        for line in stream(socket, "events", count=options.count, follow=True, timeout=None):
+            if "event" in line:
+                kind = line["event"]["kind"]
+                _print_event(line["event"], options.json)
+                sys.stdout.flush()
+    except DaemonNotRunning:
+        if kind != "stopping":  # its end was told, if not the end of the connection
+            raise
+    return 0
+
+
+def _print_event(event: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(event, ensure_ascii=False))
+    else:
+        # What tells of lost events has no time.
+        when = event.get("time", "").replace("T", " ").replace("+00:00", "Z")
+        print(f"{when:<24}  {event['kind']:<14}  {event['text']}")
+
+
+def reload(options: argparse.Namespace) -> int:
+    """Let the daemon read settings and model again."""
+    result = request(load_settings(options.config).socket, "reload")
+    print_json(result) if options.json else print(result["text"])
+    return 0
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """Findings, each with a remedy; 1 if something is wrong."""
+    from edge_siamese.doctor import examine  # it looks at everything, and so imports much
+
+    findings = examine(options.config)
+    wrong = any(found.level == "error" for found in findings)
+    if options.json:
+        print_json(
+            {
+                "ok": not wrong,
+                "findings": [
+                    {"check": f.check, "level": f.level, "text": f.text, "remedy": f.remedy} for f in findings
+                ],
+            }
+        )
+        return 1 if wrong else 0
+    print_table(("", "check", "finding"), [(f.level, f.check, f.text) for f in findings])
+    remedies = [f for f in findings if f.remedy and f.level in ("warning", "error")]
+    if remedies:
+        print("\nWhat to do:")
+        for found in remedies:
+            print(f"  {found.check}: {found.remedy}")
+    return 1 if wrong else 0
+
+
+def _log_to_stderr() -> None:
+    """Log lines as the journal takes them: with a priority where it listens."""
+    from edge_siamese.daemon.sinks import in_journal
+
+    journal = in_journal()
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        _Priorities() if journal else logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S")
+    )
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+
+class _Priorities(logging.Formatter):
+    """Puts syslog's priority before a line, by which the journal filters."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """`<4>message` for a warning."""
+        number = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3}.get(
+            record.levelno, 3
+        )
+        # The journal takes each line for a message of its own.
+        return "\n".join(f"<{number}>{line}" for line in super().format(record).splitlines())

@@ -1,0 +1,338 @@
+"""The command `edge-siamese`: reads the arguments, runs one command, and turns errors into one line."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+
+from edge_siamese import __version__
+from edge_siamese.errors import EdgeSiameseError
+from edge_siamese.runtimes.names import AUTO, PRECISIONS, RUNTIMES
+
+INTERRUPTED = 130
+A_BUNDLE = "the directory of a bundle, or the name of a shipped one: objects, glyphs"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        arguments: without the program's name; None for the process's own.
+
+    Returns:
+        0, or 1 after an error, which is told in one line on stderr. Wrong usage ends the process with 2.
+    """
+    options = build_parser().parse_args(arguments)
+    # One thread is enough for images of a camera's size; more cost memory, and wait for each other on a busy board.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    try:
+        module, _, function = options.run.partition(":")
+        status = int(getattr(import_module(f"edge_siamese.cli.{module}"), function)(options))
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of a pipe, such as `head`, has gone. Python must not find that out again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if options.debug:
+            traceback.print_exc()
+        else:
+            expected = isinstance(error, (EdgeSiameseError, OSError))
+            message = (
+                str(error)
+                if expected
+                else f"unexpected {type(error).__name__}: {error} (--debug shows where)"
+            )
+            print(f"edge-siamese: {' '.join(message.split())}", file=sys.stderr)
+        return 1
+
+
+class _Commands:
+    """Adds commands to a parser, each with what all of them have."""
+
+    def __init__(self, parser: argparse.ArgumentParser, program: str, required: bool = True) -> None:
+        self._program, self._nested = program, not required
+        self._parsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=required)
+
+    def add(self, name: str, run: str, purpose: str, example: str = "") -> argparse.ArgumentParser:
+        """A command; `run` is MODULE:FUNCTION below `edge_siamese.cli`, imported only when it runs."""
+        parser = self._parsers.add_parser(
+            name,
+            help=purpose,
+            description=purpose,
+            epilog=f"example: {self._program} {name} {example}".rstrip(),
+        )
+        parser.set_defaults(run=run)
+        _add_common(parser, self._nested)
+        return parser
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="edge-siamese",
+        description="Recognize objects that were seen once: the daemon, its objects, and the bundles that it loads.",
+        epilog="Each command has an example: edge-siamese COMMAND --help",
+    )
+    parser.add_argument("--version", action="version", version=f"edge-siamese {__version__}")
+    commands = _Commands(parser, "edge-siamese")
+    _add_daemon(commands)
+    _add_objects(commands)
+    _add_models(commands)
+    _add_dashboard(commands)
+    _add_bundles(commands)
+    return parser
+
+
+def _add_daemon(commands: _Commands) -> None:
+    run = commands.add("run", "daemon:run", "Run the daemon in the foreground.", "--config config.toml")
+    run.add_argument("--check", action="store_true", help="only check the settings, then end")
+    status = commands.add("status", "daemon:status", "What the daemon sees, and how it is.", "--json")
+    status.add_argument("--watch", action="store_true", help="once a second, until Ctrl-C")
+    events = commands.add("events", "daemon:events", "What happened, and what happens.", "--follow")
+    events.add_argument("--count", type=_positive, default=20, metavar="N", help="the latest N (default: 20)")
+    events.add_argument("--follow", action="store_true", help="go on with new ones, until Ctrl-C")
+    commands.add("reload", "daemon:reload", "Let the daemon read its settings and its model again.")
+    commands.add("doctor", "daemon:doctor", "Look for what is wrong here, and say what to do about it.")
+
+
+def _add_objects(commands: _Commands) -> None:
+    objects = commands.add("objects", "objects:objects", "The objects that are registered.", "--json")
+    inner = _Commands(objects, "edge-siamese objects", required=False)
+    export = inner.add("export", "objects:export", "Write all objects into one file.", "shelf.zip")
+    export.add_argument("file", metavar="FILE.zip", help="is replaced whole")
+    imported = inner.add("import", "objects:import_", "Add the objects of a file.", "shelf.zip")
+    imported.add_argument("file", metavar="FILE.zip", help="what `objects export` wrote")
+    imported.add_argument(
+        "--on-conflict",
+        choices=("rename", "skip", "merge"),
+        default="rename",
+        help="what to do with another object of the same name (default: rename)",
+    )
+    views = inner.add("views", "objects:views", "The views and negatives of one object.", "mug")
+    views.add_argument("name", metavar="NAME", help="of the object")
+    remove = inner.add(
+        "remove-view", "objects:remove_view", "Take one view or negative from an object.", "mug 7"
+    )
+    remove.add_argument("name", metavar="NAME", help="of the object")
+    remove.add_argument("view", type=int, metavar="VIEW", help="its number, which `objects views NAME` shows")
+
+    register = commands.add(
+        "register", "objects:register", "Learn the object that is before the camera, or in pictures.", "mug"
+    )
+    register.add_argument("name", metavar="NAME", help="of a new object; with --view of a known one")
+    register.add_argument("--view", action="store_true", help="add a view to a known object")
+    register.add_argument(
+        "--picture",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="learn from picture files, not from the camera",
+    )
+    register.add_argument(
+        "--force", action="store_true", help="also if it looks like an object that is registered already"
+    )
+    rename = commands.add("rename", "objects:rename", "Give an object another name.", "'object 3' mug")
+    rename.add_argument("name", metavar="NAME")
+    rename.add_argument("new", metavar="NEW")
+    forget = commands.add("forget", "objects:forget", "Unlearn an object; `undo` brings it back.", "mug")
+    forget.add_argument("name", metavar="NAME")
+    merge = commands.add(
+        "merge", "objects:merge", "Make two objects one: the second has the views of both.", "'object 3' mug"
+    )
+    merge.add_argument("name", metavar="NAME", help="of the object that becomes part of the other")
+    merge.add_argument("into", metavar="INTO", help="of the other, which keeps its name")
+    commands.add("undo", "objects:undo", "Take the last change back: a registration, a view, a name, a loss.")
+    wrong = commands.add(
+        "wrong", "objects:wrong", "Say that what was recognized last was something else.", "mug"
+    )
+    wrong.add_argument("name", nargs="?", metavar="NAME", help="only if it was this object")
+    score = commands.add("score", "objects:score", "What pictures show, by the daemon.", "a.jpg b.jpg")
+    score.add_argument("pictures", nargs="+", metavar="PICTURE", help="picture files")
+    explain = commands.add(
+        "explain", "objects:explain", "Why the current frame, or a picture, is what it is.", "photo.jpg"
+    )
+    explain.add_argument(
+        "picture", nargs="?", metavar="PICTURE", help="a picture file; none: the frame of now"
+    )
+
+
+def _add_models(commands: _Commands) -> None:
+    model = commands.add("model", "models:list_", "The models: installed and shipped ones.", "install glyphs")
+    inner = _Commands(model, "edge-siamese model", required=False)
+    install = inner.add(
+        "install", "models:install", "Check a bundle, keep a copy, and make it the current model.", "glyphs"
+    )
+    install.add_argument("bundle", metavar="BUNDLE", help=A_BUNDLE)
+    inner.add("list", "models:list_", "The models: installed and shipped ones.", "--json")
+    inner.add("rollback", "models:rollback", "Make the previous model the current one.")
+
+
+def _add_dashboard(commands: _Commands) -> None:
+    dashboard = commands.add(
+        "dashboard", "dashboard:address", "Where the dashboard is, and who may use it.", "password"
+    )
+    inner = _Commands(dashboard, "edge-siamese dashboard", required=False)
+    inner.add("address", "dashboard:address", "Print the address of the page.")
+    password = inner.add("password", "dashboard:password", "Set the password, asked for twice.", "--generate")
+    how = password.add_mutually_exclusive_group()
+    how.add_argument("--stdin", action="store_true", help="read it from the first line of standard input")
+    how.add_argument("--generate", action="store_true", help="make a good one and print it")
+    token = inner.add(
+        "token", "dashboard:token", "Make a token for a program; it is printed this once.", "grafana"
+    )
+    token.add_argument("name", metavar="NAME", help="what it is for")
+    inner.add("tokens", "dashboard:tokens", "The names of all tokens.", "--json")
+    revoke = inner.add("revoke", "dashboard:revoke", "Make a token worthless.", "grafana")
+    revoke.add_argument("name", metavar="NAME", help="of the token")
+
+
+def _add_bundles(commands: _Commands) -> None:
+    info = commands.add(
+        "info", "bundles:info", "What a bundle holds, and which runtimes work here.", "build/demo/bundle"
+    )
+    _add_bundle(info)
+    selftest = commands.add(
+        "selftest",
+        "bundles:selftest",
+        "Prove that this machine computes what the workstation computed.",
+        "build/demo/bundle --runtime onnxruntime",
+    )
+    _add_bundle(selftest)
+    selftest.add_argument(
+        "--runtime", choices=("all", AUTO, *RUNTIMES), default="all", help="default: all that work here"
+    )
+    selftest.add_argument(
+        "--precision", choices=("all", *PRECISIONS), default="all", help="default: all in the bundle"
+    )
+    _add_threads(selftest)
+
+    compare = commands.add(
+        "compare",
+        "bundles:compare",
+        "How probably two pictures show the same thing.",
+        "objects mug-1.png mug-2.png",
+    )
+    _add_bundle(compare, needed=True)
+    compare.add_argument("first", metavar="A", help="a picture file")
+    compare.add_argument("second", metavar="B", help="a picture file")
+    _add_threshold(compare)
+    _add_encoder(compare)
+
+    recognize = commands.add(
+        "recognize",
+        "bundles:recognize",
+        "Learn objects from pictures, then name what other pictures show, without the daemon.",
+        "objects new.png --object mug=mug.png",
+    )
+    _add_bundle(recognize, needed=True)
+    recognize.add_argument("pictures", nargs="+", metavar="PICTURE", help="picture files to recognize")
+    recognize.add_argument(
+        "--object", action="append", required=True, metavar="NAME=PICTURE", help="may be repeated"
+    )
+    _add_threshold(recognize)
+    _add_encoder(recognize)
+
+    embed = commands.add(
+        "embed",
+        "bundles:embed",
+        "Embed an array of images.",
+        "build/demo/bundle images.npy --out embeddings.npy",
+    )
+    _add_bundle(embed, needed=True)
+    embed.add_argument("images", metavar="IMAGES.npy", help="uint8 (n, height, width[, 1, 3 or 4])")
+    embed.add_argument("--out", metavar="FILE.npy", required=True, help="gets float32 (n, dimensions)")
+    _add_encoder(embed)
+
+    bench = commands.add(
+        "bench",
+        "bundles:bench",
+        "Time and memory of each stage of a frame on this machine.",
+        "build/demo/bundle --threads 1 --runs 300",
+    )
+    _add_bundle(bench)
+    bench.add_argument("--runs", type=_positive, default=300, help="timed frames (default: 300)")
+    bench.add_argument("--encoder", action="store_true", help="the encoder alone, on prepared images")
+    bench.add_argument(
+        "--views", type=_positive, default=100, help="registered views to score against (default: 100)"
+    )
+    bench.add_argument(
+        "--camera", action="store_true", help="frames of the configured camera, not of a drawn scene"
+    )
+    _add_encoder(bench)
+
+
+def _add_common(parser: argparse.ArgumentParser, nested: bool) -> None:
+    def default(value: object) -> object:
+        # What stands before the name of an inner command must not be undone by that command's default.
+        return argparse.SUPPRESS if nested else value
+
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        default=default(None),
+        help="settings; default: /etc/edge-siamese/config.toml if there is one",
+    )
+    parser.add_argument(
+        "--json", action="store_true", default=default(False), help="print JSON, for machines"
+    )
+    parser.add_argument(
+        "--debug", action="store_true", default=default(False), help="show the traceback of an error"
+    )
+
+
+def _add_bundle(parser: argparse.ArgumentParser, needed: bool = False) -> None:
+    if needed:
+        parser.add_argument("bundle", metavar="BUNDLE", help=A_BUNDLE)
+    else:
+        parser.add_argument(
+            "bundle",
+            nargs="?",
+            metavar="BUNDLE",
+            help=f"{A_BUNDLE}; default: the model that the daemon uses",
+        )
+
+
+def _add_threshold(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--threshold",
+        type=_probability,
+        metavar="P",
+        help="p(same) from which on two pictures show the same thing, 0 to 1 (default: the bundle's own)",
+    )
+
+
+def _add_encoder(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--runtime", choices=(AUTO, *RUNTIMES), default=AUTO, help="default: the first that works here"
+    )
+    parser.add_argument("--precision", choices=PRECISIONS, default="int8", help="default: int8")
+    _add_threads(parser)
+
+
+def _add_threads(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--threads", type=_positive, help="default: the processor's cores, at most four")
+
+
+def _probability(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0.0 <= value <= 1.0:
+        raise argparse.ArgumentTypeError(f"a probability from 0 to 1 is needed, not {text!r}")
+    return value
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"a whole number of at least 1 is needed, not {text!r}")
+    return int(text)

@@ -1,1 +1,0 @@
-"""What the commands of `edge-siamese` do: each prints its result and returns the exit status."""

@@ -1,0 +1,334 @@
+"""The daemon's control socket: requests and replies as lines of JSON on a Unix stream socket.
+
+A request is `{"command": "…", …}`. Its reply is `{"ok": true, "result": …}` or `{"ok": false, "error": "…", "kind":
+"StoreError"}`; lines such as `{"progress": …}` or `{"event": …}` may stand before it. Who may ask is a matter of the
+socket's mode and group.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import select
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from edge_siamese.daemon.control_connection import ClientGone, ControlConnection, line_of
+from edge_siamese.errors import ControlError, EdgeSiameseError
+from edge_siamese.validation import SchemaError, parse_json
+
+Handler = Callable[[dict[str, Any], ControlConnection], Any]
+"""Takes a request, and a conversation for the lines before the reply; returns the result, JSON values."""
+
+WORKERS = 8
+MAX_BRACKETS = 10_000
+SMALL_REQUEST = 64 * 1024
+MAX_REQUEST = 8 * 1024 * 1024
+IDLE_SECONDS = 10.0
+SEND_TIMEOUT_SECONDS = 5.0
+CLOSE_SECONDS = 0.5
+SOCKET_MODE = 0o660
+MAX_PATH = 107
+"""Bytes of `sun_path` without its end."""
+
+LOG = logging.getLogger(__name__)
+
+
+class ControlServer:
+    """Answers requests, each connection on a thread of its own.
+
+    with ControlServer(settings.socket, handler):
+        ...
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        handler: Handler,
+        *,
+        workers: int = WORKERS,
+        max_request: int = MAX_REQUEST,
+        idle_s: float = IDLE_SECONDS,
+        send_timeout_s: float = SEND_TIMEOUT_SECONDS,
+    ) -> None:
+        """Nothing listens before `start`.
+
+        Args:
+            path: of the socket; its directory is made if there is none.
+            handler: called on a connection's thread, so several at a time.
+            workers: connections at a time; one more is told so and closed.
+            max_request: bytes of a request. Of requests above 64 KiB, which bring pictures, one is taken at a time.
+            idle_s: a connection that sends no whole request for so long is closed.
+            send_timeout_s: a client that takes nothing for so long is left.
+        """
+        self.path = path
+        self._handler = handler
+        self._workers = workers
+        self._max_request = max_request
+        self._idle_s = idle_s
+        self._send_timeout_s = send_timeout_s
+        self._listener: socket.socket | None = None
+        self._lock = -1
+        self._closing = threading.Event()
+        self._changing = threading.Lock()
+        self._conversations: dict[ControlConnection, threading.Thread] = {}
+        self._large = threading.Lock()
+
+    def __enter__(self) -> ControlServer:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Listen.
+
+        Raises:
+            ControlError: another daemon listens there, or the socket cannot be made.
+        """
+        if len(os.fsencode(self._fresh)) > MAX_PATH:
+            raise ControlError(
+                f"{self.path}: the path of a socket may have {MAX_PATH - len('.new')} bytes at most: set [paths] runtime"
+            )
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
+            self._take_lock()
+            self._listener = self._listen()
+        except OSError as error:
+            self._release()
+            raise ControlError(
+                f"{self.path}: no socket can be made there: {error.strerror or error}"
+            ) from error
+        except ControlError:
+            self._release()
+            raise
+        threading.Thread(target=self._accept, args=(self._listener,), name="control", daemon=True).start()
+
+    def close(self) -> None:
+        """Stop listening, finish replies that are ready, and leave all connections; at most half a second."""
+        deadline = time.monotonic() + CLOSE_SECONDS
+        self._closing.set()
+        if self._listener is not None:
+            with suppress(FileNotFoundError):
+                self.path.unlink()
+            with suppress(OSError):
+                self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept()
+            self._listener.close()
+            self._listener = None
+        with self._changing:
+            open_now = dict(self._conversations)
+        for conversation in open_now:
+            conversation.stop_reading()
+        for thread in open_now.values():  # handlers that see it in time still reply
+            thread.join(max(0.0, deadline - CLOSE_SECONDS / 2 - time.monotonic()))
+        for conversation in open_now:
+            conversation.leave()
+        for thread in open_now.values():
+            thread.join(max(0.0, deadline - time.monotonic()))
+        self._release()
+
+    @property
+    def _fresh(self) -> Path:
+        return self.path.with_name(f"{self.path.name}.new")
+
+    def _take_lock(self) -> None:
+        """Be the only daemon at this path until the process ends, however it ends."""
+        self._lock = os.open(self.path.with_name(f"{self.path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = os.pread(self._lock, 20, 0).decode("ascii", "replace").strip()
+            raise ControlError(f"another daemon runs: pid {pid or 'unknown'} at {self.path}") from None
+        if self.path.exists() and not self.path.is_socket():
+            raise ControlError(f"{self.path} is in the way: it is no socket")
+        if listening := _listening(self.path):
+            raise ControlError(f"another daemon runs: {listening} at {self.path}")
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+
+    def _listen(self) -> socket.socket:
+        """A listening socket; it gets its name when it has its mode, and the name of a dead one goes with that."""
+        self._fresh.unlink(missing_ok=True)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            listener.bind(str(self._fresh))
+            os.chmod(self._fresh, SOCKET_MODE)
+            listener.listen(16)
+            os.rename(self._fresh, self.path)
+        except BaseException:
+            listener.close()
+            self._fresh.unlink(missing_ok=True)
+            raise
+        return listener
+
+    def _release(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def _accept(self, listener: socket.socket) -> None:
+        while not self._closing.is_set():
+            try:
+                connection, _ = listener.accept()
+            except OSError as error:
+                if not self._closing.is_set():
+                    LOG.error("no connection can be taken: %s", error.strerror or error)
+                    self._closing.wait(0.2)  # out of file descriptors, for now
+                continue
+            self._take(connection)
+
+    def _take(self, connection: socket.socket) -> None:
+        pid, uid, _ = _credentials(connection)
+        with self._changing:
+            if self._closing.is_set():
+                connection.close()
+                return
+            if len(self._conversations) >= self._workers:
+                LOG.debug("refused pid %d of uid %d: %d connections are open", pid, uid, self._workers)
+                _refuse(connection, f"the daemon serves {self._workers} connections already: try again")
+                return
+            LOG.debug("connection of pid %d, uid %d", pid, uid)
+            conversation = ControlConnection(connection, self._send_timeout_s)
+            thread = threading.Thread(
+                target=self._serve, args=(connection, conversation), name=f"control-{pid}", daemon=True
+            )
+            self._conversations[conversation] = thread
+            thread.start()
+
+    def _serve(self, connection: socket.socket, conversation: ControlConnection) -> None:
+        received = bytearray()
+        try:
+            while conversation.open:
+                line, large = self._receive(connection, received)
+                if line is None:
+                    break
+                try:
+                    self._answer(line, conversation)
+                finally:
+                    if large:
+                        self._large.release()
+        except ControlError as error:
+            if not isinstance(error, ClientGone):
+                with suppress(ClientGone):
+                    conversation.reply(_failure(error))
+        except OSError as error:
+            LOG.debug("a connection broke: %s", error)
+        finally:
+            conversation.close()
+            with self._changing:
+                del self._conversations[conversation]
+
+    def _receive(self, connection: socket.socket, received: bytearray) -> tuple[bytes | None, bool]:
+        """The next line, None at the end, and whether it holds the lock of large requests.
+
+        Raises:
+            ControlError: it is too long, or was not whole in time.
+        """
+        deadline = time.monotonic() + self._idle_s
+        large, searched = False, 0
+        poll = select.poll()
+        poll.register(connection, select.POLLIN)
+        try:
+            while (end := received.find(b"\n", searched)) < 0:
+                searched = len(received)
+                if searched > self._max_request:
+                    raise ControlError(f"the request is longer than {self._max_request} bytes")
+                if searched > SMALL_REQUEST and not large:
+                    large = self._large.acquire(timeout=max(0.0, deadline - time.monotonic()))
+                    if not large:
+                        raise ControlError("the daemon is busy with another picture: try again")
+                    deadline = time.monotonic() + self._idle_s
+                if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                    if received:
+                        raise ControlError(f"no whole request came within {self._idle_s:g} s")
+                    return None, False
+                part = connection.recv(256 * 1024 if large else SMALL_REQUEST + 1 - searched)
+                if not part:
+                    if received:
+                        raise ControlError("the request ends without an end of line")
+                    return None, False
+                received += part
+            if end > self._max_request:
+                raise ControlError(f"the request is longer than {self._max_request} bytes")
+            line, kept = bytes(received[:end]), large
+            del received[: end + 1]
+            large = False
+            return line, kept
+        finally:
+            if large:
+                self._large.release()
+
+    def _answer(self, line: bytes, conversation: ControlConnection) -> None:
+        """Reply to one request.
+
+        Raises:
+            ClientGone: nobody listens any more.
+            ControlError: the line is no request.
+        """
+        request = _request(line)
+        command = request["command"]
+        try:
+            reply = line_of({"ok": True, "result": self._handler(request, conversation)})
+        except ClientGone:
+            raise
+        except EdgeSiameseError as error:
+            LOG.info("%s: %s", command, error)
+            reply = _failure(error)
+        except Exception as error:
+            LOG.exception("%s failed", command)
+            reply = _failure(error)
+        conversation.reply(reply)
+
+
+def _request(line: bytes) -> dict[str, Any]:
+    if line.count(b"[") + line.count(b"{") > MAX_BRACKETS:  # each becomes an object many times its size
+        raise ControlError(f"the request is refused: more than {MAX_BRACKETS} lists and objects in it")
+    try:
+        value = parse_json(line.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise ControlError("the request is not UTF-8 text") from None
+    except SchemaError as error:
+        raise ControlError(f"the request is refused: {error}") from None
+    if not isinstance(value, dict) or not isinstance(value.get("command"), str):
+        raise ControlError('the request has to be an object with a "command"')
+    return value
+
+
+def _failure(error: Exception) -> bytes:
+    name = type(error).__name__
+    text = str(error) if isinstance(error, EdgeSiameseError) else f"unexpected {name}: {error}"
+    return line_of({"ok": False, "error": " ".join(text.split()), "kind": name})
+
+
+def _refuse(connection: socket.socket, text: str) -> None:
+    with connection, suppress(OSError):
+        connection.setblocking(False)
+        connection.send(_failure(ControlError(text)))
+
+
+def _credentials(connection: socket.socket) -> tuple[int, int, int]:
+    """Process, user and group of the other end."""
+    size = struct.calcsize("3i")
+    pid, uid, gid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+    return pid, uid, gid
+
+
+def _listening(path: Path) -> str | None:
+    """The process that listens at a socket, such as `pid 123`; None where there is none, or a dead one's socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(0.5)
+        try:
+            probe.connect(str(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return None
+        except (TimeoutError, BlockingIOError):  # it lives, and has no time
+            return "pid unknown"
+        return f"pid {_credentials(probe)[0]}"

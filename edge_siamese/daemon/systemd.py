@@ -1,0 +1,118 @@
+"""Tells systemd how the daemon is: ready, alive, reloading, stopping (sd_notify); silent where nothing listens."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping
+
+SEND_TIMEOUT_SECONDS = 1.0
+MAX_STATUS = 300
+"""Characters of a status line."""
+
+LOG = logging.getLogger(__name__)
+
+
+class Notifier:
+    """Sends datagrams to the socket that `NOTIFY_SOCKET` names; no method raises, and none takes long."""
+
+    def __init__(
+        self,
+        environment: Mapping[str, str] | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Look where to send; nothing is sent yet.
+
+        Args:
+            environment: instead of the process's own.
+            clock: seconds of CLOCK_MONOTONIC.
+        """
+        environment = os.environ if environment is None else environment
+        self._address = _address(environment.get("NOTIFY_SOCKET", ""))
+        self._watchdog_s = _watchdog_s(environment)
+        self._clock = clock
+        self._socket: socket.socket | None = None
+        self._lost = False
+
+    @property
+    def watchdog_s(self) -> float | None:
+        """Seconds within which systemd wants the next `watchdog()`; None if it wants none of this process."""
+        return self._watchdog_s
+
+    def ready(self, status: str = "") -> None:
+        """Starting, or reloading, is over."""
+        self._send("READY=1", *_status(status))
+
+    def status(self, text: str) -> None:
+        """What `systemctl status` shows; one line is made of it."""
+        self._send(*_status(text))
+
+    def watchdog(self) -> None:
+        """The daemon does its work."""
+        self._send("WATCHDOG=1")
+
+    def watchdog_within(self, seconds: float | None) -> None:
+        """From now on systemd waits so long for the next `watchdog()`, which this counts as one; None: nothing."""
+        if self._watchdog_s is not None and seconds is not None:
+            self._send("WATCHDOG=1", f"WATCHDOG_USEC={round(seconds * 1e6)}")
+
+    def stopping(self, status: str = "") -> None:
+        """The daemon ends."""
+        self._send("STOPPING=1", *_status(status))
+
+    def reloading(self, status: str = "") -> None:
+        """Settings are read anew; `ready` has to follow."""
+        self._send("RELOADING=1", f"MONOTONIC_USEC={round(self._clock() * 1e6)}", *_status(status))
+
+    def extend_timeout(self, seconds: float) -> None:
+        """Starting or stopping takes so many more seconds, from now on."""
+        self._send(f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}")
+
+    def close(self) -> None:
+        """Let the socket go."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _send(self, *lines: str) -> None:
+        if self._address is None or not lines:
+            return
+        try:
+            if self._socket is None:
+                self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+                self._socket.settimeout(SEND_TIMEOUT_SECONDS)
+            self._socket.sendto("\n".join(lines).encode("utf-8", "replace"), self._address)
+        except OSError as error:
+            self.close()
+            if not self._lost:
+                LOG.warning("systemd does not hear this process: %s", error.strerror or error)
+            self._lost = True
+        else:
+            self._lost = False
+
+
+def _address(name: str) -> bytes | None:
+    """The address that `NOTIFY_SOCKET` names: a path, or a name of the abstract space after an @."""
+    if name.startswith("/"):
+        return os.fsencode(name)
+    if name.startswith("@"):
+        return b"\0" + os.fsencode(name[1:])
+    if name:
+        LOG.warning("NOTIFY_SOCKET=%s is no path and no abstract name: systemd is told nothing", name)
+    return None
+
+
+def _watchdog_s(environment: Mapping[str, str]) -> float | None:
+    # Set for another process, such as the parent that exec'ed a shell, they do not concern this one.
+    if environment.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
+        return None
+    text = environment.get("WATCHDOG_USEC", "")
+    return int(text) / 1e6 if text.isdecimal() and int(text) else None
+
+
+def _status(text: str) -> tuple[str, ...]:
+    line = " ".join(text.split())
+    return (f"STATUS={line[:MAX_STATUS]}",) if line else ()

@@ -1,0 +1,1 @@
+"""Request handlers of the dashboard, one module for each subject."""

@@ -1,0 +1,329 @@
+"""The models that are installed on a device: the current one, the previous one, and how one becomes the other.
+
+`state.json` says which directory is current and which was so before; it is written whole or not at all, so there is
+never a moment without a current model. A new model is on trial until the daemon confirms it: if the daemon does not
+come up with it, the previous one is current again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from edge_siamese.errors import BundleError, EdgeSiameseError, ModelError, ModelsInUse
+from edge_siamese.models import default, resolve
+from edge_siamese.models.bundle import MANIFEST, Bundle, load_bundle
+from edge_siamese.system.files import replace_directory, workshop, write_text_atomically
+from edge_siamese.validation import SchemaError, parse_json, read_object
+
+LOG = logging.getLogger(__name__)
+
+STATE, WORKSHOP = "state.json", ".incoming"
+MAX_ATTEMPTS = 3
+"""So often a daemon may start with a model on trial without confirming it."""
+BUSY_SECONDS, BUSY_STEP_SECONDS = 1.0, 0.05
+"""How long another process that changes the models is waited for, in seconds, and how often it is looked."""
+MAX_KEPT = 4
+"""Models that are kept, current and previous among them."""
+
+
+@dataclass(frozen=True)
+class ModelState:
+    """What `state.json` says."""
+
+    current: str | None = None
+    """The directory of the current model."""
+    previous: str | None = None
+    """The directory that was current before."""
+    confirmed: bool = True
+    """Whether a daemon has worked with the current model."""
+    attempts: int = 0
+    """How often a daemon has started with the current model without confirming it."""
+    rejected: dict[str, str] = field(default_factory=dict)
+    """Models that did not come up, and why."""
+
+
+@dataclass(frozen=True)
+class InstalledModel:
+    """One model in the directory of models."""
+
+    name: str
+    """Of its directory: the model's id and the first digits of its manifest's hash."""
+    path: Path
+    role: str
+    """current, previous or kept."""
+    problem: str = ""
+    """Why it was given up, if it was."""
+
+
+class InstalledModels:
+    """The directory of models."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def state(self) -> ModelState:
+        """Which model is current; raises `ModelError` if that cannot be read."""
+        path = self.directory / STATE
+        try:
+            return read_object(parse_json(path.read_text(encoding="utf-8")), ModelState, optional=True)
+        except FileNotFoundError:
+            return ModelState()
+        except (SchemaError, UnicodeDecodeError, OSError) as error:
+            raise ModelError(
+                f"{path} cannot be read: {error}; remove it and install a model again"
+            ) from error
+
+    def current(self) -> Path | None:
+        """The directory of the current bundle; None if no model is installed."""
+        name = self.state().current
+        return self.directory / name if name else None
+
+    def used(self, given: str = "") -> Path | None:
+        """The directory of the bundle that the daemon uses.
+
+        Args:
+            given: the path or the name of the bundle that the settings name; empty if they name none.
+
+        Returns:
+            That one, or else the current one, or else the one that is shipped; None if there is none of them.
+
+        Raises:
+            BundleNotFound: no bundle of the given name is shipped.
+            ModelError: it cannot be read which model is current.
+        """
+        return resolve(given) if given else self.current() or default()
+
+    def all(self) -> list[InstalledModel]:
+        """All models, the current one first."""
+        state = self.state()
+        roles = {state.previous: "previous", state.current: "current"}
+        found = [
+            InstalledModel(path.name, path, roles.get(path.name, "kept"), state.rejected.get(path.name, ""))
+            for path in self._kept()
+        ]
+        return sorted(found, key=lambda model: ("current", "previous", "kept").index(model.role))
+
+    def install(self, source: Path, check: Callable[[Bundle], object]) -> InstalledModel:
+        """Check a bundle, copy it, and make it current; the model that was current becomes the previous one.
+
+        Args:
+            source: the directory of a bundle.
+            check: is given the bundle, and raises if this device should not use it; the self-test.
+
+        Raises:
+            BundleError: the source is no proper bundle.
+            ModelError: the copy cannot be made.
+            Whatever `check` raises; then nothing has changed.
+        """
+        bundle = load_bundle(source)
+        name = model_directory(bundle)
+        # Before the rights of root are laid down: runtimes are imported now, from where perhaps only root can read.
+        # The copy proves itself by the checksums.
+        check(bundle)
+        with ExitStack() as stack:
+            # Opened before the rights of root are laid down: the source may be in a home that only root can read.
+            paths = (MANIFEST, *(item.path for _, item in bundle.manifest.files()))
+            try:
+                files = {path: stack.enter_context((source / path).open("rb")) for path in paths}
+            except OSError as error:
+                raise ModelError(f"{source} cannot be read: {error.strerror or error}") from error
+            incoming = stack.enter_context(self._changing())
+            try:
+                copy = incoming / name
+                copy.mkdir()
+                for path, file in files.items():
+                    (copy / path).parent.mkdir(parents=True, exist_ok=True)
+                    with (copy / path).open("xb") as target:
+                        shutil.copyfileobj(file, target)
+                if model_directory(load_bundle(copy)) != name:
+                    raise ModelError(f"{source} has changed while it was copied: install it again")
+                replace_directory(copy, self.directory / name)
+            except BundleError:
+                raise
+            except OSError as error:
+                reason = error.strerror or error
+                raise ModelError(f"{bundle.manifest.model_id} cannot be copied: {reason}") from error
+            state = self.state()
+            if state.current == name:
+                self._write(ModelState(name, state.previous, confirmed=False, rejected=_without(state, name)))
+            else:
+                self._write(ModelState(name, state.current, confirmed=False, rejected=_without(state, name)))
+            self._prune()
+        return InstalledModel(name, self.directory / name, "current")
+
+    def rollback(self, reason: str = "") -> InstalledModel:
+        """Make the previous model current, and the current one the previous.
+
+        Args:
+            reason: why the current one is given up; it is then not gone back to by itself.
+
+        Raises:
+            ModelError: there is no previous model.
+        """
+        with self._changing():
+            state = self.state()
+            if state.previous is None or not (self.directory / state.previous).is_dir():
+                raise ModelError(
+                    "there is no previous model to go back to; install one: edge-siamese model install BUNDLE"
+                )
+            rejected = dict(state.rejected)
+            if reason and state.current:
+                rejected[state.current] = reason
+            rejected.pop(state.previous, None)
+            self._write(ModelState(state.previous, state.current, confirmed=not reason, rejected=rejected))
+        return InstalledModel(state.previous, self.directory / state.previous, "current")
+
+    def begin(self) -> tuple[Path | None, str]:
+        """Start to work with the current model: counts the attempt while the model is on trial.
+
+        Returns:
+            The directory of the bundle, or None if none is installed; and, if a model that did not come up was given
+            up just now, the line that says so.
+        """
+        state = self.state()
+        if state.current is None:
+            return None, ""
+        told = ""
+        if not state.confirmed and state.attempts >= MAX_ATTEMPTS and self._may_fall_back(state):
+            told = self.reject(f"it did not come up in {state.attempts} attempts")
+            state = self.state()
+        if not state.confirmed:
+            try:
+                with self._changing():
+                    self._write(
+                        ModelState(
+                            state.current, state.previous, False, state.attempts + 1, dict(state.rejected)
+                        )
+                    )
+            except ModelError as error:  # a full disk keeps nobody from recognizing
+                LOG.warning("an attempt with the model on trial is not counted: %s", error)
+        return self.directory / str(state.current), told
+
+    def reject(self, reason: str, path: Path | None = None) -> str:
+        """Give the current model up for the previous one; the line that says so.
+
+        Args:
+            reason: why.
+            path: of the model that does not work; if another one is current meanwhile, that one stays.
+
+        Raises:
+            ModelError: there is no previous model, or that one was given up before.
+        """
+        state = self.state()
+        if path is not None and state.current != path.name:
+            return f"{path.name} does not work ({reason}); {state.current} was made current meanwhile"
+        if not self._may_fall_back(state):
+            raise ModelError(f"{state.current or 'the model'} does not work, and there is no other: {reason}")
+        back = self.rollback(reason)
+        return f"{state.current} is given up ({reason}); {back.name} is current again"
+
+    def is_last(self, path: Path) -> bool:
+        """Whether this model is the current one, and there is none that `reject` could give it up for."""
+        state = self.state()
+        return state.current == path.name and not self._may_fall_back(state)
+
+    def confirm(self) -> None:
+        """The daemon works with the current model: its trial ends."""
+        state = self.state()
+        if state.current and not (state.confirmed and state.attempts == 0):
+            with self._changing():
+                self._write(ModelState(state.current, state.previous, rejected=dict(state.rejected)))
+
+    def _may_fall_back(self, state: ModelState) -> bool:
+        return (
+            state.previous is not None
+            and state.previous not in state.rejected
+            and (self.directory / state.previous).is_dir()
+        )
+
+    def _kept(self) -> list[Path]:
+        try:
+            found = [path for path in self.directory.iterdir() if (path / MANIFEST).is_file()]
+        except FileNotFoundError:
+            return []
+        return sorted(path for path in found if not path.name.startswith("."))
+
+    def _prune(self) -> None:
+        """Remove the models that were changed longest ago, but for the current and the previous one."""
+        state = self.state()
+        others = [path for path in self._kept() if path.name not in (state.current, state.previous)]
+        others.sort(key=lambda path: path.stat().st_mtime_ns)
+        for path in others[: max(0, len(others) + 2 - MAX_KEPT)]:
+            shutil.rmtree(path)
+
+    def _write(self, state: ModelState) -> None:
+        write_text_atomically(self.directory / STATE, json.dumps(asdict(state), indent=2) + "\n")
+
+    @contextmanager
+    def _changing(self) -> Iterator[Path]:
+        """An empty directory for one process that changes the models."""
+        try:
+            with _as_owner(self.directory.parent):
+                self.directory.mkdir(parents=True, exist_ok=True)
+                with ExitStack() as stack:
+                    yield _entered(stack, self.directory / WORKSHOP)
+        except BlockingIOError as error:
+            raise ModelsInUse(f"another process is changing the models in {self.directory}") from error
+        except PermissionError as error:
+            raise ModelError(
+                f"the models in {self.directory} may not be changed by this user: use sudo"
+            ) from error
+        except OSError as error:
+            if isinstance(error, EdgeSiameseError):
+                raise
+            raise ModelError(
+                f"the models in {self.directory} cannot be changed: {error.strerror or error}"
+            ) from error
+
+
+def _entered(stack: ExitStack, place: Path) -> Path:
+    """The workshop, for which another process is waited for a moment: a change takes no longer."""
+    for _ in range(round(BUSY_SECONDS / BUSY_STEP_SECONDS)):
+        with suppress(BlockingIOError):
+            return stack.enter_context(workshop(place))
+        time.sleep(BUSY_STEP_SECONDS)
+    return stack.enter_context(workshop(place))
+
+
+@contextmanager
+def _as_owner(directory: Path) -> Iterator[None]:
+    """Let root work with the rights of the owner of a directory.
+
+    What is made there is then the daemon's, at every moment; and who has taken the daemon over cannot lead root
+    astray with links that he puts into its directory.
+    """
+    if os.geteuid() != 0 or not directory.exists() or (owner := directory.stat()).st_uid == 0:
+        yield
+        return
+    import fcntl  # noqa: F401  # later it may be where the owner cannot read
+
+    groups, group = os.getgroups(), os.getegid()
+    try:
+        os.setgroups([owner.st_gid])
+        os.setegid(owner.st_gid)
+        os.seteuid(owner.st_uid)
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(group)
+        os.setgroups(groups)
+
+
+def model_directory(bundle: Bundle) -> str:
+    """What the directory of an installed bundle is called: equal only for equal bundles."""
+    digest = hashlib.sha256((bundle.path / MANIFEST).read_bytes()).hexdigest()[:8]
+    name = "".join(c if c.isalnum() or c in "._-" else "-" for c in bundle.manifest.model_id).lstrip(".")
+    return f"{name[:80]}-{digest}"
+
+
+def _without(state: ModelState, name: str) -> dict[str, str]:
+    return {other: reason for other, reason in state.rejected.items() if other != name}

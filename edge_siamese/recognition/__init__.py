@@ -1,0 +1,1 @@
+"""Recognition itself, on numpy alone: imaging, head, support set, decision, tracking and registration."""

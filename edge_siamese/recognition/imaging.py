@@ -1,0 +1,237 @@
+"""Turns camera frames and pictures into the bytes that an encoder reads: the only preprocessing there is.
+
+Training, calibration, evaluation and the device all call `prepare`, so a network never meets pixels on the device
+that it could not have met in training. Scaling to the network's range is inside the exported graph; here, bytes go
+in and bytes come out.
+
+The resize is an area average (downwards) or a linear interpolation (upwards), applied to rows and to columns as a
+matrix product. The weights are integers that sum to 256 for each output pixel, so after rows and columns every
+partial sum is an integer of at most 255 * 256 * 256 < 2**24, which float32 holds exactly: any BLAS, in any order of
+summation, on any processor, returns the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_siamese.errors import ImageError
+
+Bytes = npt.NDArray[np.uint8]
+Frames = npt.NDArray[Any] | Sequence[npt.NDArray[Any]]
+
+WEIGHT_SUM = 256
+# ITU-R BT.601 luma, in 256ths.
+LUMA = np.array([77, 150, 29], dtype=np.uint16)
+
+# Output rows that are computed together. Each reads some of the source's rows only, and a product with all of them
+# would mostly multiply by zero: from about so many multiplications on, leaving these out is faster.
+_BAND_ROWS = 8
+_LARGE_PRODUCT = 1 << 22
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What an encoder reads: a uint8 image of (height, width, channels)."""
+
+    height: int
+    """Rows of the prepared image, in pixels."""
+    width: int
+    """Columns of the prepared image, in pixels."""
+    color: Literal["gray", "rgb"] = "gray"
+    """`gray`: one channel of BT.601 luma. `rgb`: three channels in that order."""
+    fit: Literal["crop", "stretch"] = "crop"
+    """`crop`: the largest centered part of the target's aspect ratio. `stretch`: the whole frame."""
+
+    @property
+    def channels(self) -> int:
+        return 1 if self.color == "gray" else 3
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of a prepared image."""
+        return self.height, self.width, self.channels
+
+
+def prepare(frame: npt.NDArray[Any], to: Preprocessing) -> Bytes:
+    """Crop, convert and resize one frame.
+
+    Args:
+        frame: uint8 or bool, of shape (h, w), (h, w, 1), (h, w, 3) RGB or (h, w, 4) RGB with an ignored fourth channel.
+        to: the encoder's input.
+
+    Returns:
+        uint8 of shape `to.shape`; the same bytes on every machine.
+
+    Raises:
+        ImageError: the array is not an image of these kinds.
+    """
+    return _resize(_color(_crop(_checked(frame), to), to.color), to)
+
+
+def prepare_batch(frames: Frames, to: Preprocessing) -> Bytes:
+    """Prepare one frame, a batch of equal frames, or a sequence of frames of any sizes.
+
+    One frame has two dimensions, or three of which the last is 1, 3 or 4; an array of (n, h, w) or (n, h, w, c), or a
+    list or tuple of frames, is a batch.
+
+    Returns:
+        uint8 of shape (n, to.height, to.width, to.channels).
+    """
+    if isinstance(frames, np.ndarray):
+        if frames.ndim == 4 and frames.shape[1:] == to.shape and frames.dtype == np.uint8:
+            return frames  # prepared already: preparing is the identity on such images
+        if frames.ndim == 2 or (frames.ndim == 3 and frames.shape[2] in (1, 3, 4)):
+            frames = [frames]
+    prepared = np.empty((len(frames), *to.shape), dtype=np.uint8)
+    for index, frame in enumerate(frames):
+        prepared[index] = prepare(frame, to)
+    return prepared
+
+
+def seen_part(frame: npt.NDArray[Any], to: Preprocessing) -> Bytes:
+    """The part of a frame that `prepare` reads, in its own size and colors; a view. Raises `ImageError`."""
+    return _crop(_checked(frame), to)
+
+
+def reduced(pixels: npt.NDArray[Any], side: int) -> Bytes:
+    """The whole picture, area-resized so that its longer side is at most `side` pixels; never enlarged.
+
+    Args:
+        pixels: uint8 or bool, (h, w) or (h, w, 1, 3 or 4).
+
+    Returns:
+        uint8 (h, w) for gray and (h, w, 3) for color; its own memory.
+
+    Raises:
+        ImageError: the array is not an image.
+    """
+    color = pixels.ndim == 3 and pixels.shape[2] > 1
+    height, width = pixels.shape[:2] if pixels.ndim > 1 else (1, 1)
+    scale = min(1.0, side / max(height, width, 1))
+    to = Preprocessing(
+        height=max(1, round(height * scale)),
+        width=max(1, round(width * scale)),
+        color="rgb" if color else "gray",
+        fit="stretch",
+    )
+    small = prepare(pixels, to)
+    return np.array(small if color else small[..., 0])
+
+
+def _checked(frame: npt.NDArray[Any]) -> Bytes:
+    frame = np.asarray(frame)
+    if frame.dtype == np.bool_:
+        frame = frame.astype(np.uint8) * 255
+    if frame.dtype != np.uint8:
+        raise ImageError(f"an image has to be uint8 with values 0 to 255, not {frame.dtype}")
+    if frame.ndim not in (2, 3) or (frame.ndim == 3 and frame.shape[2] not in (1, 3, 4)):
+        raise ImageError(
+            f"an image has shape (height, width) or (height, width, 1, 3 or 4), not {frame.shape}"
+        )
+    if frame.shape[0] == 0 or frame.shape[1] == 0:
+        raise ImageError(f"an image of shape {frame.shape} has no pixels")
+    return frame
+
+
+def _crop(frame: Bytes, to: Preprocessing) -> Bytes:
+    """The largest centered part of the frame with the target's aspect ratio; a view, not a copy."""
+    if to.fit == "stretch":
+        return frame
+    rows, columns = frame.shape[:2]
+    kept_rows = min(rows, max(1, columns * to.height // to.width))
+    kept_columns = min(columns, max(1, rows * to.width // to.height))
+    top, left = (rows - kept_rows) // 2, (columns - kept_columns) // 2
+    return frame[top : top + kept_rows, left : left + kept_columns]
+
+
+def _color(frame: Bytes, color: str) -> Bytes:
+    """(h, w[, 1|3|4]) to (h, w) for gray and to (h, w, 3) for rgb."""
+    if frame.ndim == 3 and frame.shape[2] == 1:
+        frame = frame[..., 0]
+    if color == "rgb":
+        return np.repeat(frame[..., np.newaxis], 3, axis=2) if frame.ndim == 2 else frame[..., :3]
+    if frame.ndim == 2:
+        return frame
+    # Planes first, since numpy is several times as fast on neighboring bytes as on every third one.
+    planes = np.ascontiguousarray(frame[..., :3].transpose(2, 0, 1)).astype(np.uint16)
+    planes *= LUMA[:, np.newaxis, np.newaxis]
+    luma = planes[0]
+    luma += planes[1]
+    luma += planes[2]
+    luma += np.uint16(128)
+    luma >>= np.uint16(8)
+    return luma.astype(np.uint8)
+
+
+def _resize(image: Bytes, to: Preprocessing) -> Bytes:
+    """(h, w) or (h, w, 3) to (to.height, to.width, channels)."""
+    rows, columns = image.shape[:2]
+    if (rows, columns) == (to.height, to.width):
+        return np.ascontiguousarray(image.reshape(to.shape))
+    large = to.height * rows * columns >= _LARGE_PRODUCT
+    down = _bands(rows, to.height, _BAND_ROWS if large else to.height)
+    across = _weights(columns, to.width).T
+    planes = image[..., np.newaxis] if image.ndim == 2 else image
+    low = np.empty((to.height, columns), dtype=np.float32)
+    resized = np.empty(to.shape, dtype=np.uint8)
+    for channel in range(to.channels):
+        plane = planes[..., channel]
+        for targets, sources, weights in down:
+            np.matmul(weights, plane[sources].astype(np.float32), out=low[targets])
+        exact = low @ across
+        # Adding a half and cutting off rounds to the nearest; 255 * 2**16 + 2**15 is still below 2**24.
+        resized[..., channel] = (exact.astype(np.int32) + 32768) >> 16
+    return resized
+
+
+@lru_cache(maxsize=64)
+def _weights(source: int, target: int) -> npt.NDArray[np.float32]:
+    """Integer-valued resize weights of shape (target, source), each row summing to `WEIGHT_SUM`."""
+    return (_area_weights if source > target else _linear_weights)(source, target)
+
+
+@lru_cache(maxsize=64)
+def _bands(source: int, target: int, rows: int) -> tuple[tuple[slice, slice, npt.NDArray[np.float32]], ...]:
+    """The weights in bands of so many target pixels: the band's targets, the sources they read, and their weights."""
+    weights = _weights(source, target)
+    bands = []
+    for start in range(0, target, rows):
+        band = weights[start : start + rows]
+        read = np.flatnonzero(band.any(axis=0))
+        sources = slice(int(read[0]), int(read[-1]) + 1)
+        bands.append((slice(start, start + len(band)), sources, np.ascontiguousarray(band[:, sources])))
+    return tuple(bands)
+
+
+def _area_weights(source: int, target: int) -> npt.NDArray[np.float32]:
+    """The share of each source pixel in the interval that a target pixel covers."""
+    edges = np.arange(target + 1) * source / target
+    pixels = np.arange(source)
+    overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
+    return _to_integers(np.clip(overlap, 0.0, None) * target / source)
+
+
+def _linear_weights(source: int, target: int) -> npt.NDArray[np.float32]:
+    """Linear interpolation between the two nearest source pixel centers."""
+    centers = np.clip((np.arange(target) + 0.5) * source / target - 0.5, 0, source - 1)
+    return _to_integers(np.clip(1.0 - np.abs(centers[:, None] - np.arange(source)), 0.0, None))
+
+
+def _to_integers(shares: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    """Round each row of shares (which sum to 1) to integers that sum to `WEIGHT_SUM`, by largest remainder."""
+    # A coarse grid before the floor keeps representation noise of the divisions above from deciding a tie.
+    exact = np.round(shares * WEIGHT_SUM, 6)
+    whole = np.floor(exact)
+    missing = (WEIGHT_SUM - whole.sum(axis=1)).astype(np.int64)
+    order = np.argsort(-(exact - whole), axis=1, kind="stable")
+    rank = np.argsort(order, axis=1, kind="stable")
+    whole += rank < missing[:, None]
+    weights = whole.astype(np.float32)
+    weights.setflags(write=False)
+    return weights

@@ -1,0 +1,147 @@
+"""What every encoder offers, and what all of them share: prepare, run the graph, scale to unit length."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_siamese.errors import EncoderError, ImageError
+from edge_siamese.models.manifest import Manifest
+from edge_siamese.recognition.imaging import Bytes, Frames, Preprocessing, prepare_batch
+
+Floats = npt.NDArray[np.float32]
+
+
+class Encoder(Protocol):
+    """Images to embeddings."""
+
+    @property
+    def runtime(self) -> str:
+        """onnxruntime, tflite-runtime, ai-edge-litert, torch or fake."""
+
+    @property
+    def precision(self) -> str:
+        """fp32 or int8."""
+
+    @property
+    def reason(self) -> str:
+        """Why this runtime was chosen: one line for people."""
+
+    @property
+    def model_id(self) -> str:
+        """Embeddings of equal ids may be compared."""
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What the encoder reads."""
+
+    @property
+    def dimensions(self) -> int:
+        """D, the length of an embedding."""
+
+    def embed(self, images: Frames) -> Floats:
+        """One frame or many, of any sizes (see `imaging.prepare_batch`), to float32 (N, D).
+
+        The rows are unit vectors, except for encoders whose manifest says that they are not normalized.
+
+        Raises:
+            ImageError: something is not an image.
+            EncoderError: the runtime failed.
+        """
+
+    def embed_prepared(self, images: Bytes) -> Floats:
+        """Prepared images, uint8 (N, H, W, C), to float32 (N, D)."""
+
+
+class Graph(Protocol):
+    """A model file, loaded in a runtime; safe to run from several threads."""
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """(H, W, C)."""
+
+    @property
+    def dimensions(self) -> int:
+        """D."""
+
+    def run(self, images: Bytes) -> Floats:
+        """uint8 (N, H, W, C) to float32 (N, D), as the network gives it; raises `EncoderError`."""
+
+
+class GraphEncoder:
+    """The encoder of a bundle, run by a graph; safe to use from several threads."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        manifest: Manifest,
+        path: Path,
+        *,
+        runtime: str,
+        version: str,
+        precision: str,
+        threads: int,
+        reason: str,
+        import_seconds: float | None,
+        load_seconds: float,
+    ) -> None:
+        wanted = manifest.input.shape, manifest.embedding.dimensions
+        if (tuple(graph.input_shape), graph.dimensions) != wanted:
+            raise EncoderError(
+                f"{path} turns images of {graph.input_shape} into {graph.dimensions} numbers, "
+                f"but the manifest says {wanted[0]} into {wanted[1]}; export the bundle again"
+            )
+        self.path = path
+        self.runtime, self.version, self.precision, self.reason = runtime, version, precision, reason
+        self.threads = threads
+        self.import_seconds = import_seconds
+        """How long the import of the runtime took; None if something else had imported it before."""
+        self.load_seconds = load_seconds
+        """How long the runtime took to load the file."""
+        self.model_id = manifest.model_id
+        self.preprocessing = manifest.input
+        self.dimensions = graph.dimensions
+        self._graph = graph
+        self._unit_length = manifest.embedding.normalization == "l2"
+
+    def __repr__(self) -> str:
+        return f"<{self.model_id} {self.precision} on {self.runtime} {self.version}, threads={self.threads}>"
+
+    def embed(self, images: Frames) -> Floats:
+        """See `Encoder.embed`."""
+        return self.embed_prepared(prepare_batch(images, self.preprocessing))
+
+    def embed_prepared(self, images: Bytes) -> Floats:
+        """See `Encoder.embed_prepared`."""
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != self.preprocessing.shape:
+            wanted = ", ".join(map(str, self.preprocessing.shape))
+            raise ImageError(f"prepared images are uint8 (n, {wanted}), not {images.dtype} {images.shape}")
+        if len(images) == 0:
+            return np.empty((0, self.dimensions), dtype=np.float32)
+        embeddings = self._graph.run(images)
+        if not np.isfinite(embeddings).all():
+            raise EncoderError(
+                f"{self.path} gave numbers that are not finite on {self.runtime} {self.version}"
+            )
+        return unit_vectors(embeddings) if self._unit_length else embeddings
+
+
+def unit_vectors(embeddings: Floats) -> Floats:
+    """Each row divided by its Euclidean norm; a row of zeros stays one."""
+    norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
+    return np.asarray(embeddings / np.where(norms == 0, 1, norms), dtype=np.float32)
+
+
+def default_threads() -> int:
+    """The cores that this process may use, at most four: small encoders do not gain from more.
+
+    On x86 two logical processors share a core, and the second one slows the first down.
+    """
+    logical = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = logical // 2 if platform.machine().lower() in ("x86_64", "amd64", "i686") else logical
+    return max(1, min(4, cores))

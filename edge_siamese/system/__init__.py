@@ -1,0 +1,1 @@
+"""The machine underneath: files, board, network and retry delays."""

@@ -1,0 +1,259 @@
+"""What this machine is, and how it is: board, memory, temperature, throttling, disk, clock."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path("/")
+COMMAND_TIMEOUT_SECONDS = 3.0
+
+Run = Callable[[Sequence[str]], str | None]
+"""Runs a command: what it printed, or None if it is missing, failed, or took too long."""
+
+# Zones and chips that measure the processor, the most telling ones first.
+_ZONES = ("cpu-thermal", "cpu_thermal", "soc-thermal", "x86_pkg_temp")
+_CHIPS = ("cpu_thermal", "coretemp", "k10temp", "zenpower")
+# Of get_throttled; what has occurred since the start of the machine is 16 bits higher.
+_THROTTLING = ("under-voltage", "frequency capped", "throttled", "soft temperature limit")
+_SINCE_BOOT = 16
+_STA_UNSYNC = 0x40
+
+
+@dataclass(frozen=True)
+class Board:
+    """Facts about a machine that stay the same while it runs."""
+
+    model: str
+    """Of the board or computer, such as `Raspberry Pi Zero 2 W Rev 1.0`; else the processor's name."""
+    memory_mib: int
+    """All memory that the kernel manages, in MiB."""
+    processors: int
+    """Logical processors."""
+    architecture: str
+    """Of the kernel, such as `aarch64`."""
+    system: str
+    """Name and version, such as `Debian GNU/Linux 12 (bookworm)`."""
+    kernel: str
+    """Its release."""
+
+    @property
+    def is_raspberry_pi(self) -> bool:
+        """Whether this is a Raspberry Pi."""
+        return self.model.startswith("Raspberry Pi")
+
+    def __str__(self) -> str:
+        return (
+            f"{self.model}, {self.processors} x {self.architecture}, {self.memory_mib} MiB, "
+            f"{self.system}, kernel {self.kernel}"
+        )
+
+
+@dataclass(frozen=True)
+class Throttling:
+    """Whether the firmware slows the board down, and why."""
+
+    bits: int
+    """As `vcgencmd get_throttled` tells them."""
+
+    @property
+    def now(self) -> tuple[str, ...]:
+        """What holds at this moment, such as `under-voltage`."""
+        return tuple(text for bit, text in enumerate(_THROTTLING) if self.bits >> bit & 1)
+
+    @property
+    def since_boot(self) -> tuple[str, ...]:
+        """What has occurred since the machine was started."""
+        return tuple(text for bit, text in enumerate(_THROTTLING, _SINCE_BOOT) if self.bits >> bit & 1)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Of a process."""
+
+    resident_mib: float
+    """Now."""
+    peak_mib: float
+    """The most so far."""
+
+    @property
+    def resident_mb(self) -> float:
+        """Now, in MB of a million bytes."""
+        return self.resident_mib * 2**20 / 10**6
+
+
+def run_command(command: Sequence[str]) -> str | None:
+    """See `Run`."""
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=COMMAND_TIMEOUT_SECONDS,
+            env={**os.environ, "LC_ALL": "C.UTF-8"},
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout
+
+
+def read_board(root: Path = ROOT) -> Board:
+    """Look at this machine; what cannot be found is `unknown` or 0."""
+    memory = _field(root / "proc" / "meminfo", "MemTotal")
+    return Board(
+        model=_model(root),
+        memory_mib=int(memory.split()[0]) // 1024 if memory else 0,
+        processors=os.cpu_count() or 1,
+        architecture=platform.machine(),
+        system=_system(root),
+        kernel=platform.release(),
+    )
+
+
+def temperature(root: Path = ROOT) -> float | None:
+    """Of the processor, in degrees Celsius; None where nothing measures it."""
+    zones = _named(root / "sys" / "class" / "thermal", "thermal_zone*", "type", "temp")
+    chips = _named(root / "sys" / "class" / "hwmon", "hwmon*", "name", "temp1_input")
+    for wanted, found in ((_ZONES, zones), (_CHIPS, chips)):
+        for name in wanted:
+            if name in found:
+                return found[name]
+    return next(iter(zones.values()), None)
+
+
+def throttling(root: Path = ROOT, run: Run = run_command) -> Throttling | None:
+    """What the firmware of a Raspberry Pi tells; None where it cannot be asked."""
+    said = run(("vcgencmd", "get_throttled"))
+    if said is None:
+        said = _text(root / "sys" / "devices" / "platform" / "soc" / "soc:firmware" / "get_throttled")
+    try:
+        return Throttling(int(said.rpartition("=")[2], 16))
+    except ValueError:
+        pass
+    # The kernel's own driver knows of under-voltage alone.
+    for name in _glob(root / "sys" / "class" / "hwmon", "hwmon*/name"):
+        if _text(name) == "rpi_volt" and (alarm := _text(name.with_name("in0_lcrit_alarm"))):
+            return Throttling(1 if alarm == "1" else 0)
+    return None
+
+
+def disk_free(path: Path) -> int | None:
+    """Bytes that an ordinary process may still write there, or where the path would be made; None if unknown."""
+    for place in (path, *path.absolute().parents):
+        try:
+            found = os.statvfs(place)
+        except OSError:
+            continue
+        return found.f_bavail * found.f_frsize
+    return None
+
+
+def memory(pid: int | None = None, root: Path = ROOT) -> Memory | None:
+    """Of a process, or of this one; None if it is gone."""
+    status = root / "proc" / str(pid or "self") / "status"
+    resident, peak = _field(status, "VmRSS"), _field(status, "VmHWM")
+    if not resident or not peak:
+        return None
+    return Memory(int(resident.split()[0]) / 1024, int(peak.split()[0]) / 1024)
+
+
+def memory_available(root: Path = ROOT) -> int | None:
+    """MiB that can be had without swapping."""
+    available = _field(root / "proc" / "meminfo", "MemAvailable")
+    return int(available.split()[0]) // 1024 if available else None
+
+
+def clock_synchronized(root: Path = ROOT, status: Callable[[], int | None] | None = None) -> bool | None:
+    """Whether something keeps the clock right; None if that cannot be known.
+
+    Args:
+        root: of the file system.
+        status: instead of the kernel's status bits of adjtimex(2).
+    """
+    if (root / "run" / "systemd" / "timesync" / "synchronized").exists():
+        return True
+    bits = (status or _adjtimex)()
+    return None if bits is None else not bits & _STA_UNSYNC
+
+
+class _Timex(ctypes.Structure):
+    """The beginning of the kernel's `struct timex`, and room for the rest."""
+
+    _fields_ = (
+        ("modes", ctypes.c_uint),
+        ("offset", ctypes.c_long),
+        ("frequency", ctypes.c_long),
+        ("maximum_error", ctypes.c_long),
+        ("estimated_error", ctypes.c_long),
+        ("status", ctypes.c_int),
+        ("rest", ctypes.c_char * 512),
+    )
+
+
+def _adjtimex() -> int | None:
+    """Status bits of the kernel's clock; nothing is changed."""
+    try:
+        adjtimex = ctypes.CDLL(None, use_errno=True).adjtimex
+    except (OSError, AttributeError):
+        return None
+    told = _Timex()
+    return None if adjtimex(ctypes.byref(told)) < 0 else int(told.status)
+
+
+def _model(root: Path) -> str:
+    if found := _text(root / "proc" / "device-tree" / "model").rstrip("\0"):
+        return found
+    dmi = root / "sys" / "class" / "dmi" / "id"
+    names = [_text(dmi / "sys_vendor"), _text(dmi / "product_name")]
+    if names[1]:
+        return " ".join(name for name in names if name)
+    for key in ("Model", "model name", "Hardware"):
+        if found := _field(root / "proc" / "cpuinfo", key):
+            return found
+    return "unknown"
+
+
+def _system(root: Path) -> str:
+    name = _field(root / "etc" / "os-release", "PRETTY_NAME", "=")
+    return name.strip("\"'") or platform.system()
+
+
+def _named(place: Path, pattern: str, name: str, value: str) -> dict[str, float]:
+    """Degrees by what measures them."""
+    found: dict[str, float] = {}
+    for folder in _glob(place, pattern):
+        text = _text(folder / value)
+        if text.lstrip("-").isdecimal():
+            found.setdefault(_text(folder / name), int(text) / 1000)
+    return found
+
+
+def _glob(place: Path, pattern: str) -> list[Path]:
+    try:
+        return sorted(place.glob(pattern))
+    except OSError:
+        return []
+
+
+def _field(path: Path, key: str, separator: str = ":") -> str:
+    """What stands behind a key in a file of lines; empty if nothing does."""
+    for line in _text(path).splitlines():
+        name, found, value = line.partition(separator)
+        if found and name.strip() == key:
+            return value.strip()
+    return ""
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8", "replace").strip()
+    except OSError:
+        return ""

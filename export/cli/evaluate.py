@@ -1,0 +1,223 @@
+"""`python -m export evaluate`: one-shot and verification accuracy of a run or a bundle."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from edge_siamese.runtimes.selection import PRECISIONS, RUNTIMES
+from export import records
+from export.cli.options import add_data_options, positive, seed
+from export.evaluation.embeddings import SUPPORTS
+from export.evaluation.evaluate import HEAVY, LIGHT, evaluate, usual_effort
+from export.evaluation.loading import TORCH, data_for, frames_for, head_for, open_subject
+from export.evaluation.one_shot import RULES
+from export.evaluation.results import Evaluation, OpenSet, Verification
+from export.evaluation.verification import PAIRS
+from export.progress import stderr_console, working
+
+EXAMPLE = """\
+examples:
+  python -m export evaluate build/omniglot
+  python -m export evaluate build/omniglot --runtime tflite-runtime --precision int8 --json
+  python -m export evaluate build/omniglot/train --runtime torch --shapes 20x1 20x5 --episodes 5000
+  python -m export evaluate build/demo/bundle --data folder:photos
+  python -m export evaluate glyphs --data omniglot --supports augmented --episodes 10000
+
+Of a folder the evaluation classes are measured: its sub-folder `evaluation`, or else a fifth of its classes."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "path", type=Path, metavar="RUN_OR_BUNDLE", help="a bundle, a training run, or a pipeline's directory"
+    )
+    add_data_options(parser, default="what the network was trained on")
+    parser.add_argument("--split", choices=("evaluation", "validation", "train"), default="evaluation")
+    parser.add_argument(
+        "--runtime",
+        choices=("auto", *RUNTIMES, TORCH),
+        default="auto",
+        help="what runs the encoder: a bundle's runtime, or torch for a run (default: auto)",
+    )
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default="int8", help="of a bundle's file (default: int8)"
+    )
+    parser.add_argument(
+        "--threads", type=positive, metavar="N", help="of the runtime (default: its own choice)"
+    )
+    parser.add_argument(
+        "--shapes",
+        nargs="+",
+        type=way_and_shot,
+        metavar="NxK",
+        help=f"N-way K-shot episodes (default: {_words(LIGHT.shapes)}; of a heavy encoder {_words(HEAVY.shapes)})",
+    )
+    parser.add_argument(
+        "--episodes",
+        type=positive,
+        metavar="N",
+        help=f"of each kind (default: {LIGHT.episodes}; {HEAVY.episodes})",
+    )
+    parser.add_argument(
+        "--rule",
+        choices=RULES,
+        default=RULES[0],
+        help=f"how several shots make one score: the nearest one, the mean of p(same), or their mean embedding as one "
+        f"support (default: {RULES[0]})",
+    )
+    parser.add_argument(
+        "--supports",
+        choices=SUPPORTS,
+        default=SUPPORTS[0],
+        help="how supports are embedded: in one pass, or with the variations that the device makes at registration "
+        f"(default: {SUPPORTS[0]})",
+    )
+    parser.add_argument(
+        "--pairs", type=positive, default=PAIRS, metavar="N", help=f"verification pairs (default: {PAIRS})"
+    )
+    parser.add_argument(
+        "--per-class",
+        type=positive,
+        metavar="N",
+        help=f"look at no more than N images of each class (default: all; {HEAVY.per_class})",
+    )
+    parser.add_argument(
+        "--seed", type=seed, default=0, metavar="N", help="of the episodes and pairs (default: 0)"
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the JSON to a file as well")
+    parser.add_argument("--json", action="store_true", help="print JSON alone on standard output")
+
+
+def _words(shapes: Sequence[tuple[int, int]]) -> str:
+    return " ".join(f"{way}x{shot}" for way, shot in shapes)
+
+
+def way_and_shot(text: str) -> tuple[int, int]:
+    """`20x1` to (20, 1)."""
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if not match or int(match[1]) < 2 or int(match[2]) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form NxK, such as 20x1 for 20-way 1-shot")
+    return int(match[1]), int(match[2])
+
+
+def run(arguments: argparse.Namespace) -> int:
+    subject = open_subject(arguments.path, arguments.runtime, arguments.precision, arguments.threads)
+    console = stderr_console()
+    console.print(f"encoder {subject.encoder.model_id}: {subject.encoder.reason}")
+    with working(console, "reading the data"):
+        data, splits = data_for(subject, arguments.data, arguments.data_root)
+        augmented = arguments.supports == "augmented"
+        frames = frames_for(subject, data, arguments.data_root) if augmented else None
+    with working(console, "embedding and scoring"):
+        effort = usual_effort(subject.macs)
+        head, thresholds = head_for(subject, data, splits, arguments.data_root)
+        result = evaluate(
+            subject.encoder,
+            splits,
+            head,
+            split=arguments.split,
+            thresholds=thresholds,
+            shapes=arguments.shapes or effort.shapes,
+            episode_count=arguments.episodes or effort.episodes,
+            rule=arguments.rule,
+            supports=arguments.supports,
+            frames=frames,
+            pairs=arguments.pairs,
+            per_class=arguments.per_class or effort.per_class,
+            seed=arguments.seed,
+        )
+    if arguments.out:
+        records.write(arguments.out, [result])
+    if arguments.json:
+        print(records.dumps(result), end="")
+    else:
+        show(result)
+    return 0
+
+
+def show(result: Evaluation, console: Console | None = None) -> None:
+    """Print an evaluation as tables."""
+    console = console or Console(highlight=False)
+    data = result.data
+    console.print(
+        f"\n[bold]{result.encoder.model_id}[/bold]  {result.title}\n"
+        f"{data.name}: {data.images:,} images of {data.classes} classes in {data.groups} groups"
+    )
+    table = _table("within or across groups", "accuracy", "95 % interval", "from")
+    if result.official:
+        official = result.official
+        table.add_row(
+            "official 20-way 1-shot",
+            f"[bold]{official.accuracy:.2%}[/bold]",
+            f"{official.low:.1%} to {official.high:.1%}",
+            f"{official.correct} of {official.trials} trials",
+        )
+    for episodes in result.episodes:
+        table.add_row(
+            f"{episodes.title} {episodes.scope}",
+            f"{episodes.accuracy:.2%}",
+            f"{episodes.low:.1%} to {episodes.high:.1%}",
+            f"{episodes.episodes:,} episodes",
+        )
+    console.print(table)
+    for line in result.skipped:
+        console.print(f"[dim]left out: {line}[/dim]")
+    for found in result.open_set:
+        _show_open_set(found, console)
+    if result.verification:
+        _show_verification(result.verification, console)
+    console.print(f"[dim]{result.seconds:.0f} s on {result.machine}[/dim]")
+
+
+def _show_open_set(found: OpenSet, console: Console) -> None:
+    table = _table(f"{found.title}, others unknown", "FAR", "identified", "95 % interval", "at")
+    for kind, points in (("", found.points), ("stated for ", found.stated)):
+        for point in points:
+            table.add_row(
+                f"{kind}FAR {point.false_accept_rate:g}",
+                f"{point.observed_far:.2%}",
+                f"[bold]{point.rate:.1%}[/bold]",
+                f"{point.low:.1%} to {point.high:.1%}",
+                f"p >= {point.probability:.4f}",
+            )
+    table.add_row("without a threshold", "100%", f"{found.closed_rate:.1%}", "", "")
+    console.print(table)
+    console.print(
+        f"[dim]{found.known_queries:,} known and {found.unknown_queries:,} unknown queries in {found.episodes:,} episodes"
+        + "".join(f"; too few for FAR {rate:g}" for rate in found.not_stated)
+        + "[/dim]"
+    )
+
+
+def _show_verification(found: Verification, console: Console) -> None:
+    table = _table("verification", "", "")
+    table.add_row(
+        "accuracy at p = 0.5", f"[bold]{found.accuracy:.2%}[/bold]", f"{found.pairs:,} pairs, half genuine"
+    )
+    table.add_row(
+        "accuracy, best threshold",
+        f"{found.best_accuracy:.2%}",
+        f"p = {found.best_threshold:.3f}, chosen on these pairs",
+    )
+    table.add_row("equal error rate", f"{found.eer:.2%}", "")
+    table.add_row("calibration error (ECE)", f"{found.ece:.4f}", "15 bins of equal width of p(same)")
+    table.add_row("Brier score", f"{found.brier:.4f}", "")
+    for check in found.thresholds:
+        table.add_row(
+            f"p >= {check.probability:.4f}",
+            f"FAR {check.observed_far:.2e}",
+            f"FRR {check.observed_frr:.1%}; stated for FAR {check.false_accept_rate:.0e}",
+        )
+    console.print(table)
+
+
+def _table(*titles: str) -> Table:
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    for title in titles:
+        table.add_column(title, no_wrap=True)
+    return table

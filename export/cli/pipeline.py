@@ -1,0 +1,50 @@
+"""`python -m export pipeline`: from images to a verified bundle and a report, in one go."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+import torch
+
+from export.cli import benchmark, evaluate, verify
+from export.cli.bundle import add_budget
+from export.cli.options import add_data_options, add_training_options, splits_for, training_settings
+from export.encoders import build_encoder
+from export.pipeline import run_pipeline
+from export.training.distributed import refuse_several_workers
+
+EXAMPLE = """\
+examples:
+  python -m export pipeline --data omniglot --encoder glyphnet --out build/omniglot
+  python -m export pipeline --data folder:photos --out build/photos
+
+Interrupted, the same command goes on from there."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_data_options(parser, default="what the encoder is made for")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="directory of all results")
+    add_budget(parser)
+    add_training_options(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    refuse_several_workers("pipeline")
+    settings = training_settings(arguments)
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    splits = splits_for(settings, build_encoder(settings.encoder), arguments.data_root)
+    command = shlex.join(["python", "-m", "export", *sys.argv[1:]])
+    result = run_pipeline(
+        settings, splits, arguments.out, arguments.int8_budget, arguments.fresh, command=command
+    )
+    for evaluation in result.evaluations:
+        evaluate.show(evaluation)
+    verify.show(result.verification)
+    benchmark.show(result.benchmark)
+    print(f"\nreport: {result.report}")
+    verify.require(result.verification)
+    return 0

@@ -1,0 +1,1 @@
+"""Conversion of trained networks to int8 bundles."""

@@ -1,0 +1,363 @@
+"""Makes a bundle from a trained network: calibrate, export, quantize, prove, and put it in place whole."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from edge_siamese.errors import ExportError, SettingsError
+from edge_siamese.models.bundle import (
+    GOLDEN,
+    IMPOSTORS,
+    MANIFEST,
+    MAX_IMPOSTORS,
+    NETWORK,
+    Bundle,
+    GoldenVectors,
+    load_bundle,
+    sha256,
+)
+from edge_siamese.models.manifest import EmbeddingInfo, EncoderInfo, FileInfo, HeadInfo, Manifest, ModelFile
+from edge_siamese.recognition.imaging import prepare
+from edge_siamese.runtimes.selection import load_encoder
+from edge_siamese.system.files import (
+    recover_directory,
+    replace_directory,
+    workshop,
+    write_atomically,
+    write_text_atomically,
+)
+from export.conversion.flatbuffer import read_tflite
+from export.conversion.graph import ExportedEncoder, exported_encoder
+from export.conversion.model_card import model_card
+from export.conversion.onnx import OnnxGraph, export_onnx
+from export.conversion.qat import train_for_int8
+from export.conversion.quantize import QuantizationRecord, quantize_within_budget, standard_remedies
+from export.conversion.routes import Bytes
+from export.conversion.tflite import TfliteGraph, export_tflite
+from export.data.images import ImageSet, Indices, Splits
+from export.evaluation.evaluate import affordable, is_heavy
+from export.evaluation.head_calibration import HeadCalibration, fit_head
+from export.evaluation.one_shot import one_shot_accuracy
+from export.provenance import versions
+from export.training.network import TorchEncoder, TrainedNetwork
+
+CALIBRATION_IMAGES, HEAVY_CALIBRATION_IMAGES = 256, 64
+RETRAINING_IMAGES, HEAVY_RETRAINING_IMAGES = 4096, 512
+# Two of each class, so that the scores of golden vectors are of both kinds of pairs.
+GOLDEN_CLASSES = 4
+SCORED_EPISODES = 4000
+CARD, WEIGHTS = "MODEL_CARD.md", "head_weights.npy"
+# Of each format, the runtime that the workstation has.
+RUNTIMES = {"onnx": "onnxruntime", "tflite": "ai-edge-litert"}
+
+
+@dataclass(frozen=True)
+class BuiltBundle:
+    """A finished bundle and how it came about."""
+
+    bundle: Bundle
+    calibration: HeadCalibration
+    quantization: tuple[QuantizationRecord, ...]
+
+
+def build_bundle(
+    network: TrainedNetwork,
+    splits: Splits,
+    out: Path,
+    int8_budget: float = 0.5,
+    progress: Callable[[str], object] = lambda _: None,
+) -> BuiltBundle:
+    """Make a bundle of a network and its data, replacing the one at `out` only when the new one is whole.
+
+    Args:
+        network: what was trained.
+        splits: its data: training images calibrate the quantizers, validation images the head.
+        out: the bundle's directory.
+        int8_budget: points of one-shot accuracy on validation classes that an int8 file may lose before the next
+            remedy is tried.
+        progress: told what is being done.
+
+    Raises:
+        SettingsError: the budget is no finite number.
+        ExportError: a conversion failed, `out` is something else than a bundle, or another export is writing it.
+    """
+    if not math.isfinite(int8_budget):
+        raise SettingsError(f"the int8 budget is a number of points, not {int8_budget}")
+    if out.exists() and not (out / MANIFEST).is_file():
+        raise ExportError(f"{out} exists and is no bundle; choose another place or remove it")
+    busy = f"another export is writing {out}; wait until it is done, or choose another place"
+    with bundle_workshop(out, busy) as place:
+        progress("fitting the head")
+        reference = TorchEncoder(network.module, network.model_id)
+        embeddings = reference.embed_prepared(splits.validation.images)
+        distance: Literal["euclidean", "weighted_l1"] = "euclidean" if network.head is None else "weighted_l1"
+        calibration = fit_head(embeddings, splits.validation, distance, network.head)
+        new = place / "bundle"
+        new.mkdir()
+        progress("exporting to ONNX and TFLite")
+        plain = exported_encoder(network.module)
+        export_onnx(plain, new / "encoder.fp32.onnx")
+        export_tflite(plain, new / "encoder.fp32.tflite")
+        records = _quantized(network, splits, calibration, embeddings, new, int8_budget, progress)
+        progress("writing golden vectors and manifest")
+        manifest = _manifest(network, splits, calibration, records, new)
+        manifest = _with_impostors(manifest, embeddings, splits.validation, new)
+        bundle = _with_golden_vectors(manifest, reference, splits.validation, new)
+        load_bundle(bundle.path)
+        replace_directory(new, out)
+    return BuiltBundle(load_bundle(out), calibration, records)
+
+
+@contextmanager
+def bundle_workshop(out: Path, busy: str) -> Iterator[Path]:
+    """An empty directory on the disk of `out`, for one writer at a time; a bundle that a killed one left nameless is
+    given back its name first.
+
+    Raises:
+        ExportError: another process is at it; the message is `busy`.
+    """
+    real = Path(os.path.realpath(out))
+    with ExitStack() as stack:
+        try:
+            place = stack.enter_context(workshop(real.with_name(f".{real.name}.part")))
+        except BlockingIOError as error:
+            raise ExportError(busy) from error
+        recover_directory(out)
+        yield place
+
+
+def _quantized(
+    network: TrainedNetwork,
+    splits: Splits,
+    calibration: HeadCalibration,
+    embeddings: Any,
+    new: Path,
+    int8_budget: float,
+    progress: Callable[[str], object],
+) -> tuple[QuantizationRecord, ...]:
+    """Write both int8 files, from one calibration set of training images."""
+    validation = affordable(splits.validation, network.macs)
+    heavy = is_heavy(network.macs)
+    if heavy:
+        embeddings = TorchEncoder(network.module).embed_prepared(validation.images)
+    images = training_images(splits, HEAVY_CALIBRATION_IMAGES if heavy else CALIBRATION_IMAGES)
+
+    retraining_images = training_images(splits, HEAVY_RETRAINING_IMAGES if heavy else RETRAINING_IMAGES)
+
+    @cache
+    def student() -> ExportedEncoder:
+        """Trained once, whatever the number of formats that need it."""
+        progress("training for int8")
+        return train_for_int8(network.module, retraining_images)
+
+    before = one_shot_accuracy(embeddings, validation, calibration.head, SCORED_EPISODES, seed=1)
+    records = []
+    for format, graph_of in (("onnx", OnnxGraph), ("tflite", TfliteGraph)):
+        progress(f"quantizing to {format} int8")
+        with tempfile.TemporaryDirectory() as directory:
+            place = Path(directory)
+            graph = graph_of(exported_encoder(network.module, quantizable=True), place)
+
+            def retrained(graph_of: Any = graph_of, place: Path = place) -> Any:
+                retrained_place = place / "retrained"
+                retrained_place.mkdir(exist_ok=True)
+                return graph_of(student(), retrained_place)
+
+            def lost(path: Path, format: str = format) -> float:
+                encoder = _encoder_of(path, format, network, calibration, new)
+                after = one_shot_accuracy(
+                    encoder.embed_prepared(validation.images),
+                    validation,
+                    calibration.head,
+                    SCORED_EPISODES,
+                    seed=1,
+                )
+                return 100.0 * (before - after)
+
+            remedies = standard_remedies(graph, images, retrained, retraining_images)
+            records.append(
+                quantize_within_budget(
+                    graph.format, remedies, new / f"encoder.int8.{format}", lost, int8_budget
+                )
+            )
+    return tuple(records)
+
+
+def training_images(splits: Splits, count: int) -> Bytes:
+    """So many training images of all classes alike, always the same ones: uint8 (N, H, W, C)."""
+    chosen = np.random.default_rng(7).permutation(len(splits.train))[:count]
+    return splits.train.images[np.sort(chosen)]
+
+
+def _encoder_of(
+    path: Path, format: str, network: TrainedNetwork, calibration: HeadCalibration, new: Path
+) -> Any:
+    """The device's own encoder over one file that is not in a bundle yet."""
+    info = _model_file(path, format, "int8", "being tried")
+    with tempfile.TemporaryDirectory(dir=new.parent) as directory:
+        place = Path(directory)
+        os.link(path, place / path.name) if path.stat().st_dev == place.stat().st_dev else shutil.copy(
+            path, place
+        )
+        manifest = _bare_manifest(network, calibration, (info,))
+        bundle = Bundle(place, manifest, calibration.head)
+        return load_encoder(bundle, RUNTIMES[format], "int8", threads=2)
+
+
+def _model_file(path: Path, format: str, precision: str, quantization: str | None) -> ModelFile:
+    dtype = "uint8"
+    if format == "tflite":  # with a first layer that stays in float32, it is the quantizer's choice
+        file = read_tflite(path)
+        dtype = file.tensors[file.inputs[0]].type.lower()
+    return ModelFile(
+        path=path.name,
+        bytes=path.stat().st_size,
+        sha256=sha256(path),
+        format=format,  # type: ignore[arg-type]
+        precision=precision,  # type: ignore[arg-type]
+        quantization=quantization,
+        input_dtype=dtype,
+    )
+
+
+def _bare_manifest(
+    network: TrainedNetwork, calibration: HeadCalibration, models: tuple[ModelFile, ...]
+) -> Manifest:
+    head = calibration.head
+    return Manifest(
+        version=1,
+        model_id=network.model_id,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        encoder=EncoderInfo(network.name, network.parameters, network.macs, network.module.citation),
+        input=network.preprocessing,
+        embedding=EmbeddingInfo(network.module.dimensions, network.module.normalization),
+        head=HeadInfo("euclidean", head.scale, head.bias, None),
+        thresholds=calibration.thresholds,
+        models=models,
+        attachments=(),
+        metrics={},
+        provenance={},
+    )
+
+
+def _manifest(
+    network: TrainedNetwork,
+    splits: Splits,
+    calibration: HeadCalibration,
+    records: tuple[QuantizationRecord, ...],
+    new: Path,
+) -> Manifest:
+    """The manifest of the files in `new`, which also gets head weights and model card."""
+    how = {record.format: record.describe() for record in records}
+    models = tuple(
+        _model_file(
+            new / f"encoder.{precision}.{format}",
+            format,
+            precision,
+            how[format] if precision == "int8" else None,
+        )
+        for format in ("onnx", "tflite")
+        for precision in ("fp32", "int8")
+    )
+    head, left_out = calibration.head, calibration.left_out_ece
+    manifest = _bare_manifest(network, calibration, models)
+    weights = head.weights
+    if weights is not None:
+        write_atomically(new / WEIGHTS, lambda file: np.save(file, weights, allow_pickle=False))
+    manifest = dataclasses.replace(
+        manifest,
+        head=HeadInfo(head.distance, head.scale, head.bias, None if weights is None else WEIGHTS),
+        attachments=() if weights is None else (attachment(new, WEIGHTS),),
+        metrics={
+            "validation_one_shot": float(network.provenance["validation_accuracy"]),
+            "validation_ece": calibration.ece,
+            **({} if left_out is None else {"validation_left_out_ece": left_out}),
+            "validation_eer": calibration.eer,
+        },
+        provenance={
+            **network.provenance,
+            "impostors": calibration.impostors,
+            "quantization": [record.to_json() for record in records],
+            "exported_with": versions(),
+        },
+    )
+    write_text_atomically(new / CARD, model_card(manifest, splits, calibration))
+    return dataclasses.replace(manifest, attachments=(*manifest.attachments, attachment(new, CARD)))
+
+
+def attachment(directory: Path, path: str) -> FileInfo:
+    """What the manifest of a bundle's directory says of a file in it that is no model."""
+    return FileInfo(path, (directory / path).stat().st_size, sha256(directory / path))
+
+
+def impostor_images(images: ImageSet, most: int = MAX_IMPOSTORS) -> Indices:
+    """The indices of so many images of as many classes as there are, equally many of each as far as possible.
+
+    Of more classes than images, those are taken that lie evenly in the order of the classes, which is that of their
+    groups (alphabets); of several images of a class, those that lie evenly among its images.
+    """
+    present = np.flatnonzero(images.counts)
+    taken = min(most, len(images))
+    if len(present) >= taken:
+        shares = {int(c): 1 for c in present[np.linspace(0, len(present) - 1, taken).astype(np.int64)]}
+    else:
+        shares = dict.fromkeys(present.tolist(), 0)
+        while (missing := taken - sum(shares.values())) > 0:
+            poorer = [c for c in shares if shares[c] < images.counts[c]]
+            for place in np.unique(
+                np.linspace(0, len(poorer) - 1, min(missing, len(poorer))).astype(np.int64)
+            ):
+                shares[poorer[place]] += 1
+    chosen = [
+        images.images_of(c)[np.linspace(0, images.counts[c] - 1, share).astype(np.int64)]
+        for c, share in shares.items()
+    ]
+    return np.sort(np.concatenate(chosen))
+
+
+def _with_impostors(manifest: Manifest, embeddings: Any, images: ImageSet, new: Path) -> Manifest:
+    """The manifest with embeddings of things that nobody will register, if float16 can hold them."""
+    with np.errstate(over="ignore"):
+        impostors = embeddings[impostor_images(images)].astype(np.float16)
+    if not np.isfinite(impostors).all():
+        return manifest
+    write_atomically(new / IMPOSTORS, lambda file: np.save(file, impostors, allow_pickle=False))
+    return dataclasses.replace(manifest, attachments=(*manifest.attachments, attachment(new, IMPOSTORS)))
+
+
+def _with_golden_vectors(manifest: Manifest, reference: TorchEncoder, images: ImageSet, new: Path) -> Bundle:
+    """Embed a few pictures with the network and with every file, and write the manifest that names them."""
+    classes = np.linspace(0, images.classes - 1, GOLDEN_CLASSES).astype(np.int64)
+    inputs = images.images[np.concatenate([images.images_of(c)[[0, -1]] for c in classes])]
+    rows, columns = np.mgrid[0:120, 0:160]
+    frame = np.stack([rows * 2, columns, (rows * columns) % 256], axis=2).astype(np.uint8)
+    write_text_atomically(new / MANIFEST, manifest.to_json())
+    bundle = load_bundle(new)
+    embeddings = {NETWORK: reference.embed_prepared(inputs)}
+    for model in manifest.models:
+        encoder = load_encoder(bundle, RUNTIMES[model.format], model.precision, threads=1)
+        embeddings[f"{model.format}-{model.precision}"] = encoder.embed_prepared(inputs)
+    golden = GoldenVectors(
+        frame=frame,
+        prepared_frame=prepare(frame, manifest.input),
+        images=inputs,
+        embeddings=embeddings,
+        scores=bundle.head.score(embeddings[NETWORK], embeddings[NETWORK]),
+    )
+    golden.save(new / GOLDEN)
+    manifest = dataclasses.replace(manifest, attachments=(*manifest.attachments, attachment(new, GOLDEN)))
+    write_text_atomically(new / MANIFEST, manifest.to_json())
+    return load_bundle(new)

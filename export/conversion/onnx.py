@@ -1,0 +1,304 @@
+"""The ONNX route: the float file, and QDQ int8 files that onnxruntime runs in integers from the raw bytes on."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+from edge_siamese.errors import ExportError
+from export.conversion.graph import ExportedEncoder, layers
+from export.conversion.quiet import third_party
+from export.conversion.routes import Bytes, Floats, Format, GraphStep, Range, name_steps
+
+INPUT, OUTPUT = "image", "embedding"
+OPSET = 18
+BATCH = 8
+WEIGHTED = frozenset({"Conv", "Gemm", "MatMul"})
+# Their output range takes the place of their arithmetic: the quantized kernel saturates where they would clip.
+ABSORBED = frozenset({"Relu", "Clip"})
+# They move numbers and change none.
+MOVING = frozenset({"Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"})
+
+
+def export_onnx(network: ExportedEncoder, path: Path) -> None:
+    """Write the float graph: `image` uint8 (N, H, W, C) to `embedding` float32 (N, D), with N free.
+
+    Raises:
+        ExportError: the conversion failed, or the graph computes something else than the network.
+    """
+    example = torch.zeros((2, *network.preprocessing.shape), dtype=torch.uint8)
+    with third_party("converting to ONNX"):
+        program = torch.onnx.export(
+            network,
+            (example,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_shapes=({0: torch.export.Dim("N")},),
+            verbose=False,
+        )
+        if program is None:
+            raise ExportError("converting to ONNX made no program")
+        model = program.model_proto
+        _forget_origin(model)
+        onnx.save(model, str(path))
+
+
+class OnnxGraph:
+    """The float graph of a quantizable network, and the int8 files made from it.
+
+    Args:
+        network: from `exported_encoder(…, quantizable=True)`.
+        directory: a temporary directory to work in.
+    """
+
+    format: Format = "onnx"
+    full_integer = False
+
+    def __init__(self, network: ExportedEncoder, directory: Path) -> None:
+        self.path = directory / "quantizable.fp32.onnx"
+        export_onnx(network, self.path)
+        self._model = onnx.load(str(self.path))
+        self._nodes = _activation_nodes(self._model)
+        self.steps = _steps(self._nodes, layers(network.encoder))
+        cast = next((node for node in self._nodes if node.op_type == "Cast"), None)
+        if cast is None:
+            raise ExportError("the ONNX graph has no cast of the pixels to float32")
+        self.input = str(cast.output[0])
+
+    def activations(self, images: Bytes) -> Iterator[dict[str, Floats]]:
+        names = [str(node.output[0]) for node in self._nodes[self._nodes.index(self._producer(self.input)) :]]
+        return _run(self._model, {name: name for name in names}, images)
+
+    def quantized_activations(self, path: Path, images: Bytes) -> Iterator[dict[str, Floats]]:
+        model = onnx.load(str(path))
+        produced = {str(name) for node in model.graph.node for name in node.output}
+        wanted = {}
+        for step in self.steps:
+            # The real numbers of a quantized activation come out of its DequantizeLinear node.
+            for name in (f"{step.output}_DequantizeLinear_Output", step.output):
+                if name in produced:
+                    wanted[step.output] = name
+                    break
+        return _run(model, wanted, images)
+
+    def quantize(self, out: Path, ranges: Mapping[str, Range], float_layers: Collection[str] = ()) -> None:
+        excluded = self._excluded(float_layers)
+        overrides: dict[str, list[dict[str, Any]]] = {
+            name: [{"rmin": np.float32(low), "rmax": np.float32(high)}]
+            for name, (low, high) in ranges.items()
+        }
+        first, *_ = self.activations(np.zeros((1, *self._image_shape()), dtype=np.uint8))
+        overrides = {name: value for name, value in overrides.items() if name in first}
+        overrides[self.input] = [
+            {
+                "scale": np.array(1, np.float32),
+                "zero_point": np.array(0, np.uint8),
+                "quant_type": QuantType.QUInt8,
+            }
+        ]
+        with third_party("quantizing to ONNX int8"):
+            quantize_static(
+                str(self.path),
+                str(out),
+                _OneImage(self._image_shape()),
+                quant_format=QuantFormat.QDQ,
+                per_channel=True,
+                # Unsigned activations with signed weights are what the vector instructions of x86 multiply, and the
+                # only pair for which onnxruntime fuses every operation of these graphs there.
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                nodes_to_exclude=excluded,
+                extra_options={"TensorQuantOverrides": overrides, "QuantizeBias": True},
+            )
+            model = onnx.load(str(out))
+            _take_bytes(model, self.input)
+            _leave_output_in_float(model)
+            _shield(model, excluded)
+            _drop_unused_constants(model)
+            _forget_origin(model)
+            onnx.checker.check_model(model)
+            onnx.save(model, str(out))
+
+    def _excluded(self, float_layers: Collection[str]) -> list[str]:
+        """Names of the nodes to leave in float32: those asked for, and what follows the last matrix product."""
+        outputs = {step.output for step in self.steps if step.name in float_layers}
+        last = max((i for i, step in enumerate(self.steps) if step.weighted), default=len(self.steps))
+        outputs |= {step.output for step in self.steps[last + 1 :]}
+        names = []
+        for output in outputs:
+            node = self._producer(output)
+            names.append(node.name)
+            if node.op_type in ABSORBED:
+                names.append(self._producer(str(node.input[0])).name)
+        return names
+
+    def _producer(self, tensor: str) -> onnx.NodeProto:
+        return next(node for node in self._nodes if tensor in node.output)
+
+    def _image_shape(self) -> tuple[int, ...]:
+        dimensions = self._model.graph.input[0].type.tensor_type.shape.dim
+        return tuple(int(d.dim_value) for d in dimensions[1:])
+
+
+class _OneImage(CalibrationDataReader):  # type: ignore[misc]
+    """The quantizer insists on calibrating; the ranges that it finds are overridden, so one blank image will do."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._left = [{INPUT: np.zeros((1, *shape), dtype=np.uint8)}]
+
+    def get_next(self) -> dict[str, Any] | None:
+        return self._left.pop() if self._left else None
+
+
+def _activation_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """The nodes whose output depends on the image, in the order in which they run."""
+    known = {INPUT}
+    nodes = []
+    for node in model.graph.node:
+        if known & set(node.input) and node.op_type != "Shape":
+            known |= set(node.output)
+            nodes.append(node)
+    return nodes
+
+
+def _steps(nodes: list[onnx.NodeProto], layer_names: list[str]) -> tuple[GraphStep, ...]:
+    """The nodes after the cast, with `ABSORBED` ones joined to what they follow and `MOVING` ones left out."""
+    alias: dict[str, str] = {}
+    found: list[tuple[str, bool, str, tuple[str, ...], str]] = []
+    activations: set[str] = {INPUT}
+    for node in nodes:
+        source, output = str(node.input[0]), str(node.output[0])
+        if node.op_type in MOVING or node.op_type == "Cast":
+            alias[output] = output if node.op_type == "Cast" else alias.get(source, source)
+        elif node.op_type in ABSORBED and found and found[-1][4] == source:
+            kind, weighted, name, inputs, _ = found[-1]
+            found[-1] = kind, weighted, name, inputs, output
+        else:
+            inputs = tuple(alias.get(str(i), str(i)) for i in node.input if str(i) in activations)
+            found.append((str(node.op_type), node.op_type in WEIGHTED, str(node.name), inputs, output))
+        activations.add(output)
+    names = name_steps(
+        [(kind, weighted) for kind, weighted, *_ in found], layer_names, [name for _, _, name, *_ in found]
+    )
+    return tuple(
+        GraphStep(name, kind, inputs, output, weighted)
+        for name, (kind, weighted, _, inputs, output) in zip(names, found, strict=True)
+    )
+
+
+def _run(model: onnx.ModelProto, outputs: Mapping[str, str], images: Bytes) -> Iterator[dict[str, Floats]]:
+    """Run a graph with inner tensors (name to report: name in the graph) as its outputs."""
+    copied = onnx.ModelProto()
+    copied.CopyFrom(model)
+    del copied.graph.output[:]
+    for tensor in dict.fromkeys(outputs.values()):
+        copied.graph.output.append(onnx.helper.make_tensor_value_info(tensor, onnx.TensorProto.FLOAT, None))
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    # Fusions would do away with the tensors that are asked for.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    with third_party("running the ONNX graph"):
+        session = onnxruntime.InferenceSession(
+            copied.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+    for start in range(0, len(images), BATCH):
+        with third_party("running the ONNX graph"):
+            values = session.run(list(outputs.values()), {INPUT: images[start : start + BATCH]})
+        yield dict(zip(outputs, values, strict=True))
+
+
+def _take_bytes(model: onnx.ModelProto, pixels: str) -> None:
+    """Let the first DequantizeLinear read the uint8 image itself: with scale 1 and zero point 0 its bytes are the
+    quantized values, and casting them to float32 and back would cost as much as a layer."""
+    graph = model.graph
+    cast = next(node for node in graph.node if node.op_type == "Cast" and pixels in node.output)
+    for quantizer in [n for n in graph.node if n.op_type == "QuantizeLinear" and n.input[0] == pixels]:
+        _rename(graph, str(quantizer.output[0]), str(cast.input[0]))
+        graph.node.remove(quantizer)
+    if not any(pixels in node.input for node in graph.node):
+        graph.node.remove(cast)
+    del graph.value_info[:]
+
+
+def _leave_output_in_float(model: onnx.ModelProto) -> None:
+    """Drop the quantization of whatever follows the last matrix product: its kernel returns float32 as it is, which is
+    both faster and closer to the network."""
+    graph = model.graph
+    product = next(node for node in reversed(graph.node) if node.op_type in WEIGHTED)
+    quantizer = next(
+        (n for n in graph.node if n.op_type == "QuantizeLinear" and n.input[0] == product.output[0]), None
+    )
+    if quantizer is None:
+        return
+    dequantizer = next(
+        n for n in graph.node if n.op_type == "DequantizeLinear" and n.input[0] == quantizer.output[0]
+    )
+    inner, outer = str(product.output[0]), str(dequantizer.output[0])
+    graph.node.remove(quantizer)
+    graph.node.remove(dequantizer)
+    if outer == OUTPUT:
+        product.output[0] = OUTPUT
+    else:
+        _rename(graph, outer, inner)
+
+
+def _shield(model: onnx.ModelProto, float_nodes: Collection[str]) -> None:
+    """Keep onnxruntime from quantizing the float layers after all: it does so, with one scale for all channels, to any
+    convolution between a DequantizeLinear and a QuantizeLinear. A Clip to the range that the activation has anyway
+    stands between, and changes nothing."""
+    graph = model.graph
+    dequantizers = {str(node.output[0]): node for node in graph.node if node.op_type == "DequantizeLinear"}
+    constants = {str(tensor.name): onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    for index, node in reversed(list(enumerate(graph.node))):
+        source = (
+            dequantizers.get(str(node.input[0]))
+            if node.name in float_nodes and node.op_type in WEIGHTED
+            else None
+        )
+        if source is None:
+            continue
+        scale, zero = float(constants[source.input[1]]), int(constants[source.input[2]])
+        bounds = []
+        for side, level in (("low", 0), ("high", 255)):
+            bounds.append(f"{node.name}_{side}")
+            value = np.array((level - zero) * scale, dtype=np.float32)
+            graph.initializer.append(onnx.numpy_helper.from_array(value, bounds[-1]))
+        clipped = f"{node.name}_input"
+        graph.node.insert(
+            index, onnx.helper.make_node("Clip", [node.input[0], *bounds], [clipped], f"{node.name}_shield")
+        )
+        graph.node[index + 1].input[0] = clipped
+
+
+def _drop_unused_constants(model: onnx.ModelProto) -> None:
+    used = {str(name) for node in model.graph.node for name in node.input}
+    for constant in [c for c in model.graph.initializer if c.name not in used]:
+        model.graph.initializer.remove(constant)
+
+
+def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
+    for node in graph.node:
+        for index, name in enumerate(node.input):
+            if name == old:
+                node.input[index] = new
+
+
+def _forget_origin(model: onnx.ModelProto) -> None:
+    """Remove stack traces and file names of the machine that exported: a bundle says nothing of its builder's disk."""
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info, *model.graph.initializer):
+        del value.metadata_props[:]
+    del model.graph.metadata_props[:]
+    del model.metadata_props[:]
+    model.doc_string = model.graph.doc_string = ""

@@ -1,0 +1,199 @@
+"""Makes the shipping copy of a bundle: int8 files alone, few golden vectors, and nothing of the machine that made it."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_siamese.errors import ExportError
+from edge_siamese.models.bundle import (
+    GOLDEN,
+    IMPOSTORS,
+    MANIFEST,
+    NETWORK,
+    Bundle,
+    GoldenVectors,
+    load_bundle,
+)
+from edge_siamese.models.manifest import ModelFile
+from edge_siamese.models.selftest import self_test
+from edge_siamese.runtimes.selection import load_encoder
+from edge_siamese.system.files import replace_directory, write_atomically, write_text_atomically
+from export import records
+from export.conversion.bundle import CARD, RUNTIMES, attachment, bundle_workshop
+from export.conversion.verify import Verification
+
+PRECISION = "int8"
+MAX_GOLDEN_BYTES = 500_000
+MIN_GOLDEN_IMAGES = 3
+"""Two of a class and one of another: fewer have no pairs of both kinds."""
+NAME = re.compile(r"[a-z][a-z0-9-]*")
+VERIFICATION = "verification.json"
+# From the root or somebody's home on; neither a fraction, nor a date, nor what follows the host of a URL.
+_LOCAL_PATH = re.compile(r"(?<![\w/.])~?(?:/[^\s/,;:'\"()]+)+/?")
+_COMMANDS = ("command", "argv")
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """A shipping copy and what it weighs."""
+
+    bundle: Bundle
+    former_bytes: int
+    """Of all files of the bundle that it was made from."""
+    golden_images: int
+
+    @property
+    def files(self) -> dict[str, int]:
+        """Each file's bytes."""
+        return {path.name: path.stat().st_size for path in sorted(self.bundle.path.iterdir())}
+
+
+def ship(run: Path, name: str, directory: Path) -> Shipped:
+    """Make the shipping copy of a verified bundle, replacing the one of this name only when the new one is whole.
+
+    The same bundle gives the same bytes.
+
+    Args:
+        run: a pipeline's directory, with `bundle/` and `verification.json` in it.
+        name: what the copy is called.
+        directory: where shipped bundles are.
+
+    Raises:
+        ExportError: the name is none, the bundle was not verified or lacks an int8 file or the impostors, the place is
+            something else than a bundle, or another process is writing it.
+        BundleError: there is no bundle, or it is damaged.
+        SelfTestFailed: a file does not reproduce the golden vectors.
+        DataError: there is no verification, or it cannot be read.
+    """
+    if not NAME.fullmatch(name):
+        raise ExportError(
+            f"a name of small letters, digits and dashes is needed, such as objects, not {name!r}"
+        )
+    source = load_bundle(run / "bundle")
+    _require_verified(source, run / VERIFICATION)
+    models = _shipped_models(source)
+    kept = [item for item in source.manifest.attachments if item.path != GOLDEN]
+    if all(item.path != IMPOSTORS for item in kept):
+        raise ExportError(f"{source.path} has no {IMPOSTORS}: make the bundle again, python -m export bundle")
+    keys = (NETWORK, *(f"{model.format}-{model.precision}" for model in models))
+    if missing := [key for key in keys if key not in source.golden.embeddings]:
+        raise ExportError(f"{source.path / GOLDEN} has no embeddings of {missing[0]}: make the bundle again")
+    _prove(source)
+    out = directory / name
+    with bundle_workshop(out, f"another process is writing {out}; wait until it is done") as place:
+        if out.exists() and not (out / MANIFEST).is_file():
+            raise ExportError(f"{out} exists and is no bundle; remove it")
+        new = place / name
+        new.mkdir()
+        for item in (*models, *kept):
+            (new / item.path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source.path / item.path, new / item.path)
+        if (new / CARD).is_file():
+            card = (new / CARD).read_text(encoding="utf-8")
+            write_text_atomically(new / CARD, shipped_card(card, source.manifest.models, models))
+        images = write_golden(source.golden, keys, new / GOLDEN)
+        manifest = dataclasses.replace(
+            source.manifest,
+            models=models,
+            attachments=tuple(
+                attachment(new, path) for path in sorted({GOLDEN, *(item.path for item in kept)})
+            ),
+            provenance=without_places(source.manifest.provenance),
+        )
+        write_text_atomically(new / MANIFEST, manifest.to_json())
+        _prove(load_bundle(new))
+        replace_directory(new, out)
+    former = sum(item.bytes for _, item in source.manifest.files())
+    return Shipped(load_bundle(out), former, images)
+
+
+def shipped_card(card: str, models: tuple[ModelFile, ...], kept: tuple[ModelFile, ...]) -> str:
+    """The model card without the rows of the files that are not shipped."""
+    gone = tuple(f"| {m.format} {m.precision} |" for m in models if m not in kept)
+    return "".join(line for line in card.splitlines(keepends=True) if not line.startswith(gone))
+
+
+def without_places(value: Any) -> Any:
+    """JSON values without command lines; of each path of the machine that made them, the last name is left."""
+    if isinstance(value, Mapping):
+        return {key: without_places(item) for key, item in value.items() if key not in _COMMANDS}
+    if isinstance(value, list | tuple):
+        return [without_places(item) for item in value]
+    if not isinstance(value, str):
+        return value
+    kind, colon, path = value.partition(":")
+    if colon and kind.isalpha() and re.match(r"/(?!/)|///|~", path):  # and no URL with a host
+        return f"{kind}:{PurePosixPath(path).name}"  # `folder:/home/me/my photos`
+    if value.startswith(("/", "~/")):
+        return PurePosixPath(value).name
+    return _LOCAL_PATH.sub(lambda match: PurePosixPath(match[0]).name, value)
+
+
+def _require_verified(bundle: Bundle, path: Path) -> None:
+    found = records.read(Verification, path)
+    if found.model_id != bundle.manifest.model_id:
+        raise ExportError(f"{path} is of another model, {found.model_id}: verify the bundle again")
+    if not found.passed:
+        raise ExportError(
+            f"{path}: {found.model_id} did not pass; what does not behave like its network stays here"
+        )
+
+
+def _shipped_models(bundle: Bundle) -> tuple[ModelFile, ...]:
+    """The int8 file of each format."""
+    models = tuple(model for model in bundle.manifest.models if model.precision == PRECISION)
+    missing = sorted(set(RUNTIMES) - {model.format for model in models})
+    if missing:
+        raise ExportError(
+            f"{bundle.path} has no {PRECISION} file of {' and '.join(missing)}: both are shipped"
+        )
+    return models
+
+
+def _prove(bundle: Bundle) -> None:
+    """Let the files that are shipped reproduce the golden vectors; raises `SelfTestFailed` if one does not."""
+    for format in sorted(RUNTIMES):
+        encoder = load_encoder(bundle, RUNTIMES[format], PRECISION, threads=1)
+        self_test(encoder, bundle.golden, bundle.head).require()
+    _ = bundle.impostors
+
+
+def write_golden(golden: GoldenVectors, keys: tuple[str, ...], path: Path) -> int:
+    """Write as many golden vectors as `MAX_GOLDEN_BYTES` have room for, compressed; the number of their images.
+
+    Args:
+        golden: all of them; their images are two of each class, side by side.
+        keys: whose embeddings are kept.
+        path: the .npz.
+    """
+    count = len(golden.images)
+    data = _compressed(golden, keys, count)
+    while len(data) > MAX_GOLDEN_BYTES and count > MIN_GOLDEN_IMAGES:
+        count -= 1
+        data = _compressed(golden, keys, count)
+    write_atomically(path, lambda file: file.write(data))
+    return count
+
+
+def _compressed(golden: GoldenVectors, keys: tuple[str, ...], count: int) -> bytes:
+    """A .npz of the first so many images and of what belongs to them."""
+    arrays: dict[str, npt.NDArray[Any]] = {
+        "frame": golden.frame,
+        "prepared_frame": golden.prepared_frame,
+        "images": golden.images[:count],
+        "scores": golden.scores[:count, :count],
+        **{f"embeddings.{key}": golden.embeddings[key][:count] for key in keys},
+    }
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)  # type: ignore[arg-type]
+    return content.getvalue()

@@ -1,0 +1,133 @@
+"""The TFLite route: the float file, and full-integer int8 files whose input is the image bytes less 128."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from edge_siamese.errors import ExportError
+from export.conversion.flatbuffer import TfliteFile, read_tflite
+from export.conversion.graph import ExportedEncoder, layers
+from export.conversion.quiet import third_party
+from export.conversion.routes import Bytes, Floats, Format, GraphStep, Range, name_steps
+
+WEIGHTED = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
+# They move numbers and change none (PAD adds zeros, which every quantization has).
+MOVING = frozenset(
+    {"PAD", "RESHAPE", "TRANSPOSE", "SQUEEZE", "EXPAND_DIMS", "CAST", "QUANTIZE", "DEQUANTIZE"}
+)
+
+
+def export_tflite(network: ExportedEncoder, path: Path, pixels: torch.dtype = torch.uint8) -> None:
+    """Write the float graph: an image (1, H, W, C) of the given type to an embedding float32 (1, D).
+
+    Raises:
+        ExportError: the conversion failed.
+    """
+    with third_party("converting to TFLite"):
+        import litert_torch  # brings jax: seconds that only a conversion should cost
+
+        example = torch.zeros((1, *network.preprocessing.shape), dtype=pixels)
+        litert_torch.convert(network.eval(), (example,)).export(str(path))
+
+
+class TfliteGraph:
+    """The float graph of a quantizable network, and the int8 files made from it.
+
+    Args:
+        network: from `exported_encoder(…, quantizable=True)`.
+        directory: a temporary directory to work in.
+    """
+
+    format: Format = "tflite"
+    full_integer = True
+
+    def __init__(self, network: ExportedEncoder, directory: Path) -> None:
+        self.path = directory / "quantizable.fp32.tflite"
+        # The quantizer changes the type of a float input to int8; a uint8 one it would leave with a cast behind it.
+        export_tflite(network, self.path, torch.float32)
+        self._file = read_tflite(self.path)
+        self.steps = _steps(self._file, layers(network.encoder))
+        self.input = self._file.tensors[self._file.inputs[0]].name
+
+    def activations(self, images: Bytes) -> Iterator[dict[str, Floats]]:
+        yield from _run(self.path, self._file, images)
+
+    def quantized_activations(self, path: Path, images: Bytes) -> Iterator[dict[str, Floats]]:
+        yield from _run(path, read_tflite(path), images)
+
+    def quantize(self, out: Path, ranges: Mapping[str, Range], float_layers: Collection[str] = ()) -> None:
+        with third_party("quantizing to TFLite int8"):
+            from ai_edge_quantizer import quantizer, recipe
+
+            work = quantizer.Quantizer(str(self.path), recipe.static_wi8_ai8())
+            for step in self.steps:
+                if step.name in float_layers:
+                    work.update_quantization_recipe(
+                        f"^{re.escape(step.output)};$", quantizer.qtyping.TFLOperationName.ALL_SUPPORTED,
+                        algorithm_key=quantizer.algorithm_manager.AlgorithmName.NO_QUANTIZE,
+                    )  # fmt: skip
+            ranks = {tensor.name: len(tensor.shape) for tensor in self._file.tensors}
+            statistics = {
+                name: {
+                    side: np.full((1,) * ranks[name], value, dtype=np.float32)
+                    for side, value in zip(("min", "max"), extremes, strict=True)
+                }
+                for name, extremes in ranges.items()
+            }
+            work.quantize(statistics).export_model(str(out), overwrite=True)
+        out.chmod(0o644)
+        left = read_tflite(out).float_operators()
+        if left and not float_layers:
+            raise ExportError(f"quantizing to TFLite int8 left {left[0]} in float32")
+
+
+def _steps(file: TfliteFile, layer_names: list[str]) -> tuple[GraphStep, ...]:
+    alias: dict[int, int] = {}
+    found: list[tuple[str, bool, tuple[str, ...], str]] = []
+    for operator in file.operators:
+        inputs = [i for i in operator.inputs if not file.tensors[i].constant]
+        output = operator.outputs[0]
+        if operator.name in MOVING and inputs:
+            alias[output] = alias.get(inputs[0], inputs[0])
+            continue
+        names = tuple(file.tensors[alias.get(i, i)].name for i in inputs)
+        found.append((operator.name, operator.name in WEIGHTED, names, file.tensors[output].name))
+    step_names = name_steps(
+        [(kind, weighted) for kind, weighted, *_ in found], layer_names, [name for *_, name in found]
+    )
+    return tuple(
+        GraphStep(name, kind, inputs, output, weighted)
+        for name, (kind, weighted, inputs, output) in zip(step_names, found, strict=True)
+    )
+
+
+def _run(path: Path, file: TfliteFile, images: Bytes) -> Iterator[dict[str, Floats]]:
+    """Run a file image by image and read every activation, as real numbers."""
+    with third_party("running the TFLite graph"):
+        from ai_edge_litert.interpreter import Interpreter
+
+        interpreter = Interpreter(str(path), num_threads=1, experimental_preserve_all_tensors=True)
+        interpreter.allocate_tensors()
+    details = {detail["index"]: detail for detail in interpreter.get_tensor_details()}
+    wanted = [*file.inputs, *(index for operator in file.operators for index in operator.outputs)]
+    for image in images[:, np.newaxis]:
+        index = file.inputs[0]
+        if details[index]["dtype"] == np.int8:
+            interpreter.set_tensor(index, (image.astype(np.int16) - 128).astype(np.int8))
+        else:
+            interpreter.set_tensor(index, image.astype(details[index]["dtype"]))
+        interpreter.invoke()
+        yield {file.tensors[i].name: _real(interpreter.get_tensor(i), details[i]) for i in wanted}
+
+
+def _real(values: Any, details: dict[str, Any]) -> Floats:
+    if values.dtype != np.int8:
+        return np.asarray(values, dtype=np.float32)
+    scale, zero = details["quantization"]
+    return ((values.astype(np.int32) - zero) * scale).astype(np.float32)

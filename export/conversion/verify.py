@@ -1,0 +1,168 @@
+"""Proves that every file of a bundle, run by the device's own code, behaves like the trained network."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edge_siamese.errors import SettingsError, VerificationFailed
+from edge_siamese.models.bundle import Bundle
+from edge_siamese.runtimes.selection import runtime_format
+from export.conversion.graph import exported_encoder
+from export.conversion.layer_comparison import compare_layers
+from export.conversion.onnx import OnnxGraph
+from export.conversion.tflite import TfliteGraph
+from export.data.images import ImageSet
+from export.evaluation.evaluate import affordable
+from export.evaluation.one_shot import one_shot_accuracy
+from export.evaluation.remote_runtime import encoders_for
+from export.provenance import machine
+from export.reporting.report_inputs import VerifiedFile
+from export.training.network import TorchEncoder, TrainedNetwork
+
+EPISODES = 4000
+# A float file differs from the network by rounding alone. The cosine of embeddings of positive numbers is near 1
+# whatever they are of, so the scores are bounded as well.
+MIN_FLOAT_COSINE = 0.999
+MAX_FLOAT_SCORE_DIFFERENCE = 0.01
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was compared and whether it agrees."""
+
+    passed: bool
+    model_id: str
+    network_accuracy: float
+    """One-shot accuracy of the trained network on the same trials."""
+    int8_budget: float
+    files: tuple[VerifiedFile, ...]
+    missing: tuple[str, ...]
+    """Runtimes that are not on this machine."""
+    worst_layers: tuple[str, ...]
+    """Of each int8 format that lost too much, the layer that is most to blame."""
+    command: str
+    machine: str
+    failures: tuple[str, ...] = ()
+    """What is wrong with each file that does not behave like the network, or that nothing here could run."""
+
+
+def verify(
+    bundle: Bundle,
+    network: TrainedNetwork,
+    images: ImageSet,
+    calibration_images: np.ndarray,
+    int8_budget: float = 0.5,
+    command: str = "",
+) -> Verification:
+    """Compare all files in all runtimes of this machine with the network.
+
+    Args:
+        bundle: what is verified.
+        network: what it was made from.
+        images: classes to measure one-shot accuracy on; validation classes, so that test classes stay unseen.
+        calibration_images: uint8 (N, H, W, C), on which layers are compared when a file loses too much.
+        int8_budget: points of one-shot accuracy that an int8 file may lose.
+        command: what was typed, for the report.
+
+    Raises:
+        SettingsError: the bundle was made from other weights, or the budget is no finite number.
+        VerificationFailed: the network itself gives numbers that are not finite.
+    """
+    if not math.isfinite(int8_budget):
+        raise SettingsError(f"the int8 budget is a number of points, not {int8_budget}")
+    if bundle.manifest.model_id != network.model_id:
+        raise SettingsError(
+            f"{bundle.path} is of {bundle.manifest.model_id}, but {network.run} is "
+            f"{network.model_id}; name its run with --run"
+        )
+    images = affordable(images, network.macs)
+    expected = TorchEncoder(network.module, network.model_id).embed_prepared(images.images)
+    if not np.isfinite(expected).all():
+        raise VerificationFailed(
+            f"{network.model_id}: an embedding of the network itself is not finite: it has diverged; "
+            "train again with a lower learning rate"
+        )
+    accuracy = one_shot_accuracy(expected, images, bundle.head, EPISODES, seed=2)
+    sample = np.random.default_rng(0).permutation(len(images))[:200]
+    scores = bundle.head.score(expected[sample], expected[sample])
+    files = []
+    failures: dict[tuple[str, str], list[str]] = {}
+    encoders, missing = encoders_for(bundle)
+    for encoder in encoders:
+        found = encoder.embed_prepared(images.images)
+        cosines = _cosines(found, expected)
+        measured = one_shot_accuracy(found, images, bundle.head, EPISODES, seed=2)
+        file = VerifiedFile(
+            format=runtime_format(encoder.runtime),
+            precision=encoder.precision,
+            runtime=encoder.runtime,
+            worst_cosine=float(cosines.min()),
+            mean_cosine=float(cosines.mean()),
+            largest_score_difference=float(
+                np.abs(bundle.head.score(found[sample], found[sample]) - scores).max()
+            ),
+            accuracy=measured,
+            loss_points=100.0 * (accuracy - measured),
+        )
+        files.append(file)
+        why = _fault(file, int8_budget)
+        if why:
+            failures.setdefault((file.format, file.precision), []).append(f"{file.runtime}: {why}")
+    run = {(file.format, file.precision) for file in files}
+    unrun = [m for m in bundle.manifest.models if (m.format, m.precision) not in run]
+    worst = tuple(
+        f"{format}: {worst_layer(bundle, network, format, calibration_images)}"
+        for format in sorted({format for format, precision in failures if precision == "int8"})
+    )
+    return Verification(
+        passed=not failures and not unrun,
+        model_id=network.model_id,
+        network_accuracy=accuracy,
+        int8_budget=int8_budget,
+        files=tuple(files),
+        missing=tuple(missing),
+        worst_layers=worst,
+        command=command or shlex.join(["python", "-m", "export", *sys.argv[1:]]),
+        machine=machine(),
+        failures=(
+            *(
+                f"{format} {precision} on {why}"
+                for (format, precision), each in failures.items()
+                for why in each
+            ),
+            *(f"{model.format} {model.precision}: no runtime here runs it" for model in unrun),
+        ),
+    )
+
+
+def _fault(file: VerifiedFile, int8_budget: float) -> str:
+    """Why a file does not pass, or nothing. A figure that is not a number passes no comparison."""
+    if file.precision == "int8":
+        loss = math.nan if file.loss_points is None else file.loss_points
+        return "" if loss <= int8_budget else f"lost {loss:.2f} points of one-shot accuracy"
+    if not file.worst_cosine >= MIN_FLOAT_COSINE:
+        return f"worst cosine {file.worst_cosine:.4f}, below {MIN_FLOAT_COSINE}"
+    if not file.largest_score_difference <= MAX_FLOAT_SCORE_DIFFERENCE:
+        return f"p differs by {file.largest_score_difference:.4f}, more than {MAX_FLOAT_SCORE_DIFFERENCE}"
+    return ""
+
+
+def _cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """(N, D) and (N, D) to (N,); with a vector of zeros it is 0."""
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return np.asarray(np.sum(a * b, axis=1) / np.where(norms == 0, 1, norms))
+
+
+def worst_layer(bundle: Bundle, network: TrainedNetwork, format: str, images: np.ndarray) -> str:
+    """The layer of an int8 file that quantization hurts most."""
+    with tempfile.TemporaryDirectory() as directory:
+        kind = OnnxGraph if format == "onnx" else TfliteGraph
+        graph = kind(exported_encoder(network.module, quantizable=True), Path(directory))
+        return compare_layers(graph, bundle.model_path(format, "int8"), images)[0].describe()

@@ -1,0 +1,1 @@
+"""Evaluation of encoders, runs and bundles."""

@@ -1,0 +1,253 @@
+"""Compares format x precision x runtime of a bundle: size, latency, accuracy, memory, import time.
+
+Each measurement is a fresh process of the device's own `edge-siamese bench`, on one thread. The rows are
+measured in turn, round after round, so that whatever else the machine does hits all alike; int8 is compared
+with fp32 of the same runtime within a round, and the speed-up is the median of those ratios.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import shlex
+import statistics
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from edge_siamese.errors import DataError, EncoderError
+from edge_siamese.models.bundle import Bundle
+from export.data.images import Splits
+from export.evaluation.embeddings import embed_all
+from export.evaluation.evaluate import is_heavy, thin
+from export.evaluation.one_shot import usual_ways
+from export.evaluation.remote_runtime import Place, open_encoder, places, run_device
+from export.evaluation.trials import episode_result, official_trials
+from export.provenance import machine
+
+ROUNDS = 5
+RUNS = 300
+HEAVY_RUNS = 40
+THREADS = 1
+ACCURACY_EPISODES = 500
+ACCURACY_IMAGES_PER_CLASS = 6
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """One-shot accuracy of one row."""
+
+    value: float
+    low: float
+    """95 % interval."""
+    high: float
+
+
+@dataclass(frozen=True)
+class BenchmarkRow:
+    """One file in one runtime."""
+
+    format: str
+    precision: str
+    runtime: str
+    version: str
+    """Of the runtime."""
+    python: str
+    """The interpreter's version that ran it."""
+    threads: int
+    file_bytes: int
+    macs: int
+    """Multiply-accumulates for one image."""
+    p50_ms: float
+    """Median over the rounds of the median time from a prepared image to its embedding."""
+    p95_ms: float
+    """Median over the rounds of the 95th percentile."""
+    round_p50_ms: tuple[float, ...]
+    """The median latency in each round."""
+    speed_up: float | None
+    """Over fp32 of the same runtime: the median of the rounds' ratios; None for fp32."""
+    speed_up_low: float | None
+    """Smallest ratio of a round."""
+    speed_up_high: float | None
+    """Largest ratio of a round."""
+    accuracy: Accuracy | None
+    peak_memory_mb: float
+    """Largest resident size of the process in MiB, interpreter and numpy included; median over the rounds."""
+    import_ms: float
+    """Import of the runtime; median over the rounds."""
+    note: str
+    """What a reader should know about this row; empty if nothing."""
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """The table."""
+
+    model_id: str
+    rows: tuple[BenchmarkRow, ...]
+    missing: tuple[str, ...]
+    """Runtimes that are not on this machine."""
+    accuracy_of: str
+    """What the accuracies are of; empty if none were measured."""
+    rounds: int
+    runs: int
+    """Timed images a round."""
+    command: str
+    machine: str
+    created: str
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one process of `edge-siamese bench` said."""
+
+    version: str
+    python: str
+    p50_ms: float
+    p95_ms: float
+    import_ms: float
+    peak_memory_mb: float
+
+
+def benchmark(
+    bundle: Bundle,
+    splits: Splits | None = None,
+    rounds: int = ROUNDS,
+    runs: int | None = None,
+    seed: int = 0,
+    command: str = "",
+    progress: Progress = lambda line: None,
+) -> Benchmark:
+    """Measure every file of a bundle in every runtime of this machine.
+
+    Args:
+        bundle: four files, or some of them.
+        splits: data for the accuracies; None leaves them out.
+        rounds: how often each row is measured.
+        runs: timed images a round; None for 300, fewer for a heavy encoder.
+        seed: of the episodes where there are no official trials.
+        command: what was typed, for the report.
+        progress: told what is being done, a line at a time.
+
+    Raises:
+        EncoderError: a measurement failed, or no runtime is here.
+    """
+    found, missing = places(bundle)
+    if not found:
+        raise EncoderError(f"no runtime can run this bundle here: {'; '.join(missing)}")
+    runs = runs or (HEAVY_RUNS if is_heavy(bundle.manifest.encoder.macs) else RUNS)
+    measured: dict[Place, list[Measurement]] = {place: [] for place in found}
+    for number in range(rounds):
+        for place in found:
+            progress(f"round {number + 1} of {rounds}: {place.format} {place.precision} on {place.runtime}")
+            measured[place].append(measure(bundle, place, runs))
+    accuracies, accuracy_of = dict[Place, Accuracy](), ""
+    if splits is not None:
+        for place in found:
+            progress(f"accuracy of {place.format} {place.precision} on {place.runtime}")
+            accuracies[place], accuracy_of = accuracy(bundle, place, splits, seed)
+    return Benchmark(
+        model_id=bundle.manifest.model_id,
+        rows=tuple(_row(bundle, place, measured, accuracies.get(place)) for place in found),
+        missing=tuple(missing),
+        accuracy_of=accuracy_of,
+        rounds=rounds,
+        runs=runs,
+        command=command or shlex.join(["python", "-m", "export", *sys.argv[1:]]),
+        machine=machine(),
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    )
+
+
+def measure(bundle: Bundle, place: Place, runs: int = RUNS) -> Measurement:
+    """One fresh process of the device's benchmark, on one thread."""
+    options = ["--runtime", place.runtime, "--precision", place.precision, "--threads", str(THREADS)]
+    words = ["bench", str(bundle.path.resolve()), *options, "--encoder", "--runs", str(runs), "--json"]
+    said = run_device(place.python, words)
+    try:
+        values = json.loads(said)
+        return Measurement(
+            version=str(values["version"]),
+            python=str(values.get("python", "")),
+            p50_ms=float(values["p50_ms"]),
+            p95_ms=float(values["p95_ms"]),
+            import_ms=float(values["import_ms"] or 0.0),
+            peak_memory_mb=float(values["peak_memory_mb"]),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise EncoderError(
+            f"edge-siamese bench on {place.python} said something else than its figures: {error}"
+        ) from error
+
+
+def accuracy(bundle: Bundle, place: Place, splits: Splits, seed: int = 0) -> tuple[Accuracy, str]:
+    """One-shot accuracy in one place: the official trials, or else episodes over some evaluation images."""
+    encoder = open_encoder(bundle, place.runtime, place.precision)
+    if splits.official_runs:
+        official, _ = official_trials(encoder, splits.official_runs, bundle.head)
+        return Accuracy(
+            official.accuracy, official.low, official.high
+        ), f"{official.trials} official 20-way one-shot trials"
+    images = thin(splits.evaluation, ACCURACY_IMAGES_PER_CLASS, seed)
+    try:
+        way, within = usual_ways(images), True
+    except DataError:
+        way, within = min(20, images.classes), False
+    embeddings = embed_all(encoder, images.images)
+    result, _ = episode_result(embeddings, images, bundle.head, way, 1, ACCURACY_EPISODES, within, seed=seed)
+    scope = "within groups" if within else "across groups"
+    return Accuracy(
+        result.accuracy, result.low, result.high
+    ), f"{result.episodes} {result.title} episodes {scope}"
+
+
+def ratios(slow: Iterable[float], fast: Iterable[float]) -> tuple[float, float, float]:
+    """Median, smallest and largest of the rounds' ratios slow / fast."""
+    each = [a / b for a, b in zip(slow, fast, strict=True)]
+    return statistics.median(each), min(each), max(each)
+
+
+def _row(
+    bundle: Bundle, place: Place, measured: dict[Place, list[Measurement]], found: Accuracy | None
+) -> BenchmarkRow:
+    own = measured[place]
+    latencies = tuple(measurement.p50_ms for measurement in own)
+    rival = Place(place.format, "fp32", place.runtime, place.python)
+    faster: tuple[float, float, float] | None = None
+    if place.precision != "fp32" and rival in measured:
+        faster = ratios((m.p50_ms for m in measured[rival]), latencies)
+    return BenchmarkRow(
+        format=place.format,
+        precision=place.precision,
+        runtime=place.runtime,
+        version=own[0].version,
+        python=own[0].python,
+        threads=THREADS,
+        file_bytes=bundle.manifest.model(place.format, place.precision).bytes,
+        macs=bundle.manifest.encoder.macs,
+        p50_ms=statistics.median(latencies),
+        p95_ms=statistics.median(m.p95_ms for m in own),
+        round_p50_ms=latencies,
+        speed_up=faster[0] if faster else None,
+        speed_up_low=faster[1] if faster else None,
+        speed_up_high=faster[2] if faster else None,
+        accuracy=found,
+        peak_memory_mb=statistics.median(m.peak_memory_mb for m in own),
+        import_ms=statistics.median(m.import_ms for m in own),
+        note=_note(place, faster, bundle.manifest.model(place.format, place.precision).quantization),
+    )
+
+
+def _note(place: Place, faster: tuple[float, float, float] | None, quantization: str | None) -> str:
+    """Why a row may not be what a reader expects: what is known of the cause, and where to look for what was tried."""
+    if faster is None or faster[0] > 1.0:
+        return ""
+    text = f"int8 is not faster than fp32 here: {faster[0]:.2f} times as fast"
+    if place.runtime == "tflite-runtime" and "x86" in machine():
+        return f"{text}; tflite-runtime has no accelerated int8 kernels on x86, on Arm it has"
+    return (
+        f"{text}; that is what the int8 operations of {place.runtime} cost on this processor for a file made by "
+        f"{quantization or 'an unknown method'}; provenance.quantization in the manifest lists what else was tried"
+    )

@@ -1,0 +1,56 @@
+"""Turns prepared pictures into embeddings: queries in one pass, supports in one pass or as the device registers them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_siamese.recognition.support_embedding import images_of, mean_embedding, variations_for
+from edge_siamese.runtimes.encoder import Encoder
+from export.evaluation.remote_runtime import RemoteEncoder
+
+Embeddings = npt.NDArray[np.float32]
+Supports = Literal["plain", "augmented"]
+"""How a support is embedded. `plain`: one pass, as a query. `augmented`: the mean over the picture and the variations of it
+that the device makes at registration."""
+
+SUPPORTS: tuple[Supports, ...] = ("plain", "augmented")
+_PICTURES_AT_ONCE = 64
+
+
+def embed_all(encoder: Encoder, images: npt.NDArray[np.uint8], block: int = 1024) -> Embeddings:
+    """Embed prepared images, uint8 (N, H, W, C), to float32 (N, D)."""
+    if isinstance(encoder, RemoteEncoder):
+        block = max(1, len(images))  # each call starts an interpreter
+    parts = [encoder.embed(images[start : start + block]) for start in range(0, len(images), block)]
+    return np.concatenate(parts) if parts else np.empty((0, encoder.dimensions), dtype=np.float32)
+
+
+def embed_as(supports: Supports, encoder: Encoder, images: npt.NDArray[np.uint8]) -> Embeddings:
+    """Embed images, uint8 (N, H, W, C), as supports of that kind: float32 (N, D)."""
+    return embed_supports(encoder, images) if supports == "augmented" else embed_all(encoder, images)
+
+
+def embed_supports(encoder: Encoder, images: npt.NDArray[np.uint8]) -> Embeddings:
+    """Embed each frame as if the device registered it, one press and one frame an object.
+
+    Args:
+        encoder: the device's, or a stand-in with the same interface.
+        images: uint8 (N, H, W, C), the frames of the registrations: at twice the encoder's size or more, or what is zoomed
+            and turned is blurred as on no device.
+
+    Returns:
+        float32 (N, D): of each image the mean over it and its variations, see `edge_siamese.recognition.support_embedding`.
+    """
+    variations = variations_for(1)
+    each = 1 + len(variations)
+    result = np.empty((len(images), encoder.dimensions), dtype=np.float32)
+    block = len(images) if isinstance(encoder, RemoteEncoder) else _PICTURES_AT_ONCE
+    for start in range(0, len(images), max(1, block)):
+        frames = images[start : start + block]
+        varied = np.concatenate([images_of(frame, encoder.preprocessing, variations) for frame in frames])
+        embedded = embed_all(encoder, varied).reshape(len(frames), each, -1)
+        result[start : start + len(frames)] = [mean_embedding(one) for one in embedded]
+    return result

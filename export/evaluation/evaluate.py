@@ -1,0 +1,246 @@
+"""Evaluates an encoder and its head on classes that were never trained on: trials, episodes, verification.
+
+Works on the `Encoder` interface, so that a bundle is evaluated by the device's own code (imaging, runtime and
+head of `edge_siamese`) and its figures are the device's figures. Each image is embedded once, and once more as a
+support where supports are embedded as at registration, whatever the number of episodes.
+"""
+
+from __future__ import annotations
+
+import datetime
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from edge_siamese.errors import DataError
+from edge_siamese.models.manifest import Threshold
+from edge_siamese.recognition.head import SigmoidDistanceHead
+from edge_siamese.runtimes.encoder import Encoder
+from export.data.images import ImageSet, Splits
+from export.evaluation import metrics
+from export.evaluation.embeddings import Embeddings, Supports, embed_all, embed_as
+from export.evaluation.one_shot import Rule, widest_one_shot
+from export.evaluation.open_set import open_sets
+from export.evaluation.results import (
+    DataUsed,
+    EncoderUsed,
+    EpisodesResult,
+    Evaluation,
+    Mistake,
+    OpenSet,
+    as_data_uri,
+)
+from export.evaluation.trials import EPISODES, Supply, Wrong, episode_result, iconic_result, official_trials
+from export.evaluation.verification import PAIRS, verification
+from export.provenance import machine
+
+Split = Literal["evaluation", "validation", "train"]
+
+SHAPES = ((20, 1), (5, 1), (20, 5), (5, 5))
+"""(way, shot) of the usual episodes."""
+MISTAKES = 18
+HEAVY_MACS = 300_000_000
+"""An encoder of more multiply-accumulates an image is looked at with fewer pictures, so that it takes minutes."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much an encoder is looked at."""
+
+    shapes: tuple[tuple[int, int], ...] = SHAPES
+    episodes: int = EPISODES
+    """Of each kind."""
+    per_class: int | None = None
+    """Images of each class, for episodes and pairs; None for all. Official trials are always complete."""
+
+
+LIGHT, HEAVY = Effort(), Effort(((20, 1),), 200, 4)
+
+
+def evaluate(
+    encoder: Encoder,
+    splits: Splits,
+    head: SigmoidDistanceHead,
+    *,
+    split: Split = "evaluation",
+    thresholds: Sequence[Threshold] = (),
+    shapes: Sequence[tuple[int, int]] = SHAPES,
+    episode_count: int = EPISODES,
+    rule: Rule = "nearest",
+    supports: Supports = "plain",
+    frames: Splits | None = None,
+    pairs: int = PAIRS,
+    per_class: int | None = None,
+    seed: int = 0,
+    command: str = "",
+) -> Evaluation:
+    """Evaluate an encoder with a head.
+
+    Args:
+        encoder: the device's, or a stand-in with the same interface.
+        splits: the data.
+        head: fitted on validation classes.
+        split: whose classes; the official trials belong to `evaluation`.
+        thresholds: stated on validation classes, to be tried on these.
+        shapes: (way, shot) of the episodes; each is drawn within groups, if there are several, and across them, those
+            of one shot also with supports of the data's catalog, if it has one. If the data suffice for none of them,
+            and there is no official run, the widest one-shot episodes stand in.
+        episode_count: episodes of each kind, with one query a class.
+        rule: how several shots make one score, see `episode_scores`.
+        supports: how supports of trials, episodes and open-set identification are embedded.
+        frames: the same data in a higher resolution, as a camera would show them: what augmented supports are made of.
+        pairs: verification pairs.
+        per_class: look at no more than so many images of each class.
+        seed: equal seeds draw equal episodes and pairs.
+        command: what was typed, for the report.
+
+    Raises:
+        DataError: there is neither an official run, nor data for any episode at all.
+    """
+    started = time.monotonic()
+    images = thin(getattr(splits, split), per_class, seed)
+    embeddings = embed_all(encoder, images.images)
+    frames = splits if supports == "plain" or frames is None else frames
+    shown = thin(getattr(frames, split), per_class, seed)
+    known = embeddings if supports == "plain" else embed_as(supports, encoder, shown.images)
+    official, wrong = None, list[Wrong]()
+    if split == "evaluation" and splits.official_runs:
+        official, wrong = official_trials(encoder, splits.official_runs, head, supports, frames.official_runs)
+    results, skipped, errors = _every_kind(
+        embeddings, known, images, head, shapes, episode_count, rule, seed, stand_in=official is None
+    )
+    if official:
+        mistakes_of = f"the {official.trials} official trials"
+    else:
+        mistakes_of, wrong = f"{results[0].title} episodes {_scope(results[0].within_group)}", errors
+    if split == "evaluation" and splits.catalog and frames.catalog:
+        catalog = Supply(splits.catalog, embed_as(supports, encoder, frames.catalog.images))
+        for way in [way for way, shot in shapes if shot == 1]:
+            try:
+                found, _ = iconic_result(embeddings, images, catalog, head, way, episode_count, seed)
+                results.append(found)
+            except DataError as error:
+                skipped.append(f"{way}-way 1-shot with iconic supports: {error}")
+    open_set: tuple[OpenSet, ...] = ()
+    try:
+        open_set = open_sets(embeddings, images, head, thresholds, episode_count, seed, known)
+    except DataError as error:
+        skipped.append(f"open-set identification: {error}")
+    try:
+        pair_scores = verification(embeddings, images, head, thresholds, pairs, seed)
+    except DataError as error:
+        pair_scores = None
+        skipped.append(f"verification: {error}")
+    return Evaluation(
+        encoder=EncoderUsed(encoder.model_id, encoder.runtime, encoder.precision, encoder.reason),
+        data=DataUsed(
+            images.name, split, images.classes, len(np.unique(images.class_groups)), len(images.images)
+        ),
+        official=official,
+        episodes=tuple(results),
+        skipped=tuple(skipped),
+        verification=pair_scores,
+        mistakes=_worst(wrong),
+        mistakes_of=mistakes_of,
+        seconds=round(time.monotonic() - started, 1),
+        seed=seed,
+        command=command or shlex.join(["python", "-m", "export", *sys.argv[1:]]),
+        machine=machine(),
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        open_set=open_set,
+        supports=supports,
+    )
+
+
+def thin(images: ImageSet, per_class: int | None, seed: int = 0) -> ImageSet:
+    """The same classes with at most `per_class` images of each."""
+    if per_class is None:
+        return images
+    rng = np.random.default_rng([seed, 21])
+    kept = [rng.permutation(images.images_of(c))[:per_class] for c in range(images.classes)]
+    index = np.sort(np.concatenate(kept)) if kept else np.empty(0, dtype=np.int64)
+    return replace(
+        images, images=images.images[index], labels=images.labels[index], drawers=images.drawers[index]
+    )
+
+
+def is_heavy(macs: int) -> bool:
+    """Whether an encoder of so many multiply-accumulates an image takes long."""
+    return macs > HEAVY_MACS
+
+
+def usual_effort(macs: int) -> Effort:
+    """How much an encoder is looked at, unless told otherwise."""
+    return HEAVY if is_heavy(macs) else LIGHT
+
+
+def affordable(images: ImageSet, macs: int) -> ImageSet:
+    """All images, or a few of each class if the encoder is heavy."""
+    return thin(images, usual_effort(macs).per_class)
+
+
+def _every_kind(
+    embeddings: Embeddings,
+    known: Embeddings,
+    images: ImageSet,
+    head: SigmoidDistanceHead,
+    shapes: Sequence[tuple[int, int]],
+    count: int,
+    rule: Rule,
+    seed: int,
+    stand_in: bool,
+) -> tuple[list[EpisodesResult], list[str], list[Wrong]]:
+    """Episodes of every shape within and across groups, what the data do not suffice for, and the mistakes of the first.
+
+    With `stand_in`, data that suffice for none of them are measured by the widest one-shot episodes that they allow.
+    """
+    results, skipped, wrong = list[EpisodesResult](), list[str](), list[Wrong]()
+    one_group = len(np.unique(images.class_groups)) == 1
+    for within_group in (False,) if one_group else (True, False):  # of one group, both would be the same
+        for way, shot in shapes:
+            try:
+                result, errors = episode_result(
+                    embeddings, images, head, way, shot, count, within_group, rule, seed, known
+                )
+            except DataError as error:
+                skipped.append(f"{way}-way {shot}-shot {_scope(within_group)}: {error}")
+                continue
+            wrong = wrong if results else errors
+            results.append(result)
+    if stand_in and not results:
+        way, within_group = widest_one_shot(images)
+        result, wrong = episode_result(
+            embeddings, images, head, way, 1, count, within_group, rule, seed, known
+        )
+        results.append(result)
+        skipped.append(
+            f"all episodes that were asked for; {result.title} {_scope(within_group)}, the widest that there are, stand in"
+        )
+    return results, skipped, wrong
+
+
+def _scope(within_group: bool) -> str:
+    return "within groups" if within_group else "across groups"
+
+
+def _worst(wrong: Sequence[Wrong]) -> tuple[Mistake, ...]:
+    """The mistakes in which the encoder was most sure of the wrong one."""
+    ranked = sorted(wrong, key=lambda w: (w.truth_log_odds - w.choice_log_odds, w.where))
+    return tuple(
+        Mistake(
+            where=w.where,
+            query=as_data_uri(w.query),
+            truth=as_data_uri(w.truth),
+            choice=as_data_uri(w.choice),
+            truth_name=w.truth_name,
+            choice_name=w.choice_name,
+            truth_probability=metrics.sigmoid(w.truth_log_odds),
+            choice_probability=metrics.sigmoid(w.choice_log_odds),
+        )
+        for w in ranked[:MISTAKES]
+    )

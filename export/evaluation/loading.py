@@ -1,0 +1,166 @@
+"""Opens what a command was pointed at, a bundle or a training run, with its head and its data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from edge_siamese import models
+from edge_siamese.errors import SettingsError
+from edge_siamese.models.bundle import MANIFEST, load_bundle
+from edge_siamese.models.manifest import Threshold
+from edge_siamese.recognition.head import SigmoidDistanceHead
+from edge_siamese.recognition.imaging import Preprocessing
+from edge_siamese.runtimes.encoder import Encoder
+from export.data import load_splits, same_data, same_source
+from export.data.images import Splits
+from export.evaluation.head_calibration import fit_head
+from export.evaluation.remote_runtime import open_encoder
+from export.provenance import data_fingerprint
+
+TORCH = "torch"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An encoder that can be evaluated."""
+
+    encoder: Encoder
+    head: SigmoidDistanceHead | None
+    """From the bundle; for a run it is fitted by `head_for`."""
+    trained_head: SigmoidDistanceHead | None
+    """What was trained along with a run's encoder (Koch's weighted L1), not yet calibrated."""
+    thresholds: tuple[Threshold, ...]
+    data: str | None
+    """What the network was trained on: `omniglot`, `glyphs`, or `folder:PATH`."""
+    seed: int
+    """Of that data's split."""
+    provenance: dict[str, Any]
+    macs: int
+    """Multiply-accumulates for one image."""
+
+
+def open_subject(
+    path: Path, runtime: str = "auto", precision: str = "int8", threads: int | None = None
+) -> Subject:
+    """Open a bundle, a training run, or the one that `runtime` asks for of a pipeline's directory.
+
+    Args:
+        path: a bundle, the name of a shipped one, a run, or a directory that has `bundle/` or `train/` in it.
+        runtime: `torch` for the trained network of a run; otherwise a runtime for a bundle's files.
+        precision: fp32 or int8; a run has only fp32.
+        threads: of the runtime.
+
+    Raises:
+        SettingsError: there is neither a bundle nor a run, or not the one that the runtime needs.
+    """
+    if not path.exists() and str(path) in models.names():
+        path = models.shipped(str(path))
+    bundle = next((place for place in (path, path / "bundle") if (place / MANIFEST).is_file()), None)
+    if bundle and runtime != TORCH:
+        loaded = load_bundle(bundle)
+        provenance = loaded.manifest.provenance
+        return Subject(
+            encoder=open_encoder(loaded, runtime, precision, threads),
+            head=loaded.head,
+            trained_head=None,
+            thresholds=loaded.manifest.thresholds,
+            data=setting(provenance, "data"),
+            seed=setting(provenance, "seed") or 0,
+            provenance=provenance,
+            macs=loaded.manifest.encoder.macs,
+        )
+    # Only here, because torch takes seconds to import and a bundle does without.
+    from export.training.network import TorchEncoder, load_run
+
+    if not path.exists():
+        raise SettingsError(f"{path} does not exist; name a bundle or the directory of a training run")
+    if runtime not in (TORCH, "auto"):
+        raise SettingsError(
+            f"{path} is no bundle, and {runtime} runs only bundles: make one with `python -m export bundle`"
+        )
+    network = load_run(path)
+    return Subject(
+        encoder=TorchEncoder(network.module, network.model_id),
+        head=None,
+        trained_head=network.head,
+        thresholds=(),
+        data=setting(network.provenance, "data"),
+        seed=setting(network.provenance, "seed") or 0,
+        provenance=network.provenance,
+        macs=network.macs,
+    )
+
+
+def data_for(subject: Subject, data: str | None = None, data_root: Path | None = None) -> tuple[str, Splits]:
+    """The data to evaluate on, by default the split that the network was trained with; and its name.
+
+    Raises:
+        SettingsError: no data was named and the network does not say what it was trained on; or the data have changed
+            since, so that classes that were trained on might pass for new ones.
+    """
+    return splits_of(subject.provenance, subject.encoder.preprocessing, data, data_root)
+
+
+def frames_for(subject: Subject, data: str, data_root: Path | None = None) -> Splits:
+    """The same data at twice the encoder's resolution, to take supports of as the device takes them of its frames.
+
+    All splits are read, each picture with four times the bytes: of ten thousand photographs that is some gigabytes.
+    """
+    own = subject.encoder.preprocessing
+    finer = replace(own, height=2 * own.height, width=2 * own.width)
+    return load_splits(data, finer, data_root=data_root, seed=subject.seed)
+
+
+def splits_of(
+    provenance: dict[str, Any],
+    preprocessing: Preprocessing,
+    data: str | None = None,
+    data_root: Path | None = None,
+) -> tuple[str, Splits]:
+    """The data that a network of this provenance was trained with, unless others are named. Raises as `data_for`."""
+    own = setting(provenance, "data")
+    chosen = data or own
+    if not isinstance(chosen, str):
+        raise SettingsError("the network does not say what it was trained on; choose with --data")
+    seed = setting(provenance, "seed") or 0
+    splits = load_splits(chosen, preprocessing, data_root=data_root, seed=seed)
+    if own and same_source(chosen, own):
+        _require_unchanged(chosen, splits, provenance.get("data_fingerprint"))
+    return chosen, splits
+
+
+def _require_unchanged(data: str, splits: Splits, fingerprint: str | None) -> None:
+    if fingerprint and fingerprint != data_fingerprint(splits):
+        raise SettingsError(
+            f"{data} has other classes or pictures than when the network was trained, so trained classes could pass for "
+            "new ones: name other data with --data, or train again"
+        )
+
+
+def head_for(
+    subject: Subject, data: str, splits: Splits, data_root: Path | None = None
+) -> tuple[SigmoidDistanceHead, tuple[Threshold, ...]]:
+    """The bundle's head and thresholds; for a run, those fitted on the validation classes of its own data.
+
+    Args:
+        subject: what is evaluated.
+        data: the name of the data that `splits` are.
+        splits: the data to evaluate on.
+        data_root: where the archives are.
+    """
+    if subject.head is not None:
+        return subject.head, subject.thresholds
+    same = subject.data is None or same_data(subject.data, data)
+    own = splits if same else data_for(subject, None, data_root)[1]
+    embeddings = subject.encoder.embed(own.validation.images)
+    distance = subject.trained_head.distance if subject.trained_head else "euclidean"
+    fitted = fit_head(embeddings, own.validation, distance, subject.trained_head)
+    return fitted.head, fitted.thresholds
+
+
+def setting(provenance: dict[str, Any], name: str) -> Any:
+    """A setting of the training run, from its provenance."""
+    settings = provenance.get("settings")
+    return settings.get(name) if isinstance(settings, dict) else None

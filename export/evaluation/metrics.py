@@ -1,0 +1,267 @@
+"""The figures that say how good a verifier is: error rates, calibration, confidence intervals.
+
+Words. A pair is *genuine* when both images are of one class and an *impostor* pair otherwise. A higher score
+means "more likely the same", and a pair is accepted when its score is at least the threshold. FAR
+(false-accept rate) is the share of impostor pairs that are accepted, FRR (false-reject rate) the share of
+genuine pairs that are not.
+
+numpy and the standard library only, so that the figures can be made wherever embeddings can.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+CONFIDENCE = 0.95
+RULE_OF_30 = 30
+"""Errors that have to be expected before an error rate is stated.
+
+With 30 errors the true rate is within 30 % of the observed one at 90 % confidence, for independent trials
+(Doddington, Przybocki, Martin, Reynolds, "The NIST speaker recognition evaluation", Speech Communication 31,
+2000). Pairs that share images are not independent, so this is the least that is needed.
+"""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A confidence interval of a mean or a proportion."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, eq=False)
+class Roc:
+    """Error rates at every threshold that tells two scores apart, from the strictest to the most lenient."""
+
+    thresholds: Floats
+    """(T,), falling from +infinity."""
+    far: Floats
+    """(T,), rising from 0 to 1."""
+    frr: Floats
+    """(T,), falling from 1 to 0."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reliability:
+    """Stated against observed probability, in bins of equal width over [0, 1]."""
+
+    centers: Floats
+    """(B,), the middle of each bin."""
+    predicted: Floats
+    """(B,), mean stated probability of the pairs in a bin; NaN in an empty one."""
+    observed: Floats
+    """(B,), share of genuine pairs in a bin; NaN in an empty one."""
+    counts: npt.NDArray[np.int64]
+    """(B,), pairs in a bin."""
+
+
+def roc(genuine: npt.ArrayLike, impostor: npt.ArrayLike) -> Roc:
+    """Error rates at all thresholds.
+
+        FAR(t) = #{impostor >= t} / #impostor        FRR(t) = #{genuine < t} / #genuine
+
+    Args:
+        genuine: scores of genuine pairs, of any shape, finite.
+        impostor: scores of impostor pairs, of any shape, finite.
+    """
+    same, different = _scores(genuine, "genuine"), _scores(impostor, "impostor")
+    values = np.unique(np.concatenate([same, different]))[::-1]
+    rejected = np.searchsorted(np.sort(same), values, side="left")
+    accepted = len(different) - np.searchsorted(np.sort(different), values, side="left")
+    return Roc(
+        thresholds=np.concatenate([[np.inf], values]),
+        far=np.concatenate([[0.0], accepted / len(different)]),
+        frr=np.concatenate([[1.0], rejected / len(same)]),
+    )
+
+
+def equal_error_rate(curve: Roc) -> float:
+    """The rate at which FAR and FRR are equal, on the line between the two ROC points that bracket it."""
+    difference = curve.far - curve.frr  # rises from -1 to 1
+    after = int(np.argmax(difference >= 0.0))
+    before = after - 1
+    share = -difference[before] / (difference[after] - difference[before])
+    return float(curve.far[before] + share * (curve.far[after] - curve.far[before]))
+
+
+def error_rates_at(threshold: float, genuine: npt.ArrayLike, impostor: npt.ArrayLike) -> tuple[float, float]:
+    """(FAR, FRR) when scores of at least `threshold` are accepted."""
+    same, different = _scores(genuine, "genuine"), _scores(impostor, "impostor")
+    return float(np.mean(different >= threshold)), float(np.mean(same < threshold))
+
+
+def threshold_at_far(impostor: npt.ArrayLike, rate: float, least_errors: int = RULE_OF_30) -> float | None:
+    """The most lenient threshold whose FAR on these impostor pairs is at most `rate`.
+
+    It lies half-way between the last impostor score that may pass and the first that may not, so that a
+    rounding of the scores on another machine does not move it over one of them.
+
+    Args:
+        impostor: scores of impostor pairs.
+        rate: false-accept rate, in (0, 1).
+        least_errors: how many false accepts have to be expected at `rate` for the figure to mean something.
+
+    Returns:
+        The threshold; None when `rate` times the number of pairs is below `least_errors`, or when so many
+        scores are equal that no threshold has a FAR above zero and at most `rate`.
+    """
+    if not 0.0 < rate < 1.0:
+        raise ValueError(f"a false-accept rate lies strictly between 0 and 1, not at {rate}")
+    scores = _scores(impostor, "impostor")
+    # The product of a rate like 1e-4 and a count must not fall below a whole number by a rounding error.
+    allowed = math.floor(rate * len(scores) + 1e-9)
+    if allowed < max(1, least_errors):
+        return None
+    # Only the two scores at the cut are needed: a partition, not a sort, of millions of scores.
+    cut = len(scores) - allowed
+    parted = np.partition(scores, (cut - 1, cut))
+    first_refused, last_accepted = float(parted[cut - 1]), float(parted[cut])
+    if first_refused < last_accepted:
+        return 0.5 * (first_refused + last_accepted)
+    above = scores[scores > last_accepted]
+    return 0.5 * (last_accepted + float(above.min())) if len(above) else None
+
+
+def best_accuracy(curve: Roc, genuine: int, impostor: int) -> tuple[float, float]:
+    """(accuracy, threshold) of the threshold that is best on these very pairs: an optimistic figure.
+
+    Args:
+        curve: of the pairs.
+        genuine: how many genuine pairs the curve was made from.
+        impostor: how many impostor pairs.
+    """
+    errors = curve.far * impostor + curve.frr * genuine
+    best = int(np.argmin(errors))
+    return float(1.0 - errors[best] / (genuine + impostor)), float(curve.thresholds[best])
+
+
+def reliability(probabilities: npt.ArrayLike, same: npt.ArrayLike, bins: int = 15) -> Reliability:
+    """The reliability curve (DeGroot and Fienberg, 1983) of stated probabilities.
+
+    The bins are of equal width over [0, 1]; a probability of exactly 1 belongs to the last.
+
+    Args:
+        probabilities: p(same) of each pair, (P,), in [0, 1].
+        same: whether each pair is genuine, (P,).
+        bins: how many.
+    """
+    stated, outcome = _stated(probabilities, same)
+    index = np.minimum((stated * bins).astype(np.int64), bins - 1)
+    counts = np.bincount(index, minlength=bins)
+    with np.errstate(invalid="ignore"):
+        predicted = np.bincount(index, weights=stated, minlength=bins) / counts
+        observed = np.bincount(index, weights=outcome, minlength=bins) / counts
+    return Reliability((np.arange(bins) + 0.5) / bins, predicted, observed, counts)
+
+
+def expected_calibration_error(probabilities: npt.ArrayLike, same: npt.ArrayLike, bins: int = 15) -> float:
+    """How far stated probabilities are from observed frequencies, on average over the pairs.
+
+        ECE = sum_b (n_b / n) |observed_b - predicted_b|
+
+    over bins of equal width of p(same), not of the confidence in the decision (Naeini, Cooper, Hauskrecht,
+    2015; with 15 bins as in Guo, Pleiss, Sun, Weinberger, "On Calibration of Modern Neural Networks", 2017).
+    """
+    curve = reliability(probabilities, same, bins)
+    filled = curve.counts > 0
+    gaps = np.abs(curve.observed[filled] - curve.predicted[filled])
+    return float(np.sum(gaps * curve.counts[filled]) / curve.counts.sum())
+
+
+def brier_score(probabilities: npt.ArrayLike, same: npt.ArrayLike) -> float:
+    """Mean squared difference of stated probability and outcome (Brier, 1950).
+
+    0 is perfect; always saying 1/2 gives 0.25.
+    """
+    stated, outcome = _stated(probabilities, same)
+    return float(np.mean((stated - outcome) ** 2))
+
+
+def wilson_interval(successes: int, trials: int, confidence: float = CONFIDENCE) -> Interval:
+    """Interval of a proportion (Wilson, 1927), which stays inside [0, 1] and works near 0 and 1.
+
+    (p + z^2/2n +- z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)
+    """
+    if not 0 <= successes <= trials or trials == 0:
+        raise ValueError(f"{successes} successes in {trials} trials is no proportion")
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    p, z2 = successes / trials, z * z
+    middle = p + z2 / (2 * trials)
+    half = z * math.sqrt(p * (1 - p) / trials + z2 / (4 * trials * trials))
+    scale = 1 + z2 / trials
+    # At p = 0 and p = 1 one end is exactly 0 or 1, which rounding misses.
+    return Interval(
+        0.0 if successes == 0 else (middle - half) / scale,
+        1.0 if successes == trials else (middle + half) / scale,
+    )
+
+
+def mean_interval(values: npt.ArrayLike, confidence: float = CONFIDENCE) -> Interval:
+    """Interval of a mean over independent episodes: mean +- t_{n-1} s / sqrt(n) (Student, 1908).
+
+    Args:
+        values: one figure an episode, at least two.
+        confidence: of the interval, two-sided.
+    """
+    numbers = np.asarray(values, dtype=np.float64).ravel()
+    if len(numbers) < 2:
+        raise ValueError("an interval needs at least two episodes")
+    half = student_t(confidence, len(numbers) - 1) * float(numbers.std(ddof=1)) / math.sqrt(len(numbers))
+    mean = float(numbers.mean())
+    return Interval(mean - half, mean + half)
+
+
+def student_t(confidence: float, freedom: int) -> float:
+    """The two-sided quantile of Student's t.
+
+    By the expansion around the normal quantile (Abramowitz and Stegun, 26.7.5): within 0.1 % for five degrees of
+    freedom or more at 95 %; episodes are counted in hundreds.
+    """
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    terms = (
+        z,
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return float(sum(term / freedom**power for power, term in enumerate(terms)))
+
+
+def logit(probability: float) -> float:
+    """The log-odds of a probability in (0, 1)."""
+    return float(np.log(probability) - np.log1p(-probability))
+
+
+def sigmoid(log_odds: float) -> float:
+    """The probability of log-odds; the inverse of `logit`, and never an overflow."""
+    return float(0.5 * (1.0 + np.tanh(0.5 * log_odds)))
+
+
+def _scores(scores: npt.ArrayLike, kind: str) -> Floats:
+    """Flat float64 scores, checked."""
+    flat = np.asarray(scores, dtype=np.float64).ravel()
+    if not len(flat):
+        raise ValueError(f"there are no {kind} scores")
+    if not np.isfinite(flat).all():
+        raise ValueError(f"a {kind} score is not a finite number")
+    return flat
+
+
+def _stated(probabilities: npt.ArrayLike, same: npt.ArrayLike) -> tuple[Floats, Floats]:
+    """Flat probabilities and outcomes (1 for genuine), checked."""
+    stated = np.asarray(probabilities, dtype=np.float64).ravel()
+    outcome = np.asarray(same, dtype=np.float64).ravel()
+    if not len(stated) or len(stated) != len(outcome):
+        raise ValueError(f"{len(stated)} probabilities and {len(outcome)} outcomes do not go together")
+    if not (np.isfinite(stated).all() and (stated >= 0.0).all() and (stated <= 1.0).all()):
+        raise ValueError("a probability lies in [0, 1]")
+    return stated, outcome

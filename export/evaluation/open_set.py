@@ -1,0 +1,209 @@
+"""Open-set identification: which registered object is this, if it is any of them?
+
+Some objects are registered from one picture each. Queries are of these objects and of others. A query is accepted when its
+best log-odds over all supports reach a threshold. At the threshold at which a given share of the unknown queries is accepted
+(the false-accept rate), the *detection and identification rate* is the share of known queries that are accepted and whose
+nearest support is the right one: Phillips, Grother, Micheals, "Evaluation Methods in Face Recognition", in Li, Jain (eds.),
+Handbook of Face Recognition, 2nd edition, 2011.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_siamese.errors import DataError
+from edge_siamese.models.manifest import Threshold
+from edge_siamese.recognition.head import SigmoidDistanceHead
+from export.data.images import ImageSet
+from export.data.sampling import Episode, episodes
+from export.evaluation import metrics
+from export.evaluation.embeddings import Embeddings
+from export.evaluation.results import Identification, OpenSet
+
+Scores = npt.NDArray[np.float64]
+Counts = npt.NDArray[np.int64]
+
+REGISTERED = (5, 20)
+MAX_UNKNOWN = 20
+"""Classes an episode that are not registered."""
+UNKNOWN_QUERIES = 40
+"""Queries of them an episode, or as many more as divide evenly; each class has the same number, known or not."""
+LEFT_UNKNOWN = 0.25
+"""Share of the classes that is never registered, where they are few."""
+RATES = (0.1, 0.01, 0.001)
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """The queries of all episodes."""
+
+    known: Scores
+    """(K,): the best log-odds of each query of a registered object."""
+    right: npt.NDArray[np.bool_]
+    """(K,): whether its nearest support is of its object."""
+    known_episode: Counts
+    """(K,): the number of its episode, from 0."""
+    unknown: Scores
+    """(U,): the best log-odds of each query of an unknown object."""
+    unknown_episode: Counts
+    """(U,)."""
+    episodes: int
+
+
+def open_sets(
+    embeddings: Embeddings,
+    images: ImageSet,
+    head: SigmoidDistanceHead,
+    thresholds: Sequence[Threshold] = (),
+    count: int = 2000,
+    seed: int = 0,
+    supports: Embeddings | None = None,
+) -> tuple[OpenSet, ...]:
+    """Identification with 5 and with 20 registered objects, or with as many as the classes allow.
+
+    Args:
+        embeddings: float32 (N, D), of `images.images` as queries.
+        images: the classes to draw known and unknown ones from, of all groups alike.
+        head: scores; its distance ranks.
+        thresholds: stated on validation classes, to be tried on these.
+        count: episodes.
+        seed: equal seeds give equal episodes and intervals.
+        supports: float32 (N, D), of `images.images` as supports; by default as the queries.
+
+    Raises:
+        DataError: fewer than three classes have two pictures.
+    """
+    usable = int((images.counts >= 2).sum())
+    most = usable - max(1, int(LEFT_UNKNOWN * usable))
+    if most < 2:
+        raise DataError(
+            f"{images.name}: open-set identification needs three classes of two pictures, and there are {usable}"
+        )
+    results = []
+    for registered in sorted({min(registered, most) for registered in REGISTERED}):
+        unknown = min(MAX_UNKNOWN, usable - registered)
+        rng = np.random.default_rng([seed, 25, registered])
+        drawn = _draw(images, count, registered + unknown, -(-UNKNOWN_QUERIES // unknown), rng)
+        scored = score(drawn, registered, embeddings, embeddings if supports is None else supports, head)
+        results.append(identification(scored, registered, unknown, thresholds, seed))
+    return tuple(results)
+
+
+def score(
+    drawn: Iterator[Episode],
+    registered: int,
+    embeddings: Embeddings,
+    supports: Embeddings,
+    head: SigmoidDistanceHead,
+) -> Scored:
+    """Score the queries of episodes in which only the first `registered` classes, one support each, are registered."""
+    best, right = list[Scores](), list[npt.NDArray[np.bool_]]()
+    each = ways = 0
+    for episode in drawn:
+        ways, each = episode.queries.shape
+        log_odds = head.log_odds(
+            head.distances(embeddings[episode.queries.ravel()], supports[episode.supports[:registered, 0]])
+        )
+        best.append(log_odds.max(axis=1))
+        right.append(log_odds.argmax(axis=1) == np.repeat(np.arange(ways), each))
+    scores, correct = np.stack(best), np.stack(right)
+    known = registered * each
+    number = np.arange(len(best))
+    return Scored(
+        known=scores[:, :known].ravel(),
+        right=correct[:, :known].ravel(),
+        known_episode=np.repeat(number, known),
+        unknown=scores[:, known:].ravel(),
+        unknown_episode=np.repeat(number, ways * each - known),
+        episodes=len(best),
+    )
+
+
+def identification(
+    scored: Scored, registered: int, unknown: int, thresholds: Sequence[Threshold] = (), seed: int = 0
+) -> OpenSet:
+    """The rates of scored queries, with intervals.
+
+    Args:
+        scored: the queries.
+        registered: objects an episode.
+        unknown: other classes an episode.
+        thresholds: stated on validation classes.
+        seed: of the bootstrap.
+    """
+    reached = [(rate, metrics.threshold_at_far(scored.unknown, rate)) for rate in RATES]
+    points = [(rate, limit, metrics.sigmoid(limit)) for rate, limit in reached if limit is not None]
+    stated = [(t.false_accept_rate, metrics.logit(t.probability), t.probability) for t in thresholds]
+    intervals = _bootstrap(scored, [rate for rate, *_ in points], [limit for _, limit, _ in stated], seed)
+    found = []
+    for (rate, limit, probability), interval in zip(points + stated, intervals, strict=True):
+        identified = float(np.mean(scored.right & (scored.known >= limit)))
+        found.append(
+            Identification(
+                false_accept_rate=rate,
+                probability=probability,
+                observed_far=float(np.mean(scored.unknown >= limit)),
+                rate=identified,
+                # Where a handful of queries decide the threshold, the resampled rates may all lie to one side.
+                low=min(interval.low, identified),
+                high=max(interval.high, identified),
+            )
+        )
+    return OpenSet(
+        registered=registered,
+        unknown=unknown,
+        episodes=scored.episodes,
+        known_queries=len(scored.known),
+        unknown_queries=len(scored.unknown),
+        closed_rate=float(scored.right.mean()),
+        points=tuple(found[: len(points)]),
+        not_stated=tuple(rate for rate, limit in reached if limit is None),
+        stated=tuple(found[len(points) :]),
+    )
+
+
+def _draw(
+    images: ImageSet, count: int, way: int, queries: int, rng: np.random.Generator
+) -> Iterator[Episode]:
+    """One-shot episodes with as many queries a class, up to `queries`, as the pictures suffice for."""
+    enough = np.sort(images.counts)[-way] - 1
+    return episodes(images, count, way, 1, int(min(queries, enough)), rng, within_group=False)
+
+
+def _bootstrap(
+    scored: Scored, rates: Sequence[float], limits: Sequence[float], seed: int
+) -> list[metrics.Interval]:
+    """95 % percentile intervals of the identification rate: at each false-accept rate, then at each fixed limit.
+
+    Episodes are drawn with repetition. The threshold of a false-accept rate is found anew among the unknown queries of each
+    draw, so that the interval covers its uncertainty too.
+    """
+    order = np.argsort(-scored.unknown, kind="stable")
+    unknown, unknown_episode = scored.unknown[order], scored.unknown_episode[order]
+    right = np.flatnonzero(scored.right)
+    right = right[np.argsort(-scored.known[right], kind="stable")]
+    falling, right_episode = -scored.known[right], scored.known_episode[right]
+    # Beyond these no threshold of a draw lies: it moves by far less.
+    looked_at = [min(len(unknown), int(4 * rate * len(unknown)) + 100) for rate in rates]
+    accepted = [
+        np.bincount(scored.known_episode[scored.right & (scored.known >= limit)], minlength=scored.episodes)
+        for limit in limits
+    ]
+    rng = np.random.default_rng([seed, 26])
+    found = np.empty((RESAMPLES, len(rates) + len(limits)))
+    for row in found:
+        times = np.bincount(rng.integers(0, scored.episodes, scored.episodes), minlength=scored.episodes)
+        for column, (rate, most) in enumerate(zip(rates, looked_at, strict=True)):
+            taken = np.cumsum(times[unknown_episode[:most]])
+            refused = min(int(np.searchsorted(taken, rate * len(unknown) + 1e-9, side="right")), most - 1)
+            limit = 0.5 * (unknown[max(0, refused - 1)] + unknown[refused])
+            above = int(np.searchsorted(falling, -limit, side="left"))
+            row[column] = times[right_episode[:above]].sum()
+        row[len(rates) :] = [times @ counts for counts in accepted]
+    low, high = np.quantile(found / len(scored.known), [0.025, 0.975], axis=0)
+    return [metrics.Interval(float(a), float(b)) for a, b in zip(low, high, strict=True)]

@@ -1,0 +1,243 @@
+"""Measures what ships, in every runtime of this machine, and what it is compared with, as the pages state it.
+
+A `Check` is one table: an encoder on one data set, with a column for each way to run it. Further checks need no more than
+another `Check`; `measure` evaluates any subject on any data.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edge_siamese import models
+from edge_siamese.errors import EdgeSiameseError
+from edge_siamese.models.bundle import MANIFEST, load_bundle
+from export import records
+from export.data.grocery import OFFICIAL
+from export.evaluation.embeddings import Supports
+from export.evaluation.evaluate import evaluate, usual_effort
+from export.evaluation.loading import TORCH, Subject, data_for, frames_for, head_for, open_subject
+from export.evaluation.remote_runtime import CHECKOUT, places
+from export.evaluation.results import Evaluation
+from export.reporting.report_inputs import EVALUATION, read_inputs
+from export.reporting.tables import section
+from export.training.network import load_run
+
+BENCHMARKS = CHECKOUT / "benchmarks"
+BUILD = CHECKOUT / "build"
+OUT = BUILD / "reproduce"
+WEIGHTS = Path("train") / "best.pt"
+BASELINE = "imagenet"
+"""A training run of no steps in `build/`: the published weights that `objects` began with."""
+PHOTO_EPISODES, GLYPH_EPISODES = 1_000, 10_000
+GETTING = {
+    "omniglot": "without --data-root and EDGE_SIAMESE_DATA it is fetched: "
+    "env -u EDGE_SIAMESE_DATA .venv/bin/python -m export reproduce glyphs",
+    "grocery": f"git clone --depth 1 {OFFICIAL} DIR/grocery, and then "
+    ".venv/bin/python -m export reproduce objects --data-root DIR",
+}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One table of figures."""
+
+    name: str
+    """Of the folder that its figures go to."""
+    path: Path
+    """A bundle, or a training run."""
+    data: str
+    episodes: int
+    """Of each kind."""
+    weights: tuple[Path, ...] = ()
+    """Folders of training runs, of which one may have the float weights that the bundle was made of."""
+    thorough: bool = True
+    """In all runtimes; otherwise in one."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One way to run what a check is about."""
+
+    path: Path
+    runtime: str
+    supports: Supports = "plain"
+
+    def command(self, check: Check) -> str:
+        """What measures this column alone."""
+        path = self.path.relative_to(CHECKOUT) if self.path.is_relative_to(CHECKOUT) else self.path
+        words = ["evaluate", str(path), "--data", check.data, "--runtime", self.runtime]
+        words += ["--episodes", str(check.episodes)]
+        words += [] if self.supports == "plain" else ["--supports", self.supports]
+        return shlex.join([".venv/bin/python", "-m", "export", *words])
+
+
+def standard_checks() -> list[Check]:
+    """The bundles that ship, and the published weights on the same photographs, where `make reproduce` put them."""
+    runs = [
+        file.parent.parent for place in (BENCHMARKS, BUILD) for file in sorted(place.glob(f"*/{WEIGHTS}"))
+    ]
+    checks = [
+        Check(name, models.DIRECTORY / name, data, episodes, tuple(runs))
+        for name, data, episodes in (
+            ("glyphs", "omniglot", GLYPH_EPISODES),
+            ("objects", "grocery", PHOTO_EPISODES),
+        )
+    ]
+    baseline = BUILD / BASELINE
+    if (baseline / WEIGHTS).is_file():
+        checks.append(Check(BASELINE, baseline, "grocery", PHOTO_EPISODES))
+    return checks
+
+
+def further_checks(name: str, data: str) -> list[Check]:
+    """The bundle for photographs on other data, and the published weights beside it, where they are."""
+    return [
+        replace(check, name=f"{check.name}-{name}", data=data, weights=(), thorough=False)
+        for check in standard_checks()
+        if check.data == "grocery"
+    ]
+
+
+def reproduce(
+    checks: Sequence[Check],
+    out: Path,
+    data_root: Path | None = None,
+    episodes: int | None = None,
+    say: Callable[[str], object] = print,
+) -> Iterator[tuple[Check, str | EdgeSiameseError]]:
+    """Measure one check after the other, and write each one's evaluations to `out/NAME/evaluation.json`.
+
+    Args:
+        checks: what to measure.
+        out: gets a folder for each check.
+        data_root: a folder with `omniglot/` and `grocery/` in it; by default what `EDGE_SIAMESE_DATA` says.
+        episodes: another number than each check's own.
+        say: is told what is being done.
+
+    Returns:
+        Of each check its section in Markdown, or why it could not be measured.
+    """
+    for check in checks:
+        if episodes is not None:
+            check = replace(check, episodes=episodes)
+        try:
+            yield check, _section(check, out / check.name, data_root, say)
+        except EdgeSiameseError as error:
+            yield check, error
+
+
+def measure(
+    subject: Subject,
+    data: str,
+    *,
+    episodes: int,
+    supports: Supports = "plain",
+    data_root: Path | None = None,
+    command: str = "",
+) -> Evaluation:
+    """Evaluate any subject on any data, with the effort that suits it.
+
+    Args:
+        subject: a bundle or a run, see `open_subject`. A run's head is fitted on the validation classes of its own data.
+        data: the name of the data.
+        episodes: of each kind.
+        supports: how supports are embedded.
+        data_root: a folder with one folder a data set in it.
+        command: for the record.
+
+    Raises:
+        DataError: the data are missing, or too few.
+        SettingsError: they have changed since the network was trained.
+    """
+    data, splits = data_for(subject, data, _root(data_root, data))
+    frames = frames_for(subject, data, _root(data_root, data)) if supports == "augmented" else None
+    head, thresholds = head_for(subject, data, splits, _root(data_root, subject.data))
+    effort = usual_effort(subject.macs)
+    return evaluate(
+        subject.encoder,
+        splits,
+        head,
+        thresholds=thresholds,
+        shapes=effort.shapes,
+        episode_count=episodes,
+        supports=supports,
+        frames=frames,
+        per_class=effort.per_class,
+        command=command,
+    )
+
+
+def columns(check: Check) -> tuple[list[Column], list[str]]:
+    """The ways to run what a check is about on this machine, and a line for each runtime that is missing.
+
+    The float weights come first, then int8 in each runtime, last augmented supports in one of them.
+
+    Raises:
+        BundleError: there is neither a bundle nor a run, or it is damaged.
+    """
+    if not (check.path / MANIFEST).is_file() and (check.path / WEIGHTS).is_file():
+        return [Column(check.path, TORCH)], []
+    found, missing = places(load_bundle(check.path))
+    runtimes = [place.runtime for place in found if place.precision == "int8"]
+    if not check.thorough:
+        runtimes, missing = runtimes[:1], []
+    model_id = load_bundle(check.path).manifest.model_id
+    runs = (place for place in check.weights if (place / WEIGHTS).is_file())
+    float_weights = next((place for place in runs if load_run(place).model_id == model_id), None)
+    result = [Column(float_weights, TORCH)] if float_weights else []
+    result += [Column(check.path, runtime) for runtime in runtimes]
+    # As the device registers: once, for it is the same in every runtime, and takes five times as long.
+    result += [Column(check.path, runtimes[0], "augmented")] if check.thorough and runtimes else []
+    return result, missing
+
+
+def _section(check: Check, directory: Path, data_root: Path | None, say: Callable[[str], object]) -> str:
+    ways, missing = columns(check)
+    for line in missing:
+        say(f"{check.name}: left out: {line}")
+    found, commands = list[Evaluation](), list[str]()
+    for way in ways:
+        say(f"{check.name} on {check.data}: {way.runtime}, {way.supports} supports")
+        subject = open_subject(way.path, way.runtime)
+        commands.append(way.command(check))
+        found.append(
+            measure(
+                subject,
+                check.data,
+                episodes=check.episodes,
+                supports=way.supports,
+                data_root=data_root,
+                command=commands[-1],
+            )
+        )
+    records.write(directory / EVALUATION, [_record(one) for one in found])
+    data = found[0].data
+    models_of = ", ".join(sorted({f"`{e.encoder.model_id}`" for e in found}))
+    return (
+        f"## {check.name} on {check.data}\n\n"
+        f"{models_of}: {data.images:,} images of {data.classes} classes in {data.groups} groups; "
+        f"{found[0].machine}\n\n"
+        f"{section(check.name, read_inputs(directory))}\n```sh\n"
+        + "".join(f"{c}\n" for c in commands)
+        + "```\n"
+    )
+
+
+def _record(found: Evaluation) -> Evaluation:
+    """What is kept of an evaluation: figures, but no pictures of mistakes, and no path of this machine."""
+    reason = found.encoder.reason.replace(f"{CHECKOUT}/", "")
+    return replace(found, mistakes=(), encoder=replace(found.encoder, reason=reason))
+
+
+def advice(check: Check) -> str:
+    """How the data of a check are got."""
+    return GETTING.get(check.data, f"{check.data} has to be there")
+
+
+def _root(data_root: Path | None, data: str | None) -> Path | None:
+    """Where one data set is, in a folder of several."""
+    kind = (data or "").partition(":")[0]
+    return data_root / kind if data_root and kind in GETTING else None

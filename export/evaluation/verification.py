@@ -1,0 +1,119 @@
+"""Verification: are two images of one class? Scores pairs of classes that were never trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_siamese.models.manifest import Threshold
+from edge_siamese.recognition.head import SigmoidDistanceHead
+from export.data.images import ImageSet
+from export.data.sampling import verification_pairs
+from export.evaluation import metrics
+from export.evaluation.head_calibration import all_pairs, paired_distances
+from export.evaluation.results import (
+    ErrorCurve,
+    Histogram,
+    ReliabilityBin,
+    ThresholdCheck,
+    Verification,
+)
+
+Embeddings = npt.NDArray[np.float32]
+LogOdds = npt.NDArray[np.float64]
+
+PAIRS = 20_000
+_HISTOGRAM_BINS = 60
+_CURVE_POINTS = 240
+
+
+def verification(
+    embeddings: Embeddings,
+    images: ImageSet,
+    head: SigmoidDistanceHead,
+    thresholds: Sequence[Threshold] = (),
+    pairs: int = PAIRS,
+    seed: int = 0,
+) -> Verification:
+    """Same or different on pairs of these classes.
+
+    Raises:
+        DataError: they are too few for pairs.
+    """
+    sampled = verification_pairs(images, pairs, np.random.default_rng([seed, 23]))
+    distances = paired_distances(head, embeddings, sampled.a, sampled.b)
+    log_odds, p, same = head.log_odds(distances), head.probability(distances), sampled.same
+    curve = metrics.roc(log_odds[same], log_odds[~same])
+    correct = int(((p >= 0.5) == same).sum())
+    interval = metrics.wilson_interval(correct, len(same))
+    best, best_log_odds = metrics.best_accuracy(curve, int(same.sum()), int((~same).sum()))
+    bins = metrics.reliability(p, same)
+    everything = all_pairs(embeddings, images, head, seed=seed)
+    genuine, impostor = head.log_odds(everything.genuine), head.log_odds(everything.impostor)
+    checks = tuple(
+        ThresholdCheck(
+            threshold.false_accept_rate,
+            threshold.probability,
+            *metrics.error_rates_at(metrics.logit(threshold.probability), genuine, impostor),
+        )
+        for threshold in thresholds
+    )
+    return Verification(
+        pairs=len(same),
+        accuracy=correct / len(same),
+        low=interval.low,
+        high=interval.high,
+        best_accuracy=best,
+        best_threshold=float(head.probability((head.bias - best_log_odds) / head.scale)),
+        eer=metrics.equal_error_rate(curve),
+        ece=metrics.expected_calibration_error(p, same),
+        brier=metrics.brier_score(p, same),
+        reliability=tuple(
+            ReliabilityBin(float(center), _or_none(predicted), _or_none(observed), int(count))
+            for center, predicted, observed, count in zip(
+                bins.centers, bins.predicted, bins.observed, bins.counts, strict=True
+            )
+        ),
+        histogram=_histogram(log_odds, same),
+        curve=_error_curve(genuine, impostor, everything.impostors),
+        thresholds=checks,
+    )
+
+
+def _histogram(log_odds: LogOdds, same: npt.NDArray[np.bool_]) -> Histogram:
+    low, high = np.quantile(log_odds, [0.001, 0.999])
+    edges = np.linspace(low, max(high, low + 1e-6), _HISTOGRAM_BINS + 1)
+    inside = np.clip(log_odds, edges[0], edges[-1])
+    shares = [np.histogram(inside[kind], edges)[0] / kind.sum() for kind in (same, ~same)]
+    return Histogram(_rounded(edges), _rounded(shares[0]), _rounded(shares[1]))
+
+
+def _error_curve(genuine: LogOdds, impostor: LogOdds, impostors: str) -> ErrorCurve:
+    """The rates on an even grid of thresholds, from the first impostor to the last genuine pair."""
+    same, different = np.sort(genuine), np.sort(impostor)
+    low = min(np.quantile(same, 1e-4), np.quantile(different, 0.05))
+    high = max(different[-1], np.quantile(same, 0.95))
+    grid = np.linspace(low, max(high, low + 1e-6), _CURVE_POINTS)
+    far = 1.0 - np.searchsorted(different, grid, side="left") / len(different)
+    frr = np.searchsorted(same, grid, side="left") / len(same)
+    eer = metrics.equal_error_rate(metrics.roc(same, different))
+    return ErrorCurve(
+        _rounded(grid),
+        tuple(map(float, far)),
+        tuple(map(float, frr)),
+        impostors,
+        len(different),
+        len(same),
+        eer,
+    )
+
+
+def _or_none(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def _rounded(values: npt.NDArray[np.float64]) -> tuple[float, ...]:
+    """Six significant digits: a report needs no more, and its file stays small."""
+    return tuple(float(f"{value:.6g}") for value in values)

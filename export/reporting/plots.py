@@ -1,0 +1,306 @@
+"""Draws the figures of the report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from export.evaluation.results import ErrorCurve, Histogram, ReliabilityBin, ThresholdCheck
+from export.reporting.plot_style import (
+    BEHIND_TEXT,
+    GENUINE,
+    GRID,
+    IMPOSTOR,
+    INK,
+    MUTED,
+    OURS,
+    STYLE,
+    SURFACE,
+    WIDTH,
+    Plot,
+    inline,
+)
+
+
+@dataclass(frozen=True)
+class TrainingPoint:
+    """One validation of a training run."""
+
+    step: int
+    loss: float
+    validation_accuracy: float
+    learning_rate: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """One line of the one-shot figure."""
+
+    label: str
+    value: float
+    """Accuracy in 0..1."""
+    low: float | None = None
+    """95 % interval, where there is one."""
+    high: float | None = None
+    ours: bool = False
+
+
+def training_curves(points: Sequence[TrainingPoint]) -> Plot:
+    """Loss and validation accuracy over steps, one above the other."""
+    steps = [point.step for point in points]
+    accuracy = [100 * point.validation_accuracy for point in points]
+    best = int(np.argmax(accuracy))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 3.5))
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
+        upper.plot(steps, accuracy, color=OURS, marker="o", markersize=3)
+        upper.plot(
+            steps[best],
+            accuracy[best],
+            "o",
+            color=OURS,
+            markersize=6,
+            markeredgecolor=SURFACE,
+            markeredgewidth=1.2,
+        )
+        side = "right" if best > len(steps) / 2 else "left"
+        upper.annotate(
+            f"kept: {accuracy[best]:.1f} %",
+            (steps[best], accuracy[best]),
+            xytext=(0, 8),
+            textcoords="offset points",
+            ha=side,
+            color=INK,
+        )
+        upper.margins(y=0.18)
+        upper.set_title("One-shot accuracy on validation classes, %", loc="left", color=INK)
+        lower.plot(steps, [point.loss for point in points], color=MUTED)
+        lower.set_title("Training loss", loc="left", color=INK)
+        lower.set_xlabel("optimizer step")
+        for axes in (upper, lower):
+            axes.yaxis.set_major_locator(MaxNLocator(4))
+        lower.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        lower.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    alt = (
+        f"Over {steps[-1]:,} steps the training loss goes from {points[0].loss:.2f} to {points[-1].loss:.2f} "
+        f"and the validation accuracy from {accuracy[0]:.1f} to {accuracy[-1]:.1f} %; "
+        f"the weights of step {steps[best]:,} were kept."
+    )
+    return Plot(inline(figure, "training"), alt)
+
+
+def one_shot_chart(rows: Sequence[ScoreRow]) -> Plot:
+    """Accuracies on one line each, ours with their interval, best on top."""
+    ordered = sorted(rows, key=lambda row: row.value)
+    lowest = min(row.low if row.low is not None else row.value for row in ordered)
+    left = max(0.0, 100 * lowest - 2.0)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 0.62 + 0.36 * len(ordered)))
+        axes = figure.subplots()
+        for y, row in enumerate(ordered):
+            color = OURS if row.ours else MUTED
+            axes.plot([left, 100], [y, y], color=GRID, linewidth=0.7, zorder=1)
+            if row.low is not None and row.high is not None:
+                axes.plot(
+                    [100 * row.low, 100 * row.high], [y, y], color=color, linewidth=5, alpha=0.28, zorder=2
+                )
+            axes.plot(100 * row.value, y, "o", color=color, markersize=7 if row.ours else 5.5, zorder=3)
+            axes.annotate(
+                f"{100 * row.value:.1f}",
+                (100 * row.value, y),
+                xytext=(0, 6),
+                textcoords="offset points",
+                ha="center",
+                va="bottom",
+                fontsize=8.5,
+                color=INK if row.ours else MUTED,
+                fontweight="bold" if row.ours else "normal",
+            )
+        axes.set_yticks(range(len(ordered)), [row.label for row in ordered])
+        for label, row in zip(axes.get_yticklabels(), ordered, strict=True):
+            label.set_color(INK if row.ours else MUTED)
+            label.set_fontweight("bold" if row.ours else "normal")
+        axes.set_xlim(left, 100.5)
+        axes.set_ylim(-0.6, len(ordered) - 0.2)
+        axes.grid(visible=False)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.set_xlabel("accuracy, %")
+    alt = "; ".join(
+        f"{row.label} {100 * row.value:.1f} %"
+        + (f" ({100 * row.low:.1f} to {100 * row.high:.1f})" if row.low and row.high else "")
+        for row in reversed(ordered)
+    )
+    return Plot(inline(figure, "one-shot"), f"One-shot accuracies: {alt}.")
+
+
+def score_histogram(histogram: Histogram, thresholds: Sequence[ThresholdCheck]) -> Plot:
+    """How the scores of genuine and impostor pairs are spread, over p(same) on a log-odds axis."""
+    edges = np.array(histogram.edges)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 3.0))
+        axes = figure.subplots()
+        for shares, color, name in (
+            (histogram.impostor, IMPOSTOR, "impostor pairs"),
+            (histogram.genuine, GENUINE, "genuine pairs"),
+        ):
+            axes.stairs(100 * np.array(shares), edges, fill=True, color=color, alpha=0.30)
+            axes.stairs(100 * np.array(shares), edges, color=color, linewidth=1.4, label=name)
+        _logit_axis(axes, edges[0], edges[-1])
+        # Room above the bars for what the thresholds are called.
+        axes.set_ylim(0, 140 * max(*histogram.genuine, *histogram.impostor))
+        _mark_thresholds(axes, thresholds, top=True)
+        axes.set_ylabel("% of the pairs of its kind")
+        axes.set_xlabel("p(same) of a pair")
+        axes.grid(axis="x", visible=False)
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, handlelength=1.2)
+    middles = (edges[1:] + edges[:-1]) / 2
+    above = middles >= 0
+    alt = (
+        f"{100 * sum(np.array(histogram.genuine)[above]):.1f} % of the genuine pairs and "
+        f"{100 * sum(np.array(histogram.impostor)[above]):.1f} % of the impostor pairs "
+        "score at p = 0.5 or more."
+    )
+    return Plot(inline(figure, "histogram"), alt)
+
+
+def reliability_diagram(bins: Sequence[ReliabilityBin], ece: float) -> Plot:
+    """Observed frequency over stated probability, with the number of pairs in each bin below."""
+    filled = [b for b in bins if b.predicted is not None and b.observed is not None]
+    width = 1.0 / len(bins)
+    total = sum(b.count for b in bins)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 3.5))
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
+        upper.plot([0, 1], [0, 1], color=MUTED, linewidth=1.0, dashes=(4, 3), label="a perfect head")
+        upper.plot(
+            [b.predicted for b in filled], [b.observed for b in filled], color=OURS, linewidth=1.2, alpha=0.6
+        )
+        largest = max(b.count for b in filled)
+        sizes = [18 + 70 * b.count / largest for b in filled]
+        upper.scatter(
+            [b.predicted for b in filled],
+            [b.observed for b in filled],
+            s=sizes,
+            color=OURS,
+            zorder=3,
+            label="this head",
+        )
+        upper.set_ylabel("observed share of genuine")
+        upper.set_xlim(-0.02, 1.02)
+        upper.set_ylim(-0.04, 1.04)
+        upper.annotate(
+            f"ECE {ece:.4f}",
+            (0.985, 0.04),
+            xycoords="axes fraction",
+            ha="right",
+            color=INK,
+            fontsize=10,
+            fontweight="bold",
+        )
+        upper.legend(loc="upper left", handlelength=1.6, scatterpoints=1)
+        lower.bar(
+            [b.center for b in bins],
+            [100 * b.count / total for b in bins],
+            width=0.82 * width,
+            color=MUTED,
+            alpha=0.55,
+        )
+        lower.set_ylabel("% of pairs")
+        lower.set_xlabel("stated p(same)")
+        lower.grid(axis="x", visible=False)
+        lower.yaxis.set_major_locator(MaxNLocator(2))
+    worst = max(filled, key=lambda b: b.count * abs((b.observed or 0.0) - (b.predicted or 0.0)))
+    alt = (
+        f"Expected calibration error {ece:.4f}. "
+        f"The bin that adds most to it states {worst.predicted:.2f} where {worst.observed:.2f} of the pairs are genuine."
+    )
+    return Plot(inline(figure, "reliability"), alt)
+
+
+def error_rates(curve: ErrorCurve, thresholds: Sequence[ThresholdCheck]) -> Plot:
+    """FAR and FRR over the threshold on p(same), both on a logarithmic axis."""
+    grid = np.array(curve.log_odds)
+    floor = max(1.0 / curve.impostor_pairs, 1e-6)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 3.3))
+        axes = figure.subplots()
+        far, frr = np.array(curve.far), np.array(curve.frr)
+        axes.plot(grid, np.where(far > 0, far, np.nan), color=IMPOSTOR, label="FAR: impostors accepted")
+        axes.plot(grid, np.where(frr > 0, frr, np.nan), color=GENUINE, label="FRR: genuine rejected")
+        axes.set_yscale("log")
+        axes.set_ylim(floor, 1.4)
+        axes.yaxis.set_major_locator(LogLocator(10, numticks=7))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
+        _logit_axis(axes, grid[0], grid[-1])
+        _mark_thresholds(axes, thresholds, top=False)
+        equal = int(np.argmin(np.abs(far - frr)))
+        if curve.eer > 0:
+            axes.plot(grid[equal], curve.eer, "o", color=INK, markersize=5, zorder=4)
+            axes.annotate(
+                f"EER {100 * curve.eer:.2f} %",
+                (grid[equal], curve.eer),
+                xytext=(10, 0),
+                textcoords="offset points",
+                va="center",
+                color=INK,
+                bbox=BEHIND_TEXT,
+            )
+        axes.set_xlabel("accept when p(same) is at least")
+        axes.legend(
+            loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, handlelength=1.2, columnspacing=1.0
+        )
+    alt = f"FAR falls and FRR rises with the threshold; both are {100 * curve.eer:.2f} % where they meet."
+    if thresholds:
+        alt += " " + " ".join(
+            f"At p = {t.probability:.4f} FAR is {t.observed_far:.1e} and FRR {100 * t.observed_frr:.1f} %."
+            for t in thresholds
+        )
+    return Plot(inline(figure, "error-rates"), alt)
+
+
+_TICKS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999, 0.999999)
+
+
+def _logit_axis(axes: Axes, low: float, high: float) -> None:
+    """An x axis in log-odds whose ticks are probabilities; of many, every other one around 0.5."""
+    places = [(float(np.log(p / (1 - p))), f"{p:g}") for p in _TICKS]
+    shown = [(x, name) for x, name in places if low <= x <= high]
+    if len(shown) > 7:
+        middle = _TICKS.index(0.5)
+        kept = {f"{_TICKS[i]:g}" for i in range(middle % 2, len(_TICKS), 2)}
+        shown = [(x, name) for x, name in shown if name in kept]
+    if len(shown) < 3:
+        values = np.linspace(low, high, 5)
+        shown = [(float(x), f"{1 / (1 + np.exp(-x)):.2f}") for x in values]
+    axes.set_xlim(low, high)
+    axes.set_xticks([x for x, _ in shown], [name for _, name in shown])
+
+
+def _mark_thresholds(axes: Axes, thresholds: Sequence[ThresholdCheck], top: bool) -> None:
+    """A dashed line for each threshold that lies in the picture, with its false-accept rate at one end."""
+    low, high = axes.get_xlim()
+    for threshold in thresholds:
+        x = float(np.log(threshold.probability / (1 - threshold.probability)))
+        if not low <= x <= high:
+            continue
+        axes.axvline(x, color=MUTED, linewidth=0.9, dashes=(3, 2.5))
+        axes.annotate(
+            f"FAR {100 * threshold.false_accept_rate:g} %",
+            (x, 0.985 if top else 0.03),
+            xycoords=("data", "axes fraction"),
+            xytext=(-3, 0),
+            textcoords="offset points",
+            rotation=90,
+            ha="right",
+            va="top" if top else "bottom",
+            fontsize=7.5,
+            color=MUTED,
+        )

@@ -1,0 +1,310 @@
+"""Makes `report.html` out of a pipeline's directory: one file that opens without network."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from edge_siamese.system.files import write_text_atomically
+from export.evaluation.benchmark import BenchmarkRow
+from export.evaluation.results import EpisodesResult, Identification, OpenSet
+from export.reporting import plots
+from export.reporting.plot_style import Plot
+from export.reporting.plots import ScoreRow
+from export.reporting.report_inputs import ReportInputs, read_inputs
+
+REPORT = "report.html"
+TRAINING_OPTIONS = (
+    "data", "encoder", "objective", "steps", "batch", "optimizer", "learning_rate", "schedule", "weight_decay",
+    "augmentation", "validations", "seed",
+)  # fmt: skip
+TEMPLATE = Path(__file__).with_name("report.html.j2")
+
+
+@dataclass(frozen=True)
+class Published:
+    """An accuracy on the 400 official Omniglot trials (within-alphabet, 20-way, one-shot)."""
+
+    name: str
+    accuracy: float
+    source: str
+
+
+PUBLISHED = (
+    Published("ARC", 0.985, "Shyam, Gupta, Dukkipati, “Attentive Recurrent Comparators”, ICML 2017"),
+    Published(
+        "BPL",
+        0.967,
+        "Lake, Salakhutdinov, Tenenbaum, “Human-level concept learning through probabilistic program "
+        "induction”, Science 350, 2015; uses the pen strokes",
+    ),
+    Published("human", 0.955, "as above"),
+    Published(
+        "Koch 2015",
+        0.920,
+        "Koch, Zemel, Salakhutdinov, “Siamese Neural Networks for One-shot Image Recognition”, 2015, table 2",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Card:
+    """One figure at the top of the page."""
+
+    title: str
+    value: str
+    unit: str
+    lines: tuple[str, ...]
+
+
+def write_report(directory: Path, out: Path | None = None) -> Path:
+    """Render the report of a pipeline's directory; returns the file."""
+    target = out or directory / REPORT
+    write_text_atomically(target, render(read_inputs(directory)))
+    return target
+
+
+def render(inputs: ReportInputs) -> str:
+    """The page, self-contained: no script, no request."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATE.parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {
+        "percent": percent,
+        "size": size,
+        "rate": rate,
+        "duration": duration,
+        "count": lambda number: f"{number:,}",
+    }
+    return environment.get_template(TEMPLATE.name).render(
+        inputs=inputs,
+        main=inputs.main,
+        headline=headline(inputs),
+        cards=cards(inputs),
+        figures={name: _Figure(plot) for name, plot in figures(inputs).items()},
+        published=PUBLISHED if _on_omniglot(inputs) else (),
+        episode_rows=episode_rows(inputs),
+        open_set_rows=open_set_rows(inputs),
+        slowest=max((row.p50_ms for row in inputs.benchmark.rows), default=1.0) if inputs.benchmark else 1.0,
+        quantization=_quantization(inputs),
+        training_command=_training_command(inputs),
+    )
+
+
+def headline(inputs: ReportInputs) -> str:
+    """The result in one or two sentences."""
+    parts = []
+    best, rival = inputs.main, inputs.fp32
+    if best and best.one_shot:
+        _, accuracy, _, _ = best.one_shot
+        parts.append(
+            f"After one picture of each class it recognizes {percent(accuracy)} of new ones "
+            f"({best.one_shot[0]})"
+        )
+        if inputs.int8 and rival and rival.one_shot:
+            lost = 100 * (rival.one_shot[1] - accuracy)
+            verb = (
+                "loses nothing" if lost == 0 else f"{'loses' if lost > 0 else 'gains'} {abs(lost):.2f} points"
+            )
+            parts[0] += f"; int8 {verb} against the float network"
+    fast = _measured(inputs, "int8")
+    if fast:
+        took = duration(fast.p50_ms)
+        text = (
+            f"This {fast.format} int8 file is {size(fast.file_bytes)} and takes {took} an image on one thread"
+        )
+        if fast.speed_up:
+            text += f", {fast.speed_up:.1f} times as fast as fp32"
+        parts.append(text)
+    return ". ".join(parts) + "." if parts else ""
+
+
+def cards(inputs: ReportInputs) -> list[Card]:
+    """The figures that decide, for the top of the page."""
+    result = []
+    best, rival = inputs.main, inputs.fp32
+    if best and best.one_shot:
+        title, accuracy, low, high = best.one_shot
+        lines = [f"{best.encoder.precision}, 95 % interval {100 * low:.1f} to {100 * high:.1f}"]
+        if rival and rival is not best and rival.one_shot:
+            lines.append(f"fp32: {percent(rival.one_shot[1])}")
+        result.append(Card("One-shot accuracy", f"{100 * accuracy:.1f}", "%", (*lines, title)))
+    small, large = _measured(inputs, "int8"), _measured(inputs, "fp32")
+    if small:
+        number, unit = size(small.file_bytes).split()
+        lines = [f"{small.format} int8"]
+        if large:
+            lines.append(
+                f"fp32: {size(large.file_bytes)}, {large.file_bytes / small.file_bytes:.1f} times as much"
+            )
+        result.append(Card("File", number, unit, tuple(lines)))
+        number, unit = duration(small.p50_ms).split()
+        lines = [f"int8 on {small.runtime}, one thread"]
+        if large:
+            lines.append(f"fp32: {duration(large.p50_ms)}")
+        result.append(Card("Latency", number, unit, tuple(lines)))
+    if best and best.verification:
+        found = best.verification
+        result.append(
+            Card(
+                "Equal error rate", f"{100 * found.eer:.1f}", "%", (f"{found.pairs:,} pairs within a group",)
+            )
+        )
+        result.append(
+            Card(
+                "Calibration error",
+                f"{found.ece:.3f}",
+                "ECE",
+                ("of p(same), on the same pairs", "0 is perfect"),
+            )
+        )
+    if inputs.demo:
+        demo = inputs.demo
+        lines = [
+            f"of {len(demo.queries)} pictures, after one picture of each of {len(demo.supports)} objects"
+        ]
+        result.insert(0, Card("Recognized", str(demo.right), "right", tuple(lines)))
+    return result
+
+
+def figures(inputs: ReportInputs) -> dict[str, Plot]:
+    """The drawings that the inputs suffice for, by name."""
+    result = {}
+    if len(inputs.history) > 1:
+        result["training"] = plots.training_curves(inputs.history)
+    rows = [
+        ScoreRow(
+            e.title,
+            e.one_shot[1],
+            e.one_shot[2],
+            e.one_shot[3],
+            ours=True,
+        )
+        for e in inputs.evaluations
+        if e.one_shot
+    ]
+    if rows and _on_omniglot(inputs):
+        result["one_shot"] = plots.one_shot_chart([*rows, *(ScoreRow(p.name, p.accuracy) for p in PUBLISHED)])
+    if inputs.main and inputs.main.verification:
+        found = inputs.main.verification
+        result["histogram"] = plots.score_histogram(found.histogram, found.thresholds)
+        result["reliability"] = plots.reliability_diagram(found.reliability, found.ece)
+        result["error_rates"] = plots.error_rates(found.curve, found.thresholds)
+    return result
+
+
+class _Figure:
+    """A plot for the template: its SVG is trusted, its description is not."""
+
+    def __init__(self, plot: Plot) -> None:
+        self.svg, self.alt = Markup(plot.svg), plot.alt
+
+
+def percent(share: float, digits: int = 1) -> str:
+    return f"{100 * share:.{digits}f} %"
+
+
+def rate(share: float) -> str:
+    """An error rate: 0.02 %, 1.3 %, 12 %."""
+    return f"{100 * share:.2g} %" if share < 0.1 else f"{100 * share:.1f} %"
+
+
+def size(count: int) -> str:
+    """Bytes in decimal units, as file managers show them."""
+    return f"{count / 1e6:.1f} MB" if count >= 999_500 else f"{count / 1e3:.0f} kB"
+
+
+def duration(milliseconds: float) -> str:
+    return f"{milliseconds:.2f} ms" if milliseconds < 10 else f"{milliseconds:.1f} ms"
+
+
+def _training_command(inputs: ReportInputs) -> str:
+    """What trains such a network again, from the settings of the run."""
+    settings = inputs.settings or {}
+    words = ["python", "-m", "export", "train"]
+    for name in TRAINING_OPTIONS:
+        if name in settings:
+            words += [f"--{name.replace('_', '-')}", str(settings[name])]
+    if "symmetries" in settings:
+        words.append("--symmetries" if settings["symmetries"] else "--no-symmetries")
+    return shlex.join([*words, "--out", "DIR"]) if len(words) > 4 else ""
+
+
+def _measured(inputs: ReportInputs, precision: str) -> BenchmarkRow | None:
+    """The benchmark of the runtime whose accuracy stands at the top; of the fastest one if it was not measured."""
+    rows = [row for row in inputs.benchmark.rows if row.precision == precision] if inputs.benchmark else []
+    own = [row for row in rows if inputs.main and row.runtime == inputs.main.encoder.runtime]
+    return min(own or rows, key=lambda row: row.p50_ms, default=None)
+
+
+def _on_omniglot(inputs: ReportInputs) -> bool:
+    return bool(inputs.main and inputs.main.official and inputs.main.data.name.startswith("omniglot"))
+
+
+def episode_rows(inputs: ReportInputs) -> list[tuple[EpisodesResult, list[EpisodesResult | None]]]:
+    """Each kind of episode with its result in each evaluation; within groups, few shots, many ways first."""
+    columns = [
+        {(e.way, e.shot, e.within_group, e.iconic, e.scope): e for e in found.episodes}
+        for found in inputs.evaluations
+    ]
+    kinds = {key: result for column in columns for key, result in column.items()}
+    keys = sorted(kinds, key=lambda key: (not key[2], key[3], key[1], -key[0], key[4]))
+    return [(kinds[key], [column.get(key) for column in columns]) for key in keys]
+
+
+@dataclass(frozen=True)
+class OpenSetRow:
+    """One line of the table on open-set identification."""
+
+    kind: OpenSet
+    """What was asked, from the first evaluation that has it."""
+    rate: float
+    """The false-accept rate that was asked for, or that the threshold was stated for."""
+    stated: bool
+    """Whether the threshold is one of the bundle's."""
+    results: tuple[Identification | None, ...]
+    """In each evaluation."""
+
+
+def open_set_rows(inputs: ReportInputs) -> list[OpenSetRow]:
+    """Each threshold of each number of registered objects, with its result in each evaluation."""
+    columns = [
+        {
+            (kind.registered, stated, point.false_accept_rate): (kind, point)
+            for kind in found.open_set
+            for stated, points in ((False, kind.points), (True, kind.stated))
+            for point in points
+        }
+        for found in inputs.evaluations
+    ]
+    first: dict[tuple[int, bool, float], OpenSet] = {}
+    for column in columns:
+        for key, (kind, _) in column.items():
+            first.setdefault(key, kind)
+    return [
+        OpenSetRow(
+            first[key], key[2], key[1], tuple(column[key][1] if key in column else None for column in columns)
+        )
+        for key in sorted(first, key=lambda key: (key[0], key[1], -key[2]))
+    ]
+
+
+def _quantization(inputs: ReportInputs) -> Sequence[dict[str, Any]]:
+    """The quantizer's records, as the bundle's provenance keeps them: a list, or an object by format."""
+    kept = (inputs.manifest.provenance.get("quantization") if inputs.manifest else None) or []
+    entries = list(kept.values()) if isinstance(kept, dict) else kept
+    return (
+        [entry for entry in entries if isinstance(entry, dict) and "attempts" in entry]
+        if isinstance(entries, list)
+        else []
+    )

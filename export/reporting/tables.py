@@ -1,0 +1,176 @@
+"""The figures of a pipeline's directory as Markdown tables, for the pages that state them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from export.evaluation.benchmark import BenchmarkRow
+from export.evaluation.results import Evaluation
+from export.reporting.report import duration, episode_rows, open_set_rows, percent, rate, size
+from export.reporting.report_inputs import ReportInputs
+
+PUBLISHED = (
+    ("ARC (Shyam et al. 2017), published", "98.5 %", ""),
+    ("BPL (Lake et al. 2015), from pen strokes, published", "96.7 %", ""),
+    ("people (Lake et al. 2015), published", "95.5 %", ""),
+    ("Koch et al. 2015, published", "92.0 %", "93.42 %"),
+)
+"""What others reached on Omniglot: in the 400 trials, and in telling pairs of drawings apart as Koch's protocol has it."""
+
+
+def summary_table(inputs: ReportInputs) -> str:
+    """One line an evaluated encoder: accuracy, calibration, size and latency."""
+    header = ("", "one-shot", "95 % interval", "ECE", "file", "latency")
+    return _table(header, (_summary(inputs, found) for found in inputs.evaluations))
+
+
+def full_tables(inputs: ReportInputs) -> str:
+    """Everything that was measured: accuracies, unknown objects, verification, thresholds, and the benchmark."""
+    found = inputs.evaluations
+    columns = ("", *(_title(e) for e in found))
+    tables = [_table(columns, _accuracy_rows(inputs))]
+    if any(e.open_set for e in found):
+        tables.append(_table(columns, _open_set_rows(inputs)))
+    if all(e.verification for e in found):
+        tables.append(_table(columns, _verification_rows(found)))
+    if inputs.benchmark:
+        header = ("file and runtime", "size", "p50", "p95", "over fp32", "one-shot", "memory", "import")
+        tables.append(_table(header, map(_benchmark_row, inputs.benchmark.rows)))
+    return "\n".join(tables)
+
+
+def side_by_side(named: Sequence[tuple[str, ReportInputs]]) -> str:
+    """What is published, and one line a network and file of each run: how often it is right, and what that costs.
+
+    Episodes are those within a group where the data have several; latency is of one thread, from image to embedding.
+    """
+    shapes = ((20, 1), (5, 1), (20, 5))
+    header = ("", "400 trials", *(f"{way}-way {shot}-shot" for way, shot in shapes))
+    costs = ("same or different", "parameters", "MMAC", "file", "latency")
+    rows = [[name, trials, "", "", "", pairs, "", "", "", ""] for name, trials, pairs in PUBLISHED]
+    for name, inputs in named:
+        for found in (e for e in inputs.evaluations if e.supports == "plain"):
+            row, encoder = _benchmarked(inputs, found), inputs.manifest and inputs.manifest.encoder
+            kinds = [
+                [e for e in found.episodes if (e.way, e.shot) == shape and not e.iconic] for shape in shapes
+            ]
+            best = [max(kind, key=lambda e: e.within_group) if kind else None for kind in kinds]
+            rows.append(
+                [
+                    f"{name}: {_title(found)}",
+                    percent(found.official.accuracy, 2) if found.official else "",
+                    *(percent(e.accuracy, 1) if e else "" for e in best),
+                    percent(found.verification.accuracy, 1) if found.verification else "",
+                    f"{encoder.parameters:,}" if encoder else "",
+                    f"{encoder.macs / 1e6:.1f}" if encoder else "",
+                    size(row.file_bytes) if row else "",
+                    duration(row.p50_ms) if row else "",
+                ]
+            )
+    return _table((*header, *costs), rows)
+
+
+def section(name: str, inputs: ReportInputs) -> str:
+    """The full tables between two comments, by which a page and a test find them."""
+    begin, end = markers(name)
+    return f"{begin}\n\n{full_tables(inputs)}\n{end}\n"
+
+
+def markers(name: str) -> tuple[str, str]:
+    """The comments before and after the tables of a folder of `benchmarks/`."""
+    return f"<!-- benchmarks/{name} -->", f"<!-- end of benchmarks/{name} -->"
+
+
+def _summary(inputs: ReportInputs, found: Evaluation) -> list[str]:
+    row = _benchmarked(inputs, found)
+    shot, ece = found.one_shot, found.verification.ece if found.verification else None
+    return [
+        _title(found),
+        f"**{percent(shot[1], 2)}**" if shot else "",
+        _interval(shot[2], shot[3]) if shot else "",
+        f"{ece:.3f}" if ece is not None else "",
+        size(row.file_bytes) if row else "",
+        duration(row.p50_ms) if row else "",
+    ]
+
+
+def _benchmarked(inputs: ReportInputs, found: Evaluation) -> BenchmarkRow | None:
+    """The line of the benchmark that is about an evaluated file."""
+    for row in inputs.benchmark.rows if inputs.benchmark else ():
+        if (row.precision, row.runtime) == (found.encoder.precision, found.encoder.runtime):
+            return row
+    return None
+
+
+def _accuracy_rows(inputs: ReportInputs) -> Iterable[list[str]]:
+    if any(e.official for e in inputs.evaluations):
+        officials = [e.official for e in inputs.evaluations]
+        trials = next(o.trials for o in officials if o)
+        yield [
+            f"{trials} official trials, 20-way 1-shot within alphabet",
+            *(f"{percent(o.accuracy, 2)} ({_interval(o.low, o.high)})" if o else "" for o in officials),
+        ]
+    for kind, results in episode_rows(inputs):
+        cells = [f"{percent(r.accuracy, 2)} ({_interval(r.low, r.high)})" if r else "" for r in results]
+        yield [f"{kind.episodes:,} episodes, {kind.title} {kind.scope}", *cells]
+
+
+def _open_set_rows(inputs: ReportInputs) -> Iterable[list[str]]:
+    """Detection and identification rates; of stated thresholds also the false-accept rate."""
+    for row in open_set_rows(inputs):
+        cells = []
+        for found in row.results:
+            cell = f"{percent(found.rate)} ({_interval(found.low, found.high)})" if found else ""
+            cells.append(f"{rate(found.observed_far)}, {cell}" if found and row.stated else cell)
+        if row.stated:
+            yield [
+                f"{row.kind.title}, threshold stated for FAR {row.rate:g}: unknown accepted, known identified",
+                *cells,
+            ]
+        else:
+            yield [f"{row.kind.title}, {rate(row.rate)} of unknown accepted: known identified", *cells]
+
+
+def _verification_rows(found: Sequence[Evaluation]) -> Iterable[list[str]]:
+    checked = [e.verification for e in found if e.verification]
+    pairs = f"{checked[0].pairs:,} pairs"
+    yield [
+        f"{pairs}: accuracy at p = 0.5",
+        *(f"{percent(v.accuracy, 2)} ({_interval(v.low, v.high)})" for v in checked),
+    ]
+    yield [f"{pairs}: equal error rate", *(percent(v.eer, 2) for v in checked)]
+    yield [f"{pairs}: calibration error (ECE)", *(f"{v.ece:.4f}" for v in checked)]
+    for stated in [t.false_accept_rate for t in checked[0].thresholds]:
+        tried = [next((t for t in v.thresholds if t.false_accept_rate == stated), None) for v in checked]
+        yield [
+            f"threshold stated for FAR {stated:g}: FAR and FRR seen",
+            *(f"{t.observed_far:.1e}, {percent(t.observed_frr)}" if t else "" for t in tried),
+        ]
+
+
+def _benchmark_row(row: BenchmarkRow) -> list[str]:
+    return [
+        f"{row.format} {row.precision}, {row.runtime} {row.version}",
+        size(row.file_bytes),
+        duration(row.p50_ms),
+        duration(row.p95_ms),
+        f"{row.speed_up:.2f}× ({row.speed_up_low:.2f} to {row.speed_up_high:.2f})" if row.speed_up else "",
+        percent(row.accuracy.value, 2) if row.accuracy else "",
+        f"{row.peak_memory_mb:.0f} MiB",
+        f"{row.import_ms:.0f} ms",
+    ]
+
+
+def _title(found: Evaluation) -> str:
+    format = {"torch": "network", "onnxruntime": "ONNX"}.get(found.encoder.runtime, "TFLite")
+    return f"{format} {found.title}"
+
+
+def _interval(low: float, high: float) -> str:
+    return f"{100 * low:.1f} to {100 * high:.1f}"
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; all columns but the first are numbers."""
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)

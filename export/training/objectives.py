@@ -1,0 +1,179 @@
+"""What training minimizes: the paper's cross-entropy over pairs, and the cosine-margin softmax over classes.
+
+An objective chooses the images of a batch and turns their embeddings into a loss. Which images it chooses is a
+function of (seed, step) alone, never of what happened before: a resumed run meets the batches that the
+uninterrupted one would have met, and so does every worker of a distributed one.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edge_siamese.errors import SettingsError
+from export.data.augment import SYMMETRIES
+from export.data.images import ImageSet
+from export.data.sampling import verification_pairs
+from export.encoders import EncoderNetwork, KochHead
+
+Indices = npt.NDArray[np.int64]
+
+EPOCH_PAIRS = 150_000
+"""Koch 2015, section 4.1: the largest of the paper's training sets; here the pairs of every epoch are new ones."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images of a training step, and what the objective wants to know of them."""
+
+    images: Indices
+    """int64 (B,), indices into the training images."""
+    labels: Indices
+    """int64: (B,) classes, or (B / 2,) with 1 where images 2i and 2i + 1 show the same class."""
+    symmetry: Indices | None
+    """int64 (B,) in 0..7, or None when images keep their orientation."""
+
+    def share(self, rank: int, world: int) -> Batch:
+        """The part of the batch that worker `rank` of `world` computes."""
+        images, labels = np.split(self.images, world)[rank], np.split(self.labels, world)[rank]
+        return Batch(images, labels, None if self.symmetry is None else np.split(self.symmetry, world)[rank])
+
+
+class Objective(nn.Module):
+    """Base of the objectives."""
+
+    def epoch(self, images: ImageSet) -> int:
+        """How many images make an epoch; schedules that fall by the epoch count in it."""
+        return len(images)
+
+    def batch(self, images: ImageSet, size: int, seed: int, step: int) -> Batch:
+        """The images of one step; a pure function of its arguments."""
+        raise TypeError(f"{type(self).__name__} does not choose batches")
+
+
+class CosineMarginSoftmax(Objective):
+    """CosFace: softmax over scale * (cos(angle to the class) - margin), of Wang et al., "CosFace", 2018.
+
+    With `symmetries`, a turned or mirrored character is a class of its own, which multiplies the classes by eight, after
+    Santoro et al., "Meta-Learning with Memory-Augmented Neural Networks", 2016 (quarter turns as new classes).
+    """
+
+    def __init__(
+        self, classes: int, dimensions: int, symmetries: bool, scale: float = 24.0, margin: float = 0.25
+    ) -> None:
+        super().__init__()
+        self.symmetries = symmetries
+        self.scale, self.margin = scale, margin
+        total = classes * (SYMMETRIES if symmetries else 1)
+        self.directions = nn.Parameter(torch.randn(total, dimensions) / math.sqrt(dimensions))
+
+    def batch(self, images: ImageSet, size: int, seed: int, step: int) -> Batch:
+        chosen = _shuffled(images, size, seed, step)
+        labels = images.labels[chosen]
+        if not self.symmetries:
+            return Batch(chosen, labels, None)
+        symmetry = np.random.default_rng([seed, 2, step]).integers(0, SYMMETRIES, size)
+        return Batch(chosen, labels * SYMMETRIES + symmetry, symmetry)
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """(B, D) and int64 (B,) to the mean loss."""
+        cosines = F.normalize(embeddings) @ F.normalize(self.directions).T
+        own = torch.full((len(labels), 1), -self.margin, dtype=cosines.dtype, device=cosines.device)
+        return F.cross_entropy(self.scale * cosines.scatter_add(1, labels[:, None], own), labels)
+
+
+class SiamesePairs(Objective):
+    """Koch 2015, section 3.1: cross-entropy of p(same) over pairs, half of them of the same class.
+
+    The probability comes from the encoder's own weighted L1 head if it has one, and otherwise from a sigmoid of the
+    Euclidean distance of unit vectors, whose scale and bias are learned along.
+    """
+
+    def __init__(self, encoder: EncoderNetwork) -> None:
+        super().__init__()
+        head = getattr(encoder, "head", None)
+        self.head: nn.Module = head if isinstance(head, KochHead) else EuclideanHead()
+
+    def epoch(self, images: ImageSet) -> int:
+        return 2 * EPOCH_PAIRS
+
+    def batch(self, images: ImageSet, size: int, seed: int, step: int) -> Batch:
+        pairs = verification_pairs(images, size // 2, np.random.default_rng([seed, 3, step]))
+        order = np.random.default_rng([seed, 4, step]).permutation(size // 2)
+        both = np.stack([pairs.a, pairs.b], axis=1)[order]
+        return Batch(both.reshape(-1), pairs.same[order].astype(np.int64), None)
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """(B, D), rows 2i and 2i + 1 being a pair, and int64 (B / 2,) to the mean loss."""
+        log_odds = self.head(embeddings[0::2], embeddings[1::2])
+        return F.binary_cross_entropy_with_logits(log_odds, labels.to(log_odds.dtype))
+
+
+class EuclideanHead(nn.Module):
+    """Log-odds bias - scale * ||a - b|| of unit vectors (N, D) and (N, D), of shape (N,)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(8.0))
+        self.bias = nn.Parameter(torch.tensor(8.0))
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return self.bias - self.scale * torch.linalg.vector_norm(F.normalize(a) - F.normalize(b), dim=1)
+
+
+OBJECTIVES = ("cosine", "pairs")
+
+
+def build_objective(
+    name: str,
+    encoder: EncoderNetwork,
+    classes: int,
+    symmetries: bool,
+    sharpness: float = 24.0,
+    margin: float = 0.25,
+) -> Objective:
+    """The objective `cosine` or `pairs` for an encoder and so many training classes.
+
+    Raises:
+        SettingsError: no objective has that name, or it does not fit the encoder.
+    """
+    if name == "pairs":
+        return SiamesePairs(encoder)
+    if name != "cosine":
+        raise SettingsError(f"there is no objective {name!r}; known are {', '.join(OBJECTIVES)}")
+    if encoder.normalization != "l2":
+        raise SettingsError(
+            f"the cosine objective needs unit vectors; train {encoder.name} with --objective pairs"
+        )
+    return CosineMarginSoftmax(classes, encoder.dimensions, symmetries, sharpness, margin)
+
+
+def _shuffled(images: ImageSet, size: int, seed: int, step: int) -> Indices:
+    """The images of a step when all are visited in a new order each epoch and small classes as often as large ones."""
+    order = _balanced(images)
+    places = np.arange(step * size, (step + 1) * size)
+    epochs = places // len(order)
+    chosen = np.empty(size, dtype=np.int64)
+    for epoch in np.unique(epochs):
+        shuffled = np.random.default_rng([seed, 1, int(epoch)]).permutation(len(order))
+        here = epochs == epoch
+        chosen[here] = order[shuffled[places[here] % len(order)]]
+    return chosen
+
+
+def _balanced(images: ImageSet) -> Indices:
+    """Indices in which each class stands as often as the largest one."""
+    counts = np.bincount(images.labels, minlength=images.classes)
+    if counts.min() == counts.max():
+        return np.arange(len(images.labels))
+    members = np.argsort(images.labels, kind="stable")
+    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    return np.concatenate(
+        [np.resize(members[s : s + c], counts.max()) for s, c in zip(starts, counts, strict=True) if c]
+    )

@@ -1,0 +1,161 @@
+"""The commands on installed models, with and without a daemon that takes them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_siamese.cli import models as commands
+from edge_siamese.cli.main import main
+from edge_siamese.errors import DaemonNotRunning, SelfTestFailed
+from edge_siamese.models.bundle import Bundle
+from tests.edge_siamese.daemon.running import Daemon, daemon_in, until
+from tests.tiny_bundle import write_tiny_bundle
+
+pytest.importorskip("onnxruntime")
+
+Command = Callable[..., str]
+
+
+@pytest.fixture
+def daemon(tmp_path: Path, nothing_shipped: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
+    """It is not started yet, and has no model, nor was it shipped with one."""
+    with daemon_in(tmp_path, monkeypatch) as made:
+        made.configure("")
+        yield made
+
+
+@pytest.fixture
+def command(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> Command:
+    def run(*words: str, status: int = 0) -> str:
+        assert main([*words, "--config", str(daemon.config)]) == status
+        captured = capsys.readouterr()
+        return captured.err if status else captured.out
+
+    return run
+
+
+@pytest.fixture
+def second(tmp_path: Path) -> str:
+    return str(write_tiny_bundle(tmp_path / "second", model_id="second"))
+
+
+def test_there_is_none(command: Command) -> None:
+    nothing = "no model is installed; install one: edge-siamese model install BUNDLE\n"
+    assert command("model") == command("model", "list") == nothing
+    assert json.loads(command("model", "--json")) == []
+    assert command("model", "rollback", status=1).startswith(
+        "edge-siamese: there is no previous model to go back to; install one: "
+    )
+
+
+def test_install_list_and_go_back(command: Command, bundle: Bundle, second: str, daemon: Daemon) -> None:
+    proof, line = command("model", "install", str(bundle.path)).splitlines()
+    name = daemon.models.state().current
+    assert proof.startswith("tiny-0123456789ab passed its self-test, int8: onnxruntime ")
+    assert line == f"{name} is current now; the daemon is not running"
+    found = json.loads(command("model", "install", second, "--json"))
+    assert (found["daemon"], Path(found["path"]).name) == (False, found["name"])
+    rows = [row.split() for row in command("model", "list").splitlines()[2:]]
+    assert rows == [[found["name"], "current"], [name, "previous"]]
+    assert command("model", "rollback") == f"{name} is current again; the daemon is not running\n"
+    listed = json.loads(command("model", "list", "--json"))
+    assert [(item["name"], item["role"], item["problem"]) for item in listed] == [
+        (name, "current", ""),
+        (found["name"], "previous", ""),
+    ]
+    assert [item["used"] for item in listed] == [True, False]
+
+
+def test_a_shipped_one_is_used_until_one_is_installed(
+    command: Command, bundle: Bundle, daemon: Daemon, objects_shipped: Path
+) -> None:
+    write_tiny_bundle(objects_shipped.with_name("glyphs"))
+    listed = command("model", "list").splitlines()
+    assert [row.split() for row in listed[2:4]] == [["glyphs", "shipped"], ["objects", "shipped"]]
+    assert listed[4:] == ["no model is installed; objects, shipped with edge-siamese, is used"]
+    rows = json.loads(command("model", "--json"))
+    assert [(item["name"], item["role"], item["path"], item["used"]) for item in rows] == [
+        ("glyphs", "shipped", str(objects_shipped.with_name("glyphs")), False),
+        ("objects", "shipped", str(objects_shipped), True),
+    ]
+    command("model", "install", str(bundle.path))
+    listed = command("model", "list").splitlines()
+    assert [row.split()[1] for row in listed[2:]] == ["current", "shipped", "shipped"]
+    assert [item["used"] for item in json.loads(command("model", "--json"))] == [True, False, False]
+
+
+def test_a_shipped_one_is_installed_by_its_name(
+    command: Command, daemon: Daemon, objects_shipped: Path
+) -> None:
+    proof, line = command("model", "install", "objects").splitlines()
+    assert proof.startswith("shipped-000000000000 passed its self-test, int8: onnxruntime ")
+    assert line.startswith("shipped-000000000000-")
+    assert daemon.models.current() == daemon.models.directory / line.split()[0]
+    assert command("model", "install", "flowers", status=1) == (
+        "edge-siamese: no bundle at flowers: no such directory; shipped ones are called: objects\n"
+    )
+
+
+def test_settings_may_name_a_shipped_one(command: Command, daemon: Daemon, objects_shipped: Path) -> None:
+    write_tiny_bundle(objects_shipped.with_name("glyphs"))
+    daemon.configure("glyphs")
+    assert command("model", "list").splitlines()[4:] == ["the settings name glyphs, which is used"]
+    assert [item["used"] for item in json.loads(command("model", "--json"))] == [True, False]
+    daemon.configure("flowers")
+    assert command("model", "list").splitlines()[4:] == ["the settings name flowers, which is used"]
+
+
+def test_a_daemon_that_runs_takes_it(
+    command: Command, bundle: Bundle, daemon: Daemon, capsys: pytest.CaptureFixture[str]
+) -> None:
+    daemon.start()
+    until(daemon.socket.exists)
+    daemon.told("model")
+    daemon.service.call(lambda: daemon.service.hub.set_sinks([]))
+    daemon.service.hub._switch.join()  # type: ignore[union-attr]
+    capsys.readouterr()
+    assert command("model", "install", str(bundle.path)).endswith(" is current now; the daemon takes it\n")
+    daemon.up()
+    assert json.loads(command("model", "install", str(bundle.path), "--json"))["daemon"] is True
+
+
+def test_a_daemon_that_cannot_be_told_is_no_daemon_that_does_not_run(
+    command: Command, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def deny(*_: Any) -> Any:
+        raise DaemonNotRunning("permission denied at control.sock: add yourself to the group")
+
+    monkeypatch.setattr(commands, "request", deny)
+    assert command("model", "install", str(bundle.path)).endswith(
+        "is current now; the daemon could not be told: permission denied at control.sock: "
+        "add yourself to the group\n"
+    )
+
+
+def test_settings_that_name_a_bundle_have_the_last_word(
+    command: Command, bundle: Bundle, second: str, daemon: Daemon
+) -> None:
+    daemon.configure(second)
+    assert command("model", "install", str(bundle.path)).endswith(
+        f"the daemon is not running; but the settings name {second}, which is used instead\n"
+    )
+
+
+def test_what_does_not_work_here_is_not_installed(
+    command: Command, bundle: Bundle, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise SelfTestFailed("int8 on onnxruntime: other scores")
+
+    monkeypatch.setattr(commands, "proven_encoder", fail)
+    error = command("model", "install", str(bundle.path), status=1)
+    assert error == "edge-siamese: int8 on onnxruntime: other scores\n"
+    assert command("model", "install", "/none", status=1) == (
+        "edge-siamese: no bundle at /none: no such directory\n"
+    )
+    assert daemon.models.all() == []

@@ -1,0 +1,288 @@
+"""The commands on objects, for people and for machines, against a daemon that runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from edge_siamese.cli.main import main
+from edge_siamese.errors import CameraStalled
+from edge_siamese.models.bundle import Bundle
+from edge_siamese.recognition.imaging import Bytes
+from tests.edge_siamese.daemon.running import CUP, MUG, PEN, Daemon, daemon_in, until
+
+pytest.importorskip("onnxruntime")
+
+Command = Callable[..., str]
+
+
+@pytest.fixture
+def daemon(tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
+    with daemon_in(tmp_path, monkeypatch) as made:
+        made.configure(bundle.path)
+        made.start().up()
+        # What happens is told on stdout, which is the commands' here.
+        made.service.call(lambda: made.service.hub.set_sinks([]))
+        yield made
+
+
+@pytest.fixture
+def command(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run a command that has to succeed; what it prints."""
+
+    def run(*words: str) -> str:
+        capsys.readouterr()
+        status = main([*words, "--config", str(daemon.config)])
+        captured = capsys.readouterr()
+        assert (status, captured.err) == (0, ""), captured.err
+        return captured.out
+
+    return run
+
+
+@pytest.fixture
+def refused(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run a command that has to fail; its line on stderr."""
+
+    def run(*words: str) -> str:
+        capsys.readouterr()
+        status = main([*words, "--config", str(daemon.config)])
+        captured = capsys.readouterr()
+        assert (status, captured.out) == (1, "")
+        assert captured.err.startswith("edge-siamese: ")
+        assert captured.err.count("\n") == 1
+        return captured.err[len("edge-siamese: ") : -1]
+
+    return run
+
+
+def picture(directory: Path, name: str, pixels: Bytes) -> str:
+    path = directory / f"{name}.png"
+    pytest.importorskip("PIL.Image").fromarray(pixels).save(path)
+    return str(path)
+
+
+@pytest.fixture
+def mug(tmp_path: Path) -> str:
+    return picture(tmp_path, "mug", MUG)
+
+
+@pytest.fixture
+def pen(tmp_path: Path) -> str:
+    return picture(tmp_path, "pen", PEN)
+
+
+class TestRegister:
+    def test_what_is_before_the_camera(self, daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+        daemon.stage.picture = MUG
+        until(lambda: daemon.service.engine and daemon.service.engine.frame.pixels is MUG)  # type: ignore[union-attr]
+        assert main(["register", "mug", "--config", str(daemon.config)]) == 0
+        assert capsys.readouterr() == ('"mug" is registered\n', "good\n")
+
+    def test_what_is_wrong_is_told_while_it_looks(
+        self, daemon: Daemon, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main(["register", "mug", "--config", str(daemon.config)]) == 1
+        out, err = capsys.readouterr()
+        first, last = err.splitlines()
+        assert (out, first) == ("", "too bright: take it out of the glare, or dim the light")
+        assert last.startswith("edge-siamese: none of ")
+
+    def test_for_machines(self, daemon: Daemon, command: Command) -> None:
+        daemon.stage.picture = MUG
+        found = json.loads(command("register", "mug", "--json"))
+        assert found["text"] == '"mug" is registered'
+        assert found["object"]["uid"] == daemon.ask("objects")["objects"][0]["uid"]
+
+    def test_pictures_views_and_force(
+        self, daemon: Daemon, command: Command, refused: Command, mug: str, pen: str
+    ) -> None:
+        assert command("register", "mug", "--picture", mug) == '"mug" is registered\n'
+        assert command("register", "mug", "--view", "--picture", pen) == '"mug" has 2 views now\n'
+        assert refused("register", "cup", "--picture", mug) == (
+            'it looks like "mug", which is known: add a view to that object, or forget it first'
+        )
+        assert refused("register", "mug", "--picture", mug).startswith('there is an object "mug" already')
+        assert refused("register", "mgu", "--view") == 'there is no object "mgu"; did you mean "mug"?'
+        assert command("register", "cup", "--force", "--picture", mug) == '"cup" is registered\n'
+
+    def test_a_file_that_is_no_picture(self, refused: Command, tmp_path: Path) -> None:
+        assert str(tmp_path / "none.png") in refused("register", "a", "--picture", str(tmp_path / "none.png"))
+        (tmp_path / "text.png").write_text("no picture")
+        assert str(tmp_path / "text.png") in refused("score", str(tmp_path / "text.png"))
+
+
+class TestObjects:
+    def test_none(self, command: Command) -> None:
+        assert command("objects") == (
+            "nothing is registered; put something before the camera and say: edge-siamese register NAME\n"
+        )
+        assert json.loads(command("objects", "--json"))["objects"] == []
+
+    def test_a_table_of_them(self, command: Command, mug: str, pen: str) -> None:
+        command("register", "mug", "--picture", mug)
+        command("register", "pen", "--picture", pen)
+        header, rule, first, second = command("objects").splitlines()
+        assert header.split() == ["name", "views", "negatives", "registered"]
+        assert set(rule) == {"-", " "}
+        assert first.split()[:3] == ["mug", "1", "0"]
+        assert second.split()[:3] == ["pen", "1", "0"]
+        assert [item["name"] for item in json.loads(command("objects", "--json"))["objects"]] == [
+            "mug",
+            "pen",
+        ]
+
+    def test_their_views(self, command: Command, refused: Command, mug: str) -> None:
+        command("register", "mug", "--picture", mug)
+        header, _, row = command("objects", "views", "mug").splitlines()
+        assert header.split() == ["view", "kind", "from", "pictures", "registered"]
+        assert row.split()[:4] == ["1", "view", "picture", "1"]
+        assert json.loads(command("objects", "views", "mug", "--json"))[0]["source"] == "picture"
+        assert refused("objects", "views", "cup") == 'there is no object "cup"'
+
+    def test_views_that_the_model_does_not_know_are_pointed_out(
+        self, daemon: Daemon, command: Command, mug: str
+    ) -> None:
+        command("register", "mug", "--picture", mug)
+        engine = daemon.service.engine
+        assert engine is not None
+
+        def forget_embedding() -> None:
+            with engine.store._database.change() as connection:
+                connection.execute("DELETE FROM embeddings")
+
+        daemon.service.call(forget_embedding)
+        assert command("objects").splitlines()[-1] == (
+            "1 with views that the model tiny-0123456789ab does not know, and no picture to learn them from"
+        )
+
+
+class TestChanges:
+    def test_a_rename_a_loss_and_the_way_back(
+        self, daemon: Daemon, command: Command, refused: Command, mug: str
+    ) -> None:
+        command("register", "mug", "--picture", mug)
+        assert command("rename", "mug", "cup") == '"mug" is called "cup" now\n'
+        assert json.loads(command("rename", "cup", "mug", "--json"))["name"] == "mug"
+        assert command("forget", "mug") == '"mug" is forgotten; edge-siamese undo brings it back\n'
+        assert refused("forget", "mug") == 'there is no object "mug"; nothing is registered'
+        assert command("undo") == 'undone: "mug" is registered again\n'
+        assert json.loads(command("forget", "mug", "--json"))["views"] == 1
+        assert json.loads(command("undo", "--json")) == {"text": 'undone: "mug" is registered again'}
+
+    def test_a_view_that_is_removed_and_comes_back(
+        self, command: Command, refused: Command, mug: str, pen: str
+    ) -> None:
+        command("register", "mug", "--picture", mug)
+        assert refused("objects", "remove-view", "mug", "1") == (
+            'view 1 is the only view of "mug"; forget the object instead, or add a view first'
+        )
+        command("register", "mug", "--view", "--picture", pen)
+        assert command("objects", "remove-view", "mug", "1") == (
+            'view 1 of "mug" is gone; edge-siamese undo brings it back\n'
+        )
+        assert [view["id"] for view in json.loads(command("objects", "views", "mug", "--json"))] == [2]
+        assert refused("objects", "remove-view", "mug", "1") == '"mug" has no view 1; it has 2'
+        assert command("undo") == 'undone: the removed view of "mug" is back\n'
+        assert json.loads(command("objects", "remove-view", "mug", "2", "--json"))["last_view"] == 1
+
+    def test_two_objects_become_one_and_two_again(
+        self, command: Command, refused: Command, mug: str, pen: str
+    ) -> None:
+        command("register", "mug", "--picture", mug)
+        command("register", "pen", "--picture", pen)
+        assert refused("merge", "pen", "PEN") == ('"pen" cannot be merged with itself; name another object')
+        assert refused("merge", "pen", "mugg") == 'there is no object "mugg"; did you mean "mug"?'
+        assert command("merge", "pen", "mug") == (
+            '"pen" is part of "mug" now, which has 2 views; edge-siamese undo takes them apart\n'
+        )
+        assert command("score", pen).startswith(f"{pen}: mug (p = 0.9")
+        assert command("undo") == 'undone: "pen" is an object of its own again\n'
+        assert command("score", pen).startswith(f"{pen}: pen (p = 0.9")
+        assert json.loads(command("merge", "mug", "pen", "--json"))["name"] == "pen"
+
+    def test_what_was_wrong(self, daemon: Daemon, command: Command, refused: Command, mug: str) -> None:
+        assert refused("wrong") == "nothing was recognized lately that could be wrong"
+        command("register", "mug", "--picture", mug)
+        daemon.show(MUG, "mug")
+        assert command("wrong", "mug") == 'that was not "mug": the view is kept as its negative number 1\n'
+        command("undo")
+        daemon.show(MUG, "mug")
+        assert json.loads(command("wrong", "--json"))["negatives"] == 1
+
+    def test_nothing_to_undo(self, refused: Command) -> None:
+        assert refused("undo") == "there is nothing to undo"
+
+
+class TestScores:
+    def test_pictures(self, command: Command, mug: str, pen: str, tmp_path: Path) -> None:
+        command("register", "mug", "--picture", mug)
+        cup = picture(tmp_path, "cup", CUP)
+        first, second = command("score", mug, cup).splitlines()
+        assert first.startswith(f"{mug}: mug (p = 0.9")
+        assert second.startswith(f"{cup}: unknown (nearest: mug, p = 0.")
+        found = json.loads(command("score", mug, "--json"))
+        assert (found[0]["picture"], found[0]["name"], found[0]["rule"]) == (mug, "mug", "recognized")
+
+    def test_why(self, daemon: Daemon, command: Command, refused: Command, mug: str) -> None:
+        command("register", "mug", "--picture", mug)
+        text, *lines = command("explain", mug).splitlines()
+        assert text.startswith("mug (p = 0.9")
+        assert lines[0].startswith("  This is mug: p = 0.9")
+        assert lines[-1] == "  There is no runner-up."
+        daemon.show(MUG, "mug")
+        assert json.loads(command("explain", "--json"))["name"] == "mug"
+        daemon.stage.error = CameraStalled("it hangs")
+        until(lambda: daemon.service.engine and daemon.service.engine.latest is None)
+        assert refused("explain") == "there is no frame to explain: no frames: it hangs"
+
+
+class TestCollections:
+    def test_objects_travel_to_another_daemon(
+        self,
+        daemon: Daemon,
+        command: Command,
+        mug: str,
+        bundle: Bundle,
+        tmp_path_factory: pytest.TempPathFactory,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        command("register", "mug", "--picture", mug)
+        file = daemon.home / "shelf.zip"
+        out = command("objects", "export", str(file))
+        size = f"{file.stat().st_size:,}"
+        assert out == f"1 object is in {file} ({size} bytes)\n"
+        told = json.loads(command("objects", "export", str(file), "--json"))
+        assert told == {"objects": 1, "file": str(file), "bytes": file.stat().st_size}
+        with daemon_in(tmp_path_factory.mktemp("other"), monkeypatch) as other:
+            other.configure(bundle.path)
+            other.start().up()
+            other.service.call(lambda: other.service.hub.set_sinks([]))
+            capsys.readouterr()
+            words = ["objects", "import", str(file), "--config", str(other.config)]
+            assert main(words) == 0
+            assert capsys.readouterr().out == "imported: objects 1, views 1, negatives 0\n"
+            assert main([*words, "--on-conflict", "skip", "--json"]) == 0
+            assert json.loads(capsys.readouterr().out)["known"] == 1
+            other.show(MUG, "mug")
+
+    def test_a_file_that_cannot_be_imported(self, refused: Command, tmp_path: Path) -> None:
+        assert refused("objects", "import", "/none.zip") == "/none.zip: there is no such file"
+        assert refused("objects", "import", str(tmp_path)) == f"{tmp_path} cannot be read: Is a directory"
+        (tmp_path / "empty.zip").touch()
+        assert refused("objects", "import", str(tmp_path / "empty.zip")) == f"{tmp_path}/empty.zip is empty"
+        (tmp_path / "text.zip").write_text("no collection")
+        assert "zip" in refused("objects", "import", str(tmp_path / "text.zip"))
+
+    def test_an_export_that_fails_leaves_what_was_there(
+        self, daemon: Daemon, refused: Command, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "shelf.zip"
+        file.write_text("what was there")
+        daemon.stop()
+        assert refused("objects", "export", str(file)).startswith("the daemon is not running")
+        assert file.read_text() == "what was there"

@@ -1,0 +1,340 @@
+"""What clients of the control socket can ask of a running daemon, and how it refuses what it cannot do."""
+
+from __future__ import annotations
+
+import base64
+import os
+import stat
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_siamese.daemon import control_commands
+from edge_siamese.daemon.client import request, stream
+from edge_siamese.daemon.picture_encoding import encode_picture
+from edge_siamese.errors import (
+    CameraStalled,
+    ControlError,
+    ImageError,
+    Refused,
+    StoreError,
+    SupportError,
+)
+from edge_siamese.models.bundle import Bundle
+from tests.edge_siamese.daemon.running import CUP, MUG, PEN, Daemon, daemon_in, until
+from tests.tiny_bundle import write_tiny_bundle
+
+pytest.importorskip("onnxruntime")
+
+MUG_SENT, PEN_SENT, DARK_SENT = (encode_picture(picture) for picture in (MUG, PEN, MUG // 40))
+
+
+@pytest.fixture
+def daemon(tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
+    with daemon_in(tmp_path, monkeypatch) as made:
+        made.configure(bundle.path)
+        yield made.start().up()
+
+
+@pytest.fixture
+def knowing(daemon: Daemon) -> Daemon:
+    """It knows a mug."""
+    daemon.ask("register", name="mug", pictures=[MUG_SENT])
+    return daemon
+
+
+def test_there_are_no_other_commands(daemon: Daemon) -> None:
+    with pytest.raises(ControlError, match=r"^there is no command 'statsu'; did you mean \"status\"\?$"):
+        daemon.ask("statsu")
+
+
+class TestRegistering:
+    def test_each_frame_is_told_before_the_result(self, daemon: Daemon) -> None:
+        daemon.stage.picture = MUG
+        until(lambda: daemon.service.engine and daemon.service.engine.frame.pixels is MUG)  # type: ignore[union-attr]
+        *progress, last = stream(daemon.socket, "register", name="mug")
+        assert [line["progress"]["text"] for line in progress] == ["good", "good"]
+        (known,) = daemon.ask("objects")["objects"]
+        assert last == {"result": {"text": '"mug" is registered', "object": known}}
+        assert (known["name"], known["views"], known["negatives"], known["embedded"]) == ("mug", 1, 0, 1)
+
+    def test_a_refusal_is_an_error_of_its_own_class(self, daemon: Daemon) -> None:
+        with pytest.raises(
+            Refused, match=r"frames were good enough; most were too bright: take it out of the glare"
+        ):
+            daemon.ask("register", name="mug")
+        assert daemon.events("refused")[0].startswith("not registered: none of ")
+
+    def test_a_name_that_is_taken_is_refused_at_once(self, knowing: Daemon) -> None:
+        with pytest.raises(SupportError, match=r'^there is an object "mug" already; choose another name'):
+            knowing.ask("register", name="mug")
+        assert not knowing.ask("status")["learning"]
+
+    def test_without_a_name_one_counts_up(self, daemon: Daemon) -> None:
+        daemon.stage.picture = MUG
+        assert daemon.ask("register")["object"]["name"] == "object 1"
+
+    def test_pictures_register_without_the_camera(self, daemon: Daemon) -> None:
+        found = daemon.ask("register", name="mug", pictures=[MUG_SENT])
+        assert found["text"] == '"mug" is registered'
+        (view,) = daemon.ask("views", name="mug")
+        assert (view["kind"], view["source"], view["crops"]) == ("view", "picture", 1)
+        daemon.show(MUG, "mug")
+        with pytest.raises(Refused, match=r"^the picture is not good enough: too dark; bring it into"):
+            daemon.ask("register", name="night", pictures=[DARK_SENT])
+
+    def test_a_view_is_added_to_a_known_object_only(self, knowing: Daemon) -> None:
+        found = knowing.ask("register", name="mug", view=True, pictures=[PEN_SENT])
+        assert (found["text"], found["object"]["views"]) == ('"mug" has 2 views now', 2)
+        with pytest.raises(SupportError, match=r'^there is no object "mugg"; did you mean "mug"\?$'):
+            knowing.ask("register", name="mugg", view=True)
+        with pytest.raises(ControlError, match="a view needs the name of an object"):
+            knowing.ask("register", view=True)
+
+    def test_what_is_known_is_refused_unless_it_is_forced(self, knowing: Daemon) -> None:
+        with pytest.raises(Refused, match=r'^it looks like "mug", which is known: '):
+            knowing.ask("register", name="cup", pictures=[MUG_SENT])
+        assert knowing.ask("register", name="cup", pictures=[MUG_SENT], force=True)["object"]["name"] == "cup"
+
+    def test_one_at_a_time(self, daemon: Daemon) -> None:
+        daemon.stage.error = CameraStalled("no frame")
+        until(lambda: daemon.service.hardware.camera_down)
+        said: list[Any] = []
+
+        def ask() -> None:
+            try:
+                daemon.ask("register", name="mug")
+            except Refused as error:
+                said.append(str(error))
+
+        first = threading.Thread(target=ask)
+        first.start()
+        until(lambda: daemon.ask("status")["learning"])
+        with pytest.raises(ControlError, match=r"^another registration is under way; try again in a moment$"):
+            daemon.ask("register", name="pen")
+        first.join()
+        assert said == ["no frame came within 1 s: see whether the camera works"]
+
+    def test_it_goes_on_when_whoever_asked_has_gone(self, daemon: Daemon) -> None:
+        lines = stream(daemon.socket, "register", name="mug")
+        next(lines)
+        lines.close()  # type: ignore[attr-defined]
+        daemon.stage.picture = MUG
+        daemon.told("registered")
+
+
+class TestChanging:
+    def test_a_rename_a_loss_and_the_way_back(self, knowing: Daemon) -> None:
+        assert knowing.ask("rename", name="mug", new="cup")["name"] == "cup"
+        assert knowing.ask("forget", name="cup")["name"] == "cup"
+        assert knowing.ask("objects")["objects"] == []
+        assert knowing.ask("undo") == {"text": 'undone: "cup" is registered again'}
+        assert knowing.ask("undo") == {"text": 'undone: "cup" is called "mug" again'}
+        assert knowing.ask("undo") == {"text": 'undone: "mug" is no longer registered'}
+        with pytest.raises(ControlError, match=r"^there is nothing to undo$"):
+            knowing.ask("undo")
+
+    def test_undo_of_registrations_passes_over_the_rest(self, knowing: Daemon) -> None:
+        knowing.ask("rename", name="mug", new="cup")
+        assert knowing.ask("undo", registrations=True) == {"text": 'undone: "cup" is no longer registered'}
+
+    def test_what_was_wrong_is_not_recognized_again(self, knowing: Daemon) -> None:
+        with pytest.raises(ControlError, match=r"^nothing was recognized lately that could be wrong$"):
+            knowing.ask("wrong")
+        knowing.show(MUG, "mug")
+        with pytest.raises(SupportError, match=r'^there is no object "pen"'):
+            knowing.ask("wrong", name="pen")
+        assert knowing.ask("wrong", name="mug")["negatives"] == 1
+        until(lambda: knowing.service.engine and knowing.service.engine.latest.rule == "nearer to a negative")  # type: ignore[union-attr]
+        assert knowing.service.engine is not None
+        assert knowing.service.engine.present == ()
+
+    @pytest.mark.parametrize(
+        ("command", "words", "error"),
+        [
+            ("rename", {"name": "mug"}, 'the request needs a text "new"'),
+            ("rename", {"name": 3, "new": "x"}, 'the request needs a text "name"'),
+            ("forget", {}, 'the request needs a text "name"'),
+            ("wrong", {"name": 3}, 'the request needs a text "name"'),
+            ("register", {"name": ["a"]}, 'the request needs a text "name"'),
+            ("events", {"count": 501}, "count is a whole number from 0 to 500"),
+            ("events", {"count": True}, "count is a whole number from 0 to 500"),
+            ("score", {}, "there is no picture to score"),
+            ("score", {"pictures": 3}, '"pictures" is a list of pictures'),
+            ("register", {"name": "a", "pictures": "x"}, '"pictures" is a list of pictures'),
+            ("upload", {}, 'the request needs a text "chunk"'),
+            ("upload", {"chunk": "?"}, "the piece of the upload is not base64"),
+            ("upload", {"chunk": "AAAA", "upload": "../../x"}, "there is no such upload"),
+            ("upload", {"chunk": "AAAA", "upload": "0" * 32}, "there is no such upload"),
+            ("import", {"upload": "0" * 32}, "there is no such upload"),
+            ("import", {"upload": "0" * 32, "on_conflict": "x"}, "on_conflict is rename, skip or merge, not 'x'"),
+        ],
+    )  # fmt: skip
+    def test_what_makes_no_sense_is_refused(
+        self, daemon: Daemon, command: str, words: dict[str, Any], error: str
+    ) -> None:
+        with pytest.raises(ControlError) as caught:
+            daemon.ask(command, **words)
+        assert str(caught.value) == error
+
+    def test_pictures_that_are_none_are_refused(self, daemon: Daemon) -> None:
+        with pytest.raises(ImageError, match='a picture is an object with "shape" and "pixels"'):
+            daemon.ask("score", pictures=["x"])
+        with pytest.raises(ImageError, match="has 9216 bytes, not 3"):
+            daemon.ask("explain", picture={"shape": [96, 96], "pixels": "AAAA"})
+
+
+class TestAsking:
+    def test_pictures_are_scored_and_explained(self, knowing: Daemon) -> None:
+        knowing.ask("register", name="pen", pictures=[PEN_SENT])
+        mug, cup = knowing.ask("score", pictures=[MUG_SENT, encode_picture(CUP)])
+        assert (mug["name"], mug["rule"], mug["runner_up"]) == ("mug", "recognized", "pen")
+        assert mug["text"].startswith("mug (p = 0.")
+        assert (cup["name"], cup["rule"]) == (None, "below threshold")
+        found = knowing.ask("explain", picture=MUG_SENT)
+        assert found == mug
+        assert found["explanation"][0].startswith("This is mug: p = 0.")
+
+    def test_the_frame_of_now_is_explained(self, knowing: Daemon) -> None:
+        knowing.show(MUG, "mug")
+        assert knowing.ask("explain")["name"] == "mug"
+        knowing.stage.error = CameraStalled("it hangs")
+        until(lambda: knowing.service.hardware.camera_down)
+        until(lambda: knowing.service.engine and knowing.service.engine.latest is None)
+        with pytest.raises(ControlError, match=r"^there is no frame to explain: no frames: it hangs$"):
+            knowing.ask("explain")
+
+    def test_nothing_is_registered(self, daemon: Daemon) -> None:
+        (found,) = daemon.ask("score", pictures=[MUG_SENT])
+        assert (found["text"], found["explanation"]) == (
+            "unknown (nothing is registered)",
+            ["Nothing is registered, so nothing can be recognized."],
+        )
+
+    def test_events_are_replayed_and_followed(self, knowing: Daemon) -> None:
+        kinds = [event["kind"] for event in knowing.ask("events", count=500)]
+        assert (kinds[0], kinds[-1]) == ("started", "registered")
+        assert knowing.ask("events", count=0) == []
+        (last,) = knowing.ask("events", count=1)
+        assert (last["name"], last["text"], last["source"]) == ("mug", '"mug" is registered', "picture")
+        lines = stream(knowing.socket, "events", follow=True, count=1)
+        assert next(lines)["event"] == last
+        knowing.ask("rename", name="mug", new="cup")
+        renamed = next(lines)["event"]
+        assert (renamed["kind"], renamed["name"], renamed["before"]) == ("renamed", "cup", "mug")
+        lines.close()  # type: ignore[attr-defined]
+        until(lambda: not knowing.service.hub._subscribers)
+
+    def test_an_error_of_the_store_keeps_its_class(
+        self, knowing: Daemon, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail() -> Any:
+            raise StoreError("objects.db: the disk reported an error")
+
+        assert knowing.service.engine is not None
+        monkeypatch.setattr(knowing.service.engine.store, "objects", fail)
+        with pytest.raises(StoreError, match=r"^objects.db: the disk reported an error$"):
+            knowing.ask("objects")
+
+
+def export(daemon: Daemon, path: Path) -> int:
+    content = b""
+    result: dict[str, Any] = {}
+    for line in stream(daemon.socket, "export"):
+        content += base64.b64decode(line.get("chunk", ""))
+        result = line.get("result", result)
+    path.write_bytes(content)
+    return int(result["objects"])
+
+
+def upload(daemon: Daemon, content: bytes, size: int = 1000) -> str:
+    words: dict[str, Any] = {}
+    for start in range(0, len(content), size):
+        chunk = base64.b64encode(content[start : start + size]).decode()
+        words = daemon.ask("upload", chunk=chunk, **words)
+    return str(words["upload"])
+
+
+class TestCollections:
+    def test_objects_travel_from_one_daemon_to_another(
+        self,
+        knowing: Daemon,
+        bundle: Bundle,
+        tmp_path_factory: pytest.TempPathFactory,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(control_commands, "CHUNK", 500)
+        path = knowing.home / "shelf.zip"
+        assert export(knowing, path) == 1
+        assert path.stat().st_size > 500
+        assert list((knowing.state / "outgoing").iterdir()) == []
+        with daemon_in(tmp_path_factory.mktemp("other"), monkeypatch) as other:
+            other.configure(write_tiny_bundle(other.home / "bundle", model_id="another"))
+            other.start().up()
+            found = other.ask("import", upload=upload(other, path.read_bytes()))
+            assert (found["objects"], found["unembedded"]) == (1, 1)
+            other.show(MUG, "mug")  # another model learns it from its picture
+            assert list((other.state / "incoming").iterdir()) == []
+            again = other.ask("import", upload=upload(other, path.read_bytes()))
+            assert (again["objects"], again["known"]) == (0, 1)
+            assert other.ask("undo")["text"].startswith("undone: the import of ")
+            assert other.events("imported")[0].startswith("imported: objects 1, views 1")
+
+    def test_a_file_that_is_none_changes_nothing(self, knowing: Daemon) -> None:
+        with pytest.raises(StoreError):
+            knowing.ask("import", upload=upload(knowing, b"no zip"))
+        assert list((knowing.state / "incoming").iterdir()) == []
+        assert len(knowing.ask("objects")["objects"]) == 1
+
+    def test_an_upload_that_is_too_large_is_removed(
+        self, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(control_commands, "MAX_UPLOADED", 2500)
+        with pytest.raises(ControlError, match=r"^the upload is larger than 2,500 bytes$"):
+            upload(daemon, b"x" * 3000)
+        assert list((daemon.state / "incoming").iterdir()) == []
+
+    def test_uploads_are_nobody_elses_and_old_ones_are_removed(self, daemon: Daemon) -> None:
+        first = daemon.state / "incoming" / f"{upload(daemon, b'a')}.zip"
+        assert stat.S_IMODE(first.parent.stat().st_mode) == 0o700
+        second = daemon.state / "incoming" / f"{upload(daemon, b'b')}.zip"
+        os.utime(first, (time.time() - 3700,) * 2)
+        third = daemon.state / "incoming" / f"{upload(daemon, b'c')}.zip"
+        assert sorted(first.parent.iterdir()) == sorted([second, third])
+
+    def test_a_place_that_cannot_be_made_is_told(self, daemon: Daemon) -> None:
+        (daemon.state / "incoming").write_text("in the way")
+        with pytest.raises(ControlError, match=r"incoming cannot be made: File exists$"):
+            upload(daemon, b"a")
+
+    def test_a_disk_that_is_full_is_told(self, daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+        real = Path.open
+
+        def full(path: Path, mode: str = "r", *words: Any, **more: Any) -> Any:
+            if mode == "ab":
+                raise OSError(28, "No space left on device")
+            return real(path, mode, *words, **more)
+
+        monkeypatch.setattr(Path, "open", full)
+        with pytest.raises(
+            ControlError, match=r"zip cannot be written: No space left on device; nothing was"
+        ):
+            upload(daemon, b"a")
+
+
+@pytest.mark.usefixtures("nothing_shipped")
+def test_requests_that_come_before_there_is_a_model_are_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with daemon_in(tmp_path, monkeypatch) as daemon:
+        daemon.configure("")
+        daemon.start()
+        until(daemon.socket.exists)
+        for command in ("objects", "undo", "wrong", "explain", "export"):
+            with pytest.raises(ControlError, match=r"^the daemon cannot recognize: "):
+                request(daemon.socket, command)
+        assert request(daemon.socket, "events") != []

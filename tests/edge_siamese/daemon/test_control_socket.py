@@ -1,0 +1,455 @@
+"""The control socket: requests answered, everything else refused in one line, and nobody kept waiting."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge_siamese.daemon.client import request, stream
+from edge_siamese.daemon.control_connection import ClientGone, ControlConnection
+from edge_siamese.daemon.control_socket import ControlServer
+from edge_siamese.daemon.picture_encoding import decode_picture, encode_picture
+from edge_siamese.errors import ControlError, DaemonNotRunning, StoreError
+
+RELEASE = "release"
+
+
+class Daemon:
+    """What a handler might do."""
+
+    def __init__(self) -> None:
+        self.released = threading.Event()
+        self.gone = threading.Event()
+        self.refused = threading.Event()
+        self.entered = threading.Event()
+
+    def handle(self, asked: dict[str, Any], tell: ControlConnection) -> Any:
+        match asked["command"]:
+            case "echo":
+                return asked
+            case "count":
+                for number in range(asked["to"]):
+                    tell({"progress": f"{number + 1} of {asked['to']}"})
+                return asked["to"]
+            case "refuse":
+                raise StoreError("objects.db: the disk\nis full")
+            case "break":
+                return [][1]
+            case "odd":
+                return {"name": "half \ud800"}
+            case "nothing of JSON":
+                return object()
+            case "wait":
+                self.entered.set()
+                self.released.wait(5)
+                return "released"
+            case "follow":
+                self.entered.set()
+                while tell.open:
+                    self.released.wait(0.005)
+                self.gone.set()
+                return None
+            case "flood":
+                try:
+                    while True:
+                        tell({"event": "x" * 4000})
+                except ClientGone:
+                    self.refused.set()
+                    raise
+        raise ControlError(f"no command {asked['command']!r}")
+
+
+@pytest.fixture
+def daemon() -> Iterator[Daemon]:
+    made = Daemon()
+    yield made
+    made.released.set()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "run" / "control.sock"
+
+
+@pytest.fixture
+def server(daemon: Daemon, path: Path) -> Iterator[ControlServer]:
+    with ControlServer(path, daemon.handle, workers=3, idle_s=0.15, send_timeout_s=0.1) as made:
+        yield made
+
+
+def connect(path: Path) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.settimeout(2)
+    connection.connect(str(path))
+    return connection
+
+
+def said(connection: socket.socket) -> list[dict[str, Any]]:
+    """All lines until the other side closes."""
+    received = b""
+    try:
+        while part := connection.recv(65536):
+            received += part
+    except ConnectionResetError:
+        pass
+    return [json.loads(line) for line in received.splitlines()]
+
+
+def wait_for(condition: Any) -> None:
+    deadline = time.monotonic() + 2
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+@pytest.mark.usefixtures("server")
+class TestAnswering:
+    def test_a_request_gets_the_result(self, path: Path) -> None:
+        assert request(path, "echo", name="Tasse ☕", number=3) == {
+            "command": "echo",
+            "name": "Tasse ☕",
+            "number": 3,
+        }
+
+    def test_lines_before_the_result_come_in_order(self, path: Path) -> None:
+        assert list(stream(path, "count", to=3)) == [
+            {"progress": "1 of 3"},
+            {"progress": "2 of 3"},
+            {"progress": "3 of 3"},
+            {"result": 3},
+        ]
+        assert request(path, "count", to=2) == 2
+
+    def test_a_connection_may_ask_several_times_and_ahead(self, path: Path) -> None:
+        with connect(path) as connection:
+            connection.sendall(b'{"command":"echo"}\n{"command":"echo","n":2}\n')
+            connection.shutdown(socket.SHUT_WR)
+            assert [line["result"] for line in said(connection)] == [
+                {"command": "echo"},
+                {"command": "echo", "n": 2},
+            ]
+
+    def test_an_error_keeps_its_class_and_becomes_one_line(self, path: Path) -> None:
+        with pytest.raises(StoreError, match=r"^objects.db: the disk is full$"):
+            request(path, "refuse")
+        with connect(path) as connection:
+            connection.sendall(b'{"command":"refuse"}\n')
+            connection.shutdown(socket.SHUT_WR)
+            assert said(connection) == [
+                {"ok": False, "error": "objects.db: the disk is full", "kind": "StoreError"}
+            ]
+
+    def test_an_unexpected_error_is_told_and_logged_with_its_place(
+        self, path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with pytest.raises(ControlError, match=r"^unexpected IndexError: list index out of range$"):
+            request(path, "break")
+        assert caplog.messages == ["break failed"]
+        assert "return [][1]" in caplog.text
+        with pytest.raises(ControlError, match=r"^unexpected TypeError: Object of type object is not JSON"):
+            request(path, "nothing of JSON")
+        assert request(path, "echo") == {"command": "echo"}
+
+    def test_half_a_character_does_not_break_the_line(self, path: Path) -> None:
+        assert request(path, "odd") == {"name": "half ?"}
+
+    def test_a_picture_comes_whole(self, path: Path) -> None:
+        pixels = np.random.default_rng(0).integers(0, 256, (1080, 1920, 3), dtype=np.uint8)
+        answer = request(path, "echo", picture=encode_picture(pixels))
+        assert np.array_equal(decode_picture(answer["picture"]), pixels)
+
+    def test_the_socket_is_for_owner_and_group(self, path: Path) -> None:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o660
+        assert sorted(item.name for item in path.parent.iterdir()) == ["control.sock", "control.sock.lock"]
+
+    def test_who_asks_is_in_the_log_for_debugging(self, path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        with caplog.at_level(logging.DEBUG):
+            request(path, "echo")
+        assert f"connection of pid {os.getpid()}, uid {os.getuid()}" in caplog.messages
+
+
+@pytest.mark.usefixtures("server")
+class TestRefusing:
+    @pytest.mark.parametrize(
+        ("sent", "error"),
+        [
+            (
+                b"GET / HTTP/1.1\n",
+                "the request is refused: not JSON: Expecting value in line 1, column 1",
+            ),
+            (b'{"command":"a","command":"b"}\n', "command: this key stands twice in one object"),
+            (b'{"command":"echo","n":NaN}\n', "n: a finite number is needed, not nan"),
+            (b"\xff\xfe\n", "the request is not UTF-8 text"),
+            (b'["echo"]\n', 'the request has to be an object with a "command"'),
+            (b'{"command":3}\n', 'the request has to be an object with a "command"'),
+            (b"\n", "the request is refused: not JSON: Expecting value in line 1, column 1"),
+            (b"[" * 9000 + b"\n", "not JSON that can be read"),
+            (b"[" * 60000 + b"\n", "the request is refused: more than 10000 lists and objects in it"),
+        ],
+    )
+    def test_garbage_gets_one_line_and_the_end(self, path: Path, sent: bytes, error: str) -> None:
+        with connect(path) as connection:
+            connection.sendall(sent + b'{"command":"echo"}\n')
+            (line,) = said(connection)
+        assert error in line["error"]
+        assert (line["ok"], line["kind"]) == (False, "ControlError")
+        assert request(path, "echo") == {"command": "echo"}
+
+    def test_half_a_request_gets_an_error_when_its_time_is_over(self, path: Path) -> None:
+        with connect(path) as connection:
+            connection.sendall(b'{"command":')
+            assert said(connection) == [
+                {"ok": False, "error": "no whole request came within 0.15 s", "kind": "ControlError"}
+            ]
+
+    def test_half_a_request_and_an_end_gets_an_error(self, path: Path) -> None:
+        with connect(path) as connection:
+            connection.sendall(b'{"command":')
+            connection.shutdown(socket.SHUT_WR)
+            assert said(connection)[0]["error"] == "the request ends without an end of line"
+
+    def test_a_connection_that_asks_nothing_is_closed(self, path: Path) -> None:
+        with connect(path) as connection:
+            assert said(connection) == []
+
+    def test_one_connection_too_many_is_told_so(self, path: Path, server: ControlServer) -> None:
+        open_ones = [connect(path) for _ in range(3)]
+        wait_for(lambda: len(server._conversations) == 3)
+        with pytest.raises(ControlError, match=r"^the daemon serves 3 connections already: try again$"):
+            request(path, "echo")
+        for connection in open_ones:
+            connection.close()
+        wait_for(lambda: not server._conversations)
+        assert request(path, "echo") == {"command": "echo"}
+
+
+def test_a_request_may_not_be_longer_than_the_server_takes(daemon: Daemon, path: Path) -> None:
+    with ControlServer(path, daemon.handle, max_request=100_000):
+        text = "x" * (100_000 - len('{"command":"echo","text":""}'))
+        assert request(path, "echo", text=text)["text"] == text
+        with pytest.raises(ControlError, match=r"^the request is longer than 100000 bytes$"):
+            request(path, "echo", text=f"{text}x")
+
+
+def test_of_large_requests_one_is_taken_at_a_time(daemon: Daemon, path: Path) -> None:
+    with ControlServer(path, daemon.handle, idle_s=0.1):
+        first = threading.Thread(target=request, args=(path, "wait"), kwargs={"text": "x" * 70_000})
+        first.start()
+        assert daemon.entered.wait(2)
+        with pytest.raises(ControlError, match=r"^the daemon is busy with another picture: try again$"):
+            request(path, "echo", text="x" * 70_000)
+        assert request(path, "echo", text="x" * 60_000)["command"] == "echo"
+        daemon.released.set()
+        first.join()
+        assert request(path, "echo", text="x" * 70_000)["command"] == "echo"
+
+
+@pytest.mark.usefixtures("server")
+class TestSlowAndGone:
+    def test_a_slow_reader_is_left_and_its_handler_goes_on_at_once(
+        self, path: Path, daemon: Daemon, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with connect(path) as connection:
+            connection.sendall(b'{"command":"flood"}\n')
+            assert daemon.refused.wait(2)
+            assert request(path, "echo") == {"command": "echo"}
+        assert "a client of the control socket is too slow, and is left" in caplog.messages
+
+    def test_a_handler_sees_that_the_client_has_gone(
+        self, path: Path, daemon: Daemon, server: ControlServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("edge_siamese.daemon.control_connection.HANGUP_CHECK_SECONDS", 0.01)
+        connection = connect(path)
+        connection.sendall(b'{"command":"follow"}\n')
+        assert daemon.entered.wait(2)
+        connection.close()
+        assert daemon.gone.wait(2)
+        wait_for(lambda: not server._conversations)
+
+    def test_a_client_that_is_done_asking_is_still_there(
+        self, path: Path, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("edge_siamese.daemon.control_connection.HANGUP_CHECK_SECONDS", 0.001)
+        with connect(path) as connection:
+            connection.sendall(b'{"command":"wait"}\n')
+            connection.shutdown(socket.SHUT_WR)
+            assert daemon.entered.wait(2)
+            time.sleep(0.02)
+            daemon.released.set()
+            assert said(connection) == [{"ok": True, "result": "released"}]
+
+    def test_closing_the_stream_ends_it(
+        self, path: Path, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("edge_siamese.daemon.control_connection.HANGUP_CHECK_SECONDS", 0.01)
+        lines = stream(path, "count", to=200)
+        assert next(lines) == {"progress": "1 of 200"}
+        lines.close()  # type: ignore[attr-defined]
+        assert request(path, "echo") == {"command": "echo"}
+
+
+class TestLife:
+    def test_closing_takes_no_longer_than_half_a_second(self, daemon: Daemon, path: Path) -> None:
+        server = ControlServer(path, daemon.handle)
+        server.start()
+        idle, busy, stuck = connect(path), connect(path), connect(path)
+        busy.sendall(b'{"command":"follow"}\n')
+        stuck.sendall(b'{"command":"wait"}\n')
+        wait_for(lambda: len(server._conversations) == 3)
+        assert daemon.entered.wait(2)
+        begun = time.monotonic()
+        server.close()
+        assert time.monotonic() - begun < 0.8
+        assert daemon.gone.is_set()
+        assert not path.exists()
+        for connection in (idle, stuck):
+            assert said(connection) == []
+            connection.close()
+        busy.close()
+
+    def test_a_handler_that_sees_the_end_still_replies(self, path: Path) -> None:
+        asked = threading.Event()
+
+        def stop(_: dict[str, Any], tell: ControlConnection) -> str:
+            asked.set()
+            while tell.open:
+                time.sleep(0.001)
+            return "stopped"
+
+        server = ControlServer(path, stop)
+        server.start()
+        with connect(path) as connection:
+            connection.sendall(b'{"command":"stop"}\n')
+            assert asked.wait(2)
+            threading.Thread(target=server.close).start()
+            assert said(connection) == [{"ok": True, "result": "stopped"}]
+
+    def test_closing_twice_or_before_the_start_does_nothing(self, daemon: Daemon, path: Path) -> None:
+        server = ControlServer(path, daemon.handle)
+        server.close()
+        server = ControlServer(path, daemon.handle)
+        server.start()
+        server.close()
+        server.close()
+
+    @pytest.mark.usefixtures("server")
+    def test_a_second_daemon_is_told_of_the_first(self, daemon: Daemon, path: Path) -> None:
+        second = ControlServer(path, daemon.handle)
+        with pytest.raises(ControlError, match=rf"^another daemon runs: pid {os.getpid()} at {path}$"):
+            second.start()
+        assert request(path, "echo") == {"command": "echo"}
+
+    def test_a_socket_that_another_program_listens_at_is_left(self, daemon: Daemon, path: Path) -> None:
+        path.parent.mkdir()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
+            other.bind(str(path))
+            other.listen()
+            with pytest.raises(ControlError, match=rf"^another daemon runs: pid {os.getpid()} at {path}$"):
+                ControlServer(path, daemon.handle).start()
+        assert path.is_socket()
+
+    def test_a_killed_daemon_leaves_nothing_in_the_way(self, daemon: Daemon, path: Path) -> None:
+        program = (
+            "import os, signal, sys; from pathlib import Path\n"
+            "from edge_siamese.daemon.control_socket import ControlServer\n"
+            "ControlServer(Path(sys.argv[1]), print).start(); os.kill(os.getpid(), signal.SIGKILL)"
+        )
+        assert subprocess.run([sys.executable, "-c", program, str(path)], check=False).returncode == -9
+        assert path.is_socket()
+        with pytest.raises(DaemonNotRunning, match=r"^the daemon is not running"):
+            request(path, "echo")
+        with ControlServer(path, daemon.handle):
+            assert request(path, "echo") == {"command": "echo"}
+
+    def test_a_file_in_the_way_is_left(self, daemon: Daemon, path: Path) -> None:
+        path.parent.mkdir()
+        path.write_text("mine")
+        with pytest.raises(ControlError, match=rf"^{path} is in the way: it is no socket$"):
+            ControlServer(path, daemon.handle).start()
+        assert path.read_text() == "mine"
+
+    def test_a_path_that_is_too_long_is_told(self, daemon: Daemon, tmp_path: Path) -> None:
+        path = tmp_path / ("a" * 100) / "control.sock"
+        with pytest.raises(ControlError, match=r"may have 103 bytes at most: set \[paths\] runtime$"):
+            ControlServer(path, daemon.handle).start()
+
+    def test_a_place_that_cannot_be_made_is_told(self, daemon: Daemon, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        path = tmp_path / "file" / "run" / "control.sock"
+        with pytest.raises(ControlError, match=rf"^{path}: no socket can be made there: Not a directory$"):
+            ControlServer(path, daemon.handle).start()
+
+
+class TestNotRunning:
+    def test_no_socket_means_that_it_does_not_run(self, path: Path) -> None:
+        with pytest.raises(DaemonNotRunning) as caught:
+            request(path, "status")
+        assert str(caught.value) == (
+            f"the daemon is not running (nothing listens at {path}): "
+            "sudo systemctl start edge-siamese, or edge-siamese run"
+        )
+
+    def test_permission_denied_names_the_group(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Denied(socket.socket):
+            def connect(self, _: Any) -> None:
+                raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(socket, "socket", Denied)
+        with pytest.raises(DaemonNotRunning) as caught:
+            request(path, "status")
+        assert str(caught.value) == (
+            f"permission denied at {path}: add yourself to the group, "
+            "sudo usermod -aG edge-siamese $USER, and log in anew"
+        )
+
+    @pytest.mark.usefixtures("server")
+    def test_a_daemon_that_does_not_answer_is_told_apart(self, path: Path) -> None:
+        with pytest.raises(DaemonNotRunning) as caught:
+            request(path, "wait", timeout=0.02)
+        assert str(caught.value) == (
+            f"the daemon does not answer at {path} (waited 0.02 s); see how it is: systemctl status edge-siamese"
+        )
+
+    @pytest.mark.parametrize(
+        ("answer", "error"),
+        [
+            (b"", "the daemon ended before it answered; see why: journalctl -u edge-siamese -e"),
+            (
+                b"hello\n",
+                "what answered is no daemon of this release: not JSON: Expecting value in line 1, column 1",
+            ),
+            (b"[]\n", "what answered is no daemon of this release: its answer is no object"),
+            (b'{"ok":false,"error":"no","kind":"of a later release"}\n', "no"),
+        ],
+    )
+    def test_other_answers_are_one_line(self, path: Path, answer: bytes, error: str) -> None:
+        path.parent.mkdir()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
+            other.bind(str(path))
+            other.listen()
+
+            def reply() -> None:
+                connection, _ = other.accept()
+                with connection:
+                    connection.recv(100)
+                    connection.sendall(answer)
+
+            thread = threading.Thread(target=reply)
+            thread.start()
+            with pytest.raises(ControlError, match=f"^{re.escape(error)}$"):
+                request(path, "status")
+            thread.join()

@@ -1,0 +1,238 @@
+"""What the engine notes for those who look: the latest frame, decisions that can be said to be wrong, registrations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_siamese.daemon import recent_decisions as moments_module
+from edge_siamese.daemon.recent_decisions import RecentDecisions
+from edge_siamese.daemon.registration_session import RegistrationRequest
+from edge_siamese.errors import ControlError
+from edge_siamese.events import Event
+from edge_siamese.models.bundle import Bundle
+from edge_siamese.panel.led_signals import Signal
+from edge_siamese.recognition.decision import nothing_to_see
+from tests.edge_siamese.daemon.rig import DISC, NIGHT, PAGE, RING, Rig
+
+
+@pytest.fixture
+def rig(tmp_path: Path, bundle: Bundle) -> Iterator[Rig]:
+    made = Rig(tmp_path, bundle)
+    made.observed.moments.wanted = made.observed.bursts.wanted = True
+    yield made
+    made.store.close()
+
+
+def learn(rig: Rig, name: str, picture: np.ndarray) -> str:
+    rig.engine.learner.begin(RegistrationRequest(name), rig.now)
+    rig.show(*[picture] * 3)
+    return rig.store.object(name).uid
+
+
+def test_the_latest_frame_is_shown_with_what_was_made_of_it(rig: Rig) -> None:
+    assert rig.engine.shown is None
+    rig.show(RING)
+    shown = rig.engine.shown
+    assert shown is not None
+    assert shown.frame.number == 1
+    assert shown.recognition is not None
+    assert shown.recognition.rule == "nothing registered"
+    assert shown.present == ()
+    uid = learn(rig, "ring", RING)
+    learning = rig.engine.shown
+    assert learning is not None
+    assert learning.recognition is None
+    rig.show(RING, RING, RING)
+    shown = rig.engine.shown
+    assert shown is not None
+    assert [there.uid for there in shown.present] == [uid]
+    rig.engine.lost(rig.now)
+    assert rig.engine.shown is None
+
+
+def test_who_hears_that_something_appeared_sees_the_frame_that_it_is_told_of(rig: Rig) -> None:
+    learn(rig, "ring", RING)
+    seen = []
+
+    def look(event: Event) -> None:
+        shown = rig.engine.shown
+        if event.kind == "appeared" and shown is not None:
+            seen.append((shown.frame.number, [there.name for there in shown.present]))
+
+    rig.engine._publish = look
+    rig.show(RING, RING)
+    assert seen == [(5, ["ring"])]
+
+
+def test_each_stage_of_a_frame_is_timed(rig: Rig) -> None:
+    rig.show(RING, PAGE)
+    learn(rig, "ring", RING)
+    rig.show(RING)
+    counted = rig.observed.telemetry
+    assert counted.tally().frames == {"recognized": 1, "unknown": 1, "nothing": 1, "learning": 3}
+    counts = {stage: times.count for stage, times in counted.stages.items()}
+    # A page without contrast is not embedded; what is learned from is timed as a whole.
+    assert counts == {"wait": 6, "imaging": 3, "encode": 2, "decide": 2, "frame": 6}
+    assert 0 < counted.stages["encode"].sum_s < counted.stages["frame"].sum_s
+
+
+def test_an_appearance_can_be_explained_and_said_to_be_wrong_later(rig: Rig) -> None:
+    uid = learn(rig, "ring", RING)
+    rig.show(RING, RING)
+    (appeared,) = [event for event in rig.events if event.kind == "appeared"]
+    moment = rig.observed.moments.get(appeared.data["moment"])
+    assert moment is not None
+    assert (moment.uid, moment.name) == (uid, "ring")
+    assert moment.recognition.explain()[0].startswith("This is ring: p = ")
+    assert max(moment.crop.shape) == rig.settings.registration.crop_side
+    rig.wait(1000)  # the button's half minute is over
+    saved = rig.engine.was_wrong(moment.id)
+    assert (saved.uid, saved.negatives) == (uid, 1)
+    assert rig.signals[-1] is Signal.NEGATIVE_SAVED
+    (negative,) = [view for view in rig.store.views(uid) if view.kind == "negative"]
+    assert (rig.store.crop(negative.id) == moment.crop).all()
+    rig.engine.undo()
+    assert rig.store.object("ring").negatives == 0
+
+
+def test_what_is_not_kept_any_more_cannot_be_wrong(rig: Rig) -> None:
+    uid = learn(rig, "ring", RING)
+    rig.show(RING, RING)
+    moment = rig.observed.moments.latest()
+    assert moment is not None
+    with pytest.raises(ControlError, match="not kept any more"):
+        rig.engine.was_wrong("0" * 12)
+    rig.engine.forget(uid)
+    with pytest.raises(ControlError, match='"ring" is not registered any more'):
+        rig.engine.was_wrong(moment.id)
+
+
+def test_nothing_is_kept_where_nobody_looks(rig: Rig) -> None:
+    rig.observed.moments.wanted = rig.observed.bursts.wanted = False
+    learn(rig, "ring", RING)
+    rig.show(RING, RING)
+    assert rig.observed.moments.latest() is None
+    assert rig.observed.bursts.latest() is None
+    (appeared,) = [event for event in rig.events if event.kind == "appeared"]
+    assert "moment" not in appeared.data
+
+
+def test_the_oldest_moment_makes_room() -> None:
+    kept = RecentDecisions()
+    nothing = nothing_to_see(0.5)
+    ids = [
+        kept.add(nothing, np.zeros(2, np.float32), "m", np.zeros((2, 2), np.uint8), uid="u", name="n")
+        for _ in range(moments_module.KEPT + 1)
+    ]
+    assert kept.get(ids[0]) is None
+    assert kept.get(ids[1]) is not None
+    latest = kept.latest()
+    assert latest is not None
+    assert latest.id == ids[-1]
+
+
+def test_a_registration_is_shown_frame_by_frame(rig: Rig) -> None:
+    rig.engine.learner.begin(RegistrationRequest("ring", source="page"), rig.now)
+    record = rig.observed.bursts.latest()
+    assert record is not None
+    assert (record.name, record.source, record.wanted, record.done) == ("ring", "page", 3, False)
+    rig.show(RING, NIGHT, RING, RING, RING)
+    ended = rig.observed.bursts.latest()
+    assert ended is not None
+    assert ended.id == record.id
+    assert [(frame.number, frame.good) for frame in ended.frames] == [
+        (1, True),
+        (2, False),
+        (3, False),
+        (4, True),
+        (5, True),
+    ]
+    assert ended.frames[1].text == "too dark: bring it into the light"
+    assert max(ended.frames[0].crop.shape) == 96
+    assert (ended.done, ended.saved, ended.text) == (True, True, '"ring" is registered')
+    assert ended.uid == rig.store.object("ring").uid
+
+
+def test_pictures_are_shown_likewise_and_a_refusal_is_its_end(rig: Rig) -> None:
+    rig.engine.learner.from_pictures([NIGHT, NIGHT], RegistrationRequest("night", source="picture"), rig.now)
+    ended = rig.observed.bursts.latest()
+    assert ended is not None
+    assert [frame.good for frame in ended.frames] == [False, False]
+    assert (ended.done, ended.saved, ended.uid) == (True, False, None)
+    assert ended.text.startswith("none of 2 pictures were good enough")
+    rig.engine.learner.begin(RegistrationRequest("ring"), rig.now)
+    rig.engine.learner.cancel()
+    cancelled = rig.observed.bursts.latest()
+    assert cancelled is not None
+    assert cancelled.text == "the registration was ended before it was done"
+
+
+def test_pictures_do_not_disturb_the_frames_of_another_registration(rig: Rig) -> None:
+    rig.engine.learner.begin(RegistrationRequest("ring"), rig.now)
+    rig.show(RING)
+    rig.engine.learner.from_pictures([DISC], RegistrationRequest("disc", source="picture"), rig.now)
+    record = rig.observed.bursts.latest()
+    assert record is not None
+    assert (record.name, record.done, len(record.frames)) == ("ring", False, 1)
+
+
+class TestChangesFromElsewhere:
+    def test_what_is_gone_leaves_and_what_is_renamed_is_called_so(self, rig: Rig) -> None:
+        uid = learn(rig, "ring", RING)
+        rig.show(RING, RING)
+        rig.store.rename(uid, "circle")
+        rig.engine.follow(renamed=[uid])
+        assert rig.engine.present == ("circle",)
+        rig.store.forget(uid)
+        rig.engine.follow()
+        assert rig.engine.present == ()
+        assert rig.events[-1].kind == "left"
+
+
+class TestViewsAndMerging:
+    def test_a_view_is_taken_away_and_comes_back(self, rig: Rig) -> None:
+        uid = learn(rig, "ring", RING)
+        first, second = rig.store.views(uid)[0], None
+        rig.engine.learner.begin(RegistrationRequest(target=uid), rig.now)
+        rig.show(*[DISC] * 3)
+        second = rig.store.views(uid)[1]
+        after = rig.engine.remove_view("ring", second.id)
+        assert after.views == 1
+        assert len(rig.engine.support.embeddings) == 1
+        event = rig.events[-1]
+        assert (event.kind, event.text) == ("view removed", f'view {second.id} of "ring" is gone')
+        assert event.data["view"] == second.id
+        rig.engine.undo()
+        assert [view.id for view in rig.store.views(uid)] == [first.id, second.id]
+
+    def test_two_objects_become_one(self, rig: Rig) -> None:
+        ring = learn(rig, "ring", RING)
+        disc = learn(rig, "disc", DISC)
+        rig.show(DISC, DISC)
+        after = rig.engine.merge("disc", "ring")
+        assert (after.uid, after.views) == (ring, 2)
+        assert rig.engine.support.names == ("ring",)
+        kinds = [event.kind for event in rig.events[-2:]]
+        assert kinds == ["left", "merged"]
+        event = rig.events[-1]
+        assert event.text == '"disc" is "ring" now, which has 2 views'
+        assert (event.data["from"], event.data["from_name"]) == (disc, "disc")
+        rig.show(DISC, DISC)
+        assert rig.engine.present == ("ring",)
+        rig.engine.undo()
+        assert rig.engine.support.names == ("ring", "disc")
+
+
+def test_a_model_that_changed_since_does_not_take_its_embedding(rig: Rig) -> None:
+    learn(rig, "ring", RING)
+    rig.show(RING, RING)
+    moment = rig.observed.moments.latest()
+    assert moment is not None
+    rig.observed.moments._kept[moment.id] = replace(moment, model_id="another")
+    with pytest.raises(ControlError, match="not kept any more"):
+        rig.engine.was_wrong(moment.id)

@@ -1,0 +1,300 @@
+"""The hub: everyone hears everything in order, and nobody who is slow delays the others."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edge_siamese.daemon.client import stream
+from edge_siamese.daemon.control_socket import ControlServer
+from edge_siamese.daemon.event_bus import EventHub, Subscription, follow
+from edge_siamese.events import Event
+
+
+def event(number: int) -> Event:
+    return Event("seen", f"mug {number}", time="2026-11-24T10:00:00.000+00:00", data={"n": number})
+
+
+def numbers(events: list[Event]) -> list[int]:
+    return [found.data["n"] for found in events]
+
+
+class Recorder:
+    """A sink that remembers, and that can be held up or made to fail."""
+
+    name = "recorder"
+
+    def __init__(self, queue: int = 100) -> None:
+        self.queue = queue
+        self.taken: list[int] = []
+        self.error: Exception | None = None
+        self.going = threading.Event()
+        self.going.set()
+        self.at_work = threading.Event()
+        self.closed = False
+        self.interrupts_help = True
+
+    def take(self, event: Event) -> None:
+        self.at_work.set()
+        self.going.wait(5)
+        if self.error:
+            raise self.error
+        self.taken.append(event.data["n"])
+
+    def interrupt(self) -> None:
+        if self.interrupts_help:
+            self.going.set()
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def recorder() -> Iterator[Recorder]:
+    made = Recorder()
+    yield made
+    made.going.set()
+
+
+def test_subscribers_hear_all_in_order_and_late_ones_the_last() -> None:
+    hub = EventHub()
+    early = hub.subscribe()
+    for number in range(3):
+        hub.publish(event(number))
+    late = hub.subscribe(replay=2)
+    hub.publish(event(3))
+    assert [numbers(found.get(0)[0]) for found in (early, late)] == [[0, 1, 2, 3], [1, 2, 3]]
+    assert early.get(0) == ([], 0)
+
+
+def test_the_ring_keeps_the_last_events() -> None:
+    hub = EventHub(ring=3)
+    for number in range(5):
+        hub.publish(event(number))
+    assert numbers(hub.latest(10)) == [2, 3, 4]
+    assert numbers(hub.latest(1)) == [4]
+    assert hub.latest(0) == []
+    assert numbers(hub.subscribe(replay=10).get(0)[0]) == [2, 3, 4]
+
+
+def test_a_slow_subscriber_loses_the_oldest_and_learns_how_many() -> None:
+    hub = EventHub()
+    subscriber = hub.subscribe(size=2)
+    for number in range(5):
+        hub.publish(event(number))
+    events, lost = subscriber.get(0)
+    assert (numbers(events), lost) == ([3, 4], 3)
+    hub.publish(event(5))
+    events, lost = subscriber.get(0)
+    assert (numbers(events), lost) == ([5], 0)
+
+
+def test_a_listener_hears_each_event_as_it_is_published_until_it_has_enough() -> None:
+    hub, heard = EventHub(), list[str]()
+
+    def listen(event: Event) -> None:
+        heard.append(event.text)
+
+    hub.listen(listen)
+    hub.publish(Event("started", "one"))
+    assert heard == ["one"]
+    hub.unlisten(listen)
+    hub.unlisten(listen)
+    hub.publish(Event("started", "two"))
+    assert heard == ["one"]
+
+
+def test_who_has_unsubscribed_hears_nothing_more() -> None:
+    hub = EventHub()
+    subscriber = hub.subscribe()
+    hub.unsubscribe(subscriber)
+    hub.unsubscribe(subscriber)
+    hub.publish(event(0))
+    assert subscriber.get(0) == ([], 0)
+
+
+def test_a_subscriber_waits_and_is_woken() -> None:
+    subscriber = Subscription(10)
+    found: list[Event] = []
+    listener = threading.Thread(target=lambda: found.extend(subscriber.get(5)[0]))
+    listener.start()
+    subscriber.put(event(7))
+    listener.join(2)
+    assert numbers(found) == [7]
+
+
+def test_a_subscriber_that_is_woken_returns_once_and_loses_no_event() -> None:
+    subscriber = Subscription(2)
+    for number in range(2):
+        subscriber.put(event(number))
+    for _ in range(50):
+        subscriber.wake()
+    events, lost = subscriber.get(5)
+    assert (numbers(events), lost) == ([0, 1], 0)
+    subscriber.wake()
+    assert subscriber.get(5) == ([], 0)
+    began = time.monotonic()
+    assert subscriber.get(0.05) == ([], 0)
+    assert time.monotonic() - began >= 0.05
+
+
+def test_closing_wakes_subscribers_and_later_events_go_nowhere() -> None:
+    hub = EventHub()
+    subscriber = hub.subscribe()
+    hub.publish(event(0))
+    hub.close()
+    hub.publish(event(1))
+    assert subscriber.closed
+    assert numbers(subscriber.get(5)[0]) == [0]
+    assert subscriber.get(5) == ([], 0)
+    assert hub.subscribe(replay=5).closed
+
+
+def test_publishing_never_waits_for_a_sink(recorder: Recorder, caplog: pytest.LogCaptureFixture) -> None:
+    recorder.queue = 3
+    quick = Recorder()
+    hub = EventHub([recorder, quick])
+    recorder.going.clear()
+    hub.publish(event(0))
+    assert recorder.at_work.wait(2)
+    for number in range(1, 6):
+        hub.publish(event(number))
+    recorder.going.set()
+    hub.close()
+    assert recorder.taken == [0, 3, 4, 5]
+    assert quick.taken == [0, 1, 2, 3, 4, 5]
+    assert (recorder.closed, quick.closed) == (True, True)
+    assert caplog.messages == ["the recorder is too slow: 2 events were lost"]
+
+
+def test_a_sink_that_fails_is_logged_once_until_it_works(
+    recorder: Recorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    hub = EventHub([recorder])
+    recorder.error = OSError(32, "Broken pipe")
+    hub.publish(event(0))
+    hub.publish(event(1))
+    deadline = time.monotonic() + 2
+    while not caplog.messages and time.monotonic() < deadline:
+        time.sleep(0.002)
+    recorder.error = None
+    hub.publish(event(2))
+    hub.close()
+    assert recorder.taken[-1] == 2
+    assert caplog.messages == ["the recorder fails: Broken pipe", "the recorder works again"]
+
+
+def test_a_sink_with_a_defect_goes_on(recorder: Recorder, caplog: pytest.LogCaptureFixture) -> None:
+    recorder.error = ZeroDivisionError("no")
+    hub = EventHub([recorder])
+    hub.publish(event(0))
+    hub.close()
+    assert caplog.messages == ["the recorder failed"]
+    assert "ZeroDivisionError: no" in caplog.text
+    assert recorder.closed
+
+
+def test_closing_interrupts_a_sink_that_takes_too_long(
+    recorder: Recorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    recorder.going.clear()
+    hub = EventHub([recorder])
+    for number in range(3):
+        hub.publish(event(number))
+    assert recorder.at_work.wait(2)
+    begun = time.monotonic()
+    hub.close(timeout=0.05)
+    assert time.monotonic() - begun < 0.6
+    assert recorder.closed
+    assert caplog.messages == ["the recorder is too slow: 2 events were lost at the end"]
+
+
+def test_a_sink_that_cannot_be_interrupted_is_left(
+    recorder: Recorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    recorder.going.clear()
+    recorder.interrupts_help = False
+    hub = EventHub([recorder])
+    hub.publish(event(0))
+    assert recorder.at_work.wait(2)
+    hub.close(timeout=0.01)
+    assert caplog.messages == ["the recorder takes too long, and is left"]
+
+
+def test_other_sinks_take_over_when_those_before_are_closed_and_no_event_is_lost(recorder: Recorder) -> None:
+    hub = EventHub([recorder])
+    recorder.going.clear()
+    hub.publish(event(0))
+    assert recorder.at_work.wait(2)
+    second, third = Recorder(), Recorder()
+    begun = time.monotonic()
+    hub.set_sinks([second])
+    hub.publish(event(1))
+    hub.set_sinks([third])
+    hub.publish(event(2))
+    assert time.monotonic() - begun < 0.5
+    assert (recorder.closed, second.taken, third.taken) == (False, [], [])
+    recorder.going.set()
+    hub.close()
+    assert [found.taken for found in (recorder, second, third)] == [[0], [1], [2]]
+    assert [found.closed for found in (recorder, second, third)] == [True, True, True]
+
+
+def test_sinks_that_do_not_end_do_not_hold_up_the_end(recorder: Recorder) -> None:
+    hub = EventHub([recorder])
+    recorder.going.clear()
+    recorder.interrupts_help = False
+    hub.publish(event(0))
+    assert recorder.at_work.wait(2)
+    hub.set_sinks([Recorder()], timeout=5)
+    begun = time.monotonic()
+    hub.close(timeout=0.05)
+    assert time.monotonic() - begun < 0.6
+
+
+def test_a_client_follows_until_it_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge_siamese.daemon.control_connection.HANGUP_CHECK_SECONDS", 0.01)
+    path = tmp_path / "control.sock"
+    hub = EventHub()
+    hub.publish(event(0))
+    hub.publish(event(1))
+    hub.publish(Event("left", "gone", data={"n": 2}))
+    with ControlServer(path, lambda _, tell: follow(hub, tell, replay=2, kinds=frozenset({"seen"}))):
+        lines = stream(path, "events")
+        assert next(lines) == {
+            "event": {"kind": "seen", "time": "2026-11-24T10:00:00.000+00:00", "text": "mug 1", "n": 1}
+        }
+        hub.publish(event(3))
+        assert next(lines)["event"]["n"] == 3
+        hub.publish(event(4))
+        hub.close()
+        assert list(lines) == [{"event": event(4).to_dict()}, {"result": None}]
+
+
+def test_a_slow_client_is_told_what_it_lost(tmp_path: Path) -> None:
+    path = tmp_path / "control.sock"
+    hub = EventHub()
+    with (
+        ControlServer(path, lambda _, tell: follow(hub, tell)),
+        socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client,
+    ):
+        client.connect(str(path))
+        client.settimeout(2)
+        client.sendall(b'{"command":"events"}\n')
+        while not hub._subscribers:
+            time.sleep(0.001)
+        for number in range(300):
+            hub.publish(Event("seen", "x" * 8000, data={"n": number}))
+            time.sleep(0)
+        received = b""
+        while b'"kind":"lost"' not in received:
+            received += client.recv(1 << 20)
+        hub.close()
+    assert b"events were lost: this client is slow" in received

@@ -1,0 +1,214 @@
+"""Extras are opened, tried again, opened anew and closed as settings and troubles want it; nothing waits for them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from edge_siamese.daemon import integrations as extras_module
+from edge_siamese.daemon.current_view import Observed
+from edge_siamese.daemon.integrations import Integrations, IntegrationSpec
+from edge_siamese.errors import ControlError
+from edge_siamese.events import Event
+from edge_siamese.settings import DashboardSettings, MqttSettings, Settings
+from tests.edge_siamese.daemon.running import until
+
+ON = Settings(dashboard=DashboardSettings(enabled=True))
+
+
+class Fake:
+    """An extra that does as the test says."""
+
+    def __init__(self, port: int, log: list[str], error: list[Exception]) -> None:
+        self.port, self.log, self.error = port, log, error
+
+    def start(self) -> None:
+        if self.error:
+            self.log.append("failed")
+            raise self.error[0]
+        self.log.append(f"opened {self.port}")
+
+    def report(self) -> dict[str, Any]:
+        return {"state": f"at {self.port}"}
+
+    def close(self, timeout: float) -> None:
+        self.log.append(f"closed {self.port}")
+
+
+class Stand:
+    """What a service is to its extras."""
+
+    def __init__(self, state: Path) -> None:
+        self.events: list[Event] = []
+        self.log: list[str] = []
+        self.errors: list[Exception] = []
+        observed = Observed()
+        self.actions: Any = SimpleNamespace(
+            telemetry=observed.telemetry,
+            moments=observed.moments,
+            bursts=observed.bursts,
+            settings=SimpleNamespace(state_directory=state),
+        )
+        offer = IntegrationSpec(
+            "dashboard",
+            lambda s: s.dashboard,
+            lambda s: s.dashboard.enabled,
+            lambda s, _: Fake(s.dashboard.port, self.log, self.errors),
+        )
+        self.extras = Integrations(self.actions, self.events.append, offers=(offer,))
+
+
+@pytest.fixture
+def stand(tmp_path: Path) -> Iterator[Stand]:
+    made = Stand(tmp_path)
+    yield made
+    made.extras.close(1.0)
+
+
+def test_with_everything_off_there_is_not_even_a_thread(stand: Stand) -> None:
+    before = threading.active_count()
+    stand.extras.apply(Settings())
+    assert threading.active_count() == before
+    assert stand.extras.report() == {}
+    assert not stand.actions.moments.wanted
+
+
+def test_one_is_opened_opened_anew_where_its_settings_changed_and_closed(stand: Stand) -> None:
+    stand.extras.apply(ON)
+    until(lambda: stand.events)
+    assert (stand.events[0].kind, stand.events[0].text) == ("dashboard", "dashboard: at 8765")
+    assert stand.extras.report() == {"dashboard": {"works": True, "state": "at 8765"}}
+    assert stand.actions.moments.wanted
+    assert stand.actions.bursts.wanted
+    stand.extras.apply(replace(ON, mqtt=MqttSettings(name="other")))  # not its own
+    stand.extras.apply(Settings(dashboard=DashboardSettings(enabled=True, port=9000)))
+    until(lambda: len(stand.log) == 3)
+    stand.extras.apply(Settings())
+    until(lambda: len(stand.log) == 4)
+    assert stand.log == ["opened 8765", "closed 8765", "opened 9000", "closed 9000"]
+    assert stand.extras.report() == {}
+    assert not stand.actions.moments.wanted
+
+
+def test_one_that_fails_is_told_once_and_tried_again(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extras_module, "RETRY_SECONDS", 0.01)
+    stand.extras._slots[0].retry_s = 0.01
+    stand.errors.append(ControlError("the port 8765 is taken"))
+    stand.extras.apply(ON)
+    until(lambda: stand.log.count("failed") >= 3)
+    assert [event.text for event in stand.events] == ["no dashboard: the port 8765 is taken"]
+    assert stand.events[0].data == {"level": "error"}
+    assert stand.extras.report() == {"dashboard": {"state": "the port 8765 is taken", "works": False}}
+    stand.errors.clear()
+    until(lambda: stand.extras.report() == {"dashboard": {"works": True, "state": "at 8765"}})
+    assert stand.events[-1].text == "dashboard: at 8765"
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (
+            ModuleNotFoundError("No module named 'uvicorn'", name="uvicorn"),
+            "no dashboard: it needs the package uvicorn, which is not installed: install edge-siamese anew, or in "
+            "an environment of your own: pip install 'edge-siamese[dashboard]'",
+        ),
+        (OSError(98, "Address already in use"), "no dashboard: [Errno 98] Address already in use"),
+        (ZeroDivisionError("oops"), "no dashboard: ZeroDivisionError: oops"),
+    ],
+)
+def test_whatever_goes_wrong_is_told_in_a_line(stand: Stand, error: Exception, told: str) -> None:
+    stand.errors.append(error)
+    stand.extras.apply(ON)
+    until(lambda: stand.events)
+    assert stand.events[0].text == told
+
+
+def test_one_that_hangs_holds_up_neither_settings_nor_the_end(stand: Stand) -> None:
+    free = threading.Event()
+    stand.extras._slots[0].offer = replace(stand.extras._slots[0].offer, make=lambda *_: _hang(free))
+    began = time.monotonic()
+    stand.extras.apply(ON)
+    stand.extras.apply(Settings())
+    assert time.monotonic() - began < 0.2
+    stand.extras.close(0.4)
+    assert time.monotonic() - began < 0.8
+    free.set()
+
+
+def _hang(free: threading.Event) -> Any:
+    free.wait(10)
+    raise ControlError("too late")
+
+
+def test_one_that_does_not_close_is_left(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = threading.Event()
+    monkeypatch.setattr(Fake, "close", lambda self, timeout: free.wait(10))
+    stand.extras.apply(ON)
+    until(lambda: stand.events)
+    began = time.monotonic()
+    stand.extras.close(0.3)
+    assert 0.25 < time.monotonic() - began < 0.6
+    free.set()
+
+
+def test_when_objects_were_seen_is_known_from_former_daemons(tmp_path: Path) -> None:
+    (tmp_path / "events.jsonl").write_text(
+        '{"kind": "appeared", "time": "2026-01-01T00:00:00.000+00:00", "uid": "a"}\n'
+        '{"kind": "left", "time": "2026-01-01T00:05:00.000+00:00", "uid": "a"}\n'
+        '{"kind": "seen", "time": "2026-01-01T00:03:00.000+00:00", "uid": "b"}\n'
+        '{"kind": "registered", "time": "2026-01-01T00:03:00.000+00:00", "uid": "c"}\n'
+    )
+    stand = Stand(tmp_path)
+    stand.extras.apply(ON)
+    until(lambda: stand.events)
+    stand.extras.close(1.0)
+    assert stand.actions.telemetry.last_seen() == {
+        "a": "2026-01-01T00:05:00.000+00:00",
+        "b": "2026-01-01T00:03:00.000+00:00",
+    }
+
+
+NOTHING_OF_THEM = """
+import sys
+from edge_siamese.daemon.service import Service
+from edge_siamese.settings import load_settings
+service = Service(load_settings(sys.argv[1]))
+import threading
+threading.Timer(1.5, service.stop).start()
+assert service.run() == 0 and service.engine.frames > 3, service.fault
+extras = ("dashboard", "mqtt", "metrics", "fleet")
+print(*sorted(
+    name for name in sys.modules
+    if name.split(".")[0] in {"starlette", "uvicorn", "paho", "prometheus_client", "anyio", "asyncio"}
+    or name.startswith(tuple(f"edge_siamese.{extra}" for extra in extras))
+))
+"""
+
+
+def test_a_daemon_without_them_imports_nothing_of_them(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text(
+        f'[camera]\nkind = "synthetic"\nrate = 30.0\n[model]\nbundle = "glyphs"\n'
+        f'[paths]\nstate = "{tmp_path}"\nruntime = "{tmp_path}"\n'
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", NOTHING_OF_THEM, str(tmp_path / "config.toml")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.splitlines()[-1] == ""
+
+
+def test_making_one_is_left_to_the_module_that_knows_how() -> None:
+    makers: dict[str, Callable[..., Any]] = {offer.kind: offer.make for offer in extras_module.OFFERS}
+    assert list(makers) == ["dashboard", "mqtt", "metrics"]

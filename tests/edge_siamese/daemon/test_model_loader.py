@@ -1,0 +1,421 @@
+"""Models come, fail and change, settings are read again: the daemon answers all the while, and never mixes models."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge_siamese.daemon import model_loader
+from edge_siamese.daemon import service as service_module
+from edge_siamese.daemon.engine import Engine
+from edge_siamese.daemon.model_loader import load_current_model, proven_encoder, reembed
+from edge_siamese.errors import ControlError, ModelError, SelfTestFailed
+from edge_siamese.models.bundle import Bundle
+from edge_siamese.models.installed import InstalledModels
+from edge_siamese.models.manifest import Threshold
+from edge_siamese.panel.led_signals import Signal
+from edge_siamese.recognition.registration import NewView
+from edge_siamese.settings import ModelSettings, Settings
+from edge_siamese.store import SupportStore
+from tests.edge_siamese.daemon.running import (
+    CUP,
+    MUG,
+    PEN,
+    TABLE,
+    Daemon,
+    accept,
+    daemon_without_a_model,
+    model_of,
+    until,
+)
+from tests.tiny_bundle import write_tiny_bundle
+
+pytest.importorskip("onnxruntime")
+
+SETTINGS = Settings(model=ModelSettings(runtime="onnxruntime"))
+
+
+@pytest.fixture
+def daemon(tmp_path: Path, nothing_shipped: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
+    """It takes the installed model, and there is none yet, and none is shipped."""
+    with daemon_without_a_model(tmp_path, monkeypatch) as made:
+        yield made
+
+
+@pytest.fixture
+def second(tmp_path: Path) -> Path:
+    """A bundle of another model."""
+    return write_tiny_bundle(tmp_path / "second", model_id="second")
+
+
+@pytest.fixture
+def picky(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device on which the model `second` does not pass its self-test."""
+    proven = model_loader.proven_encoder
+
+    def prove(bundle: Bundle, settings: Settings) -> Any:
+        if bundle.manifest.model_id == "second":
+            raise SelfTestFailed("int8 on onnxruntime: other scores")
+        return proven(bundle, settings)
+
+    monkeypatch.setattr(model_loader, "proven_encoder", prove)
+
+
+class TestModels:
+    def test_without_a_model_the_daemon_is_up_and_takes_the_one_that_comes(
+        self, daemon: Daemon, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(service_module, "RETRY_SECONDS", 60.0)
+        daemon.start()
+        until(lambda: daemon.systemd.count("READY=1"))
+        remedy = "no model is installed: edge-siamese model install BUNDLE"
+        assert daemon.ask("status")["line"] == remedy
+        assert daemon.events("model") == [f"cannot recognize: {remedy}"]
+        until(lambda: daemon.service.hardware.lasting is Signal.FAULT_MODEL)
+        until(lambda: daemon.systemd.count("WATCHDOG=1") > 2)
+        with pytest.raises(ControlError, match=rf"^the daemon cannot recognize: {remedy}$"):
+            daemon.ask("register", name="mug")
+        daemon.models.install(bundle.path, accept)
+        daemon.ask("reload")
+        daemon.up()
+        assert model_of(daemon) == "tiny-0123456789ab"
+        until(lambda: daemon.service.hardware.lasting is Signal.READY)
+        assert daemon.systemd.count("READY=1") == 1
+
+    def test_a_model_is_confirmed_when_it_has_worked(self, daemon: Daemon, bundle: Bundle) -> None:
+        daemon.models.install(bundle.path, accept)
+        assert not daemon.models.state().confirmed
+        daemon.start().up()
+        until(lambda: daemon.models.state().confirmed)
+
+    def test_another_model_is_not_confirmed_in_its_place(
+        self, daemon: Daemon, bundle: Bundle, second: Path
+    ) -> None:
+        daemon.models.install(bundle.path, accept)
+        daemon.start().up()
+        daemon.models.install(second, accept)
+        until(lambda: (engine := daemon.service.engine) and engine.frames > 20)
+        time.sleep(0.05)
+        daemon.service.call(daemon.service._confirm)
+        assert not daemon.models.state().confirmed
+        daemon.ask("reload")
+        until(lambda: daemon.models.state().confirmed)
+        assert model_of(daemon) == "second"
+
+    def test_without_frames_a_model_is_confirmed_only_after_a_while_of_its_own(
+        self, daemon: Daemon, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(service_module, "STATUS_SECONDS", 0.02)
+        daemon.models.install(bundle.path, accept)
+        daemon.stage.absent = True
+        monkeypatch.setattr(service_module, "RETRY_SECONDS", 60.0)
+        daemon.start()
+        until(lambda: daemon.service.engine)
+        daemon.service._started -= 100.0  # it has been up for long when the model comes
+        time.sleep(0.1)
+        assert not daemon.models.state().confirmed
+        monkeypatch.setattr(service_module, "RETRY_SECONDS", 0.1)
+        until(lambda: daemon.models.state().confirmed)
+
+    @pytest.mark.usefixtures("picky")
+    def test_a_model_that_fails_its_self_test_gives_way_to_the_former(
+        self, daemon: Daemon, bundle: Bundle, second: Path
+    ) -> None:
+        former = daemon.models.install(bundle.path, accept)
+        daemon.models.confirm()
+        gone = daemon.models.install(second, accept)
+        daemon.start().up()
+        assert model_of(daemon) == "tiny-0123456789ab"
+        assert daemon.events("model")[0] == (
+            f"{gone.name} is given up (int8 on onnxruntime: other scores); {former.name} is current again"
+        )
+
+    @pytest.mark.usefixtures("picky")
+    def test_while_it_runs_it_goes_on_with_the_former(
+        self, daemon: Daemon, bundle: Bundle, second: Path
+    ) -> None:
+        daemon.models.install(bundle.path, accept)
+        daemon.start().up()
+        daemon.learn("mug", MUG)
+        until(lambda: daemon.models.state().confirmed)
+        daemon.models.install(second, accept)
+        daemon.ask("reload")
+        assert "is given up" in daemon.told("model")
+        daemon.show(MUG, "mug")
+        assert (model_of(daemon), daemon.models.state().confirmed) == ("tiny-0123456789ab", False)
+
+    def test_a_bundle_in_the_settings_that_is_none_is_a_fault(self, daemon: Daemon) -> None:
+        daemon.configure("/none")
+        daemon.start()
+        assert daemon.told("model") == "cannot recognize: no bundle at /none: no such directory"
+
+    @pytest.mark.usefixtures("nothing_shipped", "picky")
+    def test_none_works_and_there_is_no_other(self, tmp_path: Path, second: Path) -> None:
+        models = InstalledModels(tmp_path / "models")
+        models.install(second, accept)
+        told: list[str] = []
+        with pytest.raises(ModelError, match=r"does not work, and there is no other: int8 on onnxruntime"):
+            load_current_model(SETTINGS, models, told.append)
+        assert told == []
+
+    def test_a_directory_of_models_that_cannot_be_written_is_a_fault(
+        self, daemon: Daemon, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(_: Any) -> Any:
+            raise OSError(30, "Read-only file system", "models")
+
+        daemon.models.install(bundle.path, accept)
+        with monkeypatch.context() as patch:
+            patch.setattr(InstalledModels, "begin", refuse)
+            daemon.start()
+            assert "Read-only file system" in daemon.told("model")
+        daemon.up()
+
+
+class TestChangingModels:
+    def test_objects_are_learned_anew_and_never_scored_across_models(
+        self, daemon: Daemon, bundle: Bundle, second: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        daemon.configure(bundle.path)
+        daemon.start().up()
+        for name, picture in (("mug", MUG), ("pen", PEN), ("cup", CUP)):
+            daemon.learn(name, picture)
+        daemon.show(MUG, "mug")
+        seen: list[tuple[str, str]] = []
+        present: list[tuple[str, ...]] = []
+        embed, see, refresh = model_loader.embed_crop, Engine.see, Engine.refresh
+
+        def slow(*words: Any) -> Any:
+            time.sleep(0.04)
+            present.append(daemon.service.engine.present if daemon.service.engine else ())
+            return embed(*words)
+
+        def noted_see(engine: Engine, frame: Any, waited: float) -> None:
+            seen.append((engine.encoder.model_id, engine.store.model_id))
+            see(engine, frame, waited)
+
+        def noted_refresh(engine: Engine) -> None:
+            seen.append((engine.encoder.model_id, engine.store.model_id))
+            refresh(engine)
+
+        monkeypatch.setattr(model_loader, "embed_crop", slow)
+        monkeypatch.setattr(Engine, "see", noted_see)
+        monkeypatch.setattr(Engine, "refresh", noted_refresh)
+        daemon.configure(second)
+        daemon.ask("reload")
+        until(lambda: present)
+        until(lambda: model_of(daemon) == "second")
+        until(lambda: seen[-1] == ("second", "second"))
+        assert {model for model, _ in seen} == {"tiny-0123456789ab", "second"}
+        assert all(model == store for model, store in seen)
+        assert len(present) >= 3
+        assert set(present) == {("mug",)}  # the former engine recognized until the end
+        daemon.show(TABLE, None)
+        daemon.show(PEN, "pen")
+        objects = daemon.ask("objects")
+        assert [(item["name"], item["embedded"]) for item in objects["objects"]] == [
+            ("mug", 1), ("pen", 1), ("cup", 1),
+        ]  # fmt: skip
+        assert objects["model_id"] == "second"
+
+    def test_what_is_registered_meanwhile_is_learned_anew_as_well(
+        self, daemon: Daemon, bundle: Bundle, second: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        daemon.configure(bundle.path)
+        daemon.start().up()
+        daemon.learn("mug", MUG)
+        embed = model_loader.embed_crop
+        asked: list[Any] = []
+
+        def meanwhile(*words: Any) -> Any:
+            if not asked:
+                asked.append(None)
+                daemon.service.engine.learner.from_pictures([PEN], _wish("pen"), 0.0)  # type: ignore[union-attr]
+            return embed(*words)
+
+        monkeypatch.setattr(model_loader, "embed_crop", meanwhile)
+        daemon.configure(second)
+        daemon.ask("reload")
+        until(lambda: model_of(daemon) == "second")
+        daemon.show(PEN, "pen")
+
+    def test_a_model_without_the_threshold_asked_for_leaves_everything_as_it_was(
+        self, daemon: Daemon, bundle: Bundle, tmp_path: Path
+    ) -> None:
+        odd = write_tiny_bundle(
+            tmp_path / "odd", model_id="odd", thresholds=(Threshold(1e-4, 0.9, 0.1, 20_000),)
+        )
+        by_rate = {"threshold": "false_accept_rate = 0.01"}
+        daemon.configure(bundle.path, **by_rate)
+        daemon.start().up()
+        daemon.learn("mug", MUG)
+        daemon.configure(odd, **by_rate)
+        daemon.ask("reload")
+        text = until(lambda: [t for t in daemon.events("model") if "the former model stays" in t])[0]
+        assert "odd" in text or "0.01" in text
+        assert daemon.service.engine is not None
+        assert daemon.service.engine.store.model_id == "tiny-0123456789ab"
+        daemon.learn("pen", PEN)
+        daemon.show(PEN, "pen")
+
+    def test_learning_anew_goes_on_after_what_cannot_be_read(
+        self,
+        tmp_path: Path,
+        bundle: Bundle,
+        caplog: pytest.LogCaptureFixture,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        with SupportStore(tmp_path / "objects.db", "former", 8) as store:
+            for name, picture in (("mug", MUG), ("pen", PEN)):
+                store.register(name, NewView(np.ones(8, np.float32), (picture,), "camera"))
+            count = store.picture_count
+            monkeypatch.setattr(store, "picture_count", lambda view: 0 if view == 1 else count(view))
+            encoder = proven_encoder(bundle, SETTINGS)
+            recognizer = model_loader.LoadedModel(bundle, encoder, False)
+            lines = list(reembed(store, recognizer))
+            assert lines == [
+                f"learning the objects anew for tiny-0123456789ab: {done} of 2 views" for done in (0, 0)
+            ]
+            assert caplog.messages[0].startswith("view 1 cannot be learned anew: ")
+            assert store.model_id == "former"
+            store.use(encoder.model_id, 8)
+            assert [known.embedded for known in store.objects()] == [0, 1]
+            (line,) = reembed(store, recognizer)
+            assert line.endswith("0 of 1 views")
+
+    def test_imported_objects_are_learned_from_their_pictures(
+        self, daemon: Daemon, bundle: Bundle, second: Path, tmp_path: Path
+    ) -> None:
+        encoder = proven_encoder(bundle, SETTINGS)
+        with SupportStore(tmp_path / "other.db", encoder.model_id, 8) as store:
+            store.register("mug", NewView(encoder.embed([MUG])[0], (MUG,), "camera"))
+            store.export(tmp_path / "shelf.zip")
+        daemon.configure(second)
+        daemon.start().up()
+        daemon.learn("pen", PEN)
+        daemon.show(PEN, "pen")
+        before = daemon.service.engine
+        brought = daemon.service.call(
+            lambda: daemon.service.engine.bring_in(tmp_path / "shelf.zip", "rename")  # type: ignore[union-attr]
+        )
+        assert brought["unembedded"] == 1
+        daemon.service.call(daemon.service.reembed)
+        until(lambda: "mug" in daemon.service.engine.support.names)  # type: ignore[union-attr]
+        # The model is the same, so what is there stays there, and its coming is not told again.
+        assert daemon.service.engine is before
+        assert before is not None
+        assert before.present == ("pen",)
+        daemon.show(MUG, "mug")
+        assert len([text for text in daemon.events("appeared") if "pen" in text]) == 1
+
+
+def _wish(name: str) -> Any:
+    from edge_siamese.daemon.registration_session import RegistrationRequest
+
+    return RegistrationRequest(name, source="picture")
+
+
+class TestReloading:
+    @pytest.fixture
+    def running(self, daemon: Daemon, bundle: Bundle) -> Daemon:
+        daemon.configure(bundle.path)
+        daemon.start().up()
+        daemon.learn("mug", MUG)
+        daemon.show(MUG, "mug")
+        return daemon
+
+    def test_a_changed_setting_is_used(self, running: Daemon, bundle: Bundle) -> None:
+        running.configure(bundle.path, threshold="threshold = 0.999")
+        running.ask("reload")
+        until(lambda: running.ask("status")["model"]["threshold"] == 0.999)
+        running.show(MUG, None)
+        assert running.events("settings") == ["the settings were read again"]
+        assert running.stage.opened == ["gray"]
+
+    @pytest.mark.parametrize("text", ["[camera]\nrate = fast", "[camera]\nrat = 3.0", None])
+    def test_a_broken_file_changes_nothing(self, running: Daemon, text: str | None) -> None:
+        if text is None:
+            running.config.unlink()
+        else:
+            running.config.write_text(text)
+        running.ask("reload")
+        assert running.told("settings").startswith(f"the former settings stay: {running.config}: ")
+        running.show(TABLE, None)
+        running.show(MUG, "mug")
+
+    def test_a_new_model_is_taken_also_with_a_broken_file(
+        self, daemon: Daemon, bundle: Bundle, second: Path
+    ) -> None:
+        daemon.models.install(bundle.path, accept)
+        daemon.start().up()
+        daemon.config.write_text("what?")
+        daemon.models.install(second, accept)
+        daemon.ask("reload")
+        until(lambda: model_of(daemon) == "second")
+
+    def test_another_camera_is_opened_at_once_also_if_the_model_fails(
+        self, running: Daemon, bundle: Bundle, tmp_path: Path
+    ) -> None:
+        running.configure(tmp_path / "none", rate="rate = 100.0")
+        running.ask("reload")
+        until(lambda: len(running.stage.opened) == 2)
+        until(lambda: any("the former model stays" in text for text in running.events("model")))
+        running.show(TABLE, None)
+        running.show(MUG, "mug")
+
+    def test_another_panel_is_opened_and_pressed(self, running: Daemon, bundle: Bundle) -> None:
+        running.configure(bundle.path, hold_s="hold_s = 2.5")
+        console = running.service.hardware.console
+        running.ask("reload")
+        until(lambda: running.service.hardware.console is not console)
+        until(lambda: running.service._bringing is None)
+        running.stage.picture = PEN
+        running.press()
+        running.told("registered")
+        until(lambda: running.events("registered")[-1] == '"object 1" is registered')
+
+    def test_other_events_go_elsewhere_and_paths_stay(self, running: Daemon, bundle: Bundle) -> None:
+        text = running.config.read_text().replace(str(running.state), str(running.state) + "2")
+        running.config.write_text(text + "\n[events]\nfile = false\n")
+        running.ask("reload")
+        assert running.told("settings")
+        until(lambda: running.events("settings")[0] == "new paths are used after a restart")
+        until(lambda: running.ask("status")["paths"]["state"] == str(running.state))
+        size = (running.state / "events.jsonl").stat().st_size
+        running.ask("rename", name="mug", new="cup")
+        assert (running.state / "events.jsonl").stat().st_size == size
+
+    def test_a_registration_under_way_is_ended_and_told(self, running: Daemon) -> None:
+        said: list[Any] = []
+        running.stage.picture = TABLE
+        running.service.call(
+            lambda: running.service.engine.learner.begin(_wish("x"), time.monotonic(), said.append)  # type: ignore[union-attr]
+        )
+        running.ask("reload")
+        until(lambda: said)
+        assert said[0].reason == "ended"
+
+
+def test_the_model_of_a_bundle_that_is_gone_is_a_fault_at_the_next_start(
+    daemon: Daemon, second: Path
+) -> None:
+    daemon.configure(second)
+    daemon.start().up()
+    shutil.rmtree(second)
+    daemon.ask("reload")
+    until(lambda: any("the former model stays" in text for text in daemon.events("model")))
+    daemon.stop()
+    daemon.start()
+    assert daemon.told("model").startswith("cannot recognize: no bundle at ")
+
+
+def test_the_runtime_of_the_settings_is_the_one_that_is_proven(bundle: Bundle) -> None:
+    encoder = proven_encoder(bundle, replace(SETTINGS, model=replace(SETTINGS.model, precision="fp32")))
+    assert (encoder.runtime, encoder.precision, encoder.threads) == ("onnxruntime", "fp32", 1)

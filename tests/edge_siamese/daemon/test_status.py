@@ -1,0 +1,137 @@
+"""The line and the report that tell how the daemon is."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from edge_siamese import __version__
+from edge_siamese.cameras.supervisor import SourceState
+from edge_siamese.daemon.status import counted, line, report
+from edge_siamese.panel.led_signals import Signal
+from edge_siamese.settings import PathSettings, Settings
+
+
+def state(status: Any = "running", reason: str = "") -> SourceState:
+    return SourceState(status, reason, "a camera", 120, 3, 1, 0, 9.871)
+
+
+def service(
+    *, present: tuple[str, ...] = (), objects: int = 2, camera: SourceState | None = None, busy: bool = False
+) -> Any:
+    encoder = SimpleNamespace(
+        model_id="tiny", runtime="onnxruntime", precision="int8", reason="onnxruntime: asked for"
+    )
+    engine = SimpleNamespace(
+        present=present,
+        support=_Sized(objects),
+        learner=SimpleNamespace(busy=busy),
+        encoder=encoder,
+        bundle=SimpleNamespace(path="/models/tiny"),
+        threshold=0.75,
+        threshold_source="given",
+        frames=100,
+    )
+    console = SimpleNamespace(description="button 17", problem=None)
+    return SimpleNamespace(
+        engine=engine,
+        fault="",
+        hardware=SimpleNamespace(state=camera, console=console, stuck=False, lasting=Signal.READY),
+        extras=SimpleNamespace(report=lambda: {"dashboard": {"state": "http://127.0.0.1:8765"}}),
+        settings=Settings(paths=PathSettings(state="/state", runtime="/run/x")),
+        config=None,
+        uptime=12.345,
+        repair=None,
+    )
+
+
+class _Sized:
+    def __init__(self, objects: int) -> None:
+        self._objects, self.embeddings = objects, [0, 0, 0]
+
+    def __len__(self) -> int:
+        return self._objects
+
+
+@pytest.mark.parametrize(
+    ("of", "expected"),
+    [
+        ({"camera": state()}, "sees nothing that it knows; 2 objects; 9.9 frames/s"),
+        ({"camera": state(), "present": ("mug",), "objects": 1}, "sees mug; 1 object; 9.9 frames/s"),
+        ({"camera": state(), "present": ("mug", "pen")}, "sees mug and pen; 2 objects; 9.9 frames/s"),
+        ({"camera": state(), "busy": True}, "looks at something that it shall learn"),
+        ({"camera": state("stalled", "no frame for 3 s"), "busy": True}, "no frames: no frame for 3 s"),
+        ({"camera": state("absent", "there is no camera")}, "no frames: there is no camera"),
+        ({"camera": state("starting")}, "waiting for the camera"),
+        ({}, "waiting for the camera"),
+    ],
+)
+def test_one_line_says_how_it_is(of: dict[str, Any], expected: str) -> None:
+    assert line(service(**of)) == expected
+
+
+def test_without_an_engine_the_line_says_why() -> None:
+    down = service(camera=state())
+    down.engine, down.fault = None, "no model is installed"
+    assert line(down) == "no model is installed"
+    found = report(down)
+    assert (found["model"], found["objects"], found["views"], found["present"], found["frames"]) == (
+        None,
+        0,
+        0,
+        [],
+        0,
+    )
+    assert (found["fault"], found["learning"]) == ("no model is installed", False)
+
+
+def test_the_report_holds_everything_for_programs() -> None:
+    found = report(service(camera=state(), present=("mug",)))
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert found == {
+        "version": __version__,
+        "line": "sees mug; 2 objects; 9.9 frames/s",
+        "uptime_s": 12.3,
+        "fault": "",
+        "model": {
+            "model_id": "tiny",
+            "bundle": "/models/tiny",
+            "runtime": "onnxruntime",
+            "precision": "int8",
+            "reason": "onnxruntime: asked for",
+            "threshold": 0.75,
+            "threshold_source": "given",
+        },
+        "objects": 2,
+        "views": 3,
+        "present": ["mug"],
+        "frames": 100,
+        "learning": False,
+        "camera": {
+            "status": "running",
+            "reason": "",
+            "description": "a camera",
+            "captured": 120,
+            "dropped": 3,
+            "restarts": 1,
+            "fps": 9.87,
+        },
+        "panel": {"description": "button 17", "problem": None, "stuck": False},
+        "store": {"repair": None},
+        "extras": {"dashboard": {"state": "http://127.0.0.1:8765"}},
+        "paths": {"config": "", "state": "/state", "socket": "/run/x/control.sock"},
+    }
+
+
+def test_what_is_not_there_is_null() -> None:
+    bare = service()
+    bare.hardware.console = None
+    found = report(bare)
+    assert (found["camera"], found["panel"]) == (None, None)
+
+
+def test_one_is_singular() -> None:
+    assert [counted(number, "view") for number in (0, 1, 2)] == ["0 views", "1 view", "2 views"]

@@ -1,0 +1,117 @@
+"""What the broker keeps is taken within bounds, whoever wrote it."""
+
+from __future__ import annotations
+
+import pytest
+
+from edge_siamese.fleet import broker_mirror
+from edge_siamese.fleet.broker_mirror import Mirror
+from edge_siamese.fleet.clock import LATEST_MS, Clock
+from edge_siamese.fleet.fake_broker import FakeBroker
+from edge_siamese.fleet.inbox import Message
+from edge_siamese.fleet.messages import Topics, encode_object, encode_view
+from edge_siamese.fleet.reconciliation import Known, restamped
+from edge_siamese.fleet.state import Life, Name, ObjectState, Place, ViewState, resolve
+from edge_siamese.store.names import name_key
+from tests.edge_siamese.fleet.test_state import CREATED, OBJECTS, VIEWS, a_view, an_object
+
+TOPICS = Topics("edge-siamese", "home")
+
+
+def of_an_object(uid: str, **said: int) -> Message:
+    return Message(TOPICS.of("objects", uid), encode_object(an_object("mug", **said)))
+
+
+def of_a_view(uid: str, **said: int) -> Message:
+    return Message(TOPICS.of("views", uid), encode_view(a_view(OBJECTS[0], **said)))
+
+
+def made() -> Mirror:
+    return Mirror(TOPICS, "hall", FakeBroker().transport())
+
+
+def test_beyond_a_number_of_registers_new_ones_are_passed_over_and_that_is_told_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(broker_mirror, "MOST", {"objects": 3, "views": 2})
+    known = Known({OBJECTS[0]: an_object("mug")})
+    reader = made()
+    messages = [*(of_an_object(uid) for uid in OBJECTS), *(of_a_view(uid) for uid in VIEWS)]
+    for _ in range(2):
+        read = reader.read(messages, known, 0.0)
+        known.objects |= read.changes.objects
+        known.views |= read.changes.views
+        assert (list(known.objects), list(known.views)) == (OBJECTS[:3], VIEWS[:2])
+        assert (list(reader.objects), list(reader.views)) == (OBJECTS[:3], VIEWS[:2])
+        assert not read.behind
+    later = reader.read([of_an_object(OBJECTS[1], named=5), of_an_object(OBJECTS[5], named=5)], known, 0.0)
+    assert list(later.changes.objects) == [OBJECTS[1]]
+    assert caplog.messages == [
+        "edge-siamese/fleet/home/objects is passed over: more than 3; the others are not taken",
+        "edge-siamese/fleet/home/views is passed over: more than 2; the others are not taken",
+    ]
+
+
+def test_as_many_objects_of_one_name_as_are_taken_have_names_of_their_own() -> None:
+    uids = [f"{number:032x}" for number in range(broker_mirror.MOST["objects"])]
+    views = {uid: a_view(uid) for uid in uids}
+    named = resolve({uid: an_object("mug") for uid in uids}, views).objects
+    assert named == resolve({uid: an_object("mug") for uid in reversed(uids)}, views).objects
+    assert len({name_key(name) for name in named.values()}) == len(uids)
+    assert named[uids[-1]] == f"mug ({len(uids)})"
+
+
+NOW = 1_790_000_001_000
+LAST = f"{LATEST_MS - 1:013x}-ffff-evil"
+EVIL = ObjectState(CREATED, Name(LAST, "ha"), Life(LAST, "forgotten"))
+HIDDEN = ViewState("view", CREATED, "camera", Place(LAST, OBJECTS[0], False))
+
+
+def at(now_ms: int) -> tuple[Mirror, Clock]:
+    clock = Clock("hall", lambda: now_ms)
+    return Mirror(TOPICS, "hall", FakeBroker().transport(), clock.is_late), clock
+
+
+def test_what_comes_from_far_ahead_is_passed_over_and_the_broker_gets_back_what_it_had(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    known = Known({OBJECTS[0]: an_object("mug")}, {VIEWS[0]: a_view(OBJECTS[0])})
+    reader, _ = at(NOW)
+    evil = [
+        Message(TOPICS.of("objects", OBJECTS[0]), encode_object(EVIL)),
+        Message(TOPICS.of("views", VIEWS[0]), encode_view(HIDDEN)),
+        Message(TOPICS.of("objects", OBJECTS[1]), encode_object(EVIL)),
+    ]
+    read = reader.read(evil, known, 0.0)
+    assert (len(read.changes), reader.passed_over) == (0, True)
+    assert read.behind == {("objects", OBJECTS[0]), ("views", VIEWS[0])}
+    assert not reader.shows(VIEWS[0])  # so its content goes out again as well
+    # A device without a time of day takes it and gives it again: that must not go on for ever.
+    assert not reader.read(evil, known, 0.0).behind
+    assert "is more than a year ahead of the time here" in caplog.text
+    assert len(caplog.messages) == 3
+
+
+def test_a_device_without_a_time_of_day_takes_it_and_gets_over_it_once_it_has_one() -> None:
+    known = Known({OBJECTS[0]: an_object("mug")}, {VIEWS[0]: a_view(OBJECTS[0])})
+    evil = [
+        Message(TOPICS.of("objects", OBJECTS[0]), encode_object(EVIL)),
+        Message(TOPICS.of("views", VIEWS[0]), encode_view(HIDDEN)),
+    ]
+    reader, clock = at(12)
+    read = reader.read(evil, known, 0.0)
+    assert len(read.changes) == 2
+    known.objects |= read.changes.objects
+    known.views |= read.changes.views
+    assert len(restamped(known, clock.next, clock.is_late)) == 0
+    reader, clock = at(NOW)
+    # What others have stands against it, though its stamps are earlier.
+    read = reader.read([of_an_object(OBJECTS[0], named=5)], known, 0.0)
+    assert read.changes.objects == {OBJECTS[0]: an_object("mug", named=5)}
+    # What nobody else has is its own again.
+    known.objects |= read.changes.objects
+    anew = restamped(known, clock.next, clock.is_late)
+    assert anew.objects == {}
+    assert anew.views == {
+        VIEWS[0]: ViewState("view", CREATED, "camera", Place(f"{NOW:013x}-0000-hall", OBJECTS[0], False))
+    }

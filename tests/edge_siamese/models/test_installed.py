@@ -1,0 +1,324 @@
+"""Installed models: which is current, what happens when one does not come up, and what a failure leaves."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edge_siamese.errors import BundleNotFound, ChecksumError, ModelError, ModelsInUse, SelfTestFailed
+from edge_siamese.models.bundle import Bundle
+from edge_siamese.models.installed import MAX_ATTEMPTS, InstalledModels, model_directory
+from edge_siamese.system.files import replace_directory, workshop
+from tests.tiny_bundle import write_tiny_bundle
+
+
+def accept(_: Bundle) -> None:
+    """A device on which every model works."""
+
+
+def refuse(_: Bundle) -> None:
+    raise SelfTestFailed("int8 on onnxruntime: other scores")
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> InstalledModels:
+    return InstalledModels(tmp_path / "state" / "models")
+
+
+@pytest.fixture
+def bundles(tmp_path: Path) -> list[Path]:
+    """Six bundles that differ."""
+    return [write_tiny_bundle(tmp_path / f"bundle-{i}", model_id=f"tiny-{i:012d}") for i in range(6)]
+
+
+def test_nothing_is_installed_at_first(models: InstalledModels) -> None:
+    assert models.current() is None
+    assert models.all() == []
+    assert models.begin() == (None, "")
+    models.confirm()
+    assert not models.directory.exists()
+
+
+def test_an_installed_model_is_a_copy_and_current(models: InstalledModels, bundles: list[Path]) -> None:
+    model = models.install(bundles[0], accept)
+    assert model.role == "current"
+    assert model.name.startswith("tiny-000000000000-")
+    assert models.current() == models.directory / model.name
+    shutil.rmtree(bundles[0])
+    assert (models.directory / model.name / "manifest.json").is_file()
+    assert [path.name for path in models.directory.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_second_one_makes_the_first_the_previous(models: InstalledModels, bundles: list[Path]) -> None:
+    first, second = (models.install(path, accept) for path in bundles[:2])
+    assert [(item.name, item.role) for item in models.all()] == [
+        (second.name, "current"),
+        (first.name, "previous"),
+    ]
+    assert models.rollback().name == first.name
+    assert [(item.name, item.role) for item in models.all()] == [
+        (first.name, "current"),
+        (second.name, "previous"),
+    ]
+    assert models.state().confirmed
+
+
+def test_a_refusal_of_the_check_changes_nothing(models: InstalledModels, bundles: list[Path]) -> None:
+    models.install(bundles[0], accept)
+    before = models.state()
+    with pytest.raises(SelfTestFailed, match="other scores"):
+        models.install(bundles[1], refuse)
+    assert models.state() == before
+    assert len(models.all()) == 1
+
+
+def test_what_changes_between_check_and_copy_is_not_installed(
+    models: InstalledModels, bundles: list[Path]
+) -> None:
+    def change(bundle: Bundle) -> None:
+        shutil.rmtree(bundle.path)
+        shutil.copytree(bundles[1], bundle.path)
+
+    with pytest.raises(ModelError, match="has changed while it was copied: install it again"):
+        models.install(bundles[0], change)
+    assert models.all() == []
+
+
+def test_a_damaged_bundle_is_not_installed(models: InstalledModels, bundles: list[Path]) -> None:
+    path = bundles[0] / "encoder.int8.onnx"
+    damaged = bytearray(path.read_bytes())
+    damaged[100] ^= 1
+    path.write_bytes(damaged)
+    with pytest.raises(ChecksumError):
+        models.install(bundles[0], accept)
+    with pytest.raises(BundleNotFound):
+        models.install(bundles[0] / "nowhere", accept)
+    assert models.current() is None
+
+
+def test_equal_bundles_share_a_directory_and_others_do_not(bundle: Bundle, bundles: list[Path]) -> None:
+    from edge_siamese.models.bundle import load_bundle
+
+    names = {model_directory(load_bundle(path)) for path in bundles}
+    assert len(names) == 6
+    assert model_directory(bundle) == model_directory(bundle)
+
+
+def test_installing_the_current_one_again_keeps_the_previous_one(
+    models: InstalledModels, bundles: list[Path]
+) -> None:
+    first, second = (models.install(path, accept) for path in bundles[:2])
+    models.install(bundles[1], accept)
+    assert (models.state().current, models.state().previous) == (second.name, first.name)
+
+
+def test_old_models_are_removed_but_never_current_or_previous(
+    models: InstalledModels, bundles: list[Path]
+) -> None:
+    names = []
+    for index, path in enumerate(bundles):
+        names.append(models.install(path, accept).name)
+        os.utime(models.directory / names[-1], (index, index))
+    assert [item.name for item in models.all()][:2] == [names[5], names[4]]
+    assert {item.name for item in models.all()} == {names[5], names[4], names[3], names[2]}
+
+
+def test_a_model_on_trial_that_does_not_come_up_is_given_up(
+    models: InstalledModels, bundles: list[Path]
+) -> None:
+    first = models.install(bundles[0], accept)
+    models.confirm()
+    second = models.install(bundles[1], accept)
+    for _ in range(MAX_ATTEMPTS):
+        assert models.begin() == (models.directory / second.name, "")
+    path, told = models.begin()
+    assert path == models.directory / first.name
+    assert told == (
+        f"{second.name} is given up (it did not come up in 3 attempts); {first.name} is current again"
+    )
+    assert models.state().rejected == {second.name: "it did not come up in 3 attempts"}
+    assert [item.problem for item in models.all()] == ["", "it did not come up in 3 attempts"]
+
+
+def test_a_confirmed_model_may_be_started_any_number_of_times(
+    models: InstalledModels, bundles: list[Path]
+) -> None:
+    models.install(bundles[0], accept)
+    second = models.install(bundles[1], accept)
+    models.begin()
+    models.confirm()
+    for _ in range(3 * MAX_ATTEMPTS):
+        assert models.begin() == (models.directory / second.name, "")
+
+
+def test_two_models_that_fail_do_not_take_turns_for_ever(
+    models: InstalledModels, bundles: list[Path]
+) -> None:
+    models.install(bundles[0], accept)
+    models.install(bundles[1], accept)
+    models.reject("broken")
+    with pytest.raises(ModelError, match="there is no other: broken too"):
+        models.reject("broken too")
+
+
+def test_a_rejected_model_may_be_installed_again(models: InstalledModels, bundles: list[Path]) -> None:
+    models.install(bundles[0], accept)
+    second = models.install(bundles[1], accept)
+    models.reject("no runtime")
+    models.install(bundles[1], accept)
+    assert models.state().current == second.name
+    assert models.state().rejected == {}
+
+
+def test_going_back_needs_a_previous_model(models: InstalledModels, bundles: list[Path]) -> None:
+    with pytest.raises(ModelError, match="no previous model to go back to; install one"):
+        models.rollback()
+    models.install(bundles[0], accept)
+    with pytest.raises(ModelError, match="no previous model"):
+        models.rollback()
+
+
+def test_a_damaged_state_is_told(models: InstalledModels, bundles: list[Path]) -> None:
+    models.install(bundles[0], accept)
+    (models.directory / "state.json").write_text('{"curent": "x"}')
+    with pytest.raises(ModelError, match=r'curent: unknown key; did you mean "current"\?'):
+        models.current()
+
+
+def test_a_torn_installation_leaves_the_current_one(models: InstalledModels, bundles: list[Path]) -> None:
+    """A process that is killed in the check leaves its copy in the workshop; the next one clears it away."""
+    first = models.install(bundles[0], accept)
+
+    def killed(_: Bundle) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        models.install(bundles[1], killed)
+    left = models.directory / ".incoming" / "tiny-left"
+    left.mkdir(parents=True)
+    assert models.current() == models.directory / first.name
+    models.install(bundles[1], accept)
+    assert not left.exists()
+
+
+@pytest.fixture
+def of_the_service() -> Iterator[InstalledModels]:
+    """Models in a state directory that another account owns and can reach."""
+    with tempfile.TemporaryDirectory() as place:
+        os.chmod(place, 0o755)
+        state = Path(place) / "state"
+        state.mkdir()
+        os.chown(state, 12345, 12346)
+        yield InstalledModels(state / "models")
+
+
+only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root acts for others")
+
+
+@only_root
+def test_what_root_installs_belongs_to_the_owner_of_the_state_at_every_moment(
+    of_the_service: InstalledModels, bundles: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models, owners = of_the_service, set()
+
+    def look(new: Path, place: Path) -> None:
+        owners.update((path.stat().st_uid, path.stat().st_gid) for path in models.directory.rglob("*"))
+        assert new in models.directory.rglob("*")
+        replace_directory(new, place)
+
+    monkeypatch.setattr("edge_siamese.models.installed.replace_directory", look)
+    model = models.install(bundles[0], accept)
+    for path in (models.directory, models.directory / "state.json", *(model.path.rglob("*"))):
+        owners.add((path.stat().st_uid, path.stat().st_gid))
+    assert owners == {(12345, 12346)}
+    assert (os.geteuid(), os.getegid()) == (0, 0)
+
+
+@only_root
+@pytest.mark.parametrize("link", ["models", "models/.incoming"])
+def test_links_of_the_service_do_not_lead_root_elsewhere(
+    of_the_service: InstalledModels, bundles: list[Path], link: str
+) -> None:
+    models = of_the_service
+    precious = models.directory.parent.parent / "precious"
+    precious.mkdir()
+    (precious / "shadow").write_text("root's")
+    place = models.directory.parent / link
+    place.parent.mkdir(exist_ok=True)
+    os.chown(place.parent, 12345, 12346)
+    place.symlink_to(precious)
+    with pytest.raises(ModelError):
+        models.install(bundles[0], accept)
+    assert [path.name for path in precious.iterdir()] == ["shadow"]
+
+
+def test_a_full_disk_is_told_as_such(
+    models: InstalledModels, bundles: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models.install(bundles[0], accept)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("edge_siamese.models.installed.write_text_atomically", full)
+    with pytest.raises(ModelError, match=r"models cannot be changed: No space left on device"):
+        models.confirm()
+
+
+def test_a_model_that_came_while_another_failed_is_not_given_up_for_it(
+    models: InstalledModels, bundles: list[Path]
+) -> None:
+    broken = models.install(bundles[0], accept)
+    new = models.install(bundles[1], accept)
+    told = models.reject("other scores", broken.path)
+    assert told == f"{broken.name} does not work (other scores); {new.name} was made current meanwhile"
+    assert models.current() == new.path
+    assert models.state().rejected == {}
+
+
+def test_the_state_is_json_for_people(models: InstalledModels, bundles: list[Path]) -> None:
+    model = models.install(bundles[0], accept)
+    assert json.loads((models.directory / "state.json").read_text()) == {
+        "current": model.name,
+        "previous": None,
+        "confirmed": False,
+        "attempts": 0,
+        "rejected": {},
+    }
+
+
+def test_another_process_that_changes_the_models_is_waited_for_a_moment(
+    models: InstalledModels, bundles: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models.install(bundles[0], accept)
+    held = workshop(models.directory / ".incoming")
+    held.__enter__()
+    waited: list[float] = []
+
+    def let_go(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 3:
+            held.__exit__(None, None, None)
+
+    monkeypatch.setattr("edge_siamese.models.installed.time.sleep", let_go)
+    assert models.install(bundles[1], accept).role == "current"
+    assert waited == [0.05] * 3
+
+
+def test_another_process_that_does_not_end_is_told_of(
+    models: InstalledModels, bundles: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models.install(bundles[0], accept)
+    monkeypatch.setattr("edge_siamese.models.installed.time.sleep", lambda _: None)
+    with (
+        workshop(models.directory / ".incoming"),
+        pytest.raises(ModelsInUse, match="another process is changing the models in"),
+    ):
+        models.rollback()

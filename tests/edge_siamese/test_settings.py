@@ -1,0 +1,371 @@
+"""Settings: what is taken, the one line for what is not, and where files and directories are found."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edge_siamese import settings as module
+from edge_siamese.errors import SettingsError
+from edge_siamese.settings import Settings, default_config, load_settings, parse_settings
+from scripts import settings_reference
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = (
+    "EDGE_SIAMESE_CONFIG",
+    "STATE_DIRECTORY",
+    "RUNTIME_DIRECTORY",
+    "XDG_CONFIG_HOME",
+    "XDG_STATE_HOME",
+    "XDG_RUNTIME_DIR",
+)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty machine: nothing in the environment, no system directories, an ordinary user."""
+    for name in ENVIRONMENT:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(module, "SYSTEM_CONFIG", tmp_path / "etc" / "config.toml")
+    monkeypatch.setattr(module, "SYSTEM_STATE", tmp_path / "var")
+    monkeypatch.setattr(module, "SYSTEM_RUNTIME", tmp_path / "run")
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    return tmp_path
+
+
+def refusal(text: str) -> str:
+    with pytest.raises(SettingsError) as caught:
+        parse_settings(text)
+    return str(caught.value)
+
+
+class TestReading:
+    @pytest.mark.parametrize("text", ["", "[camera]", "[camera]\n[model]\n"])
+    def test_what_is_not_said_has_its_default(self, text: str) -> None:
+        assert parse_settings(text) == Settings()
+
+    def test_what_is_said_is_taken_and_the_rest_stays(self) -> None:
+        found = parse_settings(
+            '[camera]\nkind = "usb"\nrate = 5\nturn = 180\n[recognition]\nthreshold = 0.75\n'
+            '[events]\nhook = ["/bin/x", "--y"]\nfile = false\n'
+        )
+        assert found.camera == dataclasses.replace(Settings().camera, kind="usb", rate=5.0, turn=180)
+        assert type(found.camera.rate) is float
+        assert found.recognition.threshold == 0.75
+        assert (found.events.hook, found.events.file) == (("/bin/x", "--y"), False)
+        assert (found.model, found.panel, found.paths) == (
+            Settings().model,
+            Settings().panel,
+            Settings().paths,
+        )
+
+    @pytest.mark.parametrize(
+        ("text", "error"),
+        [
+            ("[camra]", 'camra: unknown key; did you mean "camera"?'),
+            ("[camera]\nrat = 5", 'camera.rat: unknown key; did you mean "rate"?'),
+            ("[camera]\nzoom = 5", "camera.zoom: unknown key"),
+            ("rate = 5", "rate: unknown key"),
+            ("camera = 5", "camera: an object is needed, not an integer"),
+            ('[camera]\nrate = "5"', 'camera.rate: a number is needed, not "5"'),
+            ("[camera]\nwidth = 640.0", "camera.width: an integer is needed, not 640.0"),
+            ("[camera]\nloop = 1", "camera.loop: true or false is needed, not 1"),
+            ("[camera]\nturn = 45", "camera.turn: one of 0, 90, 180, 270 is needed, not 45"),
+            ("[camera]\nturn = false", "camera.turn: one of 0, 90, 180, 270 is needed, not false"),
+            ("[camera]\nrate = nan", "camera.rate: a finite number is needed, not nan"),
+            ('[events]\nhook = "x"', 'events.hook: a list is needed, not "x"'),
+            ("[events]\nhook = [1]", "events.hook[0]: a string is needed, not 1"),
+            (
+                '[model]\nprecision = "int4"',
+                "model.precision: one of 'int8', 'fp32' is needed, not \"int4\"",
+            ),
+            (
+                '[recognition]\nthreshold = "high"',
+                'recognition.threshold: a number or null is needed, not "high"',
+            ),
+            (
+                "[camera]\nwidth = 641",
+                "camera.width: an even number is needed, not 641",
+            ),
+            (
+                '[camera]\nkind = "files"',
+                'camera.path: the camera "files" needs the path of a picture, a folder or a video',
+            ),
+            ("[panel]\nbutton = 27", "panel.led: button and LED cannot be one line"),
+            (
+                '[registration]\nname = "thing"',
+                'registration.name: a name with "{number}" in it is needed, such as "object {number}"',
+            ),
+            (
+                '[dashboard]\ncertificate = "a.pem"',
+                "dashboard.key: certificate and key belong together",
+            ),
+            (
+                '[mqtt]\ntls = true\nkey = "a.pem"',
+                "mqtt.certificate: certificate and key belong together",
+            ),
+            (
+                '[mqtt]\ncertificate = "a.pem"\nkey = "b.pem"',
+                "mqtt.certificate: a certificate is shown over TLS alone: tls = true",
+            ),
+            ('[mqtt]\npassword_file = "p"', "mqtt.user: a password needs the user's name"),
+            (
+                '[mqtt]\nprefix = "house/+"',
+                "mqtt.prefix: a topic without + and #, and without empty levels, is needed",
+            ),
+            (
+                '[mqtt]\nprefix = ""',
+                "mqtt.prefix: a topic without + and #, and without empty levels, is needed",
+            ),
+            (
+                '[mqtt]\ndiscovery = "a//b"',
+                "mqtt.discovery: a topic without + and #, and without empty levels, is needed",
+            ),
+            (
+                '[mqtt]\ndevice = "Kitchen"',
+                "mqtt.device: at most 64 of a to z, 0 to 9, - and _ are needed",
+            ),
+            (
+                '[mqtt]\ncollection = "my shelf"',
+                "mqtt.collection: at most 64 of a to z, 0 to 9, - and _ are needed",
+            ),
+            (
+                '[mqtt]\ndevice = "fleet"',
+                "mqtt.device: another one is needed: the topics of fleets are below this one",
+            ),
+        ],
+    )
+    def test_what_is_wrong_is_refused_by_name(self, text: str, error: str) -> None:
+        assert refusal(text) == f"config.toml: {error}"
+
+    def test_text_that_is_no_toml_is_refused_with_its_place(self) -> None:
+        assert refusal("[camera\nrate = 5") == (
+            "config.toml: not TOML: Expected ']' at the end of a table declaration (at line 1, column 8)"
+        )
+
+    @pytest.mark.parametrize(
+        ("table", "option", "beyond", "range_"),
+        [
+            ("model", "threads", ("0", "65"), "1 to 64"),
+            ("camera", "width", ("31", "8193"), "32 to 8192"),
+            ("camera", "height", ("31", "8193"), "32 to 8192"),
+            ("camera", "rate", ("0.09", "241"), "0.1 to 240"),
+            ("camera", "timeout_s", ("0.1", "61"), "0.2 to 60"),
+            ("recognition", "false_accept_rate", ("0", "1.5"), "1e-09 to 1"),
+            ("recognition", "threshold", ("-0.1", "1.1"), "0 to 1"),
+            ("recognition", "window", ("0", "1001"), "1 to 1000"),
+            ("recognition", "appear", ("0", "11"), "1 to 10"),
+            ("recognition", "leave", ("-1", "6"), "0 to 5"),
+            ("recognition", "seen_every_s", ("-1", "86401"), "0 to 86400"),
+            ("registration", "frames", ("0", "101"), "1 to 100"),
+            ("registration", "timeout_s", ("0", "61"), "0.1 to 60"),
+            ("registration", "add_view_within_s", ("-1", "3601"), "0 to 3600"),
+            ("registration", "darkest", ("-1", "256"), "0 to 255"),
+            ("registration", "brightest", ("24", "256"), "25 to 255"),
+            ("registration", "crops", ("0", "101"), "1 to 100"),
+            ("registration", "crop_side", ("31", "2049"), "32 to 2048"),
+            ("panel", "button", ("-1", "512"), "0 to 511"),
+            ("panel", "led", ("-2", "512"), "-1 to 511"),
+            ("panel", "debounce_s", ("-0.1", "0.6"), "0 to 0.5"),
+            ("panel", "double_s", ("-1", "3"), "0 to 2"),
+            ("panel", "hold_s", ("0.1", "11"), "0.2 to 10"),
+            ("panel", "stuck_s", ("1.1", "601"), "1.2 to 600"),
+            ("events", "file_bytes", ("9999", "20000000000"), "10000 to 1e+10"),
+            ("events", "hook_timeout_s", ("0", "3601"), "0.1 to 3600"),
+            ("dashboard", "port", ("0", "65536"), "1 to 65535"),
+            ("dashboard", "clients", ("0", "65"), "1 to 64"),
+            ("dashboard", "rate", ("0", "61"), "0.1 to 60"),
+            ("dashboard", "upload_bytes", ("9999", "1000000001"), "10000 to 1e+09"),
+            ("mqtt", "port", ("-1", "65536"), "0 to 65535"),
+            ("metrics", "port", ("0", "65536"), "1 to 65535"),
+        ],
+    )
+    def test_numbers_have_ranges(self, table: str, option: str, beyond: tuple[str, str], range_: str) -> None:
+        for value in beyond:
+            assert refusal(f"[{table}]\n{option} = {value}") == (
+                f"config.toml: {table}.{option}: a number from {range_} is needed, not {float(value):g}"
+            )
+
+    def test_the_ends_of_a_range_belong_to_it(self) -> None:
+        for text in (
+            "[model]\nthreads = 64",
+            "[camera]\nwidth = 32\nheight = 8192\nrate = 0.1\ntimeout_s = 60",
+            "[recognition]\nfalse_accept_rate = 1e-9\nthreshold = 1\nwindow = 1\nappear = 1\nleave = 0",
+            "[registration]\nframes = 1\ndarkest = 255\nbrightest = 255\nmotion = 0\nsharpness = 0",
+            "[panel]\nled = -1\nhold_s = 10\nstuck_s = 10\ndebounce_s = 0.5",
+            "[events]\nfile_bytes = 10_000_000_000\nhook_timeout_s = 3600",
+            '[dashboard]\nlisten = "::"\ncertificate = "a"\nkey = "b"\nhosts = ["pi.example"]',
+            '[mqtt]\nprefix = "house/kitchen"\ndiscovery = ""\ntls = true\ncertificate = "a"\nkey = "b"',
+            '[mqtt]\ndevice = "shelf_2"\ncollection = "kitchen-1"\nuser = "u"\npassword_file = "p"',
+        ):
+            parse_settings(text)
+
+
+class TestFile:
+    def test_a_file_is_read_and_named_in_its_errors(self, tmp_path: Path) -> None:
+        path = tmp_path / "my.toml"
+        path.write_text("[camera]\nrate = 3\n")
+        assert load_settings(path).camera.rate == 3.0
+        path.write_text("[camera]\nrate = 0\n")
+        with pytest.raises(
+            SettingsError, match=rf"^{path}: camera.rate: a number from 0.1 to 240 is needed, not 0$"
+        ):
+            load_settings(path)
+
+    def test_a_file_that_is_missing_or_unreadable_is_told(self, tmp_path: Path) -> None:
+        with pytest.raises(SettingsError, match=rf"^{tmp_path}/no.toml: there is no such file$"):
+            load_settings(tmp_path / "no.toml")
+        with pytest.raises(SettingsError, match=rf"^{tmp_path} cannot be read: Is a directory$"):
+            load_settings(tmp_path)
+        (tmp_path / "latin.toml").write_bytes(b"# \xe9")
+        with pytest.raises(
+            SettingsError, match=rf"^{tmp_path}/latin.toml cannot be read: it is not UTF-8 text$"
+        ):
+            load_settings(tmp_path / "latin.toml")
+
+    def test_where_there_is_no_file_the_defaults_hold(self, home: Path) -> None:
+        assert default_config() is None
+        assert load_settings() == Settings()
+
+    def test_the_first_file_that_there_is_is_read(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def write(path: Path, rate: int) -> Path:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"[camera]\nrate = {rate}\n")
+            return path
+
+        def rate() -> float:
+            return load_settings().camera.rate
+
+        write(home / ".config" / "edge-siamese" / "config.toml", 1)
+        assert rate() == 1
+        monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "xdg"))
+        assert rate() == Settings().camera.rate
+        write(home / "xdg" / "edge-siamese" / "config.toml", 2)
+        assert rate() == 2
+        write(home / "etc" / "config.toml", 3)
+        assert rate() == 3
+        monkeypatch.setenv("EDGE_SIAMESE_CONFIG", str(write(home / "named.toml", 4)))
+        assert rate() == 4
+        assert load_settings(write(home / "given.toml", 5)).camera.rate == 5
+
+    def test_a_file_that_the_environment_names_has_to_be_there(
+        self, home: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("EDGE_SIAMESE_CONFIG", str(home / "no.toml"))
+        with pytest.raises(SettingsError, match=rf"^{home}/no.toml: there is no such file$"):
+            load_settings()
+
+
+class TestDirectories:
+    def test_of_a_user(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert Settings().state_directory == home / ".local" / "state" / "edge-siamese"
+        assert Settings().runtime_directory == Settings().state_directory
+        monkeypatch.setenv("XDG_STATE_HOME", str(home / "state"))
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(home / "user"))
+        assert Settings().state_directory == home / "state" / "edge-siamese"
+        assert Settings().runtime_directory == home / "user" / "edge-siamese"
+
+    @pytest.mark.parametrize(
+        "service", [lambda home: None, lambda home: (home / "var").mkdir() or (home / "run").mkdir()]
+    )
+    def test_of_the_service(
+        self, home: Path, monkeypatch: pytest.MonkeyPatch, service: Callable[[Path], None]
+    ) -> None:
+        service(home)
+        if not (home / "var").exists():
+            monkeypatch.setattr(os, "geteuid", lambda: 0)
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(home / "user"))
+        assert (Settings().state_directory, Settings().runtime_directory) == (home / "var", home / "run")
+
+    def test_of_systemd_and_of_the_settings_in_this_order(
+        self, home: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (home / "var").mkdir()
+        monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/private/edge:/var/lib/other")
+        monkeypatch.setenv("RUNTIME_DIRECTORY", "/run/edge")
+        assert Settings().state_directory == Path("/var/lib/private/edge")
+        assert Settings().runtime_directory == Path("/run/edge")
+        found = parse_settings('[paths]\nstate = "/data"\nruntime = "/tmp/run"\n')
+        assert (found.state_directory, found.runtime_directory) == (Path("/data"), Path("/tmp/run"))
+        assert (found.socket, found.store, found.models) == (
+            Path("/tmp/run/control.sock"),
+            Path("/data/objects.db"),
+            Path("/data/models"),
+        )
+
+
+class TestReference:
+    def test_page_and_file_are_fresh(self) -> None:
+        done = subprocess.run(
+            [sys.executable, "scripts/settings_reference.py", "--check"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+
+    def test_staleness_is_noticed(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr(settings_reference, "ROOT", tmp_path)
+        monkeypatch.setattr(settings_reference, "PAGE", tmp_path / "docs" / "settings.md")
+        monkeypatch.setattr(settings_reference, "FILE", tmp_path / "systemd" / "config.toml")
+        assert settings_reference.main([]) == 0
+        assert settings_reference.main(["--check"]) == 0
+        settings_reference.FILE.write_text("")
+        assert settings_reference.main(["--check"]) == 1
+        assert capsys.readouterr().err == (
+            "not fresh: systemd/config.toml; run: python scripts/settings_reference.py\n"
+        )
+
+    def test_every_field_is_documented_and_every_number_has_its_range(self) -> None:
+        for _, purpose, options in settings_reference.tables():
+            assert purpose.endswith(".")
+            for option in options:
+                assert option.text.endswith("."), option.key
+                if option.kind.startswith(("integer", "number")):
+                    assert " to " in option.kind, option.key
+
+    def test_ranges_are_those_that_are_checked(self) -> None:
+        kinds = {
+            option.key: option.kind for _, _, options in settings_reference.tables() for option in options
+        }
+        assert kinds["camera.height"] == "integer, 32 to 8,192"
+        assert kinds["recognition.threshold"] == "number, 0 to 1"
+        assert kinds["recognition.leave"] == "integer, 0 to `appear - 1`"
+        assert kinds["events.file_bytes"] == "integer, 10,000 to 10,000,000,000"
+        assert kinds["camera.turn"] == "one of `0`, `90`, `180`, `270`"
+        assert kinds["events.hook"] == "list of texts"
+
+    def test_the_commented_file_is_the_defaults(self) -> None:
+        text = settings_reference.FILE.read_text(encoding="utf-8")
+        assert parse_settings(text) == Settings()
+        assert tomllib.loads(text) == {field.name: {} for field in dataclasses.fields(Settings)}
+        uncommented = re.sub(r"^#(?! )", "", text, flags=re.MULTILINE)
+        found = parse_settings(uncommented)
+        assert found.recognition.threshold == 0.99
+        assert found == dataclasses.replace(
+            Settings(), recognition=dataclasses.replace(Settings().recognition, threshold=0.99)
+        )
+        assert sum(map(len, tomllib.loads(uncommented).values())) == sum(
+            len(options) for _, _, options in settings_reference.tables()
+        )
+
+    def test_the_page_lists_every_option_and_its_example_is_valid(self) -> None:
+        text = settings_reference.PAGE.read_text(encoding="utf-8")
+        for table, _, options in settings_reference.tables():
+            part = text.split(f"## [{table}]")[1].split("\n## ")[0]
+            for option in options:
+                assert part.count(f"\n| `{option.name}` | ") == 1, option.key
+        (example,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+        assert parse_settings(example).events.hook == ("/usr/local/bin/on-event", "--quiet")

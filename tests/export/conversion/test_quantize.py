@@ -1,0 +1,393 @@
+"""The search for an int8 file within a budget: which remedies are tried, which file is kept, and what is recorded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge_siamese.errors import EncoderError, ExportError
+from export.conversion.quantize import (
+    COMPARED_IMAGES,
+    Attempt,
+    QuantizationRecord,
+    Remedy,
+    quantize_within_budget,
+    standard_remedies,
+)
+from export.conversion.routes import Bytes, Floats, GraphStep, Range
+from tests.export.conversion.test_layer_comparison import FakeGraph, convolution
+
+
+def remedies(*losses: float | str) -> tuple[list[Remedy], Any]:
+    """Remedies `0`, `1`, … that write their name and say `detail of NAME`, and the score that finds the given losses.
+
+    A text instead of a number is the error of a remedy that cannot be made.
+    """
+
+    def remedy(name: str, loss: float | str) -> Remedy:
+        def make(out: Path, _: Sequence[tuple[Attempt, Path]]) -> str:
+            if isinstance(loss, str):
+                raise ExportError(loss)
+            out.write_text(name)
+            return f"detail of {name}"
+
+        return Remedy(name, make)
+
+    made = [remedy(str(number), loss) for number, loss in enumerate(losses)]
+    return made, lambda path: losses[int(path.read_text())]
+
+
+def outcomes(record: QuantizationRecord) -> list[tuple[str, float | None, bool]]:
+    return [(a.method, a.loss_points, a.accepted) for a in record.attempts]
+
+
+def test_the_first_remedy_within_the_budget_is_kept_and_no_other_is_tried(tmp_path: Path) -> None:
+    tried, score = remedies(0.9, 0.4, -0.2, 0.0)
+    record = quantize_within_budget("onnx", tried, tmp_path / "int8", score, 0.5)
+    assert outcomes(record) == [("0", 0.9, False), ("1", 0.4, True)]
+    assert (tmp_path / "int8").read_text() == "1"
+    assert record.chosen == "1" and record.within_budget
+    assert record.kept is record.attempts[1] and record.kept.detail == "detail of 1"
+    assert (record.format, record.budget_points) == ("onnx", 0.5)
+
+
+def test_a_loss_of_exactly_the_budget_is_within_it(tmp_path: Path) -> None:
+    tried, score = remedies(0.5, 0.0)
+    record = quantize_within_budget("tflite", tried, tmp_path / "int8", score, 0.5)
+    assert outcomes(record) == [("0", 0.5, True)]
+
+
+def test_if_all_lost_too_much_the_one_that_lost_least_is_kept_and_the_record_says_so(tmp_path: Path) -> None:
+    tried, score = remedies(3.0, 1.25, "no kernel", 2.0)
+    record = quantize_within_budget("onnx", tried, tmp_path / "int8", score, 0.5)
+    assert (tmp_path / "int8").read_text() == "1"
+    assert outcomes(record) == [("0", 3.0, False), ("1", 1.25, False), ("2", None, False), ("3", 2.0, False)]
+    assert record.chosen == "1" and not record.within_budget
+    assert record.summary() == (
+        "onnx: kept 1, over the budget of 0.5 points (tried: 0 lost +3.00, 1 lost +1.25, 2 failed, 3 lost +2.00)"
+    )
+
+
+def test_of_equal_losses_the_cheaper_remedy_is_kept(tmp_path: Path) -> None:
+    tried, score = remedies(2.0, 1.0, 1.0)
+    assert quantize_within_budget("onnx", tried, tmp_path / "int8", score, 0.5).chosen == "1"
+
+
+def test_a_remedy_that_fails_is_recorded_with_its_reason_and_passed_over(tmp_path: Path) -> None:
+    tried, score = remedies("quantizing to ONNX int8 failed: no such operator", 0.1)
+    record = quantize_within_budget("onnx", tried, tmp_path / "int8", score, 0.5)
+    assert outcomes(record) == [("0", None, False), ("1", 0.1, True)]
+    assert record.attempts[0].detail == "quantizing to ONNX int8 failed: no such operator"
+    assert record.summary() == "onnx: kept 1 (tried: 0 failed, 1 lost +0.10)"
+
+
+def test_a_file_that_cannot_be_scored_counts_as_failed(tmp_path: Path) -> None:
+    tried, score = remedies(0.0, 9.0)
+
+    def picky(path: Path) -> float:
+        if path.read_text() == "0":
+            raise ExportError("the file does not run")
+        return score(path)
+
+    record = quantize_within_budget("onnx", tried, tmp_path / "int8", picky, 0.5)
+    assert outcomes(record) == [("0", None, False), ("1", 9.0, False)]
+    assert record.attempts[0].detail == "the file does not run"
+    assert (tmp_path / "int8").read_text() == "1"
+
+
+def test_a_file_that_a_runtime_refuses_counts_as_failed(tmp_path: Path) -> None:
+    tried, score = remedies(0.0, 9.0)
+
+    def refused(path: Path) -> float:
+        if path.read_text() == "0":
+            raise EncoderError("onnxruntime does not load encoder.int8.onnx: no such kernel")
+        return score(path)
+
+    record = quantize_within_budget("onnx", tried, tmp_path / "int8", refused, 0.5)
+    assert outcomes(record) == [("0", None, False), ("1", 9.0, False)]
+    assert record.attempts[0].detail == "onnxruntime does not load encoder.int8.onnx: no such kernel"
+
+
+@pytest.mark.parametrize("score", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_score_that_is_no_number_counts_as_failed(score: float, place: int, tmp_path: Path) -> None:
+    losses = [score, 9.0] if place == 0 else [9.0, score]
+    tried, _ = remedies(*losses)
+    record = quantize_within_budget(
+        "onnx", tried, tmp_path / "int8", lambda path: losses[int(path.read_text())], 0.5
+    )
+    assert (record.attempts[place].loss_points, record.attempts[place].accepted) == (None, False)
+    assert record.attempts[place].detail == "its score is not a number"
+    assert (tmp_path / "int8").read_text() == record.chosen == str(1 - place)
+    assert record.kept.loss_points == 9.0 and record.kept.detail == f"detail of {1 - place}"
+    json.dumps(record.to_json(), allow_nan=False)
+
+
+def test_if_none_can_be_made_the_first_reason_is_given_and_nothing_is_written(tmp_path: Path) -> None:
+    tried, score = remedies("the converter crashed", "something that follows from it")
+    with pytest.raises(ExportError, match=r"^no int8 tflite file could be made: the converter crashed$"):
+        quantize_within_budget("tflite", tried, tmp_path / "int8", score, 0.5)
+    with pytest.raises(ExportError, match=r"^no int8 onnx file could be made: no remedy was given$"):
+        quantize_within_budget("onnx", [], tmp_path / "int8", score, 0.5)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_errors_are_not_taken_for_a_remedy_that_failed(tmp_path: Path) -> None:
+    def interrupted(*_: object) -> str:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        quantize_within_budget("onnx", [Remedy("0", interrupted)], tmp_path / "int8", lambda _: 0.0, 0.5)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_remedy_knows_the_attempts_before_it_and_their_files(tmp_path: Path) -> None:
+    seen: list[list[tuple[str, float | None, str]]] = []
+    tried, score = remedies(3.0, 2.0)
+
+    def make(out: Path, before: Sequence[tuple[Attempt, Path]]) -> str:
+        seen.append([(attempt.method, attempt.loss_points, path.read_text()) for attempt, path in before])
+        out.write_text("0")
+        return ""
+
+    quantize_within_budget("onnx", [*tried, Remedy("last", make)], tmp_path / "int8", score, 0.5)
+    assert seen == [[("0", 3.0, "0"), ("1", 2.0, "1")]]
+
+
+def test_seconds_are_those_of_making_and_scoring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("export.conversion.quantize.time", SimpleNamespace(monotonic=lambda: clock[0]))
+
+    def taking(seconds: float, result: Any) -> Any:
+        clock[0] += seconds
+        return result
+
+    tried = [Remedy(n, lambda out, _: taking(2.0, str(out.write_text("")))) for n in ("slow", "slower")]
+    record = quantize_within_budget("onnx", tried, tmp_path / "int8", lambda _: taking(5.0, 1.0), 0.5)
+    assert [attempt.seconds for attempt in record.attempts] == [7.0, 7.0]
+
+
+RECORD = QuantizationRecord(
+    format="tflite",
+    attempts=(
+        Attempt("post-training, min-max ranges", 1.5, 2.0, False),
+        Attempt("mixed precision, 10% of the layers in float32", -0.125, 3.0, True, "stem.0 in float32"),
+    ),
+    chosen="mixed precision, 10% of the layers in float32",
+    budget_points=0.5,
+)
+
+
+def test_the_manifest_says_the_method_and_what_is_left_in_float() -> None:
+    assert RECORD.describe() == "mixed precision, 10% of the layers in float32; stem.0 in float32"
+    plain = QuantizationRecord("tflite", RECORD.attempts, "post-training, min-max ranges", 0.5)
+    assert plain.describe() == "post-training, min-max ranges"
+    assert RECORD.summary() == (
+        "tflite: kept mixed precision, 10% of the layers in float32 "
+        "(tried: post-training, min-max ranges lost +1.50, "
+        "mixed precision, 10% of the layers in float32 lost -0.12)"
+    )
+
+
+def test_the_record_is_json() -> None:
+    assert json.loads(json.dumps(RECORD.to_json(), allow_nan=False)) == {
+        "format": "tflite",
+        "attempts": [
+            {"method": "post-training, min-max ranges", "loss_points": 1.5, "seconds": 2.0, "accepted": False,
+             "detail": ""},
+            {"method": "mixed precision, 10% of the layers in float32", "loss_points": -0.125, "seconds": 3.0,
+             "accepted": True, "detail": "stem.0 in float32"},
+        ],
+        "chosen": "mixed precision, 10% of the layers in float32",
+        "budget_points": 0.5,
+        "within_budget": True,
+    }  # fmt: skip
+
+
+STANDARD = [
+    "post-training, min-max ranges",
+    "post-training, percentile ranges",
+    "post-training, least squares ranges",
+    "mixed precision, 10% of the layers in float32",
+    "mixed precision, 25% of the layers in float32",
+    "quantization-aware training",
+]
+IMAGES = np.zeros((50, 1, 1, 1), dtype=np.uint8)
+
+
+class RecordingGraph(FakeGraph):
+    """Layers side by side, `noise[i]` the noise of layer i, and a sum that is noisier than all; files are JSON."""
+
+    def __init__(self, noise: Sequence[float]) -> None:
+        steps = [convolution(f"layer {number}", "pixels") for number in range(len(noise))]
+        outputs = [step.output for step in steps]
+        sum_of_all = GraphStep("Add after all", "Add", ("pixels",), "sum", weighted=False)
+        values = np.random.default_rng(0).normal(size=(len(IMAGES), 400))
+        super().__init__([*steps, sum_of_all], dict.fromkeys([*outputs, "sum"], values))
+        self.rounded = {
+            name: self.exact[name] + np.float32(level)
+            for name, level in zip([*outputs, "sum"], [*noise, 10.0], strict=True)
+        }
+        self.runs = 0
+        self.compared: list[tuple[dict[str, Any], int]] = []
+        self.written: list[dict[str, Any]] = []
+
+    def activations(self, images: Bytes) -> Iterator[dict[str, Floats]]:
+        self.runs += len(images) == len(IMAGES)
+        return super().activations(images)
+
+    def quantized_activations(self, path: Path, images: Bytes) -> Iterator[dict[str, Floats]]:
+        self.compared.append((json.loads(path.read_text()), len(images)))
+        return super().quantized_activations(path, images)
+
+    def quantize(self, out: Path, ranges: Mapping[str, Range], float_layers: Collection[str] = ()) -> None:
+        self.written.append({"ranges": {k: list(v) for k, v in ranges.items()}, "float": list(float_layers)})
+        out.write_text(json.dumps(self.written[-1]))
+
+
+def standard(
+    graph: FakeGraph, losses: Sequence[float], out: Path, retrained: Any = None
+) -> QuantizationRecord:
+    """Try the standard remedies on a budget of 0.5, where the n-th file that can be made loses `losses[n]`."""
+    left = iter(losses)
+
+    def never() -> FakeGraph:
+        raise AssertionError("trained again without need")
+
+    return quantize_within_budget(
+        "onnx", standard_remedies(graph, IMAGES, retrained or never), out, lambda _: next(left), 0.5
+    )
+
+
+def test_the_standard_remedies_come_in_the_order_of_their_cost() -> None:
+    graph = RecordingGraph([0.1] * 6)
+    assert [remedy.method for remedy in standard_remedies(graph, IMAGES, lambda: graph)] == STANDARD
+    assert graph.runs == 0 and graph.written == []
+
+
+def test_each_post_training_remedy_has_the_ranges_of_its_method(tmp_path: Path) -> None:
+    graph = RecordingGraph([0.1])
+    standard(graph, [3.0, 2.0, 0.1], tmp_path / "int8")
+    min_max, percentile, least_squares = (
+        np.array(file["ranges"]["out of layer 0"]) for file in graph.written
+    )
+    values = graph.exact["out of layer 0"]
+    assert min_max == pytest.approx([values.min(), values.max()])
+    assert percentile == pytest.approx(np.percentile(values, [0.01, 99.99]))
+    # One share of the full range on both sides.
+    assert np.ptp(least_squares / min_max) == pytest.approx(0.0, abs=1e-12)
+    assert 0.4 <= (least_squares / min_max)[0] <= 1.0
+    assert all(file["float"] == [] and file["ranges"]["pixels"] == [0.0, 255.0] for file in graph.written)
+    # All methods choose from one run of the calibration images.
+    assert graph.runs == 1
+
+
+@pytest.mark.parametrize("layers", [1, 4, 5])
+def test_of_two_shares_that_are_as_many_layers_one_is_tried(layers: int, tmp_path: Path) -> None:
+    noise = [0.01 * number for number in range(layers)]
+    graph = RecordingGraph(noise)
+    record = standard(graph, [3.0, 2.0, 2.5, 1.0, 0.4], tmp_path / "int8", lambda: graph)
+    assert [attempt.method for attempt in record.attempts] == [*STANDARD[:4], STANDARD[5]]
+    assert [file["float"] for file in graph.written] == [[], [], [], [f"layer {layers - 1}"], []]
+    assert record.chosen == STANDARD[5]
+
+
+@pytest.mark.parametrize(("layers", "counts"), [(6, (1, 2)), (20, (2, 5))])
+def test_mixed_precision_leaves_exactly_the_worst_weighted_layers_in_float(
+    layers: int, counts: tuple[int, int], tmp_path: Path
+) -> None:
+    noise = 0.01 * np.random.default_rng(layers).permutation(np.arange(1, layers + 1))
+    graph = RecordingGraph(noise.tolist())
+    record = standard(graph, [3.0, 2.0, 2.5, 1.0, 0.4], tmp_path / "int8")
+    worst = [f"layer {number}" for number in np.argsort(-noise)]
+    for attempt, file, count in zip(record.attempts[3:], graph.written[3:], counts, strict=True):
+        assert file["float"] == worst[:count]
+        assert attempt.detail == f"{', '.join(worst[:count])} in float32, so not full-integer"
+    assert [attempt.method for attempt in record.attempts] == STANDARD[:5]
+    assert record.chosen == STANDARD[4] and record.within_budget
+    assert record.describe() == f"{STANDARD[4]}; {record.kept.detail}"
+
+
+@pytest.mark.parametrize("best", [0, 1, 2])
+def test_mixed_precision_goes_on_from_the_best_post_training_file(best: int, tmp_path: Path) -> None:
+    graph = RecordingGraph([0.1, 0.2, 0.1, 0.1, 0.1, 0.1])
+    losses = [2.0 if number == best else 3.0 for number in range(3)]
+    standard(graph, [*losses, 2.5, 0.0], tmp_path / "int8")
+    kept = graph.written[best]
+    # Also after a mixed file that lost less than some, and its layers are found with a part of the images.
+    assert graph.compared == [(kept, COMPARED_IMAGES)] * 2
+    assert [file["ranges"] for file in graph.written[3:]] == [kept["ranges"]] * 2
+
+
+def test_the_network_is_trained_again_only_if_all_else_lost_too_much(tmp_path: Path) -> None:
+    graph, other, calls = RecordingGraph([0.1] * 6), RecordingGraph([0.1] * 6), []
+
+    def retrained() -> RecordingGraph:
+        calls.append("trained")
+        return other
+
+    for length in range(1, 6):
+        losses = [1.0] * (length - 1) + [0.5]
+        assert standard(graph, losses, tmp_path / "int8", retrained).chosen == STANDARD[length - 1]
+        assert calls == []
+    other.exact = {name: 2 * value for name, value in other.exact.items()}
+    record = standard(graph, [1.0] * 5 + [0.75], tmp_path / "int8", retrained)
+    assert calls == ["trained"] and record.chosen == STANDARD[5] and not record.within_budget
+    # The file is the other network's, with min-max ranges of its own activations.
+    (file,) = other.written
+    value = other.exact["out of layer 0"]
+    assert file["ranges"]["out of layer 0"] == pytest.approx([float(value.min()), float(value.max())])
+    assert json.loads((tmp_path / "int8").read_text()) == file and file["float"] == []
+
+
+def test_the_network_trained_again_gets_its_ranges_from_the_images_that_it_saw(tmp_path: Path) -> None:
+    other = RecordingGraph([0.1])
+    more = np.concatenate([IMAGES, IMAGES])
+    *_, last = standard_remedies(RecordingGraph([0.1]), IMAGES, lambda: other, more)
+    seen: list[int] = []
+    other.activations = lambda images: seen.append(len(images)) or iter([other.exact])  # type: ignore[method-assign,func-returns-value]
+    assert last.make(tmp_path / "int8", []) == ""
+    assert seen == [100] and len(other.written) == 1
+
+
+def test_training_that_diverges_leaves_the_best_of_the_others(tmp_path: Path) -> None:
+    def diverging() -> FakeGraph:
+        raise ExportError("quantization-aware training diverged: the loss is not finite")
+
+    record = standard(RecordingGraph([0.1] * 6), [3.0, 2.0, 1.0, 4.0, 5.0], tmp_path / "int8", diverging)
+    assert record.chosen == STANDARD[2] and not record.within_budget
+    assert record.attempts[5].loss_points is None
+    assert record.attempts[5].detail == "quantization-aware training diverged: the loss is not finite"
+
+
+def test_without_a_post_training_file_there_are_no_worst_layers(tmp_path: Path) -> None:
+    class Unquantizable(RecordingGraph):
+        def quantize(self, out: Path, ranges: Any, float_layers: Collection[str] = ()) -> None:
+            raise ExportError("no kernel")
+
+    record = standard(Unquantizable([0.1] * 6), [0.25], tmp_path / "int8", lambda: RecordingGraph([0.1]))
+    assert [attempt.detail for attempt in record.attempts] == [
+        *["no kernel"] * 3,
+        *["there is no int8 file to tell the worst layers from"] * 2,
+        "",
+    ]
+    assert record.chosen == STANDARD[5] and record.within_budget
+
+
+def test_a_broken_network_fails_every_remedy_with_the_reason(tmp_path: Path) -> None:
+    graph = RecordingGraph([0.1])
+    graph.exact["sum"][3, 5] = np.nan
+
+    def retrained() -> FakeGraph:
+        return graph
+
+    with pytest.raises(
+        ExportError, match=r"^no int8 onnx file could be made: the activation \S+ is not finite"
+    ):
+        standard(graph, [], tmp_path / "int8", retrained)

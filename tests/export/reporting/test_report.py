@@ -1,0 +1,517 @@
+"""The report: every part is shown, missing parts are left out, nothing is fetched, nothing unescaped."""
+
+from __future__ import annotations
+
+import html.parser
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_siamese.errors import DataError
+from edge_siamese.models.manifest import EmbeddingInfo, EncoderInfo, HeadInfo, Manifest, ModelFile
+from edge_siamese.recognition.imaging import Preprocessing
+from export import records
+from export.__main__ import main
+from export.evaluation import metrics
+from export.evaluation.benchmark import Accuracy, Benchmark, BenchmarkRow
+from export.evaluation.results import (
+    DataUsed,
+    EncoderUsed,
+    EpisodesResult,
+    ErrorCurve,
+    Evaluation,
+    Histogram,
+    Identification,
+    Mistake,
+    OfficialTrials,
+    OpenSet,
+    ReliabilityBin,
+    ThresholdCheck,
+    Verification,
+    as_data_uri,
+)
+from export.reporting.report import cards, headline, render, write_report
+from export.reporting.report_inputs import Demo, DemoQuery, DemoSupport, read_inputs
+
+PICTURE = as_data_uri(np.full((4, 4, 1), 200, dtype=np.uint8))
+GRID = tuple(float(x) for x in np.linspace(-5, 5, 11))
+
+
+def evaluation(precision: str, runtime: str, correct: int) -> Evaluation:
+    interval = metrics.wilson_interval(correct, 400)
+    verification = Verification(
+        pairs=20_000,
+        accuracy=0.951,
+        low=0.948,
+        high=0.954,
+        best_accuracy=0.953,
+        best_threshold=0.61,
+        eer=0.0481,
+        ece=0.0117,
+        brier=0.0382,
+        reliability=tuple(ReliabilityBin((i + 0.5) / 15, (i + 0.5) / 15, i / 14, 100) for i in range(15)),
+        histogram=Histogram(GRID, (0.1,) * 10, (0.1,) * 10),
+        curve=ErrorCurve(
+            GRID,
+            tuple(np.linspace(1, 0, 11)),
+            tuple(np.linspace(0, 1, 11)),
+            "3,992,368 pairs of images",
+            3_992_368,
+            5_010,
+            0.021,
+        ),
+        thresholds=(ThresholdCheck(1e-2, 0.8726, 0.0039, 0.344),),
+    )
+    return Evaluation(
+        encoder=EncoderUsed("glyphnet-0123456789ab", runtime, precision, "asked for"),
+        data=DataUsed("omniglot evaluation", "evaluation", 659, 20, 13_180),
+        official=OfficialTrials(correct, 400, correct / 400, interval.low, interval.high, ()),
+        episodes=(EpisodesResult(20, 1, True, 2000, 1, "nearest", 0.911, 0.908, 0.914),),
+        skipped=("5-way 9-shot within groups: too few",),
+        verification=verification,
+        mistakes=(Mistake("run01, item 3", PICTURE, PICTURE, PICTURE, "class <3>", "class 7", 0.12, 0.93),),
+        mistakes_of="the 400 official trials",
+        seconds=9.0,
+        seed=0,
+        command="python -m export evaluate build/omniglot",
+        machine="a test machine",
+        created="2026-01-02T03:04:05+00:00",
+    )
+
+
+def open_set() -> OpenSet:
+    """Five registered; at 10 % and 1 % of the unknown, and at a stated threshold."""
+    points = (
+        Identification(0.1, 0.31, 0.1, 0.961, 0.955, 0.966),
+        Identification(0.01, 0.79, 0.01, 0.815, 0.799, 0.829),
+    )
+    return OpenSet(
+        registered=5,
+        unknown=20,
+        episodes=2000,
+        known_queries=10_000,
+        unknown_queries=40_000,
+        closed_rate=0.987,
+        points=points,
+        not_stated=(0.001,),
+        stated=(Identification(0.01, 0.8726, 0.0068, 0.766, 0.756, 0.775),),
+    )
+
+
+def row(precision: str, p50: float, size: int, speed_up: float | None, note: str = "") -> BenchmarkRow:
+    return BenchmarkRow(
+        "tflite",
+        precision,
+        "ai-edge-litert",
+        "2.3.0",
+        "3.11.2",
+        1,
+        size,
+        23_100_000,
+        p50,
+        1.3 * p50,
+        (p50,),
+        speed_up,
+        speed_up,
+        speed_up,
+        Accuracy(0.96, 0.936, 0.975),
+        200.0,
+        800.0,
+        note,
+    )
+
+
+def benchmark() -> Benchmark:
+    rows = (row("fp32", 0.519, 1_652_000, None), row("int8", 0.232, 438_000, 2.24, "a note on int8"))
+    return Benchmark(
+        "glyphnet-0123456789ab",
+        rows,
+        ("tflite-runtime works nowhere here",),
+        "400 official trials",
+        5,
+        300,
+        "python -m export benchmark build/omniglot",
+        "a test machine",
+        "2026-01-02T03:04:05+00:00",
+    )
+
+
+def manifest() -> Manifest:
+    quantization = [
+        {
+            "format": "tflite",
+            "chosen": "percentile",
+            "budget_points": 0.5,
+            "within_budget": True,
+            "attempts": [
+                {"method": "min-max", "loss_points": 0.75, "seconds": 9.0, "accepted": False, "detail": ""},
+                {
+                    "method": "percentile",
+                    "loss_points": 0.25,
+                    "seconds": 9.0,
+                    "accepted": True,
+                    "detail": "all layers",
+                },
+            ],
+        }
+    ]
+    return Manifest(
+        version=1,
+        model_id="glyphnet-0123456789ab",
+        created="2026-01-02T03:04:05+00:00",
+        encoder=EncoderInfo("glyphnet", 371_000, 23_100_000, "a citation"),
+        input=Preprocessing(56, 56),
+        embedding=EmbeddingInfo(64, "l2"),
+        head=HeadInfo("euclidean", 8.8374, 7.9223, None),
+        thresholds=(),
+        models=(ModelFile("encoder.int8.tflite", 438_000, "0" * 64, "tflite", "int8", "percentile", "int8"),),
+        attachments=(),
+        metrics={},
+        provenance={
+            "seed": 0,
+            "commit": "4f0c12ab77de",
+            "versions": {"torch": "2.13.0"},
+            "quantization": quantization,
+        },
+    )
+
+
+def verification(passed: bool = True) -> dict[str, object]:
+    file = {
+        "format": "tflite",
+        "precision": "int8",
+        "runtime": "ai-edge-litert",
+        "worst_cosine": 0.98765,
+        "mean_cosine": 0.9971,
+        "largest_score_difference": 0.0812,
+        "accuracy": 0.9575,
+        "loss_points": 0.25,
+        "something": "else",
+    }
+    return {
+        "passed": passed,
+        "files": [file],
+        "command": "python -m export verify",
+        "machine": "a test machine",
+    }
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """A pipeline's directory with everything in it."""
+    out = tmp_path / "omniglot"
+    (out / "train").mkdir(parents=True)
+    (out / "bundle").mkdir()
+    history = [
+        {
+            "step": 100 * i,
+            "loss": 9.0 - i,
+            "validation_accuracy": 0.1 * i,
+            "learning_rate": 1e-3,
+            "seconds": 60.0 * i,
+        }
+        for i in range(1, 6)
+    ]
+    (out / "train/history.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in history))
+    (out / "train/settings.json").write_text(json.dumps({"encoder": "glyphnet", "symmetries": True}))
+    (out / "bundle/manifest.json").write_text(manifest().to_json())
+    records.write(
+        out / "evaluation.json", [evaluation("fp32", "torch", 384), evaluation("int8", "ai-edge-litert", 383)]
+    )
+    records.write(out / "benchmark.json", benchmark())
+    (out / "verification.json").write_text(json.dumps(verification()))
+    demo = Demo(
+        (DemoSupport("spoon", PICTURE),),
+        (
+            DemoQuery(PICTURE, "spoon", "spoon", 0.98),
+            DemoQuery(PICTURE, "spoon", None, 0.3),
+            DemoQuery(PICTURE, None, None, 0.1),
+        ),
+        "ai-edge-litert",
+        "int8",
+        0.5,
+        "make demo",
+        "a test machine",
+    )
+    records.write(out / "demo.json", demo)
+    return out
+
+
+class Page(html.parser.HTMLParser):
+    """Collects what the tests ask of a page, and checks that its elements are closed in order."""
+
+    VOID = frozenset({"meta", "img", "br", "link", "input"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.addresses: list[str] = []
+        self.images_without_alt = 0
+        self.words: list[str] = []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        if "id" in values:
+            self.ids.append(values["id"] or "")
+        if tag == "a":
+            self.links.append(values.get("href") or "")
+        for name in ("src", "href", "xlink:href", "action", "poster"):
+            if tag != "a" and name in values:
+                self.addresses.append(values[name] or "")
+        self.images_without_alt += tag == "img" and not values.get("alt")
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in self.VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] != "style":
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", " ".join(self.words))
+
+
+HEADLINE = (
+    "After one picture of each class it recognizes 95.8 % of new ones (400 official trials, within alphabet); "
+    "int8 loses 0.25 points against the float network. "
+    "This tflite int8 file is 438 kB and takes 0.23 ms an image on one thread, 2.2 times as fast as fp32."
+)
+
+
+def test_the_report_shows_every_part(directory: Path) -> None:
+    page = Page(write_report(directory).read_text(encoding="utf-8"))
+    assert page.links == [
+        "#demo",
+        "#one-shot",
+        "#verification",
+        "#benchmark",
+        "#files",
+        "#training",
+        "#mistakes",
+        "#provenance",
+    ]
+    assert {link[1:] for link in page.links} <= set(page.ids)
+    for words in (
+        HEADLINE,
+        "2 of 3 right",
+        "20-way 1-shot",
+        "5-way 9-shot within groups: too few",
+        "a perfect head",
+        "0.8726",
+        "0.39 %",
+        "a note on int8",
+        "tflite-runtime works nowhere here",
+        "tflite: percentile",
+        "not enough",
+        "kept",
+        "500 steps in 5.0 minutes",
+        "python -m export train --encoder glyphnet",
+        "class <3>",
+        "sigmoid(7.922 - 8.837 · d)",
+        "4f0c12ab77de",
+        "torch 2.13.0",
+        "✓ every file behaves like the trained network",
+        "0.9877",
+        "0.0812",
+        "python -m export benchmark build/omniglot",
+        "python -m export evaluate build/omniglot",
+        "make demo",
+        "a test machine",
+        "Koch, Zemel, Salakhutdinov",
+    ):
+        assert words in page.text, words
+
+
+def test_the_report_shows_unknown_objects_rules_and_supports(directory: Path) -> None:
+    plain = evaluation("int8", "onnxruntime", 383)
+    episodes = (
+        *plain.episodes,
+        EpisodesResult(20, 5, False, 2000, 1, "prototype", 0.991, 0.99, 0.992),
+        EpisodesResult(20, 1, False, 2000, 1, "nearest", 0.77, 0.76, 0.78, iconic=True),
+    )
+    full = replace(plain, open_set=(open_set(),), episodes=episodes, supports="augmented")
+    records.write(directory / "evaluation.json", [evaluation("fp32", "torch", 384), full])
+    page = Page(write_report(directory).read_text(encoding="utf-8"))
+    assert page.links[1:4] == ["#one-shot", "#open-set", "#verification"] and "open-set" in page.ids
+    for words in (
+        "augmented supports",
+        "across groups, prototype",
+        "across groups, iconic supports",
+        "5 registered 10.0 % of the unknown accepted 96.1 % 95.5 to 96.6",
+        "5 registered 1 % of the unknown accepted 81.5 % 79.9 to 82.9",
+        "the threshold stated for FAR 1 % of pairs 76.6 % 75.6 to 77.5 0.68 % of the unknown accepted",
+        "10,000 known and 40,000 unknown queries; without a threshold 98.7 % of the known are named right. Too few unknown"
+        " queries for 0.1 %.",
+        "Phillips, Grother, Micheals",
+    ):
+        assert words in page.text, words
+
+
+def test_the_report_says_what_its_intervals_cover(directory: Path) -> None:
+    text = " ".join(Page(write_report(directory).read_text(encoding="utf-8")).text.split())
+    assert text.count("for these very classes") == 3  # of episodes, of pairs, and in the benchmark
+    assert (
+        "Small print: 95 % intervals, for these very classes: how far another draw of trials or episodes from them would "
+        "move a figure. Another choice of classes may move it more, the fewer they are"
+    ) in text
+
+
+def test_the_report_asks_for_nothing(directory: Path) -> None:
+    text = write_report(directory).read_text(encoding="utf-8")
+    page = Page(text)
+    assert page.addresses
+    assert all(address.startswith(("data:image/", "#")) for address in page.addresses)
+    assert "<script" not in text
+    assert "@import" not in text
+    assert "<link" not in text
+    assert re.findall(r"url\((?!#)", text) == []
+    assert set(re.findall(r"https?://[^\s\"<]+", text)) == {
+        "http://www.w3.org/2000/svg",
+        "http://www.w3.org/1999/xlink",
+    }
+
+
+def test_the_report_can_be_read_by_everybody(directory: Path) -> None:
+    text = write_report(directory).read_text(encoding="utf-8")
+    page = Page(text)
+    assert page.images_without_alt == 0
+    assert text.count('role="img" aria-label="') == text.count("<svg") == 5
+    assert '<html lang="en">' in text
+    assert 'name="viewport"' in text
+    assert "prefers-color-scheme: dark" in text
+    assert len(page.ids) == len(set(page.ids))
+
+
+def test_names_from_outside_are_escaped(directory: Path) -> None:
+    hostile = replace(evaluation("int8", "<b>runtime</b>", 383), machine="<script>alert(1)</script>")
+    records.write(directory / "evaluation.json", [hostile])
+    text = write_report(directory).read_text(encoding="utf-8")
+    assert "<script" not in text
+    assert "<b>runtime" not in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+
+
+@pytest.mark.parametrize(
+    ("missing", "gone"),
+    [
+        ("train/history.jsonl", "#training"),
+        ("evaluation.json", "#one-shot"),
+        ("benchmark.json", "#benchmark"),
+        ("bundle/manifest.json", "#provenance"),
+        ("demo.json", "#demo"),
+    ],
+)
+def test_a_missing_part_is_left_out(directory: Path, missing: str, gone: str) -> None:
+    (directory / missing).unlink()
+    page = Page(write_report(directory).read_text(encoding="utf-8"))
+    assert gone not in page.links
+    assert gone[1:] not in page.ids
+    assert "nan" not in page.text.lower().split()
+    assert "None" not in page.text
+
+
+@pytest.mark.parametrize(
+    "kept", ["train/history.jsonl", "evaluation.json", "benchmark.json", "bundle/manifest.json", "demo.json"]
+)
+def test_one_part_is_enough(directory: Path, kept: str) -> None:
+    for path in (p for p in directory.rglob("*") if p.is_file() and p != directory / kept):
+        path.unlink()
+    Page(write_report(directory).read_text(encoding="utf-8"))
+
+
+def test_other_data_have_no_official_trials_and_no_published_figures(directory: Path) -> None:
+    plain = replace(evaluation("int8", "onnxruntime", 383), official=None)
+    data = replace(plain.data, name="glyphs evaluation")
+    records.write(directory / "evaluation.json", [replace(plain, data=data, mistakes=(), verification=None)])
+    page = Page(write_report(directory).read_text(encoding="utf-8"))
+    assert "it recognizes 91.1 % of new ones (20-way 1-shot episodes, within group)" in page.text
+    assert "Koch" not in page.text
+    assert "official" not in page.text.replace("400 official trials", "")
+    assert "#mistakes" not in page.links
+    assert "#verification" not in page.links
+
+
+def test_a_run_that_was_validated_once_has_no_curve(directory: Path) -> None:
+    history = directory / "train/history.jsonl"
+    history.write_text(history.read_text().splitlines()[0] + "\n")
+    page = Page(write_report(directory).read_text(encoding="utf-8"))
+    assert "100 steps in 1.0 minutes" in page.text
+    assert "Training loss" not in page.text
+
+
+def test_a_failed_verification_is_said_at_the_top(directory: Path) -> None:
+    (directory / "verification.json").write_text(json.dumps(verification(passed=False)))
+    page = Page(write_report(directory).read_text(encoding="utf-8"))
+    assert "✗ a file does not behave like the trained network" in page.text
+
+
+def test_cards(directory: Path) -> None:
+    shown = {card.title: (card.value, card.unit) for card in cards(read_inputs(directory))}
+    assert shown == {
+        "Recognized": ("2", "right"),
+        "One-shot accuracy": ("95.8", "%"),
+        "File": ("438", "kB"),
+        "Latency": ("0.23", "ms"),
+        "Equal error rate": ("4.8", "%"),
+        "Calibration error": ("0.012", "ECE"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("correct", "verb"), [(384, "loses nothing"), (386, "gains 0.50 points"), (380, "loses 1.00 points")]
+)
+def test_headline_says_what_int8_costs(directory: Path, correct: int, verb: str) -> None:
+    records.write(
+        directory / "evaluation.json",
+        [evaluation("fp32", "torch", 384), evaluation("int8", "onnxruntime", correct)],
+    )
+    assert f"int8 {verb} against the float network" in headline(read_inputs(directory))
+
+
+def test_an_empty_directory_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="has nothing to report"):
+        write_report(tmp_path)
+    with pytest.raises(DataError, match="is not a directory"):
+        write_report(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("evaluation.json", "{", "evaluation.json cannot be read"),
+        ("evaluation.json", '[{"encoder": 1}]', "was not written by this release"),
+        ("train/history.jsonl", '{"step": 1}\n', "no history of a training run"),
+        ("bundle/manifest.json", "{}", "manifest.json"),
+        ("verification.json", '{"files": [{}]}', r"not written by this release \(files\[0\].format"),
+    ],
+)
+def test_a_damaged_part_is_named(directory: Path, name: str, content: str, message: str) -> None:
+    (directory / name).write_text(content)
+    with pytest.raises(DataError, match=message):
+        write_report(directory)
+
+
+def test_the_command_writes_where_it_is_told(
+    directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "elsewhere.html"
+    assert main(["report", str(directory), "--out", str(out)]) == 0
+    assert capsys.readouterr().out.strip() == str(out)
+    assert out.read_text(encoding="utf-8") == render(read_inputs(directory))
+    assert not (directory / "report.html").exists()
