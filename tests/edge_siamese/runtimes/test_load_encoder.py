@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_siamese import load_encoder, runtimes
+from edge_siamese import load_encoder
 from edge_siamese.errors import BundleNotFound, RuntimeNotInstalled, SettingsError
 from edge_siamese.models.bundle import Bundle
+from edge_siamese.runtimes import selection as runtimes
 from edge_siamese.runtimes.availability import Runtime, RuntimeStatus
 from edge_siamese.runtimes.encoder import unit_vectors
 from edge_siamese.runtimes.onnx import ONNXRUNTIME
