@@ -18,6 +18,7 @@ BOTH = (
     "onnxruntime",
     "numpy",
     "pillow",
+    "msgspec",
     "gpiod",
     "av",
     "starlette",

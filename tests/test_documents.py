@@ -257,7 +257,7 @@ def test_the_page_on_dependencies_states_ranges_and_pins_as_they_are() -> None:
         stated = [version for cell in rows[normal(pin.name)] for version in quoted(cell)]
         assert str(pin.specifier) in stated, f"docs/dependencies.md does not say {pin}"
     ranges = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["litert"]]
-    ranges += [*PROJECT["optional-dependencies"]["onnx"], *PROJECT["optional-dependencies"]["pictures"]]
+    ranges += [*PROJECT["optional-dependencies"]["onnx"]]
     ranges.append(PROJECT["optional-dependencies"]["tflite"][0])
     for need in map(Requirement, ranges):
         (stated_range,) = quoted(rows[normal(need.name)][1])
