@@ -1,4 +1,9 @@
-"""Reads JSON and TOML into dataclasses, strictly: the annotations are the schema, and all else is refused."""
+"""Strict validation of JSON, TOML and requests: type annotations are the schema, msgspec checks them.
+
+A schema is a `Record` with annotated fields. Ranges, lengths and patterns are `msgspec.Meta` in `Annotated`; a check across
+fields is `__post_init__`, which raises `ValidationError` with the field's name. Constructing a `Record` directly runs
+`__post_init__` alone: types and ranges are checked by `convert`.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +11,26 @@ import dataclasses
 import difflib
 import json
 import math
+import tomllib
 import types
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import msgspec
 
 T = TypeVar("T")
 
+MAX_DEPTH = 100
+"""Levels of objects and lists that `parse_json` accepts."""
+
+_MAX_SHOWN_CHARACTERS = 80
+"""Of a rejected value in a message."""
+
+_Location = tuple[str | int, ...]
+
 
 class SchemaError(ValueError):
-    """A value that breaks the schema, and the dotted key at which it stands."""
+    """A value that breaks the schema, with the dotted key of the value."""
 
     def __init__(self, key: str, problem: str) -> None:
         super().__init__(f"{key}: {problem}" if key else problem)
@@ -21,60 +38,334 @@ class SchemaError(ValueError):
         self.problem = problem
 
     def under(self, parent: str) -> SchemaError:
-        """The same error, told from the object that holds `parent`."""
+        """The same error with the key relative to the object that holds `parent`."""
         return SchemaError(_join(parent, self.key), self.problem)
 
 
-def parse_json(text: str) -> Any:
-    """JSON text to Python values; NaN, infinities, numbers beyond every float, repeated keys and half characters
-    (a surrogate without its other one, which no file and no terminal can hold) are refused.
+class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of all schemas: an immutable object that `convert` reads without unknown keys."""
+
+
+def convert(value: Any, type: type[T], key: str = "") -> T:
+    """Convert parsed JSON or TOML to a `Record` or another annotated type.
+
+    Strict: booleans are not numbers, 1.0 is not an integer, unknown keys are errors. Integers are accepted as floats and
+    lists as tuples. Fields with a default may be left out. NaN and infinity are refused.
+
+    Args:
+        value: dictionaries, lists, strings, numbers, booleans and None.
+        type: the annotated type; a `Record`, usually.
+        key: the dotted key of `value`, for errors.
 
     Raises:
-        SchemaError: the text is not JSON of this kind.
+        SchemaError: `value` breaks the schema; with the dotted key, what is allowed there, and what came instead.
+    """
+    require_finite(value, key)
+    try:
+        return msgspec.convert(value, type)
+    except msgspec.ValidationError as error:
+        raise _explain(value, type, key, error) from None
+
+
+def convert_texts(values: Mapping[str, str], type: type[T], key: str = "") -> T:
+    """Convert strings, such as those of a URL's query, to a `Record`: `"5"` to 5, `"true"` to True, `"null"` to None.
+
+    Raises:
+        SchemaError: as `convert`.
+    """
+    hints = get_type_hints(type, include_extras=True)
+    return convert(
+        {name: _parse_text(text, hints.get(name, str)) for name, text in values.items()}, type, key
+    )
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON strictly: no NaN or infinity, duplicate keys, lone surrogates, or more than `MAX_DEPTH` levels.
+
+    Raises:
+        SchemaError: the text is not such JSON.
     """
     try:
-        value = json.loads(text, object_pairs_hook=_without_repeats)
+        value = json.loads(_decode(text), object_pairs_hook=_refuse_duplicates)
     except SchemaError:
         raise
     except json.JSONDecodeError as error:
         raise SchemaError(
-            "", f"not JSON: {error.msg} in line {error.lineno}, column {error.colno}"
+            "", f"not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}"
         ) from error
-    except (ValueError, RecursionError) as error:  # an integer of thousands of digits, a tower of brackets
-        raise SchemaError("", f"not JSON that can be read: {error}") from error
-    require_finite(value)
-    _require_text(value)
+    except RecursionError as error:
+        raise SchemaError("", f"more than {MAX_DEPTH} nested levels") from error
+    except ValueError as error:  # an integer of thousands of digits
+        raise SchemaError("", f"not valid JSON: {error}") from error
+    for location, item in _walk(value):
+        if len(location) >= MAX_DEPTH and isinstance(item, (dict, list)):
+            raise SchemaError("", f"more than {MAX_DEPTH} nested levels")
+        _refuse_not_finite(item, location)
+        _refuse_surrogates(item, location)
     return value
 
 
+def parse_toml(text: str) -> dict[str, Any]:
+    """Parse TOML.
+
+    Raises:
+        SchemaError: the text is not TOML.
+    """
+    try:
+        return tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise SchemaError("", f"not valid TOML: {error}") from error
+
+
 def require_finite(value: Any, key: str = "") -> None:
-    """Raise `SchemaError`, naming the dotted key, if a number anywhere in `value` is not finite."""
-    if isinstance(value, dict):
-        for name, item in value.items():
-            require_finite(item, _join(key, str(name)))
-    elif isinstance(value, (list, tuple)):
-        for index, item in enumerate(value):
-            require_finite(item, f"{key}[{index}]")
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise SchemaError(key, f"a finite number is needed, not {value}")
+    """Raise `SchemaError` with the dotted key if a number anywhere in `value` is NaN or infinite."""
+    for location, item in _walk(value):
+        _refuse_not_finite(item, location, key)
 
 
-def _require_text(value: Any, key: str = "") -> None:
-    """Raise `SchemaError`, naming the dotted key, if a string anywhere in `value` cannot be written as UTF-8."""
+def json_schema(
+    types: Iterable[Any], ref_template: str = "#/$defs/{name}"
+) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
+    """JSON Schema of annotated types.
+
+    Args:
+        types: `Record`s or other annotated types.
+        ref_template: where references to named schemas point, such as `#/components/schemas/{name}`.
+
+    Returns:
+        One schema for each type, and the schemas of all `Record`s by class name.
+    """
+    schemas, components = msgspec.json.schema_components(types, ref_template=ref_template)
+    for component in components.values():
+        component.pop("title", None)
+        if "description" in component:
+            component["description"] = component["description"].split("\n")[0]
+    return list(schemas), components
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`; did you mean "scale"?`, or an empty string if no known word is similar."""
+    match = difflib.get_close_matches(word, list(known), n=1)
+    return f'; did you mean "{match[0]}"?' if match else ""
+
+
+def expected(hint: Any) -> str:
+    """What a type accepts, such as `an integer from 1 to 64` or `a string or null`."""
+    hint, meta = _split(hint)
+    origin = get_origin(hint) or hint
+    if origin is Literal:
+        choices = ", ".join(json.dumps(choice, ensure_ascii=False) for choice in get_args(hint))
+        return f"one of {choices}"
+    if origin in (Union, types.UnionType):
+        return " or ".join(expected(arm) for arm in get_args(hint))
+    if _is_record(origin):
+        return "an object"
+    if origin is tuple and Ellipsis not in get_args(hint):
+        return f"a list of {len(get_args(hint))} items"
+    return _KINDS.get(origin, getattr(origin, "__name__", str(origin))) + _constraints(origin, meta)
+
+
+_KINDS: dict[Any, str] = {
+    str: "a string",
+    int: "an integer",
+    float: "a number",
+    bool: "true or false",
+    type(None): "null",
+    None: "null",
+    tuple: "a list",
+    list: "a list",
+    dict: "an object",
+}
+
+
+def _explain(value: Any, hint: Any, key: str, error: msgspec.ValidationError) -> SchemaError:
+    """The first problem of a value that msgspec refused with `error`: where it is, what is allowed, what came."""
+    hint, meta = _split(hint)
+    if get_origin(hint) in (Union, types.UnionType):
+        arm = next((arm for arm in get_args(hint) if _is_container_for(value, arm)), None)
+        if arm is not None:
+            return _explain(value, arm, key, _failure(value, arm) or error)
+    elif isinstance(value, dict) and _is_record(hint):
+        return _explain_record(value, hint, key, error)
+    for name, item, item_hint in _items(value, hint, key):
+        if failure := _failure(item, item_hint):
+            return _explain(item, item_hint, name, failure)
+    wanted = expected(Annotated[hint, meta] if meta else hint)
+    return SchemaError(key, f"must be {wanted}, not {_shown(value, counted=wanted.startswith('a list of'))}")
+
+
+def _explain_record(
+    value: dict[str, Any], record: type[Record], key: str, error: msgspec.ValidationError
+) -> SchemaError:
+    fields = {field.encode_name: field for field in msgspec.structs.fields(record)}
+    for name in value:
+        if name not in fields:
+            return SchemaError(_join(key, name), f"unknown key{nearest(name, fields)}")
+    for name, field in fields.items():
+        if name in value:
+            if failure := _failure(value[name], field.type):
+                return _explain(value[name], field.type, _join(key, name), failure)
+        elif field.required:
+            return SchemaError(_join(key, name), "missing")
+    cause = error.__cause__  # the fields are good, so that it was `__post_init__`
+    return cause.under(key) if isinstance(cause, SchemaError) else SchemaError(key, str(error))
+
+
+def _items(value: Any, hint: Any, key: str) -> Iterator[tuple[str, Any, Any]]:
+    """Dotted key, value and annotation of each item of a list or a dictionary that fits the annotation."""
+    arguments = get_args(hint)
+    if not arguments or not _is_container_for(value, hint):
+        return
     if isinstance(value, dict):
         for name, item in value.items():
-            _require_text(name, key)
-            _require_text(item, _join(key, name))
-    elif isinstance(value, list):
+            yield _join(key, str(name)), item, arguments[1]
+    elif get_origin(hint) is list or Ellipsis in arguments:
         for index, item in enumerate(value):
-            _require_text(item, f"{key}[{index}]")
-    elif isinstance(value, str):
+            yield f"{key}[{index}]", item, arguments[0]
+    elif len(arguments) == len(value):
+        for index, (item, argument) in enumerate(zip(value, arguments, strict=True)):
+            yield f"{key}[{index}]", item, argument
+
+
+def _failure(value: Any, hint: Any) -> msgspec.ValidationError | None:
+    try:
+        msgspec.convert(value, hint)
+    except msgspec.ValidationError as error:
+        return error
+    return None
+
+
+def _split(hint: Any) -> tuple[Any, msgspec.Meta | None]:
+    """An annotation without its `Annotated`, and the constraints."""
+    if get_origin(hint) is not Annotated:
+        return hint, None
+    inner, *more = get_args(hint)
+    return inner, next((item for item in more if isinstance(item, msgspec.Meta)), None)
+
+
+def _is_record(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, msgspec.Struct)
+
+
+def _is_container_for(value: Any, hint: Any) -> bool:
+    """Whether both the value and the annotation are an object, or both are a list."""
+    hint, _ = _split(hint)
+    origin = get_origin(hint) or hint
+    if isinstance(value, dict):
+        return origin is dict or _is_record(origin)
+    return isinstance(value, (list, tuple)) and origin in (list, tuple)
+
+
+def _constraints(kind: Any, meta: msgspec.Meta | None) -> str:
+    """The constraints in words, such as ` from 1 to 64`, or an empty string."""
+    if meta is None:
+        return ""
+    if kind in (int, float):
+        parts = _range(meta.ge, meta.le), f" above {meta.gt:g}" if meta.gt is not None else ""
+        below = f" below {meta.lt:g}" if meta.lt is not None else ""
+        multiple = f" that is a multiple of {meta.multiple_of:g}" if meta.multiple_of is not None else ""
+        return "".join((*parts, below, multiple))
+    unit = "characters" if kind is str else "items"
+    length = _range(meta.min_length, meta.max_length).replace(" from ", " of ")
+    pattern = f" that matches {meta.pattern}" if meta.pattern is not None else ""
+    return (f"{length} {unit}" if length else "") + pattern
+
+
+def _range(least: float | None, most: float | None) -> str:
+    if least is not None and most is not None:
+        return f" from {_number(least)} to {_number(most)}"
+    if least is not None:
+        return f" of at least {_number(least)}"
+    return f" of at most {_number(most)}" if most is not None else ""
+
+
+def _number(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:g}"
+
+
+def _shown(value: Any, *, counted: bool = False) -> str:
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, (list, tuple)):
+        return f"a list of {len(value)}" if counted else "a list"
+    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 1024:
+        return "an integer beyond every float"
+    return json.dumps(value, ensure_ascii=False, default=str)[:_MAX_SHOWN_CHARACTERS]
+
+
+def _parse_text(text: str, hint: Any) -> Any:
+    """The value that a string stands for where the annotation wants no string; else the string."""
+    hint, _ = _split(hint)
+    arms = (
+        [_split(arm)[0] for arm in get_args(hint)] if get_origin(hint) in (Union, types.UnionType) else [hint]
+    )
+    if str in arms:
+        return text
+    for arm in arms:
         try:
-            value.encode("utf-8")
-        except UnicodeEncodeError:
-            raise SchemaError(
-                key, f"{ascii(value)[:80]} is not text: half of a character is missing"
-            ) from None
+            return msgspec.convert(text, arm, strict=False)
+        except msgspec.ValidationError:
+            continue
+    return text
+
+
+def _decode(text: str | bytes) -> str:
+    if isinstance(text, str):
+        return text
+    try:
+        return text.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise SchemaError("", f"not UTF-8 text: byte {error.start} is wrong") from error
+
+
+def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in result:
+            raise SchemaError(name, "duplicate key")
+        result[name] = value
+    return result
+
+
+def _refuse_not_finite(value: Any, location: _Location, key: str = "") -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise SchemaError(_dotted(location, key), f"must be a finite number, not {value}")
+
+
+def _refuse_surrogates(value: Any, location: _Location) -> None:
+    """Raise `SchemaError` if a string or one of an object's keys cannot be written as UTF-8."""
+    for text in value if isinstance(value, dict) else (value,):
+        if isinstance(text, str) and not text.isascii():
+            try:
+                text.encode("utf-8")
+            except UnicodeEncodeError:
+                shown = ascii(text)[:_MAX_SHOWN_CHARACTERS]
+                raise SchemaError(_dotted(location), f"{shown} contains a lone surrogate") from None
+
+
+def _walk(value: Any) -> Iterator[tuple[_Location, Any]]:
+    """Every value in a tree of dictionaries and lists, with its location, in the order of the text."""
+    pending: list[tuple[_Location, Any]] = [((), value)]
+    while pending:
+        location, item = pending.pop()
+        yield location, item
+        if isinstance(item, dict):
+            pending.extend(reversed([((*location, name), inner) for name, inner in item.items()]))
+        elif isinstance(item, (list, tuple)):
+            pending.extend(reversed([((*location, index), inner) for index, inner in enumerate(item)]))
+
+
+def _dotted(location: _Location, key: str = "") -> str:
+    for part in location:
+        key = f"{key}[{part}]" if isinstance(part, int) else _join(key, str(part))
+    return key
+
+
+def _join(parent: str, name: str) -> str:
+    return f"{parent}.{name}" if parent and name else parent or name
+
+
+# The former reader of dataclasses, until its users have moved to `Record` and `convert`.
 
 
 def read_object(value: Any, cls: type[T], key: str = "", *, optional: bool = False) -> T:
@@ -109,12 +400,6 @@ def read_object(value: Any, cls: type[T], key: str = "", *, optional: bool = Fal
         raise error.under(key) from None
 
 
-def nearest(word: str, known: list[str] | tuple[str, ...]) -> str:
-    """`; did you mean "scale"?`, or nothing when no known word is near."""
-    match = difflib.get_close_matches(word, known, n=1)
-    return f'; did you mean "{match[0]}"?' if match else ""
-
-
 def _has_default(field: dataclasses.Field[Any]) -> bool:
     missing = dataclasses.MISSING
     return field.default is not missing or field.default_factory is not missing
@@ -129,16 +414,18 @@ def _read(value: Any, hint: Any, key: str, optional: bool = False) -> Any:
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Literal:
         if value not in arguments or isinstance(value, bool):
-            raise SchemaError(key, f"one of {', '.join(map(repr, arguments))} is needed, not {_shown(value)}")
+            raise SchemaError(
+                key, f"one of {', '.join(map(repr, arguments))} is needed, not {_old_shown(value)}"
+            )
         return value
     if origin in (Union, types.UnionType):
         arm = next((arm for arm in arguments if _fits(value, arm)), None)
         if arm is None:
             wanted = " or ".join(_KINDS.get(get_origin(arm) or arm, "an object") for arm in arguments)
-            raise SchemaError(key, f"{wanted} is needed, not {_shown(value)}")
+            raise SchemaError(key, f"{wanted} is needed, not {_old_shown(value)}")
         return _read(value, arm, key, optional)
     if not _fits(value, hint):
-        raise SchemaError(key, f"{_KINDS[origin or hint]} is needed, not {_shown(value)}")
+        raise SchemaError(key, f"{_KINDS[origin or hint]} is needed, not {_old_shown(value)}")
     if origin is tuple:
         return tuple(
             _read(item, arguments[0], f"{key}[{index}]", optional) for index, item in enumerate(value)
@@ -159,15 +446,6 @@ def require_within(name: str, value: float, least: float, most: float) -> None:
         raise SchemaError(name, f"a number from {least:g} to {most:g} is needed, not {value:g}")
 
 
-_KINDS: dict[Any, str] = {
-    str: "a string",
-    int: "an integer",
-    float: "a number",
-    bool: "true or false",
-    type(None): "null",
-    tuple: "a list",
-    dict: "an object",
-}
 _JSON_TYPES: dict[Any, tuple[type, ...]] = {float: (int, float), tuple: (list,)}
 
 
@@ -185,18 +463,5 @@ def _kind(value: Any) -> str:
     return "a list" if isinstance(value, list) else _KINDS[type(value)]
 
 
-def _shown(value: Any) -> str:
+def _old_shown(value: Any) -> str:
     return _kind(value) if isinstance(value, (list, dict)) else json.dumps(value, ensure_ascii=False)[:80]
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in result:
-            raise SchemaError(name, "this key stands twice in one object")
-        result[name] = value
-    return result
-
-
-def _join(parent: str, name: str) -> str:
-    return f"{parent}.{name}" if parent and name else parent or name

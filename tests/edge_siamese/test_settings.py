@@ -81,7 +81,7 @@ class TestReading:
             ("[camera]\nloop = 1", "camera.loop: true or false is needed, not 1"),
             ("[camera]\nturn = 45", "camera.turn: one of 0, 90, 180, 270 is needed, not 45"),
             ("[camera]\nturn = false", "camera.turn: one of 0, 90, 180, 270 is needed, not false"),
-            ("[camera]\nrate = nan", "camera.rate: a finite number is needed, not nan"),
+            ("[camera]\nrate = nan", "camera.rate: must be a finite number, not nan"),
             ('[events]\nhook = "x"', 'events.hook: a list is needed, not "x"'),
             ("[events]\nhook = [1]", "events.hook[0]: a string is needed, not 1"),
             (

@@ -1,33 +1,54 @@
-"""The strict reader of JSON: what it takes, and the one line with which it refuses everything else."""
+"""Strict validation: what is accepted, and the message with which everything else is refused."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
+from msgspec import Meta
 
-from edge_siamese.validation import SchemaError, nearest, parse_json, read_object, require_finite
+from edge_siamese.validation import (
+    MAX_DEPTH,
+    Record,
+    SchemaError,
+    convert,
+    convert_texts,
+    json_schema,
+    nearest,
+    parse_json,
+    parse_toml,
+    require_finite,
+)
 
 
-@dataclass(frozen=True)
-class Lens:
+class Lens(Record):
+    """A lens.
+
+    Of a camera.
+    """
+
     focal_length: float
     maker: str | None
 
     def __post_init__(self) -> None:
         if self.focal_length <= 0:
-            raise SchemaError("focal_length", f"a number above 0 is needed, not {self.focal_length}")
+            raise SchemaError("focal_length", f"must be a number above 0, not {self.focal_length}")
 
 
-@dataclass(frozen=True)
-class Camera:
-    name: str
-    pixels: int
+class Camera(Record):
+    name: Annotated[str, Meta(min_length=1, max_length=10)]
+    pixels: Annotated[int, Meta(ge=1, le=64, description="Megapixels.")]
     color: Literal["gray", "rgb"]
     sealed: bool
     lenses: tuple[Lens, ...]
     notes: dict[str, float | dict[str, Any]]
+    gain: Annotated[float, Meta(ge=0, le=1)] | None = None
+    size: tuple[int, int] = (1, 1)
+    tags: Annotated[tuple[str, ...], Meta(max_length=2)] = ()
+    mode: Annotated[str, Meta(pattern="^[a-z]+$")] = "auto"
+    least: Annotated[float, Meta(ge=0.5)] = 1.0
+    most: Annotated[int, Meta(gt=0, lt=9)] = 1
+    lens: Lens | None = None
 
 
 GOOD: dict[str, Any] = {
@@ -40,95 +61,176 @@ GOOD: dict[str, Any] = {
 }
 
 
-def test_json_becomes_dataclasses() -> None:
-    camera = read_object(GOOD, Camera)
+def test_convert_json_to_records() -> None:
+    camera = convert(GOOD, Camera)
     lenses = (Lens(4.0, None), Lens(2.5, "acme"))
     assert camera == Camera("front", 12, "rgb", True, lenses, {"gain": 2.0, "deep": {"er": [1]}})
     assert type(camera.lenses[0].focal_length) is float
+    assert camera.size == (1, 1)
+
+
+def test_records_are_immutable() -> None:
+    with pytest.raises(AttributeError):
+        Lens(1.0, None).maker = "acme"  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"name": 3}, "name: a string is needed, not 3"),
-        ({"pixels": 3.0}, "pixels: an integer is needed, not 3.0"),
-        ({"pixels": True}, "pixels: an integer is needed, not true"),
-        ({"sealed": 1}, "sealed: true or false is needed, not 1"),
-        ({"color": "red"}, "color: one of 'gray', 'rgb' is needed, not \"red\""),
-        ({"color": None}, "color: one of 'gray', 'rgb' is needed, not null"),
-        ({"color": ["gray"]}, "color: one of 'gray', 'rgb' is needed, not a list"),
-        ({"lenses": {}}, "lenses: a list is needed, not an object"),
-        ({"lenses": [3]}, "lenses[0]: an object is needed, not an integer"),
+        ({"name": 3}, "name: must be a string of 1 to 10 characters, not 3"),
+        ({"name": ""}, 'name: must be a string of 1 to 10 characters, not ""'),
+        ({"pixels": 3.0}, "pixels: must be an integer from 1 to 64, not 3.0"),
+        ({"pixels": True}, "pixels: must be an integer from 1 to 64, not true"),
+        ({"pixels": 65}, "pixels: must be an integer from 1 to 64, not 65"),
+        ({"gain": 1.5}, "gain: must be a number from 0 to 1 or null, not 1.5"),
+        ({"gain": False}, "gain: must be a number from 0 to 1 or null, not false"),
+        ({"least": 0.25}, "least: must be a number of at least 0.5, not 0.25"),
+        ({"most": 9}, "most: must be an integer above 0 below 9, not 9"),
+        ({"mode": "A"}, 'mode: must be a string that matches ^[a-z]+$, not "A"'),
+        ({"size": [1]}, "size: must be a list of 2 items, not a list of 1"),
+        ({"size": [1, "2"]}, 'size[1]: must be an integer, not "2"'),
+        ({"tags": ["a", "b", "c"]}, "tags: must be a list of at most 2 items, not a list of 3"),
+        ({"tags": ["a", 1]}, "tags[1]: must be a string, not 1"),
+        ({"sealed": 1}, "sealed: must be true or false, not 1"),
+        ({"color": "red"}, 'color: must be one of "gray", "rgb", not "red"'),
+        ({"color": None}, 'color: must be one of "gray", "rgb", not null'),
+        ({"color": ["gray"]}, 'color: must be one of "gray", "rgb", not a list'),
+        ({"lenses": {}}, "lenses: must be a list, not an object"),
+        ({"lenses": [3]}, "lenses[0]: must be an object, not 3"),
         ({"lenses": [{"focal_length": 1}]}, "lenses[0].maker: missing"),
         (
             {"lenses": [{"focal_length": "1", "maker": None}]},
-            'lenses[0].focal_length: a number is needed, not "1"',
+            'lenses[0].focal_length: must be a number, not "1"',
         ),
-        (
-            {"lenses": [{"focal_length": 1, "maker": 2}]},
-            "lenses[0].maker: a string or null is needed, not 2",
-        ),
+        ({"lenses": [{"focal_length": 1, "maker": 2}]}, "lenses[0].maker: must be a string or null, not 2"),
         (
             {"lenses": [{"focal_length": 0, "maker": None}]},
-            "lenses[0].focal_length: a number above 0 is needed, not 0.0",
+            "lenses[0].focal_length: must be a number above 0, not 0.0",
         ),
         (
             {"lenses": [{"focal_length": 10**400, "maker": None}]},
-            "lenses[0].focal_length: a finite number is needed, not an integer beyond every float",
+            "lenses[0].focal_length: must be a number, not an integer beyond every float",
         ),
-        ({"notes": {"gain": "high"}}, 'notes.gain: a number or an object is needed, not "high"'),
+        ({"lens": {"focal_length": 1, "maker": []}}, "lens.maker: must be a string or null, not a list"),
+        (
+            {"lens": {"focal_length": -1, "maker": None}},
+            "lens.focal_length: must be a number above 0, not -1.0",
+        ),
+        ({"lens": {"focal_lenght": 1}}, 'lens.focal_lenght: unknown key; did you mean "focal_length"?'),
+        ({"lens": 1}, "lens: must be an object or null, not 1"),
+        ({"notes": {"gain": "high"}}, 'notes.gain: must be a number or an object, not "high"'),
+        ({"notes": {"gain": float("nan")}}, "notes.gain: must be a finite number, not nan"),
         ({"pixles": 1}, 'pixles: unknown key; did you mean "pixels"?'),
         ({"zzz": 1}, "zzz: unknown key"),
     ],
 )
-def test_what_the_annotations_do_not_describe_is_refused(change: dict[str, Any], message: str) -> None:
+def test_refuse_what_the_annotations_do_not_allow(change: dict[str, Any], message: str) -> None:
     with pytest.raises(SchemaError) as caught:
-        read_object({**GOOD, **change}, Camera)
+        convert({**GOOD, **change}, Camera)
     assert str(caught.value) == message
 
 
-def test_every_key_is_needed() -> None:
+def test_required_keys() -> None:
     for name in GOOD:
         with pytest.raises(SchemaError, match=f"^{name}: missing$"):
-            read_object({key: value for key, value in GOOD.items() if key != name}, Camera)
+            convert({key: value for key, value in GOOD.items() if key != name}, Camera)
 
 
-def test_something_else_than_an_object_is_refused() -> None:
-    with pytest.raises(SchemaError, match=r"^an object is needed, not a list$"):
-        read_object([], Camera)
+def test_the_key_of_the_value_comes_first() -> None:
+    with pytest.raises(SchemaError) as caught:
+        convert({"focal_length": "wide", "maker": None}, Lens, "cameras[3]")
+    assert caught.value.key == "cameras[3].focal_length"
+    with pytest.raises(SchemaError, match=r"^must be an object, not a list$"):
+        convert([], Camera)
+
+
+def test_convert_texts() -> None:
+    class Query(Record):
+        limit: Annotated[int, Meta(ge=1, le=100)] = 10
+        threshold: float | None = None
+        name: str = ""
+        all: bool = False
+        order: Literal["asc", "desc"] = "asc"
+
+    texts = {"limit": "5", "threshold": "null", "name": "17", "all": "true", "order": "desc"}
+    assert convert_texts(texts, Query) == Query(5, None, "17", True, "desc")
+    for name, text, message in [
+        ("limit", "0", "limit: must be an integer from 1 to 100, not 0"),
+        ("limit", "five", 'limit: must be an integer from 1 to 100, not "five"'),
+        ("limit", "9" * 5000, None),
+        ("threshold", "nan", "threshold: must be a finite number, not nan"),
+        ("order", "up", 'order: must be one of "asc", "desc", not "up"'),
+        ("limt", "1", 'limt: unknown key; did you mean "limit"?'),
+    ]:
+        with pytest.raises(SchemaError) as caught:
+            convert_texts({name: text}, Query)
+        assert message is None or str(caught.value) == message
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"head": {"scale": NaN}}', "head.scale: a finite number is needed, not nan"),
-        ('{"a": [1, -Infinity]}', "a[1]: a finite number is needed, not -inf"),
-        ('{"a": 1e999}', "a: a finite number is needed, not inf"),
-        ('{"a": 1, "b": 2, "a": 3}', "a: this key stands twice in one object"),
-        ('{"a":\n 1', "not JSON: Expecting ',' delimiter in line 2, column 3"),
-        ("", "not JSON: Expecting value in line 1, column 1"),
-        (r'{"a": ["b", "\ud83d"]}', r"a[1]: '\ud83d' is not text: half of a character is missing"),
-        (r'{"a": {"\udc00": 1}}', r"a: '\udc00' is not text: half of a character is missing"),
+        ('{"head": {"scale": NaN}}', "head.scale: must be a finite number, not nan"),
+        ('{"a": [1, -Infinity]}', "a[1]: must be a finite number, not -inf"),
+        ('{"a": 1e999}', "a: must be a finite number, not inf"),
+        ('{"a": 1, "b": 2, "a": 3}', "a: duplicate key"),
+        ('{"a":\n 1', "not valid JSON: Expecting ',' delimiter at line 2, column 3"),
+        ("", "not valid JSON: Expecting value at line 1, column 1"),
+        (b'"\xff"', "not UTF-8 text: byte 1 is wrong"),
+        (r'{"a": ["b", "\ud83d"]}', r"a[1]: '\ud83d' contains a lone surrogate"),
+        (r'{"a": {"\udc00": 1}}', r"a: '\udc00' contains a lone surrogate"),
+        ("[" * 100_000, "more than 100 nested levels"),
+        ("[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1), "more than 100 nested levels"),
     ],
 )
-def test_json_that_is_not_clean_is_refused(text: str, message: str) -> None:
+def test_refuse_json_that_is_not_clean(text: str | bytes, message: str) -> None:
     with pytest.raises(SchemaError) as caught:
         parse_json(text)
     assert str(caught.value) == message
 
 
-@pytest.mark.parametrize("text", ["9" * 5000, "[" * 100_000])
-def test_json_that_python_cannot_hold_is_refused(text: str) -> None:
-    with pytest.raises(SchemaError, match=r"^not JSON that can be read: "):
-        parse_json(text)
+def test_refuse_an_integer_that_python_cannot_hold() -> None:
+    with pytest.raises(SchemaError, match=r"^not valid JSON: Exceeds the limit"):
+        parse_json("9" * 5000)
 
 
-def test_whole_characters_pass() -> None:
+def test_whole_characters_and_deep_values_pass() -> None:
     assert parse_json(r'{"\ud83d\ude00": ["é", "\u20ac"]}') == {"😀": ["é", "€"]}
+    assert parse_json("é".join('""').encode()) == "é"
+    parse_json("[" * MAX_DEPTH + "]" * MAX_DEPTH)
 
 
 def test_finite_numbers_pass() -> None:
     require_finite({"a": [1, 2.5, None, "NaN", {"b": True}], "c": 10**400})
+
+
+def test_parse_toml() -> None:
+    assert parse_toml("[a]\nb = 1") == {"a": {"b": 1}}
+    with pytest.raises(SchemaError, match=r"^not valid TOML: Invalid value"):
+        parse_toml("a = \n")
+
+
+def test_json_schema() -> None:
+    (camera, number), components = json_schema([Camera, float | None], "#/components/schemas/{name}")
+    assert camera == {"$ref": "#/components/schemas/Camera"}
+    assert number == {"anyOf": [{"type": "number"}, {"type": "null"}]}
+    assert set(components) == {"Camera", "Lens"}
+    assert components["Lens"] == {
+        "type": "object",
+        "description": "A lens.",
+        "properties": {
+            "focal_length": {"type": "number"},
+            "maker": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+        },
+        "required": ["focal_length", "maker"],
+        "additionalProperties": False,
+    }
+    assert components["Camera"]["properties"]["pixels"] == {
+        "description": "Megapixels.",
+        "type": "integer",
+        "minimum": 1,
+        "maximum": 64,
+    }
 
 
 def test_the_nearest_word_is_offered() -> None:

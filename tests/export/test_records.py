@@ -49,7 +49,7 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     ("text", "message"),
     [
         (None, "r.json does not exist"),
-        ("{", "r.json cannot be read: not JSON"),
+        ("{", "r.json cannot be read: not valid JSON"),
         ('{"value": "x"}', r"r.json was not written by this release \(value: a number is needed"),
         ("{}", r"\(value: missing\); make it again"),
     ],

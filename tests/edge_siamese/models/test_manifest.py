@@ -81,8 +81,8 @@ def test_a_manifest_survives_being_written_and_read(bundle: Bundle) -> None:
         ("models.0.format", "tflite", "models: tflite fp32 is listed twice"),
         ("attachments.0.path", "encoder.int8.onnx", 'attachments: "encoder.int8.onnx" is listed twice'),
         ("metrics.ece", "small", 'metrics.ece: a number or an object is needed, not "small"'),
-        ("metrics.ece", float("nan"), "metrics.ece: a finite number is needed, not nan"),
-        ("provenance.deep", [float("inf")], "provenance.deep[0]: a finite number is needed, not inf"),
+        ("metrics.ece", float("nan"), "metrics.ece: must be a finite number, not nan"),
+        ("provenance.deep", [float("inf")], "provenance.deep[0]: must be a finite number, not inf"),
         ("version", "1", 'version: an integer is needed, not "1"'),
         ("version", REMOVED, "version: missing"),
         ("format", "zip", f'format: "{FORMAT}" is needed: this is not the manifest of a bundle'),
@@ -103,13 +103,13 @@ def test_the_weights_of_a_head_have_to_be_listed(weighted_bundle: Bundle) -> Non
 
 def test_a_number_beyond_every_float_is_refused(bundle: Bundle) -> None:
     text = bundle.manifest.to_json().replace('"bias": 6.0', '"bias": 1e999')
-    with pytest.raises(ManifestError, match=r"head\.bias: a finite number is needed, not inf$"):
+    with pytest.raises(ManifestError, match=r"head\.bias: must be a finite number, not inf$"):
         Manifest.from_json(text, WHERE)
 
 
 def test_a_repeated_key_is_refused(bundle: Bundle) -> None:
     text = bundle.manifest.to_json().replace('"bias": 6.0', '"bias": 6.0, "bias": 7.0')
-    with pytest.raises(ManifestError, match=r"bias: this key stands twice in one object$"):
+    with pytest.raises(ManifestError, match=r"bias: duplicate key$"):
         Manifest.from_json(text, WHERE)
 
 
@@ -160,8 +160,8 @@ def test_half_a_character_is_refused_wherever_it_stands(bundle: Bundle, key: str
     with pytest.raises(ManifestError) as caught:
         Manifest.from_json(changed(bundle, key, "a\udc80"), WHERE)
     shown = key.replace(".1.", "[1].").replace(".0.", "[0].")
-    assert str(caught.value) == f"{WHERE}: {shown}: 'a\\udc80' is not text: half of a character is missing"
-    with pytest.raises(ManifestError, match="half of a character is missing"):
+    assert str(caught.value) == f"{WHERE}: {shown}: 'a\\udc80' contains a lone surrogate"
+    with pytest.raises(ManifestError, match="contains a lone surrogate"):
         dataclasses.replace(bundle.manifest, model_id="\ud800").to_json()
 
 
@@ -192,7 +192,7 @@ def test_thresholds_are_found_by_their_rate(bundle: Bundle) -> None:
 
 def test_what_could_not_be_read_back_is_not_written(bundle: Bundle) -> None:
     with pytest.raises(
-        ManifestError, match=r"^the manifest of tiny-0123456789ab: metrics\.ece: a finite number"
+        ManifestError, match=r"^the manifest of tiny-0123456789ab: metrics\.ece: must be a finite number"
     ):
         dataclasses.replace(bundle.manifest, metrics={"ece": float("nan")}).to_json()
     with pytest.raises(ManifestError, match=r"metrics\.data: a number or an object is needed"):

@@ -50,7 +50,7 @@ def test_a_command_is_empty_or_a_json_object(name: str, payload: bytes, expected
         (
             "register",
             b"mug",
-            "a command is empty or a JSON object: not JSON: Expecting value in line 1, column 1",
+            "a command is empty or a JSON object: not valid JSON: Expecting value at line 1, column 1",
         ),
         ("register", b"[1]", 'a command is empty or a JSON object, such as {"name": "mug"}'),
         ("register", b"null", 'a command is empty or a JSON object, such as {"name": "mug"}'),
@@ -63,7 +63,7 @@ def test_a_command_is_empty_or_a_json_object(name: str, payload: bytes, expected
         (
             "register",
             b'{"name": "a", "name": "b"}',
-            "a command is empty or a JSON object: name: this key stands twice in one object",
+            "a command is empty or a JSON object: name: duplicate key",
         ),
         ("forget", b"", '"forget" needs "name"'),
         ("rename", b'{"name": "mug"}', '"rename" needs "new"'),

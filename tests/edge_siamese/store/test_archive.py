@@ -345,11 +345,11 @@ HOSTILE = {
     "half a row": (None, {"embeddings.f32": NAN_ROW[:-4]}, "which are no rows of 8 numbers"),
     "no embeddings": (None, {"embeddings.f32": None}, "the member 'embeddings.f32' is missing"),
     "no manifest": (None, {"manifest.json": None}, "the member 'manifest.json' is missing"),
-    "no JSON": (None, {"manifest.json": b"{"}, "manifest.json: not JSON"),
+    "no JSON": (None, {"manifest.json": b"{"}, "manifest.json: not valid JSON"),
     "no text": (None, {"manifest.json": b"\xff"}, "manifest.json is not UTF-8 text"),
     "a list": (None, {"manifest.json": b"[]"}, "an object is needed, not a list"),
-    "a tower": (None, {"manifest.json": b"[" * 100_000}, "manifest.json: not JSON that can be read"),
-    "a number that is none": (None, {"manifest.json": b'{"version": NaN}'}, "a finite number is needed"),
+    "a tower": (None, {"manifest.json": b"[" * 100_000}, "manifest.json: more than 100 nested levels"),
+    "a number that is none": (None, {"manifest.json": b'{"version": NaN}'}, "must be a finite number"),
 }
 
 
