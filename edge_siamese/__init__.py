@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from edge_siamese.errors import EdgeSiameseError
     from edge_siamese.models.bundle import load_bundle
     from edge_siamese.recognition.head import SigmoidDistanceHead
-    from edge_siamese.recognition.recognizer import Recognizer
+    from edge_siamese.recognizer import Recognizer
     from edge_siamese.runtimes.selection import load_encoder
 
 __version__ = "0.2.0"
@@ -23,7 +23,7 @@ __all__ = [
 
 _PLACES = {
     "EdgeSiameseError": "edge_siamese.errors",
-    "Recognizer": "edge_siamese.recognition.recognizer",
+    "Recognizer": "edge_siamese.recognizer",
     "SigmoidDistanceHead": "edge_siamese.recognition.head",
     "load_bundle": "edge_siamese.models.bundle",
     "load_encoder": "edge_siamese.runtimes.selection",

@@ -12,9 +12,9 @@ import numpy as np
 from edge_siamese.benchmark import peak_memory_bytes
 from edge_siamese.cameras.camera import Camera
 from edge_siamese.models.bundle import Bundle
+from edge_siamese.models.manifest import choose_threshold
 from edge_siamese.recognition.decision import decide, object_limits
 from edge_siamese.recognition.imaging import prepare
-from edge_siamese.recognition.recognizer import chosen_threshold
 from edge_siamese.recognition.support import SupportEntry, SupportSet
 from edge_siamese.recognition.tracking import Tracker
 from edge_siamese.runtimes.encoder import GraphEncoder
@@ -81,7 +81,7 @@ def measure_stages(
         views: objects of one view each to score against.
     """
     support = random_support(views, encoder.dimensions)
-    threshold, _ = chosen_threshold(bundle.manifest, None, None)
+    threshold, _ = choose_threshold(bundle.manifest, None, None)
     support = support.with_limits(object_limits(support, bundle.head, threshold, 0.01, bundle.impostors))
     tracker = Tracker(6, 4, 1, 10.0)
     times = np.zeros((frames, len(STAGES)))

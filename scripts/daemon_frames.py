@@ -23,9 +23,9 @@ from edge_siamese.cameras.synthetic.scene import Scene, demo_scene
 from edge_siamese.daemon import engine as engine_module
 from edge_siamese.daemon.engine import Engine
 from edge_siamese.models.bundle import Bundle, load_bundle
+from edge_siamese.models.manifest import choose_threshold
 from edge_siamese.recognition.decision import decide
 from edge_siamese.recognition.imaging import Preprocessing, prepare
-from edge_siamese.recognition.recognizer import chosen_threshold
 from edge_siamese.recognition.registration import NOTHING_CONTRAST, NewView
 from edge_siamese.recognition.support import SupportEntry, SupportSet
 from edge_siamese.runtimes.encoder import GraphEncoder
@@ -155,7 +155,7 @@ def measure_scoring(bundle: Bundle, rounds: int, runs: int) -> dict[str, Any]:
         for rows in (np.concatenate([single.embeddings[first : first + 5], -single.embeddings[first, None]]),)
     ]
     sets = {"one view each": single, "five views and a negative each": SupportSet.build(entries, DIMENSIONS)}
-    threshold, _ = chosen_threshold(bundle.manifest, None, 0.01)
+    threshold, _ = choose_threshold(bundle.manifest, None, 0.01)
     rng = np.random.default_rng(1)
     queries = single.embeddings[rng.integers(0, MANY_VIEWS, runs)] + 0.02 * rng.standard_normal(
         (runs, DIMENSIONS)

@@ -22,9 +22,9 @@ from edge_siamese.models.manifest import (
     Precision,
     Threshold,
 )
+from edge_siamese.recognition.embedding import unit_vectors
 from edge_siamese.recognition.head import SigmoidDistanceHead
 from edge_siamese.recognition.imaging import prepare
-from edge_siamese.runtimes.encoder import unit_vectors
 from tests.tiny_network import DIMENSIONS, PREPROCESSING, forward, pictures
 
 MODELS = Path(__file__).with_name("models")

@@ -17,9 +17,10 @@ from edge_siamese.errors import ImageError, ModelError, RuntimeNotInstalled, Sup
 from edge_siamese.models import described, resolve
 from edge_siamese.models.bundle import Bundle, load_bundle
 from edge_siamese.models.installed import InstalledModels
+from edge_siamese.models.manifest import threshold_origin, usual_threshold
 from edge_siamese.models.selftest import SelfTestReport, self_test
 from edge_siamese.pictures import read_picture
-from edge_siamese.recognition.recognizer import Recognizer, threshold_origin, usual_threshold
+from edge_siamese.recognizer import Recognizer
 from edge_siamese.runtimes.selection import load_encoder, runtime_format, runtime_statuses
 from edge_siamese.settings import load_settings
 from edge_siamese.system.files import write_atomically

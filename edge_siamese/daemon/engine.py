@@ -22,16 +22,15 @@ from edge_siamese.daemon.telemetry import Stage
 from edge_siamese.errors import ControlError, EdgeSiameseError, StoreError, SupportError
 from edge_siamese.events import Event
 from edge_siamese.models.bundle import Bundle
+from edge_siamese.models.manifest import choose_threshold
 from edge_siamese.panel.led_signals import Signal
 from edge_siamese.panel.press_grammar import Gesture
 from edge_siamese.recognition.decision import Recognition, decide, nothing_to_see, object_limits
-from edge_siamese.recognition.imaging import Bytes, prepare
-from edge_siamese.recognition.recognizer import chosen_threshold
+from edge_siamese.recognition.embedding import Encoder, crop_of
+from edge_siamese.recognition.imaging import Bytes, Floats, prepare
 from edge_siamese.recognition.registration import NOTHING_CONTRAST, NewView
 from edge_siamese.recognition.support import SupportSet
-from edge_siamese.recognition.support_embedding import crop_of
 from edge_siamese.recognition.tracking import GAP_SECONDS, Sighting, Tracker
-from edge_siamese.runtimes.encoder import Encoder, Floats
 from edge_siamese.settings import Settings
 from edge_siamese.store import OnConflict, StoredObject, SupportStore
 
@@ -85,7 +84,7 @@ class Engine:
         self.head = bundle.head
         wanted = settings.recognition
         self._rate = None if wanted.threshold is not None else wanted.false_accept_rate
-        self.threshold, self.threshold_source = chosen_threshold(
+        self.threshold, self.threshold_source = choose_threshold(
             bundle.manifest, wanted.threshold, self._rate
         )
         self._publish, self._signal = publish, signal

@@ -28,8 +28,9 @@ from edge_siamese.models import default, described, resolve
 from edge_siamese.models.bundle import Bundle, load_bundle
 from edge_siamese.models.installed import InstalledModels
 from edge_siamese.models.selftest import self_test
-from edge_siamese.recognition.support_embedding import embed_crop, mean_embedding
-from edge_siamese.runtimes.encoder import Floats, GraphEncoder
+from edge_siamese.recognition.embedding import embed_crop, mean_embedding
+from edge_siamese.recognition.imaging import Floats
+from edge_siamese.runtimes.encoder import GraphEncoder
 from edge_siamese.runtimes.selection import load_encoder
 from edge_siamese.settings import Settings
 from edge_siamese.store import SupportStore

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 from edge_siamese.events import utc_now
 from edge_siamese.recognition.decision import Recognition
-from edge_siamese.recognition.imaging import Bytes
-from edge_siamese.runtimes.encoder import Floats
+from edge_siamese.recognition.imaging import Bytes, Floats
 
 KEPT = 50
 """At most 5.5 MB with pictures of 192 x 192 in color."""

@@ -13,6 +13,7 @@ from edge_siamese.daemon.registration_progress import SIDE, BurstFrame, Registra
 from edge_siamese.errors import ControlError, EdgeSiameseError, StoreError, SupportError
 from edge_siamese.events import Event, Kind
 from edge_siamese.panel.led_signals import Signal
+from edge_siamese.recognition.embedding import Encoder, crop_of
 from edge_siamese.recognition.head import SigmoidDistanceHead
 from edge_siamese.recognition.registration import (
     Burst,
@@ -25,8 +26,6 @@ from edge_siamese.recognition.registration import (
     view_of_pictures,
 )
 from edge_siamese.recognition.support import SupportSet
-from edge_siamese.recognition.support_embedding import crop_of
-from edge_siamese.runtimes.encoder import Encoder
 from edge_siamese.settings import RegistrationSettings
 from edge_siamese.store import StoredObject, SupportStore
 
@@ -156,7 +155,7 @@ class RegistrationSessions:
         assert lesson is not None
         if frame.time < lesson.burst.started:
             return  # what was there before anybody asked
-        verdict = lesson.burst.add(frame)
+        verdict = lesson.burst.add(frame.pixels, frame.time, frame.number)
         lesson.progress({"frame": verdict.number, "good": verdict.good, "text": verdict.text})
         self._show_verdict(verdict.number, frame.pixels, verdict)
         if lesson.burst.done:

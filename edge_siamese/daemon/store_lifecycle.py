@@ -6,7 +6,7 @@ import logging
 
 from edge_siamese.daemon.systemd import Notifier
 from edge_siamese.errors import EdgeSiameseError
-from edge_siamese.runtimes.encoder import Encoder
+from edge_siamese.recognition.embedding import Encoder
 from edge_siamese.settings import Settings
 from edge_siamese.store import SupportStore
 

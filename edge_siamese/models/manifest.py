@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import math
 import re
 from collections.abc import Sequence
@@ -24,6 +25,13 @@ from edge_siamese.validation import SchemaError, parse_json, read_object, requir
 
 FORMAT = "edge-siamese-bundle"
 VERSION = 1
+
+USUAL_FALSE_ACCEPT_RATE = 1e-2
+"""The false-accept rate of the threshold that is used where none was chosen."""
+FALLBACK_THRESHOLD = 0.5
+"""The threshold of a bundle that states none, because it had too few validation pairs."""
+
+LOG = logging.getLogger(__name__)
 
 Format = Literal["onnx", "tflite"]
 Precision = Literal["fp32", "int8"]
@@ -278,3 +286,47 @@ def _require_inside(path: str, where: str) -> None:
         raise UnsafePathError(
             f'{where}: "{path[:30]}…" has a name of {longest} bytes; a file\'s name has at most {_MAX_BYTES_OF_A_NAME}'
         )
+
+
+def usual_threshold(manifest: Manifest) -> Threshold | None:
+    """The threshold to use where none was chosen: at a false-accept rate of 1e-2, or else the strictest stated one."""
+
+    def order(threshold: Threshold) -> tuple[bool, float]:
+        rate = threshold.false_accept_rate
+        return not math.isclose(rate, USUAL_FALSE_ACCEPT_RATE, rel_tol=1e-6), rate
+
+    return min(manifest.thresholds, key=order, default=None)
+
+
+def threshold_origin(threshold: Threshold) -> str:
+    """Where a threshold of a manifest came from, for people."""
+    return f"stated for a false-accept rate of {threshold.false_accept_rate:g}"
+
+
+def choose_threshold(
+    manifest: Manifest, threshold: float | None, false_accept_rate: float | None
+) -> tuple[float, str]:
+    """The threshold to use, and where it came from, for people.
+
+    Args:
+        manifest: of the bundle.
+        threshold: a probability, if the user gave one.
+        false_accept_rate: the rate that the user asked for. None: the usual threshold, or else
+            `FALLBACK_THRESHOLD`, with a warning in the log.
+
+    Raises:
+        SettingsError: the bundle states no threshold for this rate.
+    """
+    if threshold is not None:
+        return threshold, "given"
+    if false_accept_rate is not None:
+        found = manifest.threshold_at(false_accept_rate)
+        return found.probability, threshold_origin(found)
+    if usual := usual_threshold(manifest):
+        return usual.probability, threshold_origin(usual)
+    LOG.warning(
+        "%s states no threshold; using p = %g. Pass a threshold to choose another",
+        manifest.model_id,
+        FALLBACK_THRESHOLD,
+    )
+    return FALLBACK_THRESHOLD, "assumed, since the bundle states none"

@@ -9,9 +9,9 @@ import numpy as np
 
 from edge_siamese.errors import SelfTestFailed, SettingsError
 from edge_siamese.models.bundle import NETWORK, GoldenVectors
+from edge_siamese.recognition.embedding import Encoder
 from edge_siamese.recognition.head import SigmoidDistanceHead
-from edge_siamese.recognition.imaging import prepare
-from edge_siamese.runtimes.encoder import Encoder, Floats
+from edge_siamese.recognition.imaging import Floats, prepare
 from edge_siamese.runtimes.selection import RUNTIMES, runtime_format
 
 # What two correct runtimes may differ by on one file: the order of sums in float, rounding in int8.

@@ -11,8 +11,8 @@ import numpy as np
 
 from edge_siamese.errors import EncoderError
 from edge_siamese.recognition.head import SigmoidDistanceHead
+from edge_siamese.recognition.imaging import Floats
 from edge_siamese.recognition.support import SupportEntry, SupportSet
-from edge_siamese.runtimes.encoder import Floats
 
 Rule = Literal[
     "recognized",

@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
+from edge_siamese.recognition.imaging import Floats
 
 # Of |h1 - h2|, how much is held at once by the weighted L1 distance: bounds its memory.
 _L1_BLOCK_BYTES = 32 * 1024 * 1024

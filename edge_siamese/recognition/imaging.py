@@ -23,6 +23,7 @@ import numpy.typing as npt
 from edge_siamese.errors import ImageError
 
 Bytes = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
 Frames = npt.NDArray[Any] | Sequence[npt.NDArray[Any]]
 
 WEIGHT_SUM = 256

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_siamese.recognition.imaging import Bytes, Preprocessing, prepare, seen_part
-from edge_siamese.runtimes.encoder import Floats
+from edge_siamese.recognition.imaging import Bytes, Floats, Preprocessing, prepare, seen_part
 
 GRID = 128
 """The longer side of the grid, in cells."""

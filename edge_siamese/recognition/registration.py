@@ -12,13 +12,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from edge_siamese.cameras.camera import Frame
 from edge_siamese.recognition.decision import decide
-from edge_siamese.recognition.head import SigmoidDistanceHead
-from edge_siamese.recognition.imaging import Bytes
-from edge_siamese.recognition.quality import Quality, grid_of, measure
-from edge_siamese.recognition.support import SupportSet
-from edge_siamese.recognition.support_embedding import (
+from edge_siamese.recognition.embedding import (
+    Encoder,
     Variation,
     crop_of,
     encode,
@@ -26,7 +22,10 @@ from edge_siamese.recognition.support_embedding import (
     mean_embedding,
     variations_for,
 )
-from edge_siamese.runtimes.encoder import Encoder, Floats
+from edge_siamese.recognition.head import SigmoidDistanceHead
+from edge_siamese.recognition.imaging import Bytes, Floats
+from edge_siamese.recognition.quality import Quality, grid_of, measure
+from edge_siamese.recognition.support import SupportSet
 from edge_siamese.settings import RegistrationSettings
 
 NOTHING_CONTRAST = 14.0
@@ -136,7 +135,7 @@ class Burst:
             settings: how many frames, for how long, which gates.
             encoder: of the embeddings.
             head, threshold: decide whether the frames show one thing; the threshold is a probability.
-            started: on the clock of `Frame.time`, in seconds.
+            started: when it began, in seconds of the clock of the frames.
         """
         self.started = started
         self._settings = settings
@@ -165,19 +164,24 @@ class Burst:
         self._is_over = self._is_over or now - self.started >= self._settings.timeout_s
         return self.done
 
-    def add(self, frame: Frame) -> FrameVerdict:
-        """Look at a frame; the first one is judged without its motion.
+    def add(self, pixels: npt.NDArray[Any], time: float, number: int) -> FrameVerdict:
+        """Judge a frame; the first one without its motion.
+
+        Args:
+            pixels: uint8 (h, w) or (h, w, 3).
+            time: when it was captured, in seconds of the clock of `started`.
+            number: the camera's number of the frame.
 
         Raises:
             ImageError: it is no image.
             EncoderError: the runtime failed.
         """
-        grid = grid_of(frame.pixels, self._gathered.encoder.preprocessing)
+        grid = grid_of(pixels, self._gathered.encoder.preprocessing)
         quality = measure(grid, self._before)
-        if self.tick(frame.time):
-            return FrameVerdict(frame.number, quality, reason_against(quality, self._settings))
+        if self.tick(time):
+            return FrameVerdict(number, quality, reason_against(quality, self._settings))
         self._before = grid
-        verdict = self._gathered.judge(frame.number, frame.pixels, quality)
+        verdict = self._gathered.judge(number, pixels, quality)
         self._verdicts.append(verdict)
         return verdict
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from edge_siamese.errors import NoSuchObject, SupportError
 from edge_siamese.recognition.head import SigmoidDistanceHead
-from edge_siamese.runtimes.encoder import Floats
+from edge_siamese.recognition.imaging import Floats
 
 Integers = npt.NDArray[np.int64]
 

@@ -1,4 +1,4 @@
-"""What every encoder offers, and what all of them share: prepare, run the graph, scale to unit length."""
+"""The encoder of a bundle: prepare images, run the graph in a runtime, scale to unit length."""
 
 from __future__ import annotations
 
@@ -8,54 +8,11 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from edge_siamese.errors import EncoderError, ImageError
 from edge_siamese.models.manifest import Manifest
-from edge_siamese.recognition.imaging import Bytes, Frames, Preprocessing, prepare_batch
-
-Floats = npt.NDArray[np.float32]
-
-
-class Encoder(Protocol):
-    """Images to embeddings."""
-
-    @property
-    def runtime(self) -> str:
-        """onnxruntime, tflite-runtime, ai-edge-litert, torch or fake."""
-
-    @property
-    def precision(self) -> str:
-        """fp32 or int8."""
-
-    @property
-    def reason(self) -> str:
-        """Why this runtime was chosen: one line for people."""
-
-    @property
-    def model_id(self) -> str:
-        """Embeddings of equal ids may be compared."""
-
-    @property
-    def preprocessing(self) -> Preprocessing:
-        """What the encoder reads."""
-
-    @property
-    def dimensions(self) -> int:
-        """D, the length of an embedding."""
-
-    def embed(self, images: Frames) -> Floats:
-        """One frame or many, of any sizes (see `imaging.prepare_batch`), to float32 (N, D).
-
-        The rows are unit vectors, except for encoders whose manifest says that they are not normalized.
-
-        Raises:
-            ImageError: something is not an image.
-            EncoderError: the runtime failed.
-        """
-
-    def embed_prepared(self, images: Bytes) -> Floats:
-        """Prepared images, uint8 (N, H, W, C), to float32 (N, D)."""
+from edge_siamese.recognition.embedding import unit_vectors
+from edge_siamese.recognition.imaging import Bytes, Floats, Frames, prepare_batch
 
 
 class Graph(Protocol):
@@ -113,11 +70,11 @@ class GraphEncoder:
         return f"<{self.model_id} {self.precision} on {self.runtime} {self.version}, threads={self.threads}>"
 
     def embed(self, images: Frames) -> Floats:
-        """See `Encoder.embed`."""
+        """Frames of any sizes to float32 (N, D); see `recognition.embedding.Encoder.embed`."""
         return self.embed_prepared(prepare_batch(images, self.preprocessing))
 
     def embed_prepared(self, images: Bytes) -> Floats:
-        """See `Encoder.embed_prepared`."""
+        """Prepared images, uint8 (N, H, W, C), to float32 (N, D)."""
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != self.preprocessing.shape:
             wanted = ", ".join(map(str, self.preprocessing.shape))
             raise ImageError(f"prepared images are uint8 (n, {wanted}), not {images.dtype} {images.shape}")
@@ -129,12 +86,6 @@ class GraphEncoder:
                 f"{self.path} gave numbers that are not finite on {self.runtime} {self.version}"
             )
         return unit_vectors(embeddings) if self._unit_length else embeddings
-
-
-def unit_vectors(embeddings: Floats) -> Floats:
-    """Each row divided by its Euclidean norm; a row of zeros stays one."""
-    norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
-    return np.asarray(embeddings / np.where(norms == 0, 1, norms), dtype=np.float32)
 
 
 def default_threads() -> int:

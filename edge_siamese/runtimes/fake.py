@@ -6,9 +6,9 @@ from functools import cached_property
 
 import numpy as np
 
+from edge_siamese.recognition.embedding import unit_vectors
 from edge_siamese.recognition.head import SigmoidDistanceHead
-from edge_siamese.recognition.imaging import Bytes, Frames, Preprocessing, prepare_batch
-from edge_siamese.runtimes.encoder import Floats, unit_vectors
+from edge_siamese.recognition.imaging import Bytes, Floats, Frames, Preprocessing, prepare_batch
 
 FAKE_HEAD = SigmoidDistanceHead(scale=12.0, bias=7.0)
 """A head for the fake encoder: p = 0.999 at distance 0, 0.5 at 0.58."""

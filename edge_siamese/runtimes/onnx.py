@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from edge_siamese.errors import EncoderError
-from edge_siamese.recognition.imaging import Bytes
+from edge_siamese.recognition.imaging import Bytes, Floats
 from edge_siamese.runtimes.availability import Runtime, first_line
-from edge_siamese.runtimes.encoder import Floats
 
 # Images in one run: enough to keep the threads busy, few enough for the activations of a large encoder.
 BATCH = 32

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from edge_siamese.errors import BundleNotFound, RuntimeNotInstalled, SettingsError
 from edge_siamese.models.bundle import Bundle, load_bundle
+from edge_siamese.recognition.embedding import Encoder
 from edge_siamese.runtimes.availability import Runtime, RuntimeStatus, status
-from edge_siamese.runtimes.encoder import Encoder, GraphEncoder, default_threads
+from edge_siamese.runtimes.encoder import GraphEncoder, default_threads
 from edge_siamese.runtimes.names import AUTO, PRECISIONS, RUNTIMES
 from edge_siamese.runtimes.onnx import ONNXRUNTIME
 from edge_siamese.runtimes.tflite import AI_EDGE_LITERT, TFLITE_RUNTIME

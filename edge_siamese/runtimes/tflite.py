@@ -16,9 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_siamese.errors import EncoderError
-from edge_siamese.recognition.imaging import Bytes
+from edge_siamese.recognition.imaging import Bytes, Floats
 from edge_siamese.runtimes.availability import Runtime, first_line
-from edge_siamese.runtimes.encoder import Floats
 
 # The smallest TFLite file: one graph without tensors and operators.
 _EMPTY_MODEL = base64.b64decode(

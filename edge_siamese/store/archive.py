@@ -23,7 +23,7 @@ from typing import IO, Literal
 import numpy as np
 
 from edge_siamese.errors import StoreError, SupportError
-from edge_siamese.runtimes.encoder import Floats
+from edge_siamese.recognition.imaging import Floats
 from edge_siamese.store.crops import MAX_BYTES
 from edge_siamese.store.database import Database
 from edge_siamese.store.errors import store_error

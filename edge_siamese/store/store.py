@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from edge_siamese.errors import NoSuchObject, StoreError, SupportError
 from edge_siamese.events import utc_now
-from edge_siamese.runtimes.encoder import Floats
+from edge_siamese.recognition.imaging import Floats
 from edge_siamese.store.archive import OnConflict, write_collection
 from edge_siamese.store.archive_import import Imported, read_into
 from edge_siamese.store.database import Database

@@ -8,8 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from edge_siamese.errors import SupportError
-from edge_siamese.recognition.imaging import Bytes
-from edge_siamese.runtimes.encoder import Floats
+from edge_siamese.recognition.imaging import Bytes, Floats
 from edge_siamese.store.crops import encode_png
 from edge_siamese.store.names import checked_name, name_key
 from edge_siamese.store.undo_log import is_taken

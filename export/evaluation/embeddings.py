@@ -7,8 +7,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from edge_siamese.recognition.support_embedding import images_of, mean_embedding, variations_for
-from edge_siamese.runtimes.encoder import Encoder
+from edge_siamese.recognition.embedding import Encoder, images_of, mean_embedding, variations_for
 from export.evaluation.remote_runtime import RemoteEncoder
 
 Embeddings = npt.NDArray[np.float32]
@@ -42,7 +41,7 @@ def embed_supports(encoder: Encoder, images: npt.NDArray[np.uint8]) -> Embedding
             and turned is blurred as on no device.
 
     Returns:
-        float32 (N, D): of each image the mean over it and its variations, see `edge_siamese.recognition.support_embedding`.
+        float32 (N, D): of each image the mean over it and its variations, see `edge_siamese.recognition.embedding`.
     """
     variations = variations_for(1)
     each = 1 + len(variations)

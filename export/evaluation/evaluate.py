@@ -19,8 +19,8 @@ import numpy as np
 
 from edge_siamese.errors import DataError
 from edge_siamese.models.manifest import Threshold
+from edge_siamese.recognition.embedding import Encoder
 from edge_siamese.recognition.head import SigmoidDistanceHead
-from edge_siamese.runtimes.encoder import Encoder
 from export.data.images import ImageSet, Splits
 from export.evaluation import metrics
 from export.evaluation.embeddings import Embeddings, Supports, embed_all, embed_as

@@ -10,9 +10,9 @@ from edge_siamese import models
 from edge_siamese.errors import SettingsError
 from edge_siamese.models.bundle import MANIFEST, load_bundle
 from edge_siamese.models.manifest import Threshold
+from edge_siamese.recognition.embedding import Encoder
 from edge_siamese.recognition.head import SigmoidDistanceHead
 from edge_siamese.recognition.imaging import Preprocessing
-from edge_siamese.runtimes.encoder import Encoder
 from export.data import load_splits, same_data, same_source
 from export.data.images import Splits
 from export.evaluation.head_calibration import fit_head

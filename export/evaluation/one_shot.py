@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_siamese.errors import DataError
+from edge_siamese.recognition.embedding import mean_embedding
 from edge_siamese.recognition.head import SigmoidDistanceHead
-from edge_siamese.recognition.support_embedding import mean_embedding
 from export.data.images import ImageSet
 
 LogOdds = npt.NDArray[np.float64]

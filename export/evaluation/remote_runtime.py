@@ -23,8 +23,8 @@ import numpy.typing as npt
 
 from edge_siamese.errors import EncoderError, RuntimeNotInstalled, SettingsError
 from edge_siamese.models.bundle import Bundle, load_bundle
+from edge_siamese.recognition.embedding import Encoder
 from edge_siamese.recognition.imaging import Frames, prepare_batch
-from edge_siamese.runtimes.encoder import Encoder
 from edge_siamese.runtimes.selection import RUNTIMES, available_runtimes, load_encoder, runtime_format
 
 CHECKOUT = Path(__file__).resolve().parents[2]

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_siamese.errors import DataError
+from edge_siamese.recognition.embedding import Encoder
 from edge_siamese.recognition.head import SigmoidDistanceHead
-from edge_siamese.runtimes.encoder import Encoder
 from export.data.images import ImageSet, OneShotRun
 from export.data.sampling import Episode, episodes
 from export.evaluation import metrics

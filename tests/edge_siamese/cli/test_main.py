@@ -212,7 +212,7 @@ def test_recognize_without_a_stated_threshold_notes_on_stderr_what_it_took(
     assert result["threshold"] == 0.5
     assert result["threshold_source"] == "assumed, since the bundle states none"
     assert done.stderr == (
-        "tiny-0123456789ab states no threshold, so p = 0.5 is taken for one; give a threshold to choose another\n"
+        "tiny-0123456789ab states no threshold; using p = 0.5. Pass a threshold to choose another\n"
     )
     done = subprocess.run(
         [*command, "--threshold", "0.4"], capture_output=True, text=True, check=True, cwd=ROOT

@@ -16,8 +16,8 @@ from edge_siamese.daemon.embedding_attempts import FILE, Attempts
 from edge_siamese.daemon.model_loader import LoadedModel, proven_encoder, reembed
 from edge_siamese.errors import EncoderError
 from edge_siamese.models.bundle import Bundle
+from edge_siamese.recognition.imaging import Floats
 from edge_siamese.recognition.registration import NewView
-from edge_siamese.runtimes.encoder import Floats
 from edge_siamese.settings import ModelSettings, Settings
 from edge_siamese.store import SupportStore
 

@@ -11,8 +11,7 @@ from edge_siamese.errors import SelfTestFailed, SettingsError
 from edge_siamese.models.bundle import Bundle, GoldenVectors
 from edge_siamese.models.selftest import MAX_SCORE_DIFFERENCE, MIN_COSINE, self_test
 from edge_siamese.recognition.head import SigmoidDistanceHead
-from edge_siamese.recognition.imaging import Bytes, prepare
-from edge_siamese.runtimes.encoder import Floats
+from edge_siamese.recognition.imaging import Bytes, Floats, prepare
 from edge_siamese.runtimes.fake import FAKE_HEAD, FakeEncoder
 from edge_siamese.runtimes.selection import load_encoder
 

@@ -10,9 +10,10 @@ import pytest
 
 from edge_siamese.errors import EncoderError
 from edge_siamese.recognition.decision import Recognition, decide, object_limit, object_limits
+from edge_siamese.recognition.embedding import unit_vectors
 from edge_siamese.recognition.head import SigmoidDistanceHead
+from edge_siamese.recognition.imaging import Floats
 from edge_siamese.recognition.support import SupportEntry, SupportSet
-from edge_siamese.runtimes.encoder import Floats, unit_vectors
 
 HEAD = SigmoidDistanceHead(scale=10.0, bias=5.0)
 WEIGHTED = SigmoidDistanceHead(2.0, 5.0, "weighted_l1", np.array([1.0, 0.5, 2.0, -0.1], np.float32))

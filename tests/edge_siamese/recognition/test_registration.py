@@ -10,6 +10,7 @@ import pytest
 
 from edge_siamese.cameras.camera import Frame
 from edge_siamese.errors import ImageError
+from edge_siamese.recognition.embedding import VARIATIONS, encode, images_of, mean_embedding
 from edge_siamese.recognition.imaging import Bytes
 from edge_siamese.recognition.quality import Quality
 from edge_siamese.recognition.registration import (
@@ -25,7 +26,6 @@ from edge_siamese.recognition.registration import (
     view_of_pictures,
 )
 from edge_siamese.recognition.support import SupportEntry, SupportSet
-from edge_siamese.recognition.support_embedding import VARIATIONS, encode, images_of, mean_embedding
 from edge_siamese.runtimes.fake import FAKE_HEAD, FakeEncoder
 from edge_siamese.settings import RegistrationSettings
 from tests.edge_siamese.recognition.test_quality import blurred, camera, drawing, quality
@@ -51,8 +51,12 @@ def burst(settings: RegistrationSettings = SETTINGS, threshold: float = THRESHOL
     return Burst(settings, ENCODER, FAKE_HEAD, threshold, started=100.0)
 
 
+def add(burst: Burst, frame: Frame) -> FrameVerdict:
+    return burst.add(frame.pixels, frame.time, frame.number)
+
+
 def reasons(of: Burst, pictures: Sequence[Bytes]) -> list[Reason | None]:
-    return [of.add(frame).reason for frame in frames(*pictures)]
+    return [add(of, frame).reason for frame in frames(*pictures)]
 
 
 def view_of(of: Burst) -> NewView:
@@ -116,7 +120,7 @@ def test_enough_good_frames_make_a_view() -> None:
     taken = burst()
     assert reasons(taken, [RING] * 4) == [None] * 4
     assert (taken.done, taken.good) == (False, 4)
-    taken.add(frames(*[RING] * 5)[4])
+    add(taken, frames(*[RING] * 5)[4])
     assert (taken.done, taken.good) == (True, 5)
     view = view_of(taken)
     expected = mean_embedding(encode(images_of(RING, ENCODER.preprocessing, VARIATIONS), ENCODER))
@@ -129,7 +133,7 @@ def test_frames_after_the_end_change_nothing() -> None:
     taken = burst(replace(SETTINGS, frames=1))
     reasons(taken, [RING])
     before = view_of(taken)
-    assert taken.add(frames(DISC, start=102)[0]).reason is Reason.MOVING
+    assert add(taken, frames(DISC, start=102)[0]).reason is Reason.MOVING
     assert (taken.good, len(taken.verdicts)) == (1, 1)
     np.testing.assert_array_equal(view_of(taken).embedding, before.embedding)
 
@@ -187,7 +191,7 @@ def test_half_of_the_frames_are_enough_when_the_time_is_over() -> None:
 
 def test_the_time_of_a_frame_ends_a_burst_too() -> None:
     taken = burst()
-    taken.add(Frame(RING, 104.0, 1))
+    taken.add(RING, 104.0, 1)
     assert (taken.done, taken.good, taken.verdicts) == (True, 0, ())
 
 
@@ -257,7 +261,7 @@ def test_a_frame_that_is_no_image_stops_the_burst_but_loses_nothing() -> None:
     taken = burst()
     reasons(taken, [RING] * 3)
     with pytest.raises(ImageError, match="not float64"):
-        taken.add(Frame(np.zeros((8, 8)), 101.0, 4))
+        taken.add(np.zeros((8, 8)), 101.0, 4)
     assert isinstance(taken.finish(), NewView)
 
 

@@ -12,8 +12,9 @@ import pytest
 from edge_siamese.errors import EncoderError, ImageError
 from edge_siamese.models.bundle import Bundle
 from edge_siamese.models.manifest import EmbeddingInfo
-from edge_siamese.recognition.imaging import Bytes
-from edge_siamese.runtimes.encoder import Floats, GraphEncoder, default_threads, unit_vectors
+from edge_siamese.recognition.embedding import unit_vectors
+from edge_siamese.recognition.imaging import Bytes, Floats
+from edge_siamese.runtimes.encoder import GraphEncoder, default_threads
 from tests.tiny_network import pictures
 
 

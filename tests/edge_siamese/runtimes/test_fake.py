@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from edge_siamese.recognition.embedding import Encoder
 from edge_siamese.recognition.imaging import Preprocessing
-from edge_siamese.runtimes.encoder import Encoder
 from edge_siamese.runtimes.fake import FAKE_HEAD, FakeEncoder
 
 

@@ -16,9 +16,9 @@ import pytest
 from edge_siamese import load_encoder
 from edge_siamese.errors import BundleNotFound, RuntimeNotInstalled, SettingsError
 from edge_siamese.models.bundle import Bundle
+from edge_siamese.recognition.embedding import unit_vectors
 from edge_siamese.runtimes import selection as runtimes
 from edge_siamese.runtimes.availability import Runtime, RuntimeStatus
-from edge_siamese.runtimes.encoder import unit_vectors
 from edge_siamese.runtimes.onnx import ONNXRUNTIME
 from edge_siamese.runtimes.selection import RUNTIMES, available_runtimes, runtime_format, runtime_statuses
 from edge_siamese.runtimes.tflite import AI_EDGE_LITERT, TFLITE_RUNTIME

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from edge_siamese.models.bundle import Bundle
-from edge_siamese.recognition.support_embedding import VARIATIONS, embed_crops, images_of
+from edge_siamese.recognition.embedding import VARIATIONS, embed_crops, images_of
 from export.evaluation.embeddings import embed_all, embed_supports
 from export.evaluation.remote_runtime import open_encoder
 

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from edge_siamese.errors import DataError
+from edge_siamese.recognition.embedding import mean_embedding, unit_vectors
 from edge_siamese.recognition.head import SigmoidDistanceHead
-from edge_siamese.recognition.support_embedding import mean_embedding
-from edge_siamese.runtimes.encoder import unit_vectors
 from export.data.images import ImageSet
 from export.evaluation.one_shot import (
     episode_scores,

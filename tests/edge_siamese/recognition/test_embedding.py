@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from edge_siamese.errors import ImageError
-from edge_siamese.recognition.imaging import Bytes, Preprocessing, prepare
-from edge_siamese.recognition.support_embedding import (
+from edge_siamese.recognition.embedding import (
     MAX_ENCODED_AT_ONCE,
     MAX_IMAGES,
     VARIATIONS,
@@ -19,7 +18,7 @@ from edge_siamese.recognition.support_embedding import (
     mean_embedding,
     variations_for,
 )
-from edge_siamese.runtimes.encoder import Floats
+from edge_siamese.recognition.imaging import Bytes, Floats, Preprocessing, prepare
 from edge_siamese.runtimes.fake import FakeEncoder
 from tests.edge_siamese.recognition.test_quality import camera, drawing
 

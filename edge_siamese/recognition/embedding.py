@@ -5,18 +5,58 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from edge_siamese.recognition.imaging import Bytes, Preprocessing, prepare, reduced, seen_part
-from edge_siamese.runtimes.encoder import Encoder, Floats, unit_vectors
+from edge_siamese.recognition.imaging import Bytes, Floats, Frames, Preprocessing, prepare, reduced, seen_part
 
 MAX_IMAGES = 45
 """Images that are encoded for one view, at most: bounds the time that a registration takes on a small board."""
 MAX_ENCODED_AT_ONCE = 16
 """Bounds the memory that a runtime takes for them."""
+
+
+class Encoder(Protocol):
+    """Images to embeddings."""
+
+    @property
+    def runtime(self) -> str:
+        """onnxruntime, tflite-runtime, ai-edge-litert, torch or fake."""
+
+    @property
+    def precision(self) -> str:
+        """fp32 or int8."""
+
+    @property
+    def reason(self) -> str:
+        """Why this runtime was chosen: one line for people."""
+
+    @property
+    def model_id(self) -> str:
+        """Embeddings of equal ids may be compared."""
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What the encoder reads."""
+
+    @property
+    def dimensions(self) -> int:
+        """D, the length of an embedding."""
+
+    def embed(self, images: Frames) -> Floats:
+        """One frame or many, of any sizes (see `imaging.prepare_batch`), to float32 (N, D).
+
+        The rows are unit vectors, except for encoders whose manifest says that they are not normalized.
+
+        Raises:
+            ImageError: something is not an image.
+            EncoderError: the runtime failed.
+        """
+
+    def embed_prepared(self, images: Bytes) -> Floats:
+        """Prepared images, uint8 (N, H, W, C), to float32 (N, D)."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +118,12 @@ def encode(images: Bytes, encoder: Encoder) -> Floats:
     starts = range(0, len(images), MAX_ENCODED_AT_ONCE)
     parts = [encoder.embed_prepared(images[start : start + MAX_ENCODED_AT_ONCE]) for start in starts]
     return np.concatenate(parts)
+
+
+def unit_vectors(embeddings: Floats) -> Floats:
+    """Each row divided by its Euclidean norm; a row of zeros stays one."""
+    norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
+    return np.asarray(embeddings / np.where(norms == 0, 1, norms), dtype=np.float32)
 
 
 def mean_embedding(embeddings: Floats) -> Floats:

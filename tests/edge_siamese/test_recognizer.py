@@ -12,8 +12,8 @@ import pytest
 from edge_siamese import Recognizer
 from edge_siamese.errors import ImageError, PictureError, SettingsError, SupportError
 from edge_siamese.models.bundle import Bundle
-from edge_siamese.models.manifest import Threshold
-from edge_siamese.recognition.recognizer import Recognition, chosen_threshold
+from edge_siamese.models.manifest import Threshold, choose_threshold
+from edge_siamese.recognition.decision import Recognition
 from edge_siamese.runtimes.fake import FAKE_HEAD, FakeEncoder
 from tests.tiny_network import pictures
 
@@ -162,7 +162,7 @@ def test_a_bundle_that_states_no_threshold_is_used_at_one_half_and_says_so(
         "assumed, since the bundle states none",
     )
     assert caplog.messages == [
-        "tiny-0123456789ab states no threshold, so p = 0.5 is taken for one; give a threshold to choose another"
+        "tiny-0123456789ab states no threshold; using p = 0.5. Pass a threshold to choose another"
     ]
     first, second = pictures(2)
     recognizer.register("first", first)
@@ -171,10 +171,10 @@ def test_a_bundle_that_states_no_threshold_is_used_at_one_half_and_says_so(
 
 
 def test_the_threshold_of_a_manifest_without_a_recognizer(bundle: Bundle) -> None:
-    assert chosen_threshold(bundle.manifest, 0.6, 1e-3) == (0.6, "given")
-    assert chosen_threshold(bundle.manifest, None, 1e-3) == (0.9, "stated for a false-accept rate of 0.001")
+    assert choose_threshold(bundle.manifest, 0.6, 1e-3) == (0.6, "given")
+    assert choose_threshold(bundle.manifest, None, 1e-3) == (0.9, "stated for a false-accept rate of 0.001")
     with pytest.raises(SettingsError, match=r"no threshold for a false-accept rate of 0\.2"):
-        chosen_threshold(bundle.manifest, None, 0.2)
+        choose_threshold(bundle.manifest, None, 0.2)
 
 
 def test_with_nothing_registered_everything_is_unknown(recognizer: Recognizer) -> None:

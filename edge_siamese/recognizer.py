@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import math
 import os
 import threading
 from pathlib import Path
@@ -14,22 +12,15 @@ import numpy.typing as npt
 
 from edge_siamese.errors import SettingsError, SupportError
 from edge_siamese.models.bundle import Bundle, load_bundle
-from edge_siamese.models.manifest import Manifest, Threshold
+from edge_siamese.models.manifest import choose_threshold
 from edge_siamese.pictures import read_picture
 from edge_siamese.recognition.decision import Recognition, decide
+from edge_siamese.recognition.embedding import Encoder
 from edge_siamese.recognition.head import SigmoidDistanceHead
 from edge_siamese.recognition.support import SupportSet
-from edge_siamese.runtimes.encoder import Encoder
 from edge_siamese.runtimes.selection import AUTO, load_encoder
 
-USUAL_FALSE_ACCEPT_RATE = 1e-2
-"""Of the threshold that is used where none was asked for."""
-LAST_RESORT = 0.5
-"""The threshold of a bundle that states none, its validation pairs having been too few."""
-
-__all__ = ["Recognition", "Recognizer", "chosen_threshold", "threshold_origin", "usual_threshold"]
-
-LOG = logging.getLogger(__name__)
+__all__ = ["Picture", "Recognition", "Recognizer"]
 
 Picture = npt.NDArray[Any] | str | os.PathLike[str]
 """A frame, uint8 (h, w) or (h, w, 1, 3 or 4), or the path of a picture file."""
@@ -76,7 +67,7 @@ class Recognizer:
         if isinstance(source, Bundle):
             self.encoder: Encoder = load_encoder(source, runtime, precision, threads)
             head = head or source.head
-            threshold, self.threshold_source = chosen_threshold(source.manifest, threshold, false_accept_rate)
+            threshold, self.threshold_source = choose_threshold(source.manifest, threshold, false_accept_rate)
         else:
             self.encoder = source
         if head is None or threshold is None:
@@ -122,50 +113,6 @@ class Recognizer:
             EncoderError: the runtime failed.
         """
         return decide(self._support, self.head, self.encoder.embed([_pixels(picture)])[0], self.threshold)
-
-
-def usual_threshold(manifest: Manifest) -> Threshold | None:
-    """The threshold to use where none was asked for: at a FAR of 1e-2, or else the strictest that is stated."""
-
-    def unsuited(threshold: Threshold) -> tuple[bool, float]:
-        rate = threshold.false_accept_rate
-        return not math.isclose(rate, USUAL_FALSE_ACCEPT_RATE, rel_tol=1e-6), rate
-
-    return min(manifest.thresholds, key=unsuited, default=None)
-
-
-def threshold_origin(threshold: Threshold) -> str:
-    """Where a bundle's threshold came from, for people."""
-    return f"stated for a false-accept rate of {threshold.false_accept_rate:g}"
-
-
-def chosen_threshold(
-    manifest: Manifest, threshold: float | None, false_accept_rate: float | None
-) -> tuple[float, str]:
-    """The threshold to use, and where it came from, for people.
-
-    Args:
-        manifest: of the bundle.
-        threshold: if one was given.
-        false_accept_rate: if a rate was asked for; else the one for 1e-2, or else the strictest that is stated, or
-            else 0.5, which is logged.
-
-    Raises:
-        SettingsError: the bundle states no threshold for this rate.
-    """
-    if threshold is not None:
-        return threshold, "given"
-    if false_accept_rate is not None:
-        found = manifest.threshold_at(false_accept_rate)
-        return found.probability, threshold_origin(found)
-    if usual := usual_threshold(manifest):
-        return usual.probability, threshold_origin(usual)
-    LOG.warning(
-        "%s states no threshold, so p = %g is taken for one; give a threshold to choose another",
-        manifest.model_id,
-        LAST_RESORT,
-    )
-    return LAST_RESORT, "assumed, since the bundle states none"
 
 
 def _pixels(picture: Picture) -> npt.NDArray[Any]:
