@@ -13,7 +13,8 @@ import numpy as np
 
 from edge_siamese.errors import SettingsError
 from edge_siamese.models.bundle import Bundle
-from edge_siamese.runtimes.selection import AUTO, load_encoder
+from edge_siamese.registry import AUTO
+from edge_siamese.runtimes.selection import load_encoder
 
 WARM_UP_RUNS = 20
 

@@ -123,3 +123,14 @@ class ExportError(EdgeSiameseError, RuntimeError):
 
 class VerificationFailed(EdgeSiameseError, RuntimeError):
     """A file of a bundle does not behave like the trained network."""
+
+
+def first_line(error: BaseException) -> str:
+    """Describe an error of another library in one line of at most 200 characters.
+
+    Of a chain of errors, the first one is described: it is the one that explains the others.
+    """
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:200] if lines else type(error).__name__

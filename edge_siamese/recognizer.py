@@ -18,7 +18,8 @@ from edge_siamese.recognition.decision import Recognition, decide
 from edge_siamese.recognition.embedding import Encoder
 from edge_siamese.recognition.head import SigmoidDistanceHead
 from edge_siamese.recognition.support import SupportSet
-from edge_siamese.runtimes.selection import AUTO, load_encoder
+from edge_siamese.registry import AUTO
+from edge_siamese.runtimes.selection import load_encoder
 
 __all__ = ["Picture", "Recognition", "Recognizer"]
 

@@ -9,7 +9,8 @@ import pytest
 
 from edge_siamese import models
 from edge_siamese.models.bundle import Bundle, load_bundle
-from edge_siamese.runtimes.selection import RUNTIMES, runtime_statuses
+from edge_siamese.registry import RUNTIMES
+from edge_siamese.runtimes.selection import runtime_statuses
 from tests.tiny_bundle import write_tiny_bundle
 
 ROOT = Path(__file__).parent.parent
@@ -48,7 +49,7 @@ def objects_shipped(nothing_shipped: Path) -> Path:
     return write_tiny_bundle(nothing_shipped / models.DEFAULT, model_id="shipped-000000000000")
 
 
-@pytest.fixture(params=RUNTIMES)
+@pytest.fixture(params=tuple(RUNTIMES))
 def runtime(request: pytest.FixtureRequest) -> str:
     """Each runtime that works in this interpreter."""
     found = next(found for found in runtime_statuses() if found.name == request.param)

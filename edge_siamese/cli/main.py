@@ -12,7 +12,7 @@ from importlib import import_module
 
 from edge_siamese import __version__
 from edge_siamese.errors import EdgeSiameseError
-from edge_siamese.runtimes.names import AUTO, PRECISIONS, RUNTIMES
+from edge_siamese.registry import AUTO, PRECISIONS, RUNTIMES
 
 INTERRUPTED = 130
 A_BUNDLE = "the directory of a bundle, or the name of a shipped one: objects, glyphs"

@@ -12,7 +12,8 @@ from edge_siamese.models.bundle import NETWORK, GoldenVectors
 from edge_siamese.recognition.embedding import Encoder
 from edge_siamese.recognition.head import SigmoidDistanceHead
 from edge_siamese.recognition.imaging import Floats, prepare
-from edge_siamese.runtimes.selection import RUNTIMES, runtime_format
+from edge_siamese.registry import RUNTIMES
+from edge_siamese.runtimes.selection import runtime_format
 
 # What two correct runtimes may differ by on one file: the order of sums in float, rounding in int8.
 MIN_COSINE = {"fp32": 0.9999, "int8": 0.98}

@@ -1,1 +1,1 @@
-"""Inference runtimes: the encoder interface, one module for each runtime, and the choice between them."""
+"""Inference runtimes: the encoder protocol, one module for each runtime, and the selection of one that works."""

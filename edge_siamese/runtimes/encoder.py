@@ -1,10 +1,11 @@
-"""The encoder of a bundle: prepare images, run the graph in a runtime, scale to unit length."""
+"""The encoder of a bundle: prepares images, runs the graph in a runtime, normalizes embeddings."""
 
 from __future__ import annotations
 
 import os
 import platform
 from pathlib import Path
+from types import ModuleType
 from typing import Protocol
 
 import numpy as np
@@ -16,7 +17,14 @@ from edge_siamese.recognition.imaging import Bytes, Floats, Frames, prepare_batc
 
 
 class Graph(Protocol):
-    """A model file, loaded in a runtime; safe to run from several threads."""
+    """A model file that a runtime has loaded; safe to run from several threads."""
+
+    def __init__(self, package: ModuleType, path: Path, threads: int) -> None:
+        """Load a file; raises `EncoderError`."""
+
+    @staticmethod
+    def check_package(package: ModuleType) -> None:
+        """Raise an error if the package can be imported and yet does not work."""
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -27,7 +35,17 @@ class Graph(Protocol):
         """D."""
 
     def run(self, images: Bytes) -> Floats:
-        """uint8 (N, H, W, C) to float32 (N, D), as the network gives it; raises `EncoderError`."""
+        """Run the network.
+
+        Args:
+            images: uint8 (N, H, W, C).
+
+        Returns:
+            float32 (N, D), not normalized.
+
+        Raises:
+            EncoderError: the runtime failed.
+        """
 
 
 class GraphEncoder:
@@ -50,16 +68,16 @@ class GraphEncoder:
         wanted = manifest.input.shape, manifest.embedding.dimensions
         if (tuple(graph.input_shape), graph.dimensions) != wanted:
             raise EncoderError(
-                f"{path} turns images of {graph.input_shape} into {graph.dimensions} numbers, "
-                f"but the manifest says {wanted[0]} into {wanted[1]}; export the bundle again"
+                f"{path} maps images of {graph.input_shape} to {graph.dimensions} numbers, "
+                f"but the manifest says {wanted[0]} to {wanted[1]}; export the bundle again"
             )
         self.path = path
         self.runtime, self.version, self.precision, self.reason = runtime, version, precision, reason
         self.threads = threads
         self.import_seconds = import_seconds
-        """How long the import of the runtime took; None if something else had imported it before."""
+        """Seconds that the import of the runtime took; None if it was imported before."""
         self.load_seconds = load_seconds
-        """How long the runtime took to load the file."""
+        """Seconds that the runtime took to load the file."""
         self.model_id = manifest.model_id
         self.preprocessing = manifest.input
         self.dimensions = graph.dimensions
@@ -83,13 +101,13 @@ class GraphEncoder:
         embeddings = self._graph.run(images)
         if not np.isfinite(embeddings).all():
             raise EncoderError(
-                f"{self.path} gave numbers that are not finite on {self.runtime} {self.version}"
+                f"{self.path} returned numbers that are not finite on {self.runtime} {self.version}"
             )
         return unit_vectors(embeddings) if self._unit_length else embeddings
 
 
 def default_threads() -> int:
-    """The cores that this process may use, at most four: small encoders do not gain from more.
+    """Return the number of cores that this process may use, at most four: small encoders do not gain from more.
 
     On x86 two logical processors share a core, and the second one slows the first down.
     """

@@ -1,4 +1,4 @@
-"""An encoder without a file and without a runtime, for tests and for trying things out."""
+"""Fake encoder: a fixed random projection, for tests and demos."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ FAKE_HEAD = SigmoidDistanceHead(scale=12.0, bias=7.0)
 
 
 class FakeEncoder:
-    """A fixed random projection of the pixels: equal pictures embed equally, similar ones near each other.
+    """A fixed random projection of the pixels: equal pictures have equal embeddings, similar pictures near ones.
 
-    Unlike a trained encoder it is bound to the pixels: an object that has moved is another object.
+    Unlike a trained encoder it depends on each pixel: an object that has moved is another object.
     """
 
     runtime = "fake"
     precision = "fp32"
-    reason = "asked for: a seeded projection, not a trained network"
+    reason = "requested: a seeded projection, not a trained network"
 
     def __init__(
         self, preprocessing: Preprocessing | None = None, dimensions: int = 64, seed: int = 0
@@ -40,14 +40,14 @@ class FakeEncoder:
         """See `Encoder.embed_prepared`."""
         pixels = images.reshape(len(images), -1).astype(np.float32)
         pixels -= pixels.mean(axis=1, keepdims=True)
-        # A constant beside the pixels gives a direction to an image of one color as well.
+        # The constant gives a direction to an image of one color, too.
         return unit_vectors(
             np.hstack([pixels, np.ones((len(images), 1), dtype=np.float32)]) @ self._projection
         )
 
     @cached_property
     def _projection(self) -> Floats:
-        """(pixels + 1, D) of -1 and 1, from raw bits: numpy may change its normal numbers, but not these."""
+        """Matrix (pixels + 1, D) of -1 and 1, from raw bits: numpy may change its normal numbers, but not these."""
         rows = int(np.prod(self.preprocessing.shape)) + 1
         bits = np.random.PCG64(self.seed).random_raw(rows * self.dimensions) >> np.uint64(63)
         return (bits.astype(np.float32) * 2 - 1).reshape(rows, self.dimensions)

@@ -1,4 +1,4 @@
-"""Wraps onnxruntime."""
+"""ONNX Runtime: runs ONNX files."""
 
 from __future__ import annotations
 
@@ -8,24 +8,23 @@ from typing import Any
 
 import numpy as np
 
-from edge_siamese.errors import EncoderError
+from edge_siamese.errors import EncoderError, first_line
 from edge_siamese.recognition.imaging import Bytes, Floats
-from edge_siamese.runtimes.availability import Runtime, first_line
 
-# Images in one run: enough to keep the threads busy, few enough for the activations of a large encoder.
-BATCH = 32
+MAX_BATCH = 32
+"""Images in one run: enough to keep the threads busy, few enough for the activations of a large encoder."""
 _ERRORS_ONLY = 3
 _NO_OVERFLOW = ("session.x64quantprecision", "1")
 """On x86 without int8 dot products (AVX2 alone), onnxruntime's fastest kernels add pairs of products in sixteen bits, where
 full-range int8 weights overflow: embeddings of `objects` had a mean cosine of 0.87 to the right ones. With this they are
-right there too, for a quarter more time; other processors do not heed it."""
+right there too, and take a quarter more time. Other processors ignore the option."""
 
 
 class OnnxGraph:
-    """uint8 (N, H, W, C) named "image" to float32 (N, D)."""
+    """An ONNX file with one input, uint8 (N, H, W, C), and one output, float32 (N, D)."""
 
     def __init__(self, onnxruntime: ModuleType, path: Path, threads: int) -> None:
-        # Before the first session, or the search for a GPU warns on boards that have none.
+        # Before the first session: otherwise the search for a GPU warns on boards that have none.
         onnxruntime.set_default_logger_severity(_ERRORS_ONLY)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -43,29 +42,25 @@ class OnnxGraph:
             raise EncoderError(f"onnxruntime cannot load {path}: {first_line(error)}") from error
         if image.type != "tensor(uint8)" or len(image.shape) != 4 or len(embedding.shape) != 2:
             raise EncoderError(
-                f"{path} reads {image.type} {image.shape} and gives {embedding.shape}; "
-                "an encoder reads tensor(uint8) (N, H, W, C) and gives (N, D)"
+                f"{path} reads {image.type} {image.shape} and returns {embedding.shape}; "
+                "an encoder reads tensor(uint8) (N, H, W, C) and returns (N, D)"
             )
         self._names = image.name, embedding.name
         self.input_shape = tuple(image.shape[1:])
         self.dimensions = int(embedding.shape[1])
 
+    @staticmethod
+    def check_package(onnxruntime: ModuleType) -> None:
+        """See `Graph.check_package`; a package that can be imported works."""
+
     def run(self, images: Bytes) -> Floats:
+        """See `Graph.run`."""
         name, output = self._names
         result = np.empty((len(images), self.dimensions), dtype=np.float32)
-        for start in range(0, len(images), BATCH):
-            block = np.ascontiguousarray(images[start : start + BATCH])
+        for start in range(0, len(images), MAX_BATCH):
+            block = np.ascontiguousarray(images[start : start + MAX_BATCH])
             try:
-                result[start : start + BATCH] = self._session.run([output], {name: block})[0]
+                result[start : start + MAX_BATCH] = self._session.run([output], {name: block})[0]
             except Exception as error:
                 raise EncoderError(f"onnxruntime failed on {self._path}: {first_line(error)}") from error
         return result
-
-
-ONNXRUNTIME = Runtime(
-    name="onnxruntime",
-    module="onnxruntime",
-    format="onnx",
-    install="pip install onnxruntime",
-    open=OnnxGraph,
-)

@@ -1,35 +1,52 @@
-"""Inference runtimes: chooses one that works here and gives its encoder."""
+"""Selection of an inference runtime that works on this machine, and loading of its encoder."""
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import io
+import platform
+import sys
 import time
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 
-from edge_siamese.errors import BundleNotFound, RuntimeNotInstalled, SettingsError
+import numpy as np
+
+from edge_siamese.errors import BundleNotFound, RuntimeNotInstalled, SettingsError, first_line
 from edge_siamese.models.bundle import Bundle, load_bundle
-from edge_siamese.recognition.embedding import Encoder
-from edge_siamese.runtimes.availability import Runtime, RuntimeStatus, status
+from edge_siamese.registry import AUTO, PRECISIONS, RUNTIMES, RuntimeDriver
 from edge_siamese.runtimes.encoder import GraphEncoder, default_threads
-from edge_siamese.runtimes.names import AUTO, PRECISIONS, RUNTIMES
-from edge_siamese.runtimes.onnx import ONNXRUNTIME
-from edge_siamese.runtimes.tflite import AI_EDGE_LITERT, TFLITE_RUNTIME
 from edge_siamese.validation import nearest
 
-__all__ = [
-    "AUTO",
-    "PRECISIONS",
-    "RUNTIMES",
-    "Encoder",
-    "GraphEncoder",
-    "RuntimeStatus",
-    "available_runtimes",
-    "load_encoder",
-    "runtime_format",
-    "runtime_statuses",
-]
+# On 64-bit Arm tflite-runtime starts fastest and takes the least memory; elsewhere its int8 kernels are slow.
+_FIRST = "tflite-runtime" if platform.machine().lower() in ("aarch64", "arm64") else "ai-edge-litert"
+AUTO_ORDER: tuple[str, ...] = (_FIRST, *(name for name in RUNTIMES if name != _FIRST))
+"""Names of runtimes, in the order in which `auto` tries them on this machine."""
 
-_KNOWN = {runtime.name: runtime for runtime in (AI_EDGE_LITERT, TFLITE_RUNTIME, ONNXRUNTIME)}
-_ORDER = tuple(_KNOWN[name] for name in RUNTIMES)
+
+@dataclass(frozen=True)
+class RuntimeStatus:
+    """Whether a runtime works in this process."""
+
+    name: str
+    version: str
+    """Empty if it is not installed."""
+    problem: str
+    """Empty if it works; else "not installed" or "not usable: ..."."""
+    module: ModuleType | None
+    """The imported package; None if it does not work."""
+    import_seconds: float | None
+    """None if it was imported before."""
+
+    @property
+    def usable(self) -> bool:
+        return not self.problem
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}" if self.usable else f"{self.name} ({self.problem})"
 
 
 def load_encoder(
@@ -39,10 +56,10 @@ def load_encoder(
 
     Args:
         bundle: a bundle, or the directory of one.
-        runtime: one of `RUNTIMES`, or "auto" for the first that works here and has a file in the bundle; the
-            encoder's `runtime` and `reason` tell which one it is.
+        runtime: the name of a runtime, or "auto" for the first that works here and has a file in the bundle. The
+            encoder's `runtime` and `reason` say which one was selected and why.
         precision: int8 or fp32.
-        threads: None for the processor's cores, at most four.
+        threads: threads of the runtime; None for the processor's cores, at most four.
 
     Returns:
         An encoder that may be used from several threads.
@@ -50,89 +67,122 @@ def load_encoder(
     Raises:
         RuntimeNotInstalled: the runtime does not work here, or none does; the message says what to install.
         BundleNotFound: the bundle has no file of this format and precision.
-        BundleError: the directory holds no proper bundle; see `load_bundle`.
+        BundleError: the directory holds no valid bundle; see `load_bundle`.
         EncoderError: the runtime cannot load the file.
-        SettingsError: no such runtime or precision, or fewer threads than one.
+        SettingsError: there is no such runtime or precision, or `threads` is less than one.
     """
     if precision not in PRECISIONS:
         raise SettingsError(f'the precision is int8 or fp32, not "{precision}"')
     if threads is not None and threads < 1:
         raise SettingsError(f"at least one thread is needed, not {threads}")
     if runtime != AUTO:
-        _require_known(runtime)
+        runtime_format(runtime)
     if not isinstance(bundle, Bundle):
         bundle = load_bundle(bundle)
-    chosen, found, reason = _choose(bundle, precision) if runtime == AUTO else _named(runtime)
-    path = bundle.model_path(chosen.format, precision)
-    assert found.module is not None  # it is usable
+    status, reason = _select(bundle, precision) if runtime == AUTO else _require(runtime)
+    driver = RUNTIMES[status.name]
+    path = bundle.model_path(driver.format, precision)
     threads = threads or default_threads()
     start = time.perf_counter()
-    graph = chosen.open(found.module, path, threads)
+    graph = driver.load()(status.module, path, threads)
     return GraphEncoder(
         graph,
         bundle.manifest,
         path,
-        runtime=chosen.name,
-        version=found.version,
+        runtime=status.name,
+        version=status.version,
         precision=precision,
         threads=threads,
-        reason=f"{found}: {reason}",
-        import_seconds=found.import_seconds,
+        reason=f"{status}: {reason}",
+        import_seconds=status.import_seconds,
         load_seconds=time.perf_counter() - start,
     )
 
 
 def available_runtimes() -> tuple[str, ...]:
-    """The names of the runtimes that work here, in the order in which "auto" tries them."""
-    return tuple(found.name for found in runtime_statuses() if found.usable)
+    """Return the names of the runtimes that work here, in the order in which "auto" tries them."""
+    return tuple(status.name for status in runtime_statuses() if status.usable)
 
 
 def runtime_statuses() -> tuple[RuntimeStatus, ...]:
-    """Every known runtime with its version, or with what keeps it from working here. Imports all of them."""
-    return tuple(status(runtime) for runtime in _ORDER)
+    """Import every known runtime and return its version, or the reason why it does not work here."""
+    return tuple(runtime_status(name, RUNTIMES[name]) for name in AUTO_ORDER)
 
 
 def runtime_format(runtime: str) -> str:
-    """The format of the files that a runtime reads: onnx or tflite.
+    """Return the format of the files that a runtime reads: onnx or tflite.
 
     Raises:
-        SettingsError: no such runtime.
+        SettingsError: there is no such runtime.
     """
-    return _require_known(runtime).format
+    if runtime not in RUNTIMES:
+        names = (AUTO, *AUTO_ORDER)
+        raise SettingsError(
+            f'there is no runtime "{runtime}"{nearest(runtime, names)}; choose one of {", ".join(names)}'
+        )
+    return RUNTIMES[runtime].format
 
 
-def _require_known(name: str) -> Runtime:
-    for runtime in _ORDER:
-        if runtime.name == name:
-            return runtime
-    names = (AUTO, *RUNTIMES)
-    raise SettingsError(
-        f'there is no runtime "{name}"{nearest(name, names)}; choose one of {", ".join(names)}'
-    )
+@cache
+def runtime_status(name: str, driver: RuntimeDriver) -> RuntimeStatus:
+    """Import a runtime and try it.
+
+    The result is kept for the life of the process: a compiled module must not be imported twice.
+    """
+    (library,) = driver.libraries
+    package = library.split(".")[0]
+    imported_before = library in sys.modules
+    stderr = io.StringIO()  # numpy 2 prints a page when it meets a module that was built for numpy 1
+    start = time.perf_counter()
+    try:
+        with contextlib.redirect_stderr(stderr):
+            module = importlib.import_module(library)
+            seconds = None if imported_before else time.perf_counter() - start
+            driver.load().check_package(module)
+    except ModuleNotFoundError as error:
+        missing = error.name in (package, library)
+        problem = "not installed" if missing else f"not usable: it needs the module {error.name}"
+        return RuntimeStatus(name, "", problem, None, None)
+    except Exception as error:  # a broken compiled module raises whatever it likes
+        return RuntimeStatus(name, _version(package), f"not usable: {_cause(error)}", None, None)
+    print(stderr.getvalue(), end="", file=sys.stderr)
+    return RuntimeStatus(name, _version(package), "", module, seconds)
 
 
-def _named(name: str) -> tuple[Runtime, RuntimeStatus, str]:
-    runtime = _require_known(name)
-    found = status(runtime)
-    if not found.usable:
-        raise RuntimeNotInstalled(f"{name} is {found.problem}; to get it: {runtime.install}")
-    return runtime, found, "asked for"
+def _require(name: str) -> tuple[RuntimeStatus, str]:
+    status = runtime_status(name, RUNTIMES[name])
+    if not status.usable:
+        raise RuntimeNotInstalled(f"{name} is {status.problem}; to get it: {RUNTIMES[name].install}")
+    return status, "requested"
 
 
-def _choose(bundle: Bundle, precision: str) -> tuple[Runtime, RuntimeStatus, str]:
-    """The first runtime that works and has a file, and the story of those before it."""
+def _select(bundle: Bundle, precision: str) -> tuple[RuntimeStatus, str]:
+    """Return the first runtime that works and has a file, and a sentence on those before it."""
     formats = {model.format for model in bundle.manifest.models if model.precision == precision}
     if not formats:
         raise BundleNotFound(f"{bundle.manifest.model_id} has no {precision} encoder in any format")
-    story: list[str] = []
-    for runtime in _ORDER:
-        if runtime.format not in formats:
-            story.append(f"{runtime.name} (no {precision} {runtime.format} in the bundle)")
+    tried: list[str] = []
+    for name in AUTO_ORDER:
+        driver = RUNTIMES[name]
+        if driver.format not in formats:
+            tried.append(f"{name} (no {precision} {driver.format} in the bundle)")
             continue
-        found = status(runtime)
-        if found.usable:
-            names = [*story, *RUNTIMES[len(story) :]]
-            return runtime, found, f"first that works of {', '.join(names)}"
-        story.append(str(found))
-    hint = next(runtime.install for runtime in _ORDER if runtime.format in formats)
-    raise RuntimeNotInstalled(f"no inference runtime works here: {', '.join(story)}; to get one: {hint}")
+        status = runtime_status(name, driver)
+        if status.usable:
+            names = [*tried, *AUTO_ORDER[len(tried) :]]
+            return status, f"first that works of {', '.join(names)}"
+        tried.append(str(status))
+    hint = next(RUNTIMES[name].install for name in AUTO_ORDER if RUNTIMES[name].format in formats)
+    raise RuntimeNotInstalled(f"no inference runtime works here: {', '.join(tried)}; to get one: {hint}")
+
+
+def _version(package: str) -> str:
+    return str(getattr(sys.modules.get(package), "__version__", "of unknown version"))
+
+
+def _cause(error: BaseException) -> str:
+    """Describe the first error of a chain, which is the one that explains the others."""
+    line = first_line(error)
+    if "numpy" in line and int(np.__version__.split(".")[0]) >= 2:
+        return f"it was built for numpy 1 and numpy {np.__version__} is installed"
+    return line

@@ -1,4 +1,4 @@
-"""Wraps the two packages that run TFLite files: tflite-runtime, and ai-edge-litert, its successor."""
+"""tflite-runtime and ai-edge-litert, its successor: run TFLite files."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_siamese.errors import EncoderError
+from edge_siamese.errors import EncoderError, first_line
 from edge_siamese.recognition.imaging import Bytes, Floats
-from edge_siamese.runtimes.availability import Runtime, first_line
 
 # The smallest TFLite file: one graph without tensors and operators.
 _EMPTY_MODEL = base64.b64decode(
@@ -27,13 +26,13 @@ _EMPTY_MODEL = base64.b64decode(
 
 
 class TfliteGraph:
-    """A TFLite file with one image in, uint8, int8 or float32 (1, H, W, C), and one embedding out, (1, D)."""
+    """A TFLite file with one input, uint8, int8 or float32 (1, H, W, C), and one output, (1, D)."""
 
     def __init__(self, package: ModuleType, path: Path, threads: int) -> None:
         self._path = path
         self._package = package.__name__.split(".")[0]
         try:
-            with _quietly():
+            with _silent_stderr():
                 self._interpreter: Any = package.Interpreter(model_path=str(path), num_threads=threads)
                 self._interpreter.allocate_tensors()
             (self._input,), (self._output,) = (
@@ -49,11 +48,21 @@ class TfliteGraph:
             )
         self.input_shape = shape[1:]
         self.dimensions = shape_out[1]
-        self._values = _value_of_byte(self._input, path)
+        self._values = _input_values(self._input, path)
         # An interpreter owns one set of tensors, so two threads must not use it at once.
         self._lock = threading.Lock()
 
+    @staticmethod
+    def check_package(package: ModuleType) -> None:
+        """See `Graph.check_package`; opens an empty model.
+
+        Next to numpy 2, tflite-runtime can be imported and then fails on every file.
+        """
+        with _silent_stderr():
+            package.Interpreter(model_content=_EMPTY_MODEL)
+
     def run(self, images: Bytes) -> Floats:
+        """See `Graph.run`."""
         result = np.empty((len(images), self.dimensions), dtype=np.float32)
         try:
             with self._lock:
@@ -70,8 +79,11 @@ class TfliteGraph:
         return result
 
 
-def _value_of_byte(tensor: dict[str, Any], path: Path) -> npt.NDArray[Any]:
-    """(256,): what the graph reads for each byte; with scale 1 and zero point -128, the byte less 128."""
+def _input_values(tensor: dict[str, Any], path: Path) -> npt.NDArray[Any]:
+    """Return (256,): the value that the graph reads for each byte of an image.
+
+    With scale 1 and zero point -128 it is the byte minus 128.
+    """
     dtype, (scale, zero_point) = np.dtype(tensor["dtype"]), tensor["quantization"]
     values = np.arange(256, dtype=np.float32)
     if dtype in (np.uint8, np.int8):
@@ -91,44 +103,20 @@ def _dequantized(values: npt.NDArray[Any], tensor: dict[str, Any]) -> Floats:
     return (values.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
 
 
-def _check(package: ModuleType) -> None:
-    """Open the empty model: tflite-runtime imports well beside numpy 2, and then fails on every file."""
-    with _quietly():
-        package.Interpreter(model_content=_EMPTY_MODEL)
-
-
 @contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Turn away the line of information that the library prints from C++ when it opens a file."""
+def _silent_stderr() -> Iterator[None]:
+    """Discard the line that the library prints from C++ when it opens a file."""
     try:
-        kept = os.dup(2)
+        original = os.dup(2)
     except OSError:  # a service may run without standard error
         yield
         return
-    away = os.open(os.devnull, os.O_WRONLY)
+    null = os.open(os.devnull, os.O_WRONLY)
     sys.stderr.flush()
-    os.dup2(away, 2)
+    os.dup2(null, 2)
     try:
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(away)
-
-
-AI_EDGE_LITERT = Runtime(
-    name="ai-edge-litert",
-    module="ai_edge_litert.interpreter",
-    format="tflite",
-    install="pip install ai-edge-litert",
-    open=TfliteGraph,
-    check=_check,
-)
-TFLITE_RUNTIME = Runtime(
-    name="tflite-runtime",
-    module="tflite_runtime.interpreter",
-    format="tflite",
-    install='pip install tflite-runtime "numpy<2" (CPython 3.11 or older)',
-    open=TfliteGraph,
-    check=_check,
-)
+        os.dup2(original, 2)
+        os.close(original)
+        os.close(null)

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from edge_siamese.runtimes.selection import PRECISIONS, RUNTIMES
+from edge_siamese.registry import PRECISIONS, RUNTIMES
 from export import records
 from export.cli.options import add_data_options, positive, seed
 from export.evaluation.embeddings import SUPPORTS

@@ -25,7 +25,8 @@ from edge_siamese.errors import EncoderError, RuntimeNotInstalled, SettingsError
 from edge_siamese.models.bundle import Bundle, load_bundle
 from edge_siamese.recognition.embedding import Encoder
 from edge_siamese.recognition.imaging import Frames, prepare_batch
-from edge_siamese.runtimes.selection import RUNTIMES, available_runtimes, load_encoder, runtime_format
+from edge_siamese.registry import RUNTIMES
+from edge_siamese.runtimes.selection import available_runtimes, load_encoder, runtime_format
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 DEVICE_PYTHON_VARIABLE = "EDGE_SIAMESE_DEVICE_PYTHON"
@@ -46,7 +47,7 @@ class RemoteEncoder:
             python,
             threads,
         )
-        self.reason = f"{runtime}: asked for; it does not work in this interpreter, so {python} runs it"
+        self.reason = f"{runtime}: requested; it does not work in this interpreter, so {python} runs it"
         self.preprocessing = bundle.manifest.input
         self.dimensions = bundle.manifest.embedding.dimensions
         self.model_id = bundle.manifest.model_id

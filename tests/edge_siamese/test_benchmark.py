@@ -23,7 +23,7 @@ def test_an_encoder_is_measured(bundle: Bundle, runtime: str, precision: str) ->
     assert 10 < found.peak_memory_mb < 100_000
     form = "onnx" if runtime == "onnxruntime" else "tflite"
     assert found.file_bytes == bundle.model_path(form, precision).stat().st_size
-    assert found.reason == f"{runtime} {found.version}: asked for"
+    assert found.reason == f"{runtime} {found.version}: requested"
     assert found.python == sys.version.split()[0].rstrip("+")
 
 

@@ -14,7 +14,8 @@ from torch import nn
 
 from edge_siamese.models.bundle import Bundle
 from edge_siamese.models.selftest import self_test
-from edge_siamese.runtimes.selection import Encoder, load_encoder
+from edge_siamese.recognition.embedding import Encoder
+from edge_siamese.runtimes.selection import load_encoder
 from export.cli.verify import require
 from export.conversion.bundle import build_bundle
 from export.conversion.flatbuffer import read_tflite

@@ -23,7 +23,7 @@ def service(
     *, present: tuple[str, ...] = (), objects: int = 2, camera: SourceState | None = None, busy: bool = False
 ) -> Any:
     encoder = SimpleNamespace(
-        model_id="tiny", runtime="onnxruntime", precision="int8", reason="onnxruntime: asked for"
+        model_id="tiny", runtime="onnxruntime", precision="int8", reason="onnxruntime: requested"
     )
     engine = SimpleNamespace(
         present=present,
@@ -101,7 +101,7 @@ def test_the_report_holds_everything_for_programs() -> None:
             "bundle": "/models/tiny",
             "runtime": "onnxruntime",
             "precision": "int8",
-            "reason": "onnxruntime: asked for",
+            "reason": "onnxruntime: requested",
             "threshold": 0.75,
             "threshold_source": "given",
         },

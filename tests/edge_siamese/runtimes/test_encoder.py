@@ -106,13 +106,13 @@ def test_a_file_that_is_not_what_the_manifest_says(bundle: Bundle, graph: Sums) 
     with pytest.raises(EncoderError) as caught:
         encoder(bundle, graph)
     assert str(caught.value) == (
-        f"encoder.fp32.onnx turns images of {graph.input_shape} into {graph.dimensions} numbers, "
-        "but the manifest says (12, 12, 1) into 8; export the bundle again"
+        f"encoder.fp32.onnx maps images of {graph.input_shape} to {graph.dimensions} numbers, "
+        "but the manifest says (12, 12, 1) to 8; export the bundle again"
     )
 
 
 def test_numbers_that_are_not_finite(bundle: Bundle) -> None:
-    with pytest.raises(EncoderError, match=r"gave numbers that are not finite on sums 1\.2$"):
+    with pytest.raises(EncoderError, match=r"returned numbers that are not finite on sums 1\.2$"):
         encoder(bundle, Sums(factor=np.inf)).embed_prepared(pictures(1))
 
 

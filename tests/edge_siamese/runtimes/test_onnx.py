@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edge_siamese.errors import EncoderError
-from edge_siamese.runtimes.onnx import BATCH, OnnxGraph
+from edge_siamese.runtimes.onnx import MAX_BATCH, OnnxGraph
 from tests.tiny_bundle import MODELS
 from tests.tiny_network import forward, pictures
 
@@ -19,9 +19,9 @@ onnxruntime = pytest.importorskip("onnxruntime")
 def test_a_large_batch_is_run_in_blocks() -> None:
     graph = OnnxGraph(onnxruntime, MODELS / "encoder.fp32.onnx", threads=1)
     assert (graph.input_shape, graph.dimensions) == ((12, 12, 1), 8)
-    images = pictures(2 * BATCH + 3)
+    images = pictures(2 * MAX_BATCH + 3)
     result = graph.run(images)
-    assert result.shape == (2 * BATCH + 3, 8)
+    assert result.shape == (2 * MAX_BATCH + 3, 8)
     np.testing.assert_allclose(result, forward(images), atol=1e-5)
 
 

@@ -19,8 +19,9 @@ from ai_edge_litert import interpreter as litert
 from edge_siamese.errors import ExportError, SettingsError, VerificationFailed
 from edge_siamese.models.bundle import Bundle, load_bundle
 from edge_siamese.models.selftest import self_test
+from edge_siamese.recognition.embedding import Encoder
 from edge_siamese.recognition.imaging import Floats
-from edge_siamese.runtimes.selection import Encoder, load_encoder
+from edge_siamese.runtimes.selection import load_encoder
 from edge_siamese.runtimes.tflite import TfliteGraph as DeviceGraph
 from edge_siamese.system.files import workshop
 from export.__main__ import main

@@ -106,7 +106,7 @@ def test_a_runtime_that_does_not_work_here_runs_in_the_second_interpreter(
     encoder = open_encoder(onnx_bundle, "onnxruntime", "int8")
     assert isinstance(encoder, RemoteEncoder)
     assert (
-        encoder.reason == f"onnxruntime: asked for; it does not work in this interpreter, so {HERE} runs it"
+        encoder.reason == f"onnxruntime: requested; it does not work in this interpreter, so {HERE} runs it"
     )
     assert encoder.embed_prepared(pictures()).shape == (5, 16)
 

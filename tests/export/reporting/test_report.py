@@ -67,7 +67,7 @@ def evaluation(precision: str, runtime: str, correct: int) -> Evaluation:
         thresholds=(ThresholdCheck(1e-2, 0.8726, 0.0039, 0.344),),
     )
     return Evaluation(
-        encoder=EncoderUsed("glyphnet-0123456789ab", runtime, precision, "asked for"),
+        encoder=EncoderUsed("glyphnet-0123456789ab", runtime, precision, "requested"),
         data=DataUsed("omniglot evaluation", "evaluation", 659, 20, 13_180),
         official=OfficialTrials(correct, 400, correct / 400, interval.low, interval.high, ()),
         episodes=(EpisodesResult(20, 1, True, 2000, 1, "nearest", 0.911, 0.908, 0.914),),

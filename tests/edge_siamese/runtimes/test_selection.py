@@ -1,4 +1,4 @@
-"""Choosing a runtime: which, why, and what to install when there is none."""
+"""Selection of a runtime: missing, broken and working packages, the choice between them, and its reasons."""
 
 from __future__ import annotations
 
@@ -17,16 +17,21 @@ from edge_siamese import load_encoder
 from edge_siamese.errors import BundleNotFound, RuntimeNotInstalled, SettingsError
 from edge_siamese.models.bundle import Bundle
 from edge_siamese.recognition.embedding import unit_vectors
-from edge_siamese.runtimes import selection as runtimes
-from edge_siamese.runtimes.availability import Runtime, RuntimeStatus
-from edge_siamese.runtimes.onnx import ONNXRUNTIME
-from edge_siamese.runtimes.selection import RUNTIMES, available_runtimes, runtime_format, runtime_statuses
-from edge_siamese.runtimes.tflite import AI_EDGE_LITERT, TFLITE_RUNTIME
+from edge_siamese.registry import RUNTIMES, RuntimeDriver
+from edge_siamese.runtimes import selection
+from edge_siamese.runtimes.selection import (
+    RuntimeStatus,
+    available_runtimes,
+    runtime_format,
+    runtime_status,
+    runtime_statuses,
+)
 from tests.tiny_network import forward, pictures
 
 ROOT = Path(__file__).parents[3]
 IMAGES = pictures(20, seed=4)
 EXPECTED = unit_vectors(forward(IMAGES))
+WRITTEN: list[str] = []
 
 
 def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -46,7 +51,7 @@ def test_each_runtime_gives_the_network(bundle: Bundle, runtime: str, precision:
         assert cosines(embeddings, EXPECTED).min() > 0.95
         assert cosines(embeddings, EXPECTED).mean() > 0.985
     assert (encoder.runtime, encoder.precision, encoder.threads) == (runtime, precision, 1)
-    assert encoder.reason == f"{runtime} {encoder.version}: asked for"
+    assert encoder.reason == f"{runtime} {encoder.version}: requested"
     assert encoder.path == bundle.model_path(runtime_format(runtime), precision)
     assert encoder.load_seconds > 0
 
@@ -55,16 +60,28 @@ def test_a_bundle_may_be_named_by_its_directory(bundle: Bundle, runtime: str) ->
     assert load_encoder(str(bundle.path), runtime).model_id == "tiny-0123456789ab"
 
 
-class Constant:
-    """A graph that stands for a loaded file."""
+class ConstantGraph:
+    """A graph that replaces a loaded file."""
 
     input_shape, dimensions = (12, 12, 1), 8
 
-    def __init__(self, module: ModuleType, path: Path, threads: int) -> None:
+    def __init__(self, package: ModuleType, path: Path, threads: int) -> None:
+        pass
+
+    @staticmethod
+    def check_package(package: ModuleType) -> None:
         pass
 
     def run(self, images: Any) -> Any:
         return np.ones((len(images), 8), np.float32)
+
+
+class CheckedGraph(ConstantGraph):
+    """A graph whose package is checked as a test says."""
+
+    @staticmethod
+    def check_package(package: ModuleType) -> None:
+        exec(package.__dict__.get("CHECK", ""), {"package": package})
 
 
 @pytest.fixture
@@ -73,19 +90,116 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def pretend(litert: str = "", tflite: str = "", onnx: str = "") -> None:
         problems = {"ai-edge-litert": litert, "tflite-runtime": tflite, "onnxruntime": onnx}
-        order = [
-            dataclasses.replace(runtime, open=Constant)
-            for runtime in (AI_EDGE_LITERT, TFLITE_RUNTIME, ONNXRUNTIME)
-        ]
 
-        def status(runtime: Runtime) -> RuntimeStatus:
-            return RuntimeStatus(runtime.name, "1.0", problems[runtime.name], ModuleType("m"), 0.01)
+        def status(name: str, driver: RuntimeDriver) -> RuntimeStatus:
+            return RuntimeStatus(name, "1.0", problems[name], ModuleType("m"), 0.01)
 
-        monkeypatch.setattr(runtimes, "_ORDER", tuple(order))
-        monkeypatch.setattr(runtimes, "RUNTIMES", tuple(runtime.name for runtime in order))
-        monkeypatch.setattr(runtimes, "status", status)
+        constant = f"{__name__}:ConstantGraph"
+        drivers = {name: dataclasses.replace(driver, target=constant) for name, driver in RUNTIMES.items()}
+        monkeypatch.setattr(selection, "RUNTIMES", drivers)
+        monkeypatch.setattr(selection, "AUTO_ORDER", tuple(RUNTIMES))
+        monkeypatch.setattr(selection, "runtime_status", status)
 
     return pretend
+
+
+def driver(library: str) -> RuntimeDriver:
+    return RuntimeDriver(
+        target=f"{__name__}:CheckedGraph",
+        summary="",
+        libraries=(library,),
+        format="tflite",
+        install="pip install it",
+    )
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Writes a package whose `interpreter` module has the given source, and describes it as a runtime."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def write(source: str, check: str = "") -> RuntimeDriver:
+        name = f"fake_package_{len(WRITTEN)}"
+        WRITTEN.append(name)
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("__version__ = '3.1'\n")
+        (tmp_path / name / "interpreter.py").write_text(f"{source}\nCHECK = {check!r}\n")
+        return driver(f"{name}.interpreter")
+
+    return write
+
+
+def test_a_package_that_works(package: Any) -> None:
+    runtime = package("answer = 42", "assert package.answer == 42")
+    found = runtime_status("fast", runtime)
+    assert found.usable
+    assert str(found) == "fast 3.1"
+    assert found.module is not None
+    assert found.module.answer == 42
+    assert found.import_seconds is not None
+    assert found.import_seconds > 0
+    assert runtime_status("fast", runtime) is found
+
+
+def test_a_package_that_was_imported_before_has_no_import_time(package: Any) -> None:
+    runtime = package("")
+    __import__(*runtime.libraries)
+    assert runtime_status("x", runtime).usable
+    assert runtime_status("x", runtime).import_seconds is None
+
+
+def test_a_package_that_is_missing() -> None:
+    found = runtime_status("none", driver("no_such_package.interpreter"))
+    assert not found.usable
+    assert (found.version, found.problem) == ("", "not installed")
+    assert str(found) == "none (not installed)"
+
+
+def test_a_package_that_lacks_another(package: Any) -> None:
+    found = runtime_status("x", package("import no_such_dependency"))
+    assert found.problem == "not usable: it needs the module no_such_dependency"
+
+
+def test_a_package_that_breaks_on_import(package: Any) -> None:
+    found = runtime_status(
+        "x", package("raise ImportError('libgomp.so.1: cannot open shared object file\\nmore')")
+    )
+    assert found.problem == "not usable: libgomp.so.1: cannot open shared object file"
+    assert found.version == "3.1"
+
+
+def test_a_package_that_breaks_on_use(package: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    """As tflite-runtime does beside numpy 2: the import is fine, and the first interpreter fails and prints a page."""
+    check = """if True:
+        import sys
+        print("A module that was compiled using NumPy 1.x cannot be run", file=sys.stderr)
+        try:
+            raise ImportError("numpy.core.multiarray failed to import")
+        except ImportError as error:
+            raise SystemError("returned a result with an exception set") from error
+    """
+    found = runtime_status("x", package("", check))
+    if int(np.__version__.split(".")[0]) >= 2:
+        assert (
+            found.problem == f"not usable: it was built for numpy 1 and numpy {np.__version__} is installed"
+        )
+    else:
+        assert found.problem == "not usable: numpy.core.multiarray failed to import"
+    assert capfd.readouterr().err == ""
+
+
+def test_what_a_working_package_prints_is_not_lost(package: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert runtime_status("x", package("import sys; print('a warning', file=sys.stderr)")).usable
+    assert capsys.readouterr().err == "a warning\n"
+
+
+@pytest.mark.parametrize("name", ["ai_edge_litert.interpreter", "tflite_runtime.interpreter", "onnxruntime"])
+def test_a_hidden_module_counts_as_missing(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setitem(sys.modules, name.split(".")[0], None)
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, name, None)
+    found = runtime_status("hidden", driver(name))
+    assert found.problem == "not installed"
 
 
 def test_auto_takes_the_first_that_works(bundle: Bundle, installed: Any) -> None:
@@ -156,7 +270,7 @@ def test_a_named_runtime_that_is_missing_says_how_to_get_it(bundle: Bundle, inst
 def test_on_64_bit_arm_tflite_runtime_comes_first() -> None:
     script = (
         "import platform; platform.machine = lambda: 'aarch64'; "
-        "from edge_siamese.runtimes.selection import RUNTIMES; print(*RUNTIMES)"
+        "from edge_siamese.runtimes.selection import AUTO_ORDER; print(*AUTO_ORDER)"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT
