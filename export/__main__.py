@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
 def _run(name: str, argv: list[str]) -> int:
     # Only the chosen command's module is imported: torch alone takes seconds.
     module = import_module(f"export.cli.{name}")
-    from export.conversion.quiet import DEBUG_VARIABLE
+    from export.conversion.silence import DEBUG_VARIABLE
 
     parser = argparse.ArgumentParser(
         prog=f"python -m export {name}",

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+Item = TypeVar("Item")
+ITEMS_PER_UPDATE = 100
 
 
 def stderr_console() -> Console:
@@ -24,6 +28,19 @@ def working(console: Console, what: str) -> Iterator[Callable[[str], None]]:
         return
     console.print(what)
     yield console.print
+
+
+def track(items: Iterable[Item], text: str) -> Iterator[Item]:
+    """Yield the items, with a spinner and a count on a terminal; nothing is printed elsewhere."""
+    console = stderr_console()
+    if not console.is_terminal:
+        yield from items
+        return
+    with console.status(text) as status:
+        for count, item in enumerate(items):
+            if count % ITEMS_PER_UPDATE == 0:
+                status.update(f"{text} ({count})" if count else text)
+            yield item
 
 
 class TrainingProgress:

@@ -13,9 +13,9 @@ import torch
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 from edge_siamese.errors import ExportError
+from export.conversion.float_graph import Bytes, Floats, Format, GraphStep, Range, name_steps
 from export.conversion.graph import ExportedEncoder, layers
-from export.conversion.quiet import third_party
-from export.conversion.routes import Bytes, Floats, Format, GraphStep, Range, name_steps
+from export.conversion.silence import third_party
 
 INPUT, OUTPUT = "image", "embedding"
 OPSET = 18

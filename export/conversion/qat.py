@@ -17,9 +17,9 @@ from torch import Tensor, fx, nn
 from torch.nn.utils import parametrize
 
 from edge_siamese.errors import ExportError
+from export.conversion.float_graph import Bytes
 from export.conversion.graph import ExportedEncoder, module_of, with_normalizations_folded, with_pixels_folded
-from export.conversion.ranges import SIGMOID_SATURATION
-from export.conversion.routes import Bytes
+from export.conversion.quantize import SIGMOID_SATURATION
 from export.encoders import EncoderNetwork
 
 RECTIFIERS = ("relu", "relu6")

@@ -10,17 +10,17 @@ import math
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from itertools import starmap
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import numpy as np
 
 from edge_siamese.errors import EdgeSiameseError, ExportError
-from export.conversion.layer_comparison import compare_layers
-from export.conversion.ranges import METHODS, ActivationStatistics, Method, choose, collect
-from export.conversion.routes import Bytes, FloatGraph, Format
+from export.conversion.float_graph import PIXEL_RANGE, Bytes, FloatGraph, Floats, Format, Range
 
 Score = Callable[[Path], float]
 """Lost one-shot accuracy of an int8 file against the float network, in points (0.5 is half a percent)."""
@@ -198,3 +198,134 @@ def standard_remedies(
         return Remedy("quantization-aware training", make)
 
     return [*map(post_training, METHODS), *starmap(mixed, shares.items()), quantization_aware()]
+
+
+Method = Literal["min-max", "percentile", "least squares"]
+METHODS: tuple[Method, ...] = ("min-max", "percentile", "least squares")
+
+LEVELS = 255
+PERCENTILE = 99.99
+"""Of the values of an activation, this share (in percent) is inside the range on either side."""
+SHRINKAGES = np.linspace(1.0, 0.4, 25)
+"""Shares of the full range that `least squares` tries."""
+SAMPLES = 1 << 17
+"""Values kept of each activation."""
+SIGMOID_SATURATION = math.log(2 * 256 - 1)
+"""Beyond it a sigmoid is within half an int8 step (1/512) of 0 or 1: a range that goes further wastes levels."""
+
+
+@dataclass
+class ActivationStatistics:
+    """Extremes and a sample of the values of each activation."""
+
+    images: int
+    """How many images will be seen: decides how many values are kept of each."""
+    extremes: dict[str, Range] = field(default_factory=dict)
+    samples: dict[str, list[Floats]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._rng = np.random.default_rng(0)
+
+    def add(self, activations: Mapping[str, Floats]) -> None:
+        """Take in the activations of some images, (N, …) each."""
+        for name, values in activations.items():
+            if not np.isfinite(values).all():
+                raise ExportError(
+                    f"the activation {name} is not finite on a calibration image: the network is broken"
+                )
+            low, high = self.extremes.get(name, (math.inf, -math.inf))
+            self.extremes[name] = min(low, float(values.min())), max(high, float(values.max()))
+            wanted = math.ceil(SAMPLES / self.images) * len(values)
+            flat = values.reshape(-1)
+            kept = flat if flat.size <= wanted else flat[self._rng.integers(0, flat.size, wanted)]
+            self.samples.setdefault(name, []).append(kept.astype(np.float32, copy=True))
+
+    def range(self, name: str, method: Method) -> Range:
+        """The range of an activation by one of `METHODS`; zero is always inside."""
+        low, high = (min(0.0, self.extremes[name][0]), max(0.0, self.extremes[name][1]))
+        if method == "min-max" or high - low == 0.0:
+            return low, high
+        sample = np.concatenate(self.samples[name])
+        if method == "percentile":
+            inside = np.percentile(sample, [100.0 - PERCENTILE, PERCENTILE])
+            return min(0.0, max(low, float(inside[0]))), max(0.0, min(high, float(inside[1])))
+        errors = [_squared_error(sample, low * share, high * share) for share in SHRINKAGES]
+        share = float(SHRINKAGES[int(np.argmin(errors))])
+        return low * share, high * share
+
+
+def collect(graph: FloatGraph, images: Bytes) -> ActivationStatistics:
+    """Run a float graph over the calibration images, uint8 (N, H, W, C)."""
+    if not len(images):
+        raise ExportError("quantization needs at least one calibration image")
+    statistics = ActivationStatistics(len(images))
+    for activations in graph.activations(images):
+        statistics.add(activations)
+    return statistics
+
+
+def choose(graph: FloatGraph, statistics: ActivationStatistics, method: Method) -> dict[str, Range]:
+    """The range of each activation of a graph."""
+    ranges = {name: statistics.range(name, method) for name in statistics.extremes}
+    for step in graph.steps:
+        if step.operation.lower() in ("sigmoid", "logistic"):
+            for name in step.inputs:
+                low, high = ranges[name]
+                ranges[name] = max(low, -SIGMOID_SATURATION), min(high, SIGMOID_SATURATION)
+    ranges[graph.input] = PIXEL_RANGE
+    return ranges
+
+
+def _squared_error(sample: Floats, low: float, high: float) -> float:
+    step = (high - low) / LEVELS
+    zero = round(-low / step)
+    levels = np.clip(np.round(sample / step) + zero, 0, LEVELS)
+    return float(np.mean(np.square((levels - zero) * step - sample)))
+
+
+@dataclass(frozen=True)
+class LayerNoise:
+    """How far an activation of the int8 file is from the float one, over all images and elements."""
+
+    layer: str
+    """As the encoder calls it; `OPERATION after LAYER` for an operation without weights."""
+    operation: str
+    noise: float
+    """Power of the difference over power of the float activation."""
+    added: float
+    """By how much `noise` is more than that of the noisiest input: what this layer itself is to blame for."""
+
+    @property
+    def signal_to_noise_db(self) -> float:
+        """Signal-to-quantization-noise ratio in decibels; infinite for equal activations."""
+        return -10.0 * math.log10(self.noise) if self.noise > 0.0 else math.inf
+
+    def describe(self) -> str:
+        """`LAYER (OPERATION, 12.3 dB)`."""
+        return f"{self.layer} ({self.operation}, signal-to-noise {self.signal_to_noise_db:.1f} dB)"
+
+
+def compare_layers(graph: FloatGraph, int8: Path, images: Bytes) -> list[LayerNoise]:
+    """Run both graphs over images (N, H, W, C) and compare every activation that both have.
+
+    Noise travels on through the layers that follow, so the last layers are nearly always the noisiest. The culprit is
+    the layer that adds most to what came in, and the result is sorted by that.
+    """
+    signal: dict[str, float] = {}
+    noise: dict[str, float] = {}
+    for exact, rounded in zip(
+        graph.activations(images), graph.quantized_activations(int8, images), strict=True
+    ):
+        for name in exact.keys() & rounded.keys():
+            expected = exact[name].astype(np.float64)
+            signal[name] = signal.get(name, 0.0) + float(np.sum(np.square(expected)))
+            noise[name] = noise.get(name, 0.0) + float(np.sum(np.square(expected - rounded[name])))
+    ratio = {name: noise[name] / max(signal[name], 1e-300) for name in noise}
+    ratio[graph.input] = 0.0
+    result = []
+    for step in graph.steps:
+        if step.output in ratio:
+            before = max((ratio.get(name, 0.0) for name in step.inputs), default=0.0)
+            after = ratio[step.output]
+            result.append(LayerNoise(step.name, step.operation, after, max(0.0, after - before)))
+    return sorted(result, key=lambda layer: -layer.added)

@@ -15,16 +15,16 @@ from edge_siamese.errors import SettingsError, VerificationFailed
 from edge_siamese.models.bundle import Bundle
 from edge_siamese.runtimes.selection import runtime_format
 from export.conversion.graph import exported_encoder
-from export.conversion.layer_comparison import compare_layers
 from export.conversion.onnx import OnnxGraph
+from export.conversion.quantize import compare_layers
 from export.conversion.tflite import TfliteGraph
 from export.data.images import ImageSet
 from export.evaluation.evaluate import affordable
-from export.evaluation.one_shot import one_shot_accuracy
 from export.evaluation.remote_runtime import encoders_for
+from export.evaluation.results import VerifiedFile
 from export.provenance import machine
-from export.reporting.report_inputs import VerifiedFile
 from export.training.network import TorchEncoder, TrainedNetwork
+from export.training.validation import one_shot_accuracy
 
 EPISODES = 4000
 # A float file differs from the network by rounding alone. The cosine of embeddings of positive numbers is near 1

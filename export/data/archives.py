@@ -1,15 +1,25 @@
-"""Reads the files of a zip archive or of the same archive unpacked, in one way."""
+"""Data set archives: download of the official Omniglot files, and one reader for a zip file and its unpacked folder."""
 
 from __future__ import annotations
 
 import hashlib
+import os
+import tempfile
+import time
+import urllib.error
+import urllib.request
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
 from edge_siamese.errors import DataError
+from edge_siamese.system.files import sync_directory
+from export.progress import stderr_console
 
 CHUNK = 1 << 20
 
@@ -90,3 +100,119 @@ class Archive:
 
 def _hidden(name: str) -> bool:
     return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
+
+
+OFFICIAL = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python"
+URL_VARIABLE = "EDGE_SIAMESE_OMNIGLOT_URL"
+"""Names a mirror with the layout of the official repository's `python` folder; the sums stay the same."""
+TIMEOUT_SECONDS = 30.0
+LEFTOVER_SECONDS = 3600.0
+CHUNK = 1 << 16
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file of the official repository."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+    @property
+    def name(self) -> str:
+        return self.path.rsplit("/", 1)[-1]
+
+
+# The sums of the two image archives are those that TensorFlow Datasets publishes; that of all_runs.zip was
+# taken of a copy whose MD5, e8996daecdf12afeeb4a53a179f06b19, is the one that published loaders of these runs
+# check.
+OMNIGLOT = (
+    RemoteFile(
+        "images_background.zip", 9464212, "ad41ab679c8b5d90b271ef46be6987cc81211774a695c29dcc5367b2b26ee640"
+    ),
+    RemoteFile(
+        "images_evaluation.zip", 6462886, "1f61a8f3366785b057fc117d9228e78a16e3d976c8953b2a10fcc74cf0609cee"
+    ),
+    RemoteFile(
+        "one-shot-classification/all_runs.zip",
+        352787,
+        "437c1eeab0af8484112e1b4cc0f3d541ec727f7c47b9b202da738af9dfd6c325",
+    ),
+)
+
+
+def fetch_omniglot(into: Path, base_url: str | None = None, files: Sequence[RemoteFile] = OMNIGLOT) -> Path:
+    """Bring every archive that is not there yet into the folder `into`, and return it.
+
+    A file appears under its name only when it is whole and its sum is right; what an interrupted run left
+    behind is thrown away and fetched anew. An archive that is there already was checked when it came.
+
+    Raises:
+        DataError: no network, the server refused, a sum is wrong, or the folder cannot be written.
+    """
+    base_url = (base_url or os.environ.get(URL_VARIABLE) or OFFICIAL).rstrip("/")
+    missing = [file for file in files if not (into / file.name).is_file()]
+    if not missing:
+        return into
+    try:
+        into.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"cannot make {into} for the Omniglot archives ({error.strerror or error})"
+        ) from error
+    _remove_leftovers(into, missing)
+    console = stderr_console()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(24),
+        DownloadColumn(),
+        TimeRemainingColumn(compact=True),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        for file in missing:
+            if not console.is_terminal:
+                console.print(f"fetching {file.name} ({file.bytes / 1e6:.1f} MB) into {into}", soft_wrap=True)
+            task = progress.add_task(f"fetching {file.name}", total=file.bytes)
+            _fetch(f"{base_url}/{file.path}", file, into, progress, task)
+    return into
+
+
+def _remove_leftovers(into: Path, files: Sequence[RemoteFile]) -> None:
+    """What runs left behind that were killed; a recent one may belong to a run that still fetches."""
+    for file in files:
+        for leftover in into.glob(f".{file.name}.*"):
+            if time.time() - leftover.stat().st_mtime > LEFTOVER_SECONDS:
+                leftover.unlink(missing_ok=True)
+
+
+def _fetch(url: str, file: RemoteFile, into: Path, progress: Progress, task: object) -> None:
+    advice = f"put {file.name} into {into}, or pass --data-root with a folder that holds the archives"
+    handle, temporary = tempfile.mkstemp(dir=into, prefix=f".{file.name}.")
+    try:
+        digest = hashlib.sha256()
+        size = 0
+        with os.fdopen(handle, "wb") as out, urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as answer:
+            # One byte more than expected is read at most, so that a wrong server cannot fill the disk.
+            while size <= file.bytes and (chunk := answer.read(CHUNK)):
+                out.write(chunk)
+                digest.update(chunk)
+                size += len(chunk)
+                progress.update(task, completed=size)  # type: ignore[arg-type]
+            out.flush()
+            os.fsync(out.fileno())
+        if size < file.bytes:
+            raise DataError(
+                f"cannot fetch {url}: the connection ended after {size} of {file.bytes} bytes; try again, or {advice}"
+            )
+        if digest.hexdigest() != file.sha256:
+            raise DataError(f"cannot use {url}: its sha256 is not that of the official archive; {advice}")
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, into / file.name)
+        sync_directory(into)
+    except urllib.error.HTTPError as error:
+        raise DataError(f"cannot fetch {url} (HTTP {error.code} {error.reason}); {advice}") from error
+    except (urllib.error.URLError, HTTPException, OSError) as error:
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+        raise DataError(f"cannot fetch {url} ({reason}); {advice}") from error
+    finally:
+        Path(temporary).unlink(missing_ok=True)

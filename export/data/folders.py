@@ -19,7 +19,7 @@ from edge_siamese.pictures import read_picture
 from edge_siamese.recognition.imaging import Preprocessing, prepare
 from export.data.cache import Arrays, cached_arrays
 from export.data.images import ImageSet, Indices, Splits
-from export.data.progress import shown
+from export.progress import track
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 MAX_PIXELS = 80_000_000
@@ -271,7 +271,7 @@ def prepared_pictures(
         reasons, images = [], []
         # Pillow lets go of the interpreter while it decodes.
         with ThreadPoolExecutor(os.cpu_count()) as threads:
-            for result in shown(threads.map(lambda p: _one(p, preprocessing), pictures), f"reading {path}"):
+            for result in track(threads.map(lambda p: _one(p, preprocessing), pictures), f"reading {path}"):
                 reasons.append(result if isinstance(result, str) else "")
                 if not isinstance(result, str):
                     images.append(result)

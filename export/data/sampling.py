@@ -148,35 +148,6 @@ def _episodes(
             yield Episode(supports=row[:, :shot], queries=row[:, shot:])
 
 
-def balanced_batch(
-    images: ImageSet, classes_per_batch: int, images_per_class: int, rng: np.random.Generator
-) -> Indices:
-    """Equally many pictures of each of some distinct classes.
-
-    Returns:
-        int64 of (classes_per_batch * images_per_class,), class after class. The pictures of a class are
-        distinct; a class with fewer than `images_per_class` gives each of its pictures about equally often.
-
-    Raises:
-        DataError: there are fewer than `classes_per_batch` classes.
-    """
-    index = _index(images)
-    filled = index.filled.classes
-    if not 1 <= classes_per_batch <= len(filled) or images_per_class < 1:
-        raise DataError(
-            f"{images.name}: a batch of {classes_per_batch} classes with {images_per_class} pictures each cannot be drawn "
-            f"from {len(filled)} classes"
-        )
-    classes = rng.permutation(filled)[:classes_per_batch]
-    counts = index.counts[classes]
-    enough = counts >= images_per_class
-    within = np.empty((classes_per_batch, images_per_class), dtype=np.int64)
-    within[enough] = _distinct(counts[enough], images_per_class, rng)
-    few = counts[~enough][:, None]
-    within[~enough] = (rng.integers(0, few) + np.arange(images_per_class)) % few
-    return index.ordered[index.starts[classes][:, None] + within].ravel()
-
-
 class _Pools(NamedTuple):
     """Classes sorted by group, so that a draw from a group is an offset."""
 

@@ -277,6 +277,22 @@ class Evaluation:
         return f"{best.title} episodes, {place}", best.accuracy, best.low, best.high
 
 
+@dataclass(frozen=True)
+class VerifiedFile:
+    """How one exported file, in one runtime, compares with the trained network."""
+
+    format: str
+    precision: str
+    runtime: str
+    worst_cosine: float
+    mean_cosine: float
+    largest_score_difference: float
+    accuracy: float | None
+    """One-shot accuracy."""
+    loss_points: float | None
+    """Accuracy of the network less that of the file, in points."""
+
+
 def as_data_uri(image: npt.NDArray[np.uint8]) -> str:
     """A prepared image (H, W, 1 or 3) as a data URI: PNG for gray, JPEG for color."""
     buffer = io.BytesIO()

@@ -13,7 +13,7 @@ from edge_siamese.models.manifest import Manifest
 from edge_siamese.validation import SchemaError, parse_json, read_object
 from export import records
 from export.evaluation.benchmark import Benchmark
-from export.evaluation.results import Evaluation
+from export.evaluation.results import Evaluation, VerifiedFile
 from export.reporting.plots import TrainingPoint
 
 # The files of a pipeline's directory; each may be missing.
@@ -64,22 +64,6 @@ class Demo:
     @property
     def right(self) -> int:
         return sum(query.right for query in self.queries)
-
-
-@dataclass(frozen=True)
-class VerifiedFile:
-    """How one exported file, in one runtime, compares with the trained network."""
-
-    format: str
-    precision: str
-    runtime: str
-    worst_cosine: float
-    mean_cosine: float
-    largest_score_difference: float
-    accuracy: float | None
-    """One-shot accuracy."""
-    loss_points: float | None
-    """Accuracy of the network less that of the file, in points."""
 
 
 @dataclass(frozen=True)

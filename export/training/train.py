@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from edge_siamese.errors import SettingsError
 from edge_siamese.recognition.head import SigmoidDistanceHead
@@ -29,23 +30,16 @@ from export.data.augment import AUGMENTATIONS, augment
 from export.data.glyphs import with_invented
 from export.data.images import ImageSet, Splits
 from export.encoders import EncoderNetwork, KochHead, build_encoder
-from export.evaluation.one_shot import one_shot_accuracy
 from export.progress import TrainingProgress
 from export.provenance import data_fingerprint, versions
 from export.training import checkpoint
+from export.training.checkpoint import HISTORY, History
 from export.training.distributed import Workers, check_divides, join_workers
-from export.training.history import HISTORY, History
 from export.training.network import BEST, DATA, TorchEncoder, load_run
 from export.training.objectives import Objective, build_objective
 from export.training.retention import Memory
 from export.training.settings import RUN, TrainingSettings
-from export.training.step import (
-    TrainingStep,
-    blended,
-    build_optimizer,
-    freeze_statistics,
-    update_average,
-)
+from export.training.validation import one_shot_accuracy
 
 CHECKPOINT, SETTINGS = "checkpoint.pt", "settings.json"
 CHECKPOINT_SECONDS = 120.0
@@ -348,3 +342,80 @@ def _until_signal() -> Iterator[threading.Event]:
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
+
+
+class TrainingStep(nn.Module):
+    """From pixels to the loss: what gradients flow through, and what distributed training wraps."""
+
+    def __init__(
+        self, encoder: EncoderNetwork, objective: Objective, memory: Memory | None = None, weight: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.encoder, self.objective = encoder, objective
+        self.memory, self.weight = memory, weight
+
+    def forward(self, pixels: Tensor, labels: Tensor, step: int) -> Tensor:
+        if self.memory is None:
+            loss: Tensor = self.objective(self.encoder(pixels), labels)
+            return loss
+        others, known = self.memory.batch(len(pixels) // 2, step)
+        embeddings = self.encoder(torch.cat([pixels, others]))
+        own, remembered = embeddings[: len(pixels)], embeddings[len(pixels) :]
+        return self.objective(own, labels) + self.weight * self.memory.forgotten(remembered, known)
+
+
+def build_optimizer(
+    settings: TrainingSettings, encoder: EncoderNetwork, objective: Objective
+) -> torch.optim.Optimizer:
+    """Weight decay acts on matrices and convolutions, not on biases, norms and the few numbers of a head."""
+    own = {id(p): p for p in encoder.parameters()}
+    further = {id(p): p for p in objective.parameters() if id(p) not in own}.values()
+    directions = [p for p in further if p.ndim > 1]
+    parameters = [*own.values(), *(p for p in further if p.ndim <= 1)]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay, "rate": 1.0},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0, "rate": 1.0},
+        {"params": directions, "weight_decay": settings.weight_decay, "rate": settings.class_rate},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=0.9, nesterov=True)
+    return torch.optim.AdamW(groups, lr=settings.learning_rate)
+
+
+def freeze_statistics(encoder: nn.Module) -> None:
+    """Let every norm use the statistics that it has, whatever the batch; what it scales and shifts by still learns."""
+    for module in encoder.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+
+
+@torch.no_grad()
+def blended(start: EncoderNetwork | None, trained: EncoderNetwork, share: float) -> EncoderNetwork:
+    """The network so far on the straight way from the start's weights to the trained ones.
+
+    Wortsman et al., "Robust fine-tuning of zero-shot models" (2022): what lies between keeps more of what the start knew
+    about things that were not in the training pictures.
+    """
+    if start is None or share >= 1.0:
+        return trained
+    between = copy.deepcopy(trained)
+    known = start.state_dict()
+    for name, value in between.state_dict().items():
+        if value.is_floating_point():
+            value.copy_(torch.lerp(known[name], value, share))
+    return between
+
+
+@torch.no_grad()
+def update_average(
+    average: EncoderNetwork, encoder: EncoderNetwork, settings: TrainingSettings, step: int
+) -> None:
+    """Exponential average of the weights, running statistics of the norms included (Polyak and Juditsky, 1992)."""
+    # Early in a run the average must not remember the random start.
+    decay = min(settings.average_decay, (1.0 + step) / (10.0 + step)) if settings.average else 0.0
+    for kept, new in zip(average.state_dict().values(), encoder.state_dict().values(), strict=True):
+        if kept.is_floating_point():
+            kept.lerp_(new, 1.0 - decay)
+        else:
+            kept.copy_(new)

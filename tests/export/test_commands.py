@@ -17,7 +17,7 @@ from export.__main__ import main
 from export.cli import bundle as bundle_command
 from export.cli.verify import require
 from export.conversion.quantize import Attempt, QuantizationRecord
-from export.conversion.quiet import DEBUG_VARIABLE
+from export.conversion.silence import DEBUG_VARIABLE
 from export.conversion.verify import Verification
 from export.data import cache
 from export.encoders import ENCODERS

@@ -18,7 +18,7 @@ from edge_siamese.recognition.embedding import Encoder
 from edge_siamese.runtimes.selection import load_encoder
 from export.cli.verify import require
 from export.conversion.bundle import build_bundle
-from export.conversion.flatbuffer import read_tflite
+from export.conversion.tflite import read_tflite
 from export.conversion.verify import Verification, verify
 from export.data.images import ImageSet, Splits
 from export.encoders import Koch2015

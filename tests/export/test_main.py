@@ -14,8 +14,7 @@ from edge_siamese.errors import DataError
 from export import __main__ as entry
 from export.__main__ import COMMANDS, main
 from export.cli import report as report_command
-from export.conversion import quiet
-from export.conversion.quiet import DEBUG_VARIABLE
+from export.conversion.silence import DEBUG_VARIABLE, debugging
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 400
@@ -131,7 +130,7 @@ def test_debug_raises_the_error_itself(
 ) -> None:
     with pytest.raises(DataError, match="there is no data set 'birds'"):
         main(["train", "--data", "birds", "--out", str(tmp_path / "never"), "--debug"])
-    assert os.environ[DEBUG_VARIABLE] == "1" and quiet.debugging()
+    assert os.environ[DEBUG_VARIABLE] == "1" and debugging()
     assert capsys.readouterr().err == ""
 
 

@@ -28,20 +28,17 @@ from export.__main__ import main
 from export.cli.verify import require, show
 from export.conversion import bundle as bundle_module
 from export.conversion import verify as verify_module
-from export.conversion.bundle import BuiltBundle, build_bundle, impostor_images
-from export.conversion.flatbuffer import read_tflite
+from export.conversion.bundle import FIGURES, BuiltBundle, build_bundle, impostor_images, model_card
 from export.conversion.graph import exported_encoder
-from export.conversion.model_card import FIGURES, model_card
-from export.conversion.quantize import Remedy
-from export.conversion.ranges import choose, collect
-from export.conversion.tflite import TfliteGraph
+from export.conversion.quantize import Remedy, choose, collect
+from export.conversion.tflite import TfliteGraph, read_tflite
 from export.conversion.verify import Verification, verify
 from export.data.images import ImageSet
 from export.evaluation.embeddings import embed_all
-from export.evaluation.one_shot import one_shot_accuracy
 from export.evaluation.remote_runtime import encoders_for, installed_runtimes
 from export.training.network import TorchEncoder, TrainedNetwork, load_run
 from export.training.train import train
+from export.training.validation import one_shot_accuracy
 from tests.export.training.test_train import SHORT, drawn_splits
 
 ROOT = Path(__file__).parents[3]

@@ -20,7 +20,7 @@ from edge_siamese.errors import ExportError
 from edge_siamese.recognition.imaging import Preprocessing
 from export.conversion.graph import exported_encoder
 from export.conversion.onnx import BATCH, OnnxGraph, export_onnx
-from export.conversion.ranges import choose, collect
+from export.conversion.quantize import choose, collect
 from export.encoders import EncoderNetwork
 from export.encoders.glyphnet import FusedInvertedResidual
 

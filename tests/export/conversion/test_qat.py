@@ -27,7 +27,7 @@ from export.conversion.qat import (
     train_for_int8,
     with_fake_quantization,
 )
-from export.conversion.ranges import SIGMOID_SATURATION, choose, collect
+from export.conversion.quantize import SIGMOID_SATURATION, choose, collect
 from export.encoders import EncoderNetwork
 from export.training.network import model_id
 from tests.export.conversion.test_graph import Tiny

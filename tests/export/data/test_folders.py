@@ -11,7 +11,7 @@ from edge_siamese.recognition.imaging import Preprocessing
 from export.data import folders, load_splits
 from export.data.folders import load_folder
 from export.data.sampling import episodes, verification_pairs
-from export.evaluation.one_shot import usual_ways
+from export.training.validation import usual_ways
 
 RGB = Preprocessing(16, 16, "rgb")
 

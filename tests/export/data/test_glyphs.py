@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import hashlib
-import time
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from edge_siamese.errors import DataError
@@ -224,11 +225,18 @@ def test_glyphs_are_neither_trivial_nor_hopeless() -> None:
     assert 0.2 < np.mean(right) < 0.6
 
 
-def test_drawing_is_quick() -> None:
-    write_alphabet(0, 1, 2, GlyphSettings())
-    started = time.perf_counter()
+def test_all_drawings_of_an_alphabet_are_drawn_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes: list[tuple[int, ...]] = []
+    draw_lines = glyphs.draw_lines
+
+    def counted(*arguments: Any) -> npt.NDArray[np.uint8]:
+        drawn = draw_lines(*arguments)
+        shapes.append(drawn.shape)
+        return drawn
+
+    monkeypatch.setattr(glyphs, "draw_lines", counted)
     write_alphabet(0, 2, 20, GlyphSettings())
-    assert time.perf_counter() - started < 1.0  # 200 drawings; 0.07 s on an idle core
+    assert shapes == [(200, 105, 105)]
 
 
 @pytest.mark.parametrize(

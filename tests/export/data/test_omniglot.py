@@ -314,8 +314,8 @@ def test_some_alphabets_to_train_on(small_omniglot: Path) -> None:
 def test_characters_at_random(small_omniglot: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DataError, match="omniglot has 24 characters here, more than 1200 are needed"):
         load_splits("omniglot:characters", SMALL, small_omniglot)
-    monkeypatch.setattr("export.data.omniglot_protocols.TRAINED", 12)
-    monkeypatch.setattr("export.data.omniglot_protocols.SELECTED_BY", 5)
+    monkeypatch.setattr("export.data.omniglot.TRAINED", 12)
+    monkeypatch.setattr("export.data.omniglot.SELECTED_BY", 5)
     splits, again = (load_splits("omniglot:characters", NATIVE, small_omniglot, seed=seed) for seed in (0, 1))
     assert (splits.train.classes, splits.validation.classes, splits.evaluation.classes) == (12, 5, 28)
     assert splits.official_runs == () and splits.train.class_names == again.train.class_names

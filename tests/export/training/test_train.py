@@ -17,13 +17,12 @@ from edge_siamese.recognition.imaging import Preprocessing
 from export.data.images import ImageSet, Splits
 from export.encoders import EncoderNetwork, Koch2015, build_encoder
 from export.training import checkpoint
+from export.training.checkpoint import HISTORY
 from export.training.distributed import Workers, refuse_several_workers
-from export.training.history import HISTORY
 from export.training.network import load_run
 from export.training.objectives import CosineMarginSoftmax, SiamesePairs, build_objective
 from export.training.settings import TrainingSettings, recipe
-from export.training.step import blended, build_optimizer
-from export.training.train import CHECKPOINT, Interrupted, learning_rate, train
+from export.training.train import CHECKPOINT, Interrupted, blended, build_optimizer, learning_rate, train
 
 ROOT = Path(__file__).parents[3]
 

@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from edge_siamese.errors import DataError, ExportError
-from export.conversion import quiet
-from export.conversion.quiet import DEBUG_VARIABLE, third_party
+from export.conversion.silence import DEBUG_VARIABLE, debugging, third_party
 from tests.export.conversion.test_onnx import use_own_streams
 
 
@@ -82,7 +81,7 @@ def test_the_noise_is_wanted_when_the_variable_says_so(
     value: str, wanted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(DEBUG_VARIABLE, value)
-    assert quiet.debugging() is wanted
+    assert debugging() is wanted
 
 
 def test_an_error_of_a_converter_becomes_one_line(

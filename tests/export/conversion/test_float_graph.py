@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from export.conversion.routes import name_steps
+from export.conversion.float_graph import name_steps
 
 OPERATIONS = [("Sub", False), ("Mul", False), ("Conv", True), ("Add", False), ("MaxPool", False), ("Conv", True),
               ("Gemm", True), ("Sigmoid", False)]  # fmt: skip
