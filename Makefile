@@ -43,10 +43,11 @@ screenshots: setup  ## take the dashboard's pictures of README and docs anew (De
 	@sh scripts/system_packages.sh
 	@EDGE_SIAMESE_SYSTEM_TESTS=1 EDGE_SIAMESE_SCREENSHOTS=1 .venv/bin/python -m pytest tests/system/test_dashboard_pictures.py
 
-lint: setup  ## ruff and mypy
+lint: setup  ## ruff, mypy and the import rules
 	@.venv/bin/python -m ruff check --quiet .
 	@.venv/bin/python -m ruff format --check --quiet .
 	@.venv/bin/python -m mypy
+	@.venv/bin/lint-imports --no-logo
 
 reproduce-omniglot: setup  ## the README's figures: at most an hour on two cores; leaves build/omniglot/report.html
 	@.venv/bin/python -m export pipeline --data omniglot --encoder glyphnet --out build/omniglot $(if $(DATA_ROOT),--data-root $(DATA_ROOT))

@@ -1,4 +1,4 @@
-"""Measures one encoder in this process: latency, memory, and what it costs to start."""
+"""Benchmark of an encoder and of each stage of a frame on this machine: latency, memory, start-up."""
 
 from __future__ import annotations
 
@@ -11,17 +11,26 @@ from pathlib import Path
 
 import numpy as np
 
+from edge_siamese.cameras.camera import Camera
 from edge_siamese.errors import SettingsError
 from edge_siamese.models.bundle import Bundle
+from edge_siamese.models.manifest import choose_threshold
+from edge_siamese.recognition.decision import decide, object_limits
+from edge_siamese.recognition.imaging import prepare
+from edge_siamese.recognition.support import SupportEntry, SupportSet
+from edge_siamese.recognition.tracking import Tracker
 from edge_siamese.registry import AUTO
+from edge_siamese.runtimes.encoder import GraphEncoder
 from edge_siamese.runtimes.selection import load_encoder
 
+STAGES = ("capture", "imaging", "encode", "score", "decide")
+WARM_UP_FRAMES = 10
 WARM_UP_RUNS = 20
 
 
 @dataclass(frozen=True)
-class Measurement:
-    """What one encoder costs on this machine."""
+class EncoderReport:
+    """Latency, memory and start-up times of one encoder."""
 
     model_id: str
     runtime: str
@@ -35,11 +44,11 @@ class Measurement:
     """Median time from a prepared image to its embedding."""
     p95_ms: float
     import_ms: float | None
-    """Import of the runtime, numpy not included; None if something in this process had imported it before."""
+    """Import of the runtime without numpy; None if this process had imported it before."""
     load_ms: float
-    """From the file to an encoder."""
+    """Loading of the file."""
     first_ms: float
-    """The first run, which sets up what later ones use."""
+    """The first run, which allocates what later runs use."""
     peak_memory_mb: float
     """Largest resident size of this process so far, in MiB: interpreter, numpy, runtime, encoder."""
     file_bytes: int
@@ -49,13 +58,13 @@ class Measurement:
     machine: str
 
 
-def measure(
+def measure_encoder(
     bundle: Bundle, runtime: str = AUTO, precision: str = "int8", threads: int | None = None, runs: int = 300
-) -> Measurement:
+) -> EncoderReport:
     """Load an encoder and time it on one image at a time, after a warm-up.
 
-    Call it in a fresh process: the import of a runtime is measured only once, and the peak memory is the
-    process's.
+    Call this in a new process: the import of a runtime is measured only once, and the peak memory is that of the
+    process.
 
     Raises:
         SettingsError: fewer than one run, or what `load_encoder` raises it for.
@@ -72,7 +81,7 @@ def measure(
         encoder.embed_prepared(image)
         times[index] = (time.perf_counter_ns() - start) / 1e6
     p50, p95 = np.percentile(times[-runs:], [50, 95])
-    return Measurement(
+    return EncoderReport(
         model_id=encoder.model_id,
         runtime=encoder.runtime,
         version=encoder.version,
@@ -92,11 +101,115 @@ def measure(
     )
 
 
-def peak_memory_bytes() -> int:
-    """The largest resident size that this process has had.
+@dataclass(frozen=True)
+class StageTime:
+    """How long one stage takes, in milliseconds."""
 
-    Linux carries `ru_maxrss` over from the process that started this one, so that the child of a process that
-    imported torch would seem as large as that one; `VmHWM` starts anew with each program.
+    name: str
+    p50_ms: float
+    p95_ms: float
+
+
+@dataclass(frozen=True)
+class FrameReport:
+    """Time of each stage of a frame."""
+
+    model_id: str
+    runtime: str
+    precision: str
+    threads: int
+    frames: int
+    frame: str
+    """Size and color of the camera's frames."""
+    views: int
+    """Registered views that each frame was scored against."""
+    stages: tuple[StageTime, ...]
+    overhead_ms: float
+    """Median time of imaging, score and decide together."""
+    frames_per_second: float
+    """If the camera delivers frames as fast as they are processed."""
+    peak_memory_mb: float
+
+
+def random_support(views: int, dimensions: int, unit: bool = True, seed: int = 0) -> SupportSet:
+    """Create a support set of random embeddings, one view for each object: scoring depends on its size alone.
+
+    Args:
+        views: number of objects.
+        dimensions: length of an embedding.
+        unit: scale the embeddings to unit length.
+        seed: of the random numbers.
+    """
+    embeddings = np.random.default_rng(seed).standard_normal((views, dimensions)).astype(np.float32)
+    if unit:
+        embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+    none = np.empty((0, dimensions), dtype=np.float32)
+    entries = [
+        SupportEntry(f"{i:032x}", f"object {i + 1}", (i + 1,), row[np.newaxis], none)
+        for i, row in enumerate(embeddings)
+    ]
+    return SupportSet.build(entries, dimensions)
+
+
+def measure_stages(
+    bundle: Bundle, encoder: GraphEncoder, camera: Camera, *, frames: int = 300, views: int = 100
+) -> FrameReport:
+    """Process frames of a camera as the daemon does, and time each stage.
+
+    Args:
+        bundle: source of head, threshold and impostors.
+        encoder: the bundle's encoder.
+        camera: an open camera, read as fast as it delivers frames.
+        frames: number of timed frames, after a warm-up.
+        views: number of registered objects, with one view each.
+    """
+    support = random_support(views, encoder.dimensions)
+    threshold, _ = choose_threshold(bundle.manifest, None, None)
+    support = support.with_limits(object_limits(support, bundle.head, threshold, 0.01, bundle.impostors))
+    tracker = Tracker(6, 4, 1, 10.0)
+    times = np.zeros((frames, len(STAGES)))
+    clock = time.perf_counter_ns
+    for index in range(-WARM_UP_FRAMES, frames):
+        started = clock()
+        frame = camera.capture()
+        captured = clock()
+        image = prepare(frame.pixels, encoder.preprocessing)
+        prepared = clock()
+        embedding = encoder.embed_prepared(image[np.newaxis])[0]
+        encoded = clock()
+        support.ranks(bundle.head, embedding)
+        scored = clock()
+        tracker.update(decide(support, bundle.head, embedding, threshold), frame.time)
+        decided = clock()
+        if index >= 0:
+            times[index] = np.diff([started, captured, prepared, encoded, scored, decided]) / 1e6
+    # `decide` scores, too: its own time is the rest.
+    times[:, 4] = np.maximum(0.0, times[:, 4] - times[:, 3])
+    p50, p95 = np.percentile(times, [50, 95], axis=0)
+    height, width = frame.pixels.shape[:2]
+    return FrameReport(
+        model_id=encoder.model_id,
+        runtime=encoder.runtime,
+        precision=encoder.precision,
+        threads=encoder.threads,
+        frames=frames,
+        frame=f"{width}x{height} {'gray' if frame.pixels.ndim == 2 else 'rgb'}",
+        views=views,
+        stages=tuple(
+            StageTime(name, round(float(a), 4), round(float(b), 4))
+            for name, a, b in zip(STAGES, p50, p95, strict=True)
+        ),
+        overhead_ms=round(float(np.median(times[:, [1, 3, 4]].sum(axis=1))), 4),
+        frames_per_second=round(1e3 / float(np.median(times[:, 1:].sum(axis=1))), 1),
+        peak_memory_mb=round(peak_memory_bytes() / 2**20, 1),
+    )
+
+
+def peak_memory_bytes() -> int:
+    """Return the largest resident size that this process has had.
+
+    Linux carries `ru_maxrss` over from the parent process, so the child of a process that imported torch would seem
+    as large as its parent. `VmHWM` starts again with each program.
     """
     try:
         for line in Path("/proc/self/status").read_text().splitlines():

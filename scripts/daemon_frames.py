@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edge_siamese.benchmark import random_support
 from edge_siamese.cameras.camera import Frame
 from edge_siamese.cameras.synthetic.scene import Scene, demo_scene
 from edge_siamese.daemon import engine as engine_module
@@ -31,7 +32,6 @@ from edge_siamese.recognition.support import SupportEntry, SupportSet
 from edge_siamese.runtimes.encoder import GraphEncoder
 from edge_siamese.runtimes.selection import load_encoder
 from edge_siamese.settings import CameraSettings, Settings
-from edge_siamese.stage_timing import random_support
 from edge_siamese.store import SupportStore
 from scripts.daemon_process import fill_store
 

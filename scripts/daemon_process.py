@@ -14,10 +14,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from edge_siamese.benchmark import random_support
 from edge_siamese.daemon.client import request
 from edge_siamese.models.bundle import load_bundle
 from edge_siamese.recognition.registration import NewView
-from edge_siamese.stage_timing import random_support
 from edge_siamese.store import SupportStore
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edge_siamese.benchmark import random_support
 from edge_siamese.models.bundle import Bundle
 from edge_siamese.recognition.decision import decide
 from edge_siamese.recognition.imaging import Preprocessing, _weights, prepare
 from edge_siamese.runtimes.selection import available_runtimes
-from edge_siamese.stage_timing import random_support
 from scripts.daemon_frames import measure_frames, measure_scoring, summary
 from scripts.daemon_process import Daemon, measure_start
 from scripts.daemon_steady import measure_steady

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import dataclasses
 import os
 import re
@@ -22,9 +23,10 @@ from PIL import Image
 
 from edge_siamese.cli.main import build_parser
 from edge_siamese.models.manifest import Manifest
+from edge_siamese.registry import RUNTIMES
 from export.__main__ import COMMANDS, main
 from export.training.settings import RECIPES
-from tests.test_laws import RELATIVE, imports_of, modules
+from tests.test_code_rules import modules
 from tests.test_packaging import PROJECT, normal, requirements
 from tests.tiny_bundle import write_tiny_bundle
 
@@ -273,13 +275,19 @@ def test_the_page_on_dependencies_states_ranges_and_pins_as_they_are() -> None:
 
 def test_every_package_that_is_imported_is_a_direct_dependency() -> None:
     known = sys.stdlib_module_names | {"edge_siamese", "export", "tests", "scripts"}
-    # These come with pip and pytest themselves; picamera2 and libcamera come with a Raspberry Pi's system.
-    known |= {"pip", "packaging", "_pytest", "picamera2", "libcamera", RELATIVE}
+    # These come with pip, pytest and import-linter; picamera2 and libcamera come with the system of a Raspberry Pi.
+    known |= {"pip", "packaging", "_pytest", "grimp", "picamera2", "libcamera"}
     imported = {
-        found.package
+        name.split(".")[0]
         for path in modules("edge_siamese", "export", "tests", "scripts")
-        for found in imports_of(path)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Import) or (isinstance(node, ast.ImportFrom) and node.level == 0)
+        for name in (
+            [node.module] if isinstance(node, ast.ImportFrom) else [item.name for item in node.names]
+        )
+        if name
     }
+    imported |= {library.split(".")[0] for driver in RUNTIMES.values() for library in driver.libraries}
     names = {"PIL": "pillow", "yaml": "pyyaml", "paho": "paho-mqtt"}
     packages = {normal(names.get(module, module)) for module in imported - known}
     assert packages - set(dependency_rows()) == set()

@@ -221,10 +221,10 @@ def bench(options: argparse.Namespace) -> int:
 
 
 def _bench_stages(bundle: Bundle, options: argparse.Namespace) -> int:
+    from edge_siamese.benchmark import measure_stages
     from edge_siamese.cameras import open_camera
     from edge_siamese.cameras.camera import Camera
     from edge_siamese.cameras.synthetic.camera import SyntheticCamera
-    from edge_siamese.stage_timing import measure_stages
     from edge_siamese.system.board import (  # what few commands need is imported by them
         read_board,
         temperature,
@@ -274,9 +274,9 @@ def _bench_stages(bundle: Bundle, options: argparse.Namespace) -> int:
 
 
 def _bench_encoder(bundle: Bundle, options: argparse.Namespace) -> int:
-    from edge_siamese.benchmark import measure  # only here: it needs a module that Unix alone has
+    from edge_siamese.benchmark import measure_encoder  # only here: it needs a module that Unix alone has
 
-    found = measure(bundle, options.runtime, options.precision, options.threads, options.runs)
+    found = measure_encoder(bundle, options.runtime, options.precision, options.threads, options.runs)
     if options.json:
         print_json(asdict(found))
         return 0

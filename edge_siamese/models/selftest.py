@@ -13,7 +13,6 @@ from edge_siamese.recognition.embedding import Encoder
 from edge_siamese.recognition.head import SigmoidDistanceHead
 from edge_siamese.recognition.imaging import Floats, prepare
 from edge_siamese.registry import RUNTIMES
-from edge_siamese.runtimes.selection import runtime_format
 
 # What two correct runtimes may differ by on one file: the order of sums in float, rounding in int8.
 MIN_COSINE = {"fp32": 0.9999, "int8": 0.98}
@@ -100,7 +99,9 @@ def self_test(
     Raises:
         SettingsError: the golden vectors are of an encoder with another input or output.
     """
-    key = f"{runtime_format(encoder.runtime)}-{encoder.precision}" if encoder.runtime in RUNTIMES else NETWORK
+    key = (
+        f"{RUNTIMES[encoder.runtime].format}-{encoder.precision}" if encoder.runtime in RUNTIMES else NETWORK
+    )
     reference = key if key in golden.embeddings else NETWORK
     wanted = golden.embeddings[reference]
     if golden.images.shape[1:] != encoder.preprocessing.shape or wanted.shape[1] != encoder.dimensions:
