@@ -1,10 +1,10 @@
-"""Reads picture files: PNG, JPEG, WebP and whatever else Pillow knows; and writes JPEG."""
+"""Picture files: reads every format that Pillow knows, with bounds on pictures from elsewhere; writes JPEG and PNG."""
 
 from __future__ import annotations
 
 import io
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -14,19 +14,30 @@ from edge_siamese.errors import PictureError
 if TYPE_CHECKING:
     from PIL import Image, ImageFile
 
-MAX_PIXELS, MAX_PIXELS_AT_ONCE, MAX_PIXELS_OF_WEBP = 50_000_000, 16_000_000, 6_000_000
-"""Of a picture from elsewhere: of a JPEG that is read at an eighth of its size; of what is decoded whole; and of WebP,
-whose decoder holds it four times. Each takes 110 MB at most."""
+MAX_PIXELS, MAX_DECODED_PIXELS, MAX_WEBP_PIXELS = 50_000_000, 16_000_000, 6_000_000
+"""Limits for uploaded pictures: of a JPEG, which is decoded at an eighth of its size; of formats that are decoded whole;
+and of WebP, whose decoder holds the picture four times. Each takes at most 110 MB."""
 MAX_SIDE = 65_535
-"""Pixels of a side, as of a JPEG: decoders hold rows."""
-MAX_SAMPLES = 48_000_000
-"""Pixels times colors of a JPEG in several passes, which is held whole whatever size it is wanted in."""
-MAX_TEXT = 4_000_000
-"""Bytes that a PNG may say besides its pixels."""
-TILE = 1024
-"""Pixels of the sides of the parts in which a picture gets smaller."""
-SENT_FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
-"""What is taken from elsewhere: the fewer decoders, the less can be wrong with them."""
+"""Pixels of a side of an uploaded picture: decoders hold whole rows."""
+MAX_JPEG_SAMPLES = 48_000_000
+"""Pixels times channels of a progressive JPEG, which is held whole at any output size."""
+MAX_PNG_TEXT_BYTES = 4_000_000
+"""Bytes of text chunks in a PNG."""
+TILE_SIDE = 1024
+"""Pixels: large pictures are reduced in tiles of this side."""
+UPLOAD_FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
+"""Formats of uploaded pictures: fewer decoders are a smaller attack surface."""
+
+MAX_PNG_SIDE = 4096
+"""Pixels of a side of a stored picture."""
+MAX_PNG_BYTES = 16 * 1024 * 1024
+"""Bytes of a stored picture."""
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
+# Pictures from a camera hardly shrink beyond this level, and a slow processor does the work.
+_PNG_LEVEL = 1
+
+Picture: TypeAlias = "npt.NDArray[Any] | str | os.PathLike[str] | Image.Image"
+"""A frame, uint8 (h, w) or (h, w, 1, 3 or 4); the path of a picture file; or a PIL image."""
 
 
 def read_picture(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
@@ -38,10 +49,9 @@ def read_picture(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
         uint8, (h, w) for gray and black-and-white pictures, (h, w, 3) RGB for all others.
 
     Raises:
-        PictureError: the file is missing, damaged or not a picture, or Pillow is not installed.
+        PictureError: the file is missing, damaged or not a picture.
     """
     name = os.fspath(path)
-    _require_pillow(name)
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
@@ -59,7 +69,7 @@ def read_picture(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
         ) from error
 
 
-def read_sent_picture(data: bytes, side: int, name: str = "the picture") -> npt.NDArray[np.uint8]:
+def read_uploaded_picture(data: bytes, side: int, name: str = "the picture") -> npt.NDArray[np.uint8]:
     """The pixels of a picture that came from elsewhere, so that whatever it is costs little memory and time.
 
     It is looked at before it is decoded, and gets smaller at once. Of moving pictures, the first one is taken.
@@ -73,14 +83,13 @@ def read_sent_picture(data: bytes, side: int, name: str = "the picture") -> npt.
         uint8, (h, w) or (h, w, 3) RGB, as `read_picture` does.
 
     Raises:
-        PictureError: it is none of `SENT_FORMATS`, too large, or damaged, or Pillow is not installed.
+        PictureError: it is none of `UPLOAD_FORMATS`, too large, or damaged.
     """
-    _require_pillow(name)
     from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
-    PngImagePlugin.MAX_TEXT_MEMORY = MAX_TEXT  # 64 MB by itself
+    PngImagePlugin.MAX_TEXT_MEMORY = MAX_PNG_TEXT_BYTES  # 64 MB by itself
     try:
-        with Image.open(io.BytesIO(data), formats=SENT_FORMATS) as file:
+        with Image.open(io.BytesIO(data), formats=UPLOAD_FORMATS) as file:
             most = _most_pixels(file, data)
             if file.width * file.height > most:
                 raise PictureError(
@@ -94,7 +103,9 @@ def read_sent_picture(data: bytes, side: int, name: str = "the picture") -> npt.
             file.load()
             pixels = _pixels(ImageOps.exif_transpose(_reduced(file, side)))
     except UnidentifiedImageError as error:
-        raise PictureError(f"{name} is not a {', '.join(SENT_FORMATS[:-1])} or {SENT_FORMATS[-1]}") from error
+        raise PictureError(
+            f"{name} is not a {', '.join(UPLOAD_FORMATS[:-1])} or {UPLOAD_FORMATS[-1]}"
+        ) from error
     except PictureError:
         raise
     except Exception as error:  # see `read_picture`
@@ -112,11 +123,7 @@ def encode_jpeg(pixels: npt.NDArray[np.uint8], quality: int = 80, side: int = 0)
         pixels: uint8 (h, w) or (h, w, 3) RGB.
         quality: 1 to 95.
         side: if its longer side has more pixels than this, it is made smaller; 0: never.
-
-    Raises:
-        PictureError: Pillow is not installed.
     """
-    _require_pillow("the picture")
     from PIL import Image
 
     picture = Image.fromarray(np.ascontiguousarray(pixels))
@@ -127,24 +134,124 @@ def encode_jpeg(pixels: npt.NDArray[np.uint8], quality: int = 80, side: int = 0)
     return written.getvalue()
 
 
-def _require_pillow(name: str) -> None:
-    try:
-        import PIL.Image  # noqa: F401
-    except ImportError as error:
+def to_pixels(picture: Picture) -> npt.NDArray[Any]:
+    """The pixels of a file or a PIL image, as `read_picture` gives them; an array as it is.
+
+    Raises:
+        PictureError: as `read_picture`.
+    """
+    if isinstance(picture, (str, os.PathLike)):
+        return read_picture(picture)
+    from PIL import Image, ImageOps
+
+    if isinstance(picture, Image.Image):
+        return _pixels(ImageOps.exif_transpose(picture))
+    return np.asarray(picture)
+
+
+def encode_png(pixels: npt.NDArray[np.uint8]) -> bytes:
+    """Encode a picture as PNG, without loss.
+
+    Args:
+        pixels: uint8 (h, w) or (h, w, 3) RGB, sides from 1 to `MAX_PNG_SIDE`.
+
+    Raises:
+        PictureError: the array is not such a picture.
+    """
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or pixels.shape[2:] not in ((), (3,)):
         raise PictureError(
-            f"{name}: reading pictures needs Pillow: sudo apt install python3-pil, or, in an environment of your "
-            "own, pip install pillow"
-        ) from error
+            f"a stored picture is uint8 (height, width) or (height, width, 3), not {pixels.dtype} {pixels.shape}"
+        )
+    _require_png_size(pixels.shape[1], pixels.shape[0])
+    from PIL import Image
+
+    written = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(written, "PNG", compress_level=_PNG_LEVEL)
+    return written.getvalue()
+
+
+def decode_png(data: bytes) -> npt.NDArray[np.uint8]:
+    """Decode a PNG that `encode_png` could have written, in bounded memory; checksums are verified first.
+
+    Returns:
+        uint8 (h, w) or (h, w, 3) RGB.
+
+    Raises:
+        PictureError: the data are damaged, too large, or a PNG of another kind: 16 bits, a palette, transparency,
+            interlacing or animation.
+    """
+    _check_png(data)
+    with _open_png(data) as image:
+        try:
+            return np.array(image)
+        except Exception as error:  # see `read_picture`
+            raise PictureError(f"a stored picture is damaged: {error or type(error).__name__}") from error
+
+
+def png_size(data: bytes) -> tuple[int, int]:
+    """Width and height in pixels of a stored PNG, from its header.
+
+    Raises:
+        PictureError: as `decode_png`, except for damage in the pixels.
+    """
+    with _open_png(data) as image:
+        return image.size
+
+
+def is_intact_png(data: bytes) -> bool:
+    """Whether a stored PNG is complete and its checksums are right; the pixels are not decoded."""
+    try:
+        _check_png(data)
+    except PictureError:
+        return False
+    return True
+
+
+def _check_png(data: bytes) -> None:
+    with _open_png(data) as image:
+        try:
+            image.verify()
+        except Exception as error:  # see `read_picture`
+            raise PictureError(f"a stored picture is damaged: {error or type(error).__name__}") from error
+
+
+def _open_png(data: bytes) -> Image.Image:
+    """Parse the header of a stored PNG and check its size and kind."""
+    from PIL import Image, PngImagePlugin, UnidentifiedImageError
+
+    PngImagePlugin.MAX_TEXT_MEMORY = MAX_PNG_TEXT_BYTES  # 64 MB by default
+    if len(data) > MAX_PNG_BYTES:
+        raise PictureError(f"a stored picture has at most {MAX_PNG_BYTES} bytes, not {len(data)}")
+    try:
+        image = Image.open(io.BytesIO(data), formats=("PNG",))
+    except UnidentifiedImageError as error:
+        raise PictureError("a stored picture is a PNG, and this is not one") from error
+    except Exception as error:  # see `read_picture`
+        raise PictureError(f"a stored picture is damaged: {error or type(error).__name__}") from error
+    _require_png_size(image.width, image.height)
+    if not data.endswith(_PNG_END):
+        raise PictureError("a stored picture is damaged: its end is missing")
+    layout = image.tile[0][3] if image.tile else None
+    if layout not in ("L", "RGB") or "interlace" in image.info or getattr(image, "n_frames", 1) != 1:
+        raise PictureError("a stored picture is a PNG of 8 bits, gray or RGB, one frame, not interlaced")
+    return image
+
+
+def _require_png_size(width: int, height: int) -> None:
+    if not (1 <= height <= MAX_PNG_SIDE and 1 <= width <= MAX_PNG_SIDE):
+        raise PictureError(
+            f"a stored picture has sides from 1 to {MAX_PNG_SIDE} pixels, not {width} x {height}"
+        )
 
 
 def _most_pixels(file: ImageFile.ImageFile, data: bytes) -> int:
     if file.format == "WEBP":
-        return MAX_PIXELS_OF_WEBP
+        return MAX_WEBP_PIXELS
     if file.format not in ("JPEG", "MPO"):
-        return MAX_PIXELS_AT_ONCE
+        return MAX_DECODED_PIXELS
     if _is_one_pass(data):
         return MAX_PIXELS
-    return min(MAX_PIXELS_AT_ONCE, MAX_SAMPLES // len(file.getbands()))
+    return min(MAX_DECODED_PIXELS, MAX_JPEG_SAMPLES // len(file.getbands()))
 
 
 def _is_one_pass(data: bytes) -> bool:
@@ -178,7 +285,7 @@ def _reduced(file: Image.Image, side: int) -> Image.Image:
     step = max(file.size) // side
     made = Image.new(mode, (-(-file.width // step), -(-file.height // step)))
     made.info = {k: v for k, v in file.info.items() if k != "transparency" or mode == file.mode}
-    tile = max(1, TILE // step) * step
+    tile = max(1, TILE_SIDE // step) * step
     for top in range(0, file.height, tile):
         for left in range(0, file.width, tile):
             box = left, top, min(left + tile, file.width), min(top + tile, file.height)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_siamese.dashboard.exchange import Problem
-from edge_siamese.pictures import read_sent_picture
+from edge_siamese.pictures import read_uploaded_picture
 
 Picture = npt.NDArray[np.uint8]
 
@@ -51,7 +51,7 @@ class Uploads:
         with (
             self._decoding
         ):  # one at a time: what a picture takes while it is decoded is much more than what is kept
-            pixels = read_sent_picture(data, SIDE)
+            pixels = read_uploaded_picture(data, SIDE)
         made = Upload(secrets.token_hex(16), pixels, self._clock() + KEPT_SECONDS)
         with self._changing:
             self._forget_old()

@@ -23,10 +23,10 @@ import numpy as np
 from edge_siamese.errors import PictureError, SupportError
 from edge_siamese.fleet.clock import require_stamp
 from edge_siamese.fleet.state import Life, LifeValue, Name, ObjectState, Place, ViewKind, ViewState
-from edge_siamese.store.crops import MAX_CROP_SIDE, decode_png, size_of_png
+from edge_siamese.pictures import decode_png, png_size
 from edge_siamese.store.names import checked_name
 from edge_siamese.store.replication import ViewContent
-from edge_siamese.store.writes import MAX_CROPS
+from edge_siamese.store.tables import MAX_CROP_SIDE, MAX_CROPS
 from edge_siamese.validation import SchemaError, parse_json, read_object
 
 FORMAT = 1
@@ -98,7 +98,7 @@ def encode_content(content: ViewContent) -> bytes:
     room, pixels = MAX_CONTENT_BYTES - 1000 - len(vector or ""), MAX_CONTENT_PIXELS
     for crop in content.crops:
         try:
-            width, height = size_of_png(crop)
+            width, height = png_size(crop)
         except PictureError:
             continue  # damaged on the disk: the others may do
         text = base64.b64encode(crop).decode()
@@ -278,7 +278,7 @@ def _pictures(texts: tuple[str, ...]) -> tuple[bytes, ...]:
         key = f"crops[{place}]"
         files.append(_bytes(text, key))
         try:
-            width, height = size_of_png(files[-1])
+            width, height = png_size(files[-1])
         except PictureError as error:
             raise SchemaError(key, str(error)) from error
         pixels += width * height

@@ -23,12 +23,13 @@ from typing import IO, Literal
 import numpy as np
 
 from edge_siamese.errors import StoreError, SupportError
+from edge_siamese.pictures import MAX_PNG_BYTES
 from edge_siamese.recognition.imaging import Floats
-from edge_siamese.store.crops import MAX_BYTES
 from edge_siamese.store.database import Database
 from edge_siamese.store.errors import store_error
 from edge_siamese.store.names import checked_name
 from edge_siamese.store.records import LIVE, ViewKind
+from edge_siamese.store.tables import MAX_CROPS
 from edge_siamese.system.files import write_atomically
 from edge_siamese.validation import SchemaError, parse_json, read_object
 
@@ -42,8 +43,6 @@ MAX_DIRECTORY_BYTES = 32 * 1024 * 1024
 MAX_MANIFEST_BYTES = 32 * 1024 * 1024
 MAX_EMBEDDING_BYTES = 512 * 1024 * 1024
 MAX_TOTAL_BYTES = 8 * 1024**3
-MAX_CROPS = 100
-"""Of one view."""
 
 # A .zip has to say a time; the same objects give the same file.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -161,7 +160,7 @@ class CollectionFile:
 
     def crop(self, name: str) -> bytes:
         """One picture, as it is in the file."""
-        return self._read(name, MAX_BYTES)
+        return self._read(name, MAX_PNG_BYTES)
 
     def refused(self, problem: str) -> StoreError:
         """The error for something wrong in this file."""

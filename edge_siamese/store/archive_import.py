@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from edge_siamese.errors import PictureError, SupportError
+from edge_siamese.pictures import decode_png, png_size
 from edge_siamese.store.archive import (
     CollectedObject,
     CollectedView,
@@ -15,9 +16,9 @@ from edge_siamese.store.archive import (
     OnConflict,
     open_collection,
 )
-from edge_siamese.store.crops import MAX_CROP_SIDE, decode_png, size_of_png
 from edge_siamese.store.names import checked_name, free_name, name_key
 from edge_siamese.store.records import LIVE
+from edge_siamese.store.tables import MAX_CROP_SIDE
 from edge_siamese.store.undo_log import is_taken, merged_into
 from edge_siamese.store.writes import (
     embedding_bytes,
@@ -242,7 +243,7 @@ class _Import:
         data = self._file.crop(name)
         try:
             # One at a time is in memory, and none of more than 13 MB.
-            width, height = size_of_png(data)
+            width, height = png_size(data)
             if max(width, height) > MAX_CROP_SIDE:
                 raise PictureError(f"sides of {MAX_CROP_SIDE} pixels at most, not {width} x {height}")
             decode_png(data)

@@ -8,9 +8,9 @@ from typing import Literal
 import numpy as np
 
 from edge_siamese.errors import NoSuchObject, PictureError, StoreError
+from edge_siamese.pictures import decode_png
 from edge_siamese.recognition.imaging import Bytes
 from edge_siamese.recognition.support import SupportEntry
-from edge_siamese.store.crops import decode_png
 from edge_siamese.store.database import Database
 from edge_siamese.store.names import name_key
 from edge_siamese.validation import nearest

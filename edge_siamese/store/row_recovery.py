@@ -11,7 +11,7 @@ from uuid import uuid4
 import numpy as np
 
 from edge_siamese.errors import SupportError
-from edge_siamese.store.crops import is_whole
+from edge_siamese.pictures import is_intact_png
 from edge_siamese.store.errors import FAILURES
 from edge_siamese.store.names import checked_name, free_name, name_key
 from edge_siamese.store.tables import TABLES
@@ -206,7 +206,10 @@ def _is_embedding(row: Row) -> bool:
 def _is_crop(row: Row) -> bool:
     view, place, picture = row
     return (
-        isinstance(view, int) and isinstance(place, int) and isinstance(picture, bytes) and is_whole(picture)
+        isinstance(view, int)
+        and isinstance(place, int)
+        and isinstance(picture, bytes)
+        and is_intact_png(picture)
     )
 
 

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 
+MAX_CROPS = 100
+"""Pictures of one view."""
+MAX_CROP_SIDE = 2048
+"""Pixels of a side of a picture from an archive or another device."""
+
 APPLICATION_ID = 0x45534F42
 """Marks a file as a store of edge-siamese ("ESOB"), in the header of the database."""
 

@@ -8,13 +8,11 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from edge_siamese.errors import SupportError
+from edge_siamese.pictures import encode_png
 from edge_siamese.recognition.imaging import Bytes, Floats
-from edge_siamese.store.crops import encode_png
 from edge_siamese.store.names import checked_name, name_key
+from edge_siamese.store.tables import MAX_CROPS
 from edge_siamese.store.undo_log import is_taken
-
-MAX_CROPS = 100
-"""Pictures of one view."""
 
 
 def embedding_bytes(embedding: Floats, dimensions: int) -> bytes:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,17 @@ import pytest
 
 from edge_siamese import pictures
 from edge_siamese.errors import ImageError, PictureError
-from edge_siamese.pictures import encode_jpeg, read_picture, read_sent_picture
+from edge_siamese.pictures import (
+    MAX_PNG_BYTES,
+    MAX_PNG_SIDE,
+    decode_png,
+    encode_jpeg,
+    encode_png,
+    is_intact_png,
+    png_size,
+    read_picture,
+    read_uploaded_picture,
+)
 
 Image = pytest.importorskip("PIL.Image")
 
@@ -78,14 +90,6 @@ def test_files_that_are_no_pictures(tmp_path: Path) -> None:
         read_picture(tmp_path)
 
 
-def test_without_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "PIL", None)
-    with pytest.raises(
-        PictureError, match=r"^a\.png: reading pictures needs Pillow: sudo apt install python3-pil, or, in an"
-    ):
-        read_picture("a.png")
-
-
 def encoded(pixels: Any, kind: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, kind, **options)
@@ -96,38 +100,38 @@ LARGE = np.kron(np.arange(48, dtype=np.uint8).reshape(6, 8) * 5, np.ones((200, 2
 
 
 def test_sent_pictures_are_those_that_a_file_would_be() -> None:
-    np.testing.assert_array_equal(read_sent_picture(encoded(GRAY, "PNG"), 64), GRAY)
-    np.testing.assert_array_equal(read_sent_picture(encoded(RGB, "PNG"), 64), RGB)
-    np.testing.assert_array_equal(read_sent_picture(encoded(RGB, "WEBP", lossless=True), 64), RGB)
-    assert read_sent_picture(encoded(RGB, "JPEG"), 64).shape == (3, 4, 3)
+    np.testing.assert_array_equal(read_uploaded_picture(encoded(GRAY, "PNG"), 64), GRAY)
+    np.testing.assert_array_equal(read_uploaded_picture(encoded(RGB, "PNG"), 64), RGB)
+    np.testing.assert_array_equal(read_uploaded_picture(encoded(RGB, "WEBP", lossless=True), 64), RGB)
+    assert read_uploaded_picture(encoded(RGB, "JPEG"), 64).shape == (3, 4, 3)
     deep = GRAY.astype(np.uint16) * 256 + 255
-    np.testing.assert_array_equal(read_sent_picture(encoded(deep, "PNG"), 64), GRAY)
+    np.testing.assert_array_equal(read_uploaded_picture(encoded(deep, "PNG"), 64), GRAY)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF"])
 def test_sent_pictures_get_smaller(kind: str) -> None:
-    found = read_sent_picture(encoded(LARGE, kind), 160)
+    found = read_uploaded_picture(encoded(LARGE, kind), 160)
     assert found.shape[:2] == (120, 160)
     gray = found if found.ndim == 2 else found[..., 0]
     np.testing.assert_allclose(gray[10::20, 10::20], np.arange(48).reshape(6, 8) * 5, atol=6)
 
 
 def test_a_large_picture_of_sixteen_bits_gets_smaller_too() -> None:
-    assert read_sent_picture(encoded(LARGE.astype(np.uint16) * 256, "PNG"), 160).shape == (120, 160)
+    assert read_uploaded_picture(encoded(LARGE.astype(np.uint16) * 256, "PNG"), 160).shape == (120, 160)
 
 
 def test_sent_pictures_are_turned_as_the_camera_says() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     for kind in ("JPEG", "PNG", "WEBP"):
-        assert read_sent_picture(encoded(LARGE, kind, exif=exif), 160).shape[:2] == (160, 120), kind
+        assert read_uploaded_picture(encoded(LARGE, kind, exif=exif), 160).shape[:2] == (160, 120), kind
 
 
 def test_of_a_moving_picture_the_first_is_taken() -> None:
     buffer = io.BytesIO()
     frames = [Image.fromarray(np.full((20, 20), value, np.uint8)) for value in (50, 200)]
     frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:])
-    assert read_sent_picture(buffer.getvalue(), 64).max() == 50
+    assert read_uploaded_picture(buffer.getvalue(), 64).max() == 50
 
 
 @pytest.mark.parametrize(
@@ -144,12 +148,12 @@ def test_sent_pictures_have_bounds(
 ) -> None:
     data = encoded(np.zeros(shape, np.uint8), kind, **options)
     if fine:
-        assert read_sent_picture(data, 100).shape == (100, 100)
+        assert read_uploaded_picture(data, 100).shape == (100, 100)
     else:
         with pytest.raises(
             PictureError, match=r"^the picture has \d+ x \d+ pixels; at most \d\d million are read$"
         ):
-            read_sent_picture(data, 100)
+            read_uploaded_picture(data, 100)
 
 
 @pytest.mark.parametrize(
@@ -174,17 +178,24 @@ def test_the_worst_that_is_read_takes_little_memory(
     picture = Image.new("L", size).quantize(4) if mode == "P" else Image.new(mode, size, 1)
     picture.save(path, kind, **options)
     picture.resize((8, 8)).save(tmp_path / "small", kind)
-    # The peak of a process of its own: what Pillow takes is not seen by tracemalloc.
+    assert peak_kilobytes("read_uploaded_picture(data, 640)", tmp_path / "small", path) < 120_000
+
+
+def peak_kilobytes(call: str, small: Path, large: Path) -> int:
+    """How much more memory a call takes at its peak for a large file than for a small one, in kB.
+
+    In a process of its own: tracemalloc does not see what Pillow allocates.
+    """
     code = (
-        "import sys\nfrom edge_siamese.pictures import read_sent_picture\n"
+        "import sys\nfrom edge_siamese.pictures import decode_png, read_uploaded_picture\n"
         "peak = lambda: int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])\n"
-        "read_sent_picture(open(sys.argv[1], 'rb').read(), 640)\ndata = open(sys.argv[2], 'rb').read()\n"
-        "before = peak()\nread_sent_picture(data, 640)\nprint(peak() - before)"
+        f"data = open(sys.argv[1], 'rb').read()\n{call}\ndata = open(sys.argv[2], 'rb').read()\n"
+        f"before = peak()\n{call}\nprint(peak() - before)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, tmp_path / "small", path], capture_output=True, text=True, check=True
+        [sys.executable, "-c", code, small, large], capture_output=True, text=True, check=True
     )
-    assert int(done.stdout) < 120_000
+    return int(done.stdout)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +213,7 @@ def test_the_worst_that_is_read_takes_little_memory(
 )
 def test_what_would_take_much(data: Any, text: str) -> None:
     with pytest.raises(PictureError, match=text):
-        read_sent_picture(data(), 640)
+        read_uploaded_picture(data(), 640)
 
 
 def test_a_jpeg_in_several_scans_is_held_whole() -> None:
@@ -232,10 +243,10 @@ def test_the_parts_of_a_picture_that_gets_smaller_fit(mode: str) -> None:
 
 def test_what_is_sent_and_is_no_picture() -> None:
     with pytest.raises(PictureError, match=r"^photo is not a JPEG, PNG, WEBP or GIF$"):
-        read_sent_picture(encoded(GRAY, "BMP"), 64, "photo")
+        read_uploaded_picture(encoded(GRAY, "BMP"), 64, "photo")
     whole = encoded(LARGE, "JPEG")
     with pytest.raises(PictureError, match=r"^the picture cannot be read as a picture: .*[Tt]runcated"):
-        read_sent_picture(whole[: len(whole) // 2], 64)
+        read_uploaded_picture(whole[: len(whole) // 2], 64)
 
 
 def test_jpeg_is_written() -> None:
@@ -245,3 +256,137 @@ def test_jpeg_is_written() -> None:
             assert np.abs(np.asarray(found).astype(int) - pixels).mean() < 8
     with Image.open(io.BytesIO(encode_jpeg(LARGE, side=160))) as found:
         assert found.size == (160, 120)
+
+
+# --- stored pictures ---
+
+SHAPES = [(1, 1), (1, 7), (9, 1), (13, 17), (1, 1, 3), (13, 17, 3), (64, 48, 3)]
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+def noise(seed: int, shape: tuple[int, ...]) -> Any:
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def png(header: tuple[int, ...], rows: bytes, *more: bytes) -> bytes:
+    chunks = [chunk(b"IHDR", struct.pack(">IIBBBBB", *header)), *more, chunk(b"IDAT", zlib.compress(rows))]
+    return SIGNATURE + b"".join(chunks) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_a_stored_picture_is_read_as_it_was_written(shape: tuple[int, ...]) -> None:
+    pixels = noise(3, shape)
+    data = encode_png(pixels)
+    read = decode_png(data)
+    assert read.dtype == np.uint8 and np.array_equal(read, pixels)
+    assert png_size(data) == (shape[1], shape[0])
+    assert is_intact_png(data)
+    with Image.open(io.BytesIO(data)) as opened:
+        assert (opened.format, opened.mode) == ("PNG", "L" if len(shape) == 2 else "RGB")
+
+
+def test_stores_of_the_first_codec_are_read() -> None:
+    """Rows with the filter `up`, one IDAT: what was written before Pillow wrote stored pictures."""
+    assert decode_png(png(PNG_GRAY, PNG_ROWS)).tolist() == [[1, 2, 3, 4], [2, 4, 6, 8], [3, 6, 9, 12]]
+
+
+def test_a_slice_of_a_larger_array_is_written() -> None:
+    pixels = noise(5, (20, 20, 3))[3:9, ::-2]
+    assert np.array_equal(decode_png(encode_png(pixels)), pixels)
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        np.zeros((4, 4), np.float32),
+        np.zeros((4, 4, 4), np.uint8),
+        np.zeros(4, np.uint8),
+        np.zeros((0, 4), np.uint8),
+        np.zeros((1, MAX_PNG_SIDE + 1), np.uint8),
+    ],
+    ids=["float", "four channels", "one dimension", "empty", "too wide"],
+)
+def test_an_array_that_is_not_a_picture_is_not_written(pixels: Any) -> None:
+    with pytest.raises(PictureError, match=r"^a stored picture "):
+        encode_png(pixels)
+
+
+def test_any_changed_byte_of_a_stored_picture_is_noticed() -> None:
+    data = encode_png(noise(6, (5, 6, 3)))
+    for place in range(len(data)):
+        damaged = data[:place] + bytes([data[place] ^ 0x10]) + data[place + 1 :]
+        with pytest.raises(PictureError):
+            decode_png(damaged)
+        assert not is_intact_png(damaged)
+
+
+def test_any_missing_end_of_a_stored_picture_is_noticed() -> None:
+    data = encode_png(noise(6, (5, 6)))
+    for length in range(len(data)):
+        assert not is_intact_png(data[:length])
+        with pytest.raises(PictureError):
+            decode_png(data[:length])
+
+
+PNG_GRAY = (4, 3, 8, 0, 0, 0, 0)
+PNG_ROWS = b"\x02\x01\x02\x03\x04" * 3
+OTHER_KIND = "8 bits, gray or RGB, one frame, not interlaced"
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (b"GIF89a", "a stored picture is a PNG, and this is not one"),
+        (encoded(GRAY, "JPEG"), "a stored picture is a PNG, and this is not one"),
+        (png((4, 3, 16, 0, 0, 0, 0), bytes(27)), OTHER_KIND),
+        (png((4, 3, 16, 2, 0, 0, 0), bytes(75)), OTHER_KIND),
+        (png((4, 3, 1, 0, 0, 0, 0), bytes(6)), OTHER_KIND),
+        (png((4, 3, 8, 4, 0, 0, 0), bytes(27)), OTHER_KIND),
+        (png((4, 3, 8, 6, 0, 0, 0), bytes(51)), OTHER_KIND),
+        (png((4, 3, 8, 3, 0, 0, 0), PNG_ROWS, chunk(b"PLTE", bytes(15))), OTHER_KIND),
+        (png((4, 3, 8, 0, 0, 0, 1), PNG_ROWS), OTHER_KIND),
+        (
+            png(PNG_GRAY, PNG_ROWS, chunk(b"acTL", struct.pack(">II", 2, 0))),
+            OTHER_KIND,
+        ),
+        (png(PNG_GRAY, PNG_ROWS[:-1]), "a stored picture is damaged"),
+        (
+            png((MAX_PNG_SIDE + 1, 1, 8, 0, 0, 0, 0), PNG_ROWS),
+            f"has sides from 1 to {MAX_PNG_SIDE} pixels, not 4097 x 1",
+        ),
+        (png((0, 3, 8, 0, 0, 0, 0), b""), "a stored picture"),
+        (SIGNATURE + b"\xff\xff\xff\xffIHDR", "a stored picture is"),
+        (png(PNG_GRAY, PNG_ROWS) + bytes(MAX_PNG_BYTES), "at most 16777216 bytes"),
+        (
+            png(PNG_GRAY, PNG_ROWS, *[chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(900_000)))] * 5),
+            "a stored picture is damaged: .*[Tt]ext",
+        ),
+        (
+            png(PNG_GRAY, PNG_ROWS, chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(5_000_000)))),
+            "a stored picture is damaged",
+        ),
+    ],
+)
+def test_other_pngs_are_refused(data: bytes, problem: str) -> None:
+    with pytest.raises(PictureError, match=problem):
+        decode_png(data)
+
+
+def test_a_bomb_is_not_unpacked(tmp_path: Path) -> None:
+    """A hundred megabytes of pixels behind a header of 4 x 3: only those of the header are decoded."""
+    bomb = png(PNG_GRAY, bytes(100_000_000))
+    assert len(bomb) < 120_000
+    (tmp_path / "bomb").write_bytes(bomb)
+    (tmp_path / "small").write_bytes(png(PNG_GRAY, PNG_ROWS))
+    assert peak_kilobytes("decode_png(data)", tmp_path / "small", tmp_path / "bomb") < 10_000
+
+
+def test_the_largest_stored_picture_takes_little_memory(tmp_path: Path) -> None:
+    """A picture from an archive has sides of 2048 pixels at most: 12 MB, and Pillow holds four bytes for a pixel."""
+    (tmp_path / "small").write_bytes(encode_png(np.zeros((8, 8, 3), np.uint8)))
+    (tmp_path / "large").write_bytes(encode_png(noise(1, (2048, 2048, 3))))
+    assert peak_kilobytes("decode_png(data)", tmp_path / "small", tmp_path / "large") < 60_000

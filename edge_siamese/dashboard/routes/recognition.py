@@ -22,7 +22,7 @@ from edge_siamese.dashboard.operations import Answer, Operation
 from edge_siamese.dashboard.schemas import About
 from edge_siamese.dashboard.state import AppState, asked
 from edge_siamese.panel.press_grammar import Gesture
-from edge_siamese.store.crops import encode_png
+from edge_siamese.pictures import encode_png
 
 
 @dataclass(frozen=True)

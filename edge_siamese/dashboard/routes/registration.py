@@ -14,7 +14,7 @@ from edge_siamese.dashboard.operations import Answer, Operation
 from edge_siamese.dashboard.routes.objects import named
 from edge_siamese.dashboard.schemas import About
 from edge_siamese.dashboard.state import AppState, asked
-from edge_siamese.store.crops import encode_png
+from edge_siamese.pictures import encode_png
 
 SOURCE = "page"
 """Where the wish came from, as events tell it."""

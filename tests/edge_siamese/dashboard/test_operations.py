@@ -16,8 +16,7 @@ import pytest
 from edge_siamese.dashboard.doctor_run import Examination
 from edge_siamese.events import Event
 from edge_siamese.models.bundle import Bundle
-from edge_siamese.pictures import encode_jpeg
-from edge_siamese.store.crops import decode_png, encode_png
+from edge_siamese.pictures import decode_png, encode_jpeg, encode_png
 from edge_siamese.system.board import Memory
 from tests.edge_siamese.daemon.running import CUP, KEY, MUG, PEN, TABLE, Daemon, until
 from tests.edge_siamese.dashboard.serving import Client, dashboard_of, serving

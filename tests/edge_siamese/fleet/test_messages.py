@@ -25,8 +25,9 @@ from edge_siamese.fleet.messages import (
     encode_wanted,
     printable,
 )
-from edge_siamese.store.crops import MAX_CROP_SIDE, encode_png
+from edge_siamese.pictures import encode_png
 from edge_siamese.store.replication import ViewContent
+from edge_siamese.store.tables import MAX_CROP_SIDE
 from edge_siamese.validation import SchemaError
 from tests.edge_siamese.fleet.test_state import OBJECTS, VIEWS, a_view, an_object, stamp
 from tests.edge_siamese.store.made import MODEL, picture, vector
@@ -92,7 +93,7 @@ def test_pictures_that_would_fill_the_memory_do_not_go_out_and_are_refused_befor
         ((wide,), r"crops\[0\]: sides of 2048 pixels at most, not 2049 x 1"),
         ((CROP, whole), "crops: more than 4194304 pixels in all"),
         (
-            (encode_png(np.zeros((4096, 4096, 3), np.uint8)),) * 20,
+            (encode_png(np.zeros((4096, 4096, 3), np.uint8)),) * 5,
             r"crops\[0\]: sides of 2048 pixels at most",
         ),
     ):
@@ -166,7 +167,7 @@ NAN = np.full(8, np.nan, "<f4")
         ({"dimensions": 10**9}, "dimensions: 0 to 16384 are needed"),
         ({"embedding": "AAAA"}, "embedding: 8 finite numbers are needed"),
         ({"embedding": "%%%%"}, "embedding: not base64"),
-        ({"crops": ["AAAA"]}, r"crops\[0\]: a kept picture is a PNG, and this is none"),
+        ({"crops": ["AAAA"]}, r"crops\[0\]: a stored picture is a PNG, and this is not one"),
         ({"crops": ["AAAA"] * 101}, "crops: at most 100 are kept, not 101"),
         ({"crops": "AAAA"}, "crops: a list is needed"),
         ({"model_id": "\u0000"}, "model_id: at most 80 printable"),

@@ -14,15 +14,14 @@ import pytest
 from PIL import Image
 
 from edge_siamese.daemon.event_bus import EventHub
-from edge_siamese.errors import ControlError, MqttError, PictureError
+from edge_siamese.errors import ControlError, MqttError
 from edge_siamese.integration_settings import MqttSettings
-from edge_siamese.mqtt import fleet_supervisor, snapshot
+from edge_siamese.mqtt import fleet_supervisor
 from edge_siamese.mqtt.bridge import Bridge
 from edge_siamese.mqtt.published_topics import FILE_NAME, PublishedTopics, keep_footprints, read_footprints
 from edge_siamese.mqtt.reconnect import ReconnectPolicy
-from edge_siamese.mqtt.snapshot import MAX_SIDE, MAX_SIDE_OF_PNG, encode_snapshot
+from edge_siamese.mqtt.snapshot import MAX_SIDE, encode_snapshot
 from edge_siamese.settings import PathSettings, Settings
-from edge_siamese.store.crops import decode_png
 from tests.edge_siamese.daemon.running import until
 from tests.edge_siamese.mqtt.listening import Listener
 
@@ -214,13 +213,3 @@ def test_a_picture_is_a_jpeg_of_a_bounded_size() -> None:
     assert made.startswith(b"\xff\xd8\xff")
     assert Image.open(io.BytesIO(made)).size == (MAX_SIDE, 720)
     assert encode_snapshot(np.zeros((48, 64), np.uint8)).startswith(b"\xff\xd8\xff")
-
-
-def test_without_pillow_a_picture_is_a_small_png(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(*_: Any) -> bytes:
-        raise PictureError("no Pillow")
-
-    monkeypatch.setattr(snapshot, "encode_jpeg", missing)
-    pixels = np.arange(480 * 640 * 3, dtype=np.uint8).reshape(480, 640, 3)
-    assert (decode_png(encode_snapshot(pixels)) == pixels[::2, ::2]).all()
-    assert max(decode_png(encode_snapshot(np.zeros((1201, 1601), np.uint8))).shape) <= MAX_SIDE_OF_PNG

@@ -114,7 +114,7 @@ def test_limits_are_as_stated() -> None:
         f"at most {outbox.MAX_MESSAGES} messages and {outbox.MAX_BYTES // 10**6} MB",
         f"at most {commands.MAX_BYTES} bytes",
         f"at most {commands.MAX_ID} characters",
-        f"a JPEG of at most {snapshot.MAX_SIDE} pixels; a PNG of at most {snapshot.MAX_SIDE_OF_PNG}",
+        f"a JPEG of at most {snapshot.MAX_SIDE} pixels",
         f"The first {MAX_OBJECTS} objects are shown",
         "tries again after a second, then after two, four, … and at last every two minutes",
         "asked once in a minute at the most",

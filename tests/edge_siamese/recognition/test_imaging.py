@@ -13,6 +13,7 @@ from edge_siamese.recognition.imaging import (
     _weights,
     prepare,
     prepare_batch,
+    reduced,
 )
 
 GRAY = Preprocessing(4, 4)
@@ -129,3 +130,33 @@ def test_a_batch_is_a_frame_an_array_or_a_list_of_any_sizes():
 def test_what_is_no_image_is_refused(image, message):
     with pytest.raises(ImageError, match=message):
         prepare(image, GRAY)
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((480, 640, 3), (144, 192, 3)),
+        ((640, 480, 3), (192, 144, 3)),
+        ((480, 640), (144, 192)),
+        ((480, 640, 1), (144, 192)),
+        ((480, 640, 4), (144, 192, 3)),
+        ((100, 50, 3), (100, 50, 3)),
+        ((1, 4000), (1, 192)),
+    ],
+)
+def test_a_crop_is_the_whole_frame_at_its_aspect_and_never_enlarged(shape, expected):
+    small = reduced(np.random.default_rng(7).integers(0, 256, shape, dtype=np.uint8), 192)
+    assert small.shape == expected and small.dtype == np.uint8
+
+
+def test_a_crop_averages_areas_and_is_no_window_into_the_frame():
+    frame = np.kron(np.array([[10, 20], [30, 40]], np.uint8), np.ones((8, 8), np.uint8))
+    assert reduced(frame, 2).tolist() == [[10, 20], [30, 40]]
+    whole = reduced(frame, 99)
+    frame[:] = 0
+    assert whole[0, 0] == 10
+
+
+def test_what_is_no_frame_is_refused():
+    with pytest.raises(ImageError, match="an image has shape"):
+        reduced(np.zeros(5, np.uint8), 192)

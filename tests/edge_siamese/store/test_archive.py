@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from edge_siamese.errors import StoreError, SupportError
+from edge_siamese.pictures import encode_png
 from edge_siamese.store import Imported, archive
-from edge_siamese.store.crops import encode_png
 from edge_siamese.store.undo_log import KEPT
 from tests.edge_siamese.store.made import MODEL, NOW, names, open_store, picture, vector, view
 
@@ -333,7 +333,7 @@ HOSTILE = {
     "a damaged picture": (
         None,
         {"crops/3-1.png": b"PNG?"},
-        "'crops/3-1.png': a kept picture is a PNG, and this is none",
+        "'crops/3-1.png': a stored picture is a PNG, and this is not one",
     ),
     "an embedding that is not there": (
         put("objects", 1, "views", 0, "embedding", value=4),

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from edge_siamese.errors import StoreError
+from edge_siamese.pictures import encode_png
 from edge_siamese.store import SupportStore
-from edge_siamese.store.crops import encode_png
 from edge_siamese.store.replication import (
     Batch,
     MovedOnError,
