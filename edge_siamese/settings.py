@@ -1,242 +1,321 @@
-"""The daemon's settings: one dataclass for each table of `config.toml`, strictly checked.
+"""The daemon's settings: one `Record` for each table of `config.toml`.
 
-The docstring under each field is its documentation: `docs/settings.md` and the commented `config.toml` that is
-installed are made of them.
+The docstring under each field is its documentation: `docs/settings.md` and the commented `config.toml` of the package are
+generated from it.
 """
 
 from __future__ import annotations
 
 import os
-import tomllib
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from msgspec import Meta
 
 from edge_siamese.errors import SettingsError
-from edge_siamese.integration_settings import DashboardSettings, MetricsSettings, MqttSettings
-from edge_siamese.validation import SchemaError, read_object, require_finite, require_within
+from edge_siamese.validation import Record, SchemaError, convert, parse_toml
 
 SYSTEM_CONFIG = Path("/etc/edge-siamese/config.toml")
 SYSTEM_STATE = Path("/var/lib/edge-siamese")
 SYSTEM_RUNTIME = Path("/run/edge-siamese")
 
+Port = Annotated[int, Meta(ge=1, le=65535)]
+Pixels = Annotated[int, Meta(ge=32, le=8192)]
+Probability = Annotated[float, Meta(ge=0, le=1)]
+Identifier = Annotated[str, Meta(max_length=64, pattern="^[a-z0-9_-]*$")]
 
-@dataclass(frozen=True)
-class ModelSettings:
-    """Which encoder recognizes, and how it runs."""
+
+def _require_certificate_and_key(certificate: str, key: str) -> None:
+    if bool(certificate) != bool(key):
+        raise SchemaError("key" if certificate else "certificate", "certificate and key are needed together")
+
+
+def _is_topic_level(text: str) -> bool:
+    """Whether a broker accepts the text as one level of a topic."""
+    return 0 < len(text) <= 128 and text.isprintable() and not set(text) & set("+#$")
+
+
+class ModelSettings(Record):
+    """The encoder and its inference runtime."""
 
     bundle: str = ""
-    """The directory of a bundle, or the name of one that is shipped: `objects` knows photographs of things, `glyphs` knows
-    handwriting. Empty: the one that `edge-siamese model install` made current, or `objects` if none was installed."""
+    """The directory of a bundle, or the name of a shipped one: `objects` for everyday objects, `glyphs` for handwriting.
+    Empty: the model that `edge-siamese model install` made current, or `objects` if none is installed."""
     runtime: Literal["auto", "ai-edge-litert", "tflite-runtime", "onnxruntime"] = "auto"
-    """The inference runtime; `auto` takes the first that works here."""
+    """The inference runtime. `auto`: the first one that works on this machine."""
     precision: Literal["int8", "fp32"] = "int8"
-    """Which file of the bundle; those that are shipped have `int8` alone."""
-    threads: int = 1
-    """Threads of the runtime. One leaves the other cores to camera and system, and is enough for small encoders."""
-
-    def __post_init__(self) -> None:
-        require_within("threads", self.threads, 1, 64)
+    """The precision of the model file. The shipped bundles have only `int8`."""
+    threads: Annotated[int, Meta(ge=1, le=64)] = 1
+    """Threads of the runtime. One is enough for small encoders and leaves the other cores to the camera and the system."""
 
 
-@dataclass(frozen=True)
-class CameraSettings:
-    """Where frames come from."""
+class CameraSettings(Record):
+    """The source of frames."""
 
     kind: Literal["auto", "picamera2", "usb", "files", "synthetic"] = "auto"
     """`picamera2`: a Raspberry Pi camera. `usb`: a V4L2 device. `files`: a picture, a folder of pictures or a video.
-    `synthetic`: a scene that is drawn, to try things out. `auto`: a Raspberry Pi camera if there is one, else the V4L2
+    `synthetic`: a generated scene, to try things out. `auto`: the Raspberry Pi camera if there is one, else the V4L2
     device."""
     device: str = "/dev/video0"
-    """The V4L2 device of `usb`; a name below /dev/v4l/by-id stays the same when cameras are plugged in anew."""
+    """The V4L2 device for `usb`. A name in /dev/v4l/by-id stays the same when cameras are unplugged and plugged in again."""
     path: str = ""
-    """The picture, folder or video of `files`; the folder of pictures whose objects the `synthetic` scene shows (empty:
-    objects that it draws itself)."""
+    """For `files`: the picture, folder or video. For `synthetic`: a folder with pictures of objects to show (empty: drawn
+    objects)."""
     loop: bool = True
-    """Whether `files` starts again at its end, and the `synthetic` scene goes on. If not, the daemon ends there."""
-    width: int = 640
-    """Of a frame, in pixels; even. The nearest that the camera can is taken."""
-    height: int = 480
-    """Of a frame, in pixels; even."""
-    rate: float = 10.0
-    """Frames a second to look at, at most. Fewer save power and heat; recognition needs a few for each object."""
-    timeout_s: float = 3.0
-    """A camera that gives no frame for so long has stalled: it is opened anew."""
-    turn: Literal[0, 90, 180, 270] = 0
-    """Degrees by which the picture is turned clockwise, for a camera that is mounted otherwise."""
+    """Whether `files` and `synthetic` start again at the end. If false, the daemon stops there."""
+    width: Pixels = 640
+    """Frame width in pixels, an even number. The camera's nearest size is used."""
+    height: Pixels = 480
+    """Frame height in pixels, an even number."""
+    frame_rate: Annotated[float, Meta(ge=0.1, le=240)] = 10.0
+    """Maximum number of frames to process per second. A lower rate saves power and heat; recognition needs a few frames of
+    each object."""
+    timeout_s: Annotated[float, Meta(ge=0.2, le=60)] = 3.0
+    """A camera that delivers no frame for this long has stalled and is reopened."""
+    rotation: Literal[0, 90, 180, 270] = 0
+    """Clockwise rotation of the picture in degrees, for a camera that is not mounted upright."""
 
     def __post_init__(self) -> None:
         for name in ("width", "height"):
-            value = getattr(self, name)
-            require_within(name, value, 32, 8192)
-            if value % 2:
-                raise SchemaError(name, f"an even number is needed, not {value}")
-        require_within("rate", self.rate, 0.1, 240)
-        require_within("timeout_s", self.timeout_s, 0.2, 60)
+            if getattr(self, name) % 2:
+                raise SchemaError(name, f"must be an even number, not {getattr(self, name)}")
         if self.kind == "files" and not self.path:
-            raise SchemaError("path", 'the camera "files" needs the path of a picture, a folder or a video')
+            raise SchemaError("path", 'camera kind "files" needs the path of a picture, a folder or a video')
 
 
-@dataclass(frozen=True)
-class RecognitionSettings:
-    """When a frame shows an object, and when frames make an event."""
+class RecognitionSettings(Record):
+    """When a frame matches an object, and when matching frames become an event."""
 
-    false_accept_rate: float = 0.01
-    """How often an unknown thing may pass for a registered one, for each frame and object; one of the rates for which
-    the bundle states a threshold (`edge-siamese info`)."""
-    threshold: float | None = None
-    """The probability from which on an object is recognized, instead of the bundle's own for that rate."""
-    window: int = 10
-    """How many of the latest frames decide together whether an object is there."""
-    appear: int = 6
-    """An object appears when so many frames of the window show it."""
-    leave: int = 1
-    """An object leaves when at most so many frames of the window show it; below `appear`, so that it does not flicker."""
-    seen_every_s: float = 10.0
-    """While an object stays, an event `seen` follows so often; 0: never."""
+    false_accept_rate: Annotated[float, Meta(ge=1e-9, le=1)] = 0.01
+    """The rate, per frame and object, at which an unknown object may be taken for a registered one. The bundle states
+    thresholds for certain rates (`edge-siamese info`)."""
+    threshold: Probability | None = None
+    """The probability above which an object is recognized; replaces the bundle's threshold for `false_accept_rate`."""
+    window_frames: Annotated[int, Meta(ge=1, le=1000)] = 10
+    """Number of recent frames that decide together whether an object is present."""
+    appear_frames: Annotated[int, Meta(ge=1, le=1000)] = 6
+    """An object appears when at least this many frames of the window match it. At most `window_frames`."""
+    leave_frames: Annotated[int, Meta(ge=0, le=999)] = 1
+    """An object leaves when at most this many frames of the window match it. Less than `appear_frames`, which prevents
+    flicker."""
+    seen_interval_s: Annotated[float, Meta(ge=0, le=86400)] = 10.0
+    """Seconds between `seen` events while an object stays. 0: no such events."""
 
     def __post_init__(self) -> None:
-        require_within("false_accept_rate", self.false_accept_rate, 1e-9, 1)
-        if self.threshold is not None:
-            require_within("threshold", self.threshold, 0, 1)
-        require_within("window", self.window, 1, 1000)
-        require_within("appear", self.appear, 1, self.window)
-        require_within("leave", self.leave, 0, self.appear - 1)
-        require_within("seen_every_s", self.seen_every_s, 0, 86400)
+        if self.appear_frames > self.window_frames:
+            raise SchemaError(
+                "appear_frames",
+                f"must be at most window_frames ({self.window_frames}), not {self.appear_frames}",
+            )
+        if self.leave_frames >= self.appear_frames:
+            raise SchemaError(
+                "leave_frames",
+                f"must be less than appear_frames ({self.appear_frames}), not {self.leave_frames}",
+            )
 
 
-@dataclass(frozen=True)
-class RegistrationSettings:
-    """How an object is learned."""
+class RegistrationSettings(Record):
+    """How an object is registered."""
 
-    frames: int = 5
-    """Good frames that make a view."""
-    timeout_s: float = 4.0
-    """How long to look for them."""
-    add_view_within_s: float = 8.0
-    """A press within so many seconds after "saved" adds a view to the object just registered."""
-    sharpness: float = 22.0
-    """The least sharpness of a good frame, 0 to 100: percent of an edge's contrast between two neighboring points, of 128
+    frames: Annotated[int, Meta(ge=1, le=100)] = 5
+    """Number of good frames that make a view."""
+    timeout_s: Annotated[float, Meta(ge=0.1, le=60)] = 4.0
+    """How long to wait for them."""
+    add_view_within_s: Annotated[float, Meta(ge=0, le=3600)] = 8.0
+    """A press within this time after "saved" adds a view to the object just registered."""
+    min_sharpness: Annotated[float, Meta(ge=0, le=255)] = 22.0
+    """Minimum sharpness of a good frame, 0 to 100: percent of an edge's contrast between two neighboring points, of 128
     across the picture. Sharp strokes have 50, a sharp photo 30, a blurred one 10. 0: any."""
-    darkest: float = 25.0
-    """The mean brightness, 0 to 255, below which a frame is too dark if it has little contrast as well."""
-    brightest: float = 250.0
-    """The mean brightness, 0 to 255, above which a frame is too bright if it has little contrast as well; a drawing on
-    white paper has contrast."""
-    motion: float = 25.0
-    """How much a good frame may differ from the one before, 0 to 100: percent of what differs within the picture. A shift
-    by a fiftieth of the picture makes about 20. 100: any."""
+    min_brightness: Annotated[float, Meta(ge=0, le=255)] = 25.0
+    """Mean brightness, 0 to 255, below which a frame with little contrast is too dark."""
+    max_brightness: Annotated[float, Meta(ge=0, le=255)] = 250.0
+    """Mean brightness, 0 to 255, above which a frame with little contrast is too bright. At least `min_brightness`. A
+    drawing on white paper has enough contrast."""
+    max_motion: Annotated[float, Meta(ge=0, le=255)] = 25.0
+    """Maximum difference between a good frame and the one before, 0 to 100: percent of the differences within the picture.
+    A shift by a fiftieth of the picture makes about 20. 100: any."""
     collisions: Literal["refuse", "allow"] = "refuse"
-    """Whether an object that looks like one that is registered already is refused."""
-    name: str = "object {number}"
-    """The name of an object that was registered at the button; {number} counts up."""
+    """Whether to refuse an object that looks like a registered one."""
+    name_template: str = "object {number}"
+    """Name of an object that was registered with the button; {number} counts up."""
     keep_crops: bool = True
-    """Keep what the camera saw, so that all objects can be learned anew when the model changes."""
-    crops: int = 3
-    """How many pictures of a view are kept."""
-    crop_side: int = 192
-    """The longer side of a kept picture, in pixels."""
+    """Keep pictures of each view, so that all objects can be embedded again when the model changes."""
+    crops_per_view: Annotated[int, Meta(ge=1, le=100)] = 3
+    """Number of pictures to keep of each view."""
+    crop_side: Annotated[int, Meta(ge=32, le=2048)] = 192
+    """Longer side of a kept picture in pixels."""
 
     def __post_init__(self) -> None:
-        require_within("frames", self.frames, 1, 100)
-        require_within("timeout_s", self.timeout_s, 0.1, 60)
-        require_within("add_view_within_s", self.add_view_within_s, 0, 3600)
-        require_within("sharpness", self.sharpness, 0, 255)
-        require_within("darkest", self.darkest, 0, 255)
-        require_within("brightest", self.brightest, self.darkest, 255)
-        require_within("motion", self.motion, 0, 255)
-        require_within("crops", self.crops, 1, 100)
-        require_within("crop_side", self.crop_side, 32, 2048)
-        if self.name.count("{number}") != 1:
-            raise SchemaError("name", 'a name with "{number}" in it is needed, such as "object {number}"')
+        if self.max_brightness < self.min_brightness:
+            raise SchemaError(
+                "max_brightness",
+                f"must be at least min_brightness ({self.min_brightness:g}), not {self.max_brightness:g}",
+            )
+        if self.name_template.count("{number}") != 1:
+            raise SchemaError("name_template", 'must contain "{number}" once, such as "object {number}"')
 
 
-@dataclass(frozen=True)
-class PanelSettings:
+class PanelSettings(Record):
     """The button and the LED."""
 
     kind: Literal["auto", "gpio", "input", "simulated", "none"] = "auto"
     """`gpio`: lines of the GPIO header. `input`: a kernel input device and a kernel LED, as the overlays `gpio-key` and
-    `gpio-led` make them. `simulated`: the button of the synthetic scene. `auto`: the input device if there is one, else
-    the GPIO lines of a Raspberry Pi, else none. `none`: the command line alone."""
-    button: int = 17
-    """The GPIO line of the button (BCM number, not the pin's)."""
-    led: int = 27
-    """The GPIO line of the LED (BCM number). -1: no LED."""
+    `gpio-led` create them. `simulated`: the button of the synthetic scene. `auto`: the input device if there is one, else
+    the GPIO lines of a Raspberry Pi, else none. `none`: no button and no LED."""
+    button_line: Annotated[int, Meta(ge=0, le=511)] = 17
+    """GPIO line of the button (BCM number, not the pin number)."""
+    led_line: Annotated[int, Meta(ge=-1, le=511)] = 27
+    """GPIO line of the LED (BCM number). -1: no LED."""
     chip: str = ""
-    """The label of the GPIO chip, such as `pinctrl-rp1`. Empty: the header's chip of the board."""
+    """Label of the GPIO chip, such as `pinctrl-rp1`. Empty: the chip of the board's header."""
     active_low: bool = True
-    """The button connects its line to ground and the line is pulled up; false: to 3.3 V, pulled down."""
-    input: str = "edge-siamese-button"
-    """The name of the input device for `input`: the `label` of the overlay `gpio-key`, or a path below /dev/input."""
-    light: str = "edge-siamese"
-    """The name of the kernel LED below /sys/class/leds for `input`: the `label` of the overlay `gpio-led`."""
-    debounce_s: float = 0.025
-    """How long the contact has to rest before a change counts."""
-    double_s: float = 0.35
-    """Two presses within so long are a double press."""
-    hold_s: float = 1.2
-    """A press of so long is a hold."""
-    stuck_s: float = 15.0
-    """A button that is held for so long is stuck, and reported."""
+    """Whether the button connects its line to ground, with a pull-up. False: to 3.3 V, with a pull-down."""
+    input_device: str = "edge-siamese-button"
+    """Name of the input device for `input`: the `label` of the overlay `gpio-key`, or a path in /dev/input."""
+    kernel_led: str = "edge-siamese"
+    """Name of the kernel LED in /sys/class/leds for `input`: the `label` of the overlay `gpio-led`."""
+    debounce_s: Annotated[float, Meta(ge=0, le=0.5)] = 0.025
+    """How long the contact has to be stable before a change counts."""
+    double_press_s: Annotated[float, Meta(ge=0, le=2)] = 0.35
+    """Two presses within this time are a double press."""
+    hold_s: Annotated[float, Meta(ge=0.2, le=10)] = 1.2
+    """A press of this length is a hold."""
+    stuck_s: Annotated[float, Meta(ge=0.2, le=600)] = 15.0
+    """A button that is held for this long is reported as stuck. At least `hold_s`."""
 
     def __post_init__(self) -> None:
-        require_within("button", self.button, 0, 511)
-        require_within("led", self.led, -1, 511)
-        if self.led == self.button:
-            raise SchemaError("led", "button and LED cannot be one line")
-        require_within("debounce_s", self.debounce_s, 0, 0.5)
-        require_within("double_s", self.double_s, 0, 2)
-        require_within("hold_s", self.hold_s, 0.2, 10)
-        require_within("stuck_s", self.stuck_s, self.hold_s, 600)
+        if self.led_line == self.button_line:
+            raise SchemaError("led_line", "must differ from button_line")
+        if self.stuck_s < self.hold_s:
+            raise SchemaError("stuck_s", f"must be at least hold_s ({self.hold_s:g}), not {self.stuck_s:g}")
 
 
-@dataclass(frozen=True)
-class EventSettings:
+class EventSettings(Record):
     """Where events go, besides the journal."""
 
     file: bool = True
     """Append events to `events.jsonl` in the state directory."""
-    file_bytes: int = 4_000_000
-    """At this size the file becomes `events.jsonl.1`, and a new one begins."""
+    max_file_bytes: Annotated[int, Meta(ge=10_000, le=10**10)] = 4_000_000
+    """At this size the file is renamed to `events.jsonl.1` and a new one begins."""
     hook: tuple[str, ...] = ()
-    """A command and its arguments, run for each event, which it reads as one line of JSON on its standard input."""
-    hook_timeout_s: float = 10.0
-    """A hook that takes longer is ended."""
+    """A command and its arguments, run for each event. It receives the event as one line of JSON on standard input."""
+    hook_timeout_s: Annotated[float, Meta(ge=0.1, le=3600)] = 10.0
+    """A hook that takes longer is terminated."""
+
+
+class DashboardSettings(Record):
+    """The web page that shows the camera picture, recognitions and objects."""
+
+    enabled: bool = False
+    """Serve the dashboard. Needs the packages of the extra `dashboard`, which the installer installs."""
+    listen: str = "127.0.0.1"
+    """Address to listen on; `0.0.0.0` or `::` for all addresses of this machine. Any address but the local one needs a
+    password: `sudo edge-siamese dashboard password`."""
+    port: Port = 8765
+    """TCP port."""
+    certificate: str = ""
+    """Certificate file (PEM, with the intermediate certificates). With one, the dashboard is served over TLS only."""
+    key: str = ""
+    """Private key of the certificate (PEM)."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Additional host names under which the dashboard may be reached, such as one assigned by a router or a proxy. This
+    machine's own names and addresses are always allowed."""
+    max_viewers: Annotated[int, Meta(ge=1, le=64)] = 4
+    """Maximum number of simultaneous viewers of the live picture."""
+    frame_rate: Annotated[float, Meta(ge=0.1, le=60)] = 5.0
+    """Maximum number of pictures per second in the live picture."""
+    max_upload_bytes: Annotated[int, Meta(ge=10_000, le=10**9)] = 16_000_000
+    """Maximum size of an uploaded picture."""
 
     def __post_init__(self) -> None:
-        require_within("file_bytes", self.file_bytes, 10_000, 10**10)
-        require_within("hook_timeout_s", self.hook_timeout_s, 0.1, 3600)
+        _require_certificate_and_key(self.certificate, self.key)
 
 
-@dataclass(frozen=True)
-class PathSettings:
-    """Where the daemon keeps things."""
+class MqttSettings(Record):
+    """The MQTT broker for events, states and commands. Home Assistant discovers the device by itself."""
+
+    broker: str = ""
+    """Host name or address of the broker. Empty: no MQTT. Needs the package of the extra `mqtt`, which the installer
+    installs."""
+    port: Annotated[int, Meta(ge=0, le=65535)] = 0
+    """TCP port of the broker. 0: 8883 with TLS, 1883 without."""
+    tls: bool = False
+    """Connect over TLS and verify the broker's certificate."""
+    ca_file: str = ""
+    """File with the CA certificates (PEM) that verify the broker. Empty: the system's."""
+    certificate: str = ""
+    """Client certificate file (PEM)."""
+    key: str = ""
+    """Private key of the client certificate (PEM)."""
+    username: str = ""
+    """User name at the broker. Empty: none."""
+    password_file: str = ""
+    """File whose first line is the password. Only the service should be able to read it."""
+    topic_prefix: str = "edge-siamese"
+    """Prefix of all topics."""
+    device_id: Identifier = ""
+    """This device's part of the topics: a to z, 0 to 9, - and _. Empty: derived from the machine ID, which it does not
+    disclose."""
+    device_name: str = ""
+    """Name of this device in Home Assistant and in the dashboard. Empty: the host name."""
+    discovery_prefix: str = "homeassistant"
+    """Topic prefix of Home Assistant's discovery. Empty: no discovery."""
+    snapshots: bool = True
+    """Publish a picture when an object appears and when one is requested."""
+    collection: Identifier = ""
+    """Devices with the same collection share their objects. Empty: objects are not shared."""
+
+    def __post_init__(self) -> None:
+        _require_certificate_and_key(self.certificate, self.key)
+        if self.certificate and not self.tls:
+            raise SchemaError("certificate", "a client certificate needs TLS: tls = true")
+        if self.password_file and not self.username:
+            raise SchemaError("username", "a password needs a user name")
+        for name in ("topic_prefix", "discovery_prefix"):
+            topic = getattr(self, name)
+            if not all(map(_is_topic_level, topic.split("/"))) and (topic or name == "topic_prefix"):
+                raise SchemaError(name, "must be a topic without +, #, $ and empty levels")
+        if self.device_id == "fleet":
+            raise SchemaError("device_id", 'must not be "fleet": that level is for the topics of fleets')
+
+
+class MetricsSettings(Record):
+    """Metrics for Prometheus at /metrics."""
+
+    enabled: bool = False
+    """Serve metrics. Needs the package of the extra `metrics`, which the installer installs."""
+    listen: str = "127.0.0.1"
+    """Address to listen on. There is no password: whoever can reach the address can read the metrics."""
+    port: Port = 9477
+    """TCP port."""
+
+
+class PathSettings(Record):
+    """Directories of the daemon."""
 
     state: str = ""
-    """Objects, models and events. Empty: the service's /var/lib/edge-siamese, or ~/.local/state/edge-siamese."""
+    """Objects, models and events. Empty: /var/lib/edge-siamese for the service, else ~/.local/state/edge-siamese."""
     runtime: str = ""
-    """The control socket. Empty: the service's /run/edge-siamese, or $XDG_RUNTIME_DIR/edge-siamese."""
+    """The control socket. Empty: /run/edge-siamese for the service, else $XDG_RUNTIME_DIR/edge-siamese."""
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(Record):
     """All of `config.toml`."""
 
-    model: ModelSettings = field(default_factory=ModelSettings)
-    camera: CameraSettings = field(default_factory=CameraSettings)
-    recognition: RecognitionSettings = field(default_factory=RecognitionSettings)
-    registration: RegistrationSettings = field(default_factory=RegistrationSettings)
-    panel: PanelSettings = field(default_factory=PanelSettings)
-    events: EventSettings = field(default_factory=EventSettings)
-    dashboard: DashboardSettings = field(default_factory=DashboardSettings)
-    mqtt: MqttSettings = field(default_factory=MqttSettings)
-    metrics: MetricsSettings = field(default_factory=MetricsSettings)
-    paths: PathSettings = field(default_factory=PathSettings)
+    model: ModelSettings = ModelSettings()
+    camera: CameraSettings = CameraSettings()
+    recognition: RecognitionSettings = RecognitionSettings()
+    registration: RegistrationSettings = RegistrationSettings()
+    panel: PanelSettings = PanelSettings()
+    events: EventSettings = EventSettings()
+    dashboard: DashboardSettings = DashboardSettings()
+    mqtt: MqttSettings = MqttSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    paths: PathSettings = PathSettings()
 
     @property
     def state_directory(self) -> Path:
-        """Where objects, models and events are."""
+        """Directory of objects, models and events."""
         if self.paths.state:
             return Path(self.paths.state)
         if given := os.environ.get("STATE_DIRECTORY"):
@@ -248,7 +327,7 @@ class Settings:
 
     @property
     def runtime_directory(self) -> Path:
-        """Where the control socket is."""
+        """Directory of the control socket."""
         if self.paths.runtime:
             return Path(self.paths.runtime)
         if given := os.environ.get("RUNTIME_DIRECTORY"):
@@ -276,46 +355,41 @@ class Settings:
 
 
 def load_settings(path: str | os.PathLike[str] | None = None) -> Settings:
-    """Read settings.
+    """Read settings from a file.
 
     Args:
-        path: a TOML file. None: the file that `EDGE_SIAMESE_CONFIG` names, or else /etc/edge-siamese/config.toml or
-            ~/.config/edge-siamese/config.toml if there is one, or else the defaults.
+        path: a TOML file. None: the file in the environment variable `EDGE_SIAMESE_CONFIG`, else
+            /etc/edge-siamese/config.toml or ~/.config/edge-siamese/config.toml, else the defaults.
 
     Raises:
-        SettingsError: the file is missing or no TOML, or an option is unknown or has an impossible value.
+        SettingsError: the file is missing or not TOML, an option is unknown or its value is not allowed.
     """
-    found = Path(path) if path else default_config()
-    if found is None:
+    file = Path(path) if path else default_config()
+    if file is None:
         return Settings()
     try:
-        text = found.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise SettingsError(f"{found}: there is no such file") from error
+        raise SettingsError(f"{file}: there is no such file") from error
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise SettingsError(f"{found} cannot be read: {reason}") from error
-    return parse_settings(text, str(found))
+        raise SettingsError(f"{file} cannot be read: {reason}") from error
+    return parse_settings(text, str(file))
 
 
 def default_config() -> Path | None:
-    """The file that is read where none was named; None if there is none."""
+    """The file that is read unless one is given; None if there is none."""
     if given := os.environ.get("EDGE_SIAMESE_CONFIG"):
         return Path(given)
     base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
-    places = (SYSTEM_CONFIG, Path(base) / "edge-siamese" / "config.toml")
-    return next((place for place in places if place.is_file()), None)
+    candidates = (SYSTEM_CONFIG, Path(base) / "edge-siamese" / "config.toml")
+    return next((path for path in candidates if path.is_file()), None)
 
 
 def parse_settings(text: str, source: str = "config.toml") -> Settings:
-    """TOML text to settings; raises `SettingsError` as `load_settings` does."""
+    """Parse settings from TOML text; raises `SettingsError` as `load_settings` does."""
     try:
-        value = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"{source}: not TOML: {error}") from error
-    try:
-        require_finite(value)
-        return read_object(value, Settings, optional=True)
+        return convert(parse_toml(text), Settings)
     except SchemaError as error:
         raise SettingsError(f"{source}: {error}") from error
 

@@ -138,7 +138,7 @@ bundle = {json.dumps(str(bundle.path.resolve()))}
 [camera]
 kind = "synthetic"
 loop = {str(loop).lower()}
-rate = 15.0
+frame_rate = 15.0
 
 # Two minutes of training leave some symbols near to each other: here one unknown in a thousand may pass for a known one,
 # and not, as usually, one in a hundred.

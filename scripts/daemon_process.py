@@ -29,7 +29,7 @@ bundle = "{bundle}"
 runtime = "{runtime}"
 [camera]
 kind = "synthetic"
-rate = {rate}
+frame_rate = {rate}
 [panel]
 kind = "none"
 [paths]

@@ -53,7 +53,7 @@ runtime = "{state}"
 EXTRAS = {
     "dashboard": "[dashboard]\nenabled = true\nport = {port}\n",
     "metrics": "[metrics]\nenabled = true\nport = {port}\n",
-    "mqtt": '[mqtt]\nbroker = "127.0.0.1"\nport = {port}\ndevice = "bench"\n',
+    "mqtt": '[mqtt]\nbroker = "127.0.0.1"\nport = {port}\ndevice_id = "bench"\n',
 }
 OPEN_WITHIN_SECONDS = 20.0
 LEARN_WITHIN_SECONDS = 60.0

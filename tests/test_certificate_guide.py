@@ -13,9 +13,8 @@ import pytest
 
 from edge_siamese.dashboard.server import tls_context as tls_of_dashboard
 from edge_siamese.errors import MqttError
-from edge_siamese.integration_settings import DashboardSettings, MqttSettings
 from edge_siamese.mqtt.credentials import tls_context as tls_of_mqtt
-from edge_siamese.settings import parse_settings
+from edge_siamese.settings import DashboardSettings, MqttSettings, parse_settings
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = ("mqtt.md", "dashboard.md")
@@ -60,7 +59,7 @@ def test_a_broker_with_the_certificate_of_the_page_is_trusted_by_its_name_alone(
     key, certificate = made("mqtt.md", tmp_path)
     broker = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     broker.load_cert_chain(certificate, key)
-    device = tls_of_mqtt(MqttSettings(broker="broker.local", tls=True, ca=certificate))
+    device = tls_of_mqtt(MqttSettings(broker="broker.local", tls=True, ca_file=certificate))
     assert device is not None
     device.verify_flags |= ssl.VERIFY_X509_STRICT  # as Python 3.13 has it by itself
     shake_hands(broker, device, "broker.local")

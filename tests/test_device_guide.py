@@ -85,13 +85,13 @@ def test_the_header_is_the_one_of_all_boards() -> None:
 
 def test_the_wiring_is_that_of_the_settings_with_grounds_beside_the_lines() -> None:
     settings = PanelSettings()
-    button, led = HEADER_PIN[settings.button], HEADER_PIN[settings.led]
+    button, led = HEADER_PIN[settings.button_line], HEADER_PIN[settings.led_line]
     assert (button, led) == (11, 13)
     assert {wiring.BUTTON_GROUND, wiring.LED_GROUND} <= GROUND_PINS
     shown = words("wiring.svg")
     for text in (
-        f"GPIO {settings.button}, pin {button}",
-        f"GPIO {settings.led}, pin {led}",
+        f"GPIO {settings.button_line}, pin {button}",
+        f"GPIO {settings.led_line}, pin {led}",
         f"ground, pin {wiring.BUTTON_GROUND}",
         f"ground, pin {wiring.LED_GROUND}",
         "330 Ω",
@@ -99,8 +99,8 @@ def test_the_wiring_is_that_of_the_settings_with_grounds_beside_the_lines() -> N
         assert text in shown
     assert {str(pin) for pin in range(1, 41)} <= set(shown)
     text = section("Wiring")
-    assert f"GPIO {settings.button} (pin {button}) with ground (pin {wiring.BUTTON_GROUND})" in text
-    assert f"GPIO {settings.led} (pin {led}) feeds the LED through 330 Ω" in text
+    assert f"GPIO {settings.button_line} (pin {button}) with ground (pin {wiring.BUTTON_GROUND})" in text
+    assert f"GPIO {settings.led_line} (pin {led}) feeds the LED through 330 Ω" in text
     assert f"its short leg at ground (pin {wiring.LED_GROUND})" in text
 
 
@@ -153,7 +153,7 @@ def test_there_is_one_row_for_each_signal() -> None:
 
 def test_numbers_of_the_first_registration_are_the_settings() -> None:
     settings, text = RegistrationSettings(), section("The first object")
-    assert f"Its name is `{settings.name.format(number=1)}`" in text
+    assert f"Its name is `{settings.name_template.format(number=1)}`" in text
     assert (settings.frames, "looks at five good pictures" in text) == (5, True)
     assert (settings.timeout_s, "for four seconds at most" in text) == (4.0, True)
     assert (settings.add_view_within_s, text.count("ithin eight seconds")) == (8.0, 2)

@@ -49,14 +49,14 @@ def test_there_is_a_fragment_for_each_board_and_camera() -> None:
 def test_the_panel_has_the_names_and_lines_of_the_settings() -> None:
     settings = PanelSettings()
     overlay = (CONFIGS / "panels" / "overlay.txt").read_text()
-    assert f"\ndtoverlay=gpio-key,gpio={settings.button},active_low={settings.active_low:d}," in overlay
-    assert f",label={settings.input}," in overlay
-    assert f"\ndtoverlay=gpio-led,gpio={settings.led},label={settings.light}," in overlay
+    assert f"\ndtoverlay=gpio-key,gpio={settings.button_line},active_low={settings.active_low:d}," in overlay
+    assert f",label={settings.input_device}," in overlay
+    assert f"\ndtoverlay=gpio-led,gpio={settings.led_line},label={settings.kernel_led}," in overlay
     lines = (CONFIGS / "panels" / "gpio.txt").read_text()
-    assert f"\ngpio={settings.button}=ip,pu\n" in lines
-    assert f"\ngpio={settings.led}=op,dl\n" in lines
+    assert f"\ngpio={settings.button_line}=ip,pu\n" in lines
+    assert f"\ngpio={settings.led_line}=op,dl\n" in lines
     script = (CONFIGS / "install.sh").read_text()
-    assert f"\nBUTTON={settings.button} LED={settings.led}\n" in script
+    assert f"\nBUTTON={settings.button_line} LED={settings.led_line}\n" in script
 
 
 def test_systemd_asks_for_no_more_than_the_watchdog_can_count() -> None:

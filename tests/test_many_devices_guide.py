@@ -63,11 +63,13 @@ def carry_out(script: str, stage: Path, typed: str = "") -> str:
 
 
 def test_each_device_has_an_id_of_its_own(stage: Path) -> None:
-    (stage / "config.toml").write_text('[mqtt]\nbroker = "b.lan"\nuser = "@device@"\ndevice = "@device@"\n')
+    (stage / "config.toml").write_text(
+        '[mqtt]\nbroker = "b.lan"\nusername = "@device@"\ndevice_id = "@device@"\n'
+    )
     assert "see above" not in carry_out(INSTALL, stage)
     for device in DEVICES:
         read = parse_settings((stage / device / "etc/edge-siamese/config.toml").read_text())
-        assert (read.mqtt.device, read.mqtt.user) == (device, device)
+        assert (read.mqtt.device_id, read.mqtt.username) == (device, device)
         steps = (stage / device / "log").read_text().splitlines()
         assert [step.split()[0] for step in steps] == ["install", "apt-get", "edge-siamese"]
 

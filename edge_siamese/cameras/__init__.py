@@ -32,11 +32,11 @@ def open_camera(
         CameraError: it cannot be opened, or its library is not installed.
     """
     camera = _open(settings, color, press)
-    if not settings.turn:
+    if not settings.rotation:
         return camera
     from edge_siamese.cameras.orientation import TurnedCamera
 
-    return TurnedCamera(camera, settings.turn)
+    return TurnedCamera(camera, settings.rotation)
 
 
 def _open(

@@ -62,7 +62,7 @@ class FilesCamera:
         pause: Callable[[float], object] = time.sleep,
     ) -> None:
         self._path = Path(settings.path).expanduser()
-        self._interval = 1.0 / settings.rate
+        self._interval = 1.0 / settings.frame_rate
         # A screen recording where nothing happens has no frames: who waits for one must not think that this hangs.
         self._longest = max(self._interval, settings.timeout_s)
         self._loop = settings.loop

@@ -258,7 +258,7 @@ def _controls(known: Any, settings: CameraSettings) -> dict[str, Any]:
     """What the camera is told at its start."""
     # Left alone, a lens with a motor rests where a room is sharp, and what is held before it is not.
     focus = {"AfMode": AF_CONTINUOUS} if "AfMode" in known else {}
-    return _frame_duration(known, settings.rate, settings.timeout_s) | focus
+    return _frame_duration(known, settings.frame_rate, settings.timeout_s) | focus
 
 
 def _frame_duration(known: Any, rate: float, timeout_s: float) -> dict[str, Any]:

@@ -46,11 +46,11 @@ class UsbCamera:
         self._timeout_s = settings.timeout_s
         self._clock, self._pause = clock, pause
         size = (settings.width, settings.height)
-        self._video = open(settings.device, size, settings.rate, settings.timeout_s, color)
+        self._video = open(settings.device, size, settings.frame_rate, settings.timeout_s, color)
         self._number = 0
         # Many cameras know 30 frames a second alone, and decoding what nobody looks at costs a core. Where all have to
         # be decoded, the frame source leaves out what is beyond the rate.
-        self._rate = settings.rate if self._video.codec in INTRA_ONLY else None
+        self._rate = settings.frame_rate if self._video.codec in INTRA_ONLY else None
         self._begin_limit()
 
     def _begin_limit(self) -> None:

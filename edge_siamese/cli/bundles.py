@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import structs
 
 from edge_siamese.cli.output import print_json, print_pairs, print_table
 from edge_siamese.errors import ImageError, ModelError, RuntimeNotInstalled, SupportError
@@ -237,7 +238,9 @@ def _bench_stages(bundle: Bundle, options: argparse.Namespace) -> int:
     if options.camera:
         camera = open_camera(settings, color)
     else:
-        camera = SyntheticCamera(replace(settings, kind="synthetic", rate=240.0), color, pause=lambda _: None)
+        camera = SyntheticCamera(
+            structs.replace(settings, kind="synthetic", frame_rate=240.0), color, pause=lambda _: None
+        )
     try:
         found = measure_stages(bundle, encoder, camera, frames=options.runs, views=options.views)
         description = camera.description

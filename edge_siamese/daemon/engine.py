@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import structs
 
 from edge_siamese.cameras.camera import Frame
 from edge_siamese.daemon.current_view import CurrentView, Observed, outcome
@@ -91,8 +92,14 @@ class Engine:
         observed = observed or Observed()
         self._telemetry, self._moments = observed.telemetry, observed.moments
         # A slow camera leaves gaps that are none.
-        gap_s = max(GAP_SECONDS, 3.0 / settings.camera.rate)
-        self._tracker = Tracker(wanted.window, wanted.appear, wanted.leave, wanted.seen_every_s, gap_s=gap_s)
+        gap_s = max(GAP_SECONDS, 3.0 / settings.camera.frame_rate)
+        self._tracker = Tracker(
+            wanted.window_frames,
+            wanted.appear_frames,
+            wanted.leave_frames,
+            wanted.seen_interval_s,
+            gap_s=gap_s,
+        )
         self._recognized: _Recognized | None = None
         self._registered: tuple[str, float] | None = None
         self._stale = False
@@ -108,9 +115,9 @@ class Engine:
         """What is registered."""
         registration = settings.registration
         # A camera that is looked at seldom needs more time for as many frames.
-        timeout_s = max(registration.timeout_s, 1.5 * registration.frames / settings.camera.rate)
+        timeout_s = max(registration.timeout_s, 1.5 * registration.frames / settings.camera.frame_rate)
         self.learner = RegistrationSessions(
-            replace(registration, timeout_s=timeout_s),
+            structs.replace(registration, timeout_s=timeout_s),
             encoder,
             self.head,
             self.threshold,

@@ -74,8 +74,8 @@ class Hardware:
         camera = self.settings.camera
         self.source = FrameSource(
             lambda: open_camera(camera, color, self._press),
-            timeout_s=camera.timeout_s + 1.0 / camera.rate,  # some wait until another one is wanted
-            rate=camera.rate,
+            timeout_s=camera.timeout_s + 1.0 / camera.frame_rate,  # some wait until another one is wanted
+            rate=camera.frame_rate,
         )
         self._color, self._after, self._told = color, 0, ""
         self.source.start()
@@ -108,7 +108,7 @@ class Hardware:
         if panel.kind == "simulated" or (panel.kind == "auto" and scene):
             self._simulated = SimulatedPanel()
             opener = self._simulated.find
-        grammar = PressGrammar(panel.debounce_s, panel.double_s, panel.hold_s, panel.stuck_s)
+        grammar = PressGrammar(panel.debounce_s, panel.double_press_s, panel.hold_s, panel.stuck_s)
         self.console = Console(opener, grammar, Lamp())
         self.lasting, self.stuck = None, False
         self.console.start()

@@ -239,7 +239,7 @@ class RegistrationSessions:
         view = replace(found, source=wish.source)
         kind: Kind
         if wish.target is None:
-            known = self._store.register(wish.name, view, self.settings.name)
+            known = self._store.register(wish.name, view, self.settings.name_template)
             kind, text, shown = "registered", f'"{known.name}" is registered', Signal.SAVED
         else:
             known = self._store.add_view(wish.target, view)

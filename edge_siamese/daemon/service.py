@@ -7,9 +7,10 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
+
+from msgspec import structs
 
 from edge_siamese.cameras.camera import Frame
 from edge_siamese.daemon.actions import Actions
@@ -383,7 +384,7 @@ class Service:
             return
         before = self.settings
         # The store and the socket are open where they are.
-        self.settings = self.hardware.settings = replace(settings, paths=before.paths)
+        self.settings = self.hardware.settings = structs.replace(settings, paths=before.paths)
         if settings.paths != before.paths:
             self.hub.publish(Event("settings", "new paths are used after a restart"))
         if settings.events != before.events:

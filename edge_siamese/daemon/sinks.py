@@ -52,7 +52,7 @@ def open_sinks(settings: Settings) -> list[Sink]:
     """The sinks that settings ask for; nothing is opened before the first event."""
     sinks: list[Sink] = [JournalSink()]
     if settings.events.file:
-        sinks.append(FileSink(settings.state_directory / FILE_NAME, settings.events.file_bytes))
+        sinks.append(FileSink(settings.state_directory / FILE_NAME, settings.events.max_file_bytes))
     if settings.events.hook:
         sinks.append(HookSink(settings.events.hook, settings.events.hook_timeout_s))
     return sinks

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge_siamese.integration_settings import DashboardSettings
+from edge_siamese.settings import DashboardSettings
 from edge_siamese.system.hostname import host_name, local_name
 from edge_siamese.system.network import is_loopback
 
@@ -10,8 +10,8 @@ from edge_siamese.system.network import is_loopback
 def address(settings: DashboardSettings) -> str:
     """Where people find it."""
     scheme = "https" if settings.certificate else "http"
-    if settings.hosts:
-        host = settings.hosts[0]
+    if settings.allowed_hosts:
+        host = settings.allowed_hosts[0]
         return f"{scheme}://{host}/" if ":" in host else f"{scheme}://{host}:{settings.port}/"
     host = settings.listen
     if host in ("0.0.0.0", "::"):

@@ -138,7 +138,7 @@ class _Shell:
         """Of those who are not logged in: their requests take time of the interpreter, which recognition needs."""
         guard, address = self._site.guard, head.address
         if is_loopback(address):
-            if not self._site.settings.hosts:
+            if not self._site.settings.allowed_hosts:
                 return
             address = ""  # of a proxy: whoever is behind it
         with contextlib.suppress(Problem):

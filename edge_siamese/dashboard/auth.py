@@ -17,7 +17,7 @@ from edge_siamese.dashboard.host_check import Hosts
 from edge_siamese.dashboard.login_attempts import Attempts
 from edge_siamese.dashboard.sessions import Session, Sessions
 from edge_siamese.errors import SettingsError
-from edge_siamese.integration_settings import DashboardSettings
+from edge_siamese.settings import DashboardSettings
 from edge_siamese.system.network import is_loopback
 
 SAFE = frozenset(("GET", "HEAD", "OPTIONS"))
@@ -80,13 +80,13 @@ class Authenticator:
             hosts, sessions, attempts: others than those that the settings make.
         """
         self._settings, self._credentials = settings, credentials
-        self._hosts = hosts or Hosts(settings.listen, settings.hosts)
+        self._hosts = hosts or Hosts(settings.listen, settings.allowed_hosts)
         self._sessions = sessions or Sessions()
         self._attempts = attempts or Attempts()
         self._open_csrf = secrets.token_urlsafe(32)
         self._hashing = threading.Lock()
         # A proxy on this machine comes from loopback, whoever is behind it.
-        self._beyond = not is_loopback(settings.listen) or bool(settings.hosts)
+        self._beyond = not is_loopback(settings.listen) or bool(settings.allowed_hosts)
 
     @property
     def cookie_name(self) -> str:
@@ -98,7 +98,7 @@ class Authenticator:
         """Raise `SettingsError` if others could reach this, and nothing would keep them out."""
         if self._beyond and not self._credentials.current():
             why = (
-                f"hosts names {', '.join(self._settings.hosts)}"
+                f"hosts names {', '.join(self._settings.allowed_hosts)}"
                 if is_loopback(self._settings.listen)
                 else f"it listens at {self._settings.listen}, which others can reach"
             )

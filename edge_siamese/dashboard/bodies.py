@@ -71,7 +71,7 @@ class Bodies:
             yield _parsed(await self._whole(kind, SMALL_BODY, receive), operation)
         elif kind == "picture":
             async with self._pictures:
-                data = await self._whole(kind, self._site.settings.upload_bytes, receive)
+                data = await self._whole(kind, self._site.settings.max_upload_bytes, receive)
                 if not data:
                     raise Problem(422, "there is no picture")
                 yield data
@@ -117,7 +117,7 @@ class Bodies:
     def _most(self, kind: Body) -> int:
         if kind == "collection":
             return MAX_UPLOADED
-        return SMALL_BODY if kind == "json" else self._site.settings.upload_bytes
+        return SMALL_BODY if kind == "json" else self._site.settings.max_upload_bytes
 
     async def _whole(self, kind: Body, most: int, receive: Receive) -> bytes:
         data = bytearray()

@@ -14,8 +14,8 @@ from edge_siamese.daemon.actions import Actions
 from edge_siamese.daemon.current_view import CurrentView
 from edge_siamese.dashboard.exchange import Problem
 from edge_siamese.dashboard.notifier import Notifier
-from edge_siamese.integration_settings import DashboardSettings
 from edge_siamese.pictures import encode_jpeg
+from edge_siamese.settings import DashboardSettings
 
 LOG = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class Live:
         self._latest: LivePicture | None = None
         self._shown: CurrentView | None = None
         self._making: asyncio.Task[None] | None = None
-        self._every = 1.0 / settings.rate
+        self._every = 1.0 / settings.frame_rate
         self._made_at = -self._every
         self._watching = 0
         self._failures, self._failure = 0, ""
@@ -66,10 +66,10 @@ class Live:
         Raises:
             Problem: 401 if it may not any more; 503 if too many watch, or no picture can be made.
         """
-        if self._watching >= self._settings.clients:
+        if self._watching >= self._settings.max_viewers:
             raise Problem(
                 503,
-                f"{self._settings.clients} watch already",
+                f"{self._settings.max_viewers} watch already",
                 kind="TooManyWatch",
                 headers={"Retry-After": "2"},
             )

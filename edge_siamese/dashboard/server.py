@@ -22,7 +22,7 @@ from edge_siamese.dashboard.app import make_app
 from edge_siamese.dashboard.connection_limiter import MAX_CONNECTIONS, Loop
 from edge_siamese.dashboard.state import AppState
 from edge_siamese.errors import SettingsError
-from edge_siamese.integration_settings import DashboardSettings
+from edge_siamese.settings import DashboardSettings
 
 if TYPE_CHECKING:
     from uvicorn import Server

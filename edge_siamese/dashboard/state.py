@@ -29,7 +29,7 @@ from edge_siamese.errors import (
     StoreError,
     SupportError,
 )
-from edge_siamese.integration_settings import DashboardSettings
+from edge_siamese.settings import DashboardSettings
 from edge_siamese.store import StoredObject
 from edge_siamese.system.hostname import device_name
 from edge_siamese.validation import SchemaError
@@ -77,7 +77,7 @@ class AppState:
     @property
     def device(self) -> str:
         """What people call this machine."""
-        return device_name(self.actions.settings.mqtt.name)
+        return device_name(self.actions.settings.mqtt.device_name)
 
     @cached_property
     def description(self) -> bytes:

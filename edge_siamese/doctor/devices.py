@@ -77,7 +77,7 @@ def _devices(scene: Scene) -> list[Path]:
     if settings.panel.kind in ("auto", "input"):
         from edge_siamese.panel.kernel_input import find_input
 
-        if button := find_input(settings.panel.input, scene.root / "sys", devices):
+        if button := find_input(settings.panel.input_device, scene.root / "sys", devices):
             found.append(Path(button))
     return found
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from edge_siamese.errors import EdgeSiameseError
-from edge_siamese.integration_settings import MetricsSettings
 from edge_siamese.metrics.collect import METRICS, Family, Labeled, Reading, Spread, families
 from edge_siamese.metrics.http_server import App, Remembered, Server, only
 from edge_siamese.metrics.machine import read_machine
+from edge_siamese.settings import MetricsSettings
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
@@ -65,7 +65,7 @@ class Metrics:
             tally=actions.telemetry.tally(),
             stages=actions.telemetry.stages,
             present=frozenset(sighting.uid for sighting in shown.present) if shown else frozenset(),
-            wanted_rate=actions.settings.camera.rate,
+            wanted_rate=actions.settings.camera.frame_rate,
             machine=read_machine(actions.settings.state_directory),
         )
         return families(reading, self._labeled)

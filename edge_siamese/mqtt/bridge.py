@@ -10,7 +10,6 @@ from edge_siamese import __version__
 from edge_siamese.daemon.actions import Actions
 from edge_siamese.errors import ControlError
 from edge_siamese.events import Event, trouble
-from edge_siamese.integration_settings import MqttSettings
 from edge_siamese.mqtt.cleanup import RetainedCleanup
 from edge_siamese.mqtt.client import OFFLINE, Connection
 from edge_siamese.mqtt.commands import Commands
@@ -21,6 +20,7 @@ from edge_siamese.mqtt.publisher import StatePublisher
 from edge_siamese.mqtt.reconnect import ReconnectPolicy
 from edge_siamese.mqtt.snapshot import encode_snapshot
 from edge_siamese.mqtt.topics import Topics, device_id
+from edge_siamese.settings import MqttSettings
 from edge_siamese.system import board
 from edge_siamese.system.hostname import device_name
 
@@ -41,12 +41,15 @@ class Bridge:
         """
         self._settings, self._actions = settings, actions
         self._state = actions.settings.state_directory
-        self.topics = Topics(settings.prefix, device_id(settings.device, self._state))
+        self.topics = Topics(settings.topic_prefix, device_id(settings.device_id, self._state))
         self._connection = Connection(
             settings, f"es-{self.topics.device}", self.topics.availability, told=self._told, pace=pace
         )
         present = PublishedTopics(
-            f"{settings.broker}:{settings.port}", self.topics.prefix, self.topics.device, settings.discovery
+            f"{settings.broker}:{settings.port}",
+            self.topics.prefix,
+            self.topics.device,
+            settings.discovery_prefix,
         )
         self._leftovers = RetainedCleanup(self._state, self._connection, present)
         self._commands = Commands(actions, self._reply, self._snapshot)
@@ -55,12 +58,12 @@ class Bridge:
             self.topics,
             self._connection,
             device=Described(
-                device_name(settings.name),
+                device_name(settings.device_name),
                 board.read_board().model,
                 __version__,
                 settings.snapshots,
             ),
-            prefix=settings.discovery,
+            prefix=settings.discovery_prefix,
             snapshot=self._snapshot if settings.snapshots else None,
         )
         self._fleet: FleetSupervisor | None = None
@@ -97,7 +100,7 @@ class Bridge:
             **self._connection.report(),
             "device": self.topics.device,
             "prefix": self.topics.prefix,
-            "discovery": self._settings.discovery,
+            "discovery": self._settings.discovery_prefix,
         }
         if self._fleet is not None:
             found["fleet"] = self._fleet.report()

@@ -14,12 +14,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from edge_siamese.errors import MqttError
-from edge_siamese.integration_settings import MqttSettings
 from edge_siamese.mqtt.credentials import read_password, tls_context
 from edge_siamese.mqtt.outbox import IN_FLIGHT, Message, Outbox
 from edge_siamese.mqtt.reconnect import ReconnectPolicy
 from edge_siamese.mqtt.session import Session
 from edge_siamese.mqtt.subscriptions import Handler, Incoming, Subscription, Subscriptions
+from edge_siamese.settings import MqttSettings
 
 if TYPE_CHECKING:
     from paho.mqtt.client import Client
@@ -233,8 +233,8 @@ class Connection:
         client.on_publish, client.on_subscribe = self._on_publish, self._on_subscribe
         client.on_message = self._on_message
         client.will_set(self._availability, OFFLINE, qos=1, retain=True)
-        if settings.user:
-            client.username_pw_set(settings.user, read_password(self._settings))
+        if settings.username:
+            client.username_pw_set(settings.username, read_password(self._settings))
         if (context := tls_context(self._settings)) is not None:
             client.tls_set_context(context)
         client.connect_timeout = ANSWER_SECONDS

@@ -6,7 +6,7 @@ import ssl
 from pathlib import Path
 
 from edge_siamese.errors import MqttError
-from edge_siamese.integration_settings import MqttSettings
+from edge_siamese.settings import MqttSettings
 
 MAX_PASSWORD_BYTES = 4096
 
@@ -32,9 +32,9 @@ def tls_context(settings: MqttSettings) -> ssl.SSLContext | None:
     """What TLS is spoken with; None without TLS. Raises `MqttError` if a certificate or key cannot be used."""
     if not settings.tls:
         return None
-    files = f"ca {settings.ca}"
+    files = f"ca {settings.ca_file}"
     try:
-        context = ssl.create_default_context(cafile=settings.ca or None)
+        context = ssl.create_default_context(cafile=settings.ca_file or None)
         if settings.certificate:
             # OpenSSL does not say which of the two it is.
             files = f"certificate {settings.certificate} and key {settings.key}"

@@ -51,7 +51,7 @@ def _automatic(settings: PanelSettings, sysfs: Path, devices: Path, proc: Path) 
     from edge_siamese.panel.kernel_input import find_input
     from edge_siamese.panel.simulated import NoPanel
 
-    if settings.input and find_input(settings.input, sysfs, devices):
+    if settings.input_device and find_input(settings.input_device, sysfs, devices):
         return _input(settings, sysfs, devices)
     try:
         find_chip(settings.chip, devices)
@@ -68,8 +68,8 @@ def _gpio(settings: PanelSettings, devices: Path) -> Panel:
     from edge_siamese.panel.gpio import GpioPanel
 
     return GpioPanel(
-        settings.button,
-        settings.led,
+        settings.button_line,
+        settings.led_line,
         chip=settings.chip,
         active_low=settings.active_low,
         debounce=settings.debounce_s >= 0.01,  # the kernel's may take a tick of its timer or two
@@ -81,8 +81,8 @@ def _input(settings: PanelSettings, sysfs: Path, devices: Path) -> Panel:
     from edge_siamese.panel.kernel_input import KernelPanel
 
     return KernelPanel(
-        settings.input,
-        settings.light,
+        settings.input_device,
+        settings.kernel_led,
         light_optional=settings.kind == "auto",
         sysfs=sysfs,
         devices=devices,

@@ -232,15 +232,15 @@ def reason_against(quality: Quality, settings: RegistrationSettings) -> Reason |
     The order is that of causes: in the dark there is nothing to see, and what moves is blurred.
     """
     if quality.contrast < FAINT_CONTRAST:
-        if quality.brightness < settings.darkest:
+        if quality.brightness < settings.min_brightness:
             return Reason.DARK
-        if quality.brightness > settings.brightest or quality.clipped_bright > CLIPPED:
+        if quality.brightness > settings.max_brightness or quality.clipped_bright > CLIPPED:
             return Reason.BRIGHT
     if quality.contrast < NOTHING_CONTRAST:
         return Reason.NOTHING
-    if quality.motion is not None and quality.motion > settings.motion:
+    if quality.motion is not None and quality.motion > settings.max_motion:
         return Reason.MOVING
-    return Reason.BLURRED if quality.sharpness < settings.sharpness else None
+    return Reason.BLURRED if quality.sharpness < settings.min_sharpness else None
 
 
 def collision(
@@ -319,7 +319,7 @@ class _Gathered:
             return Refusal(Reason.UNSTEADY, text, self.seen, good, dict(self.reasons))
         embedding = mean_embedding(np.concatenate([self.shots[place].embeddings for place in kept]))
         crops = [self.crops[place] for place in self._sharpest_first() if place in kept]
-        return NewView(embedding, tuple(crops[: self.settings.crops]), source)
+        return NewView(embedding, tuple(crops[: self.settings.crops_per_view]), source)
 
     def _complaint(self, reason: Reason, noun: str) -> str:
         if self.seen == 1:
@@ -344,7 +344,7 @@ class _Gathered:
         self.crops[len(self.shots) - 1] = crop_of(pixels, self.encoder.preprocessing, self.settings.crop_side)
         # Spare ones for the frames that may be left out, since they show another thing.
         spare = math.floor((1 - AGREEING) * max(self.settings.frames, len(self.shots)))
-        for place in self._sharpest_first()[self.settings.crops + spare :]:
+        for place in self._sharpest_first()[self.settings.crops_per_view + spare :]:
             del self.crops[place]
 
     def _sharpest_first(self) -> list[int]:

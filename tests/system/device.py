@@ -22,22 +22,22 @@ CONFIG = """
 [camera]
 kind = "files"
 path = "/share/picture.png"
-rate = 60
+frame_rate = 60
 
 [panel]
 kind = "none"
 
 [recognition]
-seen_every_s = 0
+seen_interval_s = 0
 
 [registration]
 frames = 1
-sharpness = 0
-darkest = 0
-brightest = 255
-motion = 255
+min_sharpness = 0
+min_brightness = 0
+max_brightness = 255
+max_motion = 255
 collisions = "allow"
-name = "object {number}"
+name_template = "object {number}"
 """
 SETTINGS = "/etc/edge-siamese/config.toml"
 # So that a test does not wait for what is right for a device.

@@ -28,9 +28,9 @@ MQTT = """
 [mqtt]
 broker = "{host}"
 port = {port}
-device = "{device}"
+device_id = "{device}"
 collection = "{collection}"
-discovery = ""
+discovery_prefix = ""
 snapshots = false
 """
 

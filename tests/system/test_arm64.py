@@ -161,20 +161,20 @@ bundle = "/mnt/bundle"
 [camera]
 kind = "files"
 path = "/mnt/pictures/support/object-0.png"
-rate = 5
+frame_rate = 5
 
 [panel]
 kind = "none"
 
 [recognition]
-seen_every_s = 0
+seen_interval_s = 0
 
 [registration]
 frames = 2
-sharpness = 0
-darkest = 0
-brightest = 255
-motion = 255
+min_sharpness = 0
+min_brightness = 0
+max_brightness = 255
+max_motion = 255
 
 [paths]
 state = "/mnt/state"

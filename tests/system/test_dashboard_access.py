@@ -74,7 +74,7 @@ def daemon(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
         made.configure(bundle.path)
         port = free_port()
         with made.config.open("a") as config:
-            config.write(f"[dashboard]\nenabled = true\nport = {port}\nclients = 8\n")
+            config.write(f"[dashboard]\nenabled = true\nport = {port}\nmax_viewers = 8\n")
         made.start().up()
         until(lambda: made.service.extras.report()["dashboard"].get("works"))
         made.address = f"http://127.0.0.1:{port}/"  # type: ignore[attr-defined]

@@ -39,15 +39,15 @@ CONFIG = """
 bundle = "{root}/edge_siamese/models/glyphs"
 [camera]
 kind = "synthetic"
-rate = 10.0
+frame_rate = 10.0
 [panel]
 kind = "simulated"
 [mqtt]
-name = "kitchen shelf"
+device_name = "kitchen shelf"
 [dashboard]
 enabled = true
 port = {port}
-clients = 8
+max_viewers = 8
 [paths]
 state = "{home}/state"
 runtime = "{home}/run"

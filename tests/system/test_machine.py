@@ -45,15 +45,15 @@ CONFIG = """
 timeout_s = 10
 
 [recognition]
-seen_every_s = 0
+seen_interval_s = 0
 
 [registration]
 frames = 1
 timeout_s = 30
-sharpness = 0
-darkest = 0
-brightest = 255
-motion = 255
+min_sharpness = 0
+min_brightness = 0
+max_brightness = 255
+max_motion = 255
 collisions = "allow"
 
 [panel]

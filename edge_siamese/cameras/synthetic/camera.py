@@ -49,7 +49,7 @@ class SyntheticCamera:
         self._press = press or (lambda closed: None)
         self._tell = on_step or (lambda text: None)
         self._clock, self._pause = clock, pause
-        self._interval = 1.0 / settings.rate
+        self._interval = 1.0 / settings.frame_rate
         self._number = 0
         self._start: float | None = None
         self._told = -1.0

@@ -52,8 +52,8 @@ def events(site: AppState, call: Call) -> Reply:
 
 async def stream(site: AppState, call: Call) -> Reply:
     """What happens from now on."""
-    if site.streams >= site.settings.clients:
-        text = f"{site.settings.clients} follow already"
+    if site.streams >= site.settings.max_viewers:
+        text = f"{site.settings.max_viewers} follow already"
         raise Problem(503, text, kind="TooManyWatch", headers={"Retry-After": "5"})
     last = call.head.header("last-event-id")
     after = site.feed.newest

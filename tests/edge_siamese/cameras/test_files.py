@@ -39,7 +39,7 @@ def picture(path: Path, value: int) -> Path:
 
 
 def camera_of(path: Path, clock: Clock, loop: bool = True, rate: float = 10.0) -> FilesCamera:
-    settings = CameraSettings(kind="files", path=str(path), loop=loop, rate=rate)
+    settings = CameraSettings(kind="files", path=str(path), loop=loop, frame_rate=rate)
     return FilesCamera(settings, "gray", clock=clock, pause=clock.pause)
 
 

@@ -91,7 +91,7 @@ def test_pictures_are_turned_clockwise(turn: int, expected: list[list[int]]) -> 
 
 
 def test_the_setting_turns_any_camera() -> None:
-    camera = open_camera(CameraSettings(kind="synthetic", width=64, height=48, turn=90), "rgb")
+    camera = open_camera(CameraSettings(kind="synthetic", width=64, height=48, rotation=90), "rgb")
     assert isinstance(camera, TurnedCamera)
     assert camera.capture().pixels.shape == (64, 48, 3)
 

@@ -16,7 +16,7 @@ from edge_siamese.errors import CameraError, CameraStalled
 from edge_siamese.settings import CameraSettings
 from tests.edge_siamese.cameras.fake_picamera2 import Camera, installed
 
-SETTINGS = CameraSettings(kind="picamera2", width=100, height=60, rate=10.0, timeout_s=2.0)
+SETTINGS = CameraSettings(kind="picamera2", width=100, height=60, frame_rate=10.0, timeout_s=2.0)
 # Of a stride of 128, 100 columns are picture.
 GRADIENT = np.add(*np.mgrid[:60, :100]).astype(np.uint8)
 
@@ -190,7 +190,7 @@ def test_the_rate_is_kept_within_what_the_sensor_can(
     picamera2: type[Camera], rate: float, limits: tuple[int, int, int], duration: int
 ) -> None:
     picamera2.controls = {"FrameDurationLimits": limits}
-    Picamera2Camera(CameraSettings(width=100, height=60, rate=rate), "gray")
+    Picamera2Camera(CameraSettings(width=100, height=60, frame_rate=rate), "gray")
     assert picamera2.made[0].wanted["controls"] == {"FrameDurationLimits": (duration, duration)}
 
 

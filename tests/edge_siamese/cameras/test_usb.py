@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from edge_siamese.cameras.usb import POLL_SECONDS, UsbCamera
 from edge_siamese.cameras.video import Picture
@@ -14,7 +14,9 @@ from edge_siamese.errors import CameraError, CameraStalled
 from edge_siamese.settings import CameraSettings
 
 GRAY = np.zeros((4, 6), dtype=np.uint8)
-SETTINGS = CameraSettings(kind="usb", device="/dev/video7", width=640, height=480, rate=10.0, timeout_s=2.0)
+SETTINGS = CameraSettings(
+    kind="usb", device="/dev/video7", width=640, height=480, frame_rate=10.0, timeout_s=2.0
+)
 
 
 class Device:
@@ -94,7 +96,7 @@ def test_a_camera_of_which_a_picture_is_seldom_wanted_does_not_stall() -> None:
     answers: list[Any] = [answer for number in range(1000) for answer in (number, *[None] * 6)]
     device = Device(*answers)
     camera = UsbCamera(
-        replace(SETTINGS, rate=0.1),
+        structs.replace(SETTINGS, frame_rate=0.1),
         "gray",
         open=device.open,  # type: ignore[arg-type]
         clock=lambda: device.now,

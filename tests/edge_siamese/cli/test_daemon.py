@@ -230,11 +230,11 @@ class TestRun:
     def test_wrong_settings_have_a_status_of_their_own(
         self, config: Path, more: list[str], capsys: pytest.CaptureFixture[str]
     ) -> None:
-        config.write_text("[camera]\nrate = 1e9\n")
+        config.write_text("[camera]\nframe_rate = 1e9\n")
         assert main(["run", *more, "--config", str(config)]) == 78
         assert capsys.readouterr() == (
             "",
-            f"edge-siamese: {config}: camera.rate: a number from 0.1 to 240 is needed, not 1e+09\n",
+            f"edge-siamese: {config}: camera.frame_rate: must be a number from 0.1 to 240, not 1000000000.0\n",
         )
 
     def test_a_second_one_is_refused(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+
+from msgspec import structs
 
 from edge_siamese.cameras.camera import Frame
 from edge_siamese.daemon.current_view import Observed
@@ -30,8 +31,10 @@ GLARE = camera(drawing(256, paper=300, ink=240), 1.0)
 PAGE = camera(drawing(256, paper=200, ink=200), 2.0)
 
 SETTINGS = Settings(
-    recognition=RecognitionSettings(threshold=0.5, window=4, appear=2, leave=1, seen_every_s=5.0),
-    registration=RegistrationSettings(frames=3, timeout_s=2.0, crops=1),
+    recognition=RecognitionSettings(
+        threshold=0.5, window_frames=4, appear_frames=2, leave_frames=1, seen_interval_s=5.0
+    ),
+    registration=RegistrationSettings(frames=3, timeout_s=2.0, crops_per_view=1),
 )
 
 
@@ -39,7 +42,9 @@ class Rig:
     """What a service is to an engine: frames in, events and signals out; time is what the test makes of it."""
 
     def __init__(self, directory: Path, bundle: Bundle, settings: Settings = SETTINGS, **registration: Any):
-        self.settings = replace(settings, registration=replace(settings.registration, **registration))
+        self.settings = structs.replace(
+            settings, registration=structs.replace(settings.registration, **registration)
+        )
         self.encoder = FakeEncoder()
         self.store = SupportStore(directory / "objects.db", self.encoder.model_id, self.encoder.dimensions)
         self.events: list[Event] = []

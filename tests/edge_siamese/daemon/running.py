@@ -31,21 +31,21 @@ CONFIG = """
 bundle = "{bundle}"
 runtime = "onnxruntime"
 [camera]
-rate = 240.0
+frame_rate = 240.0
 timeout_s = 0.2
 [recognition]
 threshold = 0.6
-window = 3
-appear = 2
-leave = 0
+window_frames = 3
+appear_frames = 2
+leave_frames = 0
 [registration]
 frames = 2
 timeout_s = 1.0
-crops = 1
+crops_per_view = 1
 [panel]
 kind = "simulated"
 debounce_s = 0.002
-double_s = 0.05
+double_press_s = 0.05
 hold_s = 0.2
 [paths]
 state = "{state}"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from edge_siamese.errors import (
     ControlError,
@@ -89,7 +89,7 @@ class TestSeeing:
         assert [kind for kind, _ in knowing.take()] == ["left"]
 
     def test_a_slow_camera_leaves_gaps_that_are_none(self, tmp_path: Path, bundle: Bundle) -> None:
-        slow = replace(SETTINGS, camera=replace(SETTINGS.camera, rate=0.2))
+        slow = structs.replace(SETTINGS, camera=structs.replace(SETTINGS.camera, frame_rate=0.2))
         rig = Rig(tmp_path, bundle, slow, timeout_s=60.0)
         rig.learn("ring", RING)
         rig.take()
@@ -138,11 +138,13 @@ class TestSeeing:
         assert (knowing.engine.latest, knowing.take(), knowing.engine.frame is None) == (None, [], False)
 
     def test_the_threshold_is_the_bundles_own_for_the_rate(self, tmp_path: Path, bundle: Bundle) -> None:
-        by_rate = replace(SETTINGS, recognition=replace(SETTINGS.recognition, threshold=None))
+        by_rate = structs.replace(SETTINGS, recognition=structs.replace(SETTINGS.recognition, threshold=None))
         rig = Rig(tmp_path / "a", bundle, by_rate)
         assert rig.engine.threshold == 0.75
         assert rig.engine.threshold_source == "stated for a false-accept rate of 0.01"
-        odd = replace(by_rate, recognition=replace(by_rate.recognition, false_accept_rate=0.5))
+        odd = structs.replace(
+            by_rate, recognition=structs.replace(by_rate.recognition, false_accept_rate=0.5)
+        )
         with pytest.raises(SettingsError, match=r"0\.5"):
             Rig(tmp_path / "b", bundle, odd)
 

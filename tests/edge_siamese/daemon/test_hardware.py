@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from edge_siamese.cameras.camera import Frame
 from edge_siamese.daemon.hardware import Hardware
@@ -20,8 +20,8 @@ from edge_siamese.settings import CameraSettings, PanelSettings, Settings
 from tests.edge_siamese.daemon.running import MUG, Stage, until
 
 SETTINGS = Settings(
-    camera=CameraSettings(kind="usb", rate=240.0, timeout_s=0.2),
-    panel=PanelSettings(kind="simulated", debounce_s=0.002, double_s=0.05, hold_s=0.2, stuck_s=0.3),
+    camera=CameraSettings(kind="usb", frame_rate=240.0, timeout_s=0.2),
+    panel=PanelSettings(kind="simulated", debounce_s=0.002, double_press_s=0.05, hold_s=0.2, stuck_s=0.3),
 )
 
 
@@ -153,8 +153,8 @@ class TestCamera:
         assert state is not None and (state.status, state.stuck_threads) == ("absent", 1)
 
     def test_pictures_that_are_wanted_seldom_are_waited_for(self, events: list[Event]) -> None:
-        camera = CameraSettings(kind="synthetic", rate=0.1, timeout_s=3.0)
-        hardware = Hardware(replace(SETTINGS, camera=camera), events.append)
+        camera = CameraSettings(kind="synthetic", frame_rate=0.1, timeout_s=3.0)
+        hardware = Hardware(structs.replace(SETTINGS, camera=camera), events.append)
         hardware.open_camera("gray")
         assert hardware.source is not None
         assert hardware.source._capture_s == 14.0  # until one is wanted, the camera's own time, and a second
@@ -209,7 +209,7 @@ class TestPanel:
         ]
 
     def test_without_one_there_are_no_gestures(self, hardware: Hardware) -> None:
-        hardware.settings = replace(SETTINGS, panel=PanelSettings(kind="none"))
+        hardware.settings = structs.replace(SETTINGS, panel=PanelSettings(kind="none"))
         hardware.open_panel()
         until(lambda: hardware.console and hardware.console.description == "no button and no light")
         assert hardware.gestures() == []
@@ -221,7 +221,7 @@ class TestPanel:
             raise PanelError("GPIO 17 is used by another program")
 
         monkeypatch.setattr("edge_siamese.daemon.hardware.open_panel", fail)
-        hardware.settings = replace(SETTINGS, panel=PanelSettings(kind="gpio"))
+        hardware.settings = structs.replace(SETTINGS, panel=PanelSettings(kind="gpio"))
         hardware.open_panel()
         watched(hardware, lambda: events)
         assert events[0].text == "no button and no light: GPIO 17 is used by another program"
@@ -237,8 +237,8 @@ class TestPanel:
         assert time.monotonic() - began < 0.6
 
     def test_the_scene_presses_the_button_that_there_is_now(self, stage: Stage) -> None:
-        scene = replace(SETTINGS, camera=replace(SETTINGS.camera, kind="synthetic"))
-        scene = replace(scene, panel=replace(scene.panel, kind="auto"))
+        scene = structs.replace(SETTINGS, camera=structs.replace(SETTINGS.camera, kind="synthetic"))
+        scene = structs.replace(scene, panel=structs.replace(scene.panel, kind="auto"))
         hardware = Hardware(scene, lambda _: None)
         hardware.open_panel()
         hardware.open_camera("gray")

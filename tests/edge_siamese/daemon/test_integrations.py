@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from edge_siamese.daemon import integrations as extras_module
 from edge_siamese.daemon.current_view import Observed
@@ -89,7 +90,7 @@ def test_one_is_opened_opened_anew_where_its_settings_changed_and_closed(stand: 
     assert stand.extras.report() == {"dashboard": {"works": True, "state": "at 8765"}}
     assert stand.actions.moments.wanted
     assert stand.actions.bursts.wanted
-    stand.extras.apply(replace(ON, mqtt=MqttSettings(name="other")))  # not its own
+    stand.extras.apply(structs.replace(ON, mqtt=MqttSettings(device_name="other")))  # not its own
     stand.extras.apply(Settings(dashboard=DashboardSettings(enabled=True, port=9000)))
     until(lambda: len(stand.log) == 3)
     stand.extras.apply(Settings())
@@ -196,7 +197,7 @@ print(*sorted(
 
 def test_a_daemon_without_them_imports_nothing_of_them(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text(
-        f'[camera]\nkind = "synthetic"\nrate = 30.0\n[model]\nbundle = "glyphs"\n'
+        f'[camera]\nkind = "synthetic"\nframe_rate = 30.0\n[model]\nbundle = "glyphs"\n'
         f'[paths]\nstate = "{tmp_path}"\nruntime = "{tmp_path}"\n'
     )
     found = subprocess.run(

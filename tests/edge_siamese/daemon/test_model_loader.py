@@ -5,12 +5,12 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from edge_siamese.daemon import model_loader
 from edge_siamese.daemon import service as service_module
@@ -339,7 +339,7 @@ class TestReloading:
         assert running.events("settings") == ["the settings were read again"]
         assert running.stage.opened == ["gray"]
 
-    @pytest.mark.parametrize("text", ["[camera]\nrate = fast", "[camera]\nrat = 3.0", None])
+    @pytest.mark.parametrize("text", ["[camera]\nframe_rate = fast", "[camera]\nrat = 3.0", None])
     def test_a_broken_file_changes_nothing(self, running: Daemon, text: str | None) -> None:
         if text is None:
             running.config.unlink()
@@ -417,5 +417,7 @@ def test_the_model_of_a_bundle_that_is_gone_is_a_fault_at_the_next_start(
 
 
 def test_the_runtime_of_the_settings_is_the_one_that_is_proven(bundle: Bundle) -> None:
-    encoder = proven_encoder(bundle, replace(SETTINGS, model=replace(SETTINGS.model, precision="fp32")))
+    encoder = proven_encoder(
+        bundle, structs.replace(SETTINGS, model=structs.replace(SETTINGS.model, precision="fp32"))
+    )
     assert (encoder.runtime, encoder.precision, encoder.threads) == ("onnxruntime", "fp32", 1)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from edge_siamese.dashboard.app import head_of
 from edge_siamese.dashboard.auth import SECURITY_HEADERS, Authenticator, Entry
@@ -15,11 +15,11 @@ from edge_siamese.dashboard.host_check import Hosts
 from edge_siamese.dashboard.login_attempts import Attempts
 from edge_siamese.dashboard.sessions import IDLE_SECONDS, MAX_SECONDS, MOST, Sessions
 from edge_siamese.errors import SettingsError
-from edge_siamese.integration_settings import DashboardSettings
+from edge_siamese.settings import DashboardSettings
 
 PASSWORD = "correct horse"
 LOCAL = DashboardSettings(enabled=True)
-ABROAD = replace(LOCAL, listen="0.0.0.0")
+ABROAD = structs.replace(LOCAL, listen="0.0.0.0")
 
 
 class Clock:
@@ -42,7 +42,7 @@ def file(tmp_path: Path) -> CredentialsFile:
 
 def guard(settings: DashboardSettings, file: CredentialsFile, clock: Clock | None = None) -> Authenticator:
     clock = clock or Clock()
-    hosts = Hosts(settings.listen, settings.hosts, hostname="kitchen")
+    hosts = Hosts(settings.listen, settings.allowed_hosts, hostname="kitchen")
     return Authenticator(settings, file, hosts=hosts, sessions=Sessions(clock), attempts=Attempts(clock))
 
 
@@ -94,7 +94,7 @@ def test_a_request_names_one_host(file: CredentialsFile) -> None:
 
 def test_abroad_the_machines_own_names_and_addresses_are_allowed(file: CredentialsFile) -> None:
     file.set_password(PASSWORD)
-    door = guard(replace(ABROAD, hosts=("home.example:8443",)), file)
+    door = guard(structs.replace(ABROAD, allowed_hosts=("home.example:8443",)), file)
     for host in ("kitchen", "kitchen.local:8765", "192.168.1.7:8765", "localhost", "home.example"):
         door.check_place(head(host=host, arrived="192.168.1.7"))
     for host in ("192.168.1.8", "0.0.0.0", "kitchen.local.evil.example", "lounge.local", "kitchen.lan"):
@@ -183,7 +183,7 @@ def test_on_loopback_without_credentials_nobody_logs_in_but_changes_show_the_tok
     assert guard(LOCAL, file).entry(head()).csrf != csrf
 
 
-@pytest.mark.parametrize("settings", [ABROAD, replace(LOCAL, hosts=("home.example",))])
+@pytest.mark.parametrize("settings", [ABROAD, structs.replace(LOCAL, allowed_hosts=("home.example",))])
 def test_where_others_come_from_it_does_not_start_without_credentials(
     file: CredentialsFile, settings: DashboardSettings
 ) -> None:
@@ -253,7 +253,7 @@ def test_a_damaged_file_of_credentials_keeps_everybody_out(file: CredentialsFile
 
 def test_cookies(file: CredentialsFile) -> None:
     assert guard(LOCAL, file).cookie("n") == "edge-siamese-8765=n; Path=/; HttpOnly; SameSite=Strict"
-    tls = replace(LOCAL, certificate="a.pem", key="a.key", port=443)
+    tls = structs.replace(LOCAL, certificate="a.pem", key="a.key", port=443)
     assert guard(tls, file).cookie("n") == (
         "__Host-edge-siamese-443=n; Path=/; HttpOnly; SameSite=Strict; Secure"
     )

@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from msgspec import structs
 
 from edge_siamese.dashboard.exchange import Problem
 from edge_siamese.dashboard.live_picture import Live, LivePicture
 from edge_siamese.dashboard.notifier import Notifier
 from edge_siamese.errors import PictureError
-from edge_siamese.integration_settings import DashboardSettings
+from edge_siamese.settings import DashboardSettings
 
-SETTINGS = replace(DashboardSettings(), rate=60.0)
+SETTINGS = structs.replace(DashboardSettings(), frame_rate=60.0)
 
 
 async def at_once(function: Callable[..., Any], *given: Any) -> Any:

@@ -12,10 +12,10 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from edge_siamese.dashboard import server as server_module
 from edge_siamese.dashboard.address import address
@@ -23,8 +23,8 @@ from edge_siamese.dashboard.auth import SECURITY_HEADERS
 from edge_siamese.dashboard.credentials import CredentialsFile
 from edge_siamese.dashboard.server import bound, tls_context
 from edge_siamese.errors import SettingsError
-from edge_siamese.integration_settings import DashboardSettings
 from edge_siamese.models.bundle import Bundle
+from edge_siamese.settings import DashboardSettings
 from tests.edge_siamese.daemon.running import MUG, Daemon, daemon_in, until
 from tests.edge_siamese.dashboard.serving import Client, dashboard_of, free_port, serving
 
@@ -409,24 +409,26 @@ def test_beyond_this_machine_it_needs_a_password(
 def test_addresses_that_cannot_be_had() -> None:
     settings = DashboardSettings(port=free_port())
     with pytest.raises(SettingsError, match=r"^the dashboard cannot listen at 192\.0\.2\.1, port \d+: "):
-        bound(replace(settings, listen="192.0.2.1"))
+        bound(structs.replace(settings, listen="192.0.2.1"))
     with pytest.raises(
         SettingsError, match=r"an address of this machine, such as 0\.0\.0\.0, not 'kitchen'$"
     ):
-        bound(replace(settings, listen="kitchen"))
+        bound(structs.replace(settings, listen="kitchen"))
 
 
 def test_where_people_find_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "gethostname", lambda: "kitchen.lan")
     settings = DashboardSettings()
     assert address(settings) == "http://localhost:8765/"
-    assert address(replace(settings, listen="0.0.0.0")) == "http://kitchen.local:8765/"
+    assert address(structs.replace(settings, listen="0.0.0.0")) == "http://kitchen.local:8765/"
     assert (
-        address(replace(settings, listen="192.168.1.7", certificate="a", key="b"))
+        address(structs.replace(settings, listen="192.168.1.7", certificate="a", key="b"))
         == "https://192.168.1.7:8765/"
     )
-    assert address(replace(settings, listen="fd00::7")) == "http://[fd00::7]:8765/"
-    assert address(replace(settings, hosts=("home.example:443",))) == "http://home.example:443/"
+    assert address(structs.replace(settings, listen="fd00::7")) == "http://[fd00::7]:8765/"
+    assert (
+        address(structs.replace(settings, allowed_hosts=("home.example:443",))) == "http://home.example:443/"
+    )
 
 
 # --- TLS ---
@@ -498,8 +500,8 @@ def test_certificates_that_cannot_be_used(tmp_path: Path, certificate: tuple[Pat
     settings = DashboardSettings(certificate=str(cert), key=str(key))
     assert tls_context(settings) is not None and tls_context(DashboardSettings()) is None
     for wrong in (
-        replace(settings, key=str(cert)),
-        replace(settings, certificate=str(tmp_path / "none.pem")),
+        structs.replace(settings, key=str(cert)),
+        structs.replace(settings, certificate=str(tmp_path / "none.pem")),
     ):
         with pytest.raises(SettingsError, match=r"^certificate .* and key .* cannot be used: "):
             tls_context(wrong)
@@ -509,7 +511,7 @@ def test_certificates_that_cannot_be_used(tmp_path: Path, certificate: tuple[Pat
         capture_output=True,
     )
     with pytest.raises(SettingsError, match=r"the key is encrypted; one without a password is needed$"):
-        tls_context(replace(settings, key=str(tmp_path / "locked.pem")))
+        tls_context(structs.replace(settings, key=str(tmp_path / "locked.pem")))
 
 
 def test_without_its_packages_the_daemon_runs_and_says_so(

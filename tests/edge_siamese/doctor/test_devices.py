@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from edge_siamese.doctor import Finding, devices
 from edge_siamese.doctor.findings import Account, Scene
@@ -20,7 +21,7 @@ from tests.edge_siamese.doctor.machines import SERVICE, WORKSTATION, only, write
 
 
 def camera_of(scene: Scene, **options: Any) -> Finding:
-    settings = replace(scene.settings, camera=CameraSettings(**options))
+    settings = structs.replace(scene.settings, camera=CameraSettings(**options))
     return only(devices.camera(replace(scene, settings=settings)))
 
 
@@ -33,7 +34,7 @@ class TestPermissions:
             path.touch()
             path.chmod(0o600 if name.startswith("dma") else 0o660)
             os.chown(path, 0, 0) if os.geteuid() == 0 else None
-        settings = replace(
+        settings = structs.replace(
             scene.settings, camera=CameraSettings(kind="auto"), panel=PanelSettings(kind="auto")
         )
         return replace(scene, settings=settings, account=SERVICE)
@@ -236,7 +237,7 @@ class TestPanel:
     def test_a_pi_without_the_library_is_warned_of_and_a_workstation_is_not(
         self, scene: Scene, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        scene = replace(scene, settings=replace(scene.settings, panel=PanelSettings(kind="auto")))
+        scene = replace(scene, settings=structs.replace(scene.settings, panel=PanelSettings(kind="auto")))
         none = NoPanel("the package gpiod is not installed")
         monkeypatch.setattr("edge_siamese.panel.open_panel", lambda *_, **__: none)
         assert only(devices.panel(scene)).level == "warning"

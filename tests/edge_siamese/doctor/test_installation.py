@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from edge_siamese.doctor import Finding, installation
 from edge_siamese.doctor.findings import Scene
@@ -69,7 +70,7 @@ def test_disk(scene: Scene, monkeypatch: pytest.MonkeyPatch, free: int | None, l
 def test_runtime(scene: Scene) -> None:
     found = only(installation.runtime(scene))
     assert (found.level, "onnxruntime" in found.text) == ("ok", True)
-    settings = replace(scene.settings, model=ModelSettings(runtime="tflite-runtime"))
+    settings = structs.replace(scene.settings, model=ModelSettings(runtime="tflite-runtime"))
     found = only(installation.runtime(replace(scene, settings=settings)))
     if "tflite-runtime (not installed)" in found.text:
         assert (found.level, found.remedy) == ("error", "pip install tflite-runtime")
@@ -97,9 +98,9 @@ def test_no_model_but_the_shipped_one(scene: Scene, objects_shipped: Path) -> No
 
 @pytest.mark.usefixtures("objects_shipped")
 def test_a_shipped_model_that_the_settings_name(scene: Scene) -> None:
-    named = replace(scene, settings=replace(scene.settings, model=ModelSettings(bundle="objects")))
+    named = replace(scene, settings=structs.replace(scene.settings, model=ModelSettings(bundle="objects")))
     assert only(installation.model(named)).text.startswith("objects, shipped with edge-siamese: ")
-    named = replace(scene, settings=replace(scene.settings, model=ModelSettings(bundle="flowers")))
+    named = replace(scene, settings=structs.replace(scene.settings, model=ModelSettings(bundle="flowers")))
     assert only(installation.model(named)) == Finding(
         "model",
         "error",
@@ -123,7 +124,7 @@ def test_a_model_that_is_damaged(scene: Scene, writable_bundle: Path) -> None:
     data = bytearray(path.read_bytes())
     data[100] ^= 1
     path.write_bytes(data)
-    settings = replace(scene.settings, model=ModelSettings(bundle=str(writable_bundle)))
+    settings = structs.replace(scene.settings, model=ModelSettings(bundle=str(writable_bundle)))
     found = only(installation.model(replace(scene, settings=settings)))
     assert (found.level, "encoder.int8.onnx" in found.text) == ("error", True)
     assert found.remedy.startswith("install it again: edge-siamese model install BUNDLE")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from edge_siamese.doctor import Finding, integrations
 from edge_siamese.doctor.findings import Account, Scene
@@ -139,7 +140,7 @@ def test_the_group_of_the_service_may_read_what_its_group_may(
     scene: Scene, tmp_path: Path, anybody: Account
 ) -> None:
     path = tmp_path / "password"
-    mqtt = MqttSettings(broker="localhost", user="me", password_file=a_file(path, 0o640))
+    mqtt = MqttSettings(broker="localhost", username="me", password_file=a_file(path, 0o640))
     member = replace(anybody, groups=frozenset({path.stat().st_gid}))
     assert seen(replace(scene, account=member), Settings(mqtt=mqtt))[1:] == []
     (found,) = seen(replace(scene, account=anybody), Settings(mqtt=mqtt))[1:]
@@ -152,7 +153,7 @@ def test_a_key_in_its_place_gets_the_group(scene: Scene, monkeypatch: pytest.Mon
     mqtt = MqttSettings(
         broker="b.lan",
         tls=True,
-        ca="/etc/edge-siamese/ca.pem",
+        ca_file="/etc/edge-siamese/ca.pem",
         certificate="/etc/edge-siamese/a.pem",
         key="/etc/edge-siamese/a.key",
     )
@@ -169,7 +170,7 @@ def test_a_file_in_a_directory_that_the_service_may_not_enter(
     scene: Scene, tmp_path: Path, anybody: Account
 ) -> None:
     inside = tmp_path / "closed" / "ca.pem"
-    mqtt = MqttSettings(broker="b.lan", tls=True, ca=a_file(inside, 0o644))
+    mqtt = MqttSettings(broker="b.lan", tls=True, ca_file=a_file(inside, 0o644))
     inside.parent.chmod(0o755)
     scene, settings = replace(scene, account=anybody), Settings(mqtt=mqtt)
     assert seen(scene, settings)[1:] == []
@@ -178,12 +179,12 @@ def test_a_file_in_a_directory_that_the_service_may_not_enter(
     assert (found.level, found.text) == ("warning", f"ca: edge-siamese may not look into {inside.parent}")
     # Nor through a link from a directory that it may enter.
     (tmp_path / "link.pem").symlink_to(inside)
-    linked = Settings(mqtt=replace(mqtt, ca=str(tmp_path / "link.pem")))
+    linked = Settings(mqtt=structs.replace(mqtt, ca_file=str(tmp_path / "link.pem")))
     assert [one.check for one in seen(scene, linked)[1:]] == ["mqtt"]
 
 
 def test_homes_are_not_seen_by_the_service(scene: Scene) -> None:
-    mqtt = MqttSettings(broker="b.lan", tls=True, ca="/home/pi/ca.pem")
+    mqtt = MqttSettings(broker="b.lan", tls=True, ca_file="/home/pi/ca.pem")
     (found,) = seen(replace(scene, account=SERVICE), Settings(mqtt=mqtt))[1:]
     assert found.text == "ca: edge-siamese may not look into /home/pi"
     assert found.remedy.startswith(
@@ -195,7 +196,7 @@ def test_a_file_that_is_missing_or_cannot_be_looked_at(
     scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "ca.pem"
-    settings = Settings(mqtt=MqttSettings(broker="b.lan", tls=True, ca=str(path)))
+    settings = Settings(mqtt=MqttSettings(broker="b.lan", tls=True, ca_file=str(path)))
     (found,) = seen(scene, settings)[1:]
     assert found == Finding(
         "mqtt", "warning", f"ca: there is no {path}", "put it there, or correct ca in [mqtt]"

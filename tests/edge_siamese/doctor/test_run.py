@@ -50,7 +50,7 @@ def test_every_check_finds_something_on_this_machine(root: Path) -> None:
 
 def test_wrong_settings_are_told_and_the_rest_is_looked_at(root: Path) -> None:
     config = root / "config.toml"
-    config.write_text("[camera]\nrate = 0\n")
+    config.write_text("[camera]\nframe_rate = 0\n")
     seen: list[Settings] = []
 
     def check(scene: Scene) -> list[Finding]:
@@ -62,7 +62,7 @@ def test_wrong_settings_are_told_and_the_rest_is_looked_at(root: Path) -> None:
         Finding(
             "settings",
             "error",
-            f"{config}: camera.rate: a number from 0.1 to 240 is needed, not 0",
+            f"{config}: camera.frame_rate: must be a number from 0.1 to 240, not 0",
             "correct it, and try it with: edge-siamese run --check; the rest was looked at with the defaults",
         ),
         Finding("x", "ok", "fine"),

@@ -27,7 +27,9 @@ def looked_at(daemon: Daemon) -> Finding:
 def with_mqtt(daemon: Daemon, bundle: Bundle, broker: int, metrics: int) -> Daemon:
     configure(daemon, bundle, metrics)
     with daemon.config.open("a") as file:
-        file.write(f'[mqtt]\nbroker = "127.0.0.1"\nport = {broker}\ndevice = "hall"\ncollection = "home"\n')
+        file.write(
+            f'[mqtt]\nbroker = "127.0.0.1"\nport = {broker}\ndevice_id = "hall"\ncollection = "home"\n'
+        )
     return daemon.start().up()
 
 

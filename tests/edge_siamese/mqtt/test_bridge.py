@@ -15,13 +15,12 @@ from PIL import Image
 
 from edge_siamese.daemon.event_bus import EventHub
 from edge_siamese.errors import ControlError, MqttError
-from edge_siamese.integration_settings import MqttSettings
 from edge_siamese.mqtt import fleet_supervisor
 from edge_siamese.mqtt.bridge import Bridge
 from edge_siamese.mqtt.published_topics import FILE_NAME, PublishedTopics, keep_footprints, read_footprints
 from edge_siamese.mqtt.reconnect import ReconnectPolicy
 from edge_siamese.mqtt.snapshot import MAX_SIDE, encode_snapshot
-from edge_siamese.settings import PathSettings, Settings
+from edge_siamese.settings import MqttSettings, PathSettings, Settings
 from tests.edge_siamese.daemon.running import until
 from tests.edge_siamese.mqtt.listening import Listener
 

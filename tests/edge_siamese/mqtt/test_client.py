@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 
 from edge_siamese.errors import MqttError
-from edge_siamese.integration_settings import MqttSettings
 from edge_siamese.mqtt.client import Connection
 from edge_siamese.mqtt.credentials import read_password, tls_context
 from edge_siamese.mqtt.outbox import Outbox
 from edge_siamese.mqtt.reconnect import ReconnectPolicy
+from edge_siamese.settings import MqttSettings
 from tests.edge_siamese.daemon.running import until
 from tests.edge_siamese.mqtt.listening import Listener
 
@@ -305,7 +305,7 @@ def test_without_paho_it_says_what_to_install() -> None:
     script = (
         "import sys\n"
         "sys.modules['paho'] = None\n"
-        "from edge_siamese.integration_settings import MqttSettings\n"
+        "from edge_siamese.settings import MqttSettings\n"
         "from edge_siamese.mqtt.client import Connection\n"
         "try:\n"
         "    Connection(MqttSettings(broker='x'), 'i', 'a').start()\n"
@@ -324,7 +324,7 @@ def test_without_paho_it_says_what_to_install() -> None:
 
 def test_the_password_is_the_first_line_of_its_file(tmp_path: Path) -> None:
     path = tmp_path / "password"
-    settings = MqttSettings(user="me", password_file=str(path))
+    settings = MqttSettings(username="me", password_file=str(path))
     path.write_text("pass word ü\nmore\n", encoding="utf-8")
     assert read_password(settings) == "pass word ü"
     assert read_password(MqttSettings()) is None
@@ -340,7 +340,7 @@ def test_the_password_is_the_first_line_of_its_file(tmp_path: Path) -> None:
 def test_certificates_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     assert tls_context(MqttSettings()) is None
     with pytest.raises(MqttError, match=r"^ca /missing\.pem cannot be used: No such file"):
-        tls_context(MqttSettings(tls=True, ca="/missing.pem"))
+        tls_context(MqttSettings(tls=True, ca_file="/missing.pem"))
     rubbish = tmp_path / "rubbish.pem"
     rubbish.write_text("rubbish")
     with pytest.raises(
@@ -354,7 +354,7 @@ def test_certificates_that_cannot_be_used_are_named(tmp_path: Path) -> None:
 
 
 def test_a_connection_that_cannot_succeed_is_not_begun() -> None:
-    found = Connection(MqttSettings(broker="x", user="me", password_file="/missing"), "es-x", "a")
+    found = Connection(MqttSettings(broker="x", username="me", password_file="/missing"), "es-x", "a")
     with pytest.raises(MqttError, match="/missing: the password cannot be read"):
         found.start()
     found.close(0.1)

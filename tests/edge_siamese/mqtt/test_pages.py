@@ -11,7 +11,6 @@ import pytest
 import yaml
 
 from edge_siamese.events import Event
-from edge_siamese.integration_settings import MqttSettings
 from edge_siamese.mqtt import commands, outbox, snapshot
 from edge_siamese.mqtt.discovery import EVENT_TYPES, MAX_OBJECTS, Described, discovery
 from edge_siamese.mqtt.payloads import ObjectState, event_payload, state_payload
@@ -19,7 +18,7 @@ from edge_siamese.mqtt.reconnect import ReconnectPolicy
 from edge_siamese.mqtt.topics import Topics
 from edge_siamese.recognition.registration import collision_refusal
 from edge_siamese.recognition.tracking import Sighting
-from edge_siamese.settings import parse_settings
+from edge_siamese.settings import MqttSettings, parse_settings
 
 ROOT = Path(__file__).parents[3]
 MQTT = (ROOT / "docs" / "mqtt.md").read_text(encoding="utf-8")
@@ -129,8 +128,8 @@ def test_settings_on_the_pages_are_settings(table: str) -> None:
 
 
 def test_what_is_said_of_discovery_is_the_default() -> None:
-    assert MqttSettings().discovery == "homeassistant"
-    assert MqttSettings().prefix == "edge-siamese"
+    assert MqttSettings().discovery_prefix == "homeassistant"
+    assert MqttSettings().topic_prefix == "edge-siamese"
 
 
 # --- Home Assistant ---

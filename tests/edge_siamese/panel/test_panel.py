@@ -62,7 +62,7 @@ def test_auto_prefers_the_input_device_and_does_without_its_led(tmp_path: Path):
     with fake_gpiod.installed(machine.devices) as gpiod:
         gpiod.add("gpiochip0", "pinctrl-bcm2711")
         panel = open_panel(
-            PanelSettings(input=SETUP, light="other"),
+            PanelSettings(input_device=SETUP, kernel_led="other"),
             sysfs=machine.sysfs,
             devices=machine.devices,
             proc=tmp_path,
@@ -71,7 +71,7 @@ def test_auto_prefers_the_input_device_and_does_without_its_led(tmp_path: Path):
     assert panel.description.endswith("and no LED")
     with pytest.raises(PanelError, match="there is no LED"):
         open_panel(
-            PanelSettings(kind="input", input=SETUP, light="other"),
+            PanelSettings(kind="input", input_device=SETUP, kernel_led="other"),
             sysfs=machine.sysfs,
             devices=machine.devices,
         )

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from edge_siamese.cameras.camera import Frame
 from edge_siamese.errors import ImageError
@@ -130,7 +131,7 @@ def test_enough_good_frames_make_a_view() -> None:
 
 
 def test_frames_after_the_end_change_nothing() -> None:
-    taken = burst(replace(SETTINGS, frames=1))
+    taken = burst(structs.replace(SETTINGS, frames=1))
     reasons(taken, [RING])
     before = view_of(taken)
     assert add(taken, frames(DISC, start=102)[0]).reason is Reason.MOVING
@@ -207,7 +208,7 @@ def test_a_camera_without_frames_is_the_reason_then() -> None:
 
 
 def test_one_frame_that_shows_another_thing_is_left_out() -> None:
-    calm = replace(SETTINGS, motion=100.0)
+    calm = structs.replace(SETTINGS, max_motion=100.0)
     taken = burst(calm)
     reasons(taken, [RING, RING, DISC, RING, RING])
     view = view_of(taken)
@@ -219,7 +220,7 @@ def test_one_frame_that_shows_another_thing_is_left_out() -> None:
 
 
 def test_frames_that_show_two_things_make_no_view() -> None:
-    taken = burst(replace(SETTINGS, motion=100.0))
+    taken = burst(structs.replace(SETTINGS, max_motion=100.0))
     reasons(taken, [RING, RING, RING, DISC, DISC])
     refusal = refusal_of(taken)
     assert (refusal.reason, refusal.frames, refusal.good) == (Reason.UNSTEADY, 5, 5)
@@ -229,14 +230,14 @@ def test_frames_that_show_two_things_make_no_view() -> None:
 
 
 def test_no_threshold_makes_a_frame_unlike_itself() -> None:
-    taken = burst(replace(SETTINGS, frames=1), threshold=1.0)
+    taken = burst(structs.replace(SETTINGS, frames=1), threshold=1.0)
     reasons(taken, [RING])
     assert isinstance(taken.finish(), NewView)
 
 
 def test_the_sharpest_frames_are_kept_as_pictures() -> None:
     steps = [camera(blurred(drawing(256), sigma)) for sigma in (4, 2, 0, 1, 3)]
-    taken = burst(replace(SETTINGS, crops=2, crop_side=1000))
+    taken = burst(structs.replace(SETTINGS, crops_per_view=2, crop_side=1000))
     reasons(taken, steps)
     assert taken.done
     kept = view_of(taken).crops
@@ -244,13 +245,13 @@ def test_the_sharpest_frames_are_kept_as_pictures() -> None:
 
 
 def test_pictures_are_not_kept_if_they_are_not_wanted() -> None:
-    taken = burst(replace(SETTINGS, keep_crops=False))
+    taken = burst(structs.replace(SETTINGS, keep_crops=False))
     reasons(taken, [RING] * 5)
     assert view_of(taken).crops == ()
 
 
 def test_pictures_held_and_verdicts_remembered_are_bounded() -> None:
-    taken = burst(replace(SETTINGS, frames=100, crops=3, timeout_s=60))
+    taken = burst(structs.replace(SETTINGS, frames=100, crops_per_view=3, timeout_s=60))
     reasons(taken, [SOFT] * (REMEMBERED_VERDICTS + 5) + [RING] * 50)
     assert len(taken.verdicts) == REMEMBERED_VERDICTS
     assert refusal_of(burst()).reason is Reason.NO_FRAMES

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from msgspec import structs
 
 from edge_siamese.dashboard.state import AppState
-from edge_siamese.integration_settings import MqttSettings
-from edge_siamese.settings import Settings
+from edge_siamese.settings import MqttSettings, Settings
 from edge_siamese.system.hostname import device_name, local_name
 
 
@@ -36,6 +35,6 @@ def test_the_dashboard_shows_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: str, shown: str
 ) -> None:
     monkeypatch.setattr(socket, "gethostname", lambda: "shelf")
-    settings = replace(Settings(), mqtt=MqttSettings(name=given))
+    settings = structs.replace(Settings(), mqtt=MqttSettings(device_name=given))
     actions = SimpleNamespace(settings=settings, config=None, hub=None)
     assert AppState(settings.dashboard, cast(Any, actions)).device == shown

@@ -10,7 +10,7 @@ from edge_siamese.cameras.synthetic.script import Press, Script, Show, Step
 from edge_siamese.cameras.synthetic.sprites import drawn_sprites
 from edge_siamese.settings import CameraSettings
 
-SETTINGS = CameraSettings(kind="synthetic", width=64, height=48, rate=10.0)
+SETTINGS = CameraSettings(kind="synthetic", width=64, height=48, frame_rate=10.0)
 
 
 class Clock:
