@@ -294,9 +294,9 @@ class PathSettings(Record):
     """Directories of the daemon."""
 
     state: str = ""
-    """Objects, models and events. Empty: /var/lib/edge-siamese for the service, else ~/.local/state/edge-siamese."""
+    """Objects, models and events. Empty: `/var/lib/edge-siamese` (service) or `~/.local/state/edge-siamese` (user)."""
     runtime: str = ""
-    """The control socket. Empty: /run/edge-siamese for the service, else $XDG_RUNTIME_DIR/edge-siamese."""
+    """The control socket. Empty: `/run/edge-siamese` (service) or `$XDG_RUNTIME_DIR/edge-siamese` (user)."""
 
 
 class Settings(Record):

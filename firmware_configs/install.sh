@@ -301,7 +301,7 @@ if [ "$panel" != none ]; then
             if (hit) { print where; exit }
         }')
     [ -z "$used" ] || conflict "$used uses GPIO $BUTTON (button) or $LED (LED)" \
-        'free that line, or wire button and LED elsewhere: --panel none, and "button" and "led" in [panel] of config.toml'
+        'free that line, or wire button and LED elsewhere: --panel none, and "button_line" and "led_line" in [panel] of config.toml'
 fi
 if composed | grep -q '^dtoverlay=cma,'; then
     other=$(first ': dtoverlay=(cma|vc4-f?kms-v3d[a-z0-9-]*),(.*,)?cma-') || true

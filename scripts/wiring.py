@@ -128,12 +128,12 @@ def place(pin: int) -> tuple[float, float]:
 def wiring() -> str:
     """Button and LED at the header, with the settings' own lines."""
     settings = PanelSettings()
-    button, led = pin_of(settings.button), pin_of(settings.led)
+    button, led = pin_of(settings.button_line), pin_of(settings.led_line)
     used = {button, BUTTON_GROUND, led, LED_GROUND}
     parts = [
         *header(used),
-        *button_at(button, settings.button),
-        *led_at(led, settings.led),
+        *button_at(button, settings.button_line),
+        *led_at(led, settings.led_line),
         *board_inset(),
     ]
     title = f"A button between pins {button} and {BUTTON_GROUND}, an LED between pins {led} and {LED_GROUND}"

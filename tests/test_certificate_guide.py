@@ -83,7 +83,7 @@ def test_every_file_of_the_settings_is_put_there_and_no_secret_is_open(page: str
     for table in re.findall(r"^```toml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
         read = parse_settings(table)
         found = read.mqtt if page == "mqtt.md" else read.dashboard
-        for name in ("ca", "certificate", "key", "password_file"):
+        for name in ("ca_file", "certificate", "key", "password_file"):
             if path := getattr(found, name, ""):
                 named[path] = name in ("key", "password_file")
     assert any(named.values())

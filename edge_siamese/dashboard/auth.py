@@ -98,7 +98,7 @@ class Authenticator:
         """Raise `SettingsError` if others could reach this, and nothing would keep them out."""
         if self._beyond and not self._credentials.current():
             why = (
-                f"hosts names {', '.join(self._settings.allowed_hosts)}"
+                f"allowed_hosts names {', '.join(self._settings.allowed_hosts)}"
                 if is_loopback(self._settings.listen)
                 else f"it listens at {self._settings.listen}, which others can reach"
             )
@@ -116,7 +116,7 @@ class Authenticator:
         if not self._hosts.allow(host, head.arrived):
             raise Problem(
                 403,
-                "this dashboard is not known by that host name; hosts in the settings can allow it",
+                "this dashboard is not known by that host name; allowed_hosts in the settings can allow it",
                 kind="UnknownHost",
             )
 

@@ -16,7 +16,7 @@ PACKAGES = {
     "metrics": ("prometheus_client",),
 }
 """What each of them imports."""
-FILES = ("ca", "certificate", "key", "password_file")
+FILES = ("ca_file", "certificate", "key", "password_file")
 """The settings of dashboard and MQTT that name files."""
 HIDDEN = ("/home", "/root", "/run/user")
 """What the service does not see, whatever the permissions say (ProtectHome)."""

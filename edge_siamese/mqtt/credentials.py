@@ -32,7 +32,7 @@ def tls_context(settings: MqttSettings) -> ssl.SSLContext | None:
     """What TLS is spoken with; None without TLS. Raises `MqttError` if a certificate or key cannot be used."""
     if not settings.tls:
         return None
-    files = f"ca {settings.ca_file}"
+    files = f"ca_file {settings.ca_file}"
     try:
         context = ssl.create_default_context(cafile=settings.ca_file or None)
         if settings.certificate:

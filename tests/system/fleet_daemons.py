@@ -48,7 +48,7 @@ class Device:
         self.on = False
 
     def configure(self, bundle: Path, broker: Broker, collection: str = "home", **changes: str) -> Device:
-        self.daemon.configure(bundle, rate="rate = 20.0", **changes)
+        self.daemon.configure(bundle, frame_rate="frame_rate = 20.0", **changes)
         text = self.daemon.config.read_text().replace("[camera]", f'[camera]\ndevice = "{self.name}"')
         text += MQTT.format(host=HOST, port=broker.port, device=self.name, collection=collection)
         self.daemon.config.write_text(text)

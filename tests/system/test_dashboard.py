@@ -423,7 +423,7 @@ def test_a_daemon_that_was_away_is_found_again(daemon: Daemon, window: Window) -
 
 def test_one_watcher_too_many_is_told_so_and_can_do_everything_else(daemon: Daemon, browser: Any) -> None:
     with daemon.config.open("a") as config:
-        config.write("clients = 1\n")
+        config.write("max_viewers = 1\n")
     daemon.start().up()
     first = open_window(daemon, browser)
     first.go("live")

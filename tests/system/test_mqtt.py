@@ -375,7 +375,7 @@ def test_names_that_change_while_the_broker_is_away_are_removed_when_it_is_back(
         config = daemon.config.read_text()
         for name in ("door", "cellar"):
             daemon.stop()
-            daemon.config.write_text(config.replace('device = "hall"', f'device = "{name}"'))
+            daemon.config.write_text(config.replace('device_id = "hall"', f'device_id = "{name}"'))
             daemon.start().up()
             until(lambda: state_of(daemon).startswith("away: "))
         broker.start()

@@ -60,7 +60,9 @@ def config(tmp_path: Path, bundle: Bundle) -> Path:
     """Of a daemon that looks at a picture of a mug, without a panel."""
     pytest.importorskip("PIL.Image").fromarray(MUG).save(tmp_path / "mug.png")
     text = CONFIG.format(bundle=bundle.path, state=tmp_path / "state", runtime=tmp_path / "run")
-    text = text.replace("rate = 240.0", f'rate = 60.0\nkind = "files"\npath = "{tmp_path / "mug.png"}"')
+    text = text.replace(
+        "frame_rate = 240.0", f'frame_rate = 60.0\nkind = "files"\npath = "{tmp_path / "mug.png"}"'
+    )
     path = tmp_path / "config.toml"
     path.write_text(text.replace('kind = "simulated"', 'kind = "none"'))
     return path

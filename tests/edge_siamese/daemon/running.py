@@ -153,7 +153,7 @@ class Daemon:
         self.thread: threading.Thread
 
     def configure(self, bundle: Path | str, **changes: str) -> None:
-        """Write the settings; `changes` replace lines, such as `rate="rate = 5.0"`."""
+        """Write the settings; `changes` replace lines, such as `frame_rate="frame_rate = 5.0"`."""
         text = CONFIG.format(bundle=bundle, state=self.state, runtime=self.home / "run")
         for key, line in changes.items():
             (former,) = [found for found in text.splitlines() if found.startswith(f"{key} = ")]

@@ -363,7 +363,7 @@ class TestReloading:
     def test_another_camera_is_opened_at_once_also_if_the_model_fails(
         self, running: Daemon, bundle: Bundle, tmp_path: Path
     ) -> None:
-        running.configure(tmp_path / "none", rate="rate = 100.0")
+        running.configure(tmp_path / "none", frame_rate="frame_rate = 100.0")
         running.ask("reload")
         until(lambda: len(running.stage.opened) == 2)
         until(lambda: any("the former model stays" in text for text in running.events("model")))

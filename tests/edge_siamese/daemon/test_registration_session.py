@@ -72,7 +72,7 @@ def test_a_registration_tells_each_frame_and_its_end(rig: Rig) -> None:
         ([SOFT] * 4, {}, Reason.BLURRED, Signal.BLURRED),
         ([RING, DISC] * 4, {"frames": 5}, Reason.MOVING, Signal.MOVING),
         ([PAGE] * 4, {}, Reason.NOTHING, Signal.FAILED),
-        ([RING, RING, DISC, DISC], {"frames": 4, "motion": 100.0}, Reason.UNSTEADY, Signal.FAILED),
+        ([RING, RING, DISC, DISC], {"frames": 4, "max_motion": 100.0}, Reason.UNSTEADY, Signal.FAILED),
         ([], {}, Reason.NO_FRAMES, Signal.FAILED),
     ],
     ids=lambda value: value.name if isinstance(value, Reason) else "",

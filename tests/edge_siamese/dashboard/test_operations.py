@@ -29,7 +29,7 @@ MARKUP = '<img src=x onerror="alert(1)">&\u202f\U0001f4f7'
 
 @pytest.fixture
 def served(tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
-    with serving(tmp_path, bundle.path, monkeypatch, "rate = 60.0\nupload_bytes = 200000") as (
+    with serving(tmp_path, bundle.path, monkeypatch, "frame_rate = 60.0\nmax_upload_bytes = 200000") as (
         daemon,
         client,
     ):

@@ -176,7 +176,10 @@ def test_a_file_in_a_directory_that_the_service_may_not_enter(
     assert seen(scene, settings)[1:] == []
     inside.parent.chmod(0o700)
     (found,) = seen(scene, settings)[1:]
-    assert (found.level, found.text) == ("warning", f"ca: edge-siamese may not look into {inside.parent}")
+    assert (found.level, found.text) == (
+        "warning",
+        f"ca_file: edge-siamese may not look into {inside.parent}",
+    )
     # Nor through a link from a directory that it may enter.
     (tmp_path / "link.pem").symlink_to(inside)
     linked = Settings(mqtt=structs.replace(mqtt, ca_file=str(tmp_path / "link.pem")))
@@ -186,9 +189,9 @@ def test_a_file_in_a_directory_that_the_service_may_not_enter(
 def test_homes_are_not_seen_by_the_service(scene: Scene) -> None:
     mqtt = MqttSettings(broker="b.lan", tls=True, ca_file="/home/pi/ca.pem")
     (found,) = seen(replace(scene, account=SERVICE), Settings(mqtt=mqtt))[1:]
-    assert found.text == "ca: edge-siamese may not look into /home/pi"
+    assert found.text == "ca_file: edge-siamese may not look into /home/pi"
     assert found.remedy.startswith(
-        "sudo install -m 640 -g edge-siamese /home/pi/ca.pem /etc/edge-siamese/, and ca = "
+        "sudo install -m 640 -g edge-siamese /home/pi/ca.pem /etc/edge-siamese/, and ca_file = "
     )
 
 
@@ -199,7 +202,7 @@ def test_a_file_that_is_missing_or_cannot_be_looked_at(
     settings = Settings(mqtt=MqttSettings(broker="b.lan", tls=True, ca_file=str(path)))
     (found,) = seen(scene, settings)[1:]
     assert found == Finding(
-        "mqtt", "warning", f"ca: there is no {path}", "put it there, or correct ca in [mqtt]"
+        "mqtt", "warning", f"ca_file: there is no {path}", "put it there, or correct ca_file in [mqtt]"
     )
 
     def denied(*_: object, **__: object) -> bool:
@@ -207,5 +210,5 @@ def test_a_file_that_is_missing_or_cannot_be_looked_at(
 
     monkeypatch.setattr(Account, "may", denied)
     (found,) = seen(scene, settings)[1:]
-    assert (found.level, found.text) == ("unknown", f"ca: {path} cannot be looked at: Permission denied")
+    assert (found.level, found.text) == ("unknown", f"ca_file: {path} cannot be looked at: Permission denied")
     assert found.remedy == "look again as root: sudo edge-siamese doctor"

@@ -47,7 +47,7 @@ class Actions:
 
 
 def bridge(state: Path, port: int, **changes: Any) -> tuple[Bridge, Actions]:
-    settings = MqttSettings(broker="127.0.0.1", port=port, **{"device": "hall", **changes})
+    settings = MqttSettings(broker="127.0.0.1", port=port, **{"device_id": "hall", **changes})
     actions = Actions(state, settings)
     return Bridge(settings, actions, PACE), actions  # type: ignore[arg-type]
 
@@ -79,7 +79,7 @@ def test_it_tells_what_happens_and_how_it_is(tmp_path: Path) -> None:
 
 
 def test_what_forbids_a_connection_is_said_at_the_start_and_leaves_no_thread(tmp_path: Path) -> None:
-    made, actions = bridge(tmp_path, 1, user="me", password_file="/missing")
+    made, actions = bridge(tmp_path, 1, username="me", password_file="/missing")
     with pytest.raises(MqttError, match="/missing: the password cannot be read"):
         made.start()
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("mqtt")]
@@ -144,7 +144,7 @@ def test_discovery_that_is_turned_off_removes_the_device_alone(tmp_path: Path) -
     with Listener(ACCEPTED_5) as broker:
         where = f"127.0.0.1:{broker.port}"
         keep_footprints(tmp_path, [PublishedTopics(where, "edge-siamese", "hall", "homeassistant")])
-        made, _ = bridge(tmp_path, broker.port, discovery="")
+        made, _ = bridge(tmp_path, broker.port, discovery_prefix="")
         made.start()
         until(lambda: retained(broker))
         assert retained(broker) == [("homeassistant/device/edge-siamese-hall/config", b"")]

@@ -102,7 +102,7 @@ def test_a_wrong_password_is_called_that_once_and_tried_again(
     tmp_path: Path, answers: tuple[bytes, ...]
 ) -> None:
     (tmp_path / "password").write_text("wrong\n")
-    password = {"user": "me", "password_file": str(tmp_path / "password")}
+    password = {"username": "me", "password_file": str(tmp_path / "password")}
     with Listener(*answers) as broker, connection(broker.port, **password) as (found, told):
         found.start()
         until(lambda: len(broker.versions) > 4)
@@ -339,7 +339,7 @@ def test_the_password_is_the_first_line_of_its_file(tmp_path: Path) -> None:
 
 def test_certificates_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     assert tls_context(MqttSettings()) is None
-    with pytest.raises(MqttError, match=r"^ca /missing\.pem cannot be used: No such file"):
+    with pytest.raises(MqttError, match=r"^ca_file /missing\.pem cannot be used: No such file"):
         tls_context(MqttSettings(tls=True, ca_file="/missing.pem"))
     rubbish = tmp_path / "rubbish.pem"
     rubbish.write_text("rubbish")

@@ -51,7 +51,7 @@ def test_none_and_simulated_need_nothing(here: Here):
 def test_gpio_takes_the_lines_of_the_settings(here: Here):
     with fake_gpiod.installed(here.devices) as gpiod:
         chip = gpiod.add("gpiochip0", "pinctrl-bcm2711")
-        panel = here.open(kind="gpio", button=5, led=6, active_low=False, debounce_s=0.005)
+        panel = here.open(kind="gpio", button_line=5, led_line=6, active_low=False, debounce_s=0.005)
         assert panel.description == "button on line 5 and LED on line 6 of pinctrl-bcm2711"
         settings = chip.lines[5].settings
         assert settings is not None and not settings.active_low and not settings.debounce_period
