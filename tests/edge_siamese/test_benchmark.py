@@ -235,6 +235,6 @@ def test_bench_takes_frames_of_the_configured_camera(
     bundle: Bundle, runtime: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = tmp_path / "config.toml"
-    config.write_text('[camera]\nkind = "synthetic"\nwidth = 320\nheight = 240\nrate = 240\n')
+    config.write_text('[camera]\nkind = "synthetic"\nwidth = 320\nheight = 240\nframe_rate = 240\n')
     out = printed(bundle, runtime, capsys, "--camera", "--config", str(config))
     assert out.splitlines()[2] == "camera  a synthetic scene of drawn symbols, 320 x 240; frames 320x240 gray"
