@@ -24,7 +24,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from edge_siamese.cameras.fake import FakeCamera
+from edge_siamese.cameras.camera import FakeCamera
 from edge_siamese.cameras.synthetic.scene import demo_scene
 from edge_siamese.daemon import hardware
 from edge_siamese.daemon.client import request

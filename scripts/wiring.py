@@ -250,8 +250,8 @@ def led_codes() -> str:
     parts: list[str] = []
     y = 58
     groups = {
-        "What goes on": [s for s in Signal if s.pattern.lasting and not is_fault(s)],
-        "Answers, shown once": [s for s in Signal if not s.pattern.lasting],
+        "What goes on": [s for s in Signal if s.pattern.continuous and not is_fault(s)],
+        "Answers, shown once": [s for s in Signal if not s.pattern.continuous],
         "Faults, until they are over": [s for s in Signal if is_fault(s)],
     }
     for name, signals in groups.items():
@@ -283,7 +283,7 @@ def scale(y: float, rows: int) -> Iterator[str]:
 
 def row(signal: Signal, y: float) -> Iterator[str]:
     """A signal's two lines of text, and its seconds."""
-    yield text(24, y + 17, signal.looks, 14.5, font_weight="600")
+    yield text(24, y + 17, signal.appearance, 14.5, font_weight="600")
     meaning = signal.meaning.replace("`", "")
     yield text(24, y + 34, meaning, 12 if len(meaning) < 66 else 11, fill=SOFT)
     base = y + 10 + _BAR
@@ -301,7 +301,7 @@ def row(signal: Signal, y: float) -> Iterator[str]:
             INK,
             stroke_width="1",
         )
-    if pattern.lasting:
+    if pattern.continuous:
         x: float = _LEFT + _WIDTH + 6
         yield shape(f"{x},{base - 5:g} {x + 9},{base:g} {x},{base + 5:g}", INK)
     else:

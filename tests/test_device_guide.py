@@ -65,7 +65,7 @@ def test_a_stale_picture_is_named(
     assert wiring.main([]) == 0
     assert wiring.main(["--check"]) == 0
     text = (tmp_path / "docs" / "device.md").read_text()
-    assert text.startswith(f"# A device\n\n{wiring.BEGIN}| the light | means |\n")
+    assert text.startswith(f"# A device\n\n{wiring.BEGIN}| LED | meaning |\n")
     assert text.endswith(f"|\n{wiring.END}\n\nmore\n")
 
 
@@ -125,7 +125,7 @@ def test_the_seconds_that_are_drawn_are_those_of_the_signal(signal: Signal) -> N
     for step in range(int(wiring.SHOWN_SECONDS * 100)):
         moment = step / 100 + 0.005  # between the changes, which are at whole hundredths
         assert any(begin <= moment < end for begin, end in drawn) == signal.pattern.at(moment), moment
-    assert signal.looks in words("led-codes.svg")
+    assert signal.appearance in words("led-codes.svg")
     assert signal.meaning.replace("`", "") in words("led-codes.svg")
 
 
@@ -148,7 +148,7 @@ def test_pictures_can_be_drawn_by_others(tmp_path: Path) -> None:
 
 
 def test_there_is_one_row_for_each_signal() -> None:
-    assert first_cells(section("What the light says")) == [signal.looks for signal in Signal]
+    assert first_cells(section("What the light says")) == [signal.appearance for signal in Signal]
 
 
 def test_numbers_of_the_first_registration_are_the_settings() -> None:
@@ -158,7 +158,9 @@ def test_numbers_of_the_first_registration_are_the_settings() -> None:
     assert (settings.timeout_s, "for four seconds at most" in text) == (4.0, True)
     assert (settings.add_view_within_s, text.count("ithin eight seconds")) == (8.0, 2)
     assert (PanelSettings().hold_s, "hold for more than a second" in text) == (1.2, True)
-    assert "On for one and a half seconds" in text and Signal.SAVED.looks == "on for one and a half seconds"
+    assert (
+        "On for one and a half seconds" in text and Signal.SAVED.appearance == "on for one and a half seconds"
+    )
 
 
 def test_each_kind_of_camera_and_each_camera_of_the_script_has_a_row() -> None:

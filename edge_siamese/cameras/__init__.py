@@ -1,4 +1,4 @@
-"""Cameras: where frames come from."""
+"""Cameras: the protocol, one module for each driver, and the supervisor that keeps a camera running."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import os
 from collections.abc import Callable
 from typing import Literal
 
-from edge_siamese.cameras.camera import Camera, Frame
+from edge_siamese.cameras.camera import Camera, Frame, RotatedCamera
 from edge_siamese.errors import CameraError
+from edge_siamese.registry import AUTO, CAMERAS
 from edge_siamese.settings import CameraSettings
 
 LOG = logging.getLogger(__name__)
@@ -24,44 +25,21 @@ def open_camera(
     """Open the camera that the settings name.
 
     Args:
-        settings: which one, how large, how fast, how it is turned.
-        color: what the encoder reads; a camera may give more than that, never less.
-        press: the simulated button that the synthetic scene presses.
+        settings: kind, size, rate and rotation.
+        color: what the encoder reads. A camera may return RGB frames for gray, never the reverse.
+        press: called with True and False when the synthetic scene presses and releases the button.
 
     Raises:
-        CameraError: it cannot be opened, or its library is not installed.
+        CameraError: the camera cannot be opened, or its library is not installed.
     """
-    camera = _open(settings, color, press)
-    if not settings.rotation:
-        return camera
-    from edge_siamese.cameras.orientation import TurnedCamera
-
-    return TurnedCamera(camera, settings.rotation)
+    kind = _detect(settings) if settings.kind == AUTO else settings.kind
+    options = {"press": press, "on_step": LOG.info} if kind == "synthetic" else {}
+    camera: Camera = CAMERAS[kind].load()(settings, color, **options)
+    return RotatedCamera(camera, settings.rotation) if settings.rotation else camera
 
 
-def _open(
-    settings: CameraSettings, color: Literal["gray", "rgb"], press: Callable[[bool], None] | None
-) -> Camera:
-    kind = _found(settings) if settings.kind == "auto" else settings.kind
-    if kind == "picamera2":
-        from edge_siamese.cameras.picamera2 import Picamera2Camera
-
-        return Picamera2Camera(settings, color)
-    if kind == "usb":
-        from edge_siamese.cameras.usb import UsbCamera
-
-        return UsbCamera(settings, color)
-    if kind == "files":
-        from edge_siamese.cameras.files import FilesCamera
-
-        return FilesCamera(settings, color)
-    from edge_siamese.cameras.synthetic.camera import SyntheticCamera
-
-    return SyntheticCamera(settings, color, press, on_step=LOG.info)
-
-
-def _found(settings: CameraSettings) -> str:
-    """Which kind of camera is here."""
+def _detect(settings: CameraSettings) -> str:
+    """Return the kind of the camera that is connected."""
     from edge_siamese.cameras.picamera2 import list_cameras
 
     if list_cameras():
@@ -69,6 +47,6 @@ def _found(settings: CameraSettings) -> str:
     if os.path.exists(settings.device):
         return "usb"
     raise CameraError(
-        f"no camera: picamera2 finds none, and there is no {settings.device}; plug a USB camera in, connect the Pi's "
-        'with the power off, or set camera.kind to "synthetic" to try things out'
+        f"no camera: picamera2 finds none, and there is no {settings.device}; connect a USB camera, or connect the Pi "
+        'camera with the power off, or set camera.kind to "synthetic" to try things out'
     )

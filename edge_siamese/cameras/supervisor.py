@@ -1,8 +1,8 @@
-"""Keeps a camera running: a guarded thread that captures, keeps the newest frame, and opens the camera anew.
+"""Camera supervisor: a capture thread that keeps the newest frame and reopens a camera that fails.
 
-A driver may block for good, which no thread can be cured of. So each capture has a time; a thread that overstays it
-is left behind and counted, and another one opens the camera again. The process that holds several of them should
-end and be started anew.
+A driver may block forever, and no thread can be freed from that. Each capture therefore has a time limit; a thread
+that exceeds it is abandoned and counted, and another thread opens the camera again. A process with several abandoned
+threads should exit and be restarted.
 """
 
 from __future__ import annotations
@@ -24,71 +24,71 @@ LOG = logging.getLogger(__name__)
 Status = Literal["starting", "running", "stalled", "absent", "ended"]
 
 OPEN_SECONDS = 30.0
-"""How long a camera may take to open: a small board needs some seconds for its libraries alone."""
+"""Limit for opening a camera: a small board needs some seconds for its libraries alone."""
 MARGIN_SECONDS = 1.0
-"""What a capture may take beyond the camera's own time before its thread counts as stuck."""
-FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.5, 30.0
-STEADY_SECONDS = 10.0
-"""A camera that has given frames for so long is well again. One that fails sooner, each time, is opened less and less
-often: a bad cable must not wear card and processor with its coming and going."""
-SLACK = 0.25
-"""How much too early a frame may come, in frames of the wanted rate: the clocks of cameras waver."""
-SLICE_SECONDS = 0.25
-"""How often who waits for a frame looks whether the thread is stuck."""
+"""Time that a capture may take beyond the camera's own limit before its thread counts as stuck."""
+FIRST_RETRY_SECONDS, MAX_RETRY_SECONDS = 0.5, 30.0
+STABLE_SECONDS = 10.0
+"""A camera that has delivered frames for this long has recovered. One that fails sooner each time is reopened less and
+less often, so that a bad cable does not keep the processor busy."""
+RATE_TOLERANCE = 0.25
+"""Share of an interval that a frame may come too early: the clocks of cameras are not exact."""
+POLL_SECONDS = 0.25
+"""Interval at which a caller that waits for a frame checks whether the capture thread is stuck."""
 
 
 @dataclass(frozen=True)
 class SourceState:
-    """How a camera is, for people and for the daemon."""
+    """State of a camera."""
 
     status: Status
-    """`stalled`: it is there and gives no frame. `absent`: it cannot be opened, or is gone. `ended`: a recording ended."""
+    """`stalled`: the camera delivers no frames. `absent`: it cannot be opened, or is gone. `ended`: a recording ended."""
     reason: str
     """Why it does not run; empty if it does."""
     description: str
-    """Which camera, as it says of itself; empty before it was opened."""
+    """See `Camera.description`; empty before it was opened."""
     captured: int
-    """Frames that the camera gave, over all openings."""
+    """Frames that the camera delivered since the start."""
     dropped: int
-    """Of these, the frames that nobody got: beyond the rate, or replaced by a newer one."""
+    """Frames of these that no caller got: beyond the rate, or replaced by a newer one."""
     restarts: int
-    """How often the camera was opened again, or it was tried."""
+    """Attempts to open the camera again."""
     stuck_threads: int
-    """Threads that hang in the camera's driver now."""
+    """Threads that are blocked in the camera's driver now."""
     fps: float
-    """Frames handed on in a second, lately."""
+    """Recent rate of accepted frames, per second."""
 
 
 class RateLimit:
-    """Lets at most so many frames a second through, evenly."""
+    """Accepts at most `rate` frames per second, evenly spaced."""
 
     def __init__(self, rate: float) -> None:
         self._interval = 1.0 / rate
         self._due: float | None = None
 
-    def admits(self, moment: float) -> bool:
-        """Whether the frame of this moment, in seconds, is let through."""
-        if self._due is None or moment - self._due > 4 * self._interval:
-            self._due = moment  # the first one, or the first after a gap
-        if moment < self._due - SLACK * self._interval:
+    def admits(self, time: float) -> bool:
+        """Decide whether a frame of this time, in seconds, is accepted."""
+        if self._due is None or time - self._due > 4 * self._interval:
+            self._due = time  # the first frame, or the first after a gap
+        if time < self._due - RATE_TOLERANCE * self._interval:
             return False
-        # From the moment when the frame was due, not from when it came: the rate holds on average.
-        self._due = max(self._due, moment - self._interval / 2) + self._interval
+        # Counted from when the frame was due, not from when it came: the rate holds on average.
+        self._due = max(self._due, time - self._interval / 2) + self._interval
         return True
 
 
 class FrameSource:
-    """The newest frame of a camera, whatever happens to the camera.
+    """The newest frame of a camera, which is reopened when it fails.
 
     Args:
-        open: opens the camera; called again when it failed. It runs, like everything that touches the camera, on the
+        open: opens the camera; called again after a failure. Like everything that touches the camera, it runs on the
             capture thread.
-        timeout_s: the camera's own time for a frame, in seconds.
-        rate: frames a second to hand on, at most; the camera is drained all the same.
-        clock: `time.monotonic`, or a test's own.
-        on_change: told in one line when the camera runs, stalls, is gone or ends. It is called from whichever thread
-            noticed, and must not block.
-        pause: waits for an event at most so many seconds; a test's own does not wait.
+        timeout_s: the camera's own limit for a frame, in seconds.
+        rate: maximum number of frames per second to return; the camera is always drained.
+        clock: returns seconds, like `time.monotonic`.
+        on_change: called with one line when the camera runs, stalls, disappears or ends. It runs on whichever thread
+            noticed the change, and must not block.
+        wait: waits for an event for a number of seconds at most.
     """
 
     def __init__(
@@ -99,12 +99,12 @@ class FrameSource:
         rate: float,
         clock: Callable[[], float] = time.monotonic,
         on_change: Callable[[str], None] = lambda text: None,
-        pause: Callable[[threading.Event, float], object] = threading.Event.wait,
+        wait: Callable[[threading.Event, float], object] = threading.Event.wait,
     ) -> None:
-        self._open, self._clock, self._on_change, self._pause = open, clock, on_change, pause
+        self._open, self._clock, self._on_change, self._wait = open, clock, on_change, wait
         self._capture_s = timeout_s + MARGIN_SECONDS
         self._rate, self._limit = rate, RateLimit(rate)
-        self._backoff = Backoff(FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS)
+        self._backoff = Backoff(FIRST_RETRY_SECONDS, MAX_RETRY_SECONDS)
         self._changed = threading.Condition()
         self._closing = threading.Event()
         self._worker: _Worker | None = None
@@ -120,40 +120,40 @@ class FrameSource:
         self._hold = False
 
     def start(self) -> None:
-        """Begin; returns at once, before the camera is open."""
+        """Start the capture thread; returns before the camera is open."""
         with self._changed:
             if self._worker is None and not self._closing.is_set():
-                self._employ(0.0)
+                self._start_worker(0.0)
 
     def next(self, after: int, timeout: float) -> Frame | None:
-        """The newest frame if its number is larger than `after`; else wait for one.
+        """Return the newest frame if its number is greater than `after`; otherwise wait for one.
 
         Args:
-            after: the number of the frame that the caller had last; 0 at first.
-            timeout: seconds to wait at most.
+            after: number of the caller's previous frame; 0 at first.
+            timeout: maximum time to wait, in seconds.
 
         Returns:
-            None if there was none in time, or there will be none: the recording has ended, or the source is closed.
-            Numbers rise over reopenings.
+            A frame, whose number keeps rising when the camera is reopened. None if there was none in time, or if there
+            will be none: the recording has ended, or the source is closed.
         """
-        until = time.monotonic() + timeout
+        deadline = time.monotonic() + timeout
         while True:
-            self._guard()
+            self._abandon_stuck_worker()
             with self._changed:
                 if self._closing.is_set():
                     return None
                 if self._newest is not None and self._newest.number > after:
                     self._taken = True
                     return self._newest
-                left = until - time.monotonic()
-                if left <= 0 or self._status == "ended":
+                remaining = deadline - time.monotonic()
+                if remaining <= 0 or self._status == "ended":
                     return None
-                self._changed.wait(min(left, SLICE_SECONDS))
+                self._changed.wait(min(remaining, POLL_SECONDS))
 
     @property
     def state(self) -> SourceState:
-        """How the camera is now."""
-        self._guard()
+        """Current state of the camera."""
+        self._abandon_stuck_worker()
         with self._changed:
             first, last = (self._times[0], self._times[-1]) if self._times else (0.0, 0.0)
             running = self._status == "running" and last > first
@@ -169,33 +169,33 @@ class FrameSource:
             )
 
     def hold_exposure(self, held: bool, timeout: float | None = None) -> bool:
-        """Keep exposure and white balance as they are, or let them adapt again.
+        """Lock exposure and white balance, or unlock them.
 
         Args:
-            held: which of the two.
-            timeout: seconds to wait for the camera at most; None: as long as for a frame.
+            held: lock or unlock.
+            timeout: maximum time to wait for the camera, in seconds; None: as long as for a frame.
 
         Returns:
             Whether the camera did it in that time. If not, it is done before its next frame.
         """
-        until = time.monotonic() + (self._capture_s if timeout is None else timeout)
+        deadline = time.monotonic() + (self._capture_s if timeout is None else timeout)
         with self._changed:
             self._hold = held
         while True:
-            self._guard()
+            self._abandon_stuck_worker()
             with self._changed:
                 worker = self._worker
                 if worker is None or not worker.camera_is_open:
                     return False
                 if worker.held == held:
                     return True
-                left = until - time.monotonic()
-                if left <= 0 or self._closing.is_set():
+                remaining = deadline - time.monotonic()
+                if remaining <= 0 or self._closing.is_set():
                     return False
-                self._changed.wait(min(left, SLICE_SECONDS))
+                self._changed.wait(min(remaining, POLL_SECONDS))
 
     def close(self, timeout: float = 2.0) -> None:
-        """Let the camera go; a capture thread that does not end within `timeout` seconds is left behind."""
+        """Release the camera; a capture thread that does not end within `timeout` seconds is abandoned."""
         self._closing.set()
         with self._changed:
             self._changed.notify_all()
@@ -203,26 +203,26 @@ class FrameSource:
         if worker is not None:
             worker.thread.join(timeout)
 
-    def _employ(self, pause: float) -> None:
-        """Put a new thread to work; the caller holds the lock."""
-        self._worker = _Worker(self, pause)
+    def _start_worker(self, delay: float) -> None:
+        """Start a capture thread that opens the camera after a delay; the caller holds the lock."""
+        self._worker = _Worker(self, delay)
         self._worker.thread.start()
 
-    def _guard(self) -> None:
-        """Leave the capture thread behind if it is stuck."""
+    def _abandon_stuck_worker(self) -> None:
+        """Replace the capture thread if its operation has exceeded its limit."""
         with self._changed:
             worker = self._worker
-            if worker is None or self._closing.is_set() or self._clock() <= worker.until:
+            if worker is None or self._closing.is_set() or self._clock() <= worker.deadline:
                 return
             worker.abandoned = True
             self._stuck += 1
-            reason = f"{worker.doing} has not returned for {self._clock() - worker.since:.0f} s"
-            text = self._set("stalled", reason)
-            self._employ(self._backoff.pause())
-        self._tell(text)
+            reason = f"{worker.operation} has not returned for {self._clock() - worker.started:.0f} s"
+            message = self._set_status("stalled", reason)
+            self._start_worker(self._backoff.pause())
+        self._notify(message)
 
-    def _set(self, status: Status, reason: str = "") -> str:
-        """Change the state under the lock; returns what to tell of it, empty if nothing changed."""
+    def _set_status(self, status: Status, reason: str = "") -> str:
+        """Change the status while the lock is held; returns the message about it, empty if nothing changed."""
         if (status, reason) == (self._status, self._reason):
             return ""
         self._status, self._reason = status, reason
@@ -233,36 +233,36 @@ class FrameSource:
             return f"the camera runs: {self._description}"
         if status == "ended":
             return f"the camera has ended: {reason}"
-        word = "has stalled" if status == "stalled" else "is not there"
-        return f"the camera {word}: {reason}; it is opened again as soon as possible"
+        verb = "has stalled" if status == "stalled" else "is unavailable"
+        return f"the camera {verb}: {reason}; it is reopened as soon as possible"
 
-    def _tell(self, text: str) -> None:
-        if text:
-            self._on_change(text)
+    def _notify(self, message: str) -> None:
+        if message:
+            self._on_change(message)
 
-    # What follows is called by workers.
+    # The following methods are called by workers.
 
-    def _opened(self, worker: _Worker, camera: Camera) -> int | None:
-        """The number after which this opening's frames count on; None if the worker is no longer wanted."""
+    def _camera_opened(self, worker: _Worker, camera: Camera) -> int | None:
+        """Return the number that this opening's frame numbers are added to; None if the worker was abandoned."""
         with self._changed:
             if worker.abandoned:
                 return None
             self._description = camera.description
             worker.opened = self._clock()
-            self._limit = RateLimit(self._rate)  # its first frame is wanted at once
+            self._limit = RateLimit(self._rate)  # accept its first frame at once
             self._changed.notify_all()
             return self._number
 
-    def _take(self, worker: _Worker, frame: Frame) -> bool:
-        """Keep a frame; whether the worker may go on."""
+    def _accept_frame(self, worker: _Worker, frame: Frame) -> bool:
+        """Keep a frame; returns whether the worker should continue."""
         with self._changed:
             if worker.abandoned:
                 return False
             self._captured += 1
             self._number = frame.number
-            if self._clock() - worker.opened >= STEADY_SECONDS:
+            if self._clock() - worker.opened >= STABLE_SECONDS:
                 self._backoff.reset()
-            text = self._set("running")
+            message = self._set_status("running")
             if self._limit.admits(frame.time):
                 self._dropped += not self._taken
                 self._newest, self._taken = frame, False
@@ -270,59 +270,59 @@ class FrameSource:
                 self._changed.notify_all()
             else:
                 self._dropped += 1
-        self._tell(text)
+        self._notify(message)
         return not self._closing.is_set()
 
-    def _failed(self, worker: _Worker, status: Status, reason: str) -> float | None:
-        """Seconds until the next try; None if there is to be none."""
+    def _camera_failed(self, worker: _Worker, status: Status, reason: str) -> float | None:
+        """Return the delay before the next attempt in seconds; None if there is to be none."""
         with self._changed:
             if worker.abandoned:
                 return None
-            text = self._set(status, reason)
-            pause = self._backoff.pause()
-        self._tell(text)
-        return None if status == "ended" else pause
+            message = self._set_status(status, reason)
+            delay = self._backoff.pause()
+        self._notify(message)
+        return None if status == "ended" else delay
 
 
 class _Worker:
-    """One capture thread; opens, captures and closes until it is stuck, abandoned or done."""
+    """One capture thread: opens, captures and closes until it is stuck, abandoned or finished."""
 
-    def __init__(self, source: FrameSource, pause: float) -> None:
+    def __init__(self, source: FrameSource, delay: float) -> None:
         self.source = source
         self.abandoned = False
         self.camera_is_open = False
         self.held = False
-        self.doing = "the camera"
-        self.since, self.until = 0.0, float("inf")
+        self.operation = "the camera"
+        self.started, self.deadline = 0.0, float("inf")
         self.opened = float("inf")
-        self._first_pause = pause
+        self._first_delay = delay
         self.thread = threading.Thread(target=self._run, name="camera", daemon=True)
 
-    def _begin(self, doing: str, limit: float) -> None:
-        """From now on the thread may take `limit` seconds for one thing."""
-        self.doing, self.since = doing, self.source._clock()
-        self.until = self.since + limit
+    def _begin(self, operation: str, limit: float) -> None:
+        """Begin an operation that may take `limit` seconds."""
+        self.operation, self.started = operation, self.source._clock()
+        self.deadline = self.started + limit
 
     def _run(self) -> None:
         source = self.source
-        pause: float | None = self._first_pause
+        delay: float | None = self._first_delay
         try:
-            while pause is not None and not self.abandoned:
-                self.until = float("inf")
-                if pause:
-                    source._pause(source._closing, pause)
+            while delay is not None and not self.abandoned:
+                self.deadline = float("inf")
+                if delay:
+                    source._wait(source._closing, delay)
                 if source._closing.is_set():
                     return
-                pause = self._one_opening()
+                delay = self._use_camera()
         finally:
-            self.until = float("inf")
+            self.deadline = float("inf")
             with source._changed:
-                # It was stuck, and came back after all.
+                # An abandoned thread that gets here has returned from the driver after all.
                 source._stuck -= self.abandoned
                 source._changed.notify_all()
 
-    def _one_opening(self) -> float | None:
-        """Open, capture until something happens, close; seconds until the next try, or None."""
+    def _use_camera(self) -> float | None:
+        """Open the camera, capture until it fails, close it; returns the delay before the next attempt, or None."""
         source = self.source
         camera: Camera | None = None
         try:
@@ -330,22 +330,22 @@ class _Worker:
             with source._changed:
                 source._restarts += 1
             camera = source._open()
-            offset = source._opened(self, camera)
+            offset = source._camera_opened(self, camera)
             if offset is not None:
                 self.camera_is_open = True
                 self._capture(camera, offset)
             return None
         except CameraEnded as error:
-            return source._failed(self, "ended", str(error))
+            return source._camera_failed(self, "ended", str(error))
         except CameraStalled as error:
-            return source._failed(self, "stalled", str(error))
+            return source._camera_failed(self, "stalled", str(error))
         except CameraError as error:
-            return source._failed(self, "absent", str(error))
+            return source._camera_failed(self, "absent", str(error))
         except (
             Exception
-        ) as error:  # a driver's own; the thread has to live on, or there is no camera ever again
-            LOG.exception("the camera failed in an unforeseen way")
-            return source._failed(self, "absent", f"{type(error).__name__}: {error}")
+        ) as error:  # a driver's own: without this thread there would be no camera until a restart
+            LOG.exception("unexpected error of the camera")
+            return source._camera_failed(self, "absent", f"{type(error).__name__}: {error}")
         finally:
             self.camera_is_open = self.held = False
             if camera is not None:
@@ -353,22 +353,22 @@ class _Worker:
 
     def _capture(self, camera: Camera, offset: int) -> None:
         source = self.source
-        going = not source._closing.is_set()
-        while going:
+        running = not source._closing.is_set()
+        while running:
             if source._hold != self.held:
                 self._begin("holding the exposure", source._capture_s)
-                wanted = source._hold
-                camera.hold_exposure(wanted)
+                hold = source._hold
+                camera.hold_exposure(hold)
                 with source._changed:
-                    self.held = wanted
+                    self.held = hold
                     source._changed.notify_all()
-            self._begin("the capture of a frame", source._capture_s)
+            self._begin("capturing a frame", source._capture_s)
             frame = camera.capture()
-            going = source._take(self, Frame(frame.pixels, frame.time, offset + frame.number))
+            running = source._accept_frame(self, Frame(frame.pixels, frame.time, offset + frame.number))
 
     def _close(self, camera: Camera) -> None:
         self._begin("closing the camera", self.source._capture_s)
         try:
             camera.close()
-        except Exception as error:  # it is given up either way
+        except Exception as error:  # it is given up in any case
             LOG.warning("the camera could not be closed: %s: %s", type(error).__name__, error)

@@ -10,10 +10,10 @@ from edge_siamese.cameras.camera import Frame
 from edge_siamese.cameras.supervisor import FrameSource, SourceState
 from edge_siamese.events import Event, trouble
 from edge_siamese.panel import Panel, open_panel
-from edge_siamese.panel.led_signals import Lamp, Signal
+from edge_siamese.panel.led_signals import Signal
+from edge_siamese.panel.panel import SimulatedPanel
 from edge_siamese.panel.press_grammar import Gesture, PressGrammar
-from edge_siamese.panel.simulated import SimulatedPanel
-from edge_siamese.panel.supervisor import Console
+from edge_siamese.panel.supervisor import PanelSupervisor
 from edge_siamese.settings import Settings
 
 MAX_STUCK_THREADS = 2
@@ -29,7 +29,7 @@ class Hardware:
         self._publish = publish
         self.source: FrameSource | None = None
         """The camera; None before there is a model that says which colors it reads."""
-        self.console: Console | None = None
+        self.console: PanelSupervisor | None = None
         """The panel."""
         self._color = ""
         self._simulated: SimulatedPanel | None = None
@@ -107,9 +107,9 @@ class Hardware:
         opener: Callable[[], Panel] = lambda: open_panel(panel)  # noqa: E731 - or the other one below
         if panel.kind == "simulated" or (panel.kind == "auto" and scene):
             self._simulated = SimulatedPanel()
-            opener = self._simulated.find
+            opener = self._simulated.reconnect
         grammar = PressGrammar(panel.debounce_s, panel.double_press_s, panel.hold_s, panel.stuck_s)
-        self.console = Console(opener, grammar, Lamp())
+        self.console = PanelSupervisor(opener, grammar)
         self.lasting, self.stuck = None, False
         self.console.start()
 
@@ -141,7 +141,7 @@ class Hardware:
         """What the light says while nothing passing is shown."""
         if self.console is not None and signal is not self.lasting:
             self.lasting = signal
-            self.console.lasting(signal)
+            self.console.set_background(signal)
 
     def watch(self) -> bool:
         """Tell what has changed; True if the camera has just been lost."""
@@ -149,7 +149,7 @@ class Hardware:
         if problem != self._problem:
             self._problem = problem
             self._publish(
-                trouble("panel", f"no button and no light: {problem}")
+                trouble("panel", f"no button and no LED: {problem}")
                 if problem
                 else Event("panel", "the panel works")
             )

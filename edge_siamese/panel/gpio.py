@@ -1,4 +1,4 @@
-"""Wraps gpiod, the kernel developers' own library for GPIO lines: a button and an LED on the header."""
+"""GPIO panel: a button and an LED on lines of the GPIO header, through gpiod."""
 
 from __future__ import annotations
 
@@ -8,60 +8,66 @@ import time
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from edge_siamese.errors import PanelError
 from edge_siamese.panel.panel import Edge
+from edge_siamese.registry import PANELS
+from edge_siamese.settings import PanelSettings
 
 HEADER_CHIPS = ("pinctrl-rp1", "pinctrl-bcm2711", "pinctrl-bcm2835")
-"""The labels of the header's chip: Raspberry Pi 5; 4; Zero 2 W and 3. Numbers differ between kernels, labels do not."""
+"""Labels of the header's chip on Raspberry Pi 5, on 4, and on Zero 2 W and 3. Unlike numbers, labels are the same on all
+kernels."""
 CONSUMER = "edge-siamese"
-INSTALL = 'pip install "gpiod>=2.1"'
+INSTALL = PANELS["gpio"].install
 
-# The kernel tells of a change once the line has rested for so long, which tames storms of edges. The grammar debounces.
 _KERNEL_DEBOUNCE = timedelta(milliseconds=1)
-_BUFFERED_EDGES = 256
+"""The kernel reports a change after the line has rested for this long, which limits bursts of edges. The press grammar
+debounces."""
+_MIN_KERNEL_DEBOUNCE_SECONDS = 0.01
+"""Below this setting the kernel does not debounce: it may take a tick of its timer or two."""
+_BUFFER_SIZE = 256
 _MAX_READS = 16
-"""So that a line in a storm cannot keep `wait` from returning."""
+"""Limits the time that `wait` takes on a noisy line."""
 
 
 class GpioNotInstalled(PanelError):
-    """The package gpiod is missing, or is of the first generation."""
+    """The package gpiod is missing, or is version 1."""
 
 
 def load_gpiod() -> Any:
-    """The package gpiod, version 2.
+    """Import gpiod, version 2.
 
     Raises:
         GpioNotInstalled: it is missing, too old, or does not load.
     """
     try:
         import gpiod
-        import gpiod.line  # a package of its own name, but of version 1, has no such part
+        import gpiod.line  # version 1 has no such module
     except ImportError as error:
         name = getattr(error, "name", None)
         if name == "gpiod":
             raise GpioNotInstalled(f"the package gpiod is not installed: {INSTALL}") from error
         if name == "gpiod.line":
             raise GpioNotInstalled(
-                f"the package gpiod is of version 1, as Debian 12's python3-libgpiod is; version 2 is needed: {INSTALL}"
+                f"the package gpiod is version 1, as in Debian 12's python3-libgpiod; version 2 is needed: {INSTALL}"
             ) from error
         raise GpioNotInstalled(f"the package gpiod does not load: {error}") from error
     if not hasattr(gpiod, "LineSettings"):
-        raise GpioNotInstalled(f"the package gpiod is of version 1; version 2 is needed: {INSTALL}")
+        raise GpioNotInstalled(f"the package gpiod is version 1; version 2 is needed: {INSTALL}")
     return gpiod
 
 
 def find_chip(label: str = "", devices: Path = Path("/dev")) -> tuple[str, str]:
-    """The path and the label of a GPIO chip.
+    """Return the path and the label of a GPIO chip.
 
     Args:
-        label: of the chip; empty: the header's chip of a Raspberry Pi.
-        devices: where the chips are.
+        label: the chip's label; empty: the header's chip of a Raspberry Pi.
+        devices: directory of the device files.
 
     Raises:
-        GpioNotInstalled: there is no gpiod to ask.
-        PanelError: there is no such chip, or it must not be opened.
+        GpioNotInstalled: gpiod is not installed.
+        PanelError: there is no such chip, or this user must not open it.
     """
     gpiod = load_gpiod()
     wanted = (label,) if label else HEADER_CHIPS
@@ -75,7 +81,7 @@ def find_chip(label: str = "", devices: Path = Path("/dev")) -> tuple[str, str]:
                 found.setdefault(chip.get_info().label, str(path))
         except PermissionError:
             denied.append(str(path))
-        except Exception as error:  # one chip that is just being removed is no reason to miss the others
+        except Exception as error:  # a chip that is just being removed must not hide the others
             denied.append(f"{path} ({_reason(error)})")
     for name in wanted:
         if name in found:
@@ -83,7 +89,7 @@ def find_chip(label: str = "", devices: Path = Path("/dev")) -> tuple[str, str]:
     what = f'no GPIO chip "{label}"' if label else "no GPIO header of a Raspberry Pi"
     if denied:
         raise PanelError(
-            f"{what} that may be opened: {', '.join(denied)}; the user has to be in the group gpio"
+            f"{what} that this user may open: {', '.join(denied)}; add the user to the group gpio"
         )
     others = f"; there are {', '.join(found)}" if found else "; there is no GPIO chip at all"
     raise PanelError(f"{what}{others}")
@@ -102,17 +108,18 @@ class GpioPanel:
         debounce: bool = True,
         devices: Path = Path("/dev"),
     ) -> None:
-        """Take the lines.
+        """Request the lines.
 
         Args:
-            button, led: offsets in the chip, which are BCM numbers on a Raspberry Pi; led -1: none.
-            chip: its label; empty: the header's.
-            active_low: the button connects to ground and the line is pulled up; else to 3.3 V, pulled down.
-            debounce: let the kernel leave out changes shorter than a millisecond.
-            devices: where the chips are.
+            button, led: offsets in the chip, which are BCM numbers on a Raspberry Pi; led -1: no LED.
+            chip: label of the chip; empty: the header's.
+            active_low: the button connects to ground and the line is pulled up; otherwise to 3.3 V, pulled down.
+            debounce: let the kernel drop changes shorter than a millisecond.
+            devices: directory of the device files.
 
         Raises:
-            GpioNotInstalled, PanelError: naming the line, the chip, who uses it, and what to do.
+            GpioNotInstalled: gpiod is not installed.
+            PanelError: a line cannot be used; the message names line, chip, current user and remedy.
         """
         self._gpiod = load_gpiod()
         self._path, self._label = find_chip(chip, devices)
@@ -143,8 +150,21 @@ class GpioPanel:
             self.close()
             raise
 
+    @classmethod
+    def open(cls, settings: PanelSettings, *, sysfs: Path, devices: Path) -> Self:
+        """See `Panel.open`."""
+        return cls(
+            settings.button_line,
+            settings.led_line,
+            chip=settings.chip,
+            active_low=settings.active_low,
+            debounce=settings.debounce_s >= _MIN_KERNEL_DEBOUNCE_SECONDS,
+            devices=devices,
+        )
+
     @property
     def description(self) -> str:
+        """See `Panel.description`."""
         light = f"LED on line {self._led}" if self._led >= 0 else "no LED"
         return f"button on line {self._button} and {light} of {self._label}"
 
@@ -158,11 +178,11 @@ class GpioPanel:
             for _ in range(_MAX_READS):
                 if not self._button_request.wait_edge_events(remaining):
                     break
-                edges += self._taken(self._button_request.read_edge_events(_BUFFERED_EDGES))
+                edges += self._edges_of(self._button_request.read_edge_events(_BUFFER_SIZE))
                 remaining = 0.0
         except PanelError:
             raise
-        except Exception as error:  # the bindings have exceptions of their own beside OSError and ValueError
+        except Exception as error:  # the bindings have their own exceptions besides OSError and ValueError
             raise PanelError(
                 f"{self._where('button', self._button)} cannot be read: {_reason(error)}"
             ) from error
@@ -183,18 +203,17 @@ class GpioPanel:
     def close(self) -> None:
         """See `Panel.close`."""
         button, led = self._button_request, self._led_request
-        with suppress(PanelError):  # the chip is gone, and the light with it
+        with suppress(PanelError):  # the chip is gone, and the LED with it
             self.light(False)
         self._button_request = self._led_request = None
         for request in (led, button):
             if request is not None:
                 request.release()
 
-    def _taken(self, events: list[Any]) -> list[Edge]:
-        """Edges of events; where the kernel had to drop some, what the line is now comes last."""
-        rising = (
-            self._gpiod.EdgeEvent.Type.RISING_EDGE
-        )  # of the logical level: active_low is taken into account
+    def _edges_of(self, events: list[Any]) -> list[Edge]:
+        """Convert events to edges; if the kernel dropped some, the current level comes last."""
+        # The logical level: active_low is taken into account.
+        rising = self._gpiod.EdgeEvent.Type.RISING_EDGE
         edges: list[Edge] = []
         lost = False
         for event in events:
@@ -222,7 +241,7 @@ class GpioPanel:
                     self._button, "button", {**settings, "debounce_period": _KERNEL_DEBOUNCE}
                 )
             except _NotSupported:
-                pass  # the kernel, or the chip's driver, cannot; the grammar does it alone
+                pass  # the kernel or the chip's driver cannot debounce; the grammar does
         return self._request(self._button, "button", settings)
 
     def _request(self, offset: int, what: str, settings: dict[str, Any]) -> Any:
@@ -237,7 +256,7 @@ class GpioPanel:
                     return chip.request_lines(
                         {offset: gpiod.LineSettings(**settings)},
                         consumer=CONSUMER,
-                        event_buffer_size=_BUFFERED_EDGES,
+                        event_buffer_size=_BUFFER_SIZE,
                     )
                 except OSError as error:
                     if error.errno == errno.EBUSY:
@@ -248,7 +267,7 @@ class GpioPanel:
             raise
         except PermissionError as error:
             raise PanelError(
-                f"{where}: {self._path} must not be opened; the user has to be in the group gpio"
+                f"{where}: this user may not open {self._path}; add the user to the group gpio"
             ) from error
         except Exception as error:
             if "debounce_period" in settings and getattr(error, "errno", None) in _UNSUPPORTED:
@@ -260,7 +279,7 @@ class GpioPanel:
 
 
 class _NotSupported(PanelError):
-    """The kernel refused settings that it may not know."""
+    """The kernel rejected settings that it may not support."""
 
 
 _UNSUPPORTED = {
@@ -273,9 +292,10 @@ _UNSUPPORTED = {
 
 
 def _busy(user: str) -> str:
+    """Describe the program or driver that uses a line, with a remedy."""
     if user == CONSUMER:
-        return "another edge-siamese uses it; stop that one (`systemctl stop edge-siamese`)"
-    remedy = "choose another line, or stop that"
+        return "another edge-siamese uses it; stop it (`systemctl stop edge-siamese`)"
+    remedy = "choose another line, or stop that program"
     if user.lower().startswith(("gpio-key", "key_", "button")) or "key" in user.lower():
         remedy = 'set kind = "input" in [panel], or remove the overlay gpio-key from config.txt'
     elif "led" in user.lower():

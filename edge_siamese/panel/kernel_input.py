@@ -1,6 +1,6 @@
-"""A button that the kernel made an input device (overlay `gpio-key`), and an LED of the kernel (overlay `gpio-led`).
+"""Kernel panel: a button that is an input device (overlay `gpio-key`) and an LED of the kernel (overlay `gpio-led`).
 
-It needs no library: events of an input device are read from its file, and an LED is a few files below /sys/class/leds.
+It needs no library: events of an input device are read from its file, and an LED is a few files in /sys/class/leds.
 """
 
 from __future__ import annotations
@@ -14,9 +14,12 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Self
 
 from edge_siamese.errors import PanelError
 from edge_siamese.panel.panel import Edge
+from edge_siamese.registry import AUTO
+from edge_siamese.settings import PanelSettings
 
 # linux/input.h: struct input_event is two longs of time, type, code, value.
 EVENT = struct.Struct("@llHHi")
@@ -31,12 +34,12 @@ _MAX_READS = 16
 
 
 def find_input(name: str, sysfs: Path = Path("/sys"), devices: Path = Path("/dev")) -> Path | None:
-    """The file of an input device; None if there is none.
+    """Return the file of an input device; None if there is none.
 
     Args:
-        name: the device's own name, or the `label` of its key in the device tree, which is where the overlay `gpio-key`
-            puts its own (the device is then called after its node, such as `button@11`); or a path.
-        sysfs, devices: where the kernel's files are.
+        name: a path; or the name of the device; or the `label` of its key in the device tree. The overlay `gpio-key` sets
+            the label, and the device is then named after its node, such as `button@11`.
+        sysfs, devices: mount points of sysfs and of the device files.
     """
     if name.startswith("/"):
         return Path(name) if Path(name).exists() else None
@@ -52,7 +55,7 @@ def _inputs(sysfs: Path) -> list[Path]:
 
 
 def _names(entry: Path) -> Iterator[str]:
-    """What an input device may be called, its own name first."""
+    """Yield the names of an input device, its own name first."""
     for file in (entry / "device" / "name", *sorted((entry / "device/device/of_node").glob("*/label"))):
         try:
             yield file.read_text(encoding="utf-8", errors="replace").rstrip("\0\n")
@@ -61,7 +64,7 @@ def _names(entry: Path) -> Iterator[str]:
 
 
 class KernelPanel:
-    """A button behind /dev/input, an LED behind /sys/class/leds."""
+    """A button in /dev/input and an LED in /sys/class/leds."""
 
     def __init__(
         self,
@@ -75,19 +78,19 @@ class KernelPanel:
         """Open both.
 
         Args:
-            name: of the input device; see `find_input`.
+            name: the input device; see `find_input`.
             light: the name of the LED; empty: none.
-            light_optional: do without the LED if there is none of that name.
-            sysfs, devices: where the kernel's files are.
+            light_optional: ignore a missing LED.
+            sysfs, devices: mount points of sysfs and of the device files.
 
         Raises:
-            PanelError: one of them is missing or must not be used.
+            PanelError: one of them is missing, or this user must not use it.
         """
         path = find_input(name, sysfs, devices)
         if path is None:
-            there = ", ".join(f'"{next(_names(entry), "")}"' for entry in _inputs(sysfs))
+            names = ", ".join(f'"{next(_names(entry), "")}"' for entry in _inputs(sysfs))
             raise PanelError(
-                f'there is no input device "{name}" (there is {there or "none"}): '
+                f'there is no input device "{name}" (there is {names or "none"}): '
                 "set `input` in [panel], or add dtoverlay=gpio-key to config.txt"
             )
         self._path = path
@@ -112,19 +115,29 @@ class KernelPanel:
         except OSError as error:
             self.close()
             if isinstance(error, PermissionError):
-                raise PanelError(
-                    f"{path} must not be opened: the user has to be in the group input"
-                ) from error
+                raise PanelError(f"this user may not open {path}; add the user to the group input") from error
             if error.errno == errno.EBUSY:
-                raise PanelError(f"{path} is used by another program; stop that one") from error
+                raise PanelError(f"{path} is used by another program; stop that program") from error
             raise PanelError(f"{path} cannot be used: {error.strerror}") from error
+
+    @classmethod
+    def open(cls, settings: PanelSettings, *, sysfs: Path, devices: Path) -> Self:
+        """See `Panel.open`; with the kind `auto`, the LED may be missing."""
+        return cls(
+            settings.input_device,
+            settings.kernel_led,
+            light_optional=settings.kind == AUTO,
+            sysfs=sysfs,
+            devices=devices,
+        )
 
     @property
     def description(self) -> str:
+        """See `Panel.description`."""
         return f"button {self._path} and {self._led.description if self._led else 'no LED'}"
 
     def wait(self, timeout: float) -> list[Edge]:
-        """See `Panel.wait`; several keys of one device are one button."""
+        """See `Panel.wait`; all keys of the device count as one button."""
         edges, self._first = self._first, []
         if self._file < 0:
             raise PanelError(f"{self._path} is closed")
@@ -154,7 +167,7 @@ class KernelPanel:
         """See `Panel.close`."""
         led, self._led = self._led, None
         if led is not None:
-            led.let_go()
+            led.release()
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
@@ -176,7 +189,7 @@ class KernelPanel:
                 self._keys.discard(code)
             elif (
                 kind == _EV_SYN and code == _SYN_DROPPED
-            ):  # the kernel's buffer ran over: ask what is true now
+            ):  # the kernel's buffer overflowed: read the current state
                 self._keys = _keys_down(self._file)
             if bool(self._keys) != before:
                 at = seconds + microseconds / 1e6 if self._own_clock else time.monotonic()
@@ -185,7 +198,7 @@ class KernelPanel:
 
 
 class _KernelLed:
-    """An LED below /sys/class/leds."""
+    """An LED in /sys/class/leds."""
 
     def __init__(self, name: str, sysfs: Path, optional: bool) -> None:
         self._directory = sysfs / "class" / "leds" / name
@@ -195,19 +208,21 @@ class _KernelLed:
                 f"there is no LED {self._directory}: set `light` in [panel] (empty: none), "
                 "or add dtoverlay=gpio-led to config.txt"
             )
-        self._most = "1"
+        self._max_brightness = "1"
 
     @property
     def description(self) -> str:
         return f"LED {self._directory}"
 
     def take(self) -> None:
-        """Take it from its trigger, and switch it off."""
+        """Remove its trigger, and switch it off."""
         try:
             trigger = (self._directory / "trigger").read_text(encoding="utf-8")
             if "[none]" not in trigger:
                 self._write("trigger", "none")
-            self._most = (self._directory / "max_brightness").read_text(encoding="utf-8").strip() or "1"
+            self._max_brightness = (self._directory / "max_brightness").read_text(
+                encoding="utf-8"
+            ).strip() or "1"
         except OSError as error:
             if isinstance(error, PanelError):
                 raise
@@ -215,15 +230,15 @@ class _KernelLed:
         self.switch(False)
 
     def switch(self, on: bool) -> None:
-        self._write("brightness", self._most if on else "0")
+        self._write("brightness", self._max_brightness if on else "0")
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         with suppress(PanelError):  # it is gone already
             self.switch(False)
 
     def _write(self, name: str, text: str) -> None:
         try:
-            # Opened unbuffered and without O_CREAT: a file of sysfs takes one write, and none is made where there is none.
+            # Unbuffered and without O_CREAT: a file in sysfs takes one write, and a missing one must not be created.
             file = os.open(self._directory / name, os.O_WRONLY | os.O_CLOEXEC)
             try:
                 os.write(file, text.encode("ascii"))
@@ -231,14 +246,14 @@ class _KernelLed:
                 os.close(file)
         except PermissionError as error:
             raise PanelError(
-                f"{self._directory / name} must not be written: a udev rule has to give it to the group gpio"
+                f"this user may not write {self._directory / name}; a udev rule has to give it to the group gpio"
             ) from error
         except OSError as error:
             raise PanelError(f"the LED {self._directory} is gone: {error.strerror}") from error
 
 
 def _set_clock(file: int) -> bool:
-    """Let events have times of CLOCK_MONOTONIC; False: they have not, and are timed when they are read."""
+    """Request event times of CLOCK_MONOTONIC; False: not supported, and events are timed when they are read."""
     try:
         fcntl.ioctl(file, _EVIOCSCLOCKID, struct.pack("i", _CLOCK_MONOTONIC))
     except OSError:
@@ -247,10 +262,10 @@ def _set_clock(file: int) -> bool:
 
 
 def _grab(file: int) -> None:
-    """Take the key from everybody else: the overlay's default, KEY_POWER, would shut the system down.
+    """Grab the device exclusively: the overlay's default key, KEY_POWER, would shut the system down.
 
     Raises:
-        OSError: (EBUSY) somebody else has grabbed it.
+        OSError: (EBUSY) another program has grabbed it.
     """
     try:
         fcntl.ioctl(file, _EVIOCGRAB, 1)
@@ -260,7 +275,7 @@ def _grab(file: int) -> None:
 
 
 def _keys_down(file: int) -> set[int]:
-    """The codes of the keys that are down now."""
+    """Return the codes of the keys that are down now."""
     bits = bytearray(_KEY_BYTES)
     try:
         fcntl.ioctl(file, _EVIOCGKEY, bits)

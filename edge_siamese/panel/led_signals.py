@@ -1,4 +1,4 @@
-"""What the LED says: a table of patterns that a person can tell apart, and the lamp that plays them."""
+"""LED signals: a table of patterns that people can tell apart, and the player that shows them."""
 
 from __future__ import annotations
 
@@ -6,53 +6,52 @@ from dataclasses import dataclass
 from enum import Enum
 from math import inf
 
-# A light that changes within so little of the time asked for has changed: differences of floats are no exact times.
-_INSTANT_SECONDS = 1e-6
+# A change within this time of the given one has happened: differences of floats are not exact.
+_EPSILON_SECONDS = 1e-6
 
 
 @dataclass(frozen=True)
 class Pattern:
-    """When a light is on."""
+    """When an LED is on."""
 
     steps: tuple[tuple[float, float], ...]
     """(seconds on, seconds off), one after the other."""
     rounds: float = inf
-    """How often the steps are played; `inf`: until something else is shown."""
+    """How often the steps are played; `inf`: until another signal is shown."""
     lead: float = 0.0
-    """Seconds of dark before, so that it can be told from what the light did until then."""
+    """Seconds off before the first step, to separate the pattern from the one before."""
 
     @property
-    def lasting(self) -> bool:
+    def continuous(self) -> bool:
         """Whether it never ends by itself."""
         return self.rounds == inf
 
     @property
     def length(self) -> float:
-        """Seconds from start to end; `inf` if it lasts."""
-        return inf if self.lasting else self.lead + self.rounds * self._round
+        """Seconds from start to end; `inf` if it is continuous."""
+        return inf if self.continuous else self.lead + self.rounds * self._round
 
     @property
     def _round(self) -> float:
         return sum(on + off for on, off in self.steps)
 
     def at(self, elapsed: float) -> bool:
-        """Whether the light is on, seconds after the start."""
-        return self._part(elapsed)[0]
+        """Return whether the LED is on, seconds after the start."""
+        return self._segment(elapsed)[0]
 
     def next_change(self, elapsed: float) -> float:
-        """The seconds after the start at which the part being played ends; `inf` if nothing changes any more."""
-        return self._part(elapsed)[1]
+        """Return when the current segment ends, in seconds after the start; `inf` if nothing changes any more."""
+        return self._segment(elapsed)[1]
 
-    def _part(self, elapsed: float) -> tuple[bool, float]:
-        """(on, when that ends)."""
-        elapsed = max(0.0, elapsed) + _INSTANT_SECONDS
+    def _segment(self, elapsed: float) -> tuple[bool, float]:
+        """Return (on, when that ends)."""
+        elapsed = max(0.0, elapsed) + _EPSILON_SECONDS
         if elapsed < self.lead:
             return False, self.lead
         if elapsed >= self.length:
             return False, inf
-        whole = self._round
-        played = 0.0 if whole == inf else (elapsed - self.lead) // whole
-        end = self.lead + (played * whole if played else 0.0)
+        played = 0.0 if self._round == inf else (elapsed - self.lead) // self._round
+        end = self.lead + (played * self._round if played else 0.0)
         for on, off in self.steps:
             for lit, seconds in ((True, on), (False, off)):
                 end += seconds
@@ -61,122 +60,125 @@ class Pattern:
         return False, end
 
 
-def _passing(*steps: tuple[float, float], rounds: int = 1) -> Pattern:
-    """Dark, the steps, and dark again before the lasting state comes back."""
+def _once(*steps: tuple[float, float], rounds: int = 1) -> Pattern:
+    """Off, the steps, and off again before the continuous signal returns."""
     *before, (on, off) = steps
     return Pattern((*before, (on, max(off, 0.8))), rounds, lead=0.3)
 
 
 def _count(number: int) -> Pattern:
-    """So many short blinks, twice, for who began to count too late."""
-    return _passing(*[(0.2, 0.3)] * number, rounds=2)
+    """A number of short blinks, twice, for people who started counting too late."""
+    return _once(*[(0.2, 0.3)] * number, rounds=2)
 
 
 def _fault(number: int) -> Pattern:
-    """Two long ones and so many short ones, for as long as the fault lasts."""
+    """Two long blinks and a number of short ones, for as long as the fault lasts."""
     return Pattern((*[(0.7, 0.3)] * 2, *[(0.2, 0.3)] * (number - 1), (0.2, 2.0)))
 
 
 class Signal(Enum):
-    """Everything that the light can say: pattern, how it looks, and what it means."""
+    """Everything that the LED can show: pattern, appearance and meaning."""
 
-    OFF = Pattern(((0.0, inf),)), "off", "The daemon is not running, or has nothing to say."
-    STARTING = Pattern(((0.5, 0.7),)), "on and off, slowly", "It starts: the model is being loaded."
-    READY = Pattern(((0.06, 3.94),)), "a flash every four seconds", "It is ready, and sees nothing it knows."
-    RECOGNIZED = Pattern(((inf, 0.0),)), "on", "It sees an object that it knows."
+    OFF = Pattern(((0.0, inf),)), "off", "The daemon is not running, or has nothing to show."
+    STARTING = Pattern(((0.5, 0.7),)), "on and off, slowly", "Starting: the model is being loaded."
+    READY = Pattern(((0.06, 3.94),)), "a flash every four seconds", "Ready; no known object is in view."
+    RECOGNIZED = Pattern(((inf, 0.0),)), "on", "A known object is in view."
     LOOKING = (
         Pattern(((0.07, 0.07),)),
         "fast flicker",
-        "It looks at the object: hold it still before the camera.",
+        "Registering: hold the object still in front of the camera.",
     )
-    SAVED = _passing((1.5, 0)), "on for one and a half seconds", "The object is registered and on the disk."
-    VIEW_SAVED = _passing(*[(0.7, 0.3)] * 2), "two long", "Another view of the object is registered."
+    SAVED = _once((1.5, 0)), "on for one and a half seconds", "The object is registered and saved to disk."
+    VIEW_SAVED = _once(*[(0.7, 0.3)] * 2), "two long", "Another view of the object is registered."
     NEGATIVE_SAVED = (
-        _passing(*[(0.7, 0.3)] * 3),
+        _once(*[(0.7, 0.3)] * 3),
         "three long",
-        "It has learned that this is not the object that it took it for.",
+        "Saved: this is not the object that was recognized.",
     )
-    UNDONE = _passing((0.7, 0.2), (0.2, 0.2), (0.06, 0)), "long, short, flash", "The last change is undone."
-    NOTHING_TO_UNDO = _passing((0.7, 0.3), (0.2, 0)), "long, short", "There is nothing to undo."
+    UNDONE = _once((0.7, 0.2), (0.2, 0.2), (0.06, 0)), "long, short, flash", "The last change is undone."
+    NOTHING_TO_UNDO = _once((0.7, 0.3), (0.2, 0)), "long, short", "There is nothing to undo."
     BLURRED = _count(2), "two short, twice", "Refused: the picture is blurred."
     DARK = _count(3), "three short, twice", "Refused: it is too dark."
     BRIGHT = _count(4), "four short, twice", "Refused: it is too bright."
     MOVING = _count(5), "five short, twice", "Refused: the object or the camera moves."
-    COLLISION = _count(6), "six short, twice", "Refused: it looks like an object that is registered already."
+    COLLISION = _count(6), "six short, twice", "Refused: it looks like an object that is already registered."
     FAILED = (
-        _passing((0.7, 0.3), *[(0.2, 0.3)] * 3, rounds=2),
+        _once((0.7, 0.3), *[(0.2, 0.3)] * 3, rounds=2),
         "long and three short, twice",
-        "It could not be done; `edge-siamese status` and the journal say why.",
+        "It failed; `edge-siamese status` and the journal say why.",
     )
-    FAULT_CAMERA = _fault(1), "two long and one short, again and again", "The camera gives no pictures."
+    FAULT_CAMERA = _fault(1), "two long and one short, again and again", "The camera delivers no pictures."
     FAULT_STORE = _fault(2), "two long and two short, again and again", "Objects cannot be read or written."
     FAULT_MODEL = _fault(3), "two long and three short, again and again", "There is no model that works."
-    STUCK = Pattern(((0.9, 0.1),)), "on, with a wink every second", "The button is stuck: release it."
+    STUCK = Pattern(((0.9, 0.1),)), "on, with a blink every second", "The button is stuck: release it."
 
-    def __init__(self, pattern: Pattern, looks: str, meaning: str) -> None:
+    def __init__(self, pattern: Pattern, appearance: str, meaning: str) -> None:
         self.pattern = pattern
-        """When the light is on."""
-        self.looks = looks
+        """When the LED is on."""
+        self.appearance = appearance
         """How it looks to a person."""
         self.meaning = meaning
-        """A sentence for people."""
+        """What it means, in one sentence."""
 
 
 def signal_table() -> str:
-    """All signals as a Markdown table: the light, and what it means."""
-    rows = [f"| {signal.looks} | {signal.meaning} |" for signal in Signal]
-    return "\n".join(["| the light | means |", "|---|---|", *rows])
+    """Return all signals as a Markdown table."""
+    rows = [f"| {signal.appearance} | {signal.meaning} |" for signal in Signal]
+    return "\n".join(["| LED | meaning |", "|---|---|", *rows])
 
 
-class Lamp:
-    """Plays signals over time, one at once: a passing one over the lasting one; pure, and not for several threads."""
+class LedPlayer:
+    """Plays one signal at a time: a temporary one, or else the background signal. Has no clock and no thread."""
 
     def __init__(self) -> None:
-        self._shown: tuple[Signal, float] | None = None
-        self._base: tuple[Signal, float] = (Signal.OFF, 0.0)
+        self._temporary: tuple[Signal, float] | None = None
+        self._background: tuple[Signal, float] = (Signal.OFF, 0.0)
 
     def show(self, signal: Signal | None, now: float) -> None:
-        """Play a signal from now on, instead of the one being shown; None: end that one.
+        """Play a signal instead of the current temporary one; None: end the temporary one.
 
-        A signal that does not end by itself stays until the next. Showing it again while it plays changes nothing.
+        A continuous signal stays until the next one. Showing it again while it plays changes nothing.
         """
-        self._settle(now)
+        self._end_finished(now)
         if signal is None:
-            self._shown = None
-        elif not (self._shown and self._shown[0] is signal and signal.pattern.lasting):
-            self._shown = (signal, now)
+            self._temporary = None
+        elif not (self._temporary and self._temporary[0] is signal and signal.pattern.continuous):
+            self._temporary = (signal, now)
 
-    def base(self, signal: Signal | None, now: float = 0.0) -> None:
-        """The lasting signal below the passing ones; None: off. Given again, it goes on undisturbed."""
+    def set_background(self, signal: Signal | None, now: float = 0.0) -> None:
+        """Set the signal that is played while there is no temporary one; None: off.
+
+        Setting the same signal again does not restart it.
+        """
         signal = signal or Signal.OFF
-        if signal is not self._base[0]:
-            self._base = (signal, now)
+        if signal is not self._background[0]:
+            self._background = (signal, now)
 
     def at(self, now: float) -> bool:
-        """Whether the light is on."""
+        """Return whether the LED is on."""
         signal, start = self._current(now)
         return signal.pattern.at(now - start)
 
     def signal(self, now: float) -> Signal:
-        """What is being played."""
+        """Return the signal that is being played."""
         return self._current(now)[0]
 
     def deadline(self, now: float) -> float | None:
-        """When the light changes next at the earliest; None: not before something else is shown."""
+        """Return when the LED changes next at the earliest; None: not before another signal is shown."""
         signal, start = self._current(now)
         change = start + signal.pattern.next_change(now - start)
         return None if change == inf else change
 
     def _current(self, now: float) -> tuple[Signal, float]:
-        self._settle(now)
-        return self._shown or self._base
+        self._end_finished(now)
+        return self._temporary or self._background
 
-    def _settle(self, now: float) -> None:
-        """Let a signal that is over go; the lasting one begins where it ended."""
-        if self._shown is None:
+    def _end_finished(self, now: float) -> None:
+        """Remove a temporary signal that has ended; the background signal begins where it ended."""
+        if self._temporary is None:
             return
-        signal, start = self._shown
+        signal, start = self._temporary
         end = start + signal.pattern.length
-        if now + _INSTANT_SECONDS >= end:
-            self._shown = None
-            self._base = (self._base[0], max(self._base[1], end))
+        if now + _EPSILON_SECONDS >= end:
+            self._temporary = None
+            self._background = (self._background[0], max(self._background[1], end))

@@ -1,9 +1,8 @@
-"""The press grammar: raw edges of one button in, presses, double presses and holds out, as a pure state machine.
+"""Press grammar: a state machine that turns raw edges of one button into presses, double presses and holds.
 
-It has no clock and no thread: time is what the caller says it is. A contact bounces for some milliseconds when it
-closes and when it opens, and long wires pick up disturbances; so a change counts only once the level has rested for
-`debounce_s`. Until then nothing is decided: a hold or the end of the double window that falls into such a moment waits
-until the level rests again.
+It has no clock and no thread: the caller passes the time. A contact bounces for some milliseconds when it closes and
+when it opens, and long wires pick up interference, so a change counts only after the level has rested for `debounce_s`.
+Nothing is decided while the contact bounces: a hold or the end of the double-press window waits until the level rests.
 """
 
 from __future__ import annotations
@@ -13,8 +12,8 @@ from math import inf
 
 from edge_siamese.panel.panel import Edge
 
-# The contact of a worn button bounces for some 20 ms. A longer unrest is a disturbance, whose length is no pressing.
 _MAX_BOUNCE_SECONDS = 0.1
+"""The contact of a worn button bounces for some 20 ms. Longer bouncing is interference and does not count as pressed."""
 
 
 class Gesture(Enum):
@@ -24,96 +23,96 @@ class Gesture(Enum):
     DOUBLE_PRESS = "double press"
     HOLD = "hold"
     STUCK = "stuck"
-    """Pressed when the daemon started, or for too long; ignored until it is released."""
+    """The button was down when the daemon started, or for too long; it is ignored until it is released."""
     RELEASED = "released"
-    """A stuck button was let go: it works again."""
+    """A stuck button was released: it works again."""
 
 
 class _State(Enum):
     RELEASED = "released"
-    FIRST = "the first press goes on"
+    FIRST = "in the first press"
     WAITING = "released, a second press may follow"
-    SECOND = "the second press goes on"
-    HELD = "held, and said so"
-    STUCK = "stuck, and said so"
+    SECOND = "in the second press"
+    HELD = "held, and reported"
+    STUCK = "stuck, and reported"
 
 
 class PressGrammar:
     """Gestures of one button; not for several threads.
 
-    The number beside a gesture is the time at which the person began it: the first closing of the contact (of a double
-    press: of its first press; of RELEASED: the opening).
+    Each gesture comes with the time at which it began: when the contact first closed (for a double press: in its first
+    press; for RELEASED: when it opened).
 
-    - PRESS comes when `double_s` have passed after the release without a second press.
-    - DOUBLE_PRESS comes when the second press is released, because until then it may become a hold. A third press is
-      a first one again.
-    - HOLD comes at `hold_s` while the button is down, and its release says nothing more. If it was the second press
-      that is held, HOLD comes alone: what a person does last and longest is what is meant.
-    - STUCK comes once, at `stuck_s`, or when `restart` finds the button down; then nothing until RELEASED.
+    - PRESS is reported `double_s` after the release if there was no second press.
+    - DOUBLE_PRESS is reported when the second press is released, because until then it may become a hold. A third press
+      is a first press again.
+    - HOLD is reported after `hold_s` while the button is down; its release is not reported. If the second press is held,
+      HOLD is reported alone: the last and longest action is what the person meant.
+    - STUCK is reported once, after `stuck_s` or when `restart` finds the button down. Then nothing until RELEASED.
     """
 
     def __init__(self, debounce_s: float, double_s: float, hold_s: float, stuck_s: float) -> None:
-        """All in seconds; `hold_s` is at most `stuck_s`."""
+        """Set the limits in seconds; `hold_s` is at most `stuck_s`."""
         self._debounce_s, self._double_s, self._hold_s, self._stuck_s = debounce_s, double_s, hold_s, stuck_s
         self._now = -inf
         self._level = False
-        """Where the contact last rested."""
+        """The level at which the contact last rested."""
         self._raw = False
         self._last_edge = -inf
-        self._unrest: float | None = None
-        """The first edge since the level rested; None while it rests."""
+        self._bouncing_since: float | None = None
+        """Time of the first edge since the level rested; None while it rests."""
         self._state = _State.RELEASED
         self._pressed_at = self._first_pressed_at = self._released_at = -inf
         self._starting = False
 
     @property
     def down(self) -> bool:
-        """Whether the button is pressed, bounces aside."""
+        """Whether the button is pressed, debounced."""
         return self._level
 
     @property
     def deadline(self) -> float | None:
-        """When `tick` should be called next if no edge comes; None: not before the next edge."""
-        due = self._settles() if self._unrest is not None else self._due()
+        """When to call `tick` if no edge comes before; None: not before the next edge."""
+        due = self._settle_time() if self._bouncing_since is not None else self._timeout()
         return None if due == inf else due
 
     def restart(self, now: float, pressed: bool) -> list[tuple[Gesture, float]]:
-        """Begin anew, with a panel just opened: a button that is down already was not pressed for us.
+        """Start again with a panel just opened. A button that is already down counts as stuck.
 
-        What was half done is forgotten. A button that was stuck and is not down any more gives RELEASED.
+        An unfinished gesture is discarded. A button that was stuck and is no longer down is reported as RELEASED.
         """
         was_stuck = self._state is _State.STUCK
         self._now = max(now, self._now)
         self._level = self._raw = False
-        self._unrest = None
+        self._bouncing_since = None
         if not pressed:
             self._state, self._starting = _State.RELEASED, False
             return [(Gesture.RELEASED, self._now)] if was_stuck else []
-        # A stuck button stays so, and is not told twice; else a glitch at the start has to be told from a press.
+        # A stuck button stays stuck and is not reported twice; otherwise a glitch at the start must not count.
         self._starting = not was_stuck
         self._level = was_stuck
         self._state = _State.STUCK if was_stuck else _State.RELEASED
         return self.feed(Edge(self._now, True))
 
     def feed(self, edge: Edge) -> list[tuple[Gesture, float]]:
-        """Take one edge; what was due before it comes first. An edge older than what is known counts as of now."""
+        """Process one edge; what was due before it is reported first. An edge older than the previous call counts as now."""
         time = max(edge.time, self._now)
         gestures = self._advance(time)
-        if edge.pressed != self._raw:  # the same level again says nothing: its counterpart was lost
+        if edge.pressed != self._raw:  # the same level again: the edge in between was lost
             self._raw, self._last_edge = edge.pressed, time
-            if self._unrest is None:
-                self._unrest = time
+            if self._bouncing_since is None:
+                self._bouncing_since = time
             gestures += self._advance(time)
         return gestures
 
     def tick(self, now: float) -> list[tuple[Gesture, float]]:
-        """Say that no edge came before `now` but those that were fed."""
+        """Advance the time to `now`; every edge before it has been fed."""
         return self._advance(max(now, self._now))
 
-    def _settles(self) -> float:
+    def _settle_time(self) -> float:
         return self._last_edge + self._debounce_s
 
-    def _due(self) -> float:
+    def _timeout(self) -> float:
         if self._state in (_State.FIRST, _State.SECOND):
             return self._pressed_at + self._hold_s
         if self._state is _State.HELD:
@@ -123,16 +122,16 @@ class PressGrammar:
     def _advance(self, now: float) -> list[tuple[Gesture, float]]:
         gestures: list[tuple[Gesture, float]] = []
         while True:
-            if self._unrest is not None:
-                if self._settles() > now:
+            if self._bouncing_since is not None:
+                if self._settle_time() > now:
                     break
-                first, self._unrest = self._unrest, None
+                first, self._bouncing_since = self._bouncing_since, None
                 if self._raw != self._level:
                     self._level = self._raw
                     gestures += self._press(first) if self._level else self._release(first)
                 self._starting = False
-            elif self._due() <= now:
-                gestures.append(self._pass())
+            elif self._timeout() <= now:
+                gestures.append(self._time_out())
             else:
                 break
         self._now = now
@@ -144,23 +143,23 @@ class PressGrammar:
         if self._starting:
             self._state = _State.STUCK
             return [(Gesture.STUCK, start)]
-        if self._state is _State.WAITING and start <= self._due():
+        if self._state is _State.WAITING and start <= self._timeout():
             self._state = _State.SECOND
             return []
-        missed = [self._pass()] if self._state is _State.WAITING else []
+        expired = [self._time_out()] if self._state is _State.WAITING else []
         self._state, self._first_pressed_at = _State.FIRST, start
-        return missed
+        return expired
 
     def _release(self, first: float) -> list[tuple[Gesture, float]]:
-        # The first opening, however long the unrest was: a hold that did not come while pressed never comes.
+        # The first opening, however long the contact bounced: a hold that was not reported while pressed never is.
         state, self._released_at = self._state, first
         self._state = _State.WAITING if state is _State.FIRST else _State.RELEASED
         if state is _State.SECOND:
             return [(Gesture.DOUBLE_PRESS, self._first_pressed_at)]
         return [(Gesture.RELEASED, first)] if state is _State.STUCK else []
 
-    def _pass(self) -> tuple[Gesture, float]:
-        """What it means that the state's time has passed."""
+    def _time_out(self) -> tuple[Gesture, float]:
+        """Leave a state whose time has passed; returns the gesture that this makes."""
         if self._state is _State.WAITING:
             self._state = _State.RELEASED
             return Gesture.PRESS, self._first_pressed_at

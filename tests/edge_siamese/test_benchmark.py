@@ -22,7 +22,7 @@ from edge_siamese.benchmark import (
     peak_memory_bytes,
     random_support,
 )
-from edge_siamese.cameras.fake import FakeCamera
+from edge_siamese.cameras.camera import FakeCamera
 from edge_siamese.cli.main import main
 from edge_siamese.errors import SettingsError
 from edge_siamese.models.bundle import Bundle

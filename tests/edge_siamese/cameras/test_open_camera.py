@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from edge_siamese.cameras import open_camera
-from edge_siamese.cameras.fake import FakeCamera
-from edge_siamese.cameras.orientation import TurnedCamera
+from edge_siamese.cameras.camera import FakeCamera, RotatedCamera
 from edge_siamese.cameras.picamera2 import Picamera2Camera
 from edge_siamese.cameras.synthetic.camera import SyntheticCamera
 from edge_siamese.errors import CameraEnded, CameraError
@@ -46,8 +45,8 @@ def test_auto_without_any_camera_says_what_to_do(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(CameraError) as caught:
         open_camera(CameraSettings(device="/dev/video99"), "gray")
     assert str(caught.value) == (
-        "no camera: picamera2 finds none, and there is no /dev/video99; plug a USB camera in, connect the Pi's with the "
-        'power off, or set camera.kind to "synthetic" to try things out'
+        "no camera: picamera2 finds none, and there is no /dev/video99; connect a USB camera, or connect the Pi "
+        'camera with the power off, or set camera.kind to "synthetic" to try things out'
     )
 
 
@@ -79,12 +78,12 @@ def test_each_kind_opens_its_camera(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 )
 def test_pictures_are_turned_clockwise(turn: int, expected: list[list[int]]) -> None:
     inner = FakeCamera([STAIRS], clock=lambda: 3.5)
-    camera = TurnedCamera(inner, turn)
+    camera = RotatedCamera(inner, turn)
     frame = camera.capture()
     assert frame.pixels.tolist() == expected
     assert frame.pixels.flags.c_contiguous
     assert (frame.time, frame.number) == (3.5, 1)
-    assert camera.description == f"a fake camera, turned by {turn}°"
+    assert camera.description == f"a fake camera, rotated by {turn}°"
     camera.hold_exposure(True)
     camera.close()
     assert inner.holds == [True] and inner.closed
@@ -92,14 +91,14 @@ def test_pictures_are_turned_clockwise(turn: int, expected: list[list[int]]) -> 
 
 def test_the_setting_turns_any_camera() -> None:
     camera = open_camera(CameraSettings(kind="synthetic", width=64, height=48, rotation=90), "rgb")
-    assert isinstance(camera, TurnedCamera)
+    assert isinstance(camera, RotatedCamera)
     assert camera.capture().pixels.shape == (64, 48, 3)
 
 
 def test_the_fake_camera_shows_what_it_is_given() -> None:
-    paused: list[float] = []
+    waits: list[float] = []
     camera = FakeCamera(
-        [STAIRS, CameraError("gone"), STAIRS], interval=0.1, clock=lambda: 1.0, pause=paused.append
+        [STAIRS, CameraError("gone"), STAIRS], interval=0.1, clock=lambda: 1.0, sleep=waits.append
     )
     assert camera.capture().number == 1
     with pytest.raises(CameraError, match="gone"):
@@ -107,7 +106,7 @@ def test_the_fake_camera_shows_what_it_is_given() -> None:
     assert camera.capture().number == 2
     with pytest.raises(CameraEnded, match=r"^a fake camera has shown all of its 2 frames$"):
         camera.capture()
-    assert paused == [0.1, 0.1, 0.1]
+    assert waits == [0.1, 0.1, 0.1]
     counting = FakeCamera(lambda number: np.full((2, 2), number, np.uint8))
     assert [int(counting.capture().pixels[0, 0]) for _ in range(3)] == [1, 2, 3]
 

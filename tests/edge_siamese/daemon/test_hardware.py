@@ -14,8 +14,8 @@ from edge_siamese.daemon.hardware import Hardware
 from edge_siamese.errors import CameraEnded, CameraStalled, PanelError
 from edge_siamese.events import Event
 from edge_siamese.panel.led_signals import Signal
+from edge_siamese.panel.panel import SimulatedPanel
 from edge_siamese.panel.press_grammar import Gesture
-from edge_siamese.panel.simulated import SimulatedPanel
 from edge_siamese.settings import CameraSettings, PanelSettings, Settings
 from tests.edge_siamese.daemon.running import MUG, Stage, until
 
@@ -165,7 +165,7 @@ class TestPanel:
     def test_gestures_come_and_signals_go(self, hardware: Hardware) -> None:
         hardware.open_panel()
         panel = panel_of(hardware)
-        until(lambda: hardware.console and hardware.console.description == "simulated button and light")
+        until(lambda: hardware.console and hardware.console.description == "simulated button and LED")
         panel.press(True)
         time.sleep(0.02)
         panel.press(False)
@@ -183,7 +183,7 @@ class TestPanel:
     ) -> None:
         hardware.open_panel()
         panel = panel_of(hardware)
-        until(lambda: hardware.console and hardware.console.description == "simulated button and light")
+        until(lambda: hardware.console and hardware.console.description == "simulated button and LED")
         panel.press(True)
         made: list[Gesture] = []
         until(lambda: made.extend(hardware.gestures()) or hardware.stuck)
@@ -200,18 +200,18 @@ class TestPanel:
     ) -> None:
         hardware.open_panel()
         panel = panel_of(hardware)
-        until(lambda: hardware.console and hardware.console.description == "simulated button and light")
-        panel.lose("unplugged")
+        until(lambda: hardware.console and hardware.console.description == "simulated button and LED")
+        panel.disconnect("unplugged")
         watched(hardware, lambda: len(events) == 2)
         assert [event.text for event in events] == [
-            "no button and no light: unplugged",
+            "no button and no LED: unplugged",
             "the panel works",
         ]
 
     def test_without_one_there_are_no_gestures(self, hardware: Hardware) -> None:
         hardware.settings = structs.replace(SETTINGS, panel=PanelSettings(kind="none"))
         hardware.open_panel()
-        until(lambda: hardware.console and hardware.console.description == "no button and no light")
+        until(lambda: hardware.console and hardware.console.description == "no button and no LED")
         assert hardware.gestures() == []
 
     def test_one_that_cannot_be_opened_is_told(
@@ -224,12 +224,12 @@ class TestPanel:
         hardware.settings = structs.replace(SETTINGS, panel=PanelSettings(kind="gpio"))
         hardware.open_panel()
         watched(hardware, lambda: events)
-        assert events[0].text == "no button and no light: GPIO 17 is used by another program"
+        assert events[0].text == "no button and no LED: GPIO 17 is used by another program"
 
     def test_one_that_hangs_is_left_in_time(self, hardware: Hardware, stage: Stage) -> None:
         hardware.open_panel()
         panel = panel_of(hardware)
-        until(lambda: hardware.console and hardware.console.description == "simulated button and light")
+        until(lambda: hardware.console and hardware.console.description == "simulated button and LED")
         panel.wait = lambda timeout: stage.free.wait() and []  # type: ignore[method-assign,assignment,return-value]
         time.sleep(0.06)
         began = time.monotonic()
@@ -245,7 +245,7 @@ class TestPanel:
         former = panel_of(hardware)
         hardware.open_panel()
         assert panel_of(hardware) is not former
-        until(lambda: hardware.console and hardware.console.description == "simulated button and light")
+        until(lambda: hardware.console and hardware.console.description == "simulated button and LED")
         hardware._press(True)
         time.sleep(0.02)
         hardware._press(False)

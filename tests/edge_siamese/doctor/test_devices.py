@@ -12,7 +12,7 @@ from msgspec import structs
 from edge_siamese.doctor import Finding, devices
 from edge_siamese.doctor.findings import Account, Scene
 from edge_siamese.errors import PanelError
-from edge_siamese.panel.simulated import NoPanel, SimulatedPanel
+from edge_siamese.panel.panel import NoPanel, SimulatedPanel
 from edge_siamese.settings import (
     CameraSettings,
     PanelSettings,

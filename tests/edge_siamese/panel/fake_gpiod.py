@@ -135,6 +135,44 @@ class Info:
     num_lines: int
 
 
+class OpenChip:
+    """gpiod.Chip of one fake machine; a subclass names the machine's chips."""
+
+    chips: dict[str, FakeChip]
+
+    def __init__(self, path: str) -> None:
+        if self.chips[path].denied:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        self._chip = self.chips[path]
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        pass
+
+    def get_info(self) -> Info:
+        return Info(self._chip.label, len(self._chip.lines))
+
+    def get_line_info(self, line: int) -> FakeLine:
+        return self._chip.lines[line]
+
+    def request_lines(
+        self,
+        config: dict[int, LineSettings],
+        consumer: str | None = None,
+        event_buffer_size: int | None = None,
+    ) -> Request:
+        ((offset, settings),) = config.items()
+        line = self._chip.lines[offset]
+        if line.consumer:
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        if settings.debounce_period and not self._chip.debounces:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        line.consumer, line.settings = consumer or "", settings
+        return Request(self._chip, offset)
+
+
 class FakeGpiod:
     """Makes the module; `chips` by the name of their file."""
 
@@ -148,48 +186,13 @@ class FakeGpiod:
         return chip
 
     def module(self) -> tuple[ModuleType, ModuleType]:
-        chips = self.chips
-
-        class Chip:
-            def __init__(self, path: str) -> None:
-                if chips[path].denied:
-                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
-                self._chip = chips[path]
-
-            def __enter__(self) -> Any:
-                return self
-
-            def __exit__(self, *exc: object) -> None:
-                pass
-
-            def get_info(self) -> Info:
-                return Info(self._chip.label, len(self._chip.lines))
-
-            def get_line_info(self, line: int) -> FakeLine:
-                return self._chip.lines[line]
-
-            def request_lines(
-                self,
-                config: dict[int, LineSettings],
-                consumer: str | None = None,
-                event_buffer_size: int | None = None,
-            ) -> Request:
-                ((offset, settings),) = config.items()
-                line = self._chip.lines[offset]
-                if line.consumer:
-                    raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
-                if settings.debounce_period and not self._chip.debounces:
-                    raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-                line.consumer, line.settings = consumer or "", settings
-                return Request(self._chip, offset)
-
         gpiod, line = ModuleType("gpiod"), ModuleType("gpiod.line")
         gpiod.__path__ = []
         for name, value in {
-            "Chip": Chip,
+            "Chip": type("Chip", (OpenChip,), {"chips": self.chips}),
             "LineSettings": LineSettings,
             "EdgeEvent": EdgeEvent,
-            "is_gpiochip_device": lambda path: path in chips,
+            "is_gpiochip_device": lambda path: path in self.chips,
             "line": line,
         }.items():
             setattr(gpiod, name, value)

@@ -51,7 +51,7 @@ def test_a_missing_chip_is_told_with_those_that_are_there(gpiod: FakeGpiod, tmp_
 
 def test_who_must_not_open_the_chip_is_told_the_group(gpiod: FakeGpiod, tmp_path: Path):
     gpiod.add("gpiochip0", "pinctrl-bcm2711").denied = True
-    with pytest.raises(PanelError, match=r"gpiochip0; the user has to be in the group gpio$"):
+    with pytest.raises(PanelError, match=r"gpiochip0; add the user to the group gpio$"):
         GpioPanel(17, 27, devices=tmp_path)
 
 
@@ -170,8 +170,8 @@ def test_without_an_led_there_is_no_light_and_no_line(gpiod: FakeGpiod, tmp_path
             "myled1",
             'used by "myled1"; set kind = "input" in [panel], or remove the overlay gpio-led from config.txt',
         ),
-        ("lg", 'used by "lg"; choose another line, or stop that'),
-        ("edge-siamese", "another edge-siamese uses it; stop that one (`systemctl stop edge-siamese`)"),
+        ("lg", 'used by "lg"; choose another line, or stop that program'),
+        ("edge-siamese", "another edge-siamese uses it; stop it (`systemctl stop edge-siamese`)"),
     ],
 )
 def test_a_busy_line_is_told_with_its_user(gpiod: FakeGpiod, tmp_path: Path, user: str, told: str):
@@ -227,7 +227,7 @@ def test_the_first_generation_of_the_package_is_told_apart(monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "gpiod", old)
     monkeypatch.delitem(sys.modules, "gpiod.line", raising=False)
     with pytest.raises(
-        GpioNotInstalled, match=r"is of version 1, as Debian 12's python3-libgpiod is; version 2 is needed"
+        GpioNotInstalled, match=r"is version 1, as in Debian 12's python3-libgpiod; version 2 is needed"
     ):
         find_chip()
 

@@ -7,7 +7,7 @@ from math import inf
 
 import pytest
 
-from edge_siamese.panel.led_signals import Lamp, Pattern, Signal, signal_table
+from edge_siamese.panel.led_signals import LedPlayer, Pattern, Signal, signal_table
 
 ONES = {"flash": 0.12, "short": 0.4, "long": 1.2, "very long": inf}
 GAPS = {"brief": 0.5, "pause": inf}
@@ -24,12 +24,12 @@ def signature(pattern: Pattern) -> tuple[object, ...]:
     if pattern.steps[0][0] == inf:
         return ("steady",)
     looks = tuple((kind(on, ONES), kind(off, GAPS)) for on, off in pattern.steps)
-    return (*looks, "forever" if pattern.lasting else "passing")
+    return (*looks, "forever" if pattern.continuous else "passing")
 
 
 def changes(signal: Signal, seconds: float) -> list[float]:
     """When the lamp switches, found by asking for one deadline after the other."""
-    lamp = Lamp()
+    lamp = LedPlayer()
     lamp.show(signal, 100.0)
     now, lit, found = 100.0, False, []
     for _ in range(1000):
@@ -47,14 +47,14 @@ def changes(signal: Signal, seconds: float) -> list[float]:
 def test_no_two_signals_look_alike():
     seen = {signature(signal.pattern): signal for signal in Signal}
     assert len(seen) == len(Signal) == 20
-    assert len({signal.looks for signal in Signal}) == len(Signal)
+    assert len({signal.appearance for signal in Signal}) == len(Signal)
 
 
 def test_two_passing_signals_differ_in_their_first_round_even_without_their_gaps():
     ones = [
         tuple(kind(on, ONES) for on, _ in signal.pattern.steps)
         for signal in Signal
-        if not signal.pattern.lasting
+        if not signal.pattern.continuous
     ]
     assert len(set(ones)) == len(ones)
 
@@ -74,7 +74,7 @@ def test_a_refusal_is_counted_twice(signal, count):
     switches = changes(signal, 60)
     assert len(switches) == 2 * 2 * count
     assert switches[:4] == [0.3, 0.5, 0.8, 1.0]
-    assert signal.looks.startswith(("two", "three", "four", "five", "six")[count - 2])
+    assert signal.appearance.startswith(("two", "three", "four", "five", "six")[count - 2])
 
 
 def test_patterns_switch_when_the_table_says():
@@ -93,13 +93,13 @@ def test_a_signal_can_be_followed_by_a_person(signal):
     on_and_off = pairwise(changes(signal, 20))
     fastest = 0.06 if signal in (Signal.LOOKING, Signal.READY, Signal.UNDONE) else 0.1
     assert all(later - earlier >= fastest - 1e-6 for earlier, later in on_and_off)
-    assert signal.pattern.length <= 12 or signal.pattern.lasting
+    assert signal.pattern.length <= 12 or signal.pattern.continuous
     assert signal.meaning.endswith((".", "say why."))
 
 
 def test_a_passing_signal_begins_and_ends_dark_so_that_it_is_seen_over_a_steady_light():
-    lamp = Lamp()
-    lamp.base(Signal.RECOGNIZED, 0.0)
+    lamp = LedPlayer()
+    lamp.set_background(Signal.RECOGNIZED, 0.0)
     assert lamp.at(5.0) and lamp.deadline(5.0) is None
     lamp.show(Signal.SAVED, 10.0)
     assert [lamp.deadline(now) for now in (10.0, 10.5, 12.0)] == pytest.approx([10.3, 11.8, 12.6])
@@ -116,8 +116,8 @@ def test_a_passing_signal_begins_and_ends_dark_so_that_it_is_seen_over_a_steady_
 
 
 def test_the_lasting_signal_begins_anew_after_a_passing_one():
-    lamp = Lamp()
-    lamp.base(Signal.READY, 0.0)
+    lamp = LedPlayer()
+    lamp.set_background(Signal.READY, 0.0)
     lamp.show(Signal.NOTHING_TO_UNDO, 1.0)
     end = 1.0 + Signal.NOTHING_TO_UNDO.pattern.length
     assert lamp.at(end + 0.01) and not lamp.at(end + 0.1)
@@ -125,7 +125,7 @@ def test_the_lasting_signal_begins_anew_after_a_passing_one():
 
 
 def test_a_new_signal_takes_the_place_of_the_old_one_and_none_ends_it():
-    lamp = Lamp()
+    lamp = LedPlayer()
     lamp.show(Signal.COLLISION, 0.0)
     lamp.show(Signal.SAVED, 1.0)
     assert lamp.signal(1.1) is Signal.SAVED
@@ -134,26 +134,26 @@ def test_a_new_signal_takes_the_place_of_the_old_one_and_none_ends_it():
 
 
 def test_a_lasting_signal_shown_again_and_again_is_not_disturbed():
-    lamp = Lamp()
+    lamp = LedPlayer()
     lamp.show(Signal.LOOKING, 0.0)
-    lamp.base(Signal.READY, 0.0)
+    lamp.set_background(Signal.READY, 0.0)
     for number in range(10):
         lamp.show(Signal.LOOKING, number * 0.01)
-        lamp.base(Signal.READY, number * 0.01)
+        lamp.set_background(Signal.READY, number * 0.01)
     assert not lamp.at(0.1)
     lamp.show(None, 0.11)
     assert not lamp.at(0.12)  # READY has been going on below it since 0
 
 
 def test_a_passing_signal_shown_again_begins_again():
-    lamp = Lamp()
+    lamp = LedPlayer()
     lamp.show(Signal.SAVED, 0.0)
     lamp.show(Signal.SAVED, 1.0)
     assert not lamp.at(1.1) and lamp.at(2.7)
 
 
 def test_time_before_the_start_is_the_start():
-    lamp = Lamp()
+    lamp = LedPlayer()
     lamp.show(Signal.SAVED, 10.0)
     assert not lamp.at(9.0)
     assert lamp.deadline(9.0) == pytest.approx(10.3)
@@ -161,6 +161,6 @@ def test_time_before_the_start_is_the_start():
 
 def test_the_table_for_people_has_a_row_for_each_signal():
     rows = signal_table().splitlines()
-    assert rows[:2] == ["| the light | means |", "|---|---|"]
+    assert rows[:2] == ["| LED | meaning |", "|---|---|"]
     assert len(rows) == 2 + len(Signal)
-    assert "| six short, twice | Refused: it looks like an object that is registered already. |" in rows
+    assert "| six short, twice | Refused: it looks like an object that is already registered. |" in rows

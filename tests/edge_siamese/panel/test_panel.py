@@ -1,128 +1,78 @@
-"""Which panel the settings open."""
+"""Panels without hardware."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
+import threading
+import time
 
 import pytest
 
 from edge_siamese.errors import PanelError
-from edge_siamese.panel import Panel, open_panel
-from edge_siamese.panel.gpio import GpioPanel
-from edge_siamese.panel.kernel_input import KernelPanel
-from edge_siamese.panel.simulated import NoPanel, SimulatedPanel
-from edge_siamese.settings import PanelSettings
-from tests.edge_siamese.panel import fake_gpiod
-from tests.edge_siamese.panel.test_kernel_input import SETUP, Machine
+from edge_siamese.panel.panel import Edge, NoPanel, SimulatedPanel
 
 
-class Here:
-    """A machine of folders, and the settings opened on it."""
-
-    def __init__(self, root: Path) -> None:
-        self.sysfs, self.devices, self.proc = root / "sys", root / "dev", root / "proc"
-        self.devices.mkdir()
-
-    def open(self, **settings: object) -> Panel:
-        return open_panel(
-            PanelSettings(**settings),  # type: ignore[arg-type]
-            sysfs=self.sysfs,
-            devices=self.devices,
-            proc=self.proc,
-        )
-
-    def be_a_raspberry_pi(self) -> None:
-        (self.proc / "device-tree").mkdir(parents=True)
-        (self.proc / "device-tree" / "model").write_bytes(b"Raspberry Pi 5 Model B Rev 1.0\0")
+def test_presses_are_edges_at_the_time_of_the_clock():
+    now = [5.0]
+    panel = SimulatedPanel(lambda: now[0])
+    panel.press(True)
+    now[0] = 5.25
+    panel.press(False)
+    panel.press(True, at=6.0)
+    assert panel.wait(0) == [Edge(5.0, True), Edge(5.25, False), Edge(6.0, True)]
+    assert panel.wait(0) == []
 
 
-@pytest.fixture
-def here(tmp_path: Path) -> Here:
-    return Here(tmp_path)
+def test_a_press_of_another_thread_ends_the_wait():
+    panel = SimulatedPanel()
+    threading.Timer(0.02, panel.press, (True,)).start()
+    assert [edge.pressed for edge in panel.wait(600)] == [True]
 
 
-def test_none_and_simulated_need_nothing(here: Here):
-    assert isinstance(here.open(kind="none"), NoPanel)
-    assert isinstance(here.open(kind="simulated"), SimulatedPanel)
+def test_the_changes_of_the_led_are_recorded():
+    now = [1.0]
+    panel = SimulatedPanel(lambda: now[0])
+    for time_, on in ((1.0, True), (2.0, True), (3.0, False), (4.0, True)):
+        now[0] = time_
+        panel.light(on)
+    assert panel.lit
+    now[0] = 5.0
+    panel.close()
+    panel.close()
+    assert not panel.lit
+    assert panel.history == [(1.0, True), (3.0, False), (4.0, True), (5.0, False)]
 
 
-def test_gpio_takes_the_lines_of_the_settings(here: Here):
-    with fake_gpiod.installed(here.devices) as gpiod:
-        chip = gpiod.add("gpiochip0", "pinctrl-bcm2711")
-        panel = here.open(kind="gpio", button_line=5, led_line=6, active_low=False, debounce_s=0.005)
-        assert panel.description == "button on line 5 and LED on line 6 of pinctrl-bcm2711"
-        settings = chip.lines[5].settings
-        assert settings is not None and not settings.active_low and not settings.debounce_period
+def test_a_disconnected_panel_fails_until_it_is_reconnected_with_the_contact_closed():
+    panel = SimulatedPanel(lambda: 7.0)
+    panel.press(True)
+    panel.disconnect("unplugged")
+    for use in (lambda: panel.wait(1), lambda: panel.light(True)):
+        with pytest.raises(PanelError, match=r"^unplugged$"):
+            use()
+    panel.close()
+    assert panel.reconnect().wait(0) == [Edge(7.0, True)]
+    panel.press(False)
+    panel.close()
+    with pytest.raises(PanelError, match=r"^the simulated panel is closed$"):
+        panel.wait(0)
+    assert panel.reconnect().wait(0) == []
 
 
-def test_auto_prefers_the_input_device_and_does_without_its_led(tmp_path: Path):
-    machine = Machine(tmp_path)
-    with fake_gpiod.installed(machine.devices) as gpiod:
-        gpiod.add("gpiochip0", "pinctrl-bcm2711")
-        panel = open_panel(
-            PanelSettings(input_device=SETUP, kernel_led="other"),
-            sysfs=machine.sysfs,
-            devices=machine.devices,
-            proc=tmp_path,
-        )
-    assert isinstance(panel, KernelPanel)
-    assert panel.description.endswith("and no LED")
-    with pytest.raises(PanelError, match="there is no LED"):
-        open_panel(
-            PanelSettings(kind="input", input_device=SETUP, kernel_led="other"),
-            sysfs=machine.sysfs,
-            devices=machine.devices,
-        )
+def test_disconnecting_ends_the_wait():
+    panel = SimulatedPanel()
+    threading.Timer(0.02, panel.disconnect).start()
+    with pytest.raises(PanelError, match="the simulated panel was unplugged"):
+        panel.wait(600)
 
 
-def test_auto_takes_the_header_where_there_is_no_input_device(here: Here):
-    with fake_gpiod.installed(here.devices) as gpiod:
-        gpiod.add("gpiochip0", "pinctrl-bcm2835")
-        assert isinstance(here.open(), GpioPanel)
-
-
-def test_auto_goes_without_a_panel_where_there_is_no_header(here: Here):
-    with fake_gpiod.installed(here.devices):
-        panel = here.open()
-    assert isinstance(panel, NoPanel)
-    assert panel.description == (
-        "no button and no light (no GPIO header of a Raspberry Pi; there is no GPIO chip at all)"
-    )
-
-
-def test_auto_goes_without_a_panel_and_says_why_where_gpiod_is_missing(here: Here, monkeypatch):
-    monkeypatch.setitem(sys.modules, "gpiod", None)
-    here.be_a_raspberry_pi()
-    panel = here.open()
-    assert isinstance(panel, NoPanel)
-    assert panel.description == (
-        'no button and no light (the package gpiod is not installed: pip install "gpiod>=2.1")'
-    )
-
-
-def test_auto_tells_a_header_that_must_not_be_used(here: Here):
-    with fake_gpiod.installed(here.devices) as gpiod:
-        gpiod.add("gpiochip0", "pinctrl-rp1").denied = True
-        assert isinstance(here.open(), NoPanel)  # somebody's workstation
-        here.be_a_raspberry_pi()
-        with pytest.raises(PanelError, match="group gpio"):
-            here.open()
-
-
-def test_auto_tells_a_line_that_is_used_by_somebody_else(here: Here):
-    with fake_gpiod.installed(here.devices) as gpiod:
-        gpiod.add("gpiochip0", "pinctrl-rp1").lines[17].consumer = "lg"
-        with pytest.raises(PanelError, match='used by "lg"'):
-            here.open()
-
-
-def test_no_panel_is_imported_that_was_not_asked_for():
-    program = (
-        "import sys; from edge_siamese.settings import PanelSettings as S; "
-        "from edge_siamese.panel import open_panel; open_panel(S(kind='none')); "
-        "print(sorted(m for m in sys.modules if 'panel.' in m or 'gpiod' in m))"
-    )
-    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "['edge_siamese.panel.panel', 'edge_siamese.panel.simulated']"
+def test_no_panel_sleeps_and_says_why():
+    panel = NoPanel("the package gpiod is not installed")
+    assert panel.description == "no button and no LED (the package gpiod is not installed)"
+    assert NoPanel().description == "no button and no LED"
+    started = time.monotonic()
+    assert panel.wait(0.02) == []
+    assert time.monotonic() - started >= 0.019
+    panel.light(True)
+    threading.Timer(0.02, panel.close).start()
+    assert panel.wait(60) == []
+    assert panel._closed.is_set()

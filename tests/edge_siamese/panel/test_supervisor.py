@@ -1,4 +1,4 @@
-"""The console's thread, with a simulated panel and short times; real time is what is tested here."""
+"""The panel supervisor's thread, with a simulated panel and short limits."""
 
 from __future__ import annotations
 
@@ -8,80 +8,89 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 
+import pytest
+
 from edge_siamese.errors import PanelError
-from edge_siamese.panel.led_signals import Lamp, Signal
-from edge_siamese.panel.panel import Edge, Panel
+from edge_siamese.panel.led_signals import Signal
+from edge_siamese.panel.panel import Edge, NoPanel, Panel, SimulatedPanel
 from edge_siamese.panel.press_grammar import Gesture, PressGrammar
-from edge_siamese.panel.simulated import NoPanel, SimulatedPanel
-from edge_siamese.panel.supervisor import Console
+from edge_siamese.panel.supervisor import PanelSupervisor
+
+LONG = 60.0  # seconds: only a test that fails waits this long
 
 
-def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
+def until(condition: Callable[[], object], seconds: float = LONG) -> None:
     """Wait for something that another thread does."""
-    end = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "it did not happen"
+        assert time.monotonic() < deadline, "it did not happen"
         time.sleep(0.002)
 
 
 @contextmanager
 def running(
-    panel: Panel | Callable[[], Panel], wake: Callable[[Console], object] = lambda console: None
-) -> Iterator[Console]:
-    console = Console(panel, PressGrammar(0.002, 0.03, 0.06, 0.12), Lamp(), first_retry_s=0.01)
-    console.wake = lambda: wake(console)
-    console.start()
+    panel: Panel | Callable[[], Panel],
+    wake: Callable[[PanelSupervisor], object] = lambda supervisor: None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[PanelSupervisor]:
+    supervisor = PanelSupervisor(panel, PressGrammar(0.002, 0.03, 0.06, 0.12), clock, first_retry_s=0.01)
+    supervisor.wake = lambda: wake(supervisor)
+    supervisor.start()
     try:
-        yield console
+        yield supervisor
     finally:
-        console.close()
+        supervisor.close()
 
 
-class HeldUp(SimulatedPanel):
-    """Keeps the console's thread, as a busy machine may."""
+class BlockedPanel(SimulatedPanel):
+    """A panel on which a test can stop the supervisor's thread, as a busy machine may."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, clock: Callable[[], float]) -> None:
+        super().__init__(clock)
         self.free = threading.Event()
         self.free.set()
+        self.blocked = threading.Event()
 
     def wait(self, timeout: float) -> list[Edge]:
-        self.free.wait()
+        if not self.free.is_set():
+            self.blocked.set()
+            self.free.wait()
         return super().wait(timeout)
 
 
 def test_gestures_come_in_order_and_by_the_edges_own_times_however_late_they_are_read():
-    panel = HeldUp()
-    with running(panel) as console:
-        until(lambda: console.description == "simulated button and light")
+    now = [100.0]
+    clock = lambda: now[0]  # noqa: E731
+    panel = BlockedPanel(clock)
+    with running(panel, clock=clock) as supervisor:
+        until(lambda: supervisor.description == "simulated button and LED")
         panel.free.clear()
-        time.sleep(0.06)  # a turn of the thread
-        began = time.monotonic()
+        assert panel.blocked.wait(LONG)
         for number, at in enumerate((0.0, 0.01, 0.1, 0.11, 0.12, 0.13)):
-            panel.press(number % 2 == 0, at=began + at)
-        time.sleep(0.14)
+            panel.press(number % 2 == 0, at=now[0] + at)
+        now[0] += 0.14
         panel.free.set()
         collected: list[tuple[Gesture, float]] = []
-        until(lambda: collected.extend(console.gestures()) or len(collected) == 2)
-    assert collected == [(Gesture.PRESS, began), (Gesture.DOUBLE_PRESS, began + 0.1)]
-    assert console.gestures() == []
+        until(lambda: collected.extend(supervisor.gestures()) or len(collected) == 2)
+    assert collected == [(Gesture.PRESS, 100.0), (Gesture.DOUBLE_PRESS, 100.1)]
+    assert supervisor.gestures() == []
 
 
 def test_a_hold_wakes_the_daemon_while_the_button_is_down():
     panel, woken = SimulatedPanel(), threading.Event()
-    with running(panel, lambda _: woken.set()) as console:
-        until(lambda: console.description == "simulated button and light")
+    with running(panel, lambda _: woken.set()) as supervisor:
+        until(lambda: supervisor.description == "simulated button and LED")
         panel.press(True)
-        assert woken.wait(5)
-        assert console.gestures()[0][0] is Gesture.HOLD
+        assert woken.wait(LONG)
+        assert supervisor.gestures()[0][0] is Gesture.HOLD
 
 
 def test_a_button_that_is_down_at_the_start_is_stuck_and_works_after_its_release():
     panel = SimulatedPanel()
     panel.press(True)
     collected: list[Gesture] = []
-    with running(panel) as console:
-        gather = lambda: collected.extend(gesture for gesture, _ in console.gestures())  # noqa: E731
+    with running(panel) as supervisor:
+        gather = lambda: collected.extend(gesture for gesture, _ in supervisor.gestures())  # noqa: E731
         until(lambda: gather() or collected == [Gesture.STUCK])
         panel.press(False)
         until(lambda: gather() or collected == [Gesture.STUCK, Gesture.RELEASED])
@@ -89,74 +98,74 @@ def test_a_button_that_is_down_at_the_start_is_stuck_and_works_after_its_release
 
 def test_an_edge_from_the_future_counts_as_now():
     panel = SimulatedPanel()
-    with running(panel) as console:
-        until(lambda: console.description == "simulated button and light")
+    with running(panel) as supervisor:
+        until(lambda: supervisor.description == "simulated button and LED")
         panel.press(True, at=1.7e9)
         collected: list[Gesture] = []
-        until(lambda: collected.extend(g for g, _ in console.gestures()) or Gesture.HOLD in collected)
+        until(lambda: collected.extend(g for g, _ in supervisor.gestures()) or Gesture.HOLD in collected)
 
 
-def test_signals_are_played_within_a_twentieth_of_a_second():
+def test_signals_are_played():
     panel = SimulatedPanel()
-    with running(panel) as console:
-        until(lambda: console.description == "simulated button and light")
-        asked = time.monotonic()
-        console.lasting(Signal.RECOGNIZED)
+    with running(panel) as supervisor:
+        until(lambda: supervisor.description == "simulated button and LED")
+        supervisor.set_background(Signal.RECOGNIZED)
         until(lambda: panel.lit)
-        switched = panel.history[0][0]
-        assert switched - asked < 0.5  # 0.05 s, and what a busy machine adds
-        console.show(Signal.LOOKING)
+        supervisor.show(Signal.LOOKING)
         until(lambda: len(panel.history) > 6)
-        console.show(None)
+        supervisor.show(None)
         until(lambda: panel.lit)
-        console.lasting(None)
+        supervisor.set_background(None)
         until(lambda: not panel.lit)
 
 
-def test_closing_takes_a_fifth_of_a_second_and_leaves_the_light_off():
+def test_new_signals_are_noticed_within_a_twentieth_of_a_second():
+    supervisor = PanelSupervisor(SimulatedPanel(), PressGrammar(0.002, 0.03, 0.06, 0.12))
+    assert supervisor._wait_seconds(100.0) == pytest.approx(0.05)
+
+
+def test_closing_leaves_the_led_off():
     panel = SimulatedPanel()
-    with running(panel) as console:
-        console.lasting(Signal.RECOGNIZED)
+    with running(panel) as supervisor:
+        supervisor.set_background(Signal.RECOGNIZED)
         until(lambda: panel.lit)
-        began = time.monotonic()
-        console.close()
-        assert time.monotonic() - began < 0.5  # 0.06 s, and what a busy machine adds
+        supervisor.close(timeout=LONG)
+        assert not supervisor._thread.is_alive()
         assert not panel.lit
-        console.close()
+        supervisor.close()
 
 
-def test_a_console_that_never_started_can_be_closed():
-    Console(SimulatedPanel(), PressGrammar(0.002, 0.03, 0.06, 0.12), Lamp()).close()
+def test_a_supervisor_that_never_started_can_be_closed():
+    PanelSupervisor(SimulatedPanel(), PressGrammar(0.002, 0.03, 0.06, 0.12)).close()
 
 
-def test_closing_does_not_wait_for_the_next_try():
+def test_closing_does_not_wait_for_the_next_attempt():
     def missing() -> Panel:
         raise PanelError("no button")
 
-    console = Console(missing, PressGrammar(0.002, 0.03, 0.06, 0.12), Lamp(), first_retry_s=30)
-    console.start()
-    until(lambda: console.problem)
-    began = time.monotonic()
-    console.close()
-    assert time.monotonic() - began < 0.5  # 0.06 s, and what a busy machine adds
+    supervisor = PanelSupervisor(missing, PressGrammar(0.002, 0.03, 0.06, 0.12), first_retry_s=10 * LONG)
+    supervisor.start()
+    until(lambda: supervisor.problem)
+    supervisor.close(timeout=LONG)
+    assert not supervisor._thread.is_alive()
 
 
-def test_a_lost_panel_is_told_opened_again_and_goes_on_with_what_is_lasting():
+def test_a_lost_panel_is_reported_and_reopened_and_shows_the_background_signal():
     panel, opened, woken = SimulatedPanel(), [], []
 
     def open_it() -> Panel:
         opened.append(time.monotonic())
         if len(opened) in (2, 3):
             raise PanelError("not there yet")
-        return panel.find()
+        return panel.reconnect()
 
-    with running(open_it, lambda console: woken.append(console.problem)) as console:
-        console.lasting(Signal.RECOGNIZED)
+    with running(open_it, lambda supervisor: woken.append(supervisor.problem)) as supervisor:
+        supervisor.set_background(Signal.RECOGNIZED)
         until(lambda: panel.lit)
-        panel.lose("unplugged")
-        until(lambda: console.problem is None and panel.lit and len(opened) == 4)
+        panel.disconnect("unplugged")
+        until(lambda: supervisor.problem is None and panel.lit and len(opened) == 4)
         panel.press(True)
-        until(lambda: Gesture.HOLD in [gesture for gesture, _ in console.gestures()])
+        until(lambda: Gesture.HOLD in [gesture for gesture, _ in supervisor.gestures()])
     assert woken[:3] == ["unplugged", "not there yet", None]
     pauses = [later - earlier for earlier, later in pairwise(opened[1:])]
     assert pauses[0] >= 0.02 and pauses[1] >= 0.04  # it waits twice as long each time
@@ -167,27 +176,27 @@ def test_a_lost_panel_is_waited_for_though_another_kind_can_be_opened():
 
     def open_it() -> Panel:
         opened.append(1)
-        return NoPanel("nothing there") if len(opened) in (2, 3) else panel.find()
+        return NoPanel("nothing there") if len(opened) in (2, 3) else panel.reconnect()
 
     told: list[str | None] = []
-    with running(open_it, lambda console: told.append(console.problem)) as console:
-        until(lambda: console.description == "simulated button and light")
-        panel.lose("unplugged")
-        until(lambda: len(opened) == 4 and console.problem is None)
-        assert console.description == "simulated button and light"
-    gone = "simulated button and light: gone (no button and no light (nothing there))"
+    with running(open_it, lambda supervisor: told.append(supervisor.problem)) as supervisor:
+        until(lambda: supervisor.description == "simulated button and LED")
+        panel.disconnect("unplugged")
+        until(lambda: len(opened) == 4 and supervisor.problem is None)
+        assert supervisor.description == "simulated button and LED"
+    gone = "simulated button and LED: gone (no button and no LED (nothing there))"
     assert told == ["unplugged", gone, None]
 
 
 def test_a_panel_that_was_given_open_is_used_until_it_is_lost():
     panel = SimulatedPanel()
-    with running(panel) as console:
-        until(lambda: console.description == "simulated button and light")
-        panel.lose()
-        until(lambda: console.problem == "simulated button and light: lost, and cannot be opened again")
+    with running(panel) as supervisor:
+        until(lambda: supervisor.description == "simulated button and LED")
+        panel.disconnect()
+        until(lambda: supervisor.problem == "simulated button and LED: lost, and cannot be opened again")
 
 
-def test_a_fault_in_a_panel_is_told_and_tried_again(caplog):
+def test_a_bug_in_a_panel_is_reported_and_retried(caplog):
     opened = []
 
     def faulty() -> Panel:
@@ -196,50 +205,50 @@ def test_a_fault_in_a_panel_is_told_and_tried_again(caplog):
             raise ZeroDivisionError("of ours")
         return NoPanel()
 
-    with running(faulty) as console:
-        until(lambda: len(opened) == 2 and console.problem is None)
+    with running(faulty) as supervisor:
+        until(lambda: len(opened) == 2 and supervisor.problem is None)
     assert [record.getMessage() for record in caplog.records][:2] == [
         "the panel failed",
         "no panel: the panel failed: ZeroDivisionError: of ours",
     ]
 
 
-def test_who_is_woken_and_fails_does_not_take_the_panel_down(caplog):
+def test_a_callback_that_fails_does_not_stop_the_panel(caplog):
     panel = SimulatedPanel()
 
-    def fail(_: Console) -> None:
-        raise RuntimeError("asleep")
+    def fail(_: PanelSupervisor) -> None:
+        raise RuntimeError("broken")
 
-    with running(panel, fail) as console:
-        until(lambda: console.description == "simulated button and light")
+    with running(panel, fail) as supervisor:
+        until(lambda: supervisor.description == "simulated button and LED")
         panel.press(True)
-        until(lambda: console.gestures())
-        assert console.problem is None
+        until(lambda: supervisor.gestures())
+        assert supervisor.problem is None
         panel.press(False)
 
 
-def test_gestures_that_nobody_asks_for_do_not_pile_up():
-    console = Console(SimulatedPanel(), PressGrammar(0.002, 0.03, 0.06, 0.12), Lamp())
-    console._keep([(Gesture.PRESS, float(number)) for number in range(150)])
-    assert console.gestures() == [(Gesture.PRESS, float(number)) for number in range(50, 150)]
+def test_gestures_that_nobody_reads_do_not_accumulate():
+    supervisor = PanelSupervisor(SimulatedPanel(), PressGrammar(0.002, 0.03, 0.06, 0.12))
+    supervisor._add_gestures([(Gesture.PRESS, float(number)) for number in range(150)])
+    assert supervisor.gestures() == [(Gesture.PRESS, float(number)) for number in range(50, 150)]
 
 
-def test_what_was_asked_for_while_there_was_no_panel_is_not_played_when_it_is_back():
+def test_signals_sent_without_a_panel_are_not_played_when_it_returns():
     panel, there = SimulatedPanel(), threading.Event()
 
     def open_again() -> Panel:
         if not there.is_set():
             raise PanelError("unplugged")
-        return panel.find()
+        return panel.reconnect()
 
-    with running(open_again) as console:
-        until(lambda: console.problem == "unplugged")
+    with running(open_again) as supervisor:
+        until(lambda: supervisor.problem == "unplugged")
         for _ in range(200):
-            console.show(Signal.LOOKING)
-            console.show(Signal.BLURRED)
-        console.show(None)
-        console.lasting(Signal.RECOGNIZED)
-        until(lambda: console._commands.empty())
+            supervisor.show(Signal.LOOKING)
+            supervisor.show(Signal.BLURRED)
+        supervisor.show(None)
+        supervisor.set_background(Signal.RECOGNIZED)
+        until(lambda: supervisor._signals.empty())
         there.set()
         until(lambda: panel.lit)
     assert [on for _, on in panel.history] == [True, False]

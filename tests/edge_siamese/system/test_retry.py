@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import random
 
-from edge_siamese.cameras.supervisor import FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS
+from edge_siamese.cameras.supervisor import FIRST_RETRY_SECONDS, MAX_RETRY_SECONDS
 from edge_siamese.mqtt.reconnect import ReconnectPolicy
 from edge_siamese.system.retry import Backoff
 
 
 def test_pauses_of_a_camera_double_and_start_over() -> None:
-    backoff = Backoff(FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS)
+    backoff = Backoff(FIRST_RETRY_SECONDS, MAX_RETRY_SECONDS)
     assert [backoff.pause() for _ in range(8)] == [0.5, 1, 2, 4, 8, 16, 30, 30]
     backoff.reset()
     assert backoff.pause() == 0.5
