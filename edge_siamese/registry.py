@@ -73,7 +73,7 @@ CAMERAS: Mapping[str, Driver] = {
     ),
     "synthetic": Driver(
         target="edge_siamese.cameras.synthetic.camera:SyntheticCamera",
-        summary="a drawn scene, to try things out",
+        summary="a generated scene, to try things out",
     ),
 }
 """Cameras, by the value of `kind` in `[camera]`."""
@@ -140,6 +140,6 @@ else:
     RuntimeName = Literal[(AUTO, *RUNTIMES)]
 
 
-def describe(drivers: Mapping[str, Driver]) -> str:
+def describe_choices(drivers: Mapping[str, Driver]) -> str:
     """Describe the choices of a setting in one line: "`usb`: a V4L2 device. `files`: ..."."""
     return " ".join(f"`{name}`: {driver.summary}." for name, driver in drivers.items())

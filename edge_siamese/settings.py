@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from edge_siamese.errors import SettingsError
+from edge_siamese.registry import AUTO, CameraKind, PanelKind, RuntimeName
 from edge_siamese.validation import Record, SchemaError, convert, parse_toml
 
 SYSTEM_CONFIG = Path("/etc/edge-siamese/config.toml")
@@ -41,7 +42,7 @@ class ModelSettings(Record):
     bundle: str = ""
     """The directory of a bundle, or the name of a shipped one: `objects` for everyday objects, `glyphs` for handwriting.
     Empty: the model that `edge-siamese model install` made current, or `objects` if none is installed."""
-    runtime: Literal["auto", "ai-edge-litert", "tflite-runtime", "onnxruntime"] = "auto"
+    runtime: RuntimeName = AUTO
     """The inference runtime. `auto`: the first one that works on this machine."""
     precision: Literal["int8", "fp32"] = "int8"
     """The precision of the model file. The shipped bundles have only `int8`."""
@@ -52,10 +53,8 @@ class ModelSettings(Record):
 class CameraSettings(Record):
     """The source of frames."""
 
-    kind: Literal["auto", "picamera2", "usb", "files", "synthetic"] = "auto"
-    """`picamera2`: a Raspberry Pi camera. `usb`: a V4L2 device. `files`: a picture, a folder of pictures or a video.
-    `synthetic`: a generated scene, to try things out. `auto`: the Raspberry Pi camera if there is one, else the V4L2
-    device."""
+    kind: CameraKind = AUTO
+    """`auto`: the Raspberry Pi camera if there is one, else the V4L2 device."""
     device: str = "/dev/video0"
     """The V4L2 device for `usb`. A name in /dev/v4l/by-id stays the same when cameras are unplugged and plugged in again."""
     path: str = ""
@@ -158,10 +157,8 @@ class RegistrationSettings(Record):
 class PanelSettings(Record):
     """The button and the LED."""
 
-    kind: Literal["auto", "gpio", "input", "simulated", "none"] = "auto"
-    """`gpio`: lines of the GPIO header. `input`: a kernel input device and a kernel LED, as the overlays `gpio-key` and
-    `gpio-led` create them. `simulated`: the button of the synthetic scene. `auto`: the input device if there is one, else
-    the GPIO lines of a Raspberry Pi, else none. `none`: no button and no LED."""
+    kind: PanelKind = AUTO
+    """`auto`: the input device if there is one, else the GPIO lines of a Raspberry Pi, else none."""
     button_line: Annotated[int, Meta(ge=0, le=511)] = 17
     """GPIO line of the button (BCM number, not the pin number)."""
     led_line: Annotated[int, Meta(ge=-1, le=511)] = 27

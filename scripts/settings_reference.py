@@ -20,6 +20,7 @@ import msgspec
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from edge_siamese.registry import CAMERAS, PANELS, describe_choices  # noqa: E402
 from edge_siamese.settings import Settings  # noqa: E402
 from scripts.generated import write_or_check  # noqa: E402
 
@@ -66,6 +67,10 @@ HEADER = """\
 """
 
 
+DRIVERS = {"camera.kind": CAMERAS, "panel.kind": PANELS}
+"""Options whose choices are drivers, which describe themselves."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Option:
     """One field of one table."""
@@ -76,7 +81,7 @@ class Option:
     value: str
     """What a value is, with its range or its choices, such as `integer, 1 to 64`."""
     text: str
-    """Its docstring, as one line."""
+    """Its description, as one line."""
 
     @property
     def key(self) -> str:
@@ -99,6 +104,10 @@ def tables() -> Iterator[tuple[str, str, list[Option]]]:
     for table in msgspec.structs.fields(Settings):
         node = definition(table.type)
         texts = docstrings(node)
+        for key, drivers in DRIVERS.items():
+            owner, _, name = key.partition(".")
+            if owner == table.name:
+                texts[name] = f"{describe_choices(drivers)} {texts[name]}"
         options = [
             Option(table.name, field.name, field.default, value_of(field.type), texts[field.name])
             for field in msgspec.structs.fields(table.type)
