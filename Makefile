@@ -14,7 +14,7 @@ JOBS ?= 2
 export PYTHON TORCH_INDEX
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test test-system screenshots lint photographs reproduce reproduce-omniglot model-glyphs model-objects model-objects-small splits bench-daemon bench-extras wheel deb lock clean distclean
+.PHONY: help setup demo run test test-system screenshots lint photographs reproduce reproduce-omniglot model-glyphs model-objects model-objects-small splits bench-daemon bench-integrations wheel deb lock clean distclean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' Makefile
@@ -53,7 +53,7 @@ reproduce-omniglot: setup  ## the README's figures: at most an hour on two cores
 	@.venv/bin/python -m export pipeline --data omniglot --encoder glyphnet --out build/omniglot $(if $(DATA_ROOT),--data-root $(DATA_ROOT))
 
 photographs: setup  ## fetch other pictures, to measure on and to remember by (Debian's apt-get); those that are there stay
-	@.venv/bin/python scripts/other_photographs.py --out build/photographs
+	@.venv/bin/python scripts/fetch_photographs.py --out build/photographs
 
 reproduce: photographs  ## the figures of what ships, measured again: photographs need EDGE_SIAMESE_DATA, a folder with grocery/
 	@.venv/bin/python -m export train --encoder efficientnet-lite0 --steps 0 --out build/imagenet/train
@@ -85,10 +85,10 @@ splits: setup  ## glyphnet on other splits of Omniglot that papers report on: an
 	done
 
 bench-daemon: setup  ## measure the daemon: time, memory, start, 100,000 frames; three minutes, writes benchmarks/daemon
-	@.venv/bin/python scripts/measure_daemon.py --out benchmarks/daemon/figures.json
+	@.venv/bin/python -m benchmarks.daemon.measure
 
-bench-extras: setup  ## measure the daemon with dashboard, MQTT and metrics on and off; writes benchmarks/extras
-	@.venv/bin/python scripts/measure_extras.py --out benchmarks/extras/figures.json
+bench-integrations: setup  ## measure the daemon with dashboard, MQTT and metrics on and off; writes benchmarks/integrations
+	@.venv/bin/python -m benchmarks.integrations.measure
 
 wheel: setup  ## build the device's wheel into dist
 	@.venv/bin/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .

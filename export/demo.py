@@ -12,10 +12,10 @@ from edge_siamese.errors import EncoderError
 from edge_siamese.models.bundle import Bundle
 from export import records
 from export.data.images import ImageSet, Splits
+from export.evaluation.evaluate import as_data_uri
 from export.evaluation.remote_runtime import device_python, run_device
-from export.evaluation.results import as_data_uri
 from export.provenance import machine
-from export.reporting.report_inputs import Demo, DemoQuery, DemoSupport
+from export.reporting.report import Demo, DemoQuery, DemoSupport
 
 # Letters of an invented alphabet have invented names.
 NAMES = ("ama", "beko", "duri", "felu", "gona")

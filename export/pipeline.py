@@ -12,9 +12,8 @@ from export.conversion.quantize import COMPARED_IMAGES
 from export.conversion.verify import Verification, verify
 from export.data.images import Splits
 from export.evaluation.benchmark import Benchmark, benchmark
-from export.evaluation.evaluate import evaluate, usual_effort
+from export.evaluation.evaluate import Evaluation, evaluate, usual_effort
 from export.evaluation.remote_runtime import open_encoder
-from export.evaluation.results import Evaluation
 from export.progress import stderr_console, working
 from export.reporting.report import write_report
 from export.training.network import TorchEncoder, load_run

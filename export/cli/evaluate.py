@@ -14,11 +14,11 @@ from edge_siamese.registry import PRECISIONS, RUNTIMES
 from export import records
 from export.cli.options import add_data_options, positive, seed
 from export.evaluation.embeddings import SUPPORTS
-from export.evaluation.evaluate import HEAVY, LIGHT, evaluate, usual_effort
+from export.evaluation.evaluate import HEAVY, LIGHT, Evaluation, evaluate, usual_effort
 from export.evaluation.loading import TORCH, data_for, frames_for, head_for, open_subject
 from export.evaluation.one_shot import RULES
-from export.evaluation.results import Evaluation, OpenSet, Verification
-from export.evaluation.verification import PAIRS
+from export.evaluation.open_set import OpenSet
+from export.evaluation.verification import PAIRS, Verification
 from export.progress import stderr_console, working
 
 EXAMPLE = """\

@@ -6,8 +6,7 @@ import argparse
 from pathlib import Path
 
 from edge_siamese.errors import SettingsError
-from export.reporting.report import REPORT, write_report
-from export.reporting.report_inputs import read_inputs
+from export.reporting.report import REPORT, read_inputs, write_report
 from export.reporting.tables import full_tables, side_by_side, summary_table
 
 EXAMPLE = f"""\

@@ -9,16 +9,8 @@ from pathlib import Path
 
 from edge_siamese.errors import DataError, SettingsError
 from export.cli.options import positive
-from export.evaluation.reproduce import (
-    BENCHMARKS,
-    OUT,
-    Check,
-    advice,
-    further_checks,
-    reproduce,
-    standard_checks,
-)
 from export.progress import stderr_console, working
+from export.reproduce import BENCHMARKS, OUT, Check, advice, further_checks, reproduce, standard_checks
 
 EXAMPLE = """\
 examples:

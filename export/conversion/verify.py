@@ -21,7 +21,6 @@ from export.conversion.tflite import TfliteGraph
 from export.data.images import ImageSet
 from export.evaluation.evaluate import affordable
 from export.evaluation.remote_runtime import encoders_for
-from export.evaluation.results import VerifiedFile
 from export.provenance import machine
 from export.training.network import TorchEncoder, TrainedNetwork
 from export.training.validation import one_shot_accuracy
@@ -31,6 +30,22 @@ EPISODES = 4000
 # whatever they are of, so the scores are bounded as well.
 MIN_FLOAT_COSINE = 0.999
 MAX_FLOAT_SCORE_DIFFERENCE = 0.01
+
+
+@dataclass(frozen=True)
+class VerifiedFile:
+    """How one exported file, in one runtime, compares with the trained network."""
+
+    format: str
+    precision: str
+    runtime: str
+    worst_cosine: float
+    mean_cosine: float
+    largest_score_difference: float
+    accuracy: float | None
+    """One-shot accuracy."""
+    loss_points: float | None
+    """Accuracy of the network less that of the file, in points."""
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from edge_siamese.models.bundle import Bundle
 from export.data.images import Splits
 from export.evaluation.embeddings import embed_all
 from export.evaluation.evaluate import is_heavy, thin
+from export.evaluation.one_shot import episode_result, official_trials
 from export.evaluation.remote_runtime import Place, open_encoder, places, run_device
-from export.evaluation.trials import episode_result, official_trials
 from export.provenance import machine
 from export.training.validation import usual_ways
 

@@ -7,7 +7,9 @@ support where supports are embedded as at registration, whatever the number of e
 
 from __future__ import annotations
 
+import base64
 import datetime
+import io
 import shlex
 import sys
 import time
@@ -16,6 +18,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
+from PIL import Image
 
 from edge_siamese.errors import DataError
 from edge_siamese.models.manifest import Threshold
@@ -24,19 +28,20 @@ from edge_siamese.recognition.head import SigmoidDistanceHead
 from export.data.images import ImageSet, Splits
 from export.evaluation import metrics
 from export.evaluation.embeddings import Embeddings, Supports, embed_all, embed_as
-from export.evaluation.one_shot import Rule, widest_one_shot
-from export.evaluation.open_set import open_sets
-from export.evaluation.results import (
-    DataUsed,
-    EncoderUsed,
+from export.evaluation.one_shot import (
+    EPISODES,
     EpisodesResult,
-    Evaluation,
-    Mistake,
-    OpenSet,
-    as_data_uri,
+    OfficialTrials,
+    Rule,
+    Supply,
+    Wrong,
+    episode_result,
+    iconic_result,
+    official_trials,
+    widest_one_shot,
 )
-from export.evaluation.trials import EPISODES, Supply, Wrong, episode_result, iconic_result, official_trials
-from export.evaluation.verification import PAIRS, verification
+from export.evaluation.open_set import OpenSet, open_sets
+from export.evaluation.verification import PAIRS, Verification, verification
 from export.provenance import machine
 
 Split = Literal["evaluation", "validation", "train"]
@@ -46,6 +51,94 @@ SHAPES = ((20, 1), (5, 1), (20, 5), (5, 5))
 MISTAKES = 18
 HEAVY_MACS = 300_000_000
 """An encoder of more multiply-accumulates an image is looked at with fewer pictures, so that it takes minutes."""
+
+
+@dataclass(frozen=True)
+class EncoderUsed:
+    """What made the embeddings."""
+
+    model_id: str
+    runtime: str
+    precision: str
+    reason: str
+
+    @property
+    def title(self) -> str:
+        return f"{self.precision} · {self.runtime}"
+
+
+@dataclass(frozen=True)
+class DataUsed:
+    """What was embedded."""
+
+    name: str
+    split: str
+    classes: int
+    groups: int
+    images: int
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One trial that went wrong, with its pictures as data URIs."""
+
+    where: str
+    query: str
+    truth: str
+    """The support of the query's class."""
+    choice: str
+    """The support that was chosen."""
+    truth_name: str
+    choice_name: str
+    truth_probability: float
+    choice_probability: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All that `evaluate` finds out about one encoder on one set of classes."""
+
+    encoder: EncoderUsed
+    data: DataUsed
+    official: OfficialTrials | None
+    episodes: tuple[EpisodesResult, ...]
+    skipped: tuple[str, ...]
+    """Episodes and pairs that the data do not suffice for, and why."""
+    verification: Verification | None
+    mistakes: tuple[Mistake, ...]
+    """The worst first."""
+    mistakes_of: str
+    """Which trials the mistakes were made in."""
+    seconds: float
+    seed: int
+    command: str
+    machine: str
+    created: str
+    """UTC, ISO 8601."""
+    open_set: tuple[OpenSet, ...] = ()
+    supports: str = "plain"
+    """How supports were embedded: `plain`, or `augmented` as the device does at registration."""
+
+    @property
+    def title(self) -> str:
+        """Precision and runtime, and how supports were embedded if not in one pass."""
+        augmented = "" if self.supports == "plain" else f", {self.supports} supports"
+        return f"{self.encoder.precision}, {self.encoder.runtime}{augmented}"
+
+    @property
+    def one_shot(self) -> tuple[str, float, float, float] | None:
+        """(what, accuracy, low, high) of the headline: the official trials, or else the hardest episodes."""
+        if self.official:
+            title = f"{self.official.trials} official trials, within alphabet"
+            return title, self.official.accuracy, self.official.low, self.official.high
+        ranked = sorted(
+            (e for e in self.episodes if e.shot == 1 and not e.iconic), key=lambda e: (e.within_group, e.way)
+        )
+        if not ranked:
+            return None
+        best = ranked[-1]
+        place = "within group" if best.within_group else "across groups"
+        return f"{best.title} episodes, {place}", best.accuracy, best.low, best.high
 
 
 @dataclass(frozen=True)
@@ -244,3 +337,15 @@ def _worst(wrong: Sequence[Wrong]) -> tuple[Mistake, ...]:
         )
         for w in ranked[:MISTAKES]
     )
+
+
+def as_data_uri(image: npt.NDArray[np.uint8]) -> str:
+    """A prepared image (H, W, 1 or 3) as a data URI: PNG for gray, JPEG for color."""
+    buffer = io.BytesIO()
+    if image.shape[2] == 1:
+        Image.fromarray(image[..., 0]).save(buffer, "PNG", optimize=True)
+        kind = "png"
+    else:
+        Image.fromarray(image).save(buffer, "JPEG", quality=88)
+        kind = "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

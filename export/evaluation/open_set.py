@@ -22,7 +22,6 @@ from export.data.images import ImageSet
 from export.data.sampling import Episode, episodes
 from export.evaluation import metrics
 from export.evaluation.embeddings import Embeddings
-from export.evaluation.results import Identification, OpenSet
 
 Scores = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
@@ -36,6 +35,50 @@ LEFT_UNKNOWN = 0.25
 """Share of the classes that is never registered, where they are few."""
 RATES = (0.1, 0.01, 0.001)
 RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Identification:
+    """What a threshold makes of queries of registered objects and of unknown ones."""
+
+    false_accept_rate: float
+    """Asked for, of unknown queries; of a stated threshold, what it was stated for: pairs of validation classes."""
+    probability: float
+    """A query is accepted when p(same) of its nearest support is at least this."""
+    observed_far: float
+    """Share of the unknown queries that are accepted."""
+    rate: float
+    """Detection and identification rate: share of the known queries that are accepted and whose nearest support is right."""
+    low: float
+    """95 % bootstrap interval of the rate, over episodes; a threshold that was not stated is found anew each time."""
+    high: float
+
+
+@dataclass(frozen=True)
+class OpenSet:
+    """Open-set identification: some objects are registered from one picture each; others come by that nobody registered."""
+
+    registered: int
+    """Objects an episode."""
+    unknown: int
+    """Classes an episode that are not registered, at most as many as there are."""
+    episodes: int
+    known_queries: int
+    """In all episodes."""
+    unknown_queries: int
+    """In all episodes."""
+    closed_rate: float
+    """Share of the known queries whose nearest support is right, accepted or not."""
+    points: tuple[Identification, ...]
+    """At the threshold at which the unknown queries have the false-accept rate that is asked for."""
+    not_stated: tuple[float, ...]
+    """False-accept rates that the unknown queries are too few for."""
+    stated: tuple[Identification, ...]
+    """At the thresholds of the bundle."""
+
+    @property
+    def title(self) -> str:
+        return f"{self.registered} registered"
 
 
 @dataclass(frozen=True, eq=False)

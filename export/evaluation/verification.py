@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -13,13 +14,6 @@ from export.data.images import ImageSet
 from export.data.sampling import verification_pairs
 from export.evaluation import metrics
 from export.evaluation.head_calibration import all_pairs, paired_distances
-from export.evaluation.results import (
-    ErrorCurve,
-    Histogram,
-    ReliabilityBin,
-    ThresholdCheck,
-    Verification,
-)
 
 Embeddings = npt.NDArray[np.float32]
 LogOdds = npt.NDArray[np.float64]
@@ -27,6 +21,81 @@ LogOdds = npt.NDArray[np.float64]
 PAIRS = 20_000
 _HISTOGRAM_BINS = 60
 _CURVE_POINTS = 240
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """Pairs whose stated probability falls in one bin of equal width."""
+
+    center: float
+    predicted: float | None
+    """Mean stated probability; None in an empty bin."""
+    observed: float | None
+    """Share of genuine pairs; None in an empty bin."""
+    count: int
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """How the scores of the verification pairs are spread, over log-odds of p(same)."""
+
+    edges: tuple[float, ...]
+    """B + 1 log-odds; the first and the last bin also hold what lies beyond."""
+    genuine: tuple[float, ...]
+    """B shares of the genuine pairs."""
+    impostor: tuple[float, ...]
+    """B shares of the impostor pairs."""
+
+
+@dataclass(frozen=True)
+class ErrorCurve:
+    """FAR and FRR over thresholds, from all pairs of the evaluated images."""
+
+    log_odds: tuple[float, ...]
+    """Thresholds on p(same), as log-odds, rising."""
+    far: tuple[float, ...]
+    frr: tuple[float, ...]
+    impostors: str
+    """What the impostor pairs are."""
+    impostor_pairs: int
+    genuine_pairs: int
+    eer: float
+    """Equal error rate over all pairs."""
+
+
+@dataclass(frozen=True)
+class ThresholdCheck:
+    """A threshold that was stated on validation classes, tried on the evaluated ones."""
+
+    false_accept_rate: float
+    """As stated."""
+    probability: float
+    """Accept when p(same) is at least this."""
+    observed_far: float
+    observed_frr: float
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Same or different, on pairs: half genuine, half impostors of the same group, by different drawers."""
+
+    pairs: int
+    accuracy: float
+    """At p(same) >= 0.5, where the head was fitted on validation pairs: nothing is chosen on these pairs."""
+    low: float
+    high: float
+    best_accuracy: float
+    """At the threshold that is best on these very pairs: optimistic, for papers that choose it so."""
+    best_threshold: float
+    """That threshold, on p(same)."""
+    eer: float
+    ece: float
+    """Expected calibration error, 15 bins of equal width of p(same)."""
+    brier: float
+    reliability: tuple[ReliabilityBin, ...]
+    histogram: Histogram
+    curve: ErrorCurve
+    thresholds: tuple[ThresholdCheck, ...]
 
 
 def verification(

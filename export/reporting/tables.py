@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from export.evaluation.benchmark import BenchmarkRow
-from export.evaluation.results import Evaluation
-from export.reporting.report import duration, episode_rows, open_set_rows, percent, rate, size
-from export.reporting.report_inputs import ReportInputs
+from export.evaluation.evaluate import Evaluation
+from export.reporting.report import ReportInputs, duration, episode_rows, open_set_rows, percent, rate, size
 
 PUBLISHED = (
     ("ARC (Shyam et al. 2017), published", "98.5 %", ""),
@@ -21,21 +20,21 @@ PUBLISHED = (
 def summary_table(inputs: ReportInputs) -> str:
     """One line an evaluated encoder: accuracy, calibration, size and latency."""
     header = ("", "one-shot", "95 % interval", "ECE", "file", "latency")
-    return _table(header, (_summary(inputs, found) for found in inputs.evaluations))
+    return markdown_table(header, (_summary(inputs, found) for found in inputs.evaluations))
 
 
 def full_tables(inputs: ReportInputs) -> str:
     """Everything that was measured: accuracies, unknown objects, verification, thresholds, and the benchmark."""
     found = inputs.evaluations
     columns = ("", *(_title(e) for e in found))
-    tables = [_table(columns, _accuracy_rows(inputs))]
+    tables = [markdown_table(columns, _accuracy_rows(inputs))]
     if any(e.open_set for e in found):
-        tables.append(_table(columns, _open_set_rows(inputs)))
+        tables.append(markdown_table(columns, _open_set_rows(inputs)))
     if all(e.verification for e in found):
-        tables.append(_table(columns, _verification_rows(found)))
+        tables.append(markdown_table(columns, _verification_rows(found)))
     if inputs.benchmark:
         header = ("file and runtime", "size", "p50", "p95", "over fp32", "one-shot", "memory", "import")
-        tables.append(_table(header, map(_benchmark_row, inputs.benchmark.rows)))
+        tables.append(markdown_table(header, map(_benchmark_row, inputs.benchmark.rows)))
     return "\n".join(tables)
 
 
@@ -67,7 +66,7 @@ def side_by_side(named: Sequence[tuple[str, ReportInputs]]) -> str:
                     duration(row.p50_ms) if row else "",
                 ]
             )
-    return _table((*header, *costs), rows)
+    return markdown_table((*header, *costs), rows)
 
 
 def section(name: str, inputs: ReportInputs) -> str:
@@ -170,7 +169,13 @@ def _interval(low: float, high: float) -> str:
     return f"{100 * low:.1f} to {100 * high:.1f}"
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; all columns but the first are numbers."""
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], align: str = "") -> str:
+    """A Markdown table.
+
+    Args:
+        header: one title a column.
+        rows: one cell a column.
+        align: `l` or `r` for each column; by default all columns but the first are numbers, aligned right.
+    """
+    rule = ["---" if side == "l" else "---:" for side in align or "l" + "r" * (len(header) - 1)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in (header, rule, *rows))

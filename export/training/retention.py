@@ -47,7 +47,7 @@ class Memory:
         if len(images) < FEWEST:
             raise DataError(
                 f"{folder} has {len(images)} pictures to remember by, at least {FEWEST} are needed; "
-                "scripts/other_photographs.py fetches some"
+                "scripts/fetch_photographs.py fetches some"
             )
         self.images = images
         self.seed = seed

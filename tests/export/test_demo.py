@@ -27,7 +27,7 @@ from export.demo import NAMES, recognize, require_device
 from export.demo_scene import Story
 from export.evaluation import remote_runtime
 from export.evaluation.remote_runtime import DEVICE_PYTHON_VARIABLE, open_encoder
-from export.reporting.report_inputs import Demo
+from export.reporting.report import Demo
 from export.training.settings import recipe
 
 PICTURES = [

@@ -29,7 +29,7 @@ from export.conversion.verify import Verification
 from export.data import cache
 from export.encoders import ENCODERS
 from export.evaluation.benchmark import Benchmark
-from export.evaluation.results import Evaluation
+from export.evaluation.evaluate import Evaluation
 from export.training import train as training
 from export.training.network import load_run
 from export.training.settings import RECIPES, TrainingSettings

@@ -21,10 +21,25 @@ from export import records
 from export.data import load_splits
 from export.data.images import ImageSet, OneShotRun, Splits
 from export.evaluation.embeddings import embed_all, embed_supports
-from export.evaluation.evaluate import SHAPES, Effort, affordable, evaluate, thin, usual_effort
-from export.evaluation.one_shot import class_scores, widest_one_shot
-from export.evaluation.results import Evaluation, as_data_uri
-from export.evaluation.trials import EPISODES, Supply, episode_result, iconic_result, official_trials
+from export.evaluation.evaluate import (
+    SHAPES,
+    Effort,
+    Evaluation,
+    affordable,
+    as_data_uri,
+    evaluate,
+    thin,
+    usual_effort,
+)
+from export.evaluation.one_shot import (
+    EPISODES,
+    Supply,
+    class_scores,
+    episode_result,
+    iconic_result,
+    official_trials,
+    widest_one_shot,
+)
 from export.evaluation.verification import verification
 
 HEAD = SigmoidDistanceHead(scale=10.0, bias=5.0)

@@ -21,8 +21,8 @@ from export.encoders import build_encoder
 from export.evaluation import loading
 from export.evaluation.head_calibration import fit_head
 from export.evaluation.loading import data_for, frames_for, head_for, open_subject, splits_of
+from export.evaluation.one_shot import official_trials
 from export.evaluation.remote_runtime import CHECKOUT, open_encoder
-from export.evaluation.trials import official_trials
 from export.provenance import data_fingerprint
 from export.training import checkpoint
 from export.training.network import TorchEncoder

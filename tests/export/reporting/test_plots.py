@@ -8,10 +8,9 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from export.evaluation.results import ErrorCurve, Histogram, ReliabilityBin, ThresholdCheck
+from export.evaluation.verification import ErrorCurve, Histogram, ReliabilityBin, ThresholdCheck
 from export.reporting import plots
-from export.reporting.plot_style import Plot
-from export.reporting.plots import ScoreRow, TrainingPoint
+from export.reporting.plots import Plot, ScoreRow, TrainingPoint
 
 THRESHOLDS = (ThresholdCheck(1e-2, 0.9, 0.008, 0.2), ThresholdCheck(1e-3, 0.99, 0.0009, 0.45))
 HISTOGRAM = Histogram(

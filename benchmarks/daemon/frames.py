@@ -1,6 +1,6 @@
-"""Times what the daemon adds to the encoder's own run of a frame, and what it takes to score many views.
+"""Times what the daemon adds to the encoder's run for one frame, and how long scoring many views takes.
 
-A part of scripts/measure_daemon.py, run in the interpreter that is measured; prints JSON.
+Started by `benchmarks.daemon.measure` in the interpreter to measure; prints JSON.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.daemon.process import fill_store
 from edge_siamese.benchmark import random_support
 from edge_siamese.cameras.camera import Frame
 from edge_siamese.cameras.synthetic.scene import Scene, demo_scene
@@ -33,27 +34,26 @@ from edge_siamese.runtimes.encoder import GraphEncoder
 from edge_siamese.runtimes.selection import load_encoder
 from edge_siamese.settings import CameraSettings, Settings
 from edge_siamese.store import SupportStore
-from scripts.daemon_process import fill_store
 
-VIEWS, MANY_VIEWS, DIMENSIONS = 1000, 10_000, 128
-EVERY_SECONDS = 0.25
-"""Between two frames of the scene: objects come and go, so that there are events."""
+VIEWS, SCORED_VIEWS, DIMENSIONS = 1000, 10_000, 128
+SCENE_STEP_SECONDS = 0.25
+"""Scene time between two frames: long enough for objects to come and go, so that there are events."""
 
 
-class Clocked:
-    """How long imaging and the encoder were at work in a frame, in nanoseconds; 0: not at all."""
+class StageClock:
+    """Times imaging and the encoder within one frame, in nanoseconds; 0 if a stage did not run."""
 
     def __init__(self, encoder: GraphEncoder) -> None:
-        """Put clocks around the encoder's method, of this one object, and around the engine's imaging."""
-        self.preparing = self.running = 0
-        encoder.embed_prepared = self._around(encoder.embed_prepared, "running")  # type: ignore[method-assign]
-        engine_module.prepare = self._around(prepare, "preparing")
+        """Wrap this encoder's `embed_prepared` and the engine's `prepare`."""
+        self.imaging = self.encoder = 0
+        encoder.embed_prepared = self._timed(encoder.embed_prepared, "encoder")  # type: ignore[method-assign]
+        engine_module.prepare = self._timed(prepare, "imaging")  # type: ignore[attr-defined]
 
     def reset(self) -> None:
-        """Another frame comes."""
-        self.preparing = self.running = 0
+        """Forget the last frame's times."""
+        self.imaging = self.encoder = 0
 
-    def _around(self, function: Callable[..., Any], name: str) -> Callable[..., Any]:
+    def _timed(self, function: Callable[..., Any], name: str) -> Callable[..., Any]:
         def timed(*arguments: Any) -> Any:
             start = time.perf_counter_ns()
             result = function(*arguments)
@@ -63,43 +63,45 @@ class Clocked:
         return timed
 
 
-def shown(scene: Scene, number: int, to: Preprocessing) -> list[npt.NDArray[np.uint8]]:
-    """Frames with something on them, at most so many: of an empty table the daemon asks no encoder."""
-    found = []
-    for place in range(10 * number):
-        frame = scene.frame(EVERY_SECONDS * place)
+def frames_with_objects(scene: Scene, number: int, to: Preprocessing) -> list[npt.NDArray[np.uint8]]:
+    """Up to `number` frames that show something; the daemon does not embed an empty table."""
+    frames = []
+    for step in range(10 * number):
+        frame = scene.frame(SCENE_STEP_SECONDS * step)
         image = prepare(frame, to)
         if int(image.max()) - int(image.min()) >= NOTHING_CONTRAST:
-            found.append(frame)
-        if len(found) == number:
+            frames.append(frame)
+        if len(frames) == number:
             break
-    return found
+    return frames
 
 
 def measure_frames(
     bundle: Bundle, runtime: str, rounds: int, frames: int, views: int = VIEWS
 ) -> dict[str, Any]:
-    """`Engine.see` of frames of 640 x 480 against so many views: all of it, the encoder's run, and the difference."""
+    """Time `Engine.see` for frames of 640 x 480 against `views` views: in total, and of the encoder alone."""
     encoder = load_encoder(bundle, runtime, "int8", 1)
-    scenes = {color: demo_scene(CameraSettings(), color) for color in ("gray", "rgb")}
     pictures = {
-        color: shown(scene, min(frames, 100), encoder.preprocessing) for color, scene in scenes.items()
+        color: frames_with_objects(
+            demo_scene(CameraSettings(), color), min(frames, 100), encoder.preprocessing
+        )
+        for color in ("gray", "rgb")
     }
     known = encoder.embed([pictures["gray"][3]])[0]
-    clock = Clocked(encoder)
-    times: dict[str, list[npt.NDArray[np.float64]]] = {color: [] for color in scenes}
-    with tempfile.TemporaryDirectory() as place:
-        path = Path(place) / "objects.db"
+    clock = StageClock(encoder)
+    times: dict[str, list[npt.NDArray[np.float64]]] = {color: [] for color in pictures}
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "objects.db"
         fill_store(path, bundle.path, views - 1)
         with SupportStore(path, encoder.model_id, encoder.dimensions, keep_crops=False) as store:
             store.register("what the scene shows", NewView(known, (), "camera"))
             events: list[object] = []
             engine = Engine(Settings(), bundle, encoder, store, publish=events.append)
-            for round_ in range(-1, rounds):  # the first one warms up
-                for color in scenes:
-                    took = _see(engine, clock, pictures[color], frames)
+            for round_ in range(-1, rounds):  # the first round is a warm-up
+                for color in pictures:
+                    elapsed = _time_frames(engine, clock, pictures[color], frames)
                     if round_ >= 0:
-                        times[color].append(took)
+                        times[color].append(elapsed)
     return {
         "model_id": encoder.model_id,
         "version": encoder.version,
@@ -107,34 +109,45 @@ def measure_frames(
         "frames": rounds * frames,
         "rounds": rounds,
         "events": len(events),
-        "colors": {color: _parts(found) for color, found in times.items()},
+        "colors": {color: _stages(elapsed) for color, elapsed in times.items()},
     }
 
 
-def _see(
-    engine: Engine, clock: Clocked, pictures: list[npt.NDArray[np.uint8]], frames: int
+def _time_frames(
+    engine: Engine, clock: StageClock, pictures: list[npt.NDArray[np.uint8]], frames: int
 ) -> npt.NDArray[np.float64]:
-    """(frames, 3): milliseconds of all of it, of imaging, and of the encoder."""
-    took = np.empty((frames, 3))
+    """(frames, 3): milliseconds in total, of imaging, and of the encoder."""
+    elapsed = np.empty((frames, 3))
     for number in range(frames):
         frame = Frame(pictures[number % len(pictures)], time.monotonic(), number + 1)
         clock.reset()
         start = time.perf_counter_ns()
         engine.see(frame)
-        took[number] = time.perf_counter_ns() - start, clock.preparing, clock.running
-    assert (took > 0).all(), "each frame goes through imaging and encoder"
-    return took / 1e6
+        elapsed[number] = time.perf_counter_ns() - start, clock.imaging, clock.encoder
+    assert (elapsed > 0).all(), "each frame goes through imaging and encoder"
+    return elapsed / 1e6
 
 
-def _parts(rounds: list[npt.NDArray[np.float64]]) -> dict[str, dict[str, float]]:
-    """Figures of each part of a frame."""
-    seen, prepared, ran = (np.stack([found[:, part] for found in rounds]) for part in range(3))
-    parts = {"overhead": seen - ran, "imaging": prepared, "deciding": seen - prepared - ran, "encoder": ran}
-    return {name: summary(values) for name, values in parts.items()}
+def _stages(rounds: list[npt.NDArray[np.float64]]) -> dict[str, dict[str, float]]:
+    """The summary of each stage of a frame."""
+    total, imaging, encoder = (np.stack([elapsed[:, column] for elapsed in rounds]) for column in range(3))
+    stages = {
+        "overhead": total - encoder,
+        "imaging": imaging,
+        "deciding": total - imaging - encoder,
+        "encoder": encoder,
+    }
+    return {name: summary(values) for name, values in stages.items()}
 
 
 def summary(rounds: npt.NDArray[np.float64]) -> dict[str, float]:
-    """(rounds, times) to the median over rounds of p50 and p95, and the range of each: a busy moment moves no median."""
+    """Median over rounds of p50 and p95, with the range of each.
+
+    The median over rounds ignores a round in which the machine was busy.
+
+    Args:
+        rounds: milliseconds, (rounds, runs).
+    """
     p50, p95 = np.percentile(rounds, [50, 95], axis=1)
     return {
         "p50_ms": round(float(np.median(p50)), 4),
@@ -147,34 +160,36 @@ def summary(rounds: npt.NDArray[np.float64]) -> dict[str, float]:
 
 
 def measure_scoring(bundle: Bundle, rounds: int, runs: int) -> dict[str, Any]:
-    """`decide` against 10,000 views: of as many objects, and of objects with five views and a negative each."""
-    single = random_support(MANY_VIEWS, DIMENSIONS)
+    """Time `decide` against 10,000 views: of 10,000 objects, and of 2,000 objects with five views and a negative."""
+    single = random_support(SCORED_VIEWS, DIMENSIONS)
     entries = [
         SupportEntry(f"{first:032x}", f"object {first}", tuple(range(first, first + 5)), rows[:5], rows[5:])
-        for first in range(0, MANY_VIEWS, 5)
+        for first in range(0, SCORED_VIEWS, 5)
         for rows in (np.concatenate([single.embeddings[first : first + 5], -single.embeddings[first, None]]),)
     ]
-    sets = {"one view each": single, "five views and a negative each": SupportSet.build(entries, DIMENSIONS)}
+    supports = {
+        "one view each": single,
+        "five views and a negative each": SupportSet.build(entries, DIMENSIONS),
+    }
     threshold, _ = choose_threshold(bundle.manifest, None, 0.01)
     rng = np.random.default_rng(1)
-    queries = single.embeddings[rng.integers(0, MANY_VIEWS, runs)] + 0.02 * rng.standard_normal(
-        (runs, DIMENSIONS)
-    )
+    nearby = single.embeddings[rng.integers(0, SCORED_VIEWS, runs)]
+    queries = nearby + 0.02 * rng.standard_normal((runs, DIMENSIONS))
     queries = (queries / np.linalg.norm(queries, axis=1, keepdims=True)).astype(np.float32)
-    found = {}
-    for name, support in sets.items():
-        times = np.empty((rounds + 1, runs))
-        for took in times:
+    times = {}
+    for name, support in supports.items():
+        elapsed = np.empty((rounds + 1, runs))
+        for row in elapsed:
             for number, query in enumerate(queries):
                 start = time.perf_counter_ns()
                 decide(support, bundle.head, query, threshold)
-                took[number] = (time.perf_counter_ns() - start) / 1e6
-        found[name] = summary(times[1:])
-    return {"views": MANY_VIEWS, "dimensions": DIMENSIONS, "rounds": rounds, "runs": runs, "objects": found}
+                row[number] = (time.perf_counter_ns() - start) / 1e6
+        times[name] = summary(elapsed[1:])
+    return {"views": SCORED_VIEWS, "dimensions": DIMENSIONS, "rounds": rounds, "runs": runs, "objects": times}
 
 
 def main() -> int:
-    """Measure as the arguments say and print JSON."""
+    """Measure and print JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--runtime", required=True)

@@ -12,15 +12,13 @@ import torch
 from export.conversion.bundle import build_bundle
 from export.data import load_splits
 from export.data.images import Splits
-from export.evaluation.evaluate import evaluate
+from export.evaluation.evaluate import Evaluation, evaluate
 from export.evaluation.remote_runtime import open_encoder
-from export.evaluation.results import Evaluation
-from export.reporting.report import render
-from export.reporting.report_inputs import read_inputs
+from export.reporting.report import read_inputs, render
 from export.reporting.tables import full_tables, markers, section, side_by_side, summary_table
 from export.training.network import TorchEncoder, TrainedNetwork, load_run
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 BENCHMARKS = ROOT / "benchmarks"
 GLYPHNET, KOCH = BENCHMARKS / "omniglot-glyphnet", BENCHMARKS / "omniglot-koch2015-short"
 SHIPPED = ("glyphs", "objects", "objects-small")

@@ -17,11 +17,10 @@ from edge_siamese.models.bundle import MANIFEST, load_bundle
 from export import records
 from export.data.grocery import OFFICIAL
 from export.evaluation.embeddings import Supports
-from export.evaluation.evaluate import evaluate, usual_effort
+from export.evaluation.evaluate import Evaluation, evaluate, usual_effort
 from export.evaluation.loading import TORCH, Subject, data_for, frames_for, head_for, open_subject
 from export.evaluation.remote_runtime import CHECKOUT, places
-from export.evaluation.results import Evaluation
-from export.reporting.report_inputs import EVALUATION, read_inputs
+from export.reporting.report import EVALUATION, read_inputs
 from export.reporting.tables import section
 from export.training.network import load_run
 

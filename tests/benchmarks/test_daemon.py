@@ -16,18 +16,27 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.daemon.frames import measure_frames, measure_scoring, summary
+from benchmarks.daemon.measure import (
+    FIGURES,
+    OBJECTS,
+    RUNTIMES,
+    SETTLED_FRAME,
+    SOAK_FRAMES,
+    TARGETS,
+    start_figures,
+    tables,
+    verdicts,
+)
+from benchmarks.daemon.process import Daemon, measure_start
+from benchmarks.daemon.soak import measure_soak
 from edge_siamese.benchmark import random_support
 from edge_siamese.models.bundle import Bundle
 from edge_siamese.recognition.decision import decide
 from edge_siamese.recognition.imaging import Preprocessing, _weights, prepare
 from edge_siamese.runtimes.selection import available_runtimes
-from scripts.daemon_frames import measure_frames, measure_scoring, summary
-from scripts.daemon_process import Daemon, measure_start
-from scripts.daemon_steady import measure_steady
-from scripts.daemon_tables import OBJECTS, TARGETS, tables, verdicts
-from scripts.measure_daemon import FIGURES, RUNTIMES, SETTLED, STEADY_FRAMES, start_figures
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
 PYTHON = Path(sys.executable)
 NOT_AT_THE_START = {"PIL", "av", "gpiod", "picamera2", "torch", "email", "http", "asyncio", "unittest"}
@@ -67,9 +76,9 @@ def test_all_of_it_was_measured(figures: dict[str, Any]) -> None:
         assert set(row["frame"]["colors"]) == {"gray", "rgb"}
         assert (row["scoring"]["views"], row["scoring"]["dimensions"]) == (10_000, 128)
         assert all(row[f"with {count} objects"]["memory"]["frames"] >= 300 for count in OBJECTS)
-    steady = figures["steady"]
-    assert steady["frames"] >= STEADY_FRAMES and SETTLED <= steady["settled_at"] <= 1.1 * SETTLED
-    assert min(steady["registered"], steady["undone"], steady["forgotten"], steady["events"]) > 10
+    soak = figures["soak"]
+    assert soak["frames"] >= SOAK_FRAMES and SETTLED_FRAME <= soak["settled_at"] <= 1.1 * SETTLED_FRAME
+    assert min(soak["registered"], soak["undone"], soak["forgotten"], soak["events"]) > 10
 
 
 def test_the_page_says_which_targets_were_reached(figures: dict[str, Any]) -> None:
@@ -83,7 +92,7 @@ def test_the_page_says_which_targets_were_reached(figures: dict[str, Any]) -> No
 def test_a_target_that_is_missed_is_called_so(figures: dict[str, Any]) -> None:
     changed = json.loads(json.dumps(figures))
     changed["runtimes"][0]["with 1000 objects"]["memory"]["rss_mb"] = 80.04
-    changed["steady"]["growth_mb"] = 1.2
+    changed["soak"]["growth_mb"] = 1.2
     missed = [row for row in verdicts(changed) if not row[3]]
     assert [row[1:3] for row in missed][-2:] == [("80 MB", "80.0 MB"), ("1 MB", "1.20 MB")]
     # onnxruntime's memory is stated, and has no target.
@@ -150,7 +159,7 @@ def test_a_daemon_is_small_soon_ready_and_has_imported_nothing_that_it_does_not_
 ) -> None:
     starts = measure_start(PYTHON, bundle.path, tflite, tmp_path, runs=2)
     assert 0.05 < min(starts) <= 2 * TARGETS["start_s"]
-    with Daemon(PYTHON, bundle.path, tflite, tmp_path, options=("-X", "importtime")) as daemon:
+    with Daemon(PYTHON, bundle.path, tflite, tmp_path, python_options=("-X", "importtime")) as daemon:
         daemon.wait_until_ready()
         assert daemon.wait_for_frames(30) >= 30
         memory = daemon.memory()
@@ -168,8 +177,8 @@ def test_a_daemon_is_small_soon_ready_and_has_imported_nothing_that_it_does_not_
 def test_memory_does_not_grow_over_frames_and_registrations(
     bundle: Bundle, tflite: str, tmp_path: Path
 ) -> None:
-    found = measure_steady(
-        PYTHON, bundle.path, tflite, tmp_path, frames=5_000, settled=1_500, register_every=500
+    found = measure_soak(
+        PYTHON, bundle.path, tflite, tmp_path, frames=5_000, settled_frame=1_500, register_every=500
     )
     assert found["frames"] >= 5_000
     assert found["registered"] >= 2 and found["undone"] >= 1

@@ -13,22 +13,14 @@ import torch
 from edge_siamese import models
 from edge_siamese.errors import SettingsError
 from export import records
+from export import reproduce as module
 from export.__main__ import main
 from export.cli import reproduce as command
 from export.data import cache
 from export.encoders import ENCODERS
-from export.evaluation import reproduce as module
+from export.evaluation.evaluate import Evaluation
 from export.evaluation.loading import open_subject
-from export.evaluation.reproduce import (
-    Check,
-    Column,
-    columns,
-    further_checks,
-    measure,
-    reproduce,
-    standard_checks,
-)
-from export.evaluation.results import Evaluation
+from export.reproduce import Check, Column, columns, further_checks, measure, reproduce, standard_checks
 from export.training import checkpoint
 from tests.export.conversion.test_onnx import Tiny, tiny
 from tests.export.test_commands import write_photos

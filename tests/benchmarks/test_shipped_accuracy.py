@@ -12,11 +12,11 @@ from edge_siamese.models.bundle import MANIFEST, Bundle, load_bundle
 from export import records
 from export.data import Splits, load_splits
 from export.evaluation.embeddings import embed_all
+from export.evaluation.evaluate import Evaluation
+from export.evaluation.one_shot import EpisodesResult, episode_result, official_trials
 from export.evaluation.remote_runtime import open_encoder
-from export.evaluation.results import EpisodesResult, Evaluation
-from export.evaluation.trials import episode_result, official_trials
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 VARIABLE = "EDGE_SIAMESE_DATA"
 RUNTIMES = ("onnxruntime", "ai-edge-litert")
 SAMPLE = 200

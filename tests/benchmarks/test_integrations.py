@@ -10,24 +10,32 @@ from typing import Any
 
 import pytest
 
-from edge_siamese.models.bundle import Bundle
-from edge_siamese.runtimes.selection import available_runtimes
-from scripts.extras_process import Daemon, Look, Slice, Subject, free_port, mosquitto, watcher
-from scripts.measure_extras import (
+from benchmarks.integrations.measure import (
     BUNDLES,
     FIGURES,
     OBJECTS,
     ROUNDS,
     TARGETS,
-    at_once,
-    by_turns,
     rate_name,
+    run_together,
     spread,
     tables,
+    take_turns,
     verdicts,
 )
+from benchmarks.integrations.process import (
+    Daemon,
+    Interval,
+    Sample,
+    Setup,
+    client,
+    free_port,
+    mosquitto,
+)
+from edge_siamese.models.bundle import Bundle
+from edge_siamese.runtimes.selection import available_runtimes
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
 METRICS = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
 PYTHON = Path(sys.executable)
@@ -41,9 +49,9 @@ def figures() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def subject(bundle: Bundle) -> Subject:
+def setup(bundle: Bundle) -> Setup:
     """The tiny bundle with whatever runtime works here."""
-    return Subject(PYTHON, bundle.path, available_runtimes()[0], False)
+    return Setup(PYTHON, bundle.path, available_runtimes()[0], False)
 
 
 # --- what the pages say ---
@@ -52,7 +60,7 @@ def subject(bundle: Bundle) -> Subject:
 def test_the_page_states_what_was_measured(figures: dict[str, Any]) -> None:
     for table in tables(figures).split("\n\n"):
         assert table in PAGE
-    assert "make bench-extras" in PAGE
+    assert "make bench-integrations" in PAGE
     scrape = figures["scrape"]
     assert (
         f"{scrape['answer_ms']['median']:.1f} ms" in METRICS and f"{scrape['added_rss_mb']:.1f} MB" in METRICS
@@ -60,14 +68,14 @@ def test_the_page_states_what_was_measured(figures: dict[str, Any]) -> None:
 
 
 def test_all_of_it_was_measured(figures: dict[str, Any]) -> None:
-    assert figures["targets"] == TARGETS == {"least_ratio": 0.95, "memory_mb": 140.0}
+    assert figures["targets"] == TARGETS == {"min_ratio": 0.95, "memory_mb": 140.0}
     assert figures["mqtt"] and figures["objects"] == OBJECTS and figures["runtime"] == "tflite-runtime"
     measured = [(run["bundle"], run["rate"]) for run in figures["runs"]]
     assert measured == [(name, rate_name(fast)) for name in BUNDLES for fast in (False, True)]
     for run in figures["runs"]:
         assert run["rounds"] == len(run["ratios"]) == ROUNDS[run["rate"] != rate_name(False)]
-        watched = run["watched_each_second"]
-        assert watched["faults"] == 0 and watched["pictures"] > 1 and watched["scrapes"] > 0.1
+        watched = run["client_per_second"]
+        assert watched["errors"] == 0 and watched["pictures"] > 1 and watched["scrapes"] > 0.1
         assert watched["messages"] > 0
 
 
@@ -88,45 +96,45 @@ def test_a_target_that_is_missed_is_called_so(figures: dict[str, Any]) -> None:
 
 
 def test_slices_add_up() -> None:
-    first = Slice.between(Look(10.0, 100, 1.0), Look(12.0, 120, 1.5))
-    both = first + Slice.between(Look(20.0, 200, 3.0), Look(21.0, 240, 3.5))
+    first = Interval.between(Sample(10.0, 100, 1.0), Sample(12.0, 120, 1.5))
+    both = first + Interval.between(Sample(20.0, 200, 3.0), Sample(21.0, 240, 3.5))
     assert (first.rate, first.cpu_ms) == (10.0, 25.0)
     assert (both.frames, both.seconds, both.rate) == (60, 3.0, 20.0)
     with pytest.raises(SystemExit, match=r"no frames for 2\.0 s"):
-        Slice.between(Look(10.0, 100, 1.0), Look(12.0, 100, 1.5))
+        Interval.between(Sample(10.0, 100, 1.0), Sample(12.0, 100, 1.5))
     assert spread([3.0, 1.0, 2.0], 1) == {"median": 2.0, "q1": 1.5, "q3": 2.5, "from": 1.0, "to": 3.0}
 
 
 # --- what a quick look finds ---
 
 
-def test_everything_on_keeps_the_rate_and_takes_little_memory(subject: Subject, tmp_path: Path) -> None:
+def test_everything_on_keeps_the_rate_and_takes_little_memory(setup: Setup, tmp_path: Path) -> None:
     for name in ("off", "on"):
         (tmp_path / name).mkdir()
     with mosquitto(tmp_path) as broker:
         ports = {"dashboard": free_port(), "metrics": free_port(), **({"mqtt": broker} if broker else {})}
         with (
-            Daemon(subject, tmp_path / "off", None, {}) as off,
-            Daemon(subject, tmp_path / "on", None, ports) as on,
+            Daemon(setup, tmp_path / "off", None, {}) as off,
+            Daemon(setup, tmp_path / "on", None, ports) as on,
         ):
             for daemon in (off, on):
                 daemon.wait_until_ready()
                 daemon.wait_until_open()
             assert off.status()["extras"] == {}
-            with watcher(ports) as end:
+            with client(ports) as stop_client:
                 time.sleep(1)
-                slow, fast = at_once(off, on, 3)
-                memory, counts = on.memory(), end()
+                slow, fast = run_together(off, on, 3)
+                memory, counts = on.memory(), stop_client()
             learned = on.status()
     assert fast.rate / slow.rate >= 0.9  # nominally 1; a busy machine is not the daemon's fault
     assert 20 < memory["rss_mb"] < TARGETS["memory_mb"]
     assert counts["pictures"] >= 4 and counts["scrapes"] >= 1 and counts["messages"] >= 1
-    assert counts["faults"] == 0
+    assert counts["errors"] == 0
     assert set(learned["extras"]) == set(ports)
 
 
-def test_daemons_by_turns_do_not_run_at_the_same_time(subject: Subject, tmp_path: Path) -> None:
-    fast = Subject(subject.python, subject.bundle, subject.runtime, True)
+def test_daemons_take_turns_do_not_run_at_the_same_time(setup: Setup, tmp_path: Path) -> None:
+    fast = Setup(setup.python, setup.bundle, setup.runtime, True)
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
     with (
@@ -136,12 +144,12 @@ def test_daemons_by_turns_do_not_run_at_the_same_time(subject: Subject, tmp_path
         for daemon in (first, second):
             daemon.wait_until_ready()
             daemon.wait_until_open()
-        slices = by_turns(first, second, 1.2)
+        slices = take_turns(first, second, 1.2)
         assert all(0.6 <= found.seconds < 5 and found.rate > 50 for found in slices)
         first.pause()
-        before = first._cpu_s()
+        before = first.cpu_seconds()
         time.sleep(0.3)
-        assert first._cpu_s() == before
-        first.go_on()
-        later = first.look()
+        assert first.cpu_seconds() == before
+        first.resume()
+        later = first.sample()
         assert later.frames > 0 and first.status()["camera"]["restarts"] == 0

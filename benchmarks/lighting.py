@@ -1,6 +1,6 @@
 """How far embeddings of drawings move when the paper gets darker or the ink paler, for networks with kept weights.
 
-    .venv/bin/python scripts/other_light.py benchmarks/omniglot-glyphnet benchmarks/glyphs      # half a minute
+    .venv/bin/python benchmarks/lighting.py benchmarks/omniglot-glyphnet benchmarks/glyphs      # half a minute
 
 Omniglot is taken from EDGE_SIAMESE_DATA, or fetched once.
 """

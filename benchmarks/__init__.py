@@ -1,0 +1,1 @@
+"""Measured results, and the code that measures the daemon."""

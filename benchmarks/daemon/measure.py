@@ -1,0 +1,320 @@
+"""Measures the daemon against its targets and prints the tables of docs/results/daemon.md.
+
+.venv/bin/python -m benchmarks.daemon.measure                measure; about five minutes
+.venv/bin/python -m benchmarks.daemon.measure --markdown     print the tables of the last measurement
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.daemon.process import ROOT, environment, fill_store, measure_memory, measure_start
+from benchmarks.daemon.soak import measure_soak
+from edge_siamese.models.bundle import load_bundle
+from edge_siamese.system.files import write_text_atomically
+from export.provenance import machine
+from export.reporting.tables import markdown_table
+
+FIGURES = ROOT / "benchmarks" / "daemon" / "figures.json"
+COMMAND = "python -m benchmarks.daemon.measure"
+BUNDLE, WEIGHTS = ROOT / "build" / "omniglot" / "bundle", "benchmarks/omniglot-glyphnet/train"
+RUNTIMES = ("ai-edge-litert", "tflite-runtime", "onnxruntime")
+TARGETS = {"overhead_ms": 1.0, "scoring_ms": 1.0, "memory_mb": 80.0, "start_s": 1.0, "growth_mb": 1.0}
+"""Upper limits. Memory is that of the TFLite runtimes; 1 MB is a million bytes."""
+OBJECTS = (0, 1000)
+"""Numbers of registered objects with which memory and start-up time are measured."""
+MEMORY_FRAMES, START_RUNS = 300, 15
+SOAK_FRAMES, SETTLED_FRAME, REGISTER_EVERY = 100_000, 5_000, 1_000
+
+
+def main() -> int:
+    """Measure or print the tables; returns 1 if a target is missed."""
+    options = _parser().parse_args()
+    if options.markdown:
+        print(tables(json.loads(options.out.read_text(encoding="utf-8"))))
+        return 0
+    if not (options.bundle / "manifest.json").is_file():
+        raise SystemExit(
+            f"no bundle at {options.bundle}; build one from the stored weights: .venv/bin/python -m export bundle "
+            f"{WEIGHTS} --out {options.bundle}"
+        )
+    with tempfile.TemporaryDirectory(prefix="daemon-") as directory:
+        figures = measure(options.bundle.absolute(), _interpreters(options), Path(directory))
+    write_text_atomically(options.out, json.dumps(figures, indent=1) + "\n")
+    print(tables(figures))
+    return 0 if all(reached for *_, reached in verdicts(figures)) else 1
+
+
+def measure(bundle: Path, pythons: dict[str, Path], directory: Path) -> dict[str, Any]:
+    """Measure everything that `figures.json` contains.
+
+    Args:
+        bundle: the model.
+        pythons: the interpreter that has each runtime.
+        directory: for stores, sockets and compiled modules.
+    """
+    rows = []
+    for runtime, python in pythons.items():
+        _log(f"{runtime}: overhead and scoring")
+        row = {"runtime": runtime, **measure_frames_in(python, bundle, runtime, directory)}
+        for objects in OBJECTS:
+            _log(f"{runtime}: start-up time and memory with {objects} objects")
+            home = directory / f"{runtime}-{objects}"
+            (home / "state").mkdir(parents=True)
+            if objects:
+                fill_store(home / "state" / "objects.db", bundle, objects)
+            row[f"with {objects} objects"] = {
+                "start": start_figures(measure_start(python, bundle, runtime, home, START_RUNS)),
+                "memory": measure_memory(python, bundle, runtime, home, MEMORY_FRAMES),
+            }
+        rows.append(row)
+    runtime, python = next(iter(pythons.items()))
+    _log(f"{runtime}: {SOAK_FRAMES:,} frames")
+    soak = measure_soak(
+        python,
+        bundle,
+        runtime,
+        directory / "soak",
+        frames=SOAK_FRAMES,
+        settled_frame=SETTLED_FRAME,
+        register_every=REGISTER_EVERY,
+    )
+    return {
+        "command": COMMAND,
+        "measured": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "machine": machine(),
+        "model_id": load_bundle(bundle, verify_checksums=False).manifest.model_id,
+        "frame": "640 x 480",
+        "threads": 1,
+        "targets": TARGETS,
+        "runtimes": rows,
+        "soak": {"runtime": runtime, **soak},
+    }
+
+
+def measure_frames_in(
+    python: Path, bundle: Path, runtime: str, directory: Path, options: Iterable[str] = ()
+) -> dict[str, Any]:
+    """Run `benchmarks.daemon.frames` in an interpreter and return its figures."""
+    command = [str(python), "-m", "benchmarks.daemon.frames", "--bundle", str(bundle), "--runtime", runtime]
+    done = subprocess.run(
+        [*command, *options], cwd=ROOT, env=environment(directory), capture_output=True, text=True
+    )
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
+    result = json.loads(done.stdout)
+    assert isinstance(result, dict)
+    return result
+
+
+def start_figures(seconds: list[float]) -> dict[str, Any]:
+    """Median, best and worst start-up time."""
+    return {
+        "runs": len(seconds),
+        "median_s": round(statistics.median(seconds), 3),
+        "best_s": round(min(seconds), 3),
+        "worst_s": round(max(seconds), 3),
+    }
+
+
+def verdicts(figures: dict[str, Any]) -> list[tuple[str, str, str, bool]]:
+    """(target, limit, worst measured value, whether the target is reached) of each target."""
+    rows, targets, soak = figures["runtimes"], figures["targets"], figures["soak"]
+    tflite = [row for row in rows if row["runtime"] != "onnxruntime"]
+
+    def worst(of: list[dict[str, Any]], value: Callable[[dict[str, Any]], float]) -> float:
+        return max(value(row) for row in of)
+
+    def overhead(name: str) -> Callable[[dict[str, Any]], float]:
+        return lambda row: float(row["frame"]["colors"]["gray"]["overhead"][name])
+
+    def with_objects(part: str, name: str) -> Callable[[dict[str, Any]], float]:
+        return lambda row: max(float(row[f"with {count} objects"][part][name]) for count in OBJECTS)
+
+    def scoring(row: dict[str, Any]) -> float:
+        return max(float(kind["p50_ms"]) for kind in row["scoring"]["objects"].values())
+
+    measured = [
+        (
+            "daemon overhead for a gray frame, 1,000 views: p50",
+            "overhead_ms",
+            worst(rows, overhead("p50_ms")),
+        ),
+        ("daemon overhead for a gray frame: p95", "overhead_ms", worst(rows, overhead("p95_ms"))),
+        ("scoring 10,000 views of 128 numbers: p50", "scoring_ms", worst(rows, scoring)),
+        (
+            "resident memory with a TFLite runtime, 1,000 objects",
+            "memory_mb",
+            worst(tflite, with_objects("memory", "rss_mb")),
+        ),
+        ("from exec to READY=1: median", "start_s", worst(rows, with_objects("start", "median_s"))),
+        ("from exec to READY=1: worst run", "start_s", worst(rows, with_objects("start", "worst_s"))),
+        (
+            f"growth of resident memory from frame {soak['settled_at']:,} to {soak['frames']:,}",
+            "growth_mb",
+            soak["growth_mb"],
+        ),
+    ]
+    return [
+        (target, _with_unit(f"{targets[key]:g}", key), _with_unit(_number(value, key), key), value <= targets[key])
+        for target, key, value in measured
+    ]  # fmt: skip
+
+
+def tables(figures: dict[str, Any]) -> str:
+    """The tables of docs/results/daemon.md, in Markdown."""
+    return "\n".join(
+        (
+            targets_table(figures),
+            _frames_table(figures),
+            _scoring_table(figures),
+            _processes_table(figures),
+            _soak_table(figures["soak"]),
+        )
+    )
+
+
+def targets_table(figures: dict[str, Any]) -> str:
+    """The targets and what was measured, in Markdown."""
+    return markdown_table(
+        ("target", "limit", "measured, worst runtime", ""),
+        [(*row[:3], "reached" if row[3] else "not reached") for row in verdicts(figures)],
+        "lrrl",
+    )
+
+
+def _frames_table(figures: dict[str, Any]) -> str:
+    def with_range(part: dict[str, float], percentile: str) -> str:
+        middle, low, high = (part[f"{percentile}{end}_ms"] for end in ("", "_from", "_to"))
+        return f"{middle:.2f} ({low:.2f} to {high:.2f})"
+
+    return markdown_table(
+        ("frame of 640 x 480, 1,000 views, ms", "encoder", "overhead: p50", "p95", "imaging", "deciding"),
+        [
+            (
+                f"{_runtime(row)}, {color}",
+                f"{parts['encoder']['p50_ms']:.2f}",
+                with_range(parts["overhead"], "p50"),
+                with_range(parts["overhead"], "p95"),
+                f"{parts['imaging']['p50_ms']:.2f}",
+                f"{parts['deciding']['p50_ms']:.2f}",
+            )
+            for row in figures["runtimes"]
+            for color, parts in row["frame"]["colors"].items()
+        ],
+    )
+
+
+def _scoring_table(figures: dict[str, Any]) -> str:
+    return markdown_table(
+        ("10,000 views, ms", "objects", "p50", "p95"),
+        [
+            (f"numpy {row['numpy']}", objects, f"{times['p50_ms']:.2f}", f"{times['p95_ms']:.2f}")
+            for row in figures["runtimes"]
+            if row["runtime"] != "onnxruntime"
+            for objects, times in row["scoring"]["objects"].items()
+        ],
+        "llrr",
+    )
+
+
+def _processes_table(figures: dict[str, Any]) -> str:
+    return markdown_table(
+        ("process", "objects", "resident (RSS)", "proportional (PSS)", "start: median", "best to worst"),
+        [
+            (
+                _runtime(row),
+                f"{objects:,}",
+                f"{memory['rss_mb']:.1f} MB",
+                f"{memory['pss_mb']:.1f} MB",
+                f"{start['median_s']:.2f} s",
+                f"{start['best_s']:.2f} to {start['worst_s']:.2f} s",
+            )
+            for row in figures["runtimes"]
+            for objects in OBJECTS
+            for memory, start in (
+                (row[f"with {objects} objects"]["memory"], row[f"with {objects} objects"]["start"]),
+            )
+        ],
+    )
+
+
+def _soak_table(soak: dict[str, Any]) -> str:
+    return markdown_table(
+        ("frames", "a second", "events", "registered", f"at frame {soak['settled_at']:,}", "maximum", "at the end"),
+        [
+            (
+                f"{soak['frames']:,}",
+                f"{soak['frames'] / soak['seconds']:.0f}",
+                str(soak["events"]),
+                f"{soak['registered']} ({soak['undone']} undone, {soak['forgotten']} forgotten)",
+                f"{soak['settled_mb']:.2f} MB",
+                f"{soak['max_mb']:.2f} MB",
+                f"{soak['end_mb']:.2f} MB",
+            )
+        ],
+        "rrrrrrr",
+    )  # fmt: skip
+
+
+def _runtime(row: dict[str, Any]) -> str:
+    return f"{row['runtime']} {row['frame']['version']}"
+
+
+def _number(value: float, key: str) -> str:
+    return f"{value:.1f}" if key == "memory_mb" else f"{value:.2f}"
+
+
+def _with_unit(number: str, key: str) -> str:
+    return f"{number} {key.rpartition('_')[2].replace('mb', 'MB')}"
+
+
+def _log(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _interpreters(options: argparse.Namespace) -> dict[str, Path]:
+    """The interpreter of each runtime to measure."""
+    pythons = {}
+    for runtime in options.runtime or RUNTIMES:
+        python = Path(options.device_python if runtime == "tflite-runtime" else options.python)
+        if not python.exists():
+            raise SystemExit(f"{python} does not exist; `make setup` creates it")
+        pythons[runtime] = python
+    return pythons
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=COMMAND, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=FIGURES, help="JSON file of the figures")
+    parser.add_argument(
+        "--markdown", action="store_true", help="print the tables of that file without measuring"
+    )
+    parser.add_argument("--bundle", type=Path, default=BUNDLE, help="(default: build/omniglot/bundle)")
+    parser.add_argument("--runtime", action="append", choices=RUNTIMES, help="may be repeated (default: all)")
+    parser.add_argument(
+        "--python",
+        default=str(ROOT / ".venv" / "bin" / "python"),
+        help="interpreter of ai-edge-litert and onnxruntime (default: .venv)",
+    )
+    parser.add_argument(
+        "--device-python",
+        default=str(ROOT / ".venv-device" / "bin" / "python"),
+        help="interpreter of tflite-runtime (default: .venv-device)",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Measures what the dashboard, MQTT and metrics cost the daemon."""
