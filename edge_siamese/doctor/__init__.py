@@ -1,6 +1,135 @@
-"""Looks for what keeps a device from recognizing, and says what to do about it."""
+"""The doctor: checks everything that recognition depends on, and names a remedy for each problem.
 
-from edge_siamese.doctor.findings import Finding, Level
-from edge_siamese.doctor.run import examine
+Each check runs on a thread of its own with a time limit, so that one that hangs or fails hides no other.
+"""
 
-__all__ = ["Finding", "Level", "examine"]
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from edge_siamese.daemon.client import request
+from edge_siamese.doctor import devices, installation, integrations, machine
+from edge_siamese.doctor.findings import Account, Context, Finding, Level, service_account
+from edge_siamese.errors import EdgeSiameseError, SettingsError
+from edge_siamese.settings import Settings, default_config, load_settings
+from edge_siamese.system.board import ROOT, Run, read_board, run_command
+
+__all__ = ["CHECKS", "Check", "Finding", "Level", "examine"]
+
+CHECK_TIMEOUT_SECONDS = 30.0
+"""Limit for one check: a self-test on a small board, or libcamera's first search for cameras, takes seconds."""
+STATUS_TIMEOUT_SECONDS = 5.0
+
+Check = Callable[[Context], Iterable[Finding]]
+CHECKS: tuple[tuple[str, Check], ...] = (
+    ("board", machine.check_board),
+    ("temperature", machine.check_temperature),
+    ("power", machine.check_power),
+    ("memory", machine.check_memory),
+    ("clock", machine.check_clock),
+    ("state", installation.check_state),
+    ("runtime", installation.check_runtime),
+    ("model", installation.check_model),
+    ("store", installation.check_store),
+    ("permissions", devices.check_permissions),
+    ("camera", devices.check_camera),
+    ("panel", devices.check_panel),
+    ("service", machine.check_service),
+    ("daemon", machine.check_daemon),
+    ("integrations", integrations.check_integrations),
+)
+"""In the order of the report: what others depend on comes first."""
+
+
+def examine(
+    config: str | os.PathLike[str] | None = None,
+    *,
+    root: Path = ROOT,
+    run: Run = run_command,
+    account: Account | None = None,
+    request_status: Callable[..., Any] = request,
+    checks: Iterable[tuple[str, Check]] = CHECKS,
+    timeout_s: float = CHECK_TIMEOUT_SECONDS,
+) -> list[Finding]:
+    """Run all checks. They change nothing, and do not touch the camera of a running daemon.
+
+    Args:
+        config: the settings file; None: the one that the daemon would read.
+        root: root of the file system to examine.
+        run: runs a command.
+        account: the account that the daemon runs as; None: the service's account if there is one, or the caller's.
+        request_status: sends a request to the daemon; see `daemon.client.request`.
+        checks: names and functions of the checks.
+        timeout_s: limit for each check, in seconds.
+
+    Returns:
+        At least one finding for each check, in their order.
+    """
+    settings, settings_finding = _check_settings(config)
+    status, silence = _daemon_status(settings, request_status)
+    context = Context(
+        settings=settings,
+        board=read_board(root),
+        account=account or service_account(),
+        root=root,
+        run=run,
+        daemon=status,
+        silence=silence,
+    )
+    findings = [settings_finding]
+    for name, check in checks:
+        findings += _run_check(name, check, context, timeout_s)
+    return findings
+
+
+def _check_settings(config: str | os.PathLike[str] | None) -> tuple[Settings, Finding]:
+    """Return the settings, or the defaults if they are invalid."""
+    try:
+        path = Path(config) if config else default_config()
+        settings = load_settings(path)
+    except SettingsError as error:
+        remedy = "correct the file, then check it: edge-siamese run --check; all other checks used the default settings"
+        return Settings(), Finding("settings", "error", str(error), remedy)
+    return settings, Finding("settings", "ok", f"{path} is valid" if path else "no file; defaults are used")
+
+
+def _daemon_status(
+    settings: Settings, request_status: Callable[..., Any]
+) -> tuple[dict[str, Any] | None, str]:
+    """Return the daemon's status, or None and why there is none."""
+    try:
+        status = request_status(settings.socket, "status", timeout=STATUS_TIMEOUT_SECONDS)
+    except EdgeSiameseError as error:
+        return None, str(error)
+    return (status, "") if isinstance(status, dict) else (None, "the daemon's answer is not a status")
+
+
+def _run_check(name: str, check: Check, context: Context, timeout_s: float) -> list[Finding]:
+    """Return the findings of a check; the thread of one that takes too long ends with the process."""
+    findings: list[Finding] = []
+
+    def run() -> None:
+        try:
+            findings.extend(check(context))
+        except Exception as error:
+            text = " ".join(f"the check failed: {type(error).__name__}: {error}".split())
+            findings.append(Finding(name, "unknown", text))
+
+    thread = threading.Thread(target=run, name=f"doctor-{name}", daemon=True)
+    thread.start()
+    thread.join(timeout_s)
+    if not thread.is_alive():
+        return findings
+    return [
+        *findings,
+        Finding(
+            name,
+            "warning",
+            f"no answer within {timeout_s:g} s",
+            "restart the machine, then run edge-siamese doctor again",
+        ),
+    ]

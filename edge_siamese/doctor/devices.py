@@ -1,4 +1,4 @@
-"""Checks of camera, button and LED, and of who may open their devices."""
+"""Checks of camera, panel and the permissions of their devices."""
 
 from __future__ import annotations
 
@@ -10,153 +10,149 @@ from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
-from edge_siamese.doctor.findings import SERVICE, SUDO, Account, Finding, Level, Scene, group_name
+from edge_siamese.doctor.findings import RUN_AS_ROOT, SERVICE, Account, Context, Finding, Level, group_name
 from edge_siamese.errors import PanelError
+from edge_siamese.registry import AUTO, CAMERAS
 
 LIST_TIMEOUT_SECONDS = 25.0
-HIDDEN = "a daemon that does not answer may be using it"
+IN_USE = "a daemon that does not answer may be using it"
 GROUPS = ("video", "render", "gpio", "input")
-"""Groups that devices belong to; what belongs to another one needs a udev rule."""
+"""Groups that own devices; a device of another group needs a udev rule."""
 
-# In a process of its own: libcamera prints, starts threads, and may hang.
-_LIST = """
+# In another process: libcamera prints, starts threads, and may hang.
+_LIST_CAMERAS = """
 from edge_siamese.cameras.picamera2 import list_cameras
 print("cameras:", "|".join(list_cameras()))
 """
 
 
-def permissions(scene: Scene) -> Iterator[Finding]:
-    """Which devices the daemon needs and may not open."""
+def check_permissions(context: Context) -> Iterator[Finding]:
+    """Whether the daemon's account may open the devices that it needs."""
     denied: dict[str, list[Path]] = {}
     allowed = 0
-    for path in _devices(scene):
+    for path in _needed_devices(context):
         with suppress(OSError):
-            if scene.account.may(path):
+            if context.account.may(path):
                 allowed += 1
             else:
                 denied.setdefault(group_name(path.stat().st_gid), []).append(path)
-    level: Level = "error" if scene.board.is_raspberry_pi else "warning"
+    level: Level = "error" if context.board.is_raspberry_pi else "warning"
     for group, paths in denied.items():
         names = ", ".join(map(str, paths[:4])) + (f" and {len(paths) - 4} more" if len(paths) > 4 else "")
-        yield Finding(
-            "permissions",
-            level,
-            f"{scene.account.name} may not open {names} (group {group})",
-            _permission(scene.account, group),
-        )
+        text = f"{context.account.name} may not open {names} (group {group})"
+        yield Finding("permissions", level, text, _grant(context.account, group))
     if not denied:
         text = (
-            f"{scene.account.name} may open all {allowed} devices"
+            f"{context.account.name} may open all {allowed} devices"
             if allowed
             else "there are no devices to open"
         )
         yield Finding("permissions", "ok", text)
 
 
-def _permission(account: Account, group: str) -> str:
+def _grant(account: Account, group: str) -> str:
+    """Return the command that gives an account access to the devices of a group."""
     if group not in GROUPS:
         return (
             "install systemd/99-edge-siamese.rules to /etc/udev/rules.d, then: "
             "sudo udevadm control --reload && sudo udevadm trigger"
         )
-    after = f"sudo systemctl restart {SERVICE}" if account.is_service else "log in anew"
-    return f"sudo usermod -aG {group} {account.name}, then {after}"
+    restart = f"sudo systemctl restart {SERVICE}" if account.is_service else "log out and in again"
+    return f"sudo usermod -aG {group} {account.name}, then {restart}"
 
 
-def _devices(scene: Scene) -> list[Path]:
-    """What the daemon opens with these settings."""
-    devices, settings = scene.root / "dev", scene.settings
+def _needed_devices(context: Context) -> list[Path]:
+    """Return the devices that the daemon opens with these settings."""
+    devices, settings = context.root / "dev", context.settings
     patterns: list[str] = []
-    if settings.camera.kind in ("auto", "picamera2") and scene.board.is_raspberry_pi:
+    if settings.camera.kind in (AUTO, "picamera2") and context.board.is_raspberry_pi:
         patterns += ["video*", "media*", "dma_heap/*"]
-    elif settings.camera.kind in ("auto", "usb"):
+    elif settings.camera.kind in (AUTO, "usb"):
         patterns += ["video*"]
-    if settings.panel.kind == "gpio" or (settings.panel.kind == "auto" and scene.board.is_raspberry_pi):
+    if settings.panel.kind == "gpio" or (settings.panel.kind == AUTO and context.board.is_raspberry_pi):
         patterns += ["gpiochip*"]
-    found = [path for pattern in patterns for path in sorted(devices.glob(pattern))]
-    if settings.panel.kind in ("auto", "input"):
+    paths = [path for pattern in patterns for path in sorted(devices.glob(pattern))]
+    if settings.panel.kind in (AUTO, "input"):
         from edge_siamese.panel.kernel_input import find_input
 
-        if button := find_input(settings.panel.input_device, scene.root / "sys", devices):
-            found.append(Path(button))
-    return found
+        if button := find_input(settings.panel.input_device, context.root / "sys", devices):
+            paths.append(Path(button))
+    return paths
 
 
-def camera(scene: Scene) -> Iterator[Finding]:
-    """The camera; of a running daemon it is only heard, for a camera has one user."""
-    settings = scene.settings.camera
-    if scene.daemon is not None:
-        yield _camera_of(scene)
-    elif settings.kind == "synthetic":
-        yield Finding("camera", "ok", "a scene that is drawn")
-    elif settings.kind == "files":
-        there = Path(settings.path).exists()
-        yield Finding(
-            "camera",
-            "ok" if there else "error",
-            f"{settings.path}{'' if there else ' is not there'}",
-            "" if there else "correct `path` in [camera]",
-        )
-    elif scene.daemon_may_run:
-        yield Finding("camera", "unknown", HIDDEN, SUDO)
+def check_camera(context: Context) -> Iterator[Finding]:
+    """The camera, which has one user: of a running daemon, its status is reported."""
+    settings = context.settings.camera
+    if context.daemon is not None:
+        yield _camera_of_daemon(context)
+    elif settings.kind == "files" and not Path(settings.path).exists():
+        yield Finding("camera", "error", f"{settings.path} does not exist", "correct `path` in [camera]")
     elif settings.kind == "usb":
-        yield _usb(scene)
+        yield _in_use() if context.daemon_may_run else _usb_camera(context)
+    elif settings.kind in (AUTO, "picamera2"):
+        yield _in_use() if context.daemon_may_run else _pi_camera(context)
     else:
-        yield _pi_camera(scene)
+        yield _other_camera(settings.kind)
 
 
-def _camera_of(scene: Scene) -> Finding:
-    found = (scene.daemon or {}).get("camera")
-    if not found:
-        return Finding("camera", "unknown", "the daemon has not opened it yet", "look again in a minute")
-    status, reason = str(found.get("status")), str(found.get("reason") or "")
-    description = str(found.get("description") or "the camera")
+def _in_use() -> Finding:
+    return Finding("camera", "unknown", IN_USE, RUN_AS_ROOT)
+
+
+def _camera_of_daemon(context: Context) -> Finding:
+    state = (context.daemon or {}).get("camera")
+    if not state:
+        return Finding("camera", "unknown", "the daemon has not opened it yet", "run it again in a minute")
+    status, reason = str(state.get("status")), str(state.get("reason") or "")
+    description = str(state.get("description") or "the camera")
     if status == "running":
-        return Finding("camera", "ok", f"{description}: {found.get('fps', 0):.1f} frames a second")
+        return Finding("camera", "ok", f"{description}: {state.get('fps', 0):.1f} frames per second")
     if status == "starting":
-        return Finding("camera", "unknown", f"{description} is just being opened", "look again in a minute")
-    remedy = "check its cable, and what else uses it; the daemon opens it when it is there again"
+        return Finding("camera", "unknown", f"{description} is being opened", "run it again in a minute")
+    remedy = "check the cable, and stop other programs that use the camera; the daemon reopens it by itself"
     return Finding("camera", "error", f"{status}: {reason or description}", remedy)
 
 
-def _pi_camera(scene: Scene) -> Finding:
-    """A camera of libcamera; with the kind `auto`, else a V4L2 device."""
-    alone = scene.settings.camera.kind == "picamera2"
+def _other_camera(kind: str) -> Finding:
+    """Whether the library of a camera without hardware of its own is installed."""
+    driver = CAMERAS[kind]
+    missing = [name for name in driver.libraries if find_spec(name) is None]
+    if missing and kind != "files":  # PyAV is needed for videos only
+        return Finding("camera", "error", f"{', '.join(missing)} is not installed", driver.install)
+    return Finding("camera", "ok", driver.summary)
+
+
+def _pi_camera(context: Context) -> Finding:
+    """A camera of libcamera; with the kind `auto`, a V4L2 device if there is none."""
+    settings = context.settings.camera
+    may_be_usb = settings.kind == AUTO
     if find_spec("picamera2") is None:
-        if not alone and (Path(scene.settings.camera.device).exists() or not scene.board.is_raspberry_pi):
-            return _usb(scene)
-        return Finding(
-            "camera",
-            "error",
-            "picamera2 is not installed for this interpreter",
-            "sudo apt install python3-picamera2, and make the environment with --system-site-packages",
-        )
-    cameras = _listed()
+        if may_be_usb and (Path(settings.device).exists() or not context.board.is_raspberry_pi):
+            return _usb_camera(context)
+        text = "picamera2 is not installed for this Python interpreter"
+        return Finding("camera", "error", text, CAMERAS["picamera2"].install)
+    cameras = _list_cameras()
     if cameras:
         return Finding("camera", "ok", f"libcamera lists {', '.join(cameras)}")
-    if not alone and Path(scene.settings.camera.device).exists():
-        return _usb(scene)
+    if may_be_usb and Path(settings.device).exists():
+        return _usb_camera(context)
     if cameras is None:
-        return Finding(
-            "camera",
-            "error",
-            "libcamera did not list its cameras",
-            "see what it says: rpicam-hello --list-cameras",
-        )
+        remedy = "find out why: rpicam-hello --list-cameras"
+        return Finding("camera", "error", "libcamera did not list its cameras", remedy)
     return Finding(
         "camera",
         "error",
         "libcamera finds no camera",
-        "check the cable's seat and side, and that config.txt names this camera (firmware_configs/install.sh); reboot, "
-        "then: rpicam-hello --list-cameras",
+        "check the cable, and that config.txt names this camera (firmware_configs/install.sh); reboot, then: "
+        "rpicam-hello --list-cameras",
     )
 
 
-def _listed() -> list[str] | None:
-    """Cameras that libcamera sees; None if it does not say."""
+def _list_cameras() -> list[str] | None:
+    """Return the cameras that libcamera finds; None if it does not answer."""
     try:
         done = subprocess.run(
-            (sys.executable, "-c", _LIST),
+            (sys.executable, "-c", _LIST_CAMERAS),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -172,86 +168,75 @@ def _listed() -> list[str] | None:
     return None
 
 
-def _usb(scene: Scene) -> Finding:
-    device = Path(scene.settings.camera.device)
+def _usb_camera(context: Context) -> Finding:
+    device = Path(context.settings.camera.device)
     if not device.exists():
-        others = [f"{path} ({_name(scene, path)})" for path in sorted((scene.root / "dev").glob("video*"))]
-        there = f"there is {', '.join(others)}" if others else "there is no V4L2 device at all"
-        return Finding(
-            "camera",
-            "error",
-            f"no camera: {device} is not there; {there}",
-            'plug one in, or set `device` in [camera]; to try things out: kind = "synthetic"',
-        )
-    if holder := _holder(scene, device):
-        return Finding(
-            "camera", "error", f"{device} is used by {holder}", "stop that program; a camera has one user"
-        )
-    if not scene.account.may(device):
-        return Finding(
-            "camera",
-            "error",
-            f"{device} may not be opened by {scene.account.name}",
-            _permission(scene.account, group_name(device.stat().st_gid)),
-        )
-    return Finding("camera", "ok", f"{device}: {_name(scene, device)}")
+        devices = sorted((context.root / "dev").glob("video*"))
+        others = ", ".join(f"{path} ({_device_name(context, path)})" for path in devices)
+        text = f"{device} does not exist; V4L2 devices here: {others or 'none'}"
+        remedy = 'connect a camera, or correct `device` in [camera]; to try things out: kind = "synthetic"'
+        return Finding("camera", "error", text, remedy)
+    if user := _process_using(context, device):
+        return Finding("camera", "error", f"{device} is used by {user}", "stop that program")
+    if not context.account.may(device):
+        text = f"{context.account.name} may not open {device}"
+        return Finding("camera", "error", text, _grant(context.account, group_name(device.stat().st_gid)))
+    return Finding("camera", "ok", f"{device}: {_device_name(context, device)}")
 
 
-def _name(scene: Scene, device: Path) -> str:
-    """What a V4L2 device calls itself."""
+def _device_name(context: Context, device: Path) -> str:
+    """Return the name that a V4L2 device reports."""
     name = Path(os.path.realpath(device)).name
+    file = context.root / "sys" / "class" / "video4linux" / name / "name"
     with suppress(OSError):
-        return (
-            (scene.root / "sys" / "class" / "video4linux" / name / "name")
-            .read_text("utf-8", "replace")
-            .strip()
-        )
-    return "of unknown kind"
+        return file.read_text("utf-8", "replace").strip()
+    return "unknown model"
 
 
-def _holder(scene: Scene, device: Path) -> str:
-    """The process that has a device open, as far as this user may see it; empty if none does."""
-    real = os.path.realpath(device)
-    for folder in sorted((scene.root / "proc").glob("[0-9]*")):
+def _process_using(context: Context, device: Path) -> str:
+    """Return the process that has a device open, as far as this user can see; empty if there is none."""
+    target = os.path.realpath(device)
+    for folder in sorted((context.root / "proc").glob("[0-9]*")):
         with suppress(OSError):
             for descriptor in (folder / "fd").iterdir():
-                if os.readlink(descriptor) == real:
+                if os.readlink(descriptor) == target:
                     name = (folder / "comm").read_text("utf-8", "replace").strip()
                     return f"process {folder.name} ({name})"
     return ""
 
 
-def panel(scene: Scene) -> Iterator[Finding]:
-    """Button and LED; of a running daemon they are only heard."""
-    remedy = 'correct [panel] in the settings, or the overlays in config.txt; without a button: kind = "none"'
-    if scene.daemon is not None:
-        found = scene.daemon.get("panel") or {}
-        if problem := found.get("problem"):
-            yield Finding("panel", "error", str(problem), remedy)
-        elif found.get("stuck"):
-            yield Finding(
-                "panel", "error", "the button is held down", "let it go, or look for a short circuit"
-            )
-        else:
-            yield Finding("panel", "ok", str(found.get("description") or "none"))
+def check_panel(context: Context) -> Iterator[Finding]:
+    """Button and LED; of a running daemon, their status is reported."""
+    if context.daemon is not None:
+        yield _panel_of_daemon(context.daemon.get("panel") or {})
         return
-    if scene.daemon_may_run:
-        yield Finding("panel", "unknown", HIDDEN, SUDO)
+    if context.daemon_may_run:
+        yield Finding("panel", "unknown", IN_USE, RUN_AS_ROOT)
         return
     from edge_siamese.panel import open_panel
 
-    root = scene.root
+    root, settings = context.root, context.settings.panel
     try:
-        opened = open_panel(
-            scene.settings.panel, sysfs=root / "sys", devices=root / "dev", proc=root / "proc"
-        )
+        panel = open_panel(settings, sysfs=root / "sys", devices=root / "dev", proc=root / "proc")
     except PanelError as error:
-        yield Finding("panel", "error", str(error), remedy)
+        yield Finding("panel", "error", str(error), _PANEL_REMEDY)
         return
-    description = opened.description
-    opened.close()
-    # With the kind `auto`, a board with a header and no library for it has no button: nobody has asked for that.
-    missing = (
-        scene.settings.panel.kind == "auto" and scene.board.is_raspberry_pi and "not installed" in description
-    )
-    yield Finding("panel", "warning" if missing else "ok", description, remedy if missing else "")
+    description = panel.description
+    panel.close()
+    # With the kind `auto`, a board with a header but without gpiod has no button, which nobody asked for.
+    missing = settings.kind == AUTO and context.board.is_raspberry_pi and "not installed" in description
+    yield Finding("panel", "warning" if missing else "ok", description, _PANEL_REMEDY if missing else "")
+
+
+_PANEL_REMEDY = (
+    'correct [panel] in the settings, or the overlays in config.txt; without a button, set kind = "none"'
+)
+
+
+def _panel_of_daemon(state: dict[str, object]) -> Finding:
+    if problem := state.get("problem"):
+        return Finding("panel", "error", str(problem), _PANEL_REMEDY)
+    if state.get("stuck"):
+        remedy = "release the button, or look for a short circuit"
+        return Finding("panel", "error", "the button is held down", remedy)
+    return Finding("panel", "ok", str(state.get("description") or "none"))

@@ -1,4 +1,4 @@
-"""What an examination is made of: the machine that is looked at, and what is found there."""
+"""Findings of the doctor, and what its checks are given: settings, board, account and the daemon's status."""
 
 from __future__ import annotations
 
@@ -14,91 +14,92 @@ from edge_siamese.settings import Settings
 from edge_siamese.system.board import Board, Run
 
 SERVICE = "edge-siamese"
-"""The name of the unit, and of the account that it runs as."""
+"""The name of the systemd unit and of its account."""
 
-SUDO = "look again as root: sudo edge-siamese doctor"
+RUN_AS_ROOT = "run it as root: sudo edge-siamese doctor"
 
 Level = Literal["ok", "warning", "error", "unknown"]
-"""`error`: it cannot recognize like this. `unknown`: it could not be found out."""
+"""`error`: nothing can be recognized. `unknown`: the check was not possible."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     check: str
     level: Level
     text: str
+    """The problem, or what was found to work."""
     remedy: str = ""
-    """A command, or something to do; empty if there is nothing to do."""
+    """A command or an instruction; empty if there is nothing to do."""
 
 
 @dataclass(frozen=True)
 class Account:
-    """Whom the daemon runs as."""
+    """The account that the daemon runs as."""
 
     name: str
     uid: int
     groups: frozenset[int]
-    """Of all its groups, the first one included."""
+    """Numbers of all its groups, including the primary one."""
 
     @property
     def is_service(self) -> bool:
-        """Whether it is the account of the service, and not a person's."""
+        """Whether it is the service's account, not a person's."""
         return self.name == SERVICE
 
     def may(self, path: Path, *, read: bool = True, write: bool = True) -> bool:
-        """Whether the permissions of a file let this account do so.
+        """Return whether the permissions of a file grant this access.
 
         Raises:
             OSError: there is no such file.
         """
-        return self._is_let(path, (os.R_OK if read else 0) | (os.W_OK if write else 0))
+        return self._has_access(path, (os.R_OK if read else 0) | (os.W_OK if write else 0))
 
     def may_reach(self, path: Path) -> bool:
-        """Whether the permissions of the directories above a file let this account come to it.
+        """Return whether the permissions of all parent directories let this account reach a file.
 
         Raises:
-            OSError: one of them cannot be looked at.
+            OSError: one of them cannot be examined.
         """
-        above = {*path.absolute().parents, *path.resolve().parents}  # of a link, and of what it leads to
-        return all(self._is_let(directory, os.X_OK) for directory in sorted(above))
+        parents = {*path.absolute().parents, *path.resolve().parents}  # of a link and of its target
+        return all(self._has_access(directory, os.X_OK) for directory in sorted(parents))
 
-    def _is_let(self, path: Path, wanted: int) -> bool:
-        """Read, write and enter are the bits of access(2), which are those of others in a file's mode."""
-        state = path.stat()
+    def _has_access(self, path: Path, mode: int) -> bool:
+        """`mode` has the bits of access(2), which are those for others in a file's mode."""
+        status = path.stat()
         if self.uid == 0:
             return True
-        if self.uid == os.geteuid() and os.access(path, wanted):
-            return True  # by an access list, as desktops give one to who sits there
-        shift = 6 if state.st_uid == self.uid else 3 if state.st_gid in self.groups else 0
-        return state.st_mode >> shift & wanted == wanted
+        if self.uid == os.geteuid() and os.access(path, mode):
+            return True  # through an access control list, as desktops grant one to the logged-in user
+        shift = 6 if status.st_uid == self.uid else 3 if status.st_gid in self.groups else 0
+        return status.st_mode >> shift & mode == mode
 
 
 @dataclass(frozen=True)
-class Scene:
-    """What is looked at."""
+class Context:
+    """What the checks examine."""
 
     settings: Settings
     board: Board
     account: Account
     root: Path
-    """Of the file system."""
+    """Root of the file system."""
     run: Run
     """Runs a command."""
     daemon: dict[str, Any] | None
-    """The daemon's answer to `status`; None if it does not answer."""
+    """The daemon's `status`; None if it does not answer."""
     silence: str
-    """Why it does not; empty if it does."""
+    """Why the daemon does not answer; empty if it does."""
 
     @property
     def daemon_may_run(self) -> bool:
-        """Whether a daemon may have camera and panel now, even if it does not answer this user."""
+        """Whether a daemon may be using camera and panel, even if it does not answer this user."""
         return self.daemon is not None or not self.silence.startswith(NOT_RUNNING)
 
 
 def service_account() -> Account:
-    """The service's account if there is one, else the one of this process."""
+    """Return the service's account if there is one, otherwise the account of this process."""
     try:
         entry = pwd.getpwnam(SERVICE)
     except KeyError:
@@ -107,7 +108,7 @@ def service_account() -> Account:
 
 
 def group_name(number: int) -> str:
-    """Of a group; its number if it has none."""
+    """Return the name of a group, or its number if it has no name."""
     try:
         return grp.getgrgid(number).gr_name
     except KeyError:

@@ -1,4 +1,4 @@
-"""Checks of what can be done without: dashboard, MQTT and metrics, as far as they are turned on."""
+"""Checks of the optional integrations that are turned on: dashboard, MQTT and metrics."""
 
 from __future__ import annotations
 
@@ -6,109 +6,110 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
-from edge_siamese.doctor.findings import SERVICE, SUDO, Account, Finding, Scene
+from edge_siamese.doctor.findings import RUN_AS_ROOT, SERVICE, Account, Context, Finding
 from edge_siamese.settings import Settings
 from edge_siamese.system.network import is_loopback
 
 PACKAGES = {
-    "dashboard": ("starlette", "uvicorn", "PIL"),
+    "dashboard": ("starlette", "uvicorn"),
     "mqtt": ("paho",),
     "metrics": ("prometheus_client",),
 }
-"""What each of them imports."""
+"""Third-party packages that each of them imports."""
 FILES = ("ca_file", "certificate", "key", "password_file")
-"""The settings of dashboard and MQTT that name files."""
+"""Settings of dashboard and MQTT that name files."""
 HIDDEN = ("/home", "/root", "/run/user")
-"""What the service does not see, whatever the permissions say (ProtectHome)."""
+"""Directories that the service cannot see, whatever their permissions are (ProtectHome)."""
 RELOAD = "sudo systemctl reload edge-siamese"
 
 
-def extras(scene: Scene) -> Iterator[Finding]:
-    """Each one that is turned on: whether it works, and whether it is guarded."""
-    settings = scene.settings
-    on = {
+def check_integrations(context: Context) -> Iterator[Finding]:
+    """Whether each integration that is turned on works, and whether it is protected."""
+    settings = context.settings
+    enabled = {
         "dashboard": settings.dashboard.enabled,
         "mqtt": bool(settings.mqtt.broker),
         "metrics": settings.metrics.enabled,
     }
-    if not any(on.values()):
-        yield Finding("extras", "ok", "dashboard, MQTT and metrics are off")
-    for name in (name for name, wanted in on.items() if wanted):
-        yield _state(name, scene)
-        yield from _files(name, scene)
-        yield from _exposure(name, settings)
+    if not any(enabled.values()):
+        yield Finding("integrations", "ok", "dashboard, MQTT and metrics are off")
+    for name in (name for name, is_on in enabled.items() if is_on):
+        yield _check_state(name, context)
+        yield from _check_files(name, context)
+        yield from _check_exposure(name, settings)
 
 
-def _state(name: str, scene: Scene) -> Finding:
-    told = (scene.daemon or {}).get("extras", {}).get(name)
-    if isinstance(told, dict):
-        state = str(told.get("state", ""))
-        if told.get("works") is False:
-            remedy = f"see [{name}] in config.toml, and journalctl -u edge-siamese -e"
-            return Finding(name, "warning", f"it does not work now: {state}", remedy)
+def _check_state(name: str, context: Context) -> Finding:
+    report = (context.daemon or {}).get("extras", {}).get(name)
+    if isinstance(report, dict):
+        state = str(report.get("state", ""))
+        if report.get("works") is False:
+            remedy = f"check [{name}] in config.toml; find out why: journalctl -u {SERVICE} -e"
+            return Finding(name, "warning", f"it does not work: {state}", remedy)
         return Finding(name, "ok", state)
-    if scene.daemon is not None:
-        return Finding(name, "warning", "the daemon was started without it", RELOAD)
+    if context.daemon is not None:
+        return Finding(name, "warning", "the daemon has not read the setting yet", RELOAD)
     missing = [package for package in PACKAGES[name] if find_spec(package) is None]
     if missing:
-        remedy = (
-            "sudo apt install python3-pil"
-            if missing == ["PIL"]
-            else f"install edge-siamese anew, or in an environment of your own: pip install 'edge-siamese[{name}]'"
-        )
-        return Finding(name, "warning", f"it needs what is not installed: {', '.join(missing)}", remedy)
-    return Finding(name, "ok", "it is turned on, and what it needs is installed")
+        remedy = f"reinstall edge-siamese; in your own environment: pip install 'edge-siamese[{name}]'"
+        return Finding(name, "warning", f"not installed: {', '.join(missing)}", remedy)
+    return Finding(name, "ok", "enabled, and its packages are installed")
 
 
-def _files(name: str, scene: Scene) -> Iterator[Finding]:
-    """Certificates, keys and a password that the settings name, and that the daemon's account cannot read."""
-    table = {"dashboard": scene.settings.dashboard, "mqtt": scene.settings.mqtt}.get(name)
-    named = {key: Path(value) for key in FILES if (value := getattr(table, key, ""))}
-    for key, path in named.items():
+def _check_files(name: str, context: Context) -> Iterator[Finding]:
+    """Certificates, keys and password files that the daemon's account cannot read."""
+    table = {"dashboard": context.settings.dashboard, "mqtt": context.settings.mqtt}.get(name)
+    files = {key: Path(value) for key in FILES if (value := getattr(table, key, ""))}
+    for key, path in files.items():
         try:
-            refused = _refused(scene.account, path)
+            problem = _access_problem(context.account, path)
         except FileNotFoundError:
-            text, remedy = f"{key}: there is no {path}", f"put it there, or correct {key} in [{name}]"
+            text, remedy = f"{key}: {path} does not exist", f"create the file, or correct `{key}` in [{name}]"
             yield Finding(name, "warning", text, remedy)
         except OSError as error:
-            yield Finding(name, "unknown", f"{key}: {path} cannot be looked at: {error.strerror}", SUDO)
+            yield Finding(name, "unknown", f"{key}: {path} cannot be examined: {error.strerror}", RUN_AS_ROOT)
         else:
-            if refused:
+            if problem:
                 yield Finding(
-                    name, "warning", f"{key}: {scene.account.name} {refused}", _to_read(key, path, scene)
+                    name,
+                    "warning",
+                    f"{key}: {context.account.name} {problem}",
+                    _grant_read(key, path, context),
                 )
 
 
-def _refused(account: Account, path: Path) -> str:
-    """Why an account cannot read a file; empty if it can."""
+def _access_problem(account: Account, path: Path) -> str:
+    """Return why an account cannot read a file; empty if it can."""
     hidden = account.is_service and any(map(path.is_relative_to, HIDDEN))
     if hidden or not account.may_reach(path):
-        return f"may not look into {path.parent}"
+        return f"may not access {path.parent}"
     return "" if account.may(path, write=False) else f"may not read {path}"
 
 
-def _to_read(key: str, path: Path, scene: Scene) -> str:
-    account = scene.account
+def _grant_read(key: str, path: Path, context: Context) -> str:
+    account = context.account
     if not account.is_service:
-        return f"let {account.name} read it"
+        return f"grant {account.name} read access"
     if "/etc/edge-siamese" in map(str, path.parents):
         return f"sudo chgrp {SERVICE} {path} && sudo chmod 640 {path}"
     return (
-        f"sudo install -m 640 -g {SERVICE} {path} /etc/edge-siamese/, "
-        f'and {key} = "/etc/edge-siamese/{path.name}" in the settings'
+        f"sudo install -m 640 -g {SERVICE} {path} /etc/edge-siamese/; "
+        f'then set {key} = "/etc/edge-siamese/{path.name}"'
     )
 
 
-def _exposure(name: str, settings: Settings) -> Iterator[Finding]:
-    """What crosses a network that others can read or reach."""
+def _check_exposure(name: str, settings: Settings) -> Iterator[Finding]:
+    """Whether others can read or reach it over the network."""
     page, metrics, mqtt = settings.dashboard, settings.metrics, settings.mqtt
     if name == "dashboard" and not is_loopback(page.listen) and not page.certificate:
-        text = "pictures and its password cross the network unencrypted"
-        remedy = "set certificate and key in [dashboard], or reach it through SSH or a VPN"
+        text = "the password and pictures cross the network unencrypted"
+        remedy = "set `certificate` and `key` in [dashboard], or use SSH or a VPN"
         yield Finding(name, "warning", text, remedy)
     if name == "metrics" and not is_loopback(metrics.listen):
-        text = f"whoever reaches port {metrics.port} of this machine can read them"
-        yield Finding(name, "warning", text, "let a firewall admit Prometheus alone, or listen at 127.0.0.1")
+        text = f"anyone who can reach port {metrics.port} of this machine can read the metrics"
+        yield Finding(
+            name, "warning", text, "allow only Prometheus in the firewall, or set `listen` to 127.0.0.1"
+        )
     if name == "mqtt" and not is_loopback(mqtt.broker) and not mqtt.tls:
-        text = "what is sent to the broker, and its password, cross the network unencrypted"
-        yield Finding(name, "warning", text, "set tls = true in [mqtt], if the broker offers it")
+        text = "messages and the password cross the network unencrypted"
+        yield Finding(name, "warning", text, "set `tls = true` in [mqtt] if the broker supports it")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_siamese.doctor.findings import Account, Scene
+from edge_siamese.doctor.findings import Account, Context
 from edge_siamese.settings import CameraSettings, PanelSettings, PathSettings, Settings
 from tests.edge_siamese.doctor.machines import NOT_RUNNING, PI
 
@@ -19,8 +19,8 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def scene(root: Path) -> Scene:
-    return Scene(
+def context(root: Path) -> Context:
+    return Context(
         settings=Settings(
             camera=CameraSettings(kind="synthetic"),
             panel=PanelSettings(kind="none"),

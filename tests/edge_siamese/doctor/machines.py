@@ -13,7 +13,7 @@ PI = Board("Raspberry Pi Zero 2 W Rev 1.0", 427, 4, "aarch64", "Debian GNU/Linux
 WORKSTATION = Board("LENOVO 20XW", 16000, 8, "x86_64", "Debian GNU/Linux 13", "6.12.1")
 SERVICE = Account("edge-siamese", 4242, frozenset({4242, 44}))
 NOT_RUNNING = "the daemon is not running (nothing listens at /x): sudo systemctl start edge-siamese"
-SUPPLY = "use the board's own power supply, a short cable, and no bus-powered devices"
+SUPPLY = "use the official power supply, a short cable, and no bus-powered devices"
 
 
 def write(path: Path, text: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 from msgspec import structs
 
 from edge_siamese.doctor import Finding, devices
-from edge_siamese.doctor.findings import Account, Scene
+from edge_siamese.doctor.findings import Account, Context
 from edge_siamese.errors import PanelError
 from edge_siamese.panel.panel import NoPanel, SimulatedPanel
 from edge_siamese.settings import (
@@ -20,29 +20,29 @@ from edge_siamese.settings import (
 from tests.edge_siamese.doctor.machines import SERVICE, WORKSTATION, only, write
 
 
-def camera_of(scene: Scene, **options: Any) -> Finding:
-    settings = structs.replace(scene.settings, camera=CameraSettings(**options))
-    return only(devices.camera(replace(scene, settings=settings)))
+def camera_of(context: Context, **options: Any) -> Finding:
+    settings = structs.replace(context.settings, camera=CameraSettings(**options))
+    return only(devices.check_camera(replace(context, settings=settings)))
 
 
 class TestPermissions:
     @pytest.fixture
-    def on_pi(self, scene: Scene) -> Scene:
+    def on_pi(self, context: Context) -> Context:
         """All devices belong to the group 0, and their owner alone may open DMA heaps."""
         for name in ("video0", "media0", "gpiochip0", "dma_heap/linux,cma"):
-            path = scene.root / "dev" / name
+            path = context.root / "dev" / name
             path.touch()
             path.chmod(0o600 if name.startswith("dma") else 0o660)
             os.chown(path, 0, 0) if os.geteuid() == 0 else None
         settings = structs.replace(
-            scene.settings, camera=CameraSettings(kind="auto"), panel=PanelSettings(kind="auto")
+            context.settings, camera=CameraSettings(kind="auto"), panel=PanelSettings(kind="auto")
         )
-        return replace(scene, settings=settings, account=SERVICE)
+        return replace(context, settings=settings, account=SERVICE)
 
-    def test_denied_devices_are_told_by_group(self, on_pi: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_denied_devices_are_told_by_group(self, on_pi: Context, monkeypatch: pytest.MonkeyPatch) -> None:
         names = iter(["video", "video", "root", "gpio"])
         monkeypatch.setattr(devices, "group_name", lambda _: next(names))
-        found = list(devices.permissions(on_pi))
+        found = list(devices.check_permissions(on_pi))
         dev = on_pi.root / "dev"
         assert found == [
             Finding(
@@ -66,24 +66,24 @@ class TestPermissions:
             ),
         ]
 
-    def test_a_member_of_the_group_may_open_what_the_group_may(self, on_pi: Scene) -> None:
+    def test_a_member_of_the_group_may_open_what_the_group_may(self, on_pi: Context) -> None:
         group = (on_pi.root / "dev" / "video0").stat().st_gid
         member = Account("edge-siamese", 4242, frozenset({group}))
-        (found,) = devices.permissions(replace(on_pi, account=member))
+        (found,) = devices.check_permissions(replace(on_pi, account=member))
         assert found.text.startswith(f"edge-siamese may not open {on_pi.root}/dev/dma_heap/linux,cma (")
         root = Account("root", 0, frozenset())
-        assert only(devices.permissions(replace(on_pi, account=root))) == Finding(
+        assert only(devices.check_permissions(replace(on_pi, account=root))) == Finding(
             "permissions", "ok", "root may open all 4 devices"
         )
 
-    def test_a_workstation_needs_no_gpio_and_only_warns(self, on_pi: Scene) -> None:
+    def test_a_workstation_needs_no_gpio_and_only_warns(self, on_pi: Context) -> None:
         person = replace(on_pi, board=WORKSTATION, account=Account("ann", 4242, frozenset({4242})))
-        found = only(devices.permissions(person))
+        found = only(devices.check_permissions(person))
         assert (found.level, "video0" in found.text, "gpiochip0" in found.text) == ("warning", True, False)
 
-    def test_what_the_settings_do_not_use_does_not_matter(self, scene: Scene) -> None:
-        (scene.root / "dev" / "video0").touch()
-        assert only(devices.permissions(scene)).text == "there are no devices to open"
+    def test_what_the_settings_do_not_use_does_not_matter(self, context: Context) -> None:
+        (context.root / "dev" / "video0").touch()
+        assert only(devices.check_permissions(context)).text == "there are no devices to open"
 
 
 class TestCamera:
@@ -93,80 +93,80 @@ class TestCamera:
             (
                 {"status": "running", "description": "imx708", "fps": 9.96},
                 "ok",
-                "imx708: 10.0 frames a second",
+                "imx708: 10.0 frames per second",
             ),
             ({"status": "stalled", "reason": "no frame for 3 s"}, "error", "stalled: no frame for 3 s"),
-            ({"status": "starting", "description": ""}, "unknown", "the camera is just being opened"),
+            ({"status": "starting", "description": ""}, "unknown", "the camera is being opened"),
             (None, "unknown", "the daemon has not opened it yet"),
         ],
     )
     def test_of_a_running_daemon_is_only_heard(
         self,
-        scene: Scene,
+        context: Context,
         monkeypatch: pytest.MonkeyPatch,
         camera: dict[str, Any] | None,
         level: str,
         text: str,
     ) -> None:
-        for name in ("_listed", "_holder", "find_spec"):
+        for name in ("_list_cameras", "_process_using", "find_spec"):
             monkeypatch.setattr(devices, name, lambda *_: pytest.fail("the camera was touched"))
-        running = replace(scene, daemon={"camera": camera}, silence="")
+        running = replace(context, daemon={"camera": camera}, silence="")
         found = camera_of(running, kind="auto")
         assert (found.level, found.text) == (level, text)
 
     @pytest.mark.parametrize("kind", ["auto", "picamera2", "usb"])
     def test_a_daemon_that_may_have_it_is_not_disturbed(
-        self, scene: Scene, monkeypatch: pytest.MonkeyPatch, kind: str
+        self, context: Context, monkeypatch: pytest.MonkeyPatch, kind: str
     ) -> None:
-        monkeypatch.setattr(devices, "_listed", lambda: pytest.fail("the camera was touched"))
-        found = camera_of(replace(scene, silence="permission denied at /x: add yourself"), kind=kind)
+        monkeypatch.setattr(devices, "_list_cameras", lambda: pytest.fail("the camera was touched"))
+        found = camera_of(replace(context, silence="permission denied at /x: add yourself"), kind=kind)
         assert (found.level, found.text) == ("unknown", "a daemon that does not answer may be using it")
 
-    def test_files_and_scenes(self, scene: Scene) -> None:
-        assert camera_of(scene, kind="synthetic").level == "ok"
-        assert camera_of(scene, kind="files", path=str(scene.root)).level == "ok"
-        found = camera_of(scene, kind="files", path="/no/such.mp4")
-        assert (found.level, found.text) == ("error", "/no/such.mp4 is not there")
+    def test_files_and_scenes(self, context: Context) -> None:
+        assert camera_of(context, kind="synthetic").level == "ok"
+        assert camera_of(context, kind="files", path=str(context.root)).level == "ok"
+        found = camera_of(context, kind="files", path="/no/such.mp4")
+        assert (found.level, found.text) == ("error", "/no/such.mp4 does not exist")
 
-    def test_a_usb_camera(self, scene: Scene) -> None:
-        device = scene.root / "dev" / "video0"
-        assert camera_of(scene, kind="usb", device=str(device)).text == (
-            f"no camera: {device} is not there; there is no V4L2 device at all"
+    def test_a_usb_camera(self, context: Context) -> None:
+        device = context.root / "dev" / "video0"
+        assert camera_of(context, kind="usb", device=str(device)).text == (
+            f"{device} does not exist; V4L2 devices here: none"
         )
         device.touch()
-        write(scene.root / "sys/class/video4linux/video0/name", "HD Webcam C920\n")
-        missing = camera_of(scene, kind="usb", device="/dev/no-such-camera")
+        write(context.root / "sys/class/video4linux/video0/name", "HD Webcam C920\n")
+        missing = camera_of(context, kind="usb", device="/dev/no-such-camera")
         assert missing.text == (
-            f"no camera: /dev/no-such-camera is not there; there is {device} (HD Webcam C920)"
+            f"/dev/no-such-camera does not exist; V4L2 devices here: {device} (HD Webcam C920)"
         )
-        by_name = scene.root / "dev" / "by-id"
+        by_name = context.root / "dev" / "by-id"
         by_name.symlink_to(device)
-        assert camera_of(scene, kind="usb", device=str(by_name)) == Finding(
+        assert camera_of(context, kind="usb", device=str(by_name)) == Finding(
             "camera", "ok", f"{by_name}: HD Webcam C920"
         )
         device.chmod(0o600)
-        found = camera_of(replace(scene, account=SERVICE), kind="usb", device=str(device))
-        assert (found.level, found.text) == ("error", f"{device} may not be opened by edge-siamese")
+        found = camera_of(replace(context, account=SERVICE), kind="usb", device=str(device))
+        assert (found.level, found.text) == ("error", f"edge-siamese may not open {device}")
 
-    def test_a_usb_camera_that_another_program_uses(self, scene: Scene) -> None:
-        device = scene.root / "dev" / "video0"
+    def test_a_usb_camera_that_another_program_uses(self, context: Context) -> None:
+        device = context.root / "dev" / "video0"
         device.touch()
-        write(scene.root / "proc/77/comm", "motion\n")
-        (scene.root / "proc/77/fd").mkdir()
-        (scene.root / "proc/77/fd/5").symlink_to(device)
-        (scene.root / "proc/78").mkdir()
-        assert camera_of(scene, kind="usb", device=str(device)) == Finding(
+        write(context.root / "proc/77/comm", "motion\n")
+        (context.root / "proc/77/fd").mkdir()
+        (context.root / "proc/77/fd/5").symlink_to(device)
+        (context.root / "proc/78").mkdir()
+        assert camera_of(context, kind="usb", device=str(device)) == Finding(
             "camera",
             "error",
             f"{device} is used by process 77 (motion)",
-            "stop that program; a camera has one user",
+            "stop that program",
         )
 
-    def test_a_pi_camera(self, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_pi_camera(self, context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
         def finding(kind: str, spec: object, listed: list[str] | None) -> tuple[str, str]:
             monkeypatch.setattr(devices, "find_spec", lambda _: spec)
-            monkeypatch.setattr(devices, "_listed", lambda: listed)
-            found = camera_of(scene, kind=kind, device=str(scene.root / "dev" / "video0"))
+            monkeypatch.setattr(devices, "_list_cameras", lambda: listed)
+            found = camera_of(context, kind=kind, device=str(context.root / "dev" / "video0"))
             return found.level, found.text
 
         for kind in ("auto", "picamera2"):
@@ -178,22 +178,22 @@ class TestCamera:
             assert finding(kind, object(), None) == ("error", "libcamera did not list its cameras")
             assert finding(kind, None, None) == (
                 "error",
-                "picamera2 is not installed for this interpreter",
+                "picamera2 is not installed for this Python interpreter",
             )
-        (scene.root / "dev" / "video0").touch()
+        (context.root / "dev" / "video0").touch()
         assert finding("auto", object(), [])[0] == "ok"
         assert finding("picamera2", object(), [])[0] == "error"
 
     def test_libcamera_is_asked_in_another_process(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(devices, "_LIST", 'print("noise"); print("cameras:", "imx708|ov5647")')
-        assert devices._listed() == ["imx708", "ov5647"]
-        monkeypatch.setattr(devices, "_LIST", 'print("cameras:", "")')
-        assert devices._listed() == []
-        monkeypatch.setattr(devices, "_LIST", "import os; os.abort()")
-        assert devices._listed() is None
-        monkeypatch.setattr(devices, "_LIST", "import time; time.sleep(9)")
+        monkeypatch.setattr(devices, "_LIST_CAMERAS", 'print("noise"); print("cameras:", "imx708|ov5647")')
+        assert devices._list_cameras() == ["imx708", "ov5647"]
+        monkeypatch.setattr(devices, "_LIST_CAMERAS", 'print("cameras:", "")')
+        assert devices._list_cameras() == []
+        monkeypatch.setattr(devices, "_LIST_CAMERAS", "import os; os.abort()")
+        assert devices._list_cameras() is None
+        monkeypatch.setattr(devices, "_LIST_CAMERAS", "import time; time.sleep(600)")
         monkeypatch.setattr(devices, "LIST_TIMEOUT_SECONDS", 0.05)
-        assert devices._listed() is None
+        assert devices._list_cameras() is None
 
 
 class TestPanel:
@@ -206,28 +206,28 @@ class TestPanel:
         ],
     )
     def test_of_a_running_daemon_is_only_heard(
-        self, scene: Scene, monkeypatch: pytest.MonkeyPatch, panel: dict[str, Any], level: str, text: str
+        self, context: Context, monkeypatch: pytest.MonkeyPatch, panel: dict[str, Any], level: str, text: str
     ) -> None:
         monkeypatch.setattr("edge_siamese.panel.open_panel", lambda *_, **__: pytest.fail("touched"))
-        found = only(devices.panel(replace(scene, daemon={"panel": panel}, silence="")))
+        found = only(devices.check_panel(replace(context, daemon={"panel": panel}, silence="")))
         assert (found.level, found.text) == (level, text)
-        hidden = only(devices.panel(replace(scene, silence="permission denied at /x: add yourself")))
+        hidden = only(devices.check_panel(replace(context, silence="permission denied at /x: add yourself")))
         assert hidden.level == "unknown"
 
-    def test_else_it_is_opened_and_closed(self, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_else_it_is_opened_and_closed(self, context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
         opened = SimulatedPanel()
         monkeypatch.setattr("edge_siamese.panel.open_panel", lambda *_, **__: opened)
-        found = only(devices.panel(scene))
+        found = only(devices.check_panel(context))
         assert (found.level, found.text) == ("ok", opened.description)
         with pytest.raises(PanelError):
             opened.wait(0)
 
-    def test_a_panel_that_cannot_be_used(self, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_panel_that_cannot_be_used(self, context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
         def fail(*_: Any, **__: Any) -> None:
             raise PanelError("the button on line 17 of pinctrl-bcm2835 is used by spi0")
 
         monkeypatch.setattr("edge_siamese.panel.open_panel", fail)
-        found = only(devices.panel(scene))
+        found = only(devices.check_panel(context))
         assert (found.level, found.text) == (
             "error",
             "the button on line 17 of pinctrl-bcm2835 is used by spi0",
@@ -235,10 +235,12 @@ class TestPanel:
         assert found.remedy.startswith("correct [panel] in the settings")
 
     def test_a_pi_without_the_library_is_warned_of_and_a_workstation_is_not(
-        self, scene: Scene, monkeypatch: pytest.MonkeyPatch
+        self, context: Context, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        scene = replace(scene, settings=structs.replace(scene.settings, panel=PanelSettings(kind="auto")))
+        context = replace(
+            context, settings=structs.replace(context.settings, panel=PanelSettings(kind="auto"))
+        )
         none = NoPanel("the package gpiod is not installed")
         monkeypatch.setattr("edge_siamese.panel.open_panel", lambda *_, **__: none)
-        assert only(devices.panel(scene)).level == "warning"
-        assert only(devices.panel(replace(scene, board=WORKSTATION))).level == "ok"
+        assert only(devices.check_panel(context)).level == "warning"
+        assert only(devices.check_panel(replace(context, board=WORKSTATION))).level == "ok"

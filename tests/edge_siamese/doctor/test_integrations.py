@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,57 +10,49 @@ import pytest
 from msgspec import structs
 
 from edge_siamese.doctor import Finding, integrations
-from edge_siamese.doctor.findings import Account, Scene
+from edge_siamese.doctor.findings import Account, Context
 from edge_siamese.settings import DashboardSettings, MetricsSettings, MqttSettings, Settings
 from tests.edge_siamese.doctor.machines import SERVICE, only
 
 PAGE = Settings(dashboard=DashboardSettings(enabled=True))
 
 
-def seen(scene: Scene, settings: Settings, **told: Any) -> list[Finding]:
+def findings_of(context: Context, settings: Settings, **told: Any) -> list[Finding]:
     daemon = {"extras": told} if told else None
-    return list(integrations.extras(replace(scene, settings=settings, daemon=daemon)))
+    return list(integrations.check_integrations(replace(context, settings=settings, daemon=daemon)))
 
 
-def test_what_is_off_is_well(scene: Scene) -> None:
-    found = only(integrations.extras(replace(scene, settings=Settings())))
-    assert found == Finding("extras", "ok", "dashboard, MQTT and metrics are off")
+def test_what_is_off_is_well(context: Context) -> None:
+    found = only(integrations.check_integrations(replace(context, settings=Settings())))
+    assert found == Finding("integrations", "ok", "dashboard, MQTT and metrics are off")
 
 
-def test_one_that_is_there_says_how_it_is(scene: Scene) -> None:
-    found = seen(scene, PAGE, dashboard={"works": True, "state": "http://127.0.0.1:8765"})
+def test_one_that_is_there_says_how_it_is(context: Context) -> None:
+    found = findings_of(context, PAGE, dashboard={"works": True, "state": "http://127.0.0.1:8765"})
     assert found == [Finding("dashboard", "ok", "http://127.0.0.1:8765")]
 
 
-def test_one_that_does_not_work_says_why(scene: Scene) -> None:
-    (found,) = seen(scene, PAGE, dashboard={"works": False, "state": "port 8765 is taken"})
-    assert (found.level, found.text) == ("warning", "it does not work now: port 8765 is taken")
-    assert found.remedy == "see [dashboard] in config.toml, and journalctl -u edge-siamese -e"
+def test_one_that_does_not_work_says_why(context: Context) -> None:
+    (found,) = findings_of(context, PAGE, dashboard={"works": False, "state": "port 8765 is taken"})
+    assert (found.level, found.text) == ("warning", "it does not work: port 8765 is taken")
+    assert found.remedy == "check [dashboard] in config.toml; find out why: journalctl -u edge-siamese -e"
 
 
-def test_a_daemon_that_was_started_before_has_to_be_told(scene: Scene) -> None:
-    (found,) = seen(scene, PAGE, mqtt={"works": True, "state": ""})
-    assert (found.level, found.text) == ("warning", "the daemon was started without it")
+def test_a_daemon_that_was_started_before_has_to_be_told(context: Context) -> None:
+    (found,) = findings_of(context, PAGE, mqtt={"works": True, "state": ""})
+    assert (found.level, found.text) == ("warning", "the daemon has not read the setting yet")
     assert found.remedy == "sudo systemctl reload edge-siamese"
 
 
-def test_without_a_daemon_the_packages_are_looked_for(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [found.level for found in seen(scene, PAGE)] == ["ok"]
+def test_without_a_daemon_the_packages_are_looked_for(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert [found.level for found in findings_of(context, PAGE)] == ["ok"]
     monkeypatch.setitem(integrations.PACKAGES, "dashboard", ("starlette", "there_is_no_such_thing"))
-    (found,) = seen(scene, PAGE)
-    assert found.text == "it needs what is not installed: there_is_no_such_thing"
+    (found,) = findings_of(context, PAGE)
+    assert found.text == "not installed: there_is_no_such_thing"
     assert found.remedy == (
-        "install edge-siamese anew, or in an environment of your own: pip install 'edge-siamese[dashboard]'"
-    )
-
-
-def test_pillow_comes_from_the_system(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    there = importlib.util.find_spec
-    monkeypatch.setattr(integrations, "find_spec", lambda name: None if name == "PIL" else there(name))
-    (found,) = seen(scene, PAGE)
-    assert (found.text, found.remedy) == (
-        "it needs what is not installed: PIL",
-        "sudo apt install python3-pil",
+        "reinstall edge-siamese; in your own environment: pip install 'edge-siamese[dashboard]'"
     )
 
 
@@ -70,20 +61,20 @@ def test_pillow_comes_from_the_system(scene: Scene, monkeypatch: pytest.MonkeyPa
     [
         (
             Settings(dashboard=DashboardSettings(enabled=True, listen="0.0.0.0")),
-            "pictures and its password cross the network unencrypted",
+            "the password and pictures cross the network unencrypted",
         ),
         (
             Settings(metrics=MetricsSettings(enabled=True, listen="192.168.1.7")),
-            "whoever reaches port 9477 of this machine can read them",
+            "anyone who can reach port 9477 of this machine can read the metrics",
         ),
         (
             Settings(mqtt=MqttSettings(broker="broker.lan")),
-            "what is sent to the broker, and its password, cross the network unencrypted",
+            "messages and the password cross the network unencrypted",
         ),
     ],
 )
-def test_what_is_open_to_others_is_said(scene: Scene, settings: Settings, text: str) -> None:
-    found = seen(scene, settings)
+def test_what_is_open_to_others_is_said(context: Context, settings: Settings, text: str) -> None:
+    found = findings_of(context, settings)
     assert [(f.level, f.text) for f in found[1:]] == [("warning", text)]
 
 
@@ -96,8 +87,8 @@ def test_what_is_open_to_others_is_said(scene: Scene, settings: Settings, text: 
         Settings(mqtt=MqttSettings(broker="localhost")),
     ],
 )
-def test_what_is_guarded_is_well(scene: Scene, settings: Settings) -> None:
-    assert [found.level for found in seen(scene, settings)] == ["ok"]
+def test_what_is_guarded_is_well(context: Context, settings: Settings) -> None:
+    assert [found.level for found in findings_of(context, settings)] == ["ok"]
 
 
 # --- files ---
@@ -113,41 +104,38 @@ def a_file(path: Path, mode: int) -> str:
 @pytest.fixture
 def anybody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Account:
     """The service's account, where it may come to the test's directory."""
-    is_let = Account._is_let
+    is_let = Account._has_access
 
     def beyond(self: Account, path: Path, wanted: int) -> bool:
         return tmp_path not in path.parents or is_let(self, path, wanted)
 
-    monkeypatch.setattr(Account, "_is_let", beyond)
+    monkeypatch.setattr(Account, "_has_access", beyond)
     return SERVICE
 
 
-def test_files_that_the_service_may_not_read(scene: Scene, tmp_path: Path, anybody: Account) -> None:
+def test_files_that_the_service_may_not_read(context: Context, tmp_path: Path, anybody: Account) -> None:
     certificate, key = a_file(tmp_path / "hall.pem", 0o644), a_file(tmp_path / "hall.key", 0o600)
     page = Settings(dashboard=DashboardSettings(True, certificate=certificate, key=key))
-    scene = replace(scene, account=anybody)
-    found = seen(scene, page)[1:]
-    remedy = (
-        f'sudo install -m 640 -g edge-siamese {key} /etc/edge-siamese/, and key = "/etc/edge-siamese/hall.key" '
-        "in the settings"
-    )
+    context = replace(context, account=anybody)
+    found = findings_of(context, page)[1:]
+    remedy = f'sudo install -m 640 -g edge-siamese {key} /etc/edge-siamese/; then set key = "/etc/edge-siamese/hall.key"'
     assert found == [Finding("dashboard", "warning", f"key: edge-siamese may not read {key}", remedy)]
     Path(key).chmod(0o644)
-    assert seen(scene, page)[1:] == []
+    assert findings_of(context, page)[1:] == []
 
 
 def test_the_group_of_the_service_may_read_what_its_group_may(
-    scene: Scene, tmp_path: Path, anybody: Account
+    context: Context, tmp_path: Path, anybody: Account
 ) -> None:
     path = tmp_path / "password"
     mqtt = MqttSettings(broker="localhost", username="me", password_file=a_file(path, 0o640))
     member = replace(anybody, groups=frozenset({path.stat().st_gid}))
-    assert seen(replace(scene, account=member), Settings(mqtt=mqtt))[1:] == []
-    (found,) = seen(replace(scene, account=anybody), Settings(mqtt=mqtt))[1:]
+    assert findings_of(replace(context, account=member), Settings(mqtt=mqtt))[1:] == []
+    (found,) = findings_of(replace(context, account=anybody), Settings(mqtt=mqtt))[1:]
     assert found.text == f"password_file: edge-siamese may not read {path}"
 
 
-def test_a_key_in_its_place_gets_the_group(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_in_its_place_gets_the_group(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Account, "may_reach", lambda self, path: True)
     monkeypatch.setattr(Account, "may", lambda self, path, write: path.suffix != ".key")
     mqtt = MqttSettings(
@@ -157,58 +145,61 @@ def test_a_key_in_its_place_gets_the_group(scene: Scene, monkeypatch: pytest.Mon
         certificate="/etc/edge-siamese/a.pem",
         key="/etc/edge-siamese/a.key",
     )
-    (found,) = seen(replace(scene, account=SERVICE), Settings(mqtt=mqtt))[1:]
+    (found,) = findings_of(replace(context, account=SERVICE), Settings(mqtt=mqtt))[1:]
     assert found.text == "key: edge-siamese may not read /etc/edge-siamese/a.key"
     assert found.remedy == (
         "sudo chgrp edge-siamese /etc/edge-siamese/a.key && sudo chmod 640 /etc/edge-siamese/a.key"
     )
-    (found,) = seen(replace(scene, account=replace(SERVICE, name="me")), Settings(mqtt=mqtt))[1:]
-    assert found.remedy == "let me read it"
+    (found,) = findings_of(replace(context, account=replace(SERVICE, name="me")), Settings(mqtt=mqtt))[1:]
+    assert found.remedy == "grant me read access"
 
 
 def test_a_file_in_a_directory_that_the_service_may_not_enter(
-    scene: Scene, tmp_path: Path, anybody: Account
+    context: Context, tmp_path: Path, anybody: Account
 ) -> None:
     inside = tmp_path / "closed" / "ca.pem"
     mqtt = MqttSettings(broker="b.lan", tls=True, ca_file=a_file(inside, 0o644))
     inside.parent.chmod(0o755)
-    scene, settings = replace(scene, account=anybody), Settings(mqtt=mqtt)
-    assert seen(scene, settings)[1:] == []
+    context, settings = replace(context, account=anybody), Settings(mqtt=mqtt)
+    assert findings_of(context, settings)[1:] == []
     inside.parent.chmod(0o700)
-    (found,) = seen(scene, settings)[1:]
+    (found,) = findings_of(context, settings)[1:]
     assert (found.level, found.text) == (
         "warning",
-        f"ca_file: edge-siamese may not look into {inside.parent}",
+        f"ca_file: edge-siamese may not access {inside.parent}",
     )
     # Nor through a link from a directory that it may enter.
     (tmp_path / "link.pem").symlink_to(inside)
     linked = Settings(mqtt=structs.replace(mqtt, ca_file=str(tmp_path / "link.pem")))
-    assert [one.check for one in seen(scene, linked)[1:]] == ["mqtt"]
+    assert [one.check for one in findings_of(context, linked)[1:]] == ["mqtt"]
 
 
-def test_homes_are_not_seen_by_the_service(scene: Scene) -> None:
+def test_homes_are_not_seen_by_the_service(context: Context) -> None:
     mqtt = MqttSettings(broker="b.lan", tls=True, ca_file="/home/pi/ca.pem")
-    (found,) = seen(replace(scene, account=SERVICE), Settings(mqtt=mqtt))[1:]
-    assert found.text == "ca_file: edge-siamese may not look into /home/pi"
+    (found,) = findings_of(replace(context, account=SERVICE), Settings(mqtt=mqtt))[1:]
+    assert found.text == "ca_file: edge-siamese may not access /home/pi"
     assert found.remedy.startswith(
-        "sudo install -m 640 -g edge-siamese /home/pi/ca.pem /etc/edge-siamese/, and ca_file = "
+        "sudo install -m 640 -g edge-siamese /home/pi/ca.pem /etc/edge-siamese/; then set ca_file = "
     )
 
 
 def test_a_file_that_is_missing_or_cannot_be_looked_at(
-    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "ca.pem"
     settings = Settings(mqtt=MqttSettings(broker="b.lan", tls=True, ca_file=str(path)))
-    (found,) = seen(scene, settings)[1:]
+    (found,) = findings_of(context, settings)[1:]
     assert found == Finding(
-        "mqtt", "warning", f"ca_file: there is no {path}", "put it there, or correct ca_file in [mqtt]"
+        "mqtt",
+        "warning",
+        f"ca_file: {path} does not exist",
+        "create the file, or correct `ca_file` in [mqtt]",
     )
 
     def denied(*_: object, **__: object) -> bool:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Account, "may", denied)
-    (found,) = seen(scene, settings)[1:]
-    assert (found.level, found.text) == ("unknown", f"ca_file: {path} cannot be looked at: Permission denied")
-    assert found.remedy == "look again as root: sudo edge-siamese doctor"
+    (found,) = findings_of(context, settings)[1:]
+    assert (found.level, found.text) == ("unknown", f"ca_file: {path} cannot be examined: Permission denied")
+    assert found.remedy == "run it as root: sudo edge-siamese doctor"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from edge_siamese.doctor import Finding, machine
-from edge_siamese.doctor.findings import Scene
+from edge_siamese.doctor.findings import Context
 from edge_siamese.system.board import Board
 from tests.edge_siamese.doctor.machines import PI, SUPPLY, WORKSTATION, only, write
 
@@ -22,16 +22,16 @@ from tests.edge_siamese.doctor.machines import PI, SUPPLY, WORKSTATION, only, wr
         (replace(PI, architecture="armv7l"), "error", "no inference runtime is published for armv7l"),
     ],
 )
-def test_board(scene: Scene, board: Board, level: str, end: str) -> None:
-    found = only(machine.board(replace(scene, board=board)))
+def test_board(context: Context, board: Board, level: str, end: str) -> None:
+    found = only(machine.check_board(replace(context, board=board)))
     assert (found.level, found.text.endswith(end)) == (level, True)
 
 
 @pytest.mark.parametrize(("degrees", "level"), [(48_300, "ok"), (75_000, "warning")])
-def test_temperature(scene: Scene, degrees: int, level: str) -> None:
-    write(scene.root / "sys/class/thermal/thermal_zone0/type", "cpu-thermal\n")
-    write(scene.root / "sys/class/thermal/thermal_zone0/temp", f"{degrees}\n")
-    found = only(machine.heat(scene))
+def test_temperature(context: Context, degrees: int, level: str) -> None:
+    write(context.root / "sys/class/thermal/thermal_zone0/type", "cpu-thermal\n")
+    write(context.root / "sys/class/thermal/thermal_zone0/temp", f"{degrees}\n")
+    found = only(machine.check_temperature(context))
     assert found.level == level
     assert found.text.startswith(f"{degrees // 1000} °C")
 
@@ -39,60 +39,65 @@ def test_temperature(scene: Scene, degrees: int, level: str) -> None:
 @pytest.mark.parametrize(
     ("said", "finding"),
     [
-        ("throttled=0x0", Finding("power", "ok", "not throttled since it was started")),
+        ("throttled=0x0", Finding("power", "ok", "not throttled since the last boot")),
         ("throttled=0x50005", Finding("power", "error", "now: under-voltage, throttled", SUPPLY)),
         (
             "throttled=0x80008",
-            Finding("power", "error", "now: soft temperature limit", "give it air or a heat sink"),
+            Finding(
+                "power",
+                "error",
+                "now: soft temperature limit",
+                "improve the cooling: more air, or a heat sink",
+            ),
         ),
-        ("throttled=0x10000", Finding("power", "warning", "since it was started: under-voltage", SUPPLY)),
+        ("throttled=0x10000", Finding("power", "warning", "since the last boot: under-voltage", SUPPLY)),
         (
             None,
             Finding(
                 "power",
                 "unknown",
-                "the firmware cannot be asked",
-                "sudo apt install raspi-utils, and sudo edge-siamese doctor",
+                "the firmware does not report throttling",
+                "sudo apt install raspi-utils, then: sudo edge-siamese doctor",
             ),
         ),
     ],
 )
-def test_power(scene: Scene, said: str | None, finding: Finding) -> None:
-    assert only(machine.power(replace(scene, run=lambda _: said))) == finding
+def test_power(context: Context, said: str | None, finding: Finding) -> None:
+    assert only(machine.check_power(replace(context, run=lambda _: said))) == finding
 
 
-def test_a_workstation_has_no_firmware_to_ask(scene: Scene) -> None:
-    found = only(machine.power(replace(scene, board=WORKSTATION)))
-    assert found == Finding("power", "ok", "not a Raspberry Pi: no firmware to ask")
+def test_a_workstation_has_no_firmware_to_ask(context: Context) -> None:
+    found = only(machine.check_power(replace(context, board=WORKSTATION)))
+    assert found == Finding("power", "ok", "only the firmware of a Raspberry Pi reports throttling")
 
 
 @pytest.mark.parametrize(
     ("available", "level", "text"),
     [
-        (204_800, "ok", "200 MiB are available of 427"),
-        (40_960, "warning", "40 MiB are available of 427"),
+        (204_800, "ok", "200 of 427 MiB are available"),
+        (40_960, "warning", "40 of 427 MiB are available"),
     ],
 )
-def test_memory(scene: Scene, available: int, level: str, text: str) -> None:
-    write(scene.root / "proc/meminfo", f"MemAvailable: {available} kB\n")
-    found = only(machine.free_memory(scene))
+def test_memory(context: Context, available: int, level: str, text: str) -> None:
+    write(context.root / "proc/meminfo", f"MemAvailable: {available} kB\n")
+    found = only(machine.check_memory(context))
     assert (found.level, found.text) == (level, text)
 
 
-def test_clock(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clock(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     for state, level in ((True, "ok"), (False, "warning"), (None, "unknown")):
         monkeypatch.setattr(machine, "clock_synchronized", lambda _, state=state: state)
-        assert only(machine.clock(scene)).level == level
+        assert only(machine.check_clock(context)).level == level
 
 
 @pytest.mark.parametrize(
     ("said", "found"),
     [
-        (None, [("unknown", "systemd does not run here", "")]),
+        (None, [("unknown", "systemd is not running on this machine", "")]),
         ("LoadState=not-found\n", [("unknown", "edge-siamese.service is not installed", "")]),
         (
             "LoadState=loaded\nUnitFileState=enabled\nActiveState=active\nNRestarts=0\nMainPID=12\n",
-            [("ok", "active: 50 MiB, 60 at most", "")],
+            [("ok", "active: 50 MiB, peak 60 MiB", "")],
         ),
         (
             "LoadState=loaded\nUnitFileState=disabled\nActiveState=active\nNRestarts=3\nResult=watchdog\n",
@@ -100,12 +105,12 @@ def test_clock(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
                 ("ok", "active", ""),
                 (
                     "warning",
-                    "systemd has restarted it 3 times after it stopped answering",
-                    "see why: journalctl -u edge-siamese -e",
+                    "systemd restarted it 3 times because it stopped responding",
+                    "find out why: journalctl -u edge-siamese -e",
                 ),
                 (
                     "warning",
-                    "it is not started with the machine",
+                    "it does not start at boot",
                     "sudo systemctl enable edge-siamese",
                 ),
             ],
@@ -115,8 +120,8 @@ def test_clock(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
             [
                 (
                     "error",
-                    "it has failed (exit-code)",
-                    "see why: journalctl -u edge-siamese -e; then sudo systemctl restart edge-siamese",
+                    "it failed (exit-code)",
+                    "find out why: journalctl -u edge-siamese -e; then: sudo systemctl restart edge-siamese",
                 )
             ],
         ),
@@ -126,21 +131,21 @@ def test_clock(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
                 (
                     "warning",
                     "it is inactive",
-                    "sudo systemctl start edge-siamese; see why: journalctl -u edge-siamese -e",
+                    "sudo systemctl start edge-siamese; find out why: journalctl -u edge-siamese -e",
                 )
             ],
         ),
     ],
 )
-def test_service(scene: Scene, said: str | None, found: list[tuple[str, str, str]]) -> None:
-    write(scene.root / "proc/12/status", "VmHWM: 61440 kB\nVmRSS: 51200 kB\n")
+def test_service(context: Context, said: str | None, found: list[tuple[str, str, str]]) -> None:
+    write(context.root / "proc/12/status", "VmHWM: 61440 kB\nVmRSS: 51200 kB\n")
     asked: list[Sequence[str]] = []
 
     def run(command: Sequence[str]) -> str | None:
         asked.append(command)
         return said
 
-    findings = list(machine.service(replace(scene, run=run)))
+    findings = list(machine.check_service(replace(context, run=run)))
     assert [(one.level, one.text, one.remedy) for one in findings] == found
     assert asked[0][:3] == ("systemctl", "show", "edge-siamese")
 
@@ -152,17 +157,17 @@ def test_service(scene: Scene, said: str | None, found: list[tuple[str, str, str
         (
             {"line": "no model is installed", "fault": "no model is installed", "model": None},
             "error",
-            "it cannot recognize: no model is installed",
+            "it cannot recognize objects: no model is installed",
         ),
     ],
 )
-def test_daemon(scene: Scene, status: dict[str, Any], level: str, text: str) -> None:
-    found = only(machine.daemon(replace(scene, daemon=status, silence="")))
+def test_daemon(context: Context, status: dict[str, Any], level: str, text: str) -> None:
+    found = only(machine.check_daemon(replace(context, daemon=status, silence="")))
     assert (found.level, found.text) == (level, text)
 
 
-def test_a_daemon_that_does_not_run(scene: Scene) -> None:
-    assert only(machine.daemon(scene)) == Finding(
+def test_a_daemon_that_does_not_run(context: Context) -> None:
+    assert only(machine.check_daemon(context)) == Finding(
         "daemon",
         "warning",
         "the daemon is not running (nothing listens at /x)",

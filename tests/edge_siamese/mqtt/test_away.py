@@ -20,7 +20,7 @@ ACCEPTED_5, BAD_USER = b"\x20\x03\x00\x00\x00", b"\x20\x03\x00\x86\x00"
 
 def looked_at(daemon: Daemon) -> Finding:
     """What doctor finds of MQTT."""
-    found = examine(daemon.config, checks=[("extras", integrations.extras)])
+    found = examine(daemon.config, checks=[("integrations", integrations.check_integrations)])
     return next(finding for finding in found if finding.check == "mqtt")
 
 
@@ -44,7 +44,7 @@ def test_a_broker_that_is_off_is_a_warning_and_a_zero(
         assert value(scrape(port), "edge_siamese_extra_up", extra="mqtt") == 0
         assert value(text_at(port), "edge_siamese_extra_up", extra="metrics") == 1
         found = looked_at(daemon)
-        assert (found.level, found.text) == ("warning", "it does not work now: away: Connection refused")
+        assert (found.level, found.text) == ("warning", "it does not work: away: Connection refused")
         assert "[mqtt]" in found.remedy
 
 
@@ -75,7 +75,7 @@ def test_a_broker_that_refuses_is_one_too_until_it_does_no_more(
         daemon = with_mqtt(made, bundle, broker.port, port)
         until(lambda: daemon.ask("status")["extras"]["mqtt"]["state"].startswith("refused: "))
         assert value(scrape(port), "edge_siamese_extra_up", extra="mqtt") == 0
-        assert looked_at(daemon).text == "it does not work now: refused: bad user name or password"
+        assert looked_at(daemon).text == "it does not work: refused: bad user name or password"
         broker.answer(ACCEPTED_5)
         until(lambda: daemon.ask("status")["extras"]["mqtt"]["works"])
         until(lambda: value(text_at(port), "edge_siamese_extra_up", extra="mqtt") == 1)
