@@ -204,7 +204,7 @@ class Actions:
 
     def export(self, path: Path) -> int:
         """Write all objects into one file; how many."""
-        return self.with_engine(lambda engine: engine.store.export(path), patiently=True)
+        return self.with_engine(lambda engine: engine.store.export_archive(path), patiently=True)
 
     def import_(self, path: Path, on_conflict: OnConflict) -> dict[str, Any]:
         """Add the objects of such a file; what came, as JSON values."""

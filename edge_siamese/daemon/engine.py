@@ -387,7 +387,7 @@ class Engine:
 
     def bring_in(self, path: Path, on_conflict: OnConflict) -> dict[str, Any]:
         """Add the objects of a collection's file; what came, for JSON. Errors are those of `SupportStore.import_`."""
-        brought = self.store.import_(path, on_conflict)
+        brought = self.store.import_archive(path, on_conflict)
         self._changed()
         self._publish(Event("imported", brought.text, data=asdict(brought)))
         return {"text": brought.text, **asdict(brought)}

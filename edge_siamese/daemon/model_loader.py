@@ -131,7 +131,7 @@ def reembed(store: SupportStore, recognizer: LoadedModel) -> Iterator[str]:
     started, done = time.monotonic(), 0
     while True:
         # Asked again each time: meanwhile somebody may have registered something with the former model.
-        with store.seen_with(encoder.model_id, encoder.dimensions):
+        with store.with_model(encoder.model_id, encoder.dimensions):
             missing = [view for view in store.unembedded() if view not in failed]
         if not missing:
             break
@@ -149,8 +149,8 @@ def reembed(store: SupportStore, recognizer: LoadedModel) -> Iterator[str]:
                 LOG.warning("view %d cannot be learned anew: %s", view, error)
                 failed.add(view)
                 continue
-            with store.seen_with(encoder.model_id, encoder.dimensions):
-                store.adopt({view: embedding})
+            with store.with_model(encoder.model_id, encoder.dimensions):
+                store.set_embeddings({view: embedding})
             done += 1
     attempts.close()
     if done:

@@ -207,7 +207,7 @@ class RegistrationSessions:
 
     def _require_name(self, wish: RegistrationRequest) -> None:
         if wish.target is None and wish.name is not None:
-            self._store.require_free(wish.name)
+            self._store.require_free_name(wish.name)
 
     def _finish(self, lesson: RegistrationSession, now: float) -> None:
         self._lesson = None

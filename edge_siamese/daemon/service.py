@@ -334,7 +334,7 @@ class Service:
         self._loaded_model, self._engine_at = recognizer, self._clock()
         if former is None or former.encoder.model_id != encoder.model_id:
             text = f"recognizing {counted(len(self.engine.support), 'object')} with {encoder.model_id}, {encoder.reason}"
-            if dormant := self._store.dormant:
+            if dormant := self._store.counts().dormant:
                 text += f"; {counted(dormant, 'view')} cannot be learned anew, without a picture"
             self.hub.publish(Event("started" if former is None else "model", text))
         self.hardware.open_camera(encoder.preprocessing.color)
@@ -344,7 +344,7 @@ class Service:
         encoder, before = recognizer.encoder, (store.model_id, store.dimensions)
         try:
             if before != (encoder.model_id, encoder.dimensions):
-                store.use(encoder.model_id, encoder.dimensions)
+                store.use_model(encoder.model_id, encoder.dimensions)
             made = Engine(
                 self.settings,
                 recognizer.bundle,
@@ -357,7 +357,7 @@ class Service:
             )
         except EdgeSiameseError:
             # The former engine must not write its embeddings, or score, as if they were of this model.
-            store.use(*before)
+            store.use_model(*before)
             raise
         if self.engine:
             self.engine.learner.cancel()

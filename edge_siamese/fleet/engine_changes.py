@@ -11,7 +11,7 @@ from edge_siamese.store.replication import (
     ObjectRow,
     Snapshot,
     ViewContent,
-    apply,
+    apply_batch,
     read_content,
     read_snapshot,
     revision,
@@ -54,10 +54,10 @@ def applied(engine: Engine, batch: Batch, before: Snapshot, collection: str) -> 
         What is to be told of it, if it shows, and how many views the model has to learn from their pictures now.
 
     Raises:
-        MovedOnError: the store is not as before any more; nothing is changed.
+        StoreChangedError: the store is not as before any more; nothing is changed.
         StoreError: it cannot be written; nothing is changed.
     """
-    unembedded = apply(engine.store, batch, before.revision)
+    unembedded = apply_batch(engine.store, batch, before.revision)
     engine.follow([item.uid for item in batch.objects])
     return _event(batch, before, collection), unembedded
 
@@ -76,7 +76,7 @@ def _event(batch: Batch, before: Snapshot, collection: str) -> Event | None:
         else:
             renamed.append(item)
     named = {item.uid: item.name for item in (*before.objects.values(), *batch.objects)}
-    touched = {row.owner for row in batch.views} | {arrival.row.owner for arrival in batch.arrivals}
+    touched = {row.owner for row in batch.views} | {arrival.row.owner for arrival in batch.new_views}
     views = sorted(touched - {item.uid for item in (*came, *gone)})
     parts = [
         *_line("learned", [item.name for item in came]),

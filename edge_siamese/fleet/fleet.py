@@ -28,7 +28,7 @@ from edge_siamese.fleet.reconciliation import (
 )
 from edge_siamese.fleet.state import Resolved, resolve
 from edge_siamese.fleet.transport import Transport
-from edge_siamese.store.replication import MovedOnError, Snapshot, ViewContent
+from edge_siamese.store.replication import Snapshot, StoreChangedError, ViewContent
 from edge_siamese.system.disk import is_nearly_full
 from edge_siamese.validation import SchemaError
 
@@ -331,7 +331,7 @@ class Fleet:
             event, unembedded = self._actions.with_engine(
                 lambda engine: applied(engine, missing.batch, store, self.collection)
             )
-        except MovedOnError:
+        except StoreChangedError:
             return False
         self._batch_at = now + BATCH_SECONDS
         if self._seen is not None:

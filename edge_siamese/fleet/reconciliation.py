@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from edge_siamese.fleet.messages import printable
 from edge_siamese.fleet.state import Life, Name, ObjectState, Place, Resolved, ViewState, resolve
-from edge_siamese.store.replication import Batch, NewRow, ObjectRow, Snapshot, ViewContent, ViewRow
+from edge_siamese.store.replication import Batch, ObjectRow, Snapshot, ViewContent, ViewRow, ViewWithContent
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +178,7 @@ def store_changes(
         elif owner in there:
             view = known.views[uid]
             row = ViewRow(uid, owner, view.kind, view.created, view.source, False)
-            batch.arrivals.append(NewRow(row, contents[uid]))
+            batch.new_views.append(ViewWithContent(row, contents[uid]))
     return Missing(batch, missing)
 
 
@@ -193,7 +193,7 @@ def after(store: Snapshot, batch: Batch) -> Snapshot:
     """The store once a batch was applied."""
     objects = store.objects | {item.uid: item for item in batch.objects}
     views = store.views | {row.uid: row for row in batch.views}
-    views |= {arrival.row.uid: arrival.row for arrival in batch.arrivals}
+    views |= {arrival.row.uid: arrival.row for arrival in batch.new_views}
     return Snapshot(store.revision + 1, objects, views)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from edge_siamese.store.names import Numbering, name_key
+from edge_siamese.store.names import NameAllocator, name_key
 
 LifeValue = Literal["alive", "forgotten"]
 ViewKind = Literal["view", "negative"]
@@ -128,9 +128,9 @@ def _named(wanted: Iterable[tuple[Name, str]]) -> dict[str, str]:
         else:
             taken.add(key)
             found[uid] = name.value
-    numbering = Numbering(taken)
+    allocator = NameAllocator(taken)
     for name, uid in late:
-        given = numbering.free(name.value)
+        given = allocator.free_name(name.value)
         taken.add(_key(given))
         found[uid] = given
     return found

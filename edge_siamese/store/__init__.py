@@ -1,7 +1,6 @@
 """The support store: registered objects on the disk, durable and undoable."""
 
-from edge_siamese.store.archive import OnConflict
-from edge_siamese.store.archive_import import Imported
+from edge_siamese.store.archive import ImportResult, OnConflict
 from edge_siamese.store.records import Counts, StoredObject, StoredView
 from edge_siamese.store.recovery import Repair
 from edge_siamese.store.store import SupportStore
@@ -9,7 +8,7 @@ from edge_siamese.store.undo_log import Undone
 
 __all__ = [
     "Counts",
-    "Imported",
+    "ImportResult",
     "OnConflict",
     "Repair",
     "StoredObject",

@@ -1,40 +1,53 @@
-"""The file in which objects travel from one store to another: a .zip of a manifest, embeddings and pictures.
+"""Archives: objects exported from one store and imported into another, in one .zip file.
 
-    manifest.json     what there is, see `Collection`
-    embeddings.f32    float32 little-endian, one row of `dimensions` numbers for each view that has one
+    manifest.json     the objects and their views, see `ArchiveManifest`
+    embeddings.f32    float32, little-endian, one row of `dimensions` numbers for each view that has an embedding
     crops/7-0.png     the pictures
 
-A file from elsewhere is not trusted: all sizes are bounded before anything is unpacked, each member is read once, and
-no name in it is ever taken for a name of the file system.
+An archive is not trusted. All sizes are bounded before anything is unpacked, each member is read once, and no name in
+the archive is used as a file name.
 """
 
 from __future__ import annotations
 
 import io
-import json
+import sqlite3
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Annotated, Any, Literal, get_args
 
+import msgspec
 import numpy as np
 
-from edge_siamese.errors import StoreError, SupportError
-from edge_siamese.pictures import MAX_PNG_BYTES
+from edge_siamese.errors import PictureError, StoreError, SupportError
+from edge_siamese.pictures import MAX_PNG_BYTES, decode_png, png_size
 from edge_siamese.recognition.imaging import Floats
 from edge_siamese.store.database import Database
 from edge_siamese.store.errors import store_error
-from edge_siamese.store.names import checked_name
-from edge_siamese.store.records import LIVE, ViewKind
-from edge_siamese.store.tables import MAX_CROPS
+from edge_siamese.store.names import checked_name, free_name, name_key
+from edge_siamese.store.records import ViewKind
+from edge_siamese.store.tables import (
+    LIVE,
+    MAX_CROP_SIDE,
+    MAX_CROPS,
+    encode_embedding,
+    insert_crops,
+    insert_embedding,
+    insert_object,
+    insert_view,
+    is_name_taken,
+)
+from edge_siamese.store.undo_log import merge_target
 from edge_siamese.system.files import write_atomically
-from edge_siamese.validation import SchemaError, parse_json, read_object
+from edge_siamese.validation import Record, SchemaError, convert, parse_json
 
 OnConflict = Literal["rename", "skip", "merge"]
-FORMAT: Literal["edge-siamese collection"] = "edge-siamese collection"
+"""What an import does with a new object whose name is taken."""
+FORMAT: Literal["edge-siamese archive"] = "edge-siamese archive"
 VERSION = 1
 
 MANIFEST, EMBEDDINGS = "manifest.json", "embeddings.f32"
@@ -44,98 +57,94 @@ MAX_MANIFEST_BYTES = 32 * 1024 * 1024
 MAX_EMBEDDING_BYTES = 512 * 1024 * 1024
 MAX_TOTAL_BYTES = 8 * 1024**3
 
-# A .zip has to say a time; the same objects give the same file.
+# A fixed time for all members: the same objects give the same file.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
-@dataclass(frozen=True)
-class CollectedView:
-    """One view in a collection."""
+class ArchivedView(Record):
+    """A view or negative in an archive."""
 
     uid: str
     """32 hexadecimal digits."""
     kind: ViewKind
-    """A view, or a negative."""
     created: str
     """UTC, ISO 8601."""
     source: str
-    """`camera` or `picture`."""
+    """Where it came from, such as `camera` or `picture`."""
     embedding: int | None
-    """The row of the embeddings; null without one of the collection's model."""
-    crops: tuple[str, ...]
-    """Members that are its pictures, in order."""
+    """The row of the embeddings; null without an embedding of the archive's model."""
+    crops: Annotated[tuple[str, ...], msgspec.Meta(max_length=MAX_CROPS)]
+    """The members that are its pictures, in order."""
 
 
-@dataclass(frozen=True)
-class CollectedObject:
-    """One object in a collection."""
+class ArchivedObject(Record):
+    """An object in an archive."""
 
     uid: str
     """32 hexadecimal digits."""
     name: str
-    """What people call it."""
     created: str
     """UTC, ISO 8601."""
-    views: tuple[CollectedView, ...]
+    views: tuple[ArchivedView, ...]
     """Views and negatives."""
 
 
-@dataclass(frozen=True)
-class Collection:
-    """The manifest."""
+class ArchiveManifest(Record):
+    """The manifest of an archive."""
 
-    format: Literal["edge-siamese collection"]
-    """What this file is."""
+    format: Literal["edge-siamese archive"]
     version: int
     """Of the format."""
     model_id: str
-    """Whose embeddings these are."""
-    dimensions: int
-    """Numbers in each."""
+    """The model of the embeddings."""
+    dimensions: Annotated[int, msgspec.Meta(ge=1, le=65536)]
+    """D, the length of an embedding."""
     exported: str
     """UTC, ISO 8601."""
-    objects: tuple[CollectedObject, ...]
-    """In the order of their registration."""
+    objects: tuple[ArchivedObject, ...]
+    """In the order of registration."""
 
 
-def write_collection(path: Path, database: Database, model_id: str, dimensions: int, now: str) -> int:
-    """Write all objects of a store to `path`, whole or not at all; how many objects.
+# --- writing ---
+
+
+def write_archive(path: Path, database: Database, model_id: str, dimensions: int, now: str) -> int:
+    """Write all objects of a store to an archive, completely or not at all; returns the number of objects.
 
     Raises:
         StoreError: the file cannot be written, or the store cannot be read.
     """
-    objects: dict[int, tuple[str, str, str, list[CollectedView]]] = {}
-    for number, uid, name, created in database.read(
-        "SELECT id, uid, name, created FROM objects WHERE deleted IS NULL ORDER BY id"
-    ):
-        objects[number] = (uid, name, created, [])
+    views: dict[int, list[ArchivedView]] = {}
+    vectors: list[bytes] = []
     rows = database.read(
         "SELECT o.id, v.id, v.uid, v.kind, v.created, v.source, e.vector, "
         "(SELECT count(*) FROM crops c WHERE c.view_id = v.id) FROM objects o JOIN views v ON v.object_id = o.id "
         f"LEFT JOIN embeddings e ON e.view_id = v.id AND e.model_id = ? WHERE {LIVE} ORDER BY o.id, v.id",
         model_id,
     )
-    vectors: list[bytes] = []
-    for owner, view, uid, kind, created, source, vector, crops in rows:
-        row = len(vectors) if vector is not None else None
-        vectors += [vector] if vector is not None else []
-        names = tuple(f"crops/{view}-{place}.png" for place in range(crops))
-        objects[owner][3].append(CollectedView(uid, kind, created, source, row, names))
-    collected = tuple(
-        CollectedObject(uid, name, created, tuple(views)) for uid, name, created, views in objects.values()
+    for object_id, view_id, uid, kind, created, source, vector, crops in rows:
+        row = None if vector is None else len(vectors)
+        vectors += [] if vector is None else [vector]
+        members = tuple(f"crops/{view_id}-{place}.png" for place in range(crops))
+        views.setdefault(object_id, []).append(ArchivedView(uid, kind, created, source, row, members))
+    objects = tuple(
+        ArchivedObject(uid, name, created, tuple(views.get(object_id, ())))
+        for object_id, uid, name, created in database.read(
+            "SELECT id, uid, name, created FROM objects WHERE deleted IS NULL ORDER BY id"
+        )
     )
-    manifest = Collection(FORMAT, VERSION, model_id, dimensions, now, collected)
+    manifest = ArchiveManifest(FORMAT, VERSION, model_id, dimensions, now, objects)
 
     def write(file: IO[bytes]) -> None:
         with zipfile.ZipFile(file, "w", allowZip64=True) as archive:
-            text = json.dumps(asdict(manifest), ensure_ascii=False, indent=1).encode("utf-8")
+            text = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
             archive.writestr(_member(MANIFEST), text, zipfile.ZIP_DEFLATED)
             archive.writestr(_member(EMBEDDINGS), b"".join(vectors))
-            for _, view, *_ in rows:
+            for _, view_id, *_ in rows:
                 for place, (picture,) in enumerate(
-                    database.read("SELECT picture FROM crops WHERE view_id = ? ORDER BY place", view)
+                    database.read("SELECT picture FROM crops WHERE view_id = ? ORDER BY place", view_id)
                 ):
-                    archive.writestr(_member(f"crops/{view}-{place}.png"), picture)
+                    archive.writestr(_member(f"crops/{view_id}-{place}.png"), picture)
 
     try:
         write_atomically(path, write)
@@ -143,161 +152,386 @@ def write_collection(path: Path, database: Database, model_id: str, dimensions: 
         raise
     except OSError as error:
         raise store_error(error, path) from error
-    return len(collected)
-
-
-class CollectionFile:
-    """A collection that is open for reading."""
-
-    def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:
-        """See `open_collection`."""
-        self._path = path
-        self._archive = archive
-        self._members = self._checked_members()
-        self.manifest = self._read_manifest()
-        self.embeddings = self._read_embeddings()
-        """float32 (rows, dimensions), all finite."""
-
-    def crop(self, name: str) -> bytes:
-        """One picture, as it is in the file."""
-        return self._read(name, MAX_PNG_BYTES)
-
-    def refused(self, problem: str) -> StoreError:
-        """The error for something wrong in this file."""
-        return StoreError(f"{self._path}: {problem}; nothing was imported")
-
-    def _checked_members(self) -> dict[str, zipfile.ZipInfo]:
-        infos = self._archive.infolist()
-        members = {info.filename: info for info in infos}
-        if len(infos) > MAX_MEMBERS or len(members) != len(infos):
-            raise self.refused("it has members of one name, or too many of them")
-        if sum(info.file_size for info in infos) > MAX_TOTAL_BYTES:
-            raise self.refused(f"it unpacks to more than {MAX_TOTAL_BYTES >> 30} GiB")
-        return members
-
-    def _read(self, name: str, most: int) -> bytes:
-        """A member; the declared size is checked first, and no more than that is unpacked."""
-        info = self._members.get(name)
-        if info is None:
-            raise self.refused(f"the member {ascii(name)[:80]} is missing")
-        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & 1:
-            raise self.refused(f"the member {ascii(name)[:80]} is packed in a way that is not read here")
-        if info.file_size > most:
-            raise self.refused(
-                f"the member {ascii(name)[:80]} has {info.file_size} bytes; at most {most} are read"
-            )
-        with self._archive.open(info) as file:
-            data = file.read(most + 1)
-        if len(data) != info.file_size:
-            raise self.refused(f"the member {ascii(name)[:80]} is shorter or longer than the file says")
-        return data
-
-    def _read_manifest(self) -> Collection:
-        try:
-            value = parse_json(self._read(MANIFEST, MAX_MANIFEST_BYTES).decode("utf-8"))
-            version = value.get("version") if isinstance(value, dict) else None
-            if isinstance(version, int) and version > VERSION:
-                raise self.refused(
-                    f"it is of version {version} of the format, and this release reads {VERSION}"
-                )
-            manifest = read_object(value, Collection)
-            _require_sound(manifest)
-        except UnicodeDecodeError as error:
-            raise self.refused(f"{MANIFEST} is not UTF-8 text") from error
-        except (SchemaError, SupportError) as error:
-            raise self.refused(f"{MANIFEST}: {error}") from error
-        return manifest
-
-    def _read_embeddings(self) -> Floats:
-        data, dimensions = self._read(EMBEDDINGS, MAX_EMBEDDING_BYTES), self.manifest.dimensions
-        if len(data) % (4 * dimensions):
-            raise self.refused(
-                f"{EMBEDDINGS} has {len(data)} bytes, which are no rows of {dimensions} numbers"
-            )
-        rows = np.frombuffer(data, dtype="<f4").reshape(-1, dimensions).astype(np.float32)
-        if not np.isfinite(rows).all():
-            raise self.refused(f"{EMBEDDINGS} has numbers that are not finite")
-        for item in self.manifest.objects:
-            for view in item.views:
-                if view.embedding is not None and not 0 <= view.embedding < len(rows):
-                    raise self.refused(f'"{item.name}" has the embedding {view.embedding}, of {len(rows)}')
-        return rows
-
-
-class _Bounded(io.BufferedReader):
-    """A file of which zipfile reads no list of members that would fill the memory, before they can be counted."""
-
-    most: int | None = MAX_DIRECTORY_BYTES
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        if self.most is not None and size is not None and size > self.most:
-            raise zipfile.BadZipFile(f"its list of members has {size} bytes")
-        return super().read(size)
-
-
-@contextmanager
-def open_collection(path: Path) -> Iterator[CollectionFile]:
-    """Open a collection and check all but its pictures.
-
-    Raises:
-        StoreError: the file cannot be read, is no collection, is damaged or of a newer version; also while the block
-            reads a picture.
-    """
-    try:
-        with _Bounded(io.FileIO(path)) as file, zipfile.ZipFile(file) as archive:
-            file.most = None
-            yield CollectionFile(path, archive)
-    except StoreError:
-        raise
-    except FileNotFoundError as error:
-        raise StoreError(f"{path}: there is no such file") from error
-    except OSError as error:
-        raise StoreError(f"{path} cannot be read: {error.strerror or error}; nothing was imported") from error
-    # What zipfile raises for files that are not as they should be is not documented to be one class.
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
-        raise StoreError(f"{path} is damaged, or no collection: {error}; nothing was imported") from error
-
-
-def _require_sound(manifest: Collection) -> None:
-    """What the types do not say; raises `SchemaError` or `SupportError`."""
-    if manifest.version != VERSION:
-        raise SchemaError("version", f"{VERSION} is needed, not {manifest.version}")
-    if not 1 <= manifest.dimensions <= 65536:
-        raise SchemaError("dimensions", f"a number from 1 to 65536 is needed, not {manifest.dimensions}")
-    uids: set[str] = set()
-    crops: set[str] = set()
-    for place, item in enumerate(manifest.objects):
-        key = f"objects[{place}]"
-        _require_text(f"{key}.created", item.created)
-        checked_name(item.name)
-        _require_new(f"{key}.uid", item.uid, uids)
-        for index, view in enumerate(item.views):
-            _require_text(f"{key}.views[{index}].source", view.source)
-            _require_text(f"{key}.views[{index}].created", view.created)
-            _require_new(f"{key}.views[{index}].uid", view.uid, uids)
-            if len(view.crops) > MAX_CROPS:
-                raise SchemaError(
-                    f"{key}.views[{index}].crops", f"at most {MAX_CROPS} pictures are kept of a view"
-                )
-            if len(set(view.crops)) < len(view.crops) or not crops.isdisjoint(view.crops):
-                raise SchemaError(f"{key}.views[{index}].crops", "a picture belongs to one view, once")
-            crops.update(view.crops)
-
-
-def _require_text(key: str, text: str) -> None:
-    if len(text) > 80 or not text.isprintable():
-        raise SchemaError(key, "one line of at most 80 characters is needed")
-
-
-def _require_new(key: str, uid: str, known: set[str]) -> None:
-    if len(uid) != 32 or not set(uid) <= set("0123456789abcdef"):
-        raise SchemaError(key, f"32 hexadecimal digits are needed, not {ascii(uid)[:40]}")
-    if uid in known:
-        raise SchemaError(key, f"{uid} stands twice in the file")
-    known.add(uid)
+    return len(objects)
 
 
 def _member(name: str) -> zipfile.ZipInfo:
     info = zipfile.ZipInfo(name, _EPOCH)
     info.external_attr = 0o644 << 16
     return info
+
+
+# --- reading ---
+
+
+class ArchiveReader:
+    """An archive that is open for reading."""
+
+    def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:
+        """Read and check everything except the pictures; see `open_archive`."""
+        self._path = path
+        self._archive = archive
+        self._members = self._check_members()
+        self.manifest = self._read_manifest()
+        self.embeddings = self._read_embeddings()
+        """float32 (rows, dimensions), all finite."""
+
+    def read_crop(self, member: str) -> bytes:
+        """A picture as PNG, checked to be readable later. One at a time is in memory, at most 13 MB of pixels."""
+        data = self._read(member, MAX_PNG_BYTES)
+        try:
+            width, height = png_size(data)
+            if max(width, height) > MAX_CROP_SIDE:
+                raise PictureError(f"sides of {MAX_CROP_SIDE} pixels at most, not {width} x {height}")
+            decode_png(data)
+        except PictureError as error:
+            raise self._refusal(f"the picture {ascii(member)[:80]}: {error}") from error
+        return data
+
+    def _refusal(self, problem: str) -> StoreError:
+        return StoreError(f"{self._path}: {problem}; nothing was imported")
+
+    def _check_members(self) -> dict[str, zipfile.ZipInfo]:
+        infos = self._archive.infolist()
+        members = {info.filename: info for info in infos}
+        if len(infos) > MAX_MEMBERS or len(members) != len(infos):
+            raise self._refusal("it has several members of one name, or too many members")
+        if sum(info.file_size for info in infos) > MAX_TOTAL_BYTES:
+            raise self._refusal(f"it unpacks to more than {MAX_TOTAL_BYTES >> 30} GiB")
+        return members
+
+    def _read(self, name: str, max_bytes: int) -> bytes:
+        """Read a member. Its declared size is checked first, and no more than that is unpacked."""
+        info = self._members.get(name)
+        label = f"the member {ascii(name)[:80]}"
+        if info is None:
+            raise self._refusal(f"{label} is missing")
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & 1:
+            raise self._refusal(f"{label} is encrypted, or compressed by another method than deflate")
+        if info.file_size > max_bytes:
+            raise self._refusal(f"{label} has {info.file_size} bytes; at most {max_bytes} are read")
+        with self._archive.open(info) as file:
+            data = file.read(max_bytes + 1)
+        if len(data) != info.file_size:
+            raise self._refusal(f"{label} does not have the size that the file states")
+        return data
+
+    def _read_manifest(self) -> ArchiveManifest:
+        try:
+            value = parse_json(self._read(MANIFEST, MAX_MANIFEST_BYTES))
+            version = value.get("version") if isinstance(value, dict) else None
+            if isinstance(version, int) and version > VERSION:
+                raise self._refusal(
+                    f"it has version {version} of the format, and this release reads version {VERSION}"
+                )
+            manifest = convert(value, ArchiveManifest)
+            _require_consistent(manifest)
+        except (SchemaError, SupportError) as error:
+            raise self._refusal(f"{MANIFEST}: {error}") from error
+        return manifest
+
+    def _read_embeddings(self) -> Floats:
+        data, dimensions = self._read(EMBEDDINGS, MAX_EMBEDDING_BYTES), self.manifest.dimensions
+        if len(data) % (4 * dimensions):
+            raise self._refusal(f"{EMBEDDINGS} has {len(data)} bytes, not rows of {dimensions} numbers")
+        rows = np.frombuffer(data, dtype="<f4").reshape(-1, dimensions).astype(np.float32)
+        if not np.isfinite(rows).all():
+            raise self._refusal(f"{EMBEDDINGS} has numbers that are not finite")
+        for item in self.manifest.objects:
+            for view in item.views:
+                if view.embedding is not None and not 0 <= view.embedding < len(rows):
+                    raise self._refusal(
+                        f'"{item.name}" refers to the embedding {view.embedding}, of {len(rows)}'
+                    )
+        return rows
+
+
+class _BoundedFile(io.BufferedReader):
+    """A file that bounds the list of members, which zipfile reads into memory before it can be counted."""
+
+    max_read_bytes: int | None = MAX_DIRECTORY_BYTES
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self.max_read_bytes is not None and size is not None and size > self.max_read_bytes:
+            raise zipfile.BadZipFile(f"its list of members has {size} bytes")
+        return super().read(size)
+
+
+@contextmanager
+def open_archive(path: Path) -> Iterator[ArchiveReader]:
+    """Open an archive and check everything except its pictures.
+
+    Raises:
+        StoreError: the file cannot be read, is not an archive, is damaged, or has a newer version; also while the block
+            reads a picture.
+    """
+    try:
+        with _BoundedFile(io.FileIO(path)) as file, zipfile.ZipFile(file) as archive:
+            file.max_read_bytes = None
+            yield ArchiveReader(path, archive)
+    except StoreError:
+        raise
+    except FileNotFoundError as error:
+        raise StoreError(f"{path}: there is no such file") from error
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror or error}; nothing was imported") from error
+    # zipfile does not document which exceptions malformed files raise.
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
+        raise StoreError(f"{path} is damaged, or not an archive: {error}; nothing was imported") from error
+
+
+def _require_consistent(manifest: ArchiveManifest) -> None:
+    """Check what the types do not express; raises `SchemaError` or `SupportError`."""
+    if manifest.version != VERSION:
+        raise SchemaError("version", f"must be {VERSION}, not {manifest.version}")
+    uids: set[str] = set()
+    crops: set[str] = set()
+    for place, item in enumerate(manifest.objects):
+        key = f"objects[{place}]"
+        _require_line(f"{key}.created", item.created)
+        checked_name(item.name)
+        _require_new_uid(f"{key}.uid", item.uid, uids)
+        for index, view in enumerate(item.views):
+            view_key = f"{key}.views[{index}]"
+            _require_line(f"{view_key}.source", view.source)
+            _require_line(f"{view_key}.created", view.created)
+            _require_new_uid(f"{view_key}.uid", view.uid, uids)
+            if len(set(view.crops)) < len(view.crops) or not crops.isdisjoint(view.crops):
+                raise SchemaError(f"{view_key}.crops", "a picture is used twice")
+            crops.update(view.crops)
+
+
+def _require_line(key: str, text: str) -> None:
+    if len(text) > 80 or not text.isprintable():
+        raise SchemaError(key, "must be one line of at most 80 characters")
+
+
+def _require_new_uid(key: str, uid: str, known: set[str]) -> None:
+    if len(uid) != 32 or not set(uid) <= set("0123456789abcdef"):
+        raise SchemaError(key, f"must be 32 hexadecimal digits, not {ascii(uid)[:40]}")
+    if uid in known:
+        raise SchemaError(key, f"{uid} is used twice")
+    known.add(uid)
+
+
+# --- importing ---
+
+
+@dataclass(frozen=True)
+class ImportResult:
+    """What an import added."""
+
+    objects: int
+    """Objects that are new here, or restored."""
+    views: int
+    """Views that are new here, or restored."""
+    negatives: int
+    """Negatives that are new here, or restored."""
+    known: int
+    """Views and negatives that were already here."""
+    skipped: int
+    """Objects that were not imported: their name was taken, or none of their views can be used."""
+    unusable: int
+    """Views and negatives that were not imported: no embedding of the current model, and no pictures."""
+    unembedded: int
+    """Imported views and negatives that still have to be embedded from their pictures."""
+    renamed: tuple[tuple[str, str], ...]
+    """Objects whose name was taken: the name in the archive, and the one here."""
+
+    @property
+    def text(self) -> str:
+        """One line for people."""
+        parts = [f"imported: objects {self.objects}, views {self.views}, negatives {self.negatives}"]
+        parts += [f"already here {self.known}"] if self.known else []
+        parts += [f"objects skipped {self.skipped}"] if self.skipped else []
+        parts += [f"unusable views {self.unusable}"] if self.unusable else []
+        parts += [f"to be embedded from pictures {self.unembedded}"] if self.unembedded else []
+        parts += [f'"{old}" is named "{new}"' for old, new in self.renamed[:5]]
+        return "; ".join(parts)
+
+
+ImportLog = dict[str, list[Any]]
+"""What an undo of an import needs: the rows that were added, restored and moved."""
+
+
+def import_archive(
+    connection: sqlite3.Connection,
+    path: Path,
+    *,
+    model_id: str,
+    dimensions: int,
+    keep_crops: bool,
+    on_conflict: OnConflict,
+) -> tuple[ImportResult, ImportLog]:
+    """Import an archive into a store.
+
+    Args:
+        connection: in a transaction, which must be rolled back if this raises.
+        path: the archive.
+        model_id, dimensions: the current model; embeddings of another one are not imported.
+        keep_crops: whether to store the pictures of views that have an embedding.
+        on_conflict: what to do with a new object whose name is taken.
+
+    Raises:
+        StoreError: the file cannot be read, or is damaged.
+        SupportError: there is no such policy.
+    """
+    if on_conflict not in get_args(OnConflict):
+        raise SupportError(
+            f'on_conflict must be one of {", ".join(get_args(OnConflict))}, not "{on_conflict}"'
+        )
+    with open_archive(path) as archive:
+        manifest = archive.manifest
+        model = model_id if (manifest.model_id, manifest.dimensions) == (model_id, dimensions) else None
+        importer = _Importer(connection, archive, model, keep_crops, on_conflict)
+        for item in manifest.objects:
+            importer.add(item)
+        return importer.result(), importer.log
+
+
+class _Importer:
+    """Adds the objects of one archive to a store."""
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        archive: ArchiveReader,
+        model_id: str | None,
+        keep_crops: bool,
+        on_conflict: OnConflict,
+    ) -> None:
+        """`model_id`: None if the embeddings of the archive are of another model."""
+        self._run = connection.execute
+        self._connection = connection
+        self._archive = archive
+        self._model_id = model_id
+        self._keep_crops = keep_crops
+        self._on_conflict = on_conflict
+        self._counts = dict.fromkeys(("view", "negative", "known", "skipped", "unusable", "unembedded"), 0)
+        self._renamed: list[tuple[str, str]] = []
+        kinds = ("objects", "views", "former objects", "former views", "moved views")
+        self.log: ImportLog = {kind: [] for kind in kinds}
+
+    def result(self) -> ImportResult:
+        counts = self._counts
+        return ImportResult(
+            objects=len(self.log["objects"]) + len(self.log["former objects"]),
+            views=counts["view"],
+            negatives=counts["negative"],
+            known=counts["known"],
+            skipped=counts["skipped"],
+            unusable=counts["unusable"],
+            unembedded=counts["unembedded"],
+            renamed=tuple(self._renamed),
+        )
+
+    def add(self, item: ArchivedObject) -> None:
+        """Add an object, with all of its views that can be used."""
+        object_id = self._find_or_create(item)
+        if object_id is None:
+            self._counts["skipped"] += 1
+            return
+        for view in item.views:
+            if not self._restore_view(object_id, view):
+                self._add_view(object_id, view)
+
+    def _find_or_create(self, item: ArchivedObject) -> int | None:
+        """The id of the object here; None if it is skipped."""
+        known = self._run("SELECT id, name, deleted FROM objects WHERE uid = ?", (item.uid,)).fetchone()
+        if known and known[2] is None:
+            return int(known[0])
+        # An object that was merged into another one here would be restored without views: the other one has them.
+        merged = merge_target(self._connection, known[0]) if known else None
+        holder = merged or self._find_holder(item)
+        if holder is not None:
+            return holder
+        if not any(map(self._would_be_view, item.views)) and not (known and self._has_views(known[0])):
+            return None
+        return self._restore_object(*known) if known else self._create(item)
+
+    def _restore_object(self, object_id: int, name: str, deleted: int) -> int:
+        """Restore an object that was forgotten here, with what is still stored of it."""
+        name = self._free_name(name)
+        self._run(
+            "UPDATE objects SET name = ?, key = ?, deleted = NULL WHERE id = ?",
+            (name, name_key(name), object_id),
+        )
+        self.log["former objects"].append((object_id, deleted))
+        return object_id
+
+    def _create(self, item: ArchivedObject) -> int | None:
+        name = checked_name(item.name)
+        if is_name_taken(self._connection, name_key(name)):
+            if self._on_conflict == "skip":
+                return None
+            if self._on_conflict == "merge":
+                query = "SELECT id FROM objects WHERE key = ? AND deleted IS NULL"
+                return int(self._run(query, (name_key(name),)).fetchone()[0])
+            name = self._free_name(name)
+            self._renamed.append((item.name, name))
+        object_id = insert_object(self._connection, item.uid, name, item.created)
+        self.log["objects"].append(object_id)
+        return object_id
+
+    def _restore_view(self, object_id: int, view: ArchivedView) -> bool:
+        """Keep or restore a view that is already here; False if it is not."""
+        known = self._run(
+            "SELECT v.id, v.object_id, v.deleted, o.deleted FROM views v JOIN objects o ON o.id = v.object_id "
+            "WHERE v.uid = ?",
+            (view.uid,),
+        ).fetchone()
+        if not known:
+            return False
+        view_id, owner, deleted, owner_deleted = known
+        if deleted is None and (owner == object_id or owner_deleted is None):
+            self._counts["known"] += 1
+            return True
+        self._run("UPDATE views SET object_id = ?, deleted = NULL WHERE id = ?", (object_id, view_id))
+        if owner == object_id:
+            self.log["former views"].append((view_id, deleted))
+        else:
+            self.log["moved views"].append((view_id, owner, deleted))
+        self._counts[view.kind] += 1
+        return True
+
+    def _add_view(self, object_id: int, view: ArchivedView) -> None:
+        if not self._is_usable(view):
+            self._counts["unusable"] += 1
+            return
+        view_id = insert_view(self._connection, object_id, view.uid, view.kind, view.created, view.source)
+        self.log["views"].append(view_id)
+        self._counts[view.kind] += 1
+        embedded = self._model_id is not None and view.embedding is not None
+        if self._model_id is not None and view.embedding is not None:
+            row = self._archive.embeddings[view.embedding]
+            insert_embedding(self._connection, view_id, self._model_id, encode_embedding(row, len(row)))
+        else:
+            self._counts["unembedded"] += 1
+        if self._keep_crops or not embedded:
+            insert_crops(self._connection, view_id, map(self._archive.read_crop, view.crops))
+
+    def _find_holder(self, item: ArchivedObject) -> int | None:
+        """The id of the object that has a view of this one, because they were merged here or by an import."""
+        query = (
+            "SELECT o.id FROM views v JOIN objects o ON o.id = v.object_id "
+            f"WHERE v.uid = ? AND v.kind = 'view' AND {LIVE}"
+        )
+        for view in item.views:
+            if row := self._run(query, (view.uid,)).fetchone():
+                return int(row[0])
+        return None
+
+    def _has_views(self, object_id: int) -> bool:
+        query = "SELECT 1 FROM views WHERE object_id = ? AND kind = 'view' AND deleted IS NULL"
+        return self._run(query, (object_id,)).fetchone() is not None
+
+    def _would_be_view(self, view: ArchivedView) -> bool:
+        """Whether the object would have this view after the import."""
+        known = self._run("SELECT kind FROM views WHERE uid = ?", (view.uid,)).fetchone()
+        return view.kind == "view" and (known == ("view",) if known else self._is_usable(view))
+
+    def _is_usable(self, view: ArchivedView) -> bool:
+        return bool(view.crops) or (self._model_id is not None and view.embedding is not None)
+
+    def _free_name(self, name: str) -> str:
+        return free_name(name, lambda key: is_name_taken(self._connection, key))

@@ -1,4 +1,4 @@
-"""Opens the store's SQLite file so that a change that returned is on the disk, and a damaged file is repaired."""
+"""The store's SQLite file: durable transactions, one process at a time, repair of damage, backups."""
 
 from __future__ import annotations
 
@@ -13,44 +13,45 @@ from typing import Any
 from edge_siamese.errors import StoreError
 from edge_siamese.events import utc_now
 from edge_siamese.store.errors import FAILURES, is_damage, store_error
-from edge_siamese.store.lock import StoreLock
-from edge_siamese.store.recovery import Places, Repair, is_interrupted, repair
+from edge_siamese.store.recovery import Repair, StoreFiles, is_interrupted, repair
 from edge_siamese.store.tables import APPLICATION_ID, MIGRATIONS, SMALL_TABLES, migrate
 from edge_siamese.system.files import sync_directory, write_text_atomically
 
 Row = tuple[Any, ...]
 
-_BUSY_MS = 5000
-# The log is cut back to this after a large change, such as an import.
-_LOG_BYTES = 4 * 1024 * 1024
-_BACKUP_PAGES = 256
+_BUSY_TIMEOUT_MS = 5000
+# The write-ahead log is truncated to this size after a large change, such as an import.
+_MAX_LOG_BYTES = 4 * 1024 * 1024
+_BACKUP_PAGES_AT_ONCE = 256
 
 
 class _DamagedError(Exception):
-    """The file is no database, or not a whole one; the message says what SQLite found."""
+    """The file is not an intact database; the message is SQLite's."""
 
 
 class Database:
-    """One open store; used from one thread.
+    """An open store; used from one thread.
 
-    Every failure of SQLite becomes a `StoreError`, and a change that failed has changed nothing.
+    Every failure of SQLite becomes a `StoreError`, and a failed change has changed nothing.
     """
 
     def __init__(self, path: Path, now: Callable[[], str] = utc_now) -> None:
-        """Open the store, make it if there is none, repair it if it is damaged.
+        """Open the store; create it if it does not exist, repair it if it is damaged.
 
         Args:
-            path: of the database; its directory is made if need be.
-            now: the time of day, for the name of a damaged file that is set aside.
+            path: the database file; its directory is created.
+            now: the current time, UTC, ISO 8601, for the name of a damaged file that is kept.
 
         Raises:
-            StoreError: the store is in use, of a newer release, of another program, or cannot be read or written.
+            StoreError: the store is in use, was written by a newer release or another program, or cannot be read or
+                written.
         """
         self.path = path
-        self.places = Places(path)
+        self.files = StoreFiles(path)
         self.repair: Repair | None = None
-        """What was repaired at the opening; None if nothing had to be."""
+        """The repair on opening; None if none was needed."""
         self._connection: sqlite3.Connection | None = None
+        self._lock: StoreLock | None = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -69,16 +70,21 @@ class Database:
             raise StoreError(f"{self.path} is closed")
         return self._connection
 
+    @property
+    def damaged(self) -> bool:
+        """Whether damage was found since the opening; opening the store again repairs it."""
+        return self.files.damage_marker.exists()
+
     def read(self, sql: str, *values: Any) -> list[Row]:
         """All rows of a query."""
         try:
             return self.connection.execute(sql, values).fetchall()
         except FAILURES as error:
-            raise self._told(error) from error
+            raise self._map_error(error) from error
 
     @contextmanager
     def change(self) -> Iterator[sqlite3.Connection]:
-        """A transaction: when the block has ended, it is on the disk; when it raised, nothing was changed."""
+        """A transaction: on the disk when the block has ended, rolled back if it raises."""
         connection = self.connection
         try:
             connection.execute("BEGIN IMMEDIATE")
@@ -86,29 +92,29 @@ class Database:
             connection.execute("UPDATE facts SET value = value + 1 WHERE name = 'revision'")
             connection.execute("COMMIT")
         except FAILURES as error:
-            raise self._told(error) from error
+            raise self._map_error(error) from error
         finally:
-            # After a full disk SQLite has rolled back by itself.
+            # After a full disk, SQLite has already rolled back.
             if connection.in_transaction:
                 with suppress(sqlite3.Error):
                     connection.execute("ROLLBACK")
 
     def backup(self, limit_s: float | None = None) -> bool:
-        """Copy the store to `objects.backup.db`, whole or not at all.
+        """Copy the store to `objects.backup.db`, completely or not at all.
 
         Args:
-            limit_s: give up after so many seconds, and keep the backup before.
+            limit_s: give up after so many seconds, and keep the previous backup.
 
         Returns:
             Whether the backup is as new as the store.
 
         Raises:
-            StoreError: it cannot be written, or the store turned out to be damaged; the backup before is kept.
+            StoreError: the backup cannot be written, or the store is damaged. The previous backup is kept.
         """
         deadline = None if limit_s is None else time.monotonic() + limit_s
-        if self._revision(self.connection) == self._backed_up():
+        if self._revision(self.connection) == self._backup_revision():
             return True
-        new = self.places.new_backup
+        new = self.files.new_backup
 
         def watch(status: int, remaining: int, total: int) -> None:
             if deadline is not None and remaining and time.monotonic() > deadline:
@@ -118,19 +124,19 @@ class Database:
             new.unlink(missing_ok=True)
             os.close(os.open(new, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600))
             with closing(sqlite3.connect(new, isolation_level=None)) as copy:
-                self.connection.backup(copy, pages=_BACKUP_PAGES, progress=watch, sleep=0)
-                # One file that nothing else belongs to.
+                self.connection.backup(copy, pages=_BACKUP_PAGES_AT_ONCE, progress=watch, sleep=0)
+                # A single file, without a log beside it.
                 copy.execute("PRAGMA journal_mode = DELETE")
-                _check(copy)
+                _check_integrity(copy)
             _sync_file(new)
-            os.replace(new, self.places.backup)
+            os.replace(new, self.files.backup)
             sync_directory(self.path.parent)
         except TimeoutError:
             return False
         except _DamagedError as error:
-            raise StoreError(f"{self.path} is damaged ({error}), so the backup before was kept") from error
+            raise StoreError(f"{self.path} is damaged ({error}); the previous backup was kept") from error
         except FAILURES as error:
-            raise (self._told(error) if is_damage(error) else store_error(error, new)) from error
+            raise (self._map_error(error) if is_damage(error) else store_error(error, new)) from error
         except OSError as error:
             raise store_error(error, new) from error
         finally:
@@ -139,46 +145,47 @@ class Database:
         return True
 
     def close(self) -> None:
-        """Close the file and let others open it; may be called twice."""
+        """Close the file and release the lock; may be called twice."""
         if self._connection is not None:
             with suppress(sqlite3.Error):
                 self._connection.close()
             self._connection = None
-        self._lock.release()
+        if self._lock is not None:
+            self._lock.release()
 
     def _open(self, day: str) -> None:
-        if is_interrupted(self.places):
-            self.repair = repair(self.places, "its repair was interrupted", day)
+        if is_interrupted(self.files):
+            self.repair = repair(self.files, "its repair was interrupted", day)
         try:
-            self._connection = self._connected()
+            self._connection = self._connect()
         except _DamagedError as damage:
-            self.repair = repair(self.places, str(damage), day)
+            self.repair = repair(self.files, str(damage), day)
             try:
-                self._connection = self._connected()
+                self._connection = self._connect()
             except _DamagedError as again:
                 raise StoreError(
                     f"{self.path} cannot be repaired: {again}; restore it from a backup"
                 ) from again
         with suppress(OSError):
-            self.places.suspicion.unlink(missing_ok=True)
+            self.files.damage_marker.unlink(missing_ok=True)
 
-    def _connected(self) -> sqlite3.Connection:
-        """Open the file and look whether it is a whole store of this release."""
+    def _connect(self) -> sqlite3.Connection:
+        """Open the file and check that it is an intact store of this release."""
         if not self.path.exists() or self.path.stat().st_size == 0:
-            if self.places.has_remains():
+            if self.files.existed_before():
                 raise _DamagedError("it is missing or empty")
-            self._make_file()
-        self.places.hold_log()
-        connection = sqlite3.connect(self.path, isolation_level=None, timeout=_BUSY_MS / 1000)
+            self._create_file()
+        self.files.hold_log()
+        connection = sqlite3.connect(self.path, isolation_level=None, timeout=_BUSY_TIMEOUT_MS / 1000)
         try:
-            self._refuse_others(connection)
+            self._refuse_foreign_file(connection)
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA foreign_keys = ON")
-            connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
-            connection.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")
+            connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
+            connection.execute(f"PRAGMA journal_size_limit = {_MAX_LOG_BYTES}")
             migrate(connection)
-            _check(connection, whole=self.places.suspicion.exists())
+            _check_integrity(connection, everything=self.files.damage_marker.exists())
         except _DamagedError:
             connection.close()
             raise
@@ -186,17 +193,17 @@ class Database:
             connection.close()
             if is_damage(error):
                 raise _DamagedError(ascii(str(error))[1:-1][:200]) from error
-            self.places.let_log_go()
+            self.files.release_log()
             raise store_error(error, self.path) from error
         except BaseException:
             connection.close()
-            self.places.let_log_go()
+            self.files.release_log()
             raise
-        self.places.let_log_go()
+        self.files.release_log()
         return connection
 
-    def _refuse_others(self, connection: sqlite3.Connection) -> None:
-        """Before anything is written: a file of another program, or of a newer release, is left as it is."""
+    def _refuse_foreign_file(self, connection: sqlite3.Connection) -> None:
+        """Refuse a file of another program or a newer release, before anything is written."""
         (application,) = connection.execute("PRAGMA application_id").fetchone()
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
@@ -207,56 +214,123 @@ class Database:
             )
         if version > len(MIGRATIONS):
             raise StoreError(
-                f"{self.path} was written by a newer release (layout {version}; this one knows "
+                f"{self.path} was written by a newer release (schema version {version}; this release reads up to "
                 f"{len(MIGRATIONS)}); install that release again, or restore a backup made before it"
             )
 
-    def _make_file(self) -> None:
+    def _create_file(self) -> None:
         try:
-            # Pictures of a home are nobody else's; SQLite gives its log the same mode.
+            # The pictures are private; SQLite gives its log the same mode.
             os.close(os.open(self.path, os.O_CREAT | os.O_WRONLY, 0o600))
             sync_directory(self.path.parent)
         except OSError as error:
             raise store_error(error, self.path) from error
 
-    def _told(self, error: sqlite3.Error | UnicodeDecodeError) -> StoreError:
-        """The error for people; damage is noted beside the store, so that the next opening looks at all of it."""
+    def _map_error(self, error: sqlite3.Error | UnicodeDecodeError) -> StoreError:
+        """The `StoreError` for a failure. Damage is marked beside the store: the next opening checks everything."""
         if is_damage(error):
             with suppress(OSError):
-                write_text_atomically(self.places.suspicion, f"{error}\n")
+                write_text_atomically(self.files.damage_marker, f"{error}\n")
         return store_error(error, self.path)
 
-    def _backed_up(self) -> int | None:
-        """The revision in the backup; None if there is none that can be read."""
-        if not self.places.backup.exists():
+    def _backup_revision(self) -> int | None:
+        """The revision of the backup; None if there is none that can be read."""
+        if not self.files.backup.exists():
             return None
         try:
             with closing(
-                sqlite3.connect(f"{self.places.backup.absolute().as_uri()}?mode=ro", uri=True)
+                sqlite3.connect(f"{self.files.backup.absolute().as_uri()}?mode=ro", uri=True)
             ) as copy:
                 return self._revision(copy)
         except (*FAILURES, StoreError):
             return None
 
     def _revision(self, connection: sqlite3.Connection) -> int:
-        """Counts all changes that were ever made to the store."""
+        """The number of changes made to the store so far."""
         try:
-            found = connection.execute("SELECT value FROM facts WHERE name = 'revision'").fetchone()
+            row = connection.execute("SELECT value FROM facts WHERE name = 'revision'").fetchone()
         except FAILURES as error:
             raise store_error(error, self.path) from error
-        return int(found[0]) if found else 0
+        return int(row[0]) if row else 0
 
 
-def _check(connection: sqlite3.Connection, whole: bool = False) -> None:
-    """Look through the small tables and their indexes, or through everything; raises `_DamagedError`."""
-    for table in ("",) if whole else SMALL_TABLES:
-        found = connection.execute(f"PRAGMA integrity_check({table})" if table else "PRAGMA integrity_check")
-        ((first,), *_) = found.fetchall()
+class MemoryDatabase(Database):
+    """A store in memory, gone when it is closed. Several threads may use it, one at a time."""
+
+    def __init__(self) -> None:
+        self.path = Path(":memory:")
+        self.repair = None
+        self._lock = None
+        self._connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        self._connection.execute("PRAGMA foreign_keys = ON")
+        migrate(self._connection)
+
+    @property
+    def damaged(self) -> bool:
+        return False
+
+    def backup(self, limit_s: float | None = None) -> bool:
+        """Raise `StoreError`: there is no file to copy."""
+        raise StoreError("a store in memory has no backup; export it instead")
+
+    def _map_error(self, error: sqlite3.Error | UnicodeDecodeError) -> StoreError:
+        return store_error(error, self.path)
+
+
+class StoreLock:
+    """An exclusive lock on a file beside the store; the system releases it when the process ends.
+
+    The file stays when the lock is released: removing it would let two processes lock two files of one name.
+    """
+
+    def __init__(self, store: Path) -> None:
+        """Lock the store.
+
+        Raises:
+            StoreError: another process has it, or the file cannot be written.
+        """
+        import fcntl  # not available on every system
+
+        path = store.with_name(store.name + ".lock")
+        try:
+            self._descriptor: int | None = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise store_error(error, path) from error
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.pread(self._descriptor, 20, 0).decode("ascii", "replace").strip()
+            self.release()
+            raise StoreError(
+                f"{store} is in use by process {owner or '(unknown)'}; "
+                "use that process, or stop it (systemctl stop edge-siamese)"
+            ) from None
+        except OSError as error:
+            self.release()
+            raise store_error(error, path) from error
+        try:
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+        except OSError:
+            pass  # the process id is for people; a full disk must not keep the store closed
+
+    def release(self) -> None:
+        """Release the lock; may be called twice."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def _check_integrity(connection: sqlite3.Connection, everything: bool = False) -> None:
+    """Check the small tables and their indexes, or everything; raises `_DamagedError`."""
+    for table in ("",) if everything else SMALL_TABLES:
+        rows = connection.execute(f"PRAGMA integrity_check({table})" if table else "PRAGMA integrity_check")
+        ((first,), *_) = rows.fetchall()
         if first != "ok":
             raise _DamagedError(" ".join(str(first).split()))
-    for table in SMALL_TABLES if whole else ():
+    for table in SMALL_TABLES if everything else ():
         for _ in connection.execute(f"SELECT * FROM {table}"):
-            pass  # SQLite does not look whether a text is one; Python does
+            pass  # SQLite does not check whether text is UTF-8; Python does
 
 
 def _sync_file(path: Path) -> None:

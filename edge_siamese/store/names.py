@@ -1,4 +1,4 @@
-"""What an object may be called, and when two names are the same."""
+"""Names of objects: which are allowed, and when two are the same."""
 
 from __future__ import annotations
 
@@ -7,74 +7,74 @@ from collections.abc import Callable
 
 from edge_siamese.errors import SupportError
 
-LONGEST = 80
-"""Characters of a name, at most."""
+MAX_NAME_LENGTH = 80
+"""Characters of a name."""
 
-# Controls, halves of characters, line and paragraph separators; and format characters, which turn a line of a log
-# around or hide in it, but for the two joiners that scripts and emoji are written with.
-_REFUSED = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+# Control characters, surrogates, line and paragraph separators; and format characters, which can reverse or hide parts
+# of a log line, except for the two joiners that some scripts and emoji need.
+_REFUSED_CATEGORIES = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 _JOINERS = "\u200c\u200d"
 
 
 def checked_name(name: str) -> str:
-    """The name as it is kept: NFC, without blanks around it.
+    """Normalize a name as it is stored: NFC, without spaces around it.
 
     Raises:
-        SupportError: it is empty, longer than 80 characters, or has control characters.
+        SupportError: it is empty, longer than `MAX_NAME_LENGTH`, or has control characters.
     """
     # The length first: normalizing megabytes takes time.
-    found = unicodedata.normalize("NFC", name.strip()) if len(name) <= 100 * LONGEST else name
-    if len(found) > LONGEST:
+    name = unicodedata.normalize("NFC", name.strip()) if len(name) <= 100 * MAX_NAME_LENGTH else name
+    if len(name) > MAX_NAME_LENGTH:
         raise SupportError(
-            f'the name "{found[:20]}…" has {len(found)} characters; at most {LONGEST} are kept'
+            f'the name "{name[:20]}…" has {len(name)} characters; at most {MAX_NAME_LENGTH} are allowed'
         )
-    for character in found:
-        if unicodedata.category(character) in _REFUSED and character not in _JOINERS:
-            raise SupportError(f"the name {found!a} has a control character ({character!a}); leave it out")
-    if not found.strip(_JOINERS + " "):
+    for character in name:
+        if unicodedata.category(character) in _REFUSED_CATEGORIES and character not in _JOINERS:
+            raise SupportError(f"the name {name!a} has a control character ({character!a}); remove it")
+    if not name.strip(_JOINERS + " "):
         raise SupportError("an object needs a name that is not empty")
-    return found
+    return name
 
 
 def name_key(name: str) -> str:
-    """What two names have in common when they are the same: case and composition do not count."""
+    """The key that equal names share: case and Unicode composition do not matter."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
-def free_name(name: str, taken: Callable[[str], bool]) -> str:
-    """The name, or `name (2)`, `name (3)`, … : the first whose key is not taken."""
-    found, number = name, 1
-    while taken(name_key(found)):
+def free_name(name: str, is_taken: Callable[[str], bool]) -> str:
+    """The first of `name`, `name (2)`, `name (3)`, … whose key is not taken."""
+    candidate, number = name, 1
+    while is_taken(name_key(candidate)):
         number += 1
         suffix = f" ({number})"
-        found = name[: LONGEST - len(suffix)].rstrip() + suffix
-    return found
+        candidate = name[: MAX_NAME_LENGTH - len(suffix)].rstrip() + suffix
+    return candidate
 
 
-class Numbering:
-    """Gives what `free_name` gives, also to thousands that want the same name: a search goes on where the last one ended.
+class NameAllocator:
+    """Gives the names that `free_name` gives, in constant time each when thousands want the same name.
 
-    For that, what is taken may only grow.
+    A search continues where the last one for that name ended, so names may be taken but not released meanwhile.
     """
 
     def __init__(self, taken: set[str]) -> None:
-        """`taken`: keys of names; whoever takes a name adds its key."""
+        """`taken`: keys of names; the caller adds the key of each name that it uses."""
         self._taken = taken
-        self._following: dict[tuple[str, int], int] = {}
+        self._next_numbers: dict[tuple[str, int], int] = {}
 
-    def free(self, name: str) -> str:
-        """The name, or `name (2)`, `name (3)`, … : the first whose key is not taken."""
+    def free_name(self, name: str) -> str:
+        """The first of `name`, `name (2)`, `name (3)`, … whose key is not taken."""
         if name_key(name) not in self._taken:
             return name
         digits = 0
         while True:
             digits += 1
-            # Long names are cut to make room for the number, so different ones may want the same.
-            stem = name[: LONGEST - digits - 3].rstrip()
-            place = name_key(stem), digits
-            number = self._following.get(place, max(2, 10 ** (digits - 1)))
+            # Long names are cut to make room for the number, so different names may compete for one result.
+            stem = name[: MAX_NAME_LENGTH - digits - 3].rstrip()
+            search = name_key(stem), digits
+            number = self._next_numbers.get(search, max(2, 10 ** (digits - 1)))
             while number < 10**digits and name_key(f"{stem} ({number})") in self._taken:
                 number += 1
-            self._following[place] = number
+            self._next_numbers[search] = number
             if number < 10**digits:
                 return f"{stem} ({number})"

@@ -1,4 +1,4 @@
-"""What a store holds, as it is read: objects, views and counts."""
+"""Queries on the store: objects, views, pictures and counts, and the entries of a support set."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from edge_siamese.recognition.imaging import Bytes
 from edge_siamese.recognition.support import SupportEntry
 from edge_siamese.store.database import Database
 from edge_siamese.store.names import name_key
+from edge_siamese.store.tables import LIVE
 from edge_siamese.validation import nearest
 
 ViewKind = Literal["view", "negative"]
@@ -20,93 +21,90 @@ ViewKind = Literal["view", "negative"]
 
 @dataclass(frozen=True)
 class StoredObject:
-    """One object."""
+    """An object in the store."""
 
     id: int
-    """Its number; objects are in the order of these."""
+    """Its number in this store, in the order of registration."""
     uid: str
-    """32 hexadecimal digits, the same in every store that it is brought to."""
+    """32 hexadecimal digits, the same in every store."""
     name: str
-    """What people call it."""
     created: str
-    """When it was registered: UTC, ISO 8601; of the wall clock, which may jump."""
+    """When it was registered, UTC, ISO 8601; by the wall clock, which may jump."""
     views: int
     """How many views it has."""
     negatives: int
-    """How many examples of what it is not."""
+    """How many negatives it has."""
     embedded: int
-    """How many of its views the current model knows; 0: it cannot be recognized."""
+    """How many of its views have an embedding of the current model; with 0, it cannot be recognized."""
     last_view: int | None
-    """The number of its newest view; None for an object without one."""
+    """The id of its newest view; None without views."""
 
 
 @dataclass(frozen=True)
 class StoredView:
-    """One view or negative of an object."""
+    """A view or negative of an object in the store."""
 
     id: int
-    """Its number; never another view's, also after it is gone."""
+    """Its number in this store; never reused."""
     uid: str
     """32 hexadecimal digits, the same in every store."""
     kind: ViewKind
-    """What the object looks like, or what it is not."""
     created: str
     """UTC, ISO 8601."""
     source: str
-    """Where it came from: `camera` or `picture`."""
+    """Where it came from, such as `camera` or `picture`."""
     crops: int
-    """How many pictures are kept of it."""
+    """How many pictures of it are stored."""
 
 
 @dataclass(frozen=True)
 class Counts:
-    """How much a store holds, without what was forgotten."""
+    """The size of a store, without what was forgotten."""
 
     objects: int
     """Registered objects."""
     views: int
-    """Views of them."""
+    """Their views."""
     negatives: int
-    """Examples of what they are not."""
+    """Their negatives."""
     unembedded: int
-    """Views and negatives that the current model does not know, and that have pictures to learn them from."""
+    """Views and negatives without an embedding of the current model, but with pictures to compute it from."""
     dormant: int
-    """Views and negatives that the current model does not know, and without pictures: they sleep until their model
-    is back."""
+    """Views and negatives with neither: they are unused until their model is back."""
 
 
-LIVE = "v.deleted IS NULL AND o.deleted IS NULL"
 _NOT_EMBEDDED = "NOT EXISTS (SELECT 1 FROM embeddings e WHERE e.view_id = v.id AND e.model_id = ?)"
 _HAS_CROPS = "EXISTS (SELECT 1 FROM crops c WHERE c.view_id = v.id)"
 
 
-class Records:
-    """What can be asked of a store, seen with one model."""
+class StoreQueries:
+    """The read-only part of a store, as seen with one model: embeddings of other models are ignored."""
 
     def __init__(self, database: Database, model_id: str, dimensions: int) -> None:
-        """Embeddings of other models than `model_id` are not seen."""
         self._database = database
         self.model_id = model_id
-        """Whose embeddings are seen and written."""
+        """The model whose embeddings are read and written."""
         self.dimensions = dimensions
-        """Numbers in each of them."""
+        """D, the length of its embeddings."""
 
     def objects(self) -> list[StoredObject]:
-        """All objects, in the order of their registration."""
-        return self._objects("1")
+        """All objects, in the order of registration."""
+        return self._select_objects("1")
 
     def object(self, uid_or_name: str) -> StoredObject:
-        """One object; raises `NoSuchObject` if there is none of this uid or name."""
-        uid_or_name = uid_or_name.encode("utf-8", "replace").decode("utf-8")  # half a character names nothing
-        found = self._objects("o.uid = ?", uid_or_name) or self._objects("o.key = ?", name_key(uid_or_name))
-        if found:
-            return found[0]
+        """One object; raises `NoSuchObject` if there is none with this uid or name."""
+        uid_or_name = uid_or_name.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate names nothing
+        matches = self._select_objects("o.uid = ?", uid_or_name) or self._select_objects(
+            "o.key = ?", name_key(uid_or_name)
+        )
+        if matches:
+            return matches[0]
         rows = self._database.read("SELECT name FROM objects WHERE deleted IS NULL LIMIT 1000")
         hint = nearest(uid_or_name, [name for (name,) in rows]) or ("" if rows else "; nothing is registered")
         raise NoSuchObject(f'there is no object "{uid_or_name}"{hint}')
 
     def views(self, uid_or_name: str) -> list[StoredView]:
-        """Views and negatives of one object, in order; raises `NoSuchObject` if there is no such object."""
+        """Views and negatives of an object, in order; raises `NoSuchObject` if there is no such object."""
         rows = self._database.read(
             "SELECT v.id, v.uid, v.kind, v.created, v.source, "
             "(SELECT count(*) FROM crops c WHERE c.view_id = v.id) "
@@ -116,7 +114,7 @@ class Records:
         return [StoredView(*row) for row in rows]
 
     def crop(self, view_id: int, index: int = 0) -> Bytes:
-        """A kept picture of a view, uint8 (h, w) or (h, w, 3).
+        """A stored picture of a view, uint8 (h, w) or (h, w, 3).
 
         Raises:
             NoSuchObject: there is no such picture.
@@ -128,22 +126,22 @@ class Records:
             where = f"{self._database.path}: picture {index} of view {view_id}"
             raise StoreError(f"{where} cannot be read: {error}") from error
 
+    def crop_png(self, view_id: int, index: int = 0) -> bytes:
+        """A stored picture of a view as a PNG file; raises `NoSuchObject` if there is none."""
+        rows = self._database.read(
+            "SELECT picture FROM crops WHERE view_id = ? ORDER BY place LIMIT 1 OFFSET ?", view_id, index
+        )
+        if index < 0 or not rows:
+            raise NoSuchObject(f"there is no picture {index} of view {view_id}")
+        return bytes(rows[0][0])
+
     def picture_count(self, view_id: int) -> int:
-        """How many pictures are kept of a view; each may take 50 MB as pixels, so none is read here."""
+        """The number of stored pictures of a view. None is decoded: each may take 50 MB as pixels."""
         ((count,),) = self._database.read("SELECT count(*) FROM crops WHERE view_id = ?", view_id)
         return int(count)
 
-    def crop_png(self, view_id: int, index: int = 0) -> bytes:
-        """A kept picture of a view as a PNG file; raises `NoSuchObject` if there is none."""
-        found = self._database.read(
-            "SELECT picture FROM crops WHERE view_id = ? ORDER BY place LIMIT 1 OFFSET ?", view_id, index
-        )
-        if index < 0 or not found:
-            raise NoSuchObject(f"there is no picture {index} of view {view_id}")
-        return bytes(found[0][0])
-
     def entries(self) -> list[SupportEntry]:
-        """The objects that the current model can recognize, in order, for `SupportSet.build`."""
+        """The objects with an embedding of the current model, in order, for `SupportSet.build`."""
         rows = self._database.read(
             "SELECT o.id, o.uid, o.name, v.id, v.kind, e.vector FROM objects o "
             "JOIN views v ON v.object_id = o.id JOIN embeddings e ON e.view_id = v.id AND e.model_id = ? "
@@ -153,17 +151,17 @@ class Records:
         )
         vectors = np.frombuffer(b"".join(row[5] for row in rows), dtype="<f4").astype(np.float32)
         vectors = vectors.reshape(len(rows), self.dimensions)
-        # A disk that changed bytes unnoticed must not keep all other objects from being recognized.
+        # Bytes that a disk changed unnoticed cost one view, not the recognition of all objects.
         if not np.isfinite(vectors).all():
-            sound = [place for place, row in enumerate(vectors) if np.isfinite(row).all()]
-            rows, vectors = [rows[place] for place in sound], vectors[sound]
+            finite = [place for place, row in enumerate(vectors) if np.isfinite(row).all()]
+            rows, vectors = [rows[place] for place in finite], vectors[finite]
         vectors.setflags(write=False)
         entries: list[SupportEntry] = []
         start = 0
         while start < len(rows):
-            number, uid, name = rows[start][:3]
+            object_id, uid, name = rows[start][:3]
             middle = end = start
-            while end < len(rows) and rows[end][0] == number:
+            while end < len(rows) and rows[end][0] == object_id:
                 middle += rows[end][4] == "view"
                 end += 1
             if middle > start:
@@ -173,20 +171,19 @@ class Records:
         return entries
 
     def unembedded(self) -> list[int]:
-        """The numbers of views that the current model does not know and that have pictures, in order.
+        """The ids of views without an embedding of the current model that have pictures, in order.
 
-        Views that an undo may bring back are among them, so that what is undone after a change of the model is
-        recognized as well.
+        Deleted views that an undo may restore are included, so that they are recognized after a change of the model.
         """
         rows = self._database.read(
             f"SELECT v.id FROM views v WHERE {_NOT_EMBEDDED} AND {_HAS_CROPS} ORDER BY v.id", self.model_id
         )
-        return [number for (number,) in rows]
+        return [view_id for (view_id,) in rows]
 
     def counts(self) -> Counts:
-        """How much there is, without what was forgotten."""
+        """The size of the store, without what was forgotten."""
         live = f"FROM views v JOIN objects o ON o.id = v.object_id WHERE {LIVE}"
-        ((objects, views, negatives, unembedded, dormant),) = self._database.read(
+        (row,) = self._database.read(
             "SELECT (SELECT count(*) FROM objects WHERE deleted IS NULL), "
             f"(SELECT count(*) {live} AND v.kind = 'view'), (SELECT count(*) {live} AND v.kind = 'negative'), "
             f"(SELECT count(*) {live} AND {_NOT_EMBEDDED} AND {_HAS_CROPS}), "
@@ -194,15 +191,10 @@ class Records:
             self.model_id,
             self.model_id,
         )
-        return Counts(objects, views, negatives, unembedded, dormant)
+        return Counts(*row)
 
-    @property
-    def dormant(self) -> int:
-        """How many views the current model does not know, and that have no pictures to learn them from."""
-        return self.counts().dormant
-
-    def _objects(self, where: str, *values: str | int) -> list[StoredObject]:
-        """Those that are not deleted, in order."""
+    def _select_objects(self, where: str, *values: str | int) -> list[StoredObject]:
+        """Objects that are not deleted, in order."""
         rows = self._database.read(
             "SELECT o.id, o.uid, o.name, o.created, count(v.id), total(v.kind = 'view'), "
             "total(v.kind = 'view' AND e.view_id IS NOT NULL), max(iif(v.kind = 'view', v.id, NULL)) "
@@ -213,6 +205,6 @@ class Records:
             *values,
         )
         return [
-            StoredObject(number, uid, name, created, int(views), int(every - views), int(embedded), last)
-            for number, uid, name, created, every, views, embedded, last in rows
+            StoredObject(number, uid, name, created, int(views), int(total - views), int(embedded), last)
+            for number, uid, name, created, total, views, embedded, last in rows
         ]

@@ -1,37 +1,50 @@
-"""Makes a new store of what can be read out of a damaged one and of its last backup; nothing is thrown away.
+"""Recovery of a damaged store: a new store is built from what can be read of the file and its last backup.
 
-The damaged file and its log get a dated name. The new store is built under a name of its own and takes the place when
-it is whole and on the disk. A note beside the store says how far the repair has come, so that a power cut at any
-moment leaves either a repair that the next opening goes on with, or a finished one.
+The damaged file and its log are kept under a dated name. The new store is built under a temporary name and replaces the
+old one when it is complete and on the disk. A note beside the store records the progress, so a power cut at any moment
+leaves either a repair that the next opening continues, or a finished one.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
-from edge_siamese.errors import StoreError
+import numpy as np
+
+from edge_siamese.errors import StoreError, SupportError
+from edge_siamese.pictures import is_intact_png
 from edge_siamese.store.errors import FAILURES, store_error
-from edge_siamese.store.row_recovery import Sifter, TableReader
-from edge_siamese.store.tables import TABLES, migrate
+from edge_siamese.store.names import checked_name, free_name, name_key
+from edge_siamese.store.tables import TABLES, is_name_taken, migrate
+from edge_siamese.store.undo_log import is_valid_change
 from edge_siamese.system.files import sync_directory, write_text_atomically
 
-_SIDES = ("-wal", "-shm", "-journal", "")
-# What the note says, before the name of the damaged file.
+Row = tuple[Any, ...]
+
+# The files of a database: SQLite's own beside it, and itself.
+_SUFFIXES = ("-wal", "-shm", "-journal", "")
+# States in the repair note, before the name of the damaged file.
 _MOVING, _BUILDING = "moving", "building"
+# Rows looked up one by one between two damaged pages; and after the last readable row, where the end is unknown.
+_MAX_LOOKUPS, _MAX_LOOKUPS_AT_END = 1_000_000, 10_000
 
 
 @dataclass(frozen=True)
 class Repair:
-    """What became of a damaged store."""
+    """The result of a repair."""
 
     text: str
     """One line for people."""
     found: int
-    """How many objects the damaged store and its backup knew of."""
+    """How many objects the damaged store and its backup listed."""
     recovered: int
     """How many of them can be recognized again."""
     damaged: Path | None
@@ -39,171 +52,170 @@ class Repair:
 
 
 @dataclass(frozen=True)
-class Places:
-    """The files of a store."""
+class StoreFiles:
+    """The files beside a store."""
 
     store: Path
     """The database."""
 
-    def _beside(self, ending: str) -> Path:
-        return self.store.with_name(self.store.name + ending)
+    def _beside(self, suffix: str) -> Path:
+        return self.store.with_name(self.store.name + suffix)
 
     @property
     def backup(self) -> Path:
-        """`objects.backup.db` of `objects.db`."""
+        """`objects.backup.db` for `objects.db`."""
         return self.store.with_name(f"{self.store.stem}.backup{self.store.suffix}")
 
     @property
     def new_backup(self) -> Path:
+        """The backup that is being written."""
         return self._beside(".backing-up")
 
     @property
-    def new_store(self) -> Path:
-        """What a repair builds."""
+    def rebuilt(self) -> Path:
+        """The store that a repair builds."""
         return self._beside(".rebuilding")
 
     @property
-    def note(self) -> Path:
-        """How far a repair has come."""
+    def repair_note(self) -> Path:
+        """The progress of a repair."""
         return self._beside(".repair")
 
     @property
-    def suspicion(self) -> Path:
-        """There if damage was met while the store was in use."""
+    def damage_marker(self) -> Path:
+        """Exists if damage was found while the store was in use."""
         return self._beside(".suspect")
-
-    def damaged(self, day: str) -> Path:
-        """A name that no file has, for one that is set aside."""
-        number = 1
-        while True:
-            ending = f"-{number}" if number > 1 else ""
-            found = self.store.with_name(f"{self.store.stem}.damaged-{day}{ending}{self.store.suffix}")
-            if not any(found.with_name(found.name + side).exists() for side in _SIDES):
-                return found
-            number += 1
 
     @property
     def log(self) -> Path:
-        """What SQLite has not yet brought into the database."""
+        """SQLite's write-ahead log: changes that are not in the database file yet."""
         return self._beside("-wal")
 
     @property
     def held_log(self) -> Path:
-        """A second name of the log, for SQLite removes the log of a damaged database when it closes it."""
+        """A hard link to the log, because SQLite removes the log of a damaged database when it closes it."""
         return self._beside(".log")
 
     def hold_log(self) -> None:
-        """Give the log its second name, where the file system can; without a log, one that is held stays."""
+        """Create the hard link, where the file system can; without a log, an existing link stays."""
         if self.log.exists():
-            self.let_log_go()
+            self.release_log()
             with suppress(OSError):
                 os.link(self.log, self.held_log)
 
-    def let_log_go(self) -> None:
-        """Take the second name away: the database is not damaged."""
+    def release_log(self) -> None:
+        """Remove the hard link: the database is not damaged."""
         with suppress(OSError):
             self.held_log.unlink(missing_ok=True)
 
-    def has_remains(self) -> bool:
-        """Whether a store that is missing was there: its log has something in it, or there is a backup."""
+    def existed_before(self) -> bool:
+        """Whether a missing store existed before: there is a backup, or a log that is not empty."""
         return self.backup.exists() or (self.log.exists() and self.log.stat().st_size > 0)
 
+    def unused_damaged_name(self, day: str) -> Path:
+        """A name for the damaged file that no file has, such as `objects.damaged-2026-11-24.db`."""
+        number = 1
+        while True:
+            suffix = f"-{number}" if number > 1 else ""
+            path = self.store.with_name(f"{self.store.stem}.damaged-{day}{suffix}{self.store.suffix}")
+            if not any(path.with_name(path.name + side).exists() for side in _SUFFIXES):
+                return path
+            number += 1
 
-def is_interrupted(places: Places) -> bool:
-    """Whether a repair was begun and not finished."""
-    return places.note.exists()
+
+def is_interrupted(files: StoreFiles) -> bool:
+    """Whether a repair was started and not finished."""
+    return files.repair_note.exists()
 
 
-def repair(places: Places, reason: str, day: str) -> Repair:
-    """Put a new store in the place of a damaged one, or go on with a repair that was interrupted.
+def repair(files: StoreFiles, reason: str, day: str) -> Repair:
+    """Replace a damaged store by a new one, or continue an interrupted repair.
 
     Args:
-        places: of the store, which nobody has open.
+        files: the files of the store, which nobody has open.
         reason: what was found, for people.
         day: for the name of the damaged file, such as `2026-11-24`.
 
     Raises:
-        StoreError: the disk is full or failing; the damaged file is kept, and the next opening tries again.
+        StoreError: the disk is full or failing. The damaged file is kept, and the next opening tries again.
     """
     try:
-        state, _, name = _noted(places).partition(" ")
-        damaged = places.store.with_name(name) if name else places.damaged(day)
+        state, _, name = _read_note(files).partition(" ")
+        damaged = files.store.with_name(name) if name else files.unused_damaged_name(day)
         if state != _BUILDING:
-            write_text_atomically(places.note, f"{_MOVING} {damaged.name}")
-            for side in _SIDES:
-                old = places.store.with_name(places.store.name + side)
+            write_text_atomically(files.repair_note, f"{_MOVING} {damaged.name}")
+            for suffix in _SUFFIXES:
+                old = files.store.with_name(files.store.name + suffix)
                 if old.exists():
-                    os.rename(old, damaged.with_name(damaged.name + side))
-            if places.held_log.exists():  # the same file, unless SQLite has removed the other name
-                os.rename(places.held_log, damaged.with_name(damaged.name + "-wal"))
-            sync_directory(places.store.parent)
-            write_text_atomically(places.note, f"{_BUILDING} {damaged.name}")
-        if not places.store.exists():
-            found, recovered = _build(places, damaged)
-            _report(damaged, f"{reason}: {recovered} of {found} objects were recovered\n")
-            os.replace(places.new_store, places.store)
-            sync_directory(places.store.parent)
+                    os.rename(old, damaged.with_name(damaged.name + suffix))
+            if files.held_log.exists():  # the same file, unless SQLite has removed the other name
+                os.rename(files.held_log, damaged.with_name(damaged.name + "-wal"))
+            sync_directory(files.store.parent)
+            write_text_atomically(files.repair_note, f"{_BUILDING} {damaged.name}")
+        if not files.store.exists():
+            found, recovered = _rebuild(files, damaged)
+            with suppress(OSError):  # a report beside the damaged file is not worth failing for
+                write_text_atomically(
+                    damaged.with_name(damaged.name + ".txt"),
+                    f"{reason}: {recovered} of {found} objects were recovered\n",
+                )
+            os.replace(files.rebuilt, files.store)
+            sync_directory(files.store.parent)
         else:
-            found = recovered = _objects(places.store)
-        places.note.unlink(missing_ok=True)
-        sync_directory(places.store.parent)
+            found = recovered = _count_objects(files.store)
+        files.repair_note.unlink(missing_ok=True)
+        sync_directory(files.store.parent)
     except FAILURES as error:
-        raise store_error(error, places.new_store) from error
+        raise store_error(error, files.rebuilt) from error
     except OSError as error:
-        raise error if isinstance(error, StoreError) else store_error(error, places.new_store) from error
+        raise error if isinstance(error, StoreError) else store_error(error, files.rebuilt) from error
     kept = damaged if damaged.exists() else None
-    text = f"{places.store} was damaged ({reason}): {recovered} of {found} objects were recovered" + (
+    text = f"{files.store} was damaged ({reason}): {recovered} of {found} objects were recovered" + (
         f"; the damaged file is kept as {damaged.name}" if kept else ""
     )
     return Repair(text, found, recovered, kept)
 
 
-def _noted(places: Places) -> str:
-    """What the note says: `moving NAME`, `building NAME` or nothing."""
+def _read_note(files: StoreFiles) -> str:
+    """The repair note: `moving NAME`, `building NAME` or nothing."""
     try:
-        text = places.note.read_text(encoding="utf-8").strip()
+        text = files.repair_note.read_text(encoding="utf-8").strip()
     except (FileNotFoundError, UnicodeDecodeError):
         return ""
     name = text.partition(" ")[2]
-    # A damaged disk may hold anything: only a name that belongs here is taken.
-    return text if name.startswith(f"{places.store.stem}.damaged-") and "/" not in name else ""
+    # A damaged disk may hold anything: only a name of the expected form is used.
+    return text if name.startswith(f"{files.store.stem}.damaged-") and "/" not in name else ""
 
 
-def _report(damaged: Path, text: str) -> None:
-    """Say beside the damaged file what became of it; not worth failing for."""
-    with suppress(OSError):
-        write_text_atomically(damaged.with_name(damaged.name + ".txt"), text)
-
-
-def _build(places: Places, damaged: Path) -> tuple[int, int]:
-    """Fill the new store and put it on the disk; how many objects there were, and are."""
-    new = places.new_store
-    for side in _SIDES:
-        new.with_name(new.name + side).unlink(missing_ok=True)
+def _rebuild(files: StoreFiles, damaged: Path) -> tuple[int, int]:
+    """Fill the new store and sync it; returns how many objects were found and recovered."""
+    new = files.rebuilt
+    for suffix in _SUFFIXES:
+        new.with_name(new.name + suffix).unlink(missing_ok=True)
     os.close(os.open(new, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600))
     with ExitStack() as stack:
-        # A power cut makes it anew, so nothing but the end has to be on the disk.
+        # After a power cut it is built again, so only the finished file has to be on the disk.
         target = stack.enter_context(closing(sqlite3.connect(new, isolation_level=None)))
         target.execute("PRAGMA synchronous = OFF")
         migrate(target)
         sources = [
-            # With its log; without it, for the log may be what is damaged; and the backup.
-            *_readable(stack, damaged, "mode=ro"),
-            *_readable(stack, damaged, "mode=ro&immutable=1"),
-            *_readable(stack, places.backup, "mode=ro"),
+            # With its log; without it, because the log may be what is damaged; and the backup.
+            *_open_source(stack, damaged, "mode=ro"),
+            *_open_source(stack, damaged, "mode=ro&immutable=1"),
+            *_open_source(stack, files.backup, "mode=ro"),
         ]
         target.execute("BEGIN")
-        sifter = Sifter(target)
+        rows = RowRecovery(target)
         complete = set()
         for table, columns in TABLES.items():
             for source in sources:
                 reader = TableReader(source, table, columns)
                 for row in reader:
-                    sifter.keep(table, row)
+                    rows.add(table, row)
                 if reader.complete:
                     complete.add(table)
-                    break  # what an older copy has beyond this was deleted since
-        found, recovered = sifter.finish(name_orphans="objects" not in complete)
+                    break  # further rows of an older copy were deleted since
+        found, recovered = rows.finish(name_orphans="objects" not in complete)
         target.execute("COMMIT")
     descriptor = os.open(new, os.O_RDONLY)
     try:
@@ -213,20 +225,246 @@ def _build(places: Places, damaged: Path) -> tuple[int, int]:
     return found, recovered
 
 
-def _readable(stack: ExitStack, path: Path, how: str) -> list[sqlite3.Connection]:
-    """The file as a source, if it is one at all."""
+def _open_source(stack: ExitStack, path: Path, options: str) -> list[sqlite3.Connection]:
+    """The file as a source of rows, if it exists."""
     if not path.exists():
         return []
     connection = stack.enter_context(
-        closing(sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True, isolation_level=None))
+        closing(sqlite3.connect(f"{path.absolute().as_uri()}?{options}", uri=True, isolation_level=None))
     )
     with suppress(*FAILURES):
-        # Nothing is written: it lets SQLite read a file that was cut off, or whose list of tables is not right.
+        # Nothing is written: it lets SQLite read a truncated file, or one with a wrong list of tables.
         connection.execute("PRAGMA writable_schema = ON")
     connection.text_factory = lambda data: data.decode("utf-8", "replace")
     return [connection]
 
 
-def _objects(store: Path) -> int:
+def _count_objects(store: Path) -> int:
     with closing(sqlite3.connect(f"{store.absolute().as_uri()}?mode=ro", uri=True)) as connection:
         return int(connection.execute("SELECT count(*) FROM objects WHERE deleted IS NULL").fetchone()[0])
+
+
+class TableReader:
+    """The readable rows of one table of a damaged database, each once."""
+
+    def __init__(self, source: sqlite3.Connection, table: str, columns: tuple[str, ...]) -> None:
+        self._source = source
+        self._table = table
+        self._columns = columns
+        self.complete = False
+        """Whether the last iteration read all rows without an error."""
+
+    def __iter__(self) -> Iterator[Row]:
+        """Read upward to the first damaged page, downward to the last one, and single rows in between."""
+        self.complete = False
+        select = self._select()
+        if select is None:
+            return
+        low = 0
+        try:
+            for number, *row in self._source.execute(f"{select} ORDER BY rowid"):
+                if number <= low:
+                    break  # pages that form a circle
+                low = number
+                yield tuple(row)
+            else:
+                self.complete = True
+                return
+        except FAILURES:
+            pass  # the other rows are read below
+        high = 0
+        try:
+            for number, *row in self._source.execute(f"{select} ORDER BY rowid DESC"):
+                if number <= low or (high and number >= high):
+                    break
+                high = number
+                yield tuple(row)
+        except FAILURES:
+            pass  # the other side of the same damage
+        end = min(high, low + _MAX_LOOKUPS) if high else low + _MAX_LOOKUPS_AT_END
+        yield from self._lookup(select, range(low + 1, end))
+
+    def _select(self) -> str | None:
+        """The query for all columns; None if there is no such table. Columns that it lacks are NULL."""
+        try:
+            known = {row[1] for row in self._source.execute(f"PRAGMA table_info({self._table})")}
+        except FAILURES:
+            return None
+        columns = ", ".join(name if name in known else "NULL" for name in self._columns)
+        return f"SELECT rowid, {columns} FROM {self._table} NOT INDEXED" if known else None
+
+    def _lookup(self, select: str, numbers: range) -> Iterator[Row]:
+        for number in numbers:
+            try:
+                row = self._source.execute(f"{select} WHERE rowid = ?", (number,)).fetchone()
+            except FAILURES:
+                continue
+            if row:
+                yield tuple(row[1:])
+
+
+class RowRecovery:
+    """Collects valid rows in a new database and makes it consistent at the end."""
+
+    def __init__(self, target: sqlite3.Connection) -> None:
+        """`target`: empty, with the newest schema, in a transaction, without foreign keys."""
+        self._target = target
+        target.execute("DELETE FROM facts")  # those of the damaged store are used
+        self._insert = {
+            table: f"INSERT OR IGNORE INTO {table} "
+            f"({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
+            for table, columns in TABLES.items()
+        }
+
+    def add(self, table: str, row: Row) -> None:
+        """Add a row, unless it exists or is not valid."""
+        if table == "objects":
+            row = self._with_free_name(row)
+        if _VALIDATORS[table](row):
+            self._target.execute(self._insert[table], row)
+
+    def finish(self, *, name_orphans: bool) -> tuple[int, int]:
+        """Delete rows that belong to nothing.
+
+        Args:
+            name_orphans: create objects for views whose object could not be read. Otherwise it was deleted long ago.
+
+        Returns:
+            How many objects that are not deleted were found, and how many of them have a usable view.
+        """
+        run = self._target.execute
+        run("INSERT OR IGNORE INTO facts VALUES ('revision', '0'), ('last number', '0')")
+        self._repeat_merges()
+        self._delete_content_without_view()
+        run(
+            "DELETE FROM views WHERE id NOT IN (SELECT view_id FROM embeddings) "
+            "AND id NOT IN (SELECT view_id FROM crops)"
+        )
+        orphans = run(
+            "SELECT object_id, min(created) FROM views WHERE object_id NOT IN (SELECT id FROM objects) "
+            "AND kind = 'view' AND deleted IS NULL GROUP BY object_id"
+        ).fetchall()
+        for number, created in orphans if name_orphans else ():
+            self.add("objects", (number, uuid4().hex, f"recovered {number}", "", created, None))
+        found = self._count()
+        run(
+            "DELETE FROM objects WHERE deleted IS NULL AND NOT EXISTS (SELECT 1 FROM views "
+            "WHERE object_id = objects.id AND kind = 'view' AND views.deleted IS NULL)"
+        )
+        run("DELETE FROM views WHERE object_id NOT IN (SELECT id FROM objects)")
+        self._delete_content_without_view()
+        return found, self._count()
+
+    def _delete_content_without_view(self) -> None:
+        for table in ("embeddings", "crops"):
+            self._target.execute(f"DELETE FROM {table} WHERE view_id NOT IN (SELECT id FROM views)")
+
+    def _repeat_merges(self) -> None:
+        """Merge again where rows of objects or views came from a copy older than the merge."""
+        run = self._target.execute
+        for number, owner, text in run(
+            "SELECT id, object_id, data FROM changes WHERE kind = 'merged' AND NOT undone ORDER BY id"
+        ).fetchall():
+            data = json.loads(text)
+            if not run("SELECT 1 FROM objects WHERE id = ?", (data["into"],)).fetchone():
+                continue
+            run(
+                "UPDATE objects SET deleted = ? WHERE id = ? AND deleted IS NULL AND NOT EXISTS "
+                "(SELECT 1 FROM views v WHERE v.object_id = objects.id AND v.kind = 'view' AND v.deleted IS NULL)",
+                (number, owner),
+            )
+            if run("SELECT 1 FROM objects WHERE id = ? AND deleted = ?", (owner, number)).fetchone():
+                self._target.executemany(
+                    "UPDATE views SET object_id = ? WHERE id = ? AND object_id = ?",
+                    [(data["into"], view, owner) for view in data["views"]],
+                )
+
+    def _count(self) -> int:
+        query = "SELECT count(*) FROM objects WHERE deleted IS NULL"
+        return int(self._target.execute(query).fetchone()[0])
+
+    def _with_free_name(self, row: Row) -> Row:
+        """The row of an object with a valid name that no other object has."""
+        number, uid, name, _, created, deleted = row
+        if self._target.execute("SELECT 1 FROM objects WHERE id = ?", (number,)).fetchone():
+            return row
+        try:
+            name = checked_name(str(name))
+        except SupportError:
+            name = f"recovered {number}"
+        if deleted is None:
+            name = free_name(name, lambda key: is_name_taken(self._target, key))
+        return number, uid, name, name_key(name), created, deleted
+
+
+def _is_object(row: Row) -> bool:
+    number, uid, _, _, created, deleted = row
+    return (
+        isinstance(number, int)
+        and isinstance(uid, str)
+        and isinstance(created, str)
+        and isinstance(deleted, int | None)
+    )
+
+
+def _is_view(row: Row) -> bool:
+    number, uid, owner, kind, created, source, deleted = row
+    return (
+        isinstance(number, int)
+        and isinstance(owner, int)
+        and kind in ("view", "negative")
+        and all(isinstance(text, str) for text in (uid, created, source))
+        and isinstance(deleted, int | None)
+    )
+
+
+def _is_embedding(row: Row) -> bool:
+    view, model, vector = row
+    return (
+        isinstance(view, int)
+        and isinstance(model, str)
+        and isinstance(vector, bytes)
+        and len(vector) > 0
+        and len(vector) % 4 == 0
+        and bool(np.isfinite(np.frombuffer(vector, "<f4")).all())
+    )
+
+
+def _is_crop(row: Row) -> bool:
+    view, place, picture = row
+    return (
+        isinstance(view, int)
+        and isinstance(place, int)
+        and isinstance(picture, bytes)
+        and is_intact_png(picture)
+    )
+
+
+def _is_change(row: Row) -> bool:
+    number, kind, owner, view, data, undone = row
+    return (
+        isinstance(number, int)
+        and isinstance(kind, str)
+        and isinstance(owner, int | None)
+        and isinstance(view, int | None)
+        and isinstance(data, str)
+        and undone in (0, 1)
+        and is_valid_change(kind, data)
+    )
+
+
+def _is_fact(row: Row) -> bool:
+    name, value = row
+    if name in ("revision", "last number"):
+        return isinstance(value, str) and value.isascii() and value.isdigit()
+    return isinstance(name, str) and isinstance(value, str)
+
+
+_VALIDATORS = {
+    "objects": _is_object,
+    "views": _is_view,
+    "embeddings": _is_embedding,
+    "crops": _is_crop,
+    "changes": _is_change,
+    "facts": _is_fact,
+}

@@ -1,7 +1,7 @@
-"""Lets what keeps several stores alike read one as a whole, deleted rows among it, and change it past the log of changes.
+"""Replication between stores: read one completely, deleted rows included, and apply changes of other devices.
 
-What is applied here was done elsewhere: an undo at this device must not take it back, so in the log it only counts. What
-it deletes is marked like any deletion, and goes after as many changes, here or elsewhere, as one that was made here.
+An undo on this device must not revert what another device did, so a replicated batch is only numbered in the log of
+changes. Its deletions are marked like all others, and purged after as many changes.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import NamedTuple
 from edge_siamese.store.names import name_key
 from edge_siamese.store.records import ViewKind
 from edge_siamese.store.store import SupportStore
-from edge_siamese.store.undo_log import note_elsewhere
-from edge_siamese.store.writes import insert_crops, insert_embedding, insert_object, insert_view
+from edge_siamese.store.tables import insert_crops, insert_embedding, insert_object, insert_view
+from edge_siamese.store.undo_log import log_replicated_change
 
 
 class ObjectRow(NamedTuple):
-    """An object, which may be deleted."""
+    """An object, possibly deleted."""
 
     uid: str
     name: str
@@ -28,10 +28,11 @@ class ObjectRow(NamedTuple):
 
 
 class ViewRow(NamedTuple):
-    """A view or negative, which may be deleted, or whose object may be."""
+    """A view or negative; it or its object may be deleted."""
 
     uid: str
     owner: str
+    """The uid of its object."""
     kind: ViewKind
     created: str
     source: str
@@ -40,29 +41,31 @@ class ViewRow(NamedTuple):
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A store at one moment."""
+    """The state of a store at one moment."""
 
     revision: int
-    """Counts its changes; a store that was restored from a copy may have a smaller one than before."""
+    """The number of changes so far; smaller than before if the store was restored from a backup."""
     objects: dict[str, ObjectRow]
+    """By uid."""
     views: dict[str, ViewRow]
+    """By uid."""
 
 
 @dataclass(frozen=True, slots=True)
 class ViewContent:
-    """What a view is recognized by."""
+    """The embedding and the pictures of a view."""
 
     model_id: str
-    """The model that the embedding is of."""
+    """The model of the embedding."""
     vector: bytes | None
-    """The embedding: float32, little-endian; None if no model has embedded it yet."""
+    """The embedding: float32, little-endian; None if there is none yet."""
     crops: tuple[bytes, ...]
-    """Its pictures, PNG that `decode_png` reads."""
+    """Its pictures, PNG that `pictures.decode_png` reads."""
 
 
 @dataclass(frozen=True, slots=True)
-class NewRow:
-    """A view that comes with its content."""
+class ViewWithContent:
+    """A view that is new in this store, with its content."""
 
     row: ViewRow
     content: ViewContent
@@ -70,30 +73,30 @@ class NewRow:
 
 @dataclass(frozen=True)
 class Batch:
-    """What is to be applied."""
+    """Changes to apply together."""
 
     objects: list[ObjectRow] = field(default_factory=list)
-    """As they are to be: new ones, and those that change."""
+    """New and changed objects, in their new state."""
     views: list[ViewRow] = field(default_factory=list)
-    """As they are to be, of those that are there; their objects are there, or among `objects`."""
-    arrivals: list[NewRow] = field(default_factory=list)
-    """Views that are new here."""
+    """Changed views, in their new state; their objects exist, or are among `objects`."""
+    new_views: list[ViewWithContent] = field(default_factory=list)
+    """Views that are new in this store."""
 
     def __len__(self) -> int:
-        return len(self.objects) + len(self.views) + len(self.arrivals)
+        return len(self.objects) + len(self.views) + len(self.new_views)
 
 
-class MovedOnError(Exception):
+class StoreChangedError(Exception):
     """The store has changed since the snapshot."""
 
 
 def revision(store: SupportStore) -> int:
-    """Counts all changes that were ever made to a store."""
+    """The number of changes made to a store so far."""
     return int(store._database.read("SELECT value FROM facts WHERE name = 'revision'")[0][0])
 
 
 def read_snapshot(store: SupportStore) -> Snapshot:
-    """All objects and views with what is marked as deleted; raises `StoreError`."""
+    """All objects and views, deleted ones included; raises `StoreError`."""
     read = store._database.read
     objects = read("SELECT uid, name, created, deleted IS NOT NULL FROM objects")
     views = read(
@@ -108,48 +111,47 @@ def read_snapshot(store: SupportStore) -> Snapshot:
 
 
 def read_content(store: SupportStore, uid: str) -> ViewContent | None:
-    """Embedding and pictures of a view; None if it has neither, or is not there. Raises `StoreError`.
+    """Embedding and pictures of a view; None if it has neither, or does not exist. Raises `StoreError`.
 
-    The embedding is of the store's model; of another one where that has none.
+    The embedding is of the store's model, or else of another one.
     """
     read = store._database.read
-    found = read("SELECT id FROM views WHERE uid = ?", uid)
-    if not found:
+    rows = read("SELECT id FROM views WHERE uid = ?", uid)
+    if not rows:
         return None
-    ((number,),) = found
+    ((view_id,),) = rows
     vectors = read(
         "SELECT model_id, vector FROM embeddings WHERE view_id = ? ORDER BY model_id != ?, model_id LIMIT 1",
-        number,
+        view_id,
         store.model_id,
     )
-    crops = read("SELECT picture FROM crops WHERE view_id = ? ORDER BY place", number)
+    crops = read("SELECT picture FROM crops WHERE view_id = ? ORDER BY place", view_id)
     model_id, vector = vectors[0] if vectors else (store.model_id, None)
     if vector is None and not crops:
         return None
     return ViewContent(model_id, vector, tuple(bytes(picture) for (picture,) in crops))
 
 
-def apply(store: SupportStore, batch: Batch, expected: int) -> int:
-    """Make the changes of a batch, all or none, without anything in the log of changes that could be undone.
+def apply_batch(store: SupportStore, batch: Batch, expected_revision: int) -> int:
+    """Apply a batch, all or none, as one change that cannot be undone.
 
     Args:
-        store: whose `keep_crops` is heeded: pictures come all the same where they are all that a view can be
-            embedded from.
-        batch: what to do.
-        expected: the revision of the snapshot that the batch was made for.
+        store: without `keep_crops`, only pictures of views that have to be embedded from them are stored.
+        batch: the changes.
+        expected_revision: the revision of the snapshot that the batch was made for.
 
     Returns:
-        How many views its model has to embed from their pictures now; 0 if none came.
+        How many views have to be embedded from their pictures now; 0 for an empty batch.
 
     Raises:
-        MovedOnError: the store has another revision; nothing is changed.
+        StoreChangedError: the store has another revision; nothing is changed.
         StoreError: it cannot be written; nothing is changed.
     """
     with store._database.change() as connection:
         (now,) = connection.execute("SELECT value FROM facts WHERE name = 'revision'").fetchone()
-        if int(now) != expected:
-            raise MovedOnError
-        stamp = note_elsewhere(connection)
+        if int(now) != expected_revision:
+            raise StoreChangedError
+        stamp = log_replicated_change(connection)
         _apply_objects(connection, batch.objects, stamp)
         for view in batch.views:
             connection.execute(
@@ -157,13 +159,13 @@ def apply(store: SupportStore, batch: Batch, expected: int) -> int:
                 "deleted = CASE WHEN ? THEN coalesce(deleted, ?) END WHERE uid = ?",
                 (view.owner, view.deleted, stamp, view.uid),
             )
-        for arrival in batch.arrivals:
-            _insert(connection, store, arrival)
-    return store.counts().unembedded if batch.arrivals or batch.views or batch.objects else 0
+        for new_view in batch.new_views:
+            _insert(connection, store, new_view)
+    return store.counts().unembedded if len(batch) else 0
 
 
 def _apply_objects(connection: Connection, objects: Sequence[ObjectRow], stamp: int) -> None:
-    # All names are let go first: two objects may swap theirs.
+    # All names are freed first: two objects may swap theirs.
     connection.executemany(
         "UPDATE objects SET deleted = coalesce(deleted, ?) WHERE uid = ?",
         [(stamp, item.uid) for item in objects],
@@ -179,15 +181,15 @@ def _apply_objects(connection: Connection, objects: Sequence[ObjectRow], stamp: 
             insert_object(connection, item.uid, item.name, item.created)
 
 
-def _insert(connection: Connection, store: SupportStore, arrival: NewRow) -> None:
-    row, content = arrival.row, arrival.content
-    found = connection.execute("SELECT id FROM objects WHERE uid = ?", (row.owner,)).fetchone()
-    number = insert_view(connection, found[0], row.uid, row.kind, row.created, row.source)
+def _insert(connection: Connection, store: SupportStore, view: ViewWithContent) -> None:
+    row, content = view.row, view.content
+    (object_id,) = connection.execute("SELECT id FROM objects WHERE uid = ?", (row.owner,)).fetchone()
+    view_id = insert_view(connection, object_id, row.uid, row.kind, row.created, row.source)
     vector, known = content.vector, content.model_id == store.model_id
     if known and vector is not None and len(vector) != 4 * store.dimensions:
-        vector = None  # not of this model, whatever it says
-    # Without pictures another model's embedding is all there is of it: the view sleeps until that model is back.
+        vector = None  # not of this model, despite its label
+    # Without pictures, an embedding of another model is kept: the view is dormant until that model is back.
     if vector is not None and (known or not content.crops):
-        insert_embedding(connection, number, content.model_id, vector)
+        insert_embedding(connection, view_id, content.model_id, vector)
     if store.keep_crops or not known or vector is None:
-        insert_crops(connection, number, content.crops)
+        insert_crops(connection, view_id, content.crops)

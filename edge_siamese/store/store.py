@@ -1,4 +1,4 @@
-"""The support store: registered objects on the disk, where every change that returned stays and can be undone."""
+"""The support store: registered objects on the disk, where every change is durable and can be undone."""
 
 from __future__ import annotations
 
@@ -14,30 +14,28 @@ from uuid import uuid4
 from edge_siamese.errors import NoSuchObject, StoreError, SupportError
 from edge_siamese.events import utc_now
 from edge_siamese.recognition.imaging import Floats
-from edge_siamese.store.archive import OnConflict, write_collection
-from edge_siamese.store.archive_import import Imported, read_into
-from edge_siamese.store.database import Database
+from edge_siamese.store.archive import ImportResult, OnConflict, import_archive, write_archive
+from edge_siamese.store.database import Database, MemoryDatabase
 from edge_siamese.store.names import checked_name, name_key
-from edge_siamese.store.records import Records, StoredObject, ViewKind
+from edge_siamese.store.records import StoredObject, StoreQueries, ViewKind
 from edge_siamese.store.recovery import Repair
-from edge_siamese.store.undo_log import ChangeKind, Undone, record, undo_last
-from edge_siamese.store.writes import (
-    embedding_bytes,
+from edge_siamese.store.tables import (
+    encode_crops,
+    encode_embedding,
     insert_crops,
     insert_embedding,
     insert_object,
     insert_view,
-    numbered_name,
-    picture_files,
-    refuse_taken,
+    is_name_taken,
 )
+from edge_siamese.store.undo_log import ChangeKind, Undone, log_change, undo_last
 
 if TYPE_CHECKING:
     from edge_siamese.recognition.registration import NewView
 
 
-class SupportStore(Records):
-    """Objects, their views and pictures, in one SQLite file; used from one thread, by one process at a time.
+class SupportStore(StoreQueries):
+    """Objects, their views and pictures in one SQLite file; used from one thread, by one process at a time.
 
     A changing call that returned is on the disk; one that raised has changed nothing. Errors: `StoreError` for the
     file and the disk, `SupportError` for names and arrays.
@@ -48,31 +46,32 @@ class SupportStore(Records):
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | None,
         model_id: str,
         dimensions: int,
         *,
         keep_crops: bool = True,
         now: Callable[[], str] = utc_now,
     ) -> None:
-        """Open the store, make it if there is none, repair it if it is damaged.
+        """Open the store; create it if it does not exist, repair it if it is damaged.
 
         Args:
-            path: of the database file.
-            model_id: whose embeddings are written and seen; those of other models are kept beside them.
-            dimensions: of its embeddings.
-            keep_crops: whether pictures of new views are kept.
-            now: the time of day, as text.
+            path: the database file. None: in memory, for several threads that take turns.
+            model_id: the model whose embeddings are read and written. Those of other models are kept.
+            dimensions: D, the length of its embeddings.
+            keep_crops: whether pictures of new views are stored.
+            now: the current time, UTC, ISO 8601.
         """
-        super().__init__(Database(Path(path), now), model_id, dimensions)
+        database = MemoryDatabase() if path is None else Database(Path(path), now)
+        super().__init__(database, model_id, dimensions)
         self.keep_crops = keep_crops
-        """Whether pictures of new views are kept."""
+        """Whether pictures of new views are stored."""
         self._now = now
-        self._in_use, self._dropped_for = model_id, ""
-        with suppress(StoreError):  # a full disk keeps nobody from recognizing
-            if self._remembered_model() != model_id:
+        self._current_model, self._pruned_for = model_id, ""
+        with suppress(StoreError):  # a full disk does not prevent recognition
+            if self._saved_model() != model_id:
                 with self._database.change() as connection:
-                    self._remember_model(connection)
+                    self._save_model(connection)
 
     def __enter__(self) -> SupportStore:
         return self
@@ -93,26 +92,26 @@ class SupportStore(Records):
 
     @property
     def repair(self) -> Repair | None:
-        """What had to be repaired at the opening."""
+        """The repair on opening; None if none was needed."""
         return self._database.repair
 
     @property
     def damaged(self) -> bool:
-        """Whether damage was met since the opening; closing the store and opening it again repairs it."""
-        return self._database.places.suspicion.exists()
+        """Whether damage was found since the opening; opening the store again repairs it."""
+        return self._database.damaged
 
-    def use(self, model_id: str, dimensions: int) -> None:
-        """See the store with another model from now on, and write its embeddings."""
+    def use_model(self, model_id: str, dimensions: int) -> None:
+        """Read and write embeddings of another model from now on."""
         self.model_id, self.dimensions = model_id, dimensions
-        self._in_use = model_id
-        if self._remembered_model() != model_id:
+        self._current_model = model_id
+        if self._saved_model() != model_id:
             with self._database.change() as connection:
-                self._remember_model(connection)
-                self._drop_others(connection)
+                self._save_model(connection)
+                self._drop_old_embeddings(connection)
 
     @contextmanager
-    def seen_with(self, model_id: str, dimensions: int) -> Iterator[None]:
-        """See the store with another model for a moment, as to embed with it what the present one still serves."""
+    def with_model(self, model_id: str, dimensions: int) -> Iterator[None]:
+        """Read and write embeddings of another model within a block, such as to prepare a change of the model."""
         before = self.model_id, self.dimensions
         self.model_id, self.dimensions = model_id, dimensions
         try:
@@ -120,93 +119,93 @@ class SupportStore(Records):
         finally:
             self.model_id, self.dimensions = before
 
-    def require_free(self, name: str) -> None:
-        """Raise `SupportError` if an object cannot get this name: it is none, or taken."""
-        refuse_taken(self._database.connection, checked_name(name))
+    def require_free_name(self, name: str) -> None:
+        """Raise `SupportError` if an object cannot get this name: it is not valid, or taken."""
+        _require_free(self._database.connection, checked_name(name))
 
     def register(self, name: str | None, view: NewView, template: str = "object {number}") -> StoredObject:
         """Register an object.
 
         Args:
-            name: or None for `template` with the next number. A number is never given twice, not even after its object
-                was forgotten or undone: what listens to events would take the new object for the old one.
+            name: None for `template` with the next number. A number is never used twice, not even after its object was
+                forgotten or undone: programs that listen to events would confuse the two objects.
             view: its first view.
-            template: has `{number}` in it.
+            template: contains `{number}`.
 
         Raises:
-            SupportError: the name is taken or is none, or the view does not fit the model.
+            SupportError: the name is taken or not valid, or the view does not fit the model.
         """
         if name is not None:
             name = checked_name(name)
         elif "{number}" not in template:
-            raise SupportError(f'a name with "{{number}}" in it is needed, not "{template}"')
-        vector, pictures = self._checked(view)
+            raise SupportError(f'the template of a name must contain "{{number}}", not be "{template}"')
+        vector, crops = self._encode(view)
         with self._database.change() as connection:
             if name is None:
-                name = numbered_name(connection, template)
+                name = _next_numbered_name(connection, template)
             else:
-                refuse_taken(connection, name)
-            number = insert_object(connection, uuid4().hex, name, self._now())
-            view_id = self._insert(connection, number, "view", view.source, vector, pictures)
-            record(connection, "registered", number, view_id)
-        return self._objects("o.id = ?", number)[0]
+                _require_free(connection, name)
+            object_id = insert_object(connection, uuid4().hex, name, self._now())
+            view_id = self._insert(connection, object_id, "view", view.source, vector, crops)
+            log_change(connection, "registered", object_id, view_id)
+        return self._get(object_id)
 
     def add_view(self, uid_or_name: str, view: NewView) -> StoredObject:
-        """Add a view to an object."""
+        """Add a view to an object; raises `SupportError` as `register` does."""
         return self._add(uid_or_name, view, "view", "view added")
 
     def add_negative(self, uid_or_name: str, view: NewView) -> StoredObject:
-        """Add an example of what the object is not."""
+        """Add a negative, an example of what the object is not; raises `SupportError` as `register` does."""
         return self._add(uid_or_name, view, "negative", "negative added")
 
     def rename(self, uid_or_name: str, name: str) -> StoredObject:
-        """Give an object another name.
+        """Rename an object.
 
         Raises:
-            SupportError: there is no such object, or the name is taken or is none.
+            SupportError: there is no such object, or the name is taken or not valid.
         """
-        found, name = self.object(uid_or_name), checked_name(name)
-        if name == found.name:
-            return found
+        item, name = self.object(uid_or_name), checked_name(name)
+        if name == item.name:
+            return item
         with self._database.change() as connection:
-            if name_key(name) != name_key(found.name):  # "mug" may become "Mug"
-                refuse_taken(connection, name)
+            if name_key(name) != name_key(item.name):  # "mug" may become "Mug"
+                _require_free(connection, name)
             connection.execute(
-                "UPDATE objects SET name = ?, key = ? WHERE id = ?", (name, name_key(name), found.id)
+                "UPDATE objects SET name = ?, key = ? WHERE id = ?", (name, name_key(name), item.id)
             )
-            record(connection, "renamed", found.id, data={"former": found.name})
-        return self._objects("o.id = ?", found.id)[0]
+            log_change(connection, "renamed", item.id, data={"former": item.name})
+        return self._get(item.id)
 
     def forget(self, uid_or_name: str) -> StoredObject:
-        """Forget an object; it is kept for an undo until 200 changes later. The object as it was."""
-        found = self.object(uid_or_name)
+        """Forget an object; an undo can restore it until 200 changes later. Returns the object as it was."""
+        item = self.object(uid_or_name)
         with self._database.change() as connection:
-            number = record(connection, "forgotten", found.id)
-            connection.execute("UPDATE objects SET deleted = ? WHERE id = ?", (number, found.id))
-        return found
+            number = log_change(connection, "forgotten", item.id)
+            connection.execute("UPDATE objects SET deleted = ? WHERE id = ?", (number, item.id))
+        return item
 
     def remove_view(self, uid_or_name: str, view_id: int) -> StoredObject:
-        """Take one view, or one negative, from an object; the object as it is now.
+        """Remove a view or negative from an object; returns the object as it is now.
 
         Raises:
-            SupportError: there is no such object, the view is not one of its own, or it is its only one.
+            SupportError: there is no such object, it has no such view, or it is its only view.
         """
-        found = self.object(uid_or_name)
-        kinds = {view.id: view.kind for view in self.views(found.uid)}
+        item = self.object(uid_or_name)
+        kinds = {view.id: view.kind for view in self.views(item.uid)}
         if view_id not in kinds:
             known = ", ".join(map(str, list(kinds)[:10])) + (", …" if len(kinds) > 10 else "")
-            raise NoSuchObject(f'"{found.name}" has no view {view_id}; it has {known}')
-        if kinds[view_id] == "view" and found.views == 1:
+            raise NoSuchObject(f'"{item.name}" has no view {view_id}; it has {known}')
+        if kinds[view_id] == "view" and item.views == 1:
             raise SupportError(
-                f'view {view_id} is the only view of "{found.name}"; forget the object instead, or add a view first'
+                f'view {view_id} is the only view of "{item.name}"; forget the object instead, or add a view first'
             )
         with self._database.change() as connection:
-            number = record(connection, "view removed", found.id, view_id)
+            number = log_change(connection, "view removed", item.id, view_id)
             connection.execute("UPDATE views SET deleted = ? WHERE id = ?", (number, view_id))
-        return self._objects("o.id = ?", found.id)[0]
+        return self._get(item.id)
 
     def merge(self, uid_or_name: str, into: str) -> StoredObject:
-        """Make two objects one: all views and negatives of the first become those of `into`, and the first is gone.
+        """Move all views and negatives of one object to another, and delete the first.
 
         Returns:
             The object `into`, which keeps its name and its uid.
@@ -214,72 +213,74 @@ class SupportStore(Records):
         Raises:
             SupportError: one of them does not exist, or they are the same.
         """
-        found, target = self.object(uid_or_name), self.object(into)
-        if found.id == target.id:
-            raise SupportError(f'"{found.name}" cannot be merged with itself; name another object')
+        item, target = self.object(uid_or_name), self.object(into)
+        if item.id == target.id:
+            raise SupportError(f'"{item.name}" cannot be merged with itself; name another object')
         with self._database.change() as connection:
             query = "SELECT id FROM views WHERE object_id = ? AND deleted IS NULL ORDER BY id"
-            moved = [number for (number,) in connection.execute(query, (found.id,))]
-            number = record(connection, "merged", found.id, data={"into": target.id, "views": moved})
+            views = [view_id for (view_id,) in connection.execute(query, (item.id,))]
+            number = log_change(connection, "merged", item.id, data={"into": target.id, "views": views})
             connection.execute(
-                "UPDATE views SET object_id = ? WHERE object_id = ? AND deleted IS NULL",
-                (target.id, found.id),
+                "UPDATE views SET object_id = ? WHERE object_id = ? AND deleted IS NULL", (target.id, item.id)
             )
-            connection.execute("UPDATE objects SET deleted = ? WHERE id = ?", (number, found.id))
-        return self._objects("o.id = ?", target.id)[0]
+            connection.execute("UPDATE objects SET deleted = ? WHERE id = ?", (number, item.id))
+        return self._get(target.id)
 
     def undo(self, registrations_only: bool = False) -> Undone | None:
-        """Take the last change back; again, and it is the one before.
+        """Undo the last change; another call undoes the one before it.
 
         Args:
-            registrations_only: pass over all but registrations, added views and negatives. What was merged since is
-                passed over too: it is part of another object.
+            registrations_only: consider only registrations, added views and added negatives. Those of an object that
+                was merged since are skipped: they belong to another object.
 
         Returns:
-            What was undone; None if there is nothing to undo. What came back may lack an embedding of the current
+            What was undone; None if there is nothing to undo. Restored views may lack an embedding of the current
             model: see `unembedded`.
         """
         with self._database.change() as connection:
             return undo_last(connection, registrations_only)
 
-    def adopt(self, embeddings: Mapping[int, Floats]) -> None:
-        """Write embeddings of the current model, all or none; the first time, drop those of models before the former.
+    def set_embeddings(self, embeddings: Mapping[int, Floats]) -> None:
+        """Write embeddings of the current model, all or none.
 
-        While the store is only `seen_with` this model nothing is dropped: another one is in use.
+        The first time, embeddings of models before the previous one are dropped. Within `with_model` nothing is
+        dropped: another model is in use.
 
         Args:
-            embeddings: of views by their numbers, each (D,). A view that is gone meanwhile is passed over.
+            embeddings: by view id, each (D,). Views that no longer exist are skipped.
         """
         rows = [
-            (self.model_id, embedding_bytes(vector, self.dimensions), number)
-            for number, vector in embeddings.items()
+            (self.model_id, encode_embedding(vector, self.dimensions), view_id)
+            for view_id, vector in embeddings.items()
         ]
         with self._database.change() as connection:
             connection.executemany(
                 "INSERT OR REPLACE INTO embeddings (view_id, model_id, vector) SELECT id, ?, ? FROM views WHERE id = ?",
                 rows,
             )
-            if self.model_id == self._in_use != self._dropped_for:
-                self._drop_others(connection)
-                self._dropped_for = self.model_id
+            if self.model_id == self._current_model != self._pruned_for:
+                self._drop_old_embeddings(connection)
+                self._pruned_for = self.model_id
 
-    def export(self, path: str | os.PathLike[str]) -> int:
-        """Write all objects to one .zip file, whole or not at all; how many objects."""
-        return write_collection(Path(path), self._database, self.model_id, self.dimensions, self._now())
+    def export_archive(self, path: str | os.PathLike[str]) -> int:
+        """Write all objects to an archive, completely or not at all; returns the number of objects."""
+        return write_archive(Path(path), self._database, self.model_id, self.dimensions, self._now())
 
-    def import_(self, path: str | os.PathLike[str], on_conflict: OnConflict = "rename") -> Imported:
-        """Take objects from a file that `export` wrote, all or none.
+    def import_archive(
+        self, path: str | os.PathLike[str], on_conflict: OnConflict = "rename"
+    ) -> ImportResult:
+        """Add the objects of an archive, all or none.
 
-        An object that is known here by its uid gets the views that it lacks. If it was merged into another here, that
-        one gets them. One that is new, but whose name is taken, gets another name (`rename`), stays out (`skip`), or
-        gives its views to that of its name (`merge`). Without embeddings of the current model, views come with their
-        pictures (`unembedded`), or not at all.
+        An object known here by its uid gets the views that it lacks; if it was merged into another object here, that
+        one gets them. A new object whose name is taken gets another name (`rename`), is skipped (`skip`), or adds its
+        views to the object of that name (`merge`). Views without an embedding of the current model are imported with
+        their pictures (`unembedded`); without pictures, they are skipped.
 
         Raises:
-            StoreError: the file cannot be read, is no such file, or is damaged; nothing is changed.
+            StoreError: the file cannot be read, is not an archive, or is damaged; nothing is changed.
         """
         with self._database.change() as connection:
-            imported, log = read_into(
+            result, log = import_archive(
                 connection,
                 Path(path),
                 model_id=self.model_id,
@@ -288,54 +289,74 @@ class SupportStore(Records):
                 on_conflict=on_conflict,
             )
             if any(log.values()):
-                record(connection, "imported", data=log)
-        return imported
+                log_change(connection, "imported", data=log)
+        return result
 
     def backup(self, limit_s: float | None = None) -> bool:
         """Copy the store to `objects.backup.db` if it has changed; False if that took longer than `limit_s`."""
         return self._database.backup(limit_s)
 
-    def _add(self, uid_or_name: str, view: NewView, kind: ViewKind, change: ChangeKind) -> StoredObject:
-        found = self.object(uid_or_name)
-        vector, pictures = self._checked(view)
-        with self._database.change() as connection:
-            view_id = self._insert(connection, found.id, kind, view.source, vector, pictures)
-            record(connection, change, found.id, view_id)
-        return self._objects("o.id = ?", found.id)[0]
+    def _get(self, object_id: int) -> StoredObject:
+        return self._select_objects("o.id = ?", object_id)[0]
 
-    def _checked(self, view: NewView) -> tuple[bytes, list[bytes]]:
-        """An embedding and pictures as they are kept; all that takes time is done before the transaction."""
-        vector, pictures = embedding_bytes(view.embedding, self.dimensions), picture_files(view.crops)
-        return vector, pictures if self.keep_crops else []
+    def _add(self, uid_or_name: str, view: NewView, kind: ViewKind, change: ChangeKind) -> StoredObject:
+        item = self.object(uid_or_name)
+        vector, crops = self._encode(view)
+        with self._database.change() as connection:
+            view_id = self._insert(connection, item.id, kind, view.source, vector, crops)
+            log_change(connection, change, item.id, view_id)
+        return self._get(item.id)
+
+    def _encode(self, view: NewView) -> tuple[bytes, list[bytes]]:
+        """The embedding and the pictures as they are stored; what takes time is done before the transaction."""
+        vector, crops = encode_embedding(view.embedding, self.dimensions), encode_crops(view.crops)
+        return vector, crops if self.keep_crops else []
 
     def _insert(
         self,
         connection: Connection,
-        owner: int,
+        object_id: int,
         kind: ViewKind,
         source: str,
         vector: bytes,
         crops: list[bytes],
     ) -> int:
-        view_id = insert_view(connection, owner, uuid4().hex, kind, self._now(), source)
+        view_id = insert_view(connection, object_id, uuid4().hex, kind, self._now(), source)
         insert_embedding(connection, view_id, self.model_id, vector)
         insert_crops(connection, view_id, crops)
         return view_id
 
-    def _remembered_model(self) -> str | None:
-        found = self._database.read("SELECT value FROM facts WHERE name = 'model'")
-        return found[0][0] if found else None
+    def _saved_model(self) -> str | None:
+        rows = self._database.read("SELECT value FROM facts WHERE name = 'model'")
+        return rows[0][0] if rows else None
 
-    def _remember_model(self, connection: Connection) -> None:
-        """Note the model and the one before it, whose embeddings are kept for the way back."""
-        former = self._remembered_model()
+    def _save_model(self, connection: Connection) -> None:
+        """Save the model and the previous one, whose embeddings are kept for a change back."""
+        former = self._saved_model()
         if former != self.model_id:
             rows = [("model", self.model_id)] + ([("former model", former)] if former else [])
             connection.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", rows)
 
-    def _drop_others(self, connection: Connection) -> None:
-        """Drop what neither the model nor the one before it made: it is read through once, not with each view."""
+    def _drop_old_embeddings(self, connection: Connection) -> None:
+        """Drop embeddings of all models but the current and the previous one; this reads the whole table."""
         connection.execute(
             "DELETE FROM embeddings WHERE model_id NOT IN "
             "(SELECT value FROM facts WHERE name IN ('model', 'former model'))"
         )
+
+
+def _require_free(connection: Connection, name: str) -> None:
+    if is_name_taken(connection, name_key(name)):
+        raise SupportError(f'there is already an object "{name}"; choose another name, or add a view to it')
+
+
+def _next_numbered_name(connection: Connection, template: str) -> str:
+    """The template with the next number that gives a free name; raises `SupportError` if that is not a valid name."""
+    (last,) = connection.execute("SELECT value FROM facts WHERE name = 'last number'").fetchone()
+    number = int(last) + 1
+    while is_name_taken(
+        connection, name_key(name := checked_name(template.replace("{number}", str(number))))
+    ):
+        number += 1
+    connection.execute("UPDATE facts SET value = ? WHERE name = 'last number'", (str(number),))
+    return name

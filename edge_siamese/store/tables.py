@@ -1,21 +1,29 @@
-"""The tables of the store, and the steps from an older layout to this one."""
+"""The tables of the store: their schema, its migrations, and the statements that fill them."""
 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from edge_siamese.errors import SupportError
+from edge_siamese.pictures import encode_png
+from edge_siamese.recognition.imaging import Bytes, Floats
+from edge_siamese.store.names import name_key
+
+APPLICATION_ID = 0x45534F42
+"""Marks a file as a store of edge-siamese ("ESOB"), in the header of the database."""
 
 MAX_CROPS = 100
 """Pictures of one view."""
 MAX_CROP_SIDE = 2048
 """Pixels of a side of a picture from an archive or another device."""
 
-APPLICATION_ID = 0x45534F42
-"""Marks a file as a store of edge-siamese ("ESOB"), in the header of the database."""
-
-# Deletion only fills in `deleted`: with the change after which the row was no longer wanted. Until the purge, an undo
-# brings everything back. AUTOINCREMENT, because a view's number is known outside (in memory, while it is embedded
-# anew) and must never come to mean another view. Numbers, not times, give the order: a device's clock jumps.
-_FIRST = (
+# A deletion only sets `deleted`, to the number of the change that deleted the row. An undo can restore the row until it
+# is purged. AUTOINCREMENT, because a view's id is held outside of the store (while the view is embedded again) and must
+# never refer to another view. Ids, not times, give the order: a device's clock jumps.
+_VERSION_1 = (
     """CREATE TABLE objects (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
         uid TEXT NOT NULL UNIQUE,
@@ -56,8 +64,8 @@ _FIRST = (
     "INSERT INTO facts VALUES ('revision', '0'), ('last number', '0')",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST,)
-"""Step n leads from layout n (`PRAGMA user_version`) to n + 1. Steps are added, never changed."""
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1,)
+"""Step n migrates from schema version n (`PRAGMA user_version`) to n + 1. Steps are added, never changed."""
 
 TABLES: dict[str, tuple[str, ...]] = {
     "objects": ("id", "uid", "name", "key", "created", "deleted"),
@@ -70,11 +78,14 @@ TABLES: dict[str, tuple[str, ...]] = {
 """All tables and their columns, in an order in which they can be filled."""
 
 SMALL_TABLES = tuple(table for table in TABLES if table != "crops")
-"""What is checked at every start; the pictures are gigabytes, and nothing that is recognized depends on them."""
+"""The tables checked at every start. The pictures may be gigabytes, and recognition does not need them."""
+
+LIVE = "v.deleted IS NULL AND o.deleted IS NULL"
+"""The condition for views `v` of objects `o` that are not deleted."""
 
 
 def migrate(connection: sqlite3.Connection) -> None:
-    """Bring a database to the newest layout, each step in a transaction of its own; raises `sqlite3.Error`."""
+    """Migrate a database to the newest schema, each step in its own transaction; raises `sqlite3.Error`."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     for number, step in enumerate(MIGRATIONS[version:], version + 1):
         connection.execute("BEGIN IMMEDIATE")
@@ -87,3 +98,57 @@ def migrate(connection: sqlite3.Connection) -> None:
         finally:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
+
+
+def is_name_taken(connection: sqlite3.Connection, key: str) -> bool:
+    """Whether an object that is not deleted has a name with this `name_key`."""
+    query = "SELECT 1 FROM objects WHERE key = ? AND deleted IS NULL"
+    return connection.execute(query, (key,)).fetchone() is not None
+
+
+def insert_object(connection: sqlite3.Connection, uid: str, name: str, created: str) -> int:
+    """Insert an object whose name is checked and free; returns its id."""
+    cursor = connection.execute(
+        "INSERT INTO objects (uid, name, key, created) VALUES (?, ?, ?, ?)",
+        (uid, name, name_key(name), created),
+    )
+    return int(cursor.lastrowid or 0)
+
+
+def insert_view(
+    connection: sqlite3.Connection, object_id: int, uid: str, kind: str, created: str, source: str
+) -> int:
+    """Insert a view or negative of an object; returns its id."""
+    cursor = connection.execute(
+        "INSERT INTO views (uid, object_id, kind, created, source) VALUES (?, ?, ?, ?, ?)",
+        (uid, object_id, kind, created, source),
+    )
+    return int(cursor.lastrowid or 0)
+
+
+def insert_embedding(connection: sqlite3.Connection, view_id: int, model_id: str, vector: bytes) -> None:
+    """Insert a model's embedding of a view: float32, little-endian."""
+    connection.execute("INSERT INTO embeddings VALUES (?, ?, ?)", (view_id, model_id, vector))
+
+
+def insert_crops(connection: sqlite3.Connection, view_id: int, crops: Iterable[bytes]) -> None:
+    """Insert the pictures of a view, PNG, in order; one at a time is in memory."""
+    for place, picture in enumerate(crops):
+        connection.execute("INSERT INTO crops VALUES (?, ?, ?)", (view_id, place, picture))
+
+
+def encode_embedding(embedding: Floats, dimensions: int) -> bytes:
+    """Encode an embedding (D,) as float32, little-endian; raises `SupportError` if it is not D finite numbers."""
+    row = np.asarray(embedding, dtype="<f4")
+    if row.shape != (dimensions,):
+        raise SupportError(f"an embedding must have shape ({dimensions},), not {row.shape}")
+    if not np.isfinite(row).all():
+        raise SupportError("an embedding has numbers that are not finite")
+    return row.tobytes()
+
+
+def encode_crops(crops: Sequence[Bytes]) -> list[bytes]:
+    """Encode pictures as PNG; raises `SupportError` if there are too many, `PictureError` if one is not a picture."""
+    if len(crops) > MAX_CROPS:
+        raise SupportError(f"a view has at most {MAX_CROPS} pictures, not {len(crops)}")
+    return [encode_png(crop) for crop in crops]

@@ -105,7 +105,7 @@ class TestRegister:
         assert refused("register", "cup", "--picture", mug) == (
             'it looks like "mug", which is known: add a view to that object, or forget it first'
         )
-        assert refused("register", "mug", "--picture", mug).startswith('there is an object "mug" already')
+        assert refused("register", "mug", "--picture", mug).startswith('there is already an object "mug"')
         assert refused("register", "mgu", "--view") == 'there is no object "mgu"; did you mean "mug"?'
         assert command("register", "cup", "--force", "--picture", mug) == '"cup" is registered\n'
 
@@ -186,7 +186,7 @@ class TestChanges:
         )
         assert [view["id"] for view in json.loads(command("objects", "views", "mug", "--json"))] == [2]
         assert refused("objects", "remove-view", "mug", "1") == '"mug" has no view 1; it has 2'
-        assert command("undo") == 'undone: the removed view of "mug" is back\n'
+        assert command("undo") == 'undone: restored the removed view of "mug"\n'
         assert json.loads(command("objects", "remove-view", "mug", "2", "--json"))["last_view"] == 1
 
     def test_two_objects_become_one_and_two_again(
@@ -200,7 +200,7 @@ class TestChanges:
             '"pen" is part of "mug" now, which has 2 views; edge-siamese undo takes them apart\n'
         )
         assert command("score", pen).startswith(f"{pen}: mug (p = 0.9")
-        assert command("undo") == 'undone: "pen" is an object of its own again\n'
+        assert command("undo") == 'undone: "pen" is a separate object again\n'
         assert command("score", pen).startswith(f"{pen}: pen (p = 0.9")
         assert json.loads(command("merge", "mug", "pen", "--json"))["name"] == "pen"
 

@@ -70,7 +70,7 @@ class TestRegistering:
         assert daemon.events("refused")[0].startswith("not registered: none of ")
 
     def test_a_name_that_is_taken_is_refused_at_once(self, knowing: Daemon) -> None:
-        with pytest.raises(SupportError, match=r'^there is an object "mug" already; choose another name'):
+        with pytest.raises(SupportError, match=r'^there is already an object "mug"; choose another name'):
             knowing.ask("register", name="mug")
         assert not knowing.ask("status")["learning"]
 
@@ -133,7 +133,7 @@ class TestChanging:
         assert knowing.ask("forget", name="cup")["name"] == "cup"
         assert knowing.ask("objects")["objects"] == []
         assert knowing.ask("undo") == {"text": 'undone: "cup" is registered again'}
-        assert knowing.ask("undo") == {"text": 'undone: "cup" is called "mug" again'}
+        assert knowing.ask("undo") == {"text": 'undone: "cup" is named "mug" again'}
         assert knowing.ask("undo") == {"text": 'undone: "mug" is no longer registered'}
         with pytest.raises(ControlError, match=r"^there is nothing to undo$"):
             knowing.ask("undo")
@@ -281,7 +281,7 @@ class TestCollections:
             assert list((other.state / "incoming").iterdir()) == []
             again = other.ask("import", upload=upload(other, path.read_bytes()))
             assert (again["objects"], again["known"]) == (0, 1)
-            assert other.ask("undo")["text"].startswith("undone: the import of ")
+            assert other.ask("undo")["text"].startswith("undone: removed the imported ")
             assert other.events("imported")[0].startswith("imported: objects 1, views 1")
 
     def test_a_file_that_is_none_changes_nothing(self, knowing: Daemon) -> None:

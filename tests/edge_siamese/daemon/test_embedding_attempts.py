@@ -96,7 +96,7 @@ def test_a_view_that_ends_the_process_is_tried_last_and_skipped_after_the_second
     monkeypatch.setattr(model_loader, "embed_crop", deadly)
 
     def embedded() -> list[int]:
-        with store.seen_with(recognizer.encoder.model_id, 8):
+        with store.with_model(recognizer.encoder.model_id, 8):
             return [item.embedded for item in store.objects()]
 
     with SupportStore(tmp_path / "objects.db", "former", 8) as store:

@@ -267,7 +267,7 @@ class TestChanging:
 
     def test_a_name_that_is_taken_changes_nothing(self, knowing: Rig) -> None:
         knowing.learn("disc", DISC)
-        with pytest.raises(SupportError, match=r'there is an object "Ring" already'):
+        with pytest.raises(SupportError, match=r'there is already an object "Ring"'):
             knowing.engine.rename("disc", "Ring")
         with pytest.raises(SupportError, match=r'^there is no object "rink"; did you mean "ring'):
             knowing.engine.forget("rink")
@@ -328,7 +328,7 @@ class TestChanging:
     def test_a_collection_is_recognized_at_once_and_an_undone_one_leaves(
         self, knowing: Rig, tmp_path: Path, bundle: Bundle
     ) -> None:
-        knowing.store.export(tmp_path / "shelf.zip")
+        knowing.store.export_archive(tmp_path / "shelf.zip")
         other = Rig(tmp_path / "other", bundle)
         brought = other.engine.bring_in(tmp_path / "shelf.zip", "rename")
         assert (brought["objects"], brought["text"]) == (1, "imported: objects 1, views 1, negatives 0")

@@ -285,7 +285,7 @@ class TestChangingModels:
             ]
             assert caplog.messages[0].startswith("view 1 cannot be learned anew: ")
             assert store.model_id == "former"
-            store.use(encoder.model_id, 8)
+            store.use_model(encoder.model_id, 8)
             assert [known.embedded for known in store.objects()] == [0, 1]
             (line,) = reembed(store, recognizer)
             assert line.endswith("0 of 1 views")
@@ -296,7 +296,7 @@ class TestChangingModels:
         encoder = proven_encoder(bundle, SETTINGS)
         with SupportStore(tmp_path / "other.db", encoder.model_id, 8) as store:
             store.register("mug", NewView(encoder.embed([MUG])[0], (MUG,), "camera"))
-            store.export(tmp_path / "shelf.zip")
+            store.export_archive(tmp_path / "shelf.zip")
         daemon.configure(second)
         daemon.start().up()
         daemon.learn("pen", PEN)

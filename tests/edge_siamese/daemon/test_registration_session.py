@@ -188,7 +188,7 @@ def test_a_name_that_is_taken_meanwhile_is_told_at_the_end(rig: Rig) -> None:
     rig.engine.learner.from_pictures([DISC], RegistrationRequest("ring", source="picture"), rig.now)
     rig.show(RING)
     assert [learned.reason for learned in said] == ["failed"]
-    assert said[0].text.startswith('there is an object "ring" already')
+    assert said[0].text.startswith('there is already an object "ring"')
     assert rig.lit() == [Signal.LOOKING, Signal.SAVED, Signal.FAILED]
 
 
@@ -284,7 +284,7 @@ class TestPictures:
 
     def test_a_taken_name_is_an_error_at_once(self, rig: Rig) -> None:
         rig.learn("ring", RING)
-        with pytest.raises(SupportError, match=r'^there is an object "ring" already'):
+        with pytest.raises(SupportError, match=r'^there is already an object "ring"'):
             rig.engine.learner.from_pictures([DISC], RegistrationRequest("ring"), rig.now)
 
     def test_they_do_not_disturb_a_registration_that_is_under_way(self, rig: Rig) -> None:

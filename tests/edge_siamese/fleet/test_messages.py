@@ -130,7 +130,7 @@ def changed(payload: bytes, change: dict[str, Any]) -> bytes:
         ({"more": 1}, "more: unknown key"),
         ({"created": "<b>\n"}, "created: at most 80 printable characters of ASCII are needed"),
         ({"name.value": ""}, "name.value: an object needs a name that is not empty"),
-        ({"name.value": 81 * "a"}, "name.value: the name .* has 81 characters; at most 80 are kept"),
+        ({"name.value": 81 * "a"}, "name.value: the name .* has 81 characters; at most 80 are allowed"),
         ({"name.value": "a\u202eb"}, "name.value: the name .* has a control character"),
         ({"name.value": " mug "}, "name.value: the name is not in its usual form"),
         ({"name.stamp": "9"}, "name.stamp: a stamp is needed, not '9'"),

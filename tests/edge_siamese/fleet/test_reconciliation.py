@@ -121,7 +121,7 @@ def test_a_row_that_is_missing_was_not_deleted_and_is_fetched_again() -> None:
     assert sorted(missing.contents) == [SIDE, TOP]
     brought = store_changes(rest, known, resolve(known.objects, known.views), {TOP: CONTENT})
     assert brought.batch.objects == [item(MUG, "mug")]
-    assert [found.row for found in brought.batch.arrivals] == [row(TOP, MUG)]
+    assert [found.row for found in brought.batch.new_views] == [row(TOP, MUG)]
     assert brought.contents == [SIDE]
 
 
@@ -189,4 +189,4 @@ def test_an_object_waits_for_a_view_to_recognize_it_by() -> None:
     negative = store_changes(empty, known, resolved, {NOT: CONTENT})
     assert (negative.batch, negative.contents) == (Batch(), [SIDE])
     ready = store_changes(empty, known, resolved, {SIDE: CONTENT})
-    assert (len(ready.batch.objects), len(ready.batch.arrivals), ready.contents) == (1, 1, [NOT])
+    assert (len(ready.batch.objects), len(ready.batch.new_views), ready.contents) == (1, 1, [NOT])

@@ -9,8 +9,8 @@ import pytest
 
 from edge_siamese.errors import StoreError, SupportError
 from edge_siamese.pictures import encode_png
-from edge_siamese.store import Imported, archive
-from edge_siamese.store.undo_log import KEPT
+from edge_siamese.store import ImportResult, archive
+from edge_siamese.store.undo_log import MAX_UNDOS
 from tests.edge_siamese.store.made import MODEL, NOW, names, open_store, picture, vector, view
 
 UID = "0123456789abcdef0123456789abcde"
@@ -37,13 +37,13 @@ def target(tmp_path):
 @pytest.fixture
 def file(source, tmp_path):
     path = tmp_path / "objects.zip"
-    assert source.export(path) == 2
+    assert source.export_archive(path) == 2
     return path
 
 
 def imported(**counts):
     zero = dict.fromkeys(("objects", "views", "negatives", "known", "skipped", "unusable", "unembedded"), 0)
-    return Imported(**{**zero, "renamed": (), **counts})
+    return ImportResult(**{**zero, "renamed": (), **counts})
 
 
 def contents(store):
@@ -54,7 +54,7 @@ def contents(store):
 
 
 def test_everything_arrives_as_it_was(source, target, file):
-    assert target.import_(file) == imported(objects=2, views=3, negatives=1)
+    assert target.import_archive(file) == imported(objects=2, views=3, negatives=1)
     assert contents(target) == contents(source)
     assert [(v.kind, v.source, v.created, v.crops) for v in target.views("mug")] == [
         ("view", "camera", NOW, 2),
@@ -76,7 +76,7 @@ def test_the_file_is_one_that_others_can_read(source, file, tmp_path):
         assert {
             key: manifest[key] for key in ("format", "version", "model_id", "dimensions", "exported")
         } == {
-            "format": "edge-siamese collection",
+            "format": "edge-siamese archive",
             "version": 1,
             "model_id": MODEL,
             "dimensions": 8,
@@ -84,20 +84,20 @@ def test_the_file_is_one_that_others_can_read(source, file, tmp_path):
         }
         rows = np.frombuffer(archive.read("embeddings.f32"), "<f4").reshape(-1, 8)
         assert np.array_equal(rows, [vector(1), vector(2), vector(3), vector(4)])
-    source.export(tmp_path / "again.zip")
+    source.export_archive(tmp_path / "again.zip")
     assert (tmp_path / "again.zip").read_bytes() == file.read_bytes()
 
 
 def test_a_second_import_brings_only_what_is_new(source, target, file):
-    target.import_(file)
+    target.import_archive(file)
     before = contents(target)
-    assert target.import_(file) == imported(known=4)
+    assert target.import_archive(file) == imported(known=4)
     assert contents(target) == before
     source.add_view("mug", view(6))
     source.register("cup", view(7))
     source.rename("mug", "Mug of Anna")
-    source.export(file)
-    assert target.import_(file) == imported(objects=1, views=2, known=4)
+    source.export_archive(file)
+    assert target.import_archive(file) == imported(objects=1, views=2, known=4)
     assert names(target) == ["mug", "pen", "cup"]
     assert target.object("mug").views == 3
 
@@ -107,21 +107,21 @@ def test_an_import_is_undone_as_a_whole(target, file, turns):
     target.register("cup", view(9))
     before = contents(target)
     for _ in range(turns):  # what was undone can come again
-        target.import_(file)
+        target.import_archive(file)
         assert len(target.objects()) == 3
         undone = target.undo()
-        assert undone.text == "undone: the import of 2 objects and 4 views is gone"
+        assert undone.text == "undone: removed the imported 2 objects and 4 views"
         assert (undone.kind, undone.uid, undone.name) == ("imported", None, None)
         assert contents(target) == before
     assert target.undo().text == 'undone: "cup" is no longer registered'
 
 
 def test_what_was_forgotten_comes_back_and_goes_again(target, file):
-    target.import_(file)
+    target.import_archive(file)
     whole = contents(target)
     target.forget("mug")
     target.register("MUG", view(9))
-    assert target.import_(file) == imported(objects=1, known=4)
+    assert target.import_archive(file) == imported(objects=1, known=4)
     assert [item.name for item in target.objects()] == ["mug (2)", "pen", "MUG"]
     target.undo()
     assert names(target) == ["pen", "MUG"]
@@ -131,13 +131,13 @@ def test_what_was_forgotten_comes_back_and_goes_again(target, file):
 
 
 def test_views_that_were_undone_come_back(source, target, file):
-    target.import_(file)
+    target.import_archive(file)
     source.add_view("mug", view(6))
-    source.export(file)
-    target.import_(file)
+    source.export_archive(file)
+    target.import_archive(file)
     target.undo()
     assert target.object("mug").views == 2
-    assert target.import_(file) == imported(views=1, known=4)
+    assert target.import_archive(file) == imported(views=1, known=4)
     assert target.object("mug").views == 3
 
 
@@ -156,42 +156,42 @@ def test_views_that_were_undone_come_back(source, target, file):
 def test_a_name_that_is_taken_is_met_as_asked(target, file, policy, result, expected):
     target.register("Mug", view(9))
     before = contents(target)
-    assert target.import_(file, on_conflict=policy) == result
+    assert target.import_archive(file, on_conflict=policy) == result
     assert {item.name: item.views for item in target.objects()} == expected
     target.undo()
     assert contents(target) == before
 
 
 def test_what_was_merged_here_is_not_taken_apart_by_a_collection(source, target, file):
-    target.import_(file)
+    target.import_archive(file)
     target.merge("mug", "pen")
     merged = contents(target)
-    assert target.import_(file) == imported(known=4)
+    assert target.import_archive(file) == imported(known=4)
     assert contents(target) == merged
     source.add_view("mug", view(6))
-    source.export(file)
-    assert target.import_(file) == imported(views=1, known=4)
+    source.export_archive(file)
+    assert target.import_archive(file) == imported(views=1, known=4)
     assert (names(target), target.object("pen").views) == (["pen"], 4)
     target.undo()
     assert contents(target) == merged
-    for number in range(KEPT):  # until nobody remembers
+    for number in range(MAX_UNDOS):  # until nobody remembers
         target.rename("pen" if not number else f"pen {number - 1}", f"pen {number}")
-    assert target.import_(file) == imported(views=1, known=4)
+    assert target.import_archive(file) == imported(views=1, known=4)
     assert [item.views for item in target.objects()] == [4]
 
 
 def test_what_was_merged_into_a_forgotten_object_comes_back_with_its_views(target, file):
-    target.import_(file)
+    target.import_archive(file)
     target.register("cup", view(9))
     target.merge("mug", "cup")
     before = contents(target)
     target.forget("cup")
-    assert target.import_(file) == imported(objects=1, views=2, negatives=1, known=1)
+    assert target.import_archive(file) == imported(objects=1, views=2, negatives=1, known=1)
     assert [(item.name, item.views, item.negatives) for item in target.objects()] == [
         ("mug", 2, 1),
         ("pen", 1, 0),
     ]
-    assert target.undo().text == "undone: the import of 1 object and 3 views is gone"
+    assert target.undo().text == "undone: removed the imported 1 object and 3 views"
     target.undo()
     assert contents(target) == before
     assert target.undo().kind == "merged"
@@ -199,15 +199,15 @@ def test_what_was_merged_into_a_forgotten_object_comes_back_with_its_views(targe
 
 
 def test_an_import_that_moved_views_is_undone_when_their_former_object_is_purged(target, file):
-    target.import_(file)
+    target.import_archive(file)
     target.register("cup", view(9))
     target.merge("mug", "cup")
     target.forget("cup")
-    target.import_(file)
-    for number in range(KEPT - 1):
+    target.import_archive(file)
+    for number in range(MAX_UNDOS - 1):
         target.rename("pen" if not number else f"pen {number - 1}", f"pen {number}")
     assert target._database.read("SELECT count(*) FROM objects WHERE name = 'cup'") == [(0,)]
-    for _ in range(KEPT - 1):
+    for _ in range(MAX_UNDOS - 1):
         target.undo()
     assert target.undo().kind == "imported"
     assert target.undo() is None
@@ -217,23 +217,23 @@ def test_an_import_that_moved_views_is_undone_when_their_former_object_is_purged
 
 def test_a_removed_view_comes_back_and_one_that_was_merged_by_an_import_makes_no_empty_object(target, file):
     target.register("Mug", view(9))
-    target.import_(file, on_conflict="merge")
+    target.import_archive(file, on_conflict="merge")
     target.remove_view("mug", 2)
-    assert target.import_(file) == imported(views=1, known=3)
+    assert target.import_archive(file) == imported(views=1, known=3)
     assert {item.name: item.views for item in target.objects()} == {"Mug": 3, "pen": 1}
 
 
 def test_an_unknown_policy_is_refused(target, file):
-    with pytest.raises(SupportError, match='one of rename, skip, merge is done, not "replace"'):
-        target.import_(file, on_conflict="replace")
+    with pytest.raises(SupportError, match='on_conflict must be one of rename, skip, merge, not "replace"'):
+        target.import_archive(file, on_conflict="replace")
 
 
 def test_for_another_model_pictures_come_and_wait_to_be_learned(tmp_path, file):
     with open_store(tmp_path / "target", "tiny-2", keep_crops=False) as store:
-        result = store.import_(file)
+        result = store.import_archive(file)
         assert result == imported(objects=1, views=2, negatives=1, skipped=1, unembedded=3)
         assert result.text == (
-            "imported: objects 1, views 2, negatives 1; objects skipped 1; to be learned from pictures 3"
+            "imported: objects 1, views 2, negatives 1; objects skipped 1; to be embedded from pictures 3"
         )
         assert store.entries() == []
         assert store.unembedded() == [1, 2, 3]
@@ -241,7 +241,7 @@ def test_for_another_model_pictures_come_and_wait_to_be_learned(tmp_path, file):
 
 
 def test_an_import_that_brings_nothing_leaves_nothing_to_undo(source, file):
-    assert source.import_(file) == imported(known=4)
+    assert source.import_archive(file) == imported(known=4)
     assert source.undo().kind == "forgotten"
 
 
@@ -277,47 +277,47 @@ HOSTILE = {
     "a newer version": (
         put("version", value=2),
         {},
-        "it is of version 2 of the format, and this release reads 1",
+        "it has version 2 of the format, and this release reads version 1",
     ),
-    "an older version": (put("version", value=0), {}, "version: 1 is needed, not 0"),
-    "another format": (put("format", value="x"), {}, "format: one of 'edge-siamese collection' is needed"),
+    "an older version": (put("version", value=0), {}, "version: must be 1, not 0"),
+    "another format": (put("format", value="x"), {}, 'format: must be one of "edge-siamese archive"'),
     "no dimensions": (
         put("dimensions", value=0),
         {},
-        "dimensions: a number from 1 to 65536 is needed, not 0",
+        "dimensions: must be an integer from 1 to 65536, not 0",
     ),
-    "wrong dimensions": (put("dimensions", value=7), {}, "has 128 bytes, which are no rows of 7 numbers"),
+    "wrong dimensions": (put("dimensions", value=7), {}, "has 128 bytes, not rows of 7 numbers"),
     "an unknown key": (put("extra", value=1), {}, "extra: unknown key"),
     "a bad name": (put("objects", 0, "name", value="a\nb"), {}, r"has a control character"),
     "a bad uid": (
         put("objects", 0, "uid", value="../../etc"),
         {},
-        r"objects\[0\]\.uid: 32 hexadecimal digits",
+        r"objects\[0\]\.uid: must be 32 hexadecimal digits",
     ),
     "a bad kind": (
         put("objects", 0, "views", 0, "kind", value="x"),
         {},
-        "one of 'view', 'negative' is needed",
+        'must be one of "view", "negative", not "x"',
     ),
     "a bad source": (
         put("objects", 0, "views", 0, "source", value="a\nb"),
         {},
-        "one line of at most 80 characters",
+        "must be one line of at most 80 characters",
     ),
     "a uid twice": (
         lambda m: m["objects"][1].update(uid=m["objects"][0]["uid"]),
         {},
-        "stands twice in the file",
+        "is used twice",
     ),
     "a picture twice": (
         put("objects", 1, "views", 0, "crops", value=["crops/1-0.png"]),
         {},
-        "a picture belongs to one view, once",
+        "a picture is used twice",
     ),
     "too many pictures": (
         put("objects", 1, "views", 0, "crops", value=[f"{n}" for n in range(101)]),
         {},
-        "at most 100 pictures are kept of a view",
+        "must be a list of at most 100 items, not a list of 101",
     ),
     "a missing picture": (None, {"crops/3-1.png": None}, "the member 'crops/3-1.png' is missing"),
     "a picture of the system": (
@@ -342,12 +342,12 @@ HOSTILE = {
     ),
     "a negative row": (put("objects", 1, "views", 0, "embedding", value=-1), {}, "the embedding -1, of 4"),
     "no numbers": (None, {"embeddings.f32": NAN_ROW}, "embeddings.f32 has numbers that are not finite"),
-    "half a row": (None, {"embeddings.f32": NAN_ROW[:-4]}, "which are no rows of 8 numbers"),
+    "half a row": (None, {"embeddings.f32": NAN_ROW[:-4]}, "has 124 bytes, not rows of 8 numbers"),
     "no embeddings": (None, {"embeddings.f32": None}, "the member 'embeddings.f32' is missing"),
     "no manifest": (None, {"manifest.json": None}, "the member 'manifest.json' is missing"),
     "no JSON": (None, {"manifest.json": b"{"}, "manifest.json: not valid JSON"),
-    "no text": (None, {"manifest.json": b"\xff"}, "manifest.json is not UTF-8 text"),
-    "a list": (None, {"manifest.json": b"[]"}, "an object is needed, not a list"),
+    "no text": (None, {"manifest.json": b"\xff"}, "manifest.json: not UTF-8 text"),
+    "a list": (None, {"manifest.json": b"[]"}, "must be an object, not a list"),
     "a tower": (None, {"manifest.json": b"[" * 100_000}, "manifest.json: more than 100 nested levels"),
     "a number that is none": (None, {"manifest.json": b'{"version": NaN}'}, "must be a finite number"),
 }
@@ -360,7 +360,7 @@ def test_a_file_that_is_wrong_changes_nothing(target, file, harm):
     before = contents(target)
     rewritten(file, change, members)
     with pytest.raises(StoreError, match=problem) as error:
-        target.import_(file)
+        target.import_archive(file)
     assert str(error.value).startswith(f"{file}: ") and str(error.value).endswith("; nothing was imported")
     assert "\n" not in str(error.value)
     assert contents(target) == before
@@ -372,29 +372,30 @@ def test_a_bomb_is_refused_before_it_is_unpacked(target, file, monkeypatch):
     with pytest.raises(
         StoreError, match="has 20000000 bytes; at most 16777216 are read; nothing was imported"
     ):
-        target.import_(file)
+        target.import_archive(file)
     monkeypatch.setattr(archive, "MAX_TOTAL_BYTES", 1 << 20)
     with pytest.raises(StoreError, match="it unpacks to more than 0 GiB"):
-        target.import_(file)
+        target.import_archive(file)
     monkeypatch.setattr(archive, "MAX_MEMBERS", 7)
-    with pytest.raises(StoreError, match="it has members of one name, or too many of them"):
-        target.import_(file)
+    with pytest.raises(StoreError, match="it has several members of one name, or too many members"):
+        target.import_archive(file)
     assert target.objects() == []
 
 
 def test_a_member_that_stands_twice_is_refused(target, file):
     with zipfile.ZipFile(file, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
         archive.writestr("manifest.json", "{}")
-    with pytest.raises(StoreError, match="it has members of one name"):
-        target.import_(file)
+    with pytest.raises(StoreError, match="it has several members of one name"):
+        target.import_archive(file)
 
 
 def test_other_packings_are_refused(target, file):
     rewritten(file, compression=zipfile.ZIP_LZMA)
     with pytest.raises(
-        StoreError, match=r"the member 'manifest\.json' is packed in a way that is not read here"
+        StoreError,
+        match=r"the member 'manifest\.json' is encrypted, or compressed by another method than deflate",
     ):
-        target.import_(file)
+        target.import_archive(file)
 
 
 def test_no_cut_and_no_changed_byte_is_taken_for_a_collection(target, file):
@@ -403,14 +404,14 @@ def test_no_cut_and_no_changed_byte_is_taken_for_a_collection(target, file):
     for place in choose.integers(0, len(data), 40):
         file.write_bytes(data[:place])
         with pytest.raises(StoreError, match=r"nothing was imported$"):
-            target.import_(file)
+            target.import_archive(file)
     taken = 0
     for place in choose.integers(0, len(data), 150):
         changed = bytearray(data)
         changed[place] ^= 0xFF
         file.write_bytes(changed)
         try:
-            target.import_(file)
+            target.import_archive(file)
         except StoreError as error:
             assert "nothing was imported" in str(error)  # noqa: PT017
             assert target.objects() == []
@@ -425,9 +426,9 @@ def test_no_cut_and_no_changed_byte_is_taken_for_a_collection(target, file):
 
 def test_a_missing_file_is_named(target, tmp_path):
     with pytest.raises(StoreError, match=r"nowhere\.zip: there is no such file$"):
-        target.import_(tmp_path / "nowhere.zip")
+        target.import_archive(tmp_path / "nowhere.zip")
     with pytest.raises(StoreError, match=r"cannot be read: Is a directory; nothing was imported$"):
-        target.import_(tmp_path)
+        target.import_archive(tmp_path)
 
 
 def test_an_export_that_fails_leaves_the_file_before(source, file, monkeypatch):
@@ -438,19 +439,19 @@ def test_an_export_that_fails_leaves_the_file_before(source, file, monkeypatch):
 
     monkeypatch.setattr(zipfile.ZipFile, "writestr", full)
     with pytest.raises(StoreError, match=r"^the disk is full: .*objects\.zip could not be written"):
-        source.export(file)
+        source.export_archive(file)
     assert file.read_bytes() == before
     assert sorted(os.listdir(file.parent)) == ["objects.zip", "source"]
 
 
 def test_a_list_of_members_that_would_fill_the_memory_is_not_read(target, tmp_path, monkeypatch):
-    monkeypatch.setattr(archive._Bounded, "most", 1000)
+    monkeypatch.setattr(archive._BoundedFile, "max_read_bytes", 1000)
     path = tmp_path / "many.zip"
     with zipfile.ZipFile(path, "w") as written:
         for number in range(100):
             written.writestr(f"crops/{number}-0.png", b"")
     with pytest.raises(
-        StoreError, match=r"many\.zip is damaged, or no collection: its list of members has \d+ bytes"
+        StoreError, match=r"many\.zip is damaged, or not an archive: its list of members has \d+ bytes"
     ):
-        target.import_(path)
+        target.import_archive(path)
     assert target.objects() == []

@@ -44,7 +44,7 @@ def test_a_store_of_a_newer_release_is_left_alone(tmp_path):
     with pytest.raises(StoreError) as error:
         open_store(tmp_path)
     assert str(error.value) == (
-        f"{path} was written by a newer release (layout 7; this one knows 1); "
+        f"{path} was written by a newer release (schema version 7; this release reads up to 1); "
         "install that release again, or restore a backup made before it"
     )
     assert path.read_bytes() == before
@@ -106,7 +106,7 @@ def test_a_full_disk_changes_nothing_and_says_so(tmp_path):
             register_all(store, big)
         assert str(error.value) == (
             f"the disk is full: {tmp_path / 'objects.db'} could not be written, nothing was changed; "
-            "make room and try again"
+            "free some space and try again"
         )
         before = names(store)
         assert not connection.in_transaction
@@ -165,7 +165,7 @@ def test_a_read_only_file_system_is_named_with_a_remedy(small_disk):
         open_store(small_disk)
     assert str(error.value) == (
         f"{small_disk / 'objects.db.lock'} cannot be written, nothing was changed (Read-only file system); "
-        "give this user the right to write it and its directory, or mount the file system writable"
+        "give this user write access to it and its directory, or mount the file system writable"
     )
 
 
@@ -221,11 +221,11 @@ def test_another_thread_gets_an_error_for_people(tmp_path):
         ),
         (
             sqlite3.SQLITE_CORRUPT,
-            "{path} is damaged (gone); start again, and what can be read out of it is put into",
+            "{path} is damaged (gone); restart, and what can be read of it is recovered into",
         ),
         (
             sqlite3.SQLITE_CANTOPEN,
-            "{path} cannot be written, nothing was changed (gone); give this user the right",
+            "{path} cannot be written, nothing was changed (gone); give this user write access",
         ),
         (sqlite3.SQLITE_MISMATCH, "{path} cannot be used, nothing was changed: gone"),
     ],

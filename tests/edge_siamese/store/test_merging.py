@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edge_siamese.errors import SupportError
-from edge_siamese.store.undo_log import KEPT, Undone
+from edge_siamese.store.undo_log import MAX_UNDOS, Undone
 from tests.edge_siamese.store.made import NOW, names, open_store, picture, vector, view
 from tests.edge_siamese.store.test_undo_log import count, state
 
@@ -38,7 +38,7 @@ class TestRemoveView:
         assert store.entries()[0].negatives.shape == (0, 8)
         assert ids(store, "mug") == [2]
         for text in ("negative", "view"):
-            told = f'undone: the removed {text} of "mug" is back'
+            told = f'undone: restored the removed {text} of "mug"'
             assert store.undo() == Undone(told, "view removed", mug.uid, "mug")
             assert state(store) == states.pop()
         assert np.array_equal(store.crop(1, 1), picture(11))
@@ -79,10 +79,10 @@ class TestRemoveView:
         store.register("mug", view(1))
         store.add_view("mug", view(2))
         store.remove_view("mug", 1)
-        for number in range(KEPT - 1):
+        for number in range(MAX_UNDOS - 1):
             store.rename(store.objects()[0].uid, f"mug {number}")
         assert count(store, "views") == 2
-        store.rename(f"mug {KEPT - 2}", "mug")
+        store.rename(f"mug {MAX_UNDOS - 2}", "mug")
         assert count(store, "views") == count(store, "embeddings") == 1
         assert count(store, "crops") == 2
         while store.undo():
@@ -113,7 +113,7 @@ class TestMerge:
             assert np.array_equal(entry.embeddings, [vector(1), vector(2), vector(4)])
             assert np.array_equal(entry.negatives, [vector(3)])
         with open_store(tmp_path) as store:
-            told = 'undone: "mug" is an object of its own again'
+            told = 'undone: "mug" is a separate object again'
             assert store.undo() == Undone(told, "merged", mug.uid, "mug")
             assert state(store) == before
             assert store.undo().kind == "view added"
@@ -139,7 +139,7 @@ class TestMerge:
             connection.execute(
                 "INSERT INTO objects (uid, name, key, created) VALUES ('x', 'Mug', 'mug', 'now')"
             )
-        told = 'undone: "mug (2)" is an object of its own again'
+        told = 'undone: "mug (2)" is a separate object again'
         assert store.undo() == Undone(told, "merged", mug.uid, "mug (2)")
 
     def test_what_was_removed_before_stays_with_its_object(self, store):
@@ -154,7 +154,7 @@ class TestMerge:
         for _ in range(2):
             store.undo()
         assert state(store) == before
-        assert store.undo().text == 'undone: the removed view of "mug" is back'
+        assert store.undo().text == 'undone: restored the removed view of "mug"'
         assert ids(store, "mug") == [1, 2]
 
     def test_a_chain_of_them_comes_apart_link_by_link(self, store):
@@ -183,10 +183,10 @@ class TestMerge:
         store.register("mug", view(1))
         store.register("pen", view(2))
         store.merge("mug", "pen")
-        for number in range(KEPT):
+        for number in range(MAX_UNDOS):
             store.rename(store.objects()[0].uid, f"pen {number}")
         assert (count(store, "objects"), count(store, "views")) == (1, 2)
-        undone = [store.undo().kind for _ in range(KEPT)]
+        undone = [store.undo().kind for _ in range(MAX_UNDOS)]
         assert (set(undone), store.undo()) == ({"renamed"}, None)
         assert (names(store), ids(store, "pen")) == (["pen"], [1, 2])
         assert store._database.read("PRAGMA foreign_key_check") == []
@@ -207,16 +207,16 @@ class TestTheButton:
         store.merge("mug", "pen")
         store.add_view("pen", view(5))
         store.remove_view("pen", 2)
-        assert self.button(store) == 'undone: the last view of "pen" is gone'
+        assert self.button(store) == 'undone: removed the last view of "pen"'
         assert (names(store), ids(store, "pen")) == (["cup", "pen"], [3, 4])
         # The registration of the mug, and its view, are the pen's.
         assert self.button(store) == 'undone: "pen" is no longer registered'
         assert self.button(store) == 'undone: "cup" is no longer registered'
         assert self.button(store) is None
         # In full: the view was removed from an object that is no more.
-        assert store.undo().text == 'undone: "mug" is an object of its own again'
+        assert store.undo().text == 'undone: "mug" is a separate object again'
         assert ids(store, "mug") == [2, 3]
-        assert self.button(store) == 'undone: the last view of "mug" is gone'
+        assert self.button(store) == 'undone: removed the last view of "mug"'
         assert self.button(store) == 'undone: "mug" is no longer registered'
         assert store.undo() is None
 
@@ -227,15 +227,15 @@ class TestTheButton:
         store.remove_view("mug", 1)
         store.remove_view("mug", 2)
         undone = store.undo(registrations_only=True)
-        text = 'undone: the only view of "mug" is gone, and the object with it'
+        text = 'undone: removed the only view of "mug", and the object with it'
         assert undone == Undone(text, "view added", mug.uid, "mug")
         assert store.objects() == store.entries() == []
         assert self.button(store) is None
-        assert store.undo().text == 'undone: the removed view of "mug" is back'
+        assert store.undo().text == 'undone: restored the removed view of "mug"'
         assert ids(store, "mug") == [1]
         # The removal of the negative is the later one, and could not be undone while there was no object.
-        assert store.undo().text == 'undone: the removed negative of "mug" is back'
-        assert self.button(store) == 'undone: the last negative of "mug" is gone'
+        assert store.undo().text == 'undone: restored the removed negative of "mug"'
+        assert self.button(store) == 'undone: removed the last negative of "mug"'
         assert self.button(store) == 'undone: "mug" is no longer registered'
         assert store.undo() is None
 
@@ -263,25 +263,25 @@ class TestTheButton:
         store.merge("pen", "mug")
         store.forget("mug")
         store.undo()
-        assert self.button(store) == 'undone: the last view of "mug" is gone'
+        assert self.button(store) == 'undone: removed the last view of "mug"'
         assert ids(store, "mug") == [3]
-        assert store.undo().text == 'undone: "pen" is an object of its own again'
+        assert store.undo().text == 'undone: "pen" is a separate object again'
         assert [(item.name, item.views) for item in store.objects()] == [("pen", 1)]
-        assert store.undo().text == 'undone: the removed view of "mug" is back'
+        assert store.undo().text == 'undone: restored the removed view of "mug"'
         assert [(item.name, item.last_view) for item in store.objects()] == [("mug", 1), ("pen", 3)]
 
     def test_what_comes_back_without_a_view_waits_for_the_removed_one(self, store, tmp_path):
         store.register("mug", view(1))
-        store.export(tmp_path / "mug.zip")
+        store.export_archive(tmp_path / "mug.zip")
         store.add_view("mug", view(2))
         store.remove_view("mug", 1)
         store.forget("mug")
-        store.import_(tmp_path / "mug.zip")
+        store.import_archive(tmp_path / "mug.zip")
         assert ids(store, "mug") == [1, 2]
-        assert self.button(store) == 'undone: the last view of "mug" is gone'
+        assert self.button(store) == 'undone: removed the last view of "mug"'
         assert store.undo().kind == "imported"
         # Forgetting it is undone as well, and gave back nothing that is seen.
-        assert store.undo().text == 'undone: the removed view of "mug" is back'
+        assert store.undo().text == 'undone: restored the removed view of "mug"'
         assert ids(store, "mug") == [1]
         assert store.undo().kind == "registered"
         assert store.undo() is None
@@ -386,7 +386,7 @@ def act(chance, store, model, seed):
 @pytest.mark.parametrize("seed", range(6))
 def test_whatever_is_done_every_undo_leads_exactly_one_change_back(store, seed):
     chance, model = random.Random(seed), Model()
-    for turn in range(KEPT + 30):
+    for turn in range(MAX_UNDOS + 30):
         if model.former and chance.random() < 0.2:
             store.undo()
             model.undo()
@@ -406,9 +406,9 @@ def act_or_import(chance, store, place, turn):
     """A change of what is there, or what was there some time ago comes as a collection."""
     file = place / f"{chance.randrange(4)}.zip"
     if chance.random() < 0.1:
-        store.export(file)
+        store.export_archive(file)
     if chance.random() < 0.15 and file.exists():
-        return store.import_(file, on_conflict=chance.choice(["rename", "skip", "merge"]))
+        return store.import_archive(file, on_conflict=chance.choice(["rename", "skip", "merge"]))
     model = Model()  # only to choose from
     model.objects = {n: (name, {i: (kind, 0) for i, kind, _ in rows}) for n, name, rows in seen(store)}
     return act(chance, store, model, turn)

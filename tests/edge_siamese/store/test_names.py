@@ -5,7 +5,7 @@ import random
 import pytest
 
 from edge_siamese.errors import SupportError
-from edge_siamese.store.names import Numbering, checked_name, free_name, name_key
+from edge_siamese.store.names import NameAllocator, checked_name, free_name, name_key
 
 
 @pytest.mark.parametrize(
@@ -29,12 +29,12 @@ def test_a_name_is_kept_composed_and_without_blanks_around_it(given, kept):
         ("", "an object needs a name that is not empty"),
         (" \t ", "an object needs a name that is not empty"),
         ("\u200d", "an object needs a name that is not empty"),
-        ("x" * 81, 'the name "xxxxxxxxxxxxxxxxxxxx…" has 81 characters; at most 80 are kept'),
-        ("x" * 100_000, 'the name "xxxxxxxxxxxxxxxxxxxx…" has 100000 characters; at most 80 are kept'),
-        ("a\nb", r"the name 'a\nb' has a control character ('\n'); leave it out"),
-        ("a\x00", r"the name 'a\x00' has a control character ('\x00'); leave it out"),
-        ("a\u202eb", r"the name 'a\u202eb' has a control character ('\u202e'); leave it out"),
-        ("a\ud800", r"the name 'a\ud800' has a control character ('\ud800'); leave it out"),
+        ("x" * 81, 'the name "xxxxxxxxxxxxxxxxxxxx…" has 81 characters; at most 80 are allowed'),
+        ("x" * 100_000, 'the name "xxxxxxxxxxxxxxxxxxxx…" has 100000 characters; at most 80 are allowed'),
+        ("a\nb", r"the name 'a\nb' has a control character ('\n'); remove it"),
+        ("a\x00", r"the name 'a\x00' has a control character ('\x00'); remove it"),
+        ("a\u202eb", r"the name 'a\u202eb' has a control character ('\u202e'); remove it"),
+        ("a\ud800", r"the name 'a\ud800' has a control character ('\ud800'); remove it"),
     ],
 )
 def test_what_is_no_name_is_refused(name, problem):
@@ -73,10 +73,10 @@ def test_numbering_gives_what_a_search_from_the_beginning_gives():
     for _ in range(200):
         taken = {name_key(f"{chance.choice(stems)[:75]} ({chance.randrange(14)})") for _ in range(8)}
         taken |= {name_key(name) for name in chance.sample(stems, 5)}
-        numbering = Numbering(taken)
+        allocator = NameAllocator(taken)
         for _ in range(40):
             name = chance.choice(stems)
-            given = numbering.free(name)
+            given = allocator.free_name(name)
             assert given == free_name(name, taken.__contains__)
             assert len(given) <= 80
             taken.add(name_key(given))
@@ -92,8 +92,8 @@ def test_thousands_that_want_one_name_cost_no_more_each_than_a_few():
 
     for wanted in (["mug"] * 4000, [f"{'x' * 76}{number // 2:04}" for number in range(4000)]):
         taken = Counting()
-        numbering = Numbering(taken)
+        allocator = NameAllocator(taken)
         for name in wanted:
-            taken.add(name_key(numbering.free(name)))
+            taken.add(name_key(allocator.free_name(name)))
         assert len(taken) == 4000
         assert taken.asked < 8 * 4000

@@ -165,7 +165,7 @@ def test_whatever_a_disk_does_the_store_opens_and_what_it_shows_is_whole(place, 
 def test_a_message_that_is_no_text_is_damage_too(tmp_path):
     error = UnicodeDecodeError("utf-8", b"\xdb", 0, 1, "invalid")
     assert is_damage(error)
-    assert "is damaged (it has text that is none)" in str(store_error(error, tmp_path))
+    assert "is damaged (it has text that is not UTF-8)" in str(store_error(error, tmp_path))
 
 
 def test_a_name_that_is_no_text_any_more_is_repaired_once(tmp_path):
@@ -239,7 +239,7 @@ def test_merges_and_removed_views_outlive_a_spoiled_page(place, table):
             assert [change.kind for change in undone] == ["view removed", "view added", "merged"]
         if table != "changes":
             assert undone[-1 if table == "objects" else 1].text == (
-                f'undone: "{long(90)}" is an object of its own again'
+                f'undone: "{long(90)}" is a separate object again'
             )
             assert [v.id for v in store.views(long(90))] == [91]
             assert [v.id for v in store.views(long(110))] == [111]
@@ -293,9 +293,7 @@ def test_damage_among_the_pictures_is_found_when_it_is_met(place):
     spoil(path, pages_of(path, "crops")[3])
     with open_store(place) as store:
         assert store.repair is None  # gigabytes are not read at the start
-        with pytest.raises(
-            StoreError, match=r"objects\.db is damaged \(.*\); start again, and what can be read"
-        ):
+        with pytest.raises(StoreError, match=r"objects\.db is damaged \(.*\); restart, and what can be read"):
             [store.crop(number) for number in range(1, COUNT + 1)]
     with open_store(place) as store:
         assert (store.repair.found, store.repair.recovered) == (COUNT, COUNT)
@@ -371,7 +369,7 @@ def test_a_repair_for_which_there_is_no_room_is_tried_again(place, monkeypatch):
         def full(*_, **__):
             raise error
 
-        patch.setattr(recovery.Sifter, "finish", full)
+        patch.setattr(recovery.RowRecovery, "finish", full)
         with pytest.raises(
             StoreError, match=r"^the disk is full: .*objects\.db\.rebuilding could not be written"
         ):

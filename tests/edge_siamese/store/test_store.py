@@ -66,7 +66,7 @@ def test_a_name_is_given_once_whatever_its_case(store):
         if len(store.objects()) == 1:
             store.register("pen", view(3))
         with pytest.raises(
-            SupportError, match=r"^there is an object .* already; choose another name, or add a view"
+            SupportError, match=r"^there is already an object .*; choose another name, or add a view"
         ):
             change()
     assert names(store) == ["Mug", "pen"]
@@ -144,13 +144,13 @@ def test_another_model_sees_what_it_knows_and_learns_the_rest(tmp_path):
     with open_store(tmp_path, "tiny-2") as store:
         assert store.entries() == []
         assert store.counts() == Counts(objects=2, views=2, negatives=1, unembedded=2, dormant=1)
-        assert store.dormant == 1
+        assert store.counts().dormant == 1
         assert store.unembedded() == [1, 2, 4]
         assert [item.embedded for item in store.objects()] == [0, 0]
         with pytest.raises(SupportError, match="shape"):
-            store.adopt({1: vector(11), 2: np.zeros(3, np.float32)})
+            store.set_embeddings({1: vector(11), 2: np.zeros(3, np.float32)})
         assert store.unembedded() == [1, 2, 4]
-        store.adopt({1: vector(11), 2: vector(12), 4: vector(14), 99: vector(1)})
+        store.set_embeddings({1: vector(11), 2: vector(12), 4: vector(14), 99: vector(1)})
         assert store.unembedded() == []
         (mug,) = store.entries()
         assert np.array_equal(mug.embeddings, [vector(11)]) and np.array_equal(mug.negatives, [vector(12)])
@@ -170,7 +170,7 @@ def test_embeddings_of_the_current_and_the_previous_model_are_kept(tmp_path):
         store.register("mug", view(1))
     for model, expected in [("two", ["one", "two"]), ("three", ["three", "two"])]:
         with open_store(tmp_path, model) as store:
-            store.adopt({1: vector(5)})
+            store.set_embeddings({1: vector(5)})
             found = sorted(row[0] for row in store._database.read("SELECT DISTINCT model_id FROM embeddings"))
             assert found == expected
     # A model that was only looked at drops nothing.
@@ -182,12 +182,12 @@ def test_learning_for_models_that_never_came_into_use_spares_the_one_that_is(sto
     store.register("mug", view(1))
     store.register("pen", view(2))
     for model in ("two", "three"):
-        with store.seen_with(model, DIMENSIONS):
-            store.adopt({1: vector(5)})
+        with store.with_model(model, DIMENSIONS):
+            store.set_embeddings({1: vector(5)})
     assert [entry.name for entry in store.entries()] == ["mug", "pen"]
-    with store.seen_with("three", DIMENSIONS):
-        store.adopt({2: vector(6)})
-    store.use("three", DIMENSIONS)
+    with store.with_model("three", DIMENSIONS):
+        store.set_embeddings({2: vector(6)})
+    store.use_model("three", DIMENSIONS)
     assert [entry.name for entry in store.entries()] == ["mug", "pen"]
     found = store._database.read("SELECT DISTINCT model_id FROM embeddings ORDER BY model_id")
     assert found == [("three",), (MODEL,)]
@@ -207,7 +207,7 @@ def test_only_one_process_has_a_store(tmp_path):
     with (
         open_store(tmp_path),
         pytest.raises(
-            StoreError, match=r"objects\.db is in use by process \d+; ask that process, or stop it"
+            StoreError, match=r"objects\.db is in use by process \d+; use that process, or stop it"
         ),
     ):
         open_store(tmp_path)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from edge_siamese.store.undo_log import KEPT, PURGED_AT_ONCE, Undone
+from edge_siamese.store.undo_log import MAX_PURGED_VIEWS, MAX_UNDOS, Undone
 from tests.edge_siamese.store.made import names, open_store, picture, vector, view
 
 
@@ -32,17 +32,17 @@ def test_each_undo_leads_one_change_back_and_says_so(store):
         ),
         (
             lambda: store.add_view("mug", view(2)),
-            'undone: the last view of "mug" is gone',
+            'undone: removed the last view of "mug"',
             "view added",
             "mug",
         ),
         (
             lambda: store.add_negative("mug", view(3)),
-            'undone: the last negative of "mug" is gone',
+            'undone: removed the last negative of "mug"',
             "negative added",
             "mug",
         ),
-        (lambda: store.rename("mug", "cup"), 'undone: "cup" is called "mug" again', "renamed", "mug"),
+        (lambda: store.rename("mug", "cup"), 'undone: "cup" is named "mug" again', "renamed", "mug"),
         (lambda: store.forget("cup"), 'undone: "cup" is registered again', "forgotten", "cup"),
         (
             lambda: store.register("mug", view(4)),
@@ -86,7 +86,7 @@ def test_the_button_takes_back_what_the_button_did(store):
     assert store.undo(registrations_only=True) is None
     # The renaming of an object that is gone has nothing to undo.
     assert store.undo().text == 'undone: "mug" is registered again'
-    assert store.undo(registrations_only=True).text == 'undone: the last view of "mug" is gone'
+    assert store.undo(registrations_only=True).text == 'undone: removed the last view of "mug"'
     assert store.undo(registrations_only=True).text == 'undone: "mug" is no longer registered'
     assert store.undo() is None
     assert store.objects() == []
@@ -109,15 +109,15 @@ def count(store, table):
 def test_what_was_forgotten_long_ago_is_gone_a_little_at_a_time(store):
     kept = store.register("kept", view(1)).uid
     store.register("mug", view(2))
-    for number in range(2 * PURGED_AT_ONCE):
+    for number in range(2 * MAX_PURGED_VIEWS):
         store.add_view("mug", view(number, crops=1))
     store.forget("mug")
     store._database.connection.execute("PRAGMA synchronous = OFF")  # only to be fast
-    for number in range(KEPT - 1):
+    for number in range(MAX_UNDOS - 1):
         store.rename(kept, f"kept {number}")
-        assert count(store, "views") == 2 + 2 * PURGED_AT_ONCE
-    assert count(store, "changes") <= KEPT
-    for left in (1 + PURGED_AT_ONCE + 1, 2, 1):
+        assert count(store, "views") == 2 + 2 * MAX_PURGED_VIEWS
+    assert count(store, "changes") <= MAX_UNDOS
+    for left in (1 + MAX_PURGED_VIEWS + 1, 2, 1):
         store.rename(kept, f"now {left}")
         assert count(store, "views") == count(store, "embeddings") == left
     assert count(store, "crops") == 2
@@ -125,11 +125,11 @@ def test_what_was_forgotten_long_ago_is_gone_a_little_at_a_time(store):
     undone = 0
     while store.undo():
         undone += 1
-    assert undone == KEPT
+    assert undone == MAX_UNDOS
     assert names(store) == ["kept 1"]
     # The number of a view is never given again.
     store.add_view(kept, view(9))
-    assert store.views(kept)[-1].id == 2 + 2 * PURGED_AT_ONCE + 1
+    assert store.views(kept)[-1].id == 2 + 2 * MAX_PURGED_VIEWS + 1
 
 
 def test_an_undone_registration_is_purged_as_well(store):
@@ -137,7 +137,7 @@ def test_an_undone_registration_is_purged_as_well(store):
     store.undo()
     store._database.connection.execute("PRAGMA synchronous = OFF")
     store.register("pen", view(2))
-    for number in range(KEPT):
+    for number in range(MAX_UNDOS):
         store.rename(store.objects()[0].uid, f"pen {number}")
     assert count(store, "objects") == count(store, "views") == 1
     assert np.array_equal(store.entries()[0].embeddings, [vector(2)])
