@@ -1,230 +1,331 @@
-"""Lets requests in or not: by the host that they name, where they come from, and who sends them."""
+"""Authentication, Origin and Host checks for HTTP requests."""
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import math
 import secrets
 import threading
-from collections.abc import Callable
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urlsplit
 
-from edge_siamese.dashboard.credentials import LONGEST, Credentials, CredentialsFile
-from edge_siamese.dashboard.exchange import Head, Problem
-from edge_siamese.dashboard.host_check import Hosts
-from edge_siamese.dashboard.login_attempts import Attempts
-from edge_siamese.dashboard.sessions import Session, Sessions
+from starlette.requests import Request
+
+from edge_siamese.dashboard.credentials import MAX_PASSWORD_LENGTH, Credentials, CredentialsFile
+from edge_siamese.dashboard.limits import LoginAttempts
+from edge_siamese.dashboard.schemas import ApiError
 from edge_siamese.errors import SettingsError
-from edge_siamese.settings import DashboardSettings
-from edge_siamese.system.network import is_loopback
+from edge_siamese.integration_settings import DashboardSettings
+from edge_siamese.system.hostname import host_name, local_name
+from edge_siamese.system.network import address_of, host_of, is_loopback
 
-SAFE = frozenset(("GET", "HEAD", "OPTIONS"))
-"""Methods that change nothing."""
+SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS"))
+"""Methods that change nothing, and so need no CSRF token."""
 CSRF_HEADER = "x-csrf-token"
-HOW_TO_SET = "sudo edge-siamese dashboard password"
+SET_PASSWORD = "sudo edge-siamese dashboard password"
 
-SECURITY_HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
-        "font-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Permissions-Policy": "camera=(), microphone=(), geolocation=(), payment=(), usb=()",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-}
-"""With every answer. Strict-Transport-Security is not among them: it would bind all ports of this host for a year, and
-so whatever else is served there, such as a Home Assistant without TLS."""
+SESSION_IDLE_SECONDS = 12 * 3600.0
+"""A session ends when it is unused for this long."""
+MAX_SESSION_SECONDS = 7 * 24 * 3600.0
+MAX_SESSIONS = 100
+"""One more ends the least recently used session."""
+MAX_HASHING_WAIT_SECONDS = 5.0
+"""The longest that a login waits for another one's scrypt."""
 
 
 @dataclass(frozen=True)
-class Entry:
-    """Who was let in."""
+class Identity:
+    """Who sent a request."""
 
-    by: Literal["nobody", "open", "session", "token"]
-    """`open`: where no login is needed. `nobody`: not let in."""
+    kind: Literal["nobody", "open", "session", "token"]
+    """`open`: no login is required. `nobody`: a login is required, and missing."""
     csrf: str = ""
-    """What a change has to show; of a token none."""
-    number: str = ""
-    """The session's id."""
-    name: str = ""
-    """Of the token."""
+    """The CSRF token that changes have to show; empty for API tokens."""
+    session_id: str = ""
+    token_name: str = ""
 
     @property
-    def inside(self) -> bool:
-        """Whether it may do what needs a login."""
-        return self.by != "nobody"
+    def authenticated(self) -> bool:
+        """Whether it may use endpoints that require a login."""
+        return self.kind != "nobody"
+
+
+NOBODY = Identity("nobody")
+
+
+@dataclass
+class Session:
+    """A browser that has logged in."""
+
+    csrf: str
+    fingerprint: str
+    """Of the credentials it was opened with."""
+    opened_at: float
+    used_at: float
+
+
+class Sessions:
+    """Login sessions by the hashes of their ids, in memory only. Thread-safe."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """Start without sessions. `clock` returns seconds."""
+        self._clock = clock
+        self._open: OrderedDict[bytes, Session] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def open(self, fingerprint: str) -> tuple[str, Session]:
+        """Open a session. Return its id, which is kept nowhere but in the cookie, and the session."""
+        session_id, now = secrets.token_urlsafe(32), self._clock()
+        session = Session(secrets.token_urlsafe(32), fingerprint, now, now)
+        with self._lock:
+            self._open[_hash(session_id)] = session
+            while len(self._open) > MAX_SESSIONS:
+                self._open.popitem(last=False)
+        return session_id, session
+
+    def find(self, session_id: str, fingerprint: str) -> Session | None:
+        """Return the session and mark it as used; None if it is unknown, expired, or of other credentials."""
+        if not session_id:
+            return None
+        key, now = _hash(session_id), self._clock()
+        with self._lock:
+            session = self._open.get(key)
+            if session is None:
+                return None
+            expired = (
+                now - session.used_at > SESSION_IDLE_SECONDS or now - session.opened_at > MAX_SESSION_SECONDS
+            )
+            if expired or session.fingerprint != fingerprint:
+                del self._open[key]
+                return None
+            session.used_at = now
+            self._open.move_to_end(key)
+            return session
+
+    def close(self, session_id: str) -> None:
+        """End a session, if there is one of this id."""
+        with self._lock:
+            self._open.pop(_hash(session_id), None)
+
+
+def _hash(session_id: str) -> bytes:
+    return hashlib.sha256(session_id.encode("utf-8", "replace")).digest()
+
+
+class AllowedHosts:
+    """Values of the Host header that the dashboard answers to, which defeats DNS rebinding."""
+
+    def __init__(self, listen: str, extra: Iterable[str] = (), *, hostname: str | None = None) -> None:
+        """Collect the allowed names.
+
+        Args:
+            listen: the address that the dashboard listens at.
+            extra: more names, with or without a port.
+            hostname: the host name; None: this machine's.
+        """
+        self._loopback_only = is_loopback(listen)
+        self._names = {host_of(name) for name in extra}
+        if not self._loopback_only:
+            name = (host_name() if hostname is None else hostname).lower()
+            self._names |= {name, local_name(name)}
+        self._names.discard("")
+
+    def allow(self, host: str, local_address: str = "") -> bool:
+        """Return whether a Host header names this dashboard.
+
+        Args:
+            host: the header.
+            local_address: the address of this machine at which the request arrived. A host that is that address needed no
+                DNS, so it cannot be DNS rebinding.
+        """
+        name = host_of(host)
+        if not name:
+            return False
+        if is_loopback(name) or name in self._names:
+            return True
+        address = address_of(name)
+        return not self._loopback_only and address is not None and address == address_of(local_address)
 
 
 class Authenticator:
-    """The door; any thread may ask."""
+    """Decides which requests are served. Thread-safe."""
 
     def __init__(
         self,
         settings: DashboardSettings,
         credentials: CredentialsFile,
         *,
-        hosts: Hosts | None = None,
+        hosts: AllowedHosts | None = None,
         sessions: Sessions | None = None,
-        attempts: Attempts | None = None,
+        attempts: LoginAttempts | None = None,
     ) -> None:
-        """Nothing is read yet.
+        """Read nothing yet.
 
         Args:
-            settings: of the dashboard.
-            credentials: where password and tokens are.
-            hosts, sessions, attempts: others than those that the settings make.
+            settings: the dashboard's.
+            credentials: file with the password and the tokens.
+            hosts, sessions, attempts: defaults follow from the settings.
         """
         self._settings, self._credentials = settings, credentials
-        self._hosts = hosts or Hosts(settings.listen, settings.allowed_hosts)
+        self._hosts = hosts or AllowedHosts(settings.listen, settings.hosts)
         self._sessions = sessions or Sessions()
-        self._attempts = attempts or Attempts()
+        self._attempts = attempts or LoginAttempts()
         self._open_csrf = secrets.token_urlsafe(32)
         self._hashing = threading.Lock()
-        # A proxy on this machine comes from loopback, whoever is behind it.
-        self._beyond = not is_loopback(settings.listen) or bool(settings.allowed_hosts)
+        # Requests through a proxy on this machine come from loopback, whoever sent them.
+        self._exposed = not is_loopback(settings.listen) or bool(settings.hosts)
 
     @property
     def cookie_name(self) -> str:
-        """Cookies know no ports, so the name does: two daemons of one machine do not log each other out."""
+        """Name of the session cookie. Cookies are shared by all ports of a host, so the name contains the port."""
         prefix = "__Host-" if self._settings.certificate else ""
         return f"{prefix}edge-siamese-{self._settings.port}"
 
     def require_credentials(self) -> None:
-        """Raise `SettingsError` if others could reach this, and nothing would keep them out."""
-        if self._beyond and not self._credentials.current():
-            why = (
-                f"allowed_hosts names {', '.join(self._settings.allowed_hosts)}"
+        """Raise `SettingsError` if other machines can reach the dashboard and there is no password or token."""
+        if self._exposed and not self._credentials.current():
+            reason = (
+                f"hosts names {', '.join(self._settings.hosts)}"
                 if is_loopback(self._settings.listen)
-                else f"it listens at {self._settings.listen}, which others can reach"
+                else f"it listens at {self._settings.listen}, which other machines can reach"
             )
-            raise SettingsError(f"the dashboard needs a password, since {why}: {HOW_TO_SET}")
+            raise SettingsError(f"the dashboard needs a password, since {reason}: {SET_PASSWORD}")
 
-    def login_needed(self) -> bool:
-        """Whether anybody has to log in."""
-        return self._beyond or bool(self._current())
+    def login_required(self) -> bool:
+        """Return whether clients have to log in."""
+        return self._exposed or bool(self._current())
 
-    def check_host(self, head: Head) -> None:
-        """See that a request is meant for this page; raises `Problem` with 400 or 403."""
-        host = head.header("host")
+    def check_host(self, request: Request) -> None:
+        """Raise `ApiError` with 400 or 403 unless the Host header names this dashboard."""
+        host = _header(request, "host")
         if not host or "," in host:
-            raise Problem(400, "a request names one host")
-        if not self._hosts.allow(host, head.arrived):
-            raise Problem(
+            raise ApiError(400, "a request has exactly one Host header")
+        server = request.scope.get("server")
+        if not self._hosts.allow(host, server[0] if server else ""):
+            raise ApiError(
                 403,
-                "this dashboard is not known by that host name; allowed_hosts in the settings can allow it",
+                "this dashboard does not answer to that host name; add it to hosts in [dashboard] of the settings",
                 kind="UnknownHost",
             )
 
-    def check_place(self, head: Head) -> None:
-        """See that a request is meant for this page, and comes from it or from no page at all.
+    def check_origin(self, request: Request) -> None:
+        """Raise `ApiError` with 400 or 403 unless a request comes from the dashboard's page or from no page at all."""
+        self.check_host(request)
+        site = _header(request, "sec-fetch-site")
+        safe = request.method in SAFE_METHODS
+        foreign = site not in ("", "same-origin", "none") or (site == "none" and not safe)
+        origin = _header(request, "origin")
+        secure = request.scope.get("scheme") == "https"
+        if foreign or (origin and not _is_same_origin(origin, _header(request, "host"), secure)):
+            raise ApiError(403, "the request comes from another website", kind="CrossSite")
+
+    def identify(self, request: Request) -> Identity:
+        """Return who sent a request.
 
         Raises:
-            Problem: 400 or 403.
+            ApiError: 401 for an unknown token; 503 if the credentials cannot be read.
         """
-        self.check_host(head)
-        site = head.header("sec-fetch-site")
-        safe = head.method in SAFE
-        if (site and site not in ("same-origin", "none")) or (site == "none" and not safe):
-            raise Problem(403, "another page asked for this", kind="CrossSite")
-        origin = head.header("origin")
-        if origin and not _is_same(origin, head.header("host"), head.secure):
-            raise Problem(403, "another page asked for this", kind="CrossSite")
-
-    def entry(self, head: Head) -> Entry:
-        """Who asks.
-
-        Raises:
-            Problem: 401, for a token that is none; 503, if the credentials cannot be read.
-        """
-        known = self._current()
-        scheme, _, token = head.header("authorization").partition(" ")
+        credentials = self._current()
+        scheme, _, secret = _header(request, "authorization").partition(" ")
         if scheme.lower() == "bearer":
-            found = known.token(token.strip())
-            if found is None:
-                raise Problem(401, "this token is not known", headers={"WWW-Authenticate": "Bearer"})
-            return Entry("token", name=found.name)
-        if not known and not self._beyond:
-            return Entry("open", self._open_csrf)
-        number = head.cookie(self.cookie_name)
-        session = self._sessions.find(number, known.mark) if known.password else None
-        return Entry("nobody") if session is None else Entry("session", session.csrf, number)
+            token = credentials.token(secret.strip())
+            if token is None:
+                raise ApiError(401, "unknown token", headers={"WWW-Authenticate": "Bearer"})
+            return Identity("token", token_name=token.name)
+        if not credentials and not self._exposed:
+            return Identity("open", self._open_csrf)
+        session_id = request.cookies.get(self.cookie_name, "")
+        session = self._sessions.find(session_id, credentials.fingerprint) if credentials.password else None
+        return NOBODY if session is None else Identity("session", session.csrf, session_id)
 
-    def check(self, head: Head) -> Entry:
-        """Let in who may do what needs a login.
+    def authorize(self, request: Request) -> Identity:
+        """Return who sent a request to an endpoint that requires a login.
 
         Raises:
-            Problem: 401 for who is not logged in, 403 for a change without the token that shows whose it is.
+            ApiError: 401 without a login; 403 for a change without the CSRF token.
         """
-        entry = self.entry(head)
-        if not entry.inside:
-            raise Problem(401, "log in first", headers={"WWW-Authenticate": "Bearer"})
-        if head.method not in SAFE and entry.by != "token":
-            shown = head.header(CSRF_HEADER)
-            if not hmac.compare_digest(shown.encode("utf-8", "replace"), entry.csrf.encode("ascii")):
-                raise Problem(
-                    403, "X-CSRF-Token is missing or old: GET session tells the one of now", kind="CsrfToken"
+        identity = self.identify(request)
+        if not identity.authenticated:
+            raise not_logged_in()
+        if request.method not in SAFE_METHODS and identity.kind != "token":
+            shown = _header(request, CSRF_HEADER).encode("utf-8", "replace")
+            if not hmac.compare_digest(shown, identity.csrf.encode("ascii")):
+                raise ApiError(
+                    403,
+                    "X-CSRF-Token is missing or outdated; GET /session returns the current one",
+                    kind="CsrfToken",
                 )
-        return entry
+        return identity
 
     def log_in(self, password: str, address: str) -> tuple[str, Session]:
-        """Begin a session.
+        """Open a session. Return its id and the session.
 
         Raises:
-            Problem: 401 for a wrong password, 429 after too many, 409 where there is none.
+            ApiError: 401 for a wrong password, 429 after too many, 409 if no password is set.
         """
-        known = self._current()
-        if known.password is None:
-            raise Problem(409, f"there is no password: {HOW_TO_SET}", kind="NoPassword")
+        credentials = self._current()
+        if credentials.password is None:
+            raise ApiError(409, f"no password is set: {SET_PASSWORD}", kind="NoPassword")
         if wait := self._attempts.begin(address):
-            raise _too_many(wait)
-        # One at a time: scrypt takes 16 MiB and a processor for a while.
-        if not self._hashing.acquire(timeout=5.0):
-            raise _too_many(1.0)
+            raise _too_many_attempts(wait)
+        # One at a time: scrypt takes 16 MiB and a processor core for a while.
+        if not self._hashing.acquire(timeout=MAX_HASHING_WAIT_SECONDS):
+            raise _too_many_attempts(1.0)
         try:
-            right = len(password) <= LONGEST and known.password.matches(password)
+            correct = len(password) <= MAX_PASSWORD_LENGTH and credentials.password.matches(password)
         finally:
             self._hashing.release()
-        if not right:
-            raise Problem(401, "that is not the password", kind="WrongPassword")
+        if not correct:
+            raise ApiError(401, "wrong password", kind="WrongPassword")
         self._attempts.succeeded(address)
-        return self._sessions.open(known.mark)
+        return self._sessions.open(credentials.fingerprint)
 
-    def log_out(self, entry: Entry) -> None:
+    def log_out(self, identity: Identity) -> None:
         """End a session."""
-        self._sessions.close(entry.number)
+        self._sessions.close(identity.session_id)
 
-    def cookie(self, number: str) -> str:
-        """The header Set-Cookie of a session, or of its end if the id is empty."""
-        end = "" if number else "; Max-Age=0"
+    def cookie(self, session_id: str) -> str:
+        """Return the Set-Cookie header of a session; an empty id deletes the cookie."""
+        deletion = "" if session_id else "; Max-Age=0"
         secure = "; Secure" if self._settings.certificate else ""
-        return f"{self.cookie_name}={number}; Path=/; HttpOnly; SameSite=Strict{secure}{end}"
+        return f"{self.cookie_name}={session_id}; Path=/; HttpOnly; SameSite=Strict{secure}{deletion}"
 
-    def still(self, head: Head) -> Callable[[], bool]:
-        """Asks whether who was let in still would be: for answers that go on for hours."""
+    def recheck(self, request: Request) -> Callable[[], bool]:
+        """Return a function that tells whether the sender of a request is still logged in, for responses that last."""
 
-        def ask() -> bool:
+        def is_authenticated() -> bool:
             try:
-                return self.entry(head).inside
-            except Problem:
+                return self.identify(request).authenticated
+            except ApiError:
                 return False
 
-        return ask
+        return is_authenticated
 
     def _current(self) -> Credentials:
         try:
             return self._credentials.current()
         except SettingsError as error:
-            raise Problem(503, str(error), kind="SettingsError") from error
+            raise ApiError(503, str(error), kind="SettingsError") from error
 
 
-def _too_many(wait: float) -> Problem:
+def not_logged_in() -> ApiError:
+    """Return the error of a request without a login."""
+    return ApiError(401, "log in first", headers={"WWW-Authenticate": "Bearer"})
+
+
+def client_address(request: Request) -> str:
+    """Return the client's address; empty if it is unknown."""
+    return request.client.host if request.client else ""
+
+
+def _too_many_attempts(wait: float) -> ApiError:
     seconds = max(1, math.ceil(wait))
-    return Problem(
+    return ApiError(
         429,
         f"too many wrong passwords; try again in {seconds} s",
         headers={"Retry-After": str(seconds)},
@@ -232,8 +333,13 @@ def _too_many(wait: float) -> Problem:
     )
 
 
-def _is_same(origin: str, host: str, secure: bool) -> bool:
-    """Whether an Origin is this page. Before a proxy that speaks TLS the scheme is not the one of here."""
+def _header(request: Request, name: str) -> str:
+    """Return a header; repeated ones are joined, so that none of them goes unchecked."""
+    return ", ".join(request.headers.getlist(name))
+
+
+def _is_same_origin(origin: str, host: str, secure: bool) -> bool:
+    """Return whether an Origin is this page. Behind a proxy that terminates TLS the schemes differ."""
     try:
         parts = urlsplit(origin)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Who may use the dashboard from elsewhere: a password and tokens, kept in one file that no one else can read."""
+"""The dashboard's password and API tokens, as hashes in a file that only the service can read."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ import os
 import secrets
 import threading
 import unicodedata
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+
+import msgspec
+from msgspec.structs import replace
 
 from edge_siamese.errors import SettingsError
 from edge_siamese.events import utc_now
 from edge_siamese.system.files import sync_directory
-from edge_siamese.validation import SchemaError, nearest, parse_json, read_object
+from edge_siamese.validation import Record, SchemaError, convert, nearest, parse_json
 
 FILE = "dashboard.json"
 """In the state directory."""
-SHORTEST, LONGEST = 8, 256
-"""Characters of a password."""
+MIN_PASSWORD_LENGTH, MAX_PASSWORD_LENGTH = 8, 256
 MAX_TOKENS = 50
-MAX_NAME = 40
-MAX_BYTES = 100_000
+MAX_TOKEN_NAME_LENGTH = 40
+MAX_FILE_BYTES = 100_000
 TOKEN_PREFIX = "es_"
-"""By which people, and programs that look for lost secrets, know one."""
+"""Lets people and secret scanners recognize a token."""
 
-# 16 MiB and some 60 ms on a laptop, 0.4 s on a small board: as much as a board can give for one attempt.
+# 16 MiB, and some 60 ms on a laptop, 0.4 s on a small board: what a board can spare for one attempt.
 _COST, _BLOCK, _PARALLEL = 2**14, 8, 1
 _MAX_MEMORY = 64 * 1024 * 1024
-_WORDLIKE = ("bcdfghjklmnprstvz", "aeiou")
+_PASSWORD_LETTERS = ("bcdfghjklmnprstvz", "aeiou")
 
 
-@dataclass(frozen=True)
-class Password:
-    """A password as it is kept: what scrypt makes of it, and with which numbers."""
+class Password(Record):
+    """A password hash by scrypt, with its parameters."""
 
     salt: str
     """Base64."""
@@ -50,28 +50,28 @@ class Password:
     """UTC, ISO 8601."""
 
     def __post_init__(self) -> None:
-        # Numbers beyond these would let a damaged file eat the memory of a board.
-        fine = self.cost.bit_count() == 1 and 2 <= self.cost <= 2**17 and 1 <= self.block <= 16
-        if not fine or not 1 <= self.parallel <= 4:
-            raise SchemaError("cost", "numbers are needed that scrypt can do with")
+        # Larger parameters would let a damaged file exhaust the memory of a board.
+        valid = self.cost.bit_count() == 1 and 2 <= self.cost <= 2**17 and 1 <= self.block <= 16
+        if not valid or not 1 <= self.parallel <= 4:
+            raise SchemaError("cost", "must be valid scrypt parameters")
         for name in ("salt", "hash"):
             try:
                 base64.b64decode(getattr(self, name), validate=True)
             except ValueError:
-                raise SchemaError(name, "base64 is needed") from None
+                raise SchemaError(name, "must be base64") from None
 
     @classmethod
     def of(cls, password: str) -> Password:
-        """Hash a password with a salt of its own."""
-        made = cls(base64.b64encode(secrets.token_bytes(16)).decode("ascii"), "", changed=utc_now())
-        return replace(made, hash=base64.b64encode(made._scrypt(password)).decode("ascii"))
+        """Hash a password with a random salt."""
+        unhashed = cls(base64.b64encode(secrets.token_bytes(16)).decode("ascii"), "", changed=utc_now())
+        return replace(unhashed, hash=base64.b64encode(unhashed._scrypt(password)).decode("ascii"))
 
     def matches(self, password: str) -> bool:
-        """Whether it is this one; takes a while, on purpose."""
+        """Return whether this is the password; slow on purpose."""
         return hmac.compare_digest(base64.b64decode(self.hash), self._scrypt(password))
 
     def _scrypt(self, password: str) -> bytes:
-        # The same letters typed on another keyboard may be other code points.
+        # Keyboards differ in the code points that they send for the same letters.
         text = unicodedata.normalize("NFKC", password).encode("utf-8", "replace")
         return hashlib.scrypt(
             text,
@@ -84,9 +84,8 @@ class Password:
         )
 
 
-@dataclass(frozen=True)
-class Token:
-    """A program's key: only its hash is kept, which for 256 random bits needs no scrypt."""
+class Token(Record):
+    """An API token. 256 random bits need no scrypt: a plain hash is kept."""
 
     name: str
     hash: str
@@ -95,9 +94,8 @@ class Token:
     """UTC, ISO 8601."""
 
 
-@dataclass(frozen=True)
-class Credentials:
-    """All of them, as the file has them."""
+class Credentials(Record):
+    """The contents of the file."""
 
     version: int = 1
     password: Password | None = None
@@ -107,117 +105,123 @@ class Credentials:
         return self.password is not None or bool(self.tokens)
 
     @property
-    def mark(self) -> str:
-        """Changes with the password: sessions of a former one end."""
+    def fingerprint(self) -> str:
+        """Changes with the password, which ends the sessions of the previous one."""
         return "" if self.password is None else self.password.hash
 
-    def token(self, given: str) -> Token | None:
-        """The token that this is; None if it is none. All are compared, so that time tells nothing."""
-        digest = _digest(given)
-        found = None
+    def token(self, secret: str) -> Token | None:
+        """Return the token with this secret, or None. All are compared, so that timing reveals nothing."""
+        digest = _digest(secret)
+        match = None
         for token in self.tokens:
             if hmac.compare_digest(token.hash, digest):
-                found = token
-        return found
+                match = token
+        return match
 
 
 class CredentialsFile:
-    """Reads and changes `dashboard.json`; any thread may."""
+    """Reads and changes `dashboard.json`. Thread-safe."""
 
-    def __init__(self, state: Path) -> None:
-        """Nothing is read yet; `state` is the state directory."""
-        self.path = state / FILE
-        self._seen: tuple[int, int, int] | None = None
-        self._read = Credentials()
-        self._changing = threading.Lock()
+    def __init__(self, state_directory: Path) -> None:
+        """Read nothing yet. `state_directory` is where the file is."""
+        self.path = state_directory / FILE
+        self._version: tuple[int, int, int] | None = None
+        self._credentials = Credentials()
+        self._lock = threading.Lock()
 
     def current(self) -> Credentials:
-        """What the file says now; it is read again only when it has changed.
+        """Return the credentials; the file is read again only when it has changed.
 
         Raises:
-            SettingsError: it cannot be read, or is damaged. Nobody is let in then.
+            SettingsError: the file cannot be read or is damaged.
         """
-        with self._changing:
+        with self._lock:
             try:
                 state = self.path.stat()
             except FileNotFoundError:
-                self._seen, self._read = None, Credentials()
-                return self._read
+                self._version, self._credentials = None, Credentials()
+                return self._credentials
             except OSError as error:
                 raise SettingsError(f"{self.path} cannot be read: {_reason(error)}") from error
-            seen = state.st_mtime_ns, state.st_ino, state.st_size
-            if seen != self._seen:
-                self._read = self._load()
-                self._seen = seen
-            return self._read
+            version = state.st_mtime_ns, state.st_ino, state.st_size
+            if version != self._version:
+                self._credentials = self._load()
+                self._version = version
+            return self._credentials
 
     def set_password(self, password: str) -> None:
-        """Make this the password; whoever is logged in by a former one has to log in again.
+        """Set the password, which ends all sessions.
 
         Raises:
-            SettingsError: it is too short or too long, or the file cannot be written.
+            SettingsError: the password is too short or too long, or the file cannot be written.
         """
-        if not SHORTEST <= len(password) <= LONGEST:
-            raise SettingsError(f"a password has {SHORTEST} to {LONGEST} characters, not {len(password)}")
+        if not MIN_PASSWORD_LENGTH <= len(password) <= MAX_PASSWORD_LENGTH:
+            raise SettingsError(
+                f"a password has {MIN_PASSWORD_LENGTH} to {MAX_PASSWORD_LENGTH} characters, not {len(password)}"
+            )
         self._write(replace(self.current(), password=Password.of(password)))
 
     def add_token(self, name: str) -> str:
-        """Make a token; it is told this once.
+        """Create a token and return its secret, which cannot be read again.
 
         Raises:
-            SettingsError: the name is none or taken, there are too many, or the file cannot be written.
+            SettingsError: the name is invalid or taken, there are too many, or the file cannot be written.
         """
         name = name.strip()
-        if not 1 <= len(name) <= MAX_NAME or not name.isprintable():
-            raise SettingsError(f"a token needs a name of 1 to {MAX_NAME} characters, such as grafana")
-        known = self.current()
-        if any(token.name == name for token in known.tokens):
+        if not 1 <= len(name) <= MAX_TOKEN_NAME_LENGTH or not name.isprintable():
             raise SettingsError(
-                f'there is a token "{name}"; revoke it first: sudo edge-siamese dashboard revoke'
+                f"a token needs a name of 1 to {MAX_TOKEN_NAME_LENGTH} characters, such as grafana"
             )
-        if len(known.tokens) >= MAX_TOKENS:
+        credentials = self.current()
+        if any(token.name == name for token in credentials.tokens):
+            raise SettingsError(
+                f'a token "{name}" exists; revoke it first: sudo edge-siamese dashboard revoke'
+            )
+        if len(credentials.tokens) >= MAX_TOKENS:
             raise SettingsError(
                 f"there are {MAX_TOKENS} tokens; revoke some: sudo edge-siamese dashboard tokens"
             )
         secret = TOKEN_PREFIX + secrets.token_urlsafe(32)
-        self._write(replace(known, tokens=(*known.tokens, Token(name, _digest(secret), utc_now()))))
+        self._write(
+            replace(credentials, tokens=(*credentials.tokens, Token(name, _digest(secret), utc_now())))
+        )
         return secret
 
     def revoke(self, name: str) -> None:
-        """Make a token worthless; raises `SettingsError` if there is none of this name."""
-        known = self.current()
-        left = tuple(token for token in known.tokens if token.name != name)
-        if left == known.tokens:
-            hint = nearest(name, [token.name for token in known.tokens])
+        """Revoke a token; raises `SettingsError` if there is none of this name."""
+        credentials = self.current()
+        remaining = tuple(token for token in credentials.tokens if token.name != name)
+        if remaining == credentials.tokens:
+            hint = nearest(name, [token.name for token in credentials.tokens])
             raise SettingsError(f'there is no token "{name}"{hint}')
-        self._write(replace(known, tokens=left))
+        self._write(replace(credentials, tokens=remaining))
 
     def _load(self) -> Credentials:
         try:
             with self.path.open("rb") as file:
-                text = file.read(MAX_BYTES).decode("utf-8")
-            found = read_object(parse_json(text), Credentials, optional=True)
+                data = file.read(MAX_FILE_BYTES)
+            credentials = convert(parse_json(data), Credentials)
         except OSError as error:
             raise SettingsError(f"{self.path} cannot be read: {_reason(error)}") from error
-        except (SchemaError, UnicodeDecodeError) as error:
+        except SchemaError as error:
             raise SettingsError(
-                f"{self.path} is damaged ({error}); remove it, and say: sudo edge-siamese dashboard password"
+                f"{self.path} is damaged ({error}); remove it, then run: sudo edge-siamese dashboard password"
             ) from error
-        if found.version != 1:
+        if credentials.version != 1:
             raise SettingsError(
-                f"{self.path} is of version {found.version}, which this release does not read"
+                f"{self.path} has version {credentials.version}, which this release cannot read"
             )
-        return found
+        return credentials
 
     def _write(self, credentials: Credentials) -> None:
-        """Put it in the place of the file at once; never readable for others, not even meanwhile."""
-        text = json.dumps(asdict(credentials), indent=2, ensure_ascii=False) + "\n"
+        """Replace the file atomically. It is never readable for others, not even briefly."""
+        text = json.dumps(msgspec.to_builtins(credentials), indent=2, ensure_ascii=False) + "\n"
         temporary = self.path.with_name(f".{FILE}.{secrets.token_hex(4)}")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(handle, "w", encoding="utf-8") as file:
-                if os.geteuid() == 0:  # the service has to read what root wrote
+                if os.geteuid() == 0:  # the service has to read what root writes
                     owner = self.path.parent.stat()
                     os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
                 file.write(text)
@@ -232,8 +236,8 @@ class CredentialsFile:
 
 
 def generated_password() -> str:
-    """One that can be read aloud and typed on a phone: 74 bits in five groups of letters, and three digits."""
-    groups = ["".join(secrets.choice(_WORDLIKE[place % 2]) for place in range(4)) for _ in range(5)]
+    """Return a password to read aloud and type on a phone: 74 bits in five groups of letters and three digits."""
+    groups = ["".join(secrets.choice(_PASSWORD_LETTERS[place % 2]) for place in range(4)) for _ in range(5)]
     return "-".join(groups) + f"-{secrets.randbelow(1000):03d}"
 
 

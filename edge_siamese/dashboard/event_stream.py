@@ -1,188 +1,324 @@
-"""The stream of what happens: events, registrations and the daemon's state, as server-sent events."""
+"""Server-sent events: recent events, changes of the daemon's status, and the registration in progress."""
 
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 from edge_siamese.daemon.actions import Actions
+from edge_siamese.daemon.event_bus import RING
 from edge_siamese.daemon.registration_progress import BurstRecord
-from edge_siamese.dashboard.exchange import to_json
+from edge_siamese.dashboard.schemas import to_json
 from edge_siamese.errors import EdgeSiameseError
+from edge_siamese.events import Event
 
-if TYPE_CHECKING:
-    from edge_siamese.dashboard.state import AppState
+T = TypeVar("T")
 
+POLL_SECONDS = 0.05
+"""Interval at which waiting requests look for news."""
 PING_SECONDS = 15.0
-"""After so long without news, a word that the stream still lives."""
+"""A stream without news sends a comment at this interval."""
 STATUS_SECONDS = 1.0
-WELCOME_SECONDS = 1.0
-"""So often at least it is seen whether who follows, or waits, still may: before each piece, and also where none comes."""
-FRESH_SECONDS = 10.0
-"""What changes always, such as the rate of frames, is told so often at most, unless something else is told."""
-AT_ONCE = 50
-"""Events that are sent in one piece, at most."""
+"""Interval at which the daemon's status is read while a client follows."""
+RECHECK_SECONDS = 1.0
+"""Interval at which the login of a waiting client is checked again."""
+REFRESH_SECONDS = 10.0
+"""Values that always change, such as the frame rate, are sent at this interval."""
+MAX_EVENTS_PER_MESSAGE = 50
 
 
-class Reports:
-    """The daemon's state for all who follow it: asked once a second, while somebody does; for the loop's thread."""
+class Notifier:
+    """Lets requests wait for what other threads change, by polling while anybody waits. Belongs to one event loop."""
+
+    def __init__(self) -> None:
+        """Start without waiting requests."""
+        self._waiting = 0
+        self._tick: asyncio.Event | None = None
+        self._task: asyncio.Task[None] | None = None
+        self.closed = False
+
+    async def wait_for(self, check: Callable[[], T | None], timeout: float) -> T | None:
+        """Return the first result of `check` that is not None; None after `timeout` seconds or when closed."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + timeout
+        self._waiting += 1
+        try:
+            while not self.closed:
+                if (result := check()) is not None:
+                    return result
+                if loop.time() >= end:
+                    return None
+                await self._next_tick()
+            return None
+        finally:
+            self._waiting -= 1
+
+    def notify(self) -> None:
+        """Make all waiting requests check now. Call on the event loop's thread."""
+        tick, self._tick = self._tick, asyncio.Event()
+        if tick is not None:
+            tick.set()
+
+    def close(self) -> None:
+        """End all waiting. Call from any thread."""
+        self.closed = True
+
+    async def _next_tick(self) -> None:
+        if self._tick is None:
+            self._tick = asyncio.Event()
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._run())
+        await self._tick.wait()
+
+    async def _run(self) -> None:
+        while self._waiting:
+            await asyncio.sleep(POLL_SECONDS)
+            self.notify()
+
+
+class EventFeed:
+    """The latest `RING` events since the daemon's start, numbered. Thread-safe.
+
+    A client remembers a number instead of having a queue: a slow client costs nothing, and the numbers show what it missed.
+    """
 
     def __init__(self, actions: Actions) -> None:
-        """Nothing is asked yet."""
+        """Keep nothing before `open`."""
+        self._hub = actions.hub
+        self._events: deque[dict[str, Any]] = deque(maxlen=RING)
+        # Milliseconds of the wall clock, so that numbers from before a restart are not taken for current ones.
+        self._first = self._next = time.time_ns() // 1_000_000
+        self._early: list[Event] | None = []
+        self._closed = False
+        self._lock = threading.Lock()
+
+    def open(self) -> None:
+        """Subscribe, and add the events from before."""
+        self._hub.listen(self._receive)
+        earlier = self._hub.latest(RING)
+        with self._lock:
+            early, self._early = self._early or [], None
+            new = [event for event in early if not any(event is known for known in earlier)]
+            for event in [*earlier, *new]:
+                self._append(event)
+
+    def close(self) -> None:
+        """Unsubscribe, and drop all events."""
+        self._hub.unlisten(self._receive)
+        with self._lock:
+            self._closed = True
+            self._events.clear()
+
+    @property
+    def newest(self) -> int:
+        """Number of the latest event."""
+        return self._next - 1
+
+    def latest(self, count: int) -> list[dict[str, Any]]:
+        """Return at most `count` events, oldest first, each with its number as `seq`."""
+        with self._lock:
+            return list(self._events)[-count:] if count > 0 else []
+
+    def after(self, number: int) -> tuple[list[dict[str, Any]], int]:
+        """Return the events after this number, and how many of them are no longer kept.
+
+        For a number of an earlier run of the daemon, return all events.
+        """
+        with self._lock:
+            if not self._events:
+                return [], 0
+            if not self._first - 1 <= number < self._next:
+                return list(self._events), 0
+            oldest = self._next - len(self._events)
+            return list(self._events)[max(0, number + 1 - oldest) :], max(0, oldest - 1 - number)
+
+    def _receive(self, event: Event) -> None:
+        with self._lock:
+            if self._early is not None:
+                self._early.append(event)
+            elif not self._closed:
+                self._append(event)
+
+    def _append(self, event: Event) -> None:
+        self._events.append({"seq": self._next, **event.to_dict()})
+        self._next += 1
+
+
+class StatusMonitor:
+    """The daemon's status for all streams, read once a second while there are any. Belongs to the event loop's thread."""
+
+    def __init__(self, actions: Actions) -> None:
+        """Read nothing yet."""
         self._actions = actions
-        self._asked_at = -STATUS_SECONDS
-        self._asking: asyncio.Task[None] | None = None
-        self.number = 0
-        """Counts up with each state that is worth telling."""
-        self._told: dict[str, Any] = {}
-        self._told_at = -FRESH_SECONDS
+        self._read_at = -STATUS_SECONDS
+        self._reading: asyncio.Task[None] | None = None
+        self._published: dict[str, Any] = {}
+        self._published_at = -REFRESH_SECONDS
+        self.version = 0
+        """Increases with every status that is worth sending."""
         self.latest: dict[str, Any] = {}
-        """As `GET status` answers."""
+        """The body of `GET /status`."""
 
-    def ask(self, pool: Executor) -> None:
-        """See that it is asked again, if that was long ago."""
+    def refresh(self, pool: Executor) -> None:
+        """Start to read the status if the latest is old."""
         loop = asyncio.get_running_loop()
-        if self._asking is None and loop.time() - self._asked_at >= STATUS_SECONDS:
-            self._asked_at = loop.time()
-            self._asking = loop.create_task(self._ask(pool))
+        if self._reading is None and loop.time() - self._read_at >= STATUS_SECONDS:
+            self._read_at = loop.time()
+            self._reading = loop.create_task(self._read(pool))
 
-    async def _ask(self, pool: Executor) -> None:
+    async def _read(self, pool: Executor) -> None:
+        loop = asyncio.get_running_loop()
         try:
-            found = await asyncio.get_running_loop().run_in_executor(pool, self._actions.status)
-        except (EdgeSiameseError, RuntimeError):  # the daemon ends; or the pool does, which Python says so
+            status = await loop.run_in_executor(pool, self._actions.status)
+        except (EdgeSiameseError, RuntimeError):  # the daemon is stopping, or the pool has been shut down
             return
         finally:
-            self._asking = None
-        now = asyncio.get_running_loop().time()
-        stale = now - self._told_at >= FRESH_SECONDS and _fresh(found) != _fresh(self._told)
-        if stale or _steady(found) != _steady(self._told):
-            self.number += 1
-            self._told, self._told_at = found, now
-        self.latest = found
+            self._reading = None
+        stale = loop.time() - self._published_at >= REFRESH_SECONDS
+        changed = _steady_part(status) != _steady_part(self._published)
+        if changed or (stale and _timeless_part(status) != _timeless_part(self._published)):
+            self.version += 1
+            self._published, self._published_at = status, loop.time()
+        self.latest = status
 
 
-class Stream:
-    """One client's; closed by whoever sends it."""
+class EventStreams:
+    """What all streams share. Belongs to the event loop's thread, but for `feed`."""
 
-    def __init__(self, site: AppState, after: int, welcome: Callable[[], bool]) -> None:
+    def __init__(self, actions: Actions, notifier: Notifier, pool: Executor) -> None:
+        """Start without streams. `pool` reads the daemon's status."""
+        self.actions, self.notifier, self.pool = actions, notifier, pool
+        self.feed = EventFeed(actions)
+        self.status = StatusMonitor(actions)
+        self.count = 0
+        """Open streams."""
+
+
+class EventStream:
+    """The stream of one client. Whoever sends it closes it."""
+
+    def __init__(self, shared: EventStreams, after: int, is_authenticated: Callable[[], bool]) -> None:
         """Begin after an event.
 
         Args:
-            site: where it happens.
-            after: the number of the last event that the client knows.
-            welcome: whether the client may still have it.
+            shared: by all streams.
+            after: number of the last event that the client knows.
+            is_authenticated: whether the client may still follow.
         """
-        self._site, self._after, self._welcome = site, after, welcome
-        self._burst = site.actions.bursts.version
-        self._report = -1
-        self._open, self._asked = True, 0.0
-        site.streams += 1
+        self._shared, self._after, self._is_authenticated = shared, after, is_authenticated
+        self._burst_version = shared.actions.bursts.version
+        self._status_version = -1
+        self._open, self._checked_at = True, 0.0
+        shared.count += 1
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        notifier = self._shared.notifier
         yield b"retry: 2000\n\n"
-        while self._open and not self._site.pulse.closed:
-            news = await self._site.pulse.until(self._look, PING_SECONDS)
-            if not self._welcome():
+        while self._open and not notifier.closed:
+            news = await notifier.wait_for(self._check, PING_SECONDS)
+            if not self._is_authenticated():
                 return
             if news is not None:
                 yield news
-            elif not self._site.pulse.closed:
-                yield b": still here\n\n"
+            elif not notifier.closed:
+                yield b": ping\n\n"
 
-    async def aclose(self) -> None:
-        """The client has gone; may be called twice."""
+    def close(self) -> None:
+        """End the stream. May be called twice."""
         if self._open:
             self._open = False
-            self._site.streams -= 1
+            self._shared.count -= 1
 
-    def _look(self) -> bytes | None:
-        """What is new; nothing but no longer None when the client may not have it any more."""
+    def _check(self) -> bytes | None:
+        """Return the news; empty, which ends the stream, if the client has been logged out."""
         now = asyncio.get_running_loop().time()
-        if now - self._asked >= WELCOME_SECONDS:
-            self._asked = now
-            if not self._welcome():
+        if now - self._checked_at >= RECHECK_SECONDS:
+            self._checked_at = now
+            if not self._is_authenticated():
                 return b""
         return self._news()
 
     def _news(self) -> bytes | None:
-        """What the client does not know yet; None if there is nothing."""
-        site = self._site
-        pieces: list[bytes] = []
-        site.reports.ask(site.pool)
-        if self._report != site.reports.number and site.reports.latest:
-            self._report = site.reports.number
-            pieces.append(message("status", site.reports.latest))
-        if (version := site.actions.bursts.version) != self._burst:
-            self._burst = version
-            record = site.actions.bursts.latest()
-            if record is not None:
-                pieces.append(message("burst", burst_data(record, pictures=False)))
-        if site.feed.newest != self._after:
-            events, lost = site.feed.after(self._after)
+        shared = self._shared
+        messages: list[bytes] = []
+        shared.status.refresh(shared.pool)
+        if self._status_version != shared.status.version and shared.status.latest:
+            self._status_version = shared.status.version
+            messages.append(sse_message("status", shared.status.latest))
+        if (version := shared.actions.bursts.version) != self._burst_version:
+            self._burst_version = version
+            burst = shared.actions.bursts.latest()
+            if burst is not None:
+                messages.append(sse_message("burst", burst_data(burst, pictures=False)))
+        if shared.feed.newest != self._after:
+            events, lost = shared.feed.after(self._after)
             if lost:
-                pieces.append(message("lost", {"count": lost}))
-            for event in events[:AT_ONCE]:
+                messages.append(sse_message("lost", {"count": lost}))
+            for event in events[:MAX_EVENTS_PER_MESSAGE]:
                 self._after = int(event["seq"])
-                pieces.append(message("event", event, number=self._after))
-        return b"".join(pieces) or None
+                messages.append(sse_message("event", event, event_id=self._after))
+        return b"".join(messages) or None
 
 
-def message(kind: str, value: Any, number: int | None = None) -> bytes:
-    """One server-sent event. JSON has no line breaks, so it is one line of data."""
-    head = f"id: {number}\n" if number is not None else ""
+def sse_message(kind: str, value: Any, event_id: int | None = None) -> bytes:
+    """Return a server-sent event. JSON has no line breaks, so it is one line of data."""
+    head = f"id: {event_id}\n" if event_id is not None else ""
     return f"{head}event: {kind}\ndata: ".encode() + to_json(value) + b"\n\n"
 
 
-def burst_data(record: BurstRecord, *, pictures: bool) -> dict[str, Any]:
-    """A registration, as JSON values; with the addresses of its pictures, or without."""
+def burst_data(burst: BurstRecord, *, pictures: bool) -> dict[str, Any]:
+    """Return a registration as JSON values, with or without the URLs of its pictures."""
+    url = f"/api/v1/burst/{burst.id}/frames"
     return {
-        "id": record.id,
-        "name": record.name,
-        "target": record.target,
-        "source": record.source,
-        "wanted": record.wanted,
-        "done": record.done,
-        "saved": record.saved,
-        "text": record.text,
-        "uid": record.uid,
+        "id": burst.id,
+        "name": burst.name,
+        "target": burst.target,
+        "source": burst.source,
+        "wanted": burst.wanted,
+        "done": burst.done,
+        "saved": burst.saved,
+        "text": burst.text,
+        "uid": burst.uid,
         "frames": [
             {
                 "number": frame.number,
                 "good": frame.good,
                 "text": frame.text,
-                **({"picture": f"/api/v1/burst/{record.id}/frames/{frame.number}"} if pictures else {}),
+                **({"picture": f"{url}/{frame.number}"} if pictures else {}),
             }
-            for frame in record.frames
+            for frame in burst.frames
         ],
     }
 
 
-def _steady(report: dict[str, Any]) -> dict[str, Any]:
-    """What is told at once when it changes. The line repeats what stands elsewhere, and has the rate of frames."""
-    found = {name: value for name, value in _fresh(report).items() if name not in ("frames", "line")}
-    if camera := report.get("camera"):
-        found["camera"] = _without(camera, "captured", "dropped", "fps")
-    found["extras"] = _words(report.get("extras", {}))
-    return found
+def _steady_part(status: dict[str, Any]) -> dict[str, Any]:
+    """Return what is sent as soon as it changes: no counters, times and frame rates."""
+    steady = {name: value for name, value in _timeless_part(status).items() if name not in ("frames", "line")}
+    if camera := status.get("camera"):
+        steady["camera"] = _without(camera, "captured", "dropped", "fps")
+    steady["extras"] = _without_numbers(status.get("extras", {}))
+    return steady
 
 
-def _fresh(report: dict[str, Any]) -> dict[str, Any]:
-    """All of which a change may be seen: not the time that has gone by."""
-    return _without(report, "uptime_s")
+def _timeless_part(status: dict[str, Any]) -> dict[str, Any]:
+    return _without(status, "uptime_s")
 
 
 def _without(values: dict[str, Any], *names: str) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name not in names}
 
 
-def _words(values: dict[str, Any]) -> dict[str, Any]:
-    """What extras say of themselves, without their counters and times."""
-    found: dict[str, Any] = {}
+def _without_numbers(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the reports of integrations without their counters and times."""
+    result: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, dict):
-            found[name] = _words(value)
+            result[name] = _without_numbers(value)
         elif name != "last_sync" and (isinstance(value, bool) or not isinstance(value, (int, float))):
-            found[name] = value
-    return found
+            result[name] = value
+    return result

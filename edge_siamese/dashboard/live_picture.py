@@ -1,4 +1,4 @@
-"""The live picture: one JPEG for all who watch, made only while somebody waits for it, and not too often."""
+"""The live picture: one JPEG for all clients, encoded only while somebody waits for it, at a bounded rate."""
 
 from __future__ import annotations
 
@@ -6,156 +6,159 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from edge_siamese.daemon.actions import Actions
 from edge_siamese.daemon.current_view import CurrentView
-from edge_siamese.dashboard.exchange import Problem
-from edge_siamese.dashboard.notifier import Notifier
+from edge_siamese.dashboard.auth import not_logged_in
+from edge_siamese.dashboard.event_stream import RECHECK_SECONDS, Notifier
+from edge_siamese.dashboard.schemas import ApiError
+from edge_siamese.integration_settings import DashboardSettings
 from edge_siamese.pictures import encode_jpeg
 from edge_siamese.settings import DashboardSettings
 
 LOG = logging.getLogger(__name__)
 
-WAIT_SECONDS = 10.0
-"""The longest that a request waits for a picture."""
-WELCOME_SECONDS = 1.0
-"""So often it is seen whether who waits still may have it; and again before it is sent."""
-OLD_SECONDS = 0.15
-"""A picture that was made within so long is one of now."""
+MAX_WAIT_SECONDS = 10.0
+"""The longest that a request waits for a new picture."""
+MAX_AGE_SECONDS = 0.15
+"""A picture of at most this age is current."""
 SIDE, QUALITY = 640, 80
-"""Of the pictures: pixels of the longer side; and as JPEG counts it."""
+"""Pixels of the longer side, and JPEG quality."""
+REGISTERING_TEXT = "registering an object"
 
 
 @dataclass(frozen=True)
 class LivePicture:
-    """A frame as it is sent."""
+    """An encoded frame."""
 
-    number: int
+    frame: int
+    """The frame's number."""
     jpeg: bytes
-    now: str
-    """What was made of it, as JSON in ASCII."""
+    decision: str
+    """What the frame shows: JSON in ASCII, for a header."""
 
 
-class Live:
-    """Belongs to the loop's thread."""
+class LivePictures:
+    """Encodes frames for waiting clients. Belongs to the event loop's thread."""
 
-    def __init__(self, settings: DashboardSettings, actions: Actions, pulse: Notifier) -> None:
-        """Make no pictures yet."""
-        self._settings, self._actions, self._pulse = settings, actions, pulse
+    def __init__(
+        self, settings: DashboardSettings, actions: Actions, notifier: Notifier, pool: Executor
+    ) -> None:
+        """Encode nothing yet. `pool` encodes pictures."""
+        self._settings, self._actions, self._notifier, self._pool = settings, actions, notifier, pool
         self._latest: LivePicture | None = None
-        self._shown: CurrentView | None = None
-        self._making: asyncio.Task[None] | None = None
-        self._every = 1.0 / settings.frame_rate
-        self._made_at = -self._every
-        self._watching = 0
+        self._latest_view: CurrentView | None = None
+        self._encoding: asyncio.Task[None] | None = None
+        self._interval = 1.0 / settings.rate
+        self._encoded_at = -self._interval
+        self.waiting = 0
+        """Requests that wait for a picture."""
         self._failures, self._failure = 0, ""
 
-    async def after(
-        self, number: int, work: Callable[..., Any], welcome: Callable[[], bool] = lambda: True
+    async def next_after(
+        self, frame: int, is_authenticated: Callable[[], bool] = lambda: True
     ) -> LivePicture | None:
-        """The picture of a later frame than this one, waiting for it; None if none comes in time.
+        """Wait for the picture of another frame than this one; None if there is none in time.
 
         Args:
-            number: of the frame that is known already.
-            work: calls a function on another thread, and can be awaited.
-            welcome: whether the client may still have it.
+            frame: number of the frame that the client has.
+            is_authenticated: whether the client may still have it.
 
         Raises:
-            Problem: 401 if it may not any more; 503 if too many watch, or no picture can be made.
+            ApiError: 401 if the client has been logged out; 503 if too many wait or encoding failed.
         """
-        if self._watching >= self._settings.max_viewers:
-            raise Problem(
-                503,
-                f"{self._settings.max_viewers} watch already",
-                kind="TooManyWatch",
-                headers={"Retry-After": "2"},
-            )
-        self._watching += 1
+        if self.waiting >= self._settings.clients:
+            message = f"{self._settings.clients} clients are watching already"
+            raise ApiError(503, message, kind="TooManyWatch", headers={"Retry-After": "2"})
+        self.waiting += 1
         failures = self._failures
         clock = asyncio.get_running_loop().time
-        asked = clock()
+        checked_at = clock()
 
-        def look() -> LivePicture | None:
-            if self._failures != failures:  # since this one waits; it may ask again
-                raise Problem(503, self._failure, kind="NoPicture", headers={"Retry-After": "2"})
-            nonlocal asked
-            found = self._look(number, work)
-            if found is not None or clock() - asked >= WELCOME_SECONDS:
-                asked = clock()
-                if not welcome():
-                    raise Problem(401, "log in first", headers={"WWW-Authenticate": "Bearer"})
-            return found
+        def check() -> LivePicture | None:
+            nonlocal checked_at
+            if self._failures != failures:
+                raise ApiError(503, self._failure, kind="NoPicture", headers={"Retry-After": "2"})
+            picture = self._current(frame)
+            if picture is not None or clock() - checked_at >= RECHECK_SECONDS:
+                checked_at = clock()
+                if not is_authenticated():
+                    raise not_logged_in()
+            return picture
 
         try:
-            return await self._pulse.until(look, WAIT_SECONDS)
+            return await self._notifier.wait_for(check, MAX_WAIT_SECONDS)
         finally:
-            self._watching -= 1
+            self.waiting -= 1
 
-    def _look(self, number: int, work: Callable[..., Any]) -> LivePicture | None:
-        """The latest picture if it is news to who asks; else see that one is made."""
-        shown = self._actions.shown()
-        if shown is None:
+    def _current(self, frame: int) -> LivePicture | None:
+        """Return the latest picture if it is current and of another frame; else start to encode one."""
+        view = self._actions.shown()
+        if view is None:
             return None
-        latest, age = self._latest, asyncio.get_running_loop().time() - self._made_at
-        newest = self._shown is not None and shown.frame is self._shown.frame
-        # Frames may come faster than anybody looks: then one that was made just now is new enough.
-        if latest is not None and latest.number != number and (newest or age < max(self._every, OLD_SECONDS)):
+        latest, age = self._latest, asyncio.get_running_loop().time() - self._encoded_at
+        is_newest = self._latest_view is not None and view.frame is self._latest_view.frame
+        # Frames may arrive faster than pictures are encoded: then a recent picture is current enough.
+        is_current = is_newest or age < max(self._interval, MAX_AGE_SECONDS)
+        if latest is not None and latest.frame != frame and is_current:
             return latest
-        if not newest and age >= self._every and self._making is None:
-            self._made_at += age
-            self._making = asyncio.get_running_loop().create_task(self._make(shown, work))
+        if not is_newest and age >= self._interval and self._encoding is None:
+            self._encoded_at += age
+            self._encoding = asyncio.get_running_loop().create_task(self._encode(view))
         return None
 
-    async def _make(self, shown: CurrentView, work: Callable[..., Any]) -> None:
+    async def _encode(self, view: CurrentView) -> None:
         try:
-            self._latest = await work(self.picture, shown)
-            self._shown = shown
+            loop = asyncio.get_running_loop()
+            self._latest = await loop.run_in_executor(self._pool, self.encode, view)
+            self._latest_view = view
         except Exception as error:
-            if not self._pulse.closed:  # else it fails because there is no thread for it any more
+            if not self._notifier.closed:  # otherwise the pool has been shut down
                 self._fail(error)
         finally:
-            self._making = None
-        self._pulse.beat()
+            self._encoding = None
+        self._notifier.notify()
 
     def _fail(self, error: Exception) -> None:
-        text = f"the picture cannot be made: {str(error) or type(error).__name__}"
-        if text != self._failure:  # once, however often it is asked for
-            LOG.error("%s", text, exc_info=error)
-        self._failures, self._failure = self._failures + 1, text
+        message = f"cannot encode the picture: {str(error) or type(error).__name__}"
+        if message != self._failure:  # the same failure is logged once
+            LOG.error("%s", message, exc_info=error)
+        self._failures, self._failure = self._failures + 1, message
 
-    def picture(self, shown: CurrentView) -> LivePicture:
-        """A frame as it is sent; takes some milliseconds."""
-        told = json.dumps(brief(shown), separators=(",", ":"))
-        return LivePicture(shown.frame.number, encode_jpeg(shown.frame.pixels, QUALITY, SIDE), told)
+    def encode(self, view: CurrentView) -> LivePicture:
+        """Encode a frame; takes some milliseconds."""
+        decision = json.dumps(summary(view), separators=(",", ":"))
+        return LivePicture(view.frame.number, encode_jpeg(view.frame.pixels, QUALITY, SIDE), decision)
 
 
-def brief(shown: CurrentView) -> dict[str, Any]:
-    """What was made of a frame, in a few words."""
-    found = shown.recognition
-    present = [{"uid": sighting.uid, "name": sighting.name} for sighting in shown.present]
-    if found is None:
-        return {"learning": True, "text": "looks at something that it shall learn", "present": present}
+def summary(view: CurrentView) -> dict[str, Any]:
+    """Return what a frame shows, in short, as JSON values."""
+    decision = view.recognition
+    present = [{"uid": sighting.uid, "name": sighting.name} for sighting in view.present]
+    if decision is None:
+        return {"learning": True, "text": REGISTERING_TEXT, "present": present}
     return {
-        "name": found.name,
-        "uid": found.uid,
-        "probability": round(found.probability, 4),
-        "threshold": round(found.threshold, 4),
-        "rule": found.rule,
-        "nearest": found.nearest,
-        "runner_up": found.runner_up,
-        "margin": round(found.margin, 4),
+        "name": decision.name,
+        "uid": decision.uid,
+        "probability": round(decision.probability, 4),
+        "threshold": round(decision.threshold, 4),
+        "rule": decision.rule,
+        "nearest": decision.nearest,
+        "runner_up": decision.runner_up,
+        "margin": round(decision.margin, 4),
         "learning": False,
         "present": present,
-        "text": str(found),
+        "text": str(decision),
     }
 
 
-def full(shown: CurrentView | None, now: float) -> dict[str, Any]:
-    """What was made of a frame, in full."""
-    if shown is None:
+def details(view: CurrentView | None, now: float) -> dict[str, Any]:
+    """Return what a frame shows, and why, as JSON values."""
+    if view is None:
         return {
             "shown": False,
             "learning": False,
@@ -164,12 +167,12 @@ def full(shown: CurrentView | None, now: float) -> dict[str, Any]:
             "present": [],
             "frame": None,
         }
-    found = shown.recognition
-    learning = {"text": "looks at something that it shall learn", "explanation": []}
+    decision = view.recognition
+    registering = {"text": REGISTERING_TEXT, "explanation": []}
     return {
-        **(learning if found is None else found.described()),
+        **(registering if decision is None else decision.described()),
         "shown": True,
-        "learning": found is None,
+        "learning": decision is None,
         "present": [
             {
                 "uid": sighting.uid,
@@ -177,13 +180,13 @@ def full(shown: CurrentView | None, now: float) -> dict[str, Any]:
                 "probability": round(sighting.probability, 4),
                 "since": wall_time(sighting.since, now),
             }
-            for sighting in shown.present
+            for sighting in view.present
         ],
-        "frame": shown.frame.number,
+        "frame": view.frame.number,
     }
 
 
 def wall_time(moment: float, now: float) -> str:
-    """When a moment of the frames' clock was: UTC, ISO 8601."""
+    """Convert seconds of the frames' clock to UTC, ISO 8601."""
     found = datetime.now(UTC) - timedelta(seconds=max(0.0, now - moment))
     return found.isoformat(timespec="milliseconds")

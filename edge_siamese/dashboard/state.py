@@ -1,152 +1,161 @@
-"""What all operations of the dashboard share: the daemon's actions, the guard, and what is kept between requests."""
+"""Shared state of the dashboard's request handlers."""
 
 from __future__ import annotations
 
+import asyncio
+import json
+import os
+import subprocess
+import sys
 import threading
-from collections.abc import Callable
+import time
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from edge_siamese.daemon.actions import Actions
 from edge_siamese.dashboard.auth import Authenticator
 from edge_siamese.dashboard.credentials import CredentialsFile
-from edge_siamese.dashboard.doctor_run import Examination
-from edge_siamese.dashboard.event_feed import Feed
-from edge_siamese.dashboard.event_stream import Reports
-from edge_siamese.dashboard.exchange import Problem, to_json
-from edge_siamese.dashboard.live_picture import Live
-from edge_siamese.dashboard.notifier import Notifier
+from edge_siamese.dashboard.event_stream import EventStreams, Notifier
+from edge_siamese.dashboard.live_picture import LivePictures
+from edge_siamese.dashboard.schemas import ApiError, Object
 from edge_siamese.dashboard.uploads import Uploads
-from edge_siamese.errors import (
-    ControlError,
-    EdgeSiameseError,
-    ImageError,
-    NoSuchObject,
-    NotReady,
-    Refused,
-    StoreError,
-    SupportError,
-)
-from edge_siamese.settings import DashboardSettings
+from edge_siamese.integration_settings import DashboardSettings
 from edge_siamese.store import StoredObject
 from edge_siamese.system.hostname import device_name
-from edge_siamese.validation import SchemaError
-
-T = TypeVar("T")
 
 THREADS = 4
-STATIC = Path(__file__).parent / "static"
+CONCURRENT_UPLOADS = 2
+"""Pictures that are received at a time; others wait."""
+DOCTOR_KEPT_SECONDS = 30.0
+"""The doctor's findings are reused for this long."""
+MAX_DOCTOR_SECONDS = 90.0
+DOCTOR_NICENESS = 15
+
+
+class DoctorRun:
+    """Runs `edge-siamese doctor` in a process of low priority, one at a time. Thread-safe."""
+
+    def __init__(self, config: str | Path | None) -> None:
+        """Run nothing yet. `config` is the settings file; None for the usual places."""
+        self._command = ["nice", "-n", str(DOCTOR_NICENESS), sys.executable, "-m", "edge_siamese"]
+        self._command += ["doctor", "--json", *(["--config", str(config)] if config else [])]
+        self._running = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._latest: tuple[float, dict[str, Any]] | None = None
+        self._closed = False
+
+    def findings(self) -> dict[str, Any]:
+        """Return findings of at most `DOCTOR_KEPT_SECONDS` ago.
+
+        Raises:
+            ApiError: 503 while it runs for another client, or if it fails.
+        """
+        if not self._running.acquire(timeout=0.1):
+            message = "the doctor is already running; try again in a moment"
+            raise ApiError(503, message, headers={"Retry-After": "5"})
+        try:
+            if self._latest is None or time.monotonic() - self._latest[0] > DOCTOR_KEPT_SECONDS:
+                self._latest = time.monotonic(), self._run()
+            return self._latest[1]
+        finally:
+            self._running.release()
+
+    def close(self) -> None:
+        """Kill a running doctor."""
+        self._closed = True
+        process = self._process
+        if process is not None:
+            process.kill()
+
+    def _run(self) -> dict[str, Any]:
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        environment.pop("NOTIFY_SOCKET", None)  # systemd would take its messages for the service's
+        try:
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=environment,
+            )
+            if self._closed:
+                self._process.kill()
+            output, _ = self._process.communicate(timeout=MAX_DOCTOR_SECONDS)
+            report = json.loads(output)
+            return {"ok": bool(report["ok"]), "findings": list(report["findings"])}
+        except (OSError, ValueError, KeyError, TypeError, subprocess.SubprocessError) as error:
+            message = "the doctor failed; run on the device: edge-siamese doctor"
+            raise ApiError(503, message) from error
+        finally:
+            process, self._process = self._process, None
+            if process is not None and process.poll() is None:
+                process.kill()
+                process.wait()
 
 
 class AppState:
-    """One dashboard; handlers on any thread use it."""
+    """One dashboard. Handlers use it from any thread."""
 
     def __init__(
-        self, settings: DashboardSettings, actions: Actions, *, guard: Authenticator | None = None
+        self, settings: DashboardSettings, actions: Actions, *, authenticator: Authenticator | None = None
     ) -> None:
-        """Nothing is opened.
+        """Open nothing.
 
         Args:
-            settings: of the dashboard.
-            actions: of the daemon.
-            guard: another one than the settings make.
+            settings: the dashboard's.
+            actions: the daemon's.
+            authenticator: replaces the one that follows from the settings.
         """
         self.settings, self.actions = settings, actions
-        self.guard = guard or Authenticator(settings, CredentialsFile(actions.settings.state_directory))
-        self.uploads = Uploads()
-        self.feed = Feed(actions)
-        self.pulse = Notifier()
-        self.live = Live(settings, actions, self.pulse)
-        self.examination = Examination(actions.config)
-        self.selftests: dict[tuple[str, str, str], dict[str, Any]] = {}
-        """What the model's self-test found, by model, runtime and precision; for the engine's thread."""
-        self.reports = Reports(actions)
+        self.authenticator = authenticator or Authenticator(
+            settings, CredentialsFile(actions.settings.state_directory)
+        )
         self.pool = ThreadPoolExecutor(THREADS, thread_name_prefix="dashboard")
-        """Where handlers run: what they ask of the daemon takes as long as it takes."""
-        self.porter = ThreadPoolExecutor(1, thread_name_prefix="dashboard-door")
-        """Where those run that need no login: strangers have one thread, and nobody else waits for it."""
-        self.painter = ThreadPoolExecutor(1, thread_name_prefix="dashboard-picture")
-        """Where live pictures are made, so that nothing else delays them."""
+        """Runs handlers, which wait for the daemon."""
+        self.public_pool = ThreadPoolExecutor(1, thread_name_prefix="dashboard-public")
+        """Runs handlers that need no login: strangers have one thread, and delay nobody else."""
+        self.jpeg_pool = ThreadPoolExecutor(1, thread_name_prefix="dashboard-jpeg")
+        """Encodes live pictures, so that slow handlers do not delay them."""
+        self.notifier = Notifier()
+        self.streams = EventStreams(actions, self.notifier, self.pool)
+        self.live = LivePictures(settings, actions, self.notifier, self.jpeg_pool)
+        self.uploads = Uploads()
+        self.uploading = asyncio.Semaphore(CONCURRENT_UPLOADS)
         self.exporting = threading.Lock()
-        """Held from when a collection is written until it is sent."""
-        self.streams = 0
-        """How many are open; for the loop's thread alone."""
+        """Held from when an archive is written until it is sent."""
+        self.doctor = DoctorRun(actions.config)
+        self.self_tests: dict[tuple[str, str, str], dict[str, Any]] = {}
+        """Result of the model's self-test by model, runtime and precision; for the engine's thread."""
 
     @property
     def device(self) -> str:
-        """What people call this machine."""
-        return device_name(self.actions.settings.mqtt.device_name)
-
-    @cached_property
-    def description(self) -> bytes:
-        """The operations, as OpenAPI describes them; made once, for it takes a while and anybody may ask for it."""
-        from edge_siamese.dashboard.openapi import describe
-
-        return to_json(describe(self.device, self.guard.cookie_name))
+        """Name of this device for people."""
+        return device_name(self.actions.settings.mqtt.name)
 
     def open(self) -> None:
-        """Begin to listen."""
-        self.feed.open()
+        """Start to collect events."""
+        self.streams.feed.open()
 
     def close(self) -> None:
-        """End all that waits; from any thread."""
-        self.pulse.close()
-        self.feed.close()
-        self.examination.close()
-        self.pool.shutdown(wait=False, cancel_futures=True)
-        self.porter.shutdown(wait=False, cancel_futures=True)
-        self.painter.shutdown(wait=False, cancel_futures=True)
+        """End all waiting requests. Call from any thread."""
+        self.notifier.close()
+        self.streams.feed.close()
+        self.doctor.close()
+        for pool in (self.pool, self.public_pool, self.jpeg_pool):
+            pool.shutdown(wait=False, cancel_futures=True)
 
-    def object_data(self, known: StoredObject) -> dict[str, Any]:
-        """An object, as JSON values."""
-        shown = self.actions.shown()
-        present = () if shown is None else tuple(sighting.uid for sighting in shown.present)
-        return {
-            "uid": known.uid,
-            "name": known.name,
-            "created": known.created,
-            "views": known.views,
-            "negatives": known.negatives,
-            "embedded": known.embedded,
-            "last_view": known.last_view,
-            "last_seen": self.actions.telemetry.last_seen().get(known.uid),
-            "present": known.uid in present,
-        }
-
-
-def asked(function: Callable[[], T], *, missing: bool = False) -> T:
-    """Do what was asked for, with errors as answers.
-
-    Args:
-        function: asks the daemon.
-        missing: whether a name or number that is not there is the address itself: 404, not 422.
-
-    Raises:
-        Problem: what was wrong.
-    """
-    try:
-        return function()
-    except Problem:
-        raise
-    except EdgeSiameseError as error:
-        raise problem(error, missing=missing) from error
-
-
-def problem(error: EdgeSiameseError, *, missing: bool = False) -> Problem:
-    """The answer to an error."""
-    kind, status = type(error).__name__, 500
-    if isinstance(error, Refused):
-        status = 409
-    elif isinstance(error, ControlError):
-        # That it cannot recognize now, or ends, is nothing that a request could do about.
-        status = 503 if isinstance(error, NotReady) else 409
-    elif isinstance(error, SupportError):
-        status = 404 if missing and isinstance(error, NoSuchObject) else 409
-    elif isinstance(error, (ImageError, SchemaError)):
-        status = 422
-    elif isinstance(error, StoreError):
-        status = 503
-    headers = {"Retry-After": "2"} if status == 503 else {}
-    return Problem(status, str(error), kind, headers=headers)
+    def describe_object(self, stored: StoredObject) -> Object:
+        """Return a registered object as the API describes it."""
+        view = self.actions.shown()
+        return Object(
+            uid=stored.uid,
+            name=stored.name,
+            created=stored.created,
+            views=stored.views,
+            negatives=stored.negatives,
+            embedded=stored.embedded,
+            last_view=stored.last_view,
+            last_seen=self.actions.telemetry.last_seen().get(stored.uid),
+            present=view is not None and stored.uid in [sighting.uid for sighting in view.present],
+        )

@@ -1,4 +1,4 @@
-"""Pictures that were sent to the dashboard, small, for a few minutes, in memory: to register from, or to look at."""
+"""Uploaded pictures: scaled down, kept in memory for a few minutes, to register from or to recognize."""
 
 from __future__ import annotations
 
@@ -12,70 +12,69 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edge_siamese.dashboard.exchange import Problem
+from edge_siamese.dashboard.schemas import ApiError
 from edge_siamese.pictures import read_uploaded_picture
 
 Picture = npt.NDArray[np.uint8]
 
-MOST, KEPT_SECONDS = 12, 600.0
+MAX_UPLOADS, KEPT_SECONDS = 12, 600.0
 SIDE = 640
-"""Pixels of the longer side, as they are kept: more than any encoder looks at, 1.2 MB in color."""
+"""Pixels of the longer side: more than any encoder uses, and 1.2 MB in color."""
 
 
 @dataclass(frozen=True, eq=False)
 class Upload:
-    """One of them."""
+    """An uploaded picture."""
 
     id: str
     pixels: Picture
     """uint8 (h, w) or (h, w, 3)."""
-    until: float
+    expires_at: float
 
 
 class Uploads:
-    """Those that are kept; any thread may ask."""
+    """The latest uploaded pictures. Thread-safe."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """There are none; `clock` counts seconds."""
+        """Start without pictures. `clock` returns seconds."""
         self._clock = clock
-        self._kept: OrderedDict[str, Upload] = OrderedDict()
-        self._changing = threading.Lock()
+        self._uploads: OrderedDict[str, Upload] = OrderedDict()
+        self._lock = threading.Lock()
         self._decoding = threading.Lock()
 
     def add(self, data: bytes) -> Upload:
-        """Read a picture and keep it; the oldest makes room.
+        """Decode a picture and keep it; the oldest one is dropped.
 
         Raises:
-            PictureError: it is none, or too large.
+            PictureError: it is not a picture, or too large.
         """
-        with (
-            self._decoding
-        ):  # one at a time: what a picture takes while it is decoded is much more than what is kept
+        with self._decoding:  # one at a time: decoding takes far more memory than the result
             pixels = read_uploaded_picture(data, SIDE)
-        made = Upload(secrets.token_hex(16), pixels, self._clock() + KEPT_SECONDS)
-        with self._changing:
-            self._forget_old()
-            self._kept[made.id] = made
-            while len(self._kept) > MOST:
-                self._kept.popitem(last=False)
-        return made
+        upload = Upload(secrets.token_hex(16), pixels, self._clock() + KEPT_SECONDS)
+        with self._lock:
+            self._drop_expired()
+            self._uploads[upload.id] = upload
+            while len(self._uploads) > MAX_UPLOADS:
+                self._uploads.popitem(last=False)
+        return upload
 
-    def get(self, uploads: Sequence[str]) -> list[Picture]:
-        """The pictures of these ids; raises `Problem` with 404 if one is not kept, or no more."""
-        with self._changing:
-            self._forget_old()
+    def get(self, ids: Sequence[str]) -> list[Picture]:
+        """Return the pictures of these ids; raises `ApiError` with 404 if one is no longer kept."""
+        with self._lock:
+            self._drop_expired()
             try:
-                return [self._kept[upload].pixels for upload in uploads]
+                return [self._uploads[upload_id].pixels for upload_id in ids]
             except KeyError:
-                raise Problem(404, "a picture is not here any more; send it again", kind="NoUpload") from None
+                message = "an uploaded picture is no longer kept; upload it again"
+                raise ApiError(404, message, kind="NoUpload") from None
 
-    def drop(self, uploads: Sequence[str]) -> None:
-        """They are not needed any more."""
-        with self._changing:
-            for upload in uploads:
-                self._kept.pop(upload, None)
+    def drop(self, ids: Sequence[str]) -> None:
+        """Drop pictures that are no longer needed."""
+        with self._lock:
+            for upload_id in ids:
+                self._uploads.pop(upload_id, None)
 
-    def _forget_old(self) -> None:
+    def _drop_expired(self) -> None:
         now = self._clock()
-        for upload in [known for known in self._kept.values() if known.until < now]:
-            del self._kept[upload.id]
+        for upload in [upload for upload in self._uploads.values() if upload.expires_at < now]:
+            del self._uploads[upload.id]

@@ -1,1 +1,1 @@
-"""Request handlers of the dashboard, one module for each subject."""
+"""Request handlers of the dashboard, one module per subject."""

@@ -1,98 +1,94 @@
-"""Operations that tell what happens: the state, the latest events, and the stream of both."""
+"""Handlers of status and events."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Annotated, Any
+
+from msgspec import Meta
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
 
 from edge_siamese.daemon.event_bus import RING
-from edge_siamese.dashboard.api_types import Failure, Values
-from edge_siamese.dashboard.event_stream import Stream
-from edge_siamese.dashboard.exchange import Call, Problem, Reply
-from edge_siamese.dashboard.operations import Answer, Operation
-from edge_siamese.dashboard.schemas import About
-from edge_siamese.dashboard.state import AppState, asked
+from edge_siamese.dashboard.endpoints import Endpoints
+from edge_siamese.dashboard.event_stream import EventStream
+from edge_siamese.dashboard.limits import unless_disconnected
+from edge_siamese.dashboard.schemas import ApiError, JsonObject
+from edge_siamese.dashboard.state import AppState
+from edge_siamese.validation import Record
+
+ENDPOINTS = Endpoints("events")
 
 
-@dataclass(frozen=True)
-class Count:
-    """How many."""
-
-    count: Annotated[int, About("The latest so many, at most.", 0, RING)] = 50
-
-
-@dataclass(frozen=True)
-class From:
-    """Where to go on."""
-
-    after: Annotated[
-        int | None, About("The `seq` of the last event that is known; else that of Last-Event-ID.", 0, 2**53)
-    ] = None
-
-
-@dataclass(frozen=True)
-class Events:
-    """What happened."""
+class EventList(Record):
+    """Recent events."""
 
     events: Annotated[
-        tuple[Values, ...],
-        About("The oldest first, each with kind, time, text, seq, and what belongs to its kind."),
+        tuple[JsonObject, ...],
+        Meta(description="Oldest first, each with kind, time, text, seq, and the keys of its kind."),
     ]
 
 
-def status(site: AppState, call: Call) -> Reply:
-    """The state."""
-    return Reply(value=asked(site.actions.status))
+class EventStreamResponse(StreamingResponse):
+    """A streaming response that ends when the client disconnects, also while there is nothing to send.
+
+    From ASGI 2.4 on, Starlette's own notices a disconnect only when it sends.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(self, stream: EventStream) -> None:
+        """Send a stream. Proxies are asked not to buffer it."""
+        super().__init__(stream, headers={"X-Accel-Buffering": "no"})
+        self._stream = stream
+
+    async def __call__(
+        self,
+        scope: MutableMapping[str, Any],
+        receive: Callable[[], Awaitable[MutableMapping[str, Any]]],
+        send: Callable[[MutableMapping[str, Any]], Awaitable[None]],
+    ) -> None:
+        """Send until the stream ends or the client disconnects."""
+        try:
+            await unless_disconnected(self.stream_response(send), receive)
+        finally:
+            self._stream.close()
 
 
-def events(site: AppState, call: Call) -> Reply:
-    """The latest."""
-    return Reply(value={"events": site.feed.latest(call.query.count)})
+@ENDPOINTS.add("GET", "/status")
+def status(state: AppState) -> JsonObject:
+    """The daemon's status, as `edge-siamese status --json` prints it."""
+    return state.actions.status()
 
 
-async def stream(site: AppState, call: Call) -> Reply:
-    """What happens from now on."""
-    if site.streams >= site.settings.max_viewers:
-        text = f"{site.settings.max_viewers} follow already"
-        raise Problem(503, text, kind="TooManyWatch", headers={"Retry-After": "5"})
-    last = call.head.header("last-event-id")
-    after = site.feed.newest
-    if last.isascii() and last.isdecimal() and len(last) <= 16:
-        after = int(last)
-    elif call.query.after is not None:
-        after = call.query.after
-    return Reply(stream=Stream(site, after, site.guard.still(call.head)), type="text/event-stream")
+@ENDPOINTS.add("GET", "/events")
+def events(
+    state: AppState,
+    count: Annotated[int, Meta(description="Number of events, at most.", ge=0, le=RING)] = 50,
+) -> EventList:
+    """The latest events."""
+    return EventList(events=tuple(state.streams.feed.latest(count)))
 
 
-OPERATIONS = (
-    Operation(
-        "GET",
-        "/status",
-        "status",
-        "events",
-        "What the daemon sees, and how it is.",
-        Answer(200, "As `edge-siamese status --json` prints it.", Values),
-        status,
-    ),
-    Operation(
-        "GET",
-        "/events",
-        "events",
-        "events",
-        "What happened lately.",
-        Answer(200, "The latest events.", Events),
-        events,
-        query=Count,
-    ),
-    Operation(
-        "GET",
-        "/stream",
-        "stream",
-        "events",
-        "What happens, as server-sent events: `event`, `status`, `burst`, and `lost` where some could not be kept.",
-        Answer(200, "The stream; it ends with the session.", type="text/event-stream"),
-        waiter=stream,
-        query=From,
-        others=(Answer(503, "Too many follow already.", Failure),),
-    ),
+@ENDPOINTS.add(
+    "GET", "/stream", media_type="text/event-stream", responses={503: "Too many clients are following."}
 )
+async def stream(
+    state: AppState,
+    request: Request,
+    after: Annotated[
+        int | None,
+        Meta(description="The `seq` of the last known event; the header Last-Event-ID wins.", ge=0, le=2**53),
+    ] = None,
+) -> StreamingResponse:
+    """Server-sent events: `event`, `status`, `burst`, and `lost` for events that are no longer kept."""
+    if state.streams.count >= state.settings.clients:
+        message = f"{state.settings.clients} clients are following already"
+        raise ApiError(503, message, kind="TooManyWatch", headers={"Retry-After": "5"})
+    last = request.headers.get("last-event-id", "")
+    start = state.streams.feed.newest
+    if last.isascii() and last.isdecimal() and len(last) <= 16:
+        start = int(last)
+    elif after is not None:
+        start = after
+    return EventStreamResponse(EventStream(state.streams, start, state.authenticator.recheck(request)))

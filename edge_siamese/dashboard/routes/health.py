@@ -1,140 +1,116 @@
-"""Operations that tell how the device is: times of each stage, heat, memory, and what the doctor finds."""
+"""Handlers of the device's health: stage times, temperature, memory, self-test, and the doctor's findings."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
-from edge_siamese.dashboard.api_types import Failure, Values
-from edge_siamese.dashboard.exchange import Call, Reply
-from edge_siamese.dashboard.operations import Answer, Operation
-from edge_siamese.dashboard.schemas import About
-from edge_siamese.dashboard.state import AppState, asked
+from msgspec import Meta
+
+from edge_siamese.dashboard.endpoints import Endpoints
+from edge_siamese.dashboard.schemas import JsonObject
+from edge_siamese.dashboard.state import AppState
 from edge_siamese.errors import EdgeSiameseError
 from edge_siamese.models.selftest import self_test
 from edge_siamese.system import board
+from edge_siamese.validation import Record
 
 if TYPE_CHECKING:
     from edge_siamese.daemon.engine import Engine
 
-
-@dataclass(frozen=True)
-class StageTimes:
-    """Of one stage of a frame."""
-
-    p50_ms: Annotated[float | None, About("Half of all frames took less.")]
-    p95_ms: Annotated[float | None, About("19 of 20 took less.")]
+ENDPOINTS = Endpoints("health")
 
 
-@dataclass(frozen=True)
-class Health:
+class StageTimes(Record):
+    """Times of one stage of a frame."""
+
+    p50_ms: Annotated[float | None, Meta(description="Median.")]
+    p95_ms: Annotated[float | None, Meta(description="95th percentile.")]
+
+
+class Health(Record):
     """How the device is."""
 
     frames_per_second: float | None
     frames: int
-    dropped: Annotated[int | None, About("Frames that came while another was looked at.")]
-    restarts: Annotated[int | None, About("How often the camera had to be opened anew.")]
-    stages: Annotated[dict[str, StageTimes], About("Since the start: wait, imaging, encode, decide, frame.")]
-    temperature_c: float | None
-    memory_mb: Annotated[float | None, About("Of the daemon, resident.")]
-    uptime_s: float
-    model: Values | None
-    selftest: Annotated[
-        Values | None, About("Whether the model computes here what it did at the workstation.")
+    dropped: Annotated[int | None, Meta(description="Frames that arrived while another was processed.")]
+    restarts: Annotated[int | None, Meta(description="How often the camera was reopened.")]
+    stages: Annotated[
+        dict[str, StageTimes], Meta(description="Since the start: wait, imaging, encode, decide, frame.")
     ]
-    extras: Values
+    temperature_c: float | None
+    memory_mb: Annotated[float | None, Meta(description="Resident memory of the daemon.")]
+    uptime_s: float
+    model: JsonObject | None
+    selftest: Annotated[
+        JsonObject | None, Meta(description="Whether the model computes the same as at its export.")
+    ]
+    extras: JsonObject
 
 
-@dataclass(frozen=True)
-class Finding:
-    """Something that was looked at."""
+class Finding(Record):
+    """A finding of the doctor."""
 
     check: str
-    level: Annotated[str, About("ok, warning, error or unknown")]
+    level: Annotated[str, Meta(description="ok, warning, error or unknown")]
     text: str
     remedy: str
 
 
-@dataclass(frozen=True)
-class Findings:
-    """All of them."""
+class Findings(Record):
+    """The doctor's findings."""
 
     ok: bool
     findings: tuple[Finding, ...]
 
 
-def health(site: AppState, call: Call) -> Reply:
-    """How it is."""
-    report = asked(site.actions.status)
+@ENDPOINTS.add("GET", "/health")
+def health(state: AppState) -> Health:
+    """Frame rate, stage times, temperature and memory."""
+    report = state.actions.status()
     camera = report.get("camera") or {}
     used = board.memory()
-    return Reply(
-        value={
-            "frames_per_second": camera.get("fps"),
-            "frames": report.get("frames", 0),
-            "dropped": camera.get("dropped"),
-            "restarts": camera.get("restarts"),
-            "stages": {
-                name: {"p50_ms": _ms(times.quantile(0.5)), "p95_ms": _ms(times.quantile(0.95))}
-                for name, times in site.actions.telemetry.stages.items()
-            },
-            "temperature_c": board.temperature(),
-            "memory_mb": None if used is None else round(used.resident_mb, 1),
-            "uptime_s": report.get("uptime_s", 0.0),
-            "model": report.get("model"),
-            "selftest": _selftest(site),
-            "extras": report.get("extras") or {},
-        }
+    return Health(
+        frames_per_second=camera.get("fps"),
+        frames=report.get("frames", 0),
+        dropped=camera.get("dropped"),
+        restarts=camera.get("restarts"),
+        stages={
+            name: StageTimes(p50_ms=_ms(times.quantile(0.5)), p95_ms=_ms(times.quantile(0.95)))
+            for name, times in state.actions.telemetry.stages.items()
+        },
+        temperature_c=board.temperature(),
+        memory_mb=None if used is None else round(used.resident_mb, 1),
+        uptime_s=report.get("uptime_s", 0.0),
+        model=report.get("model"),
+        selftest=_self_test(state),
+        extras=report.get("extras") or {},
     )
 
 
-def _selftest(site: AppState) -> dict[str, Any] | None:
-    """Whether the model computes here what it did at the workstation: proved once for each, with the time of a few
-    frames; None where nothing can be recognized with."""
+def _self_test(state: AppState) -> dict[str, Any] | None:
+    """Return the result of the self-test, which runs once for each model and takes the time of a few frames."""
 
-    def prove(engine: Engine) -> dict[str, Any]:
+    def run(engine: Engine) -> dict[str, Any]:
         key = engine.encoder.model_id, engine.encoder.runtime, engine.encoder.precision
-        if key not in site.selftests:
+        if key not in state.self_tests:
             try:
-                found = self_test(engine.encoder, engine.bundle.golden, engine.head).to_dict()
+                result = self_test(engine.encoder, engine.bundle.golden, engine.head).to_dict()
             except EdgeSiameseError as error:
-                found = {"passed": False, "text": str(error)}
-            site.selftests = {key: found}
-        return site.selftests[key]
+                result = {"passed": False, "text": str(error)}
+            state.self_tests = {key: result}
+        return state.self_tests[key]
 
     try:
-        return site.actions.with_engine(prove)
-    except EdgeSiameseError:
+        return state.actions.with_engine(run)
+    except EdgeSiameseError:  # there is no engine
         return None
 
 
-def doctor(site: AppState, call: Call) -> Reply:
-    """What is wrong."""
-    return Reply(value=site.examination.findings())
+@ENDPOINTS.add("GET", "/doctor", returns=Findings, responses={503: "The doctor is already running."})
+def doctor(state: AppState) -> JsonObject:
+    """What is wrong with the device, and what to do; at most 30 s old."""
+    return state.doctor.findings()
 
 
 def _ms(seconds: float | None) -> float | None:
     return None if seconds is None else round(1000 * seconds, 3)
-
-
-OPERATIONS: tuple[Any, ...] = (
-    Operation(
-        "GET",
-        "/health",
-        "health",
-        "health",
-        "Frames, times, heat and memory.",
-        Answer(200, "How it is.", Health),
-        health,
-    ),
-    Operation(
-        "GET",
-        "/doctor",
-        "doctor",
-        "health",
-        "What is wrong here, and what to do about it.",
-        Answer(200, "The findings, at most 30 s old.", Findings),
-        doctor,
-        others=(Answer(503, "It looks already.", Failure),),
-    ),
-)

@@ -1,271 +1,152 @@
-"""Operations on the objects that are registered: list, name, forget, merge, and their views and pictures."""
+"""Handlers of registered objects, their views and pictures."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
-from edge_siamese.dashboard.api_types import Failure, Known, Name, Number, OfObject, OfView, Time, Told, Uid
-from edge_siamese.dashboard.exchange import Call, Problem, Reply
-from edge_siamese.dashboard.operations import Answer, Operation
-from edge_siamese.dashboard.schemas import About
-from edge_siamese.dashboard.state import AppState, asked
-from edge_siamese.errors import SupportError
+from msgspec import Meta
+from starlette.responses import Response
+
+from edge_siamese.dashboard.endpoints import Endpoints
+from edge_siamese.dashboard.schemas import ApiError, Message, Name, Object, Time, Uid, ViewId
+from edge_siamese.dashboard.state import AppState
+from edge_siamese.errors import NoSuchObject, SupportError
 from edge_siamese.store.names import checked_name
+from edge_siamese.validation import Record
+
+ENDPOINTS = Endpoints("objects")
+
+NO_OBJECT = "There is no such object."
+NO_PICTURE = "There is no such picture."
 
 
-@dataclass(frozen=True)
-class Objects:
-    """All of them."""
+class ObjectList(Record):
+    """All registered objects."""
 
-    model_id: Annotated[str, About("Of the model that recognizes them.")]
-    objects: tuple[Known, ...]
+    model_id: Annotated[str, Meta(description="Id of the current model.")]
+    objects: tuple[Object, ...]
 
 
-@dataclass(frozen=True)
-class Renamed:
-    """Another name."""
+class Rename(Record):
+    """A new name."""
 
     name: Name
 
 
-@dataclass(frozen=True)
-class Into:
-    """The object that stays."""
+class Merge(Record):
+    """The object that remains."""
 
     into: Uid
 
 
-@dataclass(frozen=True)
-class View:
+class View(Record):
     """A view, or a negative: an example of what the object is not."""
 
-    id: Number
+    id: ViewId
     uid: str
-    kind: Annotated[str, About("view or negative")]
+    kind: Annotated[str, Meta(description="view or negative")]
     created: Time
     source: str
-    crops: Annotated[int, About("How many pictures are kept of it.")]
+    crops: Annotated[int, Meta(description="Number of pictures that are kept.")]
 
 
-@dataclass(frozen=True)
-class Views:
-    """Of one object."""
+class ViewList(Record):
+    """Views and negatives of an object."""
 
     views: tuple[View, ...]
 
 
-@dataclass(frozen=True)
-class OfPicture:
-    """A picture of a view."""
-
-    view: Number
-    index: Annotated[int, About("From 0.", 0, 1000)]
-
-
-def named(name: str) -> str:
-    """A name as it is kept; raises `Problem` with 422 if it cannot be one."""
+def valid_name(name: str) -> str:
+    """Return a normalized name; raises `ApiError` with 422 if it is not one."""
     try:
         return checked_name(name)
     except SupportError as error:
-        raise Problem(422, str(error), "SupportError") from error
+        raise ApiError(422, str(error), "SupportError") from error
 
 
-def objects(site: AppState, call: Call) -> Reply:
-    """All of them."""
-    model, found = asked(
-        lambda: site.actions.with_engine(lambda engine: (engine.encoder.model_id, engine.store.objects()))
+def png_response(png: bytes) -> Response:
+    """Return a response with a picture that never changes."""
+    return Response(png, media_type="image/png", headers={"Cache-Control": "private, max-age=3600"})
+
+
+@ENDPOINTS.add("GET", "/objects")
+def objects(state: AppState) -> ObjectList:
+    """All objects, in the order of their registration."""
+    model_id, stored = state.actions.with_engine(
+        lambda engine: (engine.encoder.model_id, engine.store.objects())
     )
-    return Reply(value={"model_id": model, "objects": [site.object_data(known) for known in found]})
+    return ObjectList(model_id=model_id, objects=tuple(map(state.describe_object, stored)))
 
 
-def one(site: AppState, call: Call) -> Reply:
-    """One of them."""
-    return Reply(value=site.object_data(asked(lambda: site.actions.object(call.path.uid), missing=True)))
+@ENDPOINTS.add("GET", "/objects/{uid}", responses={404: NO_OBJECT})
+def object_(state: AppState, uid: Uid) -> Object:
+    """One object."""
+    return state.describe_object(state.actions.object(uid))
 
 
-def rename(site: AppState, call: Call) -> Reply:
-    """Give it another name."""
-    name = named(call.body.name)
-    known = asked(lambda: site.actions.rename(call.path.uid, name), missing=True)
-    return Reply(value=site.object_data(known))
+@ENDPOINTS.add("PATCH", "/objects/{uid}", responses={404: NO_OBJECT, 409: "The name is taken."})
+def rename_object(state: AppState, uid: Uid, body: Rename) -> Object:
+    """Rename an object."""
+    return state.describe_object(state.actions.rename(uid, valid_name(body.name)))
 
 
-def forget(site: AppState, call: Call) -> Reply:
-    """Unlearn it."""
-    known = asked(lambda: site.actions.forget(call.path.uid), missing=True)
-    return Reply(value=site.object_data(known))
+@ENDPOINTS.add("DELETE", "/objects/{uid}", responses={404: NO_OBJECT})
+def forget_object(state: AppState, uid: Uid) -> Object:
+    """Forget an object; undo restores it."""
+    return state.describe_object(state.actions.forget(uid))
 
 
-def merge(site: AppState, call: Call) -> Reply:
-    """Make two one."""
-    asked(lambda: site.actions.object(call.path.uid), missing=True)
-    return Reply(value=site.object_data(asked(lambda: site.actions.merge(call.path.uid, call.body.into))))
-
-
-def undo(site: AppState, call: Call) -> Reply:
-    """Take the last change back."""
-    return Reply(value={"text": asked(site.actions.undo)})
-
-
-def views(site: AppState, call: Call) -> Reply:
-    """Of one object."""
-    found = asked(lambda: site.actions.views(call.path.uid), missing=True)
-    return Reply(value={"views": [_view(view) for view in found]})
-
-
-def _view(view: Any) -> dict[str, Any]:
-    names = ("id", "uid", "kind", "created", "source", "crops")
-    return {name: getattr(view, name) for name in names}
-
-
-def remove_view(site: AppState, call: Call) -> Reply:
-    """Take it away."""
-    found = asked(lambda: site.actions.views(call.path.uid), missing=True)
-    if call.path.view not in [view.id for view in found]:
-        raise Problem(404, f"the object has no view {call.path.view}", kind="NoSuchObject")
-    known = asked(lambda: site.actions.remove_view(call.path.uid, call.path.view))
-    return Reply(value=site.object_data(known))
-
-
-def picture(site: AppState, call: Call) -> Reply:
-    """Of the newest view."""
-    known = asked(lambda: site.actions.object(call.path.uid), missing=True)
-    if known.last_view is None:
-        raise Problem(404, f'there is no picture of "{known.name}"', kind="NoPicture")
-    return _picture(site, known.last_view, 0)
-
-
-def view_picture(site: AppState, call: Call) -> Reply:
-    """Of any view."""
-    return _picture(site, call.path.view, call.path.index)
-
-
-def _picture(site: AppState, view: int, index: int) -> Reply:
-    try:
-        png = asked(lambda: site.actions.picture(view, index))
-    except Problem as problem:
-        if problem.kind == "NoSuchObject":
-            raise Problem(404, problem.text, kind="NoPicture") from problem
-        raise
-    return Reply(data=png, type="image/png", headers={"Cache-Control": "private, max-age=3600"})
-
-
-_NONE = Answer(404, "There is none.", Failure)
-_CONFLICT = Answer(409, "It cannot be, as the error says.", Failure)
-_PNG = Answer(200, "The picture.", type="image/png")
-_OBJECT = Answer(200, "The object.", Known)
-
-OPERATIONS = (
-    Operation(
-        "GET",
-        "/objects",
-        "objects",
-        "objects",
-        "All objects, in the order of their registration.",
-        Answer(200, "All of them.", Objects),
-        objects,
-    ),
-    Operation(
-        "GET",
-        "/objects/{uid}",
-        "object",
-        "objects",
-        "One object.",
-        _OBJECT,
-        one,
-        parameters=OfObject,
-        others=(_NONE,),
-    ),
-    Operation(
-        "PATCH",
-        "/objects/{uid}",
-        "renameObject",
-        "objects",
-        "Give an object another name.",
-        _OBJECT,
-        rename,
-        parameters=OfObject,
-        body="json",
-        shape=Renamed,
-        others=(_NONE, _CONFLICT),
-    ),
-    Operation(
-        "DELETE",
-        "/objects/{uid}",
-        "forgetObject",
-        "objects",
-        "Forget an object; undo brings it back.",
-        Answer(200, "The object, as it was.", Known),
-        forget,
-        parameters=OfObject,
-        others=(_NONE, _CONFLICT),
-    ),
-    Operation(
-        "POST",
-        "/objects/{uid}/merge",
-        "mergeObjects",
-        "objects",
-        "Give an object's views to another one, which keeps its name, and forget the first.",
-        Answer(200, "The object that stays.", Known),
-        merge,
-        parameters=OfObject,
-        body="json",
-        shape=Into,
-        others=(_NONE, _CONFLICT),
-    ),
-    Operation(
-        "GET",
-        "/objects/{uid}/picture",
-        "objectPicture",
-        "objects",
-        "The picture of an object's newest view.",
-        _PNG,
-        picture,
-        parameters=OfObject,
-        others=(_NONE,),
-    ),
-    Operation(
-        "GET",
-        "/objects/{uid}/views",
-        "views",
-        "objects",
-        "Views and negatives of an object.",
-        Answer(200, "In their order.", Views),
-        views,
-        parameters=OfObject,
-        others=(_NONE,),
-    ),
-    Operation(
-        "DELETE",
-        "/objects/{uid}/views/{view}",
-        "removeView",
-        "objects",
-        "Take a view or a negative from an object; undo brings it back.",
-        Answer(200, "The object without it.", Known),
-        remove_view,
-        parameters=OfView,
-        others=(_NONE, _CONFLICT),
-    ),
-    Operation(
-        "GET",
-        "/views/{view}/pictures/{index}",
-        "viewPicture",
-        "objects",
-        "A picture of a view.",
-        _PNG,
-        view_picture,
-        parameters=OfPicture,
-        others=(_NONE,),
-    ),
-    Operation(
-        "POST",
-        "/undo",
-        "undo",
-        "objects",
-        "Take the last change back.",
-        Answer(200, "Which one that was.", Told),
-        undo,
-        others=(_CONFLICT,),
-    ),
+@ENDPOINTS.add(
+    "POST", "/objects/{uid}/merge", responses={404: NO_OBJECT, 409: "The objects cannot be merged."}
 )
+def merge_objects(state: AppState, uid: Uid, body: Merge) -> Object:
+    """Move an object's views to another one, which keeps its name, and forget the first."""
+    state.actions.object(uid)  # a missing one is 404; a missing target is 409
+    try:
+        return state.describe_object(state.actions.merge(uid, body.into))
+    except NoSuchObject as error:
+        raise ApiError(409, str(error), "NoSuchObject") from error
+
+
+@ENDPOINTS.add("GET", "/objects/{uid}/picture", media_type="image/png", responses={404: NO_PICTURE})
+def object_picture(state: AppState, uid: Uid) -> Response:
+    """The picture of an object's newest view."""
+    stored = state.actions.object(uid)
+    if stored.last_view is None:
+        raise ApiError(404, f'there is no picture of "{stored.name}"', kind="NoPicture")
+    return view_picture(state, stored.last_view, 0)
+
+
+@ENDPOINTS.add("GET", "/objects/{uid}/views", responses={404: NO_OBJECT})
+def views(state: AppState, uid: Uid) -> ViewList:
+    """Views and negatives of an object, oldest first."""
+    fields = View.__struct_fields__
+    found = [View(**{name: getattr(view, name) for name in fields}) for view in state.actions.views(uid)]
+    return ViewList(views=tuple(found))
+
+
+@ENDPOINTS.add(
+    "DELETE", "/objects/{uid}/views/{view}", responses={404: NO_OBJECT, 409: "It is the last view."}
+)
+def remove_view(state: AppState, uid: Uid, view: ViewId) -> Object:
+    """Remove a view or a negative from an object; undo restores it."""
+    if view not in [found.id for found in state.actions.views(uid)]:
+        raise ApiError(404, f"the object has no view {view}", kind="NoSuchObject")
+    return state.describe_object(state.actions.remove_view(uid, view))
+
+
+@ENDPOINTS.add("GET", "/views/{view}/pictures/{index}", media_type="image/png", responses={404: NO_PICTURE})
+def view_picture(
+    state: AppState, view: ViewId, index: Annotated[int, Meta(description="From 0.", ge=0, le=1000)]
+) -> Response:
+    """A picture of a view."""
+    try:
+        return png_response(state.actions.picture(view, index))
+    except NoSuchObject as error:
+        raise ApiError(404, str(error), kind="NoPicture") from error
+
+
+@ENDPOINTS.add("POST", "/undo", responses={409: "There is nothing to undo."})
+def undo(state: AppState) -> Message:
+    """Undo the last change."""
+    return Message(text=state.actions.undo())

@@ -1,248 +1,152 @@
-"""Operations on what is seen now, and on pictures: the live picture, the decision, the button, the score."""
+"""Handlers of what the camera sees now, of uploaded pictures, and of past decisions."""
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from edge_siamese.dashboard.api_types import (
-    Failure,
-    Known,
+from msgspec import Meta
+from starlette.requests import Request
+from starlette.responses import Response
+
+from edge_siamese.dashboard.endpoints import Endpoints
+from edge_siamese.dashboard.limits import PICTURE_SECONDS, read_body, unless_disconnected
+from edge_siamese.dashboard.live_picture import details
+from edge_siamese.dashboard.schemas import (
+    ApiError,
+    Decision,
+    JsonObject,
     MomentId,
     Name,
-    Recognized,
+    Object,
     Time,
     UploadId,
-    Values,
 )
-from edge_siamese.dashboard.exchange import Call, Problem, Reply
-from edge_siamese.dashboard.live_picture import full
-from edge_siamese.dashboard.operations import Answer, Operation
-from edge_siamese.dashboard.schemas import About
-from edge_siamese.dashboard.state import AppState, asked
+from edge_siamese.dashboard.state import AppState
+from edge_siamese.errors import NoSuchObject
 from edge_siamese.panel.press_grammar import Gesture
 from edge_siamese.pictures import encode_png
+from edge_siamese.validation import Record
+
+ENDPOINTS = Endpoints("recognition")
+
+PICTURE_TYPES = ("image/jpeg", "image/png", "image/webp", "image/gif")
+NOT_KEPT = "It is no longer kept."
 
 
-@dataclass(frozen=True)
-class After:
-    """What is known already."""
-
-    after: Annotated[int, About("The number of the frame that is known already.", -1, 2**53)] = -1
-
-
-@dataclass(frozen=True)
-class Pressed:
-    """What a hand does."""
+class ButtonPress(Record):
+    """A gesture at the button."""
 
     gesture: Literal["press", "double press", "hold"]
 
 
-@dataclass(frozen=True)
-class Scored:
-    """A picture."""
+class UploadedPicture(Record):
+    """An uploaded picture."""
 
     upload: UploadId
 
 
-@dataclass(frozen=True)
-class Mistake:
-    """What was not that."""
+class Upload(Record):
+    """An uploaded picture as it is kept."""
 
-    moment: Annotated[MomentId | None, About("Of the event; null: what was recognized last.")] = None
-    name: Annotated[Name | None, About("Only if it was this object: its uid or name.")] = None
-
-
-@dataclass(frozen=True)
-class OfMoment:
-    """A moment that an event told of."""
-
-    moment: MomentId
+    upload: UploadId
+    width: int
+    height: Annotated[int, Meta(description="In pixels.")]
 
 
-@dataclass(frozen=True)
-class Remembered(Recognized):
-    """A decision that an event told of."""
+class Mistake(Record):
+    """A wrong decision."""
+
+    moment: Annotated[MomentId | None, Meta(description="Of the event; null: the latest recognition.")] = None
+    name: Annotated[Name | None, Meta(description="Only if it was this object: its uid or name.")] = None
+
+
+class PastDecision(Decision):
+    """A decision that an event reported."""
 
     id: MomentId
     time: Time
 
 
-@dataclass(frozen=True)
-class Sent:
-    """A picture that is kept for a while."""
-
-    upload: UploadId
-    width: int
-    height: Annotated[int, About("Of the picture as it is kept, in pixels.")]
-
-
-async def live(site: AppState, call: Call) -> Reply:
-    """The picture."""
-    loop = asyncio.get_running_loop()
-    found = await site.live.after(
-        call.query.after,
-        lambda function, *args: loop.run_in_executor(site.painter, function, *args),
-        site.guard.still(call.head),
-    )
-    if found is None:
-        return Reply(204)
-    headers = {"X-Frame": str(found.number), "X-Now": found.now}
-    return Reply(data=found.jpeg, type="image/jpeg", headers=headers)
-
-
-def now(site: AppState, call: Call) -> Reply:
-    """The decision."""
-    return Reply(value=full(site.actions.shown(), site.actions.now))
-
-
-def button(site: AppState, call: Call) -> Reply:
-    """The button."""
-    asked(lambda: site.actions.gesture(Gesture(call.body.gesture)))
-    return Reply(202, {"text": f"{call.body.gesture}: done; events tell what came of it"})
-
-
-def score(site: AppState, call: Call) -> Reply:
-    """What a picture shows."""
-    (pixels,) = site.uploads.get([call.body.upload])
-    found = asked(lambda: site.actions.recognize(pixels))
-    return Reply(value=found.described())
-
-
-def upload(site: AppState, call: Call) -> Reply:
-    """Take a picture."""
-    made = asked(lambda: site.uploads.add(call.body))
-    height, width = made.pixels.shape[:2]
-    return Reply(201, {"upload": made.id, "width": width, "height": height})
-
-
-def wrong(site: AppState, call: Call) -> Reply:
-    """Keep a negative."""
-    known = asked(lambda: site.actions.wrong(call.body.name, call.body.moment))
-    return Reply(value=site.object_data(known))
-
-
-def moment(site: AppState, call: Call) -> Reply:
-    """A decision of before."""
-    kept = _moment(site, call)
-    return Reply(
-        value={
-            **kept.recognition.described(),
-            "id": kept.id,
-            "time": kept.time,
-            "uid": kept.uid,
-            "name": kept.name,
-        }
-    )
-
-
-def moment_picture(site: AppState, call: Call) -> Reply:
-    """What it saw."""
-    return Reply(data=encode_png(_moment(site, call).crop), type="image/png")
-
-
-def _moment(site: AppState, call: Call) -> Any:
-    kept = site.actions.moments.get(call.path.moment)
-    if kept is None:
-        raise Problem(404, "that moment is not kept any more", kind="NoMoment")
-    return kept
-
-
-_GONE = Answer(404, "It is not kept any more.", Failure)
-_NOT_NOW = Answer(409, "Nothing of the kind was recognized lately.", Failure)
-
-OPERATIONS = (
-    Operation(
-        "GET",
-        "/live",
-        "live",
-        "recognition",
-        "The picture of now, once it is another one than the last; waits for it at most 10 s.",
-        Answer(
-            200,
-            "The picture.",
-            type="image/jpeg",
-            headers={"X-Frame": "The frame's number.", "X-Now": "What was made of it: JSON in ASCII."},
-        ),
-        waiter=live,
-        query=After,
-        others=(Answer(204, "There is nothing new."),),
-    ),
-    Operation(
-        "GET",
-        "/now",
-        "now",
-        "recognition",
-        "What the frame of now shows, and why.",
-        Answer(200, "The decision.", Values),
-        now,
-    ),
-    Operation(
-        "POST",
-        "/button",
-        "button",
-        "recognition",
-        "Do what the button does.",
-        Answer(202, "Done; events tell what came of it.", Values),
-        button,
-        body="json",
-        shape=Pressed,
-    ),
-    Operation(
-        "POST",
-        "/uploads",
-        "upload",
-        "recognition",
-        "Send a picture; it is kept for ten minutes.",
-        Answer(201, "It is kept.", Sent),
-        upload,
-        body="picture",
-    ),
-    Operation(
-        "POST",
-        "/score",
-        "score",
-        "recognition",
-        "What a picture shows that was sent.",
-        Answer(200, "The decision.", Recognized),
-        score,
-        body="json",
-        shape=Scored,
-        others=(_GONE,),
-    ),
-    Operation(
-        "POST",
-        "/wrong",
-        "wrong",
-        "recognition",
-        "That was something else: keep it as a negative.",
-        Answer(200, "The object, with one more negative.", Known),
-        wrong,
-        body="json",
-        shape=Mistake,
-        others=(_NOT_NOW,),
-    ),
-    Operation(
-        "GET",
-        "/moments/{moment}",
-        "moment",
-        "recognition",
-        "A decision that an event told of.",
-        Answer(200, "The decision.", Remembered),
-        moment,
-        parameters=OfMoment,
-        others=(_GONE,),
-    ),
-    Operation(
-        "GET",
-        "/moments/{moment}/picture",
-        "momentPicture",
-        "recognition",
-        "What the camera saw then.",
-        Answer(200, "The picture.", type="image/png"),
-        moment_picture,
-        parameters=OfMoment,
-        others=(_GONE,),
-    ),
+@ENDPOINTS.add(
+    "GET",
+    "/live",
+    media_type="image/jpeg",
+    headers={"X-Frame": "Number of the frame.", "X-Now": "What it shows: JSON in ASCII."},
+    responses={204: "There is no new picture."},
 )
+async def live(
+    state: AppState,
+    request: Request,
+    after: Annotated[int, Meta(description="Number of the frame that the client has.", ge=-1, le=2**53)] = -1,
+) -> Response:
+    """The current picture, as soon as there is a new one; waits 10 s at most."""
+    waiting = state.live.next_after(after, state.authenticator.recheck(request))
+    picture = await unless_disconnected(waiting, request.receive)
+    if picture is None:
+        return Response(status_code=204)
+    headers = {"X-Frame": str(picture.frame), "X-Now": picture.decision}
+    return Response(picture.jpeg, media_type="image/jpeg", headers=headers)
+
+
+@ENDPOINTS.add("GET", "/now")
+def now(state: AppState) -> JsonObject:
+    """What the current frame shows, and why."""
+    return details(state.actions.shown(), state.actions.now)
+
+
+@ENDPOINTS.add("POST", "/button", status=202)
+def button(state: AppState, body: ButtonPress) -> JsonObject:
+    """Do what the button does; events report the outcome."""
+    state.actions.gesture(Gesture(body.gesture))
+    return {"text": f"{body.gesture}: done; events report the outcome"}
+
+
+@ENDPOINTS.add("POST", "/uploads", status=201, accepts=PICTURE_TYPES, returns=Upload)
+async def upload(state: AppState, request: Request) -> Upload:
+    """Upload a picture; it is kept for ten minutes."""
+    async with state.uploading:
+        data = await read_body(request, state.settings.upload_bytes, PICTURE_SECONDS)
+        if not data:
+            raise ApiError(422, "the body is empty")
+        loop = asyncio.get_running_loop()
+        added = await loop.run_in_executor(state.pool, state.uploads.add, data)
+    height, width = added.pixels.shape[:2]
+    return Upload(upload=added.id, width=width, height=height)
+
+
+@ENDPOINTS.add("POST", "/score", returns=Decision, responses={404: NOT_KEPT})
+def score(state: AppState, body: UploadedPicture) -> JsonObject:
+    """Recognize an uploaded picture."""
+    (pixels,) = state.uploads.get([body.upload])
+    return state.actions.recognize(pixels).described()
+
+
+@ENDPOINTS.add("POST", "/wrong", responses={409: "Nothing of the kind was recognized recently."})
+def wrong(state: AppState, body: Mistake) -> Object:
+    """Report a wrong recognition: it is kept as a negative."""
+    try:
+        return state.describe_object(state.actions.wrong(body.name, body.moment))
+    except NoSuchObject as error:  # the body names it, not the URL
+        raise ApiError(409, str(error), "NoSuchObject") from error
+
+
+@ENDPOINTS.add("GET", "/moments/{moment}", returns=PastDecision, responses={404: NOT_KEPT})
+def moment(state: AppState, moment: MomentId) -> JsonObject:
+    """A decision that an event reported."""
+    kept = _moment(state, moment)
+    more = {"id": kept.id, "time": kept.time, "uid": kept.uid, "name": kept.name}
+    return {**kept.recognition.described(), **more}
+
+
+@ENDPOINTS.add("GET", "/moments/{moment}/picture", media_type="image/png", responses={404: NOT_KEPT})
+def moment_picture(state: AppState, moment: MomentId) -> Response:
+    """The picture of a past decision."""
+    return Response(encode_png(_moment(state, moment).crop), media_type="image/png")
+
+
+def _moment(state: AppState, moment_id: str) -> Any:
+    kept = state.actions.moments.get(moment_id)
+    if kept is None:
+        raise ApiError(404, "that decision is no longer kept", kind="NoMoment")
+    return kept

@@ -10,10 +10,10 @@ from msgspec import structs
 from edge_siamese.dashboard.app import head_of
 from edge_siamese.dashboard.auth import SECURITY_HEADERS, Authenticator, Entry
 from edge_siamese.dashboard.credentials import CredentialsFile
-from edge_siamese.dashboard.exchange import Head, Problem
-from edge_siamese.dashboard.host_check import Hosts
-from edge_siamese.dashboard.login_attempts import Attempts
-from edge_siamese.dashboard.sessions import IDLE_SECONDS, MAX_SECONDS, MOST, Sessions
+from edge_siamese.dashboard.schemas import Head, ApiError
+from edge_siamese.dashboard.auth import AllowedHosts
+from edge_siamese.dashboard.limits import LoginAttempts
+from edge_siamese.dashboard.auth import MAX_SESSION_SECONDS, MAX_SESSIONS, SESSION_IDLE_SECONDS, Sessions
 from edge_siamese.errors import SettingsError
 from edge_siamese.settings import DashboardSettings
 
@@ -42,8 +42,8 @@ def file(tmp_path: Path) -> CredentialsFile:
 
 def guard(settings: DashboardSettings, file: CredentialsFile, clock: Clock | None = None) -> Authenticator:
     clock = clock or Clock()
-    hosts = Hosts(settings.listen, settings.allowed_hosts, hostname="kitchen")
-    return Authenticator(settings, file, hosts=hosts, sessions=Sessions(clock), attempts=Attempts(clock))
+    hosts = AllowedHosts(settings.listen, settings.hosts, hostname="kitchen")
+    return Authenticator(settings, file, hosts=hosts, sessions=Sessions(clock), attempts=LoginAttempts(clock))
 
 
 def head(
@@ -62,7 +62,7 @@ def refusal(door: Authenticator, asked: Head) -> tuple[int, str]:
     try:
         door.check_place(asked)
         door.check(asked)
-    except Problem as problem:
+    except ApiError as problem:
         return problem.status, problem.kind
     return 200, ""
 
@@ -117,7 +117,7 @@ def test_abroad_the_machines_own_names_and_addresses_are_allowed(file: Credentia
     ],
 )
 def test_abroad_the_address_at_which_a_request_came_is_allowed(host: str, arrived: str, fine: bool) -> None:
-    assert Hosts("0.0.0.0", hostname="kitchen").allow(host, arrived) == fine
+    assert AllowedHosts("0.0.0.0", hostname="kitchen").allow(host, arrived) == fine
 
 
 def test_where_a_request_came_is_told_by_the_server() -> None:
@@ -127,13 +127,13 @@ def test_where_a_request_came_is_told_by_the_server() -> None:
 
 
 def test_on_loopback_only_loopback_is_allowed_whatever_the_address(file: CredentialsFile) -> None:
-    assert not Hosts("127.0.0.1").allow("192.168.1.7", "192.168.1.7")
+    assert not AllowedHosts("127.0.0.1").allow("192.168.1.7", "192.168.1.7")
 
 
-@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+@pytest.mark.parametrize("state", ["cross-state", "same-state"])
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_what_another_page_asks_for_is_refused(file: CredentialsFile, site: str, method: str) -> None:
-    assert refusal(guard(LOCAL, file), head(method, sec_fetch_site=site)) == (403, "CrossSite")
+def test_what_another_page_asks_for_is_refused(file: CredentialsFile, state: str, method: str) -> None:
+    assert refusal(guard(LOCAL, file), head(method, sec_fetch_site=state)) == (403, "CrossSite")
 
 
 def test_what_a_person_types_is_no_change(file: CredentialsFile) -> None:
@@ -302,7 +302,7 @@ def test_there_are_not_any_number_of_sessions(clock: Clock) -> None:
 
 
 def test_each_failure_makes_the_next_try_wait_longer(clock: Clock) -> None:
-    attempts, waits = Attempts(clock), []
+    attempts, waits = LoginAttempts(clock), []
     for _ in range(14):
         waits.append(attempts.begin("10.0.0.1"))
         clock.now += waits[-1]
@@ -314,7 +314,7 @@ def test_each_failure_makes_the_next_try_wait_longer(clock: Clock) -> None:
 
 
 def test_who_goes_on_for_days_still_has_to_wait(clock: Clock) -> None:
-    attempts = Attempts(clock)
+    attempts = LoginAttempts(clock)
     for _ in range(1100):
         clock.now += 300
         assert attempts.begin("10.0.0.1") == 0
@@ -325,20 +325,20 @@ def test_who_fails_has_to_wait_even_with_the_right_password(file: CredentialsFil
     file.set_password(PASSWORD)
     door = guard(LOCAL, file, clock)
     for _ in range(3):
-        with pytest.raises(Problem, match="that is not the password"):
+        with pytest.raises(ApiError, match="that is not the password"):
             door.log_in("wrong", "10.0.0.1")
-    with pytest.raises(Problem, match=r"^too many wrong passwords; try again in 1 s$") as caught:
+    with pytest.raises(ApiError, match=r"^too many wrong passwords; try again in 1 s$") as caught:
         door.log_in(PASSWORD, "10.0.0.1")
     assert (caught.value.status, caught.value.headers) == (429, {"Retry-After": "1"})
     clock.now += 1
     door.log_in(PASSWORD, "10.0.0.1")
     for _ in range(3):  # counted anew from there
-        with pytest.raises(Problem, match="that is not the password"):
+        with pytest.raises(ApiError, match="that is not the password"):
             door.log_in("wrong", "10.0.0.1")
 
 
 def test_one_who_fails_does_not_lock_others_out(clock: Clock) -> None:
-    attempts = Attempts(clock)
+    attempts = LoginAttempts(clock)
     for _ in range(3):
         assert attempts.begin("10.0.0.1") == 0
     assert attempts.begin("10.0.0.1") > 0
@@ -346,7 +346,7 @@ def test_one_who_fails_does_not_lock_others_out(clock: Clock) -> None:
 
 
 def test_an_ipv6_host_is_one_whatever_address_it_takes(clock: Clock) -> None:
-    attempts = Attempts(clock)
+    attempts = LoginAttempts(clock)
     for number in range(3):
         assert attempts.begin(f"2001:db8:1:1::{number}") == 0
     assert attempts.begin("2001:db8:1:1:ffff::9") > 0
@@ -355,7 +355,7 @@ def test_an_ipv6_host_is_one_whatever_address_it_takes(clock: Clock) -> None:
 
 
 def test_many_addresses_together_are_slowed_down(clock: Clock) -> None:
-    attempts = Attempts(clock)
+    attempts = LoginAttempts(clock)
     for number in range(30):
         assert attempts.begin(f"10.0.1.{number}") == 0
     assert attempts.begin("10.0.2.1") == pytest.approx(2.0)
@@ -367,7 +367,7 @@ def test_many_addresses_together_are_slowed_down(clock: Clock) -> None:
 
 
 def test_a_success_takes_back_its_own_try_and_nobody_elses(clock: Clock) -> None:
-    attempts = Attempts(clock)
+    attempts = LoginAttempts(clock)
     assert attempts.begin("10.0.0.1") == 0
     clock.now += 1
     for number in range(29):
@@ -381,15 +381,15 @@ def test_a_success_takes_back_its_own_try_and_nobody_elses(clock: Clock) -> None
 
 
 def test_what_is_remembered_of_addresses_is_bounded(clock: Clock) -> None:
-    attempts = Attempts(clock)
+    attempts = LoginAttempts(clock)
     for number in range(3000):
         clock.now += 3
         attempts.begin(f"10.{number // 65536}.{number // 256 % 256}.{number % 256}")
-    assert len(attempts._failed) == 1000
+    assert len(attempts._failures) == 1000
 
 
 def test_without_a_password_there_is_no_login(file: CredentialsFile) -> None:
     file.add_token("grafana")
-    with pytest.raises(Problem, match="there is no password") as caught:
+    with pytest.raises(ApiError, match="there is no password") as caught:
         guard(LOCAL, file).log_in("x", "127.0.0.1")
     assert caught.value.status == 409

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from edge_siamese.daemon.event_bus import EventHub
-from edge_siamese.dashboard.event_feed import Feed
-from edge_siamese.dashboard.notifier import EVERY_SECONDS, Notifier
+from edge_siamese.dashboard.event_stream import EventFeed
+from edge_siamese.dashboard.event_stream import POLL_SECONDS, Notifier
 from edge_siamese.events import Event
 
 
@@ -30,13 +30,13 @@ def hub() -> EventHub:
 
 
 @pytest.fixture
-def feed(hub: EventHub, monkeypatch: pytest.MonkeyPatch) -> Feed:
-    monkeypatch.setattr("edge_siamese.dashboard.event_feed.RING", 5)
+def feed(hub: EventHub, monkeypatch: pytest.MonkeyPatch) -> EventFeed:
+    monkeypatch.setattr("edge_siamese.dashboard.event_stream.RING", 5)
     actions: Any = SimpleNamespace(hub=hub)
-    return Feed(actions)
+    return EventFeed(actions)
 
 
-def test_what_was_before_comes_first(hub: EventHub, feed: Feed) -> None:
+def test_what_was_before_comes_first(hub: EventHub, feed: EventFeed) -> None:
     hub.publish(event(1))
     feed.open()
     hub.publish(event(2))
@@ -47,7 +47,7 @@ def test_what_was_before_comes_first(hub: EventHub, feed: Feed) -> None:
     assert abs(first - time.time() * 1000) < 60_000
 
 
-def test_what_happens_while_it_opens_is_told_once(hub: EventHub, feed: Feed) -> None:
+def test_what_happens_while_it_opens_is_told_once(hub: EventHub, feed: EventFeed) -> None:
     latest = hub.latest
 
     def slow(count: int) -> list[Event]:
@@ -62,7 +62,7 @@ def test_what_happens_while_it_opens_is_told_once(hub: EventHub, feed: Feed) -> 
     assert texts(feed.latest(9)) == ["event 1", "event 2", "event 3"]
 
 
-def test_going_on_after_a_number(hub: EventHub, feed: Feed) -> None:
+def test_going_on_after_a_number(hub: EventHub, feed: EventFeed) -> None:
     feed.open()
     start = feed.newest
     for number in range(8):
@@ -76,7 +76,7 @@ def test_going_on_after_a_number(hub: EventHub, feed: Feed) -> None:
         assert (len(events), lost) == (5, 0), other_life
 
 
-def test_after_its_end_it_keeps_nothing(hub: EventHub, feed: Feed) -> None:
+def test_after_its_end_it_keeps_nothing(hub: EventHub, feed: EventFeed) -> None:
     feed.open()
     hub.publish(event(1))
     feed.close()
@@ -94,7 +94,7 @@ def test_who_waits_is_woken_by_what_another_thread_does() -> None:
             *[pulse.until(lambda: found[0] if found else None, 5.0) for _ in range(2)]
         )
         took = time.monotonic() - began
-        await asyncio.sleep(3 * EVERY_SECONDS)
+        await asyncio.sleep(3 * POLL_SECONDS)
         return list(both), took, pulse._task is not None and pulse._task.done()
 
     both, took, rests = asyncio.run(wait())

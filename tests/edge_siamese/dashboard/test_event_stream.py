@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from edge_siamese.dashboard import event_stream
-from edge_siamese.dashboard.event_stream import Reports
+from edge_siamese.dashboard.event_stream import StatusMonitor
 
 STATE: dict[str, Any] = {
     "line": "sees mug; 1 object; 9.8 frames/s",
@@ -39,13 +39,13 @@ class Watched:
 
     def __init__(self) -> None:
         self.now = copy.deepcopy(STATE)
-        self.reports = Reports(cast(Any, SimpleNamespace(status=lambda: copy.deepcopy(self.now))))
+        self.monitor = StatusMonitor(cast(Any, SimpleNamespace(status=lambda: copy.deepcopy(self.now))))
 
     async def told(self, pool: ThreadPoolExecutor) -> bool:
         """Ask; whether that is news."""
-        before = self.reports.number
-        await self.reports._ask(pool)
-        return self.reports.number != before
+        before = self.monitor.version
+        await self.monitor._read(pool)
+        return self.monitor.version != before
 
 
 def always(state: dict[str, Any]) -> None:
@@ -64,7 +64,7 @@ def waits(state: dict[str, Any]) -> None:
 
 
 def test_an_unchanged_state_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(event_stream, "FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(event_stream, "REFRESH_SECONDS", 0.0)
     watched = Watched()
 
     async def watch() -> list[bool]:
@@ -76,7 +76,7 @@ def test_an_unchanged_state_is_told_once(monkeypatch: pytest.MonkeyPatch) -> Non
             return found
 
     assert asyncio.run(watch()) == [True, False, False, False]
-    assert watched.reports.latest["uptime_s"] == 8.0  # who comes now is told what holds now
+    assert watched.monitor.latest["uptime_s"] == 8.0  # who comes now is told what holds now
 
 
 def test_what_changes_always_is_told_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +88,7 @@ def test_what_changes_always_is_told_seldom(monkeypatch: pytest.MonkeyPatch) -> 
             for _ in range(3):
                 always(watched.now)
                 found.append(await watched.told(pool))
-            monkeypatch.setattr(event_stream, "FRESH_SECONDS", 0.0)
+            monkeypatch.setattr(event_stream, "REFRESH_SECONDS", 0.0)
             found.append(await watched.told(pool))
             return found
 

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from edge_siamese.dashboard.credentials import CredentialsFile
-from edge_siamese.dashboard.doctor_run import Examination
-from edge_siamese.dashboard.openapi import describe
+from edge_siamese.dashboard.state import DoctorRun
+from edge_siamese.dashboard.app import openapi_json
 from edge_siamese.models.bundle import Bundle
 from edge_siamese.pictures import encode_jpeg
 from tests.edge_siamese.daemon.running import MUG, PEN, until
@@ -66,9 +66,9 @@ class Fuzzed:
         token = CredentialsFile(daemon.state).add_token("fuzz")
         self.headers = {"Authorization": f"Bearer {token}"}
         client.headers = dict(self.headers)
-        site = dashboard_of(daemon)._site
-        assert site is not None
-        self.moments = site.actions.moments
+        state = dashboard_of(daemon)._state
+        assert state is not None
+        self.moments = state.actions.moments
         self.base = f"http://127.0.0.1:{client.port}"
 
     def upload(self) -> str:
@@ -98,9 +98,9 @@ class Fuzzed:
 def fuzzed(tmp_path_factory: pytest.TempPathFactory, bundle: Bundle) -> Iterator[Fuzzed]:
     home = tmp_path_factory.mktemp("fuzzed")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Examination, "_look", lambda _: {"ok": True, "findings": []})
-        patch.setattr("edge_siamese.dashboard.live_picture.WAIT_SECONDS", 0.1)
-        with serving(home, bundle.path, patch, "frame_rate = 60.0\nmax_viewers = 64") as (daemon, client):
+        patch.setattr(DoctorRun, "_run", lambda _: {"ok": True, "findings": []})
+        patch.setattr("edge_siamese.dashboard.live_picture.MAX_WAIT_SECONDS", 0.1)
+        with serving(home, bundle.path, patch, "rate = 60.0\nclients = 64") as (daemon, client):
             daemon.stage.picture = MUG
             found = Fuzzed(daemon, client)
             found.some_object()

@@ -11,9 +11,9 @@ from typing import Any, cast
 import pytest
 from msgspec import structs
 
-from edge_siamese.dashboard.exchange import Problem
-from edge_siamese.dashboard.live_picture import Live, LivePicture
-from edge_siamese.dashboard.notifier import Notifier
+from edge_siamese.dashboard.schemas import ApiError
+from edge_siamese.dashboard.live_picture import LivePictures, LivePicture
+from edge_siamese.dashboard.event_stream import Notifier
 from edge_siamese.errors import PictureError
 from edge_siamese.settings import DashboardSettings
 
@@ -27,7 +27,7 @@ async def at_once(function: Callable[..., Any], *given: Any) -> Any:
 def live(monkeypatch: pytest.MonkeyPatch, picture: Callable[[Any], LivePicture]) -> Live:
     """One of a daemon that always has the same frame."""
     shown = SimpleNamespace(frame=object())
-    found = Live(SETTINGS, cast(Any, SimpleNamespace(shown=lambda: shown)), Notifier())
+    found = LivePictures(SETTINGS, cast(Any, SimpleNamespace(shown=lambda: shown)), Notifier())
     monkeypatch.setattr(found, "picture", picture)
     return found
 
@@ -47,7 +47,7 @@ def test_what_cannot_be_made_is_said_to_all_who_wait_and_logged_once(
 
     with caplog.at_level(logging.ERROR):
         said = asyncio.run(asyncio.wait_for(watch(), 5))
-    assert [type(problem) for problem in said] == [Problem] * 3
+    assert [type(problem) for problem in said] == [ApiError] * 3
     assert {(problem.status, problem.kind, str(problem)) for problem in said} == {
         (503, "NoPicture", "the picture cannot be made: reading pictures needs Pillow")
     }
@@ -68,7 +68,7 @@ def test_after_a_failure_the_next_picture_is_one(monkeypatch: pytest.MonkeyPatch
     found = live(monkeypatch, sometimes)
 
     async def watch() -> LivePicture | None:
-        with pytest.raises(Problem, match="no memory"):
+        with pytest.raises(ApiError, match="no memory"):
             await found.after(-1, at_once)
         return await found.after(-1, at_once)
 

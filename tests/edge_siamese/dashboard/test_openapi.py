@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import pytest
 
-from edge_siamese.dashboard.openapi import describe
+from edge_siamese.dashboard.app import openapi_json
 from edge_siamese.dashboard.operations import table
 from edge_siamese.dashboard.schemas import About, read_body, read_parameters, schema_of
 from edge_siamese.validation import SchemaError

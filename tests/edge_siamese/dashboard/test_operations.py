@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_siamese.dashboard.doctor_run import Examination
+from edge_siamese.dashboard.state import DoctorRun
 from edge_siamese.events import Event
 from edge_siamese.models.bundle import Bundle
 from edge_siamese.pictures import decode_png, encode_jpeg, encode_png
@@ -78,7 +78,7 @@ def test_names_reach_a_header_as_ascii(served: Served) -> None:
 
 
 def test_without_a_new_frame_there_is_nothing_new(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge_siamese.dashboard.live_picture.WAIT_SECONDS", 0.2)
+    monkeypatch.setattr("edge_siamese.dashboard.live_picture.MAX_WAIT_SECONDS", 0.2)
     daemon, client = served
     daemon.stage.hangs = True
     until(lambda: daemon.service.engine is not None and daemon.service.engine.shown is None)
@@ -93,11 +93,11 @@ def test_pictures_are_made_once_for_all_and_not_too_often(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     daemon, client = served
-    site = dashboard_of(daemon)._site
-    assert site is not None
+    state = dashboard_of(daemon)._state
+    assert state is not None
     made: list[int] = []
-    picture = site.live.picture
-    monkeypatch.setattr(site.live, "picture", lambda shown: made.append(shown.frame.number) or picture(shown))
+    picture = state.live.encode
+    monkeypatch.setattr(state.live, "encode", lambda shown: made.append(shown.frame.number) or picture(shown))
     time.sleep(0.3)
     assert made == []  # nobody watches
     number, began = -1, time.monotonic()
@@ -305,10 +305,10 @@ def test_the_stream_goes_on_where_it_was_left(served: Served) -> None:
 
 def test_who_comes_too_late_is_told_how_much_is_lost(served: Served) -> None:
     daemon, client = served
-    site = dashboard_of(daemon)._site
-    assert site is not None
+    state = dashboard_of(daemon)._state
+    assert state is not None
     first = client.get("events").json()["events"][0]["seq"]
-    before = site.feed.newest
+    before = state.streams.feed.newest
     for _ in range(600):
         daemon.service.hub.publish(Event("store", "again"))
     assert len(client.get("events?count=500").json()["events"]) == 500
@@ -397,12 +397,12 @@ def test_the_doctor_looks_once_for_all_who_ask(served: Served, monkeypatch: pyte
     _, client = served
     looked: list[int] = []
 
-    def look(_: Examination) -> dict[str, object]:
+    def look(_: DoctorRun) -> dict[str, object]:
         looked.append(1)
         finding = {"check": "camera", "level": "ok", "text": "it works", "remedy": ""}
         return {"ok": True, "findings": [finding]}
 
-    monkeypatch.setattr(Examination, "_look", look)
+    monkeypatch.setattr(DoctorRun, "_run", look)
     assert client.get("doctor").json()["findings"][0]["text"] == "it works"
     assert client.get("doctor").json()["ok"] is True
     assert looked == [1]
@@ -411,5 +411,5 @@ def test_the_doctor_looks_once_for_all_who_ask(served: Served, monkeypatch: pyte
 def test_the_doctor_is_a_process_of_its_own(tmp_path: Path) -> None:
     config = tmp_path / "config.toml"
     config.write_text(f'[paths]\nstate = "{tmp_path}"\nruntime = "{tmp_path}"\n')
-    found = Examination(config).findings()
+    found = DoctorRun(config).findings()
     assert {"check", "level", "text", "remedy"} == set(found["findings"][0])

@@ -29,10 +29,10 @@ def served(tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> I
         return 1
 
     with serving(tmp_path, bundle.path, monkeypatch) as (daemon, client):
-        site = dashboard_of(daemon)._site
-        assert site is not None
-        monkeypatch.setattr(site.actions, "export", export)
-        yield daemon, client, site
+        state = dashboard_of(daemon)._state
+        assert state is not None
+        monkeypatch.setattr(state.actions, "export", export)
+        yield daemon, client, state
 
 
 def left(daemon: Daemon) -> list[Path]:
@@ -49,33 +49,33 @@ def one_that_takes_nothing(client: Client) -> Iterator[socket.socket]:
 
 
 def test_one_at_a_time(served: Served) -> None:
-    daemon, client, site = served
+    daemon, client, state = served
     with one_that_takes_nothing(client):
-        until(site.exporting.locked)
+        until(state.exporting.locked)
         for _ in range(3):
             got = client.get("collection")
             assert got.problem == (503, "NotNow") and got.headers["Retry-After"] == "10"
         until(lambda: len(left(daemon)) == 1)
-    until(lambda: not site.exporting.locked())
+    until(lambda: not state.exporting.locked())
     assert left(daemon) == []
     assert len(client.get("collection").data) == 40_000_002
 
 
 def test_it_may_not_take_for_ever(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    daemon, client, site = served
+    daemon, client, state = served
     monkeypatch.setattr(app, "FILE_SECONDS", 0.3)
     monkeypatch.setattr(app, "SLOWEST", 10**12)
     with one_that_takes_nothing(client):
-        until(site.exporting.locked)
-        until(lambda: not site.exporting.locked())
+        until(state.exporting.locked)
+        until(lambda: not state.exporting.locked())
         assert left(daemon) == []
 
 
 def test_where_the_disk_is_nearly_full_nothing_is_written(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    daemon, client, site = served
+    daemon, client, state = served
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=64 << 20))
     got = client.get("collection")
     assert got.problem == (503, "NotNow") and "the disk is nearly full" in got.json()["error"]
-    assert left(daemon) == [] and not site.exporting.locked()
+    assert left(daemon) == [] and not state.exporting.locked()

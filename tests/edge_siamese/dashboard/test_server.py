@@ -21,7 +21,7 @@ from edge_siamese.dashboard import server as server_module
 from edge_siamese.dashboard.address import address
 from edge_siamese.dashboard.auth import SECURITY_HEADERS
 from edge_siamese.dashboard.credentials import CredentialsFile
-from edge_siamese.dashboard.server import bound, tls_context
+from edge_siamese.dashboard.server import bind, tls_context
 from edge_siamese.errors import SettingsError
 from edge_siamese.models.bundle import Bundle
 from edge_siamese.settings import DashboardSettings
@@ -97,7 +97,7 @@ def test_another_host_gets_nothing_not_even_the_page(served: Served) -> None:
 
 def test_a_link_on_another_page_leads_here_but_another_page_reads_nothing(served: Served) -> None:
     _, client = served
-    elsewhere = {"Sec-Fetch-Site": "cross-site"}
+    elsewhere = {"Sec-Fetch-Site": "cross-state"}
     assert client.get("/", headers=elsewhere).status == 200
     assert client.get("status", headers=elsewhere).problem == (403, "CrossSite")
     assert client.ask("POST", "login", {"password": "x"}, headers=elsewhere).problem == (403, "CrossSite")
@@ -208,9 +208,9 @@ def test_who_has_gone_waits_for_no_picture(served: Served) -> None:
         connection.request("GET", f"/api/v1/live?after={number}")
         time.sleep(0.02)
         connection.close()
-    site = dashboard_of(daemon)._site
-    assert site is not None
-    until(lambda: site.live._watching == 0)
+    state = dashboard_of(daemon)._state
+    assert state is not None
+    until(lambda: state.live.waiting == 0)
 
 
 def test_bodies_of_another_type_or_size(served: Served) -> None:
@@ -257,7 +257,7 @@ def test_a_body_that_does_not_say_how_long_it_is(served: Served) -> None:
 
 
 def test_a_body_that_never_comes(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge_siamese.dashboard.bodies.PIECE_SECONDS", 0.2)
+    monkeypatch.setattr("edge_siamese.dashboard.limits.CHUNK_SECONDS", 0.2)
     _, client = served
     client.come_in()
     connection = client.connect()
@@ -302,7 +302,7 @@ def test_a_head_that_does_not_end_and_one_that_is_too_long(
 
 
 def test_who_takes_nothing_is_left(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge_siamese.dashboard.app.SEND_SECONDS", 0.3)
+    monkeypatch.setattr("edge_siamese.dashboard.limits.SEND_SECONDS", 0.3)
     monkeypatch.setattr(server_module, "STUCK_SECONDS", 0.3)
     monkeypatch.setattr(server_module, "WATCH_SECONDS", 0.1)
     daemon, client = served
@@ -317,7 +317,7 @@ def test_who_takes_nothing_is_left(served: Served, monkeypatch: pytest.MonkeyPat
 
 
 def test_connections_are_bounded(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge_siamese.dashboard.connection_limiter.MAX_CONNECTIONS", 5)
+    monkeypatch.setattr("edge_siamese.dashboard.limits.MAX_CONNECTIONS", 5)
     daemon, client = served
     held = [socket.create_connection(("127.0.0.1", client.port)) for _ in range(8)]
     server = dashboard_of(daemon)._server
@@ -337,9 +337,9 @@ def test_what_nobody_foresaw_is_in_the_journal_once_and_told_without_details(
     def fail() -> None:
         raise KeyError("a secret")
 
-    site = dashboard_of(daemon)._site
-    assert site is not None
-    monkeypatch.setattr(site.actions, "status", fail)
+    state = dashboard_of(daemon)._state
+    assert state is not None
+    monkeypatch.setattr(state.actions, "status", fail)
     for _ in range(3):
         got = client.get("status")
         assert got.problem == (500, "InternalError")
@@ -409,11 +409,11 @@ def test_beyond_this_machine_it_needs_a_password(
 def test_addresses_that_cannot_be_had() -> None:
     settings = DashboardSettings(port=free_port())
     with pytest.raises(SettingsError, match=r"^the dashboard cannot listen at 192\.0\.2\.1, port \d+: "):
-        bound(structs.replace(settings, listen="192.0.2.1"))
+        bind(replace(settings, listen="192.0.2.1"))
     with pytest.raises(
         SettingsError, match=r"an address of this machine, such as 0\.0\.0\.0, not 'kitchen'$"
     ):
-        bound(structs.replace(settings, listen="kitchen"))
+        bind(replace(settings, listen="kitchen"))
 
 
 def test_where_people_find_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -473,7 +473,7 @@ def test_over_tls(
 def test_a_new_certificate_is_taken_while_it_runs(
     tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server_module, "RENEW_SECONDS", 0.1)
+    monkeypatch.setattr(server_module, "CERTIFICATE_CHECK_SECONDS", 0.1)
     cert, key = make_certificate(tmp_path)
     first = cert.read_text()
     with serving(tmp_path, bundle.path, monkeypatch, f'certificate = "{cert}"\nkey = "{key}"') as (_, plain):

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from edge_siamese.dashboard import connection_limiter, server
-from edge_siamese.dashboard.connection_limiter import ConnectionLimiter
-from edge_siamese.dashboard.login_attempts import MAX_ADDRESSES, network_of
-from edge_siamese.dashboard.rate_limits import Rates
+from edge_siamese.dashboard import limits
+from edge_siamese.dashboard.limits import ConnectionLimiter
+from edge_siamese.dashboard.limits import MAX_ADDRESSES, network_of
+from edge_siamese.dashboard.limits import RateLimiter
 from edge_siamese.models.bundle import Bundle
 from tests.edge_siamese.daemon.running import until
 from tests.edge_siamese.dashboard.serving import Client, dashboard_of, serving
@@ -46,7 +46,7 @@ def test_many_that_say_nothing_are_not_kept(
     silent: list[socket.socket],
     tls: bool,
 ) -> None:
-    monkeypatch.setattr(connection_limiter, "HANDSHAKE_SECONDS", 2.0)
+    monkeypatch.setattr(limits, "TLS_SECONDS", 2.0)
     monkeypatch.setattr(server, "HEAD_SECONDS", 2.0)
     monkeypatch.setattr(server, "WATCH_SECONDS", 0.2)
     more, context = "", None
@@ -56,7 +56,7 @@ def test_many_that_say_nothing_are_not_kept(
         context = ssl.create_default_context(cafile=str(cert))
     with serving(tmp_path, bundle.path, monkeypatch, more) as (daemon, plain):
         silent += [socket.create_connection(("127.0.0.1", plain.port), timeout=10) for _ in range(300)]
-        until(lambda: still_open(silent) <= connection_limiter.MAX_CONNECTIONS)
+        until(lambda: still_open(silent) <= limits.MAX_CONNECTIONS)
         began = time.monotonic()
         until(lambda: still_open(silent) == 0)
         assert time.monotonic() - began < 5
@@ -72,7 +72,7 @@ Opened = tuple[socket.socket, list[socket.socket]]
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[Opened]:
     """A gate on a loop of its own, where it stands, and those who came."""
-    monkeypatch.setattr(connection_limiter, "PER_ADDRESS", (0.1, 60.0))
+    monkeypatch.setattr(limits, "PER_ADDRESS", (0.1, 60.0))
     listening, held = socket.create_server(("127.0.0.1", 0)), list[socket.socket]()
     loop = asyncio.new_event_loop()
     made = loop.run_until_complete(_gate(loop, listening))
@@ -108,20 +108,20 @@ def taken(opened: Opened, count: int) -> list[socket.socket]:
 
 def test_one_address_has_half_of_them(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
     address = "192.0.2.7"
-    monkeypatch.setattr(connection_limiter, "_peer", lambda _: address)
+    monkeypatch.setattr(limits, "_peer", lambda _: address)
     first = taken(opened, 40)
-    assert len(first) == connection_limiter.MAX_OF_ONE
-    monkeypatch.setattr(connection_limiter, "_peer", lambda _: "127.0.0.1")
-    assert len(taken(opened, 40)) == connection_limiter.MAX_CONNECTIONS - connection_limiter.MAX_OF_ONE
+    assert len(first) == limits.MAX_CONNECTIONS_PER_ADDRESS
+    monkeypatch.setattr(limits, "_peer", lambda _: "127.0.0.1")
+    assert len(taken(opened, 40)) == limits.MAX_CONNECTIONS - limits.MAX_CONNECTIONS_PER_ADDRESS
     for one in first:
         one.close()
     time.sleep(0.3)  # until that is known at the other end
-    assert len(taken(opened, 40)) == connection_limiter.MAX_OF_ONE
+    assert len(taken(opened, 40)) == limits.MAX_CONNECTIONS_PER_ADDRESS
 
 
 def test_one_address_has_them_not_too_often(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
     address = "192.0.2.7"
-    monkeypatch.setattr(connection_limiter, "_peer", lambda _: address)
+    monkeypatch.setattr(limits, "_peer", lambda _: address)
     came = 0
     for _ in range(4):
         found = taken(opened, 20)
@@ -136,7 +136,7 @@ def test_one_address_has_them_not_too_often(opened: Opened, monkeypatch: pytest.
 
 
 def test_to_turn_thousands_away_takes_little_time(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection_limiter, "MAX_CONNECTIONS", 0)
+    monkeypatch.setattr(limits, "MAX_CONNECTIONS", 0)
     ended, came = time.monotonic() + 1.0, 0
     while time.monotonic() < ended:
         with socket.create_connection(opened[0].getsockname()) as one:
@@ -147,7 +147,7 @@ def test_to_turn_thousands_away_takes_little_time(opened: Opened, monkeypatch: p
 
 def test_what_is_left_grows_again() -> None:
     now = 1000.0
-    rates = Rates((2, 4), (100, 100), lambda: now)
+    rates = RateLimiter((2, 4), (100, 100), lambda: now)
     assert [rates.wait("192.0.2.1") for _ in range(5)] == [0, 0, 0, 0, 0.5]
     assert rates.wait("192.0.2.2") == 0
     now += 0.5
@@ -157,7 +157,7 @@ def test_what_is_left_grows_again() -> None:
 
 
 def test_all_together_have_a_bound_too_and_an_ipv6_host_is_one() -> None:
-    rates = Rates((1, 2), (2, 4), lambda: 0.0)
+    rates = RateLimiter((1, 2), (2, 4), lambda: 0.0)
     assert [rates.wait(f"2001:db8::{number}") for number in range(3)] == [0, 0, 1]
     assert [rates.wait(f"192.0.2.{number}") for number in range(3)] == [0, 0, 0.5]
     assert rates.wait("") == 0.5
@@ -165,7 +165,7 @@ def test_all_together_have_a_bound_too_and_an_ipv6_host_is_one() -> None:
 
 
 def test_only_so_many_addresses_are_known() -> None:
-    rates = Rates((1, 1), (1, 10**6), lambda: 0.0)
+    rates = RateLimiter((1, 1), (1, 10**6), lambda: 0.0)
     for number in range(MAX_ADDRESSES + 50):
         assert rates.wait(f"10.0.{number // 250}.{number % 250}") == 0
     assert len(rates._known) == MAX_ADDRESSES
