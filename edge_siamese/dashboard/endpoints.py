@@ -11,19 +11,20 @@ import asyncio
 import inspect
 import re
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Mapping, Sequence
 from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any, Union, cast, get_args, get_origin, get_type_hints
 from urllib.parse import parse_qs
 
 import msgspec
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from edge_siamese import __version__
 from edge_siamese.dashboard.auth import NOBODY
-from edge_siamese.dashboard.limits import JSON_SECONDS, MAX_JSON_BYTES, read_body
+from edge_siamese.dashboard.limits import JSON_SECONDS, MAX_JSON_BYTES, read_body, unless_disconnected
 from edge_siamese.dashboard.schemas import ApiError, Failure, to_json
 from edge_siamese.dashboard.state import AppState
 from edge_siamese.validation import Record, SchemaError, convert, convert_texts, json_schema, parse_json
@@ -45,6 +46,44 @@ class ApiResponse(JSONResponse):
     def render(self, content: Any) -> bytes:
         """Encode the body."""
         return to_json(content)
+
+
+class BoundedStreamingResponse(StreamingResponse):
+    """A streaming response that ends when the client disconnects, also while there is nothing to send.
+
+    From ASGI 2.4 on, Starlette's own notices a disconnect only when it sends.
+    """
+
+    def __init__(
+        self,
+        content: AsyncIterable[bytes],
+        *,
+        media_type: str,
+        headers: Mapping[str, str],
+        on_end: Callable[[], object],
+        seconds: float | None = None,
+    ) -> None:
+        """Stream content.
+
+        Args:
+            content: the body.
+            media_type: of the body.
+            headers: more headers.
+            on_end: called in any case at the end.
+            seconds: time limit; None: there is none.
+        """
+        super().__init__(content, media_type=media_type, headers=headers)
+        self._on_end, self._seconds = on_end, seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send; raises `ClientDisconnect` if the client disconnects or is too slow."""
+        try:
+            async with asyncio.timeout(self._seconds):
+                await unless_disconnected(self.stream_response(send), receive)
+        except TimeoutError:
+            raise ClientDisconnect from None
+        finally:
+            self._on_end()
 
 
 def error_response(error: ApiError) -> Response:

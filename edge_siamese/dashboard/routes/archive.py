@@ -6,29 +6,30 @@ import asyncio
 import os
 import shutil
 import tempfile
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse
+from starlette.requests import Request
+from starlette.responses import Response
 
 from edge_siamese.daemon.archive_files import INCOMING, MAX_UPLOADED, MAX_UPLOADS, OUTGOING, transit
 from edge_siamese.dashboard import limits
-from edge_siamese.dashboard.endpoints import Endpoints
+from edge_siamese.dashboard.endpoints import BoundedStreamingResponse, Endpoints
 from edge_siamese.dashboard.schemas import ApiError, JsonObject
 from edge_siamese.dashboard.state import AppState
 from edge_siamese.errors import ControlError, StoreError
+from edge_siamese.settings import Settings
 from edge_siamese.system.disk import RESERVE
 
 ENDPOINTS = Endpoints("collection")
 
 ZIP = "application/zip"
 ARCHIVE_TYPES = (ZIP, "application/octet-stream", "application/x-zip-compressed")
-WRITE_BYTES = 1 << 20
-"""An upload is written in pieces of at least this size."""
+READ_BYTES, WRITE_BYTES = 256 * 1024, 1 << 20
+"""Sizes of pieces in which archives are read and written."""
 DISK_FULL = "the disk is nearly full: make room first"
 
 
@@ -72,66 +73,72 @@ class IncomingArchive:
         self.path.unlink(missing_ok=True)
 
 
-class ArchiveResponse(FileResponse):
-    """Sends a file once, in bounded time, and removes it with its directory."""
+class OutgoingArchive:
+    """An exported archive: a file that is removed once it is sent. One at a time, since each is a copy of the store."""
 
-    def __init__(self, path: Path, filename: str, on_sent: Callable[[], object]) -> None:
-        """Prepare the response. `on_sent` is called when the file has been removed."""
-        super().__init__(path, media_type=ZIP, filename=filename)
-        self._directory, self._on_sent = path.parent, on_sent
-        self._seconds = limits.DOWNLOAD_SECONDS + path.stat().st_size / limits.MIN_BYTES_PER_SECOND
+    def __init__(self, state: AppState) -> None:
+        """Write all objects to a file.
 
-    async def __call__(
-        self,
-        scope: MutableMapping[str, Any],
-        receive: Callable[[], Awaitable[MutableMapping[str, Any]]],
-        send: Callable[[MutableMapping[str, Any]], Awaitable[None]],
-    ) -> None:
-        """Send the file; raises `ClientDisconnect` if the client is too slow."""
+        Raises:
+            ApiError: 503 if another export is running, or the disk is nearly full or cannot be written.
+        """
+        if not state.exporting.acquire(blocking=False):
+            message = "an export is running already; try again when it is finished"
+            raise ApiError(503, message, headers={"Retry-After": "10"})
+        self._release: Callable[[], None] | None = state.exporting.release
+        self._directory: Path | None = None
         try:
-            async with asyncio.timeout(self._seconds):
-                await super().__call__(scope, receive, send)
-        except TimeoutError:
-            raise ClientDisconnect from None
-        finally:
+            self._directory = _outgoing_directory(state.actions.settings)
+            self.path = self._directory / "objects.zip"
+            state.actions.export(self.path)
+            self.size = self.path.stat().st_size
+        except BaseException:
+            self.close()
+            raise
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        loop = asyncio.get_running_loop()
+        with self.path.open("rb") as file:
+            while chunk := await loop.run_in_executor(None, file.read, READ_BYTES):
+                yield chunk
+        self.close()  # before the client sees the end: it may export again at once
+
+    def close(self) -> None:
+        """Remove the file, and allow the next export. May be called twice."""
+        if self._directory is not None:
             shutil.rmtree(self._directory, ignore_errors=True)
-            self._on_sent()
+        release, self._release = self._release, None
+        if release is not None:
+            release()
 
 
-@ENDPOINTS.add("GET", "/collection", media_type=ZIP, headers={"Content-Disposition": "A name for the file."})
-def export_collection(state: AppState) -> FileResponse:
-    """Export all objects to one file."""
-    # One at a time, since each is a copy of everything that is stored.
-    if not state.exporting.acquire(blocking=False):
-        message = "an export is running already; try again when it is finished"
-        raise ApiError(503, message, headers={"Retry-After": "10"})
-    try:
-        name = "".join(c if c.isascii() and c.isalnum() else "-" for c in state.device)[:40]
-        return ArchiveResponse(_export(state), f"edge-siamese-{name}.zip", state.exporting.release)
-    except BaseException:
-        state.exporting.release()
-        raise
-
-
-def _export(state: AppState) -> Path:
-    """Write all objects to a file in a directory of its own."""
-    settings = state.actions.settings
+def _outgoing_directory(settings: Settings) -> Path:
     try:
         folder = transit(settings.state_directory, OUTGOING)
         if shutil.disk_usage(folder).free - settings.store.stat().st_size < RESERVE:
             raise ApiError(503, DISK_FULL)
-        directory = Path(tempfile.mkdtemp(dir=folder))
+        return Path(tempfile.mkdtemp(dir=folder))
     except ControlError as error:
         raise ApiError(503, str(error)) from error
     except OSError as error:
         raise ApiError(503, f"cannot write to the disk: {error.strerror}") from error
-    path = directory / "objects.zip"
-    try:
-        state.actions.export(path)
-    except BaseException:
-        shutil.rmtree(directory, ignore_errors=True)
-        raise
-    return path
+
+
+@ENDPOINTS.add("GET", "/collection", media_type=ZIP, headers={"Content-Disposition": "A name for the file."})
+def export_collection(state: AppState) -> Response:
+    """Export all objects to one file."""
+    archive = OutgoingArchive(state)
+    name = "".join(c if c.isascii() and c.isalnum() else "-" for c in state.device)[:40]
+    return BoundedStreamingResponse(
+        archive,
+        media_type=ZIP,
+        headers={
+            "Content-Length": str(archive.size),
+            "Content-Disposition": f'attachment; filename="edge-siamese-{name}.zip"',
+        },
+        on_end=archive.close,
+        seconds=limits.DOWNLOAD_SECONDS + archive.size / limits.MIN_BYTES_PER_SECOND,
+    )
 
 
 @ENDPOINTS.add("POST", "/collection", accepts=ARCHIVE_TYPES)

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Annotated, Any
+from typing import Annotated
 
 from msgspec import Meta
 from starlette.requests import Request
-from starlette.responses import StreamingResponse
+from starlette.responses import Response
 
 from edge_siamese.daemon.event_bus import RING
-from edge_siamese.dashboard.endpoints import Endpoints
+from edge_siamese.dashboard.endpoints import BoundedStreamingResponse, Endpoints
 from edge_siamese.dashboard.event_stream import EventStream
-from edge_siamese.dashboard.limits import unless_disconnected
 from edge_siamese.dashboard.schemas import ApiError, JsonObject
 from edge_siamese.dashboard.state import AppState
 from edge_siamese.validation import Record
 
 ENDPOINTS = Endpoints("events")
+EVENT_STREAM = "text/event-stream"
 
 
 class EventList(Record):
@@ -27,32 +26,6 @@ class EventList(Record):
         tuple[JsonObject, ...],
         Meta(description="Oldest first, each with kind, time, text, seq, and the keys of its kind."),
     ]
-
-
-class EventStreamResponse(StreamingResponse):
-    """A streaming response that ends when the client disconnects, also while there is nothing to send.
-
-    From ASGI 2.4 on, Starlette's own notices a disconnect only when it sends.
-    """
-
-    media_type = "text/event-stream"
-
-    def __init__(self, stream: EventStream) -> None:
-        """Send a stream. Proxies are asked not to buffer it."""
-        super().__init__(stream, headers={"X-Accel-Buffering": "no"})
-        self._stream = stream
-
-    async def __call__(
-        self,
-        scope: MutableMapping[str, Any],
-        receive: Callable[[], Awaitable[MutableMapping[str, Any]]],
-        send: Callable[[MutableMapping[str, Any]], Awaitable[None]],
-    ) -> None:
-        """Send until the stream ends or the client disconnects."""
-        try:
-            await unless_disconnected(self.stream_response(send), receive)
-        finally:
-            self._stream.close()
 
 
 @ENDPOINTS.add("GET", "/status")
@@ -70,9 +43,7 @@ def events(
     return EventList(events=tuple(state.streams.feed.latest(count)))
 
 
-@ENDPOINTS.add(
-    "GET", "/stream", media_type="text/event-stream", responses={503: "Too many clients are following."}
-)
+@ENDPOINTS.add("GET", "/stream", media_type=EVENT_STREAM, responses={503: "Too many clients are following."})
 async def stream(
     state: AppState,
     request: Request,
@@ -80,7 +51,7 @@ async def stream(
         int | None,
         Meta(description="The `seq` of the last known event; the header Last-Event-ID wins.", ge=0, le=2**53),
     ] = None,
-) -> StreamingResponse:
+) -> Response:
     """Server-sent events: `event`, `status`, `burst`, and `lost` for events that are no longer kept."""
     if state.streams.count >= state.settings.clients:
         message = f"{state.settings.clients} clients are following already"
@@ -91,4 +62,10 @@ async def stream(
         start = int(last)
     elif after is not None:
         start = after
-    return EventStreamResponse(EventStream(state.streams, start, state.authenticator.recheck(request)))
+    followed = EventStream(state.streams, start, state.authenticator.recheck(request))
+    return BoundedStreamingResponse(
+        followed,
+        media_type=EVENT_STREAM,
+        headers={"X-Accel-Buffering": "no"},  # proxies must not buffer it
+        on_end=followed.close,
+    )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import http.client
 import json
+import shutil
 import socket
 import ssl
+import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -152,7 +154,24 @@ def serving(
         yield daemon, Client(port)
 
 
+def lose_camera(daemon: Daemon) -> None:
+    """Make the camera hang, and wait until the daemon shows no frame any more."""
+    daemon.stage.hangs = True
+    until(lambda: daemon.service.engine is not None and daemon.service.engine.shown is None)
+
+
 def dashboard_of(daemon: Daemon) -> Dashboard:
     (slot,) = (slot for slot in daemon.service.extras._slots if slot.offer.kind == "dashboard")
     assert isinstance(slot.extra, Dashboard)
     return slot.extra
+
+
+def make_certificate(folder: Path) -> tuple[Path, Path]:
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
+         "-addext", "subjectAltName=DNS:localhost", "-keyout", "key.pem", "-out", "cert.pem"],
+        cwd=folder, check=True, capture_output=True,
+    )  # fmt: skip
+    return folder / "cert.pem", folder / "key.pem"

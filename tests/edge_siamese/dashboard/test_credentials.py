@@ -90,7 +90,7 @@ def test_a_token_is_told_once_and_kept_as_a_hash(file: CredentialsFile) -> None:
 
 def test_tokens_of_the_same_name_or_of_none(file: CredentialsFile) -> None:
     file.add_token("grafana")
-    with pytest.raises(SettingsError, match=r'^there is a token "grafana"; revoke it first'):
+    with pytest.raises(SettingsError, match=r'^a token "grafana" exists; revoke it first'):
         file.add_token("grafana")
     for name in ("", "  ", "x" * 41, "two\nlines"):
         with pytest.raises(SettingsError, match=r"^a token needs a name of 1 to 40 characters"):
@@ -115,20 +115,20 @@ def test_a_revoked_token_opens_nothing(file: CredentialsFile) -> None:
 
 def test_another_process_changes_it(file: CredentialsFile) -> None:
     file.set_password("correct horse")
-    mark = file.current().mark
+    mark = file.current().fingerprint
     CredentialsFile(file.path.parent).set_password("battery staple")
     password = file.current().password
     assert password is not None and password.matches("battery staple")
-    assert file.current().mark != mark
+    assert file.current().fingerprint != mark
     file.path.unlink()
     assert not file.current()
 
 
 def test_a_password_stays_when_a_token_is_made(file: CredentialsFile) -> None:
     file.set_password("correct horse")
-    mark = file.current().mark
+    mark = file.current().fingerprint
     file.add_token("grafana")
-    assert file.current().mark == mark != ""
+    assert file.current().fingerprint == mark != ""
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_a_password_stays_when_a_token_is_made(file: CredentialsFile) -> None:
     [
         ("{", "is damaged"),
         ("\xff", "is damaged"),
-        ('{"version": 2}', "is of version 2"),
+        ('{"version": 2}', "has version 2"),
         ('{"users": []}', "unknown key"),
         ('{"password": {"salt": "!", "hash": ""}}', "base64"),
         ('{"password": {"salt": "", "hash": "", "cost": 1073741824}}', "scrypt"),

@@ -1,17 +1,133 @@
-"""What the stream tells of the daemon's state: what changes, and seldom what changes always."""
+"""The event feed, waiting for news, and what streams send of the daemon's status."""
 
 from __future__ import annotations
 
 import asyncio
 import copy
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from edge_siamese.daemon.event_bus import EventHub
 from edge_siamese.dashboard import event_stream
-from edge_siamese.dashboard.event_stream import StatusMonitor
+from edge_siamese.dashboard.event_stream import EventFeed, Notifier, StatusMonitor
+from edge_siamese.events import Event
+
+
+def event(number: int) -> Event:
+    return Event("store", f"event {number}")
+
+
+def texts(events: list[dict[str, Any]]) -> list[str]:
+    return [str(found["text"]) for found in events]
+
+
+@pytest.fixture
+def hub() -> EventHub:
+    return EventHub(ring=5)
+
+
+@pytest.fixture
+def feed(hub: EventHub, monkeypatch: pytest.MonkeyPatch) -> EventFeed:
+    monkeypatch.setattr(event_stream, "RING", 5)
+    actions: Any = SimpleNamespace(hub=hub)
+    return EventFeed(actions)
+
+
+# --- feed ---
+
+
+def test_earlier_events_come_first(hub: EventHub, feed: EventFeed) -> None:
+    hub.publish(event(1))
+    feed.open()
+    hub.publish(event(2))
+    assert texts(feed.latest(9)) == ["event 1", "event 2"]
+    assert texts(feed.latest(1)) == ["event 2"] and feed.latest(0) == []
+    first, second = (found["seq"] for found in feed.latest(9))
+    assert second == first + 1 == feed.newest
+
+
+def test_an_event_during_opening_is_kept_once(hub: EventHub, feed: EventFeed) -> None:
+    latest = hub.latest
+
+    def slow(count: int) -> list[Event]:
+        hub.publish(event(2))  # after it listens, before it has seen what was
+        found = latest(count)
+        hub.publish(event(3))
+        return found
+
+    hub.publish(event(1))
+    hub.latest = slow  # type: ignore[method-assign]
+    feed.open()
+    assert texts(feed.latest(9)) == ["event 1", "event 2", "event 3"]
+
+
+def test_events_after_a_number(hub: EventHub, feed: EventFeed) -> None:
+    feed.open()
+    start = feed.newest
+    for number in range(8):
+        hub.publish(event(number))
+    assert feed.after(feed.newest) == ([], 0)
+    assert texts(feed.after(feed.newest - 2)[0]) == ["event 6", "event 7"]
+    events, lost = feed.after(start)
+    assert (texts(events), lost) == ([f"event {number}" for number in range(3, 8)], 3)
+    for earlier_run in (0, start - 1, feed.newest + 1, 2**53):
+        events, lost = feed.after(earlier_run)
+        assert (len(events), lost) == (5, 0), earlier_run
+
+
+def test_a_closed_feed_is_empty(hub: EventHub, feed: EventFeed) -> None:
+    feed.open()
+    hub.publish(event(1))
+    feed.close()
+    hub.publish(event(2))
+    assert feed.latest(9) == [] and feed.after(0) == ([], 0)
+    assert hub._listeners == []
+
+
+# --- notifier ---
+
+
+def test_waiting_requests_see_what_another_thread_changes() -> None:
+    async def wait() -> tuple[list[str | None], bool]:
+        notifier, found = Notifier(), list[str]()
+        waiting = [
+            asyncio.ensure_future(notifier.wait_for(lambda: found[0] if found else None, 60.0))
+            for _ in range(2)
+        ]
+        while notifier._waiting < 2:
+            await asyncio.sleep(0)
+        thread = threading.Thread(target=lambda: found.append("news"))
+        thread.start()
+        results = list(await asyncio.gather(*waiting))
+        thread.join()
+        assert notifier._task is not None
+        await asyncio.wait_for(notifier._task, 60)  # polling ends, since nobody waits
+        return results, notifier._waiting == 0
+
+    assert asyncio.run(wait()) == (["news", "news"], True)
+
+
+def test_waiting_ends_after_its_timeout_and_when_closed() -> None:
+    async def wait() -> None:
+        notifier, loop = Notifier(), asyncio.get_running_loop()
+        began = loop.time()
+        assert await notifier.wait_for(lambda: None, 0.1) is None
+        assert loop.time() - began >= 0.1
+        waiting = asyncio.ensure_future(notifier.wait_for(lambda: None, 3600.0))
+        while not notifier._waiting:
+            await asyncio.sleep(0)
+        threading.Thread(target=notifier.close).start()
+        assert await asyncio.wait_for(waiting, 60) is None
+
+    asyncio.run(wait())
+
+
+# --- status ---
+
 
 STATE: dict[str, Any] = {
     "line": "sees mug; 1 object; 9.8 frames/s",
@@ -35,21 +151,21 @@ STATE: dict[str, Any] = {
 
 
 class Watched:
-    """The state of a daemon, asked for whenever a test says so."""
+    """The status of a daemon, read when a test says so."""
 
     def __init__(self) -> None:
         self.now = copy.deepcopy(STATE)
         self.monitor = StatusMonitor(cast(Any, SimpleNamespace(status=lambda: copy.deepcopy(self.now))))
 
-    async def told(self, pool: ThreadPoolExecutor) -> bool:
-        """Ask; whether that is news."""
+    async def read(self, pool: ThreadPoolExecutor) -> bool:
+        """Read the status; whether it is worth sending."""
         before = self.monitor.version
         await self.monitor._read(pool)
         return self.monitor.version != before
 
 
-def always(state: dict[str, Any]) -> None:
-    """What changes whenever the daemon looks at something."""
+def process_frames(state: dict[str, Any]) -> None:
+    """Change what changes with every frame."""
     state["line"] = "sees mug; 1 object; 9.9 frames/s"
     state["uptime_s"] += 1
     state["frames"] += 10
@@ -58,12 +174,12 @@ def always(state: dict[str, Any]) -> None:
     state["extras"]["mqtt"] |= {"sent": 9, "fleet": {"last_sync": "now", "to_tell": 0}}
 
 
-def waits(state: dict[str, Any]) -> None:
-    """Of a camera that gives nothing, only the time changes."""
+def wait(state: dict[str, Any]) -> None:
+    """Change what changes without frames: the time."""
     state["uptime_s"] += 1
 
 
-def test_an_unchanged_state_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unchanged_status_is_sent_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_stream, "REFRESH_SECONDS", 0.0)
     watched = Watched()
 
@@ -71,25 +187,25 @@ def test_an_unchanged_state_is_told_once(monkeypatch: pytest.MonkeyPatch) -> Non
         with ThreadPoolExecutor(1) as pool:
             found = []
             for _ in range(4):
-                found.append(await watched.told(pool))
-                waits(watched.now)
+                found.append(await watched.read(pool))
+                wait(watched.now)
             return found
 
     assert asyncio.run(watch()) == [True, False, False, False]
-    assert watched.monitor.latest["uptime_s"] == 8.0  # who comes now is told what holds now
+    assert watched.monitor.latest["uptime_s"] == 8.0  # a new stream starts with the current status
 
 
-def test_what_changes_always_is_told_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_counters_are_sent_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
     watched = Watched()
 
     async def watch() -> list[bool]:
         with ThreadPoolExecutor(1) as pool:
-            found = [await watched.told(pool)]
+            found = [await watched.read(pool)]
             for _ in range(3):
-                always(watched.now)
-                found.append(await watched.told(pool))
+                process_frames(watched.now)
+                found.append(await watched.read(pool))
             monkeypatch.setattr(event_stream, "REFRESH_SECONDS", 0.0)
-            found.append(await watched.told(pool))
+            found.append(await watched.read(pool))
             return found
 
     assert asyncio.run(watch()) == [True, False, False, False, True]
@@ -109,13 +225,13 @@ def test_what_changes_always_is_told_seldom(monkeypatch: pytest.MonkeyPatch) -> 
         {"extras": {}},
     ],
 )
-def test_anything_else_is_told_at_once(change: dict[str, Any]) -> None:
+def test_any_other_change_is_sent_at_once(change: dict[str, Any]) -> None:
     watched = Watched()
 
     async def watch() -> list[bool]:
         with ThreadPoolExecutor(1) as pool:
-            found = [await watched.told(pool)]
+            found = [await watched.read(pool)]
             watched.now |= change
-            return [*found, await watched.told(pool)]
+            return [*found, await watched.read(pool)]
 
     assert asyncio.run(watch()) == [True, True]

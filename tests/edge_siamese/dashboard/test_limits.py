@@ -1,45 +1,215 @@
-"""Connections are counted before anything is spent on them: who opens many, and who opens them often."""
+"""Limits on what clients may cost: connections, requests and login attempts."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import http.client
 import select
 import socket
 import ssl
-import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
-from edge_siamese.dashboard import limits
-from edge_siamese.dashboard.limits import ConnectionLimiter
-from edge_siamese.dashboard.limits import MAX_ADDRESSES, network_of
-from edge_siamese.dashboard.limits import RateLimiter
+from edge_siamese.dashboard import app, limits
+from edge_siamese.dashboard.credentials import CredentialsFile
+from edge_siamese.dashboard.limits import (
+    ACCEPT_BATCH,
+    MAX_ADDRESSES,
+    MAX_CONNECTIONS,
+    MAX_CONNECTIONS_PER_ADDRESS,
+    REFUSAL_PAUSE_SECONDS,
+    ConnectionLimiter,
+    LoginAttempts,
+    Rate,
+    RateLimiter,
+    network_of,
+)
 from edge_siamese.models.bundle import Bundle
 from tests.edge_siamese.daemon.running import until
-from tests.edge_siamese.dashboard.serving import Client, dashboard_of, serving
-from tests.edge_siamese.dashboard.test_server import make_certificate
+from tests.edge_siamese.dashboard.serving import Client, dashboard_of, make_certificate, serving
+
+PASSWORD = "correct horse"
 
 
-def still_open(held: list[socket.socket]) -> int:
-    """How many of these the other end has not closed."""
-    readable, _, _ = select.select(held, [], [], 0)
-    return len(held) - len(readable)
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+# --- connections ---
+
+
+class ManualLoop:
+    """An event loop whose turns and timers a test runs by hand."""
+
+    def __init__(self) -> None:
+        self.reader: Callable[[], None] | None = None
+        self.timers: list[tuple[float, Callable[[], None]]] = []
+        self.started: list[socket.socket] = []
+
+    def add_reader(self, _: socket.socket, callback: Callable[[], None]) -> None:
+        self.reader = callback
+
+    def remove_reader(self, _: socket.socket) -> None:
+        self.reader = None
+
+    def call_later(self, delay: float, callback: Callable[..., None], *arguments: Any) -> Any:
+        self.timers.append((delay, lambda: callback(*arguments)))
+        return self
+
+    def create_task(self, coroutine: Any) -> Any:
+        # `_start` waits for `connect_accepted_socket` below, which keeps the connection.
+        with contextlib.suppress(StopIteration):
+            coroutine.send(None)
+        return self
+
+    async def connect_accepted_socket(self, _: Any, connection: socket.socket) -> None:
+        self.started.append(connection)
+
+    def cancel(self) -> None: ...
+
+    def add_done_callback(self, _: Any) -> None: ...
+
+    def turn(self) -> None:
+        """Run the accept loop once, if it is not paused."""
+        if self.reader is not None:
+            self.reader()
+
+    def fire(self) -> float:
+        """Run the only timer; its delay."""
+        ((delay, callback),) = self.timers
+        self.timers.clear()
+        callback()
+        return delay
+
+
+class Accepting:
+    """A connection limiter on a listener of loopback, with clients."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.loop = ManualLoop()
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.clients: list[socket.socket] = []
+        self.address = "127.0.0.1"
+        monkeypatch.setattr(limits, "_peer", lambda _: self.address)
+        self.limiter = ConnectionLimiter(
+            cast(Any, self.loop), cast(Any, None), self.listener, backlog=4 * ACCEPT_BATCH
+        )
+
+    def connect(self, count: int) -> list[socket.socket]:
+        """Open connections; the kernel queues them."""
+        new = [socket.create_connection(self.listener.getsockname(), timeout=10) for _ in range(count)]
+        self.clients += new
+        return new
+
+    def accepted(self, count: int) -> list[socket.socket]:
+        """Those of so many new connections that the limiter keeps."""
+        new = self.connect(count)
+        while self.loop.timers or queued(self.listener):
+            self.loop.turn()
+            if self.loop.timers:
+                self.loop.fire()
+        return [one for one in new if not closed(one)]
+
+    def close(self, clients: list[socket.socket]) -> None:
+        """Close connections at both ends."""
+        ports = [one.getsockname()[1] for one in clients]
+        for one in clients:
+            one.close()
+        for started in self.loop.started:
+            if started.fileno() >= 0 and started.getpeername()[1] in ports:
+                started.close()
+
+
+def queued(listener: socket.socket) -> bool:
+    return bool(select.select([listener], [], [], 0)[0])
+
+
+def closed(client: socket.socket) -> bool:
+    """Whether the other end has closed a connection."""
+    return bool(select.select([client], [], [], 0)[0])
+
+
+@pytest.fixture
+def accepting(monkeypatch: pytest.MonkeyPatch) -> Iterator[Accepting]:
+    monkeypatch.setattr(limits, "CONNECTION_RATE", Rate(0.0001, 60.0))
+    made = Accepting(monkeypatch)
+    yield made
+    made.limiter.close()
+    for one in [made.listener, *made.clients, *made.loop.started]:
+        one.close()
+
+
+def test_one_address_has_half_of_the_connections(accepting: Accepting) -> None:
+    accepting.address = "192.0.2.7"
+    first = accepting.accepted(40)
+    assert len(first) == MAX_CONNECTIONS_PER_ADDRESS
+    accepting.address = "127.0.0.1"
+    local = accepting.accepted(40)
+    # Addresses are looked up again for each new connection, so these count as local now.
+    assert len(local) == MAX_CONNECTIONS - MAX_CONNECTIONS_PER_ADDRESS
+    accepting.close(first)
+    assert len(accepting.accepted(40)) == MAX_CONNECTIONS_PER_ADDRESS
+
+
+def test_one_address_opens_connections_at_a_bounded_rate(accepting: Accepting) -> None:
+    accepting.address = "192.0.2.7"
+    count = 0
+    for _ in range(4):
+        accepted = accepting.accepted(20)
+        count += len(accepted)
+        accepting.close(accepted)
+    assert count == 60
+    accepting.address = "192.0.2.8"
+    assert len(accepting.accepted(20)) == 20
+    accepting.address = "127.0.0.1"
+    assert len(accepting.accepted(30)) == 30
+
+
+def test_a_flood_is_refused_in_batches_with_pauses(
+    accepting: Accepting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "MAX_CONNECTIONS", 0)
+    clients = accepting.connect(2 * ACCEPT_BATCH + 50)
+    for refused in (ACCEPT_BATCH, 2 * ACCEPT_BATCH, len(clients)):
+        accepting.loop.turn()
+        assert sum(map(closed, clients)) == refused
+        assert accepting.loop.reader is None  # paused: further turns accept nothing
+        accepting.loop.turn()
+        assert sum(map(closed, clients)) == refused
+        assert accepting.loop.fire() == REFUSAL_PAUSE_SECONDS
+    accepting.loop.turn()  # nobody is refused, so there is no pause
+    assert accepting.loop.reader is not None and accepting.loop.timers == []
+
+
+def test_accepted_connections_cause_no_pause(accepting: Accepting) -> None:
+    clients = accepting.connect(10)
+    accepting.loop.turn()
+    assert len(accepting.loop.started) == len(clients)
+    assert accepting.loop.reader is not None and accepting.loop.timers == []
 
 
 @pytest.fixture
 def silent() -> Iterator[list[socket.socket]]:
-    with contextlib.ExitStack() as stack:
-        held: list[socket.socket] = []
-        stack.callback(lambda: [one.close() for one in held])
-        yield held
+    clients: list[socket.socket] = []
+    yield clients
+    for one in clients:
+        one.close()
 
 
 @pytest.mark.parametrize("tls", [False, True])
-def test_many_that_say_nothing_are_not_kept(
+def test_silent_connections_are_closed(
     tmp_path: Path,
     bundle: Bundle,
     monkeypatch: pytest.MonkeyPatch,
@@ -47,8 +217,8 @@ def test_many_that_say_nothing_are_not_kept(
     tls: bool,
 ) -> None:
     monkeypatch.setattr(limits, "TLS_SECONDS", 2.0)
-    monkeypatch.setattr(server, "HEAD_SECONDS", 2.0)
-    monkeypatch.setattr(server, "WATCH_SECONDS", 0.2)
+    monkeypatch.setattr(limits, "HEAD_SECONDS", 2.0)
+    monkeypatch.setattr(limits, "WATCH_SECONDS", 0.2)
     more, context = "", None
     if tls:
         cert, key = make_certificate(tmp_path)
@@ -56,116 +226,190 @@ def test_many_that_say_nothing_are_not_kept(
         context = ssl.create_default_context(cafile=str(cert))
     with serving(tmp_path, bundle.path, monkeypatch, more) as (daemon, plain):
         silent += [socket.create_connection(("127.0.0.1", plain.port), timeout=10) for _ in range(300)]
-        until(lambda: still_open(silent) <= limits.MAX_CONNECTIONS)
-        began = time.monotonic()
-        until(lambda: still_open(silent) == 0)
-        assert time.monotonic() - began < 5
+        until(lambda: all(map(closed, silent)), 60)
         assert Client(plain.port, context).get("session").status == 200
         found = dashboard_of(daemon)._server
         assert found is not None
         until(lambda: len(found.server_state.connections) == 0)
 
 
-Opened = tuple[socket.socket, list[socket.socket]]
+# --- rates ---
 
 
-@pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[Opened]:
-    """A gate on a loop of its own, where it stands, and those who came."""
-    monkeypatch.setattr(limits, "PER_ADDRESS", (0.1, 60.0))
-    listening, held = socket.create_server(("127.0.0.1", 0)), list[socket.socket]()
-    loop = asyncio.new_event_loop()
-    made = loop.run_until_complete(_gate(loop, listening))
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    yield listening, held
-    loop.call_soon_threadsafe(made.close)
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join(5)
-    loop.close()
-    for one in [listening, *held]:
-        one.close()
-
-
-async def _gate(loop: asyncio.AbstractEventLoop, listening: socket.socket) -> ConnectionLimiter:
-    return ConnectionLimiter(loop, asyncio.Protocol, listening)
-
-
-def taken(opened: Opened, count: int) -> list[socket.socket]:
-    """Of so many new connections those that stay open."""
-    listening, held = opened
-    new = [socket.create_connection(listening.getsockname()) for _ in range(count)]
-    held += new
-    left, end = len(new), time.monotonic() + 1.0
-    while time.monotonic() < end:  # all have been looked at once no more are closed
-        time.sleep(0.25)
-        if (now := still_open(new)) == left and now < count:
-            break
-        left = now
-    readable, _, _ = select.select(new, [], [], 0)
-    return [one for one in new if one not in readable]
-
-
-def test_one_address_has_half_of_them(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
-    address = "192.0.2.7"
-    monkeypatch.setattr(limits, "_peer", lambda _: address)
-    first = taken(opened, 40)
-    assert len(first) == limits.MAX_CONNECTIONS_PER_ADDRESS
-    monkeypatch.setattr(limits, "_peer", lambda _: "127.0.0.1")
-    assert len(taken(opened, 40)) == limits.MAX_CONNECTIONS - limits.MAX_CONNECTIONS_PER_ADDRESS
-    for one in first:
-        one.close()
-    time.sleep(0.3)  # until that is known at the other end
-    assert len(taken(opened, 40)) == limits.MAX_CONNECTIONS_PER_ADDRESS
-
-
-def test_one_address_has_them_not_too_often(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
-    address = "192.0.2.7"
-    monkeypatch.setattr(limits, "_peer", lambda _: address)
-    came = 0
-    for _ in range(4):
-        found = taken(opened, 20)
-        came += len(found)
-        for one in found:
-            one.close()
-    assert came == 60
-    address = "192.0.2.8"
-    assert len(taken(opened, 20)) == 20
-    address = "127.0.0.1"
-    assert len(taken(opened, 30)) == 30
-
-
-def test_to_turn_thousands_away_takes_little_time(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "MAX_CONNECTIONS", 0)
-    ended, came = time.monotonic() + 1.0, 0
-    while time.monotonic() < ended:
-        with socket.create_connection(opened[0].getsockname()) as one:
-            one.recv(1)
-            came += 1
-    assert came <= 15  # one after the other: each of them waits for the end of a pause
-
-
-def test_what_is_left_grows_again() -> None:
-    now = 1000.0
-    rates = RateLimiter((2, 4), (100, 100), lambda: now)
+def test_tokens_are_refilled(clock: Clock) -> None:
+    rates = RateLimiter(Rate(2, 4), Rate(100, 100), clock)
     assert [rates.wait("192.0.2.1") for _ in range(5)] == [0, 0, 0, 0, 0.5]
     assert rates.wait("192.0.2.2") == 0
-    now += 0.5
+    clock.now += 0.5
     assert [rates.wait("192.0.2.1") for _ in range(2)] == [0, 0.5]
-    now += 3600
+    clock.now += 3600
     assert [rates.wait("192.0.2.1") for _ in range(5)] == [0, 0, 0, 0, 0.5]
 
 
-def test_all_together_have_a_bound_too_and_an_ipv6_host_is_one() -> None:
-    rates = RateLimiter((1, 2), (2, 4), lambda: 0.0)
+def test_all_addresses_share_a_rate_and_an_ipv6_network_is_one_address(clock: Clock) -> None:
+    rates = RateLimiter(Rate(1, 2), Rate(2, 4), clock)
     assert [rates.wait(f"2001:db8::{number}") for number in range(3)] == [0, 0, 1]
     assert [rates.wait(f"192.0.2.{number}") for number in range(3)] == [0, 0, 0.5]
     assert rates.wait("") == 0.5
     assert network_of("::ffff:192.0.2.1") == "192.0.2.1"
+    assert network_of("2001:db8::1%eth0") == "2001:db8::/64"
+    assert network_of("a socket") == "a socket"
 
 
-def test_only_so_many_addresses_are_known() -> None:
-    rates = RateLimiter((1, 1), (1, 10**6), lambda: 0.0)
+def test_the_number_of_remembered_addresses_is_bounded(clock: Clock) -> None:
+    rates = RateLimiter(Rate(1, 1), Rate(1, 10**6), clock)
     for number in range(MAX_ADDRESSES + 50):
         assert rates.wait(f"10.0.{number // 250}.{number % 250}") == 0
-    assert len(rates._known) == MAX_ADDRESSES
+    assert len(rates._buckets) == MAX_ADDRESSES
+
+
+# --- login attempts ---
+
+
+def test_each_failure_doubles_the_delay(clock: Clock) -> None:
+    attempts, waits = LoginAttempts(clock), []
+    for _ in range(14):
+        waits.append(attempts.begin("10.0.0.1"))
+        clock.now += waits[-1]
+        if waits[-1]:
+            assert attempts.begin("10.0.0.1") == 0
+    assert waits == [0, 0, 0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]
+    clock.now += 3601
+    assert [attempts.begin("10.0.0.1") for _ in range(3)] == [0, 0, 0]
+
+
+def test_the_delay_stays_after_days_of_failures(clock: Clock) -> None:
+    attempts = LoginAttempts(clock)
+    for _ in range(1100):
+        clock.now += 300
+        assert attempts.begin("10.0.0.1") == 0
+    assert attempts.begin("10.0.0.1") == 300
+
+
+def test_failures_of_one_address_do_not_delay_another(clock: Clock) -> None:
+    attempts = LoginAttempts(clock)
+    for _ in range(3):
+        assert attempts.begin("10.0.0.1") == 0
+    assert attempts.begin("10.0.0.1") > 0
+    assert attempts.begin("10.0.0.2") == 0
+
+
+def test_failures_of_an_ipv6_network_count_together(clock: Clock) -> None:
+    attempts = LoginAttempts(clock)
+    for number in range(3):
+        assert attempts.begin(f"2001:db8:1:1::{number}") == 0
+    assert attempts.begin("2001:db8:1:1:ffff::9") > 0
+    assert attempts.begin("2001:db8:1:2::9") == 0
+    assert attempts.begin("::ffff:10.0.0.1") == 0
+
+
+def test_failures_of_many_addresses_delay_everybody(clock: Clock) -> None:
+    attempts = LoginAttempts(clock)
+    for number in range(30):
+        assert attempts.begin(f"10.0.1.{number}") == 0
+    assert attempts.begin("10.0.2.1") == pytest.approx(2.0)
+    clock.now += 2
+    assert attempts.begin("10.0.2.1") == 0
+    assert attempts.begin("10.0.2.2") > 0
+    clock.now += 61
+    assert attempts.begin("10.0.2.2") == 0
+
+
+def test_a_success_takes_back_its_own_attempt_only(clock: Clock) -> None:
+    attempts = LoginAttempts(clock)
+    assert attempts.begin("10.0.0.1") == 0
+    clock.now += 1
+    for number in range(29):
+        assert attempts.begin(f"10.0.1.{number}") == 0
+    attempts.succeeded("10.0.0.1")
+    assert attempts.begin("10.0.2.1") == 0  # the thirtieth
+    assert attempts.begin("10.0.2.2") == pytest.approx(2.0)
+    clock.now += 59.5  # failures of others keep their age
+    assert attempts.begin("10.0.2.3") == 0
+    assert [key for key, _ in attempts._recent][:2] == ["10.0.1.1", "10.0.1.2"]
+
+
+def test_the_number_of_addresses_with_failures_is_bounded(clock: Clock) -> None:
+    attempts = LoginAttempts(clock)
+    for number in range(3000):
+        clock.now += 3
+        attempts.begin(f"10.{number // 65536}.{number // 256 % 256}.{number % 256}")
+    assert len(attempts._failures) == 1000
+
+
+# --- requests without a login ---
+
+
+@pytest.fixture
+def remote(tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
+    """A client of a dashboard with a password, which takes it for one on another machine."""
+    monkeypatch.setattr(app, "is_loopback", lambda _: False)
+    # So slow that no token comes back while a test runs, however long that takes.
+    monkeypatch.setattr(limits, "REQUEST_RATE", Rate(0.0001, 100.0))
+    CredentialsFile(tmp_path / "state").set_password(PASSWORD)
+    with serving(tmp_path, bundle.path, monkeypatch) as (_, client):
+        yield client
+
+
+def test_a_stranger_can_load_the_page_and_log_in_and_is_not_limited_then(remote: Client) -> None:
+    for path in ("/", *(f"/static/{name}" for name in app.page_files()), "session", "status"):
+        assert remote.get(path).status in (200, 401), path
+    remote.come_in(PASSWORD)
+    assert {remote.get(path).status for path in ("/", "status", "session") * 60} == {200}
+    stranger = Client(remote.port)
+    found = [stranger.get("session").status for _ in range(100)]
+    assert found.count(429) > 20 and found[-1] == 429
+    assert remote.get("status").status == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/static/main.js", "/nothing", "session", "openapi.json", "status"])
+def test_every_request_without_a_login_is_limited(remote: Client, path: str) -> None:
+    for _ in range(101):
+        remote.get(path)
+    got = remote.get(path)
+    assert got.problem == (429, "TooMany") and got.headers["Connection"] == "close"
+    assert int(got.headers["Retry-After"]) >= 1 and got.headers["X-Frame-Options"] == "DENY"
+    for headers in ({"Authorization": "Bearer x"}, {"Cookie": "a=b"}, {"Host": "evil.example"}):
+        assert remote.get(path, headers=headers).status == 429
+
+
+def test_the_wait_of_a_limited_request_is_at_least_a_second(
+    remote: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RateLimiter, "wait", lambda *_: 0.05)
+    assert remote.get("session").headers["Retry-After"] == "1"
+
+
+def test_strangers_behind_a_proxy_are_counted_together(
+    tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "TOTAL_REQUEST_RATE", Rate(0.0001, 5.0))
+    CredentialsFile(tmp_path / "state").set_password(PASSWORD)
+    with serving(tmp_path, bundle.path, monkeypatch, 'hosts = ["home.example"]') as (_, proxy):
+        assert [proxy.get("session").status for _ in range(6)] == [200] * 5 + [429]
+
+
+def test_the_description_is_made_once(remote: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = remote.get("openapi.json")
+    monkeypatch.setattr(app, "describe", None)
+    again = remote.get("openapi.json")
+    assert first.json() == again.json() and first.json()["openapi"] == "3.1.0"
+
+
+def test_files_of_the_page_are_served_as_they_are(remote: Client) -> None:
+    assert {path.name for path in app.STATIC.iterdir()} == set(app.page_files())
+    for name in app.page_files():
+        got = remote.get(f"/static/{name}")
+        assert got.data == (app.STATIC / name).read_bytes() and got.data
+        kind = app.MEDIA_TYPES[Path(name).suffix]
+        charset = "; charset=utf-8" if kind.startswith("text/") else ""
+        assert got.headers["Content-Type"] == kind + charset
+        tag = got.headers["ETag"]
+        same = remote.get(f"/static/{name}", headers={"If-None-Match": f'"x", W/{tag}'})
+        assert (same.status, same.data, same.headers["ETag"]) == (304, b"", tag)
+    connection = http.client.HTTPConnection("127.0.0.1", remote.port, timeout=5)
+    connection.request("HEAD", "/")
+    answer = connection.getresponse()
+    assert (answer.status, answer.read()) == (200, b"")
+    assert int(answer.headers["Content-Length"]) == (app.STATIC / "index.html").stat().st_size
+    connection.close()

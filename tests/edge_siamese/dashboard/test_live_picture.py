@@ -1,38 +1,48 @@
-"""The live picture: what those who wait for one are told when none can be made."""
+"""The live picture: failures of encoding."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from msgspec import structs
 
-from edge_siamese.dashboard.schemas import ApiError
-from edge_siamese.dashboard.live_picture import LivePictures, LivePicture
 from edge_siamese.dashboard.event_stream import Notifier
+from edge_siamese.dashboard.live_picture import LivePicture, LivePictures
+from edge_siamese.dashboard.schemas import ApiError
 from edge_siamese.errors import PictureError
 from edge_siamese.settings import DashboardSettings
 
 SETTINGS = structs.replace(DashboardSettings(), frame_rate=60.0)
 
 
-async def at_once(function: Callable[..., Any], *given: Any) -> Any:
-    return function(*given)
+class Immediately(Executor):
+    """Runs functions at once, on the caller's thread."""
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(function(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
 
 
-def live(monkeypatch: pytest.MonkeyPatch, picture: Callable[[Any], LivePicture]) -> Live:
-    """One of a daemon that always has the same frame."""
+def live(monkeypatch: pytest.MonkeyPatch, encode: Callable[[Any], LivePicture]) -> LivePictures:
+    """Pictures of a daemon that always has the same frame."""
     shown = SimpleNamespace(frame=object())
-    found = LivePictures(SETTINGS, cast(Any, SimpleNamespace(shown=lambda: shown)), Notifier())
-    monkeypatch.setattr(found, "picture", picture)
+    found = LivePictures(SETTINGS, cast(Any, SimpleNamespace(shown=lambda: shown)), Notifier(), Immediately())
+    monkeypatch.setattr(found, "encode", encode)
     return found
 
 
-def test_what_cannot_be_made_is_said_to_all_who_wait_and_logged_once(
+def test_a_failure_is_sent_to_all_waiting_clients_and_logged_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fails(_: Any) -> LivePicture:
@@ -41,18 +51,18 @@ def test_what_cannot_be_made_is_said_to_all_who_wait_and_logged_once(
     found = live(monkeypatch, fails)
 
     async def watch() -> list[Any]:
-        both = await asyncio.gather(*(found.after(-1, at_once) for _ in range(2)), return_exceptions=True)
-        third = await asyncio.gather(found.after(-1, at_once), return_exceptions=True)
+        both = await asyncio.gather(*(found.next_after(-1) for _ in range(2)), return_exceptions=True)
+        third = await asyncio.gather(found.next_after(-1), return_exceptions=True)
         return [*both, *third]
 
     with caplog.at_level(logging.ERROR):
-        said = asyncio.run(asyncio.wait_for(watch(), 5))
+        said = asyncio.run(asyncio.wait_for(watch(), 60))
     assert [type(problem) for problem in said] == [ApiError] * 3
     assert {(problem.status, problem.kind, str(problem)) for problem in said} == {
-        (503, "NoPicture", "the picture cannot be made: reading pictures needs Pillow")
+        (503, "NoPicture", "cannot encode the picture: reading pictures needs Pillow")
     }
     assert [record.message for record in caplog.records] == [
-        "the picture cannot be made: reading pictures needs Pillow"
+        "cannot encode the picture: reading pictures needs Pillow"
     ]
 
 
@@ -69,7 +79,7 @@ def test_after_a_failure_the_next_picture_is_one(monkeypatch: pytest.MonkeyPatch
 
     async def watch() -> LivePicture | None:
         with pytest.raises(ApiError, match="no memory"):
-            await found.after(-1, at_once)
-        return await found.after(-1, at_once)
+            await found.next_after(-1)
+        return await found.next_after(-1)
 
-    assert asyncio.run(asyncio.wait_for(watch(), 5)) is made
+    assert asyncio.run(asyncio.wait_for(watch(), 60)) is made

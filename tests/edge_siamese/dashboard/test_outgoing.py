@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from edge_siamese.dashboard import app
+from edge_siamese.dashboard import limits
 from edge_siamese.dashboard.state import AppState
 from edge_siamese.models.bundle import Bundle
 from tests.edge_siamese.daemon.running import Daemon, until
@@ -63,8 +63,8 @@ def test_one_at_a_time(served: Served) -> None:
 
 def test_it_may_not_take_for_ever(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     daemon, client, state = served
-    monkeypatch.setattr(app, "FILE_SECONDS", 0.3)
-    monkeypatch.setattr(app, "SLOWEST", 10**12)
+    monkeypatch.setattr(limits, "DOWNLOAD_SECONDS", 0.3)
+    monkeypatch.setattr(limits, "MIN_BYTES_PER_SECOND", 10**12)
     with one_that_takes_nothing(client):
         until(state.exporting.locked)
         until(lambda: not state.exporting.locked())
