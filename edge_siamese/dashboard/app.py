@@ -178,7 +178,7 @@ class ProtectionMiddleware:
         """Limit requests without a login: they take time of the interpreter, which recognition needs."""
         address = client_address(request)
         if is_loopback(address):
-            if not self._state.settings.hosts:
+            if not self._state.settings.allowed_hosts:
                 return
             address = ""  # a proxy, whoever is behind it
         try:

@@ -20,7 +20,7 @@ from edge_siamese.dashboard.credentials import MAX_PASSWORD_LENGTH, Credentials,
 from edge_siamese.dashboard.limits import LoginAttempts
 from edge_siamese.dashboard.schemas import ApiError
 from edge_siamese.errors import SettingsError
-from edge_siamese.integration_settings import DashboardSettings
+from edge_siamese.settings import DashboardSettings
 from edge_siamese.system.hostname import host_name, local_name
 from edge_siamese.system.network import address_of, host_of, is_loopback
 
@@ -172,13 +172,13 @@ class Authenticator:
             hosts, sessions, attempts: defaults follow from the settings.
         """
         self._settings, self._credentials = settings, credentials
-        self._hosts = hosts or AllowedHosts(settings.listen, settings.hosts)
+        self._hosts = hosts or AllowedHosts(settings.listen, settings.allowed_hosts)
         self._sessions = sessions or Sessions()
         self._attempts = attempts or LoginAttempts()
         self._open_csrf = secrets.token_urlsafe(32)
         self._hashing = threading.Lock()
         # Requests through a proxy on this machine come from loopback, whoever sent them.
-        self._exposed = not is_loopback(settings.listen) or bool(settings.hosts)
+        self._exposed = not is_loopback(settings.listen) or bool(settings.allowed_hosts)
 
     @property
     def cookie_name(self) -> str:
@@ -190,7 +190,7 @@ class Authenticator:
         """Raise `SettingsError` if other machines can reach the dashboard and there is no password or token."""
         if self._exposed and not self._credentials.current():
             reason = (
-                f"hosts names {', '.join(self._settings.hosts)}"
+                f"allowed_hosts names {', '.join(self._settings.allowed_hosts)}"
                 if is_loopback(self._settings.listen)
                 else f"it listens at {self._settings.listen}, which other machines can reach"
             )
@@ -209,7 +209,7 @@ class Authenticator:
         if not self._hosts.allow(host, server[0] if server else ""):
             raise ApiError(
                 403,
-                "this dashboard does not answer to that host name; add it to hosts in [dashboard] of the settings",
+                "this dashboard does not answer to that host name; add it to allowed_hosts in [dashboard] of the settings",
                 kind="UnknownHost",
             )
 

@@ -16,7 +16,6 @@ from edge_siamese.daemon.current_view import CurrentView
 from edge_siamese.dashboard.auth import not_logged_in
 from edge_siamese.dashboard.event_stream import RECHECK_SECONDS, Notifier
 from edge_siamese.dashboard.schemas import ApiError
-from edge_siamese.integration_settings import DashboardSettings
 from edge_siamese.pictures import encode_jpeg
 from edge_siamese.settings import DashboardSettings
 
@@ -53,7 +52,7 @@ class LivePictures:
         self._latest: LivePicture | None = None
         self._latest_view: CurrentView | None = None
         self._encoding: asyncio.Task[None] | None = None
-        self._interval = 1.0 / settings.rate
+        self._interval = 1.0 / settings.frame_rate
         self._encoded_at = -self._interval
         self.waiting = 0
         """Requests that wait for a picture."""
@@ -71,8 +70,8 @@ class LivePictures:
         Raises:
             ApiError: 401 if the client has been logged out; 503 if too many wait or encoding failed.
         """
-        if self.waiting >= self._settings.clients:
-            message = f"{self._settings.clients} clients are watching already"
+        if self.waiting >= self._settings.max_viewers:
+            message = f"{self._settings.max_viewers} clients are watching already"
             raise ApiError(503, message, kind="TooManyWatch", headers={"Retry-After": "2"})
         self.waiting += 1
         failures = self._failures

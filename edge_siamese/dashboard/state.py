@@ -20,7 +20,7 @@ from edge_siamese.dashboard.event_stream import EventStreams, Notifier
 from edge_siamese.dashboard.live_picture import LivePictures
 from edge_siamese.dashboard.schemas import ApiError, Object
 from edge_siamese.dashboard.uploads import Uploads
-from edge_siamese.integration_settings import DashboardSettings
+from edge_siamese.settings import DashboardSettings
 from edge_siamese.store import StoredObject
 from edge_siamese.system.hostname import device_name
 
@@ -131,7 +131,7 @@ class AppState:
     @property
     def device(self) -> str:
         """Name of this device for people."""
-        return device_name(self.actions.settings.mqtt.name)
+        return device_name(self.actions.settings.mqtt.device_name)
 
     def open(self) -> None:
         """Start to collect events."""

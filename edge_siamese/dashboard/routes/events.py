@@ -53,8 +53,8 @@ async def stream(
     ] = None,
 ) -> Response:
     """Server-sent events: `event`, `status`, `burst`, and `lost` for events that are no longer kept."""
-    if state.streams.count >= state.settings.clients:
-        message = f"{state.settings.clients} clients are following already"
+    if state.streams.count >= state.settings.max_viewers:
+        message = f"{state.settings.max_viewers} clients are following already"
         raise ApiError(503, message, kind="TooManyWatch", headers={"Retry-After": "5"})
     last = request.headers.get("last-event-id", "")
     start = state.streams.feed.newest

@@ -106,7 +106,7 @@ def button(state: AppState, body: ButtonPress) -> JsonObject:
 async def upload(state: AppState, request: Request) -> Upload:
     """Upload a picture; it is kept for ten minutes."""
     async with state.uploading:
-        data = await read_body(request, state.settings.upload_bytes, PICTURE_SECONDS)
+        data = await read_body(request, state.settings.max_upload_bytes, PICTURE_SECONDS)
         if not data:
             raise ApiError(422, "the body is empty")
         loop = asyncio.get_running_loop()

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 from starlette.requests import Request
 
 from edge_siamese.dashboard.app import SECURITY_HEADERS
@@ -27,7 +28,7 @@ from edge_siamese.settings import DashboardSettings
 
 PASSWORD = "correct horse"
 LOCAL = DashboardSettings(enabled=True)
-EXPOSED = replace(LOCAL, listen="0.0.0.0")
+EXPOSED = structs.replace(LOCAL, listen="0.0.0.0")
 
 
 class Clock:
@@ -50,7 +51,7 @@ def file(tmp_path: Path) -> CredentialsFile:
 
 def make(settings: DashboardSettings, file: CredentialsFile, clock: Clock | None = None) -> Authenticator:
     clock = clock or Clock()
-    hosts = AllowedHosts(settings.listen, settings.hosts, hostname="kitchen")
+    hosts = AllowedHosts(settings.listen, settings.allowed_hosts, hostname="kitchen")
     return Authenticator(settings, file, hosts=hosts, sessions=Sessions(clock), attempts=LoginAttempts(clock))
 
 
@@ -113,7 +114,7 @@ def test_a_request_names_one_host(file: CredentialsFile) -> None:
 
 def test_abroad_the_machines_own_names_and_addresses_are_allowed(file: CredentialsFile) -> None:
     file.set_password(PASSWORD)
-    authenticator = make(replace(EXPOSED, hosts=("home.example:8443",)), file)
+    authenticator = make(structs.replace(EXPOSED, allowed_hosts=("home.example:8443",)), file)
     for host in ("kitchen", "kitchen.local:8765", "192.168.1.7:8765", "localhost", "home.example"):
         authenticator.check_origin(head(host=host, arrived="192.168.1.7"))
     for host in ("192.168.1.8", "0.0.0.0", "kitchen.local.evil.example", "lounge.local", "kitchen.lan"):
@@ -209,7 +210,7 @@ def test_on_loopback_without_credentials_nobody_logs_in_but_changes_show_the_tok
     assert make(LOCAL, file).identify(head()).csrf != csrf
 
 
-@pytest.mark.parametrize("settings", [EXPOSED, replace(LOCAL, hosts=("home.example",))])
+@pytest.mark.parametrize("settings", [EXPOSED, structs.replace(LOCAL, allowed_hosts=("home.example",))])
 def test_where_others_come_from_it_does_not_start_without_credentials(
     file: CredentialsFile, settings: DashboardSettings
 ) -> None:
@@ -281,7 +282,7 @@ def test_a_damaged_file_of_credentials_keeps_everybody_out(file: CredentialsFile
 
 def test_cookies(file: CredentialsFile) -> None:
     assert make(LOCAL, file).cookie("n") == "edge-siamese-8765=n; Path=/; HttpOnly; SameSite=Strict"
-    tls = replace(LOCAL, certificate="a.pem", key="a.key", port=443)
+    tls = structs.replace(LOCAL, certificate="a.pem", key="a.key", port=443)
     assert make(tls, file).cookie("n") == (
         "__Host-edge-siamese-443=n; Path=/; HttpOnly; SameSite=Strict; Secure"
     )

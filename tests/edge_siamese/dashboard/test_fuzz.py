@@ -101,7 +101,7 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory, bundle: Bundle) -> Iterator
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(DoctorRun, "_run", lambda _: {"ok": True, "findings": []})
         patch.setattr("edge_siamese.dashboard.live_picture.MAX_WAIT_SECONDS", 0.1)
-        with serving(home, bundle.path, patch, "rate = 60.0\nclients = 64") as (daemon, client):
+        with serving(home, bundle.path, patch, "frame_rate = 60.0\nmax_viewers = 64") as (daemon, client):
             daemon.stage.picture = MUG
             found = Fuzzed(daemon, client)
             found.some_object()

@@ -385,7 +385,7 @@ def test_strangers_behind_a_proxy_are_counted_together(
 ) -> None:
     monkeypatch.setattr(limits, "TOTAL_REQUEST_RATE", Rate(0.0001, 5.0))
     CredentialsFile(tmp_path / "state").set_password(PASSWORD)
-    with serving(tmp_path, bundle.path, monkeypatch, 'hosts = ["home.example"]') as (_, proxy):
+    with serving(tmp_path, bundle.path, monkeypatch, 'allowed_hosts = ["home.example"]') as (_, proxy):
         assert [proxy.get("session").status for _ in range(6)] == [200] * 5 + [429]
 
 

@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 

@@ -416,12 +416,12 @@ def test_beyond_this_machine_it_needs_a_password(
 def test_addresses_that_cannot_be_had() -> None:
     settings = DashboardSettings(port=free_port())
     with pytest.raises(SettingsError, match=r"^the dashboard cannot listen at 192\.0\.2\.1, port \d+: "):
-        bind(replace(settings, listen="192.0.2.1"))
+        bind(structs.replace(settings, listen="192.0.2.1"))
     with pytest.raises(
         SettingsError,
         match=r"^listen in \[dashboard\] must be an address of this machine, such as 0\.0\.0\.0, not 'kitchen'$",
     ):
-        bind(replace(settings, listen="kitchen"))
+        bind(structs.replace(settings, listen="kitchen"))
 
 
 def test_where_people_find_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -508,7 +508,7 @@ def test_certificates_that_cannot_be_used(tmp_path: Path, certificate: tuple[Pat
         capture_output=True,
     )
     with pytest.raises(SettingsError, match=r"the key is encrypted; use one without a password$"):
-        tls_context(replace(settings, key=str(tmp_path / "locked.pem")))
+        tls_context(structs.replace(settings, key=str(tmp_path / "locked.pem")))
 
 
 def test_without_its_packages_the_daemon_runs_and_says_so(
