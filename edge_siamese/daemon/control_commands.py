@@ -24,7 +24,7 @@ from edge_siamese.daemon.event_bus import follow
 from edge_siamese.daemon.picture_encoding import decode_picture
 from edge_siamese.daemon.registration_session import RegistrationRequest
 from edge_siamese.errors import ControlError, Refused
-from edge_siamese.system.disk import RESERVE
+from edge_siamese.system.files import DISK_RESERVE_BYTES
 from edge_siamese.validation import nearest
 
 Reply = ControlConnection
@@ -188,7 +188,7 @@ class Requests:
             _remove_older(path.parent, ABANDONED_SECONDS)
             if len(list(path.parent.iterdir())) >= MAX_UPLOADS:
                 raise ControlError(f"{MAX_UPLOADS} collections are being brought in already; try again later")
-        if shutil.disk_usage(path.parent).free - len(piece) < RESERVE:
+        if shutil.disk_usage(path.parent).free - len(piece) < DISK_RESERVE_BYTES:
             path.unlink(missing_ok=True)
             raise ControlError("the disk is nearly full, so nothing was imported: make room first")
         if (path.stat().st_size if given else 0) + len(piece) > MAX_UPLOADED:

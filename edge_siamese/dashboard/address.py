@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from edge_siamese.settings import DashboardSettings
-from edge_siamese.system.hostname import host_name, local_name
-from edge_siamese.system.network import is_loopback
+from edge_siamese.system.network import host_name, is_loopback, local_name
 
 
 def address(settings: DashboardSettings) -> str:

@@ -21,8 +21,7 @@ from edge_siamese.dashboard.limits import LoginAttempts
 from edge_siamese.dashboard.schemas import ApiError
 from edge_siamese.errors import SettingsError
 from edge_siamese.settings import DashboardSettings
-from edge_siamese.system.hostname import host_name, local_name
-from edge_siamese.system.network import address_of, host_of, is_loopback
+from edge_siamese.system.network import address_of, host_name, host_of, is_loopback, local_name
 
 SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS"))
 """Methods that change nothing, and so need no CSRF token."""

@@ -22,7 +22,7 @@ from edge_siamese.dashboard.schemas import ApiError, Object
 from edge_siamese.dashboard.uploads import Uploads
 from edge_siamese.settings import DashboardSettings
 from edge_siamese.store import StoredObject
-from edge_siamese.system.hostname import device_name
+from edge_siamese.system.network import device_name
 
 THREADS = 4
 CONCURRENT_UPLOADS = 2

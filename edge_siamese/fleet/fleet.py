@@ -29,7 +29,7 @@ from edge_siamese.fleet.reconciliation import (
 from edge_siamese.fleet.state import Resolved, resolve
 from edge_siamese.fleet.transport import Transport
 from edge_siamese.store.replication import Snapshot, StoreChangedError, ViewContent
-from edge_siamese.system.disk import is_nearly_full
+from edge_siamese.system.files import is_nearly_full
 from edge_siamese.validation import SchemaError
 
 if TYPE_CHECKING:

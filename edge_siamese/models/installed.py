@@ -21,12 +21,12 @@ from pathlib import Path
 from edge_siamese.errors import BundleError, EdgeSiameseError, ModelError, ModelsInUse
 from edge_siamese.models import default, resolve
 from edge_siamese.models.bundle import MANIFEST, Bundle, load_bundle
-from edge_siamese.system.files import replace_directory, workshop, write_text_atomically
+from edge_siamese.system.files import replace_directory, staging_directory, write_text_atomically
 from edge_siamese.validation import SchemaError, parse_json, read_object
 
 LOG = logging.getLogger(__name__)
 
-STATE, WORKSHOP = "state.json", ".incoming"
+STATE, STAGING = "state.json", ".incoming"
 MAX_ATTEMPTS = 3
 """So often a daemon may start with a model on trial without confirming it."""
 BUSY_SECONDS, BUSY_STEP_SECONDS = 1.0, 0.05
@@ -270,7 +270,7 @@ class InstalledModels:
             with _as_owner(self.directory.parent):
                 self.directory.mkdir(parents=True, exist_ok=True)
                 with ExitStack() as stack:
-                    yield _entered(stack, self.directory / WORKSHOP)
+                    yield _entered(stack, self.directory / STAGING)
         except BlockingIOError as error:
             raise ModelsInUse(f"another process is changing the models in {self.directory}") from error
         except PermissionError as error:
@@ -286,12 +286,12 @@ class InstalledModels:
 
 
 def _entered(stack: ExitStack, place: Path) -> Path:
-    """The workshop, for which another process is waited for a moment: a change takes no longer."""
+    """Enter the staging directory; wait up to `BUSY_SECONDS` for another process, which is longer than a change takes."""
     for _ in range(round(BUSY_SECONDS / BUSY_STEP_SECONDS)):
         with suppress(BlockingIOError):
-            return stack.enter_context(workshop(place))
+            return stack.enter_context(staging_directory(place))
         time.sleep(BUSY_STEP_SECONDS)
-    return stack.enter_context(workshop(place))
+    return stack.enter_context(staging_directory(place))
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from edge_siamese.mqtt.snapshot import encode_snapshot
 from edge_siamese.mqtt.topics import Topics, device_id
 from edge_siamese.settings import MqttSettings
 from edge_siamese.system import board
-from edge_siamese.system.hostname import device_name
+from edge_siamese.system.network import device_name
 
 
 class Bridge:

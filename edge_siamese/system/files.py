@@ -1,4 +1,4 @@
-"""Writes files and directories so that a power cut leaves the old one or the new one, never a half."""
+"""Atomic writes of files and directories, exclusive staging directories, and free disk space."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-# renameat2 of Linux: of the working directory, and "exchange both names".
+DISK_RESERVE_BYTES = 64 << 20
+"""Free disk space that imported collections and objects of a fleet must leave, so that the device can go on writing."""
+
+# Arguments of renameat2(2).
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
-_LOCK = "lock"
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Let `write` fill a temporary file beside `path`, put it on the disk, then give it the name.
+    """Write a file so that a power cut leaves either the old one or the new one.
 
-    The directory of `path` is made if there is none.
+    `write` fills a temporary file in the directory of `path`, which is created if needed; the file is synced and renamed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -37,16 +39,16 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
 
 
 def write_text_atomically(path: Path, text: str) -> None:
-    """Write UTF-8 text."""
+    """Write UTF-8 text as `write_atomically` does."""
     write_atomically(path, lambda file: file.write(text.encode("utf-8")))
 
 
 def replace_directory(new: Path, place: Path) -> None:
-    """Give the directory `new` the name `place`; what had the name before is removed.
+    """Rename the directory `new` to `place` and remove the former directory of that name.
 
-    Where the system can exchange two names in one step (Linux on its usual file systems), there is no moment
-    without a whole directory at `place`. Elsewhere there is one between two renames: the former directory is then
-    beside it, and `recover_directory` gives it back its name. Of a symbolic link, the target is replaced.
+    Linux exchanges two names in one step on its usual file systems, so that there is always a complete directory at `place`.
+    Elsewhere two renames are needed; if the process is killed between them, `recover_directory` restores the former
+    directory. If `place` is a symbolic link, its target is replaced.
     """
     place = _target(place)
     former = _former(place)
@@ -73,7 +75,7 @@ def replace_directory(new: Path, place: Path) -> None:
 
 
 def recover_directory(place: Path) -> None:
-    """Give a directory its name back if `replace_directory` was killed between its two renames."""
+    """Restore the former directory if `replace_directory` was killed between its two renames."""
     place = _target(place)
     former = _former(place)
     if former.exists() and not place.exists():
@@ -82,67 +84,59 @@ def recover_directory(place: Path) -> None:
 
 
 def _target(place: Path) -> Path:
-    """Where a path leads in the end; renaming a symbolic link would leave its target where it is."""
+    """The path without symbolic links: renaming a link would leave its target in place."""
     return Path(os.path.realpath(place))
 
 
 def _former(place: Path) -> Path:
-    """What the directory at `place` is called while another one takes its name."""
+    """Temporary name of the directory that is being replaced."""
     return place.with_name(f".{place.name}.former")
 
 
 @contextmanager
-def workshop(place: Path) -> Iterator[Path]:
-    """An empty directory for one process; what a killed one left there goes first, and all of it goes in the end.
+def staging_directory(path: Path) -> Iterator[Path]:
+    """An empty directory for one process at a time, removed at the end.
+
+    The lock is a file beside it, `NAME.lock`, which is never removed: if it were, two processes could lock two files of that
+    name. What a killed process left in the directory is removed first.
 
     Raises:
-        BlockingIOError: another process is at work there.
+        BlockingIOError: another process holds the lock.
     """
-    lock = _locked(place)
+    import fcntl  # not on every system, and a device needs it only for changes of models
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     try:
-        _clear(place)
-        yield place
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _remove(path)
+        path.mkdir()
+        try:
+            yield path
+        finally:
+            _remove(path)
     finally:
-        _clear(place)
-        (place / _LOCK).unlink(missing_ok=True)
-        with suppress(OSError):  # the next process has already put its own lock there
-            place.rmdir()
         os.close(lock)
 
 
-def _locked(place: Path) -> int:
-    """Make a directory and lock it until the returned descriptor is closed, or the process ends."""
-    import fcntl  # not every system has it, and a device locks nothing
-
-    path = place / _LOCK
-    while True:
-        place.mkdir(parents=True, exist_ok=True)
-        try:
-            lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        except FileNotFoundError:  # the process before has just removed the directory
-            continue
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # The process before may have removed the file that was opened here.
-            if path.exists() and os.path.samestat(os.fstat(lock), path.stat()):
-                return lock
-        except BaseException:
-            os.close(lock)
-            raise
-        os.close(lock)
+def is_nearly_full(directory: Path) -> bool:
+    """Whether less than `DISK_RESERVE_BYTES` are free; False if that cannot be determined."""
+    try:
+        return shutil.disk_usage(directory).free < DISK_RESERVE_BYTES
+    except OSError:
+        return False
 
 
-def _clear(place: Path) -> None:
-    """Remove everything but the lock from a directory."""
-    for item in place.iterdir():
-        if item.is_dir() and not item.is_symlink():
-            shutil.rmtree(item)
-        elif item.name != _LOCK:
-            item.unlink()
+def _remove(path: Path) -> None:
+    """Remove a directory, a file or a link, if there is one."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _exchange(a: Path, b: Path) -> bool:
-    """Exchange two names; False if the system or the file system cannot."""
+    """Exchange two names; False if the system or the file system does not support it."""
     try:
         renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
     except (OSError, AttributeError):
@@ -152,7 +146,7 @@ def _exchange(a: Path, b: Path) -> bool:
 
 
 def sync_directory(directory: Path) -> None:
-    """Put the names in a directory on the disk."""
+    """Sync a directory, so that renames in it survive a power cut."""
     _sync(directory)
 
 

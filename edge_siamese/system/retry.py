@@ -1,4 +1,4 @@
-"""How long to wait before something that failed is tried again: longer each time, up to a limit."""
+"""Exponential backoff for retries."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from collections.abc import Callable
 
 
 class Backoff:
-    """Pauses, one after the other, each twice as long; from the start again once all is well."""
+    """Pauses between retries, each twice as long as the one before, up to a limit."""
 
     def __init__(self, first: float, longest: float, *, chance: Callable[[], float] = lambda: 1.0) -> None:
-        """Nothing has failed yet.
+        """Start with the shortest pause.
 
         Args:
             first: seconds of the first pause.
-            longest: seconds; none is longer.
-            chance: a number from 0 to 1, which takes up to a half off a pause. With `random.random`, devices that lost
-                something together do not come back to it together.
+            longest: seconds of the longest pause.
+            chance: returns a number from 0 to 1, which shortens a pause by up to half. With `random.random`, devices that
+                lost a server together do not reconnect at the same moment.
         """
         self._first, self._longest, self._chance = first, longest, chance
         self._next = first
 
     def pause(self, least: float = 0.0) -> float:
-        """Seconds to wait now; `least` stands in for a pause that would be shorter."""
+        """Seconds to wait now, at least `least`."""
         now, self._next = max(self._next, least), min(self._longest, self._next * 2)
         return now * (1 + self._chance()) / 2
 
     def reset(self) -> None:
-        """All is well."""
+        """Start again with the shortest pause, after a success."""
         self._next = self._first

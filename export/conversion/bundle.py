@@ -35,7 +35,7 @@ from edge_siamese.runtimes.selection import load_encoder
 from edge_siamese.system.files import (
     recover_directory,
     replace_directory,
-    workshop,
+    staging_directory,
     write_atomically,
     write_text_atomically,
 )
@@ -98,7 +98,7 @@ def build_bundle(
     if out.exists() and not (out / MANIFEST).is_file():
         raise ExportError(f"{out} exists and is no bundle; choose another place or remove it")
     busy = f"another export is writing {out}; wait until it is done, or choose another place"
-    with bundle_workshop(out, busy) as place:
+    with bundle_staging(out, busy) as place:
         progress("fitting the head")
         reference = TorchEncoder(network.module, network.model_id)
         embeddings = reference.embed_prepared(splits.validation.images)
@@ -121,7 +121,7 @@ def build_bundle(
 
 
 @contextmanager
-def bundle_workshop(out: Path, busy: str) -> Iterator[Path]:
+def bundle_staging(out: Path, busy: str) -> Iterator[Path]:
     """An empty directory on the disk of `out`, for one writer at a time; a bundle that a killed one left nameless is
     given back its name first.
 
@@ -131,7 +131,7 @@ def bundle_workshop(out: Path, busy: str) -> Iterator[Path]:
     real = Path(os.path.realpath(out))
     with ExitStack() as stack:
         try:
-            place = stack.enter_context(workshop(real.with_name(f".{real.name}.part")))
+            place = stack.enter_context(staging_directory(real.with_name(f".{real.name}.part")))
         except BlockingIOError as error:
             raise ExportError(busy) from error
         recover_directory(out)

@@ -29,7 +29,7 @@ from edge_siamese.models.selftest import self_test
 from edge_siamese.runtimes.selection import load_encoder
 from edge_siamese.system.files import replace_directory, write_atomically, write_text_atomically
 from export import records
-from export.conversion.bundle import CARD, RUNTIMES, attachment, bundle_workshop
+from export.conversion.bundle import CARD, RUNTIMES, attachment, bundle_staging
 from export.conversion.verify import Verification
 
 PRECISION = "int8"
@@ -90,7 +90,7 @@ def ship(run: Path, name: str, directory: Path) -> Shipped:
         raise ExportError(f"{source.path / GOLDEN} has no embeddings of {missing[0]}: make the bundle again")
     _prove(source)
     out = directory / name
-    with bundle_workshop(out, f"another process is writing {out}; wait until it is done") as place:
+    with bundle_staging(out, f"another process is writing {out}; wait until it is done") as place:
         if out.exists() and not (out / MANIFEST).is_file():
             raise ExportError(f"{out} exists and is no bundle; remove it")
         new = place / name

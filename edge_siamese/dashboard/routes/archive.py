@@ -22,7 +22,7 @@ from edge_siamese.dashboard.schemas import ApiError, JsonObject
 from edge_siamese.dashboard.state import AppState
 from edge_siamese.errors import ControlError, StoreError
 from edge_siamese.settings import Settings
-from edge_siamese.system.disk import RESERVE
+from edge_siamese.system.files import DISK_RESERVE_BYTES
 
 ENDPOINTS = Endpoints("collection")
 
@@ -56,7 +56,7 @@ class IncomingArchive:
     def write(self, data: bytes) -> None:
         """Append data; raises `ApiError` with 503 if the disk is nearly full."""
         try:
-            if shutil.disk_usage(self.path.parent).free - len(data) < RESERVE:
+            if shutil.disk_usage(self.path.parent).free - len(data) < DISK_RESERVE_BYTES:
                 raise ApiError(503, DISK_FULL)
             self._file.write(data)
         except OSError as error:
@@ -115,7 +115,7 @@ class OutgoingArchive:
 def _outgoing_directory(settings: Settings) -> Path:
     try:
         folder = transit(settings.state_directory, OUTGOING)
-        if shutil.disk_usage(folder).free - settings.store.stat().st_size < RESERVE:
+        if shutil.disk_usage(folder).free - settings.store.stat().st_size < DISK_RESERVE_BYTES:
             raise ApiError(503, DISK_FULL)
         return Path(tempfile.mkdtemp(dir=folder))
     except ControlError as error:

@@ -366,7 +366,7 @@ def test_a_collection_that_is_too_large_or_breaks_off(
 
 def test_a_collection_does_not_fill_the_disk(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     daemon, client = served
-    monkeypatch.setattr("edge_siamese.dashboard.routes.archive.RESERVE", 2**62)
+    monkeypatch.setattr("edge_siamese.dashboard.routes.archive.DISK_RESERVE_BYTES", 2**62)
     got = client.ask("POST", "collection", data=b"PK", headers={"Content-Type": "application/zip"})
     assert got.status == 503 and got.json()["error"].startswith("the disk is nearly full")
     assert list((daemon.state / "incoming").iterdir()) == []

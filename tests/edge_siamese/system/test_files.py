@@ -1,8 +1,11 @@
 """A write that fails leaves what was there, and nothing beside it."""
 
 import fcntl
-import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,7 +13,7 @@ from edge_siamese.system import files
 from edge_siamese.system.files import (
     recover_directory,
     replace_directory,
-    workshop,
+    staging_directory,
     write_atomically,
     write_text_atomically,
 )
@@ -134,53 +137,126 @@ def test_of_a_link_the_target_is_replaced(tmp_path, monkeypatch, exchange):
     assert sorted(p.name for p in (tmp_path / "disk").iterdir()) == ["real"]
 
 
-def test_a_workshop_is_empty_and_goes_in_the_end(tmp_path):
-    place = directory(tmp_path / "deep" / "shop", "what a killed process left")
-    (place / "link").symlink_to(tmp_path)
-    directory(place / "inner", "and this")
-    with workshop(place) as empty:
-        assert empty == place
-        assert [p.name for p in place.iterdir()] == ["lock"]
-        directory(place / "new", "begun")
-    assert list((tmp_path / "deep").iterdir()) == []
+def names(path):
+    return sorted(p.name for p in path.iterdir())
 
 
-def test_a_workshop_goes_when_its_process_is_interrupted(tmp_path):
-    place = tmp_path / "shop"
+def test_a_staging_directory_is_empty_and_removed_at_the_end(tmp_path):
+    path = directory(tmp_path / "deep" / "staging", "what a killed process left")
+    (path / "link").symlink_to(tmp_path)
+    directory(path / "inner", "and this")
+    with staging_directory(path) as empty:
+        assert empty == path
+        assert names(path) == []
+        directory(path / "new", "begun")
+    assert names(tmp_path / "deep") == ["staging.lock"]
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_a_file_or_a_link_in_place_of_the_staging_directory_is_removed(tmp_path, kind):
+    path, precious = tmp_path / "staging", directory(tmp_path / "precious", "stays")
+    path.symlink_to(precious) if kind == "link" else path.write_text("")
+    with staging_directory(path):
+        assert names(path) == []
+    assert tree(precious) == {"file": "stays"}
+    assert names(tmp_path) == ["precious", "staging.lock"]
+
+
+def test_a_staging_directory_is_removed_when_its_process_is_interrupted(tmp_path):
+    path = tmp_path / "staging"
 
     def interrupted():
-        with workshop(place):
-            directory(place / "new", "begun")
+        with staging_directory(path):
+            directory(path / "new", "begun")
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
-    assert list(tmp_path.iterdir()) == []
+    assert names(tmp_path) == ["staging.lock"]
+    with staging_directory(path):
+        assert names(path) == []
 
 
-def test_a_workshop_is_for_one_process_at_a_time(tmp_path):
-    place = tmp_path / "shop"
-    with workshop(place):
-        directory(place / "new", "of the first")
-        with pytest.raises(BlockingIOError), workshop(place):
+def test_a_staging_directory_is_for_one_process_at_a_time(tmp_path):
+    path = tmp_path / "staging"
+    with staging_directory(path):
+        directory(path / "new", "of the first")
+        with pytest.raises(BlockingIOError), staging_directory(path):
             pass
-        assert tree(place / "new") == {"file": "of the first"}
-    with workshop(place):
-        assert [p.name for p in place.iterdir()] == ["lock"]
+        assert tree(path / "new") == {"file": "of the first"}
+    with staging_directory(path):
+        assert names(path) == []
 
 
-def test_a_lock_whose_file_was_removed_meanwhile_is_taken_again(tmp_path, monkeypatch):
-    """As when the process before ends between this one's opening of the lock and its locking."""
-    place, flock, met = tmp_path / "shop", fcntl.flock, []
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_process_that_ends_around_the_lock_disturbs_nobody(tmp_path, monkeypatch, moment):
+    """The process before ends, and a third one tries, right before or after this one locks the file that it opened."""
+    path, flock = tmp_path / "staging", fcntl.flock
+    before = staging_directory(path)
+    before.__enter__()
+    refused = []
 
-    def late(descriptor, operation):
-        flock(descriptor, operation)
-        if not met:
-            (place / "lock").unlink()
-            place.rmdir()
-        met.append(descriptor)
+    def disturbed(descriptor, operation):
+        monkeypatch.setattr(fcntl, "flock", flock)
+        if moment == "before":
+            before.__exit__(None, None, None)
+        try:
+            flock(descriptor, operation)
+        except BlockingIOError:
+            refused.append("second")
+            raise
+        finally:
+            if moment == "after":
+                before.__exit__(None, None, None)
+        with pytest.raises(BlockingIOError), staging_directory(path):
+            pass
+        refused.append("third")
 
-    monkeypatch.setattr(fcntl, "flock", late)
-    with workshop(place):
-        assert len(met) == 2
-        assert os.path.samestat(os.fstat(met[1]), (place / "lock").stat())
+    monkeypatch.setattr(fcntl, "flock", disturbed)
+    if moment == "before":
+        with staging_directory(path):
+            assert (refused, names(path)) == (["third"], [])
+    else:
+        with pytest.raises(BlockingIOError), staging_directory(path):
+            pass
+        assert refused == ["second"]
+    assert names(tmp_path) == ["staging.lock"]
+
+
+RIVAL = """
+import os, sys
+from pathlib import Path
+from edge_siamese.system.files import staging_directory
+
+path, witness, entered = Path(sys.argv[1]), Path(sys.argv[2]), 0
+sys.stdin.readline()
+while entered < int(sys.argv[3]):
+    try:
+        with staging_directory(path):
+            os.close(os.open(witness, os.O_CREAT | os.O_EXCL))  # nobody else is in there
+            (path / "file").touch()
+            witness.unlink()
+            entered += 1
+    except BlockingIOError:
+        pass
+"""
+
+
+@pytest.mark.system
+def test_many_processes_enter_one_at_a_time_and_meet_no_other_error(tmp_path):
+    path = tmp_path / "staging"
+    command = [sys.executable, "-c", RIVAL, str(path), str(tmp_path / "witness"), "50"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    rivals = [subprocess.Popen(command, text=True, **pipes) for _ in range(6)]
+    for rival in rivals:
+        rival.stdin.write("go\n")
+        rival.stdin.flush()
+    assert [(rival.communicate()[1], rival.returncode) for rival in rivals] == [("", 0)] * len(rivals)
+    assert names(tmp_path) == ["staging.lock"]
+
+
+def test_the_disk_is_nearly_full_below_the_reserve(tmp_path, monkeypatch):
+    assert not files.is_nearly_full(tmp_path / "missing")
+    for free, full in ((files.DISK_RESERVE_BYTES, False), (files.DISK_RESERVE_BYTES - 1, True)):
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
+        assert files.is_nearly_full(tmp_path) is full

@@ -23,7 +23,7 @@ from edge_siamese.recognition.embedding import Encoder
 from edge_siamese.recognition.imaging import Floats
 from edge_siamese.runtimes.selection import load_encoder
 from edge_siamese.runtimes.tflite import TfliteGraph as DeviceGraph
-from edge_siamese.system.files import workshop
+from edge_siamese.system.files import staging_directory
 from export.__main__ import main
 from export.cli.verify import require, show
 from export.conversion import bundle as bundle_module
@@ -87,7 +87,8 @@ def without_conversions(built: BuiltBundle, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def beside(place: Path) -> list[str]:
-    return sorted(path.name for path in place.parent.iterdir())
+    """What is in the directory of `place`, but for the lock file that stays."""
+    return sorted(path.name for path in place.parent.iterdir() if path.name != f".{place.name}.part.lock")
 
 
 def test_a_bundle_has_all_files_of_the_network_it_was_made_from(
@@ -335,7 +336,7 @@ def test_a_bundle_that_lost_its_name_to_a_power_cut_is_given_it_back_before_anyt
 
 
 def test_a_second_export_to_the_same_place_is_refused(network: TrainedNetwork, tmp_path: Path) -> None:
-    with workshop(tmp_path / ".bundle.part") as first:
+    with staging_directory(tmp_path / ".bundle.part") as first:
         (first / "bundle").mkdir()
         with pytest.raises(
             ExportError,

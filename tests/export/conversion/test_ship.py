@@ -17,7 +17,7 @@ from edge_siamese.errors import BundleError, DataError, EdgeSiameseError, Export
 from edge_siamese.models.bundle import GOLDEN, MANIFEST, Bundle, GoldenVectors, load_bundle
 from edge_siamese.models.manifest import Manifest
 from edge_siamese.recognition.imaging import Preprocessing, prepare
-from edge_siamese.system.files import workshop
+from edge_siamese.system.files import staging_directory
 from export.__main__ import main
 from export.conversion import ship as ship_module
 from export.conversion.ship import ship, without_places, write_golden
@@ -103,7 +103,7 @@ def test_the_copy_has_what_a_device_needs(run: Path, tmp_path: Path) -> None:
     assert done.golden_images == 6
     assert sum(done.files.values()) < done.former_bytes
     assert content(run / "bundle") == before
-    assert [path.name for path in (tmp_path / "models").iterdir()] == ["objects"]
+    assert sorted(path.name for path in (tmp_path / "models").iterdir()) == [".objects.part.lock", "objects"]
 
 
 def test_golden_vectors_keep_the_network_and_what_is_shipped(run: Path, tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def refused(
     with pytest.raises(error, match=match):
         ship(run, name, tmp_path / "models")
     assert content(tmp_path / "models" / "objects") == kept
-    assert [path.name for path in (tmp_path / "models").iterdir()] == ["objects"]
+    assert sorted(path.name for path in (tmp_path / "models").iterdir()) == [".objects.part.lock", "objects"]
 
 
 @pytest.fixture
@@ -261,7 +261,7 @@ def test_a_directory_that_is_no_bundle_is_not_replaced(run: Path, tmp_path: Path
 
 def test_two_do_not_write_at_once(run: Path, tmp_path: Path) -> None:
     with (
-        workshop(tmp_path / "models" / ".objects.part"),
+        staging_directory(tmp_path / "models" / ".objects.part"),
         pytest.raises(ExportError, match="another process is writing"),
     ):
         ship(run, "objects", tmp_path / "models")
