@@ -14,7 +14,7 @@ JOBS ?= 2
 export PYTHON TORCH_INDEX
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test test-system screenshots lint photographs reproduce reproduce-omniglot model-glyphs model-objects model-objects-small splits bench-daemon bench-integrations wheel deb lock clean distclean
+.PHONY: help setup demo run test test-system screenshots lint photographs reproduce reproduce-omniglot model-glyphs model-objects model-objects-small splits bench-daemon bench-integrations results wheel deb lock clean distclean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' Makefile
@@ -89,6 +89,9 @@ bench-daemon: setup  ## measure the daemon: time, memory, start, 100,000 frames;
 
 bench-integrations: setup  ## measure the daemon with dashboard, MQTT and metrics on and off; writes benchmarks/integrations
 	@.venv/bin/python -m benchmarks.integrations.measure
+
+results: setup  ## write the measured figures into README.md, docs/results.md and docs/results
+	@.venv/bin/python -m benchmarks.pages
 
 wheel: setup  ## build the device's wheel into dist
 	@.venv/bin/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .

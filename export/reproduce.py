@@ -21,7 +21,7 @@ from export.evaluation.evaluate import Evaluation, evaluate, usual_effort
 from export.evaluation.loading import TORCH, Subject, data_for, frames_for, head_for, open_subject
 from export.evaluation.remote_runtime import CHECKOUT, places
 from export.reporting.report import EVALUATION, read_inputs
-from export.reporting.tables import section
+from export.reporting.tables import full_tables
 from export.training.network import load_run
 
 BENCHMARKS = CHECKOUT / "benchmarks"
@@ -219,9 +219,7 @@ def _section(check: Check, directory: Path, data_root: Path | None, say: Callabl
         f"## {check.name} on {check.data}\n\n"
         f"{models_of}: {data.images:,} images of {data.classes} classes in {data.groups} groups; "
         f"{found[0].machine}\n\n"
-        f"{section(check.name, read_inputs(directory))}\n```sh\n"
-        + "".join(f"{c}\n" for c in commands)
-        + "```\n"
+        f"{full_tables(read_inputs(directory))}\n```sh\n" + "".join(f"{c}\n" for c in commands) + "```\n"
     )
 
 

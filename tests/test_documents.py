@@ -35,7 +35,7 @@ DOCUMENTS = [
     ROOT / "README.md",
     ROOT / "CHANGELOG.md",
     ROOT / "benchmarks" / "README.md",
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
 ]
 DEMO = ROOT / "build" / "demo"
 DEMO_MADE = "EDGE_SIAMESE_DEMO_MADE"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from export.evaluation.benchmark import BenchmarkRow
 from export.evaluation.evaluate import Evaluation
+from export.evaluation.one_shot import EpisodesResult
 from export.reporting.report import ReportInputs, duration, episode_rows, open_set_rows, percent, rate, size
 
 PUBLISHED = (
@@ -50,15 +51,11 @@ def side_by_side(named: Sequence[tuple[str, ReportInputs]]) -> str:
     for name, inputs in named:
         for found in (e for e in inputs.evaluations if e.supports == "plain"):
             row, encoder = _benchmarked(inputs, found), inputs.manifest and inputs.manifest.encoder
-            kinds = [
-                [e for e in found.episodes if (e.way, e.shot) == shape and not e.iconic] for shape in shapes
-            ]
-            best = [max(kind, key=lambda e: e.within_group) if kind else None for kind in kinds]
             rows.append(
                 [
                     f"{name}: {_title(found)}",
                     percent(found.official.accuracy, 2) if found.official else "",
-                    *(percent(e.accuracy, 1) if e else "" for e in best),
+                    *(percent(e.accuracy) if e else "" for e in _hardest(found, shapes)),
                     percent(found.verification.accuracy, 1) if found.verification else "",
                     f"{encoder.parameters:,}" if encoder else "",
                     f"{encoder.macs / 1e6:.1f}" if encoder else "",
@@ -69,15 +66,53 @@ def side_by_side(named: Sequence[tuple[str, ReportInputs]]) -> str:
     return markdown_table((*header, *costs), rows)
 
 
-def section(name: str, inputs: ReportInputs) -> str:
-    """The full tables between two comments, by which a page and a test find them."""
-    begin, end = markers(name)
-    return f"{begin}\n\n{full_tables(inputs)}\n{end}\n"
+def bundles_table(named: Sequence[tuple[str, ReportInputs]]) -> str:
+    """One line a bundle: what a user may expect of it, with supports embedded as at registration.
+
+    Episodes are the hardest ones, within a group, where the data have groups. Open-set figures are those of five
+    registered objects at the threshold stated for a false-accept rate of 1 %, the daemon's default.
+    """
+    header = (
+        "bundle",
+        "1 of 5, one picture each",
+        "1 of 20, one picture each",
+        "1 of 20, five pictures each",
+        "known identified",
+        "unknown accepted",
+        "file",
+        "latency",
+        "memory",
+    )
+    rows = []
+    for name, inputs in named:
+        found = next(e for e in inputs.evaluations if e.supports == "augmented")
+        measured = _benchmarked(inputs, found)
+        default = next(
+            point
+            for kind in found.open_set
+            if kind.registered == 5
+            for point in kind.stated
+            if point.false_accept_rate == 0.01
+        )
+        rows.append(
+            [
+                f"`{name}`",
+                *(percent(e.accuracy) if e else "" for e in _hardest(found, ((5, 1), (20, 1), (20, 5)))),
+                percent(default.rate),
+                rate(default.observed_far),
+                size(measured.file_bytes) if measured else "",
+                duration(measured.p50_ms) if measured else "",
+                f"{measured.peak_memory_mb:.0f} MiB" if measured else "",
+            ]
+        )
+    return markdown_table(header, rows)
 
 
-def markers(name: str) -> tuple[str, str]:
-    """The comments before and after the tables of a folder of `benchmarks/`."""
-    return f"<!-- benchmarks/{name} -->", f"<!-- end of benchmarks/{name} -->"
+def _hardest(found: Evaluation, shapes: Iterable[tuple[int, int]]) -> Iterator[EpisodesResult | None]:
+    """The result of each (way, shot), within a group if there are groups."""
+    for shape in shapes:
+        kinds = [e for e in found.episodes if (e.way, e.shot) == shape and not e.iconic]
+        yield max(kinds, key=lambda e: e.within_group) if kinds else None
 
 
 def _summary(inputs: ReportInputs, found: Evaluation) -> list[str]:
@@ -86,7 +121,7 @@ def _summary(inputs: ReportInputs, found: Evaluation) -> list[str]:
     return [
         _title(found),
         f"**{percent(shot[1], 2)}**" if shot else "",
-        _interval(shot[2], shot[3]) if shot else "",
+        interval(shot[2], shot[3]) if shot else "",
         f"{ece:.3f}" if ece is not None else "",
         size(row.file_bytes) if row else "",
         duration(row.p50_ms) if row else "",
@@ -107,10 +142,10 @@ def _accuracy_rows(inputs: ReportInputs) -> Iterable[list[str]]:
         trials = next(o.trials for o in officials if o)
         yield [
             f"{trials} official trials, 20-way 1-shot within alphabet",
-            *(f"{percent(o.accuracy, 2)} ({_interval(o.low, o.high)})" if o else "" for o in officials),
+            *(f"{percent(o.accuracy, 2)} ({interval(o.low, o.high)})" if o else "" for o in officials),
         ]
     for kind, results in episode_rows(inputs):
-        cells = [f"{percent(r.accuracy, 2)} ({_interval(r.low, r.high)})" if r else "" for r in results]
+        cells = [f"{percent(r.accuracy, 2)} ({interval(r.low, r.high)})" if r else "" for r in results]
         yield [f"{kind.episodes:,} episodes, {kind.title} {kind.scope}", *cells]
 
 
@@ -119,7 +154,7 @@ def _open_set_rows(inputs: ReportInputs) -> Iterable[list[str]]:
     for row in open_set_rows(inputs):
         cells = []
         for found in row.results:
-            cell = f"{percent(found.rate)} ({_interval(found.low, found.high)})" if found else ""
+            cell = f"{percent(found.rate)} ({interval(found.low, found.high)})" if found else ""
             cells.append(f"{rate(found.observed_far)}, {cell}" if found and row.stated else cell)
         if row.stated:
             yield [
@@ -135,7 +170,7 @@ def _verification_rows(found: Sequence[Evaluation]) -> Iterable[list[str]]:
     pairs = f"{checked[0].pairs:,} pairs"
     yield [
         f"{pairs}: accuracy at p = 0.5",
-        *(f"{percent(v.accuracy, 2)} ({_interval(v.low, v.high)})" for v in checked),
+        *(f"{percent(v.accuracy, 2)} ({interval(v.low, v.high)})" for v in checked),
     ]
     yield [f"{pairs}: equal error rate", *(percent(v.eer, 2) for v in checked)]
     yield [f"{pairs}: calibration error (ECE)", *(f"{v.ece:.4f}" for v in checked)]
@@ -165,7 +200,8 @@ def _title(found: Evaluation) -> str:
     return f"{format} {found.title}"
 
 
-def _interval(low: float, high: float) -> str:
+def interval(low: float, high: float) -> str:
+    """95 % interval in percent."""
     return f"{100 * low:.1f} to {100 * high:.1f}"
 
 

@@ -11,7 +11,7 @@ from export import records
 from export.__main__ import main
 from export.evaluation.one_shot import EpisodesResult
 from export.reporting.report import ReportInputs, read_inputs
-from export.reporting.tables import PUBLISHED, full_tables, section, side_by_side, summary_table
+from export.reporting.tables import PUBLISHED, full_tables, side_by_side, summary_table
 from tests.export.reporting.test_report import benchmark, evaluation, open_set
 
 INPUTS = ReportInputs(
@@ -115,12 +115,6 @@ def test_unknown_objects_have_a_table_and_episodes_say_their_rule_and_supports()
         "| 2,000 episodes, 20-way 5-shot across groups, prototype",
         "| 2,000 episodes, 5-way 1-shot across groups, iconic supports",
     ]
-
-
-def test_a_section_is_found_by_its_comments() -> None:
-    assert section("glyphs", INPUTS) == (
-        f"<!-- benchmarks/glyphs -->\n\n{FULL}\n<!-- end of benchmarks/glyphs -->\n"
-    )
 
 
 def test_the_command_prints_them_and_writes_no_report(
