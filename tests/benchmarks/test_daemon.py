@@ -18,6 +18,7 @@ import pytest
 
 from benchmarks.daemon.frames import measure_frames, measure_scoring, summary
 from benchmarks.daemon.measure import (
+    COMMAND,
     FIGURES,
     OBJECTS,
     RUNTIMES,

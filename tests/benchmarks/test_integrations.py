@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks.integrations.measure import (
     BUNDLES,
+    COMMAND,
     FIGURES,
     OBJECTS,
     ROUNDS,
