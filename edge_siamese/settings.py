@@ -14,6 +14,7 @@ from msgspec import Meta
 
 from edge_siamese.errors import SettingsError
 from edge_siamese.registry import AUTO, CameraKind, PanelKind, RuntimeName
+from edge_siamese.system.network import host_name, local_name
 from edge_siamese.validation import Record, SchemaError, convert, parse_toml
 
 SYSTEM_CONFIG = Path("/etc/edge-siamese/config.toml")
@@ -226,6 +227,20 @@ class DashboardSettings(Record):
 
     def __post_init__(self) -> None:
         _require_certificate_and_key(self.certificate, self.key)
+
+    @property
+    def url(self) -> str:
+        """URL under which people reach the dashboard."""
+        scheme = "https" if self.certificate else "http"
+        if self.allowed_hosts:
+            host = self.allowed_hosts[0]
+            return f"{scheme}://{host}/" if ":" in host else f"{scheme}://{host}:{self.port}/"
+        host = self.listen
+        if host in ("0.0.0.0", "::"):
+            host = local_name(host_name()) or "localhost"
+        elif host in ("127.0.0.1", "::1"):
+            host = "localhost"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}/"
 
 
 class MqttSettings(Record):

@@ -1,4 +1,4 @@
-"""Commands on the dashboard: where it is, and who may use it. They need no running daemon, which reads what they write."""
+"""Commands that print the dashboard's URL and manage its password and API tokens. They need no running daemon."""
 
 from __future__ import annotations
 
@@ -7,86 +7,86 @@ import getpass
 import sys
 
 from edge_siamese.cli.output import print_json, print_table
-from edge_siamese.dashboard.address import address as where
 from edge_siamese.dashboard.credentials import CredentialsFile, generated_password
 from edge_siamese.errors import SettingsError
 from edge_siamese.settings import load_settings
 
 
 def address(options: argparse.Namespace) -> int:
-    """Where people find it."""
-    settings = load_settings(options.config)
+    """Print the dashboard's URL."""
+    settings = load_settings(options.config).dashboard
     try:
-        known = _file(options).current()
-    except (
-        SettingsError
-    ):  # mostly since only root and the service may read it; the address is none of its secrets
-        known = None
-    told = {
-        "url": where(settings.dashboard),
-        "enabled": settings.dashboard.enabled,
-        "password": None if known is None else known.password is not None,
-        "tokens": None if known is None else len(known.tokens),
-    }
+        credentials = _file(options).current()
+    except SettingsError:  # usually for lack of permission; the URL is no secret
+        credentials = None
     if options.json:
-        print_json(told)
+        print_json(
+            {
+                "url": settings.url,
+                "enabled": settings.enabled,
+                "password": None if credentials is None else credentials.password is not None,
+                "tokens": None if credentials is None else len(credentials.tokens),
+            }
+        )
         return 0
-    print(told["url"])
-    if not settings.dashboard.enabled:
-        print("it is off: enabled = true in [dashboard] of the settings turns it on", file=sys.stderr)
+    print(settings.url)
+    if not settings.enabled:
+        print("the dashboard is off; set enabled = true in [dashboard] of the settings", file=sys.stderr)
     return 0
 
 
 def password(options: argparse.Namespace) -> int:
     """Set the password."""
     if options.generate:
-        chosen = generated_password()
+        new = generated_password()
     elif options.stdin:
-        chosen = sys.stdin.readline().rstrip("\r\n")
+        new = sys.stdin.readline().rstrip("\r\n")
     else:
-        chosen = _asked()
-    _file(options).set_password(chosen)
+        new = _prompt_for_password()
+    _file(options).set_password(new)
     if options.json:
-        print_json({"password": chosen} if options.generate else {})
+        print_json({"password": new} if options.generate else {})
     elif options.generate:
-        print(f"password of the dashboard: {chosen} (told this once)")
+        print(f"new password of the dashboard: {new} (shown only once)")
         settings = load_settings(options.config).dashboard
         if settings.enabled:
-            print(f"it is for {where(settings)}")
+            print(f"log in at {settings.url}")
     else:
-        print("the password is set; whoever was logged in has to log in again")
+        print("password set; all sessions have ended")
     return 0
 
 
 def token(options: argparse.Namespace) -> int:
-    """Make a token."""
-    made = _file(options).add_token(options.name)
+    """Create an API token and print it."""
+    secret = _file(options).add_token(options.name)
     if options.json:
-        print_json({"name": options.name, "token": made})
+        print_json({"name": options.name, "token": secret})
         return 0
-    print(made)
-    print("it is shown this once; programs send it as  Authorization: Bearer …", file=sys.stderr)
+    print(secret)
+    print("shown only once; send it as  Authorization: Bearer …", file=sys.stderr)
     return 0
 
 
 def tokens(options: argparse.Namespace) -> int:
-    """Which there are."""
+    """List API tokens."""
     known = _file(options).current().tokens
     if options.json:
-        print_json([{"name": found.name, "created": found.created} for found in known])
+        print_json([{"name": token.name, "created": token.created} for token in known])
     elif not known:
-        print("there are no tokens; sudo edge-siamese dashboard token NAME makes one")
+        print("no tokens; create one with: sudo edge-siamese dashboard token NAME")
     else:
-        print_table(("name", "made"), [(found.name, found.created[:16].replace("T", " ")) for found in known])
+        rows = [(token.name, token.created[:16].replace("T", " ")) for token in known]
+        print_table(("name", "created"), rows)
     return 0
 
 
 def revoke(options: argparse.Namespace) -> int:
-    """Make one worthless."""
+    """Revoke an API token."""
     _file(options).revoke(options.name)
-    print_json({"revoked": options.name}) if options.json else print(
-        f'"{options.name}" opens nothing any more'
-    )
+    if options.json:
+        print_json({"revoked": options.name})
+    else:
+        print(f'token "{options.name}" revoked')
     return 0
 
 
@@ -94,12 +94,12 @@ def _file(options: argparse.Namespace) -> CredentialsFile:
     return CredentialsFile(load_settings(options.config).state_directory)
 
 
-def _asked() -> str:
+def _prompt_for_password() -> str:
     if not sys.stdin.isatty():
         raise SettingsError(
-            "there is no terminal to ask at; --stdin reads the password, --generate makes one"
+            "no terminal to prompt on; use --stdin to read the password, or --generate to create one"
         )
-    first = getpass.getpass("password: ")
-    if getpass.getpass("once more: ") != first:
-        raise SettingsError("those were two different ones; nothing was changed")
+    first = getpass.getpass("New password: ")
+    if getpass.getpass("Repeat password: ") != first:
+        raise SettingsError("the passwords differ; nothing was changed")
     return first

@@ -178,21 +178,24 @@ def _add_models(commands: _Commands) -> None:
 
 def _add_dashboard(commands: _Commands) -> None:
     dashboard = commands.add(
-        "dashboard", "dashboard:address", "Where the dashboard is, and who may use it.", "password"
+        "dashboard",
+        "dashboard:address",
+        "Show the dashboard's URL; manage its password and tokens.",
+        "password",
     )
     inner = _Commands(dashboard, "edge-siamese dashboard", required=False)
-    inner.add("address", "dashboard:address", "Print the address of the page.")
-    password = inner.add("password", "dashboard:password", "Set the password, asked for twice.", "--generate")
+    inner.add("address", "dashboard:address", "Print the URL.")
+    password = inner.add(
+        "password", "dashboard:password", "Set the password; prompts for it twice.", "--generate"
+    )
     how = password.add_mutually_exclusive_group()
     how.add_argument("--stdin", action="store_true", help="read it from the first line of standard input")
-    how.add_argument("--generate", action="store_true", help="make a good one and print it")
-    token = inner.add(
-        "token", "dashboard:token", "Make a token for a program; it is printed this once.", "grafana"
-    )
-    token.add_argument("name", metavar="NAME", help="what it is for")
-    inner.add("tokens", "dashboard:tokens", "The names of all tokens.", "--json")
-    revoke = inner.add("revoke", "dashboard:revoke", "Make a token worthless.", "grafana")
-    revoke.add_argument("name", metavar="NAME", help="of the token")
+    how.add_argument("--generate", action="store_true", help="generate a password and print it")
+    token = inner.add("token", "dashboard:token", "Create an API token; it is printed only once.", "grafana")
+    token.add_argument("name", metavar="NAME", help="name of the token, such as its use")
+    inner.add("tokens", "dashboard:tokens", "List the tokens.", "--json")
+    revoke = inner.add("revoke", "dashboard:revoke", "Revoke a token.", "grafana")
+    revoke.add_argument("name", metavar="NAME", help="name of the token")
 
 
 def _add_bundles(commands: _Commands) -> None:

@@ -18,7 +18,6 @@ from typing import Any
 from uvicorn import Config, Server
 
 from edge_siamese.daemon.actions import Actions
-from edge_siamese.dashboard.address import address
 from edge_siamese.dashboard.app import make_app
 from edge_siamese.dashboard.limits import MAX_CONNECTIONS, LimitedEventLoop, LimitedProtocol
 from edge_siamese.dashboard.state import AppState
@@ -100,11 +99,11 @@ class Dashboard:
     def report(self) -> dict[str, Any]:
         """Return its URL, state and number of open event streams."""
         alive = self._thread is not None and self._thread.is_alive()
-        state = f"at {address(self._settings)}" if alive else f"stopped: {self._failure or 'not started'}"
+        state = f"at {self._settings.url}" if alive else f"stopped: {self._failure or 'not started'}"
         return {
             "state": state,
             "works": alive,
-            "url": address(self._settings),
+            "url": self._settings.url,
             "followers": 0 if self._state is None else self._state.streams.count,
         }
 

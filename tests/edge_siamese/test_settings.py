@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
 import tomllib
@@ -15,7 +16,7 @@ from msgspec import structs
 
 from edge_siamese import settings as module
 from edge_siamese.errors import SettingsError
-from edge_siamese.settings import Settings, default_config, load_settings, parse_settings
+from edge_siamese.settings import DashboardSettings, Settings, default_config, load_settings, parse_settings
 from scripts import settings_reference
 
 ROOT = Path(__file__).parents[2]
@@ -385,3 +386,19 @@ class TestReference:
                 assert part.count(f"\n| `{option.name}` | ") == 1, option.key
         (example,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
         assert parse_settings(example).events.hook == ("/usr/local/bin/on-event", "--quiet")
+
+
+def test_the_url_of_the_dashboard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "kitchen.lan")
+    for settings, url in (
+        (DashboardSettings(), "http://localhost:8765/"),
+        (DashboardSettings(listen="127.0.0.2"), "http://127.0.0.2:8765/"),
+        (DashboardSettings(listen="0.0.0.0"), "http://kitchen.local:8765/"),
+        (
+            DashboardSettings(listen="192.168.1.7", certificate="a", key="b"),
+            "https://192.168.1.7:8765/",
+        ),
+        (DashboardSettings(listen="fd00::7"), "http://[fd00::7]:8765/"),
+        (DashboardSettings(allowed_hosts=("home.example:443",)), "http://home.example:443/"),
+    ):
+        assert settings.url == url

@@ -44,7 +44,7 @@ def test_the_address(ask: Ask, tmp_path: Path) -> None:
         "url": "http://localhost:8765/", "enabled": True, "password": False, "tokens": 0,
     }  # fmt: skip
     (tmp_path / "config.toml").write_text("")
-    assert "it is off: enabled = true in [dashboard]" in ask("address")[2]
+    assert "the dashboard is off; set enabled = true in [dashboard]" in ask("address")[2]
 
 
 def test_the_address_is_no_secret(ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,11 +69,11 @@ def test_a_password_is_asked_for_twice(ask: Ask, tmp_path: Path, monkeypatch: py
     typed = ["correct horse", "correct horse"]
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
     monkeypatch.setattr(getpass, "getpass", lambda prompt: typed.pop(0))
-    assert ask("password") == (0, "the password is set; whoever was logged in has to log in again\n", "")
+    assert ask("password") == (0, "password set; all sessions have ended\n", "")
     password = kept(tmp_path).password
     assert password is not None and password.matches("correct horse")
     typed[:] = ["battery staple", "battery stable"]
-    assert ask("password") == (1, "", "edge-siamese: those were two different ones; nothing was changed\n")
+    assert ask("password") == (1, "", "edge-siamese: the passwords differ; nothing was changed\n")
     assert kept(tmp_path).password == password
 
 
@@ -89,10 +89,10 @@ def test_a_password_from_standard_input(ask: Ask, tmp_path: Path, monkeypatch: p
 def test_a_generated_password(ask: Ask, tmp_path: Path) -> None:
     status, printed, _ = ask("password", "--generate")
     said, address = printed.splitlines()
-    found = re.fullmatch(r"password of the dashboard: (\S+) \(told this once\)", said)
+    found = re.fullmatch(r"new password of the dashboard: (\S+) \(shown only once\)", said)
     password = kept(tmp_path).password
     assert status == 0 and found and password is not None and password.matches(found[1])
-    assert address == "it is for http://localhost:8765/"
+    assert address == "log in at http://localhost:8765/"
     told = json.loads(ask("password", "--generate", "--json")[1])
     password = kept(tmp_path).password
     assert set(told) == {"password"} and password is not None and password.matches(told["password"])
@@ -109,15 +109,15 @@ def test_too_short_a_password(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_tokens(ask: Ask, tmp_path: Path) -> None:
-    assert ask("tokens")[1] == "there are no tokens; sudo edge-siamese dashboard token NAME makes one\n"
+    assert ask("tokens")[1] == "no tokens; create one with: sudo edge-siamese dashboard token NAME\n"
     status, made, hint = ask("token", "grafana")
     assert status == 0 and kept(tmp_path).token(made.strip()) is not None
-    assert "shown this once" in hint
+    assert "shown only once" in hint
     told = json.loads(ask("token", "cron", "--json")[1])
     assert told["name"] == "cron" and kept(tmp_path).token(told["token"]) is not None
     lines = ask("tokens")[1].splitlines()
     assert [line.split()[0] for line in lines] == ["name", "-------", "grafana", "cron"]
     assert [found["name"] for found in json.loads(ask("tokens", "--json")[1])] == ["grafana", "cron"]
-    assert ask("revoke", "grafana") == (0, '"grafana" opens nothing any more\n', "")
+    assert ask("revoke", "grafana") == (0, 'token "grafana" revoked\n', "")
     assert kept(tmp_path).token(made.strip()) is None
     assert ask("revoke", "grafana")[2] == 'edge-siamese: there is no token "grafana"\n'

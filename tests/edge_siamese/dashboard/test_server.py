@@ -18,7 +18,6 @@ from msgspec import structs
 
 from edge_siamese.dashboard import limits
 from edge_siamese.dashboard import server as server_module
-from edge_siamese.dashboard.address import address
 from edge_siamese.dashboard.app import SECURITY_HEADERS
 from edge_siamese.dashboard.credentials import CredentialsFile
 from edge_siamese.dashboard.server import bind, tls_context
@@ -422,21 +421,6 @@ def test_addresses_that_cannot_be_had() -> None:
         match=r"^listen in \[dashboard\] must be an address of this machine, such as 0\.0\.0\.0, not 'kitchen'$",
     ):
         bind(structs.replace(settings, listen="kitchen"))
-
-
-def test_where_people_find_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(socket, "gethostname", lambda: "kitchen.lan")
-    settings = DashboardSettings()
-    assert address(settings) == "http://localhost:8765/"
-    assert address(structs.replace(settings, listen="0.0.0.0")) == "http://kitchen.local:8765/"
-    assert (
-        address(structs.replace(settings, listen="192.168.1.7", certificate="a", key="b"))
-        == "https://192.168.1.7:8765/"
-    )
-    assert address(structs.replace(settings, listen="fd00::7")) == "http://[fd00::7]:8765/"
-    assert (
-        address(structs.replace(settings, allowed_hosts=("home.example:443",))) == "http://home.example:443/"
-    )
 
 
 # --- TLS ---
