@@ -1,1 +1,1 @@
-"""What Prometheus reads of a daemon: which figures there are, and where they are served."""
+"""Prometheus metrics of the daemon, and the HTTP server that exposes them."""

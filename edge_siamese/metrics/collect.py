@@ -1,188 +1,201 @@
-"""Names the figures of a daemon as Prometheus does: which there are, what they mean, and their values now."""
+"""Metrics of the daemon: their definitions, and their values at one moment."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from edge_siamese.daemon.telemetry import BUCKETS_SECONDS, Histogram, Stage, Tally
 from edge_siamese.events import KINDS
-from edge_siamese.metrics.machine import CONDITIONS, Machine
 from edge_siamese.recognition.registration import Reason
+from edge_siamese.system import board
 
 PREFIX = "edge_siamese_"
 MAX_OBJECTS = 200
-"""That get series of their own: each is kept for as long as Prometheus keeps anything."""
+"""Objects with time series of their own: Prometheus keeps each series for its whole retention time."""
 
 SOURCES = ("button", "command", "picture", "page", "mqtt")
 REASONS = (*(reason.what for reason in Reason), "failed", "ended")
+CONDITIONS = board.Throttling(0b1111).now
+"""Conditions that the firmware of a Raspberry Pi reports while it throttles the board."""
+
+Kind = Literal["counter", "gauge", "histogram", "info"]
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One figure, with or without labels."""
+    """The definition of a metric."""
 
     name: str
-    """As it is exposed: with its unit, and `_total` if it counts up."""
-    kind: Literal["counter", "gauge", "histogram", "info"]
+    """With its unit, and `_total` if it is a counter."""
+    kind: Kind
     help: str
     labels: tuple[str, ...] = ()
 
 
-def _metric(
-    name: str, kind: Literal["counter", "gauge", "histogram", "info"], text: str, *labels: str
-) -> Metric:
-    return Metric(PREFIX + name, kind, text, labels)
+def _metric(name: str, kind: Kind, help: str, *labels: str) -> Metric:
+    return Metric(PREFIX + name, kind, help, labels)
 
 
 METRICS = (
-    _metric("build_info", "info", "The program: 1.", "version"),
-    _metric("model_info", "info", "The model that recognizes: 1.", "model_id", "runtime", "precision"),
-    _metric("fault", "gauge", "1 while there is no model or no store to recognize with, else 0."),
-    _metric("frames_total", "counter", "Frames that were looked at, by what they came to.", "result"),
+    _metric("build_info", "info", "Version of the program; the value is 1.", "version"),
+    _metric("model_info", "info", "The current model; the value is 1.", "model_id", "runtime", "precision"),
+    _metric("fault", "gauge", "1 if recognition is not possible because model or store fail, 0 otherwise."),
+    _metric("frames_total", "counter", "Processed frames, by result.", "result"),
     _metric(
         "stage_duration_seconds",
         "histogram",
-        "What a frame takes, by stage: it waits, is made ready (imaging), embedded (encode), compared (decide); frame is "
-        "all but the wait.",
+        "Processing time of a frame by stage: wait, imaging, encode, decide; frame is the sum without wait.",
         "stage",
     ),
-    _metric("recognitions_total", "counter", "How often an object appeared.", "uid", "name"),
-    _metric("object_present", "gauge", "1 while the object is there, else 0.", "uid", "name"),
-    _metric("objects_present", "gauge", "Objects that are there now."),
-    _metric("objects", "gauge", "Objects that are registered."),
-    _metric("views", "gauge", "Views of all objects."),
-    _metric("threshold", "gauge", "The probability from which on an object is recognized."),
-    _metric(
-        "registrations_total", "counter", "Views that were learned, by where the wish came from.", "source"
-    ),
-    _metric("refusals_total", "counter", "Registrations that were refused, by the reason.", "reason"),
-    _metric("events_total", "counter", "Events, by kind.", "kind"),
-    _metric("camera_up", "gauge", "1 while the camera gives frames, else 0."),
-    _metric("camera_frames_total", "counter", "Frames that the camera gave."),
+    _metric("recognitions_total", "counter", "Number of times that an object appeared.", "uid", "name"),
+    _metric("object_present", "gauge", "1 if the object is present, 0 otherwise.", "uid", "name"),
+    _metric("objects_present", "gauge", "Number of objects that are present."),
+    _metric("objects", "gauge", "Number of registered objects."),
+    _metric("views", "gauge", "Number of views of all objects."),
+    _metric("threshold_ratio", "gauge", "Probability above which an object is recognized, 0 to 1."),
+    _metric("registrations_total", "counter", "Registered views, by source of the request.", "source"),
+    _metric("refusals_total", "counter", "Refused registrations, by reason.", "reason"),
+    _metric("events_total", "counter", "Published events, by kind.", "kind"),
+    _metric("camera_up", "gauge", "1 if the camera delivers frames, 0 otherwise."),
+    _metric("camera_frames_total", "counter", "Frames that the camera delivered."),
     _metric(
         "camera_dropped_frames_total",
         "counter",
-        "Of these, frames that were not looked at: beyond the rate, or replaced by a newer one.",
+        "Delivered frames that were not processed: beyond the frame rate, or replaced by a newer frame.",
     ),
-    _metric("camera_restarts_total", "counter", "How often the camera was opened again, or it was tried."),
-    _metric("camera_frames_per_second", "gauge", "Frames looked at in a second, lately."),
+    _metric("camera_restarts_total", "counter", "Attempts to reopen the camera."),
+    _metric("camera_frames_per_second", "gauge", "Recent rate of processed frames."),
+    _metric("camera_target_frames_per_second", "gauge", "Rate of frames to process, from the settings."),
+    _metric("panel_up", "gauge", "1 if button and LED work, 0 otherwise."),
     _metric(
-        "camera_wanted_frames_per_second", "gauge", "Frames to look at in a second, as the settings say."
+        "store_repaired", "gauge", "1 if the store was damaged and repaired at the last start, 0 otherwise."
     ),
-    _metric("panel_up", "gauge", "1 while button and light work, else 0."),
-    _metric("store_repaired", "gauge", "1 if this daemon found its store damaged and repaired it, else 0."),
-    _metric("extra_up", "gauge", "1 while an extra that is turned on works, else 0.", "extra"),
-    _metric("temperature_celsius", "gauge", "Of the processor."),
-    _metric(
-        "throttled", "gauge", "1 while the firmware of the board tells of a condition, else 0.", "condition"
-    ),
-    _metric("memory_limit_bytes", "gauge", "What the daemon may take: its limit, or else all memory."),
-    _metric("disk_free_bytes", "gauge", "Room for objects, models and events."),
+    _metric("integration_up", "gauge", "1 if an enabled integration works, 0 otherwise.", "integration"),
+    _metric("temperature_celsius", "gauge", "Temperature of the processor."),
+    _metric("throttled", "gauge", "1 if the board's firmware reports a condition, 0 otherwise.", "condition"),
+    _metric("memory_limit_bytes", "gauge", "Memory that the daemon may use: its limit, or all memory."),
+    _metric("disk_free_bytes", "gauge", "Free space for objects, models and events."),
 )
-"""All figures; those of the process (`process_…`) come from the library."""
+"""All metrics of the daemon; those of the process (`process_...`) come from prometheus-client."""
 
 
 @dataclass(frozen=True)
-class Spread:
+class HistogramValue:
     """The value of a histogram."""
 
     buckets: tuple[tuple[str, int], ...]
-    """Bounds, the last `+Inf`, with how many times were no longer."""
+    """(upper bound, number of observations up to it); the last bound is `+Inf`."""
     sum_s: float
+    """Sum of all observations, in seconds."""
 
 
 @dataclass(frozen=True)
-class Family:
-    """A figure and its values now."""
+class MetricFamily:
+    """A metric and its current samples."""
 
     metric: Metric
-    samples: tuple[tuple[tuple[str, ...], float | Spread], ...]
-    """The labels' values, and the value; of an info the value is 1."""
+    samples: tuple[tuple[tuple[str, ...], float | HistogramValue], ...]
+    """(values of the labels, value); the value of an info is 1."""
 
 
 @dataclass(frozen=True)
-class Reading:
-    """All that figures are made of, at one moment."""
+class MachineState:
+    """State of the machine; None is what cannot be read here."""
+
+    temperature_c: float | None = None
+    throttling: board.Throttling | None = None
+    memory_limit: int | None = None
+    """Memory that the daemon may use, in bytes."""
+    disk_free: int | None = None
+    """Free space next to the objects, in bytes."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Everything that the metrics are computed from, at one moment."""
 
     report: Mapping[str, Any]
-    """As `status` tells it."""
+    """The daemon's `status`."""
     tally: Tally
     stages: Mapping[Stage, Histogram]
     present: frozenset[str]
-    """The uids of the objects that are there."""
-    wanted_rate: float
-    """Frames a second."""
-    machine: Machine
+    """Uids of the objects that are present."""
+    target_rate: float
+    """Frames to process per second."""
+    machine: MachineState
 
 
-class Labeled:
-    """The objects with series of their own: the first ones that appeared, while they are not forgotten."""
+class ObjectSeries:
+    """The objects with time series of their own: the first ones that appeared, until they are forgotten."""
 
-    def __init__(self, most: int = MAX_OBJECTS) -> None:
-        self._most = most
+    def __init__(self, limit: int = MAX_OBJECTS) -> None:
+        self._limit = limit
         self._uids: dict[str, None] = {}
 
-    def choose(self, known: Iterable[str]) -> tuple[str, ...]:
-        """Of these uids, those with a series: the same as the last time, and others as far as there is room."""
-        known = dict.fromkeys(known)
-        self._uids = {uid: None for uid in self._uids if uid in known}
-        for uid in known:
-            if len(self._uids) >= self._most:
+    def select(self, uids: Iterable[str]) -> tuple[str, ...]:
+        """Return those of these uids that have a series: the previous ones, and new ones while there is room."""
+        uids = dict.fromkeys(uids)
+        self._uids = {uid: None for uid in self._uids if uid in uids}
+        for uid in uids:
+            if len(self._uids) >= self._limit:
                 break
             self._uids.setdefault(uid)
         return tuple(self._uids)
 
 
-def families(reading: Reading, labeled: Labeled) -> list[Family]:
-    """All figures that have a value now, in the order of `METRICS`."""
+def collect(snapshot: Snapshot, series: ObjectSeries) -> list[MetricFamily]:
+    """Return all metrics that have a value now, in the order of `METRICS`."""
     values = {
-        **_of_recognition(reading, labeled),
-        **_of_parts(reading.report),
-        **_of_machine(reading.machine),
+        **_recognition_values(snapshot, series),
+        **_device_values(snapshot.report),
+        **_machine_values(snapshot.machine),
+        "camera_target_frames_per_second": snapshot.target_rate,
     }
-    values["camera_wanted_frames_per_second"] = reading.wanted_rate
-    found = []
+    families = []
     for metric in METRICS:
         value = values.get(metric.name.removeprefix(PREFIX))
         if value is None:
             continue
         samples = value if isinstance(value, dict) else {(): value}
         if samples:
-            found.append(Family(metric, tuple(samples.items())))
-    return found
+            families.append(MetricFamily(metric, tuple(samples.items())))
+    return families
 
 
-_Value = float | None | dict[tuple[str, ...], float] | dict[tuple[str, ...], Spread]
+_Value = float | None | dict[tuple[str, ...], float] | dict[tuple[str, ...], HistogramValue]
 
 
-def _of_recognition(reading: Reading, labeled: Labeled) -> dict[str, _Value]:
-    report, tally = reading.report, reading.tally
-    objects = {uid: (uid, tally.recognitions[uid][0]) for uid in labeled.choose(tally.recognitions)}
+def _recognition_values(snapshot: Snapshot, series: ObjectSeries) -> dict[str, _Value]:
+    report, tally = snapshot.report, snapshot.tally
+    objects = {uid: (uid, tally.recognitions[uid][0]) for uid in series.select(tally.recognitions)}
     model = report["model"]
     return {
         "build_info": {(report["version"],): 1.0},
         "model_info": model and {(model["model_id"], model["runtime"], model["precision"]): 1.0},
         "fault": float(bool(report["fault"])),
         "frames_total": _by_label(tally.frames),
-        "stage_duration_seconds": {(stage,): spread(times) for stage, times in reading.stages.items()},
+        "stage_duration_seconds": {
+            (stage,): histogram_value(times) for stage, times in snapshot.stages.items()
+        },
         "recognitions_total": {labels: float(tally.recognitions[uid][1]) for uid, labels in objects.items()},
-        "object_present": {labels: float(uid in reading.present) for uid, labels in objects.items()},
-        "objects_present": len(reading.present),
+        "object_present": {labels: float(uid in snapshot.present) for uid, labels in objects.items()},
+        "objects_present": len(snapshot.present),
         "objects": report["objects"],
         "views": report["views"],
-        "threshold": model and model["threshold"],
+        "threshold_ratio": model and model["threshold"],
         "registrations_total": _by_label(tally.registrations, SOURCES),
         "refusals_total": _by_label(tally.refusals, REASONS),
         "events_total": _by_label(tally.events, KINDS),
     }
 
 
-def _of_parts(report: Mapping[str, Any]) -> dict[str, _Value]:
+def _device_values(report: Mapping[str, Any]) -> dict[str, _Value]:
     camera = report["camera"] or {}
     panel = report["panel"]
-    extras = report.get("extras") or {}
+    integrations = report.get("extras") or {}
     return {
         "camera_up": float(camera.get("status") == "running"),
         "camera_frames_total": camera.get("captured"),
@@ -191,11 +204,11 @@ def _of_parts(report: Mapping[str, Any]) -> dict[str, _Value]:
         "camera_frames_per_second": camera.get("fps", 0.0),
         "panel_up": panel and float(not panel["problem"] and not panel["stuck"]),
         "store_repaired": float(bool(report["store"]["repair"])),
-        "extra_up": {(name,): float(told.get("works", True)) for name, told in extras.items()},
+        "integration_up": {(name,): float(state.get("works", True)) for name, state in integrations.items()},
     }
 
 
-def _of_machine(machine: Machine) -> dict[str, _Value]:
+def _machine_values(machine: MachineState) -> dict[str, _Value]:
     conditions: dict[tuple[str, ...], float] = {}
     if machine.throttling is not None:
         conditions = {(condition,): float(condition in machine.throttling.now) for condition in CONDITIONS}
@@ -207,15 +220,52 @@ def _of_machine(machine: Machine) -> dict[str, _Value]:
     }
 
 
-def spread(times: Histogram) -> Spread:
-    """A histogram as Prometheus has it: each bucket counts what those before it count, too."""
+def histogram_value(times: Histogram) -> HistogramValue:
+    """Convert a histogram to cumulative buckets, as Prometheus has them."""
     total, buckets = 0, []
     for bound, count in zip((*map(str, BUCKETS_SECONDS), "+Inf"), list(times.counts), strict=True):
         total += count
         buckets.append((bound, total))
-    return Spread(tuple(buckets), times.sum_s)
+    return HistogramValue(tuple(buckets), times.sum_s)
 
 
-def _by_label(counted: Mapping[str, int], known: Iterable[str] = ()) -> dict[tuple[str, ...], float]:
-    """With a zero for what is known to come: else Prometheus would not see the first one as an increase."""
-    return {(label,): float(count) for label, count in {**dict.fromkeys(known, 0), **counted}.items()}
+def _by_label(counts: Mapping[str, int], known: Iterable[str] = ()) -> dict[tuple[str, ...], float]:
+    """Return counts by label, with zeros for known labels: Prometheus sees no increase in a series that is new."""
+    return {(label,): float(count) for label, count in {**dict.fromkeys(known, 0), **counts}.items()}
+
+
+def read_machine(state: Path, root: Path = board.ROOT) -> MachineState:
+    """Read the state of this machine from a few small files, without running a command.
+
+    Args:
+        state: the directory of the objects.
+        root: root of the file system.
+    """
+    return MachineState(
+        temperature_c=board.temperature(root),
+        throttling=board.throttling(root, run=lambda _: None),
+        memory_limit=memory_limit(root),
+        disk_free=board.disk_free(state),
+    )
+
+
+def memory_limit(root: Path = board.ROOT) -> int | None:
+    """Return the memory limit of this process in bytes: that of its control groups, or all memory; None if unknown."""
+    total = board.read_board(root).memory_mib * 1024**2
+    limits = [total] if total else []
+    # The only hierarchy of version 2 is the line "0::/system.slice/edge-siamese.service".
+    lines = _lines(root / "proc/self/cgroup")
+    own = next((line[3:] for line in lines if line.startswith("0::/")), "/")
+    groups = root / "sys/fs/cgroup"
+    group = groups / own.strip("/")
+    while group != groups:
+        limits += [int(line) for line in _lines(group / "memory.max") if line.isdecimal()]
+        group = group.parent
+    return min(limits, default=None)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return []

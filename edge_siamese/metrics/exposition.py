@@ -1,4 +1,4 @@
-"""Serves the figures of a daemon to Prometheus; the only module that knows its library."""
+"""Exposition of the daemon's metrics through prometheus-client."""
 
 from __future__ import annotations
 
@@ -6,9 +6,16 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from edge_siamese.errors import EdgeSiameseError
-from edge_siamese.metrics.collect import METRICS, Family, Labeled, Reading, Spread, families
-from edge_siamese.metrics.http_server import App, Remembered, Server, only
-from edge_siamese.metrics.machine import read_machine
+from edge_siamese.metrics.collect import (
+    METRICS,
+    HistogramValue,
+    MetricFamily,
+    ObjectSeries,
+    Snapshot,
+    collect,
+    read_machine,
+)
+from edge_siamese.metrics.http_server import App, ResponseCache, Server, restrict
 from edge_siamese.settings import MetricsSettings
 
 if TYPE_CHECKING:
@@ -17,34 +24,34 @@ if TYPE_CHECKING:
     from edge_siamese.daemon.actions import Actions
 
 PATH = "/metrics"
-ANSWER_SECONDS = 5.0
-"""For the daemon to say how it is: half of what Prometheus waits for by itself."""
+STATUS_SECONDS = 5.0
+"""Limit for the daemon's status: half of Prometheus' default scrape timeout."""
 
 
 class Metrics:
-    """The extra that Prometheus asks."""
+    """The integration that Prometheus scrapes."""
 
     name = "metrics"
 
     def __init__(self, settings: MetricsSettings, actions: Actions) -> None:
         """Nothing is imported or opened before `start`."""
         self._settings, self._actions = settings, actions
-        self._labeled = Labeled()
+        self._series = ObjectSeries()
         self._server: Server | None = None
 
     def start(self) -> None:
-        """Serve.
+        """Start serving.
 
         Raises:
             ImportError: the library is missing.
-            ControlError: the address is none of this machine, or the port is taken.
+            ControlError: the address does not belong to this machine, or the port is in use.
         """
         listen = self._settings.listen
-        app = only(Remembered(_guarded(exposition(self.read))), PATH, listen)
+        app = restrict(ResponseCache(_handle_errors(exposition(self.read))), PATH, listen)
         self._server = Server(app, listen, self._settings.port)
 
     def report(self) -> dict[str, Any]:
-        """How it is, as JSON values."""
+        """Return the state as JSON values."""
         if self._server is None:
             return {"state": "off"}
         host = f"[{self._settings.listen}]" if ":" in self._settings.listen else self._settings.listen
@@ -56,23 +63,23 @@ class Metrics:
         if server is not None:
             server.close(timeout)
 
-    def read(self) -> list[Family]:
-        """All figures now."""
+    def read(self) -> list[MetricFamily]:
+        """Return the current metrics."""
         actions = self._actions
         shown = actions.shown()
-        reading = Reading(
-            report=actions.status(ANSWER_SECONDS),
+        snapshot = Snapshot(
+            report=actions.status(STATUS_SECONDS),
             tally=actions.telemetry.tally(),
             stages=actions.telemetry.stages,
             present=frozenset(sighting.uid for sighting in shown.present) if shown else frozenset(),
-            wanted_rate=actions.settings.camera.frame_rate,
+            target_rate=actions.settings.camera.frame_rate,
             machine=read_machine(actions.settings.state_directory),
         )
-        return families(reading, self._labeled)
+        return collect(snapshot, self._series)
 
 
-def exposition(read: Callable[[], list[Family]]) -> App:
-    """An application that writes what `read` gives, and figures of the process, as Prometheus reads them.
+def exposition(read: Callable[[], list[MetricFamily]]) -> App:
+    """Return a WSGI application that writes the metrics of `read` and of the process.
 
     Raises:
         ImportError: the library is missing.
@@ -80,55 +87,55 @@ def exposition(read: Callable[[], list[Family]]) -> App:
     from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app
     from prometheus_client.registry import Collector
 
-    class Figures(Collector):
-        """Reads anew each time that it is asked."""
+    class DaemonCollector(Collector):
+        """Reads the metrics at each scrape."""
 
         def collect(self) -> Iterator[Metric]:
-            return map(to_library, read())
+            return map(to_prometheus, read())
 
         def describe(self) -> Iterable[Metric]:
-            return [to_library(Family(metric, ())) for metric in METRICS]
+            return [to_prometheus(MetricFamily(metric, ())) for metric in METRICS]
 
     registry = CollectorRegistry()
-    registry.register(Figures())
+    registry.register(DaemonCollector())
     ProcessCollector(registry=registry)
     app: App = make_wsgi_app(registry)
     return app
 
 
-def to_library(family: Family) -> Metric:
-    """A figure as the library has it."""
+def to_prometheus(family: MetricFamily) -> Metric:
+    """Convert a metric to prometheus-client's classes."""
     from prometheus_client import metrics_core as library
 
     metric = family.metric
     name, text, labels = metric.name, metric.help, metric.labels
     if metric.kind == "histogram":
         histogram = library.HistogramMetricFamily(name, text, labels=labels)
-        for values, spread in family.samples:
-            assert isinstance(spread, Spread)
-            histogram.add_metric(values, spread.buckets, spread.sum_s)
+        for values, value in family.samples:
+            assert isinstance(value, HistogramValue)
+            histogram.add_metric(values, value.buckets, value.sum_s)
         return histogram
     if metric.kind == "info":
         info = library.InfoMetricFamily(name.removesuffix("_info"), text, labels=())
         for values, _ in family.samples:
             info.add_metric((), dict(zip(labels, values, strict=True)))
         return info
-    made = library.CounterMetricFamily if metric.kind == "counter" else library.GaugeMetricFamily
-    found = made(name, text, labels=labels)
+    metric_class = library.CounterMetricFamily if metric.kind == "counter" else library.GaugeMetricFamily
+    result = metric_class(name, text, labels=labels)
     for values, value in family.samples:
-        assert not isinstance(value, Spread)
-        found.add_metric(values, value)
-    return found
+        assert not isinstance(value, HistogramValue)
+        result.add_metric(values, value)
+    return result
 
 
-def _guarded(app: App) -> App:
-    """The same, which says so where the daemon cannot be asked just now."""
+def _handle_errors(app: App) -> App:
+    """Answer 503 with the reason if the daemon does not respond."""
 
-    def guarded(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    def handled(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         try:
             return app(environ, start_response)
         except EdgeSiameseError as error:
             start_response("503 Service Unavailable", [("Content-Type", "text/plain; charset=utf-8")])
             return [f"{error}\n".encode()]
 
-    return guarded
+    return handled

@@ -1,4 +1,4 @@
-"""A small web server for what answers at once: few threads, and no client that is slow holds one for long."""
+"""A small HTTP server with few threads and a time limit for each request, so that slow clients block nothing."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from edge_siamese.system.network import host_of, is_loopback
 LOG = logging.getLogger(__name__)
 
 MAX_REQUESTS = 4
-"""At a time; others are turned away."""
+"""Concurrent requests; others are closed."""
 REQUEST_SECONDS = 10.0
-"""For a request and its answer, all in all."""
-KEPT_SECONDS = 1.0
-"""An answer is one of now for so long; Prometheus asks less often."""
-MAX_KEPT = 8
-"""Different answers within that time; of which metrics one wants to know is part of what is asked."""
+"""Limit for a request and its response together."""
+CACHE_SECONDS = 1.0
+"""Time for which a response is reused; Prometheus scrapes less often."""
+MAX_CACHED = 8
+"""Different responses within that time: a query may select metrics by name."""
 OPEN_METRICS = "application/openmetrics-text"
 POLL_SECONDS = 0.25
-"""How often it is looked whether a request takes too long."""
+"""Interval at which requests that exceed their limit are closed."""
 
 App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 """A WSGI application."""
 
 
 class Server:
-    """Serves an application on an address of its own thread, until it is closed."""
+    """Serves an application on a thread of its own, until it is closed."""
 
     def __init__(
         self,
@@ -46,17 +46,17 @@ class Server:
         requests: int = MAX_REQUESTS,
         request_s: float = REQUEST_SECONDS,
     ) -> None:
-        """Listen.
+        """Start listening.
 
         Args:
-            app: answers; called from several threads.
+            app: called from several threads.
             listen: an address of this machine.
-            port: 0 for any that is free.
-            requests: how many are answered at a time.
-            request_s: seconds for each.
+            port: 0 for any free port.
+            requests: number of concurrent requests.
+            request_s: limit for each request, in seconds.
 
         Raises:
-            ControlError: the address is none of this machine, or the port is taken.
+            ControlError: the address does not belong to this machine, or the port is in use.
         """
         try:
             family, *_, address = socket.getaddrinfo(listen, port, type=socket.SOCK_STREAM)[0]
@@ -66,16 +66,15 @@ class Server:
             raise ControlError(f"cannot listen at {listen}, port {port}: {reason}") from error
         self._server.set_app(app)
         self.port: int = self._server.server_address[1]
-        """Where it listens."""
+        """The port that it listens on."""
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(POLL_SECONDS,), name="metrics", daemon=True
         )
         self._thread.start()
 
     def close(self, timeout: float) -> None:
-        """Stop listening; at most about so many seconds."""
-        ending = threading.Thread(target=self._server.shutdown, daemon=True)
-        ending.start()
+        """Stop listening, within about `timeout` seconds."""
+        threading.Thread(target=self._server.shutdown, daemon=True).start()
         self._thread.join(timeout)
         self._server.server_close()
 
@@ -93,7 +92,7 @@ class _Server(ThreadingMixIn, WSGIServer):
         super().__init__(address, _Handler)
 
     def server_bind(self) -> None:
-        # The parent asks a name server what this machine is called, which may take long and is of no use here.
+        # The parent class looks up the host name in DNS, which may take long and is not needed.
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
@@ -115,15 +114,15 @@ class _Server(ThreadingMixIn, WSGIServer):
             self._free.release()
 
     def service_actions(self) -> None:
-        # A time for each reading and writing alone would let a client go on for ever, byte by byte.
+        # A limit for each read and write alone would let a client continue forever, byte by byte.
         now = time.monotonic()
         for request, until in list(self._open.items()):
             if now > until:
-                with contextlib.suppress(OSError):  # it has just ended
+                with contextlib.suppress(OSError):  # it has just finished
                     request.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        LOG.debug("a request broke off", exc_info=True)
+        LOG.debug("a request was aborted", exc_info=True)
 
 
 class _Server6(_Server):
@@ -141,81 +140,81 @@ class _Handler(WSGIRequestHandler):
         return str(self.client_address[0])
 
     def log_message(self, format: str, *args: Any) -> None:
-        """A request each few seconds is no news."""
+        """Log nothing: a request every few seconds is normal."""
 
 
-def only(app: App, path: str, listen: str) -> App:
-    """An application that is asked for this path alone; of a loopback address also under its own names alone.
+def restrict(app: App, path: str, listen: str) -> App:
+    """Restrict an application to one path and, on a loopback address, to the host names of loopback.
 
-    A page from elsewhere that a browser on this machine shows may have its name point here (DNS rebinding): it comes
-    with that name as its host.
+    A foreign page in a browser on this machine may resolve its own name to this address (DNS rebinding). Its requests
+    have that name in the Host header.
     """
     loopback = is_loopback(listen)
 
     def checked(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         if loopback and not is_loopback(host_of(environ.get("HTTP_HOST", ""))):
-            return _refused(start_response, "403 Forbidden", "ask for it as 127.0.0.1 or localhost")
+            return _error(start_response, "403 Forbidden", "use the host name 127.0.0.1 or localhost")
         if environ.get("PATH_INFO") != path:
-            return _refused(start_response, "404 Not Found", f"there is only {path}")
+            return _error(start_response, "404 Not Found", f"the only path is {path}")
         return app(environ, start_response)
 
     return checked
 
 
-class Remembered:
-    """An application whose answer is kept for a moment, and made by one thread at a time.
+class ResponseCache:
+    """Reuses an application's response for a moment; one thread at a time computes it.
 
-    To make one takes time of the interpreter and of the engine, and on a network anybody may ask for it.
+    A response takes time of the interpreter and of the engine, and on a network anyone may request it.
     """
 
     def __init__(
         self, app: App, seconds: float | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Nothing is kept yet; `clock` counts seconds."""
+        """Wrap an application; `clock` returns seconds."""
         self._app, self._clock = app, clock
-        self._seconds = KEPT_SECONDS if seconds is None else seconds
-        self._making = threading.Lock()
-        self._kept: dict[tuple[bool, bool, str], _Kept] = {}
+        self._seconds = CACHE_SECONDS if seconds is None else seconds
+        self._lock = threading.Lock()
+        self._cache: dict[tuple[bool, bool, str], _Response] = {}
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        """As WSGI has it."""
+        """See PEP 3333."""
         if environ.get("REQUEST_METHOD", "GET") != "GET":
-            return _refused(start_response, "405 Method Not Allowed", "this can only be read: GET")
-        kind = (
+            return _error(start_response, "405 Method Not Allowed", "only GET is allowed")
+        key = (
             OPEN_METRICS in environ.get("HTTP_ACCEPT", ""),
             "gzip" in environ.get("HTTP_ACCEPT_ENCODING", ""),
             environ.get("QUERY_STRING", ""),
         )
-        with self._making:
+        with self._lock:
             oldest = self._clock() - self._seconds
-            self._kept = {of: kept for of, kept in self._kept.items() if kept.made > oldest}
-            if kind not in self._kept:
-                if len(self._kept) >= MAX_KEPT:
-                    return _refused(start_response, "503 Service Unavailable", "ask less often")
-                self._kept[kind] = self._make(environ, *kind)
-            kept = self._kept[kind]
-        start_response(kept.status, list(kept.headers))
-        return [kept.body]
+            self._cache = {key: response for key, response in self._cache.items() if response.time > oldest}
+            if key not in self._cache:
+                if len(self._cache) >= MAX_CACHED:
+                    return _error(start_response, "503 Service Unavailable", "too many different queries")
+                self._cache[key] = self._compute(environ, *key)
+            response = self._cache[key]
+        start_response(response.status, list(response.headers))
+        return [response.body]
 
-    def _make(self, environ: dict[str, Any], open_metrics: bool, packed: bool, query: str) -> _Kept:
-        told: list[tuple[str, list[tuple[str, str]]]] = []
-        asked = {
+    def _compute(self, environ: dict[str, Any], open_metrics: bool, gzip: bool, query: str) -> _Response:
+        started: list[tuple[str, list[tuple[str, str]]]] = []
+        environ = {
             **environ,
             "HTTP_ACCEPT": f"{OPEN_METRICS}; version=1.0.0" if open_metrics else "text/plain",
-            "HTTP_ACCEPT_ENCODING": "gzip" if packed else "identity",
+            "HTTP_ACCEPT_ENCODING": "gzip" if gzip else "identity",
         }
-        body = b"".join(self._app(asked, lambda status, headers, *_: told.append((status, headers))))
-        return _Kept(self._clock(), *told[-1], body)
+        body = b"".join(self._app(environ, lambda status, headers, *_: started.append((status, headers))))
+        return _Response(self._clock(), *started[-1], body)
 
 
 @dataclass(frozen=True)
-class _Kept:
-    made: float
+class _Response:
+    time: float
     status: str
     headers: list[tuple[str, str]]
     body: bytes
 
 
-def _refused(start_response: Callable[..., Any], status: str, text: str) -> list[bytes]:
+def _error(start_response: Callable[..., Any], status: str, text: str) -> list[bytes]:
     start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
     return [f"{text}\n".encode()]

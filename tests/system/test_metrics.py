@@ -36,7 +36,7 @@ FIRING = {
     "EdgeSiameseSlow": (
         {
             "edge_siamese_camera_frames_per_second": "4.9x200",
-            "edge_siamese_camera_wanted_frames_per_second": "10x200",
+            "edge_siamese_camera_target_frames_per_second": "10x200",
             "edge_siamese_camera_up": "1x200",
         },
         10,
@@ -51,13 +51,13 @@ FIRING = {
     ),
     "EdgeSiameseDiskFull": ({"edge_siamese_disk_free_bytes": "99e6x200"}, 10),
     "EdgeSiameseStoreRepaired": ({"edge_siamese_store_repaired": "1x200"}, 0),
-    "EdgeSiameseExtraDown": ({'edge_siamese_extra_up{extra="mqtt"}': "0x200"}, 10),
+    "EdgeSiameseExtraDown": ({'edge_siamese_integration_up{integration="mqtt"}': "0x200"}, 10),
     "EdgeSiamesePanelDown": ({"edge_siamese_panel_up": "0x200"}, 10),
 }
 SILENT_BELOW = {
     "EdgeSiameseSlow": {
         "edge_siamese_camera_frames_per_second": "5.1x200",
-        "edge_siamese_camera_wanted_frames_per_second": "10x200",
+        "edge_siamese_camera_target_frames_per_second": "10x200",
         "edge_siamese_camera_up": "1x200",
     },
     "EdgeSiameseHot": {"edge_siamese_temperature_celsius": "79.9x200"},

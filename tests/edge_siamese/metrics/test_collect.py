@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,20 +11,24 @@ import pytest
 from edge_siamese.daemon.telemetry import BUCKETS_SECONDS, Histogram, Telemetry
 from edge_siamese.events import KINDS, Event
 from edge_siamese.metrics.collect import (
+    CONDITIONS,
     MAX_OBJECTS,
     METRICS,
     REASONS,
     SOURCES,
-    Labeled,
-    Reading,
-    Spread,
-    families,
-    spread,
+    HistogramValue,
+    MachineState,
+    ObjectSeries,
+    Snapshot,
+    collect,
+    histogram_value,
+    memory_limit,
+    read_machine,
 )
-from edge_siamese.metrics.machine import Machine
 from edge_siamese.recognition.registration import Reason
 from edge_siamese.system.board import Throttling
 
+GIB = 1024**3
 REPORT: dict[str, Any] = {
     "version": "1.2.3",
     "fault": "",
@@ -40,7 +45,7 @@ REPORT: dict[str, Any] = {
     "store": {"repair": None},
     "extras": {"mqtt": {"state": "the broker is away", "works": False}, "metrics": {"state": "served"}},
 }
-MACHINE = Machine(temperature_c=61.5, throttling=Throttling(0b0101), memory_limit=10**8, disk_free=10**9)
+MACHINE = MachineState(temperature_c=61.5, throttling=Throttling(0b0101), memory_limit=10**8, disk_free=10**9)
 
 
 def telemetry() -> Telemetry:
@@ -61,18 +66,21 @@ def telemetry() -> Telemetry:
 
 
 def values(
-    report: dict[str, Any] = REPORT, machine: Machine = MACHINE, labeled: Labeled | None = None, **more: Any
+    report: dict[str, Any] = REPORT,
+    machine: MachineState = MACHINE,
+    labeled: ObjectSeries | None = None,
+    **more: Any,
 ) -> dict[str, dict[tuple[str, ...], Any]]:
     made = more.pop("telemetry", None) or telemetry()
-    reading = Reading(
+    snapshot = Snapshot(
         report=report,
         tally=made.tally(),
         stages=made.stages,
         present=frozenset({"a"}),
-        wanted_rate=10.0,
+        target_rate=10.0,
         machine=machine,
     )
-    found = families(reading, labeled or Labeled())
+    found = collect(snapshot, labeled or ObjectSeries())
     return {family.metric.name.removeprefix("edge_siamese_"): dict(family.samples) for family in found}
 
 
@@ -111,7 +119,9 @@ def test_values_are_those_of_the_daemon() -> None:
     assert found["recognitions_total"] == {("b", "pen"): 1, ("a", "mug"): 2}
     assert found["object_present"] == {("b", "pen"): 0, ("a", "mug"): 1}
     assert found["objects_present"] == {(): 1}
-    assert found["objects"] == {(): 3} and found["views"] == {(): 7} and found["threshold"] == {(): 0.75}
+    assert (
+        found["objects"] == {(): 3} and found["views"] == {(): 7} and found["threshold_ratio"] == {(): 0.75}
+    )
     # What has not come yet is there as well: Prometheus sees an increase only of what it has seen before.
     assert counted(found["registrations_total"]) == {"button": 1}
     assert set(found["registrations_total"]) == {(source,) for source in SOURCES}
@@ -122,10 +132,10 @@ def test_values_are_those_of_the_daemon() -> None:
     assert found["camera_up"] == {(): 1} and found["camera_restarts_total"] == {(): 2}
     assert found["camera_frames_total"] == {(): 900} and found["camera_dropped_frames_total"] == {(): 600}
     assert found["camera_frames_per_second"] == {(): 9.9}
-    assert found["camera_wanted_frames_per_second"] == {(): 10}
+    assert found["camera_target_frames_per_second"] == {(): 10}
     assert found["model_info"] == {("objects-187", "tflite-runtime 2.14.0", "int8"): 1}
     assert found["build_info"] == {("1.2.3",): 1}
-    assert found["extra_up"] == {("mqtt",): 0, ("metrics",): 1}
+    assert found["integration_up"] == {("mqtt",): 0, ("metrics",): 1}
     assert found["fault"] == {(): 0} and found["panel_up"] == {(): 1} and found["store_repaired"] == {(): 0}
     assert found["temperature_celsius"] == {(): 61.5}
     assert found["memory_limit_bytes"] == {(): 10**8} and found["disk_free_bytes"] == {(): 10**9}
@@ -141,7 +151,7 @@ def test_buckets_count_what_those_before_them_count() -> None:
     times = Histogram()
     for seconds in (0.0001, 0.00025, 0.0003, 0.03, 60.0):
         times.observe(seconds)
-    found = spread(times)
+    found = histogram_value(times)
     assert found.sum_s == pytest.approx(60.03065)
     assert [bound for bound, _ in found.buckets] == [*map(str, BUCKETS_SECONDS), "+Inf"]
     assert dict(found.buckets)["0.00025"] == 2 and dict(found.buckets)["0.0005"] == 3
@@ -150,19 +160,19 @@ def test_buckets_count_what_those_before_them_count() -> None:
     by_stage = values()["stage_duration_seconds"]
     assert set(by_stage) == {("wait",), ("imaging",), ("encode",), ("decide",), ("frame",)}
     assert by_stage[("encode",)].buckets[-1] == ("+Inf", 2)
-    assert by_stage[("decide",)] == Spread(tuple((bound, 0) for bound, _ in found.buckets), 0.0)
+    assert by_stage[("decide",)] == HistogramValue(tuple((bound, 0) for bound, _ in found.buckets), 0.0)
 
 
 def test_what_cannot_be_known_is_left_out() -> None:
     bare = {**REPORT, "model": None, "camera": None, "panel": None, "extras": {}, "fault": "no model"}
-    found = values(bare, Machine(), telemetry=Telemetry())
+    found = values(bare, MachineState(), telemetry=Telemetry())
     assert found["fault"] == {(): 1}
     assert found["camera_up"] == {(): 0} and found["camera_frames_per_second"] == {(): 0}
     assert {f"edge_siamese_{name}" for name in found} == {metric.name for metric in METRICS} - {
         f"edge_siamese_{name}"
         for name in (
-            *("model_info", "threshold", "camera_frames_total", "camera_dropped_frames_total"),
-            *("camera_restarts_total", "panel_up", "extra_up", "recognitions_total", "object_present"),
+            *("model_info", "threshold_ratio", "camera_frames_total", "camera_dropped_frames_total"),
+            *("camera_restarts_total", "panel_up", "integration_up", "recognitions_total", "object_present"),
             *("temperature_celsius", "throttled", "memory_limit_bytes", "disk_free_bytes"),
         )
     }
@@ -182,15 +192,85 @@ def test_faults_are_figures(part: dict[str, Any], name: str, value: float) -> No
 
 
 def test_few_objects_get_series_of_their_own_and_keep_them() -> None:
-    labeled = Labeled(2)
-    assert labeled.choose(["a", "b", "c"]) == ("a", "b")
+    labeled = ObjectSeries(2)
+    assert labeled.select(["a", "b", "c"]) == ("a", "b")
     # However they are ordered later, and whatever comes.
-    assert labeled.choose(["d", "c", "b", "a"]) == ("a", "b")
-    assert labeled.choose(["c", "b"]) == ("b", "c")
-    assert labeled.choose([]) == ()
+    assert labeled.select(["d", "c", "b", "a"]) == ("a", "b")
+    assert labeled.select(["c", "b"]) == ("b", "c")
+    assert labeled.select([]) == ()
     many = Telemetry()
     for number in range(MAX_OBJECTS + 50):
         many.event(Event("appeared", "", data={"uid": f"u{number}", "name": f"thing {number}"}))
     found = values(telemetry=many)
     assert len(found["recognitions_total"]) == len(found["object_present"]) == MAX_OBJECTS == 200
     assert counted(found["events_total"]) == {"appeared": 250}
+
+
+# --- the machine, from trees of files ---
+
+
+def write(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+def test_conditions_are_all_four_that_the_firmware_has() -> None:
+    assert CONDITIONS == ("under-voltage", "frequency capped", "throttled", "soft temperature limit")
+
+
+def test_a_board_is_read_from_files(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        {
+            "proc/meminfo": "MemTotal:        4000000 kB\n",
+            "sys/class/thermal/thermal_zone0/type": "cpu-thermal\n",
+            "sys/class/thermal/thermal_zone0/temp": "61500\n",
+            "sys/devices/platform/soc/soc:firmware/get_throttled": "50005\n",
+        },
+    )
+    found = read_machine(tmp_path, tmp_path)
+    assert found.temperature_c == 61.5
+    assert found.throttling == Throttling(0x50005)
+    assert found.memory_limit == 3906 * 1024**2
+    assert found.disk_free is not None and found.disk_free > 0
+
+
+def test_nothing_is_known_of_an_empty_machine(tmp_path: Path) -> None:
+    found = read_machine(tmp_path, tmp_path)
+    assert (found.temperature_c, found.throttling, found.memory_limit) == (None, None, None)
+    assert MachineState() == MachineState(None, None, None, None)
+
+
+def test_the_limit_is_the_least_of_the_control_groups_and_all_memory(tmp_path: Path) -> None:
+    service = "sys/fs/cgroup/system.slice/edge-siamese.service"
+    write(
+        tmp_path,
+        {
+            "proc/meminfo": "MemTotal:        1048576 kB\n",
+            "proc/self/cgroup": "0::/system.slice/edge-siamese.service\n",
+            f"{service}/memory.max": "max\n",
+        },
+    )
+    assert memory_limit(tmp_path) == GIB
+    write(tmp_path, {"sys/fs/cgroup/system.slice/memory.max": f"{GIB // 2}\n"})
+    assert memory_limit(tmp_path) == GIB // 2
+    write(tmp_path, {f"{service}/memory.max": f"{GIB // 4}\n"})
+    assert memory_limit(tmp_path) == GIB // 4
+    # A limit beyond what there is limits nothing.
+    write(
+        tmp_path, {f"{service}/memory.max": f"{GIB * 4}\n", "sys/fs/cgroup/system.slice/memory.max": "max\n"}
+    )
+    assert memory_limit(tmp_path) == GIB
+
+
+def test_other_hierarchies_and_missing_files_are_no_limit(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        {
+            "proc/meminfo": "MemTotal:        1048576 kB\n",
+            "proc/self/cgroup": "4:memory:/elsewhere\n1:name=systemd:/x\n",
+        },
+    )
+    assert memory_limit(tmp_path) == GIB

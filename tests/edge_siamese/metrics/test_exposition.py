@@ -17,8 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from edge_siamese.daemon.telemetry import STAGES
 from edge_siamese.errors import ControlError
-from edge_siamese.metrics.collect import METRICS, Family, Metric, Spread
-from edge_siamese.metrics.exposition import exposition, to_library
+from edge_siamese.metrics.collect import METRICS, HistogramValue, Metric, MetricFamily
+from edge_siamese.metrics.exposition import exposition, to_prometheus
 from edge_siamese.metrics.http_server import Server
 from edge_siamese.models.bundle import Bundle
 from tests.edge_siamese.daemon.running import MUG, PEN, TABLE, Daemon, daemon_in, until
@@ -32,7 +32,7 @@ OF_THE_MACHINE = {"edge_siamese_temperature_celsius", "edge_siamese_throttled"}
 @pytest.fixture(autouse=True)
 def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each answer is one of now."""
-    monkeypatch.setattr("edge_siamese.metrics.http_server.KEPT_SECONDS", 0.0)
+    monkeypatch.setattr("edge_siamese.metrics.http_server.CACHE_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -166,12 +166,12 @@ def test_a_port_that_is_taken_does_not_keep_the_daemon_from_recognizing(
 
 
 def test_what_the_daemon_cannot_say_is_no_answer_of_zeros() -> None:
-    def busy() -> list[Family]:
+    def busy() -> list[MetricFamily]:
         raise ControlError("the daemon is busy")
 
-    from edge_siamese.metrics.exposition import _guarded
+    from edge_siamese.metrics.exposition import _handle_errors
 
-    server = Server(_guarded(exposition(busy)), "127.0.0.1", 0)
+    server = Server(_handle_errors(exposition(busy)), "127.0.0.1", 0)
     try:
         with pytest.raises(HTTPError) as caught:
             text_at(server.port)
@@ -181,12 +181,12 @@ def test_what_the_daemon_cannot_say_is_no_answer_of_zeros() -> None:
 
 
 def test_the_library_gets_each_kind() -> None:
-    spread = Spread((("0.5", 1), ("+Inf", 3)), 4.5)
+    spread = HistogramValue((("0.5", 1), ("+Inf", 3)), 4.5)
     made = [
-        to_library(Family(Metric("a_total", "counter", "A.", ("x",)), ((("1",), 2.0),))),
-        to_library(Family(Metric("b", "gauge", "B."), (((), 3.0),))),
-        to_library(Family(Metric("c_info", "info", "C.", ("v", "w")), ((("1", "2"), 1.0),))),
-        to_library(Family(Metric("d_seconds", "histogram", "D.", ("s",)), ((("in",), spread),))),
+        to_prometheus(MetricFamily(Metric("a_total", "counter", "A.", ("x",)), ((("1",), 2.0),))),
+        to_prometheus(MetricFamily(Metric("b", "gauge", "B."), (((), 3.0),))),
+        to_prometheus(MetricFamily(Metric("c_info", "info", "C.", ("v", "w")), ((("1", "2"), 1.0),))),
+        to_prometheus(MetricFamily(Metric("d_seconds", "histogram", "D.", ("s",)), ((("in",), spread),))),
     ]
     assert [family.type for family in made] == ["counter", "gauge", "info", "histogram"]
     assert [(sample.name, sample.labels, sample.value) for family in made for sample in family.samples] == [

@@ -41,8 +41,8 @@ def test_a_broker_that_is_off_is_a_warning_and_a_zero(
         daemon = with_mqtt(made, bundle, free_port(), port)
         until(lambda: daemon.ask("status")["extras"]["mqtt"]["state"] == "away: Connection refused")
         assert daemon.ask("status")["extras"]["mqtt"]["works"] is False
-        assert value(scrape(port), "edge_siamese_extra_up", extra="mqtt") == 0
-        assert value(text_at(port), "edge_siamese_extra_up", extra="metrics") == 1
+        assert value(scrape(port), "edge_siamese_integration_up", integration="mqtt") == 0
+        assert value(text_at(port), "edge_siamese_integration_up", integration="metrics") == 1
         found = looked_at(daemon)
         assert (found.level, found.text) == ("warning", "it does not work: away: Connection refused")
         assert "[mqtt]" in found.remedy
@@ -74,9 +74,9 @@ def test_a_broker_that_refuses_is_one_too_until_it_does_no_more(
     with Listener(BAD_USER) as broker, daemon_in(tmp_path, monkeypatch) as made:
         daemon = with_mqtt(made, bundle, broker.port, port)
         until(lambda: daemon.ask("status")["extras"]["mqtt"]["state"].startswith("refused: "))
-        assert value(scrape(port), "edge_siamese_extra_up", extra="mqtt") == 0
+        assert value(scrape(port), "edge_siamese_integration_up", integration="mqtt") == 0
         assert looked_at(daemon).text == "it does not work: refused: bad user name or password"
         broker.answer(ACCEPTED_5)
         until(lambda: daemon.ask("status")["extras"]["mqtt"]["works"])
-        until(lambda: value(text_at(port), "edge_siamese_extra_up", extra="mqtt") == 1)
+        until(lambda: value(text_at(port), "edge_siamese_integration_up", integration="mqtt") == 1)
         assert (looked_at(daemon).level, looked_at(daemon).text) == ("ok", "connected")
