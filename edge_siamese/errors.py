@@ -101,8 +101,19 @@ class DaemonNotRunning(ControlError, ConnectionError):
     """Nothing answers at the daemon's socket."""
 
 
+class ClientGone(ControlError):
+    """The client of the control socket has closed its connection, or the daemon is stopping."""
+
+
 class Refused(ControlError):
-    """A registration was refused; the message is the reason."""
+    """A registration was refused; the message says why."""
+
+    def __init__(self, text: str, *, reason: str = "", collides: str = "") -> None:
+        super().__init__(text)
+        self.reason = reason
+        """For programs: the name of a `registration.Reason`, or "failed" or "ended"."""
+        self.collides = collides
+        """The registered object that it looks like."""
 
 
 class MqttError(EdgeSiameseError, OSError):

@@ -179,6 +179,7 @@ def expected(hint: Any) -> str:
 _KINDS: dict[Any, str] = {
     str: "a string",
     int: "an integer",
+    bytes: "base64",
     float: "a number",
     bool: "true or false",
     type(None): "null",

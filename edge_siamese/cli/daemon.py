@@ -123,13 +123,6 @@ def _print_event(event: dict[str, Any], as_json: bool) -> None:
         print(f"{when:<24}  {event['kind']:<14}  {event['text']}")
 
 
-def reload(options: argparse.Namespace) -> int:
-    """Let the daemon read settings and model again."""
-    result = request(load_settings(options.config).socket, "reload")
-    print_json(result) if options.json else print(result["text"])
-    return 0
-
-
 def doctor(options: argparse.Namespace) -> int:
     """Findings, each with a remedy; 1 if something is wrong."""
     from edge_siamese.doctor import examine  # it looks at everything, and so imports much

@@ -7,14 +7,26 @@ import math
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
+from typing import Any, Literal, get_args, get_origin
 
 from edge_siamese import __version__
+from edge_siamese.daemon.commands import COMMANDS, Argument, arguments_of
 from edge_siamese.errors import EdgeSiameseError
 from edge_siamese.registry import AUTO, PRECISIONS, RUNTIMES
+from edge_siamese.validation import SchemaError, convert
 
 INTERRUPTED = 130
+SPECIAL_COMMANDS = {
+    "status": "daemon:status",
+    "events": "daemon:events",
+    "score": "objects:score",
+    "export": "objects:export",
+    "import": "objects:import_",
+}
+"""Daemon commands with a function of their own, as MODULE:FUNCTION below `edge_siamese.cli`; the others share
+`objects:call`."""
 A_BUNDLE = "the directory of a bundle, or the name of a shipped one: objects, glyphs"
 
 
@@ -85,7 +97,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"edge-siamese {__version__}")
     commands = _Commands(parser, "edge-siamese")
     _add_daemon(commands)
-    _add_objects(commands)
     _add_models(commands)
     _add_dashboard(commands)
     _add_bundles(commands)
@@ -93,76 +104,71 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_daemon(commands: _Commands) -> None:
+    """The daemon itself, and the commands that it carries out."""
     run = commands.add("run", "daemon:run", "Run the daemon in the foreground.", "--config config.toml")
-    run.add_argument("--check", action="store_true", help="only check the settings, then end")
-    status = commands.add("status", "daemon:status", "What the daemon sees, and how it is.", "--json")
-    status.add_argument("--watch", action="store_true", help="once a second, until Ctrl-C")
-    events = commands.add("events", "daemon:events", "What happened, and what happens.", "--follow")
-    events.add_argument("--count", type=_positive, default=20, metavar="N", help="the latest N (default: 20)")
-    events.add_argument("--follow", action="store_true", help="go on with new ones, until Ctrl-C")
-    commands.add("reload", "daemon:reload", "Let the daemon read its settings and its model again.")
-    commands.add("doctor", "daemon:doctor", "Look for what is wrong here, and say what to do about it.")
+    run.add_argument("--check", action="store_true", help="check the settings and exit")
+    commands.add("doctor", "daemon:doctor", "Check this machine, and say how to fix what is wrong.")
+    parsers: dict[str, argparse.ArgumentParser] = {}
+    groups: dict[str, _Commands] = {"": commands}
+    for command in COMMANDS:
+        group, _, name = command.cli.rpartition(" ")
+        if not name:
+            continue
+        if group not in groups:
+            groups[group] = _Commands(parsers[group], f"edge-siamese {group}", required=False)
+        run_function = SPECIAL_COMMANDS.get(command.name, "objects:call")
+        parser = groups[group].add(name, run_function, command.help, command.example)
+        parser.set_defaults(command=command.name)
+        parsers[command.cli] = parser
+        if command.name in ("export", "import"):
+            parser.add_argument("file", metavar="FILE.zip", help="the archive")
+        for argument in arguments_of(command):
+            if argument.name != "upload":
+                _add_argument(parser, argument)
+    parsers["status"].add_argument(
+        "--watch", action="store_true", help="print a line each second until Ctrl-C"
+    )
 
 
-def _add_objects(commands: _Commands) -> None:
-    objects = commands.add("objects", "objects:objects", "The objects that are registered.", "--json")
-    inner = _Commands(objects, "edge-siamese objects", required=False)
-    export = inner.add("export", "objects:export", "Write all objects into one file.", "shelf.zip")
-    export.add_argument("file", metavar="FILE.zip", help="is replaced whole")
-    imported = inner.add("import", "objects:import_", "Add the objects of a file.", "shelf.zip")
-    imported.add_argument("file", metavar="FILE.zip", help="what `objects export` wrote")
-    imported.add_argument(
-        "--on-conflict",
-        choices=("rename", "skip", "merge"),
-        default="rename",
-        help="what to do with another object of the same name (default: rename)",
-    )
-    views = inner.add("views", "objects:views", "The views and negatives of one object.", "mug")
-    views.add_argument("name", metavar="NAME", help="of the object")
-    remove = inner.add(
-        "remove-view", "objects:remove_view", "Take one view or negative from an object.", "mug 7"
-    )
-    remove.add_argument("name", metavar="NAME", help="of the object")
-    remove.add_argument("view", type=int, metavar="VIEW", help="its number, which `objects views NAME` shows")
+def _add_argument(parser: argparse.ArgumentParser, argument: Argument) -> None:
+    """Add the option or positional argument for a field of a command's arguments."""
+    options: dict[str, Any] = {"help": argument.description}
+    choices = get_args(argument.type) if get_origin(argument.type) is Literal else ()
+    many = get_origin(argument.type) is tuple
+    if argument.type is bool:
+        options["action"] = "store_true"
+    else:
+        options["type"] = _converter(argument)
+        options["metavar"] = argument.command_line.get("metavar")
+        if choices:
+            options["choices"] = choices
+        if argument.default not in (None, ()):
+            options["default"] = argument.default
+            options["help"] += f" (default: {argument.default})"
+    if argument.required or argument.command_line.get("positional"):
+        nargs = "+" if many else None if argument.required else "?"
+        parser.add_argument(argument.name, nargs=nargs, **options)
+    else:
+        if many:
+            options["nargs"] = "+"
+        flag = argument.command_line.get("option", f"--{argument.name.replace('_', '-')}")
+        parser.add_argument(flag, dest=argument.name, **options)
 
-    register = commands.add(
-        "register", "objects:register", "Learn the object that is before the camera, or in pictures.", "mug"
-    )
-    register.add_argument("name", metavar="NAME", help="of a new object; with --view of a known one")
-    register.add_argument("--view", action="store_true", help="add a view to a known object")
-    register.add_argument(
-        "--picture",
-        nargs="+",
-        default=[],
-        metavar="FILE",
-        help="learn from picture files, not from the camera",
-    )
-    register.add_argument(
-        "--force", action="store_true", help="also if it looks like an object that is registered already"
-    )
-    rename = commands.add("rename", "objects:rename", "Give an object another name.", "'object 3' mug")
-    rename.add_argument("name", metavar="NAME")
-    rename.add_argument("new", metavar="NEW")
-    forget = commands.add("forget", "objects:forget", "Unlearn an object; `undo` brings it back.", "mug")
-    forget.add_argument("name", metavar="NAME")
-    merge = commands.add(
-        "merge", "objects:merge", "Make two objects one: the second has the views of both.", "'object 3' mug"
-    )
-    merge.add_argument("name", metavar="NAME", help="of the object that becomes part of the other")
-    merge.add_argument("into", metavar="INTO", help="of the other, which keeps its name")
-    commands.add("undo", "objects:undo", "Take the last change back: a registration, a view, a name, a loss.")
-    wrong = commands.add(
-        "wrong", "objects:wrong", "Say that what was recognized last was something else.", "mug"
-    )
-    wrong.add_argument("name", nargs="?", metavar="NAME", help="only if it was this object")
-    score = commands.add("score", "objects:score", "What pictures show, by the daemon.", "a.jpg b.jpg")
-    score.add_argument("pictures", nargs="+", metavar="PICTURE", help="picture files")
-    explain = commands.add(
-        "explain", "objects:explain", "Why the current frame, or a picture, is what it is.", "photo.jpg"
-    )
-    explain.add_argument(
-        "picture", nargs="?", metavar="PICTURE", help="a picture file; none: the frame of now"
-    )
+
+def _converter(argument: Argument) -> Callable[[str], Any]:
+    """Return the function that reads an argument's text as its field is validated."""
+
+    def convert_text(text: str) -> Any:
+        if argument.is_picture or argument.type is not int:
+            return text
+        try:
+            return convert(int(text), argument.annotation)
+        except SchemaError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"a whole number is needed, not {text!r}") from None
+
+    return convert_text
 
 
 def _add_models(commands: _Commands) -> None:

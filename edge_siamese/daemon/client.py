@@ -9,9 +9,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from edge_siamese import errors
-from edge_siamese.daemon.control_connection import line_of
-from edge_siamese.daemon.control_socket import MAX_REQUEST
+from edge_siamese.daemon.control_socket import MAX_REQUEST, line_of
 from edge_siamese.errors import ControlError, DaemonNotRunning, EdgeSiameseError
 from edge_siamese.validation import SchemaError, parse_json
 
@@ -29,7 +30,7 @@ def request(path: Path, command: str, *, timeout: float | None = TIMEOUT_SECONDS
         path: the control socket.
         command: what to do.
         timeout: seconds to wait for each line; None: for ever.
-        arguments: of the command, JSON values.
+        arguments: of the command, JSON values or records.
 
     Returns:
         The result, JSON values.
@@ -52,7 +53,7 @@ def stream(
     Closing the iterator closes the connection, and with it ends what the daemon does for it. Arguments and errors are
     those of `request`.
     """
-    message = line_of({"command": command, **arguments})
+    message = line_of({"command": command, **msgspec.to_builtins(arguments)})
     if len(message) > MAX_REQUEST:
         raise ControlError(f"the request has {len(message)} bytes; the daemon takes {MAX_REQUEST}")
     with _connect(path) as connection:

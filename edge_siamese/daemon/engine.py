@@ -17,9 +17,8 @@ import numpy.typing as npt
 from msgspec import structs
 
 from edge_siamese.cameras.camera import Frame
-from edge_siamese.daemon.current_view import CurrentView, Observed, outcome
 from edge_siamese.daemon.registration_session import RegistrationRequest, RegistrationSessions, about
-from edge_siamese.daemon.telemetry import Stage
+from edge_siamese.daemon.telemetry import CurrentView, Observed, Stage, outcome
 from edge_siamese.errors import ControlError, EdgeSiameseError, StoreError, SupportError
 from edge_siamese.events import Event
 from edge_siamese.models.bundle import Bundle

@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from edge_siamese.daemon.control_connection import ControlConnection
 from edge_siamese.events import Event
 
 RING = 500
@@ -265,44 +264,3 @@ def _end(feeders: list[_Feeder], deadline: float) -> None:
         feeder.end(deadline)
     for feeder in feeders:
         feeder.join()
-
-
-def follow(
-    hub: EventHub, tell: ControlConnection, *, replay: int = 0, kinds: frozenset[str] = frozenset()
-) -> None:
-    """Tell a client of the control socket every event, until it goes or the daemon ends.
-
-    Args:
-        hub: where they come from.
-        tell: gets `{"event": {…}}`, and `{"event": {"kind": "lost", "count": 3, …}}` where a slow client has lost some.
-        replay: tell so many of the last ones first.
-        kinds: only these; empty: all.
-    """
-    subscription = hub.subscribe(replay)
-    try:
-        while tell.open and not subscription.closed:
-            _tell(tell, subscription.get(0.5), kinds)
-        if tell.open:
-            _tell(tell, subscription.get(0), kinds)
-    finally:
-        hub.unsubscribe(subscription)
-
-
-def _tell(tell: ControlConnection, came: tuple[list[Event], int], kinds: frozenset[str]) -> None:
-    events, lost = came
-    if lost:
-        tell(
-            {
-                "event": {
-                    "kind": "lost",
-                    "text": f"{lost} events were lost: this client is slow",
-                    "count": lost,
-                }
-            }
-        )
-    for event in events:
-        if not kinds or event.kind in kinds:
-            tell({"event": event.to_dict()})
-    # What the client does not take fills the subscription instead, which counts what it loses.
-    while tell.open and not tell.delivered(0.5):
-        pass

@@ -7,9 +7,10 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, Protocol
 
-from edge_siamese.daemon.actions import Actions
+from edge_siamese.daemon.api import DaemonApi
 from edge_siamese.daemon.sinks import FILE_NAME, read_events
 from edge_siamese.errors import EdgeSiameseError
 from edge_siamese.events import Event, Kind, trouble
@@ -42,42 +43,39 @@ class Integration(Protocol):
         """End it within so many seconds; what does not end is left."""
 
 
+class Factory(Protocol):
+    """Makes an integration from its table of the settings and the daemon's API."""
+
+    def __call__(self, settings: Any, api: DaemonApi) -> Integration:
+        """Raises `EdgeSiameseError`: the settings forbid it."""
+
+
 @dataclass(frozen=True)
 class IntegrationSpec:
-    """One extra that there is."""
+    """An entry of the registry of integrations."""
 
     kind: Kind
-    """Its name; also the kind of the events that tell of it."""
-    table: Callable[[Settings], Any]
-    """Its settings, which are compared to see whether it has to be opened anew."""
+    """Its name, that of its table in the settings, and the kind of its events."""
+    factory: str
+    """Where its `Factory` is: MODULE:NAME, imported only when it is turned on."""
     is_on: Callable[[Settings], bool]
-    """Whether they turn it on."""
-    make: Callable[[Settings, Actions], Integration]
-    """Imports and makes it; raises `EdgeSiameseError` or ImportError."""
+    """Whether the settings turn it on."""
+
+    def table(self, settings: Settings) -> Any:
+        """Its settings; it is opened again when they change."""
+        return getattr(settings, self.kind)
+
+    def make(self, settings: Settings, api: DaemonApi) -> Integration:
+        """Import and make it; raises `EdgeSiameseError` or ImportError."""
+        module, _, name = self.factory.partition(":")
+        factory: Factory = getattr(import_module(module), name)
+        return factory(self.table(settings), api)
 
 
-def _dashboard(settings: Settings, actions: Actions) -> Integration:
-    from edge_siamese.dashboard.server import Dashboard
-
-    return Dashboard(settings.dashboard, actions)
-
-
-def _mqtt(settings: Settings, actions: Actions) -> Integration:
-    from edge_siamese.mqtt.bridge import Bridge
-
-    return Bridge(settings.mqtt, actions)
-
-
-def _metrics(settings: Settings, actions: Actions) -> Integration:
-    from edge_siamese.metrics.exposition import Metrics
-
-    return Metrics(settings.metrics, actions)
-
-
-OFFERS = (
-    IntegrationSpec("dashboard", lambda s: s.dashboard, lambda s: s.dashboard.enabled, _dashboard),
-    IntegrationSpec("mqtt", lambda s: s.mqtt, lambda s: bool(s.mqtt.broker), _mqtt),
-    IntegrationSpec("metrics", lambda s: s.metrics, lambda s: s.metrics.enabled, _metrics),
+INTEGRATIONS = (
+    IntegrationSpec("dashboard", "edge_siamese.dashboard.server:Dashboard", lambda s: s.dashboard.enabled),
+    IntegrationSpec("mqtt", "edge_siamese.mqtt.bridge:Bridge", lambda s: bool(s.mqtt.broker)),
+    IntegrationSpec("metrics", "edge_siamese.metrics.exposition:Metrics", lambda s: s.metrics.enabled),
 )
 
 
@@ -99,10 +97,10 @@ class Integrations:
 
     def __init__(
         self,
-        actions: Actions,
+        actions: DaemonApi,
         publish: Callable[[Event], object],
         *,
-        offers: tuple[IntegrationSpec, ...] = OFFERS,
+        offers: tuple[IntegrationSpec, ...] = INTEGRATIONS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Nothing is opened before `apply`."""

@@ -3,36 +3,36 @@
 from __future__ import annotations
 
 import logging
+import queue
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, Future
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from msgspec import structs
 
+from edge_siamese import __version__
 from edge_siamese.cameras.camera import Frame
-from edge_siamese.daemon.actions import Actions
-from edge_siamese.daemon.archive_files import clear_away
-from edge_siamese.daemon.control_commands import Requests
+from edge_siamese.daemon.api import DaemonApi
+from edge_siamese.daemon.archives import remove_leftovers
 from edge_siamese.daemon.control_socket import ControlServer
-from edge_siamese.daemon.current_view import Observed
 from edge_siamese.daemon.engine import Engine
-from edge_siamese.daemon.engine_calls import Calls
 from edge_siamese.daemon.event_bus import EventHub
 from edge_siamese.daemon.hardware import Hardware
 from edge_siamese.daemon.integrations import Integrations
 from edge_siamese.daemon.model_loader import LoadedModel, confirmed, load_current_model, reembed
 from edge_siamese.daemon.sinks import open_sinks
-from edge_siamese.daemon.status import counted, line
-from edge_siamese.daemon.store_lifecycle import PATIENCE_SECONDS, Backups, open_store
 from edge_siamese.daemon.systemd import Notifier
-from edge_siamese.errors import EdgeSiameseError, SettingsError, StoreError
+from edge_siamese.daemon.telemetry import Observed
+from edge_siamese.errors import EdgeSiameseError, NotReady, SettingsError, StoreError
 from edge_siamese.events import Event, trouble
 from edge_siamese.models.installed import InstalledModels
 from edge_siamese.panel.led_signals import Signal
 from edge_siamese.panel.press_grammar import Gesture
+from edge_siamese.recognition.embedding import Encoder
 from edge_siamese.settings import Settings, load_settings
 from edge_siamese.store import SupportStore
 
@@ -52,6 +52,15 @@ FRAMES_OF_A_TRIAL = 10
 """A new model is confirmed after so many frames, or after `RETRY_SECONDS` where no frames come."""
 REPAIRED_SECONDS = 60.0
 """For so long the light tells that the store was repaired."""
+
+PATIENCE_SECONDS = 900.0
+"""What thousands of objects may take on a slow card: a repair, a collection that comes or goes."""
+BACKUP_SECONDS, LARGE_BACKUP_SECONDS = 60.0, 24 * 3600.0
+"""So often the store is copied, if it has changed; a large one, whose copy wears the card, seldom."""
+LARGE_STORE = 64 * 2**20
+"""Bytes."""
+BACKUP_LIMIT_SECONDS = 20.0
+"""Nothing is recognized while it is copied."""
 
 
 class Service:
@@ -77,9 +86,9 @@ class Service:
         self.hub = EventHub()
         self.observed = Observed()
         self.hub.listen(self.observed.telemetry.event)
-        self.actions = Actions(self)
+        self.api = DaemonApi(self)
         """What others may ask of it."""
-        self.extras = Integrations(self.actions, self.hub.publish)
+        self.extras = Integrations(self.api, self.hub.publish)
         self.hardware = Hardware(settings, self.hub.publish)
         self.engine: Engine | None = None
         """None until a model and the store are there."""
@@ -115,7 +124,7 @@ class Service:
         """
         return self._calls.ask(function, timeout)
 
-    def call_patiently(self, function: Callable[[], T]) -> T:
+    def call_slow(self, function: Callable[[], T]) -> T:
         """The same for what may take minutes, of which the watchdog is told."""
 
         def patiently() -> T:
@@ -166,10 +175,10 @@ class Service:
             signal.signal(signal.SIGTERM, self.stop)
             signal.signal(signal.SIGINT, self.stop)
             signal.signal(signal.SIGHUP, self.reload)
-        control = ControlServer(self.settings.socket, Requests(self.actions))
+        control = ControlServer(self.settings.socket, self.api.handle)
         control.start()
         try:
-            clear_away(self.settings.state_directory)
+            remove_leftovers(self.settings.state_directory)
             self.hub.set_sinks(open_sinks(self.settings))
             self.hardware.open_panel()
             self.extras.apply(self.settings)
@@ -196,7 +205,7 @@ class Service:
                 self.engine.gesture(gesture, self._clock())
             else:
                 self.hardware.show(Signal.FAILED)
-                LOG.warning("the button's %s: %s", gesture.value, line(self))
+                LOG.warning("the button's %s: %s", gesture.value, self.status_line())
         frame = self.hardware.next_frame(TURN_SECONDS if self._bringing is None else 0.0)
         if frame is not None and self.engine:
             self._see(self.engine, frame)
@@ -233,7 +242,7 @@ class Service:
         self.hardware.show_lasting(self._lasting(now))
         if now >= self._status_at:
             self._status_at = now + STATUS_SECONDS
-            self._notifier.status(line(self))
+            self._notifier.status(self.status_line())
             self._confirm()
             if self._store is not None:
                 self._backups.turn(self._store, now)
@@ -403,7 +412,7 @@ class Service:
     def _say_ready(self) -> None:
         if not self._ready:
             self._ready = True
-            self._notifier.ready(line(self))
+            self._notifier.ready(self.status_line())
 
     def _close(self, control: ControlServer) -> None:
         """End within a second, whatever hangs."""
@@ -421,3 +430,171 @@ class Service:
         self.hardware.close()
         if self._store is not None:
             self._store.close()
+
+    # --- how it is ---
+
+    def status_line(self) -> str:
+        """One line, such as `sees mug; 12 objects; 9.8 frames/s`."""
+        engine, state = self.engine, self.hardware.state
+        if engine is None:
+            return self.fault
+        if state is None or state.status == "starting":
+            return "waiting for the camera"
+        if state.status in ("stalled", "absent"):
+            return f"no frames: {state.reason}"
+        if engine.learner.busy:
+            return "looks at something that it shall learn"
+        seen = " and ".join(engine.present) or "nothing that it knows"
+        return f"sees {seen}; {counted(len(engine.support), 'object')}; {state.fps:.1f} frames/s"
+
+    def report(self) -> dict[str, Any]:
+        """All of it, as JSON values."""
+        engine, settings = self.engine, self.settings
+        return {
+            "version": __version__,
+            "line": self.status_line(),
+            "uptime_s": round(self.uptime, 1),
+            "fault": self.fault,
+            "model": self._model_report(),
+            "objects": 0 if engine is None else len(engine.support),
+            "views": 0 if engine is None else len(engine.support.embeddings),
+            "present": [] if engine is None else list(engine.present),
+            "frames": 0 if engine is None else engine.frames,
+            "learning": engine is not None and engine.learner.busy,
+            "camera": self._camera_report(),
+            "panel": self._panel_report(),
+            "store": {"repair": self.repair},
+            "extras": self.extras.report(),
+            "paths": {
+                "config": str(self.config or ""),
+                "state": str(settings.state_directory),
+                "socket": str(settings.socket),
+            },
+        }
+
+    def _model_report(self) -> dict[str, Any] | None:
+        engine = self.engine
+        if engine is None:
+            return None
+        return {
+            "model_id": engine.encoder.model_id,
+            "bundle": str(engine.bundle.path),
+            "runtime": engine.encoder.runtime,
+            "precision": engine.encoder.precision,
+            "reason": engine.encoder.reason,
+            "threshold": engine.threshold,
+            "threshold_source": engine.threshold_source,
+        }
+
+    def _camera_report(self) -> dict[str, Any] | None:
+        state = self.hardware.state
+        if state is None:
+            return None
+        return {
+            "status": state.status,
+            "reason": state.reason,
+            "description": state.description,
+            "captured": state.captured,
+            "dropped": state.dropped,
+            "restarts": state.restarts,
+            "fps": round(state.fps, 2),
+        }
+
+    def _panel_report(self) -> dict[str, Any] | None:
+        console = self.hardware.console
+        if console is None:
+            return None
+        return {
+            "description": console.description,
+            "problem": console.problem,
+            "stuck": self.hardware.stuck,
+        }
+
+
+class Calls:
+    """Functions that wait for the owner's next turn; `ask` from any other thread."""
+
+    def __init__(self) -> None:
+        self._waiting: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
+        self._over = False
+
+    def ask(self, function: Callable[[], T], timeout: float) -> T:
+        """Let the owner call a function, and wait for what it returns.
+
+        Raises:
+            NotReady: the daemon is stopping, or did not come to it in time.
+            Whatever the function raises.
+        """
+        future: Future[T] = Future()
+        self._waiting.put((function, future))
+        if self._over:  # asked after it was put there: nobody may come to it any more
+            future.cancel()
+        try:
+            return future.result(timeout)
+        except CancelledError:
+            raise NotReady("the daemon is stopping") from None
+        except TimeoutError as error:
+            if future.done():  # the function's own error, such as that of a camera
+                return future.result()
+            # What nobody waits for any more must not be done later, behind the asker's back.
+            if not future.cancel():
+                raise NotReady("the daemon is still at it; see later what came of it") from error
+            raise NotReady(f"the daemon did not come to it in {timeout:g} s") from error
+
+    def answer(self) -> None:
+        """Call what waits now; what is asked meanwhile waits for the next turn."""
+        for _ in range(self._waiting.qsize()):
+            function, future = self._waiting.get_nowait()
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(function())
+            except Exception as error:
+                future.set_exception(error)
+
+    def end(self) -> None:
+        """Nothing is called any more; who waits is told."""
+        self._over = True
+        while not self._waiting.empty():
+            self._waiting.get_nowait()[1].cancel()
+
+
+def open_store(settings: Settings, encoder: Encoder, notifier: Notifier) -> SupportStore:
+    """Open the store for an encoder's model; a damaged file is repaired, and systemd waits for it.
+
+    Raises:
+        StoreError: it cannot be opened.
+    """
+    notifier.extend_timeout(PATIENCE_SECONDS)
+    notifier.watchdog_within(PATIENCE_SECONDS)
+    try:
+        keep = settings.registration.keep_crops
+        return SupportStore(settings.store, encoder.model_id, encoder.dimensions, keep_crops=keep)
+    finally:
+        notifier.watchdog_within(notifier.watchdog_s)
+
+
+class Backups:
+    """Copies the store beside it; never at the end of the daemon, which has to be quick."""
+
+    def __init__(self, now: float) -> None:
+        """`now`: the time, in seconds, from which on it is counted."""
+        self._due = now + BACKUP_SECONDS
+
+    def turn(self, store: SupportStore, now: float) -> None:
+        """Copy the store if it is time; what cannot be copied is logged."""
+        if now < self._due:
+            return
+        self._due = now + BACKUP_SECONDS
+        try:
+            if store.path.stat().st_size > LARGE_STORE:
+                self._due = now + LARGE_BACKUP_SECONDS
+            if not store.backup(BACKUP_LIMIT_SECONDS):
+                LOG.warning("no backup: the copy of the objects took too long; edge-siamese objects export")
+        except (EdgeSiameseError, OSError) as error:
+            LOG.warning("no backup: %s", error)
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 object`, `2 objects`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"

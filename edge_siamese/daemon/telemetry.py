@@ -1,15 +1,21 @@
-"""Counts what the daemon does, cheaply enough to do so always: frames, times of each stage, what became of registrations."""
+"""What the daemon notes of its work for those who watch: counters and times, the current view, recent decisions."""
 
 from __future__ import annotations
 
+import secrets
 import threading
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from edge_siamese.events import Event
+from edge_siamese.cameras.camera import Frame
+from edge_siamese.daemon.registration_session import RegistrationProgress
+from edge_siamese.events import Event, utc_now
+from edge_siamese.recognition.decision import Recognition
+from edge_siamese.recognition.imaging import Bytes, Floats
+from edge_siamese.recognition.tracking import Sighting
 
 Stage = Literal["wait", "imaging", "encode", "decide", "frame"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
@@ -19,6 +25,8 @@ OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 """What frames came to: a known object, none that is known, a picture without contrast, a step of a registration."""
 
 BUCKETS_SECONDS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+MAX_DECISIONS = 50
+"""At most 5.5 MB with pictures of 192 x 192 in color."""
 MAX_OBJECTS = 1000
 """Whose recognitions are counted; the one that was recognized longest ago makes room."""
 
@@ -149,3 +157,94 @@ class Telemetry:
 def _bound(counted: dict[str, Any]) -> None:
     if len(counted) > MAX_OBJECTS:
         counted.pop(next(iter(counted)))
+
+
+@dataclass(frozen=True, eq=False)
+class CurrentView:
+    """The latest frame and what was made of it; made anew with each frame, so any thread may look at it."""
+
+    frame: Frame
+    """What the camera saw."""
+    recognition: Recognition | None
+    """What it shows; None while it is learned from."""
+    present: tuple[Sighting, ...]
+    """What is there now, the first to appear first."""
+
+
+@dataclass(frozen=True, eq=False)
+class RecentDecision:
+    """A frame that made an object appear, or that showed it still there."""
+
+    id: str
+    """12 hexadecimal digits."""
+    uid: str
+    """Of the object."""
+    name: str
+    """What it was called then."""
+    time: str
+    """UTC, ISO 8601."""
+    recognition: Recognition
+    """How it was decided."""
+    embedding: Floats
+    """(D,), of the frame."""
+    model_id: str
+    """Whose embedding it is."""
+    crop: Bytes
+    """What the encoder saw, uint8 (h, w) or (h, w, 3)."""
+
+
+class RecentDecisions:
+    """The latest `MAX_DECISIONS` moments; the engine's thread adds, any thread reads."""
+
+    def __init__(self) -> None:
+        self.wanted = False
+        """Whether moments are kept: only where somebody can look at them."""
+        self._kept: OrderedDict[str, RecentDecision] = OrderedDict()
+        self._changing = threading.Lock()
+
+    def add(
+        self, recognition: Recognition, embedding: Floats, model_id: str, crop: Bytes, *, uid: str, name: str
+    ) -> str:
+        """Keep one more; its id."""
+        moment = RecentDecision(
+            secrets.token_hex(6), uid, name, utc_now(), recognition, embedding, model_id, crop
+        )
+        with self._changing:
+            self._kept[moment.id] = moment
+            if len(self._kept) > MAX_DECISIONS:
+                self._kept.popitem(last=False)
+        return moment.id
+
+    def get(self, number: str) -> RecentDecision | None:
+        """The moment of this id, if it is kept still."""
+        with self._changing:
+            return self._kept.get(number)
+
+    def latest(self) -> RecentDecision | None:
+        """The newest one."""
+        with self._changing:
+            return next(reversed(self._kept.values()), None)
+
+    def clear(self) -> None:
+        """Keep none of them any more."""
+        with self._changing:
+            self._kept.clear()
+
+
+@dataclass(frozen=True, eq=False)
+class Observed:
+    """What is noted of the daemon's work for those who look; it outlives engines."""
+
+    telemetry: Telemetry = field(default_factory=Telemetry)
+    """Counts frames, times and events."""
+    moments: RecentDecisions = field(default_factory=RecentDecisions)
+    """The latest decisions that events told of."""
+    bursts: RegistrationProgress = field(default_factory=RegistrationProgress)
+    """The latest registration."""
+
+
+def outcome(found: Recognition) -> Outcome:
+    """What a frame came to."""
+    if found.rule == "nothing to see":
+        return "nothing"
+    return "unknown" if found.uid is None else "recognized"

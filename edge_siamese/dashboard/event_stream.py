@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
 from typing import Any, TypeVar
 
-from edge_siamese.daemon.actions import Actions
+from edge_siamese.daemon.api import DaemonApi
 from edge_siamese.daemon.event_bus import RING
-from edge_siamese.daemon.registration_progress import BurstRecord
+from edge_siamese.daemon.registration_session import BurstRecord
 from edge_siamese.dashboard.schemas import to_json
 from edge_siamese.errors import EdgeSiameseError
 from edge_siamese.events import Event
@@ -87,7 +87,7 @@ class EventFeed:
     A client remembers a number instead of having a queue: a slow client costs nothing, and the numbers show what it missed.
     """
 
-    def __init__(self, actions: Actions) -> None:
+    def __init__(self, actions: DaemonApi) -> None:
         """Keep nothing before `open`."""
         self._hub = actions.hub
         self._events: deque[dict[str, Any]] = deque(maxlen=RING)
@@ -152,7 +152,7 @@ class EventFeed:
 class StatusMonitor:
     """The daemon's status for all streams, read once a second while there are any. Belongs to the event loop's thread."""
 
-    def __init__(self, actions: Actions) -> None:
+    def __init__(self, actions: DaemonApi) -> None:
         """Read nothing yet."""
         self._actions = actions
         self._read_at = -STATUS_SECONDS
@@ -190,7 +190,7 @@ class StatusMonitor:
 class EventStreams:
     """What all streams share. Belongs to the event loop's thread, but for `feed`."""
 
-    def __init__(self, actions: Actions, notifier: Notifier, pool: Executor) -> None:
+    def __init__(self, actions: DaemonApi, notifier: Notifier, pool: Executor) -> None:
         """Start without streams. `pool` reads the daemon's status."""
         self.actions, self.notifier, self.pool = actions, notifier, pool
         self.feed = EventFeed(actions)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from edge_siamese.daemon.actions import Actions
-from edge_siamese.daemon.current_view import CurrentView
+from edge_siamese.daemon.api import DaemonApi
+from edge_siamese.daemon.telemetry import CurrentView
 from edge_siamese.dashboard.auth import not_logged_in
 from edge_siamese.dashboard.event_stream import RECHECK_SECONDS, Notifier
 from edge_siamese.dashboard.schemas import ApiError
@@ -45,7 +45,7 @@ class LivePictures:
     """Encodes frames for waiting clients. Belongs to the event loop's thread."""
 
     def __init__(
-        self, settings: DashboardSettings, actions: Actions, notifier: Notifier, pool: Executor
+        self, settings: DashboardSettings, actions: DaemonApi, notifier: Notifier, pool: Executor
     ) -> None:
         """Encode nothing yet. `pool` encodes pictures."""
         self._settings, self._actions, self._notifier, self._pool = settings, actions, notifier, pool

@@ -17,7 +17,7 @@ from typing import Any
 
 from uvicorn import Config, Server
 
-from edge_siamese.daemon.actions import Actions
+from edge_siamese.daemon.api import DaemonApi
 from edge_siamese.dashboard.app import make_app
 from edge_siamese.dashboard.limits import MAX_CONNECTIONS, LimitedEventLoop, LimitedProtocol
 from edge_siamese.dashboard.state import AppState
@@ -39,7 +39,7 @@ class Dashboard:
 
     name = "dashboard"
 
-    def __init__(self, settings: DashboardSettings, actions: Actions) -> None:
+    def __init__(self, settings: DashboardSettings, actions: DaemonApi) -> None:
         """Open nothing before `start`."""
         self._settings, self._actions = settings, actions
         self._state: AppState | None = None

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from edge_siamese.daemon.actions import Actions
+from edge_siamese.daemon.api import DaemonApi
 from edge_siamese.dashboard.auth import Authenticator
 from edge_siamese.dashboard.credentials import CredentialsFile
 from edge_siamese.dashboard.event_stream import EventStreams, Notifier
@@ -98,7 +98,7 @@ class AppState:
     """One dashboard. Handlers use it from any thread."""
 
     def __init__(
-        self, settings: DashboardSettings, actions: Actions, *, authenticator: Authenticator | None = None
+        self, settings: DashboardSettings, actions: DaemonApi, *, authenticator: Authenticator | None = None
     ) -> None:
         """Open nothing.
 

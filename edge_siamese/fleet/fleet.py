@@ -33,7 +33,7 @@ from edge_siamese.system.files import is_nearly_full
 from edge_siamese.validation import SchemaError
 
 if TYPE_CHECKING:
-    from edge_siamese.daemon.actions import Actions
+    from edge_siamese.daemon.api import DaemonApi
 
 LOG = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class Fleet:
     """One device's part in a fleet; `start` and `close` it once each."""
 
     def __init__(
-        self, collection: str, prefix: str, device: str, actions: Actions, transport: Transport
+        self, collection: str, prefix: str, device: str, actions: DaemonApi, transport: Transport
     ) -> None:
         """Nothing is opened before `start`.
 

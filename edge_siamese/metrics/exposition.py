@@ -21,7 +21,7 @@ from edge_siamese.settings import MetricsSettings
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
-    from edge_siamese.daemon.actions import Actions
+    from edge_siamese.daemon.api import DaemonApi
 
 PATH = "/metrics"
 STATUS_SECONDS = 5.0
@@ -33,7 +33,7 @@ class Metrics:
 
     name = "metrics"
 
-    def __init__(self, settings: MetricsSettings, actions: Actions) -> None:
+    def __init__(self, settings: MetricsSettings, actions: DaemonApi) -> None:
         """Nothing is imported or opened before `start`."""
         self._settings, self._actions = settings, actions
         self._series = ObjectSeries()

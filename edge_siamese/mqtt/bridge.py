@@ -7,7 +7,7 @@ import time
 from typing import Any, Literal
 
 from edge_siamese import __version__
-from edge_siamese.daemon.actions import Actions
+from edge_siamese.daemon.api import DaemonApi
 from edge_siamese.errors import ControlError
 from edge_siamese.events import Event, trouble
 from edge_siamese.mqtt.cleanup import RetainedCleanup
@@ -28,7 +28,9 @@ from edge_siamese.system.network import device_name
 class Bridge:
     """What the daemon offers over MQTT. All of it happens on threads of its own."""
 
-    def __init__(self, settings: MqttSettings, actions: Actions, pace: ReconnectPolicy | None = None) -> None:
+    def __init__(
+        self, settings: MqttSettings, actions: DaemonApi, pace: ReconnectPolicy | None = None
+    ) -> None:
         """Nothing is opened before `start`.
 
         Args:

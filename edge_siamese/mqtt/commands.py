@@ -10,9 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from edge_siamese.daemon.actions import Actions
-from edge_siamese.daemon.registration_session import RegistrationRequest
-from edge_siamese.errors import EdgeSiameseError
+from edge_siamese.daemon.api import DaemonApi, SilentClient
+from edge_siamese.errors import EdgeSiameseError, Refused
 from edge_siamese.mqtt.subscriptions import Incoming
 from edge_siamese.validation import SchemaError, nearest, parse_json
 
@@ -89,7 +88,7 @@ def _problem(name: str, fields: dict[str, tuple[type, bool]], value: dict[str, A
 
 
 def carry_out(
-    command: Command, actions: Actions, snapshot: Callable[[], str]
+    command: Command, actions: DaemonApi, snapshot: Callable[[], str]
 ) -> tuple[bool, str, dict[str, Any]]:
     """Do it; whether it was done, what became of it in one line, and more for the reply.
 
@@ -105,27 +104,25 @@ def carry_out(
     match command.name:
         case "register":
             name, view = words.get("name"), words.get("view", False)
-            wish = RegistrationRequest(
-                None if view else name, name if view else None, words.get("force", False), "mqtt"
-            )
-            learned = actions.register(wish)
-            if not learned.saved or learned.object is None:
-                return False, learned.text, {"reason": learned.reason}
-            return True, learned.text, {"object": {"uid": learned.object.uid, "name": learned.object.name}}
+            try:
+                saved = actions.register(name, view, words.get("force", False), client=SilentClient("mqtt"))
+            except Refused as error:
+                return False, str(error), {"reason": error.reason}
+            return True, saved.text, {"object": {"uid": saved.object.uid, "name": saved.object.name}}
         case "forget":
-            gone = actions.forget(words["name"])
+            gone = actions.forget(words["name"]).object
             return True, f'"{gone.name}" is forgotten', {"object": {"uid": gone.uid, "name": gone.name}}
         case "rename":
-            known = actions.rename(words["name"], words["new"])
+            known = actions.rename(words["name"], words["new"]).object
             return (
                 True,
                 f'it is called "{known.name}" now',
                 {"object": {"uid": known.uid, "name": known.name}},
             )
         case "undo":
-            return True, actions.undo(words.get("registrations", False)), {}
+            return True, actions.undo(words.get("registrations", False)).text, {}
         case "wrong":
-            known = actions.wrong(words.get("name"), words.get("moment"))
+            known = actions.wrong(words.get("name"), words.get("moment")).object
             text = f'that was not "{known.name}": the view is kept as a negative'
             return True, text, {"object": {"uid": known.uid, "name": known.name}}
         case _:
@@ -136,7 +133,7 @@ class Commands:
     """The thread that carries commands out."""
 
     def __init__(
-        self, actions: Actions, reply: Callable[[dict[str, Any]], object], snapshot: Callable[[], str]
+        self, actions: DaemonApi, reply: Callable[[dict[str, Any]], object], snapshot: Callable[[], str]
     ) -> None:
         """Nothing runs before `start`.
 

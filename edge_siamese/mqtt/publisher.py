@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
-from edge_siamese.daemon.actions import Actions
+from edge_siamese.daemon.api import DaemonApi
 from edge_siamese.errors import EdgeSiameseError
 from edge_siamese.events import Event, utc_now
 from edge_siamese.mqtt.client import Connection
@@ -55,7 +55,7 @@ class StatePublisher:
 
     def __init__(
         self,
-        actions: Actions,
+        actions: DaemonApi,
         topics: Topics,
         connection: Connection,
         *,

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from edge_siamese.cameras.camera import Camera
-from edge_siamese.daemon.registration_session import RegistrationRequest
+from edge_siamese.daemon.api import Change
 from edge_siamese.errors import EdgeSiameseError
 from edge_siamese.mqtt.reconnect import ReconnectPolicy
 from edge_siamese.recognition.imaging import Bytes
@@ -66,7 +66,7 @@ class Device:
 
     @property
     def actions(self) -> Any:
-        return self.daemon.service.actions
+        return self.daemon.service.api
 
     @property
     def fleet(self) -> dict[str, Any]:
@@ -79,11 +79,9 @@ class Device:
         report = self.fleet
         return report.get("state") == "connected" and not (report["to_tell"] or report["to_fetch"])
 
-    def learn(self, picture: Bytes, name: str | None = None, target: str | None = None) -> Any:
-        """Register a picture, or add it to an object: a `Learned`."""
-        return self.actions.register(
-            RegistrationRequest(name, target, force=True, source="picture"), [picture]
-        )
+    def learn(self, picture: Bytes, name: str | None = None, target: str | None = None) -> Change:
+        """Register a picture, or add it to an object."""
+        return self.actions.register(target or name, target is not None, True, [picture])
 
     def shown(self) -> CurrentView:
         """uid: name and views of all objects."""
@@ -124,8 +122,8 @@ class Device:
         what = chance.choice(kinds) if objects else "register"
         if what == "register":
             name = chance.choice([None, f"thing {chance.randrange(9)}"])
-            learned = self.learn(chance.choice(THINGS), name)
-            return what if learned.saved else f"refused: {learned.text}"
+            self.learn(chance.choice(THINGS), name)
+            return what
         if what == "undo":
             self.actions.undo()
             return what

@@ -15,7 +15,13 @@ from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 
-from edge_siamese.daemon.archive_files import INCOMING, MAX_UPLOADED, MAX_UPLOADS, OUTGOING, transit
+from edge_siamese.daemon.archives import (
+    INCOMING,
+    MAX_UPLOAD_BYTES,
+    MAX_UPLOADS,
+    OUTGOING,
+    archive_directory,
+)
 from edge_siamese.dashboard import limits
 from edge_siamese.dashboard.endpoints import BoundedStreamingResponse, Endpoints
 from edge_siamese.dashboard.schemas import ApiError, JsonObject
@@ -43,7 +49,7 @@ class IncomingArchive:
             ApiError: 503 if the disk is nearly full or cannot be written, or too many archives arrive at a time.
         """
         try:
-            folder = transit(state_directory, INCOMING)
+            folder = archive_directory(state_directory, INCOMING)
         except ControlError as error:
             raise ApiError(503, str(error)) from error
         if len(list(folder.iterdir())) >= MAX_UPLOADS:
@@ -90,7 +96,7 @@ class OutgoingArchive:
         try:
             self._directory = _outgoing_directory(state.actions.settings)
             self.path = self._directory / "objects.zip"
-            state.actions.export(self.path)
+            state.actions.export_to(self.path)
             self.size = self.path.stat().st_size
         except BaseException:
             self.close()
@@ -114,7 +120,7 @@ class OutgoingArchive:
 
 def _outgoing_directory(settings: Settings) -> Path:
     try:
-        folder = transit(settings.state_directory, OUTGOING)
+        folder = archive_directory(settings.state_directory, OUTGOING)
         if shutil.disk_usage(folder).free - settings.store.stat().st_size < DISK_RESERVE_BYTES:
             raise ApiError(503, DISK_FULL)
         return Path(tempfile.mkdtemp(dir=folder))
@@ -155,7 +161,7 @@ async def import_collection(
     archive = await run(IncomingArchive, state.actions.settings.state_directory)
     try:
         pending = bytearray()
-        async for chunk in limits.body_chunks(request, MAX_UPLOADED, limits.ARCHIVE_SECONDS):
+        async for chunk in limits.body_chunks(request, MAX_UPLOAD_BYTES, limits.ARCHIVE_SECONDS):
             pending += chunk
             if len(pending) >= WRITE_BYTES:
                 await run(archive.write, bytes(pending))

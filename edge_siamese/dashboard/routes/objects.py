@@ -87,13 +87,13 @@ def object_(state: AppState, uid: Uid) -> Object:
 @ENDPOINTS.add("PATCH", "/objects/{uid}", responses={404: NO_OBJECT, 409: "The name is taken."})
 def rename_object(state: AppState, uid: Uid, body: Rename) -> Object:
     """Rename an object."""
-    return state.describe_object(state.actions.rename(uid, valid_name(body.name)))
+    return state.describe_object(state.actions.rename(uid, valid_name(body.name)).object)
 
 
 @ENDPOINTS.add("DELETE", "/objects/{uid}", responses={404: NO_OBJECT})
 def forget_object(state: AppState, uid: Uid) -> Object:
     """Forget an object; undo restores it."""
-    return state.describe_object(state.actions.forget(uid))
+    return state.describe_object(state.actions.forget(uid).object)
 
 
 @ENDPOINTS.add(
@@ -103,7 +103,7 @@ def merge_objects(state: AppState, uid: Uid, body: Merge) -> Object:
     """Move an object's views to another one, which keeps its name, and forget the first."""
     state.actions.object(uid)  # a missing one is 404; a missing target is 409
     try:
-        return state.describe_object(state.actions.merge(uid, body.into))
+        return state.describe_object(state.actions.merge(uid, body.into).object)
     except NoSuchObject as error:
         raise ApiError(409, str(error), "NoSuchObject") from error
 
@@ -132,7 +132,7 @@ def remove_view(state: AppState, uid: Uid, view: ViewId) -> Object:
     """Remove a view or a negative from an object; undo restores it."""
     if view not in [found.id for found in state.actions.views(uid)]:
         raise ApiError(404, f"the object has no view {view}", kind="NoSuchObject")
-    return state.describe_object(state.actions.remove_view(uid, view))
+    return state.describe_object(state.actions.remove_view(uid, view).object)
 
 
 @ENDPOINTS.add("GET", "/views/{view}/pictures/{index}", media_type="image/png", responses={404: NO_PICTURE})
@@ -149,4 +149,4 @@ def view_picture(
 @ENDPOINTS.add("POST", "/undo", responses={409: "There is nothing to undo."})
 def undo(state: AppState) -> Message:
     """Undo the last change."""
-    return Message(text=state.actions.undo())
+    return Message(text=state.actions.undo().text)

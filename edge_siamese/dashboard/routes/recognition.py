@@ -24,7 +24,6 @@ from edge_siamese.dashboard.schemas import (
 )
 from edge_siamese.dashboard.state import AppState
 from edge_siamese.errors import NoSuchObject
-from edge_siamese.panel.press_grammar import Gesture
 from edge_siamese.pictures import encode_png
 from edge_siamese.validation import Record
 
@@ -98,7 +97,7 @@ def now(state: AppState) -> JsonObject:
 @ENDPOINTS.add("POST", "/button", status=202)
 def button(state: AppState, body: ButtonPress) -> JsonObject:
     """Do what the button does; events report the outcome."""
-    state.actions.gesture(Gesture(body.gesture))
+    state.actions.gesture(body.gesture)
     return {"text": f"{body.gesture}: done; events report the outcome"}
 
 
@@ -126,7 +125,7 @@ def score(state: AppState, body: UploadedPicture) -> JsonObject:
 def wrong(state: AppState, body: Mistake) -> Object:
     """Report a wrong recognition: it is kept as a negative."""
     try:
-        return state.describe_object(state.actions.wrong(body.name, body.moment))
+        return state.describe_object(state.actions.wrong(body.name, body.moment).object)
     except NoSuchObject as error:  # the body names it, not the URL
         raise ApiError(409, str(error), "NoSuchObject") from error
 

@@ -7,13 +7,14 @@ from typing import Annotated
 from msgspec import Meta
 from starlette.responses import Response
 
-from edge_siamese.daemon.registration_progress import BurstRecord
-from edge_siamese.daemon.registration_session import RegistrationRequest
+from edge_siamese.daemon.api import SilentClient
+from edge_siamese.daemon.registration_session import BurstRecord
 from edge_siamese.dashboard.endpoints import Endpoints
 from edge_siamese.dashboard.event_stream import burst_data
 from edge_siamese.dashboard.routes.objects import png_response, valid_name
 from edge_siamese.dashboard.schemas import ApiError, JsonObject, Name, Object, Uid, UploadIds
 from edge_siamese.dashboard.state import AppState
+from edge_siamese.errors import Refused
 from edge_siamese.pictures import encode_png
 from edge_siamese.validation import Record
 
@@ -84,22 +85,28 @@ class Burst(Record):
 def register_object(state: AppState, body: NewObject) -> Registered:
     """Register what the camera sees, or uploaded pictures; returns when it is done."""
     name = None if body.name is None else valid_name(body.name)
-    return _register(state, RegistrationRequest(name, None, body.force, SOURCE), body.pictures)
+    return _register(state, name, False, body.force, body.pictures)
 
 
 @ENDPOINTS.add("POST", "/objects/{uid}/views", status=201, responses={404: MISSING, 409: Refusal})
 def add_view(state: AppState, uid: Uid, body: NewView) -> Registered:
     """Register another view of an object, from the camera or from uploaded pictures."""
     state.actions.object(uid)
-    return _register(state, RegistrationRequest(None, uid, body.force, SOURCE), body.pictures)
+    return _register(state, uid, True, body.force, body.pictures)
 
 
-def _register(state: AppState, wanted: RegistrationRequest, uploads: tuple[str, ...]) -> Registered:
-    result = state.actions.register(wanted, state.uploads.get(uploads))
-    if not result.saved or result.object is None:
-        raise ApiError(409, result.text, "Refused", reason=result.reason, collides=result.collides or None)
+def _register(
+    state: AppState, name: str | None, view: bool, force: bool, uploads: tuple[str, ...]
+) -> Registered:
+    pictures = state.uploads.get(uploads)
+    try:
+        saved = state.actions.register(name, view, force, pictures, client=SilentClient(SOURCE))
+    except Refused as error:
+        raise ApiError(
+            409, str(error), "Refused", reason=error.reason, collides=error.collides or None
+        ) from error
     state.uploads.drop(uploads)
-    return Registered(text=result.text, object=state.describe_object(result.object))
+    return Registered(text=saved.text, object=state.describe_object(saved.object))
 
 
 @ENDPOINTS.add("GET", "/burst", returns=Burst, responses={404: NO_BURST})

@@ -22,7 +22,7 @@ import pytest
 from edge_siamese.cli import daemon as commands
 from edge_siamese.cli.main import main
 from edge_siamese.daemon.client import request, stream
-from edge_siamese.daemon.picture_encoding import encode_picture
+from edge_siamese.daemon.commands import EncodedPicture
 from edge_siamese.errors import CameraStalled, EdgeSiameseError
 from edge_siamese.events import Event
 from edge_siamese.models.bundle import Bundle
@@ -70,7 +70,7 @@ def config(tmp_path: Path, bundle: Bundle) -> Path:
 
 class TestStatus:
     def test_for_people(self, daemon: Daemon, command: Callable[..., str]) -> None:
-        daemon.ask("register", name="mug", pictures=[encode_picture(MUG)])
+        daemon.ask("register", name="mug", pictures=[EncodedPicture.encode(MUG)])
         daemon.show(MUG, "mug")
         lines = dict(line.split(None, 1) for line in command("status").splitlines())
         assert lines["now"].startswith("sees mug; 1 object; ")
@@ -179,7 +179,7 @@ class TestEvents:
         ]
 
     def test_new_ones_are_followed_to_the_end(self, daemon: Daemon, command: Callable[..., str]) -> None:
-        daemon.ask("register", name="mug", pictures=[encode_picture(MUG)])
+        daemon.ask("register", name="mug", pictures=[EncodedPicture.encode(MUG)])
 
         def happen() -> None:
             until(lambda: daemon.service.hub._subscribers)
@@ -202,9 +202,11 @@ class TestEvents:
 
 class TestReload:
     def test_it_is_asked_for(self, daemon: Daemon, command: Callable[..., str]) -> None:
-        assert command("reload") == "settings and model are read again\n"
+        assert command("reload") == "the daemon reads its settings and its model again\n"
         assert daemon.told("settings") == "the settings were read again"
-        assert json.loads(command("reload", "--json")) == {"text": "settings and model are read again"}
+        assert json.loads(command("reload", "--json")) == {
+            "text": "the daemon reads its settings and its model again"
+        }
 
 
 @pytest.mark.parametrize(
@@ -344,7 +346,7 @@ def test_daemons_that_are_killed_lose_nothing_that_they_acknowledged(
     assert nursery.stdin is not None
     assert nursery.stdout is not None
     chance = random.Random(2026)
-    path, sent = tmp_path / "run" / "control.sock", [encode_picture(MUG)]
+    path, sent = tmp_path / "run" / "control.sock", [EncodedPicture.encode(MUG)]
     acknowledged: dict[str, str] = {}
     asked = 0
     for turn in range(KILLS):

@@ -347,7 +347,7 @@ def test_errors_of_all_kinds(
     [
         [],
         ["fly"],
-        ["register"],
+        ["register", "mug", "pen"],
         ["register", "mug", "--picture"],
         ["rename", "mug"],
         ["merge", "mug"],
@@ -356,7 +356,8 @@ def test_errors_of_all_kinds(
         ["objects", "fly"],
         ["objects", "import", "a.zip", "--on-conflict", "burn"],
         ["model", "install"],
-        ["events", "--count", "0"],
+        ["events", "--count", "501"],
+        ["events", "--count", "some"],
         ["score"],
         ["bench", "b", "--runs", "0"],
         ["bench", "b", "--threads", "two"],
@@ -407,7 +408,7 @@ def test_options_may_stand_before_or_after_an_inner_command(
         with pytest.raises(SystemExit):
             main(words.split())
         return
-    monkeypatch.setattr("edge_siamese.cli.objects.request", lambda *_, **__: {"objects": []})
+    monkeypatch.setattr("edge_siamese.cli.objects.stream", lambda *_, **__: [{"result": {"objects": []}}])
     assert main(words.split()) == 0
     assert json.loads(printed(capsys)) == {"objects": []}
 

@@ -118,7 +118,7 @@ class TestRegister:
 class TestObjects:
     def test_none(self, command: Command) -> None:
         assert command("objects") == (
-            "nothing is registered; put something before the camera and say: edge-siamese register NAME\n"
+            "no objects are registered; hold one in front of the camera and run: edge-siamese register NAME\n"
         )
         assert json.loads(command("objects", "--json"))["objects"] == []
 
@@ -156,7 +156,8 @@ class TestObjects:
 
         daemon.service.call(forget_embedding)
         assert command("objects").splitlines()[-1] == (
-            "1 with views that the model tiny-0123456789ab does not know, and no picture to learn them from"
+            "1 of them have views without an embedding of the model tiny-0123456789ab, "
+            "and no picture to compute it from"
         )
 
 
@@ -165,12 +166,12 @@ class TestChanges:
         self, daemon: Daemon, command: Command, refused: Command, mug: str
     ) -> None:
         command("register", "mug", "--picture", mug)
-        assert command("rename", "mug", "cup") == '"mug" is called "cup" now\n'
-        assert json.loads(command("rename", "cup", "mug", "--json"))["name"] == "mug"
-        assert command("forget", "mug") == '"mug" is forgotten; edge-siamese undo brings it back\n'
+        assert command("rename", "mug", "cup") == '"mug" is now called "cup"\n'
+        assert json.loads(command("rename", "cup", "mug", "--json"))["object"]["name"] == "mug"
+        assert command("forget", "mug") == '"mug" is forgotten; edge-siamese undo restores it\n'
         assert refused("forget", "mug") == 'there is no object "mug"; nothing is registered'
         assert command("undo") == 'undone: "mug" is registered again\n'
-        assert json.loads(command("forget", "mug", "--json"))["views"] == 1
+        assert json.loads(command("forget", "mug", "--json"))["object"]["views"] == 1
         assert json.loads(command("undo", "--json")) == {"text": 'undone: "mug" is registered again'}
 
     def test_a_view_that_is_removed_and_comes_back(
@@ -182,12 +183,12 @@ class TestChanges:
         )
         command("register", "mug", "--view", "--picture", pen)
         assert command("objects", "remove-view", "mug", "1") == (
-            'view 1 of "mug" is gone; edge-siamese undo brings it back\n'
+            'view 1 of "mug" is removed; edge-siamese undo restores it\n'
         )
         assert [view["id"] for view in json.loads(command("objects", "views", "mug", "--json"))] == [2]
         assert refused("objects", "remove-view", "mug", "1") == '"mug" has no view 1; it has 2'
         assert command("undo") == 'undone: restored the removed view of "mug"\n'
-        assert json.loads(command("objects", "remove-view", "mug", "2", "--json"))["last_view"] == 1
+        assert json.loads(command("objects", "remove-view", "mug", "2", "--json"))["object"]["last_view"] == 1
 
     def test_two_objects_become_one_and_two_again(
         self, command: Command, refused: Command, mug: str, pen: str
@@ -197,12 +198,12 @@ class TestChanges:
         assert refused("merge", "pen", "PEN") == ('"pen" cannot be merged with itself; name another object')
         assert refused("merge", "pen", "mugg") == 'there is no object "mugg"; did you mean "mug"?'
         assert command("merge", "pen", "mug") == (
-            '"pen" is part of "mug" now, which has 2 views; edge-siamese undo takes them apart\n'
+            '"pen" is now part of "mug", which has 2 views; edge-siamese undo restores it\n'
         )
         assert command("score", pen).startswith(f"{pen}: mug (p = 0.9")
         assert command("undo") == 'undone: "pen" is a separate object again\n'
         assert command("score", pen).startswith(f"{pen}: pen (p = 0.9")
-        assert json.loads(command("merge", "mug", "pen", "--json"))["name"] == "pen"
+        assert json.loads(command("merge", "mug", "pen", "--json"))["object"]["name"] == "pen"
 
     def test_what_was_wrong(self, daemon: Daemon, command: Command, refused: Command, mug: str) -> None:
         assert refused("wrong") == "nothing was recognized lately that could be wrong"
@@ -211,7 +212,7 @@ class TestChanges:
         assert command("wrong", "mug") == 'that was not "mug": the view is kept as its negative number 1\n'
         command("undo")
         daemon.show(MUG, "mug")
-        assert json.loads(command("wrong", "--json"))["negatives"] == 1
+        assert json.loads(command("wrong", "--json"))["object"]["negatives"] == 1
 
     def test_nothing_to_undo(self, refused: Command) -> None:
         assert refused("undo") == "there is nothing to undo"
@@ -255,7 +256,7 @@ class TestCollections:
         file = daemon.home / "shelf.zip"
         out = command("objects", "export", str(file))
         size = f"{file.stat().st_size:,}"
-        assert out == f"1 object is in {file} ({size} bytes)\n"
+        assert out == f"wrote 1 object to {file} ({size} bytes)\n"
         told = json.loads(command("objects", "export", str(file), "--json"))
         assert told == {"objects": 1, "file": str(file), "bytes": file.stat().st_size}
         with daemon_in(tmp_path_factory.mktemp("other"), monkeypatch) as other:

@@ -10,9 +10,9 @@ from typing import Any
 from msgspec import structs
 
 from edge_siamese.cameras.camera import Frame
-from edge_siamese.daemon.current_view import Observed
 from edge_siamese.daemon.engine import Engine
 from edge_siamese.daemon.registration_session import RegistrationRequest, RegistrationResult
+from edge_siamese.daemon.telemetry import Observed
 from edge_siamese.events import KINDS, Event
 from edge_siamese.models.bundle import Bundle
 from edge_siamese.panel.led_signals import Signal

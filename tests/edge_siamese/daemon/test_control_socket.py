@@ -20,10 +20,10 @@ import numpy as np
 import pytest
 
 from edge_siamese.daemon.client import request, stream
-from edge_siamese.daemon.control_connection import ClientGone, ControlConnection
-from edge_siamese.daemon.control_socket import ControlServer
-from edge_siamese.daemon.picture_encoding import decode_picture, encode_picture
-from edge_siamese.errors import ControlError, DaemonNotRunning, StoreError
+from edge_siamese.daemon.commands import EncodedPicture
+from edge_siamese.daemon.control_socket import ControlConnection, ControlServer
+from edge_siamese.errors import ClientGone, ControlError, DaemonNotRunning, StoreError
+from edge_siamese.validation import convert
 
 RELEASE = "release"
 
@@ -43,7 +43,7 @@ class Daemon:
                 return asked
             case "count":
                 for number in range(asked["to"]):
-                    tell({"progress": f"{number + 1} of {asked['to']}"})
+                    tell.send({"progress": f"{number + 1} of {asked['to']}"})
                 return asked["to"]
             case "refuse":
                 raise StoreError("objects.db: the disk\nis full")
@@ -66,7 +66,7 @@ class Daemon:
             case "flood":
                 try:
                     while True:
-                        tell({"event": "x" * 4000})
+                        tell.send({"event": "x" * 4000})
                 except ClientGone:
                     self.refused.set()
                     raise
@@ -169,8 +169,8 @@ class TestAnswering:
 
     def test_a_picture_comes_whole(self, path: Path) -> None:
         pixels = np.random.default_rng(0).integers(0, 256, (1080, 1920, 3), dtype=np.uint8)
-        answer = request(path, "echo", picture=encode_picture(pixels))
-        assert np.array_equal(decode_picture(answer["picture"]), pixels)
+        answer = request(path, "echo", picture=EncodedPicture.encode(pixels))
+        assert np.array_equal(convert(answer["picture"], EncodedPicture).decode(), pixels)
 
     def test_the_socket_is_for_owner_and_group(self, path: Path) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == 0o660
@@ -272,7 +272,7 @@ class TestSlowAndGone:
     def test_a_handler_sees_that_the_client_has_gone(
         self, path: Path, daemon: Daemon, server: ControlServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("edge_siamese.daemon.control_connection.HANGUP_CHECK_SECONDS", 0.01)
+        monkeypatch.setattr("edge_siamese.daemon.control_socket.HANGUP_CHECK_SECONDS", 0.01)
         connection = connect(path)
         connection.sendall(b'{"command":"follow"}\n')
         assert daemon.entered.wait(2)
@@ -283,7 +283,7 @@ class TestSlowAndGone:
     def test_a_client_that_is_done_asking_is_still_there(
         self, path: Path, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("edge_siamese.daemon.control_connection.HANGUP_CHECK_SECONDS", 0.001)
+        monkeypatch.setattr("edge_siamese.daemon.control_socket.HANGUP_CHECK_SECONDS", 0.001)
         with connect(path) as connection:
             connection.sendall(b'{"command":"wait"}\n')
             connection.shutdown(socket.SHUT_WR)
@@ -295,7 +295,7 @@ class TestSlowAndGone:
     def test_closing_the_stream_ends_it(
         self, path: Path, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("edge_siamese.daemon.control_connection.HANGUP_CHECK_SECONDS", 0.01)
+        monkeypatch.setattr("edge_siamese.daemon.control_socket.HANGUP_CHECK_SECONDS", 0.01)
         lines = stream(path, "count", to=200)
         assert next(lines) == {"progress": "1 of 200"}
         lines.close()  # type: ignore[attr-defined]
@@ -365,7 +365,7 @@ class TestLife:
     def test_a_killed_daemon_leaves_nothing_in_the_way(self, daemon: Daemon, path: Path) -> None:
         program = (
             "import os, signal, sys; from pathlib import Path\n"
-            "from edge_siamese.daemon.control_socket import ControlServer\n"
+            "from edge_siamese.daemon.control_socket import ControlConnection, ControlServer\n"
             "ControlServer(Path(sys.argv[1]), print).start(); os.kill(os.getpid(), signal.SIGKILL)"
         )
         assert subprocess.run([sys.executable, "-c", program, str(path)], check=False).returncode == -9

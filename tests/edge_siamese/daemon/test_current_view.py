@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_siamese.daemon import recent_decisions as moments_module
-from edge_siamese.daemon.recent_decisions import RecentDecisions
 from edge_siamese.daemon.registration_session import RegistrationRequest
+from edge_siamese.daemon.telemetry import MAX_DECISIONS, RecentDecisions
 from edge_siamese.errors import ControlError
 from edge_siamese.events import Event
 from edge_siamese.models.bundle import Bundle
@@ -127,7 +126,7 @@ def test_the_oldest_moment_makes_room() -> None:
     nothing = nothing_to_see(0.5)
     ids = [
         kept.add(nothing, np.zeros(2, np.float32), "m", np.zeros((2, 2), np.uint8), uid="u", name="n")
-        for _ in range(moments_module.KEPT + 1)
+        for _ in range(MAX_DECISIONS + 1)
     ]
     assert kept.get(ids[0]) is None
     assert kept.get(ids[1]) is not None

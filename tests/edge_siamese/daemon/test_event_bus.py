@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import logging
-import socket
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from edge_siamese.daemon.client import stream
-from edge_siamese.daemon.control_socket import ControlServer
-from edge_siamese.daemon.event_bus import EventHub, Subscription, follow
+from edge_siamese.daemon.event_bus import EventHub, Subscription
 from edge_siamese.events import Event
 
 
@@ -257,44 +253,3 @@ def test_sinks_that_do_not_end_do_not_hold_up_the_end(recorder: Recorder) -> Non
     begun = time.monotonic()
     hub.close(timeout=0.05)
     assert time.monotonic() - begun < 0.6
-
-
-def test_a_client_follows_until_it_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge_siamese.daemon.control_connection.HANGUP_CHECK_SECONDS", 0.01)
-    path = tmp_path / "control.sock"
-    hub = EventHub()
-    hub.publish(event(0))
-    hub.publish(event(1))
-    hub.publish(Event("left", "gone", data={"n": 2}))
-    with ControlServer(path, lambda _, tell: follow(hub, tell, replay=2, kinds=frozenset({"seen"}))):
-        lines = stream(path, "events")
-        assert next(lines) == {
-            "event": {"kind": "seen", "time": "2026-11-24T10:00:00.000+00:00", "text": "mug 1", "n": 1}
-        }
-        hub.publish(event(3))
-        assert next(lines)["event"]["n"] == 3
-        hub.publish(event(4))
-        hub.close()
-        assert list(lines) == [{"event": event(4).to_dict()}, {"result": None}]
-
-
-def test_a_slow_client_is_told_what_it_lost(tmp_path: Path) -> None:
-    path = tmp_path / "control.sock"
-    hub = EventHub()
-    with (
-        ControlServer(path, lambda _, tell: follow(hub, tell)),
-        socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client,
-    ):
-        client.connect(str(path))
-        client.settimeout(2)
-        client.sendall(b'{"command":"events"}\n')
-        while not hub._subscribers:
-            time.sleep(0.001)
-        for number in range(300):
-            hub.publish(Event("seen", "x" * 8000, data={"n": number}))
-            time.sleep(0)
-        received = b""
-        while b'"kind":"lost"' not in received:
-            received += client.recv(1 << 20)
-        hub.close()
-    assert b"events were lost: this client is slow" in received

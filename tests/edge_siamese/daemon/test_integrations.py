@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,8 +16,8 @@ import pytest
 from msgspec import structs
 
 from edge_siamese.daemon import integrations as extras_module
-from edge_siamese.daemon.current_view import Observed
 from edge_siamese.daemon.integrations import Integrations, IntegrationSpec
+from edge_siamese.daemon.telemetry import Observed
 from edge_siamese.errors import ControlError
 from edge_siamese.events import Event
 from edge_siamese.settings import DashboardSettings, MqttSettings, Settings
@@ -48,7 +48,7 @@ class Fake:
 class Stand:
     """What a service is to its extras."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.events: list[Event] = []
         self.log: list[str] = []
         self.errors: list[Exception] = []
@@ -59,18 +59,19 @@ class Stand:
             bursts=observed.bursts,
             settings=SimpleNamespace(state_directory=state),
         )
-        offer = IntegrationSpec(
-            "dashboard",
-            lambda s: s.dashboard,
-            lambda s: s.dashboard.enabled,
-            lambda s, _: Fake(s.dashboard.port, self.log, self.errors),
-        )
+        self.make: Callable[[], Any] | None = None
+        monkeypatch.setattr(sys.modules[__name__], "make_fake", self._make, raising=False)
+        offer = IntegrationSpec("dashboard", f"{__name__}:make_fake", lambda s: s.dashboard.enabled)
         self.extras = Integrations(self.actions, self.events.append, offers=(offer,))
+
+    def _make(self, settings: DashboardSettings, api: Any) -> Any:
+        assert api is self.actions
+        return self.make() if self.make else Fake(settings.port, self.log, self.errors)
 
 
 @pytest.fixture
-def stand(tmp_path: Path) -> Iterator[Stand]:
-    made = Stand(tmp_path)
+def stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stand]:
+    made = Stand(tmp_path, monkeypatch)
     yield made
     made.extras.close(1.0)
 
@@ -135,7 +136,7 @@ def test_whatever_goes_wrong_is_told_in_a_line(stand: Stand, error: Exception, t
 
 def test_one_that_hangs_holds_up_neither_settings_nor_the_end(stand: Stand) -> None:
     free = threading.Event()
-    stand.extras._slots[0].offer = replace(stand.extras._slots[0].offer, make=lambda *_: _hang(free))
+    stand.make = lambda: _hang(free)
     began = time.monotonic()
     stand.extras.apply(ON)
     stand.extras.apply(Settings())
@@ -161,14 +162,16 @@ def test_one_that_does_not_close_is_left(stand: Stand, monkeypatch: pytest.Monke
     free.set()
 
 
-def test_when_objects_were_seen_is_known_from_former_daemons(tmp_path: Path) -> None:
+def test_when_objects_were_seen_is_known_from_former_daemons(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "events.jsonl").write_text(
         '{"kind": "appeared", "time": "2026-01-01T00:00:00.000+00:00", "uid": "a"}\n'
         '{"kind": "left", "time": "2026-01-01T00:05:00.000+00:00", "uid": "a"}\n'
         '{"kind": "seen", "time": "2026-01-01T00:03:00.000+00:00", "uid": "b"}\n'
         '{"kind": "registered", "time": "2026-01-01T00:03:00.000+00:00", "uid": "c"}\n'
     )
-    stand = Stand(tmp_path)
+    stand = Stand(tmp_path, monkeypatch)
     stand.extras.apply(ON)
     until(lambda: stand.events)
     stand.extras.close(1.0)
@@ -210,6 +213,10 @@ def test_a_daemon_without_them_imports_nothing_of_them(tmp_path: Path) -> None:
     assert found.stdout.splitlines()[-1] == ""
 
 
-def test_making_one_is_left_to_the_module_that_knows_how() -> None:
-    makers: dict[str, Callable[..., Any]] = {offer.kind: offer.make for offer in extras_module.OFFERS}
-    assert list(makers) == ["dashboard", "mqtt", "metrics"]
+@pytest.mark.parametrize("spec", extras_module.INTEGRATIONS, ids=lambda spec: spec.kind)
+def test_the_registry_names_what_is_there(spec: IntegrationSpec) -> None:
+    pytest.importorskip({"dashboard": "uvicorn", "mqtt": "paho.mqtt", "metrics": "uvicorn"}[spec.kind])
+    module, _, name = spec.factory.partition(":")
+    assert callable(getattr(import_module(module), name))
+    assert spec.table(Settings()) is not None
+    assert not spec.is_on(Settings())

@@ -332,7 +332,7 @@ class TestStore:
         daemon.learn("mug", MUG)
         former = engine_of(daemon)
         with monkeypatch.context() as patch:
-            patch.setattr("edge_siamese.daemon.store_lifecycle.SupportStore", store_in_use)
+            patch.setattr("edge_siamese.daemon.service.SupportStore", store_in_use)
             daemon.service.call(lambda: patch.setattr(SupportStore, "damaged", True))
             until(lambda: len(daemon.events("store")) == 2)
             assert daemon.events("store") == [
@@ -404,7 +404,7 @@ class TestStore:
     def test_the_store_is_copied_when_it_has_changed(
         self, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("edge_siamese.daemon.store_lifecycle.BACKUP_SECONDS", 0.1)
+        monkeypatch.setattr("edge_siamese.daemon.service.BACKUP_SECONDS", 0.1)
         monkeypatch.setattr(service_module, "STATUS_SECONDS", 0.05)
         daemon.start().up()
         until((daemon.state / "objects.backup.db").exists)

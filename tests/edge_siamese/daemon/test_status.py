@@ -10,7 +10,7 @@ import pytest
 
 from edge_siamese import __version__
 from edge_siamese.cameras.supervisor import SourceState
-from edge_siamese.daemon.status import counted, line, report
+from edge_siamese.daemon.service import Service, counted
 from edge_siamese.panel.led_signals import Signal
 from edge_siamese.settings import PathSettings, Settings
 
@@ -36,16 +36,19 @@ def service(
         frames=100,
     )
     console = SimpleNamespace(description="button 17", problem=None)
-    return SimpleNamespace(
-        engine=engine,
-        fault="",
-        hardware=SimpleNamespace(state=camera, console=console, stuck=False, lasting=Signal.READY),
-        extras=SimpleNamespace(report=lambda: {"dashboard": {"state": "http://127.0.0.1:8765"}}),
-        settings=Settings(paths=PathSettings(state="/state", runtime="/run/x")),
-        config=None,
-        uptime=12.345,
-        repair=None,
-    )
+    made = Service.__new__(Service)
+    made.__dict__ |= {
+        "engine": engine,
+        "fault": "",
+        "hardware": SimpleNamespace(state=camera, console=console, stuck=False, lasting=Signal.READY),
+        "extras": SimpleNamespace(report=lambda: {"dashboard": {"state": "http://127.0.0.1:8765"}}),
+        "settings": Settings(paths=PathSettings(state="/state", runtime="/run/x")),
+        "config": None,
+        "_clock": lambda: 12.345,
+        "_started": 0.0,
+        "repair": None,
+    }
+    return made
 
 
 class _Sized:
@@ -70,14 +73,14 @@ class _Sized:
     ],
 )
 def test_one_line_says_how_it_is(of: dict[str, Any], expected: str) -> None:
-    assert line(service(**of)) == expected
+    assert service(**of).status_line() == expected
 
 
 def test_without_an_engine_the_line_says_why() -> None:
     down = service(camera=state())
     down.engine, down.fault = None, "no model is installed"
-    assert line(down) == "no model is installed"
-    found = report(down)
+    assert down.status_line() == "no model is installed"
+    found = down.report()
     assert (found["model"], found["objects"], found["views"], found["present"], found["frames"]) == (
         None,
         0,
@@ -89,7 +92,7 @@ def test_without_an_engine_the_line_says_why() -> None:
 
 
 def test_the_report_holds_everything_for_programs() -> None:
-    found = report(service(camera=state(), present=("mug",)))
+    found = service(camera=state(), present=("mug",)).report()
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert found == {
         "version": __version__,
@@ -129,7 +132,7 @@ def test_the_report_holds_everything_for_programs() -> None:
 def test_what_is_not_there_is_null() -> None:
     bare = service()
     bare.hardware.console = None
-    found = report(bare)
+    found = bare.report()
     assert (found["camera"], found["panel"]) == (None, None)
 
 

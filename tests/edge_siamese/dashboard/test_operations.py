@@ -351,7 +351,7 @@ def test_a_collection_that_is_too_large_or_breaks_off(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     daemon, client = served
-    monkeypatch.setattr("edge_siamese.dashboard.routes.archive.MAX_UPLOADED", 3_000_000)
+    monkeypatch.setattr("edge_siamese.dashboard.routes.archive.MAX_UPLOAD_BYTES", 3_000_000)
     kind = {"Content-Type": "application/zip"}
     assert client.ask("POST", "collection", data=bytes(4_000_000), headers=kind).problem == (413, "TooLarge")
     connection = client.connect()

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from edge_siamese.daemon.registration_session import RegistrationRequest, RegistrationResult
-from edge_siamese.errors import ControlError, SupportError
+from edge_siamese.daemon.api import Change, Client, Line
+from edge_siamese.errors import ControlError, Refused, SupportError
 from edge_siamese.mqtt.commands import MAX_BYTES, WAITING, Command, Commands, read_command
 from edge_siamese.mqtt.subscriptions import Incoming
 from edge_siamese.store import StoredObject
@@ -91,28 +91,28 @@ class Actions:
         self.hold = threading.Event()
         self.hold.set()
 
-    def register(self, wish: RegistrationRequest) -> RegistrationResult:
+    def register(self, name: str | None, view: bool, force: bool, client: Client) -> Change:
         self.hold.wait(5)
-        self.asked.append(wish)
-        if wish.name == "blur":
-            return RegistrationResult(False, "too blurred; hold still", reason="blurred")
-        return RegistrationResult(True, '"mug" is registered', MUG)
+        self.asked.append((name, view, force, client.source))
+        if name == "blur":
+            raise Refused("too blurred; hold still", reason="blurred")
+        return Change('"mug" is registered', MUG)
 
-    def forget(self, name: str) -> StoredObject:
+    def forget(self, name: str) -> Change:
         self.asked.append(("forget", name))
         if name != "mug":
             raise SupportError(f'there is no object "{name}"')
-        return MUG
+        return Change('"mug" is forgotten', MUG)
 
-    def rename(self, name: str, new: str) -> StoredObject:
+    def rename(self, name: str, new: str) -> Change:
         self.asked.append(("rename", name, new))
-        return MUG
+        return Change('"mug" is now called "mug"', MUG)
 
-    def undo(self, registrations_only: bool) -> str:
-        self.asked.append(("undo", registrations_only))
-        return "undone: mug"
+    def undo(self, registrations: bool) -> Line:
+        self.asked.append(("undo", registrations))
+        return Line("undone: mug")
 
-    def wrong(self, name: str | None, moment: str | None) -> StoredObject:
+    def wrong(self, name: str | None, moment: str | None) -> Change:
         self.asked.append(("wrong", name, moment))
         raise RuntimeError("a defect")
 
@@ -153,11 +153,11 @@ def test_commands_are_done_and_answered() -> None:
     with room() as found:
         done = found.reply("register", b'{"name": "mug", "force": true, "id": "7"}')
         assert done == {"command": "register", "id": "7", "ok": True, "text": '"mug" is registered', **named}
-        assert found.actions.asked[-1] == RegistrationRequest("mug", None, True, "mqtt")
+        assert found.actions.asked[-1] == ("mug", False, True, "mqtt")
         assert found.reply("register")["ok"]
-        assert found.actions.asked[-1] == RegistrationRequest(None, None, False, "mqtt")
+        assert found.actions.asked[-1] == (None, False, False, "mqtt")
         assert found.reply("register", b'{"name": "mug", "view": true}')["ok"]
-        assert found.actions.asked[-1] == RegistrationRequest(None, "mug", False, "mqtt")
+        assert found.actions.asked[-1] == ("mug", True, False, "mqtt")
         assert found.reply("forget", b'{"name": "mug"}') == {
             "command": "forget", "ok": True, "text": '"mug" is forgotten', **named,
         }  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import socket
 import stat
 import threading
 import time
@@ -13,9 +14,11 @@ from typing import Any
 
 import pytest
 
-from edge_siamese.daemon import control_commands
+from edge_siamese.daemon import api, archives
 from edge_siamese.daemon.client import request, stream
-from edge_siamese.daemon.picture_encoding import encode_picture
+from edge_siamese.daemon.commands import EncodedPicture
+from edge_siamese.daemon.control_socket import ControlServer
+from edge_siamese.daemon.event_bus import EventHub
 from edge_siamese.errors import (
     CameraStalled,
     ControlError,
@@ -24,13 +27,14 @@ from edge_siamese.errors import (
     StoreError,
     SupportError,
 )
+from edge_siamese.events import Event
 from edge_siamese.models.bundle import Bundle
 from tests.edge_siamese.daemon.running import CUP, MUG, PEN, Daemon, daemon_in, until
 from tests.tiny_bundle import write_tiny_bundle
 
 pytest.importorskip("onnxruntime")
 
-MUG_SENT, PEN_SENT, DARK_SENT = (encode_picture(picture) for picture in (MUG, PEN, MUG // 40))
+MUG_SENT, PEN_SENT, DARK_SENT = (EncodedPicture.encode(picture) for picture in (MUG, PEN, MUG // 40))
 
 
 @pytest.fixture
@@ -92,7 +96,9 @@ class TestRegistering:
         assert (found["text"], found["object"]["views"]) == ('"mug" has 2 views now', 2)
         with pytest.raises(SupportError, match=r'^there is no object "mugg"; did you mean "mug"\?$'):
             knowing.ask("register", name="mugg", view=True)
-        with pytest.raises(ControlError, match="a view needs the name of an object"):
+        with pytest.raises(
+            ControlError, match=r"^register: name: a view needs the name of a registered object$"
+        ):
             knowing.ask("register", view=True)
 
     def test_what_is_known_is_refused_unless_it_is_forced(self, knowing: Daemon) -> None:
@@ -129,8 +135,8 @@ class TestRegistering:
 
 class TestChanging:
     def test_a_rename_a_loss_and_the_way_back(self, knowing: Daemon) -> None:
-        assert knowing.ask("rename", name="mug", new="cup")["name"] == "cup"
-        assert knowing.ask("forget", name="cup")["name"] == "cup"
+        assert knowing.ask("rename", name="mug", new="cup")["text"] == '"mug" is now called "cup"'
+        assert knowing.ask("forget", name="cup")["object"]["name"] == "cup"
         assert knowing.ask("objects")["objects"] == []
         assert knowing.ask("undo") == {"text": 'undone: "cup" is registered again'}
         assert knowing.ask("undo") == {"text": 'undone: "cup" is named "mug" again'}
@@ -148,7 +154,7 @@ class TestChanging:
         knowing.show(MUG, "mug")
         with pytest.raises(SupportError, match=r'^there is no object "pen"'):
             knowing.ask("wrong", name="pen")
-        assert knowing.ask("wrong", name="mug")["negatives"] == 1
+        assert knowing.ask("wrong", name="mug")["object"]["negatives"] == 1
         until(lambda: knowing.service.engine and knowing.service.engine.latest.rule == "nearer to a negative")  # type: ignore[union-attr]
         assert knowing.service.engine is not None
         assert knowing.service.engine.present == ()
@@ -156,22 +162,25 @@ class TestChanging:
     @pytest.mark.parametrize(
         ("command", "words", "error"),
         [
-            ("rename", {"name": "mug"}, 'the request needs a text "new"'),
-            ("rename", {"name": 3, "new": "x"}, 'the request needs a text "name"'),
-            ("forget", {}, 'the request needs a text "name"'),
-            ("wrong", {"name": 3}, 'the request needs a text "name"'),
-            ("register", {"name": ["a"]}, 'the request needs a text "name"'),
-            ("events", {"count": 501}, "count is a whole number from 0 to 500"),
-            ("events", {"count": True}, "count is a whole number from 0 to 500"),
-            ("score", {}, "there is no picture to score"),
-            ("score", {"pictures": 3}, '"pictures" is a list of pictures'),
-            ("register", {"name": "a", "pictures": "x"}, '"pictures" is a list of pictures'),
-            ("upload", {}, 'the request needs a text "chunk"'),
-            ("upload", {"chunk": "?"}, "the piece of the upload is not base64"),
+            ("rename", {"name": "mug"}, "rename: new: missing"),
+            ("rename", {"name": "mug", "nwe": "x"}, 'rename: nwe: unknown key; did you mean "new"?'),
+            ("rename", {"name": 3, "new": "x"}, "rename: name: must be a string of at most 256 characters, not 3"),
+            ("forget", {}, "forget: name: missing"),
+            ("wrong", {"name": 3}, "wrong: name: must be a string or null, not 3"),
+            ("register", {"name": ["a"]}, "register: name: must be a string or null, not a list"),
+            ("events", {"count": 501}, "events: count: must be an integer from 0 to 500, not 501"),
+            ("events", {"count": True}, "events: count: must be an integer from 0 to 500, not true"),
+            ("score", {}, "score: pictures: missing"),
+            ("score", {"pictures": []}, "score: pictures: must be a list of 1 to 12 items, not a list of 0"),
+            ("score", {"pictures": 3}, "score: pictures: must be a list of 1 to 12 items, not 3"),
+            ("register", {"name": "a", "pictures": "x"}, 'register: pictures: must be a list of at most 12 items, not "x"'),
+            ("upload", {}, "upload: chunk: missing"),
+            ("upload", {"chunk": "?"}, 'upload: chunk: must be base64, not "?"'),
             ("upload", {"chunk": "AAAA", "upload": "../../x"}, "there is no such upload"),
             ("upload", {"chunk": "AAAA", "upload": "0" * 32}, "there is no such upload"),
             ("import", {"upload": "0" * 32}, "there is no such upload"),
-            ("import", {"upload": "0" * 32, "on_conflict": "x"}, "on_conflict is rename, skip or merge, not 'x'"),
+            ("import", {"upload": "0" * 32, "on_conflict": "x"},
+             'import: on_conflict: must be one of "rename", "skip", "merge", not "x"'),
         ],
     )  # fmt: skip
     def test_what_makes_no_sense_is_refused(
@@ -182,7 +191,7 @@ class TestChanging:
         assert str(caught.value) == error
 
     def test_pictures_that_are_none_are_refused(self, daemon: Daemon) -> None:
-        with pytest.raises(ImageError, match='a picture is an object with "shape" and "pixels"'):
+        with pytest.raises(ControlError, match=r'^score: pictures\[0\]: must be an object, not "x"$'):
             daemon.ask("score", pictures=["x"])
         with pytest.raises(ImageError, match="has 9216 bytes, not 3"):
             daemon.ask("explain", picture={"shape": [96, 96], "pixels": "AAAA"})
@@ -191,7 +200,7 @@ class TestChanging:
 class TestAsking:
     def test_pictures_are_scored_and_explained(self, knowing: Daemon) -> None:
         knowing.ask("register", name="pen", pictures=[PEN_SENT])
-        mug, cup = knowing.ask("score", pictures=[MUG_SENT, encode_picture(CUP)])
+        mug, cup = knowing.ask("score", pictures=[MUG_SENT, EncodedPicture.encode(CUP)])
         assert (mug["name"], mug["rule"], mug["runner_up"]) == ("mug", "recognized", "pen")
         assert mug["text"].startswith("mug (p = 0.")
         assert (cup["name"], cup["rule"]) == (None, "below threshold")
@@ -267,7 +276,7 @@ class TestCollections:
         tmp_path_factory: pytest.TempPathFactory,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(control_commands, "CHUNK", 500)
+        monkeypatch.setattr(api, "CHUNK_BYTES", 500)
         path = knowing.home / "shelf.zip"
         assert export(knowing, path) == 1
         assert path.stat().st_size > 500
@@ -293,7 +302,7 @@ class TestCollections:
     def test_an_upload_that_is_too_large_is_removed(
         self, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(control_commands, "MAX_UPLOADED", 2500)
+        monkeypatch.setattr(archives, "MAX_UPLOAD_BYTES", 2500)
         with pytest.raises(ControlError, match=r"^the upload is larger than 2,500 bytes$"):
             upload(daemon, b"x" * 3000)
         assert list((daemon.state / "incoming").iterdir()) == []
@@ -308,7 +317,7 @@ class TestCollections:
 
     def test_a_place_that_cannot_be_made_is_told(self, daemon: Daemon) -> None:
         (daemon.state / "incoming").write_text("in the way")
-        with pytest.raises(ControlError, match=r"incoming cannot be made: File exists$"):
+        with pytest.raises(ControlError, match=r"incoming cannot be created: File exists$"):
             upload(daemon, b"a")
 
     def test_a_disk_that_is_full_is_told(self, daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -338,3 +347,47 @@ def test_requests_that_come_before_there_is_a_model_are_answered(
             with pytest.raises(ControlError, match=r"^the daemon cannot recognize: "):
                 request(daemon.socket, command)
         assert request(daemon.socket, "events") != []
+
+
+def event(number: int) -> Event:
+    return Event("seen", f"mug {number}", time="2026-11-24T10:00:00.000+00:00", data={"n": number})
+
+
+def test_a_client_follows_until_it_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge_siamese.daemon.control_socket.HANGUP_CHECK_SECONDS", 0.01)
+    path = tmp_path / "control.sock"
+    hub = EventHub()
+    hub.publish(event(0))
+    hub.publish(event(1))
+    with ControlServer(path, lambda _, client: api.follow_events(hub, client, replay=1)):
+        lines = stream(path, "events")
+        assert next(lines) == {
+            "event": {"kind": "seen", "time": "2026-11-24T10:00:00.000+00:00", "text": "mug 1", "n": 1}
+        }
+        hub.publish(event(3))
+        assert next(lines)["event"]["n"] == 3
+        hub.publish(event(4))
+        hub.close()
+        assert list(lines) == [{"event": event(4).to_dict()}, {"result": None}]
+
+
+def test_a_slow_client_is_told_what_it_lost(tmp_path: Path) -> None:
+    path = tmp_path / "control.sock"
+    hub = EventHub()
+    with (
+        ControlServer(path, lambda _, client: api.follow_events(hub, client, replay=0)),
+        socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as reader,
+    ):
+        reader.connect(str(path))
+        reader.settimeout(2)
+        reader.sendall(b'{"command":"events"}\n')
+        while not hub._subscribers:
+            time.sleep(0.001)
+        for number in range(300):
+            hub.publish(Event("seen", "x" * 8000, data={"n": number}))
+            time.sleep(0)
+        received = b""
+        while b'"kind":"lost"' not in received:
+            received += reader.recv(1 << 20)
+        hub.close()
+    assert b"events were lost: this client is slow" in received

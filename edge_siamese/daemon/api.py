@@ -1,0 +1,494 @@
+"""The daemon's API: one method for each command, and what dashboard, MQTT, metrics and fleet read besides.
+
+Commands run between two frames, on the one thread that owns engine and store; the caller's thread waits for the result.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import queue
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from edge_siamese.daemon.archives import OUTGOING, Uploads, archive_directory
+from edge_siamese.daemon.commands import Command, EncodedPicture, find_command
+from edge_siamese.daemon.engine import Engine
+from edge_siamese.daemon.event_bus import EventHub
+from edge_siamese.daemon.registration_session import (
+    RegistrationProgress,
+    RegistrationRequest,
+    RegistrationResult,
+)
+from edge_siamese.daemon.telemetry import CurrentView, Observed, RecentDecisions, Telemetry
+from edge_siamese.errors import ClientGone, ControlError, NotReady, Refused
+from edge_siamese.events import Event
+from edge_siamese.panel.press_grammar import Gesture
+from edge_siamese.recognition.decision import Recognition
+from edge_siamese.settings import Settings
+from edge_siamese.store import OnConflict, StoredObject
+from edge_siamese.store.records import StoredView
+from edge_siamese.validation import Record, SchemaError
+
+T = TypeVar("T")
+Picture = npt.NDArray[np.uint8]
+
+REGISTRATION_SECONDS = 90.0
+"""Longer than any registration takes."""
+CHUNK_BYTES = 1 << 20
+"""Bytes of an archive in one line."""
+MAX_FOLLOWERS = 5
+"""Clients that follow events; the other connections stay free for requests."""
+
+
+class Daemon(Protocol):
+    """What the API needs of the service."""
+
+    settings: Settings
+    config: str | Path | None
+    hub: EventHub
+    observed: Observed
+    engine: Engine | None
+    fault: str
+
+    def now(self) -> float:
+        """Return the time in seconds, on the clock of frames."""
+
+    def call(self, function: Callable[[], T], timeout: float = 30.0) -> T:
+        """Run a function on the thread that owns engine and store."""
+
+    def call_slow(self, function: Callable[[], T]) -> T:
+        """Run a function that may take minutes."""
+
+    def reload(self) -> None:
+        """Read settings and model again soon."""
+
+    def reembed(self) -> None:
+        """Embed the views that lack an embedding of this model; on the thread that owns engine and store."""
+
+    def status_line(self) -> str:
+        """Describe the daemon's state in one line."""
+
+    def report(self) -> dict[str, Any]:
+        """Describe the daemon's state as JSON values."""
+
+
+class Client(Protocol):
+    """Who called a command that sends lines before its result."""
+
+    source: str
+    """Source of a registration, as events and the store name it: command, page or mqtt."""
+
+    @property
+    def open(self) -> bool:
+        """Whether the client is still connected."""
+
+    def send(self, line: dict[str, Any]) -> None:
+        """Send a line without waiting; raises `ClientGone`."""
+
+    def delivered(self, timeout: float) -> bool:
+        """Wait until all lines are sent or the client has gone; False if that takes longer."""
+
+
+class SilentClient:
+    """A client that takes no lines before the result."""
+
+    open = True
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+
+    def send(self, line: dict[str, Any]) -> None:
+        """Drop the line."""
+
+    def delivered(self, timeout: float) -> bool:
+        """Return True: nothing waits."""
+        return True
+
+
+class Change(Record, frozen=True):
+    """The result of a command that changed an object."""
+
+    text: str
+    """One line for people."""
+    object: StoredObject
+    """The object as it is now; a forgotten one as it was."""
+
+
+class Line(Record, frozen=True):
+    """The result of a command that has only a line to report."""
+
+    text: str
+
+
+class ObjectList(Record, frozen=True):
+    """All objects, in the order of their registration."""
+
+    model_id: str
+    objects: list[StoredObject]
+
+
+class DaemonApi:
+    """All that can be asked of a daemon, from any thread.
+
+    Objects are named by their uid or their name. All methods raise `NotReady` where the daemon cannot recognize, takes
+    too long or is stopping, and the errors of store and engine.
+    """
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+        self._followers = threading.BoundedSemaphore(MAX_FOLLOWERS)
+
+    def handle(self, request: dict[str, Any], client: Client) -> Any:
+        """Carry out a request of the control socket, `{"command": "...", ...}`; returns JSON values.
+
+        Raises:
+            ControlError: there is no such command, or its arguments are invalid.
+        """
+        values = dict(request)
+        command = find_command(str(values.pop("command", "")), "socket")
+        try:
+            arguments = command.parse(values)
+        except SchemaError as error:
+            raise ControlError(f"{command.name}: {error}") from error
+        return self.run(command, arguments, client)
+
+    def run(self, command: Command, arguments: Record, client: Client) -> Any:
+        """Carry a command out.
+
+        Args:
+            command: of the table.
+            arguments: its validated arguments.
+            client: who called it.
+
+        Returns:
+            JSON values.
+        """
+        keywords = {name: getattr(arguments, name) for name in arguments.__struct_fields__}
+        if command.needs_client:
+            keywords["client"] = client
+        return msgspec.to_builtins(getattr(self, command.method)(**keywords))
+
+    # --- state that can be read without waiting ---
+
+    @property
+    def settings(self) -> Settings:
+        """The current settings."""
+        return self._daemon.settings
+
+    @property
+    def config(self) -> str | Path | None:
+        """The file of the settings; None for the default places."""
+        return self._daemon.config
+
+    @property
+    def hub(self) -> EventHub:
+        """The bus of events."""
+        return self._daemon.hub
+
+    @property
+    def telemetry(self) -> Telemetry:
+        """Counts and times."""
+        return self._daemon.observed.telemetry
+
+    @property
+    def moments(self) -> RecentDecisions:
+        """The latest decisions that events were published for."""
+        return self._daemon.observed.moments
+
+    @property
+    def bursts(self) -> RegistrationProgress:
+        """The latest registration."""
+        return self._daemon.observed.bursts
+
+    @property
+    def now(self) -> float:
+        """The time in seconds, on the clock of frames."""
+        return self._daemon.now()
+
+    @property
+    def line(self) -> str:
+        """The daemon's state in one line."""
+        return self._daemon.status_line()
+
+    def shown(self) -> CurrentView | None:
+        """Return the latest frame and its recognition; None while there is none."""
+        engine = self._daemon.engine
+        return None if engine is None else engine.shown
+
+    # --- commands: state ---
+
+    def status(self, timeout: float = 30.0) -> dict[str, Any]:
+        """Describe the daemon's state as JSON values."""
+        return self.call(self._daemon.report, timeout)
+
+    def events(self, count: int, follow: bool, client: Client) -> list[dict[str, Any]] | None:
+        """Return the latest events; with `follow`, send them and new ones until the client goes."""
+        if not follow:
+            return [event.to_dict() for event in self.hub.latest(count)]
+        if not self._followers.acquire(blocking=False):
+            raise ControlError(f"{MAX_FOLLOWERS} clients follow the events already")
+        try:
+            follow_events(self.hub, client, count)
+        finally:
+            self._followers.release()
+        return None
+
+    def request_reload(self) -> Line:
+        """Make the daemon read settings and model again soon."""
+        self._daemon.reload()
+        return Line("the daemon reads its settings and its model again")
+
+    # --- commands: objects ---
+
+    def list_objects(self) -> ObjectList:
+        """Return all objects, and the model that recognizes them."""
+        return self.with_engine(lambda engine: ObjectList(engine.encoder.model_id, engine.store.objects()))
+
+    def views(self, name: str) -> list[StoredView]:
+        """Return the views and negatives of an object."""
+        return self.with_engine(lambda engine: engine.store.views(engine.object(name).uid))
+
+    def remove_view(self, name: str, view: int) -> Change:
+        """Remove a view or negative from an object."""
+        after = self.with_engine(lambda engine: engine.remove_view(name, view))
+        return Change(f'view {view} of "{after.name}" is removed', after)
+
+    def rename(self, name: str, new: str) -> Change:
+        """Rename an object."""
+        before, after = self.with_engine(lambda engine: (engine.object(name), engine.rename(name, new)))
+        return Change(f'"{before.name}" is now called "{after.name}"', after)
+
+    def forget(self, name: str) -> Change:
+        """Forget an object."""
+        before = self.with_engine(lambda engine: engine.forget(name))
+        return Change(f'"{before.name}" is forgotten', before)
+
+    def merge(self, name: str, into: str) -> Change:
+        """Move the views of one object to another, which keeps its name, and forget the first."""
+        before, after = self.with_engine(lambda engine: (engine.object(name), engine.merge(name, into)))
+        return Change(f'"{before.name}" is now part of "{after.name}", which has {after.views} views', after)
+
+    def undo(self, registrations: bool = False) -> Line:
+        """Undo the last change, or the last registration."""
+        return Line(self.with_engine(lambda engine: engine.undo(registrations)))
+
+    def wrong(self, name: str | None = None, moment: str | None = None) -> Change:
+        """Reject the last recognition, or an earlier decision by its id; its view is kept as a negative."""
+
+        def reject(engine: Engine) -> StoredObject:
+            return engine.wrong(self.now, name) if moment is None else engine.was_wrong(moment)
+
+        after = self.with_engine(reject)
+        return Change(
+            f'that was not "{after.name}": the view is kept as its negative number {after.negatives}', after
+        )
+
+    # --- commands: registration ---
+
+    def register(
+        self,
+        name: str | None,
+        view: bool = False,
+        force: bool = False,
+        pictures: Sequence[EncodedPicture | Picture] = (),
+        *,
+        client: Client = SilentClient("command"),  # noqa: B008
+    ) -> Change:
+        """Register from the next frames, or from pictures; waits for the end.
+
+        Args:
+            name: of the new object, None for a default name; with `view` the object that receives a view.
+            view: add a view to a registered object.
+            force: register even if it looks like another object.
+            pictures: to register from instead of frames, uint8 (h, w) or (h, w, 3).
+            client: receives `{"progress": ...}` for each frame; a registration continues when it has gone.
+
+        Raises:
+            Refused: nothing was saved, and why.
+        """
+        source = "picture" if pictures and client.source == "command" else client.source
+
+        def request(engine: Engine) -> RegistrationRequest:
+            target = engine.object(name).uid if view and name is not None else None
+            return RegistrationRequest(None if view else name, target, force, source)
+
+        def send(progress: dict[str, Any]) -> None:
+            with contextlib.suppress(ClientGone):
+                client.send({"progress": progress})
+
+        if pictures:
+            pixels = [_pixels(picture) for picture in pictures]
+            result = self.with_engine(
+                lambda engine: engine.learner.from_pictures(pixels, request(engine), self.now)
+            )
+        else:
+            result = self._register_from_camera(request, send)
+        if not result.saved or result.object is None:
+            raise Refused(result.text, reason=result.reason, collides=result.collides)
+        return Change(result.text, result.object)
+
+    def _register_from_camera(
+        self, request: Callable[[Engine], RegistrationRequest], send: Callable[[dict[str, Any]], None]
+    ) -> RegistrationResult:
+        received: queue.SimpleQueue[dict[str, Any] | RegistrationResult] = queue.SimpleQueue()
+        self.with_engine(
+            lambda engine: engine.learner.begin(request(engine), self.now, received.put, received.put)
+        )
+        while True:
+            try:
+                item = received.get(timeout=REGISTRATION_SECONDS)
+            except queue.Empty:
+                raise ControlError(
+                    "the registration did not end; check the camera: edge-siamese status"
+                ) from None
+            if isinstance(item, RegistrationResult):
+                return item
+            send(item)
+
+    def gesture(self, gesture: str) -> Line:
+        """Do what a gesture on the button does; light and events report the result."""
+        self.with_engine(lambda engine: engine.gesture(Gesture(gesture), self.now))
+        return Line(f"{gesture}: done; the result is reported by events")
+
+    # --- commands: recognition ---
+
+    def score(self, pictures: Sequence[EncodedPicture | Picture]) -> list[dict[str, Any]]:
+        """Recognize pictures."""
+        return [self.recognize(_pixels(picture)).described() for picture in pictures]
+
+    def explain(self, picture: EncodedPicture | None = None) -> dict[str, Any]:
+        """Explain the decision on a picture or on the current frame."""
+        return (self.current() if picture is None else self.recognize(picture.decode())).described()
+
+    # --- commands: archives ---
+
+    def export(self, client: Client) -> dict[str, Any]:
+        """Send an archive of all objects, in lines of `{"chunk": base64}`."""
+        directory = archive_directory(self.settings.state_directory, OUTGOING)
+        with tempfile.TemporaryDirectory(dir=directory) as folder:
+            path = Path(folder) / "objects.zip"
+            count = self.export_to(path)
+            with path.open("rb") as file:
+                while chunk := file.read(CHUNK_BYTES):
+                    client.send({"chunk": base64.b64encode(chunk).decode("ascii")})
+                    while not client.delivered(1.0):  # one chunk at a time, or memory would hold them all
+                        if not client.open:
+                            raise ClientGone("the client has gone")
+        return {"objects": count}
+
+    def upload(self, chunk: bytes, upload: str | None = None) -> dict[str, str]:
+        """Append a chunk to an upload, or start a new one; returns its id."""
+        return {"upload": Uploads(self.settings.state_directory).append(chunk, upload)}
+
+    def import_upload(self, upload: str, on_conflict: OnConflict = "rename") -> dict[str, Any]:
+        """Add the objects of an uploaded archive, and delete the upload."""
+        path = Uploads(self.settings.state_directory).path(upload)
+        try:
+            return self.import_(path, on_conflict)
+        finally:
+            path.unlink(missing_ok=True)
+
+    # --- for dashboard, MQTT and fleet ---
+
+    def objects(self) -> list[StoredObject]:
+        """Return all objects."""
+        return self.with_engine(lambda engine: engine.store.objects())
+
+    def object(self, name: str) -> StoredObject:
+        """Return one object."""
+        return self.with_engine(lambda engine: engine.object(name))
+
+    def picture(self, view: int, index: int = 0) -> bytes:
+        """Return a stored picture of a view, as PNG."""
+        return self.with_engine(lambda engine: engine.store.crop_png(view, index))
+
+    def recognize(self, pixels: Picture) -> Recognition:
+        """Recognize a picture, uint8 (h, w) or (h, w, 3)."""
+        return self.with_engine(lambda engine: engine.recognize(pixels))
+
+    def current(self) -> Recognition:
+        """Return the recognition of the latest frame; raises `NotReady` if there is none."""
+
+        def latest(engine: Engine) -> Recognition:
+            if engine.frame is None or engine.latest is None:
+                raise NotReady(f"there is no frame to explain: {self.line}")
+            return engine.latest
+
+        return self.with_engine(latest)
+
+    def export_to(self, path: Path) -> int:
+        """Write all objects to an archive; returns their number."""
+        return self.with_engine(lambda engine: engine.store.export_archive(path), slow=True)
+
+    def import_(self, path: Path, on_conflict: OnConflict) -> dict[str, Any]:
+        """Add the objects of an archive; returns what was imported, as JSON values."""
+
+        def import_archive(engine: Engine) -> dict[str, Any]:
+            imported = engine.bring_in(path, on_conflict)
+            if imported["unembedded"]:
+                self._daemon.reembed()
+            return imported
+
+        return self.with_engine(import_archive, slow=True)
+
+    def reembed(self) -> None:
+        """Embed the views that lack an embedding of this model."""
+        self.call(self._daemon.reembed)
+
+    def with_engine(self, function: Callable[[Engine], T], slow: bool = False) -> T:
+        """Call a function with the engine, on the thread that owns it.
+
+        Args:
+            function: takes little time; no frame is processed meanwhile.
+            slow: it may take minutes; the watchdog waits for it.
+        """
+
+        def run() -> T:
+            engine = self._daemon.engine
+            if engine is None:
+                raise NotReady(f"the daemon cannot recognize: {self._daemon.fault}")
+            return function(engine)
+
+        return self._daemon.call_slow(run) if slow else self._daemon.call(run)
+
+    def call(self, function: Callable[[], T], timeout: float = 30.0) -> T:
+        """Call a function on the thread that owns engine and store, whether there is an engine or not."""
+        return self._daemon.call(function, timeout)
+
+
+def _pixels(picture: EncodedPicture | Picture) -> Picture:
+    return picture.decode() if isinstance(picture, EncodedPicture) else picture
+
+
+def follow_events(hub: EventHub, client: Client, replay: int) -> None:
+    """Send every event to a client, until it goes or the daemon ends.
+
+    A slow client gets `{"event": {"kind": "lost", "count": 3, ...}}` in place of the events that it has missed.
+    """
+    subscription = hub.subscribe(replay)
+    try:
+        while client.open and not subscription.closed:
+            _send_events(client, *subscription.get(0.5))
+        if client.open:
+            _send_events(client, *subscription.get(0))
+    finally:
+        hub.unsubscribe(subscription)
+
+
+def _send_events(client: Client, events: list[Event], lost: int) -> None:
+    if lost:
+        text = f"{lost} events were lost: this client is slow"
+        client.send({"event": {"kind": "lost", "text": text, "count": lost}})
+    for event in events:
+        client.send({"event": event.to_dict()})
+    # What the client does not take stays in the subscription, which counts what it drops.
+    while client.open and not client.delivered(0.5):
+        pass
