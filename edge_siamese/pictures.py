@@ -1,4 +1,7 @@
-"""Picture files: reads every format that Pillow knows, with bounds on pictures from elsewhere; writes JPEG and PNG."""
+"""Picture files: reads every format that Pillow supports, with limits for uploads; writes JPEG and PNG.
+
+Pillow is imported when the first picture is read or written, which keeps other starts short.
+"""
 
 from __future__ import annotations
 
@@ -41,9 +44,12 @@ Picture: TypeAlias = "npt.NDArray[Any] | str | os.PathLike[str] | Image.Image"
 
 
 def read_picture(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
-    """The pixels of a picture file, as a person sees them.
+    """Read a picture file as a person sees it.
 
-    Turned the way the camera says (EXIF), transparent parts over white, 16 bits cut to 8.
+    It is rotated as its EXIF data say, transparent parts become white, and 16 bits become 8.
+
+    Args:
+        path: any format that Pillow supports.
 
     Returns:
         uint8, (h, w) for gray and black-and-white pictures, (h, w, 3) RGB for all others.
@@ -58,48 +64,46 @@ def read_picture(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
         with Image.open(name) as file:
             return _pixels(ImageOps.exif_transpose(file))
     except FileNotFoundError as error:
-        raise PictureError(f"{name}: there is no such picture") from error
+        raise PictureError(f"{name}: there is no such file") from error
     except UnidentifiedImageError as error:
-        raise PictureError(f"{name} is not a picture in a format that Pillow knows") from error
-    except (
-        Exception
-    ) as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and others
+        raise PictureError(f"{name} is not a picture in a format that Pillow supports") from error
+    except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error and others
         raise PictureError(
             f"{name} cannot be read as a picture: {str(error) or type(error).__name__}"
         ) from error
 
 
 def read_uploaded_picture(data: bytes, side: int, name: str = "the picture") -> npt.NDArray[np.uint8]:
-    """The pixels of a picture that came from elsewhere, so that whatever it is costs little memory and time.
+    """Read an uploaded picture in bounded memory and time, whatever it contains.
 
-    It is looked at before it is decoded, and gets smaller at once. Of moving pictures, the first one is taken.
+    Its header is checked before it is decoded, and it is reduced at once. Of an animation, the first frame is read.
 
     Args:
-        data: of the file.
-        side: the longer side of the result is at most so many pixels.
-        name: what it is called in errors.
+        data: content of the file.
+        side: maximum length of the result's longer side, in pixels.
+        name: name of the picture in error messages.
 
     Returns:
         uint8, (h, w) or (h, w, 3) RGB, as `read_picture` does.
 
     Raises:
-        PictureError: it is none of `UPLOAD_FORMATS`, too large, or damaged.
+        PictureError: its format is not in `UPLOAD_FORMATS`, or it is too large or damaged.
     """
     from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
-    PngImagePlugin.MAX_TEXT_MEMORY = MAX_PNG_TEXT_BYTES  # 64 MB by itself
+    PngImagePlugin.MAX_TEXT_MEMORY = MAX_PNG_TEXT_BYTES  # 64 MB by default
     try:
         with Image.open(io.BytesIO(data), formats=UPLOAD_FORMATS) as file:
-            most = _most_pixels(file, data)
-            if file.width * file.height > most:
+            max_pixels = _max_pixels(file, data)
+            if file.width * file.height > max_pixels:
                 raise PictureError(
-                    f"{name} has {file.width} x {file.height} pixels; at most {most // 10**6} million are read"
+                    f"{name} has {file.width} x {file.height} pixels; at most {max_pixels // 10**6} million are read"
                 )
             if max(file.size) > MAX_SIDE:
                 raise PictureError(
                     f"{name} has a side of {max(file.size)} pixels; at most {MAX_SIDE} are read"
                 )
-            file.draft(None, (side, side))  # which only a JPEG can
+            file.draft(None, (side, side))  # has an effect on JPEG only
             file.load()
             pixels = _pixels(ImageOps.exif_transpose(_reduced(file, side)))
     except UnidentifiedImageError as error:
@@ -117,12 +121,12 @@ def read_uploaded_picture(data: bytes, side: int, name: str = "the picture") -> 
 
 
 def encode_jpeg(pixels: npt.NDArray[np.uint8], quality: int = 80, side: int = 0) -> bytes:
-    """A picture as JPEG.
+    """Encode a picture as JPEG.
 
     Args:
         pixels: uint8 (h, w) or (h, w, 3) RGB.
         quality: 1 to 95.
-        side: if its longer side has more pixels than this, it is made smaller; 0: never.
+        side: maximum length of the longer side in pixels, to which the picture is reduced; 0: no limit.
     """
     from PIL import Image
 
@@ -135,7 +139,7 @@ def encode_jpeg(pixels: npt.NDArray[np.uint8], quality: int = 80, side: int = 0)
 
 
 def to_pixels(picture: Picture) -> npt.NDArray[Any]:
-    """The pixels of a file or a PIL image, as `read_picture` gives them; an array as it is.
+    """Return the pixels of a file or a PIL image as `read_picture` does; an array is returned unchanged.
 
     Raises:
         PictureError: as `read_picture`.
@@ -244,61 +248,62 @@ def _require_png_size(width: int, height: int) -> None:
         )
 
 
-def _most_pixels(file: ImageFile.ImageFile, data: bytes) -> int:
+def _max_pixels(file: ImageFile.ImageFile, data: bytes) -> int:
     if file.format == "WEBP":
         return MAX_WEBP_PIXELS
     if file.format not in ("JPEG", "MPO"):
         return MAX_DECODED_PIXELS
-    if _is_one_pass(data):
+    if _is_single_scan(data):
         return MAX_PIXELS
     return min(MAX_DECODED_PIXELS, MAX_JPEG_SAMPLES // len(file.getbands()))
 
 
-def _is_one_pass(data: bytes) -> bool:
-    """Whether a JPEG has all its colors in one scan: then its decoder holds some rows of it at a time, else all."""
-    place, colors = 2, 0
-    while place + 4 <= len(data) and data[place] == 0xFF:
-        kind = data[place + 1]
-        if kind == 0xFF:  # a byte that only fills
-            place += 1
+def _is_single_scan(data: bytes) -> bool:
+    """Return whether a JPEG has all its channels in one scan: only then does its decoder hold just a few rows."""
+    position, channels = 2, 0
+    while position + 4 <= len(data) and data[position] == 0xFF:
+        marker = data[position + 1]
+        if marker == 0xFF:  # a fill byte
+            position += 1
             continue
-        content = place + 4
-        if kind in (0xC0, 0xC1):
-            colors = data[content + 5] if content + 5 < len(data) else 0
-        elif kind == 0xDA:
-            return content < len(data) and data[content] == colors
-        place += 2 + int.from_bytes(data[place + 2 : place + 4])
+        content = position + 4
+        if marker in (0xC0, 0xC1):
+            channels = data[content + 5] if content + 5 < len(data) else 0
+        elif marker == 0xDA:
+            return content < len(data) and data[content] == channels
+        position += 2 + int.from_bytes(data[position + 2 : position + 4])
     return False
 
 
 def _reduced(file: Image.Image, side: int) -> Image.Image:
-    """A picture of about this longer side, in little memory besides the one that is there."""
+    """Reduce a picture to about this longer side, in tiles, so that little memory is needed besides the picture."""
     from PIL import Image
 
     if max(file.size) <= side:
         return file
-    if file.mode.startswith("I"):  # 16-bit gray: Pillow averages it not, or only at 32 bits
+    if file.mode.startswith("I"):  # 16-bit gray: Pillow cannot average it, or only at 32 bits
         step = -(-max(file.size) // side)
         return file.resize((-(-file.width // step), -(-file.height // step)), Image.Resampling.NEAREST)
-    # Their numbers cannot be averaged.
+    # Palette indices cannot be averaged.
     mode = {"P": "RGBA", "PA": "RGBA", "1": "L"}.get(file.mode, file.mode)
     step = max(file.size) // side
-    made = Image.new(mode, (-(-file.width // step), -(-file.height // step)))
-    made.info = {k: v for k, v in file.info.items() if k != "transparency" or mode == file.mode}
+    reduced = Image.new(mode, (-(-file.width // step), -(-file.height // step)))
+    reduced.info = {k: v for k, v in file.info.items() if k != "transparency" or mode == file.mode}
     tile = max(1, TILE_SIDE // step) * step
     for top in range(0, file.height, tile):
         for left in range(0, file.width, tile):
             box = left, top, min(left + tile, file.width), min(top + tile, file.height)
-            made.paste(file.crop(box).convert(mode).reduce(step), (left // step, top // step))
-    made.thumbnail((side, side), Image.Resampling.BOX)
-    return made
+            reduced.paste(file.crop(box).convert(mode).reduce(step), (left // step, top // step))
+    reduced.thumbnail((side, side), Image.Resampling.BOX)
+    return reduced
 
 
 def _pixels(picture: Image.Image) -> npt.NDArray[np.uint8]:
+    """Convert to uint8 (h, w) or (h, w, 3) RGB, with transparent parts in white."""
     from PIL import Image
 
     if picture.mode.startswith("I"):
-        # 16-bit gray; Pillow's own conversion to 8 bits clips instead of scaling.
+        # 16-bit gray; Pillow's conversion to 8 bits clips instead of scaling.
         return (np.asarray(picture) >> 8).clip(0, 255).astype(np.uint8)
     # Pillow 10.1 calls this `has_transparency_data`; Debian 12 has 9.4.
     if "A" in picture.getbands() or "transparency" in picture.info:

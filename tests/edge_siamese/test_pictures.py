@@ -77,10 +77,10 @@ def test_a_turned_photo_is_turned_back(tmp_path: Path) -> None:
 
 
 def test_files_that_are_no_pictures(tmp_path: Path) -> None:
-    with pytest.raises(PictureError, match=f"^{tmp_path}/none.png: there is no such picture$"):
+    with pytest.raises(PictureError, match=f"^{tmp_path}/none.png: there is no such file$"):
         read_picture(tmp_path / "none.png")
     (tmp_path / "text.png").write_text("not a picture")
-    with pytest.raises(ImageError, match=r"text\.png is not a picture in a format that Pillow knows$"):
+    with pytest.raises(ImageError, match=r"text\.png is not a picture in a format that Pillow supports$"):
         read_picture(tmp_path / "text.png")
     whole = saved(tmp_path / "whole.jpg", np.repeat(np.repeat(RGB, 40, 0), 40, 1)).read_bytes()
     (tmp_path / "half.jpg").write_bytes(whole[: len(whole) // 2])
@@ -218,14 +218,14 @@ def test_what_would_take_much(data: Any, text: str) -> None:
 
 def test_a_jpeg_in_several_scans_is_held_whole() -> None:
     for pixels in (GRAY, RGB):
-        assert pictures._is_one_pass(encoded(pixels, "JPEG"))
-        assert not pictures._is_one_pass(encoded(pixels, "JPEG", progressive=True))
+        assert pictures._is_single_scan(encoded(pixels, "JPEG"))
+        assert not pictures._is_single_scan(encoded(pixels, "JPEG", progressive=True))
     data = encoded(RGB, "JPEG")
     scan = data.index(b"\xff\xda") + 4
     assert data[scan] == 3
-    assert not pictures._is_one_pass(data[:scan] + b"\x01" + data[scan + 1 :])
+    assert not pictures._is_single_scan(data[:scan] + b"\x01" + data[scan + 1 :])
     for end in range(scan + 1):
-        assert not pictures._is_one_pass(data[:end])
+        assert not pictures._is_single_scan(data[:end])
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "CMYK"])

@@ -92,7 +92,7 @@ def test_pictures_may_be_files(recognizer: Recognizer, tmp_path: Path) -> None:
     image.fromarray(pictures(1)[0, ..., 0]).save(tmp_path / "thing.png")
     recognizer.register("thing", tmp_path / "thing.png")
     assert recognizer.recognize(str(tmp_path / "thing.png")).probability > 0.99
-    with pytest.raises(PictureError, match=r"there is no such picture$"):
+    with pytest.raises(PictureError, match=r"there is no such file$"):
         recognizer.recognize(tmp_path / "none.png")
 
 
