@@ -1,4 +1,11 @@
-"""Recognizes objects that it has seen once: the part of edge-siamese that runs on the device."""
+"""One-shot recognition on small devices: the public API of edge-siamese.
+
+from edge_siamese import Recognizer
+
+recognizer = Recognizer("objects")
+recognizer.register("mug", "mug.jpg")
+print(recognizer.recognize("kitchen.jpg"))
+"""
 
 from __future__ import annotations
 
@@ -8,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from edge_siamese.errors import EdgeSiameseError
     from edge_siamese.models.bundle import load_bundle
+    from edge_siamese.recognition.decision import Recognition
     from edge_siamese.recognition.head import SigmoidDistanceHead
     from edge_siamese.recognizer import Recognizer
     from edge_siamese.runtimes.selection import load_encoder
@@ -15,14 +23,16 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 __all__ = [
     "EdgeSiameseError",
+    "Recognition",
     "Recognizer",
     "SigmoidDistanceHead",
     "load_bundle",
     "load_encoder",
 ]
 
-_PLACES = {
+_MODULES = {
     "EdgeSiameseError": "edge_siamese.errors",
+    "Recognition": "edge_siamese.recognition.decision",
     "Recognizer": "edge_siamese.recognizer",
     "SigmoidDistanceHead": "edge_siamese.recognition.head",
     "load_bundle": "edge_siamese.models.bundle",
@@ -31,11 +41,11 @@ _PLACES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first asked for: a command such as `status` needs no numpy."""
-    if name not in _PLACES:
+    """Import a public name on first use: a command such as `edge-siamese status` needs no numpy."""
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_PLACES[name]), name)
+    return getattr(import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return list(__all__)

@@ -1,10 +1,9 @@
-"""Recognizes objects that were shown once: encode, score against the support set, reject the unknown."""
+"""The recognizer: registers objects from one picture each and names them in other pictures."""
 
 from __future__ import annotations
 
 import os
 import threading
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,28 +11,52 @@ import numpy.typing as npt
 
 from edge_siamese.errors import SettingsError, SupportError
 from edge_siamese.models.bundle import Bundle, load_bundle
-from edge_siamese.models.manifest import choose_threshold
-from edge_siamese.pictures import read_picture
-from edge_siamese.recognition.decision import Recognition, decide
-from edge_siamese.recognition.embedding import Encoder
+from edge_siamese.models.manifest import choose_threshold, usual_threshold
+from edge_siamese.pictures import Picture, to_pixels
+from edge_siamese.recognition.decision import Recognition, build_support, decide, nothing_to_see
+from edge_siamese.recognition.embedding import Encoder, embed_view, make_crop
 from edge_siamese.recognition.head import SigmoidDistanceHead
+from edge_siamese.recognition.imaging import Bytes, Floats, prepare
+from edge_siamese.recognition.quality import is_blank
+from edge_siamese.recognition.registration import NewView
 from edge_siamese.recognition.support import SupportSet
 from edge_siamese.registry import AUTO
 from edge_siamese.runtimes.selection import load_encoder
+from edge_siamese.store import ImportResult, OnConflict, SupportStore
 
 __all__ = ["Picture", "Recognition", "Recognizer"]
 
-Picture = npt.NDArray[Any] | str | os.PathLike[str]
-"""A frame, uint8 (h, w) or (h, w, 1, 3 or 4), or the path of a picture file."""
+CROP_SIDE = 192
+"""Pixels of the longer side of pictures kept for `Recognizer.save`."""
 
 
 class Recognizer:
-    """Learns objects from one picture each and names them in others; may be used from several threads.
+    """Registers objects from one picture each and names them in other pictures.
 
-    recognizer = Recognizer(load_bundle("bundle"))
-    recognizer.register("mug", "mug.jpg")
-    print(recognizer.recognize("kitchen.jpg"))
+    It decides as the daemon does: the same support set, the same limits of objects, the same rule for negatives. Objects
+    live in memory; `save` and `load` exchange them with files and with devices. Several threads may share a recognizer.
+
+    A picture is one of:
+
+    - a path of a file in any format that Pillow reads;
+    - a numpy array, uint8 or bool, of shape (height, width), (height, width, 1), (height, width, 3) RGB or
+      (height, width, 4) with an ignored fourth channel;
+    - a PIL image of any mode.
+
+    Example:
+        recognizer = Recognizer("objects")
+        recognizer.register("mug", "mug.jpg")
+        print(recognizer.recognize("kitchen.jpg"))  # mug (p = 0.97)
     """
+
+    encoder: Encoder
+    """Computes the embeddings."""
+    head: SigmoidDistanceHead
+    """Turns distances of embeddings into probabilities."""
+    threshold: float
+    """The general threshold, a probability: an object needs at least this p(same) to be recognized."""
+    threshold_source: str
+    """Where the threshold came from, such as `stated for a false-accept rate of 0.01`."""
 
     def __init__(
         self,
@@ -45,76 +68,212 @@ class Recognizer:
         runtime: str = AUTO,
         precision: str = "int8",
         threads: int | None = None,
+        keep_crops: bool = True,
     ) -> None:
-        """Start with nothing registered.
+        """Create a recognizer without objects.
 
         Args:
-            source: a bundle, the directory of one, or an encoder, which needs `head` and `threshold` too.
-            threshold: the probability from which on an object is recognized.
-            false_accept_rate: without a threshold, the bundle's own for this rate. With neither, the one for 1e-2, or
-                else the strictest that the bundle states, or else 0.5, which is logged; `threshold_source` says which.
-            head: instead of the bundle's.
-            runtime, precision, threads: for the bundle's encoder; see `runtimes.load_encoder`.
+            source: the name of a shipped bundle (`objects` for photographs, `glyphs` for handwriting), the directory of
+                a bundle, a loaded bundle, or an encoder, which needs `head` and `threshold` too.
+            threshold: the general threshold, a probability from 0 to 1. None: the bundle's for `false_accept_rate`.
+            false_accept_rate: a rate for which the bundle states a threshold, such as 0.01. None: 0.01, or else the
+                lowest stated rate, or else the threshold 0.5 with a warning in the log.
+            head: replaces the bundle's head.
+            runtime: `onnxruntime`, `tflite-runtime`, `ai-edge-litert`, or `auto` for the first that is installed.
+            precision: `int8` or `fp32`, the bundle's file to run.
+            threads: threads of the runtime; None for the number of cores, at most 4.
+            keep_crops: keep a picture of each view, at most 192 pixels wide and high, in memory. `save` writes them, so
+                that a device with another model can learn the objects too.
 
         Raises:
-            BundleError, RuntimeNotInstalled, EncoderError: the bundle or its encoder cannot be loaded.
-            SettingsError: the bundle states no threshold for this rate, the threshold is no probability, or
-                an encoder came without head or threshold.
+            BundleNotFound, BundleError: the bundle does not exist or is damaged.
+            RuntimeNotInstalled, EncoderError: no runtime can run the encoder.
+            SettingsError: the bundle states no threshold for the rate, the threshold is not a probability, or an encoder
+                came without head or threshold.
         """
         self.threshold_source = "given"
-        """Where the threshold came from, such as `stated for a false-accept rate of 0.01`."""
+        rate, impostors = None, None
         if isinstance(source, (str, os.PathLike)):
-            source = load_bundle(Path(source))
+            source = load_bundle(source)
         if isinstance(source, Bundle):
-            self.encoder: Encoder = load_encoder(source, runtime, precision, threads)
+            self.encoder = load_encoder(source, runtime, precision, threads)
             head = head or source.head
+            if threshold is None:
+                usual = usual_threshold(source.manifest)
+                rate = false_accept_rate or (usual.false_accept_rate if usual else None)
+                impostors = source.impostors
             threshold, self.threshold_source = choose_threshold(source.manifest, threshold, false_accept_rate)
         else:
             self.encoder = source
         if head is None or threshold is None:
-            raise SettingsError("an encoder has neither head nor threshold: give both, or a bundle")
+            raise SettingsError("an encoder has neither head nor threshold: pass both, or pass a bundle")
         if not 0.0 <= threshold <= 1.0:
             raise SettingsError(f"a threshold is a probability from 0 to 1, not {threshold}")
-        self.head = head
-        self.threshold = threshold
-        self._support = SupportSet.empty(self.encoder.dimensions)
-        self._changing = threading.Lock()
+        self.head, self.threshold = head, threshold
+        self._false_accept_rate, self._impostors = rate, impostors
+        self._store = SupportStore(
+            None, self.encoder.model_id, self.encoder.dimensions, keep_crops=keep_crops
+        )
+        self._support: SupportSet | None = None
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"<Recognizer: {len(self.support)} objects, {self.encoder.model_id}, threshold {self.threshold:.4f}>"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the registered objects, in the order of registration."""
+        with self._lock:
+            return tuple(item.name for item in self._store.objects())
 
     @property
     def support(self) -> SupportSet:
-        """What is registered now."""
-        return self._support
+        """The support set: the embeddings of all views and negatives, and the limits of the objects."""
+        with self._lock:
+            if self._support is None:
+                self._support = build_support(
+                    self._store.entries(),
+                    self.encoder.dimensions,
+                    self.head,
+                    self.threshold,
+                    self._false_accept_rate,
+                    self._impostors,
+                )
+            return self._support
 
     def register(self, name: str, *pictures: Picture) -> None:
-        """Learn an object from one or more views, or add views to a known one.
+        """Register an object, or add views to a registered one.
+
+        Each picture becomes a view: the mean of the embeddings of the picture and of four small variations of it, as the
+        daemon registers one frame. Two to five views from different sides make recognition more reliable.
+
+        Args:
+            name: 1 to 80 characters; upper and lower case are the same.
+            pictures: one or more, each of one view of the object that fills most of the picture.
 
         Raises:
-            SupportError: the name is empty, or there is no picture.
-            ImageError: something is not an image; then nothing is learned.
+            SupportError: the name is not valid, or there is no picture.
+            ImageError: something is not a picture. Nothing is registered then.
+            EncoderError: the runtime failed.
         """
         if not pictures:
             raise SupportError(f'"{name}" needs at least one picture')
-        embeddings = self.encoder.embed([_pixels(picture) for picture in pictures])
-        with self._changing:
-            support = self._support
-            for embedding in embeddings:
-                support = support.with_view(name, embedding)
-            self._support = support
+        views = [
+            NewView(embed_view([pixels], self.encoder), self._crops(pixels), "picture")
+            for pixels in map(to_pixels, pictures)
+        ]
+        with self._lock:
+            self._support = None
+            first, *others = views
+            if self._is_registered(name):
+                self._store.add_view(name, first)
+            else:
+                self._store.register(name, first)
+            for view in others:
+                self._store.add_view(name, view)
 
-    def forget(self, name: str) -> None:
-        """Unlearn an object; raises `SupportError` if it is not registered."""
-        with self._changing:
-            self._support = self._support.without(name)
+    def add_negative(self, name: str, *pictures: Picture) -> None:
+        """Add negatives: pictures that were recognized as an object and show something else.
 
-    def recognize(self, picture: Picture) -> Recognition:
-        """Name what a frame or a picture file shows.
+        A picture that is nearer to a negative of an object than to its views is not recognized as that object.
+
+        Args:
+            name: of a registered object.
+            pictures: one or more.
 
         Raises:
-            ImageError: it is not an image.
+            NoSuchObject: there is no such object.
+            SupportError: there is no picture.
+            ImageError: something is not a picture. Nothing is added then.
             EncoderError: the runtime failed.
         """
-        return decide(self._support, self.head, self.encoder.embed([_pixels(picture)])[0], self.threshold)
+        if not pictures:
+            raise SupportError(f'a negative of "{name}" needs at least one picture')
+        negatives = [
+            NewView(self._embed(pixels), self._crops(pixels), "picture")
+            for pixels in map(to_pixels, pictures)
+        ]
+        with self._lock:
+            self._support = None
+            for negative in negatives:
+                self._store.add_negative(name, negative)
 
+    def forget(self, name: str) -> None:
+        """Forget an object, its views and its negatives; raises `NoSuchObject` if it is not registered."""
+        with self._lock:
+            self._support = None
+            self._store.forget(name)
 
-def _pixels(picture: Picture) -> npt.NDArray[Any]:
-    return read_picture(picture) if isinstance(picture, (str, os.PathLike)) else np.asarray(picture)
+    def recognize(self, picture: Picture) -> Recognition:
+        """Name what a picture shows.
+
+        Args:
+            picture: any size; the encoder reads its largest centered part of the encoder's aspect ratio.
+
+        Returns:
+            The object and its probability, or None as its name, with the rule that decided; see `Recognition`.
+
+        Raises:
+            ImageError: it is not a picture.
+            EncoderError: the runtime failed.
+        """
+        image = prepare(to_pixels(picture), self.encoder.preprocessing)
+        if is_blank(image):
+            return nothing_to_see(self.threshold)
+        embedding = self.encoder.embed_prepared(image[np.newaxis])[0]
+        return decide(self.support, self.head, embedding, self.threshold)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write all objects to an archive, the file that `edge-siamese objects import` reads.
+
+        Args:
+            path: of the .zip file, which is replaced, completely or not at all.
+
+        Raises:
+            StoreError: the file cannot be written.
+        """
+        with self._lock:
+            self._store.export_archive(path)
+
+    def load(self, path: str | os.PathLike[str], on_conflict: OnConflict = "rename") -> ImportResult:
+        """Add the objects of an archive, which `save` or `edge-siamese objects export` wrote.
+
+        An object that is already here, by its uid, gets the views that it lacks. Views embedded by another model are
+        embedded again from their pictures; without pictures, they are skipped.
+
+        Args:
+            path: of the .zip file. It is not trusted: sizes, names and pictures are checked.
+            on_conflict: what to do with a new object whose name is taken: `rename` it, `skip` it, or `merge` its views
+                into the object of that name.
+
+        Returns:
+            What was added.
+
+        Raises:
+            StoreError: the file cannot be read, is damaged, or is not an archive. Nothing is added then.
+            EncoderError: the runtime failed.
+        """
+        with self._lock:
+            self._support = None
+            result = self._store.import_archive(path, on_conflict)
+            for view_id in self._store.unembedded():
+                crops = [
+                    self._store.crop(view_id, index) for index in range(self._store.picture_count(view_id))
+                ]
+                self._store.set_embeddings({view_id: embed_view(crops, self.encoder)})
+        return result
+
+    def _embed(self, pixels: npt.NDArray[Any]) -> Floats:
+        return self.encoder.embed([pixels])[0]
+
+    def _crops(self, pixels: npt.NDArray[Any]) -> tuple[Bytes, ...]:
+        if not self._store.keep_crops:
+            return ()
+        return (make_crop(pixels, self.encoder.preprocessing, CROP_SIDE),)
+
+    def _is_registered(self, name: str) -> bool:
+        try:
+            self._store.object(name)
+        except SupportError:
+            return False
+        return True

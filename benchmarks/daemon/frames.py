@@ -28,7 +28,8 @@ from edge_siamese.models.bundle import Bundle, load_bundle
 from edge_siamese.models.manifest import choose_threshold
 from edge_siamese.recognition.decision import decide
 from edge_siamese.recognition.imaging import Preprocessing, prepare
-from edge_siamese.recognition.registration import NOTHING_CONTRAST, NewView
+from edge_siamese.recognition.quality import is_blank
+from edge_siamese.recognition.registration import NewView
 from edge_siamese.recognition.support import SupportEntry, SupportSet
 from edge_siamese.runtimes.encoder import GraphEncoder
 from edge_siamese.runtimes.selection import load_encoder
@@ -69,7 +70,7 @@ def frames_with_objects(scene: Scene, number: int, to: Preprocessing) -> list[np
     for step in range(10 * number):
         frame = scene.frame(SCENE_STEP_SECONDS * step)
         image = prepare(frame, to)
-        if int(image.max()) - int(image.min()) >= NOTHING_CONTRAST:
+        if not is_blank(image):
             frames.append(frame)
         if len(frames) == number:
             break

@@ -362,11 +362,11 @@ class DaemonApi:
 
     def score(self, pictures: Sequence[EncodedPicture | Picture]) -> list[dict[str, Any]]:
         """Recognize pictures."""
-        return [self.recognize(_pixels(picture)).described() for picture in pictures]
+        return [self.recognize(_pixels(picture)).describe() for picture in pictures]
 
     def explain(self, picture: EncodedPicture | None = None) -> dict[str, Any]:
         """Explain the decision on a picture or on the current frame."""
-        return (self.current() if picture is None else self.recognize(picture.decode())).described()
+        return (self.current() if picture is None else self.recognize(picture.decode())).describe()
 
     # --- commands: archives ---
 

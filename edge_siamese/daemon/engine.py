@@ -25,10 +25,11 @@ from edge_siamese.models.bundle import Bundle
 from edge_siamese.models.manifest import choose_threshold
 from edge_siamese.panel.led_signals import Signal
 from edge_siamese.panel.press_grammar import Gesture
-from edge_siamese.recognition.decision import Recognition, decide, nothing_to_see, object_limits
-from edge_siamese.recognition.embedding import Encoder, crop_of
+from edge_siamese.recognition.decision import Recognition, build_support, decide, nothing_to_see
+from edge_siamese.recognition.embedding import Encoder, make_crop
 from edge_siamese.recognition.imaging import Bytes, Floats, prepare
-from edge_siamese.recognition.registration import NOTHING_CONTRAST, NewView
+from edge_siamese.recognition.quality import is_blank
+from edge_siamese.recognition.registration import NewView
 from edge_siamese.recognition.support import SupportSet
 from edge_siamese.recognition.tracking import GAP_SECONDS, Sighting, Tracker
 from edge_siamese.settings import Settings
@@ -137,9 +138,13 @@ class Engine:
 
     def refresh(self) -> None:
         """Read the support set from the store anew."""
-        support = SupportSet.build(self.store.entries(), self.encoder.dimensions)
-        self.support = support.with_limits(
-            object_limits(support, self.head, self.threshold, self._rate, self.bundle.impostors)
+        self.support = build_support(
+            self.store.entries(),
+            self.encoder.dimensions,
+            self.head,
+            self.threshold,
+            self._rate,
+            self.bundle.impostors,
         )
 
     def _changed(self) -> None:
@@ -208,7 +213,7 @@ class Engine:
         times = {} if times is None else times
         start = perf_counter()
         image = prepare(pixels, self.encoder.preprocessing)
-        nothing = int(image.max()) - int(image.min()) < NOTHING_CONTRAST
+        nothing = is_blank(image)
         prepared = perf_counter()
         times["imaging"] = prepared - start
         if nothing:
@@ -231,7 +236,7 @@ class Engine:
         last, found = self._recognized, self.latest
         if last is None or found is None or not (last.uid == found.uid == sighting.uid):
             return {}
-        crop = crop_of(last.frame.pixels, self.encoder.preprocessing, self.settings.registration.crop_side)
+        crop = make_crop(last.frame.pixels, self.encoder.preprocessing, self.settings.registration.crop_side)
         model_id = self.encoder.model_id
         kept = self._moments.add(found, last.embedding, model_id, crop, uid=sighting.uid, name=sighting.name)
         return {"moment": kept}
@@ -355,7 +360,7 @@ class Engine:
             raise ControlError("nothing was recognized lately that could be wrong")
         if name is not None and self.object(name).uid != last.uid:
             raise ControlError(f'"{known.name}" was recognized last, not "{name}"')
-        crop = crop_of(last.frame.pixels, self.encoder.preprocessing, self.settings.registration.crop_side)
+        crop = make_crop(last.frame.pixels, self.encoder.preprocessing, self.settings.registration.crop_side)
         return self._keep_negative(last.uid, last.embedding, crop)
 
     def was_wrong(self, moment: str) -> StoredObject:

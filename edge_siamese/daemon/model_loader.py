@@ -28,7 +28,7 @@ from edge_siamese.models import default, described, resolve
 from edge_siamese.models.bundle import Bundle, load_bundle
 from edge_siamese.models.installed import InstalledModels
 from edge_siamese.models.selftest import self_test
-from edge_siamese.recognition.embedding import embed_crop, mean_embedding
+from edge_siamese.recognition.embedding import embed_picture, mean_embedding
 from edge_siamese.recognition.imaging import Floats
 from edge_siamese.runtimes.encoder import GraphEncoder
 from edge_siamese.runtimes.selection import load_encoder
@@ -168,5 +168,5 @@ def _embedded(
     for index in range(count):
         if index:
             yield line
-        parts.append(embed_crop(store.crop(view, index), count, encoder))
+        parts.append(embed_picture(store.crop(view, index), count, encoder))
     return mean_embedding(np.concatenate(parts))

@@ -14,7 +14,7 @@ from edge_siamese.cameras.camera import Frame
 from edge_siamese.errors import ControlError, EdgeSiameseError, StoreError, SupportError
 from edge_siamese.events import Event, Kind
 from edge_siamese.panel.led_signals import Signal
-from edge_siamese.recognition.embedding import Encoder, crop_of
+from edge_siamese.recognition.embedding import Encoder, make_crop
 from edge_siamese.recognition.head import SigmoidDistanceHead
 from edge_siamese.recognition.imaging import Bytes
 from edge_siamese.recognition.registration import (
@@ -25,7 +25,7 @@ from edge_siamese.recognition.registration import (
     Refusal,
     collision,
     collision_refusal,
-    view_of_pictures,
+    view_from_pictures,
 )
 from edge_siamese.recognition.support import SupportSet
 from edge_siamese.settings import RegistrationSettings
@@ -192,7 +192,7 @@ class RegistrationSessions:
         """Learn from pictures instead: uint8 (h, w) or (h, w, 3) each. Errors are those of `begin`."""
         self._require_name(wish)
         refused: dict[int, FrameVerdict] = {}
-        found = view_of_pictures(
+        found = view_from_pictures(
             pictures,
             self._encoder,
             self.settings,
@@ -235,12 +235,12 @@ class RegistrationSessions:
 
     def _keep(self, found: NewView | Refusal, wish: RegistrationRequest, now: float) -> RegistrationResult:
         if isinstance(found, Refusal):
-            learned = RegistrationResult(False, found.text, reason=found.reason.what)
+            learned = RegistrationResult(False, found.text, reason=found.reason.problem)
             return self._refuse(learned, SIGNALS.get(found.reason, Signal.FAILED), wish)
         if not wish.force and self.settings.collisions == "refuse":
             other = collision(found.embedding, self._support(), self._head, self._threshold, wish.target)
             if other is not None:
-                text, reason = collision_refusal(other).text, Reason.COLLISION.what
+                text, reason = collision_refusal(other).text, Reason.COLLISION.problem
                 return self._refuse(
                     RegistrationResult(False, text, reason=reason, collides=other), Signal.COLLISION, wish
                 )
@@ -276,7 +276,7 @@ class RegistrationSessions:
         """Show a frame to those who watch; no verdict is a good one."""
         if self._bursts.wanted:
             good, text = (True, "good") if verdict is None else (verdict.good, verdict.text)
-            crop = crop_of(pixels, self._encoder.preprocessing, SIDE)
+            crop = make_crop(pixels, self._encoder.preprocessing, SIDE)
             self._bursts.add(BurstFrame(number, good, text, crop))
 
     def _show_end(self, learned: RegistrationResult) -> None:

@@ -169,7 +169,7 @@ def details(view: CurrentView | None, now: float) -> dict[str, Any]:
     decision = view.recognition
     registering = {"text": REGISTERING_TEXT, "explanation": []}
     return {
-        **(registering if decision is None else decision.described()),
+        **(registering if decision is None else decision.describe()),
         "shown": True,
         "learning": decision is None,
         "present": [

@@ -96,7 +96,7 @@ class Decision(Record):
     runner_up: str | None
     margin: Annotated[float, Meta(description="Difference to the probability of the runner-up.")]
     view: Annotated[int | None, Meta(description="Id of the nearest view.")]
-    set_aside: Annotated[
+    rejected: Annotated[
         tuple[str, ...], Meta(description="Objects that a negative rejects, the nearest first.")
     ]
     view_place: Annotated[

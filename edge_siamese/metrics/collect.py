@@ -17,7 +17,7 @@ MAX_OBJECTS = 200
 """Objects with time series of their own: Prometheus keeps each series for its whole retention time."""
 
 SOURCES = ("button", "command", "picture", "page", "mqtt")
-REASONS = (*(reason.what for reason in Reason), "failed", "ended")
+REASONS = (*(reason.problem for reason in Reason), "failed", "ended")
 CONDITIONS = board.Throttling(0b1111).now
 """Conditions that the firmware of a Raspberry Pi reports while it throttles the board."""
 

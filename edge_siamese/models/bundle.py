@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,7 @@ from edge_siamese.errors import (
     TruncatedFileError,
     UnsafePathError,
 )
+from edge_siamese.models import resolve
 from edge_siamese.models.manifest import FileInfo, Manifest
 from edge_siamese.recognition.head import SigmoidDistanceHead
 from edge_siamese.system.files import write_atomically
@@ -160,11 +162,11 @@ class Bundle:
         return self.path / self.manifest.model(format, precision).path
 
 
-def load_bundle(path: str | Path, verify_checksums: bool = True) -> Bundle:
+def load_bundle(path: str | os.PathLike[str], verify_checksums: bool = True) -> Bundle:
     """Read a bundle and check everything in it.
 
     Args:
-        path: the bundle's directory.
+        path: the name of a shipped bundle, such as `objects`, or the directory of a bundle.
         verify_checksums: hash every file. Without it, only their presence and sizes are checked, which spares
             a small board the reading of large encoders that were verified when they were installed.
 
@@ -176,7 +178,7 @@ def load_bundle(path: str | Path, verify_checksums: bool = True) -> Bundle:
         ChecksumError: a file is as long as the manifest says, and another one.
         BundleError: the weights of the head are not what the manifest describes.
     """
-    directory = Path(path)
+    directory = resolve(path)
     manifest_path = directory / MANIFEST
     try:
         _require_manifest(directory)

@@ -1,9 +1,12 @@
-"""Decides what an embedding shows: the nearest object, unless a threshold or a negative speaks against it."""
+"""The decision: the object that an embedding shows, by distance, thresholds and negatives.
+
+The rules are those of docs/method.md, "The decision" and "Limits of objects".
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -23,47 +26,47 @@ Rule = Literal[
     "nothing to see",
 ]
 
-STRICTEST_SHARE = 0.5
-"""Impostors make no limit stricter than this share of the general threshold's distance."""
-STRICTEST_SHARE_OF_NEGATIVES = 0.8
-"""Negatives make none stricter than this share: one double press must not blind an object."""
+MIN_LIMIT_FROM_IMPOSTORS = 0.5
+"""Impostors set no limit below this fraction of the general threshold's distance."""
+MIN_LIMIT_FROM_NEGATIVES = 0.8
+"""Negatives set no limit below this fraction: one double press must not make an object unrecognizable."""
 
-# Rows of the support set that are compared with all impostors at once: bounds the memory.
-_ROWS_AT_ONCE = 2048
+# Rows of the support set compared with all impostors at once: bounds the memory.
+_MAX_ROWS_AT_ONCE = 2048
 
 
 @dataclass(frozen=True)
 class Recognition:
-    """What a frame shows; printed, it reads like `heart (p = 0.98; next: star, 0.03)`."""
+    """What a picture shows; as a string, such as `heart (p = 0.98; next: star, 0.03)`."""
 
     name: str | None
-    """The object, or None if it is none that is known."""
+    """The recognized object; None if the picture shows no registered object."""
     probability: float
-    """p(same) of the frame and the nearest object's nearest view; 0 if nothing is registered."""
+    """p(same) of the picture and the nearest view of the nearest object, 0 to 1; 0 if nothing is registered."""
     nearest: str | None
-    """The most probable object, recognized or not; None if nothing is registered."""
+    """The nearest object, recognized or not; None if nothing is registered."""
     runner_up: str | None
-    """The next most probable object that no negative speaks against; None if there is none."""
+    """The next nearest object that no negative rejects; None if there is none."""
     margin: float
-    """How far the runner-up's probability is below `probability`; all of it if there is no second."""
+    """`probability` minus the probability of the runner-up, or minus 0 without one."""
     threshold: float
-    """The probability from which on the nearest object is recognized: the general one, or its own where that is more."""
+    """The probability that the nearest object needs: the general threshold, or its own if that is higher."""
     rule: Rule
-    """What decided."""
+    """The rule that decided."""
     uid: str | None = None
-    """Of the object that was recognized."""
+    """The uid of the recognized object: 32 hexadecimal digits that renaming does not change."""
     nearest_uid: str | None = None
-    """Of `nearest`."""
+    """The uid of `nearest`."""
     view: int | None = None
-    """The number of the nearest view of `nearest`."""
+    """The id of the nearest view of `nearest`."""
     general_threshold: float = 0.0
-    """The threshold for all objects, as it was given."""
-    set_aside: tuple[str, ...] = ()
-    """Objects that are as near, or nearer, but for a negative of theirs that is nearer still; the nearest first."""
+    """The threshold for all objects."""
+    rejected: tuple[str, ...] = ()
+    """Nearer objects that were rejected, because one of their negatives is nearer still; the nearest first."""
     view_place: int | None = None
-    """The place of that view among those of `nearest`, from 1."""
+    """The position of that view among the views of `nearest`, from 1."""
     view_count: int = 0
-    """How many views `nearest` has."""
+    """The number of views of `nearest`."""
 
     def __str__(self) -> str:
         if self.rule == "nothing to see":
@@ -77,36 +80,37 @@ class Recognition:
             return f"{self.name} (p = {self.probability:.2f}{second})"
         if self.rule == "nearer to a negative":
             return f"unknown (nearest: {self.nearest}, p = {self.probability:.2f}, but a negative of it is nearer)"
-        p, threshold = _told_apart(self.probability, self.threshold)
+        p, threshold = _format_distinct(self.probability, self.threshold)
         own = ", its own threshold" if self.rule == "below the object's own threshold" else ""
         return f"unknown (nearest: {self.nearest}, p = {p} < {threshold}{own})"
 
     def explain(self) -> tuple[str, ...]:
-        """How it was decided, in sentences for people."""
+        """Explain the decision, in sentences for people."""
         if self.rule == "nothing to see":
             return (
-                "There is nothing to see: the picture has no contrast, as in the dark or of an empty wall.",
+                "There is nothing to see: the picture has no contrast, as in the dark or in front of an empty wall.",
             )
         if self.nearest is None:
             return ("Nothing is registered, so nothing can be recognized.",)
-        p, threshold = _told_apart(self.probability, self.threshold)
+        p, threshold = _format_distinct(self.probability, self.threshold)
         whose = "its own threshold" if self.threshold > self.general_threshold else "the general threshold"
         verdict = {
             "recognized": f"This is {self.nearest}: p = {p} reaches {whose}, {threshold}.",
             "below threshold": f"Unknown: {self.nearest} is nearest, but p = {p} is below {whose}, {threshold}.",
             "below the object's own threshold": (
                 f"Unknown: {self.nearest} is nearest, but p = {p} is below its own threshold, {threshold}, which is"
-                f" stricter than the general one, {self.general_threshold:.2f}, since other things look much like it."
+                f" stricter than the general one, {self.general_threshold:.2f}, because other things look similar."
             ),
             "nearer to a negative": (
-                f"Unknown: {self.nearest} is nearest (p = {p}), but an example of what it is not is nearer than"
-                " any of its views."
+                f"Unknown: {self.nearest} is nearest (p = {p}), but one of its negatives is nearer than any of its views."
             ),
         }[self.rule]
         result = [verdict, self._nearest_view()]
-        others = [name for name in self.set_aside if name != self.nearest]
+        others = [name for name in self.rejected if name != self.nearest]
         if others:
-            result.append(f"Nearer to an example of what it is not than to any view: {', '.join(others)}.")
+            result.append(
+                f"Rejected, because one of their negatives is nearer than any view: {', '.join(others)}."
+            )
         if self.runner_up is None:
             result.append("There is no runner-up.")
         else:
@@ -116,24 +120,25 @@ class Recognition:
 
     def _nearest_view(self) -> str:
         if self.view_count <= 1:
-            return f"The nearest view is the only one of {self.nearest}, number {self.view}."
-        place = f"view {self.view_place} of the {self.view_count}"
-        return f"The nearest is {place} of {self.nearest}, number {self.view}."
+            return f"The nearest view is the only one of {self.nearest}, id {self.view}."
+        return (
+            f"The nearest is view {self.view_place} of {self.view_count} of {self.nearest}, id {self.view}."
+        )
 
     def data(self) -> dict[str, Any]:
-        """All of it, for JSON."""
-        return {**asdict(self), "set_aside": list(self.set_aside)}
+        """All fields, for JSON."""
+        return {**asdict(self), "rejected": list(self.rejected)}
 
-    def described(self) -> dict[str, Any]:
-        """The same with what people are told: in a line, and why."""
+    def describe(self) -> dict[str, Any]:
+        """All fields, one line for people, and the explanation, for JSON."""
         return {**self.data(), "text": str(self), "explanation": list(self.explain())}
 
 
 def nothing_to_see(threshold: float) -> Recognition:
-    """Of a picture without contrast, which an encoder would take for anything.
+    """The recognition of a picture without contrast, for which the encoder's output is meaningless.
 
     Args:
-        threshold: the general one, a probability.
+        threshold: the general threshold, a probability.
     """
     return Recognition(None, 0.0, None, None, 0.0, threshold, "nothing to see", general_threshold=threshold)
 
@@ -141,69 +146,68 @@ def nothing_to_see(threshold: float) -> Recognition:
 def decide(
     support: SupportSet, head: SigmoidDistanceHead, embedding: Floats, threshold: float
 ) -> Recognition:
-    """What an embedding shows.
+    """Decide what an embedding shows.
 
-    The candidate is the object with the nearest view. If one of its negatives is at least as near, the object is set
-    aside and the next nearest is the candidate, and so on. The candidate is recognized if its probability is at least
-    the threshold, and its distance at most its own limit. If that makes no object known, the nearest of all is
-    reported, with the rule that speaks against it: a negative counts where the object would have been recognized
-    otherwise.
+    The candidate is the object with the nearest view. If one of its negatives is at least as near, it is rejected, and the
+    next nearest object is the candidate. The candidate is recognized if its probability reaches the threshold and its
+    distance is within its own limit. Otherwise the nearest object of all is reported as unknown, with the rule that
+    refused it; that is its negative only if it would have been recognized without it.
 
     Args:
-        support: what is registered.
-        head: gives distances and probabilities.
-        embedding: (D,) float32, of the frame.
-        threshold: the general one, a probability.
+        support: the registered objects.
+        head: computes distances and probabilities.
+        embedding: float32 (D,), of the picture.
+        threshold: the general threshold, a probability.
 
     Raises:
-        EncoderError: the embedding has a number that is not finite, or not D numbers.
+        EncoderError: the embedding does not have D finite numbers.
     """
     query = np.asarray(embedding, dtype=np.float32)
     if query.shape != (support.dimensions,) or not np.isfinite(query).all():
         raise EncoderError(
-            f"the encoder gave an embedding that is not {support.dimensions} finite numbers; its file is damaged"
+            f"the encoder computed an embedding that is not {support.dimensions} finite numbers; its file is damaged"
         )
     if not len(support):
         return Recognition(
             None, 0.0, None, None, 0.0, threshold, "nothing registered", general_threshold=threshold
         )
-    frame = _Scored(support, head, query, threshold)
-    aside: list[_Candidate] = []
-    candidate = frame.nearest()
-    while candidate is not None and frame.is_nearer_to_a_negative(candidate):
-        aside.append(candidate)
-        frame.leave_out(candidate)
-        candidate = frame.nearest()
-    if candidate is not None and (not aside or frame.refusal(candidate) is None):
-        found, rule = candidate, frame.refusal(candidate) or "recognized"
-        frame.leave_out(candidate)
+    scores = _Scores(support, head, query, threshold)
+    rejected: list[_Candidate] = []
+    candidate = scores.nearest()
+    while candidate is not None and scores.is_nearer_to_negative(candidate):
+        rejected.append(candidate)
+        scores.exclude(candidate)
+        candidate = scores.nearest()
+    if candidate is not None and (not rejected or scores.refusal(candidate) is None):
+        nearest, rule = candidate, scores.refusal(candidate) or "recognized"
+        scores.exclude(candidate)
     else:
-        found = aside[0]
-        rule = frame.refusal(found) or "nearer to a negative"
-    second = frame.nearest()
-    name, uid = support.names[found.place], support.uids[found.place]
-    views = support.rows(found.place)
+        nearest = rejected[0]
+        rule = scores.refusal(nearest) or "nearer to a negative"
+    runner_up = scores.nearest()
+    name, uid = support.names[nearest.place], support.uids[nearest.place]
+    views = support.rows(nearest.place)
     return Recognition(
         name=name if rule == "recognized" else None,
-        probability=found.probability,
+        probability=nearest.probability,
         nearest=name,
-        runner_up=None if second is None else support.names[second.place],
-        margin=found.probability if second is None else max(0.0, found.probability - second.probability),
-        threshold=max(threshold, float(head.probability(support.limits[found.place]))),
+        runner_up=None if runner_up is None else support.names[runner_up.place],
+        margin=max(0.0, nearest.probability - (0.0 if runner_up is None else runner_up.probability)),
+        threshold=max(threshold, float(head.probability(support.limits[nearest.place]))),
         rule=rule,
         uid=uid if rule == "recognized" else None,
         nearest_uid=uid,
-        view=int(support.view_ids[found.row]),
+        view=int(support.view_ids[nearest.row]),
         general_threshold=threshold,
-        set_aside=tuple(support.names[other.place] for other in aside),
-        view_place=found.row - views.start + 1,
+        rejected=tuple(support.names[other.place] for other in rejected),
+        view_place=nearest.row - views.start + 1,
         view_count=views.stop - views.start,
     )
 
 
 @dataclass(frozen=True)
 class _Candidate:
-    """An object, by its nearest view."""
+    """An object and its nearest view."""
 
     place: int
     row: int
@@ -211,47 +215,62 @@ class _Candidate:
     probability: float
 
 
-class _Scored:
-    """The objects of a support set, as near as they are to one frame; some may be left out."""
+class _Scores:
+    """The distances of all objects of a support set to one query; objects can be excluded."""
 
     def __init__(
         self, support: SupportSet, head: SigmoidDistanceHead, query: Floats, threshold: float
     ) -> None:
         self.support, self.head, self.query, self.threshold = support, head, query[np.newaxis], threshold
-        # By distance, not by probability: far from the threshold, float32 rounds different probabilities to one.
+        # Distances, not probabilities: far from the threshold, float32 rounds different probabilities to the same value.
         self.ranks = support.ranks(head, query)
-        several = len(self.ranks) > len(support)
-        self.objects = np.minimum.reduceat(self.ranks, support.starts[:-1]) if several else self.ranks.copy()
+        has_several_views = len(self.ranks) > len(support)
+        self.object_ranks = (
+            np.minimum.reduceat(self.ranks, support.starts[:-1]) if has_several_views else self.ranks.copy()
+        )
 
     def nearest(self) -> _Candidate | None:
-        """The nearest object that is not left out."""
-        place = int(np.argmin(self.objects))
-        if self.objects[place] == np.inf:
+        """The nearest object that is not excluded; None if all are."""
+        place = int(np.argmin(self.object_ranks))
+        if self.object_ranks[place] == np.inf:
             return None
         rows = self.support.rows(place)
         row = rows.start + int(np.argmin(self.ranks[rows]))
-        distance = self._least_distance(self.support.embeddings[row : row + 1])
+        distance = self._min_distance(self.support.embeddings[row : row + 1])
         return _Candidate(place, row, distance, float(self.head.probability(distance)))
 
-    def leave_out(self, candidate: _Candidate) -> None:
-        self.objects[candidate.place] = np.inf
+    def exclude(self, candidate: _Candidate) -> None:
+        self.object_ranks[candidate.place] = np.inf
 
-    def is_nearer_to_a_negative(self, candidate: _Candidate) -> bool:
-        """Whether one of the object's negatives is at least as near as its nearest view."""
+    def is_nearer_to_negative(self, candidate: _Candidate) -> bool:
+        """Whether a negative of the object is at least as near as its nearest view."""
         negatives = self.support.negatives[self.support.negative_rows(candidate.place)]
-        return len(negatives) > 0 and self._least_distance(negatives) <= candidate.distance
+        return len(negatives) > 0 and self._min_distance(negatives) <= candidate.distance
 
     def refusal(self, candidate: _Candidate) -> Rule | None:
-        """The threshold that speaks against it."""
+        """The rule that refuses the candidate, by the general threshold and its own limit; None if it passes."""
         if candidate.probability < self.threshold:
             return "below threshold"
         if candidate.distance > self.support.limits[candidate.place]:
             return "below the object's own threshold"
         return None
 
-    def _least_distance(self, rows: Floats) -> float:
-        # Of the same row it is the same number, wherever the row stands; a matrix product does not promise that.
+    def _min_distance(self, rows: Floats) -> float:
+        # Equal rows give equal distances, wherever they are stored; a matrix product does not guarantee that.
         return float(self.head.paired_distances(self.query, rows).min())
+
+
+def build_support(
+    entries: Sequence[SupportEntry],
+    dimensions: int,
+    head: SigmoidDistanceHead,
+    threshold: float,
+    false_accept_rate: float | None = None,
+    impostors: Floats | None = None,
+) -> SupportSet:
+    """Build the support set of the registered objects, with their limits; see `object_limits`."""
+    support = SupportSet.build(entries, dimensions)
+    return support.with_limits(object_limits(support, head, threshold, false_accept_rate, impostors))
 
 
 def object_limits(
@@ -261,49 +280,49 @@ def object_limits(
     false_accept_rate: float | None = None,
     impostors: Floats | None = None,
 ) -> Floats:
-    """The largest distance at which each object may be recognized, for `SupportSet.with_limits`.
+    """The limit of each object: the largest distance at which it is recognized, for `SupportSet.with_limits`.
 
-    A threshold at a false-accept rate keeps that rate on average over objects. A plain shape, or an object with many
-    views, comes near to more strangers than others do. So an object's limit is the least of
+    A threshold at a false-accept rate keeps that rate on average over objects. A plain shape, or an object with many views,
+    is near to more unknown things than others. An object's limit is therefore the minimum of
 
-    - the distance of the general threshold: no limit is laxer;
-    - with impostors, the distance below which at most the share `false_accept_rate` of them is to the object's nearest
-      view: with 512 and a rate of 0.01, the sixth nearest impostor is too far away already;
-    - the distance of its nearest negative to its nearest view;
+    - the distance of the general threshold;
+    - with impostors, the largest distance within which at most the fraction `false_accept_rate` of them is, to the object's
+      nearest view: with 512 impostors and a rate of 0.01, just below the distance of the sixth nearest;
+    - the distance of its nearest negative to its nearest view.
 
-    but for impostors at least half the distance of the general threshold, and for negatives at least 0.8 of it. What is
-    nearer still may be a picture of the object itself, and would make it unrecognizable; a frame that is nearer to a
-    negative is refused by `decide` in any case.
+    Impostors set no limit below half the distance of the general threshold, and negatives none below 0.8 of it. What is
+    nearer may be a picture of the object itself, and would make it unrecognizable. A picture that is nearer to a negative is
+    refused by `decide` in any case.
 
     Args:
         support: N objects, with their negatives.
-        head: gives the distances.
-        threshold: the general one, a probability. With 0 or 1 there are no limits.
-        false_accept_rate: for which the threshold is stated; None: it is stated for none, impostors say nothing.
-        impostors: (I, D), embeddings of things that nobody registered (`Bundle.impostors`), or None.
+        head: computes the distances.
+        threshold: the general threshold, a probability. With 0 or 1 there are no limits.
+        false_accept_rate: the rate for which the threshold is stated. None for another threshold: impostors are ignored.
+        impostors: float32 (I, D), embeddings of things that nobody registered (`Bundle.impostors`), or None.
 
     Returns:
-        float32 (N,); inf where the general threshold is the least.
+        float32 (N,); inf where only the general threshold applies.
     """
     result = np.full(len(support), np.inf, dtype=np.float32)
     if not (len(support) and 0.0 < threshold < 1.0):
         return result
     if impostors is not None and false_accept_rate is not None:
-        # The small number: 0.29 * 100 is 28.999999999999996.
+        # The small summand, because 0.29 * 100 is 28.999999999999996.
         accepted = math.floor(false_accept_rate * len(impostors) + 1e-9)
         if accepted < len(impostors):
             for objects, distances in _impostor_distances(support, head, impostors):
                 result[objects] = np.partition(distances, accepted, axis=1)[:, accepted]
             result = np.nextafter(result, np.float32(-np.inf))
     general = head.distance_at(threshold)
-    # Of a threshold that even the same picture misses, the distance is below zero.
-    result = np.maximum(result, min(general, STRICTEST_SHARE * general), dtype=np.float32)
-    least = min(general, STRICTEST_SHARE_OF_NEGATIVES * general)
-    # Not np.unique, for which numpy 2 loads its masked arrays: 1.6 MB that nothing else needs.
+    # The distance is negative for a threshold that even an identical picture does not reach.
+    result = np.maximum(result, min(general, MIN_LIMIT_FROM_IMPOSTORS * general), dtype=np.float32)
+    min_limit = min(general, MIN_LIMIT_FROM_NEGATIVES * general)
+    # Not np.unique, for which numpy 2 loads its masked arrays, 1.6 MB that nothing else needs.
     for place in dict.fromkeys(support.negative_owners.tolist()):
         views = support.embeddings[support.rows(place)]
         nearest = head.distances(support.negatives[support.negative_rows(place)], views).min()
-        result[place] = min(result[place], max(least, nearest))
+        result[place] = min(result[place], max(min_limit, nearest))
     result[result >= general] = np.inf
     return result
 
@@ -316,7 +335,7 @@ def object_limit(
     impostors: Floats | None = None,
     negatives: Floats | None = None,
 ) -> float:
-    """The limit of one object, as `object_limits` gives it: (V, D) views, (K, D) negatives."""
+    """The limit of one object with views (V, D) and negatives (K, D); see `object_limits`."""
     entry = SupportEntry(
         "object", "object", tuple(range(len(views))), views, views[:0] if negatives is None else negatives
     )
@@ -327,11 +346,11 @@ def object_limit(
 def _impostor_distances(
     support: SupportSet, head: SigmoidDistanceHead, impostors: Floats
 ) -> Iterator[tuple[slice, Floats]]:
-    """The objects in blocks, with the distance of each impostor to each object's nearest view, (block, I)."""
+    """Yield blocks of objects with the distance of each impostor to each object's nearest view, (block, I)."""
     start = 0
     while start < len(support):
-        most = support.starts[start] + _ROWS_AT_ONCE
-        stop = max(start + 1, int(np.searchsorted(support.starts, most, side="right")) - 1)
+        end = support.starts[start] + _MAX_ROWS_AT_ONCE
+        stop = max(start + 1, int(np.searchsorted(support.starts, end, side="right")) - 1)
         first, last = int(support.starts[start]), int(support.starts[stop])
         distances = head.distances(support.embeddings[first:last], impostors)
         if last - first > stop - start:
@@ -340,7 +359,7 @@ def _impostor_distances(
         start = stop
 
 
-def _told_apart(p: float, threshold: float) -> tuple[str, str]:
-    """Both with as many decimals as it takes to see which is larger."""
+def _format_distinct(p: float, threshold: float) -> tuple[str, str]:
+    """Format both with as many decimals as show which is larger."""
     digits = next((n for n in range(2, 7) if f"{p:.{n}f}" != f"{threshold:.{n}f}"), 2)
     return f"{p:.{digits}f}", f"{threshold:.{digits}f}"

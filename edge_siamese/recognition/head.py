@@ -1,8 +1,8 @@
-"""The sigmoid distance head: turns the distance of two embeddings into the probability that they show the same thing.
+"""The sigmoid distance head: the probability that two embeddings show the same object, from their distance.
 
     p(same) = sigmoid(bias - scale * d(h1, h2))
 
-Two distances are known. `euclidean` is ||h1 - h2||, the product's default, on unit vectors. `weighted_l1` is
+There are two distances. `euclidean`, the default, is ||h1 - h2|| of unit vectors. `weighted_l1` is
 sum_j w_j |h1_j - h2_j| with learned weights, the reference head of Koch, Zemel and Salakhutdinov, "Siamese Neural
 Networks for One-shot Image Recognition" (2015), section 3.1; a weight may be negative.
 """
@@ -18,21 +18,26 @@ import numpy.typing as npt
 
 from edge_siamese.recognition.imaging import Floats
 
-# Of |h1 - h2|, how much is held at once by the weighted L1 distance: bounds its memory.
+# Bytes of |h1 - h2| held at once by the weighted L1 distance.
 _L1_BLOCK_BYTES = 32 * 1024 * 1024
 
 
 @dataclass(frozen=True, eq=False)
 class SigmoidDistanceHead:
-    """p = sigmoid(bias - scale * distance)."""
+    """p(same) = sigmoid(bias - scale * distance).
+
+    Example:
+        head = SigmoidDistanceHead(scale=12.0, bias=9.0)
+        head.score(queries, supports)  # float32 (N, M), from embeddings (N, D) and (M, D)
+    """
 
     scale: float
-    """How fast the probability falls with the distance; per unit of distance."""
+    """The decrease of the log-odds per unit of distance."""
     bias: float
-    """The log-odds of `same` at distance zero."""
+    """The log-odds of "same" at distance zero."""
     distance: Literal["euclidean", "weighted_l1"] = "euclidean"
     weights: Floats | None = None
-    """float32 (D,), for `weighted_l1` only."""
+    """float32 (D,), for `weighted_l1` only; raises `ValueError` with `euclidean`."""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.scale) and math.isfinite(self.bias)):
@@ -74,7 +79,7 @@ class SigmoidDistanceHead:
         return self.probability(self.distances(queries, supports))
 
     def distance_at(self, probability: float) -> float:
-        """The distance at which p(same) takes the given value in (0, 1)."""
+        """The distance at which p(same) has the given value; raises `ValueError` outside of (0, 1)."""
         if not 0.0 < probability < 1.0:
             raise ValueError(f"a probability strictly between 0 and 1 is needed, not {probability}")
         return (self.bias - math.log(probability / (1.0 - probability))) / self.scale

@@ -1,10 +1,9 @@
-"""Turns camera frames and pictures into the bytes that an encoder reads: the only preprocessing there is.
+"""Preprocessing: turns camera frames and pictures into the bytes that an encoder reads.
 
-Training, calibration, evaluation and the device all call `prepare`, so a network never meets pixels on the device
-that it could not have met in training. Scaling to the network's range is inside the exported graph; here, bytes go
-in and bytes come out.
+Training, calibration, evaluation and the device all call `prepare`, so the network gets the same pixels everywhere. Scaling
+to the network's range is part of the exported graph; here, bytes go in and bytes come out.
 
-The resize is an area average (downwards) or a linear interpolation (upwards), applied to rows and to columns as a
+The resize is an area average (downscaling) or a linear interpolation (upscaling), applied to rows and to columns as a
 matrix product. The weights are integers that sum to 256 for each output pixel, so after rows and columns every
 partial sum is an integer of at most 255 * 256 * 256 < 2**24, which float32 holds exactly: any BLAS, in any order of
 summation, on any processor, returns the same bytes.
@@ -30,15 +29,15 @@ WEIGHT_SUM = 256
 # ITU-R BT.601 luma, in 256ths.
 LUMA = np.array([77, 150, 29], dtype=np.uint16)
 
-# Output rows that are computed together. Each reads some of the source's rows only, and a product with all of them
-# would mostly multiply by zero: from about so many multiplications on, leaving these out is faster.
+# Output rows computed together. Each reads only some rows of the source, and a product with all of them would mostly
+# multiply by zero: above this number of multiplications, skipping these is faster.
 _BAND_ROWS = 8
 _LARGE_PRODUCT = 1 << 22
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What an encoder reads: a uint8 image of (height, width, channels)."""
+    """The input of an encoder: a uint8 image of (height, width, channels)."""
 
     height: int
     """Rows of the prepared image, in pixels."""
@@ -47,7 +46,7 @@ class Preprocessing:
     color: Literal["gray", "rgb"] = "gray"
     """`gray`: one channel of BT.601 luma. `rgb`: three channels in that order."""
     fit: Literal["crop", "stretch"] = "crop"
-    """`crop`: the largest centered part of the target's aspect ratio. `stretch`: the whole frame."""
+    """`crop`: the largest centered part with the target's aspect ratio. `stretch`: the whole frame."""
 
     @property
     def channels(self) -> int:
@@ -70,7 +69,7 @@ def prepare(frame: npt.NDArray[Any], to: Preprocessing) -> Bytes:
         uint8 of shape `to.shape`; the same bytes on every machine.
 
     Raises:
-        ImageError: the array is not an image of these kinds.
+        ImageError: the array is not such an image.
     """
     return _resize(_color(_crop(_checked(frame), to), to.color), to)
 
@@ -96,12 +95,12 @@ def prepare_batch(frames: Frames, to: Preprocessing) -> Bytes:
 
 
 def seen_part(frame: npt.NDArray[Any], to: Preprocessing) -> Bytes:
-    """The part of a frame that `prepare` reads, in its own size and colors; a view. Raises `ImageError`."""
+    """The part of a frame that `prepare` reads, at its own size and colors; not a copy. Raises `ImageError`."""
     return _crop(_checked(frame), to)
 
 
 def reduced(pixels: npt.NDArray[Any], side: int) -> Bytes:
-    """The whole picture, area-resized so that its longer side is at most `side` pixels; never enlarged.
+    """Reduce a picture by area averaging so that its longer side is at most `side` pixels; never enlarge it.
 
     Args:
         pixels: uint8 or bool, (h, w) or (h, w, 1, 3 or 4).
@@ -130,7 +129,7 @@ def _checked(frame: npt.NDArray[Any]) -> Bytes:
     if frame.dtype == np.bool_:
         frame = frame.astype(np.uint8) * 255
     if frame.dtype != np.uint8:
-        raise ImageError(f"an image has to be uint8 with values 0 to 255, not {frame.dtype}")
+        raise ImageError(f"an image must be uint8 with values 0 to 255, not {frame.dtype}")
     if frame.ndim not in (2, 3) or (frame.ndim == 3 and frame.shape[2] not in (1, 3, 4)):
         raise ImageError(
             f"an image has shape (height, width) or (height, width, 1, 3 or 4), not {frame.shape}"
@@ -159,7 +158,7 @@ def _color(frame: Bytes, color: str) -> Bytes:
         return np.repeat(frame[..., np.newaxis], 3, axis=2) if frame.ndim == 2 else frame[..., :3]
     if frame.ndim == 2:
         return frame
-    # Planes first, since numpy is several times as fast on neighboring bytes as on every third one.
+    # Planes first: numpy is several times faster on adjacent bytes than on every third byte.
     planes = np.ascontiguousarray(frame[..., :3].transpose(2, 0, 1)).astype(np.uint16)
     planes *= LUMA[:, np.newaxis, np.newaxis]
     luma = planes[0]
@@ -186,7 +185,7 @@ def _resize(image: Bytes, to: Preprocessing) -> Bytes:
         for targets, sources, weights in down:
             np.matmul(weights, plane[sources].astype(np.float32), out=low[targets])
         exact = low @ across
-        # Adding a half and cutting off rounds to the nearest; 255 * 2**16 + 2**15 is still below 2**24.
+        # Adding a half and truncating rounds to the nearest; 255 * 2**16 + 2**15 is still below 2**24.
         resized[..., channel] = (exact.astype(np.int32) + 32768) >> 16
     return resized
 

@@ -1,4 +1,4 @@
-"""The support set: the embeddings of the objects that were shown, in memory and immutable."""
+"""The support set: the embeddings of the registered objects, in memory and immutable."""
 
 from __future__ import annotations
 
@@ -19,63 +19,63 @@ Integers = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class SupportEntry:
-    """One object as a store hands it over."""
+    """One object of a store."""
 
     uid: str
-    """Which object it is, whatever it is called; unique."""
+    """Identifies the object, whatever its name; unique."""
     name: str
-    """What people call it; not empty."""
+    """Its name; not empty."""
     view_ids: tuple[int, ...]
-    """The store's number of each view."""
+    """The store's id of each view."""
     embeddings: Floats
-    """(V, D): its views, in the order of `view_ids`."""
+    """float32 (V, D): its views, in the order of `view_ids`."""
     negatives: Floats
-    """(K, D): examples of what it is not; K may be 0."""
+    """float32 (K, D): its negatives; K may be 0."""
 
 
 @dataclass(frozen=True, eq=False)
 class SupportSet:
-    """Objects with one or more views each, and examples of what they are not.
+    """Objects with one or more views each, and their negatives.
 
-    A change gives a new set, so that a thread that scores frames never sees half a change. No array is writable.
+    A change returns a new set, so a thread that scores frames never sees half a change. No array is writable.
     """
 
     names: tuple[str, ...]
-    """The objects, in the order in which they were first shown."""
+    """The objects, in the order of registration."""
     views: tuple[int, ...]
-    """How many rows of `embeddings` each object has; at least one."""
+    """The number of rows of `embeddings` of each object, at least one."""
     embeddings: Floats
-    """(M, D): all views of the first object, then all of the second, and so on."""
+    """float32 (M, D): all views of the first object, then all of the second, and so on."""
     uids: tuple[str, ...]
-    """Of the objects; those of `of` and `with_view` are their names."""
+    """The uid of each object."""
     view_ids: Integers
-    """(M,): the number of each view, by which a store knows it."""
+    """(M,): the store's id of each view."""
     negatives: Floats
-    """(K, D): the negatives of the first object, then those of the second, and so on; many have none."""
+    """float32 (K, D): the negatives of the first object, then those of the second, and so on; many have none."""
     negative_owners: Integers
-    """(K,): the place in `names` of the object that each negative is not; never falling."""
+    """(K,): the position in `names` of the object of each negative; ascending."""
     limits: Floats
-    """(N,): the largest distance at which each object is recognized; inf: the general threshold alone decides."""
+    """float32 (N,): the largest distance at which each object is recognized; inf if only the general threshold applies."""
 
     @classmethod
     def empty(cls, dimensions: int) -> SupportSet:
-        """No object yet, for embeddings of D dimensions."""
+        """A set without objects, for embeddings of D dimensions."""
         return cls.build((), dimensions)
 
     @classmethod
     def build(
         cls, entries: Sequence[SupportEntry], dimensions: int, limits: npt.ArrayLike | None = None
     ) -> SupportSet:
-        """A set of all these objects at once.
+        """A set of objects.
 
         Args:
-            entries: those without a view are left out: there is nothing to recognize them by.
+            entries: entries without a view are skipped.
             dimensions: D.
-            limits: (N,), one for each entry; None: the general threshold decides alone.
+            limits: (N,), one for each entry; None if only the general threshold applies.
 
         Raises:
-            SupportError: an entry has no name, embeddings of another shape or with a non-finite number, or not one
-                number for each view; two entries have one uid; there is not one limit for each entry.
+            SupportError: an entry has no name, embeddings of another shape or with a number that is not finite, or not one
+                id for each view; two entries have one uid; there is not one limit for each entry.
         """
         bounds = _limits(limits, len(entries))
         seen = [place for place, entry in enumerate(entries) if len(entry.embeddings)]
@@ -113,7 +113,7 @@ class SupportSet:
 
     @classmethod
     def of(cls, objects: Mapping[str, Iterable[npt.ArrayLike]], dimensions: int) -> SupportSet:
-        """A set of these objects: name to embeddings, each of shape (D,)."""
+        """A set of objects by name, each with embeddings of shape (D,); the names are the uids."""
         entries, number = [], 0
         none = np.empty((0, dimensions), dtype=np.float32)
         for name, embeddings in objects.items():
@@ -124,7 +124,7 @@ class SupportSet:
         return cls.build(entries, dimensions)
 
     def __len__(self) -> int:
-        """How many objects there are."""
+        """The number of objects."""
         return len(self.names)
 
     def __contains__(self, name: object) -> bool:
@@ -137,16 +137,16 @@ class SupportSet:
 
     @cached_property
     def starts(self) -> Integers:
-        """(N + 1,): the row of `embeddings` where each object begins, and where the last one ends."""
+        """(N + 1,): the row of `embeddings` where each object starts, and where the last one ends."""
         return _frozen(np.cumsum((0, *self.views), dtype=np.int64))
 
     @cached_property
     def half_norms(self) -> Floats:
-        """(M,): half the squared length of each view, which scoring needs for every frame."""
+        """(M,): half of the squared norm of each view, which is needed for every frame."""
         return _frozen(0.5 * np.einsum("md,md->m", self.embeddings, self.embeddings))
 
     def entry(self, name: str) -> SupportEntry:
-        """All that is known of one object, by name or uid; raises `SupportError` if there is none."""
+        """The entry of one object, by name or uid; raises `NoSuchObject` if there is none."""
         place = self._place(name)
         rows, negatives = self.rows(place), self.negative_rows(place)
         return SupportEntry(
@@ -158,88 +158,58 @@ class SupportSet:
         )
 
     def with_entry(self, entry: SupportEntry, limit: float = np.inf) -> SupportSet:
-        """A set in which this object is, instead of the one with the same uid or as a new one.
+        """A set with this object, new or in place of the one with the same uid.
 
-        Costs a copy of the arrays, far less than a new `build`. Raises `SupportError` as `build` does.
+        This costs a copy of the arrays, far less than `build`. Raises `SupportError` as `build` does.
         """
         added = SupportSet.build((entry,), self.dimensions, (limit,))
         place = self.uids.index(entry.uid) if entry.uid in self.uids else len(self)
         return self._spliced(place, min(place + 1, len(self)), added)
 
-    def with_view(self, name: str, embedding: npt.ArrayLike) -> SupportSet:
-        """A set in which the object has one more view; its limit stays.
-
-        Args:
-            name: of a known object or a new one, whose uid is its name.
-            embedding: (D,), finite.
-
-        Raises:
-            SupportError: the name is empty, or the embedding has another length or a non-finite number.
-        """
-        row = _row(name, embedding, self.dimensions)[np.newaxis]
-        number = int(self.view_ids.max(initial=0)) + 1
-        if name not in self:
-            return self.with_entry(SupportEntry(name, name, (number,), row, row[:0]))
-        old = self.entry(name)
-        embeddings = np.concatenate([old.embeddings, row])
-        new = SupportEntry(old.uid, old.name, (*old.view_ids, number), embeddings, old.negatives)
-        return self.with_entry(new, float(self.limits[self._place(name)]))
-
     def with_limits(self, limits: npt.ArrayLike) -> SupportSet:
-        """The same objects with other limits, (N,): see `decision.object_limits`."""
+        """The same objects with other limits, (N,); see `decision.object_limits`."""
         return replace(self, limits=_frozen(_limits(limits, len(self))))
 
     def without(self, name: str) -> SupportSet:
-        """A set in which the object is not.
-
-        Args:
-            name: or uid.
-
-        Raises:
-            SupportError: it is not in this one either.
-        """
+        """A set without the object of this name or uid; raises `NoSuchObject` if there is none."""
         place = self._place(name)
         return self._spliced(place, place + 1, SupportSet.empty(self.dimensions))
 
     def views_of(self, name: str) -> Floats:
-        """(views, D): the embeddings of one object.
-
-        Raises:
-            SupportError: there is no such object.
-        """
+        """The embeddings of one object, float32 (V, D); raises `NoSuchObject` if there is none."""
         return self.embeddings[self.rows(self._place(name))]
 
     def distances(self, head: SigmoidDistanceHead, queries: Floats) -> Floats:
-        """(N, D) queries to (N, objects): the head's distance to the nearest view of each object."""
+        """The distances of queries (Q, D) to the nearest view of each object, float32 (Q, N)."""
         if not self.names:
             return np.empty((len(queries), 0), dtype=np.float32)
         return np.minimum.reduceat(head.distances(queries, self.embeddings), self.starts[:-1], axis=1)
 
     def ranks(self, head: SigmoidDistanceHead, query: Floats) -> Floats:
-        """(D,) to (M,): numbers that stand in the order of the views' distances, and cost less than these."""
+        """Numbers (M,) in the same order as the distances of a query (D,) to the views, and cheaper to compute."""
         if head.distance == "euclidean":
-            # ||q - s||^2 = ||q||^2 + 2 (||s||^2 / 2 - q.s): the first term and the factor change no order.
+            # ||q - s||^2 = ||q||^2 + 2 (||s||^2 / 2 - q.s): the first term and the factor do not change the order.
             return self.half_norms - self.embeddings @ query
         return head.distances(query[np.newaxis], self.embeddings)[0]
 
     def rows(self, place: int) -> slice:
-        """Where the views of an object stand in `embeddings`, by its place in `names`."""
+        """The rows of `embeddings` of an object, by its position in `names`."""
         return slice(int(self.starts[place]), int(self.starts[place + 1]))
 
     def negative_rows(self, place: int) -> slice:
-        """Where the negatives of an object stand in `negatives`, by its place in `names`."""
+        """The rows of `negatives` of an object, by its position in `names`."""
         first, last = np.searchsorted(self.negative_owners, (place, place + 1))
         return slice(int(first), int(last))
 
     def _place(self, name: str) -> int:
-        """Of an object in `names`, by uid or name."""
+        """The position of an object in `names`, by uid or name."""
         for known in (self.uids, self.names):
             if name in known:
                 return known.index(name)
         raise NoSuchObject(f'there is no object "{name}"; registered: {", ".join(self.names) or "none"}')
 
     def _spliced(self, start: int, stop: int, other: SupportSet) -> SupportSet:
-        """A set with the objects of another one in the places from start to before stop."""
+        """A set with the objects of another one in place of those from `start` to before `stop`."""
         rows = slice(int(self.starts[start]), int(self.starts[stop]))
         first, last = np.searchsorted(self.negative_owners, (start, stop))
         later = self.negative_owners[last:] + (len(other) - (stop - start))
@@ -258,7 +228,7 @@ class SupportSet:
 
 
 def _row(name: str, embedding: npt.ArrayLike, dimensions: int) -> Floats:
-    """A checked embedding of its own, (D,)."""
+    """A checked copy of an embedding, (D,)."""
     row = np.array(embedding, dtype=np.float32)
     if not name.strip():
         raise SupportError("an object needs a name that is not empty")
@@ -270,7 +240,7 @@ def _row(name: str, embedding: npt.ArrayLike, dimensions: int) -> Floats:
 
 
 def _require_entry(entry: SupportEntry, dimensions: int) -> None:
-    """Everything but finiteness, which is cheaper to check of all entries at once."""
+    """Check everything except finiteness, which is cheaper to check for all entries at once."""
     if not entry.name.strip():
         raise SupportError("an object needs a name that is not empty")
     for values in (entry.embeddings, entry.negatives):
@@ -282,7 +252,7 @@ def _require_entry(entry: SupportEntry, dimensions: int) -> None:
             raise SupportError(f'"{entry.name}": the embeddings must be float32, not {values.dtype}')
     if len(entry.view_ids) != len(entry.embeddings):
         raise SupportError(
-            f'"{entry.name}" has {len(entry.embeddings)} views and {len(entry.view_ids)} numbers of views'
+            f'"{entry.name}" has {len(entry.embeddings)} views and {len(entry.view_ids)} ids of views'
         )
 
 

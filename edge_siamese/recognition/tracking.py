@@ -1,4 +1,4 @@
-"""Turns what single frames show into what people want to know: an object appeared, is still there, left."""
+"""Tracking: turns the recognitions of single frames into sightings of objects that appear, stay and leave."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from typing import Any, Literal
 from edge_siamese.recognition.decision import Recognition
 
 GAP_SECONDS = 5.0
-"""Of which nobody saw anything: then what was there is taken to have left."""
+"""After this time without a frame, all objects are considered to have left."""
 
 
 @dataclass(frozen=True)
 class Sighting:
-    """News of an object that is or was there."""
+    """A change in the sighting of an object."""
 
     kind: Literal["appeared", "seen", "left"]
     uid: str
     name: str
-    """What the object is called now."""
+    """The current name of the object."""
     sighting: str
-    """The same from `appeared` to `left`, and of no other sighting."""
+    """The id of the sighting, the same from `appeared` to `left`."""
     probability: float
-    """The mean of the frames that showed it in this sighting."""
+    """The mean probability of the frames of this sighting."""
     threshold: float
-    """Which the latest of them reached."""
+    """The threshold that the latest of them reached."""
     frames: int
-    """How many frames showed it in this sighting."""
+    """The number of frames that showed the object in this sighting."""
     since: float
-    """When the first of them was: seconds of the frames' clock."""
+    """The time of the first of them, in seconds of the frames' clock."""
     duration_s: float
     """From the first frame that showed it to the latest."""
 
@@ -46,7 +46,7 @@ class Sighting:
         return f"{self.name} left after {_duration(self.duration_s)}"
 
     def data(self) -> dict[str, Any]:
-        """What programs need, for JSON; not `since`, which only the frames' clock can tell."""
+        """The fields for JSON, without `since`, which only the frames' clock can interpret."""
         return {
             "uid": self.uid,
             "name": self.name,
@@ -60,7 +60,7 @@ class Sighting:
 
 @dataclass
 class _Shown:
-    """A frame of the window that shows an object."""
+    """A frame in the window that shows an object."""
 
     uid: str
     name: str
@@ -71,7 +71,7 @@ class _Shown:
 
 @dataclass
 class _Present:
-    """An object that is there, and its frames so far."""
+    """An object that is present, and its frames so far."""
 
     uid: str
     name: str
@@ -81,14 +81,14 @@ class _Present:
     total_probability: float = 0.0
     threshold: float = 0.0
     last: float = 0.0
-    told: float = 0.0
+    reported: float = 0.0
 
     def count(self, shown: _Shown) -> None:
         self.frames += 1
         self.total_probability += shown.probability
         self.name, self.threshold, self.last = shown.name, shown.threshold, shown.time
 
-    def news(self, kind: Literal["appeared", "seen", "left"]) -> Sighting:
+    def report(self, kind: Literal["appeared", "seen", "left"]) -> Sighting:
         return Sighting(
             kind=kind,
             uid=self.uid,
@@ -103,10 +103,10 @@ class _Present:
 
 
 class Tracker:
-    """Agrees over time: k of the latest n frames make an object appear, and fewer let it leave.
+    """Consensus over time: an object appears when k of the latest n frames show it, and leaves when few do.
 
-    An object that is there is there until at most `leave` frames of the window show it; in between, where single
-    frames miss it, nothing changes. Several objects may be there at once, as long as each is in enough frames.
+    A present object stays until at most `leave` frames of the window show it, so single frames that miss it change nothing.
+    Several objects can be present at once, as long as each is in enough frames.
     """
 
     def __init__(
@@ -119,16 +119,16 @@ class Tracker:
         gap_s: float = GAP_SECONDS,
         new_id: Callable[[], str] = lambda: secrets.token_hex(6),
     ) -> None:
-        """Start with nothing there.
+        """Start without objects.
 
         Args:
-            window: n, how many of the latest frames decide.
-            appear: k, how many of them have to show an object for it to appear; 1 to n.
-            leave: at how many of them it leaves; below `appear`.
-            seen_every_s: while it stays, `seen` follows so often; 0: never.
-            gap_s: without a frame for so long, everything left when the frames stopped. Longer than the time from one
-                frame to the next.
-            new_id: gives the id of a sighting.
+            window: n, the number of latest frames that decide.
+            appear: k, the number of them that must show an object for it to appear; 1 to n.
+            leave: the number of them with which it leaves; below `appear`.
+            seen_every_s: the interval of `seen` reports while it stays, in seconds; 0 for none.
+            gap_s: after so many seconds without a frame, everything left when the frames stopped. Must be longer than
+                the time from one frame to the next.
+            new_id: creates the id of a sighting.
 
         Raises:
             ValueError: the numbers contradict each other.
@@ -147,15 +147,15 @@ class Tracker:
 
     @property
     def present(self) -> tuple[Sighting, ...]:
-        """What is there now, the first to appear first; each as a `seen`."""
-        return tuple(there.news("seen") for there in self._present.values())
+        """The present objects, in the order of appearance, each as a `seen` report."""
+        return tuple(there.report("seen") for there in self._present.values())
 
     def update(self, recognition: Recognition, time: float) -> list[Sighting]:
-        """What a frame changes: first who left, then who appeared, then who is still there.
+        """The changes that a frame causes: first objects that left, then those that appeared, then those still seen.
 
         Args:
-            recognition: what the frame shows; whatever has no `uid` is unknown.
-            time: of the frame, in seconds of a clock that does not go back. If it does, time stands still instead.
+            recognition: of the frame; without a `uid`, it shows nothing known.
+            time: of the frame, in seconds of a monotonic clock. If it goes back, time stands still instead.
         """
         left = self.tick(time)
         now = self._latest_frame = self._now
@@ -167,14 +167,14 @@ class Tracker:
         self._window.append(shown)
         if shown and shown.uid in self._present:
             self._present[shown.uid].count(shown)
-        left += [self._depart(uid) for uid in list(self._present) if len(self._frames(uid)) <= self._leave]
+        left += [self._leave_now(uid) for uid in list(self._present) if len(self._frames(uid)) <= self._leave]
         appeared = []
         if shown and shown.uid not in self._present and len(self._frames(shown.uid)) >= self._appear:
-            appeared.append(self._arrive(shown.uid, now))
-        return left + appeared + self._still_there(now)
+            appeared.append(self._appear_now(shown.uid, now))
+        return left + appeared + self._due_reports(now)
 
     def tick(self, time: float) -> list[Sighting]:
-        """Let time pass without a frame; after a gap, everything left when the frames stopped."""
+        """Update the time without a frame; after a gap, everything left when the frames stopped."""
         now = time + self._behind
         if now < self._now:
             self._behind += self._now - now
@@ -185,50 +185,52 @@ class Tracker:
         return self._clear()
 
     def reset(self, time: float) -> list[Sighting]:
-        """The camera is gone, or looks at another place: everything left with the latest frame."""
+        """The camera was lost or moved: everything left with the latest frame."""
         return self.tick(time) + self._clear()
 
     def forget(self, uid: str) -> list[Sighting]:
-        """The object is no longer registered: it left, if it was there, and its frames show nothing known."""
+        """The object is no longer registered: it left, if it was present, and its frames show nothing known."""
         self._window = deque(
             (shown if shown and shown.uid != uid else None for shown in self._window), self._window.maxlen
         )
-        return [self._depart(uid)] if uid in self._present else []
+        return [self._leave_now(uid)] if uid in self._present else []
 
     def rename(self, uid: str, name: str) -> None:
-        """The object has another name; its sighting goes on under it."""
+        """The object has another name; its sighting continues under it."""
         if uid in self._present:
             self._present[uid].name = name
 
     def _clear(self) -> list[Sighting]:
         self._window.clear()
         self._latest_frame = None
-        return [self._depart(uid) for uid in list(self._present)]
+        return [self._leave_now(uid) for uid in list(self._present)]
 
     def _frames(self, uid: str) -> list[_Shown]:
         return [shown for shown in self._window if shown and shown.uid == uid]
 
-    def _arrive(self, uid: str, now: float) -> Sighting:
+    def _appear_now(self, uid: str, now: float) -> Sighting:
         frames = self._frames(uid)
-        there = self._present[uid] = _Present(uid, frames[-1].name, self._new_id(), frames[0].time, told=now)
+        there = self._present[uid] = _Present(
+            uid, frames[-1].name, self._new_id(), frames[0].time, reported=now
+        )
         for shown in frames:
             there.count(shown)
-        return there.news("appeared")
+        return there.report("appeared")
 
-    def _depart(self, uid: str) -> Sighting:
-        return self._present.pop(uid).news("left")
+    def _leave_now(self, uid: str) -> Sighting:
+        return self._present.pop(uid).report("left")
 
-    def _still_there(self, now: float) -> list[Sighting]:
+    def _due_reports(self, now: float) -> list[Sighting]:
         if not self._seen_every_s:
             return []
-        due = [there for there in self._present.values() if now - there.told >= self._seen_every_s]
+        due = [there for there in self._present.values() if now - there.reported >= self._seen_every_s]
         for there in due:
-            there.told = now
-        return [there.news("seen") for there in due]
+            there.reported = now
+        return [there.report("seen") for there in due]
 
 
 def _duration(seconds: float) -> str:
-    """For people: 12 s, 3 min, 2.5 h."""
+    """A duration for people: 12 s, 3 min, 2.5 h."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

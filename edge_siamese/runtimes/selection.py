@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import os
 import platform
 import sys
 import time
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -50,12 +50,15 @@ class RuntimeStatus:
 
 
 def load_encoder(
-    bundle: Bundle | str | Path, runtime: str = AUTO, precision: str = "int8", threads: int | None = None
+    bundle: Bundle | str | os.PathLike[str],
+    runtime: str = AUTO,
+    precision: str = "int8",
+    threads: int | None = None,
 ) -> GraphEncoder:
     """Load the encoder of a bundle.
 
     Args:
-        bundle: a bundle, or the directory of one.
+        bundle: a loaded bundle, the name of a shipped one, such as `objects`, or the directory of one.
         runtime: the name of a runtime, or "auto" for the first that works here and has a file in the bundle. The
             encoder's `runtime` and `reason` say which one was selected and why.
         precision: int8 or fp32.

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from edge_siamese.recognition.embedding import Encoder, images_of, mean_embedding, variations_for
+from edge_siamese.recognition.embedding import Encoder, mean_embedding, prepare_variations, variations_for
 from export.evaluation.remote_runtime import RemoteEncoder
 
 Embeddings = npt.NDArray[np.float32]
@@ -49,7 +49,9 @@ def embed_supports(encoder: Encoder, images: npt.NDArray[np.uint8]) -> Embedding
     block = len(images) if isinstance(encoder, RemoteEncoder) else _PICTURES_AT_ONCE
     for start in range(0, len(images), max(1, block)):
         frames = images[start : start + block]
-        varied = np.concatenate([images_of(frame, encoder.preprocessing, variations) for frame in frames])
+        varied = np.concatenate(
+            [prepare_variations(frame, encoder.preprocessing, variations) for frame in frames]
+        )
         embedded = embed_all(encoder, varied).reshape(len(frames), each, -1)
         result[start : start + len(frames)] = [mean_embedding(one) for one in embedded]
     return result

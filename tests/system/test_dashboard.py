@@ -191,7 +191,7 @@ def test_what_looks_like_another_object_can_become_its_view_or_be_registered_all
     fill_name(window, "cup")
     window.click("Register")
     outcome = window.page.locator(".outcome")
-    expect(outcome).to_contain_text('looks like "mug", which is known')
+    expect(outcome).to_contain_text('looks like "mug", which is registered')
     window.click("Add a view to mug")
     expect(outcome).to_contain_text('"mug" has 2 views now')
     window.page.get_by_label("A new object").check(force=True)

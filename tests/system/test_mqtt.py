@@ -144,7 +144,7 @@ def test_commands_do_what_the_button_does_and_are_answered(tmp_path: Path, start
         assert done["ok"] and done["text"] == '"mug" is registered'
         uid = done["object"]["uid"]
         again = ask(heard, "register", name="cup")
-        assert (again["ok"], again["reason"]) == (False, "known already")
+        assert (again["ok"], again["reason"]) == (False, "already known")
         assert "mug" in again["error"]
         assert ask(heard, "register", name="mug", view=True)["text"] == '"mug" has 2 views now'
         assert ask(heard, "rename", name="mug", new="Täßchen")["object"] == {"uid": uid, "name": "Täßchen"}

@@ -118,7 +118,7 @@ async def upload(state: AppState, request: Request) -> Upload:
 def score(state: AppState, body: UploadedPicture) -> JsonObject:
     """Recognize an uploaded picture."""
     (pixels,) = state.uploads.get([body.upload])
-    return state.actions.recognize(pixels).described()
+    return state.actions.recognize(pixels).describe()
 
 
 @ENDPOINTS.add("POST", "/wrong", responses={409: "Nothing of the kind was recognized recently."})
@@ -135,7 +135,7 @@ def moment(state: AppState, moment: MomentId) -> JsonObject:
     """A decision that an event reported."""
     kept = _moment(state, moment)
     more = {"id": kept.id, "time": kept.time, "uid": kept.uid, "name": kept.name}
-    return {**kept.recognition.described(), **more}
+    return {**kept.recognition.describe(), **more}
 
 
 @ENDPOINTS.add("GET", "/moments/{moment}/picture", media_type="image/png", responses={404: NOT_KEPT})

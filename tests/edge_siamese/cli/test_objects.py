@@ -88,7 +88,7 @@ class TestRegister:
         assert main(["register", "mug", "--config", str(daemon.config)]) == 1
         out, err = capsys.readouterr()
         first, last = err.splitlines()
-        assert (out, first) == ("", "too bright: take it out of the glare, or dim the light")
+        assert (out, first) == ("", "too bright: dim the light, or avoid the glare")
         assert last.startswith("edge-siamese: none of ")
 
     def test_for_machines(self, daemon: Daemon, command: Command) -> None:
@@ -103,7 +103,7 @@ class TestRegister:
         assert command("register", "mug", "--picture", mug) == '"mug" is registered\n'
         assert command("register", "mug", "--view", "--picture", pen) == '"mug" has 2 views now\n'
         assert refused("register", "cup", "--picture", mug) == (
-            'it looks like "mug", which is known: add a view to that object, or forget it first'
+            'it looks like "mug", which is registered: add a view to that object, or forget it first'
         )
         assert refused("register", "mug", "--picture", mug).startswith('there is already an object "mug"')
         assert refused("register", "mgu", "--view") == 'there is no object "mgu"; did you mean "mug"?'

@@ -67,9 +67,7 @@ class TestRegistering:
         assert (known["name"], known["views"], known["negatives"], known["embedded"]) == ("mug", 1, 0, 1)
 
     def test_a_refusal_is_an_error_of_its_own_class(self, daemon: Daemon) -> None:
-        with pytest.raises(
-            Refused, match=r"frames were good enough; most were too bright: take it out of the glare"
-        ):
+        with pytest.raises(Refused, match=r"frames were good enough; most were too bright: dim the light"):
             daemon.ask("register", name="mug")
         assert daemon.events("refused")[0].startswith("not registered: none of ")
 
@@ -102,7 +100,7 @@ class TestRegistering:
             knowing.ask("register", view=True)
 
     def test_what_is_known_is_refused_unless_it_is_forced(self, knowing: Daemon) -> None:
-        with pytest.raises(Refused, match=r'^it looks like "mug", which is known: '):
+        with pytest.raises(Refused, match=r'^it looks like "mug", which is registered: '):
             knowing.ask("register", name="cup", pictures=[MUG_SENT])
         assert knowing.ask("register", name="cup", pictures=[MUG_SENT], force=True)["object"]["name"] == "cup"
 
@@ -123,7 +121,7 @@ class TestRegistering:
         with pytest.raises(ControlError, match=r"^another registration is under way; try again in a moment$"):
             daemon.ask("register", name="pen")
         first.join()
-        assert said == ["no frame came within 1 s: see whether the camera works"]
+        assert said == ["no frame arrived within 1 s: check the camera"]
 
     def test_it_goes_on_when_whoever_asked_has_gone(self, daemon: Daemon) -> None:
         lines = stream(daemon.socket, "register", name="mug")

@@ -151,7 +151,7 @@ def test_a_registration_is_shown_frame_by_frame(rig: Rig) -> None:
         (4, True),
         (5, True),
     ]
-    assert ended.frames[1].text == "too dark: bring it into the light"
+    assert ended.frames[1].text == "too dark: add light"
     assert max(ended.frames[0].crop.shape) == 96
     assert (ended.done, ended.saved, ended.text) == (True, True, '"ring" is registered')
     assert ended.uid == rig.store.object("ring").uid

@@ -85,7 +85,7 @@ def test_a_view_that_ends_the_process_is_tried_last_and_skipped_after_the_second
     pytest.importorskip("onnxruntime")
     caplog.set_level(logging.WARNING)
     recognizer = LoadedModel(bundle, proven_encoder(bundle, SETTINGS), False)
-    embed, most = model_loader.embed_crop, [0]
+    embed, most = model_loader.embed_picture, [0]
 
     def deadly(crop: np.ndarray, of: int, encoder: object) -> Floats:
         most[0] = max(most[0], of)
@@ -93,7 +93,7 @@ def test_a_view_that_ends_the_process_is_tried_last_and_skipped_after_the_second
             raise MemoryError
         return embed(crop, of, encoder)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(model_loader, "embed_crop", deadly)
+    monkeypatch.setattr(model_loader, "embed_picture", deadly)
 
     def embedded() -> list[int]:
         with store.with_model(recognizer.encoder.model_id, 8):
@@ -145,7 +145,7 @@ def test_an_encoder_that_fails_at_one_view_each_time_is_not_asked_for_ever(
     def fails(*_: object) -> Floats:
         raise EncoderError("the runtime failed")
 
-    monkeypatch.setattr(model_loader, "embed_crop", fails)
+    monkeypatch.setattr(model_loader, "embed_picture", fails)
     with SupportStore(tmp_path / "objects.db", "former", 8) as store:
         store.register("mug", NewView(np.ones(8, np.float32), (np.zeros((30, 30), np.uint8),), "camera"))
         for _ in range(2):

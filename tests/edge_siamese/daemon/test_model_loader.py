@@ -190,7 +190,7 @@ class TestChangingModels:
         daemon.show(MUG, "mug")
         seen: list[tuple[str, str]] = []
         present: list[tuple[str, ...]] = []
-        embed, see, refresh = model_loader.embed_crop, Engine.see, Engine.refresh
+        embed, see, refresh = model_loader.embed_picture, Engine.see, Engine.refresh
 
         def slow(*words: Any) -> Any:
             time.sleep(0.04)
@@ -205,7 +205,7 @@ class TestChangingModels:
             seen.append((engine.encoder.model_id, engine.store.model_id))
             refresh(engine)
 
-        monkeypatch.setattr(model_loader, "embed_crop", slow)
+        monkeypatch.setattr(model_loader, "embed_picture", slow)
         monkeypatch.setattr(Engine, "see", noted_see)
         monkeypatch.setattr(Engine, "refresh", noted_refresh)
         daemon.configure(second)
@@ -231,7 +231,7 @@ class TestChangingModels:
         daemon.configure(bundle.path)
         daemon.start().up()
         daemon.learn("mug", MUG)
-        embed = model_loader.embed_crop
+        embed = model_loader.embed_picture
         asked: list[Any] = []
 
         def meanwhile(*words: Any) -> Any:
@@ -240,7 +240,7 @@ class TestChangingModels:
                 daemon.service.engine.learner.from_pictures([PEN], _wish("pen"), 0.0)  # type: ignore[union-attr]
             return embed(*words)
 
-        monkeypatch.setattr(model_loader, "embed_crop", meanwhile)
+        monkeypatch.setattr(model_loader, "embed_picture", meanwhile)
         daemon.configure(second)
         daemon.ask("reload")
         until(lambda: model_of(daemon) == "second")

@@ -50,7 +50,7 @@ def test_a_registration_tells_each_frame_and_its_end(rig: Rig) -> None:
     rig.show(RING, NIGHT, RING, RING, RING)
     assert progress == [
         {"frame": 1, "good": True, "text": "good"},
-        {"frame": 2, "good": False, "text": "too dark: bring it into the light"},
+        {"frame": 2, "good": False, "text": "too dark: add light"},
         {"frame": 3, "good": False, "text": "moving: hold it still"},
         {"frame": 4, "good": True, "text": "good"},
         {"frame": 5, "good": True, "text": "good"},
@@ -87,11 +87,11 @@ def test_each_refusal_has_its_signal(
 ) -> None:
     rig = Rig(tmp_path, bundle, **settings)
     learned = end_of(rig, RegistrationRequest("thing"), pictures)
-    assert (learned.saved, learned.object, learned.reason) == (False, None, reason.what)
+    assert (learned.saved, learned.object, learned.reason) == (False, None, reason.problem)
     assert rig.lit() == [Signal.LOOKING, signal]
     (event,) = rig.events
     assert (event.kind, event.text) == ("refused", f"not registered: {learned.text}")
-    assert event.data == {"reason": reason.what, "source": "command"}
+    assert event.data == {"reason": reason.problem, "source": "command"}
     assert rig.names == []
 
 
@@ -105,7 +105,7 @@ def test_a_camera_without_frames_ends_a_registration_when_its_time_is_over(rig: 
     rig.wait(1.9)
     assert said == []
     rig.wait(0.1)
-    assert [learned.text for learned in said] == ["no frame came within 2 s: see whether the camera works"]
+    assert [learned.text for learned in said] == ["no frame arrived within 2 s: check the camera"]
     rig.wait(5.0)
     assert len(said) == 1
 
@@ -126,15 +126,15 @@ def test_something_known_is_refused_with_its_name(rig: Rig) -> None:
     rig.take()
     rig.lit()
     learned = rig.learn("hoop", RING)
-    text = 'it looks like "ring", which is known: add a view to that object, or forget it first'
+    text = 'it looks like "ring", which is registered: add a view to that object, or forget it first'
     assert (learned.saved, learned.text, learned.reason, learned.collides) == (
         False,
         text,
-        "known already",
+        "already known",
         "ring",
     )
     assert rig.lit() == [Signal.LOOKING, Signal.COLLISION]
-    assert rig.events[0].data == {"reason": "known already", "source": "command", "name": "ring"}
+    assert rig.events[0].data == {"reason": "already known", "source": "command", "name": "ring"}
     assert rig.names == ["ring"]
 
 
@@ -273,7 +273,7 @@ class TestPictures:
         learned = rig.engine.learner.from_pictures(
             [NIGHT], RegistrationRequest("ring", source="picture"), rig.now
         )
-        assert learned.text == "the picture is not good enough: too dark; bring it into the light"
+        assert learned.text == "the picture is not good enough: too dark; add light"
         assert rig.events[0].data == {"reason": "too dark", "source": "picture"}
 
     def test_one_of_something_known_is_refused(self, rig: Rig) -> None:

@@ -188,7 +188,7 @@ class TestEnding:
         daemon.thread.join(5)
         assert daemon.status == ENDED
         (refused,) = daemon.events("refused")
-        assert refused.endswith("came within 1 s: see whether the camera works")
+        assert refused.endswith("arrived within 1 s: check the camera")
 
     def test_two_threads_that_hang_in_the_driver_ask_for_a_new_process(
         self, daemon: Daemon, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

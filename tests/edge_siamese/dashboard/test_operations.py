@@ -159,7 +159,7 @@ def test_refusals_say_why(served: Served) -> None:
     learn(served, "mug", MUG)
     got = client.ask("POST", "objects", {"name": "cup"})
     assert got.problem == (409, "Refused")
-    assert (got.json()["reason"], got.json()["collides"]) == ("known already", "mug")
+    assert (got.json()["reason"], got.json()["collides"]) == ("already known", "mug")
     assert client.ask("POST", "objects", {"name": "MUG"}).problem == (409, "SupportError")
     assert client.ask("POST", "objects", {"name": "cup", "force": True}).status == 201
     daemon.stage.picture = TABLE

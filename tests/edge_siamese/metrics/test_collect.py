@@ -61,7 +61,7 @@ def telemetry() -> Telemetry:
     ):
         made.event(Event(kind, "", data={"uid": uid, "name": name}))  # type: ignore[arg-type]
     made.event(Event("registered", "", data={"uid": "a", "name": "mug", "source": "button"}))
-    made.event(Event("refused", "", data={"reason": Reason.DARK.what, "source": "button"}))
+    made.event(Event("refused", "", data={"reason": Reason.DARK.problem, "source": "button"}))
     return made
 
 
@@ -125,7 +125,7 @@ def test_values_are_those_of_the_daemon() -> None:
     # What has not come yet is there as well: Prometheus sees an increase only of what it has seen before.
     assert counted(found["registrations_total"]) == {"button": 1}
     assert set(found["registrations_total"]) == {(source,) for source in SOURCES}
-    assert counted(found["refusals_total"]) == {Reason.DARK.what: 1}
+    assert counted(found["refusals_total"]) == {Reason.DARK.problem: 1}
     assert set(found["refusals_total"]) == {(reason,) for reason in REASONS}
     assert counted(found["events_total"]) == {"appeared": 3, "left": 1, "registered": 1, "refused": 1}
     assert set(found["events_total"]) == {(kind,) for kind in KINDS}

@@ -85,7 +85,7 @@ def test_counters_follow_what_happens(daemon: Daemon, port: int) -> None:
     assert value(after, "edge_siamese_object_present", **mug) == 1
     assert value(after, "edge_siamese_objects_present") == value(after, "edge_siamese_objects") == 1
     assert value(after, "edge_siamese_registrations_total", source="command") == 1
-    assert value(after, "edge_siamese_refusals_total", reason="known already") == 1
+    assert value(after, "edge_siamese_refusals_total", reason="already known") == 1
     for kind, count in (("appeared", 2), ("left", 1), ("registered", 1), ("refused", 1)):
         assert value(after, "edge_siamese_events_total", kind=kind) == count
     earlier, later = samples(before), samples(after)

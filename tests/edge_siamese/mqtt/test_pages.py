@@ -72,7 +72,7 @@ def test_the_examples_of_replies_have_the_keys_of_replies() -> None:
     assert list(DONE) == ["command", "id", "ok", "text", "object"] and list(DONE["object"]) == ["uid", "name"]
     assert list(REFUSED) == ["command", "id", "ok", "error", "reason"]
     refusal = collision_refusal("keys")
-    assert (REFUSED["error"], REFUSED["reason"]) == (refusal.text, refusal.reason.what)
+    assert (REFUSED["error"], REFUSED["reason"]) == (refusal.text, refusal.reason.problem)
 
 
 def test_the_example_of_a_command_is_one() -> None:

@@ -80,7 +80,7 @@ def test_the_nearest_view_is_recognized() -> None:
     assert str(found) == "mug (p = 0.98; next: pen, 0.95)"
     assert found.explain() == (
         "This is mug: p = 0.98 reaches the general threshold, 0.75.",
-        "The nearest is view 2 of the 2 of mug, number 8.",
+        "The nearest is view 2 of 2 of mug, id 8.",
         "The runner-up is pen, p = 0.95: 0.03 less.",
     )
 
@@ -92,7 +92,7 @@ def test_below_the_threshold_nothing_is_recognized() -> None:
     assert str(found) == "unknown (nearest: mug, p = 0.62 < 0.75)"
     assert found.explain() == (
         "Unknown: mug is nearest, but p = 0.62 is below the general threshold, 0.75.",
-        "The nearest view is the only one of mug, number 1.",
+        "The nearest view is the only one of mug, id 1.",
         "There is no runner-up.",
     )
 
@@ -117,7 +117,7 @@ def test_an_object_may_have_a_stricter_threshold_of_its_own() -> None:
     assert str(found) == "unknown (nearest: mug, p = 0.88 < 0.95, its own threshold)"
     assert found.explain()[0] == (
         "Unknown: mug is nearest, but p = 0.88 is below its own threshold, 0.95, which is stricter than the "
-        "general one, 0.75, since other things look much like it."
+        "general one, 0.75, because other things look similar."
     )
     assert decided(near, far, limits=[0.31, np.inf]).explain()[0] == (
         "This is mug: p = 0.88 reaches its own threshold, 0.87."
@@ -134,15 +134,15 @@ def test_a_limit_is_never_laxer_than_the_general_threshold() -> None:
     assert (both.name, both.rule, both.threshold) == (None, "below threshold", pytest.approx(p(0.2)))
 
 
-def test_an_object_whose_negative_is_nearer_is_set_aside_for_the_next() -> None:
+def test_an_object_whose_negative_is_nearer_is_rejected_for_the_next() -> None:
     found = decided(
         entry("mug", at(0.1), negatives=(at(0.9), at(-0.05))),
         entry("key", at(0.2), negatives=(at(0.2001),), first=5),
         entry("pen", at(0.3)),
     )
     assert (found.name, found.rule, found.view, found.runner_up) == ("key", "recognized", 5, "pen")
-    assert found.set_aside == ("mug",)
-    assert found.explain()[2] == "Nearer to an example of what it is not than to any view: mug."
+    assert found.rejected == ("mug",)
+    assert found.explain()[2] == "Rejected, because one of their negatives is nearer than any view: mug."
 
 
 def test_a_negative_decides_where_the_object_would_have_been_recognized() -> None:
@@ -154,7 +154,7 @@ def test_a_negative_decides_where_the_object_would_have_been_recognized() -> Non
         assert found.probability == pytest.approx(p(0.1))
         assert str(found) == "unknown (nearest: mug, p = 0.98, but a negative of it is nearer)"
         assert found.explain()[0] == (
-            "Unknown: mug is nearest (p = 0.98), but an example of what it is not is nearer than any of its views."
+            "Unknown: mug is nearest (p = 0.98), but one of its negatives is nearer than any of its views."
         )
         assert not any(line.startswith("Nearer") for line in found.explain())
 
@@ -178,11 +178,11 @@ def test_a_negative_that_is_as_near_as_a_view_counts() -> None:
         assert (found.name, found.nearest, found.rule) == (None, str(number), "nearer to a negative")
 
 
-def test_every_object_may_be_set_aside() -> None:
+def test_every_object_may_be_rejected() -> None:
     found = decided(*(entry(str(n), at(n / 100), negatives=(at(0.0),)) for n in range(1, 30)))
     assert (found.name, found.nearest, found.runner_up) == (None, "1", None)
     assert found.rule == "nearer to a negative"
-    assert found.set_aside == tuple(str(n) for n in range(1, 30))
+    assert found.rejected == tuple(str(n) for n in range(1, 30))
 
 
 def test_probabilities_that_round_to_one_are_told_apart() -> None:
@@ -206,7 +206,7 @@ def test_it_is_told_to_programs_too() -> None:
         "nearest_uid": "u-key",
         "view": 1,
         "general_threshold": 0.75,
-        "set_aside": ["mug"],
+        "rejected": ["mug"],
         "view_place": 1,
         "view_count": 1,
     }
@@ -214,7 +214,9 @@ def test_it_is_told_to_programs_too() -> None:
 
 @pytest.mark.parametrize("embedding", [[0.0, np.nan], [0.0], [[0.0, 0.0]]])
 def test_an_embedding_that_is_none(embedding: list[float]) -> None:
-    with pytest.raises(EncoderError, match=r"^the encoder gave an embedding that is not 2 finite numbers"):
+    with pytest.raises(
+        EncoderError, match=r"^the encoder computed an embedding that is not 2 finite numbers"
+    ):
         decided(entry("mug", at(0.1)), query=np.array(embedding, np.float32))
 
 
@@ -224,7 +226,7 @@ def test_an_embedding_that_is_none(embedding: list[float]) -> None:
 def reference(
     entries: list[SupportEntry], limits: Floats, head: SigmoidDistanceHead, query: Floats, threshold: float
 ) -> tuple[str | None, str, str, tuple[str, ...], float]:
-    """(name, nearest, rule, set aside, probability), one object after the other, in double precision."""
+    """(name, nearest, rule, rejected, probability), one object after the other, in double precision."""
 
     def distance(row: Floats) -> float:
         difference = row.astype(np.float64) - query.astype(np.float64)
@@ -241,21 +243,21 @@ def reference(
         nearest = min(map(distance, of.embeddings))
         return "below the object's own threshold" if nearest > limits[entries.index(of)] else None
 
-    aside: list[SupportEntry] = []
+    rejected: list[SupportEntry] = []
     for candidate in sorted(entries, key=lambda of: min(map(distance, of.embeddings))):
         nearest = min(map(distance, candidate.embeddings))
         if len(candidate.negatives) and min(map(distance, candidate.negatives)) <= nearest:
-            aside.append(candidate)
+            rejected.append(candidate)
             continue
         if not refusal(candidate):
-            names = tuple(of.name for of in aside)
+            names = tuple(of.name for of in rejected)
             return candidate.name, candidate.name, "recognized", names, probability(candidate)
         break
     else:
-        candidate = aside[0]
-    found = aside[0] if aside else candidate
+        candidate = rejected[0]
+    found = rejected[0] if rejected else candidate
     rule = refusal(found) or "nearer to a negative"
-    return None, found.name, rule, tuple(of.name for of in aside), probability(found)
+    return None, found.name, rule, tuple(of.name for of in rejected), probability(found)
 
 
 def random_entries(rng: np.random.Generator, count: int) -> list[SupportEntry]:
@@ -293,10 +295,10 @@ def test_it_is_the_reference_on_random_objects(head: SigmoidDistanceHead) -> Non
             query = (near.embeddings[0] + noise * rng.normal(size=4)).astype(np.float32)
             found = decide(support, head, query, 0.6)
             expected = reference(entries, limits, head, query, 0.6)
-            told = (found.name, found.nearest, found.rule, found.set_aside)
+            told = (found.name, found.nearest, found.rule, found.rejected)
             assert told == expected[:4]
             assert found.probability == pytest.approx(expected[4], abs=1e-5)
-            rules.add((found.rule, bool(found.set_aside)))
+            rules.add((found.rule, bool(found.rejected)))
     assert len(rules) >= 6
 
 
@@ -396,7 +398,7 @@ def test_all_limits_at_once_are_those_of_each_object(
     expected = [object_limit(one.embeddings, head, 0.3, 0.05, crowd, one.negatives) for one in entries]
     assert len(set(expected)) > 10
     for rows in (1, 7, 2048):
-        monkeypatch.setattr("edge_siamese.recognition.decision._ROWS_AT_ONCE", rows)
+        monkeypatch.setattr("edge_siamese.recognition.decision._MAX_ROWS_AT_ONCE", rows)
         found = object_limits(support, head, 0.3, 0.05, crowd)
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, expected, rtol=1e-5)

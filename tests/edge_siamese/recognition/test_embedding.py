@@ -7,15 +7,15 @@ import pytest
 
 from edge_siamese.errors import ImageError
 from edge_siamese.recognition.embedding import (
-    MAX_ENCODED_AT_ONCE,
-    MAX_IMAGES,
+    MAX_BATCH_SIZE,
+    MAX_IMAGES_PER_VIEW,
     VARIATIONS,
     Variation,
-    crop_of,
-    embed_crops,
-    encode,
-    images_of,
+    embed_view,
+    encode_in_batches,
+    make_crop,
     mean_embedding,
+    prepare_variations,
     variations_for,
 )
 from edge_siamese.recognition.imaging import Bytes, Floats, Preprocessing, prepare
@@ -41,15 +41,15 @@ def center(image: Bytes) -> tuple[float, float]:
 
 
 def test_the_first_image_is_what_recognition_reads() -> None:
-    images = images_of(PICTURE, SEEN, VARIATIONS)
+    images = prepare_variations(PICTURE, SEEN, VARIATIONS)
     assert images.shape == (5, 32, 32, 1)
     np.testing.assert_array_equal(images[0], prepare(PICTURE, SEEN))
-    assert images_of(PICTURE, SEEN, ()).shape == (1, 32, 32, 1)
+    assert prepare_variations(PICTURE, SEEN, ()).shape == (1, 32, 32, 1)
 
 
 def test_no_change_is_the_area_average() -> None:
     frame = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    same, without = images_of(frame, Preprocessing(32, 32, "rgb"), [Variation()])
+    same, without = prepare_variations(frame, Preprocessing(32, 32, "rgb"), [Variation()])
     assert np.abs(same.astype(int) - without).max() <= 1
 
 
@@ -60,17 +60,17 @@ def test_no_change_is_the_area_average() -> None:
         (Variation(down=-0.125), 4.0, 16.0),
         (Variation(zoom=1.5), 4.0, 16.0),
         (Variation(zoom=0.5), 12.0, 16.0),
-        (Variation(turn=90), 16.0, 24.0),
-        (Variation(turn=-90), 16.0, 8.0),
+        (Variation(rotation=90), 16.0, 24.0),
+        (Variation(rotation=-90), 16.0, 8.0),
     ],
 )
 def test_variations_move_the_content_where_they_say(variation: Variation, row: float, column: float) -> None:
-    found = center(images_of(spot(16, 32), SEEN, [variation])[1])
+    found = center(prepare_variations(spot(16, 32), SEEN, [variation])[1])
     assert found == pytest.approx((row, column), abs=0.1)
 
 
 def test_contrast_and_brightness_are_about_the_mean_and_stay_bytes() -> None:
-    flat = images_of(PICTURE, SEEN, [Variation(contrast=0.0), Variation(brightness=2.0)])
+    flat = prepare_variations(PICTURE, SEEN, [Variation(contrast=0.0), Variation(brightness=2.0)])
     assert np.ptp(flat[1]) == 0
     assert flat[1, 0, 0, 0] == round(float(prepare(PICTURE, SEEN).mean()))
     assert flat[2].max() == 255
@@ -81,7 +81,7 @@ def test_contrast_and_brightness_are_about_the_mean_and_stay_bytes() -> None:
 )
 def test_many_frames_have_fewer_variations(frames: int, images: int) -> None:
     assert frames * (1 + len(variations_for(frames))) == images
-    assert images <= max(MAX_IMAGES, frames)
+    assert images <= max(MAX_IMAGES_PER_VIEW, frames)
 
 
 def test_images_are_encoded_a_few_at_a_time() -> None:
@@ -92,8 +92,8 @@ def test_images_are_encoded_a_few_at_a_time() -> None:
 
     sizes: list[int] = []
     images = np.random.default_rng(0).integers(0, 256, (37, 32, 32, 1), dtype=np.uint8)
-    found = encode(images, Counting())
-    assert sizes == [MAX_ENCODED_AT_ONCE, MAX_ENCODED_AT_ONCE, 5]
+    found = encode_in_batches(images, Counting())
+    assert sizes == [MAX_BATCH_SIZE, MAX_BATCH_SIZE, 5]
     np.testing.assert_allclose(found, FakeEncoder().embed_prepared(images), atol=1e-6)
 
 
@@ -106,18 +106,18 @@ def test_the_mean_of_unit_vectors_is_one_and_other_means_are_plain() -> None:
 
 def test_a_view_can_be_embedded_anew_from_its_pictures() -> None:
     encoder = FakeEncoder()
-    crop = crop_of(PICTURE, SEEN, 128)
-    expected = mean_embedding(encode(images_of(crop, SEEN, VARIATIONS), encoder))
-    np.testing.assert_array_equal(embed_crops([crop], encoder), expected)
-    np.testing.assert_allclose(embed_crops([crop, crop], encoder), expected, atol=1e-6)
+    crop = make_crop(PICTURE, SEEN, 128)
+    expected = mean_embedding(encode_in_batches(prepare_variations(crop, SEEN, VARIATIONS), encoder))
+    np.testing.assert_array_equal(embed_view([crop], encoder), expected)
+    np.testing.assert_allclose(embed_view([crop, crop], encoder), expected, atol=1e-6)
     assert float(expected @ encoder.embed(PICTURE)[0]) > 0.8
 
 
 def test_nothing_cannot_be_embedded() -> None:
     with pytest.raises(ValueError, match="a view without pictures cannot be embedded"):
-        embed_crops([], FakeEncoder())
+        embed_view([], FakeEncoder())
     with pytest.raises(ImageError, match="not float64"):
-        embed_crops([np.zeros((4, 4))], FakeEncoder())  # type: ignore[list-item]
+        embed_view([np.zeros((4, 4))], FakeEncoder())  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_kept_pictures_are_what_the_encoder_sees_in_color_if_there_was_any(
     shape: tuple[int, ...], seen: Preprocessing, side: int, kept: tuple[int, ...]
 ) -> None:
     frame = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    found = crop_of(frame, seen, side)
+    found = make_crop(frame, seen, side)
     assert found.shape == kept
     assert found.dtype == np.uint8
     assert not np.shares_memory(found, frame)

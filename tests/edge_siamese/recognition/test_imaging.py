@@ -118,7 +118,7 @@ def test_a_batch_is_a_frame_an_array_or_a_list_of_any_sizes():
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        (np.zeros((4, 4), np.float32), "an image has to be uint8 with values 0 to 255, not float32"),
+        (np.zeros((4, 4), np.float32), "an image must be uint8 with values 0 to 255, not float32"),
         (
             np.zeros((4,), np.uint8),
             r"an image has shape \(height, width\) or \(height, width, 1, 3 or 4\), not \(4,\)",

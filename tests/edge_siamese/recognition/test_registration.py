@@ -11,11 +11,16 @@ from msgspec import structs
 
 from edge_siamese.cameras.camera import Frame
 from edge_siamese.errors import ImageError
-from edge_siamese.recognition.embedding import VARIATIONS, encode, images_of, mean_embedding
+from edge_siamese.recognition.embedding import (
+    VARIATIONS,
+    encode_in_batches,
+    mean_embedding,
+    prepare_variations,
+)
 from edge_siamese.recognition.imaging import Bytes
 from edge_siamese.recognition.quality import Quality
 from edge_siamese.recognition.registration import (
-    REMEMBERED_VERDICTS,
+    MAX_VERDICTS,
     Burst,
     FrameVerdict,
     NewView,
@@ -23,8 +28,8 @@ from edge_siamese.recognition.registration import (
     Refusal,
     collision,
     collision_refusal,
-    reason_against,
-    view_of_pictures,
+    refusal_reason,
+    view_from_pictures,
 )
 from edge_siamese.recognition.support import SupportEntry, SupportSet
 from edge_siamese.runtimes.fake import FAKE_HEAD, FakeEncoder
@@ -92,13 +97,13 @@ def refusal_of(of: Burst) -> Refusal:
     ],
 )
 def test_gates_stand_in_the_order_of_causes(change: dict[str, float], reason: Reason | None) -> None:
-    assert reason_against(replace(GOOD, **change), SETTINGS) is reason
+    assert refusal_reason(replace(GOOD, **change), SETTINGS) is reason
 
 
 @pytest.mark.parametrize("stroke", [0.02, 0.1])
 def test_a_frame_that_is_too_blurred_is_so_when_it_is_blurred_more(stroke: float) -> None:
     page = drawing(256, stroke=stroke)
-    found = [reason_against(quality(camera(blurred(page, sigma))), SETTINGS) for sigma in range(0, 24, 2)]
+    found = [refusal_reason(quality(camera(blurred(page, sigma))), SETTINGS) for sigma in range(0, 24, 2)]
     refused = [reason is not None for reason in found]
     assert refused == sorted(refused)
     assert (found[0], found[6]) == (None, Reason.BLURRED)
@@ -106,14 +111,14 @@ def test_a_frame_that_is_too_blurred_is_so_when_it_is_blurred_more(stroke: float
 
 def test_a_frame_that_is_too_dark_is_so_when_there_is_less_light() -> None:
     for page in (drawing(256), drawing(256, paper=40, ink=250), drawing(256, paper=120, ink=60)):
-        found = [reason_against(quality(camera(page * 0.85**step)), SETTINGS) for step in range(30)]
+        found = [refusal_reason(quality(camera(page * 0.85**step)), SETTINGS) for step in range(30)]
         refused = [reason is not None for reason in found]
         assert refused == sorted(refused)
         assert (found[0], found[-1]) == (None, Reason.DARK)
 
 
 def test_reasons_say_what_to_do() -> None:
-    assert Reason.DARK.sentence == "too dark: bring it into the light"
+    assert Reason.DARK.sentence == "too dark: add light"
     assert len({reason.sentence for reason in Reason}) == len(Reason) == 8
 
 
@@ -124,7 +129,9 @@ def test_enough_good_frames_make_a_view() -> None:
     add(taken, frames(*[RING] * 5)[4])
     assert (taken.done, taken.good) == (True, 5)
     view = view_of(taken)
-    expected = mean_embedding(encode(images_of(RING, ENCODER.preprocessing, VARIATIONS), ENCODER))
+    expected = mean_embedding(
+        encode_in_batches(prepare_variations(RING, ENCODER.preprocessing, VARIATIONS), ENCODER)
+    )
     np.testing.assert_allclose(view.embedding, expected, atol=1e-6)
     assert np.linalg.norm(view.embedding) == pytest.approx(1, abs=1e-6)
     assert (view.source, [crop.shape for crop in view.crops]) == ("camera", [(192, 192)] * 3)
@@ -148,18 +155,18 @@ def test_bad_frames_are_told_from_good_ones() -> None:
     assert reasons(taken, pictures) == expected
     assert [verdict.reason for verdict in taken.verdicts] == expected
     assert [verdict.number for verdict in taken.verdicts] == list(range(1, 9))
-    assert taken.verdicts[0].text == "too dark: bring it into the light"
+    assert taken.verdicts[0].text == "too dark: add light"
     assert (taken.verdicts[5].text, taken.verdicts[5].good) == ("good", True)
 
 
 @pytest.mark.parametrize(
     ("pictures", "reason", "text"),
     [
-        ([NIGHT] * 20, Reason.DARK, "none of 20 frames were good enough; most were too dark: bring it into the light"),
+        ([NIGHT] * 20, Reason.DARK, "none of 20 frames were good enough; most were too dark: add light"),
         (
             [RING, RING] + [NIGHT] * 18,
             Reason.DARK,
-            "2 of 20 frames were good enough; most were too dark: bring it into the light",
+            "2 of 20 frames were good enough; most were too dark: add light",
         ),
         (
             [PAGE] * 4 + [SOFT] * 4,
@@ -168,7 +175,7 @@ def test_bad_frames_are_told_from_good_ones() -> None:
         ),
         ([SOFT] * 3, Reason.BLURRED, "none of 3 frames were good enough; most were blurred: "),
         ([RING, DISC] * 4, Reason.MOVING, "1 of 8 frames were good enough; most were moving: hold it still"),
-        ([GLARE], Reason.BRIGHT, "the frame is not good enough: too bright; take it out of the glare"),
+        ([GLARE], Reason.BRIGHT, "the frame is not good enough: too bright; dim the light, or avoid the glare"),
     ],
 )  # fmt: skip
 def test_a_refusal_names_the_most_frequent_reason(pictures: list[Bytes], reason: Reason, text: str) -> None:
@@ -199,11 +206,9 @@ def test_the_time_of_a_frame_ends_a_burst_too() -> None:
 def test_a_camera_without_frames_is_the_reason_then() -> None:
     taken = burst()
     assert taken.tick(104.0)
-    assert refusal_of(taken) == Refusal(
-        Reason.NO_FRAMES, "no frame came within 4 s: see whether the camera works"
-    )
+    assert refusal_of(taken) == Refusal(Reason.NO_FRAMES, "no frame arrived within 4 s: check the camera")
     reasons(slow := burst(), [RING])
-    assert refusal_of(slow).text == "only 1 frame came within 4 s: see whether the camera works"
+    assert refusal_of(slow).text == "only 1 frame arrived within 4 s: check the camera"
     assert (refusal_of(slow).reason, refusal_of(slow).good) == (Reason.NO_FRAMES, 1)
 
 
@@ -225,7 +230,7 @@ def test_frames_that_show_two_things_make_no_view() -> None:
     refusal = refusal_of(taken)
     assert (refusal.reason, refusal.frames, refusal.good) == (Reason.UNSTEADY, 5, 5)
     assert refusal.text == (
-        "the 5 good frames do not show one thing: show one thing only, and keep hands away"
+        "the 5 good frames do not show one object: show one object only, and keep hands away"
     )
 
 
@@ -252,10 +257,10 @@ def test_pictures_are_not_kept_if_they_are_not_wanted() -> None:
 
 def test_pictures_held_and_verdicts_remembered_are_bounded() -> None:
     taken = burst(structs.replace(SETTINGS, frames=100, crops_per_view=3, timeout_s=60))
-    reasons(taken, [SOFT] * (REMEMBERED_VERDICTS + 5) + [RING] * 50)
-    assert len(taken.verdicts) == REMEMBERED_VERDICTS
+    reasons(taken, [SOFT] * (MAX_VERDICTS + 5) + [RING] * 50)
+    assert len(taken.verdicts) == MAX_VERDICTS
     assert refusal_of(burst()).reason is Reason.NO_FRAMES
-    assert len(taken._gathered.crops) == 3 + 25
+    assert len(taken._collector.crops) == 3 + 25
 
 
 def test_a_frame_that_is_no_image_stops_the_burst_but_loses_nothing() -> None:
@@ -268,7 +273,7 @@ def test_a_frame_that_is_no_image_stops_the_burst_but_loses_nothing() -> None:
 
 def pictures(*given: Bytes, told: list[FrameVerdict] | None = None) -> NewView | Refusal:
     on_refused = None if told is None else told.append
-    return view_of_pictures(given, ENCODER, SETTINGS, FAKE_HEAD, THRESHOLD, on_refused)
+    return view_from_pictures(given, ENCODER, SETTINGS, FAKE_HEAD, THRESHOLD, on_refused)
 
 
 def test_one_good_picture_is_a_view() -> None:
@@ -292,7 +297,7 @@ def test_pictures_that_are_not_good_enough_are_refused() -> None:
     assert isinstance(refusal, Refusal)
     assert (refusal.reason, refusal.text) == (
         Reason.UNSTEADY,
-        "the 2 good pictures do not show one thing: register pictures of different sides one by one",
+        "the 2 good pictures do not show one object: register pictures of different sides one by one",
     )
     with pytest.raises(ValueError, match="a view needs at least one picture"):
         pictures()
@@ -314,7 +319,8 @@ def test_a_new_view_that_would_be_recognized_collides() -> None:
     refusal = collision_refusal("ring")
     assert refusal.reason is Reason.COLLISION
     assert (
-        refusal.text == 'it looks like "ring", which is known: add a view to that object, or forget it first'
+        refusal.text
+        == 'it looks like "ring", which is registered: add a view to that object, or forget it first'
     )
 
 

@@ -13,9 +13,11 @@ from edge_siamese.recognition.support import SupportEntry, SupportSet
 HEAD = SigmoidDistanceHead(scale=10.0, bias=5.0)
 EAST, NORTH, WEST = np.array([1, 0], np.float32), np.array([0, 1], np.float32), np.array([-1, 0], np.float32)
 
+NONE = np.empty((0, 2), np.float32)
+
 
 def test_objects_are_kept_with_their_views() -> None:
-    support = SupportSet.empty(2).with_view("mug", EAST).with_view("key", NORTH).with_view("mug", WEST)
+    support = SupportSet.of({"mug": [EAST, WEST], "key": [NORTH]}, 2)
     assert support.names == ("mug", "key")
     assert support.views == (2, 1)
     assert len(support) == 2
@@ -28,7 +30,7 @@ def test_objects_are_kept_with_their_views() -> None:
 
 def test_a_change_gives_a_new_set() -> None:
     first = SupportSet.of({"mug": [EAST], "key": [NORTH]}, 2)
-    second = first.with_view("mug", WEST)
+    second = first.with_entry(SupportEntry("mug", "mug", (1, 3), np.array([EAST, WEST]), NONE))
     third = second.without("mug")
     assert (first.views, second.views, third.views) == ((1, 1), (2, 1), (1,))
     assert third.names == ("key",)
@@ -36,7 +38,7 @@ def test_a_change_gives_a_new_set() -> None:
     with pytest.raises(ValueError, match="read-only"):
         second.embeddings[0] = 0
     given = EAST.copy()
-    kept = SupportSet.empty(2).with_view("mug", given)
+    kept = SupportSet.of({"mug": [given]}, 2)
     given[:] = 9
     np.testing.assert_array_equal(kept.embeddings, [EAST])
 
@@ -64,7 +66,7 @@ def test_an_empty_set_has_distances_to_nothing() -> None:
 )
 def test_what_cannot_be_taken(name: str, embedding: list[float], message: str) -> None:
     with pytest.raises(SupportError, match=f"^{message}$"):
-        SupportSet.empty(2).with_view(name, embedding)
+        SupportSet.of({name: [embedding]}, 2)
 
 
 def test_what_is_not_there() -> None:
@@ -153,7 +155,7 @@ def test_one_object_changed_is_as_all_built_anew() -> None:
     require_same(support.with_limits([3, 2, 1]), SupportSet.build([MUG, KEY, PEN], 2, [3, 2, 1]))
     more = entry("u3", "pen", 20, -NORTH, EAST, negatives=PEN.negatives)
     more = SupportEntry("u3", "pen", (20, 21), more.embeddings, more.negatives)
-    require_same(support.with_view("pen", EAST), SupportSet.build([MUG, KEY, more], 2, [1, 2, 3]))
+    require_same(support.with_entry(more, 3), SupportSet.build([MUG, KEY, more], 2, [1, 2, 3]))
     require_same(
         SupportSet.empty(2).with_entry(KEY).with_entry(MUG).without("key"), SupportSet.build([MUG], 2)
     )
@@ -194,7 +196,7 @@ def test_ranks_stand_in_the_order_of_distances(head: SigmoidDistanceHead) -> Non
         ([MUG, KEY, entry("u1", "cup", 1, EAST)], "two objects have one uid: u1"),
         (
             [SupportEntry("u1", "mug", (1, 2), EAST[np.newaxis], NONE)],
-            '"mug" has 1 views and 2 numbers of views',
+            '"mug" has 1 views and 2 ids of views',
         ),
         (
             [SupportEntry("u1", "mug", (1,), np.ones((1, 3), np.float32), NONE)],

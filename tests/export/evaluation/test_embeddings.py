@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from edge_siamese.models.bundle import Bundle
-from edge_siamese.recognition.embedding import VARIATIONS, embed_crops, images_of
+from edge_siamese.recognition.embedding import VARIATIONS, embed_view, prepare_variations
 from export.evaluation.embeddings import embed_all, embed_supports
 from export.evaluation.remote_runtime import open_encoder
 
@@ -16,14 +16,14 @@ def test_a_support_is_what_the_device_would_register(bundle: Bundle) -> None:
     found = embed_supports(encoder, images)
     assert found.dtype == np.float32 and found.shape == (70, encoder.dimensions)
     for place in (0, 63, 64, 69):
-        np.testing.assert_allclose(found[place], embed_crops([images[place]], encoder), atol=1e-6)
+        np.testing.assert_allclose(found[place], embed_view([images[place]], encoder), atol=1e-6)
     assert np.abs(found - embed_all(encoder, images)).max() > 0.01
 
 
 def test_a_prepared_picture_is_a_frame_that_recognition_reads_unchanged(bundle: Bundle) -> None:
     to = bundle.manifest.input
     image = np.random.default_rng(1).integers(0, 256, to.shape, dtype=np.uint8)
-    views = images_of(image, to, VARIATIONS)
+    views = prepare_variations(image, to, VARIATIONS)
     assert len(views) == 5 and (views[0] == image).all()
     assert all((view != image).any() for view in views[1:])
 
