@@ -188,6 +188,9 @@ class Endpoint:
             values = convert_texts(request.path_params, self.path_parameters)
         except SchemaError as error:
             raise ApiError(404, f"there is nothing at this URL: {error}") from error
+        arguments = msgspec.structs.asdict(values)
+        if not self.query_parameters.__struct_fields__:
+            return arguments  # a query is ignored: the page adds one to the URLs of pictures that change
         try:
             text = request.scope["query_string"].decode("ascii")
             fields = parse_qs(text, keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS, errors="strict")
@@ -197,7 +200,7 @@ class Endpoint:
             query = convert_texts({name: texts[0] for name, texts in fields.items()}, self.query_parameters)
         except ValueError as error:  # includes what is not UTF-8, and `SchemaError`
             raise ApiError(422, f"invalid query: {error}") from error
-        return msgspec.structs.asdict(values) | msgspec.structs.asdict(query)
+        return arguments | msgspec.structs.asdict(query)
 
     def _check_media_type(self, request: Request) -> None:
         accepted = self.accepts or (JSON,)

@@ -131,8 +131,8 @@ def test_an_object_is_registered_recognized_renamed_forgotten_and_brought_back(
     assert names(daemon) == ["red mug"]
 
     window.click("Forget")
-    expect(window.page.locator(".toast")).to_contain_text("“red mug” is forgotten.")
-    expect(window.page.get_by_text("Nothing is registered yet.")).to_be_visible()
+    expect(window.page.locator(".toast")).to_contain_text("“red mug” was forgotten.")
+    expect(window.page.get_by_text("No objects are registered yet.")).to_be_visible()
     assert names(daemon) == []
     window.undo()
     expect(window.page.get_by_role("link", name="red mug")).to_be_visible()
@@ -158,7 +158,7 @@ def test_a_press_while_it_looks_already_is_said_to_do_nothing(daemon: Daemon, wi
     # Pressed elsewhere, where the answer is on its way: this page sees nothing begin.
     window.page.route("**/button", lambda route: route.fulfill(status=202, json={"text": "done"}))
     window.click("Register")
-    expect(window.page.locator(".register-form .error")).to_contain_text("The device does not look")
+    expect(window.page.locator(".register-form .error")).to_contain_text("The registration did not start")
     expect(window.page.get_by_role("button", name="Register", exact=True)).to_be_enabled()
 
 
@@ -233,7 +233,7 @@ def test_a_recognition_is_explained_and_said_to_be_wrong(daemon: Daemon, window:
     assert row.locator("img").evaluate("(image) => image.naturalWidth") > 0
 
     row.get_by_role("button", name="Wrong: this was not mug").click()
-    expect(row).to_contain_text("Kept as an example of what it is not.")
+    expect(row).to_contain_text("Kept as a negative.")
     assert known(daemon, "mug")["negatives"] == 1
     window.undo()
     expect(row.get_by_role("button", name="Wrong: this was not mug")).to_be_visible()
@@ -280,7 +280,7 @@ def test_views_are_added_and_removed_and_objects_merged(daemon: Daemon, window: 
     expect(tiles).to_have_count(2)
     window.click("Remove view 1")
     expect(tiles).to_have_count(1)
-    expect(window.page.get_by_text("The only view stays")).to_be_visible()
+    expect(window.page.get_by_text("The last view cannot be removed")).to_be_visible()
     window.undo()
     expect(tiles).to_have_count(2)
 
@@ -336,7 +336,7 @@ def test_pictures_are_dropped_and_what_is_no_picture_is_refused(daemon: Daemon, 
     expect(window.page.get_by_role("img", name="dropped.png")).to_be_visible()
     window.page.evaluate(drop, [[1, 2, 3], "broken.png"])
     expect(window.page.locator(".chooser .error")).to_have_text(
-        "“broken.png” is no picture that this browser can read."
+        "This browser cannot read “broken.png” as a picture."
     )
     window.click("Remove dropped.png")
     expect(window.page.locator(".previews li")).to_have_count(0)
@@ -431,7 +431,7 @@ def test_one_watcher_too_many_is_told_so_and_can_do_everything_else(daemon: Daem
     second = open_window(daemon, browser)
     first.refusals = second.refusals = {503}
     second.go("objects")
-    expect(second.page.locator("#link-state")).to_have_text("Too many watch")
+    expect(second.page.locator("#link-state")).to_have_text("Too many viewers")
     second.go("register")
     daemon.stage.picture = MUG
     fill_name(second, "mug")
@@ -452,7 +452,7 @@ def test_a_camera_that_gives_no_pictures_is_said_where_the_picture_would_be(
     expect(camera).to_have_attribute("data-level", "good")
     daemon.stage.error = CameraError("the cable is loose")
     daemon.stage.absent = True
-    expect(window.page.locator(".veil")).to_contain_text("The camera")
+    expect(window.page.locator(".veil")).to_contain_text("amera")
     expect(camera).to_have_attribute("data-level", "bad")
     daemon.stage.error, daemon.stage.absent = None, False
     expect(camera).to_have_attribute("data-level", "good")
@@ -482,13 +482,13 @@ def test_pictures_are_fetched_only_while_somebody_looks(daemon: Daemon, window: 
 def test_health_has_figures_and_the_doctors_findings(daemon: Daemon, window: Window) -> None:
     daemon.stage.picture = MUG
     window.go("health")
-    expect(window.page.locator(".tile", has_text="Frames a second").locator(".figure")).to_have_text(
+    expect(window.page.locator(".tile", has_text="Frames per second").locator(".figure")).to_have_text(
         re.compile(r"^\d+\.\d$")
     )
     rows = window.page.locator(".stages tbody tr")
     expect(rows).to_have_count(5)
     expect(rows.nth(1)).to_have_text(re.compile(r"^Encode\d+(\.\d)? ms\d+(\.\d)? ms$"))
     expect(window.page.get_by_text("tiny-0123456789ab")).to_be_visible()
-    window.click("Examine")
+    window.click("Run checks")
     window.page.wait_for_selector(".findings li", timeout=60_000)
     assert window.page.locator(".findings li").count() > 3

@@ -63,14 +63,14 @@ export async function request(path, options = {}) {
     response = await fetch(ROOT + path, { cache: "no-store", credentials: "same-origin", ...options });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new ApiError("The device does not answer; is it on, and on this network?", 0);
+    throw new ApiError("Cannot reach the device. Check that it is on and in this network.", 0);
   }
   if (response.ok) return response;
   const data = await response.json().catch(() => ({}));
   if (response.status === 401 && path !== "/login") access.dispatchEvent(new Event("signed-out"));
   const wait = Number(response.headers.get("Retry-After"));
   const later = response.status === 429 && wait ? `; try again in ${wait} s` : "";
-  throw new ApiError(sentence(data.error ?? `The device answers ${response.status}`) + later, response.status, data);
+  throw new ApiError(sentence(data.error ?? `The device returned status ${response.status}`) + later, response.status, data);
 }
 
 /** Where a picture of an object is; another one as soon as its newest view is another. */

@@ -15,7 +15,7 @@ const SHOWN = 24;
 export function burstStrip({ signal, ended = () => {} }) {
   const list = h("ol.burst-frames");
   const count = h("p.small.soft");
-  const node = h("section.burst", { hidden: true, "aria-label": "What it looked at" }, count, list);
+  const node = h("section.burst", { hidden: true, "aria-label": "Frames" }, count, list);
   let id = "";
   let drawn = 0;
   let over = true;

@@ -19,9 +19,9 @@ export function exportButton(line) {
 }
 
 const CONFLICTS = {
-  rename: ["Keep both", "what comes gets a number"],
-  merge: ["Merge", "its views are added to the object of that name"],
-  skip: ["Skip", "what is here stays as it is"],
+  rename: ["Keep both", "the imported object gets a number"],
+  merge: ["Merge", "adds its views to the existing object"],
+  skip: ["Skip", "leaves the existing object unchanged"],
 };
 
 /** Brings in a file that Export made. @param {() => any} done */
@@ -31,10 +31,10 @@ export function importButton(done) {
     const choices = Object.entries(CONFLICTS).map(([key, [label, says]]) =>
       h("label.choice", {}, h("input", { type: "radio", name: "conflict", value: key, checked: key === "rename" }), h("span", {}, h("strong", {}, label), h("span.small.soft", {}, says))),
     );
-    const choice = h("fieldset", {}, h("legend", {}, "Where a name is taken"), ...choices);
+    const choice = h("fieldset", {}, h("legend", {}, "If a name is taken"), ...choices);
     const before = stream.changes;
     const brought = await ask("Import objects", {
-      body: [h("div.field", {}, h("label", { for: "collection" }, "File that “Export” made"), file), choice],
+      body: [h("div.field", {}, h("label", { for: "collection" }, "Exported file"), file), choice],
       action: "Import",
       accept: () => upload(`/collection?on_conflict=${choice.querySelector(":checked").value}`, new Blob([file.files[0]], { type: "application/zip" })),
     });

@@ -47,7 +47,7 @@ export function decision({ small = false } = {}) {
       const known = Boolean(found?.name);
       node.classList.toggle("known", known);
       const nothing = !found || found.rule === "nothing to see" || found.rule === "nothing registered";
-      say(name, found?.learning ? "looking …" : found?.name ?? (found ? "unknown" : "–"));
+      say(name, found?.learning ? "registering …" : found?.name ?? (found ? "unknown" : "–"));
       say(p, nothing || found.learning ? "" : probability(found.probability));
       bar.node.classList.toggle("idle", nothing || Boolean(found?.learning));
       bar.set(nothing || found.learning ? 0 : found.probability, found?.threshold ?? null, known);
@@ -58,9 +58,9 @@ export function decision({ small = false } = {}) {
 
 /** What stands beside the name: the runner-up, or why it is unknown. */
 function beside(found) {
-  if (found.learning) return "It looks at something that it shall learn.";
+  if (found.learning) return "Registering an object.";
   if (found.rule === "nothing to see") return "Nothing to see.";
-  if (found.rule === "nothing registered") return "Nothing is registered yet.";
+  if (found.rule === "nothing registered") return "No objects are registered yet.";
   const runnerUp = found.runner_up
     ? `runner-up: ${found.runner_up}, ${probability(Math.max(0, found.probability - found.margin))}`
     : "no runner-up";

@@ -30,7 +30,7 @@ export function ask(title, { body, action, danger = false, accept }) {
       line,
       h("div.row.end", {}, button("Cancel", () => dialog.close()), go),
     );
-    const dialog = h("dialog", { "aria-labeledby": "dialog-title", onclick: (event) => event.target === dialog && dialog.close() }, form);
+    const dialog = h("dialog", { "aria-labelledby": "dialog-title", onclick: (event) => event.target === dialog && dialog.close() }, form);
     dialog.addEventListener("close", () => {
       dialog.remove();
       if (before instanceof HTMLElement && before.isConnected) before.focus();

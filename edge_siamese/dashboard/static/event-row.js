@@ -59,7 +59,7 @@ function why(event) {
       sentences(lines, moment.explanation);
       fill(place, facts(moment), lines);
     } catch (error) {
-      fill(place, h("p", {}, error.status === 404 ? "This moment is not kept any more." : error.message));
+      fill(place, h("p", {}, error.status === 404 ? "This decision is no longer kept." : error.message));
     }
   };
   const details = h("details.why", { ontoggle: open }, h("summary", {}, "Why?"), place);
@@ -75,8 +75,8 @@ function wrong(event) {
       const before = stream.changes;
       const known = await attempt(line, pressed, () => send("POST", "/wrong", { moment: event.moment }));
       if (!known) return;
-      fill(place, h("p.small.soft", {}, "Kept as an example of what it is not."));
-      toast(`That was not “${known.name}”: it has learned so.`, { undo: true, before, undone: offer });
+      fill(place, h("p.small.soft", {}, "Kept as a negative."));
+      toast(`Kept as a negative of “${known.name}”.`, { undo: true, before, undone: offer });
     }, { icon: "cross", class: "small", name: `Wrong: this was not ${event.name ?? "it"}` });
     fill(place, pressed, line);
   };

@@ -19,7 +19,7 @@ const GROUPS = { all: "All", recognitions: "Seen", changes: "Changes", device: "
 export function mount(place, { heading, signal }) {
   const line = errorLine();
   const list = h("div.timeline");
-  const empty = h("p.soft.empty", { hidden: true }, "Nothing of this kind has happened yet.");
+  const empty = h("p.soft.empty", { hidden: true }, "No such events yet.");
   /** @type {Array<Object>} the latest first */
   let events = [];
   let shown = "all";
@@ -66,7 +66,7 @@ export function mount(place, { heading, signal }) {
     } });
     return h("label", {}, input, h("span", {}, label));
   });
-  fill(place, h("div.head", {}, heading, h("fieldset.segments", {}, h("legend.unseen", {}, "Which events"), ...choices)), line, empty, list);
+  fill(place, h("div.head", {}, heading, h("fieldset.segments", {}, h("legend.unseen", {}, "Filter events"), ...choices)), line, empty, list);
   hear("event", ({ detail }) => {
     if (events.some((known) => known.seq !== undefined && known.seq === detail.seq)) return;
     take(detail);

@@ -11,27 +11,27 @@ const ASK_MS = 2000;
 const SAMPLES = 60;
 const SVG = "http://www.w3.org/2000/svg";
 const STAGES = {
-  wait: "Wait for the camera", imaging: "Prepare the picture", encode: "Encode", decide: "Decide", frame: "All of a frame’s work",
+  wait: "Wait for the camera", imaging: "Preprocess", encode: "Encode", decide: "Decide", frame: "Total",
 };
 
 /** @param {HTMLElement} place */
 export function mount(place, { heading, signal }) {
   const line = errorLine();
-  const fps = tile("Frames a second", sparkline());
+  const fps = tile("Frames per second", sparkline());
   const temperature = tile("Temperature");
   const memory = tile("Memory");
-  const uptime = tile("Running for");
+  const uptime = tile("Uptime");
   const stages = h("tbody");
   const model = h("dl.facts");
   const extras = h("ul.extras");
-  const extrasBox = h("section.card", { hidden: true, "aria-labeledby": "extras" }, h("h2", { id: "extras" }, "Extras"), extras);
+  const extrasBox = h("section.card", { hidden: true, "aria-labelledby": "extras" }, h("h2", { id: "extras" }, "Integrations"), extras);
   let timer = 0;
 
   const draw = (found) => {
     const rate = found.frames_per_second;
     const camera = found.dropped === null ? [] : [`${found.dropped} dropped`, counted(found.restarts, "camera restart")];
     fps.set(rate === null ? "–" : rate.toFixed(1), [counted(found.frames, "frame"), ...camera].join(", "), rate ?? 0);
-    temperature.set(found.temperature_c === null ? "–" : `${found.temperature_c.toFixed(0)} °C`, found.temperature_c === null ? "no sensor" : found.temperature_c >= 80 ? "the board slows down" : "");
+    temperature.set(found.temperature_c === null ? "–" : `${found.temperature_c.toFixed(0)} °C`, found.temperature_c === null ? "no sensor" : found.temperature_c >= 80 ? "the board throttles" : "");
     memory.set(found.memory_mb === null ? "–" : `${found.memory_mb.toFixed(0)} MB`, "");
     uptime.set(duration(found.uptime_s), "");
     drawStages(stages, found.stages);
@@ -56,10 +56,10 @@ export function mount(place, { heading, signal }) {
   fill(place, heading, line,
     h("div.tiles", {}, fps.node, temperature.node, memory.node, uptime.node),
     h("div.health-grid", {},
-      h("section.card", { "aria-labeledby": "latency" }, h("h2", { id: "latency" }, "Latency by stage"),
+      h("section.card", { "aria-labelledby": "latency" }, h("h2", { id: "latency" }, "Latency by stage"),
         h("table.stages", {}, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Stage"), h("th", { scope: "col" }, "p50"), h("th", { scope: "col" }, "p95"))), stages),
-        h("p.small.soft", {}, "Half of all frames are within p50, 95 of 100 within p95. The bars of work share one scale.")),
-      h("div.column", {}, h("section.card", { "aria-labeledby": "model" }, h("h2", { id: "model" }, "Model"), model), extrasBox),
+        h("p.small.soft", {}, "p50 is the median, p95 the 95th percentile. The bars share one scale.")),
+      h("div.column", {}, h("section.card", { "aria-labelledby": "model" }, h("h2", { id: "model" }, "Model"), model), extrasBox),
     ),
     doctor(signal),
   );
@@ -123,7 +123,7 @@ function drawStages(body, stages) {
 function drawModel(list, { model, selftest }) {
   const rows = model
     ? [["Name", model.model_id], ["Runtime", `${model.runtime}, ${model.precision}`], ["Threshold", `${Number(model.threshold).toFixed(3)}, ${model.threshold_source}`]]
-    : [["Name", "there is none that works"]];
+    : [["Name", "none"]];
   if (selftest) rows.push(["Self-test", selftest.text ?? (passed(selftest) ? "passed" : "failed")]);
   fill(list, ...rows.map(([term, value]) => h("div", {}, h("dt", {}, term), h("dd", {}, value))));
 }
@@ -143,20 +143,20 @@ function doctor(signal) {
   const line = errorLine();
   const findings = h("ul.findings");
   const verdict = h("p", { role: "status" });
-  const run = button("Examine", () => attempt(line, run, async () => {
-    say(verdict, "Examining …");
+  const run = button("Run checks", () => attempt(line, run, async () => {
+    say(verdict, "Running checks …");
     try {
       const found = await get("/doctor", { signal });
       const bad = found.findings.filter(({ level }) => level !== "ok").length;
-      say(verdict, found.ok && bad === 0 ? `All well: ${counted(found.findings.length, "check")}.` : `${counted(bad, "finding")} in ${counted(found.findings.length, "check")}.`);
+      say(verdict, found.ok && bad === 0 ? `No problems found in ${counted(found.findings.length, "check")}.` : `${counted(bad, "finding")} in ${counted(found.findings.length, "check")}.`);
       fill(findings, ...[...found.findings].sort((a, b) => (a.level === "ok") - (b.level === "ok")).map(finding));
     } catch (error) {
       say(verdict, "");
       throw error;
     }
   }), { icon: "stethoscope" });
-  return h("section.card", { "aria-labeledby": "doctor" },
-    h("div.row.between", {}, h("div", {}, h("h2", { id: "doctor" }, "Doctor"), h("p.small.soft", {}, "Looks at everything from the supply to the model, and says what to do.")), run),
+  return h("section.card", { "aria-labelledby": "doctor" },
+    h("div.row.between", {}, h("div", {}, h("h2", { id: "doctor" }, "Doctor"), h("p.small.soft", {}, "Checks everything from the power supply to the model, and suggests remedies.")), run),
     line, verdict, findings);
 }
 

@@ -30,12 +30,12 @@ export function livePicture({ signal, now = () => {} }) {
   const state = () => {
     const { status, link } = stream;
     if (failure) return ["warn", answered ? "No picture" : "Disconnected", failure];
-    if (link === "lost") return ["warn", "Disconnected", "Trying again …"];
-    if (status && !status.model) return ["warn", "No model that works", status.fault];
+    if (link === "lost") return ["warn", "Disconnected", "Reconnecting …"];
+    if (status && !status.model) return ["warn", "No working model", status.fault];
     const camera = status?.camera;
-    if (camera?.status === "absent") return ["warn", "The camera is not there", camera.reason];
-    if (camera?.status === "stalled") return ["warn", "The camera gives no pictures", camera.reason];
-    if (camera?.status === "ended") return ["picture", "The pictures have come to their end", ""];
+    if (camera?.status === "absent") return ["warn", "Camera not found", camera.reason];
+    if (camera?.status === "stalled") return ["warn", "The camera has stalled", camera.reason];
+    if (camera?.status === "ended") return ["picture", "End of the recording", ""];
     if (Date.now() - latest > OLD_MS) return ["picture", "Waiting for a picture", ""];
     return null;
   };

@@ -22,7 +22,7 @@ export function mount(place, { heading, signal }) {
   const shown = decision();
   const line = errorLine();
   const here = presence(signal);
-  const wrong = button("Wrong", () => sayWrong(), { icon: "cross", name: "Wrong: this is something else", disabled: true });
+  const wrong = button("Wrong", () => sayWrong(), { icon: "cross", name: "Wrong: this is not the recognized object", disabled: true });
   let present = [];
 
   let camera = null;
@@ -39,7 +39,7 @@ export function mount(place, { heading, signal }) {
     const before = stream.changes;
     await attempt(line, wrong, async () => {
       const known = await send("POST", "/wrong", {});
-      toast(`That was not “${known.name}”: the view is kept as an example of what it is not.`, { undo: true, before });
+      toast(`Kept as a negative of “${known.name}”.`, { undo: true, before });
     });
   };
 
@@ -53,7 +53,7 @@ export function mount(place, { heading, signal }) {
       camera,
       h("div.side", {}, h(
         "section.card.now",
-        { "aria-labeledby": "now-heading" },
+        { "aria-labelledby": "now-heading" },
         h("h2.eyebrow", { id: "now-heading" }, "Now"),
         shown.node,
         why(signal),
@@ -77,7 +77,7 @@ function why(signal) {
     if (!details.open || signal.aborted) return;
     try {
       const found = await get("/now", { signal });
-      sentences(lines, found.explanation?.length ? found.explanation : ["There is no frame to explain."]);
+      sentences(lines, found.explanation?.length ? found.explanation : ["There is no frame."]);
     } catch (error) {
       if (error.name !== "AbortError") sentences(lines, [error.message]);
     }
@@ -91,7 +91,7 @@ function why(signal) {
 /** Which objects are there, each as a link to its page. */
 function presence(signal) {
   const list = h("ul.chips");
-  const node = h("div.here", {}, h("h3.eyebrow", {}, "Here now"), list);
+  const node = h("div.here", {}, h("h3.eyebrow", {}, "Present"), list);
   let known = new Map();
   let drawn = "";
   let latest = [];
@@ -111,7 +111,7 @@ function presence(signal) {
     const key = JSON.stringify(present);
     if (key === drawn) return;
     drawn = key;
-    if (present.length === 0) fill(list, h("li.soft", {}, "nothing that it knows"));
+    if (present.length === 0) fill(list, h("li.soft", {}, "no known object"));
     else fill(list, ...present.map(({ uid, name }) =>
       h("li", {}, h("a.chip", { href: `#/objects/${uid}` }, picture(known.has(uid) ? pictureOf(known.get(uid)) : null, ""), h("span", {}, name))),
     ));
@@ -128,7 +128,7 @@ function indicators(signal) {
     const said = h("dd");
     return { said, node: h("div.indicator", {}, h("dt", {}, label), said) };
   });
-  const node = h("section.card.system", { "aria-label": "State" }, h("dl.indicators", {}, ...rows.map((row) => row.node)));
+  const node = h("section.card.system", { "aria-label": "Status" }, h("dl.indicators", {}, ...rows.map((row) => row.node)));
   const set = (row, level, text) => {
     row.node.dataset.level = level;
     say(row.said, text);
@@ -142,7 +142,7 @@ function indicators(signal) {
     const { camera, model, store } = status;
     if (!camera || camera.status === "starting") set(rows[0], "unknown", "starting");
     else if (["absent", "stalled"].includes(camera.status)) set(rows[0], "bad", camera.reason || camera.status);
-    else set(rows[0], camera.status === "ended" ? "unknown" : "good", camera.status === "ended" ? "ended" : `${camera.fps.toFixed(1)} frames a second`);
+    else set(rows[0], camera.status === "ended" ? "unknown" : "good", camera.status === "ended" ? "ended" : `${camera.fps.toFixed(1)} frames/s`);
     if (model) set(rows[1], "good", `${model.model_id}, ${model.precision}`);
     else set(rows[1], "bad", status.fault || "none");
     if (store.repair) set(rows[2], "warn", store.repair);
@@ -173,8 +173,8 @@ function recent(signal) {
   const timer = setInterval(draw, AGO_MS);
   signal.addEventListener("abort", () => clearInterval(timer));
   draw();
-  return h("section.card.recent", { "aria-labeledby": "recent" },
-    h("div.row.between", {}, h("h2.eyebrow", { id: "recent" }, "Lately"), h("a.small", { href: "#/events" }, "All events")),
+  return h("section.card.recent", { "aria-labelledby": "recent" },
+    h("div.row.between", {}, h("h2.eyebrow", { id: "recent" }, "Recent events"), h("a.small", { href: "#/events" }, "All events")),
     list,
   );
 }

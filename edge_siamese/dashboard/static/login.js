@@ -31,7 +31,7 @@ export function mount(place, { heading, device, done }) {
     field,
     line,
     go,
-    h("p.small.soft", {}, "It was set on the device: sudo edge-siamese dashboard password sets another."),
+    h("p.small.soft", {}, "To reset it, run on the device: sudo edge-siamese dashboard password"),
   );
   fill(place, form);
   field.focus();

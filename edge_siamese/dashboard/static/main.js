@@ -68,7 +68,7 @@ async function begin({ focus = false } = {}) {
   try {
     found = await session();
   } catch (error) {
-    fill(main, h("div.page", {}, h("h1", {}, "No answer"), h("p.notice", { role: "alert" }, `${error.message} Trying again.`)));
+    fill(main, h("div.page", {}, h("h1", {}, "No connection"), h("p.notice", { role: "alert" }, `${error.message} Retrying.`)));
     setTimeout(begin, 3000);
     return;
   }
@@ -89,14 +89,14 @@ async function begin({ focus = false } = {}) {
 
 function drawTheme() {
   const chosen = window.theme.chosen();
-  const named = { system: "as the system has it", light: "light", dark: "dark" }[chosen];
+  const named = { system: "system", light: "light", dark: "dark" }[chosen];
   const switcher = document.getElementById("theme");
   fill(switcher, icon(chosen), h("span", {}, "Theme"), h("span.unseen", {}, `: ${named}`));
   switcher.title = `Theme: ${named}`;
 }
 
 function drawLink() {
-  const words = { connecting: "Connecting", open: "Connected", full: "Too many watch", lost: "Reconnecting" }[stream.link];
+  const words = { connecting: "Connecting", open: "Connected", full: "Too many viewers", lost: "Reconnecting" }[stream.link];
   const state = document.getElementById("link-state");
   state.dataset.link = stream.link;
   say(state, words);

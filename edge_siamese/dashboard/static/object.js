@@ -11,7 +11,7 @@ import { objectOptions } from "./upload.js";
 export const name = "one-object";
 export const title = "Object";
 
-const SOURCES = { camera: "by the camera", picture: "from pictures", button: "by the button", command: "by command", page: "on this page", wrong: "as wrong", fleet: "from another device" };
+const SOURCES = { camera: "from the camera", picture: "from pictures", button: "with the button", command: "from the command line", page: "on this page", wrong: "reported as wrong", fleet: "from another device" };
 
 /** @param {HTMLElement} place */
 export function mount(place, { heading, signal, uid, name: called }) {
@@ -20,7 +20,7 @@ export function mount(place, { heading, signal, uid, name: called }) {
   const about = h("p.soft");
   const views = h("ul.views");
   const negatives = h("ul.views");
-  const negativeBox = h("section", { hidden: true, "aria-labeledby": "negatives" }, h("h2", { id: "negatives" }, "What it is not"), h("p.small.soft", {}, "Kept by “Wrong”: what looks like these is not taken for it."), negatives);
+  const negativeBox = h("section", { hidden: true, "aria-labelledby": "negatives" }, h("h2", { id: "negatives" }, "Negatives"), h("p.small.soft", {}, "Views reported as wrong. Pictures that look like them are not recognized as this object."), negatives);
   const nameField = h("input", { id: "new-name", type: "text", maxlength: "100", required: true, autocomplete: "off" });
   const save = h("button", { type: "submit" }, "Rename");
   const addView = h("a.button.primary", { href: `#/register?view=${uid}` }, icon("register"), "Add a view");
@@ -47,7 +47,7 @@ export function mount(place, { heading, signal, uid, name: called }) {
     called(object.name);
     if (document.activeElement !== nameField) nameField.value = object.name;
     fill(crop, object.last_view === null ? picture(null, "") : shelf(pictureOf(object), ""));
-    const seen = object.present ? "here now" : object.last_seen ? `seen ${ago(object.last_seen)}` : "not seen yet";
+    const seen = object.present ? "present" : object.last_seen ? `seen ${ago(object.last_seen)}` : "not seen yet";
     say(about, `Registered on ${day(object.created)}; ${seen}.`);
     const own = kept.filter((view) => view.kind === "view");
     const others = kept.filter((view) => view.kind !== "view");
@@ -66,7 +66,7 @@ export function mount(place, { heading, signal, uid, name: called }) {
     return h("li.view", { "data-view": String(view.id) },
       h("div.view-pictures", { "data-count": String(pictures.length) }, ...pictures),
       h("p.small", {}, `${what === "view" ? "View" : "Negative"} ${number}`, h("span.soft", {}, ` ${SOURCES[view.source] ?? view.source}, ${ago(view.created)}`)),
-      removable ? gone : h("p.small.soft", {}, "The only view stays; forget the object instead."));
+      removable ? gone : h("p.small.soft", {}, "The last view cannot be removed; forget the object instead."));
   };
 
   /** Do something that can be taken back, and say so. */
@@ -86,7 +86,7 @@ export function mount(place, { heading, signal, uid, name: called }) {
       change(save, async () => {
         const before = object.name;
         object = await send("PATCH", `/objects/${uid}`, { name: wanted });
-        return `“${before}” is called “${object.name}” now.`;
+        return `“${before}” was renamed to “${object.name}”.`;
       });
     },
   }, h("label", { for: "new-name" }, "Name"), h("div.row.tight", {}, nameField, save));
@@ -104,7 +104,7 @@ export function mount(place, { heading, signal, uid, name: called }) {
 
   const forget = button("Forget", () => change(forget, async () => {
     await end(() => send("DELETE", `/objects/${uid}`));
-    return `“${object.name}” is forgotten.`;
+    return `“${object.name}” was forgotten.`;
   }, () => { location.hash = "#/objects"; }), { icon: "bin", class: "danger" });
 
   const merge = button("Merge …", async () => {
@@ -123,13 +123,13 @@ export function mount(place, { heading, signal, uid, name: called }) {
       accept: () => end(() => send("POST", `/objects/${uid}/merge`, { into: select.value })),
     });
     if (!into) return;
-    toast(`“${object.name}” is part of “${into.name}” now, with ${counted(into.views, "view")}.`, { undo: true, before });
+    toast(`“${object.name}” was merged into “${into.name}”, which now has ${counted(into.views, "view")}.`, { undo: true, before });
     location.hash = `#/objects/${into.uid}`;
   }, { icon: "merge" });
 
   fill(body,
     h("div.object-head", {}, crop, h("div", {}, about, rename, h("div.row", {}, addView, merge, forget))),
-    h("section", { "aria-labeledby": "views" }, h("h2", { id: "views" }, "Views"), views),
+    h("section", { "aria-labelledby": "views" }, h("h2", { id: "views" }, "Views"), views),
     negativeBox,
   );
   fill(place, h("p.back", {}, h("a", { href: "#/objects" }, icon("back"), "Objects")), heading, line, body);

@@ -18,7 +18,7 @@ export function mount(place, { heading, signal }) {
   const line = errorLine();
   const count = h("p.soft.small", { role: "status" });
   const grid = h("ul.objects");
-  const empty = h("div.empty", { hidden: true }, icon("objects"), h("p", {}, "Nothing is registered yet."), h("a.button.primary", { href: "#/register" }, icon("register"), "Register the first object"));
+  const empty = h("div.empty", { hidden: true }, icon("objects"), h("p", {}, "No objects are registered yet."), h("a.button.primary", { href: "#/register" }, icon("register"), "Register the first object"));
   const search = h("input", { type: "search", id: "search", placeholder: "Search", oninput: () => draw() });
   const searchBox = h("div.search", { hidden: true }, h("label.unseen", { for: "search" }, "Search by name"), search);
   const undo = button("Undo", () => attempt(line, undo, async () => toast(sentence((await send("POST", "/undo")).text))), { icon: "undo", name: "Undo the last change" });
@@ -66,9 +66,9 @@ function card(object, shelf) {
     h("span.object-name", {}, object.name),
     h("span.small.soft", {}, counted(views, "view"), negatives ? `, ${counted(negatives, "negative")}` : ""),
     present
-      ? h("span.badge.good", {}, "here now")
+      ? h("span.badge.good", {}, "present")
       : embedded === 0
-        ? h("span.badge.warn", {}, "not known to this model")
+        ? h("span.badge.warn", {}, "unknown to the current model")
         : h("span.small.soft", {}, seen ? `seen ${ago(seen)}` : "not seen yet"),
   ));
 }

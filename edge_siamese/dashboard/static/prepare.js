@@ -21,7 +21,7 @@ export async function prepared(file) {
   try {
     bitmap = await createImageBitmap(file);
   } catch {
-    throw new Error(`“${file.name}” is no picture that this browser can read.`);
+    throw new Error(`This browser cannot read “${file.name}” as a picture.`);
   }
   const share = Math.min(1, SIDE / Math.max(bitmap.width, bitmap.height));
   if (share === 1 && AS_THEY_ARE.includes(file.type) && file.size <= MOST_BYTES) {
@@ -38,7 +38,7 @@ export async function prepared(file) {
   context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
   bitmap.close();
   return new Promise((resolve, reject) => {
-    canvas.toBlob((blob) => (blob ? resolve(blob) : reject(new Error(`“${file.name}” cannot be made smaller.`))), "image/jpeg", QUALITY);
+    canvas.toBlob((blob) => (blob ? resolve(blob) : reject(new Error(`“${file.name}” cannot be scaled down.`))), "image/jpeg", QUALITY);
   });
 }
 

@@ -50,8 +50,8 @@ export function mount(place, { heading, signal, query }) {
       if (!wanted.target && wanted.name) body.name = wanted.name;
       if (!pictures) {
         strip.follow();
-        go.tell("Looking: hold it still …");
-      } else go.tell("Learning …");
+        go.tell("Capturing: hold the object still …");
+      } else go.tell("Registering …");
       const before = stream.changes;
       try {
         show(await send("POST", path, body), before);
@@ -70,9 +70,9 @@ export function mount(place, { heading, signal, query }) {
     strip.follow();
     const end = new Promise((resolve) => (over = resolve));
     await send("POST", "/button", { gesture: "press" });
-    go.tell("Looking: hold it still …");
+    go.tell("Capturing: hold the object still …");
     await Promise.race([end, after(BEGINS_MS)]);
-    if (strip.waiting) throw new Error("The device does not look; perhaps it looks for somebody else already.");
+    if (strip.waiting) throw new Error("The registration did not start; another one may be in progress.");
     await Promise.race([end, after(ENDS_MS)]);
   };
 
@@ -91,7 +91,7 @@ export function mount(place, { heading, signal, query }) {
     fill(
       outcome,
       icon("check"),
-      h("div", {}, h("p.outcome-text", {}, sentence(text), "."), h("p.small", {}, "Turn it a little and add another view: views from several sides make it safer.")),
+      h("div", {}, h("p.outcome-text", {}, sentence(text), "."), h("p.small", {}, "Turn it a little and add another view. Views from several sides make recognition more reliable.")),
       h("div.row", {},
         object ? button("Add a view", () => wanted.choose(object.uid), { icon: "register", class: "small" }) : null,
         object ? h("a.button.small", { href: `#/objects/${object.uid}` }, "Open") : null,
@@ -126,8 +126,8 @@ export function mount(place, { heading, signal, query }) {
   );
   fill(
     place,
-    h("div.head", {}, heading, h("fieldset.segments", {}, h("legend.unseen", {}, "Learn from"), ...kinds)),
-    h("div.register-grid", {}, stage, h("section.card.register-form", { "aria-label": "What to learn" }, wanted.node, line, go.node, go.hint, outcome, strip.node)),
+    h("div.head", {}, heading, h("fieldset.segments", {}, h("legend.unseen", {}, "Source"), ...kinds)),
+    h("div.register-grid", {}, stage, h("section.card.register-form", { "aria-label": "What to register" }, wanted.node, line, go.node, go.hint, outcome, strip.node)),
   );
   source("camera");
 }
@@ -157,12 +157,12 @@ function goButton(click) {
       say(label, wanted.target ? "Add a view" : "Register");
       node.disabled = source === "pictures" && count === 0;
       say(hint, source === "pictures"
-        ? "Several pictures from one side make one view; pictures of other sides are further views, one after the other."
+        ? "Pictures of one side become one view. Add other sides as further views."
         : wanted.target
-          ? "Turn it a little, or put it where it was missed, and hold it still."
+          ? "Turn the object a little, or place it where it was not recognized, and hold it still."
           : wanted.name
-            ? "It looks for a few seconds: hold the object still."
-            : "Without a name this is the button at the device: the name counts up, and a second press soon after adds a view.");
+            ? "Hold the object still for a few seconds."
+            : "Without a name, this works like the button on the device: the object gets a numbered name, and a second press soon after adds a view.");
     },
   };
 }
@@ -170,15 +170,15 @@ function goButton(click) {
 /** New object and its name, or a view of one that is there. */
 function form(target, signal, changed) {
   let objects = [];
-  const nameField = h("input", { id: "name", type: "text", maxlength: "100", autocomplete: "off", placeholder: "counts up: object 1 …", oninput: () => changed() });
+  const nameField = h("input", { id: "name", type: "text", maxlength: "100", autocomplete: "off", placeholder: "object 1, object 2 …", oninput: () => changed() });
   const select = h("select", { id: "target", onchange: () => draw() });
   const isNew = h("input", { type: "radio", name: "what", value: "new", checked: !target, onchange: () => draw() });
   const isView = h("input", { type: "radio", name: "what", value: "view", checked: Boolean(target), onchange: () => draw() });
-  const nameBox = h("div.field", {}, h("label", { for: "name" }, "Name", h("span.soft", {}, " – may be empty")), nameField);
+  const nameBox = h("div.field", {}, h("label", { for: "name" }, "Name", h("span.soft", {}, " (optional)")), nameField);
   const crop = h("span.target-crop");
   const viewBox = h("div.field", {}, h("label", { for: "target" }, "Object"), h("div.row.tight", {}, crop, select));
   const node = h("form", { id: "what", onsubmit: (event) => event.preventDefault() },
-    h("fieldset.segments.wide", {}, h("legend.unseen", {}, "What to learn"), h("label", {}, isNew, h("span", {}, "A new object")), h("label", {}, isView, h("span", {}, "Another view"))),
+    h("fieldset.segments.wide", {}, h("legend.unseen", {}, "What to register"), h("label", {}, isNew, h("span", {}, "A new object")), h("label", {}, isView, h("span", {}, "Another view"))),
     nameBox, viewBox,
   );
 

@@ -23,7 +23,7 @@ export function chooser({ signal, changed }) {
     "div.drop",
     {},
     icon("up"),
-    h("p", {}, "Drop pictures of one thing here"),
+    h("p", {}, "Drop pictures of one object here"),
     h("div.row.center", {},
       field, h("label.button", { for: "pictures" }, "Choose pictures"),
       phone, h("label.button.touch-only", { for: "photo" }, "Take a photo"),

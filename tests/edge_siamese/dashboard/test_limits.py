@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import pytest
 
-from edge_siamese.dashboard import app, limits
+from edge_siamese.dashboard import app, limits, server
 from edge_siamese.dashboard.credentials import CredentialsFile
 from edge_siamese.dashboard.limits import (
     ACCEPT_BATCH,
@@ -413,3 +413,33 @@ def test_files_of_the_page_are_served_as_they_are(remote: Client) -> None:
     assert (answer.status, answer.read()) == (200, b"")
     assert int(answer.headers["Content-Length"]) == (app.STATIC / "index.html").stat().st_size
     connection.close()
+
+
+# --- documentation ---
+
+
+def test_the_page_on_security_states_the_limits() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "security.md").read_text(encoding="utf-8")
+    connections, requests = limits.CONNECTION_RATE, limits.REQUEST_RATE
+    all_connections, all_requests = limits.TOTAL_CONNECTION_RATE, limits.TOTAL_REQUEST_RATE
+    for statement in (
+        f"| connections | {MAX_CONNECTIONS}, at most {MAX_CONNECTIONS_PER_ADDRESS} of one address,",
+        f"| {connections.per_second:.0f} a second of one address ({connections.burst:.0f} at first), "
+        f"{all_connections.per_second:.0f} of all ({all_connections.burst:.0f} at first); "
+        f"after a refused one, the next are accepted {REFUSAL_PAUSE_SECONDS} s later |",
+        f"| TLS handshake | {limits.TLS_SECONDS:.0f} s |",
+        f"| request head | {server.MAX_HEAD_BYTES // 1024} KB, {limits.HEAD_SECONDS:.0f} s |",
+        f"| JSON body | {limits.MAX_JSON_BYTES // 1024} KB, {limits.JSON_SECONDS:.0f} s |",
+        f"| picture | `max_upload_bytes`, {limits.PICTURE_SECONDS:.0f} s, two at a time |",
+        f"downloads {limits.DOWNLOAD_SECONDS:.0f} s and a second for each "
+        f"{limits.MIN_BYTES_PER_SECOND // 1000} KB |",
+        f"| pause within a body | {limits.CHUNK_SECONDS:.0f} s |",
+        f"| client that reads nothing | {limits.STUCK_SECONDS:.0f} s |",
+        f"| {requests.per_second:.0f} a second of one address ({requests.burst:.0f} at first), "
+        f"{all_requests.per_second:.0f} of all ({all_requests.burst:.0f} at first), in one thread |",
+        f"| login attempts | {limits.FREE_ATTEMPTS}, then one after 1, 2, 4 … "
+        f"{limits.MAX_DELAY_SECONDS:.0f} s; {limits.TOTAL_ATTEMPTS} a minute of all, then one every "
+        f"{limits.SLOW_ATTEMPT_SECONDS:.0f} s |",
+    ):
+        assert statement in text, statement
+    assert limits.ARCHIVE_SECONDS == 3600 and limits.TOTAL_ATTEMPTS_SECONDS == 60

@@ -178,6 +178,9 @@ def test_views(served: Served) -> None:
     png = client.get(f"views/{views[0]['id']}/pictures/0")
     assert png.headers["Content-Type"] == "image/png" and decode_png(png.data).ndim in (2, 3)
     assert client.get(f"objects/{uid}/picture").data == client.get(f"views/{views[1]['id']}/pictures/0").data
+    cached = client.get(f"objects/{uid}/picture?v={views[1]['id']}")  # as the page asks for it
+    assert cached.data == client.get(f"objects/{uid}/picture").data
+    assert cached.headers["Cache-Control"] == "private, max-age=3600"
     assert client.get(f"views/{views[0]['id']}/pictures/1").problem == (404, "NoPicture")
     assert client.ask("DELETE", f"objects/{uid}/views/999").problem == (404, "NoSuchObject")
     assert client.ask("DELETE", f"objects/{uid}/views/{views[0]['id']}").json()["views"] == 1
