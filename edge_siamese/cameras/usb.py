@@ -1,4 +1,4 @@
-"""USB cameras and other V4L2 devices."""
+"""USB camera: a V4L2 device."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from edge_siamese.errors import CameraStalled
 from edge_siamese.settings import CameraSettings
 
 POLL_SECONDS = 0.01
-"""How often to look for a frame: between two of a camera's 30 a second, six times."""
-# Each of their packets is a whole picture, so that one can be left out without decoding it.
-INTRA_ONLY = ("rawvideo", "mjpeg")
+"""Time between two reads while there is no frame."""
+INTRA_ONLY_CODECS = ("rawvideo", "mjpeg")
+"""Codecs whose packets are whole pictures, so that one can be dropped without decoding it."""
 
 
 class UsbCamera:
     """A V4L2 device.
 
-    Its exposure is not held: a USB camera that is told to stop adapting goes to a value of its own, not to the one
-    that it had adapted to.
+    The exposure cannot be held: a USB camera whose automatic exposure is switched off jumps to another value, instead of
+    keeping the current one.
 
     Args:
-        settings: device, size, rate and time.
-        color: what frames are.
+        settings: device, size, rate and timeout.
+        color: color of the frames.
         open: opens the device; see `open_device`.
-        clock: `time.monotonic`, or a test's own.
-        pause: waits that many seconds.
+        clock: returns seconds, like `time.monotonic`.
+        sleep: waits for a number of seconds.
 
     Raises:
         CameraError: the device cannot be opened.
@@ -41,19 +41,19 @@ class UsbCamera:
         color: Literal["gray", "rgb"],
         open: Callable[..., Video] = open_device,
         clock: Callable[[], float] = time.monotonic,
-        pause: Callable[[float], object] = time.sleep,
+        sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self._timeout_s = settings.timeout_s
-        self._clock, self._pause = clock, pause
+        self._clock, self._sleep = clock, sleep
         size = (settings.width, settings.height)
         self._video = open(settings.device, size, settings.frame_rate, settings.timeout_s, color)
         self._number = 0
-        # Many cameras know 30 frames a second alone, and decoding what nobody looks at costs a core. Where all have to
-        # be decoded, the frame source leaves out what is beyond the rate.
-        self._rate = settings.frame_rate if self._video.codec in INTRA_ONLY else None
-        self._begin_limit()
+        # Many cameras support only 30 frames per second, and decoding unused frames would occupy a core. With other codecs
+        # every frame has to be decoded, and the supervisor drops those beyond the rate.
+        self._rate = settings.frame_rate if self._video.codec in INTRA_ONLY_CODECS else None
+        self._reset_limit()
 
-    def _begin_limit(self) -> None:
+    def _reset_limit(self) -> None:
         self._limit = None if self._rate is None else RateLimit(self._rate)
 
     @property
@@ -64,28 +64,28 @@ class UsbCamera:
 
     def capture(self) -> Frame:
         """See `Camera.capture`."""
-        until = self._clock() + self._timeout_s
+        deadline = self._clock() + self._timeout_s
         while True:
             packet = self._video.packet()
             now = self._clock()
             if packet is not None:
                 self._number += 1
                 if self._limit is not None and not self._limit.admits(now):
-                    until = now + self._timeout_s  # it gives frames, of which few are wanted
+                    deadline = now + self._timeout_s  # it delivers frames, most of which are not needed
                 else:
                     picture = self._video.decode(packet)
                     if picture is not None:
                         return Frame(picture.pixels, now, self._number)
-                    self._begin_limit()  # so that the next one stands in for a damaged one
-            if now >= until:
+                    self._reset_limit()  # the next frame replaces a damaged one
+            if now >= deadline:
                 raise CameraStalled(
-                    f"{self._video.name} gave no frame within {self._timeout_s:g} s; plug it in anew"
+                    f"{self._video.name} delivered no frame within {self._timeout_s:g} s; reconnect it"
                 )
             if packet is None:
-                self._pause(POLL_SECONDS)
+                self._sleep(POLL_SECONDS)
 
     def hold_exposure(self, held: bool) -> None:
-        """See `Camera.hold_exposure`; nothing, see above."""
+        """See `Camera.hold_exposure`; does nothing."""
 
     def close(self) -> None:
         """See `Camera.close`."""

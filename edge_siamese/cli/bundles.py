@@ -239,7 +239,7 @@ def _bench_stages(bundle: Bundle, options: argparse.Namespace) -> int:
         camera = open_camera(settings, color)
     else:
         camera = SyntheticCamera(
-            structs.replace(settings, kind="synthetic", frame_rate=240.0), color, pause=lambda _: None
+            structs.replace(settings, kind="synthetic", frame_rate=240.0), color, sleep=lambda _: None
         )
     try:
         found = measure_stages(bundle, encoder, camera, frames=options.runs, views=options.views)

@@ -1,1 +1,1 @@
-"""A camera that draws a scripted scene."""
+"""Synthetic camera: a generated scene with a simulated button, for demos and tests."""

@@ -1,4 +1,4 @@
-"""Plays a synthetic scene in the place of a camera, and presses the simulated button while it does."""
+"""Synthetic camera: plays a scene in real time and presses the simulated button."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from edge_siamese.cameras.synthetic.scene import Scene, demo_scene
 from edge_siamese.errors import CameraEnded
 from edge_siamese.settings import CameraSettings
 
-LATE_SECONDS = 0.02
-"""A press that comes later than so makes the scene wait: its length, and what lies before the camera, stay true."""
+MAX_DELAY_SECONDS = 0.02
+"""If a press is later than this, the scene is delayed as well, so that the press keeps its length and its object."""
 
 
 class SyntheticCamera:
-    """A scene, by the clock.
+    """A scene, played by the clock.
 
     Args:
-        settings: size, rate, and the folder of the objects' pictures.
-        color: what frames are.
-        press: told when the button's contact closes (True) and opens (False), from the thread that captures.
-        scene: another scene than that of the demo.
-        on_step: told in one line what happens, when it happens; from the thread that captures.
-        clock: `time.monotonic`, or a test's own.
-        pause: waits that many seconds.
+        settings: size, rate, and the folder with pictures of objects.
+        color: color of the frames.
+        press: called with True and False when the button's contact closes and opens, on the capture thread.
+        scene: the scene; None: the one of the demo.
+        on_step: called with a line for each step of the scene, on the capture thread.
+        clock: returns seconds, like `time.monotonic`.
+        sleep: waits for a number of seconds.
 
     Raises:
-        CameraError: the folder has too few pictures, or one that cannot be read.
+        CameraError: the folder has too few pictures, or one cannot be read.
     """
 
     def __init__(
@@ -41,27 +41,27 @@ class SyntheticCamera:
         scene: Scene | None = None,
         on_step: Callable[[str], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
-        pause: Callable[[float], object] = time.sleep,
+        sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self.scene = demo_scene(settings, color) if scene is None else scene
         objects = "drawn symbols" if not settings.path else f"pictures of {settings.path}"
         self.description = f"a synthetic scene of {objects}, {settings.width} x {settings.height}"
         self._press = press or (lambda closed: None)
-        self._tell = on_step or (lambda text: None)
-        self._clock, self._pause = clock, pause
+        self._on_step = on_step or (lambda text: None)
+        self._clock, self._sleep = clock, sleep
         self._interval = 1.0 / settings.frame_rate
         self._number = 0
         self._start: float | None = None
-        self._told = -1.0
+        self._announced = -1.0
         self._pressed = -1.0
         self._closed = False
-        self._ends = math.inf if settings.loop else self.scene.script.end
+        self._end = math.inf if settings.loop else self.scene.script.end
 
     def capture(self) -> Frame:
-        """See `Camera.capture`; presses that are due meanwhile are made at their times.
+        """See `Camera.capture`; presses that are due before the frame are made at their times.
 
         Raises:
-            CameraEnded: the settings let the scene be played once, and that is done.
+            CameraEnded: the scene is not repeated, and has ended.
         """
         if self._start is None:
             self._start = self._due = self._clock()
@@ -71,26 +71,26 @@ class SyntheticCamera:
             if edge is None or self._start + edge[0] > self._due:
                 break
             self._wait_until(self._start + edge[0])
-            late = self._clock() - (self._start + edge[0])
-            if late > LATE_SECONDS:
-                self._start += late
-            self._happen(edge[0])
+            delay = self._clock() - (self._start + edge[0])
+            if delay > MAX_DELAY_SECONDS:
+                self._start += delay
+            self._announce(edge[0])
             self._pressed, self._closed = edge
             self._press(self._closed)
-        if self._due - self._start >= self._ends:
-            raise CameraEnded("the scene has come to its end")
+        if self._due - self._start >= self._end:
+            raise CameraEnded("the scene has ended")
         self._wait_until(self._due)
         self._due = max(self._due, self._clock() - self._interval)
         now = self._due - self._start
-        self._happen(now)
+        self._announce(now)
         self._number += 1
         return Frame(self.scene.frame(now), self._clock(), self._number)
 
     def hold_exposure(self, held: bool) -> None:
-        """See `Camera.hold_exposure`; nothing here."""
+        """See `Camera.hold_exposure`; does nothing."""
 
     def close(self) -> None:
-        """See `Camera.close`; the button is let go."""
+        """See `Camera.close`; releases the button."""
         if self._closed:
             self._closed = False
             self._press(False)
@@ -98,11 +98,11 @@ class SyntheticCamera:
     def _wait_until(self, moment: float) -> None:
         now = self._clock()
         if moment > now:
-            self._pause(moment - now)
+            self._sleep(moment - now)
 
-    def _happen(self, until: float) -> None:
-        """Tell what has begun since it was told last."""
-        for _, step in self.scene.script.happenings(self._told, until):
+    def _announce(self, until: float) -> None:
+        """Report the steps that have begun since the last call."""
+        for _, step in self.scene.script.steps_between(self._announced, until):
             if step.text:
-                self._tell(step.text)
-        self._told = max(self._told, until)
+                self._on_step(step.text)
+        self._announced = max(self._announced, until)

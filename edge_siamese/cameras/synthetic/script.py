@@ -1,4 +1,4 @@
-"""What happens in a synthetic scene and when: objects come and go, the light changes, the button is pressed."""
+"""Script of a synthetic scene: when objects come and go, the light changes, and the button is pressed."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from dataclasses import dataclass
 from edge_siamese.errors import CameraError
 
 PRESS_SECONDS, HOLD_SECONDS = 0.15, 1.6
-"""How long the simulated finger stays on the button."""
+"""Lengths of a short and of a long press."""
 
 
 @dataclass(frozen=True)
 class Show:
-    """An object lies before the camera."""
+    """An object is in front of the camera."""
 
     name: str
-    """Of its sprite."""
+    """Name of its sprite."""
     start: float
-    """When it begins to come, in seconds of the scene."""
+    """When it begins to arrive, in seconds of the scene."""
     end: float
     """When it has gone."""
     text: str = ""
-    """What people are told about it."""
+    """Description for people."""
 
 
 @dataclass(frozen=True)
@@ -35,19 +35,19 @@ class Press:
     duration: float = PRESS_SECONDS
     """How long it stays closed, in seconds."""
     text: str = ""
-    """What people are told about it."""
+    """Description for people."""
 
 
 @dataclass(frozen=True)
 class Light:
-    """From a moment on, the light is another; it changes within a second."""
+    """The light changes to another level within a second."""
 
     start: float
     """In seconds of the scene."""
     level: float
-    """1: as bright as usual; 0: none."""
+    """1: normal brightness; 0: dark."""
     text: str = ""
-    """What people are told about it."""
+    """Description for people."""
 
 
 Step = Show | Press | Light
@@ -70,7 +70,7 @@ def double_press(at: float, text: str = "") -> tuple[Press, ...]:
 
 @dataclass(frozen=True)
 class Script:
-    """Steps in time, of which the last part may be played again and again.
+    """Steps over time, the last part of which may be repeated.
 
     Raises:
         CameraError: a step ends before it starts, or the part to repeat is empty.
@@ -78,42 +78,40 @@ class Script:
 
     steps: tuple[Step, ...]
     repeat_from: float = math.inf
-    """Steps that start from here on are repeated; infinite: nothing is."""
+    """Steps that start at this time or later are repeated; infinite: none."""
     length: float = math.inf
-    """When the repeated part is over and starts anew, in seconds of the scene."""
+    """When the repeated part ends and starts again, in seconds of the scene."""
 
     def __post_init__(self) -> None:
         for step in self.steps:
             if step.start < 0 or (isinstance(step, Show) and step.end <= step.start):
-                raise CameraError(f"a scene cannot have a step like {step}: it ends before it starts")
+                raise CameraError(f"invalid step in a scene: {step} ends before it starts")
         if self.repeats and self.length <= self.repeat_from:
-            raise CameraError(
-                f"a scene cannot repeat what is from {self.repeat_from:g} s to {self.length:g} s"
-            )
+            raise CameraError(f"a scene cannot repeat from {self.repeat_from:g} s to {self.length:g} s")
 
     @property
     def repeats(self) -> bool:
-        """Whether it goes on for ever."""
+        """Whether it never ends."""
         return math.isfinite(self.repeat_from)
 
     @property
     def period(self) -> float:
-        """Seconds of the repeated part."""
+        """Length of the repeated part, in seconds."""
         return self.length - self.repeat_from if self.repeats else math.inf
 
     @property
     def end(self) -> float:
-        """When all has happened that is not repeated, in seconds of the scene."""
+        """When everything that is not repeated is over, in seconds of the scene."""
         once = [step for step in self.steps if step.start < self.repeat_from]
         return max((_end(step) for step in once), default=0.0) + 1.0
 
     @property
     def captions(self) -> tuple[tuple[float, str], ...]:
-        """(when, what people are told) of the first time that everything happens."""
+        """(time, description) of each step when it first happens."""
         return tuple(sorted((step.start, step.text) for step in self.steps if step.text))
 
     def shows(self, time: float) -> Iterator[tuple[Show, float, int]]:
-        """The objects that are there: the step, seconds since it started, how often it was played before."""
+        """Yield the objects in view: the step, seconds since it started, and how often it was played before."""
         for step in self.steps:
             if isinstance(step, Show):
                 latest = self._latest(step.start, time)
@@ -121,7 +119,7 @@ class Script:
                     yield step, time - latest, round((latest - step.start) / self.period)
 
     def light(self, time: float) -> float:
-        """The level of the light."""
+        """Return the level of the light."""
         changes = []
         for step in self.steps:
             if isinstance(step, Light):
@@ -136,18 +134,18 @@ class Script:
         return before + (level - before) * min(1.0, time - start)
 
     def next_edge(self, after: float) -> tuple[float, bool] | None:
-        """The first moment later than `after` when the button's contact changes, and whether it closes."""
-        moments = []
+        """Return when the button's contact changes next after a time, and whether it closes."""
+        edges = []
         for step in self.steps:
             if isinstance(step, Press):
                 for start, closed in ((step.start, True), (step.start + step.duration, False)):
                     moment = self._next(start, after, step.start)
                     if moment is not None:
-                        moments.append((moment, closed))
-        return min(moments, default=None)
+                        edges.append((moment, closed))
+        return min(edges, default=None)
 
-    def happenings(self, after: float, until: float) -> list[tuple[float, Step]]:
-        """The steps that start later than `after` and not later than `until`, in order."""
+    def steps_between(self, after: float, until: float) -> list[tuple[float, Step]]:
+        """Return (time, step) of the steps that start after `after` and not after `until`, in order."""
         found: list[tuple[float, Step]] = []
         for step in self.steps:
             moment = self._next(step.start, after, step.start)
@@ -157,18 +155,18 @@ class Script:
         return sorted(found, key=lambda item: item[0])
 
     def _next(self, moment: float, after: float, start: float) -> float | None:
-        """The first time after `after` of a moment that belongs to a step from `start`."""
+        """Return the first repetition, after `after`, of a time within a step that starts at `start`."""
         if moment > after:
             return moment
         if start < self.repeat_from:
             return None
         rounds = math.floor((after - moment) / self.period) + 1
         later = moment + rounds * self.period
-        # The division may round up to the round that `after` is the very start of.
+        # The division may round up to the repetition that starts exactly at `after`.
         return later if later > after else later + self.period
 
     def _latest(self, start: float, time: float) -> float | None:
-        """When a step from `start` began the last time; None if it never did."""
+        """Return when a step that starts at `start` last began; None if it has not begun."""
         if time < start:
             return None
         if start < self.repeat_from:
@@ -183,15 +181,15 @@ def _end(step: Step) -> float:
 
 
 def demo_script(names: Sequence[str], pace: float = 1.0) -> Script:
-    """The story that shows what a device does.
+    """Create the script that shows what a device does.
 
-    Three objects are learned and recognized, another one is rejected; a fourth is learned by mistake, which a long
-    press undoes. Then the three and the unknown one come by for ever.
+    Three objects are registered and recognized, and another one is rejected. A fourth is registered by mistake, which a
+    long press undoes. Then the three and the unknown object appear in turns forever.
 
     Args:
-        names: of five sprites: three to learn, one that stays unknown, one learned by mistake.
-        pace: how much longer than usual everything takes, but for the finger on the button. Two presses are ten
-            seconds apart at 1, for a press soon after another means "one more view".
+        names: five sprites: three to register, one that stays unknown, one registered by mistake.
+        pace: factor for the length of everything but the presses. At 1 two presses are ten seconds apart, because a
+            press soon after another one means "another view".
 
     Raises:
         CameraError: there are fewer than five names.
@@ -207,20 +205,20 @@ def demo_script(names: Sequence[str], pace: float = 1.0) -> Script:
     for number, name in enumerate((first, second, third)):
         start = 1.0 + 10.0 * number
         steps += [
-            show(name, start, start + 3.2, f"a new object comes: the {name}"),
-            *press((start + 1.1) * pace, f"the button is pressed: learn the {name}"),
-            show(name, start + 5.0, start + 8.0, f"the {name} comes again"),
+            show(name, start, start + 3.2, f"a new object appears: the {name}"),
+            *press((start + 1.1) * pace, f"the button is pressed: register the {name}"),
+            show(name, start + 5.0, start + 8.0, f"the {name} appears again"),
         ]
     steps += [
-        show(unknown, 30.5, 33.5, f"something that nobody has shown comes: the {unknown}"),
-        show(mistake, 35.0, 41.2, f"a new object comes: the {mistake}"),
-        *press(36.1 * pace, f"the button is pressed: learn the {mistake}"),
-        *hold(38.6 * pace, f"the button is held: that was a mistake, forget the {mistake}"),
-        show(mistake, 42.7, 45.7, f"the {mistake} comes again, unknown by now"),
+        show(unknown, 30.5, 33.5, f"an object that was never registered appears: the {unknown}"),
+        show(mistake, 35.0, 41.2, f"a new object appears: the {mistake}"),
+        *press(36.1 * pace, f"the button is pressed: register the {mistake}"),
+        *hold(38.6 * pace, f"the button is held: undo, which forgets the {mistake}"),
+        show(mistake, 42.7, 45.7, f"the {mistake} appears again and is unknown now"),
     ]
     begin = 46.5
     for number, name in enumerate((first, second, unknown, third)):
         start = begin + 0.5 + 4.5 * number
-        text = f"the {name} comes by" + (", still unknown" if name == unknown else "")
+        text = f"the {name} appears" + (", still unknown" if name == unknown else "")
         steps.append(show(name, start, start + 3.0, text))
     return Script(tuple(steps), repeat_from=begin * pace, length=(begin + 18.0) * pace)

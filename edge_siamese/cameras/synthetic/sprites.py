@@ -1,4 +1,4 @@
-"""The objects of the synthetic scene: symbols that this module draws, or the pictures of a folder."""
+"""Objects of the synthetic scene: drawn symbols, or the pictures of a folder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edge_siamese.cameras.files import pictures_in
+from edge_siamese.cameras.files import list_pictures
 from edge_siamese.errors import CameraError, PictureError
 from edge_siamese.pictures import read_picture
 from edge_siamese.recognition.imaging import Bytes, Preprocessing, prepare
@@ -19,96 +19,94 @@ from edge_siamese.recognition.imaging import Bytes, Preprocessing, prepare
 Points = npt.NDArray[np.float64]
 
 PAPER, INK = 255, 30
-SPAN = 0.68
-"""The longer side of a symbol, as a part of the frame's height."""
-SIDE = 0.8
-"""The side of a sprite, as a part of the frame's height: the symbol, and paper around it to turn in."""
-PEN = 0.034
-"""The width of a stroke, as a part of the frame's height."""
+SYMBOL_SIDE = 0.68
+"""Longer side of a symbol, as a share of the frame's height."""
+SPRITE_SIDE = 0.8
+"""Side of a sprite, as a share of the frame's height: the symbol, and paper around it for rotation."""
+STROKE_WIDTH = 0.034
+"""Width of a stroke, as a share of the frame's height."""
 TREMOR = 0.008
-"""How far a stroke wavers, as a part of the symbol's size."""
-LIGHTEST_PHOTO_EDGE = 225
-"""A picture whose edge is lighter than this on average is a drawing on paper, else a photo."""
+"""Amplitude of a stroke's tremor, as a share of the symbol's size."""
+MIN_PAPER_LEVEL = 225
+"""A picture with a mean edge level of at least this is a drawing on paper, otherwise a photo."""
 
 
 @dataclass(frozen=True, eq=False)
 class Sprite:
-    """An object as it lies before the camera, upright."""
+    """An object as the camera sees it, upright."""
 
     name: str
     pixels: Bytes
     """uint8 (side, side) gray or (side, side, 3) RGB."""
     on_paper: bool
-    """Dark strokes whose white is the paper's; else a photo that covers the paper."""
+    """Whether it is dark strokes on the paper; otherwise a photo that covers the paper."""
 
 
 def drawn_sprites(height: int, seed: int = 0) -> dict[str, Sprite]:
-    """The symbols that this module knows, drawn for frames of so many rows.
+    """Draw all symbols.
 
     Args:
-        height: rows of a frame.
-        seed: another hand draws with another tremor.
+        height: height of a frame, in pixels.
+        seed: of the tremor.
     """
     return {name: _drawn(name, height, seed) for name in SYMBOLS}
 
 
 def sprites_of_folder(folder: Path, height: int, limit: int = 1000) -> dict[str, Sprite]:
-    """The pictures of a folder in natural order, as objects with the files' names.
+    """Read the pictures of a folder in natural order, as objects with the files' names.
 
     Args:
         folder: pictures; each is cropped to its centered square.
-        height: rows of a frame.
-        limit: take the first so many.
+        height: height of a frame, in pixels.
+        limit: maximum number of pictures.
 
     Raises:
-        CameraError: there is no such folder, no picture in it, or one cannot be read.
+        CameraError: there is no such folder, it contains no picture, or one cannot be read.
     """
     if not folder.is_dir():
-        raise CameraError(
-            f"{folder}: there is no such folder of pictures for the synthetic scene; set camera.path"
-        )
+        raise CameraError(f"{folder}: there is no such folder; correct camera.path")
     sprites: dict[str, Sprite] = {}
-    for path in pictures_in(folder)[:limit]:
+    for path in list_pictures(folder)[:limit]:
         try:
-            sprites[path.stem] = _of_picture(path.stem, read_picture(path), height)
+            sprites[path.stem] = _sprite_of_picture(path.stem, read_picture(path), height)
         except PictureError as error:
             raise CameraError(str(error)) from error
     if not sprites:
-        raise CameraError(f"{folder} has no pictures for the synthetic scene in it")
+        raise CameraError(f"{folder} contains no pictures")
     return sprites
 
 
-def _of_picture(name: str, picture: Bytes, height: int) -> Sprite:
+def _sprite_of_picture(name: str, picture: Bytes, height: int) -> Sprite:
     color = "gray" if picture.ndim == 2 else "rgb"
-    side = round(SIDE * height)
+    side = round(SPRITE_SIDE * height)
     square = prepare(picture, Preprocessing(side, side, "gray" if color == "gray" else "rgb"))
     edge = np.concatenate([square[0], square[-1], square[:, 0], square[:, -1]])
     pixels = square[..., 0] if color == "gray" else square
-    return Sprite(name, pixels, bool(edge.mean() >= LIGHTEST_PHOTO_EDGE))
+    return Sprite(name, pixels, bool(edge.mean() >= MIN_PAPER_LEVEL))
 
 
 @lru_cache(maxsize=64)
 def _drawn(name: str, height: int, seed: int) -> Sprite:
-    side = round(SIDE * height)
+    side = round(SPRITE_SIDE * height)
     strokes = SYMBOLS[name]
     corners = np.concatenate(strokes)
     low, high = corners.min(axis=0), corners.max(axis=0)
-    scale = SPAN * height / float((high - low).max())
+    scale = SYMBOL_SIDE * height / float((high - low).max())
     rng = np.random.default_rng([seed, *name.encode()])
     distance = np.full((side, side), np.inf, dtype=np.float32)
-    radius = PEN * height / 2
+    radius = STROKE_WIDTH * height / 2
     for stroke in strokes:
         line = _dense(stroke) + _tremor(rng, len(_dense(stroke))) * TREMOR
-        _nearer(distance, (line - (low + high) / 2) * scale + side / 2, radius + 2)
-    # One pixel of blur at the edge of a stroke, as a lens makes it.
+        _lower_distances(distance, (line - (low + high) / 2) * scale + side / 2, radius + 2)
+    # One pixel of blur at the edge of a stroke, as from a lens.
     ink = np.clip(radius + 0.5 - distance, 0, 1)
     pixels = np.round(PAPER + (INK - PAPER) * ink).astype(np.uint8)
     pixels.setflags(write=False)
     return Sprite(name, pixels, True)
 
 
-def _nearer(distance: npt.NDArray[np.float32], line: Points, reach: float) -> None:
-    """Lower (side, side) distances to those from a line of (n, 2) x, y, where these are at most `reach`."""
+def _lower_distances(distance: npt.NDArray[np.float32], line: Points, reach: float) -> None:
+    """Lower distances (side, side) to those from a line (n, 2) of x, y, where these are at most `reach`."""
     side = len(distance)
     for (x0, y0), (x1, y1) in itertools.pairwise(line):
         left, right = max(0, int(min(x0, x1) - reach)), min(side, int(max(x0, x1) + reach) + 2)
@@ -125,7 +123,7 @@ def _nearer(distance: npt.NDArray[np.float32], line: Points, reach: float) -> No
 
 
 def _dense(stroke: Points) -> Points:
-    """The same line with points at most 0.05 apart, so that tremor bends long parts as well."""
+    """Return the same line with points at most 0.05 apart, so that tremor bends long segments, too."""
     parts = []
     for start, end in itertools.pairwise(stroke):
         steps = max(1, int(np.ceil(np.hypot(*(end - start)) / 0.05)))
@@ -134,7 +132,7 @@ def _dense(stroke: Points) -> Points:
 
 
 def _tremor(rng: np.random.Generator, points: int) -> Points:
-    """Slow waves of (points, 2), of about 1 in amplitude."""
+    """Return slow waves (points, 2) with an amplitude of about 1."""
     phase = rng.uniform(0, 2 * np.pi, (3, 2))
     place = np.arange(points)[:, None]
     return sum(
@@ -147,7 +145,7 @@ def _line(*corners: tuple[float, float]) -> Points:
 
 
 def _arc(x: float, y: float, radius: float, start: float, end: float) -> Points:
-    """Part of a circle from `start` to `end` degrees; 0 is to the right, 90 is down."""
+    """Return a part of a circle from `start` to `end` degrees; 0 is right, 90 is down."""
     angle = np.radians(np.linspace(start, end, max(8, int(abs(end - start) / 12))))
     return np.stack([x + radius * np.cos(angle), y + radius * np.sin(angle)], axis=1)
 
@@ -158,7 +156,7 @@ def _spiral(turns: float) -> Points:
     return np.stack([0.5 + radius * np.cos(angle), 0.5 + radius * np.sin(angle)], axis=1)
 
 
-# In a unit square, y down; drawn as large as SPAN allows. No two share their strokes, or a turn of them.
+# In a unit square, y down, scaled to SYMBOL_SIDE. No symbol resembles a rotation of another.
 SYMBOLS: Mapping[str, tuple[Points, ...]] = {
     "anchor": (
         _arc(0.5, 0.12, 0.1, 0, 360),

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from edge_siamese.cameras.files import FilesCamera, pictures_in
+from edge_siamese.cameras.files import FilesCamera, list_pictures
 from edge_siamese.cameras.video import Picture
 from edge_siamese.errors import CameraEnded, CameraError
 from edge_siamese.settings import CameraSettings
@@ -40,7 +40,7 @@ def picture(path: Path, value: int) -> Path:
 
 def camera_of(path: Path, clock: Clock, loop: bool = True, rate: float = 10.0) -> FilesCamera:
     settings = CameraSettings(kind="files", path=str(path), loop=loop, frame_rate=rate)
-    return FilesCamera(settings, "gray", clock=clock, pause=clock.pause)
+    return FilesCamera(settings, "gray", clock=clock, sleep=clock.pause)
 
 
 def values(camera: FilesCamera, count: int) -> list[int]:
@@ -53,7 +53,13 @@ def test_pictures_of_a_folder_are_in_natural_order(tmp_path: Path) -> None:
     (tmp_path / ".hidden.png").touch()
     (tmp_path / "notes.txt").touch()
     (tmp_path / "folder.png").mkdir()
-    assert [path.name for path in pictures_in(tmp_path)] == ["9.PNG", "10.png", "a.webp", "b2.jpg", "B10.jpg"]
+    assert [path.name for path in list_pictures(tmp_path)] == [
+        "9.PNG",
+        "10.png",
+        "a.webp",
+        "b2.jpg",
+        "B10.jpg",
+    ]
 
 
 def test_each_picture_of_a_folder_is_a_frame_at_the_rate_and_then_they_start_again(tmp_path: Path) -> None:
@@ -74,7 +80,7 @@ def test_a_folder_comes_to_its_end_where_it_is_not_to_loop(tmp_path: Path) -> No
     assert values(camera, 1) == [1]
     with pytest.raises(CameraEnded) as caught:
         camera.capture()
-    assert str(caught.value) == f"the folder {tmp_path}, 1 pictures has come to its end"
+    assert str(caught.value) == f"the folder {tmp_path}, 1 pictures has ended"
 
 
 def test_a_slow_reader_is_not_slowed_down_further(tmp_path: Path) -> None:
@@ -95,7 +101,7 @@ def test_a_damaged_picture_is_passed_over_and_told_once(
     picture(tmp_path / "3.png", 3)
     assert values(camera_of(tmp_path, Clock()), 6) == [1, 3, 1, 3, 1, 3]
     assert [record.message for record in caplog.records] == [
-        f"{tmp_path / '2.png'} is not a picture in a format that Pillow knows; it is passed over"
+        f"{tmp_path / '2.png'} is not a picture in a format that Pillow supports; it is skipped"
     ]
 
 
@@ -113,7 +119,7 @@ def test_a_folder_of_which_nothing_can_be_read_is_an_error(tmp_path: Path) -> No
     (tmp_path / "2.png").write_bytes(b"no picture")
     with pytest.raises(CameraError) as caught:
         camera_of(tmp_path, Clock()).capture()
-    assert str(caught.value) == f"{tmp_path}: none of it can be read as a picture"
+    assert str(caught.value) == f"{tmp_path}: no file can be read as a picture"
     assert not isinstance(caught.value, CameraEnded)
 
 
@@ -133,17 +139,14 @@ def test_one_picture_is_shown_again_and_again_and_anew_when_it_changes(tmp_path:
 def test_what_is_not_there_or_no_picture_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(CameraError) as caught:
         camera_of(tmp_path / "none", Clock())
-    assert (
-        str(caught.value)
-        == f"{tmp_path / 'none'}: there is no such picture, folder or video; set camera.path"
-    )
-    with pytest.raises(CameraError, match="has no pictures in it: bmp, gif, jpeg, jpg, "):
+    assert str(caught.value) == f"{tmp_path / 'none'}: there is no such file or folder; correct camera.path"
+    with pytest.raises(CameraError, match="contains no pictures \(bmp, gif, jpeg, jpg, "):
         camera_of(tmp_path, Clock())
     path = tmp_path / "mug.png"
     path.write_bytes(b"no picture")
     with pytest.raises(CameraError) as caught:
         camera_of(path, Clock())
-    assert str(caught.value) == f"{path} is not a picture in a format that Pillow knows"
+    assert str(caught.value) == f"{path} is not a picture in a format that Pillow supports"
 
 
 class Recording:

@@ -82,7 +82,7 @@ def test_packed_luma_and_chroma_will_do_for_gray_and_not_for_colors(picamera2: t
     with pytest.raises(CameraError) as caught:
         Picamera2Camera(SETTINGS, "rgb")
     assert str(caught.value) == (
-        "the camera UVC gives YUYV here, of which only the brightness is read, and the model needs colors; "
+        "the camera UVC delivers YUYV, of which only the brightness is read, and the model needs colors; "
         "set camera.kind to usb if it is a USB camera"
     )
     assert picamera2.made[1].calls == ["configure", "close"]
@@ -93,7 +93,7 @@ def test_a_format_that_is_not_read_is_an_error_and_the_camera_is_let_go(picamera
     with pytest.raises(CameraError) as caught:
         Picamera2Camera(SETTINGS, "gray")
     assert str(caught.value) == (
-        "the camera imx708 gives R8, which is not read here; set camera.kind to usb if it is a USB camera"
+        "the camera imx708 delivers R8, which is not supported; set camera.kind to usb if it is a USB camera"
     )
     assert picamera2.made[0].calls == ["configure", "close"]
 
@@ -116,7 +116,7 @@ def test_a_frame_that_does_not_come_is_a_stall_and_the_job_is_cancelled(picamera
     picamera2.failures.append(TimeoutError())
     with pytest.raises(CameraStalled) as caught:
         camera.capture()
-    assert str(caught.value) == f"the Pi camera gave no frame within 2 s: {HINT}"
+    assert str(caught.value) == f"the Pi camera delivered no frame within 2 s: {HINT}"
     camera.close()
     assert picamera2.made[0].calls == ["configure", "start", "cancel", "stop", "close"]
 
@@ -226,7 +226,7 @@ def test_no_camera_and_no_picamera2_say_what_to_do(
         Picamera2Camera(SETTINGS, "gray")
     assert str(caught.value).startswith("picamera2 cannot be used: ")
     assert str(caught.value).endswith(
-        "; apt install python3-picamera2, and make the environment with --system-site-packages, or set camera.kind to usb"
+        "; sudo apt install python3-picamera2, and create the environment with --system-site-packages; or set camera.kind to usb"
     )
 
 

@@ -158,7 +158,7 @@ def test_a_camera_that_goes_and_comes_back_continues_the_numbers() -> None:
     first = FakeCamera([GRAY, GRAY, CameraError("the cable is out")], description="a camera")
     second = FakeCamera([GRAY, CameraStalled("no frame within 3 s")], description="a camera")
     third = FakeCamera([GRAY], description="a camera")
-    source = source_of(Script(first, CameraError("there is no camera"), second, third), clock, messages)
+    source = source_of(Script(first, CameraError("there is not a camera"), second, third), clock, messages)
     source.start()
     await_end(source)
     frame = source.next(0, 0.0)
@@ -171,7 +171,7 @@ def test_a_camera_that_goes_and_comes_back_continues_the_numbers() -> None:
     assert messages == [
         "the camera runs: a camera",
         f"the camera is unavailable: the cable is out{again}",
-        f"the camera is unavailable: there is no camera{again}",
+        f"the camera is unavailable: there is not a camera{again}",
         "the camera runs: a camera",
         f"the camera has stalled: no frame within 3 s{again}",
         "the camera runs: a camera",
@@ -192,7 +192,7 @@ def test_the_delay_is_short_again_once_a_camera_has_run_for_a_while() -> None:
         shots = [GRAY, GRAY, CameraError("the cable is out")]
         return FakeCamera(shots, interval=seconds, clock=clock, sleep=wait)
 
-    absent = CameraError("there is no camera")
+    absent = CameraError("there is not a camera")
     opens = Script(absent, absent, running(9.9), running(9.9), running(10.0), absent)
     source = source_of(opens, clock)
     source.start()
@@ -203,13 +203,15 @@ def test_the_delay_is_short_again_once_a_camera_has_run_for_a_while() -> None:
 
 def test_delays_double_up_to_half_a_minute_and_the_same_reason_is_reported_once() -> None:
     clock, messages = Clock(), list[str]()
-    opens = Script(*(CameraError("there is no camera") for _ in range(9)))
+    opens = Script(*(CameraError("there is not a camera") for _ in range(9)))
     source = source_of(opens, clock, messages)
     source.start()
     assert opens.exhausted.wait(LONG)
     await_end(source)
     assert clock.pauses == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
-    assert messages[0] == "the camera is unavailable: there is no camera; it is reopened as soon as possible"
+    assert (
+        messages[0] == "the camera is unavailable: there is not a camera; it is reopened as soon as possible"
+    )
     assert len(messages) == 2
     source.close()
 
@@ -312,7 +314,7 @@ def test_closing_ends_the_wait_for_the_next_attempt(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(supervisor, "MAX_RETRY_SECONDS", 2 * LONG)
 
     def absent() -> Camera:
-        raise CameraError("there is no camera")
+        raise CameraError("there is not a camera")
 
     source = FrameSource(absent, timeout_s=1.0, rate=10.0)
     source.start()
@@ -341,7 +343,7 @@ def test_the_exposure_is_held_on_the_thread_that_captures() -> None:
 
     gate.hold_exposure = noting  # type: ignore[method-assign]
     source = source_of(lambda: gate, Clock())
-    assert source.hold_exposure(False) is False  # there is no camera yet
+    assert source.hold_exposure(False) is False  # there is not a camera yet
     source.start()
     gate.open.release(1)
     assert source.next(0, LONG) is not None

@@ -58,7 +58,7 @@ def camera_of(device: Device) -> UsbCamera:
         "gray",
         open=device.open,  # type: ignore[arg-type]
         clock=lambda: device.now,
-        pause=device.pause,
+        sleep=device.pause,
     )
 
 
@@ -100,7 +100,7 @@ def test_a_camera_of_which_a_picture_is_seldom_wanted_does_not_stall() -> None:
         "gray",
         open=device.open,  # type: ignore[arg-type]
         clock=lambda: device.now,
-        pause=device.pause,
+        sleep=device.pause,
     )
     first, second = camera.capture(), camera.capture()
     assert 7.5 <= second.time - first.time <= 10.0
@@ -123,7 +123,7 @@ def test_a_device_that_gives_nothing_whole_stalls_in_its_time(answer: Any) -> No
     device = Device(*[answer, None] * 1000)
     with pytest.raises(CameraStalled) as caught:
         camera_of(device).capture()
-    assert str(caught.value) == "/dev/video7 gave no frame within 2 s; plug it in anew"
+    assert str(caught.value) == "/dev/video7 delivered no frame within 2 s; reconnect it"
     assert 52.0 <= device.now < 52.1
 
 

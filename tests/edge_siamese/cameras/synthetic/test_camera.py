@@ -48,7 +48,7 @@ def camera_of(clock: Clock, *steps: Step) -> tuple[SyntheticCamera, list[tuple[f
         scene=scene,
         on_step=told.append,
         clock=clock,
-        pause=clock.pause,
+        sleep=clock.pause,
     )
     return camera, pressed, told
 
@@ -107,7 +107,7 @@ def test_closing_lets_the_button_go() -> None:
 
 def test_the_demo_is_played_without_anybody_listening() -> None:
     clock = Clock()
-    camera = SyntheticCamera(SETTINGS, "rgb", clock=clock, pause=clock.pause)
+    camera = SyntheticCamera(SETTINGS, "rgb", clock=clock, sleep=clock.pause)
     frames = [camera.capture() for _ in range(30)]
     camera.hold_exposure(True)
     camera.close()

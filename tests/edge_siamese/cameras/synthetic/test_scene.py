@@ -120,14 +120,14 @@ def test_unknown_objects_are_named() -> None:
         Scene(
             Script((Show("mug", 0.0, 1.0),)), {"pen": Sprite("pen", np.zeros((8, 8), np.uint8), True)}, 64, 48
         )
-    assert str(caught.value) == "the scene shows 'mug', which is not among pen"
+    assert str(caught.value) == "the scene shows 'mug', which is not one of pen"
 
 
 def test_turned_sprites_are_kept_but_not_for_ever() -> None:
     shown = Scene(Script((Show("key", 0.0, 4.9),), repeat_from=0.0, length=5.0), drawn_sprites(120), 160, 120)
     for time in np.arange(0, 200, 0.7):
         shown.frame(float(time))
-    assert len(shown._turned) == 24
+    assert len(shown._cache) == 24
 
 
 # --- folders of pictures
@@ -153,7 +153,7 @@ def test_the_pictures_of_a_folder_can_be_the_objects(tmp_path: Path) -> None:
     assert all(sprite.on_paper and sprite.pixels.shape == (96, 96) for sprite in found.values())
     demo = demo_scene(CameraSettings(kind="synthetic", path=str(tmp_path), width=160, height=120))
     assert list(demo.sprites) == ["1", "2", "3", "10", "11"]
-    assert demo.captions[0] == (1.0, "a new object comes: the 1")
+    assert demo.captions[0] == (1.0, "a new object appears: the 1")
     assert 0.03 < ink(demo.frame(2.0))[0] < 0.08  # a ninth of (96 / 120)² of (120 x 120) pixels
 
 
@@ -174,16 +174,14 @@ def test_a_photo_covers_the_paper(tmp_path: Path) -> None:
 def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CameraError) as caught:
         sprites_of_folder(tmp_path / "none", 120)
-    assert str(caught.value) == (
-        f"{tmp_path / 'none'}: there is no such folder of pictures for the synthetic scene; set camera.path"
-    )
+    assert str(caught.value) == (f"{tmp_path / 'none'}: there is no such folder; correct camera.path")
     with pytest.raises(CameraError) as caught:
         sprites_of_folder(tmp_path, 120)
-    assert str(caught.value) == f"{tmp_path} has no pictures for the synthetic scene in it"
+    assert str(caught.value) == f"{tmp_path} contains no pictures"
     (tmp_path / "a.png").write_bytes(b"not a picture")
     with pytest.raises(CameraError) as caught:
         sprites_of_folder(tmp_path, 120)
-    assert str(caught.value) == f"{tmp_path / 'a.png'} is not a picture in a format that Pillow knows"
+    assert str(caught.value) == f"{tmp_path / 'a.png'} is not a picture in a format that Pillow supports"
 
 
 def test_the_demo_scene_has_the_settings_size_and_color() -> None:

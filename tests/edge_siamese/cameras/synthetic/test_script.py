@@ -66,7 +66,7 @@ def test_the_last_part_repeats() -> None:
         (7.5, True),
         (7.7, False),
     ]
-    assert [(t, step.start) for t, step in script.happenings(-1.0, 7.2)] == [
+    assert [(t, step.start) for t, step in script.steps_between(-1.0, 7.2)] == [
         (0.0, 0.0),
         (2.0, 2.0),
         (2.5, 2.5),
@@ -74,7 +74,7 @@ def test_the_last_part_repeats() -> None:
         (5.0, 2.5),
         (7.0, 2.0),
     ]
-    assert script.happenings(7.0, 7.4) == []
+    assert script.steps_between(7.0, 7.4) == []
 
 
 def test_a_moment_of_a_repeated_step_comes_once_in_each_round_whatever_its_rounding() -> None:
@@ -96,11 +96,11 @@ def test_the_light_changes_within_a_second() -> None:
     [
         (
             lambda: Script((Show("mug", 2.0, 2.0),)),
-            "a scene cannot have a step like Show(name='mug', start=2.0, end=2.0, text=''): it ends before it starts",
+            "invalid step in a scene: Show(name='mug', start=2.0, end=2.0, text='') ends before it starts",
         ),
         (
             lambda: Script((), repeat_from=2.0, length=2.0),
-            "a scene cannot repeat what is from 2 s to 2 s",
+            "a scene cannot repeat from 2 s to 2 s",
         ),
         (
             lambda: demo_script(NAMES[:2]),
@@ -136,23 +136,23 @@ def test_the_demo_registers_in_its_first_part_alone() -> None:
     for step in script.steps:
         if isinstance(step, Press):
             assert any(s.start + 0.8 < step.start and step.start + step.duration < s.end for s in shown)
-    by = [step.name for _, step in script.happenings(46.5, 46.5 + 36.0) if isinstance(step, Show)]
+    by = [step.name for _, step in script.steps_between(46.5, 46.5 + 36.0) if isinstance(step, Show)]
     assert by == ["anchor", "kite", "ladder", "spiral"] * 2
 
 
 def test_the_demo_tells_its_story() -> None:
     captions = demo_script(NAMES).captions
     assert captions[:3] == (
-        (1.0, "a new object comes: the anchor"),
-        (2.1, "the button is pressed: learn the anchor"),
-        (6.0, "the anchor comes again"),
+        (1.0, "a new object appears: the anchor"),
+        (2.1, "the button is pressed: register the anchor"),
+        (6.0, "the anchor appears again"),
     )
     assert [text for at, text in captions if 30.0 < at < 46.0] == [
-        "something that nobody has shown comes: the ladder",
-        "a new object comes: the fish",
-        "the button is pressed: learn the fish",
-        "the button is held: that was a mistake, forget the fish",
-        "the fish comes again, unknown by now",
+        "an object that was never registered appears: the ladder",
+        "a new object appears: the fish",
+        "the button is pressed: register the fish",
+        "the button is held: undo, which forgets the fish",
+        "the fish appears again and is unknown now",
     ]
 
 
