@@ -337,9 +337,11 @@ def test_the_example_runs_on_any_bundle(tmp_path: Path) -> None:
     write_tiny_bundle(folder / "bundle")
     (folder / "pictures").mkdir()
     for name, role in pictures_of_example():
-        pixels = np.random.default_rng(list(name.encode())).integers(0, 256, (40, 40), dtype=np.uint8)
+        # Large areas, since a view is the mean over small rotations and scales of its picture.
+        areas = np.random.default_rng(list(name.encode())).integers(0, 256, (4, 4), dtype=np.uint8)
+        pixels = np.kron(areas, np.ones((10, 10), np.uint8))
         Image.fromarray(pixels).save(folder / "pictures" / f"{name}-{role}.png")
-    assert run_example(tmp_path).startswith(f"{expected_name()} (p = 1.00; next: ")
+    assert re.match(rf"{expected_name()} \(p = (0\.9\d|1\.00)[;)]", run_example(tmp_path))
 
 
 @pytest.mark.system
