@@ -140,7 +140,7 @@ def test_what_is_not_there_or_no_picture_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(CameraError) as caught:
         camera_of(tmp_path / "none", Clock())
     assert str(caught.value) == f"{tmp_path / 'none'}: there is no such file or folder; correct camera.path"
-    with pytest.raises(CameraError, match="contains no pictures \(bmp, gif, jpeg, jpg, "):
+    with pytest.raises(CameraError, match=r"contains no pictures \(bmp, gif, jpeg, jpg, "):
         camera_of(tmp_path, Clock())
     path = tmp_path / "mug.png"
     path.write_bytes(b"no picture")

@@ -13,6 +13,7 @@ import pytest
 
 from edge_siamese.cameras.picamera2 import HINT, Picamera2Camera, list_cameras
 from edge_siamese.errors import CameraError, CameraStalled
+from edge_siamese.registry import CAMERAS
 from edge_siamese.settings import CameraSettings
 from tests.edge_siamese.cameras.fake_picamera2 import Camera, installed
 
@@ -225,9 +226,7 @@ def test_no_camera_and_no_picamera2_say_what_to_do(
     with pytest.raises(CameraError) as caught:
         Picamera2Camera(SETTINGS, "gray")
     assert str(caught.value).startswith("picamera2 cannot be used: ")
-    assert str(caught.value).endswith(
-        "; sudo apt install python3-picamera2, and create the environment with --system-site-packages; or set camera.kind to usb"
-    )
+    assert str(caught.value).endswith(f"; {CAMERAS['picamera2'].install}; or set camera.kind to usb")
 
 
 def test_a_camera_that_is_busy_for_a_day_uses_up_no_files(picamera2: type[Camera]) -> None:
