@@ -1,4 +1,4 @@
-"""`python -m export COMMAND …`: the workstation's command line; each command is a file of `export/cli/`."""
+"""`python -m export COMMAND …`: the workstation's command line; each command is a module of `export/cli/`."""
 
 from __future__ import annotations
 
@@ -9,25 +9,29 @@ import sys
 from importlib import import_module
 
 COMMANDS = {
-    "pipeline": "train, calibrate, quantize, export, verify, evaluate, benchmark and report, in one go",
-    "train": "train an encoder, or go on with an interrupted run",
-    "bundle": "turn a training run into a bundle: four model files, head, thresholds, golden vectors",
-    "verify": "prove that every file of a bundle behaves like the trained network",
-    "evaluate": "measure one-shot and verification accuracy of a run or a bundle",
+    "pipeline": "train, bundle, verify, evaluate, benchmark and report, in one command",
+    "train": "train an encoder, or resume a run",
+    "bundle": "build a bundle from a training run: model files, head, thresholds, golden vectors",
+    "verify": "compare every file of a bundle with the trained network",
+    "evaluate": "measure one-shot and verification accuracy of a training run or a bundle",
     "benchmark": "compare formats, precisions and runtimes: size, latency, accuracy, memory",
-    "deploy": "copy a bundle to devices over ssh, where it becomes the current model",
-    "ship": "put a bundle into the package: what devices use on which no model is installed",
-    "reproduce": "measure what ships again, in every runtime here, and print the tables of the pages",
-    "report": "write the report of a pipeline's directory anew",
-    "demo": "the whole way in four minutes, on drawn glyphs, ending on the device's side",
+    "deploy": "copy a bundle to devices over ssh and install it as their current model",
+    "ship": "copy a bundle into the package, as a model that is shipped with it",
+    "reproduce": "measure the shipped bundles again, in every runtime of this machine",
+    "report": "write the report of a pipeline's directory, or print its tables",
+    "demo": "train, export and measure on drawn glyphs, then run the daemon: four minutes",
 }
 INTERRUPTED = 130
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; returns its exit status: 0, 1 for an error, 2 for wrong usage, 130 when interrupted."""
+    """Run a command.
+
+    Returns:
+        The exit status: 0, 1 for an error, 2 for wrong usage, 130 after Ctrl-C.
+    """
     argv = sys.argv[1:] if argv is None else argv
-    # A terminal that knows only ASCII gets a question mark instead of a crash.
+    # A terminal that is limited to ASCII gets question marks instead of an error.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
@@ -57,7 +61,9 @@ def _run(name: str, argv: list[str]) -> int:
         epilog=module.EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--debug", action="store_true", help="show tracebacks, and what the converters print")
+    parser.add_argument(
+        "--debug", action="store_true", help="show tracebacks and the output of the converters"
+    )
     module.add_arguments(parser)
     arguments = parser.parse_args(argv)
     if arguments.debug:
@@ -66,25 +72,27 @@ def _run(name: str, argv: list[str]) -> int:
 
 
 def _explain(error: Exception) -> str:
-    """One line on what went wrong; what nobody foresaw is named as what it is."""
+    """One line about an error; unexpected errors include their type."""
     if isinstance(error, ModuleNotFoundError):
         return (
-            f"{sys.executable} lacks the package {error.name}: run `make setup` and use .venv/bin/python, or "
+            f"the package {error.name} is not installed for {sys.executable}: run `make setup` and use .venv/bin/python, or "
             "install requirements/host.lock"
         )
     from edge_siamese.errors import EdgeSiameseError
 
     if isinstance(error, EdgeSiameseError | OSError):
         return str(error)
-    message = (str(error).strip().splitlines() or ["without a message"])[0]
-    return f"{type(error).__name__}: {message} (not foreseen: --debug shows where; please report it)"
+    message = (str(error).strip().splitlines() or ["no message"])[0]
+    return (
+        f"{type(error).__name__}: {message} (unexpected: use --debug for a traceback, and please report it)"
+    )
 
 
 def _overview(argv: list[str]) -> int:
     lines = [f"  {name:<10} {what}" for name, what in COMMANDS.items()]
     text = "\n".join(
         [
-            "usage: python -m export COMMAND …   (COMMAND --help tells more)",
+            "usage: python -m export COMMAND …   (COMMAND --help lists its options)",
             "",
             *lines,
             "",
@@ -95,7 +103,7 @@ def _overview(argv: list[str]) -> int:
         print(text)
         return 0
     if argv:
-        print(f"error: there is no command {argv[0]!r}", file=sys.stderr)
+        print(f"error: unknown command {argv[0]!r}", file=sys.stderr)
     print(text, file=sys.stderr)
     return 2
 

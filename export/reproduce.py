@@ -1,7 +1,7 @@
 """Measures what ships, in every runtime of this machine, and what it is compared with, as the pages state it.
 
 A `Check` is one table: an encoder on one data set, with a column for each way to run it. Further checks need no more than
-another `Check`; `measure` evaluates any subject on any data.
+another `Check`; `measure` evaluates any model on any data.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from export import records
 from export.data.grocery import OFFICIAL
 from export.evaluation.embeddings import Supports
 from export.evaluation.evaluate import Evaluation, evaluate, usual_effort
-from export.evaluation.loading import TORCH, Subject, data_for, frames_for, head_for, open_subject
+from export.evaluation.loading import TORCH, Model, data_for, frames_for, head_for, open_model
 from export.evaluation.remote_runtime import CHECKOUT, places
 from export.reporting.report import EVALUATION, read_inputs
 from export.reporting.tables import full_tables
@@ -129,7 +129,7 @@ def reproduce(
 
 
 def measure(
-    subject: Subject,
+    model: Model,
     data: str,
     *,
     episodes: int,
@@ -137,10 +137,10 @@ def measure(
     data_root: Path | None = None,
     command: str = "",
 ) -> Evaluation:
-    """Evaluate any subject on any data, with the effort that suits it.
+    """Evaluate any model on any data, with the effort that suits it.
 
     Args:
-        subject: a bundle or a run, see `open_subject`. A run's head is fitted on the validation classes of its own data.
+        model: a bundle or a run, see `open_model`. A run's head is fitted on the validation classes of its own data.
         data: the name of the data.
         episodes: of each kind.
         supports: how supports are embedded.
@@ -151,12 +151,12 @@ def measure(
         DataError: the data are missing, or too few.
         SettingsError: they have changed since the network was trained.
     """
-    data, splits = data_for(subject, data, _root(data_root, data))
-    frames = frames_for(subject, data, _root(data_root, data)) if supports == "augmented" else None
-    head, thresholds = head_for(subject, data, splits, _root(data_root, subject.data))
-    effort = usual_effort(subject.macs)
+    data, splits = data_for(model, data, _root(data_root, data))
+    frames = frames_for(model, data, _root(data_root, data)) if supports == "augmented" else None
+    head, thresholds = head_for(model, data, splits, _root(data_root, model.data))
+    effort = usual_effort(model.macs)
     return evaluate(
-        subject.encoder,
+        model.encoder,
         splits,
         head,
         thresholds=thresholds,
@@ -200,11 +200,11 @@ def _section(check: Check, directory: Path, data_root: Path | None, say: Callabl
     found, commands = list[Evaluation](), list[str]()
     for way in ways:
         say(f"{check.name} on {check.data}: {way.runtime}, {way.supports} supports")
-        subject = open_subject(way.path, way.runtime)
+        model = open_model(way.path, way.runtime)
         commands.append(way.command(check))
         found.append(
             measure(
-                subject,
+                model,
                 check.data,
                 episodes=check.episodes,
                 supports=way.supports,

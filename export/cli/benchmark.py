@@ -1,50 +1,48 @@
-"""`python -m export benchmark`: formats, precisions and runtimes of a bundle in one table."""
+"""`python -m export benchmark`: compare formats, precisions and runtimes of a bundle."""
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from edge_siamese.models.bundle import MANIFEST, load_bundle
 from export import records
-from export.cli.options import add_data_options, positive
+from export.cli.options import add_bundle_argument, add_data_options, add_output_options, positive
 from export.evaluation.benchmark import HEAVY_RUNS, ROUNDS, RUNS, Benchmark, BenchmarkRow, benchmark
-from export.evaluation.loading import splits_of
+from export.evaluation.loading import open_bundle, splits_of
 from export.progress import stderr_console, working
 
 EXAMPLE = """\
 examples:
   python -m export benchmark build/omniglot
   python -m export benchmark build/omniglot/bundle --no-accuracy --rounds 9
-  python -m export benchmark build/demo/bundle --json
+  python -m export benchmark glyphs --json
 
-Latency is from a prepared image to its embedding, on one thread, in a fresh process each round;
-the rounds go over all rows in turn."""
+Latency is measured from a prepared image to its embedding, on one thread, in a new process for each round. Each round
+measures all rows."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("path", type=Path, metavar="BUNDLE", help="a bundle, or a pipeline's directory")
+    add_bundle_argument(parser)
     add_data_options(parser, default="what the network was trained on")
     parser.add_argument(
-        "--no-accuracy", action="store_true", help="leave the accuracies out: no data are needed"
+        "--no-accuracy", action="store_true", help="do not measure accuracy, which needs the data"
     )
-    parser.add_argument("--rounds", type=positive, default=ROUNDS, metavar="N", help=f"(default: {ROUNDS})")
+    parser.add_argument(
+        "--rounds", type=positive, default=ROUNDS, metavar="N", help=f"number of rounds (default: {ROUNDS})"
+    )
     parser.add_argument(
         "--runs",
         type=positive,
         metavar="N",
-        help=f"timed images a round (default: {RUNS}, or {HEAVY_RUNS} for a heavy encoder)",
+        help=f"timed images per round (default: {RUNS}, or {HEAVY_RUNS} for a large encoder)",
     )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the JSON to a file as well")
-    parser.add_argument("--json", action="store_true", help="print JSON alone on standard output")
+    add_output_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    place = arguments.path / "bundle"
-    bundle = load_bundle(place if (place / MANIFEST).is_file() else arguments.path)
+    bundle = open_bundle(arguments.bundle)
     console = stderr_console()
     splits = None
     if not arguments.no_accuracy:
@@ -65,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
 def show(result: Benchmark, console: Console | None = None) -> None:
     """Print the table."""
     console = console or Console(highlight=False)
-    console.print(f"\n[bold]{result.model_id}[/bold]  {result.rows[0].macs / 1e6:.1f} MMAC an image")
+    console.print(f"\n[bold]{result.model_id}[/bold]  {result.rows[0].macs / 1e6:.1f} MMAC per image")
     table = Table(box=None, header_style="dim", pad_edge=False)
     table.add_column("file and runtime", no_wrap=True)
     for title in ("size\nMB", "p50\nms", "p95\nms", "over\nfp32", "one-shot\n%", "memory\nMiB", "import\nms"):
@@ -86,16 +84,16 @@ def show(result: Benchmark, console: Console | None = None) -> None:
         if row.note:
             console.print(f"[yellow]{row.format} {row.precision} on {row.runtime}: {row.note}[/yellow]")
     for line in result.missing:
-        console.print(f"[dim]left out: {line}[/dim]")
+        console.print(f"[dim]skipped: {line}[/dim]")
     rounds = "1 round" if result.rounds == 1 else f"{result.rounds} rounds"
-    about = f"one thread, {rounds} of {result.runs} images, each in a fresh process; small: range"
+    about = f"one thread, {rounds} of {result.runs} images, each in a new process; small print: range"
     if result.accuracy_of:
         about += f"; one-shot: {result.accuracy_of}"
     console.print(f"[dim]{about}; {result.machine}[/dim]")
 
 
 def _three_digits(value: float) -> str:
-    """0.147, 9.15, 50.5."""
+    """A number with about three digits: 0.147, 9.15, 50.5."""
     return f"{value:.{3 if value < 1 else 2 if value < 10 else 1}f}"
 
 
@@ -108,5 +106,5 @@ def _speed_up(row: BenchmarkRow) -> str:
 def _accuracy(row: BenchmarkRow) -> str:
     if row.accuracy is None:
         return ""
-    found = row.accuracy
-    return f"{100 * found.value:.2f}\n[dim]{100 * found.low:.1f}-{100 * found.high:.1f}[/dim]"
+    accuracy = row.accuracy
+    return f"{100 * accuracy.value:.2f}\n[dim]{100 * accuracy.low:.1f}-{100 * accuracy.high:.1f}[/dim]"

@@ -1,4 +1,4 @@
-"""`python -m export bundle`: turn a training run into a bundle."""
+"""`python -m export bundle`: build a bundle from a training run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", type=Path, metavar="RUN", help="directory of a training run")
+    parser.add_argument("run", type=Path, metavar="RUN", help="directory of the training run")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="directory of the bundle")
     add_data_options(parser, default="what the network was trained on")
     add_budget(parser)
@@ -27,14 +27,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_budget(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--int8-budget", type=amount, default=0.5, metavar="POINTS",
-        help="points of one-shot accuracy that int8 may lose (default: 0.5)",
+        help="percentage points of one-shot accuracy that int8 may lose (default: 0.5)",
     )  # fmt: skip
 
 
 def run(arguments: argparse.Namespace) -> int:
     network = load_run(arguments.run)
     console = stderr_console()
-    with working(console, "reading the data") as say:
+    with working(console, "building the bundle") as say:
         _, splits = splits_of(network.provenance, network.preprocessing, arguments.data, arguments.data_root)
         built = build_bundle(network, splits, arguments.out, arguments.int8_budget, say)
     for record in built.quantization:

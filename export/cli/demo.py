@@ -1,4 +1,4 @@
-"""`python -m export demo`: the whole way on drawn glyphs, ending in a process that cannot import torch."""
+"""`python -m export demo`: train, quantize, export and measure on drawn glyphs, then run the daemon."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from rich.console import Console
 from edge_siamese.errors import SettingsError
 from export.cli import benchmark, verify
 from export.cli.options import splits_for
-from export.demo import recognize, require_device
-from export.demo_scene import watch
+from export.demo import play_scene, recognize, require_device
 from export.encoders import build_encoder
 from export.pipeline import run_pipeline
 from export.reporting.report import write_report
@@ -25,7 +24,7 @@ examples:
   python -m export demo --out build/demo
   python -m export demo --out build/demo --fresh
 
-Two minutes of training leave little room between classes: here an int8 file may lose a whole point of accuracy."""
+After two minutes of training classes are still hard to tell apart, so an int8 file may lose one point of accuracy here."""
 
 STEPS, BATCH, BUDGET = 560, 192, 1.0
 
@@ -34,18 +33,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("build/demo"), metavar="DIR", help="(default: build/demo)"
     )
-    parser.add_argument("--fresh", action="store_true", help="train anew even if the demo was run before")
+    parser.add_argument("--fresh", action="store_true", help="train again, even if the demo was run before")
 
 
-def is_other_run(run: Path, settings: TrainingSettings) -> bool:
-    """Whether another release's demo left a run there, which this one cannot go on with."""
+def has_other_settings(run: Path, settings: TrainingSettings) -> bool:
+    """Whether the directory has a run that these settings cannot continue, such as that of another release."""
     try:
-        former = TrainingSettings.from_dict(json.loads((run / SETTINGS).read_text(encoding="utf-8")))
+        previous = TrainingSettings.from_dict(json.loads((run / SETTINGS).read_text(encoding="utf-8")))
     except FileNotFoundError:
         return False
     except (ValueError, TypeError, SettingsError):
         return True
-    return bool(settings.differences(former))
+    return bool(settings.differences(previous))
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -53,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     require_device()
     settings = recipe("glyphnet", data="glyphs", steps=STEPS, batch=BATCH, validations=6)
     splits = splits_for(settings, build_encoder("glyphnet"), None)
-    fresh = arguments.fresh or is_other_run(arguments.out / "train", settings)
+    fresh = arguments.fresh or has_other_settings(arguments.out / "train", settings)
     result = run_pipeline(
         settings, splits, arguments.out, int8_budget=BUDGET, fresh=fresh, rounds=2, command="make demo"
     )
@@ -68,19 +67,21 @@ def run(arguments: argparse.Namespace) -> int:
     verify.show(result.verification)
     benchmark.show(result.benchmark)
     print(
-        f"\nwithout torch, on {demo.runtime} {demo.precision}: {demo.right} of {len(demo.queries)} pictures right, "
-        f"after one look at each of {len(demo.supports)} objects"
+        f"\nWithout torch, on {demo.runtime} {demo.precision}: {demo.right} of {len(demo.queries)} pictures named "
+        f"correctly, after one picture of each of {len(demo.supports)} objects."
     )
     print(
-        "\nthe daemon watches a synthetic scene, and its button is pressed; where its dashboard can be watched "
-        "meanwhile, it says:\n"
+        "\nThe daemon now watches a synthetic scene in which objects come and go and the button is pressed. It prints "
+        "the address of its dashboard:\n"
     )
-    story = watch(result.bundle, require_device(), arguments.out, lambda line: print(f"  {line}", flush=True))
+    scene = play_scene(
+        result.bundle, require_device(), arguments.out, lambda line: print(f"  {line}", flush=True)
+    )
+    print(f"\n{', '.join(scene.recognized)}: registered at the button and recognized when they returned.")
+    print(f"{scene.undone}: registered by mistake, undone, and unknown again.")
     print(
-        f"\n{', '.join(story.learned)}: learned at the press of a button and recognized when they came back; "
-        f"{story.undone}: taken back, and unknown again; its dashboard was at {story.dashboard}; make run goes on with "
-        "both, until Ctrl-C"
+        f"The dashboard was at {scene.dashboard}. `make run` runs the scene and the dashboard until Ctrl-C."
     )
-    print(f"{(time.monotonic() - started) / 60:.1f} minutes; report: {report}")
+    print(f"\n{(time.monotonic() - started) / 60:.1f} minutes. Report: {report}")
     verify.require(result.verification)
     return 0

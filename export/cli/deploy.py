@@ -1,69 +1,193 @@
-"""`python -m export deploy`: copy a bundle to devices over ssh and make it their current model."""
+"""`python -m export deploy`: copy a bundle to devices over ssh and install it as their current model."""
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+import io
+import re
+import shlex
+import subprocess
+import tarfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from rich.console import Console
 
 from edge_siamese.errors import ExportError
-from edge_siamese.models.bundle import MANIFEST, load_bundle
+from edge_siamese.models.bundle import MANIFEST, Bundle
 from export import records
-from export.cli.options import positive
-from export.deploy import Deployment, Device, archive, deploy, options_of_ssh
+from export.cli.options import add_bundle_argument, positive
+from export.evaluation.loading import open_bundle
 from export.progress import stderr_console, working
 
 EXAMPLE = """\
 examples:
   python -m export deploy build/omniglot pi@door.local
-  python -m export deploy build/omniglot/bundle pi@door.local pi@shelf.local --identity ~/.ssh/fleet
+  python -m export deploy glyphs pi@door.local pi@shelf.local --identity ~/.ssh/fleet
 
-Each device checks what it was sent with its own runtime, and keeps its former model: `edge-siamese model rollback`
-goes back. Exits with 1 if a device failed; the others have the model all the same."""
+Each device tests the bundle with its own runtime before it becomes the current model, and keeps its previous model:
+`edge-siamese model rollback` restores it. Exits with 1 if a device failed; the others have the model nevertheless."""
+
+
+# The bundle arrives as a tar file on standard input; the directory is removed in any case.
+_REMOTE = """\
+set -e
+place=$(mktemp -d)
+trap 'rm -rf "$place"' EXIT INT TERM HUP
+chmod 755 "$place"
+tar -x -C "$place" -f -
+{install} "$place/bundle"
+"""
+_SUDO = 'if [ "$(id -u)" = 0 ]; then as_root=; else as_root="sudo -n"; fi\n'
+SSH_FAILED = 255
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device and how to reach it."""
+
+    host: str
+    """`host`, `user@host`, or a name from the ssh configuration."""
+    options: tuple[str, ...] = ()
+    """Further arguments of ssh, such as `-p 2222`."""
+    command: str = "edge-siamese"
+    """The device's `edge-siamese` command."""
+    sudo: bool = True
+    """Whether to install as root: the state directory is the service's."""
+
+    def __post_init__(self) -> None:
+        # ssh would parse a name that begins with a dash as an option.
+        if not re.fullmatch(r"[^\s@-][^\s@]*(@[^\s@-][^\s@]*)?", self.host):
+            raise ExportError(f"{self.host!r} is not a host: HOST or USER@HOST is needed")
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """The outcome on one device."""
+
+    host: str
+    succeeded: bool
+    text: str
+    """The last line that the device printed, or why it failed."""
+
+
+def archive(bundle: Bundle) -> bytes:
+    """A tar file with the manifest and the files that it lists, below `bundle/`; equal bundles give equal bytes."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for path in (MANIFEST, *(item.path for _, item in bundle.manifest.files())):
+            data = (bundle.path / path).read_bytes()
+            entry = tarfile.TarInfo(f"bundle/{path}")
+            entry.size, entry.mode = len(data), 0o644
+            tar.addfile(entry, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def deploy(data: bytes, device: Device, timeout_s: float = 300.0) -> Deployment:
+    """Send an archive to one device and install it there as the current model.
+
+    The device's `model install` refuses a bundle whose self-test fails there; then nothing changes. The current model
+    becomes the previous one (`edge-siamese model rollback`).
+    """
+    command = [
+        "ssh",
+        "-T",
+        "-o",
+        "BatchMode=yes",
+        "-o",
+        "ConnectTimeout=10",
+        *device.options,
+        "--",
+        device.host,
+    ]
+    install = f"{device.command} model install"
+    script = (_SUDO if device.sudo else "") + _REMOTE.format(
+        install=f"$as_root {install}" if device.sudo else install
+    )
+    try:
+        done = subprocess.run(
+            [*command, f"sh -c {shlex.quote(script)}"],
+            input=data,
+            capture_output=True,
+            timeout=timeout_s,
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise ExportError("ssh is not installed: apt install openssh-client") from error
+    except subprocess.TimeoutExpired:
+        return Deployment(device.host, False, f"no answer within {timeout_s:g} s")
+    output = done.stdout.decode("utf-8", "replace").strip().splitlines()
+    if done.returncode == 0:
+        return Deployment(device.host, True, output[-1] if output else "installed")
+    errors = done.stderr.decode("utf-8", "replace").strip().splitlines() or output or ["no message"]
+    text = errors[-1].removeprefix("edge-siamese: ")
+    if done.returncode == SSH_FAILED:
+        text = f"cannot connect: {text}"
+    elif "sudo" in text and "password" in text:
+        text += "; allow sudo without a password, log in as root, or use --no-sudo"
+    elif done.returncode == 127:
+        text += "; is edge-siamese installed there?"
+    return Deployment(device.host, False, text)
+
+
+def ssh_options(port: int | None, identity: str | None, options: Sequence[str]) -> tuple[str, ...]:
+    """Arguments of ssh for a port, a key file, and `-o` options."""
+    arguments: list[str] = []
+    if port is not None:
+        arguments += ["-p", str(port)]
+    if identity is not None:
+        arguments += ["-i", identity]
+    for option in options:
+        arguments += ["-o", option]
+    return tuple(arguments)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="a bundle, or a pipeline's directory")
-    parser.add_argument("hosts", nargs="+", metavar="USER@HOST", help="devices, one after the other")
-    parser.add_argument("--port", type=positive, help="of ssh (default: what ssh is configured for)")
-    parser.add_argument("--identity", metavar="FILE", help="the private key to log in with")
+    add_bundle_argument(parser)
+    parser.add_argument("hosts", nargs="+", metavar="USER@HOST", help="the devices")
+    parser.add_argument("--port", type=positive, help="port of ssh (default: from the ssh configuration)")
+    parser.add_argument("--identity", metavar="FILE", help="private key for ssh")
     parser.add_argument(
         "--ssh-option",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="passed to ssh -o; may be repeated",
+        help="option for ssh -o; may be repeated",
     )
     parser.add_argument(
         "--command",
         default="edge-siamese",
         metavar="PATH",
-        help="the device's command (default: edge-siamese)",
+        help="the command on the device (default: edge-siamese)",
     )
-    parser.add_argument("--no-sudo", action="store_true", help="install as the user who logs in, not as root")
-    parser.add_argument("--timeout", type=positive, default=300, metavar="SECONDS", help="for each device")
-    parser.add_argument("--json", action="store_true", help="print JSON alone on standard output")
+    parser.add_argument("--no-sudo", action="store_true", help="install as the ssh user instead of root")
+    parser.add_argument(
+        "--timeout",
+        type=positive,
+        default=300,
+        metavar="SECONDS",
+        help="time limit for each device (default: 300)",
+    )
+    parser.add_argument("--json", action="store_true", help="print only JSON on standard output")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    place = arguments.bundle / "bundle"
-    bundle = load_bundle(place if (place / MANIFEST).is_file() else arguments.bundle)
-    options = options_of_ssh(arguments.port, arguments.identity, arguments.ssh_option)
+    bundle = open_bundle(arguments.bundle)
+    options = ssh_options(arguments.port, arguments.identity, arguments.ssh_option)
     devices = [Device(host, options, arguments.command, not arguments.no_sudo) for host in arguments.hosts]
     data = archive(bundle)
     console = Console(highlight=False)
-    found: list[Deployment] = []
+    results: list[Deployment] = []
     for number, device in enumerate(devices, 1):
         with working(stderr_console(), f"{device.host}, {number} of {len(devices)}"):
             result = deploy(data, device, arguments.timeout)
-        found.append(result)
+        results.append(result)
         if not arguments.json:
-            mark = "" if result.done else "FAILED: "
+            mark = "" if result.succeeded else "FAILED: "
             console.print(f"{device.host}: {mark}{result.text}", markup=False, soft_wrap=True)
     if arguments.json:
-        print(records.dumps(found), end="")
-    failed = [result.host for result in found if not result.done]
+        print(records.dumps(results), end="")
+    failed = [result.host for result in results if not result.succeeded]
     if failed:
-        raise ExportError(f"{len(failed)} of {len(found)} devices failed: {', '.join(failed)}")
+        raise ExportError(f"{len(failed)} of {len(results)} devices failed: {', '.join(failed)}")
     return 0

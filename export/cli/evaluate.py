@@ -1,4 +1,4 @@
-"""`python -m export evaluate`: one-shot and verification accuracy of a run or a bundle."""
+"""`python -m export evaluate`: measure one-shot and verification accuracy of a run or a bundle."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from rich.table import Table
 
 from edge_siamese.registry import PRECISIONS, RUNTIMES
 from export import records
-from export.cli.options import add_data_options, positive, seed
+from export.cli.options import add_data_options, add_output_options, positive, seed
 from export.evaluation.embeddings import SUPPORTS
 from export.evaluation.evaluate import HEAVY, LIGHT, Evaluation, evaluate, usual_effort
-from export.evaluation.loading import TORCH, data_for, frames_for, head_for, open_subject
+from export.evaluation.loading import TORCH, data_for, frames_for, head_for, open_model
 from export.evaluation.one_shot import RULES
 from export.evaluation.open_set import OpenSet
 from export.evaluation.verification import PAIRS, Verification
@@ -29,76 +29,93 @@ examples:
   python -m export evaluate build/demo/bundle --data folder:photos
   python -m export evaluate glyphs --data omniglot --supports augmented --episodes 10000
 
-Of a folder the evaluation classes are measured: its sub-folder `evaluation`, or else a fifth of its classes."""
+Of a folder, the classes of its subfolder `evaluation` are measured, or else a fifth of all classes."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "path", type=Path, metavar="RUN_OR_BUNDLE", help="a bundle, a training run, or a pipeline's directory"
+        "path",
+        type=Path,
+        metavar="RUN_OR_BUNDLE",
+        help="a bundle, a training run, a pipeline's directory, or the name of a shipped bundle (glyphs, objects)",
     )
     add_data_options(parser, default="what the network was trained on")
-    parser.add_argument("--split", choices=("evaluation", "validation", "train"), default="evaluation")
+    parser.add_argument(
+        "--split",
+        choices=("evaluation", "validation", "train"),
+        default="evaluation",
+        help="classes to measure (default: evaluation)",
+    )
     parser.add_argument(
         "--runtime",
         choices=("auto", *RUNTIMES, TORCH),
         default="auto",
-        help="what runs the encoder: a bundle's runtime, or torch for a run (default: auto)",
+        help="runtime for a bundle, or torch for a training run (default: auto)",
     )
     parser.add_argument(
-        "--precision", choices=PRECISIONS, default="int8", help="of a bundle's file (default: int8)"
+        "--precision",
+        choices=PRECISIONS,
+        default="int8",
+        help="precision of the bundle's file (default: int8)",
     )
     parser.add_argument(
-        "--threads", type=positive, metavar="N", help="of the runtime (default: its own choice)"
+        "--threads",
+        type=positive,
+        metavar="N",
+        help="threads of the runtime (default: chosen by the runtime)",
     )
     parser.add_argument(
         "--shapes",
         nargs="+",
         type=way_and_shot,
         metavar="NxK",
-        help=f"N-way K-shot episodes (default: {_words(LIGHT.shapes)}; of a heavy encoder {_words(HEAVY.shapes)})",
+        help=f"N-way K-shot episodes (default: {_join(LIGHT.shapes)}; for a large encoder {_join(HEAVY.shapes)})",
     )
     parser.add_argument(
         "--episodes",
         type=positive,
         metavar="N",
-        help=f"of each kind (default: {LIGHT.episodes}; {HEAVY.episodes})",
+        help=f"episodes of each shape (default: {LIGHT.episodes}; for a large encoder {HEAVY.episodes})",
     )
     parser.add_argument(
         "--rule",
         choices=RULES,
         default=RULES[0],
-        help=f"how several shots make one score: the nearest one, the mean of p(same), or their mean embedding as one "
-        f"support (default: {RULES[0]})",
+        help=f"score of a class with several shots: the nearest shot, the mean of p(same), or the distance to the mean "
+        f"embedding (default: {RULES[0]})",
     )
     parser.add_argument(
         "--supports",
         choices=SUPPORTS,
         default=SUPPORTS[0],
-        help="how supports are embedded: in one pass, or with the variations that the device makes at registration "
+        help="how supports are embedded: in one pass, or as the mean of the variations made at registration "
         f"(default: {SUPPORTS[0]})",
     )
     parser.add_argument(
-        "--pairs", type=positive, default=PAIRS, metavar="N", help=f"verification pairs (default: {PAIRS})"
+        "--pairs",
+        type=positive,
+        default=PAIRS,
+        metavar="N",
+        help=f"number of verification pairs (default: {PAIRS})",
     )
     parser.add_argument(
         "--per-class",
         type=positive,
         metavar="N",
-        help=f"look at no more than N images of each class (default: all; {HEAVY.per_class})",
+        help=f"use at most N images of each class (default: all; for a large encoder {HEAVY.per_class})",
     )
     parser.add_argument(
-        "--seed", type=seed, default=0, metavar="N", help="of the episodes and pairs (default: 0)"
+        "--seed", type=seed, default=0, metavar="N", help="seed of episodes and pairs (default: 0)"
     )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the JSON to a file as well")
-    parser.add_argument("--json", action="store_true", help="print JSON alone on standard output")
+    add_output_options(parser)
 
 
-def _words(shapes: Sequence[tuple[int, int]]) -> str:
+def _join(shapes: Sequence[tuple[int, int]]) -> str:
     return " ".join(f"{way}x{shot}" for way, shot in shapes)
 
 
 def way_and_shot(text: str) -> tuple[int, int]:
-    """`20x1` to (20, 1)."""
+    """Parse `20x1` to (20, 1)."""
     match = re.fullmatch(r"(\d+)x(\d+)", text)
     if not match or int(match[1]) < 2 or int(match[2]) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not of the form NxK, such as 20x1 for 20-way 1-shot")
@@ -106,18 +123,18 @@ def way_and_shot(text: str) -> tuple[int, int]:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    subject = open_subject(arguments.path, arguments.runtime, arguments.precision, arguments.threads)
+    model = open_model(arguments.path, arguments.runtime, arguments.precision, arguments.threads)
     console = stderr_console()
-    console.print(f"encoder {subject.encoder.model_id}: {subject.encoder.reason}")
+    console.print(f"encoder {model.encoder.model_id}: {model.encoder.reason}")
     with working(console, "reading the data"):
-        data, splits = data_for(subject, arguments.data, arguments.data_root)
+        data, splits = data_for(model, arguments.data, arguments.data_root)
         augmented = arguments.supports == "augmented"
-        frames = frames_for(subject, data, arguments.data_root) if augmented else None
+        frames = frames_for(model, data, arguments.data_root) if augmented else None
     with working(console, "embedding and scoring"):
-        effort = usual_effort(subject.macs)
-        head, thresholds = head_for(subject, data, splits, arguments.data_root)
+        effort = usual_effort(model.macs)
+        head, thresholds = head_for(model, data, splits, arguments.data_root)
         result = evaluate(
-            subject.encoder,
+            model.encoder,
             splits,
             head,
             split=arguments.split,
@@ -166,17 +183,17 @@ def show(result: Evaluation, console: Console | None = None) -> None:
         )
     console.print(table)
     for line in result.skipped:
-        console.print(f"[dim]left out: {line}[/dim]")
-    for found in result.open_set:
-        _show_open_set(found, console)
+        console.print(f"[dim]skipped: {line}[/dim]")
+    for open_set in result.open_set:
+        _show_open_set(open_set, console)
     if result.verification:
         _show_verification(result.verification, console)
     console.print(f"[dim]{result.seconds:.0f} s on {result.machine}[/dim]")
 
 
-def _show_open_set(found: OpenSet, console: Console) -> None:
-    table = _table(f"{found.title}, others unknown", "FAR", "identified", "95 % interval", "at")
-    for kind, points in (("", found.points), ("stated for ", found.stated)):
+def _show_open_set(result: OpenSet, console: Console) -> None:
+    table = _table(f"{result.title}, others unknown", "FAR", "identified", "95 % interval", "at")
+    for kind, points in (("", result.points), ("stated for ", result.stated)):
         for point in points:
             table.add_row(
                 f"{kind}FAR {point.false_accept_rate:g}",
@@ -185,29 +202,29 @@ def _show_open_set(found: OpenSet, console: Console) -> None:
                 f"{point.low:.1%} to {point.high:.1%}",
                 f"p >= {point.probability:.4f}",
             )
-    table.add_row("without a threshold", "100%", f"{found.closed_rate:.1%}", "", "")
+    table.add_row("without a threshold", "100%", f"{result.closed_rate:.1%}", "", "")
     console.print(table)
     console.print(
-        f"[dim]{found.known_queries:,} known and {found.unknown_queries:,} unknown queries in {found.episodes:,} episodes"
-        + "".join(f"; too few for FAR {rate:g}" for rate in found.not_stated)
+        f"[dim]{result.known_queries:,} known and {result.unknown_queries:,} unknown queries in {result.episodes:,} episodes"
+        + "".join(f"; too few for FAR {rate:g}" for rate in result.not_stated)
         + "[/dim]"
     )
 
 
-def _show_verification(found: Verification, console: Console) -> None:
+def _show_verification(result: Verification, console: Console) -> None:
     table = _table("verification", "", "")
     table.add_row(
-        "accuracy at p = 0.5", f"[bold]{found.accuracy:.2%}[/bold]", f"{found.pairs:,} pairs, half genuine"
+        "accuracy at p = 0.5", f"[bold]{result.accuracy:.2%}[/bold]", f"{result.pairs:,} pairs, half genuine"
     )
     table.add_row(
         "accuracy, best threshold",
-        f"{found.best_accuracy:.2%}",
-        f"p = {found.best_threshold:.3f}, chosen on these pairs",
+        f"{result.best_accuracy:.2%}",
+        f"p = {result.best_threshold:.3f}, chosen on these pairs",
     )
-    table.add_row("equal error rate", f"{found.eer:.2%}", "")
-    table.add_row("calibration error (ECE)", f"{found.ece:.4f}", "15 bins of equal width of p(same)")
-    table.add_row("Brier score", f"{found.brier:.4f}", "")
-    for check in found.thresholds:
+    table.add_row("equal error rate", f"{result.eer:.2%}", "")
+    table.add_row("calibration error (ECE)", f"{result.ece:.4f}", "15 bins of equal width of p(same)")
+    table.add_row("Brier score", f"{result.brier:.4f}", "")
+    for check in result.thresholds:
         table.add_row(
             f"p >= {check.probability:.4f}",
             f"FAR {check.observed_far:.2e}",

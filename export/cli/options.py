@@ -1,4 +1,4 @@
-"""Options that several commands share, so that they are spelled and explained once."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -53,19 +53,35 @@ def _whole(text: str, least: int) -> int:
     return value
 
 
+def add_bundle_argument(parser: argparse.ArgumentParser) -> None:
+    """`BUNDLE`; see `export.evaluation.loading.open_bundle`."""
+    parser.add_argument(
+        "bundle",
+        type=Path,
+        metavar="BUNDLE",
+        help="a bundle, a pipeline's directory, or the name of a shipped bundle (glyphs, objects)",
+    )
+
+
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    """`--out` and `--json`, for commands that print figures."""
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the figures to a JSON file, too")
+    parser.add_argument("--json", action="store_true", help="print only JSON on standard output")
+
+
 def add_data_options(parser: argparse.ArgumentParser, default: str) -> None:
-    """`--data` and `--data-root`; without the first, the default that the text describes is taken."""
+    """`--data` and `--data-root`; `default` describes what is used without `--data`."""
     parser.add_argument(
         "--data",
         metavar="DATA",
-        help="omniglot, glyphs (drawn by the program), grocery, or folder:PATH with one sub-folder a class; other splits "
+        help="omniglot, glyphs (drawn by the program), grocery, or folder:PATH with one subfolder per class; other splits "
         f"of Omniglot: omniglot:characters, omniglot:ALPHABET,ALPHABET (default: {default})",
     )
     parser.add_argument(
         "--data-root",
         type=Path,
         metavar="DIR",
-        help="where the pictures of omniglot or grocery are (default: Omniglot is fetched once, then cached)",
+        help="directory with the pictures of omniglot or grocery (default: Omniglot is downloaded once and cached)",
     )
 
 

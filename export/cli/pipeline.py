@@ -1,4 +1,4 @@
-"""`python -m export pipeline`: from images to a verified bundle and a report, in one go."""
+"""`python -m export pipeline`: from images to a verified bundle and a report."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ examples:
   python -m export pipeline --data omniglot --encoder glyphnet --out build/omniglot
   python -m export pipeline --data folder:photos --out build/photos
 
-Interrupted, the same command goes on from there."""
+Ctrl-C saves the training run; the same command resumes it."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_data_options(parser, default="what the encoder is made for")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="directory of all results")
+    add_data_options(parser, default="the encoder's own data")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="directory of the results")
     add_budget(parser)
     add_training_options(parser)
 

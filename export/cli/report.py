@@ -1,4 +1,4 @@
-"""`python -m export report`: write the report of a pipeline's directory anew."""
+"""`python -m export report`: write the report of a pipeline's directory, or print its tables."""
 
 from __future__ import annotations
 
@@ -9,30 +9,29 @@ from edge_siamese.errors import SettingsError
 from export.reporting.report import REPORT, read_inputs, write_report
 from export.reporting.tables import full_tables, side_by_side, summary_table
 
-EXAMPLE = f"""\
+EXAMPLE = """\
 examples:
   python -m export report build/omniglot
   python -m export report build/omniglot --out omniglot.html
   python -m export report build/omniglot --markdown
   python -m export report build/omniglot build/photos --side-by-side
 
-What is missing in the directory is left out. The report is one file ({REPORT} in the directory, unless told
-otherwise) that opens without network."""
+The report is one file that opens without network. It leaves out what the directory does not have."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("paths", type=Path, nargs="+", metavar="DIR", help="the --out of a pipeline")
-    either = parser.add_mutually_exclusive_group()
-    either.add_argument(
-        "--out", type=Path, metavar="FILE", help=f"where to write it (default: {REPORT} in DIR)"
+    parser.add_argument("paths", type=Path, nargs="+", metavar="DIR", help="directory of a pipeline")
+    output = parser.add_mutually_exclusive_group()
+    output.add_argument(
+        "--out", type=Path, metavar="FILE", help=f"file of the report (default: {REPORT} in DIR)"
     )
-    either.add_argument(
-        "--markdown", action="store_true", help="print the figures as Markdown tables, and write no report"
+    output.add_argument(
+        "--markdown", action="store_true", help="print the figures as Markdown tables instead of a report"
     )
-    either.add_argument(
+    output.add_argument(
         "--side-by-side",
         action="store_true",
-        help="print one Markdown table of all files of several pipelines, beside what is published on Omniglot",
+        help="print one Markdown table of several pipelines beside published results on Omniglot",
     )
 
 
@@ -41,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(side_by_side([(path.name, read_inputs(path)) for path in arguments.paths]), end="")
         return 0
     if len(arguments.paths) > 1:
-        raise SettingsError("a report is of one directory; several are for --side-by-side")
+        raise SettingsError("a report has one directory; use --side-by-side for several")
     (path,) = arguments.paths
     if arguments.markdown:
         inputs = read_inputs(path)

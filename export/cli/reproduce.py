@@ -1,4 +1,4 @@
-"""`python -m export reproduce`: the stated figures of the bundles that ship, measured again."""
+"""`python -m export reproduce`: measure the shipped bundles again."""
 
 from __future__ import annotations
 
@@ -18,23 +18,24 @@ examples:
   python -m export reproduce glyphs --episodes 500
   python -m export reproduce objects --data-root ~/data --also market=folder:photos/market
 
-Omniglot is fetched once, then cached; grocery photographs are cloned by hand, and the command says how. The tables go to
-standard output as Markdown, with the command that measures each column. A folder of photographs is evaluated on its
-sub-folder `evaluation`, or else on a fifth of its classes."""
+Omniglot is downloaded once and cached. The grocery photographs have to be cloned by hand; the command says how. It prints
+Markdown tables with the command that measures each column. Of a folder of photographs the subfolder `evaluation` is used,
+or else a fifth of its classes."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "only", nargs="*", metavar="NAME", help="glyphs or objects (default: all that ships and is compared)"
-    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="glyphs, objects or imagenet (default: all)")
     parser.add_argument(
         "--data-root",
         type=Path,
         metavar="DIR",
-        help="a folder with omniglot/ and grocery/ in it (default: EDGE_SIAMESE_DATA)",
+        help="directory with omniglot/ and grocery/ (default: EDGE_SIAMESE_DATA)",
     )
     parser.add_argument(
-        "--episodes", type=positive, metavar="N", help="of each kind (default: as the pages state them)"
+        "--episodes",
+        type=positive,
+        metavar="N",
+        help="episodes of each kind (default: as in docs/results.md)",
     )
     parser.add_argument(
         "--also",
@@ -42,17 +43,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         type=named_data,
         metavar="NAME=DATA",
-        help="objects, and the weights that it began with, on further photographs, such as market=folder:PATH",
+        help="measure objects and ImageNet's weights on further photographs, such as market=folder:PATH",
     )
-    place = parser.add_mutually_exclusive_group()
-    place.add_argument("--write", action="store_true", help="into benchmarks, as the figures to be stated")
-    place.add_argument(
-        "--out", type=Path, default=OUT, metavar="DIR", help="where the JSON goes (default: build/reproduce)"
+    output = parser.add_mutually_exclusive_group()
+    output.add_argument(
+        "--write", action="store_true", help="write the JSON files to benchmarks/; then run `make results`"
+    )
+    output.add_argument(
+        "--out",
+        type=Path,
+        default=OUT,
+        metavar="DIR",
+        help="directory of the JSON files (default: build/reproduce)",
     )
 
 
 def named_data(text: str) -> tuple[str, str]:
-    """`market=folder:photos` to its two parts."""
+    """Parse `market=folder:photos` to name and data."""
     match = re.fullmatch(r"([a-z0-9][a-z0-9-]*)=(.+)", text)
     if not match:
         raise argparse.ArgumentTypeError(
@@ -63,9 +70,9 @@ def named_data(text: str) -> tuple[str, str]:
 
 def run(arguments: argparse.Namespace) -> int:
     console = stderr_console()
-    checks = chosen(arguments.only) + [check for one in arguments.also for check in further_checks(*one)]
+    checks = chosen(arguments.names) + [check for one in arguments.also for check in further_checks(*one)]
     failed = []
-    with working(console, "reproducing the stated figures") as say:
+    with working(console, "measuring") as say:
         for check, outcome in reproduce(
             checks,
             BENCHMARKS if arguments.write else arguments.out,
@@ -85,13 +92,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def chosen(names: list[str]) -> list[Check]:
-    """The standard checks of these names; all of them if none is named.
+    """The standard checks with these names, or all.
 
     Raises:
-        SettingsError: there is no such check.
+        SettingsError: a name is unknown.
     """
     checks = standard_checks()
     known = [check.name for check in checks]
-    if strange := [name for name in names if name not in known]:
-        raise SettingsError(f"there are no figures called {strange[0]!r}; choose of {', '.join(known)}")
+    if unknown := [name for name in names if name not in known]:
+        raise SettingsError(f"there is no check named {unknown[0]!r}; choose from {', '.join(known)}")
     return [check for check in checks if not names or check.name in names]

@@ -1,4 +1,4 @@
-"""`python -m export ship`: put a bundle into the package, for the devices on which nobody installs a model."""
+"""`python -m export ship`: copy a bundle into the package, as a model that is shipped with it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ EXAMPLE = """\
 examples:
   python -m export ship build/omniglot --as glyphs
 
-The directory is one that the pipeline left, with its verification. The copy has int8 files alone and fewer golden
-vectors, and goes to edge_siamese/models/NAME; the wheel has it from then on. The same bundle gives the same bytes."""
+The pipeline's directory has to contain its verification. The copy, in edge_siamese/models/NAME, has only the int8 files
+and fewer golden vectors; it becomes part of the wheel. The same bundle gives the same bytes."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,19 +24,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         metavar="NAME",
         dest="name",
-        help=f"what it is called; {models.DEFAULT} is the one that devices use by themselves",
+        help=f"name of the shipped bundle; {models.DEFAULT} is the default on devices",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    with working(stderr_console(), "proving the files"):
+    with working(stderr_console(), "verifying the files"):
         done = ship(arguments.run, arguments.name, models.DIRECTORY)
     width = max(map(len, done.files))
     for name, size in done.files.items():
         print(f"{name:<{width}}  {size:>11,}")
     total = sum(done.files.values())
     print(
-        f"{done.bundle.manifest.model_id} is in {done.bundle.path}: {total:,} bytes, of {done.former_bytes:,}; "
+        f"{done.bundle.manifest.model_id} is in {done.bundle.path}: {total:,} of {done.former_bytes:,} bytes; "
         f"{done.golden_images} golden images"
     )
     return 0

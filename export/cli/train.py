@@ -1,4 +1,4 @@
-"""`python -m export train`: train an encoder, or go on with an interrupted run."""
+"""`python -m export train`: train an encoder, or resume a run."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ examples:
   python -m export train --data folder:photos --steps 3000 --out build/photos/train
   torchrun --nproc-per-node 2 -m export train --data omniglot --encoder koch2015 --out build/koch/train
 
-Ctrl-C saves where the run is; the same command goes on from there and ends with the same weights."""
+Ctrl-C saves the run; the same command resumes it and ends with the same weights."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_data_options(parser, default="what the encoder is made for")
+    add_data_options(parser, default="the encoder's own data")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="directory of the run")
     add_training_options(parser)
 
@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not is_leader():
         return 0
     print(
-        f"kept the weights of step {result.step} of {settings.steps}: one-shot {result.validation_accuracy:.2%} "
+        f"selected the weights of step {result.step} of {settings.steps}: one-shot {result.validation_accuracy:.2%} "
         f"on validation classes, after {result.seconds / 60:.1f} minutes of training, in {result.run}"
     )
     return 0

@@ -1,4 +1,4 @@
-"""Opens what a command was pointed at, a bundle or a training run, with its head and its data."""
+"""Opens a bundle or a training run to evaluate, with its head and its data."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from edge_siamese import models
 from edge_siamese.errors import SettingsError
-from edge_siamese.models.bundle import MANIFEST, load_bundle
+from edge_siamese.models.bundle import MANIFEST, Bundle, load_bundle
 from edge_siamese.models.manifest import Threshold
 from edge_siamese.recognition.embedding import Encoder
 from edge_siamese.recognition.head import SigmoidDistanceHead
@@ -23,8 +23,8 @@ TORCH = "torch"
 
 
 @dataclass(frozen=True)
-class Subject:
-    """An encoder that can be evaluated."""
+class Model:
+    """An encoder to evaluate, with what is known about it."""
 
     encoder: Encoder
     head: SigmoidDistanceHead | None
@@ -41,19 +41,29 @@ class Subject:
     """Multiply-accumulates for one image."""
 
 
-def open_subject(
+def open_bundle(path: Path) -> Bundle:
+    """Load a bundle: its directory, a pipeline's directory with `bundle/` in it, or the name of a shipped one.
+
+    Raises:
+        BundleError: there is no bundle, or it is damaged.
+    """
+    inside = path / "bundle"
+    return load_bundle(inside if (inside / MANIFEST).is_file() else models.resolve(path))
+
+
+def open_model(
     path: Path, runtime: str = "auto", precision: str = "int8", threads: int | None = None
-) -> Subject:
-    """Open a bundle, a training run, or the one that `runtime` asks for of a pipeline's directory.
+) -> Model:
+    """Open a bundle or a training run. In a pipeline's directory, `runtime` decides which.
 
     Args:
-        path: a bundle, the name of a shipped one, a run, or a directory that has `bundle/` or `train/` in it.
-        runtime: `torch` for the trained network of a run; otherwise a runtime for a bundle's files.
+        path: a bundle, the name of a shipped one, a run, or a directory with `bundle/` or `train/` in it.
+        runtime: `torch` for the trained network of a run; otherwise a runtime for the files of a bundle.
         precision: fp32 or int8; a run has only fp32.
         threads: of the runtime.
 
     Raises:
-        SettingsError: there is neither a bundle nor a run, or not the one that the runtime needs.
+        SettingsError: there is neither a bundle nor a run, or not the one that the runtime runs.
     """
     if not path.exists() and str(path) in models.names():
         path = models.shipped(str(path))
@@ -61,7 +71,7 @@ def open_subject(
     if bundle and runtime != TORCH:
         loaded = load_bundle(bundle)
         provenance = loaded.manifest.provenance
-        return Subject(
+        return Model(
             encoder=open_encoder(loaded, runtime, precision, threads),
             head=loaded.head,
             trained_head=None,
@@ -71,17 +81,17 @@ def open_subject(
             provenance=provenance,
             macs=loaded.manifest.encoder.macs,
         )
-    # Only here, because torch takes seconds to import and a bundle does without.
+    # Imported here, because torch takes seconds to import and a bundle does not need it.
     from export.training.network import TorchEncoder, load_run
 
     if not path.exists():
         raise SettingsError(f"{path} does not exist; name a bundle or the directory of a training run")
     if runtime not in (TORCH, "auto"):
         raise SettingsError(
-            f"{path} is no bundle, and {runtime} runs only bundles: make one with `python -m export bundle`"
+            f"{path} is not a bundle, and {runtime} runs only bundles: build one with `python -m export bundle`"
         )
     network = load_run(path)
-    return Subject(
+    return Model(
         encoder=TorchEncoder(network.module, network.model_id),
         head=None,
         trained_head=network.head,
@@ -93,24 +103,25 @@ def open_subject(
     )
 
 
-def data_for(subject: Subject, data: str | None = None, data_root: Path | None = None) -> tuple[str, Splits]:
-    """The data to evaluate on, by default the split that the network was trained with; and its name.
+def data_for(model: Model, data: str | None = None, data_root: Path | None = None) -> tuple[str, Splits]:
+    """The name and the splits of the data to evaluate on; by default what the network was trained with.
 
     Raises:
-        SettingsError: no data was named and the network does not say what it was trained on; or the data have changed
-            since, so that classes that were trained on might pass for new ones.
+        SettingsError: no data was named and the network does not record its training data; or the data have changed
+            since training, so that training classes could be evaluated as new ones.
     """
-    return splits_of(subject.provenance, subject.encoder.preprocessing, data, data_root)
+    return splits_of(model.provenance, model.encoder.preprocessing, data, data_root)
 
 
-def frames_for(subject: Subject, data: str, data_root: Path | None = None) -> Splits:
-    """The same data at twice the encoder's resolution, to take supports of as the device takes them of its frames.
+def frames_for(model: Model, data: str, data_root: Path | None = None) -> Splits:
+    """The same data at twice the encoder's resolution, from which augmented supports are made.
 
-    All splits are read, each picture with four times the bytes: of ten thousand photographs that is some gigabytes.
+    The device makes them from camera frames, which have a higher resolution too. All splits are read with four times
+    the bytes per picture: several gigabytes for ten thousand photographs.
     """
-    own = subject.encoder.preprocessing
+    own = model.encoder.preprocessing
     finer = replace(own, height=2 * own.height, width=2 * own.width)
-    return load_splits(data, finer, data_root=data_root, seed=subject.seed)
+    return load_splits(data, finer, data_root=data_root, seed=model.seed)
 
 
 def splits_of(
@@ -119,11 +130,11 @@ def splits_of(
     data: str | None = None,
     data_root: Path | None = None,
 ) -> tuple[str, Splits]:
-    """The data that a network of this provenance was trained with, unless others are named. Raises as `data_for`."""
+    """The data that a network of this provenance was trained with, unless `data` names others. Raises as `data_for`."""
     own = setting(provenance, "data")
     chosen = data or own
     if not isinstance(chosen, str):
-        raise SettingsError("the network does not say what it was trained on; choose with --data")
+        raise SettingsError("the network does not record its training data; choose data with --data")
     seed = setting(provenance, "seed") or 0
     splits = load_splits(chosen, preprocessing, data_root=data_root, seed=seed)
     if own and same_source(chosen, own):
@@ -134,29 +145,29 @@ def splits_of(
 def _require_unchanged(data: str, splits: Splits, fingerprint: str | None) -> None:
     if fingerprint and fingerprint != data_fingerprint(splits):
         raise SettingsError(
-            f"{data} has other classes or pictures than when the network was trained, so trained classes could pass for "
-            "new ones: name other data with --data, or train again"
+            f"{data} has changed since the network was trained, so training classes could be evaluated as new ones: "
+            "choose other data with --data, or train again"
         )
 
 
 def head_for(
-    subject: Subject, data: str, splits: Splits, data_root: Path | None = None
+    model: Model, data: str, splits: Splits, data_root: Path | None = None
 ) -> tuple[SigmoidDistanceHead, tuple[Threshold, ...]]:
-    """The bundle's head and thresholds; for a run, those fitted on the validation classes of its own data.
+    """Head and thresholds: those of the bundle, or for a run those fitted on the validation classes of its data.
 
     Args:
-        subject: what is evaluated.
+        model: what is evaluated.
         data: the name of the data that `splits` are.
         splits: the data to evaluate on.
         data_root: where the archives are.
     """
-    if subject.head is not None:
-        return subject.head, subject.thresholds
-    same = subject.data is None or same_data(subject.data, data)
-    own = splits if same else data_for(subject, None, data_root)[1]
-    embeddings = subject.encoder.embed(own.validation.images)
-    distance = subject.trained_head.distance if subject.trained_head else "euclidean"
-    fitted = fit_head(embeddings, own.validation, distance, subject.trained_head)
+    if model.head is not None:
+        return model.head, model.thresholds
+    same = model.data is None or same_data(model.data, data)
+    own = splits if same else data_for(model, None, data_root)[1]
+    embeddings = model.encoder.embed(own.validation.images)
+    distance = model.trained_head.distance if model.trained_head else "euclidean"
+    fitted = fit_head(embeddings, own.validation, distance, model.trained_head)
     return fitted.head, fitted.thresholds
 
 

@@ -1,9 +1,10 @@
-"""The end of the demo: what a process without torch recognizes, put down as it was said."""
+"""The demo on the device's side: what a process without torch recognizes, and the scene that the daemon plays."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import socket
 import stat
 import subprocess
 import sys
@@ -18,13 +19,21 @@ from PIL import Image
 from edge_siamese.errors import EncoderError, VerificationFailed
 from edge_siamese.models.bundle import Bundle
 from edge_siamese.recognition.imaging import Preprocessing, prepare
-from export import demo as module
-from export import records
+from edge_siamese.settings import parse_settings
+from export import demo, records
 from export.__main__ import main
 from export.cli import demo as command
 from export.data.images import ImageSet, Splits
-from export.demo import NAMES, recognize, require_device
-from export.demo_scene import Story
+from export.demo import (
+    NAMES,
+    DashboardProbe,
+    SceneResult,
+    check_events,
+    free_port,
+    recognize,
+    require_device,
+    settings,
+)
 from export.evaluation import remote_runtime
 from export.evaluation.remote_runtime import DEVICE_PYTHON_VARIABLE, open_encoder
 from export.reporting.report import Demo
@@ -32,7 +41,7 @@ from export.training.settings import recipe
 
 PICTURES = [
     *(f"{name}-{role}" for name in NAMES for role in ("support", "query", "query-2")),
-    "stranger-1", "stranger-2", "stranger-3",
+    "unknown-1", "unknown-2", "unknown-3",
 ]  # fmt: skip
 
 
@@ -171,7 +180,7 @@ def test_answers_are_put_down_beside_the_truth(
 def test_without_an_interpreter_nothing_is_drawn(bundle: Bundle, tmp_path: Path) -> None:
     with pytest.raises(EncoderError) as raised:
         recognize(bundle, drawn(), tmp_path / "out")
-    assert str(raised.value) == "there is no interpreter without torch; `make setup` makes .venv-device"
+    assert str(raised.value) == "there is no interpreter without torch; `make setup` creates .venv-device"
     assert not (tmp_path / "out").exists()
 
 
@@ -217,11 +226,11 @@ def parts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Asked:
     monkeypatch.setattr(command, "run_pipeline", run_pipeline)
     monkeypatch.setattr(command, "recognize", lambda bundle, splits, out: demo)
 
-    def watch(bundle: Any, python: Path, out: Path, tell: Any) -> Story:
+    def play_scene(bundle: Any, python: Path, out: Path, tell: Any) -> SceneResult:
         tell('"object 1" is registered')
-        return Story(("object 1", "object 2", "object 3"), "object 4", 22, "http://127.0.0.1:8765")
+        return SceneResult(("object 1", "object 2", "object 3"), "object 4", 22, "http://127.0.0.1:8765")
 
-    monkeypatch.setattr(command, "watch", watch)
+    monkeypatch.setattr(command, "play_scene", play_scene)
     monkeypatch.setattr(command, "write_report", lambda out: out / "report.html")
     monkeypatch.setattr(command.verify, "show", lambda found: None)
     monkeypatch.setattr(command.verify, "require", require)
@@ -242,12 +251,15 @@ def test_the_demo_is_a_short_pipeline_on_drawn_glyphs(
     assert (out, options["fresh"], options["command"]) == (tmp_path, False, "make demo")
     printed = " ".join(capsys.readouterr().out.split())
     assert (
-        "without torch, on tflite-runtime int8: 12 of 13 pictures right, after one look at each of 5 objects"
+        "Without torch, on tflite-runtime int8: 12 of 13 pictures named correctly, after one picture of each of 5 objects."
         in printed
     )
-    assert 'meanwhile, it says: "object 1" is registered object 1, object 2, object 3: learned' in printed
-    assert "its dashboard was at http://127.0.0.1:8765; make run goes on with both" in printed
-    assert f"report: {tmp_path}/report.html" in printed
+    assert (
+        'dashboard: "object 1" is registered object 1, object 2, object 3: registered at the button'
+        in printed
+    )
+    assert "The dashboard was at http://127.0.0.1:8765. `make run` runs the scene" in printed
+    assert f"Report: {tmp_path}/report.html" in printed
     assert main(["demo", "--out", str(tmp_path), "--fresh"]) == 0
     assert parts.pipeline[1][2]["fresh"] is True
 
@@ -258,7 +270,7 @@ def test_the_demo_asks_for_the_device_before_it_trains(
     monkeypatch.setattr(command, "require_device", require_device)
     assert main(["demo", "--out", str(tmp_path)]) == 1
     assert capsys.readouterr().err == (
-        "error: there is no interpreter without torch; `make setup` makes .venv-device\n"
+        "error: there is no interpreter without torch; `make setup` creates .venv-device\n"
     )
     assert parts.pipeline == []
 
@@ -269,7 +281,7 @@ def test_the_demo_shows_everything_and_then_fails_if_a_file_is_not_the_network(
     parts.passed = False
     assert main(["demo", "--out", str(tmp_path)]) == 1
     printed = capsys.readouterr()
-    assert "12 of 13 pictures right" in " ".join(printed.out.split())
+    assert "12 of 13 pictures named correctly" in " ".join(printed.out.split())
     assert printed.err == "error: a file does not behave like the network\n"
 
 
@@ -298,4 +310,111 @@ def test_a_run_that_this_demo_cannot_go_on_with_is_trained_anew(
 
 
 def test_there_are_names_for_five_objects_and_three_strangers() -> None:
-    assert (NAMES, module.UNKNOWN) == (("ama", "beko", "duri", "felu", "gona"), 3)
+    assert (NAMES, demo.UNKNOWN) == (("ama", "beko", "duri", "felu", "gona"), 3)
+
+
+# --- the scene ---
+
+
+def event(kind: str, name: str = "", sighting: str = "") -> dict[str, Any]:
+    return {"kind": kind, "name": name, "sighting": sighting, "text": f"{name} {kind}"}
+
+
+def scene() -> list[dict[str, Any]]:
+    """All as it should be: while an object is learned it lies there still, so it appears twice."""
+    events = [event("started")]
+    for number in (1, 2, 3):
+        name = f"object {number}"
+        events += [event(kind, name) for kind in ("registered", "appeared", "left", "appeared", "left")]
+    events += [event(kind, "object 4") for kind in ("registered", "appeared", "left", "undone")]
+    return [*events, event("stopping")]
+
+
+def place(events: list[dict[str, Any]], kind: str, name: str) -> int:
+    return next(i for i, found in enumerate(events) if (found["kind"], found["name"]) == (kind, name))
+
+
+def test_the_story_as_it_should_be() -> None:
+    assert check_events(scene()) == SceneResult(("object 1", "object 2", "object 3"), "object 4", 21, "")
+
+
+def test_an_object_that_was_not_seen_while_it_was_learned_need_not_appear_twice() -> None:
+    events = scene()
+    first = place(events, "registered", "object 2")
+    del events[first + 1 : first + 3]
+    assert check_events(events).recognized[1] == "object 2"
+
+
+def test_an_object_that_is_not_recognized_when_it_comes_back() -> None:
+    events = scene()
+    first = place(events, "registered", "object 2")
+    del events[first + 1 : first + 5]
+    with pytest.raises(
+        VerificationFailed, match='"object 2" was registered and returned once, but after that it never'
+    ):
+        check_events(events)
+
+
+def test_an_object_that_flickers() -> None:
+    events = scene()
+    first = place(events, "registered", "object 1")
+    events[first + 5 : first + 5] = [event("appeared", "object 1"), event("left", "object 1")]
+    with pytest.raises(VerificationFailed, match="appeared, left, appeared, left, appeared, left"):
+        check_events(events)
+
+
+@pytest.mark.parametrize("where", ["before the mistake", "after the undo"])
+def test_a_stranger_that_is_taken_for_an_object(where: str) -> None:
+    events = scene()
+    index = place(events, "registered", "object 4") if where == "before the mistake" else len(events) - 1
+    events[index:index] = [event("appeared", "object 4")]
+    with pytest.raises(VerificationFailed, match="an unknown object was recognized: object 4 appeared"):
+        check_events(events)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "message"),
+    [
+        ("registered", "object 3", "registered object 1, object 2, object 4 and undid object 4"),
+        ("undone", "object 4", "undid none"),
+    ],
+)
+def test_a_registration_or_an_undo_that_is_missing(kind: str, name: str, message: str) -> None:
+    events = scene()
+    del events[place(events, kind, name)]
+    with pytest.raises(VerificationFailed, match=message):
+        check_events(events)
+
+
+def test_the_settings_are_those_of_the_daemon(bundle: Bundle, tmp_path: Path) -> None:
+    place = tmp_path / 'a "quoted" place'
+    found = parse_settings(settings(bundle, place, tmp_path / "run", 9000, loop=False))
+    assert found.model.bundle == str(bundle.path.resolve())
+    assert found.state_directory == place
+    assert found.recognition.false_accept_rate == 0.001
+    assert (found.dashboard.enabled, found.dashboard.listen, found.dashboard.port) == (
+        True,
+        "127.0.0.1",
+        9000,
+    )
+    assert (found.camera.kind, found.camera.loop) == ("synthetic", False)
+
+
+def test_a_port_that_is_taken_is_left_to_who_has_it() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = other.getsockname()[1]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(demo, "PORT", taken)
+            assert free_port() not in (taken, 0)
+            other.close()
+            assert free_port() == taken
+
+
+def test_a_dashboard_that_is_not_served_fails_the_demo(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "DASHBOARD_SECONDS", 0.5)
+    probe = DashboardProbe(f"http://127.0.0.1:{free_port()}")
+    probe.start()
+    with pytest.raises(VerificationFailed, match="the dashboard was not served at"):
+        probe.require()

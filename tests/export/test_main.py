@@ -103,7 +103,7 @@ def test_without_a_command_the_overview_is_wrong_usage(capsys: pytest.CaptureFix
     assert main(["fly"]) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert printed.err.startswith("error: there is no command 'fly'\nusage: python -m export COMMAND …")
+    assert printed.err.startswith("error: unknown command 'fly'\nusage: python -m export COMMAND …")
 
 
 @pytest.mark.parametrize("option", ["-h", "--help"])
@@ -138,7 +138,7 @@ def test_debug_raises_the_error_itself(
     ("mistake", "line"),
     [
         (ZeroDivisionError("a mistake\nof two lines"), "ZeroDivisionError: a mistake"),
-        (AssertionError(), "AssertionError: without a message"),
+        (AssertionError(), "AssertionError: no message"),
     ],
 )
 def test_a_mistake_of_the_program_is_one_line_that_says_so_and_debug_shows_it(
@@ -151,7 +151,7 @@ def test_a_mistake_of_the_program_is_one_line_that_says_so_and_debug_shows_it(
     assert main(["report", "x"]) == 1
     assert capsys.readouterr() == (
         "",
-        f"error: {line} (not foreseen: --debug shows where; please report it)\n",
+        f"error: {line} (unexpected: use --debug for a traceback, and please report it)\n",
     )
     with pytest.raises(type(mistake)):
         main(["report", "x", "--debug"])
@@ -165,7 +165,7 @@ def test_a_package_that_is_missing_is_named_with_what_to_do(
     )
     assert main(["report", "x"]) == 1
     assert capsys.readouterr().err == (
-        f"error: {sys.executable} lacks the package no_such_package_as_this: run `make setup` and use "
+        f"error: the package no_such_package_as_this is not installed for {sys.executable}: run `make setup` and use "
         ".venv/bin/python, or install requirements/host.lock\n"
     )
 

@@ -19,7 +19,7 @@ from export.cli import reproduce as command
 from export.data import cache
 from export.encoders import ENCODERS
 from export.evaluation.evaluate import Evaluation
-from export.evaluation.loading import open_subject
+from export.evaluation.loading import open_model
 from export.reproduce import Check, Column, columns, further_checks, measure, reproduce, standard_checks
 from export.training import checkpoint
 from tests.export.conversion.test_onnx import Tiny, tiny
@@ -157,7 +157,7 @@ def test_a_run_is_measured_with_a_head_fitted_on_its_own_data(place: Path) -> No
     baseline = photos(place, path=place / "build/imagenet")
     found, _ = columns(baseline)
     assert [(c.runtime, c.supports) for c in found] == [("torch", "plain")]
-    result = measure(open_subject(baseline.path, "torch"), baseline.data, episodes=10, supports="augmented")
+    result = measure(open_model(baseline.path, "torch"), baseline.data, episodes=10, supports="augmented")
     assert (result.encoder.runtime, result.supports, result.data.classes) == ("torch", "augmented", 6)
 
 
@@ -170,5 +170,5 @@ def test_further_data_need_a_name(text: str, capsys: pytest.CaptureFixture[str])
 
 
 def test_a_name_that_nothing_has_is_an_error() -> None:
-    with pytest.raises(SettingsError, match="there are no figures called 'birds'; choose of glyphs, objects"):
+    with pytest.raises(SettingsError, match="there is no check named 'birds'; choose from glyphs, objects"):
         command.chosen(["birds"])

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_siamese.errors import DataError, SettingsError
+from edge_siamese import models
+from edge_siamese.errors import BundleNotFound, DataError, SettingsError
 from edge_siamese.models.bundle import Bundle
 from edge_siamese.recognition.imaging import Preprocessing
 from export.__main__ import main
@@ -20,7 +21,7 @@ from export.data.images import ImageSet, OneShotRun, Splits
 from export.encoders import build_encoder
 from export.evaluation import loading
 from export.evaluation.head_calibration import fit_head
-from export.evaluation.loading import data_for, frames_for, head_for, open_subject, splits_of
+from export.evaluation.loading import data_for, frames_for, head_for, open_bundle, open_model, splits_of
 from export.evaluation.one_shot import official_trials
 from export.evaluation.remote_runtime import CHECKOUT, open_encoder
 from export.provenance import data_fingerprint
@@ -78,7 +79,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_bundle_brings_its_head_its_thresholds_and_its_data(onnx_bundle: Bundle) -> None:
     for path in (onnx_bundle.path, onnx_bundle.path.parent):
-        found = open_subject(path, "onnxruntime", "fp32")
+        found = open_model(path, "onnxruntime", "fp32")
         assert (found.encoder.runtime, found.encoder.precision) == ("onnxruntime", "fp32")
         assert found.head is not None
         assert (found.head.scale, found.head.bias) == (8.0, 6.0)
@@ -88,14 +89,14 @@ def test_a_bundle_brings_its_head_its_thresholds_and_its_data(onnx_bundle: Bundl
 
 def test_a_shipped_bundle_is_opened_by_its_name(nothing_shipped: Path, onnx_bundle: Bundle) -> None:
     shutil.copytree(onnx_bundle.path, nothing_shipped / "objects")
-    assert open_subject(Path("objects")).encoder.model_id == onnx_bundle.manifest.model_id
+    assert open_model(Path("objects")).encoder.model_id == onnx_bundle.manifest.model_id
     with pytest.raises(SettingsError, match=r"^glyphs does not exist; name a bundle"):
-        open_subject(Path("glyphs"))
+        open_model(Path("glyphs"))
 
 
 def test_a_run_is_the_network_itself(run: Path) -> None:
     for path in (run, run.parent):
-        found = open_subject(path)
+        found = open_model(path)
         assert isinstance(found.encoder, TorchEncoder)
         assert (found.head, found.thresholds, found.data, found.seed) == (None, (), "folder:photos", 7)
 
@@ -103,7 +104,7 @@ def test_a_run_is_the_network_itself(run: Path) -> None:
 def test_the_data_are_those_of_the_training_unless_others_are_named(
     onnx_bundle: Bundle, asked: list[tuple[str, int, Path | None]]
 ) -> None:
-    found = open_subject(onnx_bundle.path)
+    found = open_model(onnx_bundle.path)
     assert data_for(found)[0] == "glyphs"
     assert data_for(found, "omniglot", Path("archives"))[0] == "omniglot"
     assert asked == [("glyphs", 3, None), ("omniglot", 3, Path("archives"))]
@@ -128,14 +129,14 @@ def test_another_split_of_omniglot_is_refused_where_classes_were_trained_on(
     asked: list[tuple[str, int, Path | None]],
 ) -> None:
     provenance = {"settings": {"data": "omniglot:characters"}, "data_fingerprint": "of 1,100 characters"}
-    with pytest.raises(SettingsError, match="omniglot has other classes or pictures than when the network"):
+    with pytest.raises(SettingsError, match="omniglot has changed since the network was trained"):
         splits_of(provenance, Preprocessing(8, 8), "omniglot")
 
 
 def test_frames_are_the_same_data_at_twice_the_size(
     onnx_bundle: Bundle, asked: list[tuple[str, int, Path | None]]
 ) -> None:
-    found = open_subject(onnx_bundle.path)
+    found = open_model(onnx_bundle.path)
     _, splits = data_for(found, "omniglot", Path("archives"))
     frames = frames_for(found, "omniglot", Path("archives"))
     assert asked == [("omniglot", 3, Path("archives"))] * 2
@@ -153,7 +154,7 @@ def test_data_that_have_changed_since_the_training_are_refused(
     same = {"settings": settings, "data_fingerprint": fingerprint}
     assert splits_of(same, size)[0] == "folder:photos"
     other = {**same, "data_fingerprint": "0" * 16}
-    with pytest.raises(SettingsError, match=r"^folder:photos has other classes or pictures than when"):
+    with pytest.raises(SettingsError, match=r"^folder:photos has changed since"):
         splits_of(other, size)
     # Other data have nothing to agree with.
     assert splits_of(other, size, "folder:kitchen")[0] == "folder:kitchen"
@@ -164,7 +165,7 @@ def test_data_that_have_changed_since_the_training_are_refused(
 def test_the_head_of_a_run_is_fitted_on_the_validation_classes_of_its_own_data(
     run: Path, asked: list[tuple[str, int, Path | None]]
 ) -> None:
-    found = open_subject(run)
+    found = open_model(run)
     data, splits = data_for(found, "glyphs")
     head, _ = head_for(found, data, splits)
     assert head.scale > 0.0
@@ -179,12 +180,12 @@ def test_the_head_of_a_run_is_fitted_on_the_validation_classes_of_its_own_data(
     [
         ("absent", "auto", "absent does not exist"),
         ("", "auto", "is not a training run"),
-        ("", "onnxruntime", "is no bundle, and onnxruntime runs only bundles"),
+        ("", "onnxruntime", "is not a bundle, and onnxruntime runs only bundles"),
     ],
 )
 def test_neither_a_bundle_nor_a_run(tmp_path: Path, name: str, runtime: str, message: str) -> None:
     with pytest.raises(SettingsError, match=message):
-        open_subject(tmp_path / name, runtime)
+        open_model(tmp_path / name, runtime)
 
 
 def test_evaluate_prints_json_alone(
@@ -242,7 +243,7 @@ def test_evaluate_prints_tables(
     printed = capsys.readouterr()
     assert "official 20-way 1-shot" in printed.out
     assert "6 of 6 trials" in printed.out
-    assert "left out: 9-way 1-shot within groups" in printed.out
+    assert "skipped: 9-way 1-shot within groups" in printed.out
     assert "calibration error (ECE)" in printed.out
     assert "onnxruntime" in printed.err
 
@@ -277,7 +278,7 @@ def test_data_that_cannot_be_loaded_is_one_line(
 def test_the_figures_are_those_of_a_process_without_torch(
     onnx_bundle: Bundle, asked: list[tuple[str, int, Path | None]], tmp_path: Path
 ) -> None:
-    _, splits = data_for(open_subject(onnx_bundle.path))
+    _, splits = data_for(open_model(onnx_bundle.path))
     (trials,) = splits.official_runs
     np.savez(tmp_path / "run.npz", supports=trials.supports, queries=trials.queries, answers=trials.answers)
     script = f"""
@@ -310,14 +311,14 @@ def test_a_folder_is_the_same_however_its_path_is_spelled(
 ) -> None:
     other = {"settings": {"data": "folder:photos", "seed": 7}, "data_fingerprint": "0" * 16}
     for spelled in ("folder:photos/", "folder:./photos", f"folder:{Path('photos').absolute()}"):
-        with pytest.raises(SettingsError, match="has other classes or pictures than when"):
+        with pytest.raises(SettingsError, match="has changed since the network was trained"):
             splits_of(other, Preprocessing(8, 8), spelled)
 
 
 def test_a_run_and_its_bundle_have_the_same_head_whatever_the_seed(
     run: Path, asked: list[tuple[str, int, Path | None]]
 ) -> None:
-    found = open_subject(run)
+    found = open_model(run)
     assert found.seed == 7
     data, splits = data_for(found)
     head, thresholds = head_for(found, data, splits)
@@ -325,3 +326,17 @@ def test_a_run_and_its_bundle_have_the_same_head_whatever_the_seed(
         found.encoder.embed(splits.validation.images), splits.validation
     )  # as build_bundle does
     assert (head.scale, head.bias, thresholds) == (fitted.head.scale, fitted.head.bias, fitted.thresholds)
+
+
+def test_a_bundle_is_found_by_directory_pipeline_and_shipped_name(
+    onnx_bundle: Bundle, tmp_path: Path
+) -> None:
+    (tmp_path / "pipeline").mkdir()
+    (tmp_path / "pipeline" / "bundle").symlink_to(onnx_bundle.path)
+    for path in (onnx_bundle.path, tmp_path / "pipeline"):
+        assert open_bundle(path).manifest == onnx_bundle.manifest
+    assert open_bundle(Path("glyphs")).path == models.shipped("glyphs")
+    with pytest.raises(
+        BundleNotFound, match="no bundle at birds: no such directory; shipped ones are called: glyphs"
+    ):
+        open_bundle(Path("birds"))

@@ -135,4 +135,4 @@ def test_the_command_sets_several_side_by_side(tmp_path: Path, capsys: pytest.Ca
     assert main(["report", *words, "--side-by-side"]) == 0
     assert capsys.readouterr().out == side_by_side([(path.name, read_inputs(path)) for path in paths])
     assert main(["report", *words]) == 1
-    assert "a report is of one directory; several are for --side-by-side" in capsys.readouterr().err
+    assert "a report has one directory; use --side-by-side for several" in capsys.readouterr().err

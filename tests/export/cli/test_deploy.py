@@ -23,10 +23,10 @@ from edge_siamese.errors import ExportError
 from edge_siamese.models.bundle import Bundle, load_bundle
 from edge_siamese.models.installed import InstalledModels
 from export.__main__ import main
-from export.deploy import Device, archive, deploy, options_of_ssh
+from export.cli.deploy import Device, archive, deploy, ssh_options
 from tests.tiny_bundle import write_tiny_bundle
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SSHD = shutil.which("sshd", path="/usr/sbin:/sbin:" + os.environ.get("PATH", ""))
 
 
@@ -44,7 +44,7 @@ class Server:
 
     @property
     def device(self) -> Device:
-        options = options_of_ssh(self.port, str(self.key), self.options)
+        options = ssh_options(self.port, str(self.key), self.options)
         return Device(self.host, options, str(self.command), sudo=False)
 
     @property
@@ -86,11 +86,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     log = (place / "log").open("wb")
     process = subprocess.Popen([SSHD, "-D", "-e", "-f", place / "sshd_config"], stdout=log, stderr=log)
     try:
-        for _ in range(200):
+        deadline = time.monotonic() + 60
+        while True:
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
                     break
-            assert process.poll() is None, (place / "log").read_text()
+            assert process.poll() is None and time.monotonic() < deadline, (place / "log").read_text()
             time.sleep(0.02)
         yield Server(f"{getpass.getuser()}@127.0.0.1", port, place / "user", place / "state", _command(place))
     finally:
@@ -127,7 +128,7 @@ def test_what_is_sent_is_the_bundle_and_nothing_else(bundle: Bundle, tmp_path: P
 
 @pytest.mark.parametrize("host", ["", "-oProxyCommand=x", "pi@", "pi@-x", "a b", "@host"])
 def test_a_host_that_ssh_would_misread_is_refused(host: str) -> None:
-    with pytest.raises(ExportError, match="is no host: HOST or USER@HOST is needed"):
+    with pytest.raises(ExportError, match="is not a host: HOST or USER@HOST is needed"):
         Device(host)
 
 
@@ -153,7 +154,7 @@ def test_a_bundle_that_fails_there_changes_nothing(bundle: Bundle, server: Serve
     place = data.index((other.path / "encoder.int8.tflite").read_bytes()[:200])
     data[place + 100] ^= 0xFF
     found = deploy(bytes(data), server.device)
-    assert not found.done
+    assert not found.succeeded
     assert "encoder.int8.tflite" in found.text
     assert InstalledModels(server.state / "models").state() == before
 
@@ -161,13 +162,13 @@ def test_a_bundle_that_fails_there_changes_nothing(bundle: Bundle, server: Serve
 @pytest.mark.system
 def test_each_failure_says_what_it_is(bundle: Bundle, server: Server) -> None:
     data = archive(bundle)
-    nobody = Device(server.host, options_of_ssh(1, str(server.key), server.options), sudo=False)
-    assert deploy(data, nobody).text.startswith("not reached: ")
+    nobody = Device(server.host, ssh_options(1, str(server.key), server.options), sudo=False)
+    assert deploy(data, nobody).text.startswith("cannot connect: ")
     without = Device(server.host, server.device.options, "edge-siamese-is-not-here", sudo=False)
     found = deploy(data, without)
     assert found.text.endswith("not found; is edge-siamese installed there?")
     slow = Device(server.host, server.device.options, "sleep 5; true", sudo=False)
-    assert deploy(data, slow, timeout_s=0.5).text == "no end after 0.5 s"
+    assert deploy(data, slow, timeout_s=0.5).text == "no answer within 0.5 s"
 
 
 @pytest.mark.system
@@ -178,5 +179,5 @@ def test_one_device_that_fails_does_not_keep_the_others_from_it(
     assert main(["deploy", str(bundle.path), *words, "--json"]) == 1
     captured = capsys.readouterr()
     found = json.loads(captured.out)
-    assert [item["done"] for item in found] == [True, False]
+    assert [item["succeeded"] for item in found] == [True, False]
     assert captured.err.splitlines()[-1] == "error: 1 of 2 devices failed: nobody@127.0.0.1"
