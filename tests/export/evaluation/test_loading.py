@@ -158,7 +158,7 @@ def test_data_that_have_changed_since_the_training_are_refused(
         splits_of(other, size)
     # Other data have nothing to agree with.
     assert splits_of(other, size, "folder:kitchen")[0] == "folder:kitchen"
-    with pytest.raises(SettingsError, match="does not say what it was trained on; choose with --data"):
+    with pytest.raises(SettingsError, match="does not record its training data; choose data with --data"):
         splits_of({}, size)
 
 
