@@ -6,8 +6,7 @@ PYTHON ?=
 TORCH_INDEX ?=
 # A folder with Omniglot's archives, to fetch nothing:              make reproduce-omniglot DATA_ROOT=~/omniglot
 DATA_ROOT ?=
-# What keeps the encoder of photographs a general one while it learns of groceries:
-REMEMBERING = --blend 1 --remember build/photographs/varied --remembering 8 --validations 4 --threads 1
+DATA_ROOT_OPTION = $(if $(DATA_ROOT),--data-root $(DATA_ROOT))
 # Processes that run tests:
 JOBS ?= 2
 
@@ -50,38 +49,31 @@ lint: setup  ## ruff, mypy and the import rules
 	@.venv/bin/lint-imports --no-logo --cache-dir .cache/import-linter
 
 reproduce-omniglot: setup  ## the README's figures: at most an hour on two cores; leaves build/omniglot/report.html
-	@.venv/bin/python -m export pipeline --data omniglot --encoder glyphnet --out build/omniglot $(if $(DATA_ROOT),--data-root $(DATA_ROOT))
+	@.venv/bin/python -m export pipeline --recipe omniglot $(DATA_ROOT_OPTION)
 
-photographs: setup  ## fetch other pictures, to measure on and to remember by (Debian's apt-get); those that are there stay
+photographs: setup  ## download unrelated photographs, for evaluation and the anti-forgetting loss (uses apt-get)
 	@.venv/bin/python scripts/fetch_photographs.py --out build/photographs
 
 reproduce: photographs  ## the figures of what ships, measured again: photographs need EDGE_SIAMESE_DATA, a folder with grocery/
 	@.venv/bin/python -m export train --encoder efficientnet-lite0 --steps 0 --out build/imagenet/train
 	@.venv/bin/python -m export reproduce --also faces=folder:build/photographs/faces --also things=folder:build/photographs/things
 
-model-glyphs: setup  ## the bundle for handwriting that ships, from the kept weights on: a quarter of an hour
-	@.venv/bin/python -m export pipeline --data omniglot --encoder glyphnet --start run:benchmarks/omniglot-glyphnet \
-		--augmentation ink --steps 850 --learning-rate 4e-3 --validations 4 --threads 1 --out build/glyphs \
-		$(if $(DATA_ROOT),--data-root $(DATA_ROOT))
+model-glyphs: setup  ## the shipped bundle for handwriting, from the kept weights: 15 minutes
+	@.venv/bin/python -m export pipeline --recipe glyphs $(DATA_ROOT_OPTION)
 	@.venv/bin/python -m export ship build/glyphs --as glyphs
 
-model-objects: photographs  ## the bundle for things that ships, three quarters of an hour: needs EDGE_SIAMESE_DATA, a folder with grocery/
-	@.venv/bin/python -m export pipeline --encoder efficientnet-lite0 $(REMEMBERING) --out build/objects
+model-objects: photographs  ## the shipped bundle for objects, 45 minutes: needs EDGE_SIAMESE_DATA, a folder with grocery/
+	@.venv/bin/python -m export pipeline --recipe objects
 	@.venv/bin/python -m export ship build/objects --as objects
 
-model-objects-small: photographs  ## the same network on pictures of 95x95, for small boards, into build/objects-small: twenty minutes
-	@.venv/bin/python -m export pipeline --encoder efficientnet-lite0-small $(REMEMBERING) --out build/objects-small
+model-objects-small: photographs  ## the same network on 95x95 images, for small boards, into build/objects-small: 20 minutes
+	@.venv/bin/python -m export pipeline --recipe objects-small
 
-splits: setup  ## glyphnet on other splits of Omniglot that papers report on: an hour on one core, into build/omniglot-*
-	@.venv/bin/python -m export train --data omniglot:characters --steps 2000 --validations 2 --threads 1 \
-		--out build/omniglot-characters/train $(if $(DATA_ROOT),--data-root $(DATA_ROOT))
-	@.venv/bin/python -m export train --data omniglot:Balinese,Early_Aramaic,Greek,Korean,Latin --steps 800 --validations 1 \
-		--threads 1 --out build/omniglot-five-1/train $(if $(DATA_ROOT),--data-root $(DATA_ROOT))
-	@.venv/bin/python -m export train --data "omniglot:Armenian,Bengali,Hebrew,Japanese_(katakana),Tifinagh" --steps 800 \
-		--validations 1 --threads 1 --out build/omniglot-five-2/train $(if $(DATA_ROOT),--data-root $(DATA_ROOT))
+splits: setup  ## glyphnet on other splits of Omniglot that papers report: an hour on one core, into build/omniglot-*
 	@for name in characters five-1 five-2; do \
-		.venv/bin/python -m export evaluate build/omniglot-$$name --runtime torch --episodes 10000 \
-			$(if $(DATA_ROOT),--data-root $(DATA_ROOT)) --out build/omniglot-$$name/evaluation.json || exit 1; \
+		.venv/bin/python -m export train --recipe omniglot-$$name $(DATA_ROOT_OPTION) && \
+		.venv/bin/python -m export evaluate build/omniglot-$$name --runtime torch --episodes 10000 $(DATA_ROOT_OPTION) \
+			--out build/omniglot-$$name/evaluation.json || exit 1; \
 	done
 
 bench-daemon: setup  ## measure the daemon: time, memory, start, 100,000 frames; three minutes, writes benchmarks/daemon

@@ -1,5 +1,4 @@
-"""Fetches pictures of other kinds than those that encoders here are trained on: to see whether one is still general, and
-for it to remember by while it is trained.
+"""Downloads photographs unrelated to the training data: for evaluation, and for the anti-forgetting loss.
 
     .venv/bin/python scripts/fetch_photographs.py            # into build/photographs/{faces,things,varied}, two minutes
 

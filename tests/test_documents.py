@@ -25,7 +25,7 @@ from edge_siamese.cli.main import build_parser
 from edge_siamese.models.manifest import Manifest
 from edge_siamese.registry import RUNTIMES
 from export.__main__ import COMMANDS, main
-from export.training.settings import RECIPES
+from export.training.settings import ENCODER_DEFAULTS
 from tests.test_code_rules import modules
 from tests.test_packaging import PROJECT, normal, requirements
 from tests.tiny_bundle import write_tiny_bundle
@@ -151,9 +151,7 @@ def test_every_command_of_the_device_that_is_named_is_one() -> None:
 
 def test_the_makefile_calls_export_with_options_that_exist() -> None:
     text = (ROOT / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ")
-    remembering = re.search(r"^REMEMBERING = (.*)", text, re.MULTILINE)
-    assert remembering
-    text = text.replace("$(REMEMBERING)", remembering[1]).replace("$$name", "name")
+    text = text.replace("omniglot-$$name", "omniglot-characters")
     calls = re.findall(r"-m export (\w+) ([^$\n]*)", text)
     assert {name for name, _ in calls} == {"demo", "evaluate", "pipeline", "reproduce", "ship", "train"}
     for name, arguments in calls:
@@ -229,13 +227,13 @@ def test_the_page_on_the_method_states_the_recipes_that_are_used() -> None:
     section = text.partition("## Training")[2].partition("\n##")[0]
     head, _, *rows = table_rows(section)
     encoders = [quoted(cell)[0] for cell in head[1:]]
-    assert set(encoders) == set(RECIPES)
+    assert set(encoders) == set(ENCODER_DEFAULTS)
     stated = {
         (encoder, quoted(row[0])[0]): value
         for row in rows
         for encoder, value in zip(encoders, row[1:], strict=True)
     }
-    used = {key: str(getattr(RECIPES[key[0]], key[1])) for key in stated}
+    used = {key: str(getattr(ENCODER_DEFAULTS[key[0]], key[1])) for key in stated}
     assert stated == used
 
 

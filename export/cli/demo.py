@@ -16,8 +16,8 @@ from export.demo import play_scene, recognize, require_device
 from export.encoders import build_encoder
 from export.pipeline import run_pipeline
 from export.reporting.report import write_report
-from export.training.settings import TrainingSettings, recipe
-from export.training.train import SETTINGS
+from export.training.checkpoint import SETTINGS
+from export.training.settings import TrainingSettings, settings_for
 
 EXAMPLE = """\
 examples:
@@ -50,7 +50,7 @@ def has_other_settings(run: Path, settings: TrainingSettings) -> bool:
 def run(arguments: argparse.Namespace) -> int:
     started = time.monotonic()
     require_device()
-    settings = recipe("glyphnet", data="glyphs", steps=STEPS, batch=BATCH, validations=6)
+    settings = settings_for("glyphnet", data="glyphs", steps=STEPS, batch=BATCH, validations=6)
     splits = splits_for(settings, build_encoder("glyphnet"), None)
     fresh = arguments.fresh or has_other_settings(arguments.out / "train", settings)
     result = run_pipeline(

@@ -4,14 +4,30 @@ from __future__ import annotations
 
 import argparse
 import math
+from dataclasses import fields
 from pathlib import Path
 
+import torch
+
+from edge_siamese.errors import SettingsError
 from export.data import load_splits
 from export.data.augment import AUGMENTATIONS
 from export.data.images import Splits
 from export.encoders import ENCODERS, EncoderNetwork
 from export.training.objectives import OBJECTIVES
-from export.training.settings import OPTIMIZERS, RUN, SCHEDULES, STARTS, TrainingSettings, recipe
+from export.training.settings import (
+    OPTIMIZERS,
+    RUN_PREFIX,
+    SCHEDULES,
+    STARTS,
+    Recipe,
+    TrainingSettings,
+    load_recipe,
+    recipe_names,
+    settings_for,
+)
+
+DEFAULT_ENCODER = "glyphnet"
 
 
 def positive(text: str) -> int:
@@ -85,77 +101,113 @@ def add_data_options(parser: argparse.ArgumentParser, default: str) -> None:
     )
 
 
-def add_training_options(parser: argparse.ArgumentParser) -> None:
-    """All that decides what a run becomes; what is left out comes from the encoder's recipe."""
-    parser.add_argument("--encoder", default="glyphnet", choices=sorted(ENCODERS), help="(default: glyphnet)")
-    group = parser.add_argument_group("training (each defaults to the encoder's recipe)")
-    group.add_argument(
-        "--objective", choices=OBJECTIVES, help="cosine-margin softmax over classes, or the paper's pairs"
+def add_recipe_options(parser: argparse.ArgumentParser, out_help: str) -> None:
+    """`--recipe` and `--out`, of which the latter defaults to the recipe's."""
+    parser.add_argument(
+        "--recipe",
+        type=_recipe,
+        metavar="NAME",
+        help=f"run a recipe of export/recipes ({', '.join(recipe_names())}) or a TOML file; other options override it",
     )
+    parser.add_argument("--out", type=Path, metavar="DIR", help=f"{out_help} (default: the recipe's)")
+    parser.set_defaults(usage_error=parser.error)
+
+
+def list_recipes() -> str:
+    """The recipes with their descriptions, for `--help`."""
+    width = max(map(len, recipe_names()))
+    return "\n".join(f"  {name:<{width}}  {load_recipe(name).description}" for name in recipe_names())
+
+
+def _recipe(text: str) -> Recipe:
+    try:
+        return load_recipe(text)
+    except SettingsError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def output_directory(arguments: argparse.Namespace, below: str = "") -> Path:
+    """`--out`, or the directory `below` in the recipe's output directory; exits with status 2 if neither is given."""
+    if arguments.out is None and arguments.recipe is None:
+        arguments.usage_error("one of the arguments --out --recipe is required")
+    return arguments.out or Path(arguments.recipe.out) / below
+
+
+def set_threads(arguments: argparse.Namespace) -> None:
+    """Apply `--threads`, or the threads of the recipe."""
+    if threads := arguments.threads or (arguments.recipe and arguments.recipe.threads):
+        torch.set_num_threads(threads)
+
+
+def add_training_options(parser: argparse.ArgumentParser) -> None:
+    """Options for `TrainingSettings`; those left out come from the recipe or the encoder's defaults."""
+    parser.add_argument("--encoder", choices=sorted(ENCODERS), help=f"(default: {DEFAULT_ENCODER})")
+    group = parser.add_argument_group("training (defaults: those of the recipe or the encoder)")
+    group.add_argument("--objective", choices=OBJECTIVES, help="cosine-margin softmax, or verification pairs")
     group.add_argument(
-        "--steps", type=count, metavar="N", help="optimizer steps in all; 0 keeps the published weights"
+        "--steps", type=count, metavar="N", help="optimizer steps in total; 0 keeps the initial weights"
     )
     group.add_argument(
         "--start",
         metavar="START",
-        help=f"weights to start from: {', '.join(STARTS)}, or {RUN}DIR of an earlier run",
+        help=f"initial weights: {', '.join(STARTS)}, or {RUN_PREFIX}DIR of an earlier run",
     )
     group.add_argument(
-        "--blend",
+        "--finetuned-weight",
         type=amount,
         metavar="X",
-        help="share of the way from the weights of the start to the trained ones",
+        help="weight of the fine-tuned network, 0 to 1, in its average with the initial one",
     )
     group.add_argument(
-        "--remember",
+        "--anti-forgetting-data",
         metavar="DIR",
-        help="pictures of anything, in which to go on seeing what it saw at the start",
+        help="unrelated pictures on which the encoder has to keep its initial embeddings",
     )
     group.add_argument(
-        "--remembering", type=amount, metavar="X", help="how much that counts beside the objective"
+        "--anti-forgetting-weight",
+        type=amount,
+        metavar="X",
+        help="weight of that loss relative to the objective",
     )
-    group.add_argument("--batch", type=positive, metavar="N", help="images a step, over all workers")
+    group.add_argument("--batch", type=positive, metavar="N", help="images per step, over all workers")
     group.add_argument("--optimizer", choices=OPTIMIZERS, help="AdamW, or SGD with momentum")
-    group.add_argument("--learning-rate", type=amount, metavar="X", help="the highest of the run")
-    group.add_argument("--schedule", choices=SCHEDULES, help="down to zero, or 1 %% less an epoch")
+    group.add_argument("--learning-rate", type=amount, metavar="X", help="peak learning rate")
+    group.add_argument("--schedule", choices=SCHEDULES, help="cosine to zero, or 1 %% less each epoch")
     group.add_argument("--weight-decay", type=amount, metavar="X", help="decoupled for adamw, L2 for sgd")
-    group.add_argument("--augmentation", choices=sorted(AUGMENTATIONS), help="how images are distorted")
+    group.add_argument("--augmentation", choices=sorted(AUGMENTATIONS), help="distortion of training images")
     group.add_argument(
-        "--invented",
+        "--synthetic-alphabets",
         type=count,
         metavar="N",
-        help="alphabets of invented characters to train on beside drawings",
+        help="generated alphabets added to the training classes (drawings only)",
     )
     group.add_argument(
         "--symmetries",
         action=argparse.BooleanOptionalAction,
         default=None,
-        help="turned and mirrored images as further classes",
+        help="rotated and mirrored images are separate classes",
     )
-    group.add_argument(
-        "--validations", type=positive, metavar="N", help="how often the validation accuracy is measured"
-    )
-    group.add_argument("--seed", type=seed, metavar="N", help="decides every random choice")
+    group.add_argument("--validations", type=positive, metavar="N", help="number of validations in the run")
+    group.add_argument("--seed", type=seed, metavar="N", help="seed of every random choice")
     group.add_argument("--threads", type=positive, metavar="N", help="processor threads (default: all cores)")
-    group.add_argument("--fresh", action="store_true", help="start anew even if there is a run to go on with")
+    group.add_argument("--fresh", action="store_true", help="start over even if there is a run to resume")
 
 
 def training_settings(arguments: argparse.Namespace) -> TrainingSettings:
-    """The recipe of the chosen encoder, with the given options."""
-    names = (
-        "data", "objective", "steps", "batch", "optimizer", "learning_rate", "schedule", "weight_decay",
-        "augmentation", "invented", "symmetries", "validations", "seed", "start", "blend",
-        "remember", "remembering",
-    )  # fmt: skip
-    return recipe(arguments.encoder, **{name: getattr(arguments, name) for name in names})
+    """Settings of a run: the encoder's defaults, changed by the recipe, changed by the options."""
+    settings = arguments.recipe.changes if arguments.recipe else {}
+    names = (field.name for field in fields(TrainingSettings))
+    options = {name: getattr(arguments, name, None) for name in names}
+    settings |= {name: value for name, value in options.items() if value is not None}
+    return settings_for(settings.pop("encoder", DEFAULT_ENCODER), **settings)
 
 
 def splits_for(settings: TrainingSettings, encoder: EncoderNetwork, data_root: Path | None) -> Splits:
-    """The data that a run of these settings sees."""
+    """The data of a run."""
     return load_splits(
         settings.data,
         encoder.preprocessing,
         data_root=data_root,
         seed=settings.seed,
-        finer=encoder.training_preprocessing,
+        training_preprocessing=encoder.training_preprocessing,
     )

@@ -5,42 +5,50 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from pathlib import Path
-
-import torch
 
 from export.cli import benchmark, evaluate, verify
 from export.cli.bundle import add_budget
-from export.cli.options import add_data_options, add_training_options, splits_for, training_settings
+from export.cli.options import (
+    add_data_options,
+    add_recipe_options,
+    add_training_options,
+    list_recipes,
+    output_directory,
+    set_threads,
+    splits_for,
+    training_settings,
+)
 from export.encoders import build_encoder
 from export.pipeline import run_pipeline
-from export.training.distributed import refuse_several_workers
+from export.training.distributed import require_single_process
 
-EXAMPLE = """\
+EXAMPLE = f"""\
 examples:
   python -m export pipeline --data omniglot --encoder glyphnet --out build/omniglot
+  python -m export pipeline --recipe objects
   python -m export pipeline --data folder:photos --out build/photos
 
-Ctrl-C saves the training run; the same command resumes it."""
+Ctrl-C saves the training run; the same command resumes it.
+
+recipes:
+{list_recipes()}"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_data_options(parser, default="the encoder's own data")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="directory of the results")
+    add_recipe_options(parser, "directory of the results")
     add_budget(parser)
     add_training_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    refuse_several_workers("pipeline")
+    require_single_process("pipeline")
+    out = output_directory(arguments)
     settings = training_settings(arguments)
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
+    set_threads(arguments)
     splits = splits_for(settings, build_encoder(settings.encoder), arguments.data_root)
     command = shlex.join(["python", "-m", "export", *sys.argv[1:]])
-    result = run_pipeline(
-        settings, splits, arguments.out, arguments.int8_budget, arguments.fresh, command=command
-    )
+    result = run_pipeline(settings, splits, out, arguments.int8_budget, arguments.fresh, command=command)
     for evaluation in result.evaluations:
         evaluate.show(evaluation)
     verify.show(result.verification)

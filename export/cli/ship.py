@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{name:<{width}}  {size:>11,}")
     total = sum(done.files.values())
     print(
-        f"{done.bundle.manifest.model_id} is in {done.bundle.path}: {total:,} of {done.former_bytes:,} bytes; "
+        f"{done.bundle.manifest.model_id} is in {done.bundle.path}: {total:,} of {done.original_bytes:,} bytes; "
         f"{done.golden_images} golden images"
     )
     return 0

@@ -1,38 +1,48 @@
-"""`python -m export train`: train an encoder, or resume a run."""
+"""`python -m export train`: train an encoder, or resume an interrupted run."""
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-import torch
-
-from export.cli.options import add_data_options, add_training_options, splits_for, training_settings
+from export.cli.options import (
+    add_data_options,
+    add_recipe_options,
+    add_training_options,
+    list_recipes,
+    output_directory,
+    set_threads,
+    splits_for,
+    training_settings,
+)
 from export.encoders import build_encoder
 from export.training.distributed import is_leader
 from export.training.train import train
 
-EXAMPLE = """\
+EXAMPLE = f"""\
 examples:
   python -m export train --data omniglot --encoder glyphnet --out build/omniglot/train
+  python -m export train --recipe omniglot-characters
   python -m export train --data folder:photos --steps 3000 --out build/photos/train
   torchrun --nproc-per-node 2 -m export train --data omniglot --encoder koch2015 --out build/koch/train
 
-Ctrl-C saves the run; the same command resumes it and ends with the same weights."""
+Ctrl-C saves a checkpoint; the same command resumes from it and ends with the same weights.
+
+recipes:
+{list_recipes()}"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_data_options(parser, default="the encoder's own data")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="directory of the run")
+    add_recipe_options(parser, "directory of the run")
     add_training_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
+    out = output_directory(arguments, below="train")
     settings = training_settings(arguments)
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
+    set_threads(arguments)
     splits = splits_for(settings, build_encoder(settings.encoder), arguments.data_root)
-    result = train(settings, splits, arguments.out, fresh=arguments.fresh)
+    result = train(settings, splits, out, fresh=arguments.fresh)
     if not is_leader():
         return 0
     print(

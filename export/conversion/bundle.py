@@ -1,4 +1,4 @@
-"""Makes a bundle from a trained network: calibrate, export, quantize, prove, and put it in place whole."""
+"""Builds a bundle from a trained network: fits the head, exports, quantizes, and writes manifest and model card."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from export.conversion.float_graph import Bytes
 from export.conversion.graph import ExportedEncoder, exported_encoder
 from export.conversion.onnx import OnnxGraph, export_onnx
 from export.conversion.qat import train_for_int8
-from export.conversion.quantize import QuantizationRecord, quantize_within_budget, standard_remedies
+from export.conversion.quantize import QuantizationRecord, quantize_within_budget, standard_methods
 from export.conversion.tflite import TfliteGraph, export_tflite, read_tflite
 from export.data.images import ImageSet, Indices, Splits
 from export.encoders import ENCODERS
@@ -55,17 +55,17 @@ from export.training.validation import one_shot_accuracy
 
 CALIBRATION_IMAGES, HEAVY_CALIBRATION_IMAGES = 256, 64
 RETRAINING_IMAGES, HEAVY_RETRAINING_IMAGES = 4096, 512
-# Two of each class, so that the scores of golden vectors are of both kinds of pairs.
 GOLDEN_CLASSES = 4
+"""Classes of the golden vectors, with two images each, so that there are pairs of both kinds."""
 SCORED_EPISODES = 4000
 CARD, WEIGHTS = "MODEL_CARD.md", "head_weights.npy"
-# Of each format, the runtime that the workstation has.
 RUNTIMES = {"onnx": "onnxruntime", "tflite": "ai-edge-litert"}
+"""The workstation's runtime for each format."""
 
 
 @dataclass(frozen=True)
 class BuiltBundle:
-    """A finished bundle and how it came about."""
+    """A finished bundle and how it was made."""
 
     bundle: Bundle
     calibration: HeadCalibration
@@ -79,25 +79,25 @@ def build_bundle(
     int8_budget: float = 0.5,
     progress: Callable[[str], object] = lambda _: None,
 ) -> BuiltBundle:
-    """Make a bundle of a network and its data, replacing the one at `out` only when the new one is whole.
+    """Build a bundle from a network and its data; an existing one is replaced only when the new one is complete.
 
     Args:
-        network: what was trained.
+        network: the trained network.
         splits: its data: training images calibrate the quantizers, validation images the head.
-        out: the bundle's directory.
-        int8_budget: points of one-shot accuracy on validation classes that an int8 file may lose before the next
-            remedy is tried.
-        progress: told what is being done.
+        out: directory of the bundle.
+        int8_budget: points of one-shot accuracy on validation classes that an int8 file may lose before the next method of
+            quantization is tried.
+        progress: called with a description of each stage.
 
     Raises:
-        SettingsError: the budget is no finite number.
-        ExportError: a conversion failed, `out` is something else than a bundle, or another export is writing it.
+        SettingsError: the budget is not a finite number.
+        ExportError: a conversion failed, `out` is not a bundle, or another export is writing it.
     """
     if not math.isfinite(int8_budget):
-        raise SettingsError(f"the int8 budget is a number of points, not {int8_budget}")
+        raise SettingsError(f"the int8 budget must be a number of points, not {int8_budget}")
     if out.exists() and not (out / MANIFEST).is_file():
-        raise ExportError(f"{out} exists and is no bundle; choose another place or remove it")
-    busy = f"another export is writing {out}; wait until it is done, or choose another place"
+        raise ExportError(f"{out} exists and is not a bundle; choose another directory or remove it")
+    busy = f"another export is writing {out}; wait for it, or choose another directory"
     with bundle_staging(out, busy) as place:
         progress("fitting the head")
         reference = TorchEncoder(network.module, network.model_id)
@@ -122,11 +122,13 @@ def build_bundle(
 
 @contextmanager
 def bundle_staging(out: Path, busy: str) -> Iterator[Path]:
-    """An empty directory on the disk of `out`, for one writer at a time; a bundle that a killed one left nameless is
-    given back its name first.
+    """Lock a bundle for writing, recover it if a killed writer left it under another name, and provide an empty directory.
+
+    Yields:
+        A temporary directory on the same file system.
 
     Raises:
-        ExportError: another process is at it; the message is `busy`.
+        ExportError: another process is writing; the message is `busy`.
     """
     real = Path(os.path.realpath(out))
     with ExitStack() as stack:
@@ -147,7 +149,7 @@ def _quantized(
     int8_budget: float,
     progress: Callable[[str], object],
 ) -> tuple[QuantizationRecord, ...]:
-    """Write both int8 files, from one calibration set of training images."""
+    """Write both int8 files, calibrated with the same training images."""
     validation = affordable(splits.validation, network.macs)
     heavy = is_heavy(network.macs)
     if heavy:
@@ -158,7 +160,7 @@ def _quantized(
 
     @cache
     def student() -> ExportedEncoder:
-        """Trained once, whatever the number of formats that need it."""
+        """The network of quantization-aware training, shared by both formats."""
         progress("training for int8")
         return train_for_int8(network.module, retraining_images)
 
@@ -175,7 +177,7 @@ def _quantized(
                 retrained_place.mkdir(exist_ok=True)
                 return graph_of(student(), retrained_place)
 
-            def lost(path: Path, format: str = format) -> float:
+            def lost_points(path: Path, format: str = format) -> float:
                 encoder = _encoder_of(path, format, network, calibration, new)
                 after = one_shot_accuracy(
                     encoder.embed_prepared(validation.images),
@@ -186,17 +188,17 @@ def _quantized(
                 )
                 return 100.0 * (before - after)
 
-            remedies = standard_remedies(graph, images, retrained, retraining_images)
+            methods = standard_methods(graph, images, retrained, retraining_images)
             records.append(
                 quantize_within_budget(
-                    graph.format, remedies, new / f"encoder.int8.{format}", lost, int8_budget
+                    graph.format, methods, new / f"encoder.int8.{format}", lost_points, int8_budget
                 )
             )
     return tuple(records)
 
 
 def training_images(splits: Splits, count: int) -> Bytes:
-    """So many training images of all classes alike, always the same ones: uint8 (N, H, W, C)."""
+    """A fixed random sample of training images of all classes, uint8 (N, H, W, C)."""
     chosen = np.random.default_rng(7).permutation(len(splits.train))[:count]
     return splits.train.images[np.sort(chosen)]
 
@@ -204,7 +206,7 @@ def training_images(splits: Splits, count: int) -> Bytes:
 def _encoder_of(
     path: Path, format: str, network: TrainedNetwork, calibration: HeadCalibration, new: Path
 ) -> Any:
-    """The device's own encoder over one file that is not in a bundle yet."""
+    """The device's encoder for a file that is not in a bundle yet."""
     info = _model_file(path, format, "int8", "being tried")
     with tempfile.TemporaryDirectory(dir=new.parent) as directory:
         place = Path(directory)
@@ -218,7 +220,7 @@ def _encoder_of(
 
 def _model_file(path: Path, format: str, precision: str, quantization: str | None) -> ModelFile:
     dtype = "uint8"
-    if format == "tflite":  # with a first layer that stays in float32, it is the quantizer's choice
+    if format == "tflite":  # the quantizer chooses it if the first layer stays in float32
         file = read_tflite(path)
         dtype = file.tensors[file.inputs[0]].type.lower()
     return ModelFile(
@@ -259,7 +261,7 @@ def _manifest(
     records: tuple[QuantizationRecord, ...],
     new: Path,
 ) -> Manifest:
-    """The manifest of the files in `new`, which also gets head weights and model card."""
+    """The manifest of the files in `new`; also writes head weights and model card."""
     how = {record.format: record.describe() for record in records}
     models = tuple(
         _model_file(
@@ -298,28 +300,27 @@ def _manifest(
 
 
 def attachment(directory: Path, path: str) -> FileInfo:
-    """What the manifest of a bundle's directory says of a file in it that is no model."""
+    """Manifest entry of a file that is not a model."""
     return FileInfo(path, (directory / path).stat().st_size, sha256(directory / path))
 
 
-def impostor_images(images: ImageSet, most: int = MAX_IMPOSTORS) -> Indices:
-    """The indices of so many images of as many classes as there are, equally many of each as far as possible.
+def impostor_images(images: ImageSet, limit: int = MAX_IMPOSTORS) -> Indices:
+    """Indices of at most `limit` images, from as many classes as possible and evenly from each.
 
-    Of more classes than images, those are taken that lie evenly in the order of the classes, which is that of their
-    groups (alphabets); of several images of a class, those that lie evenly among its images.
+    If there are more classes than images, the classes are spaced evenly in their order, which is that of their groups
+    (alphabets). Several images of a class are spaced evenly among its images.
     """
     present = np.flatnonzero(images.counts)
-    taken = min(most, len(images))
-    if len(present) >= taken:
-        shares = {int(c): 1 for c in present[np.linspace(0, len(present) - 1, taken).astype(np.int64)]}
+    total = min(limit, len(images))
+    if len(present) >= total:
+        shares = {int(c): 1 for c in present[np.linspace(0, len(present) - 1, total).astype(np.int64)]}
     else:
         shares = dict.fromkeys(present.tolist(), 0)
-        while (missing := taken - sum(shares.values())) > 0:
-            poorer = [c for c in shares if shares[c] < images.counts[c]]
-            for place in np.unique(
-                np.linspace(0, len(poorer) - 1, min(missing, len(poorer))).astype(np.int64)
-            ):
-                shares[poorer[place]] += 1
+        while (missing := total - sum(shares.values())) > 0:
+            candidates = [c for c in shares if shares[c] < images.counts[c]]
+            spaced = np.linspace(0, len(candidates) - 1, min(missing, len(candidates)))
+            for index in np.unique(spaced.astype(np.int64)):
+                shares[candidates[index]] += 1
     chosen = [
         images.images_of(c)[np.linspace(0, images.counts[c] - 1, share).astype(np.int64)]
         for c, share in shares.items()
@@ -328,7 +329,7 @@ def impostor_images(images: ImageSet, most: int = MAX_IMPOSTORS) -> Indices:
 
 
 def _with_impostors(manifest: Manifest, embeddings: Any, images: ImageSet, new: Path) -> Manifest:
-    """The manifest with embeddings of things that nobody will register, if float16 can hold them."""
+    """The manifest with embeddings of unregistered objects, unless they overflow float16."""
     with np.errstate(over="ignore"):
         impostors = embeddings[impostor_images(images)].astype(np.float16)
     if not np.isfinite(impostors).all():
@@ -338,7 +339,7 @@ def _with_impostors(manifest: Manifest, embeddings: Any, images: ImageSet, new: 
 
 
 def _with_golden_vectors(manifest: Manifest, reference: TorchEncoder, images: ImageSet, new: Path) -> Bundle:
-    """Embed a few pictures with the network and with every file, and write the manifest that names them."""
+    """Embed a few images with the network and with every file, and write the manifest with these golden vectors."""
     classes = np.linspace(0, images.classes - 1, GOLDEN_CLASSES).astype(np.int64)
     inputs = images.images[np.concatenate([images.images_of(c)[[0, -1]] for c in classes])]
     rows, columns = np.mgrid[0:120, 0:160]
@@ -362,39 +363,40 @@ def _with_golden_vectors(manifest: Manifest, reference: TorchEncoder, images: Im
     return load_bundle(new)
 
 
-# What the figures of the manifest are, in words.
 FIGURES = {
-    "validation_one_shot": "one-shot accuracy of the float network, the figure by which its training step was chosen",
-    "validation_ece": "calibration error (ECE) of p(same) on the very pairs that the head was fitted on",
+    "validation_one_shot": "one-shot accuracy of the float network; the kept training step was selected by it",
+    "validation_ece": "expected calibration error (ECE) of p(same), on the pairs that the head was fitted on",
     "validation_left_out_ece": (
-        "calibration error (ECE) with each group (alphabet) predicted by a head that was fitted on the others: "
-        "what to expect of new classes"
+        "expected calibration error (ECE) of each group (alphabet), with a head fitted on the other groups: "
+        "an estimate for new classes"
     ),
-    "validation_eer": "equal error rate on the pairs of the fit; it does not depend on the fit",
+    "validation_eer": "equal error rate on the same pairs; it does not depend on the fit",
 }
+"""Descriptions of the metrics in the manifest."""
 
 
-def _start(provenance: dict[str, Any], encoder: str) -> str:
-    """The weights that training began with, in words."""
+def _initial_weights(provenance: dict[str, Any], encoder: str) -> str:
     start = str(provenance.get("settings", {}).get("start", "random"))
-    published = (ENCODERS[encoder].published if encoder in ENCODERS else "") or "published weights"
+    published = (ENCODERS[encoder].published_weights if encoder in ENCODERS else "") or "published weights"
     if start in ("random", "published"):
-        return published if start == "published" else "random weights"
-    former = "weights that an earlier run of this program kept"
-    return f"{former}, from {published}" if provenance.get("origin") == "published" else former
+        return published if start == "published" else "random"
+    earlier = "those of an earlier run of this program"
+    return (
+        f"{earlier}, which started from {published}" if provenance.get("origin") == "published" else earlier
+    )
 
 
-def _remembered(settings: dict[str, Any]) -> str:
-    """A sentence on the pictures that were shown besides, if any were."""
-    if not settings.get("remember"):
+def _anti_forgetting(settings: dict[str, Any]) -> str:
+    """A line on the anti-forgetting loss, if there was one."""
+    if not settings.get("anti_forgetting_data"):
         return ""
-    others = f"other pictures (`{Path(settings['remember']).name}`, weight {settings['remembering']:g})"
-    return f"\n  Meanwhile it was to go on seeing what it saw at the start, in {others}."
+    data, weight = Path(settings["anti_forgetting_data"]).name, settings["anti_forgetting_weight"]
+    return f"- Anti-forgetting loss: on unrelated pictures (`{data}`), with weight {weight:g}.\n"
 
 
 def model_card(manifest: Manifest, splits: Splits, calibration: HeadCalibration) -> str:
-    """Markdown for people."""
-    settings = manifest.provenance.get("settings", {})
+    """The model card of a bundle, in Markdown."""
+    settings, data = manifest.provenance.get("settings", {}), splits.train
     thresholds = "\n".join(
         f"| {t.false_accept_rate:g} | {t.probability:.4f} | {t.false_reject_rate:.1%} | {t.impostor_pairs:,} |"
         for t in manifest.thresholds
@@ -407,18 +409,18 @@ def model_card(manifest: Manifest, splits: Splits, calibration: HeadCalibration)
         for name, value in manifest.metrics.items()
     )
     missing = ", ".join(f"{rate:g}" for rate in calibration.not_stated)
-    not_stated = f"\nThe pairs do not suffice for a threshold at: {missing}.\n" if missing else ""
+    not_stated = f"\nToo few pairs to state a threshold at: {missing}.\n" if missing else ""
     return f"""# {manifest.model_id}
 
-A Siamese encoder, `{manifest.encoder.name}`, that turns a picture into {manifest.embedding.dimensions} numbers; the
-distance of two such vectors becomes the probability that both pictures show the same thing.
+A Siamese encoder, `{manifest.encoder.name}`, that maps a picture to an embedding of {manifest.embedding.dimensions} numbers.
+The distance of two embeddings gives the probability that both pictures show the same object.
 
 - Encoder: {manifest.encoder.citation}. {manifest.encoder.parameters:,} parameters, {manifest.encoder.macs / 1e6:.1f} MMAC.
 - Method: Koch, Zemel, Salakhutdinov, Siamese Neural Networks for One-shot Image Recognition, 2015.
-- Trained on: {splits.train.name}, {len(splits.train):,} images of {splits.train.classes} classes;
-  seed {settings.get("seed")}, objective `{settings.get("objective")}`. The data keep their own license.
-- Started from: {_start(manifest.provenance, manifest.encoder.name)}.{_remembered(settings)}
-- Input: {manifest.input.height} x {manifest.input.width}, {manifest.input.color}, uint8.
+- Training data: {data.name}, {len(data):,} images of {data.classes} classes, under their own license.
+- Training: seed {settings.get("seed")}, objective `{settings.get("objective")}`.
+- Initial weights: {_initial_weights(manifest.provenance, manifest.encoder.name)}.
+{_anti_forgetting(settings)}- Input: {manifest.input.height} x {manifest.input.width}, {manifest.input.color}, uint8.
 
 ## Files
 
@@ -428,8 +430,8 @@ distance of two such vectors becomes the probability that both pictures show the
 
 ## Figures on held-out classes ({splits.validation.name})
 
-No picture of these classes was trained on, but they chose the weights that were kept and the numbers of the head, so new
-classes may do a little worse: `python -m export evaluate` measures those. These figures are of the float network.
+The network was not trained on these classes, but its weights were selected and its head was fitted on them. New classes may
+do slightly worse; `python -m export evaluate` measures them. The figures are those of the float network.
 
 {metrics}
 
@@ -439,7 +441,7 @@ classes may do a little worse: `python -m export evaluate` measures those. These
 {not_stated}
 ## Use and limits
 
-Meant for recognizing things like those it was trained on, from one picture each. It says what a picture shows, not where.
-Do not use it to recognize faces or to guard anything. Its probabilities hold for pictures like the training data:
-measure on your own before you rely on them.
+Intended for recognizing objects similar to the training data, from one picture of each. It says what a picture shows, not
+where. Do not use it to recognize faces or to guard anything. The probabilities hold for pictures similar to the training
+data: measure on your own pictures before you rely on them.
 """

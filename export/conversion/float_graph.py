@@ -1,4 +1,4 @@
-"""What the quantizer needs of a format: a float graph whose activations can be seen, and int8 files made from it."""
+"""The interface of a format to the quantizer: a float graph with visible activations, and int8 files made from it."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ Floats = npt.NDArray[np.float32]
 Range = tuple[float, float]
 Format = Literal["onnx", "tflite"]
 
-# The raw bytes are the quantized values: scale 1, and no arithmetic on pixels.
+# The image bytes are the quantized values: scale 1 and no arithmetic on pixels.
 PIXEL_RANGE: Range = (0.0, 255.0)
 
 
 @dataclass(frozen=True)
 class GraphStep:
-    """One operation of a float graph, with the activation function that its kernel applies."""
+    """An operation of a float graph, including the activation function that its kernel applies."""
 
     name: str
-    """`LAYER`, as the encoder calls it, for a convolution or matrix product; `OPERATION after LAYER` for the rest."""
+    """Name of the encoder's layer for a convolution or matrix product; otherwise `OPERATION after LAYER`."""
     operation: str
-    """As the format calls it."""
+    """Name of the operation in the format."""
     inputs: tuple[str, ...]
-    """Names of the activations that go in."""
+    """Names of the input activations."""
     output: str
-    """Name of the activation that comes out."""
+    """Name of the output activation."""
     weighted: bool
-    """A convolution or a matrix product."""
+    """Whether it is a convolution or a matrix product."""
 
 
 class FloatGraph(Protocol):
@@ -40,22 +40,22 @@ class FloatGraph(Protocol):
 
     format: Format
     steps: tuple[GraphStep, ...]
-    """In the order in which they run."""
+    """In execution order."""
     input: str
     """Name of the activation that holds the pixels."""
 
     def activations(self, images: Bytes) -> Iterator[dict[str, Floats]]:
-        """Every activation by name, a few images (N, H, W, C) at a time."""
+        """All activations by name, float32 (N, ...), for a few of the images uint8 (N, H, W, C) at a time."""
 
     def quantized_activations(self, path: Path, images: Bytes) -> Iterator[dict[str, Floats]]:
-        """The same of an int8 file made from this graph, as real numbers; those that it does not have are left out."""
+        """The dequantized activations of an int8 file made from this graph; those that it lacks are left out."""
 
     def quantize(self, out: Path, ranges: Mapping[str, Range], float_layers: Collection[str] = ()) -> None:
         """Write an int8 file.
 
         Args:
             out: the file.
-            ranges: smallest and largest value of each activation.
+            ranges: minimum and maximum of each activation.
             float_layers: names of weighted steps that stay in float32.
 
         Raises:
@@ -64,20 +64,22 @@ class FloatGraph(Protocol):
 
 
 def name_steps(operations: list[tuple[str, bool]], layers: list[str], fallback: list[str]) -> list[str]:
-    """Names for the operations of a graph, given (operation, weighted) in order and the encoder's own layers.
+    """Names for the operations of a graph, given as (operation, weighted) in execution order.
 
-    Converters rename layers but keep their order, so the n-th weighted operation is the n-th layer; `fallback` names
-    them if a converter has split or merged some.
+    Converters rename layers but keep their order, so the n-th weighted operation is the n-th of the encoder's `layers`. If a
+    converter has split or merged layers, `fallback` has their names.
     """
     names = layers if sum(weighted for _, weighted in operations) == len(layers) else None
-    result, last, met, others = [], "", 0, 0
+    result, last, index, others = [], "", 0, 0
     for (operation, weighted), own in zip(operations, fallback, strict=True):
         if weighted:
-            last = names[met] if names else own
-            met, others = met + 1, 0
+            last = names[index] if names else own
+            index, others = index + 1, 0
             result.append(last)
         else:
             others += 1
-            again = f" {others}" if others > 1 else ""
-            result.append(f"{operation}{again} after {last}" if last else f"{operation}{again} at the input")
+            number = f" {others}" if others > 1 else ""
+            result.append(
+                f"{operation}{number} after {last}" if last else f"{operation}{number} at the input"
+            )
     return result

@@ -1,8 +1,8 @@
-"""The module that is exported: image bytes in rows, columns and channels to an embedding, with everything folded.
+"""The exported module: from image bytes to the embedding, with batch normalization and pixel scaling folded.
 
-Batch normalization is folded into the convolution before it, and the scaling of the pixels into the first
-convolution. Both are exact (to float rounding), and the second lets an int8 graph begin with a convolution of the raw
-bytes: no operation on pixels is left to quantize.
+Batch normalization is folded into the convolution before it, and the scaling of the pixels into the first convolution. Both
+are exact up to float rounding. As a result, an int8 graph begins with a convolution of the raw bytes, and no operation on
+pixels has to be quantized.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from edge_siamese.errors import ExportError
 from edge_siamese.recognition.imaging import Preprocessing
 from export.encoders import EncoderNetwork
 
-# The largest difference that folding may make, relative to the largest number of an embedding.
 FOLDING_TOLERANCE = 1e-4
+"""Largest difference that folding may make, relative to the largest value of the embeddings."""
 
 
 class ExportedEncoder(nn.Module):
     """Images (N, H, W, C), uint8 or float32 in 0..255, to embeddings float32 (N, D), not normalized.
 
     Args:
-        folded: the traced encoder, as `with_pixels_folded` makes it.
+        folded: the traced encoder, from `fold_pixel_scaling`.
         preprocessing: the input of the encoder.
         dimensions: D.
     """
@@ -48,20 +48,20 @@ def exported_encoder(encoder: EncoderNetwork, quantizable: bool = False) -> Expo
     """A folded copy of a trained encoder.
 
     Args:
-        encoder: left as it is.
-        quantizable: for the int8 files; see `with_pixels_folded`. The float ones keep every digit.
+        encoder: it is not modified.
+        quantizable: for the int8 files; see `snap` of `fold_pixel_scaling`. The float files keep all digits.
 
     Raises:
-        ExportError: the encoder cannot be traced, or folding changed what it computes.
+        ExportError: the encoder cannot be traced, or folding changed its output.
     """
-    folded = with_pixels_folded(with_normalizations_folded(encoder), snap=quantizable)
+    folded = fold_pixel_scaling(fold_batch_norm(encoder), snap=quantizable)
     result = ExportedEncoder(folded, encoder.preprocessing, encoder.dimensions).eval()
     if not quantizable:
         _check_folding(encoder, result)
     return result
 
 
-def with_normalizations_folded(encoder: nn.Module) -> fx.GraphModule:
+def fold_batch_norm(encoder: nn.Module) -> fx.GraphModule:
     """Trace a copy of an encoder and fold each batch normalization into the convolution before it.
 
     Raises:
@@ -69,22 +69,22 @@ def with_normalizations_folded(encoder: nn.Module) -> fx.GraphModule:
     """
     try:
         folded = fx.symbolic_trace(copy.deepcopy(encoder).cpu().eval())
-    except Exception as error:  # tracing runs the encoder's own code, which may raise anything
+    except Exception as error:  # tracing runs the encoder's own code
         raise ExportError(f"{type(encoder).__name__} cannot be traced for export: {error}") from error
-    _fold_normalizations(folded)
+    _fold_batch_norm(folded)
     return _tidy(folded)
 
 
-def with_pixels_folded(folded: fx.GraphModule, snap: bool = False) -> fx.GraphModule:
-    """A copy in which the scaling of the pixels is part of the first convolution.
+def fold_pixel_scaling(folded: fx.GraphModule, snap: bool = False) -> fx.GraphModule:
+    """Fold the scaling of the pixels into the first convolution, in a copy.
 
     Args:
-        folded: from `with_normalizations_folded`.
-        snap: put the weights of that convolution on their int8 grid first. Its bias then makes up for their rounding
-            wherever the image is even, so that paper, which is most of a picture of ink, costs no accuracy.
+        folded: from `fold_batch_norm`.
+        snap: round the weights of that convolution to their int8 grid first. Its bias then compensates the rounding where
+            the image is uniform, so that white paper, most of a drawing, costs no accuracy.
     """
     result = copy.deepcopy(folded)
-    _fold_pixel_scaling(result, snap)
+    _fold_scaling(result, snap)
     return _tidy(result)
 
 
@@ -96,7 +96,7 @@ def _tidy(folded: fx.GraphModule) -> fx.GraphModule:
 
 
 def layers(folded: fx.GraphModule) -> list[str]:
-    """Names of the convolutions and matrix products, in the order in which they run."""
+    """Names of the convolutions and matrix products, in execution order."""
     return [
         str(node.target)
         for node in folded.graph.nodes
@@ -105,13 +105,13 @@ def layers(folded: fx.GraphModule) -> list[str]:
 
 
 def module_of(folded: fx.GraphModule, node: Any) -> nn.Module | None:
-    """The submodule that a node of the graph calls, if it calls one."""
+    """The submodule that a node of the graph calls, if any."""
     if isinstance(node, fx.Node) and node.op == "call_module":
         return folded.get_submodule(str(node.target))
     return None
 
 
-def _fold_normalizations(folded: fx.GraphModule) -> None:
+def _fold_batch_norm(folded: fx.GraphModule) -> None:
     for node in list(folded.graph.nodes):
         normalization = module_of(folded, node)
         if not isinstance(normalization, nn.BatchNorm2d):
@@ -124,8 +124,8 @@ def _fold_normalizations(folded: fx.GraphModule) -> None:
             folded.graph.erase_node(node)
 
 
-def _fold_pixel_scaling(folded: fx.GraphModule, snap: bool) -> None:
-    """Fold an affine map of the pixels into an un-padded convolution that takes nothing else."""
+def _fold_scaling(folded: fx.GraphModule, snap: bool) -> None:
+    """Fold an affine map of the pixels into an unpadded convolution that has no other input."""
     pixels = next(node for node in folded.graph.nodes if node.op == "placeholder")
     node, factor, offset = pixels, 1.0, 0.0
     while len(node.users) == 1:
@@ -139,7 +139,7 @@ def _fold_pixel_scaling(folded: fx.GraphModule, snap: bool) -> None:
         return
     first = next(iter(node.users))
     convolution = module_of(folded, first)
-    # With padding, the border of zeros would have to become a border of -offset / factor, which no graph can pad with.
+    # With padding, the border of zeros would have to become one of -offset / factor, which graphs cannot express.
     if not isinstance(convolution, nn.Conv2d) or convolution.padding not in ((0, 0), "valid"):
         return
     scaled = copy.deepcopy(convolution)
@@ -158,7 +158,7 @@ Step = Callable[[float, float], tuple[float, float]]
 
 
 def _affine_step(node: fx.Node, source: fx.Node) -> Step | None:
-    """What a node does to (factor, offset) if it combines `source` with a plain number, else None."""
+    """The change of (factor, offset) by a node that combines `source` with a plain number; None for other nodes."""
     if node.op != "call_function" or len(node.args) != 2 or node.kwargs:
         return None
     left, right = node.args
@@ -190,5 +190,5 @@ def _check_folding(encoder: EncoderNetwork, folded: ExportedEncoder) -> None:
     difference = float((folded(images) - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
     if not difference <= FOLDING_TOLERANCE:
         raise ExportError(
-            f"folding changed what {encoder.name} computes, by {difference:.2g} of its largest number"
+            f"folding changed the output of {encoder.name} by {difference:.2g} of its largest value"
         )

@@ -1,4 +1,4 @@
-"""The ONNX route: the float file, and QDQ int8 files that onnxruntime runs in integers from the raw bytes on."""
+"""Export to ONNX: the float file, and QDQ int8 files that onnxruntime runs in integers from the raw bytes on."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ INPUT, OUTPUT = "image", "embedding"
 OPSET = 18
 BATCH = 8
 WEIGHTED = frozenset({"Conv", "Gemm", "MatMul"})
-# Their output range takes the place of their arithmetic: the quantized kernel saturates where they would clip.
+# Activation functions that the output range replaces: the quantized kernel saturates where they would clip.
 ABSORBED = frozenset({"Relu", "Clip"})
-# They move numbers and change none.
+# Operations that change no values.
 MOVING = frozenset({"Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"})
 
 
 def export_onnx(network: ExportedEncoder, path: Path) -> None:
-    """Write the float graph: `image` uint8 (N, H, W, C) to `embedding` float32 (N, D), with N free.
+    """Write the float graph: `image` uint8 (N, H, W, C) to `embedding` float32 (N, D), for any N.
 
     Raises:
-        ExportError: the conversion failed, or the graph computes something else than the network.
+        ExportError: the conversion failed.
     """
     example = torch.zeros((2, *network.preprocessing.shape), dtype=torch.uint8)
     with third_party("converting to ONNX"):
@@ -46,9 +46,9 @@ def export_onnx(network: ExportedEncoder, path: Path) -> None:
             verbose=False,
         )
         if program is None:
-            raise ExportError("converting to ONNX made no program")
+            raise ExportError("converting to ONNX returned no program")
         model = program.model_proto
-        _forget_origin(model)
+        _remove_metadata(model)
         onnx.save(model, str(path))
 
 
@@ -83,7 +83,7 @@ class OnnxGraph:
         produced = {str(name) for node in model.graph.node for name in node.output}
         wanted = {}
         for step in self.steps:
-            # The real numbers of a quantized activation come out of its DequantizeLinear node.
+            # The DequantizeLinear node of a quantized activation has its real values.
             for name in (f"{step.output}_DequantizeLinear_Output", step.output):
                 if name in produced:
                     wanted[step.output] = name
@@ -112,24 +112,24 @@ class OnnxGraph:
                 _OneImage(self._image_shape()),
                 quant_format=QuantFormat.QDQ,
                 per_channel=True,
-                # Unsigned activations with signed weights are what the vector instructions of x86 multiply, and the
-                # only pair for which onnxruntime fuses every operation of these graphs there.
+                # The vector instructions of x86 multiply unsigned by signed bytes, and only for this combination does
+                # onnxruntime fuse all operations of these graphs.
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
                 nodes_to_exclude=excluded,
                 extra_options={"TensorQuantOverrides": overrides, "QuantizeBias": True},
             )
             model = onnx.load(str(out))
-            _take_bytes(model, self.input)
-            _leave_output_in_float(model)
-            _shield(model, excluded)
+            _connect_bytes(model, self.input)
+            _keep_output_in_float(model)
+            _prevent_fusion(model, excluded)
             _drop_unused_constants(model)
-            _forget_origin(model)
+            _remove_metadata(model)
             onnx.checker.check_model(model)
             onnx.save(model, str(out))
 
     def _excluded(self, float_layers: Collection[str]) -> list[str]:
-        """Names of the nodes to leave in float32: those asked for, and what follows the last matrix product."""
+        """Names of the nodes that stay in float32: the given layers, and all nodes after the last matrix product."""
         outputs = {step.output for step in self.steps if step.name in float_layers}
         last = max((i for i, step in enumerate(self.steps) if step.weighted), default=len(self.steps))
         outputs |= {step.output for step in self.steps[last + 1 :]}
@@ -150,17 +150,17 @@ class OnnxGraph:
 
 
 class _OneImage(CalibrationDataReader):  # type: ignore[misc]
-    """The quantizer insists on calibrating; the ranges that it finds are overridden, so one blank image will do."""
+    """One blank image: the quantizer requires calibration data, but its ranges are overridden."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
-        self._left = [{INPUT: np.zeros((1, *shape), dtype=np.uint8)}]
+        self._remaining = [{INPUT: np.zeros((1, *shape), dtype=np.uint8)}]
 
     def get_next(self) -> dict[str, Any] | None:
-        return self._left.pop() if self._left else None
+        return self._remaining.pop() if self._remaining else None
 
 
 def _activation_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """The nodes whose output depends on the image, in the order in which they run."""
+    """Nodes whose output depends on the image, in execution order."""
     known = {INPUT}
     nodes = []
     for node in model.graph.node:
@@ -171,7 +171,7 @@ def _activation_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
 
 
 def _steps(nodes: list[onnx.NodeProto], layer_names: list[str]) -> tuple[GraphStep, ...]:
-    """The nodes after the cast, with `ABSORBED` ones joined to what they follow and `MOVING` ones left out."""
+    """The nodes after the cast; `ABSORBED` ones are part of the node before, `MOVING` ones are left out."""
     alias: dict[str, str] = {}
     found: list[tuple[str, bool, str, tuple[str, ...], str]] = []
     activations: set[str] = {INPUT}
@@ -196,7 +196,7 @@ def _steps(nodes: list[onnx.NodeProto], layer_names: list[str]) -> tuple[GraphSt
 
 
 def _run(model: onnx.ModelProto, outputs: Mapping[str, str], images: Bytes) -> Iterator[dict[str, Floats]]:
-    """Run a graph with inner tensors (name to report: name in the graph) as its outputs."""
+    """Run a graph and return inner tensors; `outputs` maps reported names to names in the graph."""
     copied = onnx.ModelProto()
     copied.CopyFrom(model)
     del copied.graph.output[:]
@@ -204,7 +204,7 @@ def _run(model: onnx.ModelProto, outputs: Mapping[str, str], images: Bytes) -> I
         copied.graph.output.append(onnx.helper.make_tensor_value_info(tensor, onnx.TensorProto.FLOAT, None))
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    # Fusions would do away with the tensors that are asked for.
+    # Fusions would remove the requested tensors.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     with third_party("running the ONNX graph"):
         session = onnxruntime.InferenceSession(
@@ -216,9 +216,12 @@ def _run(model: onnx.ModelProto, outputs: Mapping[str, str], images: Bytes) -> I
         yield dict(zip(outputs, values, strict=True))
 
 
-def _take_bytes(model: onnx.ModelProto, pixels: str) -> None:
-    """Let the first DequantizeLinear read the uint8 image itself: with scale 1 and zero point 0 its bytes are the
-    quantized values, and casting them to float32 and back would cost as much as a layer."""
+def _connect_bytes(model: onnx.ModelProto, pixels: str) -> None:
+    """Connect the first DequantizeLinear to the uint8 image.
+
+    With scale 1 and zero point 0 the bytes are the quantized values; a cast to float32 and back costs as much as a
+    layer.
+    """
     graph = model.graph
     cast = next(node for node in graph.node if node.op_type == "Cast" and pixels in node.output)
     for quantizer in [n for n in graph.node if n.op_type == "QuantizeLinear" and n.input[0] == pixels]:
@@ -229,9 +232,8 @@ def _take_bytes(model: onnx.ModelProto, pixels: str) -> None:
     del graph.value_info[:]
 
 
-def _leave_output_in_float(model: onnx.ModelProto) -> None:
-    """Drop the quantization of whatever follows the last matrix product: its kernel returns float32 as it is, which is
-    both faster and closer to the network."""
+def _keep_output_in_float(model: onnx.ModelProto) -> None:
+    """Remove the quantization after the last matrix product, whose kernel can return float32: faster and more accurate."""
     graph = model.graph
     product = next(node for node in reversed(graph.node) if node.op_type in WEIGHTED)
     quantizer = next(
@@ -251,10 +253,12 @@ def _leave_output_in_float(model: onnx.ModelProto) -> None:
         _rename(graph, outer, inner)
 
 
-def _shield(model: onnx.ModelProto, float_nodes: Collection[str]) -> None:
-    """Keep onnxruntime from quantizing the float layers after all: it does so, with one scale for all channels, to any
-    convolution between a DequantizeLinear and a QuantizeLinear. A Clip to the range that the activation has anyway
-    stands between, and changes nothing."""
+def _prevent_fusion(model: onnx.ModelProto, float_nodes: Collection[str]) -> None:
+    """Insert a Clip before float layers, to the range of the activation, which changes nothing.
+
+    Otherwise onnxruntime quantizes any convolution between a DequantizeLinear and a QuantizeLinear, with one scale for all
+    channels.
+    """
     graph = model.graph
     dequantizers = {str(node.output[0]): node for node in graph.node if node.op_type == "DequantizeLinear"}
     constants = {str(tensor.name): onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
@@ -292,8 +296,8 @@ def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
                 node.input[index] = new
 
 
-def _forget_origin(model: onnx.ModelProto) -> None:
-    """Remove stack traces and file names of the machine that exported: a bundle says nothing of its builder's disk."""
+def _remove_metadata(model: onnx.ModelProto) -> None:
+    """Remove stack traces and file names of this machine from the graph."""
     for node in model.graph.node:
         del node.metadata_props[:]
         node.doc_string = ""

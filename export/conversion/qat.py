@@ -1,8 +1,8 @@
-"""Quantization-aware training: teaches the folded network to give its float embeddings through int8 arithmetic.
+"""Quantization-aware training: fine-tunes the folded network to reproduce its float embeddings in int8 arithmetic.
 
-Weights and activations are rounded in the forward pass and the gradient passes through the rounding unchanged (the
-straight-through estimator; Jacob et al., "Quantization and Training of Neural Networks for Efficient
-Integer-Arithmetic-Only Inference", 2018). The float network is the teacher: no labels are needed, only images.
+Weights and activations are rounded in the forward pass, and gradients pass through the rounding unchanged: the
+straight-through estimator of Jacob et al., "Quantization and Training of Neural Networks for Efficient
+Integer-Arithmetic-Only Inference", 2018. The float network is the teacher, so only images are needed, not labels.
 """
 
 from __future__ import annotations
@@ -18,65 +18,65 @@ from torch.nn.utils import parametrize
 
 from edge_siamese.errors import ExportError
 from export.conversion.float_graph import Bytes
-from export.conversion.graph import ExportedEncoder, module_of, with_normalizations_folded, with_pixels_folded
+from export.conversion.graph import ExportedEncoder, fold_batch_norm, fold_pixel_scaling, module_of
 from export.conversion.quantize import SIGMOID_SATURATION
 from export.encoders import EncoderNetwork
 
 RECTIFIERS = ("relu", "relu6")
-# Training images on which the loss before and after is compared.
-PROBED_IMAGES = 64
-# Training that ends with more than this multiple of the loss that it began with has diverged, unless the loss is below
-# the tolerable one; it is in units of the variance of the embeddings, and 1 is as good as knowing only their mean.
-DIVERGED, TOLERABLE_LOSS = 2.0, 0.1
+PROBE_IMAGES = 64
+"""Training images on which the losses before and after training are compared."""
+MAX_LOSS_RATIO, TOLERABLE_LOSS = 2.0, 0.1
+"""Training has diverged if it ends with more than this multiple of the initial loss, unless the loss is tolerable. The loss
+is in units of the variance of the embeddings: 1 is that of their mean."""
 
 
 @dataclass(frozen=True)
 class QatSettings:
-    """How the network is fine-tuned."""
+    """Settings of the fine-tuning."""
 
     steps: int = 300
     batch: int = 32
     learning_rate: float = 2e-3
-    """Of Adam, relative to the root mean square of each weight: layers differ in scale by orders of magnitude."""
+    """Of Adam, relative to the root mean square of each weight, since layers differ in scale by orders of magnitude."""
     seed: int = 0
 
 
 def train_for_int8(
     encoder: EncoderNetwork, images: Bytes, settings: QatSettings | None = None
 ) -> ExportedEncoder:
-    """Fine-tune a copy of a trained encoder so that rounding it costs less.
+    """Fine-tune a copy of a trained encoder so that quantization costs less accuracy.
 
     Args:
-        encoder: the teacher, left as it is.
+        encoder: the teacher; it is not modified.
         images: training images uint8 (N, H, W, C).
         settings: defaults to `QatSettings()`.
 
     Returns:
-        A quantizable network; quantize it as any other.
+        A quantizable network.
 
     Raises:
         ExportError: the training diverged.
     """
     settings = settings or QatSettings()
-    student = with_normalizations_folded(encoder)
+    student = fold_batch_norm(encoder)
     teacher = copy.deepcopy(student).requires_grad_(False)
-    # All of the student learns: also what was frozen, and the biases that folding made, which want no gradient.
+    # Train all parameters, also frozen ones and the biases that folding made without a gradient.
     student.requires_grad_(True)
-    rounded = with_fake_quantization(student)
+    rounded = add_fake_quantization(student)
     unit = encoder.normalization == "l2"
     rng = np.random.default_rng([settings.seed, 11])
     with torch.no_grad():
         for start in range(0, len(images), settings.batch):
             rounded(_pixels(images[start : start + settings.batch]))
-    _stop_observing(rounded)
-    probe = _pixels(images[np.linspace(0, len(images) - 1, min(len(images), PROBED_IMAGES)).astype(np.int64)])
+    _freeze_ranges(rounded)
+    probe = _pixels(images[np.linspace(0, len(images) - 1, min(len(images), PROBE_IMAGES)).astype(np.int64)])
     with torch.no_grad():
-        spread = _embedding(teacher, probe, unit).var(0, correction=0).sum().clamp_min(1e-12)
+        variance = _embedding(teacher, probe, unit).var(0, correction=0).sum().clamp_min(1e-12)
 
     def loss_of(pixels: Tensor) -> Tensor:
         with torch.no_grad():
-            wanted = _embedding(teacher, pixels, unit)
-        loss = (_embedding(rounded, pixels, unit) - wanted).square().sum(1).mean() / spread
+            target = _embedding(teacher, pixels, unit)
+        loss = (_embedding(rounded, pixels, unit) - target).square().sum(1).mean() / variance
         if not torch.isfinite(loss):
             raise ExportError("quantization-aware training diverged: the loss is not finite")
         return loss
@@ -107,15 +107,15 @@ def train_for_int8(
         if parametrize.is_parametrized(module, "weight"):
             parametrize.remove_parametrizations(module, "weight", leave_parametrized=False)
     return ExportedEncoder(
-        with_pixels_folded(student.eval(), snap=True), encoder.preprocessing, encoder.dimensions
+        fold_pixel_scaling(student.eval(), snap=True), encoder.preprocessing, encoder.dimensions
     ).eval()
 
 
-def with_fake_quantization(student: fx.GraphModule) -> fx.GraphModule:
-    """A graph that shares the modules of `student` and rounds wherever an int8 file does.
+def add_fake_quantization(student: fx.GraphModule) -> fx.GraphModule:
+    """A graph that shares the modules of `student` and rounds where an int8 file does.
 
-    Weights are rounded per output channel; activations per tensor, after the rectifier where there is one. It starts
-    out observing ranges; `_stop_observing` makes it round.
+    Weights are rounded per output channel; activations per tensor, after the rectifier if there is one. At first it
+    observes ranges; `_freeze_ranges` makes it round.
     """
     graph = fx.Graph()
     graph.output(graph.graph_copy(student.graph, {}))
@@ -130,7 +130,7 @@ def with_fake_quantization(student: fx.GraphModule) -> fx.GraphModule:
         followers = [_operation(rounded, user) for user in node.users]
         if len(followers) == 1 and followers[0] in RECTIFIERS:
             continue
-        # A sum with a plain number is the scaling of the pixels, which will be folded away.
+        # A sum with a plain number is part of the pixel scaling, which will be folded.
         if operation == "add" and not all(isinstance(argument, fx.Node) for argument in node.args):
             continue
         limit = SIGMOID_SATURATION if "sigmoid" in followers else math.inf
@@ -153,10 +153,10 @@ class FakeQuantizedWeight(nn.Module):
 
 
 class FakeQuantizedActivation(nn.Module):
-    """Rounds an activation to 256 levels over the range that it was seen to take.
+    """Rounds an activation to 256 levels over its observed range.
 
     Args:
-        limit: values beyond it do not matter to what follows.
+        limit: bound of the range; larger values do not matter to the next operation.
     """
 
     low: Tensor
@@ -179,15 +179,14 @@ class FakeQuantizedActivation(nn.Module):
         return torch.fake_quantize_per_tensor_affine(x, scale, zero, 0, 255)
 
 
-def _stop_observing(rounded: nn.Module) -> None:
+def _freeze_ranges(rounded: nn.Module) -> None:
     for module in rounded.modules():
         if isinstance(module, FakeQuantizedActivation):
             module.observing = False
 
 
 def _operation(rounded: fx.GraphModule, node: fx.Node) -> str:
-    """What a node does, in lower case: `add` for `operator.add` and `torch.add`, `relu` for `torch.relu`, `x.relu_()`
-    and `nn.ReLU` …; empty for what calls nothing."""
+    """Operation of a node in lower case, such as `relu` for `torch.relu`, `x.relu_()` and `nn.ReLU`, or an empty string."""
     module = module_of(rounded, node)
     if module is not None:
         return type(module).__name__.lower()
@@ -197,10 +196,10 @@ def _operation(rounded: fx.GraphModule, node: fx.Node) -> str:
 
 
 def _check_convergence(rounded: nn.Module, before: float, after: float) -> None:
-    """Rounding makes finite numbers of NaN and of infinity, so the loss alone would not tell."""
+    """Check weights as well as the loss: rounding turns NaN and infinity into finite numbers."""
     if not all(bool(torch.isfinite(parameter).all()) for parameter in rounded.parameters()):
         raise ExportError("quantization-aware training diverged: a weight is not finite")
-    if after > max(DIVERGED * before, TOLERABLE_LOSS):
+    if after > max(MAX_LOSS_RATIO * before, TOLERABLE_LOSS):
         raise ExportError(
             f"quantization-aware training diverged: the loss went from {before:.2g} to {after:.2g}"
         )

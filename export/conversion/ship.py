@@ -1,4 +1,4 @@
-"""Makes the shipping copy of a bundle: int8 files alone, few golden vectors, and nothing of the machine that made it."""
+"""Prepares a bundle for shipping with the package: int8 files, few golden vectors, no paths of this machine."""
 
 from __future__ import annotations
 
@@ -35,64 +35,66 @@ from export.conversion.verify import Verification
 PRECISION = "int8"
 MAX_GOLDEN_BYTES = 500_000
 MIN_GOLDEN_IMAGES = 3
-"""Two of a class and one of another: fewer have no pairs of both kinds."""
+"""Two of one class and one of another, for pairs of both kinds."""
 NAME = re.compile(r"[a-z][a-z0-9-]*")
 VERIFICATION = "verification.json"
-# From the root or somebody's home on; neither a fraction, nor a date, nor what follows the host of a URL.
+# Absolute paths and paths below a home directory, but no fractions, dates, or paths of URLs.
 _LOCAL_PATH = re.compile(r"(?<![\w/.])~?(?:/[^\s/,;:'\"()]+)+/?")
 _COMMANDS = ("command", "argv")
 
 
 @dataclass(frozen=True)
 class Shipped:
-    """A shipping copy and what it weighs."""
+    """A shipped bundle and its size."""
 
     bundle: Bundle
-    former_bytes: int
-    """Of all files of the bundle that it was made from."""
+    original_bytes: int
+    """Size of the bundle that it was made from."""
     golden_images: int
 
     @property
     def files(self) -> dict[str, int]:
-        """Each file's bytes."""
+        """Size of each file in bytes."""
         return {path.name: path.stat().st_size for path in sorted(self.bundle.path.iterdir())}
 
 
 def ship(run: Path, name: str, directory: Path) -> Shipped:
-    """Make the shipping copy of a verified bundle, replacing the one of this name only when the new one is whole.
+    """Make the shipped copy of a verified bundle; an existing one is replaced only when the new one is complete.
 
-    The same bundle gives the same bytes.
+    The same bundle always gives the same bytes.
 
     Args:
-        run: a pipeline's directory, with `bundle/` and `verification.json` in it.
-        name: what the copy is called.
-        directory: where shipped bundles are.
+        run: directory of a pipeline, with `bundle/` and `verification.json`.
+        name: name of the copy.
+        directory: directory of the shipped bundles.
 
     Raises:
-        ExportError: the name is none, the bundle was not verified or lacks an int8 file or the impostors, the place is
-            something else than a bundle, or another process is writing it.
-        BundleError: there is no bundle, or it is damaged.
+        ExportError: the name is invalid; the bundle was not verified, or lacks an int8 file or the impostors; the target is
+            not a bundle, or another process is writing it.
+        BundleError: the bundle does not exist or is damaged.
         SelfTestFailed: a file does not reproduce the golden vectors.
-        DataError: there is no verification, or it cannot be read.
+        DataError: the verification does not exist or cannot be read.
     """
     if not NAME.fullmatch(name):
         raise ExportError(
-            f"a name of small letters, digits and dashes is needed, such as objects, not {name!r}"
+            f"the name must consist of lowercase letters, digits and dashes, such as objects, not {name!r}"
         )
     source = load_bundle(run / "bundle")
     _require_verified(source, run / VERIFICATION)
     models = _shipped_models(source)
     kept = [item for item in source.manifest.attachments if item.path != GOLDEN]
     if all(item.path != IMPOSTORS for item in kept):
-        raise ExportError(f"{source.path} has no {IMPOSTORS}: make the bundle again, python -m export bundle")
+        raise ExportError(
+            f"{source.path} has no {IMPOSTORS}: build the bundle again with python -m export bundle"
+        )
     keys = (NETWORK, *(f"{model.format}-{model.precision}" for model in models))
     if missing := [key for key in keys if key not in source.golden.embeddings]:
-        raise ExportError(f"{source.path / GOLDEN} has no embeddings of {missing[0]}: make the bundle again")
-    _prove(source)
+        raise ExportError(f"{source.path / GOLDEN} has no embeddings of {missing[0]}: build the bundle again")
+    _self_test(source)
     out = directory / name
-    with bundle_staging(out, f"another process is writing {out}; wait until it is done") as place:
+    with bundle_staging(out, f"another process is writing {out}; wait for it") as place:
         if out.exists() and not (out / MANIFEST).is_file():
-            raise ExportError(f"{out} exists and is no bundle; remove it")
+            raise ExportError(f"{out} exists and is not a bundle; remove it")
         new = place / name
         new.mkdir()
         for item in (*models, *kept):
@@ -108,27 +110,27 @@ def ship(run: Path, name: str, directory: Path) -> Shipped:
             attachments=tuple(
                 attachment(new, path) for path in sorted({GOLDEN, *(item.path for item in kept)})
             ),
-            provenance=without_places(source.manifest.provenance),
+            provenance=remove_local_paths(source.manifest.provenance),
         )
         write_text_atomically(new / MANIFEST, manifest.to_json())
-        _prove(load_bundle(new))
+        _self_test(load_bundle(new))
         replace_directory(new, out)
-    former = sum(item.bytes for _, item in source.manifest.files())
-    return Shipped(load_bundle(out), former, images)
+    original_bytes = sum(item.bytes for _, item in source.manifest.files())
+    return Shipped(load_bundle(out), original_bytes, images)
 
 
 def shipped_card(card: str, models: tuple[ModelFile, ...], kept: tuple[ModelFile, ...]) -> str:
-    """The model card without the rows of the files that are not shipped."""
-    gone = tuple(f"| {m.format} {m.precision} |" for m in models if m not in kept)
-    return "".join(line for line in card.splitlines(keepends=True) if not line.startswith(gone))
+    """The model card without the rows of files that are not shipped."""
+    dropped = tuple(f"| {m.format} {m.precision} |" for m in models if m not in kept)
+    return "".join(line for line in card.splitlines(keepends=True) if not line.startswith(dropped))
 
 
-def without_places(value: Any) -> Any:
-    """JSON values without command lines; of each path of the machine that made them, the last name is left."""
+def remove_local_paths(value: Any) -> Any:
+    """JSON values without command lines, and with local paths reduced to their last component."""
     if isinstance(value, Mapping):
-        return {key: without_places(item) for key, item in value.items() if key not in _COMMANDS}
+        return {key: remove_local_paths(item) for key, item in value.items() if key not in _COMMANDS}
     if isinstance(value, list | tuple):
-        return [without_places(item) for item in value]
+        return [remove_local_paths(item) for item in value]
     if not isinstance(value, str):
         return value
     kind, colon, path = value.partition(":")
@@ -140,28 +142,26 @@ def without_places(value: Any) -> Any:
 
 
 def _require_verified(bundle: Bundle, path: Path) -> None:
-    found = records.read(Verification, path)
-    if found.model_id != bundle.manifest.model_id:
-        raise ExportError(f"{path} is of another model, {found.model_id}: verify the bundle again")
-    if not found.passed:
-        raise ExportError(
-            f"{path}: {found.model_id} did not pass; what does not behave like its network stays here"
-        )
+    verification = records.read(Verification, path)
+    if verification.model_id != bundle.manifest.model_id:
+        raise ExportError(f"{path} is of another model, {verification.model_id}: verify the bundle again")
+    if not verification.passed:
+        raise ExportError(f"{path}: {verification.model_id} did not pass verification and cannot be shipped")
 
 
 def _shipped_models(bundle: Bundle) -> tuple[ModelFile, ...]:
-    """The int8 file of each format."""
+    """The int8 file of each format; raises `ExportError` if one is missing."""
     models = tuple(model for model in bundle.manifest.models if model.precision == PRECISION)
     missing = sorted(set(RUNTIMES) - {model.format for model in models})
     if missing:
         raise ExportError(
-            f"{bundle.path} has no {PRECISION} file of {' and '.join(missing)}: both are shipped"
+            f"{bundle.path} has no {PRECISION} file for {' and '.join(missing)}; both are required"
         )
     return models
 
 
-def _prove(bundle: Bundle) -> None:
-    """Let the files that are shipped reproduce the golden vectors; raises `SelfTestFailed` if one does not."""
+def _self_test(bundle: Bundle) -> None:
+    """Raise `SelfTestFailed` unless the shipped files reproduce the golden vectors."""
     for format in sorted(RUNTIMES):
         encoder = load_encoder(bundle, RUNTIMES[format], PRECISION, threads=1)
         self_test(encoder, bundle.golden, bundle.head).require()
@@ -169,12 +169,15 @@ def _prove(bundle: Bundle) -> None:
 
 
 def write_golden(golden: GoldenVectors, keys: tuple[str, ...], path: Path) -> int:
-    """Write as many golden vectors as `MAX_GOLDEN_BYTES` have room for, compressed; the number of their images.
+    """Write as many golden vectors as fit into `MAX_GOLDEN_BYTES` when compressed.
 
     Args:
-        golden: all of them; their images are two of each class, side by side.
-        keys: whose embeddings are kept.
-        path: the .npz.
+        golden: all golden vectors; the images of a class are adjacent.
+        keys: keys of the embeddings to keep.
+        path: the .npz file.
+
+    Returns:
+        The number of images written.
     """
     count = len(golden.images)
     data = _compressed(golden, keys, count)
@@ -186,7 +189,7 @@ def write_golden(golden: GoldenVectors, keys: tuple[str, ...], path: Path) -> in
 
 
 def _compressed(golden: GoldenVectors, keys: tuple[str, ...], count: int) -> bytes:
-    """A .npz of the first so many images and of what belongs to them."""
+    """Contents of a .npz file with the first `count` images and their embeddings and scores."""
     arrays: dict[str, npt.NDArray[Any]] = {
         "frame": golden.frame,
         "prepared_frame": golden.prepared_frame,

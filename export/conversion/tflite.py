@@ -1,4 +1,4 @@
-"""The TFLite route: the float file, and full-integer int8 files whose input is the image bytes less 128."""
+"""Export to TFLite: the float file, and full-integer int8 files whose input is the image bytes minus 128."""
 
 from __future__ import annotations
 
@@ -18,10 +18,94 @@ from export.conversion.graph import ExportedEncoder, layers
 from export.conversion.silence import third_party
 
 WEIGHTED = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
-# They move numbers and change none (PAD adds zeros, which every quantization has).
+# Operations that change no values (PAD adds zeros, which every quantization represents exactly).
 MOVING = frozenset(
     {"PAD", "RESHAPE", "TRANSPOSE", "SQUEEZE", "EXPAND_DIMS", "CAST", "QUANTIZE", "DEQUANTIZE"}
 )
+FLOAT_TYPES = frozenset({"FLOAT16", "FLOAT32", "FLOAT64", "BFLOAT16"})
+
+
+@dataclass(frozen=True)
+class TfliteTensor:
+    """A tensor of the main graph; its position is its index in an interpreter."""
+
+    name: str
+    type: str
+    """`INT8`, `FLOAT32`, …"""
+    shape: tuple[int, ...]
+    constant: bool
+    """Whether its values are in the file."""
+
+
+@dataclass(frozen=True)
+class TfliteOperator:
+    """An operator of the main graph; inputs and outputs are indices of tensors, without absent ones."""
+
+    name: str
+    """`CONV_2D`, …"""
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class TfliteFile:
+    """The main graph of a file."""
+
+    tensors: tuple[TfliteTensor, ...]
+    operators: tuple[TfliteOperator, ...]
+    """In execution order."""
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+    def float_operators(self) -> list[str]:
+        """`NAME (TENSOR)` of each operator that reads or writes floating point; none in a full-integer file."""
+        result = []
+        for operator in self.operators:
+            tensors = [self.tensors[i] for i in (*operator.inputs, *operator.outputs)]
+            floats = [tensor.name for tensor in tensors if tensor.type in FLOAT_TYPES]
+            if floats:
+                result.append(f"{operator.name} ({floats[0]})")
+        return result
+
+
+def read_tflite(path: Path) -> TfliteFile:
+    """Read tensors and operators of a TFLite file, without the weights."""
+    model = schema.Model.GetRootAs(path.read_bytes(), 0)
+    graph = model.Subgraphs(0)
+    operators = {
+        value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)
+    }
+    types = {value: name for name, value in vars(schema.TensorType).items() if isinstance(value, int)}
+    tensors = []
+    for index in range(graph.TensorsLength()):
+        tensor = graph.Tensors(index)
+        data = model.Buffers(tensor.Buffer())
+        tensors.append(
+            TfliteTensor(
+                name=tensor.Name().decode(),
+                type=types[tensor.Type()],
+                shape=tuple(int(n) for n in _vector(tensor, "Shape")),
+                constant=tensor.Buffer() != 0 and (data.DataLength() > 0 or data.Size() > 0),
+            )
+        )
+    steps = []
+    for index in range(graph.OperatorsLength()):
+        operator = graph.Operators(index)
+        code = model.OperatorCodes(operator.OpcodeIndex())
+        steps.append(
+            TfliteOperator(
+                # Old files store the code in a byte, new ones in an integer; the larger one is valid.
+                name=operators[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())],
+                inputs=tuple(int(i) for i in _vector(operator, "Inputs") if i >= 0),
+                outputs=tuple(int(i) for i in _vector(operator, "Outputs") if i >= 0),
+            )
+        )
+    return TfliteFile(
+        tuple(tensors),
+        tuple(steps),
+        tuple(int(i) for i in _vector(graph, "Inputs")),
+        tuple(int(i) for i in _vector(graph, "Outputs")),
+    )
 
 
 def export_tflite(network: ExportedEncoder, path: Path, pixels: torch.dtype = torch.uint8) -> None:
@@ -31,7 +115,7 @@ def export_tflite(network: ExportedEncoder, path: Path, pixels: torch.dtype = to
         ExportError: the conversion failed.
     """
     with third_party("converting to TFLite"):
-        import litert_torch  # brings jax: seconds that only a conversion should cost
+        import litert_torch  # imports jax, which takes seconds
 
         example = torch.zeros((1, *network.preprocessing.shape), dtype=pixels)
         litert_torch.convert(network.eval(), (example,)).export(str(path))
@@ -50,7 +134,7 @@ class TfliteGraph:
 
     def __init__(self, network: ExportedEncoder, directory: Path) -> None:
         self.path = directory / "quantizable.fp32.tflite"
-        # The quantizer changes the type of a float input to int8; a uint8 one it would leave with a cast behind it.
+        # The quantizer changes a float input to int8, but would keep a uint8 input with a cast behind it.
         export_tflite(network, self.path, torch.float32)
         self._file = read_tflite(self.path)
         self.steps = _steps(self._file, layers(network.encoder))
@@ -83,9 +167,9 @@ class TfliteGraph:
             }
             work.quantize(statistics).export_model(str(out), overwrite=True)
         out.chmod(0o644)
-        left = read_tflite(out).float_operators()
-        if left and not float_layers:
-            raise ExportError(f"quantizing to TFLite int8 left {left[0]} in float32")
+        remaining = read_tflite(out).float_operators()
+        if remaining and not float_layers:
+            raise ExportError(f"quantizing to TFLite int8 left {remaining[0]} in float32")
 
 
 def _steps(file: TfliteFile, layer_names: list[str]) -> tuple[GraphStep, ...]:
@@ -109,7 +193,7 @@ def _steps(file: TfliteFile, layer_names: list[str]) -> tuple[GraphStep, ...]:
 
 
 def _run(path: Path, file: TfliteFile, images: Bytes) -> Iterator[dict[str, Floats]]:
-    """Run a file image by image and read every activation, as real numbers."""
+    """Run a file image by image and read all activations, dequantized."""
     with third_party("running the TFLite graph"):
         from ai_edge_litert.interpreter import Interpreter
 
@@ -124,100 +208,14 @@ def _run(path: Path, file: TfliteFile, images: Bytes) -> Iterator[dict[str, Floa
         else:
             interpreter.set_tensor(index, image.astype(details[index]["dtype"]))
         interpreter.invoke()
-        yield {file.tensors[i].name: _real(interpreter.get_tensor(i), details[i]) for i in wanted}
+        yield {file.tensors[i].name: _dequantize(interpreter.get_tensor(i), details[i]) for i in wanted}
 
 
-def _real(values: Any, details: dict[str, Any]) -> Floats:
+def _dequantize(values: Any, details: dict[str, Any]) -> Floats:
     if values.dtype != np.int8:
         return np.asarray(values, dtype=np.float32)
     scale, zero = details["quantization"]
     return ((values.astype(np.int32) - zero) * scale).astype(np.float32)
-
-
-FLOAT_TYPES = frozenset({"FLOAT16", "FLOAT32", "FLOAT64", "BFLOAT16"})
-
-
-@dataclass(frozen=True)
-class TfliteTensor:
-    """A tensor of the main graph; its place in the list is its index in an interpreter."""
-
-    name: str
-    type: str
-    """`INT8`, `FLOAT32`, …"""
-    shape: tuple[int, ...]
-    constant: bool
-    """Its values are in the file."""
-
-
-@dataclass(frozen=True)
-class TfliteOperator:
-    """An operator of the main graph; inputs and outputs are indices of tensors, absent ones left out."""
-
-    name: str
-    """`CONV_2D`, …"""
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class TfliteFile:
-    """The main graph of a file."""
-
-    tensors: tuple[TfliteTensor, ...]
-    operators: tuple[TfliteOperator, ...]
-    """In the order in which they run."""
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
-
-    def float_operators(self) -> list[str]:
-        """`NAME (TENSOR)` of each operator that reads or writes floating point; none in a full-integer file."""
-        found = []
-        for operator in self.operators:
-            touched = [self.tensors[i] for i in (*operator.inputs, *operator.outputs)]
-            floats = [tensor.name for tensor in touched if tensor.type in FLOAT_TYPES]
-            if floats:
-                found.append(f"{operator.name} ({floats[0]})")
-        return found
-
-
-def read_tflite(path: Path) -> TfliteFile:
-    """Walk the flatbuffer; the weights themselves stay where they are."""
-    model = schema.Model.GetRootAs(path.read_bytes(), 0)
-    graph = model.Subgraphs(0)
-    operators = {
-        value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)
-    }
-    types = {value: name for name, value in vars(schema.TensorType).items() if isinstance(value, int)}
-    tensors = []
-    for index in range(graph.TensorsLength()):
-        tensor = graph.Tensors(index)
-        data = model.Buffers(tensor.Buffer())
-        tensors.append(
-            TfliteTensor(
-                name=tensor.Name().decode(),
-                type=types[tensor.Type()],
-                shape=tuple(int(n) for n in _vector(tensor, "Shape")),
-                constant=tensor.Buffer() != 0 and (data.DataLength() > 0 or data.Size() > 0),
-            )
-        )
-    steps = []
-    for index in range(graph.OperatorsLength()):
-        operator = graph.Operators(index)
-        code = model.OperatorCodes(operator.OpcodeIndex())
-        steps.append(
-            TfliteOperator(
-                # Old files keep the code in a byte, new ones in an integer; the larger one is meant.
-                name=operators[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())],
-                inputs=tuple(int(i) for i in _vector(operator, "Inputs") if i >= 0),
-                outputs=tuple(int(i) for i in _vector(operator, "Outputs") if i >= 0),
-            )
-        )
-    return TfliteFile(
-        tuple(tensors),
-        tuple(steps),
-        tuple(int(i) for i in _vector(graph, "Inputs")),
-        tuple(int(i) for i in _vector(graph, "Outputs")),
-    )
 
 
 def _vector(table: object, field: str) -> list[int]:

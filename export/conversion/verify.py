@@ -1,4 +1,4 @@
-"""Proves that every file of a bundle, run by the device's own code, behaves like the trained network."""
+"""Verifies that every file of a bundle, run by the device's code, behaves like the trained network."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from export.training.network import TorchEncoder, TrainedNetwork
 from export.training.validation import one_shot_accuracy
 
 EPISODES = 4000
-# A float file differs from the network by rounding alone. The cosine of embeddings of positive numbers is near 1
-# whatever they are of, so the scores are bounded as well.
+# A float file differs from the network only by rounding. Embeddings of positive numbers always have a cosine near 1, so
+# the scores are bounded as well.
 MIN_FLOAT_COSINE = 0.999
 MAX_FLOAT_SCORE_DIFFERENCE = 0.01
 
@@ -50,22 +50,22 @@ class VerifiedFile:
 
 @dataclass(frozen=True)
 class Verification:
-    """What was compared and whether it agrees."""
+    """Result of a verification."""
 
     passed: bool
     model_id: str
     network_accuracy: float
-    """One-shot accuracy of the trained network on the same trials."""
+    """One-shot accuracy of the trained network."""
     int8_budget: float
     files: tuple[VerifiedFile, ...]
     missing: tuple[str, ...]
-    """Runtimes that are not on this machine."""
+    """Runtimes that are not installed on this machine."""
     worst_layers: tuple[str, ...]
-    """Of each int8 format that lost too much, the layer that is most to blame."""
+    """For each int8 format that lost too much, the layer that adds most noise."""
     command: str
     machine: str
     failures: tuple[str, ...] = ()
-    """What is wrong with each file that does not behave like the network, or that nothing here could run."""
+    """One line for each file that fails, or that no installed runtime can run."""
 
 
 def verify(
@@ -76,22 +76,22 @@ def verify(
     int8_budget: float = 0.5,
     command: str = "",
 ) -> Verification:
-    """Compare all files in all runtimes of this machine with the network.
+    """Compare all files, in all runtimes of this machine, with the network.
 
     Args:
-        bundle: what is verified.
-        network: what it was made from.
-        images: classes to measure one-shot accuracy on; validation classes, so that test classes stay unseen.
-        calibration_images: uint8 (N, H, W, C), on which layers are compared when a file loses too much.
+        bundle: the bundle to verify.
+        network: the network that it was made from.
+        images: classes for one-shot accuracy; validation classes, so that evaluation classes stay unseen.
+        calibration_images: uint8 (N, H, W, C), for the comparison of layers when a file loses too much.
         int8_budget: points of one-shot accuracy that an int8 file may lose.
-        command: what was typed, for the report.
+        command: the command line, for the report.
 
     Raises:
-        SettingsError: the bundle was made from other weights, or the budget is no finite number.
-        VerificationFailed: the network itself gives numbers that are not finite.
+        SettingsError: the bundle was made from other weights, or the budget is not a finite number.
+        VerificationFailed: embeddings of the network itself are not finite.
     """
     if not math.isfinite(int8_budget):
-        raise SettingsError(f"the int8 budget is a number of points, not {int8_budget}")
+        raise SettingsError(f"the int8 budget must be a number of points, not {int8_budget}")
     if bundle.manifest.model_id != network.model_id:
         raise SettingsError(
             f"{bundle.path} is of {bundle.manifest.model_id}, but {network.run} is "
@@ -111,25 +111,23 @@ def verify(
     failures: dict[tuple[str, str], list[str]] = {}
     encoders, missing = encoders_for(bundle)
     for encoder in encoders:
-        found = encoder.embed_prepared(images.images)
-        cosines = _cosines(found, expected)
-        measured = one_shot_accuracy(found, images, bundle.head, EPISODES, seed=2)
+        embeddings = encoder.embed_prepared(images.images)
+        cosines = _cosines(embeddings, expected)
+        measured = one_shot_accuracy(embeddings, images, bundle.head, EPISODES, seed=2)
+        difference = np.abs(bundle.head.score(embeddings[sample], embeddings[sample]) - scores).max()
         file = VerifiedFile(
             format=runtime_format(encoder.runtime),
             precision=encoder.precision,
             runtime=encoder.runtime,
             worst_cosine=float(cosines.min()),
             mean_cosine=float(cosines.mean()),
-            largest_score_difference=float(
-                np.abs(bundle.head.score(found[sample], found[sample]) - scores).max()
-            ),
+            largest_score_difference=float(difference),
             accuracy=measured,
             loss_points=100.0 * (accuracy - measured),
         )
         files.append(file)
-        why = _fault(file, int8_budget)
-        if why:
-            failures.setdefault((file.format, file.precision), []).append(f"{file.runtime}: {why}")
+        if reason := _failure(file, int8_budget):
+            failures.setdefault((file.format, file.precision), []).append(f"{file.runtime}: {reason}")
     run = {(file.format, file.precision) for file in files}
     unrun = [m for m in bundle.manifest.models if (m.format, m.precision) not in run]
     worst = tuple(
@@ -148,17 +146,17 @@ def verify(
         machine=machine(),
         failures=(
             *(
-                f"{format} {precision} on {why}"
-                for (format, precision), each in failures.items()
-                for why in each
+                f"{format} {precision} on {reason}"
+                for (format, precision), reasons in failures.items()
+                for reason in reasons
             ),
             *(f"{model.format} {model.precision}: no runtime here runs it" for model in unrun),
         ),
     )
 
 
-def _fault(file: VerifiedFile, int8_budget: float) -> str:
-    """Why a file does not pass, or nothing. A figure that is not a number passes no comparison."""
+def _failure(file: VerifiedFile, int8_budget: float) -> str:
+    """Why a file fails, or an empty string if it passes. NaN fails every comparison."""
     if file.precision == "int8":
         loss = math.nan if file.loss_points is None else file.loss_points
         return "" if loss <= int8_budget else f"lost {loss:.2f} points of one-shot accuracy"
@@ -170,13 +168,13 @@ def _fault(file: VerifiedFile, int8_budget: float) -> str:
 
 
 def _cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """(N, D) and (N, D) to (N,); with a vector of zeros it is 0."""
+    """Cosines of (N, D) and (N, D), of shape (N,); 0 for a vector of zeros."""
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     return np.asarray(np.sum(a * b, axis=1) / np.where(norms == 0, 1, norms))
 
 
 def worst_layer(bundle: Bundle, network: TrainedNetwork, format: str, images: np.ndarray) -> str:
-    """The layer of an int8 file that quantization hurts most."""
+    """Description of the layer of an int8 file that adds most quantization noise."""
     with tempfile.TemporaryDirectory() as directory:
         kind = OnnxGraph if format == "onnx" else TfliteGraph
         graph = kind(exported_encoder(network.module, quantizable=True), Path(directory))

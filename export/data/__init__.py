@@ -1,4 +1,4 @@
-"""Data sets by name: `omniglot`, `glyphs`, `grocery` or `folder:PATH`, each as splits that share no class."""
+"""Data sets by name: `omniglot`, `glyphs`, `grocery` or `folder:PATH`; their splits share no class."""
 
 from __future__ import annotations
 
@@ -18,39 +18,40 @@ def load_splits(
     preprocessing: Preprocessing,
     data_root: Path | None = None,
     seed: int = 0,
-    finer: Preprocessing | None = None,
+    training_preprocessing: Preprocessing | None = None,
 ) -> Splits:
     """Load a data set by its name.
 
     Args:
-        data: `omniglot`, `glyphs` (drawn by the program), `grocery`, or `folder:PATH` with one sub-folder a class;
+        data: `omniglot`, `glyphs` (generated), `grocery`, or `folder:PATH` with one subfolder per class;
             `omniglot:characters` and `omniglot:ALPHABET,ALPHABET` are other splits of Omniglot.
-        preprocessing: the input of the encoder that is to see the pictures.
-        data_root: where the archives or folders of a published data set are; None looks at the environment, and fetches
-            Omniglot.
-        seed: decides what is drawn (glyphs) and which classes go to which split (folders).
-        finer: prepare the training pictures in this way as well.
+        preprocessing: the input of the encoder.
+        data_root: folder of a published data set; None uses the environment, and downloads Omniglot.
+        seed: decides what is generated (glyphs) and which classes go to which split (folders).
+        training_preprocessing: also prepare the training pictures in this way, as `Splits.high_resolution_train`.
 
     Raises:
         DataError: the name is unknown, or the data are missing, damaged or too few.
     """
     if seed < 0:
-        raise DataError(f"the seed has to be 0 or more, not {seed}")
+        raise DataError(f"the seed must be at least 0, not {seed}")
     splits = _load(data, preprocessing, data_root, seed)
-    if finer is not None:
-        splits = replace(splits, finer=_load(data, finer, data_root, seed).train)
+    if training_preprocessing is not None:
+        splits = replace(
+            splits, high_resolution_train=_load(data, training_preprocessing, data_root, seed).train
+        )
     return splits
 
 
 def same_data(one: str, other: str) -> bool:
-    """Whether two names are of the same data, however the path of a folder is spelled."""
+    """Whether two names mean the same data, also if the path of a folder is written differently."""
     kind, _, path = one.partition(":")
     other_kind, _, other_path = other.partition(":")
     return kind == other_kind and os.path.realpath(path) == os.path.realpath(other_path)
 
 
 def same_source(one: str, other: str) -> bool:
-    """Whether two names are of data that share classes: the same data, or two splits of Omniglot."""
+    """Whether two data sets share classes: the same data, or two splits of Omniglot."""
     return same_data(one, other) or {name.partition(":")[0] for name in (one, other)} == {"omniglot"}
 
 

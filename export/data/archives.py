@@ -22,18 +22,25 @@ from edge_siamese.system.files import sync_directory
 from export.progress import stderr_console
 
 CHUNK = 1 << 20
+OFFICIAL = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python"
+URL_VARIABLE = "EDGE_SIAMESE_OMNIGLOT_URL"
+"""Environment variable with the URL of a mirror of the official repository's `python` folder."""
+TIMEOUT_SECONDS = 30.0
+STALE_SECONDS = 3600.0
+"""Age at which a partial download counts as abandoned."""
+DOWNLOAD_CHUNK = 1 << 16
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A zip file or a folder that holds what the zip file would."""
+    """A zip file, or a folder with the contents of one."""
 
     path: Path
-    below: str = "*"
-    """Of a folder, only what is below the entries that this pattern fits."""
+    pattern: str = "*"
+    """Glob pattern of the entries of a folder that belong to the archive."""
 
     def fingerprint(self) -> dict[str, str | int]:
-        """Bytes and sha256: of the zip file, or of all names and contents of the folder.
+        """Name, size and SHA-256 of the zip file, or of all names and contents of the folder.
 
         Raises:
             DataError: it cannot be read.
@@ -56,10 +63,9 @@ class Archive:
         return {"name": self.path.name, "bytes": size, "sha256": digest.hexdigest()}
 
     def files(self) -> Iterator[tuple[str, bytes]]:
-        """Every file as (name, content) in the order of the names, which use forward slashes and start below
-        the archive.
+        """All files as (name, content), sorted by name; names are relative and use forward slashes.
 
-        Hidden files and the resource forks of macOS are left out.
+        Hidden files and the resource forks of macOS are skipped.
 
         Raises:
             DataError: the archive is missing, truncated or corrupt.
@@ -72,7 +78,7 @@ class Archive:
     def _from_folder(self) -> Iterator[tuple[str, bytes]]:
         names = {
             str(PurePosixPath(p.relative_to(self.path))): p
-            for p in self.path.glob(f"{self.below}/**/*")
+            for p in self.path.glob(f"{self.pattern}/**/*")
             if p.is_file()
         }
         for name in sorted(names):
@@ -94,20 +100,12 @@ class Archive:
             raise DataError(f"{damaged} ({error})") from error
         except OSError as error:
             raise DataError(f"cannot read {self.path}: {error.strerror or error}") from error
-        except RuntimeError as error:  # what zipfile says to encrypted or exotic members
+        except RuntimeError as error:  # raised for encrypted members and unknown compression
             raise DataError(f"{damaged} ({error})") from error
 
 
 def _hidden(name: str) -> bool:
     return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
-
-
-OFFICIAL = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python"
-URL_VARIABLE = "EDGE_SIAMESE_OMNIGLOT_URL"
-"""Names a mirror with the layout of the official repository's `python` folder; the sums stay the same."""
-TIMEOUT_SECONDS = 30.0
-LEFTOVER_SECONDS = 3600.0
-CHUNK = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -123,9 +121,8 @@ class RemoteFile:
         return self.path.rsplit("/", 1)[-1]
 
 
-# The sums of the two image archives are those that TensorFlow Datasets publishes; that of all_runs.zip was
-# taken of a copy whose MD5, e8996daecdf12afeeb4a53a179f06b19, is the one that published loaders of these runs
-# check.
+# The checksums of the image archives are those of TensorFlow Datasets. That of all_runs.zip is of a copy with the MD5
+# e8996daecdf12afeeb4a53a179f06b19, which published loaders of these runs check.
 OMNIGLOT = (
     RemoteFile(
         "images_background.zip", 9464212, "ad41ab679c8b5d90b271ef46be6987cc81211774a695c29dcc5367b2b26ee640"
@@ -142,13 +139,12 @@ OMNIGLOT = (
 
 
 def fetch_omniglot(into: Path, base_url: str | None = None, files: Sequence[RemoteFile] = OMNIGLOT) -> Path:
-    """Bring every archive that is not there yet into the folder `into`, and return it.
+    """Download the archives that are missing in the folder `into`, and return it.
 
-    A file appears under its name only when it is whole and its sum is right; what an interrupted run left
-    behind is thrown away and fetched anew. An archive that is there already was checked when it came.
+    A file gets its name only when it is complete and its checksum is right, so existing files are not checked again.
 
     Raises:
-        DataError: no network, the server refused, a sum is wrong, or the folder cannot be written.
+        DataError: the download failed, a checksum is wrong, or the folder cannot be written.
     """
     base_url = (base_url or os.environ.get(URL_VARIABLE) or OFFICIAL).rstrip("/")
     missing = [file for file in files if not (into / file.name).is_file()]
@@ -160,7 +156,7 @@ def fetch_omniglot(into: Path, base_url: str | None = None, files: Sequence[Remo
         raise DataError(
             f"cannot make {into} for the Omniglot archives ({error.strerror or error})"
         ) from error
-    _remove_leftovers(into, missing)
+    _remove_stale_downloads(into, missing)
     console = stderr_console()
     columns = (
         TextColumn("{task.description}"),
@@ -177,12 +173,12 @@ def fetch_omniglot(into: Path, base_url: str | None = None, files: Sequence[Remo
     return into
 
 
-def _remove_leftovers(into: Path, files: Sequence[RemoteFile]) -> None:
-    """What runs left behind that were killed; a recent one may belong to a run that still fetches."""
+def _remove_stale_downloads(into: Path, files: Sequence[RemoteFile]) -> None:
+    """Delete abandoned partial downloads; a recent one may belong to another process."""
     for file in files:
-        for leftover in into.glob(f".{file.name}.*"):
-            if time.time() - leftover.stat().st_mtime > LEFTOVER_SECONDS:
-                leftover.unlink(missing_ok=True)
+        for partial in into.glob(f".{file.name}.*"):
+            if time.time() - partial.stat().st_mtime > STALE_SECONDS:
+                partial.unlink(missing_ok=True)
 
 
 def _fetch(url: str, file: RemoteFile, into: Path, progress: Progress, task: object) -> None:
@@ -191,9 +187,9 @@ def _fetch(url: str, file: RemoteFile, into: Path, progress: Progress, task: obj
     try:
         digest = hashlib.sha256()
         size = 0
-        with os.fdopen(handle, "wb") as out, urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as answer:
-            # One byte more than expected is read at most, so that a wrong server cannot fill the disk.
-            while size <= file.bytes and (chunk := answer.read(CHUNK)):
+        with os.fdopen(handle, "wb") as out, urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response:
+            # Reading stops after the expected size, so that a wrong server cannot fill the disk.
+            while size <= file.bytes and (chunk := response.read(DOWNLOAD_CHUNK)):
                 out.write(chunk)
                 digest.update(chunk)
                 size += len(chunk)

@@ -1,8 +1,7 @@
-"""Distorts batches of prepared images as other hands would have drawn or held them; on torch, a batch at a time.
+"""Augmentation of training images: geometric distortions, and the photometric ones that follow them.
 
-Everything geometric (the symmetry, the affine map, the elastic field) is one displacement field and one bilinear
-sampling, so that an image is blurred once. Distances are in pixels of a 105-pixel image, as in Koch 2015, and scale
-with the size of the images.
+All geometric distortions (symmetry, affine map, crop, elastic field) form one displacement field, so that an image is
+interpolated only once. Distances are in pixels of a 105-pixel image, as in Koch 2015, and scale with the images.
 """
 
 from __future__ import annotations
@@ -15,38 +14,38 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from export.data.photometric import CameraLook, Draws, InkLook, Look
+from export.data.photometric import CameraAugmentation, Draws, InkAugmentation, PhotometricAugmentation
 
 REFERENCE_SIZE = 105
 SYMMETRIES = 8
-"""Quarter turns and their mirror images: the symmetries of the square."""
+"""Rotations by 90 degrees and their mirror images: the symmetries of the square."""
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Each distortion is drawn from its range with `probability`, and otherwise left out."""
+    """Ranges of the distortions, each of which is applied with `probability`."""
 
     rotation: float = 0.0
-    """Degrees, either way."""
+    """Degrees, in either direction."""
     shear: float = 0.0
-    """Horizontal and vertical, either way."""
+    """Horizontal and vertical, in either direction."""
     scale: tuple[float, float] = (1.0, 1.0)
-    """Drawn for each axis on its own."""
+    """Drawn separately for each axis."""
     shift: float = 0.0
-    """Pixels of a 105-pixel image, either way, on each axis."""
+    """Pixels of a 105-pixel image, in either direction on each axis."""
     probability: float = 0.5
     elastic: float = 0.0
     """Standard deviation of a smooth random displacement, in pixels of a 105-pixel image."""
     elastic_nodes: int = 5
-    """The displacement is drawn on a grid of so many nodes a side and interpolated."""
+    """Nodes per side of the grid on which the displacement is drawn."""
     crop: tuple[float, float] = (1.0, 1.0)
-    """Share of the image's area that is cut out anywhere in it (Szegedy et al., 2015)."""
+    """Fraction of the image area that is cropped, at a random position (Szegedy et al., 2015)."""
     aspect: float = 1.0
-    """The cut's sides differ by at most this factor, either way."""
+    """Largest aspect ratio of the crop, in either direction."""
     mirror: bool = False
-    """Half of the images are mirrored."""
-    look: Look | None = None
-    """What comes after the geometry."""
+    """Mirror half of the images."""
+    photometric: PhotometricAugmentation | None = None
+    """Applied after the geometric distortions."""
 
 
 AUGMENTATIONS: dict[str, Augmentation] = {
@@ -58,128 +57,133 @@ AUGMENTATIONS: dict[str, Augmentation] = {
     ),
     "ink": Augmentation(
         rotation=12.0, shear=0.25, scale=(0.75, 1.2), shift=6.0, probability=0.9, elastic=3.0, elastic_nodes=5,
-        look=InkLook(),
+        photometric=InkAugmentation(),
     ),
     "photo": Augmentation(
-        rotation=15.0, probability=0.9, crop=(0.3, 1.0), aspect=4 / 3, mirror=True, look=CameraLook()
+        rotation=15.0, probability=0.9, crop=(0.3, 1.0), aspect=4 / 3, mirror=True, photometric=CameraAugmentation()
     ),
 }  # fmt: skip
 
 
 def augment(
     pixels: Tensor,
-    recipe: Augmentation,
+    augmentation: Augmentation,
     generator: torch.Generator,
     symmetry: Tensor | None = None,
-    paper: float | None = 255.0,
+    fill: float | None = 255.0,
     part: tuple[int, int] = (0, 1),
     size: tuple[int, int] | None = None,
 ) -> Tensor:
-    """Distort a batch, or a worker's part of it.
+    """Augment a batch, or a worker's part of it.
 
     Args:
         pixels: float32 (N, C, H, W) in 0..255.
-        recipe: what to draw from.
-        generator: a CPU generator; the result is a function of it and of the arguments.
-        symmetry: int64 (N,) in 0..7, the symmetry of the square to apply to each image before it is distorted.
-        paper: the value outside of the image; None mirrors the image at its border.
-        part: (i, n): the images are the i-th of n equal parts of a batch. The distortions of the whole batch are
-            drawn, so that its parts together are distorted as the whole would have been.
-        size: (H', W') of the result; None for that of the images.
+        augmentation: the ranges to draw from.
+        generator: a CPU generator; the result depends on its state and the arguments only.
+        symmetry: int64 (N,) in 0..7, the symmetry of the square that is applied to each image first.
+        fill: value outside the image; None reflects the image at its border.
+        part: (i, n): the images are the i-th of n equal parts of a batch. The random numbers of the whole batch are drawn,
+            so that its parts are distorted as in one batch.
+        size: (H', W') of the result; None for the size of the images.
 
     Returns:
         float32 (N, C, H', W').
     """
     height, width = size or (pixels.shape[2], pixels.shape[3])
     same_size = (height, width) == tuple(pixels.shape[2:])
-    if recipe == AUGMENTATIONS["none"] and symmetry is None and same_size:
+    if augmentation == AUGMENTATIONS["none"] and symmetry is None and same_size:
         return pixels
     count = len(pixels)
     index, parts = part
     own = slice(index * count, (index + 1) * count)
-    maps = _affine_maps(parts * count, recipe, generator)[own]
-    shifts = _shifts(parts * count, recipe, generator)[own]
+    maps = _affine_maps(parts * count, augmentation, generator)[own]
+    shifts = _shifts(parts * count, augmentation, generator)[own]
     if symmetry is not None:
         maps = _symmetry_maps()[symmetry.cpu()] @ maps
-    if recipe.crop != (1.0, 1.0) or recipe.mirror:
-        maps, shifts = _cut_out(maps, shifts, recipe, Draws(generator, count, part))
-    # theta maps places of the result to places of the source; distances are halves of the image's side.
+    if augmentation.crop != (1.0, 1.0) or augmentation.mirror:
+        maps, shifts = _crop(maps, shifts, augmentation, Draws(generator, count, part))
+    # theta maps positions in the result to positions in the source, in units of half an image side.
     theta = torch.cat([maps, shifts], dim=2)
     grid = F.affine_grid(theta, [count, 1, height, width], align_corners=False)
-    if recipe.elastic > 0.0:
-        nodes = _elastic_nodes(parts * count, recipe, generator)[own]
+    if augmentation.elastic > 0.0:
+        nodes = _elastic_nodes(parts * count, augmentation, generator)[own]
         grid = grid + _elastic_field(nodes, height, width)
     grid = grid.to(pixels.device)
-    if paper is None:
+    if fill is None:
         sampled = F.grid_sample(pixels, grid, padding_mode="reflection", align_corners=False)
     else:
-        sampled = F.grid_sample(pixels - paper, grid, padding_mode="zeros", align_corners=False) + paper
-    if recipe.look is None:
+        sampled = F.grid_sample(pixels - fill, grid, padding_mode="zeros", align_corners=False) + fill
+    if augmentation.photometric is None:
         return sampled
-    return recipe.look.apply(sampled.cpu(), Draws(generator, count, part)).to(pixels.device)
+    return augmentation.photometric.apply(sampled.cpu(), Draws(generator, count, part)).to(pixels.device)
 
 
 def _uniform(
-    count: int, low: float, high: float, recipe: Augmentation, generator: torch.Generator, neutral: float
+    count: int,
+    low: float,
+    high: float,
+    augmentation: Augmentation,
+    generator: torch.Generator,
+    neutral: float,
 ) -> Tensor:
-    """(count,) values in [low, high], or `neutral` where the coin says so."""
+    """(count,) values in [low, high], or `neutral` where the distortion is not applied."""
     values = torch.rand(count, generator=generator) * (high - low) + low
-    applied = torch.rand(count, generator=generator) < recipe.probability
+    applied = torch.rand(count, generator=generator) < augmentation.probability
     return torch.where(applied, values, torch.full_like(values, neutral))
 
 
-def _affine_maps(count: int, recipe: Augmentation, generator: torch.Generator) -> Tensor:
+def _affine_maps(count: int, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
     """(count, 2, 2): rotation after shear after scale."""
-    turn = math.radians(recipe.rotation)
-    angle = _uniform(count, -turn, turn, recipe, generator, 0.0)
-    shear_x = _uniform(count, -recipe.shear, recipe.shear, recipe, generator, 0.0)
-    shear_y = _uniform(count, -recipe.shear, recipe.shear, recipe, generator, 0.0)
-    scale_x = _uniform(count, *recipe.scale, recipe, generator, 1.0)
-    scale_y = _uniform(count, *recipe.scale, recipe, generator, 1.0)
+    turn = math.radians(augmentation.rotation)
+    angle = _uniform(count, -turn, turn, augmentation, generator, 0.0)
+    shear_x = _uniform(count, -augmentation.shear, augmentation.shear, augmentation, generator, 0.0)
+    shear_y = _uniform(count, -augmentation.shear, augmentation.shear, augmentation, generator, 0.0)
+    scale_x = _uniform(count, *augmentation.scale, augmentation, generator, 1.0)
+    scale_y = _uniform(count, *augmentation.scale, augmentation, generator, 1.0)
     one = torch.ones(count)
     rotation = _stack(angle.cos(), -angle.sin(), angle.sin(), angle.cos())
     shear = _stack(one, shear_x, shear_y, one)
-    # A larger character is a smaller step in the source.
+    # Enlarging means smaller steps in the source.
     scale = _stack(1.0 / scale_x, 0 * one, 0 * one, 1.0 / scale_y)
     return rotation @ shear @ scale
 
 
-def _shifts(count: int, recipe: Augmentation, generator: torch.Generator) -> Tensor:
-    """(count, 2, 1), in halves of the image's side."""
-    reach = recipe.shift * 2.0 / REFERENCE_SIZE
-    x = _uniform(count, -reach, reach, recipe, generator, 0.0)
-    y = _uniform(count, -reach, reach, recipe, generator, 0.0)
+def _shifts(count: int, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
+    """(count, 2, 1), in units of half an image side."""
+    reach = augmentation.shift * 2.0 / REFERENCE_SIZE
+    x = _uniform(count, -reach, reach, augmentation, generator, 0.0)
+    y = _uniform(count, -reach, reach, augmentation, generator, 0.0)
     return torch.stack([x, y], dim=1).unsqueeze(2)
 
 
-def _cut_out(maps: Tensor, shifts: Tensor, recipe: Augmentation, draws: Draws) -> tuple[Tensor, Tensor]:
-    """The maps and shifts of an image of which a part is enlarged to the whole, perhaps mirrored."""
-    area, log_aspect = draws.uniform(*recipe.crop, 1), math.log(recipe.aspect)
+def _crop(maps: Tensor, shifts: Tensor, augmentation: Augmentation, draws: Draws) -> tuple[Tensor, Tensor]:
+    """Combine maps and shifts with a random crop, enlarged to the whole image, and perhaps mirrored."""
+    area, log_aspect = draws.uniform(*augmentation.crop, 1), math.log(augmentation.aspect)
     aspect = draws.uniform(-log_aspect, log_aspect, 1).exp()
     sides = torch.cat([(area * aspect).sqrt(), (area / aspect).sqrt()], dim=1).clamp(max=1.0)
     center = draws.uniform(-1.0, 1.0, 2) * (1.0 - sides)
-    if recipe.mirror:
+    if augmentation.mirror:
         sides = sides * torch.where(draws.uniform(0.0, 1.0, 1) < 0.5, torch.tensor([[-1.0, 1.0]]), 1.0)
     return maps @ torch.diag_embed(sides), shifts + center.unsqueeze(2)
 
 
-def _elastic_nodes(count: int, recipe: Augmentation, generator: torch.Generator) -> Tensor:
-    """(count, nodes, nodes, 2): random displacements, in halves of the image's side."""
-    nodes = torch.randn(count, recipe.elastic_nodes, recipe.elastic_nodes, 2, generator=generator)
-    # Each image has its own strength, so that undistorted ones remain among them.
-    strength = torch.rand(count, 1, 1, 1, generator=generator) * recipe.elastic * 2.0 / REFERENCE_SIZE
+def _elastic_nodes(count: int, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
+    """(count, nodes, nodes, 2): random displacements, in units of half an image side."""
+    nodes = torch.randn(count, augmentation.elastic_nodes, augmentation.elastic_nodes, 2, generator=generator)
+    # Each image has its own strength, so that some remain nearly undistorted.
+    strength = torch.rand(count, 1, 1, 1, generator=generator) * augmentation.elastic * 2.0 / REFERENCE_SIZE
     return nodes * strength
 
 
 def _elastic_field(nodes: Tensor, height: int, width: int) -> Tensor:
-    """(N, nodes, nodes, 2) to (N, height, width, 2): the smooth field through the displacements at the nodes."""
+    """(N, nodes, nodes, 2) to (N, height, width, 2): interpolation of the displacements at the nodes."""
     rows, columns = _spline_basis(height, nodes.shape[1]), _spline_basis(width, nodes.shape[1])
     return torch.einsum("yi,nijc,xj->nyxc", rows, nodes, columns)
 
 
 @lru_cache(maxsize=16)
 def _spline_basis(size: int, nodes: int) -> Tensor:
-    """(size, nodes): cubic interpolation from evenly spaced nodes, the first and last on the border, as a matrix."""
+    """(size, nodes): matrix of cubic interpolation from evenly spaced nodes, the outer ones on the border."""
     unit = torch.eye(nodes)[:, None, None, :]
     rows = F.interpolate(
         unit.expand(nodes, 1, nodes, nodes), size=(nodes, size), mode="bicubic", align_corners=True
@@ -188,7 +192,7 @@ def _spline_basis(size: int, nodes: int) -> Tensor:
 
 
 def _symmetry_maps() -> Tensor:
-    """(8, 2, 2): four quarter turns, and the same of the mirror image."""
+    """(8, 2, 2): four rotations by 90 degrees, then the same of the mirror image."""
     turns = [torch.tensor([[c, -s], [s, c]]) for c, s in ((1.0, 0.0), (0.0, 1.0), (-1.0, 0.0), (0.0, -1.0))]
     mirror = torch.tensor([[-1.0, 0.0], [0.0, 1.0]])
     return torch.stack(turns + [turn @ mirror for turn in turns])

@@ -1,4 +1,4 @@
-"""Keeps prepared arrays on the disk, so that decoding thousands of pictures happens once."""
+"""Cache of prepared images on disk, so that a data set is decoded only once."""
 
 from __future__ import annotations
 
@@ -31,16 +31,14 @@ def cache_directory() -> Path:
 
 
 def cached_arrays(kind: str, key: Mapping[str, object], build: Callable[[], Arrays]) -> Arrays:
-    """The arrays that `build` returns, from the disk when they were built before with an equal key.
+    """The arrays that `build` returns, loaded from the cache if they were built before with an equal key.
+
+    A damaged file is built again. A cache that cannot be written gives a warning.
 
     Args:
-        kind: a short word that begins the file's name.
-        key: all that decides the result, ready for JSON: source checksums, preprocessing, version of the
-            code.
-        build: makes the arrays; no object dtypes.
-
-    A file that is damaged is built again. A cache that cannot be written is no error: the next run is just as
-    slow.
+        kind: prefix of the file name.
+        key: everything that decides the result, as JSON values: source checksums, preprocessing, version of the code.
+        build: makes the arrays, without object dtypes.
     """
     text = json.dumps(key, sort_keys=True)
     path = cache_directory() / "prepared" / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:20]}.npz"
@@ -53,13 +51,13 @@ def cached_arrays(kind: str, key: Mapping[str, object], build: Callable[[], Arra
 
 def _load(path: Path, key: str) -> Arrays | None:
     try:
-        # Reading a member to its end checks the CRC that the zip format keeps of it.
+        # Reading a member completely checks its CRC.
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        LOG.warning("%s is damaged (%s) and is made again", path, error)
+        LOG.warning("%s is damaged (%s) and will be built again", path, error)
         return None
     if str(arrays.pop("key", "")) != key:
         return None

@@ -1,4 +1,4 @@
-"""One's own pictures: a folder with one sub-folder a class, or one sub-folder a group and one below it a class."""
+"""Data sets of the user's own pictures: `CLASS/PICTURE` or `GROUP/CLASS/PICTURE`."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from export.progress import track
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 MAX_PIXELS = 80_000_000
-"""A larger picture is taken for a decompression bomb and skipped."""
+"""Larger pictures may be decompression bombs and are skipped."""
 MIN_CLASSES = 2
 MIN_IMAGES = 2
-HELD_OUT_SHARE = 0.2
-"""Share of the classes for validation, and again for evaluation."""
-HANDFUL = 5
-"""So many classes of a group are held out together where they can be: the ways of the usual narrow episode."""
-WARNINGS_SHOWN = 10
-# Raised when the same files would give other arrays than before.
+HELD_OUT_FRACTION = 0.2
+"""Fraction of the classes for validation, and again for evaluation."""
+MAX_HELD_OUT_TOGETHER = 5
+"""Classes of a group that are held out together if possible: enough for 5-way episodes within the group."""
+MAX_WARNINGS = 10
+# Increase it when the same files give other arrays than before.
 CACHE_VERSION = 1
 
 LOG = logging.getLogger(__name__)
@@ -40,40 +40,29 @@ LOG = logging.getLogger(__name__)
 def load_folder(path: Path, preprocessing: Preprocessing, seed: int = 0) -> Splits:
     """Read a folder of pictures and split it by classes.
 
-    Folders are `CLASS/PICTURE`, or `GROUP/CLASS/PICTURE` where episodes within a group should be harder, as
-    within an alphabet. JPEG, PNG and WebP are read (in any case of the suffix), turned the way the camera
-    says; hidden files are ignored; what cannot be read is skipped and named in the warnings, as are classes
-    of fewer than two pictures.
+    Pictures are `CLASS/PICTURE`, or `GROUP/CLASS/PICTURE` for harder episodes within a group, as within an alphabet. JPEG,
+    PNG and WebP files are read and rotated as their EXIF data say. Unreadable files, and classes with fewer than two
+    pictures, are skipped with a warning; hidden files are ignored.
 
-    If the sub-folders are `train` and `evaluation`, or also `validation`, each holds such a folder and they
-    are the splits; without `validation`, classes of `train` are held out. `evaluation` alone is read as a
-    data set that is not for training. Otherwise 60 % of the classes, drawn by the seed, are for training, 20
-    % for validation and 20 % for evaluation, at least two each, and those of a group by the handful. A split
-    with a single class of each group is taken for one group.
+    Subfolders named `train`, `evaluation` and optionally `validation` are the splits; without `validation`, classes of
+    `train` are held out for it. `evaluation` alone is a data set that cannot be trained on. Otherwise the seed draws 60 % of
+    the classes for training, 20 % for validation and 20 % for evaluation, at least two each. A split with a single class of
+    each group becomes one group.
 
     Raises:
-        DataError: there is no such folder, or too little in it.
+        DataError: the folder does not exist, or has too few classes or pictures.
     """
     if not path.is_dir():
         raise DataError(
-            f"there is no folder {path}; --data folder:PATH needs one with a sub-folder for each class"
+            f"there is no folder {path}; --data folder:PATH requires one with a subfolder for each class"
         )
     warnings: list[str] = []
     named = {folder.name.lower(): folder for folder in _folders(path)}
-    if (
-        "evaluation" in named
-        and set(named) <= {"train", "validation", "evaluation"}
-        and set(named)
-        != {
-            "validation",
-            "evaluation",
-        }
-    ):
+    if set(named) in ({"evaluation"}, {"train", "evaluation"}, {"train", "validation", "evaluation"}):
         splits = _given_splits(named, preprocessing, seed, warnings)
-        how = "sub-folders"
+        how = "subfolders"
     else:
-        whole = _read(path, path.name, preprocessing, warnings)
-        splits = _drawn_splits(whole, path, seed)
+        splits = _random_splits(_read(path, path.name, preprocessing, warnings), path, seed)
         how = "classes drawn by the seed"
     splits = replace(
         splits,
@@ -81,10 +70,10 @@ def load_folder(path: Path, preprocessing: Preprocessing, seed: int = 0) -> Spli
         validation=_comparable(splits.validation, warnings),
         evaluation=_comparable(splits.evaluation, warnings),
     )
-    for warning in warnings[:WARNINGS_SHOWN]:
+    for warning in warnings[:MAX_WARNINGS]:
         LOG.warning("%s", warning)
-    if len(warnings) > WARNINGS_SHOWN:
-        LOG.warning("... and %d more such lines", len(warnings) - WARNINGS_SHOWN)
+    if len(warnings) > MAX_WARNINGS:
+        LOG.warning("... and %d more such lines", len(warnings) - MAX_WARNINGS)
     return replace(
         splits,
         provenance={
@@ -110,15 +99,12 @@ def _given_splits(
             if class_name in seen:
                 raise DataError(
                     f"class {class_name} is in {named[seen[class_name]]} and in {named[name]}; "
-                    "what is evaluated has to be of other classes than what is trained on"
+                    "the splits must not share classes"
                 )
             seen[class_name] = name
     if "train" not in sets:
-        nothing = sets["evaluation"].select([])
-        sets["train"], sets["validation"] = (
-            replace(nothing, name="train"),
-            replace(nothing, name="validation"),
-        )
+        empty = sets["evaluation"].select([])
+        sets |= {name: replace(empty, name=name) for name in ("train", "validation")}
     elif "validation" not in sets:
         train = sets["train"]
         if train.classes < 2 * MIN_CLASSES:
@@ -130,23 +116,23 @@ def _given_splits(
     return Splits(train=sets["train"], validation=sets["validation"], evaluation=sets["evaluation"])
 
 
-def _drawn_splits(images: ImageSet, path: Path, seed: int) -> Splits:
+def _random_splits(images: ImageSet, path: Path, seed: int) -> Splits:
     if images.classes < 3 * MIN_CLASSES:
         raise DataError(
             f"{path} has {images.classes} usable classes; at least {3 * MIN_CLASSES} are needed, {MIN_CLASSES} "
-            "each to train, to validate and to evaluate on (to evaluate only, put them into a sub-folder evaluation)"
+            "each for training, validation and evaluation (for evaluation only, put them into a subfolder evaluation)"
         )
     train, validation, evaluation = _parts(images, seed, ("train", "validation", "evaluation"))
     return Splits(train=train, validation=validation, evaluation=evaluation)
 
 
 def _parts(images: ImageSet, seed: int, names: Sequence[str]) -> list[ImageSet]:
-    """Disjoint classes: all but the first part get `HELD_OUT_SHARE` of them."""
+    """Split by classes: all parts but the first get `HELD_OUT_FRACTION` of them."""
     left = np.random.default_rng([seed, 7]).permutation(images.classes)[::-1]
-    held_out = max(MIN_CLASSES, round(HELD_OUT_SHARE * images.classes))
+    held_out = max(MIN_CLASSES, round(HELD_OUT_FRACTION * images.classes))
     parts = []
     for _ in names[1:]:
-        parts.append(_by_the_handful(left, images.class_groups, held_out))
+        parts.append(_draw_held_out(left, images.class_groups, held_out))
         left = left[~np.isin(left, parts[-1])]
     chosen = [left, *reversed(parts)]
     return [
@@ -155,23 +141,23 @@ def _parts(images: ImageSet, seed: int, names: Sequence[str]) -> list[ImageSet]:
     ]
 
 
-def _by_the_handful(left: Indices, groups: Indices, count: int) -> Indices:
-    """The first `count` of the classes, where each brings others of its group along.
+def _draw_held_out(left: Indices, groups: Indices, count: int) -> Indices:
+    """Draw classes to hold out, several of a group together.
 
-    Drawn one by one, the few classes held out of many small groups would have nothing alike to be told from.
+    Drawn one by one, few classes of many small groups would have no similar class to be compared with.
 
     Args:
-        left: classes, in the order of their turn.
+        left: available classes, in random order.
         groups: (classes,): the group of each class.
-        count: how many to take, at most all.
+        count: number of classes to draw, at most all.
     """
     taken = np.empty(0, dtype=np.int64)
     while (room := count - len(taken)) > 0:
         own = groups[left]
         accompanied = np.isin(own, groups[taken]) | ((np.bincount(own)[own] > 1) & (room > 1))
-        # The first that is accompanied; if none is, the first.
+        # The first class with company in its group; if there is none, the first one.
         group = own[np.argmax(accompanied)]
-        taken = np.concatenate([taken, left[own == group][: min(room, HANDFUL)]])
+        taken = np.concatenate([taken, left[own == group][: min(room, MAX_HELD_OUT_TOGETHER)]])
         left = left[~np.isin(left, taken)]
     return taken
 
@@ -180,7 +166,7 @@ def _comparable(images: ImageSet, warnings: list[str]) -> ImageSet:
     found = images.comparable()
     if found is not images:
         warnings.append(
-            f"{images.name} has a single class of each group: its {images.classes} classes are taken for one group"
+            f"{images.name} has a single class of each group: its {images.classes} classes become one group"
         )
     return found
 
@@ -193,7 +179,7 @@ class _Class:
 
 
 def _read(path: Path, name: str, preprocessing: Preprocessing, warnings: list[str]) -> ImageSet:
-    """All usable classes of a folder."""
+    """All usable classes of a folder; what is skipped is added to the warnings."""
     found = _classes(path, name, warnings)
     pictures = [picture for c in found for picture in c.pictures]
     images, reasons = prepared_pictures(path, pictures, preprocessing)
@@ -203,13 +189,14 @@ def _read(path: Path, name: str, preprocessing: Preprocessing, warnings: list[st
     counts = np.bincount(owner[readable], minlength=len(found))
     for c, count in zip(found, counts, strict=True):
         if count < MIN_IMAGES:
-            many = "no readable picture" if count == 0 else f"{count} readable picture"
-            warnings.append(f"class {c.name} in {path} has {many} and is left out: {MIN_IMAGES} are needed")
+            warnings.append(
+                f"class {c.name} in {path} has {count or 'no'} readable picture and is skipped: {MIN_IMAGES} are needed"
+            )
     usable = np.flatnonzero(counts >= MIN_IMAGES)
     if len(usable) < MIN_CLASSES:
         reason = f" ({warnings[0]})" if warnings else ""
         raise DataError(
-            f"{path} has {len(usable)} usable classes; it needs at least {MIN_CLASSES} sub-folders with at least "
+            f"{path} has {len(usable)} usable classes; it needs at least {MIN_CLASSES} subfolders with at least "
             f"{MIN_IMAGES} JPEG, PNG or WebP pictures each{reason}"
         )
     group_names = sorted({c.group for c in found})
@@ -265,13 +252,19 @@ def _entries(path: Path) -> list[Path]:
 def prepared_pictures(
     path: Path, pictures: Sequence[Path], preprocessing: Preprocessing
 ) -> tuple[npt.NDArray[np.uint8], list[str]]:
-    """The readable pictures, (n, H, W, C), and for every picture why it is not among them, or an empty text."""
+    """Read and prepare pictures.
+
+    Returns:
+        The readable ones, uint8 (n, H, W, C); and for every picture the reason why it is missing, or an empty string.
+    """
 
     def build() -> Arrays:
         reasons, images = [], []
-        # Pillow lets go of the interpreter while it decodes.
+        # Pillow releases the GIL while it decodes.
         with ThreadPoolExecutor(os.cpu_count()) as threads:
-            for result in track(threads.map(lambda p: _one(p, preprocessing), pictures), f"reading {path}"):
+            for result in track(
+                threads.map(lambda p: _prepare_picture(p, preprocessing), pictures), f"reading {path}"
+            ):
                 reasons.append(result if isinstance(result, str) else "")
                 if not isinstance(result, str):
                     images.append(result)
@@ -292,14 +285,14 @@ def prepared_pictures(
     return np.asarray(arrays["images"], dtype=np.uint8), [str(reason) for reason in arrays["reasons"]]
 
 
-def _one(picture: Path, preprocessing: Preprocessing) -> npt.NDArray[np.uint8] | str:
-    """One picture, or why it cannot be used."""
+def _prepare_picture(picture: Path, preprocessing: Preprocessing) -> npt.NDArray[np.uint8] | str:
+    """A prepared picture, uint8 (H, W, C), or the reason why it cannot be used."""
     try:
         with Image.open(picture) as header:
             pixels = header.width * header.height
         if pixels > MAX_PIXELS:
             return f"{picture} is skipped: it has {pixels / 1e6:.0f} million pixels, at most {MAX_PIXELS // 10**6} are read"
-    except Exception:  # whatever is wrong with it, read_picture says it below
+    except Exception:  # read_picture below reports what is wrong
         pass
     try:
         return prepare(read_picture(picture), preprocessing)

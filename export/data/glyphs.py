@@ -1,9 +1,8 @@
-"""Glyphs: alphabets that the program invents and writes in the hands of many drawers, without end and without
-a download.
+"""Glyphs: a synthetic data set of alphabets, written by simulated drawers.
 
-An alphabet has a style and a stock of stroke shapes, a character is one to four (rarely more) strokes, a
-drawer has a slant, proportions, a pen and a tremor, and every drawing is a little different (`strokes.py`
-invents, this module writes). Alphabet i of seed s is always the same, whatever else is drawn.
+An alphabet has a style and a set of stroke shapes; a character consists of one to four strokes, rarely more
+(`export.data.strokes`). A drawer has a slant, proportions, a pen and a tremor, and each drawing varies a little.
+Alphabet i of seed s is always the same, whatever else is generated.
 """
 
 from __future__ import annotations
@@ -19,33 +18,38 @@ from edge_siamese.errors import DataError
 from edge_siamese.recognition.imaging import Preprocessing, prepare_batch
 from export.data.cache import Arrays, cached_arrays
 from export.data.images import ImageSet, Splits
-from export.data.strokes import Character, curve_weights, invent_alphabet
+from export.data.strokes import Character, curve_weights, generate_alphabet
 
 SIDE = 105
-"""Pixels of a drawing's side before it is prepared, as in Omniglot."""
-# Raised when the same settings and seed would give other pictures than before.
+"""Side of a drawing in pixels before preprocessing, as in Omniglot."""
+# Increase it when the same settings and seed give other pictures than before.
 CACHE_VERSION = 1
 TREMOR_WAVES = 5
-FIRST_BESIDE, BESIDE = 1_000_000, 12
-"""Number of the first invented alphabet that stands beside other data, and the characters of each."""
+FIRST_SYNTHETIC, SYNTHETIC_CHARACTERS = 1_000_000, 12
+"""For `add_synthetic_alphabets`: index of the first alphabet, and characters of each."""
 PAPER_EDGE = 4.0
+SUPERSAMPLING = 3
+"""Resolution of the canvas relative to the picture; averaging gives smooth edges."""
+MAX_RADIUS = 4.0
+MARGIN = 6
+"""Pixels around the picture, for pens at its edge."""
 
 
 @dataclass(frozen=True)
 class GlyphSettings:
-    """How many glyphs there are in each split, and how much hands differ."""
+    """Sizes of the splits, and variation of the handwriting."""
 
     train_alphabets: int = 40
     validation_alphabets: int = 6
     evaluation_alphabets: int = 8
     train_characters: int = 12
-    """Characters of each alphabet to train on."""
+    """Characters per training alphabet."""
     characters: int = 20
-    """Characters of each alphabet to validate and to evaluate on: enough for 20-way episodes."""
+    """Characters per validation and evaluation alphabet: enough for 20-way episodes."""
     drawers: int = 10
-    """People who write each character once."""
+    """Drawers, each of whom writes every character once."""
     variation: float = 1.0
-    """How far hands and drawings are from the ideal shape; 0 is print."""
+    """Deviation of drawers and drawings from the ideal shape; 0 for none."""
 
     def __post_init__(self) -> None:
         for name in ("train_alphabets", "validation_alphabets", "evaluation_alphabets"):
@@ -55,24 +59,23 @@ class GlyphSettings:
             if getattr(self, name) < 2:
                 raise DataError(f"glyphs need at least 2 for {name}, not {getattr(self, name)}")
         if not 0.0 <= self.variation <= 3.0:
-            raise DataError(f"the variation of glyphs has to be 0 to 3, not {self.variation}")
+            raise DataError(f"the variation of glyphs must be 0 to 3, not {self.variation}")
 
 
 def load_glyphs(preprocessing: Preprocessing, settings: GlyphSettings | None = None, seed: int = 0) -> Splits:
-    """Invent and write the glyphs of all three splits, each of alphabets of its own; or take them from the
-    cache.
+    """Generate the three splits, with separate alphabets, or load them from the cache.
 
     Args:
         preprocessing: the encoder's input.
         settings: sizes and variation.
-        seed: another seed invents other alphabets.
+        seed: decides the alphabets and the drawings.
 
     Raises:
         DataError: the seed is negative.
     """
     settings = settings or GlyphSettings()
     if seed < 0:
-        raise DataError(f"the seed of glyphs has to be 0 or more, not {seed}")
+        raise DataError(f"the seed of glyphs must be at least 0, not {seed}")
     sizes = (
         ("train", settings.train_alphabets, settings.train_characters),
         ("validation", settings.validation_alphabets, settings.characters),
@@ -117,35 +120,37 @@ def load_glyphs(preprocessing: Preprocessing, settings: GlyphSettings | None = N
     )
 
 
-def with_invented(own: ImageSet, preprocessing: Preprocessing, alphabets: int, seed: int) -> ImageSet:
-    """Drawings to train on, and beside them as many of each of `BESIDE` characters of invented alphabets.
+def add_synthetic_alphabets(
+    images: ImageSet, preprocessing: Preprocessing, alphabets: int, seed: int
+) -> ImageSet:
+    """Add generated alphabets, of `SYNTHETIC_CHARACTERS` characters each, to the classes of training drawings.
 
-    Classes that cost nothing, for an encoder that knows its own too well; what they gave is in docs/results.md.
+    docs/results.md has figures on the effect.
 
     Args:
-        own: the drawings of a data set, prepared alike.
+        images: the drawings of a data set, with the same preprocessing.
         preprocessing: the encoder's input.
-        alphabets: how many to invent, other ones than any split of `load_glyphs` has.
-        seed: another seed invents other alphabets.
+        alphabets: number of alphabets to add; none of them is in a split of `load_glyphs`.
+        seed: decides the alphabets and the drawings.
     """
-    settings = GlyphSettings(drawers=int(own.counts.max()))
-    first = FIRST_BESIDE
+    settings = GlyphSettings(drawers=int(images.counts.max()))
+    first = FIRST_SYNTHETIC
 
     def build() -> Arrays:
-        written = (write_alphabet(seed, first + i, BESIDE, settings) for i in range(alphabets))
+        written = (write_alphabet(seed, first + i, SYNTHETIC_CHARACTERS, settings) for i in range(alphabets))
         return {"images": np.concatenate([prepare_batch(list(one), preprocessing) for one in written])}
 
     key = {
         "version": CACHE_VERSION,
         "seed": seed,
-        "beside": [first, alphabets, BESIDE],
+        "beside": [first, alphabets, SYNTHETIC_CHARACTERS],
         "settings": asdict(settings),
         "preprocessing": asdict(preprocessing),
     }
-    images = np.asarray(cached_arrays("glyphs", key, build)["images"], dtype=np.uint8)
+    drawings = np.asarray(cached_arrays("glyphs", key, build)["images"], dtype=np.uint8)
     names = range(first, first + alphabets)
-    invented = _image_set("invented", images, names, BESIDE, settings.drawers)
-    return own.with_classes_of(invented, f"{own.name} and {invented.name}")
+    added = _image_set("synthetic", drawings, names, SYNTHETIC_CHARACTERS, settings.drawers)
+    return images.with_classes_of(added, f"{images.name} and {added.name}")
 
 
 def _image_set(
@@ -167,16 +172,16 @@ def _image_set(
 def write_alphabet(
     seed: int, alphabet: int, characters: int, settings: GlyphSettings
 ) -> npt.NDArray[np.uint8]:
-    """The first characters of one alphabet, each written once by each drawer.
+    """The first characters of an alphabet, each written once by each drawer.
 
     Returns:
-        uint8 of (characters * drawers, SIDE, SIDE), 0 for ink, all drawers of the first character first.
+        uint8 (characters * drawers, SIDE, SIDE), 0 for ink; all drawings of the first character come first.
     """
     hands = [Hand.of((seed, alphabet, drawer), settings.variation) for drawer in range(settings.drawers)]
     points: list[npt.NDArray[np.float64]] = []
     owners: list[npt.NDArray[np.int64]] = []
     pens: list[float] = []
-    for number, character in enumerate(invent_alphabet((seed, 1, alphabet), characters)):
+    for number, character in enumerate(generate_alphabet((seed, 1, alphabet), characters)):
         lines = write_character(character, hands, (seed, 3, alphabet, number))
         points.append(lines.reshape(-1, 2))
         owners.append(np.repeat(np.arange(len(hands)) + number * len(hands), lines.shape[1]))
@@ -186,24 +191,24 @@ def write_alphabet(
 
 @dataclass(frozen=True)
 class Hand:
-    """How one person writes."""
+    """Handwriting of one drawer."""
 
     shape: tuple[tuple[float, float], tuple[float, float]]
-    """Slant, turn, proportions and size, as a matrix that turns ideal units into pixels."""
+    """Slant, rotation, proportions and size: a matrix from ideal units to pixels."""
     pen: float
     """Radius of the pen in pixels."""
     tremor: float
-    """Amplitude of the waver along a stroke, in ideal units."""
+    """Amplitude of the tremor along a stroke, in ideal units."""
     sloppiness: float
-    """How far control points, and whole strokes, are put beside their place, in ideal units."""
+    """Displacement of control points and of whole strokes, in ideal units."""
     overshoot: float
-    """How much strokes are too long or too short, relative to their first and last part."""
+    """Elongation of the ends of a stroke, relative to its first and last segment."""
     rounding: float
-    """0 keeps corners, 1 turns them into curves."""
+    """0 keeps corners, 1 replaces them with curves."""
 
     @classmethod
     def of(cls, seed: tuple[int, int, int], variation: float) -> Hand:
-        """The drawer of this (seed, alphabet, number)."""
+        """The drawer of a (seed, alphabet, number)."""
         rng = np.random.default_rng([seed[0], 2, *seed[1:]])
         slant, turn = variation * rng.normal(0.0, [0.18, 0.09])
         proportion = np.exp(variation * rng.normal(0.0, 0.13))
@@ -227,15 +232,15 @@ class Hand:
 def write_character(
     character: Character, hands: list[Hand], seed: tuple[int, ...]
 ) -> npt.NDArray[np.float64]:
-    """One drawing of a character by each hand.
+    """One drawing of a character by each drawer.
 
     Returns:
-        (hands, points, 2): where the pen goes, in pixels of a picture of side `SIDE`.
+        float64 (hands, points, 2): path of the pen, in pixels of a picture of side `SIDE`.
     """
     control = sum(len(stroke.points) for stroke in character.strokes)
     strokes = len(character.strokes)
     each = 2 * control + strokes * (8 + 4 * TREMOR_WAVES) + 2
-    # A generator a drawing: a drawer more or less changes nothing for the others.
+    # One generator per drawing, so that the number of drawers does not change the drawings.
     noise = np.stack(
         [np.random.default_rng([*seed, drawer]).standard_normal(each) for drawer in range(len(hands))]
     )
@@ -257,7 +262,7 @@ def write_character(
         inexact = sloppiness * (0.25 + 0.75 * extent)
         points = stroke.points + inexact * draw(len(stroke.points), 2)
         middle = points.mean(axis=1, keepdims=True)
-        # A hand turns, stretches and misplaces whole strokes more than it errs within them.
+        # Drawers rotate, stretch and misplace whole strokes more than parts of them.
         points = (
             (points - middle) @ (np.eye(2) + 3.0 * sloppiness * draw(2, 2)) + middle + sloppiness * draw(1, 2)
         )
@@ -268,14 +273,14 @@ def write_character(
         if not stroke.smooth:
             straight = curve_weights(len(stroke.points), False, stroke.positions) @ points
             line = rounding * line + (1 - rounding) * straight
-        waver = _tremor_waves(len(stroke.positions)) @ draw(2 * TREMOR_WAVES, 2)
-        lines.append(line + tremor * extent * waver)
+        tremor_path = _tremor_waves(len(stroke.positions)) @ draw(2 * TREMOR_WAVES, 2)
+        lines.append(line + tremor * extent * tremor_path)
     path = np.concatenate(lines, axis=1) @ np.array([hand.shape for hand in hands])
-    return _on_paper(path, draw(1, 2))
+    return _place_on_paper(path, draw(1, 2))
 
 
-def _on_paper(path: npt.NDArray[np.float64], shift: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Near the middle of the paper, never over its edge; what is too large is made smaller."""
+def _place_on_paper(path: npt.NDArray[np.float64], shift: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Shift a path near the center of the paper; shrink it if it does not fit."""
     low, high = path.min(axis=1, keepdims=True), path.max(axis=1, keepdims=True)
     room = SIDE - 2 * PAPER_EDGE
     scale = np.minimum(1.0, room / (high - low).max(axis=2, keepdims=True))
@@ -286,58 +291,53 @@ def _on_paper(path: npt.NDArray[np.float64], shift: npt.NDArray[np.float64]) -> 
 
 @lru_cache(maxsize=512)
 def _tremor_waves(count: int) -> npt.NDArray[np.float64]:
-    """(count, 2 * TREMOR_WAVES): slow and quick waves along a stroke, the quick ones smaller."""
+    """(count, 2 * TREMOR_WAVES): waves along a stroke, with amplitudes inverse to their frequency."""
     turns = np.arange(1, TREMOR_WAVES + 1)
     angle = 2 * np.pi * np.linspace(0, 0.9, count)[:, None] * turns
     return np.concatenate([np.sin(angle), np.cos(angle)], axis=1) / np.tile(turns, 2)
 
 
-FINE = 3
-"""Pens are stamped on a canvas this many times finer than the picture, which is then averaged: smooth edges."""
-MAX_RADIUS = 4.0
-MARGIN = 6
-"""Pixels around the picture that a pen at its edge may reach."""
-
-
 def draw_lines(
     points: npt.NDArray[np.float64], owner: npt.NDArray[np.int64], radius: npt.NDArray[np.float64], side: int
 ) -> npt.NDArray[np.uint8]:
-    """Stamp a round pen at every point.
+    """Draw lines by stamping a round pen at every point.
 
     Args:
-        points: (P, 2), x and y in pixels, close enough together that the stamps merge into lines.
+        points: (P, 2): x and y in pixels, dense enough that the stamps merge into lines.
         owner: (P,): the picture that each point belongs to.
-        radius: (N,): the pen of each picture, in pixels, at most `MAX_RADIUS`, kept to sixths of a pixel.
-        side: pixels of a picture's side.
+        radius: (N,): radius of the pen of each picture, in pixels, at most `MAX_RADIUS`, rounded to sixths of a pixel.
+        side: side of a picture in pixels.
 
     Returns:
-        uint8 of (N, side, side): 0 for ink, 255 for paper. What lies outside is cut off.
+        uint8 (N, side, side): 0 for ink, 255 for paper.
     """
-    fine = (side + 2 * MARGIN) * FINE
+    resolution = (side + 2 * MARGIN) * SUPERSAMPLING
     near = ((points >= -1) & (points < side + 1)).all(axis=1)
-    cells = np.floor((points[near] + MARGIN) * FINE).astype(np.int64)
+    cells = np.floor((points[near] + MARGIN) * SUPERSAMPLING).astype(np.int64)
     owner = owner[near]
-    centers = (owner * fine + cells[:, 1]) * fine + cells[:, 0]
-    canvas = np.zeros(len(radius) * fine * fine, dtype=np.uint8)
-    pens = np.clip(np.round(radius * FINE * 2), 2, MAX_RADIUS * FINE * 2).astype(np.int64)
+    centers = (owner * resolution + cells[:, 1]) * resolution + cells[:, 0]
+    canvas = np.zeros(len(radius) * resolution * resolution, dtype=np.uint8)
+    pens = np.clip(np.round(radius * SUPERSAMPLING * 2), 2, MAX_RADIUS * SUPERSAMPLING * 2).astype(np.int64)
     pen_of_point = pens[owner]
     for pen in np.unique(pens):
-        canvas[(centers[pen_of_point == pen][:, None] + _stamp(int(pen), fine)).ravel()] = 1
-    picture = canvas.reshape(-1, fine, fine)[
-        :, MARGIN * FINE : -MARGIN * FINE, MARGIN * FINE : -MARGIN * FINE
+        canvas[(centers[pen_of_point == pen][:, None] + _stamp(int(pen), resolution)).ravel()] = 1
+    picture = canvas.reshape(-1, resolution, resolution)[
+        :, MARGIN * SUPERSAMPLING : -MARGIN * SUPERSAMPLING, MARGIN * SUPERSAMPLING : -MARGIN * SUPERSAMPLING
     ]
-    rows = picture[:, 0::FINE] + picture[:, 1::FINE] + picture[:, 2::FINE]
-    ink = rows[:, :, 0::FINE] + rows[:, :, 1::FINE] + rows[:, :, 2::FINE]
+    rows = picture[:, 0::SUPERSAMPLING] + picture[:, 1::SUPERSAMPLING] + picture[:, 2::SUPERSAMPLING]
+    ink = rows[:, :, 0::SUPERSAMPLING] + rows[:, :, 1::SUPERSAMPLING] + rows[:, :, 2::SUPERSAMPLING]
     return _SHADES[ink]
 
 
-# 0 to 9 fine cells of ink to a shade of gray.
-_SHADES = (255 - np.arange(FINE * FINE + 1) * 255 // (FINE * FINE)).astype(np.uint8)
+# Number of subpixels with ink to a gray value.
+_SHADES = (
+    255 - np.arange(SUPERSAMPLING * SUPERSAMPLING + 1) * 255 // (SUPERSAMPLING * SUPERSAMPLING)
+).astype(np.uint8)
 
 
 @lru_cache(maxsize=256)
 def _stamp(diameter: int, row: int) -> npt.NDArray[np.int64]:
-    """Offsets, on a canvas of rows of this length, of the fine cells within a disc."""
+    """Offsets of the subpixels of a disc, on a canvas with the given row length."""
     reach = diameter // 2 + 1
     y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
     inside = 4 * (x * x + y * y) <= diameter * diameter

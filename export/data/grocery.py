@@ -1,10 +1,10 @@
 """Grocery Store Dataset: 81 kinds of fruit, vegetables and packages, photographed with a phone in shops.
 
 Klasson, Zhang, Kjellström, "A Hierarchical Grocery Store Image Dataset with Visual and Semantic Labels", WACV 2019 (MIT
-license). One-shot figures need classes that no network has seen, so this project splits the classes: of 52 `base` ones
-whole families (all yoghurts, all peppers) are held out to select by, the rest are to train on; 29 `novel` ones, with
-families of their own (juices, melons, pears), are for the final figure. Each class also has an `iconic` picture, as a shop's
-catalog shows it: a support from another world than the queries.
+license). One-shot figures require classes that the network has not seen, so this project splits the classes. Of the 52
+`base` classes, whole families (yoghurts, peppers) are for validation and the others for training. The 29 `novel` classes,
+with families of their own (juices, melons, pears), are for the final figures. Each class also has an `iconic` picture, as in
+a shop's catalog: a support from another domain than the queries.
 """
 
 from __future__ import annotations
@@ -58,15 +58,15 @@ BASE: dict[str, str] = {
 
 
 def load_grocery(preprocessing: Preprocessing, data_root: Path | None = None) -> Splits:
-    """Read the photographs and split them by families of classes, always in the same way.
+    """Read the photographs, and split them by families of classes; the split is always the same.
 
     Args:
         preprocessing: the encoder's input.
-        data_root: a clone of the official repository, its folder `dataset`, or a folder of `base/CLASS/*.jpg`,
+        data_root: clone of the official repository, its folder `dataset`, or a folder with `base/CLASS/*.jpg`,
             `novel/CLASS/*.jpg` and `iconic/CLASS.jpg`. Default: `$EDGE_SIAMESE_DATA/grocery`.
 
     Raises:
-        DataError: there is no such folder, or a class is missing.
+        DataError: the folder does not exist, or a class is missing.
     """
     root = _find_root(data_root)
     pictures = _Pictures.below(root)
@@ -103,7 +103,7 @@ def _find_root(data_root: Path | None) -> Path:
     if data_root is None and (chosen := os.environ.get(ROOT_VARIABLE)):
         data_root = Path(chosen).expanduser() / "grocery"
     if data_root is None:
-        raise DataError(f"grocery photographs are not fetched by themselves: {advice}")
+        raise DataError(f"the grocery photographs are not downloaded automatically: {advice}")
     if not data_root.is_dir():
         raise DataError(f"there is no folder {data_root}; {advice}")
     return data_root / "dataset" if (data_root / "dataset").is_dir() else data_root
@@ -111,14 +111,14 @@ def _find_root(data_root: Path | None) -> Path:
 
 @dataclass(frozen=True)
 class _Pictures:
-    """Of each class, its files."""
+    """Files of each class."""
 
     photographs: dict[str, list[Path]]
     iconic: dict[str, list[Path]]
 
     @classmethod
     def below(cls, root: Path) -> _Pictures:
-        """Of either layout: the folder that a photograph is in is its class."""
+        """Find the pictures of both layouts: the folder of a photograph is its class."""
         photographs = [p for part in ("base", "novel", "train", "val", "test") for p in _jpegs(root / part)]
         iconic = [*_jpegs(root / "iconic"), *_jpegs(root / "iconic-images-and-descriptions")]
         found = cls({}, {})
@@ -141,7 +141,7 @@ def _image_set(
     if missing := [c for c in classes if c not in files]:
         raise DataError(
             f"{root} has no pictures of {missing[0]} for {name} ({len(missing)} of {len(classes)} classes are missing);"
-            f" it has to be laid out like {OFFICIAL}"
+            f" its layout must be that of {OFFICIAL}"
         )
     chosen = [path for c in classes for path in files[c]]
     images, reasons = prepared_pictures(root, chosen, preprocessing)
@@ -152,7 +152,7 @@ def _image_set(
         images=images,
         labels=np.repeat(np.arange(len(classes)), [len(files[c]) for c in classes]).astype(np.int64),
         class_names=classes,
-        # One group: a camera that knows one juice meets melons as well as other juices.
+        # One group: in use, a juice has to be told from melons as well as from other juices.
         class_groups=np.zeros(len(classes), dtype=np.int64),
         group_names=("grocery",),
         drawers=np.full(len(images), -1, dtype=np.int64),

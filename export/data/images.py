@@ -1,4 +1,4 @@
-"""What every data set becomes: prepared pictures with their classes and groups, in three splits that share no class."""
+"""Image sets: prepared pictures with classes and groups, in three splits that share no class."""
 
 from __future__ import annotations
 
@@ -17,41 +17,41 @@ Indices = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ImageSet:
-    """Prepared pictures of a number of classes."""
+    """Prepared pictures with their classes."""
 
     name: str
-    """What it is called in messages and reports, such as `omniglot evaluation`."""
+    """Name in messages and reports, such as `omniglot evaluation`."""
     images: npt.NDArray[np.uint8]
-    """(N, H, W, C), prepared by `edge_siamese.recognition.imaging`."""
+    """uint8 (N, H, W, C), prepared by `edge_siamese.recognition.imaging`."""
     labels: Indices
     """(N,): the class of each picture, 0 to `classes` - 1."""
     class_names: tuple[str, ...]
-    """One name a class, such as `Greek/character03`."""
+    """One name per class, such as `Greek/character03`."""
     class_groups: Indices
     """(classes,): the group (alphabet) of each class."""
     group_names: tuple[str, ...]
-    """One name a group."""
+    """One name per group."""
     drawers: Indices
-    """(N,): who drew the picture, as a number within its group; -1 where nobody knows."""
+    """(N,): number of the drawer within the group; -1 if unknown."""
 
     def __post_init__(self) -> None:
         count = len(self.images)
         if self.images.ndim != 4 or self.images.dtype != np.uint8:
             raise DataError(
-                f"{self.name}: pictures have to be uint8 (N, H, W, C), not {self.images.dtype} {self.images.shape}"
+                f"{self.name}: pictures must be uint8 (N, H, W, C), not {self.images.dtype} {self.images.shape}"
             )
         if self.labels.shape != (count,) or self.drawers.shape != (count,):
-            raise DataError(f"{self.name}: {count} pictures need as many labels and drawers")
+            raise DataError(f"{self.name}: {count} pictures need {count} labels and drawers")
         if self.class_groups.shape != (self.classes,):
             raise DataError(
-                f"{self.name}: {self.classes} classes need as many groups, not {self.class_groups.shape}"
+                f"{self.name}: {self.classes} classes need {self.classes} groups, not {self.class_groups.shape}"
             )
         if count and not (0 <= self.labels.min() and self.labels.max() < self.classes):
-            raise DataError(f"{self.name}: labels have to be 0 to {self.classes - 1}")
+            raise DataError(f"{self.name}: labels must be 0 to {self.classes - 1}")
         if self.classes and not (
             0 <= self.class_groups.min() and self.class_groups.max() < len(self.group_names)
         ):
-            raise DataError(f"{self.name}: groups of classes have to be 0 to {len(self.group_names) - 1}")
+            raise DataError(f"{self.name}: groups of classes must be 0 to {len(self.group_names) - 1}")
 
     def __repr__(self) -> str:
         return (
@@ -73,23 +73,23 @@ class ImageSet:
 
     @cached_property
     def by_class(self) -> Indices:
-        """(N,): all indices, those of class 0 first, then those of class 1, and so on."""
+        """(N,): indices of all pictures, sorted by class."""
         return np.argsort(self.labels, kind="stable").astype(np.int64)
 
     @cached_property
     def starts(self) -> Indices:
-        """(classes,): where each class begins in `by_class`."""
+        """(classes,): start of each class in `by_class`."""
         return np.cumsum(self.counts) - self.counts
 
-    def images_of(self, of: int) -> Indices:
-        """The indices of the pictures of one class, ascending."""
-        start = self.starts[of]
-        return self.by_class[start : start + self.counts[of]]
+    def images_of(self, label: int) -> Indices:
+        """Indices of the pictures of a class, ascending."""
+        start = self.starts[label]
+        return self.by_class[start : start + self.counts[label]]
 
     def select(self, classes: Sequence[int] | Indices) -> ImageSet:
-        """The pictures of some classes alone, which become classes 0, 1, ... in the given order.
+        """The pictures of some classes, which become classes 0, 1, ... in the given order.
 
-        Groups of which no class is left are dropped, the others keep their order.
+        Groups without a class are dropped; the others keep their order.
         """
         chosen = np.asarray(classes, dtype=np.int64)
         if len(np.unique(chosen)) != len(chosen):
@@ -109,7 +109,7 @@ class ImageSet:
         )
 
     def with_classes_of(self, other: ImageSet, name: str) -> ImageSet:
-        """The classes and groups of both, these first."""
+        """The classes and groups of both sets, those of `self` first."""
         return ImageSet(
             name=name,
             images=np.concatenate([self.images, other.images]),
@@ -121,41 +121,41 @@ class ImageSet:
         )
 
     def comparable(self) -> ImageSet:
-        """The same pictures with a group to tell classes apart in: all are one group if no group has two classes."""
+        """The same pictures; all classes become one group if no group has two classes."""
         if not self.classes or np.bincount(self.class_groups).max() > 1:
             return self
         return replace(self, class_groups=np.zeros_like(self.class_groups), group_names=(self.name,))
 
     def summary(self) -> dict[str, int]:
-        """The sizes, for provenance and messages."""
+        """Number of images, classes and groups, for provenance and messages."""
         return {"images": len(self), "classes": self.classes, "groups": len(self.group_names)}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class OneShotRun:
-    """One published run of one-shot trials: each query belongs to exactly one of the supports."""
+    """A published run of one-shot trials: each query belongs to exactly one of the supports."""
 
     name: str
     supports: npt.NDArray[np.uint8]
-    """(W, H, W, C): one picture a class."""
+    """uint8 (way, H, W, C): one picture per class."""
     queries: npt.NDArray[np.uint8]
-    """(Q, H, W, C)."""
+    """uint8 (Q, H, W, C)."""
     answers: Indices
-    """(Q,): the index of the right support of each query."""
+    """(Q,): index of the correct support of each query."""
 
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """Pictures to train on, to select by, and to report on; no class is in two of them."""
+    """Image sets for training, validation and evaluation, which share no class."""
 
     train: ImageSet
     validation: ImageSet
     evaluation: ImageSet
     official_runs: tuple[OneShotRun, ...] = ()
-    """Published trials of this data set, if there are any."""
+    """Published trials of this data set, if any."""
     provenance: dict[str, Any] = field(default_factory=dict)
-    """What the data are and how they were split, ready for JSON; `warnings` lists what was left out and why."""
+    """Description of data and split, as JSON values; `warnings` lists what was skipped and why."""
     catalog: ImageSet | None = None
-    """Pictures of the evaluation classes from another world than the queries, to be supports; if there are any."""
-    finer: ImageSet | None = None
-    """`train` in a higher resolution, for encoders whose training images are cut out of larger ones."""
+    """Supports for the evaluation classes from another domain than the queries, if any."""
+    high_resolution_train: ImageSet | None = None
+    """`train` in a higher resolution, for encoders whose training images are crops of larger ones."""

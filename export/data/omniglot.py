@@ -1,8 +1,12 @@
 """Omniglot: 1,623 handwritten characters of 50 alphabets by 20 drawers each, and its published one-shot runs.
 
 Lake, Salakhutdinov, Tenenbaum, "Human-level concept learning through probabilistic program induction",
-Science 350, 2015. Networks are trained and selected on the 30 background alphabets; the 20 evaluation
-alphabets and the 20 runs of 20 trials (each within one alphabet) are for the final figure.
+Science 350, 2015. Networks are trained and selected on the 30 background alphabets. The 20 evaluation alphabets and the 20
+published runs of 20 trials (each within one alphabet) are for the final figures.
+
+Other splits: `omniglot:ALPHABET,ALPHABET` trains on some background alphabets, `omniglot:characters` on characters of all
+alphabets at random. Lake, Salakhutdinov, Tenenbaum, "The Omniglot challenge: a 3-year progress report" (2019), explains why
+they cannot be compared: random characters are easier, since most others are of other alphabets; five alphabets are harder.
 """
 
 from __future__ import annotations
@@ -27,11 +31,16 @@ from export.progress import track
 
 SIDE = 105
 ROOT_VARIABLE = "EDGE_SIAMESE_DATA"
-# Raised when the same archive would give other arrays than before.
+# Increase it when the same archive gives other arrays than before.
 CACHE_VERSION = 1
 
 VALIDATION_ALPHABETS = ("Balinese", "Early_Aramaic", "Greek", "Syriac_(Estrangelo)")
-"""The background alphabets that are held out first: scripts of different ages and shapes, each of 22 to 24 characters."""
+"""Background alphabets that are held out first: scripts of different ages and shapes, with 22 to 24 characters each."""
+
+CHARACTER_SPLIT = "characters"
+CHARACTER_SPLIT_TRAIN, CHARACTER_SPLIT_VALIDATION = 1100, 100
+"""Of the 1,200 characters on which Vinyals et al. (2016) and later papers train and select; the other 423 are left."""
+CHARACTER_SPLIT_SEED = 1200
 
 DRAWING = re.compile(r"([^/]+)/(character\d+)/\d+_(\d+)\.png\Z")
 RUN_FILE = re.compile(r"(?:[^/]+/)*(run\d+)/(?:(training|test)/([^/]+\.png)|(class_labels\.txt))")
@@ -44,43 +53,40 @@ def load_omniglot(
     validation_groups: int = 4,
     protocol: str = "",
 ) -> Splits:
-    """Read, or fetch and read, Omniglot.
+    """Read Omniglot, after downloading it if necessary.
 
     Args:
         preprocessing: the encoder's input.
-        data_root: a folder with images_background.zip, images_evaluation.zip and all_runs.zip, or with the
-            folders that they unpack to. Default: `$EDGE_SIAMESE_DATA/omniglot`, else a cache that is filled
-            from the official repository.
-        seed: decides only which further alphabets are held out when `validation_groups` is not 4.
-        validation_groups: how many background alphabets are held out of training: first
-            `VALIDATION_ALPHABETS`, whatever the seed, so that runs of different seeds can be compared; then
-            further ones drawn by the seed.
-        protocol: another split, see `export.data.omniglot`: `characters`, or the names of the background
-            alphabets to train on, with commas between them.
+        data_root: folder with images_background.zip, images_evaluation.zip and all_runs.zip, or with their unpacked
+            folders. Default: `$EDGE_SIAMESE_DATA/omniglot`, else a cache that is filled from the official repository.
+        seed: decides which alphabets beyond the first four are held out, if any.
+        validation_groups: number of background alphabets held out of training: first `VALIDATION_ALPHABETS`, for any
+            seed, so that runs with different seeds can be compared; then others drawn by the seed.
+        protocol: another split: `characters`, or the comma-separated names of the background alphabets to train on.
 
     Raises:
-        DataError: an archive is missing, damaged, or cannot be fetched, or there is no such alphabet.
+        DataError: an archive is missing or damaged, the download failed, or an alphabet is unknown.
     """
     root = find_root(data_root)
     archives = {name: _archive(root, name) for name in ("images_background", "images_evaluation", "all_runs")}
-    background, background_print = _drawings(
+    background, background_fingerprint = _drawings(
         archives["images_background"], "omniglot background", preprocessing
     )
-    evaluation, evaluation_print = _drawings(
+    evaluation, evaluation_fingerprint = _drawings(
         archives["images_evaluation"], "omniglot evaluation", preprocessing
     )
     if shared := set(background.group_names) & set(evaluation.group_names):
         raise DataError(f"{root}: alphabet {min(shared)} is in images_background and in images_evaluation")
-    runs, runs_print = _runs(archives["all_runs"], preprocessing)
-    if protocol == CHARACTERS:
-        splits = characters_at_random(background, evaluation)
+    runs, runs_fingerprint = _runs(archives["all_runs"], preprocessing)
+    if protocol == CHARACTER_SPLIT:
+        splits = split_characters(background, evaluation)
     elif protocol:
-        splits = few_alphabets(tuple(protocol.split(",")), background, evaluation, runs)
+        splits = split_alphabets(tuple(protocol.split(",")), background, evaluation, runs)
     else:
         is_held_out = np.isin(background.class_groups, _held_out(background, validation_groups, seed))
         splits = Splits(
-            train=_named(background.select(np.flatnonzero(~is_held_out)), "omniglot train"),
-            validation=_named(background.select(np.flatnonzero(is_held_out)), "omniglot validation"),
+            train=replace(background.select(np.flatnonzero(~is_held_out)), name="omniglot train"),
+            validation=replace(background.select(np.flatnonzero(is_held_out)), name="omniglot validation"),
             evaluation=evaluation,
             official_runs=runs,
         )
@@ -88,7 +94,7 @@ def load_omniglot(
         splits,
         provenance={
             "data": f"omniglot:{protocol}" if protocol else "omniglot",
-            "archives": [background_print, evaluation_print, runs_print],
+            "archives": [background_fingerprint, evaluation_fingerprint, runs_fingerprint],
             "validation_alphabets": list(splits.validation.group_names),
             "train": splits.train.summary(),
             "validation": splits.validation.summary(),
@@ -100,10 +106,10 @@ def load_omniglot(
 
 
 def find_root(data_root: Path | None) -> Path:
-    """The folder of the archives: the given one, the environment's, or the cache after fetching into it.
+    """The folder of the archives: the given one, that of the environment, or a cache into which they are downloaded.
 
     Raises:
-        DataError: the folder does not exist, or fetching failed.
+        DataError: the folder does not exist, or the download failed.
     """
     if data_root is None and (chosen := os.environ.get(ROOT_VARIABLE)):
         data_root = Path(chosen).expanduser() / "omniglot"
@@ -121,28 +127,26 @@ def find_root(data_root: Path | None) -> Path:
 
 
 def _archive(root: Path, name: str) -> Archive:
-    """The zip, or the folder it unpacks to; below `one-shot-classification` as well, as in the official repository."""
+    """The zip file or its unpacked folder, also in `one-shot-classification` as in the official repository."""
     for folder in (root, root / "one-shot-classification"):
         if (folder / f"{name}.zip").is_file():
             return Archive(folder / f"{name}.zip")
         if (folder / name).is_dir():
             return Archive(folder / name)
-    if (
-        name == "all_runs"
-    ):  # its zip has no folder of that name inside, so unpacking it leaves run01 and so on
+    if name == "all_runs":  # its zip file has no top folder, so unpacking it gives run01 and so on
         for folder in (root, root / "one-shot-classification"):
             if (folder / "run01").is_dir():
-                return Archive(folder, below="run*")
+                return Archive(folder, pattern="run*")
     raise DataError(
         f"{root} holds neither {name}.zip nor a folder {name}; put the Omniglot archives there, "
-        "or leave --data-root out to have them fetched"
+        "or omit --data-root to download them"
     )
 
 
 def _drawings(
     archive: Archive, name: str, preprocessing: Preprocessing
 ) -> tuple[ImageSet, dict[str, str | int]]:
-    """All drawings of `ALPHABET/characterNN/XXXX_YY.png`, in the order of their names."""
+    """All drawings `ALPHABET/characterNN/XXXX_YY.png`, sorted by name, and the fingerprint of the archive."""
 
     def build() -> Arrays:
         images, classes, drawers = [], [], []
@@ -271,7 +275,7 @@ def _cached(
 
 
 def _decoded(content: bytes, archive: Archive, path: str) -> npt.NDArray[np.uint8]:
-    """(105, 105), 0 for ink and 255 for paper."""
+    """uint8 (105, 105), 0 for ink and 255 for paper."""
     try:
         with Image.open(io.BytesIO(content), formats=["PNG"]) as picture:
             if picture.size != (SIDE, SIDE):
@@ -297,29 +301,21 @@ def _held_out(background: ImageSet, count: int, seed: int) -> list[int]:
     return (first + rest)[:count]
 
 
-def _named(images: ImageSet, name: str) -> ImageSet:
-    return replace(images, name=name)
-
-
-CHARACTERS = "characters"
-TRAINED, SELECTED_BY = 1100, 100
-"""Of the 1,200 characters that Vinyals et al. (2016) and later papers train on and select by; 423 are left."""
-_SEED = 1200
-
-
-def few_alphabets(
+def split_alphabets(
     alphabets: tuple[str, ...], background: ImageSet, evaluation: ImageSet, runs: tuple[OneShotRun, ...]
 ) -> Splits:
-    """Some background alphabets to train on; the others fit the head and choose the step, and teach nothing else.
+    """Train on some background alphabets, and validate on the others.
 
     Raises:
-        DataError: an alphabet is none of the background set, is named twice, or none is left.
+        DataError: an alphabet is not in the background set or is named twice, or none is left for validation.
     """
     names = list(background.group_names)
     if unknown := [name for name in alphabets if name not in names]:
-        raise DataError(f"{unknown[0]!r} is no alphabet of {background.name}: {', '.join(names)}")
+        raise DataError(f"{unknown[0]!r} is not an alphabet of {background.name}: {', '.join(names)}")
     if len(set(alphabets)) != len(alphabets) or len(alphabets) >= len(names):
-        raise DataError(f"name each alphabet to train on once, and leave one of {len(names)} to select by")
+        raise DataError(
+            f"name each training alphabet once, and leave at least one of {len(names)} for validation"
+        )
     trained = np.isin(background.class_groups, [names.index(name) for name in alphabets])
     return Splits(
         train=replace(background.select(np.flatnonzero(trained)), name="omniglot train"),
@@ -329,36 +325,35 @@ def few_alphabets(
     )
 
 
-def characters_at_random(background: ImageSet, evaluation: ImageSet) -> Splits:
-    """1,200 characters of all fifty alphabets to train on (100 of them to select by), 423 others to be told apart.
+def split_characters(background: ImageSet, evaluation: ImageSet) -> Splits:
+    """Split the characters of all fifty alphabets at random: 1,100 train, 100 validate, 423 evaluate.
 
-    As in the papers, each of these also counts as three further characters, turned by a quarter, a half and three quarters.
-    There are no official trials in it: their characters were trained on. Always the same characters; Vinyals et al. did not
-    publish theirs.
+    As in the papers, each rotation of an evaluation character by 90 degrees is a class of its own. The split is always the
+    same; Vinyals et al. did not publish theirs. The official trials are left out, since it trains on their characters.
     """
     both = background.with_classes_of(evaluation, "omniglot")
-    if both.classes <= TRAINED + SELECTED_BY:
-        raise DataError(
-            f"omniglot has {both.classes} characters here, more than {TRAINED + SELECTED_BY} are needed"
-        )
-    order = np.random.default_rng(_SEED).permutation(both.classes)
-    parts = np.split(order, [TRAINED, TRAINED + SELECTED_BY])
+    used = CHARACTER_SPLIT_TRAIN + CHARACTER_SPLIT_VALIDATION
+    if both.classes <= used:
+        raise DataError(f"omniglot has {both.classes} characters here; more than {used} are needed")
+    order = np.random.default_rng(CHARACTER_SPLIT_SEED).permutation(both.classes)
+    parts = np.split(order, [CHARACTER_SPLIT_TRAIN, used])
     train, validation, rest = (both.select(np.sort(part)) for part in parts)
     return Splits(
         train=replace(train, name="omniglot train"),
         validation=replace(validation, name="omniglot validation"),
-        evaluation=replace(turned(rest), name="omniglot characters"),
+        evaluation=replace(with_rotations(rest), name="omniglot characters"),
     )
 
 
-def turned(images: ImageSet) -> ImageSet:
-    """Each class four times: as it is, and turned by a quarter, a half and three quarters."""
-    ways = range(4)
+def with_rotations(images: ImageSet) -> ImageSet:
+    """Each class four times: rotated by 0, 90, 180 and 270 degrees, as classes of their own."""
     return ImageSet(
         name=images.name,
-        images=np.concatenate([np.rot90(images.images, way, axes=(1, 2)) for way in ways]),
-        labels=np.concatenate([images.labels + way * images.classes for way in ways]),
-        class_names=tuple(f"{name}, turned by {90 * way}" for way in ways for name in images.class_names),
+        images=np.concatenate([np.rot90(images.images, turns, axes=(1, 2)) for turns in range(4)]),
+        labels=np.concatenate([images.labels + turns * images.classes for turns in range(4)]),
+        class_names=tuple(
+            f"{name}, turned by {90 * turns}" for turns in range(4) for name in images.class_names
+        ),
         class_groups=np.tile(images.class_groups, 4),
         group_names=images.group_names,
         drawers=np.tile(images.drawers, 4),

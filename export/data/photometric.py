@@ -1,6 +1,6 @@
-"""Changes what pictures look like, not where things are: light and camera for photographs, pen and paper for drawings.
+"""Photometric augmentation: light and camera for photographs, pen and paper for drawings.
 
-On torch, a batch at a time, after the geometry of `export.data.augment`; values are 0..255.
+It follows the geometric augmentation of `export.data.augment`. Pixel values are 0..255.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ LUMA = (0.299, 0.587, 0.114)
 
 @dataclass(frozen=True)
 class Draws:
-    """Random numbers for a whole batch, of which a worker takes its part: equal, however many workers share it."""
+    """Random numbers of a batch, of which a worker takes its part; independent of the number of workers."""
 
     generator: torch.Generator
     count: int
-    """Images of the part."""
+    """Number of images in the part."""
     part: tuple[int, int] = (0, 1)
     """(i, n): the i-th of n equal parts."""
 
@@ -31,7 +31,7 @@ class Draws:
         return values[start : start + self.count]
 
     def uniform(self, low: float, high: float, *shape: int) -> Tensor:
-        """(count, *shape) in [low, high]; without a shape (count, 1, 1, 1), to multiply images with."""
+        """(count, *shape) in [low, high]; (count, 1, 1, 1) without a shape."""
         total = self.count * self.part[1]
         values = torch.rand(total, *(shape or (1, 1, 1)), generator=self.generator)
         return self._own(values) * (high - low) + low
@@ -46,41 +46,41 @@ class Draws:
         return self._own(torch.randn(total, *images.shape[1:], generator=self.generator))
 
 
-class Look(Protocol):
-    """What `Augmentation.look` holds."""
+class PhotometricAugmentation(Protocol):
+    """Interface of `Augmentation.photometric`."""
 
     def apply(self, pixels: Tensor, draws: Draws) -> Tensor:
-        """float32 (N, C, H, W) in 0..255 to the same."""
+        """float32 (N, C, H, W) in 0..255 to the same shape and range."""
         ...
 
 
 @dataclass(frozen=True)
-class CameraLook:
-    """Light, white balance and a cheap lens, for color photographs; what stands is drawn evenly up to it."""
+class CameraAugmentation:
+    """Light, white balance, blur, noise and occlusion of photographs, drawn uniformly up to the given limits."""
 
     exposure: float = 0.4
-    """Natural logarithm of the factor of all values, either way."""
+    """Natural logarithm of the factor of all values, in either direction."""
     contrast: float = 0.35
-    """Change of the factor of the distance from the mean, either way."""
+    """Change of the factor of the distance from the mean, in either direction."""
     saturation: float = 0.2
-    """Change of the factor of the distance from gray, either way."""
+    """Change of the factor of the distance from gray, in either direction."""
     white_balance: float = 0.05
-    """Natural logarithm of the factor of each color, either way."""
+    """Natural logarithm of the factor of each color, in either direction."""
     blur: float = 0.2
-    """Share of the images that lose their finest detail."""
+    """Probability of blur."""
     noise: float = 6.0
-    """Largest standard deviation of the noise of the pixels."""
+    """Largest standard deviation of the pixel noise."""
     hole: float = 0.5
-    """Share of the images of which a square is hidden (DeVries and Taylor, "Cutout", 2017)."""
+    """Probability that a square is hidden (DeVries and Taylor, "Cutout", 2017)."""
     hole_side: tuple[float, float] = (0.2, 0.6)
-    """Of that square, as a share of the image's side."""
+    """Side of that square, as a fraction of the image side."""
 
     def apply(self, pixels: Tensor, draws: Draws) -> Tensor:
         pixels = pixels * draws.uniform(-self.exposure, self.exposure).exp()
-        pixels = _around(pixels.mean(dim=(1, 2, 3), keepdim=True), pixels, draws, self.contrast)
+        pixels = _scale_around(pixels.mean(dim=(1, 2, 3), keepdim=True), pixels, draws, self.contrast)
         if pixels.shape[1] == 3:
             gray = (pixels * torch.tensor(LUMA)[:, None, None]).sum(dim=1, keepdim=True)
-            pixels = _around(gray, pixels, draws, self.saturation)
+            pixels = _scale_around(gray, pixels, draws, self.saturation)
             pixels = pixels * draws.uniform(-self.white_balance, self.white_balance, 3, 1, 1).exp()
         pixels = torch.where(draws.chance(self.blur), _smooth(pixels), pixels)
         pixels = pixels + draws.normal_like(pixels) * draws.uniform(0.0, self.noise)
@@ -96,25 +96,25 @@ class CameraLook:
 
 
 @dataclass(frozen=True)
-class InkLook:
-    """Other pens on other paper in another light, for dark drawings on white; `share` of the images each."""
+class InkAugmentation:
+    """Stroke width, and photography of the paper, for dark drawings on white."""
 
     pen: float = 0.6
-    """Share of the drawings whose strokes become thinner or thicker."""
+    """Probability that the strokes become thinner or thicker."""
     light: float = 0.5
-    """Share of the drawings that are photographed: paper below white, ink above black, shade, blur and noise."""
+    """Probability of a photographed look: paper below white, ink above black, shading, blur and noise."""
     paper: tuple[float, float] = (110.0, 255.0)
     ink: tuple[float, float] = (0.0, 0.55)
-    """As a share of the paper's value."""
+    """As a fraction of the paper's value."""
     shade: float = 0.25
-    """Change of the light from the middle to the border, either way, across and down."""
+    """Change of the light from the center to the border, in either direction, horizontally and vertically."""
     noise: float = 10.0
     """Largest standard deviation of the noise of the pixels."""
     blur: float = 0.3
-    """Share of the photographed drawings that are out of focus."""
+    """Probability that a photographed drawing is out of focus."""
 
     def apply(self, pixels: Tensor, draws: Draws) -> Tensor:
-        ink = self._another_pen(1.0 - pixels / 255.0, draws)
+        ink = self._change_stroke_width(1.0 - pixels / 255.0, draws)
         height, width = pixels.shape[2:]
         paper = draws.uniform(*self.paper)
         seen = paper * (1.0 - ink * (1.0 - draws.uniform(*self.ink)))
@@ -125,9 +125,8 @@ class InkLook:
         seen = seen + draws.normal_like(seen) * draws.uniform(0.0, self.noise)
         return torch.where(draws.chance(self.light), seen.clamp(0.0, 255.0), 255.0 * (1.0 - ink))
 
-    def _another_pen(self, ink: Tensor, draws: Draws) -> Tensor:
-        """Blurred ink, cut off at a level: a high one makes strokes thin; a low one thick, and grays the paper as ink that
-        bleeds does."""
+    def _change_stroke_width(self, ink: Tensor, draws: Draws) -> Tensor:
+        """Threshold blurred ink: a high level makes strokes thin; a low one makes them thick, and bleeds into the paper."""
         once = F.avg_pool2d(ink, 3, 1, 1)
         spread = torch.where(draws.chance(0.5), F.avg_pool2d(once, 3, 1, 1), once)
         level, steepness = draws.uniform(0.1, 0.55), draws.uniform(2.5, 4.5)
@@ -135,8 +134,8 @@ class InkLook:
         return torch.where(draws.chance(self.pen), drawn, ink)
 
 
-def _around(center: Tensor, pixels: Tensor, draws: Draws, change: float) -> Tensor:
-    """Pixels drawn towards the center, or away from it."""
+def _scale_around(center: Tensor, pixels: Tensor, draws: Draws, change: float) -> Tensor:
+    """Scale the distance of the pixels from a center."""
     return center + (pixels - center) * draws.uniform(1.0 - change, 1.0 + change)
 
 

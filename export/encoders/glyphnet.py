@@ -1,11 +1,10 @@
 """GlyphNet: a small inverted-residual encoder for handwriting that quantizes well and trains fast on a CPU.
 
-Inverted residuals with linear bottlenecks and ReLU6 are from Sandler et al., "MobileNetV2" (2018); they are fused
-here (the expansion and the depthwise filter are one 3x3 convolution) after Gupta and Akin, "Accelerator-aware Neural
-Network Design using AutoML" (2020): more arithmetic a layer, fewer passes over memory, which is faster where dense
-int8 and float kernels are good. The last feature map is pooled by a depthwise convolution of its own size, after Chen
-et al., "MobileFaceNets" (2018), because where a stroke is matters as much as that it is there. Each operation
-(convolution, ReLU6, addition, one matrix product) has an int8 kernel in every runtime.
+Inverted residuals with linear bottlenecks and ReLU6 are from Sandler et al., "MobileNetV2" (2018). They are fused (expansion
+and depthwise filter are one 3x3 convolution) after Gupta and Akin, "Accelerator-aware Neural Network Design using AutoML"
+(2020): more arithmetic but fewer memory accesses per layer, which is faster with good dense kernels. The last feature map is
+pooled by a depthwise convolution of its own size, after Chen et al., "MobileFaceNets" (2018), since the position of a stroke
+matters. All operations (convolution, ReLU6, addition, one matrix product) have int8 kernels in every runtime.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ STAGES: tuple[Stage, ...] = ((2, 48, 2, 2), (2, 96, 2, 2))
 
 
 class GlyphNet(EncoderNetwork):
-    """Bytes of shape (N, 1, 56, 56) as float32 in 0..255 to embeddings (N, dimensions), not normalized.
+    """Pixels (N, 1, 56, 56), float32 in 0..255, to embeddings (N, dimensions), not normalized.
 
     Args:
         dimensions: length of the embedding.
         stem: channels of the first convolution.
         stages: the inverted-residual stages.
-        features: channels of the last feature map, before it is pooled.
+        features: channels of the last feature map, before pooling.
     """
 
     name = "glyphnet"
@@ -43,7 +42,7 @@ class GlyphNet(EncoderNetwork):
         super().__init__()
         self.preprocessing = Preprocessing(56, 56, "gray")
         self.dimensions = dimensions
-        # Without padding, the scaling of the pixels folds exactly into these weights when the graph is exported.
+        # Without padding, the pixel scaling folds exactly into these weights on export.
         self.stem = _convolution(1, stem, kernel=3, stride=2, padding=0)
         blocks: list[nn.Module] = []
         channels, resolution = stem, 27
@@ -65,7 +64,7 @@ class GlyphNet(EncoderNetwork):
 
 
 class FusedInvertedResidual(nn.Module):
-    """Widen by a 3x3 convolution, project by a linear 1x1; with a shortcut where the shapes agree."""
+    """Expand with a 3x3 convolution, project with a linear 1x1; with a residual connection if the shapes agree."""
 
     def __init__(self, channels: int, out: int, stride: int, expansion: int) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
 """The network of Koch, Zemel and Salakhutdinov, "Siamese Neural Networks for One-shot Image Recognition", 2015.
 
-One twin is conv 64@10x10, pool, conv 128@7x7, pool, conv 128@4x4, pool, conv 256@4x4, 4096 sigmoid units (figure 4 of
-the paper); the twins meet in p = sigmoid(sum_j alpha_j |h1_j - h2_j| + bias). With that head it has 38,951,745
-parameters. The embedding is the 4096 units themselves, each in (0, 1): it is not normalized to unit length.
+Each twin is conv 64@10x10, pool, conv 128@7x7, pool, conv 128@4x4, pool, conv 256@4x4, 4096 sigmoid units (figure 4 of the
+paper). The head joins them: p = sigmoid(sum_j alpha_j |h1_j - h2_j| + bias). Including the head there are 38,951,745
+parameters. The embedding consists of the 4096 units, each in (0, 1), and is not normalized.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from export.encoders.base import EncoderNetwork
 
 
 class Koch2015(EncoderNetwork):
-    """Bytes of shape (N, 1, 105, 105) as float32 in 0..255 to sigmoid units (N, 4096)."""
+    """Pixels (N, 1, 105, 105), float32 in 0..255, to sigmoid units (N, 4096)."""
 
     name = "koch2015"
     citation = "Koch, Zemel, Salakhutdinov, Siamese Neural Networks for One-shot Image Recognition, 2015"
@@ -50,7 +50,7 @@ class Koch2015(EncoderNetwork):
 
 
 class KochHead(nn.Module):
-    """The weighted L1 head: the log-odds of `same` for pairs of embeddings (N, D) and (N, D), of shape (N,)."""
+    """The weighted L1 head: log-odds (N,) that pairs of embeddings (N, D) and (N, D) are of the same class."""
 
     def __init__(self, dimensions: int) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class KochHead(nn.Module):
 
     @torch.no_grad()
     def as_device_head(self) -> SigmoidDistanceHead:
-        """The same function for the device: scale 1 and weights of the opposite sign."""
+        """The same head for the device: scale 1, and weights with the opposite sign."""
         return SigmoidDistanceHead(
             scale=1.0,
             bias=float(self.alpha.bias.item()),

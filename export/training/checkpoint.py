@@ -1,9 +1,10 @@
-"""Writes and reads the checkpoints of a training run."""
+"""Files of a training run: settings, data fingerprint, checkpoints, kept weights and history."""
 
 from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +12,34 @@ import torch
 
 from edge_siamese.errors import SettingsError
 from edge_siamese.system.files import write_atomically, write_text_atomically
+from export.data.images import Splits
+from export.provenance import data_fingerprint
+from export.training.distributed import Workers
+from export.training.settings import TrainingSettings
+
+CHECKPOINT = "checkpoint.pt"
+"""State of the training, to resume from."""
+BEST = "best.pt"
+"""Weights with the best validation accuracy so far."""
+SETTINGS, DATA, HISTORY = "settings.json", "data.json", "history.jsonl"
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint: an interruption leaves the old one or the new one."""
+    """Write a checkpoint atomically."""
     write_atomically(path, lambda file: torch.save(state, file))
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read a checkpoint; only tensors and plain values, never code.
+    """Read a checkpoint; tensors and plain values only, never code.
 
     Raises:
-        SettingsError: the file is missing or is no checkpoint.
+        SettingsError: the file is missing or is not a checkpoint.
     """
     try:
         state = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError:
         raise SettingsError(f"{path} does not exist: train first, or name the directory of a run") from None
-    except Exception as error:  # torch raises a dozen kinds for a damaged file
+    except Exception as error:  # torch raises a dozen types for a damaged file
         raise SettingsError(
             f"{path} is not a readable checkpoint ({type(error).__name__}); train again with --fresh"
         ) from error
@@ -37,45 +48,98 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     return state
 
 
-HISTORY = "history.jsonl"
+def prepare_directory(
+    out: Path, settings: TrainingSettings, splits: Splits, fresh: bool, workers: Workers
+) -> None:
+    """Create the directory of a run and write its settings and data fingerprint.
+
+    Args:
+        out: the directory.
+        settings: of the run.
+        splits: its data.
+        fresh: delete an earlier run in `out` first.
+        workers: the leader writes, the others wait.
+
+    Raises:
+        SettingsError: `out` contains a run with other settings or other data.
+    """
+    if workers.is_leader:
+        out.mkdir(parents=True, exist_ok=True)
+        if fresh:
+            for name in (CHECKPOINT, BEST, HISTORY, DATA, SETTINGS):
+                (out / name).unlink(missing_ok=True)
+    workers.barrier()
+    fingerprint = data_fingerprint(splits)
+    advice = "choose another --out, or --fresh"
+    if (out / SETTINGS).exists():
+        earlier = TrainingSettings.from_dict(_read_object(out / SETTINGS))
+        if differences := settings.differences(earlier):
+            raise SettingsError(f"{out} holds a run with other settings ({'; '.join(differences)}); {advice}")
+    if (out / DATA).exists() and _read_object(out / DATA).get("fingerprint") != fingerprint:
+        raise SettingsError(f"{out} holds a run on other classes or pictures of {settings.data}; {advice}")
+    if workers.is_leader:
+        for name, content in (
+            (SETTINGS, asdict(settings)),
+            (DATA, {"fingerprint": fingerprint, **splits.provenance}),
+        ):
+            if not (out / name).exists():
+                write_text_atomically(out / name, json.dumps(content, indent=2) + "\n")
+    workers.barrier()
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(value, dict):
+            return value
+        problem = "it is not a JSON object"
+    except ValueError as error:
+        problem = str(error)
+    raise SettingsError(f"{path} is damaged ({problem}); choose another --out, or --fresh")
 
 
 class History:
-    """Of the run in the directory `out`, of which so many steps were done in former sittings."""
+    """Loss and validation accuracy over a run, as lines of JSON and as curves for TensorBoard.
 
-    def __init__(self, out: Path, steps_done: int, silent: bool) -> None:
-        self.out, self.steps_done, self.silent = out, steps_done, silent
+    Args:
+        out: directory of the run.
+        resumed_step: the step that training resumes from; later lines of an interrupted run are removed.
+        enabled: False on workers other than the leader, which write nothing.
+    """
+
+    def __init__(self, out: Path, resumed_step: int, enabled: bool) -> None:
+        self.out, self.resumed_step, self.enabled = out, resumed_step, enabled
         self.losses: list[float] = []
         self.mean_loss = math.nan
 
     def __enter__(self) -> History:
-        if self.silent:
+        if not self.enabled:
             return self
-        # What an interrupted sitting wrote after its last checkpoint will be written again.
         path = self.out / HISTORY
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        kept = [line for line in lines if _step_of(line) <= self.steps_done]
+        kept = [line for line in lines if _step_of(line) <= self.resumed_step]
         write_text_atomically(path, "".join(line + "\n" for line in kept))
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer = SummaryWriter(str(self.out / "tensorboard"), purge_step=self.steps_done)
+        self.writer = SummaryWriter(str(self.out / "tensorboard"), purge_step=self.resumed_step)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if not self.silent:
+        if self.enabled:
             self.writer.close()
 
-    def step(self, loss: float) -> None:
+    def add_loss(self, loss: float) -> None:
         self.losses.append(loss)
 
-    def validation(self, step: int, accuracy: float, rate: float, seconds: float) -> None:
+    def add_validation(self, step: int, accuracy: float, learning_rate: float, seconds: float) -> None:
+        """Record a validation, with the mean loss since the last one."""
         self.mean_loss = sum(self.losses) / len(self.losses)
         self.losses.clear()
         entry = {
             "step": step,
             "loss": self.mean_loss,
             "validation_accuracy": accuracy,
-            "learning_rate": rate,
+            "learning_rate": learning_rate,
             "seconds": round(seconds, 1),
         }
         with (self.out / HISTORY).open("a", encoding="utf-8") as file:
@@ -85,7 +149,7 @@ class History:
 
 
 def _step_of(line: str) -> float:
-    """The step that a line of the history is of; none can be later than a line that a power cut left half-written."""
+    """Step of a history line; infinite for a line that a power cut left incomplete."""
     try:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):

@@ -1,4 +1,4 @@
-"""One process or many: the workers of a training run, as `torchrun` starts them."""
+"""Distributed training: the worker processes that `torchrun` starts, or a single process."""
 
 from __future__ import annotations
 
@@ -21,98 +21,96 @@ Network = TypeVar("Network", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Workers:
-    """This process among the workers of a run."""
+    """The process group of a run, as seen from this process."""
 
     rank: int
-    world: int
+    count: int
     device: torch.device
 
     @property
-    def leads(self) -> bool:
+    def is_leader(self) -> bool:
         """Whether this worker validates, saves and reports."""
         return self.rank == 0
 
-    def parallel(self, module: nn.Module) -> nn.Module:
-        """The module, averaging its gradients over all workers if there is more than one."""
-        if self.world == 1:
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """Average the gradients of a module over all workers."""
+        if self.count == 1:
             return module
         return DistributedDataParallel(
             module, device_ids=[self.device] if self.device.type == "cuda" else None
         )
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is set in any worker."""
-        if self.world == 1:
+        """Whether the flag is set on any worker."""
+        if self.count == 1:
             return flag
         flags = torch.tensor([flag], dtype=torch.int32, device=self.device)
         dist.all_reduce(flags)
         return bool(flags.item())
 
-    def with_shared_statistics(self, module: Network) -> Network:
-        """The module, its batch norms looking at the images of all workers where that is possible: between GPUs.
+    def synchronize_batch_norm(self, module: Network) -> Network:
+        """Compute batch statistics over the images of all workers, in place; possible between GPUs only.
 
-        Between CPUs each worker normalizes by its own images, and the running statistics are the leader's.
+        On CPUs each worker normalizes by its own images, and the leader's running statistics are kept.
         """
-        if self.world == 1 or self.device.type != "cuda":
-            return module
-        nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
+        if self.count > 1 and self.device.type == "cuda":
+            nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
         return module
 
     def check_agreement(self, step: int, out: Path) -> None:
-        """Raise SettingsError unless all workers go on from the same step of the run in `out`."""
-        if self.world == 1:
+        """Raise `SettingsError` unless all workers resume from the same step of the run in `out`."""
+        if self.count == 1:
             return
         steps = torch.tensor([step, -step], dtype=torch.int64, device=self.device)
         dist.all_reduce(steps, op=dist.ReduceOp.MAX)
         if int(steps[0]) != -int(steps[1]):
             raise SettingsError(
-                f"the workers found different checkpoints in {out}: it has to be a folder that all of them share"
+                f"the workers found different checkpoints in {out}: all workers must share this directory"
             )
 
-    def wait(self) -> None:
-        """Until all workers are here."""
-        if self.world > 1:
+    def barrier(self) -> None:
+        """Wait for all workers."""
+        if self.count > 1:
             dist.barrier()
 
 
 def is_leader() -> bool:
-    """Whether this process is the first worker, or the only one."""
+    """Whether this process is the only worker or the first one; valid outside `join_workers`."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
-def refuse_several_workers(command: str) -> None:
-    """Raise SettingsError if `torchrun` started this process: only training knows how to share its work."""
+def require_single_process(command: str) -> None:
+    """Raise `SettingsError` if `torchrun` started this process: only `train` is distributed."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise SettingsError(
-            f"{command} runs in one process; torchrun starts `-m export train`, and {command} goes on from its run"
+            f"{command} runs in one process; start `-m export train` with torchrun, then run {command} on its result"
         )
 
 
 @contextmanager
 def join_workers() -> Iterator[Workers]:
-    """Join the process group if `torchrun` started this process; otherwise be the only worker.
+    """Join the process group if `torchrun` started this process.
 
-    A GPU is used when there is one: gradients then travel by NCCL, and by Gloo between CPUs.
+    Uses a GPU if there is one. Gradients are exchanged with NCCL between GPUs and with Gloo between CPUs.
     """
-    world = int(os.environ.get("WORLD_SIZE", "1"))
+    count = int(os.environ.get("WORLD_SIZE", "1"))
     rank = int(os.environ.get("RANK", "0"))
     if torch.cuda.is_available():
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
     else:
         device = torch.device("cpu")
-    if world == 1:
+    if count == 1:
         yield Workers(0, 1, device)
         return
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
-        yield Workers(rank, world, device)
+        yield Workers(rank, count, device)
     finally:
         dist.destroy_process_group()
 
 
-def check_divides(batch: int, world: int, pairs: bool) -> None:
-    """Raise SettingsError unless a batch splits evenly over the workers."""
-    unit = world * (2 if pairs else 1)
-    if batch % unit:
-        raise SettingsError(f"a batch of {batch} images does not divide over {world} workers")
+def check_batch_size(batch: int, workers: int, pairs: bool) -> None:
+    """Raise `SettingsError` unless a batch can be divided evenly among the workers."""
+    if batch % (workers * (2 if pairs else 1)):
+        raise SettingsError(f"a batch of {batch} images cannot be divided among {workers} workers")

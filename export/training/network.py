@@ -1,9 +1,8 @@
-"""The trained network, as what comes after training sees it: load a run, embed with it, count its work."""
+"""Trained networks: loading of a run, embedding, model id and arithmetic cost."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,41 +11,42 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from edge_siamese.errors import SettingsError
 from edge_siamese.recognition.head import SigmoidDistanceHead
 from edge_siamese.recognition.imaging import Frames, Preprocessing, prepare_batch
 from export.encoders import EncoderNetwork, KochHead, build_encoder
 from export.training import checkpoint
+from export.training.checkpoint import BEST
 
-BEST, DATA = "best.pt", "data.json"
-PIXELS_AT_ONCE = 1 << 19
-"""Of a batch that is embedded: bounds the memory of its first feature maps."""
+MAX_BATCH, MAX_BATCH_PIXELS = 256, 1 << 19
+"""Limits of an embedded batch: they bound the memory of its first feature maps."""
 
 
 @dataclass(frozen=True)
 class TrainedNetwork:
-    """The weights that a training run kept."""
+    """The weights that a training run kept, with their origin."""
 
     module: EncoderNetwork
     """In evaluation mode, on the CPU."""
     name: str
     preprocessing: Preprocessing
     model_id: str
-    """`NAME-HASH`, the hash being of the weights: equal ids are equal networks."""
+    """`NAME-HASH` with a hash of the weights: networks with equal ids are equal."""
     parameters: int
-    """Trained numbers, the encoder's own head included."""
+    """Number of trained parameters, including the encoder's own head."""
     macs: int
-    """Multiply-accumulates for one image."""
+    """Multiply-accumulate operations per image."""
     head: SigmoidDistanceHead | None
-    """The head that was trained along (Koch's weighted L1), if any."""
+    """The head that was trained with the encoder (Koch's weighted L1), if any."""
     provenance: dict[str, Any]
     """Settings, data, seed and versions of the run."""
     run: Path
 
     @classmethod
     def of(cls, module: EncoderNetwork, provenance: dict[str, Any], run: Path) -> TrainedNetwork:
-        """What comes after training needs to know of an encoder in evaluation mode."""
+        """Describe an encoder in evaluation mode."""
         head = getattr(module, "head", None)
         return cls(
             module=module,
@@ -66,7 +66,7 @@ class TrainedNetwork:
 
 
 class TorchEncoder:
-    """The float network behind the device's `Encoder` interface, so that the same code evaluates both."""
+    """The float network with the `Encoder` interface of the device, so that the same code evaluates both."""
 
     runtime = "torch"
     precision = "fp32"
@@ -76,11 +76,11 @@ class TorchEncoder:
         self.module, self.model_id = module, model_id
         self.preprocessing: Preprocessing = module.preprocessing
         height, width, _ = module.preprocessing.shape
-        self.batch = max(1, min(256, PIXELS_AT_ONCE // (height * width)))
+        self.batch = max(1, min(MAX_BATCH, MAX_BATCH_PIXELS // (height * width)))
         self.dimensions: int = module.dimensions
 
     def embed(self, images: Frames) -> npt.NDArray[np.float32]:
-        """Frames of any size to float32 (N, D); unit vectors if the encoder says so."""
+        """Frames of any size to float32 (N, D); unit vectors if the encoder normalizes them."""
         return self.embed_prepared(prepare_batch(images, self.preprocessing))
 
     @torch.inference_mode()
@@ -104,7 +104,7 @@ def load_run(path: str | Path) -> TrainedNetwork:
     """Load the weights that a run kept.
 
     Args:
-        path: the directory of a run or of a pipeline, or the file `best.pt` itself.
+        path: directory of a run or of a pipeline, or the file `best.pt` itself.
 
     Raises:
         SettingsError: there is no such run, or it cannot be read.
@@ -114,31 +114,22 @@ def load_run(path: str | Path) -> TrainedNetwork:
     try:
         module = build_encoder(state["encoder"])
         module.load_state_dict(state["weights"])
-        provenance = {**_kept_beside(file), **state["provenance"]}
-    except (SettingsError, KeyError, RuntimeError, TypeError) as error:
-        why = str(error).splitlines()[0].rstrip(":")
-        raise SettingsError(f"{file} holds no weights of an encoder of this release ({why})") from error
+        provenance = dict(state["provenance"])
+    except (SettingsError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0].rstrip(":")
+        raise SettingsError(f"{file} holds no weights of an encoder of this release ({reason})") from error
     return TrainedNetwork.of(module.eval(), provenance, file.parent)
-
-
-def _kept_beside(file: Path) -> dict[str, Any]:
-    """The fingerprint of the data, which runs of earlier releases kept beside their weights alone."""
-    try:
-        found = json.loads((file.parent / DATA).read_text(encoding="utf-8")).get("fingerprint")
-    except (OSError, ValueError, AttributeError):
-        return {}
-    return {"data_fingerprint": found} if isinstance(found, str) else {}
 
 
 def _find_best(path: Path) -> Path:
     for candidate in (path, path / BEST, path / "train" / BEST):
         if candidate.is_file():
             return candidate
-    raise SettingsError(f"{path} is not a training run: neither {BEST} nor train/{BEST} is in it")
+    raise SettingsError(f"{path} is not a training run: it contains neither {BEST} nor train/{BEST}")
 
 
 def model_id(module: EncoderNetwork) -> str:
-    """`NAME-` and twelve hexadecimal digits of the SHA-256 of the weights, in the order of their names."""
+    """`NAME-` and twelve hexadecimal digits of the SHA-256 of the weights, sorted by name."""
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         values = tensor.detach().cpu().contiguous().numpy()
@@ -147,26 +138,14 @@ def model_id(module: EncoderNetwork) -> str:
     return f"{module.name}-{digest.hexdigest()[:12]}"
 
 
-@torch.inference_mode()
 def count_macs(module: EncoderNetwork) -> int:
-    """Multiply-accumulates of convolutions and matrix products for one image."""
-    total = 0
-
-    def count(layer: nn.Module, _: Any, output: torch.Tensor) -> None:
-        nonlocal total
-        if isinstance(layer, nn.Conv2d):
-            total += output.shape[2] * output.shape[3] * layer.weight.numel()
-        elif isinstance(layer, nn.Linear):
-            total += layer.weight.numel()
-
-    hooks = [layer.register_forward_hook(count) for layer in module.modules()]
-    training = module.training
+    """Multiply-accumulate operations of convolutions and matrix products per image."""
     height, width, channels = module.preprocessing.shape
+    training = module.training
+    image = torch.zeros(1, channels, height, width, device=next(module.parameters()).device)
     try:
-        device = next(module.parameters()).device
-        module.eval()(torch.zeros(1, channels, height, width, device=device))
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            module.eval()(image)
     finally:
         module.train(training)
-        for hook in hooks:
-            hook.remove()
-    return total
+    return int(counter.get_total_flops()) // 2

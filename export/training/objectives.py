@@ -1,8 +1,7 @@
-"""What training minimizes: the paper's cross-entropy over pairs, and the cosine-margin softmax over classes.
+"""Training objectives: cosine-margin softmax over classes, and cross-entropy over verification pairs.
 
-An objective chooses the images of a batch and turns their embeddings into a loss. Which images it chooses is a
-function of (seed, step) alone, never of what happened before: a resumed run meets the batches that the
-uninterrupted one would have met, and so does every worker of a distributed one.
+An objective draws the images of a batch and turns their embeddings into a loss. The draw is a function of (seed, step)
+alone, so a resumed run and every worker of a distributed run get the same batches as a single, uninterrupted process.
 """
 
 from __future__ import annotations
@@ -25,43 +24,45 @@ from export.encoders import EncoderNetwork, KochHead
 Indices = npt.NDArray[np.int64]
 
 EPOCH_PAIRS = 150_000
-"""Koch 2015, section 4.1: the largest of the paper's training sets; here the pairs of every epoch are new ones."""
+"""Koch 2015, section 4.1: the size of the largest training set there; here each epoch draws new pairs."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Images of a training step, and what the objective wants to know of them."""
+    """Images of a training step and their labels."""
 
     images: Indices
-    """int64 (B,), indices into the training images."""
+    """int64 (B,): indices into the training images."""
     labels: Indices
     """int64: (B,) classes, or (B / 2,) with 1 where images 2i and 2i + 1 show the same class."""
     symmetry: Indices | None
-    """int64 (B,) in 0..7, or None when images keep their orientation."""
+    """int64 (B,) in 0..7: the symmetry of the square to apply; None to keep the orientation."""
 
-    def share(self, rank: int, world: int) -> Batch:
-        """The part of the batch that worker `rank` of `world` computes."""
-        images, labels = np.split(self.images, world)[rank], np.split(self.labels, world)[rank]
-        return Batch(images, labels, None if self.symmetry is None else np.split(self.symmetry, world)[rank])
+    def share(self, rank: int, workers: int) -> Batch:
+        """The part of the batch for one of several workers."""
+        images, labels = np.split(self.images, workers)[rank], np.split(self.labels, workers)[rank]
+        return Batch(
+            images, labels, None if self.symmetry is None else np.split(self.symmetry, workers)[rank]
+        )
 
 
 class Objective(nn.Module):
-    """Base of the objectives."""
+    """Base class of the objectives."""
 
-    def epoch(self, images: ImageSet) -> int:
-        """How many images make an epoch; schedules that fall by the epoch count in it."""
+    def images_per_epoch(self, images: ImageSet) -> int:
+        """Number of images in an epoch, for schedules that fall by the epoch."""
         return len(images)
 
     def batch(self, images: ImageSet, size: int, seed: int, step: int) -> Batch:
-        """The images of one step; a pure function of its arguments."""
-        raise TypeError(f"{type(self).__name__} does not choose batches")
+        """The batch of `size` images of a step, counted from 0; a pure function of its arguments."""
+        raise TypeError(f"{type(self).__name__} draws no batches")
 
 
 class CosineMarginSoftmax(Objective):
     """CosFace: softmax over scale * (cos(angle to the class) - margin), of Wang et al., "CosFace", 2018.
 
-    With `symmetries`, a turned or mirrored character is a class of its own, which multiplies the classes by eight, after
-    Santoro et al., "Meta-Learning with Memory-Augmented Neural Networks", 2016 (quarter turns as new classes).
+    With `symmetries`, each rotated or mirrored version of a class is a class of its own (eight in all), after Santoro et
+    al., "Meta-Learning with Memory-Augmented Neural Networks", 2016 (rotations by 90 degrees as new classes).
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class CosineMarginSoftmax(Objective):
         return Batch(chosen, labels * SYMMETRIES + symmetry, symmetry)
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """(B, D) and int64 (B,) to the mean loss."""
+        """Embeddings (B, D) and classes int64 (B,) to the mean loss."""
         cosines = F.normalize(embeddings) @ F.normalize(self.directions).T
         own = torch.full((len(labels), 1), -self.margin, dtype=cosines.dtype, device=cosines.device)
         return F.cross_entropy(self.scale * cosines.scatter_add(1, labels[:, None], own), labels)
@@ -91,8 +92,8 @@ class CosineMarginSoftmax(Objective):
 class SiamesePairs(Objective):
     """Koch 2015, section 3.1: cross-entropy of p(same) over pairs, half of them of the same class.
 
-    The probability comes from the encoder's own weighted L1 head if it has one, and otherwise from a sigmoid of the
-    Euclidean distance of unit vectors, whose scale and bias are learned along.
+    The probability comes from the encoder's own weighted L1 head if it has one, and otherwise from `EuclideanHead`,
+    which is trained with the encoder.
     """
 
     def __init__(self, encoder: EncoderNetwork) -> None:
@@ -100,17 +101,17 @@ class SiamesePairs(Objective):
         head = getattr(encoder, "head", None)
         self.head: nn.Module = head if isinstance(head, KochHead) else EuclideanHead()
 
-    def epoch(self, images: ImageSet) -> int:
+    def images_per_epoch(self, images: ImageSet) -> int:
         return 2 * EPOCH_PAIRS
 
     def batch(self, images: ImageSet, size: int, seed: int, step: int) -> Batch:
         pairs = verification_pairs(images, size // 2, np.random.default_rng([seed, 3, step]))
         order = np.random.default_rng([seed, 4, step]).permutation(size // 2)
-        both = np.stack([pairs.a, pairs.b], axis=1)[order]
-        return Batch(both.reshape(-1), pairs.same[order].astype(np.int64), None)
+        interleaved = np.stack([pairs.a, pairs.b], axis=1)[order].reshape(-1)
+        return Batch(interleaved, pairs.same[order].astype(np.int64), None)
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """(B, D), rows 2i and 2i + 1 being a pair, and int64 (B / 2,) to the mean loss."""
+        """Embeddings (B, D), where rows 2i and 2i + 1 are a pair, and labels int64 (B / 2,) to the mean loss."""
         log_odds = self.head(embeddings[0::2], embeddings[1::2])
         return F.binary_cross_entropy_with_logits(log_odds, labels.to(log_odds.dtype))
 
@@ -135,13 +136,13 @@ def build_objective(
     encoder: EncoderNetwork,
     classes: int,
     symmetries: bool,
-    sharpness: float = 24.0,
+    logit_scale: float = 24.0,
     margin: float = 0.25,
 ) -> Objective:
-    """The objective `cosine` or `pairs` for an encoder and so many training classes.
+    """Build the objective `cosine` or `pairs` for an encoder and a number of training classes.
 
     Raises:
-        SettingsError: no objective has that name, or it does not fit the encoder.
+        SettingsError: the name is unknown, or the objective does not suit the encoder.
     """
     if name == "pairs":
         return SiamesePairs(encoder)
@@ -151,24 +152,24 @@ def build_objective(
         raise SettingsError(
             f"the cosine objective needs unit vectors; train {encoder.name} with --objective pairs"
         )
-    return CosineMarginSoftmax(classes, encoder.dimensions, symmetries, sharpness, margin)
+    return CosineMarginSoftmax(classes, encoder.dimensions, symmetries, logit_scale, margin)
 
 
 def _shuffled(images: ImageSet, size: int, seed: int, step: int) -> Indices:
-    """The images of a step when all are visited in a new order each epoch and small classes as often as large ones."""
+    """Images of a step: a new permutation each epoch, in which all classes are equally frequent."""
     order = _balanced(images)
-    places = np.arange(step * size, (step + 1) * size)
-    epochs = places // len(order)
+    positions = np.arange(step * size, (step + 1) * size)
+    epochs = positions // len(order)
     chosen = np.empty(size, dtype=np.int64)
     for epoch in np.unique(epochs):
         shuffled = np.random.default_rng([seed, 1, int(epoch)]).permutation(len(order))
-        here = epochs == epoch
-        chosen[here] = order[shuffled[places[here] % len(order)]]
+        current = epochs == epoch
+        chosen[current] = order[shuffled[positions[current] % len(order)]]
     return chosen
 
 
 def _balanced(images: ImageSet) -> Indices:
-    """Indices in which each class stands as often as the largest one."""
+    """Indices of images, with those of small classes repeated to the count of the largest class."""
     counts = np.bincount(images.labels, minlength=images.classes)
     if counts.min() == counts.max():
         return np.arange(len(images.labels))

@@ -1,7 +1,7 @@
-"""Lets an encoder that starts from published weights remember what it knew, while it learns about few kinds of things.
+"""Anti-forgetting loss: keeps the initial embeddings of unrelated pictures while an encoder is fine-tuned.
 
-Li and Hoiem, "Learning without Forgetting" (2016): besides the pictures that it is trained on, the encoder sees pictures
-of anything, for which it is to keep the answers of the network that it started from; here the answers are embeddings.
+After Li and Hoiem, "Learning without Forgetting" (2016), with embeddings in place of class scores: besides the training
+images, the encoder sees pictures of other things, for which the initial network provides the targets.
 """
 
 from __future__ import annotations
@@ -19,78 +19,74 @@ from export.data.augment import AUGMENTATIONS, augment
 from export.data.folders import SUFFIXES, prepared_pictures
 from export.encoders import EncoderNetwork
 
-FEWEST = 100
-_MEASURED = 512
-"""Pictures whose mean embedding is what all have in common."""
+MIN_IMAGES = 100
+_MEAN_IMAGES = 512
+"""Number of images from which the mean embedding is computed."""
 _SEED = 6
 
 
-class Memory:
-    """Pictures to remember by, and what the network of the start says about them."""
+class AntiForgettingLoss:
+    """Unrelated pictures, and the distance of their embeddings from those of the initial network.
 
-    def __init__(self, start: EncoderNetwork, folder: Path, preprocessing: Preprocessing, seed: int) -> None:
-        """Read all pictures below a folder, prepared as training pictures are.
+    Args:
+        initial: the network to stay close to; it is not modified.
+        folder: JPEG, PNG or WebP files, in any subfolders.
+        preprocessing: how training images are prepared.
+        seed: decides which pictures each step uses and how they are augmented.
 
-        Args:
-            start: the network to remember; it is not changed.
-            folder: JPEG, PNG or WebP files, in any folders.
-            preprocessing: of the training pictures.
-            seed: decides which picture is seen when, and how distorted.
+    Raises:
+        DataError: the folder does not exist or holds fewer than `MIN_IMAGES` pictures.
+    """
 
-        Raises:
-            DataError: there is no such folder, or fewer than `FEWEST` pictures in it.
-        """
+    def __init__(
+        self, initial: EncoderNetwork, folder: Path, preprocessing: Preprocessing, seed: int
+    ) -> None:
         files = (
             sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES) if folder.is_dir() else []
         )
         images, _ = prepared_pictures(folder, files, preprocessing)
-        if len(images) < FEWEST:
+        if len(images) < MIN_IMAGES:
             raise DataError(
-                f"{folder} has {len(images)} pictures to remember by, at least {FEWEST} are needed; "
-                "scripts/fetch_photographs.py fetches some"
+                f"{folder} has {len(images)} pictures for the anti-forgetting loss, at least {MIN_IMAGES} are needed; "
+                "scripts/fetch_photographs.py downloads some"
             )
         self.images = images
         self.seed = seed
-        own = start.preprocessing
-        self.size = (own.height, own.width)
-        self.start = start
-        self.device = next(start.parameters()).device
-        chosen = np.random.default_rng([seed, _SEED]).permutation(len(images))[:_MEASURED]
-        whole = torch.from_numpy(images[np.sort(chosen)]).permute(0, 3, 1, 2)
+        self.size = (initial.preprocessing.height, initial.preprocessing.width)
+        self.initial = initial
+        self.device = next(initial.parameters()).device
+        chosen = np.random.default_rng([seed, _SEED]).permutation(len(images))[:_MEAN_IMAGES]
+        sample = torch.from_numpy(images[np.sort(chosen)]).permute(0, 3, 1, 2)
         with torch.no_grad():
-            seen = [
-                F.normalize(start(self._fitted(part.to(self.device).float())))
-                for part in torch.split(whole, 64)
+            embeddings = [
+                F.normalize(initial(self._resize(part.to(self.device).float())))
+                for part in torch.split(sample, 64)
             ]
-        self.common = torch.cat(seen).mean(dim=0)
+        self.mean = torch.cat(embeddings).mean(dim=0)
 
     def batch(self, count: int, step: int) -> tuple[Tensor, Tensor]:
-        """The pictures of a step, a pure function of the seed and the step, and what the start says about them.
+        """Augmented pictures and their targets; a pure function of the seed and the step.
 
         Returns:
-            float32 (count, 3, H, W) in 0..255, and float32 (count, D), unit vectors.
+            Pixels float32 (count, 3, H, W) in 0..255, and centered initial embeddings float32 (count, D), unit vectors.
         """
         rng = np.random.default_rng([self.seed, _SEED, step])
         chosen = torch.from_numpy(self.images[rng.integers(0, len(self.images), count)])
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         pixels = augment(
-            chosen.permute(0, 3, 1, 2).float(),
-            AUGMENTATIONS["photo"],
-            generator,
-            paper=None,
-            size=self.size,
+            chosen.permute(0, 3, 1, 2).float(), AUGMENTATIONS["photo"], generator, fill=None, size=self.size
         )
         pixels = pixels.to(self.device).contiguous(memory_format=torch.channels_last)
         with torch.no_grad():
-            return pixels, self.centered(self.start(pixels))
+            return pixels, self.center(self.initial(pixels))
 
-    def centered(self, embeddings: Tensor) -> Tensor:
-        """Embeddings (N, D) to unit vectors (N, D) from what all pictures have in common."""
-        return F.normalize(F.normalize(embeddings) - self.common)
+    def center(self, embeddings: Tensor) -> Tensor:
+        """Embeddings (N, D) to unit vectors (N, D), relative to the mean of all pictures."""
+        return F.normalize(F.normalize(embeddings) - self.mean)
 
-    def forgotten(self, embeddings: Tensor, targets: Tensor) -> Tensor:
-        """The mean of 1 - cosine between embeddings (N, D), not normalized, and what the start says of the pictures."""
-        return (1.0 - (self.centered(embeddings) * targets).sum(dim=1)).mean()
+    def loss(self, embeddings: Tensor, targets: Tensor) -> Tensor:
+        """Mean of 1 - cosine between embeddings (N, D), not normalized, and the targets (N, D) of `batch`."""
+        return (1.0 - (self.center(embeddings) * targets).sum(dim=1)).mean()
 
-    def _fitted(self, pixels: Tensor) -> Tensor:
+    def _resize(self, pixels: Tensor) -> Tensor:
         return F.interpolate(pixels, self.size, mode="bilinear", antialias=True)

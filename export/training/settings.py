@@ -1,11 +1,15 @@
-"""Everything that decides what a training run becomes, and the recipe of each encoder."""
+"""Settings of a training run: the defaults of each encoder, and recipes in TOML files."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import msgspec
 
 from edge_siamese.errors import SettingsError
+from edge_siamese.validation import Record, SchemaError, convert, nearest, parse_toml
 from export.data.augment import AUGMENTATIONS
 from export.encoders import ENCODERS
 from export.training.objectives import OBJECTIVES
@@ -13,143 +17,150 @@ from export.training.objectives import OBJECTIVES
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("cosine", "exponential")
 STARTS = ("random", "published")
-RUN = "run:"
-DRAWINGS = ("omniglot", "glyphs")
-"""Data sets of ink on white paper."""
+RUN_PREFIX = "run:"
+DRAWING_DATA = ("omniglot", "glyphs")
+"""Data sets of black ink on white paper."""
+
+_AT_LEAST_ONE = ("batch", "validations", "validation_episodes")
+_NON_NEGATIVE = (
+    "learning_rate", "weight_decay", "ema_fraction", "warmup", "margin", "classifier_lr_multiplier",
+    "finetuned_weight", "anti_forgetting_weight",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """Two runs with equal settings on equal data and one kind of machine end with equal weights."""
+    """Everything that decides the outcome of a training run.
+
+    Equal settings on equal data and the same kind of machine give equal weights.
+
+    Raises:
+        SettingsError: a value is out of range, or two settings contradict each other.
+    """
 
     data: str = "omniglot"
-    """`omniglot`, `glyphs`, `grocery`, or `folder:PATH`; other splits of Omniglot after a colon."""
+    """`omniglot`, `omniglot:SPLIT`, `glyphs`, `grocery`, or `folder:PATH`."""
     encoder: str = "glyphnet"
     start: str = "random"
-    """`published`: from the weights of somebody's earlier training that come with the encoder. `run:DIR`: from those that
-    an earlier run of this program kept."""
+    """Initial weights: `random`, `published` (pretrained weights of the encoder's authors), or `run:DIR` (kept by an
+    earlier run)."""
     objective: str = "cosine"
     """`cosine`: cosine-margin softmax over classes. `pairs`: cross-entropy over verification pairs."""
     seed: int = 0
     steps: int = 1000
-    """Optimizer steps in all."""
+    """Optimizer steps in total."""
     batch: int = 256
-    """Images a step, over all workers."""
+    """Images per step, over all workers."""
     optimizer: str = "adamw"
     learning_rate: float = 1.5e-2
+    """Peak learning rate."""
     weight_decay: float = 0.05
     """Decoupled for adamw, L2 for sgd."""
     schedule: str = "cosine"
-    """`cosine`: to zero at the end. `exponential`: falls by 1 % an epoch, as in the paper."""
+    """`cosine`: down to zero at the end. `exponential`: 1 % less each epoch, as in Koch 2015."""
     warmup: float = 0.03
-    """Share of the steps over which the learning rate rises linearly."""
+    """Fraction of the steps over which the learning rate rises linearly."""
     augmentation: str = "strong"
-    invented: int = 0
-    """So many alphabets of characters that the program invents are trained on beside the data's own (drawings)."""
+    synthetic_alphabets: int = 0
+    """Number of generated alphabets added to the training classes; only for drawings."""
     symmetries: bool = True
-    """Turned and mirrored images are classes of their own (cosine objective)."""
+    """Rotated and mirrored images count as separate classes (cosine objective)."""
     margin: float = 0.25
-    """Cosine objective: by how much an image has to be nearer to its own class."""
-    sharpness: float = 24.0
-    """Cosine objective: what cosines are multiplied with before the softmax."""
-    class_rate: float = 1.0
-    """Cosine objective: how many times faster the directions of the classes learn than the encoder."""
-    frozen_statistics: bool = False
-    """Norms keep the statistics that they started with, as small sets of pictures need."""
-    blend: float = 1.0
-    """The weights kept lie so far on the way from the start's to the trained ones (Wortsman et al., 2022)."""
-    remember: str = ""
-    """A folder of pictures of anything, in which the encoder is to see what it saw at the start; none if empty."""
-    remembering: float = 4.0
-    """How much that counts beside the objective."""
-    average: float = 0.02
-    """The weights kept are an exponential average over about this share of the run; 0 keeps the last ones."""
+    """Cosine objective: margin subtracted from the cosine of the true class."""
+    logit_scale: float = 24.0
+    """Cosine objective: factor of the cosines before the softmax."""
+    classifier_lr_multiplier: float = 1.0
+    """Cosine objective: learning rate of the class directions relative to that of the encoder."""
+    freeze_batch_statistics: bool = False
+    """Batch normalization keeps its initial running statistics, as small data sets need."""
+    finetuned_weight: float = 1.0
+    """Weight of the fine-tuned network, 0 to 1, in its average with the initial one (Wortsman et al., 2022)."""
+    anti_forgetting_data: str = ""
+    """Folder of unrelated pictures on which the encoder has to keep its initial embeddings; empty for none."""
+    anti_forgetting_weight: float = 4.0
+    """Weight of the anti-forgetting loss relative to the objective."""
+    ema_fraction: float = 0.02
+    """The kept weights are an exponential moving average over about this fraction of the run; 0 keeps the last ones."""
     validations: int = 20
-    """How often the validation accuracy is measured, evenly over the run."""
+    """Number of validations, evenly spaced over the run."""
     validation_episodes: int = 2000
 
     def __post_init__(self) -> None:
-        for field, known in (
+        self._check_choices()
+        self._check_ranges()
+        self._check_combinations()
+
+    def _check_choices(self) -> None:
+        for name, choices in (
             ("encoder", tuple(ENCODERS)),
             ("objective", OBJECTIVES),
             ("optimizer", OPTIMIZERS),
             ("schedule", SCHEDULES),
             ("augmentation", tuple(AUGMENTATIONS)),
         ):
-            if getattr(self, field) not in known:
-                raise SettingsError(f"{field} {getattr(self, field)!r} is not one of {', '.join(known)}")
-        if self.start not in STARTS and not (self.start.startswith(RUN) and self.start != RUN):
-            raise SettingsError(f"start {self.start!r} is not one of {', '.join(STARTS)}, {RUN}DIR")
-        for field in ("batch", "validations", "validation_episodes"):
-            if getattr(self, field) < 1:
-                raise SettingsError(f"{field} has to be at least 1, not {getattr(self, field)}")
+            if getattr(self, name) not in choices:
+                raise SettingsError(f"{name} {getattr(self, name)!r} is not one of {', '.join(choices)}")
+        if self.start not in STARTS and not (self.start.startswith(RUN_PREFIX) and self.start != RUN_PREFIX):
+            raise SettingsError(f"start {self.start!r} is not one of {', '.join(STARTS)}, {RUN_PREFIX}DIR")
+
+    def _check_ranges(self) -> None:
+        for name in _AT_LEAST_ONE:
+            if getattr(self, name) < 1:
+                raise SettingsError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in _NON_NEGATIVE:
+            if not 0.0 <= getattr(self, name) < float("inf"):
+                raise SettingsError(f"{name} must be a number of at least 0, not {getattr(self, name)}")
+        if self.ema_fraction >= 1.0 or self.warmup >= 1.0:
+            raise SettingsError("ema_fraction and warmup are fractions of the run and must be below 1")
+        if not 0.0 < self.logit_scale < float("inf"):
+            raise SettingsError(f"logit_scale must be a number above 0, not {self.logit_scale}")
+        if self.finetuned_weight > 1.0:
+            raise SettingsError(f"finetuned_weight must be at most 1, not {self.finetuned_weight}")
+
+    def _check_combinations(self) -> None:
         if self.steps < (1 if self.start == "random" else 0):
-            raise SettingsError(f"steps has to be at least 1, not {self.steps}: random weights know nothing")
-        for field in (
-            "learning_rate",
-            "weight_decay",
-            "average",
-            "warmup",
-            "margin",
-            "class_rate",
-            "blend",
-            "remembering",
-        ):
-            value = getattr(self, field)
-            if not 0.0 <= value < float("inf"):
-                raise SettingsError(
-                    f"{field.replace('_', ' ')} has to be a number of at least 0, not {value}"
-                )
-        if self.average >= 1.0 or self.warmup >= 1.0:
-            raise SettingsError("average and warmup are shares of the run, below 1")
-        if not 0.0 < self.sharpness < float("inf"):
-            raise SettingsError(f"sharpness has to be a number above 0, not {self.sharpness}")
-        if self.blend > 1.0 or (self.blend < 1.0 and self.start == "random"):
+            raise SettingsError(f"steps must be at least 1 with random initial weights, not {self.steps}")
+        if self.start == "random" and self.finetuned_weight < 1.0:
+            raise SettingsError("finetuned_weight below 1 requires pretrained initial weights (start)")
+        if self.start == "random" and self.anti_forgetting_data:
+            raise SettingsError("anti_forgetting_data requires pretrained initial weights (start)")
+        if self.synthetic_alphabets < 0 or (self.synthetic_alphabets and not self.is_drawing):
             raise SettingsError(
-                "blend is a share of the way from earlier weights to the trained ones, up to 1"
+                f"synthetic_alphabets must be at least 0, and 0 for data other than {', '.join(DRAWING_DATA)}"
             )
-        if self.invented < 0 or (self.invented and not self.drawings):
-            raise SettingsError(
-                f"invented alphabets stand beside drawings ({', '.join(DRAWINGS)}) alone, 0 or more"
-            )
-        if self.remember and self.start == "random":
-            raise SettingsError("there is nothing to remember without earlier weights to start from")
         if self.objective == "pairs" and self.batch % 4:
-            raise SettingsError(
-                f"a batch of pairs has half of each kind: its size is a multiple of 4, not {self.batch}"
-            )
+            raise SettingsError(f"batch must be a multiple of 4 with the objective pairs, not {self.batch}")
 
     @property
-    def paper(self) -> float | None:
-        """The value of what a distorted drawing leaves bare; None for photographs, which are mirrored at their border."""
-        return 255.0 if self.drawings else None
+    def is_drawing(self) -> bool:
+        """Whether the images are black ink on white paper."""
+        return self.data.partition(":")[0] in DRAWING_DATA
 
     @property
-    def drawings(self) -> bool:
-        """Whether the pictures are ink on white paper."""
-        return self.data.partition(":")[0] in DRAWINGS
+    def fill(self) -> float | None:
+        """Pixel value outside a distorted image: white for drawings, None (reflection) for photographs."""
+        return 255.0 if self.is_drawing else None
 
     @property
-    def average_decay(self) -> float:
-        """Per step, of the exponential average of the weights."""
-        return 1.0 - 1.0 / max(1.0, self.average * self.steps)
+    def ema_decay(self) -> float:
+        """Decay of the exponential moving average of the weights, per step."""
+        return 1.0 - 1.0 / max(1.0, self.ema_fraction * self.steps)
 
     def validation_steps(self) -> frozenset[int]:
-        """The steps (counted from 1) after which the run is validated; the last is one of them."""
+        """Steps, counted from 1, after which the run is validated; always includes the last one."""
         count = min(self.validations, self.steps)
         return frozenset(round(self.steps * (i + 1) / count) for i in range(count))
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainingSettings:
+        """Settings from JSON; missing ones take their defaults, unknown ones raise `SettingsError`."""
         unknown = set(values) - {field.name for field in fields(cls)}
         if unknown:
-            raise SettingsError(
-                f"the run was made by another release: it has the unknown settings {sorted(unknown)}"
-            )
+            raise SettingsError(f"the run has unknown settings {sorted(unknown)}: another release wrote it")
         return cls(**values)
 
     def differences(self, other: TrainingSettings) -> list[str]:
-        """`name: mine, not theirs` for each setting in which two runs differ."""
+        """`NAME: OWN, not OTHER` for each setting that differs."""
         return [
             f"{field.name}: {getattr(self, field.name)!r}, not {getattr(other, field.name)!r}"
             for field in fields(self)
@@ -157,9 +168,9 @@ class TrainingSettings:
         ]
 
 
-PHOTO_STEPS = 2000
+MAX_PHOTO_STEPS = 2000
 
-RECIPES: dict[str, TrainingSettings] = {
+ENCODER_DEFAULTS: dict[str, TrainingSettings] = {
     "glyphnet": TrainingSettings(encoder="glyphnet", steps=7000),
     # Koch 2015, section 3.2: momentum SGD with L2, learning rate falling by 1 % an epoch, pairs with affine distortions.
     "koch2015": TrainingSettings(
@@ -173,7 +184,7 @@ RECIPES: dict[str, TrainingSettings] = {
         schedule="exponential",
         augmentation="koch",
         symmetries=False,
-        average=0.0,
+        ema_fraction=0.0,
         validations=200,
     ),
     "efficientnet-lite0": TrainingSettings(
@@ -187,35 +198,89 @@ RECIPES: dict[str, TrainingSettings] = {
         augmentation="photo",
         symmetries=False,
         margin=0.1,
-        sharpness=16.0,
-        class_rate=10.0,
-        frozen_statistics=True,
-        blend=0.5,
-        average=0.08,
+        logit_scale=16.0,
+        classifier_lr_multiplier=10.0,
+        freeze_batch_statistics=True,
+        finetuned_weight=0.5,
+        ema_fraction=0.08,
         validations=8,
     ),
 }
-RECIPES["efficientnet-lite0-small"] = replace(
-    RECIPES["efficientnet-lite0"], encoder="efficientnet-lite0-small"
+ENCODER_DEFAULTS["efficientnet-lite0-small"] = replace(
+    ENCODER_DEFAULTS["efficientnet-lite0"], encoder="efficientnet-lite0-small"
 )
 
 
-def recipe(encoder: str, data: str | None = None, **changes: Any) -> TrainingSettings:
-    """The recipe of an encoder for a data set, with some settings changed; None leaves a setting as it is.
+def settings_for(encoder: str, data: str | None = None, **changes: Any) -> TrainingSettings:
+    """Defaults of an encoder for a data set, with changes; None leaves a setting unchanged.
 
     Raises:
-        SettingsError: the encoder is unknown, or the settings contradict each other.
+        SettingsError: the encoder is unknown, or the settings are invalid.
     """
-    if encoder not in RECIPES:
-        raise SettingsError(f"there is no encoder {encoder!r}; known are {', '.join(sorted(RECIPES))}")
-    settings = replace(RECIPES[encoder], data=data or RECIPES[encoder].data)
-    if settings.paper is None and settings.start == "random":
-        # A thing that is turned is still the thing, unlike a character; and there are fewer pictures to learn from.
+    if encoder not in ENCODER_DEFAULTS:
+        raise SettingsError(
+            f"there is no encoder {encoder!r}; known are {', '.join(sorted(ENCODER_DEFAULTS))}"
+        )
+    settings = replace(ENCODER_DEFAULTS[encoder], data=data or ENCODER_DEFAULTS[encoder].data)
+    if not settings.is_drawing and settings.start == "random":
+        # Unlike a character, a rotated object is still the same object; and data sets of photographs are smaller.
         settings = replace(
             settings,
             symmetries=False,
             augmentation="photo",
-            invented=0,
-            steps=min(settings.steps, PHOTO_STEPS),
+            synthetic_alphabets=0,
+            steps=min(settings.steps, MAX_PHOTO_STEPS),
         )
     return replace(settings, **{name: value for name, value in changes.items() if value is not None})
+
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+
+_Changes = msgspec.defstruct(
+    "_Changes",
+    [(name, hint | None, None) for name, hint in get_type_hints(TrainingSettings).items()],
+    bases=(Record,),
+)
+"""`TrainingSettings` with every field optional: None keeps the encoder's default."""
+
+
+class Recipe(Record):
+    """A training run: where it goes, and how it differs from the defaults of its encoder."""
+
+    description: str
+    out: str
+    """Directory of the pipeline; the training run is its subdirectory `train`."""
+    training: _Changes  # type: ignore[valid-type]
+    threads: Annotated[int, msgspec.Meta(ge=1)] | None = None
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """Training settings that the recipe sets."""
+        return {
+            name: value for name, value in msgspec.structs.asdict(self.training).items() if value is not None
+        }
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes in `export/recipes`."""
+    return sorted(path.stem for path in RECIPES.glob("*.toml"))
+
+
+def load_recipe(name: str) -> Recipe:
+    """Load a recipe by name, or by the path of a TOML file.
+
+    Raises:
+        SettingsError: there is no such recipe, or the file is invalid.
+    """
+    path = RECIPES / f"{name}.toml" if name in recipe_names() else Path(name)
+    try:
+        return convert(parse_toml(path.read_text(encoding="utf-8")), Recipe)
+    except (OSError, UnicodeDecodeError) as error:
+        if path.suffix == ".toml":
+            raise SettingsError(f"cannot read the recipe {path}: {error}") from error
+        names = recipe_names()
+        raise SettingsError(
+            f"there is no recipe {name!r}{nearest(name, names)} (recipes: {', '.join(names)}, or a TOML file)"
+        ) from None
+    except SchemaError as error:
+        raise SettingsError(f"{path}: {error}") from error

@@ -23,7 +23,7 @@ from export.data import cache
 from export.encoders import ENCODERS
 from export.evaluation import loading
 from export.training import checkpoint
-from export.training.settings import RECIPES, TrainingSettings
+from export.training.settings import ENCODER_DEFAULTS, TrainingSettings
 from tests.export.conversion.test_onnx import Tiny, tiny
 from tests.tiny_bundle import write_tiny_bundle
 
@@ -35,7 +35,7 @@ def surround(monkeypatch: pytest.MonkeyPatch, at: Path) -> None:
     short = TrainingSettings(
         encoder="tiny", steps=6, batch=8, validations=3, validation_episodes=40, symmetries=False
     )
-    monkeypatch.setitem(RECIPES, "tiny", short)
+    monkeypatch.setitem(ENCODER_DEFAULTS, "tiny", short)
     monkeypatch.setenv(cache.VARIABLE, str(at / "cache"))
     monkeypatch.setenv(DEBUG_VARIABLE, "")
 
@@ -97,29 +97,29 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 TRAIN = "train --encoder tiny --data folder:{photos} --out {tmp}/never"
 
 FAILURES = [
-    ("train --data folder:{one} --out {tmp}/never", "{one} has 1 usable classes; it needs at least 2 sub-folders"),
-    ("train --data folder:{empty} --out {tmp}/never", "{empty} has 0 usable classes; it needs at least 2 sub-folders"),
-    ("train --data folder:{tmp}/absent --out {tmp}/never", "there is no folder {tmp}/absent; --data folder:PATH needs"),
+    ("train --data folder:{one} --out {tmp}/never", "{one} has 1 usable classes; it needs at least 2 subfolders"),
+    ("train --data folder:{empty} --out {tmp}/never", "{empty} has 0 usable classes; it needs at least 2 subfolders"),
+    ("train --data folder:{tmp}/absent --out {tmp}/never", "there is no folder {tmp}/absent; --data folder:PATH requires"),
     ("train --data birds --out {tmp}/never", "there is no data set 'birds'; choose omniglot, glyphs, grocery or"),
     ("train --data folder: --out {tmp}/never", "there is no data set 'folder:'; choose omniglot, glyphs,"),
-    (f"{TRAIN} --objective pairs --batch 3", "a batch of pairs has half of each kind: its size is a multiple of 4"),
+    (f"{TRAIN} --objective pairs --batch 3", "batch must be a multiple of 4 with the objective pairs, not 3"),
     ("train --encoder tiny --data folder:{photos} --out {file}", "[Errno 17] File exists: '{file}'"),
     ("pipeline --encoder tiny --data birds --out {tmp}/never", "there is no data set 'birds'; choose omniglot,"),
-    ("bundle {tmp}/absent --out {tmp}/never", "{tmp}/absent is not a training run: neither best.pt nor"),
+    ("bundle {tmp}/absent --out {tmp}/never", "{tmp}/absent is not a training run: it contains neither best.pt nor"),
     ("bundle {strange} --out {tmp}/never", "{strange}/best.pt holds no weights of an encoder of this release (there is no"),
     ("bundle {run} --data birds --out {tmp}/never", "there is no data set 'birds'; choose omniglot, glyphs,"),
-    ("bundle {run} --out {photos}", "{photos} exists and is no bundle; choose another place or remove it"),
+    ("bundle {run} --out {photos}", "{photos} exists and is not a bundle; choose another directory or remove it"),
     ("verify {tmp}/absent", "no bundle at {tmp}/absent: no such directory"),
-    ("verify {bundle}", "{tmp}/tiny/train is not a training run: neither best.pt nor train/best.pt is in it"),
+    ("verify {bundle}", "{tmp}/tiny/train is not a training run: it contains neither best.pt nor train/best.pt"),
     ("verify {bundle} --run {run}", "{bundle} is of tiny-0123456789ab, but {run} is tiny-"),
     ("verify {short}", "{short}/encoder.int8.onnx has 1 bytes and the manifest says"),
     ("verify {flipped} --run {run}", "{flipped}/encoder.fp32.tflite"),
     ("evaluate {short}", "{short}/encoder.int8.onnx has 1 bytes and the manifest says"),
     ("evaluate {tmp}/absent", "{tmp}/absent does not exist; name a bundle or the directory of a training run"),
-    ("evaluate {bundle} --runtime torch", "{bundle} is not a training run: neither best.pt nor"),
+    ("evaluate {bundle} --runtime torch", "{bundle} is not a training run: it contains neither best.pt nor"),
     ("evaluate {run} --runtime onnxruntime", "{run} is not a bundle, and onnxruntime runs only bundles"),
     ("evaluate {bundle}", "the network does not record its training data; choose data with --data"),
-    ("evaluate {run} --data folder:{one}", "{one} has 1 usable classes; it needs at least 2 sub-folders"),
+    ("evaluate {run} --data folder:{one}", "{one} has 1 usable classes; it needs at least 2 subfolders"),
     ("benchmark {tmp}/absent", "no bundle at {tmp}/absent: no such directory"),
     ("benchmark {flipped} --no-accuracy", "{flipped}/encoder.fp32.tflite"),
     ("benchmark {bundle}", "the network does not record its training data; choose data with --data"),

@@ -37,7 +37,7 @@ from export.demo import (
 from export.evaluation import remote_runtime
 from export.evaluation.remote_runtime import DEVICE_PYTHON_VARIABLE, open_encoder
 from export.reporting.report import Demo
-from export.training.settings import recipe
+from export.training.settings import settings_for
 
 PICTURES = [
     *(f"{name}-{role}" for name in NAMES for role in ("support", "query", "query-2")),
@@ -243,10 +243,10 @@ def test_the_demo_is_a_short_pipeline_on_drawn_glyphs(
 ) -> None:
     assert main(["demo", "--out", str(tmp_path)]) == 0
     ((settings, out, options),) = parts.pipeline
-    assert settings == recipe(
+    assert settings == settings_for(
         "glyphnet", data="glyphs", steps=command.STEPS, batch=command.BATCH, validations=6
     )
-    assert settings.steps < 0.1 * recipe("glyphnet").steps
+    assert settings.steps < 0.1 * settings_for("glyphnet").steps
     assert options["int8_budget"] == 1.0
     assert (out, options["fresh"], options["command"]) == (tmp_path, False, "make demo")
     printed = " ".join(capsys.readouterr().out.split())

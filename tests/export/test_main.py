@@ -29,7 +29,7 @@ def nothing_left_of_debug(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("train", "the following arguments are required: --out"),
+        ("train", "one of the arguments --out --recipe is required"),
         ("train --out x --encoder vgg", "argument --encoder: invalid choice: 'vgg'"),
         ("train --out x --steps many", "argument --steps: 'many' is not a whole number of at least 0"),
         ("train --out x --steps -1", "argument --steps: '-1' is not a whole number of at least 0"),
@@ -72,7 +72,7 @@ def nothing_left_of_debug(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         ("train --out x --objective triplet", "argument --objective: invalid choice: 'triplet'"),
         ("train --out x --sail", "unrecognized arguments: --sail"),
-        ("pipeline --data glyphs", "the following arguments are required: --out"),
+        ("pipeline --data glyphs", "one of the arguments --out --recipe is required"),
         ("bundle run", "the following arguments are required: --out"),
         (
             "bundle run --out x --int8-budget little",

@@ -32,7 +32,7 @@ from export.evaluation.benchmark import Benchmark
 from export.evaluation.evaluate import Evaluation
 from export.training import train as training
 from export.training.network import load_run
-from export.training.settings import RECIPES, TrainingSettings
+from export.training.settings import ENCODER_DEFAULTS, TrainingSettings
 from export.training.train import learning_rate
 from tests.export.conversion.test_onnx import Tiny
 
@@ -108,7 +108,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
         short = TrainingSettings(
             encoder="tiny", steps=6, batch=12, validations=3, validation_episodes=60, symmetries=False
         )
-        patch.setitem(RECIPES, "tiny", short)
+        patch.setitem(ENCODER_DEFAULTS, "tiny", short)
         once = functools.partial(pipeline.run_pipeline, rounds=1)
         patch.setattr("export.cli.pipeline.run_pipeline", once)
         patch.setattr(sys, "argv", ["export", *words])
@@ -128,7 +128,7 @@ def history(out: Path) -> list[int]:
 
 def test_an_interrupted_pipeline_says_so_and_the_same_command_goes_on(made: Made) -> None:
     assert made.statuses == [130, 0]
-    assert made.stopped.splitlines()[-1] == "stopped at step 3 of 6; the same command goes on from there"
+    assert made.stopped.splitlines()[-1] == "stopped at step 3 of 6; the same command resumes from there"
     assert history(made.out) == [2, 4, 6]
 
 
@@ -202,8 +202,8 @@ def test_the_model_card_says_what_it_is_made_of(made: Made) -> None:
     card = (made.out / "bundle" / "MODEL_CARD.md").read_text(encoding="utf-8")
     lines = card.splitlines()
     assert lines[0] == f"# {manifest.model_id}"
-    assert "- Trained on: train, 36 images of 6 classes;" in lines
-    assert "  seed 0, objective `cosine`. The data keep their own license." in lines
+    assert "- Training data: train, 36 images of 6 classes, under their own license." in lines
+    assert "- Training: seed 0, objective `cosine`." in lines
     assert "- Input: 16 x 16, gray, uint8." in lines
     assert "## Figures on held-out classes (validation)" in lines
     sizes = {(m.format, m.precision): f"{m.bytes:,}" for m in manifest.models}

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from export.__main__ import main
 from export.cli import train as train_command
@@ -104,9 +105,10 @@ def test_options_of_train_reach_the_settings_and_the_rest_comes_from_the_recipe(
     assert json.loads((tmp_path / "run" / "settings.json").read_text()) == {
         "data": f"folder:{photos}", "encoder": "tiny", "objective": "cosine", "seed": 3, "steps": 2,
         "batch": 4, "optimizer": "adamw", "learning_rate": 0.001, "weight_decay": 0.5, "schedule": "cosine",
-        "warmup": 0.03, "augmentation": "koch", "symmetries": True, "average": 0.02, "validations": 1,
-        "validation_episodes": 40, "start": "random", "blend": 1.0, "margin": 0.25, "sharpness": 24.0,
-        "class_rate": 1.0, "frozen_statistics": False, "invented": 0, "remember": "", "remembering": 4.0,
+        "warmup": 0.03, "augmentation": "koch", "symmetries": True, "ema_fraction": 0.02, "validations": 1,
+        "validation_episodes": 40, "start": "random", "finetuned_weight": 1.0, "margin": 0.25, "logit_scale": 24.0,
+        "classifier_lr_multiplier": 1.0, "freeze_batch_statistics": False, "synthetic_alphabets": 0,
+        "anti_forgetting_data": "", "anti_forgetting_weight": 4.0,
     }  # fmt: skip
 
 
@@ -114,7 +116,7 @@ def test_threads_are_those_that_were_asked_for(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
-    monkeypatch.setattr(train_command.torch, "set_num_threads", asked.append)
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
     monkeypatch.setattr(
         train_command, "train", lambda *_, **__: training.TrainingResult(tmp_path, 1, 0.5, 60.0)
     )
@@ -139,7 +141,7 @@ def test_an_interrupted_training_says_where_it_stopped_and_goes_on(
     assert main(train_words(photos, tmp_path / "run")) == 130
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert printed.err.splitlines()[-1] == "stopped at step 3 of 6; the same command goes on from there"
+    assert printed.err.splitlines()[-1] == "stopped at step 3 of 6; the same command resumes from there"
     assert signal.getsignal(signal.SIGINT) is handler
     monkeypatch.setattr(training, "learning_rate", learning_rate)
     assert main(train_words(photos, tmp_path / "run")) == 0
@@ -199,7 +201,7 @@ def test_ctrl_c_in_a_real_process_is_130_and_the_same_command_goes_on(photos: Pa
     assert (process.returncode, out) == (130, "")
     assert "Traceback" not in err
     stopped = re.fullmatch(
-        r"stopped at step (\d+) of 60; the same command goes on from there", err.splitlines()[-1]
+        r"stopped at step (\d+) of 60; the same command resumes from there", err.splitlines()[-1]
     )
     assert stopped and 10 <= int(stopped[1]) < 60
     done = subprocess.run(words, cwd=ROOT, env=environment, timeout=SECONDS, **pipes)

@@ -30,7 +30,7 @@ from export.conversion import bundle as bundle_module
 from export.conversion import verify as verify_module
 from export.conversion.bundle import FIGURES, BuiltBundle, build_bundle, impostor_images, model_card
 from export.conversion.graph import exported_encoder
-from export.conversion.quantize import Remedy, choose, collect
+from export.conversion.quantize import QuantizationMethod, choose_ranges, collect_statistics
 from export.conversion.tflite import TfliteGraph, read_tflite
 from export.conversion.verify import Verification, verify
 from export.data.images import ImageSet
@@ -272,9 +272,9 @@ def test_verify_fails_when_nothing_ran_a_file(
 def test_a_budget_that_is_no_number_is_refused(
     built: BuiltBundle, network: TrainedNetwork, tmp_path: Path, budget: float
 ) -> None:
-    with pytest.raises(SettingsError, match=f"^the int8 budget is a number of points, not {budget}$"):
+    with pytest.raises(SettingsError, match=f"^the int8 budget must be a number of points, not {budget}$"):
         verify(built.bundle, network, SPLITS.validation, SPLITS.train.images[:16], budget)
-    with pytest.raises(SettingsError, match=f"^the int8 budget is a number of points, not {budget}$"):
+    with pytest.raises(SettingsError, match=f"^the int8 budget must be a number of points, not {budget}$"):
         build_bundle(network, SPLITS, tmp_path / "bundle", budget)
 
 
@@ -340,7 +340,7 @@ def test_a_second_export_to_the_same_place_is_refused(network: TrainedNetwork, t
         (first / "bundle").mkdir()
         with pytest.raises(
             ExportError,
-            match=f"^another export is writing {tmp_path}/bundle; wait until it is done, or choose another place$",
+            match=f"^another export is writing {tmp_path}/bundle; wait for it, or choose another directory$",
         ):
             build_bundle(network, SPLITS, tmp_path / "bundle")
         assert (first / "bundle").is_dir()
@@ -374,7 +374,9 @@ def test_the_manifest_says_what_each_tflite_file_reads(
     graph = TfliteGraph(exported_encoder(network.module, quantizable=True), tmp_path)
     images = SPLITS.validation.images[:4]
     mixed = tmp_path / "mixed.tflite"
-    graph.quantize(mixed, choose(graph, collect(graph, images), "min-max"), [graph.steps[0].name])
+    graph.quantize(
+        mixed, choose_ranges(graph, collect_statistics(graph, images), "min-max"), [graph.steps[0].name]
+    )
     assert any(name.startswith(("CONV_2D", "DEPTHWISE")) for name in read_tflite(mixed).float_operators())
     expected = TorchEncoder(network.module).embed_prepared(images)
     for path in (mixed, graph.path):
@@ -403,19 +405,21 @@ def test_training_for_int8_happens_once_for_both_formats(
         trained.append(len(images))
         return "student"
 
-    def remedies(graph: Graph, _: object, retrained: Callable[[], Graph], seen: object) -> list[Remedy]:
+    def methods(
+        graph: Graph, _: object, retrained: Callable[[], Graph], seen: object
+    ) -> list[QuantizationMethod]:
         def make(out: Path, _: object) -> str:
             graphs.append(retrained().student)
             shutil.copyfile(built.bundle.model_path("onnx", "int8"), out)
             return ""
 
-        return [Remedy("quantization-aware training", make)]
+        return [QuantizationMethod("quantization-aware training", make)]
 
     for name in ("OnnxGraph", "TfliteGraph"):
         monkeypatch.setattr(bundle_module, name, Graph)
     monkeypatch.setattr(bundle_module, "exported_encoder", lambda module, quantizable: "plain")
     monkeypatch.setattr(bundle_module, "train_for_int8", train_for_int8)
-    monkeypatch.setattr(bundle_module, "standard_remedies", remedies)
+    monkeypatch.setattr(bundle_module, "standard_methods", methods)
     monkeypatch.setattr(
         bundle_module, "_encoder_of", lambda *_: load_encoder(built.bundle, "onnxruntime", "int8", threads=1)
     )
@@ -433,27 +437,42 @@ def test_figures_say_on_which_pairs_they_were_measured(built: BuiltBundle) -> No
     assert metrics["validation_ece"] == found.ece
     assert found.left_out_ece is not None and metrics["validation_left_out_ece"] == found.left_out_ece
     card = (built.bundle.path / "MODEL_CARD.md").read_text(encoding="utf-8")
-    assert f"- validation ece: {found.ece:.4f}, calibration error (ECE) of p(same) on the very pairs" in card
     assert (
-        f"- validation left out ece: {found.left_out_ece:.4f}, calibration error (ECE) with each group"
+        f"- validation ece: {found.ece:.4f}, expected calibration error (ECE) of p(same), on the pairs"
+        in card
+    )
+    assert (
+        f"- validation left out ece: {found.left_out_ece:.4f}, expected calibration error (ECE) of each group"
         in card
     )
     assert found.not_stated == (1e-3, 1e-4)
-    assert "\nThe pairs do not suffice for a threshold at: 0.001, 0.0001.\n" in card
+    assert "\nToo few pairs to state a threshold at: 0.001, 0.0001.\n" in card
     enough = dataclasses.replace(found, not_stated=())
-    assert "do not suffice" not in model_card(built.bundle.manifest, SPLITS, enough)
+    assert "Too few pairs" not in model_card(built.bundle.manifest, SPLITS, enough)
 
 
 @pytest.mark.parametrize(
     ("provenance", "stated"),
     [
-        ({"settings": {"start": "random"}}, "- Started from: random weights.\n"),
-        ({"settings": {"start": "run:x"}, "origin": "random"}, "an earlier run of this program kept.\n"),
-        ({"settings": {"start": "run:x"}, "origin": "published"}, "program kept, from published weights.\n"),
+        ({"settings": {"start": "random"}}, "- Initial weights: random.\n"),
         (
-            {"settings": {"start": "published", "remember": "build/varied", "remembering": 8.0}},
-            "- Started from: published weights.\n"
-            "  Meanwhile it was to go on seeing what it saw at the start, in other pictures (`varied`, weight 8).\n",
+            {"settings": {"start": "run:x"}, "origin": "random"},
+            "- Initial weights: those of an earlier run of this program.\n",
+        ),
+        (
+            {"settings": {"start": "run:x"}, "origin": "published"},
+            "an earlier run of this program, which started from published weights.\n",
+        ),
+        (
+            {
+                "settings": {
+                    "start": "published",
+                    "anti_forgetting_data": "build/varied",
+                    "anti_forgetting_weight": 8.0,
+                }
+            },
+            "- Initial weights: published weights.\n"
+            "- Anti-forgetting loss: on unrelated pictures (`varied`), with weight 8.\n",
         ),
     ],
 )
@@ -552,7 +571,7 @@ def test_a_directory_that_is_no_bundle_is_not_replaced(network: TrainedNetwork, 
     kept = tmp_path / "photos"
     kept.mkdir()
     (kept / "cat.jpg").write_bytes(b"precious")
-    with pytest.raises(ExportError, match="photos exists and is no bundle"):
+    with pytest.raises(ExportError, match="photos exists and is not a bundle"):
         build_bundle(network, SPLITS, kept)
     assert (kept / "cat.jpg").read_bytes() == b"precious"
 

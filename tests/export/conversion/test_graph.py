@@ -16,10 +16,10 @@ from edge_siamese.errors import ExportError
 from edge_siamese.recognition.imaging import Preprocessing
 from export.conversion.graph import (
     exported_encoder,
+    fold_batch_norm,
+    fold_pixel_scaling,
     layers,
     module_of,
-    with_normalizations_folded,
-    with_pixels_folded,
 )
 from export.encoders import EncoderNetwork
 from export.training.network import model_id
@@ -122,7 +122,7 @@ def test_a_normalization_is_folded_into_weights_and_bias() -> None:
         normalization.running_var.copy_(torch.tensor([4.0, 0.25]))
         normalization.weight.copy_(torch.tensor([6.0, 0.5]))
         normalization.bias.copy_(torch.tensor([10.0, 20.0]))
-    folded = with_normalizations_folded(network)
+    folded = fold_batch_norm(network)
     assert operations(folded) == ["0"]
     found = folded.get_submodule("0")
     # Per channel: weight * gamma / deviation, and (bias - mean) * gamma / deviation + beta.
@@ -143,7 +143,7 @@ def test_a_convolution_that_something_else_reads_keeps_its_normalization() -> No
 
     torch.manual_seed(0)
     network = Forked().eval()
-    folded = with_normalizations_folded(network)
+    folded = fold_batch_norm(network)
     assert operations(folded) == ["first", "norm", "add"]
     assert torch.equal(folded(BYTES), network(BYTES))
 
@@ -195,7 +195,7 @@ def test_an_affine_scaling_of_the_pixels_becomes_part_of_the_first_convolution(
     scaling, factor, offset = CHAINS[chain]
     torch.manual_seed(1)
     encoder = Scaled(scaling, bias).eval()
-    folded = with_pixels_folded(with_normalizations_folded(encoder))
+    folded = fold_pixel_scaling(fold_batch_norm(encoder))
     assert operations(folded) == ["first"]
     found = folded.get_submodule("first")
     weight = encoder.first.weight.detach()
@@ -343,7 +343,7 @@ def test_folding_that_changes_the_embeddings_is_noticed() -> None:
             return self.first(pixels) * (1.0 if type(self).calls == 1 else 1.1)
 
     with pytest.raises(
-        ExportError, match=r"^folding changed what scaled computes, by 0\.091 of its largest number$"
+        ExportError, match=r"^folding changed the output of scaled by 0\.091 of its largest value$"
     ):
         exported_encoder(Moody(CHAINS["none"][0]))
 
@@ -352,7 +352,7 @@ def test_an_encoder_of_numbers_that_are_none_is_refused() -> None:
     encoder = Scaled(CHAINS["ink"][0])
     with torch.no_grad():
         encoder.first.weight[0, 0, 0, 0] = torch.nan
-    with pytest.raises(ExportError, match=r"^folding changed what scaled computes, by nan "):
+    with pytest.raises(ExportError, match=r"^folding changed the output of scaled by nan "):
         exported_encoder(encoder)
 
 

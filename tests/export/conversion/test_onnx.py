@@ -20,7 +20,7 @@ from edge_siamese.errors import ExportError
 from edge_siamese.recognition.imaging import Preprocessing
 from export.conversion.graph import exported_encoder
 from export.conversion.onnx import BATCH, OnnxGraph, export_onnx
-from export.conversion.quantize import choose, collect
+from export.conversion.quantize import choose_ranges, collect_statistics
 from export.encoders import EncoderNetwork
 from export.encoders.glyphnet import FusedInvertedResidual
 
@@ -160,7 +160,7 @@ def graph(encoder: Tiny, tmp_path_factory: pytest.TempPathFactory) -> OnnxGraph:
 
 @pytest.fixture(scope="module")
 def ranges(graph: OnnxGraph) -> dict[str, tuple[float, float]]:
-    return choose(graph, collect(graph, pictures(32, seed=5)), "min-max")
+    return choose_ranges(graph, collect_statistics(graph, pictures(32, seed=5)), "min-max")
 
 
 @pytest.fixture(scope="module")

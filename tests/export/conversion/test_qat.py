@@ -18,16 +18,16 @@ from edge_siamese.errors import ExportError
 from edge_siamese.recognition.imaging import Preprocessing
 from edge_siamese.runtimes.onnx import OnnxGraph as DeviceGraph
 from export.conversion import qat
-from export.conversion.graph import ExportedEncoder, exported_encoder, with_normalizations_folded
+from export.conversion.graph import ExportedEncoder, exported_encoder, fold_batch_norm
 from export.conversion.onnx import OnnxGraph
 from export.conversion.qat import (
     FakeQuantizedActivation,
     FakeQuantizedWeight,
     QatSettings,
+    add_fake_quantization,
     train_for_int8,
-    with_fake_quantization,
 )
-from export.conversion.quantize import SIGMOID_SATURATION, choose, collect
+from export.conversion.quantize import SIGMOID_SATURATION, choose_ranges, collect_statistics
 from export.encoders import EncoderNetwork
 from export.training.network import model_id
 from tests.export.conversion.test_graph import Tiny
@@ -76,13 +76,13 @@ def int8_embeddings(network: ExportedEncoder, place: Path) -> Floats:
     """Unit embeddings (N, D) of `UNSEEN` from the ONNX int8 file of a quantizable network."""
     place.mkdir()
     graph = OnnxGraph(network, place)
-    graph.quantize(place / "int8.onnx", choose(graph, collect(graph, TRAINED), "min-max"))
+    graph.quantize(place / "int8.onnx", choose_ranges(graph, collect_statistics(graph, TRAINED), "min-max"))
     return unit(DeviceGraph(onnxruntime, place / "int8.onnx", threads=1).run(UNSEEN))
 
 
 def simulated(network: fx.GraphModule, images: Tensor) -> Tensor:
     """What the fake-quantized copy of a network returns, with ranges from `TRAINED`."""
-    rounded = with_fake_quantization(network)
+    rounded = add_fake_quantization(network)
     with torch.no_grad():
         rounded(pixels(TRAINED))
         for module in rounded.modules():
@@ -301,8 +301,8 @@ def rounded_places(rounded: fx.GraphModule) -> list[tuple[str, float]]:
 
 
 def test_it_rounds_after_rectifiers_sums_and_products_and_never_the_scaling_of_pixels() -> None:
-    student = with_normalizations_folded(Tiny())
-    rounded = with_fake_quantization(student)
+    student = fold_batch_norm(Tiny())
+    rounded = add_fake_quantization(student)
     assert rounded_places(rounded) == [
         (name, float("inf")) for name in ("stem.2", "expand.2", "project.0", "add", "embedding")
     ]
@@ -327,7 +327,7 @@ def test_a_sum_with_a_number_is_not_rounded_but_what_goes_into_a_sigmoid_is_with
             x = x + 1.0
             return torch.sigmoid(self.a(x)) + self.b(x).sigmoid()
 
-    rounded = with_fake_quantization(fx.symbolic_trace(Units().eval()))
+    rounded = add_fake_quantization(fx.symbolic_trace(Units().eval()))
     assert rounded_places(rounded) == [
         ("a", SIGMOID_SATURATION),
         ("sigmoid", float("inf")),
@@ -367,14 +367,14 @@ class Following(nn.Module):
 
 @pytest.mark.parametrize("kind", SIGMOIDS)
 def test_every_way_to_write_a_sigmoid_is_seen(kind: str) -> None:
-    rounded = with_fake_quantization(fx.symbolic_trace(Following(SIGMOIDS[kind]).eval()))
+    rounded = add_fake_quantization(fx.symbolic_trace(Following(SIGMOIDS[kind]).eval()))
     (product, limit), (_, none) = rounded_places(rounded)
     assert (product, limit, none) == ("product", SIGMOID_SATURATION, math.inf)
 
 
 @pytest.mark.parametrize("kind", RECTIFIERS)
 def test_whichever_way_a_rectifier_is_written_it_is_rounded_after_it_and_not_before(kind: str) -> None:
-    rounded = with_fake_quantization(fx.symbolic_trace(Following(RECTIFIERS[kind]).eval()))
+    rounded = add_fake_quantization(fx.symbolic_trace(Following(RECTIFIERS[kind]).eval()))
     ((source, limit),) = rounded_places(rounded)
     assert source != "product" and limit == math.inf
 
@@ -382,7 +382,7 @@ def test_whichever_way_a_rectifier_is_written_it_is_rounded_after_it_and_not_bef
 def test_before_it_rounds_it_computes_what_the_network_computes() -> None:
     torch.manual_seed(0)
     encoder = Tiny().eval()
-    rounded = with_fake_quantization(with_normalizations_folded(encoder))
+    rounded = add_fake_quantization(fold_batch_norm(encoder))
     for module in rounded.modules():
         if parametrize.is_parametrized(module):
             parametrize.remove_parametrizations(module, "weight", leave_parametrized=False)

@@ -19,21 +19,21 @@ from export.conversion.float_graph import Bytes, Floats, Format, GraphStep, Rang
 from export.conversion.graph import exported_encoder
 from export.conversion.onnx import OnnxGraph
 from export.conversion.quantize import (
+    CALIBRATIONS,
     COMPARED_IMAGES,
-    METHODS,
     SAMPLES,
     SIGMOID_SATURATION,
     ActivationStatistics,
     Attempt,
+    Calibration,
     LayerNoise,
-    Method,
+    QuantizationMethod,
     QuantizationRecord,
-    Remedy,
-    choose,
-    collect,
+    choose_ranges,
+    collect_statistics,
     compare_layers,
     quantize_within_budget,
-    standard_remedies,
+    standard_methods,
 )
 from tests.export.conversion.test_graph import Tiny
 from tests.tiny_network import pictures
@@ -154,7 +154,7 @@ def test_a_layer_of_a_real_file_that_was_damaged_comes_first(
     graph: OnnxGraph, damaged: str, tmp_path: Path
 ) -> None:
     images = pictures(16)
-    ranges = choose(graph, collect(graph, images), "min-max")
+    ranges = choose_ranges(graph, collect_statistics(graph, images), "min-max")
     graph.quantize(tmp_path / "good.onnx", ranges)
     good = {layer.layer: layer for layer in compare_layers(graph, tmp_path / "good.onnx", images)}
     assert set(good) == {"stem.0", "expand.0", "project.0", "Add after project.0", "embedding"}
@@ -182,8 +182,8 @@ def test_min_max_covers_every_value_of_every_batch() -> None:
     assert statistics.range("a", "min-max") == (-1.5, 3.0)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_zero_is_inside_of_every_range(method: Method) -> None:
+@pytest.mark.parametrize("method", CALIBRATIONS)
+def test_zero_is_inside_of_every_range(method: Calibration) -> None:
     values = np.linspace(2.0, 5.0, 256)[np.newaxis]
     low, high = statistics_of(values).range("a", method)
     assert low == 0.0 and 4.9 < high <= 5.0
@@ -191,8 +191,8 @@ def test_zero_is_inside_of_every_range(method: Method) -> None:
     assert -5.0 <= low < -4.9 and high == 0.0
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_an_activation_of_zeros_has_an_empty_range(method: Method) -> None:
+@pytest.mark.parametrize("method", CALIBRATIONS)
+def test_an_activation_of_zeros_has_an_empty_range(method: Calibration) -> None:
     assert statistics_of(np.zeros((3, 7))).range("a", method) == (0.0, 0.0)
 
 
@@ -267,7 +267,7 @@ def test_a_number_that_is_not_finite_is_refused(broken: float) -> None:
 
 def test_collect_takes_in_all_activations_of_all_batches() -> None:
     graph = FakeGraph([], {"a": [[1.0], [-2.0], [3.0], [9.0], [4.0]], "b": np.zeros((5, 2))})
-    statistics = collect(graph, np.zeros((5, 1, 1, 1), dtype=np.uint8))
+    statistics = collect_statistics(graph, np.zeros((5, 1, 1, 1), dtype=np.uint8))
     assert statistics.images == 5
     assert statistics.extremes == {"a": (-2.0, 9.0), "b": (0.0, 0.0)}
     assert [sample.tolist() for sample in statistics.samples["a"]] == [[1.0, -2.0], [3.0, 9.0], [4.0]]
@@ -275,7 +275,7 @@ def test_collect_takes_in_all_activations_of_all_batches() -> None:
 
 def test_collect_needs_an_image() -> None:
     with pytest.raises(ExportError, match="at least one calibration image"):
-        collect(FakeGraph([], {}), np.zeros((0, 1, 1, 1), dtype=np.uint8))
+        collect_statistics(FakeGraph([], {}), np.zeros((0, 1, 1, 1), dtype=np.uint8))
 
 
 def test_beyond_its_saturation_a_sigmoid_is_within_half_an_int8_step_of_its_end() -> None:
@@ -292,9 +292,9 @@ def test_what_goes_into_a_sigmoid_is_cut_where_the_sigmoid_saturates(operation: 
     ]
     values = {"out of a": [[-40.0, 3.0]], "out of b": [[-2.0, 40.0]], "p": [[0.0, 60.0]], "q": [[0.0, 1.0]]}
     graph = FakeGraph(steps, values)
-    statistics = collect(graph, np.zeros((1, 1, 1, 1), dtype=np.uint8))
+    statistics = collect_statistics(graph, np.zeros((1, 1, 1, 1), dtype=np.uint8))
     limit = math.log(511)
-    assert choose(graph, statistics, "min-max") == {
+    assert choose_ranges(graph, statistics, "min-max") == {
         "out of a": (pytest.approx(-limit), 3.0),
         "out of b": (-2.0, pytest.approx(limit)),
         # Only what goes in is cut.
@@ -309,27 +309,27 @@ def test_other_operations_keep_their_range_and_pixels_always_have_all_bytes() ->
         [convolution("a", "pixels"), GraphStep("Tanh after a", "Tanh", ("out of a",), "t", weighted=False)],
         {"pixels": [[10.0], [20.0]], "out of a": [[-40.0], [40.0]], "t": [[-1.0], [1.0]]},
     )
-    statistics = collect(graph, np.zeros((2, 1, 1, 1), dtype=np.uint8))
+    statistics = collect_statistics(graph, np.zeros((2, 1, 1, 1), dtype=np.uint8))
     expected = {"pixels": (0.0, 255.0), "out of a": (-40.0, 40.0), "t": (-1.0, 1.0)}
-    assert choose(graph, statistics, "min-max") == expected
+    assert choose_ranges(graph, statistics, "min-max") == expected
 
 
-def remedies(*losses: float | str) -> tuple[list[Remedy], Any]:
+def methods(*losses: float | str) -> tuple[list[QuantizationMethod], Any]:
     """Remedies `0`, `1`, … that write their name and say `detail of NAME`, and the score that finds the given losses.
 
-    A text instead of a number is the error of a remedy that cannot be made.
+    A text instead of a number is the error of a method that cannot be made.
     """
 
-    def remedy(name: str, loss: float | str) -> Remedy:
+    def method(name: str, loss: float | str) -> QuantizationMethod:
         def make(out: Path, _: Sequence[tuple[Attempt, Path]]) -> str:
             if isinstance(loss, str):
                 raise ExportError(loss)
             out.write_text(name)
             return f"detail of {name}"
 
-        return Remedy(name, make)
+        return QuantizationMethod(name, make)
 
-    made = [remedy(str(number), loss) for number, loss in enumerate(losses)]
+    made = [method(str(number), loss) for number, loss in enumerate(losses)]
     return made, lambda path: losses[int(path.read_text())]
 
 
@@ -338,7 +338,7 @@ def outcomes(record: QuantizationRecord) -> list[tuple[str, float | None, bool]]
 
 
 def test_the_first_remedy_within_the_budget_is_kept_and_no_other_is_tried(tmp_path: Path) -> None:
-    tried, score = remedies(0.9, 0.4, -0.2, 0.0)
+    tried, score = methods(0.9, 0.4, -0.2, 0.0)
     record = quantize_within_budget("onnx", tried, tmp_path / "int8", score, 0.5)
     assert outcomes(record) == [("0", 0.9, False), ("1", 0.4, True)]
     assert (tmp_path / "int8").read_text() == "1"
@@ -348,13 +348,13 @@ def test_the_first_remedy_within_the_budget_is_kept_and_no_other_is_tried(tmp_pa
 
 
 def test_a_loss_of_exactly_the_budget_is_within_it(tmp_path: Path) -> None:
-    tried, score = remedies(0.5, 0.0)
+    tried, score = methods(0.5, 0.0)
     record = quantize_within_budget("tflite", tried, tmp_path / "int8", score, 0.5)
     assert outcomes(record) == [("0", 0.5, True)]
 
 
 def test_if_all_lost_too_much_the_one_that_lost_least_is_kept_and_the_record_says_so(tmp_path: Path) -> None:
-    tried, score = remedies(3.0, 1.25, "no kernel", 2.0)
+    tried, score = methods(3.0, 1.25, "no kernel", 2.0)
     record = quantize_within_budget("onnx", tried, tmp_path / "int8", score, 0.5)
     assert (tmp_path / "int8").read_text() == "1"
     assert outcomes(record) == [("0", 3.0, False), ("1", 1.25, False), ("2", None, False), ("3", 2.0, False)]
@@ -365,12 +365,12 @@ def test_if_all_lost_too_much_the_one_that_lost_least_is_kept_and_the_record_say
 
 
 def test_of_equal_losses_the_cheaper_remedy_is_kept(tmp_path: Path) -> None:
-    tried, score = remedies(2.0, 1.0, 1.0)
+    tried, score = methods(2.0, 1.0, 1.0)
     assert quantize_within_budget("onnx", tried, tmp_path / "int8", score, 0.5).chosen == "1"
 
 
 def test_a_remedy_that_fails_is_recorded_with_its_reason_and_passed_over(tmp_path: Path) -> None:
-    tried, score = remedies("quantizing to ONNX int8 failed: no such operator", 0.1)
+    tried, score = methods("quantizing to ONNX int8 failed: no such operator", 0.1)
     record = quantize_within_budget("onnx", tried, tmp_path / "int8", score, 0.5)
     assert outcomes(record) == [("0", None, False), ("1", 0.1, True)]
     assert record.attempts[0].detail == "quantizing to ONNX int8 failed: no such operator"
@@ -378,7 +378,7 @@ def test_a_remedy_that_fails_is_recorded_with_its_reason_and_passed_over(tmp_pat
 
 
 def test_a_file_that_cannot_be_scored_counts_as_failed(tmp_path: Path) -> None:
-    tried, score = remedies(0.0, 9.0)
+    tried, score = methods(0.0, 9.0)
 
     def picky(path: Path) -> float:
         if path.read_text() == "0":
@@ -392,7 +392,7 @@ def test_a_file_that_cannot_be_scored_counts_as_failed(tmp_path: Path) -> None:
 
 
 def test_a_file_that_a_runtime_refuses_counts_as_failed(tmp_path: Path) -> None:
-    tried, score = remedies(0.0, 9.0)
+    tried, score = methods(0.0, 9.0)
 
     def refused(path: Path) -> float:
         if path.read_text() == "0":
@@ -408,7 +408,7 @@ def test_a_file_that_a_runtime_refuses_counts_as_failed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("place", [0, 1])
 def test_a_score_that_is_no_number_counts_as_failed(score: float, place: int, tmp_path: Path) -> None:
     losses = [score, 9.0] if place == 0 else [9.0, score]
-    tried, _ = remedies(*losses)
+    tried, _ = methods(*losses)
     record = quantize_within_budget(
         "onnx", tried, tmp_path / "int8", lambda path: losses[int(path.read_text())], 0.5
     )
@@ -420,10 +420,10 @@ def test_a_score_that_is_no_number_counts_as_failed(score: float, place: int, tm
 
 
 def test_if_none_can_be_made_the_first_reason_is_given_and_nothing_is_written(tmp_path: Path) -> None:
-    tried, score = remedies("the converter crashed", "something that follows from it")
+    tried, score = methods("the converter crashed", "something that follows from it")
     with pytest.raises(ExportError, match=r"^no int8 tflite file could be made: the converter crashed$"):
         quantize_within_budget("tflite", tried, tmp_path / "int8", score, 0.5)
-    with pytest.raises(ExportError, match=r"^no int8 onnx file could be made: no remedy was given$"):
+    with pytest.raises(ExportError, match=r"^no int8 onnx file could be made: no method was given$"):
         quantize_within_budget("onnx", [], tmp_path / "int8", score, 0.5)
     assert list(tmp_path.iterdir()) == []
 
@@ -433,20 +433,22 @@ def test_other_errors_are_not_taken_for_a_remedy_that_failed(tmp_path: Path) -> 
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        quantize_within_budget("onnx", [Remedy("0", interrupted)], tmp_path / "int8", lambda _: 0.0, 0.5)
+        quantize_within_budget(
+            "onnx", [QuantizationMethod("0", interrupted)], tmp_path / "int8", lambda _: 0.0, 0.5
+        )
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_remedy_knows_the_attempts_before_it_and_their_files(tmp_path: Path) -> None:
     seen: list[list[tuple[str, float | None, str]]] = []
-    tried, score = remedies(3.0, 2.0)
+    tried, score = methods(3.0, 2.0)
 
     def make(out: Path, before: Sequence[tuple[Attempt, Path]]) -> str:
         seen.append([(attempt.method, attempt.loss_points, path.read_text()) for attempt, path in before])
         out.write_text("0")
         return ""
 
-    quantize_within_budget("onnx", [*tried, Remedy("last", make)], tmp_path / "int8", score, 0.5)
+    quantize_within_budget("onnx", [*tried, QuantizationMethod("last", make)], tmp_path / "int8", score, 0.5)
     assert seen == [[("0", 3.0, "0"), ("1", 2.0, "1")]]
 
 
@@ -458,7 +460,9 @@ def test_seconds_are_those_of_making_and_scoring(tmp_path: Path, monkeypatch: py
         clock[0] += seconds
         return result
 
-    tried = [Remedy(n, lambda out, _: taking(2.0, str(out.write_text("")))) for n in ("slow", "slower")]
+    tried = [
+        QuantizationMethod(n, lambda out, _: taking(2.0, str(out.write_text("")))) for n in ("slow", "slower")
+    ]
     record = quantize_within_budget("onnx", tried, tmp_path / "int8", lambda _: taking(5.0, 1.0), 0.5)
     assert [attempt.seconds for attempt in record.attempts] == [7.0, 7.0]
 
@@ -544,20 +548,20 @@ class RecordingGraph(FakeGraph):
 def standard(
     graph: FakeGraph, losses: Sequence[float], out: Path, retrained: Any = None
 ) -> QuantizationRecord:
-    """Try the standard remedies on a budget of 0.5, where the n-th file that can be made loses `losses[n]`."""
+    """Try the standard methods on a budget of 0.5, where the n-th file that can be made loses `losses[n]`."""
     left = iter(losses)
 
     def never() -> FakeGraph:
         raise AssertionError("trained again without need")
 
     return quantize_within_budget(
-        "onnx", standard_remedies(graph, IMAGES, retrained or never), out, lambda _: next(left), 0.5
+        "onnx", standard_methods(graph, IMAGES, retrained or never), out, lambda _: next(left), 0.5
     )
 
 
-def test_the_standard_remedies_come_in_the_order_of_their_cost() -> None:
+def test_the_standard_methods_come_in_the_order_of_their_cost() -> None:
     graph = RecordingGraph([0.1] * 6)
-    assert [remedy.method for remedy in standard_remedies(graph, IMAGES, lambda: graph)] == STANDARD
+    assert [method.name for method in standard_methods(graph, IMAGES, lambda: graph)] == STANDARD
     assert graph.runs == 0 and graph.written == []
 
 
@@ -639,7 +643,7 @@ def test_the_network_is_trained_again_only_if_all_else_lost_too_much(tmp_path: P
 def test_the_network_trained_again_gets_its_ranges_from_the_images_that_it_saw(tmp_path: Path) -> None:
     other = RecordingGraph([0.1])
     more = np.concatenate([IMAGES, IMAGES])
-    *_, last = standard_remedies(RecordingGraph([0.1]), IMAGES, lambda: other, more)
+    *_, last = standard_methods(RecordingGraph([0.1]), IMAGES, lambda: other, more)
     seen: list[int] = []
     other.activations = lambda images: seen.append(len(images)) or iter([other.exact])  # type: ignore[method-assign,func-returns-value]
     assert last.make(tmp_path / "int8", []) == ""
@@ -664,7 +668,7 @@ def test_without_a_post_training_file_there_are_no_worst_layers(tmp_path: Path) 
     record = standard(Unquantizable([0.1] * 6), [0.25], tmp_path / "int8", lambda: RecordingGraph([0.1]))
     assert [attempt.detail for attempt in record.attempts] == [
         *["no kernel"] * 3,
-        *["there is no int8 file to tell the worst layers from"] * 2,
+        *["there is no int8 file in which to find the worst layers"] * 2,
         "",
     ]
     assert record.chosen == STANDARD[5] and record.within_budget

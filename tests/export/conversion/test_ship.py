@@ -20,7 +20,7 @@ from edge_siamese.recognition.imaging import Preprocessing, prepare
 from edge_siamese.system.files import staging_directory
 from export.__main__ import main
 from export.conversion import ship as ship_module
-from export.conversion.ship import ship, without_places, write_golden
+from export.conversion.ship import remove_local_paths, ship, write_golden
 from tests.tiny_bundle import MODEL_ID, describe, write_tiny_bundle
 
 pytest.importorskip("onnxruntime")
@@ -101,7 +101,7 @@ def test_the_copy_has_what_a_device_needs(run: Path, tmp_path: Path) -> None:
     assert [model.path for model in bundle.manifest.models] == ["encoder.int8.onnx", "encoder.int8.tflite"]
     np.testing.assert_array_equal(bundle.impostors, source.impostors)
     assert done.golden_images == 6
-    assert sum(done.files.values()) < done.former_bytes
+    assert sum(done.files.values()) < done.original_bytes
     assert content(run / "bundle") == before
     assert sorted(path.name for path in (tmp_path / "models").iterdir()) == [".objects.part.lock", "objects"]
 
@@ -179,7 +179,7 @@ def test_nothing_tells_of_the_machine(run: Path, tmp_path: Path) -> None:
     ],
 )
 def test_of_a_local_path_its_last_name_is_left(value: Any, left: Any) -> None:
-    assert without_places(value) == left
+    assert remove_local_paths(value) == left
 
 
 def test_the_model_card_lists_the_files_that_are_there(run: Path, tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ def earlier(run: Path, tmp_path: Path) -> Bundle:
 class TestRefused:
     def test_what_was_not_verified(self, run: Path, tmp_path: Path) -> None:
         verified(run, passed=False)
-        refused(run, tmp_path, ExportError, "did not pass")
+        refused(run, tmp_path, ExportError, "did not pass verification")
         verified(run, model_id="another")
         refused(run, tmp_path, ExportError, "is of another model, another: verify the bundle again")
         (run / "verification.json").unlink()
@@ -226,13 +226,13 @@ class TestRefused:
     def test_what_lacks_an_int8_file_of_a_format(self, run: Path, tmp_path: Path) -> None:
         models = load_bundle(run / "bundle").manifest.models
         change_manifest(run / "bundle", models=tuple(m for m in models if m.path != "encoder.int8.onnx"))
-        refused(run, tmp_path, ExportError, "has no int8 file of onnx: both are shipped")
+        refused(run, tmp_path, ExportError, "has no int8 file for onnx; both are required")
 
     def test_what_has_no_impostors(self, run: Path, tmp_path: Path) -> None:
         attachments = load_bundle(run / "bundle").manifest.attachments
         kept = tuple(item for item in attachments if item.path != "impostors.npy")
         change_manifest(run / "bundle", attachments=kept)
-        refused(run, tmp_path, ExportError, r"has no impostors\.npy: make the bundle again")
+        refused(run, tmp_path, ExportError, r"has no impostors\.npy: build the bundle again")
 
     def test_what_is_damaged_or_no_bundle(self, run: Path, tmp_path: Path) -> None:
         (run / "bundle" / "encoder.fp32.onnx").write_bytes(b"")
@@ -250,12 +250,14 @@ class TestRefused:
 
     @pytest.mark.parametrize("name", ["", "Objects", "../objects", ".objects", "a/b", "1st"])
     def test_a_name_that_is_none(self, run: Path, tmp_path: Path, name: str) -> None:
-        refused(run, tmp_path, ExportError, "a name of small letters, digits and dashes is needed", name)
+        refused(
+            run, tmp_path, ExportError, "the name must consist of lowercase letters, digits and dashes", name
+        )
 
 
 def test_a_directory_that_is_no_bundle_is_not_replaced(run: Path, tmp_path: Path) -> None:
     (tmp_path / "models" / "objects").mkdir(parents=True)
-    with pytest.raises(ExportError, match="exists and is no bundle; remove it"):
+    with pytest.raises(ExportError, match="exists and is not a bundle; remove it"):
         ship(run, "objects", tmp_path / "models")
 
 

@@ -15,7 +15,7 @@ from ai_edge_litert.interpreter import Interpreter
 from edge_siamese.errors import ExportError
 from export.conversion import tflite
 from export.conversion.graph import exported_encoder
-from export.conversion.quantize import choose, collect
+from export.conversion.quantize import choose_ranges, collect_statistics
 from export.conversion.tflite import (
     TfliteFile,
     TfliteGraph,
@@ -90,7 +90,7 @@ def graph(encoder: Tiny, tmp_path_factory: pytest.TempPathFactory) -> TfliteGrap
 
 @pytest.fixture(scope="module")
 def ranges(graph: TfliteGraph) -> dict[str, tuple[float, float]]:
-    return choose(graph, collect(graph, pictures(32, seed=5)), "min-max")
+    return choose_ranges(graph, collect_statistics(graph, pictures(32, seed=5)), "min-max")
 
 
 @pytest.fixture(scope="module")

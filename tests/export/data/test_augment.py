@@ -104,7 +104,7 @@ def test_equal_generators_give_equal_images_with_paper_around(name):
 def test_without_paper_the_image_is_mirrored_at_its_border():
     pixels = torch.full((4, 3, 32, 32), 80.0)
     assert torch.allclose(
-        augment(pixels, AUGMENTATIONS["strong"], generator(), paper=None), torch.tensor(80.0), atol=1e-3
+        augment(pixels, AUGMENTATIONS["strong"], generator(), fill=None), torch.tensor(80.0), atol=1e-3
     )
 
 

@@ -143,8 +143,8 @@ def test_a_class_of_one_picture_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "nothing").mkdir()
     splits = load_folder(tmp_path, RGB)
     assert splits.provenance["warnings"] == [
-        f"class lonely in {tmp_path} has 1 readable picture and is left out: 2 are needed",
-        f"class nothing in {tmp_path} has no readable picture and is left out: 2 are needed",
+        f"class lonely in {tmp_path} has 1 readable picture and is skipped: 2 are needed",
+        f"class nothing in {tmp_path} has no readable picture and is skipped: 2 are needed",
     ]
     assert sum(s.classes for s in (splits.train, splits.validation, splits.evaluation)) == 6
 
@@ -211,7 +211,7 @@ def test_classes_that_are_alone_in_their_groups_are_told_apart_all_the_same(tmp_
     shapes_of(tmp_path, 6, 1)
     splits = load_folder(tmp_path, RGB)
     assert splits.provenance["warnings"][-1] == (
-        f"{tmp_path.name} evaluation has a single class of each group: its 2 classes are taken for one group"
+        f"{tmp_path.name} evaluation has a single class of each group: its 2 classes become one group"
     )
     for images in (splits.train, splits.validation, splits.evaluation):
         assert images.group_names == (images.name,)
@@ -236,7 +236,7 @@ def test_given_splits_are_used(tmp_path: Path) -> None:
     assert splits.train.class_names == ("a", "b", "c")
     assert splits.validation.class_names == ("d", "e")
     assert splits.evaluation.class_names == ("f", "g")
-    assert splits.provenance["split"] == "sub-folders"
+    assert splits.provenance["split"] == "subfolders"
 
 
 def test_without_a_validation_folder_classes_of_training_are_held_out(tmp_path: Path) -> None:
@@ -265,7 +265,7 @@ def test_classes_that_are_only_called_so_are_classes(tmp_path: Path) -> None:
 def test_a_class_in_two_given_splits_is_refused(tmp_path: Path) -> None:
     some_classes(tmp_path / "train", "a b c d")
     some_classes(tmp_path / "evaluation", "d e")
-    with pytest.raises(DataError, match=r"class d is in .*train.* other classes than what is trained on"):
+    with pytest.raises(DataError, match=r"class d is in .*train.* the splits must not share classes"):
         load_folder(tmp_path, RGB)
 
 
@@ -274,12 +274,12 @@ def test_a_class_in_two_given_splits_is_refused(tmp_path: Path) -> None:
     [
         (
             "",
-            "has 0 usable classes; it needs at least 2 sub-folders with at least 2 JPEG, PNG or WebP pictures each",
+            "has 0 usable classes; it needs at least 2 subfolders with at least 2 JPEG, PNG or WebP pictures each",
         ),
-        ("a", "has 1 usable classes; it needs at least 2 sub-folders"),
+        ("a", "has 1 usable classes; it needs at least 2 subfolders"),
         (
             "a b c d e",
-            "has 5 usable classes; at least 6 are needed, 2 each to train, to validate and to evaluate on",
+            "has 5 usable classes; at least 6 are needed, 2 each for training, validation and evaluation",
         ),
     ],
 )
@@ -292,7 +292,7 @@ def test_too_few_classes_say_why(tmp_path: Path) -> None:
     some_classes(tmp_path, "a")
     some_classes(tmp_path, "b", images=1)
     with pytest.raises(
-        DataError, match=r"has 1 usable classes.*\(class b in .* has 1 readable picture and is left out"
+        DataError, match=r"has 1 usable classes.*\(class b in .* has 1 readable picture and is skipped"
     ):
         load_folder(tmp_path, RGB)
 
@@ -307,7 +307,7 @@ def test_too_few_classes_to_hold_some_out(tmp_path: Path) -> None:
 
 
 def test_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"there is no folder .*none; --data folder:PATH needs one"):
+    with pytest.raises(DataError, match=r"there is no folder .*none; --data folder:PATH requires one"):
         load_splits(f"folder:{tmp_path / 'none'}", RGB)
 
 

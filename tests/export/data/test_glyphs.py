@@ -11,18 +11,18 @@ from edge_siamese.errors import DataError
 from edge_siamese.recognition.imaging import Preprocessing
 from export.data import glyphs, load_splits
 from export.data.glyphs import (
-    BESIDE,
     SIDE,
+    SYNTHETIC_CHARACTERS,
     GlyphSettings,
     Hand,
+    add_synthetic_alphabets,
     load_glyphs,
-    with_invented,
     write_alphabet,
     write_character,
 )
 from export.data.images import Splits
 from export.data.sampling import episodes
-from export.data.strokes import TOO_ALIKE, Character, Stroke, curve_weights, invent_alphabet
+from export.data.strokes import MAX_SIMILARITY, Character, Stroke, curve_weights, generate_alphabet
 
 SMALL = GlyphSettings(
     train_alphabets=3,
@@ -47,7 +47,7 @@ def digest(*arrays: np.ndarray) -> str:
 
 
 def test_an_alphabet_is_always_the_same() -> None:
-    characters = invent_alphabet((0, 1, 7), 5)
+    characters = generate_alphabet((0, 1, 7), 5)
     assert [len(c.strokes) for c in characters] == PINNED_STROKES
     assert digest(*[s.points for c in characters for s in c.strokes]) == PINNED_CHARACTERS
     hands = [Hand.of((0, 7, drawer), 1.0) for drawer in range(3)]
@@ -62,16 +62,16 @@ def test_more_characters_or_drawers_change_nothing_for_the_others() -> None:
 
 
 def test_alphabets_and_seeds_differ() -> None:
-    first = invent_alphabet((0, 1, 0), 1)[0].strokes[0].points
+    first = generate_alphabet((0, 1, 0), 1)[0].strokes[0].points
     for seed in ((0, 1, 1), (1, 1, 0)):
-        other = invent_alphabet(seed, 1)[0].strokes[0].points
+        other = generate_alphabet(seed, 1)[0].strokes[0].points
         assert other.shape != first.shape or not np.allclose(first, other)
 
 
 def test_characters_fit_their_square_and_are_clearly_different() -> None:
     alike = []
     for alphabet in range(6):
-        characters = invent_alphabet((0, 1, alphabet), 20)
+        characters = generate_alphabet((0, 1, alphabet), 20)
         prints = []
         for character in characters:
             ink = np.concatenate([s.line for s in character.strokes])
@@ -86,7 +86,7 @@ def test_characters_fit_their_square_and_are_clearly_different() -> None:
         alike.extend((matrix @ matrix.T)[np.triu_indices(20, 1)])
     assert max(alike) < 0.85
     assert np.mean(alike) < 0.3
-    assert TOO_ALIKE < 0.85
+    assert MAX_SIMILARITY < 0.85
 
 
 def test_curves_pass_through_their_points_and_lines_are_straight() -> None:
@@ -123,7 +123,7 @@ def test_drawings_are_black_on_white_and_within_the_paper() -> None:
 
 
 def test_without_variation_all_hands_write_the_same_shape() -> None:
-    character = invent_alphabet((0, 1, 2), 3)[1]
+    character = generate_alphabet((0, 1, 2), 3)[1]
     hands = [Hand.of((0, 2, drawer), 0.0) for drawer in range(4)]
     lines = write_character(character, hands, (0, 3, 2, 1))
     lines = lines - (lines.min(axis=1, keepdims=True) + lines.max(axis=1, keepdims=True)) / 2
@@ -188,15 +188,18 @@ def test_labels_and_drawers_belong_to_the_pictures(splits: Splits) -> None:
 
 def test_invented_characters_stand_beside_those_of_a_data_set(splits: Splits) -> None:
     own = splits.train
-    both = with_invented(own, INPUT, alphabets=2, seed=0)
-    assert both.classes == own.classes + 2 * BESIDE and len(both.group_names) == len(own.group_names) + 2
+    both = add_synthetic_alphabets(own, INPUT, alphabets=2, seed=0)
+    assert (
+        both.classes == own.classes + 2 * SYNTHETIC_CHARACTERS
+        and len(both.group_names) == len(own.group_names) + 2
+    )
     assert np.array_equal(both.images[: len(own)], own.images)
     assert np.array_equal(both.labels[: len(own)], own.labels)
-    assert both.counts[own.classes :].tolist() == [int(own.counts.max())] * 2 * BESIDE
+    assert both.counts[own.classes :].tolist() == [int(own.counts.max())] * 2 * SYNTHETIC_CHARACTERS
     assert len(set(both.class_names)) == both.classes
-    others = with_invented(own, INPUT, alphabets=2, seed=1)
+    others = add_synthetic_alphabets(own, INPUT, alphabets=2, seed=1)
     assert not np.array_equal(both.images[len(own) :], others.images[len(own) :])
-    fewer = with_invented(own, INPUT, alphabets=1, seed=0)
+    fewer = add_synthetic_alphabets(own, INPUT, alphabets=1, seed=0)
     assert np.array_equal(fewer.images, both.images[: len(fewer)])
 
 
@@ -244,8 +247,8 @@ def test_all_drawings_of_an_alphabet_are_drawn_at_once(monkeypatch: pytest.Monke
     [
         ({"train_alphabets": 0}, "glyphs need at least 1 for train_alphabets, not 0"),
         ({"drawers": 1}, "glyphs need at least 2 for drawers, not 1"),
-        ({"variation": -0.1}, "the variation of glyphs has to be 0 to 3, not -0.1"),
-        ({"variation": float("nan")}, "has to be 0 to 3, not nan"),
+        ({"variation": -0.1}, "the variation of glyphs must be 0 to 3, not -0.1"),
+        ({"variation": float("nan")}, "must be 0 to 3, not nan"),
     ],
 )
 def test_impossible_settings(change: dict[str, float], message: str) -> None:
@@ -260,5 +263,5 @@ def test_by_name() -> None:
         load_splits("glyph", INPUT)
     with pytest.raises(DataError, match="there is no data set 'folder:'"):
         load_splits("folder:", INPUT)
-    with pytest.raises(DataError, match="the seed has to be 0 or more, not -1"):
+    with pytest.raises(DataError, match="the seed must be at least 0, not -1"):
         load_splits("glyphs", INPUT, seed=-1)

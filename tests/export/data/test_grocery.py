@@ -76,16 +76,21 @@ def test_families_are_held_out_whole(tmp_path):
 def test_training_pictures_come_in_a_finer_size_too(tmp_path, monkeypatch):
     split_layout(tmp_path / "grocery")
     monkeypatch.setenv("EDGE_SIAMESE_DATA", str(tmp_path))
-    splits = load_splits("grocery", RGB, finer=Preprocessing(10, 10, "rgb"))
-    assert splits.finer.images.shape == (84, 10, 10, 3) and splits.train.images.shape == (84, 8, 8, 3)
-    assert np.array_equal(splits.finer.labels, splits.train.labels)
-    assert load_splits("grocery", RGB).finer is None
+    splits = load_splits("grocery", RGB, training_preprocessing=Preprocessing(10, 10, "rgb"))
+    assert splits.high_resolution_train.images.shape == (84, 10, 10, 3) and splits.train.images.shape == (
+        84,
+        8,
+        8,
+        3,
+    )
+    assert np.array_equal(splits.high_resolution_train.labels, splits.train.labels)
+    assert load_splits("grocery", RGB).high_resolution_train is None
 
 
 def test_what_is_missing_is_named(tmp_path, monkeypatch):
     monkeypatch.delenv("EDGE_SIAMESE_DATA", raising=False)
     with pytest.raises(
-        DataError, match=r"are not fetched by themselves: clone https://github.com/marcusklasson/"
+        DataError, match=r"are not downloaded automatically: clone https://github.com/marcusklasson/"
     ):
         load_grocery(RGB)
     with pytest.raises(DataError, match=r"there is no folder .*none; clone https"):

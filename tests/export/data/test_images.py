@@ -63,13 +63,13 @@ def test_no_classes_can_be_selected(images: ImageSet) -> None:
     [
         (
             {"images": np.zeros((6, 2, 3, 1), dtype=np.float32)},
-            r"have to be uint8 \(N, H, W, C\), not float32",
+            r"must be uint8 \(N, H, W, C\), not float32",
         ),
         ({"images": np.zeros((6, 2, 3), dtype=np.uint8)}, r"not uint8 \(6, 2, 3\)"),
-        ({"labels": np.array([0, 1, 2])}, "6 pictures need as many labels and drawers"),
-        ({"labels": np.array([0, 1, 2, 3, 0, 0])}, "labels have to be 0 to 2"),
-        ({"class_groups": np.array([0, 1])}, "3 classes need as many groups"),
-        ({"class_groups": np.array([0, 1, 2])}, "groups of classes have to be 0 to 1"),
+        ({"labels": np.array([0, 1, 2])}, "6 pictures need 6 labels and drawers"),
+        ({"labels": np.array([0, 1, 2, 3, 0, 0])}, "labels must be 0 to 2"),
+        ({"class_groups": np.array([0, 1])}, "3 classes need 3 groups"),
+        ({"class_groups": np.array([0, 1, 2])}, "groups of classes must be 0 to 1"),
     ],
 )
 def test_contradictions_are_refused(images: ImageSet, change: dict[str, object], message: str) -> None:

@@ -301,9 +301,9 @@ def test_some_alphabets_to_train_on(small_omniglot: Path) -> None:
     assert splits.evaluation.group_names == ("Angelic", "Tibetan") and len(splits.official_runs) == 2
     assert splits.provenance["data"] == "omniglot:Latin,Greek"
     for wrong, message in {
-        "Latin,Elvish": "'Elvish' is no alphabet of omniglot background: Balinese, Early_Aramaic",
-        "Latin,Latin": "name each alphabet to train on once",
-        "Balinese,Early_Aramaic,Greek,Latin,Runes,Syriac_(Estrangelo)": "leave one of 6 to select by",
+        "Latin,Elvish": "'Elvish' is not an alphabet of omniglot background: Balinese, Early_Aramaic",
+        "Latin,Latin": "name each training alphabet once",
+        "Balinese,Early_Aramaic,Greek,Latin,Runes,Syriac_(Estrangelo)": "leave at least one of 6 for validation",
     }.items():
         with pytest.raises(DataError, match=message):
             load_splits(f"omniglot:{wrong}", SMALL, small_omniglot)
@@ -312,10 +312,10 @@ def test_some_alphabets_to_train_on(small_omniglot: Path) -> None:
 
 
 def test_characters_at_random(small_omniglot: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(DataError, match="omniglot has 24 characters here, more than 1200 are needed"):
+    with pytest.raises(DataError, match="omniglot has 24 characters here; more than 1200 are needed"):
         load_splits("omniglot:characters", SMALL, small_omniglot)
-    monkeypatch.setattr("export.data.omniglot.TRAINED", 12)
-    monkeypatch.setattr("export.data.omniglot.SELECTED_BY", 5)
+    monkeypatch.setattr("export.data.omniglot.CHARACTER_SPLIT_TRAIN", 12)
+    monkeypatch.setattr("export.data.omniglot.CHARACTER_SPLIT_VALIDATION", 5)
     splits, again = (load_splits("omniglot:characters", NATIVE, small_omniglot, seed=seed) for seed in (0, 1))
     assert (splits.train.classes, splits.validation.classes, splits.evaluation.classes) == (12, 5, 28)
     assert splits.official_runs == () and splits.train.class_names == again.train.class_names

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from export.data.augment import AUGMENTATIONS, augment
-from export.data.photometric import CameraLook, Draws, InkLook
+from export.data.photometric import CameraAugmentation, Draws, InkAugmentation
 
 STILL = {
     "pen": 0.0,
@@ -40,13 +40,15 @@ def colors(count=64, seed=1):
     return torch.rand(count, 3, 20, 20, generator=torch.Generator().manual_seed(seed)) * 200 + 20
 
 
-@pytest.mark.parametrize(("look", "pixels"), [(InkLook(**STILL), drawing()), (CameraLook(**DARK), colors())])
+@pytest.mark.parametrize(
+    ("look", "pixels"), [(InkAugmentation(**STILL), drawing()), (CameraAugmentation(**DARK), colors())]
+)
 def test_a_look_without_ranges_changes_nothing(look, pixels):
     assert torch.allclose(look.apply(pixels, draws(64)), pixels, atol=1e-3)
 
 
 def test_paper_and_ink_take_every_level_of_their_ranges():
-    look = InkLook(**{**STILL, "paper": (110.0, 255.0), "ink": (0.0, 0.5)})
+    look = InkAugmentation(**{**STILL, "paper": (110.0, 255.0), "ink": (0.0, 0.5)})
     seen = look.apply(drawing(500), draws(500))[:, 0]
     paper, ink = seen[:, 0, 0], seen[:, 14, 13]
     assert 110 <= float(paper.min()) < 113 and 252 < float(paper.max()) <= 255
@@ -56,7 +58,7 @@ def test_paper_and_ink_take_every_level_of_their_ranges():
 
 
 def test_another_pen_makes_strokes_thinner_and_thicker():
-    ink = 255.0 - InkLook(**{**STILL, "pen": 1.0}).apply(drawing(200), draws(200))[:, 0]
+    ink = 255.0 - InkAugmentation(**{**STILL, "pen": 1.0}).apply(drawing(200), draws(200))[:, 0]
     widths = (ink[:, 14] / 255.0).sum(dim=1)
     assert float(widths.min()) < 2.8 and float(widths.max()) > 6.0
     gray = ink[:, 0, 0]
@@ -64,13 +66,13 @@ def test_another_pen_makes_strokes_thinner_and_thicker():
 
 
 def test_only_the_share_of_drawings_is_photographed():
-    seen = InkLook(pen=0.0, light=0.3).apply(drawing(1000), draws(1000))
+    seen = InkAugmentation(pen=0.0, light=0.3).apply(drawing(1000), draws(1000))
     same = (seen == drawing(1000)).flatten(1).all(dim=1).float().mean()
     assert float(same) == pytest.approx(0.7, abs=0.04)
 
 
 def test_the_hole_is_a_square_of_the_mean():
-    look = CameraLook(**{**DARK, "hole": 1.0, "hole_side": (0.5, 0.5)})
+    look = CameraAugmentation(**{**DARK, "hole": 1.0, "hole_side": (0.5, 0.5)})
     pixels = colors(300)
     hidden = (look.apply(pixels, draws(300)) - pixels).abs().amax(dim=1) > 1e-3
     areas = hidden.float().mean(dim=(1, 2))
@@ -84,7 +86,7 @@ def test_the_hole_is_a_square_of_the_mean():
 
 def test_light_changes_but_the_scene_stays():
     pixels = colors(50)
-    seen = CameraLook(blur=0.0, hole=0.0, noise=0.0).apply(pixels, draws(50))
+    seen = CameraAugmentation(blur=0.0, hole=0.0, noise=0.0).apply(pixels, draws(50))
     for before, after in zip(pixels, seen, strict=True):
         inside = (after > 0) & (after < 255)
         pair = torch.stack([before[1][inside[1]], after[1][inside[1]]])
@@ -93,13 +95,13 @@ def test_light_changes_but_the_scene_stays():
 
 
 def test_gray_photographs_have_no_colors_to_change():
-    assert CameraLook().apply(drawing(4), draws(4)).shape == (4, 1, 28, 28)
+    assert CameraAugmentation().apply(drawing(4), draws(4)).shape == (4, 1, 28, 28)
 
 
 @pytest.mark.parametrize("name", ["ink", "photo"])
 def test_parts_of_a_batch_look_as_the_whole_would(name):
     pixels = colors(12) if name == "photo" else drawing(12)
-    whole = augment(pixels, AUGMENTATIONS[name], torch.Generator().manual_seed(3), paper=None, size=(16, 16))
+    whole = augment(pixels, AUGMENTATIONS[name], torch.Generator().manual_seed(3), fill=None, size=(16, 16))
     assert whole.shape[2:] == (16, 16) and 0.0 <= float(whole.min()) and float(whole.max()) < 255.01
     for index in range(3):
         own = slice(4 * index, 4 * index + 4)
@@ -107,7 +109,7 @@ def test_parts_of_a_batch_look_as_the_whole_would(name):
             pixels[own],
             AUGMENTATIONS[name],
             torch.Generator().manual_seed(3),
-            paper=None,
+            fill=None,
             part=(index, 3),
             size=(16, 16),
         )
@@ -118,7 +120,7 @@ def test_crops_show_a_part_enlarged_and_half_of_them_mirrored():
     ramp = torch.arange(40.0).repeat(40, 1).expand(400, 1, 40, 40)
     recipe = AUGMENTATIONS["photo"]
     cut = augment(
-        ramp, type(recipe)(crop=(0.25, 1.0), mirror=True), torch.Generator().manual_seed(0), paper=None
+        ramp, type(recipe)(crop=(0.25, 1.0), mirror=True), torch.Generator().manual_seed(0), fill=None
     )
     slopes = (cut[:, 0, 20, 30] - cut[:, 0, 20, 10]) / 20.0
     assert float((slopes < 0).float().mean()) == pytest.approx(0.5, abs=0.08)

@@ -107,5 +107,5 @@ def test_weights_of_another_network_are_refused(monkeypatch, tmp_path):
 
 
 def test_encoders_without_published_weights_say_so():
-    with pytest.raises(SettingsError, match="no published weights for glyphnet; start it from random ones"):
+    with pytest.raises(SettingsError, match="no published weights for glyphnet; use --start random"):
         build_encoder("glyphnet").load_published_weights()

@@ -77,7 +77,7 @@ def test_scaling_is_inside_the_network_and_white_paper_is_zero():
 
 
 def test_torch_encoder_gives_unit_vectors_for_glyphnet_and_raw_units_for_koch(monkeypatch):
-    monkeypatch.setattr("export.training.network.PIXELS_AT_ONCE", 2 * 56 * 56)
+    monkeypatch.setattr("export.training.network.MAX_BATCH_PIXELS", 2 * 56 * 56)
     images = np.random.default_rng(0).integers(0, 256, (5, 80, 60, 3), dtype=np.uint8)
     encoder = TorchEncoder(GlyphNet())
     assert encoder.batch == 2

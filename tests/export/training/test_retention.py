@@ -1,4 +1,4 @@
-"""Remembering: what an encoder saw at the start in pictures of anything, it goes on seeing while it learns about others."""
+"""The anti-forgetting loss: fine-tuning keeps the initial embeddings of unrelated pictures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from edge_siamese.recognition.imaging import Preprocessing
 from export import encoders
 from export.data.images import ImageSet, Splits
 from export.encoders import EncoderNetwork
-from export.training.retention import FEWEST, Memory
+from export.training.retention import MIN_IMAGES, AntiForgettingLoss
 from export.training.settings import TrainingSettings
 from export.training.train import train
 
@@ -59,7 +59,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """As many pictures as are needed, in folders that mean nothing."""
     place = tmp_path_factory.mktemp("varied")
     rng = np.random.default_rng(5)
-    for index in range(FEWEST):
+    for index in range(MIN_IMAGES):
         coarse = Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8))
         path = place / str(index % 3) / f"{index}.png"
         path.parent.mkdir(exist_ok=True)
@@ -68,21 +68,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_batch_is_a_function_of_the_step(folder: Path) -> None:
-    memory, again = (Memory(start(), folder, INPUT, seed=3) for _ in range(2))
-    pixels, known = memory.batch(6, step=4)
+    loss, again = (AntiForgettingLoss(start(), folder, INPUT, seed=3) for _ in range(2))
+    pixels, known = loss.batch(6, step=4)
     assert pixels.shape == (6, 3, SIDE, SIDE) and 0.0 <= pixels.min() and pixels.max() <= 255.0
     assert torch.allclose(known.norm(dim=1), torch.ones(6))
-    same, other = again.batch(6, step=4), memory.batch(6, step=5)
+    same, other = again.batch(6, step=4), loss.batch(6, step=5)
     assert torch.equal(pixels, same[0]) and torch.equal(known, same[1])
     assert not torch.equal(pixels, other[0])
 
 
-def test_the_start_has_forgotten_nothing_and_another_network_has(folder: Path) -> None:
-    memory = Memory(start(), folder, INPUT, seed=0)
-    pixels, known = memory.batch(32, step=0)
-    assert float(memory.forgotten(start()(pixels), known)) == pytest.approx(0.0, abs=1e-5)
+def test_the_loss_is_zero_for_the_initial_network_and_not_for_another(folder: Path) -> None:
+    loss = AntiForgettingLoss(start(), folder, INPUT, seed=0)
+    pixels, known = loss.batch(32, step=0)
+    assert float(loss.loss(start()(pixels), known)) == pytest.approx(0.0, abs=1e-5)
     torch.manual_seed(1)
-    assert float(memory.forgotten(Small()(pixels).detach(), known)) > 0.5
+    assert float(loss.loss(Small()(pixels).detach(), known)) > 0.5
 
 
 @pytest.mark.parametrize("name", ["nowhere", "few"])
@@ -90,9 +90,10 @@ def test_too_few_pictures_are_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "few").mkdir()
     Image.new("RGB", (40, 40)).save(tmp_path / "few" / "one.png")
     with pytest.raises(
-        DataError, match=rf"{name} has [01] pictures to remember by, at least {FEWEST} are needed"
+        DataError,
+        match=rf"{name} has [01] pictures for the anti-forgetting loss, at least {MIN_IMAGES} are needed",
     ):
-        Memory(start(), tmp_path / name, INPUT, seed=0)
+        AntiForgettingLoss(start(), tmp_path / name, INPUT, seed=0)
 
 
 def colored(name: str) -> ImageSet:
@@ -112,7 +113,9 @@ def colored(name: str) -> ImageSet:
     )
 
 
-def test_who_remembers_forgets_less(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_with_the_loss_forgets_less(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(encoders.ENCODERS, "glyphnet", Small)
     torch.set_num_threads(1)
     splits = Splits(colored("train"), colored("validation"), colored("evaluation"))
@@ -120,13 +123,13 @@ def test_who_remembers_forgets_less(tmp_path: Path, folder: Path, monkeypatch: p
         data="folder:x", start="published", steps=30, batch=16, learning_rate=3e-3, augmentation="photo",
         symmetries=False, validations=1, validation_episodes=20,
     )  # fmt: skip
-    memory = Memory(start(), folder, INPUT, seed=9)
-    pixels, known = memory.batch(64, step=0)
+    loss = AntiForgettingLoss(start(), folder, INPUT, seed=9)
+    pixels, known = loss.batch(64, step=0)
     forgotten = {}
-    for remember in ("", str(folder)):
-        out = tmp_path / ("with" if remember else "without")
-        train(replace(settings, remember=remember), splits, out)
+    for data in ("", str(folder)):
+        out = tmp_path / ("with" if data else "without")
+        train(replace(settings, anti_forgetting_data=data), splits, out)
         trained = Small()
-        trained.load_state_dict(torch.load(out / "checkpoint.pt", weights_only=True)["average"])
-        forgotten[bool(remember)] = float(memory.forgotten(trained(pixels).detach(), known))
+        trained.load_state_dict(torch.load(out / "checkpoint.pt", weights_only=True)["ema"])
+        forgotten[bool(data)] = float(loss.loss(trained(pixels).detach(), known))
     assert forgotten[True] < 0.85 * forgotten[False], forgotten

@@ -17,12 +17,12 @@ from edge_siamese.recognition.imaging import Preprocessing
 from export.data.images import ImageSet, Splits
 from export.encoders import EncoderNetwork, Koch2015, build_encoder
 from export.training import checkpoint
-from export.training.checkpoint import HISTORY
-from export.training.distributed import Workers, refuse_several_workers
+from export.training.checkpoint import CHECKPOINT, HISTORY
+from export.training.distributed import Workers, require_single_process
 from export.training.network import load_run
 from export.training.objectives import CosineMarginSoftmax, SiamesePairs, build_objective
-from export.training.settings import TrainingSettings, recipe
-from export.training.train import CHECKPOINT, Interrupted, blended, build_optimizer, learning_rate, train
+from export.training.settings import TrainingSettings, settings_for
+from export.training.train import Interrupted, build_optimizer, interpolate_weights, learning_rate, train
 
 ROOT = Path(__file__).parents[3]
 
@@ -66,7 +66,7 @@ def test_a_resumed_run_ends_with_the_same_weights_and_history(tmp_path, objectiv
     settings = replace(SHORT, objective=objective)
     train(settings, drawn_splits(), tmp_path / "whole")
     _interrupt_after(3, monkeypatch)
-    with pytest.raises(Interrupted, match="stopped at step 3 of 6; the same command goes on from there"):
+    with pytest.raises(Interrupted, match="stopped at step 3 of 6; the same command resumes from there"):
         train(settings, drawn_splits(), tmp_path / "resumed")
     monkeypatch.undo()
     torch.manual_seed(99)  # what happened in between does not matter
@@ -303,14 +303,14 @@ def test_pairs_are_neighbors_half_same_and_trained_on_the_encoders_own_head():
     [
         ({"encoder": "resnet"}, "there is no encoder 'resnet'"),
         ({"objective": "triplet"}, "objective 'triplet' is not one of cosine, pairs"),
-        ({"steps": 0}, "steps has to be at least 1, not 0"),
-        ({"learning_rate": float("nan")}, "learning rate has to be a number of at least 0, not nan"),
-        ({"objective": "pairs", "batch": 30}, "its size is a multiple of 4, not 30"),
+        ({"steps": 0}, "steps must be at least 1 with random initial weights, not 0"),
+        ({"learning_rate": float("nan")}, "learning_rate must be a number of at least 0, not nan"),
+        ({"objective": "pairs", "batch": 30}, "batch must be a multiple of 4 .*, not 30"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(changes, message):
     with pytest.raises(SettingsError, match=message):
-        recipe(changes.pop("encoder", "glyphnet"), **changes)
+        settings_for(changes.pop("encoder", "glyphnet"), **changes)
 
 
 def test_koch_cannot_be_trained_with_unit_vectors():
@@ -334,26 +334,26 @@ def test_validations_are_even_and_end_with_the_run():
 
 def test_an_epoch_of_pairs_is_the_papers_and_of_classes_the_images():
     images = drawn_splits().train
-    assert build_objective("pairs", build_encoder("glyphnet"), 8, False).epoch(images) == 300_000
-    assert CosineMarginSoftmax(8, 128, symmetries=False).epoch(images) == 48
+    assert build_objective("pairs", build_encoder("glyphnet"), 8, False).images_per_epoch(images) == 300_000
+    assert CosineMarginSoftmax(8, 128, symmetries=False).images_per_epoch(images) == 48
 
 
 def test_only_training_takes_several_workers(monkeypatch):
-    refuse_several_workers("pipeline")
+    require_single_process("pipeline")
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(
-        SettingsError, match="pipeline runs in one process; torchrun starts `-m export train`"
+        SettingsError, match="pipeline runs in one process; start `-m export train` with torchrun"
     ):
-        refuse_several_workers("pipeline")
+        require_single_process("pipeline")
 
 
 def test_shared_statistics_change_no_name_of_a_weight():
     encoder = build_encoder("glyphnet")
     names = list(encoder.state_dict())
-    shared = Workers(0, 2, torch.device("cuda")).with_shared_statistics(encoder)
+    shared = Workers(0, 2, torch.device("cuda")).synchronize_batch_norm(encoder)
     assert list(shared.state_dict()) == names
     assert any(isinstance(layer, torch.nn.SyncBatchNorm) for layer in shared.modules())
-    alone = Workers(0, 2, torch.device("cpu")).with_shared_statistics(build_encoder("glyphnet"))
+    alone = Workers(0, 2, torch.device("cpu")).synchronize_batch_norm(build_encoder("glyphnet"))
     assert not any(isinstance(layer, torch.nn.SyncBatchNorm) for layer in alone.modules())
 
 
@@ -400,7 +400,9 @@ def published(monkeypatch):
     return replace(splits, **colored), start
 
 
-FINE_TUNING = replace(SHORT, start="published", frozen_statistics=True, augmentation="photo", data="folder:x")
+FINE_TUNING = replace(
+    SHORT, start="published", freeze_batch_statistics=True, augmentation="photo", data="folder:x"
+)
 
 
 def test_a_run_starts_from_what_an_earlier_one_kept(tmp_path):
@@ -413,34 +415,36 @@ def test_a_run_starts_from_what_an_earlier_one_kept(tmp_path):
     assert result.validation_accuracy >= former.provenance["validation_accuracy"]
 
 
-def test_a_run_of_an_earlier_release_says_in_another_file_what_it_was_trained_on(tmp_path):
+def test_the_origin_of_the_weights_is_kept_through_further_runs(tmp_path):
+    train(SHORT, drawn_splits(), tmp_path / "former")
+    train(replace(SHORT, start=f"run:{tmp_path / 'former'}", steps=0), drawn_splits(), tmp_path / "further")
+    assert load_run(tmp_path / "further").provenance["origin"] == "random"
+
+
+def test_weights_of_unknown_data_are_no_start_for_the_same_data(tmp_path):
     former = tmp_path / "former"
     train(SHORT, drawn_splits(), former)
     saved = checkpoint.load(former / "best.pt")
-    del saved["provenance"]["data_fingerprint"], saved["provenance"]["origin"]
+    del saved["provenance"]["data_fingerprint"]
     checkpoint.save(former / "best.pt", saved)
-    settings = replace(SHORT, start=f"run:{former}", steps=0)
-    train(settings, drawn_splits(), tmp_path / "further")
-    assert load_run(tmp_path / "further").provenance["origin"] == "random"
     with pytest.raises(SettingsError, match="was trained on other classes"):
-        train(settings, drawn_splits(each=5), tmp_path / "other")
-    (former / "data.json").unlink()
-    with pytest.raises(SettingsError, match="was trained on other classes"):
-        train(settings, drawn_splits(), tmp_path / "unknown")
+        train(replace(SHORT, start=f"run:{former}", steps=0), drawn_splits(), tmp_path / "unknown")
 
 
 def test_a_start_that_does_not_fit_is_refused(tmp_path):
     train(SHORT, drawn_splits(), tmp_path / "former")
     settings = replace(SHORT, start=f"run:{tmp_path / 'former'}")
     with pytest.raises(
-        SettingsError, match="was trained on other classes of omniglot, so held-out ones could be known"
+        SettingsError, match="was trained on other classes of omniglot and may know the held-out ones"
     ):
         train(settings, drawn_splits(each=5), tmp_path / "other")
     with pytest.raises(SettingsError, match="was trained on other classes of omniglot:characters"):
         train(replace(settings, data="omniglot:characters"), drawn_splits(each=5), tmp_path / "other")
     with pytest.raises(SettingsError, match="is a run of glyphnet, not of koch2015"):
         train(replace(settings, encoder="koch2015", objective="pairs"), drawn_splits(), tmp_path / "another")
-    with pytest.raises(SettingsError, match=r"nowhere is not a training run: neither best\.pt nor"):
+    with pytest.raises(
+        SettingsError, match=r"nowhere is not a training run: it contains neither best\.pt nor"
+    ):
         train(replace(SHORT, start="run:nowhere"), drawn_splits(), tmp_path / "none")
 
 
@@ -463,18 +467,18 @@ def test_frozen_statistics_stay_and_what_scales_by_them_learns(tmp_path, publish
     assert not torch.equal(trained["layers.1.weight"], start.state_dict()["layers.1.weight"])
 
 
-def test_a_blend_lies_on_the_way_from_the_start_to_the_trained_weights(tmp_path, published):
+def test_kept_weights_are_an_average_of_initial_and_finetuned_ones(tmp_path, published):
     splits, start = published
-    settings = replace(FINE_TUNING, average=0.0, validations=1)
-    train(replace(settings, blend=1.0), splits, tmp_path / "whole")
-    train(replace(settings, blend=0.25), splits, tmp_path / "part")
-    trained = checkpoint.load(tmp_path / "whole" / CHECKPOINT)["average"]["out.weight"]
+    settings = replace(FINE_TUNING, ema_fraction=0.0, validations=1)
+    train(replace(settings, finetuned_weight=1.0), splits, tmp_path / "whole")
+    train(replace(settings, finetuned_weight=0.25), splits, tmp_path / "part")
+    trained = checkpoint.load(tmp_path / "whole" / CHECKPOINT)["ema"]["out.weight"]
     known = start.state_dict()["out.weight"]
-    blend = blended(start, _with(trained, start), 0.25).state_dict()["out.weight"]
-    assert torch.allclose(blend, known + 0.25 * (trained - known)) and not torch.equal(blend, known)
+    mean = interpolate_weights(start, _with(trained, start), 0.25).state_dict()["out.weight"]
+    assert torch.allclose(mean, known + 0.25 * (trained - known)) and not torch.equal(mean, known)
     kept = load_run(tmp_path / "part")
-    if kept.provenance["step"]:  # else no blend was better than the start itself
-        assert torch.allclose(kept.module.state_dict()["out.weight"], blend)
+    if kept.provenance["step"]:  # otherwise the initial weights were the best
+        assert torch.allclose(kept.module.state_dict()["out.weight"], mean)
 
 
 def _with(weight, like):
@@ -486,7 +490,7 @@ def _with(weight, like):
 def test_the_directions_of_classes_learn_at_their_own_rate():
     encoder = build_encoder("glyphnet")
     objective = CosineMarginSoftmax(4, 128, symmetries=False)
-    optimizer = build_optimizer(replace(SHORT, class_rate=10.0), encoder, objective)
-    rates = {id(p): group["rate"] for group in optimizer.param_groups for p in group["params"]}
+    optimizer = build_optimizer(replace(SHORT, classifier_lr_multiplier=10.0), encoder, objective)
+    rates = {id(p): group["lr_multiplier"] for group in optimizer.param_groups for p in group["params"]}
     assert rates.pop(id(objective.directions)) == 10.0 and set(rates.values()) == {1.0}
     assert len(rates) == len(list(encoder.parameters()))
