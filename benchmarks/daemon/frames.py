@@ -80,7 +80,7 @@ def frames_with_objects(scene: Scene, number: int, to: Preprocessing) -> list[np
 def measure_frames(
     bundle: Bundle, runtime: str, rounds: int, frames: int, views: int = VIEWS
 ) -> dict[str, Any]:
-    """Time `Engine.see` for frames of 640 x 480 against `views` views: in total, and of the encoder alone."""
+    """Time `Engine.process_frame` for frames of 640 x 480 against `views` views: in total, and of the encoder alone."""
     encoder = load_encoder(bundle, runtime, "int8", 1)
     pictures = {
         color: frames_with_objects(
@@ -123,7 +123,7 @@ def _time_frames(
         frame = Frame(pictures[number % len(pictures)], time.monotonic(), number + 1)
         clock.reset()
         start = time.perf_counter_ns()
-        engine.see(frame)
+        engine.process_frame(frame)
         elapsed[number] = time.perf_counter_ns() - start, clock.imaging, clock.encoder
     assert (elapsed > 0).all(), "each frame goes through imaging and encoder"
     return elapsed / 1e6

@@ -21,13 +21,13 @@ import numpy.typing as npt
 from edge_siamese.daemon.archives import OUTGOING, Uploads, archive_directory
 from edge_siamese.daemon.commands import Command, EncodedPicture, find_command
 from edge_siamese.daemon.engine import Engine
-from edge_siamese.daemon.event_bus import EventHub
+from edge_siamese.daemon.event_bus import EventBus
 from edge_siamese.daemon.registration_session import (
     RegistrationProgress,
     RegistrationRequest,
     RegistrationResult,
 )
-from edge_siamese.daemon.telemetry import CurrentView, Observed, RecentDecisions, Telemetry
+from edge_siamese.daemon.telemetry import CurrentView, Observations, RecentDecisions, Telemetry
 from edge_siamese.errors import ClientGone, ControlError, NotReady, Refused
 from edge_siamese.events import Event
 from edge_siamese.panel.press_grammar import Gesture
@@ -53,8 +53,8 @@ class Daemon(Protocol):
 
     settings: Settings
     config: str | Path | None
-    hub: EventHub
-    observed: Observed
+    bus: EventBus
+    observations: Observations
     engine: Engine | None
     fault: str
 
@@ -189,24 +189,24 @@ class DaemonApi:
         return self._daemon.config
 
     @property
-    def hub(self) -> EventHub:
+    def bus(self) -> EventBus:
         """The bus of events."""
-        return self._daemon.hub
+        return self._daemon.bus
 
     @property
     def telemetry(self) -> Telemetry:
         """Counts and times."""
-        return self._daemon.observed.telemetry
+        return self._daemon.observations.telemetry
 
     @property
-    def moments(self) -> RecentDecisions:
+    def decisions(self) -> RecentDecisions:
         """The latest decisions that events were published for."""
-        return self._daemon.observed.moments
+        return self._daemon.observations.decisions
 
     @property
-    def bursts(self) -> RegistrationProgress:
+    def registrations(self) -> RegistrationProgress:
         """The latest registration."""
-        return self._daemon.observed.bursts
+        return self._daemon.observations.registrations
 
     @property
     def now(self) -> float:
@@ -218,10 +218,10 @@ class DaemonApi:
         """The daemon's state in one line."""
         return self._daemon.status_line()
 
-    def shown(self) -> CurrentView | None:
+    def current_view(self) -> CurrentView | None:
         """Return the latest frame and its recognition; None while there is none."""
         engine = self._daemon.engine
-        return None if engine is None else engine.shown
+        return None if engine is None else engine.current_view
 
     # --- commands: state ---
 
@@ -232,11 +232,11 @@ class DaemonApi:
     def events(self, count: int, follow: bool, client: Client) -> list[dict[str, Any]] | None:
         """Return the latest events; with `follow`, send them and new ones until the client goes."""
         if not follow:
-            return [event.to_dict() for event in self.hub.latest(count)]
+            return [event.to_dict() for event in self.bus.latest(count)]
         if not self._followers.acquire(blocking=False):
             raise ControlError(f"{MAX_FOLLOWERS} clients follow the events already")
         try:
-            follow_events(self.hub, client, count)
+            follow_events(self.bus, client, count)
         finally:
             self._followers.release()
         return None
@@ -284,7 +284,7 @@ class DaemonApi:
         """Reject the last recognition, or an earlier decision by its id; its view is kept as a negative."""
 
         def reject(engine: Engine) -> StoredObject:
-            return engine.wrong(self.now, name) if moment is None else engine.was_wrong(moment)
+            return engine.reject_last(self.now, name) if moment is None else engine.reject_decision(moment)
 
         after = self.with_engine(reject)
         return Change(
@@ -327,7 +327,7 @@ class DaemonApi:
         if pictures:
             pixels = [_pixels(picture) for picture in pictures]
             result = self.with_engine(
-                lambda engine: engine.learner.from_pictures(pixels, request(engine), self.now)
+                lambda engine: engine.registrations.from_pictures(pixels, request(engine), self.now)
             )
         else:
             result = self._register_from_camera(request, send)
@@ -340,7 +340,7 @@ class DaemonApi:
     ) -> RegistrationResult:
         received: queue.SimpleQueue[dict[str, Any] | RegistrationResult] = queue.SimpleQueue()
         self.with_engine(
-            lambda engine: engine.learner.begin(request(engine), self.now, received.put, received.put)
+            lambda engine: engine.registrations.begin(request(engine), self.now, received.put, received.put)
         )
         while True:
             try:
@@ -432,7 +432,7 @@ class DaemonApi:
         """Add the objects of an archive; returns what was imported, as JSON values."""
 
         def import_archive(engine: Engine) -> dict[str, Any]:
-            imported = engine.bring_in(path, on_conflict)
+            imported = engine.import_archive(path, on_conflict)
             if imported["unembedded"]:
                 self._daemon.reembed()
             return imported
@@ -468,19 +468,19 @@ def _pixels(picture: EncodedPicture | Picture) -> Picture:
     return picture.decode() if isinstance(picture, EncodedPicture) else picture
 
 
-def follow_events(hub: EventHub, client: Client, replay: int) -> None:
+def follow_events(bus: EventBus, client: Client, replay: int) -> None:
     """Send every event to a client, until it goes or the daemon ends.
 
     A slow client gets `{"event": {"kind": "lost", "count": 3, ...}}` in place of the events that it has missed.
     """
-    subscription = hub.subscribe(replay)
+    subscription = bus.subscribe(replay)
     try:
         while client.open and not subscription.closed:
             _send_events(client, *subscription.get(0.5))
         if client.open:
             _send_events(client, *subscription.get(0))
     finally:
-        hub.unsubscribe(subscription)
+        bus.unsubscribe(subscription)
 
 
 def _send_events(client: Client, events: list[Event], lost: int) -> None:

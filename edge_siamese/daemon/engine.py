@@ -18,7 +18,7 @@ from msgspec import structs
 
 from edge_siamese.cameras.camera import Frame
 from edge_siamese.daemon.registration_session import RegistrationRequest, RegistrationSessions, about
-from edge_siamese.daemon.telemetry import CurrentView, Observed, Stage, outcome
+from edge_siamese.daemon.telemetry import CurrentView, Observations, Stage, outcome
 from edge_siamese.errors import ControlError, EdgeSiameseError, StoreError, SupportError
 from edge_siamese.events import Event
 from edge_siamese.models.bundle import Bundle
@@ -42,7 +42,7 @@ WRONG_WITHIN_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
-class _Recognized:
+class _LastRecognized:
     """The latest recognition, for whoever says that it was wrong."""
 
     uid: str
@@ -63,7 +63,7 @@ class Engine:
         publish: Callable[[Event], object],
         signal: Callable[[Signal], object] = lambda _: None,
         hold_exposure: Callable[[bool], object] = lambda _: None,
-        observed: Observed | None = None,
+        observations: Observations | None = None,
     ) -> None:
         """Load what the store holds.
 
@@ -75,7 +75,7 @@ class Engine:
             publish: is given what happens.
             signal: shows a passing signal on the panel.
             hold_exposure: keeps the camera's exposure, or lets it go.
-            observed: notes what is done, for those who look.
+            observations: notes what is done, for those who look.
 
         Raises:
             SettingsError: the bundle states no threshold for the false-accept rate.
@@ -89,8 +89,8 @@ class Engine:
             bundle.manifest, wanted.threshold, self._rate
         )
         self._publish, self._signal = publish, signal
-        observed = observed or Observed()
-        self._telemetry, self._moments = observed.telemetry, observed.moments
+        observations = observations or Observations()
+        self._telemetry, self._decisions = observations.telemetry, observations.decisions
         # A slow camera leaves gaps that are none.
         gap_s = max(GAP_SECONDS, 3.0 / settings.camera.frame_rate)
         self._tracker = Tracker(
@@ -100,7 +100,7 @@ class Engine:
             wanted.seen_interval_s,
             gap_s=gap_s,
         )
-        self._recognized: _Recognized | None = None
+        self._last_recognized: _LastRecognized | None = None
         self._registered: tuple[str, float] | None = None
         self._stale = False
         self.frames = 0
@@ -109,14 +109,14 @@ class Engine:
         """What the latest frame showed; None while there is none to speak of."""
         self.frame: Frame | None = None
         """The latest frame."""
-        self.shown: CurrentView | None = None
+        self.current_view: CurrentView | None = None
         """The latest frame with what was made of it; None while there is none to speak of."""
         self.support = SupportSet.empty(encoder.dimensions)
         """What is registered."""
         registration = settings.registration
         # A camera that is looked at seldom needs more time for as many frames.
         timeout_s = max(registration.timeout_s, 1.5 * registration.frames / settings.camera.frame_rate)
-        self.learner = RegistrationSessions(
+        self.registrations = RegistrationSessions(
             structs.replace(registration, timeout_s=timeout_s),
             encoder,
             self.head,
@@ -127,7 +127,7 @@ class Engine:
             publish=publish,
             signal=signal,
             hold_exposure=hold_exposure,
-            bursts=observed.bursts,
+            progress=observations.registrations,
         )
         self.refresh()
 
@@ -147,7 +147,7 @@ class Engine:
             self.bundle.impostors,
         )
 
-    def _changed(self) -> None:
+    def _store_changed(self) -> None:
         """See the store's change. It is on the disk: that it cannot be read now is another trouble, tried again later."""
         try:
             self.refresh()
@@ -159,11 +159,11 @@ class Engine:
         # What an undone import brought, for one, is there no more.
         for sighting in self._tracker.present:
             if sighting.uid not in self.support.uids:
-                self._gone(sighting.uid)
+                self._object_removed(sighting.uid)
 
     # --- frames ---
 
-    def see(self, frame: Frame, waited: float = 0.0) -> None:
+    def process_frame(self, frame: Frame, waited: float = 0.0) -> None:
         """Learn from a frame while a registration is under way; else recognize what it shows.
 
         Args:
@@ -173,40 +173,40 @@ class Engine:
         start = perf_counter()
         self.frames += 1
         self.frame = frame
-        if self.learner.busy:
-            self.learner.add(frame)
-            self.shown = CurrentView(frame, None, self._tracker.present)
+        if self.registrations.busy:
+            self.registrations.add(frame)
+            self.current_view = CurrentView(frame, None, self._tracker.present)
             self._telemetry.frame("learning", {"wait": waited, "frame": perf_counter() - start})
             return
         times: dict[Stage, float] = {"wait": waited}
-        found, embedding = self._look(frame.pixels, times)
+        found, embedding = self._recognize(frame.pixels, times)
         self.latest = found
         if found.uid is not None and embedding is not None:
-            self._recognized = _Recognized(found.uid, frame, embedding)
+            self._last_recognized = _LastRecognized(found.uid, frame, embedding)
         sightings = self._tracker.update(found, frame.time)
         # First, so that who hears of it sees the frame that it is told of.
-        self.shown = CurrentView(frame, found, self._tracker.present)
-        self._tell(sightings)
+        self.current_view = CurrentView(frame, found, self._tracker.present)
+        self._publish_sightings(sightings)
         times["frame"] = perf_counter() - start
         self._telemetry.frame(outcome(found), times)
 
     def tick(self, now: float) -> None:
         """Let time pass where frames may not come: a registration ends in time all the same."""
-        self.learner.tick(now)
-        self._tell(self._tracker.tick(now))
+        self.registrations.tick(now)
+        self._publish_sightings(self._tracker.tick(now))
         if self._stale:
-            self._changed()
+            self._store_changed()
 
-    def lost(self, now: float) -> None:
+    def camera_lost(self, now: float) -> None:
         """The camera is gone: nothing is seen any more."""
-        self.latest = self.shown = None
-        self._tell(self._tracker.reset(now))
+        self.latest = self.current_view = None
+        self._publish_sightings(self._tracker.reset(now))
 
     def recognize(self, pixels: npt.NDArray[Any]) -> Recognition:
         """What a picture shows: uint8 (h, w) or (h, w, 3); changes nothing."""
-        return self._look(pixels)[0]
+        return self._recognize(pixels)[0]
 
-    def _look(
+    def _recognize(
         self, pixels: npt.NDArray[Any], times: dict[Stage, float] | None = None
     ) -> tuple[Recognition, Floats | None]:
         """What pixels show, and their embedding; None if there is nothing that could be embedded."""
@@ -224,21 +224,23 @@ class Engine:
         times["encode"], times["decide"] = embedded - prepared, perf_counter() - embedded
         return found, embedding
 
-    def _tell(self, sightings: list[Sighting]) -> None:
+    def _publish_sightings(self, sightings: list[Sighting]) -> None:
         for sighting in sightings:
             data = sighting.data()
-            if self._moments.wanted and sighting.kind != "left":
-                data |= self._moment(sighting)
+            if self._decisions.wanted and sighting.kind != "left":
+                data |= self._keep_decision(sighting)
             self._publish(Event(sighting.kind, sighting.text, data=data))
 
-    def _moment(self, sighting: Sighting) -> dict[str, str]:
+    def _keep_decision(self, sighting: Sighting) -> dict[str, str]:
         """Keep the frame that this is told of, for those who ask how it was decided; its id."""
-        last, found = self._recognized, self.latest
+        last, found = self._last_recognized, self.latest
         if last is None or found is None or not (last.uid == found.uid == sighting.uid):
             return {}
         crop = make_crop(last.frame.pixels, self.encoder.preprocessing, self.settings.registration.crop_side)
         model_id = self.encoder.model_id
-        kept = self._moments.add(found, last.embedding, model_id, crop, uid=sighting.uid, name=sighting.name)
+        kept = self._decisions.add(
+            found, last.embedding, model_id, crop, uid=sighting.uid, name=sighting.name
+        )
         return {"moment": kept}
 
     # --- the button ---
@@ -248,10 +250,10 @@ class Engine:
         try:
             if gesture is Gesture.PRESS:
                 self._press(now)
-            elif gesture is Gesture.DOUBLE_PRESS and not self.learner.busy:
-                self.wrong(now)
-            elif gesture is Gesture.HOLD and self.learner.busy:
-                self.learner.cancel()
+            elif gesture is Gesture.DOUBLE_PRESS and not self.registrations.busy:
+                self.reject_last(now)
+            elif gesture is Gesture.HOLD and self.registrations.busy:
+                self.registrations.cancel()
             elif gesture is Gesture.HOLD:
                 self.undo(registrations_only=True)
         except EdgeSiameseError as error:
@@ -260,14 +262,16 @@ class Engine:
                 self._signal(Signal.FAILED)
 
     def _press(self, now: float) -> None:
-        if self.learner.busy:
+        if self.registrations.busy:
             return
         target = None
         if self._registered and now - self._registered[1] <= self.settings.registration.add_view_within_s:
-            target = self._known(self._registered[0])
-        self.learner.begin(RegistrationRequest(target=target.uid if target else None, source="button"), now)
+            target = self._find(self._registered[0])
+        self.registrations.begin(
+            RegistrationRequest(target=target.uid if target else None, source="button"), now
+        )
 
-    def _known(self, uid: str) -> StoredObject | None:
+    def _find(self, uid: str) -> StoredObject | None:
         try:
             return self.store.object(uid)
         except SupportError:
@@ -275,7 +279,7 @@ class Engine:
 
     def _saved(self, known: StoredObject, now: float) -> None:
         self._registered = known.uid, now
-        self._changed()
+        self._store_changed()
 
     # --- changes ---
 
@@ -289,7 +293,7 @@ class Engine:
         after = self.store.rename(before.uid, new)
         if after == before:
             return after
-        self._changed()
+        self._store_changed()
         self._tracker.rename(before.uid, after.name)
         text = f'"{before.name}" is called "{after.name}" now'
         self._publish(Event("renamed", text, data=about(after, before=before.name)))
@@ -298,15 +302,15 @@ class Engine:
     def forget(self, name: str) -> StoredObject:
         """Unlearn an object; `undo` brings it back. Raises `SupportError` if there is none."""
         gone = self.store.forget(self.object(name).uid)
-        self._changed()
-        self._gone(gone.uid)
+        self._store_changed()
+        self._object_removed(gone.uid)
         self._publish(Event("forgotten", f'"{gone.name}" is forgotten', data=about(gone)))
         return gone
 
     def remove_view(self, name: str, view: int) -> StoredObject:
         """Take a view or a negative from an object; raises `SupportError` if it is none of its, or its last view."""
         after = self.store.remove_view(self.object(name).uid, view)
-        self._changed()
+        self._store_changed()
         text = f'view {view} of "{after.name}" is gone'
         self._publish(Event("view removed", text, data=about(after, view=view)))
         return after
@@ -315,8 +319,8 @@ class Engine:
         """Give an object's views and negatives to another one, and forget it; raises `SupportError` if that cannot be."""
         gone = self.object(name)
         after = self.store.merge(gone.uid, self.object(into).uid)
-        self._changed()
-        self._gone(gone.uid)
+        self._store_changed()
+        self._object_removed(gone.uid)
         text = f'"{gone.name}" is "{after.name}" now, which has {after.views} views'
         data = about(after, **{"from": gone.uid, "from_name": gone.name})
         self._publish(Event("merged", text, data=data))
@@ -334,16 +338,16 @@ class Engine:
             raise ControlError("there is nothing to undo")
         self._signal(Signal.UNDONE)
         self._registered = None
-        self._changed()
-        known = self._known(undone.uid) if undone.uid else None
+        self._store_changed()
+        known = self._find(undone.uid) if undone.uid else None
         if known is None and undone.uid:
-            self._gone(undone.uid)
+            self._object_removed(undone.uid)
         elif known is not None:
             self._tracker.rename(known.uid, known.name)
         self._publish(Event("undone", undone.text, data={"uid": undone.uid, "name": undone.name}))
         return undone.text
 
-    def wrong(self, now: float, name: str | None = None) -> StoredObject:
+    def reject_last(self, now: float, name: str | None = None) -> StoredObject:
         """What was recognized last was something else: that view is kept as a negative of the object.
 
         Args:
@@ -353,8 +357,8 @@ class Engine:
         Raises:
             ControlError: nothing, or another object, was recognized within the last half minute.
         """
-        last = self._recognized
-        known = self._known(last.uid) if last and now - last.frame.time <= WRONG_WITHIN_SECONDS else None
+        last = self._last_recognized
+        known = self._find(last.uid) if last and now - last.frame.time <= WRONG_WITHIN_SECONDS else None
         if last is None or known is None:
             self._signal(Signal.NOTHING_TO_UNDO)
             raise ControlError("nothing was recognized lately that could be wrong")
@@ -363,7 +367,7 @@ class Engine:
         crop = make_crop(last.frame.pixels, self.encoder.preprocessing, self.settings.registration.crop_side)
         return self._keep_negative(last.uid, last.embedding, crop)
 
-    def was_wrong(self, moment: str) -> StoredObject:
+    def reject_decision(self, moment: str) -> StoredObject:
         """An earlier recognition was of something else: its view is kept as a negative of the object.
 
         Args:
@@ -372,10 +376,10 @@ class Engine:
         Raises:
             ControlError: it is not kept any more, or its object is not registered any more.
         """
-        kept = self._moments.get(moment)
+        kept = self._decisions.get(moment)
         if kept is None or kept.model_id != self.encoder.model_id:
             raise ControlError("that recognition is not kept any more; say it of a later one")
-        if self._known(kept.uid) is None:
+        if self._find(kept.uid) is None:
             raise ControlError(f'"{kept.name}" is not registered any more')
         return self._keep_negative(kept.uid, kept.embedding, kept.crop)
 
@@ -383,16 +387,16 @@ class Engine:
         crops = (crop,) if self.settings.registration.keep_crops else ()
         saved = self.store.add_negative(uid, NewView(embedding, crops, "wrong"))
         self._signal(Signal.NEGATIVE_SAVED)
-        self._changed()
-        self._gone(uid)
+        self._store_changed()
+        self._object_removed(uid)
         text = f'that was not "{saved.name}": the view is kept as a negative'
         self._publish(Event("negative added", text, data=about(saved)))
         return saved
 
-    def bring_in(self, path: Path, on_conflict: OnConflict) -> dict[str, Any]:
+    def import_archive(self, path: Path, on_conflict: OnConflict) -> dict[str, Any]:
         """Add the objects of a collection's file; what came, for JSON. Errors are those of `SupportStore.import_`."""
         brought = self.store.import_archive(path, on_conflict)
-        self._changed()
+        self._store_changed()
         self._publish(Event("imported", brought.text, data=asdict(brought)))
         return {"text": brought.text, **asdict(brought)}
 
@@ -402,13 +406,13 @@ class Engine:
         Args:
             renamed: the uids of objects that may be called otherwise now.
         """
-        self._changed()
+        self._store_changed()
         for uid in renamed:
             if uid in self.support.uids:
                 self._tracker.rename(uid, self.support.names[self.support.uids.index(uid)])
 
-    def _gone(self, uid: str) -> None:
+    def _object_removed(self, uid: str) -> None:
         """An object is not there any more, as far as anybody knows now."""
-        if self._recognized and self._recognized.uid == uid:
-            self._recognized = None
-        self._tell(self._tracker.forget(uid))
+        if self._last_recognized and self._last_recognized.uid == uid:
+            self._last_recognized = None
+        self._publish_sightings(self._tracker.forget(uid))

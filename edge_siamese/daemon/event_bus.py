@@ -40,24 +40,24 @@ class Sink(Protocol):
         """Keep what was taken, and let everything go."""
 
 
-class Complaint:
+class ProblemLog:
     """Says a trouble once, until it is another one or over."""
 
     def __init__(self, log: logging.Logger) -> None:
         self._log = log
-        self._said = ""
+        self._reported = ""
 
-    def say(self, text: str) -> None:
+    def report(self, text: str) -> None:
         """There is trouble."""
-        if text != self._said:
+        if text != self._reported:
             self._log.warning("%s", text)
-        self._said = text
+        self._reported = text
 
-    def over(self, text: str) -> None:
+    def resolve(self, text: str) -> None:
         """There is none now; said if there was one."""
-        if self._said:
+        if self._reported:
             self._log.info("%s", text)
-        self._said = ""
+        self._reported = ""
 
 
 class Subscription:
@@ -104,13 +104,13 @@ class Subscription:
             self._changed.notify_all()
 
 
-class _Feeder:
+class _SinkThread:
     """A sink's thread, and the events that wait for it."""
 
     def __init__(self, sink: Sink) -> None:
         self.sink = sink
         self._waiting = Subscription(sink.queue)
-        self._complaint = Complaint(LOG)
+        self._problems = ProblemLog(LOG)
         self._deadline = float("inf")
         self._thread = threading.Thread(target=self._run, name=f"sink-{sink.name}", daemon=True)
 
@@ -154,14 +154,14 @@ class _Feeder:
             try:
                 self.sink.take(event)
             except OSError as error:
-                self._complaint.say(f"the {self.sink.name} fails: {error.strerror or error}")
+                self._problems.report(f"the {self.sink.name} fails: {error.strerror or error}")
             except Exception:
                 LOG.exception("the %s failed", self.sink.name)
             else:
-                self._complaint.over(f"the {self.sink.name} works again")
+                self._problems.resolve(f"the {self.sink.name} works again")
 
 
-class EventHub:
+class EventBus:
     """Where the daemon publishes what happens; used from any thread."""
 
     def __init__(self, sinks: Iterable[Sink] = (), *, ring: int = RING) -> None:
@@ -171,7 +171,7 @@ class EventHub:
         self._changing = threading.Lock()
         self._closed = False
         self._switch: threading.Thread | None = None
-        self._feeders = _started([_Feeder(sink) for sink in sinks])
+        self._sink_threads = _started([_SinkThread(sink) for sink in sinks])
 
     def publish(self, event: Event) -> None:
         """Hand an event on; never waits for anyone. After `close` it goes nowhere."""
@@ -183,8 +183,8 @@ class EventHub:
                 listener(event)
             for subscriber in self._subscribers:
                 subscriber.put(event)
-            for feeder in self._feeders:
-                feeder.put(event)
+            for thread in self._sink_threads:
+                thread.put(event)
 
     def listen(self, listener: Callable[[Event], object]) -> None:
         """Call a function with each event, amid `publish`: it has to be quick, must not raise, and may not publish."""
@@ -225,9 +225,9 @@ class EventHub:
 
         What is published meanwhile waits for the new ones.
         """
-        new = [_Feeder(sink) for sink in sinks]
+        new = [_SinkThread(sink) for sink in sinks]
         with self._changing:
-            old, self._feeders = self._feeders, new
+            old, self._sink_threads = self._sink_threads, new
             before = self._switch
             self._switch = threading.Thread(target=_switch, args=(before, old, timeout, new), daemon=True)
             self._switch.start()
@@ -238,29 +238,31 @@ class EventHub:
         with self._changing:
             self._closed = True
             subscribers, self._subscribers = self._subscribers, []
-            feeders, self._feeders = self._feeders, []
+            threads, self._sink_threads = self._sink_threads, []
         for subscriber in subscribers:
             subscriber.close()
         if self._switch is not None:
             self._switch.join(timeout)
-        _end(feeders, deadline)
+        _end(threads, deadline)
 
 
-def _switch(before: threading.Thread | None, old: list[_Feeder], timeout: float, new: list[_Feeder]) -> None:
+def _switch(
+    before: threading.Thread | None, old: list[_SinkThread], timeout: float, new: list[_SinkThread]
+) -> None:
     if before is not None:
         before.join()
     _end(old, time.monotonic() + timeout)
     _started(new)
 
 
-def _started(feeders: list[_Feeder]) -> list[_Feeder]:
-    for feeder in feeders:
-        feeder.start()
-    return feeders
+def _started(threads: list[_SinkThread]) -> list[_SinkThread]:
+    for thread in threads:
+        thread.start()
+    return threads
 
 
-def _end(feeders: list[_Feeder], deadline: float) -> None:
-    for feeder in feeders:
-        feeder.end(deadline)
-    for feeder in feeders:
-        feeder.join()
+def _end(threads: list[_SinkThread], deadline: float) -> None:
+    for thread in threads:
+        thread.end(deadline)
+    for thread in threads:
+        thread.join()

@@ -34,9 +34,9 @@ class Hardware:
         self._color = ""
         self._simulated: SimulatedPanel | None = None
         self._after = 0
-        self._told = ""
-        self._problem: str | None = None
-        self.lasting: Signal | None = None
+        self._reported_state = ""
+        self._reported_problem: str | None = None
+        self.background: Signal | None = None
         """What the light says while nothing passing is shown."""
         self.stuck = False
         """Whether the button is."""
@@ -77,7 +77,7 @@ class Hardware:
             timeout_s=camera.timeout_s + 1.0 / camera.frame_rate,  # some wait until another one is wanted
             rate=camera.frame_rate,
         )
-        self._color, self._after, self._told = color, 0, ""
+        self._color, self._after, self._reported_state = color, 0, ""
         self.source.start()
 
     def close_camera(self) -> None:
@@ -110,7 +110,7 @@ class Hardware:
             opener = self._simulated.reconnect
         grammar = PressGrammar(panel.debounce_s, panel.double_press_s, panel.hold_s, panel.stuck_s)
         self.console = PanelSupervisor(opener, grammar)
-        self.lasting, self.stuck = None, False
+        self.background, self.stuck = None, False
         self.console.start()
 
     def _press(self, closed: bool) -> None:
@@ -137,17 +137,17 @@ class Hardware:
         if self.console is not None:
             self.console.show(signal)
 
-    def show_lasting(self, signal: Signal) -> None:
+    def show_background(self, signal: Signal) -> None:
         """What the light says while nothing passing is shown."""
-        if self.console is not None and signal is not self.lasting:
-            self.lasting = signal
+        if self.console is not None and signal is not self.background:
+            self.background = signal
             self.console.set_background(signal)
 
     def watch(self) -> bool:
         """Tell what has changed; True if the camera has just been lost."""
         problem = self.console.problem if self.console else None
-        if problem != self._problem:
-            self._problem = problem
+        if problem != self._reported_problem:
+            self._reported_problem = problem
             self._publish(
                 trouble("panel", f"no button and no LED: {problem}")
                 if problem
@@ -155,17 +155,17 @@ class Hardware:
             )
         state = self.state
         now = "" if state is None else f"{state.status} {state.reason}"
-        if state is None or now == self._told:
+        if state is None or now == self._reported_state:
             return False
-        was_blind = self._told.startswith(("stalled", "absent"))
-        self._told = now
+        was_down = self._reported_state.startswith(("stalled", "absent"))
+        self._reported_state = now
         if state.status == "running":
             self._publish(Event("camera", f"the camera runs: {state.description}"))
         elif self.camera_down:
             self._publish(trouble("camera", f"no frames: {state.reason}", status=state.status))
         elif state.status == "ended":
             self._publish(Event("camera", f"the camera has ended: {state.reason}"))
-        return self.camera_down and not was_blind
+        return self.camera_down and not was_down
 
     def close(self) -> None:
         """Let both go; takes no longer than half a second."""

@@ -115,8 +115,8 @@ class Integrations:
         """Open what these settings turn on, close what they turn off, and open anew what they change; does not wait."""
         on = {slot.offer.kind for slot in self._slots if slot.offer.is_on(settings)}
         # People look at decisions on the page, and are sent them; at the frames of a registration on the page alone.
-        self._actions.moments.wanted = bool(on & {"dashboard", "mqtt"})
-        self._actions.bursts.wanted = "dashboard" in on
+        self._actions.decisions.wanted = bool(on & {"dashboard", "mqtt"})
+        self._actions.registrations.wanted = "dashboard" in on
         with self._changed:
             self._settings = settings
             if self._thread is None and on:

@@ -58,7 +58,7 @@ class RegistrationRequest:
     force: bool = False
     """Also if it looks like another object."""
     source: str = "command"
-    """Where the wish came from: button, command, picture, page or mqtt."""
+    """Where the request came from: button, command, picture, page or mqtt."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class RegistrationResult:
 class RegistrationSession:
     """A registration that is under way."""
 
-    wish: RegistrationRequest
+    request: RegistrationRequest
     burst: Burst
     done: Callable[[RegistrationResult], object]
     progress: Callable[[dict[str, Any]], object]
@@ -102,7 +102,7 @@ class RegistrationSessions:
         publish: Callable[[Event], object],
         signal: Callable[[Signal], object],
         hold_exposure: Callable[[bool], object],
-        bursts: RegistrationProgress,
+        progress: RegistrationProgress,
     ) -> None:
         """Learn nothing yet.
 
@@ -115,23 +115,23 @@ class RegistrationSessions:
             publish: is given what happens.
             signal: shows a passing signal.
             hold_exposure: keeps the camera's exposure, or lets it go.
-            bursts: shows each registration to those who watch.
+            progress: shows each registration to those who watch.
         """
         self.settings = settings
         self._encoder, self._head, self._threshold, self._store = encoder, head, threshold, store
         self._support, self._saved = support, saved
         self._publish, self._signal, self._hold_exposure = publish, signal, hold_exposure
-        self._bursts = bursts
-        self._lesson: RegistrationSession | None = None
+        self._progress = progress
+        self._session: RegistrationSession | None = None
 
     @property
     def busy(self) -> bool:
         """Whether a registration is under way."""
-        return self._lesson is not None
+        return self._session is not None
 
     def begin(
         self,
-        wish: RegistrationRequest,
+        request: RegistrationRequest,
         now: float,
         done: Callable[[RegistrationResult], object] = lambda _: None,
         progress: Callable[[dict[str, Any]], object] = lambda _: None,
@@ -139,7 +139,7 @@ class RegistrationSessions:
         """Begin to learn from the frames that come.
 
         Args:
-            wish: what.
+            request: what.
             now: the time, as frames have it.
             done: is told how it ended.
             progress: is given each frame's verdict, as JSON values.
@@ -148,49 +148,49 @@ class RegistrationSessions:
             ControlError: another registration is under way.
             SupportError: the name cannot be one, or is taken.
         """
-        if self._lesson:
+        if self._session:
             raise ControlError("another registration is under way; try again in a moment")
-        self._require_name(wish)
+        self._require_name(request)
         burst = Burst(self.settings, self._encoder, self._head, self._threshold, now)
-        self._lesson = RegistrationSession(wish, burst, done, progress)
-        self._show_beginning(wish, self.settings.frames)
+        self._session = RegistrationSession(request, burst, done, progress)
+        self._record_start(request, self.settings.frames)
         self._signal(Signal.LOOKING)
         self._hold_exposure(True)
 
     def add(self, frame: Frame) -> None:
         """Look at a frame; ends the registration if that was the last one it needed."""
-        lesson = self._lesson
-        assert lesson is not None
-        if frame.time < lesson.burst.started:
+        session = self._session
+        assert session is not None
+        if frame.time < session.burst.started:
             return  # what was there before anybody asked
-        verdict = lesson.burst.add(frame.pixels, frame.time, frame.number)
-        lesson.progress({"frame": verdict.number, "good": verdict.good, "text": verdict.text})
-        self._show_verdict(verdict.number, frame.pixels, verdict)
-        if lesson.burst.done:
-            self._finish(lesson, frame.time)
+        verdict = session.burst.add(frame.pixels, frame.time, frame.number)
+        session.progress({"frame": verdict.number, "good": verdict.good, "text": verdict.text})
+        self._record_verdict(verdict.number, frame.pixels, verdict)
+        if session.burst.done:
+            self._finish(session, frame.time)
 
     def tick(self, now: float) -> None:
         """Let time pass where frames may not come."""
-        lesson = self._lesson
-        if lesson and lesson.burst.tick(now):
-            self._finish(lesson, now)
+        session = self._session
+        if session and session.burst.tick(now):
+            self._finish(session, now)
 
     def cancel(self) -> None:
         """End the registration under way without saving anything."""
-        lesson, self._lesson = self._lesson, None
-        if lesson:
+        session, self._session = self._session, None
+        if session:
             self._hold_exposure(False)
-            learned = RegistrationResult(
+            result = RegistrationResult(
                 False, "the registration was ended before it was done", reason="ended"
             )
-            self._show_end(self._refuse(learned, Signal.UNDONE, lesson.wish))
-            lesson.done(learned)
+            self._record_end(self._refuse(result, Signal.UNDONE, session.request))
+            session.done(result)
 
     def from_pictures(
-        self, pictures: list[npt.NDArray[Any]], wish: RegistrationRequest, now: float
+        self, pictures: list[npt.NDArray[Any]], request: RegistrationRequest, now: float
     ) -> RegistrationResult:
         """Learn from pictures instead: uint8 (h, w) or (h, w, 3) each. Errors are those of `begin`."""
-        self._require_name(wish)
+        self._require_name(request)
         refused: dict[int, FrameVerdict] = {}
         found = view_from_pictures(
             pictures,
@@ -200,88 +200,90 @@ class RegistrationSessions:
             self._threshold,
             lambda verdict: refused.update({verdict.number: verdict}),
         )
-        if self._lesson:  # whose frames are being shown
-            return self._keep(found, wish, now)
-        self._show_beginning(wish, 1)
+        if self._session:  # whose frames are being shown
+            return self._keep(found, request, now)
+        self._record_start(request, 1)
         for number, picture in enumerate(pictures, 1):
-            self._show_verdict(number, picture, refused.get(number))
+            self._record_verdict(number, picture, refused.get(number))
         try:
-            learned = self._keep(found, wish, now)
+            result = self._keep(found, request, now)
         except EdgeSiameseError as error:
-            self._bursts.end(saved=False, text=str(error), uid=None)
+            self._progress.end(saved=False, text=str(error), uid=None)
             raise
-        self._show_end(learned)
-        return learned
+        self._record_end(result)
+        return result
 
-    def _require_name(self, wish: RegistrationRequest) -> None:
-        if wish.target is None and wish.name is not None:
-            self._store.require_free_name(wish.name)
+    def _require_name(self, request: RegistrationRequest) -> None:
+        if request.target is None and request.name is not None:
+            self._store.require_free_name(request.name)
 
-    def _finish(self, lesson: RegistrationSession, now: float) -> None:
-        self._lesson = None
+    def _finish(self, session: RegistrationSession, now: float) -> None:
+        self._session = None
         self._hold_exposure(False)
         try:
-            learned = self._keep(lesson.burst.finish(), lesson.wish, now)
+            result = self._keep(session.burst.finish(), session.request, now)
         except Exception as error:
             # Whoever pressed or asked has to be told, whatever it was.
-            learned = RegistrationResult(False, str(error), reason="failed")
-            self._show_end(self._refuse(learned, Signal.FAILED, lesson.wish))
-            lesson.done(learned)
+            result = RegistrationResult(False, str(error), reason="failed")
+            self._record_end(self._refuse(result, Signal.FAILED, session.request))
+            session.done(result)
             if not isinstance(error, (StoreError, SupportError)):
                 raise
         else:
-            self._show_end(learned)
-            lesson.done(learned)
+            self._record_end(result)
+            session.done(result)
 
-    def _keep(self, found: NewView | Refusal, wish: RegistrationRequest, now: float) -> RegistrationResult:
+    def _keep(self, found: NewView | Refusal, request: RegistrationRequest, now: float) -> RegistrationResult:
         if isinstance(found, Refusal):
-            learned = RegistrationResult(False, found.text, reason=found.reason.problem)
-            return self._refuse(learned, SIGNALS.get(found.reason, Signal.FAILED), wish)
-        if not wish.force and self.settings.collisions == "refuse":
-            other = collision(found.embedding, self._support(), self._head, self._threshold, wish.target)
+            result = RegistrationResult(False, found.text, reason=found.reason.problem)
+            return self._refuse(result, SIGNALS.get(found.reason, Signal.FAILED), request)
+        if not request.force and self.settings.collisions == "refuse":
+            other = collision(found.embedding, self._support(), self._head, self._threshold, request.target)
             if other is not None:
                 text, reason = collision_refusal(other).text, Reason.COLLISION.problem
                 return self._refuse(
-                    RegistrationResult(False, text, reason=reason, collides=other), Signal.COLLISION, wish
+                    RegistrationResult(False, text, reason=reason, collides=other), Signal.COLLISION, request
                 )
-        view = replace(found, source=wish.source)
+        view = replace(found, source=request.source)
         kind: Kind
-        if wish.target is None:
-            known = self._store.register(wish.name, view, self.settings.name_template)
+        if request.target is None:
+            known = self._store.register(request.name, view, self.settings.name_template)
             kind, text, shown = "registered", f'"{known.name}" is registered', Signal.SAVED
         else:
-            known = self._store.add_view(wish.target, view)
+            known = self._store.add_view(request.target, view)
             kind, text, shown = "view added", f'"{known.name}" has {known.views} views now', Signal.VIEW_SAVED
         # Only now is it on the disk, so only now is it shown.
         self._signal(shown)
-        self._publish(Event(kind, text, data=about(known, source=wish.source)))
+        self._publish(Event(kind, text, data=about(known, source=request.source)))
         self._saved(known, now)
         return RegistrationResult(True, text, known)
 
     def _refuse(
-        self, learned: RegistrationResult, signal: Signal, wish: RegistrationRequest
+        self, result: RegistrationResult, signal: Signal, request: RegistrationRequest
     ) -> RegistrationResult:
         self._signal(signal)
-        data = {"reason": learned.reason, "source": wish.source}
-        if learned.collides:
-            data["name"] = learned.collides
-        self._publish(Event("refused", f"not registered: {learned.text}", data=data))
-        return learned
+        data = {"reason": result.reason, "source": request.source}
+        if result.collides:
+            data["name"] = result.collides
+        self._publish(Event("refused", f"not registered: {result.text}", data=data))
+        return result
 
-    def _show_beginning(self, wish: RegistrationRequest, wanted: int) -> None:
-        if self._bursts.wanted:
-            self._bursts.begin(name=wish.name, target=wish.target, source=wish.source, wanted=wanted)
+    def _record_start(self, request: RegistrationRequest, wanted: int) -> None:
+        if self._progress.wanted:
+            self._progress.begin(
+                name=request.name, target=request.target, source=request.source, wanted=wanted
+            )
 
-    def _show_verdict(self, number: int, pixels: npt.NDArray[Any], verdict: FrameVerdict | None) -> None:
+    def _record_verdict(self, number: int, pixels: npt.NDArray[Any], verdict: FrameVerdict | None) -> None:
         """Show a frame to those who watch; no verdict is a good one."""
-        if self._bursts.wanted:
+        if self._progress.wanted:
             good, text = (True, "good") if verdict is None else (verdict.good, verdict.text)
             crop = make_crop(pixels, self._encoder.preprocessing, SIDE)
-            self._bursts.add(BurstFrame(number, good, text, crop))
+            self._progress.add(RegistrationFrame(number, good, text, crop))
 
-    def _show_end(self, learned: RegistrationResult) -> None:
-        uid = None if learned.object is None else learned.object.uid
-        self._bursts.end(saved=learned.saved, text=learned.text, uid=uid)
+    def _record_end(self, result: RegistrationResult) -> None:
+        uid = None if result.object is None else result.object.uid
+        self._progress.end(saved=result.saved, text=result.text, uid=uid)
 
 
 def about(known: StoredObject, **more: Any) -> dict[str, Any]:
@@ -290,7 +292,7 @@ def about(known: StoredObject, **more: Any) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, eq=False)
-class BurstFrame:
+class RegistrationFrame:
     """One frame that was looked at."""
 
     number: int
@@ -304,7 +306,7 @@ class BurstFrame:
 
 
 @dataclass(frozen=True, eq=False)
-class BurstRecord:
+class RegistrationRecord:
     """One registration, up to now or to its end."""
 
     id: str
@@ -314,10 +316,10 @@ class BurstRecord:
     target: str | None
     """The uid of the object that gets a view; None for a new object."""
     source: str
-    """Where the wish came from: button, command, picture, page, mqtt."""
+    """Where the request came from: button, command, picture, page, mqtt."""
     wanted: int
     """Good frames that it needs."""
-    frames: tuple[BurstFrame, ...] = ()
+    frames: tuple[RegistrationFrame, ...] = ()
     """In their order."""
     done: bool = False
     """Whether it has ended."""
@@ -337,18 +339,18 @@ class RegistrationProgress:
         """Whether frames are kept: only where somebody can look at them."""
         self.version = 0
         """Counts the changes, so that who watches sees that there was one."""
-        self._latest: BurstRecord | None = None
+        self._latest: RegistrationRecord | None = None
         self._changing = threading.Lock()
 
-    def latest(self) -> BurstRecord | None:
+    def latest(self) -> RegistrationRecord | None:
         """The one that is under way, or was last."""
         return self._latest
 
     def begin(self, *, name: str | None, target: str | None, source: str, wanted: int) -> None:
         """A registration begins."""
-        self._put(BurstRecord(secrets.token_hex(6), name, target, source, wanted))
+        self._put(RegistrationRecord(secrets.token_hex(6), name, target, source, wanted))
 
-    def add(self, frame: BurstFrame) -> None:
+    def add(self, frame: RegistrationFrame) -> None:
         """It has looked at a frame."""
         if self._latest is not None and not self._latest.done:
             self._put(replace(self._latest, frames=(*self._latest.frames, frame)[-MAX_FRAMES:]))
@@ -362,7 +364,7 @@ class RegistrationProgress:
         """Nobody watches any more."""
         self._put(None)
 
-    def _put(self, record: BurstRecord | None) -> None:
+    def _put(self, record: RegistrationRecord | None) -> None:
         with self._changing:
             self._latest = record
             self.version += 1

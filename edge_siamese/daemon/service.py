@@ -20,13 +20,13 @@ from edge_siamese.daemon.api import DaemonApi
 from edge_siamese.daemon.archives import remove_leftovers
 from edge_siamese.daemon.control_socket import ControlServer
 from edge_siamese.daemon.engine import Engine
-from edge_siamese.daemon.event_bus import EventHub
+from edge_siamese.daemon.event_bus import EventBus
 from edge_siamese.daemon.hardware import Hardware
 from edge_siamese.daemon.integrations import Integrations
 from edge_siamese.daemon.model_loader import LoadedModel, confirmed, load_current_model, reembed
 from edge_siamese.daemon.sinks import open_sinks
 from edge_siamese.daemon.systemd import Notifier
-from edge_siamese.daemon.telemetry import Observed
+from edge_siamese.daemon.telemetry import Observations
 from edge_siamese.errors import EdgeSiameseError, NotReady, SettingsError, StoreError
 from edge_siamese.events import Event, trouble
 from edge_siamese.models.installed import InstalledModels
@@ -39,21 +39,21 @@ from edge_siamese.store import SupportStore
 LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 
-ENDED, RESTART = 0, 75
+EXIT_OK, EXIT_RESTART = 0, 75
 """Exit statuses: all well; and "try again", for a camera that only a new process gets free."""
-TURN_SECONDS = 0.05
+LOOP_SECONDS = 0.05
 """The longest wait of one turn, and so the slowest answer to a press or a request."""
 RETRY_SECONDS, MAX_RETRY_SECONDS = 10.0, 300.0
 """Between two attempts to bring the engine up; doubled each time."""
 READY_SECONDS = 5.0
 """A daemon that is still learning objects anew says that it is ready after so long: it answers."""
 STATUS_SECONDS = 1.0
-FRAMES_OF_A_TRIAL = 10
+TRIAL_FRAMES = 10
 """A new model is confirmed after so many frames, or after `RETRY_SECONDS` where no frames come."""
 REPAIRED_SECONDS = 60.0
 """For so long the light tells that the store was repaired."""
 
-PATIENCE_SECONDS = 900.0
+SLOW_CALL_SECONDS = 900.0
 """What thousands of objects may take on a slow card: a repair, a collection that comes or goes."""
 BACKUP_SECONDS, LARGE_BACKUP_SECONDS = 60.0, 24 * 3600.0
 """So often the store is copied, if it has changed; a large one, whose copy wears the card, seldom."""
@@ -83,13 +83,13 @@ class Service:
             clock: the one of frames and edges, in seconds.
         """
         self.settings, self.config = settings, config
-        self.hub = EventHub()
-        self.observed = Observed()
-        self.hub.listen(self.observed.telemetry.event)
+        self.bus = EventBus()
+        self.observations = Observations()
+        self.bus.listen(self.observations.telemetry.event)
         self.api = DaemonApi(self)
         """What others may ask of it."""
-        self.extras = Integrations(self.api, self.hub.publish)
-        self.hardware = Hardware(settings, self.hub.publish)
+        self.integrations = Integrations(self.api, self.bus.publish)
+        self.hardware = Hardware(settings, self.bus.publish)
         self.engine: Engine | None = None
         """None until a model and the store are there."""
         self.fault = "starting"
@@ -99,18 +99,18 @@ class Service:
         self._notifier = notifier or Notifier()
         self._clock = clock
         self._started = clock()
-        self._calls = Calls()
+        self._calls = CallQueue()
         # Not events of `threading`: a signal that comes while the main thread holds an event's lock would wait for ever.
         self._stopping = self._reloading = False
         self._store: SupportStore | None = None
         self._loaded_model: LoadedModel | None = None
-        self._bringing: Iterator[str] | None = None
+        self._loading: Iterator[str] | None = None
         self._retry_at, self._status_at, self._retry_s = 0.0, 0.0, RETRY_SECONDS
         self._backups = Backups(self._started)
         self._repaired_at: float | None = None
         self._ready = False
-        self._told_fault = self._bad_frames = ""
-        self._faulty = Signal.STARTING
+        self._reported_fault = self._bad_frames = ""
+        self._fault_signal = Signal.STARTING
         self._engine_at = self._started
 
     # --- from other threads and signal handlers ---
@@ -122,19 +122,19 @@ class Service:
             ControlError: the daemon is stopping, or did not come to it in time.
             Whatever the function raises.
         """
-        return self._calls.ask(function, timeout)
+        return self._calls.call(function, timeout)
 
     def call_slow(self, function: Callable[[], T]) -> T:
         """The same for what may take minutes, of which the watchdog is told."""
 
         def patiently() -> T:
-            self._notifier.watchdog_within(PATIENCE_SECONDS)
+            self._notifier.watchdog_within(SLOW_CALL_SECONDS)
             try:
                 return function()
             finally:
                 self._notifier.watchdog_within(self._notifier.watchdog_s)
 
-        return self._calls.ask(patiently, PATIENCE_SECONDS)
+        return self._calls.call(patiently, SLOW_CALL_SECONDS)
 
     @property
     def stopping(self) -> bool:
@@ -160,8 +160,8 @@ class Service:
 
     def reembed(self) -> None:
         """Embed what came without an embedding of this model; for the thread that owns engine and store."""
-        if self._bringing is None:
-            self._bringing = self._bring_up(self._loaded_model)
+        if self._loading is None:
+            self._loading = self._load_engine(self._loaded_model)
 
     # --- life ---
 
@@ -179,48 +179,48 @@ class Service:
         control.start()
         try:
             remove_leftovers(self.settings.state_directory)
-            self.hub.set_sinks(open_sinks(self.settings))
+            self.bus.set_sinks(open_sinks(self.settings))
             self.hardware.open_panel()
-            self.extras.apply(self.settings)
-            self._bringing = self._bring_up()
+            self.integrations.apply(self.settings)
+            self._loading = self._load_engine()
             status = None
             while status is None and not self._stopping:
-                status = self._turn()
-            return status or ENDED
+                status = self._run_once()
+            return status or EXIT_OK
         except Exception:
             LOG.exception("the daemon ends by an error that it did not foresee")
             raise
         finally:
             self._close(control)
 
-    def _turn(self) -> int | None:
+    def _run_once(self) -> int | None:
         """One turn of the loop, with at most one frame; an exit status if the daemon has to end."""
         if self._reloading:
             self._reloading = False
             self._reload()
-        self._step(self._clock())
-        self._calls.answer()
+        self._continue_loading(self._clock())
+        self._calls.run_pending()
         for gesture in self.hardware.gestures():
             if self.engine and not (gesture is Gesture.PRESS and self.hardware.camera_down):
                 self.engine.gesture(gesture, self._clock())
             else:
                 self.hardware.show(Signal.FAILED)
                 LOG.warning("the button's %s: %s", gesture.value, self.status_line())
-        frame = self.hardware.next_frame(TURN_SECONDS if self._bringing is None else 0.0)
+        frame = self.hardware.next_frame(LOOP_SECONDS if self._loading is None else 0.0)
         if frame is not None and self.engine:
-            self._see(self.engine, frame)
-        elif self._bringing is None and not self.hardware.may_recover:
-            time.sleep(TURN_SECONDS)
+            self._process_frame(self.engine, frame)
+        elif self._loading is None and not self.hardware.may_recover:
+            time.sleep(LOOP_SECONDS)
         return self._watch(self._clock())
 
-    def _see(self, engine: Engine, frame: Frame) -> None:
+    def _process_frame(self, engine: Engine, frame: Frame) -> None:
         """Give a frame to the engine; one that fails is told, and if all do, the watchdog ends the daemon."""
         try:
-            engine.see(frame, max(0.0, self._clock() - frame.time))
+            engine.process_frame(frame, max(0.0, self._clock() - frame.time))
         except EdgeSiameseError as error:
             if str(error) != self._bad_frames:
                 self._bad_frames = str(error)
-                self.hub.publish(trouble("model", f"a frame could not be used: {error}"))
+                self.bus.publish(trouble("model", f"a frame could not be used: {error}"))
         else:
             self._bad_frames = ""
             self._notifier.watchdog()
@@ -230,7 +230,7 @@ class Service:
         lost = self.hardware.watch()
         if self.engine:
             if lost:
-                self.engine.lost(now)
+                self.engine.camera_lost(now)
             try:
                 self.engine.tick(now)
             except EdgeSiameseError as error:
@@ -239,26 +239,26 @@ class Service:
         if self.engine is None or state is None or state.status in ("starting", "absent"):
             # There is nothing that could be processed; that it comes back is what is supervised then.
             self._notifier.watchdog()
-        self.hardware.show_lasting(self._lasting(now))
+        self.hardware.show_background(self._background_signal(now))
         if now >= self._status_at:
             self._status_at = now + STATUS_SECONDS
             self._notifier.status(self.status_line())
             self._confirm()
             if self._store is not None:
-                self._backups.turn(self._store, now)
-            if self._store is not None and self._bringing is None and self._store.damaged:
-                self._mend()
-        if state and state.status == "ended" and not (self.engine and self.engine.learner.busy):
-            return ENDED
+                self._backups.run_if_due(self._store, now)
+            if self._store is not None and self._loading is None and self._store.damaged:
+                self._reopen_store()
+        if state and state.status == "ended" and not (self.engine and self.engine.registrations.busy):
+            return EXIT_OK
         if self.hardware.needs_restart:
             LOG.error("the camera does not come back in this process; starting anew")
-            return RESTART
+            return EXIT_RESTART
         return None
 
-    def _lasting(self, now: float) -> Signal:
+    def _background_signal(self, now: float) -> Signal:
         """What the light shows while nothing passing is shown."""
         if self.engine is None:
-            return self._faulty
+            return self._fault_signal
         if self.hardware.camera_down:
             return Signal.FAULT_CAMERA
         if self._repaired_at is not None and now - self._repaired_at < REPAIRED_SECONDS:
@@ -269,63 +269,63 @@ class Service:
 
     # --- the engine ---
 
-    def _mend(self) -> None:
+    def _reopen_store(self) -> None:
         """Open a store anew that was found damaged, which repairs it."""
         assert self._store is not None
-        self.hub.publish(trouble("store", "the file of objects is damaged; it is being repaired", "error"))
+        self.bus.publish(trouble("store", "the file of objects is damaged; it is being repaired", "error"))
         if self.engine:
-            self.engine.learner.cancel()
-            self.engine.lost(self._clock())
+            self.engine.registrations.cancel()
+            self.engine.camera_lost(self._clock())
         self.engine, self.fault = None, "the file of objects is being repaired"
-        self._faulty = Signal.FAULT_STORE
+        self._fault_signal = Signal.FAULT_STORE
         self._store.close()
-        self._store, self._bringing = None, self._bring_up()
+        self._store, self._loading = None, self._load_engine()
 
-    def _step(self, now: float) -> None:
+    def _continue_loading(self, now: float) -> None:
         """Take the bringing up of an engine one step further."""
-        if self._bringing is None:
+        if self._loading is None:
             if self.engine is not None or now < self._retry_at:
                 return
-            self._bringing = self._bring_up()
+            self._loading = self._load_engine()
         try:
-            doing = next(self._bringing)
+            doing = next(self._loading)
         except StopIteration:
-            self._bringing, self._retry_s = None, RETRY_SECONDS
-            self._say_ready()
+            self._loading, self._retry_s = None, RETRY_SECONDS
+            self._notify_ready()
         except (EdgeSiameseError, OSError) as error:
-            self._bringing = None
+            self._loading = None
             # What fails again and again may cost much each time, such as the repair of a file on a full disk.
             self._retry_at = now + self._retry_s
             self._retry_s = min(2 * self._retry_s, MAX_RETRY_SECONDS)
             self._failed(error)
-            self._say_ready()
+            self._notify_ready()
         else:
-            if self.engine is None and not self._told_fault:
+            if self.engine is None and not self._reported_fault:
                 self.fault = doing
             self._notifier.status(doing)
             self._notifier.watchdog()
             if self._ready or self.uptime < READY_SECONDS:
                 return
-            self._say_ready()
+            self._notify_ready()
 
     def _failed(self, error: Exception) -> None:
         """No engine came up; told once, until it is another reason."""
         text, of_store = str(error), isinstance(error, StoreError)
         if self.engine is not None:
-            self.hub.publish(trouble("model", f"the former model stays: {text}", "error"))
+            self.bus.publish(trouble("model", f"the former model stays: {text}", "error"))
             return
-        if text != self._told_fault:
-            self.hub.publish(trouble("store" if of_store else "model", f"cannot recognize: {text}", "error"))
-        self.fault = self._told_fault = text
-        self._faulty = Signal.FAULT_STORE if of_store else Signal.FAULT_MODEL
+        if text != self._reported_fault:
+            self.bus.publish(trouble("store" if of_store else "model", f"cannot recognize: {text}", "error"))
+        self.fault = self._reported_fault = text
+        self._fault_signal = Signal.FAULT_STORE if of_store else Signal.FAULT_MODEL
 
-    def _bring_up(self, recognizer: LoadedModel | None = None) -> Iterator[str]:
+    def _load_engine(self, recognizer: LoadedModel | None = None) -> Iterator[str]:
         """Load the model, unless one is given, and the store, and make an engine, in steps; yields what it does."""
         yield "loading the model"
         if recognizer is None:
             models = InstalledModels(self.settings.models)
             recognizer = load_current_model(
-                self.settings, models, lambda told: self.hub.publish(trouble("model", told))
+                self.settings, models, lambda told: self.bus.publish(trouble("model", told))
             )
         encoder = recognizer.encoder
         if self._store is None:
@@ -333,10 +333,10 @@ class Service:
             self._store = open_store(self.settings, encoder, self._notifier)
             if self._store.repair:
                 self.repair, self._repaired_at = self._store.repair.text, self._clock()
-                self.hub.publish(trouble("store", self._store.repair.text, "error"))
+                self.bus.publish(trouble("store", self._store.repair.text, "error"))
         self._store.keep_crops = self.settings.registration.keep_crops
         yield from reembed(self._store, recognizer)
-        former, self.fault, self._told_fault = self.engine, "", ""
+        former, self.fault, self._reported_fault = self.engine, "", ""
         if former is not None and recognizer is self._loaded_model:
             return former.follow()  # the same model knows more views now; what is there stays there
         self.engine = self._changed_engine(recognizer, self._store)
@@ -345,7 +345,7 @@ class Service:
             text = f"recognizing {counted(len(self.engine.support), 'object')} with {encoder.model_id}, {encoder.reason}"
             if dormant := self._store.counts().dormant:
                 text += f"; {counted(dormant, 'view')} cannot be learned anew, without a picture"
-            self.hub.publish(Event("started" if former is None else "model", text))
+            self.bus.publish(Event("started" if former is None else "model", text))
         self.hardware.open_camera(encoder.preprocessing.color)
 
     def _changed_engine(self, recognizer: LoadedModel, store: SupportStore) -> Engine:
@@ -359,18 +359,18 @@ class Service:
                 recognizer.bundle,
                 encoder,
                 store,
-                publish=self.hub.publish,
+                publish=self.bus.publish,
                 signal=self.hardware.show,
                 hold_exposure=self.hardware.hold_exposure,
-                observed=self.observed,
+                observations=self.observations,
             )
         except EdgeSiameseError:
             # The former engine must not write its embeddings, or score, as if they were of this model.
             store.use_model(*before)
             raise
         if self.engine:
-            self.engine.learner.cancel()
-            self.engine.lost(self._clock())
+            self.engine.registrations.cancel()
+            self.engine.camera_lost(self._clock())
         return made
 
     def _confirm(self) -> None:
@@ -378,9 +378,7 @@ class Service:
         if self.engine is None or self._loaded_model is None or not self._loaded_model.installed:
             return
         idle = self.engine.frames == 0 and self.hardware.state is not None
-        if self.engine.frames >= FRAMES_OF_A_TRIAL or (
-            idle and self._clock() - self._engine_at > RETRY_SECONDS
-        ):
+        if self.engine.frames >= TRIAL_FRAMES or (idle and self._clock() - self._engine_at > RETRY_SECONDS):
             self._loaded_model = confirmed(self._loaded_model, InstalledModels(self.settings.models))
 
     def _reload(self) -> None:
@@ -388,44 +386,44 @@ class Service:
         try:
             settings = load_settings(self.config)
         except SettingsError as error:
-            self.hub.publish(trouble("settings", f"the former settings stay: {error}", "error"))
-            self._bringing = self._bring_up()
+            self.bus.publish(trouble("settings", f"the former settings stay: {error}", "error"))
+            self._loading = self._load_engine()
             return
         before = self.settings
         # The store and the socket are open where they are.
         self.settings = self.hardware.settings = structs.replace(settings, paths=before.paths)
         if settings.paths != before.paths:
-            self.hub.publish(Event("settings", "new paths are used after a restart"))
+            self.bus.publish(Event("settings", "new paths are used after a restart"))
         if settings.events != before.events:
-            self.hub.set_sinks(open_sinks(self.settings))
+            self.bus.set_sinks(open_sinks(self.settings))
         if settings.panel != before.panel or settings.camera.kind != before.camera.kind:
             self.hardware.open_panel()
         if settings.camera != before.camera:
             self.hardware.close_camera()
             if self.engine:
-                self.engine.lost(self._clock())
+                self.engine.camera_lost(self._clock())
                 self.hardware.open_camera(self.engine.encoder.preprocessing.color)
-        self.extras.apply(self.settings)
-        self.hub.publish(Event("settings", "the settings were read again"))
-        self._bringing = self._bring_up()
+        self.integrations.apply(self.settings)
+        self.bus.publish(Event("settings", "the settings were read again"))
+        self._loading = self._load_engine()
 
-    def _say_ready(self) -> None:
+    def _notify_ready(self) -> None:
         if not self._ready:
             self._ready = True
             self._notifier.ready(self.status_line())
 
     def _close(self, control: ControlServer) -> None:
         """End within a second, whatever hangs."""
-        self._stopping, self._bringing = True, None  # so that a view is not thought to have ended the process
+        self._stopping, self._loading = True, None  # so that a view is not thought to have ended the process
         self._notifier.stopping()
         if self.engine:
-            self.engine.learner.cancel()  # who waits for it is told
-        self.hub.publish(Event("stopping", "the daemon stops"))
-        self._calls.end()
+            self.engine.registrations.cancel()  # who waits for it is told
+        self.bus.publish(Event("stopping", "the daemon stops"))
+        self._calls.close()
         # They tell of the end to those who watch.
-        self.extras.close(0.4)
+        self.integrations.close(0.4)
         # First, so that who follows events sees their end, and not a connection that breaks.
-        self.hub.close(0.3)
+        self.bus.close(0.3)
         control.close()
         self.hardware.close()
         if self._store is not None:
@@ -442,7 +440,7 @@ class Service:
             return "waiting for the camera"
         if state.status in ("stalled", "absent"):
             return f"no frames: {state.reason}"
-        if engine.learner.busy:
+        if engine.registrations.busy:
             return "looks at something that it shall learn"
         seen = " and ".join(engine.present) or "nothing that it knows"
         return f"sees {seen}; {counted(len(engine.support), 'object')}; {state.fps:.1f} frames/s"
@@ -460,11 +458,11 @@ class Service:
             "views": 0 if engine is None else len(engine.support.embeddings),
             "present": [] if engine is None else list(engine.present),
             "frames": 0 if engine is None else engine.frames,
-            "learning": engine is not None and engine.learner.busy,
+            "learning": engine is not None and engine.registrations.busy,
             "camera": self._camera_report(),
             "panel": self._panel_report(),
             "store": {"repair": self.repair},
-            "extras": self.extras.report(),
+            "extras": self.integrations.report(),
             "paths": {
                 "config": str(self.config or ""),
                 "state": str(settings.state_directory),
@@ -511,14 +509,14 @@ class Service:
         }
 
 
-class Calls:
+class CallQueue:
     """Functions that wait for the owner's next turn; `ask` from any other thread."""
 
     def __init__(self) -> None:
         self._waiting: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
         self._over = False
 
-    def ask(self, function: Callable[[], T], timeout: float) -> T:
+    def call(self, function: Callable[[], T], timeout: float) -> T:
         """Let the owner call a function, and wait for what it returns.
 
         Raises:
@@ -541,7 +539,7 @@ class Calls:
                 raise NotReady("the daemon is still at it; see later what came of it") from error
             raise NotReady(f"the daemon did not come to it in {timeout:g} s") from error
 
-    def answer(self) -> None:
+    def run_pending(self) -> None:
         """Call what waits now; what is asked meanwhile waits for the next turn."""
         for _ in range(self._waiting.qsize()):
             function, future = self._waiting.get_nowait()
@@ -552,7 +550,7 @@ class Calls:
             except Exception as error:
                 future.set_exception(error)
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Nothing is called any more; who waits is told."""
         self._over = True
         while not self._waiting.empty():
@@ -565,8 +563,8 @@ def open_store(settings: Settings, encoder: Encoder, notifier: Notifier) -> Supp
     Raises:
         StoreError: it cannot be opened.
     """
-    notifier.extend_timeout(PATIENCE_SECONDS)
-    notifier.watchdog_within(PATIENCE_SECONDS)
+    notifier.extend_timeout(SLOW_CALL_SECONDS)
+    notifier.watchdog_within(SLOW_CALL_SECONDS)
     try:
         keep = settings.registration.keep_crops
         return SupportStore(settings.store, encoder.model_id, encoder.dimensions, keep_crops=keep)
@@ -581,7 +579,7 @@ class Backups:
         """`now`: the time, in seconds, from which on it is counted."""
         self._due = now + BACKUP_SECONDS
 
-    def turn(self, store: SupportStore, now: float) -> None:
+    def run_if_due(self, store: SupportStore, now: float) -> None:
         """Copy the store if it is time; what cannot be copied is logged."""
         if now < self._due:
             return

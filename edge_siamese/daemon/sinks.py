@@ -19,7 +19,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-from edge_siamese.daemon.event_bus import SINK_QUEUE, Complaint, Sink
+from edge_siamese.daemon.event_bus import SINK_QUEUE, ProblemLog, Sink
 from edge_siamese.events import Event
 from edge_siamese.settings import Settings
 
@@ -28,8 +28,8 @@ RETRY_SECONDS = 30.0
 HOOK_QUEUE = 32
 HOOK_GRACE_SECONDS = 0.5
 """Between asking a hook that takes too long to end, and ending it."""
-MAX_SAID = 4096
-NOT_FOR_HOOKS = (
+MAX_OUTPUT_BYTES = 4096
+SYSTEMD_VARIABLES = (
     "NOTIFY_SOCKET",
     "WATCHDOG_USEC",
     "WATCHDOG_PID",
@@ -107,9 +107,9 @@ class FileSink:
     name = "event file"
     queue = SINK_QUEUE
 
-    def __init__(self, path: Path, most_bytes: int, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, path: Path, max_bytes: int, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._path = path
-        self._most_bytes = most_bytes
+        self._max_bytes = max_bytes
         self._clock = clock
         self._file = -1
         self._torn = False
@@ -130,7 +130,7 @@ class FileSink:
                 LOG.warning("%s cannot be written: %s", self._path, error.strerror or error)
             self._lost += 1
             self._retry_at = self._clock() + RETRY_SECONDS
-            self._let_go()
+            self._close_file()
             return
         if self._lost:
             LOG.warning("%s is written again; %d events are not in it", self._path, self._lost)
@@ -143,15 +143,15 @@ class FileSink:
         if self._file >= 0:
             with suppress(OSError):
                 os.fsync(self._file)
-            self._let_go()
+            self._close_file()
 
     def _append(self, line: bytes) -> None:
         self._open()
         size = os.fstat(self._file).st_size
-        if size and size + len(line) > self._most_bytes:
+        if size and size + len(line) > self._max_bytes:
             os.fsync(self._file)
             os.replace(self._path, self._path.with_name(f"{self._path.name}.1"))
-            self._let_go()
+            self._close_file()
             self._open()
         if self._torn:
             line = b"\n" + line
@@ -165,14 +165,14 @@ class FileSink:
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(self._file), self._path.stat()):
                     return
-            self._let_go()  # it was moved or removed
+            self._close_file()  # it was moved or removed
         self._path.parent.mkdir(parents=True, exist_ok=True)
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
         self._file = os.open(self._path, flags, 0o640)
         size = os.fstat(self._file).st_size
         self._torn = size > 0 and os.pread(self._file, 1, size - 1) != b"\n"
 
-    def _let_go(self) -> None:
+    def _close_file(self) -> None:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
@@ -218,8 +218,10 @@ class HookSink:
         self._command = command
         self._timeout_s = timeout_s
         environment = os.environ if environment is None else environment
-        self._environment = {name: value for name, value in environment.items() if name not in NOT_FOR_HOOKS}
-        self._complaint = Complaint(LOG)
+        self._environment = {
+            name: value for name, value in environment.items() if name not in SYSTEMD_VARIABLES
+        }
+        self._problems = ProblemLog(LOG)
         self._interrupted = threading.Event()
         self._wake_read, self._wake_write = os.pipe()
 
@@ -242,11 +244,11 @@ class HookSink:
                 )
             except (OSError, ValueError) as error:
                 reason = error.strerror if isinstance(error, OSError) else error
-                self._complaint.say(f"the hook {self._command[0]} cannot be run: {reason}")
+                self._problems.report(f"the hook {self._command[0]} cannot be run: {reason}")
                 return
         with process:
             said, in_time = self._wait(process)
-        self._judge(process.returncode, in_time, said)
+        self._report(process.returncode, in_time, said)
 
     def interrupt(self) -> None:
         self._interrupted.set()
@@ -275,7 +277,7 @@ class HookSink:
                     ready = {key.fd for key, _ in selector.select(max(0.0, deadline - time.monotonic()))}
                     if output in ready:
                         part = _read(output)
-                        said = (said + part)[-MAX_SAID:]
+                        said = (said + part)[-MAX_OUTPUT_BYTES:]
                         if not part:
                             selector.unregister(output)
                     if ended in ready:
@@ -286,22 +288,22 @@ class HookSink:
                         break
         finally:
             os.close(ended)
-        return (said + _read(output))[-MAX_SAID:], in_time
+        return (said + _read(output))[-MAX_OUTPUT_BYTES:], in_time
 
-    def _judge(self, status: int, in_time: bool, said: bytes) -> None:
+    def _report(self, status: int, in_time: bool, said: bytes) -> None:
         if self._interrupted.is_set():
             return
         lines = said.decode("utf-8", "replace").split("\n")
         last = next((f": {line.strip()[:200]}" for line in reversed(lines) if line.strip()), "")
         if not in_time:
-            self._complaint.say(
+            self._problems.report(
                 f"the hook {self._command[0]} took longer than {self._timeout_s:g} s, and was ended{last}"
             )
         elif status:
             how = f"was ended by {_signal(-status)}" if status < 0 else f"failed with status {status}"
-            self._complaint.say(f"the hook {self._command[0]} {how}{last}")
+            self._problems.report(f"the hook {self._command[0]} {how}{last}")
         else:
-            self._complaint.over(f"the hook {self._command[0]} works again")
+            self._problems.resolve(f"the hook {self._command[0]} works again")
 
 
 def _variables(event: Event) -> dict[str, str]:

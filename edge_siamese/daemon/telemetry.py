@@ -68,7 +68,7 @@ class Histogram:
 
 
 @dataclass(frozen=True)
-class Tally:
+class Counts:
     """What was counted up to a moment."""
 
     frames: Mapping[str, int]
@@ -78,7 +78,7 @@ class Tally:
     recognitions: Mapping[str, tuple[str, int]]
     """By the object's uid: its name at last, and how often it appeared."""
     registrations: Mapping[str, int]
-    """What was saved, by where the wish came from: button, command, picture, page, mqtt."""
+    """What was saved, by where the request came from: button, command, picture, page, mqtt."""
     refusals: Mapping[str, int]
     """Registrations that were refused, by their reason."""
 
@@ -142,10 +142,10 @@ class Telemetry:
         with self._changing:
             return dict(self._seen)
 
-    def tally(self) -> Tally:
+    def counts(self) -> Counts:
         """What was counted up to now."""
         with self._changing:
-            return Tally(
+            return Counts(
                 frames={str(outcome): count for outcome, count in self._frames.items()},
                 events=dict(self._events),
                 recognitions=dict(self._recognitions),
@@ -232,14 +232,14 @@ class RecentDecisions:
 
 
 @dataclass(frozen=True, eq=False)
-class Observed:
+class Observations:
     """What is noted of the daemon's work for those who look; it outlives engines."""
 
     telemetry: Telemetry = field(default_factory=Telemetry)
     """Counts frames, times and events."""
-    moments: RecentDecisions = field(default_factory=RecentDecisions)
+    decisions: RecentDecisions = field(default_factory=RecentDecisions)
     """The latest decisions that events told of."""
-    bursts: RegistrationProgress = field(default_factory=RegistrationProgress)
+    registrations: RegistrationProgress = field(default_factory=RegistrationProgress)
     """The latest registration."""
 
 

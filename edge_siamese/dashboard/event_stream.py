@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from edge_siamese.daemon.api import DaemonApi
 from edge_siamese.daemon.event_bus import RING
-from edge_siamese.daemon.registration_session import BurstRecord
+from edge_siamese.daemon.registration_session import RegistrationRecord
 from edge_siamese.dashboard.schemas import to_json
 from edge_siamese.errors import EdgeSiameseError
 from edge_siamese.events import Event
@@ -89,7 +89,7 @@ class EventFeed:
 
     def __init__(self, actions: DaemonApi) -> None:
         """Keep nothing before `open`."""
-        self._hub = actions.hub
+        self._hub = actions.bus
         self._events: deque[dict[str, Any]] = deque(maxlen=RING)
         # Milliseconds of the wall clock, so that numbers from before a restart are not taken for current ones.
         self._first = self._next = time.time_ns() // 1_000_000
@@ -211,7 +211,7 @@ class EventStream:
             is_authenticated: whether the client may still follow.
         """
         self._shared, self._after, self._is_authenticated = shared, after, is_authenticated
-        self._burst_version = shared.actions.bursts.version
+        self._burst_version = shared.actions.registrations.version
         self._status_version = -1
         self._open, self._checked_at = True, 0.0
         shared.count += 1
@@ -250,9 +250,9 @@ class EventStream:
         if self._status_version != shared.status.version and shared.status.latest:
             self._status_version = shared.status.version
             messages.append(sse_message("status", shared.status.latest))
-        if (version := shared.actions.bursts.version) != self._burst_version:
+        if (version := shared.actions.registrations.version) != self._burst_version:
             self._burst_version = version
-            burst = shared.actions.bursts.latest()
+            burst = shared.actions.registrations.latest()
             if burst is not None:
                 messages.append(sse_message("burst", burst_data(burst, pictures=False)))
         if shared.feed.newest != self._after:
@@ -271,7 +271,7 @@ def sse_message(kind: str, value: Any, event_id: int | None = None) -> bytes:
     return f"{head}event: {kind}\ndata: ".encode() + to_json(value) + b"\n\n"
 
 
-def burst_data(burst: BurstRecord, *, pictures: bool) -> dict[str, Any]:
+def burst_data(burst: RegistrationRecord, *, pictures: bool) -> dict[str, Any]:
     """Return a registration as JSON values, with or without the URLs of its pictures."""
     url = f"/api/v1/burst/{burst.id}/frames"
     return {

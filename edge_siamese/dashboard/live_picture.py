@@ -96,7 +96,7 @@ class LivePictures:
 
     def _current(self, frame: int) -> LivePicture | None:
         """Return the latest picture if it is current and of another frame; else start to encode one."""
-        view = self._actions.shown()
+        view = self._actions.current_view()
         if view is None:
             return None
         latest, age = self._latest, asyncio.get_running_loop().time() - self._encoded_at

@@ -147,7 +147,7 @@ class AppState:
 
     def describe_object(self, stored: StoredObject) -> Object:
         """Return a registered object as the API describes it."""
-        view = self.actions.shown()
+        view = self.actions.current_view()
         return Object(
             uid=stored.uid,
             name=stored.name,

@@ -117,7 +117,7 @@ class Fleet:
         self._observe(Changes(self._ledger.known.objects, self._ledger.known.views))
         self._sending = Sending(self._topics, self._transport, self._mirror, self._ledger, self._content)
         self._transport.on_connected(lambda: self._inbox.put(Connected()))
-        self._actions.hub.listen(self._hear)
+        self._actions.bus.listen(self._hear)
         if self._transport.connected:
             self._inbox.put(Connected())
         self._thread.start()
@@ -125,7 +125,7 @@ class Fleet:
     def close(self, timeout: float) -> None:
         """End, within so many seconds; what was not told yet is told after the next start."""
         self._closing = True
-        self._actions.hub.unlisten(self._hear)
+        self._actions.bus.unlisten(self._hear)
         self._inbox.wake()
         if self._thread.ident is not None:
             self._thread.join(timeout)
@@ -321,7 +321,7 @@ class Fleet:
         """Whether what others have cannot come for now; told once, until there is room again."""
         full = is_nearly_full(self._actions.settings.state_directory)
         if full and not self._full:
-            self._actions.hub.publish(trouble("fleet", f"fleet {self.collection}: {FULL}"))
+            self._actions.bus.publish(trouble("fleet", f"fleet {self.collection}: {FULL}"))
         self._full = full
         return full
 
@@ -337,7 +337,7 @@ class Fleet:
         if self._seen is not None:
             self._seen = Seen(after(store, missing.batch), self._seen.opened)
         if event is not None:
-            self._actions.hub.publish(event)
+            self._actions.bus.publish(event)
         if unembedded:
             self._actions.reembed()
         return True

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from edge_siamese.daemon.telemetry import BUCKETS_SECONDS, Histogram, Stage, Tally
+from edge_siamese.daemon.telemetry import BUCKETS_SECONDS, Counts, Histogram, Stage
 from edge_siamese.events import KINDS
 from edge_siamese.recognition.registration import Reason
 from edge_siamese.system import board
@@ -119,7 +119,7 @@ class Snapshot:
 
     report: Mapping[str, Any]
     """The daemon's `status`."""
-    tally: Tally
+    tally: Counts
     stages: Mapping[Stage, Histogram]
     present: frozenset[str]
     """Uids of the objects that are present."""

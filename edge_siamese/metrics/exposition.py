@@ -66,10 +66,10 @@ class Metrics:
     def read(self) -> list[MetricFamily]:
         """Return the current metrics."""
         actions = self._actions
-        shown = actions.shown()
+        shown = actions.current_view()
         snapshot = Snapshot(
             report=actions.status(STATUS_SECONDS),
-            tally=actions.telemetry.tally(),
+            tally=actions.telemetry.counts(),
             stages=actions.telemetry.stages,
             present=frozenset(sighting.uid for sighting in shown.present) if shown else frozenset(),
             target_rate=actions.settings.camera.frame_rate,

@@ -92,7 +92,7 @@ class Bridge:
         self._fleet = FleetSupervisor(
             self._settings.collection,
             lambda: Fleet(*names, self._actions, self._connection),
-            lambda text: self._actions.hub.publish(trouble("fleet", f"the fleet cannot start: {text}")),
+            lambda text: self._actions.bus.publish(trouble("fleet", f"the fleet cannot start: {text}")),
         )
         self._fleet.start()
 
@@ -121,7 +121,7 @@ class Bridge:
         self._connection.close(max(0.1, deadline - time.monotonic()), goodbye=goodbye)
 
     def _told(self, text: str, level: Literal["info", "warning"]) -> None:
-        self._actions.hub.publish(Event("mqtt", text) if level == "info" else trouble("mqtt", text))
+        self._actions.bus.publish(Event("mqtt", text) if level == "info" else trouble("mqtt", text))
 
     def _reply(self, said: dict[str, Any]) -> None:
         payload = json.dumps(said, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
@@ -131,7 +131,7 @@ class Bridge:
         """Publish a picture of what the camera sees; what to say of it."""
         if not self._settings.snapshots:
             raise ControlError("snapshots are turned off; [mqtt] snapshots = true turns them on")
-        shown = self._actions.shown()
+        shown = self._actions.current_view()
         if shown is None:
             raise ControlError(f"there is no picture: {self._actions.line}")
         picture = encode_snapshot(shown.frame.pixels)

@@ -77,7 +77,7 @@ class StatePublisher:
         """
         self._actions, self._topics, self._connection = actions, topics, connection
         self._device, self._prefix, self._snapshot, self._clock = device, prefix, snapshot, clock
-        self._news = actions.hub.subscribe(size=EVENTS)
+        self._news = actions.bus.subscribe(size=EVENTS)
         self._ear = InboundBuffer(topics, topics.discovery(prefix) if prefix else "")
         self._closing = False
         self._session, self._number = secrets.token_hex(4), 0
@@ -119,7 +119,7 @@ class StatePublisher:
         self._news.wake()
         if self._thread.ident is not None:
             self._thread.join(timeout)
-        self._actions.hub.unsubscribe(self._news)
+        self._actions.bus.unsubscribe(self._news)
         leaving = set(self._gone)
         if withdraw:
             leaving |= set(self._told) | {self._topics.state}
@@ -216,7 +216,7 @@ class StatePublisher:
             LOG.debug("the objects are not known yet: %s", error)
             self._stale_at = now + RETRY_SECONDS
             return
-        shown = self._actions.shown()
+        shown = self._actions.current_view()
         there = {sighting.uid: sighting for sighting in shown.present} if shown else {}
         seen, former = self._actions.telemetry.last_seen(), self._objects or {}
         self._objects = {}

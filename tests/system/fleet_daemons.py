@@ -71,7 +71,7 @@ class Device:
     @property
     def fleet(self) -> dict[str, Any]:
         """What the fleet reports; empty before it was opened."""
-        found: dict[str, Any] = self.daemon.service.extras.report().get("mqtt", {}).get("fleet", {})
+        found: dict[str, Any] = self.daemon.service.integrations.report().get("mqtt", {}).get("fleet", {})
         return found
 
     def idle(self) -> bool:

@@ -65,7 +65,7 @@ def window(daemon: Daemon, browser: Any) -> Iterator[Window]:
 
 
 def open_window(daemon: Daemon, browser: Any, **more: Any) -> Window:
-    until(lambda: daemon.service.extras.report()["dashboard"].get("works"))
+    until(lambda: daemon.service.integrations.report()["dashboard"].get("works"))
     return Window(browser, f"http://127.0.0.1:{daemon.port}/", **more)  # type: ignore[attr-defined]
 
 

@@ -76,7 +76,7 @@ def daemon(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
         with made.config.open("a") as config:
             config.write(f"[dashboard]\nenabled = true\nport = {port}\nmax_viewers = 8\n")
         made.start().up()
-        until(lambda: made.service.extras.report()["dashboard"].get("works"))
+        until(lambda: made.service.integrations.report()["dashboard"].get("works"))
         made.address = f"http://127.0.0.1:{port}/"  # type: ignore[attr-defined]
         made.learn(LONG, PEN)
         made.learn(HOSTILE, MUG)

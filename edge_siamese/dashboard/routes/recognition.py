@@ -91,7 +91,7 @@ async def live(
 @ENDPOINTS.add("GET", "/now")
 def now(state: AppState) -> JsonObject:
     """What the current frame shows, and why."""
-    return details(state.actions.shown(), state.actions.now)
+    return details(state.actions.current_view(), state.actions.now)
 
 
 @ENDPOINTS.add("POST", "/button", status=202)
@@ -145,7 +145,7 @@ def moment_picture(state: AppState, moment: MomentId) -> Response:
 
 
 def _moment(state: AppState, moment_id: str) -> Any:
-    kept = state.actions.moments.get(moment_id)
+    kept = state.actions.decisions.get(moment_id)
     if kept is None:
         raise ApiError(404, "that decision is no longer kept", kind="NoMoment")
     return kept

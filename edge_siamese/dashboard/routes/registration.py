@@ -8,7 +8,7 @@ from msgspec import Meta
 from starlette.responses import Response
 
 from edge_siamese.daemon.api import SilentClient
-from edge_siamese.daemon.registration_session import BurstRecord
+from edge_siamese.daemon.registration_session import RegistrationRecord
 from edge_siamese.dashboard.endpoints import Endpoints
 from edge_siamese.dashboard.event_stream import burst_data
 from edge_siamese.dashboard.routes.objects import png_response, valid_name
@@ -129,8 +129,8 @@ def burst_picture(
     raise ApiError(404, "that frame is no longer kept", kind="NoBurst")
 
 
-def _latest(state: AppState) -> BurstRecord:
-    latest = state.actions.bursts.latest()
+def _latest(state: AppState) -> RegistrationRecord:
+    latest = state.actions.registrations.latest()
     if latest is None:
         raise ApiError(404, "nothing has been registered since the dashboard started", kind="NoBurst")
     return latest

@@ -41,7 +41,7 @@ def daemon(tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> I
     with daemon_in(tmp_path, monkeypatch) as made:
         made.configure(bundle.path)
         made.start().up()
-        made.service.call(lambda: made.service.hub.set_sinks([]))
+        made.service.call(lambda: made.service.bus.set_sinks([]))
         yield made
 
 
@@ -79,7 +79,7 @@ class TestStatus:
         assert lines["objects"] == "1 with 1 views"
         assert lines["camera"] == "a stage; running"
         assert lines["frames"].endswith(" dropped; 0 restarts")
-        assert lines["panel"] == "simulated button and light"
+        assert lines["panel"] == "simulated button and LED"
         assert lines["state"] == str(daemon.state)
         assert lines["up"].startswith("0 min ")
         assert "store" not in lines
@@ -91,7 +91,7 @@ class TestStatus:
 
     def test_of_what_is_turned_on_besides(self, daemon: Daemon, command: Callable[..., str]) -> None:
         fleet = {"state": "reading", "collection": "home", "objects": 3, "trouble": "the disk is full"}
-        daemon.service.extras.report = lambda: {  # type: ignore[method-assign]
+        daemon.service.integrations.report = lambda: {  # type: ignore[method-assign]
             "dashboard": {"works": False, "state": "the port 8765 is taken"},
             "mqtt": {"works": True, "state": "connected to broker.lan", "fleet": fleet},
         }
@@ -182,9 +182,9 @@ class TestEvents:
         daemon.ask("register", name="mug", pictures=[EncodedPicture.encode(MUG)])
 
         def happen() -> None:
-            until(lambda: daemon.service.hub._subscribers)
+            until(lambda: daemon.service.bus._subscribers)
             daemon.ask("rename", name="mug", new="cup")
-            daemon.service.hub.publish(Event("stopping", "the daemon stops"))
+            daemon.service.bus.publish(Event("stopping", "the daemon stops"))
             time.sleep(0.05)
             daemon.service.stop()
 

@@ -116,8 +116,8 @@ def test_a_daemon_that_runs_takes_it(
     daemon.start()
     until(daemon.socket.exists)
     daemon.told("model")
-    daemon.service.call(lambda: daemon.service.hub.set_sinks([]))
-    daemon.service.hub._switch.join()  # type: ignore[union-attr]
+    daemon.service.call(lambda: daemon.service.bus.set_sinks([]))
+    daemon.service.bus._switch.join()  # type: ignore[union-attr]
     capsys.readouterr()
     assert command("model", "install", str(bundle.path)).endswith(" is current now; the daemon takes it\n")
     daemon.up()

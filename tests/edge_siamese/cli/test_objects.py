@@ -25,7 +25,7 @@ def daemon(tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> I
         made.configure(bundle.path)
         made.start().up()
         # What happens is told on stdout, which is the commands' here.
-        made.service.call(lambda: made.service.hub.set_sinks([]))
+        made.service.call(lambda: made.service.bus.set_sinks([]))
         yield made
 
 
@@ -262,7 +262,7 @@ class TestCollections:
         with daemon_in(tmp_path_factory.mktemp("other"), monkeypatch) as other:
             other.configure(bundle.path)
             other.start().up()
-            other.service.call(lambda: other.service.hub.set_sinks([]))
+            other.service.call(lambda: other.service.bus.set_sinks([]))
             capsys.readouterr()
             words = ["objects", "import", str(file), "--config", str(other.config)]
             assert main(words) == 0

@@ -12,7 +12,7 @@ from msgspec import structs
 from edge_siamese.cameras.camera import Frame
 from edge_siamese.daemon.engine import Engine
 from edge_siamese.daemon.registration_session import RegistrationRequest, RegistrationResult
-from edge_siamese.daemon.telemetry import Observed
+from edge_siamese.daemon.telemetry import Observations
 from edge_siamese.events import KINDS, Event
 from edge_siamese.models.bundle import Bundle
 from edge_siamese.panel.led_signals import Signal
@@ -54,7 +54,7 @@ class Rig:
         """Everything in its order, as words."""
         self.now = 100.0
         self.number = 0
-        self.observed = Observed()
+        self.observations = Observations()
         model: Any = SimpleNamespace(head=FAKE_HEAD, manifest=bundle.manifest, impostors=None)
         self.engine = Engine(
             self.settings,
@@ -64,7 +64,7 @@ class Rig:
             publish=self.hear,
             signal=self.shine,
             hold_exposure=self.holds.append,
-            observed=self.observed,
+            observations=self.observations,
         )
 
     def hear(self, event: Event) -> None:
@@ -83,7 +83,7 @@ class Rig:
         for picture in pictures:
             self.now += every
             self.number += 1
-            self.engine.see(Frame(picture, self.now, self.number))
+            self.engine.process_frame(Frame(picture, self.now, self.number))
 
     def wait(self, seconds: float) -> None:
         """Time passes without frames."""
@@ -98,10 +98,10 @@ class Rig:
         self.do(Gesture.PRESS)
         self.show(*pictures)
 
-    def learn(self, name: str, picture: Bytes, **wish: Any) -> RegistrationResult:
+    def learn(self, name: str, picture: Bytes, **request: Any) -> RegistrationResult:
         """As the command `register` does."""
         said: list[RegistrationResult] = []
-        self.engine.learner.begin(RegistrationRequest(name, **wish), self.now, said.append)
+        self.engine.registrations.begin(RegistrationRequest(name, **request), self.now, said.append)
         self.show(*[picture] * 3)
         (learned,) = said
         return learned

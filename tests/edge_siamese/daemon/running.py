@@ -195,7 +195,7 @@ class Daemon:
     def events(self, *kinds: str) -> list[str]:
         """The texts of the latest events of these kinds."""
         assert set(kinds) <= set(KINDS)
-        return [event.text for event in self.service.hub.latest(500) if event.kind in kinds]
+        return [event.text for event in self.service.bus.latest(500) if event.kind in kinds]
 
     def told(self, *kinds: str) -> str:
         """Wait for an event of one of these kinds; the text of the latest."""

@@ -18,7 +18,7 @@ from edge_siamese.daemon import api, archives
 from edge_siamese.daemon.client import request, stream
 from edge_siamese.daemon.commands import EncodedPicture
 from edge_siamese.daemon.control_socket import ControlServer
-from edge_siamese.daemon.event_bus import EventHub
+from edge_siamese.daemon.event_bus import EventBus
 from edge_siamese.errors import (
     CameraStalled,
     ControlError,
@@ -234,7 +234,7 @@ class TestAsking:
         renamed = next(lines)["event"]
         assert (renamed["kind"], renamed["name"], renamed["before"]) == ("renamed", "cup", "mug")
         lines.close()  # type: ignore[attr-defined]
-        until(lambda: not knowing.service.hub._subscribers)
+        until(lambda: not knowing.service.bus._subscribers)
 
     def test_an_error_of_the_store_keeps_its_class(
         self, knowing: Daemon, monkeypatch: pytest.MonkeyPatch
@@ -354,38 +354,38 @@ def event(number: int) -> Event:
 def test_a_client_follows_until_it_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edge_siamese.daemon.control_socket.HANGUP_CHECK_SECONDS", 0.01)
     path = tmp_path / "control.sock"
-    hub = EventHub()
-    hub.publish(event(0))
-    hub.publish(event(1))
-    with ControlServer(path, lambda _, client: api.follow_events(hub, client, replay=1)):
+    bus = EventBus()
+    bus.publish(event(0))
+    bus.publish(event(1))
+    with ControlServer(path, lambda _, client: api.follow_events(bus, client, replay=1)):
         lines = stream(path, "events")
         assert next(lines) == {
             "event": {"kind": "seen", "time": "2026-11-24T10:00:00.000+00:00", "text": "mug 1", "n": 1}
         }
-        hub.publish(event(3))
+        bus.publish(event(3))
         assert next(lines)["event"]["n"] == 3
-        hub.publish(event(4))
-        hub.close()
+        bus.publish(event(4))
+        bus.close()
         assert list(lines) == [{"event": event(4).to_dict()}, {"result": None}]
 
 
 def test_a_slow_client_is_told_what_it_lost(tmp_path: Path) -> None:
     path = tmp_path / "control.sock"
-    hub = EventHub()
+    bus = EventBus()
     with (
-        ControlServer(path, lambda _, client: api.follow_events(hub, client, replay=0)),
+        ControlServer(path, lambda _, client: api.follow_events(bus, client, replay=0)),
         socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as reader,
     ):
         reader.connect(str(path))
         reader.settimeout(2)
         reader.sendall(b'{"command":"events"}\n')
-        while not hub._subscribers:
+        while not bus._subscribers:
             time.sleep(0.001)
         for number in range(300):
-            hub.publish(Event("seen", "x" * 8000, data={"n": number}))
+            bus.publish(Event("seen", "x" * 8000, data={"n": number}))
             time.sleep(0)
         received = b""
         while b'"kind":"lost"' not in received:
             received += reader.recv(1 << 20)
-        hub.close()
+        bus.close()
     assert b"events were lost: this client is slow" in received

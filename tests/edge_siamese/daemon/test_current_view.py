@@ -22,36 +22,36 @@ from tests.edge_siamese.daemon.rig import DISC, NIGHT, PAGE, RING, Rig
 @pytest.fixture
 def rig(tmp_path: Path, bundle: Bundle) -> Iterator[Rig]:
     made = Rig(tmp_path, bundle)
-    made.observed.moments.wanted = made.observed.bursts.wanted = True
+    made.observations.decisions.wanted = made.observations.registrations.wanted = True
     yield made
     made.store.close()
 
 
 def learn(rig: Rig, name: str, picture: np.ndarray) -> str:
-    rig.engine.learner.begin(RegistrationRequest(name), rig.now)
+    rig.engine.registrations.begin(RegistrationRequest(name), rig.now)
     rig.show(*[picture] * 3)
     return rig.store.object(name).uid
 
 
 def test_the_latest_frame_is_shown_with_what_was_made_of_it(rig: Rig) -> None:
-    assert rig.engine.shown is None
+    assert rig.engine.current_view is None
     rig.show(RING)
-    shown = rig.engine.shown
+    shown = rig.engine.current_view
     assert shown is not None
     assert shown.frame.number == 1
     assert shown.recognition is not None
     assert shown.recognition.rule == "nothing registered"
     assert shown.present == ()
     uid = learn(rig, "ring", RING)
-    learning = rig.engine.shown
+    learning = rig.engine.current_view
     assert learning is not None
     assert learning.recognition is None
     rig.show(RING, RING, RING)
-    shown = rig.engine.shown
+    shown = rig.engine.current_view
     assert shown is not None
     assert [there.uid for there in shown.present] == [uid]
-    rig.engine.lost(rig.now)
-    assert rig.engine.shown is None
+    rig.engine.camera_lost(rig.now)
+    assert rig.engine.current_view is None
 
 
 def test_who_hears_that_something_appeared_sees_the_frame_that_it_is_told_of(rig: Rig) -> None:
@@ -59,7 +59,7 @@ def test_who_hears_that_something_appeared_sees_the_frame_that_it_is_told_of(rig
     seen = []
 
     def look(event: Event) -> None:
-        shown = rig.engine.shown
+        shown = rig.engine.current_view
         if event.kind == "appeared" and shown is not None:
             seen.append((shown.frame.number, [there.name for there in shown.present]))
 
@@ -72,8 +72,8 @@ def test_each_stage_of_a_frame_is_timed(rig: Rig) -> None:
     rig.show(RING, PAGE)
     learn(rig, "ring", RING)
     rig.show(RING)
-    counted = rig.observed.telemetry
-    assert counted.tally().frames == {"recognized": 1, "unknown": 1, "nothing": 1, "learning": 3}
+    counted = rig.observations.telemetry
+    assert counted.counts().frames == {"recognized": 1, "unknown": 1, "nothing": 1, "learning": 3}
     counts = {stage: times.count for stage, times in counted.stages.items()}
     # A page without contrast is not embedded; what is learned from is timed as a whole.
     assert counts == {"wait": 6, "imaging": 3, "encode": 2, "decide": 2, "frame": 6}
@@ -84,13 +84,13 @@ def test_an_appearance_can_be_explained_and_said_to_be_wrong_later(rig: Rig) -> 
     uid = learn(rig, "ring", RING)
     rig.show(RING, RING)
     (appeared,) = [event for event in rig.events if event.kind == "appeared"]
-    moment = rig.observed.moments.get(appeared.data["moment"])
+    moment = rig.observations.decisions.get(appeared.data["moment"])
     assert moment is not None
     assert (moment.uid, moment.name) == (uid, "ring")
     assert moment.recognition.explain()[0].startswith("This is ring: p = ")
     assert max(moment.crop.shape) == rig.settings.registration.crop_side
     rig.wait(1000)  # the button's half minute is over
-    saved = rig.engine.was_wrong(moment.id)
+    saved = rig.engine.reject_decision(moment.id)
     assert (saved.uid, saved.negatives) == (uid, 1)
     assert rig.signals[-1] is Signal.NEGATIVE_SAVED
     (negative,) = [view for view in rig.store.views(uid) if view.kind == "negative"]
@@ -102,21 +102,21 @@ def test_an_appearance_can_be_explained_and_said_to_be_wrong_later(rig: Rig) -> 
 def test_what_is_not_kept_any_more_cannot_be_wrong(rig: Rig) -> None:
     uid = learn(rig, "ring", RING)
     rig.show(RING, RING)
-    moment = rig.observed.moments.latest()
+    moment = rig.observations.decisions.latest()
     assert moment is not None
     with pytest.raises(ControlError, match="not kept any more"):
-        rig.engine.was_wrong("0" * 12)
+        rig.engine.reject_decision("0" * 12)
     rig.engine.forget(uid)
     with pytest.raises(ControlError, match='"ring" is not registered any more'):
-        rig.engine.was_wrong(moment.id)
+        rig.engine.reject_decision(moment.id)
 
 
 def test_nothing_is_kept_where_nobody_looks(rig: Rig) -> None:
-    rig.observed.moments.wanted = rig.observed.bursts.wanted = False
+    rig.observations.decisions.wanted = rig.observations.registrations.wanted = False
     learn(rig, "ring", RING)
     rig.show(RING, RING)
-    assert rig.observed.moments.latest() is None
-    assert rig.observed.bursts.latest() is None
+    assert rig.observations.decisions.latest() is None
+    assert rig.observations.registrations.latest() is None
     (appeared,) = [event for event in rig.events if event.kind == "appeared"]
     assert "moment" not in appeared.data
 
@@ -136,12 +136,12 @@ def test_the_oldest_moment_makes_room() -> None:
 
 
 def test_a_registration_is_shown_frame_by_frame(rig: Rig) -> None:
-    rig.engine.learner.begin(RegistrationRequest("ring", source="page"), rig.now)
-    record = rig.observed.bursts.latest()
+    rig.engine.registrations.begin(RegistrationRequest("ring", source="page"), rig.now)
+    record = rig.observations.registrations.latest()
     assert record is not None
     assert (record.name, record.source, record.wanted, record.done) == ("ring", "page", 3, False)
     rig.show(RING, NIGHT, RING, RING, RING)
-    ended = rig.observed.bursts.latest()
+    ended = rig.observations.registrations.latest()
     assert ended is not None
     assert ended.id == record.id
     assert [(frame.number, frame.good) for frame in ended.frames] == [
@@ -158,24 +158,26 @@ def test_a_registration_is_shown_frame_by_frame(rig: Rig) -> None:
 
 
 def test_pictures_are_shown_likewise_and_a_refusal_is_its_end(rig: Rig) -> None:
-    rig.engine.learner.from_pictures([NIGHT, NIGHT], RegistrationRequest("night", source="picture"), rig.now)
-    ended = rig.observed.bursts.latest()
+    rig.engine.registrations.from_pictures(
+        [NIGHT, NIGHT], RegistrationRequest("night", source="picture"), rig.now
+    )
+    ended = rig.observations.registrations.latest()
     assert ended is not None
     assert [frame.good for frame in ended.frames] == [False, False]
     assert (ended.done, ended.saved, ended.uid) == (True, False, None)
     assert ended.text.startswith("none of 2 pictures were good enough")
-    rig.engine.learner.begin(RegistrationRequest("ring"), rig.now)
-    rig.engine.learner.cancel()
-    cancelled = rig.observed.bursts.latest()
+    rig.engine.registrations.begin(RegistrationRequest("ring"), rig.now)
+    rig.engine.registrations.cancel()
+    cancelled = rig.observations.registrations.latest()
     assert cancelled is not None
     assert cancelled.text == "the registration was ended before it was done"
 
 
 def test_pictures_do_not_disturb_the_frames_of_another_registration(rig: Rig) -> None:
-    rig.engine.learner.begin(RegistrationRequest("ring"), rig.now)
+    rig.engine.registrations.begin(RegistrationRequest("ring"), rig.now)
     rig.show(RING)
-    rig.engine.learner.from_pictures([DISC], RegistrationRequest("disc", source="picture"), rig.now)
-    record = rig.observed.bursts.latest()
+    rig.engine.registrations.from_pictures([DISC], RegistrationRequest("disc", source="picture"), rig.now)
+    record = rig.observations.registrations.latest()
     assert record is not None
     assert (record.name, record.done, len(record.frames)) == ("ring", False, 1)
 
@@ -197,7 +199,7 @@ class TestViewsAndMerging:
     def test_a_view_is_taken_away_and_comes_back(self, rig: Rig) -> None:
         uid = learn(rig, "ring", RING)
         first, second = rig.store.views(uid)[0], None
-        rig.engine.learner.begin(RegistrationRequest(target=uid), rig.now)
+        rig.engine.registrations.begin(RegistrationRequest(target=uid), rig.now)
         rig.show(*[DISC] * 3)
         second = rig.store.views(uid)[1]
         after = rig.engine.remove_view("ring", second.id)
@@ -230,8 +232,8 @@ class TestViewsAndMerging:
 def test_a_model_that_changed_since_does_not_take_its_embedding(rig: Rig) -> None:
     learn(rig, "ring", RING)
     rig.show(RING, RING)
-    moment = rig.observed.moments.latest()
+    moment = rig.observations.decisions.latest()
     assert moment is not None
-    rig.observed.moments._kept[moment.id] = replace(moment, model_id="another")
+    rig.observations.decisions._kept[moment.id] = replace(moment, model_id="another")
     with pytest.raises(ControlError, match="not kept any more"):
-        rig.engine.was_wrong(moment.id)
+        rig.engine.reject_decision(moment.id)

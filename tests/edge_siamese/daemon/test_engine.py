@@ -77,7 +77,7 @@ class TestSeeing:
 
     def test_a_lost_camera_lets_everything_leave(self, knowing: Rig) -> None:
         knowing.show(RING, RING)
-        knowing.engine.lost(knowing.now)
+        knowing.engine.camera_lost(knowing.now)
         assert [kind for kind, _ in knowing.take()] == ["appeared", "left"]
         assert (knowing.engine.latest, knowing.engine.present) == (None, ())
 
@@ -154,11 +154,11 @@ class TestButton:
         rig.press()
         assert (rig.lit(), rig.holds) == ([Signal.LOOKING], [True])
         rig.show(RING, RING)
-        assert (rig.engine.learner.busy, rig.names) == (True, [])
+        assert (rig.engine.registrations.busy, rig.names) == (True, [])
         rig.show(RING)
         assert (rig.lit(), rig.holds) == ([Signal.SAVED], [True, False])
         assert rig.take() == [("registered", '"object 1" is registered')]
-        assert not rig.engine.learner.busy
+        assert not rig.engine.registrations.busy
         rig.show(RING, RING)
         assert rig.engine.present == ("object 1",)
 
@@ -215,7 +215,7 @@ class TestButton:
         rig.do(Gesture.HOLD)
         assert rig.lit() == [Signal.LOOKING, Signal.UNDONE]
         assert rig.take() == [("refused", "not registered: the registration was ended before it was done")]
-        assert (rig.engine.learner.busy, rig.holds, rig.names) == (False, [True, False], [])
+        assert (rig.engine.registrations.busy, rig.holds, rig.names) == (False, [True, False], [])
 
     def test_a_double_press_says_that_it_was_wrong(self, knowing: Rig) -> None:
         knowing.show(RING, RING)
@@ -300,21 +300,21 @@ class TestChanging:
         knowing.learn("disc", DISC)
         knowing.show(RING)
         with pytest.raises(ControlError, match=r'^"ring" was recognized last, not "disc"$'):
-            knowing.engine.wrong(knowing.now, "disc")
+            knowing.engine.reject_last(knowing.now, "disc")
         with pytest.raises(SupportError, match=r'^there is no object "cup"'):
-            knowing.engine.wrong(knowing.now, "cup")
+            knowing.engine.reject_last(knowing.now, "cup")
         knowing.engine.rename("ring", "hoop")
         with pytest.raises(ControlError, match=r'^"hoop" was recognized last, not "disc"$'):
-            knowing.engine.wrong(knowing.now, "disc")
-        assert knowing.engine.wrong(knowing.now, "hoop").negatives == 1
+            knowing.engine.reject_last(knowing.now, "disc")
+        assert knowing.engine.reject_last(knowing.now, "hoop").negatives == 1
 
     def test_after_half_a_minute_it_is_too_late_to_say_so(self, knowing: Rig) -> None:
         knowing.show(RING)
         with pytest.raises(ControlError, match=r"^nothing was recognized lately that could be wrong$"):
-            knowing.engine.wrong(knowing.now + 30.1)
-        assert knowing.engine.wrong(knowing.now + 29.9).negatives == 1
+            knowing.engine.reject_last(knowing.now + 30.1)
+        assert knowing.engine.reject_last(knowing.now + 29.9).negatives == 1
         with pytest.raises(ControlError, match=r"^nothing was recognized lately"):
-            knowing.engine.wrong(knowing.now)
+            knowing.engine.reject_last(knowing.now)
 
     def test_negatives_are_kept_without_a_picture_if_none_are_wanted(
         self, tmp_path: Path, bundle: Bundle
@@ -322,7 +322,7 @@ class TestChanging:
         rig = Rig(tmp_path, bundle, keep_crops=False)
         rig.learn("ring", RING)
         rig.show(RING)
-        rig.engine.wrong(rig.now)
+        rig.engine.reject_last(rig.now)
         assert [view.crops for view in rig.store.views("ring")] == [0, 0]
 
     def test_a_collection_is_recognized_at_once_and_an_undone_one_leaves(
@@ -330,7 +330,7 @@ class TestChanging:
     ) -> None:
         knowing.store.export_archive(tmp_path / "shelf.zip")
         other = Rig(tmp_path / "other", bundle)
-        brought = other.engine.bring_in(tmp_path / "shelf.zip", "rename")
+        brought = other.engine.import_archive(tmp_path / "shelf.zip", "rename")
         assert (brought["objects"], brought["text"]) == (1, "imported: objects 1, views 1, negatives 0")
         other.show(RING, RING)
         assert other.engine.present == ("ring",)
@@ -375,7 +375,7 @@ def test_each_change_is_on_the_disk_before_it_is_shown_or_told(
     rig.press(*[RING] * 3)
     rig.press(*[RING] * 3)
     rig.show(RING)
-    rig.engine.wrong(rig.now)
+    rig.engine.reject_last(rig.now)
     rig.engine.rename("object 1", "ring")
     rig.engine.forget("ring")
     rig.engine.undo()

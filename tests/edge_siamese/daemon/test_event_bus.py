@@ -1,4 +1,4 @@
-"""The hub: everyone hears everything in order, and nobody who is slow delays the others."""
+"""The bus: everyone hears everything in order, and nobody who is slow delays the others."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from edge_siamese.daemon.event_bus import EventHub, Subscription
+from edge_siamese.daemon.event_bus import EventBus, Subscription
 from edge_siamese.events import Event
 
 
@@ -59,59 +59,59 @@ def recorder() -> Iterator[Recorder]:
 
 
 def test_subscribers_hear_all_in_order_and_late_ones_the_last() -> None:
-    hub = EventHub()
-    early = hub.subscribe()
+    bus = EventBus()
+    early = bus.subscribe()
     for number in range(3):
-        hub.publish(event(number))
-    late = hub.subscribe(replay=2)
-    hub.publish(event(3))
+        bus.publish(event(number))
+    late = bus.subscribe(replay=2)
+    bus.publish(event(3))
     assert [numbers(found.get(0)[0]) for found in (early, late)] == [[0, 1, 2, 3], [1, 2, 3]]
     assert early.get(0) == ([], 0)
 
 
 def test_the_ring_keeps_the_last_events() -> None:
-    hub = EventHub(ring=3)
+    bus = EventBus(ring=3)
     for number in range(5):
-        hub.publish(event(number))
-    assert numbers(hub.latest(10)) == [2, 3, 4]
-    assert numbers(hub.latest(1)) == [4]
-    assert hub.latest(0) == []
-    assert numbers(hub.subscribe(replay=10).get(0)[0]) == [2, 3, 4]
+        bus.publish(event(number))
+    assert numbers(bus.latest(10)) == [2, 3, 4]
+    assert numbers(bus.latest(1)) == [4]
+    assert bus.latest(0) == []
+    assert numbers(bus.subscribe(replay=10).get(0)[0]) == [2, 3, 4]
 
 
 def test_a_slow_subscriber_loses_the_oldest_and_learns_how_many() -> None:
-    hub = EventHub()
-    subscriber = hub.subscribe(size=2)
+    bus = EventBus()
+    subscriber = bus.subscribe(size=2)
     for number in range(5):
-        hub.publish(event(number))
+        bus.publish(event(number))
     events, lost = subscriber.get(0)
     assert (numbers(events), lost) == ([3, 4], 3)
-    hub.publish(event(5))
+    bus.publish(event(5))
     events, lost = subscriber.get(0)
     assert (numbers(events), lost) == ([5], 0)
 
 
 def test_a_listener_hears_each_event_as_it_is_published_until_it_has_enough() -> None:
-    hub, heard = EventHub(), list[str]()
+    bus, heard = EventBus(), list[str]()
 
     def listen(event: Event) -> None:
         heard.append(event.text)
 
-    hub.listen(listen)
-    hub.publish(Event("started", "one"))
+    bus.listen(listen)
+    bus.publish(Event("started", "one"))
     assert heard == ["one"]
-    hub.unlisten(listen)
-    hub.unlisten(listen)
-    hub.publish(Event("started", "two"))
+    bus.unlisten(listen)
+    bus.unlisten(listen)
+    bus.publish(Event("started", "two"))
     assert heard == ["one"]
 
 
 def test_who_has_unsubscribed_hears_nothing_more() -> None:
-    hub = EventHub()
-    subscriber = hub.subscribe()
-    hub.unsubscribe(subscriber)
-    hub.unsubscribe(subscriber)
-    hub.publish(event(0))
+    bus = EventBus()
+    subscriber = bus.subscribe()
+    bus.unsubscribe(subscriber)
+    bus.unsubscribe(subscriber)
+    bus.publish(event(0))
     assert subscriber.get(0) == ([], 0)
 
 
@@ -141,28 +141,28 @@ def test_a_subscriber_that_is_woken_returns_once_and_loses_no_event() -> None:
 
 
 def test_closing_wakes_subscribers_and_later_events_go_nowhere() -> None:
-    hub = EventHub()
-    subscriber = hub.subscribe()
-    hub.publish(event(0))
-    hub.close()
-    hub.publish(event(1))
+    bus = EventBus()
+    subscriber = bus.subscribe()
+    bus.publish(event(0))
+    bus.close()
+    bus.publish(event(1))
     assert subscriber.closed
     assert numbers(subscriber.get(5)[0]) == [0]
     assert subscriber.get(5) == ([], 0)
-    assert hub.subscribe(replay=5).closed
+    assert bus.subscribe(replay=5).closed
 
 
 def test_publishing_never_waits_for_a_sink(recorder: Recorder, caplog: pytest.LogCaptureFixture) -> None:
     recorder.queue = 3
     quick = Recorder()
-    hub = EventHub([recorder, quick])
+    bus = EventBus([recorder, quick])
     recorder.going.clear()
-    hub.publish(event(0))
+    bus.publish(event(0))
     assert recorder.at_work.wait(2)
     for number in range(1, 6):
-        hub.publish(event(number))
+        bus.publish(event(number))
     recorder.going.set()
-    hub.close()
+    bus.close()
     assert recorder.taken == [0, 3, 4, 5]
     assert quick.taken == [0, 1, 2, 3, 4, 5]
     assert (recorder.closed, quick.closed) == (True, True)
@@ -173,25 +173,25 @@ def test_a_sink_that_fails_is_logged_once_until_it_works(
     recorder: Recorder, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    hub = EventHub([recorder])
+    bus = EventBus([recorder])
     recorder.error = OSError(32, "Broken pipe")
-    hub.publish(event(0))
-    hub.publish(event(1))
+    bus.publish(event(0))
+    bus.publish(event(1))
     deadline = time.monotonic() + 2
     while not caplog.messages and time.monotonic() < deadline:
         time.sleep(0.002)
     recorder.error = None
-    hub.publish(event(2))
-    hub.close()
+    bus.publish(event(2))
+    bus.close()
     assert recorder.taken[-1] == 2
     assert caplog.messages == ["the recorder fails: Broken pipe", "the recorder works again"]
 
 
 def test_a_sink_with_a_defect_goes_on(recorder: Recorder, caplog: pytest.LogCaptureFixture) -> None:
     recorder.error = ZeroDivisionError("no")
-    hub = EventHub([recorder])
-    hub.publish(event(0))
-    hub.close()
+    bus = EventBus([recorder])
+    bus.publish(event(0))
+    bus.close()
     assert caplog.messages == ["the recorder failed"]
     assert "ZeroDivisionError: no" in caplog.text
     assert recorder.closed
@@ -201,12 +201,12 @@ def test_closing_interrupts_a_sink_that_takes_too_long(
     recorder: Recorder, caplog: pytest.LogCaptureFixture
 ) -> None:
     recorder.going.clear()
-    hub = EventHub([recorder])
+    bus = EventBus([recorder])
     for number in range(3):
-        hub.publish(event(number))
+        bus.publish(event(number))
     assert recorder.at_work.wait(2)
     begun = time.monotonic()
-    hub.close(timeout=0.05)
+    bus.close(timeout=0.05)
     assert time.monotonic() - begun < 0.6
     assert recorder.closed
     assert caplog.messages == ["the recorder is too slow: 2 events were lost at the end"]
@@ -217,39 +217,39 @@ def test_a_sink_that_cannot_be_interrupted_is_left(
 ) -> None:
     recorder.going.clear()
     recorder.interrupts_help = False
-    hub = EventHub([recorder])
-    hub.publish(event(0))
+    bus = EventBus([recorder])
+    bus.publish(event(0))
     assert recorder.at_work.wait(2)
-    hub.close(timeout=0.01)
+    bus.close(timeout=0.01)
     assert caplog.messages == ["the recorder takes too long, and is left"]
 
 
 def test_other_sinks_take_over_when_those_before_are_closed_and_no_event_is_lost(recorder: Recorder) -> None:
-    hub = EventHub([recorder])
+    bus = EventBus([recorder])
     recorder.going.clear()
-    hub.publish(event(0))
+    bus.publish(event(0))
     assert recorder.at_work.wait(2)
     second, third = Recorder(), Recorder()
     begun = time.monotonic()
-    hub.set_sinks([second])
-    hub.publish(event(1))
-    hub.set_sinks([third])
-    hub.publish(event(2))
+    bus.set_sinks([second])
+    bus.publish(event(1))
+    bus.set_sinks([third])
+    bus.publish(event(2))
     assert time.monotonic() - begun < 0.5
     assert (recorder.closed, second.taken, third.taken) == (False, [], [])
     recorder.going.set()
-    hub.close()
+    bus.close()
     assert [found.taken for found in (recorder, second, third)] == [[0], [1], [2]]
     assert [found.closed for found in (recorder, second, third)] == [True, True, True]
 
 
 def test_sinks_that_do_not_end_do_not_hold_up_the_end(recorder: Recorder) -> None:
-    hub = EventHub([recorder])
+    bus = EventBus([recorder])
     recorder.going.clear()
     recorder.interrupts_help = False
-    hub.publish(event(0))
+    bus.publish(event(0))
     assert recorder.at_work.wait(2)
-    hub.set_sinks([Recorder()], timeout=5)
+    bus.set_sinks([Recorder()], timeout=5)
     begun = time.monotonic()
-    hub.close(timeout=0.05)
+    bus.close(timeout=0.05)
     assert time.monotonic() - begun < 0.6

@@ -72,8 +72,8 @@ def test_nothing_is_open_at_first(hardware: Hardware) -> None:
     assert (hardware.next_frame(0.0), hardware.gestures(), hardware.watch()) == (None, [], False)
     hardware.hold_exposure(True)
     hardware.show(Signal.SAVED)
-    hardware.show_lasting(Signal.READY)
-    assert hardware.lasting is None
+    hardware.show_background(Signal.READY)
+    assert hardware.background is None
 
 
 class TestCamera:
@@ -170,13 +170,13 @@ class TestPanel:
         time.sleep(0.02)
         panel.press(False)
         assert until(hardware.gestures) == [Gesture.PRESS]
-        hardware.show_lasting(Signal.RECOGNIZED)
+        hardware.show_background(Signal.RECOGNIZED)
         until(lambda: panel.lit)
-        hardware.show_lasting(Signal.OFF)
+        hardware.show_background(Signal.OFF)
         until(lambda: not panel.lit)
         hardware.show(Signal.LOOKING)
         until(lambda: panel.lit)
-        assert hardware.lasting is Signal.OFF
+        assert hardware.background is Signal.OFF
 
     def test_a_stuck_button_is_told_and_so_is_its_release(
         self, hardware: Hardware, events: list[Event]

@@ -17,7 +17,7 @@ from msgspec import structs
 
 from edge_siamese.daemon import integrations as extras_module
 from edge_siamese.daemon.integrations import Integrations, IntegrationSpec
-from edge_siamese.daemon.telemetry import Observed
+from edge_siamese.daemon.telemetry import Observations
 from edge_siamese.errors import ControlError
 from edge_siamese.events import Event
 from edge_siamese.settings import DashboardSettings, MqttSettings, Settings
@@ -52,17 +52,17 @@ class Stand:
         self.events: list[Event] = []
         self.log: list[str] = []
         self.errors: list[Exception] = []
-        observed = Observed()
+        observations = Observations()
         self.actions: Any = SimpleNamespace(
-            telemetry=observed.telemetry,
-            moments=observed.moments,
-            bursts=observed.bursts,
+            telemetry=observations.telemetry,
+            decisions=observations.decisions,
+            registrations=observations.registrations,
             settings=SimpleNamespace(state_directory=state),
         )
         self.make: Callable[[], Any] | None = None
         monkeypatch.setattr(sys.modules[__name__], "make_fake", self._make, raising=False)
         offer = IntegrationSpec("dashboard", f"{__name__}:make_fake", lambda s: s.dashboard.enabled)
-        self.extras = Integrations(self.actions, self.events.append, offers=(offer,))
+        self.integrations = Integrations(self.actions, self.events.append, offers=(offer,))
 
     def _make(self, settings: DashboardSettings, api: Any) -> Any:
         assert api is self.actions
@@ -73,45 +73,45 @@ class Stand:
 def stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stand]:
     made = Stand(tmp_path, monkeypatch)
     yield made
-    made.extras.close(1.0)
+    made.integrations.close(1.0)
 
 
 def test_with_everything_off_there_is_not_even_a_thread(stand: Stand) -> None:
     before = threading.active_count()
-    stand.extras.apply(Settings())
+    stand.integrations.apply(Settings())
     assert threading.active_count() == before
-    assert stand.extras.report() == {}
-    assert not stand.actions.moments.wanted
+    assert stand.integrations.report() == {}
+    assert not stand.actions.decisions.wanted
 
 
 def test_one_is_opened_opened_anew_where_its_settings_changed_and_closed(stand: Stand) -> None:
-    stand.extras.apply(ON)
+    stand.integrations.apply(ON)
     until(lambda: stand.events)
     assert (stand.events[0].kind, stand.events[0].text) == ("dashboard", "dashboard: at 8765")
-    assert stand.extras.report() == {"dashboard": {"works": True, "state": "at 8765"}}
-    assert stand.actions.moments.wanted
-    assert stand.actions.bursts.wanted
-    stand.extras.apply(structs.replace(ON, mqtt=MqttSettings(device_name="other")))  # not its own
-    stand.extras.apply(Settings(dashboard=DashboardSettings(enabled=True, port=9000)))
+    assert stand.integrations.report() == {"dashboard": {"works": True, "state": "at 8765"}}
+    assert stand.actions.decisions.wanted
+    assert stand.actions.registrations.wanted
+    stand.integrations.apply(structs.replace(ON, mqtt=MqttSettings(device_name="other")))  # not its own
+    stand.integrations.apply(Settings(dashboard=DashboardSettings(enabled=True, port=9000)))
     until(lambda: len(stand.log) == 3)
-    stand.extras.apply(Settings())
+    stand.integrations.apply(Settings())
     until(lambda: len(stand.log) == 4)
     assert stand.log == ["opened 8765", "closed 8765", "opened 9000", "closed 9000"]
-    assert stand.extras.report() == {}
-    assert not stand.actions.moments.wanted
+    assert stand.integrations.report() == {}
+    assert not stand.actions.decisions.wanted
 
 
 def test_one_that_fails_is_told_once_and_tried_again(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(extras_module, "RETRY_SECONDS", 0.01)
-    stand.extras._slots[0].retry_s = 0.01
+    stand.integrations._slots[0].retry_s = 0.01
     stand.errors.append(ControlError("the port 8765 is taken"))
-    stand.extras.apply(ON)
+    stand.integrations.apply(ON)
     until(lambda: stand.log.count("failed") >= 3)
     assert [event.text for event in stand.events] == ["no dashboard: the port 8765 is taken"]
     assert stand.events[0].data == {"level": "error"}
-    assert stand.extras.report() == {"dashboard": {"state": "the port 8765 is taken", "works": False}}
+    assert stand.integrations.report() == {"dashboard": {"state": "the port 8765 is taken", "works": False}}
     stand.errors.clear()
-    until(lambda: stand.extras.report() == {"dashboard": {"works": True, "state": "at 8765"}})
+    until(lambda: stand.integrations.report() == {"dashboard": {"works": True, "state": "at 8765"}})
     assert stand.events[-1].text == "dashboard: at 8765"
 
 
@@ -129,7 +129,7 @@ def test_one_that_fails_is_told_once_and_tried_again(stand: Stand, monkeypatch: 
 )
 def test_whatever_goes_wrong_is_told_in_a_line(stand: Stand, error: Exception, told: str) -> None:
     stand.errors.append(error)
-    stand.extras.apply(ON)
+    stand.integrations.apply(ON)
     until(lambda: stand.events)
     assert stand.events[0].text == told
 
@@ -138,10 +138,10 @@ def test_one_that_hangs_holds_up_neither_settings_nor_the_end(stand: Stand) -> N
     free = threading.Event()
     stand.make = lambda: _hang(free)
     began = time.monotonic()
-    stand.extras.apply(ON)
-    stand.extras.apply(Settings())
+    stand.integrations.apply(ON)
+    stand.integrations.apply(Settings())
     assert time.monotonic() - began < 0.2
-    stand.extras.close(0.4)
+    stand.integrations.close(0.4)
     assert time.monotonic() - began < 0.8
     free.set()
 
@@ -154,10 +154,10 @@ def _hang(free: threading.Event) -> Any:
 def test_one_that_does_not_close_is_left(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
     free = threading.Event()
     monkeypatch.setattr(Fake, "close", lambda self, timeout: free.wait(10))
-    stand.extras.apply(ON)
+    stand.integrations.apply(ON)
     until(lambda: stand.events)
     began = time.monotonic()
-    stand.extras.close(0.3)
+    stand.integrations.close(0.3)
     assert 0.25 < time.monotonic() - began < 0.6
     free.set()
 
@@ -172,9 +172,9 @@ def test_when_objects_were_seen_is_known_from_former_daemons(
         '{"kind": "registered", "time": "2026-01-01T00:03:00.000+00:00", "uid": "c"}\n'
     )
     stand = Stand(tmp_path, monkeypatch)
-    stand.extras.apply(ON)
+    stand.integrations.apply(ON)
     until(lambda: stand.events)
-    stand.extras.close(1.0)
+    stand.integrations.close(1.0)
     assert stand.actions.telemetry.last_seen() == {
         "a": "2026-01-01T00:05:00.000+00:00",
         "b": "2026-01-01T00:03:00.000+00:00",

@@ -78,7 +78,7 @@ class TestModels:
         remedy = "no model is installed: edge-siamese model install BUNDLE"
         assert daemon.ask("status")["line"] == remedy
         assert daemon.events("model") == [f"cannot recognize: {remedy}"]
-        until(lambda: daemon.service.hardware.lasting is Signal.FAULT_MODEL)
+        until(lambda: daemon.service.hardware.background is Signal.FAULT_MODEL)
         until(lambda: daemon.systemd.count("WATCHDOG=1") > 2)
         with pytest.raises(ControlError, match=rf"^the daemon cannot recognize: {remedy}$"):
             daemon.ask("register", name="mug")
@@ -86,7 +86,7 @@ class TestModels:
         daemon.ask("reload")
         daemon.up()
         assert model_of(daemon) == "tiny-0123456789ab"
-        until(lambda: daemon.service.hardware.lasting is Signal.READY)
+        until(lambda: daemon.service.hardware.background is Signal.READY)
         assert daemon.systemd.count("READY=1") == 1
 
     def test_a_model_is_confirmed_when_it_has_worked(self, daemon: Daemon, bundle: Bundle) -> None:
@@ -237,7 +237,7 @@ class TestChangingModels:
         def meanwhile(*words: Any) -> Any:
             if not asked:
                 asked.append(None)
-                daemon.service.engine.learner.from_pictures([PEN], _wish("pen"), 0.0)  # type: ignore[union-attr]
+                daemon.service.engine.registrations.from_pictures([PEN], _wish("pen"), 0.0)  # type: ignore[union-attr]
             return embed(*words)
 
         monkeypatch.setattr(model_loader, "embed_picture", meanwhile)
@@ -303,7 +303,7 @@ class TestChangingModels:
         daemon.show(PEN, "pen")
         before = daemon.service.engine
         brought = daemon.service.call(
-            lambda: daemon.service.engine.bring_in(tmp_path / "shelf.zip", "rename")  # type: ignore[union-attr]
+            lambda: daemon.service.engine.import_archive(tmp_path / "shelf.zip", "rename")  # type: ignore[union-attr]
         )
         assert brought["unembedded"] == 1
         daemon.service.call(daemon.service.reembed)
@@ -375,7 +375,7 @@ class TestReloading:
         console = running.service.hardware.console
         running.ask("reload")
         until(lambda: running.service.hardware.console is not console)
-        until(lambda: running.service._bringing is None)
+        until(lambda: running.service._loading is None)
         running.stage.picture = PEN
         running.press()
         running.told("registered")
@@ -396,7 +396,7 @@ class TestReloading:
         said: list[Any] = []
         running.stage.picture = TABLE
         running.service.call(
-            lambda: running.service.engine.learner.begin(_wish("x"), time.monotonic(), said.append)  # type: ignore[union-attr]
+            lambda: running.service.engine.registrations.begin(_wish("x"), time.monotonic(), said.append)  # type: ignore[union-attr]
         )
         running.ask("reload")
         until(lambda: said)

@@ -28,16 +28,16 @@ def rig(tmp_path: Path, bundle: Bundle) -> Iterator[Rig]:
 
 
 def end_of(
-    rig: Rig, wish: RegistrationRequest, pictures: list[Bytes], seconds: float = 2.0
+    rig: Rig, request: RegistrationRequest, pictures: list[Bytes], seconds: float = 2.0
 ) -> RegistrationResult:
     """How a registration ends that sees these pictures, and then nothing until its time is over."""
     said: list[RegistrationResult] = []
-    rig.engine.learner.begin(wish, rig.now, said.append)
+    rig.engine.registrations.begin(request, rig.now, said.append)
     rig.show(*pictures)
     if not said:
         rig.wait(seconds)
     (learned,) = said
-    assert not rig.engine.learner.busy
+    assert not rig.engine.registrations.busy
     assert rig.holds == [True, False]
     return learned
 
@@ -45,8 +45,8 @@ def end_of(
 def test_a_registration_tells_each_frame_and_its_end(rig: Rig) -> None:
     said: list[RegistrationResult] = []
     progress: list[dict[str, Any]] = []
-    rig.engine.learner.begin(RegistrationRequest("ring"), rig.now, said.append, progress.append)
-    assert rig.engine.learner.busy
+    rig.engine.registrations.begin(RegistrationRequest("ring"), rig.now, said.append, progress.append)
+    assert rig.engine.registrations.busy
     rig.show(RING, NIGHT, RING, RING, RING)
     assert progress == [
         {"frame": 1, "good": True, "text": "good"},
@@ -86,11 +86,11 @@ def test_each_refusal_has_its_signal(
     signal: Signal,
 ) -> None:
     rig = Rig(tmp_path, bundle, **settings)
-    learned = end_of(rig, RegistrationRequest("thing"), pictures)
-    assert (learned.saved, learned.object, learned.reason) == (False, None, reason.problem)
+    result = end_of(rig, RegistrationRequest("thing"), pictures)
+    assert (result.saved, result.object, result.reason) == (False, None, reason.problem)
     assert rig.lit() == [Signal.LOOKING, signal]
     (event,) = rig.events
-    assert (event.kind, event.text) == ("refused", f"not registered: {learned.text}")
+    assert (event.kind, event.text) == ("refused", f"not registered: {result.text}")
     assert event.data == {"reason": reason.problem, "source": "command"}
     assert rig.names == []
 
@@ -101,11 +101,11 @@ def test_reasons_with_a_signal_of_their_own() -> None:
 
 def test_a_camera_without_frames_ends_a_registration_when_its_time_is_over(rig: Rig) -> None:
     said: list[RegistrationResult] = []
-    rig.engine.learner.begin(RegistrationRequest("thing"), rig.now, said.append)
+    rig.engine.registrations.begin(RegistrationRequest("thing"), rig.now, said.append)
     rig.wait(1.9)
     assert said == []
     rig.wait(0.1)
-    assert [learned.text for learned in said] == ["no frame arrived within 2 s: check the camera"]
+    assert [result.text for result in said] == ["no frame arrived within 2 s: check the camera"]
     rig.wait(5.0)
     assert len(said) == 1
 
@@ -113,21 +113,21 @@ def test_a_camera_without_frames_ends_a_registration_when_its_time_is_over(rig: 
 def test_a_frame_from_before_anybody_asked_teaches_nothing(rig: Rig) -> None:
     said: list[RegistrationResult] = []
     progress: list[dict[str, Any]] = []
-    rig.engine.learner.begin(RegistrationRequest("ring"), rig.now, said.append, progress.append)
+    rig.engine.registrations.begin(RegistrationRequest("ring"), rig.now, said.append, progress.append)
     rig.number = 1
-    rig.engine.see(Frame(DISC, rig.now - 0.05, rig.number))  # of an object that was just taken away
+    rig.engine.process_frame(Frame(DISC, rig.now - 0.05, rig.number))  # of an object that was just taken away
     rig.show(RING, RING, RING)
     assert [told["frame"] for told in progress] == [2, 3, 4]
-    assert [learned.saved for learned in said] == [True]
+    assert [result.saved for result in said] == [True]
 
 
 def test_something_known_is_refused_with_its_name(rig: Rig) -> None:
     rig.learn("ring", RING)
     rig.take()
     rig.lit()
-    learned = rig.learn("hoop", RING)
+    result = rig.learn("hoop", RING)
     text = 'it looks like "ring", which is registered: add a view to that object, or forget it first'
-    assert (learned.saved, learned.text, learned.reason, learned.collides) == (
+    assert (result.saved, result.text, result.reason, result.collides) == (
         False,
         text,
         "already known",
@@ -163,9 +163,9 @@ def test_a_view_may_look_like_its_own_object_but_not_like_another(rig: Rig) -> N
 
 
 def test_one_thing_is_learned_at_a_time(rig: Rig) -> None:
-    rig.engine.learner.begin(RegistrationRequest("ring"), rig.now)
+    rig.engine.registrations.begin(RegistrationRequest("ring"), rig.now)
     with pytest.raises(ControlError, match=r"^another registration is under way; try again in a moment$"):
-        rig.engine.learner.begin(RegistrationRequest("disc"), rig.now)
+        rig.engine.registrations.begin(RegistrationRequest("disc"), rig.now)
     rig.show(*[RING] * 3)
     assert rig.names == ["ring"]
 
@@ -177,17 +177,17 @@ def test_a_name_that_cannot_be_is_refused_before_anybody_has_to_hold_something_s
     rig.learn("ring", RING)
     rig.lit()
     with pytest.raises(SupportError):
-        rig.engine.learner.begin(RegistrationRequest(name), rig.now)
-    assert (rig.engine.learner.busy, rig.lit(), rig.holds) == (False, [], [True, False])
+        rig.engine.registrations.begin(RegistrationRequest(name), rig.now)
+    assert (rig.engine.registrations.busy, rig.lit(), rig.holds) == (False, [], [True, False])
 
 
 def test_a_name_that_is_taken_meanwhile_is_told_at_the_end(rig: Rig) -> None:
     said: list[RegistrationResult] = []
-    rig.engine.learner.begin(RegistrationRequest("ring"), rig.now, said.append)
+    rig.engine.registrations.begin(RegistrationRequest("ring"), rig.now, said.append)
     rig.show(RING, RING)
-    rig.engine.learner.from_pictures([DISC], RegistrationRequest("ring", source="picture"), rig.now)
+    rig.engine.registrations.from_pictures([DISC], RegistrationRequest("ring", source="picture"), rig.now)
     rig.show(RING)
-    assert [learned.reason for learned in said] == ["failed"]
+    assert [result.reason for result in said] == ["failed"]
     assert said[0].text.startswith('there is already an object "ring"')
     assert rig.lit() == [Signal.LOOKING, Signal.SAVED, Signal.FAILED]
 
@@ -196,7 +196,7 @@ def test_a_view_of_an_object_that_was_forgotten_meanwhile_is_told_at_the_end(rig
     ring = rig.learn("ring", RING).object
     assert ring is not None
     said: list[RegistrationResult] = []
-    rig.engine.learner.begin(RegistrationRequest(target=ring.uid), rig.now, said.append)
+    rig.engine.registrations.begin(RegistrationRequest(target=ring.uid), rig.now, said.append)
     rig.engine.forget("ring")
     rig.show(*[RING] * 3)
     assert (said[0].saved, said[0].reason) == (False, "failed")
@@ -214,8 +214,8 @@ def raising(error: Exception) -> Callable[..., Any]:
 def test_a_store_that_fails_is_told_and_the_engine_goes_on(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(rig.store, "register", raising(StoreError("objects.db: the disk is full")))
-        learned = end_of(rig, RegistrationRequest("ring"), [RING] * 3)
-    assert learned == RegistrationResult(False, "objects.db: the disk is full", reason="failed")
+        result = end_of(rig, RegistrationRequest("ring"), [RING] * 3)
+    assert result == RegistrationResult(False, "objects.db: the disk is full", reason="failed")
     assert rig.lit() == [Signal.LOOKING, Signal.FAILED]
     assert rig.take() == [("refused", "not registered: objects.db: the disk is full")]
     rig.show(RING, RING)
@@ -228,30 +228,30 @@ def test_an_error_that_nobody_foresaw_is_told_too_before_it_goes_its_way(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[RegistrationResult] = []
-    rig.engine.learner.begin(RegistrationRequest("ring"), rig.now, said.append)
+    rig.engine.registrations.begin(RegistrationRequest("ring"), rig.now, said.append)
     rig.show(RING, RING)
     monkeypatch.setattr(rig.store, "register", raising(EncoderError("the runtime failed")))
     with pytest.raises(EncoderError):
         rig.show(RING)
     assert said == [RegistrationResult(False, "the runtime failed", reason="failed")]
-    assert (rig.engine.learner.busy, rig.lit()[-1]) == (False, Signal.FAILED)
+    assert (rig.engine.registrations.busy, rig.lit()[-1]) == (False, Signal.FAILED)
 
 
 def test_a_frame_that_fails_does_not_end_a_registration(rig: Rig) -> None:
     said: list[RegistrationResult] = []
-    rig.engine.learner.begin(RegistrationRequest("ring"), rig.now, said.append)
+    rig.engine.registrations.begin(RegistrationRequest("ring"), rig.now, said.append)
     with pytest.raises(ImageError):
         rig.show(RING.astype(np.float32))
     rig.show(*[RING] * 3)
-    assert [learned.saved for learned in said] == [True]
+    assert [result.saved for result in said] == [True]
 
 
 def test_what_is_ended_is_told_and_forgotten(rig: Rig) -> None:
     said: list[RegistrationResult] = []
-    rig.engine.learner.begin(RegistrationRequest("ring"), rig.now, said.append)
+    rig.engine.registrations.begin(RegistrationRequest("ring"), rig.now, said.append)
     rig.show(RING)
-    rig.engine.learner.cancel()
-    rig.engine.learner.cancel()
+    rig.engine.registrations.cancel()
+    rig.engine.registrations.cancel()
     assert said == [
         RegistrationResult(False, "the registration was ended before it was done", reason="ended")
     ]
@@ -260,38 +260,38 @@ def test_what_is_ended_is_told_and_forgotten(rig: Rig) -> None:
 
 class TestPictures:
     def test_one_good_picture_is_enough(self, rig: Rig) -> None:
-        learned = rig.engine.learner.from_pictures(
+        result = rig.engine.registrations.from_pictures(
             [SOFT, RING], RegistrationRequest("ring", source="picture"), rig.now
         )
-        assert (learned.saved, learned.text) == (True, '"ring" is registered')
+        assert (result.saved, result.text) == (True, '"ring" is registered')
         assert [view.source for view in rig.store.views("ring")] == ["picture"]
         assert (rig.lit(), rig.holds) == ([Signal.SAVED], [])
         rig.show(RING, RING)
         assert rig.engine.present == ("ring",)
 
     def test_a_bad_one_is_refused(self, rig: Rig) -> None:
-        learned = rig.engine.learner.from_pictures(
+        result = rig.engine.registrations.from_pictures(
             [NIGHT], RegistrationRequest("ring", source="picture"), rig.now
         )
-        assert learned.text == "the picture is not good enough: too dark; add light"
+        assert result.text == "the picture is not good enough: too dark; add light"
         assert rig.events[0].data == {"reason": "too dark", "source": "picture"}
 
     def test_one_of_something_known_is_refused(self, rig: Rig) -> None:
         rig.learn("ring", RING)
-        wish = RegistrationRequest("hoop", source="picture")
-        assert rig.engine.learner.from_pictures([RING], wish, rig.now).collides == "ring"
-        assert rig.engine.learner.from_pictures([RING], replace(wish, force=True), rig.now).saved
+        request = RegistrationRequest("hoop", source="picture")
+        assert rig.engine.registrations.from_pictures([RING], request, rig.now).collides == "ring"
+        assert rig.engine.registrations.from_pictures([RING], replace(request, force=True), rig.now).saved
 
     def test_a_taken_name_is_an_error_at_once(self, rig: Rig) -> None:
         rig.learn("ring", RING)
         with pytest.raises(SupportError, match=r'^there is already an object "ring"'):
-            rig.engine.learner.from_pictures([DISC], RegistrationRequest("ring"), rig.now)
+            rig.engine.registrations.from_pictures([DISC], RegistrationRequest("ring"), rig.now)
 
     def test_they_do_not_disturb_a_registration_that_is_under_way(self, rig: Rig) -> None:
         said: list[RegistrationResult] = []
-        rig.engine.learner.begin(RegistrationRequest("ring"), rig.now, said.append)
+        rig.engine.registrations.begin(RegistrationRequest("ring"), rig.now, said.append)
         rig.show(RING)
-        assert rig.engine.learner.from_pictures([DISC], RegistrationRequest("disc"), rig.now).saved
+        assert rig.engine.registrations.from_pictures([DISC], RegistrationRequest("disc"), rig.now).saved
         rig.show(RING, RING)
-        assert [learned.saved for learned in said] == [True]
+        assert [result.saved for result in said] == [True]
         assert rig.names == ["disc", "ring"]

@@ -12,7 +12,7 @@ import pytest
 
 from edge_siamese.daemon import service as service_module
 from edge_siamese.daemon.registration_session import RegistrationRequest
-from edge_siamese.daemon.service import ENDED, RESTART
+from edge_siamese.daemon.service import EXIT_OK, EXIT_RESTART
 from edge_siamese.errors import (
     CameraEnded,
     CameraStalled,
@@ -52,7 +52,7 @@ class TestLife:
         daemon.show(MUG, "mug")
         daemon.show(TABLE, None)
         assert daemon.stop() < QUICK_SECONDS
-        assert daemon.status == ENDED
+        assert daemon.status == EXIT_OK
         assert daemon.events("stopping") == ["the daemon stops"]
         with SupportStore(daemon.state / "objects.db", bundle.manifest.model_id, 8) as store:
             assert [known.name for known in store.objects()] == ["mug"]
@@ -72,10 +72,10 @@ class TestLife:
         daemon.press()
         daemon.told("registered")
         daemon.show(MUG, "object 1")
-        until(lambda: daemon.service.hardware.lasting is Signal.RECOGNIZED)
+        until(lambda: daemon.service.hardware.background is Signal.RECOGNIZED)
         daemon.press(0.3)
         daemon.told("undone")
-        until(lambda: daemon.service.hardware.lasting is Signal.READY)
+        until(lambda: daemon.service.hardware.background is Signal.READY)
         assert shown == [Signal.LOOKING, Signal.SAVED, Signal.UNDONE]
         assert daemon.stage.holds == [True, False]
 
@@ -92,7 +92,7 @@ class TestLife:
         daemon.stage.error = CameraStalled("the camera gave no frame for 0.2 s")
         assert daemon.told("camera") == "the camera runs: a stage"
         until(lambda: daemon.service.hardware.camera_down)
-        until(lambda: daemon.service.hardware.lasting is Signal.FAULT_CAMERA)
+        until(lambda: daemon.service.hardware.background is Signal.FAULT_CAMERA)
         time.sleep(0.02)  # what was sent before is heard
         before = daemon.systemd.count("WATCHDOG=1")
         time.sleep(0.2)
@@ -103,7 +103,7 @@ class TestLife:
         until(lambda: daemon.systemd.count("WATCHDOG=1") > before + 2)
         daemon.stage.absent, daemon.stage.error = False, None
         until(lambda: daemon.events("camera")[-1] == "the camera runs: a stage")
-        until(lambda: daemon.service.hardware.lasting is Signal.READY)
+        until(lambda: daemon.service.hardware.background is Signal.READY)
         assert daemon.events("camera")[1:3] == [
             "no frames: the camera gave no frame for 0.2 s",
             "no frames: there is no camera",
@@ -145,12 +145,12 @@ class TestEnding:
         time.sleep(0.03)
         assert engine_of(daemon).frames <= frames + 2
         daemon.press()  # which asks a camera that hangs to hold its exposure
-        until(lambda: engine_of(daemon).learner.busy)
+        until(lambda: engine_of(daemon).registrations.busy)
         began = time.monotonic()
         assert daemon.ask("status")["learning"] is True
         assert time.monotonic() - began < 0.3
         assert daemon.stop() < QUICK_SECONDS
-        assert daemon.status == ENDED
+        assert daemon.status == EXIT_OK
 
     def test_whoever_waits_for_a_registration_is_told_of_the_end(self, daemon: Daemon) -> None:
         daemon.start().up()
@@ -165,7 +165,7 @@ class TestEnding:
 
         asking = threading.Thread(target=ask)
         asking.start()
-        until(lambda: engine_of(daemon).learner.busy)
+        until(lambda: engine_of(daemon).registrations.busy)
         assert daemon.stop() < QUICK_SECONDS
         asking.join(2)
         assert said == ["the registration was ended before it was done"]
@@ -174,7 +174,7 @@ class TestEnding:
         daemon.start().up()
         daemon.stage.error = CameraEnded("the folder has come to its end")
         daemon.thread.join(3)
-        assert daemon.status == ENDED
+        assert daemon.status == EXIT_OK
         assert daemon.events("camera")[-1] == "the camera has ended: the folder has come to its end"
 
     def test_a_registration_is_finished_before_that(self, daemon: Daemon) -> None:
@@ -182,11 +182,11 @@ class TestEnding:
 
         def begin() -> None:
             daemon.stage.error = CameraEnded("the folder has come to its end")
-            engine_of(daemon).learner.begin(RegistrationRequest("mug"), time.monotonic())
+            engine_of(daemon).registrations.begin(RegistrationRequest("mug"), time.monotonic())
 
         daemon.service.call(begin)
         daemon.thread.join(5)
-        assert daemon.status == ENDED
+        assert daemon.status == EXIT_OK
         (refused,) = daemon.events("refused")
         assert refused.endswith("arrived within 1 s: check the camera")
 
@@ -197,7 +197,7 @@ class TestEnding:
         daemon.start().up()
         daemon.stage.hangs = True
         daemon.thread.join(8)
-        assert daemon.status == RESTART
+        assert daemon.status == EXIT_RESTART
         assert "the camera does not come back in this process; starting anew" in caplog.messages
 
     def test_an_error_that_nobody_foresaw_ends_it_with_its_place_in_the_log(
@@ -208,10 +208,10 @@ class TestEnding:
         def fail(*_: Any) -> Any:
             raise ZeroDivisionError("one over nothing")
 
-        monkeypatch.setattr(engine_of(daemon), "see", fail)
+        monkeypatch.setattr(engine_of(daemon), "process_frame", fail)
         daemon.thread.join(3)
         assert isinstance(daemon.error, ZeroDivisionError)
-        assert "in _see" in caplog.text
+        assert "in _process_frame" in caplog.text
         with pytest.raises(DaemonNotRunning):
             daemon.ask("status")
         assert not daemon.socket.exists()
@@ -319,7 +319,7 @@ class TestStore:
         assert len(repaired) == 1
         assert daemon.ask("status")["store"]["repair"] == repaired[0]
         assert [item["name"] for item in daemon.ask("objects")["objects"]] == ["mug", "pen"]
-        until(lambda: daemon.service.hardware.lasting is Signal.FAULT_STORE)
+        until(lambda: daemon.service.hardware.background is Signal.FAULT_STORE)
         daemon.show(MUG, "mug")
         assert daemon.learn("cup", CUP)["object"]["name"] == "cup"
 
@@ -339,7 +339,7 @@ class TestStore:
                 "the file of objects is damaged; it is being repaired",
                 "cannot recognize: objects.db is in use",
             ]
-            until(lambda: daemon.service.hardware.lasting is Signal.FAULT_STORE)
+            until(lambda: daemon.service.hardware.background is Signal.FAULT_STORE)
             before = daemon.systemd.count("WATCHDOG=1")
             until(lambda: daemon.systemd.count("WATCHDOG=1") > before + 2)
         until(lambda: daemon.service.engine not in (None, former))
@@ -355,7 +355,7 @@ class TestStore:
         text = daemon.told("store")
         assert text.startswith("cannot recognize: ")
         assert str(daemon.state) in text
-        until(lambda: daemon.service.hardware.lasting is Signal.FAULT_STORE)
+        until(lambda: daemon.service.hardware.background is Signal.FAULT_STORE)
         until(lambda: daemon.systemd.count("READY=1"))
         status = daemon.ask("status")
         assert (status["line"], status["model"], status["objects"]) == (status["fault"], None, 0)
@@ -365,7 +365,7 @@ class TestStore:
         daemon.press()
         time.sleep(0.2)
         assert len(daemon.events("store")) == 1
-        assert daemon.service.hardware.lasting is Signal.FAULT_STORE
+        assert daemon.service.hardware.background is Signal.FAULT_STORE
         daemon.state.unlink()
         daemon.up()
         assert daemon.systemd.count("READY=1") == 1

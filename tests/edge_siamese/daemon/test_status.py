@@ -28,7 +28,7 @@ def service(
     engine = SimpleNamespace(
         present=present,
         support=_Sized(objects),
-        learner=SimpleNamespace(busy=busy),
+        registrations=SimpleNamespace(busy=busy),
         encoder=encoder,
         bundle=SimpleNamespace(path="/models/tiny"),
         threshold=0.75,
@@ -40,8 +40,8 @@ def service(
     made.__dict__ |= {
         "engine": engine,
         "fault": "",
-        "hardware": SimpleNamespace(state=camera, console=console, stuck=False, lasting=Signal.READY),
-        "extras": SimpleNamespace(report=lambda: {"dashboard": {"state": "http://127.0.0.1:8765"}}),
+        "hardware": SimpleNamespace(state=camera, console=console, stuck=False, background=Signal.READY),
+        "integrations": SimpleNamespace(report=lambda: {"dashboard": {"state": "http://127.0.0.1:8765"}}),
         "settings": Settings(paths=PathSettings(state="/state", runtime="/run/x")),
         "config": None,
         "_clock": lambda: 12.345,

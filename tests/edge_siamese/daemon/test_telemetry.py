@@ -56,7 +56,7 @@ def test_frames_and_events_are_counted() -> None:
         Event("renamed", "", data={**mug, "name": "cup"}),
     ):
         counted.event(event)
-    found = counted.tally()
+    found = counted.counts()
     assert found.frames == {"recognized": 1, "unknown": 0, "nothing": 1, "learning": 0}
     assert counted.stages["imaging"].count == 2
     assert counted.stages["frame"].count == 1
@@ -74,7 +74,7 @@ def test_what_is_forgotten_or_merged_is_no_longer_counted() -> None:
         counted.event(Event("appeared", "", data={"uid": uid, "name": uid}))
     counted.event(Event("forgotten", "", data={"uid": "a", "name": "a"}))
     counted.event(Event("merged", "", data={"uid": "c", "name": "c", "from": "b"}))
-    assert counted.tally().recognitions == {"c": ("c", 1)}
+    assert counted.counts().recognitions == {"c": ("c", 1)}
 
 
 def test_older_records_fill_in_what_was_not_seen_since() -> None:
@@ -93,4 +93,4 @@ def test_a_thousand_objects_are_counted_and_no_more(monkeypatch: pytest.MonkeyPa
     counted = Telemetry()
     for uid in ("a", "b", "c", "a", "d"):
         counted.event(Event("appeared", "", data={"uid": uid, "name": uid}))
-    assert counted.tally().recognitions == {"c": ("c", 1), "a": ("a", 2), "d": ("d", 1)}
+    assert counted.counts().recognitions == {"c": ("c", 1), "a": ("a", 2), "d": ("d", 1)}

@@ -157,11 +157,11 @@ def serving(
 def lose_camera(daemon: Daemon) -> None:
     """Make the camera hang, and wait until the daemon shows no frame any more."""
     daemon.stage.hangs = True
-    until(lambda: daemon.service.engine is not None and daemon.service.engine.shown is None)
+    until(lambda: daemon.service.engine is not None and daemon.service.engine.current_view is None)
 
 
 def dashboard_of(daemon: Daemon) -> Dashboard:
-    (slot,) = (slot for slot in daemon.service.extras._slots if slot.offer.kind == "dashboard")
+    (slot,) = (slot for slot in daemon.service.integrations._slots if slot.offer.kind == "dashboard")
     assert isinstance(slot.extra, Dashboard)
     return slot.extra
 

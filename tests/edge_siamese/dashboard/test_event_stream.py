@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 
-from edge_siamese.daemon.event_bus import EventHub
+from edge_siamese.daemon.event_bus import EventBus
 from edge_siamese.dashboard import event_stream
 from edge_siamese.dashboard.event_stream import EventFeed, Notifier, StatusMonitor
 from edge_siamese.events import Event
@@ -26,12 +26,12 @@ def texts(events: list[dict[str, Any]]) -> list[str]:
 
 
 @pytest.fixture
-def hub() -> EventHub:
-    return EventHub(ring=5)
+def hub() -> EventBus:
+    return EventBus(ring=5)
 
 
 @pytest.fixture
-def feed(hub: EventHub, monkeypatch: pytest.MonkeyPatch) -> EventFeed:
+def feed(hub: EventBus, monkeypatch: pytest.MonkeyPatch) -> EventFeed:
     monkeypatch.setattr(event_stream, "RING", 5)
     actions: Any = SimpleNamespace(hub=hub)
     return EventFeed(actions)
@@ -40,7 +40,7 @@ def feed(hub: EventHub, monkeypatch: pytest.MonkeyPatch) -> EventFeed:
 # --- feed ---
 
 
-def test_earlier_events_come_first(hub: EventHub, feed: EventFeed) -> None:
+def test_earlier_events_come_first(hub: EventBus, feed: EventFeed) -> None:
     hub.publish(event(1))
     feed.open()
     hub.publish(event(2))
@@ -50,7 +50,7 @@ def test_earlier_events_come_first(hub: EventHub, feed: EventFeed) -> None:
     assert second == first + 1 == feed.newest
 
 
-def test_an_event_during_opening_is_kept_once(hub: EventHub, feed: EventFeed) -> None:
+def test_an_event_during_opening_is_kept_once(hub: EventBus, feed: EventFeed) -> None:
     latest = hub.latest
 
     def slow(count: int) -> list[Event]:
@@ -65,7 +65,7 @@ def test_an_event_during_opening_is_kept_once(hub: EventHub, feed: EventFeed) ->
     assert texts(feed.latest(9)) == ["event 1", "event 2", "event 3"]
 
 
-def test_events_after_a_number(hub: EventHub, feed: EventFeed) -> None:
+def test_events_after_a_number(hub: EventBus, feed: EventFeed) -> None:
     feed.open()
     start = feed.newest
     for number in range(8):
@@ -79,7 +79,7 @@ def test_events_after_a_number(hub: EventHub, feed: EventFeed) -> None:
         assert (len(events), lost) == (5, 0), earlier_run
 
 
-def test_a_closed_feed_is_empty(hub: EventHub, feed: EventFeed) -> None:
+def test_a_closed_feed_is_empty(hub: EventBus, feed: EventFeed) -> None:
     feed.open()
     hub.publish(event(1))
     feed.close()

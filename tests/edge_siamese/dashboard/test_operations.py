@@ -81,7 +81,7 @@ def test_without_a_new_frame_there_is_nothing_new(served: Served, monkeypatch: p
     monkeypatch.setattr("edge_siamese.dashboard.live_picture.MAX_WAIT_SECONDS", 0.2)
     daemon, client = served
     daemon.stage.hangs = True
-    until(lambda: daemon.service.engine is not None and daemon.service.engine.shown is None)
+    until(lambda: daemon.service.engine is not None and daemon.service.engine.current_view is None)
     got = client.get("live")
     assert (got.status, got.data) == (204, b"")
     assert client.get("now").json() == {
@@ -316,7 +316,7 @@ def test_who_comes_too_late_is_told_how_much_is_lost(served: Served) -> None:
     first = client.get("events").json()["events"][0]["seq"]
     before = state.streams.feed.newest
     for _ in range(600):
-        daemon.service.hub.publish(Event("store", "again"))
+        daemon.service.bus.publish(Event("store", "again"))
     assert len(client.get("events?count=500").json()["events"]) == 500
     with client.stream(f"stream?after={first}") as events:
         lost = events.next("lost")["count"]

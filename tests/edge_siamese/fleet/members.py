@@ -11,7 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from edge_siamese.daemon.event_bus import EventHub
+from edge_siamese.daemon.event_bus import EventBus
 from edge_siamese.errors import SupportError
 from edge_siamese.events import Event
 from edge_siamese.fleet import Fleet
@@ -47,7 +47,7 @@ class Member:
     ) -> None:
         self.home, self.device, self.broker = home, device, broker
         self.model_id, self.keep_crops = model_id, keep_crops
-        self.hub = EventHub()
+        self.bus = EventBus()
         self.settings = SimpleNamespace(state_directory=home)
         self.followed: list[list[str]] = []
         """The objects that the engine was told of, by batch."""
@@ -91,7 +91,7 @@ class Member:
     def do(self, function: Callable[[SupportStore], Any], kind: Any = "registered") -> Any:
         """Change the store, and tell of it as the engine does."""
         found = self.with_engine(lambda engine: function(engine.store))
-        self.hub.publish(Event(kind, "changed"))
+        self.bus.publish(Event(kind, "changed"))
         return found
 
     def learn(self, name: str, number: int, crops: int = 1) -> str:
@@ -117,7 +117,7 @@ class Member:
         return sorted(name for name, _ in self.shown().values())
 
     def events(self) -> list[Event]:
-        return [event for event in self.hub.latest(500) if event.kind == "fleet"]
+        return [event for event in self.bus.latest(500) if event.kind == "fleet"]
 
     def idle(self) -> bool:
         """Whether all that was done was looked at, and nothing is left to tell or to fetch."""

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edge_siamese.daemon.event_bus import EventHub
+from edge_siamese.daemon.event_bus import EventBus
 from edge_siamese.errors import ControlError, MqttError
 from edge_siamese.mqtt import fleet_supervisor
 from edge_siamese.mqtt.bridge import Bridge
@@ -34,7 +34,7 @@ class Actions:
     line = "waiting for the camera"
 
     def __init__(self, state: Path, mqtt: MqttSettings) -> None:
-        self.hub = EventHub()
+        self.bus = EventBus()
         self.settings = Settings(mqtt=mqtt, paths=PathSettings(state=str(state)))
 
     def objects(self) -> Any:
@@ -42,7 +42,7 @@ class Actions:
 
     status = objects
 
-    def shown(self) -> None:
+    def current_view(self) -> None:
         return None
 
 
@@ -72,7 +72,7 @@ def test_it_tells_what_happens_and_how_it_is(tmp_path: Path) -> None:
             "prefix": "edge-siamese",
             "discovery": "homeassistant",
         }
-        assert [event.kind for event in actions.hub.latest(5)] == ["mqtt"]
+        assert [event.kind for event in actions.bus.latest(5)] == ["mqtt"]
         made.close(2)
         assert made.report()["state"] == "closed"
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("mqtt")]
@@ -83,7 +83,7 @@ def test_what_forbids_a_connection_is_said_at_the_start_and_leaves_no_thread(tmp
     with pytest.raises(MqttError, match="/missing: the password cannot be read"):
         made.start()
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("mqtt")]
-    assert actions.hub._subscribers == []
+    assert actions.bus._subscribers == []
 
 
 def test_a_fleet_that_cannot_open_its_file_takes_nothing_else_with_it_and_is_tried_again(
@@ -100,7 +100,7 @@ def test_a_fleet_that_cannot_open_its_file_takes_nothing_else_with_it_and_is_tri
         assert (found["collection"], found["state"], found["objects"]) == ("home", "not started", 0)
         assert "fleet.db" in found["trouble"]
         time.sleep(0.3)
-        told = [event.text for event in actions.hub.latest(20) if event.kind == "fleet"]
+        told = [event.text for event in actions.bus.latest(20) if event.kind == "fleet"]
         assert len(told) == 1
         assert told[0].startswith("the fleet cannot start: ")
         (tmp_path / "fleet.db").rmdir()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from edge_siamese.daemon.event_bus import EventHub
+from edge_siamese.daemon.event_bus import EventBus
 from edge_siamese.errors import ControlError
 from edge_siamese.events import Event
 from edge_siamese.mqtt.discovery import Described
@@ -70,7 +70,7 @@ class Actions:
     """A daemon with objects."""
 
     def __init__(self) -> None:
-        self.hub, self.telemetry = EventHub(), Telemetry()
+        self.bus, self.telemetry = EventBus(), Telemetry()
         self.known: list[StoredObject] | None = []
         self.asked = 0
 
@@ -80,7 +80,7 @@ class Actions:
             raise ControlError("the daemon cannot recognize: no model")
         return self.known
 
-    def shown(self) -> None:
+    def current_view(self) -> None:
         return None
 
     def status(self) -> dict[str, Any]:
@@ -115,7 +115,7 @@ class Stage:
         """What one turn sends."""
         self.connection.sent.clear()
         for event in events:
-            self.actions.hub.publish(event)
+            self.actions.bus.publish(event)
         self.telling._turn(self.telling._news.get(0)[0], lost)
         return list(self.connection.sent)
 
@@ -334,7 +334,7 @@ def test_however_much_the_broker_says_no_event_is_lost_and_little_is_kept() -> N
     stage.actions.known = [stored(MUG, "mug")]
     stage.turn()
     for number in range(900):
-        stage.actions.hub.publish(Event("camera", str(number)))
+        stage.actions.bus.publish(Event("camera", str(number)))
     payload = bytes(4_000_000)
     for number in range(5000):
         stage.hear(HALL.object(f"{number:032x}"), payload)

@@ -61,7 +61,7 @@ class Hall(Stage):
 
     def run(self, *events: Event) -> None:
         for event in events:
-            self.actions.hub.publish(event)
+            self.actions.bus.publish(event)
         self.telling._turn(*self.telling._news.get(0))
 
 
