@@ -192,9 +192,12 @@ def test_recognize_says_which_threshold_it_used(
     words += ["--runtime", onnxruntime]
     assert main(words) == 0
     lines = printed(capsys).splitlines()
-    assert lines[0] == f"{first}: thing (p = 1.00)"
+    # The impostors of this random network give the object a limit of its own above the bundle's threshold.
+    assert lines[0] == f"{first}: unknown (nearest: thing, p = 0.93 < 0.96, its own threshold)"
     assert lines[1].startswith(f"{second}: unknown (nearest: thing, p = 0.")
     assert lines[2] == "threshold: 0.7500 (stated for a false-accept rate of 0.01)"
+    assert main([*words, "--threshold", "0.9"]) == 0
+    assert printed(capsys).splitlines()[0] == f"{first}: thing (p = 0.93)"
     assert main([*words, "--threshold", "0.999", "--json"]) == 0
     result = json.loads(printed(capsys))
     assert (result["threshold"], result["threshold_source"]) == (0.999, "given")
@@ -257,7 +260,7 @@ def test_images_that_are_none(bundle: Bundle, tmp_path: Path, capsys: pytest.Cap
         ("none", "there is no such file"),
         ("text", "is not a .npy file of numbers"),
         ("flat", "does not hold one array of images"),
-        ("float", "has to be uint8 with values 0 to 255, not float64"),
+        ("float", "must be uint8 with values 0 to 255, not float64"),
     ):
         assert main(["embed", str(bundle.path), str(tmp_path / f"{name}.npy"), "--out", str(out)]) == 1
         error = capsys.readouterr().err.splitlines()[-1]

@@ -86,7 +86,7 @@ class TestRegistering:
         (view,) = daemon.ask("views", name="mug")
         assert (view["kind"], view["source"], view["crops"]) == ("view", "picture", 1)
         daemon.show(MUG, "mug")
-        with pytest.raises(Refused, match=r"^the picture is not good enough: too dark; bring it into"):
+        with pytest.raises(Refused, match=r"^the picture is not good enough: too dark; add light"):
             daemon.ask("register", name="night", pictures=[DARK_SENT])
 
     def test_a_view_is_added_to_a_known_object_only(self, knowing: Daemon) -> None:

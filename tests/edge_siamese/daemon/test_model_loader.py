@@ -206,7 +206,7 @@ class TestChangingModels:
             refresh(engine)
 
         monkeypatch.setattr(model_loader, "embed_picture", slow)
-        monkeypatch.setattr(Engine, "see", noted_see)
+        monkeypatch.setattr(Engine, "process_frame", noted_see)
         monkeypatch.setattr(Engine, "refresh", noted_refresh)
         daemon.configure(second)
         daemon.ask("reload")
