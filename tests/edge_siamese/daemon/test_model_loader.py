@@ -190,7 +190,7 @@ class TestChangingModels:
         daemon.show(MUG, "mug")
         seen: list[tuple[str, str]] = []
         present: list[tuple[str, ...]] = []
-        embed, see, refresh = model_loader.embed_picture, Engine.see, Engine.refresh
+        embed, see, refresh = model_loader.embed_picture, Engine.process_frame, Engine.refresh
 
         def slow(*words: Any) -> Any:
             time.sleep(0.04)
