@@ -1,7 +1,7 @@
-"""Draws docs/images/wiring.svg and led-codes.svg, and fills the table of the light's signals in docs/device.md.
+"""Generates docs/images/wiring.svg and led-codes.svg, and the table of LED signals in docs/device.md.
 
 python scripts/wiring.py            write them
-python scripts/wiring.py --check    only say whether they are fresh (exit status 1: they are not)
+python scripts/wiring.py --check    exit with 1 if one is out of date
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ HEADER = (
     *(_THREE, _FIVE, 2, _FIVE, 3, _GROUND, 4, 14, _GROUND, 15, 17, 18, 27, _GROUND, 22, 23, _THREE, 24, 10),
     *(_GROUND, 9, 25, 11, 8, _GROUND, 7, 0, 1, 5, _GROUND, 6, 12, 13, _GROUND, 19, 16, 26, 20, _GROUND, 21),
 )
-"""What pins 1 to 40 are: a GPIO line, or a supply; the same on all boards with 40 pins."""
+"""Pins 1 to 40: a GPIO line or a supply, the same on all boards with 40 pins."""
 BUTTON_GROUND, LED_GROUND = 9, 14
-"""The ground pins of the picture: the ones beside the lines."""
+"""Ground pins in the picture: those next to the lines."""
 RESISTOR = "330 Ω"
 
-# Ink, a lighter ink, lines; a white card below all of it reads the same on light and dark pages, and in print.
+# Text, secondary text, lines; a white card behind them is readable on light and dark pages and in print.
 INK, SOFT, FAINT, CARD, BOARD = "#1f2328", "#59636e", "#d1d9e0", "#ffffff", "#f3f5f7"
 BLUE, ORANGE, AMBER = "#0b62c4", "#b85300", "#f2a900"
 FONT = "font-family=\"-apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', Arial, sans-serif\""
 SHOWN_SECONDS = 8.0
-"""Seconds of each signal in the picture."""
+"""Length of each signal in the picture, in seconds."""
 
 
 def main(arguments: list[str]) -> int:
-    """Write what is stale, or with --check say so."""
-    return write_or_check(made(), arguments, "scripts/wiring.py", ROOT)
+    """Write what is out of date, or report it with --check."""
+    return write_or_check(generated_files(), arguments, "scripts/wiring.py", ROOT)
 
 
-def made() -> dict[Path, str]:
-    """Path to text of all that is made here."""
+def generated_files() -> dict[Path, str]:
+    """Return path and text of every generated file."""
     images = ROOT / "docs" / "images"
     return {
         images / "wiring.svg": wiring(),
@@ -56,7 +56,7 @@ def made() -> dict[Path, str]:
 
 
 def with_table(text: str) -> str:
-    """The guide with the table of signals between its marks; raises ValueError if they are missing."""
+    """Return the guide with the table of signals between its markers; raises ValueError if they are missing."""
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
@@ -65,17 +65,17 @@ def with_table(text: str) -> str:
 
 
 def pin_of(line: int) -> int:
-    """The header's pin of a GPIO line; raises ValueError if it is not on the header."""
+    """Return the header's pin of a GPIO line; raises ValueError if it is not on the header."""
     return HEADER.index(line) + 1
 
 
 # --- pieces ---
 
 
-def text(x: float, y: float, words: str, size: float = 15, **more: str) -> str:
+def text(x: float, y: float, content: str, size: float = 15, **more: str) -> str:
     attributes = {"fill": INK, **more}
     written = " ".join(f'{key.replace("_", "-")}="{value}"' for key, value in attributes.items())
-    return f'<text x="{x:g}" y="{y:g}" font-size="{size:g}" {written}>{escape(words)}</text>'
+    return f'<text x="{x:g}" y="{y:g}" font-size="{size:g}" {written}>{escape(content)}</text>'
 
 
 def box(x: float, y: float, width: float, height: float, fill: str, stroke: str = "none", **more: str) -> str:
@@ -101,7 +101,7 @@ def dot(x: float, y: float, radius: float, fill: str, stroke: str = "none", widt
 
 
 def picture(width: int, height: int, title: str, parts: list[str]) -> str:
-    """A whole SVG file: the parts on a white card."""
+    """Return an SVG file: the parts on a white card."""
     card = box(1, 1, width - 2, height - 2, CARD, FAINT, rx="12", stroke_width="1.5")
     return "\n".join(
         [
@@ -121,12 +121,12 @@ _ODD_X, _EVEN_X, _TOP, _PITCH = 430, 462, 92, 25
 
 
 def place(pin: int) -> tuple[float, float]:
-    """Where the middle of a pin is drawn."""
+    """Return the center of a pin in the picture."""
     return (_ODD_X if pin % 2 else _EVEN_X), _TOP + (pin - 1) // 2 * _PITCH
 
 
 def wiring() -> str:
-    """Button and LED at the header, with the settings' own lines."""
+    """Draw button and LED at the header, on the default lines of the settings."""
     settings = PanelSettings()
     button, led = pin_of(settings.button_line), pin_of(settings.led_line)
     used = {button, BUTTON_GROUND, led, LED_GROUND}
@@ -141,7 +141,7 @@ def wiring() -> str:
 
 
 def header(used: set[int]) -> Iterator[str]:
-    """All 40 pins, the used ones filled."""
+    """Draw all 40 pins, the used ones filled."""
     yield box(
         _ODD_X - 20,
         _TOP - 22,
@@ -168,7 +168,7 @@ def header(used: set[int]) -> Iterator[str]:
 
 
 def button_at(pin: int, line: int) -> Iterator[str]:
-    """Left of the header: ground above, the line below, a push button between them."""
+    """Draw the button left of the header, between ground above and the line below."""
     (x, ground_y), (_, y) = place(BUTTON_GROUND), place(pin)
     left, upper, lower = 150, ground_y - 60, y + 60
     edge, bend, middle = x - 11, x - 70, (upper + lower) / 2
@@ -187,7 +187,7 @@ def button_at(pin: int, line: int) -> Iterator[str]:
 
 
 def led_at(pin: int, line: int) -> Iterator[str]:
-    """Right of the header: the line crosses below its row, then resistor, LED, and back to ground."""
+    """Draw the LED right of the header: from the line through resistor and LED to ground."""
     (x, y), (ground_x, ground_y) = place(pin), place(LED_GROUND)
     between = y + _PITCH / 2
     bend, right, upper, lower = ground_x + 62, 760, ground_y - 60, y + 85
@@ -199,11 +199,11 @@ def led_at(pin: int, line: int) -> Iterator[str]:
     yield wire(f"{x},{y} {x},{between} {bend},{between} {bend},{lower} {bend + 40},{lower}", ORANGE)
     yield dot(x, y, 10.5, INK)
     yield text(x, y + 4, str(pin), 11, fill=CARD, text_anchor="middle", font_weight="700")
-    # The resistor lies in the lower wire.
+    # The resistor is in the lower wire.
     yield box(bend + 40, lower - 13, 92, 26, CARD, INK, rx="3", stroke_width="2.5")
     yield text(bend + 86, lower + 5.5, RESISTOR, 15, text_anchor="middle", font_weight="700")
     yield wire(f"{bend + 132},{lower} {right},{lower} {right},{middle + 17}", ORANGE)
-    # The LED: current flows upwards, from the resistor to ground; the bar is at the ground's end.
+    # The LED: current flows upward, from the resistor to ground; the bar is on the side of ground.
     corners = f"{right - 19},{middle + 17} {right + 19},{middle + 17} {right},{middle - 15}"
     yield shape(corners, AMBER, stroke=INK, stroke_width="2.5", stroke_linejoin="round")
     yield wire(f"{right - 19},{middle - 16} {right + 19},{middle - 16}", INK, 4)
@@ -220,7 +220,7 @@ def led_at(pin: int, line: int) -> Iterator[str]:
 
 
 def board_inset() -> Iterator[str]:
-    """Where the header is on a board, and which end has pin 1; and what to leave alone."""
+    """Draw where the header is on a board, where pin 1 is, and the warnings."""
     x, y, width, height = 92, 400, 118, 180
     yield box(x, y, width, height, BOARD, SOFT, rx="9", stroke_width="1.5")
     yield box(x + width - 22, y + 14, 14, 112, CARD, INK, rx="2", stroke_width="1.5")
@@ -246,13 +246,13 @@ _LEFT, _WIDTH, _ROW, _BAR = 470, 480, 42, 20
 
 
 def led_codes() -> str:
-    """The first seconds of each signal."""
+    """Draw the first seconds of each signal."""
     parts: list[str] = []
     y = 58
     groups = {
-        "What goes on": [s for s in Signal if s.pattern.continuous and not is_fault(s)],
-        "Answers, shown once": [s for s in Signal if not s.pattern.continuous],
-        "Faults, until they are over": [s for s in Signal if is_fault(s)],
+        "States": [s for s in Signal if s.pattern.continuous and not is_fault(s)],
+        "Responses, shown once": [s for s in Signal if not s.pattern.continuous],
+        "Faults, until they are fixed": [s for s in Signal if is_fault(s)],
     }
     for name, signals in groups.items():
         parts.append(text(24, y, name, 17, font_weight="700"))
@@ -262,9 +262,7 @@ def led_codes() -> str:
             parts += row(signal, y)
             y += _ROW
         y += 46
-    return picture(
-        990, int(y - 22), "What the light says, over the first eight seconds of each signal", parts
-    )
+    return picture(990, int(y - 22), "LED signals: the first eight seconds of each", parts)
 
 
 def is_fault(signal: Signal) -> bool:
@@ -272,7 +270,7 @@ def is_fault(signal: Signal) -> bool:
 
 
 def scale(y: float, rows: int) -> Iterator[str]:
-    """Seconds over the rows of a group, and thin lines through them."""
+    """Draw the seconds above the rows of a group, and thin lines through them."""
     for second in range(int(SHOWN_SECONDS) + 1):
         x = _LEFT + second * _WIDTH / SHOWN_SECONDS
         yield wire(f"{x:g},{y + 10} {x:g},{y + 14 + rows * _ROW}", FAINT, 1)
@@ -282,7 +280,7 @@ def scale(y: float, rows: int) -> Iterator[str]:
 
 
 def row(signal: Signal, y: float) -> Iterator[str]:
-    """A signal's two lines of text, and its seconds."""
+    """Draw a signal's two lines of text, and its pattern."""
     yield text(24, y + 17, signal.appearance, 14.5, font_weight="600")
     meaning = signal.meaning.replace("`", "")
     yield text(24, y + 34, meaning, 12 if len(meaning) < 66 else 11, fill=SOFT)
@@ -310,7 +308,7 @@ def row(signal: Signal, y: float) -> Iterator[str]:
 
 
 def lit(signal: Signal) -> Iterator[tuple[float, float]]:
-    """(from, until) of each time that the light is on, in the seconds that are shown."""
+    """Yield (from, until) of each time that the LED is on, within the length of the picture."""
     pattern = signal.pattern
     now, begin = 0.0, None
     while now < SHOWN_SECONDS:

@@ -1,4 +1,4 @@
-"""Shell completions: fresh, and in a real bash they complete commands, options, choices and files."""
+"""Shell completions: up to date, and in a real bash they complete commands, options, choices and files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from scripts import completions
 
-BASH = completions.PLACE / completions.FILES["bash"]
+BASH = completions.FOLDER / completions.FILES["bash"]
 # What bash does at a tab: it calls the function that `complete` named, with the words so far.
 TAB = """
 source "$1"; shift
@@ -47,7 +47,7 @@ def test_staleness_is_noticed_and_mended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(completions, "ROOT", tmp_path)
-    monkeypatch.setattr(completions, "PLACE", tmp_path / "completions")
+    monkeypatch.setattr(completions, "FOLDER", tmp_path / "completions")
     assert completions.main(["--check"]) == 1
     assert capsys.readouterr().err == (
         "not fresh: completions/edge-siamese.bash, completions/_edge-siamese; "
@@ -85,7 +85,7 @@ def test_files_and_directories_are_completed(tmp_path: Path) -> None:
 
 
 def test_zsh_takes_them() -> None:
-    text = (completions.PLACE / completions.FILES["zsh"]).read_text(encoding="utf-8")
+    text = (completions.FOLDER / completions.FILES["zsh"]).read_text(encoding="utf-8")
     assert text.startswith("#compdef edge-siamese\n")
     if zsh := shutil.which("zsh"):
-        subprocess.run([zsh, "-n", str(completions.PLACE / completions.FILES["zsh"])], check=True)
+        subprocess.run([zsh, "-n", str(completions.FOLDER / completions.FILES["zsh"])], check=True)

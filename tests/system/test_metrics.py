@@ -42,7 +42,7 @@ FIRING = {
         10,
     ),
     "EdgeSiameseCameraRestarts": ({"edge_siamese_camera_restarts_total": "0+1x200"}, 5),
-    "EdgeSiameseRestartsLoop": ({"process_start_time_seconds": "0+60x200"}, 1),
+    "EdgeSiameseRestartLoop": ({"process_start_time_seconds": "0+60x200"}, 1),
     "EdgeSiameseHot": ({"edge_siamese_temperature_celsius": "80x200"}, 5),
     "EdgeSiameseThrottled": ({'edge_siamese_throttled{condition="under-voltage"}': "1x200"}, 2),
     "EdgeSiameseMemory": (
@@ -51,7 +51,7 @@ FIRING = {
     ),
     "EdgeSiameseDiskFull": ({"edge_siamese_disk_free_bytes": "99e6x200"}, 10),
     "EdgeSiameseStoreRepaired": ({"edge_siamese_store_repaired": "1x200"}, 0),
-    "EdgeSiameseExtraDown": ({'edge_siamese_integration_up{integration="mqtt"}': "0x200"}, 10),
+    "EdgeSiameseIntegrationDown": ({'edge_siamese_integration_up{integration="mqtt"}': "0x200"}, 10),
     "EdgeSiamesePanelDown": ({"edge_siamese_panel_up": "0x200"}, 10),
 }
 SILENT_BELOW = {
@@ -66,7 +66,7 @@ SILENT_BELOW = {
         "edge_siamese_memory_limit_bytes": "300e6x200",
     },
     "EdgeSiameseCameraRestarts": {"edge_siamese_camera_restarts_total": "0x10 1x20 3x20 4x150"},
-    "EdgeSiameseRestartsLoop": {"process_start_time_seconds": "0x10 1x20 2x20 3x150"},
+    "EdgeSiameseRestartLoop": {"process_start_time_seconds": "0x10 1x20 2x20 3x150"},
     # A model that is missing has no camera either, and is told once.
     "EdgeSiameseCameraDown": {"edge_siamese_fault": "1x200", "edge_siamese_camera_up": "0x200"},
 }
