@@ -18,7 +18,7 @@ from edge_siamese.fleet import Fleet
 from edge_siamese.fleet.fake_broker import FakeBroker, FakeTransport
 from edge_siamese.store import SupportStore
 from edge_siamese.store.replication import revision
-from tests.edge_siamese.store.made import DIMENSIONS, MODEL, view
+from tests.edge_siamese.store.samples import DIMENSIONS, MODEL, view
 
 COLLECTION = "home"
 CurrentView = dict[str, tuple[str, tuple[str, ...]]]

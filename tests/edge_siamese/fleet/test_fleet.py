@@ -19,7 +19,7 @@ from edge_siamese.fleet.messages import encode_object
 from edge_siamese.fleet.state import Life, Name, ObjectState
 from tests.edge_siamese.fleet.members import Member, act, alike, members, until
 from tests.edge_siamese.fleet.test_state import CREATED, OBJECTS, an_object
-from tests.edge_siamese.store.made import view
+from tests.edge_siamese.store.samples import view
 
 BASE = "edge-siamese/fleet/home"
 

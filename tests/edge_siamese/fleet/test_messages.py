@@ -30,7 +30,7 @@ from edge_siamese.store.replication import ViewContent
 from edge_siamese.store.tables import MAX_CROP_SIDE
 from edge_siamese.validation import SchemaError
 from tests.edge_siamese.fleet.test_state import OBJECTS, VIEWS, a_view, an_object, stamp
-from tests.edge_siamese.store.made import MODEL, picture, vector
+from tests.edge_siamese.store.samples import MODEL, picture, vector
 
 CROP = encode_png(picture(1))
 CONTENT = ViewContent(MODEL, vector(1).tobytes(), (CROP, encode_png(picture(2))))

@@ -11,7 +11,7 @@ from edge_siamese.errors import StoreError, SupportError
 from edge_siamese.pictures import encode_png
 from edge_siamese.store import ImportResult, archive
 from edge_siamese.store.undo_log import MAX_UNDOS
-from tests.edge_siamese.store.made import MODEL, NOW, names, open_store, picture, vector, view
+from tests.edge_siamese.store.samples import MODEL, NOW, names, open_store, picture, vector, view
 
 UID = "0123456789abcdef0123456789abcde"
 

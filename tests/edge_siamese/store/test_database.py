@@ -11,7 +11,7 @@ import pytest
 from edge_siamese.errors import StoreError
 from edge_siamese.store import tables
 from edge_siamese.store.errors import store_error
-from tests.edge_siamese.store.made import names, open_store, vector, view
+from tests.edge_siamese.store.samples import names, open_store, vector, view
 
 
 def test_the_file_says_what_it_is_and_how_it_is_written(tmp_path):

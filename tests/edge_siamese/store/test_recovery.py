@@ -14,7 +14,7 @@ import pytest
 from edge_siamese.errors import StoreError
 from edge_siamese.store import recovery
 from edge_siamese.store.errors import is_damage, store_error
-from tests.edge_siamese.store.made import names, open_store, vector, view
+from tests.edge_siamese.store.samples import names, open_store, vector, view
 
 COUNT = 200
 DAMAGED = "objects.damaged-2026-11-24.db"

@@ -23,7 +23,7 @@ from edge_siamese.store.replication import (
     revision,
 )
 from edge_siamese.store.undo_log import MAX_UNDOS, is_valid_change
-from tests.edge_siamese.store.made import MODEL, NOW, names, open_store, picture, vector, view
+from tests.edge_siamese.store.samples import MODEL, NOW, names, open_store, picture, vector, view
 
 MUG, PEN, KEY = (f"{number:032x}" for number in range(3))
 SIDE, TOP = (f"{number:032x}" for number in range(10, 12))

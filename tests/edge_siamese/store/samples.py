@@ -1,4 +1,4 @@
-"""Views that are known by a number, and stores in a test's directory."""
+"""Sample views, each determined by a number, and stores in a test directory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gives birth to processes that change a store until they are killed: a program for `test_kills.py`.
+"""A program for `test_durability.py`: starts processes that change a store until they are killed.
 
 For each line on its standard input, `WHAT PLACE FIRST`, it forks a process that opens the store there and registers the
 objects FIRST, FIRST + 1, ..., or also removes views of them and merges them. Numpy is imported once. What is
@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from tests.edge_siamese.store.made import open_store, view
+from tests.edge_siamese.store.samples import open_store, view
 
 
 def live(place: Path, number: int) -> None:

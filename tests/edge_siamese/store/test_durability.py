@@ -12,15 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.edge_siamese.store.made import open_store, picture, vector, view
+from tests.edge_siamese.store.samples import open_store, picture, vector, view
 
 ROOT = Path(__file__).parents[3]
 KILLS = 60
 
 
 @pytest.fixture
-def nursery():
-    program = [sys.executable, "-m", "tests.edge_siamese.store.nursery"]
+def starter():
+    program = [sys.executable, "-m", "tests.edge_siamese.store.changing_process"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     with subprocess.Popen(
         program,
@@ -35,20 +35,23 @@ def nursery():
         process.stdin.close()
 
 
-def life(nursery, place, first, begin, seconds, what="live"):
-    """Kill a process so long after it was born, or after it began to register; what it acknowledged."""
-    nursery.stdin.write(f"{what} {place} {first}\n")
+def life(starter, place, first, acknowledged, delay, what="live"):
+    """Start a process, and kill it some time after so many acknowledgments; returns all that it acknowledged.
+
+    The delay only varies the moment of the kill; no assertion depends on how far the process comes within it.
+    """
+    starter.stdin.write(f"{what} {place} {first}\n")
     lines, child = [], 0
-    while not child or (begin == "registered" and not lines):
-        line = nursery.stdout.readline()
+    while not child or len(lines) < acknowledged:
+        line = starter.stdout.readline()
         assert line, "the program ended"
         if line.startswith("born"):
             child = int(line.split()[1])
         else:
             lines.append(line)
-    time.sleep(seconds)
+    time.sleep(delay)
     os.kill(child, signal.SIGKILL)
-    while (line := nursery.stdout.readline()) != "dead\n":
+    while (line := starter.stdout.readline()) != "dead\n":
         assert line, "the program ended"
         lines.append(line)
     return [(what, int(number)) for what, number in map(str.split, lines)]
@@ -69,16 +72,16 @@ def require_whole(store, numbers):
                 assert np.array_equal(store.crop(found.id, place), picture(10 * seed + place))
 
 
-def test_sixty_kills_lose_nothing_that_was_acknowledged(tmp_path, nursery):
+def test_sixty_kills_lose_nothing_that_was_acknowledged(tmp_path, starter):
     moments = random.Random(2015)
-    registered, extras, busy = [], 0, 0
+    registered = []
     for turn in range(KILLS):
         first = 1 + max(registered, default=0)
-        begin, longest = ("registered", 0.025) if turn % 3 else ("born", 0.06)
-        told = life(nursery, tmp_path, first, begin, moments.uniform(0.0, longest))
+        # Every third process is killed while it starts, the others after one to three acknowledgments.
+        acknowledgments, longest = (1 + turn % 3, 0.01) if turn % 3 else (0, 0.06)
+        told = life(starter, tmp_path, first, acknowledgments, moments.uniform(0.0, longest))
         acknowledged = [number for what, number in told if what == "registered"]
         viewed = [number for what, number in told if what == "viewed"]
-        busy += bool(acknowledged)
         with open_store(tmp_path) as store:
             assert store.repair is None
             found = [int(item.name.split()[1]) for item in store.objects()]
@@ -88,9 +91,8 @@ def test_sixty_kills_lose_nothing_that_was_acknowledged(tmp_path, nursery):
             assert len(new) - len(acknowledged) in (0, 1)
             assert all(store.object(f"thing {number}").views == 2 for number in viewed)
             require_whole(store, new)
-        extras += len(new) - len(acknowledged)
         registered = found
-    assert busy >= KILLS * 2 // 3 and len(registered) > KILLS
+    assert len(registered) >= KILLS
     with open_store(tmp_path) as store:
         assert store._database.read("PRAGMA integrity_check") == [("ok",)]
         assert store._database.read("PRAGMA foreign_key_check") == []
@@ -112,14 +114,15 @@ STEPS = {
 }
 
 
-def test_kills_leave_no_half_of_a_removed_view_or_a_merge(tmp_path, nursery):
+def test_durability_leave_no_half_of_a_removed_view_or_a_merge(tmp_path, starter):
     moments = random.Random(2016)
     with open_store(tmp_path) as store:
         store.register("shelf", view(0))
     first, cut = 1, set()
     expected = {}  # number of an object -> the last thing that was done with it
     for _ in range(KILLS // 2):
-        told = life(nursery, tmp_path, first, "registered", moments.uniform(0.0, 0.03), "tidy")
+        steps = moments.randrange(1, 12)
+        told = life(starter, tmp_path, first, steps, moments.uniform(0.0, 0.01), "tidy")
         acknowledged = {number: what for what, number in told}
         expected.update(acknowledged)
         last = max(acknowledged)
