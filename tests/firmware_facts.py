@@ -151,21 +151,25 @@ def _line(line: str, state: _State, board: str | None, included: bool) -> Iterat
         yield f"{key} has no effect in an included file"
     elif key not in KEYS:
         yield f"unknown setting {key}"
-    elif key == "dtoverlay":
-        yield from _overlay(value, state)
-    elif key == "dtparam":
-        for name in (part.partition("=")[0] for part in value.split(",")):
-            if name in OVERLAYS.get(state.overlay, ()) and name in BASE_PARAMETERS:
-                yield f"{name} is taken for a parameter of {state.overlay}: end that with dtoverlay="
-            elif name not in BASE_PARAMETERS | OVERLAYS.get(state.overlay, set()):
-                yield f"unknown parameter {name} of the base"
-    elif key == "gpio":
-        lines, _, words = value.partition("=")
-        for name in lines.split(","):
-            yield from _claim(int(name), "gpio=", state)
-        if unknown := set(words.split(",")) - GPIO_WORDS:
-            yield f"unknown states of a line: {', '.join(sorted(unknown))}"
+    elif reader := {"dtoverlay": _overlay, "dtparam": _base_parameters, "gpio": _gpio}.get(key):
+        yield from reader(value, state)
     state.values[key] = value
+
+
+def _base_parameters(value: str, state: _State) -> Iterator[str]:
+    for name in (part.partition("=")[0] for part in value.split(",")):
+        if name in OVERLAYS.get(state.overlay, ()) and name in BASE_PARAMETERS:
+            yield f"{name} is taken for a parameter of {state.overlay}: end that with dtoverlay="
+        elif name not in BASE_PARAMETERS | OVERLAYS.get(state.overlay, set()):
+            yield f"unknown parameter {name} of the base"
+
+
+def _gpio(value: str, state: _State) -> Iterator[str]:
+    lines, _, words = value.partition("=")
+    for name in lines.split(","):
+        yield from _claim(int(name), "gpio=", state)
+    if unknown := set(words.split(",")) - GPIO_WORDS:
+        yield f"unknown states of a line: {', '.join(sorted(unknown))}"
 
 
 def _overlay(value: str, state: _State) -> Iterator[str]:

@@ -16,16 +16,16 @@ ARCHITECTURES = ("aarch64", "arm64", "x86_64", "amd64")
 
 def check_board(context: Context) -> Iterator[Finding]:
     """The board and its architecture."""
-    found = context.board
-    if found.architecture not in ARCHITECTURES:
+    board = context.board
+    if board.architecture not in ARCHITECTURES:
         yield Finding(
             "board",
             "error",
-            f"{found}: no inference runtime is published for {found.architecture}",
+            f"{board}: no inference runtime is published for {board.architecture}",
             "install a 64-bit system: Raspberry Pi OS (64-bit)",
         )
         return
-    yield Finding("board", "ok", str(found) if found.is_raspberry_pi else f"{found}; not a Raspberry Pi")
+    yield Finding("board", "ok", str(board) if board.is_raspberry_pi else f"{board}; not a Raspberry Pi")
 
 
 def check_temperature(context: Context) -> Iterator[Finding]:
@@ -46,9 +46,9 @@ def check_temperature(context: Context) -> Iterator[Finding]:
 
 def check_power(context: Context) -> Iterator[Finding]:
     """Whether the firmware throttles the board."""
-    found = throttling(context.root, context.run)
+    state = throttling(context.root, context.run)
     supply = "use the official power supply, a short cable, and no bus-powered devices"
-    if found is None:
+    if state is None:
         if context.board.is_raspberry_pi:
             yield Finding(
                 "power",
@@ -58,14 +58,14 @@ def check_power(context: Context) -> Iterator[Finding]:
             )
         else:
             yield Finding("power", "ok", "only the firmware of a Raspberry Pi reports throttling")
-    elif found.now:
-        remedy = supply if "under-voltage" in found.now else "improve the cooling: more air, or a heat sink"
-        yield Finding("power", "error", f"now: {', '.join(found.now)}", remedy)
-    elif found.since_boot:
+    elif state.now:
+        remedy = supply if "under-voltage" in state.now else "improve the cooling: more air, or a heat sink"
+        yield Finding("power", "error", f"now: {', '.join(state.now)}", remedy)
+    elif state.since_boot:
         remedy = (
-            supply if "under-voltage" in found.since_boot else "improve the cooling: more air, or a heat sink"
+            supply if "under-voltage" in state.since_boot else "improve the cooling: more air, or a heat sink"
         )
-        yield Finding("power", "warning", f"since the last boot: {', '.join(found.since_boot)}", remedy)
+        yield Finding("power", "warning", f"since the last boot: {', '.join(state.since_boot)}", remedy)
     else:
         yield Finding("power", "ok", "not throttled since the last boot")
 
@@ -88,10 +88,10 @@ def check_memory(context: Context) -> Iterator[Finding]:
 
 def check_clock(context: Context) -> Iterator[Finding]:
     """Whether the clock is synchronized."""
-    found = clock_synchronized(context.root)
-    if found is None:
+    synchronized = clock_synchronized(context.root)
+    if synchronized is None:
         yield Finding("clock", "unknown", "the kernel does not report whether it is synchronized")
-    elif found:
+    elif synchronized:
         yield Finding("clock", "ok", "synchronized")
     else:
         yield Finding(
@@ -157,5 +157,5 @@ def check_daemon(context: Context) -> Iterator[Finding]:
 
 
 def _memory_usage(context: Context, pid: str) -> str:
-    found = memory(int(pid), context.root) if pid.isdecimal() and int(pid) else None
-    return f": {found.resident_mib:.0f} MiB, peak {found.peak_mib:.0f} MiB" if found else ""
+    usage = memory(int(pid), context.root) if pid.isdecimal() and int(pid) else None
+    return f": {usage.resident_mib:.0f} MiB, peak {usage.peak_mib:.0f} MiB" if usage else ""

@@ -70,28 +70,28 @@ def find_chip(label: str = "", devices: Path = Path("/dev")) -> tuple[str, str]:
         PanelError: there is no such chip, or this user must not open it.
     """
     gpiod = load_gpiod()
-    wanted = (label,) if label else HEADER_CHIPS
-    found: dict[str, str] = {}
+    labels = (label,) if label else HEADER_CHIPS
+    paths: dict[str, str] = {}
     denied: list[str] = []
     for path in sorted(devices.glob("gpiochip*"), key=_number):
         try:
             if not gpiod.is_gpiochip_device(str(path)):
                 continue
             with gpiod.Chip(str(path)) as chip:
-                found.setdefault(chip.get_info().label, str(path))
+                paths.setdefault(chip.get_info().label, str(path))
         except PermissionError:
             denied.append(str(path))
         except Exception as error:  # a chip that is just being removed must not hide the others
             denied.append(f"{path} ({_reason(error)})")
-    for name in wanted:
-        if name in found:
-            return found[name], name
+    for name in labels:
+        if name in paths:
+            return paths[name], name
     what = f'no GPIO chip "{label}"' if label else "no GPIO header of a Raspberry Pi"
     if denied:
         raise PanelError(
             f"{what} that this user may open: {', '.join(denied)}; add the user to the group gpio"
         )
-    others = f"; there are {', '.join(found)}" if found else "; there is no GPIO chip at all"
+    others = f"; chips here: {', '.join(paths)}" if paths else "; there is no GPIO chip"
     raise PanelError(f"{what}{others}")
 
 

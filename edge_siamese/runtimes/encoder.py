@@ -65,11 +65,11 @@ class GraphEncoder:
         import_seconds: float | None,
         load_seconds: float,
     ) -> None:
-        wanted = manifest.input.shape, manifest.embedding.dimensions
-        if (tuple(graph.input_shape), graph.dimensions) != wanted:
+        expected = manifest.input.shape, manifest.embedding.dimensions
+        if (tuple(graph.input_shape), graph.dimensions) != expected:
             raise EncoderError(
                 f"{path} maps images of {graph.input_shape} to {graph.dimensions} numbers, "
-                f"but the manifest says {wanted[0]} to {wanted[1]}; export the bundle again"
+                f"but the manifest says {expected[0]} to {expected[1]}; export the bundle again"
             )
         self.path = path
         self.runtime, self.version, self.precision, self.reason = runtime, version, precision, reason
@@ -94,8 +94,8 @@ class GraphEncoder:
     def embed_prepared(self, images: Bytes) -> Floats:
         """Prepared images, uint8 (N, H, W, C), to float32 (N, D)."""
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != self.preprocessing.shape:
-            wanted = ", ".join(map(str, self.preprocessing.shape))
-            raise ImageError(f"prepared images are uint8 (n, {wanted}), not {images.dtype} {images.shape}")
+            expected = ", ".join(map(str, self.preprocessing.shape))
+            raise ImageError(f"prepared images are uint8 (n, {expected}), not {images.dtype} {images.shape}")
         if len(images) == 0:
             return np.empty((0, self.dimensions), dtype=np.float32)
         embeddings = self._graph.run(images)

@@ -146,13 +146,13 @@ class Script:
 
     def steps_between(self, after: float, until: float) -> list[tuple[float, Step]]:
         """Return (time, step) of the steps that start after `after` and not after `until`, in order."""
-        found: list[tuple[float, Step]] = []
+        steps: list[tuple[float, Step]] = []
         for step in self.steps:
             moment = self._next(step.start, after, step.start)
             while moment is not None and moment <= until:
-                found.append((moment, step))
+                steps.append((moment, step))
                 moment = self._next(step.start, moment, step.start)
-        return sorted(found, key=lambda item: item[0])
+        return sorted(steps, key=lambda item: item[0])
 
     def _next(self, moment: float, after: float, start: float) -> float | None:
         """Return the first repetition, after `after`, of a time within a step that starts at `start`."""

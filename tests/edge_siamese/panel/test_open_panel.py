@@ -88,7 +88,7 @@ def test_auto_goes_without_a_panel_where_there_is_no_header(here: Here):
         panel = here.open()
     assert isinstance(panel, NoPanel)
     assert panel.description == (
-        "no button and no LED (no GPIO header of a Raspberry Pi; there is no GPIO chip at all)"
+        "no button and no LED (no GPIO header of a Raspberry Pi; there is no GPIO chip)"
     )
 
 
