@@ -11,8 +11,8 @@ import pytest
 
 from edge_siamese.daemon.integrations import MAX_RETRY_SECONDS, RETRY_SECONDS
 from edge_siamese.dashboard.credentials import FILE as CREDENTIALS
-from edge_siamese.fleet.ledger import FILE as FLEET
-from edge_siamese.mqtt.published_topics import FILE_NAME as FOOTPRINT
+from edge_siamese.fleet.ledger import FILE_NAME as FLEET
+from edge_siamese.mqtt.cleanup import FILE_NAME as PUBLISHED_TOPICS
 from edge_siamese.settings import parse_settings
 
 ROOT = Path(__file__).parent.parent
@@ -97,6 +97,6 @@ def test_passwords_come_where_they_belong(stage: Path) -> None:
 def test_what_makes_copies_of_an_image_one_device_is_taken_out() -> None:
     (line,) = re.findall(r"sudo rm -f (device-id .*)", IMAGE)
     assert set(line.split()) == {
-        *("device-id", FOOTPRINT, FLEET, f"{FLEET}-wal", f"{FLEET}-shm", CREDENTIALS),
+        *("device-id", PUBLISHED_TOPICS, FLEET, f"{FLEET}-wal", f"{FLEET}-shm", CREDENTIALS),
     }
     assert "truncate -s 0 /etc/machine-id" in IMAGE and "rm -f /var/lib/dbus/machine-id" in IMAGE

@@ -82,8 +82,8 @@ def _status_lines(found: dict[str, Any]) -> dict[str, Any]:
         if fleet := extra.get("fleet"):
             lines["fleet"] = f"{fleet['state']}; collection {fleet['collection']}"
             lines["fleet"] += f", {fleet['objects']} objects"
-            if fleet.get("trouble"):
-                lines["fleet"] += f"; {fleet['trouble']}"
+            if fleet.get("problem"):
+                lines["fleet"] += f"; {fleet['problem']}"
     lines["state"] = found["paths"]["state"]
     lines["up"] = _duration(found["uptime_s"])
     return lines

@@ -1,4 +1,4 @@
-"""The fleet: devices that share a collection on an MQTT broker teach each other."""
+"""The fleet: devices that share a collection of objects over an MQTT broker."""
 
 from edge_siamese.fleet.fleet import Fleet
 

@@ -1,62 +1,158 @@
-"""What the broker keeps of a fleet, as far as this device has seen it, and how all of it is read after a connection."""
+"""The fleet's view of its broker: the transport it needs, the inbox for what arrives, and a mirror of retained registers."""
 
 from __future__ import annotations
 
 import logging
 import secrets
+import threading
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Any, Protocol
 
-from edge_siamese.fleet.inbox import Message
-from edge_siamese.fleet.messages import (
-    DIGITS,
-    Topics,
-    decode_object,
-    decode_view,
-    encode_object,
-    encode_view,
-)
-from edge_siamese.fleet.reconciliation import Changes, Known
-from edge_siamese.fleet.state import ObjectState, ViewState, resolve
-from edge_siamese.fleet.transport import Transport
+from edge_siamese.fleet.messages import SHARDS, Topics, decode_object, decode_view, encode_state
+from edge_siamese.fleet.reconciliation import FleetState
+from edge_siamese.fleet.state import Key, Part, Registers, resolve
 from edge_siamese.validation import SchemaError
+
+MAX_INBOX_BYTES = 24_000_000
+MARKER_SECONDS = 5.0
+"""A shard is requested again when nothing has arrived for this long."""
+MAX_REGISTERS: dict[Part, int] = {"objects": 20_000, "views": 100_000}
+"""Registers accepted from others: each costs memory, and time at every change."""
+_MAX_WARNINGS = 100
+_ITEM_OVERHEAD_BYTES = 400
+_DECODERS: dict[Part, Callable[[bytes], Any]] = {"objects": decode_object, "views": decode_view}
 
 LOG = logging.getLogger(__name__)
 
-Part = Literal["objects", "views"]
-Key = tuple[Part, str]
-"""An object or a view, by its uid."""
-
-MARK_SECONDS = 5.0
-"""A part of what is retained that has not come after so long, though nothing else comes, is asked for again."""
-MOST: dict[Part, int] = {"objects": 20_000, "views": 100_000}
-"""Registers of others that are taken: each costs memory, and time whenever something changes."""
-_COMPLAINTS = 100
-_State = TypeVar("_State", ObjectState, ViewState)
+Handler = Callable[[str, bytes], object]
+"""Receives topic and payload on the transport's thread; returns at once and does not raise."""
 
 
-class _LateError(SchemaError):
-    """A stamp is too far ahead."""
+class Transport(Protocol):
+    """A connection to a broker that comes and goes. Thread-safe; no call waits for the network."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether messages can be sent now."""
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False, qos: int = 1) -> bool:
+        """Send a message; messages are sent in order.
+
+        Returns:
+            False if it was not accepted, without a connection or room. An accepted message may still be lost with the
+            connection; to be sure that it arrived, subscribe to it.
+        """
+
+    def subscribe(
+        self, pattern: str, handler: Handler, on_subscribed: Callable[[], object] = lambda: None
+    ) -> None:
+        """Subscribe with QoS 1 until the connection ends; do nothing without one.
+
+        Args:
+            pattern: with `+` and `#`. A second subscription replaces the handler and brings the retained messages again.
+            handler: for retained and new messages.
+            on_subscribed: called on the transport's thread when the broker has acknowledged the subscription, before or
+                after the retained messages.
+        """
+
+    def unsubscribe(self, pattern: str) -> None:
+        """End the subscription of a pattern."""
+
+    def on_connected(self, callback: Callable[[], object]) -> None:
+        """Call this on the transport's thread after each connect, before any message of that connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """There was a connect."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribed:
+    """The broker has acknowledged a subscription."""
+
+    pattern: str
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message from the broker."""
+
+    topic: str
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Overflow:
+    """Messages were lost because the inbox was full."""
+
+
+Item = Connected | Subscribed | Message | Overflow
+
+
+class Inbox:
+    """A bounded queue from the transport's thread, which never waits, to the fleet's thread."""
+
+    def __init__(self, max_bytes: int = MAX_INBOX_BYTES) -> None:
+        self._items: deque[Item] = deque()
+        self._bytes, self._max_bytes = 0, max_bytes
+        self._changed = threading.Condition()
+        self._woken = False
+
+    def put(self, item: Item) -> None:
+        """Append an item; when the inbox is full, drop messages and append one `Overflow`."""
+        size = _ITEM_OVERHEAD_BYTES
+        if isinstance(item, Message):
+            size += len(item.topic) + len(item.payload)
+        with self._changed:
+            if isinstance(item, Message) and self._bytes + size > self._max_bytes:
+                if not (self._items and isinstance(self._items[-1], Overflow)):
+                    self._items.append(Overflow())
+            else:
+                self._items.append(item)
+                self._bytes += size
+            self._changed.notify()
+
+    def wake(self) -> None:
+        """Make the reader return from `take`."""
+        with self._changed:
+            self._woken = True
+            self._changed.notify()
+
+    def take(self, timeout: float) -> list[Item]:
+        """Return all items in order; wait at most `timeout` seconds for one, or for `wake`."""
+        with self._changed:
+            if timeout > 0:
+                self._changed.wait_for(lambda: self._items or self._woken, timeout)
+            items = list(self._items)
+            self._items.clear()
+            self._bytes, self._woken = 0, False
+            return items
+
+
+class _FutureStampError(SchemaError):
+    """A stamp is too far ahead of this device's clock."""
 
 
 @dataclass
-class Read:
-    """What messages told."""
+class ReadResult:
+    """What messages with registers brought."""
 
-    changes: Changes
-    """Registers that are newer than what was known."""
-    behind: set[Key]
-    """Where the broker has older registers than this device, or none."""
-    alike: set[Key]
-    """Where it has the same now."""
+    changes: Registers
+    """Registers that are newer than this device's."""
+    outdated: set[Key]
+    """Where the broker's registers are older than this device's, or missing."""
+    in_sync: set[Key]
+    """Where they are equal now."""
 
 
-class Mirror:
-    """The broker's objects and views; used from one thread.
+class BrokerMirror:
+    """The objects and views that the broker retains, as far as this device has seen. Not thread-safe.
 
-    After a connection it subscribes to one part after the other, and sends itself a message after each: what is
-    retained has come when that message has. A broker drops retained messages where thousands are due at once.
+    After a connect it subscribes to one shard after the other. After each it publishes a marker to itself: when the marker
+    arrives, the shard's retained messages have arrived. Brokers drop retained messages when thousands are due at once.
     """
 
     def __init__(
@@ -64,192 +160,155 @@ class Mirror:
         topics: Topics,
         device: str,
         transport: Transport,
-        is_late: Callable[[str], bool] = lambda stamp: False,
+        is_ahead: Callable[[str], bool] = lambda stamp: False,
     ) -> None:
-        """`is_late`: whether a stamp is too far ahead of this device's clock."""
-        self._topics, self._transport, self._is_late = topics, transport, is_late
-        self._overruled: set[Key] = set()
-        self.passed_over = False
-        """Whether something was, for the time of day that this device has."""
+        """`is_ahead`: whether a stamp is too far ahead of this device's clock."""
+        self._topics, self._transport, self._is_ahead = topics, transport, is_ahead
         self.device = device
-        self.own_marks = topics.of("marks", device)
-        """The topic of what this device sends to itself."""
-        # By the connection's handlers, on its thread.
-        self.heard: Callable[[str, bytes], object] = lambda topic, payload: None
-        self.subscribed: Callable[[str], object] = lambda pattern: None
-        self.objects: dict[str, ObjectState] = {}
-        self.views: dict[str, ViewState] = {}
-        self._steps = [
-            topics.wanted,
-            *(topics.part(part, digit) for part in ("objects", "views") for digit in DIGITS),
+        self.markers = topics.of("markers", device)
+        """Topic of this device's markers."""
+        # Called on the transport's thread.
+        self.on_message: Handler = lambda topic, payload: None
+        self.on_subscribed: Callable[[str], object] = lambda pattern: None
+        self.retained = Registers()
+        self._patterns = [
+            topics.requests,
+            *(topics.shard(part, shard) for part in MAX_REGISTERS for shard in SHARDS),
         ]
-        self._step: int | None = None
-        self._mark, self._deadline = b"", 0.0
-        self._complaints: set[str] = set()
-        self._shown: Mapping[str, str] | None = None
+        self._reading: int | None = None
+        """Index of the pattern being read; None without a connection."""
+        self._marker, self._deadline = b"", 0.0
+        self._overruled: set[Key] = set()
+        """Registers from the future that were answered with this device's."""
+        self._warned: set[str] = set()
+        self._visible: Mapping[str, str] | None = None
+        """Cached views that the retained registers show."""
 
     @property
     def complete(self) -> bool:
-        """Whether all that the broker keeps was seen since the connection was made."""
-        return self._step == len(self._steps)
+        """Whether everything that the broker retains has been read since the connect."""
+        return self._reading == len(self._patterns)
 
-    def begin(self, now: float) -> None:
-        """The connection was made: nothing is known of what the broker has now."""
-        self.objects.clear()
-        self.views.clear()
-        self._shown = None
+    def start_reading(self, now: float) -> None:
+        """Read everything that the broker retains, after a connect."""
+        self.retained = Registers()
+        self._visible = None
         self._overruled.clear()
-        self.passed_over = False
-        self._transport.subscribe(self.own_marks, self.heard, lambda: self.subscribed(self.own_marks))
-        self._ask(0, now)
+        self._transport.subscribe(self.markers, self.on_message, lambda: self.on_subscribed(self.markers))
+        self._read_pattern(0, now)
 
-    def lost(self) -> None:
-        """There is no connection."""
-        self._step = None
+    def disconnected(self) -> None:
+        """Note that the connection was lost."""
+        self._reading = None
 
     def tick(self, now: float) -> None:
-        """Ask again for what does not come."""
-        if self._step is not None and not self.complete and now >= self._deadline:
-            self._ask(self._step, now)
+        """Request the current shard again when nothing arrives."""
+        if self._reading is not None and not self.complete and now >= self._deadline:
+            self._read_pattern(self._reading, now)
 
-    def acknowledged(self, pattern: str) -> None:
-        """A subscription holds: what is published now comes after all that is retained."""
-        if self._step is not None and not self.complete and pattern == self._steps[self._step]:
-            self._transport.publish(self.own_marks, self._mark)
+    def subscription_acknowledged(self, pattern: str) -> None:
+        """Publish the marker: what is published now arrives after everything retained."""
+        if self._reading is not None and not self.complete and pattern == self._patterns[self._reading]:
+            self._transport.publish(self.markers, self._marker)
 
-    def marked(self, payload: bytes, now: float) -> None:
-        """A message of this device to itself came back: if it is the one that is due, the next part is asked for."""
-        if self._step is not None and not self.complete and payload == self._mark:
-            self._ask(self._step + 1, now)
+    def marker_received(self, payload: bytes, now: float) -> None:
+        """Continue with the next shard, if it is the current marker."""
+        if self._reading is not None and not self.complete and payload == self._marker:
+            self._read_pattern(self._reading + 1, now)
 
-    def read(self, messages: list[Message], known: Known, now: float) -> Read:
-        """Take messages of objects and views."""
-        self._deadline = now + MARK_SECONDS
-        self._shown = None
-        found = Read(Changes({}, {}), set(), set())
+    def read(self, messages: list[Message], known: FleetState, now: float) -> ReadResult:
+        """Read messages with registers and compare them with what this device knows."""
+        self._deadline = now + MARKER_SECONDS
+        self._visible = None
+        result = ReadResult(Registers(), set(), set())
         for message in messages:
-            uid, part = self._topics.uid(message.topic), self._part(message.topic)
-            if uid is None or part is None:
+            uid, part = self._topics.uid(message.topic), self._topics.kind(message.topic)
+            if uid is None or part not in ("objects", "views"):
                 continue
-            key: Key = (part, uid)
-            if message.payload and self._is_full(key, known, found.changes):
-                what = SchemaError("", f"more than {MOST[part]}; the others are not taken")
-                self.complain(f"{self._topics.base}/{part}", what)
+            key: Key = (part, uid)  # type: ignore[assignment]
+            if message.payload and self._is_full(key, known, result.changes):
+                error = SchemaError("", f"more than {MAX_REGISTERS[key[0]]}; the others are not accepted")
+                self.warn_once(f"{self._topics.base}/{part}", error)
                 continue
-            try:
-                behind = self._read_one(key, message.payload, known, found.changes)
-            except _LateError as error:
-                self.passed_over = True
-                self.complain(message.topic, error)
-                # Once: a device without a time of day may take it, and give it to the broker again.
-                behind = key not in self._overruled and self._has(key, known)
-                if behind:
-                    self._overruled.add(key)
-                    (self.objects if part == "objects" else self.views).pop(uid, None)
-                else:
-                    self._give_up(key, known)
-            except SchemaError as error:
-                # It may be of a newer release: it is left to those who can read it.
-                self.complain(message.topic, error)
-                self._give_up(key, known)
-                behind = False
-            (found.behind if behind else found.alike).add(key)
-            (found.alike if behind else found.behind).discard(key)
-        return found
+            outdated = self._read_or_skip(key, message, known, result.changes)
+            (result.outdated if outdated else result.in_sync).add(key)
+            (result.in_sync if outdated else result.outdated).discard(key)
+        return result
 
-    def complain(self, topic: str, error: SchemaError) -> None:
-        """Say once of a topic that what comes on it is no use."""
-        if topic not in self._complaints and len(self._complaints) < _COMPLAINTS:
-            self._complaints.add(topic)
-            LOG.warning("%s is passed over: %s", topic, error)
+    def warn_once(self, topic: str, error: SchemaError) -> None:
+        """Log that messages of a topic are skipped, the first time."""
+        if topic not in self._warned and len(self._warned) < _MAX_WARNINGS:
+            self._warned.add(topic)
+            LOG.warning("%s is skipped: %s", topic, error)
 
     def shows(self, view: str) -> bool:
-        """Whether who reads the broker alone takes a view for one that is there."""
-        if self._shown is None:
-            self._shown = resolve(self.objects, self.views).views
-        return view in self._shown
+        """Return whether a view exists according to the retained registers alone."""
+        if self._visible is None:
+            self._visible = resolve(self.retained.objects, self.retained.views).views
+        return view in self._visible
 
-    def lacks(self, known: Known) -> set[Key]:
-        """Where the broker has older registers than this device, or none."""
-        return {
-            *(("objects", uid) for uid, state in known.objects.items() if self.objects.get(uid) != state),
-            *(("views", uid) for uid, view in known.views.items() if self.views.get(uid) != view),
-        }
+    def outdated(self, known: FleetState) -> set[Key]:
+        """Return where the broker's registers are older than this device's, or missing."""
+        return {key for key in known.all_keys() if self._register(key) != known.part(key[0])[key[1]]}
 
-    def _ask(self, step: int, now: float) -> None:
-        self._step = step
+    def _register(self, key: Key) -> Any:
+        return self.retained.part(key[0]).get(key[1])
+
+    def _read_pattern(self, index: int, now: float) -> None:
+        self._reading = index
         if self.complete:
             return
-        pattern = self._steps[step]
-        self._mark, self._deadline = secrets.token_hex(8).encode(), now + MARK_SECONDS
-        self._transport.subscribe(pattern, self.heard, lambda: self.subscribed(pattern))
+        pattern = self._patterns[index]
+        self._marker, self._deadline = secrets.token_hex(8).encode(), now + MARKER_SECONDS
+        self._transport.subscribe(pattern, self.on_message, lambda: self.on_subscribed(pattern))
 
-    def _part(self, topic: str) -> Part | None:
-        rest = topic.removeprefix(self._topics.base + "/")
-        return "objects" if rest.startswith("objects/") else "views" if rest.startswith("views/") else None
-
-    def _is_full(self, key: Key, known: Known, changes: Changes) -> bool:
-        """Whether a register is new here, and there are as many as are taken."""
+    def _is_full(self, key: Key, known: FleetState, changes: Registers) -> bool:
+        """Return whether a register is new and the maximum is reached."""
         part, uid = key
-        there, new = (known.objects, changes.objects) if part == "objects" else (known.views, changes.views)
-        return uid not in there and uid not in new and len(there) + len(new) >= MOST[part]
+        old, new = known.part(part), changes.part(part)
+        return uid not in old and uid not in new and len(old) + len(new) >= MAX_REGISTERS[part]
 
-    def _read_one(self, key: Key, payload: bytes, known: Known, changes: Changes) -> bool:
-        """Whether the broker is behind now."""
+    def _read_or_skip(self, key: Key, message: Message, known: FleetState, changes: Registers) -> bool:
+        """Read one message, and skip an unusable one; return whether the broker is outdated."""
         part, uid = key
-        if part == "objects":
-            mine = changes.objects.get(uid) or known.objects.get(uid)
-            return self._take_in(
-                uid, payload, mine, self.objects, changes.objects, decode_object, encode_object
-            )
-        own = changes.views.get(uid) or known.views.get(uid)
-        return self._take_in(uid, payload, own, self.views, changes.views, decode_view, encode_view)
+        try:
+            return self._read(key, message.payload, known, changes)
+        except _FutureStampError as error:
+            self.warn_once(message.topic, error)
+            # Answer once: a device without a time of day may accept it and publish it again.
+            mine = known.part(part).get(uid)
+            if key not in self._overruled and mine is not None and not self._is_ahead(mine.latest):
+                self._overruled.add(key)
+                self.retained.part(part).pop(uid, None)
+                return True
+        except SchemaError as error:
+            self.warn_once(message.topic, error)  # perhaps of a newer release, whose devices can read it
+        # Left alone: as if the broker had what this device has.
+        if uid in known.part(part):
+            self.retained.part(part)[uid] = known.part(part)[uid]
+        return False
 
-    def _take_in(
-        self,
-        uid: str,
-        payload: bytes,
-        mine: _State | None,
-        there: dict[str, _State],
-        changes: dict[str, _State],
-        decode: Callable[[bytes], _State],
-        encode: Callable[[_State], bytes],
-    ) -> bool:
-        """Note what the broker has of a register in `there`, and what is news in `changes`; whether it is behind."""
-        state = self._sound(mine)
+    def _read(self, key: Key, payload: bytes, known: FleetState, changes: Registers) -> bool:
+        """Note a retained register, and in `changes` if it is news; return whether the broker is outdated."""
+        part, uid = key
+        retained = self.retained.part(part)
+        mine = changes.part(part).get(uid) or known.part(part).get(uid)
+        if mine is not None and self._is_ahead(mine.latest):
+            mine = None  # accepted while this device's clock was wrong: any other register supersedes it
         if not payload:
-            there.pop(uid, None)
-            return state is not None
-        if state is not None and payload == encode(state):
-            there[uid] = state
+            retained.pop(uid, None)
+            return mine is not None
+        if mine is not None and payload == encode_state(mine):
+            retained[uid] = mine
             return False
-        came = there[uid] = self._in_time(decode(payload))
-        merged = came if state is None else state.merged(came)
-        if merged != state:
-            changes[uid] = merged
-        return merged != came
-
-    def _sound(self, state: _State | None) -> _State | None:
-        """What this device has, unless its clock was wrong when it took it: then what others have stands against it."""
-        return None if state is None or self._is_late(state.latest) else state
-
-    def _in_time(self, came: _State) -> _State:
-        if self._is_late(came.latest):
-            raise _LateError(
+        received = _DECODERS[part](payload)
+        if self._is_ahead(received.latest):
+            raise _FutureStampError(
                 "stamp",
-                f"{came.latest} is more than a year ahead of the time here; set the clock that is wrong",
+                f"{received.latest} is more than a year ahead of this device's clock; set the clock that is wrong",
             )
-        return came
-
-    def _has(self, key: Key, known: Known) -> bool:
-        part, uid = key
-        state = known.objects.get(uid) if part == "objects" else known.views.get(uid)
-        return state is not None and not self._is_late(state.latest)
-
-    def _give_up(self, key: Key, known: Known) -> None:
-        """Take the broker's for what this device has."""
-        part, uid = key
-        if part == "objects" and uid in known.objects:
-            self.objects[uid] = known.objects[uid]
-        elif part == "views" and uid in known.views:
-            self.views[uid] = known.views[uid]
+        retained[uid] = received
+        merged = received if mine is None else mine.merged(received)
+        if merged != mine:
+            changes.part(part)[uid] = merged
+        return bool(merged != received)

@@ -1,4 +1,4 @@
-"""A broker in memory: it keeps what is to be retained, hands on at once, and can be away, forget, and break connections."""
+"""A broker in memory that can stop, forget, and break connections. For tests and demonstrations."""
 
 from __future__ import annotations
 
@@ -6,52 +6,52 @@ import random
 import threading
 from collections.abc import Callable
 
-from edge_siamese.fleet.transport import Handler
+from edge_siamese.fleet.broker_mirror import Handler
 
 
 class FakeBroker:
-    """Made for tests and for trying things out in one process; used from any thread."""
+    """Retains messages and delivers them at once. Thread-safe."""
 
     def __init__(self, loss: float = 0.0, seed: int = 0) -> None:
-        """`loss`: the share of messages that are lost because the connection breaks; it is made again at once."""
+        """`loss`: the share of messages that are lost with the connection, which is made again at once."""
         self.loss = loss
         self.retained: dict[str, bytes] = {}
         self.published: list[tuple[str, bytes]] = []
-        """All messages that came here, the oldest first."""
+        """All messages, the oldest first."""
         self.running = True
         self._chance = random.Random(seed)
         self._clients: list[FakeTransport] = []
         self._lock = threading.RLock()
 
     def transport(self) -> FakeTransport:
-        """One more client."""
+        """Return a new client."""
         client = FakeTransport(self)
         with self._lock:
             self._clients.append(client)
         return client
 
     def stop(self, forget: bool = False) -> None:
-        """End all connections, and with `forget` all that is retained."""
+        """End all connections; with `forget`, lose all retained messages."""
         with self._lock:
             self.running = False
             for client in self._clients:
-                client.cut()
+                client.disconnect()
             if forget:
                 self.retained.clear()
 
     def start(self) -> None:
-        """Let all connect again."""
+        """Accept connections again."""
         with self._lock:
             self.running = True
             for client in self._clients:
-                client.join()
+                client.connect()
 
-    def take(self, client: FakeTransport, topic: str, payload: bytes, retain: bool) -> None:
-        """A message of a client."""
+    def handle(self, client: FakeTransport, topic: str, payload: bytes, retain: bool) -> None:
+        """Handle a message of a client."""
         with self._lock:
             if self._chance.random() < self.loss:
-                client.cut()
-                client.join()
+                client.disconnect()
+                client.connect()
                 return
             self.published.append((topic, payload))
             if retain and payload:
@@ -59,10 +59,10 @@ class FakeBroker:
             elif retain:
                 self.retained.pop(topic, None)
             for other in self._clients:
-                other.give(topic, payload)
+                other.deliver(topic, payload)
 
     def lock(self) -> threading.RLock:
-        """Held while messages go out, so that they arrive in one order."""
+        """Return the lock that is held while messages are delivered, so that they arrive in order."""
         return self._lock
 
 
@@ -71,32 +71,28 @@ class FakeTransport:
 
     def __init__(self, broker: FakeBroker) -> None:
         self._broker = broker
-        self._up = broker.running
+        self.connected = broker.running
         self._handlers: dict[str, Handler] = {}
         self._callbacks: list[Callable[[], object]] = []
 
-    @property
-    def connected(self) -> bool:
-        return self._up
-
     def publish(self, topic: str, payload: bytes, *, retain: bool = False, qos: int = 1) -> bool:
         with self._broker.lock():
-            if not self._up:
+            if not self.connected:
                 return False
-            self._broker.take(self, topic, payload, retain)
+            self._broker.handle(self, topic, payload, retain)
             return True
 
     def subscribe(
-        self, pattern: str, handler: Handler, subscribed: Callable[[], object] = lambda: None
+        self, pattern: str, handler: Handler, on_subscribed: Callable[[], object] = lambda: None
     ) -> None:
         with self._broker.lock():
-            if not self._up:
+            if not self.connected:
                 return
             self._handlers[pattern] = handler
             for topic, payload in list(self._broker.retained.items()):
                 if matches(pattern, topic):
                     handler(topic, payload)
-            subscribed()
+            on_subscribed()
 
     def unsubscribe(self, pattern: str) -> None:
         with self._broker.lock():
@@ -105,33 +101,33 @@ class FakeTransport:
     def on_connected(self, callback: Callable[[], object]) -> None:
         self._callbacks.append(callback)
 
-    def cut(self) -> None:
-        """Lose the connection."""
+    def disconnect(self) -> None:
+        """Break the connection."""
         with self._broker.lock():
-            self._up = False
+            self.connected = False
             self._handlers.clear()
 
-    def join(self) -> None:
-        """Make the connection again."""
+    def connect(self) -> None:
+        """Connect again."""
         with self._broker.lock():
-            if self._broker.running and not self._up:
-                self._up = True
+            if self._broker.running and not self.connected:
+                self.connected = True
                 for callback in self._callbacks:
                     callback()
 
-    def give(self, topic: str, payload: bytes) -> None:
-        """A message from the broker."""
+    def deliver(self, topic: str, payload: bytes) -> None:
+        """Deliver a message."""
         for pattern, handler in list(self._handlers.items()):
             if matches(pattern, topic):
                 handler(topic, payload)
 
 
 def matches(pattern: str, topic: str) -> bool:
-    """Whether a topic is of a pattern, as MQTT has them."""
-    wanted, found = pattern.split("/"), topic.split("/")
-    for place, level in enumerate(wanted):
+    """Return whether a topic matches a pattern."""
+    expected, levels = pattern.split("/"), topic.split("/")
+    for index, level in enumerate(expected):
         if level == "#":
             return True
-        if place >= len(found) or level not in ("+", found[place]):
+        if index >= len(levels) or level not in ("+", levels[index]):
             return False
-    return len(wanted) == len(found)
+    return len(expected) == len(levels)

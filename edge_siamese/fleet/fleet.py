@@ -1,43 +1,58 @@
-"""Keeps this device's objects and those of its fleet alike, on a thread of its own."""
+"""The thread that keeps this device's objects and those of its fleet the same."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edge_siamese.errors import ControlError, EdgeSiameseError
 from edge_siamese.events import Event, trouble, utc_now
-from edge_siamese.fleet.broker_mirror import Key, Mirror
-from edge_siamese.fleet.clock import Clock, wall_ms
-from edge_siamese.fleet.content_fetch import Fetching
-from edge_siamese.fleet.engine_changes import Seen, applied, content_of, snapshot_of
-from edge_siamese.fleet.inbox import Connected, Inbox, Item, Message, Overflow, Subscribed
-from edge_siamese.fleet.ledger import FILE, Ledger
-from edge_siamese.fleet.messages import Topics, decode_wanted
-from edge_siamese.fleet.publisher import Sending
-from edge_siamese.fleet.reconciliation import (
-    Changes,
-    Missing,
-    after,
-    local_changes,
-    restamped,
-    shown_by,
-    store_changes,
+from edge_siamese.fleet.broker_mirror import (
+    BrokerMirror,
+    Connected,
+    Inbox,
+    Item,
+    Message,
+    Overflow,
+    Subscribed,
+    Transport,
 )
-from edge_siamese.fleet.state import Resolved, resolve
-from edge_siamese.fleet.transport import Transport
-from edge_siamese.store.replication import Snapshot, StoreChangedError, ViewContent
+from edge_siamese.fleet.clock import Clock, wall_ms
+from edge_siamese.fleet.ledger import FILE_NAME, Ledger
+from edge_siamese.fleet.messages import Topics, decode_request
+from edge_siamese.fleet.reconciliation import (
+    StorePlan,
+    local_changes,
+    new_observations,
+    plan_store_changes,
+    restamp,
+    snapshot_after,
+)
+from edge_siamese.fleet.state import Registers, Resolved, resolve
+from edge_siamese.fleet.transfer import ContentFetcher, FleetPublisher
+from edge_siamese.store.replication import (
+    Batch,
+    ObjectRow,
+    Snapshot,
+    StoreChangedError,
+    ViewContent,
+    apply_batch,
+    read_content,
+    read_snapshot,
+    revision,
+)
 from edge_siamese.system.files import is_nearly_full
 from edge_siamese.validation import SchemaError
 
 if TYPE_CHECKING:
     from edge_siamese.daemon.api import DaemonApi
+    from edge_siamese.daemon.engine import Engine
+    from edge_siamese.store import SupportStore
 
-LOG = logging.getLogger(__name__)
-
-CHANGES = frozenset(
+STORE_EVENTS = frozenset(
     {
         "registered",
         "view added",
@@ -52,31 +67,43 @@ CHANGES = frozenset(
         "model",
     }
 )
-"""Events after which the store may be another one."""
-LOOK_SECONDS = 60.0
-"""The store is looked at so often, whatever is told."""
-FULL = "the disk is nearly full, so nothing that others register is taken: make room first"
-CLOCK_SET_SECONDS = 60.0
-"""A time of day that moves by more on its own was set."""
+"""Events after which the store may have changed."""
+CHECK_SECONDS = 60.0
+"""The store is read at least this often, without any event."""
 RETRY_SECONDS = 2.0
-"""After something failed, such as a store that is being repaired."""
-BATCH_SECONDS = 0.3
-"""The shortest time between two batches that are applied: each costs the engine a moment."""
+"""After a failure, such as a store that is being repaired."""
+MIN_BATCH_SECONDS = 0.3
+"""Minimum between two batches: each costs the engine some time."""
+CLOCK_SET_SECONDS = 60.0
+"""A time of day that jumps by more was set."""
+DISK_FULL = "the disk is nearly full: objects of other devices are not added until there is room"
+_MAX_NAMES = 5
+"""Names in the text of an event."""
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StoreView:
+    """The contents of a store, and the store, which is another one after it was reopened."""
+
+    snapshot: Snapshot
+    store: SupportStore
 
 
 class Fleet:
     """One device's part in a fleet; `start` and `close` it once each."""
 
     def __init__(
-        self, collection: str, prefix: str, device: str, actions: DaemonApi, transport: Transport
+        self, collection: str, prefix: str, device: str, api: DaemonApi, transport: Transport
     ) -> None:
         """Nothing is opened before `start`.
 
         Args:
-            collection: what is shared; devices with the same one teach each other.
+            collection: devices with the same collection share their objects.
             prefix: of all topics.
-            device: the id of this one: a-z, 0-9, _ and -.
-            actions: of the daemon.
+            device: id of this device, of a-z, 0-9, _ and -.
+            api: the daemon.
             transport: the connection to the broker.
 
         Raises:
@@ -84,272 +111,360 @@ class Fleet:
         """
         self.collection = collection
         self._topics = Topics(prefix, collection)
-        self._actions, self._transport = actions, transport
+        self._api, self._transport = api, transport
         self._clock = Clock(device)
         self._inbox = Inbox()
-        self._mirror = Mirror(self._topics, device, transport, self._clock.is_late)
-        self._fetching = Fetching(self._topics, transport, self._mirror.complain)
-        for part in (self._mirror, self._fetching):
-            part.heard = lambda topic, payload: self._inbox.put(Message(topic, payload))
-        self._mirror.subscribed = lambda pattern: self._inbox.put(Subscribed(pattern))
+        self._mirror = BrokerMirror(self._topics, device, transport, self._clock.is_ahead)
+        self._fetcher = ContentFetcher(self._topics, transport, self._mirror.warn_once)
+        for part in (self._mirror, self._fetcher):
+            part.on_message = lambda topic, payload: self._inbox.put(Message(topic, payload))
+        self._mirror.on_subscribed = lambda pattern: self._inbox.put(Subscribed(pattern))
         self._ledger: Ledger
-        self._sending: Sending
+        self._publisher: FleetPublisher
         self._thread = threading.Thread(target=self._run, name="fleet", daemon=True)
         self._closing = False
         self._resolved = Resolved({}, {})
         self._stale = True
-        self._seen: Seen | None = None
+        """Whether registers or contents have changed since the store was reconciled."""
+        self._store_changed = threading.Event()
+        self._store_view: StoreView | None = None
         self._restored = False
-        self._seen_all = False
-        self._changed = threading.Event()
-        self._look_at = self._batch_at = 0.0
-        self._again_at = float("inf")
-        self._offset = 0.0
-        self._complaint = ""
-        self._full = False
+        """Whether the store was restored from a copy since it was reconciled."""
+        self._was_complete = False
+        """Whether everything that the broker retains was read at least once."""
+        self._check_at = self._batch_at = 0.0
+        self._read_again_at = float("inf")
+        self._clock_offset = 0.0
+        self._problem = ""
+        self._disk_full = False
         self._last_sync: str | None = None
-        self._lacking = 0
+        self._missing = 0
 
     def start(self) -> None:
-        """Begin; raises `StoreError` if nothing can be kept in the state directory."""
-        path = self._actions.settings.state_directory / FILE
-        self._ledger = Ledger(path, f"{self._topics.base}")
-        self._observe(Changes(self._ledger.known.objects, self._ledger.known.views))
-        self._sending = Sending(self._topics, self._transport, self._mirror, self._ledger, self._content)
+        """Start the thread; raises `StoreError` if the state directory cannot be written."""
+        path = self._api.settings.state_directory / FILE_NAME
+        self._ledger = Ledger(path, self._topics.base)
+        self._observe_stamps(self._ledger.known)
+        self._publisher = FleetPublisher(
+            self._topics, self._transport, self._mirror, self._ledger, self._read_content
+        )
         self._transport.on_connected(lambda: self._inbox.put(Connected()))
-        self._actions.bus.listen(self._hear)
+        self._api.bus.listen(self._on_event)
         if self._transport.connected:
             self._inbox.put(Connected())
         self._thread.start()
 
     def close(self, timeout: float) -> None:
-        """End, within so many seconds; what was not told yet is told after the next start."""
+        """End within `timeout` seconds; unpublished changes are published after the next start."""
         self._closing = True
-        self._actions.bus.unlisten(self._hear)
+        self._api.bus.unlisten(self._on_event)
         self._inbox.wake()
         if self._thread.ident is not None:
             self._thread.join(timeout)
             if self._thread.is_alive():  # it waits for an engine that is ending too
-                LOG.debug("the fleet is left to itself")
+                LOG.debug("the fleet's thread has not ended in time")
 
     def report(self) -> dict[str, Any]:
-        """How it is, as JSON values."""
-        complete = self._mirror.complete and self._transport.connected
+        """Return the status as JSON values."""
+        state = "disconnected"
+        if self._transport.connected:
+            state = "connected" if self._mirror.complete else "reading"
         return {
             "collection": self.collection,
-            "state": "connected" if complete else "reading" if self._transport.connected else "away",
+            "state": state,
             "objects": len(self._resolved.objects),
-            "to_tell": len(self._sending) if self._thread.ident is not None else 0,
-            "to_fetch": self._lacking,
+            "to_publish": len(self._publisher) if self._thread.ident is not None else 0,
+            "to_fetch": self._missing,
             "last_sync": self._last_sync,
-            "trouble": self._complaint or (FULL if self._full else None),
+            "problem": self._problem or (DISK_FULL if self._disk_full else None),
         }
 
-    # --- from other threads ---
-
-    def _hear(self, event: Event) -> None:
-        if event.kind in CHANGES and not self._closing:
-            self._changed.set()
+    def _on_event(self, event: Event) -> None:
+        """Note that the store may have changed. Runs on any thread."""
+        if event.kind in STORE_EVENTS and not self._closing:
+            self._store_changed.set()
             self._inbox.wake()
 
     # --- the fleet's thread ---
 
     def _run(self) -> None:
-        following = 0.0
+        next_step = 0.0
         while True:
-            items = self._inbox.take(max(0.0, min(following - time.monotonic(), LOOK_SECONDS)))
+            items = self._inbox.take(max(0.0, min(next_step - time.monotonic(), CHECK_SECONDS)))
             if self._closing:
                 break
             now = time.monotonic()
             try:
-                following = self._turn(items, now)
+                next_step = self._step(items, now)
             except EdgeSiameseError as error:
-                # A daemon that is starting or learning anew has no engine for a while; that is no trouble.
-                self._say(str(error), logging.INFO if isinstance(error, ControlError) else logging.WARNING)
-                following = now + RETRY_SECONDS
+                # A daemon that is starting or embedding views again has no engine for a while, which is normal.
+                level = logging.INFO if isinstance(error, ControlError) else logging.WARNING
+                self._set_problem(str(error), level)
+                next_step = now + RETRY_SECONDS
             except Exception:
-                LOG.exception("the fleet failed; it goes on")
-                following = now + 5 * RETRY_SECONDS
+                LOG.exception("the fleet failed; it tries again")
+                next_step = now + 5 * RETRY_SECONDS
             else:
-                self._say("")
+                self._set_problem("")
         self._ledger.close()
 
-    def _turn(self, items: list[Item], now: float) -> float:
-        """Take what came, and do what is due; the time of the next turn."""
-        self._mind_the_time(now)
+    def _step(self, items: list[Item], now: float) -> float:
+        """Handle what arrived and do what is due; return the time of the next step."""
+        self._check_clock(now)
         try:
-            self._take(items, now)
+            self._handle(items, now)
         except Exception:
-            # The rest of what came is lost with it: before anything is sent again, all is read again.
-            self._mirror.lost()
-            self._again_at = now + RETRY_SECONDS
+            # The remaining items are lost: read everything again before anything is published.
+            self._mirror.disconnected()
+            self._read_again_at = now + RETRY_SECONDS
             raise
         if not self._transport.connected and self._mirror.complete:
-            self._mirror.lost()
+            self._mirror.disconnected()
         self._mirror.tick(now)
-        if self._mirror.complete and not self._seen_all:
-            self._seen_all = self._stale = True
-        if now >= self._batch_at and (self._changed.is_set() or self._stale or now >= self._look_at):
-            self._make_alike(now)
-        following = self._look_at
-        if self._changed.is_set() or self._stale:
-            following = max(now, self._batch_at)
+        if self._mirror.complete and not self._was_complete:
+            self._was_complete = self._stale = True
+        is_due = self._store_changed.is_set() or self._stale or now >= self._check_at
+        if is_due and now >= self._batch_at:
+            self._reconcile(now)
+        return min(self._next_step(now), self._read_again_at)
+
+    def _next_step(self, now: float) -> float:
+        """Let publisher and fetcher do what is due; return the time of the next step."""
+        next_step = self._check_at
+        if self._store_changed.is_set() or self._stale:
+            next_step = max(now, self._batch_at)
         if self._mirror.complete:
-            following = min(following, self._sending.tick(self._resolved, now), self._fetching.tick(now))
-            if not len(self._sending) and not self._lacking:
+            next_step = min(next_step, self._publisher.tick(self._resolved, now), self._fetcher.tick(now))
+            if not len(self._publisher) and not self._missing:
                 self._last_sync = utc_now()
         elif self._transport.connected:
-            following = min(following, now + 1.0)
-        return min(following, self._again_at)
+            next_step = min(next_step, now + 1.0)
+        return next_step
 
-    def _mind_the_time(self, now: float) -> None:
-        """Read all again once the clock was set: what was passed over, or taken, may have been so wrongly."""
+    def _check_clock(self, now: float) -> None:
+        """After the clock was set, read everything again: stamps may have been judged by the wrong time."""
         offset = wall_ms() / 1000 - now
-        if abs(offset - self._offset) > CLOCK_SET_SECONDS:
-            self._offset = offset
+        if abs(offset - self._clock_offset) > CLOCK_SET_SECONDS:
+            self._clock_offset = offset
             if self._transport.connected and self._mirror.complete:
-                self._again_at = now
+                self._read_again_at = now
 
     def _read_all(self, now: float) -> None:
-        """Read from the beginning what the broker keeps."""
-        self._again_at = float("inf")
-        self._sending.restart()
-        self._fetching.restart(now)
-        self._mirror.begin(now)
+        """Read everything that the broker retains."""
+        self._read_again_at = float("inf")
+        self._publisher.restart()
+        self._fetcher.restart(now)
+        self._mirror.start_reading(now)
 
-    def _take(self, items: list[Item], now: float) -> None:
-        if now >= self._again_at:
+    def _handle(self, items: list[Item], now: float) -> None:
+        if now >= self._read_again_at:
             self._read_all(now)
-        complete = self._mirror.complete
-        states: list[Message] = []
+        was_complete = self._mirror.complete
+        registers: list[Message] = []
         for item in items:
             if isinstance(item, Connected | Overflow):
-                states.clear()
+                registers.clear()
                 self._read_all(now)
-                complete = False
+                was_complete = False
             elif isinstance(item, Subscribed):
-                self._mirror.acknowledged(item.pattern)
-            elif item.topic == self._mirror.own_marks:
-                self._mirror.marked(item.payload, now)
-                self._sending.marked(item.payload)
+                self._mirror.subscription_acknowledged(item.pattern)
+            elif item.topic == self._mirror.markers:
+                self._mirror.marker_received(item.payload, now)
+                self._publisher.marker_received(item.payload)
+            elif self._topics.kind(item.topic) in ("objects", "views"):
+                registers.append(item)
             else:
-                self._take_message(item, states, now)
-        if states:
-            self._read(states, now)
-        if self._mirror.complete and not complete:
-            self._sending.heal(self._mirror.lacks(self._ledger.known), now)
+                self._handle_message(item, now)
+        if registers:
+            self._read_registers(registers, now)
+        if self._mirror.complete and not was_complete:
+            self._publisher.repair(self._mirror.outdated(self._ledger.known), now)
             self._stale = True
 
-    def _take_message(self, message: Message, states: list[Message], now: float) -> None:
-        kind = message.topic.removeprefix(self._topics.base + "/").split("/", 1)[0]
-        uid = self._topics.uid(message.topic)
+    def _handle_message(self, message: Message, now: float) -> None:
+        """Handle a content or a request."""
+        kind, uid = self._topics.kind(message.topic), self._topics.uid(message.topic)
         if kind == "content":
-            self._stale |= self._fetching.take(message, now)
-        elif kind == "wanted" and uid is not None:
+            self._stale |= self._fetcher.receive(message, now)
+        elif kind == "requests" and uid is not None:
             try:
-                self._sending.asked(uid, decode_wanted(message.payload), now)
+                self._publisher.answer(uid, decode_request(message.payload), now)
             except SchemaError as error:
-                self._mirror.complain(message.topic, error)
-        elif kind in ("objects", "views"):
-            states.append(message)
+                self._mirror.warn_once(message.topic, error)
 
-    def _read(self, messages: list[Message], now: float) -> None:
-        read = self._mirror.read(messages, self._ledger.known, now)
-        self._observe(read.changes)
-        if len(read.changes):
-            self._ledger.save(read.changes.objects, read.changes.views)
+    def _read_registers(self, messages: list[Message], now: float) -> None:
+        result = self._mirror.read(messages, self._ledger.known, now)
+        self._observe_stamps(result.changes)
+        if len(result.changes):
+            self._ledger.save(result.changes)
             self._stale = True
-        self._sending.alike(read.alike)
+        self._publisher.confirm(result.in_sync)
         if self._mirror.complete:
-            self._sending.heal(read.behind, now)
+            self._publisher.repair(result.outdated, now)
 
-    def _observe(self, states: Changes) -> None:
-        """See the stamps of others."""
-        for known in (states.objects, states.views):
-            for state in known.values():
+    def _observe_stamps(self, registers: Registers) -> None:
+        for part in (registers.objects, registers.views):
+            for state in part.values():
                 self._clock.observe(state.latest)
 
-    def _make_alike(self, now: float) -> None:
-        """Find what was changed here, and change here what the fleet wants; sets `_changed` if that is not all yet."""
-        stale, self._stale = self._stale, True  # until it is done
-        self._changed.clear()
-        store = self._look()
-        self._look_at = now + LOOK_SECONDS
+    def _reconcile(self, now: float) -> None:
+        """Publish what was changed here, and change the store as the registers say.
+
+        Sets `_store_changed` if more is to be done.
+        """
+        was_stale, self._stale = self._stale, True  # until done
+        self._store_changed.clear()
+        store = self._read_store()
+        self._check_at = now + CHECK_SECONDS
         if self._mirror.complete:
-            anew = restamped(self._ledger.known, self._clock.next, self._clock.is_late)
-            if len(anew):
-                self._ledger.save(anew.objects, anew.views)
-                self._sending.changed(_keys(anew), now)
+            self._save_and_publish(restamp(self._ledger.known, self._clock.next, self._clock.is_ahead), now)
         changes = local_changes(
-            store, self._ledger.known, self._clock.next, restored=self._restored, complete=self._seen_all
+            store,
+            self._ledger.known,
+            self._clock.next,
+            restored=self._restored,
+            complete=self._was_complete,
         )
-        if len(changes):
-            self._ledger.save(changes.objects, changes.views)
-            self._sending.changed(_keys(changes), now)
-        if len(changes) or stale:
+        self._save_and_publish(changes, now)
+        if len(changes) or was_stale:
             self._resolved = resolve(self._ledger.known.objects, self._ledger.known.views)
-            self._sending.resolved(self._resolved, now)
-        # Until all was seen, some objects of the store may be unknown here: names could collide with theirs.
-        if self._seen_all:
-            full = self._is_full()
-            came = {} if full else self._fetching.some()
-            missing = store_changes(store, self._ledger.known, self._resolved, came)
-            self._lacking = len(missing.contents)
-            self._fetching.need([] if full else missing.contents, now)
-            if len(missing.batch):
-                if not self._apply(missing, store, now):
-                    self._changed.set()
-                    return
-                store = after(store, missing.batch)
-            self._fetching.keep(missing.contents)
-            if self._fetching.found and not full:
-                self._changed.set()
-        self._ledger.show(*shown_by(store, self._ledger.known), store.revision)
+            self._publisher.update_resolved(self._resolved, now)
+        # Before everything was read, objects of the store may be unknown, and names could collide with theirs.
+        if self._was_complete:
+            updated = self._update_store(store, now)
+            if updated is None:
+                self._store_changed.set()
+                return
+            store = updated
+        self._ledger.save_observations(*new_observations(store, self._ledger.known), store.revision)
         self._restored = self._stale = False
 
-    def _look(self) -> Snapshot:
-        """The store as it is; read only if it has changed."""
-        before = self._seen
-        seen = self._actions.with_engine(lambda engine: snapshot_of(engine, before))
-        if before is None or before.opened is not seen.opened:
-            self._restored |= seen.opened.repair is not None
-        self._restored |= seen.snapshot.revision < self._ledger.revision
-        self._seen = seen
-        return seen.snapshot
+    def _save_and_publish(self, changes: Registers, now: float) -> None:
+        if len(changes):
+            self._ledger.save(changes)
+            self._publisher.publish_soon(changes.all_keys(), now)
 
-    def _is_full(self) -> bool:
-        """Whether what others have cannot come for now; told once, until there is room again."""
-        full = is_nearly_full(self._actions.settings.state_directory)
-        if full and not self._full:
-            self._actions.bus.publish(trouble("fleet", f"fleet {self.collection}: {FULL}"))
-        self._full = full
-        return full
+    def _update_store(self, store: Snapshot, now: float) -> Snapshot | None:
+        """Change the store as the registers say; return its contents, or None if somebody else changed it meanwhile."""
+        disk_full = self._check_disk()
+        contents = {} if disk_full else self._fetcher.next_batch()
+        plan = plan_store_changes(store, self._ledger.known, self._resolved, contents)
+        self._missing = len(plan.missing)
+        self._fetcher.fetch([] if disk_full else plan.missing, now)
+        if len(plan.batch):
+            if not self._apply(plan, store, now):
+                return None
+            store = snapshot_after(store, plan.batch)
+        self._fetcher.discard_except(plan.missing)
+        if self._fetcher.received and not disk_full:
+            self._store_changed.set()
+        return store
 
-    def _apply(self, missing: Missing, store: Snapshot, now: float) -> bool:
-        """Change the store; False if it was changed by somebody else just now."""
+    def _read_store(self) -> Snapshot:
+        """Return the store's contents, which are read only if they have changed."""
+        before = self._store_view
+        view = self._api.with_engine(lambda engine: _store_view(engine, before))
+        if before is None or before.store is not view.store:
+            self._restored |= view.store.repair is not None
+        self._restored |= view.snapshot.revision < self._ledger.revision
+        self._store_view = view
+        return view.snapshot
+
+    def _check_disk(self) -> bool:
+        """Return whether the disk is too full for objects of others; publish an event when it becomes so."""
+        disk_full = is_nearly_full(self._api.settings.state_directory)
+        if disk_full and not self._disk_full:
+            self._api.bus.publish(trouble("fleet", f"fleet {self.collection}: {DISK_FULL}"))
+        self._disk_full = disk_full
+        return disk_full
+
+    def _apply(self, plan: StorePlan, store: Snapshot, now: float) -> bool:
+        """Change the store; return False if somebody else changed it meanwhile."""
         try:
-            event, unembedded = self._actions.with_engine(
-                lambda engine: applied(engine, missing.batch, store, self.collection)
-            )
+            unembedded = self._api.with_engine(lambda engine: _apply(engine, plan.batch, store))
         except StoreChangedError:
             return False
-        self._batch_at = now + BATCH_SECONDS
-        if self._seen is not None:
-            self._seen = Seen(after(store, missing.batch), self._seen.opened)
+        self._batch_at = now + MIN_BATCH_SECONDS
+        if self._store_view is not None:
+            self._store_view = StoreView(snapshot_after(store, plan.batch), self._store_view.store)
+        event = change_event(plan.batch, store, self.collection)
         if event is not None:
-            self._actions.bus.publish(event)
+            self._api.bus.publish(event)
         if unembedded:
-            self._actions.reembed()
+            self._api.reembed()
         return True
 
-    def _content(self, view: str) -> ViewContent | None:
-        return self._actions.with_engine(lambda engine: content_of(engine, view))
+    def _read_content(self, view: str) -> ViewContent | None:
+        return self._api.with_engine(lambda engine: read_content(engine.store, view))
 
-    def _say(self, text: str, level: int = logging.WARNING) -> None:
-        if text and text != self._complaint:
+    def _set_problem(self, text: str, level: int = logging.WARNING) -> None:
+        if text and text != self._problem:
             LOG.log(level, "the fleet waits: %s", text)
-        self._complaint = text
+        self._problem = text
 
 
-def _keys(changes: Changes) -> list[Key]:
-    return [*(("objects", uid) for uid in changes.objects), *(("views", uid) for uid in changes.views)]
+# --- the engine's thread ---
+
+
+def _store_view(engine: Engine, before: StoreView | None) -> StoreView:
+    store = engine.store
+    if before is not None and before.store is store and before.snapshot.revision == revision(store):
+        return before
+    return StoreView(read_snapshot(store), store)
+
+
+def _apply(engine: Engine, batch: Batch, before: Snapshot) -> int:
+    """Apply a batch to the store and the engine.
+
+    Returns:
+        How many views the model has to embed now.
+
+    Raises:
+        StoreChangedError: the store has changed since `before`; nothing was applied.
+        StoreError: it cannot be written; nothing was applied.
+    """
+    unembedded = apply_batch(engine.store, batch, before.revision)
+    engine.follow([item.uid for item in batch.objects])
+    return unembedded
+
+
+def change_event(batch: Batch, before: Snapshot, collection: str) -> Event | None:
+    """Return an event that says which objects a batch changed; None if it changed nothing visible."""
+    added: list[ObjectRow] = []
+    renamed: list[ObjectRow] = []
+    removed: list[ObjectRow] = []
+    for item in batch.objects:
+        former = before.objects.get(item.uid)
+        if item.deleted:
+            removed.append(item)
+        elif former is None or former.deleted:
+            added.append(item)
+        else:
+            renamed.append(item)
+    names = {item.uid: item.name for item in (*before.objects.values(), *batch.objects)}
+    touched = {row.owner for row in batch.views} | {new.row.owner for new in batch.new_views}
+    touched -= {item.uid for item in (*added, *removed)}
+    changed = [uid for uid in sorted(touched) if uid in names]
+    parts = [
+        *_phrase("added", [item.name for item in added]),
+        *_phrase("renamed", [f'{before.objects[item.uid].name}" to "{item.name}' for item in renamed]),
+        *_phrase("forgot", [item.name for item in removed]),
+        *_phrase("changed views of", [names[uid] for uid in changed]),
+    ]
+    if not parts:
+        return None
+    data: dict[str, Any] = {
+        "collection": collection,
+        "added": [{"uid": item.uid, "name": item.name} for item in added],
+        "renamed": [{"uid": item.uid, "name": item.name} for item in renamed],
+        "removed": [{"uid": item.uid, "name": item.name} for item in removed],
+        "changed": [{"uid": uid, "name": names[uid]} for uid in changed],
+    }
+    return Event("fleet", f"fleet {collection}: {'; '.join(parts)}", data=data)
+
+
+def _phrase(verb: str, names: list[str]) -> list[str]:
+    if not names:
+        return []
+    more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+    return [f"{verb} " + ", ".join(f'"{name}"' for name in names[:_MAX_NAMES]) + more]

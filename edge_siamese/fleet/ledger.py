@@ -1,7 +1,7 @@
-"""Keeps what this device knows of its fleet over restarts and power cuts, in a file of its own: `fleet.db`.
+"""The fleet's file, `fleet.db`: what this device knows of its fleet, kept over restarts and power cuts.
 
-Only what the broker cannot give back is lost with it: which changes here were not told yet. The objects are in the
-store, and nothing of them is.
+The objects themselves are in the store. If the file is lost, the broker restores it, except for changes of this device
+that were not published yet.
 """
 
 from __future__ import annotations
@@ -12,30 +12,33 @@ import sqlite3
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar
+
+import msgspec
 
 from edge_siamese.errors import StoreError
 from edge_siamese.fleet.clock import require_stamp
-from edge_siamese.fleet.reconciliation import Known, ShownObject, ShownView
-from edge_siamese.fleet.state import Life, LifeValue, Name, ObjectState, Place, ViewKind, ViewState
+from edge_siamese.fleet.reconciliation import FleetState, ObservedObject, ObservedView
+from edge_siamese.fleet.state import ObjectState, Registers, Uid, ViewState
 from edge_siamese.store.errors import FAILURES, is_damage, store_error
-from edge_siamese.validation import SchemaError
 
 LOG = logging.getLogger(__name__)
 
-FILE = "fleet.db"
+_State = TypeVar("_State", ObjectState, ViewState)
+
+FILE_NAME = "fleet.db"
 _APPLICATION_ID = 0x4553464C  # "ESFL"
-_LAYOUT = 1
+_SCHEMA_VERSION = 2
 _TABLES = (
     """CREATE TABLE objects (
         uid TEXT PRIMARY KEY,
         created TEXT NOT NULL,
         name TEXT NOT NULL,
-        named TEXT NOT NULL,
+        name_stamp TEXT NOT NULL,
         life TEXT NOT NULL,
-        lived TEXT NOT NULL,
-        shown_there INTEGER,
-        shown_name TEXT) WITHOUT ROWID""",
+        life_stamp TEXT NOT NULL,
+        observed_exists INTEGER,
+        observed_name TEXT) WITHOUT ROWID""",
     """CREATE TABLE views (
         uid TEXT PRIMARY KEY,
         kind TEXT NOT NULL,
@@ -43,48 +46,48 @@ _TABLES = (
         source TEXT NOT NULL,
         owner TEXT NOT NULL,
         alive INTEGER NOT NULL,
-        placed TEXT NOT NULL,
-        shown_owner TEXT,
-        shown_alive INTEGER,
-        offered INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID""",
+        place_stamp TEXT NOT NULL,
+        observed_owner TEXT,
+        observed_exists INTEGER,
+        content_published INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID""",
     "CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
 )
-_KEEP_OBJECT = (
-    "INSERT INTO objects (uid, created, name, named, life, lived) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (uid) DO UPDATE "
-    "SET created = excluded.created, name = excluded.name, named = excluded.named, life = excluded.life, "
-    "lived = excluded.lived"
+_SAVE_OBJECT = (
+    "INSERT INTO objects (uid, created, name, name_stamp, life, life_stamp) VALUES (?, ?, ?, ?, ?, ?) "
+    "ON CONFLICT (uid) DO UPDATE SET created = excluded.created, name = excluded.name, name_stamp = excluded.name_stamp, "
+    "life = excluded.life, life_stamp = excluded.life_stamp"
 )
-_KEEP_VIEW = (
-    "INSERT INTO views (uid, kind, created, source, owner, alive, placed) VALUES (?, ?, ?, ?, ?, ?, ?) "
+_SAVE_VIEW = (
+    "INSERT INTO views (uid, kind, created, source, owner, alive, place_stamp) VALUES (?, ?, ?, ?, ?, ?, ?) "
     "ON CONFLICT (uid) DO UPDATE SET kind = excluded.kind, created = excluded.created, source = excluded.source, "
-    "owner = excluded.owner, alive = excluded.alive, placed = excluded.placed"
+    "owner = excluded.owner, alive = excluded.alive, place_stamp = excluded.place_stamp"
 )
 
 
 class _UnusableError(Exception):
-    """The file is damaged, of another program, or of another release."""
+    """The file is damaged, or of another program or release."""
 
 
 class Ledger:
-    """The file; used from one thread. Every change that returned is on the disk.
+    """The file. Not thread-safe. A change is on the disk when its method returns.
 
-    It is written with `synchronous = FULL`: a change of others that is in the store, but not here, would look like one
-    that was made on this device, and be told to the others as news.
+    It is written with `synchronous = FULL`: a change of another device that is in the store and not here would look like
+    one made on this device, and be published as new.
     """
 
     def __init__(self, path: Path, collection: str) -> None:
-        """Open it; one that is damaged is set aside, and one of another collection is emptied.
+        """Open the file; set aside an unusable one, and empty that of another collection.
 
         Raises:
             StoreError: it cannot be written.
         """
         self.path = path
-        self.known = Known()
-        """What it holds, in memory too."""
-        self.offered: set[str] = set()
-        """Views whose content this device gave to the broker."""
+        self.known = FleetState()
+        """The contents, in memory."""
+        self.published_content: set[str] = set()
+        """Views whose content this device published and that may be at the broker."""
         self.revision = -1
-        """Of the store, when it was last looked at."""
+        """Of the store at the last observation."""
         self._connection: sqlite3.Connection | None = None
         try:
             self._open(collection)
@@ -96,78 +99,61 @@ class Ledger:
                 raise StoreError(f"{path} cannot be used: {again}; remove it") from again
 
     def close(self) -> None:
-        """May be called twice."""
+        """Close the file; may be called twice."""
         if self._connection is not None:
             with suppress(sqlite3.Error):
                 self._connection.close()
             self._connection = None
 
-    def save(
-        self,
-        objects: Mapping[str, ObjectState] = {},
-        views: Mapping[str, ViewState] = {},
-    ) -> None:
-        """Keep registers, whole or not at all; raises `StoreError`."""
-        self._write(
-            [
-                (
-                    _KEEP_OBJECT,
-                    [
-                        (
-                            uid,
-                            item.created,
-                            item.name.value,
-                            item.name.stamp,
-                            item.life.value,
-                            item.life.stamp,
-                        )
-                        for uid, item in objects.items()
-                    ],
-                ),
-                (
-                    _KEEP_VIEW,
-                    [
-                        (uid, item.kind, item.created, item.source, place.object, place.alive, place.stamp)
-                        for uid, item in views.items()
-                        for place in (item.place,)
-                    ],
-                ),
-            ]
-        )
-        self.known.objects.update(objects)
-        self.known.views.update(views)
+    def save(self, changes: Registers) -> None:
+        """Save registers in one transaction; raises `StoreError`."""
+        objects = [
+            (uid, item.created, item.name.value, item.name.stamp, item.life.value, item.life.stamp)
+            for uid, item in changes.objects.items()
+        ]
+        views = [
+            (uid, item.kind, item.created, item.source, place.object, place.alive, place.stamp)
+            for uid, item in changes.views.items()
+            for place in (item.place,)
+        ]
+        self._write([(_SAVE_OBJECT, objects), (_SAVE_VIEW, views)])
+        self.known.objects.update(changes.objects)
+        self.known.views.update(changes.views)
 
-    def show(self, objects: Mapping[str, ShownObject], views: Mapping[str, ShownView], revision: int) -> None:
-        """Keep what the store shows of known objects and views; raises `StoreError`."""
+    def save_observations(
+        self, objects: Mapping[str, ObservedObject], views: Mapping[str, ObservedView], revision: int
+    ) -> None:
+        """Save the store's state of known objects and views; raises `StoreError`."""
         if not (objects or views) and revision == self.revision:
             return
         self._write(
             [
                 (
-                    "UPDATE objects SET shown_there = ?, shown_name = ? WHERE uid = ?",
-                    [(item.there, item.name, uid) for uid, item in objects.items()],
+                    "UPDATE objects SET observed_exists = ?, observed_name = ? WHERE uid = ?",
+                    [(item.exists, item.name, uid) for uid, item in objects.items()],
                 ),
                 (
-                    "UPDATE views SET shown_owner = ?, shown_alive = ? WHERE uid = ?",
-                    [(item.owner, item.alive, uid) for uid, item in views.items()],
+                    "UPDATE views SET observed_owner = ?, observed_exists = ? WHERE uid = ?",
+                    [(item.owner, item.exists, uid) for uid, item in views.items()],
                 ),
                 ("INSERT OR REPLACE INTO facts VALUES ('revision', ?)", [(str(revision),)]),
             ]
         )
-        self.known.shown_objects.update(objects)
-        self.known.shown_views.update(views)
+        self.known.observed_objects.update(objects)
+        self.known.observed_views.update(views)
         self.revision = revision
 
-    def offer(self, uids: Iterable[str], offered: bool = True) -> None:
-        """Note that this device gave the content of views to the broker, or took it away; raises `StoreError`."""
-        new = [uid for uid in uids if (uid in self.offered) != offered]
-        if not new:
+    def note_content(self, views: Iterable[str], published: bool = True) -> None:
+        """Note that this device published the content of views, or removed it; raises `StoreError`."""
+        changed = [uid for uid in views if (uid in self.published_content) != published]
+        if not changed:
             return
-        self._write([("UPDATE views SET offered = ? WHERE uid = ?", [(offered, uid) for uid in new])])
-        if offered:
-            self.offered.update(new)
+        statement = "UPDATE views SET content_published = ? WHERE uid = ?"
+        self._write([(statement, [(published, uid) for uid in changed])])
+        if published:
+            self.published_content.update(changed)
         else:
-            self.offered.difference_update(new)
+            self.published_content.difference_update(changed)
 
     def _write(self, statements: list[tuple[str, list[tuple[Any, ...]]]]) -> None:
         connection = self._connection
@@ -191,7 +177,7 @@ class Ledger:
             os.close(os.open(self.path, os.O_CREAT | os.O_WRONLY, 0o600))
         except OSError as error:
             raise store_error(error, self.path) from error
-        # The fleet opens it where the daemon starts it, and uses it from its own thread.
+        # Opened on the thread that starts the fleet, then used on the fleet's own.
         connection = sqlite3.connect(self.path, isolation_level=None, timeout=5.0, check_same_thread=False)
         try:
             self._load(connection, collection)
@@ -209,7 +195,7 @@ class Ledger:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         ((application,),) = connection.execute("PRAGMA application_id")
-        ((layout,),) = connection.execute("PRAGMA user_version")
+        ((version,),) = connection.execute("PRAGMA user_version")
         ((tables,),) = connection.execute("SELECT count(*) FROM sqlite_schema")
         if not tables:
             connection.execute("BEGIN IMMEDIATE")
@@ -217,14 +203,14 @@ class Ledger:
                 connection.execute(statement)
             connection.execute("INSERT INTO facts VALUES ('collection', ?)", (collection,))
             connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {_LAYOUT}")
+            connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
             connection.execute("COMMIT")
             return
-        if (application, layout) != (_APPLICATION_ID, _LAYOUT):
-            raise _UnusableError("it is of another program, or of another release")
-        ((found,),) = connection.execute("PRAGMA quick_check").fetchall()[:1]
-        if found != "ok":
-            raise _UnusableError(" ".join(str(found).split())[:200])
+        if (application, version) != (_APPLICATION_ID, _SCHEMA_VERSION):
+            raise _UnusableError("it is of another program or release")
+        ((result,),) = connection.execute("PRAGMA quick_check").fetchall()[:1]
+        if result != "ok":
+            raise _UnusableError(" ".join(str(result).split())[:200])
         facts = dict(connection.execute("SELECT name, value FROM facts"))
         if facts.get("collection") != collection:
             connection.execute("BEGIN IMMEDIATE")
@@ -234,15 +220,15 @@ class Ledger:
             connection.execute("COMMIT")
             return
         try:
-            self.known, self.offered = _read(connection)
+            self.known, self.published_content = _read(connection)
             self.revision = int(facts.get("revision", -1))
         except ValueError as error:
-            raise _UnusableError(f"a line of it cannot be read: {error}") from error
+            raise _UnusableError(f"it cannot be read: {error}") from error
 
     def _set_aside(self, reason: str) -> None:
-        """Give a file that cannot be used another name."""
+        """Rename an unusable file."""
         aside = self.path.with_name(f"{self.path.stem}.damaged{self.path.suffix}")
-        LOG.warning("%s cannot be used (%s): kept as %s, and made anew", self.path, reason, aside.name)
+        LOG.warning("%s cannot be used (%s): renamed to %s, and created again", self.path, reason, aside.name)
         try:
             for side in ("-wal", "-shm", ""):
                 old = self.path.with_name(self.path.name + side)
@@ -250,50 +236,51 @@ class Ledger:
                     os.replace(old, aside.with_name(aside.name + side))
         except OSError as error:
             raise store_error(error, self.path) from error
-        self.known, self.offered, self.revision = Known(), set(), -1
+        self.known, self.published_content, self.revision = FleetState(), set(), -1
 
 
-def _read(connection: sqlite3.Connection) -> tuple[Known, set[str]]:
-    """What the tables hold. A row that is none is as if it had never come: the broker has it, or the store."""
-    known, bad = Known(), 0
-    for row in connection.execute(
-        "SELECT uid, created, named, name, lived, life, shown_there, shown_name FROM objects"
-    ):
-        uid, created, named, name, lived, life, shown_there, shown_name = row
-        if not (_are_texts(uid, created, name) and _are_stamps(named, lived) and life in get_args(LifeValue)):
-            bad += 1
+def _read(connection: sqlite3.Connection) -> tuple[FleetState, set[str]]:
+    """Return the contents; an unusable row is skipped, as the broker or the store has what it said."""
+    known, published_content, skipped = FleetState(), set[str](), 0
+    columns = "uid, created, name, name_stamp, life, life_stamp, observed_exists, observed_name"
+    for row in connection.execute(f"SELECT {columns} FROM objects"):
+        uid, created, name, name_stamp, life, life_stamp, exists, observed_name = row
+        registers = {
+            "name": {"stamp": name_stamp, "value": name},
+            "life": {"stamp": life_stamp, "value": life},
+        }
+        try:
+            known.objects[uid] = _convert(uid, {"created": created, **registers}, ObjectState)
+        except (ValueError, msgspec.ValidationError):
+            skipped += 1
             continue
-        known.objects[uid] = ObjectState(created, Name(named, name), Life(lived, life))
-        if shown_there is not None:
-            known.shown_objects[uid] = ShownObject(bool(shown_there), shown_name)
-    offered = set()
-    for row in connection.execute(
-        "SELECT uid, kind, created, source, placed, owner, alive, shown_owner, shown_alive, offered FROM views"
-    ):
-        uid, kind, created, source, placed, owner, alive, shown_owner, shown_alive, given = row
-        if not (
-            _are_texts(uid, created, source, owner) and _are_stamps(placed) and kind in get_args(ViewKind)
-        ):
-            bad += 1
+        if exists is not None:
+            known.observed_objects[uid] = ObservedObject(bool(exists), observed_name)
+    columns = "uid, kind, created, source, owner, alive, place_stamp, observed_owner, observed_exists, content_published"
+    for row in connection.execute(f"SELECT {columns} FROM views"):
+        uid, kind, created, source, owner, alive, stamp, observed_owner, exists, published = row
+        place = {"stamp": stamp, "object": owner, "alive": bool(alive)}
+        try:
+            known.views[uid] = _convert(
+                uid, {"kind": kind, "created": created, "source": source, "place": place}, ViewState
+            )
+        except (ValueError, msgspec.ValidationError):
+            skipped += 1
             continue
-        known.views[uid] = ViewState(kind, created, source, Place(placed, owner, bool(alive)))
-        if shown_owner is not None:
-            known.shown_views[uid] = ShownView(shown_owner, bool(shown_alive))
-        if given:
-            offered.add(uid)
-    if bad:
-        LOG.warning("%d rows of %s cannot be read and are passed over", bad, FILE)
-    return known, offered
+        if observed_owner is not None:
+            known.observed_views[uid] = ObservedView(observed_owner, bool(exists))
+        if published:
+            published_content.add(uid)
+    if skipped:
+        LOG.warning("%d unusable rows of %s are skipped", skipped, FILE_NAME)
+    return known, published_content
 
 
-def _are_texts(*values: Any) -> bool:
-    return all(isinstance(value, str) for value in values)
-
-
-def _are_stamps(*values: Any) -> bool:
-    try:
-        for value in values:
-            require_stamp(value)
-    except (SchemaError, TypeError):
-        return False
-    return True
+def _convert(uid: str, row: dict[str, Any], kind: type[_State]) -> _State:
+    """Convert a row; raises ValueError or msgspec's. Faster than `validation.convert`, which explains errors."""
+    msgspec.convert(uid, Uid)
+    state = msgspec.convert(row, kind)
+    stamps = (state.name.stamp, state.life.stamp) if isinstance(state, ObjectState) else (state.place.stamp,)
+    for stamp in stamps:
+        require_stamp(stamp)
+    return state

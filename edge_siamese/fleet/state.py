@@ -1,136 +1,155 @@
-"""What a fleet knows of its objects, how two such states become one, and what every device has to show of it.
+"""The replicated state of a fleet, how two replicas merge, and the objects that follow from it.
 
-All that can change is kept in registers: a value and the stamp of the change that set it. Of two values the one with
-the later stamp stays, whoever brings it, however often and in whatever order; so devices that have seen the same
-changes hold the same registers. What is to be shown follows from the registers alone.
+Everything that can change is a last-writer-wins register: a value and the stamp of the change that set it. Merging
+keeps the value with the later stamp, so replicas that have seen the same changes are equal, in whatever order and
+however often these arrived. Registers compare by stamp first; equal stamps, of two devices with the same id, are decided
+by the value, so that all replicas decide alike.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Literal
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
 
 from edge_siamese.store.names import NameAllocator, name_key
+from edge_siamese.validation import Record
 
 LifeValue = Literal["alive", "forgotten"]
 ViewKind = Literal["view", "negative"]
+Part = Literal["objects", "views"]
+Key = tuple[Part, str]
+"""An object or a view, by its uid."""
+Uid = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
+Text = Annotated[str, Meta(pattern=r"^[ -~]{0,80}\Z")]
+"""Printable ASCII."""
 
 
-@dataclass(frozen=True, order=True, slots=True)
-class Name:
-    """What somebody wants an object to be called; two objects may want the same."""
+class Name(Record, order=True):
+    """The name that somebody gave an object; two objects may have been given the same."""
 
     stamp: str
     value: str
 
 
-@dataclass(frozen=True, order=True, slots=True)
-class Life:
-    """Whether somebody has forgotten an object. One that is alive is there for as long as it has a view: so a merge
-    only moves views, and of what others add to the former object meanwhile nothing is lost."""
+class Life(Record, order=True):
+    """Whether an object was forgotten. One that is alive exists while it has a view: a merge only moves views, so views
+    that others add to the merged object meanwhile are not lost."""
 
     stamp: str
     value: LifeValue
 
 
-@dataclass(frozen=True, order=True, slots=True)
-class Place:
-    """Whose view it is, and whether it is there."""
+class Place(Record, order=True):
+    """The object to which a view belongs, and whether the view still exists."""
 
     stamp: str
-    object: str
+    object: Uid
     alive: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectState:
+class ObjectState(Record):
     """The registers of one object."""
 
-    created: str
-    """When it was registered: UTC, ISO 8601."""
+    created: Text
+    """UTC, ISO 8601."""
     name: Name
     life: Life
 
     @property
     def latest(self) -> str:
-        """The latest of its stamps."""
+        """The latest stamp."""
         return max(self.name.stamp, self.life.stamp)
 
     def merged(self, other: ObjectState) -> ObjectState:
-        """The later value of each register. Equal stamps with other values, of two devices with one id, are settled
-        by the values, so that all settle them alike."""
+        """Return the later value of each register."""
         created = min(self.created, other.created)
         return ObjectState(created, max(self.name, other.name), max(self.life, other.life))
 
 
-@dataclass(frozen=True, slots=True)
-class ViewState:
-    """The register of one view or negative, and what never changes of it."""
+class ViewState(Record):
+    """The register of one view or negative, and its constant properties."""
 
     kind: ViewKind
-    created: str
-    source: str
+    created: Text
+    source: Text
     place: Place
 
     @property
     def latest(self) -> str:
-        """Its stamp."""
+        """The stamp."""
         return self.place.stamp
 
     def merged(self, other: ViewState) -> ViewState:
-        """As for objects."""
-        fixed = min(
-            (self.kind, self.created, self.source),
-            (other.kind, other.created, other.source),
-        )
-        return ViewState(*fixed, max(self.place, other.place))
+        """Return the later value of the register."""
+        constants = min((self.kind, self.created, self.source), (other.kind, other.created, other.source))
+        return ViewState(*constants, max(self.place, other.place))
+
+
+@dataclass
+class Registers:
+    """Objects and views by uid."""
+
+    objects: dict[str, ObjectState] = field(default_factory=dict)
+    views: dict[str, ViewState] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.objects) + len(self.views)
+
+    def part(self, part: Part) -> dict[str, Any]:
+        """Return the objects or the views."""
+        return self.objects if part == "objects" else self.views
+
+    def all_keys(self) -> list[Key]:
+        """Return the keys of all objects and views."""
+        return [*(("objects", uid) for uid in self.objects), *(("views", uid) for uid in self.views)]
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """What every device has to show."""
+    """The objects and views that every device has to show."""
 
     objects: Mapping[str, str]
-    """uid to name: those that are there."""
+    """Name by uid."""
     views: Mapping[str, str]
-    """uid to the object's uid: the views and negatives of these."""
+    """The object's uid by the view's; of views and negatives."""
 
 
 def resolve(objects: Mapping[str, ObjectState], views: Mapping[str, ViewState]) -> Resolved:
-    """What there is, by the registers alone: equal registers give equal results on all devices."""
-    holders = {view.place.object for view in views.values() if view.place.alive and view.kind == "view"}
-    there = {uid: state for uid, state in objects.items() if state.life.value == "alive" and uid in holders}
-    named = _named((state.name, uid) for uid, state in there.items())
-    seen = {
+    """Return the existing objects and views; equal registers give equal results on all devices."""
+    owners = {view.place.object for view in views.values() if view.place.alive and view.kind == "view"}
+    existing = {uid: state for uid, state in objects.items() if state.life.value == "alive" and uid in owners}
+    names = _unique_names((state.name, uid) for uid, state in existing.items())
+    owner_of = {
         uid: view.place.object
         for uid, view in views.items()
-        if view.place.alive and view.place.object in there
+        if view.place.alive and view.place.object in existing
     }
-    return Resolved(named, seen)
+    return Resolved(names, owner_of)
 
 
-_key = lru_cache(maxsize=20_000)(name_key)
+_cached_name_key = lru_cache(maxsize=20_000)(name_key)
 
 
-def _named(wanted: Iterable[tuple[Name, str]]) -> dict[str, str]:
-    """uid to a name of its own: who wanted it first has it, the others get a number.
+def _unique_names(wanted: Iterable[tuple[Name, str]]) -> dict[str, str]:
+    """Return a unique name for each uid: the earliest keeps the name, the others get a number.
 
-    Those with the name that they want go first, so that a number never takes a name away that somebody chose.
+    Numbers are assigned last, so that none takes a name that somebody chose.
     """
-    found: dict[str, str] = {}
+    names: dict[str, str] = {}
     taken: set[str] = set()
-    late: list[tuple[Name, str]] = []
+    duplicates: list[tuple[Name, str]] = []
     for name, uid in sorted(wanted):
-        if (key := _key(name.value)) in taken:
-            late.append((name, uid))
+        if (key := _cached_name_key(name.value)) in taken:
+            duplicates.append((name, uid))
         else:
             taken.add(key)
-            found[uid] = name.value
+            names[uid] = name.value
     allocator = NameAllocator(taken)
-    for name, uid in late:
-        given = allocator.free_name(name.value)
-        taken.add(_key(given))
-        found[uid] = given
-    return found
+    for name, uid in duplicates:
+        names[uid] = allocator.free_name(name.value)
+        taken.add(_cached_name_key(names[uid]))
+    return names

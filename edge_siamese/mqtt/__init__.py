@@ -1,1 +1,1 @@
-"""MQTT: events and states go to a broker, commands come from it, and Home Assistant finds the device by itself."""
+"""MQTT: publishes events, states and Home Assistant discovery, and runs commands."""

@@ -1,140 +1,209 @@
-"""The MQTT of one daemon: connection, what it tells, what it is told, and the fleet, put together from the settings."""
+"""MQTT of the daemon: connects client, publisher, commands, cleanup and fleet."""
 
 from __future__ import annotations
 
-import json
+import threading
 import time
+from collections.abc import Callable
 from typing import Any, Literal
 
 from edge_siamese import __version__
 from edge_siamese.daemon.api import DaemonApi
-from edge_siamese.errors import ControlError
+from edge_siamese.errors import ControlError, EdgeSiameseError
 from edge_siamese.events import Event, trouble
-from edge_siamese.mqtt.cleanup import RetainedCleanup
-from edge_siamese.mqtt.client import OFFLINE, Connection
-from edge_siamese.mqtt.commands import Commands
-from edge_siamese.mqtt.discovery import Described
-from edge_siamese.mqtt.fleet_supervisor import FleetSupervisor
-from edge_siamese.mqtt.published_topics import PublishedTopics
+from edge_siamese.fleet import Fleet
+from edge_siamese.mqtt.cleanup import PublishedTopics, RetainedCleanup
+from edge_siamese.mqtt.client import OFFLINE, MqttClient, ReconnectPolicy
+from edge_siamese.mqtt.commands import CommandRunner
+from edge_siamese.mqtt.discovery import DeviceDescription
 from edge_siamese.mqtt.publisher import StatePublisher
-from edge_siamese.mqtt.reconnect import ReconnectPolicy
-from edge_siamese.mqtt.snapshot import encode_snapshot
-from edge_siamese.mqtt.topics import Topics, device_id
+from edge_siamese.mqtt.topics import Topics, device_id, to_json
+from edge_siamese.pictures import encode_jpeg
+from edge_siamese.recognition.imaging import Bytes
 from edge_siamese.settings import MqttSettings
 from edge_siamese.system import board
 from edge_siamese.system.network import device_name
 
+SNAPSHOT_SIDE, SNAPSHOT_QUALITY = 960, 80
+"""Pixels of a snapshot's longer side, and JPEG quality."""
+FLEET_RETRY_SECONDS, MAX_FLEET_RETRY_SECONDS = 5.0, 300.0
+"""Until a fleet that could not start is started again; doubled each time."""
 
-class Bridge:
-    """What the daemon offers over MQTT. All of it happens on threads of its own."""
+
+def encode_snapshot(pixels: Bytes) -> bytes:
+    """Encode a frame, uint8 (h, w) or (h, w, 3) RGB, as JPEG."""
+    return encode_jpeg(pixels, SNAPSHOT_QUALITY, SNAPSHOT_SIDE)
+
+
+class FleetSupervisor:
+    """Starts the fleet, again and again if its file cannot be opened; the rest of MQTT does not wait for it."""
 
     def __init__(
-        self, settings: MqttSettings, actions: DaemonApi, pace: ReconnectPolicy | None = None
+        self, collection: str, make_fleet: Callable[[], Fleet], notify: Callable[[str], object]
+    ) -> None:
+        """Nothing is opened before `start`.
+
+        Args:
+            collection: of the fleet.
+            make_fleet: makes a fleet that was not started.
+            notify: receives, once, why it cannot start.
+        """
+        self._collection, self._make_fleet, self._notify = collection, make_fleet, notify
+        self._fleet: Fleet | None = None
+        self._problem = ""
+        self._delay = FLEET_RETRY_SECONDS
+        self._timer: threading.Timer | None = None
+        self._closed = False
+        self._lock = threading.Lock()
+
+    def start(self) -> None:
+        """Start the fleet, now or, after a failure, later."""
+        with self._lock:
+            if self._closed:
+                return
+            fleet = self._make_fleet()
+            try:
+                fleet.start()
+            except EdgeSiameseError as error:
+                if str(error) != self._problem:
+                    self._problem = str(error)
+                    self._notify(self._problem)
+                self._timer = threading.Timer(self._delay, self.start)
+                self._timer.name, self._timer.daemon = "mqtt-fleet", True
+                self._timer.start()
+                self._delay = min(2 * self._delay, MAX_FLEET_RETRY_SECONDS)
+            else:
+                self._fleet, self._problem = fleet, ""
+
+    def report(self) -> dict[str, Any]:
+        """Return the status as JSON values."""
+        if self._fleet is not None:
+            return self._fleet.report()
+        return {
+            "collection": self._collection,
+            "state": "not started",
+            "objects": 0,
+            "to_publish": 0,
+            "to_fetch": 0,
+            "last_sync": None,
+            "problem": self._problem or None,
+        }
+
+    def close(self, timeout: float) -> None:
+        """End within `timeout` seconds."""
+        with self._lock:
+            self._closed = True
+            if self._timer is not None:
+                self._timer.cancel()
+        if self._fleet is not None:
+            self._fleet.close(timeout)
+
+
+class Bridge:
+    """The MQTT integration of one daemon. It runs on threads of its own."""
+
+    def __init__(
+        self, settings: MqttSettings, api: DaemonApi, reconnect: ReconnectPolicy | None = None
     ) -> None:
         """Nothing is opened before `start`.
 
         Args:
             settings: with a broker.
-            actions: of the daemon.
-            pace: how long to wait between attempts to connect.
+            api: the daemon.
+            reconnect: delays between attempts to connect.
 
         Raises:
-            MqttError: the device has no id, and none can be kept.
+            MqttError: the device has no usable id.
         """
-        self._settings, self._actions = settings, actions
-        self._state = actions.settings.state_directory
-        self.topics = Topics(settings.topic_prefix, device_id(settings.device_id, self._state))
-        self._connection = Connection(
-            settings, f"es-{self.topics.device}", self.topics.availability, told=self._told, pace=pace
+        self._settings, self._api = settings, api
+        state = api.settings.state_directory
+        self.topics = Topics(settings.topic_prefix, device_id(settings.device_id, state))
+        self._client = MqttClient(
+            settings,
+            f"es-{self.topics.device}",
+            self.topics.availability,
+            notify=self._notify,
+            reconnect=reconnect,
         )
-        present = PublishedTopics(
+        published = PublishedTopics(
             f"{settings.broker}:{settings.port}",
             self.topics.prefix,
             self.topics.device,
             settings.discovery_prefix,
         )
-        self._leftovers = RetainedCleanup(self._state, self._connection, present)
-        self._commands = Commands(actions, self._reply, self._snapshot)
-        self._telling = StatePublisher(
-            actions,
+        self._cleanup = RetainedCleanup(state, self._client, published)
+        self._commands = CommandRunner(api, self._reply, self._publish_snapshot)
+        self._publisher = StatePublisher(
+            api,
             self.topics,
-            self._connection,
-            device=Described(
-                device_name(settings.device_name),
-                board.read_board().model,
-                __version__,
-                settings.snapshots,
+            self._client,
+            device=DeviceDescription(
+                device_name(settings.device_name), board.read_board().model, __version__, settings.snapshots
             ),
             prefix=settings.discovery_prefix,
-            snapshot=self._snapshot if settings.snapshots else None,
+            snapshot=self._publish_snapshot if settings.snapshots else None,
         )
         self._fleet: FleetSupervisor | None = None
+        if settings.collection:
+            names = (settings.collection, self.topics.prefix, self.topics.device)
+            self._fleet = FleetSupervisor(
+                settings.collection,
+                lambda: Fleet(*names, self._api, self._client),
+                lambda text: api.bus.publish(trouble("fleet", f"the fleet cannot start: {text}")),
+            )
 
     def start(self) -> None:
-        """Begin to connect; raises `EdgeSiameseError` if the settings or what is installed forbid it."""
+        """Connect in the background; raises `EdgeSiameseError` if the settings or missing packages prevent it."""
         try:
-            self._leftovers.begin()
-            self._connection.listen(self.topics.commands, self._commands.take)
-            self._start_fleet()
+            self._cleanup.start()
+            self._client.listen(self.topics.commands, self._commands.submit)
+            if self._fleet is not None:
+                self._fleet.start()
             self._commands.start()
-            self._telling.start()
-            self._connection.start()
+            self._publisher.start()
+            self._client.start()
         except BaseException:
             self.close(0.5)
             raise
 
-    def _start_fleet(self) -> None:
-        if not self._settings.collection:
-            return
-        from edge_siamese.fleet import Fleet
-
-        names = (self._settings.collection, self.topics.prefix, self.topics.device)
-        self._fleet = FleetSupervisor(
-            self._settings.collection,
-            lambda: Fleet(*names, self._actions, self._connection),
-            lambda text: self._actions.bus.publish(trouble("fleet", f"the fleet cannot start: {text}")),
-        )
-        self._fleet.start()
-
     def report(self) -> dict[str, Any]:
-        """How it is, as JSON values."""
-        found = {
-            **self._connection.report(),
+        """Return the status as JSON values."""
+        report = {
+            **self._client.report(),
             "device": self.topics.device,
             "prefix": self.topics.prefix,
             "discovery": self._settings.discovery_prefix,
         }
         if self._fleet is not None:
-            found["fleet"] = self._fleet.report()
-        return found
+            report["fleet"] = self._fleet.report()
+        return report
 
     def close(self, timeout: float) -> None:
-        """Say `offline` and end, within so many seconds."""
+        """Publish `offline` and end, within `timeout` seconds."""
         deadline = time.monotonic() + timeout
         if self._fleet is not None:
             self._fleet.close(timeout / 4)
         self._commands.close(timeout / 4)
-        # Turned off for good, it leaves nothing behind; a daemon that only ends comes back.
-        withdraw = not self._actions.settings.mqtt.broker
-        self._telling.close(timeout / 4, withdraw=withdraw)
+        # Turned off in the settings, the device leaves nothing behind; a daemon that only stops will be back.
+        withdraw = not self._api.settings.mqtt.broker
+        self._publisher.close(timeout / 4, withdraw=withdraw)
         goodbye = b"" if withdraw else OFFLINE
-        self._connection.close(max(0.1, deadline - time.monotonic()), goodbye=goodbye)
+        self._client.close(max(0.1, deadline - time.monotonic()), goodbye=goodbye)
 
-    def _told(self, text: str, level: Literal["info", "warning"]) -> None:
-        self._actions.bus.publish(Event("mqtt", text) if level == "info" else trouble("mqtt", text))
+    def _notify(self, text: str, level: Literal["info", "warning"]) -> None:
+        self._api.bus.publish(Event("mqtt", text) if level == "info" else trouble("mqtt", text))
 
-    def _reply(self, said: dict[str, Any]) -> None:
-        payload = json.dumps(said, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
-        self._connection.publish(self.topics.reply, payload)
+    def _reply(self, reply: dict[str, Any]) -> None:
+        self._client.publish(self.topics.reply, to_json(reply))
 
-    def _snapshot(self) -> str:
-        """Publish a picture of what the camera sees; what to say of it."""
+    def _publish_snapshot(self) -> str:
+        """Publish a picture of what the camera sees; return the text of the reply."""
         if not self._settings.snapshots:
-            raise ControlError("snapshots are turned off; [mqtt] snapshots = true turns them on")
-        shown = self._actions.current_view()
-        if shown is None:
-            raise ControlError(f"there is no picture: {self._actions.line}")
-        picture = encode_snapshot(shown.frame.pixels)
-        if not self._connection.publish(self.topics.snapshot, picture, qos=0):
-            raise ControlError("there is no connection for a picture just now")
-        return f"a picture of {len(picture)} bytes was sent"
+            raise ControlError("snapshots are off; [mqtt] snapshots = true turns them on")
+        view = self._api.current_view()
+        if view is None:
+            raise ControlError(f"there is no picture: {self._api.line}")
+        picture = encode_snapshot(view.frame.pixels)
+        if not self._client.publish(self.topics.snapshot, picture, qos=0):
+            raise ControlError("not connected, or too many messages are queued for a picture")
+        return f"published a picture of {len(picture)} bytes"

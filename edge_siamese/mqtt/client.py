@@ -1,46 +1,116 @@
-"""A connection to an MQTT broker by paho-mqtt: it comes and goes in the background, and nobody waits for it."""
+"""The connection to an MQTT broker: connects and reconnects in the background, and no caller waits for the network.
+
+paho-mqtt speaks the protocol. Its own loop (`loop_start`) is not used: it cannot watch file descriptors above 1023 (the
+service may open 4096), it sends a message that breaks the connection again every second, forever, and it returns to a
+broker that accepts and drops connections just as often. The loop here drives paho by its interface for external event
+loops (`loop_read`, `loop_write`, `loop_misc`), with a new paho client for each connection; messages wait in an `Outbox`.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import random
 import select
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from edge_siamese.errors import MqttError
-from edge_siamese.mqtt.credentials import read_password, tls_context
-from edge_siamese.mqtt.outbox import IN_FLIGHT, Message, Outbox
-from edge_siamese.mqtt.reconnect import ReconnectPolicy
-from edge_siamese.mqtt.session import Session
-from edge_siamese.mqtt.subscriptions import Handler, Incoming, Subscription, Subscriptions
+from edge_siamese.mqtt.outbox import MAX_IN_FLIGHT, Message, Outbox
 from edge_siamese.settings import MqttSettings
+from edge_siamese.system.retry import Backoff
 
 if TYPE_CHECKING:
     from paho.mqtt.client import Client
 
 KEEPALIVE_SECONDS = 30
-"""Who is silent for so long is asked whether they are there; a device that is, for half as long again, counts as offline."""
-ANSWER_SECONDS = 10.0
-"""How long a broker may take to accept a connection; before the first attempt took longer, nothing is wrong."""
+"""Silence after which the client pings. The broker declares the device offline after one and a half times as long."""
+CONNECT_TIMEOUT_SECONDS = 10.0
+"""How long a broker may take to accept a connection. Until then the first attempt is not reported as a failure."""
 MAX_INCOMING_BYTES = 4_000_000
-"""Of a message from the broker; larger ones are not sent to a device that speaks MQTT 5."""
+"""Largest packet that an MQTT 5 broker may send to this device."""
+MAX_PASSWORD_BYTES = 4096
 ONLINE, OFFLINE = b"online", b"offline"
-_BAD_USER = ("Bad user name or password", "Not authorized")
+
+_BAD_CREDENTIALS = ("Bad user name or password", "Not authorized")
+_PHRASES = {"disconnected": "cannot be reached", "refused": "refuses this device"}
 
 LOG = logging.getLogger(__name__)
 
+Notify = Callable[[str, Literal["info", "warning"]], object]
 
-Told = Callable[[str, Literal["info", "warning"]], object]
+
+@dataclass(frozen=True)
+class ReconnectPolicy:
+    """Seconds between attempts to connect."""
+
+    initial: float = 1.0
+    """After the first failure; doubled after each further one."""
+    maximum: float = 120.0
+    refused: float = 60.0
+    """Minimum after the broker refused the credentials: they rarely change soon, and brokers log each attempt."""
+    stable: float = 10.0
+    """A connection that lasted this long resets the delay."""
+
+    def backoff(self) -> Backoff:
+        """Return the delays, randomized so that devices do not reconnect at the same moment."""
+        return Backoff(self.initial, self.maximum, chance=random.random)
 
 
-class Connection:
-    """The one connection of a device. Handlers and callbacks are called on its thread, and must only queue."""
+@dataclass(frozen=True)
+class ReceivedMessage:
+    """A message from the broker."""
+
+    topic: str
+    payload: bytes
+    retain: bool
+    """Whether the broker had retained it, so that it may be of any age."""
+
+
+Handler = Callable[[ReceivedMessage], object]
+
+
+@dataclass(frozen=True)
+class _Subscription:
+    handler: Handler
+    persistent: bool
+    """Whether it is renewed after each reconnect."""
+    on_subscribed: Callable[[], object]
+    """Called when the broker has acknowledged it."""
+
+
+@dataclass
+class _Session:
+    """The state of one connection attempt, used by the network thread only."""
+
+    client: Client
+    started: float
+    accepted: bool = False
+    reason: str = ""
+    """Why it ended."""
+    refused: bool = False
+    """Whether the broker refused the credentials, or its certificate failed verification."""
+    max_in_flight: int = MAX_IN_FLIGHT
+    outbox_numbers: dict[int, int] = field(default_factory=dict)
+    """Outbox number by packet id, for messages in flight."""
+    rejected: set[str] = field(default_factory=set)
+    """Topics to which the broker does not let this device publish."""
+    subscribing: dict[int, str] = field(default_factory=dict)
+    """Pattern by packet id, for subscriptions that are not acknowledged."""
+
+
+class MqttClient:
+    """A device's connection to its broker.
+
+    Handlers and callbacks run on the network thread and must return at once.
+    """
 
     def __init__(
         self,
@@ -48,118 +118,141 @@ class Connection:
         client_id: str,
         availability: str,
         *,
-        told: Told = lambda text, level: None,
-        pace: ReconnectPolicy | None = None,
+        notify: Notify = lambda text, level: None,
+        reconnect: ReconnectPolicy | None = None,
         outbox: Outbox | None = None,
     ) -> None:
         """Nothing is opened before `start`.
 
         Args:
-            settings: broker, TLS, user.
-            client_id: the broker knows the device by it; a second connection of the same id ends the first.
-            availability: the topic that says `online` while there is a connection, and `offline` by the last will.
-            told: is told that the connection was made, lost or refused; once each time.
-            pace: how long to wait between attempts.
-            outbox: where messages wait.
+            settings: broker, TLS and credentials.
+            client_id: a second connection with the same id makes the broker end the first.
+            availability: topic of `online` while connected and, as last will, `offline`.
+            notify: receives a line of text once per change: connected, connection lost, refused.
+            reconnect: delays between attempts.
+            outbox: queue of outgoing messages.
         """
-        self._settings, self._id, self._availability, self._told = settings, client_id, availability, told
-        self._pace = pace or ReconnectPolicy()
+        self._settings, self._client_id, self._availability = settings, client_id, availability
+        self._notify, self._reconnect = notify, reconnect or ReconnectPolicy()
         self._outbox = Outbox() if outbox is None else outbox
-        self._changing = threading.Lock()
-        self._subscriptions = Subscriptions()
-        self._callbacks: list[Callable[[], object]] = []
+        self._lock = threading.Lock()
+        self._subscriptions: dict[str, _Subscription] = {}
+        """By pattern."""
+        self._subscription_requests: list[tuple[str, bool]] = []
+        """Patterns to subscribe (True) or unsubscribe (False) on the current connection."""
+        self._connect_callbacks: list[Callable[[], object]] = []
         self._closing = threading.Event()
         self._deadline = float("inf")
         self._connected = False
-        self._state, self._said = "connecting", ""
+        self._state, self._notified = "connecting", ""
         self._started = float("-inf")
-        self._sent = self._received = self._connections = self._unwanted = 0
-        self._version_5, self._goodbye = True, OFFLINE
-        self._wake_in, self._wake_out = socket.socketpair()
-        for end in (self._wake_in, self._wake_out):
+        self._sent = self._received = self._connections = self._rejected = 0
+        self._protocol_5, self._goodbye = True, OFFLINE
+        self._wake_reader, self._wake_writer = socket.socketpair()
+        for end in (self._wake_reader, self._wake_writer):
             end.setblocking(False)
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
 
-    # --- from any thread ---
+    # --- any thread ---
 
     @property
     def connected(self) -> bool:
-        """Whether messages can go out now."""
+        """Whether messages can be sent now."""
         return self._connected
 
+    @property
+    def has_room(self) -> bool:
+        """Whether the outbox is less than half full. Bulk publishers pause otherwise, so that events are not dropped."""
+        return self._outbox.has_room
+
     def start(self) -> None:
-        """Connect in the background; raises `MqttError` if that cannot succeed: no paho-mqtt, no such certificate."""
-        _paho_client()
+        """Connect in the background.
+
+        Raises:
+            MqttError: paho-mqtt is missing, or the password file or a certificate cannot be used.
+        """
+        _import_client()
         tls_context(self._settings)
         read_password(self._settings)
         self._started = time.monotonic()
         self._thread.start()
 
-    @property
-    def has_room(self) -> bool:
-        """Whether little waits: who has much to say stops where there is none, or it is said in place of something else."""
-        return self._outbox.has_room
-
-    def send(
+    def enqueue(
         self,
         topic: str,
         payload: bytes,
         *,
         retain: bool = False,
-        ended: Callable[[bool], object] | None = None,
+        on_done: Callable[[bool], object] | None = None,
     ) -> bool:
-        """Publish, now or when there is a connection; whether there was room for it. `ended`: see `Message`."""
-        return self._put(Message(topic, payload, retain, ended=ended))
+        """Send a message now or after the next connect.
+
+        Returns:
+            Whether the outbox had room for it. For `on_done` see `Message`.
+        """
+        return self._put(Message(topic, payload, retain, on_done=on_done))
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False, qos: int = 1) -> bool:
-        """Publish now; False, and nothing, if there is no connection or too much waits already."""
+        """Send a message now; return False, and drop it, without a connection or room in the outbox."""
         return self._connected and self._put(Message(topic, payload, retain, qos, keep=False))
 
-    def listen(self, pattern: str, handler: Handler, subscribed: Callable[[], object] = lambda: None) -> None:
-        """Have what comes on a topic, or on those of a pattern, handled, with each connection anew."""
-        self._subscriptions.add(pattern, Subscription(handler, True, subscribed))
-        self._wake()
+    def listen(
+        self, pattern: str, handler: Handler, on_subscribed: Callable[[], object] = lambda: None
+    ) -> None:
+        """Subscribe now and after every reconnect."""
+        self._subscribe(pattern, _Subscription(handler, True, on_subscribed))
 
     def subscribe(
         self,
         pattern: str,
         handler: Callable[[str, bytes], object],
-        subscribed: Callable[[], object] = lambda: None,
+        on_subscribed: Callable[[], object] = lambda: None,
     ) -> None:
-        """The same until this connection is lost; nothing if there is none. `subscribed` is called when it holds."""
-        plain = Subscription(lambda message: handler(message.topic, message.payload), False, subscribed)
-        self._subscriptions.add(pattern, plain)
+        """Subscribe until the current connection ends; do nothing without one."""
+        self._subscribe(
+            pattern, _Subscription(lambda it: handler(it.topic, it.payload), False, on_subscribed)
+        )
+
+    def _subscribe(self, pattern: str, subscription: _Subscription) -> None:
+        with self._lock:
+            if subscription.persistent or self._connected:
+                self._subscriptions[pattern] = subscription
+                self._subscription_requests += [(pattern, True)] * self._connected
         self._wake()
 
     def unsubscribe(self, pattern: str) -> None:
-        """No more of these."""
-        self._subscriptions.remove(pattern)
+        """End the subscription of a pattern, if there is one."""
+        with self._lock:
+            if self._subscriptions.pop(pattern, None) is not None and self._connected:
+                self._subscription_requests.append((pattern, False))
         self._wake()
 
     def on_connected(self, callback: Callable[[], object]) -> None:
-        """Have this called each time that the connection was made, before any message of it."""
-        with self._changing:
-            self._callbacks.append(callback)
+        """Call this after each connect, before any message of that connection is handled."""
+        with self._lock:
+            self._connect_callbacks.append(callback)
 
     def report(self) -> dict[str, Any]:
-        """How it is, as JSON values."""
-        first = self._state == "connecting" and time.monotonic() - self._started < ANSWER_SECONDS
+        """Return the status as JSON values."""
+        first_attempt = (
+            self._state == "connecting" and time.monotonic() - self._started < CONNECT_TIMEOUT_SECONDS
+        )
         return {
             "state": self._state,
-            "works": self._connected or first,
-            "broker": f"{self._settings.broker}:{self._port}",
+            "works": self._connected or first_attempt,
+            "broker": self._address,
             "tls": self._settings.tls,
             "connections": self._connections,
             "sent": self._sent,
             "received": self._received,
-            "waiting": len(self._outbox),
-            "waiting_bytes": self._outbox.bytes,
+            "queued": len(self._outbox),
+            "queued_bytes": self._outbox.bytes,
             "lost": self._outbox.lost,
-            "not_allowed": self._unwanted,
+            "rejected": self._rejected,
         }
 
     def close(self, timeout: float, *, goodbye: bytes = OFFLINE) -> None:
-        """Send what waits and say `offline`, for at most so many seconds; what hangs is left to itself."""
+        """Send what is queued, then `goodbye` as availability, and disconnect, within `timeout` seconds."""
         self._goodbye = goodbye
         self._deadline = time.monotonic() + timeout
         self._closing.set()
@@ -167,249 +260,296 @@ class Connection:
         if self._thread.ident is not None:
             self._thread.join(timeout + 0.2)
         else:
-            self._close_waker()
+            self._close_wake_sockets()
         self._state = "closed"
 
     def _put(self, message: Message) -> bool:
-        taken = self._outbox.put(message)
+        accepted = self._outbox.put(message)
         self._wake()
-        return taken
+        return accepted
 
     def _wake(self) -> None:
-        with contextlib.suppress(OSError):  # full: it will wake anyway; closed: it has ended
-            self._wake_out.send(b"\0")
+        """Make the network thread look at outbox and subscriptions."""
+        with contextlib.suppress(OSError):  # full: it wakes anyway; closed: it has ended
+            self._wake_writer.send(b"\0")
 
-    # --- the network thread ---
+    # --- network thread ---
 
     @property
     def _port(self) -> int:
         return self._settings.port or (8883 if self._settings.tls else 1883)
 
+    @property
+    def _address(self) -> str:
+        return f"{self._settings.broker}:{self._port}"
+
     def _run(self) -> None:
-        backoff = self._pace.backoff()
+        backoff = self._reconnect.backoff()
         while not self._closing.is_set():
-            session = self._attempt()
-            if session.up and time.monotonic() - session.began >= self._pace.stable:
+            session = self._connect_and_serve()
+            if session.accepted and time.monotonic() - session.started >= self._reconnect.stable:
                 backoff.reset()
             if self._closing.is_set():
                 break
-            delay = backoff.pause(self._pace.refused if session.refused else 0.0)
-            what = "refused" if session.refused else "away"
-            self._state = f"{what}: {session.reason}"
-            self._say(
-                what, f"the broker {self._settings.broker}:{self._port} {_PHRASES[what]}: {session.reason}"
-            )
-            self._closing.wait(delay)
-        self._close_waker()
+            state = "refused" if session.refused else "disconnected"
+            self._state = f"{state}: {session.reason}"
+            self._notify_once(state, f"the broker {self._address} {_PHRASES[state]}: {session.reason}")
+            self._closing.wait(backoff.pause(self._reconnect.refused if session.refused else 0.0))
+        self._close_wake_sockets()
 
-    def _close_waker(self) -> None:
-        self._wake_in.close()
-        self._wake_out.close()
+    def _close_wake_sockets(self) -> None:
+        self._wake_reader.close()
+        self._wake_writer.close()
 
-    def _attempt(self) -> Session:
+    def _connect_and_serve(self) -> _Session:
         """Connect, and serve the connection until it ends."""
-        session = Session(self._client(), time.monotonic())
+        session = _Session(self._new_client(), time.monotonic())
         try:
-            self._open(session)
+            self._connect(session)
             while session.client.socket() is not None and self._serve(session):
                 pass
         except ssl.SSLCertVerificationError as error:
-            session.reason, session.refused = f"its certificate is not accepted: {error.verify_message}", True
-        except OSError as error:  # also MqttError, and what TLS and the name service raise
+            session.reason = f"certificate verification failed: {error.verify_message}"
+            session.refused = True
+        except OSError as error:  # includes MqttError and errors of TLS and name resolution
             session.reason = error.strerror or str(error)
-        except Exception:
-            LOG.exception("the connection to the broker ends by an error that was not foreseen")
-            session.reason = "an error that was not foreseen"
-        self._lost(session)
+        except Exception:  # a defect must not end the thread
+            LOG.exception("the connection to the broker ended with an unexpected error")
+            session.reason = "unexpected error; see the log"
+        with self._lock:
+            self._connected = False
+            self._subscription_requests.clear()
+            self._subscriptions = {key: it for key, it in self._subscriptions.items() if it.persistent}
+        self._outbox.disconnected()
+        session.reason = session.reason or "connection lost"
         return session
 
-    def _open(self, session: Session) -> None:
+    def _new_client(self) -> Client:
+        from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+
+        version = MQTTProtocolVersion.MQTTv5 if self._protocol_5 else MQTTProtocolVersion.MQTTv311
+        return _import_client()(
+            CallbackAPIVersion.VERSION2, self._client_id, protocol=version, reconnect_on_failure=False
+        )
+
+    def _connect(self, session: _Session) -> None:
         from paho.mqtt.packettypes import PacketTypes
         from paho.mqtt.properties import Properties
 
-        settings, client = self._settings, session.client
+        client = session.client
         client.user_data_set(session)
         client.on_connect, client.on_disconnect = self._on_connect, _on_disconnect
         client.on_publish, client.on_subscribe = self._on_publish, self._on_subscribe
-        client.on_message = self._on_message
         client.will_set(self._availability, OFFLINE, qos=1, retain=True)
-        if settings.username:
-            client.username_pw_set(settings.username, read_password(self._settings))
+        if self._settings.username:
+            client.username_pw_set(self._settings.username, read_password(self._settings))
         if (context := tls_context(self._settings)) is not None:
             client.tls_set_context(context)
-        client.connect_timeout = ANSWER_SECONDS
-        if self._version_5:
+        client.connect_timeout = CONNECT_TIMEOUT_SECONDS
+        options: dict[str, Any] = {}
+        if self._protocol_5:
             properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
             properties.MaximumPacketSize = MAX_INCOMING_BYTES
-            client.connect(
-                settings.broker, self._port, KEEPALIVE_SECONDS, clean_start=True, properties=properties
-            )
-        else:
-            client.connect(settings.broker, self._port, KEEPALIVE_SECONDS)
+            options = {"clean_start": True, "properties": properties}
+        client.connect(self._settings.broker, self._port, KEEPALIVE_SECONDS, **options)
 
-    def _client(self) -> Client:
-        from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
-
-        version = MQTTProtocolVersion.MQTTv5 if self._version_5 else MQTTProtocolVersion.MQTTv311
-        # What is not acknowledged is kept in the outbox, so each connection has a client without a past.
-        return _paho_client()(
-            CallbackAPIVersion.VERSION2, self._id, protocol=version, reconnect_on_failure=False
-        )
-
-    def _serve(self, session: Session) -> bool:
-        """Wait for something to do, and do it; whether to go on."""
+    def _serve(self, session: _Session) -> bool:
+        """Wait for the network or a wake-up and handle it; return False to end the connection."""
         client = session.client
         sock: Any = client.socket()
-        pending = getattr(sock, "pending", int)()  # what TLS has read already, `poll` does not see
-        number, waker = sock.fileno(), self._wake_in.fileno()
-        poll = select.poll()  # unlike `select`, it takes sockets of any number
-        poll.register(number, select.POLLIN | (select.POLLOUT if client.want_write() else 0))
+        buffered = getattr(
+            sock, "pending", int
+        )()  # bytes that TLS has already read, which `poll` does not see
+        network, waker = sock.fileno(), self._wake_reader.fileno()
+        poll = select.poll()  # unlike `select`, takes file descriptors above 1023
+        poll.register(network, select.POLLIN | (select.POLLOUT if client.want_write() else 0))
         poll.register(waker, select.POLLIN)
-        ready = dict(poll.poll(0 if pending else 1000))
+        until_deadline = max(0.0, self._deadline - 0.1 - time.monotonic())
+        ready = dict(poll.poll(0 if buffered else 1000 * min(1.0, until_deadline)))
         if waker in ready:
-            self._wake_in.recv(4096)
-        if pending or ready.get(number, 0) & ~select.POLLOUT:
+            self._wake_reader.recv(4096)
+        if buffered or ready.get(network, 0) & ~select.POLLOUT:
             client.loop_read()
-        if ready.get(number, 0) & select.POLLOUT:
+        if ready.get(network, 0) & select.POLLOUT:
             client.loop_write()
         client.loop_misc()
-        if session.up:
-            self._subscribe(session)
-            self._publish(session)
-        elif time.monotonic() - session.began > ANSWER_SECONDS:
-            session.reason = session.reason or "it does not answer"
+        if session.accepted:
+            self._send_subscriptions(session)
+            self._send_messages(session)
+        elif time.monotonic() - session.started > CONNECT_TIMEOUT_SECONDS:
+            session.reason = session.reason or "no answer"
             return False
-        return not self._closing.is_set() or self._end(session)
+        return not self._closing.is_set() or self._drain(session)
 
-    def _end(self, session: Session) -> bool:
-        """Whether there is still something to send before the end; says goodbye when there is not."""
-        if session.up and len(self._outbox) and time.monotonic() < self._deadline - 0.1:
+    def _drain(self, session: _Session) -> bool:
+        """Return True while messages are to be sent before closing; otherwise say goodbye and disconnect."""
+        if session.accepted and len(self._outbox) and time.monotonic() < self._deadline - 0.1:
             return True
-        if session.up:
+        if session.accepted:
             session.client.publish(self._availability, self._goodbye, 1, True)
         session.client.disconnect()
         while session.client.want_write() and time.monotonic() < self._deadline:
             session.client.loop_write()
         return False
 
-    def _subscribe(self, session: Session) -> None:
-        for pattern, wanted in self._subscriptions.asked():
+    def _send_subscriptions(self, session: _Session) -> None:
+        with self._lock:
+            requests, self._subscription_requests = self._subscription_requests, []
+        for pattern, wanted in requests:
             if not wanted:
                 session.client.unsubscribe(pattern)
+                session.client.message_callback_remove(pattern)
                 continue
-            _, number = session.client.subscribe(pattern, 1)
-            if number is not None:
-                session.asked[number] = pattern
+            session.client.message_callback_add(pattern, partial(self._on_message, pattern))
+            _, packet_id = session.client.subscribe(pattern, 1)
+            if packet_id is not None:
+                session.subscribing[packet_id] = pattern
 
-    def _publish(self, session: Session) -> None:
-        while not session.client.want_write() and (item := self._outbox.take(session.in_flight)) is not None:
+    def _send_messages(self, session: _Session) -> None:
+        client = session.client
+        while not client.want_write() and (item := self._outbox.take(session.max_in_flight)) is not None:
             number, message = item
             try:
-                info = session.client.publish(message.topic, message.payload, message.qos, message.retain)
-            except ValueError as error:  # such as a topic that is none
+                info = client.publish(message.topic, message.payload, message.qos, message.retain)
+            except ValueError as error:  # such as an invalid topic
                 LOG.warning("%s is not published: %s", message.topic, error)
-                self._outbox.done(number, taken=False)
+                self._outbox.done(number, accepted=False)
                 continue
             self._sent += 1
             if message.qos:
-                session.numbers[info.mid] = number
+                session.outbox_numbers[info.mid] = number
 
-    def _lost(self, session: Session) -> None:
-        self._connected = False
-        self._subscriptions.lost()
-        self._outbox.disconnected()
-        session.reason = session.reason or "the connection was lost"
+    def _notify_once(self, state: str, text: str) -> None:
+        if state != self._notified:
+            self._notified = state
+            self._notify(text, "info" if state == "connected" else "warning")
 
-    def _say(self, what: str, text: str) -> None:
-        if what != self._said:
-            self._said = what
-            self._told(text, "info" if what == "connected" else "warning")
+    # --- paho's callbacks, on the network thread ---
 
-    def _on_connect(self, client: Client, session: Session, flags: Any, reason: Any, properties: Any) -> None:
+    def _on_connect(
+        self, client: Client, session: _Session, flags: Any, reason: Any, properties: Any
+    ) -> None:
         if reason.is_failure:
             text = str(reason)
-            if text == "Unsupported protocol version" and self._version_5:
-                self._version_5 = False  # an older broker; the next attempt speaks as it does
-            bad_user = text in _BAD_USER
-            session.refused = bad_user
-            session.reason = "bad user name or password" if bad_user else text
+            if text == "Unsupported protocol version" and self._protocol_5:
+                self._protocol_5 = False  # the next attempt uses MQTT 3.1.1
+            session.refused = text in _BAD_CREDENTIALS
+            session.reason = "bad user name or password" if session.refused else text
             return
-        session.up, session.reason = True, ""
-        session.in_flight = min(IN_FLIGHT, getattr(properties, "ReceiveMaximum", IN_FLIGHT))
-        with self._changing:
+        session.accepted, session.reason = True, ""
+        session.max_in_flight = min(MAX_IN_FLIGHT, getattr(properties, "ReceiveMaximum", MAX_IN_FLIGHT))
+        with self._lock:
             self._connected, self._state = True, "connected"
             self._connections += 1
-            callbacks = tuple(self._callbacks)
-        self._subscriptions.connected()
+            self._subscription_requests = [(pattern, True) for pattern in self._subscriptions]
+            callbacks = tuple(self._connect_callbacks)
         client.publish(self._availability, ONLINE, 1, True)
         for callback in callbacks:
             _call(callback)
-        self._say("connected", f"connected to the broker {self._settings.broker}:{self._port}")
+        self._notify_once("connected", f"connected to the broker {self._address}")
 
     def _on_publish(
-        self, client: Client, session: Session, number: int, reason: Any, properties: Any
+        self, client: Client, session: _Session, packet_id: int, reason: Any, properties: Any
     ) -> None:
-        message = self._outbox.done(session.numbers.pop(number, -1), not reason.is_failure)
+        number = session.outbox_numbers.pop(packet_id, -1)
+        message = self._outbox.done(number, accepted=not reason.is_failure)
         if message is not None and reason.is_failure:
-            self._unwanted += 1
-            again = message.topic in session.unwanted  # a state is tried again: once is enough for a log
-            LOG.log(
-                logging.DEBUG if again else logging.WARNING,
-                "the broker does not take %s: %s",
-                message.topic,
-                reason,
-            )
-            session.unwanted.add(message.topic)
+            self._rejected += 1
+            # States are published again later: one warning a topic is enough.
+            level = logging.DEBUG if message.topic in session.rejected else logging.WARNING
+            LOG.log(level, "the broker rejects %s: %s", message.topic, reason)
+            session.rejected.add(message.topic)
 
     def _on_subscribe(
-        self, client: Client, session: Session, number: int, reasons: Any, properties: Any
+        self, client: Client, session: _Session, packet_id: int, reasons: Any, properties: Any
     ) -> None:
-        pattern = session.asked.pop(number, "")
-        found = self._subscriptions.get(pattern)
+        pattern = session.subscribing.pop(packet_id, "")
+        with self._lock:
+            subscription = self._subscriptions.get(pattern)
         if any(reason.is_failure for reason in reasons):
-            self._unwanted += 1
-            LOG.warning("the broker does not let this device read %s: %s", pattern, reasons[0])
-        elif found is not None:
-            _call(found.subscribed)
+            self._rejected += 1
+            LOG.warning("the broker rejects the subscription to %s: %s", pattern, reasons[0])
+        elif subscription is not None:
+            _call(subscription.on_subscribed)
 
-    def _on_message(self, client: Client, session: Session, message: Any) -> None:
-        from paho.mqtt.client import topic_matches_sub
-
+    def _on_message(self, pattern: str, client: Client, session: _Session, message: Any) -> None:
         self._received += 1
-        try:
-            incoming = Incoming(message.topic, bytes(message.payload), bool(message.retain))
-        except UnicodeDecodeError:
-            return  # no topic of ours
-        for subscription in self._subscriptions.of(incoming.topic, topic_matches_sub):
-            _call(partial(subscription.handler, incoming))
+        received = ReceivedMessage(message.topic, bytes(message.payload), bool(message.retain))
+        with self._lock:
+            subscription = self._subscriptions.get(pattern)
+        if subscription is not None:
+            _call(partial(subscription.handler, received))
 
 
-_PHRASES = {"away": "cannot be reached", "refused": "refuses this device"}
-
-
-def _on_disconnect(client: Client, session: Session, flags: Any, reason: Any, properties: Any) -> None:
+def _on_disconnect(client: Client, session: _Session, flags: Any, reason: Any, properties: Any) -> None:
     if session.reason:
         return
-    session.reason = "the connection was lost" if str(reason) == "Unspecified error" else str(reason)
-    if not session.up:
-        session.reason += " before the broker accepted it; does it want TLS, or this device's certificate?"
+    session.reason = "connection lost" if str(reason) == "Unspecified error" else str(reason)
+    if not session.accepted:
+        session.reason += " before the broker accepted it; does it require TLS, or a client certificate?"
 
 
 def _call(function: Callable[[], object]) -> None:
-    """What others do must not end the connection."""
+    """Call a handler; log its errors instead of ending the connection."""
     try:
         function()
     except Exception:
-        LOG.exception("what was to be done with a message failed")
+        LOG.exception("a handler of MQTT messages failed")
 
 
-def _paho_client() -> type[Client]:
+def _import_client() -> type[Client]:
     try:
         import paho.mqtt.enums  # noqa: F401 (since paho-mqtt 2)
         from paho.mqtt.client import Client
     except ImportError as error:
         raise MqttError(
-            "MQTT needs paho-mqtt 2: install edge-siamese anew, or in an environment of your own: "
+            "MQTT needs paho-mqtt 2: reinstall edge-siamese, or, in your own environment, "
             "pip install 'edge-siamese[mqtt]'"
         ) from error
     return Client
+
+
+def read_password(settings: MqttSettings) -> str | None:
+    """Return the first line of the password file; None if the settings name no file.
+
+    Raises:
+        MqttError: the file cannot be read, or has no password.
+    """
+    if not settings.password_file:
+        return None
+    path = Path(settings.password_file)
+    try:
+        with path.open("rb") as file:
+            lines = file.read(MAX_PASSWORD_BYTES).decode("utf-8").splitlines()
+    except OSError as error:
+        raise MqttError(f"{path}: the password cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise MqttError(f"{path}: the password is not UTF-8 text") from error
+    if not lines or not lines[0]:
+        raise MqttError(f"{path}: the first line must be the password, and is empty")
+    return lines[0]
+
+
+def tls_context(settings: MqttSettings) -> ssl.SSLContext | None:
+    """Return the TLS context of the settings; None without TLS.
+
+    Raises:
+        MqttError: a certificate or key cannot be used.
+    """
+    if not settings.tls:
+        return None
+    files = f"ca_file {settings.ca_file}"
+    try:
+        context = ssl.create_default_context(cafile=settings.ca_file or None)
+        if settings.certificate:
+            files = f"certificate {settings.certificate} and key {settings.key}"  # OpenSSL does not say which
+            context.load_cert_chain(settings.certificate, settings.key, password=_refuse_encrypted_key)
+    except (OSError, ValueError) as error:  # includes ssl.SSLError
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
+        raise MqttError(f"{files} cannot be used: {reason}") from error
+    return context
+
+
+def _refuse_encrypted_key() -> str:
+    """Refuse an encrypted key, for which OpenSSL would ask at the terminal."""
+    raise ValueError("the key is encrypted; use one without a password")

@@ -1,21 +1,19 @@
-"""The one message by which Home Assistant finds this device, with an entity for each thing that there is to know of it.
+"""Home Assistant's discovery message: one entity for each thing that the device knows.
 
-Home Assistant 2024.11 and later take it: https://www.home-assistant.io/integrations/mqtt/#device-discovery-payload
+Home Assistant 2024.11 and later: https://www.home-assistant.io/integrations/mqtt/#device-discovery-payload
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from edge_siamese.mqtt.topics import Topics
 
-HOME_ASSISTANT = "edge-siamese"
-"""Manufacturer, and what this message comes from."""
+MANUFACTURER = "edge-siamese"
 MAX_OBJECTS = 250
-"""Objects that Home Assistant is told of: each costs it three entities, and the message 1.5 kB."""
+"""Objects with entities: each adds three of them, and 1.5 kB to the message."""
 EVENT_TYPES = (
     "appeared",
     "left",
@@ -27,15 +25,15 @@ EVENT_TYPES = (
     "merged",
     "undone",
 )
-"""Kinds of events that Home Assistant hears of."""
+"""Events shown by the activity entity."""
 DIAGNOSTIC, CONFIG = "diagnostic", "config"
 
 Component = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Described:
-    """The device, as Home Assistant shows it."""
+class DeviceDescription:
+    """The device as Home Assistant shows it."""
 
     name: str
     model: str
@@ -46,29 +44,31 @@ class Described:
     """Whether there are pictures."""
 
 
-def discovery(topics: Topics, device: Described, objects: Iterable[tuple[str, str]]) -> dict[str, Any]:
-    """The whole message.
+def discovery_message(
+    topics: Topics, device: DeviceDescription, objects: Iterable[tuple[str, str]]
+) -> dict[str, Any]:
+    """Return the discovery message.
 
     Args:
         topics: of the device.
-        device: what it is.
+        device: its description.
         objects: uid and name of each; those beyond `MAX_OBJECTS` are left out.
     """
     components = _device_components(topics, device.snapshots)
     for uid, name in list(objects)[:MAX_OBJECTS]:
         components |= _object_components(topics, uid, name)
     for key, component in components.items():
-        # Home Assistant keeps an entity's history by this: it must outlive names.
+        # Home Assistant keeps an entity's history by this id, so it must not change with the name.
         component["unique_id"] = f"{topics.discovery_id}_{key}"
     return {
         "device": {
             "identifiers": [topics.discovery_id],
             "name": device.name,
-            "manufacturer": HOME_ASSISTANT,
+            "manufacturer": MANUFACTURER,
             "model": device.model,
             "sw_version": device.version,
         },
-        "origin": {"name": HOME_ASSISTANT, "sw_version": device.version},
+        "origin": {"name": MANUFACTURER, "sw_version": device.version},
         "availability_topic": topics.availability,
         "payload_available": "online",
         "payload_not_available": "offline",
@@ -76,30 +76,25 @@ def discovery(topics: Topics, device: Described, objects: Iterable[tuple[str, st
     }
 
 
-def without(former: Mapping[str, Any], message: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The message that also removes what a former one had, or None if there is nothing to remove.
+def removal_message(former: Mapping[str, Any], message: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return a message that also removes components of a former one; None if there are none to remove.
 
-    Home Assistant removes a component that it is told the platform of, and nothing else; one that is only left out
-    stays. After this message the one without them is to follow.
+    Home Assistant removes a component that comes with its platform and nothing else, and keeps one that is only left
+    out. The message without these components is to be published next.
 
     Args:
-        former: as the broker had it; may be anything.
+        former: as the broker retained it; may be anything.
         message: the new one.
     """
     before, now = former.get("components"), message["components"]
     if not isinstance(before, dict):
         return None
-    gone = {
+    removed = {
         key: {"platform": component["platform"]}
         for key, component in before.items()
         if key not in now and isinstance(component, dict) and isinstance(component.get("platform"), str)
     }
-    return {**message, "components": {**now, **gone}} if gone else None
-
-
-def encoded(message: Mapping[str, Any]) -> bytes:
-    """JSON as it is sent."""
-    return json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+    return {**message, "components": {**now, **removed}} if removed else None
 
 
 def _object_components(topics: Topics, uid: str, name: str) -> dict[str, Component]:
@@ -118,7 +113,7 @@ def _object_components(topics: Topics, uid: str, name: str) -> dict[str, Compone
             "name": f"{name} probability",
             "icon": "mdi:percent",
             "state_topic": state,
-            "value_template": _unless_none("probability", "(value_json.probability * 100) | round(1)"),
+            "value_template": _none_or("probability", "(value_json.probability * 100) | round(1)"),
             "unit_of_measurement": "%",
             "state_class": "measurement",
             "suggested_display_precision": 0,
@@ -153,8 +148,11 @@ def _device_components(topics: Topics, snapshots: bool) -> dict[str, Component]:
     components: dict[str, Component] = {
         "register": button("Register", "register", "mdi:plus-box"),
         "undo": button("Undo", "undo", "mdi:undo", entity_category=CONFIG),
-        "sees": sensor(
-            "Sees", "present", "{{ (value_json.present | join(', ') or 'nothing')[:255] }}", icon="mdi:eye"
+        "present": sensor(
+            "Present",
+            "present",
+            "{{ (value_json.present | join(', ') or 'nothing')[:255] }}",
+            icon="mdi:eye",
         ),
         "activity": {
             "platform": "event",
@@ -162,7 +160,7 @@ def _device_components(topics: Topics, snapshots: bool) -> dict[str, Component]:
             "icon": "mdi:cube-scan",
             "state_topic": topics.event,
             "event_types": list(EVENT_TYPES),
-            # An empty result is no event.
+            # Home Assistant ignores an empty result.
             "value_template": (
                 f"{{% if value_json.kind in [{kinds}] %}}"
                 "{{ {'event_type': value_json.kind, 'text': value_json.text, 'name': value_json.get('name'), "
@@ -198,10 +196,10 @@ def _device_components(topics: Topics, snapshots: bool) -> dict[str, Component]:
     }
     if snapshots:
         components["snapshot"] = {"platform": "camera", "name": "Snapshot", "topic": topics.snapshot}
-        components["look"] = button("Take a snapshot", "snapshot", "mdi:camera")
+        components["take_snapshot"] = button("Take a snapshot", "snapshot", "mdi:camera")
     return components
 
 
-def _unless_none(key: str, expression: str) -> str:
-    """A template of what may be null, which Home Assistant calls unknown."""
+def _none_or(key: str, expression: str) -> str:
+    """Return a template for a value that may be null, which Home Assistant shows as unknown."""
     return f"{{{{ none if value_json.{key} is none else {expression} }}}}"

@@ -1,4 +1,7 @@
-"""Holds messages that wait for a broker: bounded in number and bytes, the newest are kept, losses are counted."""
+"""Queue of outgoing MQTT messages: bounded in number and bytes, retained topics coalesced, losses counted.
+
+paho's own queue coalesces nothing, is bounded by number alone, and when full refuses the newest message.
+"""
 
 from __future__ import annotations
 
@@ -8,179 +11,184 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 MAX_MESSAGES, MAX_BYTES = 2000, 4_000_000
-IN_FLIGHT = 20
-"""Messages that are sent and not yet acknowledged, at most: what brokers allow by default."""
-TRIES = 5
-"""A message with which the connection broke so often is given up: it may be what breaks it."""
-OVERHEAD = 300
-"""Bytes that a message costs here besides topic and payload."""
+MAX_IN_FLIGHT = 20
+"""Messages sent and not acknowledged; brokers allow this many by default."""
+MAX_ATTEMPTS = 5
+"""A message that was in flight at this many connection losses is dropped: it may be what breaks the connection."""
+OVERHEAD_BYTES = 300
+"""Memory that a message takes besides topic and payload."""
 
 
 @dataclass(frozen=True)
 class Message:
-    """What is published."""
+    """A message to publish."""
 
     topic: str
     payload: bytes
     retain: bool = False
     qos: int = 1
     keep: bool = True
-    """Whether it waits for a connection that is not there; else it is lost with it."""
-    ended: Callable[[bool], object] | None = field(default=None, compare=False)
-    """Called when the broker has acknowledged it: True; when it was refused or lost: False. Not for a state that a newer
-    one replaces, nor for quality 0. From any thread; it must only note that."""
+    """Whether it waits for a connection; otherwise it is dropped when there is none."""
+    on_done: Callable[[bool], object] | None = field(default=None, compare=False)
+    """Called with True when the broker has acknowledged the message, with False when it was rejected or lost. Not called
+    for QoS 0, nor for a retained message that a newer one replaced. Runs on any thread and must return at once."""
 
     @property
     def size(self) -> int:
-        """What it costs, in bytes."""
-        return len(self.topic) + len(self.payload) + OVERHEAD
+        """Memory in bytes."""
+        return len(self.topic) + len(self.payload) + OVERHEAD_BYTES
 
-    def end(self, taken: bool) -> None:
-        """Say what became of it."""
-        if self.ended is not None:
-            self.ended(taken)
+    def finish(self, accepted: bool) -> None:
+        """Call `on_done`."""
+        if self.on_done is not None:
+            self.on_done(accepted)
 
 
 class Outbox:
-    """Messages in the order in which they go out; used from any thread.
+    """Messages in the order in which they are sent. Thread-safe.
 
-    Of retained messages on one topic, only the latest waits: it is all that the broker would keep. Where too much
-    waits, the oldest that are not retained go first: states are still true when events are long over.
+    Of the retained messages of one topic only the latest is queued, as the broker would keep no other. When the queue
+    is full, the oldest messages that are not retained are dropped first: events age, states stay true.
     """
 
-    def __init__(self, most: int = MAX_MESSAGES, most_bytes: int = MAX_BYTES) -> None:
-        self._most, self._most_bytes = most, most_bytes
-        self._changing = threading.Lock()
-        self._number = 0
-        self._waiting: OrderedDict[int, Message] = OrderedDict()
-        self._passing: OrderedDict[int, None] = OrderedDict()
-        """Of those that wait, the ones that are not retained; the oldest first."""
+    def __init__(self, max_messages: int = MAX_MESSAGES, max_bytes: int = MAX_BYTES) -> None:
+        self._max_messages, self._max_bytes = max_messages, max_bytes
+        self._lock = threading.Lock()
+        self._last_number = 0
+        self._queued: OrderedDict[int, Message] = OrderedDict()
+        self._transient: OrderedDict[int, None] = OrderedDict()
+        """Numbers of queued messages that are not retained, the oldest first."""
         self._retained: dict[str, int] = {}
-        """The others, by their topics."""
-        self._sent: OrderedDict[int, Message] = OrderedDict()
-        self._tries: dict[int, int] = {}
+        """Numbers of the other queued messages, by topic."""
+        self._in_flight: OrderedDict[int, Message] = OrderedDict()
+        self._attempts: dict[int, int] = {}
         self._bytes = 0
         self.lost = 0
-        """Messages that were to be kept and could not be."""
+        """How many messages were dropped that should have been kept."""
 
     def __len__(self) -> int:
-        """How many wait or are not acknowledged."""
-        return len(self._waiting) + len(self._sent)
+        """Return the number of messages queued or in flight."""
+        return len(self._queued) + len(self._in_flight)
 
     @property
     def bytes(self) -> int:
-        """What they cost."""
+        """Memory of all messages."""
         return self._bytes
 
     @property
     def has_room(self) -> bool:
-        """Whether it is not half full: who has much to say stops there, so that events do not go for it."""
-        return len(self) < self._most // 2 and self._bytes < self._most_bytes // 2
+        """Whether the outbox is less than half full."""
+        return len(self) < self._max_messages // 2 and self._bytes < self._max_bytes // 2
 
     def put(self, message: Message) -> bool:
-        """One more at the end; whether there was room for it. One that is not kept makes no room for itself."""
-        with self._changing:
-            lost: list[Message] = []
+        """Append a message; return whether there was room. One with `keep=False` displaces no other."""
+        with self._lock:
+            dropped: list[Message] = []
             if message.retain and (former := self._retained.get(message.topic)) is not None:
                 self._remove(former)
-            if message.keep and message.size <= self._most_bytes:
-                lost = self._make_room(message.size)
+            if message.keep and message.size <= self._max_bytes:
+                dropped = self._make_room(message.size)
             fits = self._fits(message.size)
             if fits:
                 self._add(message)
             else:
                 self.lost += message.keep
-                lost.append(message)
-        _all_lost(lost)
+                dropped.append(message)
+        _finish_dropped(dropped)
         return fits
 
-    def take(self, in_flight: int = IN_FLIGHT) -> tuple[int, Message] | None:
-        """The next one and its number, unless so many are on their way. One of quality 0 is done with that."""
-        with self._changing:
-            if not self._waiting or len(self._sent) >= in_flight:
+    def take(self, max_in_flight: int = MAX_IN_FLIGHT) -> tuple[int, Message] | None:
+        """Return the next message and its number and put it in flight; None if none may be sent now.
+
+        A message of QoS 0 is done when it is taken.
+        """
+        with self._lock:
+            if not self._queued or len(self._in_flight) >= max_in_flight:
                 return None
-            number, message = self._waiting.popitem(last=False)
-            self._forget(number, message)
+            number, message = self._queued.popitem(last=False)
+            self._unindex(number, message)
             if message.qos:
-                self._sent[number] = message
+                self._in_flight[number] = message
             else:
                 self._bytes -= message.size
             return number, message
 
-    def done(self, number: int, taken: bool = True) -> Message | None:
-        """It was acknowledged, or refused; None if it is not known (any more)."""
-        with self._changing:
-            message = self._sent.pop(number, None)
-            self._tries.pop(number, None)
+    def done(self, number: int, accepted: bool = True) -> Message | None:
+        """Remove a message that the broker acknowledged or rejected; return it, or None if it is unknown."""
+        with self._lock:
+            message = self._in_flight.pop(number, None)
+            self._attempts.pop(number, None)
             if message is not None:
                 self._bytes -= message.size
         if message is not None:
-            message.end(taken)
+            message.finish(accepted)
         return message
 
     def disconnected(self) -> None:
-        """The connection is lost: what was on its way goes to the front again; what is not to be kept goes."""
-        lost: list[Message] = []
-        with self._changing:
-            for number, message in reversed(self._sent.items()):
-                tries = self._tries.get(number, 0) + 1
-                stale = message.retain and message.topic in self._retained
-                if not message.keep or stale or tries >= TRIES:
-                    self.lost += message.keep and not stale
-                    self._bytes -= message.size
-                    self._tries.pop(number, None)
-                    if not stale:
-                        lost.append(message)
+        """Queue the messages in flight again, at the front; drop those with `keep=False`."""
+        dropped: list[Message] = []
+        with self._lock:
+            for number, message in reversed(self._in_flight.items()):
+                attempts = self._attempts.get(number, 0) + 1
+                replaced = message.retain and message.topic in self._retained
+                if message.keep and not replaced and attempts < MAX_ATTEMPTS:
+                    self._attempts[number] = attempts
+                    self._requeue(number, message)
                     continue
-                self._tries[number] = tries
-                self._waiting[number] = message
-                self._waiting.move_to_end(number, last=False)
-                if message.retain:
-                    self._retained[message.topic] = number
-                else:
-                    self._passing[number] = None
-                    self._passing.move_to_end(number, last=False)
-            self._sent.clear()
-            for number in [number for number, message in self._waiting.items() if not message.keep]:
-                lost.append(self._remove(number))
-        _all_lost(lost)
+                self._bytes -= message.size
+                self._attempts.pop(number, None)
+                if not replaced:
+                    self.lost += message.keep
+                    dropped.append(message)
+            self._in_flight.clear()
+            for number in [number for number, message in self._queued.items() if not message.keep]:
+                dropped.append(self._remove(number))
+        _finish_dropped(dropped)
 
     def _fits(self, size: int) -> bool:
-        return len(self) < self._most and self._bytes + size <= self._most_bytes
+        return len(self) < self._max_messages and self._bytes + size <= self._max_bytes
 
     def _add(self, message: Message) -> None:
-        self._number += 1
-        self._waiting[self._number] = message
+        self._last_number += 1
+        self._queued[self._last_number] = message
         self._bytes += message.size
         if message.retain:
-            self._retained[message.topic] = self._number
+            self._retained[message.topic] = self._last_number
         else:
-            self._passing[self._number] = None
+            self._transient[self._last_number] = None
+
+    def _requeue(self, number: int, message: Message) -> None:
+        self._queued[number] = message
+        self._queued.move_to_end(number, last=False)
+        if message.retain:
+            self._retained[message.topic] = number
+        else:
+            self._transient[number] = None
+            self._transient.move_to_end(number, last=False)
 
     def _make_room(self, size: int) -> list[Message]:
-        """What has to go for it."""
-        lost = []
-        while not self._fits(size) and self._waiting:
-            oldest = next(iter(self._passing or self._retained.values()))
-            self.lost += self._waiting[oldest].keep
-            lost.append(self._remove(oldest))
-        return lost
+        """Drop the oldest messages until `size` bytes fit."""
+        dropped = []
+        while not self._fits(size) and self._queued:
+            oldest = next(iter(self._transient or self._retained.values()))
+            self.lost += self._queued[oldest].keep
+            dropped.append(self._remove(oldest))
+        return dropped
 
     def _remove(self, number: int) -> Message:
-        message = self._waiting.pop(number)
+        message = self._queued.pop(number)
         self._bytes -= message.size
-        self._tries.pop(number, None)
-        self._forget(number, message)
+        self._attempts.pop(number, None)
+        self._unindex(number, message)
         return message
 
-    def _forget(self, number: int, message: Message) -> None:
-        """It does not wait any more."""
-        self._passing.pop(number, None)
+    def _unindex(self, number: int, message: Message) -> None:
+        self._transient.pop(number, None)
         if message.retain and self._retained.get(message.topic) == number:
             del self._retained[message.topic]
 
 
-def _all_lost(messages: list[Message]) -> None:
-    """Said when nothing is locked any more."""
+def _finish_dropped(messages: list[Message]) -> None:
+    """Report losses; called without the lock, as callbacks may use the outbox."""
     for message in messages:
-        message.end(False)
+        message.finish(False)

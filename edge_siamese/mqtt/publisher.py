@@ -1,4 +1,4 @@
-"""Tells a broker what the daemon sees and how it is, and Home Assistant what there is: on a thread of its own."""
+"""Publishes events, states and Home Assistant discovery, on a thread of its own."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -15,39 +16,172 @@ from typing import Any
 from edge_siamese.daemon.api import DaemonApi
 from edge_siamese.errors import EdgeSiameseError
 from edge_siamese.events import Event, utc_now
-from edge_siamese.mqtt.client import Connection
-from edge_siamese.mqtt.discovery import Described, discovery, encoded, without
-from edge_siamese.mqtt.inbound import InboundBuffer
-from edge_siamese.mqtt.payloads import (
-    BEING_THERE,
-    CATALOG,
-    ObjectState,
-    event_payload,
-    lost_payload,
-    state_payload,
-)
-from edge_siamese.mqtt.subscriptions import Incoming
-from edge_siamese.mqtt.topics import Topics
+from edge_siamese.mqtt.client import MqttClient, ReceivedMessage
+from edge_siamese.mqtt.discovery import DeviceDescription, discovery_message, removal_message
+from edge_siamese.mqtt.topics import Topics, to_json
+from edge_siamese.recognition.tracking import Sighting
+from edge_siamese.store import StoredObject
 from edge_siamese.system import board
 
 STATE_SECONDS = 30.0
-"""How often the device's state is told where nothing happens, if it has changed."""
-MIN_SECONDS = 1.0
-"""Between two of them where much happens."""
+"""Interval at which the device's state is read and, if it changed, published."""
+MIN_STATE_SECONDS = 1.0
+"""Minimum between two states when there are many events."""
 RETRY_SECONDS = 5.0
-"""Until the objects are asked for again, where the daemon could not say."""
-GOODBYE_SECONDS = 2.0
+"""Until the objects are read again after the daemon could not list them."""
+REMOVAL_SECONDS = 2.0
 """Between the removal of an object's entities and that of its state, which they would not understand."""
-PORTION_SECONDS = 0.5
-"""Until more is said of the objects, where there are so many that all of them at once would leave no room for events."""
-AGAIN_SECONDS = 60.0
-"""Until what the broker refused is said once more."""
-EVENTS = 1000
-"""That may wait for this thread."""
-BIRTH = "homeassistant/status"
-"""Where Home Assistant says that it has started, whatever its prefix for discovery."""
+BATCH_SECONDS = 0.5
+"""Between batches of objects when there are so many that all at once would leave the outbox no room for events."""
+REPUBLISH_SECONDS = 60.0
+"""Until what the broker rejected is published again."""
+MAX_EVENTS = 1000
+"""Events that may wait for this thread."""
+MAX_DISCOVERY_BYTES = 4_000_000
+"""Largest retained discovery message that is read; the device's own have a tenth of it."""
+MAX_RETAINED_OBJECTS, MAX_UID_LENGTH = 2000, 64
+"""Retained objects noted at once, and the length of their uids. Others come again with the next connection."""
+BIRTH_TOPIC = "homeassistant/status"
+"""Where Home Assistant announces that it has started, whatever its discovery prefix."""
+PRESENCE_EVENTS = ("appeared", "seen", "left")
+CATALOG_EVENTS = (
+    "started",
+    "registered",
+    "view added",
+    "view removed",
+    "negative added",
+    "forgotten",
+    "merged",
+    "renamed",
+    "undone",
+    "imported",
+    "model",
+    "store",
+    "fleet",
+)
+"""Events after which the objects or their views may differ."""
 
 LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectState:
+    """The published state of an object."""
+
+    uid: str
+    name: str
+    present: bool = False
+    probability: float | None = None
+    """Of the latest sighting."""
+    last_seen: str | None = None
+    """UTC, ISO 8601."""
+    views: int
+    negatives: int
+    created: str
+
+    @classmethod
+    def from_stored(cls, stored: StoredObject, former: ObjectState | None = None) -> ObjectState:
+        """Return the state of a stored object; presence is that of its `former` state."""
+        return cls(
+            uid=stored.uid,
+            name=stored.name,
+            present=former is not None and former.present,
+            probability=former.probability if former else None,
+            last_seen=former.last_seen if former else None,
+            views=stored.views,
+            negatives=stored.negatives,
+            created=stored.created,
+        )
+
+    def after_event(self, event: Event) -> ObjectState:
+        """Return the state after one of `PRESENCE_EVENTS`."""
+        probability = event.data.get("probability")
+        return replace(
+            self,
+            name=str(event.data.get("name", self.name)),
+            present=event.kind != "left",
+            probability=probability if isinstance(probability, float) else self.probability,
+            last_seen=self.last_seen if event.kind == "left" and self.last_seen else event.time,
+        )
+
+    def with_sighting(self, sighting: Sighting | None, last_seen: str | None) -> ObjectState:
+        """Return the state with the current sighting (None: absent) and the daemon's time of the last one."""
+        return replace(
+            self,
+            present=sighting is not None,
+            probability=self.probability if sighting is None else round(sighting.probability, 4),
+            last_seen=max(filter(None, (self.last_seen, last_seen)), default=None),
+        )
+
+
+def event_payload(event: Event, event_id: str, device: str) -> dict[str, Any]:
+    """Return the published JSON of an event; its id identifies duplicates."""
+    return {**event.to_dict(), "id": event_id, "device": device}
+
+
+def lost_payload(count: int, event_id: str, device: str, time: str) -> dict[str, Any]:
+    """Return the published JSON that replaces events that arrived too fast."""
+    text = f"{count} events were lost: they arrived faster than they could be published"
+    return {"kind": "lost", "time": time, "text": text, "count": count, "id": event_id, "device": device}
+
+
+def problem_of(status: dict[str, Any]) -> str:
+    """Return what needs attention according to the daemon's status, in one line; empty if nothing does."""
+    if fault := status.get("fault"):
+        return str(fault)
+    camera = status.get("camera") or {}
+    if camera.get("status") in ("stalled", "absent"):
+        return f"no frames: {camera.get('reason')}"
+    if (panel := status.get("panel") or {}).get("stuck"):
+        return "the button is stuck"
+    if panel.get("problem"):
+        return f"the button: {panel['problem']}"
+    if repair := (status.get("store") or {}).get("repair"):
+        return str(repair)
+    return ""
+
+
+def state_payload(
+    status: dict[str, Any], *, started: str, temperature_c: float | None, memory_mb: float | None
+) -> dict[str, Any]:
+    """Return the published JSON of the device's state.
+
+    Args:
+        status: the daemon's status.
+        started: UTC, ISO 8601.
+        temperature_c: of the processor; None if unknown.
+        memory_mb: of the daemon, in units of a million bytes; None if unknown.
+    """
+    model, camera = status.get("model") or {}, status.get("camera") or {}
+    return {
+        "version": status["version"],
+        "line": status["line"],
+        "problem": problem_of(status),
+        "model": model.get("model_id"),
+        "runtime": model.get("runtime"),
+        "threshold": model.get("threshold"),
+        "objects": status["objects"],
+        "views": status["views"],
+        "present": status["present"],
+        "learning": status["learning"],
+        "frames_per_second": camera.get("fps") and round(camera["fps"], 1),
+        "temperature_c": None if temperature_c is None else round(temperature_c, 1),
+        "memory_mb": None if memory_mb is None else round(memory_mb),
+        "started": started,
+    }
+
+
+@dataclass
+class BrokerNews:
+    """What the network thread has noted for the publisher's thread; bounded."""
+
+    connected: bool = False
+    """There was a connect, perhaps to a broker that has nothing retained."""
+    home_assistant_started: bool = False
+    discovery: bytes | None = None
+    """The retained discovery message."""
+    uids: set[str] = field(default_factory=set)
+    """Objects with a retained state."""
 
 
 class StatePublisher:
@@ -55,11 +189,11 @@ class StatePublisher:
 
     def __init__(
         self,
-        actions: DaemonApi,
+        api: DaemonApi,
         topics: Topics,
-        connection: Connection,
+        client: MqttClient,
         *,
-        device: Described,
+        device: DeviceDescription,
         prefix: str,
         snapshot: Callable[[], str] | None,
         clock: Callable[[], float] = time.monotonic,
@@ -67,273 +201,278 @@ class StatePublisher:
         """Nothing runs before `start`.
 
         Args:
-            actions: of the daemon.
-            topics: where to publish.
-            connection: how.
-            device: what Home Assistant is told of it.
-            prefix: under which Home Assistant looks for devices; empty: it is not told.
-            snapshot: publishes a picture; None: none are to be sent.
-            clock: in seconds.
+            api: the daemon.
+            topics: of the device.
+            client: the connection.
+            device: what discovery says of it.
+            prefix: Home Assistant's discovery prefix; empty turns discovery off.
+            snapshot: publishes a picture; None turns pictures off.
+            clock: seconds.
         """
-        self._actions, self._topics, self._connection = actions, topics, connection
+        self._api, self._topics, self._client = api, topics, client
         self._device, self._prefix, self._snapshot, self._clock = device, prefix, snapshot, clock
-        self._news = actions.bus.subscribe(size=EVENTS)
-        self._ear = InboundBuffer(topics, topics.discovery(prefix) if prefix else "")
+        self._events = api.bus.subscribe(size=MAX_EVENTS)
+        self._lock = threading.Lock()
+        self._news = BrokerNews()
         self._closing = False
-        self._session, self._number = secrets.token_hex(4), 0
+        self._run_id, self._last_event = secrets.token_hex(4), 0
         self._objects: dict[str, ObjectState] | None = None
-        """By their uids; None until the daemon has said which there are."""
-        self._told: dict[str, bytes] = {}
-        """Retained payloads as the broker has them, or will have, by their topics."""
-        self._unkept: set[str] = set()
-        """Topics of retained payloads that were refused, or lost before they went out; from any thread."""
-        self._again_at = 0.0
-        self._held = False
-        """Whether more was to be told of the objects than there was room for."""
-        self._gone: dict[str, float] = {}
-        """Topics of objects that are forgotten, and from when on they are to be removed."""
-        self._strays: set[str] = set()
-        """Uids of objects that the broker has, and that may be forgotten ones."""
-        self._message: dict[str, Any] = {}
-        """The discovery message as it was sent, or as the broker had it."""
-        self._began = ""
-        self._stale_at: float | None = 0.0
-        """From when on the objects are to be asked for; None: they are known."""
-        self._state_at = 0.0
-        self._state_told = -MIN_SECONDS
-        self._thread = threading.Thread(target=self._run, name="mqtt-telling", daemon=True)
+        """By uid; None until the daemon has listed them."""
+        self._published: dict[str, bytes] = {}
+        """Retained payloads that the broker has or will have, by topic."""
+        self._failed: set[str] = set()
+        """Topics of retained payloads that were rejected or dropped; added to by any thread."""
+        self._republish_at = 0.0
+        self._throttled = False
+        """Whether objects wait for room in the outbox."""
+        self._removals: dict[str, float] = {}
+        """When to empty the topics of forgotten objects."""
+        self._retained_uids: set[str] = set()
+        """Objects at the broker that may be forgotten ones."""
+        self._discovery: dict[str, Any] = {}
+        """The discovery message as published, merged with the retained one of an earlier run."""
+        self._started_at = ""
+        self._objects_due: float | None = 0.0
+        """When to read the objects; None while they are current."""
+        self._state_due = 0.0
+        self._state_published = -MIN_STATE_SECONDS
+        self._thread = threading.Thread(target=self._run, name="mqtt-publisher", daemon=True)
 
     def start(self) -> None:
-        """Tell from now on, and with each connection all of it anew."""
-        self._connection.listen(self._topics.objects, self._hear)
+        """Publish from now on, and everything again after each connect."""
+        self._client.listen(self._topics.objects, self._on_message)
         if self._prefix:
-            self._connection.listen(self._topics.discovery(self._prefix), self._hear)
-            for topic in {BIRTH, f"{self._prefix}/status"}:
-                self._connection.listen(topic, self._hear)
-        self._connection.on_connected(self._begin_anew)
+            self._client.listen(self._topics.discovery(self._prefix), self._on_message)
+            for topic in {BIRTH_TOPIC, f"{self._prefix}/status"}:
+                self._client.listen(topic, self._on_message)
+        self._client.on_connected(self._on_connected)
         self._thread.start()
 
     def close(self, timeout: float, *, withdraw: bool) -> None:
-        """Tell what is still to be told, and end; `withdraw` removes all that the broker keeps of this device."""
+        """Publish what is left and end; `withdraw` removes everything that the broker retains of this device."""
         self._closing = True
-        self._news.wake()
+        self._events.wake()
         if self._thread.ident is not None:
             self._thread.join(timeout)
-        self._actions.bus.unsubscribe(self._news)
-        leaving = set(self._gone)
+        self._api.bus.unsubscribe(self._events)
+        topics = set(self._removals)
         if withdraw:
-            leaving |= set(self._told) | {self._topics.state}
-            leaving |= {self._topics.object(uid) for uid in self._objects or ()}
+            topics |= set(self._published) | {self._topics.state}
+            topics |= {self._topics.object(uid) for uid in self._objects or ()}
             if self._prefix:
-                leaving.add(self._topics.discovery(self._prefix))
+                topics.add(self._topics.discovery(self._prefix))
         deadline = time.monotonic() + timeout
-        for topic in leaving:
-            while (
-                not self._connection.has_room and self._connection.connected and time.monotonic() < deadline
-            ):
+        for topic in topics:
+            while not self._client.has_room and self._client.connected and time.monotonic() < deadline:
                 time.sleep(0.01)
-            self._connection.send(topic, b"", retain=True)
+            self._client.enqueue(topic, b"", retain=True)
 
-    def _hear(self, message: Incoming) -> None:
-        """What came from the broker. On the network's thread."""
-        self._ear.hear(message)
-        self._news.wake()
+    # --- network thread ---
 
-    def _begin_anew(self) -> None:
-        """The connection was made. On the network's thread."""
-        self._ear.connected()
-        self._news.wake()
+    def _on_message(self, message: ReceivedMessage) -> None:
+        """Note an object's state, the discovery message, or an announcement of Home Assistant."""
+        objects = self._topics.object("")
+        with self._lock:
+            if self._prefix and message.topic == self._topics.discovery(self._prefix):
+                if message.retain and 0 < len(message.payload) <= MAX_DISCOVERY_BYTES:
+                    self._news.discovery = message.payload
+            elif message.topic.startswith(objects):
+                uid = message.topic.removeprefix(objects)
+                fits = len(uid) <= MAX_UID_LENGTH and len(self._news.uids) < MAX_RETAINED_OBJECTS
+                if message.retain and message.payload and fits:
+                    self._news.uids.add(uid)
+            elif message.payload == b"online":
+                self._news.home_assistant_started = True
+        self._events.wake()
 
-    # --- its own thread ---
+    def _on_connected(self) -> None:
+        with self._lock:
+            self._news.connected = True
+        self._events.wake()
+
+    # --- publisher's thread ---
 
     def _run(self) -> None:
-        while not (self._closing or self._news.closed):
+        while not (self._closing or self._events.closed):
             try:
-                self._turn(*self._news.get(self._pause()))
+                self._step(*self._events.get(self._timeout()))
             except Exception:
-                LOG.exception("what happens could not be told by MQTT")
-                time.sleep(MIN_SECONDS)  # if it is due still, it must not keep a processor busy
-        events, lost = self._news.get(0)
-        self._tell_events(events, lost)
+                LOG.exception("publishing by MQTT failed")
+                time.sleep(MIN_STATE_SECONDS)  # what is still due must not keep the processor busy
+        self._publish_events(*self._events.get(0))
 
-    def _pause(self) -> float:
+    def _timeout(self) -> float:
+        """Return the seconds until something is due."""
         now = self._clock()
-        due = [self._state_at]
-        if self._stale_at is not None:
-            due.append(self._stale_at)
-        if not self._held:
-            due += self._gone.values()
-        elif self._connection.connected:  # else nothing makes room, and a new connection wakes the thread
-            due.append(now + PORTION_SECONDS)
+        due = [self._state_due]
+        if self._objects_due is not None:
+            due.append(self._objects_due)
+        if not self._throttled:
+            due += self._removals.values()
+        elif (
+            self._client.connected
+        ):  # without a connection nothing makes room, and a connect wakes the thread
+            due.append(now + BATCH_SECONDS)
         return max(0.0, min(due) - now)
 
-    def _turn(self, events: list[Event], lost: int) -> None:
+    def _step(self, events: list[Event], lost: int) -> None:
+        """Handle what came from the broker and the daemon, and publish what is due."""
         now = self._clock()
-        self._take_what_came()
-        if now >= self._again_at:
-            self._tell_again(now)
-        appeared = self._tell_events(events, lost)
-        if lost or any(event.kind in CATALOG for event in events):
-            self._stale_at = now
-        if self._stale_at is not None and now >= self._stale_at:
-            self._ask_for_objects(now)
-        self._tell_objects(now)
+        self._handle_news()
+        if now >= self._republish_at:
+            self._republish_failed(now)
+        appeared = self._publish_events(events, lost)
+        if lost or any(event.kind in CATALOG_EVENTS for event in events):
+            self._objects_due = now
+        if self._objects_due is not None and now >= self._objects_due:
+            self._read_objects(now)
+        self._publish_objects(now)
         if events:
-            self._state_at = min(self._state_at, self._state_told + MIN_SECONDS)
-        if now >= self._state_at:
-            self._tell_state(now)
-        if appeared and self._snapshot is not None and self._connection.connected:
+            self._state_due = min(self._state_due, self._state_published + MIN_STATE_SECONDS)
+        if now >= self._state_due:
+            self._publish_state(now)
+        if appeared and self._snapshot is not None and self._client.connected:
             try:
                 self._snapshot()
             except EdgeSiameseError as error:
                 LOG.info("no snapshot: %s", error)
 
-    def _tell_events(self, events: list[Event], lost: int) -> bool:
-        """Publish them, and see what they say of objects; whether one appeared."""
+    def _publish_events(self, events: list[Event], lost: int) -> bool:
+        """Publish events and update the objects they concern; return whether an object appeared."""
+        device = self._topics.device
         if lost:
-            self._publish_event(lost_payload(lost, self._next(), self._topics.device, utc_now()))
-        appeared = False
+            self._publish_event(lost_payload(lost, self._next_event_id(), device, utc_now()))
         for event in events:
-            self._publish_event(event_payload(event, self._next(), self._topics.device))
+            self._publish_event(event_payload(event, self._next_event_id(), device))
             uid = event.data.get("uid")
-            if event.kind in BEING_THERE and self._objects is not None and uid in self._objects:
-                self._objects[uid] = self._objects[uid].after(event)
-            appeared = appeared or event.kind == "appeared"
-        return appeared
+            if event.kind in PRESENCE_EVENTS and self._objects is not None and uid in self._objects:
+                self._objects[uid] = self._objects[uid].after_event(event)
+        return any(event.kind == "appeared" for event in events)
 
-    def _next(self) -> str:
-        """The id of one more event: of this run of the bridge, and a number."""
-        self._number += 1
-        return f"{self._session}-{self._number}"
+    def _next_event_id(self) -> str:
+        self._last_event += 1
+        return f"{self._run_id}-{self._last_event}"
 
     def _publish_event(self, payload: dict[str, Any]) -> None:
-        self._connection.send(self._topics.event, _json(payload))
+        self._client.enqueue(self._topics.event, to_json(payload))
 
-    def _ask_for_objects(self, now: float) -> None:
+    def _read_objects(self, now: float) -> None:
         try:
-            known = self._actions.objects()
+            stored = self._api.objects()
         except EdgeSiameseError as error:
-            LOG.debug("the objects are not known yet: %s", error)
-            self._stale_at = now + RETRY_SECONDS
+            LOG.debug("the objects are not available yet: %s", error)
+            self._objects_due = now + RETRY_SECONDS
             return
-        shown = self._actions.current_view()
-        there = {sighting.uid: sighting for sighting in shown.present} if shown else {}
-        seen, former = self._actions.telemetry.last_seen(), self._objects or {}
+        view = self._api.current_view()
+        sightings = {sighting.uid: sighting for sighting in view.present} if view else {}
+        last_seen, former = self._api.telemetry.last_seen(), self._objects or {}
         self._objects = {}
-        for found in known:
-            state = ObjectState.of(found, former.get(found.uid))
-            self._objects[found.uid] = state.seen(there.get(found.uid), seen.get(found.uid))
-        self._strays |= former.keys() - self._objects.keys()
-        self._stale_at = None
+        for item in stored:
+            state = ObjectState.from_stored(item, former.get(item.uid))
+            self._objects[item.uid] = state.with_sighting(sightings.get(item.uid), last_seen.get(item.uid))
+        self._retained_uids |= former.keys() - self._objects.keys()
+        self._objects_due = None
 
-    def _tell_objects(self, now: float) -> None:
-        """Publish those that changed, remove those that are gone, and tell Home Assistant if there are others."""
+    def _publish_objects(self, now: float) -> None:
+        """Publish changed objects and, if the set of objects changed, discovery; remove forgotten objects."""
         if self._objects is None:
             return
-        self._held = False
+        self._throttled = False
         for uid, state in self._objects.items():
-            topic, payload = self._topics.object(uid), _json(state.payload())
-            if self._told.get(topic) != payload and not self._has_room():
+            topic, payload = self._topics.object(uid), to_json(asdict(state))
+            if self._published.get(topic) != payload and not self._has_room():
                 break
-            self._keep(topic, payload)
+            self._retain(topic, payload)
         if self._prefix:
-            self._discover([(uid, state.name) for uid, state in self._objects.items()])
-        there = {self._topics.object(uid) for uid in self._objects}
-        known = {topic for topic in self._told if topic.startswith(self._topics.object(""))}
-        known |= {self._topics.object(uid) for uid in self._strays}
-        self._strays.clear()
-        self._gone = {topic: due for topic, due in self._gone.items() if topic not in there}
-        for topic in known - there:
-            self._told.pop(topic, None)
-            self._gone.setdefault(topic, now + GOODBYE_SECONDS)
-        for topic in [topic for topic, due in self._gone.items() if due <= now]:
+            self._publish_discovery([(uid, state.name) for uid, state in self._objects.items()])
+        current = {self._topics.object(uid) for uid in self._objects}
+        at_broker = {topic for topic in self._published if topic.startswith(self._topics.object(""))}
+        at_broker |= {self._topics.object(uid) for uid in self._retained_uids}
+        self._retained_uids.clear()
+        self._removals = {topic: due for topic, due in self._removals.items() if topic not in current}
+        for topic in at_broker - current:
+            self._published.pop(topic, None)
+            self._removals.setdefault(topic, now + REMOVAL_SECONDS)
+        for topic in [topic for topic, due in self._removals.items() if due <= now]:
             if not self._has_room():
                 break
-            del self._gone[topic]
-            self._send_kept(topic, b"")
+            del self._removals[topic]
+            self._enqueue_retained(topic, b"")
 
-    def _discover(self, objects: list[tuple[str, str]]) -> None:
+    def _publish_discovery(self, objects: list[tuple[str, str]]) -> None:
         topic = self._topics.discovery(self._prefix)
-        message = discovery(self._topics, self._device, objects)
-        if (removing := without(self._message, message)) is not None:
-            # Not retained: it says goodbye to entities, once, and the message after it is what is to stay.
-            self._connection.send(topic, encoded(removing))
-            self._told.pop(topic, None)
-        self._message = message
-        self._keep(topic, encoded(message))
+        message = discovery_message(self._topics, self._device, objects)
+        if (removal := removal_message(self._discovery, message)) is not None:
+            # Not retained: entities are removed once, and the message that follows is the one to keep.
+            self._client.enqueue(topic, to_json(removal))
+            self._published.pop(topic, None)
+        self._discovery = message
+        self._retain(topic, to_json(message))
 
-    def _tell_state(self, now: float) -> None:
-        self._state_told, self._state_at = now, now + STATE_SECONDS
+    def _publish_state(self, now: float) -> None:
+        self._state_published, self._state_due = now, now + STATE_SECONDS
         try:
-            status = self._actions.status()
+            status = self._api.status()
         except EdgeSiameseError as error:
-            LOG.debug("there is no status: %s", error)
+            LOG.debug("the status is not available: %s", error)
             return
+        if not self._started_at:  # computed once: it would vary with the clock
+            started = datetime.now(UTC) - timedelta(seconds=status["uptime_s"])
+            self._started_at = started.isoformat(timespec="seconds")
         memory = board.memory()
         payload = state_payload(
             status,
-            started=self._started(status["uptime_s"]),
+            started=self._started_at,
             temperature_c=board.temperature(),
             memory_mb=None if memory is None else memory.resident_mb,
         )
-        self._keep(self._topics.state, _json(payload))
+        self._retain(self._topics.state, to_json(payload))
 
-    def _started(self, uptime_s: float) -> str:
-        """When the daemon was started; said once, or it would tremble with the clock."""
-        if not self._began:
-            began = datetime.now(UTC) - timedelta(seconds=uptime_s)
-            self._began = began.isoformat(timespec="seconds")
-        return self._began
+    def _retain(self, topic: str, payload: bytes) -> None:
+        """Publish a retained payload unless the broker has it."""
+        if self._published.get(topic) != payload:
+            self._published[topic] = payload
+            self._enqueue_retained(topic, payload)
 
-    def _keep(self, topic: str, payload: bytes) -> None:
-        """Have the broker keep a payload, if it has not."""
-        if self._told.get(topic) != payload:
-            self._told[topic] = payload
-            self._send_kept(topic, payload)
+    def _enqueue_retained(self, topic: str, payload: bytes) -> None:
+        self._client.enqueue(topic, payload, retain=True, on_done=partial(self._on_done, topic))
 
-    def _send_kept(self, topic: str, payload: bytes) -> None:
-        self._connection.send(topic, payload, retain=True, ended=partial(self._ended, topic))
-
-    def _ended(self, topic: str, taken: bool) -> None:
-        """The broker has a payload, or has not. On any thread."""
-        if not taken:
-            self._unkept.add(topic)
+    def _on_done(self, topic: str, accepted: bool) -> None:
+        """Note a failure. Runs on any thread."""
+        if not accepted:
+            self._failed.add(topic)
 
     def _has_room(self) -> bool:
-        self._held = self._held or not self._connection.has_room
-        return not self._held
+        """Return whether the outbox has room for bulk messages; once False, until the next step."""
+        self._throttled = self._throttled or not self._client.has_room
+        return not self._throttled
 
-    def _tell_again(self, now: float) -> None:
-        """What the broker did not take is not told: say it anew, but not at once, for it may refuse it for ever."""
-        self._again_at = now + AGAIN_SECONDS
-        while self._unkept:
-            topic = self._unkept.pop()
-            if self._told.pop(topic, None) is None and topic.startswith(self._topics.object("")):
-                self._strays.add(topic.removeprefix(self._topics.object("")))  # it was to be removed
+    def _republish_failed(self, now: float) -> None:
+        """Mark what the broker rejected for publishing, at intervals, as it may reject it forever."""
+        self._republish_at = now + REPUBLISH_SECONDS
+        while self._failed:
+            topic = self._failed.pop()
+            if self._published.pop(topic, None) is None and topic.startswith(self._topics.object("")):
+                self._retained_uids.add(topic.removeprefix(self._topics.object("")))  # a failed removal
 
-    def _take_what_came(self) -> None:
-        heard = self._ear.take()
-        if heard.connected:
-            self._told.clear()
-            self._state_at = 0.0
-        if heard.started:
-            self._told.pop(self._topics.discovery(self._prefix), None)
-        if heard.discovery is not None:
-            self._had(heard.discovery)
-        self._strays |= heard.uids
+    def _handle_news(self) -> None:
+        with self._lock:
+            news, self._news = self._news, BrokerNews()
+        if news.connected:
+            self._published.clear()
+            self._state_due = 0.0
+        if news.home_assistant_started:
+            self._published.pop(self._topics.discovery(self._prefix), None)
+        if news.discovery is not None:
+            self._merge_discovery(news.discovery)
+        self._retained_uids |= news.uids
 
-    def _had(self, message: bytes) -> None:
-        """What the broker kept of an earlier run: what is there no more has to be removed from Home Assistant."""
+    def _merge_discovery(self, payload: bytes) -> None:
+        """Add the components of a retained discovery message, so that those no longer needed are removed."""
         try:
-            former = json.loads(message)
+            message = json.loads(payload)
         except (ValueError, RecursionError):
             return
-        if isinstance(former, dict):
-            components = former.get("components")
-            ours = self._message.get("components", {})
-            if isinstance(components, dict):
-                self._message = {"components": {**components, **ours}}
-
-
-def _json(value: dict[str, Any]) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+        components = message.get("components") if isinstance(message, dict) else None
+        if isinstance(components, dict):
+            self._discovery = {"components": {**components, **self._discovery.get("components", {})}}

@@ -1,109 +1,82 @@
-"""Names: the topics of a device, and the id under which it stands in them."""
+"""Topics of a device, the device id in them, and the JSON encoding of payloads."""
 
 from __future__ import annotations
 
 import hmac
+import json
 import secrets
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from edge_siamese.errors import MqttError
 from edge_siamese.system.files import write_text_atomically
 
 MACHINE_ID = Path("/etc/machine-id")
 FLEET = "fleet"
-"""Beside the devices' ids: what devices teach each other."""
-_KEY = b"edge-siamese device id"
+"""The level, in place of a device id, that holds the topics of fleets."""
+_HASH_KEY = b"edge-siamese device id"
 
 
-@dataclass(frozen=True)
+def to_json(value: Mapping[str, Any]) -> bytes:
+    """Encode a payload."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+
+
 class Topics:
-    """Where a device publishes, and where it listens."""
+    """The topics of one device."""
 
-    prefix: str
-    device: str
-
-    @property
-    def base(self) -> str:
-        """What they all begin with."""
-        return f"{self.prefix}/{self.device}"
-
-    @property
-    def availability(self) -> str:
-        """`online` or `offline`."""
-        return f"{self.base}/availability"
-
-    @property
-    def state(self) -> str:
-        """How the device is."""
-        return f"{self.base}/state"
-
-    @property
-    def event(self) -> str:
-        """What happens."""
-        return f"{self.base}/event"
-
-    @property
-    def snapshot(self) -> str:
-        """What the camera saw."""
-        return f"{self.base}/snapshot"
-
-    @property
-    def reply(self) -> str:
-        """What became of a command."""
-        return f"{self.base}/reply"
-
-    @property
-    def objects(self) -> str:
-        """The pattern of all objects."""
-        return self.object("+")
+    def __init__(self, prefix: str, device: str) -> None:
+        self.prefix, self.device = prefix, device
+        self.base = f"{prefix}/{device}"
+        self.availability = f"{self.base}/availability"
+        self.state = f"{self.base}/state"
+        self.event = f"{self.base}/event"
+        self.snapshot = f"{self.base}/snapshot"
+        self.reply = f"{self.base}/reply"
+        self.objects = self.object("+")
+        """Pattern of the states of all objects."""
+        self.commands = self.command("+")
+        """Pattern of all commands."""
+        self.discovery_id = f"edge-siamese-{device}"
+        """The device's id in Home Assistant."""
 
     def object(self, uid: str) -> str:
-        """How an object is."""
+        """Return the topic of an object's state."""
         return f"{self.base}/objects/{uid}"
 
-    @property
-    def commands(self) -> str:
-        """The pattern of all commands."""
-        return self.command("+")
-
     def command(self, name: str) -> str:
-        """Where a command comes in."""
+        """Return the topic of requests to run a command."""
         return f"{self.base}/command/{name}"
 
     def discovery(self, prefix: str) -> str:
-        """Where Home Assistant finds the device."""
+        """Return the topic of Home Assistant's discovery message."""
         return f"{prefix}/device/{self.discovery_id}/config"
 
-    @property
-    def discovery_id(self) -> str:
-        """The device's id among all of Home Assistant's."""
-        return f"edge-siamese-{self.device}"
 
-
-def device_id(given: str, state: Path, machine_id: Path = MACHINE_ID) -> str:
-    """The id of this device in topics.
+def device_id(configured: str, state: Path, machine_id: Path = MACHINE_ID) -> str:
+    """Return the id of this device in topics.
 
     Args:
-        given: the one of the settings.
-        state: the state directory; where the machine has no id, one is made and kept there.
-        machine_id: the file of the machine's id, which must not be told to a network; a keyed hash of it may.
+        configured: the id of the settings; empty to derive one.
+        state: state directory, where an id is kept for a machine that has none.
+        machine_id: file with the machine's id. The network must not learn it; a keyed hash of it may be published.
 
     Raises:
-        MqttError: none can be kept, or it is the one that stands for all devices of a fleet.
+        MqttError: the id is reserved for fleets, or none can be kept.
     """
-    if given == FLEET:
+    if configured == FLEET:
         raise MqttError(
-            f'[mqtt] device: "{FLEET}" is where fleets have their topics; call this device otherwise'
+            f'[mqtt] device_id: "{FLEET}" is reserved for the topics of fleets; choose another id'
         )
-    if given:
-        return given
+    if configured:
+        return configured
     try:
         machine = machine_id.read_bytes().strip()
     except OSError:
         machine = b""
-    if len(machine) == 32:  # not "uninitialized", as a first boot has it
-        return hmac.new(_KEY, machine, "sha256").hexdigest()[:12]
+    if len(machine) == 32:  # not "uninitialized", as on a first boot
+        return hmac.new(_HASH_KEY, machine, "sha256").hexdigest()[:12]
     path = state / "device-id"
     try:
         kept = path.read_text(encoding="ascii").strip() if path.is_file() else ""

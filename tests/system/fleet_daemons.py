@@ -15,7 +15,7 @@ import pytest
 from edge_siamese.cameras.camera import Camera
 from edge_siamese.daemon.api import Change
 from edge_siamese.errors import EdgeSiameseError
-from edge_siamese.mqtt.reconnect import ReconnectPolicy
+from edge_siamese.mqtt.client import ReconnectPolicy
 from edge_siamese.recognition.imaging import Bytes
 from tests.edge_siamese.daemon.running import Daemon, Stage, until
 from tests.system.broker import HOST, Broker
@@ -77,7 +77,7 @@ class Device:
     def idle(self) -> bool:
         """Whether nothing is left to tell or to fetch."""
         report = self.fleet
-        return report.get("state") == "connected" and not (report["to_tell"] or report["to_fetch"])
+        return report.get("state") == "connected" and not (report["to_publish"] or report["to_fetch"])
 
     def learn(self, picture: Bytes, name: str | None = None, target: str | None = None) -> Change:
         """Register a picture, or add it to an object."""
@@ -152,7 +152,7 @@ def devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int) -> Iter
     monkeypatch.setattr("edge_siamese.daemon.hardware.open_camera", open_stage)
     # A broker that is stopped again and again would be left alone for minutes.
     monkeypatch.setattr(
-        "edge_siamese.mqtt.client.ReconnectPolicy", partial(ReconnectPolicy, first=0.2, most=1.0)
+        "edge_siamese.mqtt.client.ReconnectPolicy", partial(ReconnectPolicy, initial=0.2, maximum=1.0)
     )
     made = [Device(tmp_path / f"device-{number}", f"device-{number}", stages) for number in range(count)]
     try:

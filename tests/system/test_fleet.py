@@ -17,7 +17,7 @@ from uuid import uuid4
 import numpy as np
 import pytest
 
-from edge_siamese.fleet.messages import Topics, encode_object, encode_view
+from edge_siamese.fleet.messages import Topics, encode_state
 from edge_siamese.recognition.imaging import prepare
 from edge_siamese.recognition.registration import NewView
 from tests.edge_siamese.daemon.running import CUP, KEY, MUG, PEN, TABLE, until
@@ -221,9 +221,9 @@ def test_a_broker_that_keeps_thousands_of_objects_gives_all_of_them(
             for number in range(THOUSANDS):
                 uid = uuid4().hex
                 collector.publish(
-                    topics.of("objects", uid), encode_object(an_object(f"thing {number}")), retain=True
+                    topics.of("objects", uid), encode_state(an_object(f"thing {number}")), retain=True
                 )
-            collector.publish(topics.of("views", uid), encode_view(a_view(uid)), retain=True)
+            collector.publish(topics.of("views", uid), encode_state(a_view(uid)), retain=True)
         began = time.monotonic()
         device.configure(tiny, broker).start()
         until(lambda: device.fleet.get("state") == "connected")

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from edge_siamese.mqtt.reconnect import ReconnectPolicy
+from edge_siamese.mqtt.client import ReconnectPolicy
 from tests.edge_siamese.daemon.running import CONFIG, MUG, PEN, TABLE, Daemon, daemon_in, until
 from tests.system.broker import Broker, Collector, broker_in, collecting, make_certificates
 from tests.tiny_bundle import write_tiny_bundle
@@ -39,7 +39,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A broker that is away is tried again after a moment, a wrong password too."""
-    fast = ReconnectPolicy(first=0.1, most=0.5, refused=0.2, stable=2)
+    fast = ReconnectPolicy(initial=0.1, maximum=0.5, refused=0.2, stable=2)
     monkeypatch.setattr("edge_siamese.mqtt.client.ReconnectPolicy", lambda: fast)
 
 
@@ -158,7 +158,7 @@ def test_commands_do_what_the_button_does_and_are_answered(tmp_path: Path, start
         assert ask(heard, "undo")["ok"]
         assert [known["name"] for known in daemon.ask("objects")["objects"]] == ["Täßchen"]
         heard.publish(f"{BASE}/command/undo", b"{")
-        heard.until(lambda: "a command is empty or a JSON" in latest(heard, f"{BASE}/reply").get("error", ""))
+        heard.until(lambda: "not valid JSON" in latest(heard, f"{BASE}/reply").get("error", ""))
 
 
 def test_a_retained_command_does_nothing_however_often_the_connection_is_made(
@@ -224,7 +224,7 @@ def test_a_broker_that_is_away_costs_nothing_and_hears_of_it_all_when_it_is_back
             heard.wait_for(f"{BASE}/availability")
             time.sleep(UNTIL_SAVED_SECONDS)
             broker.stop()
-            until(lambda: state_of(daemon).startswith("away: "))
+            until(lambda: state_of(daemon).startswith("disconnected: "))
             frames = daemon.ask("status")["frames"]
             began = time.monotonic()
             uid = daemon.learn("mug", MUG)["object"]["uid"]
@@ -233,7 +233,7 @@ def test_a_broker_that_is_away_costs_nothing_and_hears_of_it_all_when_it_is_back
                 daemon.show(TABLE, None)
             rate = (daemon.ask("status")["frames"] - frames) / (time.monotonic() - began)
             assert rate > 50
-            waiting = daemon.ask("status")["extras"]["mqtt"]["waiting"]
+            waiting = daemon.ask("status")["extras"]["mqtt"]["queued"]
             assert 8 <= waiting < 60
             broker.start()
             heard.until(lambda: len(events(heard, "left")) == 3)
@@ -255,7 +255,7 @@ def test_a_broker_that_forgot_everything_is_told_everything(tmp_path: Path, star
         heard.wait_for(f"{BASE}/objects/{uid}")
         for _ in range(3):
             broker.kill()
-            until(lambda: state_of(daemon).startswith("away: "))
+            until(lambda: state_of(daemon).startswith("disconnected: "))
             broker.start()
             until(lambda: state_of(daemon) == "connected")
         with collecting(broker) as later:
@@ -300,7 +300,7 @@ def test_a_broker_that_cannot_show_that_it_is_the_one_is_not_spoken_to(tmp_path:
     files = {"certificate": str(made.client), "key": str(made.client_key), "tls": True}
     with broker_in(tmp_path / "broker", tls=made) as broker:
         daemon = start(broker, **files, ca=str(made.stranger_ca))
-        until(lambda: state_of(daemon).startswith("refused: its certificate is not accepted: "))
+        until(lambda: state_of(daemon).startswith("refused: certificate verification failed: "))
         assert "New client connected" not in broker.log()
 
 
@@ -308,7 +308,7 @@ def test_a_device_without_a_certificate_hears_what_may_be_missing(tmp_path: Path
     made = make_certificates(tmp_path / "certificates")
     with broker_in(tmp_path / "broker", tls=made) as broker:
         daemon = start(broker, tls=True, ca=str(made.ca))
-        until(lambda: "this device's certificate" in state_of(daemon))
+        until(lambda: "a client certificate" in state_of(daemon))
 
 
 def test_home_assistant_finds_the_device_when_it_starts_and_loses_what_is_forgotten(
@@ -377,7 +377,7 @@ def test_names_that_change_while_the_broker_is_away_are_removed_when_it_is_back(
             daemon.stop()
             daemon.config.write_text(config.replace('device_id = "hall"', f'device_id = "{name}"'))
             daemon.start().up()
-            until(lambda: state_of(daemon).startswith("away: "))
+            until(lambda: state_of(daemon).startswith("disconnected: "))
         broker.start()
         kept = daemon.state / "mqtt.json"
         until(lambda: json.loads(kept.read_text())["former"] == [])
@@ -442,4 +442,4 @@ def test_the_access_list_on_the_page_lets_a_device_do_its_work_and_nothing_to_ot
             assert home.on("edge-siamese/fleet/home/objects/0/0") == []
             assert home.on(f"{BASE}/command/register") != [] and latest(home, f"{BASE}/state")
         assert [known["name"] for known in daemon.ask("objects")["objects"]] == ["mug"]
-        assert daemon.ask("status")["extras"]["mqtt"]["not_allowed"] == 0
+        assert daemon.ask("status")["extras"]["mqtt"]["rejected"] == 0

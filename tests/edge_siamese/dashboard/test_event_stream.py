@@ -144,7 +144,7 @@ STATE: dict[str, Any] = {
             "works": True,
             "state": "connected",
             "sent": 3,
-            "fleet": {"last_sync": "then", "to_tell": 2},
+            "fleet": {"last_sync": "then", "to_publish": 2},
         },
     },
 }
@@ -171,7 +171,7 @@ def process_frames(state: dict[str, Any]) -> None:
     state["frames"] += 10
     state["camera"] |= {"captured": state["camera"]["captured"] + 10, "dropped": 1, "fps": 9.9}
     state["extras"]["dashboard"]["followers"] += 1
-    state["extras"]["mqtt"] |= {"sent": 9, "fleet": {"last_sync": "now", "to_tell": 0}}
+    state["extras"]["mqtt"] |= {"sent": 9, "fleet": {"last_sync": "now", "to_publish": 0}}
 
 
 def wait(state: dict[str, Any]) -> None:

@@ -84,7 +84,7 @@ class Member:
     def stop(self) -> None:
         """Turn it off."""
         self.fleet.close(5)
-        self.transport.cut()
+        self.transport.disconnect()
         self._thread.submit(self._engine.store.close).result(20)
         self._thread.shutdown()
 
@@ -124,7 +124,7 @@ class Member:
         if self.with_engine(lambda engine: revision(engine.store)) != self.fleet._ledger.revision:
             return False
         report = self.fleet.report()
-        return report["state"] == "connected" and not (report["to_tell"] or report["to_fetch"])
+        return report["state"] == "connected" and not (report["to_publish"] or report["to_fetch"])
 
 
 @contextmanager

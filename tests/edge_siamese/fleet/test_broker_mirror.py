@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from edge_siamese.fleet import broker_mirror
-from edge_siamese.fleet.broker_mirror import Mirror
+from edge_siamese.fleet.broker_mirror import (
+    BrokerMirror,
+    Connected,
+    Inbox,
+    Message,
+    Overflow,
+    Subscribed,
+)
 from edge_siamese.fleet.clock import LATEST_MS, Clock
 from edge_siamese.fleet.fake_broker import FakeBroker
-from edge_siamese.fleet.inbox import Message
-from edge_siamese.fleet.messages import Topics, encode_object, encode_view
-from edge_siamese.fleet.reconciliation import Known, restamped
+from edge_siamese.fleet.messages import Topics, encode_state
+from edge_siamese.fleet.reconciliation import FleetState, restamp
 from edge_siamese.fleet.state import Life, Name, ObjectState, Place, ViewState, resolve
 from edge_siamese.store.names import name_key
 from tests.edge_siamese.fleet.test_state import CREATED, OBJECTS, VIEWS, a_view, an_object
@@ -19,22 +27,22 @@ TOPICS = Topics("edge-siamese", "home")
 
 
 def of_an_object(uid: str, **said: int) -> Message:
-    return Message(TOPICS.of("objects", uid), encode_object(an_object("mug", **said)))
+    return Message(TOPICS.of("objects", uid), encode_state(an_object("mug", **said)))
 
 
 def of_a_view(uid: str, **said: int) -> Message:
-    return Message(TOPICS.of("views", uid), encode_view(a_view(OBJECTS[0], **said)))
+    return Message(TOPICS.of("views", uid), encode_state(a_view(OBJECTS[0], **said)))
 
 
-def made() -> Mirror:
-    return Mirror(TOPICS, "hall", FakeBroker().transport())
+def made() -> BrokerMirror:
+    return BrokerMirror(TOPICS, "hall", FakeBroker().transport())
 
 
 def test_beyond_a_number_of_registers_new_ones_are_passed_over_and_that_is_told_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(broker_mirror, "MOST", {"objects": 3, "views": 2})
-    known = Known({OBJECTS[0]: an_object("mug")})
+    monkeypatch.setattr(broker_mirror, "MAX_REGISTERS", {"objects": 3, "views": 2})
+    known = FleetState({OBJECTS[0]: an_object("mug")})
     reader = made()
     messages = [*(of_an_object(uid) for uid in OBJECTS), *(of_a_view(uid) for uid in VIEWS)]
     for _ in range(2):
@@ -42,18 +50,18 @@ def test_beyond_a_number_of_registers_new_ones_are_passed_over_and_that_is_told_
         known.objects |= read.changes.objects
         known.views |= read.changes.views
         assert (list(known.objects), list(known.views)) == (OBJECTS[:3], VIEWS[:2])
-        assert (list(reader.objects), list(reader.views)) == (OBJECTS[:3], VIEWS[:2])
-        assert not read.behind
+        assert (list(reader.retained.objects), list(reader.retained.views)) == (OBJECTS[:3], VIEWS[:2])
+        assert not read.outdated
     later = reader.read([of_an_object(OBJECTS[1], named=5), of_an_object(OBJECTS[5], named=5)], known, 0.0)
     assert list(later.changes.objects) == [OBJECTS[1]]
     assert caplog.messages == [
-        "edge-siamese/fleet/home/objects is passed over: more than 3; the others are not taken",
-        "edge-siamese/fleet/home/views is passed over: more than 2; the others are not taken",
+        "edge-siamese/fleet/home/objects is skipped: more than 3; the others are not accepted",
+        "edge-siamese/fleet/home/views is skipped: more than 2; the others are not accepted",
     ]
 
 
 def test_as_many_objects_of_one_name_as_are_taken_have_names_of_their_own() -> None:
-    uids = [f"{number:032x}" for number in range(broker_mirror.MOST["objects"])]
+    uids = [f"{number:032x}" for number in range(broker_mirror.MAX_REGISTERS["objects"])]
     views = {uid: a_view(uid) for uid in uids}
     named = resolve({uid: an_object("mug") for uid in uids}, views).objects
     assert named == resolve({uid: an_object("mug") for uid in reversed(uids)}, views).objects
@@ -67,51 +75,78 @@ EVIL = ObjectState(CREATED, Name(LAST, "ha"), Life(LAST, "forgotten"))
 HIDDEN = ViewState("view", CREATED, "camera", Place(LAST, OBJECTS[0], False))
 
 
-def at(now_ms: int) -> tuple[Mirror, Clock]:
+def at(now_ms: int) -> tuple[BrokerMirror, Clock]:
     clock = Clock("hall", lambda: now_ms)
-    return Mirror(TOPICS, "hall", FakeBroker().transport(), clock.is_late), clock
+    return BrokerMirror(TOPICS, "hall", FakeBroker().transport(), clock.is_ahead), clock
 
 
 def test_what_comes_from_far_ahead_is_passed_over_and_the_broker_gets_back_what_it_had(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    known = Known({OBJECTS[0]: an_object("mug")}, {VIEWS[0]: a_view(OBJECTS[0])})
+    known = FleetState({OBJECTS[0]: an_object("mug")}, {VIEWS[0]: a_view(OBJECTS[0])})
     reader, _ = at(NOW)
     evil = [
-        Message(TOPICS.of("objects", OBJECTS[0]), encode_object(EVIL)),
-        Message(TOPICS.of("views", VIEWS[0]), encode_view(HIDDEN)),
-        Message(TOPICS.of("objects", OBJECTS[1]), encode_object(EVIL)),
+        Message(TOPICS.of("objects", OBJECTS[0]), encode_state(EVIL)),
+        Message(TOPICS.of("views", VIEWS[0]), encode_state(HIDDEN)),
+        Message(TOPICS.of("objects", OBJECTS[1]), encode_state(EVIL)),
     ]
     read = reader.read(evil, known, 0.0)
-    assert (len(read.changes), reader.passed_over) == (0, True)
-    assert read.behind == {("objects", OBJECTS[0]), ("views", VIEWS[0])}
+    assert len(read.changes) == 0
+    assert read.outdated == {("objects", OBJECTS[0]), ("views", VIEWS[0])}
     assert not reader.shows(VIEWS[0])  # so its content goes out again as well
     # A device without a time of day takes it and gives it again: that must not go on for ever.
-    assert not reader.read(evil, known, 0.0).behind
-    assert "is more than a year ahead of the time here" in caplog.text
+    assert not reader.read(evil, known, 0.0).outdated
+    assert "is more than a year ahead of this device's clock" in caplog.text
     assert len(caplog.messages) == 3
 
 
 def test_a_device_without_a_time_of_day_takes_it_and_gets_over_it_once_it_has_one() -> None:
-    known = Known({OBJECTS[0]: an_object("mug")}, {VIEWS[0]: a_view(OBJECTS[0])})
+    known = FleetState({OBJECTS[0]: an_object("mug")}, {VIEWS[0]: a_view(OBJECTS[0])})
     evil = [
-        Message(TOPICS.of("objects", OBJECTS[0]), encode_object(EVIL)),
-        Message(TOPICS.of("views", VIEWS[0]), encode_view(HIDDEN)),
+        Message(TOPICS.of("objects", OBJECTS[0]), encode_state(EVIL)),
+        Message(TOPICS.of("views", VIEWS[0]), encode_state(HIDDEN)),
     ]
     reader, clock = at(12)
     read = reader.read(evil, known, 0.0)
     assert len(read.changes) == 2
     known.objects |= read.changes.objects
     known.views |= read.changes.views
-    assert len(restamped(known, clock.next, clock.is_late)) == 0
+    assert len(restamp(known, clock.next, clock.is_ahead)) == 0
     reader, clock = at(NOW)
     # What others have stands against it, though its stamps are earlier.
     read = reader.read([of_an_object(OBJECTS[0], named=5)], known, 0.0)
     assert read.changes.objects == {OBJECTS[0]: an_object("mug", named=5)}
     # What nobody else has is its own again.
     known.objects |= read.changes.objects
-    anew = restamped(known, clock.next, clock.is_late)
+    anew = restamp(known, clock.next, clock.is_ahead)
     assert anew.objects == {}
     assert anew.views == {
         VIEWS[0]: ViewState("view", CREATED, "camera", Place(f"{NOW:013x}-0000-hall", OBJECTS[0], False))
     }
+
+
+# --- inbox ---
+
+
+def test_items_come_in_order_and_a_wake_ends_the_wait() -> None:
+    inbox = Inbox()
+    inbox.put(Connected())
+    inbox.put(Subscribed("a/+"))
+    inbox.put(Message("a/b", b"1"))
+    assert inbox.take(5) == [Connected(), Subscribed("a/+"), Message("a/b", b"1")]
+    assert inbox.take(0) == []
+    threading.Timer(0.05, inbox.wake).start()
+    assert inbox.take(60) == []
+
+
+def test_what_is_too_much_is_lost_and_the_reader_learns_of_it_once() -> None:
+    inbox = Inbox(max_bytes=10_000)
+    for _ in range(5):
+        inbox.put(Message("t", 4000 * b"x"))
+    inbox.put(Subscribed("t"))
+    found = inbox.take(0)
+    assert [type(item) for item in found] == [Message, Message, Overflow, Subscribed]
+    inbox.put(Message("t", 4000 * b"x"))
+    assert len(inbox.take(0)) == 1
+    inbox.put(Message("t", 20_000 * b"x"))
+    assert inbox.take(0) == [Overflow()]

@@ -16,7 +16,8 @@ import pytest
 
 from edge_siamese.errors import StoreError
 from edge_siamese.fleet.ledger import Ledger
-from edge_siamese.fleet.reconciliation import Known, ShownObject, ShownView
+from edge_siamese.fleet.reconciliation import FleetState, ObservedObject, ObservedView
+from edge_siamese.fleet.state import Registers
 from tests.edge_siamese.fleet.test_state import OBJECTS, VIEWS, a_view, an_object
 
 HOME = "edge-siamese/fleet/home"
@@ -24,35 +25,38 @@ HOME = "edge-siamese/fleet/home"
 
 def filled(path: Path) -> Ledger:
     ledger = Ledger(path, HOME)
-    ledger.save({OBJECTS[0]: an_object("mug"), OBJECTS[1]: an_object("pen")}, {VIEWS[0]: a_view(OBJECTS[0])})
-    ledger.show({OBJECTS[0]: ShownObject(True, "mug")}, {VIEWS[0]: ShownView(OBJECTS[0], True)}, 7)
-    ledger.offer([VIEWS[0]])
+    objects = {OBJECTS[0]: an_object("mug"), OBJECTS[1]: an_object("pen")}
+    ledger.save(Registers(objects, {VIEWS[0]: a_view(OBJECTS[0])}))
+    ledger.save_observations(
+        {OBJECTS[0]: ObservedObject(True, "mug")}, {VIEWS[0]: ObservedView(OBJECTS[0], True)}, 7
+    )
+    ledger.note_content([VIEWS[0]])
     return ledger
 
 
 def test_all_is_there_again(tmp_path: Path) -> None:
     path = tmp_path / "state" / "fleet.db"
     first = filled(path)
-    first.save({OBJECTS[0]: an_object("cup", named=4)})
+    first.save(Registers({OBJECTS[0]: an_object("cup", named=4)}))
     first.close()
     again = Ledger(path, HOME)
     assert again.known == first.known
     assert again.known.objects[OBJECTS[0]].name.value == "cup"
-    assert again.known.shown_objects == {OBJECTS[0]: ShownObject(True, "mug")}
-    assert again.known.shown_views == {VIEWS[0]: ShownView(OBJECTS[0], True)}
-    assert (again.offered, again.revision) == ({VIEWS[0]}, 7)
-    again.offer([VIEWS[0]], offered=False)
+    assert again.known.observed_objects == {OBJECTS[0]: ObservedObject(True, "mug")}
+    assert again.known.observed_views == {VIEWS[0]: ObservedView(OBJECTS[0], True)}
+    assert (again.published_content, again.revision) == ({VIEWS[0]}, 7)
+    again.note_content([VIEWS[0]], published=False)
     again.close()
-    assert Ledger(path, HOME).offered == set()
+    assert Ledger(path, HOME).published_content == set()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 def test_of_another_collection_nothing_is_known(tmp_path: Path) -> None:
     filled(tmp_path / "fleet.db").close()
     other = Ledger(tmp_path / "fleet.db", "edge-siamese/fleet/office")
-    assert (other.known, other.offered, other.revision) == (Known(), set(), -1)
+    assert (other.known, other.published_content, other.revision) == (FleetState(), set(), -1)
     other.close()
-    assert Ledger(tmp_path / "fleet.db", HOME).known == Known()
+    assert Ledger(tmp_path / "fleet.db", HOME).known == FleetState()
 
 
 @pytest.mark.parametrize("damage", ["text", "half", "zeros", "another program", "a number"])
@@ -78,22 +82,22 @@ def test_a_file_that_is_no_use_is_set_aside(
         connection.close()
     damaged = path.read_bytes()
     ledger = Ledger(path, HOME)
-    assert ledger.known == Known()
-    ledger.save({OBJECTS[0]: an_object()})
+    assert ledger.known == FleetState()
+    ledger.save(Registers({OBJECTS[0]: an_object()}))
     ledger.close()
     assert Ledger(path, HOME).known.objects == {OBJECTS[0]: an_object()}
     assert (tmp_path / "fleet.damaged.db").read_bytes() == damaged
-    assert "kept as fleet.damaged.db, and made anew" in caplog.text
+    assert "renamed to fleet.damaged.db, and created again" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("table", "change"),
     [
-        ("objects", "named = 'yesterday'"),
-        ("objects", "lived = x'ff'"),
+        ("objects", "name_stamp = 'yesterday'"),
+        ("objects", "life_stamp = x'ff'"),
         ("objects", "life = 'dead'"),
         ("objects", "name = x'00'"),
-        ("views", "placed = '003bb2cc3d800-0000-evil'"),
+        ("views", "place_stamp = '003bb2cc3d800-0000-evil'"),
         ("views", "kind = 'photo'"),
         ("views", "owner = x'05'"),
     ],
@@ -103,7 +107,7 @@ def test_a_row_that_is_none_is_passed_over_and_the_others_stay(
 ) -> None:
     path = tmp_path / "fleet.db"
     first = filled(path)
-    first.save({}, {VIEWS[1]: a_view(OBJECTS[1])})
+    first.save(Registers({}, {VIEWS[1]: a_view(OBJECTS[1])}))
     first.close()
     uid = (OBJECTS if table == "objects" else VIEWS)[0]
     with sqlite3.connect(path) as connection:
@@ -114,7 +118,7 @@ def test_a_row_that_is_none_is_passed_over_and_the_others_stay(
     both = again.known.objects.keys() | again.known.views.keys()
     assert both == {*OBJECTS[:2], *VIEWS[:2]} - {uid}
     assert again.revision == 7
-    assert caplog.messages == ["1 rows of fleet.db cannot be read and are passed over"]
+    assert caplog.messages == ["1 unusable rows of fleet.db are skipped"]
     again.close()
 
 
@@ -125,25 +129,26 @@ def test_a_change_that_fails_has_changed_nothing(tmp_path: Path) -> None:
     other.execute("BEGIN IMMEDIATE")
     ledger._connection.execute("PRAGMA busy_timeout = 1")
     with pytest.raises(StoreError, match="is in use by another program, nothing was changed"):
-        ledger.save({OBJECTS[0]: an_object("cup", named=4)})
+        ledger.save(Registers({OBJECTS[0]: an_object("cup", named=4)}))
     assert ledger.known.objects == before
     other.execute("ROLLBACK")
-    ledger.save({OBJECTS[0]: an_object("cup", named=4)})
+    ledger.save(Registers({OBJECTS[0]: an_object("cup", named=4)}))
     assert ledger.known.objects[OBJECTS[0]].name.value == "cup"
     ledger.close()
     with pytest.raises(StoreError, match=r"fleet\.db is closed"):
-        ledger.save({OBJECTS[0]: an_object("cup", named=4)})
+        ledger.save(Registers({OBJECTS[0]: an_object("cup", named=4)}))
 
 
 WRITER = """
 import os, sys
 from pathlib import Path
 from edge_siamese.fleet.ledger import Ledger
+from edge_siamese.fleet.state import Registers
 from tests.edge_siamese.fleet.test_state import an_object
 ledger = Ledger(Path(sys.argv[1]), "home")
 number = len(ledger.known.objects)
 while True:
-    ledger.save({f"{number + place:032x}": an_object(f"thing {number + place}") for place in range(3)})
+    ledger.save(Registers({f"{number + i:032x}": an_object(f"thing {number + i}") for i in range(3)}))
     number += 3
     os.write(1, f"{number}\\n".encode())
 """

@@ -17,13 +17,12 @@ from edge_siamese.fleet.messages import (
     Topics,
     decode_content,
     decode_object,
+    decode_request,
     decode_view,
-    decode_wanted,
     encode_content,
-    encode_object,
-    encode_view,
-    encode_wanted,
-    printable,
+    encode_request,
+    encode_state,
+    to_printable,
 )
 from edge_siamese.pictures import encode_png
 from edge_siamese.store.replication import ViewContent
@@ -42,22 +41,22 @@ def test_the_topics_are_these() -> None:
     assert topics.of("objects", uid) == f"edge-siamese/fleet/home/objects/a/{uid}"
     assert topics.of("views", uid) == f"edge-siamese/fleet/home/views/a/{uid}"
     assert topics.of("content", uid) == f"edge-siamese/fleet/home/content/{uid}"
-    assert topics.part("views", "7") == "edge-siamese/fleet/home/views/7/+"
-    assert topics.wanted == "edge-siamese/fleet/home/wanted/+"
+    assert topics.shard("views", "7") == "edge-siamese/fleet/home/views/7/+"
+    assert topics.requests == "edge-siamese/fleet/home/requests/+"
     assert topics.uid(topics.of("objects", uid)) == uid
     assert topics.uid("edge-siamese/fleet/home/objects/a/mug") is None
-    with pytest.raises(ValueError, match="a collection is called by 1 to 80 characters without"):
+    with pytest.raises(ValueError, match="a collection name has 1 to 80 characters without"):
         Topics("edge-siamese", "a/b")
 
 
 def test_states_come_back_the_same() -> None:
     named = an_object("Kaffeebecher \U0001f375", life="forgotten")
-    assert decode_object(encode_object(named)) == named
+    assert decode_object(encode_state(named)) == named
     view = a_view(OBJECTS[2], alive=False, kind="negative")
-    assert decode_view(encode_view(view)) == view
+    assert decode_view(encode_state(view)) == view
     assert decode_content(encode_content(CONTENT)) == CONTENT
-    assert decode_wanted(encode_wanted(2)) == 2
-    assert json.loads(encode_object(an_object())) == {
+    assert decode_request(encode_request(2)) == 2
+    assert json.loads(encode_state(an_object())) == {
         "format": 1,
         "created": "2026-11-24T10:00:00.000+00:00",
         "name": {"stamp": stamp(1), "value": "mug"},
@@ -90,11 +89,11 @@ def test_pictures_that_would_fill_the_memory_do_not_go_out_and_are_refused_befor
 
     monkeypatch.setattr(messages, "decode_png", unpack)
     for crops, reason in (
-        ((wide,), r"crops\[0\]: sides of 2048 pixels at most, not 2049 x 1"),
-        ((CROP, whole), "crops: more than 4194304 pixels in all"),
+        ((wide,), r"crops\[0\]: at most 2048 pixels a side, not 2049 x 1"),
+        ((CROP, whole), "crops: more than 4194304 pixels in total"),
         (
             (encode_png(np.zeros((4096, 4096, 3), np.uint8)),) * 5,
-            r"crops\[0\]: sides of 2048 pixels at most",
+            r"crops\[0\]: at most 2048 pixels a side",
         ),
     ):
         texts = [base64.b64encode(crop).decode() for crop in crops]
@@ -125,36 +124,36 @@ def changed(payload: bytes, change: dict[str, Any]) -> bytes:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"format": 2}, "format: one of 1 is needed, not 2"),
+        ({"format": 2}, "format: must be 1, not 2"),
         ({"name": None}, "name: missing"),
         ({"more": 1}, "more: unknown key"),
-        ({"created": "<b>\n"}, "created: at most 80 printable characters of ASCII are needed"),
+        ({"created": "<b>\n"}, "created: must be a string that matches"),
         ({"name.value": ""}, "name.value: an object needs a name that is not empty"),
         ({"name.value": 81 * "a"}, "name.value: the name .* has 81 characters; at most 80 are allowed"),
         ({"name.value": "a\u202eb"}, "name.value: the name .* has a control character"),
-        ({"name.value": " mug "}, "name.value: the name is not in its usual form"),
-        ({"name.stamp": "9"}, "name.stamp: a stamp is needed, not '9'"),
-        ({"life.value": "dead"}, "life.value: one of 'alive', 'forgotten' is needed, not \"dead\""),
+        ({"name.value": " mug "}, "name.value: the name is not in canonical form"),
+        ({"name.stamp": "9"}, "name.stamp: must be a stamp, not '9'"),
+        ({"life.value": "dead"}, 'life.value: must be one of "alive", "forgotten", not "dead"'),
     ],
 )
 def test_what_is_no_object_is_refused(change: dict[str, Any], reason: str) -> None:
     with pytest.raises(SchemaError, match=reason):
-        decode_object(changed(encode_object(an_object()), change))
+        decode_object(changed(encode_state(an_object()), change))
 
 
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"kind": "photo"}, "kind: one of 'view', 'negative' is needed"),
-        ({"source": 90 * "a"}, "source: at most 80"),
-        ({"place.object": "../../etc/passwd"}, "place.object: the uid of an object is needed"),
-        ({"place.object": OBJECTS[0].upper() + "A"}, "place.object: the uid of an object is needed"),
-        ({"place.alive": 1}, "place.alive: true or false is needed"),
+        ({"kind": "photo"}, 'kind: must be one of "view", "negative"'),
+        ({"source": 90 * "a"}, "source: must be a string that matches"),
+        ({"place.object": "../../etc/passwd"}, "place.object: must be a string that matches"),
+        ({"place.object": OBJECTS[0].upper() + "A"}, "place.object: must be a string that matches"),
+        ({"place.alive": 1}, "place.alive: must be true or false"),
     ],
 )
 def test_what_is_no_view_is_refused(change: dict[str, Any], reason: str) -> None:
     with pytest.raises(SchemaError, match=reason):
-        decode_view(changed(encode_view(a_view(OBJECTS[0])), change))
+        decode_view(changed(encode_state(a_view(OBJECTS[0])), change))
 
 
 NAN = np.full(8, np.nan, "<f4")
@@ -163,14 +162,14 @@ NAN = np.full(8, np.nan, "<f4")
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"dimensions": 9}, "embedding: 9 finite numbers are needed"),
-        ({"dimensions": 10**9}, "dimensions: 0 to 16384 are needed"),
-        ({"embedding": "AAAA"}, "embedding: 8 finite numbers are needed"),
-        ({"embedding": "%%%%"}, "embedding: not base64"),
+        ({"dimensions": 9}, "embedding: must be 9 finite numbers"),
+        ({"dimensions": 10**9}, "dimensions: must be an integer from 0 to 16384"),
+        ({"embedding": "AAAA"}, "embedding: must be 8 finite numbers"),
+        ({"embedding": "%%%%"}, "embedding: must be base64"),
         ({"crops": ["AAAA"]}, r"crops\[0\]: a stored picture is a PNG, and this is not one"),
-        ({"crops": ["AAAA"] * 101}, "crops: at most 100 are kept, not 101"),
-        ({"crops": "AAAA"}, "crops: a list is needed"),
-        ({"model_id": "\u0000"}, "model_id: at most 80 printable"),
+        ({"crops": ["AAAA"] * 101}, "crops: must be a list of at most 100 items, not a list of 101"),
+        ({"crops": "AAAA"}, "crops: must be a list"),
+        ({"model_id": "\u0000"}, "model_id: must be a string that matches"),
     ],
 )
 def test_what_is_no_content_is_refused(change: dict[str, Any], reason: str) -> None:
@@ -179,11 +178,11 @@ def test_what_is_no_content_is_refused(change: dict[str, Any], reason: str) -> N
 
 
 def test_numbers_that_are_none_too_large_a_message_and_an_empty_one_are_refused() -> None:
-    with pytest.raises(SchemaError, match="8 finite numbers are needed"):
+    with pytest.raises(SchemaError, match="must be 8 finite numbers"):
         decode_content(encode_content(ViewContent(MODEL, NAN.tobytes(), ())))
     with pytest.raises(SchemaError, match="neither an embedding nor a picture"):
         decode_content(encode_content(ViewContent(MODEL, None, ())))
-    with pytest.raises(SchemaError, match=f"5000 bytes; at most {MAX_STATE_BYTES} are read"):
+    with pytest.raises(SchemaError, match=f"5000 bytes; at most {MAX_STATE_BYTES} are accepted"):
         decode_view(5000 * b" ")
     with pytest.raises(SchemaError, match="not UTF-8"):
         decode_view(b"\xff")
@@ -192,10 +191,10 @@ def test_numbers_that_are_none_too_large_a_message_and_an_empty_one_are_refused(
 def test_a_message_that_was_garbled_gives_an_error_of_the_schema_or_a_state_and_nothing_else() -> None:
     chance = random.Random(6)
     payloads = [
-        (encode_object(an_object()), decode_object),
-        (encode_view(a_view(VIEWS[0])), decode_view),
+        (encode_state(an_object()), decode_object),
+        (encode_state(a_view(VIEWS[0])), decode_view),
         (encode_content(CONTENT), decode_content),
-        (encode_wanted(1), decode_wanted),
+        (encode_request(1), decode_request),
     ]
     refused = 0
     for _ in range(4000):
@@ -220,5 +219,5 @@ def test_a_message_that_was_garbled_gives_an_error_of_the_schema_or_a_state_and_
 
 
 def test_a_text_of_the_store_is_made_fit_for_messages() -> None:
-    assert printable("camera") == "camera"
-    assert printable("Kamera\u00fc\n" + 100 * "a") == "Kamera??" + 72 * "a"
+    assert to_printable("camera") == "camera"
+    assert to_printable("Kamera\u00fc\n" + 100 * "a") == "Kamera??" + 72 * "a"

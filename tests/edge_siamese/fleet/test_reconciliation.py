@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from edge_siamese.fleet.reconciliation import (
-    Changes,
-    Known,
-    ShownObject,
-    after,
+    FleetState,
+    ObservedObject,
+    ObservedView,
+    Registers,
     local_changes,
-    shown_by,
-    store_changes,
+    new_observations,
+    plan_store_changes,
+    snapshot_after,
 )
 from edge_siamese.fleet.state import Life, Name, Place, resolve
 from edge_siamese.store.replication import Batch, ObjectRow, Snapshot, ViewContent, ViewRow
@@ -42,17 +44,17 @@ def snapshot(*rows: ObjectRow | ViewRow, revision: int = 5) -> Snapshot:
 STORE = snapshot(item(MUG, "mug"), item(PEN, "pen"), row(SIDE, MUG), row(TOP, MUG), row(NIB, PEN))
 
 
-def settled(store: Snapshot = STORE) -> Known:
+def settled(store: Snapshot = STORE) -> FleetState:
     """A fleet that knows all of a store, which shows it."""
-    known = Known(
+    known = FleetState(
         {uid: an_object(found.name) for uid, found in store.objects.items()},
         {uid: a_view(found.owner) for uid, found in store.views.items()},
     )
-    known.shown_objects, known.shown_views = shown_by(store, known)
+    known.observed_objects, known.observed_views = new_observations(store, known)
     return known
 
 
-def changes(store: Snapshot, known: Known, **options: bool) -> Changes:
+def changes(store: Snapshot, known: FleetState, **options: bool) -> Registers:
     numbers = itertools.count(100)
     return local_changes(store, known, lambda: stamp(next(numbers), "here"), **options)
 
@@ -64,8 +66,8 @@ def with_rows(*rows: ObjectRow | ViewRow) -> Snapshot:
 
 
 def test_what_is_new_is_told_once_all_that_the_broker_has_was_seen() -> None:
-    assert changes(STORE, Known(), complete=False) == Changes({}, {})
-    found = changes(STORE, Known())
+    assert changes(STORE, FleetState(), complete=False) == Registers()
+    found = changes(STORE, FleetState())
     assert found.objects.keys() == {MUG, PEN}
     assert found.views.keys() == {SIDE, TOP, NIB}
     assert found.objects[PEN].name.value == "pen"
@@ -78,19 +80,19 @@ def test_what_is_new_is_told_once_all_that_the_broker_has_was_seen() -> None:
 
 
 def test_a_store_that_is_as_it_was_tells_nothing() -> None:
-    assert changes(STORE, settled()) == Changes({}, {})
+    assert changes(STORE, settled()) == Registers()
 
 
 def test_each_change_sets_the_register_that_it_is_about() -> None:
     known = settled()
     forgotten = changes(with_rows(item(MUG, "mug", deleted=True)), known)
-    assert forgotten == Changes(
+    assert forgotten == Registers(
         {MUG: replace(known.objects[MUG], life=Life(stamp(100, "here"), "forgotten"))}, {}
     )
     renamed = changes(with_rows(item(MUG, "cup")), known)
-    assert renamed == Changes({MUG: replace(known.objects[MUG], name=Name(stamp(100, "here"), "cup"))}, {})
+    assert renamed == Registers({MUG: replace(known.objects[MUG], name=Name(stamp(100, "here"), "cup"))}, {})
     removed = changes(with_rows(row(TOP, MUG, deleted=True)), known)
-    assert removed == Changes({}, {TOP: a_view(MUG, alive=False).merged(removed.views[TOP])})
+    assert removed == Registers({}, {TOP: a_view(MUG, alive=False).merged(removed.views[TOP])})
     assert removed.views[TOP].place == Place(stamp(100, "here"), MUG, False)
 
 
@@ -104,8 +106,8 @@ def test_an_undo_of_forgetting_and_of_a_merge_bring_back() -> None:
     gone = with_rows(item(MUG, "mug", deleted=True))
     known = settled()
     known.objects[MUG] = an_object("mug", life="forgotten", lived=9)
-    known.shown_objects[MUG] = ShownObject(False, "mug")
-    assert changes(gone, known) == Changes({}, {})
+    known.observed_objects[MUG] = ObservedObject(False, "mug")
+    assert changes(gone, known) == Registers()
     back = changes(with_rows(item(MUG, "mug (2)")), known)
     assert back.objects[MUG].life.value == "alive"
     assert back.objects[MUG].name.value == "mug (2)"
@@ -115,26 +117,26 @@ def test_an_undo_of_forgetting_and_of_a_merge_bring_back() -> None:
 def test_a_row_that_is_missing_was_not_deleted_and_is_fetched_again() -> None:
     known = settled()
     rest = snapshot(item(PEN, "pen"), row(NIB, PEN))
-    assert changes(rest, known) == Changes({}, {})
-    missing = store_changes(rest, known, resolve(known.objects, known.views))
+    assert changes(rest, known) == Registers()
+    missing = plan_store_changes(rest, known, resolve(known.objects, known.views))
     assert missing.batch == Batch()
-    assert sorted(missing.contents) == [SIDE, TOP]
-    brought = store_changes(rest, known, resolve(known.objects, known.views), {TOP: CONTENT})
+    assert sorted(missing.missing) == [SIDE, TOP]
+    brought = plan_store_changes(rest, known, resolve(known.objects, known.views), {TOP: CONTENT})
     assert brought.batch.objects == [item(MUG, "mug")]
     assert [found.row for found in brought.batch.new_views] == [row(TOP, MUG)]
-    assert brought.contents == [SIDE]
+    assert brought.missing == [SIDE]
 
 
 def test_what_a_copy_of_the_store_brought_back_nobody_has_done() -> None:
     known = settled()
     known.objects[MUG] = an_object("mug", life="forgotten", lived=9)
-    known.shown_objects[MUG] = ShownObject(False, "mug")
-    known.shown_views[TOP] = replace(known.shown_views[TOP], alive=False)
+    known.observed_objects[MUG] = ObservedObject(False, "mug")
+    known.observed_views[TOP] = ObservedView(known.observed_views[TOP].owner, False)
     known.views[TOP] = a_view(MUG, placed=9, alive=False)
     copy = with_rows(item(KEY, "key"), row(NOT, KEY))
     found = changes(copy, known, restored=True)
     assert (found.objects.keys(), found.views.keys()) == ({KEY}, {NOT})
-    batch = store_changes(copy, known, resolve(known.objects, known.views)).batch
+    batch = plan_store_changes(copy, known, resolve(known.objects, known.views)).batch
     assert batch.objects == [item(MUG, "mug", deleted=True)]
     assert batch.views == [row(TOP, MUG, deleted=True)]
 
@@ -145,7 +147,7 @@ def test_what_came_from_elsewhere_and_is_in_the_store_is_not_taken_for_a_change_
     known.objects[MUG] = an_object("cup", named=9)
     known.views[TOP] = a_view(PEN, placed=9)
     store = with_rows(item(MUG, "cup"), row(TOP, PEN))
-    assert changes(store, known) == Changes({}, {})
+    assert changes(store, known) == Registers()
 
 
 def test_a_change_here_beside_one_from_elsewhere_is_seen() -> None:
@@ -161,32 +163,32 @@ def test_the_store_gets_what_the_registers_say() -> None:
     known.objects[PEN] = an_object("pen", named=10)
     known.views[NIB] = a_view(PEN, placed=9)
     known.views[TOP] = a_view(PEN, placed=9)
-    missing = store_changes(STORE, known, resolve(known.objects, known.views))
+    missing = plan_store_changes(STORE, known, resolve(known.objects, known.views))
     assert missing.batch.objects == [item(MUG, "pen"), item(PEN, "pen (2)")]
     assert missing.batch.views == [row(TOP, PEN)]
-    store = after(STORE, missing.batch)
+    store = snapshot_after(STORE, missing.batch)
     assert store.revision == 6
-    assert len(store_changes(store, known, resolve(known.objects, known.views)).batch) == 0
+    assert len(plan_store_changes(store, known, resolve(known.objects, known.views)).batch) == 0
 
 
 def test_a_view_whose_new_object_never_came_is_hidden_and_comes_back_with_it() -> None:
     known = settled()
     known.views[TOP] = a_view(KEY, placed=9)
-    hidden = store_changes(STORE, known, resolve(known.objects, known.views)).batch
+    hidden = plan_store_changes(STORE, known, resolve(known.objects, known.views)).batch
     assert hidden == Batch([], [row(TOP, MUG, deleted=True)])
-    store = after(STORE, hidden)
+    store = snapshot_after(STORE, hidden)
     known.objects[KEY] = an_object("key")
-    shown = store_changes(store, known, resolve(known.objects, known.views)).batch
+    shown = plan_store_changes(store, known, resolve(known.objects, known.views)).batch
     assert shown == Batch([item(KEY, "key")], [row(TOP, KEY)])
 
 
 def test_an_object_waits_for_a_view_to_recognize_it_by() -> None:
-    known = Known({MUG: an_object("mug")}, {SIDE: a_view(MUG), NOT: a_view(MUG, kind="negative")})
+    known = FleetState({MUG: an_object("mug")}, {SIDE: a_view(MUG), NOT: a_view(MUG, kind="negative")})
     resolved = resolve(known.objects, known.views)
     empty = snapshot()
-    waiting = store_changes(empty, known, resolved)
-    assert (waiting.batch, waiting.contents) == (Batch(), [SIDE])
-    negative = store_changes(empty, known, resolved, {NOT: CONTENT})
-    assert (negative.batch, negative.contents) == (Batch(), [SIDE])
-    ready = store_changes(empty, known, resolved, {SIDE: CONTENT})
-    assert (len(ready.batch.objects), len(ready.batch.new_views), ready.contents) == (1, 1, [NOT])
+    waiting = plan_store_changes(empty, known, resolved)
+    assert (waiting.batch, waiting.missing) == (Batch(), [SIDE])
+    negative = plan_store_changes(empty, known, resolved, {NOT: CONTENT})
+    assert (negative.batch, negative.missing) == (Batch(), [SIDE])
+    ready = plan_store_changes(empty, known, resolved, {SIDE: CONTENT})
+    assert (len(ready.batch.objects), len(ready.batch.new_views), ready.missing) == (1, 1, [NOT])

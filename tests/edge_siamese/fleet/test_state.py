@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 from itertools import permutations
 from typing import cast
+
+from msgspec.structs import replace
 
 from edge_siamese.fleet.state import (
     Life,

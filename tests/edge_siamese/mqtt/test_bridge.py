@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +14,25 @@ import pytest
 from PIL import Image
 
 from edge_siamese.daemon.event_bus import EventBus
+from edge_siamese.doctor import Finding, examine, integrations
 from edge_siamese.errors import ControlError, MqttError
-from edge_siamese.mqtt import fleet_supervisor
-from edge_siamese.mqtt.bridge import Bridge
-from edge_siamese.mqtt.published_topics import FILE_NAME, PublishedTopics, keep_footprints, read_footprints
-from edge_siamese.mqtt.reconnect import ReconnectPolicy
-from edge_siamese.mqtt.snapshot import MAX_SIDE, encode_snapshot
+from edge_siamese.models.bundle import Bundle
+from edge_siamese.mqtt import bridge as bridge_module
+from edge_siamese.mqtt.bridge import SNAPSHOT_SIDE, Bridge, encode_snapshot
+from edge_siamese.mqtt.cleanup import (
+    FILE_NAME,
+    PublishedTopics,
+    read_published_topics,
+    write_published_topics,
+)
+from edge_siamese.mqtt.client import ReconnectPolicy
 from edge_siamese.settings import MqttSettings, PathSettings, Settings
-from tests.edge_siamese.daemon.running import until
-from tests.edge_siamese.mqtt.listening import Listener
+from tests.edge_siamese.daemon.running import Daemon, daemon_in, until
+from tests.edge_siamese.metrics.scraping import configure, free_port, scrape, text_at, value
+from tests.edge_siamese.mqtt.scripted_broker import ACCEPTED_5, BAD_USER_5, ScriptedBroker
 
-ACCEPTED_5 = b"\x20\x03\x00\x00\x00"
-PACE = ReconnectPolicy(first=0.02, most=0.05)
+ROOT = Path(__file__).parents[3]
+PACE = ReconnectPolicy(initial=0.02, maximum=0.05)
 
 
 class Actions:
@@ -52,7 +59,7 @@ def bridge(state: Path, port: int, **changes: Any) -> tuple[Bridge, Actions]:
     return Bridge(settings, actions, PACE), actions  # type: ignore[arg-type]
 
 
-def retained(broker: Listener) -> list[tuple[str, bytes]]:
+def retained(broker: ScriptedBroker) -> list[tuple[str, bytes]]:
     """Topics and payloads of what was published to be kept, but for the availability of the present names."""
     return [
         (topic, payload[1:])
@@ -62,7 +69,7 @@ def retained(broker: Listener) -> list[tuple[str, bytes]]:
 
 
 def test_it_tells_what_happens_and_how_it_is(tmp_path: Path) -> None:
-    with Listener(ACCEPTED_5) as broker:
+    with ScriptedBroker(ACCEPTED_5) as broker:
         made, actions = bridge(tmp_path, broker.port)
         made.start()
         until(lambda: any(b"connected to" in payload for _, payload, _ in broker.published))
@@ -89,17 +96,17 @@ def test_what_forbids_a_connection_is_said_at_the_start_and_leaves_no_thread(tmp
 def test_a_fleet_that_cannot_open_its_file_takes_nothing_else_with_it_and_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fleet_supervisor, "MAX_SECONDS", 0.1)
-    monkeypatch.setattr(fleet_supervisor, "FIRST_SECONDS", 0.05)
+    monkeypatch.setattr(bridge_module, "MAX_FLEET_RETRY_SECONDS", 0.1)
+    monkeypatch.setattr(bridge_module, "FLEET_RETRY_SECONDS", 0.05)
     (tmp_path / "fleet.db").mkdir()
-    with Listener(ACCEPTED_5) as broker:
+    with ScriptedBroker(ACCEPTED_5) as broker:
         made, actions = bridge(tmp_path, broker.port, collection="home")
         made.start()
         until(lambda: made.report()["state"] == "connected")
         found = made.report()["fleet"]
         assert (found["collection"], found["state"], found["objects"]) == ("home", "not started", 0)
-        assert "fleet.db" in found["trouble"]
-        time.sleep(0.3)
+        assert "fleet.db" in found["problem"]
+        until(lambda: made._fleet is not None and made._fleet._delay == 0.1)
         told = [event.text for event in actions.bus.latest(20) if event.kind == "fleet"]
         assert len(told) == 1
         assert told[0].startswith("the fleet cannot start: ")
@@ -121,9 +128,9 @@ def test_a_fleet_that_never_started_ends_at_once(tmp_path: Path) -> None:
 
 
 def test_new_names_at_the_same_broker_remove_what_was_left_under_the_old_ones(tmp_path: Path) -> None:
-    with Listener(ACCEPTED_5) as broker:
+    with ScriptedBroker(ACCEPTED_5) as broker:
         where = f"127.0.0.1:{broker.port}"
-        keep_footprints(tmp_path, [PublishedTopics(where, "old", "door", "ha")])
+        write_published_topics(tmp_path, [PublishedTopics(where, "old", "door", "ha")])
         made, _ = bridge(tmp_path, broker.port)
         made.start()
         until(lambda: len(retained(broker)) >= 3)
@@ -134,30 +141,32 @@ def test_new_names_at_the_same_broker_remove_what_was_left_under_the_old_ones(tm
         ]
         made.close(1)
         # Nobody has said that no objects are left, so it is not forgotten.
-        assert read_footprints(tmp_path) == (
+        assert read_published_topics(tmp_path) == (
             PublishedTopics(where, "edge-siamese", "hall", "homeassistant"),
             PublishedTopics(where, "old", "door", "ha"),
         )
 
 
 def test_discovery_that_is_turned_off_removes_the_device_alone(tmp_path: Path) -> None:
-    with Listener(ACCEPTED_5) as broker:
+    with ScriptedBroker(ACCEPTED_5) as broker:
         where = f"127.0.0.1:{broker.port}"
-        keep_footprints(tmp_path, [PublishedTopics(where, "edge-siamese", "hall", "homeassistant")])
+        write_published_topics(tmp_path, [PublishedTopics(where, "edge-siamese", "hall", "homeassistant")])
         made, _ = bridge(tmp_path, broker.port, discovery_prefix="")
         made.start()
         until(lambda: retained(broker))
         assert retained(broker) == [("homeassistant/device/edge-siamese-hall/config", b"")]
-        until(lambda: read_footprints(tmp_path) == (PublishedTopics(where, "edge-siamese", "hall", ""),))
+        until(
+            lambda: read_published_topics(tmp_path) == (PublishedTopics(where, "edge-siamese", "hall", ""),)
+        )
         made.close(1)
 
 
 @pytest.mark.parametrize("other", [True, False])
 def test_the_same_names_or_another_broker_remove_nothing(tmp_path: Path, other: bool) -> None:
-    with Listener(ACCEPTED_5) as broker:
+    with ScriptedBroker(ACCEPTED_5) as broker:
         where = "elsewhere:1" if other else f"127.0.0.1:{broker.port}"
         prefix = "old" if other else "edge-siamese"
-        keep_footprints(tmp_path, [PublishedTopics(where, prefix, "hall", "homeassistant")])
+        write_published_topics(tmp_path, [PublishedTopics(where, prefix, "hall", "homeassistant")])
         made, _ = bridge(tmp_path, broker.port)
         made.start()
         until(lambda: any(topic.endswith("event") for topic, _, _ in broker.published))
@@ -166,7 +175,7 @@ def test_the_same_names_or_another_broker_remove_nothing(tmp_path: Path, other: 
 
 
 def test_turned_off_for_good_it_removes_even_its_availability(tmp_path: Path) -> None:
-    with Listener(ACCEPTED_5) as broker:
+    with ScriptedBroker(ACCEPTED_5) as broker:
         made, actions = bridge(tmp_path, broker.port)
         made.start()
         until(lambda: made.report()["state"] == "connected")
@@ -183,26 +192,24 @@ def test_turned_off_for_good_it_removes_even_its_availability(tmp_path: Path) ->
 def test_a_picture_needs_a_frame_and_to_be_wanted(tmp_path: Path) -> None:
     made, _ = bridge(tmp_path, 1)
     with pytest.raises(ControlError, match="there is no picture: waiting for the camera"):
-        made._snapshot()
+        made._publish_snapshot()
     made.close(0.1)
     off, _ = bridge(tmp_path, 1, snapshots=False)
-    with pytest.raises(
-        ControlError, match=r"snapshots are turned off; \[mqtt\] snapshots = true turns them on"
-    ):
-        off._snapshot()
+    with pytest.raises(ControlError, match=r"snapshots are off; \[mqtt\] snapshots = true turns them on"):
+        off._publish_snapshot()
     off.close(0.1)
 
 
 def test_a_footprint_that_cannot_be_read_or_kept_is_none(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert read_footprints(tmp_path) == ()
+    assert read_published_topics(tmp_path) == ()
     assert caplog.text == ""
     for content in ("{", "[]", json.dumps({"broker": 3})):
         (tmp_path / FILE_NAME).write_text(content)
-        assert read_footprints(tmp_path) == ()
+        assert read_published_topics(tmp_path) == ()
     (tmp_path / "file").touch()
-    keep_footprints(tmp_path / "file", [PublishedTopics("a", "b", "c", "d")])
+    write_published_topics(tmp_path / "file", [PublishedTopics("a", "b", "c", "d")])
     assert "mqtt.json cannot be written" in caplog.text
 
 
@@ -210,5 +217,75 @@ def test_a_picture_is_a_jpeg_of_a_bounded_size() -> None:
     pixels = np.zeros((1200, 1600, 3), np.uint8)
     made = encode_snapshot(pixels)
     assert made.startswith(b"\xff\xd8\xff")
-    assert Image.open(io.BytesIO(made)).size == (MAX_SIDE, 720)
+    assert Image.open(io.BytesIO(made)).size == (SNAPSHOT_SIDE, 720)
     assert encode_snapshot(np.zeros((48, 64), np.uint8)).startswith(b"\xff\xd8\xff")
+
+
+# --- what status, metrics and doctor report ---
+
+
+def looked_at(daemon: Daemon) -> Finding:
+    """What doctor finds of MQTT."""
+    found = examine(daemon.config, checks=[("integrations", integrations.check_integrations)])
+    return next(finding for finding in found if finding.check == "mqtt")
+
+
+def with_mqtt(daemon: Daemon, bundle: Bundle, broker: int, metrics: int) -> Daemon:
+    configure(daemon, bundle, metrics)
+    with daemon.config.open("a") as file:
+        file.write(
+            f'[mqtt]\nbroker = "127.0.0.1"\nport = {broker}\ndevice_id = "hall"\ncollection = "home"\n'
+        )
+    return daemon.start().up()
+
+
+def test_a_broker_that_is_off_is_a_warning_and_a_zero(
+    tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = free_port()
+    with daemon_in(tmp_path, monkeypatch) as made:
+        daemon = with_mqtt(made, bundle, free_port(), port)
+        until(lambda: daemon.ask("status")["extras"]["mqtt"]["state"] == "disconnected: Connection refused")
+        assert daemon.ask("status")["extras"]["mqtt"]["works"] is False
+        assert value(scrape(port), "edge_siamese_integration_up", integration="mqtt") == 0
+        assert value(text_at(port), "edge_siamese_integration_up", integration="metrics") == 1
+        found = looked_at(daemon)
+        assert (found.level, found.text) == (
+            "warning",
+            "it does not work: disconnected: Connection refused",
+        )
+        assert "[mqtt]" in found.remedy
+
+
+def test_status_tells_of_the_fleet_where_the_guide_says(
+    tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guide = (ROOT / "docs" / "fleet.md").read_text(encoding="utf-8")
+    (said,) = re.findall(r"under `extras\.mqtt\.fleet`: (.*?)\n\n", guide, re.DOTALL)
+    with daemon_in(tmp_path, monkeypatch) as made:
+        daemon = with_mqtt(made, bundle, free_port(), free_port())
+        fleet = until(lambda: daemon.ask("status")["extras"]["mqtt"].get("fleet"))
+    assert fleet["state"] == "disconnected"
+    assert {word for word in re.findall(r"`(\w+)`", said) if word in fleet} == {
+        *("state", "problem", "objects", "to_publish", "to_fetch"),
+    }
+
+
+def test_a_broker_that_refuses_is_one_too_until_it_does_no_more(
+    tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The first wait of a refused device is a minute; here it is not.
+    monkeypatch.setattr(
+        "edge_siamese.mqtt.client.ReconnectPolicy",
+        lambda: ReconnectPolicy(initial=0.05, refused=0.05, maximum=0.05),
+    )
+    port = free_port()
+    with ScriptedBroker(BAD_USER_5) as broker, daemon_in(tmp_path, monkeypatch) as made:
+        daemon = with_mqtt(made, bundle, broker.port, port)
+        until(lambda: daemon.ask("status")["extras"]["mqtt"]["state"].startswith("refused: "))
+        assert value(scrape(port), "edge_siamese_integration_up", integration="mqtt") == 0
+        assert looked_at(daemon).text == "it does not work: refused: bad user name or password"
+        broker.answer(ACCEPTED_5)
+        until(lambda: daemon.ask("status")["extras"]["mqtt"]["works"])
+        until(lambda: value(text_at(port), "edge_siamese_integration_up", integration="mqtt") == 1)
+        assert (looked_at(daemon).level, looked_at(daemon).text) == ("ok", "connected")

@@ -12,15 +12,14 @@ from edge_siamese.events import KINDS
 from edge_siamese.mqtt.discovery import (
     EVENT_TYPES,
     MAX_OBJECTS,
-    Described,
-    discovery,
-    encoded,
-    without,
+    DeviceDescription,
+    discovery_message,
+    removal_message,
 )
-from edge_siamese.mqtt.topics import Topics
+from edge_siamese.mqtt.topics import Topics, to_json
 
 HALL = Topics("edge-siamese", "hall")
-DEVICE = Described("Hall", "Raspberry Pi 4 Model B Rev 1.4", "1.2.3", snapshots=True)
+DEVICE = DeviceDescription("Hall", "Raspberry Pi 4 Model B Rev 1.4", "1.2.3", snapshots=True)
 MUG, PEN = "0" * 32, "1" * 32
 BASE = "edge-siamese/hall"
 
@@ -56,7 +55,7 @@ UNITS = {"temperature": "°C", "data_size": "MB"}
 
 
 def message(*objects: tuple[str, str], **changes: Any) -> dict[str, Any]:
-    return discovery(HALL, Described(**{**vars(DEVICE), **changes}), objects)
+    return discovery_message(HALL, DeviceDescription(**{**vars(DEVICE), **changes}), objects)
 
 
 def test_the_device_says_what_it_is_and_where_it_comes_from() -> None:
@@ -114,7 +113,7 @@ def test_ids_are_unique_and_are_those_of_objects_not_of_names() -> None:
     assert len(set(ids)) == len(ids)
     assert ids == [component["unique_id"] for component in after["components"].values()]
     assert before["components"][f"{MUG}_present"]["unique_id"] == f"edge-siamese-hall_{MUG}_present"
-    other = discovery(Topics("edge-siamese", "door"), DEVICE, [(MUG, "mug")])["components"]
+    other = discovery_message(Topics("edge-siamese", "door"), DEVICE, [(MUG, "mug")])["components"]
     assert not set(ids) & {component["unique_id"] for component in other.values()}
 
 
@@ -137,9 +136,9 @@ def test_the_device_has_buttons_a_picture_what_it_sees_what_happens_and_how_it_i
     assert {key: component["platform"] for key, component in components.items()} == {
         "register": "button",
         "undo": "button",
-        "look": "button",
+        "take_snapshot": "button",
         "snapshot": "camera",
-        "sees": "sensor",
+        "present": "sensor",
         "activity": "event",
         "problem": "binary_sensor",
         "frames_per_second": "sensor",
@@ -151,8 +150,8 @@ def test_the_device_has_buttons_a_picture_what_it_sees_what_happens_and_how_it_i
     }
     assert components["register"]["command_topic"] == f"{BASE}/command/register"
     assert components["undo"]["command_topic"] == f"{BASE}/command/undo"
-    assert components["look"]["command_topic"] == f"{BASE}/command/snapshot"
-    assert {components[key]["payload_press"] for key in ("register", "undo", "look")} == {"{}"}
+    assert components["take_snapshot"]["command_topic"] == f"{BASE}/command/snapshot"
+    assert {components[key]["payload_press"] for key in ("register", "undo", "take_snapshot")} == {"{}"}
     assert components["snapshot"]["topic"] == f"{BASE}/snapshot"
     assert components["activity"]["state_topic"] == f"{BASE}/event"
     assert components["problem"]["state_topic"] == f"{BASE}/state"
@@ -160,7 +159,7 @@ def test_the_device_has_buttons_a_picture_what_it_sees_what_happens_and_how_it_i
 
 def test_without_pictures_there_is_no_camera() -> None:
     components = message(snapshots=False)["components"]
-    assert not {"snapshot", "look"} & set(components)
+    assert not {"snapshot", "take_snapshot"} & set(components)
 
 
 def test_the_kinds_of_activity_are_kinds_of_events_that_the_template_lets_through() -> None:
@@ -173,7 +172,7 @@ def test_the_kinds_of_activity_are_kinds_of_events_that_the_template_lets_throug
 
 def test_names_are_text_and_come_through_json_as_they_are() -> None:
     name = 'Großmutters "Tasse" {{ 1 }} <b>'
-    sent = encoded(message((MUG, name)))
+    sent = to_json(message((MUG, name)))
     assert json.loads(sent)["components"][f"{MUG}_present"]["name"] == name
     assert "Großmutters".encode() in sent
 
@@ -181,12 +180,12 @@ def test_names_are_text_and_come_through_json_as_they_are() -> None:
 def test_so_many_objects_as_home_assistant_can_bear() -> None:
     many = message(*((f"{number:032x}", f"object {number}") for number in range(1000)))
     assert sum(key.endswith("_present") for key in many["components"]) == MAX_OBJECTS
-    assert len(encoded(many)) < 500_000
+    assert len(to_json(many)) < 500_000
 
 
 def test_a_forgotten_object_is_removed_by_components_that_are_a_platform_and_nothing_else() -> None:
     former, now = message((MUG, "mug"), (PEN, "pen")), message((PEN, "pen"))
-    removing = without(former, now)
+    removing = removal_message(former, now)
     assert removing is not None
     assert {key: removing["components"][key] for key in removing["components"] if key.startswith(MUG)} == {
         f"{MUG}_present": {"platform": "binary_sensor"},
@@ -202,10 +201,10 @@ def test_a_forgotten_object_is_removed_by_components_that_are_a_platform_and_not
 
 
 def test_where_nothing_is_gone_there_is_nothing_to_remove() -> None:
-    assert without(message((MUG, "mug")), message((MUG, "cup"), (PEN, "pen"))) is None
-    assert without({}, message()) is None
+    assert removal_message(message((MUG, "mug")), message((MUG, "cup"), (PEN, "pen"))) is None
+    assert removal_message({}, message()) is None
 
 
 @pytest.mark.parametrize("components", [None, [], "x", {"x": 1}, {"x": {}}, {"x": {"platform": 3}}])
 def test_what_the_broker_had_may_be_anything(components: Any) -> None:
-    assert without({"components": components}, message()) is None
+    assert removal_message({"components": components}, message()) is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edge_siamese.mqtt.outbox import IN_FLIGHT, OVERHEAD, TRIES, Message, Outbox
+from edge_siamese.mqtt.outbox import MAX_ATTEMPTS, MAX_IN_FLIGHT, OVERHEAD_BYTES, Message, Outbox
 
 
 def event(number: int) -> Message:
@@ -50,7 +50,7 @@ def test_a_state_that_comes_anew_goes_to_the_end() -> None:
 
 
 def test_an_outage_of_hours_costs_no_more_than_the_bound_and_keeps_the_newest() -> None:
-    outbox = Outbox(most=100)
+    outbox = Outbox(max_messages=100)
     for number in range(5000):
         assert outbox.put(event(number))
     assert (len(outbox), outbox.lost) == (100, 4900)
@@ -59,15 +59,15 @@ def test_an_outage_of_hours_costs_no_more_than_the_bound_and_keeps_the_newest() 
 
 def test_bytes_are_bounded_as_well() -> None:
     large = Message("t", bytes(10_000))
-    outbox = Outbox(most_bytes=5 * large.size)
+    outbox = Outbox(max_bytes=5 * large.size)
     for _ in range(9):
         outbox.put(large)
     assert (len(outbox), outbox.bytes, outbox.lost) == (5, 5 * large.size, 4)
-    assert large.size == 10_000 + 1 + OVERHEAD
+    assert large.size == 10_000 + 1 + OVERHEAD_BYTES
 
 
 def test_events_make_room_before_states_do() -> None:
-    outbox = Outbox(most=3)
+    outbox = Outbox(max_messages=3)
     for message in (state("a", 1), event(2), event(3), event(4), state("b", 5)):
         outbox.put(message)
     assert outbox.lost == 2
@@ -78,7 +78,7 @@ def test_events_make_room_before_states_do() -> None:
 
 
 def test_what_is_larger_than_all_room_is_lost_and_pushes_nothing_out() -> None:
-    outbox = Outbox(most_bytes=1000)
+    outbox = Outbox(max_bytes=1000)
     outbox.put(event(1))
     assert not outbox.put(Message("t", bytes(1000)))
     assert (len(outbox), outbox.lost) == (1, 1)
@@ -86,16 +86,16 @@ def test_what_is_larger_than_all_room_is_lost_and_pushes_nothing_out() -> None:
 
 def test_no_more_is_on_its_way_than_a_broker_takes_at_a_time() -> None:
     outbox = Outbox()
-    for number in range(IN_FLIGHT + 5):
+    for number in range(MAX_IN_FLIGHT + 5):
         outbox.put(event(number))
-    taken = [outbox.take() for _ in range(IN_FLIGHT)]
+    taken = [outbox.take() for _ in range(MAX_IN_FLIGHT)]
     assert None not in taken
     assert outbox.take() is None
-    assert outbox.take(IN_FLIGHT + 1) is not None
+    assert outbox.take(MAX_IN_FLIGHT + 1) is not None
     first = taken[0]
     assert first is not None and outbox.done(first[0]) == event(0)
     assert outbox.done(first[0]) is None
-    assert len(outbox) == IN_FLIGHT + 4
+    assert len(outbox) == MAX_IN_FLIGHT + 4
 
 
 def test_quality_0_is_done_when_it_is_taken() -> None:
@@ -131,7 +131,7 @@ def test_a_state_that_was_not_acknowledged_does_not_outlive_a_newer_one() -> Non
 
 
 def test_what_does_not_wait_for_a_connection_is_lost_with_it_and_makes_no_room_for_itself() -> None:
-    outbox = Outbox(most=3)
+    outbox = Outbox(max_messages=3)
     passing = Message("t", b"passing", keep=False)
     outbox.put(event(1))
     assert outbox.put(passing) and outbox.put(passing) and not outbox.put(passing)
@@ -147,7 +147,7 @@ def test_what_does_not_wait_for_a_connection_is_lost_with_it_and_makes_no_room_f
 def test_what_breaks_the_connection_again_and_again_is_given_up() -> None:
     outbox = Outbox()
     outbox.put(event(1))
-    for _ in range(TRIES):
+    for _ in range(MAX_ATTEMPTS):
         assert outbox.take() is not None
         outbox.disconnected()
     assert (outbox.take(), outbox.lost, outbox.bytes) == (None, 1, 0)
@@ -157,9 +157,9 @@ def test_who_asks_hears_what_became_of_a_message() -> None:
     heard: list[tuple[str, bool]] = []
 
     def asked(name: str, **more: Any) -> Message:
-        return Message(name, b"", ended=lambda taken: heard.append((name, taken)), **more)
+        return Message(name, b"", on_done=lambda taken: heard.append((name, taken)), **more)
 
-    outbox = Outbox(most=3)
+    outbox = Outbox(max_messages=3)
     for name in ("acknowledged", "refused", "replaced"):
         outbox.put(asked(name, retain=True))
     for taken in (True, False):
@@ -175,19 +175,19 @@ def test_who_asks_hears_what_became_of_a_message() -> None:
     outbox.put(asked("too much", keep=False))
     assert heard[1:] == [("too much", False)]
     outbox.put(asked("large", keep=False))
-    for _ in range(TRIES):
+    for _ in range(MAX_ATTEMPTS):
         assert outbox.take() is not None
         outbox.disconnected()
     assert ("replaced", False) in heard
 
 
 def test_there_is_room_until_it_is_half_full() -> None:
-    outbox = Outbox(most=10)
+    outbox = Outbox(max_messages=10)
     for number in range(5):
         assert outbox.has_room
         outbox.put(event(number))
     assert not outbox.has_room
-    assert not Outbox(most_bytes=1000).put(Message("t", bytes(1000)))
-    small = Outbox(most_bytes=2 * Message("t", bytes(600)).size)
+    assert not Outbox(max_bytes=1000).put(Message("t", bytes(1000)))
+    small = Outbox(max_bytes=2 * Message("t", bytes(600)).size)
     small.put(Message("t", bytes(600)))
     assert not small.has_room

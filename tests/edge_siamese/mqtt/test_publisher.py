@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 
 from edge_siamese.daemon.event_bus import EventBus
 from edge_siamese.errors import ControlError
-from edge_siamese.events import Event
-from edge_siamese.mqtt.discovery import Described
-from edge_siamese.mqtt.publisher import GOODBYE_SECONDS, STATE_SECONDS, StatePublisher
-from edge_siamese.mqtt.subscriptions import Handler, Incoming
+from edge_siamese.events import KINDS, Event
+from edge_siamese.mqtt.client import Handler, ReceivedMessage
+from edge_siamese.mqtt.discovery import DeviceDescription
+from edge_siamese.mqtt.publisher import (
+    CATALOG_EVENTS,
+    PRESENCE_EVENTS,
+    REMOVAL_SECONDS,
+    STATE_SECONDS,
+    ObjectState,
+    StatePublisher,
+    event_payload,
+    lost_payload,
+    problem_of,
+    state_payload,
+)
 from edge_siamese.mqtt.topics import Topics
+from edge_siamese.recognition.tracking import Sighting
 from edge_siamese.store import StoredObject
 from edge_siamese.system.board import Memory
 
@@ -39,19 +52,19 @@ class Connection:
         self.handlers: dict[str, Handler] = {}
         self.callbacks: list[Callable[[], object]] = []
         self.connected = self.has_room = True
-        self.ended: dict[str, Callable[[bool], object]] = {}
+        self.on_done: dict[str, Callable[[bool], object]] = {}
 
-    def send(
+    def enqueue(
         self,
         topic: str,
         payload: bytes,
         *,
         retain: bool = False,
-        ended: Callable[[bool], object] | None = None,
+        on_done: Callable[[bool], object] | None = None,
     ) -> bool:
         self.sent.append((topic, payload, retain))
-        if ended is not None:
-            self.ended[topic] = ended
+        if on_done is not None:
+            self.on_done[topic] = on_done
         return True
 
     def listen(self, pattern: str, handler: Handler) -> None:
@@ -90,22 +103,22 @@ class Actions:
 
 
 class Stage:
-    """One `Telling` whose turns the test makes, at a time that the test says."""
+    """One `StatePublisher` whose turns the test makes, at a time that the test says."""
 
     def __init__(self, prefix: str = "homeassistant", snapshots: bool = True) -> None:
         self.actions, self.connection = Actions(), Connection()
         self.now, self.pictures = 100.0, 0
-        self.telling = StatePublisher(
+        self.publisher = StatePublisher(
             self.actions,  # type: ignore[arg-type]
             HALL,
             self.connection,  # type: ignore[arg-type]
-            device=Described("Hall", "Pi", "1", snapshots),
+            device=DeviceDescription("Hall", "Pi", "1", snapshots),
             prefix=prefix,
             snapshot=self.take_picture if snapshots else None,
             clock=lambda: self.now,
         )
-        self.telling._thread.run = lambda: None  # type: ignore[method-assign]
-        self.telling.start()
+        self.publisher._thread.run = lambda: None  # type: ignore[method-assign]
+        self.publisher.start()
 
     def take_picture(self) -> str:
         self.pictures += 1
@@ -116,12 +129,12 @@ class Stage:
         self.connection.sent.clear()
         for event in events:
             self.actions.bus.publish(event)
-        self.telling._turn(self.telling._news.get(0)[0], lost)
+        self.publisher._step(self.publisher._events.get(0)[0], lost)
         return list(self.connection.sent)
 
     def hear(self, topic: str, payload: bytes, retain: bool = True) -> None:
         pattern = HALL.objects if topic.startswith(HALL.object("")) else topic
-        self.connection.handlers[pattern](Incoming(topic, payload, retain))
+        self.connection.handlers[pattern](ReceivedMessage(topic, payload, retain))
 
 
 def topics(sent: list[tuple[str, bytes, bool]]) -> list[str]:
@@ -179,10 +192,10 @@ def test_the_state_is_told_a_second_after_something_happened_at_the_soonest() ->
     stage.turn()
     stage.actions.status = lambda: {**Actions().status(), "line": "other"}  # type: ignore[method-assign]
     assert HALL.state not in topics(stage.turn(Event("camera", "x")))
-    assert 0 < stage.telling._pause() <= 1.0
+    assert 0 < stage.publisher._timeout() <= 1.0
     stage.now += 1
     assert of(stage.turn(), HALL.state)[0]["line"] == "other"
-    assert 1 < stage.telling._pause() <= STATE_SECONDS
+    assert 1 < stage.publisher._timeout() <= STATE_SECONDS
 
 
 def test_pictures_are_taken_when_something_appears_and_there_is_a_connection() -> None:
@@ -218,8 +231,8 @@ def test_a_forgotten_object_is_removed_from_home_assistant_and_then_its_state() 
     assert components(removing, MUG)[f"{MUG}_present"] == {"platform": "binary_sensor"}
     assert not components(after, MUG) and components(after, PEN)
     assert HALL.object(MUG) not in topics(sent)
-    assert stage.telling._pause() <= GOODBYE_SECONDS
-    stage.now += GOODBYE_SECONDS
+    assert stage.publisher._timeout() <= REMOVAL_SECONDS
+    stage.now += REMOVAL_SECONDS
     assert (HALL.object(MUG), b"", True) in stage.turn()
     assert HALL.object(MUG) not in topics(stage.turn())
 
@@ -232,7 +245,7 @@ def test_an_object_that_comes_back_at_once_is_not_removed() -> None:
     stage.turn(Event("forgotten", "x"))
     stage.actions.known = [stored(MUG, "mug")]
     assert of(stage.turn(Event("undone", "x")), HALL.object(MUG))[0]["name"] == "mug"
-    stage.now += GOODBYE_SECONDS
+    stage.now += REMOVAL_SECONDS
     assert not any(payload == b"" for _, payload, _ in stage.turn())
 
 
@@ -288,7 +301,7 @@ def test_what_the_broker_kept_of_objects_that_are_gone_is_removed_once_the_objec
     removing, after = of(sent, CONFIG)
     assert components(removing, PEN) == {f"{PEN}_present": {"platform": "binary_sensor"}}
     assert not components(after, PEN)
-    stage.now += GOODBYE_SECONDS
+    stage.now += REMOVAL_SECONDS
     assert [(topic, payload) for topic, payload, _ in stage.turn() if not payload] == [
         (HALL.object(PEN), b"")
     ]
@@ -342,10 +355,10 @@ def test_however_much_the_broker_says_no_event_is_lost_and_little_is_kept() -> N
         stage.hear("homeassistant/status", payload, retain=False)
         stage.connection.callbacks[0]()
     stage.hear(CONFIG, bytes(5_000_000))
-    kept = stage.telling._ear._heard
+    kept = stage.publisher._news
     assert (len(kept.uids), kept.discovery) == (2000, None)
     assert not any(len(uid) > 64 for uid in kept.uids)
-    events, lost = stage.telling._news.get(0)
+    events, lost = stage.publisher._events.get(0)
     assert ([event.text for event in events], lost) == ([str(number) for number in range(900)], 0)
 
 
@@ -354,7 +367,7 @@ def test_turned_off_for_good_it_leaves_nothing_behind() -> None:
     stage.actions.known = [stored(MUG, "mug")]
     stage.turn()
     stage.connection.sent.clear()
-    stage.telling.close(1, withdraw=True)
+    stage.publisher.close(1, withdraw=True)
     assert {(topic, payload, retain) for topic, payload, retain in stage.connection.sent} == {
         (topic, b"", True) for topic in (HALL.object(MUG), HALL.state, CONFIG)
     }
@@ -367,5 +380,149 @@ def test_an_end_just_after_an_object_was_forgotten_removes_it_still() -> None:
     stage.actions.known = []
     stage.turn(Event("forgotten", "x"))
     stage.connection.sent.clear()
-    stage.telling.close(1, withdraw=False)
+    stage.publisher.close(1, withdraw=False)
     assert stage.connection.sent == [(HALL.object(MUG), b"", True)]
+
+
+# --- payloads ---
+
+CREATED = "2026-01-01T00:00:00.000+00:00"
+STORED = StoredObject(1, MUG, "mug", CREATED, 2, 1, 2, 2)
+MUG_STATE = ObjectState.from_stored(STORED)
+STATUS: dict[str, Any] = {
+    "version": "1.0.0",
+    "line": "sees mug; 1 object; 9.8 frames/s",
+    "uptime_s": 12.3,
+    "fault": "",
+    "model": {
+        "model_id": "objects-1",
+        "runtime": "tflite-runtime",
+        "threshold": 0.7,
+        "bundle": "/var/lib/secret",
+    },
+    "objects": 1,
+    "views": 2,
+    "present": ["mug"],
+    "learning": False,
+    "camera": {"status": "running", "reason": "", "fps": 9.8123},
+    "panel": {"problem": None, "stuck": False},
+    "store": {"repair": None},
+    "paths": {"state": "/var/lib/secret"},
+}
+
+
+def presence(kind: str, **data: Any) -> Event:
+    return Event(kind, "text", "2026-02-02T00:00:00.000+00:00", {"uid": MUG_STATE.uid, "name": "mug", **data})  # type: ignore[arg-type]
+
+
+def test_an_object_that_was_never_seen_says_so() -> None:
+    assert asdict(MUG_STATE) == {
+        "uid": MUG,
+        "name": "mug",
+        "present": False,
+        "probability": None,
+        "last_seen": None,
+        "views": 2,
+        "negatives": 1,
+        "created": CREATED,
+    }
+
+
+def test_events_say_whether_it_is_there_how_probably_and_when() -> None:
+    there = MUG_STATE.after_event(presence("appeared", probability=0.97))
+    assert (there.present, there.probability, there.last_seen) == (
+        True,
+        0.97,
+        "2026-02-02T00:00:00.000+00:00",
+    )
+    left = there.after_event(
+        Event("left", "", "2026-03-03T00:00:00.000+00:00", {"uid": MUG_STATE.uid, "name": "cup"})
+    )
+    assert (left.present, left.probability, left.last_seen, left.name) == (
+        False, 0.97, "2026-02-02T00:00:00.000+00:00", "cup",
+    )  # fmt: skip
+    assert MUG_STATE.after_event(presence("left")).last_seen == "2026-02-02T00:00:00.000+00:00"
+
+
+def test_what_was_known_stays_when_the_store_is_read_again() -> None:
+    there = MUG_STATE.after_event(presence("appeared", probability=0.97))
+    renamed = ObjectState.from_stored(StoredObject(1, MUG, "cup", CREATED, 3, 1, 3, 3), there)
+    assert (renamed.name, renamed.views, renamed.present, renamed.probability) == ("cup", 3, True, 0.97)
+
+
+def test_what_is_there_now_and_when_it_was_seen_before() -> None:
+    sighting = Sighting("seen", MUG_STATE.uid, "mug", "s", 0.912345, 0.7, 3, 0.0, 1.0)
+    now = MUG_STATE.with_sighting(sighting, "2026-01-05T00:00:00.000+00:00")
+    assert (now.present, now.probability, now.last_seen) == (True, 0.9123, "2026-01-05T00:00:00.000+00:00")
+    later = now.with_sighting(None, "2026-01-04T00:00:00.000+00:00")
+    assert (later.present, later.probability, later.last_seen) == (
+        False,
+        0.9123,
+        "2026-01-05T00:00:00.000+00:00",
+    )
+    assert MUG_STATE.with_sighting(None, None).last_seen is None
+
+
+def test_kinds_are_kinds_of_events() -> None:
+    assert set(PRESENCE_EVENTS) | set(CATALOG_EVENTS) <= set(KINDS)
+    assert not set(PRESENCE_EVENTS) & set(CATALOG_EVENTS)
+
+
+def test_an_event_has_an_id_and_the_device_beside_what_it_says() -> None:
+    assert event_payload(presence("appeared", probability=0.97), "ab-1", "hall") == {
+        "kind": "appeared",
+        "time": "2026-02-02T00:00:00.000+00:00",
+        "text": "text",
+        "uid": MUG,
+        "name": "mug",
+        "probability": 0.97,
+        "id": "ab-1",
+        "device": "hall",
+    }
+    assert lost_payload(3, "ab-2", "hall", "t")["count"] == 3
+
+
+def test_the_state_is_what_a_home_wants_to_know_and_gives_no_paths_away() -> None:
+    found = state_payload(STATUS, started=CREATED, temperature_c=51.26, memory_mb=91.7)
+    assert found == {
+        "version": "1.0.0",
+        "line": "sees mug; 1 object; 9.8 frames/s",
+        "problem": "",
+        "model": "objects-1",
+        "runtime": "tflite-runtime",
+        "threshold": 0.7,
+        "objects": 1,
+        "views": 2,
+        "present": ["mug"],
+        "learning": False,
+        "frames_per_second": 9.8,
+        "temperature_c": 51.3,
+        "memory_mb": 92,
+        "started": CREATED,
+    }
+    assert "secret" not in str(found)
+
+
+def test_a_device_without_model_camera_and_thermometer_has_a_state_as_well() -> None:
+    bare = {**STATUS, "model": None, "camera": None, "panel": None, "fault": "loading the model"}
+    found = state_payload(bare, started=CREATED, temperature_c=None, memory_mb=None)
+    unknown = ("model", "runtime", "threshold", "frames_per_second", "temperature_c", "memory_mb")
+    assert [found[key] for key in unknown] == [None] * 6
+    assert found["problem"] == "loading the model"
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({}, ""),
+        ({"fault": "no model"}, "no model"),
+        ({"camera": {"status": "stalled", "reason": "no frame for 3 s"}}, "no frames: no frame for 3 s"),
+        ({"camera": {"status": "absent", "reason": "no camera"}}, "no frames: no camera"),
+        ({"camera": {"status": "starting", "reason": ""}}, ""),
+        ({"panel": {"problem": "no chip", "stuck": False}}, "the button: no chip"),
+        ({"panel": {"problem": None, "stuck": True}}, "the button is stuck"),
+        ({"store": {"repair": "1 view was lost"}}, "1 view was lost"),
+    ],
+)
+def test_a_problem_is_what_somebody_should_look_at(changes: dict[str, Any], problem: str) -> None:
+    assert problem_of({**STATUS, **changes}) == problem

@@ -28,7 +28,7 @@ def test_topics_begin_with_the_prefix_and_the_device() -> None:
 
 def test_the_id_of_the_settings_is_taken_as_it_is(tmp_path: Path) -> None:
     assert device_id("hall", tmp_path) == "hall"
-    with pytest.raises(MqttError, match='"fleet" is where fleets have their topics'):
+    with pytest.raises(MqttError, match='"fleet" is reserved for the topics of fleets'):
         device_id("fleet", tmp_path)
 
 

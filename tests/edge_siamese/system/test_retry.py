@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from edge_siamese.cameras.supervisor import FIRST_RETRY_SECONDS, MAX_RETRY_SECONDS
-from edge_siamese.mqtt.reconnect import ReconnectPolicy
+from edge_siamese.mqtt.client import ReconnectPolicy
 from edge_siamese.system.retry import Backoff
 
 
@@ -18,7 +18,7 @@ def test_pauses_of_a_camera_double_and_start_over() -> None:
 
 def test_pauses_of_a_broker_double_from_one_second_to_two_minutes() -> None:
     pace = ReconnectPolicy()
-    longest = Backoff(pace.first, pace.most)
+    longest = Backoff(pace.initial, pace.maximum)
     assert [longest.pause() for _ in range(9)] == [1, 2, 4, 8, 16, 32, 64, 120, 120]
     assert [longest.pause() for _ in range(3000)][-1] == 120
 
@@ -33,5 +33,5 @@ def test_devices_do_not_come_back_in_step() -> None:
 
 def test_a_pause_may_be_a_long_one_from_the_start() -> None:
     pace = ReconnectPolicy()
-    backoff = Backoff(pace.first, pace.most)
+    backoff = Backoff(pace.initial, pace.maximum)
     assert [backoff.pause(pace.refused) for _ in range(9)] == [60] * 6 + [64, 120, 120]

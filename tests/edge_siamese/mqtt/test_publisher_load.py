@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from edge_siamese.events import Event
 from edge_siamese.mqtt.outbox import MAX_MESSAGES, Message, Outbox
-from edge_siamese.mqtt.publisher import AGAIN_SECONDS, GOODBYE_SECONDS, PORTION_SECONDS, STATE_SECONDS
+from edge_siamese.mqtt.publisher import BATCH_SECONDS, REMOVAL_SECONDS, REPUBLISH_SECONDS, STATE_SECONDS
 from tests.edge_siamese.mqtt.test_publisher import CONFIG, HALL, MUG, PEN, Connection, Stage, stored, topics
 
 MANY = 3000
@@ -29,15 +29,15 @@ class Queued(Connection):
     def has_room(self, _: bool) -> None:
         pass
 
-    def send(
+    def enqueue(
         self,
         topic: str,
         payload: bytes,
         *,
         retain: bool = False,
-        ended: Callable[[bool], object] | None = None,
+        on_done: Callable[[bool], object] | None = None,
     ) -> bool:
-        return self.outbox.put(Message(topic, payload, retain, ended=ended))
+        return self.outbox.put(Message(topic, payload, retain, on_done=on_done))
 
     def deliver(self) -> int:
         """How much went out."""
@@ -57,12 +57,12 @@ class Hall(Stage):
 
     def __init__(self) -> None:
         super().__init__()
-        self.queue = self.telling._connection = Queued()  # type: ignore[assignment]
+        self.queue = self.publisher._client = Queued()  # type: ignore[assignment]
 
     def run(self, *events: Event) -> None:
         for event in events:
             self.actions.bus.publish(event)
-        self.telling._turn(*self.telling._news.get(0))
+        self.publisher._step(*self.publisher._events.get(0))
 
 
 def many() -> list[str]:
@@ -74,10 +74,10 @@ def test_all_of_three_thousand_objects_are_told_and_no_event_is_lost_for_them() 
     stage.actions.known = [stored(uid, uid) for uid in many()]
     stage.run(*(Event("camera", str(number)) for number in range(900)))
     turns = 0
-    while stage.telling._pause() <= PORTION_SECONDS and turns < 10:
+    while stage.publisher._timeout() <= BATCH_SECONDS and turns < 10:
         assert len(stage.queue.outbox) <= MAX_MESSAGES // 2 + 3
         stage.queue.deliver()
-        stage.now += PORTION_SECONDS
+        stage.now += BATCH_SECONDS
         stage.run(Event("camera", "more"))
         turns += 1
     stage.queue.deliver()
@@ -93,18 +93,18 @@ def test_while_the_broker_is_away_nothing_is_tried_twice_a_second_and_a_connecti
     stage.actions.known = [stored(uid, uid) for uid in many()]
     stage.queue.connected = False
     stage.run()
-    assert stage.telling._pause() == STATE_SECONDS
+    assert stage.publisher._timeout() == STATE_SECONDS
     stage.actions.known = stage.actions.known[:-10]
     stage.run(Event("forgotten", "x"))
-    stage.now += GOODBYE_SECONDS
+    stage.now += REMOVAL_SECONDS
     stage.run()
-    assert stage.telling._pause() > PORTION_SECONDS
+    assert stage.publisher._timeout() > BATCH_SECONDS
     stage.queue.connected = True
-    stage.telling._begin_anew()
+    stage.publisher._on_connected()
     for _ in range(6):
         stage.run()
         stage.queue.deliver()
-        stage.now += PORTION_SECONDS
+        stage.now += BATCH_SECONDS
     kept = {topic for topic, payload in stage.queue.broker.items() if payload and "/objects/" in topic}
     assert kept == {HALL.object(uid) for uid in many()[:-10]}
     assert stage.queue.outbox.lost == 0
@@ -116,11 +116,11 @@ def test_three_thousand_objects_leave_the_broker_too() -> None:
     for _ in range(6):
         stage.run()
         stage.queue.deliver()
-        stage.now += PORTION_SECONDS
+        stage.now += BATCH_SECONDS
     stage.actions.known = []
     stage.run(Event("forgotten", "x"))
     stage.queue.deliver()
-    stage.now += GOODBYE_SECONDS
+    stage.now += REMOVAL_SECONDS
     for _ in range(6):
         stage.run()
         stage.queue.deliver()
@@ -132,12 +132,12 @@ def test_what_the_broker_refuses_is_told_again_after_a_while_and_not_before() ->
     stage = Stage()
     stage.actions.known = [stored(MUG, "mug"), stored(PEN, "pen")]
     stage.turn()
-    stage.connection.ended[HALL.object(MUG)](False)
-    stage.connection.ended[HALL.object(PEN)](True)
+    stage.connection.on_done[HALL.object(MUG)](False)
+    stage.connection.on_done[HALL.object(PEN)](True)
     assert HALL.object(MUG) not in topics(stage.turn(Event("camera", "x")))
-    stage.now += AGAIN_SECONDS
+    stage.now += REPUBLISH_SECONDS
     assert topics(stage.turn()) == [HALL.object(MUG)]
-    stage.now += AGAIN_SECONDS
+    stage.now += REPUBLISH_SECONDS
     assert stage.turn() == []
 
 
@@ -147,12 +147,12 @@ def test_a_removal_that_is_refused_is_said_again() -> None:
     stage.turn()
     stage.actions.known = []
     stage.turn(Event("forgotten", "x"))
-    stage.now += GOODBYE_SECONDS
+    stage.now += REMOVAL_SECONDS
     assert (HALL.object(MUG), b"", True) in stage.turn()
-    stage.connection.ended[HALL.object(MUG)](False)
-    stage.now += AGAIN_SECONDS
+    stage.connection.on_done[HALL.object(MUG)](False)
+    stage.now += REPUBLISH_SECONDS
     stage.turn()
-    stage.now += GOODBYE_SECONDS
+    stage.now += REMOVAL_SECONDS
     assert stage.turn() == [(HALL.object(MUG), b"", True)]
 
 
@@ -166,7 +166,7 @@ def test_an_object_that_is_forgotten_before_it_is_told_anew_is_removed() -> None
     stage.turn()
     stage.actions.known = []
     stage.turn(Event("forgotten", "x"))
-    stage.now += GOODBYE_SECONDS
+    stage.now += REMOVAL_SECONDS
     assert (HALL.object(MUG), b"", True) not in stage.turn()
     stage.connection.has_room = True
     assert (HALL.object(MUG), b"", True) in stage.turn()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,10 @@ import pytest
 import yaml
 
 from edge_siamese.events import Event
-from edge_siamese.mqtt import commands, outbox, snapshot
-from edge_siamese.mqtt.discovery import EVENT_TYPES, MAX_OBJECTS, Described, discovery
-from edge_siamese.mqtt.payloads import ObjectState, event_payload, state_payload
-from edge_siamese.mqtt.reconnect import ReconnectPolicy
+from edge_siamese.mqtt import bridge, commands, outbox
+from edge_siamese.mqtt.client import ReconnectPolicy
+from edge_siamese.mqtt.discovery import EVENT_TYPES, MAX_OBJECTS, DeviceDescription, discovery_message
+from edge_siamese.mqtt.publisher import ObjectState, event_payload, state_payload
 from edge_siamese.mqtt.topics import Topics
 from edge_siamese.recognition.registration import collision_refusal
 from edge_siamese.recognition.tracking import Sighting
@@ -58,7 +59,21 @@ def test_the_example_of_a_state_is_one() -> None:
 
 
 def test_the_example_of_an_object_is_one() -> None:
-    same_kinds(OBJECT, ObjectState("u", "mug", 2, 0, "t", True, 0.97, "t").payload())
+    same_kinds(
+        OBJECT,
+        asdict(
+            ObjectState(
+                uid="u",
+                name="mug",
+                present=True,
+                probability=0.97,
+                last_seen="t",
+                views=2,
+                negatives=0,
+                created="t",
+            )
+        ),
+    )
 
 
 def test_the_example_of_an_event_is_one() -> None:
@@ -77,18 +92,21 @@ def test_the_examples_of_replies_have_the_keys_of_replies() -> None:
 
 def test_the_example_of_a_command_is_one() -> None:
     ((name, payload),) = re.findall(r"-t edge-siamese/hall/command/(\w+) -m '(.*)'", MQTT)
-    read = commands.read_command(name, payload.encode())
+    read = commands.parse_request(name, payload.encode())
     assert (read.name, read.error, read.id) == (DONE["command"], "", DONE["id"])
 
 
 def test_every_command_is_listed_with_its_keys() -> None:
     rows = re.findall(r"^\| `(\w+)` \| (.*?) \| .* \|$", MQTT.split("## Commands")[1], re.MULTILINE)
     stated = {name: re.findall(r"`(\w+)`", keys) for name, keys in rows}
-    assert stated == {name: list(fields) for name, fields in commands._FIELDS.items()}
+    keys_of = {name: commands.keys_of(command) for name, command in commands.COMMANDS.items()}
+    assert {name: set(keys) for name, keys in stated.items()} == {
+        name: set(keys) for name, keys in keys_of.items()
+    }
     for name, keys in rows:
-        needed = [needed for _, needed in commands._FIELDS[name].values()]
-        assert any(needed) == ("needed" in keys)
-        assert (sum(needed) > 1) == ("both needed" in keys)
+        required = keys_of[name].values()
+        assert any(required) == ("required" in keys)
+        assert (sum(required) > 1) == ("both required" in keys)
 
 
 def test_every_topic_is_listed() -> None:
@@ -108,18 +126,18 @@ def test_every_topic_is_listed() -> None:
 def test_limits_are_as_stated() -> None:
     text = " ".join((MQTT + HOME).split())
     pace = ReconnectPolicy()
-    assert (pace.first, pace.most, pace.refused) == (1, 120, 60)
+    assert (pace.initial, pace.maximum, pace.refused) == (1, 120, 60)
     for stated in (
         f"at most {outbox.MAX_MESSAGES} messages and {outbox.MAX_BYTES // 10**6} MB",
         f"at most {commands.MAX_BYTES} bytes",
-        f"at most {commands.MAX_ID} characters",
-        f"a JPEG of at most {snapshot.MAX_SIDE} pixels",
+        f"at most {commands.MAX_ID_LENGTH} characters",
+        f"a JPEG of at most {bridge.SNAPSHOT_SIDE} pixels",
         f"The first {MAX_OBJECTS} objects are shown",
-        "tries again after a second, then after two, four, … and at last every two minutes",
-        "asked once in a minute at the most",
+        "reconnects after 1 second, then after 2, 4, … and at most 120 seconds",
+        "the device tries at most once a minute",
     ):
         assert stated in text
-    assert commands.WAITING == 8 and "Eight may wait" in text
+    assert commands.MAX_QUEUED == 8 and "Up to eight commands wait" in text
 
 
 @pytest.mark.parametrize("table", blocks(MQTT, "toml") + blocks(HOME, "toml"))
@@ -137,7 +155,7 @@ def test_what_is_said_of_discovery_is_the_default() -> None:
 
 def entities() -> dict[str, dict[str, Any]]:
     """The components of a hall that knows keys, by the ids that Home Assistant gives them."""
-    message = discovery(HALL, Described("Hall", "", "", True), [("0" * 32, "keys")])
+    message = discovery_message(HALL, DeviceDescription("Hall", "", "", True), [("0" * 32, "keys")])
     return {
         f"{found['platform']}." + re.sub("[^a-z0-9]+", "_", f"hall {found['name']}".lower()): found
         for found in message["components"].values()
@@ -151,7 +169,7 @@ def test_every_entity_is_listed_and_no_other_is_spoken_of() -> None:
 
 
 def test_every_kind_of_activity_is_listed() -> None:
-    (said,) = re.findall(r"what happened last: ([\w, ]+);", HOME)
+    (said,) = re.findall(r"the last event: ([\w, ]+);", HOME)
     assert said.split(", ") == list(EVENT_TYPES)
 
 

@@ -1,38 +1,8 @@
-"""What comes from a connection waits in order, and no more of it than fits."""
+"""The broker in memory behaves like a broker."""
 
 from __future__ import annotations
 
-import threading
-import time
-
 from edge_siamese.fleet.fake_broker import FakeBroker, matches
-from edge_siamese.fleet.inbox import Connected, Inbox, Message, Overflow, Subscribed
-
-
-def test_items_come_in_order_and_a_wake_ends_the_wait() -> None:
-    inbox = Inbox()
-    inbox.put(Connected())
-    inbox.put(Subscribed("a/+"))
-    inbox.put(Message("a/b", b"1"))
-    assert inbox.take(5) == [Connected(), Subscribed("a/+"), Message("a/b", b"1")]
-    assert inbox.take(0) == []
-    began = time.monotonic()
-    threading.Timer(0.05, inbox.wake).start()
-    assert inbox.take(5) == []
-    assert 0.03 < time.monotonic() - began < 3
-
-
-def test_what_is_too_much_is_lost_and_the_reader_learns_of_it_once() -> None:
-    inbox = Inbox(most_bytes=10_000)
-    for _ in range(5):
-        inbox.put(Message("t", 4000 * b"x"))
-    inbox.put(Subscribed("t"))
-    found = inbox.take(0)
-    assert [type(item) for item in found] == [Message, Message, Overflow, Subscribed]
-    inbox.put(Message("t", 4000 * b"x"))
-    assert len(inbox.take(0)) == 1
-    inbox.put(Message("t", 20_000 * b"x"))
-    assert inbox.take(0) == [Overflow()]
 
 
 def test_the_broker_in_memory_keeps_hands_on_and_breaks_off() -> None:
