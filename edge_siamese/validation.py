@@ -203,7 +203,7 @@ def _explain(value: Any, hint: Any, key: str, error: msgspec.ValidationError) ->
         if failure := _failure(item, item_hint):
             return _explain(item, item_hint, name, failure)
     wanted = expected(Annotated[hint, meta] if meta else hint)
-    return SchemaError(key, f"must be {wanted}, not {_shown(value, counted=wanted.startswith('a list of'))}")
+    return SchemaError(key, f"must be {wanted}, not {_shown(value, counted=wanted.startswith('a list '))}")
 
 
 def _explain_record(
@@ -277,6 +277,8 @@ def _constraints(kind: Any, meta: msgspec.Meta | None) -> str:
         below = f" below {meta.lt:g}" if meta.lt is not None else ""
         multiple = f" that is a multiple of {meta.multiple_of:g}" if meta.multiple_of is not None else ""
         return "".join((*parts, below, multiple))
+    if meta.min_length == 1 and meta.max_length is None:
+        return " that is not empty"
     unit = "characters" if kind is str else "items"
     length = _range(meta.min_length, meta.max_length).replace(" from ", " of ")
     pattern = f" that matches {meta.pattern}" if meta.pattern is not None else ""

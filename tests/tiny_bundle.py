@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+from msgspec import structs
 
 from edge_siamese.models.bundle import GOLDEN, IMPOSTORS, MANIFEST, GoldenVectors, sha256
 from edge_siamese.models.manifest import (
@@ -49,7 +49,7 @@ def write_tiny_bundle(directory: Path, *, weighted: bool = False, **changes: Any
             shutil.copyfile(MODELS / path.name, path)
             quantization = "per channel" if precision == "int8" else None
             dtype = "uint8" if format == "onnx" else "int8" if precision == "int8" else "float32"
-            info = dataclasses.asdict(describe(path))
+            info = structs.asdict(describe(path))
             models.append(
                 ModelFile(
                     **info, format=format, precision=precision, quantization=quantization, input_dtype=dtype
@@ -77,7 +77,7 @@ def write_tiny_bundle(directory: Path, *, weighted: bool = False, **changes: Any
         metrics={"one_shot": {"accuracy": 0.96}, "ece": 0.012},
         provenance={"data": "glyphs", "seed": 3},
     )
-    (directory / MANIFEST).write_text(dataclasses.replace(manifest, **changes).to_json())
+    (directory / MANIFEST).write_text(structs.replace(manifest, **changes).to_json())
     return directory
 
 

@@ -15,14 +15,16 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from edge_siamese.errors import BundleError, EdgeSiameseError, ModelError, ModelsInUse
 from edge_siamese.models import default, resolve
 from edge_siamese.models.bundle import MANIFEST, Bundle, load_bundle
 from edge_siamese.system.files import replace_directory, staging_directory, write_text_atomically
-from edge_siamese.validation import SchemaError, parse_json, read_object
+from edge_siamese.validation import Record, SchemaError, convert, parse_json
 
 LOG = logging.getLogger(__name__)
 
@@ -35,9 +37,8 @@ MAX_KEPT = 4
 """Models that are kept, current and previous among them."""
 
 
-@dataclass(frozen=True)
-class ModelState:
-    """What `state.json` says."""
+class ModelState(Record):
+    """Contents of `state.json`."""
 
     current: str | None = None
     """The directory of the current model."""
@@ -47,7 +48,7 @@ class ModelState:
     """Whether a daemon has worked with the current model."""
     attempts: int = 0
     """How often a daemon has started with the current model without confirming it."""
-    rejected: dict[str, str] = field(default_factory=dict)
+    rejected: dict[str, str] = msgspec.field(default_factory=dict)
     """Models that did not come up, and why."""
 
 
@@ -74,10 +75,10 @@ class InstalledModels:
         """Which model is current; raises `ModelError` if that cannot be read."""
         path = self.directory / STATE
         try:
-            return read_object(parse_json(path.read_text(encoding="utf-8")), ModelState, optional=True)
+            return convert(parse_json(path.read_bytes()), ModelState)
         except FileNotFoundError:
             return ModelState()
-        except (SchemaError, UnicodeDecodeError, OSError) as error:
+        except (SchemaError, OSError) as error:
             raise ModelError(
                 f"{path} cannot be read: {error}; remove it and install a model again"
             ) from error
@@ -261,7 +262,9 @@ class InstalledModels:
             shutil.rmtree(path)
 
     def _write(self, state: ModelState) -> None:
-        write_text_atomically(self.directory / STATE, json.dumps(asdict(state), indent=2) + "\n")
+        write_text_atomically(
+            self.directory / STATE, json.dumps(msgspec.structs.asdict(state), indent=2) + "\n"
+        )
 
     @contextmanager
     def _changing(self) -> Iterator[Path]:

@@ -12,14 +12,15 @@ summation, on any processor, returns the same bytes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Meta
 
 from edge_siamese.errors import ImageError
+from edge_siamese.validation import Record
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -35,13 +36,12 @@ _BAND_ROWS = 8
 _LARGE_PRODUCT = 1 << 22
 
 
-@dataclass(frozen=True)
-class Preprocessing:
-    """The input of an encoder: a uint8 image of (height, width, channels)."""
+class Preprocessing(Record):
+    """The encoder's input: a uint8 image of shape (height, width, channels)."""
 
-    height: int
+    height: Annotated[int, Meta(ge=1)]
     """Rows of the prepared image, in pixels."""
-    width: int
+    width: Annotated[int, Meta(ge=1)]
     """Columns of the prepared image, in pixels."""
     color: Literal["gray", "rgb"] = "gray"
     """`gray`: one channel of BT.601 luma. `rgb`: three channels in that order."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 import shutil
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from msgspec import structs
 
 from edge_siamese.errors import ExportError, SettingsError
 from edge_siamese.models.bundle import (
@@ -278,7 +278,7 @@ def _manifest(
     weights = head.weights
     if weights is not None:
         write_atomically(new / WEIGHTS, lambda file: np.save(file, weights, allow_pickle=False))
-    manifest = dataclasses.replace(
+    manifest = structs.replace(
         manifest,
         head=HeadInfo(head.distance, head.scale, head.bias, None if weights is None else WEIGHTS),
         attachments=() if weights is None else (attachment(new, WEIGHTS),),
@@ -296,7 +296,7 @@ def _manifest(
         },
     )
     write_text_atomically(new / CARD, model_card(manifest, splits, calibration))
-    return dataclasses.replace(manifest, attachments=(*manifest.attachments, attachment(new, CARD)))
+    return structs.replace(manifest, attachments=(*manifest.attachments, attachment(new, CARD)))
 
 
 def attachment(directory: Path, path: str) -> FileInfo:
@@ -335,7 +335,7 @@ def _with_impostors(manifest: Manifest, embeddings: Any, images: ImageSet, new: 
     if not np.isfinite(impostors).all():
         return manifest
     write_atomically(new / IMPOSTORS, lambda file: np.save(file, impostors, allow_pickle=False))
-    return dataclasses.replace(manifest, attachments=(*manifest.attachments, attachment(new, IMPOSTORS)))
+    return structs.replace(manifest, attachments=(*manifest.attachments, attachment(new, IMPOSTORS)))
 
 
 def _with_golden_vectors(manifest: Manifest, reference: TorchEncoder, images: ImageSet, new: Path) -> Bundle:
@@ -358,7 +358,7 @@ def _with_golden_vectors(manifest: Manifest, reference: TorchEncoder, images: Im
         scores=bundle.head.score(embeddings[NETWORK], embeddings[NETWORK]),
     )
     golden.save(new / GOLDEN)
-    manifest = dataclasses.replace(manifest, attachments=(*manifest.attachments, attachment(new, GOLDEN)))
+    manifest = structs.replace(manifest, attachments=(*manifest.attachments, attachment(new, GOLDEN)))
     write_text_atomically(new / MANIFEST, manifest.to_json())
     return load_bundle(new)
 

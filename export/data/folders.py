@@ -7,11 +7,12 @@ import logging
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import structs
 from PIL import Image
 
 from edge_siamese.errors import DataError, EdgeSiameseError
@@ -279,7 +280,7 @@ def prepared_pictures(
         "version": CACHE_VERSION,
         "path": str(path.resolve()),
         "files": digest.hexdigest(),
-        "preprocessing": asdict(preprocessing),
+        "preprocessing": structs.asdict(preprocessing),
     }
     arrays = cached_arrays("folder", key, build)
     return np.asarray(arrays["images"], dtype=np.uint8), [str(reason) for reason in arrays["reasons"]]

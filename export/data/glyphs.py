@@ -13,6 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import structs
 
 from edge_siamese.errors import DataError
 from edge_siamese.recognition.imaging import Preprocessing, prepare_batch
@@ -99,7 +100,7 @@ def load_glyphs(preprocessing: Preprocessing, settings: GlyphSettings | None = N
         "version": CACHE_VERSION,
         "seed": seed,
         "settings": asdict(settings),
-        "preprocessing": asdict(preprocessing),
+        "preprocessing": structs.asdict(preprocessing),
     }
     arrays = cached_arrays("glyphs", key, build)
     sets: dict[str, ImageSet] = {}
@@ -145,7 +146,7 @@ def add_synthetic_alphabets(
         "seed": seed,
         "beside": [first, alphabets, SYNTHETIC_CHARACTERS],
         "settings": asdict(settings),
-        "preprocessing": asdict(preprocessing),
+        "preprocessing": structs.asdict(preprocessing),
     }
     drawings = np.asarray(cached_arrays("glyphs", key, build)["images"], dtype=np.uint8)
     names = range(first, first + alphabets)

@@ -15,11 +15,12 @@ import io
 import os
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import structs
 from PIL import Image, UnidentifiedImageError
 
 from edge_siamese.errors import DataError
@@ -269,7 +270,7 @@ def _cached(
         "version": CACHE_VERSION,
         "bytes": fingerprint["bytes"],
         "sha256": fingerprint["sha256"],
-        "preprocessing": asdict(preprocessing),
+        "preprocessing": structs.asdict(preprocessing),
     }
     return cached_arrays(kind, key, build), fingerprint
 

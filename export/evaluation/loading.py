@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import structs
 
 from edge_siamese import models
 from edge_siamese.errors import SettingsError
@@ -120,7 +122,7 @@ def frames_for(model: Model, data: str, data_root: Path | None = None) -> Splits
     the bytes per picture: several gigabytes for ten thousand photographs.
     """
     own = model.encoder.preprocessing
-    finer = replace(own, height=2 * own.height, width=2 * own.width)
+    finer = structs.replace(own, height=2 * own.height, width=2 * own.width)
     return load_splits(data, finer, data_root=data_root, seed=model.seed)
 
 

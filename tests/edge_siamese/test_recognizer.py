@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 import edge_siamese
 from edge_siamese import Recognizer
@@ -40,7 +41,7 @@ def faint(image: np.ndarray, change: int = 6) -> np.ndarray:
 
 def stating(bundle: Bundle, *thresholds: Threshold) -> Bundle:
     """The bundle with other thresholds."""
-    return dataclasses.replace(bundle, manifest=dataclasses.replace(bundle.manifest, thresholds=thresholds))
+    return dataclasses.replace(bundle, manifest=structs.replace(bundle.manifest, thresholds=thresholds))
 
 
 @pytest.fixture
@@ -148,10 +149,10 @@ def test_what_an_encoder_alone_lacks() -> None:
 def test_a_rate_that_the_bundle_does_not_state(bundle: Bundle) -> None:
     pytest.importorskip("onnxruntime")
     with pytest.raises(
-        SettingsError, match=r"no threshold for a false-accept rate of 0\.2 \(stated: 0\.01, 0\.001\)"
+        SettingsError, match=r"no threshold for a false-accept rate of 0\.2 \(it has: 0\.01, 0\.001\)"
     ):
         Recognizer(bundle, false_accept_rate=0.2, runtime="onnxruntime")
-    with pytest.raises(SettingsError, match=r"\(stated: none\); give the threshold itself$"):
+    with pytest.raises(SettingsError, match=r"\(it has: none\); give the threshold itself$"):
         Recognizer(stating(bundle), false_accept_rate=1e-2, runtime="onnxruntime")
 
 

@@ -49,6 +49,7 @@ class Camera(Record):
     least: Annotated[float, Meta(ge=0.5)] = 1.0
     most: Annotated[int, Meta(gt=0, lt=9)] = 1
     lens: Lens | None = None
+    owner: Annotated[str, Meta(min_length=1)] = "nobody"
 
 
 GOOD: dict[str, Any] = {
@@ -91,6 +92,7 @@ def test_records_are_immutable() -> None:
         ({"size": [1, "2"]}, 'size[1]: must be an integer, not "2"'),
         ({"tags": ["a", "b", "c"]}, "tags: must be a list of at most 2 items, not a list of 3"),
         ({"tags": ["a", 1]}, "tags[1]: must be a string, not 1"),
+        ({"owner": ""}, 'owner: must be a string that is not empty, not ""'),
         ({"sealed": 1}, "sealed: must be true or false, not 1"),
         ({"color": "red"}, 'color: must be one of "gray", "rgb", not "red"'),
         ({"color": None}, 'color: must be one of "gray", "rgb", not null'),

@@ -19,6 +19,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from msgspec import structs
 from onnx import numpy_helper
 from PIL import Image
 
@@ -290,10 +291,10 @@ def damaged_copy(made: Made, to: Path) -> Path:
     weight.CopyFrom(numpy_helper.from_array(values, weight.name))
     onnx.save(model, str(path))
     models = tuple(
-        dataclasses.replace(m, bytes=path.stat().st_size, sha256=sha256(path)) if m.path == path.name else m
+        structs.replace(m, bytes=path.stat().st_size, sha256=sha256(path)) if m.path == path.name else m
         for m in bundle.manifest.models
     )
-    changed = dataclasses.replace(bundle.manifest, models=models)
+    changed = structs.replace(bundle.manifest, models=models)
     (to / "bundle" / MANIFEST).write_text(changed.to_json(), encoding="utf-8")
     return to
 

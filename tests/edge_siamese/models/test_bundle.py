@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from edge_siamese.errors import (
     BundleError,
@@ -37,7 +38,7 @@ def relist(directory: Path, *names: str) -> None:
     content = json.loads(path.read_text())
     for item in (*content["models"], *content["attachments"]):
         if item["path"] in names:
-            item.update(dataclasses.asdict(describe(directory / item["path"])))
+            item.update(structs.asdict(describe(directory / item["path"])))
     path.write_text(json.dumps(content))
 
 
@@ -260,7 +261,7 @@ def test_golden_vectors_of_another_encoder(writable_bundle: Path) -> None:
 
 
 def test_a_bundle_without_golden_vectors(bundle: Bundle) -> None:
-    without = dataclasses.replace(bundle, manifest=dataclasses.replace(bundle.manifest, attachments=()))
+    without = dataclasses.replace(bundle, manifest=structs.replace(bundle.manifest, attachments=()))
     with pytest.raises(BundleNotFound, match=r"the manifest lists no golden\.npz$"):
         without.golden  # noqa: B018
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from edge_siamese.errors import EncoderError, ImageError
 from edge_siamese.models.bundle import Bundle
@@ -36,7 +36,7 @@ class Sums:
 def encoder(bundle: Bundle, graph: Sums | None = None, **changes: Any) -> GraphEncoder:
     return GraphEncoder(
         graph or Sums(),
-        dataclasses.replace(bundle.manifest, **changes),
+        structs.replace(bundle.manifest, **changes),
         Path("encoder.fp32.onnx"),
         runtime="sums",
         version="1.2",

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from edge_siamese import load_encoder
 from edge_siamese.errors import BundleNotFound, RuntimeNotInstalled, SettingsError
@@ -223,7 +224,7 @@ def test_auto_takes_the_first_that_works(bundle: Bundle, installed: Any) -> None
 def test_auto_leaves_out_runtimes_without_a_file(bundle: Bundle, installed: Any) -> None:
     installed()
     models = tuple(model for model in bundle.manifest.models if model.format == "onnx")
-    only_onnx = dataclasses.replace(bundle, manifest=dataclasses.replace(bundle.manifest, models=models))
+    only_onnx = dataclasses.replace(bundle, manifest=structs.replace(bundle.manifest, models=models))
     assert load_encoder(only_onnx).reason == (
         "onnxruntime 1.0: first that works of ai-edge-litert (no int8 tflite in the bundle), "
         "tflite-runtime (no int8 tflite in the bundle), onnxruntime"
@@ -232,7 +233,7 @@ def test_auto_leaves_out_runtimes_without_a_file(bundle: Bundle, installed: Any)
     with pytest.raises(RuntimeNotInstalled, match=r"to get one: pip install onnxruntime$"):
         load_encoder(only_onnx)
     only_float = dataclasses.replace(
-        bundle, manifest=dataclasses.replace(bundle.manifest, models=bundle.manifest.models[:1])
+        bundle, manifest=structs.replace(bundle.manifest, models=bundle.manifest.models[:1])
     )
     with pytest.raises(BundleNotFound, match=r"^tiny-0123456789ab has no int8 encoder in any format$"):
         load_encoder(only_float)

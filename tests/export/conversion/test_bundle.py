@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from ai_edge_litert import interpreter as litert
+from msgspec import structs
 
 from edge_siamese.errors import ExportError, SettingsError, VerificationFailed
 from edge_siamese.models.bundle import Bundle, load_bundle
@@ -479,7 +480,7 @@ def test_figures_say_on_which_pairs_they_were_measured(built: BuiltBundle) -> No
 def test_the_card_says_where_the_weights_come_from(
     built: BuiltBundle, provenance: dict[str, Any], stated: str
 ) -> None:
-    manifest = dataclasses.replace(built.bundle.manifest, provenance=provenance)
+    manifest = structs.replace(built.bundle.manifest, provenance=provenance)
     assert stated in model_card(manifest, SPLITS, built.calibration)
 
 

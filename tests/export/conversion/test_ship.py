@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 import time
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from edge_siamese import models as shipped_models
 from edge_siamese.errors import BundleError, DataError, EdgeSiameseError, ExportError, SelfTestFailed
@@ -67,7 +67,7 @@ def verified(place: Path, **changes: Any) -> None:
 def change_manifest(bundle: Path, **changes: Any) -> None:
     path = bundle / MANIFEST
     manifest = Manifest.from_json(path.read_text(), str(path))
-    path.write_text(dataclasses.replace(manifest, **changes).to_json())
+    path.write_text(structs.replace(manifest, **changes).to_json())
 
 
 def replace_file(bundle: Path, name: str, data: bytes) -> None:
@@ -95,7 +95,7 @@ def test_the_copy_has_what_a_device_needs(run: Path, tmp_path: Path) -> None:
         "MODEL_CARD.md", "encoder.int8.onnx", "encoder.int8.tflite", "golden.npz", "impostors.npy", "manifest.json",
     }  # fmt: skip
     source = load_bundle(run / "bundle")
-    for field in dataclasses.fields(Manifest):
+    for field in structs.fields(Manifest):
         if field.name not in ("models", "attachments", "provenance"):
             assert getattr(bundle.manifest, field.name) == getattr(source.manifest, field.name), field.name
     assert [model.path for model in bundle.manifest.models] == ["encoder.int8.onnx", "encoder.int8.tflite"]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec import structs
 from rich.console import Console
 
 from edge_siamese.errors import EncoderError
@@ -129,10 +130,9 @@ def test_a_slower_int8_is_said(
 ) -> None:
     manifest = onnx_bundle.manifest
     models = tuple(
-        dataclasses.replace(m, quantization=method if m.precision == "int8" else None)
-        for m in manifest.models
+        structs.replace(m, quantization=method if m.precision == "int8" else None) for m in manifest.models
     )
-    quantized = dataclasses.replace(onnx_bundle, manifest=dataclasses.replace(manifest, models=models))
+    quantized = dataclasses.replace(onnx_bundle, manifest=structs.replace(manifest, models=models))
     found = [Place("onnx", precision, runtime, HERE) for precision in ("fp32", "int8")]
     monkeypatch.setattr(module, "places", lambda bundle: (found, []))
     monkeypatch.setattr(module, "machine", lambda: f"a chip, Linux {machine}")
