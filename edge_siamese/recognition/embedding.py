@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import structs
 
 from edge_siamese.recognition.imaging import Bytes, Floats, Frames, Preprocessing, prepare, reduced, seen_part
 
@@ -186,7 +187,7 @@ def _double_resolution(frame: npt.NDArray[Any], to: Preprocessing) -> Floats:
 
     These are the values of the encoder's own area average, at every half pixel.
     """
-    double = prepare(frame, replace(to, height=2 * to.height, width=2 * to.width)).astype(np.float32)
+    double = prepare(frame, structs.replace(to, height=2 * to.height, width=2 * to.width)).astype(np.float32)
     rows = double[1:] + double[:-1]
     return np.asarray((rows[:, 1:] + rows[:, :-1]) / 4)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import re
 import shutil
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import structs
 
 from edge_siamese.errors import ExportError
 from edge_siamese.models.bundle import (
@@ -104,7 +104,7 @@ def ship(run: Path, name: str, directory: Path) -> Shipped:
             card = (new / CARD).read_text(encoding="utf-8")
             write_text_atomically(new / CARD, shipped_card(card, source.manifest.models, models))
         images = write_golden(source.golden, keys, new / GOLDEN)
-        manifest = dataclasses.replace(
+        manifest = structs.replace(
             source.manifest,
             models=models,
             attachments=tuple(

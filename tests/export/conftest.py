@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edge_siamese.models.bundle import Bundle, load_bundle
 from edge_siamese.models.manifest import (
+    VERSION,
     EmbeddingInfo,
     EncoderInfo,
     HeadInfo,
@@ -40,7 +41,7 @@ def onnx_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
             ModelFile(name, len(model), hashlib.sha256(model).hexdigest(), "onnx", precision, None, "uint8")
         )
     manifest = Manifest(
-        version=1,
+        version=VERSION,
         model_id="projection-0123456789ab",
         created="2026-01-02T03:04:05+00:00",
         encoder=EncoderInfo("projection", 64 * DIMENSIONS, 64 * DIMENSIONS, "none"),

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from edge_siamese.errors import DataError
-from edge_siamese.models.manifest import EmbeddingInfo, EncoderInfo, HeadInfo, Manifest, ModelFile
+from edge_siamese.models.manifest import VERSION, EmbeddingInfo, EncoderInfo, HeadInfo, Manifest, ModelFile
 from edge_siamese.recognition.imaging import Preprocessing
 from export import records
 from export.__main__ import main
@@ -157,7 +157,7 @@ def manifest() -> Manifest:
         }
     ]
     return Manifest(
-        version=1,
+        version=VERSION,
         model_id="glyphnet-0123456789ab",
         created="2026-01-02T03:04:05+00:00",
         encoder=EncoderInfo("glyphnet", 371_000, 23_100_000, "a citation"),
