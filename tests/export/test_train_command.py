@@ -47,7 +47,7 @@ def test_train_says_what_it_kept_and_the_same_command_again_trains_nothing(
     assert main(train_words(photos, run)) == 0
     printed = capsys.readouterr()
     kept = re.fullmatch(
-        r"kept the weights of step ([246]) of 6: one-shot (\d+\.\d\d%) on validation classes, "
+        r"selected the weights of step ([246]) of 6: one-shot (\d+\.\d\d%) on validation classes, "
         rf"after 0\.\d minutes of training, in {re.escape(str(run))}\n",
         printed.out,
     )
@@ -146,7 +146,7 @@ def test_an_interrupted_training_says_where_it_stopped_and_goes_on(
     monkeypatch.setattr(training, "learning_rate", learning_rate)
     assert main(train_words(photos, tmp_path / "run")) == 0
     printed = capsys.readouterr()
-    assert printed.out.startswith("kept the weights of step ")
+    assert printed.out.startswith("selected the weights of step ")
     assert [line.split()[1] for line in printed.err.splitlines()] == ["4/6", "6/6"]
     assert steps_of(tmp_path / "run") == [2, 4, 6]
 
@@ -206,7 +206,7 @@ def test_ctrl_c_in_a_real_process_is_130_and_the_same_command_goes_on(photos: Pa
     assert stopped and 10 <= int(stopped[1]) < 60
     done = subprocess.run(words, cwd=ROOT, env=environment, timeout=SECONDS, **pipes)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("kept the weights of step ")
+    assert done.stdout.startswith("selected the weights of step ")
     shown = [
         int(line.split()[1].split("/")[0]) for line in done.stderr.splitlines() if line.startswith("step ")
     ]
