@@ -23,7 +23,16 @@ from starlette.routing import Route
 from edge_siamese.dashboard import limits
 from edge_siamese.dashboard.auth import client_address
 from edge_siamese.dashboard.endpoints import JSON, Endpoint, Endpoints, describe, error_response
-from edge_siamese.dashboard.routes import archive, auth, events, health, objects, recognition, registration
+from edge_siamese.dashboard.routes import (
+    archive,
+    auth,
+    commands,
+    events,
+    health,
+    objects,
+    recognition,
+    registration,
+)
 from edge_siamese.dashboard.schemas import ApiError, JsonObject, api_error, to_json
 from edge_siamese.dashboard.state import AppState
 from edge_siamese.errors import EdgeSiameseError
@@ -70,6 +79,7 @@ def openapi_json(device: str, cookie: str) -> bytes:
 ENDPOINTS: tuple[Endpoint, ...] = (
     *auth.ENDPOINTS,
     *META,
+    *commands.ENDPOINTS,
     *recognition.ENDPOINTS,
     *events.ENDPOINTS,
     *objects.ENDPOINTS,

@@ -172,7 +172,10 @@ def api_error(error: EdgeSiameseError) -> ApiError:
         return error
     status = next((status for kind, status in STATUSES if isinstance(error, kind)), 500)
     headers = {"Retry-After": "2"} if status == 503 else {}
-    return ApiError(status, str(error), type(error).__name__, headers=headers)
+    details: dict[str, Any] = {}
+    if isinstance(error, Refused):
+        details = {"reason": error.reason, "collides": error.collides or None}
+    return ApiError(status, str(error), type(error).__name__, headers=headers, **details)
 
 
 def to_json(value: Any) -> bytes:

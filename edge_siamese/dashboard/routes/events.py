@@ -1,4 +1,4 @@
-"""Handlers of status and events."""
+"""Handlers of events."""
 
 from __future__ import annotations
 
@@ -26,12 +26,6 @@ class EventList(Record):
         tuple[JsonObject, ...],
         Meta(description="Oldest first, each with kind, time, text, seq, and the keys of its kind."),
     ]
-
-
-@ENDPOINTS.add("GET", "/status")
-def status(state: AppState) -> JsonObject:
-    """The daemon's status, as `edge-siamese status --json` prints it."""
-    return state.actions.status()
 
 
 @ENDPOINTS.add("GET", "/events")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from msgspec import Meta
 from starlette.requests import Request
@@ -17,13 +17,10 @@ from edge_siamese.dashboard.schemas import (
     Decision,
     JsonObject,
     MomentId,
-    Name,
-    Object,
     Time,
     UploadId,
 )
 from edge_siamese.dashboard.state import AppState
-from edge_siamese.errors import NoSuchObject
 from edge_siamese.pictures import encode_png
 from edge_siamese.validation import Record
 
@@ -33,31 +30,12 @@ PICTURE_TYPES = ("image/jpeg", "image/png", "image/webp", "image/gif")
 NOT_KEPT = "It is no longer kept."
 
 
-class ButtonPress(Record):
-    """A gesture at the button."""
-
-    gesture: Literal["press", "double press", "hold"]
-
-
-class UploadedPicture(Record):
-    """An uploaded picture."""
-
-    upload: UploadId
-
-
 class Upload(Record):
     """An uploaded picture as it is kept."""
 
     upload: UploadId
     width: int
     height: Annotated[int, Meta(description="In pixels.")]
-
-
-class Mistake(Record):
-    """A wrong decision."""
-
-    moment: Annotated[MomentId | None, Meta(description="Of the event; null: the latest recognition.")] = None
-    name: Annotated[Name | None, Meta(description="Only if it was this object: its uid or name.")] = None
 
 
 class PastDecision(Decision):
@@ -94,13 +72,6 @@ def now(state: AppState) -> JsonObject:
     return details(state.actions.current_view(), state.actions.now)
 
 
-@ENDPOINTS.add("POST", "/button", status=202)
-def button(state: AppState, body: ButtonPress) -> JsonObject:
-    """Do what the button does; events report the outcome."""
-    state.actions.gesture(body.gesture)
-    return {"text": f"{body.gesture}: done; events report the outcome"}
-
-
 @ENDPOINTS.add("POST", "/uploads", status=201, accepts=PICTURE_TYPES, returns=Upload)
 async def upload(state: AppState, request: Request) -> Upload:
     """Upload a picture; it is kept for ten minutes."""
@@ -112,22 +83,6 @@ async def upload(state: AppState, request: Request) -> Upload:
         added = await loop.run_in_executor(state.pool, state.uploads.add, data)
     height, width = added.pixels.shape[:2]
     return Upload(upload=added.id, width=width, height=height)
-
-
-@ENDPOINTS.add("POST", "/score", returns=Decision, responses={404: NOT_KEPT})
-def score(state: AppState, body: UploadedPicture) -> JsonObject:
-    """Recognize an uploaded picture."""
-    (pixels,) = state.uploads.get([body.upload])
-    return state.actions.recognize(pixels).describe()
-
-
-@ENDPOINTS.add("POST", "/wrong", responses={409: "Nothing of the kind was recognized recently."})
-def wrong(state: AppState, body: Mistake) -> Object:
-    """Report a wrong recognition: it is kept as a negative."""
-    try:
-        return state.describe_object(state.actions.wrong(body.name, body.moment).object)
-    except NoSuchObject as error:  # the body names it, not the URL
-        raise ApiError(409, str(error), "NoSuchObject") from error
 
 
 @ENDPOINTS.add("GET", "/moments/{moment}", returns=PastDecision, responses={404: NOT_KEPT})

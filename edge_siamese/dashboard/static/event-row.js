@@ -73,10 +73,10 @@ function wrong(event) {
   const offer = () => {
     const pressed = button("Wrong", async () => {
       const before = stream.changes;
-      const known = await attempt(line, pressed, () => send("POST", "/wrong", { moment: event.moment }));
-      if (!known) return;
+      const changed = await attempt(line, pressed, () => send("POST", "/wrong", { moment: event.moment }));
+      if (!changed) return;
       fill(place, h("p.small.soft", {}, "Kept as a negative."));
-      toast(`Kept as a negative of “${known.name}”.`, { undo: true, before, undone: offer });
+      toast(`Kept as a negative of “${changed.object.name}”.`, { undo: true, before, undone: offer });
     }, { icon: "cross", class: "small", name: `Wrong: this was not ${event.name ?? "it"}` });
     fill(place, pressed, line);
   };

@@ -38,8 +38,8 @@ export function mount(place, { heading, signal }) {
   const sayWrong = async () => {
     const before = stream.changes;
     await attempt(line, wrong, async () => {
-      const known = await send("POST", "/wrong", {});
-      toast(`Kept as a negative of “${known.name}”.`, { undo: true, before });
+      const { object } = await send("POST", "/wrong", {});
+      toast(`Kept as a negative of “${object.name}”.`, { undo: true, before });
     });
   };
 

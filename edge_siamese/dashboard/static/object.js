@@ -85,7 +85,7 @@ export function mount(place, { heading, signal, uid, name: called }) {
       if (wanted === object?.name) return;
       change(save, async () => {
         const before = object.name;
-        object = await send("PATCH", `/objects/${uid}`, { name: wanted });
+        ({ object } = await send("PATCH", `/objects/${uid}`, { new: wanted }));
         return `“${before}” was renamed to “${object.name}”.`;
       });
     },
@@ -117,12 +117,13 @@ export function mount(place, { heading, signal, uid, name: called }) {
       return;
     }
     const before = stream.changes;
-    const into = await ask(`Merge “${object.name}” into another object`, {
+    const merged = await ask(`Merge “${object.name}” into another object`, {
       body: [h("p.soft", {}, "The other object keeps its name, and gets all views and negatives of this one."), h("div.field", {}, h("label", { for: "into" }, "Into"), select)],
       action: "Merge",
       accept: () => end(() => send("POST", `/objects/${uid}/merge`, { into: select.value })),
     });
-    if (!into) return;
+    if (!merged) return;
+    const into = merged.object;
     toast(`“${object.name}” was merged into “${into.name}”, which now has ${counted(into.views, "view")}.`, { undo: true, before });
     location.hash = `#/objects/${into.uid}`;
   }, { icon: "merge" });

@@ -21,7 +21,7 @@ export function mount(place, { heading, signal }) {
   const empty = h("div.empty", { hidden: true }, icon("objects"), h("p", {}, "No objects are registered yet."), h("a.button.primary", { href: "#/register" }, icon("register"), "Register the first object"));
   const search = h("input", { type: "search", id: "search", placeholder: "Search", oninput: () => draw() });
   const searchBox = h("div.search", { hidden: true }, h("label.unseen", { for: "search" }, "Search by name"), search);
-  const undo = button("Undo", () => attempt(line, undo, async () => toast(sentence((await send("POST", "/undo")).text))), { icon: "undo", name: "Undo the last change" });
+  const undo = button("Undo", () => attempt(line, undo, async () => toast(sentence((await send("POST", "/undo", {})).text))), { icon: "undo", name: "Undo the last change" });
   const pictures = pictureShelf();
   const shelf = (object) => (object.last_view === null ? picture(null, "") : pictures(pictureOf(object), ""));
   let objects = [];

@@ -46,15 +46,15 @@ export function mount(place, { heading, signal, query }) {
       if (!pictures && !wanted.target && !wanted.name && !force) return press();
       const body = { force: force || undefined };
       if (pictures) body.pictures = await pictures.send((text) => go.tell(text));
-      const path = wanted.target ? `/objects/${wanted.target}/views` : "/objects";
-      if (!wanted.target && wanted.name) body.name = wanted.name;
+      if (wanted.target) Object.assign(body, { name: wanted.target, view: true });
+      else if (wanted.name) body.name = wanted.name;
       if (!pictures) {
         strip.follow();
         go.tell("Capturing: hold the object still …");
       } else go.tell("Registering …");
       const before = stream.changes;
       try {
-        show(await send("POST", path, body), before);
+        show(await send("POST", "/objects", body), before);
         pictures?.clear();
         if (!wanted.target) wanted.clear();
       } catch (error) {

@@ -58,7 +58,7 @@ export function undoButton({ before = stream.changes - 1, signal, undone, late, 
   const pressed = button("Undo", async () => {
     pressed.disabled = true;
     try {
-      undone((await send("POST", "/undo")).text);
+      undone((await send("POST", "/undo", {})).text);
     } catch (error) {
       failed(error.message);
     }

@@ -66,7 +66,7 @@ export function chooser({ signal, changed }) {
 
   const ask = () => attempt(line, score, async () => {
     const [id] = await sent([chosen[0].blob]);
-    const found = await send("POST", "/score", { upload: id });
+    const [found] = (await send("POST", "/score", { pictures: [id] })).decisions;
     const shown = decision({ small: true });
     const lines = h("div.sentences");
     shown.set(found);

@@ -130,7 +130,7 @@ def test_anything_of_what_is_there(case: Any, fuzzed: Fuzzed) -> None:
     known = fuzzed.some_object()
     moment = fuzzed.moments.latest()
     real = {
-        "uid": known["uid"], "view": known["last_view"], "index": 0, "into": known["uid"],
+        "name": known["uid"], "view": known["last_view"], "index": 0, "into": known["uid"],
         "moment": moment.id if moment else "0" * 12,
     }  # fmt: skip
     for place in (case.path_parameters, case.body):
