@@ -39,7 +39,17 @@ def test_the_status_of_an_error_follows_from_its_type(error: EdgeSiameseError, s
     found = api_error(error)
     assert (found.status, found.kind, str(found)) == (status, type(error).__name__, str(error))
     assert found.headers == ({"Retry-After": "2"} if status == 503 else {})
-    assert found.body == {"error": str(error), "kind": type(error).__name__}
+    assert found.body["error"] == str(error) and found.body["kind"] == type(error).__name__
+
+
+def test_a_refusal_says_why_to_programs() -> None:
+    assert api_error(Refused("it looks like mug", reason="known already", collides="mug")).body == {
+        "error": "it looks like mug",
+        "kind": "Refused",
+        "reason": "known already",
+        "collides": "mug",
+    }
+    assert api_error(NoSuchObject("no mug")).body == {"error": "no mug", "kind": "NoSuchObject"}
 
 
 def test_an_api_error_stays_as_it_is() -> None:
