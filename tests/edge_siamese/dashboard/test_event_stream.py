@@ -33,7 +33,7 @@ def hub() -> EventBus:
 @pytest.fixture
 def feed(hub: EventBus, monkeypatch: pytest.MonkeyPatch) -> EventFeed:
     monkeypatch.setattr(event_stream, "RING", 5)
-    actions: Any = SimpleNamespace(hub=hub)
+    actions: Any = SimpleNamespace(bus=hub)
     return EventFeed(actions)
 
 

@@ -36,7 +36,9 @@ class Immediately(Executor):
 def live(monkeypatch: pytest.MonkeyPatch, encode: Callable[[Any], LivePicture]) -> LivePictures:
     """Pictures of a daemon that always has the same frame."""
     shown = SimpleNamespace(frame=object())
-    found = LivePictures(SETTINGS, cast(Any, SimpleNamespace(shown=lambda: shown)), Notifier(), Immediately())
+    found = LivePictures(
+        SETTINGS, cast(Any, SimpleNamespace(current_view=lambda: shown)), Notifier(), Immediately()
+    )
     monkeypatch.setattr(found, "encode", encode)
     return found
 
