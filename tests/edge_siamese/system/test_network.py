@@ -84,5 +84,5 @@ def test_the_dashboard_shows_it(
 ) -> None:
     monkeypatch.setattr(socket, "gethostname", lambda: "shelf")
     settings = structs.replace(Settings(), mqtt=MqttSettings(device_name=given))
-    actions = SimpleNamespace(settings=settings, config=None, hub=None)
+    actions = SimpleNamespace(settings=settings, config=None, bus=None)
     assert AppState(settings.dashboard, cast(Any, actions)).device == shown
