@@ -45,7 +45,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def table(broker: Broker, **more: Any) -> str:
     """The table of the settings."""
-    words = {"broker": "127.0.0.1", "port": broker.port, "device": "hall", "name": "Hall", **more}
+    words = {"broker": "127.0.0.1", "port": broker.port, "device_id": "hall", "device_name": "Hall", **more}
     return "\n[mqtt]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in words.items())
 
 
@@ -269,7 +269,7 @@ def test_with_a_wrong_password_it_says_so_and_goes_on_recognizing(tmp_path: Path
     password = tmp_path / "password"
     password.write_text("wrong\n")
     with broker_in(tmp_path / "broker", user="device", password="right") as broker:
-        daemon = start(broker, user="device", password_file=str(password))
+        daemon = start(broker, username="device", password_file=str(password))
         until(lambda: state_of(daemon) == "refused: bad user name or password")
         assert daemon.told("mqtt").endswith("refuses this device: bad user name or password")
         daemon.learn("mug", MUG)
@@ -288,7 +288,7 @@ def test_over_tls_with_the_certificate_of_the_device(tmp_path: Path, start: Star
     made = make_certificates(tmp_path / "certificates")
     files = {"certificate": str(made.client), "key": str(made.client_key), "tls": True}
     with setting(tmp_path, tls=made) as (broker, heard):
-        daemon = start(broker, **files, ca=str(made.ca))
+        daemon = start(broker, **files, ca_file=str(made.ca))
         assert heard.wait_for(f"{BASE}/availability") == [b"online"]
         daemon.learn("mug", MUG)
         heard.until(lambda: events(heard, "registered"))
@@ -299,7 +299,7 @@ def test_a_broker_that_cannot_show_that_it_is_the_one_is_not_spoken_to(tmp_path:
     made = make_certificates(tmp_path / "certificates")
     files = {"certificate": str(made.client), "key": str(made.client_key), "tls": True}
     with broker_in(tmp_path / "broker", tls=made) as broker:
-        daemon = start(broker, **files, ca=str(made.stranger_ca))
+        daemon = start(broker, **files, ca_file=str(made.stranger_ca))
         until(lambda: state_of(daemon).startswith("refused: certificate verification failed: "))
         assert "New client connected" not in broker.log()
 
@@ -307,7 +307,7 @@ def test_a_broker_that_cannot_show_that_it_is_the_one_is_not_spoken_to(tmp_path:
 def test_a_device_without_a_certificate_hears_what_may_be_missing(tmp_path: Path, start: Start) -> None:
     made = make_certificates(tmp_path / "certificates")
     with broker_in(tmp_path / "broker", tls=made) as broker:
-        daemon = start(broker, tls=True, ca=str(made.ca))
+        daemon = start(broker, tls=True, ca_file=str(made.ca))
         until(lambda: "a client certificate" in state_of(daemon))
 
 
@@ -396,7 +396,7 @@ def test_settings_that_are_read_again_remove_the_device_and_bring_it_back(
         daemon = start(broker)
         heard.wait_for(DISCOVERY)
         config = daemon.config.read_text()
-        daemon.config.write_text(config + 'discovery = ""\n')
+        daemon.config.write_text(config + 'discovery_prefix = ""\n')
         daemon.service.reload()
         heard.until(lambda: heard.on(DISCOVERY)[-1] == b"")
         daemon.config.write_text(config)
@@ -426,7 +426,7 @@ def test_the_access_list_on_the_page_lets_a_device_do_its_work_and_nothing_to_ot
         broker.add_user("homeassistant", "other")
         broker.add_user("stranger", "third")
         broker.restart()
-        daemon = start(broker, user="hall", password_file=str(password))
+        daemon = start(broker, username="hall", password_file=str(password))
         with (
             collecting(broker, user="homeassistant", password="other") as home,
             collecting(broker, f"{BASE}/#", user="stranger", password="third") as stranger,

@@ -90,7 +90,7 @@ class TestStatus:
         assert "camera     a stage; stalled: it hangs\n" in command("status")
 
     def test_of_what_is_turned_on_besides(self, daemon: Daemon, command: Callable[..., str]) -> None:
-        fleet = {"state": "reading", "collection": "home", "objects": 3, "trouble": "the disk is full"}
+        fleet = {"state": "reading", "collection": "home", "objects": 3, "problem": "the disk is full"}
         daemon.service.integrations.report = lambda: {  # type: ignore[method-assign]
             "dashboard": {"works": False, "state": "the port 8765 is taken"},
             "mqtt": {"works": True, "state": "connected to broker.lan", "fleet": fleet},
