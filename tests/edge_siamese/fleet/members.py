@@ -1,4 +1,4 @@
-"""Devices of a fleet as tests have them: a real store on a thread of its own, and no camera."""
+"""Devices of a fleet for tests: a real store on its own thread, without a camera."""
 
 from __future__ import annotations
 

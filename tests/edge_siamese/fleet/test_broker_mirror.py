@@ -1,4 +1,4 @@
-"""What the broker keeps is taken within bounds, whoever wrote it."""
+"""The mirror of the broker's registers, and the inbox."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def made() -> BrokerMirror:
     return BrokerMirror(TOPICS, "hall", FakeBroker().transport())
 
 
-def test_beyond_a_number_of_registers_new_ones_are_passed_over_and_that_is_told_once(
+def test_registers_are_bounded_with_one_warning(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(broker_mirror, "MAX_REGISTERS", {"objects": 3, "views": 2})
@@ -60,7 +60,7 @@ def test_beyond_a_number_of_registers_new_ones_are_passed_over_and_that_is_told_
     ]
 
 
-def test_as_many_objects_of_one_name_as_are_taken_have_names_of_their_own() -> None:
+def test_the_maximum_of_objects_with_one_name_get_unique_names() -> None:
     uids = [f"{number:032x}" for number in range(broker_mirror.MAX_REGISTERS["objects"])]
     views = {uid: a_view(uid) for uid in uids}
     named = resolve({uid: an_object("mug") for uid in uids}, views).objects
@@ -80,7 +80,7 @@ def at(now_ms: int) -> tuple[BrokerMirror, Clock]:
     return BrokerMirror(TOPICS, "hall", FakeBroker().transport(), clock.is_ahead), clock
 
 
-def test_what_comes_from_far_ahead_is_passed_over_and_the_broker_gets_back_what_it_had(
+def test_stamps_from_the_future_are_skipped_and_overruled_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     known = FleetState({OBJECTS[0]: an_object("mug")}, {VIEWS[0]: a_view(OBJECTS[0])})
@@ -100,7 +100,7 @@ def test_what_comes_from_far_ahead_is_passed_over_and_the_broker_gets_back_what_
     assert len(caplog.messages) == 3
 
 
-def test_a_device_without_a_time_of_day_takes_it_and_gets_over_it_once_it_has_one() -> None:
+def test_registers_accepted_without_a_time_of_day_are_restamped() -> None:
     known = FleetState({OBJECTS[0]: an_object("mug")}, {VIEWS[0]: a_view(OBJECTS[0])})
     evil = [
         Message(TOPICS.of("objects", OBJECTS[0]), encode_state(EVIL)),
@@ -128,7 +128,7 @@ def test_a_device_without_a_time_of_day_takes_it_and_gets_over_it_once_it_has_on
 # --- inbox ---
 
 
-def test_items_come_in_order_and_a_wake_ends_the_wait() -> None:
+def test_the_inbox_keeps_order_and_can_be_woken() -> None:
     inbox = Inbox()
     inbox.put(Connected())
     inbox.put(Subscribed("a/+"))
@@ -139,7 +139,7 @@ def test_items_come_in_order_and_a_wake_ends_the_wait() -> None:
     assert inbox.take(60) == []
 
 
-def test_what_is_too_much_is_lost_and_the_reader_learns_of_it_once() -> None:
+def test_a_full_inbox_reports_one_overflow() -> None:
     inbox = Inbox(max_bytes=10_000)
     for _ in range(5):
         inbox.put(Message("t", 4000 * b"x"))

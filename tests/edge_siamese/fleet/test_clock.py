@@ -1,4 +1,4 @@
-"""Stamps are later than all before, whatever the time of day does."""
+"""The hybrid logical clock."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Wall:
         return self.ms
 
 
-def test_a_stamp_is_the_time_a_count_and_the_device() -> None:
+def test_a_stamp_has_time_count_and_device() -> None:
     wall = Wall()
     clock = Clock("kitchen-1", wall)
     assert clock.next() == "001a0c4506c00-0000-kitchen-1" == f"{NOW:013x}-0000-kitchen-1"
@@ -30,7 +30,7 @@ def test_a_stamp_is_the_time_a_count_and_the_device() -> None:
     assert device_of(clock.next()) == "kitchen-1"
 
 
-def test_a_clock_that_jumps_back_or_a_peer_far_ahead_keeps_no_stamp_from_being_later() -> None:
+def test_stamps_increase_whatever_the_clocks_do() -> None:
     wall = Wall()
     clock, chance = Clock("b", wall), random.Random(1)
     last = clock.next()
@@ -44,7 +44,7 @@ def test_a_clock_that_jumps_back_or_a_peer_far_ahead_keeps_no_stamp_from_being_l
         last = following
 
 
-def test_a_count_that_is_full_goes_on_in_the_next_millisecond() -> None:
+def test_a_full_count_continues_in_the_next_millisecond() -> None:
     clock = Clock("a", lambda: NOW)
     clock.observe(f"{NOW:013x}-ffff-z")
     assert clock.next() == f"{NOW + 1:013x}-0000-a"
@@ -59,7 +59,7 @@ def test_a_device_without_a_time_of_day_follows_the_others() -> None:
 LAST = f"{LATEST_MS - 1:013x}-ffff-evil"
 
 
-def test_the_last_stamp_of_all_leads_no_clock_there_that_has_a_time_of_day() -> None:
+def test_a_clock_ignores_the_last_possible_stamp() -> None:
     require_stamp(LAST)
     clock = Clock("a", lambda: NOW)
     assert clock.is_ahead(LAST)
@@ -71,7 +71,7 @@ def test_the_last_stamp_of_all_leads_no_clock_there_that_has_a_time_of_day() -> 
     assert clock.next() > ahead
 
 
-def test_without_a_time_of_day_nobody_is_too_late_and_no_stamp_is_none() -> None:
+def test_without_a_time_of_day_no_stamp_is_rejected() -> None:
     wall = Wall()
     wall.ms = PLAUSIBLE_MS - 1
     clock = Clock("a", wall)
@@ -97,11 +97,11 @@ def test_without_a_time_of_day_nobody_is_too_late_and_no_stamp_is_none() -> None
         "001a0c4506c00-0000-" + 65 * "a",
     ],
 )
-def test_what_is_no_stamp_is_refused(text: str) -> None:
+def test_invalid_stamps_are_refused(text: str) -> None:
     with pytest.raises(SchemaError, match="must be a stamp, not '"):
         require_stamp(text)
 
 
-def test_a_device_without_an_id_has_no_clock() -> None:
+def test_a_clock_needs_a_device_id() -> None:
     with pytest.raises(ValueError, match="a device id has 1 to 64 of a-z, 0-9, _ and -, not ''"):
         Clock("")

@@ -1,11 +1,11 @@
-"""The broker in memory behaves like a broker."""
+"""The broker in memory."""
 
 from __future__ import annotations
 
 from edge_siamese.fleet.fake_broker import FakeBroker, matches
 
 
-def test_the_broker_in_memory_keeps_hands_on_and_breaks_off() -> None:
+def test_it_retains_delivers_and_breaks_connections() -> None:
     broker = FakeBroker()
     one, other = broker.transport(), broker.transport()
     heard: list[tuple[str, bytes]] = []
@@ -31,7 +31,7 @@ def test_the_broker_in_memory_keeps_hands_on_and_breaks_off() -> None:
     assert broker.retained == {}
 
 
-def test_patterns_are_those_of_mqtt() -> None:
+def test_patterns_match_as_in_mqtt() -> None:
     for pattern, topic in (("a/+", "a/b"), ("a/#", "a/b/c"), ("#", "a"), ("a/b", "a/b"), ("+/b", "a/b")):
         assert matches(pattern, topic)
     for pattern, topic in (("a/+", "a/b/c"), ("a/+", "a"), ("a/b", "a/c"), ("a", "a/b")):

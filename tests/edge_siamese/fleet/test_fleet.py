@@ -1,4 +1,4 @@
-"""Devices that teach each other over a broker in memory."""
+"""Devices that share objects over a broker in memory."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def views_of(member: Member, name: str) -> list[str]:
     return found
 
 
-def test_what_is_registered_on_one_is_there_on_the_others(tmp_path: Path) -> None:
+def test_a_registration_reaches_the_other_devices(tmp_path: Path) -> None:
     with members(tmp_path, 3) as (first, second, third):
         uid = first.learn("mug", 1)
         until(lambda: second.names == third.names == ["mug"])
@@ -61,7 +61,7 @@ def test_what_is_registered_on_one_is_there_on_the_others(tmp_path: Path) -> Non
         }
 
 
-def test_each_kind_of_change_follows_and_an_undo_of_it(tmp_path: Path) -> None:
+def test_every_change_and_its_undo_reach_the_other_devices(tmp_path: Path) -> None:
     with members(tmp_path) as (first, second):
         mug, pen = first.learn("mug", 1), first.learn("pen", 2)
         first.do(lambda store: store.add_view("mug", view(3)))
@@ -98,7 +98,7 @@ def test_each_kind_of_change_follows_and_an_undo_of_it(tmp_path: Path) -> None:
         assert mug in before
 
 
-def test_an_undo_takes_back_what_was_done_at_this_device_alone(tmp_path: Path) -> None:
+def test_undo_affects_changes_of_this_device_only(tmp_path: Path) -> None:
     with members(tmp_path) as (first, second):
         second.learn("pen", 2)
         until(lambda: first.names == ["pen"])
@@ -110,7 +110,7 @@ def test_an_undo_takes_back_what_was_done_at_this_device_alone(tmp_path: Path) -
         assert second.do(lambda store: store.undo(), "undone") is None
 
 
-def test_a_device_that_was_off_catches_up_though_who_taught_it_is_off(tmp_path: Path) -> None:
+def test_a_device_catches_up_from_the_broker_alone(tmp_path: Path) -> None:
     with members(tmp_path) as (first, second):
         first.learn("mug", 1)
         first.learn("pen", 2)
@@ -125,7 +125,7 @@ def test_a_device_that_was_off_catches_up_though_who_taught_it_is_off(tmp_path: 
         until(lambda: second.idle() and second.names == ["key", "pencil"])
 
 
-def test_what_is_done_without_a_broker_is_told_when_it_is_back(tmp_path: Path) -> None:
+def test_offline_changes_are_published_after_the_reconnect(tmp_path: Path) -> None:
     with members(tmp_path) as (first, second):
         first.learn("mug", 1)
         until(lambda: second.names == ["mug"])
@@ -138,7 +138,7 @@ def test_what_is_done_without_a_broker_is_told_when_it_is_back(tmp_path: Path) -
         until(lambda: alike([first, second]) and first.names == ["cup", "key", "pen"])
 
 
-def test_a_broker_that_has_forgotten_all_gets_it_again(tmp_path: Path) -> None:
+def test_a_broker_that_lost_everything_is_restored(tmp_path: Path) -> None:
     with members(tmp_path) as (first, second):
         for number in range(5):
             first.learn(f"thing {number}", number)
@@ -151,7 +151,7 @@ def test_a_broker_that_has_forgotten_all_gets_it_again(tmp_path: Path) -> None:
         until(lambda: alike([first, second]) and broker.retained == before, 15)
 
 
-def test_the_later_of_two_names_stays_and_two_of_one_name_are_numbered(tmp_path: Path) -> None:
+def test_the_later_name_wins_and_equal_names_are_numbered(tmp_path: Path) -> None:
     with members(tmp_path) as (first, second):
         uid = first.learn("mug", 1)
         until(lambda: second.names == ["mug"])
@@ -185,7 +185,7 @@ def test_a_view_that_is_added_while_its_object_is_merged_elsewhere_is_not_lost(t
         assert first.shown()[mug][0] == "mug"
 
 
-def test_of_what_is_forgotten_the_broker_keeps_no_picture(tmp_path: Path) -> None:
+def test_contents_of_forgotten_objects_leave_the_broker(tmp_path: Path) -> None:
     with members(tmp_path, 3) as found:
         first, second, third = found
         broker = first.broker
@@ -203,7 +203,7 @@ def test_of_what_is_forgotten_the_broker_keeps_no_picture(tmp_path: Path) -> Non
         assert kept(broker, "objects") == {mug, pen}
 
 
-def test_a_content_that_the_broker_has_lost_comes_from_who_has_it(
+def test_a_lost_content_is_requested_from_other_devices(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transfer, "RETAINED_SECONDS", 0.1)
@@ -241,7 +241,7 @@ def test_a_device_of_another_model_gets_the_pictures(tmp_path: Path) -> None:
         assert second.with_engine(lambda engine: engine.store.picture_count(number)) == 2
 
 
-def test_messages_that_are_none_are_passed_over_and_told_once(
+def test_invalid_messages_are_skipped_with_one_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with members(tmp_path) as (first, second):
@@ -266,7 +266,7 @@ def test_messages_that_are_none_are_passed_over_and_told_once(
         assert first.broker.retained[topics["views"]] == b'{"format": 2}'
 
 
-def test_a_ledger_that_is_lost_brings_nothing_back_that_was_forgotten(tmp_path: Path) -> None:
+def test_a_lost_ledger_restores_no_forgotten_object(tmp_path: Path) -> None:
     with members(tmp_path) as (first, second):
         for name, number in (("mug", 1), ("pen", 2), ("key", 3)):
             first.learn(name, number)
@@ -281,7 +281,7 @@ def test_a_ledger_that_is_lost_brings_nothing_back_that_was_forgotten(tmp_path: 
         assert first.names == second.names == ["key", "pencil"]
 
 
-def test_a_store_from_a_copy_gets_back_to_what_the_fleet_knows(tmp_path: Path) -> None:
+def test_a_restored_store_catches_up(tmp_path: Path) -> None:
     with members(tmp_path) as (first, second):
         first.learn("mug", 1)
         until(lambda: second.names == ["mug"])
@@ -364,7 +364,7 @@ def test_a_full_disk_loses_no_message(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("failure", [StoreError("the disk is full"), RuntimeError("a fault")])
-def test_what_fails_amid_what_came_loses_nothing_of_the_rest(
+def test_a_failure_while_handling_messages_loses_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception
 ) -> None:
     monkeypatch.setattr(fleet, "RETRY_SECONDS", 0.1)
@@ -393,7 +393,7 @@ def test_what_fails_amid_what_came_loses_nothing_of_the_rest(
 
 
 @pytest.mark.parametrize("timeless", [False, True])
-def test_the_last_stamp_of_all_keeps_nobody_from_changing_anything(tmp_path: Path, timeless: bool) -> None:
+def test_the_last_possible_stamp_blocks_no_changes(tmp_path: Path, timeless: bool) -> None:
     with members(tmp_path, 3) as found:
         first, second, third = found
         if timeless:
@@ -428,9 +428,7 @@ def test_the_last_stamp_of_all_keeps_nobody_from_changing_anything(tmp_path: Pat
         assert all(not (member.home / "fleet.damaged.db").exists() for member in found)
 
 
-def test_on_a_disk_that_is_nearly_full_nothing_comes_but_what_is_forgotten_goes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_nearly_full_disk_receives_only_removals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     full: set[Path] = set()
     checks: Counter[Path] = Counter()
 
@@ -458,7 +456,7 @@ def test_on_a_disk_that_is_nearly_full_nothing_comes_but_what_is_forgotten_goes(
         assert told == [f"fleet home: {fleet.DISK_FULL}"]
 
 
-def test_500_random_changes_over_a_broker_that_comes_goes_and_forgets(tmp_path: Path) -> None:
+def test_500_random_changes_with_an_unreliable_broker(tmp_path: Path) -> None:
     chance = random.Random(5)
     broker = FakeBroker()
     with members(tmp_path, 3, broker) as found:

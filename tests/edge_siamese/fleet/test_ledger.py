@@ -1,4 +1,4 @@
-"""What a device knows of its fleet is kept, and a file that is no use is made anew."""
+"""The ledger: persistence, damage, transactions."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def filled(path: Path) -> Ledger:
     return ledger
 
 
-def test_all_is_there_again(tmp_path: Path) -> None:
+def test_everything_is_loaded_again(tmp_path: Path) -> None:
     path = tmp_path / "state" / "fleet.db"
     first = filled(path)
     first.save(Registers({OBJECTS[0]: an_object("cup", named=4)}))
@@ -51,7 +51,7 @@ def test_all_is_there_again(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_of_another_collection_nothing_is_known(tmp_path: Path) -> None:
+def test_another_collection_starts_empty(tmp_path: Path) -> None:
     filled(tmp_path / "fleet.db").close()
     other = Ledger(tmp_path / "fleet.db", "edge-siamese/fleet/office")
     assert (other.known, other.published_content, other.revision) == (FleetState(), set(), -1)
@@ -60,9 +60,7 @@ def test_of_another_collection_nothing_is_known(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["text", "half", "zeros", "another program", "a number"])
-def test_a_file_that_is_no_use_is_set_aside(
-    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_unusable_file_is_set_aside(tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "fleet.db"
     filled(path).close()
     content = path.read_bytes()
@@ -102,7 +100,7 @@ def test_a_file_that_is_no_use_is_set_aside(
         ("views", "owner = x'05'"),
     ],
 )
-def test_a_row_that_is_none_is_passed_over_and_the_others_stay(
+def test_an_unusable_row_is_skipped(
     tmp_path: Path, table: str, change: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "fleet.db"
@@ -122,7 +120,7 @@ def test_a_row_that_is_none_is_passed_over_and_the_others_stay(
     again.close()
 
 
-def test_a_change_that_fails_has_changed_nothing(tmp_path: Path) -> None:
+def test_a_failed_change_changes_nothing(tmp_path: Path) -> None:
     ledger = filled(tmp_path / "fleet.db")
     before = dict(ledger.known.objects)
     other = sqlite3.connect(tmp_path / "fleet.db", isolation_level=None)
@@ -154,7 +152,7 @@ while True:
 """
 
 
-def test_what_was_kept_survives_8_kills_and_no_half_is_found(tmp_path: Path) -> None:
+def test_transactions_survive_8_kills(tmp_path: Path) -> None:
     chance = random.Random(4)
     path = tmp_path / "fleet.db"
     for _ in range(8):

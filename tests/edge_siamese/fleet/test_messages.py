@@ -1,4 +1,4 @@
-"""What goes to the broker comes back the same, and what strangers send is refused without a trace."""
+"""Fleet messages: round trips and validation."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ CROP = encode_png(picture(1))
 CONTENT = ViewContent(MODEL, vector(1).tobytes(), (CROP, encode_png(picture(2))))
 
 
-def test_the_topics_are_these() -> None:
+def test_topics() -> None:
     topics = Topics("edge-siamese", "home")
     uid = OBJECTS[3].replace("0", "a", 1)
     assert topics.of("objects", uid) == f"edge-siamese/fleet/home/objects/a/{uid}"
@@ -49,7 +49,7 @@ def test_the_topics_are_these() -> None:
         Topics("edge-siamese", "a/b")
 
 
-def test_states_come_back_the_same() -> None:
+def test_messages_round_trip() -> None:
     named = an_object("Kaffeebecher \U0001f375", life="forgotten")
     assert decode_object(encode_state(named)) == named
     view = a_view(OBJECTS[2], alive=False, kind="negative")
@@ -64,7 +64,7 @@ def test_states_come_back_the_same() -> None:
     }
 
 
-def test_of_pictures_as_many_go_out_as_a_broker_takes() -> None:
+def test_contents_hold_as_many_pictures_as_fit() -> None:
     large = encode_png(picture(3, (500, 500, 3)))
     content = ViewContent(MODEL, vector(1).tobytes(), (large, large, CROP, large))
     payload = encode_content(content)
@@ -72,7 +72,7 @@ def test_of_pictures_as_many_go_out_as_a_broker_takes() -> None:
     assert decode_content(payload).crops == (large,)
 
 
-def test_pictures_that_would_fill_the_memory_do_not_go_out_and_are_refused_before_they_are_unpacked(
+def test_oversized_pictures_are_refused_before_decoding(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     side = MAX_CROP_SIDE
@@ -101,7 +101,7 @@ def test_pictures_that_would_fill_the_memory_do_not_go_out_and_are_refused_befor
             decode_content(changed(encode_content(CONTENT), {"crops": texts}))
 
 
-def test_a_picture_that_is_damaged_on_the_disk_keeps_the_others_from_nobody() -> None:
+def test_a_damaged_picture_is_left_out() -> None:
     content = ViewContent(MODEL, None, (CROP[:-5], CROP))
     assert decode_content(encode_content(content)).crops == (CROP,)
 
@@ -136,7 +136,7 @@ def changed(payload: bytes, change: dict[str, Any]) -> bytes:
         ({"life.value": "dead"}, 'life.value: must be one of "alive", "forgotten", not "dead"'),
     ],
 )
-def test_what_is_no_object_is_refused(change: dict[str, Any], reason: str) -> None:
+def test_invalid_objects_are_refused(change: dict[str, Any], reason: str) -> None:
     with pytest.raises(SchemaError, match=reason):
         decode_object(changed(encode_state(an_object()), change))
 
@@ -151,7 +151,7 @@ def test_what_is_no_object_is_refused(change: dict[str, Any], reason: str) -> No
         ({"place.alive": 1}, "place.alive: must be true or false"),
     ],
 )
-def test_what_is_no_view_is_refused(change: dict[str, Any], reason: str) -> None:
+def test_invalid_views_are_refused(change: dict[str, Any], reason: str) -> None:
     with pytest.raises(SchemaError, match=reason):
         decode_view(changed(encode_state(a_view(OBJECTS[0])), change))
 
@@ -172,12 +172,12 @@ NAN = np.full(8, np.nan, "<f4")
         ({"model_id": "\u0000"}, "model_id: must be a string that matches"),
     ],
 )
-def test_what_is_no_content_is_refused(change: dict[str, Any], reason: str) -> None:
+def test_invalid_contents_are_refused(change: dict[str, Any], reason: str) -> None:
     with pytest.raises(SchemaError, match=reason):
         decode_content(changed(encode_content(CONTENT), change))
 
 
-def test_numbers_that_are_none_too_large_a_message_and_an_empty_one_are_refused() -> None:
+def test_nan_oversized_and_empty_messages_are_refused() -> None:
     with pytest.raises(SchemaError, match="must be 8 finite numbers"):
         decode_content(encode_content(ViewContent(MODEL, NAN.tobytes(), ())))
     with pytest.raises(SchemaError, match="neither an embedding nor a picture"):
@@ -188,7 +188,7 @@ def test_numbers_that_are_none_too_large_a_message_and_an_empty_one_are_refused(
         decode_view(b"\xff")
 
 
-def test_a_message_that_was_garbled_gives_an_error_of_the_schema_or_a_state_and_nothing_else() -> None:
+def test_garbled_messages_raise_schema_errors_only() -> None:
     chance = random.Random(6)
     payloads = [
         (encode_state(an_object()), decode_object),
@@ -218,6 +218,6 @@ def test_a_message_that_was_garbled_gives_an_error_of_the_schema_or_a_state_and_
     assert refused > 3000
 
 
-def test_a_text_of_the_store_is_made_fit_for_messages() -> None:
+def test_to_printable_replaces_and_truncates() -> None:
     assert to_printable("camera") == "camera"
     assert to_printable("Kamera\u00fc\n" + 100 * "a") == "Kamera??" + 72 * "a"

@@ -1,4 +1,4 @@
-"""What was changed here is told from what came from elsewhere, from what is missing, and from what a copy brought back."""
+"""Three-way reconciliation of store, registers and observations."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def with_rows(*rows: ObjectRow | ViewRow) -> Snapshot:
     return Snapshot(6, STORE.objects | other.objects, STORE.views | other.views)
 
 
-def test_what_is_new_is_told_once_all_that_the_broker_has_was_seen() -> None:
+def test_new_objects_are_published_once_reading_is_complete() -> None:
     assert changes(STORE, FleetState(), complete=False) == Registers()
     found = changes(STORE, FleetState())
     assert found.objects.keys() == {MUG, PEN}
@@ -79,11 +79,11 @@ def test_what_is_new_is_told_once_all_that_the_broker_has_was_seen() -> None:
     assert len(set(stamps)) == 7
 
 
-def test_a_store_that_is_as_it_was_tells_nothing() -> None:
+def test_an_unchanged_store_has_no_changes() -> None:
     assert changes(STORE, settled()) == Registers()
 
 
-def test_each_change_sets_the_register_that_it_is_about() -> None:
+def test_each_change_sets_its_register() -> None:
     known = settled()
     forgotten = changes(with_rows(item(MUG, "mug", deleted=True)), known)
     assert forgotten == Registers(
@@ -96,13 +96,13 @@ def test_each_change_sets_the_register_that_it_is_about() -> None:
     assert removed.views[TOP].place == Place(stamp(100, "here"), MUG, False)
 
 
-def test_a_merge_moves_views_and_says_nothing_of_the_object_that_is_gone() -> None:
+def test_a_merge_moves_views_only() -> None:
     found = changes(with_rows(item(MUG, "mug", deleted=True), row(SIDE, PEN), row(TOP, PEN)), settled())
     assert found.objects == {}
     assert {uid: view.place.object for uid, view in found.views.items()} == {SIDE: PEN, TOP: PEN}
 
 
-def test_an_undo_of_forgetting_and_of_a_merge_bring_back() -> None:
+def test_undo_restores_forgotten_objects() -> None:
     gone = with_rows(item(MUG, "mug", deleted=True))
     known = settled()
     known.objects[MUG] = an_object("mug", life="forgotten", lived=9)
@@ -127,7 +127,7 @@ def test_a_row_that_is_missing_was_not_deleted_and_is_fetched_again() -> None:
     assert brought.missing == [SIDE]
 
 
-def test_what_a_copy_of_the_store_brought_back_nobody_has_done() -> None:
+def test_differences_of_a_restored_store_are_no_changes() -> None:
     known = settled()
     known.objects[MUG] = an_object("mug", life="forgotten", lived=9)
     known.observed_objects[MUG] = ObservedObject(False, "mug")
@@ -141,7 +141,7 @@ def test_what_a_copy_of_the_store_brought_back_nobody_has_done() -> None:
     assert batch.views == [row(TOP, MUG, deleted=True)]
 
 
-def test_what_came_from_elsewhere_and_is_in_the_store_is_not_taken_for_a_change_made_here() -> None:
+def test_applied_remote_changes_are_not_local_changes() -> None:
     """As after a crash between the store's change and the note of it."""
     known = settled()
     known.objects[MUG] = an_object("cup", named=9)
@@ -150,14 +150,14 @@ def test_what_came_from_elsewhere_and_is_in_the_store_is_not_taken_for_a_change_
     assert changes(store, known) == Registers()
 
 
-def test_a_change_here_beside_one_from_elsewhere_is_seen() -> None:
+def test_a_local_change_beside_a_remote_one_is_found() -> None:
     known = settled()
     known.objects[MUG] = an_object("cup", named=9)
     found = changes(with_rows(item(MUG, "pot")), known)
     assert found.objects[MUG].name.value == "pot"
 
 
-def test_the_store_gets_what_the_registers_say() -> None:
+def test_the_plan_makes_the_store_as_the_registers_say() -> None:
     known = settled()
     known.objects[MUG] = an_object("pen", named=9)
     known.objects[PEN] = an_object("pen", named=10)

@@ -1,4 +1,4 @@
-"""Registers merge alike in every order, and give the same objects and names on all devices."""
+"""Merging and resolving registers."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_merging_is_commutative_associative_and_idempotent() -> None:
             assert a.merged(b).merged(b) == a.merged(b)
 
 
-def test_the_later_value_of_each_register_stays() -> None:
+def test_the_later_value_of_each_register_wins() -> None:
     renamed, forgotten = an_object("cup", named=5), an_object("mug", life="forgotten", lived=4)
     both = an_object("cup", named=5, life="forgotten", lived=4)
     assert renamed.merged(forgotten) == both
@@ -87,7 +87,7 @@ class Replica:
         return resolve(self.objects, self.views)
 
 
-def test_replicas_that_saw_the_same_500_changes_in_any_order_show_the_same() -> None:
+def test_replicas_converge_after_500_changes_in_any_order() -> None:
     """Each change is delivered at last, some twice, in orders of their own, each replica changing what it knows."""
     chance = random.Random(3)
     replicas = [Replica() for _ in range(4)]
@@ -126,7 +126,7 @@ def test_replicas_that_saw_the_same_500_changes_in_any_order_show_the_same() -> 
     assert set(shown.views.values()) <= set(shown.objects)
 
 
-def test_an_object_is_there_while_it_is_alive_and_has_a_view() -> None:
+def test_an_object_exists_while_it_is_alive_and_has_a_view() -> None:
     a, b, c = OBJECTS[:3]
     objects = {a: an_object("mug"), b: an_object("pen"), c: an_object("key", life="forgotten")}
     views = {
@@ -140,14 +140,14 @@ def test_an_object_is_there_while_it_is_alive_and_has_a_view() -> None:
     assert resolve(objects, views) == Resolved({a: "mug"}, {VIEWS[0]: a, VIEWS[1]: a})
 
 
-def test_two_that_merge_each_into_the_other_lose_nothing() -> None:
+def test_mutual_merges_lose_nothing() -> None:
     a, b = OBJECTS[:2]
     objects = {a: an_object("mug"), b: an_object("cup", named=2)}
     views = {VIEWS[0]: a_view(b, placed=5), VIEWS[1]: a_view(a, placed=6)}
     assert resolve(objects, views) == Resolved({a: "mug", b: "cup"}, {VIEWS[0]: b, VIEWS[1]: a})
 
 
-def test_who_wanted_a_name_first_has_it_in_whatever_order_they_are_known() -> None:
+def test_the_earliest_keeps_a_name() -> None:
     wanted = {
         OBJECTS[0]: an_object("Mug", named=3),
         OBJECTS[1]: an_object("mug", named=1),

@@ -1,4 +1,4 @@
-"""The bridge as the daemon has it: opened and closed by settings, and what it leaves at a broker."""
+"""The bridge: start, close, snapshots, and how status, metrics and doctor report it."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def retained(broker: ScriptedBroker) -> list[tuple[str, bytes]]:
     ]
 
 
-def test_it_tells_what_happens_and_how_it_is(tmp_path: Path) -> None:
+def test_events_and_status_are_published(tmp_path: Path) -> None:
     with ScriptedBroker(ACCEPTED_5) as broker:
         made, actions = bridge(tmp_path, broker.port)
         made.start()
@@ -85,7 +85,7 @@ def test_it_tells_what_happens_and_how_it_is(tmp_path: Path) -> None:
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("mqtt")]
 
 
-def test_what_forbids_a_connection_is_said_at_the_start_and_leaves_no_thread(tmp_path: Path) -> None:
+def test_a_failed_start_raises_and_leaves_no_thread(tmp_path: Path) -> None:
     made, actions = bridge(tmp_path, 1, username="me", password_file="/missing")
     with pytest.raises(MqttError, match="/missing: the password cannot be read"):
         made.start()
@@ -93,7 +93,7 @@ def test_what_forbids_a_connection_is_said_at_the_start_and_leaves_no_thread(tmp
     assert actions.bus._subscribers == []
 
 
-def test_a_fleet_that_cannot_open_its_file_takes_nothing_else_with_it_and_is_tried_again(
+def test_mqtt_works_without_a_fleet_that_cannot_start_and_starts_it_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bridge_module, "MAX_FLEET_RETRY_SECONDS", 0.1)
@@ -118,7 +118,7 @@ def test_a_fleet_that_cannot_open_its_file_takes_nothing_else_with_it_and_is_tri
         )
 
 
-def test_a_fleet_that_never_started_ends_at_once(tmp_path: Path) -> None:
+def test_a_fleet_that_never_started_can_be_closed(tmp_path: Path) -> None:
     (tmp_path / "fleet.db").mkdir()
     made, _ = bridge(tmp_path, 1, collection="home")
     made.start()
@@ -127,7 +127,7 @@ def test_a_fleet_that_never_started_ends_at_once(tmp_path: Path) -> None:
     until(lambda: not [thread for thread in threading.enumerate() if thread.name == "mqtt-fleet"])
 
 
-def test_new_names_at_the_same_broker_remove_what_was_left_under_the_old_ones(tmp_path: Path) -> None:
+def test_new_names_remove_retained_messages_of_the_old_ones(tmp_path: Path) -> None:
     with ScriptedBroker(ACCEPTED_5) as broker:
         where = f"127.0.0.1:{broker.port}"
         write_published_topics(tmp_path, [PublishedTopics(where, "old", "door", "ha")])
@@ -147,7 +147,7 @@ def test_new_names_at_the_same_broker_remove_what_was_left_under_the_old_ones(tm
         )
 
 
-def test_discovery_that_is_turned_off_removes_the_device_alone(tmp_path: Path) -> None:
+def test_turning_discovery_off_removes_the_discovery_message_only(tmp_path: Path) -> None:
     with ScriptedBroker(ACCEPTED_5) as broker:
         where = f"127.0.0.1:{broker.port}"
         write_published_topics(tmp_path, [PublishedTopics(where, "edge-siamese", "hall", "homeassistant")])
@@ -174,7 +174,7 @@ def test_the_same_names_or_another_broker_remove_nothing(tmp_path: Path, other: 
         made.close(1)
 
 
-def test_turned_off_for_good_it_removes_even_its_availability(tmp_path: Path) -> None:
+def test_turning_mqtt_off_removes_every_retained_message(tmp_path: Path) -> None:
     with ScriptedBroker(ACCEPTED_5) as broker:
         made, actions = bridge(tmp_path, broker.port)
         made.start()
@@ -189,7 +189,7 @@ def test_turned_off_for_good_it_removes_even_its_availability(tmp_path: Path) ->
         }
 
 
-def test_a_picture_needs_a_frame_and_to_be_wanted(tmp_path: Path) -> None:
+def test_a_snapshot_needs_a_frame_and_the_setting(tmp_path: Path) -> None:
     made, _ = bridge(tmp_path, 1)
     with pytest.raises(ControlError, match="there is no picture: waiting for the camera"):
         made._publish_snapshot()
@@ -200,7 +200,7 @@ def test_a_picture_needs_a_frame_and_to_be_wanted(tmp_path: Path) -> None:
     off.close(0.1)
 
 
-def test_a_footprint_that_cannot_be_read_or_kept_is_none(
+def test_an_unusable_file_of_published_topics_is_ignored(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert read_published_topics(tmp_path) == ()
@@ -213,7 +213,7 @@ def test_a_footprint_that_cannot_be_read_or_kept_is_none(
     assert "mqtt.json cannot be written" in caplog.text
 
 
-def test_a_picture_is_a_jpeg_of_a_bounded_size() -> None:
+def test_a_snapshot_is_a_jpeg_of_bounded_size() -> None:
     pixels = np.zeros((1200, 1600, 3), np.uint8)
     made = encode_snapshot(pixels)
     assert made.startswith(b"\xff\xd8\xff")
@@ -239,7 +239,7 @@ def with_mqtt(daemon: Daemon, bundle: Bundle, broker: int, metrics: int) -> Daem
     return daemon.start().up()
 
 
-def test_a_broker_that_is_off_is_a_warning_and_a_zero(
+def test_an_unreachable_broker_shows_in_status_metrics_and_doctor(
     tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     port = free_port()
@@ -257,7 +257,7 @@ def test_a_broker_that_is_off_is_a_warning_and_a_zero(
         assert "[mqtt]" in found.remedy
 
 
-def test_status_tells_of_the_fleet_where_the_guide_says(
+def test_status_has_the_fleet_keys_of_the_guide(
     tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     guide = (ROOT / "docs" / "fleet.md").read_text(encoding="utf-8")
@@ -271,7 +271,7 @@ def test_status_tells_of_the_fleet_where_the_guide_says(
     }
 
 
-def test_a_broker_that_refuses_is_one_too_until_it_does_no_more(
+def test_a_refusing_broker_shows_in_status_metrics_and_doctor(
     tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The first wait of a refused device is a minute; here it is not.

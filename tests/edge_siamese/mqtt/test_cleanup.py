@@ -1,4 +1,4 @@
-"""What is left at a broker under former names: removed until the broker has said so, whatever comes in between."""
+"""Cleanup of retained messages under former names."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_a_former_prefix_leaves_the_discovery_message_that_is_still_in_use(tmp_p
     assert read_published_topics(tmp_path) == (NEW,)
 
 
-def test_what_a_broker_refuses_is_remembered_for_the_next_start(tmp_path: Path) -> None:
+def test_a_rejected_removal_is_remembered_for_the_next_start(tmp_path: Path) -> None:
     write_published_topics(tmp_path, [OLD])
     broker = Broker()
     broker.refuse = {OLD.topics.state}
@@ -168,7 +168,7 @@ def test_what_a_broker_refuses_is_remembered_for_the_next_start(tmp_path: Path) 
     assert read_published_topics(tmp_path) == (NEW, OLD)
 
 
-def test_thousands_of_objects_are_removed_though_the_broker_sends_some_at_once(tmp_path: Path) -> None:
+def test_thousands_of_objects_are_removed_in_rounds(tmp_path: Path) -> None:
     write_published_topics(tmp_path, [OLD, OLDER])
     broker = Broker(at_once=100)
     broker.keep(OLD, 450)
@@ -178,7 +178,7 @@ def test_thousands_of_objects_are_removed_though_the_broker_sends_some_at_once(t
     assert (broker.kept, read_published_topics(tmp_path)) == ({}, (NEW,))
 
 
-def test_a_mark_that_the_broker_left_out_is_sent_again(tmp_path: Path) -> None:
+def test_a_dropped_marker_is_sent_again(tmp_path: Path) -> None:
     write_published_topics(tmp_path, [OLD])
     broker = Broker()
     broker.keep(OLD)
@@ -195,7 +195,7 @@ def test_a_mark_that_the_broker_left_out_is_sent_again(tmp_path: Path) -> None:
     assert (broker.kept, read_published_topics(tmp_path)) == ({}, (NEW,))
 
 
-def test_another_brokers_wait_until_it_is_named_again(tmp_path: Path) -> None:
+def test_names_at_another_broker_wait_until_it_is_configured_again(tmp_path: Path) -> None:
     write_published_topics(tmp_path, [NEW, OLD])
     there = PublishedTopics(ELSEWHERE, "p", "new", "ha")
     broker = Broker()
@@ -209,7 +209,7 @@ def test_another_brokers_wait_until_it_is_named_again(tmp_path: Path) -> None:
     assert read_published_topics(tmp_path) == (NEW,)
 
 
-def test_no_more_than_some_are_remembered_the_latest(tmp_path: Path) -> None:
+def test_the_latest_former_names_are_remembered(tmp_path: Path) -> None:
     for number in range(MAX_FORMER + 5):
         begin(tmp_path, Broker(), PublishedTopics(HERE, "p", str(number), "ha"))
     assert [found.device for found in read_published_topics(tmp_path)] == [

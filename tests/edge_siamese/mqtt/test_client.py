@@ -1,4 +1,4 @@
-"""The connection to a broker: what it says of itself, and that nobody waits for it."""
+"""The MQTT client against a scripted broker."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def connection(
         made.close(1)
 
 
-def test_it_says_online_first_and_then_what_waited() -> None:
+def test_online_is_published_before_queued_messages() -> None:
     with ScriptedBroker(ACCEPTED_5) as broker:
         with connection(broker.port) as (found, notices):
             found.enqueue("p/x/event", b"1")
@@ -107,7 +107,7 @@ def test_it_says_online_first_and_then_what_waited() -> None:
         assert broker.published[-1][0] == "p/x/availability"
 
 
-def test_a_broker_that_speaks_an_older_mqtt_is_spoken_to_as_it_does() -> None:
+def test_an_older_broker_gets_mqtt_311() -> None:
     with ScriptedBroker(UNSUPPORTED_VERSION, ACCEPTED_311) as broker, connection(broker.port) as (found, _):
         found.start()
         until(lambda: found.connected)
@@ -118,9 +118,7 @@ def test_a_broker_that_speaks_an_older_mqtt_is_spoken_to_as_it_does() -> None:
 
 
 @pytest.mark.parametrize("answers", [(BAD_USER_5,), (NOT_AUTHORIZED_5,), (UNSUPPORTED_VERSION, BAD_USER_311)])
-def test_a_wrong_password_is_called_that_once_and_tried_again(
-    tmp_path: Path, answers: tuple[bytes, ...]
-) -> None:
+def test_a_wrong_password_is_reported_once_and_retried(tmp_path: Path, answers: tuple[bytes, ...]) -> None:
     (tmp_path / "password").write_text("wrong\n")
     password = {"username": "me", "password_file": str(tmp_path / "password")}
     with ScriptedBroker(*answers) as broker, connection(broker.port, **password) as (found, notices):
@@ -170,7 +168,7 @@ def test_what_was_not_acknowledged_is_sent_again() -> None:
         assert found.report()["lost"] == 0
 
 
-def test_a_refusal_is_told_to_who_asked_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_rejected_message_reaches_its_callback_and_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     heard: list[tuple[str, bool]] = []
 
     def note(topic: str, taken: bool) -> None:
@@ -188,14 +186,14 @@ def test_a_refusal_is_told_to_who_asked_and_logged_once(caplog: pytest.LogCaptur
     assert caplog.text.count("the broker rejects p/x/a: Not authorized") == 1
 
 
-def test_a_broker_that_ends_the_connection_at_once_may_want_tls() -> None:
+def test_a_broker_that_disconnects_at_once_may_require_tls() -> None:
     with ScriptedBroker(b"") as broker, connection(broker.port) as (found, _):
         found.start()
         until(lambda: "does it require TLS" in found.report()["state"])
         assert found.report()["state"].startswith("disconnected: ")
 
 
-def test_a_broker_that_does_not_answer_is_left_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broker_that_does_not_answer_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edge_siamese.mqtt.client.CONNECT_TIMEOUT_SECONDS", 0.1)
     # The system accepts connections for a server that looks at none of them.
     with socket.create_server(("127.0.0.1", 0)) as silent, connection(silent.getsockname()[1]) as (found, _):
@@ -206,7 +204,7 @@ def test_a_broker_that_does_not_answer_is_left_after_a_while(monkeypatch: pytest
         assert not found._thread.is_alive()
 
 
-def test_while_the_first_answer_is_waited_for_nothing_is_wrong_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_attempt_counts_as_working(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent, connection(silent.getsockname()[1]) as (found, _):
         assert not found.report()["works"]  # nobody has started it
         found.start()
@@ -216,7 +214,7 @@ def test_while_the_first_answer_is_waited_for_nothing_is_wrong_yet(monkeypatch: 
         assert not found.report()["works"]
 
 
-def test_callbacks_are_called_with_each_connection_and_a_defect_of_theirs_harms_nobody() -> None:
+def test_connect_callbacks_run_on_each_connect_and_may_fail() -> None:
     calls: list[str] = []
 
     def defect() -> None:
@@ -300,7 +298,7 @@ def test_a_rejected_subscription_is_logged_and_counted(caplog: pytest.LogCapture
     assert "the broker rejects the subscription to a/+: Not authorized" in caplog.text
 
 
-def test_a_topic_that_is_none_is_not_published_and_harms_nothing() -> None:
+def test_an_invalid_topic_is_skipped() -> None:
     with ScriptedBroker(ACCEPTED_5) as broker, connection(broker.port) as (found, _):
         found.start()
         until(lambda: found.connected)
@@ -310,7 +308,7 @@ def test_a_topic_that_is_none_is_not_published_and_harms_nothing() -> None:
         until(lambda: found.report()["queued"] == 0)
 
 
-def test_a_daemon_with_more_than_a_thousand_open_files_has_a_connection_too() -> None:
+def test_file_descriptors_above_1023_work() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < 1500:
         pytest.skip("this system allows too few open files")
@@ -328,7 +326,7 @@ def test_a_daemon_with_more_than_a_thousand_open_files_has_a_connection_too() ->
         assert found._wake_reader.fileno() > 1023
 
 
-def test_closing_takes_no_longer_than_it_may_where_the_broker_does_not_acknowledge() -> None:
+def test_closing_ends_without_acknowledgments() -> None:
     with ScriptedBroker(ACCEPTED_5) as broker, connection(broker.port) as (found, _):
         broker.acknowledge = False
         found.enqueue("p/x/event", b"1")
@@ -340,7 +338,7 @@ def test_closing_takes_no_longer_than_it_may_where_the_broker_does_not_acknowled
         until(lambda: broker.published[-1][1].endswith(b"offline"))
 
 
-def test_closing_does_not_wait_for_a_broker_that_is_away() -> None:
+def test_closing_does_not_wait_for_an_unreachable_broker() -> None:
     with ScriptedBroker(ACCEPTED_5) as broker:
         port = broker.port
     slow = ReconnectPolicy(initial=60, maximum=60)
@@ -351,7 +349,7 @@ def test_closing_does_not_wait_for_a_broker_that_is_away() -> None:
     assert not found._thread.is_alive()
 
 
-def test_publishing_takes_no_time_whatever_the_broker_does() -> None:
+def test_publishing_never_blocks() -> None:
     with ScriptedBroker(ACCEPTED_5) as broker, connection(broker.port) as (found, _):
         broker.acknowledge = False
         found.start()
@@ -362,7 +360,7 @@ def test_publishing_takes_no_time_whatever_the_broker_does() -> None:
         assert found.report()["queued"] <= 2000
 
 
-def test_where_too_much_waits_no_more_is_taken_for_now() -> None:
+def test_publish_fails_when_the_outbox_is_full() -> None:
     with ScriptedBroker(ACCEPTED_5) as broker:
         broker.acknowledge = False
         found = MqttClient(
@@ -378,7 +376,7 @@ def test_where_too_much_waits_no_more_is_taken_for_now() -> None:
         found.close(0.2)
 
 
-def test_without_paho_it_says_what_to_install() -> None:
+def test_a_missing_paho_is_reported() -> None:
     script = (
         "import sys\n"
         "sys.modules['paho'] = None\n"
@@ -414,7 +412,7 @@ def test_the_password_is_the_first_line_of_its_file(tmp_path: Path) -> None:
         read_password(settings)
 
 
-def test_certificates_that_cannot_be_used_are_named(tmp_path: Path) -> None:
+def test_unusable_certificates_are_named(tmp_path: Path) -> None:
     assert tls_context(MqttSettings()) is None
     with pytest.raises(MqttError, match=r"^ca_file /missing\.pem cannot be used: No such file"):
         tls_context(MqttSettings(tls=True, ca_file="/missing.pem"))
@@ -430,7 +428,7 @@ def test_certificates_that_cannot_be_used_are_named(tmp_path: Path) -> None:
         tls_context(MqttSettings(tls=True, certificate=str(rubbish), key=str(rubbish)))
 
 
-def test_a_connection_that_cannot_succeed_is_not_begun() -> None:
+def test_a_missing_password_file_fails_the_start() -> None:
     found = MqttClient(MqttSettings(broker="x", username="me", password_file="/missing"), "es-x", "a")
     with pytest.raises(MqttError, match="/missing: the password cannot be read"):
         found.start()

@@ -1,4 +1,4 @@
-"""Commands by MQTT: read strictly, carried out one after the other, answered."""
+"""MQTT commands: parsing, execution, replies."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ MUG = StoredObject(1, "a" * 32, "mug", "2026-01-01T00:00:00.000+00:00", 1, 0, 1,
         ("snapshot", b"", CommandRequest("snapshot", NoArguments())),
     ],
 )
-def test_a_command_is_empty_or_a_json_object(name: str, payload: bytes, expected: CommandRequest) -> None:
+def test_valid_requests_are_parsed(name: str, payload: bytes, expected: CommandRequest) -> None:
     assert parse_request(name, payload) == expected
 
 
@@ -106,11 +106,11 @@ def test_a_command_is_empty_or_a_json_object(name: str, payload: bytes, expected
         ("x" * 500, b"", f"there is no command {'x' * 40!r}"),
     ],
 )
-def test_anything_else_is_refused_and_said_why(name: str, payload: bytes, error: str) -> None:
+def test_invalid_requests_are_refused_with_a_reason(name: str, payload: bytes, error: str) -> None:
     assert parse_request(name, payload).error.startswith(error)
 
 
-def test_what_is_refused_keeps_its_id_where_that_can_be_read() -> None:
+def test_a_refused_request_keeps_its_id() -> None:
     assert parse_request("forget", b'{"id": "7"}').id == "7"
     assert parse_request("forget", b'{"id": "7", "x": 1}').id == "7"
 
@@ -180,7 +180,7 @@ def room() -> Iterator[Room]:
         made.commands.close(5)
 
 
-def test_commands_are_done_and_answered() -> None:
+def test_commands_run_and_are_answered() -> None:
     named = {"object": {"uid": MUG.uid, "name": "mug"}}
     with room() as found:
         done = found.reply("register", b'{"name": "mug", "force": true, "id": "7"}')
@@ -198,7 +198,7 @@ def test_commands_are_done_and_answered() -> None:
         assert found.api.asked[-1] == ("undo", False)
 
 
-def test_what_cannot_be_done_is_answered_too() -> None:
+def test_failed_commands_are_answered() -> None:
     with room() as found:
         assert found.reply("register", b'{"name": "blur"}') == {
             "command": "register", "ok": False, "error": "too blurred; hold still", "reason": "blurred",
@@ -212,13 +212,13 @@ def test_what_cannot_be_done_is_answered_too() -> None:
         }  # fmt: skip
 
 
-def test_a_defect_ends_neither_the_thread_nor_silently() -> None:
+def test_an_unexpected_error_is_answered_and_the_thread_continues() -> None:
     with room() as found:
         assert found.reply("wrong")["error"] == "unexpected error; see the log"
         assert found.reply("undo")["ok"]
 
 
-def test_a_retained_command_is_not_carried_out() -> None:
+def test_a_retained_command_is_not_run() -> None:
     with room() as found:
         found.give("forget", b'{"name": "mug"}', retain=True)
         assert found.replies == [
@@ -234,7 +234,7 @@ def test_a_retained_command_is_not_carried_out() -> None:
         assert len(found.replies) == 2
 
 
-def test_so_many_commands_wait_and_no_more() -> None:
+def test_the_queue_of_commands_is_bounded() -> None:
     with room() as found:
         found.api.hold.clear()
         found.give("register")
@@ -268,5 +268,5 @@ def test_closing_does_not_wait_for_a_command_that_hangs() -> None:
     made.api.hold.set()
 
 
-def test_what_was_never_started_can_be_closed() -> None:
+def test_an_unstarted_runner_can_be_closed() -> None:
     Room().commands.close(1)

@@ -1,4 +1,4 @@
-"""The message by which Home Assistant finds a device, field by field against what Home Assistant demands."""
+"""The discovery message against Home Assistant's requirements."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def message(*objects: tuple[str, str], **changes: Any) -> dict[str, Any]:
     return discovery_message(HALL, DeviceDescription(**{**vars(DEVICE), **changes}), objects)
 
 
-def test_the_device_says_what_it_is_and_where_it_comes_from() -> None:
+def test_the_message_describes_the_device() -> None:
     found = message()
     assert found["device"] == {
         "identifiers": ["edge-siamese-hall"],
@@ -77,7 +77,7 @@ def test_all_entities_share_the_availability_of_the_device() -> None:
     assert not any("availability_topic" in component for component in found["components"].values())
 
 
-def test_the_message_has_nothing_else_at_its_top() -> None:
+def test_the_message_has_these_top_level_keys() -> None:
     assert set(message()) == {
         "device",
         "origin",
@@ -89,7 +89,7 @@ def test_the_message_has_nothing_else_at_its_top() -> None:
 
 
 @pytest.mark.parametrize("snapshots", [True, False])
-def test_each_component_has_what_its_platform_needs_and_nothing_that_it_does_not_know(
+def test_each_component_has_the_keys_of_its_platform(
     snapshots: bool,
 ) -> None:
     for key, component in message((MUG, "mug"), snapshots=snapshots)["components"].items():
@@ -107,7 +107,7 @@ def test_each_component_has_what_its_platform_needs_and_nothing_that_it_does_not
         assert component.get("icon", "mdi:x").startswith("mdi:")
 
 
-def test_ids_are_unique_and_are_those_of_objects_not_of_names() -> None:
+def test_ids_are_unique_and_survive_renaming() -> None:
     before, after = message((MUG, "mug"), (PEN, "pen")), message((MUG, "cup"), (PEN, "pen"))
     ids = [component["unique_id"] for component in before["components"].values()]
     assert len(set(ids)) == len(ids)
@@ -117,7 +117,7 @@ def test_ids_are_unique_and_are_those_of_objects_not_of_names() -> None:
     assert not set(ids) & {component["unique_id"] for component in other.values()}
 
 
-def test_an_object_is_there_or_not_how_probably_and_since_when() -> None:
+def test_an_object_has_presence_probability_and_last_seen() -> None:
     components = message((MUG, "mug"))["components"]
     state = f"{BASE}/objects/{MUG}"
     present = components[f"{MUG}_present"]
@@ -131,7 +131,7 @@ def test_an_object_is_there_or_not_how_probably_and_since_when() -> None:
     assert {component["state_topic"] for component in (present, probability, seen)} == {state}
 
 
-def test_the_device_has_buttons_a_picture_what_it_sees_what_happens_and_how_it_is() -> None:
+def test_the_device_has_these_components() -> None:
     components = message()["components"]
     assert {key: component["platform"] for key, component in components.items()} == {
         "register": "button",
@@ -162,7 +162,7 @@ def test_without_pictures_there_is_no_camera() -> None:
     assert not {"snapshot", "take_snapshot"} & set(components)
 
 
-def test_the_kinds_of_activity_are_kinds_of_events_that_the_template_lets_through() -> None:
+def test_activity_kinds_are_events_that_the_template_passes() -> None:
     activity = message()["components"]["activity"]
     assert activity["event_types"] == list(EVENT_TYPES)
     assert set(EVENT_TYPES) <= set(KINDS)
@@ -170,20 +170,20 @@ def test_the_kinds_of_activity_are_kinds_of_events_that_the_template_lets_throug
     assert "seen" not in EVENT_TYPES
 
 
-def test_names_are_text_and_come_through_json_as_they_are() -> None:
+def test_names_survive_json_unchanged() -> None:
     name = 'Großmutters "Tasse" {{ 1 }} <b>'
     sent = to_json(message((MUG, name)))
     assert json.loads(sent)["components"][f"{MUG}_present"]["name"] == name
     assert "Großmutters".encode() in sent
 
 
-def test_so_many_objects_as_home_assistant_can_bear() -> None:
+def test_the_number_of_objects_is_limited() -> None:
     many = message(*((f"{number:032x}", f"object {number}") for number in range(1000)))
     assert sum(key.endswith("_present") for key in many["components"]) == MAX_OBJECTS
     assert len(to_json(many)) < 500_000
 
 
-def test_a_forgotten_object_is_removed_by_components_that_are_a_platform_and_nothing_else() -> None:
+def test_a_removed_component_has_only_its_platform() -> None:
     former, now = message((MUG, "mug"), (PEN, "pen")), message((PEN, "pen"))
     removing = removal_message(former, now)
     assert removing is not None
@@ -200,11 +200,11 @@ def test_a_forgotten_object_is_removed_by_components_that_are_a_platform_and_not
     }
 
 
-def test_where_nothing_is_gone_there_is_nothing_to_remove() -> None:
+def test_no_removal_message_without_removed_components() -> None:
     assert removal_message(message((MUG, "mug")), message((MUG, "cup"), (PEN, "pen"))) is None
     assert removal_message({}, message()) is None
 
 
 @pytest.mark.parametrize("components", [None, [], "x", {"x": 1}, {"x": {}}, {"x": {"platform": 3}}])
-def test_what_the_broker_had_may_be_anything(components: Any) -> None:
+def test_any_former_message_is_tolerated(components: Any) -> None:
     assert removal_message({"components": components}, message()) is None

@@ -1,4 +1,4 @@
-"""The pages on MQTT and Home Assistant say what the code does: topics, payloads, commands, entities, limits."""
+"""The pages on MQTT and Home Assistant against the code: topics, payloads, commands, entities, limits."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_settings_on_the_pages_are_settings(table: str) -> None:
     assert parse_settings(table).mqtt.broker
 
 
-def test_what_is_said_of_discovery_is_the_default() -> None:
+def test_documented_defaults_are_the_defaults() -> None:
     assert MqttSettings().discovery_prefix == "homeassistant"
     assert MqttSettings().topic_prefix == "edge-siamese"
 
@@ -162,7 +162,7 @@ def entities() -> dict[str, dict[str, Any]]:
     }
 
 
-def test_every_entity_is_listed_and_no_other_is_spoken_of() -> None:
+def test_exactly_the_entities_are_listed() -> None:
     named = set(re.findall(r"\b((?:binary_sensor|sensor|button|event|camera)\.hall_\w+)", HOME))
     named |= {f"sensor.hall{end}" for end in re.findall(r"`…(\w+)`", HOME)}
     assert named == set(entities())
@@ -195,12 +195,12 @@ def test_automations_have_the_shape_that_home_assistant_reads() -> None:
         assert mentioned(automation) <= set(entities())
 
 
-def test_cards_show_entities_that_there_are() -> None:
+def test_cards_show_existing_entities() -> None:
     (card,) = [found for found in map(yaml.safe_load, blocks(HOME, "yaml")) if "cards" in found]
     assert mentioned(card) <= set(entities()) and len(mentioned(card)) == 6
     assert {found["type"] for found in card["cards"]} <= {"picture-entity", "entities", "history-graph"}
 
 
-def test_the_states_that_the_automations_ask_for_are_those_of_a_binary_sensor() -> None:
+def test_automations_use_states_of_a_binary_sensor() -> None:
     for name in ("binary_sensor.hall_keys", "binary_sensor.hall_problem"):
         assert "'ON'" in entities()[name]["value_template"] and "'OFF'" in entities()[name]["value_template"]

@@ -1,4 +1,4 @@
-"""What waits for a broker: bounded, in order, of states the latest, and losses are counted."""
+"""The outbox: order, bounds, coalescing, losses."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def sent(outbox: Outbox) -> list[bytes]:
     return found
 
 
-def test_messages_go_out_in_the_order_in_which_they_came() -> None:
+def test_messages_keep_their_order() -> None:
     outbox = Outbox()
     assert all(outbox.put(event(number)) for number in range(50))
     assert (len(outbox), outbox.bytes) == (50, sum(event(number).size for number in range(50)))
@@ -33,7 +33,7 @@ def test_messages_go_out_in_the_order_in_which_they_came() -> None:
     assert (len(outbox), outbox.bytes, outbox.lost) == (0, 0, 0)
 
 
-def test_of_the_states_of_one_topic_only_the_latest_waits_and_none_is_lost() -> None:
+def test_retained_messages_of_a_topic_are_coalesced() -> None:
     outbox = Outbox()
     for number in range(1000):
         outbox.put(state("a/state", number))
@@ -42,14 +42,14 @@ def test_of_the_states_of_one_topic_only_the_latest_waits_and_none_is_lost() -> 
     assert sent(outbox) == [b"999", b"999"]
 
 
-def test_a_state_that_comes_anew_goes_to_the_end() -> None:
+def test_a_replaced_state_moves_to_the_end() -> None:
     outbox = Outbox()
     for message in (state("a", 1), event(2), state("a", 3)):
         outbox.put(message)
     assert sent(outbox) == [b"2", b"3"]
 
 
-def test_an_outage_of_hours_costs_no_more_than_the_bound_and_keeps_the_newest() -> None:
+def test_the_number_is_bounded_and_the_newest_are_kept() -> None:
     outbox = Outbox(max_messages=100)
     for number in range(5000):
         assert outbox.put(event(number))
@@ -66,7 +66,7 @@ def test_bytes_are_bounded_as_well() -> None:
     assert large.size == 10_000 + 1 + OVERHEAD_BYTES
 
 
-def test_events_make_room_before_states_do() -> None:
+def test_events_are_dropped_before_states() -> None:
     outbox = Outbox(max_messages=3)
     for message in (state("a", 1), event(2), event(3), event(4), state("b", 5)):
         outbox.put(message)
@@ -77,14 +77,14 @@ def test_events_make_room_before_states_do() -> None:
     assert sent(outbox) == [b"1", b"2", b"3"]
 
 
-def test_what_is_larger_than_all_room_is_lost_and_pushes_nothing_out() -> None:
+def test_a_message_larger_than_the_outbox_displaces_nothing() -> None:
     outbox = Outbox(max_bytes=1000)
     outbox.put(event(1))
     assert not outbox.put(Message("t", bytes(1000)))
     assert (len(outbox), outbox.lost) == (1, 1)
 
 
-def test_no_more_is_on_its_way_than_a_broker_takes_at_a_time() -> None:
+def test_messages_in_flight_are_bounded() -> None:
     outbox = Outbox()
     for number in range(MAX_IN_FLIGHT + 5):
         outbox.put(event(number))
@@ -98,14 +98,14 @@ def test_no_more_is_on_its_way_than_a_broker_takes_at_a_time() -> None:
     assert len(outbox) == MAX_IN_FLIGHT + 4
 
 
-def test_quality_0_is_done_when_it_is_taken() -> None:
+def test_qos_0_is_done_when_taken() -> None:
     outbox = Outbox()
     outbox.put(Message("t", b"", qos=0))
     assert outbox.take() is not None
     assert (len(outbox), outbox.bytes) == (0, 0)
 
 
-def test_what_was_not_acknowledged_goes_out_again_first_and_in_order() -> None:
+def test_unacknowledged_messages_are_sent_again_first_and_in_order() -> None:
     outbox = Outbox()
     for number in range(6):
         outbox.put(event(number))
@@ -116,7 +116,7 @@ def test_what_was_not_acknowledged_goes_out_again_first_and_in_order() -> None:
     assert sent(outbox) == [b"%d" % number for number in range(6)]
 
 
-def test_a_state_that_was_not_acknowledged_does_not_outlive_a_newer_one() -> None:
+def test_a_newer_state_replaces_an_unacknowledged_one() -> None:
     outbox = Outbox()
     outbox.put(state("a", 1))
     outbox.take()
@@ -130,7 +130,7 @@ def test_a_state_that_was_not_acknowledged_does_not_outlive_a_newer_one() -> Non
     assert (sent(outbox), outbox.bytes) == ([b"4"], 0)
 
 
-def test_what_does_not_wait_for_a_connection_is_lost_with_it_and_makes_no_room_for_itself() -> None:
+def test_messages_without_keep_end_with_the_connection_and_displace_nothing() -> None:
     outbox = Outbox(max_messages=3)
     passing = Message("t", b"passing", keep=False)
     outbox.put(event(1))
@@ -144,7 +144,7 @@ def test_what_does_not_wait_for_a_connection_is_lost_with_it_and_makes_no_room_f
     assert sent(outbox) == [b"2", b"3", b"4"]
 
 
-def test_what_breaks_the_connection_again_and_again_is_given_up() -> None:
+def test_a_message_that_breaks_the_connection_repeatedly_is_dropped() -> None:
     outbox = Outbox()
     outbox.put(event(1))
     for _ in range(MAX_ATTEMPTS):
@@ -153,7 +153,7 @@ def test_what_breaks_the_connection_again_and_again_is_given_up() -> None:
     assert (outbox.take(), outbox.lost, outbox.bytes) == (None, 1, 0)
 
 
-def test_who_asks_hears_what_became_of_a_message() -> None:
+def test_callbacks_learn_the_outcome() -> None:
     heard: list[tuple[str, bool]] = []
 
     def asked(name: str, **more: Any) -> Message:
@@ -181,7 +181,7 @@ def test_who_asks_hears_what_became_of_a_message() -> None:
     assert ("replaced", False) in heard
 
 
-def test_there_is_room_until_it_is_half_full() -> None:
+def test_has_room_until_half_full() -> None:
     outbox = Outbox(max_messages=10)
     for number in range(5):
         assert outbox.has_room

@@ -1,4 +1,4 @@
-"""What is told of a daemon, and what is removed: with a connection that only keeps what it is given."""
+"""The state publisher with a client that records messages, and its payloads."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def components(message: dict[str, Any], uid: str) -> dict[str, Any]:
     return {key: value for key, value in message["components"].items() if key.startswith(uid)}
 
 
-def test_the_first_turn_tells_objects_discovery_and_state_all_retained() -> None:
+def test_the_first_step_publishes_objects_discovery_and_state_retained() -> None:
     stage = Stage()
     stage.actions.known = [stored(MUG, "mug"), stored(PEN, "pen")]
     sent = stage.turn()
@@ -162,7 +162,7 @@ def test_the_first_turn_tells_objects_discovery_and_state_all_retained() -> None
     assert stage.actions.asked == 1
 
 
-def test_events_are_told_once_each_with_ids_that_go_on_and_are_not_retained() -> None:
+def test_events_have_increasing_ids_and_are_not_retained() -> None:
     stage = Stage()
     stage.actions.known = [stored(MUG, "mug")]
     stage.turn()
@@ -174,7 +174,7 @@ def test_events_are_told_once_each_with_ids_that_go_on_and_are_not_retained() ->
     assert json.loads(first[1])["device"] == "hall"
 
 
-def test_an_object_that_appears_and_leaves_changes_its_state_at_once_and_nothing_else() -> None:
+def test_presence_changes_one_object_state() -> None:
     stage = Stage()
     stage.actions.known = [stored(MUG, "mug"), stored(PEN, "pen")]
     stage.turn()
@@ -186,7 +186,7 @@ def test_an_object_that_appears_and_leaves_changes_its_state_at_once_and_nothing
     assert topics(stage.turn(seen("appeared", "c" * 32, "unknown"))) == [HALL.event]
 
 
-def test_the_state_is_told_a_second_after_something_happened_at_the_soonest() -> None:
+def test_the_state_is_published_at_most_once_a_second() -> None:
     stage = Stage()
     stage.actions.known = []
     stage.turn()
@@ -198,7 +198,7 @@ def test_the_state_is_told_a_second_after_something_happened_at_the_soonest() ->
     assert 1 < stage.publisher._timeout() <= STATE_SECONDS
 
 
-def test_pictures_are_taken_when_something_appears_and_there_is_a_connection() -> None:
+def test_snapshots_follow_appearances_while_connected() -> None:
     stage = Stage()
     stage.actions.known = [stored(MUG, "mug")]
     stage.turn(seen("left"))
@@ -262,7 +262,7 @@ def test_a_renamed_object_keeps_its_ids() -> None:
     assert ids[0] == ids[1]
 
 
-def test_with_each_connection_all_is_told_anew() -> None:
+def test_everything_is_published_again_after_a_connect() -> None:
     stage = Stage()
     stage.actions.known = [stored(MUG, "mug")]
     assert stage.turn() and not stage.turn()
@@ -270,7 +270,7 @@ def test_with_each_connection_all_is_told_anew() -> None:
     assert topics(stage.turn()) == [HALL.object(MUG), CONFIG, HALL.state]
 
 
-def test_home_assistant_that_has_started_is_told_anew() -> None:
+def test_discovery_is_published_again_when_home_assistant_starts() -> None:
     stage = Stage()
     stage.actions.known = []
     stage.turn()
@@ -279,14 +279,14 @@ def test_home_assistant_that_has_started_is_told_anew() -> None:
         assert topics(stage.turn()) == told
 
 
-def test_another_prefix_listens_to_both_topics_of_its_start() -> None:
+def test_another_prefix_listens_to_both_birth_topics() -> None:
     stage = Stage(prefix="ha")
     assert {"ha/status", "homeassistant/status", "ha/device/edge-siamese-hall/config"} <= set(
         stage.connection.handlers
     )
 
 
-def test_what_the_broker_kept_of_objects_that_are_gone_is_removed_once_the_objects_are_known() -> None:
+def test_retained_objects_that_were_forgotten_are_removed() -> None:
     stage = Stage()
     stage.actions.known = None
     stage.hear(HALL.object(PEN), b'{"name":"pen"}')
@@ -307,7 +307,7 @@ def test_what_the_broker_kept_of_objects_that_are_gone_is_removed_once_the_objec
     ]
 
 
-def test_what_the_broker_kept_may_come_after_the_new_message() -> None:
+def test_a_retained_discovery_message_may_arrive_late() -> None:
     stage = Stage()
     stage.actions.known = [stored(MUG, "mug")]
     (message,) = of(stage.turn(), CONFIG)
@@ -318,7 +318,7 @@ def test_what_the_broker_kept_may_come_after_the_new_message() -> None:
     assert [retain for topic, _, retain in stage.turn() if topic == CONFIG] == [False, True]
 
 
-def test_rubbish_under_its_name_is_written_over_and_harms_nothing() -> None:
+def test_invalid_retained_discovery_is_overwritten() -> None:
     stage = Stage()
     for payload in (b"{", b"[]", b'{"components": 3}', b"\xff", b"null", b"", b"[" * 100_000):
         stage.hear(CONFIG, payload)
@@ -326,14 +326,14 @@ def test_rubbish_under_its_name_is_written_over_and_harms_nothing() -> None:
         assert CONFIG in topics(stage.turn())
 
 
-def test_without_discovery_home_assistant_is_neither_told_nor_listened_to() -> None:
+def test_without_a_prefix_there_is_no_discovery() -> None:
     stage = Stage(prefix="")
     stage.actions.known = [stored(MUG, "mug")]
     assert topics(stage.turn()) == [HALL.object(MUG), HALL.state]
     assert list(stage.connection.handlers) == [HALL.objects]
 
 
-def test_events_that_were_too_many_are_counted_and_the_objects_looked_at_again() -> None:
+def test_lost_events_are_counted_and_objects_read_again() -> None:
     stage = Stage()
     stage.turn()
     asked = stage.actions.asked
@@ -342,7 +342,7 @@ def test_events_that_were_too_many_are_counted_and_the_objects_looked_at_again()
     assert stage.actions.asked == asked + 1
 
 
-def test_however_much_the_broker_says_no_event_is_lost_and_little_is_kept() -> None:
+def test_messages_of_the_broker_take_bounded_memory() -> None:
     stage = Stage()
     stage.actions.known = [stored(MUG, "mug")]
     stage.turn()
@@ -362,7 +362,7 @@ def test_however_much_the_broker_says_no_event_is_lost_and_little_is_kept() -> N
     assert ([event.text for event in events], lost) == ([str(number) for number in range(900)], 0)
 
 
-def test_turned_off_for_good_it_leaves_nothing_behind() -> None:
+def test_withdrawing_removes_every_retained_message() -> None:
     stage = Stage()
     stage.actions.known = [stored(MUG, "mug")]
     stage.turn()
@@ -373,7 +373,7 @@ def test_turned_off_for_good_it_leaves_nothing_behind() -> None:
     }
 
 
-def test_an_end_just_after_an_object_was_forgotten_removes_it_still() -> None:
+def test_closing_completes_a_pending_removal() -> None:
     stage = Stage()
     stage.actions.known = [stored(MUG, "mug")]
     stage.turn()
@@ -415,7 +415,7 @@ def presence(kind: str, **data: Any) -> Event:
     return Event(kind, "text", "2026-02-02T00:00:00.000+00:00", {"uid": MUG_STATE.uid, "name": "mug", **data})  # type: ignore[arg-type]
 
 
-def test_an_object_that_was_never_seen_says_so() -> None:
+def test_an_object_that_was_never_seen() -> None:
     assert asdict(MUG_STATE) == {
         "uid": MUG,
         "name": "mug",
@@ -428,7 +428,7 @@ def test_an_object_that_was_never_seen_says_so() -> None:
     }
 
 
-def test_events_say_whether_it_is_there_how_probably_and_when() -> None:
+def test_presence_events_update_the_state() -> None:
     there = MUG_STATE.after_event(presence("appeared", probability=0.97))
     assert (there.present, there.probability, there.last_seen) == (
         True,
@@ -444,13 +444,13 @@ def test_events_say_whether_it_is_there_how_probably_and_when() -> None:
     assert MUG_STATE.after_event(presence("left")).last_seen == "2026-02-02T00:00:00.000+00:00"
 
 
-def test_what_was_known_stays_when_the_store_is_read_again() -> None:
+def test_presence_survives_reading_the_store() -> None:
     there = MUG_STATE.after_event(presence("appeared", probability=0.97))
     renamed = ObjectState.from_stored(StoredObject(1, MUG, "cup", CREATED, 3, 1, 3, 3), there)
     assert (renamed.name, renamed.views, renamed.present, renamed.probability) == ("cup", 3, True, 0.97)
 
 
-def test_what_is_there_now_and_when_it_was_seen_before() -> None:
+def test_the_current_sighting_updates_the_state() -> None:
     sighting = Sighting("seen", MUG_STATE.uid, "mug", "s", 0.912345, 0.7, 3, 0.0, 1.0)
     now = MUG_STATE.with_sighting(sighting, "2026-01-05T00:00:00.000+00:00")
     assert (now.present, now.probability, now.last_seen) == (True, 0.9123, "2026-01-05T00:00:00.000+00:00")
@@ -468,7 +468,7 @@ def test_kinds_are_kinds_of_events() -> None:
     assert not set(PRESENCE_EVENTS) & set(CATALOG_EVENTS)
 
 
-def test_an_event_has_an_id_and_the_device_beside_what_it_says() -> None:
+def test_an_event_has_an_id_and_the_device() -> None:
     assert event_payload(presence("appeared", probability=0.97), "ab-1", "hall") == {
         "kind": "appeared",
         "time": "2026-02-02T00:00:00.000+00:00",
@@ -482,7 +482,7 @@ def test_an_event_has_an_id_and_the_device_beside_what_it_says() -> None:
     assert lost_payload(3, "ab-2", "hall", "t")["count"] == 3
 
 
-def test_the_state_is_what_a_home_wants_to_know_and_gives_no_paths_away() -> None:
+def test_the_state_contains_no_paths() -> None:
     found = state_payload(STATUS, started=CREATED, temperature_c=51.26, memory_mb=91.7)
     assert found == {
         "version": "1.0.0",
@@ -503,7 +503,7 @@ def test_the_state_is_what_a_home_wants_to_know_and_gives_no_paths_away() -> Non
     assert "secret" not in str(found)
 
 
-def test_a_device_without_model_camera_and_thermometer_has_a_state_as_well() -> None:
+def test_unknown_values_are_null() -> None:
     bare = {**STATUS, "model": None, "camera": None, "panel": None, "fault": "loading the model"}
     found = state_payload(bare, started=CREATED, temperature_c=None, memory_mb=None)
     unknown = ("model", "runtime", "threshold", "frames_per_second", "temperature_c", "memory_mb")
@@ -524,5 +524,5 @@ def test_a_device_without_model_camera_and_thermometer_has_a_state_as_well() -> 
         ({"store": {"repair": "1 view was lost"}}, "1 view was lost"),
     ],
 )
-def test_a_problem_is_what_somebody_should_look_at(changes: dict[str, Any], problem: str) -> None:
+def test_problems_in_order_of_importance(changes: dict[str, Any], problem: str) -> None:
     assert problem_of({**STATUS, **changes}) == problem

@@ -1,4 +1,4 @@
-"""Names of topics, and of the device in them."""
+"""Topics and device ids."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def test_topics_begin_with_the_prefix_and_the_device() -> None:
     assert topics.discovery("homeassistant") == "homeassistant/device/edge-siamese-hall/config"
 
 
-def test_the_id_of_the_settings_is_taken_as_it_is(tmp_path: Path) -> None:
+def test_a_configured_id_is_used(tmp_path: Path) -> None:
     assert device_id("hall", tmp_path) == "hall"
     with pytest.raises(MqttError, match='"fleet" is reserved for the topics of fleets'):
         device_id("fleet", tmp_path)
 
 
-def test_the_machines_id_gives_an_id_that_does_not_give_it_away(tmp_path: Path) -> None:
+def test_the_id_does_not_reveal_the_machine_id(tmp_path: Path) -> None:
     machine = tmp_path / "machine-id"
     machine.write_text(MACHINE + "\n")
     found = device_id("", tmp_path, machine)
