@@ -1,6 +1,6 @@
-"""Frozen dataclasses to JSON files and back: what one command measures, another shows.
+"""Frozen dataclasses to JSON files and back: what one command measures, another one shows.
 
-A field with a default may be missing in a file: records of an earlier release are read as if it had its default.
+Fields with a default may be missing in a file, so records of an earlier release can be read.
 """
 
 from __future__ import annotations
@@ -11,15 +11,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
+
 from edge_siamese.errors import DataError
 from edge_siamese.system.files import write_text_atomically
-from edge_siamese.validation import SchemaError, parse_json, read_object
+from edge_siamese.validation import parse_json
 
 Record = TypeVar("Record")
 
 
 def dumps(record: Any) -> str:
-    """A dataclass, or a list of them, as JSON text.
+    """Format a dataclass, or a list of them, as JSON.
 
     Raises:
         ValueError: a number is not finite.
@@ -29,7 +31,7 @@ def dumps(record: Any) -> str:
 
 
 def write(path: Path, record: Any) -> None:
-    """Write a dataclass, or a list of them, as a JSON file, whole or not at all."""
+    """Write a dataclass, or a list of them, to a JSON file atomically."""
     write_text_atomically(path, dumps(record))
 
 
@@ -37,16 +39,16 @@ def read(kind: type[Record], path: Path) -> Record:
     """Read one dataclass.
 
     Raises:
-        DataError: the file is missing, is not JSON, or is no such record.
+        DataError: the file is missing, is not JSON, or is not such a record.
     """
-    return _read(kind, _parse(path), path)
+    return _convert(_parse(path), kind, path)
 
 
 def read_all(kind: type[Record], path: Path) -> tuple[Record, ...]:
-    """Read a list of dataclasses; a single one counts as a list of one. Raises as `read` does."""
+    """Read a list of dataclasses, or a single one as a list of one. Raises as `read` does."""
     value = _parse(path)
     items: Sequence[Any] = value if isinstance(value, list) else [value]
-    return tuple(_read(kind, item, path) for item in items)
+    return tuple(_convert(item, kind, path) for item in items)
 
 
 def _parse(path: Path) -> Any:
@@ -58,8 +60,8 @@ def _parse(path: Path) -> Any:
         raise DataError(f"{path} cannot be read: {error}") from error
 
 
-def _read(kind: type[Record], value: Any, path: Path) -> Record:
+def _convert(value: Any, kind: type[Record], path: Path) -> Record:
     try:
-        return read_object(value, kind, optional=True)
-    except SchemaError as error:
-        raise DataError(f"{path} was not written by this release ({error}); make it again") from error
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise DataError(f"{path} is not a record of this release ({error}); create it again") from error

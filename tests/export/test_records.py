@@ -50,8 +50,11 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     [
         (None, "r.json does not exist"),
         ("{", "r.json cannot be read: not valid JSON"),
-        ('{"value": "x"}', r"r.json was not written by this release \(value: a number is needed"),
-        ("{}", r"\(value: missing\); make it again"),
+        (
+            '{"value": "x"}',
+            r"r.json is not a record of this release \(Expected `float`, got `str` - at `\$.value`\)",
+        ),
+        ("{}", r"\(Object missing required field `value`\); create it again"),
     ],
 )
 def test_what_is_no_record_is_named(tmp_path: Path, text: str | None, message: str) -> None:
@@ -72,6 +75,3 @@ class Grown:
 def test_a_field_that_came_later_may_be_missing_if_it_has_a_default(tmp_path: Path) -> None:
     records.write(tmp_path / "r.json", Inner(0.5))
     assert records.read(Grown, tmp_path / "r.json") == Grown(0.5)
-    records.write(tmp_path / "r.json", Grown(0.5, ("one",)))
-    with pytest.raises(DataError, match="unknown key"):
-        records.read(Inner, tmp_path / "r.json")

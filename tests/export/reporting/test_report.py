@@ -487,10 +487,10 @@ def test_an_empty_directory_is_an_error(tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         ("evaluation.json", "{", "evaluation.json cannot be read"),
-        ("evaluation.json", '[{"encoder": 1}]', "was not written by this release"),
+        ("evaluation.json", '[{"encoder": 1}]', "is not a record of this release"),
         ("train/history.jsonl", '{"step": 1}\n', "no history of a training run"),
         ("bundle/manifest.json", "{}", "manifest.json"),
-        ("verification.json", '{"files": [{}]}', "not written by this release"),
+        ("verification.json", '{"files": [{}]}', "not a record of this release"),
     ],
 )
 def test_a_damaged_part_is_named(directory: Path, name: str, content: str, message: str) -> None:
