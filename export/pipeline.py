@@ -1,4 +1,4 @@
-"""The whole workstation side in one go: from images to a verified bundle and a report."""
+"""The pipeline from images to a verified bundle and a report."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from export.training.train import train
 
 @dataclass(frozen=True)
 class PipelineResult:
-    """What was made and found."""
+    """Results of the pipeline."""
 
     bundle: Bundle
     verification: Verification
@@ -41,14 +41,14 @@ def run_pipeline(
     rounds: int = 5,
     command: str = "",
 ) -> PipelineResult:
-    """Train (or go on), bundle, verify, evaluate, benchmark and report into `out`; progress goes to stderr."""
+    """Train or resume, bundle, verify, evaluate, benchmark and report into `out`; progress goes to standard error."""
     console = stderr_console()
     trained = train(settings, splits, out / "train", fresh=fresh)
     console.print(
         f"trained: one-shot {trained.validation_accuracy:.2%} on validation classes, {trained.seconds / 60:.1f} min"
     )
     network = load_run(out / "train")
-    with working(console, "making the bundle") as say:
+    with working(console, "building the bundle") as say:
         built = build_bundle(network, splits, out / "bundle", int8_budget, say)
     for record in built.quantization:
         console.print(record.summary())

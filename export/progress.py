@@ -21,7 +21,7 @@ def stderr_console() -> Console:
 
 @contextmanager
 def working(console: Console, what: str) -> Iterator[Callable[[str], None]]:
-    """Say what is being done: with a spinner on a terminal, a line elsewhere. Gives a function that says what is next."""
+    """Show a task: as a spinner on a terminal, as a line elsewhere. Yields a function that shows the next step."""
     if console.is_terminal:
         with console.status(what) as status:
             yield status.update

@@ -1,4 +1,4 @@
-"""Where something was made: the commit, the versions and the machine."""
+"""Provenance of results: commit, versions, data and machine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PACKAGES = ("torch", "onnx", "onnxruntime", "litert-torch", "ai-edge-litert", "a
 
 
 def versions() -> dict[str, object]:
-    """The commit and the versions of what decides a result."""
+    """The commit, and the versions of the packages that affect results."""
     return {
         "commit": commit(),
         "versions": {"edge-siamese": edge_siamese.__version__, "python": platform.python_version()}
@@ -37,7 +37,7 @@ def commit() -> str:
 
 
 def data_fingerprint(splits: Splits) -> str:
-    """Hexadecimal digits that are equal if the same classes, with equally many pictures each, are in the same splits."""
+    """A hash of the classes of each split and their numbers of pictures."""
     digest = hashlib.sha256()
     for images in (splits.train, splits.validation, splits.evaluation):
         for name, group, count in zip(images.class_names, images.class_groups, images.counts, strict=True):
@@ -47,7 +47,7 @@ def data_fingerprint(splits: Splits) -> str:
 
 
 def machine() -> str:
-    """The processor and its cores, for people who compare times."""
+    """Processor, number of cores and system."""
     name = platform.processor() or platform.machine()
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():

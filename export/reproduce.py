@@ -1,4 +1,4 @@
-"""Measures what ships, in every runtime of this machine, and what it is compared with, as the pages state it.
+"""Measures the shipped bundles in every runtime of this machine, and the weights that they are compared with.
 
 A `Check` is one table: an encoder on one data set, with a column for each way to run it. Further checks need no more than
 another `Check`; `measure` evaluates any model on any data.
@@ -74,7 +74,7 @@ class Column:
 
 
 def standard_checks() -> list[Check]:
-    """The bundles that ship, and the published weights on the same photographs, where `make reproduce` put them."""
+    """The shipped bundles, and the published weights on the same photographs, if `make reproduce` created them."""
     runs = [
         file.parent.parent for place in (BENCHMARKS, BUILD) for file in sorted(place.glob(f"*/{WEIGHTS}"))
     ]
@@ -92,7 +92,7 @@ def standard_checks() -> list[Check]:
 
 
 def further_checks(name: str, data: str) -> list[Check]:
-    """The bundle for photographs on other data, and the published weights beside it, where they are."""
+    """The bundle for photographs on other data, and the published weights, if they exist."""
     return [
         replace(check, name=f"{check.name}-{name}", data=data, weights=(), thorough=False)
         for check in standard_checks()
@@ -113,8 +113,8 @@ def reproduce(
         checks: what to measure.
         out: gets a folder for each check.
         data_root: a folder with `omniglot/` and `grocery/` in it; by default what `EDGE_SIAMESE_DATA` says.
-        episodes: another number than each check's own.
-        say: is told what is being done.
+        episodes: number of episodes, instead of each check's own.
+        say: called with a line about each step.
 
     Returns:
         Of each check its section in Markdown, or why it could not be measured.
@@ -137,7 +137,7 @@ def measure(
     data_root: Path | None = None,
     command: str = "",
 ) -> Evaluation:
-    """Evaluate any model on any data, with the effort that suits it.
+    """Evaluate a model on some data, to the extent that its size allows.
 
     Args:
         model: a bundle or a run, see `open_model`. A run's head is fitted on the validation classes of its own data.
@@ -196,7 +196,7 @@ def columns(check: Check) -> tuple[list[Column], list[str]]:
 def _section(check: Check, directory: Path, data_root: Path | None, say: Callable[[str], object]) -> str:
     ways, missing = columns(check)
     for line in missing:
-        say(f"{check.name}: left out: {line}")
+        say(f"{check.name}: skipped: {line}")
     found, commands = list[Evaluation](), list[str]()
     for way in ways:
         say(f"{check.name} on {check.data}: {way.runtime}, {way.supports} supports")
@@ -224,14 +224,14 @@ def _section(check: Check, directory: Path, data_root: Path | None, say: Callabl
 
 
 def _record(found: Evaluation) -> Evaluation:
-    """What is kept of an evaluation: figures, but no pictures of mistakes, and no path of this machine."""
+    """The stored part of an evaluation: no pictures of mistakes and no path of this machine."""
     reason = found.encoder.reason.replace(f"{CHECKOUT}/", "")
     return replace(found, mistakes=(), encoder=replace(found.encoder, reason=reason))
 
 
 def advice(check: Check) -> str:
-    """How the data of a check are got."""
-    return GETTING.get(check.data, f"{check.data} has to be there")
+    """How to get the data of a check."""
+    return GETTING.get(check.data, f"{check.data} has to exist")
 
 
 def _root(data_root: Path | None, data: str | None) -> Path | None:

@@ -1,8 +1,8 @@
-"""Compares format x precision x runtime of a bundle: size, latency, accuracy, memory, import time.
+"""Compares formats, precisions and runtimes of a bundle: size, latency, accuracy, memory, import time.
 
-Each measurement is a fresh process of the device's own `edge-siamese bench`, on one thread. The rows are
-measured in turn, round after round, so that whatever else the machine does hits all alike; int8 is compared
-with fp32 of the same runtime within a round, and the speed-up is the median of those ratios.
+Each measurement is a new process of the device's own `edge-siamese bench`, on one thread. Each round measures all
+rows, so that other load on the machine affects all alike. int8 is compared with fp32 of the same runtime within a
+round, and the speed-up is the median of those ratios.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ class BenchmarkRow:
     precision: str
     runtime: str
     version: str
-    """Of the runtime."""
+    """Version of the runtime."""
     python: str
-    """The interpreter's version that ran it."""
+    """Version of the interpreter."""
     threads: int
     file_bytes: int
     macs: int
@@ -78,12 +78,12 @@ class BenchmarkRow:
     import_ms: float
     """Import of the runtime; median over the rounds."""
     note: str
-    """What a reader should know about this row; empty if nothing."""
+    """A remark for readers; may be empty."""
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """The table."""
+    """The rows and how they were measured."""
 
     model_id: str
     rows: tuple[BenchmarkRow, ...]
@@ -93,7 +93,7 @@ class Benchmark:
     """What the accuracies are of; empty if none were measured."""
     rounds: int
     runs: int
-    """Timed images a round."""
+    """Timed images per round."""
     command: str
     machine: str
     created: str
@@ -101,7 +101,7 @@ class Benchmark:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one process of `edge-siamese bench` said."""
+    """The figures of one process of `edge-siamese bench`."""
 
     version: str
     python: str
@@ -128,8 +128,8 @@ def benchmark(
         rounds: how often each row is measured.
         runs: timed images a round; None for 300, fewer for a heavy encoder.
         seed: of the episodes where there are no official trials.
-        command: what was typed, for the report.
-        progress: told what is being done, a line at a time.
+        command: the command line, for the report.
+        progress: called with a line about each step.
 
     Raises:
         EncoderError: a measurement failed, or no runtime is here.
@@ -164,10 +164,10 @@ def benchmark(
 def measure(bundle: Bundle, place: Place, runs: int = RUNS) -> Measurement:
     """One fresh process of the device's benchmark, on one thread."""
     options = ["--runtime", place.runtime, "--precision", place.precision, "--threads", str(THREADS)]
-    words = ["bench", str(bundle.path.resolve()), *options, "--encoder", "--runs", str(runs), "--json"]
-    said = run_device(place.python, words)
+    arguments = ["bench", str(bundle.path.resolve()), *options, "--encoder", "--runs", str(runs), "--json"]
+    output = run_device(place.python, arguments)
     try:
-        values = json.loads(said)
+        values = json.loads(output)
         return Measurement(
             version=str(values["version"]),
             python=str(values.get("python", "")),
@@ -178,7 +178,7 @@ def measure(bundle: Bundle, place: Place, runs: int = RUNS) -> Measurement:
         )
     except (ValueError, KeyError, TypeError) as error:
         raise EncoderError(
-            f"edge-siamese bench on {place.python} said something else than its figures: {error}"
+            f"edge-siamese bench on {place.python} did not print its figures: {error}"
         ) from error
 
 
@@ -241,7 +241,7 @@ def _row(
 
 
 def _note(place: Place, faster: tuple[float, float, float] | None, quantization: str | None) -> str:
-    """Why a row may not be what a reader expects: what is known of the cause, and where to look for what was tried."""
+    """Explain a row in which int8 is not faster than fp32."""
     if faster is None or faster[0] > 1.0:
         return ""
     text = f"int8 is not faster than fp32 here: {faster[0]:.2f} times as fast"

@@ -1,4 +1,4 @@
-"""Turns prepared pictures into embeddings: queries in one pass, supports in one pass or as the device registers them."""
+"""Embeddings of prepared images: in one pass, or averaged over variations as the device does at registration."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from export.evaluation.remote_runtime import RemoteEncoder
 
 Embeddings = npt.NDArray[np.float32]
 Supports = Literal["plain", "augmented"]
-"""How a support is embedded. `plain`: one pass, as a query. `augmented`: the mean over the picture and the variations of it
-that the device makes at registration."""
+"""How a support is embedded. `plain`: in one pass, like a query. `augmented`: the mean over the picture and its variations,
+as the device does at registration."""
 
 SUPPORTS: tuple[Supports, ...] = ("plain", "augmented")
 _PICTURES_AT_ONCE = 64
@@ -28,17 +28,17 @@ def embed_all(encoder: Encoder, images: npt.NDArray[np.uint8], block: int = 1024
 
 
 def embed_as(supports: Supports, encoder: Encoder, images: npt.NDArray[np.uint8]) -> Embeddings:
-    """Embed images, uint8 (N, H, W, C), as supports of that kind: float32 (N, D)."""
+    """Embed images, uint8 (N, H, W, C), as supports: float32 (N, D)."""
     return embed_supports(encoder, images) if supports == "augmented" else embed_all(encoder, images)
 
 
 def embed_supports(encoder: Encoder, images: npt.NDArray[np.uint8]) -> Embeddings:
-    """Embed each frame as if the device registered it, one press and one frame an object.
+    """Embed each frame as the device does at registration, with one frame per object.
 
     Args:
-        encoder: the device's, or a stand-in with the same interface.
-        images: uint8 (N, H, W, C), the frames of the registrations: at twice the encoder's size or more, or what is zoomed
-            and turned is blurred as on no device.
+        encoder: the device's, or another one with the same interface.
+        images: uint8 (N, H, W, C), the camera frames, of at least twice the encoder's size; variations of smaller ones would
+            be blurrier than on a device.
 
     Returns:
         float32 (N, D): of each image the mean over it and its variations, see `edge_siamese.recognition.embedding`.

@@ -1,4 +1,4 @@
-"""Evaluates an encoder and its head on classes that were never trained on: trials, episodes, verification.
+"""Evaluates an encoder and its head on classes that were not trained on: trials, episodes, open sets, verification.
 
 Works on the `Encoder` interface, so that a bundle is evaluated by the device's own code (imaging, runtime and
 head of `edge_siamese`) and its figures are the device's figures. Each image is embedded once, and once more as a
@@ -50,12 +50,12 @@ SHAPES = ((20, 1), (5, 1), (20, 5), (5, 5))
 """(way, shot) of the usual episodes."""
 MISTAKES = 18
 HEAVY_MACS = 300_000_000
-"""An encoder of more multiply-accumulates an image is looked at with fewer pictures, so that it takes minutes."""
+"""Encoders with more multiply-accumulates per image are evaluated on fewer images, so that it takes minutes."""
 
 
 @dataclass(frozen=True)
 class EncoderUsed:
-    """What made the embeddings."""
+    """The encoder that was evaluated."""
 
     model_id: str
     runtime: str
@@ -69,7 +69,7 @@ class EncoderUsed:
 
 @dataclass(frozen=True)
 class DataUsed:
-    """What was embedded."""
+    """The data that were evaluated."""
 
     name: str
     split: str
@@ -80,7 +80,7 @@ class DataUsed:
 
 @dataclass(frozen=True)
 class Mistake:
-    """One trial that went wrong, with its pictures as data URIs."""
+    """A wrong answer, with its pictures as data URIs."""
 
     where: str
     query: str
@@ -96,14 +96,14 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All that `evaluate` finds out about one encoder on one set of classes."""
+    """Results of `evaluate` for one encoder on one set of classes."""
 
     encoder: EncoderUsed
     data: DataUsed
     official: OfficialTrials | None
     episodes: tuple[EpisodesResult, ...]
     skipped: tuple[str, ...]
-    """Episodes and pairs that the data do not suffice for, and why."""
+    """Episodes and pairs for which there are too few data, and why."""
     verification: Verification | None
     mistakes: tuple[Mistake, ...]
     """The worst first."""
@@ -143,7 +143,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Effort:
-    """How much an encoder is looked at."""
+    """The extent of an evaluation."""
 
     shapes: tuple[tuple[int, int], ...] = SHAPES
     episodes: int = EPISODES
@@ -175,22 +175,22 @@ def evaluate(
     """Evaluate an encoder with a head.
 
     Args:
-        encoder: the device's, or a stand-in with the same interface.
+        encoder: the device's, or another one with the same interface.
         splits: the data.
         head: fitted on validation classes.
         split: whose classes; the official trials belong to `evaluation`.
-        thresholds: stated on validation classes, to be tried on these.
+        thresholds: stated on validation classes, to be tested on these.
         shapes: (way, shot) of the episodes; each is drawn within groups, if there are several, and across them, those
-            of one shot also with supports of the data's catalog, if it has one. If the data suffice for none of them,
-            and there is no official run, the widest one-shot episodes stand in.
+            of one shot also with supports of the data's catalog, if it has one. If the data allow none of them,
+            and there is no official run, the widest one-shot episodes replace them.
         episode_count: episodes of each kind, with one query a class.
         rule: how several shots make one score, see `episode_scores`.
         supports: how supports of trials, episodes and open-set identification are embedded.
         frames: the same data in a higher resolution, as a camera would show them: what augmented supports are made of.
         pairs: verification pairs.
-        per_class: look at no more than so many images of each class.
+        per_class: maximum number of images of each class.
         seed: equal seeds draw equal episodes and pairs.
-        command: what was typed, for the report.
+        command: the command line, for the report.
 
     Raises:
         DataError: there is neither an official run, nor data for any episode at all.
@@ -205,7 +205,7 @@ def evaluate(
     if split == "evaluation" and splits.official_runs:
         official, wrong = official_trials(encoder, splits.official_runs, head, supports, frames.official_runs)
     results, skipped, errors = _every_kind(
-        embeddings, known, images, head, shapes, episode_count, rule, seed, stand_in=official is None
+        embeddings, known, images, head, shapes, episode_count, rule, seed, fallback=official is None
     )
     if official:
         mistakes_of = f"the {official.trials} official trials"
@@ -263,17 +263,17 @@ def thin(images: ImageSet, per_class: int | None, seed: int = 0) -> ImageSet:
 
 
 def is_heavy(macs: int) -> bool:
-    """Whether an encoder of so many multiply-accumulates an image takes long."""
+    """Whether an encoder needs so many multiply-accumulates that it is evaluated on fewer images."""
     return macs > HEAVY_MACS
 
 
 def usual_effort(macs: int) -> Effort:
-    """How much an encoder is looked at, unless told otherwise."""
+    """The default extent of an evaluation."""
     return HEAVY if is_heavy(macs) else LIGHT
 
 
 def affordable(images: ImageSet, macs: int) -> ImageSet:
-    """All images, or a few of each class if the encoder is heavy."""
+    """All images, or a few of each class for a heavy encoder."""
     return thin(images, usual_effort(macs).per_class)
 
 
@@ -286,11 +286,11 @@ def _every_kind(
     count: int,
     rule: Rule,
     seed: int,
-    stand_in: bool,
+    fallback: bool,
 ) -> tuple[list[EpisodesResult], list[str], list[Wrong]]:
-    """Episodes of every shape within and across groups, what the data do not suffice for, and the mistakes of the first.
+    """Episodes of every shape within and across groups, what was skipped, and the mistakes of the first kind.
 
-    With `stand_in`, data that suffice for none of them are measured by the widest one-shot episodes that they allow.
+    With `fallback`, data that allow none of them are measured by the widest one-shot episodes that they allow.
     """
     results, skipped, wrong = list[EpisodesResult](), list[str](), list[Wrong]()
     one_group = len(np.unique(images.class_groups)) == 1
@@ -305,14 +305,14 @@ def _every_kind(
                 continue
             wrong = wrong if results else errors
             results.append(result)
-    if stand_in and not results:
+    if fallback and not results:
         way, within_group = widest_one_shot(images)
         result, wrong = episode_result(
             embeddings, images, head, way, 1, count, within_group, rule, seed, known
         )
         results.append(result)
         skipped.append(
-            f"all episodes that were asked for; {result.title} {_scope(within_group)}, the widest that there are, stand in"
+            f"all requested episodes; replaced by {result.title} {_scope(within_group)}, the widest possible"
         )
     return results, skipped, wrong
 
@@ -322,7 +322,7 @@ def _scope(within_group: bool) -> str:
 
 
 def _worst(wrong: Sequence[Wrong]) -> tuple[Mistake, ...]:
-    """The mistakes in which the encoder was most sure of the wrong one."""
+    """The mistakes with the largest margin in favor of the wrong support."""
     ranked = sorted(wrong, key=lambda w: (w.truth_log_odds - w.choice_log_odds, w.where))
     return tuple(
         Mistake(

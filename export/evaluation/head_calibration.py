@@ -1,8 +1,8 @@
-"""Fits the head on held-out pairs, so that its score is a probability and its thresholds are not guessed.
+"""Calibration of the head on held-out pairs: probabilities, and thresholds at false-accept rates.
 
 The fit is a logistic regression of "same" on the distance (Platt, "Probabilistic outputs for support vector
 machines", 1999). Two numbers carry over from few validation alphabets to new ones if they are estimated from
-many pairs, of all drawers, with each alphabet having the same say; `left_out_ece` measures how well they do:
+many pairs of all drawers, equally many of each alphabet; `left_out_ece` measures how well they do:
 each alphabet is predicted by a head that was fitted on the others.
 """
 
@@ -47,13 +47,13 @@ class AllPairs:
     impostor: npt.NDArray[np.float32]
     """(I,), of two images of different classes: first those within a group, then those across groups."""
     within: int
-    """How many of the impostor pairs are within a group (alphabet)."""
+    """Number of impostor pairs within a group (alphabet)."""
     images: int
     """How many images the impostor pairs were made of."""
 
     @property
     def impostors(self) -> str:
-        """What the impostors are, for people."""
+        """Description of the impostor pairs."""
         across = len(self.impostor) - self.within
         return (
             f"{len(self.impostor):,} pairs of images of different classes, any two drawers: "
@@ -128,7 +128,7 @@ def fit_head(
     if not scale > 0.0:
         raise ExportError(
             f"the head cannot be fitted: genuine pairs of {images.name} are no nearer to each other than "
-            "impostor pairs, so the network has learned nothing that carries over to new classes; train longer"
+            "impostor pairs, so the network has learned nothing that generalizes to new classes; train longer"
         )
     head = SigmoidDistanceHead(scale, bias, distance, measure.weights)
     probabilities = head.probability(distances)

@@ -57,7 +57,7 @@ def scope(within_group: bool) -> str:
 
 @dataclass(frozen=True)
 class EpisodesResult:
-    """N-way K-shot accuracy over episodes drawn at random."""
+    """N-way K-shot accuracy over random episodes."""
 
     way: int
     shot: int
@@ -65,9 +65,9 @@ class EpisodesResult:
     """All classes of an episode from one group (alphabet), or from anywhere."""
     episodes: int
     queries: int
-    """A class and an episode."""
+    """Per class and episode."""
     rule: str
-    """How the scores of several shots become one score of a class."""
+    """How several shots give one score per class; see `class_scores`."""
     accuracy: float
     low: float
     """95 % Student interval over the episodes' accuracies."""
@@ -89,7 +89,7 @@ class EpisodesResult:
 
 @dataclass(frozen=True, eq=False)
 class Wrong:
-    """One query that took the wrong support."""
+    """A query whose nearest support is of another class."""
 
     where: str
     query: npt.NDArray[np.uint8]
@@ -103,7 +103,7 @@ class Wrong:
 
 @dataclass(frozen=True, eq=False)
 class Supply:
-    """Pictures that supports are taken from, and their embeddings."""
+    """Images to draw supports from, and their embeddings."""
 
     images: ImageSet
     embeddings: Embeddings
@@ -111,7 +111,7 @@ class Supply:
 
 
 def widest_one_shot(images: ImageSet) -> tuple[int, bool]:
-    """(ways, whether within groups) of the widest one-shot episodes: within groups if a group has two classes for it.
+    """(ways, whether within groups) of the widest one-shot episodes that the data allow.
 
     Raises:
         DataError: fewer than two classes have two pictures.
@@ -122,17 +122,16 @@ def widest_one_shot(images: ImageSet) -> tuple[int, bool]:
     except DataError:
         if rich.classes < 2:
             raise DataError(
-                f"{images.name} does not suffice for any episode: fewer than two of its classes have two pictures"
+                f"{images.name} has too few pictures for any episode: fewer than two of its classes have two pictures"
             ) from None
         return min(MAX_WAYS, rich.classes), False
 
 
 def class_scores(log_odds: LogOdds, rule: Rule) -> LogOdds:
-    """One score a class from the log-odds of its shots: (Q, way, shot) to (Q, way); the highest wins.
+    """One score per class from the log-odds of its shots: (Q, way, shot) to (Q, way); the highest wins.
 
-    `nearest`: the shot that is most alike speaks for its class. `mean-probability`: the mean of p(same) over
-    the shots; classes whose mean is the same number (all certain) are told apart by their nearest shot. With
-    `prototype` a class has one shot, which `prototypes` makes.
+    `nearest`: the score of the nearest shot. `mean-probability`: the mean of p(same) over the shots; ties, such as
+    several means of 1, are broken by the nearest shot. With `prototype` a class has one shot, made by `prototypes`.
     """
     nearest: LogOdds = log_odds.max(axis=2)
     if rule != "mean-probability" or log_odds.shape[2] == 1:
@@ -142,7 +141,7 @@ def class_scores(log_odds: LogOdds, rule: Rule) -> LogOdds:
 
 
 def prototypes(supports: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """The mean embedding of each class's shots, float32 (way, shot, D) to (way, D): what the device keeps of a view.
+    """The mean embedding of each class's shots, float32 (way, shot, D) to (way, D), as the device stores it for a view.
 
     Snell, Swersky, Zemel, "Prototypical Networks for Few-shot Learning", 2017, equation 1.
     """
@@ -155,7 +154,7 @@ def episode_scores(
     supports: npt.NDArray[np.float32],
     rule: Rule,
 ) -> tuple[LogOdds, LogOdds]:
-    """How alike queries are to the classes of an episode.
+    """Scores of queries against the classes of an episode.
 
     Args:
         head: whose distance is measured.
@@ -182,14 +181,14 @@ def official_trials(
     supports: Supports = "plain",
     frames: Sequence[OneShotRun] | None = None,
 ) -> tuple[OfficialTrials, list[Wrong]]:
-    """Lake's runs: each query takes its nearest support, on its own; no assignment across a run's queries.
+    """Lake's runs: each query takes its nearest support; no assignment across the queries of a run.
 
     Args:
-        encoder: the device's, or a stand-in with the same interface.
+        encoder: the device's, or another one with the same interface.
         runs: the published trials.
         head: scores; its distance ranks.
         supports: how they are embedded.
-        frames: the same runs in a higher resolution, of which the supports are taken.
+        frames: the same runs in a higher resolution, to make augmented supports from.
     """
     known = embed_as(supports, encoder, np.concatenate([run.supports for run in frames or runs]))
     asked = embed_all(encoder, np.concatenate([run.queries for run in runs]))
@@ -233,7 +232,7 @@ def episode_result(
     seed: int = 0,
     supports: Embeddings | None = None,
 ) -> tuple[EpisodesResult, list[Wrong]]:
-    """Accuracy over N-way K-shot episodes with one query a class, and what went wrong in them.
+    """Accuracy over N-way K-shot episodes with one query per class, and the mistakes.
 
     Args:
         embeddings: float32 (N, D), of `images.images` as queries.
@@ -271,7 +270,7 @@ def iconic_result(
     Args:
         embeddings: float32 (N, D), of `images.images` as queries.
         images: what queries are drawn from.
-        catalog: what supports are drawn from; its classes are found by their names.
+        catalog: what supports are drawn from; classes are matched by name.
         head: scores; its distance ranks.
         way: classes an episode.
         count: episodes.
@@ -331,7 +330,7 @@ def _play(
         right = chosen == np.arange(len(chosen))
         accuracies.append(float(right.mean()))
         for row in np.flatnonzero(~right):
-            # Of several shots, the one that spoke loudest is shown.
+            # Of several shots, the one with the highest score is shown.
             truth = supports[row, log_odds[row, row].argmax()]
             choice = supports[chosen[row], log_odds[row, chosen[row]].argmax()]
             wrong.append(

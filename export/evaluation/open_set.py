@@ -1,4 +1,4 @@
-"""Open-set identification: which registered object is this, if it is any of them?
+"""Open-set identification: which registered object is this, if any?
 
 Some objects are registered from one picture each. Queries are of these objects and of others. A query is accepted when its
 best log-odds over all supports reach a threshold. At the threshold at which a given share of the unknown queries is accepted
@@ -39,10 +39,10 @@ RESAMPLES = 1000
 
 @dataclass(frozen=True)
 class Identification:
-    """What a threshold makes of queries of registered objects and of unknown ones."""
+    """How a threshold treats queries of registered and of unknown objects."""
 
     false_accept_rate: float
-    """Asked for, of unknown queries; of a stated threshold, what it was stated for: pairs of validation classes."""
+    """The requested rate of unknown queries; for a stated threshold, the rate on pairs of validation classes."""
     probability: float
     """A query is accepted when p(same) of its nearest support is at least this."""
     observed_far: float
@@ -50,13 +50,13 @@ class Identification:
     rate: float
     """Detection and identification rate: share of the known queries that are accepted and whose nearest support is right."""
     low: float
-    """95 % bootstrap interval of the rate, over episodes; a threshold that was not stated is found anew each time."""
+    """95 % bootstrap interval of the rate, over episodes; thresholds that were not stated are determined for each resample."""
     high: float
 
 
 @dataclass(frozen=True)
 class OpenSet:
-    """Open-set identification: some objects are registered from one picture each; others come by that nobody registered."""
+    """Open-set identification with some objects registered from one picture each, among unknown ones."""
 
     registered: int
     """Objects an episode."""
@@ -70,9 +70,9 @@ class OpenSet:
     closed_rate: float
     """Share of the known queries whose nearest support is right, accepted or not."""
     points: tuple[Identification, ...]
-    """At the threshold at which the unknown queries have the false-accept rate that is asked for."""
+    """At the thresholds at which the unknown queries have the requested false-accept rates."""
     not_stated: tuple[float, ...]
-    """False-accept rates that the unknown queries are too few for."""
+    """False-accept rates for which there are too few unknown queries."""
     stated: tuple[Identification, ...]
     """At the thresholds of the bundle."""
 
@@ -113,7 +113,7 @@ def open_sets(
         embeddings: float32 (N, D), of `images.images` as queries.
         images: the classes to draw known and unknown ones from, of all groups alike.
         head: scores; its distance ranks.
-        thresholds: stated on validation classes, to be tried on these.
+        thresholds: stated on validation classes, to be tested on these.
         count: episodes.
         seed: equal seeds give equal episodes and intervals.
         supports: float32 (N, D), of `images.images` as supports; by default as the queries.
@@ -223,15 +223,15 @@ def _bootstrap(
 ) -> list[metrics.Interval]:
     """95 % percentile intervals of the identification rate: at each false-accept rate, then at each fixed limit.
 
-    Episodes are drawn with repetition. The threshold of a false-accept rate is found anew among the unknown queries of each
-    draw, so that the interval covers its uncertainty too.
+    Episodes are drawn with repetition. The threshold of a false-accept rate is determined from the unknown queries of
+    each draw, so that the interval includes its uncertainty.
     """
     order = np.argsort(-scored.unknown, kind="stable")
     unknown, unknown_episode = scored.unknown[order], scored.unknown_episode[order]
     right = np.flatnonzero(scored.right)
     right = right[np.argsort(-scored.known[right], kind="stable")]
     falling, right_episode = -scored.known[right], scored.known_episode[right]
-    # Beyond these no threshold of a draw lies: it moves by far less.
+    # No threshold of a draw lies beyond these.
     looked_at = [min(len(unknown), int(4 * rate * len(unknown)) + 100) for rate in rates]
     accepted = [
         np.bincount(scored.known_episode[scored.right & (scored.known >= limit)], minlength=scored.episodes)

@@ -1,9 +1,9 @@
-"""Runs an exported file where its runtime is: in this interpreter or in another one.
+"""Encoders of exported files in this interpreter, or in a second one that has the runtime.
 
-tflite-runtime needs numpy below 2 and CPython 3.11, the workstation's packages need numpy 2, so the two never
-meet in one process. A second interpreter with the device's packages runs `python -m edge_siamese embed …`,
-which is also the proof that the figures are the device's: not a line of the workstation's code is in that
-process.
+tflite-runtime needs numpy below 2 and CPython 3.11, the workstation's packages need numpy 2, so the two cannot
+be in one process. A second interpreter with the device's packages runs `python -m edge_siamese embed …`,
+so no code of the
+workstation takes part in the device's figures.
 """
 
 from __future__ import annotations
@@ -101,14 +101,14 @@ def open_encoder(
         second = (
             f"{python} has none either"
             if python
-            else f"there is no second interpreter either ({_how_to_get_one()})"
+            else f"and there is no second interpreter ({_how_to_get_one()})"
         )
         raise RuntimeNotInstalled(f"{error}; {second}") from error
 
 
 @dataclass(frozen=True)
 class Place:
-    """One way to run one file of a bundle."""
+    """One file of a bundle, in one runtime and interpreter."""
 
     format: str
     precision: str
@@ -118,7 +118,7 @@ class Place:
 
 
 def places(bundle: Bundle) -> tuple[list[Place], list[str]]:
-    """All ways to run a bundle's files on this machine, float first, and a line for each runtime missing."""
+    """All ways to run a bundle's files on this machine, float first, and a line for each missing runtime."""
     found: list[Place] = []
     missing: list[str] = []
     here, second = Path(sys.executable), device_python()
@@ -163,7 +163,7 @@ def device_python() -> Path | None:
 
 @lru_cache(maxsize=8)
 def installed_runtimes(python: Path) -> frozenset[str]:
-    """The runtimes that work in another interpreter, by its own account.
+    """The runtimes that work in another interpreter.
 
     Raises:
         EncoderError: the interpreter does not run, or lacks what `edge_siamese` needs.
@@ -209,7 +209,7 @@ def run_device(python: Path, arguments: Sequence[str]) -> str:
 
 
 def device_environment() -> dict[str, str]:
-    """For a process of the device's interpreter: this environment, with the checkout before its own modules."""
+    """Environment of a process of the device's interpreter, with this checkout on its path."""
     kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONHOME", "PYTHONSTARTUP")}
     return {**kept, "PYTHONPATH": str(CHECKOUT)}
 

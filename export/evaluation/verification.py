@@ -1,4 +1,4 @@
-"""Verification: are two images of one class? Scores pairs of classes that were never trained on."""
+"""Verification accuracy: are two images of the same class? Measured on pairs of classes that were not trained on."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class ReliabilityBin:
 
 @dataclass(frozen=True)
 class Histogram:
-    """How the scores of the verification pairs are spread, over log-odds of p(same)."""
+    """Distribution of the scores of the verification pairs, over log-odds of p(same)."""
 
     edges: tuple[float, ...]
     """B + 1 log-odds; the first and the last bin also hold what lies beyond."""
@@ -65,7 +65,7 @@ class ErrorCurve:
 
 @dataclass(frozen=True)
 class ThresholdCheck:
-    """A threshold that was stated on validation classes, tried on the evaluated ones."""
+    """A threshold stated on validation classes, tested on the evaluated ones."""
 
     false_accept_rate: float
     """As stated."""
@@ -106,10 +106,10 @@ def verification(
     pairs: int = PAIRS,
     seed: int = 0,
 ) -> Verification:
-    """Same or different on pairs of these classes.
+    """Measure verification on pairs of these classes.
 
     Raises:
-        DataError: they are too few for pairs.
+        DataError: there are too few classes or images for pairs.
     """
     sampled = verification_pairs(images, pairs, np.random.default_rng([seed, 23]))
     distances = paired_distances(head, embeddings, sampled.a, sampled.b)
@@ -184,5 +184,5 @@ def _or_none(value: float) -> float | None:
 
 
 def _rounded(values: npt.NDArray[np.float64]) -> tuple[float, ...]:
-    """Six significant digits: a report needs no more, and its file stays small."""
+    """Round to six significant digits, which keeps the file of a report small."""
     return tuple(float(f"{value:.6g}") for value in values)

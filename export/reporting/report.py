@@ -79,7 +79,7 @@ class DemoSupport:
 
 @dataclass(frozen=True)
 class DemoQuery:
-    """A picture that was recognized, or not."""
+    """A picture and the answer of the device."""
 
     picture: str
     truth: str | None
@@ -96,7 +96,7 @@ class DemoQuery:
 
 @dataclass(frozen=True)
 class Demo:
-    """What a process without torch recognized after one look."""
+    """What a process without torch recognized after one picture of each object."""
 
     supports: tuple[DemoSupport, ...]
     queries: tuple[DemoQuery, ...]
@@ -114,7 +114,7 @@ class Demo:
 
 @dataclass(frozen=True)
 class ReportInputs:
-    """All that a report can show; what is None or empty is left out."""
+    """Inputs of a report; it leaves out what is None or empty."""
 
     name: str
     """Of the directory."""
@@ -136,7 +136,7 @@ class ReportInputs:
 
     @property
     def main(self) -> Evaluation | None:
-        """The evaluation whose figures are drawn: that of what a device runs."""
+        """The evaluation that the figures show: that of int8, which devices run, if there is one."""
         return self.int8 or self.fp32
 
 
@@ -151,10 +151,10 @@ class Card:
 
 
 def read_inputs(directory: Path) -> ReportInputs:
-    """Read what a pipeline has left in its directory so far.
+    """Read the results in a pipeline's directory.
 
     Raises:
-        DataError: there is no such directory, nothing to show in it, or a damaged file.
+        DataError: the directory is missing or has no results, or a file is damaged.
     """
     if not directory.is_dir():
         raise DataError(f"{directory} is not a directory; name the --out of a pipeline")
@@ -187,7 +187,7 @@ def _history(path: Path) -> tuple[TrainingPoint, ...]:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
         return tuple(TrainingPoint(**{name: line[name] for name in names}) for line in lines)
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is no history of a training run ({error})") from error
+        raise DataError(f"{path} is not a history of a training run ({error})") from error
 
 
 def _json(path: Path) -> dict[str, Any] | None:
@@ -285,7 +285,7 @@ def headline(inputs: ReportInputs) -> str:
 
 
 def cards(inputs: ReportInputs) -> list[Card]:
-    """The figures that decide, for the top of the page."""
+    """The main figures, for the top of the page."""
     result = []
     best, rival = inputs.main, inputs.fp32
     if best and best.one_shot:
@@ -333,7 +333,7 @@ def cards(inputs: ReportInputs) -> list[Card]:
 
 
 def figures(inputs: ReportInputs) -> dict[str, Plot]:
-    """The drawings that the inputs suffice for, by name."""
+    """The plots that the inputs allow, by name."""
     result = {}
     if len(inputs.history) > 1:
         result["training"] = plots.training_curves(inputs.history)
@@ -384,7 +384,7 @@ def duration(milliseconds: float) -> str:
 
 
 def _training_command(inputs: ReportInputs) -> str:
-    """What trains such a network again, from the settings of the run."""
+    """The command that trains such a network, from the settings of the run."""
     settings = inputs.settings or {}
     words = ["python", "-m", "export", "train"]
     for name in TRAINING_OPTIONS:
@@ -422,9 +422,9 @@ class OpenSetRow:
     """One line of the table on open-set identification."""
 
     kind: OpenSet
-    """What was asked, from the first evaluation that has it."""
+    """The task, from the first evaluation that has it."""
     rate: float
-    """The false-accept rate that was asked for, or that the threshold was stated for."""
+    """The requested false-accept rate, or the one that the threshold was stated for."""
     stated: bool
     """Whether the threshold is one of the bundle's."""
     results: tuple[Identification | None, ...]

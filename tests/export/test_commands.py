@@ -222,4 +222,4 @@ def test_report_needs_no_more_than_a_history(
     (run / "history.jsonl").write_text('{"step": 2}\n')
     assert main(["report", str(run.parent)]) == 1
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith(f"error: {run / 'history.jsonl'} is no history of a training run (")
+    assert last.startswith(f"error: {run / 'history.jsonl'} is not a history of a training run (")

@@ -178,7 +178,7 @@ def test_a_process_that_says_something_else_is_an_error(
     onnx_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "run_device", lambda python, words: "hello")
-    with pytest.raises(EncoderError, match="something else than its figures"):
+    with pytest.raises(EncoderError, match="did not print its figures"):
         measure(onnx_bundle, PLACES[0], runs=1)
 
 
@@ -201,4 +201,4 @@ def test_the_table_survives_json_and_is_printed(
     assert "onnxruntime 1.0" in printed
     assert "2.00x" in printed
     assert "1.50-4.00" in printed
-    assert "left out: tflite-runtime works nowhere here" in printed
+    assert "skipped: tflite-runtime works nowhere here" in printed

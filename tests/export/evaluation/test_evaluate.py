@@ -393,7 +393,7 @@ def test_data_for_none_of_the_usual_episodes_is_measured_by_the_widest_there_are
     assert (found.way, found.shot, found.within_group, found.episodes) == (way, 1, True, 50)
     kinds = 4 if groups == 1 else 8
     assert result.skipped[kinds] == (
-        f"all episodes that were asked for; {way}-way 1-shot within groups, the widest that there are, stand in"
+        f"all requested episodes; replaced by {way}-way 1-shot within groups, the widest possible"
     )
     # Two classes are too few for a third that nobody registered.
     assert [line.split(":")[0] for line in result.skipped[kinds + 1 :]] == ["open-set identification"] * (
@@ -413,7 +413,7 @@ def test_a_small_folder_of_pictures_is_evaluated_by_default(tmp_path: Path, clas
         Image.fromarray(picture).save(tmp_path / f"class{label:02d}" / f"{number}.png")
     result = evaluate(PixelEncoder(), load_splits(f"folder:{tmp_path}", INPUT), HEAD, episode_count=20)
     assert [(e.way, e.shot, e.within_group) for e in result.episodes] == [(way, 1, True)]
-    assert "stand in" in result.skipped[4]
+    assert "replaced by" in result.skipped[4]
     assert result.verification is not None
 
 
@@ -449,7 +449,7 @@ def test_the_widest_episodes_are_across_groups_where_no_group_has_two_usable_cla
 def test_data_for_no_episode_at_all_is_an_error() -> None:
     with pytest.raises(
         DataError,
-        match=r"^drawn evaluation does not suffice for any episode: fewer than two of its classes have two pictures$",
+        match=r"^drawn evaluation has too few pictures for any episode: fewer than two of its classes have two pictures$",
     ):
         evaluate(PixelEncoder(), splits(drawn(groups=1, classes=3)), HEAD, per_class=1, episode_count=5)
 

@@ -119,7 +119,7 @@ def test_a_runtime_that_is_nowhere_says_how_to_get_it(
 
     monkeypatch.setattr(remote_runtime, "load_encoder", refuse)
     with pytest.raises(
-        RuntimeNotInstalled, match=r"pip install tflite-runtime; there is no second interpreter either"
+        RuntimeNotInstalled, match=r"pip install tflite-runtime; and there is no second interpreter"
     ):
         open_encoder(onnx_bundle, "tflite-runtime", "int8")
     pretend(monkeypatch)

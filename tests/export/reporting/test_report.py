@@ -488,7 +488,7 @@ def test_an_empty_directory_is_an_error(tmp_path: Path) -> None:
     [
         ("evaluation.json", "{", "evaluation.json cannot be read"),
         ("evaluation.json", '[{"encoder": 1}]', "is not a record of this release"),
-        ("train/history.jsonl", '{"step": 1}\n', "no history of a training run"),
+        ("train/history.jsonl", '{"step": 1}\n', "not a history of a training run"),
         ("bundle/manifest.json", "{}", "manifest.json"),
         ("verification.json", '{"files": [{}]}', "not a record of this release"),
     ],
