@@ -50,7 +50,7 @@ class Identification:
     rate: float
     """Detection and identification rate: share of the known queries that are accepted and whose nearest support is right."""
     low: float
-    """95 % bootstrap interval of the rate, over episodes; thresholds that were not stated are determined for each resample."""
+    """95 % bootstrap interval of the rate, over episodes; unstated thresholds are determined for each resample."""
     high: float
 
 
