@@ -6,7 +6,7 @@ import argparse
 
 from edge_siamese.cli.output import print_json, print_table
 from edge_siamese.daemon.client import NOT_RUNNING, request
-from edge_siamese.daemon.model_loader import proven_encoder
+from edge_siamese.daemon.model_loader import load_tested_encoder
 from edge_siamese.errors import ControlError
 from edge_siamese.models import described, names, resolve, shipped
 from edge_siamese.models.bundle import Bundle
@@ -19,7 +19,7 @@ def install(options: argparse.Namespace) -> int:
     settings = load_settings(options.config)
 
     def check(bundle: Bundle) -> None:
-        encoder = proven_encoder(bundle, settings)
+        encoder = load_tested_encoder(bundle, settings)
         if not options.json:
             print(f"{bundle.manifest.model_id} passed its self-test, {encoder.precision}: {encoder.reason}")
 

@@ -1,4 +1,4 @@
-"""Asks the daemon: one request over its control socket, and what stands before the reply."""
+"""Client of the control socket: sends a request to the daemon, and yields progress, events and the result."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from typing import Any
 import msgspec
 
 from edge_siamese import errors
-from edge_siamese.daemon.control_socket import MAX_REQUEST, line_of
+from edge_siamese.daemon.control_socket import MAX_REQUEST, encode_line
 from edge_siamese.errors import ControlError, DaemonNotRunning, EdgeSiameseError
 from edge_siamese.validation import SchemaError, parse_json
 
 TIMEOUT_SECONDS = 10.0
 CONNECT_TIMEOUT_SECONDS = 3.0
 NOT_RUNNING = "the daemon is not running"
-"""How the message begins when there is certainly no daemon at the socket."""
+"""Start of the message when there is certainly no daemon at the socket."""
 MAX_REPLY = 32 * 1024 * 1024
 
 
 def request(path: Path, command: str, *, timeout: float | None = TIMEOUT_SECONDS, **arguments: Any) -> Any:
-    """Ask once; lines before the reply are passed over.
+    """Send a request and return its result; other lines are skipped.
 
     Args:
         path: the control socket.
-        command: what to do.
-        timeout: seconds to wait for each line; None: for ever.
+        command: name of the command.
+        timeout: seconds to wait for each line; None: no limit.
         arguments: of the command, JSON values or records.
 
     Returns:
         The result, JSON values.
 
     Raises:
-        DaemonNotRunning: nothing answers there.
-        EdgeSiameseError: what the daemon refused, of the class that it had there.
+        DaemonNotRunning: the daemon does not answer.
+        EdgeSiameseError: the daemon's error, of the same class as there.
     """
     for line in stream(path, command, timeout=timeout, **arguments):
         if "result" in line:
@@ -48,18 +48,17 @@ def request(path: Path, command: str, *, timeout: float | None = TIMEOUT_SECONDS
 def stream(
     path: Path, command: str, *, timeout: float | None = TIMEOUT_SECONDS, **arguments: Any
 ) -> Iterator[dict[str, Any]]:
-    """Ask, and yield what comes: objects with the key `progress` or `event`, and `{"result": …}` at the end.
+    """Send a request and yield its lines: objects with the key `progress`, `event` or `chunk`, then `{"result": ...}`.
 
-    Closing the iterator closes the connection, and with it ends what the daemon does for it. Arguments and errors are
-    those of `request`.
+    Closing the iterator closes the connection, which ends streams of events. Arguments and errors are those of `request`.
     """
-    message = line_of({"command": command, **msgspec.to_builtins(arguments)})
+    message = encode_line({"command": command, **msgspec.to_builtins(arguments)})
     if len(message) > MAX_REQUEST:
-        raise ControlError(f"the request has {len(message)} bytes; the daemon takes {MAX_REQUEST}")
+        raise ControlError(f"the request has {len(message)} bytes; the limit is {MAX_REQUEST}")
     with _connect(path) as connection:
         connection.settimeout(timeout)
         try:
-            with suppress(BrokenPipeError, ConnectionResetError):  # it may have said why
+            with suppress(BrokenPipeError, ConnectionResetError):  # its reply may say why
                 connection.sendall(message)
             for line in _lines(connection):
                 value = _reply(line)
@@ -73,7 +72,7 @@ def stream(
         except TimeoutError:
             raise DaemonNotRunning(
                 f"the daemon does not answer at {path} (waited {timeout:g} s); "
-                "see how it is: systemctl status edge-siamese"
+                "check it: systemctl status edge-siamese"
             ) from None
         except OSError as error:
             if isinstance(error, EdgeSiameseError):
@@ -81,7 +80,9 @@ def stream(
             raise DaemonNotRunning(
                 f"the connection to the daemon broke: {error.strerror or error}"
             ) from error
-    raise DaemonNotRunning("the daemon ended before it answered; see why: journalctl -u edge-siamese -e")
+    raise DaemonNotRunning(
+        "the daemon stopped before it answered; see the log: journalctl -u edge-siamese -e"
+    )
 
 
 def _connect(path: Path) -> socket.socket:
@@ -93,7 +94,7 @@ def _connect(path: Path) -> socket.socket:
     except PermissionError:
         text = (
             f"permission denied at {path}: add yourself to the group, "
-            "sudo usermod -aG edge-siamese $USER, and log in anew"
+            "sudo usermod -aG edge-siamese $USER, and log in again"
         )
     except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
         text = (
@@ -101,7 +102,7 @@ def _connect(path: Path) -> socket.socket:
             "sudo systemctl start edge-siamese, or edge-siamese run"
         )
     except (TimeoutError, BlockingIOError):
-        text = f"the daemon does not answer at {path}; see how it is: systemctl status edge-siamese"
+        text = f"the daemon does not answer at {path}; check it: systemctl status edge-siamese"
     except OSError as error:  # a path that is too long
         text = f"{path} cannot be reached: {error.strerror or error}"
     connection.close()
@@ -118,7 +119,7 @@ def _lines(connection: socket.socket) -> Iterator[bytes]:
             searched = 0
         searched = len(received)
         if searched > MAX_REPLY:
-            raise ControlError(f"the daemon's answer is longer than {MAX_REPLY} bytes")
+            raise ControlError(f"the daemon's reply is longer than {MAX_REPLY} bytes")
         try:
             part = connection.recv(64 * 1024)
         except ConnectionResetError:
@@ -132,14 +133,14 @@ def _reply(line: bytes) -> dict[str, Any]:
     try:
         value = parse_json(line.decode("utf-8"))
     except (UnicodeDecodeError, SchemaError) as error:
-        raise ControlError(f"what answered is no daemon of this release: {error}") from None
+        raise ControlError(f"the reply is not from a daemon of this release: {error}") from None
     if not isinstance(value, dict):
-        raise ControlError("what answered is no daemon of this release: its answer is no object")
+        raise ControlError("the reply is not from a daemon of this release: it is not an object")
     return value
 
 
 def _error(value: dict[str, Any]) -> EdgeSiameseError:
-    """The error that the daemon had, as far as this release knows its class."""
+    """Return the daemon's error, of its class if this release knows it."""
     kind = getattr(errors, str(value.get("kind")), None)
     if not (isinstance(kind, type) and issubclass(kind, EdgeSiameseError)):
         kind = ControlError

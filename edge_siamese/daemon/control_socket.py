@@ -1,8 +1,8 @@
 """The daemon's control socket: requests and replies as lines of JSON on a Unix stream socket.
 
 A request is `{"command": "…", …}`. Its reply is `{"ok": true, "result": …}` or `{"ok": false, "error": "…", "kind":
-"StoreError"}`; lines such as `{"progress": …}` or `{"event": …}` may stand before it. Who may ask is a matter of the
-socket's mode and group.
+"StoreError"}`; lines such as `{"progress": ...}` or `{"event": ...}` may precede it. Access is
+controlled by the mode and the group of the socket.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ LOG = logging.getLogger(__name__)
 class ControlConnection:
     """A client of the control socket, as a handler sees it: `client.send({"progress": "3 of 5"})`.
 
-    A thread of its own writes, so that a slow reader delays nobody; a reader that lets 256 lines wait is left.
+    A thread of its own writes, so a slow client blocks nobody. A client with 256 unread lines is disconnected.
     """
 
     source = "command"
@@ -66,25 +66,25 @@ class ControlConnection:
 
     @property
     def open(self) -> bool:
-        """Whether the client is there still; a handler that goes on for long looks now and then."""
+        """Whether the client is still connected; long-running handlers check this."""
         return not self._gone and not self._ending
 
     def send(self, line: dict[str, Any]) -> None:
-        """Send a line before the reply; from any thread, without waiting.
+        """Send a line before the reply; from any thread, without blocking.
 
         Raises:
-            ClientGone: nobody listens any more.
+            ClientGone: the client has gone.
         """
-        encoded = line_of(line)
+        encoded = encode_line(line)
         if not self.open:
             raise ClientGone("the client has gone")
         self._put(encoded, MAX_LINES)
 
     def reply(self, line: bytes) -> None:
-        """Send the last line of a request, and wait until it is sent.
+        """Send the reply, and wait until it is sent.
 
         Raises:
-            ClientGone: nobody listens any more.
+            ClientGone: the client has gone.
         """
         self._put(line, MAX_LINES + 1)
         while not self.delivered(1.0):
@@ -93,22 +93,22 @@ class ControlConnection:
             raise ClientGone("the client has gone")
 
     def delivered(self, timeout: float) -> bool:
-        """Wait until all lines are sent, or cannot be; False if they are not in time."""
+        """Wait until all lines are sent or the client has gone; returns False after `timeout` seconds."""
         with self._changed:
             return self._changed.wait_for(
                 lambda: self._gone or (not self._lines and not self._sending), timeout
             )
 
     def stop_reading(self) -> None:
-        """The daemon ends: what is ready is sent, and handlers see that the conversation is over."""
+        """Read no further request; handlers see that the connection is closing, and replies are still sent."""
         with self._changed:
             self._ending = True
             self._changed.notify_all()
         with suppress(OSError):
             self._connection.shutdown(socket.SHUT_RD)
 
-    def leave(self) -> None:
-        """End it at once; may be called twice, from any thread."""
+    def disconnect(self) -> None:
+        """Disconnect at once; may be called twice, from any thread."""
         with self._changed:
             self._gone = True
             self._changed.notify_all()
@@ -116,15 +116,15 @@ class ControlConnection:
             self._connection.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Leave, and give the socket back; only for the thread that reads from it."""
-        self.leave()
+        """Disconnect and close the socket; only for the thread that reads from it."""
+        self.disconnect()
         self._writer.join()  # a send fails at once after the shutdown
         self._connection.close()
 
-    def _put(self, line: bytes, most: int) -> None:
+    def _put(self, line: bytes, limit: int) -> None:
         with self._changed:
-            if len(self._lines) >= most and not self._gone:
-                LOG.warning("a client of the control socket is too slow, and is left")
+            if len(self._lines) >= limit and not self._gone:
+                LOG.warning("a client of the control socket is too slow; disconnecting it")
                 self._gone = True
             if self._gone:
                 raise ClientGone("the client has gone")
@@ -147,7 +147,7 @@ class ControlConnection:
             try:
                 self._connection.sendall(line)
             except OSError as error:
-                LOG.debug("a client takes nothing: %s", error)
+                LOG.debug("a client accepts no data: %s", error)
                 with self._changed:
                     self._gone = True
                     self._changed.notify_all()
@@ -159,7 +159,7 @@ Handler = Callable[[dict[str, Any], ControlConnection], Any]
 
 
 class ControlServer:
-    """Answers requests, each connection on a thread of its own.
+    """Serves the control socket; each connection has a thread of its own.
 
     with ControlServer(settings.socket, handler):
         ...
@@ -175,15 +175,15 @@ class ControlServer:
         idle_s: float = IDLE_SECONDS,
         send_timeout_s: float = SEND_TIMEOUT_SECONDS,
     ) -> None:
-        """Nothing listens before `start`.
+        """Listen only after `start`.
 
         Args:
-            path: of the socket; its directory is made if there is none.
-            handler: called on a connection's thread, so several at a time.
-            workers: connections at a time; one more is told so and closed.
-            max_request: bytes of a request. Of requests above 64 KiB, which bring pictures, one is taken at a time.
-            idle_s: a connection that sends no whole request for so long is closed.
-            send_timeout_s: a client that takes nothing for so long is left.
+            path: of the socket; its directory is created if needed.
+            handler: called on the connections' threads, several at a time.
+            workers: maximum number of connections; further ones are refused with a message.
+            max_request: maximum bytes of a request. Requests above 64 KiB, which contain pictures, are read one at a time.
+            idle_s: a connection without a complete request for this time is closed.
+            send_timeout_s: a client that accepts no data for this time is disconnected.
         """
         self.path = path
         self._handler = handler
@@ -195,7 +195,7 @@ class ControlServer:
         self._lock = -1
         self._closing = threading.Event()
         self._changing = threading.Lock()
-        self._conversations: dict[ControlConnection, threading.Thread] = {}
+        self._clients: dict[ControlConnection, threading.Thread] = {}
         self._large = threading.Lock()
 
     def __enter__(self) -> ControlServer:
@@ -206,10 +206,10 @@ class ControlServer:
         self.close()
 
     def start(self) -> None:
-        """Listen.
+        """Start to listen.
 
         Raises:
-            ControlError: another daemon listens there, or the socket cannot be made.
+            ControlError: another daemon is running, or the socket cannot be created.
         """
         if len(os.fsencode(self._fresh)) > MAX_PATH:
             raise ControlError(
@@ -222,7 +222,7 @@ class ControlServer:
         except OSError as error:
             self._release()
             raise ControlError(
-                f"{self.path}: no socket can be made there: {error.strerror or error}"
+                f"{self.path}: the socket cannot be created: {error.strerror or error}"
             ) from error
         except ControlError:
             self._release()
@@ -230,7 +230,7 @@ class ControlServer:
         threading.Thread(target=self._accept, args=(self._listener,), name="control", daemon=True).start()
 
     def close(self) -> None:
-        """Stop listening, finish replies that are ready, and leave all connections; at most half a second."""
+        """Stop listening, send replies that are ready, and close all connections, within half a second."""
         deadline = time.monotonic() + CLOSE_SECONDS
         self._closing.set()
         if self._listener is not None:
@@ -241,13 +241,13 @@ class ControlServer:
             self._listener.close()
             self._listener = None
         with self._changing:
-            open_now = dict(self._conversations)
-        for conversation in open_now:
-            conversation.stop_reading()
-        for thread in open_now.values():  # handlers that see it in time still reply
+            open_now = dict(self._clients)
+        for client in open_now:
+            client.stop_reading()
+        for thread in open_now.values():  # handlers that notice in time still reply
             thread.join(max(0.0, deadline - CLOSE_SECONDS / 2 - time.monotonic()))
-        for conversation in open_now:
-            conversation.leave()
+        for client in open_now:
+            client.disconnect()
         for thread in open_now.values():
             thread.join(max(0.0, deadline - time.monotonic()))
         self._release()
@@ -257,7 +257,7 @@ class ControlServer:
         return self.path.with_name(f"{self.path.name}.new")
 
     def _take_lock(self) -> None:
-        """Be the only daemon at this path until the process ends, however it ends."""
+        """Lock the path for this daemon until the process ends, however it ends."""
         self._lock = os.open(self.path.with_name(f"{self.path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -265,14 +265,14 @@ class ControlServer:
             pid = os.pread(self._lock, 20, 0).decode("ascii", "replace").strip()
             raise ControlError(f"another daemon runs: pid {pid or 'unknown'} at {self.path}") from None
         if self.path.exists() and not self.path.is_socket():
-            raise ControlError(f"{self.path} is in the way: it is no socket")
+            raise ControlError(f"{self.path} exists and is not a socket")
         if listening := _listening(self.path):
             raise ControlError(f"another daemon runs: {listening} at {self.path}")
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
 
     def _listen(self) -> socket.socket:
-        """A listening socket; it gets its name when it has its mode, and the name of a dead one goes with that."""
+        """Create the listening socket. It is renamed into place when it has its mode, which replaces a stale one."""
         self._fresh.unlink(missing_ok=True)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -297,8 +297,8 @@ class ControlServer:
                 connection, _ = listener.accept()
             except OSError as error:
                 if not self._closing.is_set():
-                    LOG.error("no connection can be taken: %s", error.strerror or error)
-                    self._closing.wait(0.2)  # out of file descriptors, for now
+                    LOG.error("cannot accept a connection: %s", error.strerror or error)
+                    self._closing.wait(0.2)  # such as when out of file descriptors
                 continue
             self._take(connection)
 
@@ -308,46 +308,46 @@ class ControlServer:
             if self._closing.is_set():
                 connection.close()
                 return
-            if len(self._conversations) >= self._workers:
+            if len(self._clients) >= self._workers:
                 LOG.debug("refused pid %d of uid %d: %d connections are open", pid, uid, self._workers)
                 _refuse(connection, f"the daemon serves {self._workers} connections already: try again")
                 return
             LOG.debug("connection of pid %d, uid %d", pid, uid)
-            conversation = ControlConnection(connection, self._send_timeout_s)
+            client = ControlConnection(connection, self._send_timeout_s)
             thread = threading.Thread(
-                target=self._serve, args=(connection, conversation), name=f"control-{pid}", daemon=True
+                target=self._serve, args=(connection, client), name=f"control-{pid}", daemon=True
             )
-            self._conversations[conversation] = thread
+            self._clients[client] = thread
             thread.start()
 
-    def _serve(self, connection: socket.socket, conversation: ControlConnection) -> None:
+    def _serve(self, connection: socket.socket, client: ControlConnection) -> None:
         received = bytearray()
         try:
-            while conversation.open:
+            while client.open:
                 line, large = self._receive(connection, received)
                 if line is None:
                     break
                 try:
-                    self._answer(line, conversation)
+                    self._answer(line, client)
                 finally:
                     if large:
                         self._large.release()
         except ControlError as error:
             if not isinstance(error, ClientGone):
                 with suppress(ClientGone):
-                    conversation.reply(_failure(error))
+                    client.reply(_failure(error))
         except OSError as error:
             LOG.debug("a connection broke: %s", error)
         finally:
-            conversation.close()
+            client.close()
             with self._changing:
-                del self._conversations[conversation]
+                del self._clients[client]
 
     def _receive(self, connection: socket.socket, received: bytearray) -> tuple[bytes | None, bool]:
-        """The next line, None at the end, and whether it holds the lock of large requests.
+        """Return the next line, None at the end, and whether the lock of large requests is held for it.
 
         Raises:
-            ControlError: it is too long, or was not whole in time.
+            ControlError: the line is too long or took too long.
         """
         deadline = time.monotonic() + self._idle_s
         large, searched = False, 0
@@ -365,12 +365,12 @@ class ControlServer:
                     deadline = time.monotonic() + self._idle_s
                 if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
                     if received:
-                        raise ControlError(f"no whole request came within {self._idle_s:g} s")
+                        raise ControlError(f"no complete request arrived within {self._idle_s:g} s")
                     return None, False
                 part = connection.recv(256 * 1024 if large else SMALL_REQUEST + 1 - searched)
                 if not part:
                     if received:
-                        raise ControlError("the request ends without an end of line")
+                        raise ControlError("the request has no end of line")
                     return None, False
                 received += part
             if end > self._max_request:
@@ -383,17 +383,17 @@ class ControlServer:
             if large:
                 self._large.release()
 
-    def _answer(self, line: bytes, conversation: ControlConnection) -> None:
-        """Reply to one request.
+    def _answer(self, line: bytes, client: ControlConnection) -> None:
+        """Reply to a request.
 
         Raises:
-            ClientGone: nobody listens any more.
-            ControlError: the line is no request.
+            ClientGone: the client has gone.
+            ControlError: the line is not a request.
         """
         request = _request(line)
         command = request["command"]
         try:
-            reply = line_of({"ok": True, "result": self._handler(request, conversation)})
+            reply = encode_line({"ok": True, "result": self._handler(request, client)})
         except ClientGone:
             raise
         except EdgeSiameseError as error:
@@ -402,27 +402,27 @@ class ControlServer:
         except Exception as error:
             LOG.exception("%s failed", command)
             reply = _failure(error)
-        conversation.reply(reply)
+        client.reply(reply)
 
 
 def _request(line: bytes) -> dict[str, Any]:
-    if line.count(b"[") + line.count(b"{") > MAX_BRACKETS:  # each becomes an object many times its size
-        raise ControlError(f"the request is refused: more than {MAX_BRACKETS} lists and objects in it")
+    if line.count(b"[") + line.count(b"{") > MAX_BRACKETS:  # each takes many times its size in memory
+        raise ControlError(f"the request has more than {MAX_BRACKETS} lists and objects")
     try:
         value = parse_json(line.decode("utf-8"))
     except UnicodeDecodeError:
         raise ControlError("the request is not UTF-8 text") from None
     except SchemaError as error:
-        raise ControlError(f"the request is refused: {error}") from None
+        raise ControlError(f"invalid request: {error}") from None
     if not isinstance(value, dict) or not isinstance(value.get("command"), str):
-        raise ControlError('the request has to be an object with a "command"')
+        raise ControlError('a request must be an object with a "command"')
     return value
 
 
 def _failure(error: Exception) -> bytes:
     name = type(error).__name__
     text = str(error) if isinstance(error, EdgeSiameseError) else f"unexpected {name}: {error}"
-    return line_of({"ok": False, "error": " ".join(text.split()), "kind": name})
+    return encode_line({"ok": False, "error": " ".join(text.split()), "kind": name})
 
 
 def _refuse(connection: socket.socket, text: str) -> None:
@@ -432,37 +432,37 @@ def _refuse(connection: socket.socket, text: str) -> None:
 
 
 def _credentials(connection: socket.socket) -> tuple[int, int, int]:
-    """Process, user and group of the other end."""
+    """Return process, user and group of the client."""
     size = struct.calcsize("3i")
     pid, uid, gid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
     return pid, uid, gid
 
 
 def _listening(path: Path) -> str | None:
-    """The process that listens at a socket, such as `pid 123`; None where there is none, or a dead one's socket."""
+    """Return which process listens on a socket, such as `pid 123`; None for a missing or stale socket."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(0.5)
         try:
             probe.connect(str(path))
         except (FileNotFoundError, ConnectionRefusedError):
             return None
-        except (TimeoutError, BlockingIOError):  # it lives, and has no time
+        except (TimeoutError, BlockingIOError):  # it is alive but busy
             return "pid unknown"
         return f"pid {_credentials(probe)[0]}"
 
 
-def line_of(value: dict[str, Any]) -> bytes:
-    """A line of JSON; half characters, which file names may hold, become question marks.
+def encode_line(value: dict[str, Any]) -> bytes:
+    """Encode a line of JSON; lone surrogates, which file names may contain, become question marks.
 
     Raises:
-        TypeError, ValueError: the value is not of JSON.
+        TypeError, ValueError: the value is not JSON.
     """
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.encode("utf-8", "replace") + b"\n"
 
 
 def _hung_up(connection: socket.socket) -> bool:
-    """Whether the other end is closed, and not just done with its requests."""
+    """Return whether the client has closed its socket, rather than only its sending side."""
     poll = select.poll()
     try:
         poll.register(connection, 0)

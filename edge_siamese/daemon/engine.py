@@ -1,6 +1,6 @@
-"""What the daemon does with a frame, a press and a request: recognize, learn, forget, tell.
+"""The engine: turns frames, button presses and requests into recognitions, registrations, changes and events.
 
-No thread and no clock of its own: the service calls it from one thread and says what time it is, and so do the tests.
+It has no thread and no clock. The service calls it from one thread and passes the time, and so do the tests.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from msgspec import structs
 
 from edge_siamese.cameras.camera import Frame
-from edge_siamese.daemon.registration_session import RegistrationRequest, RegistrationSessions, about
+from edge_siamese.daemon.registration_session import RegistrationRequest, RegistrationSessions, object_data
 from edge_siamese.daemon.telemetry import CurrentView, Observations, Stage, outcome
 from edge_siamese.errors import ControlError, EdgeSiameseError, StoreError, SupportError
 from edge_siamese.events import Event
@@ -38,12 +38,12 @@ from edge_siamese.store import OnConflict, StoredObject, SupportStore
 LOG = logging.getLogger(__name__)
 
 WRONG_WITHIN_SECONDS = 30.0
-"""A recognition can be said to be wrong for so long."""
+"""How long the last recognition can be rejected."""
 
 
 @dataclass(frozen=True)
 class _LastRecognized:
-    """The latest recognition, for whoever says that it was wrong."""
+    """The latest recognition of an object, kept for `reject_last`."""
 
     uid: str
     frame: Frame
@@ -51,7 +51,7 @@ class _LastRecognized:
 
 
 class Engine:
-    """Recognizes, learns and forgets; used from one thread."""
+    """Recognizes, registers and forgets objects; used from one thread."""
 
     def __init__(
         self,
@@ -65,17 +65,17 @@ class Engine:
         hold_exposure: Callable[[bool], object] = lambda _: None,
         observations: Observations | None = None,
     ) -> None:
-        """Load what the store holds.
+        """Load the support set from the store.
 
         Args:
             settings: of the daemon.
-            bundle: gives head, thresholds and impostors.
-            encoder: the bundle's.
+            bundle: source of head, thresholds and impostors.
+            encoder: of the bundle.
             store: opened for the encoder's model.
-            publish: is given what happens.
+            publish: receives events.
             signal: shows a passing signal on the panel.
-            hold_exposure: keeps the camera's exposure, or lets it go.
-            observations: notes what is done, for those who look.
+            hold_exposure: locks or releases the camera's exposure.
+            observations: where counters, decisions and registrations are recorded.
 
         Raises:
             SettingsError: the bundle states no threshold for the false-accept rate.
@@ -91,7 +91,7 @@ class Engine:
         self._publish, self._signal = publish, signal
         observations = observations or Observations()
         self._telemetry, self._decisions = observations.telemetry, observations.decisions
-        # A slow camera leaves gaps that are none.
+        # The frames of a slow camera are further apart.
         gap_s = max(GAP_SECONDS, 3.0 / settings.camera.frame_rate)
         self._tracker = Tracker(
             wanted.window_frames,
@@ -104,17 +104,17 @@ class Engine:
         self._registered: tuple[str, float] | None = None
         self._stale = False
         self.frames = 0
-        """Frames that were recognized in or learned from."""
+        """Number of frames processed."""
         self.latest: Recognition | None = None
-        """What the latest frame showed; None while there is none to speak of."""
+        """Recognition of the latest frame; None while there is none."""
         self.frame: Frame | None = None
         """The latest frame."""
         self.current_view: CurrentView | None = None
-        """The latest frame with what was made of it; None while there is none to speak of."""
+        """The latest frame with its recognition; None while there is none."""
         self.support = SupportSet.empty(encoder.dimensions)
-        """What is registered."""
+        """The registered objects."""
         registration = settings.registration
-        # A camera that is looked at seldom needs more time for as many frames.
+        # A slow camera needs more time for the same number of frames.
         timeout_s = max(registration.timeout_s, 1.5 * registration.frames / settings.camera.frame_rate)
         self.registrations = RegistrationSessions(
             structs.replace(registration, timeout_s=timeout_s),
@@ -133,11 +133,11 @@ class Engine:
 
     @property
     def present(self) -> tuple[str, ...]:
-        """The names of the objects that are there now."""
+        """The names of the objects in view."""
         return tuple(sighting.name for sighting in self._tracker.present)
 
     def refresh(self) -> None:
-        """Read the support set from the store anew."""
+        """Read the support set from the store again."""
         self.support = build_support(
             self.store.entries(),
             self.encoder.dimensions,
@@ -148,15 +148,15 @@ class Engine:
         )
 
     def _store_changed(self) -> None:
-        """See the store's change. It is on the disk: that it cannot be read now is another trouble, tried again later."""
+        """Follow a change of the store. The change is on the disk, so a failure to read it is only logged and retried."""
         try:
             self.refresh()
             self._stale = False
         except StoreError as error:
             if not self._stale:
-                LOG.error("the objects cannot be read, so the former ones are recognized: %s", error)
+                LOG.error("the objects cannot be read; recognizing the previous ones: %s", error)
             self._stale = True
-        # What an undone import brought, for one, is there no more.
+        # Such as the objects of an import that was undone.
         for sighting in self._tracker.present:
             if sighting.uid not in self.support.uids:
                 self._object_removed(sighting.uid)
@@ -164,11 +164,11 @@ class Engine:
     # --- frames ---
 
     def process_frame(self, frame: Frame, waited: float = 0.0) -> None:
-        """Learn from a frame while a registration is under way; else recognize what it shows.
+        """Add a frame to the registration in progress, else recognize what it shows.
 
         Args:
-            frame: the newest.
-            waited: seconds since it was captured.
+            frame: the newest one.
+            waited: seconds since its capture.
         """
         start = perf_counter()
         self.frames += 1
@@ -184,32 +184,32 @@ class Engine:
         if found.uid is not None and embedding is not None:
             self._last_recognized = _LastRecognized(found.uid, frame, embedding)
         sightings = self._tracker.update(found, frame.time)
-        # First, so that who hears of it sees the frame that it is told of.
+        # Before the events, so that their readers find the frame that they are about.
         self.current_view = CurrentView(frame, found, self._tracker.present)
         self._publish_sightings(sightings)
         times["frame"] = perf_counter() - start
         self._telemetry.frame(outcome(found), times)
 
     def tick(self, now: float) -> None:
-        """Let time pass where frames may not come: a registration ends in time all the same."""
+        """Advance the time without a frame: registrations time out, and objects leave."""
         self.registrations.tick(now)
         self._publish_sightings(self._tracker.tick(now))
         if self._stale:
             self._store_changed()
 
     def camera_lost(self, now: float) -> None:
-        """The camera is gone: nothing is seen any more."""
+        """End all sightings: the camera is lost."""
         self.latest = self.current_view = None
         self._publish_sightings(self._tracker.reset(now))
 
     def recognize(self, pixels: npt.NDArray[Any]) -> Recognition:
-        """What a picture shows: uint8 (h, w) or (h, w, 3); changes nothing."""
+        """Recognize a picture, uint8 (h, w) or (h, w, 3). Changes no state."""
         return self._recognize(pixels)[0]
 
     def _recognize(
         self, pixels: npt.NDArray[Any], times: dict[Stage, float] | None = None
     ) -> tuple[Recognition, Floats | None]:
-        """What pixels show, and their embedding; None if there is nothing that could be embedded."""
+        """Return the recognition and the embedding of a picture; no embedding if it has no contrast."""
         times = {} if times is None else times
         start = perf_counter()
         image = prepare(pixels, self.encoder.preprocessing)
@@ -232,7 +232,7 @@ class Engine:
             self._publish(Event(sighting.kind, sighting.text, data=data))
 
     def _keep_decision(self, sighting: Sighting) -> dict[str, str]:
-        """Keep the frame that this is told of, for those who ask how it was decided; its id."""
+        """Keep the decision behind a sighting, so that it can be explained and rejected; returns its id for the event."""
         last, found = self._last_recognized, self.latest
         if last is None or found is None or not (last.uid == found.uid == sighting.uid):
             return {}
@@ -246,7 +246,7 @@ class Engine:
     # --- the button ---
 
     def gesture(self, gesture: Gesture, now: float) -> None:
-        """Do what the button asks for; what cannot be done is told by the light and the log."""
+        """Carry out a gesture on the button; errors go to the LED and the log."""
         try:
             if gesture is Gesture.PRESS:
                 self._press(now)
@@ -257,8 +257,8 @@ class Engine:
             elif gesture is Gesture.HOLD:
                 self.undo(registrations_only=True)
         except EdgeSiameseError as error:
-            LOG.warning("the button's %s: %s", gesture.value, error)
-            if not isinstance(error, ControlError):  # of which the light has been told
+            LOG.warning("button %s: %s", gesture.value, error)
+            if not isinstance(error, ControlError):  # the LED has shown that already
                 self._signal(Signal.FAILED)
 
     def _press(self, now: float) -> None:
@@ -284,53 +284,53 @@ class Engine:
     # --- changes ---
 
     def object(self, name: str) -> StoredObject:
-        """A registered object by its name or uid; raises `SupportError` if there is none."""
+        """Return a registered object by its name or uid; raises `SupportError` if there is none."""
         return self.store.object(name)
 
     def rename(self, name: str, new: str) -> StoredObject:
-        """Give an object another name; raises `SupportError` if that cannot be."""
+        """Rename an object; raises `SupportError` if there is none or the name is invalid or taken."""
         before = self.object(name)
         after = self.store.rename(before.uid, new)
         if after == before:
             return after
         self._store_changed()
         self._tracker.rename(before.uid, after.name)
-        text = f'"{before.name}" is called "{after.name}" now'
-        self._publish(Event("renamed", text, data=about(after, before=before.name)))
+        text = f'"{before.name}" is now called "{after.name}"'
+        self._publish(Event("renamed", text, data=object_data(after, before=before.name)))
         return after
 
     def forget(self, name: str) -> StoredObject:
-        """Unlearn an object; `undo` brings it back. Raises `SupportError` if there is none."""
-        gone = self.store.forget(self.object(name).uid)
+        """Forget an object; `undo` restores it. Raises `SupportError` if there is none."""
+        forgotten = self.store.forget(self.object(name).uid)
         self._store_changed()
-        self._object_removed(gone.uid)
-        self._publish(Event("forgotten", f'"{gone.name}" is forgotten', data=about(gone)))
-        return gone
+        self._object_removed(forgotten.uid)
+        self._publish(Event("forgotten", f'"{forgotten.name}" is forgotten', data=object_data(forgotten)))
+        return forgotten
 
     def remove_view(self, name: str, view: int) -> StoredObject:
-        """Take a view or a negative from an object; raises `SupportError` if it is none of its, or its last view."""
+        """Remove a view or negative; raises `SupportError` if the object has no such one, or it is its last view."""
         after = self.store.remove_view(self.object(name).uid, view)
         self._store_changed()
-        text = f'view {view} of "{after.name}" is gone'
-        self._publish(Event("view removed", text, data=about(after, view=view)))
+        text = f'view {view} of "{after.name}" is removed'
+        self._publish(Event("view removed", text, data=object_data(after, view=view)))
         return after
 
     def merge(self, name: str, into: str) -> StoredObject:
-        """Give an object's views and negatives to another one, and forget it; raises `SupportError` if that cannot be."""
-        gone = self.object(name)
-        after = self.store.merge(gone.uid, self.object(into).uid)
+        """Move the views and negatives of an object to another one, and forget it; raises `SupportError`."""
+        source = self.object(name)
+        after = self.store.merge(source.uid, self.object(into).uid)
         self._store_changed()
-        self._object_removed(gone.uid)
-        text = f'"{gone.name}" is "{after.name}" now, which has {after.views} views'
-        data = about(after, **{"from": gone.uid, "from_name": gone.name})
+        self._object_removed(source.uid)
+        text = f'"{source.name}" is now part of "{after.name}", which has {after.views} views'
+        data = object_data(after, **{"from": source.uid, "from_name": source.name})
         self._publish(Event("merged", text, data=data))
         return after
 
     def undo(self, registrations_only: bool = False) -> str:
-        """Take the last change back; the line that says which.
+        """Undo the last change; returns the line that says which.
 
         Raises:
-            ControlError: there is nothing to take back.
+            ControlError: there is nothing to undo.
         """
         undone = self.store.undo(registrations_only)
         if undone is None:
@@ -348,11 +348,11 @@ class Engine:
         return undone.text
 
     def reject_last(self, now: float, name: str | None = None) -> StoredObject:
-        """What was recognized last was something else: that view is kept as a negative of the object.
+        """Reject the last recognition: its view is kept as a negative of the object.
 
         Args:
-            now: the time, as frames have it.
-            name: only if it was this object.
+            now: the time, on the clock of frames.
+            name: reject it only if it was this object.
 
         Raises:
             ControlError: nothing, or another object, was recognized within the last half minute.
@@ -361,26 +361,26 @@ class Engine:
         known = self._find(last.uid) if last and now - last.frame.time <= WRONG_WITHIN_SECONDS else None
         if last is None or known is None:
             self._signal(Signal.NOTHING_TO_UNDO)
-            raise ControlError("nothing was recognized lately that could be wrong")
+            raise ControlError("nothing was recognized recently that could be wrong")
         if name is not None and self.object(name).uid != last.uid:
             raise ControlError(f'"{known.name}" was recognized last, not "{name}"')
         crop = make_crop(last.frame.pixels, self.encoder.preprocessing, self.settings.registration.crop_side)
         return self._keep_negative(last.uid, last.embedding, crop)
 
     def reject_decision(self, moment: str) -> StoredObject:
-        """An earlier recognition was of something else: its view is kept as a negative of the object.
+        """Reject an earlier decision: its view is kept as a negative of the object.
 
         Args:
-            moment: its id, as the event told it.
+            moment: id of the decision, from its event.
 
         Raises:
-            ControlError: it is not kept any more, or its object is not registered any more.
+            ControlError: the decision is no longer kept, or its object is no longer registered.
         """
         kept = self._decisions.get(moment)
         if kept is None or kept.model_id != self.encoder.model_id:
-            raise ControlError("that recognition is not kept any more; say it of a later one")
+            raise ControlError("that decision is no longer kept; reject a later one")
         if self._find(kept.uid) is None:
-            raise ControlError(f'"{kept.name}" is not registered any more')
+            raise ControlError(f'"{kept.name}" is no longer registered')
         return self._keep_negative(kept.uid, kept.embedding, kept.crop)
 
     def _keep_negative(self, uid: str, embedding: Floats, crop: Bytes) -> StoredObject:
@@ -390,21 +390,24 @@ class Engine:
         self._store_changed()
         self._object_removed(uid)
         text = f'that was not "{saved.name}": the view is kept as a negative'
-        self._publish(Event("negative added", text, data=about(saved)))
+        self._publish(Event("negative added", text, data=object_data(saved)))
         return saved
 
     def import_archive(self, path: Path, on_conflict: OnConflict) -> dict[str, Any]:
-        """Add the objects of a collection's file; what came, for JSON. Errors are those of `SupportStore.import_`."""
-        brought = self.store.import_archive(path, on_conflict)
+        """Add the objects of an archive; returns what was imported, as JSON values.
+
+        Raises the errors of `SupportStore.import_archive`.
+        """
+        imported = self.store.import_archive(path, on_conflict)
         self._store_changed()
-        self._publish(Event("imported", brought.text, data=asdict(brought)))
-        return {"text": brought.text, **asdict(brought)}
+        self._publish(Event("imported", imported.text, data=asdict(imported)))
+        return {"text": imported.text, **asdict(imported)}
 
     def follow(self, renamed: Iterable[str] = ()) -> None:
-        """See what was changed in the store from elsewhere, such as by another device of the collection.
+        """Follow changes that others made in the store, such as another device of the fleet.
 
         Args:
-            renamed: the uids of objects that may be called otherwise now.
+            renamed: uids of objects that may have another name now.
         """
         self._store_changed()
         for uid in renamed:
@@ -412,7 +415,7 @@ class Engine:
                 self._tracker.rename(uid, self.support.names[self.support.uids.index(uid)])
 
     def _object_removed(self, uid: str) -> None:
-        """An object is not there any more, as far as anybody knows now."""
+        """End the sighting of an object that is no longer registered or was rejected."""
         if self._last_recognized and self._last_recognized.uid == uid:
             self._last_recognized = None
         self._publish_sightings(self._tracker.forget(uid))

@@ -1,4 +1,4 @@
-"""Hands events on: to a ring of the last ones, to subscribers, and to sinks; who publishes never waits."""
+"""The event bus: keeps recent events, and passes them to listeners, subscribers and sinks. Publishing never blocks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Protocol
 
 from edge_siamese.events import Event
 
-RING = 500
+MAX_RECENT_EVENTS = 500
 SUBSCRIBER_QUEUE = 200
 SINK_QUEUE = 1000
 CLOSE_SECONDS = 1.0
@@ -20,48 +20,48 @@ LOG = logging.getLogger(__name__)
 
 
 class Sink(Protocol):
-    """Where events go; called from one thread, but for `interrupt`."""
+    """A destination of events. Called from one thread, except for `interrupt`."""
 
     name: str
     queue: int
-    """Events that may wait for it; beyond that the oldest are lost, which is logged."""
+    """Events that may wait; beyond that the oldest are dropped, which is logged."""
 
     def take(self, event: Event) -> None:
-        """Do something with an event; may take a while.
+        """Process an event; may block.
 
         Raises:
-            OSError: it cannot now; it is logged, and the next event is tried.
+            OSError: it failed, which is logged; the next event is tried.
         """
 
     def interrupt(self) -> None:
-        """End a `take` that takes a while; from another thread."""
+        """Make a blocked `take` return; from another thread."""
 
     def close(self) -> None:
-        """Keep what was taken, and let everything go."""
+        """Write what was taken, and release all resources."""
 
 
 class ProblemLog:
-    """Says a trouble once, until it is another one or over."""
+    """Logs a problem once, until it changes or is resolved."""
 
     def __init__(self, log: logging.Logger) -> None:
         self._log = log
         self._reported = ""
 
     def report(self, text: str) -> None:
-        """There is trouble."""
+        """Log a problem, unless it is the last one logged."""
         if text != self._reported:
             self._log.warning("%s", text)
         self._reported = text
 
     def resolve(self, text: str) -> None:
-        """There is none now; said if there was one."""
+        """Log that the problem is resolved, if there was one."""
         if self._reported:
             self._log.info("%s", text)
         self._reported = ""
 
 
 class Subscription:
-    """Events for one listener; a slow one loses the oldest, and learns how many."""
+    """A queue of events for one reader. A slow reader loses the oldest, and learns how many."""
 
     def __init__(self, size: int) -> None:
         self._events: deque[Event] = deque(maxlen=size)
@@ -71,12 +71,11 @@ class Subscription:
 
     @property
     def closed(self) -> bool:
-        """Whether no more will come."""
+        """Whether no more events will come."""
         return self._closed
 
     def get(self, timeout: float) -> tuple[list[Event], int]:
-        """The events since the last call, waiting for the first one at most `timeout` seconds, and how many were lost
-        before them."""
+        """Return the events since the last call and the number lost before them; waits up to `timeout` seconds for one."""
         with self._changed:
             self._changed.wait_for(lambda: self._events or self._closed or self._woken, timeout)
             events, lost = list(self._events), self._lost
@@ -85,27 +84,27 @@ class Subscription:
             return events, lost
 
     def wake(self) -> None:
-        """Have `get` return, now or when it is called next, though no event came: its listener has other things to do."""
+        """Make the current or next `get` return without an event."""
         with self._changed:
             self._woken = True
             self._changed.notify_all()
 
     def put(self, event: Event) -> None:
-        """One more; never waits."""
+        """Add an event; never blocks."""
         with self._changed:
             self._lost += len(self._events) == self._events.maxlen
             self._events.append(event)
             self._changed.notify_all()
 
     def close(self) -> None:
-        """No more will come; what is there can still be taken."""
+        """Accept no more events; those in the queue can still be read."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
 
 class _SinkThread:
-    """A sink's thread, and the events that wait for it."""
+    """The thread and the queue of a sink."""
 
     def __init__(self, sink: Sink) -> None:
         self.sink = sink
@@ -121,20 +120,20 @@ class _SinkThread:
         self._waiting.put(event)
 
     def end(self, deadline: float) -> None:
-        """Take what waits, until `deadline` of the monotonic clock."""
+        """Process what is queued, until `deadline` on the monotonic clock."""
         self._deadline = deadline
         self._waiting.close()
 
     def join(self) -> None:
-        """Wait for the deadline at most, and a moment for a sink that is interrupted then."""
-        if self._thread.ident is None:  # the sinks before do not end
+        """Wait until the deadline, then interrupt the sink."""
+        if self._thread.ident is None:  # not started: the previous sinks do not end
             return
         self._thread.join(max(0.0, self._deadline - time.monotonic()))
         if self._thread.is_alive():
             self.sink.interrupt()
             self._thread.join(0.2)
         if self._thread.is_alive():
-            LOG.warning("the %s takes too long, and is left", self.sink.name)
+            LOG.warning("the %s does not stop in time; abandoning it", self.sink.name)
 
     def _run(self) -> None:
         while not self._waiting.closed:
@@ -162,9 +161,9 @@ class _SinkThread:
 
 
 class EventBus:
-    """Where the daemon publishes what happens; used from any thread."""
+    """The bus on which the daemon publishes events; used from any thread."""
 
-    def __init__(self, sinks: Iterable[Sink] = (), *, ring: int = RING) -> None:
+    def __init__(self, sinks: Iterable[Sink] = (), *, ring: int = MAX_RECENT_EVENTS) -> None:
         self._ring: deque[Event] = deque(maxlen=ring)
         self._subscribers: list[Subscription] = []
         self._listeners: list[Callable[[Event], object]] = []
@@ -174,7 +173,7 @@ class EventBus:
         self._sink_threads = _started([_SinkThread(sink) for sink in sinks])
 
     def publish(self, event: Event) -> None:
-        """Hand an event on; never waits for anyone. After `close` it goes nowhere."""
+        """Publish an event; never blocks. After `close` it is dropped."""
         with self._changing:
             if self._closed:
                 return
@@ -187,23 +186,23 @@ class EventBus:
                 thread.put(event)
 
     def listen(self, listener: Callable[[Event], object]) -> None:
-        """Call a function with each event, amid `publish`: it has to be quick, must not raise, and may not publish."""
+        """Call a function with each event, inside `publish`: it must be quick, and neither raise nor publish."""
         with self._changing:
             self._listeners.append(listener)
 
     def unlisten(self, listener: Callable[[Event], object]) -> None:
-        """Call it no more."""
+        """Stop calling a listener."""
         with self._changing:
             if listener in self._listeners:
                 self._listeners.remove(listener)
 
     def latest(self, count: int) -> list[Event]:
-        """The last events, at most `count` of them, the oldest first."""
+        """Return the last `count` events, oldest first."""
         with self._changing:
             return list(self._ring)[-count:] if count > 0 else []
 
     def subscribe(self, replay: int = 0, size: int = SUBSCRIBER_QUEUE) -> Subscription:
-        """Events from now on, after the last `replay` ones."""
+        """Subscribe to events from now on, preceded by the last `replay` ones."""
         subscriber = Subscription(size)
         with self._changing:
             for event in list(self._ring)[-replay:] if replay > 0 else []:
@@ -215,16 +214,13 @@ class EventBus:
         return subscriber
 
     def unsubscribe(self, subscriber: Subscription) -> None:
-        """The listener has gone."""
+        """End a subscription."""
         with self._changing:
             if subscriber in self._subscribers:
                 self._subscribers.remove(subscriber)
 
     def set_sinks(self, sinks: Iterable[Sink], timeout: float = CLOSE_SECONDS) -> None:
-        """Hand events to these sinks from now on; does not wait for those before, which are closed first.
-
-        What is published meanwhile waits for the new ones.
-        """
+        """Replace the sinks without blocking. The previous ones are closed first; new events wait for the new sinks."""
         new = [_SinkThread(sink) for sink in sinks]
         with self._changing:
             old, self._sink_threads = self._sink_threads, new
@@ -233,7 +229,7 @@ class EventBus:
             self._switch.start()
 
     def close(self, timeout: float = CLOSE_SECONDS) -> None:
-        """Let sinks take what waits, for at most about `timeout` seconds, and close them; subscribers see the end."""
+        """Let sinks process their queues for about `timeout` seconds, then close them and all subscriptions."""
         deadline = time.monotonic() + timeout
         with self._changing:
             self._closed = True

@@ -1,4 +1,4 @@
-"""Camera and panel as the daemon has them: opened as the settings say, watched, and told of when they change."""
+"""The daemon's camera and panel: opened as configured, watched, and reported by events when their state changes."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from edge_siamese.panel.supervisor import PanelSupervisor
 from edge_siamese.settings import Settings
 
 MAX_STUCK_THREADS = 2
-"""When so many threads hang in the camera's driver, only a new process gets it free."""
+"""Number of threads stuck in the camera's driver after which only a new process can free the camera."""
 
 
 class Hardware:
     """One camera and one panel; used from the service's thread."""
 
     def __init__(self, settings: Settings, publish: Callable[[Event], object]) -> None:
-        """Nothing is opened before it is asked for."""
+        """Open nothing yet."""
         self.settings = settings
         self._publish = publish
         self.source: FrameSource | None = None
-        """The camera; None before there is a model that says which colors it reads."""
+        """The camera; None until a model determines the colors."""
         self.console: PanelSupervisor | None = None
         """The panel."""
         self._color = ""
@@ -37,69 +37,69 @@ class Hardware:
         self._reported_state = ""
         self._reported_problem: str | None = None
         self.background: Signal | None = None
-        """What the light says while nothing passing is shown."""
+        """What the LED shows between passing signals."""
         self.stuck = False
-        """Whether the button is."""
+        """Whether the button is stuck."""
 
     @property
     def state(self) -> SourceState | None:
-        """How the camera is; None before it was opened."""
+        """State of the camera; None before it was opened."""
         return self.source.state if self.source else None
 
     @property
     def camera_down(self) -> bool:
-        """Whether no frames can be expected now."""
+        """Whether the camera gives no frames."""
         state = self.state
         return state is not None and state.status in ("stalled", "absent")
 
     @property
     def may_recover(self) -> bool:
-        """Whether waiting for a frame makes sense."""
+        """Whether frames may still come."""
         state = self.state
         return state is not None and state.status != "ended"
 
     @property
     def needs_restart(self) -> bool:
-        """Whether only a new process gets the camera free: a thread that hangs may keep it from all later ones, too."""
+        """Whether only a new process can free the camera: a stuck thread may block it for all later ones."""
         state = self.state
         if state is None or not state.stuck_threads:
             return False
         return state.stuck_threads >= MAX_STUCK_THREADS or state.status == "absent"
 
     def open_camera(self, color: Literal["gray", "rgb"]) -> None:
-        """Start the camera, unless it runs already in these colors."""
+        """Start the camera, unless it is running with these colors."""
         if self.source is not None and self._color == color:
             return
         self.close_camera()
         camera = self.settings.camera
         self.source = FrameSource(
             lambda: open_camera(camera, color, self._press),
-            timeout_s=camera.timeout_s + 1.0 / camera.frame_rate,  # some wait until another one is wanted
+            timeout_s=camera.timeout_s + 1.0 / camera.frame_rate,  # some cameras capture on demand
             rate=camera.frame_rate,
         )
         self._color, self._after, self._reported_state = color, 0, ""
         self.source.start()
 
     def close_camera(self) -> None:
-        """Let the camera go."""
+        """Close the camera."""
         if self.source is not None:
             self.source.close(0.3)
             self.source = None
 
     def next_frame(self, timeout: float) -> Frame | None:
-        """The newest frame that was not given yet, waiting for it at most so many seconds."""
+        """Return the newest frame since the last call, or None; waits up to `timeout` seconds."""
         frame = self.source.next(self._after, timeout) if self.source else None
         if frame is not None:
             self._after = frame.number
         return frame
 
     def hold_exposure(self, held: bool) -> None:
-        """Keep the camera's exposure, or let it go, from its next frame on."""
+        """Lock or release the camera's exposure from the next frame on."""
         if self.source is not None:
-            self.source.hold_exposure(held, timeout=0.0)  # a camera that hangs must not make the daemon wait
+            self.source.hold_exposure(held, timeout=0.0)  # a stuck camera must not block the daemon
 
     def open_panel(self) -> None:
-        """Start the panel; a simulated one for the synthetic scene, whose button the scene presses."""
+        """Start the panel; a simulated one for the synthetic scene, which presses its button."""
         if self.console is not None:
             self.console.close()
         panel, self._simulated = self.settings.panel, None
@@ -114,12 +114,12 @@ class Hardware:
         self.console.start()
 
     def _press(self, closed: bool) -> None:
-        """The synthetic scene presses the simulated button that there is now."""
+        """Press or release the simulated button, for the synthetic scene."""
         if self._simulated is not None:
             self._simulated.press(closed)
 
     def gestures(self) -> list[Gesture]:
-        """What was done with the button, but for a stuck one, which is told of here."""
+        """Return the gestures since the last call; a stuck button is reported by an event instead."""
         made: list[Gesture] = []
         for gesture, _ in self.console.gestures() if self.console else ():
             if gesture is Gesture.STUCK:
@@ -138,13 +138,13 @@ class Hardware:
             self.console.show(signal)
 
     def show_background(self, signal: Signal) -> None:
-        """What the light says while nothing passing is shown."""
+        """Set what the LED shows between passing signals."""
         if self.console is not None and signal is not self.background:
             self.background = signal
             self.console.set_background(signal)
 
     def watch(self) -> bool:
-        """Tell what has changed; True if the camera has just been lost."""
+        """Publish changes of state; returns True if the camera has just been lost."""
         problem = self.console.problem if self.console else None
         if problem != self._reported_problem:
             self._reported_problem = problem
@@ -168,7 +168,7 @@ class Hardware:
         return self.camera_down and not was_down
 
     def close(self) -> None:
-        """Let both go; takes no longer than half a second."""
+        """Close both within half a second."""
         self.close_camera()
         if self.console is not None:
             self.console.close(0.2)

@@ -1,4 +1,4 @@
-"""Opens what people can do without, dashboard, MQTT and metrics, on a thread of its own; recognition never waits for it."""
+"""The optional integrations, dashboard, MQTT and metrics: opened on a thread of their own, so recognition never waits."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from edge_siamese.settings import Settings
 LOG = logging.getLogger(__name__)
 
 RETRY_SECONDS, MAX_RETRY_SECONDS = 5.0, 300.0
-"""Between two attempts to open one that failed; doubled each time."""
+"""Pause between two attempts to open a failed integration; doubled each time."""
 CLOSE_SECONDS = 2.0
-"""For one that new settings turn off, or change."""
-REMEMBERED = 5000
-"""Events of former daemons that are read, to know when each object was seen last."""
+"""Time limit to close one that new settings turn off or change."""
+MAX_PAST_EVENTS = 5000
+"""Events of earlier daemons that are read to know when each object was seen last."""
 
 
 class Integration(Protocol):
-    """Something that the daemon offers besides recognizing; all of its work is done on threads of its own."""
+    """An optional service of the daemon; works on threads of its own."""
 
     def start(self) -> None:
-        """Open it.
+        """Start it.
 
         Raises:
-            EdgeSiameseError: it cannot be, and why.
+            EdgeSiameseError: why it cannot start.
         """
 
     def report(self) -> dict[str, Any]:
-        """How it is, as JSON values; `state` is one line for people, and `works` False where it cannot do its work."""
+        """Describe its state as JSON values: `state` is a line for people, `works` is False if it is not working."""
 
     def close(self, timeout: float) -> None:
-        """End it within so many seconds; what does not end is left."""
+        """Stop it within `timeout` seconds; what does not stop is abandoned."""
 
 
 class Factory(Protocol):
@@ -80,73 +80,73 @@ INTEGRATIONS = (
 
 
 class _Slot:
-    """The place of one extra: what is wanted of it, and what is there."""
+    """An integration of the registry: its settings and its instance, if it is open."""
 
-    def __init__(self, offer: IntegrationSpec) -> None:
-        self.offer = offer
+    def __init__(self, spec: IntegrationSpec) -> None:
+        self.spec = spec
         self.settings: Settings | None = None
-        """With which it is open, or was tried."""
-        self.extra: Integration | None = None
+        """The settings with which it was opened or tried."""
+        self.instance: Integration | None = None
         self.fault = ""
         self.retry_at = 0.0
         self.retry_s = RETRY_SECONDS
 
 
 class Integrations:
-    """All of them. With everything off there is no thread, and nothing is imported."""
+    """All integrations. With none turned on there is no thread, and nothing is imported."""
 
     def __init__(
         self,
-        actions: DaemonApi,
+        api: DaemonApi,
         publish: Callable[[Event], object],
         *,
-        offers: tuple[IntegrationSpec, ...] = INTEGRATIONS,
+        specs: tuple[IntegrationSpec, ...] = INTEGRATIONS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Nothing is opened before `apply`."""
-        self._actions, self._publish, self._clock = actions, publish, clock
-        self._slots = [_Slot(offer) for offer in offers]
+        """Open nothing before `apply`."""
+        self._api, self._publish, self._clock = api, publish, clock
+        self._slots = [_Slot(spec) for spec in specs]
         self._settings: Settings | None = None
         self._changed = threading.Condition()
         self._closing = False
         self._thread: threading.Thread | None = None
 
     def apply(self, settings: Settings) -> None:
-        """Open what these settings turn on, close what they turn off, and open anew what they change; does not wait."""
-        on = {slot.offer.kind for slot in self._slots if slot.offer.is_on(settings)}
-        # People look at decisions on the page, and are sent them; at the frames of a registration on the page alone.
-        self._actions.decisions.wanted = bool(on & {"dashboard", "mqtt"})
-        self._actions.registrations.wanted = "dashboard" in on
+        """Open what settings turn on, close what they turn off, and reopen what they change; does not block."""
+        on = {slot.spec.kind for slot in self._slots if slot.spec.is_on(settings)}
+        # Dashboard and MQTT show decisions; the dashboard alone shows the frames of a registration.
+        self._api.decisions.wanted = bool(on & {"dashboard", "mqtt"})
+        self._api.registrations.wanted = "dashboard" in on
         with self._changed:
             self._settings = settings
             if self._thread is None and on:
-                self._thread = threading.Thread(target=self._run, name="extras", daemon=True)
+                self._thread = threading.Thread(target=self._run, name="integrations", daemon=True)
                 self._thread.start()
             self._changed.notify_all()
 
     def report(self) -> dict[str, Any]:
-        """How each one is that is turned on."""
+        """Describe the state of each integration that is turned on."""
         found: dict[str, Any] = {}
         for slot in self._slots:
-            if (extra := slot.extra) is not None:
-                found[slot.offer.kind] = {"works": True, **extra.report()}
-            elif self._settings is not None and slot.offer.is_on(self._settings):
-                found[slot.offer.kind] = {"state": slot.fault or "starting", "works": False}
+            if (instance := slot.instance) is not None:
+                found[slot.spec.kind] = {"works": True, **instance.report()}
+            elif self._settings is not None and slot.spec.is_on(self._settings):
+                found[slot.spec.kind] = {"state": slot.fault or "starting", "works": False}
         return found
 
     def close(self, timeout: float) -> None:
-        """End all of them at the same time, within about so many seconds."""
+        """Close all of them at the same time, within about `timeout` seconds."""
         deadline = time.monotonic() + timeout
         with self._changed:
             self._closing = True
             self._changed.notify_all()
         if self._thread is not None:
-            # One that is being opened just now holds the others up for no longer than this.
+            # One that is just being opened delays the others for no longer than this.
             self._thread.join(timeout / 2)
         ends = [
             threading.Thread(target=_close, args=(slot, deadline - time.monotonic()), daemon=True)
             for slot in self._slots
-            if slot.extra is not None
+            if slot.instance is not None
         ]
         for end in ends:
             end.start()
@@ -154,46 +154,46 @@ class Integrations:
             end.join(max(0.0, deadline - time.monotonic()))
 
     def _run(self) -> None:
-        self._remember()
+        self._restore_last_seen()
         while not self._closing:
             settings = self._settings
             assert settings is not None
             for slot in self._slots:
-                self._attend(slot, settings)
+                self._update(slot, settings)
             with self._changed:
-                # Told again while it was at work, it goes on at once.
+                # New settings arrived meanwhile: continue at once.
                 if not self._closing and self._settings is settings:
                     self._changed.wait(self._pause())
 
     def _pause(self) -> float | None:
-        """Seconds until the next attempt; None if nothing is to be attempted."""
+        """Return the seconds until the next attempt, or None if there is none to make."""
         failed = [slot.retry_at for slot in self._slots if slot.fault]
         return max(0.0, min(failed) - self._clock()) if failed else None
 
-    def _attend(self, slot: _Slot, settings: Settings) -> None:
-        """Bring one extra to where the settings want it."""
-        offer, before = slot.offer, slot.settings
-        same = before is not None and offer.table(before) == offer.table(settings)
-        if slot.extra is not None and not (same and offer.is_on(settings)):
+    def _update(self, slot: _Slot, settings: Settings) -> None:
+        """Open or close an integration as the settings say."""
+        spec, before = slot.spec, slot.settings
+        same = before is not None and spec.table(before) == spec.table(settings)
+        if slot.instance is not None and not (same and spec.is_on(settings)):
             _close(slot, CLOSE_SECONDS)
         if not same:
             slot.fault, slot.retry_s, slot.retry_at = "", RETRY_SECONDS, 0.0
         slot.settings = settings
-        if not offer.is_on(settings):
+        if not spec.is_on(settings):
             slot.fault = ""
-        elif slot.extra is None and self._clock() >= slot.retry_at and not self._closing:
+        elif slot.instance is None and self._clock() >= slot.retry_at and not self._closing:
             self._open(slot, settings)
 
     def _open(self, slot: _Slot, settings: Settings) -> None:
-        kind, problem = slot.offer.kind, ""
-        extra: Integration | None = None
+        kind, problem = slot.spec.kind, ""
+        instance: Integration | None = None
         try:
-            extra = slot.offer.make(settings, self._actions)
-            extra.start()
+            instance = slot.spec.make(settings, self._api)
+            instance.start()
         except ImportError as error:
             problem = (
-                f"it needs the package {error.name}, which is not installed: install edge-siamese anew, or in an "
-                f"environment of your own: pip install 'edge-siamese[{kind}]'"
+                f"it needs the package {error.name}, which is not installed: reinstall edge-siamese, or in your own "
+                f"environment: pip install 'edge-siamese[{kind}]'"
             )
         except (EdgeSiameseError, OSError) as error:
             problem = str(error)
@@ -207,26 +207,26 @@ class Integrations:
             slot.retry_at = self._clock() + slot.retry_s
             slot.retry_s = min(2 * slot.retry_s, MAX_RETRY_SECONDS)
             return
-        assert extra is not None
-        slot.extra, slot.fault, slot.retry_s = extra, "", RETRY_SECONDS
-        self._publish(Event(kind, f"{kind}: {extra.report().get('state', 'on')}"))
+        assert instance is not None
+        slot.instance, slot.fault, slot.retry_s = instance, "", RETRY_SECONDS
+        self._publish(Event(kind, f"{kind}: {instance.report().get('state', 'on')}"))
 
-    def _remember(self) -> None:
-        """When objects were seen, as far as the file of events tells."""
-        path = self._actions.settings.state_directory / FILE_NAME
+    def _restore_last_seen(self) -> None:
+        """Restore when objects were seen last, from the event file."""
+        path = self._api.settings.state_directory / FILE_NAME
         try:
-            for event in reversed(read_events(path, REMEMBERED)):
+            for event in reversed(read_events(path, MAX_PAST_EVENTS)):
                 if event["kind"] in ("appeared", "seen", "left") and isinstance(event.get("uid"), str):
-                    self._actions.telemetry.remember_seen(event["uid"], str(event.get("time", "")))
+                    self._api.telemetry.remember_seen(event["uid"], str(event.get("time", "")))
         except OSError as error:
             LOG.debug("%s cannot be read: %s", path, error)
 
 
 def _close(slot: _Slot, timeout: float) -> None:
-    extra, slot.extra = slot.extra, None
-    if extra is None:
+    instance, slot.instance = slot.instance, None
+    if instance is None:
         return
     try:
-        extra.close(max(0.1, timeout))
+        instance.close(max(0.1, timeout))
     except Exception:
-        LOG.exception("the %s did not end as it should", slot.offer.kind)
+        LOG.exception("the %s failed to close", slot.spec.kind)

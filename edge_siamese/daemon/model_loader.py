@@ -1,21 +1,22 @@
-"""Brings an engine up: the current model, its self-test, the store, and objects that a new model has to learn anew.
+"""Loads the model of the daemon: which one, its self-test, and the objects that it has to embed again.
 
-It goes in steps, so that the daemon meanwhile answers, keeps the watchdog content, and recognizes with the model that
-it had before.
+`reembed` is a generator: between two steps the daemon answers requests, keeps the watchdog content, and recognizes with the
+previous model.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from edge_siamese.daemon.embedding_attempts import Attempts
+from edge_siamese import __version__
 from edge_siamese.errors import (
     EdgeSiameseError,
     ImageError,
@@ -34,60 +35,71 @@ from edge_siamese.runtimes.encoder import GraphEncoder
 from edge_siamese.runtimes.selection import load_encoder
 from edge_siamese.settings import Settings
 from edge_siamese.store import SupportStore
+from edge_siamese.system.files import write_text_atomically
 
 LOG = logging.getLogger(__name__)
+
+ATTEMPTS_FILE = "reembedding.json"
+MAX_ATTEMPTS = 2
+"""Attempts that may end the process: the first time it may have been a power cut."""
+MAX_ATTEMPTS_BYTES = 1_000_000
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model that proved itself here."""
+    """A bundle and its encoder, which has passed the self-test on this machine."""
 
     bundle: Bundle
     encoder: GraphEncoder
     installed: bool
-    """Whether it is the current one of the installed models, and not one that the settings name, or the shipped one."""
+    """Whether it is the current installed model, rather than one that the settings name or the shipped one."""
 
 
 def load_current_model(
-    settings: Settings, models: InstalledModels, told: Callable[[str], object]
+    settings: Settings, models: InstalledModels, report: Callable[[str], object]
 ) -> LoadedModel:
-    """Load the model that the settings name, or the current one, or the shipped one, and let it prove itself.
+    """Load and test the model that the settings name, else the current installed one, else the shipped one.
 
-    A current model that fails is given up for the previous one. Where there is none, the shipped one is used meanwhile,
-    and the current one is tried again the next time. `told` is given the line that says so.
+    A current model that fails is rejected in favor of the previous one. If there is none, the shipped model is used, and
+    the current one is tried again at the next start.
+
+    Args:
+        settings: of the daemon.
+        models: the installed models.
+        report: receives a line when another model than the expected one is used.
 
     Raises:
-        ModelError: no model is installed and none is shipped, or none that is installed works.
+        ModelError: no model is installed and none is shipped, or no installed one works.
         BundleError, RuntimeNotInstalled, EncoderError, SelfTestFailed: the model that the settings name, or the shipped
             one, does not work.
     """
     if settings.model.bundle:
-        return _tested(resolve(settings.model.bundle), settings, installed=False)
+        return _load_tested(resolve(settings.model.bundle), settings, installed=False)
     path, line = models.begin()
     if line:
-        told(line)
+        report(line)
     shipped = default()
     if path is None:
         if shipped is None:
             raise ModelError("no model is installed: edge-siamese model install BUNDLE")
-        LOG.info("no model is installed: %s, is used", described(shipped))
-        return _tested(shipped, settings, installed=False)
+        LOG.info("no model is installed; using %s", described(shipped))
+        return _load_tested(shipped, settings, installed=False)
     try:
-        return _tested(path, settings, installed=True)
+        return _load_tested(path, settings, installed=True)
     except EdgeSiameseError as error:
         if shipped is not None and models.is_last(path):
-            with suppress(EdgeSiameseError):  # if that one does not work either, the first reason is told
-                found = _tested(shipped, settings, installed=False)
-                told(f"{path.name} does not work ({error}); {described(shipped)}, is used instead")
-                return found
-        told(models.reject(str(error), path))
-        back, _ = models.begin()
-        assert back is not None  # one is current: the former, or one that came meanwhile
-        return _tested(back, settings, installed=True)
+            with suppress(EdgeSiameseError):  # if that one fails too, the first error is reported
+                loaded = _load_tested(shipped, settings, installed=False)
+                report(f"{path.name} does not work ({error}); using {described(shipped)} instead")
+                return loaded
+        report(models.reject(str(error), path))
+        previous, _ = models.begin()
+        assert previous is not None  # there is one: the previous model, or one installed meanwhile
+        return _load_tested(previous, settings, installed=True)
 
 
-def proven_encoder(bundle: Bundle, settings: Settings) -> GraphEncoder:
-    """Load a bundle's encoder as the daemon will, and let it prove itself by the golden vectors.
+def load_tested_encoder(bundle: Bundle, settings: Settings) -> GraphEncoder:
+    """Load a bundle's encoder as the daemon does, and compare its output with the golden vectors.
 
     Raises:
         SelfTestFailed: it does not compute what the workstation computed.
@@ -99,54 +111,53 @@ def proven_encoder(bundle: Bundle, settings: Settings) -> GraphEncoder:
     return encoder
 
 
-def _tested(path: Path, settings: Settings, *, installed: bool) -> LoadedModel:
+def _load_tested(path: Path, settings: Settings, *, installed: bool) -> LoadedModel:
     bundle = load_bundle(path)
-    return LoadedModel(bundle, proven_encoder(bundle, settings), installed)
+    return LoadedModel(bundle, load_tested_encoder(bundle, settings), installed)
 
 
-def confirmed(recognizer: LoadedModel, models: InstalledModels) -> LoadedModel:
-    """The model has worked, so its trial ends; unless another one has been installed meanwhile, whose trial it is."""
+def confirm_model(model: LoadedModel, models: InstalledModels) -> LoadedModel:
+    """End the trial of a model that has worked, unless another one was installed meanwhile."""
     try:
-        if models.current() == recognizer.bundle.path:
+        if models.current() == model.bundle.path:
             models.confirm()
     except ModelsInUse:
-        return recognizer  # to be tried again
+        return model  # tried again later
     except EdgeSiameseError as error:
         LOG.warning("the model cannot be confirmed: %s", error)
-    return replace(recognizer, installed=False)
+    return replace(model, installed=False)
 
 
-def reembed(store: SupportStore, recognizer: LoadedModel) -> Iterator[str]:
-    """Embed with this model what was only embedded with another; yields a line between two pictures.
+def reembed(store: SupportStore, model: LoadedModel) -> Iterator[str]:
+    """Embed the views that have no embedding of this model; yields a status line between two pictures.
 
-    Each view is kept as soon as it is embedded, so what a power cut interrupts goes on where it was. Nothing is scored
-    against them before all are there: until then the store is seen with the former model.
+    Each view is saved as soon as it is embedded, so an interrupted run continues where it stopped. The store is seen with
+    the previous model until all views are done: nothing is scored against a part of them.
 
-    A view whose pictures end the process each time does not keep the others from being learned: what was being tried
-    then comes last, and after a second time not at all.
+    A view that was being embedded when the process ended comes last, and is skipped after the second time.
     """
-    encoder = recognizer.encoder
-    attempts = Attempts(store.path.parent, encoder.model_id)
+    encoder = model.encoder
+    attempts = EmbeddingAttempts(store.path.parent, encoder.model_id)
     failed: set[int] = set()
     started, done = time.monotonic(), 0
     while True:
-        # Asked again each time: meanwhile somebody may have registered something with the former model.
+        # Queried again each time: something may have been registered with the previous model meanwhile.
         with store.with_model(encoder.model_id, encoder.dimensions):
             missing = [view for view in store.unembedded() if view not in failed]
         if not missing:
             break
-        for view in sorted(missing, key=attempts.of):
-            line = f"learning the objects anew for {encoder.model_id}: {done} of {done + len(missing)} views"
-            if attempts.is_hopeless(view):
-                LOG.warning("view %d is not learned anew: the daemon ended twice while it was", view)
+        for view in sorted(missing, key=attempts.count):
+            line = f"re-embedding the objects for {encoder.model_id}: {done} of {done + len(missing)} views"
+            if attempts.exhausted(view):
+                LOG.warning("view %d is not re-embedded: the daemon ended twice while it was", view)
                 failed.add(view)
                 continue
             yield line
             try:
-                with attempts.at(view):
-                    embedding = yield from _embedded(store, view, encoder, line)
+                with attempts.attempt(view):
+                    embedding = yield from _embed_view(store, view, encoder, line)
             except (StoreError, SupportError, ImageError, ValueError) as error:
-                LOG.warning("view %d cannot be learned anew: %s", view, error)
+                LOG.warning("view %d cannot be re-embedded: %s", view, error)
                 failed.add(view)
                 continue
             with store.with_model(encoder.model_id, encoder.dimensions):
@@ -154,19 +165,81 @@ def reembed(store: SupportStore, recognizer: LoadedModel) -> Iterator[str]:
             done += 1
     attempts.close()
     if done:
-        LOG.info("learned %d views anew in %.1f s", done, time.monotonic() - started)
+        LOG.info("re-embedded %d views in %.1f s", done, time.monotonic() - started)
 
 
-def _embedded(
+def _embed_view(
     store: SupportStore, view: int, encoder: GraphEncoder, line: str
 ) -> Generator[str, None, Floats]:
-    """The embedding of a view, one picture at a time; yields the line between two."""
+    """Return the embedding of a view from its stored pictures; yields `line` between two of them."""
     count = store.picture_count(view)
     if not count:
-        raise ValueError("it has no pictures any more")
+        raise ValueError("its pictures are no longer stored")
     parts: list[Floats] = []
     for index in range(count):
         if index:
             yield line
         parts.append(embed_picture(store.crop(view, index), count, encoder))
     return mean_embedding(np.concatenate(parts))
+
+
+class EmbeddingAttempts:
+    """Which views were being embedded when the process ended, kept in a file.
+
+    A view whose pictures crash the process, or use up its memory, would otherwise be tried at each start forever. The file
+    is valid for one model of one release: another one may succeed.
+    """
+
+    def __init__(self, directory: Path, model_id: str) -> None:
+        """Read the file in a directory; an unreadable one counts as empty."""
+        self._path = directory / ATTEMPTS_FILE
+        self._header = {"version": __version__, "model_id": model_id}
+        self._counts = self._read()
+
+    def count(self, view: int) -> int:
+        """Return how often the process ended while this view was embedded."""
+        return self._counts.get(view, 0)
+
+    def exhausted(self, view: int) -> bool:
+        """Return whether the view is not to be tried again."""
+        return self.count(view) >= MAX_ATTEMPTS
+
+    @contextmanager
+    def attempt(self, view: int) -> Iterator[None]:
+        """Embed a view within.
+
+        An expected error, or a daemon that is told to stop, does not count. Anything else, such as exhausted memory, does.
+        """
+        before = self.count(view)
+        self._counts[view] = before + 1
+        self._write()
+        try:
+            yield
+        except (GeneratorExit, OSError, ValueError):
+            self._counts[view] = before
+            self._write()
+            raise
+        del self._counts[view]  # written with the next attempt, or by `close`
+
+    def close(self) -> None:
+        """Write the file, or remove it if no attempts remain."""
+        if any(self._counts.values()):
+            self._write()
+        else:
+            with suppress(OSError):
+                self._path.unlink(missing_ok=True)
+
+    def _read(self) -> dict[int, int]:
+        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            with self._path.open("rb") as file:
+                value = json.loads(file.read(MAX_ATTEMPTS_BYTES))
+            if {key: value[key] for key in self._header} == self._header:
+                return {int(view): int(count) for view, count in value["views"].items()}
+        return {}
+
+    def _write(self) -> None:
+        try:
+            views = {str(view): count for view, count in self._counts.items() if count}
+            write_text_atomically(self._path, json.dumps({**self._header, "views": views}) + "\n")
+        except OSError as error:  # such as a full disk; the view is embedded all the same
+            LOG.debug("%s cannot be written: %s", self._path, error)

@@ -1,4 +1,4 @@
-"""Registers what is before the camera, or in pictures: a burst of frames, the gates, the store, and what is told of it."""
+"""Registration from a burst of frames or from pictures: quality gates, collisions, the store, signals and events."""
 
 from __future__ import annotations
 
@@ -38,47 +38,47 @@ SIGNALS = {
     Reason.MOVING: Signal.MOVING,
     Reason.COLLISION: Signal.COLLISION,
 }
-"""What the light says of a refusal; of all others that it failed."""
+"""LED signals of refusals; all others show `FAILED`."""
 
 
 MAX_FRAMES = 60
-"""A registration that looks longer shows its latest frames."""
-SIDE = 96
-"""The longer side of a frame's picture, in pixels."""
+"""Frames kept of a registration; the latest ones of a longer one."""
+PREVIEW_SIDE = 96
+"""Longer side of the pictures of frames, in pixels."""
 
 
 @dataclass(frozen=True)
 class RegistrationRequest:
-    """What is to be learned."""
+    """What to register."""
 
     name: str | None = None
-    """Of a new object; None for a name that counts up."""
+    """Name of a new object; None for the next numbered name."""
     target: str | None = None
-    """The uid of the object that gets a view; None for a new object."""
+    """Uid of the object that gets a view; None for a new object."""
     force: bool = False
-    """Also if it looks like another object."""
+    """Register even if it looks like another object."""
     source: str = "command"
-    """Where the request came from: button, command, picture, page or mqtt."""
+    """Source of the request: button, command, picture, page or mqtt."""
 
 
 @dataclass(frozen=True)
 class RegistrationResult:
-    """How a registration ended."""
+    """The outcome of a registration."""
 
     saved: bool
     text: str
     """One line for people."""
     object: StoredObject | None = None
-    """As it is now; None if nothing was saved."""
+    """The object as it is now; None if nothing was saved."""
     reason: str = ""
-    """Of a refusal: what `registration.Reason` calls it, or "failed" or "ended"."""
+    """Reason of a refusal: the text of a `registration.Reason`, or "failed" or "ended"."""
     collides: str = ""
-    """The object that it looks like."""
+    """The registered object that it looks like."""
 
 
 @dataclass(frozen=True)
 class RegistrationSession:
-    """A registration that is under way."""
+    """A registration in progress."""
 
     request: RegistrationRequest
     burst: Burst
@@ -87,7 +87,7 @@ class RegistrationSession:
 
 
 class RegistrationSessions:
-    """Learns one thing at a time; used from the engine's thread."""
+    """Runs one registration at a time; used from the engine's thread."""
 
     def __init__(
         self,
@@ -104,18 +104,18 @@ class RegistrationSessions:
         hold_exposure: Callable[[bool], object],
         progress: RegistrationProgress,
     ) -> None:
-        """Learn nothing yet.
+        """Start idle.
 
         Args:
             settings: of registrations.
             encoder, head, threshold: of the model.
-            store: keeps what was learned.
-            support: what is registered now, to see collisions.
-            saved: is told of an object that was saved, and when.
-            publish: is given what happens.
+            store: where objects and views are saved.
+            support: returns the registered objects, to detect collisions.
+            saved: called with a saved object and the time.
+            publish: receives events.
             signal: shows a passing signal.
-            hold_exposure: keeps the camera's exposure, or lets it go.
-            progress: shows each registration to those who watch.
+            hold_exposure: locks or releases the camera's exposure.
+            progress: records registrations for integrations.
         """
         self.settings = settings
         self._encoder, self._head, self._threshold, self._store = encoder, head, threshold, store
@@ -126,7 +126,7 @@ class RegistrationSessions:
 
     @property
     def busy(self) -> bool:
-        """Whether a registration is under way."""
+        """Whether a registration is in progress."""
         return self._session is not None
 
     def begin(
@@ -136,20 +136,20 @@ class RegistrationSessions:
         done: Callable[[RegistrationResult], object] = lambda _: None,
         progress: Callable[[dict[str, Any]], object] = lambda _: None,
     ) -> None:
-        """Begin to learn from the frames that come.
+        """Begin to register from the next frames.
 
         Args:
             request: what.
-            now: the time, as frames have it.
-            done: is told how it ended.
-            progress: is given each frame's verdict, as JSON values.
+            now: the time, on the clock of frames.
+            done: called with the outcome.
+            progress: called with the verdict on each frame, as JSON values.
 
         Raises:
-            ControlError: another registration is under way.
-            SupportError: the name cannot be one, or is taken.
+            ControlError: another registration is in progress.
+            SupportError: the name is invalid or taken.
         """
         if self._session:
-            raise ControlError("another registration is under way; try again in a moment")
+            raise ControlError("another registration is in progress; try again in a moment")
         self._require_name(request)
         burst = Burst(self.settings, self._encoder, self._head, self._threshold, now)
         self._session = RegistrationSession(request, burst, done, progress)
@@ -158,11 +158,11 @@ class RegistrationSessions:
         self._hold_exposure(True)
 
     def add(self, frame: Frame) -> None:
-        """Look at a frame; ends the registration if that was the last one it needed."""
+        """Add a frame; ends the registration if it was the last one needed."""
         session = self._session
         assert session is not None
         if frame.time < session.burst.started:
-            return  # what was there before anybody asked
+            return  # captured before the request
         verdict = session.burst.add(frame.pixels, frame.time, frame.number)
         session.progress({"frame": verdict.number, "good": verdict.good, "text": verdict.text})
         self._record_verdict(verdict.number, frame.pixels, verdict)
@@ -170,26 +170,24 @@ class RegistrationSessions:
             self._finish(session, frame.time)
 
     def tick(self, now: float) -> None:
-        """Let time pass where frames may not come."""
+        """Advance the time without a frame."""
         session = self._session
         if session and session.burst.tick(now):
             self._finish(session, now)
 
     def cancel(self) -> None:
-        """End the registration under way without saving anything."""
+        """End the registration in progress without saving anything."""
         session, self._session = self._session, None
         if session:
             self._hold_exposure(False)
-            result = RegistrationResult(
-                False, "the registration was ended before it was done", reason="ended"
-            )
+            result = RegistrationResult(False, "the registration was canceled", reason="ended")
             self._record_end(self._refuse(result, Signal.UNDONE, session.request))
             session.done(result)
 
     def from_pictures(
         self, pictures: list[npt.NDArray[Any]], request: RegistrationRequest, now: float
     ) -> RegistrationResult:
-        """Learn from pictures instead: uint8 (h, w) or (h, w, 3) each. Errors are those of `begin`."""
+        """Register from pictures instead, each uint8 (h, w) or (h, w, 3). Raises as `begin`."""
         self._require_name(request)
         refused: dict[int, FrameVerdict] = {}
         found = view_from_pictures(
@@ -200,7 +198,7 @@ class RegistrationSessions:
             self._threshold,
             lambda verdict: refused.update({verdict.number: verdict}),
         )
-        if self._session:  # whose frames are being shown
+        if self._session:  # its record must not be replaced
             return self._keep(found, request, now)
         self._record_start(request, 1)
         for number, picture in enumerate(pictures, 1):
@@ -223,7 +221,7 @@ class RegistrationSessions:
         try:
             result = self._keep(session.burst.finish(), session.request, now)
         except Exception as error:
-            # Whoever pressed or asked has to be told, whatever it was.
+            # Whoever pressed the button or sent the request must learn of any error.
             result = RegistrationResult(False, str(error), reason="failed")
             self._record_end(self._refuse(result, Signal.FAILED, session.request))
             session.done(result)
@@ -252,9 +250,9 @@ class RegistrationSessions:
         else:
             known = self._store.add_view(request.target, view)
             kind, text, shown = "view added", f'"{known.name}" has {known.views} views now', Signal.VIEW_SAVED
-        # Only now is it on the disk, so only now is it shown.
+        # Signaled only now, since only now is it on the disk.
         self._signal(shown)
-        self._publish(Event(kind, text, data=about(known, source=request.source)))
+        self._publish(Event(kind, text, data=object_data(known, source=request.source)))
         self._saved(known, now)
         return RegistrationResult(True, text, known)
 
@@ -275,10 +273,10 @@ class RegistrationSessions:
             )
 
     def _record_verdict(self, number: int, pixels: npt.NDArray[Any], verdict: FrameVerdict | None) -> None:
-        """Show a frame to those who watch; no verdict is a good one."""
+        """Record a frame; without a verdict it is a good one."""
         if self._progress.wanted:
             good, text = (True, "good") if verdict is None else (verdict.good, verdict.text)
-            crop = make_crop(pixels, self._encoder.preprocessing, SIDE)
+            crop = make_crop(pixels, self._encoder.preprocessing, PREVIEW_SIDE)
             self._progress.add(RegistrationFrame(number, good, text, crop))
 
     def _record_end(self, result: RegistrationResult) -> None:
@@ -286,82 +284,82 @@ class RegistrationSessions:
         self._progress.end(saved=result.saved, text=result.text, uid=uid)
 
 
-def about(known: StoredObject, **more: Any) -> dict[str, Any]:
-    """An object in an event's data."""
+def object_data(known: StoredObject, **more: Any) -> dict[str, Any]:
+    """Return the data of an event about an object."""
     return {"uid": known.uid, "name": known.name, "views": known.views, **more}
 
 
 @dataclass(frozen=True, eq=False)
 class RegistrationFrame:
-    """One frame that was looked at."""
+    """A frame of a registration."""
 
     number: int
-    """The frame's; of a picture: its place, from 1."""
+    """Number of the frame; of a picture its position, from 1."""
     good: bool
-    """Whether it was good enough to learn from."""
+    """Whether it passed the quality gates."""
     text: str
-    """Why not, and what to do; or `good`."""
+    """The problem and what to do; or `good`."""
     crop: Bytes
     """A small picture of it, uint8 (h, w) or (h, w, 3)."""
 
 
 @dataclass(frozen=True, eq=False)
 class RegistrationRecord:
-    """One registration, up to now or to its end."""
+    """A registration in progress, or the latest one."""
 
     id: str
     """12 hexadecimal digits."""
     name: str | None
-    """What the object is to be called; None for a name that counts up."""
+    """Name of a new object; None for the next numbered name."""
     target: str | None
     """The uid of the object that gets a view; None for a new object."""
     source: str
-    """Where the request came from: button, command, picture, page, mqtt."""
+    """Source of the request: button, command, picture, page, mqtt."""
     wanted: int
-    """Good frames that it needs."""
+    """Number of good frames that it needs."""
     frames: tuple[RegistrationFrame, ...] = ()
-    """In their order."""
+    """The latest frames, oldest first."""
     done: bool = False
     """Whether it has ended."""
     saved: bool = False
-    """Whether something was learned."""
+    """Whether something was saved."""
     text: str = ""
-    """How it ended, in one line."""
+    """The outcome in one line."""
     uid: str | None = None
-    """Of the object that was saved."""
+    """Uid of the saved object."""
 
 
 class RegistrationProgress:
-    """Holds the latest registration; the engine's thread writes, any thread reads."""
+    """The latest registration. The engine's thread writes, any thread reads."""
 
     def __init__(self) -> None:
         self.wanted = False
-        """Whether frames are kept: only where somebody can look at them."""
+        """Whether registrations are recorded: only if the dashboard shows them."""
         self.version = 0
-        """Counts the changes, so that who watches sees that there was one."""
+        """Number of changes, by which readers notice one."""
         self._latest: RegistrationRecord | None = None
         self._changing = threading.Lock()
 
     def latest(self) -> RegistrationRecord | None:
-        """The one that is under way, or was last."""
+        """Return the registration in progress or the latest one."""
         return self._latest
 
     def begin(self, *, name: str | None, target: str | None, source: str, wanted: int) -> None:
-        """A registration begins."""
+        """Record the start of a registration."""
         self._put(RegistrationRecord(secrets.token_hex(6), name, target, source, wanted))
 
     def add(self, frame: RegistrationFrame) -> None:
-        """It has looked at a frame."""
+        """Record a frame."""
         if self._latest is not None and not self._latest.done:
             self._put(replace(self._latest, frames=(*self._latest.frames, frame)[-MAX_FRAMES:]))
 
     def end(self, *, saved: bool, text: str, uid: str | None) -> None:
-        """It has ended."""
+        """Record the end."""
         if self._latest is not None and not self._latest.done:
             self._put(replace(self._latest, done=True, saved=saved, text=text, uid=uid))
 
     def clear(self) -> None:
-        """Nobody watches any more."""
+        """Drop the record."""
         self._put(None)
 
     def _put(self, record: RegistrationRecord | None) -> None:

@@ -1,4 +1,4 @@
-"""The daemon's life: starts the parts, hands frames, presses and requests to the engine, and keeps going when one fails."""
+"""The daemon's main loop: starts the parts, passes frames, presses and requests to the engine, and survives failures."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from edge_siamese.daemon.engine import Engine
 from edge_siamese.daemon.event_bus import EventBus
 from edge_siamese.daemon.hardware import Hardware
 from edge_siamese.daemon.integrations import Integrations
-from edge_siamese.daemon.model_loader import LoadedModel, confirmed, load_current_model, reembed
+from edge_siamese.daemon.model_loader import LoadedModel, confirm_model, load_current_model, reembed
 from edge_siamese.daemon.sinks import open_sinks
 from edge_siamese.daemon.systemd import Notifier
 from edge_siamese.daemon.telemetry import Observations
 from edge_siamese.errors import EdgeSiameseError, NotReady, SettingsError, StoreError
-from edge_siamese.events import Event, trouble
+from edge_siamese.events import Event, Kind, trouble
 from edge_siamese.models.installed import InstalledModels
 from edge_siamese.panel.led_signals import Signal
 from edge_siamese.panel.press_grammar import Gesture
@@ -40,31 +40,29 @@ LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 
 EXIT_OK, EXIT_RESTART = 0, 75
-"""Exit statuses: all well; and "try again", for a camera that only a new process gets free."""
+"""Exit statuses: success, and "restart", for a camera that only a new process can free."""
 LOOP_SECONDS = 0.05
-"""The longest wait of one turn, and so the slowest answer to a press or a request."""
+"""Longest wait for a frame, and so the longest delay of a press or a request."""
 RETRY_SECONDS, MAX_RETRY_SECONDS = 10.0, 300.0
-"""Between two attempts to bring the engine up; doubled each time."""
+"""Pause between two attempts to load an engine; doubled each time."""
 READY_SECONDS = 5.0
-"""A daemon that is still learning objects anew says that it is ready after so long: it answers."""
+"""A daemon that is still re-embedding objects reports that it is ready after this time, since it answers requests."""
 STATUS_SECONDS = 1.0
 TRIAL_FRAMES = 10
-"""A new model is confirmed after so many frames, or after `RETRY_SECONDS` where no frames come."""
+"""A new model is confirmed after this number of frames, or after `RETRY_SECONDS` without a camera."""
 REPAIRED_SECONDS = 60.0
-"""For so long the light tells that the store was repaired."""
-
+"""How long the LED shows that the store was repaired."""
 SLOW_CALL_SECONDS = 900.0
-"""What thousands of objects may take on a slow card: a repair, a collection that comes or goes."""
+"""Time limit of a repair, an import or an export, with thousands of objects on a slow card."""
 BACKUP_SECONDS, LARGE_BACKUP_SECONDS = 60.0, 24 * 3600.0
-"""So often the store is copied, if it has changed; a large one, whose copy wears the card, seldom."""
-LARGE_STORE = 64 * 2**20
-"""Bytes."""
+"""Interval of backups of a changed store; a large one is copied rarely, since that wears the card."""
+LARGE_STORE_BYTES = 64 * 2**20
 BACKUP_LIMIT_SECONDS = 20.0
-"""Nothing is recognized while it is copied."""
+"""Time limit of a backup, during which no frame is processed."""
 
 
 class Service:
-    """One daemon in this process; `run` returns when it ends."""
+    """The daemon. `run` serves until it is stopped."""
 
     def __init__(
         self,
@@ -77,30 +75,30 @@ class Service:
         """Nothing is opened before `run`.
 
         Args:
-            settings: what it starts with.
-            config: where they are read from again; None for the usual places.
-            notifier: of systemd.
-            clock: the one of frames and edges, in seconds.
+            settings: the initial settings.
+            config: the file they are reloaded from; None for the default places.
+            notifier: the connection to systemd.
+            clock: the clock of frames and button edges, in seconds.
         """
         self.settings, self.config = settings, config
         self.bus = EventBus()
         self.observations = Observations()
         self.bus.listen(self.observations.telemetry.event)
         self.api = DaemonApi(self)
-        """What others may ask of it."""
+        """What control socket, dashboard, MQTT and fleet may call."""
         self.integrations = Integrations(self.api, self.bus.publish)
         self.hardware = Hardware(settings, self.bus.publish)
         self.engine: Engine | None = None
-        """None until a model and the store are there."""
+        """None until model and store are loaded."""
         self.fault = "starting"
         """Why there is no engine; empty when there is one."""
         self.repair: str | None = None
-        """What had to be repaired in the store."""
+        """What was repaired in the store."""
         self._notifier = notifier or Notifier()
         self._clock = clock
         self._started = clock()
         self._calls = CallQueue()
-        # Not events of `threading`: a signal that comes while the main thread holds an event's lock would wait for ever.
+        # Not events of `threading`: a signal that arrives while the main thread holds an event's lock would deadlock.
         self._stopping = self._reloading = False
         self._store: SupportStore | None = None
         self._loaded_model: LoadedModel | None = None
@@ -119,57 +117,57 @@ class Service:
         """Run a function between two frames, on the thread that owns engine and store.
 
         Raises:
-            ControlError: the daemon is stopping, or did not come to it in time.
-            Whatever the function raises.
+            NotReady: the daemon is stopping or too busy.
+            Any error of the function.
         """
         return self._calls.call(function, timeout)
 
     def call_slow(self, function: Callable[[], T]) -> T:
-        """The same for what may take minutes, of which the watchdog is told."""
+        """Run a function that may take minutes; the watchdog waits for it. Otherwise as `call`."""
 
-        def patiently() -> T:
+        def run() -> T:
             self._notifier.watchdog_within(SLOW_CALL_SECONDS)
             try:
                 return function()
             finally:
                 self._notifier.watchdog_within(self._notifier.watchdog_s)
 
-        return self._calls.call(patiently, SLOW_CALL_SECONDS)
+        return self._calls.call(run, SLOW_CALL_SECONDS)
 
     @property
     def stopping(self) -> bool:
-        """Whether the daemon is about to end."""
+        """Whether the daemon is stopping."""
         return self._stopping
 
     @property
     def uptime(self) -> float:
-        """Seconds since it was made."""
+        """Seconds since it was created."""
         return self._clock() - self._started
 
     def now(self) -> float:
-        """The time, as frames have it, in seconds."""
+        """Return the time in seconds, on the clock of frames."""
         return self._clock()
 
     def stop(self, *_: object) -> None:
-        """End soon; also a signal handler."""
+        """Stop soon. Also a signal handler."""
         self._stopping = True
 
     def reload(self, *_: object) -> None:
-        """Read settings and model again soon; also a signal handler."""
+        """Reload settings and model soon. Also a signal handler."""
         self._reloading = True
 
     def reembed(self) -> None:
-        """Embed what came without an embedding of this model; for the thread that owns engine and store."""
+        """Embed the views that lack an embedding of this model; on the thread that owns engine and store."""
         if self._loading is None:
             self._loading = self._load_engine(self._loaded_model)
 
-    # --- life ---
+    # --- main loop ---
 
     def run(self) -> int:
-        """Serve until stopped; the exit status.
+        """Serve until stopped; returns the exit status.
 
         Raises:
-            ControlError: another daemon answers at the socket.
+            ControlError: another daemon listens on the socket.
         """
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self.stop)
@@ -188,13 +186,13 @@ class Service:
                 status = self._run_once()
             return status or EXIT_OK
         except Exception:
-            LOG.exception("the daemon ends by an error that it did not foresee")
+            LOG.exception("the daemon stops after an unexpected error")
             raise
         finally:
             self._close(control)
 
     def _run_once(self) -> int | None:
-        """One turn of the loop, with at most one frame; an exit status if the daemon has to end."""
+        """Run one turn of the loop, with at most one frame; returns an exit status if the daemon has to stop."""
         if self._reloading:
             self._reloading = False
             self._reload()
@@ -205,28 +203,28 @@ class Service:
                 self.engine.gesture(gesture, self._clock())
             else:
                 self.hardware.show(Signal.FAILED)
-                LOG.warning("the button's %s: %s", gesture.value, self.status_line())
+                LOG.warning("button %s: %s", gesture.value, self.status_line())
         frame = self.hardware.next_frame(LOOP_SECONDS if self._loading is None else 0.0)
         if frame is not None and self.engine:
             self._process_frame(self.engine, frame)
         elif self._loading is None and not self.hardware.may_recover:
             time.sleep(LOOP_SECONDS)
-        return self._watch(self._clock())
+        return self._supervise(self._clock())
 
     def _process_frame(self, engine: Engine, frame: Frame) -> None:
-        """Give a frame to the engine; one that fails is told, and if all do, the watchdog ends the daemon."""
+        """Pass a frame to the engine. If every frame fails, the watchdog restarts the daemon."""
         try:
             engine.process_frame(frame, max(0.0, self._clock() - frame.time))
         except EdgeSiameseError as error:
             if str(error) != self._bad_frames:
                 self._bad_frames = str(error)
-                self.bus.publish(trouble("model", f"a frame could not be used: {error}"))
+                self.bus.publish(trouble("model", f"a frame could not be processed: {error}"))
         else:
             self._bad_frames = ""
             self._notifier.watchdog()
 
-    def _watch(self, now: float) -> int | None:
-        """Let time pass, tell what has changed; an exit status if the daemon has to end."""
+    def _supervise(self, now: float) -> int | None:
+        """Check camera, timeouts, store and status; returns an exit status if the daemon has to stop."""
         lost = self.hardware.watch()
         if self.engine:
             if lost:
@@ -237,7 +235,7 @@ class Service:
                 LOG.error("a registration failed: %s", error)
         state = self.hardware.state
         if self.engine is None or state is None or state.status in ("starting", "absent"):
-            # There is nothing that could be processed; that it comes back is what is supervised then.
+            # There are no frames to process; the camera supervisor and the retries take care of the rest.
             self._notifier.watchdog()
         self.hardware.show_background(self._background_signal(now))
         if now >= self._status_at:
@@ -251,12 +249,12 @@ class Service:
         if state and state.status == "ended" and not (self.engine and self.engine.registrations.busy):
             return EXIT_OK
         if self.hardware.needs_restart:
-            LOG.error("the camera does not come back in this process; starting anew")
+            LOG.error("the camera does not recover in this process; restarting")
             return EXIT_RESTART
         return None
 
     def _background_signal(self, now: float) -> Signal:
-        """What the light shows while nothing passing is shown."""
+        """Return what the LED shows between passing signals."""
         if self.engine is None:
             return self._fault_signal
         if self.hardware.camera_down:
@@ -270,64 +268,65 @@ class Service:
     # --- the engine ---
 
     def _reopen_store(self) -> None:
-        """Open a store anew that was found damaged, which repairs it."""
+        """Close a damaged store; opening it again repairs it."""
         assert self._store is not None
-        self.bus.publish(trouble("store", "the file of objects is damaged; it is being repaired", "error"))
+        self.bus.publish(trouble("store", "the store is damaged and is being repaired", "error"))
         if self.engine:
             self.engine.registrations.cancel()
             self.engine.camera_lost(self._clock())
-        self.engine, self.fault = None, "the file of objects is being repaired"
+        self.engine, self.fault = None, "the store is being repaired"
         self._fault_signal = Signal.FAULT_STORE
         self._store.close()
         self._store, self._loading = None, self._load_engine()
 
     def _continue_loading(self, now: float) -> None:
-        """Take the bringing up of an engine one step further."""
+        """Take the next step of loading an engine."""
         if self._loading is None:
             if self.engine is not None or now < self._retry_at:
                 return
             self._loading = self._load_engine()
         try:
-            doing = next(self._loading)
+            step = next(self._loading)
         except StopIteration:
             self._loading, self._retry_s = None, RETRY_SECONDS
             self._notify_ready()
         except (EdgeSiameseError, OSError) as error:
             self._loading = None
-            # What fails again and again may cost much each time, such as the repair of a file on a full disk.
+            # A failing attempt may be expensive, such as a repair on a full disk.
             self._retry_at = now + self._retry_s
             self._retry_s = min(2 * self._retry_s, MAX_RETRY_SECONDS)
-            self._failed(error)
+            self._report_failure(error)
             self._notify_ready()
         else:
             if self.engine is None and not self._reported_fault:
-                self.fault = doing
-            self._notifier.status(doing)
+                self.fault = step
+            self._notifier.status(step)
             self._notifier.watchdog()
             if self._ready or self.uptime < READY_SECONDS:
                 return
             self._notify_ready()
 
-    def _failed(self, error: Exception) -> None:
-        """No engine came up; told once, until it is another reason."""
-        text, of_store = str(error), isinstance(error, StoreError)
+    def _report_failure(self, error: Exception) -> None:
+        """Report why no engine was loaded, once for each reason."""
+        text = str(error)
+        kind: Kind = "store" if isinstance(error, StoreError) else "model"
         if self.engine is not None:
-            self.bus.publish(trouble("model", f"the former model stays: {text}", "error"))
+            self.bus.publish(trouble("model", f"the previous model stays in use: {text}", "error"))
             return
         if text != self._reported_fault:
-            self.bus.publish(trouble("store" if of_store else "model", f"cannot recognize: {text}", "error"))
+            self.bus.publish(trouble(kind, f"cannot recognize: {text}", "error"))
         self.fault = self._reported_fault = text
-        self._fault_signal = Signal.FAULT_STORE if of_store else Signal.FAULT_MODEL
+        self._fault_signal = Signal.FAULT_STORE if kind == "store" else Signal.FAULT_MODEL
 
-    def _load_engine(self, recognizer: LoadedModel | None = None) -> Iterator[str]:
-        """Load the model, unless one is given, and the store, and make an engine, in steps; yields what it does."""
+    def _load_engine(self, model: LoadedModel | None = None) -> Iterator[str]:
+        """Load the current model, unless one is given, open the store, and build the engine; yields before each step."""
         yield "loading the model"
-        if recognizer is None:
+        if model is None:
             models = InstalledModels(self.settings.models)
-            recognizer = load_current_model(
-                self.settings, models, lambda told: self.bus.publish(trouble("model", told))
+            model = load_current_model(
+                self.settings, models, lambda text: self.bus.publish(trouble("model", text))
             )
-        encoder = recognizer.encoder
+        encoder = model.encoder
         if self._store is None:
             yield "opening the store"
             self._store = open_store(self.settings, encoder, self._notifier)
@@ -335,28 +334,28 @@ class Service:
                 self.repair, self._repaired_at = self._store.repair.text, self._clock()
                 self.bus.publish(trouble("store", self._store.repair.text, "error"))
         self._store.keep_crops = self.settings.registration.keep_crops
-        yield from reembed(self._store, recognizer)
-        former, self.fault, self._reported_fault = self.engine, "", ""
-        if former is not None and recognizer is self._loaded_model:
-            return former.follow()  # the same model knows more views now; what is there stays there
-        self.engine = self._changed_engine(recognizer, self._store)
-        self._loaded_model, self._engine_at = recognizer, self._clock()
-        if former is None or former.encoder.model_id != encoder.model_id:
+        yield from reembed(self._store, model)
+        previous, self.fault, self._reported_fault = self.engine, "", ""
+        if previous is not None and model is self._loaded_model:
+            return previous.follow()  # the same model has more embeddings now; sightings continue
+        self.engine = self._new_engine(model, self._store)
+        self._loaded_model, self._engine_at = model, self._clock()
+        if previous is None or previous.encoder.model_id != encoder.model_id:
             text = f"recognizing {counted(len(self.engine.support), 'object')} with {encoder.model_id}, {encoder.reason}"
             if dormant := self._store.counts().dormant:
-                text += f"; {counted(dormant, 'view')} cannot be learned anew, without a picture"
-            self.bus.publish(Event("started" if former is None else "model", text))
+                text += f"; {counted(dormant, 'view')} cannot be re-embedded: their pictures are not stored"
+            self.bus.publish(Event("started" if previous is None else "model", text))
         self.hardware.open_camera(encoder.preprocessing.color)
 
-    def _changed_engine(self, recognizer: LoadedModel, store: SupportStore) -> Engine:
-        """An engine of another model; the store is seen with that one from now on, or with the former as before."""
-        encoder, before = recognizer.encoder, (store.model_id, store.dimensions)
+    def _new_engine(self, model: LoadedModel, store: SupportStore) -> Engine:
+        """Build the engine of another model and switch the store to it; after an error the store stays as it was."""
+        encoder, before = model.encoder, (store.model_id, store.dimensions)
         try:
             if before != (encoder.model_id, encoder.dimensions):
                 store.use_model(encoder.model_id, encoder.dimensions)
-            made = Engine(
+            engine = Engine(
                 self.settings,
-                recognizer.bundle,
+                model.bundle,
                 encoder,
                 store,
                 publish=self.bus.publish,
@@ -365,35 +364,35 @@ class Service:
                 observations=self.observations,
             )
         except EdgeSiameseError:
-            # The former engine must not write its embeddings, or score, as if they were of this model.
+            # The previous engine must not score or write its embeddings as those of this model.
             store.use_model(*before)
             raise
         if self.engine:
             self.engine.registrations.cancel()
             self.engine.camera_lost(self._clock())
-        return made
+        return engine
 
     def _confirm(self) -> None:
-        """A model that has worked for a while is no longer on trial."""
+        """End the trial of a model that has worked for a while."""
         if self.engine is None or self._loaded_model is None or not self._loaded_model.installed:
             return
         idle = self.engine.frames == 0 and self.hardware.state is not None
         if self.engine.frames >= TRIAL_FRAMES or (idle and self._clock() - self._engine_at > RETRY_SECONDS):
-            self._loaded_model = confirmed(self._loaded_model, InstalledModels(self.settings.models))
+            self._loaded_model = confirm_model(self._loaded_model, InstalledModels(self.settings.models))
 
     def _reload(self) -> None:
-        """Read the settings again; what they change is opened anew, and the model in any case."""
+        """Read the settings again, reopen what they change, and load the model again."""
         try:
             settings = load_settings(self.config)
         except SettingsError as error:
-            self.bus.publish(trouble("settings", f"the former settings stay: {error}", "error"))
+            self.bus.publish(trouble("settings", f"the previous settings stay in use: {error}", "error"))
             self._loading = self._load_engine()
             return
         before = self.settings
-        # The store and the socket are open where they are.
+        # Store and socket stay open where they are.
         self.settings = self.hardware.settings = structs.replace(settings, paths=before.paths)
         if settings.paths != before.paths:
-            self.bus.publish(Event("settings", "new paths are used after a restart"))
+            self.bus.publish(Event("settings", "new paths take effect after a restart"))
         if settings.events != before.events:
             self.bus.set_sinks(open_sinks(self.settings))
         if settings.panel != before.panel or settings.camera.kind != before.camera.kind:
@@ -413,26 +412,26 @@ class Service:
             self._notifier.ready(self.status_line())
 
     def _close(self, control: ControlServer) -> None:
-        """End within a second, whatever hangs."""
-        self._stopping, self._loading = True, None  # so that a view is not thought to have ended the process
+        """Stop within a second, whatever hangs."""
+        self._stopping, self._loading = True, None  # closes `reembed`, which would count an attempt otherwise
         self._notifier.stopping()
         if self.engine:
-            self.engine.registrations.cancel()  # who waits for it is told
+            self.engine.registrations.cancel()  # its client gets an answer
         self.bus.publish(Event("stopping", "the daemon stops"))
         self._calls.close()
-        # They tell of the end to those who watch.
+        # Before the bus, so that they can report the end.
         self.integrations.close(0.4)
-        # First, so that who follows events sees their end, and not a connection that breaks.
+        # Before the socket, so that followers see the end of the events and not a broken connection.
         self.bus.close(0.3)
         control.close()
         self.hardware.close()
         if self._store is not None:
             self._store.close()
 
-    # --- how it is ---
+    # --- status ---
 
     def status_line(self) -> str:
-        """One line, such as `sees mug; 12 objects; 9.8 frames/s`."""
+        """Describe the daemon's state in one line, such as `sees mug; 12 objects; 9.8 frames/s`."""
         engine, state = self.engine, self.hardware.state
         if engine is None:
             return self.fault
@@ -441,12 +440,12 @@ class Service:
         if state.status in ("stalled", "absent"):
             return f"no frames: {state.reason}"
         if engine.registrations.busy:
-            return "looks at something that it shall learn"
-        seen = " and ".join(engine.present) or "nothing that it knows"
+            return "registering an object"
+        seen = " and ".join(engine.present) or "no known object"
         return f"sees {seen}; {counted(len(engine.support), 'object')}; {state.fps:.1f} frames/s"
 
     def report(self) -> dict[str, Any]:
-        """All of it, as JSON values."""
+        """Describe the daemon's state as JSON values."""
         engine, settings = self.engine, self.settings
         return {
             "version": __version__,
@@ -510,37 +509,37 @@ class Service:
 
 
 class CallQueue:
-    """Functions that wait for the owner's next turn; `ask` from any other thread."""
+    """Functions that other threads have called on the thread that owns engine and store."""
 
     def __init__(self) -> None:
         self._waiting: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
-        self._over = False
+        self._closed = False
 
     def call(self, function: Callable[[], T], timeout: float) -> T:
-        """Let the owner call a function, and wait for what it returns.
+        """Call a function on the owner's thread and return its result; from any other thread.
 
         Raises:
-            NotReady: the daemon is stopping, or did not come to it in time.
-            Whatever the function raises.
+            NotReady: the daemon is stopping or too busy.
+            Any error of the function.
         """
         future: Future[T] = Future()
         self._waiting.put((function, future))
-        if self._over:  # asked after it was put there: nobody may come to it any more
+        if self._closed:  # closed meanwhile: it would never run
             future.cancel()
         try:
             return future.result(timeout)
         except CancelledError:
             raise NotReady("the daemon is stopping") from None
         except TimeoutError as error:
-            if future.done():  # the function's own error, such as that of a camera
+            if future.done():  # the function's own TimeoutError, such as that of a camera
                 return future.result()
-            # What nobody waits for any more must not be done later, behind the asker's back.
+            # A call that has timed out must not run later.
             if not future.cancel():
-                raise NotReady("the daemon is still at it; see later what came of it") from error
-            raise NotReady(f"the daemon did not come to it in {timeout:g} s") from error
+                raise NotReady("the daemon is still working on it; check the result later") from error
+            raise NotReady(f"the daemon was too busy for {timeout:g} s") from error
 
     def run_pending(self) -> None:
-        """Call what waits now; what is asked meanwhile waits for the next turn."""
+        """Run the calls that are waiting now; later ones wait for the next turn."""
         for _ in range(self._waiting.qsize()):
             function, future = self._waiting.get_nowait()
             if not future.set_running_or_notify_cancel():
@@ -551,14 +550,14 @@ class CallQueue:
                 future.set_exception(error)
 
     def close(self) -> None:
-        """Nothing is called any more; who waits is told."""
-        self._over = True
+        """Run no further call; waiting callers get `NotReady`."""
+        self._closed = True
         while not self._waiting.empty():
             self._waiting.get_nowait()[1].cancel()
 
 
 def open_store(settings: Settings, encoder: Encoder, notifier: Notifier) -> SupportStore:
-    """Open the store for an encoder's model; a damaged file is repaired, and systemd waits for it.
+    """Open the store for an encoder's model; systemd waits for the repair of a damaged one.
 
     Raises:
         StoreError: it cannot be opened.
@@ -573,26 +572,26 @@ def open_store(settings: Settings, encoder: Encoder, notifier: Notifier) -> Supp
 
 
 class Backups:
-    """Copies the store beside it; never at the end of the daemon, which has to be quick."""
+    """Regular backups of the store, in its directory."""
 
     def __init__(self, now: float) -> None:
-        """`now`: the time, in seconds, from which on it is counted."""
+        """Start the interval at `now`, in seconds."""
         self._due = now + BACKUP_SECONDS
 
     def run_if_due(self, store: SupportStore, now: float) -> None:
-        """Copy the store if it is time; what cannot be copied is logged."""
+        """Back the store up if it is time; errors are logged."""
         if now < self._due:
             return
         self._due = now + BACKUP_SECONDS
         try:
-            if store.path.stat().st_size > LARGE_STORE:
+            if store.path.stat().st_size > LARGE_STORE_BYTES:
                 self._due = now + LARGE_BACKUP_SECONDS
             if not store.backup(BACKUP_LIMIT_SECONDS):
-                LOG.warning("no backup: the copy of the objects took too long; edge-siamese objects export")
+                LOG.warning("no backup: copying the store took too long; use edge-siamese objects export")
         except (EdgeSiameseError, OSError) as error:
             LOG.warning("no backup: %s", error)
 
 
 def counted(number: int, noun: str) -> str:
-    """`1 object`, `2 objects`."""
+    """Format a count, such as `1 object` or `2 objects`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"

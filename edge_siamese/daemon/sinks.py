@@ -1,4 +1,4 @@
-"""Where events go: a line for people in the journal, a line of JSON in a file, a command that is run for each."""
+"""Sinks of events: a line in the journal, a line of JSON in a file, a hook command for each event."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FILE_NAME = "events.jsonl"
 RETRY_SECONDS = 30.0
 HOOK_QUEUE = 32
 HOOK_GRACE_SECONDS = 0.5
-"""Between asking a hook that takes too long to end, and ending it."""
+"""Time between SIGTERM and SIGKILL for a hook that takes too long."""
 MAX_OUTPUT_BYTES = 4096
 SYSTEMD_VARIABLES = (
     "NOTIFY_SOCKET",
@@ -39,9 +39,9 @@ SYSTEMD_VARIABLES = (
     "LISTEN_PID",
     "LISTEN_FDNAMES",
 )
-"""Environment variables that are between systemd and the daemon."""
+"""Environment variables from systemd that hooks do not get."""
 
-# Priorities of the journal; what is not named is information (6).
+# Priorities in the journal; all other kinds are informational (6).
 _PRIORITIES = {"seen": 7, "refused": 5}
 _PRIORITY_OF_LEVEL = {"error": 3, "warning": 4, "notice": 5, "info": 6, "debug": 7}
 
@@ -49,7 +49,7 @@ LOG = logging.getLogger(__name__)
 
 
 def open_sinks(settings: Settings) -> list[Sink]:
-    """The sinks that settings ask for; nothing is opened before the first event."""
+    """Return the sinks that are turned on; nothing is opened before the first event."""
     sinks: list[Sink] = [JournalSink()]
     if settings.events.file:
         sinks.append(FileSink(settings.state_directory / FILE_NAME, settings.events.max_file_bytes))
@@ -59,7 +59,7 @@ def open_sinks(settings: Settings) -> list[Sink]:
 
 
 class JournalSink:
-    """One line for people: to stderr with a priority where that is the journal, else to stdout with the time."""
+    """Writes a line for people: to the journal with a priority, else to standard output with the time."""
 
     name = "journal"
     queue = SINK_QUEUE
@@ -78,14 +78,14 @@ class JournalSink:
         print(line.encode(encoding, "replace").decode(encoding), file=self._out, flush=True)
 
     def interrupt(self) -> None:
-        """A terminal that takes nothing cannot be hurried."""
+        """Do nothing: a write to a terminal cannot be interrupted."""
 
     def close(self) -> None:
-        """The stream is the process's own."""
+        """Do nothing: the stream belongs to the process."""
 
 
 def in_journal() -> bool:
-    """Whether stderr goes to the journal: `JOURNAL_STREAM` names its device and inode."""
+    """Return whether stderr goes to the journal: `JOURNAL_STREAM` names its device and inode."""
     try:
         state = os.fstat(sys.stderr.fileno())
     except (OSError, ValueError, AttributeError):
@@ -98,10 +98,10 @@ def _priority(event: Event) -> int:
 
 
 class FileSink:
-    """Lines of JSON at the end of a file, each in one write; a second file keeps what was before.
+    """Appends lines of JSON to a file, each in one write; a full file is renamed to `.1`.
 
-    Lines are not forced to the disk one by one, which would wear a memory card: a power cut may cost the last half
-    minute, and half a line, after which the next one starts anew.
+    Lines are not synced one by one, which would wear a memory card. A power cut may lose the last half minute, and leave
+    half a line, after which the next event starts a new line.
     """
 
     name = "event file"
@@ -133,11 +133,11 @@ class FileSink:
             self._close_file()
             return
         if self._lost:
-            LOG.warning("%s is written again; %d events are not in it", self._path, self._lost)
+            LOG.warning("%s can be written again; %d events are missing", self._path, self._lost)
         self._retry_at, self._lost = float("-inf"), 0
 
     def interrupt(self) -> None:
-        """A disk cannot be hurried."""
+        """Do nothing: a write to a disk cannot be interrupted."""
 
     def close(self) -> None:
         if self._file >= 0:
@@ -165,7 +165,7 @@ class FileSink:
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(self._file), self._path.stat()):
                     return
-            self._close_file()  # it was moved or removed
+            self._close_file()  # the file was moved or removed
         self._path.parent.mkdir(parents=True, exist_ok=True)
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
         self._file = os.open(self._path, flags, 0o640)
@@ -179,14 +179,14 @@ class FileSink:
 
 
 def read_events(path: Path, count: int) -> list[dict[str, Any]]:
-    """The last events of an event file and the one before it, the oldest first; torn lines are passed over.
+    """Read the last events from an event file and its predecessor, oldest first; incomplete lines are skipped.
 
     Args:
         path: of `events.jsonl`, which may be missing.
-        count: at most so many.
+        count: maximum number of events.
 
     Raises:
-        OSError: it is there and cannot be read.
+        OSError: the file exists and cannot be read.
     """
     events: list[dict[str, Any]] = []
     for part in (path, path.with_name(f"{path.name}.1")):
@@ -207,7 +207,7 @@ def read_events(path: Path, count: int) -> list[dict[str, Any]]:
 
 
 class HookSink:
-    """Runs a command for each event, one at a time; the event is a line of JSON on its standard input."""
+    """Runs a command for each event, one at a time, with the event as a line of JSON on standard input."""
 
     name = "hook"
     queue = HOOK_QUEUE
@@ -232,7 +232,7 @@ class HookSink:
             line.write(json.dumps(event.to_dict(), ensure_ascii=False) + "\n")
             line.seek(0)
             try:
-                # A session of its own, so that all that it starts can be ended with it; no shell, and no open files.
+                # In a session of its own, so that its children can be killed with it. Without a shell.
                 process = subprocess.Popen(
                     self._command,
                     stdin=line,
@@ -247,8 +247,8 @@ class HookSink:
                 self._problems.report(f"the hook {self._command[0]} cannot be run: {reason}")
                 return
         with process:
-            said, in_time = self._wait(process)
-        self._report(process.returncode, in_time, said)
+            output, in_time = self._wait(process)
+        self._report(process.returncode, in_time, output)
 
     def interrupt(self) -> None:
         self._interrupted.set()
@@ -261,46 +261,48 @@ class HookSink:
         os.close(self._wake_write)
 
     def _wait(self, process: subprocess.Popen[bytes]) -> tuple[bytes, bool]:
-        """What a hook said last, and whether it ended by itself. What it left in the background may hold its output
-        open, so not the output's end is waited for, but its own."""
+        """Wait for a hook; returns the end of its output and whether it ended in time.
+
+        Waits for the process and not for the end of the output, which background processes may hold open.
+        """
         assert process.stdout is not None
-        output = process.stdout.fileno()
-        os.set_blocking(output, False)
+        stdout = process.stdout.fileno()
+        os.set_blocking(stdout, False)
         deadline = time.monotonic() + self._timeout_s
-        said, in_time = b"", True
+        output, in_time = b"", True
         ended = os.pidfd_open(process.pid)
         try:
             with selectors.DefaultSelector() as selector:
-                for descriptor in (output, ended, self._wake_read):
+                for descriptor in (stdout, ended, self._wake_read):
                     selector.register(descriptor, selectors.EVENT_READ)
                 while True:
                     ready = {key.fd for key, _ in selector.select(max(0.0, deadline - time.monotonic()))}
-                    if output in ready:
-                        part = _read(output)
-                        said = (said + part)[-MAX_OUTPUT_BYTES:]
+                    if stdout in ready:
+                        part = _read(stdout)
+                        output = (output + part)[-MAX_OUTPUT_BYTES:]
                         if not part:
-                            selector.unregister(output)
+                            selector.unregister(stdout)
                     if ended in ready:
                         break
                     if not ready or self._wake_read in ready or time.monotonic() >= deadline:
                         in_time = False
-                        _end(process, ended)
+                        _kill(process, ended)
                         break
         finally:
             os.close(ended)
-        return (said + _read(output))[-MAX_OUTPUT_BYTES:], in_time
+        return (output + _read(stdout))[-MAX_OUTPUT_BYTES:], in_time
 
-    def _report(self, status: int, in_time: bool, said: bytes) -> None:
+    def _report(self, status: int, in_time: bool, output: bytes) -> None:
         if self._interrupted.is_set():
             return
-        lines = said.decode("utf-8", "replace").split("\n")
+        lines = output.decode("utf-8", "replace").split("\n")
         last = next((f": {line.strip()[:200]}" for line in reversed(lines) if line.strip()), "")
         if not in_time:
             self._problems.report(
-                f"the hook {self._command[0]} took longer than {self._timeout_s:g} s, and was ended{last}"
+                f"the hook {self._command[0]} took longer than {self._timeout_s:g} s and was killed{last}"
             )
         elif status:
-            how = f"was ended by {_signal(-status)}" if status < 0 else f"failed with status {status}"
+            how = f"was killed by {_signal(-status)}" if status < 0 else f"failed with status {status}"
             self._problems.report(f"the hook {self._command[0]} {how}{last}")
         else:
             self._problems.resolve(f"the hook {self._command[0]} works again")
@@ -318,8 +320,8 @@ def _read(descriptor: int) -> bytes:
         return b""
 
 
-def _end(process: subprocess.Popen[bytes], ended: int) -> None:
-    """End a process and all of its group; as long as it is not waited for, its number is nobody else's."""
+def _kill(process: subprocess.Popen[bytes], ended: int) -> None:
+    """Kill a process group. Its id cannot be reused before `wait`."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
     select.select([ended], [], [], HOOK_GRACE_SECONDS)

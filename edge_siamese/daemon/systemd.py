@@ -1,4 +1,4 @@
-"""Tells systemd how the daemon is: ready, alive, reloading, stopping (sd_notify); silent where nothing listens."""
+"""Notifications to systemd (sd_notify): ready, watchdog, status, stopping. Without systemd they do nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LOG = logging.getLogger(__name__)
 
 
 class Notifier:
-    """Sends datagrams to the socket that `NOTIFY_SOCKET` names; no method raises, and none takes long."""
+    """Sends datagrams to the socket in `NOTIFY_SOCKET`. No method raises or blocks for long."""
 
     def __init__(
         self,
@@ -24,10 +24,10 @@ class Notifier:
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Look where to send; nothing is sent yet.
+        """Read the address; nothing is sent yet.
 
         Args:
-            environment: instead of the process's own.
+            environment: replaces the process's own.
             clock: seconds of CLOCK_MONOTONIC.
         """
         environment = os.environ if environment is None else environment
@@ -39,40 +39,40 @@ class Notifier:
 
     @property
     def watchdog_s(self) -> float | None:
-        """Seconds within which systemd wants the next `watchdog()`; None if it wants none of this process."""
+        """Seconds within which systemd expects the next `watchdog()`; None if it expects none."""
         return self._watchdog_s
 
     def ready(self, status: str = "") -> None:
-        """Starting, or reloading, is over."""
+        """Report that starting or reloading is finished."""
         self._send("READY=1", *_status(status))
 
     def status(self, text: str) -> None:
-        """What `systemctl status` shows; one line is made of it."""
+        """Set the line that `systemctl status` shows."""
         self._send(*_status(text))
 
     def watchdog(self) -> None:
-        """The daemon does its work."""
+        """Report that the daemon is working."""
         self._send("WATCHDOG=1")
 
     def watchdog_within(self, seconds: float | None) -> None:
-        """From now on systemd waits so long for the next `watchdog()`, which this counts as one; None: nothing."""
+        """Set the watchdog's interval, and reset it. None changes nothing."""
         if self._watchdog_s is not None and seconds is not None:
             self._send("WATCHDOG=1", f"WATCHDOG_USEC={round(seconds * 1e6)}")
 
     def stopping(self, status: str = "") -> None:
-        """The daemon ends."""
+        """Report that the daemon is stopping."""
         self._send("STOPPING=1", *_status(status))
 
     def reloading(self, status: str = "") -> None:
-        """Settings are read anew; `ready` has to follow."""
+        """Report that settings are being reloaded; `ready` has to follow."""
         self._send("RELOADING=1", f"MONOTONIC_USEC={round(self._clock() * 1e6)}", *_status(status))
 
     def extend_timeout(self, seconds: float) -> None:
-        """Starting or stopping takes so many more seconds, from now on."""
+        """Ask for more time to start or stop, in seconds from now."""
         self._send(f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}")
 
     def close(self) -> None:
-        """Let the socket go."""
+        """Close the socket."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -88,25 +88,25 @@ class Notifier:
         except OSError as error:
             self.close()
             if not self._lost:
-                LOG.warning("systemd does not hear this process: %s", error.strerror or error)
+                LOG.warning("systemd cannot be notified: %s", error.strerror or error)
             self._lost = True
         else:
             self._lost = False
 
 
 def _address(name: str) -> bytes | None:
-    """The address that `NOTIFY_SOCKET` names: a path, or a name of the abstract space after an @."""
+    """Parse `NOTIFY_SOCKET`: a path, or an abstract name after an @."""
     if name.startswith("/"):
         return os.fsencode(name)
     if name.startswith("@"):
         return b"\0" + os.fsencode(name[1:])
     if name:
-        LOG.warning("NOTIFY_SOCKET=%s is no path and no abstract name: systemd is told nothing", name)
+        LOG.warning("NOTIFY_SOCKET=%s is neither a path nor an abstract name; systemd is not notified", name)
     return None
 
 
 def _watchdog_s(environment: Mapping[str, str]) -> float | None:
-    # Set for another process, such as the parent that exec'ed a shell, they do not concern this one.
+    # The variables may be meant for another process, such as the parent of this one.
     if environment.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None
     text = environment.get("WATCHDOG_USEC", "")

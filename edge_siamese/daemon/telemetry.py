@@ -19,41 +19,41 @@ from edge_siamese.recognition.tracking import Sighting
 
 Stage = Literal["wait", "imaging", "encode", "decide", "frame"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
-"""What a frame goes through: it waits for its turn, is made ready, embedded, and compared; `frame` is all but the wait."""
+"""Stages of a frame: waiting, preprocessing, embedding, comparing; `frame` is all but the wait."""
 Outcome = Literal["recognized", "unknown", "nothing", "learning"]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
-"""What frames came to: a known object, none that is known, a picture without contrast, a step of a registration."""
+"""Outcomes of frames: a known object, an unknown one, no contrast, or a frame of a registration."""
 
 BUCKETS_SECONDS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 MAX_DECISIONS = 50
 """At most 5.5 MB with pictures of 192 x 192 in color."""
 MAX_OBJECTS = 1000
-"""Whose recognitions are counted; the one that was recognized longest ago makes room."""
+"""Objects whose recognitions are counted; the one recognized longest ago is dropped first."""
 
 
 class Histogram:
-    """Times in buckets. One thread observes; what others read is at most one time behind itself."""
+    """A histogram of times. One thread observes; readers may miss the latest observation."""
 
     def __init__(self) -> None:
         self.counts = [0] * (len(BUCKETS_SECONDS) + 1)
-        """How many times fell into each bucket: up to its bound in `BUCKETS_SECONDS`, and the last one beyond them all."""
+        """Observations in each bucket, bounded by `BUCKETS_SECONDS`; the last bucket has no bound."""
         self.sum_s = 0.0
-        """Of all times, in seconds."""
+        """Sum of all observations, in seconds."""
 
     @property
     def count(self) -> int:
-        """How many times there were."""
+        """Number of observations."""
         return sum(self.counts)
 
     def observe(self, seconds: float) -> None:
-        """One more."""
+        """Add an observation."""
         self.counts[bisect_left(BUCKETS_SECONDS, seconds)] += 1
         self.sum_s += seconds
 
     def quantile(self, share: float) -> float | None:
-        """The time that this share of all times stays below, in seconds, as well as the buckets tell; None without any.
+        """Estimate a quantile in seconds, for a share from 0 to 1; None without observations.
 
-        Within a bucket, times are taken to be spread evenly; of what lies beyond all bounds, only the last bound is known.
+        Observations are taken to be spread evenly within a bucket; beyond all bounds the last bound is returned.
         """
         counts = list(self.counts)
         wanted, before = share * sum(counts), 0
@@ -69,26 +69,26 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Counts:
-    """What was counted up to a moment."""
+    """A snapshot of the counters."""
 
     frames: Mapping[str, int]
-    """By their outcome."""
+    """Frames by outcome."""
     events: Mapping[str, int]
-    """By their kind."""
+    """Events by kind."""
     recognitions: Mapping[str, tuple[str, int]]
-    """By the object's uid: its name at last, and how often it appeared."""
+    """Latest name and number of appearances by the object's uid."""
     registrations: Mapping[str, int]
-    """What was saved, by where the request came from: button, command, picture, page, mqtt."""
+    """Saved registrations by source: button, command, picture, page, mqtt."""
     refusals: Mapping[str, int]
-    """Registrations that were refused, by their reason."""
+    """Refused registrations by reason."""
 
 
 class Telemetry:
-    """The counters of one daemon. Its own thread counts frames, any thread events; any thread reads."""
+    """The counters of a daemon. The engine's thread counts frames, any thread counts events and reads."""
 
     def __init__(self) -> None:
         self.stages: dict[Stage, Histogram] = {stage: Histogram() for stage in STAGES}
-        """Times of each stage."""
+        """Times by stage."""
         self._frames: dict[Outcome, int] = dict.fromkeys(OUTCOMES, 0)
         self._changing = threading.Lock()
         self._events: Counter[str] = Counter()
@@ -98,18 +98,18 @@ class Telemetry:
         self._seen: dict[str, str] = {}
 
     def frame(self, outcome: Outcome, times: Mapping[Stage, float]) -> None:
-        """A frame is done.
+        """Count a frame.
 
         Args:
-            outcome: what it came to.
-            times: of the stages that it went through, in seconds.
+            outcome: of the frame.
+            times: seconds of each stage that it went through.
         """
         self._frames[outcome] += 1
         for stage, seconds in times.items():
             self.stages[stage].observe(seconds)
 
     def event(self, event: Event) -> None:
-        """An event was published."""
+        """Count an event."""
         data = event.data
         uid, name = data.get("uid"), str(data.get("name") or "")
         with self._changing:
@@ -132,18 +132,18 @@ class Telemetry:
                 self._recognitions.pop(gone, None)
 
     def remember_seen(self, uid: str, when: str) -> None:
-        """An object was seen before this daemon started, as an older record of events tells."""
+        """Restore when an object was seen last, from the events of earlier daemons."""
         with self._changing:
             if uid not in self._seen:
                 self._seen = {uid: when, **self._seen}
 
     def last_seen(self) -> dict[str, str]:
-        """By the objects' uids: when each appeared or was still there last, UTC, ISO 8601."""
+        """Return when each object was seen last, by uid: UTC, ISO 8601."""
         with self._changing:
             return dict(self._seen)
 
     def counts(self) -> Counts:
-        """What was counted up to now."""
+        """Return a snapshot of the counters."""
         with self._changing:
             return Counts(
                 frames={str(outcome): count for outcome, count in self._frames.items()},
@@ -161,51 +161,49 @@ def _bound(counted: dict[str, Any]) -> None:
 
 @dataclass(frozen=True, eq=False)
 class CurrentView:
-    """The latest frame and what was made of it; made anew with each frame, so any thread may look at it."""
+    """The latest frame and its recognition. Immutable, so any thread may read it."""
 
     frame: Frame
-    """What the camera saw."""
     recognition: Recognition | None
-    """What it shows; None while it is learned from."""
+    """None during a registration."""
     present: tuple[Sighting, ...]
-    """What is there now, the first to appear first."""
+    """The objects in view, in order of appearance."""
 
 
 @dataclass(frozen=True, eq=False)
 class RecentDecision:
-    """A frame that made an object appear, or that showed it still there."""
+    """The decision behind an event `appeared` or `seen`, with what the encoder saw."""
 
     id: str
     """12 hexadecimal digits."""
     uid: str
-    """Of the object."""
+    """Uid of the object."""
     name: str
-    """What it was called then."""
+    """Its name at that time."""
     time: str
     """UTC, ISO 8601."""
     recognition: Recognition
-    """How it was decided."""
     embedding: Floats
-    """(D,), of the frame."""
+    """(D,), embedding of the frame."""
     model_id: str
-    """Whose embedding it is."""
+    """The model that computed it."""
     crop: Bytes
-    """What the encoder saw, uint8 (h, w) or (h, w, 3)."""
+    """The input of the encoder, uint8 (h, w) or (h, w, 3)."""
 
 
 class RecentDecisions:
-    """The latest `MAX_DECISIONS` moments; the engine's thread adds, any thread reads."""
+    """The latest `MAX_DECISIONS` decisions. The engine's thread adds, any thread reads."""
 
     def __init__(self) -> None:
         self.wanted = False
-        """Whether moments are kept: only where somebody can look at them."""
+        """Whether decisions are kept: only if an integration shows them."""
         self._kept: OrderedDict[str, RecentDecision] = OrderedDict()
         self._changing = threading.Lock()
 
     def add(
         self, recognition: Recognition, embedding: Floats, model_id: str, crop: Bytes, *, uid: str, name: str
     ) -> str:
-        """Keep one more; its id."""
+        """Keep a decision; returns its id."""
         moment = RecentDecision(
             secrets.token_hex(6), uid, name, utc_now(), recognition, embedding, model_id, crop
         )
@@ -216,35 +214,35 @@ class RecentDecisions:
         return moment.id
 
     def get(self, number: str) -> RecentDecision | None:
-        """The moment of this id, if it is kept still."""
+        """Return the decision with this id, or None if it is no longer kept."""
         with self._changing:
             return self._kept.get(number)
 
     def latest(self) -> RecentDecision | None:
-        """The newest one."""
+        """Return the newest decision, or None."""
         with self._changing:
             return next(reversed(self._kept.values()), None)
 
     def clear(self) -> None:
-        """Keep none of them any more."""
+        """Drop all decisions."""
         with self._changing:
             self._kept.clear()
 
 
 @dataclass(frozen=True, eq=False)
 class Observations:
-    """What is noted of the daemon's work for those who look; it outlives engines."""
+    """What integrations observe of the daemon; outlives engines."""
 
     telemetry: Telemetry = field(default_factory=Telemetry)
-    """Counts frames, times and events."""
+    """Counters and times."""
     decisions: RecentDecisions = field(default_factory=RecentDecisions)
-    """The latest decisions that events told of."""
+    """The decisions behind recent events."""
     registrations: RegistrationProgress = field(default_factory=RegistrationProgress)
     """The latest registration."""
 
 
 def outcome(found: Recognition) -> Outcome:
-    """What a frame came to."""
+    """Return the outcome of a frame for the counters."""
     if found.rule == "nothing to see":
         return "nothing"
     return "unknown" if found.uid is None else "recognized"

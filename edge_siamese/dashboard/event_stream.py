@@ -11,7 +11,7 @@ from concurrent.futures import Executor
 from typing import Any, TypeVar
 
 from edge_siamese.daemon.api import DaemonApi
-from edge_siamese.daemon.event_bus import RING
+from edge_siamese.daemon.event_bus import MAX_RECENT_EVENTS
 from edge_siamese.daemon.registration_session import RegistrationRecord
 from edge_siamese.dashboard.schemas import to_json
 from edge_siamese.errors import EdgeSiameseError
@@ -82,7 +82,7 @@ class Notifier:
 
 
 class EventFeed:
-    """The latest `RING` events since the daemon's start, numbered. Thread-safe.
+    """The latest `MAX_RECENT_EVENTS` events since the daemon's start, numbered. Thread-safe.
 
     A client remembers a number instead of having a queue: a slow client costs nothing, and the numbers show what it missed.
     """
@@ -90,7 +90,7 @@ class EventFeed:
     def __init__(self, actions: DaemonApi) -> None:
         """Keep nothing before `open`."""
         self._hub = actions.bus
-        self._events: deque[dict[str, Any]] = deque(maxlen=RING)
+        self._events: deque[dict[str, Any]] = deque(maxlen=MAX_RECENT_EVENTS)
         # Milliseconds of the wall clock, so that numbers from before a restart are not taken for current ones.
         self._first = self._next = time.time_ns() // 1_000_000
         self._early: list[Event] | None = []
@@ -100,7 +100,7 @@ class EventFeed:
     def open(self) -> None:
         """Subscribe, and add the events from before."""
         self._hub.listen(self._receive)
-        earlier = self._hub.latest(RING)
+        earlier = self._hub.latest(MAX_RECENT_EVENTS)
         with self._lock:
             early, self._early = self._early or [], None
             new = [event for event in early if not any(event is known for known in earlier)]

@@ -179,7 +179,7 @@ def test_wrong_settings_change_nothing_at_a_reload_and_end_the_service_for_good_
     pid, good = container.property("MainPID"), container.read(SETTINGS)
     container.write(SETTINGS, "[camera]\nkind = 'eye'\n")
     container.run("systemctl", "reload", "edge-siamese")
-    wait_for(lambda: "the former settings stay" in container.journal(), 10, "the refusal is told")
+    wait_for(lambda: "the previous settings stay in use" in container.journal(), 10, "the refusal is told")
     assert container.property("MainPID") == pid
     container.run("systemctl", "restart", "edge-siamese", check=False)
     wait_for(lambda: container.property("ActiveState") == "failed", 20, "the service has failed")

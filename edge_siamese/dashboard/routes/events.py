@@ -8,7 +8,7 @@ from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 
-from edge_siamese.daemon.event_bus import RING
+from edge_siamese.daemon.event_bus import MAX_RECENT_EVENTS
 from edge_siamese.dashboard.endpoints import BoundedStreamingResponse, Endpoints
 from edge_siamese.dashboard.event_stream import EventStream
 from edge_siamese.dashboard.schemas import ApiError, JsonObject
@@ -31,7 +31,7 @@ class EventList(Record):
 @ENDPOINTS.add("GET", "/events")
 def events(
     state: AppState,
-    count: Annotated[int, Meta(description="Number of events, at most.", ge=0, le=RING)] = 50,
+    count: Annotated[int, Meta(description="Number of events, at most.", ge=0, le=MAX_RECENT_EVENTS)] = 50,
 ) -> EventList:
     """The latest events."""
     return EventList(events=tuple(state.streams.feed.latest(count)))

@@ -156,7 +156,7 @@ class TestStatus:
             if words:
                 assert json.loads(lines[0])["version"]
             else:
-                assert "sees nothing that it knows" in lines[-1]
+                assert "sees no known object" in lines[-1]
 
     @pytest.mark.parametrize(
         ("seconds", "text"),
@@ -193,7 +193,7 @@ class TestEvents:
         out = command("events", "--follow", "--count", "1")
         happening.join()
         texts = [line[42:] for line in out.splitlines()]
-        assert texts[:3] == ['"mug" is registered', '"mug" is called "cup" now', "the daemon stops"]
+        assert texts[:3] == ['"mug" is registered', '"mug" is now called "cup"', "the daemon stops"]
 
     def test_lost_events_have_no_time_of_their_own(self, capsys: pytest.CaptureFixture[str]) -> None:
         commands._print_event({"kind": "lost", "text": "3 events were lost", "count": 3}, False)

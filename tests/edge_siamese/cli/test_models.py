@@ -152,7 +152,7 @@ def test_what_does_not_work_here_is_not_installed(
     def fail(*_: Any) -> Any:
         raise SelfTestFailed("int8 on onnxruntime: other scores")
 
-    monkeypatch.setattr(commands, "proven_encoder", fail)
+    monkeypatch.setattr(commands, "load_tested_encoder", fail)
     error = command("model", "install", str(bundle.path), status=1)
     assert error == "edge-siamese: int8 on onnxruntime: other scores\n"
     assert command("model", "install", "/none", status=1) == (

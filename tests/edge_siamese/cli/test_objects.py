@@ -206,7 +206,7 @@ class TestChanges:
         assert json.loads(command("merge", "mug", "pen", "--json"))["object"]["name"] == "pen"
 
     def test_what_was_wrong(self, daemon: Daemon, command: Command, refused: Command, mug: str) -> None:
-        assert refused("wrong") == "nothing was recognized lately that could be wrong"
+        assert refused("wrong") == "nothing was recognized recently that could be wrong"
         command("register", "mug", "--picture", mug)
         daemon.show(MUG, "mug")
         assert command("wrong", "mug") == 'that was not "mug": the view is kept as its negative number 1\n'

@@ -118,7 +118,9 @@ class TestRegistering:
         first = threading.Thread(target=ask)
         first.start()
         until(lambda: daemon.ask("status")["learning"])
-        with pytest.raises(ControlError, match=r"^another registration is under way; try again in a moment$"):
+        with pytest.raises(
+            ControlError, match=r"^another registration is in progress; try again in a moment$"
+        ):
             daemon.ask("register", name="pen")
         first.join()
         assert said == ["no frame arrived within 1 s: check the camera"]
@@ -147,7 +149,7 @@ class TestChanging:
         assert knowing.ask("undo", registrations=True) == {"text": 'undone: "cup" is no longer registered'}
 
     def test_what_was_wrong_is_not_recognized_again(self, knowing: Daemon) -> None:
-        with pytest.raises(ControlError, match=r"^nothing was recognized lately that could be wrong$"):
+        with pytest.raises(ControlError, match=r"^nothing was recognized recently that could be wrong$"):
             knowing.ask("wrong")
         knowing.show(MUG, "mug")
         with pytest.raises(SupportError, match=r'^there is no object "pen"'):

@@ -189,16 +189,16 @@ class TestRefusing:
         [
             (
                 b"GET / HTTP/1.1\n",
-                "the request is refused: not valid JSON: Expecting value at line 1, column 1",
+                "invalid request: not valid JSON: Expecting value at line 1, column 1",
             ),
             (b'{"command":"a","command":"b"}\n', "command: duplicate key"),
             (b'{"command":"echo","n":NaN}\n', "n: must be a finite number, not nan"),
             (b"\xff\xfe\n", "the request is not UTF-8 text"),
-            (b'["echo"]\n', 'the request has to be an object with a "command"'),
-            (b'{"command":3}\n', 'the request has to be an object with a "command"'),
-            (b"\n", "the request is refused: not valid JSON: Expecting value at line 1, column 1"),
+            (b'["echo"]\n', 'a request must be an object with a "command"'),
+            (b'{"command":3}\n', 'a request must be an object with a "command"'),
+            (b"\n", "invalid request: not valid JSON: Expecting value at line 1, column 1"),
             (b"[" * 9000 + b"\n", "more than 100 nested levels"),
-            (b"[" * 60000 + b"\n", "the request is refused: more than 10000 lists and objects in it"),
+            (b"[" * 60000 + b"\n", "the request has more than 10000 lists and objects"),
         ],
     )
     def test_garbage_gets_one_line_and_the_end(self, path: Path, sent: bytes, error: str) -> None:
@@ -213,14 +213,14 @@ class TestRefusing:
         with connect(path) as connection:
             connection.sendall(b'{"command":')
             assert said(connection) == [
-                {"ok": False, "error": "no whole request came within 0.15 s", "kind": "ControlError"}
+                {"ok": False, "error": "no complete request arrived within 0.15 s", "kind": "ControlError"}
             ]
 
     def test_half_a_request_and_an_end_gets_an_error(self, path: Path) -> None:
         with connect(path) as connection:
             connection.sendall(b'{"command":')
             connection.shutdown(socket.SHUT_WR)
-            assert said(connection)[0]["error"] == "the request ends without an end of line"
+            assert said(connection)[0]["error"] == "the request has no end of line"
 
     def test_a_connection_that_asks_nothing_is_closed(self, path: Path) -> None:
         with connect(path) as connection:
@@ -228,12 +228,12 @@ class TestRefusing:
 
     def test_one_connection_too_many_is_told_so(self, path: Path, server: ControlServer) -> None:
         open_ones = [connect(path) for _ in range(3)]
-        wait_for(lambda: len(server._conversations) == 3)
+        wait_for(lambda: len(server._clients) == 3)
         with pytest.raises(ControlError, match=r"^the daemon serves 3 connections already: try again$"):
             request(path, "echo")
         for connection in open_ones:
             connection.close()
-        wait_for(lambda: not server._conversations)
+        wait_for(lambda: not server._clients)
         assert request(path, "echo") == {"command": "echo"}
 
 
@@ -267,7 +267,7 @@ class TestSlowAndGone:
             connection.sendall(b'{"command":"flood"}\n')
             assert daemon.refused.wait(2)
             assert request(path, "echo") == {"command": "echo"}
-        assert "a client of the control socket is too slow, and is left" in caplog.messages
+        assert "a client of the control socket is too slow; disconnecting it" in caplog.messages
 
     def test_a_handler_sees_that_the_client_has_gone(
         self, path: Path, daemon: Daemon, server: ControlServer, monkeypatch: pytest.MonkeyPatch
@@ -278,7 +278,7 @@ class TestSlowAndGone:
         assert daemon.entered.wait(2)
         connection.close()
         assert daemon.gone.wait(2)
-        wait_for(lambda: not server._conversations)
+        wait_for(lambda: not server._clients)
 
     def test_a_client_that_is_done_asking_is_still_there(
         self, path: Path, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
@@ -309,7 +309,7 @@ class TestLife:
         idle, busy, stuck = connect(path), connect(path), connect(path)
         busy.sendall(b'{"command":"follow"}\n')
         stuck.sendall(b'{"command":"wait"}\n')
-        wait_for(lambda: len(server._conversations) == 3)
+        wait_for(lambda: len(server._clients) == 3)
         assert daemon.entered.wait(2)
         begun = time.monotonic()
         server.close()
@@ -378,7 +378,7 @@ class TestLife:
     def test_a_file_in_the_way_is_left(self, daemon: Daemon, path: Path) -> None:
         path.parent.mkdir()
         path.write_text("mine")
-        with pytest.raises(ControlError, match=rf"^{path} is in the way: it is no socket$"):
+        with pytest.raises(ControlError, match=rf"^{path} exists and is not a socket$"):
             ControlServer(path, daemon.handle).start()
         assert path.read_text() == "mine"
 
@@ -390,7 +390,7 @@ class TestLife:
     def test_a_place_that_cannot_be_made_is_told(self, daemon: Daemon, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         path = tmp_path / "file" / "run" / "control.sock"
-        with pytest.raises(ControlError, match=rf"^{path}: no socket can be made there: Not a directory$"):
+        with pytest.raises(ControlError, match=rf"^{path}: the socket cannot be created: Not a directory$"):
             ControlServer(path, daemon.handle).start()
 
 
@@ -413,7 +413,7 @@ class TestNotRunning:
             request(path, "status")
         assert str(caught.value) == (
             f"permission denied at {path}: add yourself to the group, "
-            "sudo usermod -aG edge-siamese $USER, and log in anew"
+            "sudo usermod -aG edge-siamese $USER, and log in again"
         )
 
     @pytest.mark.usefixtures("server")
@@ -421,18 +421,18 @@ class TestNotRunning:
         with pytest.raises(DaemonNotRunning) as caught:
             request(path, "wait", timeout=0.02)
         assert str(caught.value) == (
-            f"the daemon does not answer at {path} (waited 0.02 s); see how it is: systemctl status edge-siamese"
+            f"the daemon does not answer at {path} (waited 0.02 s); check it: systemctl status edge-siamese"
         )
 
     @pytest.mark.parametrize(
         ("answer", "error"),
         [
-            (b"", "the daemon ended before it answered; see why: journalctl -u edge-siamese -e"),
+            (b"", "the daemon stopped before it answered; see the log: journalctl -u edge-siamese -e"),
             (
                 b"hello\n",
-                "what answered is no daemon of this release: not valid JSON: Expecting value at line 1, column 1",
+                "the reply is not from a daemon of this release: not valid JSON: Expecting value at line 1, column 1",
             ),
-            (b"[]\n", "what answered is no daemon of this release: its answer is no object"),
+            (b"[]\n", "the reply is not from a daemon of this release: it is not an object"),
             (b'{"ok":false,"error":"no","kind":"of a later release"}\n', "no"),
         ],
     )

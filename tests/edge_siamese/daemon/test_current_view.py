@@ -104,10 +104,10 @@ def test_what_is_not_kept_any_more_cannot_be_wrong(rig: Rig) -> None:
     rig.show(RING, RING)
     moment = rig.observations.decisions.latest()
     assert moment is not None
-    with pytest.raises(ControlError, match="not kept any more"):
+    with pytest.raises(ControlError, match="no longer kept"):
         rig.engine.reject_decision("0" * 12)
     rig.engine.forget(uid)
-    with pytest.raises(ControlError, match='"ring" is not registered any more'):
+    with pytest.raises(ControlError, match='"ring" is no longer registered'):
         rig.engine.reject_decision(moment.id)
 
 
@@ -170,7 +170,7 @@ def test_pictures_are_shown_likewise_and_a_refusal_is_its_end(rig: Rig) -> None:
     rig.engine.registrations.cancel()
     cancelled = rig.observations.registrations.latest()
     assert cancelled is not None
-    assert cancelled.text == "the registration was ended before it was done"
+    assert cancelled.text == "the registration was canceled"
 
 
 def test_pictures_do_not_disturb_the_frames_of_another_registration(rig: Rig) -> None:
@@ -206,7 +206,7 @@ class TestViewsAndMerging:
         assert after.views == 1
         assert len(rig.engine.support.embeddings) == 1
         event = rig.events[-1]
-        assert (event.kind, event.text) == ("view removed", f'view {second.id} of "ring" is gone')
+        assert (event.kind, event.text) == ("view removed", f'view {second.id} of "ring" is removed')
         assert event.data["view"] == second.id
         rig.engine.undo()
         assert [view.id for view in rig.store.views(uid)] == [first.id, second.id]
@@ -221,7 +221,7 @@ class TestViewsAndMerging:
         kinds = [event.kind for event in rig.events[-2:]]
         assert kinds == ["left", "merged"]
         event = rig.events[-1]
-        assert event.text == '"disc" is "ring" now, which has 2 views'
+        assert event.text == '"disc" is now part of "ring", which has 2 views'
         assert (event.data["from"], event.data["from_name"]) == (disc, "disc")
         rig.show(DISC, DISC)
         assert rig.engine.present == ("ring",)
@@ -235,5 +235,5 @@ def test_a_model_that_changed_since_does_not_take_its_embedding(rig: Rig) -> Non
     moment = rig.observations.decisions.latest()
     assert moment is not None
     rig.observations.decisions._kept[moment.id] = replace(moment, model_id="another")
-    with pytest.raises(ControlError, match="not kept any more"):
+    with pytest.raises(ControlError, match="no longer kept"):
         rig.engine.reject_decision(moment.id)

@@ -11,9 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_siamese.daemon import embedding_attempts, model_loader
-from edge_siamese.daemon.embedding_attempts import FILE, Attempts
-from edge_siamese.daemon.model_loader import LoadedModel, proven_encoder, reembed
+from edge_siamese.daemon import model_loader
+from edge_siamese.daemon.model_loader import (
+    ATTEMPTS_FILE,
+    EmbeddingAttempts,
+    LoadedModel,
+    load_tested_encoder,
+    reembed,
+)
 from edge_siamese.errors import EncoderError
 from edge_siamese.models.bundle import Bundle
 from edge_siamese.recognition.imaging import Floats
@@ -27,8 +32,8 @@ SETTINGS = Settings(model=ModelSettings(runtime="onnxruntime"))
 def end_within(directory: Path, view: int) -> None:
     """A process that ends while it embeds a view, as by the watchdog."""
     program = (
-        "import os, sys; from pathlib import Path; from edge_siamese.daemon.embedding_attempts import Attempts\n"
-        "with Attempts(Path(sys.argv[1]), 'tiny').at(int(sys.argv[2])): os._exit(3)"
+        "import os, sys; from pathlib import Path; from edge_siamese.daemon.model_loader import EmbeddingAttempts\n"
+        "with EmbeddingAttempts(Path(sys.argv[1]), 'tiny').attempt(int(sys.argv[2])): os._exit(3)"
     )
     ended = subprocess.run(
         [sys.executable, "-c", program, directory, str(view)], check=False, env={**os.environ}
@@ -40,42 +45,42 @@ def test_an_end_amid_a_view_is_remembered_for_that_model_and_release(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     end_within(tmp_path, 7)
-    again = Attempts(tmp_path, "tiny")
-    assert (again.of(7), again.of(8), again.is_hopeless(7)) == (1, 0, False)
-    with again.at(8):
+    again = EmbeddingAttempts(tmp_path, "tiny")
+    assert (again.count(7), again.count(8), again.exhausted(7)) == (1, 0, False)
+    with again.attempt(8):
         pass
     end_within(tmp_path, 7)
-    assert Attempts(tmp_path, "tiny").is_hopeless(7)
-    assert not Attempts(tmp_path, "other").is_hopeless(7)
-    Attempts(tmp_path, "tiny").close()
-    assert Attempts(tmp_path, "tiny").is_hopeless(7)
-    monkeypatch.setattr(embedding_attempts, "__version__", "99")
-    assert not Attempts(tmp_path, "tiny").is_hopeless(7)
+    assert EmbeddingAttempts(tmp_path, "tiny").exhausted(7)
+    assert not EmbeddingAttempts(tmp_path, "other").exhausted(7)
+    EmbeddingAttempts(tmp_path, "tiny").close()
+    assert EmbeddingAttempts(tmp_path, "tiny").exhausted(7)
+    monkeypatch.setattr(model_loader, "__version__", "99")
+    assert not EmbeddingAttempts(tmp_path, "tiny").exhausted(7)
 
 
 def test_what_says_that_it_cannot_be_done_ended_nothing(tmp_path: Path) -> None:
-    made = Attempts(tmp_path, "tiny")
+    made = EmbeddingAttempts(tmp_path, "tiny")
     for error in (OSError, ValueError, GeneratorExit):
-        with pytest.raises(error), made.at(7):
+        with pytest.raises(error), made.attempt(7):
             raise error
-        assert Attempts(tmp_path, "tiny").of(7) == 0
+        assert EmbeddingAttempts(tmp_path, "tiny").count(7) == 0
     for count in (1, 2):
-        with pytest.raises(MemoryError), Attempts(tmp_path, "tiny").at(7):
+        with pytest.raises(MemoryError), EmbeddingAttempts(tmp_path, "tiny").attempt(7):
             raise MemoryError
-        assert Attempts(tmp_path, "tiny").of(7) == count
+        assert EmbeddingAttempts(tmp_path, "tiny").count(7) == count
     made.close()
-    assert not (tmp_path / FILE).exists()
+    assert not (tmp_path / ATTEMPTS_FILE).exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"[1]", b"\xff", b'{"version": 1}', b"[" * 100_000])
 def test_a_file_that_is_no_use_tells_nothing(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / FILE).write_bytes(content)
-    assert Attempts(tmp_path, "tiny").of(1) == 0
+    (tmp_path / ATTEMPTS_FILE).write_bytes(content)
+    assert EmbeddingAttempts(tmp_path, "tiny").count(1) == 0
 
 
 def test_without_room_for_the_note_it_goes_on(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with Attempts(tmp_path / "file", "tiny").at(1):
+    with EmbeddingAttempts(tmp_path / "file", "tiny").attempt(1):
         pass
 
 
@@ -84,7 +89,7 @@ def test_a_view_that_ends_the_process_is_tried_last_and_skipped_after_the_second
 ) -> None:
     pytest.importorskip("onnxruntime")
     caplog.set_level(logging.WARNING)
-    recognizer = LoadedModel(bundle, proven_encoder(bundle, SETTINGS), False)
+    recognizer = LoadedModel(bundle, load_tested_encoder(bundle, SETTINGS), False)
     embed, most = model_loader.embed_picture, [0]
 
     def deadly(crop: np.ndarray, of: int, encoder: object) -> Floats:
@@ -109,7 +114,7 @@ def test_a_view_that_ends_the_process_is_tried_last_and_skipped_after_the_second
             assert embedded() == expected
         # A line between two pictures each, so that the watchdog is content meanwhile.
         assert list(reembed(store, recognizer)) == []
-        assert "view 2 is not learned anew: the daemon ended twice while it was" in caplog.text
+        assert "view 2 is not re-embedded: the daemon ended twice while it was" in caplog.text
         assert embedded() == [1, 0, 1]
         steps = reembed(store, LoadedModel(bundle, recognizer.encoder, False))
         assert list(steps) == []
@@ -120,7 +125,7 @@ def test_a_step_is_one_picture_and_one_that_is_stopped_amid_is_not_counted(
     tmp_path: Path, bundle: Bundle
 ) -> None:
     pytest.importorskip("onnxruntime")
-    recognizer = LoadedModel(bundle, proven_encoder(bundle, SETTINGS), False)
+    recognizer = LoadedModel(bundle, load_tested_encoder(bundle, SETTINGS), False)
     with SupportStore(tmp_path / "objects.db", "former", 8) as store:
         pictures = (np.full((30, 30), 90, np.uint8),) * 4
         store.register("mug", NewView(np.ones(8, np.float32), pictures, "camera"))
@@ -128,19 +133,19 @@ def test_a_step_is_one_picture_and_one_that_is_stopped_amid_is_not_counted(
             steps = reembed(store, recognizer)
             next(steps), next(steps)
             del steps
-            assert Attempts(tmp_path, recognizer.encoder.model_id).of(1) == 0
+            assert EmbeddingAttempts(tmp_path, recognizer.encoder.model_id).count(1) == 0
         steps = reembed(store, recognizer)
         next(steps), next(steps)
         store.forget("mug")
         assert len(list(steps)) == 2
-        assert not (tmp_path / FILE).exists()
+        assert not (tmp_path / ATTEMPTS_FILE).exists()
 
 
 def test_an_encoder_that_fails_at_one_view_each_time_is_not_asked_for_ever(
     tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("onnxruntime")
-    recognizer = LoadedModel(bundle, proven_encoder(bundle, SETTINGS), False)
+    recognizer = LoadedModel(bundle, load_tested_encoder(bundle, SETTINGS), False)
 
     def fails(*_: object) -> Floats:
         raise EncoderError("the runtime failed")

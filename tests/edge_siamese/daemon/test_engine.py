@@ -214,7 +214,7 @@ class TestButton:
         rig.press(RING, RING)
         rig.do(Gesture.HOLD)
         assert rig.lit() == [Signal.LOOKING, Signal.UNDONE]
-        assert rig.take() == [("refused", "not registered: the registration was ended before it was done")]
+        assert rig.take() == [("refused", "not registered: the registration was canceled")]
         assert (rig.engine.registrations.busy, rig.holds, rig.names) == (False, [True, False], [])
 
     def test_a_double_press_says_that_it_was_wrong(self, knowing: Rig) -> None:
@@ -257,7 +257,7 @@ class TestChanging:
         assert knowing.engine.present == ("hoop",)
         knowing.show(*[PAGE] * 3)
         assert knowing.take() == [
-            ("renamed", '"ring" is called "hoop" now'),
+            ("renamed", '"ring" is now called "hoop"'),
             ("left", "hoop left after 0 s"),
         ]
 
@@ -310,10 +310,10 @@ class TestChanging:
 
     def test_after_half_a_minute_it_is_too_late_to_say_so(self, knowing: Rig) -> None:
         knowing.show(RING)
-        with pytest.raises(ControlError, match=r"^nothing was recognized lately that could be wrong$"):
+        with pytest.raises(ControlError, match=r"^nothing was recognized recently that could be wrong$"):
             knowing.engine.reject_last(knowing.now + 30.1)
         assert knowing.engine.reject_last(knowing.now + 29.9).negatives == 1
-        with pytest.raises(ControlError, match=r"^nothing was recognized lately"):
+        with pytest.raises(ControlError, match=r"^nothing was recognized recently"):
             knowing.engine.reject_last(knowing.now)
 
     def test_negatives_are_kept_without_a_picture_if_none_are_wanted(
@@ -349,7 +349,7 @@ class TestChanging:
         assert knowing.take() == [("registered", '"disc" is registered')]
         assert knowing.lit() == [Signal.LOOKING, Signal.SAVED]
         assert caplog.messages == [
-            "the objects cannot be read, so the former ones are recognized: objects.db: the disk is full"
+            "the objects cannot be read; recognizing the previous ones: objects.db: the disk is full"
         ]
         assert "disc" not in knowing.engine.support.names
         knowing.wait(0.1)

@@ -62,7 +62,7 @@ class Stand:
         self.make: Callable[[], Any] | None = None
         monkeypatch.setattr(sys.modules[__name__], "make_fake", self._make, raising=False)
         offer = IntegrationSpec("dashboard", f"{__name__}:make_fake", lambda s: s.dashboard.enabled)
-        self.integrations = Integrations(self.actions, self.events.append, offers=(offer,))
+        self.integrations = Integrations(self.actions, self.events.append, specs=(offer,))
 
     def _make(self, settings: DashboardSettings, api: Any) -> Any:
         assert api is self.actions
@@ -120,8 +120,8 @@ def test_one_that_fails_is_told_once_and_tried_again(stand: Stand, monkeypatch: 
     [
         (
             ModuleNotFoundError("No module named 'uvicorn'", name="uvicorn"),
-            "no dashboard: it needs the package uvicorn, which is not installed: install edge-siamese anew, or in "
-            "an environment of your own: pip install 'edge-siamese[dashboard]'",
+            "no dashboard: it needs the package uvicorn, which is not installed: reinstall edge-siamese, or in "
+            "your own environment: pip install 'edge-siamese[dashboard]'",
         ),
         (OSError(98, "Address already in use"), "no dashboard: [Errno 98] Address already in use"),
         (ZeroDivisionError("oops"), "no dashboard: ZeroDivisionError: oops"),

@@ -15,7 +15,7 @@ from msgspec import structs
 from edge_siamese.daemon import model_loader
 from edge_siamese.daemon import service as service_module
 from edge_siamese.daemon.engine import Engine
-from edge_siamese.daemon.model_loader import load_current_model, proven_encoder, reembed
+from edge_siamese.daemon.model_loader import load_current_model, load_tested_encoder, reembed
 from edge_siamese.errors import ControlError, ModelError, SelfTestFailed
 from edge_siamese.models.bundle import Bundle
 from edge_siamese.models.installed import InstalledModels
@@ -58,14 +58,14 @@ def second(tmp_path: Path) -> Path:
 @pytest.fixture
 def picky(monkeypatch: pytest.MonkeyPatch) -> None:
     """A device on which the model `second` does not pass its self-test."""
-    proven = model_loader.proven_encoder
+    proven = model_loader.load_tested_encoder
 
     def prove(bundle: Bundle, settings: Settings) -> Any:
         if bundle.manifest.model_id == "second":
             raise SelfTestFailed("int8 on onnxruntime: other scores")
         return proven(bundle, settings)
 
-    monkeypatch.setattr(model_loader, "proven_encoder", prove)
+    monkeypatch.setattr(model_loader, "load_tested_encoder", prove)
 
 
 class TestModels:
@@ -258,7 +258,7 @@ class TestChangingModels:
         daemon.learn("mug", MUG)
         daemon.configure(odd, **by_rate)
         daemon.ask("reload")
-        text = until(lambda: [t for t in daemon.events("model") if "the former model stays" in t])[0]
+        text = until(lambda: [t for t in daemon.events("model") if "the previous model stays in use" in t])[0]
         assert "odd" in text or "0.01" in text
         assert daemon.service.engine is not None
         assert daemon.service.engine.store.model_id == "tiny-0123456789ab"
@@ -277,13 +277,13 @@ class TestChangingModels:
                 store.register(name, NewView(np.ones(8, np.float32), (picture,), "camera"))
             count = store.picture_count
             monkeypatch.setattr(store, "picture_count", lambda view: 0 if view == 1 else count(view))
-            encoder = proven_encoder(bundle, SETTINGS)
+            encoder = load_tested_encoder(bundle, SETTINGS)
             recognizer = model_loader.LoadedModel(bundle, encoder, False)
             lines = list(reembed(store, recognizer))
             assert lines == [
-                f"learning the objects anew for tiny-0123456789ab: {done} of 2 views" for done in (0, 0)
+                f"re-embedding the objects for tiny-0123456789ab: {done} of 2 views" for done in (0, 0)
             ]
-            assert caplog.messages[0].startswith("view 1 cannot be learned anew: ")
+            assert caplog.messages[0].startswith("view 1 cannot be re-embedded: ")
             assert store.model_id == "former"
             store.use_model(encoder.model_id, 8)
             assert [known.embedded for known in store.objects()] == [0, 1]
@@ -293,7 +293,7 @@ class TestChangingModels:
     def test_imported_objects_are_learned_from_their_pictures(
         self, daemon: Daemon, bundle: Bundle, second: Path, tmp_path: Path
     ) -> None:
-        encoder = proven_encoder(bundle, SETTINGS)
+        encoder = load_tested_encoder(bundle, SETTINGS)
         with SupportStore(tmp_path / "other.db", encoder.model_id, 8) as store:
             store.register("mug", NewView(encoder.embed([MUG])[0], (MUG,), "camera"))
             store.export_archive(tmp_path / "shelf.zip")
@@ -346,7 +346,7 @@ class TestReloading:
         else:
             running.config.write_text(text)
         running.ask("reload")
-        assert running.told("settings").startswith(f"the former settings stay: {running.config}: ")
+        assert running.told("settings").startswith(f"the previous settings stay in use: {running.config}: ")
         running.show(TABLE, None)
         running.show(MUG, "mug")
 
@@ -366,7 +366,7 @@ class TestReloading:
         running.configure(tmp_path / "none", frame_rate="frame_rate = 100.0")
         running.ask("reload")
         until(lambda: len(running.stage.opened) == 2)
-        until(lambda: any("the former model stays" in text for text in running.events("model")))
+        until(lambda: any("the previous model stays in use" in text for text in running.events("model")))
         running.show(TABLE, None)
         running.show(MUG, "mug")
 
@@ -386,7 +386,7 @@ class TestReloading:
         running.config.write_text(text + "\n[events]\nfile = false\n")
         running.ask("reload")
         assert running.told("settings")
-        until(lambda: running.events("settings")[0] == "new paths are used after a restart")
+        until(lambda: running.events("settings")[0] == "new paths take effect after a restart")
         until(lambda: running.ask("status")["paths"]["state"] == str(running.state))
         size = (running.state / "events.jsonl").stat().st_size
         running.ask("rename", name="mug", new="cup")
@@ -410,14 +410,14 @@ def test_the_model_of_a_bundle_that_is_gone_is_a_fault_at_the_next_start(
     daemon.start().up()
     shutil.rmtree(second)
     daemon.ask("reload")
-    until(lambda: any("the former model stays" in text for text in daemon.events("model")))
+    until(lambda: any("the previous model stays in use" in text for text in daemon.events("model")))
     daemon.stop()
     daemon.start()
     assert daemon.told("model").startswith("cannot recognize: no bundle at ")
 
 
 def test_the_runtime_of_the_settings_is_the_one_that_is_proven(bundle: Bundle) -> None:
-    encoder = proven_encoder(
+    encoder = load_tested_encoder(
         bundle, structs.replace(SETTINGS, model=structs.replace(SETTINGS.model, precision="fp32"))
     )
     assert (encoder.runtime, encoder.precision, encoder.threads) == ("onnxruntime", "fp32", 1)

@@ -164,7 +164,7 @@ def test_a_view_may_look_like_its_own_object_but_not_like_another(rig: Rig) -> N
 
 def test_one_thing_is_learned_at_a_time(rig: Rig) -> None:
     rig.engine.registrations.begin(RegistrationRequest("ring"), rig.now)
-    with pytest.raises(ControlError, match=r"^another registration is under way; try again in a moment$"):
+    with pytest.raises(ControlError, match=r"^another registration is in progress; try again in a moment$"):
         rig.engine.registrations.begin(RegistrationRequest("disc"), rig.now)
     rig.show(*[RING] * 3)
     assert rig.names == ["ring"]
@@ -252,9 +252,7 @@ def test_what_is_ended_is_told_and_forgotten(rig: Rig) -> None:
     rig.show(RING)
     rig.engine.registrations.cancel()
     rig.engine.registrations.cancel()
-    assert said == [
-        RegistrationResult(False, "the registration was ended before it was done", reason="ended")
-    ]
+    assert said == [RegistrationResult(False, "the registration was canceled", reason="ended")]
     assert (rig.names, rig.holds) == ([], [True, False])
 
 

@@ -81,7 +81,7 @@ class TestLife:
 
     def test_systemd_hears_that_it_is_ready_how_it_is_and_that_it_ends(self, daemon: Daemon) -> None:
         daemon.start().up()
-        until(lambda: any("STATUS=sees nothing" in message for message in daemon.systemd.heard))
+        until(lambda: any("STATUS=sees no known object" in message for message in daemon.systemd.heard))
         until(lambda: daemon.systemd.count("WATCHDOG=1") > 3)
         daemon.stop()
         until(lambda: daemon.systemd.count("STOPPING=1"))
@@ -126,7 +126,7 @@ class TestLife:
 
         monkeypatch.setattr(engine_of(daemon).encoder, "embed_prepared", fail)
         daemon.stage.picture = MUG
-        assert daemon.told("model") == "a frame could not be used: the runtime failed"
+        assert daemon.told("model") == "a frame could not be processed: the runtime failed"
         frames = engine_of(daemon).frames
         until(lambda: engine_of(daemon).frames > frames + 2)
         before = daemon.systemd.count("WATCHDOG=1")
@@ -168,7 +168,7 @@ class TestEnding:
         until(lambda: engine_of(daemon).registrations.busy)
         assert daemon.stop() < QUICK_SECONDS
         asking.join(2)
-        assert said == ["the registration was ended before it was done"]
+        assert said == ["the registration was canceled"]
 
     def test_the_end_of_files_is_the_end(self, daemon: Daemon) -> None:
         daemon.start().up()
@@ -198,7 +198,7 @@ class TestEnding:
         daemon.stage.hangs = True
         daemon.thread.join(8)
         assert daemon.status == EXIT_RESTART
-        assert "the camera does not come back in this process; starting anew" in caplog.messages
+        assert "the camera does not recover in this process; restarting" in caplog.messages
 
     def test_an_error_that_nobody_foresaw_ends_it_with_its_place_in_the_log(
         self, daemon: Daemon, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -233,7 +233,7 @@ class TestCalls:
         holder = threading.Thread(target=lambda: daemon.service.call(lambda: held.wait(5)))
         holder.start()
         time.sleep(0.05)
-        with pytest.raises(ControlError, match=r"^the daemon did not come to it in 0\.02 s$"):
+        with pytest.raises(ControlError, match=r"^the daemon was too busy for 0\.02 s$"):
             daemon.service.call(done.set, timeout=0.02)
         held.set()
         holder.join()
@@ -243,7 +243,9 @@ class TestCalls:
     def test_what_takes_long_is_said_to_go_on(self, daemon: Daemon) -> None:
         daemon.start().up()
         held = threading.Event()
-        with pytest.raises(ControlError, match=r"^the daemon is still at it; see later what came of it$"):
+        with pytest.raises(
+            ControlError, match=r"^the daemon is still working on it; check the result later$"
+        ):
             daemon.service.call(lambda: held.wait(5), timeout=0.1)
         held.set()
 
@@ -336,7 +338,7 @@ class TestStore:
             daemon.service.call(lambda: patch.setattr(SupportStore, "damaged", True))
             until(lambda: len(daemon.events("store")) == 2)
             assert daemon.events("store") == [
-                "the file of objects is damaged; it is being repaired",
+                "the store is damaged and is being repaired",
                 "cannot recognize: objects.db is in use",
             ]
             until(lambda: daemon.service.hardware.background is Signal.FAULT_STORE)

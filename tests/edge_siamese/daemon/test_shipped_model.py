@@ -49,14 +49,14 @@ def models(tmp_path: Path) -> InstalledModels:
 def failing(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """The ids of models that do not pass their self-test here; a test adds some."""
     ids: set[str] = set()
-    proven = model_loader.proven_encoder
+    proven = model_loader.load_tested_encoder
 
     def prove(bundle: Bundle, settings: Settings) -> Any:
         if bundle.manifest.model_id in ids:
             raise SelfTestFailed(f"{bundle.manifest.model_id}: other scores")
         return proven(bundle, settings)
 
-    monkeypatch.setattr(model_loader, "proven_encoder", prove)
+    monkeypatch.setattr(model_loader, "load_tested_encoder", prove)
     return ids
 
 
@@ -77,7 +77,7 @@ def test_the_log_says_so(
     with caplog.at_level(logging.INFO, logger=model_loader.__name__):
         found = load_current_model(SETTINGS, models, pytest.fail)
     assert (found.bundle.path, found.installed) == (objects_shipped, False)
-    assert caplog.messages == ["no model is installed: objects, shipped with edge-siamese, is used"]
+    assert caplog.messages == ["no model is installed; using objects, shipped with edge-siamese"]
 
 
 def test_an_installed_model_takes_over_at_once(daemon: Daemon, bundle: Bundle) -> None:
@@ -132,7 +132,7 @@ class TestAnInstalledModelFails:
         daemon.start().up()
         assert model_of(daemon) == "shipped-000000000000"
         assert daemon.events("model") == [
-            f"{name} does not work (tiny-0123456789ab: other scores); objects, shipped with edge-siamese, is used instead"
+            f"{name} does not work (tiny-0123456789ab: other scores); using objects, shipped with edge-siamese instead"
         ]
         daemon.service.call(daemon.service._confirm)
         state = daemon.models.state()
@@ -160,7 +160,7 @@ class TestAnInstalledModelFails:
         found = load_current_model(SETTINGS, models, told.append)
         assert (found.bundle.manifest.model_id, found.installed) == ("shipped-000000000000", False)
         assert [line.endswith("is current again") for line in told] == [True, False]
-        assert told[1].endswith("; objects, shipped with edge-siamese, is used instead")
+        assert told[1].endswith("; using objects, shipped with edge-siamese instead")
 
     def test_and_the_shipped_one_fails_too_the_first_reason_is_told(
         self, models: InstalledModels, bundle: Bundle, failing: set[str], objects_shipped: Path

@@ -161,7 +161,7 @@ class TestFile:
         now = 61.0
         sink.take(event(61))
         sink.close()
-        assert caplog.messages[1:] == [f"{path} is written again; 4 events are not in it"]
+        assert caplog.messages[1:] == [f"{path} can be written again; 4 events are missing"]
         assert [found["n"] for found in read_events(path, 10)] == [0, 61]
         assert path.read_bytes().splitlines()[1] == b'{"kind":"'
 
@@ -266,7 +266,7 @@ class TestHook:
         sink = hook(tmp_path, "kill -SEGV $$")
         sink.take(event())
         sink.close()
-        assert caplog.messages == [f"the hook {tmp_path}/hook.sh was ended by SIGSEGV"]
+        assert caplog.messages == [f"the hook {tmp_path}/hook.sh was killed by SIGSEGV"]
 
     def test_a_command_that_is_missing_is_told_once(self, caplog: pytest.LogCaptureFixture) -> None:
         sink = HookSink(("/no/such/hook",), 5)
@@ -283,7 +283,7 @@ class TestHook:
         sink.take(event())
         sink.close()
         assert time.monotonic() - begun < 2
-        assert caplog.messages == [f"the hook {tmp_path}/hook.sh took longer than 0.1 s, and was ended"]
+        assert caplog.messages == [f"the hook {tmp_path}/hook.sh took longer than 0.1 s and was killed"]
         group = int((tmp_path / "pid").read_text())
         deadline = time.monotonic() + 2
         while _alive(group) and time.monotonic() < deadline:
@@ -296,7 +296,7 @@ class TestHook:
         sink = hook(tmp_path, "exec yes", timeout_s=0.1)
         sink.take(event())
         sink.close()
-        assert caplog.messages == [f"the hook {tmp_path}/hook.sh took longer than 0.1 s, and was ended: y"]
+        assert caplog.messages == [f"the hook {tmp_path}/hook.sh took longer than 0.1 s and was killed: y"]
 
     def test_what_a_hook_leaves_in_the_background_is_not_waited_for(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture

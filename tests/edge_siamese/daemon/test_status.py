@@ -62,10 +62,10 @@ class _Sized:
 @pytest.mark.parametrize(
     ("of", "expected"),
     [
-        ({"camera": state()}, "sees nothing that it knows; 2 objects; 9.9 frames/s"),
+        ({"camera": state()}, "sees no known object; 2 objects; 9.9 frames/s"),
         ({"camera": state(), "present": ("mug",), "objects": 1}, "sees mug; 1 object; 9.9 frames/s"),
         ({"camera": state(), "present": ("mug", "pen")}, "sees mug and pen; 2 objects; 9.9 frames/s"),
-        ({"camera": state(), "busy": True}, "looks at something that it shall learn"),
+        ({"camera": state(), "busy": True}, "registering an object"),
         ({"camera": state("stalled", "no frame for 3 s"), "busy": True}, "no frames: no frame for 3 s"),
         ({"camera": state("absent", "there is no camera")}, "no frames: there is no camera"),
         ({"camera": state("starting")}, "waiting for the camera"),

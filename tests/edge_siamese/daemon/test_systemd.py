@@ -85,7 +85,7 @@ def test_a_socket_that_is_no_address_is_named_once(caplog: pytest.LogCaptureFixt
     notifier = Notifier({"NOTIFY_SOCKET": "vsock:2:1234"})
     notifier.ready()
     assert caplog.messages == [
-        "NOTIFY_SOCKET=vsock:2:1234 is no path and no abstract name: systemd is told nothing"
+        "NOTIFY_SOCKET=vsock:2:1234 is neither a path nor an abstract name; systemd is not notified"
     ]
 
 
@@ -97,7 +97,7 @@ def test_a_lost_socket_is_logged_once_and_used_again_when_it_is_back(
     with caplog.at_level(logging.INFO):
         notifier.ready()
         notifier.watchdog()
-    assert caplog.messages == ["systemd does not hear this process: No such file or directory"]
+    assert caplog.messages == ["systemd cannot be notified: No such file or directory"]
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(path)
         systemd.settimeout(1)
