@@ -196,7 +196,7 @@ def test_a_new_device_learns_100_objects_and_looks_at_its_frames_meanwhile(
     with broker_in(tmp_path / "broker") as broker, devices(tmp_path, monkeypatch, 2) as found:
         first, second = (device.configure(tiny, broker) for device in found)
         first.start()
-        first.actions.with_engine(fill, patiently=True)
+        first.actions.with_engine(fill, slow=True)
         first.learn(MUG, "mug")  # which is told of, and has the fleet look
         until(lambda: first.idle() and first.fleet["objects"] == CATCHING_UP + 1, 60)
         second.start()
