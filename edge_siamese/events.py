@@ -1,4 +1,4 @@
-"""What happens on a device, as it is told: to people in a line, to programs in JSON."""
+"""Events of the daemon: a line for people, JSON values for programs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ KINDS: tuple[str, ...] = get_args(Kind)
 
 
 def utc_now() -> str:
-    """The time of day: UTC, ISO 8601, milliseconds."""
+    """Return the current time: UTC, ISO 8601, milliseconds."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
@@ -48,16 +48,16 @@ class Event:
     text: str
     """One line for people."""
     time: str = field(default_factory=utc_now)
-    """UTC, ISO 8601; of the wall clock, which may jump."""
+    """UTC, ISO 8601; from the wall clock, which may jump."""
     data: dict[str, Any] = field(default_factory=dict)
-    """What programs need, as JSON values: `uid` and `name` of an object, `sighting`, `probability`, `reason`."""
+    """JSON values for programs: `uid` and `name` of an object, `sighting`, `probability`, `reason`."""
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON; the keys of `data` stand beside the others."""
+        """Return JSON values; the keys of `data` are merged in."""
         fields = asdict(self)
         return {"kind": fields["kind"], "time": fields["time"], "text": fields["text"], **fields["data"]}
 
 
 def trouble(kind: Kind, text: str, level: Literal["warning", "error"] = "warning", **data: Any) -> Event:
-    """An event that somebody should look at: the journal gives it a priority by which it is found."""
+    """Create an event about a problem; its level becomes the priority in the journal."""
     return Event(kind, text, data={"level": level, **data})

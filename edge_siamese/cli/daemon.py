@@ -1,4 +1,4 @@
-"""Commands on the daemon: run it, see how it is, follow what happens, look for what is wrong."""
+"""Commands on the daemon: run, status, events, doctor."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from edge_siamese.models import described
 from edge_siamese.settings import default_config, load_settings
 
 BAD_SETTINGS = 78
-"""The exit status of `run` when the settings are wrong, with which the service is not started again by itself."""
+"""Exit status of `run` for invalid settings, after which systemd does not restart the service."""
 
 
 def run(options: argparse.Namespace) -> int:
-    """The daemon, in the foreground."""
+    """Run the daemon in the foreground."""
     config = options.config or default_config()
     try:
         settings = load_settings(config)
@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def status(options: argparse.Namespace) -> int:
-    """What the daemon sees, and how it is; 0 also when it cannot recognize, which the line says."""
+    """Print the daemon's status; returns 0 also if it cannot recognize, which the first line says."""
     socket = load_settings(options.config).socket
     while True:
         found = request(socket, "status")
@@ -69,7 +69,7 @@ def _status_lines(found: dict[str, Any]) -> dict[str, Any]:
         what = camera["description"] or "no camera"
         lines["camera"] = f"{what}; {camera['status']}{': ' + camera['reason'] if camera['reason'] else ''}"
         lines["frames"] = (
-            f"{found['frames']} at {camera['fps']:.1f} a second; {camera['dropped']} dropped; "
+            f"{found['frames']} at {camera['fps']:.1f} per second; {camera['dropped']} dropped; "
             f"{camera['restarts']} restarts"
         )
     if panel:
@@ -95,7 +95,7 @@ def _duration(seconds: float) -> str:
 
 
 def events(options: argparse.Namespace) -> int:
-    """The latest events, and new ones with --follow."""
+    """Print recent events, and new ones with --follow."""
     socket = load_settings(options.config).socket
     if not options.follow:
         for event in request(socket, "events", count=options.count):
@@ -109,7 +109,7 @@ def events(options: argparse.Namespace) -> int:
                 _print_event(line["event"], options.json)
                 sys.stdout.flush()
     except DaemonNotRunning:
-        if kind != "stopping":  # its end was told, if not the end of the connection
+        if kind != "stopping":  # the daemon has announced its end
             raise
     return 0
 
@@ -118,14 +118,14 @@ def _print_event(event: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print(json.dumps(event, ensure_ascii=False))
     else:
-        # What tells of lost events has no time.
+        # The line about lost events has no time.
         when = event.get("time", "").replace("T", " ").replace("+00:00", "Z")
         print(f"{when:<24}  {event['kind']:<14}  {event['text']}")
 
 
 def doctor(options: argparse.Namespace) -> int:
-    """Findings, each with a remedy; 1 if something is wrong."""
-    from edge_siamese.doctor import examine  # it looks at everything, and so imports much
+    """Print the doctor's findings with remedies; returns 1 if one is an error."""
+    from edge_siamese.doctor import examine  # imports nearly everything
 
     findings = examine(options.config)
     wrong = any(found.level == "error" for found in findings)
@@ -149,7 +149,7 @@ def doctor(options: argparse.Namespace) -> int:
 
 
 def _log_to_stderr() -> None:
-    """Log lines as the journal takes them: with a priority where it listens."""
+    """Log to stderr, with priorities if that is the journal."""
     from edge_siamese.daemon.sinks import in_journal
 
     journal = in_journal()
@@ -161,12 +161,12 @@ def _log_to_stderr() -> None:
 
 
 class _Priorities(logging.Formatter):
-    """Puts syslog's priority before a line, by which the journal filters."""
+    """Formats log lines for the journal, with a syslog priority."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """`<4>message` for a warning."""
+        """Return `<4>message` for a warning."""
         number = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3}.get(
             record.levelno, 3
         )
-        # The journal takes each line for a message of its own.
+        # The journal takes each line as a message.
         return "\n".join(f"<{number}>{line}" for line in super().format(record).splitlines())

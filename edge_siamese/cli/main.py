@@ -1,4 +1,4 @@
-"""The command `edge-siamese`: reads the arguments, runs one command, and turns errors into one line."""
+"""The command `edge-siamese`: parses arguments, runs one command, and prints errors as one line."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SPECIAL_COMMANDS = {
 }
 """Daemon commands with a function of their own, as MODULE:FUNCTION below `edge_siamese.cli`; the others share
 `objects:call`."""
-A_BUNDLE = "the directory of a bundle, or the name of a shipped one: objects, glyphs"
+BUNDLE_HELP = "directory of a bundle, or name of a shipped one: objects, glyphs"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,10 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: without the program's name; None for the process's own.
 
     Returns:
-        0, or 1 after an error, which is told in one line on stderr. Wrong usage ends the process with 2.
+        0, or 1 after an error, which is printed as one line on stderr. Wrong usage exits with 2.
     """
     options = build_parser().parse_args(arguments)
-    # One thread is enough for images of a camera's size; more cost memory, and wait for each other on a busy board.
+    # One thread is enough for images of a camera's size; more cost memory and contend on a busy board.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         module, _, function = options.run.partition(":")
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader of a pipe, such as `head`, has gone. Python must not find that out again at exit.
+        # The reader of the pipe, such as `head`, has gone. Python would report that again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
@@ -68,14 +68,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class _Commands:
-    """Adds commands to a parser, each with what all of them have."""
+    """Adds subcommands to a parser, with the options that all of them share."""
 
     def __init__(self, parser: argparse.ArgumentParser, program: str, required: bool = True) -> None:
         self._program, self._nested = program, not required
         self._parsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=required)
 
     def add(self, name: str, run: str, purpose: str, example: str = "") -> argparse.ArgumentParser:
-        """A command; `run` is MODULE:FUNCTION below `edge_siamese.cli`, imported only when it runs."""
+        """Add a command; `run` is MODULE:FUNCTION below `edge_siamese.cli`, imported only when it runs."""
         parser = self._parsers.add_parser(
             name,
             help=purpose,
@@ -88,10 +88,10 @@ class _Commands:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands."""
+    """Return the parser of all commands."""
     parser = argparse.ArgumentParser(
         prog="edge-siamese",
-        description="Recognize objects that were seen once: the daemon, its objects, and the bundles that it loads.",
+        description="Recognize objects from one example: the daemon, its objects, and the models that it loads.",
         epilog="Each command has an example: edge-siamese COMMAND --help",
     )
     parser.add_argument("--version", action="version", version=f"edge-siamese {__version__}")
@@ -166,19 +166,21 @@ def _converter(argument: Argument) -> Callable[[str], Any]:
         except SchemaError as error:
             raise argparse.ArgumentTypeError(str(error)) from None
         except ValueError:
-            raise argparse.ArgumentTypeError(f"a whole number is needed, not {text!r}") from None
+            raise argparse.ArgumentTypeError(f"must be a whole number, not {text!r}") from None
 
     return convert_text
 
 
 def _add_models(commands: _Commands) -> None:
-    model = commands.add("model", "models:list_", "The models: installed and shipped ones.", "install glyphs")
+    model = commands.add(
+        "model", "models:list_", "List the installed and the shipped models.", "install glyphs"
+    )
     inner = _Commands(model, "edge-siamese model", required=False)
     install = inner.add(
-        "install", "models:install", "Check a bundle, keep a copy, and make it the current model.", "glyphs"
+        "install", "models:install", "Test a bundle, and install a copy as the current model.", "glyphs"
     )
-    install.add_argument("bundle", metavar="BUNDLE", help=A_BUNDLE)
-    inner.add("list", "models:list_", "The models: installed and shipped ones.", "--json")
+    install.add_argument("bundle", metavar="BUNDLE", help=BUNDLE_HELP)
+    inner.add("list", "models:list_", "List the installed and the shipped models.", "--json")
     inner.add("rollback", "models:rollback", "Make the previous model the current one.")
 
 
@@ -206,107 +208,120 @@ def _add_dashboard(commands: _Commands) -> None:
 
 def _add_bundles(commands: _Commands) -> None:
     info = commands.add(
-        "info", "bundles:info", "What a bundle holds, and which runtimes work here.", "build/demo/bundle"
+        "info", "models:info", "Describe a bundle and the runtimes of this machine.", "build/demo/bundle"
     )
     _add_bundle(info)
     selftest = commands.add(
         "selftest",
-        "bundles:selftest",
-        "Prove that this machine computes what the workstation computed.",
+        "models:selftest",
+        "Check that this machine computes what the workstation computed.",
         "build/demo/bundle --runtime onnxruntime",
     )
     _add_bundle(selftest)
     selftest.add_argument(
-        "--runtime", choices=("all", AUTO, *RUNTIMES), default="all", help="default: all that work here"
+        "--runtime",
+        choices=("all", AUTO, *RUNTIMES),
+        default="all",
+        help="inference runtime (default: all that work here)",
     )
     selftest.add_argument(
-        "--precision", choices=("all", *PRECISIONS), default="all", help="default: all in the bundle"
+        "--precision",
+        choices=("all", *PRECISIONS),
+        default="all",
+        help="precision (default: all in the bundle)",
     )
     _add_threads(selftest)
 
     compare = commands.add(
         "compare",
-        "bundles:compare",
-        "How probably two pictures show the same thing.",
+        "models:compare",
+        "Compare two pictures: the probability that they show the same object.",
         "objects mug-1.png mug-2.png",
     )
     _add_bundle(compare, needed=True)
-    compare.add_argument("first", metavar="A", help="a picture file")
-    compare.add_argument("second", metavar="B", help="a picture file")
+    compare.add_argument("first", metavar="A", help="picture file")
+    compare.add_argument("second", metavar="B", help="picture file")
     _add_threshold(compare)
     _add_encoder(compare)
 
     recognize = commands.add(
         "recognize",
-        "bundles:recognize",
-        "Learn objects from pictures, then name what other pictures show, without the daemon.",
+        "models:recognize",
+        "Register objects from pictures and recognize other pictures, without the daemon.",
         "objects new.png --object mug=mug.png",
     )
     _add_bundle(recognize, needed=True)
     recognize.add_argument("pictures", nargs="+", metavar="PICTURE", help="picture files to recognize")
     recognize.add_argument(
-        "--object", action="append", required=True, metavar="NAME=PICTURE", help="may be repeated"
+        "--object",
+        action="append",
+        required=True,
+        metavar="NAME=PICTURE",
+        help="an object and its picture; may be repeated",
     )
     _add_threshold(recognize)
     _add_encoder(recognize)
 
     embed = commands.add(
         "embed",
-        "bundles:embed",
+        "models:embed",
         "Embed an array of images.",
         "build/demo/bundle images.npy --out embeddings.npy",
     )
     _add_bundle(embed, needed=True)
     embed.add_argument("images", metavar="IMAGES.npy", help="uint8 (n, height, width[, 1, 3 or 4])")
-    embed.add_argument("--out", metavar="FILE.npy", required=True, help="gets float32 (n, dimensions)")
+    embed.add_argument("--out", metavar="FILE.npy", required=True, help="output, float32 (n, dimensions)")
     _add_encoder(embed)
 
     bench = commands.add(
         "bench",
-        "bundles:bench",
-        "Time and memory of each stage of a frame on this machine.",
+        "models:bench",
+        "Measure time and memory of each stage of a frame on this machine.",
         "build/demo/bundle --threads 1 --runs 300",
     )
     _add_bundle(bench)
-    bench.add_argument("--runs", type=_positive, default=300, help="timed frames (default: 300)")
-    bench.add_argument("--encoder", action="store_true", help="the encoder alone, on prepared images")
+    bench.add_argument("--runs", type=_positive, default=300, help="number of timed frames (default: 300)")
     bench.add_argument(
-        "--views", type=_positive, default=100, help="registered views to score against (default: 100)"
+        "--encoder", action="store_true", help="measure the encoder alone, on preprocessed images"
     )
     bench.add_argument(
-        "--camera", action="store_true", help="frames of the configured camera, not of a drawn scene"
+        "--views",
+        type=_positive,
+        default=100,
+        help="number of registered views to compare with (default: 100)",
+    )
+    bench.add_argument(
+        "--camera", action="store_true", help="use the configured camera instead of a synthetic scene"
     )
     _add_encoder(bench)
 
 
 def _add_common(parser: argparse.ArgumentParser, nested: bool) -> None:
     def default(value: object) -> object:
-        # What stands before the name of an inner command must not be undone by that command's default.
+        # An option before the name of a nested command must not be overwritten by that command's default.
         return argparse.SUPPRESS if nested else value
 
     parser.add_argument(
         "--config",
         metavar="FILE",
         default=default(None),
-        help="settings; default: /etc/edge-siamese/config.toml if there is one",
+        help="settings file (default: /etc/edge-siamese/config.toml if it exists)",
     )
+    parser.add_argument("--json", action="store_true", default=default(False), help="print JSON")
     parser.add_argument(
-        "--json", action="store_true", default=default(False), help="print JSON, for machines"
-    )
-    parser.add_argument(
-        "--debug", action="store_true", default=default(False), help="show the traceback of an error"
+        "--debug", action="store_true", default=default(False), help="show the traceback of errors"
     )
 
 
 def _add_bundle(parser: argparse.ArgumentParser, needed: bool = False) -> None:
     if needed:
-        parser.add_argument("bundle", metavar="BUNDLE", help=A_BUNDLE)
+        parser.add_argument("bundle", metavar="BUNDLE", help=BUNDLE_HELP)
     else:
         parser.add_argument(
             "bundle",
             nargs="?",
             metavar="BUNDLE",
-            help=f"{A_BUNDLE}; default: the model that the daemon uses",
+            help=f"{BUNDLE_HELP} (default: the daemon's model)",
         )
 
 
@@ -315,20 +330,25 @@ def _add_threshold(parser: argparse.ArgumentParser) -> None:
         "--threshold",
         type=_probability,
         metavar="P",
-        help="p(same) from which on two pictures show the same thing, 0 to 1 (default: the bundle's own)",
+        help="minimum p(same) to accept, 0 to 1 (default: the bundle's threshold)",
     )
 
 
 def _add_encoder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--runtime", choices=(AUTO, *RUNTIMES), default=AUTO, help="default: the first that works here"
+        "--runtime",
+        choices=(AUTO, *RUNTIMES),
+        default=AUTO,
+        help="inference runtime (default: the first that works here)",
     )
-    parser.add_argument("--precision", choices=PRECISIONS, default="int8", help="default: int8")
+    parser.add_argument("--precision", choices=PRECISIONS, default="int8", help="precision (default: int8)")
     _add_threads(parser)
 
 
 def _add_threads(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--threads", type=_positive, help="default: the processor's cores, at most four")
+    parser.add_argument(
+        "--threads", type=_positive, help="number of threads (default: number of cores, at most 4)"
+    )
 
 
 def _probability(text: str) -> float:
@@ -337,11 +357,11 @@ def _probability(text: str) -> float:
     except ValueError:
         value = math.nan
     if not 0.0 <= value <= 1.0:
-        raise argparse.ArgumentTypeError(f"a probability from 0 to 1 is needed, not {text!r}")
+        raise argparse.ArgumentTypeError(f"must be a probability from 0 to 1, not {text!r}")
     return value
 
 
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"a whole number of at least 1 is needed, not {text!r}")
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text!r}")
     return int(text)

@@ -1,21 +1,310 @@
-"""Commands on the models: install one, list them with those that are shipped, go back."""
+"""Commands on bundles and models: inspect, test, compare, recognize, embed, measure, install."""
 
 from __future__ import annotations
 
 import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
-from edge_siamese.cli.output import print_json, print_table
+import numpy as np
+import numpy.typing as npt
+from msgspec import structs
+
+from edge_siamese.cli.output import print_json, print_pairs, print_table
 from edge_siamese.daemon.client import NOT_RUNNING, request
-from edge_siamese.daemon.model_loader import load_tested_encoder
-from edge_siamese.errors import ControlError
+from edge_siamese.errors import ControlError, ImageError, ModelError, RuntimeNotInstalled, SupportError
 from edge_siamese.models import described, names, resolve, shipped
-from edge_siamese.models.bundle import Bundle
+from edge_siamese.models.bundle import Bundle, load_bundle
 from edge_siamese.models.installed import InstalledModel, InstalledModels
+from edge_siamese.models.manifest import threshold_origin, usual_threshold
+from edge_siamese.models.selftest import SelfTestReport, self_test
+from edge_siamese.pictures import read_picture
+from edge_siamese.recognizer import Recognizer
+from edge_siamese.runtimes.selection import load_encoder, runtime_format, runtime_statuses
 from edge_siamese.settings import Settings, load_settings
+from edge_siamese.system.files import write_atomically
+
+
+def info(options: argparse.Namespace) -> int:
+    """Describe a bundle and the runtimes of this machine."""
+    bundle = load_bundle(_given_or_current(options))
+    statuses = runtime_statuses()
+    manifest = bundle.manifest
+    if options.json:
+        runtimes = {found.name: {"version": found.version, "problem": found.problem} for found in statuses}
+        print_json({"manifest": json.loads(manifest.to_json()), "runtimes": runtimes})
+        return 0
+    shape, embedding, head = "x".join(map(str, manifest.input.shape)), manifest.embedding, manifest.head
+    print_pairs(
+        {
+            "model": "; ".join(filter(None, (manifest.model_id, described(bundle.path)))),
+            "created": manifest.created,
+            "encoder": f"{manifest.encoder.name}, {manifest.encoder.parameters:,} parameters, "
+            f"{manifest.encoder.macs / 1e6:.1f} million multiply-accumulates",
+            "input": f"uint8 {shape} {manifest.input.color}, {manifest.input.fit}",
+            "embedding": f"{embedding.dimensions} numbers, normalization {embedding.normalization}",
+            "head": f"p = sigmoid({head.bias:.3f} - {head.scale:.3f} x {head.distance} distance)",
+        }
+    )
+    print()
+    print_table(
+        ("file", "bytes", "format", "precision", "quantization"),
+        [(m.path, f"{m.bytes:,}", m.format, m.precision, m.quantization or "") for m in manifest.models],
+    )
+    if manifest.thresholds:
+        print()
+        print_table(
+            ("false accepts", "false rejects", "threshold"),
+            [
+                (f"{t.false_accept_rate:g}", f"{t.false_reject_rate:.4f}", f"{t.probability:.4f}")
+                for t in manifest.thresholds
+            ],
+        )
+    if manifest.metrics:
+        print()
+        print_table(
+            ("metric", "value"), [(name, f"{value:.4f}") for name, value in _numbers(manifest.metrics)]
+        )
+    print()
+    print_table(("runtime", "here"), [(found.name, found.problem or found.version) for found in statuses])
+    return 0
+
+
+def selftest(options: argparse.Namespace) -> int:
+    """Run the golden vectors through each selected encoder; returns 1 if one fails."""
+    bundle = load_bundle(_given_or_current(options))
+    reports: list[SelfTestReport] = []
+    skipped: list[str] = []
+    if options.runtime == "all":
+        skipped = [str(found) for found in runtime_statuses() if not found.usable]
+    for runtime, precision in _selected(bundle, options.runtime, options.precision):
+        encoder = load_encoder(bundle, runtime, precision, options.threads)
+        reports.append(self_test(encoder, bundle.golden, bundle.head))
+    if not reports:
+        raise RuntimeNotInstalled(f"no runtime can run a file of this bundle here: {', '.join(skipped)}")
+    passed = all(report.passed for report in reports)
+    if options.json:
+        print_json(
+            {"passed": passed, "reports": [report.to_dict() for report in reports], "skipped": skipped}
+        )
+        return 0 if passed else 1
+    print_table(
+        (
+            "runtime",
+            "precision",
+            "worst cosine",
+            "diff. of p",
+            "imaging",
+            "head",
+            "result",
+        ),
+        [
+            (
+                report.runtime,
+                report.precision,
+                f"{report.worst_cosine:.5f}",
+                f"{report.largest_score_difference:.4f}",
+                "exact" if report.imaging_exact else "differs",
+                "exact" if report.head_exact else "differs",
+                "passed" if report.passed else "FAILED",
+            )
+            for report in reports
+        ],
+    )
+    for report in reports:
+        if not report.passed:
+            print(f"{report.runtime} {report.precision}: {'; '.join(report.lines)}")
+    for line in skipped:
+        print(f"skipped: {line}")
+    return 0 if passed else 1
+
+
+def compare(options: argparse.Namespace) -> int:
+    """Compare two pictures."""
+    bundle = load_bundle(resolve(options.bundle))
+    encoder = load_encoder(bundle, options.runtime, options.precision, options.threads)
+    embeddings = encoder.embed([read_picture(options.first), read_picture(options.second)])
+    distance = float(bundle.head.paired_distances(embeddings[:1], embeddings[1:])[0])
+    probability = float(bundle.head.probability(distance))
+    threshold, source, passes = options.threshold, "given", "given"
+    if threshold is None and (stated := usual_threshold(bundle.manifest)):
+        threshold, source = stated.probability, threshold_origin(stated)
+        passes = f"{100.0 * stated.false_accept_rate:g} in 100 different pairs passes"
+    same = None if threshold is None else probability >= threshold
+    result = {
+        "probability": probability,
+        "threshold": threshold,
+        "threshold_source": None if threshold is None else source,
+        "same": same,
+        "distance": distance,
+        "model_id": encoder.model_id,
+        "runtime": encoder.runtime,
+        "precision": encoder.precision,
+        "reason": encoder.reason,
+    }
+    if options.json:
+        print_json(result)
+        return 0
+    if same is None:
+        verdict = "none, since the bundle states no threshold; choose one with --threshold P"
+    else:
+        verdict = f"{'the same' if same else 'different'} (threshold {threshold:.4f}: {passes})"
+    print_pairs(
+        {
+            "p(same)": f"{probability:.4f}",
+            "verdict": verdict,
+            "distance": f"{distance:.4f}",
+            "encoder": f"{encoder.model_id}, {encoder.precision}",
+            "runtime": encoder.reason,
+        }
+    )
+    return 0
+
+
+def recognize(options: argparse.Namespace) -> int:
+    """Register objects from pictures, and recognize other pictures."""
+    recognizer = Recognizer(
+        resolve(options.bundle),
+        options.threshold,
+        runtime=options.runtime,
+        precision=options.precision,
+        threads=options.threads,
+    )
+    for item in options.object:
+        name, equals, picture = item.partition("=")
+        if not (name and equals and picture):
+            raise SupportError(f"--object takes NAME=PICTURE, not {item!r}")
+        recognizer.register(name, picture)
+    found = [recognizer.recognize(picture) for picture in options.pictures]
+    if options.json:
+        print_json(
+            {
+                "recognitions": [asdict(item) for item in found],
+                "threshold": recognizer.threshold,
+                "threshold_source": recognizer.threshold_source,
+                "runtime": recognizer.encoder.runtime,
+                "precision": recognizer.encoder.precision,
+            }
+        )
+        return 0
+    for picture, item in zip(options.pictures, found, strict=True):
+        print(f"{picture}: {item}")
+    print(f"threshold: {recognizer.threshold:.4f} ({recognizer.threshold_source})")
+    return 0
+
+
+def embed(options: argparse.Namespace) -> int:
+    """Embed an array of images."""
+    images = _read_images(Path(options.images))
+    encoder = load_encoder(resolve(options.bundle), options.runtime, options.precision, options.threads)
+    embeddings = encoder.embed(images)
+    write_atomically(Path(options.out), lambda file: np.save(file, embeddings, allow_pickle=False))
+    result = {
+        "images": len(embeddings),
+        "dimensions": encoder.dimensions,
+        "out": options.out,
+        "model_id": encoder.model_id,
+        "runtime": encoder.runtime,
+        "precision": encoder.precision,
+        "reason": encoder.reason,
+    }
+    print_json(result) if options.json else print_pairs(result)
+    return 0
+
+
+def bench(options: argparse.Namespace) -> int:
+    """Measure time and memory of each stage of a frame, or of the encoder alone."""
+    # Without checksums: hashing all files would take longer than the measurement.
+    bundle = load_bundle(_given_or_current(options), verify_checksums=False)
+    return _bench_encoder(bundle, options) if options.encoder else _bench_stages(bundle, options)
+
+
+def _bench_stages(bundle: Bundle, options: argparse.Namespace) -> int:
+    from edge_siamese.benchmark import measure_stages
+    from edge_siamese.cameras import open_camera
+    from edge_siamese.cameras.camera import Camera
+    from edge_siamese.cameras.synthetic.camera import SyntheticCamera
+    from edge_siamese.system.board import (
+        read_board,
+        temperature,
+    )
+
+    settings = load_settings(options.config).camera
+    encoder = load_encoder(bundle, options.runtime, options.precision, options.threads)
+    color = bundle.manifest.input.color
+    camera: Camera
+    if options.camera:
+        camera = open_camera(settings, color)
+    else:
+        camera = SyntheticCamera(
+            structs.replace(settings, kind="synthetic", frame_rate=240.0), color, sleep=lambda _: None
+        )
+    try:
+        found = measure_stages(bundle, encoder, camera, frames=options.runs, views=options.views)
+        description = camera.description
+    finally:
+        camera.close()
+    board, heat = read_board(), temperature()
+    if options.json:
+        print_json({**asdict(found), "camera": description, "board": asdict(board), "temperature_c": heat})
+        return 0
+    print_pairs(
+        {
+            "board": board,
+            "model": f"{found.model_id}, {found.precision} on {found.runtime}, "
+            f"{found.threads} thread{'' if found.threads == 1 else 's'}",
+            "camera": f"{description}; frames {found.frame}",
+            "views": f"{found.views:,}",
+        }
+    )
+    print()
+    print_table(
+        ("stage", "p50 ms", "p95 ms"),
+        [(stage.name, f"{stage.p50_ms:.3f}", f"{stage.p95_ms:.3f}") for stage in found.stages],
+    )
+    print()
+    print_pairs(
+        {
+            "beyond encoder": f"{found.overhead_ms:.3f} ms per frame",
+            "frames": f"at most {found.frames_per_second:.0f} per second",
+            "peak memory": f"{found.peak_memory_mb:.1f} MiB",
+            "temperature": "unknown" if heat is None else f"{heat:.1f} °C",
+        }
+    )
+    return 0
+
+
+def _bench_encoder(bundle: Bundle, options: argparse.Namespace) -> int:
+    from edge_siamese.benchmark import measure_encoder  # needs a module that only Unix has
+
+    found = measure_encoder(bundle, options.runtime, options.precision, options.threads, options.runs)
+    if options.json:
+        print_json(asdict(found))
+        return 0
+    imported = "measured only in a fresh process" if found.import_ms is None else f"{found.import_ms:.1f} ms"
+    print_pairs(
+        {
+            "model": f"{found.model_id}, {found.precision}, {found.file_bytes:,} bytes",
+            "runtime": found.reason,
+            "threads": found.threads,
+            "latency p50": f"{found.p50_ms:.3f} ms",
+            "latency p95": f"{found.p95_ms:.3f} ms",
+            "first image": f"{found.first_ms:.3f} ms",
+            "import": imported,
+            "load": f"{found.load_ms:.1f} ms",
+            "peak memory": f"{found.peak_memory_mb:.1f} MiB",
+        }
+    )
+    return 0
 
 
 def install(options: argparse.Namespace) -> int:
-    """Copy a bundle, let it prove itself here, make it current, and let a running daemon take it."""
+    """Test a bundle, install a copy as the current model, and make a running daemon load it."""
+    from edge_siamese.daemon.model_loader import load_tested_encoder  # the store comes with it
+
     settings = load_settings(options.config)
 
     def check(bundle: Bundle) -> None:
@@ -24,22 +313,22 @@ def install(options: argparse.Namespace) -> int:
             print(f"{bundle.manifest.model_id} passed its self-test, {encoder.precision}: {encoder.reason}")
 
     model = InstalledModels(settings.models).install(resolve(options.bundle), check)
-    return _told(options, settings, model, f"{model.name} is current now")
+    return _report_change(options, settings, model, f"{model.name} is now the current model")
 
 
 def rollback(options: argparse.Namespace) -> int:
-    """Make the previous model current."""
+    """Make the previous model the current one."""
     settings = load_settings(options.config)
     model = InstalledModels(settings.models).rollback()
-    return _told(options, settings, model, f"{model.name} is current again")
+    return _report_change(options, settings, model, f"{model.name} is the current model again")
 
 
 def list_(options: argparse.Namespace) -> int:
-    """The installed models, and those that are shipped."""
+    """List the installed and the shipped models."""
     settings = load_settings(options.config)
     models, given = InstalledModels(settings.models), settings.model.bundle
     installed = models.all()
-    found = [*installed, *(InstalledModel(name, shipped(name), "shipped") for name in names())]
+    listed = [*installed, *(InstalledModel(name, shipped(name), "shipped") for name in names())]
     if options.json:
         used = models.used(given)
         print_json(
@@ -51,33 +340,77 @@ def list_(options: argparse.Namespace) -> int:
                     "problem": item.problem,
                     "used": item.path == used,
                 }
-                for item in found
+                for item in listed
             ]
         )
         return 0
-    if found:
-        print_table(("model", "role", "problem"), [(item.name, item.role, item.problem) for item in found])
+    if listed:
+        print_table(("model", "role", "problem"), [(item.name, item.role, item.problem) for item in listed])
     if given:
         print(f"the settings name {given}, which is used")
     elif not installed:
         used = models.used()
-        what = f"{described(used)}, is used" if used else "install one: edge-siamese model install BUNDLE"
+        what = f"using {described(used)}" if used else "install one: edge-siamese model install BUNDLE"
         print(f"no model is installed; {what}")
     return 0
 
 
-def _told(options: argparse.Namespace, settings: Settings, model: InstalledModel, text: str) -> int:
-    running, told = True, "the daemon takes it"
+def _report_change(options: argparse.Namespace, settings: Settings, model: InstalledModel, text: str) -> int:
+    running, effect = True, "the daemon is loading it"
     try:
         request(settings.socket, "reload")
     except ControlError as error:
         running = False
-        gone = str(error).startswith(NOT_RUNNING)
-        told = NOT_RUNNING if gone else f"the daemon could not be told: {error}"
+        absent = str(error).startswith(NOT_RUNNING)
+        effect = NOT_RUNNING if absent else f"the daemon cannot be notified: {error}"
     if settings.model.bundle:
-        told += f"; but the settings name {settings.model.bundle}, which is used instead"
+        effect += f"; but the settings name {settings.model.bundle}, which is used instead"
     if options.json:
         print_json({"name": model.name, "path": str(model.path), "daemon": running})
     else:
-        print(f"{text}; {told}")
+        print(f"{text}; {effect}")
     return 0
+
+
+def _given_or_current(options: argparse.Namespace) -> Path:
+    """Return the named bundle, or the one that the daemon uses."""
+    if options.bundle:
+        return resolve(options.bundle)
+    settings = load_settings(options.config)
+    found = InstalledModels(settings.models).used(settings.model.bundle)
+    if found is None:
+        raise ModelError(
+            "no model is installed: name a bundle, or install one: edge-siamese model install BUNDLE"
+        )
+    return found
+
+
+def _selected(bundle: Bundle, runtime: str, precision: str) -> list[tuple[str, str]]:
+    """Return the selected pairs of runtime and precision that can run here."""
+    files = [(m.format, m.precision) for m in bundle.manifest.models if precision in ("all", m.precision)]
+    if runtime == "all":
+        names = [found.name for found in runtime_statuses() if found.usable]
+        return [(name, kind) for name in names for format, kind in files if format == runtime_format(name)]
+    kinds = dict.fromkeys(kind for _, kind in files) if precision == "all" else [precision]
+    return [(runtime, kind) for kind in kinds]
+
+
+def _read_images(path: Path) -> npt.NDArray[Any]:
+    try:
+        images = np.load(path, allow_pickle=False)
+    except FileNotFoundError as error:
+        raise ImageError(f"{path}: there is no such file") from error
+    except (OSError, ValueError, EOFError) as error:
+        raise ImageError(f"{path} is not a .npy file of numbers: {error}") from error
+    if not isinstance(images, np.ndarray) or images.ndim not in (3, 4):
+        raise ImageError(f"{path} does not hold one array of images, uint8 (n, height, width[, channels])")
+    return images
+
+
+def _numbers(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """Yield the numbers among nested metrics, with dotted names."""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _numbers(value, f"{prefix}{name}.")
+        elif isinstance(value, (int, float)):
+            yield prefix + name, value

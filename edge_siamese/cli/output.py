@@ -1,4 +1,4 @@
-"""How commands print: JSON for machines, aligned pairs and tables for people."""
+"""Output of the commands: JSON, aligned pairs, and tables."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def print_pairs(pairs: dict[str, Any]) -> None:
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Columns as wide as their longest cell; columns of numbers to the right."""
+    """Print a table; columns of numbers are aligned to the right."""
     columns = list(zip(header, *rows, strict=True))
     widths = [max(map(len, column)) for column in columns]
     numeric = [

@@ -356,12 +356,7 @@ COMMANDS = (
         example="shelf.zip",
         needs_client=True,
     ),
-    Command(
-        "upload",
-        UploadArguments,
-        "Send a chunk of an archive to import.",
-        "upload",
-    ),
+    Command("upload", UploadArguments, "Send a chunk of an archive to import.", "upload"),
     Command(
         "import",
         ImportArguments,

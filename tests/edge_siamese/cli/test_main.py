@@ -232,7 +232,7 @@ def test_a_threshold_that_is_no_probability_is_wrong_usage(
         main([*words.split(), f"--threshold={threshold}"])
     assert caught.value.code == 2
     assert capsys.readouterr().err.endswith(
-        f"argument --threshold: a probability from 0 to 1 is needed, not {threshold!r}\n"
+        f"argument --threshold: must be a probability from 0 to 1, not {threshold!r}\n"
     )
 
 
@@ -340,7 +340,7 @@ def test_errors_of_all_kinds(
         def fail(path: str, error: BaseException = error) -> None:
             raise error
 
-        monkeypatch.setattr("edge_siamese.cli.bundles.load_bundle", fail)
+        monkeypatch.setattr("edge_siamese.cli.models.load_bundle", fail)
         assert main(["info", "./bundle"]) == status
         assert capsys.readouterr().err == line
 

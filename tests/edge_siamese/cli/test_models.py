@@ -57,12 +57,12 @@ def test_install_list_and_go_back(command: Command, bundle: Bundle, second: str,
     proof, line = command("model", "install", str(bundle.path)).splitlines()
     name = daemon.models.state().current
     assert proof.startswith("tiny-0123456789ab passed its self-test, int8: onnxruntime ")
-    assert line == f"{name} is current now; the daemon is not running"
+    assert line == f"{name} is now the current model; the daemon is not running"
     found = json.loads(command("model", "install", second, "--json"))
     assert (found["daemon"], Path(found["path"]).name) == (False, found["name"])
     rows = [row.split() for row in command("model", "list").splitlines()[2:]]
     assert rows == [[found["name"], "current"], [name, "previous"]]
-    assert command("model", "rollback") == f"{name} is current again; the daemon is not running\n"
+    assert command("model", "rollback") == f"{name} is the current model again; the daemon is not running\n"
     listed = json.loads(command("model", "list", "--json"))
     assert [(item["name"], item["role"], item["problem"]) for item in listed] == [
         (name, "current", ""),
@@ -77,7 +77,7 @@ def test_a_shipped_one_is_used_until_one_is_installed(
     write_tiny_bundle(objects_shipped.with_name("glyphs"))
     listed = command("model", "list").splitlines()
     assert [row.split() for row in listed[2:4]] == [["glyphs", "shipped"], ["objects", "shipped"]]
-    assert listed[4:] == ["no model is installed; objects, shipped with edge-siamese, is used"]
+    assert listed[4:] == ["no model is installed; using objects, shipped with edge-siamese"]
     rows = json.loads(command("model", "--json"))
     assert [(item["name"], item["role"], item["path"], item["used"]) for item in rows] == [
         ("glyphs", "shipped", str(objects_shipped.with_name("glyphs")), False),
@@ -119,7 +119,9 @@ def test_a_daemon_that_runs_takes_it(
     daemon.service.call(lambda: daemon.service.bus.set_sinks([]))
     daemon.service.bus._switch.join()  # type: ignore[union-attr]
     capsys.readouterr()
-    assert command("model", "install", str(bundle.path)).endswith(" is current now; the daemon takes it\n")
+    assert command("model", "install", str(bundle.path)).endswith(
+        " is now the current model; the daemon is loading it\n"
+    )
     daemon.up()
     assert json.loads(command("model", "install", str(bundle.path), "--json"))["daemon"] is True
 
@@ -132,7 +134,7 @@ def test_a_daemon_that_cannot_be_told_is_no_daemon_that_does_not_run(
 
     monkeypatch.setattr(commands, "request", deny)
     assert command("model", "install", str(bundle.path)).endswith(
-        "is current now; the daemon could not be told: permission denied at control.sock: "
+        "is now the current model; the daemon cannot be notified: permission denied at control.sock: "
         "add yourself to the group\n"
     )
 
@@ -152,7 +154,7 @@ def test_what_does_not_work_here_is_not_installed(
     def fail(*_: Any) -> Any:
         raise SelfTestFailed("int8 on onnxruntime: other scores")
 
-    monkeypatch.setattr(commands, "load_tested_encoder", fail)
+    monkeypatch.setattr("edge_siamese.daemon.model_loader.load_tested_encoder", fail)
     error = command("model", "install", str(bundle.path), status=1)
     assert error == "edge-siamese: int8 on onnxruntime: other scores\n"
     assert command("model", "install", "/none", status=1) == (

@@ -140,7 +140,7 @@ def test_a_bundle_arrives_proves_itself_and_becomes_current(
     out = capsys.readouterr().out
     models = InstalledModels(server.state / "models")
     (model,) = models.all()
-    assert out == f"{server.host}: {model.name} is current now; the daemon is not running\n"
+    assert out == f"{server.host}: {model.name} is now the current model; the daemon is not running\n"
     assert load_bundle(model.path).manifest == bundle.manifest
     assert list(Path("/tmp").glob("tmp.*/bundle/manifest.json")) == []
 
