@@ -114,7 +114,7 @@ class Daemon(process.Daemon):
         deadline = time.monotonic() + OPEN_SECONDS
         while True:
             status = self.status()
-            states = status["extras"]
+            states = status["integrations"]
             working = {name for name, state in states.items() if state["works"]}
             if working == self._integrations and status["frames"]:
                 return

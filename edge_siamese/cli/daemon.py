@@ -77,9 +77,9 @@ def _status_lines(found: dict[str, Any]) -> dict[str, Any]:
     store = found["store"]
     if store and store["repair"]:
         lines["store"] = store["repair"]
-    for name, extra in found.get("extras", {}).items():
-        lines[name] = extra["state"]
-        if fleet := extra.get("fleet"):
+    for name, integration in found.get("integrations", {}).items():
+        lines[name] = integration["state"]
+        if fleet := integration.get("fleet"):
             lines["fleet"] = f"{fleet['state']}; collection {fleet['collection']}"
             lines["fleet"] += f", {fleet['objects']} objects"
             if fleet.get("problem"):

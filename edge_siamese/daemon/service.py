@@ -461,7 +461,7 @@ class Service:
             "camera": self._camera_report(),
             "panel": self._panel_report(),
             "store": {"repair": self.repair},
-            "extras": self.integrations.report(),
+            "integrations": self.integrations.report(),
             "paths": {
                 "config": str(self.config or ""),
                 "state": str(settings.state_directory),

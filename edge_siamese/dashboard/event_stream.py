@@ -301,7 +301,7 @@ def _steady_part(status: dict[str, Any]) -> dict[str, Any]:
     steady = {name: value for name, value in _timeless_part(status).items() if name not in ("frames", "line")}
     if camera := status.get("camera"):
         steady["camera"] = _without(camera, "captured", "dropped", "fps")
-    steady["extras"] = _without_numbers(status.get("extras", {}))
+    steady["integrations"] = _without_numbers(status.get("integrations", {}))
     return steady
 
 

@@ -40,7 +40,7 @@ def check_integrations(context: Context) -> Iterator[Finding]:
 
 
 def _check_state(name: str, context: Context) -> Finding:
-    report = (context.daemon or {}).get("extras", {}).get(name)
+    report = (context.daemon or {}).get("integrations", {}).get(name)
     if isinstance(report, dict):
         state = str(report.get("state", ""))
         if report.get("works") is False:

@@ -195,7 +195,7 @@ def _recognition_values(snapshot: Snapshot, series: ObjectSeries) -> dict[str, _
 def _device_values(report: Mapping[str, Any]) -> dict[str, _Value]:
     camera = report["camera"] or {}
     panel = report["panel"]
-    integrations = report.get("extras") or {}
+    integrations = report.get("integrations") or {}
     return {
         "camera_up": float(camera.get("status") == "running"),
         "camera_frames_total": camera.get("captured"),

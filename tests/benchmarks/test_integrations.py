@@ -117,7 +117,7 @@ def test_all_integrations_serve_a_client_and_take_little_memory(setup: Setup, tm
             for daemon in (off, on):
                 daemon.wait_until_ready()
                 daemon.wait_until_open()
-            assert off.status()["extras"] == {}
+            assert off.status()["integrations"] == {}
             # On a busy machine it takes a while until the client has received something of everything.
             for seconds in (3, 10, 30, 60):
                 with client(ports) as stop_client:
@@ -125,7 +125,7 @@ def test_all_integrations_serve_a_client_and_take_little_memory(setup: Setup, tm
                     memory, counts = on.memory(), stop_client()
                 if counts["pictures"] >= 2 and counts["scrapes"] and counts["messages"]:
                     break
-            assert set(on.status()["extras"]) == set(ports)
+            assert set(on.status()["integrations"]) == set(ports)
     assert all(interval.frames > 0 and interval.cpu_s >= 0 for interval in intervals)
     assert 20 < memory["rss_mb"] < TARGETS["memory_mb"]
     assert counts["pictures"] >= 2 and counts["scrapes"] >= 1 and counts["messages"] >= 1

@@ -97,7 +97,7 @@ def ask(heard: Collector, command: str, **words: Any) -> Words:
 
 
 def state_of(daemon: Daemon) -> str:
-    return str(daemon.ask("status")["extras"]["mqtt"]["state"])
+    return str(daemon.ask("status")["integrations"]["mqtt"]["state"])
 
 
 def test_what_is_seen_is_told_as_events_and_states(tmp_path: Path, start: Start) -> None:
@@ -233,7 +233,7 @@ def test_a_broker_that_is_away_costs_nothing_and_hears_of_it_all_when_it_is_back
                 daemon.show(TABLE, None)
             rate = (daemon.ask("status")["frames"] - frames) / (time.monotonic() - began)
             assert rate > 50
-            waiting = daemon.ask("status")["extras"]["mqtt"]["queued"]
+            waiting = daemon.ask("status")["integrations"]["mqtt"]["queued"]
             assert 8 <= waiting < 60
             broker.start()
             heard.until(lambda: len(events(heard, "left")) == 3)
@@ -245,7 +245,7 @@ def test_a_broker_that_is_away_costs_nothing_and_hears_of_it_all_when_it_is_back
             # Of states, only what is true still.
             assert {json.loads(told)["present"] for told in heard.on(f"{BASE}/objects/{uid}")} == {False}
             heard.until(lambda: heard.on(f"{BASE}/availability")[-1] == b"online")
-            assert daemon.ask("status")["extras"]["mqtt"]["lost"] == 0
+            assert daemon.ask("status")["integrations"]["mqtt"]["lost"] == 0
 
 
 def test_a_broker_that_forgot_everything_is_told_everything(tmp_path: Path, start: Start) -> None:
@@ -292,7 +292,7 @@ def test_over_tls_with_the_certificate_of_the_device(tmp_path: Path, start: Star
         assert heard.wait_for(f"{BASE}/availability") == [b"online"]
         daemon.learn("mug", MUG)
         heard.until(lambda: events(heard, "registered"))
-        assert daemon.ask("status")["extras"]["mqtt"]["tls"] is True
+        assert daemon.ask("status")["integrations"]["mqtt"]["tls"] is True
 
 
 def test_a_broker_that_cannot_show_that_it_is_the_one_is_not_spoken_to(tmp_path: Path, start: Start) -> None:
@@ -409,7 +409,7 @@ def test_settings_that_are_read_again_remove_the_device_and_bring_it_back(
             later.publish("end", b"")
             later.wait_for("end")
             assert [message.topic for message in later.messages] == ["end"]
-        assert "mqtt" not in daemon.ask("status")["extras"]
+        assert "mqtt" not in daemon.ask("status")["integrations"]
 
 
 def test_the_access_list_on_the_page_lets_a_device_do_its_work_and_nothing_to_others(
@@ -442,4 +442,4 @@ def test_the_access_list_on_the_page_lets_a_device_do_its_work_and_nothing_to_ot
             assert home.on("edge-siamese/fleet/home/objects/0/0") == []
             assert home.on(f"{BASE}/command/register") != [] and latest(home, f"{BASE}/state")
         assert [known["name"] for known in daemon.ask("objects")["objects"]] == ["mug"]
-        assert daemon.ask("status")["extras"]["mqtt"]["rejected"] == 0
+        assert daemon.ask("status")["integrations"]["mqtt"]["rejected"] == 0

@@ -44,7 +44,7 @@ class Health(Record):
     selftest: Annotated[
         JsonObject | None, Meta(description="Whether the model computes the same as at its export.")
     ]
-    extras: JsonObject
+    integrations: JsonObject
 
 
 class Finding(Record):
@@ -83,7 +83,7 @@ def health(state: AppState) -> Health:
         uptime_s=report.get("uptime_s", 0.0),
         model=report.get("model"),
         selftest=_self_test(state),
-        extras=report.get("extras") or {},
+        integrations=report.get("integrations") or {},
     )
 
 

@@ -36,7 +36,7 @@ export function mount(place, { heading, signal }) {
     uptime.set(duration(found.uptime_s), "");
     drawStages(stages, found.stages);
     drawModel(model, found);
-    drawExtras(extras, found.extras ?? {});
+    drawExtras(extras, found.integrations ?? {});
     extrasBox.hidden = extras.children.length === 0;
   };
 

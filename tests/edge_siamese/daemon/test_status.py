@@ -124,7 +124,7 @@ def test_the_report_holds_everything_for_programs() -> None:
         },
         "panel": {"description": "button 17", "problem": None, "stuck": False},
         "store": {"repair": None},
-        "extras": {"dashboard": {"state": "http://127.0.0.1:8765"}},
+        "integrations": {"dashboard": {"state": "http://127.0.0.1:8765"}},
         "paths": {"config": "", "state": "/state", "socket": "/run/x/control.sock"},
     }
 

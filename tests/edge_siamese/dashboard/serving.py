@@ -161,9 +161,9 @@ def lose_camera(daemon: Daemon) -> None:
 
 
 def dashboard_of(daemon: Daemon) -> Dashboard:
-    (slot,) = (slot for slot in daemon.service.integrations._slots if slot.offer.kind == "dashboard")
-    assert isinstance(slot.extra, Dashboard)
-    return slot.extra
+    (slot,) = (slot for slot in daemon.service.integrations._slots if slot.spec.kind == "dashboard")
+    assert isinstance(slot.instance, Dashboard)
+    return slot.instance
 
 
 def make_certificate(folder: Path) -> tuple[Path, Path]:

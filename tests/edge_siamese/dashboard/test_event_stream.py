@@ -32,7 +32,7 @@ def hub() -> EventBus:
 
 @pytest.fixture
 def feed(hub: EventBus, monkeypatch: pytest.MonkeyPatch) -> EventFeed:
-    monkeypatch.setattr(event_stream, "RING", 5)
+    monkeypatch.setattr(event_stream, "MAX_RECENT_EVENTS", 5)
     actions: Any = SimpleNamespace(bus=hub)
     return EventFeed(actions)
 
@@ -138,7 +138,7 @@ STATE: dict[str, Any] = {
     "present": ["mug"],
     "frames": 50,
     "camera": {"status": "live", "captured": 50, "dropped": 0, "restarts": 0, "fps": 9.8},
-    "extras": {
+    "integrations": {
         "dashboard": {"works": True, "state": "at http://shelf.local:8765/", "followers": 1},
         "mqtt": {
             "works": True,
@@ -170,8 +170,8 @@ def process_frames(state: dict[str, Any]) -> None:
     state["uptime_s"] += 1
     state["frames"] += 10
     state["camera"] |= {"captured": state["camera"]["captured"] + 10, "dropped": 1, "fps": 9.9}
-    state["extras"]["dashboard"]["followers"] += 1
-    state["extras"]["mqtt"] |= {"sent": 9, "fleet": {"last_sync": "now", "to_publish": 0}}
+    state["integrations"]["dashboard"]["followers"] += 1
+    state["integrations"]["mqtt"] |= {"sent": 9, "fleet": {"last_sync": "now", "to_publish": 0}}
 
 
 def wait(state: dict[str, Any]) -> None:
@@ -221,8 +221,8 @@ def test_counters_are_sent_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
         {"camera": None},
         {"camera": {**STATE["camera"], "status": "stalled"}},
         {"camera": {**STATE["camera"], "restarts": 1}},
-        {"extras": {**STATE["extras"], "mqtt": {"works": False, "state": "away", "sent": 3}}},
-        {"extras": {}},
+        {"integrations": {**STATE["integrations"], "mqtt": {"works": False, "state": "away", "sent": 3}}},
+        {"integrations": {}},
     ],
 )
 def test_any_other_change_is_sent_at_once(change: dict[str, Any]) -> None:

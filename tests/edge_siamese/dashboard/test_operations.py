@@ -389,7 +389,7 @@ def test_health(served: Served) -> None:
     assert 0 < found["stages"]["frame"]["p50_ms"] <= found["stages"]["frame"]["p95_ms"]
     assert found["frames_per_second"] > 0 and found["memory_mb"] > 20 and found["uptime_s"] >= 0
     assert found["model"]["model_id"] == "tiny-0123456789ab"
-    assert found["extras"]["dashboard"]["works"] is True
+    assert found["integrations"]["dashboard"]["works"] is True
     assert found["selftest"]["passed"] is True and found["selftest"]["precision"] == "int8"
 
 

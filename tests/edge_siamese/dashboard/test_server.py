@@ -57,7 +57,7 @@ def locked(tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> I
 def test_it_says_where_it_is(served: Served) -> None:
     daemon, client = served
     assert daemon.told("dashboard") == f"dashboard: at http://localhost:{client.port}/"
-    assert daemon.ask("status")["extras"]["dashboard"] == {
+    assert daemon.ask("status")["integrations"]["dashboard"] == {
         "state": f"at http://localhost:{client.port}/",
         "works": True,
         "url": f"http://localhost:{client.port}/",
@@ -396,7 +396,7 @@ def test_a_port_that_is_taken(tmp_path: Path, bundle: Bundle, monkeypatch: pytes
             f"no dashboard: the dashboard cannot listen at 127.0.0.1, port {port}: Address already in use; "
             "another program uses it: set another port in [dashboard]"
         )
-        assert daemon.ask("status")["extras"]["dashboard"]["works"] is False
+        assert daemon.ask("status")["integrations"]["dashboard"]["works"] is False
 
 
 def test_beyond_this_machine_it_needs_a_password(
@@ -511,5 +511,5 @@ def test_the_daemon_without_it_imports_nothing_of_it(
     with daemon_in(tmp_path, monkeypatch) as daemon:
         daemon.configure(bundle.path)
         daemon.start().up()
-        assert daemon.ask("status")["extras"] == {}
+        assert daemon.ask("status")["integrations"] == {}
         assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("dashboard")]

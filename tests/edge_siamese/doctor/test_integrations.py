@@ -18,7 +18,7 @@ PAGE = Settings(dashboard=DashboardSettings(enabled=True))
 
 
 def findings_of(context: Context, settings: Settings, **told: Any) -> list[Finding]:
-    daemon = {"extras": told} if told else None
+    daemon = {"integrations": told} if told else None
     return list(integrations.check_integrations(replace(context, settings=settings, daemon=daemon)))
 
 

@@ -43,7 +43,7 @@ REPORT: dict[str, Any] = {
     "camera": {"status": "running", "captured": 900, "dropped": 600, "restarts": 2, "fps": 9.9},
     "panel": {"problem": None, "stuck": False},
     "store": {"repair": None},
-    "extras": {"mqtt": {"state": "the broker is away", "works": False}, "metrics": {"state": "served"}},
+    "integrations": {"mqtt": {"state": "the broker is away", "works": False}, "metrics": {"state": "served"}},
 }
 MACHINE = MachineState(temperature_c=61.5, throttling=Throttling(0b0101), memory_limit=10**8, disk_free=10**9)
 
@@ -164,7 +164,7 @@ def test_buckets_count_what_those_before_them_count() -> None:
 
 
 def test_what_cannot_be_known_is_left_out() -> None:
-    bare = {**REPORT, "model": None, "camera": None, "panel": None, "extras": {}, "fault": "no model"}
+    bare = {**REPORT, "model": None, "camera": None, "panel": None, "integrations": {}, "fault": "no model"}
     found = values(bare, MachineState(), telemetry=Telemetry())
     assert found["fault"] == {(): 1}
     assert found["camera_up"] == {(): 0} and found["camera_frames_per_second"] == {(): 0}

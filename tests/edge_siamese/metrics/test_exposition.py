@@ -147,12 +147,15 @@ def test_status_says_where_it_is_served_and_reload_turns_it_off(
     daemon: Daemon, bundle: Bundle, port: int
 ) -> None:
     scrape(port)
-    assert daemon.ask("status")["extras"]["metrics"]["state"] == f"served at http://127.0.0.1:{port}/metrics"
+    assert (
+        daemon.ask("status")["integrations"]["metrics"]["state"]
+        == f"served at http://127.0.0.1:{port}/metrics"
+    )
     assert daemon.told("metrics") == f"metrics: served at http://127.0.0.1:{port}/metrics"
     daemon.configure(bundle.path)
     daemon.ask("reload")
     until(lambda: not listens(port))
-    assert "metrics" not in daemon.ask("status")["extras"]
+    assert "metrics" not in daemon.ask("status")["integrations"]
 
 
 def test_a_port_that_is_taken_does_not_keep_the_daemon_from_recognizing(

@@ -245,8 +245,12 @@ def test_an_unreachable_broker_shows_in_status_metrics_and_doctor(
     port = free_port()
     with daemon_in(tmp_path, monkeypatch) as made:
         daemon = with_mqtt(made, bundle, free_port(), port)
-        until(lambda: daemon.ask("status")["extras"]["mqtt"]["state"] == "disconnected: Connection refused")
-        assert daemon.ask("status")["extras"]["mqtt"]["works"] is False
+        until(
+            lambda: (
+                daemon.ask("status")["integrations"]["mqtt"]["state"] == "disconnected: Connection refused"
+            )
+        )
+        assert daemon.ask("status")["integrations"]["mqtt"]["works"] is False
         assert value(scrape(port), "edge_siamese_integration_up", integration="mqtt") == 0
         assert value(text_at(port), "edge_siamese_integration_up", integration="metrics") == 1
         found = looked_at(daemon)
@@ -264,7 +268,7 @@ def test_status_has_the_fleet_keys_of_the_guide(
     (said,) = re.findall(r"under `extras\.mqtt\.fleet`: (.*?)\n\n", guide, re.DOTALL)
     with daemon_in(tmp_path, monkeypatch) as made:
         daemon = with_mqtt(made, bundle, free_port(), free_port())
-        fleet = until(lambda: daemon.ask("status")["extras"]["mqtt"].get("fleet"))
+        fleet = until(lambda: daemon.ask("status")["integrations"]["mqtt"].get("fleet"))
     assert fleet["state"] == "disconnected"
     assert {word for word in re.findall(r"`(\w+)`", said) if word in fleet} == {
         *("state", "problem", "objects", "to_publish", "to_fetch"),
@@ -282,10 +286,10 @@ def test_a_refusing_broker_shows_in_status_metrics_and_doctor(
     port = free_port()
     with ScriptedBroker(BAD_USER_5) as broker, daemon_in(tmp_path, monkeypatch) as made:
         daemon = with_mqtt(made, bundle, broker.port, port)
-        until(lambda: daemon.ask("status")["extras"]["mqtt"]["state"].startswith("refused: "))
+        until(lambda: daemon.ask("status")["integrations"]["mqtt"]["state"].startswith("refused: "))
         assert value(scrape(port), "edge_siamese_integration_up", integration="mqtt") == 0
         assert looked_at(daemon).text == "it does not work: refused: bad user name or password"
         broker.answer(ACCEPTED_5)
-        until(lambda: daemon.ask("status")["extras"]["mqtt"]["works"])
+        until(lambda: daemon.ask("status")["integrations"]["mqtt"]["works"])
         until(lambda: value(text_at(port), "edge_siamese_integration_up", integration="mqtt") == 1)
         assert (looked_at(daemon).level, looked_at(daemon).text) == ("ok", "connected")
