@@ -87,9 +87,9 @@ class EventFeed:
     A client remembers a number instead of having a queue: a slow client costs nothing, and the numbers show what it missed.
     """
 
-    def __init__(self, actions: DaemonApi) -> None:
+    def __init__(self, api: DaemonApi) -> None:
         """Keep nothing before `open`."""
-        self._hub = actions.bus
+        self._hub = api.bus
         self._events: deque[dict[str, Any]] = deque(maxlen=MAX_RECENT_EVENTS)
         # Milliseconds of the wall clock, so that numbers from before a restart are not taken for current ones.
         self._first = self._next = time.time_ns() // 1_000_000
@@ -152,9 +152,9 @@ class EventFeed:
 class StatusMonitor:
     """The daemon's status for all streams, read once a second while there are any. Belongs to the event loop's thread."""
 
-    def __init__(self, actions: DaemonApi) -> None:
+    def __init__(self, api: DaemonApi) -> None:
         """Read nothing yet."""
-        self._actions = actions
+        self._api = api
         self._read_at = -STATUS_SECONDS
         self._reading: asyncio.Task[None] | None = None
         self._published: dict[str, Any] = {}
@@ -174,7 +174,7 @@ class StatusMonitor:
     async def _read(self, pool: Executor) -> None:
         loop = asyncio.get_running_loop()
         try:
-            status = await loop.run_in_executor(pool, self._actions.status)
+            status = await loop.run_in_executor(pool, self._api.status)
         except (EdgeSiameseError, RuntimeError):  # the daemon is stopping, or the pool has been shut down
             return
         finally:
@@ -190,11 +190,11 @@ class StatusMonitor:
 class EventStreams:
     """What all streams share. Belongs to the event loop's thread, but for `feed`."""
 
-    def __init__(self, actions: DaemonApi, notifier: Notifier, pool: Executor) -> None:
+    def __init__(self, api: DaemonApi, notifier: Notifier, pool: Executor) -> None:
         """Start without streams. `pool` reads the daemon's status."""
-        self.actions, self.notifier, self.pool = actions, notifier, pool
-        self.feed = EventFeed(actions)
-        self.status = StatusMonitor(actions)
+        self.api, self.notifier, self.pool = api, notifier, pool
+        self.feed = EventFeed(api)
+        self.status = StatusMonitor(api)
         self.count = 0
         """Open streams."""
 
@@ -211,7 +211,7 @@ class EventStream:
             is_authenticated: whether the client may still follow.
         """
         self._shared, self._after, self._is_authenticated = shared, after, is_authenticated
-        self._burst_version = shared.actions.registrations.version
+        self._burst_version = shared.api.registrations.version
         self._status_version = -1
         self._open, self._checked_at = True, 0.0
         shared.count += 1
@@ -250,9 +250,9 @@ class EventStream:
         if self._status_version != shared.status.version and shared.status.latest:
             self._status_version = shared.status.version
             messages.append(sse_message("status", shared.status.latest))
-        if (version := shared.actions.registrations.version) != self._burst_version:
+        if (version := shared.api.registrations.version) != self._burst_version:
             self._burst_version = version
-            burst = shared.actions.registrations.latest()
+            burst = shared.api.registrations.latest()
             if burst is not None:
                 messages.append(sse_message("burst", burst_data(burst, pictures=False)))
         if shared.feed.newest != self._after:

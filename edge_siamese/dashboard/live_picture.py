@@ -45,10 +45,10 @@ class LivePictures:
     """Encodes frames for waiting clients. Belongs to the event loop's thread."""
 
     def __init__(
-        self, settings: DashboardSettings, actions: DaemonApi, notifier: Notifier, pool: Executor
+        self, settings: DashboardSettings, api: DaemonApi, notifier: Notifier, pool: Executor
     ) -> None:
         """Encode nothing yet. `pool` encodes pictures."""
-        self._settings, self._actions, self._notifier, self._pool = settings, actions, notifier, pool
+        self._settings, self._api, self._notifier, self._pool = settings, api, notifier, pool
         self._latest: LivePicture | None = None
         self._latest_view: CurrentView | None = None
         self._encoding: asyncio.Task[None] | None = None
@@ -96,7 +96,7 @@ class LivePictures:
 
     def _current(self, frame: int) -> LivePicture | None:
         """Return the latest picture if it is current and of another frame; else start to encode one."""
-        view = self._actions.current_view()
+        view = self._api.current_view()
         if view is None:
             return None
         latest, age = self._latest, asyncio.get_running_loop().time() - self._encoded_at

@@ -39,9 +39,9 @@ class Dashboard:
 
     name = "dashboard"
 
-    def __init__(self, settings: DashboardSettings, actions: DaemonApi) -> None:
+    def __init__(self, settings: DashboardSettings, api: DaemonApi) -> None:
         """Open nothing before `start`."""
-        self._settings, self._actions = settings, actions
+        self._settings, self._api = settings, api
         self._state: AppState | None = None
         self._server: Server | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -56,7 +56,7 @@ class Dashboard:
             SettingsError: the port is taken, the certificate cannot be used, or there is no password although other
                 machines can reach the dashboard.
         """
-        state = AppState(self._settings, self._actions)
+        state = AppState(self._settings, self._api)
         state.authenticator.require_credentials()
         context = tls_context(self._settings)
         listener = bind(self._settings)

@@ -98,18 +98,18 @@ class AppState:
     """One dashboard. Handlers use it from any thread."""
 
     def __init__(
-        self, settings: DashboardSettings, actions: DaemonApi, *, authenticator: Authenticator | None = None
+        self, settings: DashboardSettings, api: DaemonApi, *, authenticator: Authenticator | None = None
     ) -> None:
         """Open nothing.
 
         Args:
             settings: the dashboard's.
-            actions: the daemon's.
+            api: the daemon's.
             authenticator: replaces the one that follows from the settings.
         """
-        self.settings, self.actions = settings, actions
+        self.settings, self.api = settings, api
         self.authenticator = authenticator or Authenticator(
-            settings, CredentialsFile(actions.settings.state_directory)
+            settings, CredentialsFile(api.settings.state_directory)
         )
         self.pool = ThreadPoolExecutor(THREADS, thread_name_prefix="dashboard")
         """Runs handlers, which wait for the daemon."""
@@ -118,20 +118,20 @@ class AppState:
         self.jpeg_pool = ThreadPoolExecutor(1, thread_name_prefix="dashboard-jpeg")
         """Encodes live pictures, so that slow handlers do not delay them."""
         self.notifier = Notifier()
-        self.streams = EventStreams(actions, self.notifier, self.pool)
-        self.live = LivePictures(settings, actions, self.notifier, self.jpeg_pool)
+        self.streams = EventStreams(api, self.notifier, self.pool)
+        self.live = LivePictures(settings, api, self.notifier, self.jpeg_pool)
         self.uploads = Uploads()
         self.uploading = asyncio.Semaphore(CONCURRENT_UPLOADS)
         self.exporting = threading.Lock()
         """Held from when an archive is written until it is sent."""
-        self.doctor = DoctorRun(actions.config)
+        self.doctor = DoctorRun(api.config)
         self.self_tests: dict[tuple[str, str, str], dict[str, Any]] = {}
         """Result of the model's self-test by model, runtime and precision; for the engine's thread."""
 
     @property
     def device(self) -> str:
         """Name of this device for people."""
-        return device_name(self.actions.settings.mqtt.device_name)
+        return device_name(self.api.settings.mqtt.device_name)
 
     def open(self) -> None:
         """Start to collect events."""
@@ -147,7 +147,7 @@ class AppState:
 
     def describe_object(self, stored: StoredObject) -> Object:
         """Return a registered object as the API describes it."""
-        view = self.actions.current_view()
+        view = self.api.current_view()
         return Object(
             uid=stored.uid,
             name=stored.name,
@@ -156,6 +156,6 @@ class AppState:
             negatives=stored.negatives,
             embedded=stored.embedded,
             last_view=stored.last_view,
-            last_seen=self.actions.telemetry.last_seen().get(stored.uid),
+            last_seen=self.api.telemetry.last_seen().get(stored.uid),
             present=view is not None and stored.uid in [sighting.uid for sighting in view.present],
         )

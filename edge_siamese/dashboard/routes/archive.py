@@ -94,9 +94,9 @@ class OutgoingArchive:
         self._release: Callable[[], None] | None = state.exporting.release
         self._directory: Path | None = None
         try:
-            self._directory = _outgoing_directory(state.actions.settings)
+            self._directory = _outgoing_directory(state.api.settings)
             self.path = self._directory / "objects.zip"
-            state.actions.export_to(self.path)
+            state.api.export_to(self.path)
             self.size = self.path.stat().st_size
         except BaseException:
             self.close()
@@ -158,7 +158,7 @@ async def import_collection(
     """Import the objects of an exported file."""
     loop = asyncio.get_running_loop()
     run = partial(loop.run_in_executor, state.pool)
-    archive = await run(IncomingArchive, state.actions.settings.state_directory)
+    archive = await run(IncomingArchive, state.api.settings.state_directory)
     try:
         pending = bytearray()
         async for chunk in limits.body_chunks(request, MAX_UPLOAD_BYTES, limits.ARCHIVE_SECONDS):
@@ -177,7 +177,7 @@ async def import_collection(
 
 def _import(state: AppState, path: Path, on_conflict: Literal["rename", "skip", "merge"]) -> dict[str, Any]:
     try:
-        return state.actions.import_(path, on_conflict)
+        return state.api.import_(path, on_conflict)
     except StoreError as error:
         if str(path) not in str(error):
             raise

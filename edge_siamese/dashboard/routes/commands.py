@@ -108,7 +108,7 @@ def endpoint_of(command: Command) -> Endpoint:
             raise ApiError(422, str(error)) from error
         if command.needs_client:
             keywords["client"] = api.SilentClient(SOURCE)
-        result = getattr(state.actions, command.method)(**keywords)
+        result = getattr(state.api, command.method)(**keywords)
         if isinstance(result, api.Change):
             for ids in uploads.values():
                 state.uploads.drop(ids)

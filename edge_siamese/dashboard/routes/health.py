@@ -66,7 +66,7 @@ class Findings(Record):
 @ENDPOINTS.add("GET", "/health")
 def health(state: AppState) -> Health:
     """Frame rate, stage times, temperature and memory."""
-    report = state.actions.status()
+    report = state.api.status()
     camera = report.get("camera") or {}
     used = board.memory()
     return Health(
@@ -76,7 +76,7 @@ def health(state: AppState) -> Health:
         restarts=camera.get("restarts"),
         stages={
             name: StageTimes(p50_ms=_ms(times.quantile(0.5)), p95_ms=_ms(times.quantile(0.95)))
-            for name, times in state.actions.telemetry.stages.items()
+            for name, times in state.api.telemetry.stages.items()
         },
         temperature_c=board.temperature(),
         memory_mb=None if used is None else round(used.resident_mb, 1),
@@ -101,7 +101,7 @@ def _self_test(state: AppState) -> dict[str, Any] | None:
         return state.self_tests[key]
 
     try:
-        return state.actions.with_engine(run)
+        return state.api.with_engine(run)
     except EdgeSiameseError:  # there is no engine
         return None
 

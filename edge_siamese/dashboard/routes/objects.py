@@ -27,13 +27,13 @@ def png_response(png: bytes) -> Response:
 @ENDPOINTS.add("GET", "/objects/{name}", responses={404: "There is no such object."})
 def object_(state: AppState, name: ObjectName) -> Object:
     """One object."""
-    return state.describe_object(state.actions.object(name))
+    return state.describe_object(state.api.object(name))
 
 
 @ENDPOINTS.add("GET", "/objects/{name}/picture", media_type="image/png", responses={404: NO_PICTURE})
 def object_picture(state: AppState, name: ObjectName) -> Response:
     """The picture of an object's newest view."""
-    stored = state.actions.object(name)
+    stored = state.api.object(name)
     if stored.last_view is None:
         raise ApiError(404, f'there is no picture of "{stored.name}"', kind="NoPicture")
     return view_picture(state, stored.last_view, 0)
@@ -45,6 +45,6 @@ def view_picture(
 ) -> Response:
     """A picture of a view."""
     try:
-        return png_response(state.actions.picture(view, index))
+        return png_response(state.api.picture(view, index))
     except NoSuchObject as error:
         raise ApiError(404, str(error), kind="NoPicture") from error

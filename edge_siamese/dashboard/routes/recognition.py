@@ -69,7 +69,7 @@ async def live(
 @ENDPOINTS.add("GET", "/now")
 def now(state: AppState) -> JsonObject:
     """What the current frame shows, and why."""
-    return details(state.actions.current_view(), state.actions.now)
+    return details(state.api.current_view(), state.api.now)
 
 
 @ENDPOINTS.add("POST", "/uploads", status=201, accepts=PICTURE_TYPES, returns=Upload)
@@ -100,7 +100,7 @@ def moment_picture(state: AppState, moment: MomentId) -> Response:
 
 
 def _moment(state: AppState, moment_id: str) -> Any:
-    kept = state.actions.decisions.get(moment_id)
+    kept = state.api.decisions.get(moment_id)
     if kept is None:
         raise ApiError(404, "that decision is no longer kept", kind="NoMoment")
     return kept

@@ -66,7 +66,7 @@ def burst_picture(
 
 
 def _latest(state: AppState) -> RegistrationRecord:
-    latest = state.actions.registrations.latest()
+    latest = state.api.registrations.latest()
     if latest is None:
         raise ApiError(404, "nothing has been registered since the dashboard started", kind="NoBurst")
     return latest

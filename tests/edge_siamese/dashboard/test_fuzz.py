@@ -69,7 +69,7 @@ class Fuzzed:
         client.headers = dict(self.headers)
         state = dashboard_of(daemon)._state
         assert state is not None
-        self.moments = state.actions.decisions
+        self.moments = state.api.decisions
         self.base = f"http://127.0.0.1:{client.port}"
 
     def upload(self) -> str:

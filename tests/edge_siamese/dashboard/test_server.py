@@ -343,7 +343,7 @@ def test_what_nobody_foresaw_is_in_the_journal_once_and_told_without_details(
 
     state = dashboard_of(daemon)._state
     assert state is not None
-    monkeypatch.setattr(state.actions, "status", fail)
+    monkeypatch.setattr(state.api, "status", fail)
     for _ in range(3):
         got = client.get("status")
         assert got.problem == (500, "InternalError")

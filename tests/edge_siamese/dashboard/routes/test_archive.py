@@ -31,7 +31,7 @@ def served(tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> I
     with serving(tmp_path, bundle.path, monkeypatch) as (daemon, client):
         state = dashboard_of(daemon)._state
         assert state is not None
-        monkeypatch.setattr(state.actions, "export_to", export)
+        monkeypatch.setattr(state.api, "export_to", export)
         yield daemon, client, state
 
 
