@@ -58,13 +58,21 @@ MUG, PEN, KEY, CUP = (np.kron(_SHAPES[number], np.ones((8, 8), np.uint8)) for nu
 TABLE = np.full((96, 96), 255, np.uint8)
 
 
-def until(condition: Callable[[], Any], seconds: float = 8.0) -> Any:
-    """Wait for something that another thread does; what the condition gave."""
+def until(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
+    """Wait for something that another thread does; returns what the condition returned."""
     end = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < end, "it did not happen"
         time.sleep(0.003)
     return found
+
+
+def returns(function: Callable[[], Any], seconds: float = 30.0) -> None:
+    """Call a function that must return although something else hangs for good."""
+    thread = threading.Thread(target=function, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    assert not thread.is_alive(), "it waits for what hangs"
 
 
 class Stage:
@@ -78,6 +86,8 @@ class Stage:
         """Whether the camera cannot be opened."""
         self.hangs = False
         """Whether captures never return."""
+        self.stuck = False
+        """Whether one does not return now."""
         self.opened: list[str] = []
         """The color of each opening."""
         self.holds: list[bool] = []
@@ -100,7 +110,9 @@ class _StageCamera:
     def capture(self) -> Frame:
         time.sleep(0.004)
         if self._stage.hangs:
+            self._stage.stuck = True
             self._stage.free.wait()
+            self._stage.stuck = False
         if self._stage.error is not None:
             raise self._stage.error
         self._number += 1
@@ -181,13 +193,11 @@ class Daemon:
         until(lambda: self.service.engine and self.service.engine.frames > 2)
         return self
 
-    def stop(self) -> float:
-        """Stop it; the seconds that this took."""
-        began = time.monotonic()
+    def stop(self) -> None:
+        """Stop it, whatever hangs."""
         self.service.stop()
-        self.thread.join(10)
+        self.thread.join(30)
         assert not self.thread.is_alive()
-        return time.monotonic() - began
 
     def ask(self, command: str, **words: Any) -> Any:
         return request(self.socket, command, **words)

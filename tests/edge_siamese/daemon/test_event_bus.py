@@ -11,6 +11,7 @@ import pytest
 
 from edge_siamese.daemon.event_bus import EventBus, Subscription
 from edge_siamese.events import Event
+from tests.edge_siamese.daemon.running import returns, until
 
 
 def event(number: int) -> Event:
@@ -38,7 +39,7 @@ class Recorder:
 
     def take(self, event: Event) -> None:
         self.at_work.set()
-        self.going.wait(5)
+        self.going.wait()
         if self.error:
             raise self.error
         self.taken.append(event.data["n"])
@@ -158,7 +159,7 @@ def test_publishing_never_waits_for_a_sink(recorder: Recorder, caplog: pytest.Lo
     bus = EventBus([recorder, quick])
     recorder.going.clear()
     bus.publish(event(0))
-    assert recorder.at_work.wait(2)
+    assert recorder.at_work.wait(30)
     for number in range(1, 6):
         bus.publish(event(number))
     recorder.going.set()
@@ -177,9 +178,7 @@ def test_a_sink_that_fails_is_logged_once_until_it_works(
     recorder.error = OSError(32, "Broken pipe")
     bus.publish(event(0))
     bus.publish(event(1))
-    deadline = time.monotonic() + 2
-    while not caplog.messages and time.monotonic() < deadline:
-        time.sleep(0.002)
+    until(lambda: caplog.messages)
     recorder.error = None
     bus.publish(event(2))
     bus.close()
@@ -204,10 +203,8 @@ def test_closing_interrupts_a_sink_that_takes_too_long(
     bus = EventBus([recorder])
     for number in range(3):
         bus.publish(event(number))
-    assert recorder.at_work.wait(2)
-    begun = time.monotonic()
-    bus.close(timeout=0.05)
-    assert time.monotonic() - begun < 0.6
+    assert recorder.at_work.wait(30)
+    returns(lambda: bus.close(timeout=0.05))
     assert recorder.closed
     assert caplog.messages == ["the recorder is too slow: 2 events were lost at the end"]
 
@@ -219,7 +216,7 @@ def test_a_sink_that_cannot_be_interrupted_is_left(
     recorder.interrupts_help = False
     bus = EventBus([recorder])
     bus.publish(event(0))
-    assert recorder.at_work.wait(2)
+    assert recorder.at_work.wait(30)
     bus.close(timeout=0.01)
     assert caplog.messages == ["the recorder does not stop in time; abandoning it"]
 
@@ -228,14 +225,13 @@ def test_other_sinks_take_over_when_those_before_are_closed_and_no_event_is_lost
     bus = EventBus([recorder])
     recorder.going.clear()
     bus.publish(event(0))
-    assert recorder.at_work.wait(2)
+    assert recorder.at_work.wait(30)
     second, third = Recorder(), Recorder()
-    begun = time.monotonic()
+    # The recorder hangs: these would not return if they waited for it.
     bus.set_sinks([second])
     bus.publish(event(1))
     bus.set_sinks([third])
     bus.publish(event(2))
-    assert time.monotonic() - begun < 0.5
     assert (recorder.closed, second.taken, third.taken) == (False, [], [])
     recorder.going.set()
     bus.close()
@@ -248,8 +244,6 @@ def test_sinks_that_do_not_end_do_not_hold_up_the_end(recorder: Recorder) -> Non
     recorder.going.clear()
     recorder.interrupts_help = False
     bus.publish(event(0))
-    assert recorder.at_work.wait(2)
+    assert recorder.at_work.wait(30)
     bus.set_sinks([Recorder()], timeout=5)
-    begun = time.monotonic()
-    bus.close(timeout=0.05)
-    assert time.monotonic() - begun < 0.6
+    returns(lambda: bus.close(timeout=0.05))

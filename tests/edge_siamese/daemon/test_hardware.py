@@ -17,7 +17,7 @@ from edge_siamese.panel.led_signals import Signal
 from edge_siamese.panel.panel import SimulatedPanel
 from edge_siamese.panel.press_grammar import Gesture
 from edge_siamese.settings import CameraSettings, PanelSettings, Settings
-from tests.edge_siamese.daemon.running import MUG, Stage, until
+from tests.edge_siamese.daemon.running import MUG, Stage, returns, until
 
 SETTINGS = Settings(
     camera=CameraSettings(kind="usb", frame_rate=240.0, timeout_s=0.2),
@@ -123,11 +123,9 @@ class TestCamera:
         hardware.hold_exposure(True)
         until(lambda: stage.holds == [True])
         stage.hangs = True
-        time.sleep(0.03)
-        began = time.monotonic()
-        hardware.hold_exposure(False)
-        hardware.close()
-        assert time.monotonic() - began < 0.8
+        until(lambda: stage.stuck)
+        returns(lambda: hardware.hold_exposure(False))
+        returns(hardware.close)
 
     def test_two_threads_in_its_driver_are_without_hope(
         self, hardware: Hardware, stage: Stage, monkeypatch: pytest.MonkeyPatch
@@ -231,10 +229,7 @@ class TestPanel:
         panel = panel_of(hardware)
         until(lambda: hardware.console and hardware.console.description == "simulated button and LED")
         panel.wait = lambda timeout: stage.free.wait() and []  # type: ignore[method-assign,assignment,return-value]
-        time.sleep(0.06)
-        began = time.monotonic()
-        hardware.close()
-        assert time.monotonic() - began < 0.6
+        returns(hardware.close)
 
     def test_the_scene_presses_the_button_that_there_is_now(self, stage: Stage) -> None:
         scene = structs.replace(SETTINGS, camera=structs.replace(SETTINGS.camera, kind="synthetic"))
