@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from edge_siamese.recognizer import Recognizer
     from edge_siamese.runtimes.selection import load_encoder
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 __all__ = [
     "EdgeSiameseError",
     "Recognition",

@@ -65,7 +65,7 @@ def convert(value: Any, type: type[T], key: str = "") -> T:
 
     Args:
         value: dictionaries, lists, strings, numbers, booleans and None.
-        type: the annotated type; a `Record`, usually.
+        type: the annotated type, usually a `Record`. In a dataclass, unknown keys are ignored.
         key: the dotted key of `value`, for errors.
 
     Raises:
@@ -207,17 +207,17 @@ def _explain(value: Any, hint: Any, key: str, error: msgspec.ValidationError) ->
 
 
 def _explain_record(
-    value: dict[str, Any], record: type[Record], key: str, error: msgspec.ValidationError
+    value: dict[str, Any], record: type, key: str, error: msgspec.ValidationError
 ) -> SchemaError:
-    fields = {field.encode_name: field for field in msgspec.structs.fields(record)}
+    fields = _fields(record)
     for name in value:
         if name not in fields:
             return SchemaError(_join(key, name), f"unknown key{nearest(name, fields)}")
-    for name, field in fields.items():
+    for name, (hint, required) in fields.items():
         if name in value:
-            if failure := _failure(value[name], field.type):
-                return _explain(value[name], field.type, _join(key, name), failure)
-        elif field.required:
+            if failure := _failure(value[name], hint):
+                return _explain(value[name], hint, _join(key, name), failure)
+        elif required:
             return SchemaError(_join(key, name), "missing")
     cause = error.__cause__  # the fields are good, so that it was `__post_init__`
     return cause.under(key) if isinstance(cause, SchemaError) else SchemaError(key, str(error))
@@ -256,7 +256,18 @@ def _split(hint: Any) -> tuple[Any, msgspec.Meta | None]:
 
 
 def _is_record(hint: Any) -> bool:
-    return isinstance(hint, type) and issubclass(hint, msgspec.Struct)
+    return isinstance(hint, type) and (issubclass(hint, msgspec.Struct) or dataclasses.is_dataclass(hint))
+
+
+def _fields(record: Any) -> dict[str, tuple[Any, bool]]:
+    """The annotation of each field, and whether the field is required."""
+    if issubclass(record, msgspec.Struct):
+        return {field.encode_name: (field.type, field.required) for field in msgspec.structs.fields(record)}
+    hints, missing = get_type_hints(record, include_extras=True), dataclasses.MISSING
+    return {
+        field.name: (hints[field.name], field.default is missing and field.default_factory is missing)
+        for field in dataclasses.fields(record)
+    }
 
 
 def _is_container_for(value: Any, hint: Any) -> bool:
@@ -377,105 +388,3 @@ def _dotted(location: _Location, key: str = "") -> str:
 
 def _join(parent: str, name: str) -> str:
     return f"{parent}.{name}" if parent and name else parent or name
-
-
-# The former reader of dataclasses, until its users have moved to `Record` and `convert`.
-
-
-def read_object(value: Any, cls: type[T], key: str = "", *, optional: bool = False) -> T:
-    """A parsed JSON object to the dataclass `cls`; every field has to be there, and no other key.
-
-    With `optional`, as for settings, fields that have a default may be left out, here and in nested objects.
-
-    Fields may be str, int, float, bool, None, Any, Literal, dataclasses, tuple[X, ...], dict[str, X] and
-    unions of these. A `SchemaError` that `__post_init__` raises is told under the key of its object.
-
-    Raises:
-        SchemaError: what is wrong, with the dotted key.
-    """
-    if not isinstance(value, dict):
-        raise SchemaError(key, f"an object is needed, not {_kind(value)}")
-    hints = get_type_hints(cls)
-    known = dataclasses.fields(cls)  # type: ignore[arg-type]
-    names = [field.name for field in known]
-    required = [field.name for field in known if not (optional and _has_default(field))]
-    for name in value:
-        if name not in names:
-            raise SchemaError(_join(key, name), f"unknown key{nearest(name, names)}")
-    for name in required:
-        if name not in value:
-            raise SchemaError(_join(key, name), "missing")
-    fields = {
-        name: _read(value[name], hints[name], _join(key, name), optional) for name in names if name in value
-    }
-    try:
-        return cls(**fields)
-    except SchemaError as error:
-        raise error.under(key) from None
-
-
-def _has_default(field: dataclasses.Field[Any]) -> bool:
-    missing = dataclasses.MISSING
-    return field.default is not missing or field.default_factory is not missing
-
-
-def _read(value: Any, hint: Any, key: str, optional: bool = False) -> Any:
-    """One value to the annotated type."""
-    if hint is Any:
-        return value
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return read_object(value, hint, key, optional=optional)
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin is Literal:
-        if value not in arguments or isinstance(value, bool):
-            raise SchemaError(
-                key, f"one of {', '.join(map(repr, arguments))} is needed, not {_old_shown(value)}"
-            )
-        return value
-    if origin in (Union, types.UnionType):
-        arm = next((arm for arm in arguments if _fits(value, arm)), None)
-        if arm is None:
-            wanted = " or ".join(_KINDS.get(get_origin(arm) or arm, "an object") for arm in arguments)
-            raise SchemaError(key, f"{wanted} is needed, not {_old_shown(value)}")
-        return _read(value, arm, key, optional)
-    if not _fits(value, hint):
-        raise SchemaError(key, f"{_KINDS[origin or hint]} is needed, not {_old_shown(value)}")
-    if origin is tuple:
-        return tuple(
-            _read(item, arguments[0], f"{key}[{index}]", optional) for index, item in enumerate(value)
-        )
-    if origin is dict:
-        return {name: _read(item, arguments[1], _join(key, name), optional) for name, item in value.items()}
-    if hint is float:
-        try:
-            return float(value)
-        except OverflowError:
-            raise SchemaError(key, "a finite number is needed, not an integer beyond every float") from None
-    return value
-
-
-def require_within(name: str, value: float, least: float, most: float) -> None:
-    """Raise `SchemaError` if a number is out of its range; for a dataclass to check its own fields."""
-    if not least <= value <= most:
-        raise SchemaError(name, f"a number from {least:g} to {most:g} is needed, not {value:g}")
-
-
-_JSON_TYPES: dict[Any, tuple[type, ...]] = {float: (int, float), tuple: (list,)}
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a JSON value is of the kind that the annotation asks for, its contents aside."""
-    kind = get_origin(hint) or hint
-    if dataclasses.is_dataclass(kind):
-        return isinstance(value, dict)
-    if isinstance(value, bool):  # to Python a bool is an int as well; to JSON it is not
-        return kind is bool
-    return isinstance(value, _JSON_TYPES.get(kind, (kind,)))
-
-
-def _kind(value: Any) -> str:
-    return "a list" if isinstance(value, list) else _KINDS[type(value)]
-
-
-def _old_shown(value: Any) -> str:
-    return _kind(value) if isinstance(value, (list, dict)) else json.dumps(value, ensure_ascii=False)[:80]

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Collects what a device installs without a network: our wheel, an inference runtime, the library of the GPIO lines, and
-# the packages of dashboard, MQTT and metrics.
+# Collect the wheels that a device installs without a network: edge-siamese, an inference runtime, gpiod, msgspec, and the
+# packages of dashboard, MQTT and metrics.
 set -eu
 
 usage() {
@@ -75,6 +75,11 @@ done
 "$python" -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: --dest "$out" $extras ||
     die "pip could not fetch $extras (its message is above)"
 
+required=''
+for name in $(sed -n "s/^REQUIRED='\(.*\)'/\1/p" "$root/systemd/install.sh"); do
+    required="$required $(pin "$name")"
+done
+
 # glibc of Debian 12 is 2.36; newer systems take what was built for older ones.
 platforms=''
 minor=17
@@ -87,12 +92,12 @@ for version in ${pythons:-3.11 3.13}; do
         if [ "$runtime" = auto ]; then
             [ "$version" = 3.11 ] && runtime=tflite-runtime || runtime=ai-edge-litert
         fi
-        # Without what they declare: beyond numpy, which is apt's, that is for tools that a device does not use.
+        # Without their dependencies: numpy comes from apt, the others are for tools that a device does not use.
         # shellcheck disable=SC2046,SC2086  # several words
         "$python" -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: --implementation cp \
             --python-version "$version" $platforms --platform "manylinux2014_$machine" --dest "$out" \
-            $(pin "$runtime") $(pin gpiod) ||
-            die "pip could not fetch $runtime and gpiod for Python $version on $machine (its message is above)"
+            $(pin "$runtime") $required ||
+            die "pip could not fetch $runtime and$required for Python $version on $machine (its message is above)"
     done
 done
 echo "$out: $(find "$out" -name '*.whl' | wc -l) wheels, $(du -sh "$out" | cut -f1)"

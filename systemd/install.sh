@@ -26,9 +26,11 @@ TEXT
 }
 
 # The versions that were tested together (requirements/device.lock); a folder of wheels may have others.
-PINS='tflite-runtime==2.14.0 ai-edge-litert==2.3.0 onnxruntime==1.32.0 gpiod==2.5.0
+PINS='tflite-runtime==2.14.0 ai-edge-litert==2.3.0 onnxruntime==1.32.0 gpiod==2.5.0 msgspec==0.22.0
     starlette==1.10.0 uvicorn==0.54.0 anyio==4.16.0 idna==3.20 click==8.5.1 h11==0.16.0 typing-extensions==4.16.0
     paho-mqtt==2.2.0 prometheus-client==0.26.0'
+# What the daemon always needs, besides a runtime.
+REQUIRED='gpiod msgspec'
 # What dashboard, MQTT and metrics need, which are off until config.toml turns them on: 5 MB, of Python alone.
 EXTRAS='starlette uvicorn anyio idna click h11 typing-extensions paho-mqtt prometheus-client'
 NEEDED_MB=300
@@ -163,8 +165,7 @@ if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
 else
     "$python" -c 'import ensurepip, venv' 2>/dev/null || missing "the venv module of $python" 'sudo apt install python3-venv'
     "$python" -c 'import numpy' 2>/dev/null || missing "numpy of $python" 'sudo apt install python3-numpy'
-    [ -z "$dashboard" ] || "$python" -c 'import PIL' 2>/dev/null ||
-        missing "Pillow of $python, which the dashboard makes its pictures with" 'sudo apt install python3-pil'
+    "$python" -c 'import PIL' 2>/dev/null || missing "Pillow of $python" 'sudo apt install python3-pil'
 fi
 [ -n "$prefix" ] || [ -x /bin/kill ] || missing '/bin/kill' 'sudo apt install procps'
 prune
@@ -210,14 +211,14 @@ if [ "$runtime" = auto ]; then
     fi
 fi
 packages='' lacking=''
-for name in "$runtime" gpiod $EXTRAS; do
+for name in "$runtime" $REQUIRED $EXTRAS; do
     if [ -z "$offline" ]; then
         for pin in $PINS; do
             [ "${pin%%==*}" != "$name" ] || packages="$packages $pin"
         done
     elif there "$name"; then
         packages="$packages $name"
-    elif [ "$name" != "$runtime" ] && [ "$name" != gpiod ]; then
+    elif echo " $EXTRAS " | grep -q " $name "; then
         lacking="$lacking $name"
     else
         die "$wheels has no wheel of $name for Python $("$python" -c 'import platform; print(platform.python_version())'): fill it with scripts/wheels.sh"
@@ -248,16 +249,16 @@ trap abandoned EXIT
 trap 'exit 130' INT TERM HUP
 
 echo "installing edge-siamese $version with $runtime, Python $("$python" -c 'import platform; print(platform.python_version())')"
-# apt's numpy and picamera2 are to be seen: picamera2 exists nowhere else.
+# With the system's numpy, Pillow and picamera2, which is only available from apt.
 "$python" -m venv --system-site-packages "$opt/$new"
-# What these packages declare beyond numpy is for tools that a device does not use; the proof below is that they run.
+# Their other declared dependencies are for tools that a device does not use; the check below proves that they run.
 # shellcheck disable=SC2086  # names, one by one
 "$opt/$new/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --no-deps --ignore-installed \
     --find-links "$wheels" ${offline:+--no-index} "$program" $packages ||
     die "pip could not install $program $packages (its message is above)"
 "$opt/$new/bin/python" -I -c '
 import sys
-import gpiod
+import gpiod, msgspec, PIL
 from edge_siamese.runtimes.selection import runtime_statuses
 found = {status.name: status for status in runtime_statuses()}[sys.argv[1]]
 sys.exit(None if found.usable else f"error: {found}")

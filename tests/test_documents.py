@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import argparse
 import ast
-import dataclasses
 import os
 import re
 import shlex
 import subprocess
 import sys
 import tomllib
-import typing
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
+import msgspec.inspect
 import numpy as np
 import pytest
 from packaging.requirements import Requirement
@@ -198,19 +197,15 @@ def test_the_device_guide_shows_every_command() -> None:
 # --- tables ---
 
 
-def manifest_keys(cls: type, prefix: str = "") -> set[str]:
-    """Dotted keys of a dataclass, as the table of docs/bundle.md spells them."""
+def manifest_keys(record: type, prefix: str = "") -> set[str]:
+    """Dotted keys of a record, as the table of docs/bundle.md spells them."""
     keys: set[str] = set()
-    hints = typing.get_type_hints(cls)
-    for field in dataclasses.fields(cls):
-        kind, name = hints[field.name], prefix + field.name
-        arguments = [kind, *(a for a in typing.get_args(kind) if isinstance(a, type))]
-        inner = next((a for a in arguments if dataclasses.is_dataclass(a)), None)
-        if inner is None:
-            keys.add(name)
-        else:
-            is_list = typing.get_origin(kind) is tuple
-            keys |= manifest_keys(typing.cast(type, inner), name + ("[]." if is_list else "."))
+    for field in msgspec.inspect.type_info(record).fields:
+        kind, name = field.type, prefix + field.name
+        if isinstance(kind, msgspec.inspect.VarTupleType):
+            kind, name = kind.item_type, name + "[]"
+        is_record = isinstance(kind, msgspec.inspect.StructType)
+        keys |= manifest_keys(kind.cls, name + ".") if is_record else {name}
     return keys
 
 

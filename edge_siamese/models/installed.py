@@ -113,11 +113,11 @@ class InstalledModels:
         ]
         return sorted(found, key=lambda model: ("current", "previous", "kept").index(model.role))
 
-    def install(self, source: Path, check: Callable[[Bundle], object]) -> InstalledModel:
+    def install(self, source: str | Path, check: Callable[[Bundle], object]) -> InstalledModel:
         """Check a bundle, copy it, and make it current; the model that was current becomes the previous one.
 
         Args:
-            source: the directory of a bundle.
+            source: the directory of a bundle, or the name of a shipped one.
             check: is given the bundle, and raises if this device should not use it; the self-test.
 
         Raises:
@@ -134,7 +134,7 @@ class InstalledModels:
             # Opened before the rights of root are laid down: the source may be in a home that only root can read.
             paths = (MANIFEST, *(item.path for _, item in bundle.manifest.files()))
             try:
-                files = {path: stack.enter_context((source / path).open("rb")) for path in paths}
+                files = {path: stack.enter_context((bundle.path / path).open("rb")) for path in paths}
             except OSError as error:
                 raise ModelError(f"{source} cannot be read: {error.strerror or error}") from error
             incoming = stack.enter_context(self._changing())

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,24 @@ def test_a_device_gets_the_versions_that_were_tested() -> None:
     assert [pin for pin in pins[1].split() if pin not in locked] == []
 
 
+def test_every_dependency_is_installed_or_comes_from_apt() -> None:
+    text = (SYSTEMD / "install.sh").read_text(encoding="utf-8")
+    required = re.search(r"^REQUIRED='([^']+)'", text, re.MULTILINE)
+    pins = re.search(r"^PINS='([^']+)'", text, re.MULTILINE)
+    assert required
+    assert pins
+    assert set(required[1].split()) <= {pin.partition("==")[0] for pin in pins[1].split()}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    control = (SYSTEMD / "debian" / "control").read_text(encoding="utf-8")
+    depends = re.search("^Depends: (.*)$", control, re.MULTILINE)
+    assert depends
+    for name in (Requirement(line).name for line in project["dependencies"]):
+        if name not in required[1].split():
+            module = {"pillow": "pil"}.get(name, name)
+            assert f"python3-{module}," in depends[1]
+            assert f"sudo apt install python3-{module}'" in text
+
+
 def test_what_the_extras_need_is_installed_with_them() -> None:
     text = (SYSTEMD / "install.sh").read_text(encoding="utf-8")
     installed = re.search(r"^EXTRAS='([^']+)'", text, re.MULTILINE)
@@ -193,7 +212,7 @@ def test_the_debian_package_has_all_its_files_and_is_the_same_each_time(tmp_path
     fields = run("dpkg-deb", "--field", package, "Version", "Architecture", "Depends").stdout
     assert fields == (
         "Version: 0.9.0~rc1\nArchitecture: arm64\n"
-        "Depends: python3 (>= 3.11), python3-venv, python3-numpy, systemd (>= 252), procps, util-linux\n"
+        "Depends: python3 (>= 3.11), python3-venv, python3-numpy, python3-pil, systemd (>= 252), procps, util-linux\n"
     )
     listed = run("dpkg-deb", "--contents", package).stdout.splitlines()
     assert {line.split()[1] for line in listed} == {"root/root"}
