@@ -7,7 +7,6 @@ fields is `__post_init__`, which raises `ValidationError` with the field's name.
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import json
 import math
@@ -65,7 +64,7 @@ def convert(value: Any, type: type[T], key: str = "") -> T:
 
     Args:
         value: dictionaries, lists, strings, numbers, booleans and None.
-        type: the annotated type, usually a `Record`. In a dataclass, unknown keys are ignored.
+        type: the annotated type, usually a `Record`.
         key: the dotted key of `value`, for errors.
 
     Raises:
@@ -207,17 +206,17 @@ def _explain(value: Any, hint: Any, key: str, error: msgspec.ValidationError) ->
 
 
 def _explain_record(
-    value: dict[str, Any], record: type, key: str, error: msgspec.ValidationError
+    value: dict[str, Any], record: type[msgspec.Struct], key: str, error: msgspec.ValidationError
 ) -> SchemaError:
-    fields = _fields(record)
+    fields = {field.encode_name: field for field in msgspec.structs.fields(record)}
     for name in value:
         if name not in fields:
             return SchemaError(_join(key, name), f"unknown key{nearest(name, fields)}")
-    for name, (hint, required) in fields.items():
+    for name, field in fields.items():
         if name in value:
-            if failure := _failure(value[name], hint):
-                return _explain(value[name], hint, _join(key, name), failure)
-        elif required:
+            if failure := _failure(value[name], field.type):
+                return _explain(value[name], field.type, _join(key, name), failure)
+        elif field.required:
             return SchemaError(_join(key, name), "missing")
     cause = error.__cause__  # the fields are good, so that it was `__post_init__`
     return cause.under(key) if isinstance(cause, SchemaError) else SchemaError(key, str(error))
@@ -256,18 +255,7 @@ def _split(hint: Any) -> tuple[Any, msgspec.Meta | None]:
 
 
 def _is_record(hint: Any) -> bool:
-    return isinstance(hint, type) and (issubclass(hint, msgspec.Struct) or dataclasses.is_dataclass(hint))
-
-
-def _fields(record: Any) -> dict[str, tuple[Any, bool]]:
-    """The annotation of each field, and whether the field is required."""
-    if issubclass(record, msgspec.Struct):
-        return {field.encode_name: (field.type, field.required) for field in msgspec.structs.fields(record)}
-    hints, missing = get_type_hints(record, include_extras=True), dataclasses.MISSING
-    return {
-        field.name: (hints[field.name], field.default is missing and field.default_factory is missing)
-        for field in dataclasses.fields(record)
-    }
+    return isinstance(hint, type) and issubclass(hint, msgspec.Struct)
 
 
 def _is_container_for(value: Any, hint: Any) -> bool:

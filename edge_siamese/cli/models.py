@@ -124,7 +124,7 @@ def selftest(options: argparse.Namespace) -> int:
 
 def compare(options: argparse.Namespace) -> int:
     """Compare two pictures."""
-    bundle = load_bundle(resolve(options.bundle))
+    bundle = load_bundle(options.bundle)
     encoder = load_encoder(bundle, options.runtime, options.precision, options.threads)
     embeddings = encoder.embed([read_picture(options.first), read_picture(options.second)])
     distance = float(bundle.head.paired_distances(embeddings[:1], embeddings[1:])[0])
@@ -167,7 +167,7 @@ def compare(options: argparse.Namespace) -> int:
 def recognize(options: argparse.Namespace) -> int:
     """Register objects from pictures, and recognize other pictures."""
     recognizer = Recognizer(
-        resolve(options.bundle),
+        options.bundle,
         options.threshold,
         runtime=options.runtime,
         precision=options.precision,
@@ -199,7 +199,7 @@ def recognize(options: argparse.Namespace) -> int:
 def embed(options: argparse.Namespace) -> int:
     """Embed an array of images."""
     images = _read_images(Path(options.images))
-    encoder = load_encoder(resolve(options.bundle), options.runtime, options.precision, options.threads)
+    encoder = load_encoder(options.bundle, options.runtime, options.precision, options.threads)
     embeddings = encoder.embed(images)
     write_atomically(Path(options.out), lambda file: np.save(file, embeddings, allow_pickle=False))
     result = {
@@ -312,7 +312,7 @@ def install(options: argparse.Namespace) -> int:
         if not options.json:
             print(f"{bundle.manifest.model_id} passed its self-test, {encoder.precision}: {encoder.reason}")
 
-    model = InstalledModels(settings.models).install(resolve(options.bundle), check)
+    model = InstalledModels(settings.models).install(options.bundle, check)
     return _report_change(options, settings, model, f"{model.name} is now the current model")
 
 
