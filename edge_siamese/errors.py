@@ -1,16 +1,16 @@
-"""Every error that edge-siamese raises: one base class, and each error is also the builtin it resembles."""
+"""All errors of edge-siamese. Each inherits from `EdgeSiameseError` and from the built-in exception that it resembles."""
 
 
 class EdgeSiameseError(Exception):
-    """Base of all errors raised on purpose by edge-siamese; its message is one line for people."""
+    """Base class of all errors of edge-siamese. The message is one line for users."""
 
 
 class ImageError(EdgeSiameseError, ValueError):
-    """An array is not an image that can be prepared for an encoder."""
+    """An array is not an image."""
 
 
 class PictureError(ImageError):
-    """A file cannot be read as a picture."""
+    """A file is not a readable picture."""
 
 
 class BundleError(EdgeSiameseError, ValueError):
@@ -18,35 +18,35 @@ class BundleError(EdgeSiameseError, ValueError):
 
 
 class BundleNotFound(BundleError, FileNotFoundError):
-    """There is no bundle, or no such file of a bundle, at the given place."""
+    """A bundle or one of its files does not exist."""
 
 
 class ManifestError(BundleError):
-    """The manifest of a bundle breaks its schema."""
+    """The manifest of a bundle is not valid."""
 
 
 class BundleVersionError(BundleError):
-    """The bundle is of a format version that this release does not read."""
+    """The bundle has a format version that this release does not support."""
 
 
 class ChecksumError(BundleError):
-    """A file of a bundle is not the one that the manifest describes."""
+    """The checksum of a bundle's file differs from the manifest."""
 
 
 class TruncatedFileError(BundleError):
-    """A file of a bundle is shorter or longer than the manifest says."""
+    """The size of a bundle's file differs from the manifest."""
 
 
 class UnsafePathError(BundleError):
-    """The manifest names a path that leaves the bundle's directory."""
+    """The manifest lists a path outside of the bundle's directory."""
 
 
 class RuntimeNotInstalled(EdgeSiameseError, ImportError):
-    """No usable inference runtime is installed, or not the one that was asked for."""
+    """No usable inference runtime is installed, or not the requested one."""
 
 
 class EncoderError(EdgeSiameseError, RuntimeError):
-    """A runtime failed to load or to run an encoder."""
+    """A runtime could not load or run an encoder."""
 
 
 class SelfTestFailed(EdgeSiameseError, RuntimeError):
@@ -54,23 +54,23 @@ class SelfTestFailed(EdgeSiameseError, RuntimeError):
 
 
 class SupportError(EdgeSiameseError, ValueError):
-    """A support set cannot take or lacks what was asked for."""
+    """A support set does not accept or does not contain something."""
 
 
 class NoSuchObject(SupportError, LookupError):
-    """There is no object of this name or uid, no such view of it, or no such picture."""
+    """An object, a view or a picture does not exist."""
 
 
 class CameraError(EdgeSiameseError, OSError):
-    """A camera cannot be opened, or gives no frame."""
+    """A camera cannot be opened or delivers no frame."""
 
 
 class CameraStalled(CameraError, TimeoutError):
-    """A camera gives no frame in its time."""
+    """A camera delivered no frame within its timeout."""
 
 
 class CameraEnded(CameraError, EOFError):
-    """A camera that replays files has shown them all."""
+    """A camera that replays files has reached the end."""
 
 
 class PanelError(EdgeSiameseError, OSError):
@@ -78,27 +78,27 @@ class PanelError(EdgeSiameseError, OSError):
 
 
 class StoreError(EdgeSiameseError, OSError):
-    """The support store cannot be read or written."""
+    """The object store cannot be read or written."""
 
 
 class ModelError(EdgeSiameseError, RuntimeError):
-    """A model cannot be installed, or none is."""
+    """A model cannot be installed, or no model is installed."""
 
 
 class ModelsInUse(ModelError, BlockingIOError):
-    """Another process is changing the installed models just now."""
+    """Another process is changing the installed models."""
 
 
 class ControlError(EdgeSiameseError, RuntimeError):
-    """The daemon refused a request, or the request cannot be sent."""
+    """A request to the daemon failed."""
 
 
 class NotReady(ControlError):
-    """The daemon cannot do it now: it cannot recognize, is stopping, or does not come to it."""
+    """The daemon cannot serve the request now: it has no model, is stopping, or is too busy."""
 
 
 class DaemonNotRunning(ControlError, ConnectionError):
-    """Nothing answers at the daemon's socket."""
+    """No daemon answers at the control socket."""
 
 
 class ClientGone(ControlError):
@@ -117,23 +117,23 @@ class Refused(ControlError):
 
 
 class MqttError(EdgeSiameseError, OSError):
-    """There can be no connection to an MQTT broker, or not with these settings."""
+    """An MQTT broker cannot be reached with these settings."""
 
 
 class DataError(EdgeSiameseError, ValueError):
-    """A data set is missing, damaged, or too small for what was asked."""
+    """A data set is missing, damaged or too small."""
 
 
 class SettingsError(EdgeSiameseError, ValueError):
-    """Options contradict each other, or the run that they are meant to continue."""
+    """A setting or an option is not valid, or contradicts others."""
 
 
 class ExportError(EdgeSiameseError, RuntimeError):
-    """A network could not be converted or quantized."""
+    """A network could not be exported or quantized."""
 
 
 class VerificationFailed(EdgeSiameseError, RuntimeError):
-    """A file of a bundle does not behave like the trained network."""
+    """A model file does not reproduce the trained network."""
 
 
 def first_line(error: BaseException) -> str:

@@ -1,7 +1,7 @@
 """Strict validation of JSON, TOML and requests: type annotations are the schema, msgspec checks them.
 
 A schema is a `Record` with annotated fields. Ranges, lengths and patterns are `msgspec.Meta` in `Annotated`; a check across
-fields is `__post_init__`, which raises `ValidationError` with the field's name. Constructing a `Record` directly runs
+fields is `__post_init__`, which raises `SchemaError` with the field's name. Constructing a `Record` directly runs
 `__post_init__` alone: types and ranges are checked by `convert`.
 """
 

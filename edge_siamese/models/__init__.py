@@ -1,6 +1,6 @@
-"""The bundles that are shipped with the program, by name: `objects` for photographs of things, `glyphs` for handwriting.
+"""The shipped bundles: `objects` for everyday objects and `glyphs` for handwriting.
 
-Each is a directory beside this file. A device on which no model was installed recognizes with `DEFAULT`.
+Each is a directory in this package. A device without an installed model uses `DEFAULT`.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from pathlib import Path
 from edge_siamese.errors import BundleNotFound
 
 DIRECTORY = Path(__file__).parent
-"""Where the shipped bundles are."""
+"""The directory of the shipped bundles."""
 DEFAULT = "objects"
-"""The name of the bundle that is used where none was chosen."""
+"""The name of the default bundle."""
 _MANIFEST = "manifest.json"
 
 
 def names() -> tuple[str, ...]:
-    """The names of the shipped bundles, sorted; empty where the program came without them."""
+    """Sorted names of the shipped bundles; empty if the program was packaged without them."""
     return tuple(sorted(path.parent.name for path in DIRECTORY.glob(f"[!._]*/{_MANIFEST}")))
 
 
@@ -26,7 +26,7 @@ def shipped(name: str) -> Path:
     """The directory of a shipped bundle.
 
     Raises:
-        BundleNotFound: none of this name is shipped.
+        BundleNotFound: there is none of this name.
     """
     found = names()
     if name not in found:
@@ -35,14 +35,14 @@ def shipped(name: str) -> Path:
 
 
 def default() -> Path | None:
-    """The directory of the bundle that is used where none was chosen; None if it is not shipped."""
+    """The directory of the default bundle; None if it is not shipped."""
     return DIRECTORY / DEFAULT if DEFAULT in names() else None
 
 
 def resolve(given: str | os.PathLike[str]) -> Path:
-    """The directory that somebody means who writes a path, or the name of a shipped bundle.
+    """The directory of a bundle that is given as a path or by the name of a shipped bundle.
 
-    What exists, or has a separator in it, is a path; whether a bundle is there is the business of `load_bundle`.
+    Whatever exists or contains a separator is a path; `load_bundle` checks whether there is a bundle.
 
     Raises:
         BundleNotFound: it is neither a path nor the name of a shipped bundle.
@@ -57,7 +57,7 @@ def resolve(given: str | os.PathLike[str]) -> Path:
 
 
 def described(path: Path) -> str:
-    """`objects, shipped with edge-siamese`, for the directory of that bundle; empty for any other directory."""
+    """`objects, shipped with edge-siamese` for the directory of that bundle; empty for other directories."""
     real = Path(os.path.realpath(path))
     if real.parent != Path(os.path.realpath(DIRECTORY)) or real.name not in names():
         return ""
@@ -65,4 +65,4 @@ def described(path: Path) -> str:
 
 
 def _listed(found: tuple[str, ...]) -> str:
-    return f"shipped ones are called: {', '.join(found)}" if found else "no bundle is shipped here"
+    return f"shipped bundles: {', '.join(found)}" if found else "no bundle is shipped here"

@@ -1,4 +1,4 @@
-"""Reads and checks a model bundle: the directory that training exports and that a device loads."""
+"""Load and verify model bundles."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ _AGAIN = "copy or export the bundle again"
 
 @dataclass(frozen=True, eq=False)
 class GoldenVectors:
-    """A few inputs and what comes of them, to prove that a device computes what the workstation computed."""
+    """Inputs with the workstation's results, which prove that a device computes the same."""
 
     frame: npt.NDArray[np.uint8]
-    """(h, w, 3): a frame of another size and color than the encoder's input."""
+    """(h, w, 3): a frame that differs from the encoder's input in size and color."""
     prepared_frame: npt.NDArray[np.uint8]
-    """(H, W, C): that frame after `imaging.prepare`, to the bit."""
+    """(H, W, C): that frame after `imaging.prepare`; must be reproduced exactly."""
     images: npt.NDArray[np.uint8]
     """(K, H, W, C), prepared."""
     embeddings: dict[str, npt.NDArray[np.float32]]
@@ -65,11 +65,11 @@ class GoldenVectors:
 
     @classmethod
     def load(cls, path: str | Path) -> GoldenVectors:
-        """Read what `save` wrote.
+        """Read a file that `save` wrote.
 
         Raises:
             BundleNotFound: there is no such file.
-            BundleError: it is not golden vectors, their shapes disagree, or a number is not finite.
+            BundleError: the file has no golden vectors, their shapes disagree, or a number is not finite.
         """
         path = Path(path)
         arrays = _read_numpy(path)
@@ -107,7 +107,7 @@ class GoldenVectors:
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """A checked bundle."""
+    """A verified bundle."""
 
     path: Path
     """Its directory."""
@@ -116,7 +116,7 @@ class Bundle:
 
     @cached_property
     def golden(self) -> GoldenVectors:
-        """The golden vectors, read when they are first asked for; raises as `GoldenVectors.load` does."""
+        """The golden vectors, read on first use; raises as `GoldenVectors.load` does."""
         if all(item.path != GOLDEN for item in self.manifest.attachments):
             raise BundleNotFound(f"{self.path}: the manifest lists no {GOLDEN}")
         golden = GoldenVectors.load(self.path / GOLDEN)
@@ -132,10 +132,9 @@ class Bundle:
 
     @cached_property
     def impostors(self) -> npt.NDArray[np.float32] | None:
-        """(I, D): embeddings of things that nobody registers, read when they are first asked for; not writable.
+        """(I, D): embeddings of impostors, read on first use; not writable. None if the bundle has none.
 
-        None if the bundle has none. Raises `BundleError` if its file holds something else than the manifest's encoder
-        makes.
+        Raises `BundleError` if the file does not match the manifest's encoder.
         """
         if all(item.path != IMPOSTORS for item in self.manifest.attachments):
             return None
@@ -154,7 +153,7 @@ class Bundle:
         return impostors
 
     def model_path(self, format: str, precision: str) -> Path:
-        """The encoder's file in a format (onnx, tflite) and precision (fp32, int8).
+        """Path of the encoder in a format (onnx, tflite) and precision (fp32, int8).
 
         Raises:
             BundleNotFound: the bundle has no such file.
@@ -163,20 +162,20 @@ class Bundle:
 
 
 def load_bundle(path: str | os.PathLike[str], verify_checksums: bool = True) -> Bundle:
-    """Read a bundle and check everything in it.
+    """Load a bundle and verify all of its files.
 
     Args:
         path: the name of a shipped bundle, such as `objects`, or the directory of a bundle.
-        verify_checksums: hash every file. Without it, only their presence and sizes are checked, which spares
-            a small board the reading of large encoders that were verified when they were installed.
+        verify_checksums: hash every file. Without it, only presence and size are checked, so that a small board does not
+            read large encoders that were verified when they were installed.
 
     Raises:
         BundleNotFound: there is no bundle, or a file of it is missing.
-        ManifestError, BundleVersionError, UnsafePathError: see `Manifest.from_json`; a symbolic link that
-            leads out of the directory is an unsafe path too.
-        TruncatedFileError: a file is not as long as the manifest says.
-        ChecksumError: a file is as long as the manifest says, and another one.
-        BundleError: the weights of the head are not what the manifest describes.
+        ManifestError, BundleVersionError, UnsafePathError: see `Manifest.from_json`. A symbolic link that
+            leaves the directory is an unsafe path too.
+        TruncatedFileError: the size of a file differs from the manifest.
+        ChecksumError: the checksum of a file differs from the manifest.
+        BundleError: the weights of the head do not match the manifest.
     """
     directory = resolve(path)
     manifest_path = directory / MANIFEST

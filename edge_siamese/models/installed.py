@@ -1,8 +1,8 @@
-"""The models that are installed on a device: the current one, the previous one, and how one becomes the other.
+"""Installed models of a device: install, trial, rollback.
 
-`state.json` says which directory is current and which was so before; it is written whole or not at all, so there is
-never a moment without a current model. A new model is on trial until the daemon confirms it: if the daemon does not
-come up with it, the previous one is current again.
+`state.json` names the current and the previous model. It is written atomically, so that there is always a current model. A
+new model is on trial until the daemon confirms it; if the daemon does not start with it, the previous model becomes current
+again.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ LOG = logging.getLogger(__name__)
 
 STATE, STAGING = "state.json", ".incoming"
 MAX_ATTEMPTS = 3
-"""So often a daemon may start with a model on trial without confirming it."""
+"""Starts of the daemon with a model on trial before the model is rejected."""
 BUSY_SECONDS, BUSY_STEP_SECONDS = 1.0, 0.05
-"""How long another process that changes the models is waited for, in seconds, and how often it is looked."""
+"""How long to wait for another process that changes the models, and how often to try again, in seconds."""
 MAX_KEPT = 4
-"""Models that are kept, current and previous among them."""
+"""Models to keep, including the current and the previous one."""
 
 
 class ModelState(Record):
@@ -43,36 +43,36 @@ class ModelState(Record):
     current: str | None = None
     """The directory of the current model."""
     previous: str | None = None
-    """The directory that was current before."""
+    """The directory of the previous model."""
     confirmed: bool = True
-    """Whether a daemon has worked with the current model."""
+    """Whether a daemon has run with the current model."""
     attempts: int = 0
-    """How often a daemon has started with the current model without confirming it."""
+    """Starts of the daemon with the current model since it was installed, while it is on trial."""
     rejected: dict[str, str] = msgspec.field(default_factory=dict)
-    """Models that did not come up, and why."""
+    """Rejected models and the reasons."""
 
 
 @dataclass(frozen=True)
 class InstalledModel:
-    """One model in the directory of models."""
+    """A model in the directory of installed models."""
 
     name: str
-    """Of its directory: the model's id and the first digits of its manifest's hash."""
+    """Name of its directory: the model ID and the first digits of its manifest's hash."""
     path: Path
     role: str
     """current, previous or kept."""
     problem: str = ""
-    """Why it was given up, if it was."""
+    """Why it was rejected; empty if it was not."""
 
 
 class InstalledModels:
-    """The directory of models."""
+    """The directory of installed models."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
 
     def state(self) -> ModelState:
-        """Which model is current; raises `ModelError` if that cannot be read."""
+        """Read the state; raises `ModelError` if it cannot be read."""
         path = self.directory / STATE
         try:
             return convert(parse_json(path.read_bytes()), ModelState)
@@ -162,10 +162,10 @@ class InstalledModels:
         return InstalledModel(name, self.directory / name, "current")
 
     def rollback(self, reason: str = "") -> InstalledModel:
-        """Make the previous model current, and the current one the previous.
+        """Swap the current and the previous model.
 
         Args:
-            reason: why the current one is given up; it is then not gone back to by itself.
+            reason: why the current model is rejected. A rejected model is not chosen again automatically.
 
         Raises:
             ModelError: there is no previous model.
@@ -184,7 +184,7 @@ class InstalledModels:
         return InstalledModel(state.previous, self.directory / state.previous, "current")
 
     def begin(self) -> tuple[Path | None, str]:
-        """Start to work with the current model: counts the attempt while the model is on trial.
+        """Start with the current model. While it is on trial, the attempt is counted.
 
         Returns:
             The directory of the bundle, or None if none is installed; and, if a model that did not come up was given
@@ -210,14 +210,14 @@ class InstalledModels:
         return self.directory / str(state.current), told
 
     def reject(self, reason: str, path: Path | None = None) -> str:
-        """Give the current model up for the previous one; the line that says so.
+        """Return to the previous model; returns a message that says so.
 
         Args:
             reason: why.
-            path: of the model that does not work; if another one is current meanwhile, that one stays.
+            path: the model that does not work; if another one has become current, nothing changes.
 
         Raises:
-            ModelError: there is no previous model, or that one was given up before.
+            ModelError: there is no previous model, or it was rejected before.
         """
         state = self.state()
         if path is not None and state.current != path.name:
@@ -225,15 +225,15 @@ class InstalledModels:
         if not self._may_fall_back(state):
             raise ModelError(f"{state.current or 'the model'} does not work, and there is no other: {reason}")
         back = self.rollback(reason)
-        return f"{state.current} is given up ({reason}); {back.name} is current again"
+        return f"{state.current} was rejected ({reason}); {back.name} is current again"
 
     def is_last(self, path: Path) -> bool:
-        """Whether this model is the current one, and there is none that `reject` could give it up for."""
+        """Whether this model is current and `reject` has no other model to return to."""
         state = self.state()
         return state.current == path.name and not self._may_fall_back(state)
 
     def confirm(self) -> None:
-        """The daemon works with the current model: its trial ends."""
+        """End the trial of the current model: the daemon runs with it."""
         state = self.state()
         if state.current and not (state.confirmed and state.attempts == 0):
             with self._changing():
@@ -254,7 +254,7 @@ class InstalledModels:
         return sorted(path for path in found if not path.name.startswith("."))
 
     def _prune(self) -> None:
-        """Remove the models that were changed longest ago, but for the current and the previous one."""
+        """Remove the oldest models except the current and the previous one."""
         state = self.state()
         others = [path for path in self._kept() if path.name not in (state.current, state.previous)]
         others.sort(key=lambda path: path.stat().st_mtime_ns)
@@ -299,10 +299,10 @@ def _entered(stack: ExitStack, place: Path) -> Path:
 
 @contextmanager
 def _as_owner(directory: Path) -> Iterator[None]:
-    """Let root work with the rights of the owner of a directory.
+    """Drop root's rights to those of the owner of a directory.
 
-    What is made there is then the daemon's, at every moment; and who has taken the daemon over cannot lead root
-    astray with links that he puts into its directory.
+    New files then belong to the daemon from the start, and an attacker who controls the daemon cannot redirect root with
+    symbolic links in its directory.
     """
     if os.geteuid() != 0 or not directory.exists() or (owner := directory.stat()).st_uid == 0:
         yield
@@ -322,7 +322,7 @@ def _as_owner(directory: Path) -> Iterator[None]:
 
 
 def model_directory(bundle: Bundle) -> str:
-    """What the directory of an installed bundle is called: equal only for equal bundles."""
+    """The name of an installed bundle's directory, which is equal only for equal bundles."""
     digest = hashlib.sha256((bundle.path / MANIFEST).read_bytes()).hexdigest()[:8]
     name = "".join(c if c.isalnum() or c in "._-" else "-" for c in bundle.manifest.model_id).lstrip(".")
     return f"{name[:80]}-{digest}"

@@ -1,4 +1,4 @@
-"""Proves that this machine computes what the workstation computed, by the golden vectors of a bundle."""
+"""The self-test: an encoder must reproduce the golden vectors of its bundle."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ from edge_siamese.recognition.head import SigmoidDistanceHead
 from edge_siamese.recognition.imaging import Floats, prepare
 from edge_siamese.registry import RUNTIMES
 
-# What two correct runtimes may differ by on one file: the order of sums in float, rounding in int8.
+# Two correct runtimes differ on one file by the order of float sums and by int8 rounding.
 MIN_COSINE = {"fp32": 0.9999, "int8": 0.98}
-# The same for p(same), because embeddings of positive numbers alone have a cosine near 1 whatever they are of. Float
+# The same for p(same), because embeddings with only positive numbers have a cosine near 1 whatever they show. Float
 # runtimes agree to 2e-6, less well where a steep head meets distances near zero, whose squares cancel. Int8 runtimes
-# round between the layers each in its own way, and some processors saturate sums: x86 kernels with and without vector
-# instructions differ by up to 0.04 over 17,000 pairs of characters, by 0.03 over those of eight pictures. That
-# grows with the steepness of the head and the coarseness of the quantization, and so does what quantization itself has
-# changed in the golden vectors: that much is granted on top.
+# round differently between the layers, and some processors saturate sums: x86 kernels with and without vector
+# instructions differ by up to 0.04 over 17,000 pairs of characters, and by 0.03 over the pairs of eight pictures. The
+# difference grows with the steepness of the head and the coarseness of the quantization, as does the change that
+# quantization made to the golden vectors; that change is added to the bound.
 MAX_SCORE_DIFFERENCE = {"fp32": 0.01, "int8": 0.05}
 MAX_HEAD_DIFFERENCE = 1e-4
 
 
 @dataclass(frozen=True)
 class SelfTestReport:
-    """How near an encoder comes to the golden vectors."""
+    """Differences between an encoder and the golden vectors."""
 
     runtime: str
     precision: str
     reference: str
-    """Whose embeddings were compared with: "onnx-int8" and so on, or "network" for the float network."""
+    """The embeddings of the comparison: "onnx-int8" and so on, or "network" for the float network."""
     worst_cosine: float
     mean_cosine: float
     least_cosine: float
-    """What `worst_cosine` has to reach."""
+    """Lower bound of `worst_cosine`."""
     largest_score_difference: float
-    """Of p(same), over all pairs of the golden images: both embedded here, and one here and one on the workstation."""
+    """Of p(same), over all pairs of golden images: both embedded here, and one here and one on the workstation."""
     granted_score_difference: float
-    """What `largest_score_difference` may be: `MAX_SCORE_DIFFERENCE`, and what quantization itself changed."""
+    """Upper bound of `largest_score_difference`: `MAX_SCORE_DIFFERENCE` plus the change by quantization."""
     imaging_exact: bool
-    """Whether the preprocessing gives the same bytes."""
+    """Whether preprocessing gives the same bytes."""
     head_exact: bool
     """Whether the head gives the stored scores for the stored embeddings, to 1e-4."""
 
@@ -63,8 +63,8 @@ class SelfTestReport:
     def lines(self) -> tuple[str, ...]:
         """One line for each check."""
         return (
-            f"imaging: {'the same bytes' if self.imaging_exact else 'OTHER BYTES than on the workstation'}",
-            f"head: {'the same scores' if self.head_exact else 'OTHER SCORES than on the workstation'}",
+            f"imaging: {'the same bytes' if self.imaging_exact else 'DIFFERENT BYTES from the workstation'}",
+            f"head: {'the same scores' if self.head_exact else 'DIFFERENT SCORES from the workstation'}",
             f"embeddings against {self.reference}: worst cosine {self.worst_cosine:.5f}, "
             f"mean {self.mean_cosine:.5f}"
             f"{'' if self.embeddings_agree else f', BELOW {self.least_cosine}'}",
@@ -85,31 +85,31 @@ class SelfTestReport:
 def self_test(
     encoder: Encoder, golden: GoldenVectors, head: SigmoidDistanceHead, least_cosine: float | None = None
 ) -> SelfTestReport:
-    """Run the golden inputs through the whole path: imaging, encoder, head.
+    """Run the golden inputs through preprocessing, encoder and head.
 
     Args:
-        encoder: what is tested.
-        golden: of the encoder's bundle.
-        head: of the encoder's bundle.
-        least_cosine: what the worst embedding has to reach; None for `MIN_COSINE` of the precision.
+        encoder: the encoder to test.
+        golden: golden vectors of the encoder's bundle.
+        head: head of the encoder's bundle.
+        least_cosine: lower bound of the worst cosine; None for `MIN_COSINE` of the precision.
 
-    The embeddings are compared with those that the workstation got from the same file, so the loss of
-    quantization does not count; those of an encoder without a file, with the float network's.
+    Embeddings are compared with the workstation's embeddings by the same file, so that quantization loss does not count;
+    without a file, with those of the float network.
 
     Raises:
-        SettingsError: the golden vectors are of an encoder with another input or output.
+        SettingsError: the golden vectors belong to an encoder with another input or output.
     """
     key = (
         f"{RUNTIMES[encoder.runtime].format}-{encoder.precision}" if encoder.runtime in RUNTIMES else NETWORK
     )
     reference = key if key in golden.embeddings else NETWORK
-    wanted = golden.embeddings[reference]
-    if golden.images.shape[1:] != encoder.preprocessing.shape or wanted.shape[1] != encoder.dimensions:
-        raise SettingsError(f"these golden vectors are not of the encoder {encoder.model_id}")
-    found = encoder.embed_prepared(golden.images)
-    cosines = _cosines(found, wanted)
+    expected = golden.embeddings[reference]
+    if golden.images.shape[1:] != encoder.preprocessing.shape or expected.shape[1] != encoder.dimensions:
+        raise SettingsError(f"these golden vectors do not belong to the encoder {encoder.model_id}")
+    embeddings = encoder.embed_prepared(golden.images)
+    cosines = _cosines(embeddings, expected)
     stored = golden.embeddings[NETWORK]
-    scores, exact_scores = head.score(wanted, wanted), head.score(stored, stored)
+    scores, exact_scores = head.score(expected, expected), head.score(stored, stored)
     return SelfTestReport(
         runtime=encoder.runtime,
         precision=encoder.precision,
@@ -118,8 +118,8 @@ def self_test(
         mean_cosine=float(cosines.mean()),
         least_cosine=MIN_COSINE[encoder.precision] if least_cosine is None else least_cosine,
         largest_score_difference=max(
-            _largest_difference(head.score(found, found), scores),
-            _largest_difference(head.score(found, wanted), scores),
+            _largest_difference(head.score(embeddings, embeddings), scores),
+            _largest_difference(head.score(embeddings, expected), scores),
         ),
         granted_score_difference=MAX_SCORE_DIFFERENCE[encoder.precision]
         + _largest_difference(scores, exact_scores),

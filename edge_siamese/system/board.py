@@ -1,4 +1,4 @@
-"""What this machine is, and how it is: board, memory, temperature, throttling, disk, clock."""
+"""The board and its state: model, memory, temperature, throttling, disk space, clock."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ ROOT = Path("/")
 COMMAND_TIMEOUT_SECONDS = 3.0
 
 Run = Callable[[Sequence[str]], str | None]
-"""Runs a command: what it printed, or None if it is missing, failed, or took too long."""
+"""Runs a command; returns its output, or None if it is missing, failed or timed out."""
 
-# Zones and chips that measure the processor, the most telling ones first.
+# Sensors of the processor, the most specific first.
 _ZONES = ("cpu-thermal", "cpu_thermal", "soc-thermal", "x86_pkg_temp")
 _CHIPS = ("cpu_thermal", "coretemp", "k10temp", "zenpower")
-# Of get_throttled; what has occurred since the start of the machine is 16 bits higher.
+# Bits of get_throttled; those for "since boot" are 16 bits higher.
 _THROTTLING = ("under-voltage", "frequency capped", "throttled", "soft temperature limit")
 _SINCE_BOOT = 16
 _STA_UNSYNC = 0x40
@@ -27,20 +27,20 @@ _STA_UNSYNC = 0x40
 
 @dataclass(frozen=True)
 class Board:
-    """Facts about a machine that stay the same while it runs."""
+    """Properties of a machine that do not change while it runs."""
 
     model: str
-    """Of the board or computer, such as `Raspberry Pi Zero 2 W Rev 1.0`; else the processor's name."""
+    """Model of the board or computer, such as `Raspberry Pi Zero 2 W Rev 1.0`; else the processor's name."""
     memory_mib: int
-    """All memory that the kernel manages, in MiB."""
+    """Total memory in MiB."""
     processors: int
-    """Logical processors."""
+    """Number of logical processors."""
     architecture: str
-    """Of the kernel, such as `aarch64`."""
+    """Architecture of the kernel, such as `aarch64`."""
     system: str
-    """Name and version, such as `Debian GNU/Linux 12 (bookworm)`."""
+    """Operating system, such as `Debian GNU/Linux 12 (bookworm)`."""
     kernel: str
-    """Its release."""
+    """Release of the kernel."""
 
     @property
     def is_raspberry_pi(self) -> bool:
@@ -56,39 +56,39 @@ class Board:
 
 @dataclass(frozen=True)
 class Throttling:
-    """Whether the firmware slows the board down, and why."""
+    """Throttling of the board by its firmware."""
 
     bits: int
-    """As `vcgencmd get_throttled` tells them."""
+    """As `vcgencmd get_throttled` reports them."""
 
     @property
     def now(self) -> tuple[str, ...]:
-        """What holds at this moment, such as `under-voltage`."""
+        """Current conditions, such as `under-voltage`."""
         return tuple(text for bit, text in enumerate(_THROTTLING) if self.bits >> bit & 1)
 
     @property
     def since_boot(self) -> tuple[str, ...]:
-        """What has occurred since the machine was started."""
+        """Conditions that have occurred since boot."""
         return tuple(text for bit, text in enumerate(_THROTTLING, _SINCE_BOOT) if self.bits >> bit & 1)
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Of a process."""
+    """Memory of a process."""
 
     resident_mib: float
-    """Now."""
+    """Current resident memory."""
     peak_mib: float
-    """The most so far."""
+    """Peak resident memory."""
 
     @property
     def resident_mb(self) -> float:
-        """Now, in MB of a million bytes."""
+        """Current resident memory in MB (10**6 bytes)."""
         return self.resident_mib * 2**20 / 10**6
 
 
 def run_command(command: Sequence[str]) -> str | None:
-    """See `Run`."""
+    """Run a command as `Run` describes."""
     try:
         done = subprocess.run(
             command,
@@ -106,7 +106,7 @@ def run_command(command: Sequence[str]) -> str | None:
 
 
 def read_board(root: Path = ROOT) -> Board:
-    """Look at this machine; what cannot be found is `unknown` or 0."""
+    """Properties of this machine; `unknown` or 0 for what cannot be determined."""
     memory = _field(root / "proc" / "meminfo", "MemTotal")
     return Board(
         model=_model(root),
@@ -119,7 +119,7 @@ def read_board(root: Path = ROOT) -> Board:
 
 
 def temperature(root: Path = ROOT) -> float | None:
-    """Of the processor, in degrees Celsius; None where nothing measures it."""
+    """Temperature of the processor in degrees Celsius; None without a sensor."""
     zones = _named(root / "sys" / "class" / "thermal", "thermal_zone*", "type", "temp")
     chips = _named(root / "sys" / "class" / "hwmon", "hwmon*", "name", "temp1_input")
     for wanted, found in ((_ZONES, zones), (_CHIPS, chips)):
@@ -130,15 +130,15 @@ def temperature(root: Path = ROOT) -> float | None:
 
 
 def throttling(root: Path = ROOT, run: Run = run_command) -> Throttling | None:
-    """What the firmware of a Raspberry Pi tells; None where it cannot be asked."""
-    said = run(("vcgencmd", "get_throttled"))
-    if said is None:
-        said = _text(root / "sys" / "devices" / "platform" / "soc" / "soc:firmware" / "get_throttled")
+    """Throttling as the firmware of a Raspberry Pi reports it; None on other machines."""
+    output = run(("vcgencmd", "get_throttled"))
+    if output is None:
+        output = _text(root / "sys" / "devices" / "platform" / "soc" / "soc:firmware" / "get_throttled")
     try:
-        return Throttling(int(said.rpartition("=")[2], 16))
+        return Throttling(int(output.rpartition("=")[2], 16))
     except ValueError:
         pass
-    # The kernel's own driver knows of under-voltage alone.
+    # The kernel's own driver only reports under-voltage.
     for name in _glob(root / "sys" / "class" / "hwmon", "hwmon*/name"):
         if _text(name) == "rpi_volt" and (alarm := _text(name.with_name("in0_lcrit_alarm"))):
             return Throttling(1 if alarm == "1" else 0)
@@ -146,7 +146,7 @@ def throttling(root: Path = ROOT, run: Run = run_command) -> Throttling | None:
 
 
 def disk_free(path: Path) -> int | None:
-    """Bytes that an ordinary process may still write there, or where the path would be made; None if unknown."""
+    """Free bytes for ordinary users at a path, which need not exist yet; None if unknown."""
     for place in (path, *path.absolute().parents):
         try:
             found = os.statvfs(place)
@@ -157,7 +157,7 @@ def disk_free(path: Path) -> int | None:
 
 
 def memory(pid: int | None = None, root: Path = ROOT) -> Memory | None:
-    """Of a process, or of this one; None if it is gone."""
+    """Memory of a process, by default of this one; None if it has ended."""
     status = root / "proc" / str(pid or "self") / "status"
     resident, peak = _field(status, "VmRSS"), _field(status, "VmHWM")
     if not resident or not peak:
@@ -166,17 +166,17 @@ def memory(pid: int | None = None, root: Path = ROOT) -> Memory | None:
 
 
 def memory_available(root: Path = ROOT) -> int | None:
-    """MiB that can be had without swapping."""
+    """MiB available without swapping; None if unknown."""
     available = _field(root / "proc" / "meminfo", "MemAvailable")
     return int(available.split()[0]) // 1024 if available else None
 
 
 def clock_synchronized(root: Path = ROOT, status: Callable[[], int | None] | None = None) -> bool | None:
-    """Whether something keeps the clock right; None if that cannot be known.
+    """Whether the clock is synchronized; None if unknown.
 
     Args:
-        root: of the file system.
-        status: instead of the kernel's status bits of adjtimex(2).
+        root: root of the file system.
+        status: replaces the kernel's status bits of adjtimex(2).
     """
     if (root / "run" / "systemd" / "timesync" / "synchronized").exists():
         return True
@@ -185,7 +185,7 @@ def clock_synchronized(root: Path = ROOT, status: Callable[[], int | None] | Non
 
 
 class _Timex(ctypes.Structure):
-    """The beginning of the kernel's `struct timex`, and room for the rest."""
+    """The first fields of the kernel's `struct timex`, with space for the others."""
 
     _fields_ = (
         ("modes", ctypes.c_uint),
@@ -199,13 +199,13 @@ class _Timex(ctypes.Structure):
 
 
 def _adjtimex() -> int | None:
-    """Status bits of the kernel's clock; nothing is changed."""
+    """Read the status bits of the kernel's clock."""
     try:
         adjtimex = ctypes.CDLL(None, use_errno=True).adjtimex
     except (OSError, AttributeError):
         return None
-    told = _Timex()
-    return None if adjtimex(ctypes.byref(told)) < 0 else int(told.status)
+    timex = _Timex()
+    return None if adjtimex(ctypes.byref(timex)) < 0 else int(timex.status)
 
 
 def _model(root: Path) -> str:
@@ -227,7 +227,7 @@ def _system(root: Path) -> str:
 
 
 def _named(place: Path, pattern: str, name: str, value: str) -> dict[str, float]:
-    """Degrees by what measures them."""
+    """Degrees Celsius by sensor name."""
     found: dict[str, float] = {}
     for folder in _glob(place, pattern):
         text = _text(folder / value)
@@ -244,7 +244,7 @@ def _glob(place: Path, pattern: str) -> list[Path]:
 
 
 def _field(path: Path, key: str, separator: str = ":") -> str:
-    """What stands behind a key in a file of lines; empty if nothing does."""
+    """The value of a key in a file with one `key: value` per line; empty if it is missing."""
     for line in _text(path).splitlines():
         name, found, value = line.partition(separator)
         if found and name.strip() == key:

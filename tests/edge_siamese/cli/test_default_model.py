@@ -119,5 +119,5 @@ def test_every_command_on_a_bundle_takes_the_name_of_a_shipped_one(
         assert json.loads(capsys.readouterr().out)
         assert main([name, "flowers", *words, *common]) == 1, name
         assert capsys.readouterr().err == (
-            "edge-siamese: no bundle at flowers: no such directory; shipped ones are called: objects\n"
+            "edge-siamese: no bundle at flowers: no such directory; shipped bundles: objects\n"
         )

@@ -97,7 +97,7 @@ def test_a_shipped_one_is_installed_by_its_name(
     assert line.startswith("shipped-000000000000-")
     assert daemon.models.current() == daemon.models.directory / line.split()[0]
     assert command("model", "install", "flowers", status=1) == (
-        "edge-siamese: no bundle at flowers: no such directory; shipped ones are called: objects\n"
+        "edge-siamese: no bundle at flowers: no such directory; shipped bundles: objects\n"
     )
 
 

@@ -134,7 +134,7 @@ class TestModels:
         daemon.start().up()
         assert model_of(daemon) == "tiny-0123456789ab"
         assert daemon.events("model")[0] == (
-            f"{gone.name} is given up (int8 on onnxruntime: other scores); {former.name} is current again"
+            f"{gone.name} was rejected (int8 on onnxruntime: other scores); {former.name} is current again"
         )
 
     @pytest.mark.usefixtures("picky")
@@ -147,7 +147,7 @@ class TestModels:
         until(lambda: daemon.models.state().confirmed)
         daemon.models.install(second, accept)
         daemon.ask("reload")
-        assert "is given up" in daemon.told("model")
+        assert "was rejected" in daemon.told("model")
         daemon.show(MUG, "mug")
         assert (model_of(daemon), daemon.models.state().confirmed) == ("tiny-0123456789ab", False)
 

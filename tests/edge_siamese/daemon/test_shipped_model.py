@@ -100,7 +100,7 @@ def test_settings_may_name_another_shipped_one(daemon: Daemon, objects_shipped: 
 
 def test_a_name_that_is_none_is_a_fault(models: InstalledModels, objects_shipped: Path) -> None:
     named = Settings(model=ModelSettings(bundle="flowers"))
-    told = r"^no bundle at flowers: no such directory; shipped ones are called: objects$"
+    told = r"^no bundle at flowers: no such directory; shipped bundles: objects$"
     with pytest.raises(BundleNotFound, match=told):
         load_current_model(named, models, pytest.fail)
 

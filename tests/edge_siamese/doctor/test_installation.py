@@ -111,7 +111,7 @@ def test_a_shipped_model_that_the_settings_name(context: Context) -> None:
     assert only(installation.check_model(named)) == Finding(
         "model",
         "error",
-        "no bundle at flowers: no such directory; shipped ones are called: objects",
+        "no bundle at flowers: no such directory; shipped bundles: objects",
         "correct `bundle` in [model]",
     )
 

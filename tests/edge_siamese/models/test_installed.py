@@ -143,7 +143,7 @@ def test_a_model_on_trial_that_does_not_come_up_is_given_up(
     path, told = models.begin()
     assert path == models.directory / first.name
     assert told == (
-        f"{second.name} is given up (it did not come up in 3 attempts); {first.name} is current again"
+        f"{second.name} was rejected (it did not come up in 3 attempts); {first.name} is current again"
     )
     assert models.state().rejected == {second.name: "it did not come up in 3 attempts"}
     assert [item.problem for item in models.all()] == ["", "it did not come up in 3 attempts"]

@@ -80,9 +80,9 @@ def test_one_wrong_byte_of_imaging_fails(fake: tuple[FakeEncoder, GoldenVectors]
     prepared[3, 3] ^= 1
     report = self_test(encoder, dataclasses.replace(golden, prepared_frame=prepared), FAKE_HEAD)
     assert not report.passed
-    assert report.lines[0] == "imaging: OTHER BYTES than on the workstation"
+    assert report.lines[0] == "imaging: DIFFERENT BYTES from the workstation"
     with pytest.raises(
-        SelfTestFailed, match=r"^fp32 on fake: imaging: OTHER BYTES than on the workstation; head: "
+        SelfTestFailed, match=r"^fp32 on fake: imaging: DIFFERENT BYTES from the workstation; head: "
     ):
         report.require()
 
@@ -92,7 +92,7 @@ def test_another_head_fails(fake: tuple[FakeEncoder, GoldenVectors]) -> None:
     report = self_test(encoder, golden, SigmoidDistanceHead(FAKE_HEAD.scale, FAKE_HEAD.bias - 0.5))
     assert not report.passed
     assert not report.head_exact
-    assert report.lines[1] == "head: OTHER SCORES than on the workstation"
+    assert report.lines[1] == "head: DIFFERENT SCORES from the workstation"
 
 
 def test_a_wrong_embedding_fails(fake: tuple[FakeEncoder, GoldenVectors]) -> None:
@@ -143,6 +143,6 @@ def test_embeddings_of_positive_units_are_told_by_their_scores(
 
 def test_golden_vectors_of_another_encoder(bundle: Bundle) -> None:
     with pytest.raises(
-        SettingsError, match=r"^these golden vectors are not of the encoder fake-32x32x1-64-0$"
+        SettingsError, match=r"^these golden vectors do not belong to the encoder fake-32x32x1-64-0$"
     ):
         self_test(FakeEncoder(), bundle.golden, bundle.head)

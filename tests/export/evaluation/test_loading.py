@@ -337,6 +337,6 @@ def test_a_bundle_is_found_by_directory_pipeline_and_shipped_name(
         assert open_bundle(path).manifest == onnx_bundle.manifest
     assert open_bundle(Path("glyphs")).path == models.shipped("glyphs")
     with pytest.raises(
-        BundleNotFound, match="no bundle at birds: no such directory; shipped ones are called: glyphs"
+        BundleNotFound, match="no bundle at birds: no such directory; shipped bundles: glyphs"
     ):
         open_bundle(Path("birds"))

@@ -40,7 +40,7 @@ def test_names_are_of_whole_directories_alone(nothing_shipped: Path) -> None:
     assert names() == ("glyphs", "objects")
     assert shipped("glyphs") == nothing_shipped / "glyphs"
     assert default() == nothing_shipped / "objects"
-    with pytest.raises(BundleError, match=r'"flowers" is shipped; shipped ones are called: glyphs, objects$'):
+    with pytest.raises(BundleError, match=r'"flowers" is shipped; shipped bundles: glyphs, objects$'):
         shipped("flowers")
 
 
@@ -59,7 +59,7 @@ def test_a_path_comes_before_a_name(
 
 @pytest.mark.parametrize("given", ["flowers", "x" * 5000, "ob\0jects"])
 def test_what_is_neither_is_told(objects_shipped: Path, given: str) -> None:
-    with pytest.raises(BundleNotFound, match=r": no such directory; shipped ones are called: objects$"):
+    with pytest.raises(BundleNotFound, match=r": no such directory; shipped bundles: objects$"):
         resolve(given)
 
 
