@@ -91,7 +91,7 @@ def test_passwords_come_where_they_belong(stage: Path) -> None:
         assert "install -m 640 -g edge-siamese /dev/stdin /etc/edge-siamese/mqtt-password" in told
         assert "broker's" not in told and "page's" not in told
     assert (RETRY_SECONDS, MAX_RETRY_SECONDS) == (5, 300)
-    assert "tried again after 5 seconds, then less and less often, at last every 5\nminutes" in GUIDE
+    assert "tries again after 5 seconds, then at growing\nintervals of up to 5 minutes" in GUIDE
 
 
 def test_what_makes_copies_of_an_image_one_device_is_taken_out() -> None:
