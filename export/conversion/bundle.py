@@ -29,7 +29,15 @@ from edge_siamese.models.bundle import (
     load_bundle,
     sha256,
 )
-from edge_siamese.models.manifest import EmbeddingInfo, EncoderInfo, FileInfo, HeadInfo, Manifest, ModelFile
+from edge_siamese.models.manifest import (
+    VERSION,
+    EmbeddingInfo,
+    EncoderInfo,
+    FileInfo,
+    HeadInfo,
+    Manifest,
+    ModelFile,
+)
 from edge_siamese.recognition.imaging import prepare
 from edge_siamese.runtimes.selection import load_encoder
 from edge_siamese.system.files import (
@@ -239,7 +247,7 @@ def _bare_manifest(
 ) -> Manifest:
     head = calibration.head
     return Manifest(
-        version=1,
+        version=VERSION,
         model_id=network.model_id,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         encoder=EncoderInfo(network.name, network.parameters, network.macs, network.module.citation),

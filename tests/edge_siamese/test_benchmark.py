@@ -199,8 +199,8 @@ def test_bench_prints_board_runtime_stages_and_heat(
     assert all(re.fullmatch(r"\d+\.\d{3}", number) for row in rows for number in row[1:])
     rest = dict(re.split(r" {2,}", line, maxsplit=1) for line in lines[13:])
     assert list(rest) == ["beyond encoder", "frames", "peak memory", "temperature"]
-    assert re.fullmatch(r"\d+\.\d{3} ms a frame", rest["beyond encoder"])
-    assert re.fullmatch(r"\d+ a second, if the camera gives so many", rest["frames"])
+    assert re.fullmatch(r"\d+\.\d{3} ms per frame", rest["beyond encoder"])
+    assert re.fullmatch(r"at most \d+ per second", rest["frames"])
     assert re.fullmatch(r"\d+\.\d MiB", rest["peak memory"])
     assert rest["temperature"] == "48.2 °C"
 

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from edge_siamese import Recognizer
 from edge_siamese.errors import EncoderError, VerificationFailed
 from edge_siamese.models.bundle import Bundle
 from edge_siamese.recognition.imaging import Preprocessing, prepare
@@ -35,7 +36,7 @@ from export.demo import (
     settings,
 )
 from export.evaluation import remote_runtime
-from export.evaluation.remote_runtime import DEVICE_PYTHON_VARIABLE, open_encoder
+from export.evaluation.remote_runtime import DEVICE_PYTHON_VARIABLE
 from export.reporting.report import Demo
 from export.training.settings import settings_for
 
@@ -94,7 +95,7 @@ def said(answers: list[tuple[str | None, float]]) -> dict[str, Any]:
 
 
 @pytest.mark.system
-def test_a_process_without_torch_recognizes_objects_after_one_look(
+def test_a_process_without_torch_decides_as_the_recognizer_does(
     bundle: Bundle, device_python: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(DEVICE_PYTHON_VARIABLE, str(device_python))
@@ -105,18 +106,16 @@ def test_a_process_without_torch_recognizes_objects_after_one_look(
     assert (found.runtime, found.precision) == ("tflite-runtime", "int8")
     assert found.threshold == bundle.manifest.threshold_at(1e-2).probability == 0.75
     assert [q.truth for q in found.queries] == [name for name in NAMES for _ in range(2)] + [None] * 3
-    # A view that is its support to the byte is at distance 0: p = sigmoid(6).
-    certain = 1 / (1 + np.exp(-6.0))
-    for query in found.queries[:10]:
-        assert query.answer == query.truth
-        assert query.probability == pytest.approx(certain, abs=1e-4)
-    # Another runtime on this side says nearly the same of the strangers.
-    encoder = open_encoder(bundle, "ai-edge-litert", "int8", threads=1)
+    # Another runtime, in this process, decides the same by the same rules.
+    here = Recognizer(bundle, runtime="ai-edge-litert", threads=1)
     images = splits.evaluation.images[::3][CHOSEN]
-    scores = bundle.head.score(encoder.embed(images[5:]), encoder.embed(images[:5]))
-    for query, score in zip(found.queries[10:], scores.max(axis=1), strict=True):
-        assert query.probability == pytest.approx(float(score), abs=0.1)
-        assert (query.answer is None) == (query.probability < 0.75)
+    for name, image in zip(NAMES, images[:5], strict=True):
+        here.register(name, image)
+    shown = [*np.repeat(images[:5], 2, axis=0), *images[5:]]
+    for query, image in zip(found.queries, shown, strict=True):
+        decision = here.recognize(image)
+        assert query.answer == decision.name
+        assert query.probability == pytest.approx(decision.probability, abs=0.1)
 
 
 def test_the_device_is_asked_with_files_alone(
