@@ -191,7 +191,7 @@ def test_the_comparison_is_ascii_and_fits_into_80_columns(
     printed = capsys.readouterr().out
     assert printed.isascii()
     *table, last = printed.splitlines()
-    assert last == f"left out: {line}"
+    assert last == f"skipped: {line}"
     assert len(table) == 4 + len(verified.files)
     assert table[0].split() == ["worst", "mean", "diff.", "lost"]
     assert table[1].split() == ["file", "and", "runtime", "cosine", "cosine", "of", "p", "one-shot", "points"]
