@@ -280,11 +280,13 @@ class DaemonApi:
         """Undo the last change, or the last registration."""
         return Line(self.with_engine(lambda engine: engine.undo(registrations)))
 
-    def wrong(self, name: str | None = None, moment: str | None = None) -> Change:
+    def wrong(self, name: str | None = None, decision: str | None = None) -> Change:
         """Reject the last recognition, or an earlier decision by its id; its view is kept as a negative."""
 
         def reject(engine: Engine) -> StoredObject:
-            return engine.reject_last(self.now, name) if moment is None else engine.reject_decision(moment)
+            return (
+                engine.reject_last(self.now, name) if decision is None else engine.reject_decision(decision)
+            )
 
         after = self.with_engine(reject)
         return Change(

@@ -212,9 +212,9 @@ class WrongArguments(Record, frozen=True):
         str | None,
         argument("reject only if this object was recognized", positional=True, metavar="NAME"),
     ] = None
-    moment: Annotated[
-        str | None, argument("id of an earlier decision, as given by its event", metavar="ID")
-    ] = None
+    decision: Annotated[str | None, argument("id of an earlier decision, from its event", metavar="ID")] = (
+        None
+    )
 
 
 class ScoreArguments(Record, frozen=True):

@@ -176,7 +176,7 @@ class Engine:
         if self.registrations.busy:
             self.registrations.add(frame)
             self.current_view = CurrentView(frame, None, self._tracker.present)
-            self._telemetry.frame("learning", {"wait": waited, "frame": perf_counter() - start})
+            self._telemetry.frame("registering", {"wait": waited, "frame": perf_counter() - start})
             return
         times: dict[Stage, float] = {"wait": waited}
         found, embedding = self._recognize(frame.pixels, times)
@@ -241,7 +241,7 @@ class Engine:
         kept = self._decisions.add(
             found, last.embedding, model_id, crop, uid=sighting.uid, name=sighting.name
         )
-        return {"moment": kept}
+        return {"decision": kept}
 
     # --- the button ---
 
@@ -367,16 +367,16 @@ class Engine:
         crop = make_crop(last.frame.pixels, self.encoder.preprocessing, self.settings.registration.crop_side)
         return self._keep_negative(last.uid, last.embedding, crop)
 
-    def reject_decision(self, moment: str) -> StoredObject:
+    def reject_decision(self, decision: str) -> StoredObject:
         """Reject an earlier decision: its view is kept as a negative of the object.
 
         Args:
-            moment: id of the decision, from its event.
+            decision: id of the decision, from its event.
 
         Raises:
             ControlError: the decision is no longer kept, or its object is no longer registered.
         """
-        kept = self._decisions.get(moment)
+        kept = self._decisions.get(decision)
         if kept is None or kept.model_id != self.encoder.model_id:
             raise ControlError("that decision is no longer kept; reject a later one")
         if self._find(kept.uid) is None:

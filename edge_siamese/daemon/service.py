@@ -457,7 +457,7 @@ class Service:
             "views": 0 if engine is None else len(engine.support.embeddings),
             "present": [] if engine is None else list(engine.present),
             "frames": 0 if engine is None else engine.frames,
-            "learning": engine is not None and engine.registrations.busy,
+            "registering": engine is not None and engine.registrations.busy,
             "camera": self._camera_report(),
             "panel": self._panel_report(),
             "store": {"repair": self.repair},

@@ -20,7 +20,7 @@ from edge_siamese.recognition.tracking import Sighting
 Stage = Literal["wait", "imaging", "encode", "decide", "frame"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 """Stages of a frame: waiting, preprocessing, embedding, comparing; `frame` is all but the wait."""
-Outcome = Literal["recognized", "unknown", "nothing", "learning"]
+Outcome = Literal["recognized", "unknown", "nothing", "registering"]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 """Outcomes of frames: a known object, an unknown one, no contrast, or a frame of a registration."""
 
@@ -204,19 +204,19 @@ class RecentDecisions:
         self, recognition: Recognition, embedding: Floats, model_id: str, crop: Bytes, *, uid: str, name: str
     ) -> str:
         """Keep a decision; returns its id."""
-        moment = RecentDecision(
+        decision = RecentDecision(
             secrets.token_hex(6), uid, name, utc_now(), recognition, embedding, model_id, crop
         )
         with self._changing:
-            self._kept[moment.id] = moment
+            self._kept[decision.id] = decision
             if len(self._kept) > MAX_DECISIONS:
                 self._kept.popitem(last=False)
-        return moment.id
+        return decision.id
 
-    def get(self, number: str) -> RecentDecision | None:
+    def get(self, decision_id: str) -> RecentDecision | None:
         """Return the decision with this id, or None if it is no longer kept."""
         with self._changing:
-            return self._kept.get(number)
+            return self._kept.get(decision_id)
 
     def latest(self) -> RecentDecision | None:
         """Return the newest decision, or None."""

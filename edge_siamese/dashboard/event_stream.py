@@ -211,7 +211,7 @@ class EventStream:
             is_authenticated: whether the client may still follow.
         """
         self._shared, self._after, self._is_authenticated = shared, after, is_authenticated
-        self._burst_version = shared.api.registrations.version
+        self._registration_version = shared.api.registrations.version
         self._status_version = -1
         self._open, self._checked_at = True, 0.0
         shared.count += 1
@@ -250,11 +250,11 @@ class EventStream:
         if self._status_version != shared.status.version and shared.status.latest:
             self._status_version = shared.status.version
             messages.append(sse_message("status", shared.status.latest))
-        if (version := shared.api.registrations.version) != self._burst_version:
-            self._burst_version = version
-            burst = shared.api.registrations.latest()
-            if burst is not None:
-                messages.append(sse_message("burst", burst_data(burst, pictures=False)))
+        if (version := shared.api.registrations.version) != self._registration_version:
+            self._registration_version = version
+            latest = shared.api.registrations.latest()
+            if latest is not None:
+                messages.append(sse_message("registration", registration_data(latest, pictures=False)))
         if shared.feed.newest != self._after:
             events, lost = shared.feed.after(self._after)
             if lost:
@@ -271,19 +271,19 @@ def sse_message(kind: str, value: Any, event_id: int | None = None) -> bytes:
     return f"{head}event: {kind}\ndata: ".encode() + to_json(value) + b"\n\n"
 
 
-def burst_data(burst: RegistrationRecord, *, pictures: bool) -> dict[str, Any]:
+def registration_data(record: RegistrationRecord, *, pictures: bool) -> dict[str, Any]:
     """Return a registration as JSON values, with or without the URLs of its pictures."""
-    url = f"/api/v1/burst/{burst.id}/frames"
+    url = f"/api/v1/registration/{record.id}/frames"
     return {
-        "id": burst.id,
-        "name": burst.name,
-        "target": burst.target,
-        "source": burst.source,
-        "wanted": burst.wanted,
-        "done": burst.done,
-        "saved": burst.saved,
-        "text": burst.text,
-        "uid": burst.uid,
+        "id": record.id,
+        "name": record.name,
+        "target": record.target,
+        "source": record.source,
+        "wanted": record.wanted,
+        "done": record.done,
+        "saved": record.saved,
+        "text": record.text,
+        "uid": record.uid,
         "frames": [
             {
                 "number": frame.number,
@@ -291,7 +291,7 @@ def burst_data(burst: RegistrationRecord, *, pictures: bool) -> dict[str, Any]:
                 "text": frame.text,
                 **({"picture": f"{url}/{frame.number}"} if pictures else {}),
             }
-            for frame in burst.frames
+            for frame in record.frames
         ],
     }
 

@@ -72,7 +72,7 @@ class LivePictures:
         """
         if self.waiting >= self._settings.max_viewers:
             message = f"{self._settings.max_viewers} clients are watching already"
-            raise ApiError(503, message, kind="TooManyWatch", headers={"Retry-After": "2"})
+            raise ApiError(503, message, kind="TooManyViewers", headers={"Retry-After": "2"})
         self.waiting += 1
         failures = self._failures
         clock = asyncio.get_running_loop().time
@@ -139,7 +139,7 @@ def summary(view: CurrentView) -> dict[str, Any]:
     decision = view.recognition
     present = [{"uid": sighting.uid, "name": sighting.name} for sighting in view.present]
     if decision is None:
-        return {"learning": True, "text": REGISTERING_TEXT, "present": present}
+        return {"registering": True, "text": REGISTERING_TEXT, "present": present}
     return {
         "name": decision.name,
         "uid": decision.uid,
@@ -149,7 +149,7 @@ def summary(view: CurrentView) -> dict[str, Any]:
         "nearest": decision.nearest,
         "runner_up": decision.runner_up,
         "margin": round(decision.margin, 4),
-        "learning": False,
+        "registering": False,
         "present": present,
         "text": str(decision),
     }
@@ -159,8 +159,8 @@ def details(view: CurrentView | None, now: float) -> dict[str, Any]:
     """Return what a frame shows, and why, as JSON values."""
     if view is None:
         return {
-            "shown": False,
-            "learning": False,
+            "available": False,
+            "registering": False,
             "text": "",
             "explanation": [],
             "present": [],
@@ -170,8 +170,8 @@ def details(view: CurrentView | None, now: float) -> dict[str, Any]:
     registering = {"text": REGISTERING_TEXT, "explanation": []}
     return {
         **(registering if decision is None else decision.describe()),
-        "shown": True,
-        "learning": decision is None,
+        "available": True,
+        "registering": decision is None,
         "present": [
             {
                 "uid": sighting.uid,

@@ -35,7 +35,7 @@ Name = Annotated[
         max_length=80,
     ),
 ]
-MomentId = Annotated[
+DecisionId = Annotated[
     str, Meta(description="Id of a past decision: 12 hexadecimal digits.", pattern="^[0-9a-f]{12}$")
 ]
 UploadId = Annotated[
@@ -120,7 +120,7 @@ KINDS = {
     422: "Invalid",
     429: "TooMany",
     500: "InternalError",
-    503: "NotNow",
+    503: "Unavailable",
 }
 """The `kind` of errors that have no name of their own."""
 STATUSES: tuple[tuple[type[EdgeSiameseError], int], ...] = (

@@ -163,7 +163,7 @@ def state_payload(
         "objects": status["objects"],
         "views": status["views"],
         "present": status["present"],
-        "learning": status["learning"],
+        "registering": status["registering"],
         "frames_per_second": camera.get("fps") and round(camera["fps"], 1),
         "temperature_c": None if temperature_c is None else round(temperature_c, 1),
         "memory_mb": None if memory_mb is None else round(memory_mb),

@@ -108,11 +108,11 @@ def test_an_object_is_registered_recognized_renamed_forgotten_and_brought_back(
     fill_name(window, "mug")
     window.click("Register")
     expect(window.page.locator(".outcome")).to_contain_text('"mug" is registered')
-    tiles = window.page.locator(".burst-frames li")
+    tiles = window.page.locator(".frame-strip li")
     expect(tiles).to_have_count(2)
     assert tiles.all_inner_texts() == ["good", "good"]
     tiles.last.scroll_into_view_if_needed()
-    every = "[...document.querySelectorAll('.burst-frames img')].every((image) => image.naturalWidth)"
+    every = "[...document.querySelectorAll('.frame-strip img')].every((image) => image.naturalWidth)"
     until(lambda: window.page.evaluate(every))
 
     window.page.get_by_role("link", name="Live").click()
@@ -173,7 +173,7 @@ def test_each_frame_that_is_refused_says_why_and_the_outcome_what_to_do(
     outcome = window.page.locator(".outcome")
     expect(outcome).to_contain_text("Not registered")
     expect(outcome).to_contain_text("Hold something in front of the camera.")
-    tile = window.page.locator(".burst-frames li").first
+    tile = window.page.locator(".frame-strip li").first
     what, advice = tile.inner_text().split("\n")
     assert re.fullmatch(r"nothing to see × \d+", what) and advice == "hold something in front of the camera"
     assert names(daemon) == []
@@ -437,7 +437,7 @@ def test_one_watcher_too_many_is_told_so_and_can_do_everything_else(daemon: Daem
     fill_name(second, "mug")
     second.click("Register")
     expect(second.page.locator(".outcome")).to_contain_text('"mug" is registered')
-    expect(second.page.locator(".burst-frames li")).to_have_count(2)
+    expect(second.page.locator(".frame-strip li")).to_have_count(2)
     first.close()
     expect(second.page.locator("#link-state")).to_have_text("Connected")
     second.close()

@@ -132,7 +132,7 @@ def test_the_demos_scene_as_a_person_sees_it(scene: Scene, browser: Any) -> None
     phone.go("register")
     until(lambda: "object 2" in scene.names(), 30)
     expect(phone.page.locator(".outcome")).to_contain_text("is registered")
-    expect(phone.page.locator(".burst-frames li")).to_have_count(5)
+    expect(phone.page.locator(".frame-strip li")).to_have_count(5)
     phone.page.evaluate("window.scrollTo(0, document.querySelector('.register-form').offsetTop - 12)")
     keep(phone, "register")
 

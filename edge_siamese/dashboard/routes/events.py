@@ -46,10 +46,10 @@ async def stream(
         Meta(description="The `seq` of the last known event; the header Last-Event-ID wins.", ge=0, le=2**53),
     ] = None,
 ) -> Response:
-    """Server-sent events: `event`, `status`, `burst`, and `lost` for events that are no longer kept."""
+    """Server-sent events: `event`, `status`, `registration`, and `lost` for events that are no longer kept."""
     if state.streams.count >= state.settings.max_viewers:
         message = f"{state.settings.max_viewers} clients are following already"
-        raise ApiError(503, message, kind="TooManyWatch", headers={"Retry-After": "5"})
+        raise ApiError(503, message, kind="TooManyViewers", headers={"Retry-After": "5"})
     last = request.headers.get("last-event-id", "")
     start = state.streams.feed.newest
     if last.isascii() and last.isdecimal() and len(last) <= 16:

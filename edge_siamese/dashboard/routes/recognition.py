@@ -15,8 +15,8 @@ from edge_siamese.dashboard.live_picture import details
 from edge_siamese.dashboard.schemas import (
     ApiError,
     Decision,
+    DecisionId,
     JsonObject,
-    MomentId,
     Time,
     UploadId,
 )
@@ -41,7 +41,7 @@ class Upload(Record):
 class PastDecision(Decision):
     """A decision that an event reported."""
 
-    id: MomentId
+    id: DecisionId
     time: Time
 
 
@@ -49,7 +49,7 @@ class PastDecision(Decision):
     "GET",
     "/live",
     media_type="image/jpeg",
-    headers={"X-Frame": "Number of the frame.", "X-Now": "What it shows: JSON in ASCII."},
+    headers={"X-Frame": "Number of the frame.", "X-Decision": "What it shows: JSON in ASCII."},
     responses={204: "There is no new picture."},
 )
 async def live(
@@ -62,12 +62,12 @@ async def live(
     picture = await unless_disconnected(waiting, request.receive)
     if picture is None:
         return Response(status_code=204)
-    headers = {"X-Frame": str(picture.frame), "X-Now": picture.decision}
+    headers = {"X-Frame": str(picture.frame), "X-Decision": picture.decision}
     return Response(picture.jpeg, media_type="image/jpeg", headers=headers)
 
 
-@ENDPOINTS.add("GET", "/now")
-def now(state: AppState) -> JsonObject:
+@ENDPOINTS.add("GET", "/decisions/current")
+def current_decision(state: AppState) -> JsonObject:
     """What the current frame shows, and why."""
     return details(state.api.current_view(), state.api.now)
 
@@ -85,22 +85,22 @@ async def upload(state: AppState, request: Request) -> Upload:
     return Upload(upload=added.id, width=width, height=height)
 
 
-@ENDPOINTS.add("GET", "/moments/{moment}", returns=PastDecision, responses={404: NOT_KEPT})
-def moment(state: AppState, moment: MomentId) -> JsonObject:
+@ENDPOINTS.add("GET", "/decisions/{decision}", returns=PastDecision, responses={404: NOT_KEPT})
+def past_decision(state: AppState, decision: DecisionId) -> JsonObject:
     """A decision that an event reported."""
-    kept = _moment(state, moment)
+    kept = _find(state, decision)
     more = {"id": kept.id, "time": kept.time, "uid": kept.uid, "name": kept.name}
     return {**kept.recognition.describe(), **more}
 
 
-@ENDPOINTS.add("GET", "/moments/{moment}/picture", media_type="image/png", responses={404: NOT_KEPT})
-def moment_picture(state: AppState, moment: MomentId) -> Response:
+@ENDPOINTS.add("GET", "/decisions/{decision}/picture", media_type="image/png", responses={404: NOT_KEPT})
+def decision_picture(state: AppState, decision: DecisionId) -> Response:
     """The picture of a past decision."""
-    return Response(encode_png(_moment(state, moment).crop), media_type="image/png")
+    return Response(encode_png(_find(state, decision).crop), media_type="image/png")
 
 
-def _moment(state: AppState, moment_id: str) -> Any:
-    kept = state.api.decisions.get(moment_id)
+def _find(state: AppState, decision_id: str) -> Any:
+    kept = state.api.decisions.get(decision_id)
     if kept is None:
-        raise ApiError(404, "that decision is no longer kept", kind="NoMoment")
+        raise ApiError(404, "that decision is no longer kept", kind="NoDecision")
     return kept

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from edge_siamese.daemon.registration_session import RegistrationRecord
 from edge_siamese.dashboard.endpoints import Endpoints
-from edge_siamese.dashboard.event_stream import burst_data
+from edge_siamese.dashboard.event_stream import registration_data
 from edge_siamese.dashboard.routes.objects import png_response
 from edge_siamese.dashboard.schemas import ApiError, JsonObject
 from edge_siamese.dashboard.state import AppState
@@ -18,10 +18,10 @@ from edge_siamese.validation import Record
 
 ENDPOINTS = Endpoints("registration")
 
-NO_BURST = "There is no such registration."
+NOT_FOUND = "There is no such registration."
 
 
-class BurstFrame(Record):
+class RegistrationFrame(Record):
     """A frame of a registration."""
 
     number: int
@@ -30,7 +30,7 @@ class BurstFrame(Record):
     picture: Annotated[str, Meta(description="URL of a small picture of it.")]
 
 
-class Burst(Record):
+class Registration(Record):
     """A registration in progress, or the latest one."""
 
     id: str
@@ -42,31 +42,33 @@ class Burst(Record):
     saved: bool
     text: str
     uid: Annotated[str | None, Meta(description="Uid of the saved object.")]
-    frames: tuple[BurstFrame, ...]
+    frames: tuple[RegistrationFrame, ...]
 
 
-@ENDPOINTS.add("GET", "/burst", returns=Burst, responses={404: NO_BURST})
-def burst(state: AppState) -> JsonObject:
+@ENDPOINTS.add("GET", "/registration", returns=Registration, responses={404: NOT_FOUND})
+def registration(state: AppState) -> JsonObject:
     """The registration in progress, or the latest one."""
-    return burst_data(_latest(state), pictures=True)
+    return registration_data(_latest(state), pictures=True)
 
 
-@ENDPOINTS.add("GET", "/burst/{burst}/frames/{number}", media_type="image/png", responses={404: NO_BURST})
-def burst_picture(
+@ENDPOINTS.add(
+    "GET", "/registration/{registration}/frames/{number}", media_type="image/png", responses={404: NOT_FOUND}
+)
+def registration_picture(
     state: AppState,
-    burst: Annotated[str, Meta(description="12 hexadecimal digits.", pattern="^[0-9a-f]{12}$")],
+    registration: Annotated[str, Meta(description="12 hexadecimal digits.", pattern="^[0-9a-f]{12}$")],
     number: Annotated[int, Meta(description="Number of the frame.", ge=0, le=2**53)],
 ) -> Response:
     """A frame of a registration."""
     latest = _latest(state)
-    for frame in latest.frames if latest.id == burst else ():
+    for frame in latest.frames if latest.id == registration else ():
         if frame.number == number:
             return png_response(encode_png(frame.crop))
-    raise ApiError(404, "that frame is no longer kept", kind="NoBurst")
+    raise ApiError(404, "that frame is no longer kept", kind="NoRegistration")
 
 
 def _latest(state: AppState) -> RegistrationRecord:
     latest = state.api.registrations.latest()
     if latest is None:
-        raise ApiError(404, "nothing has been registered since the dashboard started", kind="NoBurst")
+        raise ApiError(404, "nothing has been registered since the dashboard started", kind="NoRegistration")
     return latest

@@ -79,8 +79,8 @@ export function pictureOf(object) {
 }
 
 export const viewPicture = (id, index = 0) => `${ROOT}/views/${id}/pictures/${index}`;
-export const momentPicture = (id) => `${ROOT}/moments/${encodeURIComponent(id)}/picture`;
-export const burstPicture = (id, number) => `${ROOT}/burst/${encodeURIComponent(id)}/frames/${number}`;
+export const decisionPicture = (id) => `${ROOT}/decisions/${encodeURIComponent(id)}/picture`;
+export const registrationPicture = (id, number) => `${ROOT}/registration/${encodeURIComponent(id)}/frames/${number}`;
 
 /** A change, with the token; a daemon that was started anew has another one, which is then asked for. */
 async function change(path, options, headers) {

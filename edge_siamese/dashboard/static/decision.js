@@ -42,15 +42,15 @@ export function decision({ small = false } = {}) {
   const node = h("div.decision", { class: small ? "small-decision" : "" }, h("div.decided-line", {}, name, p), bar.node, second);
   return {
     node,
-    /** @param {Object|null} found of X-Now, /now or a moment; null: nothing to tell of */
+    /** @param {Object|null} found a decision; null: none */
     set(found) {
       const known = Boolean(found?.name);
       node.classList.toggle("known", known);
       const nothing = !found || found.rule === "nothing to see" || found.rule === "nothing registered";
-      say(name, found?.learning ? "registering …" : found?.name ?? (found ? "unknown" : "–"));
-      say(p, nothing || found.learning ? "" : probability(found.probability));
-      bar.node.classList.toggle("idle", nothing || Boolean(found?.learning));
-      bar.set(nothing || found.learning ? 0 : found.probability, found?.threshold ?? null, known);
+      say(name, found?.registering ? "registering …" : found?.name ?? (found ? "unknown" : "–"));
+      say(p, nothing || found.registering ? "" : probability(found.probability));
+      bar.node.classList.toggle("idle", nothing || Boolean(found?.registering));
+      bar.set(nothing || found.registering ? 0 : found.probability, found?.threshold ?? null, known);
       say(second, found ? beside(found) : "");
     },
   };
@@ -58,7 +58,7 @@ export function decision({ small = false } = {}) {
 
 /** What stands beside the name: the runner-up, or why it is unknown. */
 function beside(found) {
-  if (found.learning) return "Registering an object.";
+  if (found.registering) return "Registering an object.";
   if (found.rule === "nothing to see") return "Nothing to see.";
   if (found.rule === "nothing registered") return "No objects are registered yet.";
   const runnerUp = found.runner_up

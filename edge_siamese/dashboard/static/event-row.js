@@ -1,6 +1,6 @@
 /** One event: as a line, and in full with its crop, its decision, and "Wrong". */
 
-import { get, momentPicture, send } from "./api.js";
+import { get, decisionPicture, send } from "./api.js";
 import { facts, meter, sentences } from "./decision.js";
 import { attempt, button, errorLine, fill, h, icon, picture } from "./dom.js";
 import { ago, clock } from "./format.js";
@@ -35,10 +35,10 @@ function tone(event) {
 /** All of it. */
 export function row(event) {
   const when = h("time", { datetime: event.time, title: new Date(event.time).toLocaleString("en-GB") }, clock(event.time));
-  const mark = event.moment ? picture(momentPicture(event.moment), "") : h("span.mark", {}, icon(symbol(event)));
+  const mark = event.decision ? picture(decisionPicture(event.decision), "") : h("span.mark", {}, icon(symbol(event)));
   const body = h("div.event-body", {}, h("p.event-text", {}, event.text, event.times > 1 ? h("span.soft", {}, ` (${event.times} times)`) : null));
   const node = h("li.event", { "data-tone": tone(event), "data-kind": event.kind }, when, mark, body);
-  if (event.moment) {
+  if (event.decision) {
     const bar = meter("Probability");
     bar.set(event.probability, event.threshold ?? null, true);
     body.append(bar.node, why(event), wrong(event));
@@ -54,10 +54,10 @@ function why(event) {
     if (!details.open || asked) return;
     asked = true;
     try {
-      const moment = await get(`/moments/${encodeURIComponent(event.moment)}`);
+      const decision = await get(`/decisions/${encodeURIComponent(event.decision)}`);
       const lines = h("div.sentences");
-      sentences(lines, moment.explanation);
-      fill(place, facts(moment), lines);
+      sentences(lines, decision.explanation);
+      fill(place, facts(decision), lines);
     } catch (error) {
       fill(place, h("p", {}, error.status === 404 ? "This decision is no longer kept." : error.message));
     }
@@ -66,14 +66,14 @@ function why(event) {
   return details;
 }
 
-/** The button that keeps the moment as an example of what the object is not. */
+/** The button that keeps the picture as an example of what the object is not. */
 function wrong(event) {
   const line = errorLine();
   const place = h("div.event-wrong");
   const offer = () => {
     const pressed = button("Wrong", async () => {
       const before = stream.changes;
-      const changed = await attempt(line, pressed, () => send("POST", "/wrong", { moment: event.moment }));
+      const changed = await attempt(line, pressed, () => send("POST", "/wrong", { decision: event.decision }));
       if (!changed) return;
       fill(place, h("p.small.soft", {}, "Kept as a negative."));
       toast(`Kept as a negative of “${changed.object.name}”.`, { undo: true, before, undone: offer });

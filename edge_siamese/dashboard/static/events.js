@@ -11,8 +11,8 @@ export const title = "Events";
 
 const ASKED = 100;
 const SHOWN = 150;
-/** As many moments as the device keeps, with their pictures. */
-const MOMENTS = 50;
+/** The number of decisions that the device keeps, each with its picture. */
+const MAX_DECISIONS = 50;
 const GROUPS = { all: "All", recognitions: "Seen", changes: "Changes", device: "Device" };
 
 /** @param {HTMLElement} place */
@@ -41,8 +41,8 @@ export function mount(place, { heading, signal }) {
     if (older) events = events.filter((known) => known !== older);
     events.unshift(older ? { ...event, times: (older.times ?? 1) + 1 } : { ...event });
     events.length = Math.min(events.length, SHOWN);
-    for (const old of events.filter((known) => known.moment).slice(MOMENTS)) {
-      old.moment = null;
+    for (const old of events.filter((known) => known.decision).slice(MAX_DECISIONS)) {
+      old.decision = null;
       old.node = undefined;
     }
   };

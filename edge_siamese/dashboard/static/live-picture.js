@@ -73,7 +73,7 @@ export function livePicture({ signal, now = () => {} }) {
       frame = Number(response.headers.get("X-Frame")) || 0;
       latest = Date.now();
       draw();
-      now(JSON.parse(response.headers.get("X-Now") ?? "null"));
+      now(JSON.parse(response.headers.get("X-Decision") ?? "null"));
     } else {
       draw();
       await pause(200);

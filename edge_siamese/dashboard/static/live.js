@@ -76,7 +76,7 @@ function why(signal) {
     clearTimeout(timer);
     if (!details.open || signal.aborted) return;
     try {
-      const found = await get("/now", { signal });
+      const found = await get("/decisions/current", { signal });
       sentences(lines, found.explanation?.length ? found.explanation : ["There is no frame."]);
     } catch (error) {
       if (error.name !== "AbortError") sentences(lines, [error.message]);

@@ -1,7 +1,7 @@
 /** The page "Register": does what the button at the device does, and more. */
 
 import { pictureOf, send } from "./api.js";
-import { burstStrip } from "./burst.js";
+import { frameStrip } from "./frame-strip.js";
 import { announce, attempt, button, errorLine, fill, h, icon, picture, say } from "./dom.js";
 import { livePicture } from "./live-picture.js";
 import { CHANGES, hear, stream } from "./stream.js";
@@ -18,7 +18,7 @@ const ENDS_MS = 70000;
 export function mount(place, { heading, signal, query }) {
   const line = errorLine();
   const outcome = h("div.outcome", { role: "status", hidden: true });
-  const strip = burstStrip({ signal, ended: (burst, before) => burst.source === "button" && pressed(burst, before) });
+  const strip = frameStrip({ signal, ended: (registration, before) => registration.source === "button" && pressed(registration, before) });
   const wanted = form(query.get("view") ?? "", signal, () => go.label());
   const stage = h("div.stage");
   let leaveStage = new AbortController();
@@ -77,10 +77,10 @@ export function mount(place, { heading, signal, query }) {
   };
 
   /** How a press at the device, or here, ended. */
-  const pressed = (burst, before) => {
+  const pressed = (registration, before) => {
     over();
-    if (burst.saved) show({ text: burst.text, object: burst.uid ? { uid: burst.uid } : null }, before);
-    else refused(burst.text, burst.collides);
+    if (registration.saved) show({ text: registration.text, object: registration.uid ? { uid: registration.uid } : null }, before);
+    else refused(registration.text, registration.collides);
   };
 
   const show = ({ text, object }, before) => {

@@ -1,4 +1,4 @@
-/** What the daemon tells by itself: its status, events and bursts; connects again when it was away. */
+/** What the daemon tells by itself: its status, events and registrations; connects again when it was away. */
 
 import { get, session } from "./api.js";
 
@@ -14,7 +14,7 @@ export const CHANGES = new Set([
 
 /**
  * The connection and what it has told. Events of it: `link` (connected or not), `status`, `event` (detail: the event),
- * `burst` (detail: the burst), `lost` (some events were missed: ask anew).
+ * `registration` (detail: the registration), `lost` (some events were missed: ask anew).
  */
 class Stream extends EventTarget {
   constructor() {
@@ -73,8 +73,8 @@ class Stream extends EventTarget {
       this.dispatchEvent(new Event("status"));
     });
     source.addEventListener("event", (message) => this.happened(JSON.parse(message.data)));
-    source.addEventListener("burst", (message) => {
-      this.dispatchEvent(new CustomEvent("burst", { detail: JSON.parse(message.data) }));
+    source.addEventListener("registration", (message) => {
+      this.dispatchEvent(new CustomEvent("registration", { detail: JSON.parse(message.data) }));
     });
     source.addEventListener("lost", () => this.dispatchEvent(new Event("lost")));
   }

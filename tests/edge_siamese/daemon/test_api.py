@@ -74,7 +74,7 @@ class TestRegistering:
     def test_a_name_that_is_taken_is_refused_at_once(self, knowing: Daemon) -> None:
         with pytest.raises(SupportError, match=r'^there is already an object "mug"; choose another name'):
             knowing.ask("register", name="mug")
-        assert not knowing.ask("status")["learning"]
+        assert not knowing.ask("status")["registering"]
 
     def test_without_a_name_one_counts_up(self, daemon: Daemon) -> None:
         daemon.stage.picture = MUG
@@ -117,7 +117,7 @@ class TestRegistering:
 
         first = threading.Thread(target=ask)
         first.start()
-        until(lambda: daemon.ask("status")["learning"])
+        until(lambda: daemon.ask("status")["registering"])
         with pytest.raises(
             ControlError, match=r"^another registration is in progress; try again in a moment$"
         ):

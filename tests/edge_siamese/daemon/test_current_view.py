@@ -73,7 +73,7 @@ def test_each_stage_of_a_frame_is_timed(rig: Rig) -> None:
     learn(rig, "ring", RING)
     rig.show(RING)
     counted = rig.observations.telemetry
-    assert counted.counts().frames == {"recognized": 1, "unknown": 1, "nothing": 1, "learning": 3}
+    assert counted.counts().frames == {"recognized": 1, "unknown": 1, "nothing": 1, "registering": 3}
     counts = {stage: times.count for stage, times in counted.stages.items()}
     # A page without contrast is not embedded; what is learned from is timed as a whole.
     assert counts == {"wait": 6, "imaging": 3, "encode": 2, "decide": 2, "frame": 6}
@@ -84,17 +84,17 @@ def test_an_appearance_can_be_explained_and_said_to_be_wrong_later(rig: Rig) -> 
     uid = learn(rig, "ring", RING)
     rig.show(RING, RING)
     (appeared,) = [event for event in rig.events if event.kind == "appeared"]
-    moment = rig.observations.decisions.get(appeared.data["moment"])
-    assert moment is not None
-    assert (moment.uid, moment.name) == (uid, "ring")
-    assert moment.recognition.explain()[0].startswith("This is ring: p = ")
-    assert max(moment.crop.shape) == rig.settings.registration.crop_side
+    decision = rig.observations.decisions.get(appeared.data["decision"])
+    assert decision is not None
+    assert (decision.uid, decision.name) == (uid, "ring")
+    assert decision.recognition.explain()[0].startswith("This is ring: p = ")
+    assert max(decision.crop.shape) == rig.settings.registration.crop_side
     rig.wait(1000)  # the button's half minute is over
-    saved = rig.engine.reject_decision(moment.id)
+    saved = rig.engine.reject_decision(decision.id)
     assert (saved.uid, saved.negatives) == (uid, 1)
     assert rig.signals[-1] is Signal.NEGATIVE_SAVED
     (negative,) = [view for view in rig.store.views(uid) if view.kind == "negative"]
-    assert (rig.store.crop(negative.id) == moment.crop).all()
+    assert (rig.store.crop(negative.id) == decision.crop).all()
     rig.engine.undo()
     assert rig.store.object("ring").negatives == 0
 
@@ -102,13 +102,13 @@ def test_an_appearance_can_be_explained_and_said_to_be_wrong_later(rig: Rig) -> 
 def test_what_is_not_kept_any_more_cannot_be_wrong(rig: Rig) -> None:
     uid = learn(rig, "ring", RING)
     rig.show(RING, RING)
-    moment = rig.observations.decisions.latest()
-    assert moment is not None
+    decision = rig.observations.decisions.latest()
+    assert decision is not None
     with pytest.raises(ControlError, match="no longer kept"):
         rig.engine.reject_decision("0" * 12)
     rig.engine.forget(uid)
     with pytest.raises(ControlError, match='"ring" is no longer registered'):
-        rig.engine.reject_decision(moment.id)
+        rig.engine.reject_decision(decision.id)
 
 
 def test_nothing_is_kept_where_nobody_looks(rig: Rig) -> None:
@@ -118,7 +118,7 @@ def test_nothing_is_kept_where_nobody_looks(rig: Rig) -> None:
     assert rig.observations.decisions.latest() is None
     assert rig.observations.registrations.latest() is None
     (appeared,) = [event for event in rig.events if event.kind == "appeared"]
-    assert "moment" not in appeared.data
+    assert "decision" not in appeared.data
 
 
 def test_the_oldest_moment_makes_room() -> None:
@@ -232,8 +232,8 @@ class TestViewsAndMerging:
 def test_a_model_that_changed_since_does_not_take_its_embedding(rig: Rig) -> None:
     learn(rig, "ring", RING)
     rig.show(RING, RING)
-    moment = rig.observations.decisions.latest()
-    assert moment is not None
-    rig.observations.decisions._kept[moment.id] = replace(moment, model_id="another")
+    decision = rig.observations.decisions.latest()
+    assert decision is not None
+    rig.observations.decisions._kept[decision.id] = replace(decision, model_id="another")
     with pytest.raises(ControlError, match="no longer kept"):
-        rig.engine.reject_decision(moment.id)
+        rig.engine.reject_decision(decision.id)

@@ -141,7 +141,7 @@ class TestEnding:
         until(lambda: daemon.stage.stuck)
         daemon.press()  # which asks a camera that hangs to hold its exposure
         until(lambda: engine_of(daemon).registrations.busy)
-        assert daemon.ask("status")["learning"] is True
+        assert daemon.ask("status")["registering"] is True
         daemon.stop()
         assert daemon.status == EXIT_OK
 

@@ -88,7 +88,7 @@ def test_without_an_engine_the_line_says_why() -> None:
         [],
         0,
     )
-    assert (found["fault"], found["learning"]) == ("no model is installed", False)
+    assert (found["fault"], found["registering"]) == ("no model is installed", False)
 
 
 def test_the_report_holds_everything_for_programs() -> None:
@@ -112,7 +112,7 @@ def test_the_report_holds_everything_for_programs() -> None:
         "views": 3,
         "present": ["mug"],
         "frames": 100,
-        "learning": False,
+        "registering": False,
         "camera": {
             "status": "running",
             "reason": "",

@@ -57,7 +57,7 @@ def test_frames_and_events_are_counted() -> None:
     ):
         counted.event(event)
     found = counted.counts()
-    assert found.frames == {"recognized": 1, "unknown": 0, "nothing": 1, "learning": 0}
+    assert found.frames == {"recognized": 1, "unknown": 0, "nothing": 1, "registering": 0}
     assert counted.stages["imaging"].count == 2
     assert counted.stages["frame"].count == 1
     assert found.registrations == {"button": 1, "page": 1}

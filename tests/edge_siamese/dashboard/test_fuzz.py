@@ -69,7 +69,7 @@ class Fuzzed:
         client.headers = dict(self.headers)
         state = dashboard_of(daemon)._state
         assert state is not None
-        self.moments = state.api.decisions
+        self.decisions = state.api.decisions
         self.base = f"http://127.0.0.1:{client.port}"
 
     def upload(self) -> str:
@@ -128,10 +128,10 @@ def test_anything(case: Any, fuzzed: Fuzzed) -> None:
 @calmly
 def test_anything_of_what_is_there(case: Any, fuzzed: Fuzzed) -> None:
     known = fuzzed.some_object()
-    moment = fuzzed.moments.latest()
+    decision = fuzzed.decisions.latest()
     real = {
         "name": known["uid"], "view": known["last_view"], "index": 0, "into": known["uid"],
-        "moment": moment.id if moment else "0" * 12,
+        "decision": decision.id if decision else "0" * 12,
     }  # fmt: skip
     for place in (case.path_parameters, case.body):
         if isinstance(place, dict):

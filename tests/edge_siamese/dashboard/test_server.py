@@ -189,7 +189,7 @@ def test_no_more_than_so_many_follow(served: Served) -> None:
     with client.stream() as a, client.stream() as b, client.stream() as c, client.stream() as d:
         assert [events.status for events in (a, b, c, d)] == [200] * 4
         got = client.get("stream")
-        assert got.problem == (503, "TooManyWatch") and got.headers["Retry-After"] == "5"
+        assert got.problem == (503, "TooManyViewers") and got.headers["Retry-After"] == "5"
     until(lambda: dashboard_of(daemon).report()["followers"] == 0)
     with client.stream() as events:
         assert events.status == 200

@@ -114,7 +114,7 @@ def test_values_are_those_of_the_daemon() -> None:
         ("recognized",): 2,
         ("unknown",): 0,
         ("nothing",): 1,
-        ("learning",): 0,
+        ("registering",): 0,
     }
     assert found["recognitions_total"] == {("b", "pen"): 1, ("a", "mug"): 2}
     assert found["object_present"] == {("b", "pen"): 0, ("a", "mug"): 1}

@@ -57,7 +57,7 @@ MUG = StoredObject(1, "a" * 32, "mug", "2026-01-01T00:00:00.000+00:00", 1, 0, 1,
             CommandRequest("rename", RenameArguments("mug", "Täßchen")),
         ),
         ("undo", b'{"registrations": false}', CommandRequest("undo", UndoArguments())),
-        ("wrong", b'{"moment": "abc"}', CommandRequest("wrong", WrongArguments(moment="abc"))),
+        ("wrong", b'{"decision": "abc"}', CommandRequest("wrong", WrongArguments(decision="abc"))),
         ("snapshot", b"", CommandRequest("snapshot", NoArguments())),
     ],
 )
@@ -144,8 +144,8 @@ class Api(DaemonApi):
         self.asked.append(("undo", registrations))
         return Line("undone: mug")
 
-    def wrong(self, name: str | None = None, moment: str | None = None) -> Change:
-        self.asked.append(("wrong", name, moment))
+    def wrong(self, name: str | None = None, decision: str | None = None) -> Change:
+        self.asked.append(("wrong", name, decision))
         raise RuntimeError("a defect")
 
 

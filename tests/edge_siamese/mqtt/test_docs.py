@@ -53,7 +53,7 @@ def test_the_example_of_a_state_is_one() -> None:
         "objects": 1,
         "views": 1,
         "present": ["mug"],
-        "learning": False,
+        "registering": False,
     }
     same_kinds(STATE, state_payload(status, started="t", temperature_c=51.23, memory_mb=91.7))
 
@@ -78,7 +78,7 @@ def test_the_example_of_an_object_is_one() -> None:
 
 def test_the_example_of_an_event_is_one() -> None:
     sighting = Sighting("appeared", "u", "mug", "s", 0.97, 0.7, 6, 0.0, 0.5)
-    event = Event("appeared", sighting.text, data={**sighting.data(), "moment": "m"})
+    event = Event("appeared", sighting.text, data={**sighting.data(), "decision": "m"})
     same_kinds(EVENT, event_payload(event, "a-1", "hall"))
     assert EVENT["text"] == "keys appeared (p = 0.97)"
 

@@ -98,7 +98,7 @@ class Actions:
 
     def status(self) -> dict[str, Any]:
         return {
-            "version": "1", "line": "fine", "uptime_s": 1.0, "objects": 0, "views": 0, "present": [], "learning": False,
+            "version": "1", "line": "fine", "uptime_s": 1.0, "objects": 0, "views": 0, "present": [], "registering": False,
         }  # fmt: skip
 
 
@@ -403,7 +403,7 @@ STATUS: dict[str, Any] = {
     "objects": 1,
     "views": 2,
     "present": ["mug"],
-    "learning": False,
+    "registering": False,
     "camera": {"status": "running", "reason": "", "fps": 9.8123},
     "panel": {"problem": None, "stuck": False},
     "store": {"repair": None},
@@ -494,7 +494,7 @@ def test_the_state_contains_no_paths() -> None:
         "objects": 1,
         "views": 2,
         "present": ["mug"],
-        "learning": False,
+        "registering": False,
         "frames_per_second": 9.8,
         "temperature_c": 51.3,
         "memory_mb": 92,

@@ -54,7 +54,7 @@ def test_one_at_a_time(served: Served) -> None:
         until(state.exporting.locked)
         for _ in range(3):
             got = client.get("collection")
-            assert got.problem == (503, "NotNow") and got.headers["Retry-After"] == "10"
+            assert got.problem == (503, "Unavailable") and got.headers["Retry-After"] == "10"
         until(lambda: len(left(daemon)) == 1)
     until(lambda: not state.exporting.locked())
     assert left(daemon) == []
@@ -77,5 +77,5 @@ def test_where_the_disk_is_nearly_full_nothing_is_written(
     daemon, client, state = served
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=64 << 20))
     got = client.get("collection")
-    assert got.problem == (503, "NotNow") and "the disk is nearly full" in got.json()["error"]
+    assert got.problem == (503, "Unavailable") and "the disk is nearly full" in got.json()["error"]
     assert left(daemon) == [] and not state.exporting.locked()

@@ -59,14 +59,14 @@ def test_the_live_picture_says_what_it_shows(served: Served) -> None:
     daemon.show(MUG, "mug")
     got = client.get("live")
     assert got.headers["Content-Type"] == "image/jpeg" and got.data[:2] == b"\xff\xd8"
-    told = json.loads(got.headers["X-Now"])
-    assert (told["name"], told["uid"], told["rule"], told["learning"]) == ("mug", uid, "recognized", False)
+    told = json.loads(got.headers["X-Decision"])
+    assert (told["name"], told["uid"], told["rule"], told["registering"]) == ("mug", uid, "recognized", False)
     assert told["probability"] >= told["threshold"] and told["present"] == [{"uid": uid, "name": "mug"}]
     number = int(got.headers["X-Frame"])
     following = client.get(f"live?after={number}")
     assert int(following.headers["X-Frame"]) > number
-    now = client.get("now").json()
-    assert now["shown"] and now["name"] == "mug" and now["explanation"][0].startswith("This is mug: p = ")
+    now = client.get("decisions/current").json()
+    assert now["available"] and now["name"] == "mug" and now["explanation"][0].startswith("This is mug: p = ")
     assert now["present"][0]["uid"] == uid and now["present"][0]["since"].endswith("+00:00")
 
 
@@ -74,7 +74,7 @@ def test_names_reach_a_header_as_ascii(served: Served) -> None:
     daemon, client = served
     learn(served, MARKUP, MUG)
     daemon.show(MUG, MARKUP)
-    assert json.loads(client.get("live").headers["X-Now"])["name"] == MARKUP
+    assert json.loads(client.get("live").headers["X-Decision"])["name"] == MARKUP
 
 
 def test_without_a_new_frame_there_is_nothing_new(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,8 +84,8 @@ def test_without_a_new_frame_there_is_nothing_new(served: Served, monkeypatch: p
     until(lambda: daemon.service.engine is not None and daemon.service.engine.current_view is None)
     got = client.get("live")
     assert (got.status, got.data) == (204, b"")
-    assert client.get("now").json() == {
-        "shown": False, "learning": False, "text": "", "explanation": [], "present": [], "frame": None,
+    assert client.get("decisions/current").json() == {
+        "available": False, "registering": False, "text": "", "explanation": [], "present": [], "frame": None,
     }  # fmt: skip
 
 
@@ -204,29 +204,29 @@ def test_what_was_wrong(served: Served) -> None:
     uid = learn(served, "mug", MUG)
     daemon.show(MUG, "mug")
     (event,) = [event for event in client.get("events").json()["events"] if event["kind"] == "appeared"]
-    kept = client.get(f"moments/{event['moment']}").json()
+    kept = client.get(f"decisions/{event['decision']}").json()
     assert (kept["uid"], kept["name"], kept["rule"]) == (uid, "mug", "recognized")
     assert kept["explanation"] and kept["time"].endswith("+00:00")
-    assert decode_png(client.get(f"moments/{event['moment']}/picture").data).dtype == np.uint8
-    assert client.ask("POST", "wrong", {"moment": event["moment"]}).json()["object"]["negatives"] == 1
-    assert client.get("moments/000000000000").problem == (404, "NoMoment")
-    assert client.ask("POST", "wrong", {"moment": "000000000000"}).problem == (409, "ControlError")
+    assert decode_png(client.get(f"decisions/{event['decision']}/picture").data).dtype == np.uint8
+    assert client.ask("POST", "wrong", {"decision": event["decision"]}).json()["object"]["negatives"] == 1
+    assert client.get("decisions/000000000000").problem == (404, "NoDecision")
+    assert client.ask("POST", "wrong", {"decision": "000000000000"}).problem == (409, "ControlError")
 
 
-def test_the_burst(served: Served) -> None:
+def test_the_latest_registration(served: Served) -> None:
     client = served[1]
-    assert client.get("burst").problem == (404, "NoBurst")
+    assert client.get("registration").problem == (404, "NoRegistration")
     with client.stream() as events:
         events.next("status")
         uid = learn(served, "mug", MUG)
-        while not (told := events.next("burst"))["done"]:
+        while not (told := events.next("registration"))["done"]:
             assert "picture" not in json.dumps(told["frames"])
-    burst = client.get("burst").json()
-    assert (burst["id"], burst["saved"], burst["uid"], burst["wanted"]) == (told["id"], True, uid, 2)
-    assert [frame["good"] for frame in burst["frames"]].count(True) == 2
-    picture = client.get(burst["frames"][0]["picture"])
+    latest = client.get("registration").json()
+    assert (latest["id"], latest["saved"], latest["uid"], latest["wanted"]) == (told["id"], True, uid, 2)
+    assert [frame["good"] for frame in latest["frames"]].count(True) == 2
+    picture = client.get(latest["frames"][0]["picture"])
     assert picture.status == 200 and max(decode_png(picture.data).shape[:2]) <= 96
-    assert client.get(f"burst/{burst['id']}/frames/99999999").problem == (404, "NoBurst")
+    assert client.get(f"registration/{latest['id']}/frames/99999999").problem == (404, "NoRegistration")
 
 
 # --- pictures from elsewhere ---

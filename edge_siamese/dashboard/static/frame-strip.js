@@ -1,6 +1,6 @@
 /** Shows a registration as it goes: each frame with what was wrong with it, and how it ended. */
 
-import { burstPicture, get } from "./api.js";
+import { registrationPicture, get } from "./api.js";
 import { fill, h, icon, picture, say } from "./dom.js";
 import { hear, stream } from "./stream.js";
 
@@ -9,13 +9,13 @@ const SHOWN = 24;
 
 /**
  * The frames of the latest registration.
- * @param {{signal: AbortSignal, ended?: (burst: Object, before: number) => void}} options `ended` is told once of
+ * @param {{signal: AbortSignal, ended?: (registration: Object, before: number) => void}} options `ended` is told once of
  *   each that ended here, with `stream.changes` at its beginning
  */
-export function burstStrip({ signal, ended = () => {} }) {
-  const list = h("ol.burst-frames");
+export function frameStrip({ signal, ended = () => {} }) {
+  const list = h("ol.frame-strip");
   const count = h("p.small.soft");
-  const node = h("section.burst", { hidden: true, "aria-label": "Frames" }, count, list);
+  const node = h("section", { hidden: true, "aria-label": "Frames" }, count, list);
   let id = "";
   let drawn = 0;
   let over = true;
@@ -24,29 +24,29 @@ export function burstStrip({ signal, ended = () => {} }) {
   let changes = 0;
   let timer = 0;
 
-  const take = (burst) => {
-    if (burst.id === before || (burst.done && burst.id !== id && !following)) return;
-    if (burst.id !== id) {
+  const take = (registration) => {
+    if (registration.id === before || (registration.done && registration.id !== id && !following)) return;
+    if (registration.id !== id) {
       if (!following) changes = stream.changes;
       following = false;
-      id = burst.id;
+      id = registration.id;
       drawn = 0;
       over = false;
       fill(list);
     }
     node.hidden = false;
-    for (const frame of burst.frames.filter(({ number }) => number > drawn)) {
+    for (const frame of registration.frames.filter(({ number }) => number > drawn)) {
       if (!folded(list.lastElementChild, frame)) list.append(tile(id, frame));
       drawn = frame.number;
     }
     while (list.children.length > SHOWN) list.firstChild.remove();
-    const good = burst.frames.filter((frame) => frame.good).length;
-    const wanted = burst.wanted ? ` of ${burst.wanted}` : "";
-    say(count, `${good}${wanted} good ${burst.source === "picture" ? "pictures" : "frames"}`);
-    if (burst.done && !over) {
+    const good = registration.frames.filter((frame) => frame.good).length;
+    const wanted = registration.wanted ? ` of ${registration.wanted}` : "";
+    say(count, `${good}${wanted} good ${registration.source === "picture" ? "pictures" : "frames"}`);
+    if (registration.done && !over) {
       over = true;
       clearTimeout(timer);
-      ended(burst, changes);
+      ended(registration, changes);
     }
   };
 
@@ -54,7 +54,7 @@ export function burstStrip({ signal, ended = () => {} }) {
   const ask = async () => {
     if (stream.link !== "open") {
       try {
-        take(await get("/burst", { signal }));
+        take(await get("/registration", { signal }));
       } catch {
         // There is none yet.
       }
@@ -62,7 +62,7 @@ export function burstStrip({ signal, ended = () => {} }) {
     if (!over && !signal.aborted) timer = setTimeout(ask, ASK_MS);
   };
 
-  hear("burst", ({ detail }) => take(detail), signal);
+  hear("registration", ({ detail }) => take(detail), signal);
   signal.addEventListener("abort", () => clearTimeout(timer));
   return {
     node,
@@ -97,7 +97,7 @@ function tile(id, frame) {
   return h(
     "li",
     { "data-good": String(frame.good), "data-text": frame.text, "data-times": "1" },
-    picture(burstPicture(id, frame.number), ""),
+    picture(registrationPicture(id, frame.number), ""),
     h("span.verdict", {}, icon(frame.good ? "check" : "cross"), h("span", {}, what, h("span.times.soft"))),
     frame.good || !advice ? null : h("span.advice", {}, advice),
   );
