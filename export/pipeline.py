@@ -9,7 +9,8 @@ from edge_siamese.models.bundle import Bundle
 from export import records
 from export.conversion.bundle import build_bundle, training_images
 from export.conversion.quantize import COMPARED_IMAGES
-from export.conversion.verify import Verification, verify
+from export.conversion.verification import Verification
+from export.conversion.verify import verify
 from export.data.images import Splits
 from export.evaluation.benchmark import Benchmark, benchmark
 from export.evaluation.evaluate import Evaluation, evaluate, usual_effort

@@ -11,11 +11,11 @@ import torch
 
 from edge_siamese.errors import SettingsError
 from export.data import load_splits
-from export.data.augment import AUGMENTATIONS
 from export.data.images import Splits
 from export.encoders import ENCODERS, EncoderNetwork
-from export.training.objectives import OBJECTIVES
 from export.training.settings import (
+    AUGMENTATION_NAMES,
+    OBJECTIVES,
     OPTIMIZERS,
     RUN_PREFIX,
     SCHEDULES,
@@ -174,7 +174,12 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--learning-rate", type=amount, metavar="X", help="peak learning rate")
     group.add_argument("--schedule", choices=SCHEDULES, help="cosine to zero, or 1 %% less each epoch")
     group.add_argument("--weight-decay", type=amount, metavar="X", help="decoupled for adamw, L2 for sgd")
-    group.add_argument("--augmentation", choices=sorted(AUGMENTATIONS), help="distortion of training images")
+    group.add_argument(
+        "--warmup", type=amount, metavar="X", help="fraction of the steps in which the learning rate rises"
+    )
+    group.add_argument(
+        "--augmentation", choices=sorted(AUGMENTATION_NAMES), help="distortion of training images"
+    )
     group.add_argument(
         "--synthetic-alphabets",
         type=count,
@@ -187,7 +192,32 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="rotated and mirrored images are separate classes",
     )
+    group.add_argument("--margin", type=amount, metavar="X", help="margin of the cosine objective")
+    group.add_argument(
+        "--logit-scale", type=amount, metavar="X", help="scale of the cosine objective's logits"
+    )
+    group.add_argument(
+        "--classifier-lr-multiplier",
+        type=amount,
+        metavar="X",
+        help="learning rate of the cosine objective's class directions, relative to the encoder's",
+    )
+    group.add_argument(
+        "--freeze-batch-statistics",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="batch normalization keeps its initial running statistics",
+    )
+    group.add_argument(
+        "--ema-fraction",
+        type=amount,
+        metavar="X",
+        help="fraction of the run over which the kept weights are averaged; 0 keeps the last ones",
+    )
     group.add_argument("--validations", type=positive, metavar="N", help="number of validations in the run")
+    group.add_argument(
+        "--validation-episodes", type=positive, metavar="N", help="episodes of each validation"
+    )
     group.add_argument("--seed", type=seed, metavar="N", help="seed of every random choice")
     group.add_argument("--threads", type=positive, metavar="N", help="processor threads (default: all cores)")
     group.add_argument("--fresh", action="store_true", help="start over even if there is a run to resume")

@@ -14,7 +14,8 @@ from export.cli.bundle import add_budget
 from export.cli.options import add_bundle_argument, add_data_options, add_output_options
 from export.conversion.bundle import training_images
 from export.conversion.quantize import COMPARED_IMAGES
-from export.conversion.verify import Verification, verify
+from export.conversion.verification import Verification
+from export.conversion.verify import verify
 from export.evaluation.loading import open_bundle, splits_of
 from export.progress import stderr_console, working
 from export.training.network import load_run

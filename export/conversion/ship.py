@@ -30,7 +30,7 @@ from edge_siamese.runtimes.selection import load_encoder
 from edge_siamese.system.files import replace_directory, write_atomically, write_text_atomically
 from export import records
 from export.conversion.bundle import CARD, RUNTIMES, attachment, bundle_staging
-from export.conversion.verify import Verification
+from export.conversion.verification import Verification
 
 PRECISION = "int8"
 MAX_GOLDEN_BYTES = 500_000

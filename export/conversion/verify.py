@@ -6,7 +6,6 @@ import math
 import shlex
 import sys
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from export.conversion.graph import exported_encoder
 from export.conversion.onnx import OnnxGraph
 from export.conversion.quantize import compare_layers
 from export.conversion.tflite import TfliteGraph
+from export.conversion.verification import Verification, VerifiedFile
 from export.data.images import ImageSet
 from export.evaluation.evaluate import affordable
 from export.evaluation.remote_runtime import encoders_for
@@ -30,42 +30,6 @@ EPISODES = 4000
 # the scores are bounded as well.
 MIN_FLOAT_COSINE = 0.999
 MAX_FLOAT_SCORE_DIFFERENCE = 0.01
-
-
-@dataclass(frozen=True)
-class VerifiedFile:
-    """How one exported file, in one runtime, compares with the trained network."""
-
-    format: str
-    precision: str
-    runtime: str
-    worst_cosine: float
-    mean_cosine: float
-    largest_score_difference: float
-    accuracy: float | None
-    """One-shot accuracy."""
-    loss_points: float | None
-    """Accuracy of the network less that of the file, in points."""
-
-
-@dataclass(frozen=True)
-class Verification:
-    """Result of a verification."""
-
-    passed: bool
-    model_id: str
-    network_accuracy: float
-    """One-shot accuracy of the trained network."""
-    int8_budget: float
-    files: tuple[VerifiedFile, ...]
-    missing: tuple[str, ...]
-    """Runtimes that are not installed on this machine."""
-    worst_layers: tuple[str, ...]
-    """For each int8 format that lost too much, the layer that adds most noise."""
-    command: str
-    machine: str
-    failures: tuple[str, ...] = ()
-    """One line for each file that fails, or that no installed runtime can run."""
 
 
 def verify(

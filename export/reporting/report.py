@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import jinja2
 from markupsafe import Markup
@@ -16,23 +16,19 @@ from markupsafe import Markup
 from edge_siamese.errors import BundleError, DataError
 from edge_siamese.models.manifest import Manifest
 from edge_siamese.system.files import write_text_atomically
-from edge_siamese.validation import SchemaError, parse_json
 from export import records
+from export.conversion.verification import Verification
 from export.evaluation.benchmark import Benchmark, BenchmarkRow
 from export.evaluation.evaluate import Evaluation
 from export.evaluation.one_shot import EpisodesResult
 from export.evaluation.open_set import Identification, OpenSet
 from export.reporting import plots
 from export.reporting.plots import Plot, ScoreRow, TrainingPoint
+from export.training.settings import ENCODER_DEFAULTS, TrainingSettings, training_options
 
-if TYPE_CHECKING:
-    from export.conversion.verify import Verification
+Record = TypeVar("Record")
 
 REPORT = "report.html"
-TRAINING_OPTIONS = (
-    "data", "encoder", "objective", "steps", "batch", "optimizer", "learning_rate", "schedule", "weight_decay",
-    "augmentation", "validations", "seed",
-)  # fmt: skip
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 
 
@@ -119,7 +115,7 @@ class ReportInputs:
     name: str
     """Of the directory."""
     history: tuple[TrainingPoint, ...] = ()
-    settings: dict[str, Any] | None = None
+    settings: TrainingSettings | None = None
     evaluations: tuple[Evaluation, ...] = ()
     benchmark: Benchmark | None = None
     verification: Verification | None = None
@@ -158,18 +154,17 @@ def read_inputs(directory: Path) -> ReportInputs:
     """
     if not directory.is_dir():
         raise DataError(f"{directory} is not a directory; name the --out of a pipeline")
-    demo, benchmark = directory / DEMO, directory / BENCHMARK
     inputs = ReportInputs(
         name=directory.resolve().name,
         history=_history(directory / HISTORY),
-        settings=_json(directory / SETTINGS),
+        settings=_record(TrainingSettings, directory / SETTINGS),
         evaluations=records.read_all(Evaluation, directory / EVALUATION)
         if (directory / EVALUATION).exists()
         else (),
-        benchmark=records.read(Benchmark, benchmark) if benchmark.exists() else None,
-        verification=_verification(directory / VERIFICATION),
+        benchmark=_record(Benchmark, directory / BENCHMARK),
+        verification=_record(Verification, directory / VERIFICATION),
         manifest=_manifest(directory / MANIFEST),
-        demo=records.read(Demo, demo) if demo.exists() else None,
+        demo=_record(Demo, directory / DEMO),
     )
     if inputs == ReportInputs(name=inputs.name):
         raise DataError(
@@ -190,23 +185,8 @@ def _history(path: Path) -> tuple[TrainingPoint, ...]:
         raise DataError(f"{path} is not a history of a training run ({error})") from error
 
 
-def _json(path: Path) -> dict[str, Any] | None:
-    if not path.exists():
-        return None
-    try:
-        value = parse_json(path.read_text(encoding="utf-8"))
-    except SchemaError as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
-    return value if isinstance(value, dict) else None
-
-
-def _verification(path: Path) -> Verification | None:
-    if not path.exists():
-        return None
-    # Imported here, because it takes seconds: the module needs torch and the converters.
-    from export.conversion.verify import Verification
-
-    return records.read(Verification, path)
+def _record(kind: type[Record], path: Path) -> Record | None:
+    return records.read(kind, path) if path.exists() else None
 
 
 def _manifest(path: Path) -> Manifest | None:
@@ -252,7 +232,8 @@ def render(inputs: ReportInputs) -> str:
         open_set_rows=open_set_rows(inputs),
         slowest=max((row.p50_ms for row in inputs.benchmark.rows), default=1.0) if inputs.benchmark else 1.0,
         quantization=_quantization(inputs),
-        training_command=_training_command(inputs),
+        settings=asdict(inputs.settings) if inputs.settings else {},
+        training_command=_training_command(inputs.settings),
     )
 
 
@@ -383,16 +364,11 @@ def duration(milliseconds: float) -> str:
     return f"{milliseconds:.2f} ms" if milliseconds < 10 else f"{milliseconds:.1f} ms"
 
 
-def _training_command(inputs: ReportInputs) -> str:
-    """The command that trains such a network, from the settings of the run."""
-    settings = inputs.settings or {}
-    words = ["python", "-m", "export", "train"]
-    for name in TRAINING_OPTIONS:
-        if name in settings:
-            words += [f"--{name.replace('_', '-')}", str(settings[name])]
-    if "symmetries" in settings:
-        words.append("--symmetries" if settings["symmetries"] else "--no-symmetries")
-    return shlex.join([*words, "--out", "DIR"]) if len(words) > 4 else ""
+def _training_command(settings: TrainingSettings | None) -> str:
+    """The command that repeats a training run."""
+    if settings is None or settings.encoder not in ENCODER_DEFAULTS:
+        return ""
+    return shlex.join(["python", "-m", "export", "train", *training_options(settings), "--out", "DIR"])
 
 
 def _measured(inputs: ReportInputs, precision: str) -> BenchmarkRow | None:

@@ -20,6 +20,7 @@ from export.data.augment import SYMMETRIES
 from export.data.images import ImageSet
 from export.data.sampling import verification_pairs
 from export.encoders import EncoderNetwork, KochHead
+from export.training.settings import OBJECTIVES
 
 Indices = npt.NDArray[np.int64]
 
@@ -126,9 +127,6 @@ class EuclideanHead(nn.Module):
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         return self.bias - self.scale * torch.linalg.vector_norm(F.normalize(a) - F.normalize(b), dim=1)
-
-
-OBJECTIVES = ("cosine", "pairs")
 
 
 def build_objective(

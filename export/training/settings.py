@@ -1,4 +1,7 @@
-"""Settings of a training run: the defaults of each encoder, and recipes in TOML files."""
+"""Settings of a training run: the defaults of each encoder, and recipes in TOML files.
+
+The names of augmentations and objectives are listed here, so that reading settings does not import torch.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,9 @@ import msgspec
 
 from edge_siamese.errors import SettingsError
 from edge_siamese.validation import Record, SchemaError, convert, nearest, parse_toml
-from export.data.augment import AUGMENTATIONS
-from export.encoders import ENCODERS
-from export.training.objectives import OBJECTIVES
 
+AUGMENTATION_NAMES = ("none", "koch", "strong", "ink", "photo")
+OBJECTIVES = ("cosine", "pairs")
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("cosine", "exponential")
 STARTS = ("random", "published")
@@ -92,11 +94,10 @@ class TrainingSettings:
 
     def _check_choices(self) -> None:
         for name, choices in (
-            ("encoder", tuple(ENCODERS)),
             ("objective", OBJECTIVES),
             ("optimizer", OPTIMIZERS),
             ("schedule", SCHEDULES),
-            ("augmentation", tuple(AUGMENTATIONS)),
+            ("augmentation", AUGMENTATION_NAMES),
         ):
             if getattr(self, name) not in choices:
                 raise SettingsError(f"{name} {getattr(self, name)!r} is not one of {', '.join(choices)}")
@@ -232,6 +233,21 @@ def settings_for(encoder: str, data: str | None = None, **changes: Any) -> Train
             steps=min(settings.steps, MAX_PHOTO_STEPS),
         )
     return replace(settings, **{name: value for name, value in changes.items() if value is not None})
+
+
+def training_options(settings: TrainingSettings) -> list[str]:
+    """Options of `python -m export train` that select these settings: data, encoder, and what differs from the defaults."""
+    defaults = settings_for(settings.encoder, settings.data)
+    options = ["--data", settings.data, "--encoder", settings.encoder]
+    for name in (field.name for field in fields(settings)):
+        value, option = getattr(settings, name), name.replace("_", "-")
+        if value == getattr(defaults, name):
+            continue
+        if isinstance(value, bool):
+            options.append(f"--{option}" if value else f"--no-{option}")
+        else:
+            options += [f"--{option}", str(value)]
+    return options
 
 
 RECIPES = Path(__file__).parents[1] / "recipes"

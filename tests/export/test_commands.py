@@ -18,7 +18,7 @@ from export.cli import bundle as bundle_command
 from export.cli.verify import require
 from export.conversion.quantize import Attempt, QuantizationRecord
 from export.conversion.silence import DEBUG_VARIABLE
-from export.conversion.verify import Verification
+from export.conversion.verification import Verification
 from export.data import cache
 from export.encoders import ENCODERS
 from export.evaluation import loading

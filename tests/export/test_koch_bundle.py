@@ -19,7 +19,8 @@ from edge_siamese.runtimes.selection import load_encoder
 from export.cli.verify import require
 from export.conversion.bundle import build_bundle
 from export.conversion.tflite import read_tflite
-from export.conversion.verify import Verification, verify
+from export.conversion.verification import Verification
+from export.conversion.verify import verify
 from export.data.images import ImageSet, Splits
 from export.encoders import Koch2015
 from export.evaluation.remote_runtime import run_device

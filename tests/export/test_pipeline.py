@@ -26,7 +26,7 @@ from PIL import Image
 from edge_siamese.models.bundle import MANIFEST, load_bundle, sha256
 from export import pipeline, records
 from export.__main__ import main
-from export.conversion.verify import Verification
+from export.conversion.verification import Verification
 from export.data import cache
 from export.encoders import ENCODERS
 from export.evaluation.benchmark import Benchmark

@@ -33,7 +33,8 @@ from export.conversion.bundle import FIGURES, BuiltBundle, build_bundle, imposto
 from export.conversion.graph import exported_encoder
 from export.conversion.quantize import QuantizationMethod, choose_ranges, collect_statistics
 from export.conversion.tflite import TfliteGraph, read_tflite
-from export.conversion.verify import Verification, verify
+from export.conversion.verification import Verification
+from export.conversion.verify import verify
 from export.data.images import ImageSet
 from export.evaluation.embeddings import embed_all
 from export.evaluation.remote_runtime import encoders_for, installed_runtimes

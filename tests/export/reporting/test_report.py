@@ -5,6 +5,8 @@ from __future__ import annotations
 import html.parser
 import json
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +18,8 @@ from edge_siamese.models.manifest import VERSION, EmbeddingInfo, EncoderInfo, He
 from edge_siamese.recognition.imaging import Preprocessing
 from export import records
 from export.__main__ import main
-from export.conversion import verify
+from export.conversion.verification import Verification as BundleVerification
+from export.conversion.verification import VerifiedFile
 from export.evaluation import metrics
 from export.evaluation.benchmark import Accuracy, Benchmark, BenchmarkRow
 from export.evaluation.evaluate import DataUsed, EncoderUsed, Evaluation, Mistake, as_data_uri
@@ -36,6 +39,12 @@ from export.reporting.report import (
 
 PICTURE = as_data_uri(np.full((4, 4, 1), 200, dtype=np.uint8))
 GRID = tuple(float(x) for x in np.linspace(-5, 5, 11))
+
+
+SETTINGS = {
+    "encoder": "glyphnet", "symmetries": True, "steps": 1000, "start": "published", "finetuned_weight": 0.5,
+    "anti_forgetting_data": "my photos",
+}  # fmt: skip
 
 
 def evaluation(precision: str, runtime: str, correct: int) -> Evaluation:
@@ -177,9 +186,9 @@ def manifest() -> Manifest:
     )
 
 
-def verification(passed: bool = True) -> verify.Verification:
-    file = verify.VerifiedFile("tflite", "int8", "ai-edge-litert", 0.98765, 0.9971, 0.0812, 0.9575, 0.25)
-    return verify.Verification(
+def verification(passed: bool = True) -> BundleVerification:
+    file = VerifiedFile("tflite", "int8", "ai-edge-litert", 0.98765, 0.9971, 0.0812, 0.9575, 0.25)
+    return BundleVerification(
         passed=passed,
         model_id="glyphnet-0123456789ab",
         network_accuracy=0.96,
@@ -209,7 +218,7 @@ def directory(tmp_path: Path) -> Path:
         for i in range(1, 6)
     ]
     (out / "train/history.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in history))
-    (out / "train/settings.json").write_text(json.dumps({"encoder": "glyphnet", "symmetries": True}))
+    (out / "train/settings.json").write_text(json.dumps(SETTINGS))
     (out / "bundle/manifest.json").write_text(manifest().to_json())
     records.write(
         out / "evaluation.json", [evaluation("fp32", "torch", 384), evaluation("int8", "ai-edge-litert", 383)]
@@ -313,7 +322,8 @@ def test_the_report_shows_every_part(directory: Path) -> None:
         "not enough",
         "kept",
         "500 steps in 5.0 minutes",
-        "python -m export train --encoder glyphnet",
+        "python -m export train --data omniglot --encoder glyphnet --start published --steps 1000 --finetuned-weight 0.5"
+        " --anti-forgetting-data 'my photos' --out DIR",
         "class <3>",
         "sigmoid(7.922 - 8.837 · d)",
         "4f0c12ab77de",
@@ -388,6 +398,14 @@ def test_the_report_can_be_read_by_everybody(directory: Path) -> None:
     assert 'name="viewport"' in text
     assert "prefers-color-scheme: dark" in text
     assert len(page.ids) == len(set(page.ids))
+
+
+def test_a_complete_report_is_written_without_torch(directory: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from export.reporting.report import write_report; "
+        "write_report(Path(sys.argv[1])); sys.exit('torch' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(directory)], check=True)
 
 
 def test_names_from_outside_are_escaped(directory: Path) -> None:
