@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -32,60 +33,60 @@ def run(options: argparse.Namespace) -> int:
         print(f"{config or 'the defaults'}: the settings are valid")
         return 0
     _log_to_stderr()
-    from edge_siamese.daemon.service import Service  # numpy comes with it
+    from edge_siamese.daemon.service import Service  # imports numpy
 
     return Service(settings, config).run()
 
 
 def status(options: argparse.Namespace) -> int:
-    """Print the daemon's status; returns 0 also if it cannot recognize, which the first line says."""
+    """Print the daemon's status; returns 0 even if it cannot recognize, which the first line reports."""
     socket = load_settings(options.config).socket
     while True:
-        found = request(socket, "status")
+        report = request(socket, "status")
         if options.json:
-            print_json(found) if not options.watch else print(json.dumps(found, ensure_ascii=False))
+            print_json(report) if not options.watch else print(json.dumps(report, ensure_ascii=False))
         elif options.watch:
-            print(f"{time.strftime('%H:%M:%S')}  {found['line']}")
+            print(f"{time.strftime('%H:%M:%S')}  {report['line']}")
         else:
-            print_pairs(_status_lines(found))
+            print_pairs(_status_lines(report))
         if not options.watch:
             return 0
         sys.stdout.flush()
         time.sleep(1.0)
 
 
-def _status_lines(found: dict[str, Any]) -> dict[str, Any]:
-    model, camera, panel = found["model"], found["camera"], found["panel"]
-    lines = {"now": found["line"]}
+def _status_lines(report: dict[str, Any]) -> dict[str, Any]:
+    model, camera, panel = report["model"], report["camera"], report["panel"]
+    lines = {"now": report["line"]}
     if model:
         lines["model"] = f"{model['model_id']}, {model['precision']} on {model['runtime']}"
         if origin := described(Path(model["bundle"])):
             lines["model"] += f"; {origin}"
         lines["threshold"] = f"p >= {model['threshold']:.4f} ({model['threshold_source']})"
     else:
-        lines["model"] = found["fault"]
-    lines["objects"] = f"{found['objects']} with {found['views']} views"
+        lines["model"] = report["fault"]
+    lines["objects"] = f"{report['objects']} with {report['views']} views"
     if camera:
         what = camera["description"] or "no camera"
         lines["camera"] = f"{what}; {camera['status']}{': ' + camera['reason'] if camera['reason'] else ''}"
         lines["frames"] = (
-            f"{found['frames']} at {camera['fps']:.1f} per second; {camera['dropped']} dropped; "
+            f"{report['frames']} at {camera['fps']:.1f} per second; {camera['dropped']} dropped; "
             f"{camera['restarts']} restarts"
         )
     if panel:
         lines["panel"] = panel["problem"] or panel["description"] or "none"
-    store = found["store"]
+    store = report["store"]
     if store and store["repair"]:
         lines["store"] = store["repair"]
-    for name, integration in found.get("integrations", {}).items():
+    for name, integration in report.get("integrations", {}).items():
         lines[name] = integration["state"]
         if fleet := integration.get("fleet"):
             lines["fleet"] = f"{fleet['state']}; collection {fleet['collection']}"
             lines["fleet"] += f", {fleet['objects']} objects"
             if fleet.get("problem"):
                 lines["fleet"] += f"; {fleet['problem']}"
-    lines["state"] = found["paths"]["state"]
-    lines["up"] = _duration(found["uptime_s"])
+    lines["state"] = report["paths"]["state"]
+    lines["up"] = _duration(report["uptime_s"])
     return lines
 
 
@@ -109,7 +110,7 @@ def events(options: argparse.Namespace) -> int:
                 _print_event(line["event"], options.json)
                 sys.stdout.flush()
     except DaemonNotRunning:
-        if kind != "stopping":  # the daemon has announced its end
+        if kind != "stopping":  # otherwise the daemon stopped as announced
             raise
     return 0
 
@@ -118,7 +119,7 @@ def _print_event(event: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print(json.dumps(event, ensure_ascii=False))
     else:
-        # The line about lost events has no time.
+        # A line about lost events has no time.
         when = event.get("time", "").replace("T", " ").replace("+00:00", "Z")
         print(f"{when:<24}  {event['kind']:<14}  {event['text']}")
 
@@ -128,24 +129,22 @@ def doctor(options: argparse.Namespace) -> int:
     from edge_siamese.doctor import examine  # imports nearly everything
 
     findings = examine(options.config)
-    wrong = any(found.level == "error" for found in findings)
+    failed = any(finding.level == "error" for finding in findings)
     if options.json:
         print_json(
             {
-                "ok": not wrong,
-                "findings": [
-                    {"check": f.check, "level": f.level, "text": f.text, "remedy": f.remedy} for f in findings
-                ],
+                "ok": not failed,
+                "findings": [asdict(finding) for finding in findings],
             }
         )
-        return 1 if wrong else 0
+        return 1 if failed else 0
     print_table(("", "check", "finding"), [(f.level, f.check, f.text) for f in findings])
     remedies = [f for f in findings if f.remedy and f.level in ("warning", "error")]
     if remedies:
         print("\nWhat to do:")
-        for found in remedies:
-            print(f"  {found.check}: {found.remedy}")
-    return 1 if wrong else 0
+        for finding in remedies:
+            print(f"  {finding.check}: {finding.remedy}")
+    return 1 if failed else 0
 
 
 def _log_to_stderr() -> None:

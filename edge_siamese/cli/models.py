@@ -30,11 +30,13 @@ from edge_siamese.system.files import write_atomically
 
 def info(options: argparse.Namespace) -> int:
     """Describe a bundle and the runtimes of this machine."""
-    bundle = load_bundle(_given_or_current(options))
+    bundle = load_bundle(_named_or_current(options))
     statuses = runtime_statuses()
     manifest = bundle.manifest
     if options.json:
-        runtimes = {found.name: {"version": found.version, "problem": found.problem} for found in statuses}
+        runtimes = {
+            status.name: {"version": status.version, "problem": status.problem} for status in statuses
+        }
         print_json({"manifest": json.loads(manifest.to_json()), "runtimes": runtimes})
         return 0
     shape, embedding, head = "x".join(map(str, manifest.input.shape)), manifest.embedding, manifest.head
@@ -69,17 +71,17 @@ def info(options: argparse.Namespace) -> int:
             ("metric", "value"), [(name, f"{value:.4f}") for name, value in _numbers(manifest.metrics)]
         )
     print()
-    print_table(("runtime", "here"), [(found.name, found.problem or found.version) for found in statuses])
+    print_table(("runtime", "here"), [(status.name, status.problem or status.version) for status in statuses])
     return 0
 
 
 def selftest(options: argparse.Namespace) -> int:
     """Run the golden vectors through each selected encoder; returns 1 if one fails."""
-    bundle = load_bundle(_given_or_current(options))
+    bundle = load_bundle(_named_or_current(options))
     reports: list[SelfTestReport] = []
     skipped: list[str] = []
     if options.runtime == "all":
-        skipped = [str(found) for found in runtime_statuses() if not found.usable]
+        skipped = [str(status) for status in runtime_statuses() if not status.usable]
     for runtime, precision in _selected(bundle, options.runtime, options.precision):
         encoder = load_encoder(bundle, runtime, precision, options.threads)
         reports.append(self_test(encoder, bundle.golden, bundle.head))
@@ -178,11 +180,11 @@ def recognize(options: argparse.Namespace) -> int:
         if not (name and equals and picture):
             raise SupportError(f"--object takes NAME=PICTURE, not {item!r}")
         recognizer.register(name, picture)
-    found = [recognizer.recognize(picture) for picture in options.pictures]
+    recognitions = [recognizer.recognize(picture) for picture in options.pictures]
     if options.json:
         print_json(
             {
-                "recognitions": [asdict(item) for item in found],
+                "recognitions": [asdict(item) for item in recognitions],
                 "threshold": recognizer.threshold,
                 "threshold_source": recognizer.threshold_source,
                 "runtime": recognizer.encoder.runtime,
@@ -190,7 +192,7 @@ def recognize(options: argparse.Namespace) -> int:
             }
         )
         return 0
-    for picture, item in zip(options.pictures, found, strict=True):
+    for picture, item in zip(options.pictures, recognitions, strict=True):
         print(f"{picture}: {item}")
     print(f"threshold: {recognizer.threshold:.4f} ({recognizer.threshold_source})")
     return 0
@@ -218,7 +220,7 @@ def embed(options: argparse.Namespace) -> int:
 def bench(options: argparse.Namespace) -> int:
     """Measure time and memory of each stage of a frame, or of the encoder alone."""
     # Without checksums: hashing all files would take longer than the measurement.
-    bundle = load_bundle(_given_or_current(options), verify_checksums=False)
+    bundle = load_bundle(_named_or_current(options), verify_checksums=False)
     return _bench_encoder(bundle, options) if options.encoder else _bench_stages(bundle, options)
 
 
@@ -227,10 +229,7 @@ def _bench_stages(bundle: Bundle, options: argparse.Namespace) -> int:
     from edge_siamese.cameras import open_camera
     from edge_siamese.cameras.camera import Camera
     from edge_siamese.cameras.synthetic.camera import SyntheticCamera
-    from edge_siamese.system.board import (
-        read_board,
-        temperature,
-    )
+    from edge_siamese.system.board import read_board, temperature
 
     settings = load_settings(options.config).camera
     encoder = load_encoder(bundle, options.runtime, options.precision, options.threads)
@@ -243,34 +242,34 @@ def _bench_stages(bundle: Bundle, options: argparse.Namespace) -> int:
             structs.replace(settings, kind="synthetic", frame_rate=240.0), color, sleep=lambda _: None
         )
     try:
-        found = measure_stages(bundle, encoder, camera, frames=options.runs, views=options.views)
+        result = measure_stages(bundle, encoder, camera, frames=options.runs, views=options.views)
         description = camera.description
     finally:
         camera.close()
     board, heat = read_board(), temperature()
     if options.json:
-        print_json({**asdict(found), "camera": description, "board": asdict(board), "temperature_c": heat})
+        print_json({**asdict(result), "camera": description, "board": asdict(board), "temperature_c": heat})
         return 0
     print_pairs(
         {
             "board": board,
-            "model": f"{found.model_id}, {found.precision} on {found.runtime}, "
-            f"{found.threads} thread{'' if found.threads == 1 else 's'}",
-            "camera": f"{description}; frames {found.frame}",
-            "views": f"{found.views:,}",
+            "model": f"{result.model_id}, {result.precision} on {result.runtime}, "
+            f"{result.threads} thread{'' if result.threads == 1 else 's'}",
+            "camera": f"{description}; frames {result.frame}",
+            "views": f"{result.views:,}",
         }
     )
     print()
     print_table(
         ("stage", "p50 ms", "p95 ms"),
-        [(stage.name, f"{stage.p50_ms:.3f}", f"{stage.p95_ms:.3f}") for stage in found.stages],
+        [(stage.name, f"{stage.p50_ms:.3f}", f"{stage.p95_ms:.3f}") for stage in result.stages],
     )
     print()
     print_pairs(
         {
-            "beyond encoder": f"{found.overhead_ms:.3f} ms per frame",
-            "frames": f"at most {found.frames_per_second:.0f} per second",
-            "peak memory": f"{found.peak_memory_mb:.1f} MiB",
+            "beyond encoder": f"{result.overhead_ms:.3f} ms per frame",
+            "frames": f"at most {result.frames_per_second:.0f} per second",
+            "peak memory": f"{result.peak_memory_mb:.1f} MiB",
             "temperature": "unknown" if heat is None else f"{heat:.1f} °C",
         }
     )
@@ -280,22 +279,24 @@ def _bench_stages(bundle: Bundle, options: argparse.Namespace) -> int:
 def _bench_encoder(bundle: Bundle, options: argparse.Namespace) -> int:
     from edge_siamese.benchmark import measure_encoder  # needs a module that only Unix has
 
-    found = measure_encoder(bundle, options.runtime, options.precision, options.threads, options.runs)
+    result = measure_encoder(bundle, options.runtime, options.precision, options.threads, options.runs)
     if options.json:
-        print_json(asdict(found))
+        print_json(asdict(result))
         return 0
-    imported = "measured only in a fresh process" if found.import_ms is None else f"{found.import_ms:.1f} ms"
+    imported = (
+        "measured only in a fresh process" if result.import_ms is None else f"{result.import_ms:.1f} ms"
+    )
     print_pairs(
         {
-            "model": f"{found.model_id}, {found.precision}, {found.file_bytes:,} bytes",
-            "runtime": found.reason,
-            "threads": found.threads,
-            "latency p50": f"{found.p50_ms:.3f} ms",
-            "latency p95": f"{found.p95_ms:.3f} ms",
-            "first image": f"{found.first_ms:.3f} ms",
+            "model": f"{result.model_id}, {result.precision}, {result.file_bytes:,} bytes",
+            "runtime": result.reason,
+            "threads": result.threads,
+            "latency p50": f"{result.p50_ms:.3f} ms",
+            "latency p95": f"{result.p95_ms:.3f} ms",
+            "first image": f"{result.first_ms:.3f} ms",
             "import": imported,
-            "load": f"{found.load_ms:.1f} ms",
-            "peak memory": f"{found.peak_memory_mb:.1f} MiB",
+            "load": f"{result.load_ms:.1f} ms",
+            "peak memory": f"{result.peak_memory_mb:.1f} MiB",
         }
     )
     return 0
@@ -303,7 +304,7 @@ def _bench_encoder(bundle: Bundle, options: argparse.Namespace) -> int:
 
 def install(options: argparse.Namespace) -> int:
     """Test a bundle, install a copy as the current model, and make a running daemon load it."""
-    from edge_siamese.daemon.model_loader import load_tested_encoder  # the store comes with it
+    from edge_siamese.daemon.model_loader import load_tested_encoder  # imports the store
 
     settings = load_settings(options.config)
 
@@ -326,11 +327,11 @@ def rollback(options: argparse.Namespace) -> int:
 def list_(options: argparse.Namespace) -> int:
     """List the installed and the shipped models."""
     settings = load_settings(options.config)
-    models, given = InstalledModels(settings.models), settings.model.bundle
+    models, configured = InstalledModels(settings.models), settings.model.bundle
     installed = models.all()
     listed = [*installed, *(InstalledModel(name, shipped(name), "shipped") for name in names())]
     if options.json:
-        used = models.used(given)
+        used = models.used(configured)
         print_json(
             [
                 {
@@ -346,12 +347,12 @@ def list_(options: argparse.Namespace) -> int:
         return 0
     if listed:
         print_table(("model", "role", "problem"), [(item.name, item.role, item.problem) for item in listed])
-    if given:
-        print(f"the settings name {given}, which is used")
+    if configured:
+        print(f"the settings name {configured}, which is used")
     elif not installed:
         used = models.used()
-        what = f"using {described(used)}" if used else "install one: edge-siamese model install BUNDLE"
-        print(f"no model is installed; {what}")
+        hint = f"using {described(used)}" if used else "install one: edge-siamese model install BUNDLE"
+        print(f"no model is installed; {hint}")
     return 0
 
 
@@ -372,24 +373,24 @@ def _report_change(options: argparse.Namespace, settings: Settings, model: Insta
     return 0
 
 
-def _given_or_current(options: argparse.Namespace) -> Path:
-    """Return the named bundle, or the one that the daemon uses."""
+def _named_or_current(options: argparse.Namespace) -> Path:
+    """Return the bundle named on the command line, or the daemon's."""
     if options.bundle:
         return resolve(options.bundle)
     settings = load_settings(options.config)
-    found = InstalledModels(settings.models).used(settings.model.bundle)
-    if found is None:
+    path = InstalledModels(settings.models).used(settings.model.bundle)
+    if path is None:
         raise ModelError(
             "no model is installed: name a bundle, or install one: edge-siamese model install BUNDLE"
         )
-    return found
+    return path
 
 
 def _selected(bundle: Bundle, runtime: str, precision: str) -> list[tuple[str, str]]:
     """Return the selected pairs of runtime and precision that can run here."""
     files = [(m.format, m.precision) for m in bundle.manifest.models if precision in ("all", m.precision)]
     if runtime == "all":
-        names = [found.name for found in runtime_statuses() if found.usable]
+        names = [status.name for status in runtime_statuses() if status.usable]
         return [(name, kind) for name in names for format, kind in files if format == runtime_format(name)]
     kinds = dict.fromkeys(kind for _, kind in files) if precision == "all" else [precision]
     return [(runtime, kind) for kind in kinds]

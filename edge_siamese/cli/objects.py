@@ -1,4 +1,4 @@
-"""Commands on the objects: each asks the daemon, which alone changes them."""
+"""Commands on the objects, carried out by the daemon."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Printer = Callable[[str, Any], None]
 
 CHUNK_BYTES = 1 << 20
 TIMEOUT_SECONDS = 35.0
-"""Longer than the daemon itself waits before it answers that it is busy."""
+"""Longer than the time after which the daemon answers that it is busy."""
 REGISTRATION_TIMEOUT_SECONDS = 100.0
 ARCHIVE_TIMEOUT_SECONDS = 900.0
 UNDOABLE = ("forget", "merge", "remove-view")
@@ -30,7 +30,7 @@ UNDOABLE = ("forget", "merge", "remove-view")
 
 
 def call(options: argparse.Namespace) -> int:
-    """Ask the daemon for a command of its table, and print the result; progress goes to stderr."""
+    """Send a command to the daemon and print the result; progress goes to stderr."""
     name = options.command
     timeout = REGISTRATION_TIMEOUT_SECONDS if name == "register" else TIMEOUT_SECONDS
     socket, previous = load_settings(options.config).socket, ""
@@ -63,7 +63,7 @@ def _arguments(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _read_pictures(paths: list[str]) -> list[EncodedPicture]:
-    from edge_siamese.pictures import read_picture  # numpy comes with it
+    from edge_siamese.pictures import read_picture  # imports numpy
 
     return [EncodedPicture.encode(read_picture(path), len(paths)) for path in paths]
 
@@ -89,10 +89,10 @@ def _print_objects(_: str, result: dict[str, Any]) -> None:
             for item in result["objects"]
         ],
     )
-    waiting = sum(item["views"] > item["embedded"] for item in result["objects"])
-    if waiting:
+    unembedded = sum(item["views"] > item["embedded"] for item in result["objects"])
+    if unembedded:
         print(
-            f"\n{waiting} of them have views without an embedding of the model {result['model_id']}, "
+            f"\n{unembedded} of them have views without an embedding of the model {result['model_id']}, "
             "and no picture to compute it from"
         )
 

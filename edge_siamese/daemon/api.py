@@ -1,4 +1,4 @@
-"""The daemon's API: one method for each command, and what dashboard, MQTT, metrics and fleet read besides.
+"""The daemon's API: one method for each command, and state for dashboard, MQTT, metrics and fleet.
 
 Commands run between two frames, on the one thread that owns engine and store; the caller's thread waits for the result.
 """
@@ -41,7 +41,7 @@ T = TypeVar("T")
 Picture = npt.NDArray[np.uint8]
 
 REGISTRATION_SECONDS = 90.0
-"""Longer than any registration takes."""
+"""Longer than the longest registration."""
 CHUNK_BYTES = 1 << 20
 """Bytes of an archive in one line."""
 MAX_FOLLOWERS = 5
@@ -49,7 +49,7 @@ MAX_FOLLOWERS = 5
 
 
 class Daemon(Protocol):
-    """What the API needs of the service."""
+    """The part of the service that the API uses."""
 
     settings: Settings
     config: str | Path | None
@@ -81,7 +81,7 @@ class Daemon(Protocol):
 
 
 class Client(Protocol):
-    """Who called a command that sends lines before its result."""
+    """The caller of a command, which may receive lines before the result."""
 
     source: str
     """Source of a registration, as events and the store name it: command, page or mqtt."""
@@ -98,7 +98,7 @@ class Client(Protocol):
 
 
 class SilentClient:
-    """A client that takes no lines before the result."""
+    """A client that ignores lines before the result."""
 
     open = True
 
@@ -109,7 +109,7 @@ class SilentClient:
         """Drop the line."""
 
     def delivered(self, timeout: float) -> bool:
-        """Return True: nothing waits."""
+        """Return True: there is no queue."""
         return True
 
 
@@ -136,10 +136,10 @@ class ObjectList(Record, frozen=True):
 
 
 class DaemonApi:
-    """All that can be asked of a daemon, from any thread.
+    """The daemon's commands and state, for any thread.
 
-    Objects are named by their uid or their name. All methods raise `NotReady` where the daemon cannot recognize, takes
-    too long or is stopping, and the errors of store and engine.
+    Objects are named by their uid or their name. All methods raise `NotReady` if the daemon cannot recognize, takes
+    too long or is stopping, as well as the errors of store and engine.
     """
 
     def __init__(self, daemon: Daemon) -> None:
@@ -314,7 +314,7 @@ class DaemonApi:
             client: receives `{"progress": ...}` for each frame; a registration continues when it has gone.
 
         Raises:
-            Refused: nothing was saved, and why.
+            Refused: nothing was saved; the message says why.
         """
         source = "picture" if pictures and client.source == "command" else client.source
 
@@ -491,6 +491,6 @@ def _send_events(client: Client, events: list[Event], lost: int) -> None:
         client.send({"event": {"kind": "lost", "text": text, "count": lost}})
     for event in events:
         client.send({"event": event.to_dict()})
-    # What the client does not take stays in the subscription, which counts what it drops.
+    # Unsent events stay in the subscription, which counts those that it drops.
     while client.open and not client.delivered(0.5):
         pass

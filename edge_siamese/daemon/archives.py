@@ -1,4 +1,4 @@
-"""Archives of objects on their way in and out: where they lie, how many there may be, and how large."""
+"""Temporary files of imported and exported archives, with limits on their number and size."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_UPLOADS = 2
 """Archives that may be uploaded at the same time."""
 MAX_UPLOAD_BYTES = 2 << 30
 ABANDONED_SECONDS = 3600.0
-"""An upload that has not grown for so long is deleted."""
+"""An upload that has not grown for this long is deleted."""
 
 
 def archive_directory(state: Path, name: Literal["incoming", "outgoing"]) -> Path:
@@ -42,7 +42,7 @@ def remove_leftovers(state: Path) -> None:
 
 
 class Uploads:
-    """Archives that come in chunks over the control socket."""
+    """Archives uploaded in chunks over the control socket."""
 
     def __init__(self, state: Path) -> None:
         self._directory = archive_directory(state, INCOMING)
@@ -58,8 +58,8 @@ class Uploads:
         """Append a chunk to an upload, or start a new one; returns its id.
 
         Raises:
-            ControlError: there is no such upload, too many or too large ones, or no room on the disk. What was
-                uploaded so far is deleted where it cannot be completed.
+            ControlError: there is no such upload, too many or too large ones, or no room on the disk. An upload
+                that cannot be completed is deleted.
         """
         path = self._directory / f"{uuid.uuid4().hex}.zip" if upload is None else self.path(upload)
         if upload is None:

@@ -58,7 +58,7 @@ def stream(
     with _connect(path) as connection:
         connection.settimeout(timeout)
         try:
-            with suppress(BrokenPipeError, ConnectionResetError):  # its reply may say why
+            with suppress(BrokenPipeError, ConnectionResetError):  # the reply may give the reason
                 connection.sendall(message)
             for line in _lines(connection):
                 value = _reply(line)

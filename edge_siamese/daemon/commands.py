@@ -43,14 +43,14 @@ class EncodedPicture(Record, frozen=True):
 
     @classmethod
     def encode(cls, pixels: npt.NDArray[Any], share: int = 1) -> EncodedPicture:
-        """Encode a picture; one that is too large for a request is scaled down by a whole factor.
+        """Encode a picture; a picture that is too large for a request is scaled down by an integer factor.
 
         Args:
             pixels: uint8 (h, w), (h, w, 1), or (h, w, 3 or 4) RGB with an ignored fourth channel.
             share: number of pictures in the same request.
 
         Raises:
-            ImageError: the array is no such picture.
+            ImageError: the array is not such a picture.
         """
         import numpy as np
 
@@ -69,7 +69,7 @@ class EncodedPicture(Record, frozen=True):
         """Return the pixels, uint8 (h, w) or (h, w, 3).
 
         Raises:
-            ImageError: this is no picture, or too large a one.
+            ImageError: it is not a valid picture, or it is too large.
         """
         import numpy as np
 
@@ -189,7 +189,7 @@ class RemoveViewArguments(Record, frozen=True):
 
 
 class MergeArguments(Record, frozen=True):
-    """Two objects to make one."""
+    """Two objects to merge."""
 
     name: ObjectName
     into: Annotated[
@@ -246,7 +246,7 @@ class UploadArguments(Record, frozen=True):
     """One chunk of an archive."""
 
     chunk: Annotated[bytes, argument("next bytes of the archive, base64")]
-    upload: Annotated[str | None, argument("id of the upload; none starts a new one")] = None
+    upload: Annotated[str | None, argument("id of the upload; without it a new upload starts")] = None
 
 
 class ImportArguments(Record, frozen=True):
@@ -270,7 +270,7 @@ class Command:
     """Its name on the control socket and in MQTT topics."""
     arguments: type[Record]
     help: str
-    """What it does, in one sentence."""
+    """Description in one sentence."""
     method: str
     """The method of `DaemonApi` that carries it out; takes the fields of `arguments` as keyword arguments."""
     callers: frozenset[Caller] = SOCKET
@@ -279,7 +279,7 @@ class Command:
     """Method and path below the API's prefix; `{field}` stands for a field of `arguments`. The other fields are in the
     body, or in the query of a GET."""
     cli: str = ""
-    """Words after `edge-siamese`; empty: not on the command line."""
+    """Its command line after `edge-siamese`; empty: not on the command line."""
     example: str = ""
     """Arguments of the example in `--help`."""
     needs_client: bool = False
@@ -294,7 +294,7 @@ COMMANDS = (
     Command(
         "status",
         NoArguments,
-        "Show what the daemon sees and how it is doing.",
+        "Show the daemon status and the objects in view.",
         "status",
         SOCKET_HTTP,
         http="GET /status",
@@ -457,7 +457,7 @@ BY_NAME = {command.name: command for command in COMMANDS}
 
 
 def commands_for(caller: Caller) -> tuple[Command, ...]:
-    """The commands that a caller may use, in the order of the table."""
+    """Return the commands that a caller may use, in the order of the table."""
     return tuple(command for command in COMMANDS if caller in command.callers)
 
 
@@ -470,7 +470,7 @@ def find_command(name: str, caller: Caller) -> Command:
     return command
 
 
-# --- fields, for those who make options and schemas of them ---
+# --- fields, for command-line options and HTTP schemas ---
 
 
 @dataclass(frozen=True)
@@ -486,7 +486,7 @@ class Argument:
     default: Any
     description: str
     command_line: dict[str, Any]
-    """What `argument` was given."""
+    """The keyword arguments of `argument`."""
 
     @property
     def is_picture(self) -> bool:
@@ -495,7 +495,7 @@ class Argument:
 
 
 def arguments_of(command: Command) -> tuple[Argument, ...]:
-    """The fields of a command's arguments, in order."""
+    """Return the fields of a command's arguments, in order."""
     return tuple(_arguments(msgspec.structs.fields(command.arguments)))
 
 

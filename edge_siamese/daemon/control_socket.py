@@ -34,7 +34,7 @@ SEND_TIMEOUT_SECONDS = 5.0
 CLOSE_SECONDS = 0.5
 SOCKET_MODE = 0o660
 MAX_PATH = 107
-"""Bytes of `sun_path` without its end."""
+"""Maximum length of a socket path in bytes: `sun_path` without the terminating zero."""
 
 MAX_LINES = 256
 """Lines that may wait for a slow client."""
@@ -44,9 +44,9 @@ LOG = logging.getLogger(__name__)
 
 
 class ControlConnection:
-    """A client of the control socket, as a handler sees it: `client.send({"progress": "3 of 5"})`.
+    """A connection to a client, as handlers use it: `client.send({"progress": "3 of 5"})`.
 
-    A thread of its own writes, so a slow client blocks nobody. A client with 256 unread lines is disconnected.
+    A thread of its own writes, so a slow client blocks no other. A client with 256 unread lines is disconnected.
     """
 
     source = "command"
@@ -109,9 +109,7 @@ class ControlConnection:
 
     def disconnect(self) -> None:
         """Disconnect at once; may be called twice, from any thread."""
-        with self._changed:
-            self._gone = True
-            self._changed.notify_all()
+        self._set_gone()
         with suppress(OSError):
             self._connection.shutdown(socket.SHUT_RDWR)
 
@@ -131,6 +129,11 @@ class ControlConnection:
             self._lines.append(line)
             self._changed.notify_all()
 
+    def _set_gone(self) -> None:
+        with self._changed:
+            self._gone = True
+            self._changed.notify_all()
+
     def _write(self) -> None:
         while True:
             with self._changed:
@@ -138,8 +141,7 @@ class ControlConnection:
                 self._changed.notify_all()
                 while not self._lines and not self._gone:
                     if not self._changed.wait(HANGUP_CHECK_SECONDS) and _hung_up(self._connection):
-                        self._gone = True
-                        self._changed.notify_all()
+                        self._set_gone()
                 if self._gone:
                     return
                 line = self._lines.popleft()
@@ -148,14 +150,12 @@ class ControlConnection:
                 self._connection.sendall(line)
             except OSError as error:
                 LOG.debug("a client accepts no data: %s", error)
-                with self._changed:
-                    self._gone = True
-                    self._changed.notify_all()
+                self._set_gone()
                 return
 
 
 Handler = Callable[[dict[str, Any], ControlConnection], Any]
-"""Takes a request and the client that sent it; returns the result, JSON values."""
+"""Handles a request of a client; returns the result as JSON values."""
 
 
 class ControlServer:
@@ -211,7 +211,7 @@ class ControlServer:
         Raises:
             ControlError: another daemon is running, or the socket cannot be created.
         """
-        if len(os.fsencode(self._fresh)) > MAX_PATH:
+        if len(os.fsencode(self._new_path)) > MAX_PATH:
             raise ControlError(
                 f"{self.path}: the path of a socket may have {MAX_PATH - len('.new')} bytes at most: set [paths] runtime"
             )
@@ -241,23 +241,23 @@ class ControlServer:
             self._listener.close()
             self._listener = None
         with self._changing:
-            open_now = dict(self._clients)
-        for client in open_now:
+            clients = dict(self._clients)
+        for client in clients:
             client.stop_reading()
-        for thread in open_now.values():  # handlers that notice in time still reply
+        for thread in clients.values():  # handlers that notice in time still reply
             thread.join(max(0.0, deadline - CLOSE_SECONDS / 2 - time.monotonic()))
-        for client in open_now:
+        for client in clients:
             client.disconnect()
-        for thread in open_now.values():
+        for thread in clients.values():
             thread.join(max(0.0, deadline - time.monotonic()))
         self._release()
 
     @property
-    def _fresh(self) -> Path:
+    def _new_path(self) -> Path:
         return self.path.with_name(f"{self.path.name}.new")
 
     def _take_lock(self) -> None:
-        """Lock the path for this daemon until the process ends, however it ends."""
+        """Lock the path for this daemon; the kernel releases the lock when the process ends."""
         self._lock = os.open(self.path.with_name(f"{self.path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -272,17 +272,17 @@ class ControlServer:
         os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
 
     def _listen(self) -> socket.socket:
-        """Create the listening socket. It is renamed into place when it has its mode, which replaces a stale one."""
-        self._fresh.unlink(missing_ok=True)
+        """Create the listening socket. Once it has its mode, it is renamed into place, which replaces a stale socket."""
+        self._new_path.unlink(missing_ok=True)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            listener.bind(str(self._fresh))
-            os.chmod(self._fresh, SOCKET_MODE)
+            listener.bind(str(self._new_path))
+            os.chmod(self._new_path, SOCKET_MODE)
             listener.listen(16)
-            os.rename(self._fresh, self.path)
+            os.rename(self._new_path, self.path)
         except BaseException:
             listener.close()
-            self._fresh.unlink(missing_ok=True)
+            self._new_path.unlink(missing_ok=True)
             raise
         return listener
 
@@ -344,7 +344,7 @@ class ControlServer:
                 del self._clients[client]
 
     def _receive(self, connection: socket.socket, received: bytearray) -> tuple[bytes | None, bool]:
-        """Return the next line, None at the end, and whether the lock of large requests is held for it.
+        """Return the next line, None at the end, and whether the lock of large requests is held.
 
         Raises:
             ControlError: the line is too long or took too long.
@@ -375,10 +375,10 @@ class ControlServer:
                 received += part
             if end > self._max_request:
                 raise ControlError(f"the request is longer than {self._max_request} bytes")
-            line, kept = bytes(received[:end]), large
+            line, result_large = bytes(received[:end]), large
             del received[: end + 1]
-            large = False
-            return line, kept
+            large = False  # the caller releases the lock
+            return line, result_large
         finally:
             if large:
                 self._large.release()
@@ -446,7 +446,7 @@ def _listening(path: Path) -> str | None:
             probe.connect(str(path))
         except (FileNotFoundError, ConnectionRefusedError):
             return None
-        except (TimeoutError, BlockingIOError):  # it is alive but busy
+        except (TimeoutError, BlockingIOError):  # it listens but is busy
             return "pid unknown"
         return f"pid {_credentials(probe)[0]}"
 

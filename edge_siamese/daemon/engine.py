@@ -73,7 +73,7 @@ class Engine:
             encoder: of the bundle.
             store: opened for the encoder's model.
             publish: receives events.
-            signal: shows a passing signal on the panel.
+            signal: shows a temporary signal on the panel.
             hold_exposure: locks or releases the camera's exposure.
             observations: where counters, decisions and registrations are recorded.
 
@@ -83,10 +83,10 @@ class Engine:
         """
         self.settings, self.bundle, self.encoder, self.store = settings, bundle, encoder, store
         self.head = bundle.head
-        wanted = settings.recognition
-        self._rate = None if wanted.threshold is not None else wanted.false_accept_rate
+        recognition = settings.recognition
+        self._rate = None if recognition.threshold is not None else recognition.false_accept_rate
         self.threshold, self.threshold_source = choose_threshold(
-            bundle.manifest, wanted.threshold, self._rate
+            bundle.manifest, recognition.threshold, self._rate
         )
         self._publish, self._signal = publish, signal
         observations = observations or Observations()
@@ -94,10 +94,10 @@ class Engine:
         # The frames of a slow camera are further apart.
         gap_s = max(GAP_SECONDS, 3.0 / settings.camera.frame_rate)
         self._tracker = Tracker(
-            wanted.window_frames,
-            wanted.appear_frames,
-            wanted.leave_frames,
-            wanted.seen_interval_s,
+            recognition.window_frames,
+            recognition.appear_frames,
+            recognition.leave_frames,
+            recognition.seen_interval_s,
             gap_s=gap_s,
         )
         self._last_recognized: _LastRecognized | None = None
@@ -148,7 +148,7 @@ class Engine:
         )
 
     def _store_changed(self) -> None:
-        """Follow a change of the store. The change is on the disk, so a failure to read it is only logged and retried."""
+        """Reload the support set after a change. The change is on the disk, so a failed read is only logged and retried."""
         try:
             self.refresh()
             self._stale = False
@@ -156,7 +156,7 @@ class Engine:
             if not self._stale:
                 LOG.error("the objects cannot be read; recognizing the previous ones: %s", error)
             self._stale = True
-        # Such as the objects of an import that was undone.
+        # For example, objects of an import that was undone.
         for sighting in self._tracker.present:
             if sighting.uid not in self.support.uids:
                 self._object_removed(sighting.uid)
@@ -167,7 +167,7 @@ class Engine:
         """Add a frame to the registration in progress, else recognize what it shows.
 
         Args:
-            frame: the newest one.
+            frame: the latest frame.
             waited: seconds since its capture.
         """
         start = perf_counter()
@@ -179,16 +179,16 @@ class Engine:
             self._telemetry.frame("registering", {"wait": waited, "frame": perf_counter() - start})
             return
         times: dict[Stage, float] = {"wait": waited}
-        found, embedding = self._recognize(frame.pixels, times)
-        self.latest = found
-        if found.uid is not None and embedding is not None:
-            self._last_recognized = _LastRecognized(found.uid, frame, embedding)
-        sightings = self._tracker.update(found, frame.time)
-        # Before the events, so that their readers find the frame that they are about.
-        self.current_view = CurrentView(frame, found, self._tracker.present)
+        recognition, embedding = self._recognize(frame.pixels, times)
+        self.latest = recognition
+        if recognition.uid is not None and embedding is not None:
+            self._last_recognized = _LastRecognized(recognition.uid, frame, embedding)
+        sightings = self._tracker.update(recognition, frame.time)
+        # Set before publishing, so that subscribers find the frame of the event.
+        self.current_view = CurrentView(frame, recognition, self._tracker.present)
         self._publish_sightings(sightings)
         times["frame"] = perf_counter() - start
-        self._telemetry.frame(outcome(found), times)
+        self._telemetry.frame(outcome(recognition), times)
 
     def tick(self, now: float) -> None:
         """Advance the time without a frame: registrations time out, and objects leave."""
@@ -213,16 +213,16 @@ class Engine:
         times = {} if times is None else times
         start = perf_counter()
         image = prepare(pixels, self.encoder.preprocessing)
-        nothing = is_blank(image)
+        blank = is_blank(image)
         prepared = perf_counter()
         times["imaging"] = prepared - start
-        if nothing:
+        if blank:
             return nothing_to_see(self.threshold), None
         embedding = self.encoder.embed_prepared(image[np.newaxis])[0]
         embedded = perf_counter()
-        found = decide(self.support, self.head, embedding, self.threshold)
+        recognition = decide(self.support, self.head, embedding, self.threshold)
         times["encode"], times["decide"] = embedded - prepared, perf_counter() - embedded
-        return found, embedding
+        return recognition, embedding
 
     def _publish_sightings(self, sightings: list[Sighting]) -> None:
         for sighting in sightings:
@@ -233,15 +233,15 @@ class Engine:
 
     def _keep_decision(self, sighting: Sighting) -> dict[str, str]:
         """Keep the decision behind a sighting, so that it can be explained and rejected; returns its id for the event."""
-        last, found = self._last_recognized, self.latest
-        if last is None or found is None or not (last.uid == found.uid == sighting.uid):
+        last, latest = self._last_recognized, self.latest
+        if last is None or latest is None or not (last.uid == latest.uid == sighting.uid):
             return {}
         crop = make_crop(last.frame.pixels, self.encoder.preprocessing, self.settings.registration.crop_side)
         model_id = self.encoder.model_id
-        kept = self._decisions.add(
-            found, last.embedding, model_id, crop, uid=sighting.uid, name=sighting.name
+        decision_id = self._decisions.add(
+            latest, last.embedding, model_id, crop, uid=sighting.uid, name=sighting.name
         )
-        return {"decision": kept}
+        return {"decision": decision_id}
 
     # --- the button ---
 
@@ -308,7 +308,7 @@ class Engine:
         return forgotten
 
     def remove_view(self, name: str, view: int) -> StoredObject:
-        """Remove a view or negative; raises `SupportError` if the object has no such one, or it is its last view."""
+        """Remove a view or negative; raises `SupportError` if the object does not have it, or it is the last view."""
         after = self.store.remove_view(self.object(name).uid, view)
         self._store_changed()
         text = f'view {view} of "{after.name}" is removed'
@@ -327,7 +327,7 @@ class Engine:
         return after
 
     def undo(self, registrations_only: bool = False) -> str:
-        """Undo the last change; returns the line that says which.
+        """Undo the last change; returns a line that describes it.
 
         Raises:
             ControlError: there is nothing to undo.
@@ -404,7 +404,7 @@ class Engine:
         return {"text": imported.text, **asdict(imported)}
 
     def follow(self, renamed: Iterable[str] = ()) -> None:
-        """Follow changes that others made in the store, such as another device of the fleet.
+        """Reload the support set after others changed the store, such as another device of the fleet.
 
         Args:
             renamed: uids of objects that may have another name now.

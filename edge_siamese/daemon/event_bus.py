@@ -37,7 +37,7 @@ class Sink(Protocol):
         """Make a blocked `take` return; from another thread."""
 
     def close(self) -> None:
-        """Write what was taken, and release all resources."""
+        """Flush, and release all resources."""
 
 
 class ProblemLog:
@@ -61,7 +61,7 @@ class ProblemLog:
 
 
 class Subscription:
-    """A queue of events for one reader. A slow reader loses the oldest, and learns how many."""
+    """A queue of events for one reader. A slow reader loses the oldest events, and `get` reports their number."""
 
     def __init__(self, size: int) -> None:
         self._events: deque[Event] = deque(maxlen=size)
@@ -126,7 +126,7 @@ class _SinkThread:
 
     def join(self) -> None:
         """Wait until the deadline, then interrupt the sink."""
-        if self._thread.ident is None:  # not started: the previous sinks do not end
+        if self._thread.ident is None:  # not started: the previous sinks are still closing
             return
         self._thread.join(max(0.0, self._deadline - time.monotonic()))
         if self._thread.is_alive():

@@ -37,7 +37,7 @@ class Hardware:
         self._reported_state = ""
         self._reported_problem: str | None = None
         self.background: Signal | None = None
-        """What the LED shows between passing signals."""
+        """The LED signal between temporary ones."""
         self.stuck = False
         """Whether the button is stuck."""
 
@@ -48,7 +48,7 @@ class Hardware:
 
     @property
     def camera_down(self) -> bool:
-        """Whether the camera gives no frames."""
+        """Whether the camera delivers no frames."""
         state = self.state
         return state is not None and state.status in ("stalled", "absent")
 
@@ -60,7 +60,7 @@ class Hardware:
 
     @property
     def needs_restart(self) -> bool:
-        """Whether only a new process can free the camera: a stuck thread may block it for all later ones."""
+        """Whether only a new process can free the camera: a stuck driver thread may block it for all others."""
         state = self.state
         if state is None or not state.stuck_threads:
             return False
@@ -87,7 +87,7 @@ class Hardware:
             self.source = None
 
     def next_frame(self, timeout: float) -> Frame | None:
-        """Return the newest frame since the last call, or None; waits up to `timeout` seconds."""
+        """Return the latest frame since the last call, or None; waits up to `timeout` seconds."""
         frame = self.source.next(self._after, timeout) if self.source else None
         if frame is not None:
             self._after = frame.number
@@ -104,7 +104,7 @@ class Hardware:
             self.console.close()
         panel, self._simulated = self.settings.panel, None
         scene = self.settings.camera.kind == "synthetic"
-        opener: Callable[[], Panel] = lambda: open_panel(panel)  # noqa: E731 - or the other one below
+        opener: Callable[[], Panel] = lambda: open_panel(panel)  # noqa: E731
         if panel.kind == "simulated" or (panel.kind == "auto" and scene):
             self._simulated = SimulatedPanel()
             opener = self._simulated.reconnect
@@ -120,7 +120,7 @@ class Hardware:
 
     def gestures(self) -> list[Gesture]:
         """Return the gestures since the last call; a stuck button is reported by an event instead."""
-        made: list[Gesture] = []
+        gestures: list[Gesture] = []
         for gesture, _ in self.console.gestures() if self.console else ():
             if gesture is Gesture.STUCK:
                 self.stuck = True
@@ -129,16 +129,16 @@ class Hardware:
                 self.stuck = False
                 self._publish(Event("panel", "the button works again"))
             else:
-                made.append(gesture)
-        return made
+                gestures.append(gesture)
+        return gestures
 
     def show(self, signal: Signal) -> None:
-        """Show a passing signal."""
+        """Show a temporary signal."""
         if self.console is not None:
             self.console.show(signal)
 
     def show_background(self, signal: Signal) -> None:
-        """Set what the LED shows between passing signals."""
+        """Set the LED signal to show between temporary ones."""
         if self.console is not None and signal is not self.background:
             self.background = signal
             self.console.set_background(signal)
@@ -154,11 +154,13 @@ class Hardware:
                 else Event("panel", "the panel works")
             )
         state = self.state
-        now = "" if state is None else f"{state.status} {state.reason}"
-        if state is None or now == self._reported_state:
+        if state is None:
+            return False
+        current = f"{state.status} {state.reason}"
+        if current == self._reported_state:
             return False
         was_down = self._reported_state.startswith(("stalled", "absent"))
-        self._reported_state = now
+        self._reported_state = current
         if state.status == "running":
             self._publish(Event("camera", f"the camera runs: {state.description}"))
         elif self.camera_down:

@@ -21,9 +21,9 @@ LOG = logging.getLogger(__name__)
 RETRY_SECONDS, MAX_RETRY_SECONDS = 5.0, 300.0
 """Pause between two attempts to open a failed integration; doubled each time."""
 CLOSE_SECONDS = 2.0
-"""Time limit to close one that new settings turn off or change."""
+"""Time limit for closing an integration that new settings turn off or change."""
 MAX_PAST_EVENTS = 5000
-"""Events of earlier daemons that are read to know when each object was seen last."""
+"""Maximum number of past events to read from the event file, to restore when each object was last seen."""
 
 
 class Integration(Protocol):
@@ -40,11 +40,11 @@ class Integration(Protocol):
         """Describe its state as JSON values: `state` is a line for people, `works` is False if it is not working."""
 
     def close(self, timeout: float) -> None:
-        """Stop it within `timeout` seconds; what does not stop is abandoned."""
+        """Stop it within `timeout` seconds; a thread that does not stop is abandoned."""
 
 
 class Factory(Protocol):
-    """Makes an integration from its table of the settings and the daemon's API."""
+    """Creates an integration from its table of the settings and the daemon's API."""
 
     def __call__(self, settings: Any, api: DaemonApi) -> Integration:
         """Raises `EdgeSiameseError`: the settings forbid it."""
@@ -62,11 +62,11 @@ class IntegrationSpec:
     """Whether the settings turn it on."""
 
     def table(self, settings: Settings) -> Any:
-        """Its settings; it is opened again when they change."""
+        """Return its settings; when they change, it is reopened."""
         return getattr(settings, self.kind)
 
     def make(self, settings: Settings, api: DaemonApi) -> Integration:
-        """Import and make it; raises `EdgeSiameseError` or ImportError."""
+        """Import and create it; raises `EdgeSiameseError` or ImportError."""
         module, _, name = self.factory.partition(":")
         factory: Factory = getattr(import_module(module), name)
         return factory(self.table(settings), api)
@@ -126,13 +126,13 @@ class Integrations:
 
     def report(self) -> dict[str, Any]:
         """Describe the state of each integration that is turned on."""
-        found: dict[str, Any] = {}
+        reports: dict[str, Any] = {}
         for slot in self._slots:
             if (instance := slot.instance) is not None:
-                found[slot.spec.kind] = {"works": True, **instance.report()}
+                reports[slot.spec.kind] = {"works": True, **instance.report()}
             elif self._settings is not None and slot.spec.is_on(self._settings):
-                found[slot.spec.kind] = {"state": slot.fault or "starting", "works": False}
-        return found
+                reports[slot.spec.kind] = {"state": slot.fault or "starting", "works": False}
+        return reports
 
     def close(self, timeout: float) -> None:
         """Close all of them at the same time, within about `timeout` seconds."""
@@ -141,7 +141,7 @@ class Integrations:
             self._closing = True
             self._changed.notify_all()
         if self._thread is not None:
-            # One that is just being opened delays the others for no longer than this.
+            # An integration that is being opened delays the others for at most this long.
             self._thread.join(timeout / 2)
         ends = [
             threading.Thread(target=_close, args=(slot, deadline - time.monotonic()), daemon=True)

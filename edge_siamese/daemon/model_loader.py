@@ -1,6 +1,6 @@
-"""Loads the model of the daemon: which one, its self-test, and the objects that it has to embed again.
+"""Loads the daemon's model: selection, self-test, and re-embedding of the objects.
 
-`reembed` is a generator: between two steps the daemon answers requests, keeps the watchdog content, and recognizes with the
+`reembed` is a generator: between two steps the daemon answers requests, notifies the watchdog, and recognizes with the
 previous model.
 """
 
@@ -41,7 +41,7 @@ LOG = logging.getLogger(__name__)
 
 ATTEMPTS_FILE = "reembedding.json"
 MAX_ATTEMPTS = 2
-"""Attempts that may end the process: the first time it may have been a power cut."""
+"""Attempts that may end the process: the first may have ended with a power cut."""
 MAX_ATTEMPTS_BYTES = 1_000_000
 
 
@@ -66,7 +66,7 @@ def load_current_model(
     Args:
         settings: of the daemon.
         models: the installed models.
-        report: receives a line when another model than the expected one is used.
+        report: receives a line when an unexpected model is used.
 
     Raises:
         ModelError: no model is installed and none is shipped, or no installed one works.
@@ -131,8 +131,8 @@ def confirm_model(model: LoadedModel, models: InstalledModels) -> LoadedModel:
 def reembed(store: SupportStore, model: LoadedModel) -> Iterator[str]:
     """Embed the views that have no embedding of this model; yields a status line between two pictures.
 
-    Each view is saved as soon as it is embedded, so an interrupted run continues where it stopped. The store is seen with
-    the previous model until all views are done: nothing is scored against a part of them.
+    Each view is saved as soon as it is embedded, so an interrupted run continues where it stopped. The store serves
+    the previous model until all views are done, so nothing is scored against a partial set.
 
     A view that was being embedded when the process ended comes last, and is skipped after the second time.
     """
@@ -206,9 +206,9 @@ class EmbeddingAttempts:
 
     @contextmanager
     def attempt(self, view: int) -> Iterator[None]:
-        """Embed a view within.
+        """Count an attempt to embed a view in the body of the `with` statement.
 
-        An expected error, or a daemon that is told to stop, does not count. Anything else, such as exhausted memory, does.
+        An expected error or a regular stop does not count. Anything else, such as exhausted memory, does.
         """
         before = self.count(view)
         self._counts[view] = before + 1

@@ -42,7 +42,7 @@ SIGNALS = {
 
 
 MAX_FRAMES = 60
-"""Frames kept of a registration; the latest ones of a longer one."""
+"""Maximum number of recorded frames of a registration; older ones are dropped."""
 PREVIEW_SIDE = 96
 """Longer side of the pictures of frames, in pixels."""
 
@@ -113,7 +113,7 @@ class RegistrationSessions:
             support: returns the registered objects, to detect collisions.
             saved: called with a saved object and the time.
             publish: receives events.
-            signal: shows a passing signal.
+            signal: shows a temporary signal.
             hold_exposure: locks or releases the camera's exposure.
             progress: records registrations for integrations.
         """
@@ -139,7 +139,7 @@ class RegistrationSessions:
         """Begin to register from the next frames.
 
         Args:
-            request: what.
+            request: what to register.
             now: the time, on the clock of frames.
             done: called with the outcome.
             progress: called with the verdict on each frame, as JSON values.
@@ -190,7 +190,7 @@ class RegistrationSessions:
         """Register from pictures instead, each uint8 (h, w) or (h, w, 3). Raises as `begin`."""
         self._require_name(request)
         refused: dict[int, FrameVerdict] = {}
-        found = view_from_pictures(
+        outcome = view_from_pictures(
             pictures,
             self._encoder,
             self.settings,
@@ -199,12 +199,12 @@ class RegistrationSessions:
             lambda verdict: refused.update({verdict.number: verdict}),
         )
         if self._session:  # its record must not be replaced
-            return self._keep(found, request, now)
+            return self._save(outcome, request, now)
         self._record_start(request, 1)
         for number, picture in enumerate(pictures, 1):
             self._record_verdict(number, picture, refused.get(number))
         try:
-            result = self._keep(found, request, now)
+            result = self._save(outcome, request, now)
         except EdgeSiameseError as error:
             self._progress.end(saved=False, text=str(error), uid=None)
             raise
@@ -219,9 +219,9 @@ class RegistrationSessions:
         self._session = None
         self._hold_exposure(False)
         try:
-            result = self._keep(session.burst.finish(), session.request, now)
+            result = self._save(session.burst.finish(), session.request, now)
         except Exception as error:
-            # Whoever pressed the button or sent the request must learn of any error.
+            # Any error must reach whoever pressed the button or sent the request.
             result = RegistrationResult(False, str(error), reason="failed")
             self._record_end(self._refuse(result, Signal.FAILED, session.request))
             session.done(result)
@@ -231,27 +231,33 @@ class RegistrationSessions:
             self._record_end(result)
             session.done(result)
 
-    def _keep(self, found: NewView | Refusal, request: RegistrationRequest, now: float) -> RegistrationResult:
-        if isinstance(found, Refusal):
-            result = RegistrationResult(False, found.text, reason=found.reason.problem)
-            return self._refuse(result, SIGNALS.get(found.reason, Signal.FAILED), request)
+    def _save(
+        self, outcome: NewView | Refusal, request: RegistrationRequest, now: float
+    ) -> RegistrationResult:
+        if isinstance(outcome, Refusal):
+            result = RegistrationResult(False, outcome.text, reason=outcome.reason.problem)
+            return self._refuse(result, SIGNALS.get(outcome.reason, Signal.FAILED), request)
         if not request.force and self.settings.collisions == "refuse":
-            other = collision(found.embedding, self._support(), self._head, self._threshold, request.target)
+            other = collision(outcome.embedding, self._support(), self._head, self._threshold, request.target)
             if other is not None:
                 text, reason = collision_refusal(other).text, Reason.COLLISION.problem
                 return self._refuse(
                     RegistrationResult(False, text, reason=reason, collides=other), Signal.COLLISION, request
                 )
-        view = replace(found, source=request.source)
+        view = replace(outcome, source=request.source)
         kind: Kind
         if request.target is None:
             known = self._store.register(request.name, view, self.settings.name_template)
-            kind, text, shown = "registered", f'"{known.name}" is registered', Signal.SAVED
+            kind, text, led_signal = "registered", f'"{known.name}" is registered', Signal.SAVED
         else:
             known = self._store.add_view(request.target, view)
-            kind, text, shown = "view added", f'"{known.name}" has {known.views} views now', Signal.VIEW_SAVED
-        # Signaled only now, since only now is it on the disk.
-        self._signal(shown)
+            kind, text, led_signal = (
+                "view added",
+                f'"{known.name}" has {known.views} views now',
+                Signal.VIEW_SAVED,
+            )
+        # Only now: the change is on the disk.
+        self._signal(led_signal)
         self._publish(Event(kind, text, data=object_data(known, source=request.source)))
         self._saved(known, now)
         return RegistrationResult(True, text, known)
@@ -336,7 +342,7 @@ class RegistrationProgress:
         self.wanted = False
         """Whether registrations are recorded: only if the dashboard shows them."""
         self.version = 0
-        """Number of changes, by which readers notice one."""
+        """Number of changes, so that readers detect one."""
         self._latest: RegistrationRecord | None = None
         self._changing = threading.Lock()
 

@@ -1,4 +1,4 @@
-"""The daemon's main loop: starts the parts, passes frames, presses and requests to the engine, and survives failures."""
+"""The daemon's main loop: passes frames, presses and requests to the engine, and recovers from failures."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ REPAIRED_SECONDS = 60.0
 SLOW_CALL_SECONDS = 900.0
 """Time limit of a repair, an import or an export, with thousands of objects on a slow card."""
 BACKUP_SECONDS, LARGE_BACKUP_SECONDS = 60.0, 24 * 3600.0
-"""Interval of backups of a changed store; a large one is copied rarely, since that wears the card."""
+"""Interval between backups of a changed store; a large store is copied rarely, as writes wear out the memory card."""
 LARGE_STORE_BYTES = 64 * 2**20
 BACKUP_LIMIT_SECONDS = 20.0
 """Time limit of a backup, during which no frame is processed."""
@@ -85,7 +85,7 @@ class Service:
         self.observations = Observations()
         self.bus.listen(self.observations.telemetry.event)
         self.api = DaemonApi(self)
-        """What control socket, dashboard, MQTT and fleet may call."""
+        """The API for control socket, dashboard, MQTT and fleet."""
         self.integrations = Integrations(self.api, self.bus.publish)
         self.hardware = Hardware(settings, self.bus.publish)
         self.engine: Engine | None = None
@@ -192,7 +192,7 @@ class Service:
             self._close(control)
 
     def _run_once(self) -> int | None:
-        """Run one turn of the loop, with at most one frame; returns an exit status if the daemon has to stop."""
+        """Run one iteration of the loop, with at most one frame; returns an exit status if the daemon has to stop."""
         if self._reloading:
             self._reloading = False
             self._reload()
@@ -254,7 +254,7 @@ class Service:
         return None
 
     def _background_signal(self, now: float) -> Signal:
-        """Return what the LED shows between passing signals."""
+        """Return the LED signal to show between temporary ones."""
         if self.engine is None:
             return self._fault_signal
         if self.hardware.camera_down:
@@ -389,7 +389,7 @@ class Service:
             self._loading = self._load_engine()
             return
         before = self.settings
-        # Store and socket stay open where they are.
+        # Store and socket stay at their paths until a restart.
         self.settings = self.hardware.settings = structs.replace(settings, paths=before.paths)
         if settings.paths != before.paths:
             self.bus.publish(Event("settings", "new paths take effect after a restart"))
@@ -412,14 +412,14 @@ class Service:
             self._notifier.ready(self.status_line())
 
     def _close(self, control: ControlServer) -> None:
-        """Stop within a second, whatever hangs."""
+        """Stop within a second, even if a part hangs."""
         self._stopping, self._loading = True, None  # closes `reembed`, which would count an attempt otherwise
         self._notifier.stopping()
         if self.engine:
             self.engine.registrations.cancel()  # its client gets an answer
         self.bus.publish(Event("stopping", "the daemon stops"))
         self._calls.close()
-        # Before the bus, so that they can report the end.
+        # Before the bus, so that they can publish their last events.
         self.integrations.close(0.4)
         # Before the socket, so that followers see the end of the events and not a broken connection.
         self.bus.close(0.3)
@@ -441,8 +441,8 @@ class Service:
             return f"no frames: {state.reason}"
         if engine.registrations.busy:
             return "registering an object"
-        seen = " and ".join(engine.present) or "no known object"
-        return f"sees {seen}; {counted(len(engine.support), 'object')}; {state.fps:.1f} frames/s"
+        names = " and ".join(engine.present) or "no known object"
+        return f"sees {names}; {counted(len(engine.support), 'object')}; {state.fps:.1f} frames/s"
 
     def report(self) -> dict[str, Any]:
         """Describe the daemon's state as JSON values."""
@@ -539,7 +539,7 @@ class CallQueue:
             raise NotReady(f"the daemon was too busy for {timeout:g} s") from error
 
     def run_pending(self) -> None:
-        """Run the calls that are waiting now; later ones wait for the next turn."""
+        """Run the calls that are waiting now; later ones wait for the next iteration."""
         for _ in range(self._waiting.qsize()):
             function, future = self._waiting.get_nowait()
             if not future.set_running_or_notify_cancel():

@@ -1,4 +1,4 @@
-"""Sinks of events: a line in the journal, a line of JSON in a file, a hook command for each event."""
+"""Event sinks: journal, JSON Lines file, and hook command."""
 
 from __future__ import annotations
 

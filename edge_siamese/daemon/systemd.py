@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 SEND_TIMEOUT_SECONDS = 1.0
 MAX_STATUS = 300
@@ -18,32 +17,17 @@ LOG = logging.getLogger(__name__)
 class Notifier:
     """Sends datagrams to the socket in `NOTIFY_SOCKET`. No method raises or blocks for long."""
 
-    def __init__(
-        self,
-        environment: Mapping[str, str] | None = None,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """Read the address; nothing is sent yet.
-
-        Args:
-            environment: replaces the process's own.
-            clock: seconds of CLOCK_MONOTONIC.
-        """
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+        """Read the address from the environment, by default that of the process; nothing is sent yet."""
         environment = os.environ if environment is None else environment
         self._address = _address(environment.get("NOTIFY_SOCKET", ""))
-        self._watchdog_s = _watchdog_s(environment)
-        self._clock = clock
+        self.watchdog_s = _watchdog_s(environment)
+        """Seconds within which systemd expects the next `watchdog()`; None if it expects none."""
         self._socket: socket.socket | None = None
         self._lost = False
 
-    @property
-    def watchdog_s(self) -> float | None:
-        """Seconds within which systemd expects the next `watchdog()`; None if it expects none."""
-        return self._watchdog_s
-
     def ready(self, status: str = "") -> None:
-        """Report that starting or reloading is finished."""
+        """Report that startup is finished."""
         self._send("READY=1", *_status(status))
 
     def status(self, text: str) -> None:
@@ -56,19 +40,15 @@ class Notifier:
 
     def watchdog_within(self, seconds: float | None) -> None:
         """Set the watchdog's interval, and reset it. None changes nothing."""
-        if self._watchdog_s is not None and seconds is not None:
+        if self.watchdog_s is not None and seconds is not None:
             self._send("WATCHDOG=1", f"WATCHDOG_USEC={round(seconds * 1e6)}")
 
     def stopping(self, status: str = "") -> None:
         """Report that the daemon is stopping."""
         self._send("STOPPING=1", *_status(status))
 
-    def reloading(self, status: str = "") -> None:
-        """Report that settings are being reloaded; `ready` has to follow."""
-        self._send("RELOADING=1", f"MONOTONIC_USEC={round(self._clock() * 1e6)}", *_status(status))
-
     def extend_timeout(self, seconds: float) -> None:
-        """Ask for more time to start or stop, in seconds from now."""
+        """Request more time to start or stop, in seconds from now."""
         self._send(f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}")
 
     def close(self) -> None:
@@ -106,7 +86,7 @@ def _address(name: str) -> bytes | None:
 
 
 def _watchdog_s(environment: Mapping[str, str]) -> float | None:
-    # The variables may be meant for another process, such as the parent of this one.
+    # The variables may belong to another process, such as the parent.
     if environment.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None
     text = environment.get("WATCHDOG_USEC", "")

@@ -1,4 +1,4 @@
-"""What the daemon notes of its work for those who watch: counters and times, the current view, recent decisions."""
+"""Observations of the running daemon: counters and times, the current view, recent decisions."""
 
 from __future__ import annotations
 
@@ -53,16 +53,16 @@ class Histogram:
     def quantile(self, share: float) -> float | None:
         """Estimate a quantile in seconds, for a share from 0 to 1; None without observations.
 
-        Observations are taken to be spread evenly within a bucket; beyond all bounds the last bound is returned.
+        Assumes that observations are spread evenly within a bucket; returns the last bound for the unbounded bucket.
         """
         counts = list(self.counts)
-        wanted, before = share * sum(counts), 0
-        for place, count in enumerate(counts):
-            if count and before + count >= wanted:
-                if place == len(BUCKETS_SECONDS):
+        rank, before = share * sum(counts), 0
+        for index, count in enumerate(counts):
+            if count and before + count >= rank:
+                if index == len(BUCKETS_SECONDS):
                     return BUCKETS_SECONDS[-1]
-                low = BUCKETS_SECONDS[place - 1] if place else 0.0
-                return low + (BUCKETS_SECONDS[place] - low) * max(0.0, wanted - before) / count
+                low = BUCKETS_SECONDS[index - 1] if index else 0.0
+                return low + (BUCKETS_SECONDS[index] - low) * max(0.0, rank - before) / count
             before += count
         return None
 
@@ -123,13 +123,12 @@ class Telemetry:
                 self._recognitions[uid] = (name, count + (event.kind == "appeared"))
                 if event.kind != "left" or uid not in self._seen:
                     self._seen[uid] = event.time
-                _bound(self._recognitions)
-                _bound(self._seen)
+                _limit(self._recognitions)
+                _limit(self._seen)
             elif event.kind == "renamed" and uid in self._recognitions:
                 self._recognitions[str(uid)] = (name, self._recognitions[str(uid)][1])
             elif event.kind in ("forgotten", "merged") and isinstance(uid, str):
-                gone = str(data.get("from", uid))
-                self._recognitions.pop(gone, None)
+                self._recognitions.pop(str(data.get("from", uid)), None)
 
     def remember_seen(self, uid: str, when: str) -> None:
         """Restore when an object was seen last, from the events of earlier daemons."""
@@ -154,9 +153,10 @@ class Telemetry:
             )
 
 
-def _bound(counted: dict[str, Any]) -> None:
-    if len(counted) > MAX_OBJECTS:
-        counted.pop(next(iter(counted)))
+def _limit(entries: dict[str, Any]) -> None:
+    """Drop the oldest entry beyond `MAX_OBJECTS`."""
+    if len(entries) > MAX_OBJECTS:
+        entries.pop(next(iter(entries)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,7 +231,7 @@ class RecentDecisions:
 
 @dataclass(frozen=True, eq=False)
 class Observations:
-    """What integrations observe of the daemon; outlives engines."""
+    """Observations of the daemon for its integrations; they outlive the engine."""
 
     telemetry: Telemetry = field(default_factory=Telemetry)
     """Counters and times."""
@@ -241,8 +241,8 @@ class Observations:
     """The latest registration."""
 
 
-def outcome(found: Recognition) -> Outcome:
+def outcome(recognition: Recognition) -> Outcome:
     """Return the outcome of a frame for the counters."""
-    if found.rule == "nothing to see":
+    if recognition.rule == "nothing to see":
         return "nothing"
-    return "unknown" if found.uid is None else "recognized"
+    return "unknown" if recognition.uid is None else "recognized"

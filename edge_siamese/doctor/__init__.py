@@ -1,6 +1,6 @@
 """The doctor: checks everything that recognition depends on, and names a remedy for each problem.
 
-Each check runs on a thread of its own with a time limit, so that one that hangs or fails hides no other.
+Each check runs on its own thread with a time limit, so that a check that hangs or fails does not affect the others.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("daemon", machine.check_daemon),
     ("integrations", integrations.check_integrations),
 )
-"""In the order of the report: what others depend on comes first."""
+"""In the order of the report: dependencies come first."""
 
 
 def examine(
@@ -58,7 +58,7 @@ def examine(
     """Run all checks. They change nothing, and do not touch the camera of a running daemon.
 
     Args:
-        config: the settings file; None: the one that the daemon would read.
+        config: the settings file; None: the file that the daemon would read.
         root: root of the file system to examine.
         run: runs a command.
         account: the account that the daemon runs as; None: the service's account if there is one, or the caller's.
@@ -109,7 +109,7 @@ def _daemon_status(
 
 
 def _run_check(name: str, check: Check, context: Context, timeout_s: float) -> list[Finding]:
-    """Return the findings of a check; the thread of one that takes too long ends with the process."""
+    """Return the findings of a check; a thread that takes too long ends with the process."""
     findings: list[Finding] = []
 
     def run() -> None:

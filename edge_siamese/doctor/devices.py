@@ -81,7 +81,7 @@ def _needed_devices(context: Context) -> list[Path]:
 
 
 def check_camera(context: Context) -> Iterator[Finding]:
-    """The camera, which has one user: of a running daemon, its status is reported."""
+    """The camera; if a daemon is running and uses it, the daemon's status of the camera."""
     settings = context.settings.camera
     if context.daemon is not None:
         yield _camera_of_daemon(context)
@@ -109,7 +109,9 @@ def _camera_of_daemon(context: Context) -> Finding:
         return Finding("camera", "ok", f"{description}: {state.get('fps', 0):.1f} frames per second")
     if status == "starting":
         return Finding("camera", "unknown", f"{description} is being opened", "run it again in a minute")
-    remedy = "check the cable, and stop other programs that use the camera; the daemon reopens it by itself"
+    remedy = (
+        "check the cable, and stop other programs that use the camera; the daemon reopens it automatically"
+    )
     return Finding("camera", "error", f"{status}: {reason or description}", remedy)
 
 
@@ -174,7 +176,9 @@ def _usb_camera(context: Context) -> Finding:
         devices = sorted((context.root / "dev").glob("video*"))
         others = ", ".join(f"{path} ({_device_name(context, path)})" for path in devices)
         text = f"{device} does not exist; V4L2 devices here: {others or 'none'}"
-        remedy = 'connect a camera, or correct `device` in [camera]; to try things out: kind = "synthetic"'
+        remedy = (
+            'connect a camera, or correct `device` in [camera]; to try without a camera: kind = "synthetic"'
+        )
         return Finding("camera", "error", text, remedy)
     if user := _process_using(context, device):
         return Finding("camera", "error", f"{device} is used by {user}", "stop that program")
@@ -206,7 +210,7 @@ def _process_using(context: Context, device: Path) -> str:
 
 
 def check_panel(context: Context) -> Iterator[Finding]:
-    """Button and LED; of a running daemon, their status is reported."""
+    """Button and LED; if a daemon is running and uses them, the daemon's status of the panel."""
     if context.daemon is not None:
         yield _panel_of_daemon(context.daemon.get("panel") or {})
         return
@@ -223,7 +227,7 @@ def check_panel(context: Context) -> Iterator[Finding]:
         return
     description = panel.description
     panel.close()
-    # With the kind `auto`, a board with a header but without gpiod has no button, which nobody asked for.
+    # With the kind `auto`, a Raspberry Pi without gpiod silently has no button.
     missing = settings.kind == AUTO and context.board.is_raspberry_pi and "not installed" in description
     yield Finding("panel", "warning" if missing else "ok", description, _PANEL_REMEDY if missing else "")
 

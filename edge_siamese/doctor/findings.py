@@ -1,4 +1,4 @@
-"""Findings of the doctor, and what its checks are given: settings, board, account and the daemon's status."""
+"""Findings of the doctor, and the context of its checks: settings, board, account and the daemon's status."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Finding:
     check: str
     level: Level
     text: str
-    """The problem, or what was found to work."""
+    """Description of the problem, or of what works."""
     remedy: str = ""
     """A command or an instruction; empty if there is nothing to do."""
 
@@ -45,7 +45,7 @@ class Account:
 
     @property
     def is_service(self) -> bool:
-        """Whether it is the service's account, not a person's."""
+        """Whether it is the service's account."""
         return self.name == SERVICE
 
     def may(self, path: Path, *, read: bool = True, write: bool = True) -> bool:
@@ -78,7 +78,7 @@ class Account:
 
 @dataclass(frozen=True)
 class Context:
-    """What the checks examine."""
+    """The input of the checks."""
 
     settings: Settings
     board: Board

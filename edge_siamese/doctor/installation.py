@@ -74,16 +74,13 @@ def check_model(context: Context) -> Iterator[Finding]:
         return
     try:
         path, trial = _current_model(context)
+        if path is None:
+            raise ModelError("no model is installed")
     except BundleError as error:
         yield Finding("model", "error", str(error), "correct `bundle` in [model]")
         return
     except ModelError as error:
         yield Finding("model", "error", str(error), "install one: edge-siamese model install BUNDLE")
-        return
-    if path is None:
-        yield Finding(
-            "model", "error", "no model is installed", "install one: edge-siamese model install BUNDLE"
-        )
         return
     if trial:
         yield Finding("model", "warning", trial, "list the models: edge-siamese model list")
@@ -91,12 +88,12 @@ def check_model(context: Context) -> Iterator[Finding]:
 
 
 def _current_model(context: Context) -> tuple[Path | None, str]:
-    """Return the model's path, and a description of rejected models and of one on trial."""
+    """Return the model's path, and a description of rejected models and of a model on trial."""
     from edge_siamese.models.installed import InstalledModels
 
-    models, given = InstalledModels(context.settings.models), context.settings.model.bundle
-    path = models.used(given)
-    if given:
+    models, configured = InstalledModels(context.settings.models), context.settings.model.bundle
+    path = models.used(configured)
+    if configured:
         return path, ""
     state = models.state()
     if state.current is None:
@@ -177,7 +174,7 @@ def _check_tables(path: Path) -> Finding:
     """Check version and integrity; raises `sqlite3.Error` if the file is not a valid store."""
     from edge_siamese.store.tables import APPLICATION_ID, MIGRATIONS, SMALL_TABLES
 
-    with path.open("rb"):  # raises an error that says more than SQLite's
+    with path.open("rb"):  # its errors are more specific than SQLite's
         pass
     uri = f"file:{quote(str(path))}?mode=ro"
     with closing(sqlite3.connect(uri, uri=True, timeout=2.0)) as connection:

@@ -15,11 +15,11 @@ PACKAGES = {
     "mqtt": ("paho",),
     "metrics": ("prometheus_client",),
 }
-"""Third-party packages that each of them imports."""
+"""Third-party packages of each integration."""
 FILES = ("ca_file", "certificate", "key", "password_file")
 """Settings of dashboard and MQTT that name files."""
 HIDDEN = ("/home", "/root", "/run/user")
-"""Directories that the service cannot see, whatever their permissions are (ProtectHome)."""
+"""Directories hidden from the service regardless of their permissions (ProtectHome)."""
 RELOAD = "sudo systemctl reload edge-siamese"
 
 
@@ -99,7 +99,7 @@ def _grant_read(key: str, path: Path, context: Context) -> str:
 
 
 def _check_exposure(name: str, settings: Settings) -> Iterator[Finding]:
-    """Whether others can read or reach it over the network."""
+    """Whether its data is readable on the network."""
     page, metrics, mqtt = settings.dashboard, settings.metrics, settings.mqtt
     if name == "dashboard" and not is_loopback(page.listen) and not page.certificate:
         text = "the password and pictures cross the network unencrypted"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from edge_siamese.doctor.findings import SERVICE, Context, Finding, Level
 from edge_siamese.system.board import clock_synchronized, memory, memory_available, temperature, throttling
@@ -47,7 +47,6 @@ def check_temperature(context: Context) -> Iterator[Finding]:
 def check_power(context: Context) -> Iterator[Finding]:
     """Whether the firmware throttles the board."""
     state = throttling(context.root, context.run)
-    supply = "use the official power supply, a short cable, and no bus-powered devices"
     if state is None:
         if context.board.is_raspberry_pi:
             yield Finding(
@@ -59,15 +58,18 @@ def check_power(context: Context) -> Iterator[Finding]:
         else:
             yield Finding("power", "ok", "only the firmware of a Raspberry Pi reports throttling")
     elif state.now:
-        remedy = supply if "under-voltage" in state.now else "improve the cooling: more air, or a heat sink"
-        yield Finding("power", "error", f"now: {', '.join(state.now)}", remedy)
+        yield Finding("power", "error", f"now: {', '.join(state.now)}", _power_remedy(state.now))
     elif state.since_boot:
-        remedy = (
-            supply if "under-voltage" in state.since_boot else "improve the cooling: more air, or a heat sink"
-        )
-        yield Finding("power", "warning", f"since the last boot: {', '.join(state.since_boot)}", remedy)
+        text = f"since the last boot: {', '.join(state.since_boot)}"
+        yield Finding("power", "warning", text, _power_remedy(state.since_boot))
     else:
         yield Finding("power", "ok", "not throttled since the last boot")
+
+
+def _power_remedy(conditions: Collection[str]) -> str:
+    if "under-voltage" in conditions:
+        return "use the official power supply, a short cable, and no bus-powered devices"
+    return "improve the cooling: more air, or a heat sink"
 
 
 def check_memory(context: Context) -> Iterator[Finding]:

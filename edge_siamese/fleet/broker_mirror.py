@@ -51,7 +51,7 @@ class Transport(Protocol):
         """Subscribe with QoS 1 until the connection ends; do nothing without one.
 
         Args:
-            pattern: with `+` and `#`. A second subscription replaces the handler and brings the retained messages again.
+            pattern: with `+` and `#`. A second subscription replaces the handler and delivers the retained messages again.
             handler: for retained and new messages.
             on_subscribed: called on the transport's thread when the broker has acknowledged the subscription, before or
                 after the retained messages.
@@ -66,7 +66,7 @@ class Transport(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """There was a connect."""
+    """A connection was established."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,14 +138,14 @@ class _FutureStampError(SchemaError):
 
 @dataclass
 class ReadResult:
-    """What messages with registers brought."""
+    """The result of reading messages with registers."""
 
     changes: Registers
     """Registers that are newer than this device's."""
     outdated: set[Key]
     """Where the broker's registers are older than this device's, or missing."""
     in_sync: set[Key]
-    """Where they are equal now."""
+    """Where they are now equal."""
 
 
 class BrokerMirror:
@@ -202,7 +202,7 @@ class BrokerMirror:
         self._reading = None
 
     def tick(self, now: float) -> None:
-        """Request the current shard again when nothing arrives."""
+        """Request the current shard again if nothing has arrived for a while."""
         if self._reading is not None and not self.complete and now >= self._deadline:
             self._read_pattern(self._reading, now)
 
@@ -283,13 +283,13 @@ class BrokerMirror:
                 return True
         except SchemaError as error:
             self.warn_once(message.topic, error)  # perhaps of a newer release, whose devices can read it
-        # Left alone: as if the broker had what this device has.
+        # Leave it: treat the broker as if it had this device's register.
         if uid in known.part(part):
             self.retained.part(part)[uid] = known.part(part)[uid]
         return False
 
     def _read(self, key: Key, payload: bytes, known: FleetState, changes: Registers) -> bool:
-        """Note a retained register, and in `changes` if it is news; return whether the broker is outdated."""
+        """Record a retained register, and add it to `changes` if it is newer; return whether the broker is outdated."""
         part, uid = key
         retained = self.retained.part(part)
         mine = changes.part(part).get(uid) or known.part(part).get(uid)

@@ -1,7 +1,7 @@
 """Timestamps that order changes on devices whose clocks disagree and jump.
 
 A hybrid logical clock (Kulkarni et al., "Logical Physical Clocks", 2014): the time of day while it advances, and a
-counter while it does not. A stamp is later than every stamp that its device has made or seen before.
+counter while it does not. A stamp is later than every stamp that its device has generated or seen before.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from edge_siamese.validation import SchemaError
 LATEST_MS = 4_102_444_800_000
 """Start of the year 2100. Later stamps are invalid, as they would drag every device's clock along."""
 PLAUSIBLE_MS = 1_767_225_600_000
-"""Start of the year 2026. A device whose clock is earlier has no time of day, and judges no stamp by it."""
+"""Start of the year 2026. A device whose clock is earlier has no valid time, and rejects no stamp."""
 MAX_AHEAD_MS = 366 * 86_400_000
 """How far a stamp may be ahead of a device's clock. A board without a clock battery may be behind by as long as it was
 off. Without this limit, a stamp of the last possible moment could never be superseded."""
@@ -37,12 +37,12 @@ def require_stamp(text: str, key: str = "stamp") -> None:
 
 
 def device_of(stamp: str) -> str:
-    """Return the device that made a stamp."""
+    """Return the device that generated a stamp."""
     return stamp[19:]
 
 
 class Clock:
-    """Makes the stamps of one device. Not thread-safe."""
+    """Generates the stamps of one device. Not thread-safe."""
 
     def __init__(self, device: str, now_ms: Callable[[], int] = wall_ms) -> None:
         """`device`: its id, of a-z, 0-9, _ and -; devices with the same id make equal stamps."""
@@ -64,7 +64,7 @@ class Clock:
     def next(self) -> str:
         """Return a stamp later than all before, or at the end of time the last possible one again."""
         now, (last, count) = self._now_ms(), self._last
-        if self._is_ahead(last, now):  # observed or made while the clock was wrong
+        if self._is_ahead(last, now):  # observed or generated while the clock was wrong
             last, count = 0, 0
         if last < now < LATEST_MS:
             self._last = now, 0

@@ -13,7 +13,7 @@ class FakeBroker:
     """Retains messages and delivers them at once. Thread-safe."""
 
     def __init__(self, loss: float = 0.0, seed: int = 0) -> None:
-        """`loss`: the share of messages that are lost with the connection, which is made again at once."""
+        """`loss`: the share of messages that are lost with the connection, which is restored at once."""
         self.loss = loss
         self.retained: dict[str, bytes] = {}
         self.published: list[tuple[str, bytes]] = []
@@ -21,18 +21,19 @@ class FakeBroker:
         self.running = True
         self._chance = random.Random(seed)
         self._clients: list[FakeTransport] = []
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
+        """Held while messages are delivered, so that they arrive in order."""
 
     def transport(self) -> FakeTransport:
         """Return a new client."""
         client = FakeTransport(self)
-        with self._lock:
+        with self.lock:
             self._clients.append(client)
         return client
 
     def stop(self, forget: bool = False) -> None:
         """End all connections; with `forget`, lose all retained messages."""
-        with self._lock:
+        with self.lock:
             self.running = False
             for client in self._clients:
                 client.disconnect()
@@ -41,14 +42,14 @@ class FakeBroker:
 
     def start(self) -> None:
         """Accept connections again."""
-        with self._lock:
+        with self.lock:
             self.running = True
             for client in self._clients:
                 client.connect()
 
     def handle(self, client: FakeTransport, topic: str, payload: bytes, retain: bool) -> None:
         """Handle a message of a client."""
-        with self._lock:
+        with self.lock:
             if self._chance.random() < self.loss:
                 client.disconnect()
                 client.connect()
@@ -61,10 +62,6 @@ class FakeBroker:
             for other in self._clients:
                 other.deliver(topic, payload)
 
-    def lock(self) -> threading.RLock:
-        """Return the lock that is held while messages are delivered, so that they arrive in order."""
-        return self._lock
-
 
 class FakeTransport:
     """One client's connection: a `Transport`."""
@@ -76,7 +73,7 @@ class FakeTransport:
         self._callbacks: list[Callable[[], object]] = []
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False, qos: int = 1) -> bool:
-        with self._broker.lock():
+        with self._broker.lock:
             if not self.connected:
                 return False
             self._broker.handle(self, topic, payload, retain)
@@ -85,7 +82,7 @@ class FakeTransport:
     def subscribe(
         self, pattern: str, handler: Handler, on_subscribed: Callable[[], object] = lambda: None
     ) -> None:
-        with self._broker.lock():
+        with self._broker.lock:
             if not self.connected:
                 return
             self._handlers[pattern] = handler
@@ -95,7 +92,7 @@ class FakeTransport:
             on_subscribed()
 
     def unsubscribe(self, pattern: str) -> None:
-        with self._broker.lock():
+        with self._broker.lock:
             self._handlers.pop(pattern, None)
 
     def on_connected(self, callback: Callable[[], object]) -> None:
@@ -103,13 +100,13 @@ class FakeTransport:
 
     def disconnect(self) -> None:
         """Break the connection."""
-        with self._broker.lock():
+        with self._broker.lock:
             self.connected = False
             self._handlers.clear()
 
     def connect(self) -> None:
         """Connect again."""
-        with self._broker.lock():
+        with self._broker.lock:
             if self._broker.running and not self.connected:
                 self.connected = True
                 for callback in self._callbacks:

@@ -1,4 +1,4 @@
-"""The thread that keeps this device's objects and those of its fleet the same."""
+"""The thread that synchronizes this device's objects with its fleet."""
 
 from __future__ import annotations
 
@@ -75,24 +75,24 @@ RETRY_SECONDS = 2.0
 MIN_BATCH_SECONDS = 0.3
 """Minimum between two batches: each costs the engine some time."""
 CLOCK_SET_SECONDS = 60.0
-"""A time of day that jumps by more was set."""
+"""A larger jump of the wall clock means that it was set."""
 DISK_FULL = "the disk is nearly full: objects of other devices are not added until there is room"
 _MAX_NAMES = 5
-"""Names in the text of an event."""
+"""Maximum number of names in the text of an event."""
 
 LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class StoreView:
-    """The contents of a store, and the store, which is another one after it was reopened."""
+    """The contents of a store, and the store instance, which changes when it is reopened."""
 
     snapshot: Snapshot
     store: SupportStore
 
 
 class Fleet:
-    """One device's part in a fleet; `start` and `close` it once each."""
+    """A device's membership in a fleet; call `start` and `close` once each."""
 
     def __init__(
         self, collection: str, prefix: str, device: str, api: DaemonApi, transport: Transport
@@ -161,7 +161,7 @@ class Fleet:
         self._inbox.wake()
         if self._thread.ident is not None:
             self._thread.join(timeout)
-            if self._thread.is_alive():  # it waits for an engine that is ending too
+            if self._thread.is_alive():  # it waits for an engine that is also closing
                 LOG.debug("the fleet's thread has not ended in time")
 
     def report(self) -> dict[str, Any]:
@@ -202,14 +202,14 @@ class Fleet:
                 self._set_problem(str(error), level)
                 next_step = now + RETRY_SECONDS
             except Exception:
-                LOG.exception("the fleet failed; it tries again")
+                LOG.exception("the fleet failed; retrying")
                 next_step = now + 5 * RETRY_SECONDS
             else:
                 self._set_problem("")
         self._ledger.close()
 
     def _step(self, items: list[Item], now: float) -> float:
-        """Handle what arrived and do what is due; return the time of the next step."""
+        """Handle received items and run due work; return the time of the next step."""
         self._check_clock(now)
         try:
             self._handle(items, now)
@@ -229,7 +229,7 @@ class Fleet:
         return min(self._next_step(now), self._read_again_at)
 
     def _next_step(self, now: float) -> float:
-        """Let publisher and fetcher do what is due; return the time of the next step."""
+        """Run due work of publisher and fetcher; return the time of the next step."""
         next_step = self._check_at
         if self._store_changed.is_set() or self._stale:
             next_step = max(now, self._batch_at)
@@ -242,7 +242,7 @@ class Fleet:
         return next_step
 
     def _check_clock(self, now: float) -> None:
-        """After the clock was set, read everything again: stamps may have been judged by the wrong time."""
+        """After the clock was set, read everything again: stamps may have been checked against the wrong time."""
         offset = wall_ms() / 1000 - now
         if abs(offset - self._clock_offset) > CLOCK_SET_SECONDS:
             self._clock_offset = offset
@@ -308,9 +308,9 @@ class Fleet:
                 self._clock.observe(state.latest)
 
     def _reconcile(self, now: float) -> None:
-        """Publish what was changed here, and change the store as the registers say.
+        """Publish local changes, and bring the store in line with the registers.
 
-        Sets `_store_changed` if more is to be done.
+        Sets `_store_changed` if more work remains.
         """
         was_stale, self._stale = self._stale, True  # until done
         self._store_changed.clear()
@@ -345,7 +345,7 @@ class Fleet:
             self._publisher.publish_soon(changes.all_keys(), now)
 
     def _update_store(self, store: Snapshot, now: float) -> Snapshot | None:
-        """Change the store as the registers say; return its contents, or None if somebody else changed it meanwhile."""
+        """Bring the store in line with the registers; return its contents, or None if it was changed meanwhile."""
         disk_full = self._check_disk()
         contents = {} if disk_full else self._fetcher.next_batch()
         plan = plan_store_changes(store, self._ledger.known, self._resolved, contents)
@@ -371,7 +371,7 @@ class Fleet:
         return view.snapshot
 
     def _check_disk(self) -> bool:
-        """Return whether the disk is too full for objects of others; publish an event when it becomes so."""
+        """Return whether the disk is too full for objects of others; publish an event when it becomes full."""
         disk_full = is_nearly_full(self._api.settings.state_directory)
         if disk_full and not self._disk_full:
             self._api.bus.publish(trouble("fleet", f"fleet {self.collection}: {DISK_FULL}"))
@@ -379,7 +379,7 @@ class Fleet:
         return disk_full
 
     def _apply(self, plan: StorePlan, store: Snapshot, now: float) -> bool:
-        """Change the store; return False if somebody else changed it meanwhile."""
+        """Change the store; return False if it was changed meanwhile."""
         try:
             unembedded = self._api.with_engine(lambda engine: _apply(engine, plan.batch, store))
         except StoreChangedError:
@@ -429,7 +429,7 @@ def _apply(engine: Engine, batch: Batch, before: Snapshot) -> int:
 
 
 def change_event(batch: Batch, before: Snapshot, collection: str) -> Event | None:
-    """Return an event that says which objects a batch changed; None if it changed nothing visible."""
+    """Return an event about the objects that a batch changed; None without a visible change."""
     added: list[ObjectRow] = []
     renamed: list[ObjectRow] = []
     removed: list[ObjectRow] = []

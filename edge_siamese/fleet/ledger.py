@@ -1,4 +1,4 @@
-"""The fleet's file, `fleet.db`: what this device knows of its fleet, kept over restarts and power cuts.
+"""The fleet's file, `fleet.db`: this device's knowledge of its fleet, which survives restarts and power cuts.
 
 The objects themselves are in the store. If the file is lost, the broker restores it, except for changes of this device
 that were not published yet.
@@ -72,11 +72,11 @@ class Ledger:
     """The file. Not thread-safe. A change is on the disk when its method returns.
 
     It is written with `synchronous = FULL`: a change of another device that is in the store and not here would look like
-    one made on this device, and be published as new.
+    a local change, and be published as new.
     """
 
     def __init__(self, path: Path, collection: str) -> None:
-        """Open the file; set aside an unusable one, and empty that of another collection.
+        """Open the file; rename an unusable file, and clear the file of another collection.
 
         Raises:
             StoreError: it cannot be written.
@@ -240,7 +240,7 @@ class Ledger:
 
 
 def _read(connection: sqlite3.Connection) -> tuple[FleetState, set[str]]:
-    """Return the contents; an unusable row is skipped, as the broker or the store has what it said."""
+    """Return the contents; an unusable row is skipped, as broker or store can restore it."""
     known, published_content, skipped = FleetState(), set[str](), 0
     columns = "uid, created, name, name_stamp, life, life_stamp, observed_exists, observed_name"
     for row in connection.execute(f"SELECT {columns} FROM objects"):

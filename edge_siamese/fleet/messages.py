@@ -1,4 +1,4 @@
-"""Topics and payloads of the fleet. Payloads are validated on receipt, whoever sent them.
+"""Topics and payloads of the fleet. All payloads are validated on receipt.
 
     {prefix}/fleet/{collection}/objects/{shard}/{uid}   retained JSON: the registers of an object
     {prefix}/fleet/{collection}/views/{shard}/{uid}     retained JSON: the register of a view

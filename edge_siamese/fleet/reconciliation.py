@@ -1,7 +1,7 @@
 """Three-way comparison of store, registers and the store as last observed.
 
-A store that is neither as it was observed nor as the registers say was changed on this device, and the change gets a stamp.
-So undo, import and a crash in the middle of a change need no code of their own.
+Where the store matches neither the last observation nor the registers, it was changed on this device, and the change gets a
+stamp. So undo, import and a crash during a change need no special code.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class ObservedView:
 
 @dataclass
 class FleetState(Registers):
-    """Everything that a device knows of its fleet: registers, and the store as last observed."""
+    """A device's knowledge of its fleet: registers, and the store as last observed."""
 
     observed_objects: dict[str, ObservedObject] = field(default_factory=dict)
     observed_views: dict[str, ObservedView] = field(default_factory=dict)
@@ -52,13 +52,13 @@ def local_changes(
     """Return registers for what was changed on this device.
 
     A missing row is no change: the store may have been repaired or purged. Only a row that is marked as deleted was
-    deleted by somebody.
+    deleted on purpose.
 
     Args:
         store: its current contents.
         known: registers and observations.
-        stamp: makes a stamp for each change.
-        restored: whether the store was restored from a copy, so that its differences are nobody's changes.
+        stamp: returns a new stamp, called for each change.
+        restored: whether the store was restored from a copy, so that its differences are not changes.
         complete: whether everything that the broker retains was read, so that unknown objects are new.
     """
     resolved = resolve(known.objects, known.views)
@@ -129,7 +129,7 @@ def restamp(known: Registers, stamp: Callable[[], str], is_ahead: Callable[[str]
 
 @dataclass(frozen=True)
 class StorePlan:
-    """What has to change in the store."""
+    """Changes to apply to the store."""
 
     batch: Batch
     missing: list[str]
@@ -142,7 +142,7 @@ def plan_store_changes(
     resolved: Resolved,
     contents: Mapping[str, ViewContent] = {},
 ) -> StorePlan:
-    """Return what makes the store as the registers say; all local changes must be in the registers.
+    """Return the changes that bring the store in line with the registers; all local changes must be in the registers.
 
     Args:
         store: its current contents.
@@ -192,7 +192,7 @@ def _object_rows(store: Snapshot, known: FleetState, desired: Mapping[str, str])
 
 
 def _desired_row(row: ViewRow, place: Place, present: Collection[str]) -> ViewRow:
-    """Return a view's row as its register says; a view of an object that is not here yet is hidden."""
+    """Return a view's row according to its register; a view of an object that is not here yet is hidden."""
     if place.object in present:
         return row._replace(owner=place.object, deleted=not place.alive)
     return row._replace(deleted=True)

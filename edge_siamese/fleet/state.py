@@ -29,7 +29,7 @@ Text = Annotated[str, Meta(pattern=r"^[ -~]{0,80}\Z")]
 
 
 class Name(Record, order=True):
-    """The name that somebody gave an object; two objects may have been given the same."""
+    """The name given to an object by a user; two objects may have the same."""
 
     stamp: str
     value: str
@@ -137,7 +137,7 @@ _cached_name_key = lru_cache(maxsize=20_000)(name_key)
 def _unique_names(wanted: Iterable[tuple[Name, str]]) -> dict[str, str]:
     """Return a unique name for each uid: the earliest keeps the name, the others get a number.
 
-    Numbers are assigned last, so that none takes a name that somebody chose.
+    Numbers are assigned last, so that none takes a name that a user chose.
     """
     names: dict[str, str] = {}
     taken: set[str] = set()

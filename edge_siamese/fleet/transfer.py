@@ -2,7 +2,7 @@
 
 A view's content is published before the register that shows the view, and removed once the broker has the register that
 hides it, so that a broker that loses its latest messages never shows a view without content. Contents to be removed are
-noted in the ledger until the broker has done it: pictures of forgotten objects must not stay there.
+recorded in the ledger until the broker has removed them: pictures of forgotten objects must not stay there.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ CONTENT_REPEAT_SECONDS = 30.0
 """Minimum between two publications of a content, and `ANSWER_REPEAT_SECONDS` in answer to a request."""
 ANSWER_REPEAT_SECONDS = 3.0
 ANSWER_SPREAD_SECONDS = 2.0
-"""Devices answer after a random delay of up to this, so that one answer does for all."""
+"""Devices answer after a random delay of up to this, so that one answer serves all."""
 NO_CONTENT_SECONDS = 10.0
 """How long a register waits for other devices when this device lacks the view's content."""
 MIN_REPAIR_SECONDS, REPAIR_SECONDS_EACH, MAX_REPAIR_SECONDS = 0.3, 0.01, 5.0
-"""Every device sees what the broker lacks, and publishes it after a random delay: the first does for all."""
+"""Every device detects what the broker lacks and publishes it after a random delay; usually only the first one needs to."""
 
 MAX_FETCHES = 4
 """Contents requested at the same time; each may have 2 MB."""
@@ -47,11 +47,11 @@ RETAINED_SECONDS = 1.5
 ANSWER_SECONDS = 4.0
 MAX_REQUESTS = 3
 PAUSE_SECONDS, MAX_PAUSE_SECONDS = 20.0, 900.0
-"""Until a content that nobody had is fetched again; doubled each time."""
+"""Delay before a content that no device had is fetched again; doubled each time."""
 
 
 class FleetPublisher:
-    """Publishes what the broker lacks, and each register until it comes back. Not thread-safe."""
+    """Publishes what the broker lacks, and repeats each register until the broker returns it. Not thread-safe."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class FleetPublisher:
         """Hidden views whose content may be at the broker."""
 
     def __len__(self) -> int:
-        """Return how many registers the broker lacks, and contents it should not have."""
+        """Return the number of registers that the broker lacks and of contents that it must not keep."""
         return len(self._due) + len(self._to_remove)
 
     def restart(self) -> None:
@@ -107,7 +107,7 @@ class FleetPublisher:
         self._due.update(dict.fromkeys(keys, now))
 
     def repair(self, keys: Iterable[Key], now: float) -> None:
-        """Publish what the broker lacks, unless another device is quicker."""
+        """Publish what the broker lacks, unless another device does so first."""
         keys = [key for key in keys if key not in self._due]
         spread = min(MAX_REPAIR_SECONDS, MIN_REPAIR_SECONDS + REPAIR_SECONDS_EACH * len(keys))
         for key in keys:
@@ -148,8 +148,8 @@ class FleetPublisher:
             EdgeSiameseError: a content cannot be read now.
         """
         try:
-            following = self._publish_registers(resolved, now)
-            return self._publish_answers(resolved, now) if following is None else following
+            next_step = self._publish_registers(resolved, now)
+            return self._publish_answers(resolved, now) if next_step is None else next_step
         finally:
             marker = secrets.token_hex(8).encode()
             if self._unconfirmed and self._transport.publish(self._mirror.markers, marker):
@@ -205,7 +205,7 @@ class FleetPublisher:
             self._without_content.setdefault(("views", view), False)
         else:
             self._without_content.pop(("views", view), None)
-            # Noted first: after a power cut it is removed once too often rather than not at all.
+            # Recorded first: after a power cut, an unneeded removal is better than none.
             self._ledger.note_content([view])
             topic = self._topics.of("content", view)
             if not self._transport.publish(topic, encode_content(content), retain=True):
@@ -247,7 +247,7 @@ class _Fetch:
 
 
 class ContentFetcher:
-    """Fetches contents that this device lacks: a few at a time, from the broker or else other devices. Not thread-safe."""
+    """Fetches contents that this device lacks: a few at a time, from broker or other devices. Not thread-safe."""
 
     def __init__(
         self, topics: Topics, transport: Transport, warn: Callable[[str, SchemaError], object]
@@ -260,7 +260,7 @@ class ContentFetcher:
         """Contents that are not in the store yet."""
 
     def __len__(self) -> int:
-        """Return how many contents are being fetched."""
+        """Return the number of contents being fetched."""
         return len(self._fetches)
 
     def fetch(self, views: Collection[str], now: float) -> None:
@@ -293,7 +293,7 @@ class ContentFetcher:
             fetch.step, fetch.due, fetch.pause = 0, now, PAUSE_SECONDS
 
     def receive(self, message: Message, now: float) -> bool:
-        """Take a content; return whether it is one that was needed."""
+        """Accept a content; return whether it was needed."""
         uid = self._topics.uid(message.topic)
         fetch = self._fetches.get(uid or "")
         if uid is None or fetch is None or not message.payload:
@@ -311,14 +311,14 @@ class ContentFetcher:
         """Advance the fetches; return the time of the next step."""
         active = sum(1 for fetch in self._fetches.values() if fetch.step > 0)
         received = sum(_size(content) for content in self.received.values())
-        following = float("inf")
+        next_step = float("inf")
         for uid, fetch in list(self._fetches.items()):
             if fetch.due <= now:
                 if fetch.step == 0 and (active >= MAX_FETCHES or received > MAX_RECEIVED_BYTES):
-                    continue  # until another one has ended
+                    continue  # until another fetch ends
                 active += self._advance(uid, fetch, now)
-            following = min(following, fetch.due)
-        return following
+            next_step = min(next_step, fetch.due)
+        return next_step
 
     def _advance(self, uid: str, fetch: _Fetch, now: float) -> int:
         """Take the next step of a fetch; return 1 if it started, -1 if it paused, else 0."""

@@ -1,4 +1,4 @@
-"""Metrics of the daemon: their definitions, and their values at one moment."""
+"""Metrics of the daemon: definitions and current values."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class MetricFamily:
 
 @dataclass(frozen=True)
 class MachineState:
-    """State of the machine; None is what cannot be read here."""
+    """State of the machine; None: not available here."""
 
     temperature_c: float | None = None
     throttling: board.Throttling | None = None
@@ -115,11 +115,11 @@ class MachineState:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Everything that the metrics are computed from, at one moment."""
+    """The input of the metrics at one point in time."""
 
     report: Mapping[str, Any]
     """The daemon's `status`."""
-    tally: Counts
+    counts: Counts
     stages: Mapping[Stage, Histogram]
     present: frozenset[str]
     """Uids of the objects that are present."""
@@ -129,7 +129,7 @@ class Snapshot:
 
 
 class ObjectSeries:
-    """The objects with time series of their own: the first ones that appeared, until they are forgotten."""
+    """The objects with time series of their own: the first ones to appear, until they are forgotten."""
 
     def __init__(self, limit: int = MAX_OBJECTS) -> None:
         self._limit = limit
@@ -169,26 +169,26 @@ _Value = float | None | dict[tuple[str, ...], float] | dict[tuple[str, ...], His
 
 
 def _recognition_values(snapshot: Snapshot, series: ObjectSeries) -> dict[str, _Value]:
-    report, tally = snapshot.report, snapshot.tally
-    objects = {uid: (uid, tally.recognitions[uid][0]) for uid in series.select(tally.recognitions)}
+    report, counts = snapshot.report, snapshot.counts
+    objects = {uid: (uid, counts.recognitions[uid][0]) for uid in series.select(counts.recognitions)}
     model = report["model"]
     return {
         "build_info": {(report["version"],): 1.0},
         "model_info": model and {(model["model_id"], model["runtime"], model["precision"]): 1.0},
         "fault": float(bool(report["fault"])),
-        "frames_total": _by_label(tally.frames),
+        "frames_total": _by_label(counts.frames),
         "stage_duration_seconds": {
             (stage,): histogram_value(times) for stage, times in snapshot.stages.items()
         },
-        "recognitions_total": {labels: float(tally.recognitions[uid][1]) for uid, labels in objects.items()},
+        "recognitions_total": {labels: float(counts.recognitions[uid][1]) for uid, labels in objects.items()},
         "object_present": {labels: float(uid in snapshot.present) for uid, labels in objects.items()},
         "objects_present": len(snapshot.present),
         "objects": report["objects"],
         "views": report["views"],
         "threshold_ratio": model and model["threshold"],
-        "registrations_total": _by_label(tally.registrations, SOURCES),
-        "refusals_total": _by_label(tally.refusals, REASONS),
-        "events_total": _by_label(tally.events, KINDS),
+        "registrations_total": _by_label(counts.registrations, SOURCES),
+        "refusals_total": _by_label(counts.refusals, REASONS),
+        "events_total": _by_label(counts.events, KINDS),
     }
 
 
@@ -230,7 +230,7 @@ def histogram_value(times: Histogram) -> HistogramValue:
 
 
 def _by_label(counts: Mapping[str, int], known: Iterable[str] = ()) -> dict[tuple[str, ...], float]:
-    """Return counts by label, with zeros for known labels: Prometheus sees no increase in a series that is new."""
+    """Return counts by label, with zeros for known labels: Prometheus counts no increase in the first sample of a series."""
     return {(label,): float(count) for label, count in {**dict.fromkeys(known, 0), **counts}.items()}
 
 

@@ -15,7 +15,7 @@ from edge_siamese.metrics.collect import (
     collect,
     read_machine,
 )
-from edge_siamese.metrics.http_server import App, ResponseCache, Server, restrict
+from edge_siamese.metrics.http_server import App, ResponseCache, Server, error_response, restrict
 from edge_siamese.settings import MetricsSettings
 
 if TYPE_CHECKING:
@@ -29,13 +29,13 @@ STATUS_SECONDS = 5.0
 
 
 class Metrics:
-    """The integration that Prometheus scrapes."""
+    """The integration that exposes metrics to Prometheus."""
 
     name = "metrics"
 
-    def __init__(self, settings: MetricsSettings, actions: DaemonApi) -> None:
+    def __init__(self, settings: MetricsSettings, api: DaemonApi) -> None:
         """Nothing is imported or opened before `start`."""
-        self._settings, self._actions = settings, actions
+        self._settings, self._api = settings, api
         self._series = ObjectSeries()
         self._server: Server | None = None
 
@@ -65,15 +65,15 @@ class Metrics:
 
     def read(self) -> list[MetricFamily]:
         """Return the current metrics."""
-        actions = self._actions
-        shown = actions.current_view()
+        api = self._api
+        view = api.current_view()
         snapshot = Snapshot(
-            report=actions.status(STATUS_SECONDS),
-            tally=actions.telemetry.counts(),
-            stages=actions.telemetry.stages,
-            present=frozenset(sighting.uid for sighting in shown.present) if shown else frozenset(),
-            target_rate=actions.settings.camera.frame_rate,
-            machine=read_machine(actions.settings.state_directory),
+            report=api.status(STATUS_SECONDS),
+            counts=api.telemetry.counts(),
+            stages=api.telemetry.stages,
+            present=frozenset(sighting.uid for sighting in view.present) if view else frozenset(),
+            target_rate=api.settings.camera.frame_rate,
+            machine=read_machine(api.settings.state_directory),
         )
         return collect(snapshot, self._series)
 
@@ -135,7 +135,6 @@ def _handle_errors(app: App) -> App:
         try:
             return app(environ, start_response)
         except EdgeSiameseError as error:
-            start_response("503 Service Unavailable", [("Content-Type", "text/plain; charset=utf-8")])
-            return [f"{error}\n".encode()]
+            return error_response(start_response, "503 Service Unavailable", str(error))
 
     return handled

@@ -1,4 +1,4 @@
-"""A small HTTP server with few threads and a time limit for each request, so that slow clients block nothing."""
+"""A small HTTP server with few threads and a time limit for each request, so that slow clients do not block it."""
 
 from __future__ import annotations
 
@@ -60,7 +60,8 @@ class Server:
         """
         try:
             family, *_, address = socket.getaddrinfo(listen, port, type=socket.SOCK_STREAM)[0]
-            self._server = _server_of(family)((str(address[0]), port), requests, request_s)
+            server = _Server6 if family == socket.AF_INET6 else _Server
+            self._server = server((str(address[0]), port), requests, request_s)
         except OSError as error:
             reason = error.strerror or str(error)
             raise ControlError(f"cannot listen at {listen}, port {port}: {reason}") from error
@@ -116,8 +117,8 @@ class _Server(ThreadingMixIn, WSGIServer):
     def service_actions(self) -> None:
         # A limit for each read and write alone would let a client continue forever, byte by byte.
         now = time.monotonic()
-        for request, until in list(self._open.items()):
-            if now > until:
+        for request, deadline in list(self._open.items()):
+            if now > deadline:
                 with contextlib.suppress(OSError):  # it has just finished
                     request.shutdown(socket.SHUT_RDWR)
 
@@ -127,10 +128,6 @@ class _Server(ThreadingMixIn, WSGIServer):
 
 class _Server6(_Server):
     address_family = socket.AF_INET6
-
-
-def _server_of(family: int) -> type[_Server]:
-    return _Server6 if family == socket.AF_INET6 else _Server
 
 
 class _Handler(WSGIRequestHandler):
@@ -153,18 +150,18 @@ def restrict(app: App, path: str, listen: str) -> App:
 
     def checked(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         if loopback and not is_loopback(host_of(environ.get("HTTP_HOST", ""))):
-            return _error(start_response, "403 Forbidden", "use the host name 127.0.0.1 or localhost")
+            return error_response(start_response, "403 Forbidden", "use the host name 127.0.0.1 or localhost")
         if environ.get("PATH_INFO") != path:
-            return _error(start_response, "404 Not Found", f"the only path is {path}")
+            return error_response(start_response, "404 Not Found", f"the only path is {path}")
         return app(environ, start_response)
 
     return checked
 
 
 class ResponseCache:
-    """Reuses an application's response for a moment; one thread at a time computes it.
+    """Caches an application's response briefly; one thread at a time computes it.
 
-    A response takes time of the interpreter and of the engine, and on a network anyone may request it.
+    A response costs time of interpreter and engine, and anyone on the network may request it.
     """
 
     def __init__(
@@ -179,7 +176,7 @@ class ResponseCache:
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """See PEP 3333."""
         if environ.get("REQUEST_METHOD", "GET") != "GET":
-            return _error(start_response, "405 Method Not Allowed", "only GET is allowed")
+            return error_response(start_response, "405 Method Not Allowed", "only GET is allowed")
         key = (
             OPEN_METRICS in environ.get("HTTP_ACCEPT", ""),
             "gzip" in environ.get("HTTP_ACCEPT_ENCODING", ""),
@@ -190,7 +187,9 @@ class ResponseCache:
             self._cache = {key: response for key, response in self._cache.items() if response.time > oldest}
             if key not in self._cache:
                 if len(self._cache) >= MAX_CACHED:
-                    return _error(start_response, "503 Service Unavailable", "too many different queries")
+                    return error_response(
+                        start_response, "503 Service Unavailable", "too many different queries"
+                    )
                 self._cache[key] = self._compute(environ, *key)
             response = self._cache[key]
         start_response(response.status, list(response.headers))
@@ -215,6 +214,7 @@ class _Response:
     body: bytes
 
 
-def _error(start_response: Callable[..., Any], status: str, text: str) -> list[bytes]:
+def error_response(start_response: Callable[..., Any], status: str, text: str) -> list[bytes]:
+    """Respond with a line of plain text."""
     start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
     return [f"{text}\n".encode()]

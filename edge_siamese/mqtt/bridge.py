@@ -1,4 +1,4 @@
-"""MQTT of the daemon: connects client, publisher, commands, cleanup and fleet."""
+"""The MQTT integration: client, publisher, commands, cleanup and fleet."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def encode_snapshot(pixels: Bytes) -> bytes:
 
 
 class FleetSupervisor:
-    """Starts the fleet, again and again if its file cannot be opened; the rest of MQTT does not wait for it."""
+    """Starts the fleet, and retries while its file cannot be opened; the rest of MQTT does not wait for it."""
 
     def __init__(
         self, collection: str, make_fleet: Callable[[], Fleet], notify: Callable[[str], object]
@@ -45,7 +45,7 @@ class FleetSupervisor:
 
         Args:
             collection: of the fleet.
-            make_fleet: makes a fleet that was not started.
+            make_fleet: returns a new fleet, not yet started.
             notify: receives, once, why it cannot start.
         """
         self._collection, self._make_fleet, self._notify = collection, make_fleet, notify
@@ -184,7 +184,7 @@ class Bridge:
         if self._fleet is not None:
             self._fleet.close(timeout / 4)
         self._commands.close(timeout / 4)
-        # Turned off in the settings, the device leaves nothing behind; a daemon that only stops will be back.
+        # If MQTT was turned off, remove everything; a daemon that only stops will return.
         withdraw = not self._api.settings.mqtt.broker
         self._publisher.close(timeout / 4, withdraw=withdraw)
         goodbye = b"" if withdraw else OFFLINE
@@ -197,7 +197,7 @@ class Bridge:
         self._client.publish(self.topics.reply, to_json(reply))
 
     def _publish_snapshot(self) -> str:
-        """Publish a picture of what the camera sees; return the text of the reply."""
+        """Publish the current camera picture; return the text of the reply."""
         if not self._settings.snapshots:
             raise ControlError("snapshots are off; [mqtt] snapshots = true turns them on")
         view = self._api.current_view()

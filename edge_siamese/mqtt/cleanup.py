@@ -1,4 +1,4 @@
-"""Removes retained messages that this device left at its broker under former names.
+"""Removes retained messages that this device published under former names.
 
 The file `mqtt.json` in the state directory remembers these names until the broker has acknowledged the removal.
 """
@@ -19,7 +19,7 @@ from edge_siamese.validation import Record, SchemaError, convert, parse_json
 
 FILE_NAME = "mqtt.json"
 MAX_FORMER = 10
-"""Former names that are remembered, the latest ones."""
+"""Maximum number of former names in the file; the oldest are dropped."""
 MARKER = "end"
 """Published in place of an object's uid; when it comes back, the broker has sent all retained objects."""
 
@@ -50,7 +50,7 @@ class PublishedTopics:
 
 
 class _File(Record):
-    """The file: the current names, and former ones that may have left something."""
+    """The file: the current names, and former names that may have retained messages."""
 
     broker: str
     prefix: str
@@ -106,7 +106,7 @@ class RetainedCleanup:
         self._round = 0
 
     def start(self) -> None:
-        """Remember the current names, and remove what former ones left once there is a connection."""
+        """Save the current names, and remove the messages of former names once there is a connection."""
         current = self._current
         known = read_published_topics(self._state)
         former = known if known and known[0].broker == current.broker else known[1:]

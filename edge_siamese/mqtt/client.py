@@ -1,8 +1,8 @@
 """The connection to an MQTT broker: connects and reconnects in the background, and no caller waits for the network.
 
 paho-mqtt speaks the protocol. Its own loop (`loop_start`) is not used: it cannot watch file descriptors above 1023 (the
-service may open 4096), it sends a message that breaks the connection again every second, forever, and it returns to a
-broker that accepts and drops connections just as often. The loop here drives paho by its interface for external event
+service may open 4096), it sends a message that breaks the connection again every second, forever, and it reconnects as often
+to a broker that accepts and drops connections. The loop here drives paho by its interface for external event
 loops (`loop_read`, `loop_write`, `loop_misc`), with a new paho client for each connection; messages wait in an `Outbox`.
 """
 

@@ -1,4 +1,4 @@
-"""Commands that arrive by MQTT: validated, run one after the other on a thread of their own, and answered."""
+"""Commands that arrive by MQTT: validated, run one at a time on their own thread, and answered."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MAX_ID_LENGTH = 64
 MAX_QUEUED = 8
 """Commands that may wait; further ones are refused."""
 SNAPSHOT = "snapshot"
-"""The command that only MQTT has."""
+"""A command of MQTT alone."""
 COMMANDS: dict[str, Command] = {
     **{command.name: command for command in commands_for("mqtt")},
     SNAPSHOT: Command(SNAPSHOT, NoArguments, "Publish a picture.", ""),
@@ -123,7 +123,7 @@ class CommandRunner:
     def close(self, timeout: float) -> None:
         """Run no further command; wait for the current one for at most `timeout` seconds."""
         self._closing = True
-        with contextlib.suppress(queue.Full):  # what is queued wakes the thread as well
+        with contextlib.suppress(queue.Full):  # then a queued command wakes the thread
             self._queue.put_nowait(None)
         if self._thread.ident is not None:
             self._thread.join(timeout)

@@ -1,4 +1,4 @@
-"""Home Assistant's discovery message: one entity for each thing that the device knows.
+"""Home Assistant's discovery message: the entities of the device and of its objects.
 
 Home Assistant 2024.11 and later: https://www.home-assistant.io/integrations/mqtt/#device-discovery-payload
 """
@@ -79,12 +79,12 @@ def discovery_message(
 def removal_message(former: Mapping[str, Any], message: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return a message that also removes components of a former one; None if there are none to remove.
 
-    Home Assistant removes a component that comes with its platform and nothing else, and keeps one that is only left
-    out. The message without these components is to be published next.
+    Home Assistant removes a component that has only its platform, and keeps a component that is missing.
+    The message without these components has to be published next.
 
     Args:
         former: as the broker retained it; may be anything.
-        message: the new one.
+        message: the new message.
     """
     before, now = former.get("components"), message["components"]
     if not isinstance(before, dict):
@@ -130,8 +130,8 @@ def _object_components(topics: Topics, uid: str, name: str) -> dict[str, Compone
 
 def _device_components(topics: Topics, snapshots: bool) -> dict[str, Component]:
     def button(name: str, command: str, icon: str, **more: Any) -> Component:
-        pressed = {"command_topic": topics.command(command), "payload_press": "{}", "qos": 1}
-        return {"platform": "button", "name": name, "icon": icon, **pressed, **more}
+        press = {"command_topic": topics.command(command), "payload_press": "{}", "qos": 1}
+        return {"platform": "button", "name": name, "icon": icon, **press, **more}
 
     def sensor(name: str, key: str, template: str = "", **more: Any) -> Component:
         value = template or f"{{{{ value_json.{key} }}}}"

@@ -1,6 +1,6 @@
 """Queue of outgoing MQTT messages: bounded in number and bytes, retained topics coalesced, losses counted.
 
-paho's own queue coalesces nothing, is bounded by number alone, and when full refuses the newest message.
+paho's own queue does not coalesce, is bounded by number only, and rejects new messages when full.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class Message:
 class Outbox:
     """Messages in the order in which they are sent. Thread-safe.
 
-    Of the retained messages of one topic only the latest is queued, as the broker would keep no other. When the queue
-    is full, the oldest messages that are not retained are dropped first: events age, states stay true.
+    Of the retained messages of one topic only the latest is queued, since the broker would keep no other. When the queue
+    is full, the oldest messages that are not retained are dropped first: old events lose their value, states do not.
     """
 
     def __init__(self, max_messages: int = MAX_MESSAGES, max_bytes: int = MAX_BYTES) -> None:
@@ -64,7 +64,7 @@ class Outbox:
         self._attempts: dict[int, int] = {}
         self._bytes = 0
         self.lost = 0
-        """How many messages were dropped that should have been kept."""
+        """Number of messages lost, not counting those with `keep=False`."""
 
     def __len__(self) -> int:
         """Return the number of messages queued or in flight."""

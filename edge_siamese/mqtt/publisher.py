@@ -126,7 +126,7 @@ def lost_payload(count: int, event_id: str, device: str, time: str) -> dict[str,
 
 
 def problem_of(status: dict[str, Any]) -> str:
-    """Return what needs attention according to the daemon's status, in one line; empty if nothing does."""
+    """Return the most important problem in the daemon's status, in one line; empty if there is none."""
     if fault := status.get("fault"):
         return str(fault)
     camera = status.get("camera") or {}
@@ -173,10 +173,10 @@ def state_payload(
 
 @dataclass
 class BrokerNews:
-    """What the network thread has noted for the publisher's thread; bounded."""
+    """Information from the network thread for the publisher's thread; bounded."""
 
     connected: bool = False
-    """There was a connect, perhaps to a broker that has nothing retained."""
+    """A connection was established, perhaps to a broker without retained messages."""
     home_assistant_started: bool = False
     discovery: bytes | None = None
     """The retained discovery message."""
@@ -204,7 +204,7 @@ class StatePublisher:
             api: the daemon.
             topics: of the device.
             client: the connection.
-            device: what discovery says of it.
+            device: its description for discovery.
             prefix: Home Assistant's discovery prefix; empty turns discovery off.
             snapshot: publishes a picture; None turns pictures off.
             clock: seconds.
@@ -249,7 +249,7 @@ class StatePublisher:
         self._thread.start()
 
     def close(self, timeout: float, *, withdraw: bool) -> None:
-        """Publish what is left and end; `withdraw` removes everything that the broker retains of this device."""
+        """Publish pending messages and stop; `withdraw` removes everything that the broker retains of this device."""
         self._closing = True
         self._events.wake()
         if self._thread.ident is not None:
@@ -298,7 +298,7 @@ class StatePublisher:
                 self._step(*self._events.get(self._timeout()))
             except Exception:
                 LOG.exception("publishing by MQTT failed")
-                time.sleep(MIN_STATE_SECONDS)  # what is still due must not keep the processor busy
+                time.sleep(MIN_STATE_SECONDS)  # a failure that repeats must not keep the processor busy
         self._publish_events(*self._events.get(0))
 
     def _timeout(self) -> float:
@@ -309,14 +309,12 @@ class StatePublisher:
             due.append(self._objects_due)
         if not self._throttled:
             due += self._removals.values()
-        elif (
-            self._client.connected
-        ):  # without a connection nothing makes room, and a connect wakes the thread
+        elif self._client.connected:  # otherwise there will be no room, and a connect wakes the thread
             due.append(now + BATCH_SECONDS)
         return max(0.0, min(due) - now)
 
     def _step(self, events: list[Event], lost: int) -> None:
-        """Handle what came from the broker and the daemon, and publish what is due."""
+        """Handle news from broker and daemon, and publish what is due."""
         now = self._clock()
         self._handle_news()
         if now >= self._republish_at:
@@ -448,7 +446,7 @@ class StatePublisher:
         return not self._throttled
 
     def _republish_failed(self, now: float) -> None:
-        """Mark what the broker rejected for publishing, at intervals, as it may reject it forever."""
+        """Schedule rejected messages again, at intervals, as the broker may always reject them."""
         self._republish_at = now + REPUBLISH_SECONDS
         while self._failed:
             topic = self._failed.pop()

@@ -14,7 +14,7 @@ from edge_siamese.system.files import write_text_atomically
 
 MACHINE_ID = Path("/etc/machine-id")
 FLEET = "fleet"
-"""The level, in place of a device id, that holds the topics of fleets."""
+"""The topic level of fleets, in place of a device id."""
 _HASH_KEY = b"edge-siamese device id"
 
 
@@ -79,11 +79,11 @@ def device_id(configured: str, state: Path, machine_id: Path = MACHINE_ID) -> st
         return hmac.new(_HASH_KEY, machine, "sha256").hexdigest()[:12]
     path = state / "device-id"
     try:
-        kept = path.read_text(encoding="ascii").strip() if path.is_file() else ""
-        if len(kept) != 12 or set(kept) - set("0123456789abcdef"):
-            kept = secrets.token_hex(6)
-            write_text_atomically(path, f"{kept}\n")
+        saved = path.read_text(encoding="ascii").strip() if path.is_file() else ""
+        if len(saved) != 12 or set(saved) - set("0123456789abcdef"):
+            saved = secrets.token_hex(6)
+            write_text_atomically(path, f"{saved}\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is damaged"
         raise MqttError(f"{path}: the device's id cannot be kept there: {reason}") from error
-    return kept
+    return saved

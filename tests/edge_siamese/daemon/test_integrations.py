@@ -52,7 +52,7 @@ class Stand:
         self.log: list[str] = []
         self.errors: list[Exception] = []
         observations = Observations()
-        self.actions: Any = SimpleNamespace(
+        self.api: Any = SimpleNamespace(
             telemetry=observations.telemetry,
             decisions=observations.decisions,
             registrations=observations.registrations,
@@ -61,10 +61,10 @@ class Stand:
         self.make: Callable[[], Any] | None = None
         monkeypatch.setattr(sys.modules[__name__], "make_fake", self._make, raising=False)
         offer = IntegrationSpec("dashboard", f"{__name__}:make_fake", lambda s: s.dashboard.enabled)
-        self.integrations = Integrations(self.actions, self.events.append, specs=(offer,))
+        self.integrations = Integrations(self.api, self.events.append, specs=(offer,))
 
     def _make(self, settings: DashboardSettings, api: Any) -> Any:
-        assert api is self.actions
+        assert api is self.api
         return self.make() if self.make else Fake(settings.port, self.log, self.errors)
 
 
@@ -80,7 +80,7 @@ def test_with_everything_off_there_is_not_even_a_thread(stand: Stand) -> None:
     stand.integrations.apply(Settings())
     assert threading.active_count() == before
     assert stand.integrations.report() == {}
-    assert not stand.actions.decisions.wanted
+    assert not stand.api.decisions.wanted
 
 
 def test_one_is_opened_opened_anew_where_its_settings_changed_and_closed(stand: Stand) -> None:
@@ -88,8 +88,8 @@ def test_one_is_opened_opened_anew_where_its_settings_changed_and_closed(stand: 
     until(lambda: stand.events)
     assert (stand.events[0].kind, stand.events[0].text) == ("dashboard", "dashboard: at 8765")
     assert stand.integrations.report() == {"dashboard": {"works": True, "state": "at 8765"}}
-    assert stand.actions.decisions.wanted
-    assert stand.actions.registrations.wanted
+    assert stand.api.decisions.wanted
+    assert stand.api.registrations.wanted
     stand.integrations.apply(structs.replace(ON, mqtt=MqttSettings(device_name="other")))  # not its own
     stand.integrations.apply(Settings(dashboard=DashboardSettings(enabled=True, port=9000)))
     until(lambda: len(stand.log) == 3)
@@ -97,7 +97,7 @@ def test_one_is_opened_opened_anew_where_its_settings_changed_and_closed(stand: 
     until(lambda: len(stand.log) == 4)
     assert stand.log == ["opened 8765", "closed 8765", "opened 9000", "closed 9000"]
     assert stand.integrations.report() == {}
-    assert not stand.actions.decisions.wanted
+    assert not stand.api.decisions.wanted
 
 
 def test_one_that_fails_is_told_once_and_tried_again(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,7 +169,7 @@ def test_when_objects_were_seen_is_known_from_former_daemons(
     stand.integrations.apply(ON)
     until(lambda: stand.events)
     stand.integrations.close(1.0)
-    assert stand.actions.telemetry.last_seen() == {
+    assert stand.api.telemetry.last_seen() == {
         "a": "2026-01-01T00:05:00.000+00:00",
         "b": "2026-01-01T00:03:00.000+00:00",
     }

@@ -74,7 +74,7 @@ def values(
     made = more.pop("telemetry", None) or telemetry()
     snapshot = Snapshot(
         report=report,
-        tally=made.counts(),
+        counts=made.counts(),
         stages=made.stages,
         present=frozenset({"a"}),
         target_rate=10.0,
