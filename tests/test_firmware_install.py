@@ -84,7 +84,7 @@ def test_the_line_counts_for_all_boards_however_the_file_ends_and_undo_gives_eve
     installed(boot, "--camera", "none")
     assert read(boot) == end + added
     assert installed(boot, "--camera", "none").startswith("nothing to do")
-    assert installed(boot, "--undo") == f"{boot}/config.txt is what it was before\n"
+    assert installed(boot, "--undo") == f"{boot}/config.txt is restored\n"
     assert read(boot) == end
     assert names(boot) == {"config.txt"}
 
@@ -102,15 +102,15 @@ def test_undo_after_other_changes_takes_out_only_its_line(boot: Path) -> None:
     (boot / "config.txt").write_text("# mine\n" + read(boot) + "dtparam=spi=on\n")
     said = installed(boot, "--undo")
     assert said == (
-        f'{boot}/config.txt was changed since: only the line "include edge-siamese.txt" is taken out\n'
-        f"what it was at first stays in {boot}/config.txt.edge-siamese-backup\n"
+        f'{boot}/config.txt has changed since installation: only the line "include edge-siamese.txt" is removed\n'
+        f"the original stays in {boot}/config.txt.edge-siamese-backup\n"
     )
     assert read(boot) == "# mine\n" + BOOKWORM + "dtparam=spi=on\n"
     assert names(boot) == {"config.txt", "config.txt.edge-siamese-backup"}
     # The backup is made once: it stays what was there before everything.
     installed(boot, "--camera", "imx708")
     assert (boot / "config.txt.edge-siamese-backup").read_text() == BOOKWORM
-    assert installed(boot, "--undo").startswith(f"{boot}/config.txt was changed since")
+    assert installed(boot, "--undo").startswith(f"{boot}/config.txt has changed since")
     assert (
         installed(boot, "--undo")
         == f"there is nothing to undo: {boot}/config.txt does not include edge-siamese.txt\n"
@@ -125,7 +125,7 @@ def test_a_dry_run_shows_all_and_writes_nothing(boot: Path) -> None:
     assert names(boot) == {"config.txt"}
     installed(boot, "--camera", "imx296")
     before = read(boot)
-    assert installed(boot, "--undo", "--dry-run") == f"{boot}/config.txt would be what it was before\n"
+    assert installed(boot, "--undo", "--dry-run") == f"{boot}/config.txt would be restored\n"
     assert read(boot) == before
     assert len(names(boot)) == 3
 
@@ -133,16 +133,16 @@ def test_a_dry_run_shows_all_and_writes_nothing(boot: Path) -> None:
 # --- conflicts ---
 
 CONFLICTS = (
-    ("dtoverlay=imx219", "dtoverlay=imx219", "take that line out"),
-    ("[pi4]\ndtoverlay=ov5647,rotation=180\n[all]", "dtoverlay=ov5647", "take that line out"),
-    ("start_x=1", "start_x=1", "take that line out"),
+    ("dtoverlay=imx219", "dtoverlay=imx219", "remove that line"),
+    ("[pi4]\ndtoverlay=ov5647,rotation=180\n[all]", "dtoverlay=ov5647", "remove that line"),
+    ("start_x=1", "start_x=1", "remove that line"),
     ("dtoverlay=gpio-shutdown,gpio_pin=17", "uses GPIO 17 (button) or 27 (LED)", "--panel none"),
     ("dtoverlay=gpio-fan\ndtparam=gpiopin=27", "dtparam=gpiopin=27 uses GPIO", "--panel none"),
     ("dtoverlay=rotary-encoder,pin_a=4", "rotary-encoder", "--panel none"),
     ("dtoverlay=spi1-2cs", "spi1-2cs", "--panel none"),
     ("gpio=16-18=op,dh", "gpio=16-18=op,dh uses GPIO", "--panel none"),
-    ("dtoverlay=vc4-kms-v3d,cma-256", "cma-256 gives the size of contiguous memory", "--no-cma"),
-    ("dtoverlay=cma,cma-64", "cma-64 gives the size", "--no-cma"),
+    ("dtoverlay=vc4-kms-v3d,cma-256", "cma-256 also sets the size of contiguous memory", "--no-cma"),
+    ("dtoverlay=cma,cma-64", "cma-64 also sets the size", "--no-cma"),
 )
 
 
@@ -184,7 +184,7 @@ def test_conflicts_are_found_in_other_included_files_and_in_the_kernels_command_
     (boot / "cmdline.txt").write_text("console=tty1 cma=64M root=PARTUUID=1 rootwait\n")
     done = install(boot, "--camera", "imx708")
     assert "conflict: mine.txt:2: dtoverlay=imx477\n" in done.stderr
-    assert "conflict: cmdline.txt: cma=… overrules the device tree" in done.stderr
+    assert "conflict: cmdline.txt: cma=… overrides the device tree" in done.stderr
     installed(boot, "--camera", "none", "--no-cma")
 
 
@@ -215,9 +215,9 @@ def test_settings_that_count_no_longer_or_do_nothing_are_pointed_out(boot: Path)
     (boot / "config.txt").write_text("gpu_mem=256\ncamera_auto_detect=1\n")
     done = install(boot, "--camera", "imx708")
     assert done.stderr.splitlines() == [
-        "note: config.txt:2: camera_auto_detect=1 counts no longer: edge-siamese.txt comes after it and says 0",
-        "note: config.txt:1: gpu_mem=256 takes memory from Linux and gives the camera none: "
-        "take it out, if nothing else needs it",
+        "note: config.txt:2: camera_auto_detect=1 has no effect: edge-siamese.txt comes after it and sets 0",
+        "note: config.txt:1: gpu_mem=256 takes memory from Linux and gives none to the camera: "
+        "remove it unless something else needs it",
     ]
 
 
@@ -243,24 +243,27 @@ def test_the_board_is_found_by_its_model(boot: Path, model: str, board: str) -> 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--camera", "imx708"), "this machine is none of the boards known here: name one with --board"),
-        (("--board", "6", "--camera", "none"), "--board: 6 is none of zero2w, 3bplus, 4, 5"),
+        (("--camera", "imx708"), "this machine is not a supported board: name one with --board"),
+        (("--board", "6", "--camera", "none"), "--board: 6 is not one of zero2w, 3bplus, 4, 5"),
         (
             ("--board", "4"),
             "which camera? --camera imx708 is Camera Module 3, imx219 is 2 (--help lists all; none: a USB camera)",
         ),
         (
             ("--board", "4", "--camera", "v3"),
-            "--camera: v3 is none of imx219 imx708 ov5647 imx477 imx296 auto none",
+            "--camera: v3 is not one of imx219 imx708 ov5647 imx477 imx296 auto none",
         ),
-        (("--board", "4", "--camera", "none", "--panel", "x"), "--panel: x is none of overlay, gpio, none"),
+        (
+            ("--board", "4", "--camera", "none", "--panel", "x"),
+            "--panel: x is not one of overlay, gpio, none",
+        ),
         (
             ("--board", "4", "--camera", "imx708", "--connector", "0"),
-            "--connector: only a Raspberry Pi 5 has two of them",
+            "--connector: only a Raspberry Pi 5 has two connectors",
         ),
         (
             ("--board", "5", "--camera", "auto", "--connector", "0"),
-            "--connector needs a camera that is named, not auto",
+            "--connector needs a named camera, not auto",
         ),
         (("--camera",), "--camera needs a value (--help shows the options)"),
         (("--bord", "4"), "unknown option --bord (--help shows the options)"),
@@ -276,7 +279,7 @@ def test_wrong_arguments_are_refused(boot: Path, options: tuple[str, ...], said:
 
 def test_a_place_that_is_no_boot_partition_is_refused(tmp_path: Path) -> None:
     done = install(tmp_path / "none", "--camera", "none")
-    assert done.stderr == f"error: {tmp_path}/none is no directory: is the boot partition mounted?\n"
+    assert done.stderr == f"error: {tmp_path}/none is not a directory: is the boot partition mounted?\n"
     done = install(tmp_path, "--camera", "none")
     assert (
         done.stderr == f"error: {tmp_path} has no config.txt: is it the boot partition of a Raspberry Pi?\n"
@@ -285,7 +288,7 @@ def test_a_place_that_is_no_boot_partition_is_refused(tmp_path: Path) -> None:
         "DO NOT EDIT THIS FILE\n\nIt has moved to /boot/firmware/config.txt\n"
     )
     done = install(tmp_path, "--camera", "none")
-    assert done.stderr.endswith("is not the one that counts: use --boot /boot/firmware\n")
+    assert done.stderr.endswith("is not in use: use --boot /boot/firmware\n")
 
 
 def test_the_help_has_examples_and_its_options_exist() -> None:

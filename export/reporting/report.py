@@ -1,4 +1,4 @@
-"""Reads a pipeline's directory and renders `report.html`: one file that opens without network."""
+"""HTML report of a pipeline's directory: one file that opens without a network."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class Demo:
 
 @dataclass(frozen=True)
 class ReportInputs:
-    """Inputs of a report; it leaves out what is None or empty."""
+    """Contents of a pipeline's directory; the report omits what is None or empty."""
 
     name: str
     """Of the directory."""
@@ -240,24 +240,23 @@ def render(inputs: ReportInputs) -> str:
 def headline(inputs: ReportInputs) -> str:
     """The result in one or two sentences."""
     parts = []
-    best, rival = inputs.main, inputs.fp32
+    best, float_result = inputs.main, inputs.fp32
     if best and best.one_shot:
         _, accuracy, _, _ = best.one_shot
         parts.append(
             f"After one picture of each class it recognizes {percent(accuracy)} of new ones "
             f"({best.one_shot[0]})"
         )
-        if inputs.int8 and rival and rival.one_shot:
-            lost = 100 * (rival.one_shot[1] - accuracy)
+        if inputs.int8 and float_result and float_result.one_shot:
+            lost = 100 * (float_result.one_shot[1] - accuracy)
             verb = (
                 "loses nothing" if lost == 0 else f"{'loses' if lost > 0 else 'gains'} {abs(lost):.2f} points"
             )
             parts[0] += f"; int8 {verb} against the float network"
-    fast = _measured(inputs, "int8")
-    if fast:
-        took = duration(fast.p50_ms)
+    if fast := _measured(inputs, "int8"):
         text = (
-            f"This {fast.format} int8 file is {size(fast.file_bytes)} and takes {took} an image on one thread"
+            f"This {fast.format} int8 file is {size(fast.file_bytes)} "
+            f"and takes {duration(fast.p50_ms)} an image on one thread"
         )
         if fast.speed_up:
             text += f", {fast.speed_up:.1f} times as fast as fp32"
@@ -268,12 +267,12 @@ def headline(inputs: ReportInputs) -> str:
 def cards(inputs: ReportInputs) -> list[Card]:
     """The main figures, for the top of the page."""
     result = []
-    best, rival = inputs.main, inputs.fp32
+    best, float_result = inputs.main, inputs.fp32
     if best and best.one_shot:
         title, accuracy, low, high = best.one_shot
         lines = [f"{best.encoder.precision}, 95 % interval {100 * low:.1f} to {100 * high:.1f}"]
-        if rival and rival is not best and rival.one_shot:
-            lines.append(f"fp32: {percent(rival.one_shot[1])}")
+        if float_result and float_result is not best and float_result.one_shot:
+            lines.append(f"fp32: {percent(float_result.one_shot[1])}")
         result.append(Card("One-shot accuracy", f"{100 * accuracy:.1f}", "%", (*lines, title)))
     small, large = _measured(inputs, "int8"), _measured(inputs, "fp32")
     if small:
@@ -290,16 +289,16 @@ def cards(inputs: ReportInputs) -> list[Card]:
             lines.append(f"fp32: {duration(large.p50_ms)}")
         result.append(Card("Latency", number, unit, tuple(lines)))
     if best and best.verification:
-        found = best.verification
+        pairs = best.verification
         result.append(
             Card(
-                "Equal error rate", f"{100 * found.eer:.1f}", "%", (f"{found.pairs:,} pairs within a group",)
+                "Equal error rate", f"{100 * pairs.eer:.1f}", "%", (f"{pairs.pairs:,} pairs within a group",)
             )
         )
         result.append(
             Card(
                 "Calibration error",
-                f"{found.ece:.3f}",
+                f"{pairs.ece:.3f}",
                 "ECE",
                 ("of p(same), on the same pairs", "0 is perfect"),
             )
@@ -332,10 +331,10 @@ def figures(inputs: ReportInputs) -> dict[str, Plot]:
     if rows and _on_omniglot(inputs):
         result["one_shot"] = plots.one_shot_chart([*rows, *(ScoreRow(p.name, p.accuracy) for p in PUBLISHED)])
     if inputs.main and inputs.main.verification:
-        found = inputs.main.verification
-        result["histogram"] = plots.score_histogram(found.histogram, found.thresholds)
-        result["reliability"] = plots.reliability_diagram(found.reliability, found.ece)
-        result["error_rates"] = plots.error_rates(found.curve, found.thresholds)
+        pairs = inputs.main.verification
+        result["histogram"] = plots.score_histogram(pairs.histogram, pairs.thresholds)
+        result["reliability"] = plots.reliability_diagram(pairs.reliability, pairs.ece)
+        result["error_rates"] = plots.error_rates(pairs.curve, pairs.thresholds)
     return result
 
 
@@ -372,7 +371,7 @@ def _training_command(settings: TrainingSettings | None) -> str:
 
 
 def _measured(inputs: ReportInputs, precision: str) -> BenchmarkRow | None:
-    """The benchmark of the runtime whose accuracy stands at the top; of the fastest one if it was not measured."""
+    """The benchmark row of the main evaluation's runtime, or of the fastest one if that was not measured."""
     rows = [row for row in inputs.benchmark.rows if row.precision == precision] if inputs.benchmark else []
     own = [row for row in rows if inputs.main and row.runtime == inputs.main.encoder.runtime]
     return min(own or rows, key=lambda row: row.p50_ms, default=None)
@@ -385,8 +384,8 @@ def _on_omniglot(inputs: ReportInputs) -> bool:
 def episode_rows(inputs: ReportInputs) -> list[tuple[EpisodesResult, list[EpisodesResult | None]]]:
     """Each kind of episode with its result in each evaluation; within groups, few shots, many ways first."""
     columns = [
-        {(e.way, e.shot, e.within_group, e.iconic, e.scope): e for e in found.episodes}
-        for found in inputs.evaluations
+        {(e.way, e.shot, e.within_group, e.iconic, e.scope): e for e in evaluation.episodes}
+        for evaluation in inputs.evaluations
     ]
     kinds = {key: result for column in columns for key, result in column.items()}
     keys = sorted(kinds, key=lambda key: (not key[2], key[3], key[1], -key[0], key[4]))
@@ -412,11 +411,11 @@ def open_set_rows(inputs: ReportInputs) -> list[OpenSetRow]:
     columns = [
         {
             (kind.registered, stated, point.false_accept_rate): (kind, point)
-            for kind in found.open_set
+            for kind in evaluation.open_set
             for stated, points in ((False, kind.points), (True, kind.stated))
             for point in points
         }
-        for found in inputs.evaluations
+        for evaluation in inputs.evaluations
     ]
     first: dict[tuple[int, bool, float], OpenSet] = {}
     for column in columns:

@@ -15,24 +15,24 @@ PUBLISHED = (
     ("people (Lake et al. 2015), published", "95.5 %", ""),
     ("Koch et al. 2015, published", "92.0 %", "93.42 %"),
 )
-"""What others reached on Omniglot: in the 400 trials, and in telling pairs of drawings apart as Koch's protocol has it."""
+"""Published accuracy on Omniglot: on the 400 trials, and on pairs of drawings in Koch's protocol."""
 
 
 def summary_table(inputs: ReportInputs) -> str:
-    """One line an evaluated encoder: accuracy, calibration, size and latency."""
+    """One line for each evaluation: accuracy, calibration, size and latency."""
     header = ("", "one-shot", "95 % interval", "ECE", "file", "latency")
-    return markdown_table(header, (_summary(inputs, found) for found in inputs.evaluations))
+    return markdown_table(header, (_summary(inputs, evaluation) for evaluation in inputs.evaluations))
 
 
 def full_tables(inputs: ReportInputs) -> str:
-    """Everything that was measured: accuracies, unknown objects, verification, thresholds, and the benchmark."""
-    found = inputs.evaluations
-    columns = ("", *(_title(e) for e in found))
+    """All tables: accuracy, open-set identification, verification, thresholds and benchmark."""
+    evaluations = inputs.evaluations
+    columns = ("", *(_title(e) for e in evaluations))
     tables = [markdown_table(columns, _accuracy_rows(inputs))]
-    if any(e.open_set for e in found):
+    if any(e.open_set for e in evaluations):
         tables.append(markdown_table(columns, _open_set_rows(inputs)))
-    if all(e.verification for e in found):
-        tables.append(markdown_table(columns, _verification_rows(found)))
+    if all(e.verification for e in evaluations):
+        tables.append(markdown_table(columns, _verification_rows(evaluations)))
     if inputs.benchmark:
         header = ("file and runtime", "size", "p50", "p95", "over fp32", "one-shot", "memory", "import")
         tables.append(markdown_table(header, map(_benchmark_row, inputs.benchmark.rows)))
@@ -40,23 +40,23 @@ def full_tables(inputs: ReportInputs) -> str:
 
 
 def side_by_side(named: Sequence[tuple[str, ReportInputs]]) -> str:
-    """What is published, and one line a network and file of each run: how often it is right, and what that costs.
+    """Accuracy and cost: published results, and one line for each evaluated file of each run.
 
-    Episodes are those within a group where the data have several; latency is of one thread, from image to embedding.
+    Episodes are within a group if there are several groups. Latency is from image to embedding, on one thread.
     """
     shapes = ((20, 1), (5, 1), (20, 5))
     header = ("", "400 trials", *(f"{way}-way {shot}-shot" for way, shot in shapes))
     costs = ("same or different", "parameters", "MMAC", "file", "latency")
     rows = [[name, trials, "", "", "", pairs, "", "", "", ""] for name, trials, pairs in PUBLISHED]
     for name, inputs in named:
-        for found in (e for e in inputs.evaluations if e.supports == "plain"):
-            row, encoder = _benchmarked(inputs, found), inputs.manifest and inputs.manifest.encoder
+        for evaluation in (e for e in inputs.evaluations if e.supports == "plain"):
+            row, encoder = _benchmarked(inputs, evaluation), inputs.manifest and inputs.manifest.encoder
             rows.append(
                 [
-                    f"{name}: {_title(found)}",
-                    percent(found.official.accuracy, 2) if found.official else "",
-                    *(percent(e.accuracy) if e else "" for e in _hardest(found, shapes)),
-                    percent(found.verification.accuracy, 1) if found.verification else "",
+                    f"{name}: {_title(evaluation)}",
+                    percent(evaluation.official.accuracy, 2) if evaluation.official else "",
+                    *(percent(e.accuracy) if e else "" for e in _hardest(evaluation, shapes)),
+                    percent(evaluation.verification.accuracy, 1) if evaluation.verification else "",
                     f"{encoder.parameters:,}" if encoder else "",
                     f"{encoder.macs / 1e6:.1f}" if encoder else "",
                     size(row.file_bytes) if row else "",
@@ -67,7 +67,7 @@ def side_by_side(named: Sequence[tuple[str, ReportInputs]]) -> str:
 
 
 def bundles_table(named: Sequence[tuple[str, ReportInputs]]) -> str:
-    """One line a bundle: what a user may expect of it, with supports embedded as at registration.
+    """One line for each bundle: its accuracy and cost, with supports embedded as at registration.
 
     Episodes are the hardest ones, within a group, where the data have groups. Open-set figures are those of five
     registered objects at the threshold stated for a false-accept rate of 1 %, the daemon's default.
@@ -85,11 +85,11 @@ def bundles_table(named: Sequence[tuple[str, ReportInputs]]) -> str:
     )
     rows = []
     for name, inputs in named:
-        found = next(e for e in inputs.evaluations if e.supports == "augmented")
-        measured = _benchmarked(inputs, found)
+        evaluation = next(e for e in inputs.evaluations if e.supports == "augmented")
+        measured = _benchmarked(inputs, evaluation)
         default = next(
             point
-            for kind in found.open_set
+            for kind in evaluation.open_set
             if kind.registered == 5
             for point in kind.stated
             if point.false_accept_rate == 0.01
@@ -97,7 +97,7 @@ def bundles_table(named: Sequence[tuple[str, ReportInputs]]) -> str:
         rows.append(
             [
                 f"`{name}`",
-                *(percent(e.accuracy) if e else "" for e in _hardest(found, ((5, 1), (20, 1), (20, 5)))),
+                *(percent(e.accuracy) if e else "" for e in _hardest(evaluation, ((5, 1), (20, 1), (20, 5)))),
                 percent(default.rate),
                 rate(default.observed_far),
                 size(measured.file_bytes) if measured else "",
@@ -108,30 +108,30 @@ def bundles_table(named: Sequence[tuple[str, ReportInputs]]) -> str:
     return markdown_table(header, rows)
 
 
-def _hardest(found: Evaluation, shapes: Iterable[tuple[int, int]]) -> Iterator[EpisodesResult | None]:
+def _hardest(evaluation: Evaluation, shapes: Iterable[tuple[int, int]]) -> Iterator[EpisodesResult | None]:
     """The result of each (way, shot), within a group if there are groups."""
     for shape in shapes:
-        kinds = [e for e in found.episodes if (e.way, e.shot) == shape and not e.iconic]
+        kinds = [e for e in evaluation.episodes if (e.way, e.shot) == shape and not e.iconic]
         yield max(kinds, key=lambda e: e.within_group) if kinds else None
 
 
-def _summary(inputs: ReportInputs, found: Evaluation) -> list[str]:
-    row = _benchmarked(inputs, found)
-    shot, ece = found.one_shot, found.verification.ece if found.verification else None
+def _summary(inputs: ReportInputs, evaluation: Evaluation) -> list[str]:
+    row = _benchmarked(inputs, evaluation)
+    one_shot, ece = evaluation.one_shot, evaluation.verification.ece if evaluation.verification else None
     return [
-        _title(found),
-        f"**{percent(shot[1], 2)}**" if shot else "",
-        interval(shot[2], shot[3]) if shot else "",
+        _title(evaluation),
+        f"**{percent(one_shot[1], 2)}**" if one_shot else "",
+        interval(one_shot[2], one_shot[3]) if one_shot else "",
         f"{ece:.3f}" if ece is not None else "",
         size(row.file_bytes) if row else "",
         duration(row.p50_ms) if row else "",
     ]
 
 
-def _benchmarked(inputs: ReportInputs, found: Evaluation) -> BenchmarkRow | None:
-    """The line of the benchmark that is about an evaluated file."""
+def _benchmarked(inputs: ReportInputs, evaluation: Evaluation) -> BenchmarkRow | None:
+    """The benchmark row of an evaluated file."""
     for row in inputs.benchmark.rows if inputs.benchmark else ():
-        if (row.precision, row.runtime) == (found.encoder.precision, found.encoder.runtime):
+        if (row.precision, row.runtime) == (evaluation.encoder.precision, evaluation.encoder.runtime):
             return row
     return None
 
@@ -153,9 +153,9 @@ def _open_set_rows(inputs: ReportInputs) -> Iterable[list[str]]:
     """Detection and identification rates; of stated thresholds also the false-accept rate."""
     for row in open_set_rows(inputs):
         cells = []
-        for found in row.results:
-            cell = f"{percent(found.rate)} ({interval(found.low, found.high)})" if found else ""
-            cells.append(f"{rate(found.observed_far)}, {cell}" if found and row.stated else cell)
+        for result in row.results:
+            cell = f"{percent(result.rate)} ({interval(result.low, result.high)})" if result else ""
+            cells.append(f"{rate(result.observed_far)}, {cell}" if result and row.stated else cell)
         if row.stated:
             yield [
                 f"{row.kind.title}, threshold stated for FAR {row.rate:g}: unknown accepted, known identified",
@@ -165,17 +165,19 @@ def _open_set_rows(inputs: ReportInputs) -> Iterable[list[str]]:
             yield [f"{row.kind.title}, {rate(row.rate)} of unknown accepted: known identified", *cells]
 
 
-def _verification_rows(found: Sequence[Evaluation]) -> Iterable[list[str]]:
-    checked = [e.verification for e in found if e.verification]
-    pairs = f"{checked[0].pairs:,} pairs"
+def _verification_rows(evaluations: Sequence[Evaluation]) -> Iterable[list[str]]:
+    verifications = [e.verification for e in evaluations if e.verification]
+    pairs = f"{verifications[0].pairs:,} pairs"
     yield [
         f"{pairs}: accuracy at p = 0.5",
-        *(f"{percent(v.accuracy, 2)} ({interval(v.low, v.high)})" for v in checked),
+        *(f"{percent(v.accuracy, 2)} ({interval(v.low, v.high)})" for v in verifications),
     ]
-    yield [f"{pairs}: equal error rate", *(percent(v.eer, 2) for v in checked)]
-    yield [f"{pairs}: calibration error (ECE)", *(f"{v.ece:.4f}" for v in checked)]
-    for stated in [t.false_accept_rate for t in checked[0].thresholds]:
-        tried = [next((t for t in v.thresholds if t.false_accept_rate == stated), None) for v in checked]
+    yield [f"{pairs}: equal error rate", *(percent(v.eer, 2) for v in verifications)]
+    yield [f"{pairs}: calibration error (ECE)", *(f"{v.ece:.4f}" for v in verifications)]
+    for stated in [t.false_accept_rate for t in verifications[0].thresholds]:
+        tried = [
+            next((t for t in v.thresholds if t.false_accept_rate == stated), None) for v in verifications
+        ]
         yield [
             f"threshold stated for FAR {stated:g}: FAR and FRR seen",
             *(f"{t.observed_far:.1e}, {percent(t.observed_frr)}" if t else "" for t in tried),
@@ -195,9 +197,9 @@ def _benchmark_row(row: BenchmarkRow) -> list[str]:
     ]
 
 
-def _title(found: Evaluation) -> str:
-    format = {"torch": "network", "onnxruntime": "ONNX"}.get(found.encoder.runtime, "TFLite")
-    return f"{format} {found.title}"
+def _title(evaluation: Evaluation) -> str:
+    format = {"torch": "network", "onnxruntime": "ONNX"}.get(evaluation.encoder.runtime, "TFLite")
+    return f"{format} {evaluation.title}"
 
 
 def interval(low: float, high: float) -> str:

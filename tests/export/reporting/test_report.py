@@ -358,8 +358,8 @@ def test_the_report_shows_unknown_objects_rules_and_supports(directory: Path) ->
         "5 registered 10.0 % of the unknown accepted 96.1 % 95.5 to 96.6",
         "5 registered 1 % of the unknown accepted 81.5 % 79.9 to 82.9",
         "the threshold stated for FAR 1 % of pairs 76.6 % 75.6 to 77.5 0.68 % of the unknown accepted",
-        "10,000 known and 40,000 unknown queries; without a threshold 98.7 % of the known are named right. Too few unknown"
-        " queries for 0.1 %.",
+        "10,000 known and 40,000 unknown queries; without a threshold 98.7 % of the known are identified correctly. "
+        "Too few unknown queries for 0.1 %.",
         "Phillips, Grother, Micheals",
     ):
         assert words in page.text, words
@@ -367,10 +367,10 @@ def test_the_report_shows_unknown_objects_rules_and_supports(directory: Path) ->
 
 def test_the_report_says_what_its_intervals_cover(directory: Path) -> None:
     text = " ".join(Page(write_report(directory).read_text(encoding="utf-8")).text.split())
-    assert text.count("for these very classes") == 3  # of episodes, of pairs, and in the benchmark
+    assert text.count("for these classes") == 3  # of episodes, of pairs, and in the benchmark
     assert (
-        "Small print: 95 % intervals, for these very classes: how far another draw of trials or episodes from them would "
-        "move a figure. Another choice of classes may move it more, the fewer they are"
+        "Small print: 95 % intervals for these classes: how far a figure would move with another draw of trials or "
+        "episodes. Another choice of classes may move it more, especially when there are few"
     ) in text
 
 
