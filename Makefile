@@ -1,13 +1,13 @@
 # `make help` lists the targets. Everything is made inside the checkout: .venv, .venv-device, build, dist.
 
-# Another interpreter than the first Python >= 3.11 found:          make demo PYTHON=/usr/bin/python3.12
+# Another interpreter than the first Python 3.11 or newer:           make demo PYTHON=/usr/bin/python3.12
 PYTHON ?=
-# PyTorch's build for processors alone, without gigabytes of CUDA:  make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# PyTorch's build for CPUs, without gigabytes of CUDA:               make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
-# A folder with Omniglot's archives, to fetch nothing:              make reproduce-omniglot DATA_ROOT=~/omniglot
+# A folder with Omniglot's archives, to download nothing:            make reproduce-omniglot DATA_ROOT=~/omniglot
 DATA_ROOT ?=
 DATA_ROOT_OPTION = $(if $(DATA_ROOT),--data-root $(DATA_ROOT))
-# Processes that run tests:
+# Test processes:
 JOBS ?= 2
 
 export PYTHON TORCH_INDEX
@@ -24,52 +24,52 @@ setup:  ## make .venv (workstation) and .venv-device (what a device has) from th
 	@.venv/bin/python -c 'import importlib.metadata as m; m.version("edge-siamese")' 2>/dev/null \
 		|| .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 
-demo: setup  ## train, quantize, export, then run the daemon on a scene: four minutes; leaves build/demo/report.html
+demo: setup  ## train, quantize, export, then run the daemon on a scene: five minutes; writes build/demo/report.html
 	@.venv/bin/python -m export demo --out build/demo
 
-run: setup  ## the daemon on the demo's synthetic scene, until Ctrl-C
+run: setup  ## run the daemon on the demo's synthetic scene until Ctrl-C
 	@grep -qs '^\[dashboard\]' build/demo/daemon/run.toml || $(MAKE) --no-print-directory demo
 	@.venv-device/bin/python -m edge_siamese run --config build/demo/daemon/run.toml
 
-test: setup lint  ## lint, types and all tests but those of whole systems
+test: setup lint  ## run lint, types and all tests except the system tests
 	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n $(JOBS) --dist loadfile
 
-test-system: setup  ## tests in booted systems: systemd, arm64, a virtual machine (Debian, root; installs what they need)
+test-system: setup  ## run the tests in booted systems: systemd, arm64, a virtual machine (needs Debian and root; installs packages)
 	@sh scripts/system_packages.sh
 	@EDGE_SIAMESE_SYSTEM_TESTS=1 OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n $(JOBS) --dist loadfile tests/system
 
-screenshots: setup  ## take the dashboard's pictures of README and docs anew (Debian, root; Chromium)
+screenshots: setup  ## update the dashboard's screenshots in README and docs (needs Debian and root)
 	@sh scripts/system_packages.sh
 	@EDGE_SIAMESE_SYSTEM_TESTS=1 EDGE_SIAMESE_SCREENSHOTS=1 .venv/bin/python -m pytest tests/system/test_dashboard_pictures.py
 
-lint: setup  ## ruff, mypy and the import rules
+lint: setup  ## run ruff, mypy and the import rules
 	@.venv/bin/python -m ruff check --quiet .
 	@.venv/bin/python -m ruff format --check --quiet .
 	@.venv/bin/python -m mypy
 	@.venv/bin/lint-imports --no-logo --cache-dir .cache/import-linter
 
-reproduce-omniglot: setup  ## the README's figures: at most an hour on two cores; leaves build/omniglot/report.html
+reproduce-omniglot: setup  ## reproduce the README's table: at most an hour on two cores; writes build/omniglot/report.html
 	@.venv/bin/python -m export pipeline --recipe omniglot $(DATA_ROOT_OPTION)
 
 photographs: setup  ## download unrelated photographs, for evaluation and the anti-forgetting loss (uses apt-get)
 	@.venv/bin/python scripts/fetch_photographs.py --out build/photographs
 
-reproduce: photographs  ## the figures of what ships, measured again: photographs need EDGE_SIAMESE_DATA, a folder with grocery/
+reproduce: photographs  ## measure the shipped bundles again: photographs need EDGE_SIAMESE_DATA, a folder with grocery/
 	@.venv/bin/python -m export train --encoder efficientnet-lite0 --steps 0 --out build/imagenet/train
 	@.venv/bin/python -m export reproduce --also faces=folder:build/photographs/faces --also things=folder:build/photographs/things
 
-model-glyphs: setup  ## the shipped bundle for handwriting, from the kept weights: 15 minutes
+model-glyphs: setup  ## make the shipped bundle for handwriting, from the kept weights: 15 minutes
 	@.venv/bin/python -m export pipeline --recipe glyphs $(DATA_ROOT_OPTION)
 	@.venv/bin/python -m export ship build/glyphs --as glyphs
 
-model-objects: photographs  ## the shipped bundle for objects, 45 minutes: needs EDGE_SIAMESE_DATA, a folder with grocery/
+model-objects: photographs  ## make the shipped bundle for objects: 45 minutes; needs EDGE_SIAMESE_DATA, a folder with grocery/
 	@.venv/bin/python -m export pipeline --recipe objects
 	@.venv/bin/python -m export ship build/objects --as objects
 
-model-objects-small: photographs  ## the same network on 95x95 images, for small boards, into build/objects-small: 20 minutes
+model-objects-small: photographs  ## train the same network on 95x95 images, for small boards, into build/objects-small: 20 minutes
 	@.venv/bin/python -m export pipeline --recipe objects-small
 
-splits: setup  ## glyphnet on other splits of Omniglot that papers report: an hour on one core, into build/omniglot-*
+splits: setup  ## train glyphnet on other published splits of Omniglot, into build/omniglot-*: an hour on one core
 	@for name in characters five-1 five-2; do \
 		.venv/bin/python -m export train --recipe omniglot-$$name $(DATA_ROOT_OPTION) && \
 		.venv/bin/python -m export evaluate build/omniglot-$$name --runtime torch --episodes 10000 $(DATA_ROOT_OPTION) \
@@ -92,7 +92,7 @@ wheel: setup  ## build the device's wheel into dist
 deb: setup  ## build the Debian package into dist: make deb ARCH=arm64
 	@sh scripts/deb.sh $(if $(ARCH),--arch $(ARCH))
 
-lock:  ## install requirements/*.in anew and write what came into requirements/*.lock
+lock:  ## resolve requirements/*.in again and write requirements/*.lock
 	@rm -rf build/lock
 	@mkdir -p build/lock
 	@sh scripts/environment.sh build/lock/host requirements/host.in
@@ -100,7 +100,7 @@ lock:  ## install requirements/*.in anew and write what came into requirements/*
 	@build/lock/host/bin/python scripts/lock.py build/lock/host/bin/python build/lock/device/bin/python
 	@rm -rf build/lock
 
-clean:  ## remove what was built; environments stay
+clean:  ## remove build results; keep the environments
 	rm -rf --one-file-system build dist .cache  # spares what a killed build of a system may have left mounted
 
 distclean: clean  ## remove the environments too

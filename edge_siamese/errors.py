@@ -1,4 +1,4 @@
-"""All errors of edge-siamese. Each inherits from `EdgeSiameseError` and from the built-in exception that it resembles."""
+"""Exceptions of edge-siamese: each one is an `EdgeSiameseError` and the closest built-in exception."""
 
 
 class EdgeSiameseError(Exception):
@@ -42,7 +42,7 @@ class UnsafePathError(BundleError):
 
 
 class RuntimeNotInstalled(EdgeSiameseError, ImportError):
-    """No usable inference runtime is installed, or not the requested one."""
+    """The requested inference runtime, or any usable one, is not installed."""
 
 
 class EncoderError(EdgeSiameseError, RuntimeError):
@@ -54,7 +54,7 @@ class SelfTestFailed(EdgeSiameseError, RuntimeError):
 
 
 class SupportError(EdgeSiameseError, ValueError):
-    """A support set does not accept or does not contain something."""
+    """A support set rejects an object or a view, or does not contain it."""
 
 
 class NoSuchObject(SupportError, LookupError):
@@ -111,9 +111,9 @@ class Refused(ControlError):
     def __init__(self, text: str, *, reason: str = "", collides: str = "") -> None:
         super().__init__(text)
         self.reason = reason
-        """For programs: the name of a `registration.Reason`, or "failed" or "ended"."""
+        """Machine-readable reason: the name of a `registration.Reason`, or "failed" or "ended"."""
         self.collides = collides
-        """The registered object that it looks like."""
+        """Name of the registered object that the new one resembles, or empty."""
 
 
 class MqttError(EdgeSiameseError, OSError):
@@ -139,7 +139,7 @@ class VerificationFailed(EdgeSiameseError, RuntimeError):
 def first_line(error: BaseException) -> str:
     """Describe an error of another library in one line of at most 200 characters.
 
-    Of a chain of errors, the first one is described: it is the one that explains the others.
+    For a chain of errors, describes the first one, which caused the others.
     """
     while error.__cause__ is not None:
         error = error.__cause__

@@ -16,10 +16,10 @@ COMMANDS = {
     "evaluate": "measure one-shot and verification accuracy of a training run or a bundle",
     "benchmark": "compare formats, precisions and runtimes: size, latency, accuracy, memory",
     "deploy": "copy a bundle to devices over ssh and install it as their current model",
-    "ship": "copy a bundle into the package, as a model that is shipped with it",
+    "ship": "copy a bundle into the package as a shipped model",
     "reproduce": "measure the shipped bundles again, in every runtime of this machine",
-    "report": "write the report of a pipeline's directory, or print its tables",
-    "demo": "train, export and measure on drawn glyphs, then run the daemon: four minutes",
+    "report": "write the report of a pipeline, or print its tables",
+    "demo": "train, export and measure on drawn glyphs, then run the daemon; five minutes",
 }
 INTERRUPTED = 130
 

@@ -103,7 +103,7 @@ def test_the_wiring_is_that_of_the_settings_with_grounds_beside_the_lines() -> N
     text = section("Wiring")
     assert f"GPIO {settings.button_line} (pin {button}) with ground (pin {wiring.BUTTON_GROUND})" in text
     assert f"GPIO {settings.led_line} (pin {led}) feeds the LED through 330 Ω" in text
-    assert f"its short leg at ground (pin {wiring.LED_GROUND})" in text
+    assert f"its short leg to ground (pin {wiring.LED_GROUND})" in text
 
 
 @pytest.mark.parametrize("name", ["wiring.svg", "led-codes.svg"])
@@ -150,14 +150,14 @@ def test_pictures_can_be_drawn_by_others(tmp_path: Path) -> None:
 
 
 def test_there_is_one_row_for_each_signal() -> None:
-    assert first_cells(section("What the light says")) == [signal.appearance for signal in Signal]
+    assert first_cells(section("LED signals")) == [signal.appearance for signal in Signal]
 
 
 def test_numbers_of_the_first_registration_are_the_settings() -> None:
     settings, text = RegistrationSettings(), section("The first object")
     assert f"Its name is `{settings.name_template.format(number=1)}`" in text
-    assert (settings.frames, "looks at five good pictures" in text) == (5, True)
-    assert (settings.timeout_s, "for four seconds at most" in text) == (4.0, True)
+    assert (settings.frames, "has taken five good pictures" in text) == (5, True)
+    assert (settings.timeout_s, "at most four seconds" in text) == (4.0, True)
     assert (settings.add_view_within_s, text.count("ithin eight seconds")) == (8.0, 2)
     assert (PanelSettings().hold_s, "hold for more than a second" in text) == (1.2, True)
     assert (

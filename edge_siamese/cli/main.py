@@ -200,7 +200,7 @@ def _add_dashboard(commands: _Commands) -> None:
     how.add_argument("--stdin", action="store_true", help="read it from the first line of standard input")
     how.add_argument("--generate", action="store_true", help="generate a password and print it")
     token = inner.add("token", "dashboard:token", "Create an API token; it is printed only once.", "grafana")
-    token.add_argument("name", metavar="NAME", help="name of the token, such as its use")
+    token.add_argument("name", metavar="NAME", help="name of the token, such as its purpose")
     inner.add("tokens", "dashboard:tokens", "List the tokens.", "--json")
     revoke = inner.add("revoke", "dashboard:revoke", "Revoke a token.", "grafana")
     revoke.add_argument("name", metavar="NAME", help="name of the token")

@@ -313,7 +313,7 @@ COMMANDS = (
     Command(
         "reload",
         NoArguments,
-        "Make the daemon read its settings and its model again.",
+        "Reload the settings and the model.",
         "request_reload",
         cli="reload",
     ),

@@ -66,7 +66,7 @@ META = Endpoints("session")
 
 @META.add("GET", "/openapi.json", public=True, returns=JsonObject)
 def openapi(state: AppState) -> Response:
-    """This description of the API."""
+    """The OpenAPI description of this API."""
     return Response(openapi_json(state.device, state.authenticator.cookie_name), media_type=JSON)
 
 

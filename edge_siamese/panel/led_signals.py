@@ -93,7 +93,7 @@ class Signal(Enum):
     NEGATIVE_SAVED = (
         _once(*[(0.7, 0.3)] * 3),
         "three long",
-        "Saved: this is not the object that was recognized.",
+        "Saved as a negative of the recognized object.",
     )
     UNDONE = _once((0.7, 0.2), (0.2, 0.2), (0.06, 0)), "long, short, flash", "The last change is undone."
     NOTHING_TO_UNDO = _once((0.7, 0.3), (0.2, 0)), "long, short", "There is nothing to undo."
@@ -107,9 +107,9 @@ class Signal(Enum):
         "long and three short, twice",
         "It failed; `edge-siamese status` and the journal say why.",
     )
-    FAULT_CAMERA = _fault(1), "two long and one short, again and again", "The camera delivers no pictures."
-    FAULT_STORE = _fault(2), "two long and two short, again and again", "Objects cannot be read or written."
-    FAULT_MODEL = _fault(3), "two long and three short, again and again", "There is no model that works."
+    FAULT_CAMERA = _fault(1), "two long and one short, repeated", "The camera delivers no pictures."
+    FAULT_STORE = _fault(2), "two long and two short, repeated", "The object store cannot be read or written."
+    FAULT_MODEL = _fault(3), "two long and three short, repeated", "No model works."
     STUCK = Pattern(((0.9, 0.1),)), "on, with a blink every second", "The button is stuck: release it."
 
     def __init__(self, pattern: Pattern, appearance: str, meaning: str) -> None:

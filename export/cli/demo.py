@@ -31,7 +31,11 @@ STEPS, BATCH, BUDGET = 560, 192, 1.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--out", type=Path, default=Path("build/demo"), metavar="DIR", help="(default: build/demo)"
+        "--out",
+        type=Path,
+        default=Path("build/demo"),
+        metavar="DIR",
+        help="directory of the results (default: build/demo)",
     )
     parser.add_argument("--fresh", action="store_true", help="train again, even if the demo was run before")
 

@@ -158,7 +158,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--command",
         default="edge-siamese",
         metavar="PATH",
-        help="the command on the device (default: edge-siamese)",
+        help="path of edge-siamese on the device (default: edge-siamese)",
     )
     parser.add_argument("--no-sudo", action="store_true", help="install as the ssh user instead of root")
     parser.add_argument(

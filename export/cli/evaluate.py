@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "path",
         type=Path,
         metavar="RUN_OR_BUNDLE",
-        help="a bundle, a training run, a pipeline's directory, or the name of a shipped bundle (glyphs, objects)",
+        help="a bundle, a training run, the output of a pipeline, or the name of a shipped bundle (glyphs, objects)",
     )
     add_data_options(parser, default="what the network was trained on")
     parser.add_argument(

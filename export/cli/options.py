@@ -75,13 +75,13 @@ def add_bundle_argument(parser: argparse.ArgumentParser) -> None:
         "bundle",
         type=Path,
         metavar="BUNDLE",
-        help="a bundle, a pipeline's directory, or the name of a shipped bundle (glyphs, objects)",
+        help="a bundle, the output of a pipeline, or the name of a shipped bundle (glyphs, objects)",
     )
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
     """`--out` and `--json`, for commands that print figures."""
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the figures to a JSON file, too")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="also write the figures to a JSON file")
     parser.add_argument("--json", action="store_true", help="print only JSON on standard output")
 
 

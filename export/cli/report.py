@@ -20,7 +20,7 @@ The report is one file that opens without network. It leaves out what the direct
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("paths", type=Path, nargs="+", metavar="DIR", help="directory of a pipeline")
+    parser.add_argument("paths", type=Path, nargs="+", metavar="DIR", help="output directory of a pipeline")
     output = parser.add_mutually_exclusive_group()
     output.add_argument(
         "--out", type=Path, metavar="FILE", help=f"file of the report (default: {REPORT} in DIR)"
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     output.add_argument(
         "--side-by-side",
         action="store_true",
-        help="print one Markdown table of several pipelines beside published results on Omniglot",
+        help="print one Markdown table of several pipelines next to published results on Omniglot",
     )
 
 

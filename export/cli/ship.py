@@ -18,7 +18,7 @@ and fewer golden vectors; it becomes part of the wheel. The same bundle gives th
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", type=Path, metavar="RUN", help="a pipeline's directory")
+    parser.add_argument("run", type=Path, metavar="RUN", help="output directory of a pipeline")
     parser.add_argument(
         "--as",
         required=True,

@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="RUN",
         dest="training_run",
-        help="the bundle's training run (default: train/ beside the bundle)",
+        help="the bundle's training run (default: train/ next to the bundle)",
     )
     add_data_options(parser, default="what the network was trained on")
     add_budget(parser)
