@@ -69,7 +69,7 @@ def config(tmp_path: Path, bundle: Bundle) -> Path:
 
 
 class TestStatus:
-    def test_for_people(self, daemon: Daemon, command: Callable[..., str]) -> None:
+    def test_status_as_text(self, daemon: Daemon, command: Callable[..., str]) -> None:
         daemon.ask("register", name="mug", pictures=[EncodedPicture.encode(MUG)])
         daemon.show(MUG, "mug")
         lines = dict(line.split(None, 1) for line in command("status").splitlines())
@@ -84,12 +84,12 @@ class TestStatus:
         assert lines["up"].startswith("0 min ")
         assert "store" not in lines
 
-    def test_of_a_camera_that_gives_nothing(self, daemon: Daemon, command: Callable[..., str]) -> None:
+    def test_status_of_a_camera_without_frames(self, daemon: Daemon, command: Callable[..., str]) -> None:
         daemon.stage.error = CameraStalled("it hangs")
         until(lambda: daemon.service.hardware.camera_down)
         assert "camera     a stage; stalled: it hangs\n" in command("status")
 
-    def test_of_what_is_turned_on_besides(self, daemon: Daemon, command: Callable[..., str]) -> None:
+    def test_status_of_integrations(self, daemon: Daemon, command: Callable[..., str]) -> None:
         fleet = {"state": "reading", "collection": "home", "objects": 3, "problem": "the disk is full"}
         daemon.service.integrations.report = lambda: {  # type: ignore[method-assign]
             "dashboard": {"works": False, "state": "the port 8765 is taken"},
@@ -100,7 +100,7 @@ class TestStatus:
         assert lines["mqtt"] == "connected to broker.lan"
         assert lines["fleet"] == "reading; collection home, 3 objects; the disk is full"
 
-    def test_for_machines(self, daemon: Daemon, command: Callable[..., str]) -> None:
+    def test_status_as_json(self, daemon: Daemon, command: Callable[..., str]) -> None:
         found = json.loads(command("status", "--json"))
         assert found["model"]["model_id"] == "tiny-0123456789ab"
         assert found["paths"] == {
@@ -110,7 +110,7 @@ class TestStatus:
         }
 
     @pytest.mark.usefixtures("nothing_shipped")
-    def test_without_a_model_it_is_no_error(
+    def test_status_without_a_model_is_no_error(
         self, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, capsys: Any
     ) -> None:
         with daemon_in(tmp_path_factory.mktemp("bare"), monkeypatch) as bare:
@@ -124,7 +124,7 @@ class TestStatus:
         assert f"now      {remedy}\nmodel    {remedy}\n" in out
 
     @pytest.mark.usefixtures("objects_shipped")
-    def test_a_shipped_model_is_called_so(
+    def test_status_names_a_shipped_model(
         self, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, capsys: Any
     ) -> None:
         with daemon_in(tmp_path_factory.mktemp("fresh"), monkeypatch) as fresh:
@@ -136,7 +136,7 @@ class TestStatus:
         line = "shipped-000000000000, int8 on onnxruntime; objects, shipped with edge-siamese"
         assert re.search(rf"^model +{line}$", out, re.MULTILINE)
 
-    def test_it_can_be_watched(
+    def test_status_can_be_watched(
         self, daemon: Daemon, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         for words in ([], ["--json"]):
@@ -162,12 +162,12 @@ class TestStatus:
         ("seconds", "text"),
         [(0.9, "0 min 0 s"), (61, "1 min 1 s"), (3599, "59 min 59 s"), (7265, "2 h 1 min")],
     )
-    def test_how_long_it_is_up(self, seconds: float, text: str) -> None:
+    def test_uptime_is_formatted(self, seconds: float, text: str) -> None:
         assert commands._duration(seconds) == text
 
 
 class TestEvents:
-    def test_the_latest(self, command: Callable[..., str]) -> None:
+    def test_recent_events(self, command: Callable[..., str]) -> None:
         first, *_ = lines = command("events", "--count", "2").splitlines()
         assert len(lines) == 2
         assert first[10] == " "
@@ -178,7 +178,9 @@ class TestEvents:
             "camera",
         ]
 
-    def test_new_ones_are_followed_to_the_end(self, daemon: Daemon, command: Callable[..., str]) -> None:
+    def test_events_are_followed_until_the_daemon_stops(
+        self, daemon: Daemon, command: Callable[..., str]
+    ) -> None:
         daemon.ask("register", name="mug", pictures=[EncodedPicture.encode(MUG)])
 
         def happen() -> None:
@@ -195,13 +197,13 @@ class TestEvents:
         texts = [line[42:] for line in out.splitlines()]
         assert texts[:3] == ['"mug" is registered', '"mug" is now called "cup"', "the daemon stops"]
 
-    def test_lost_events_have_no_time_of_their_own(self, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_lost_events_have_no_time(self, capsys: pytest.CaptureFixture[str]) -> None:
         commands._print_event({"kind": "lost", "text": "3 events were lost", "count": 3}, False)
         assert capsys.readouterr().out == f"{'':24}  {'lost':14}  3 events were lost\n"
 
 
 class TestReload:
-    def test_it_is_asked_for(self, daemon: Daemon, command: Callable[..., str]) -> None:
+    def test_reload_is_requested(self, daemon: Daemon, command: Callable[..., str]) -> None:
         assert command("reload") == "the daemon reads its settings and its model again\n"
         assert daemon.told("settings") == "the settings were read again"
         assert json.loads(command("reload", "--json")) == {
@@ -214,7 +216,7 @@ class TestReload:
     ["status", "events", "events --follow", "reload", "objects", "objects views a", "objects export a.zip",
      "objects remove-view a 1", "register a", "rename a b", "forget a", "merge a b", "undo", "wrong", "explain"],
 )  # fmt: skip
-def test_without_a_daemon_the_remedy_is_named(
+def test_without_a_daemon_the_error_names_a_remedy(
     words: str, config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*words.split(), "--config", str(config)]) == 1
@@ -231,7 +233,7 @@ class TestRun:
         assert capsys.readouterr().out == f"{config}: the settings are valid\n"
 
     @pytest.mark.parametrize("more", [[], ["--check"]])
-    def test_wrong_settings_have_a_status_of_their_own(
+    def test_invalid_settings_have_their_own_exit_status(
         self, config: Path, more: list[str], capsys: pytest.CaptureFixture[str]
     ) -> None:
         config.write_text("[camera]\nframe_rate = 1e9\n")
@@ -241,7 +243,7 @@ class TestRun:
             f"edge-siamese: {config}: camera.frame_rate: must be a number from 0.1 to 240, not 1000000000.0\n",
         )
 
-    def test_a_second_one_is_refused(
+    def test_a_second_daemon_is_refused(
         self, daemon: Daemon, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(signal, "signal", lambda *_: None)
@@ -252,7 +254,7 @@ class TestRun:
         )
 
 
-def test_status_needs_no_numpy(config: Path) -> None:
+def test_status_does_not_import_numpy(config: Path) -> None:
     program = (
         "import sys; from edge_siamese.cli.main import main; "
         "main(sys.argv[1:]); print(sorted({'numpy', 'sqlite3', 'PIL'} & set(sys.modules)))"
@@ -281,7 +283,7 @@ def until_answered(config: Path) -> dict[str, Any]:
     return found
 
 
-def test_signals_reach_a_process_of_its_own(config: Path, tmp_path: Path) -> None:
+def test_signals_stop_and_reload_a_real_process(config: Path, tmp_path: Path) -> None:
     notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     notify.bind(str(tmp_path / "notify"))
     heard: list[bytes] = []
@@ -337,7 +339,7 @@ def nursery() -> Iterator[subprocess.Popen[str]]:
         process.stdin.close()
 
 
-def test_daemons_that_are_killed_lose_nothing_that_they_acknowledged(
+def test_killed_daemons_lose_no_acknowledged_change(
     nursery: subprocess.Popen[str], config: Path, tmp_path: Path
 ) -> None:
     assert nursery.stdin is not None
@@ -374,7 +376,7 @@ def test_daemons_that_are_killed_lose_nothing_that_they_acknowledged(
     assert len(acknowledged) >= KILLS * 2 // 3
 
 
-def test_a_daemon_that_is_killed_leaves_no_socket_in_the_way(
+def test_a_killed_daemon_does_not_block_the_next_start(
     nursery: subprocess.Popen[str], config: Path, tmp_path: Path
 ) -> None:
     assert nursery.stdin is not None

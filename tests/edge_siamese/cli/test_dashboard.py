@@ -47,7 +47,9 @@ def test_the_address(ask: Ask, tmp_path: Path) -> None:
     assert "the dashboard is off; set enabled = true in [dashboard]" in ask("address")[2]
 
 
-def test_the_address_is_no_secret(ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_address_needs_no_access_to_credentials(
+    ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     CredentialsFile(tmp_path / "state").set_password("correct horse")
     assert json.loads(ask("address", "--json")[1])["password"] is True
     stat = Path.stat
@@ -65,7 +67,7 @@ def test_the_address_is_no_secret(ask: Ask, tmp_path: Path, monkeypatch: pytest.
     assert status == 1 and hint.endswith(f"{FILE} cannot be read: Permission denied; use sudo\n")
 
 
-def test_a_password_is_asked_for_twice(ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_password_is_prompted_for_twice(ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     typed = ["correct horse", "correct horse"]
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
     monkeypatch.setattr(getpass, "getpass", lambda prompt: typed.pop(0))
@@ -98,12 +100,12 @@ def test_a_generated_password(ask: Ask, tmp_path: Path) -> None:
     assert set(told) == {"password"} and password is not None and password.matches(told["password"])
 
 
-def test_a_generated_password_of_a_dashboard_that_is_off_is_for_no_address(ask: Ask, tmp_path: Path) -> None:
+def test_a_generated_password_without_a_dashboard_prints_no_address(ask: Ask, tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text(f'[paths]\nstate = "{tmp_path}/state"\n')
     assert len(ask("password", "--generate")[1].splitlines()) == 1
 
 
-def test_too_short_a_password(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_too_short_password_is_refused(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("short\n"))
     assert ask("password", "--stdin") == (1, "", "edge-siamese: a password has 8 to 256 characters, not 5\n")
 

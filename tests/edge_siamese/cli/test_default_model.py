@@ -31,7 +31,7 @@ def installed(tmp_path: Path, config: Path, bundle: Bundle) -> Path:
 
 
 @pytest.mark.parametrize("command", ["info", "selftest", "bench"])
-def test_without_a_model_there_is_nothing_to_look_at(
+def test_without_a_model_the_error_names_a_remedy(
     command: str, config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([command, "--config", str(config)]) == 1
@@ -41,18 +41,18 @@ def test_without_a_model_there_is_nothing_to_look_at(
     )
 
 
-def test_info_takes_the_current_model(installed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_info_uses_the_current_model(installed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", "--config", str(installed)]) == 0
     assert capsys.readouterr().out.startswith("model      tiny-0123456789ab\n")
 
 
-def test_selftest_takes_the_current_model(installed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_selftest_uses_the_current_model(installed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["selftest", "--config", str(installed), "--runtime", "onnxruntime", "--precision", "int8"]
     assert main([*words, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["passed"] is True
 
 
-def test_bench_takes_the_current_model(installed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bench_uses_the_current_model(installed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["bench", "--config", str(installed), "--runtime", "onnxruntime", "--runs", "3", "--json"]
     assert main(words) == 0
     assert json.loads(capsys.readouterr().out)["model_id"] == "tiny-0123456789ab"
@@ -60,7 +60,7 @@ def test_bench_takes_the_current_model(installed: Path, capsys: pytest.CaptureFi
     assert json.loads(capsys.readouterr().out)["runs"] == 3
 
 
-def test_the_bundle_of_the_settings_comes_first(
+def test_the_bundle_in_the_settings_has_priority(
     installed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = write_tiny_bundle(tmp_path / "other", model_id="other")
@@ -69,7 +69,7 @@ def test_the_bundle_of_the_settings_comes_first(
     assert capsys.readouterr().out.startswith("model      other\n")
 
 
-def test_a_bundle_that_is_named_comes_before_both(
+def test_a_named_bundle_has_priority_over_both(
     installed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     third = write_tiny_bundle(tmp_path / "third", model_id="third")
@@ -77,12 +77,12 @@ def test_a_bundle_that_is_named_comes_before_both(
     assert capsys.readouterr().out.startswith("model      third\n")
 
 
-def test_settings_that_are_wrong_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_settings_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", "--config", str(tmp_path / "none.toml")]) == 1
     assert capsys.readouterr().err == f"edge-siamese: {tmp_path}/none.toml: there is no such file\n"
 
 
-def test_without_a_model_the_shipped_one_is_meant(
+def test_without_a_model_the_shipped_one_is_used(
     config: Path, objects_shipped: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["info", "--config", str(config)]) == 0
@@ -91,14 +91,14 @@ def test_without_a_model_the_shipped_one_is_meant(
     )
 
 
-def test_an_installed_one_comes_before_the_shipped_one(
+def test_an_installed_model_has_priority_over_the_shipped_one(
     installed: Path, objects_shipped: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["info", "--config", str(installed)]) == 0
     assert capsys.readouterr().out.startswith("model      tiny-0123456789ab\n")
 
 
-def test_every_command_on_a_bundle_takes_the_name_of_a_shipped_one(
+def test_every_bundle_command_accepts_a_shipped_name(
     config: Path, objects_shipped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     picture, images = str(tmp_path / "a.png"), tmp_path / "images.npy"

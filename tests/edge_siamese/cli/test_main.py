@@ -54,7 +54,7 @@ def test_info(bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
     assert "one_shot.accuracy  0.9600" in lines
 
 
-def test_info_for_machines(bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
+def test_info_as_json(bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", str(bundle.path), "--json"]) == 0
     result = json.loads(printed(capsys))
     assert result["manifest"] == json.loads(bundle.manifest.to_json())
@@ -156,7 +156,7 @@ def test_compare_without_a_threshold_gives_no_verdict(
     assert (result["threshold"], result["threshold_source"], result["same"]) == (None, None, None)
 
 
-def test_compare_with_a_threshold_of_ones_own(
+def test_compare_with_an_explicit_threshold(
     bundle: Bundle,
     unsure_bundle: Path,
     onnxruntime: str,
@@ -184,7 +184,7 @@ def test_compare_falls_back_to_the_strictest_threshold(
     )
 
 
-def test_recognize_says_which_threshold_it_used(
+def test_recognize_prints_the_threshold(
     bundle: Bundle, onnxruntime: str, two_pictures: tuple[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     first, second = two_pictures
@@ -204,7 +204,7 @@ def test_recognize_says_which_threshold_it_used(
     assert [found["name"] for found in result["recognitions"]] == [None, None]
 
 
-def test_recognize_without_a_stated_threshold_notes_on_stderr_what_it_took(
+def test_recognize_without_a_bundle_threshold_notes_the_default_on_stderr(
     unsure_bundle: Path, onnxruntime: str, two_pictures: tuple[str, str]
 ) -> None:
     first, second = two_pictures
@@ -225,7 +225,7 @@ def test_recognize_without_a_stated_threshold_notes_on_stderr_what_it_took(
 
 @pytest.mark.parametrize("threshold", ["1.5", "-0.1", "nan", "high"])
 @pytest.mark.parametrize("words", ["compare b a.png b.png", "recognize b a.png --object a=a.png"])
-def test_a_threshold_that_is_no_probability_is_wrong_usage(
+def test_an_invalid_threshold_is_wrong_usage(
     words: str, threshold: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as caught:
@@ -251,7 +251,9 @@ def test_embed(
     np.testing.assert_array_equal(embeddings, load_encoder(bundle, onnxruntime, "fp32").embed(images))
 
 
-def test_images_that_are_none(bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_image_arrays_are_reported(
+    bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "embeddings.npy"
     (tmp_path / "text.npy").write_text("no numbers")
     np.save(tmp_path / "flat.npy", np.zeros(3, np.uint8))
@@ -385,7 +387,7 @@ def test_each_help_has_an_example(command: str, capsys: pytest.CaptureFixture[st
     assert {"--json", "--debug", "--config"} <= set(help_text.replace(",", " ").split())
 
 
-def test_all_commands_are_known_and_each_runs_a_function_that_there_is() -> None:
+def test_every_command_runs_an_existing_function() -> None:
     found = dict(commands_of(build_parser()))
     assert set(found) == {*COMMANDS}
     for run in found.values():
@@ -404,7 +406,7 @@ def commands_of(parser: argparse.ArgumentParser, before: str = "") -> Iterator[t
 @pytest.mark.parametrize(
     "words", ["--json objects", "objects --json", "objects views a --json", "objects --json views a"]
 )
-def test_options_may_stand_before_or_after_an_inner_command(
+def test_options_may_precede_or_follow_a_nested_command(
     words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if words.startswith("--"):
@@ -422,7 +424,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert printed(capsys) == f"edge-siamese {__version__}\n"
 
 
-def test_a_reader_that_has_gone_is_no_error_to_show(bundle: Bundle) -> None:
+def test_a_closed_pipe_prints_no_error(bundle: Bundle) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     command = [sys.executable, "-m", "edge_siamese", "info", str(bundle.path)]

@@ -44,7 +44,7 @@ def second(tmp_path: Path) -> str:
     return str(write_tiny_bundle(tmp_path / "second", model_id="second"))
 
 
-def test_there_is_none(command: Command) -> None:
+def test_list_without_models(command: Command) -> None:
     nothing = "no model is installed; install one: edge-siamese model install BUNDLE\n"
     assert command("model") == command("model", "list") == nothing
     assert json.loads(command("model", "--json")) == []
@@ -53,7 +53,7 @@ def test_there_is_none(command: Command) -> None:
     )
 
 
-def test_install_list_and_go_back(command: Command, bundle: Bundle, second: str, daemon: Daemon) -> None:
+def test_install_list_and_rollback(command: Command, bundle: Bundle, second: str, daemon: Daemon) -> None:
     proof, line = command("model", "install", str(bundle.path)).splitlines()
     name = daemon.models.state().current
     assert proof.startswith("tiny-0123456789ab passed its self-test, int8: onnxruntime ")
@@ -110,7 +110,7 @@ def test_settings_may_name_a_shipped_one(command: Command, daemon: Daemon, objec
     assert command("model", "list").splitlines()[4:] == ["the settings name flowers, which is used"]
 
 
-def test_a_daemon_that_runs_takes_it(
+def test_a_running_daemon_loads_the_model(
     command: Command, bundle: Bundle, daemon: Daemon, capsys: pytest.CaptureFixture[str]
 ) -> None:
     daemon.start()
@@ -126,7 +126,7 @@ def test_a_daemon_that_runs_takes_it(
     assert json.loads(command("model", "install", str(bundle.path), "--json"))["daemon"] is True
 
 
-def test_a_daemon_that_cannot_be_told_is_no_daemon_that_does_not_run(
+def test_an_unreachable_daemon_is_distinguished_from_a_stopped_one(
     command: Command, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def deny(*_: Any) -> Any:
@@ -139,7 +139,7 @@ def test_a_daemon_that_cannot_be_told_is_no_daemon_that_does_not_run(
     )
 
 
-def test_settings_that_name_a_bundle_have_the_last_word(
+def test_a_bundle_in_the_settings_has_priority(
     command: Command, bundle: Bundle, second: str, daemon: Daemon
 ) -> None:
     daemon.configure(second)
@@ -148,7 +148,7 @@ def test_settings_that_name_a_bundle_have_the_last_word(
     )
 
 
-def test_what_does_not_work_here_is_not_installed(
+def test_a_bundle_that_fails_its_self_test_is_not_installed(
     command: Command, bundle: Bundle, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any) -> Any:

@@ -76,13 +76,13 @@ def pen(tmp_path: Path) -> str:
 
 
 class TestRegister:
-    def test_what_is_before_the_camera(self, daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_register_from_the_camera(self, daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
         daemon.stage.picture = MUG
         until(lambda: daemon.service.engine and daemon.service.engine.frame.pixels is MUG)  # type: ignore[union-attr]
         assert main(["register", "mug", "--config", str(daemon.config)]) == 0
         assert capsys.readouterr() == ('"mug" is registered\n', "good\n")
 
-    def test_what_is_wrong_is_told_while_it_looks(
+    def test_register_prints_problems_while_it_runs(
         self, daemon: Daemon, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert main(["register", "mug", "--config", str(daemon.config)]) == 1
@@ -91,13 +91,13 @@ class TestRegister:
         assert (out, first) == ("", "too bright: dim the light, or avoid the glare")
         assert last.startswith("edge-siamese: none of ")
 
-    def test_for_machines(self, daemon: Daemon, command: Command) -> None:
+    def test_register_as_json(self, daemon: Daemon, command: Command) -> None:
         daemon.stage.picture = MUG
         found = json.loads(command("register", "mug", "--json"))
         assert found["text"] == '"mug" is registered'
         assert found["object"]["uid"] == daemon.ask("objects")["objects"][0]["uid"]
 
-    def test_pictures_views_and_force(
+    def test_register_with_pictures_views_and_force(
         self, daemon: Daemon, command: Command, refused: Command, mug: str, pen: str
     ) -> None:
         assert command("register", "mug", "--picture", mug) == '"mug" is registered\n'
@@ -109,20 +109,20 @@ class TestRegister:
         assert refused("register", "mgu", "--view") == 'there is no object "mgu"; did you mean "mug"?'
         assert command("register", "cup", "--force", "--picture", mug) == '"cup" is registered\n'
 
-    def test_a_file_that_is_no_picture(self, refused: Command, tmp_path: Path) -> None:
+    def test_register_reports_an_invalid_picture(self, refused: Command, tmp_path: Path) -> None:
         assert str(tmp_path / "none.png") in refused("register", "a", "--picture", str(tmp_path / "none.png"))
         (tmp_path / "text.png").write_text("no picture")
         assert str(tmp_path / "text.png") in refused("score", str(tmp_path / "text.png"))
 
 
 class TestObjects:
-    def test_none(self, command: Command) -> None:
+    def test_list_without_objects(self, command: Command) -> None:
         assert command("objects") == (
             "no objects are registered; hold one in front of the camera and run: edge-siamese register NAME\n"
         )
         assert json.loads(command("objects", "--json"))["objects"] == []
 
-    def test_a_table_of_them(self, command: Command, mug: str, pen: str) -> None:
+    def test_list_as_a_table(self, command: Command, mug: str, pen: str) -> None:
         command("register", "mug", "--picture", mug)
         command("register", "pen", "--picture", pen)
         header, rule, first, second = command("objects").splitlines()
@@ -135,7 +135,7 @@ class TestObjects:
             "pen",
         ]
 
-    def test_their_views(self, command: Command, refused: Command, mug: str) -> None:
+    def test_views_of_an_object(self, command: Command, refused: Command, mug: str) -> None:
         command("register", "mug", "--picture", mug)
         header, _, row = command("objects", "views", "mug").splitlines()
         assert header.split() == ["view", "kind", "from", "pictures", "registered"]
@@ -143,9 +143,7 @@ class TestObjects:
         assert json.loads(command("objects", "views", "mug", "--json"))[0]["source"] == "picture"
         assert refused("objects", "views", "cup") == 'there is no object "cup"'
 
-    def test_views_that_the_model_does_not_know_are_pointed_out(
-        self, daemon: Daemon, command: Command, mug: str
-    ) -> None:
+    def test_list_notes_views_without_an_embedding(self, daemon: Daemon, command: Command, mug: str) -> None:
         command("register", "mug", "--picture", mug)
         engine = daemon.service.engine
         assert engine is not None
@@ -162,7 +160,7 @@ class TestObjects:
 
 
 class TestChanges:
-    def test_a_rename_a_loss_and_the_way_back(
+    def test_rename_forget_and_undo(
         self, daemon: Daemon, command: Command, refused: Command, mug: str
     ) -> None:
         command("register", "mug", "--picture", mug)
@@ -174,9 +172,7 @@ class TestChanges:
         assert json.loads(command("forget", "mug", "--json"))["object"]["views"] == 1
         assert json.loads(command("undo", "--json")) == {"text": 'undone: "mug" is registered again'}
 
-    def test_a_view_that_is_removed_and_comes_back(
-        self, command: Command, refused: Command, mug: str, pen: str
-    ) -> None:
+    def test_remove_view_and_undo(self, command: Command, refused: Command, mug: str, pen: str) -> None:
         command("register", "mug", "--picture", mug)
         assert refused("objects", "remove-view", "mug", "1") == (
             'view 1 is the only view of "mug"; forget the object instead, or add a view first'
@@ -190,9 +186,7 @@ class TestChanges:
         assert command("undo") == 'undone: restored the removed view of "mug"\n'
         assert json.loads(command("objects", "remove-view", "mug", "2", "--json"))["object"]["last_view"] == 1
 
-    def test_two_objects_become_one_and_two_again(
-        self, command: Command, refused: Command, mug: str, pen: str
-    ) -> None:
+    def test_merge_and_undo(self, command: Command, refused: Command, mug: str, pen: str) -> None:
         command("register", "mug", "--picture", mug)
         command("register", "pen", "--picture", pen)
         assert refused("merge", "pen", "PEN") == ('"pen" cannot be merged with itself; name another object')
@@ -205,7 +199,7 @@ class TestChanges:
         assert command("score", pen).startswith(f"{pen}: pen (p = 0.9")
         assert json.loads(command("merge", "mug", "pen", "--json"))["object"]["name"] == "pen"
 
-    def test_what_was_wrong(self, daemon: Daemon, command: Command, refused: Command, mug: str) -> None:
+    def test_wrong(self, daemon: Daemon, command: Command, refused: Command, mug: str) -> None:
         assert refused("wrong") == "nothing was recognized recently that could be wrong"
         command("register", "mug", "--picture", mug)
         daemon.show(MUG, "mug")
@@ -214,12 +208,12 @@ class TestChanges:
         daemon.show(MUG, "mug")
         assert json.loads(command("wrong", "--json"))["object"]["negatives"] == 1
 
-    def test_nothing_to_undo(self, refused: Command) -> None:
+    def test_undo_without_changes(self, refused: Command) -> None:
         assert refused("undo") == "there is nothing to undo"
 
 
 class TestScores:
-    def test_pictures(self, command: Command, mug: str, pen: str, tmp_path: Path) -> None:
+    def test_score(self, command: Command, mug: str, pen: str, tmp_path: Path) -> None:
         command("register", "mug", "--picture", mug)
         cup = picture(tmp_path, "cup", CUP)
         first, second = command("score", mug, cup).splitlines()
@@ -228,7 +222,7 @@ class TestScores:
         found = json.loads(command("score", mug, "--json"))
         assert (found[0]["picture"], found[0]["name"], found[0]["rule"]) == (mug, "mug", "recognized")
 
-    def test_why(self, daemon: Daemon, command: Command, refused: Command, mug: str) -> None:
+    def test_explain(self, daemon: Daemon, command: Command, refused: Command, mug: str) -> None:
         command("register", "mug", "--picture", mug)
         text, *lines = command("explain", mug).splitlines()
         assert text.startswith("mug (p = 0.9")
@@ -242,7 +236,7 @@ class TestScores:
 
 
 class TestCollections:
-    def test_objects_travel_to_another_daemon(
+    def test_export_and_import(
         self,
         daemon: Daemon,
         command: Command,
@@ -271,7 +265,7 @@ class TestCollections:
             assert json.loads(capsys.readouterr().out)["known"] == 1
             other.show(MUG, "mug")
 
-    def test_a_file_that_cannot_be_imported(self, refused: Command, tmp_path: Path) -> None:
+    def test_import_reports_an_invalid_file(self, refused: Command, tmp_path: Path) -> None:
         assert refused("objects", "import", "/none.zip") == "/none.zip: there is no such file"
         assert refused("objects", "import", str(tmp_path)) == f"{tmp_path} cannot be read: Is a directory"
         (tmp_path / "empty.zip").touch()
@@ -279,7 +273,7 @@ class TestCollections:
         (tmp_path / "text.zip").write_text("no collection")
         assert "zip" in refused("objects", "import", str(tmp_path / "text.zip"))
 
-    def test_an_export_that_fails_leaves_what_was_there(
+    def test_a_failed_export_keeps_the_existing_file(
         self, daemon: Daemon, refused: Command, tmp_path: Path
     ) -> None:
         file = tmp_path / "shelf.zip"

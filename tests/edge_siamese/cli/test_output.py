@@ -7,12 +7,12 @@ import pytest
 from edge_siamese.cli.output import print_json, print_pairs, print_table
 
 
-def test_pairs_line_up(capsys: pytest.CaptureFixture[str]) -> None:
+def test_pairs_are_aligned(capsys: pytest.CaptureFixture[str]) -> None:
     print_pairs({"a": 1, "longer": "two words"})
     assert capsys.readouterr().out == "a       1\nlonger  two words\n"
 
 
-def test_columns_of_numbers_stand_to_the_right(capsys: pytest.CaptureFixture[str]) -> None:
+def test_columns_of_numbers_are_right_aligned(capsys: pytest.CaptureFixture[str]) -> None:
     print_table(("name", "views", "note"), [("mug", "1", ""), ("pencil", "1,200", "x")])
     assert capsys.readouterr().out == (
         "name    views  note\n------  -----  ----\nmug         1\npencil  1,200  x\n"
@@ -24,7 +24,7 @@ def test_a_table_without_rows_is_its_header(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().out == "name  n\n----  -\n"
 
 
-def test_json_keeps_letters_and_refuses_what_is_no_number(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_keeps_unicode_and_refuses_nan(capsys: pytest.CaptureFixture[str]) -> None:
     print_json({"name": "Tasse ☕"})
     assert capsys.readouterr().out == '{\n  "name": "Tasse ☕"\n}\n'
     with pytest.raises(ValueError, match="not JSON compliant"):

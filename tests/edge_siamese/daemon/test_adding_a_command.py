@@ -105,7 +105,7 @@ def changed_files(tree: Path) -> list[str]:
     )
 
 
-def test_it_touches_two_modules(tree: Path) -> None:
+def test_adding_a_command_touches_two_modules(tree: Path) -> None:
     assert changed_files(tree) == ["daemon/api.py", "daemon/commands.py"]
 
 

@@ -57,7 +57,7 @@ def test_there_are_no_other_commands(daemon: Daemon) -> None:
 
 
 class TestRegistering:
-    def test_each_frame_is_told_before_the_result(self, daemon: Daemon) -> None:
+    def test_registration_reports_progress_before_the_result(self, daemon: Daemon) -> None:
         daemon.stage.picture = MUG
         until(lambda: daemon.service.engine and daemon.service.engine.frame.pixels is MUG)  # type: ignore[union-attr]
         *progress, last = stream(daemon.socket, "register", name="mug")
@@ -71,12 +71,12 @@ class TestRegistering:
             daemon.ask("register", name="mug")
         assert daemon.events("refused")[0].startswith("not registered: none of ")
 
-    def test_a_name_that_is_taken_is_refused_at_once(self, knowing: Daemon) -> None:
+    def test_a_taken_name_is_refused_at_once(self, knowing: Daemon) -> None:
         with pytest.raises(SupportError, match=r'^there is already an object "mug"; choose another name'):
             knowing.ask("register", name="mug")
         assert not knowing.ask("status")["registering"]
 
-    def test_without_a_name_one_counts_up(self, daemon: Daemon) -> None:
+    def test_default_names_are_numbered(self, daemon: Daemon) -> None:
         daemon.stage.picture = MUG
         assert daemon.ask("register")["object"]["name"] == "object 1"
 
@@ -89,7 +89,7 @@ class TestRegistering:
         with pytest.raises(Refused, match=r"^the picture is not good enough: too dark; add light"):
             daemon.ask("register", name="night", pictures=[DARK_SENT])
 
-    def test_a_view_is_added_to_a_known_object_only(self, knowing: Daemon) -> None:
+    def test_a_view_needs_a_registered_object(self, knowing: Daemon) -> None:
         found = knowing.ask("register", name="mug", view=True, pictures=[PEN_SENT])
         assert (found["text"], found["object"]["views"]) == ('"mug" has 2 views now', 2)
         with pytest.raises(SupportError, match=r'^there is no object "mugg"; did you mean "mug"\?$'):
@@ -99,12 +99,12 @@ class TestRegistering:
         ):
             knowing.ask("register", view=True)
 
-    def test_what_is_known_is_refused_unless_it_is_forced(self, knowing: Daemon) -> None:
+    def test_a_collision_is_refused_unless_forced(self, knowing: Daemon) -> None:
         with pytest.raises(Refused, match=r'^it looks like "mug", which is registered: '):
             knowing.ask("register", name="cup", pictures=[MUG_SENT])
         assert knowing.ask("register", name="cup", pictures=[MUG_SENT], force=True)["object"]["name"] == "cup"
 
-    def test_one_at_a_time(self, daemon: Daemon) -> None:
+    def test_only_one_registration_runs_at_a_time(self, daemon: Daemon) -> None:
         daemon.stage.error = CameraStalled("no frame")
         until(lambda: daemon.service.hardware.camera_down)
         said: list[Any] = []
@@ -125,7 +125,7 @@ class TestRegistering:
         first.join()
         assert said == ["no frame arrived within 1 s: check the camera"]
 
-    def test_it_goes_on_when_whoever_asked_has_gone(self, daemon: Daemon) -> None:
+    def test_a_registration_continues_after_the_client_disconnects(self, daemon: Daemon) -> None:
         lines = stream(daemon.socket, "register", name="mug")
         next(lines)
         lines.close()  # type: ignore[attr-defined]
@@ -134,7 +134,7 @@ class TestRegistering:
 
 
 class TestChanging:
-    def test_a_rename_a_loss_and_the_way_back(self, knowing: Daemon) -> None:
+    def test_rename_forget_and_undo(self, knowing: Daemon) -> None:
         assert knowing.ask("rename", name="mug", new="cup")["text"] == '"mug" is now called "cup"'
         assert knowing.ask("forget", name="cup")["object"]["name"] == "cup"
         assert knowing.ask("objects")["objects"] == []
@@ -144,11 +144,11 @@ class TestChanging:
         with pytest.raises(ControlError, match=r"^there is nothing to undo$"):
             knowing.ask("undo")
 
-    def test_undo_of_registrations_passes_over_the_rest(self, knowing: Daemon) -> None:
+    def test_undo_of_registrations_skips_other_changes(self, knowing: Daemon) -> None:
         knowing.ask("rename", name="mug", new="cup")
         assert knowing.ask("undo", registrations=True) == {"text": 'undone: "cup" is no longer registered'}
 
-    def test_what_was_wrong_is_not_recognized_again(self, knowing: Daemon) -> None:
+    def test_a_rejected_recognition_does_not_recur(self, knowing: Daemon) -> None:
         with pytest.raises(ControlError, match=r"^nothing was recognized recently that could be wrong$"):
             knowing.ask("wrong")
         knowing.show(MUG, "mug")
@@ -183,14 +183,14 @@ class TestChanging:
              'import: on_conflict: must be one of "rename", "skip", "merge", not "x"'),
         ],
     )  # fmt: skip
-    def test_what_makes_no_sense_is_refused(
+    def test_invalid_requests_are_refused(
         self, daemon: Daemon, command: str, words: dict[str, Any], error: str
     ) -> None:
         with pytest.raises(ControlError) as caught:
             daemon.ask(command, **words)
         assert str(caught.value) == error
 
-    def test_pictures_that_are_none_are_refused(self, daemon: Daemon) -> None:
+    def test_invalid_pictures_are_refused(self, daemon: Daemon) -> None:
         with pytest.raises(ControlError, match=r'^score: pictures\[0\]: must be an object, not "x"$'):
             daemon.ask("score", pictures=["x"])
         with pytest.raises(ImageError, match="has 9216 bytes, not 3"):
@@ -208,7 +208,7 @@ class TestAsking:
         assert found == mug
         assert found["explanation"][0].startswith("This is mug: p = 0.")
 
-    def test_the_frame_of_now_is_explained(self, knowing: Daemon) -> None:
+    def test_the_current_frame_is_explained(self, knowing: Daemon) -> None:
         knowing.show(MUG, "mug")
         assert knowing.ask("explain")["name"] == "mug"
         knowing.stage.error = CameraStalled("it hangs")
@@ -217,7 +217,7 @@ class TestAsking:
         with pytest.raises(ControlError, match=r"^there is no frame to explain: no frames: it hangs$"):
             knowing.ask("explain")
 
-    def test_nothing_is_registered(self, daemon: Daemon) -> None:
+    def test_lists_are_empty_without_objects(self, daemon: Daemon) -> None:
         (found,) = daemon.ask("score", pictures=[MUG_SENT])
         assert (found["text"], found["explanation"]) == (
             "unknown (nothing is registered)",
@@ -269,7 +269,7 @@ def upload(daemon: Daemon, content: bytes, size: int = 1000) -> str:
 
 
 class TestCollections:
-    def test_objects_travel_from_one_daemon_to_another(
+    def test_export_and_import_between_daemons(
         self,
         knowing: Daemon,
         bundle: Bundle,
@@ -293,21 +293,19 @@ class TestCollections:
             assert other.ask("undo")["text"].startswith("undone: removed the imported ")
             assert other.events("imported")[0].startswith("imported: objects 1, views 1")
 
-    def test_a_file_that_is_none_changes_nothing(self, knowing: Daemon) -> None:
+    def test_an_invalid_archive_changes_nothing(self, knowing: Daemon) -> None:
         with pytest.raises(StoreError):
             knowing.ask("import", upload=upload(knowing, b"no zip"))
         assert list((knowing.state / "incoming").iterdir()) == []
         assert len(knowing.ask("objects")["objects"]) == 1
 
-    def test_an_upload_that_is_too_large_is_removed(
-        self, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_too_large_upload_is_deleted(self, daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(archives, "MAX_UPLOAD_BYTES", 2500)
         with pytest.raises(ControlError, match=r"^the upload is larger than 2,500 bytes$"):
             upload(daemon, b"x" * 3000)
         assert list((daemon.state / "incoming").iterdir()) == []
 
-    def test_uploads_are_nobody_elses_and_old_ones_are_removed(self, daemon: Daemon) -> None:
+    def test_uploads_are_private_and_old_ones_are_deleted(self, daemon: Daemon) -> None:
         first = daemon.state / "incoming" / f"{upload(daemon, b'a')}.zip"
         assert stat.S_IMODE(first.parent.stat().st_mode) == 0o700
         second = daemon.state / "incoming" / f"{upload(daemon, b'b')}.zip"
@@ -315,12 +313,12 @@ class TestCollections:
         third = daemon.state / "incoming" / f"{upload(daemon, b'c')}.zip"
         assert sorted(first.parent.iterdir()) == sorted([second, third])
 
-    def test_a_place_that_cannot_be_made_is_told(self, daemon: Daemon) -> None:
+    def test_a_failure_to_create_the_upload_directory_is_reported(self, daemon: Daemon) -> None:
         (daemon.state / "incoming").write_text("in the way")
         with pytest.raises(ControlError, match=r"incoming cannot be created: File exists$"):
             upload(daemon, b"a")
 
-    def test_a_disk_that_is_full_is_told(self, daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_full_disk_is_reported(self, daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
         real = Path.open
 
         def full(path: Path, mode: str = "r", *words: Any, **more: Any) -> Any:
@@ -336,9 +334,7 @@ class TestCollections:
 
 
 @pytest.mark.usefixtures("nothing_shipped")
-def test_requests_that_come_before_there_is_a_model_are_answered(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_requests_without_a_model_are_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with daemon_in(tmp_path, monkeypatch) as daemon:
         daemon.configure("")
         daemon.start()
@@ -353,7 +349,9 @@ def event(number: int) -> Event:
     return Event("seen", f"mug {number}", time="2026-11-24T10:00:00.000+00:00", data={"n": number})
 
 
-def test_a_client_follows_until_it_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_events_are_followed_until_the_client_disconnects(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("edge_siamese.daemon.control_socket.HANGUP_CHECK_SECONDS", 0.01)
     path = tmp_path / "control.sock"
     bus = EventBus()
@@ -371,7 +369,7 @@ def test_a_client_follows_until_it_goes(tmp_path: Path, monkeypatch: pytest.Monk
         assert list(lines) == [{"event": event(4).to_dict()}, {"result": None}]
 
 
-def test_a_slow_client_is_told_what_it_lost(tmp_path: Path) -> None:
+def test_a_slow_client_receives_the_number_of_lost_events(tmp_path: Path) -> None:
     path = tmp_path / "control.sock"
     bus = EventBus()
     with (

@@ -33,7 +33,7 @@ BY = pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.na
 
 
 @BY
-def test_the_method_takes_the_arguments(command: Command) -> None:
+def test_each_method_takes_the_arguments_of_its_command(command: Command) -> None:
     method = inspect.signature(getattr(DaemonApi, command.method))
     client = ["client"] if command.needs_client else []
     keywords = [argument.name for argument in arguments_of(command)] + client
@@ -59,7 +59,7 @@ def test_paths_name_arguments(command: Command) -> None:
         assert set(re.findall(r"\{(\w+)\}", path)) <= {argument.name for argument in arguments_of(command)}
 
 
-def test_names_routes_and_words_are_unique() -> None:
+def test_names_routes_and_command_lines_are_unique() -> None:
     assert len(BY_NAME) == len(COMMANDS)
     routes = [command.http for command in COMMANDS if command.http]
     words = [command.cli for command in COMMANDS if command.cli]
@@ -67,7 +67,7 @@ def test_names_routes_and_words_are_unique() -> None:
     assert len(set(words)) == len(words)
 
 
-def test_callers_see_their_commands_alone() -> None:
+def test_callers_see_only_their_commands() -> None:
     assert [command.name for command in commands_for("mqtt")] == [
         "register", "rename", "forget", "undo", "wrong",
     ]  # fmt: skip
@@ -75,7 +75,7 @@ def test_callers_see_their_commands_alone() -> None:
         find_command("merge", "mqtt")
 
 
-def test_the_table_needs_no_numpy() -> None:
+def test_importing_the_table_does_not_import_numpy() -> None:
     code = (
         "import sys; from edge_siamese.cli.main import build_parser; build_parser(); "
         "import edge_siamese.cli.daemon; "
@@ -86,20 +86,20 @@ def test_the_table_needs_no_numpy() -> None:
 
 
 @pytest.mark.parametrize("shape", [(3, 5), (3, 5, 3)])
-def test_a_picture_is_the_same_on_the_other_side(shape: tuple[int, ...]) -> None:
+def test_pictures_round_trip(shape: tuple[int, ...]) -> None:
     pixels = np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)
     value = json.loads(json.dumps(msgspec.to_builtins(EncodedPicture.encode(pixels))))
     assert value["shape"] == list(shape)
     assert np.array_equal(convert(value, EncodedPicture).decode(), pixels)
 
 
-def test_a_channel_that_says_nothing_is_not_sent() -> None:
+def test_an_ignored_channel_is_not_sent() -> None:
     pixels = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
     assert np.array_equal(EncodedPicture.encode(pixels).decode(), pixels[..., :3])
     assert np.array_equal(EncodedPicture.encode(pixels[..., :1]).decode(), pixels[..., 0])
 
 
-def test_a_large_picture_becomes_smaller_by_a_whole_factor() -> None:
+def test_a_large_picture_is_downscaled_by_an_integer_factor() -> None:
     pixels = np.zeros((3001, 4002, 3), dtype=np.uint8)
     pixels[:3, :3] = np.arange(9).reshape(3, 3, 1)  # mean 4
     sent = EncodedPicture.encode(pixels).decode()
@@ -108,7 +108,7 @@ def test_a_large_picture_becomes_smaller_by_a_whole_factor() -> None:
     assert int(sent.sum()) == 12
 
 
-def test_several_pictures_share_a_request() -> None:
+def test_several_pictures_share_the_size_limit() -> None:
     pixels = np.zeros((1080, 1920, 3), dtype=np.uint8)
     assert [list(EncodedPicture.encode(pixels, share).shape) for share in (1, 2, 5)] == [
         [1080, 1920, 3],
@@ -117,7 +117,7 @@ def test_several_pictures_share_a_request() -> None:
     ]
 
 
-def test_what_is_no_picture_is_not_sent() -> None:
+def test_encoding_refuses_invalid_arrays() -> None:
     with pytest.raises(ImageError, match=r"^a picture has to be uint8, not float64$"):
         EncodedPicture.encode(np.zeros((2, 2)))
     with pytest.raises(ImageError, match=r"^a picture has shape .*, not \[2, 2, 2\]$"):

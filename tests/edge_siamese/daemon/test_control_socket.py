@@ -123,7 +123,7 @@ class TestAnswering:
             "number": 3,
         }
 
-    def test_lines_before_the_result_come_in_order(self, path: Path) -> None:
+    def test_lines_before_the_result_arrive_in_order(self, path: Path) -> None:
         assert list(stream(path, "count", to=3)) == [
             {"progress": "1 of 3"},
             {"progress": "2 of 3"},
@@ -132,7 +132,7 @@ class TestAnswering:
         ]
         assert request(path, "count", to=2) == 2
 
-    def test_a_connection_may_ask_several_times_and_ahead(self, path: Path) -> None:
+    def test_a_connection_can_pipeline_requests(self, path: Path) -> None:
         with connect(path) as connection:
             connection.sendall(b'{"command":"echo"}\n{"command":"echo","n":2}\n')
             connection.shutdown(socket.SHUT_WR)
@@ -151,7 +151,7 @@ class TestAnswering:
                 {"ok": False, "error": "objects.db: the disk is full", "kind": "StoreError"}
             ]
 
-    def test_an_unexpected_error_is_told_and_logged_with_its_place(
+    def test_an_unexpected_error_is_reported_and_logged_with_traceback(
         self, path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         with pytest.raises(ControlError, match=r"^unexpected IndexError: list index out of range$"):
@@ -162,19 +162,21 @@ class TestAnswering:
             request(path, "nothing of JSON")
         assert request(path, "echo") == {"command": "echo"}
 
-    def test_half_a_character_does_not_break_the_line(self, path: Path) -> None:
+    def test_a_lone_surrogate_does_not_break_the_line(self, path: Path) -> None:
         assert request(path, "odd") == {"name": "half ?"}
 
-    def test_a_picture_comes_whole(self, path: Path) -> None:
+    def test_a_large_request_arrives_complete(self, path: Path) -> None:
         pixels = np.random.default_rng(0).integers(0, 256, (1080, 1920, 3), dtype=np.uint8)
         answer = request(path, "echo", picture=EncodedPicture.encode(pixels))
         assert np.array_equal(convert(answer["picture"], EncodedPicture).decode(), pixels)
 
-    def test_the_socket_is_for_owner_and_group(self, path: Path) -> None:
+    def test_the_socket_is_accessible_to_owner_and_group_only(self, path: Path) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == 0o660
         assert sorted(item.name for item in path.parent.iterdir()) == ["control.sock", "control.sock.lock"]
 
-    def test_who_asks_is_in_the_log_for_debugging(self, path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def test_client_credentials_are_logged_at_debug_level(
+        self, path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
         with caplog.at_level(logging.DEBUG):
             request(path, "echo")
         assert f"connection of pid {os.getpid()}, uid {os.getuid()}" in caplog.messages
@@ -199,7 +201,7 @@ class TestRefusing:
             (b"[" * 60000 + b"\n", "the request has more than 10000 lists and objects"),
         ],
     )
-    def test_garbage_gets_one_line_and_the_end(self, path: Path, sent: bytes, error: str) -> None:
+    def test_invalid_input_gets_an_error_and_a_disconnect(self, path: Path, sent: bytes, error: str) -> None:
         with connect(path) as connection:
             connection.sendall(sent + b'{"command":"echo"}\n')
             (line,) = said(connection)
@@ -207,24 +209,26 @@ class TestRefusing:
         assert (line["ok"], line["kind"]) == (False, "ControlError")
         assert request(path, "echo") == {"command": "echo"}
 
-    def test_half_a_request_gets_an_error_when_its_time_is_over(self, path: Path) -> None:
+    def test_an_incomplete_request_times_out_with_an_error(self, path: Path) -> None:
         with connect(path) as connection:
             connection.sendall(b'{"command":')
             assert said(connection) == [
                 {"ok": False, "error": "no complete request arrived within 0.15 s", "kind": "ControlError"}
             ]
 
-    def test_half_a_request_and_an_end_gets_an_error(self, path: Path) -> None:
+    def test_a_truncated_request_gets_an_error(self, path: Path) -> None:
         with connect(path) as connection:
             connection.sendall(b'{"command":')
             connection.shutdown(socket.SHUT_WR)
             assert said(connection)[0]["error"] == "the request has no end of line"
 
-    def test_a_connection_that_asks_nothing_is_closed(self, path: Path) -> None:
+    def test_an_idle_connection_is_closed(self, path: Path) -> None:
         with connect(path) as connection:
             assert said(connection) == []
 
-    def test_one_connection_too_many_is_told_so(self, path: Path, server: ControlServer) -> None:
+    def test_a_connection_beyond_the_limit_is_refused_with_a_message(
+        self, path: Path, server: ControlServer
+    ) -> None:
         open_ones = [connect(path) for _ in range(3)]
         wait_for(lambda: len(server._clients) == 3)
         with pytest.raises(ControlError, match=r"^the daemon serves 3 connections already: try again$"):
@@ -235,7 +239,7 @@ class TestRefusing:
         assert request(path, "echo") == {"command": "echo"}
 
 
-def test_a_request_may_not_be_longer_than_the_server_takes(daemon: Daemon, path: Path) -> None:
+def test_a_too_long_request_is_refused(daemon: Daemon, path: Path) -> None:
     with ControlServer(path, daemon.handle, max_request=100_000):
         text = "x" * (100_000 - len('{"command":"echo","text":""}'))
         assert request(path, "echo", text=text)["text"] == text
@@ -243,7 +247,7 @@ def test_a_request_may_not_be_longer_than_the_server_takes(daemon: Daemon, path:
             request(path, "echo", text=f"{text}x")
 
 
-def test_of_large_requests_one_is_taken_at_a_time(daemon: Daemon, path: Path) -> None:
+def test_large_requests_are_read_one_at_a_time(daemon: Daemon, path: Path) -> None:
     with ControlServer(path, daemon.handle, idle_s=0.1):
         first = threading.Thread(target=request, args=(path, "wait"), kwargs={"text": "x" * 70_000})
         first.start()
@@ -258,7 +262,7 @@ def test_of_large_requests_one_is_taken_at_a_time(daemon: Daemon, path: Path) ->
 
 @pytest.mark.usefixtures("server")
 class TestSlowAndGone:
-    def test_a_slow_reader_is_left_and_its_handler_goes_on_at_once(
+    def test_a_slow_reader_is_disconnected_without_blocking_its_handler(
         self, path: Path, daemon: Daemon, caplog: pytest.LogCaptureFixture
     ) -> None:
         with connect(path) as connection:
@@ -267,7 +271,7 @@ class TestSlowAndGone:
             assert request(path, "echo") == {"command": "echo"}
         assert "a client of the control socket is too slow; disconnecting it" in caplog.messages
 
-    def test_a_handler_sees_that_the_client_has_gone(
+    def test_a_handler_detects_that_the_client_has_gone(
         self, path: Path, daemon: Daemon, server: ControlServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("edge_siamese.daemon.control_socket.HANGUP_CHECK_SECONDS", 0.01)
@@ -278,7 +282,7 @@ class TestSlowAndGone:
         assert daemon.gone.wait(2)
         wait_for(lambda: not server._clients)
 
-    def test_a_client_that_is_done_asking_is_still_there(
+    def test_a_half_closed_connection_still_receives_the_reply(
         self, path: Path, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("edge_siamese.daemon.control_socket.HANGUP_CHECK_SECONDS", 0.001)
@@ -301,7 +305,7 @@ class TestSlowAndGone:
 
 
 class TestLife:
-    def test_closing_waits_for_no_client(self, daemon: Daemon, path: Path) -> None:
+    def test_closing_does_not_wait_for_clients(self, daemon: Daemon, path: Path) -> None:
         server = ControlServer(path, daemon.handle)
         server.start()
         idle, busy, stuck = connect(path), connect(path), connect(path)
@@ -317,7 +321,7 @@ class TestLife:
             connection.close()
         busy.close()
 
-    def test_a_handler_that_sees_the_end_still_replies(self, path: Path) -> None:
+    def test_a_handler_that_notices_the_close_still_replies(self, path: Path) -> None:
         asked = threading.Event()
 
         def stop(_: dict[str, Any], tell: ControlConnection) -> str:
@@ -334,7 +338,7 @@ class TestLife:
             threading.Thread(target=server.close).start()
             assert said(connection) == [{"ok": True, "result": "stopped"}]
 
-    def test_closing_twice_or_before_the_start_does_nothing(self, daemon: Daemon, path: Path) -> None:
+    def test_closing_twice_or_before_start_is_harmless(self, daemon: Daemon, path: Path) -> None:
         server = ControlServer(path, daemon.handle)
         server.close()
         server = ControlServer(path, daemon.handle)
@@ -343,13 +347,13 @@ class TestLife:
         server.close()
 
     @pytest.mark.usefixtures("server")
-    def test_a_second_daemon_is_told_of_the_first(self, daemon: Daemon, path: Path) -> None:
+    def test_a_second_daemon_fails_and_names_the_first(self, daemon: Daemon, path: Path) -> None:
         second = ControlServer(path, daemon.handle)
         with pytest.raises(ControlError, match=rf"^another daemon runs: pid {os.getpid()} at {path}$"):
             second.start()
         assert request(path, "echo") == {"command": "echo"}
 
-    def test_a_socket_that_another_program_listens_at_is_left(self, daemon: Daemon, path: Path) -> None:
+    def test_a_socket_of_another_program_is_not_replaced(self, daemon: Daemon, path: Path) -> None:
         path.parent.mkdir()
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
             other.bind(str(path))
@@ -358,7 +362,7 @@ class TestLife:
                 ControlServer(path, daemon.handle).start()
         assert path.is_socket()
 
-    def test_a_killed_daemon_leaves_nothing_in_the_way(self, daemon: Daemon, path: Path) -> None:
+    def test_a_stale_socket_is_replaced(self, daemon: Daemon, path: Path) -> None:
         program = (
             "import os, signal, sys; from pathlib import Path\n"
             "from edge_siamese.daemon.control_socket import ControlConnection, ControlServer\n"
@@ -371,19 +375,19 @@ class TestLife:
         with ControlServer(path, daemon.handle):
             assert request(path, "echo") == {"command": "echo"}
 
-    def test_a_file_in_the_way_is_left(self, daemon: Daemon, path: Path) -> None:
+    def test_a_file_at_the_path_is_not_replaced(self, daemon: Daemon, path: Path) -> None:
         path.parent.mkdir()
         path.write_text("mine")
         with pytest.raises(ControlError, match=rf"^{path} exists and is not a socket$"):
             ControlServer(path, daemon.handle).start()
         assert path.read_text() == "mine"
 
-    def test_a_path_that_is_too_long_is_told(self, daemon: Daemon, tmp_path: Path) -> None:
+    def test_a_too_long_path_is_reported(self, daemon: Daemon, tmp_path: Path) -> None:
         path = tmp_path / ("a" * 100) / "control.sock"
         with pytest.raises(ControlError, match=r"may have 103 bytes at most: set \[paths\] runtime$"):
             ControlServer(path, daemon.handle).start()
 
-    def test_a_place_that_cannot_be_made_is_told(self, daemon: Daemon, tmp_path: Path) -> None:
+    def test_a_failure_to_create_the_directory_is_reported(self, daemon: Daemon, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         path = tmp_path / "file" / "run" / "control.sock"
         with pytest.raises(ControlError, match=rf"^{path}: the socket cannot be created: Not a directory$"):
@@ -391,7 +395,7 @@ class TestLife:
 
 
 class TestNotRunning:
-    def test_no_socket_means_that_it_does_not_run(self, path: Path) -> None:
+    def test_a_missing_socket_means_not_running(self, path: Path) -> None:
         with pytest.raises(DaemonNotRunning) as caught:
             request(path, "status")
         assert str(caught.value) == (
@@ -413,7 +417,7 @@ class TestNotRunning:
         )
 
     @pytest.mark.usefixtures("server")
-    def test_a_daemon_that_does_not_answer_is_told_apart(self, path: Path) -> None:
+    def test_an_unresponsive_daemon_is_distinguished_from_a_stopped_one(self, path: Path) -> None:
         with pytest.raises(DaemonNotRunning) as caught:
             request(path, "wait", timeout=0.02)
         assert str(caught.value) == (
@@ -432,7 +436,7 @@ class TestNotRunning:
             (b'{"ok":false,"error":"no","kind":"of a later release"}\n', "no"),
         ],
     )
-    def test_other_answers_are_one_line(self, path: Path, answer: bytes, error: str) -> None:
+    def test_unexpected_replies_are_one_line_errors(self, path: Path, answer: bytes, error: str) -> None:
         path.parent.mkdir()
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
             other.bind(str(path))

@@ -33,7 +33,7 @@ def learn(rig: Rig, name: str, picture: np.ndarray) -> str:
     return rig.store.object(name).uid
 
 
-def test_the_latest_frame_is_shown_with_what_was_made_of_it(rig: Rig) -> None:
+def test_the_current_view_has_frame_and_recognition(rig: Rig) -> None:
     assert rig.engine.current_view is None
     rig.show(RING)
     shown = rig.engine.current_view
@@ -54,7 +54,7 @@ def test_the_latest_frame_is_shown_with_what_was_made_of_it(rig: Rig) -> None:
     assert rig.engine.current_view is None
 
 
-def test_who_hears_that_something_appeared_sees_the_frame_that_it_is_told_of(rig: Rig) -> None:
+def test_the_current_view_is_updated_before_the_event(rig: Rig) -> None:
     learn(rig, "ring", RING)
     seen = []
 
@@ -80,7 +80,7 @@ def test_each_stage_of_a_frame_is_timed(rig: Rig) -> None:
     assert 0 < counted.stages["encode"].sum_s < counted.stages["frame"].sum_s
 
 
-def test_an_appearance_can_be_explained_and_said_to_be_wrong_later(rig: Rig) -> None:
+def test_an_earlier_decision_can_be_explained_and_rejected(rig: Rig) -> None:
     uid = learn(rig, "ring", RING)
     rig.show(RING, RING)
     (appeared,) = [event for event in rig.events if event.kind == "appeared"]
@@ -99,7 +99,7 @@ def test_an_appearance_can_be_explained_and_said_to_be_wrong_later(rig: Rig) -> 
     assert rig.store.object("ring").negatives == 0
 
 
-def test_what_is_not_kept_any_more_cannot_be_wrong(rig: Rig) -> None:
+def test_an_expired_decision_cannot_be_rejected(rig: Rig) -> None:
     uid = learn(rig, "ring", RING)
     rig.show(RING, RING)
     decision = rig.observations.decisions.latest()
@@ -111,7 +111,7 @@ def test_what_is_not_kept_any_more_cannot_be_wrong(rig: Rig) -> None:
         rig.engine.reject_decision(decision.id)
 
 
-def test_nothing_is_kept_where_nobody_looks(rig: Rig) -> None:
+def test_decisions_are_not_kept_without_integrations(rig: Rig) -> None:
     rig.observations.decisions.wanted = rig.observations.registrations.wanted = False
     learn(rig, "ring", RING)
     rig.show(RING, RING)
@@ -121,7 +121,7 @@ def test_nothing_is_kept_where_nobody_looks(rig: Rig) -> None:
     assert "decision" not in appeared.data
 
 
-def test_the_oldest_moment_makes_room() -> None:
+def test_the_oldest_decision_is_dropped() -> None:
     kept = RecentDecisions()
     nothing = nothing_to_see(0.5)
     ids = [
@@ -135,7 +135,7 @@ def test_the_oldest_moment_makes_room() -> None:
     assert latest.id == ids[-1]
 
 
-def test_a_registration_is_shown_frame_by_frame(rig: Rig) -> None:
+def test_a_registration_is_recorded_frame_by_frame(rig: Rig) -> None:
     rig.engine.registrations.begin(RegistrationRequest("ring", source="page"), rig.now)
     record = rig.observations.registrations.latest()
     assert record is not None
@@ -157,7 +157,7 @@ def test_a_registration_is_shown_frame_by_frame(rig: Rig) -> None:
     assert ended.uid == rig.store.object("ring").uid
 
 
-def test_pictures_are_shown_likewise_and_a_refusal_is_its_end(rig: Rig) -> None:
+def test_registration_from_pictures_is_recorded_and_ends_with_the_refusal(rig: Rig) -> None:
     rig.engine.registrations.from_pictures(
         [NIGHT, NIGHT], RegistrationRequest("night", source="picture"), rig.now
     )
@@ -173,7 +173,7 @@ def test_pictures_are_shown_likewise_and_a_refusal_is_its_end(rig: Rig) -> None:
     assert cancelled.text == "the registration was canceled"
 
 
-def test_pictures_do_not_disturb_the_frames_of_another_registration(rig: Rig) -> None:
+def test_pictures_do_not_replace_the_record_of_a_running_registration(rig: Rig) -> None:
     rig.engine.registrations.begin(RegistrationRequest("ring"), rig.now)
     rig.show(RING)
     rig.engine.registrations.from_pictures([DISC], RegistrationRequest("disc", source="picture"), rig.now)
@@ -183,7 +183,7 @@ def test_pictures_do_not_disturb_the_frames_of_another_registration(rig: Rig) ->
 
 
 class TestChangesFromElsewhere:
-    def test_what_is_gone_leaves_and_what_is_renamed_is_called_so(self, rig: Rig) -> None:
+    def test_forgotten_objects_leave_and_renamed_objects_get_their_name(self, rig: Rig) -> None:
         uid = learn(rig, "ring", RING)
         rig.show(RING, RING)
         rig.store.rename(uid, "circle")
@@ -196,7 +196,7 @@ class TestChangesFromElsewhere:
 
 
 class TestViewsAndMerging:
-    def test_a_view_is_taken_away_and_comes_back(self, rig: Rig) -> None:
+    def test_a_removed_view_is_restored_by_undo(self, rig: Rig) -> None:
         uid = learn(rig, "ring", RING)
         first, second = rig.store.views(uid)[0], None
         rig.engine.registrations.begin(RegistrationRequest(target=uid), rig.now)
@@ -211,7 +211,7 @@ class TestViewsAndMerging:
         rig.engine.undo()
         assert [view.id for view in rig.store.views(uid)] == [first.id, second.id]
 
-    def test_two_objects_become_one(self, rig: Rig) -> None:
+    def test_merging_combines_two_objects(self, rig: Rig) -> None:
         ring = learn(rig, "ring", RING)
         disc = learn(rig, "disc", DISC)
         rig.show(DISC, DISC)
@@ -229,7 +229,7 @@ class TestViewsAndMerging:
         assert rig.engine.support.names == ("ring", "disc")
 
 
-def test_a_model_that_changed_since_does_not_take_its_embedding(rig: Rig) -> None:
+def test_a_decision_of_another_model_cannot_be_rejected(rig: Rig) -> None:
     learn(rig, "ring", RING)
     rig.show(RING, RING)
     decision = rig.observations.decisions.latest()

@@ -41,7 +41,7 @@ def end_within(directory: Path, view: int) -> None:
     assert ended.returncode == 3
 
 
-def test_an_end_amid_a_view_is_remembered_for_that_model_and_release(
+def test_attempts_persist_for_the_same_model_and_release(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     end_within(tmp_path, 7)
@@ -58,7 +58,7 @@ def test_an_end_amid_a_view_is_remembered_for_that_model_and_release(
     assert not EmbeddingAttempts(tmp_path, "tiny").exhausted(7)
 
 
-def test_what_says_that_it_cannot_be_done_ended_nothing(tmp_path: Path) -> None:
+def test_expected_errors_do_not_count_as_attempts(tmp_path: Path) -> None:
     made = EmbeddingAttempts(tmp_path, "tiny")
     for error in (OSError, ValueError, GeneratorExit):
         with pytest.raises(error), made.attempt(7):
@@ -73,18 +73,18 @@ def test_what_says_that_it_cannot_be_done_ended_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"[1]", b"\xff", b'{"version": 1}', b"[" * 100_000])
-def test_a_file_that_is_no_use_tells_nothing(tmp_path: Path, content: bytes) -> None:
+def test_an_unusable_file_counts_as_empty(tmp_path: Path, content: bytes) -> None:
     (tmp_path / ATTEMPTS_FILE).write_bytes(content)
     assert EmbeddingAttempts(tmp_path, "tiny").count(1) == 0
 
 
-def test_without_room_for_the_note_it_goes_on(tmp_path: Path) -> None:
+def test_an_unwritable_file_does_not_stop_reembedding(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with EmbeddingAttempts(tmp_path / "file", "tiny").attempt(1):
         pass
 
 
-def test_a_view_that_ends_the_process_is_tried_last_and_skipped_after_the_second_time(
+def test_a_crashing_view_is_tried_last_and_skipped_after_two_attempts(
     tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     pytest.importorskip("onnxruntime")
@@ -121,9 +121,7 @@ def test_a_view_that_ends_the_process_is_tried_last_and_skipped_after_the_second
     assert most == [3]
 
 
-def test_a_step_is_one_picture_and_one_that_is_stopped_amid_is_not_counted(
-    tmp_path: Path, bundle: Bundle
-) -> None:
+def test_a_step_is_one_picture_and_a_regular_stop_does_not_count(tmp_path: Path, bundle: Bundle) -> None:
     pytest.importorskip("onnxruntime")
     recognizer = LoadedModel(bundle, load_tested_encoder(bundle, SETTINGS), False)
     with SupportStore(tmp_path / "objects.db", "former", 8) as store:
@@ -141,7 +139,7 @@ def test_a_step_is_one_picture_and_one_that_is_stopped_amid_is_not_counted(
         assert not (tmp_path / ATTEMPTS_FILE).exists()
 
 
-def test_an_encoder_that_fails_at_one_view_each_time_is_not_asked_for_ever(
+def test_a_view_that_always_fails_is_skipped(
     tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("onnxruntime")

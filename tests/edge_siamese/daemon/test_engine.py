@@ -47,7 +47,7 @@ def broken(*_: Any, **__: Any) -> Any:
 
 
 class TestSeeing:
-    def test_nothing_is_recognized_where_nothing_is_registered(self, rig: Rig) -> None:
+    def test_nothing_is_recognized_without_objects(self, rig: Rig) -> None:
         rig.show(RING, RING, RING)
         assert rig.engine.latest is not None
         assert rig.engine.latest.rule == "nothing registered"
@@ -75,20 +75,20 @@ class TestSeeing:
         ids = [event.data["sighting"] for event in knowing.events]
         assert ids[0] == ids[1] != ids[2]
 
-    def test_a_lost_camera_lets_everything_leave(self, knowing: Rig) -> None:
+    def test_a_lost_camera_ends_all_sightings(self, knowing: Rig) -> None:
         knowing.show(RING, RING)
         knowing.engine.camera_lost(knowing.now)
         assert [kind for kind, _ in knowing.take()] == ["appeared", "left"]
         assert (knowing.engine.latest, knowing.engine.present) == (None, ())
 
-    def test_so_does_time_without_frames(self, knowing: Rig) -> None:
+    def test_sightings_end_without_frames(self, knowing: Rig) -> None:
         knowing.show(RING, RING)
         knowing.wait(4.9)
         assert [kind for kind, _ in knowing.take()] == ["appeared"]
         knowing.wait(0.2)
         assert [kind for kind, _ in knowing.take()] == ["left"]
 
-    def test_a_slow_camera_leaves_gaps_that_are_none(self, tmp_path: Path, bundle: Bundle) -> None:
+    def test_a_slow_camera_does_not_end_sightings(self, tmp_path: Path, bundle: Bundle) -> None:
         slow = structs.replace(SETTINGS, camera=structs.replace(SETTINGS.camera, frame_rate=0.2))
         rig = Rig(tmp_path, bundle, slow, timeout_s=60.0)
         rig.learn("ring", RING)
@@ -109,7 +109,7 @@ class TestSeeing:
         assert knowing.engine.present == ("ring",)
 
     @pytest.mark.parametrize("level", [0, 120, 255])
-    def test_a_picture_without_contrast_is_nothing_to_see_and_costs_no_encoding(
+    def test_a_blank_frame_is_not_encoded(
         self, knowing: Rig, monkeypatch: pytest.MonkeyPatch, level: int
     ) -> None:
         """An encoder would take the dark of a night for anything, such as the object that is nearest to black."""
@@ -124,7 +124,7 @@ class TestSeeing:
             "There is nothing to see: the picture has no contrast"
         )
 
-    def test_a_double_press_while_it_learns_is_not_about_what_was_seen_before(self, knowing: Rig) -> None:
+    def test_a_double_press_during_a_registration_rejects_nothing(self, knowing: Rig) -> None:
         knowing.show(RING, RING)
         knowing.take()
         knowing.press()
@@ -132,12 +132,12 @@ class TestSeeing:
         knowing.engine.gesture(Gesture.DOUBLE_PRESS, knowing.now)
         assert knowing.store.object("ring").negatives == before
 
-    def test_a_picture_is_recognized_without_a_trace(self, knowing: Rig) -> None:
+    def test_recognizing_a_picture_changes_no_state(self, knowing: Rig) -> None:
         found = knowing.engine.recognize(RING)
         assert (found.name, found.uid) == ("ring", knowing.store.object("ring").uid)
         assert (knowing.engine.latest, knowing.take(), knowing.engine.frame is None) == (None, [], False)
 
-    def test_the_threshold_is_the_bundles_own_for_the_rate(self, tmp_path: Path, bundle: Bundle) -> None:
+    def test_the_threshold_follows_the_false_accept_rate(self, tmp_path: Path, bundle: Bundle) -> None:
         by_rate = structs.replace(SETTINGS, recognition=structs.replace(SETTINGS.recognition, threshold=None))
         rig = Rig(tmp_path / "a", bundle, by_rate)
         assert rig.engine.threshold == 0.75
@@ -150,7 +150,7 @@ class TestSeeing:
 
 
 class TestButton:
-    def test_a_press_registers_what_is_before_the_camera(self, rig: Rig) -> None:
+    def test_a_press_registers_the_object_in_front_of_the_camera(self, rig: Rig) -> None:
         rig.press()
         assert (rig.lit(), rig.holds) == ([Signal.LOOKING], [True])
         rig.show(RING, RING)
@@ -162,7 +162,7 @@ class TestButton:
         rig.show(RING, RING)
         assert rig.engine.present == ("object 1",)
 
-    def test_a_press_soon_after_adds_a_view_and_a_later_one_makes_a_new_object(self, rig: Rig) -> None:
+    def test_a_second_press_adds_a_view_and_a_later_press_registers_a_new_object(self, rig: Rig) -> None:
         rig.press(*[RING] * 3)
         rig.now += 7.5
         rig.press(*[DISC] * 3)
@@ -173,19 +173,19 @@ class TestButton:
         rig.press(*[DISC] * 3)
         assert (rig.names, rig.lit()) == (["object 2"], [Signal.LOOKING, Signal.SAVED])
 
-    def test_a_view_is_added_to_nothing_that_was_forgotten_meanwhile(self, rig: Rig) -> None:
+    def test_no_view_is_added_to_a_forgotten_object(self, rig: Rig) -> None:
         rig.press(*[RING] * 3)
         rig.engine.forget("object 1")
         rig.press(*[RING] * 3)
         assert rig.names == ["object 2"]
 
-    def test_presses_while_it_looks_change_nothing(self, rig: Rig) -> None:
+    def test_presses_during_a_registration_are_ignored(self, rig: Rig) -> None:
         rig.press(RING)
         rig.press(RING)
         rig.press(RING)
         assert (rig.lit(), rig.names) == ([Signal.LOOKING, Signal.SAVED], ["object 1"])
 
-    def test_a_hold_takes_the_registration_back(self, rig: Rig) -> None:
+    def test_a_hold_undoes_the_registration(self, rig: Rig) -> None:
         rig.press(*[RING] * 3)
         rig.show(RING, RING)
         rig.take()
@@ -199,7 +199,7 @@ class TestButton:
         rig.do(Gesture.HOLD)
         assert rig.lit() == [Signal.NOTHING_TO_UNDO]
 
-    def test_a_hold_passes_over_what_was_not_done_at_the_button(self, knowing: Rig) -> None:
+    def test_a_hold_undoes_registrations_only(self, knowing: Rig) -> None:
         knowing.engine.rename("ring", "hoop")
         knowing.do(Gesture.HOLD)
         assert (knowing.names, knowing.lit()) == ([], [Signal.UNDONE])
@@ -210,14 +210,14 @@ class TestButton:
         rig.press(*[RING] * 3)
         assert rig.names == ["object 2"]
 
-    def test_a_hold_while_it_looks_ends_that(self, rig: Rig) -> None:
+    def test_a_hold_cancels_a_running_registration(self, rig: Rig) -> None:
         rig.press(RING, RING)
         rig.do(Gesture.HOLD)
         assert rig.lit() == [Signal.LOOKING, Signal.UNDONE]
         assert rig.take() == [("refused", "not registered: the registration was canceled")]
         assert (rig.engine.registrations.busy, rig.holds, rig.names) == (False, [True, False], [])
 
-    def test_a_double_press_says_that_it_was_wrong(self, knowing: Rig) -> None:
+    def test_a_double_press_rejects_the_last_recognition(self, knowing: Rig) -> None:
         knowing.show(RING, RING)
         knowing.take()
         knowing.do(Gesture.DOUBLE_PRESS)
@@ -234,13 +234,11 @@ class TestButton:
         negative = knowing.store.views("ring")[-1]
         assert (negative.kind, negative.source, negative.crops) == ("negative", "wrong", 1)
 
-    def test_a_double_press_with_nothing_recognized_is_told_by_the_light(self, rig: Rig) -> None:
+    def test_a_double_press_without_a_recognition_shows_on_the_led(self, rig: Rig) -> None:
         rig.do(Gesture.DOUBLE_PRESS)
         assert (rig.lit(), rig.take()) == ([Signal.NOTHING_TO_UNDO], [])
 
-    def test_what_the_store_cannot_do_is_told_by_the_light(
-        self, knowing: Rig, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_store_error_shows_on_the_led(self, knowing: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
         knowing.show(RING)
         monkeypatch.setattr(knowing.store, "add_negative", broken)
         monkeypatch.setattr(knowing.store, "undo", broken)
@@ -250,7 +248,7 @@ class TestButton:
 
 
 class TestChanging:
-    def test_a_rename_reaches_what_is_there(self, knowing: Rig) -> None:
+    def test_a_rename_updates_the_current_sighting(self, knowing: Rig) -> None:
         knowing.show(RING, RING)
         knowing.take()
         assert knowing.engine.rename("ring", "hoop").name == "hoop"
@@ -261,11 +259,11 @@ class TestChanging:
             ("left", "hoop left after 0 s"),
         ]
 
-    def test_the_same_name_again_is_no_news(self, knowing: Rig) -> None:
+    def test_renaming_to_the_same_name_publishes_no_event(self, knowing: Rig) -> None:
         assert knowing.engine.rename("ring", "ring").name == "ring"
         assert knowing.take() == []
 
-    def test_a_name_that_is_taken_changes_nothing(self, knowing: Rig) -> None:
+    def test_a_taken_name_changes_nothing(self, knowing: Rig) -> None:
         knowing.learn("disc", DISC)
         with pytest.raises(SupportError, match=r'there is already an object "Ring"'):
             knowing.engine.rename("disc", "Ring")
@@ -273,7 +271,7 @@ class TestChanging:
             knowing.engine.forget("rink")
         assert knowing.names == ["ring", "disc"]
 
-    def test_what_is_forgotten_while_it_is_there_leaves_and_undo_brings_it_back(self, knowing: Rig) -> None:
+    def test_a_forgotten_object_leaves_and_undo_restores_it(self, knowing: Rig) -> None:
         knowing.show(RING, RING)
         knowing.take()
         knowing.engine.forget("ring")
@@ -285,18 +283,18 @@ class TestChanging:
         knowing.show(RING, RING)
         assert [kind for kind, _ in knowing.take()] == ["appeared"]
 
-    def test_undo_gives_what_is_there_its_name_back(self, knowing: Rig) -> None:
+    def test_undo_of_a_rename_updates_the_current_sighting(self, knowing: Rig) -> None:
         knowing.engine.rename("ring", "hoop")
         knowing.show(RING, RING)
         knowing.engine.undo()
         assert knowing.engine.present == ("ring",)
 
-    def test_undo_of_everything_comes_to_an_end(self, rig: Rig) -> None:
+    def test_undo_ends_with_an_error(self, rig: Rig) -> None:
         with pytest.raises(ControlError, match=r"^there is nothing to undo$"):
             rig.engine.undo()
         assert rig.lit() == [Signal.NOTHING_TO_UNDO]
 
-    def test_wrong_takes_a_name_for_a_check(self, knowing: Rig) -> None:
+    def test_rejecting_with_a_name_checks_the_object(self, knowing: Rig) -> None:
         knowing.learn("disc", DISC)
         knowing.show(RING)
         with pytest.raises(ControlError, match=r'^"ring" was recognized last, not "disc"$'):
@@ -308,7 +306,7 @@ class TestChanging:
             knowing.engine.reject_last(knowing.now, "disc")
         assert knowing.engine.reject_last(knowing.now, "hoop").negatives == 1
 
-    def test_after_half_a_minute_it_is_too_late_to_say_so(self, knowing: Rig) -> None:
+    def test_a_recognition_cannot_be_rejected_after_half_a_minute(self, knowing: Rig) -> None:
         knowing.show(RING)
         with pytest.raises(ControlError, match=r"^nothing was recognized recently that could be wrong$"):
             knowing.engine.reject_last(knowing.now + 30.1)
@@ -316,16 +314,14 @@ class TestChanging:
         with pytest.raises(ControlError, match=r"^nothing was recognized recently"):
             knowing.engine.reject_last(knowing.now)
 
-    def test_negatives_are_kept_without_a_picture_if_none_are_wanted(
-        self, tmp_path: Path, bundle: Bundle
-    ) -> None:
+    def test_negatives_have_no_picture_if_crops_are_not_kept(self, tmp_path: Path, bundle: Bundle) -> None:
         rig = Rig(tmp_path, bundle, keep_crops=False)
         rig.learn("ring", RING)
         rig.show(RING)
         rig.engine.reject_last(rig.now)
         assert [view.crops for view in rig.store.views("ring")] == [0, 0]
 
-    def test_a_collection_is_recognized_at_once_and_an_undone_one_leaves(
+    def test_imported_objects_are_recognized_and_undo_ends_their_sightings(
         self, knowing: Rig, tmp_path: Path, bundle: Bundle
     ) -> None:
         knowing.store.export_archive(tmp_path / "shelf.zip")
@@ -338,7 +334,7 @@ class TestChanging:
         assert other.engine.present == ()
         assert [kind for kind, _ in other.take()] == ["imported", "appeared", "left", "undone"]
 
-    def test_what_was_changed_is_told_also_where_it_cannot_be_read_again(
+    def test_a_change_is_reported_even_if_the_store_cannot_be_read(
         self, knowing: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         with monkeypatch.context() as patch:
@@ -356,9 +352,7 @@ class TestChanging:
         assert "disc" in knowing.engine.support.names
 
 
-def test_each_change_is_on_the_disk_before_it_is_shown_or_told(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_changes_are_on_disk_before_signals_and_events(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     database = rig.store._database
     change = type(database).change
 
@@ -389,7 +383,7 @@ def test_each_change_is_on_the_disk_before_it_is_shown_or_told(
     ]  # fmt: skip
 
 
-def test_the_store_of_another_engine_is_recognized_anew(knowing: Rig, bundle: Bundle, tmp_path: Path) -> None:
+def test_a_new_engine_reads_an_existing_store(knowing: Rig, bundle: Bundle, tmp_path: Path) -> None:
     knowing.store.close()
     again = Rig(tmp_path, bundle)
     assert again.engine.support.names == ("ring",)
@@ -397,7 +391,7 @@ def test_the_store_of_another_engine_is_recognized_anew(knowing: Rig, bundle: Bu
     assert again.engine.present == ("ring",)
 
 
-def test_what_somebody_else_wrote_is_seen_after_a_refresh(knowing: Rig) -> None:
+def test_external_changes_appear_after_a_refresh(knowing: Rig) -> None:
     view = NewView(knowing.encoder.embed([DISC])[0], (), "picture")
     knowing.store.register("disc", view)
     assert knowing.engine.support.names == ("ring",)

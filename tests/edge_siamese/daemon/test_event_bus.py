@@ -59,7 +59,7 @@ def recorder() -> Iterator[Recorder]:
     made.going.set()
 
 
-def test_subscribers_hear_all_in_order_and_late_ones_the_last() -> None:
+def test_subscribers_get_events_in_order_and_late_ones_a_replay() -> None:
     bus = EventBus()
     early = bus.subscribe()
     for number in range(3):
@@ -80,7 +80,7 @@ def test_the_ring_keeps_the_last_events() -> None:
     assert numbers(bus.subscribe(replay=10).get(0)[0]) == [2, 3, 4]
 
 
-def test_a_slow_subscriber_loses_the_oldest_and_learns_how_many() -> None:
+def test_a_slow_subscriber_loses_the_oldest_events_and_gets_their_number() -> None:
     bus = EventBus()
     subscriber = bus.subscribe(size=2)
     for number in range(5):
@@ -92,7 +92,7 @@ def test_a_slow_subscriber_loses_the_oldest_and_learns_how_many() -> None:
     assert (numbers(events), lost) == ([5], 0)
 
 
-def test_a_listener_hears_each_event_as_it_is_published_until_it_has_enough() -> None:
+def test_a_listener_is_called_until_it_is_removed() -> None:
     bus, heard = EventBus(), list[str]()
 
     def listen(event: Event) -> None:
@@ -107,7 +107,7 @@ def test_a_listener_hears_each_event_as_it_is_published_until_it_has_enough() ->
     assert heard == ["one"]
 
 
-def test_who_has_unsubscribed_hears_nothing_more() -> None:
+def test_unsubscribing_ends_delivery() -> None:
     bus = EventBus()
     subscriber = bus.subscribe()
     bus.unsubscribe(subscriber)
@@ -141,7 +141,7 @@ def test_a_subscriber_that_is_woken_returns_once_and_loses_no_event() -> None:
     assert time.monotonic() - began >= 0.05
 
 
-def test_closing_wakes_subscribers_and_later_events_go_nowhere() -> None:
+def test_closing_wakes_subscribers_and_drops_later_events() -> None:
     bus = EventBus()
     subscriber = bus.subscribe()
     bus.publish(event(0))
@@ -186,7 +186,9 @@ def test_a_sink_that_fails_is_logged_once_until_it_works(
     assert caplog.messages == ["the recorder fails: Broken pipe", "the recorder works again"]
 
 
-def test_a_sink_with_a_defect_goes_on(recorder: Recorder, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unexpected_error_does_not_stop_a_sink(
+    recorder: Recorder, caplog: pytest.LogCaptureFixture
+) -> None:
     recorder.error = ZeroDivisionError("no")
     bus = EventBus([recorder])
     bus.publish(event(0))
@@ -209,9 +211,7 @@ def test_closing_interrupts_a_sink_that_takes_too_long(
     assert caplog.messages == ["the recorder is too slow: 2 events were lost at the end"]
 
 
-def test_a_sink_that_cannot_be_interrupted_is_left(
-    recorder: Recorder, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_sink_that_hangs_is_abandoned(recorder: Recorder, caplog: pytest.LogCaptureFixture) -> None:
     recorder.going.clear()
     recorder.interrupts_help = False
     bus = EventBus([recorder])
@@ -221,7 +221,7 @@ def test_a_sink_that_cannot_be_interrupted_is_left(
     assert caplog.messages == ["the recorder does not stop in time; abandoning it"]
 
 
-def test_other_sinks_take_over_when_those_before_are_closed_and_no_event_is_lost(recorder: Recorder) -> None:
+def test_replacing_sinks_loses_no_event(recorder: Recorder) -> None:
     bus = EventBus([recorder])
     recorder.going.clear()
     bus.publish(event(0))
@@ -239,7 +239,7 @@ def test_other_sinks_take_over_when_those_before_are_closed_and_no_event_is_lost
     assert [found.closed for found in (recorder, second, third)] == [True, True, True]
 
 
-def test_sinks_that_do_not_end_do_not_hold_up_the_end(recorder: Recorder) -> None:
+def test_closing_does_not_wait_for_sinks_that_hang(recorder: Recorder) -> None:
     bus = EventBus([recorder])
     recorder.going.clear()
     recorder.interrupts_help = False

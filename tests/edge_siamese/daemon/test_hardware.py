@@ -62,7 +62,7 @@ def panel_of(hardware: Hardware) -> SimulatedPanel:
     return hardware._simulated
 
 
-def test_nothing_is_open_at_first(hardware: Hardware) -> None:
+def test_nothing_is_opened_initially(hardware: Hardware) -> None:
     assert (hardware.state, hardware.console, hardware.camera_down, hardware.needs_restart) == (
         None,
         None,
@@ -77,7 +77,7 @@ def test_nothing_is_open_at_first(hardware: Hardware) -> None:
 
 
 class TestCamera:
-    def test_each_frame_is_given_once(self, hardware: Hardware, stage: Stage) -> None:
+    def test_each_frame_is_returned_once(self, hardware: Hardware, stage: Stage) -> None:
         stage.picture = MUG
         hardware.open_camera("gray")
         first, second = (until(lambda: hardware.next_frame(0.1)) for _ in range(2))
@@ -85,13 +85,15 @@ class TestCamera:
         assert first.number < second.number
         assert first.pixels is MUG
 
-    def test_it_is_opened_again_only_for_other_colors(self, hardware: Hardware, stage: Stage) -> None:
+    def test_the_camera_is_reopened_only_for_other_colors(self, hardware: Hardware, stage: Stage) -> None:
         for color in ("gray", "gray", "rgb"):
             hardware.open_camera(color)  # type: ignore[arg-type]
             until(lambda: hardware.next_frame(0.1))
         assert stage.opened == ["gray", "rgb"]
 
-    def test_what_changes_is_told_once(self, hardware: Hardware, stage: Stage, events: list[Event]) -> None:
+    def test_camera_changes_are_reported_once(
+        self, hardware: Hardware, stage: Stage, events: list[Event]
+    ) -> None:
         hardware.open_camera("gray")
         assert watched(hardware, lambda: events)[-1] is False
         stage.error = CameraStalled("no frame came")
@@ -110,14 +112,16 @@ class TestCamera:
         ]
         assert [event.data.get("status") for event in events] == [None, "stalled", "absent", None]
 
-    def test_its_end_is_told(self, hardware: Hardware, stage: Stage, events: list[Event]) -> None:
+    def test_the_end_of_the_camera_is_reported(
+        self, hardware: Hardware, stage: Stage, events: list[Event]
+    ) -> None:
         stage.error = CameraEnded("all was shown")
         hardware.open_camera("gray")
         watched(hardware, lambda: events)
         assert events[0].text == "the camera has ended: all was shown"
         assert not hardware.camera_down
 
-    def test_holding_the_exposure_waits_for_nothing(self, hardware: Hardware, stage: Stage) -> None:
+    def test_holding_the_exposure_does_not_block(self, hardware: Hardware, stage: Stage) -> None:
         hardware.open_camera("gray")
         until(lambda: hardware.next_frame(0.1))
         hardware.hold_exposure(True)
@@ -127,7 +131,7 @@ class TestCamera:
         returns(lambda: hardware.hold_exposure(False))
         returns(hardware.close)
 
-    def test_two_threads_in_its_driver_are_without_hope(
+    def test_two_stuck_threads_need_a_restart(
         self, hardware: Hardware, stage: Stage, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("edge_siamese.cameras.supervisor.MARGIN_SECONDS", 0.0)
@@ -137,7 +141,7 @@ class TestCamera:
         assert not hardware.needs_restart
         until(lambda: hardware.needs_restart)
 
-    def test_one_thread_is_enough_if_it_keeps_the_camera_from_the_next(
+    def test_one_stuck_thread_with_an_absent_camera_needs_a_restart(
         self, hardware: Hardware, stage: Stage, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("edge_siamese.cameras.supervisor.MARGIN_SECONDS", 0.0)
@@ -150,7 +154,7 @@ class TestCamera:
         state = hardware.state
         assert state is not None and (state.status, state.stuck_threads) == ("absent", 1)
 
-    def test_pictures_that_are_wanted_seldom_are_waited_for(self, events: list[Event]) -> None:
+    def test_a_low_frame_rate_extends_the_timeout(self, events: list[Event]) -> None:
         camera = CameraSettings(kind="synthetic", frame_rate=0.1, timeout_s=3.0)
         hardware = Hardware(structs.replace(SETTINGS, camera=camera), events.append)
         hardware.open_camera("gray")
@@ -160,7 +164,7 @@ class TestCamera:
 
 
 class TestPanel:
-    def test_gestures_come_and_signals_go(self, hardware: Hardware) -> None:
+    def test_gestures_and_signals_pass_through(self, hardware: Hardware) -> None:
         hardware.open_panel()
         panel = panel_of(hardware)
         until(lambda: hardware.console and hardware.console.description == "simulated button and LED")
@@ -176,7 +180,7 @@ class TestPanel:
         until(lambda: panel.lit)
         assert hardware.background is Signal.OFF
 
-    def test_a_stuck_button_is_told_and_so_is_its_release(
+    def test_a_stuck_button_and_its_release_are_reported(
         self, hardware: Hardware, events: list[Event]
     ) -> None:
         hardware.open_panel()
@@ -193,9 +197,7 @@ class TestPanel:
             "the button works again",
         ]
 
-    def test_a_panel_that_is_lost_is_told_until_it_is_back(
-        self, hardware: Hardware, events: list[Event]
-    ) -> None:
+    def test_a_lost_panel_and_its_return_are_reported(self, hardware: Hardware, events: list[Event]) -> None:
         hardware.open_panel()
         panel = panel_of(hardware)
         until(lambda: hardware.console and hardware.console.description == "simulated button and LED")
@@ -206,13 +208,13 @@ class TestPanel:
             "the panel works",
         ]
 
-    def test_without_one_there_are_no_gestures(self, hardware: Hardware) -> None:
+    def test_without_a_panel_there_are_no_gestures(self, hardware: Hardware) -> None:
         hardware.settings = structs.replace(SETTINGS, panel=PanelSettings(kind="none"))
         hardware.open_panel()
         until(lambda: hardware.console and hardware.console.description == "no button and no LED")
         assert hardware.gestures() == []
 
-    def test_one_that_cannot_be_opened_is_told(
+    def test_a_panel_that_cannot_be_opened_is_reported(
         self, hardware: Hardware, events: list[Event], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def fail(_: Any) -> Any:
@@ -224,14 +226,14 @@ class TestPanel:
         watched(hardware, lambda: events)
         assert events[0].text == "no button and no LED: GPIO 17 is used by another program"
 
-    def test_one_that_hangs_is_left_in_time(self, hardware: Hardware, stage: Stage) -> None:
+    def test_a_panel_that_hangs_is_abandoned(self, hardware: Hardware, stage: Stage) -> None:
         hardware.open_panel()
         panel = panel_of(hardware)
         until(lambda: hardware.console and hardware.console.description == "simulated button and LED")
         panel.wait = lambda timeout: stage.free.wait() and []  # type: ignore[method-assign,assignment,return-value]
         returns(hardware.close)
 
-    def test_the_scene_presses_the_button_that_there_is_now(self, stage: Stage) -> None:
+    def test_the_scene_presses_the_current_panel(self, stage: Stage) -> None:
         scene = structs.replace(SETTINGS, camera=structs.replace(SETTINGS.camera, kind="synthetic"))
         scene = structs.replace(scene, panel=structs.replace(scene.panel, kind="auto"))
         hardware = Hardware(scene, lambda _: None)

@@ -75,7 +75,7 @@ def stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stand]:
     made.integrations.close(1.0)
 
 
-def test_with_everything_off_there_is_not_even_a_thread(stand: Stand) -> None:
+def test_no_thread_runs_with_everything_off(stand: Stand) -> None:
     before = threading.active_count()
     stand.integrations.apply(Settings())
     assert threading.active_count() == before
@@ -83,7 +83,7 @@ def test_with_everything_off_there_is_not_even_a_thread(stand: Stand) -> None:
     assert not stand.api.decisions.wanted
 
 
-def test_one_is_opened_opened_anew_where_its_settings_changed_and_closed(stand: Stand) -> None:
+def test_an_integration_is_opened_reopened_and_closed_with_its_settings(stand: Stand) -> None:
     stand.integrations.apply(ON)
     until(lambda: stand.events)
     assert (stand.events[0].kind, stand.events[0].text) == ("dashboard", "dashboard: at 8765")
@@ -100,7 +100,7 @@ def test_one_is_opened_opened_anew_where_its_settings_changed_and_closed(stand: 
     assert not stand.api.decisions.wanted
 
 
-def test_one_that_fails_is_told_once_and_tried_again(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_is_reported_once_and_retried(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(extras_module, "RETRY_SECONDS", 0.01)
     stand.integrations._slots[0].retry_s = 0.01
     stand.errors.append(ControlError("the port 8765 is taken"))
@@ -126,14 +126,14 @@ def test_one_that_fails_is_told_once_and_tried_again(stand: Stand, monkeypatch: 
         (ZeroDivisionError("oops"), "no dashboard: ZeroDivisionError: oops"),
     ],
 )
-def test_whatever_goes_wrong_is_told_in_a_line(stand: Stand, error: Exception, told: str) -> None:
+def test_any_error_is_reported_in_one_line(stand: Stand, error: Exception, told: str) -> None:
     stand.errors.append(error)
     stand.integrations.apply(ON)
     until(lambda: stand.events)
     assert stand.events[0].text == told
 
 
-def test_one_that_hangs_holds_up_neither_settings_nor_the_end(stand: Stand) -> None:
+def test_an_integration_that_hangs_blocks_neither_settings_nor_closing(stand: Stand) -> None:
     free = threading.Event()
     stand.make = lambda: _hang(free)
     returns(lambda: stand.integrations.apply(ON))
@@ -147,7 +147,9 @@ def _hang(free: threading.Event) -> Any:
     raise ControlError("too late")
 
 
-def test_one_that_does_not_close_is_left(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_integration_that_does_not_close_is_abandoned(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
     free = threading.Event()
     monkeypatch.setattr(Fake, "close", lambda self, timeout: free.wait())
     stand.integrations.apply(ON)
@@ -156,7 +158,7 @@ def test_one_that_does_not_close_is_left(stand: Stand, monkeypatch: pytest.Monke
     free.set()
 
 
-def test_when_objects_were_seen_is_known_from_former_daemons(
+def test_last_seen_times_are_restored_from_the_event_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "events.jsonl").write_text(
@@ -192,7 +194,7 @@ print(*sorted(
 """
 
 
-def test_a_daemon_without_them_imports_nothing_of_them(tmp_path: Path) -> None:
+def test_a_daemon_without_integrations_does_not_import_them(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text(
         f'[camera]\nkind = "synthetic"\nframe_rate = 30.0\n[model]\nbundle = "glyphs"\n'
         f'[paths]\nstate = "{tmp_path}"\nruntime = "{tmp_path}"\n'
@@ -208,7 +210,7 @@ def test_a_daemon_without_them_imports_nothing_of_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("spec", extras_module.INTEGRATIONS, ids=lambda spec: spec.kind)
-def test_the_registry_names_what_is_there(spec: IntegrationSpec) -> None:
+def test_the_registry_names_existing_factories(spec: IntegrationSpec) -> None:
     pytest.importorskip({"dashboard": "uvicorn", "mqtt": "paho.mqtt", "metrics": "uvicorn"}[spec.kind])
     module, _, name = spec.factory.partition(":")
     assert callable(getattr(import_module(module), name))

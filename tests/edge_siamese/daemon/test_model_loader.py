@@ -69,7 +69,7 @@ def picky(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class TestModels:
-    def test_without_a_model_the_daemon_is_up_and_takes_the_one_that_comes(
+    def test_a_daemon_without_a_model_loads_one_once_installed(
         self, daemon: Daemon, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(service_module, "RETRY_SECONDS", 60.0)
@@ -89,13 +89,13 @@ class TestModels:
         until(lambda: daemon.service.hardware.background is Signal.READY)
         assert daemon.systemd.count("READY=1") == 1
 
-    def test_a_model_is_confirmed_when_it_has_worked(self, daemon: Daemon, bundle: Bundle) -> None:
+    def test_a_model_is_confirmed_after_it_has_worked(self, daemon: Daemon, bundle: Bundle) -> None:
         daemon.models.install(bundle.path, accept)
         assert not daemon.models.state().confirmed
         daemon.start().up()
         until(lambda: daemon.models.state().confirmed)
 
-    def test_another_model_is_not_confirmed_in_its_place(
+    def test_a_newer_model_is_not_confirmed_instead(
         self, daemon: Daemon, bundle: Bundle, second: Path
     ) -> None:
         daemon.models.install(bundle.path, accept)
@@ -109,7 +109,7 @@ class TestModels:
         until(lambda: daemon.models.state().confirmed)
         assert model_of(daemon) == "second"
 
-    def test_without_frames_a_model_is_confirmed_only_after_a_while_of_its_own(
+    def test_without_frames_a_model_is_confirmed_after_a_delay(
         self, daemon: Daemon, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(service_module, "STATUS_SECONDS", 0.02)
@@ -125,7 +125,7 @@ class TestModels:
         until(lambda: daemon.models.state().confirmed)
 
     @pytest.mark.usefixtures("picky")
-    def test_a_model_that_fails_its_self_test_gives_way_to_the_former(
+    def test_a_model_that_fails_its_self_test_is_replaced_by_the_previous(
         self, daemon: Daemon, bundle: Bundle, second: Path
     ) -> None:
         former = daemon.models.install(bundle.path, accept)
@@ -138,7 +138,7 @@ class TestModels:
         )
 
     @pytest.mark.usefixtures("picky")
-    def test_while_it_runs_it_goes_on_with_the_former(
+    def test_a_failing_model_does_not_replace_the_running_one(
         self, daemon: Daemon, bundle: Bundle, second: Path
     ) -> None:
         daemon.models.install(bundle.path, accept)
@@ -151,13 +151,13 @@ class TestModels:
         daemon.show(MUG, "mug")
         assert (model_of(daemon), daemon.models.state().confirmed) == ("tiny-0123456789ab", False)
 
-    def test_a_bundle_in_the_settings_that_is_none_is_a_fault(self, daemon: Daemon) -> None:
+    def test_an_invalid_bundle_in_the_settings_is_a_fault(self, daemon: Daemon) -> None:
         daemon.configure("/none")
         daemon.start()
         assert daemon.told("model") == "cannot recognize: no bundle at /none: no such directory"
 
     @pytest.mark.usefixtures("nothing_shipped", "picky")
-    def test_none_works_and_there_is_no_other(self, tmp_path: Path, second: Path) -> None:
+    def test_no_working_model_is_a_fault(self, tmp_path: Path, second: Path) -> None:
         models = InstalledModels(tmp_path / "models")
         models.install(second, accept)
         told: list[str] = []
@@ -165,7 +165,7 @@ class TestModels:
             load_current_model(SETTINGS, models, told.append)
         assert told == []
 
-    def test_a_directory_of_models_that_cannot_be_written_is_a_fault(
+    def test_a_read_only_models_directory_is_a_fault(
         self, daemon: Daemon, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def refuse(_: Any) -> Any:
@@ -180,7 +180,7 @@ class TestModels:
 
 
 class TestChangingModels:
-    def test_objects_are_learned_anew_and_never_scored_across_models(
+    def test_objects_are_reembedded_and_never_scored_across_models(
         self, daemon: Daemon, bundle: Bundle, second: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         daemon.configure(bundle.path)
@@ -225,7 +225,7 @@ class TestChangingModels:
         ]  # fmt: skip
         assert objects["model_id"] == "second"
 
-    def test_what_is_registered_meanwhile_is_learned_anew_as_well(
+    def test_objects_registered_during_reembedding_are_reembedded(
         self, daemon: Daemon, bundle: Bundle, second: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         daemon.configure(bundle.path)
@@ -246,7 +246,7 @@ class TestChangingModels:
         until(lambda: model_of(daemon) == "second")
         daemon.show(PEN, "pen")
 
-    def test_a_model_without_the_threshold_asked_for_leaves_everything_as_it_was(
+    def test_a_model_without_the_threshold_changes_nothing(
         self, daemon: Daemon, bundle: Bundle, tmp_path: Path
     ) -> None:
         odd = write_tiny_bundle(
@@ -265,7 +265,7 @@ class TestChangingModels:
         daemon.learn("pen", PEN)
         daemon.show(PEN, "pen")
 
-    def test_learning_anew_goes_on_after_what_cannot_be_read(
+    def test_reembedding_continues_after_unreadable_views(
         self,
         tmp_path: Path,
         bundle: Bundle,
@@ -290,7 +290,7 @@ class TestChangingModels:
             (line,) = reembed(store, recognizer)
             assert line.endswith("0 of 1 views")
 
-    def test_imported_objects_are_learned_from_their_pictures(
+    def test_imported_objects_are_embedded_from_their_pictures(
         self, daemon: Daemon, bundle: Bundle, second: Path, tmp_path: Path
     ) -> None:
         encoder = load_tested_encoder(bundle, SETTINGS)
@@ -340,7 +340,7 @@ class TestReloading:
         assert running.stage.opened == ["gray"]
 
     @pytest.mark.parametrize("text", ["[camera]\nframe_rate = fast", "[camera]\nrat = 3.0", None])
-    def test_a_broken_file_changes_nothing(self, running: Daemon, text: str | None) -> None:
+    def test_an_invalid_settings_file_changes_nothing(self, running: Daemon, text: str | None) -> None:
         if text is None:
             running.config.unlink()
         else:
@@ -350,7 +350,7 @@ class TestReloading:
         running.show(TABLE, None)
         running.show(MUG, "mug")
 
-    def test_a_new_model_is_taken_also_with_a_broken_file(
+    def test_a_new_model_loads_despite_an_invalid_settings_file(
         self, daemon: Daemon, bundle: Bundle, second: Path
     ) -> None:
         daemon.models.install(bundle.path, accept)
@@ -360,7 +360,7 @@ class TestReloading:
         daemon.ask("reload")
         until(lambda: model_of(daemon) == "second")
 
-    def test_another_camera_is_opened_at_once_also_if_the_model_fails(
+    def test_another_camera_is_opened_at_once_even_if_the_model_fails(
         self, running: Daemon, bundle: Bundle, tmp_path: Path
     ) -> None:
         running.configure(tmp_path / "none", frame_rate="frame_rate = 100.0")
@@ -370,7 +370,7 @@ class TestReloading:
         running.show(TABLE, None)
         running.show(MUG, "mug")
 
-    def test_another_panel_is_opened_and_pressed(self, running: Daemon, bundle: Bundle) -> None:
+    def test_another_panel_is_opened_and_usable(self, running: Daemon, bundle: Bundle) -> None:
         running.configure(bundle.path, hold_s="hold_s = 2.5")
         console = running.service.hardware.console
         running.ask("reload")
@@ -381,7 +381,7 @@ class TestReloading:
         running.told("registered")
         until(lambda: running.events("registered")[-1] == '"object 1" is registered')
 
-    def test_other_events_go_elsewhere_and_paths_stay(self, running: Daemon, bundle: Bundle) -> None:
+    def test_changed_event_settings_apply_and_paths_stay(self, running: Daemon, bundle: Bundle) -> None:
         text = running.config.read_text().replace(str(running.state), str(running.state) + "2")
         running.config.write_text(text + "\n[events]\nfile = false\n")
         running.ask("reload")
@@ -392,7 +392,7 @@ class TestReloading:
         running.ask("rename", name="mug", new="cup")
         assert (running.state / "events.jsonl").stat().st_size == size
 
-    def test_a_registration_under_way_is_ended_and_told(self, running: Daemon) -> None:
+    def test_a_running_registration_is_canceled_and_reported(self, running: Daemon) -> None:
         said: list[Any] = []
         running.stage.picture = TABLE
         running.service.call(
@@ -403,9 +403,7 @@ class TestReloading:
         assert said[0].reason == "ended"
 
 
-def test_the_model_of_a_bundle_that_is_gone_is_a_fault_at_the_next_start(
-    daemon: Daemon, second: Path
-) -> None:
+def test_a_missing_bundle_is_a_fault_at_the_next_start(daemon: Daemon, second: Path) -> None:
     daemon.configure(second)
     daemon.start().up()
     shutil.rmtree(second)
@@ -416,7 +414,7 @@ def test_the_model_of_a_bundle_that_is_gone_is_a_fault_at_the_next_start(
     assert daemon.told("model").startswith("cannot recognize: no bundle at ")
 
 
-def test_the_runtime_of_the_settings_is_the_one_that_is_proven(bundle: Bundle) -> None:
+def test_the_self_test_runs_on_the_configured_runtime(bundle: Bundle) -> None:
     encoder = load_tested_encoder(
         bundle, structs.replace(SETTINGS, model=structs.replace(SETTINGS.model, precision="fp32"))
     )

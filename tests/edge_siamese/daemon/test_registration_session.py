@@ -42,7 +42,7 @@ def end_of(
     return learned
 
 
-def test_a_registration_tells_each_frame_and_its_end(rig: Rig) -> None:
+def test_a_registration_reports_each_frame_and_the_outcome(rig: Rig) -> None:
     said: list[RegistrationResult] = []
     progress: list[dict[str, Any]] = []
     rig.engine.registrations.begin(RegistrationRequest("ring"), rig.now, said.append, progress.append)
@@ -95,11 +95,11 @@ def test_each_refusal_has_its_signal(
     assert rig.names == []
 
 
-def test_reasons_with_a_signal_of_their_own() -> None:
+def test_reasons_with_their_own_signal() -> None:
     assert set(Reason) - set(SIGNALS) == {Reason.NOTHING, Reason.UNSTEADY, Reason.NO_FRAMES}
 
 
-def test_a_camera_without_frames_ends_a_registration_when_its_time_is_over(rig: Rig) -> None:
+def test_a_registration_without_frames_times_out(rig: Rig) -> None:
     said: list[RegistrationResult] = []
     rig.engine.registrations.begin(RegistrationRequest("thing"), rig.now, said.append)
     rig.wait(1.9)
@@ -110,7 +110,7 @@ def test_a_camera_without_frames_ends_a_registration_when_its_time_is_over(rig: 
     assert len(said) == 1
 
 
-def test_a_frame_from_before_anybody_asked_teaches_nothing(rig: Rig) -> None:
+def test_a_frame_from_before_the_request_is_ignored(rig: Rig) -> None:
     said: list[RegistrationResult] = []
     progress: list[dict[str, Any]] = []
     rig.engine.registrations.begin(RegistrationRequest("ring"), rig.now, said.append, progress.append)
@@ -121,7 +121,7 @@ def test_a_frame_from_before_anybody_asked_teaches_nothing(rig: Rig) -> None:
     assert [result.saved for result in said] == [True]
 
 
-def test_something_known_is_refused_with_its_name(rig: Rig) -> None:
+def test_a_collision_is_refused_with_the_name(rig: Rig) -> None:
     rig.learn("ring", RING)
     rig.take()
     rig.lit()
@@ -138,13 +138,13 @@ def test_something_known_is_refused_with_its_name(rig: Rig) -> None:
     assert rig.names == ["ring"]
 
 
-def test_force_registers_it_all_the_same(rig: Rig) -> None:
+def test_force_registers_despite_a_collision(rig: Rig) -> None:
     rig.learn("ring", RING)
     assert rig.learn("hoop", RING, force=True).saved
     assert rig.names == ["ring", "hoop"]
 
 
-def test_so_do_settings_that_allow_it(tmp_path: Path, bundle: Bundle) -> None:
+def test_settings_can_allow_collisions(tmp_path: Path, bundle: Bundle) -> None:
     rig = Rig(tmp_path, bundle, collisions="allow")
     rig.learn("ring", RING)
     assert rig.learn("hoop", RING).saved
@@ -162,7 +162,7 @@ def test_a_view_may_look_like_its_own_object_but_not_like_another(rig: Rig) -> N
     assert (refused.saved, refused.collides) == (False, "ring")
 
 
-def test_one_thing_is_learned_at_a_time(rig: Rig) -> None:
+def test_one_registration_runs_at_a_time(rig: Rig) -> None:
     rig.engine.registrations.begin(RegistrationRequest("ring"), rig.now)
     with pytest.raises(ControlError, match=r"^another registration is in progress; try again in a moment$"):
         rig.engine.registrations.begin(RegistrationRequest("disc"), rig.now)
@@ -171,9 +171,7 @@ def test_one_thing_is_learned_at_a_time(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("name", ["ring", "RING ", "", "a\nb"])
-def test_a_name_that_cannot_be_is_refused_before_anybody_has_to_hold_something_still(
-    rig: Rig, name: str
-) -> None:
+def test_an_invalid_name_is_refused_at_once(rig: Rig, name: str) -> None:
     rig.learn("ring", RING)
     rig.lit()
     with pytest.raises(SupportError):
@@ -181,7 +179,7 @@ def test_a_name_that_cannot_be_is_refused_before_anybody_has_to_hold_something_s
     assert (rig.engine.registrations.busy, rig.lit(), rig.holds) == (False, [], [True, False])
 
 
-def test_a_name_that_is_taken_meanwhile_is_told_at_the_end(rig: Rig) -> None:
+def test_a_name_taken_meanwhile_is_reported_at_the_end(rig: Rig) -> None:
     said: list[RegistrationResult] = []
     rig.engine.registrations.begin(RegistrationRequest("ring"), rig.now, said.append)
     rig.show(RING, RING)
@@ -192,7 +190,7 @@ def test_a_name_that_is_taken_meanwhile_is_told_at_the_end(rig: Rig) -> None:
     assert rig.lit() == [Signal.LOOKING, Signal.SAVED, Signal.FAILED]
 
 
-def test_a_view_of_an_object_that_was_forgotten_meanwhile_is_told_at_the_end(rig: Rig) -> None:
+def test_a_target_forgotten_meanwhile_is_reported_at_the_end(rig: Rig) -> None:
     ring = rig.learn("ring", RING).object
     assert ring is not None
     said: list[RegistrationResult] = []
@@ -211,7 +209,9 @@ def raising(error: Exception) -> Callable[..., Any]:
     return call
 
 
-def test_a_store_that_fails_is_told_and_the_engine_goes_on(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_failure_is_reported_and_the_engine_continues(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(rig.store, "register", raising(StoreError("objects.db: the disk is full")))
         result = end_of(rig, RegistrationRequest("ring"), [RING] * 3)
@@ -224,9 +224,7 @@ def test_a_store_that_fails_is_told_and_the_engine_goes_on(rig: Rig, monkeypatch
     assert rig.lit() == [Signal.LOOKING, Signal.SAVED]
 
 
-def test_an_error_that_nobody_foresaw_is_told_too_before_it_goes_its_way(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unexpected_error_is_reported_and_raised(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[RegistrationResult] = []
     rig.engine.registrations.begin(RegistrationRequest("ring"), rig.now, said.append)
     rig.show(RING, RING)
@@ -246,7 +244,7 @@ def test_a_frame_that_fails_does_not_end_a_registration(rig: Rig) -> None:
     assert [result.saved for result in said] == [True]
 
 
-def test_what_is_ended_is_told_and_forgotten(rig: Rig) -> None:
+def test_a_canceled_registration_is_reported_and_saves_nothing(rig: Rig) -> None:
     said: list[RegistrationResult] = []
     rig.engine.registrations.begin(RegistrationRequest("ring"), rig.now, said.append)
     rig.show(RING)
@@ -267,14 +265,14 @@ class TestPictures:
         rig.show(RING, RING)
         assert rig.engine.present == ("ring",)
 
-    def test_a_bad_one_is_refused(self, rig: Rig) -> None:
+    def test_a_bad_picture_is_refused(self, rig: Rig) -> None:
         result = rig.engine.registrations.from_pictures(
             [NIGHT], RegistrationRequest("ring", source="picture"), rig.now
         )
         assert result.text == "the picture is not good enough: too dark; add light"
         assert rig.events[0].data == {"reason": "too dark", "source": "picture"}
 
-    def test_one_of_something_known_is_refused(self, rig: Rig) -> None:
+    def test_a_picture_of_a_registered_object_is_refused(self, rig: Rig) -> None:
         rig.learn("ring", RING)
         request = RegistrationRequest("hoop", source="picture")
         assert rig.engine.registrations.from_pictures([RING], request, rig.now).collides == "ring"
@@ -285,7 +283,7 @@ class TestPictures:
         with pytest.raises(SupportError, match=r'^there is already an object "ring"'):
             rig.engine.registrations.from_pictures([DISC], RegistrationRequest("ring"), rig.now)
 
-    def test_they_do_not_disturb_a_registration_that_is_under_way(self, rig: Rig) -> None:
+    def test_pictures_do_not_disturb_a_running_registration(self, rig: Rig) -> None:
         said: list[RegistrationResult] = []
         rig.engine.registrations.begin(RegistrationRequest("ring"), rig.now, said.append)
         rig.show(RING)

@@ -43,7 +43,7 @@ def engine_of(daemon: Daemon) -> Any:
 
 
 class TestLife:
-    def test_it_registers_recognizes_and_keeps(self, daemon: Daemon, bundle: Bundle) -> None:
+    def test_objects_are_registered_recognized_and_persisted(self, daemon: Daemon, bundle: Bundle) -> None:
         daemon.start().up()
         assert daemon.learn("mug", MUG)["text"] == '"mug" is registered'
         daemon.show(MUG, "mug")
@@ -58,7 +58,7 @@ class TestLife:
         daemon.show(MUG, "mug")
         assert daemon.events("started")[0].startswith("recognizing 1 object with tiny-0123456789ab, ")
 
-    def test_the_button_does_what_the_light_says(self, daemon: Daemon) -> None:
+    def test_the_led_shows_the_effect_of_the_button(self, daemon: Daemon) -> None:
         shown: list[Signal] = []
         daemon.start().up()
         console = daemon.service.hardware.console
@@ -76,7 +76,7 @@ class TestLife:
         assert shown == [Signal.LOOKING, Signal.SAVED, Signal.UNDONE]
         assert daemon.stage.holds == [True, False]
 
-    def test_systemd_hears_that_it_is_ready_how_it_is_and_that_it_ends(self, daemon: Daemon) -> None:
+    def test_systemd_is_notified_of_ready_status_and_stopping(self, daemon: Daemon) -> None:
         daemon.start().up()
         until(lambda: any("STATUS=sees no known object" in message for message in daemon.systemd.heard))
         until(lambda: daemon.systemd.count("WATCHDOG=1") > 3)
@@ -84,7 +84,7 @@ class TestLife:
         until(lambda: daemon.systemd.count("STOPPING=1"))
         assert daemon.systemd.count("READY=1") == 1
 
-    def test_the_watchdog_is_for_frames_and_for_a_camera_that_is_not_there(self, daemon: Daemon) -> None:
+    def test_the_watchdog_is_fed_by_frames_and_without_a_camera(self, daemon: Daemon) -> None:
         daemon.start().up()
         daemon.stage.error = CameraStalled("the camera gave no frame for 0.2 s")
         assert daemon.told("camera") == "the camera runs: a stage"
@@ -106,14 +106,14 @@ class TestLife:
             "no frames: there is no camera",
         ]
 
-    def test_what_was_there_leaves_with_the_camera(self, daemon: Daemon) -> None:
+    def test_sightings_end_when_the_camera_is_lost(self, daemon: Daemon) -> None:
         daemon.start().up()
         daemon.learn("mug", MUG)
         daemon.show(MUG, "mug")
         daemon.stage.error = CameraStalled("the camera gave no frame for 0.2 s")
         assert daemon.told("left").startswith("mug left")
 
-    def test_frames_that_cannot_be_used_are_told_once_and_keep_the_watchdog_waiting(
+    def test_unusable_frames_are_reported_once_and_do_not_feed_the_watchdog(
         self, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         daemon.start().up()
@@ -135,7 +135,7 @@ class TestLife:
 
 
 class TestEnding:
-    def test_a_camera_that_hangs_delays_nothing(self, daemon: Daemon) -> None:
+    def test_a_camera_that_hangs_does_not_delay_requests(self, daemon: Daemon) -> None:
         daemon.start().up()
         daemon.stage.hangs = True
         until(lambda: daemon.stage.stuck)
@@ -145,7 +145,7 @@ class TestEnding:
         daemon.stop()
         assert daemon.status == EXIT_OK
 
-    def test_whoever_waits_for_a_registration_is_told_of_the_end(self, daemon: Daemon) -> None:
+    def test_a_waiting_registration_gets_the_outcome_when_the_daemon_stops(self, daemon: Daemon) -> None:
         daemon.start().up()
         daemon.stage.error = CameraStalled("no frame")
         said: list[str] = []
@@ -163,14 +163,14 @@ class TestEnding:
         asking.join(2)
         assert said == ["the registration was canceled"]
 
-    def test_the_end_of_files_is_the_end(self, daemon: Daemon) -> None:
+    def test_the_daemon_exits_at_the_end_of_the_files(self, daemon: Daemon) -> None:
         daemon.start().up()
         daemon.stage.error = CameraEnded("the folder has come to its end")
         daemon.thread.join(30)
         assert daemon.status == EXIT_OK
         assert daemon.events("camera")[-1] == "the camera has ended: the folder has come to its end"
 
-    def test_a_registration_is_finished_before_that(self, daemon: Daemon) -> None:
+    def test_a_registration_finishes_before_the_daemon_exits(self, daemon: Daemon) -> None:
         daemon.start().up()
 
         def begin() -> None:
@@ -183,7 +183,7 @@ class TestEnding:
         (refused,) = daemon.events("refused")
         assert refused.endswith("arrived within 1 s: check the camera")
 
-    def test_two_threads_that_hang_in_the_driver_ask_for_a_new_process(
+    def test_two_stuck_driver_threads_restart_the_process(
         self, daemon: Daemon, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         monkeypatch.setattr("edge_siamese.cameras.supervisor.MARGIN_SECONDS", 0.05)
@@ -193,7 +193,7 @@ class TestEnding:
         assert daemon.status == EXIT_RESTART
         assert "the camera does not recover in this process; restarting" in caplog.messages
 
-    def test_an_error_that_nobody_foresaw_ends_it_with_its_place_in_the_log(
+    def test_an_unexpected_error_stops_the_daemon_with_a_traceback(
         self, daemon: Daemon, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         daemon.start().up()
@@ -212,7 +212,7 @@ class TestEnding:
 
 
 class TestCalls:
-    def test_a_call_is_done_between_two_frames_and_its_error_comes_back(self, daemon: Daemon) -> None:
+    def test_calls_run_between_frames_and_raise_their_errors(self, daemon: Daemon) -> None:
         daemon.start().up()
         assert daemon.service.call(threading.current_thread) is daemon.thread
         with pytest.raises(SupportError, match="no such"):
@@ -220,7 +220,7 @@ class TestCalls:
         with pytest.raises(CameraStalled, match="its own time"):
             daemon.service.call(lambda: (_ for _ in ()).throw(CameraStalled("its own time")))
 
-    def test_what_is_not_come_to_in_time_is_never_done(self, daemon: Daemon) -> None:
+    def test_a_call_that_timed_out_never_runs(self, daemon: Daemon) -> None:
         daemon.start().up()
         held, done = threading.Event(), threading.Event()
         running = threading.Event()
@@ -234,7 +234,7 @@ class TestCalls:
         assert daemon.service.call(lambda: True)
         assert not done.is_set()
 
-    def test_what_takes_long_is_said_to_go_on(self, daemon: Daemon) -> None:
+    def test_a_call_that_is_still_running_is_reported(self, daemon: Daemon) -> None:
         daemon.start().up()
         held = threading.Event()
         with pytest.raises(
@@ -243,7 +243,7 @@ class TestCalls:
             daemon.service.call(lambda: held.wait(), timeout=1.0)
         held.set()
 
-    def test_a_daemon_that_ends_says_so_to_who_waits(self, daemon: Daemon) -> None:
+    def test_waiting_calls_fail_when_the_daemon_stops(self, daemon: Daemon) -> None:
         daemon.start().up()
         said: list[str] = []
         held = threading.Event()
@@ -270,7 +270,7 @@ class TestCalls:
         ask(lambda: None)
         assert said == ["the daemon is stopping"] * 2
 
-    def test_many_that_ask_do_not_keep_frames_from_being_seen(self, daemon: Daemon) -> None:
+    def test_many_requests_do_not_starve_frames(self, daemon: Daemon) -> None:
         daemon.start().up()
         over = threading.Event()
 
@@ -300,7 +300,7 @@ class TestStore:
             other.run()
         assert daemon.ask("status")["fault"] == ""
 
-    def test_a_damaged_store_is_repaired_told_and_used(self, daemon: Daemon, bundle: Bundle) -> None:
+    def test_a_damaged_store_is_repaired_reported_and_used(self, daemon: Daemon, bundle: Bundle) -> None:
         daemon.start().up()
         for name, picture in (("mug", MUG), ("pen", PEN)):
             daemon.learn(name, picture)
@@ -320,7 +320,7 @@ class TestStore:
         daemon.show(MUG, "mug")
         assert daemon.learn("cup", CUP)["object"]["name"] == "cup"
 
-    def test_a_store_that_turns_out_to_be_damaged_is_opened_anew(
+    def test_a_store_damaged_at_runtime_is_reopened(
         self, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(service_module, "STATUS_SECONDS", 0.02)
@@ -343,7 +343,7 @@ class TestStore:
         assert engine_of(daemon).store is not former.store
         daemon.show(MUG, "mug")
 
-    def test_a_state_directory_that_cannot_be_is_told_and_tried_again(
+    def test_an_unusable_state_directory_is_reported_and_retried(
         self, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(service_module, "RETRY_SECONDS", 0.05)
@@ -367,7 +367,7 @@ class TestStore:
         daemon.up()
         assert daemon.systemd.count("READY=1") == 1
 
-    def test_a_store_that_another_process_has_is_left_alone(
+    def test_a_store_in_use_by_another_process_is_not_touched(
         self, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(service_module, "RETRY_SECONDS", 0.05)
@@ -376,7 +376,7 @@ class TestStore:
             assert "is in use by process" in daemon.told("store")
         daemon.up()
 
-    def test_a_store_that_fails_while_it_learns_is_told_to_who_asked(
+    def test_a_store_failure_during_a_registration_reaches_the_client(
         self, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         daemon.start().up()
@@ -390,7 +390,7 @@ class TestStore:
                 daemon.learn("mug", MUG)
         assert daemon.learn("mug", MUG)["text"] == '"mug" is registered'
 
-    def test_what_a_daemon_before_left_half_way_is_cleared_away(self, daemon: Daemon) -> None:
+    def test_leftovers_of_an_interrupted_daemon_are_removed(self, daemon: Daemon) -> None:
         for name in ("incoming", "outgoing"):
             (daemon.state / name).mkdir(parents=True)
             (daemon.state / name / "half.zip").write_bytes(b"x")
@@ -398,9 +398,7 @@ class TestStore:
         assert not (daemon.state / "incoming").exists()
         assert not (daemon.state / "outgoing").exists()
 
-    def test_the_store_is_copied_when_it_has_changed(
-        self, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_changed_store_is_backed_up(self, daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("edge_siamese.daemon.service.BACKUP_SECONDS", 0.1)
         monkeypatch.setattr(service_module, "STATUS_SECONDS", 0.05)
         daemon.start().up()

@@ -60,7 +60,9 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     return ids
 
 
-def test_it_is_used_from_the_first_start_and_is_on_no_trial(daemon: Daemon, objects_shipped: Path) -> None:
+def test_the_shipped_model_is_used_at_first_start_without_a_trial(
+    daemon: Daemon, objects_shipped: Path
+) -> None:
     daemon.start().up()
     daemon.learn("mug", MUG)
     daemon.show(MUG, "mug")
@@ -71,7 +73,7 @@ def test_it_is_used_from_the_first_start_and_is_on_no_trial(daemon: Daemon, obje
     assert not daemon.models.directory.exists()
 
 
-def test_the_log_says_so(
+def test_the_log_names_the_shipped_model(
     models: InstalledModels, objects_shipped: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, logger=model_loader.__name__):
@@ -98,16 +100,14 @@ def test_settings_may_name_another_shipped_one(daemon: Daemon, objects_shipped: 
     assert model_of(daemon) == "glyphs-000000000000"
 
 
-def test_a_name_that_is_none_is_a_fault(models: InstalledModels, objects_shipped: Path) -> None:
+def test_an_unknown_name_is_a_fault(models: InstalledModels, objects_shipped: Path) -> None:
     named = Settings(model=ModelSettings(bundle="flowers"))
     told = r"^no bundle at flowers: no such directory; shipped bundles: objects$"
     with pytest.raises(BundleNotFound, match=told):
         load_current_model(named, models, pytest.fail)
 
 
-def test_objects_are_learned_anew_when_the_program_brings_another_one(
-    daemon: Daemon, objects_shipped: Path
-) -> None:
+def test_objects_are_reembedded_for_a_new_shipped_model(daemon: Daemon, objects_shipped: Path) -> None:
     daemon.start().up()
     for name, picture in (("mug", MUG), ("pen", PEN)):
         daemon.learn(name, picture)
@@ -124,7 +124,7 @@ def test_objects_are_learned_anew_when_the_program_brings_another_one(
 
 
 class TestAnInstalledModelFails:
-    def test_and_there_is_no_other_the_shipped_one_is_used_and_told(
+    def test_a_failing_model_is_replaced_by_the_shipped_one_and_reported(
         self, daemon: Daemon, bundle: Bundle, failing: set[str]
     ) -> None:
         name = daemon.models.install(bundle.path, accept).name
@@ -141,7 +141,7 @@ class TestAnInstalledModelFails:
         daemon.ask("reload")
         until(lambda: model_of(daemon) == "tiny-0123456789ab")
 
-    def test_the_previous_one_comes_first(
+    def test_the_previous_model_is_preferred_over_the_shipped_one(
         self,
         models: InstalledModels,
         bundle: Bundle,
@@ -162,7 +162,7 @@ class TestAnInstalledModelFails:
         assert [line.endswith("is current again") for line in told] == [True, False]
         assert told[1].endswith("; using objects, shipped with edge-siamese instead")
 
-    def test_and_the_shipped_one_fails_too_the_first_reason_is_told(
+    def test_if_the_shipped_model_fails_too_the_first_reason_is_reported(
         self, models: InstalledModels, bundle: Bundle, failing: set[str], objects_shipped: Path
     ) -> None:
         models.install(bundle.path, accept)
@@ -170,7 +170,7 @@ class TestAnInstalledModelFails:
         with pytest.raises(ModelError, match=r"there is no other: tiny-0123456789ab: other scores$"):
             load_current_model(SETTINGS, models, pytest.fail)
 
-    def test_while_another_process_changes_the_models_nothing_is_given_up(
+    def test_models_locked_by_another_process_are_not_rejected(
         self,
         models: InstalledModels,
         bundle: Bundle,
@@ -191,7 +191,7 @@ class TestAnInstalledModelFails:
             load_current_model(SETTINGS, models, pytest.fail)
 
 
-def test_a_shipped_one_that_fails_is_a_fault_by_its_own_reason(
+def test_a_failing_shipped_model_is_a_fault_with_its_reason(
     models: InstalledModels, failing: set[str], objects_shipped: Path
 ) -> None:
     failing.add("shipped-000000000000")
@@ -199,7 +199,7 @@ def test_a_shipped_one_that_fails_is_a_fault_by_its_own_reason(
         load_current_model(SETTINGS, models, pytest.fail)
 
 
-def test_without_a_shipped_default_there_is_nothing_to_recognize_with(
+def test_without_any_model_the_daemon_cannot_recognize(
     models: InstalledModels, nothing_shipped: Path
 ) -> None:
     write_tiny_bundle(nothing_shipped / "glyphs")

@@ -66,13 +66,13 @@ class TestJournal:
         JournalSink(out, journal=True).take(found)
         assert out.getvalue() == line
 
-    def test_a_terminal_that_lacks_a_letter_shows_another(self) -> None:
+    def test_unencodable_characters_are_replaced(self) -> None:
         raw = io.BytesIO()
         sink = JournalSink(io.TextIOWrapper(raw, encoding="ascii"), journal=True)
         sink.take(Event("renamed", "Tasse ☕"))
         assert raw.getvalue() == b"<6>Tasse ?\n"
 
-    def test_stderr_is_the_journal_if_it_is_the_file_that_is_named(
+    def test_the_journal_is_detected_by_device_and_inode(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with (tmp_path / "stream").open("w") as stream:
@@ -99,7 +99,7 @@ class TestFile:
             f'{{"kind":"appeared","time":"{TIME}","text":"mug 2","name":"mug","n":2}}',
         ]
 
-    def test_a_line_that_a_power_cut_tore_is_ended_first(self, path: Path) -> None:
+    def test_a_torn_line_is_terminated_first(self, path: Path) -> None:
         path.parent.mkdir()
         path.write_bytes(b'{"kind":"seen","n":0}\n{"kind":"se')
         sink = FileSink(path, 10_000)
@@ -111,7 +111,7 @@ class TestFile:
         assert [found["n"] for found in read_events(path, 10)] == [0, 1, 2]
         assert len(lines) == 4
 
-    def test_a_full_file_becomes_the_one_before(self, path: Path) -> None:
+    def test_a_full_file_is_rotated(self, path: Path) -> None:
         size = len(json.dumps(event(0).to_dict(), separators=(",", ":"))) + 1
         sink = FileSink(path, 3 * size)
         for number in range(8):
@@ -122,7 +122,7 @@ class TestFile:
         assert [found["n"] for found in read_events(path, 4)] == [4, 5, 6, 7]
         assert [found["n"] for found in read_events(path, 100)] == [3, 4, 5, 6, 7]
 
-    def test_one_event_that_is_larger_than_the_file_may_be_is_kept(self, path: Path) -> None:
+    def test_an_event_larger_than_the_limit_is_written(self, path: Path) -> None:
         sink = FileSink(path, 10)
         sink.take(event(0))
         sink.take(event(1))
@@ -130,7 +130,7 @@ class TestFile:
         assert (numbers(path), numbers(path.with_name("events.jsonl.1"))) == ([1], [0])
 
     @pytest.mark.parametrize("change", [Path.unlink, lambda path: path.rename(path.with_name("moved"))])
-    def test_a_file_that_was_moved_away_is_begun_anew(self, path: Path, change: Any) -> None:
+    def test_a_moved_file_is_created_again(self, path: Path, change: Any) -> None:
         sink = FileSink(path, 10_000)
         sink.take(event(0))
         change(path)
@@ -138,7 +138,7 @@ class TestFile:
         sink.close()
         assert numbers(path) == [1]
 
-    def test_a_full_disk_is_logged_once_and_tried_again_later(
+    def test_a_full_disk_is_logged_once_and_retried(
         self, path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         now = 0.0
@@ -166,7 +166,7 @@ class TestFile:
         assert [found["n"] for found in read_events(path, 10)] == [0, 61]
         assert path.read_bytes().splitlines()[1] == b'{"kind":"'
 
-    def test_a_place_that_cannot_be_written_stops_nothing(
+    def test_an_unwritable_directory_stops_nothing(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         (tmp_path / "file").touch()
@@ -176,7 +176,7 @@ class TestFile:
         sink.close()
         assert caplog.messages == [f"{tmp_path}/file/state/events.jsonl cannot be written: Not a directory"]
 
-    def test_reading_passes_over_what_is_torn_or_missing(self, path: Path) -> None:
+    def test_reading_skips_torn_lines_and_missing_files(self, path: Path) -> None:
         assert read_events(path, 10) == []
         path.parent.mkdir()
         path.write_bytes(b'\0\0\0\n\xff\n[]\n{"kind":"seen"}\n{"a":1}\n{"kind":')
@@ -193,7 +193,7 @@ def hook(tmp_path: Path, text: str, timeout_s: float = 5.0) -> HookSink:
 
 
 class TestHook:
-    def test_it_gets_arguments_the_event_and_two_variables(
+    def test_a_hook_gets_arguments_the_event_and_two_variables(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         sink = hook(
@@ -212,7 +212,7 @@ class TestHook:
         assert (tmp_path / "rest").read_text() == "first; second|$HOME|left|Tasse ☕ \n|"
         assert caplog.messages == []
 
-    def test_it_gets_nothing_that_is_between_systemd_and_the_daemon(self, tmp_path: Path) -> None:
+    def test_a_hook_does_not_get_systemd_variables(self, tmp_path: Path) -> None:
         script = tmp_path / "hook.sh"
         script.write_text(f"#!/bin/sh\nenv > {tmp_path}/environment\n")
         script.chmod(0o755)
@@ -237,7 +237,7 @@ class TestHook:
             "EDGE_SIAMESE_NAME": "",
         }
 
-    def test_it_inherits_no_sockets_and_has_its_own_session(self, tmp_path: Path) -> None:
+    def test_a_hook_inherits_no_sockets_and_has_its_own_session(self, tmp_path: Path) -> None:
         with socket.socket(socket.AF_UNIX) as control:
             control.set_inheritable(True)
             sink = hook(
@@ -248,7 +248,7 @@ class TestHook:
         assert "socket:" not in (tmp_path / "fds").read_text()
         assert (tmp_path / "session").read_text() == (tmp_path / "pid").read_text()
 
-    def test_a_failure_is_logged_with_its_status_and_last_words_once(
+    def test_a_hook_failure_is_logged_once_with_status_and_last_line(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level(logging.INFO)
@@ -269,14 +269,14 @@ class TestHook:
         sink.close()
         assert caplog.messages == [f"the hook {tmp_path}/hook.sh was killed by SIGSEGV"]
 
-    def test_a_command_that_is_missing_is_told_once(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_a_missing_command_is_reported_once(self, caplog: pytest.LogCaptureFixture) -> None:
         sink = HookSink(("/no/such/hook",), 5)
         sink.take(event())
         sink.take(event())
         sink.close()
         assert caplog.messages == ["the hook /no/such/hook cannot be run: No such file or directory"]
 
-    def test_a_hook_that_takes_too_long_is_ended_with_all_that_it_started(
+    def test_a_slow_hook_is_killed_with_its_children(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         sink = hook(tmp_path, "(trap '' TERM; echo $$ > pid; sleep 60) & sleep 60", timeout_s=0.1)
@@ -286,7 +286,7 @@ class TestHook:
         group = int((tmp_path / "pid").read_text())
         until(lambda: _alive(group) == [])
 
-    def test_a_hook_that_floods_its_output_costs_no_memory(
+    def test_a_flood_of_hook_output_uses_bounded_memory(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         sink = hook(tmp_path, "exec yes", timeout_s=0.1)
@@ -294,7 +294,7 @@ class TestHook:
         sink.close()
         assert caplog.messages == [f"the hook {tmp_path}/hook.sh took longer than 0.1 s and was killed: y"]
 
-    def test_what_a_hook_leaves_in_the_background_is_not_waited_for(
+    def test_background_processes_of_a_hook_are_not_waited_for(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         sink = hook(tmp_path, "sleep 60 & echo $! > pid")
@@ -303,7 +303,7 @@ class TestHook:
         assert caplog.messages == []
         os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
 
-    def test_the_end_of_the_daemon_ends_a_running_hook(
+    def test_stopping_the_daemon_kills_a_running_hook(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         sink = hook(tmp_path, "touch begun; exec sleep 60")
@@ -337,7 +337,7 @@ def _alive(group: int) -> list[str]:
     return found
 
 
-def test_settings_say_which_sinks_there_are(tmp_path: Path) -> None:
+def test_settings_select_the_sinks(tmp_path: Path) -> None:
     def names(events: EventSettings) -> list[tuple[str, int]]:
         settings = Settings(events=events, paths=PathSettings(state=str(tmp_path)))
         return [(sink.name, sink.queue) for sink in open_sinks(settings)]

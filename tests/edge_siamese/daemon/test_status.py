@@ -72,11 +72,11 @@ class _Sized:
         ({}, "waiting for the camera"),
     ],
 )
-def test_one_line_says_how_it_is(of: dict[str, Any], expected: str) -> None:
+def test_the_status_line_describes_the_state(of: dict[str, Any], expected: str) -> None:
     assert service(**of).status_line() == expected
 
 
-def test_without_an_engine_the_line_says_why() -> None:
+def test_without_an_engine_the_line_gives_the_reason() -> None:
     down = service(camera=state())
     down.engine, down.fault = None, "no model is installed"
     assert down.status_line() == "no model is installed"
@@ -91,7 +91,7 @@ def test_without_an_engine_the_line_says_why() -> None:
     assert (found["fault"], found["registering"]) == ("no model is installed", False)
 
 
-def test_the_report_holds_everything_for_programs() -> None:
+def test_the_report_has_all_keys() -> None:
     found = service(camera=state(), present=("mug",)).report()
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert found == {
@@ -129,12 +129,12 @@ def test_the_report_holds_everything_for_programs() -> None:
     }
 
 
-def test_what_is_not_there_is_null() -> None:
+def test_missing_parts_are_null() -> None:
     bare = service()
     bare.hardware.console = None
     found = bare.report()
     assert (found["camera"], found["panel"]) == (None, None)
 
 
-def test_one_is_singular() -> None:
+def test_a_count_of_one_is_singular() -> None:
     assert [counted(number, "view") for number in (0, 1, 2)] == ["0 views", "1 view", "2 views"]

@@ -46,7 +46,7 @@ def test_each_state_is_one_datagram(systemd: socket.socket, notifier: Notifier) 
     ]
 
 
-def test_a_status_is_one_line_that_can_forge_nothing(systemd: socket.socket, notifier: Notifier) -> None:
+def test_a_status_cannot_inject_other_fields(systemd: socket.socket, notifier: Notifier) -> None:
     notifier.status("mug\nREADY=1\n\ttoo \ud800")
     assert systemd.recv(4096).decode() == "STATUS=mug READY=1 too ?"
     notifier.status("a" * 1000)
@@ -59,7 +59,7 @@ def test_an_empty_status_is_not_sent(systemd: socket.socket, notifier: Notifier)
     assert systemd.recv(4096) == b"WATCHDOG=1"
 
 
-def test_an_abstract_name_is_reached() -> None:
+def test_an_abstract_address_works() -> None:
     name = f"edge-siamese-{uuid.uuid4()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(f"\0{name}")
@@ -70,7 +70,7 @@ def test_an_abstract_name_is_reached() -> None:
         assert systemd.recv(4096) == b"READY=1"
 
 
-def test_without_a_socket_nothing_is_sent_and_nothing_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_without_a_socket_nothing_is_sent_or_logged(caplog: pytest.LogCaptureFixture) -> None:
     notifier = Notifier({})
     notifier.ready("yes")
     notifier.watchdog()
@@ -79,7 +79,7 @@ def test_without_a_socket_nothing_is_sent_and_nothing_said(caplog: pytest.LogCap
     assert caplog.messages == []
 
 
-def test_a_socket_that_is_no_address_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_invalid_address_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     notifier = Notifier({"NOTIFY_SOCKET": "vsock:2:1234"})
     notifier.ready()
     assert caplog.messages == [
@@ -87,7 +87,7 @@ def test_a_socket_that_is_no_address_is_named_once(caplog: pytest.LogCaptureFixt
     ]
 
 
-def test_a_lost_socket_is_logged_once_and_used_again_when_it_is_back(
+def test_a_lost_socket_is_logged_once_and_used_again_later(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = str(tmp_path / "later")
@@ -117,7 +117,7 @@ def test_a_lost_socket_is_logged_once_and_used_again_when_it_is_back(
         ({"WATCHDOG_PID": str(os.getpid())}, None),
     ],
 )
-def test_the_watchdog_is_the_one_of_this_process(environment: dict[str, str], seconds: float | None) -> None:
+def test_the_watchdog_must_belong_to_this_process(environment: dict[str, str], seconds: float | None) -> None:
     assert Notifier(environment).watchdog_s == seconds
 
 

@@ -9,7 +9,7 @@ from edge_siamese.daemon.telemetry import BUCKETS_SECONDS, Histogram, Telemetry
 from edge_siamese.events import Event
 
 
-def test_times_fall_into_the_bucket_whose_bound_they_do_not_exceed() -> None:
+def test_bucket_bounds_are_inclusive() -> None:
     times = Histogram()
     for seconds in (0.0, 0.00025, 0.00026, 0.3, 9.0):
         times.observe(seconds)
@@ -18,7 +18,7 @@ def test_times_fall_into_the_bucket_whose_bound_they_do_not_exceed() -> None:
     assert times.sum_s == pytest.approx(9.30051)
 
 
-def test_quantiles_lie_where_the_times_are() -> None:
+def test_quantiles_are_interpolated_within_a_bucket() -> None:
     times = Histogram()
     assert times.quantile(0.5) is None
     for _ in range(90):
@@ -34,7 +34,7 @@ def test_quantiles_lie_where_the_times_are() -> None:
     assert even.quantile(0.5) == pytest.approx((0.1 + 0.25) / 2)
 
 
-def test_what_is_beyond_all_bounds_is_the_last_bound() -> None:
+def test_times_beyond_all_bounds_give_the_last_bound() -> None:
     times = Histogram()
     times.observe(100.0)
     assert times.quantile(0.5) == BUCKETS_SECONDS[-1]
@@ -68,7 +68,7 @@ def test_frames_and_events_are_counted() -> None:
     assert counted.last_seen() == {"a" * 32: "2026-01-01T00:01:00.000+00:00"}
 
 
-def test_what_is_forgotten_or_merged_is_no_longer_counted() -> None:
+def test_forgotten_and_merged_objects_are_no_longer_counted() -> None:
     counted = Telemetry()
     for uid in ("a", "b", "c"):
         counted.event(Event("appeared", "", data={"uid": uid, "name": uid}))
@@ -77,7 +77,7 @@ def test_what_is_forgotten_or_merged_is_no_longer_counted() -> None:
     assert counted.counts().recognitions == {"c": ("c", 1)}
 
 
-def test_older_records_fill_in_what_was_not_seen_since() -> None:
+def test_past_events_do_not_replace_newer_sightings() -> None:
     counted = Telemetry()
     counted.event(Event("appeared", "", "2026-02-01T00:00:00.000+00:00", data={"uid": "a", "name": "a"}))
     counted.remember_seen("a", "2026-01-01T00:00:00.000+00:00")
@@ -88,7 +88,7 @@ def test_older_records_fill_in_what_was_not_seen_since() -> None:
     }
 
 
-def test_a_thousand_objects_are_counted_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_counted_objects_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(telemetry, "MAX_OBJECTS", 3)
     counted = Telemetry()
     for uid in ("a", "b", "c", "a", "d"):

@@ -39,7 +39,9 @@ class TestPermissions:
         )
         return replace(context, settings=settings, account=SERVICE)
 
-    def test_denied_devices_are_told_by_group(self, on_pi: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_denied_devices_are_reported_by_group(
+        self, on_pi: Context, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         names = iter(["video", "video", "root", "gpio"])
         monkeypatch.setattr(devices, "group_name", lambda _: next(names))
         found = list(devices.check_permissions(on_pi))
@@ -66,7 +68,7 @@ class TestPermissions:
             ),
         ]
 
-    def test_a_member_of_the_group_may_open_what_the_group_may(self, on_pi: Context) -> None:
+    def test_group_members_may_open_devices(self, on_pi: Context) -> None:
         group = (on_pi.root / "dev" / "video0").stat().st_gid
         member = Account("edge-siamese", 4242, frozenset({group}))
         (found,) = devices.check_permissions(replace(on_pi, account=member))
@@ -81,7 +83,7 @@ class TestPermissions:
         found = only(devices.check_permissions(person))
         assert (found.level, "video0" in found.text, "gpiochip0" in found.text) == ("warning", True, False)
 
-    def test_what_the_settings_do_not_use_does_not_matter(self, context: Context) -> None:
+    def test_unused_devices_are_not_checked(self, context: Context) -> None:
         (context.root / "dev" / "video0").touch()
         assert only(devices.check_permissions(context)).text == "there are no devices to open"
 
@@ -115,14 +117,14 @@ class TestCamera:
         assert (found.level, found.text) == (level, text)
 
     @pytest.mark.parametrize("kind", ["auto", "picamera2", "usb"])
-    def test_a_daemon_that_may_have_it_is_not_disturbed(
+    def test_a_camera_that_may_be_in_use_is_not_opened(
         self, context: Context, monkeypatch: pytest.MonkeyPatch, kind: str
     ) -> None:
         monkeypatch.setattr(devices, "_list_cameras", lambda: pytest.fail("the camera was touched"))
         found = camera_of(replace(context, silence="permission denied at /x: add yourself"), kind=kind)
         assert (found.level, found.text) == ("unknown", "a daemon that does not answer may be using it")
 
-    def test_files_and_scenes(self, context: Context) -> None:
+    def test_cameras_without_hardware(self, context: Context) -> None:
         assert camera_of(context, kind="synthetic").level == "ok"
         assert camera_of(context, kind="files", path=str(context.root)).level == "ok"
         found = camera_of(context, kind="files", path="/no/such.mp4")
@@ -148,7 +150,7 @@ class TestCamera:
         found = camera_of(replace(context, account=SERVICE), kind="usb", device=str(device))
         assert (found.level, found.text) == ("error", f"edge-siamese may not open {device}")
 
-    def test_a_usb_camera_that_another_program_uses(self, context: Context) -> None:
+    def test_a_usb_camera_in_use_by_another_program(self, context: Context) -> None:
         device = context.root / "dev" / "video0"
         device.touch()
         write(context.root / "proc/77/comm", "motion\n")
@@ -184,7 +186,7 @@ class TestCamera:
         assert finding("auto", object(), [])[0] == "ok"
         assert finding("picamera2", object(), [])[0] == "error"
 
-    def test_libcamera_is_asked_in_another_process(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_libcamera_runs_in_another_process(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(devices, "_LIST_CAMERAS", 'print("noise"); print("cameras:", "imx708|ov5647")')
         assert devices._list_cameras() == ["imx708", "ov5647"]
         monkeypatch.setattr(devices, "_LIST_CAMERAS", 'print("cameras:", "")')
@@ -214,7 +216,9 @@ class TestPanel:
         hidden = only(devices.check_panel(replace(context, silence="permission denied at /x: add yourself")))
         assert hidden.level == "unknown"
 
-    def test_else_it_is_opened_and_closed(self, context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_without_a_daemon_the_panel_is_opened_and_closed(
+        self, context: Context, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         opened = SimulatedPanel()
         monkeypatch.setattr("edge_siamese.panel.open_panel", lambda *_, **__: opened)
         found = only(devices.check_panel(context))
@@ -222,7 +226,7 @@ class TestPanel:
         with pytest.raises(PanelError):
             opened.wait(0)
 
-    def test_a_panel_that_cannot_be_used(self, context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_unusable_panel(self, context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
         def fail(*_: Any, **__: Any) -> None:
             raise PanelError("the button on line 17 of pinctrl-bcm2835 is used by spi0")
 
@@ -234,7 +238,7 @@ class TestPanel:
         )
         assert found.remedy.startswith("correct [panel] in the settings")
 
-    def test_a_pi_without_the_library_is_warned_of_and_a_workstation_is_not(
+    def test_a_missing_gpio_library_is_a_warning_on_a_pi_only(
         self, context: Context, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         context = replace(

@@ -48,7 +48,7 @@ def test_every_check_finds_something_on_this_machine(root: Path) -> None:
     assert list((root / "state").iterdir()) == []
 
 
-def test_wrong_settings_are_told_and_the_rest_is_looked_at(root: Path) -> None:
+def test_invalid_settings_are_reported_and_other_checks_run(root: Path) -> None:
     config = root / "config.toml"
     config.write_text("[camera]\nframe_rate = 0\n")
     seen: list[Settings] = []
@@ -70,7 +70,7 @@ def test_wrong_settings_are_told_and_the_rest_is_looked_at(root: Path) -> None:
     assert seen == [Settings()]
 
 
-def test_a_check_that_hangs_or_fails_hides_no_other(root: Path) -> None:
+def test_a_check_that_hangs_or_fails_does_not_affect_others(root: Path) -> None:
     released = threading.Event()
 
     def hang(_: Context) -> Iterable[Finding]:
@@ -99,7 +99,7 @@ def test_a_check_that_hangs_or_fails_hides_no_other(root: Path) -> None:
     ]
 
 
-def test_the_daemon_is_asked_once(root: Path) -> None:
+def test_the_daemon_status_is_requested_once(root: Path) -> None:
     asked = []
 
     def ask(path: Path, command: str, *, timeout: float) -> Any:
@@ -113,6 +113,6 @@ def test_the_daemon_is_asked_once(root: Path) -> None:
     assert asked == [(Settings().socket, "status", 5.0)]
 
 
-def test_whom_the_daemon_runs_as_is_found() -> None:
+def test_the_service_account_is_detected() -> None:
     found = service_account()
     assert found.name in ("edge-siamese", "root") or found.uid == os.geteuid()

@@ -25,14 +25,14 @@ from edge_siamese.store import SupportStore
 from tests.edge_siamese.doctor.machines import SERVICE, levels, only, write
 
 
-def test_a_state_directory_that_can_be_written(context: Context) -> None:
+def test_a_writable_state_directory(context: Context) -> None:
     state = context.settings.state_directory
     found = list(installation.check_state(context))
     assert found[0] == Finding("state", "ok", f"root may write to {state}")
     assert levels(found) == [("state", "ok"), ("disk", "ok")]
 
 
-def test_a_state_directory_of_somebody_else(context: Context) -> None:
+def test_a_state_directory_of_another_account(context: Context) -> None:
     state = context.settings.state_directory
     state.chmod(0o755)
     found = next(iter(installation.check_state(replace(context, account=SERVICE))))
@@ -44,7 +44,7 @@ def test_a_state_directory_of_somebody_else(context: Context) -> None:
     )
 
 
-def test_a_state_directory_that_is_missing_or_none(context: Context) -> None:
+def test_a_missing_or_invalid_state_directory(context: Context) -> None:
     state = context.settings.state_directory
     state.rmdir()
     assert next(iter(installation.check_state(context))).text == f"{state} is created when the daemon starts"
@@ -100,7 +100,7 @@ def test_no_model_but_the_shipped_one(context: Context, objects_shipped: Path) -
 
 
 @pytest.mark.usefixtures("objects_shipped")
-def test_a_shipped_model_that_the_settings_name(context: Context) -> None:
+def test_a_shipped_model_named_in_the_settings(context: Context) -> None:
     named = replace(
         context, settings=structs.replace(context.settings, model=ModelSettings(bundle="objects"))
     )
@@ -116,7 +116,7 @@ def test_a_shipped_model_that_the_settings_name(context: Context) -> None:
     )
 
 
-def test_a_model_on_trial_proves_itself(context: Context, bundle: Bundle) -> None:
+def test_a_model_on_trial_is_tested(context: Context, bundle: Bundle) -> None:
     InstalledModels(context.settings.models).install(bundle.path, lambda _: None)
     found = list(installation.check_model(context))
     assert levels(found) == [("model", "warning"), ("model", "ok")]
@@ -126,7 +126,7 @@ def test_a_model_on_trial_proves_itself(context: Context, bundle: Bundle) -> Non
     assert levels(installation.check_model(context)) == [("model", "ok")]
 
 
-def test_a_model_that_is_damaged(context: Context, writable_bundle: Path) -> None:
+def test_a_damaged_model(context: Context, writable_bundle: Path) -> None:
     path = writable_bundle / "encoder.int8.onnx"
     data = bytearray(path.read_bytes())
     data[100] ^= 1
@@ -139,7 +139,7 @@ def test_a_model_that_is_damaged(context: Context, writable_bundle: Path) -> Non
     assert only(installation.check_model(replace(context, settings=settings))).level == "error"
 
 
-def test_a_state_of_models_that_cannot_be_read(context: Context) -> None:
+def test_an_unreadable_models_state(context: Context) -> None:
     write(context.settings.models / "state.json", "{")
     found = only(installation.check_model(context))
     assert (found.level, found.remedy) == ("error", "install one: edge-siamese model install BUNDLE")
@@ -181,7 +181,7 @@ def test_a_damaged_store(context: Context) -> None:
     assert f"{path} was written by a newer release (version 99; this release reads" in found.text
 
 
-def test_a_store_that_was_set_aside(context: Context) -> None:
+def test_a_store_that_was_replaced_by_recovery(context: Context) -> None:
     aside = context.settings.store.with_name("objects.damaged-2026-11-24.db")
     aside.touch()
     found = list(installation.check_store(context))
@@ -189,7 +189,7 @@ def test_a_store_that_was_set_aside(context: Context) -> None:
     assert str(aside) in found[0].text
 
 
-def test_what_this_user_may_not_read_is_left_open(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_paths_are_unknown(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda *_: False)
     for check in (installation.check_model, installation.check_store):
         found = only(check(context))

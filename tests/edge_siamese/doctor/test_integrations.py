@@ -22,31 +22,29 @@ def findings_of(context: Context, settings: Settings, **told: Any) -> list[Findi
     return list(integrations.check_integrations(replace(context, settings=settings, daemon=daemon)))
 
 
-def test_what_is_off_is_well(context: Context) -> None:
+def test_disabled_integrations_are_ok(context: Context) -> None:
     found = only(integrations.check_integrations(replace(context, settings=Settings())))
     assert found == Finding("integrations", "ok", "dashboard, MQTT and metrics are off")
 
 
-def test_one_that_is_there_says_how_it_is(context: Context) -> None:
+def test_a_working_integration_reports_its_state(context: Context) -> None:
     found = findings_of(context, PAGE, dashboard={"works": True, "state": "http://127.0.0.1:8765"})
     assert found == [Finding("dashboard", "ok", "http://127.0.0.1:8765")]
 
 
-def test_one_that_does_not_work_says_why(context: Context) -> None:
+def test_a_failing_integration_reports_the_reason(context: Context) -> None:
     (found,) = findings_of(context, PAGE, dashboard={"works": False, "state": "port 8765 is taken"})
     assert (found.level, found.text) == ("warning", "it does not work: port 8765 is taken")
     assert found.remedy == "check [dashboard] in config.toml; find out why: journalctl -u edge-siamese -e"
 
 
-def test_a_daemon_that_was_started_before_has_to_be_told(context: Context) -> None:
+def test_a_setting_changed_since_start_needs_a_reload(context: Context) -> None:
     (found,) = findings_of(context, PAGE, mqtt={"works": True, "state": ""})
     assert (found.level, found.text) == ("warning", "the daemon has not read the setting yet")
     assert found.remedy == "sudo systemctl reload edge-siamese"
 
 
-def test_without_a_daemon_the_packages_are_looked_for(
-    context: Context, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_daemon_the_packages_are_checked(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [found.level for found in findings_of(context, PAGE)] == ["ok"]
     monkeypatch.setitem(integrations.PACKAGES, "dashboard", ("starlette", "there_is_no_such_thing"))
     (found,) = findings_of(context, PAGE)
@@ -73,7 +71,7 @@ def test_without_a_daemon_the_packages_are_looked_for(
         ),
     ],
 )
-def test_what_is_open_to_others_is_said(context: Context, settings: Settings, text: str) -> None:
+def test_exposed_services_are_warnings(context: Context, settings: Settings, text: str) -> None:
     found = findings_of(context, settings)
     assert [(f.level, f.text) for f in found[1:]] == [("warning", text)]
 
@@ -87,7 +85,7 @@ def test_what_is_open_to_others_is_said(context: Context, settings: Settings, te
         Settings(mqtt=MqttSettings(broker="localhost")),
     ],
 )
-def test_what_is_guarded_is_well(context: Context, settings: Settings) -> None:
+def test_protected_services_are_ok(context: Context, settings: Settings) -> None:
     assert [found.level for found in findings_of(context, settings)] == ["ok"]
 
 
@@ -113,7 +111,7 @@ def anybody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Account:
     return SERVICE
 
 
-def test_files_that_the_service_may_not_read(context: Context, tmp_path: Path, anybody: Account) -> None:
+def test_unreadable_files_are_warnings(context: Context, tmp_path: Path, anybody: Account) -> None:
     certificate, key = a_file(tmp_path / "hall.pem", 0o644), a_file(tmp_path / "hall.key", 0o600)
     page = Settings(dashboard=DashboardSettings(True, certificate=certificate, key=key))
     context = replace(context, account=anybody)
@@ -124,9 +122,7 @@ def test_files_that_the_service_may_not_read(context: Context, tmp_path: Path, a
     assert findings_of(context, page)[1:] == []
 
 
-def test_the_group_of_the_service_may_read_what_its_group_may(
-    context: Context, tmp_path: Path, anybody: Account
-) -> None:
+def test_the_service_group_grants_read_access(context: Context, tmp_path: Path, anybody: Account) -> None:
     path = tmp_path / "password"
     mqtt = MqttSettings(broker="localhost", username="me", password_file=a_file(path, 0o640))
     member = replace(anybody, groups=frozenset({path.stat().st_gid}))
@@ -135,7 +131,9 @@ def test_the_group_of_the_service_may_read_what_its_group_may(
     assert found.text == f"password_file: edge-siamese may not read {path}"
 
 
-def test_a_key_in_its_place_gets_the_group(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_in_the_configuration_directory_needs_the_group(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Account, "may_reach", lambda self, path: True)
     monkeypatch.setattr(Account, "may", lambda self, path, write: path.suffix != ".key")
     mqtt = MqttSettings(
@@ -154,9 +152,7 @@ def test_a_key_in_its_place_gets_the_group(context: Context, monkeypatch: pytest
     assert found.remedy == "grant me read access"
 
 
-def test_a_file_in_a_directory_that_the_service_may_not_enter(
-    context: Context, tmp_path: Path, anybody: Account
-) -> None:
+def test_a_file_in_an_inaccessible_directory(context: Context, tmp_path: Path, anybody: Account) -> None:
     inside = tmp_path / "closed" / "ca.pem"
     mqtt = MqttSettings(broker="b.lan", tls=True, ca_file=a_file(inside, 0o644))
     inside.parent.chmod(0o755)
@@ -174,7 +170,7 @@ def test_a_file_in_a_directory_that_the_service_may_not_enter(
     assert [one.check for one in findings_of(context, linked)[1:]] == ["mqtt"]
 
 
-def test_homes_are_not_seen_by_the_service(context: Context) -> None:
+def test_home_directories_are_hidden_from_the_service(context: Context) -> None:
     mqtt = MqttSettings(broker="b.lan", tls=True, ca_file="/home/pi/ca.pem")
     (found,) = findings_of(replace(context, account=SERVICE), Settings(mqtt=mqtt))[1:]
     assert found.text == "ca_file: edge-siamese may not access /home/pi"
@@ -183,7 +179,7 @@ def test_homes_are_not_seen_by_the_service(context: Context) -> None:
     )
 
 
-def test_a_file_that_is_missing_or_cannot_be_looked_at(
+def test_a_missing_or_unexaminable_file(
     context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "ca.pem"

@@ -66,7 +66,7 @@ def test_power(context: Context, said: str | None, finding: Finding) -> None:
     assert only(machine.check_power(replace(context, run=lambda _: said))) == finding
 
 
-def test_a_workstation_has_no_firmware_to_ask(context: Context) -> None:
+def test_a_workstation_has_no_firmware(context: Context) -> None:
     found = only(machine.check_power(replace(context, board=WORKSTATION)))
     assert found == Finding("power", "ok", "only the firmware of a Raspberry Pi reports throttling")
 
@@ -166,7 +166,7 @@ def test_daemon(context: Context, status: dict[str, Any], level: str, text: str)
     assert (found.level, found.text) == (level, text)
 
 
-def test_a_daemon_that_does_not_run(context: Context) -> None:
+def test_a_stopped_daemon(context: Context) -> None:
     assert only(machine.check_daemon(context)) == Finding(
         "daemon",
         "warning",

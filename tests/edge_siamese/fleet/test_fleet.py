@@ -171,7 +171,7 @@ def test_the_later_name_wins_and_equal_names_are_numbered(tmp_path: Path) -> Non
         assert sorted(name.lower() for name in found.values()) == ["pen", "pen (2)", "tasse"]
 
 
-def test_a_view_that_is_added_while_its_object_is_merged_elsewhere_is_not_lost(tmp_path: Path) -> None:
+def test_a_view_added_during_a_remote_merge_is_not_lost(tmp_path: Path) -> None:
     with members(tmp_path) as (first, second):
         mug = first.learn("mug", 1)
         first.learn("pen", 2)
@@ -298,7 +298,7 @@ def test_a_restored_store_catches_up(tmp_path: Path) -> None:
         assert first.names == second.names == ["pen"]
 
 
-def test_rows_that_are_missing_are_fetched_again(tmp_path: Path) -> None:
+def test_missing_rows_are_fetched_again(tmp_path: Path) -> None:
     with members(tmp_path) as (first, second):
         first.learn("mug", 1)
         first.learn("pen", 2)
@@ -385,7 +385,7 @@ def test_a_failure_while_handling_messages_loses_none(
         item = second.fleet._ledger.known.objects[uids[0]]
         news = replace(item, name=Name(first.fleet._clock.next(), "cup"))
         topic = f"{BASE}/objects/{uids[0][0]}/{uids[0]}"
-        with first.broker._lock, second.fleet._inbox._changed:
+        with first.broker.lock, second.fleet._inbox._changed:
             second.fleet._inbox.put(Message(second.fleet._mirror.markers, b"a marker"))
             first.broker.transport().publish(topic, encode_state(news), retain=True)
         until(lambda: failed[0])

@@ -114,7 +114,7 @@ def test_undo_restores_forgotten_objects() -> None:
     assert back.views == {}
 
 
-def test_a_row_that_is_missing_was_not_deleted_and_is_fetched_again() -> None:
+def test_a_missing_row_is_not_a_deletion_and_is_fetched_again() -> None:
     known = settled()
     rest = snapshot(item(PEN, "pen"), row(NIB, PEN))
     assert changes(rest, known) == Registers()
@@ -150,14 +150,14 @@ def test_applied_remote_changes_are_not_local_changes() -> None:
     assert changes(store, known) == Registers()
 
 
-def test_a_local_change_beside_a_remote_one_is_found() -> None:
+def test_a_local_change_during_a_remote_one_is_detected() -> None:
     known = settled()
     known.objects[MUG] = an_object("cup", named=9)
     found = changes(with_rows(item(MUG, "pot")), known)
     assert found.objects[MUG].name.value == "pot"
 
 
-def test_the_plan_makes_the_store_as_the_registers_say() -> None:
+def test_the_plan_applies_the_registers_to_the_store() -> None:
     known = settled()
     known.objects[MUG] = an_object("pen", named=9)
     known.objects[PEN] = an_object("pen", named=10)
@@ -171,7 +171,7 @@ def test_the_plan_makes_the_store_as_the_registers_say() -> None:
     assert len(plan_store_changes(store, known, resolve(known.objects, known.views)).batch) == 0
 
 
-def test_a_view_whose_new_object_never_came_is_hidden_and_comes_back_with_it() -> None:
+def test_a_view_is_hidden_until_its_object_arrives() -> None:
     known = settled()
     known.views[TOP] = a_view(KEY, placed=9)
     hidden = plan_store_changes(STORE, known, resolve(known.objects, known.views)).batch

@@ -147,7 +147,7 @@ def test_mutual_merges_lose_nothing() -> None:
     assert resolve(objects, views) == Resolved({a: "mug", b: "cup"}, {VIEWS[0]: b, VIEWS[1]: a})
 
 
-def test_the_earliest_keeps_a_name() -> None:
+def test_the_earliest_object_keeps_the_name() -> None:
     wanted = {
         OBJECTS[0]: an_object("Mug", named=3),
         OBJECTS[1]: an_object("mug", named=1),

@@ -89,7 +89,7 @@ def counted(samples: dict[tuple[str, ...], float]) -> dict[str, float]:
     return {labels[0]: value for labels, value in samples.items() if value}
 
 
-def test_names_are_as_prometheus_has_them() -> None:
+def test_names_follow_prometheus_conventions() -> None:
     assert len({metric.name for metric in METRICS}) == len(METRICS)
     for metric in METRICS:
         assert re.fullmatch(r"edge_siamese_[a-z_]+", metric.name)
@@ -100,7 +100,7 @@ def test_names_are_as_prometheus_has_them() -> None:
         assert all(re.fullmatch(r"[a-z_]+", label) for label in metric.labels)
 
 
-def test_every_figure_has_a_value_where_all_is_known() -> None:
+def test_every_metric_has_a_value_if_all_is_known() -> None:
     found = values()
     assert [f"edge_siamese_{name}" for name in found] == [metric.name for metric in METRICS]
     labels = {metric.name.removeprefix("edge_siamese_"): metric.labels for metric in METRICS}
@@ -108,7 +108,7 @@ def test_every_figure_has_a_value_where_all_is_known() -> None:
         assert samples and {len(of) for of in samples} == {len(labels[name])}, name
 
 
-def test_values_are_those_of_the_daemon() -> None:
+def test_values_match_the_daemon() -> None:
     found = values()
     assert found["frames_total"] == {
         ("recognized",): 2,
@@ -147,7 +147,7 @@ def test_values_are_those_of_the_daemon() -> None:
     }
 
 
-def test_buckets_count_what_those_before_them_count() -> None:
+def test_buckets_are_cumulative() -> None:
     times = Histogram()
     for seconds in (0.0001, 0.00025, 0.0003, 0.03, 60.0):
         times.observe(seconds)
@@ -163,7 +163,7 @@ def test_buckets_count_what_those_before_them_count() -> None:
     assert by_stage[("decide",)] == HistogramValue(tuple((bound, 0) for bound, _ in found.buckets), 0.0)
 
 
-def test_what_cannot_be_known_is_left_out() -> None:
+def test_unknown_values_are_left_out() -> None:
     bare = {**REPORT, "model": None, "camera": None, "panel": None, "integrations": {}, "fault": "no model"}
     found = values(bare, MachineState(), telemetry=Telemetry())
     assert found["fault"] == {(): 1}
@@ -187,11 +187,11 @@ def test_what_cannot_be_known_is_left_out() -> None:
         ({"store": {"repair": "one object was lost"}}, "store_repaired", 1),
     ],
 )
-def test_faults_are_figures(part: dict[str, Any], name: str, value: float) -> None:
+def test_faults_set_their_metrics(part: dict[str, Any], name: str, value: float) -> None:
     assert values({**REPORT, **part})[name] == {(): value}
 
 
-def test_few_objects_get_series_of_their_own_and_keep_them() -> None:
+def test_the_number_of_object_series_is_limited() -> None:
     labeled = ObjectSeries(2)
     assert labeled.select(["a", "b", "c"]) == ("a", "b")
     # However they are ordered later, and whatever comes.
@@ -216,11 +216,11 @@ def write(root: Path, files: dict[str, str]) -> Path:
     return root
 
 
-def test_conditions_are_all_four_that_the_firmware_has() -> None:
+def test_conditions_cover_all_four_firmware_flags() -> None:
     assert CONDITIONS == ("under-voltage", "frequency capped", "throttled", "soft temperature limit")
 
 
-def test_a_board_is_read_from_files(tmp_path: Path) -> None:
+def test_the_machine_state_is_read_from_files(tmp_path: Path) -> None:
     write(
         tmp_path,
         {
@@ -237,13 +237,13 @@ def test_a_board_is_read_from_files(tmp_path: Path) -> None:
     assert found.disk_free is not None and found.disk_free > 0
 
 
-def test_nothing_is_known_of_an_empty_machine(tmp_path: Path) -> None:
+def test_an_empty_file_system_gives_no_values(tmp_path: Path) -> None:
     found = read_machine(tmp_path, tmp_path)
     assert (found.temperature_c, found.throttling, found.memory_limit) == (None, None, None)
     assert MachineState() == MachineState(None, None, None, None)
 
 
-def test_the_limit_is_the_least_of_the_control_groups_and_all_memory(tmp_path: Path) -> None:
+def test_the_memory_limit_is_the_minimum_of_control_groups_and_total(tmp_path: Path) -> None:
     service = "sys/fs/cgroup/system.slice/edge-siamese.service"
     write(
         tmp_path,
@@ -265,7 +265,7 @@ def test_the_limit_is_the_least_of_the_control_groups_and_all_memory(tmp_path: P
     assert memory_limit(tmp_path) == GIB
 
 
-def test_other_hierarchies_and_missing_files_are_no_limit(tmp_path: Path) -> None:
+def test_other_hierarchies_and_missing_files_set_no_limit(tmp_path: Path) -> None:
     write(
         tmp_path,
         {

@@ -47,7 +47,7 @@ def daemon(tmp_path: Path, bundle: Bundle, port: int, monkeypatch: pytest.Monkey
         yield made.start().up()
 
 
-def test_a_daemon_exposes_every_figure_as_it_is_described(daemon: Daemon, port: int) -> None:
+def test_a_daemon_exposes_every_metric_as_defined(daemon: Daemon, port: int) -> None:
     daemon.learn("mug", MUG)
     daemon.show(MUG, "mug")
     text = scrape(port)
@@ -68,7 +68,7 @@ def test_a_daemon_exposes_every_figure_as_it_is_described(daemon: Daemon, port: 
     }
 
 
-def test_counters_follow_what_happens(daemon: Daemon, port: int) -> None:
+def test_counters_increase_with_events(daemon: Daemon, port: int) -> None:
     before = scrape(port)
     assert value(before, "edge_siamese_fault") == 0 and value(before, "edge_siamese_objects") == 0
     assert value(before, "edge_siamese_registrations_total", source="command") == 0
@@ -128,7 +128,7 @@ def test_a_camera_that_stalls_is_down_and_counted(daemon: Daemon, port: int) -> 
     assert value(text_at(port), "edge_siamese_camera_restarts_total") >= 1
 
 
-def test_other_formats_are_the_librarys(daemon: Daemon, port: int) -> None:
+def test_other_formats_come_from_the_library(daemon: Daemon, port: int) -> None:
     scrape(port)
     asked = Request(
         f"http://127.0.0.1:{port}/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"}
@@ -143,9 +143,7 @@ def test_other_formats_are_the_librarys(daemon: Daemon, port: int) -> None:
     assert len(one.splitlines()) == 3
 
 
-def test_status_says_where_it_is_served_and_reload_turns_it_off(
-    daemon: Daemon, bundle: Bundle, port: int
-) -> None:
+def test_status_has_the_url_and_reload_turns_metrics_off(daemon: Daemon, bundle: Bundle, port: int) -> None:
     scrape(port)
     assert (
         daemon.ask("status")["integrations"]["metrics"]["state"]
@@ -158,7 +156,7 @@ def test_status_says_where_it_is_served_and_reload_turns_it_off(
     assert "metrics" not in daemon.ask("status")["integrations"]
 
 
-def test_a_port_that_is_taken_does_not_keep_the_daemon_from_recognizing(
+def test_a_port_in_use_does_not_stop_recognition(
     tmp_path: Path, bundle: Bundle, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with daemon_in(tmp_path, monkeypatch) as made, socket.create_server(("127.0.0.1", port)):
@@ -168,7 +166,7 @@ def test_a_port_that_is_taken_does_not_keep_the_daemon_from_recognizing(
     assert told == f"no metrics: cannot listen at 127.0.0.1, port {port}: Address already in use"
 
 
-def test_what_the_daemon_cannot_say_is_no_answer_of_zeros() -> None:
+def test_an_unresponsive_daemon_gives_503_instead_of_zeros() -> None:
     def busy() -> list[MetricFamily]:
         raise ControlError("the daemon is busy")
 
@@ -183,7 +181,7 @@ def test_what_the_daemon_cannot_say_is_no_answer_of_zeros() -> None:
         server.close(1)
 
 
-def test_the_library_gets_each_kind() -> None:
+def test_each_kind_of_metric_is_converted() -> None:
     spread = HistogramValue((("0.5", 1), ("+Inf", 3)), 4.5)
     made = [
         to_prometheus(MetricFamily(Metric("a_total", "counter", "A.", ("x",)), ((("1",), 2.0),))),
@@ -225,7 +223,7 @@ service.run()
 """
 
 
-def test_off_it_costs_nothing(bundle: Bundle, tmp_path: Path) -> None:
+def test_disabled_metrics_import_nothing(bundle: Bundle, tmp_path: Path) -> None:
     config = tmp_path / "config.toml"
     config.write_text(
         f'[model]\nbundle = "{bundle.path}"\n[camera]\nkind = "synthetic"\n[panel]\nkind = "none"\n'

@@ -56,26 +56,26 @@ def selectors(expression: str) -> Iterator[tuple[str, set[str]]]:
         yield name, set(re.findall(r"(\w+)\s*[=!]~?", inside))
 
 
-def test_every_metric_that_is_asked_for_is_exposed() -> None:
+def test_every_queried_metric_is_exposed() -> None:
     known = set(OURS) | OF_THE_PROCESS | OF_PROMETHEUS
     assert len(queries()) > 35 and len(RULES) >= 12
     for expression in [*queries(), *(rule["expr"] for rule in RULES)]:
         assert named(expression) - known == set(), expression
 
 
-def test_every_label_that_is_asked_for_is_one() -> None:
+def test_every_queried_label_exists() -> None:
     for expression in [*queries(), *(rule["expr"] for rule in RULES)]:
         for name, labels in selectors(expression):
             own = OURS.get(re.sub(r"_(bucket|sum|count)$", "", name)) or OURS.get(name)
             assert labels <= {"job", "instance", "le", *(own.labels if own else ())}, expression
 
 
-def test_the_dashboard_shows_every_metric_of_ours() -> None:
+def test_the_dashboard_shows_every_metric() -> None:
     shown = {name for expression in queries() for name in named(expression)}
     assert set(OURS) - shown == set()
 
 
-def test_the_dashboard_is_one_that_grafana_takes() -> None:
+def test_the_dashboard_is_valid_for_grafana() -> None:
     ids = [panel["id"] for panel in panels()]
     assert len(ids) == len(set(ids))
     assert DASHBOARD["id"] is None and DASHBOARD["uid"] == "edge-siamese"
@@ -109,7 +109,7 @@ def test_panels_fill_the_grid_without_overlap() -> None:
     assert len(taken) == 24 * rows
 
 
-def test_alerts_say_what_is_and_what_to_do() -> None:
+def test_alerts_have_a_summary_and_a_remedy() -> None:
     names = [rule["alert"] for rule in RULES]
     assert len(names) == len(set(names))
     for rule in RULES:
@@ -124,7 +124,7 @@ def test_alerts_say_what_is_and_what_to_do() -> None:
 # --- the page ---
 
 
-def test_the_page_lists_every_metric_as_it_is() -> None:
+def test_the_page_lists_every_metric_as_defined() -> None:
     rows = {quoted(row[0])[0]: row for row in table_rows(PAGE) if row[0].startswith("`edge_siamese_")}
     assert list(rows) == list(OURS)
     for name, (_, kind, labels, meaning) in rows.items():
@@ -143,7 +143,7 @@ def test_the_page_lists_every_alert() -> None:
         assert after == rule.get("for", "at once").replace("m", " min"), rule["alert"]
 
 
-def test_the_page_states_numbers_as_they_are() -> None:
+def test_the_page_states_the_actual_numbers() -> None:
     defaults = MetricsSettings()
     assert (defaults.listen, defaults.enabled) == ("127.0.0.1", False)
     assert f"http://127.0.0.1:{defaults.port}/metrics" in PAGE
@@ -153,11 +153,11 @@ def test_the_page_states_numbers_as_they_are() -> None:
 @pytest.mark.parametrize(
     "path", ["prometheus/prometheus.yml", "prometheus/alerts.yml", "grafana/edge-siamese.json"]
 )
-def test_the_page_leads_to_the_files(path: str) -> None:
+def test_the_page_links_to_the_files(path: str) -> None:
     assert f"]({path})" in PAGE
 
 
-def test_the_example_asks_where_the_daemon_answers() -> None:
+def test_the_example_scrapes_the_default_address() -> None:
     (job,) = yaml.safe_load((DOCS / "prometheus" / "prometheus.yml").read_text(encoding="utf-8"))[
         "scrape_configs"
     ]

@@ -45,7 +45,7 @@ def get(
         connection.close()
 
 
-def test_it_answers_at_one_path() -> None:
+def test_only_one_path_is_served() -> None:
     with served() as server:
         assert get(server) == get(server, "/metrics?name[]=up") == (200, "all is well\n")
         for path in ("/", "/metrics/", "/metrics/x", "/favicon.ico", "/../metrics"):
@@ -55,7 +55,7 @@ def test_it_answers_at_one_path() -> None:
 @pytest.mark.parametrize(
     "host", ["localhost", "127.0.0.1:9477", "LOCALHOST:1", "[::1]:9477", "127.8.9.1", "localhost."]
 )
-def test_own_names_are_answered_on_loopback(host: str) -> None:
+def test_loopback_names_are_accepted_on_loopback(host: str) -> None:
     with served() as server:
         assert get(server, Host=host)[0] == 200
 
@@ -63,17 +63,17 @@ def test_own_names_are_answered_on_loopback(host: str) -> None:
 @pytest.mark.parametrize(
     "host", ["evil.example", "evil.example:9477", "127.0.0.1.evil.example", "", "[::2]", "::1:1:x"]
 )
-def test_a_name_that_somebody_points_here_is_not_answered_on_loopback(host: str) -> None:
+def test_foreign_names_are_refused_on_loopback(host: str) -> None:
     with served() as server:
         assert get(server, Host=host) == (403, "use the host name 127.0.0.1 or localhost\n")
 
 
-def test_on_the_network_any_name_will_do() -> None:
+def test_any_name_is_accepted_on_the_network() -> None:
     with served(listen="0.0.0.0") as server:
         assert get(server, Host="shelf.local:9477")[0] == 200
 
 
-def test_version_6_of_the_protocol() -> None:
+def test_ipv6_works() -> None:
     with socket.socket(socket.AF_INET6) as probe:
         try:
             probe.bind(("::1", 0))
@@ -190,7 +190,7 @@ class Counted:
         return answer(environ, start_response)
 
 
-def test_a_flood_costs_one_answer_a_second() -> None:
+def test_a_flood_computes_one_response_a_second() -> None:
     now, app = 0.0, Counted()
     with served(ResponseCache(app, 1.0, lambda: now)) as server:
         for number in range(40):
@@ -202,7 +202,7 @@ def test_a_flood_costs_one_answer_a_second() -> None:
         assert get(server)[0] == 200 and len(app.asked) == 2
 
 
-def test_a_flood_of_different_queries_costs_eight() -> None:
+def test_a_flood_of_different_queries_computes_eight_responses() -> None:
     now, app = 0.0, Counted()
     with served(ResponseCache(app, 1.0, lambda: now)) as server:
         found = [get(server, f"/metrics?name[]={number}") for number in range(40)]
@@ -212,7 +212,7 @@ def test_a_flood_of_different_queries_costs_eight() -> None:
         assert get(server)[0] == 200
 
 
-def test_one_response_is_computed_for_all_clients_that_wait() -> None:
+def test_one_response_serves_all_waiting_clients() -> None:
     app = Counted()
     with served(ResponseCache(app, 60.0)) as server:
         clients = [threading.Thread(target=lambda: get_or_nothing(server)) for _ in range(8)]
@@ -223,7 +223,7 @@ def test_one_response_is_computed_for_all_clients_that_wait() -> None:
     assert (len(app.asked), app.most) == (1, 1)
 
 
-def test_what_clients_can_read_is_kept_apart() -> None:
+def test_responses_are_cached_by_accepted_format() -> None:
     app = Counted()
     with served(ResponseCache(app, 60.0)) as server:
         for _ in range(3):

@@ -154,7 +154,7 @@ def test_a_lost_broker_is_reported_once() -> None:
         assert found.report()["queued"] == 1
 
 
-def test_what_was_not_acknowledged_is_sent_again() -> None:
+def test_unacknowledged_messages_are_sent_again() -> None:
     with ScriptedBroker(ACCEPTED_5) as broker, connection(broker.port) as (found, _):
         broker.acknowledge = False
         found.enqueue("p/x/event", b"1")
@@ -230,7 +230,7 @@ def test_connect_callbacks_run_on_each_connect_and_may_fail() -> None:
 
 
 @pytest.mark.parametrize(("stable", "resets"), [(0.0, 5), (600.0, 0)])
-def test_a_connection_that_lasted_resets_the_delay(stable: float, resets: int) -> None:
+def test_a_stable_connection_resets_the_delay(stable: float, resets: int) -> None:
     policy = CountingPolicy(stable=stable)
     with ScriptedBroker(ACCEPTED_5) as broker:
         settings = MqttSettings(broker="127.0.0.1", port=broker.port)

@@ -43,7 +43,7 @@ def same_kinds(example: dict[str, Any], real: dict[str, Any]) -> None:
         assert value is None or isinstance(example[key], type(value)), key
 
 
-def test_the_example_of_a_state_is_one() -> None:
+def test_the_state_example_is_valid() -> None:
     status = {
         "version": "1",
         "line": "",
@@ -58,7 +58,7 @@ def test_the_example_of_a_state_is_one() -> None:
     same_kinds(STATE, state_payload(status, started="t", temperature_c=51.23, memory_mb=91.7))
 
 
-def test_the_example_of_an_object_is_one() -> None:
+def test_the_object_example_is_valid() -> None:
     same_kinds(
         OBJECT,
         asdict(
@@ -76,21 +76,21 @@ def test_the_example_of_an_object_is_one() -> None:
     )
 
 
-def test_the_example_of_an_event_is_one() -> None:
+def test_the_event_example_is_valid() -> None:
     sighting = Sighting("appeared", "u", "mug", "s", 0.97, 0.7, 6, 0.0, 0.5)
     event = Event("appeared", sighting.text, data={**sighting.data(), "decision": "m"})
     same_kinds(EVENT, event_payload(event, "a-1", "hall"))
     assert EVENT["text"] == "keys appeared (p = 0.97)"
 
 
-def test_the_examples_of_replies_have_the_keys_of_replies() -> None:
+def test_the_reply_examples_have_the_actual_keys() -> None:
     assert list(DONE) == ["command", "id", "ok", "text", "object"] and list(DONE["object"]) == ["uid", "name"]
     assert list(REFUSED) == ["command", "id", "ok", "error", "reason"]
     refusal = collision_refusal("keys")
     assert (REFUSED["error"], REFUSED["reason"]) == (refusal.text, refusal.reason.problem)
 
 
-def test_the_example_of_a_command_is_one() -> None:
+def test_the_command_example_is_valid() -> None:
     ((name, payload),) = re.findall(r"-t edge-siamese/hall/command/(\w+) -m '(.*)'", MQTT)
     read = commands.parse_request(name, payload.encode())
     assert (read.name, read.error, read.id) == (DONE["command"], "", DONE["id"])
@@ -123,7 +123,7 @@ def test_every_topic_is_listed() -> None:
     assert f"`{HALL.discovery('homeassistant')}`" in MQTT
 
 
-def test_limits_are_as_stated() -> None:
+def test_documented_limits_are_the_limits() -> None:
     text = " ".join((MQTT + HOME).split())
     pace = ReconnectPolicy()
     assert (pace.initial, pace.maximum, pace.refused) == (1, 120, 60)
@@ -141,7 +141,7 @@ def test_limits_are_as_stated() -> None:
 
 
 @pytest.mark.parametrize("table", blocks(MQTT, "toml") + blocks(HOME, "toml"))
-def test_settings_on_the_pages_are_settings(table: str) -> None:
+def test_documented_settings_exist(table: str) -> None:
     assert parse_settings(table).mqtt.broker
 
 
@@ -162,7 +162,7 @@ def entities() -> dict[str, dict[str, Any]]:
     }
 
 
-def test_exactly_the_entities_are_listed() -> None:
+def test_all_entities_are_listed() -> None:
     named = set(re.findall(r"\b((?:binary_sensor|sensor|button|event|camera)\.hall_\w+)", HOME))
     named |= {f"sensor.hall{end}" for end in re.findall(r"`…(\w+)`", HOME)}
     assert named == set(entities())
@@ -178,7 +178,7 @@ def mentioned(value: Any) -> set[str]:
     return set(re.findall(r"\b\w+\.hall_\w+", json.dumps(value)))
 
 
-def test_automations_have_the_shape_that_home_assistant_reads() -> None:
+def test_automations_are_valid_for_home_assistant() -> None:
     automations = [found for found in map(yaml.safe_load, blocks(HOME, "yaml")) if "alias" in found]
     assert len(automations) == 2
     for automation in automations:

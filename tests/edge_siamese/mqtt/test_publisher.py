@@ -213,7 +213,7 @@ def test_snapshots_follow_appearances_while_connected() -> None:
     assert without.pictures == 0
 
 
-def test_memory_is_in_a_million_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_in_megabytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "edge_siamese.system.board.memory", lambda: Memory(resident_mib=100.0, peak_mib=120.0)
     )
@@ -463,7 +463,7 @@ def test_the_current_sighting_updates_the_state() -> None:
     assert MUG_STATE.with_sighting(None, None).last_seen is None
 
 
-def test_kinds_are_kinds_of_events() -> None:
+def test_event_constants_are_kinds_of_events() -> None:
     assert set(PRESENCE_EVENTS) | set(CATALOG_EVENTS) <= set(KINDS)
     assert not set(PRESENCE_EVENTS) & set(CATALOG_EVENTS)
 
