@@ -1,14 +1,14 @@
-/** Asks the daemon: one function for each kind of request, and errors that say what was wrong in one line. */
+/** Client of the HTTP API. */
 
 const ROOT = "/api/v1";
 let csrf = "";
 
-/** What the daemon refused, or that it did not answer. */
+/** A request that the daemon refused or did not answer. */
 export class ApiError extends Error {
   /**
    * @param {string} message one line for people
-   * @param {number} status of HTTP; 0: no answer
-   * @param {Object<string, any>} [data] what else it said: `reason` and `collides` of a refused registration
+   * @param {number} status HTTP status; 0: no answer
+   * @param {Object<string, any>} [data] other keys of the error, such as `reason` and `collides` of a refused registration
    */
   constructor(message, status, data = {}) {
     super(message);
@@ -18,10 +18,10 @@ export class ApiError extends Error {
   }
 }
 
-/** Told of `signed-out`, when a request needs a login that is not there. */
+/** Dispatches `signed-out` when a request needs a login. */
 export const access = new EventTarget();
 
-/** Who this is, and whether a login is needed; keeps the token that changes need. */
+/** Fetch the session: whether a login is required, and the CSRF token, which is kept for changes. */
 export async function session() {
   const found = await get("/session");
   csrf = found.csrf ?? "";
@@ -45,18 +45,18 @@ export async function get(path, options = {}) {
   return read(await request(path, options));
 }
 
-/** Change something: `method` is POST, PATCH or DELETE, `body` becomes JSON. */
+/** Send a change: `method` is POST, PATCH or DELETE, `body` is sent as JSON. */
 export async function send(method, path, body) {
-  const sent = body === undefined ? {} : { body: JSON.stringify(body) };
-  return change(path, { method, ...sent }, body === undefined ? {} : { "Content-Type": "application/json" });
+  const options = body === undefined ? {} : { body: JSON.stringify(body) };
+  return change(path, { method, ...options }, body === undefined ? {} : { "Content-Type": "application/json" });
 }
 
-/** Send a file as it is; the JSON that comes back. */
+/** Upload a file; returns the JSON of the response. */
 export async function upload(path, blob) {
   return change(path, { method: "POST", body: blob }, { "Content-Type": blob.type || "application/octet-stream" });
 }
 
-/** A response as it is, for pictures and downloads; raises as all others do. */
+/** Send a request and return the response; raises `ApiError`. */
 export async function request(path, options = {}) {
   let response;
   try {
@@ -73,7 +73,7 @@ export async function request(path, options = {}) {
   throw new ApiError(sentence(data.error ?? `The device returned status ${response.status}`) + later, response.status, data);
 }
 
-/** Where a picture of an object is; another one as soon as its newest view is another. */
+/** URL of an object's picture; it changes with the newest view, so that caches do not return an old one. */
 export function pictureOf(object) {
   return object.last_view === null ? null : `${ROOT}/objects/${object.uid}/picture?v=${object.last_view}`;
 }
@@ -82,7 +82,7 @@ export const viewPicture = (id, index = 0) => `${ROOT}/views/${id}/pictures/${in
 export const decisionPicture = (id) => `${ROOT}/decisions/${encodeURIComponent(id)}/picture`;
 export const registrationPicture = (id, number) => `${ROOT}/registration/${encodeURIComponent(id)}/frames/${number}`;
 
-/** A change, with the token; a daemon that was started anew has another one, which is then asked for. */
+/** Send a change with the CSRF token; after a restart of the daemon, fetch the new token and try again. */
 async function change(path, options, headers) {
   const ask = () => request(path, { ...options, headers: { ...headers, "X-CSRF-Token": csrf } });
   try {

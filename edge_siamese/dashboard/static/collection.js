@@ -1,4 +1,4 @@
-/** Takes all objects to another device: export and import. */
+/** Buttons that export and import all objects. */
 
 import { request, upload } from "./api.js";
 import { ask } from "./dialog.js";
@@ -6,7 +6,7 @@ import { attempt, button, h } from "./dom.js";
 import { stream } from "./stream.js";
 import { sentence, toast } from "./toast.js";
 
-/** Downloads all objects as one file. @param {HTMLElement} line where an error is told */
+/** A button that downloads all objects as one file. @param {HTMLElement} line for errors */
 export function exportButton(line) {
   const pressed = button("Export", () => attempt(line, pressed, async () => {
     const response = await request("/collection");
@@ -24,22 +24,22 @@ const CONFLICTS = {
   skip: ["Skip", "leaves the existing object unchanged"],
 };
 
-/** Brings in a file that Export made. @param {() => any} done */
+/** A button that imports an exported file. @param {() => any} done called after the import */
 export function importButton(done) {
   return button("Import", async () => {
     const file = h("input", { type: "file", id: "collection", accept: ".zip,application/zip", required: true });
-    const choices = Object.entries(CONFLICTS).map(([key, [label, says]]) =>
-      h("label.choice", {}, h("input", { type: "radio", name: "conflict", value: key, checked: key === "rename" }), h("span", {}, h("strong", {}, label), h("span.small.soft", {}, says))),
+    const choices = Object.entries(CONFLICTS).map(([key, [label, effect]]) =>
+      h("label.choice", {}, h("input", { type: "radio", name: "conflict", value: key, checked: key === "rename" }), h("span", {}, h("strong", {}, label), h("span.small.soft", {}, effect))),
     );
     const choice = h("fieldset", {}, h("legend", {}, "If a name is taken"), ...choices);
     const before = stream.changes;
-    const brought = await ask("Import objects", {
+    const result = await ask("Import objects", {
       body: [h("div.field", {}, h("label", { for: "collection" }, "Exported file"), file), choice],
       action: "Import",
       accept: () => upload(`/collection?on_conflict=${choice.querySelector(":checked").value}`, new Blob([file.files[0]], { type: "application/zip" })),
     });
-    if (!brought) return;
-    toast(sentence(brought.text ?? "imported"), { undo: true, before, undone: done });
+    if (!result) return;
+    toast(sentence(result.text ?? "imported"), { undo: true, before, undone: done });
     done();
   }, { icon: "up" });
 }

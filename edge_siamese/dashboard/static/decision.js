@@ -1,18 +1,18 @@
-/** Shows a decision: the probability as a bar with its threshold, the runner-up, and why. */
+/** A decision: the probability as a bar with its threshold, the runner-up, and the explanation. */
 
-import { fill, h, say } from "./dom.js";
+import { fill, h, setText } from "./dom.js";
 import { probability } from "./format.js";
 
 /**
- * A bar of a probability, with the threshold as a mark on it; also as text for who cannot see it.
- * @param {string} label what it is the probability of
+ * A bar of a probability, with the threshold as a mark; also as text for screen readers.
+ * @param {string} label name of the bar for screen readers
  */
 export function meter(label) {
   const bar = h("span.meter-fill");
   const mark = h("span.meter-mark");
-  const said = h("span.meter-threshold");
+  const caption = h("span.meter-threshold");
   const track = h("div.meter", { role: "meter", "aria-label": label, "aria-valuemin": "0", "aria-valuemax": "100" }, bar, mark);
-  const node = h("div.meter-box", {}, track, said);
+  const node = h("div.meter-box", {}, track, caption);
   return {
     node,
     /** @param {number} p @param {number|null} threshold @param {boolean} known whether it is recognized */
@@ -21,17 +21,17 @@ export function meter(label) {
       track.setAttribute("aria-valuetext", threshold === null ? probability(p) : `${probability(p)}, threshold ${probability(threshold)}`);
       track.classList.toggle("known", known);
       bar.style.setProperty("--share", String(p));
-      mark.hidden = said.hidden = threshold === null;
+      mark.hidden = caption.hidden = threshold === null;
       if (threshold === null) return;
       node.style.setProperty("--threshold", String(threshold));
       node.classList.toggle("late", threshold > 0.6);
-      say(said, `threshold ${probability(threshold)}`);
+      setText(caption, `threshold ${probability(threshold)}`);
     },
   };
 }
 
 /**
- * What is decided about a picture, as a block that is updated with each frame.
+ * A decision as an element that is updated with each frame.
  * @param {{small?: boolean}} [options]
  */
 export function decision({ small = false } = {}) {
@@ -47,17 +47,17 @@ export function decision({ small = false } = {}) {
       const known = Boolean(found?.name);
       node.classList.toggle("known", known);
       const nothing = !found || found.rule === "nothing to see" || found.rule === "nothing registered";
-      say(name, found?.registering ? "registering …" : found?.name ?? (found ? "unknown" : "–"));
-      say(p, nothing || found.registering ? "" : probability(found.probability));
+      setText(name, found?.registering ? "registering …" : found?.name ?? (found ? "unknown" : "–"));
+      setText(p, nothing || found.registering ? "" : probability(found.probability));
       bar.node.classList.toggle("idle", nothing || Boolean(found?.registering));
       bar.set(nothing || found.registering ? 0 : found.probability, found?.threshold ?? null, known);
-      say(second, found ? beside(found) : "");
+      setText(second, found ? summary(found) : "");
     },
   };
 }
 
-/** What stands beside the name: the runner-up, or why it is unknown. */
-function beside(found) {
+/** The line below the name: the runner-up, or why the object is unknown. */
+function summary(found) {
   if (found.registering) return "Registering an object.";
   if (found.rule === "nothing to see") return "Nothing to see.";
   if (found.rule === "nothing registered") return "No objects are registered yet.";
@@ -87,7 +87,7 @@ export function facts(found) {
   );
 }
 
-/** The sentences of an explanation. */
+/** Show the sentences of an explanation. */
 export function sentences(place, lines) {
   const text = lines.join("\n");
   if (place.dataset.text === text) return;

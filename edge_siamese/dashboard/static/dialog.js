@@ -1,9 +1,9 @@
-/** Questions in a dialog: the focus is kept inside, and goes back to where it came from. */
+/** Modal dialogs; the focus returns to where it was. */
 
 import { attempt, button, errorLine, h } from "./dom.js";
 
 /**
- * Ask; resolves with what `accept` returned, or null when it was left.
+ * Open a dialog; resolves with the result of `accept`, or null if it was canceled.
  * @param {string} title
  * @param {{body: (Node|string)[], action: string, danger?: boolean, accept: () => Promise<any>}} what
  * @returns {Promise<any>}

@@ -1,11 +1,11 @@
-/** Builds elements. Text is always set as text, so that a name can never become markup. */
+/** Helpers that build elements. Text is never parsed as markup. */
 
 const SVG = "http://www.w3.org/2000/svg";
 
 /**
- * An element.
+ * Create an element.
  * @param {string} tag such as `p`, or `p.note.small` with classes
- * @param {Object<string, any>} [props] attributes; `on…` are listeners, `class` is added, null and false are left out
+ * @param {Object<string, any>} [props] attributes; `on…` adds a listener, `class` adds classes, null and false are skipped
  * @param {...(Node|string|number|null|false|undefined)} children strings become text
  * @returns {HTMLElement}
  */
@@ -25,7 +25,7 @@ export function h(tag, props = {}, ...children) {
 }
 
 /**
- * A symbol of index.html; decoration, so what it means has to be said in words too.
+ * A symbol of index.html, hidden from screen readers.
  * @param {string} name
  */
 export function icon(name) {
@@ -40,9 +40,9 @@ export function icon(name) {
 
 /**
  * A button.
- * @param {string} label what it says
+ * @param {string} label
  * @param {() => any} click
- * @param {{icon?: string, class?: string, name?: string, disabled?: boolean}} [more] `name`: what a screen reader says
+ * @param {{icon?: string, class?: string, name?: string, disabled?: boolean}} [more] `name`: label for screen readers
  */
 export function button(label, click, more = {}) {
   return h(
@@ -53,21 +53,21 @@ export function button(label, click, more = {}) {
   );
 }
 
-/** Replace all that is inside of a node. */
+/** Replace the children of a node. */
 export function fill(node, ...children) {
   node.replaceChildren(...children.filter((child) => child !== null && child !== undefined && child !== false));
   return node;
 }
 
-/** Set a node's text if it is another one, so that nothing is announced or drawn twice. */
-export function say(node, text) {
+/** Set a node's text if it differs, so that nothing is announced or drawn twice. */
+export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
 /**
- * A picture that may not be there; then a quiet mark stands in its place.
+ * A picture, or a symbol if it is missing.
  * @param {string|null} source
- * @param {string} alt empty where the name stands beside it
+ * @param {string} alt empty if the name is next to it
  */
 export function picture(source, alt) {
   const frame = h("span.crop");
@@ -77,7 +77,7 @@ export function picture(source, alt) {
   return frame;
 }
 
-/** Pictures by their addresses, so that a page that is drawn anew does not ask for them anew. */
+/** A cache of picture elements by URL, so that redrawing does not load them again. */
 export function pictureShelf() {
   const known = new Map();
   return (source, alt) => {
@@ -87,20 +87,20 @@ export function pictureShelf() {
   };
 }
 
-/** A place for what went wrong, in one line; announced when it is filled. */
+/** A line for an error message, announced by screen readers. */
 export function errorLine() {
   return h("p.error", { role: "alert" });
 }
 
-/** Tell an error in its place; one of the page itself goes to the console too. A request that was ended is none. */
-export function tell(line, error) {
+/** Show an error; aborted requests are ignored, bugs of the page are logged too. */
+export function showError(line, error) {
   if (error.name === "AbortError") return;
   if (error instanceof TypeError || error instanceof ReferenceError) console.error(error);
-  say(line, error.message);
+  setText(line, error.message);
 }
 
 /**
- * Do something that may fail, with its button disabled meanwhile; a failure is told where it happened.
+ * Run an action with its button disabled, and show its error.
  * @template T
  * @param {HTMLElement} line of `errorLine`
  * @param {HTMLButtonElement|null} pressed
@@ -108,7 +108,7 @@ export function tell(line, error) {
  * @returns {Promise<T|undefined>}
  */
 export async function attempt(line, pressed, action) {
-  say(line, "");
+  setText(line, "");
   const focused = document.activeElement === pressed;
   if (pressed) {
     pressed.disabled = true;
@@ -117,19 +117,19 @@ export async function attempt(line, pressed, action) {
   try {
     return await action();
   } catch (error) {
-    tell(line, error);
+    showError(line, error);
     return undefined;
   } finally {
     if (pressed) {
       pressed.disabled = false;
       pressed.removeAttribute("aria-busy");
-      // A button that was disabled has lost the focus; whoever uses the keyboard goes on from there.
+      // A disabled button loses the focus, which keyboard users need back.
       if (focused && pressed.isConnected && document.activeElement === document.body) pressed.focus();
     }
   }
 }
 
-/** Tell a screen reader, politely. */
+/** Announce a text to screen readers. */
 export function announce(text) {
   const place = document.getElementById("announcer");
   if (place && text) place.textContent = text;

@@ -1,4 +1,4 @@
-/** One event: as a line, and in full with its crop, its decision, and "Wrong". */
+/** An event: as one line, and in full with its picture, its decision and the button "Wrong". */
 
 import { get, decisionPicture, send } from "./api.js";
 import { facts, meter, sentences } from "./decision.js";
@@ -7,7 +7,7 @@ import { ago, clock } from "./format.js";
 import { stream } from "./stream.js";
 import { toast } from "./toast.js";
 
-/** What kind of thing an event is: recognitions, changes by people, the device itself. */
+/** The group of an event: recognitions, changes or device. */
 export function group(event) {
   if (["appeared", "seen", "left"].includes(event.kind)) return "recognitions";
   if (["registered", "view added", "view removed", "negative added", "forgotten", "merged", "renamed", "undone", "imported", "refused"].includes(event.kind)) return "changes";
@@ -21,7 +21,7 @@ const SYMBOLS = {
 
 const symbol = (event) => (event.level ? "warn" : SYMBOLS[event.kind] ?? "health");
 
-/** A line: when, and what. */
+/** The event as one line. */
 export function brief(event) {
   return h("li", { "data-tone": tone(event) }, icon(symbol(event)), h("span", {}, event.text), h("time", { datetime: event.time }, ago(event.time)));
 }
@@ -32,7 +32,7 @@ function tone(event) {
   return event.kind === "appeared" || event.kind === "registered" || event.kind === "view added" ? "good" : "plain";
 }
 
-/** All of it. */
+/** The event in full. */
 export function row(event) {
   const when = h("time", { datetime: event.time, title: new Date(event.time).toLocaleString("en-GB") }, clock(event.time));
   const mark = event.decision ? picture(decisionPicture(event.decision), "") : h("span.mark", {}, icon(symbol(event)));
@@ -46,13 +46,13 @@ export function row(event) {
   return node;
 }
 
-/** The explanation of the decision, asked for when it is opened. */
+/** The explanation of the decision, fetched when it is opened. */
 function why(event) {
   const place = h("div.sentences");
-  let asked = false;
+  let fetched = false;
   const open = async () => {
-    if (!details.open || asked) return;
-    asked = true;
+    if (!details.open || fetched) return;
+    fetched = true;
     try {
       const decision = await get(`/decisions/${encodeURIComponent(event.decision)}`);
       const lines = h("div.sentences");
@@ -66,7 +66,7 @@ function why(event) {
   return details;
 }
 
-/** The button that keeps the picture as an example of what the object is not. */
+/** The button that keeps the picture as a negative of the object. */
 function wrong(event) {
   const line = errorLine();
   const place = h("div.event-wrong");

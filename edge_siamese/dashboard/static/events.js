@@ -1,16 +1,16 @@
-/** The page "Events": what happened, as it happens, and why it was decided so. */
+/** The page "Events": the latest events, with the decisions behind them. */
 
 import { get } from "./api.js";
-import { errorLine, fill, h, say, tell } from "./dom.js";
+import { errorLine, fill, h, setText, showError } from "./dom.js";
 import { group, row } from "./event-row.js";
 import { day } from "./format.js";
-import { hear } from "./stream.js";
+import { listen } from "./stream.js";
 
 export const name = "events";
 export const title = "Events";
 
-const ASKED = 100;
-const SHOWN = 150;
+const FETCHED = 100;
+const MAX_SHOWN = 150;
 /** The number of decisions that the device keeps, each with its picture. */
 const MAX_DECISIONS = 50;
 const GROUPS = { all: "All", recognitions: "Seen", changes: "Changes", device: "Device" };
@@ -22,13 +22,13 @@ export function mount(place, { heading, signal }) {
   const empty = h("p.soft.empty", { hidden: true }, "No such events yet.");
   /** @type {Array<Object>} the latest first */
   let events = [];
-  let shown = "all";
+  let filter = "all";
 
   const draw = () => {
-    const wanted = events.filter((event) => shown === "all" || group(event) === shown);
-    empty.hidden = wanted.length > 0;
+    const visible = events.filter((event) => filter === "all" || group(event) === filter);
+    empty.hidden = visible.length > 0;
     const days = [];
-    for (const event of wanted) {
+    for (const event of visible) {
       const label = day(event.time);
       if (days.at(-1)?.label !== label) days.push({ label, rows: [] });
       days.at(-1).rows.push(event.node ??= row(event));
@@ -36,46 +36,46 @@ export function mount(place, { heading, signal }) {
     fill(list, ...days.map(({ label, rows }) => h("section", { "aria-label": label }, h("h2.eyebrow", {}, label), h("ol.events", {}, ...rows))));
   };
 
-  const take = (event) => {
-    const older = folded(events, event);
-    if (older) events = events.filter((known) => known !== older);
-    events.unshift(older ? { ...event, times: (older.times ?? 1) + 1 } : { ...event });
-    events.length = Math.min(events.length, SHOWN);
+  const add = (event) => {
+    const previous = previousSeen(events, event);
+    if (previous) events = events.filter((known) => known !== previous);
+    events.unshift(previous ? { ...event, times: (previous.times ?? 1) + 1 } : { ...event });
+    events.length = Math.min(events.length, MAX_SHOWN);
     for (const old of events.filter((known) => known.decision).slice(MAX_DECISIONS)) {
       old.decision = null;
       old.node = undefined;
     }
   };
 
-  const ask = async () => {
+  const load = async () => {
     try {
-      const found = await get(`/events?count=${ASKED}`, { signal });
+      const found = await get(`/events?count=${FETCHED}`, { signal });
       events = [];
-      found.events.forEach(take);
-      say(line, "");
+      found.events.forEach(add);
+      setText(line, "");
       draw();
     } catch (error) {
-      tell(line, error);
+      showError(line, error);
     }
   };
 
   const choices = Object.entries(GROUPS).map(([key, label]) => {
-    const input = h("input", { type: "radio", name: "group", value: key, checked: key === shown, onchange: () => {
-      shown = key;
+    const input = h("input", { type: "radio", name: "group", value: key, checked: key === filter, onchange: () => {
+      filter = key;
       draw();
     } });
     return h("label", {}, input, h("span", {}, label));
   });
   fill(place, h("div.head", {}, heading, h("fieldset.segments", {}, h("legend.unseen", {}, "Filter events"), ...choices)), line, empty, list);
-  hear("event", ({ detail }) => {
+  listen("event", ({ detail }) => {
     if (events.some((known) => known.seq !== undefined && known.seq === detail.seq)) return;
-    take(detail);
+    add(detail);
     insert();
   }, signal);
-  hear("lost", ask, signal);
-  ask();
+  listen("lost", load, signal);
+  load();
 
-  /** Draw anew, unless somebody reads: then what is open stays where the eye is, since rows are kept. */
+  /** Draw the list and keep the focus; rows are reused, so open explanations stay open. */
   function insert() {
     const focused = document.activeElement;
     draw();
@@ -83,9 +83,8 @@ export function mount(place, { heading, signal }) {
   }
 }
 
-/** An object that is still there is told of again and again; the latest of these stands for all of them. */
-function folded(events, event) {
+/** Return the earlier `seen` event of the same sighting, which the new one replaces. */
+function previousSeen(events, event) {
   if (event.kind !== "seen") return undefined;
-  const known = events.find((other) => other.kind === "seen" && other.sighting === event.sighting);
-  return known;
+  return events.find((other) => other.kind === "seen" && other.sighting === event.sighting);
 }

@@ -1,6 +1,6 @@
-/** Writes numbers and times for people. */
+/** Numbers and times as text. */
 
-/** 0.98, as the device writes it in its sentences. */
+/** 0.98, as in the explanations of the device. */
 export const probability = (p) => p.toFixed(2);
 
 /** `1 view`, `2 views`. */
@@ -19,7 +19,7 @@ export function ago(iso, now = Date.now()) {
   return `${day(iso)}, ${clock(iso).slice(0, 5)}`;
 }
 
-/** 14:05:09, as the clock on the wall has it. */
+/** 14:05:09, local time. */
 export function clock(iso) {
   return new Date(iso).toLocaleTimeString("en-GB");
 }

@@ -1,16 +1,16 @@
-/** Shows a registration as it goes: each frame with what was wrong with it, and how it ended. */
+/** The frames of the registration in progress, each with its verdict. */
 
 import { registrationPicture, get } from "./api.js";
-import { fill, h, icon, picture, say } from "./dom.js";
-import { hear, stream } from "./stream.js";
+import { fill, h, icon, picture, setText } from "./dom.js";
+import { listen, stream } from "./stream.js";
 
-const ASK_MS = 700;
-const SHOWN = 24;
+const POLL_MS = 700;
+const MAX_TILES = 24;
 
 /**
  * The frames of the latest registration.
- * @param {{signal: AbortSignal, ended?: (registration: Object, before: number) => void}} options `ended` is told once of
- *   each that ended here, with `stream.changes` at its beginning
+ * @param {{signal: AbortSignal, ended?: (registration: Object, previous: number) => void}} options `ended` is
+ *   called when a registration ends, with `stream.changes` at its start
  */
 export function frameStrip({ signal, ended = () => {} }) {
   const list = h("ol.frame-strip");
@@ -18,77 +18,77 @@ export function frameStrip({ signal, ended = () => {} }) {
   const node = h("section", { hidden: true, "aria-label": "Frames" }, count, list);
   let id = "";
   let drawn = 0;
-  let over = true;
-  let before = null;
+  let finished = true;
+  let previous = null;
   let following = false;
   let changes = 0;
   let timer = 0;
 
-  const take = (registration) => {
-    if (registration.id === before || (registration.done && registration.id !== id && !following)) return;
+  const update = (registration) => {
+    if (registration.id === previous || (registration.done && registration.id !== id && !following)) return;
     if (registration.id !== id) {
       if (!following) changes = stream.changes;
       following = false;
       id = registration.id;
       drawn = 0;
-      over = false;
+      finished = false;
       fill(list);
     }
     node.hidden = false;
     for (const frame of registration.frames.filter(({ number }) => number > drawn)) {
-      if (!folded(list.lastElementChild, frame)) list.append(tile(id, frame));
+      if (!countRepeat(list.lastElementChild, frame)) list.append(tile(id, frame));
       drawn = frame.number;
     }
-    while (list.children.length > SHOWN) list.firstChild.remove();
+    while (list.children.length > MAX_TILES) list.firstChild.remove();
     const good = registration.frames.filter((frame) => frame.good).length;
-    const wanted = registration.wanted ? ` of ${registration.wanted}` : "";
-    say(count, `${good}${wanted} good ${registration.source === "picture" ? "pictures" : "frames"}`);
-    if (registration.done && !over) {
-      over = true;
+    const needed = registration.wanted ? ` of ${registration.wanted}` : "";
+    setText(count, `${good}${needed} good ${registration.source === "picture" ? "pictures" : "frames"}`);
+    if (registration.done && !finished) {
+      finished = true;
       clearTimeout(timer);
       ended(registration, changes);
     }
   };
 
-  /** Ask for it, where the stream has no place left for this page. */
-  const ask = async () => {
+  /** Poll the registration while there is no event stream. */
+  const poll = async () => {
     if (stream.link !== "open") {
       try {
-        take(await get("/registration", { signal }));
+        update(await get("/registration", { signal }));
       } catch {
-        // There is none yet.
+        // No registration yet.
       }
     }
-    if (!over && !signal.aborted) timer = setTimeout(ask, ASK_MS);
+    if (!finished && !signal.aborted) timer = setTimeout(poll, POLL_MS);
   };
 
-  hear("registration", ({ detail }) => take(detail), signal);
+  listen("registration", ({ detail }) => update(detail), signal);
   signal.addEventListener("abort", () => clearTimeout(timer));
   return {
     node,
-    /** Whether one that was asked for has not begun, as far as is known. */
+    /** Whether a requested registration has not started yet. */
     get waiting() {
       return following;
     },
-    /** One has been asked for: follow it, and forget the one before. */
+    /** Follow the registration that was just requested. */
     follow() {
       clearTimeout(timer);
-      before = id || before;
+      previous = id || previous;
       id = "";
-      over = false;
+      finished = false;
       following = true;
       changes = stream.changes;
       node.hidden = true;
-      timer = setTimeout(ask, ASK_MS);
+      timer = setTimeout(poll, POLL_MS);
     },
   };
 }
 
-/** Count a frame with the one before, if it was refused for the same reason: where nothing is good, all are alike. */
-function folded(last, frame) {
+/** Count a frame with the previous one if both were refused for the same reason; returns whether it was counted. */
+function countRepeat(last, frame) {
   if (!last || frame.good || last.dataset.text !== frame.text) return false;
   last.dataset.times = String(Number(last.dataset.times) + 1);
-  say(last.querySelector(".times"), ` × ${last.dataset.times}`);
+  setText(last.querySelector(".times"), ` × ${last.dataset.times}`);
   return true;
 }
 

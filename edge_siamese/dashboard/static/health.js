@@ -1,13 +1,13 @@
-/** The page "Health": how fast, how warm, how large, and what doctor finds. */
+/** The page "Health": frame rate, latency, temperature, memory, and the findings of doctor. */
 
 import { get } from "./api.js";
-import { attempt, button, errorLine, fill, h, icon, say, tell } from "./dom.js";
+import { attempt, button, errorLine, fill, h, icon, setText, showError } from "./dom.js";
 import { counted, duration, milliseconds } from "./format.js";
 
 export const name = "health";
 export const title = "Health";
 
-const ASK_MS = 2000;
+const POLL_MS = 2000;
 const SAMPLES = 60;
 const SVG = "http://www.w3.org/2000/svg";
 const STAGES = {
@@ -40,17 +40,17 @@ export function mount(place, { heading, signal }) {
     extrasBox.hidden = extras.children.length === 0;
   };
 
-  const ask = async () => {
+  const poll = async () => {
     clearTimeout(timer);
     if (!document.hidden) {
       try {
         draw(await get("/health", { signal }));
-        say(line, "");
+        setText(line, "");
       } catch (error) {
-        tell(line, error);
+        showError(line, error);
       }
     }
-    if (!signal.aborted) timer = setTimeout(ask, ASK_MS);
+    if (!signal.aborted) timer = setTimeout(poll, POLL_MS);
   };
 
   fill(place, heading, line,
@@ -64,10 +64,10 @@ export function mount(place, { heading, signal }) {
     doctor(signal),
   );
   signal.addEventListener("abort", () => clearTimeout(timer));
-  ask();
+  poll();
 }
 
-/** A figure with its name. */
+/** A number with its name. */
 function tile(label, chart = null) {
   const value = h("dd.figure");
   const note = h("dd.small.soft");
@@ -75,14 +75,14 @@ function tile(label, chart = null) {
   return {
     node,
     set(text, more, sample) {
-      say(value, text);
-      say(note, more);
+      setText(value, text);
+      setText(note, more);
       if (sample !== undefined) chart?.add(sample);
     },
   };
 }
 
-/** The last two minutes as a line. */
+/** A line chart of the last two minutes. */
 function sparkline() {
   const samples = [];
   const svg = document.createElementNS(SVG, "svg");
@@ -97,23 +97,23 @@ function sparkline() {
     add(sample) {
       samples.push(sample);
       if (samples.length > SAMPLES) samples.shift();
-      const most = Math.max(...samples, 1) * 1.1;
+      const maximum = Math.max(...samples, 1) * 1.1;
       const start = SAMPLES - samples.length;
-      path.setAttribute("points", samples.map((value, place) => `${start + place},${(24 - (22 * value) / most).toFixed(1)}`).join(" "));
+      path.setAttribute("points", samples.map((value, place) => `${start + place},${(24 - (22 * value) / maximum).toFixed(1)}`).join(" "));
     },
   };
 }
 
 function drawStages(body, stages) {
   const work = Object.entries(stages).filter(([stage]) => stage !== "wait");
-  const most = Math.max(...work.map(([, { p95_ms: p95 }]) => p95 ?? 0), 0.001);
+  const maximum = Math.max(...work.map(([, { p95_ms: p95 }]) => p95 ?? 0), 0.001);
   const order = ["imaging", "encode", "decide", "frame", "wait"];
   const rows = Object.entries(stages).sort(([a], [b]) => order.indexOf(a) - order.indexOf(b));
   fill(body, ...rows.map(([stage, { p50_ms: p50, p95_ms: p95 }]) => {
     const inner = h("span.bar50");
     const outer = h("span.bar95");
-    inner.style.setProperty("--share", String(Math.min(1, (p50 ?? 0) / most)));
-    outer.style.setProperty("--share", String(Math.min(1, (p95 ?? 0) / most)));
+    inner.style.setProperty("--share", String(Math.min(1, (p50 ?? 0) / maximum)));
+    outer.style.setProperty("--share", String(Math.min(1, (p95 ?? 0) / maximum)));
     const bars = stage === "wait" ? null : h("span.bars", { "aria-hidden": "true" }, outer, inner);
     return h("tr", {}, h("th", { scope: "row" }, h("span.stage-name", {}, h("span", {}, STAGES[stage] ?? stage), bars)),
       h("td", {}, milliseconds(p50)), h("td", {}, milliseconds(p95)));
@@ -131,27 +131,27 @@ function drawModel(list, { model, selftest }) {
 const passed = (selftest) => selftest.ok ?? selftest.passed ?? false;
 
 function drawExtras(list, extras) {
-  fill(list, ...Object.entries(extras).map(([extra, told]) => {
-    const { state, ...more } = told ?? {};
-    const said = Object.entries(more).filter(([key, value]) => key !== "url" && ["string", "number"].includes(typeof value) && value !== "").map(([key, value]) => `${key.replaceAll("_", " ")} ${value}`);
-    return h("li", {}, h("strong", {}, extra), " ", h("span", {}, String(state ?? "")), said.length ? h("span.small.soft", {}, said.join(", ")) : null);
+  fill(list, ...Object.entries(extras).map(([extra, report]) => {
+    const { state, ...more } = report ?? {};
+    const details = Object.entries(more).filter(([key, value]) => key !== "url" && ["string", "number"].includes(typeof value) && value !== "").map(([key, value]) => `${key.replaceAll("_", " ")} ${value}`);
+    return h("li", {}, h("strong", {}, extra), " ", h("span", {}, String(state ?? "")), details.length ? h("span.small.soft", {}, details.join(", ")) : null);
   }));
 }
 
-/** Doctor's findings, asked for by a button since they take a while. */
+/** The findings of doctor, fetched by a button because the checks take a while. */
 function doctor(signal) {
   const line = errorLine();
   const findings = h("ul.findings");
   const verdict = h("p", { role: "status" });
   const run = button("Run checks", () => attempt(line, run, async () => {
-    say(verdict, "Running checks …");
+    setText(verdict, "Running checks …");
     try {
       const found = await get("/doctor", { signal });
       const bad = found.findings.filter(({ level }) => level !== "ok").length;
-      say(verdict, found.ok && bad === 0 ? `No problems found in ${counted(found.findings.length, "check")}.` : `${counted(bad, "finding")} in ${counted(found.findings.length, "check")}.`);
+      setText(verdict, found.ok && bad === 0 ? `No problems found in ${counted(found.findings.length, "check")}.` : `${counted(bad, "finding")} in ${counted(found.findings.length, "check")}.`);
       fill(findings, ...[...found.findings].sort((a, b) => (a.level === "ok") - (b.level === "ok")).map(finding));
     } catch (error) {
-      say(verdict, "");
+      setText(verdict, "");
       throw error;
     }
   }), { icon: "stethoscope" });

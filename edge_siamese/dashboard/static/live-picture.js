@@ -1,19 +1,19 @@
-/** The camera's picture: asked for one after the other, only while somebody looks at it. */
+/** The live picture: fetched one frame after the other, only while the page is visible. */
 
 import { fill, h, icon } from "./dom.js";
 import { ApiError, request } from "./api.js";
-import { hear, stream } from "./stream.js";
+import { listen, stream } from "./stream.js";
 
 const FIRST_WAIT_MS = 500;
-const LONGEST_WAIT_MS = 5000;
-const OLD_MS = 3000;
+const MAX_WAIT_MS = 5000;
+const MAX_AGE_MS = 3000;
 
 /**
- * A live picture; `now` is told what each frame shows.
- * @param {{signal: AbortSignal, now?: (found: Object|null) => void}} options
+ * The live picture.
+ * @param {{signal: AbortSignal, onDecision?: (decision: Object|null) => void}} options `onDecision`: called for each frame
  * @returns {HTMLElement}
  */
-export function livePicture({ signal, now = () => {} }) {
+export function livePicture({ signal, onDecision = () => {} }) {
   const canvas = h("canvas", { role: "img", "aria-label": "What the camera sees", width: "4", height: "3" });
   const marks = h("span.marks", { "aria-hidden": "true" });
   const veil = h("div.veil");
@@ -24,9 +24,9 @@ export function livePicture({ signal, now = () => {} }) {
   let failure = "";
   let answered = false;
   let waitMs = FIRST_WAIT_MS;
-  let resting = null;
+  let resume = null;
 
-  /** What is wrong, or null while pictures come. */
+  /** Return [icon, title, text] of the problem, or null while pictures arrive. */
   const state = () => {
     const { status, link } = stream;
     if (failure) return ["warn", answered ? "No picture" : "Disconnected", failure];
@@ -36,7 +36,7 @@ export function livePicture({ signal, now = () => {} }) {
     if (camera?.status === "absent") return ["warn", "Camera not found", camera.reason];
     if (camera?.status === "stalled") return ["warn", "The camera has stalled", camera.reason];
     if (camera?.status === "ended") return ["picture", "End of the recording", ""];
-    if (Date.now() - latest > OLD_MS) return ["picture", "Waiting for a picture", ""];
+    if (Date.now() - latest > MAX_AGE_MS) return ["picture", "Waiting for a picture", ""];
     return null;
   };
 
@@ -49,7 +49,7 @@ export function livePicture({ signal, now = () => {} }) {
     if (wrong === null) fill(veil);
     else {
       fill(veil, icon(wrong[0]), h("p", { role: "status" }, h("strong", {}, wrong[1]), wrong[2] ? h("span", {}, wrong[2]) : null));
-      now(null);
+      onDecision(null);
     }
   };
 
@@ -64,7 +64,7 @@ export function livePicture({ signal, now = () => {} }) {
     bitmap.close();
   };
 
-  const turn = async () => {
+  const fetchFrame = async () => {
     const response = await request(`/live?after=${frame}`, { signal });
     failure = "";
     waitMs = FIRST_WAIT_MS;
@@ -73,7 +73,7 @@ export function livePicture({ signal, now = () => {} }) {
       frame = Number(response.headers.get("X-Frame")) || 0;
       latest = Date.now();
       draw();
-      now(JSON.parse(response.headers.get("X-Decision") ?? "null"));
+      onDecision(JSON.parse(response.headers.get("X-Decision") ?? "null"));
     } else {
       draw();
       await pause(200);
@@ -81,34 +81,34 @@ export function livePicture({ signal, now = () => {} }) {
   };
 
   const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
-  const seen = () => new Promise((resolve) => (resting = resolve));
-  const wake = () => document.hidden || resting?.();
+  const untilVisible = () => new Promise((resolve) => (resume = resolve));
+  const wake = () => document.hidden || resume?.();
 
   const run = async () => {
     while (!signal.aborted) {
-      if (document.hidden) await seen();
+      if (document.hidden) await untilVisible();
       try {
-        await turn();
+        await fetchFrame();
       } catch (error) {
         if (signal.aborted) return;
         if (error instanceof ApiError && error.status === 401) return;
         failure = error.message;
         answered = error instanceof ApiError && error.status > 0;
-        frame = 0; // a daemon that was started anew counts anew
+        frame = 0; // a restarted daemon counts from 1 again
         draw();
         await pause(waitMs);
-        waitMs = Math.min(waitMs * 2, LONGEST_WAIT_MS);
+        waitMs = Math.min(waitMs * 2, MAX_WAIT_MS);
       }
     }
   };
 
   document.addEventListener("visibilitychange", wake, { signal });
-  hear("status", draw, signal);
-  hear("link", draw, signal);
+  listen("status", draw, signal);
+  listen("link", draw, signal);
   const clock = setInterval(draw, 1000);
   signal.addEventListener("abort", () => {
     clearInterval(clock);
-    resting?.();
+    resume?.();
   });
   draw();
   run();

@@ -1,32 +1,32 @@
-/** The page "Live": the picture, what is recognized now, and how camera, model and store are. */
+/** The page "Live": the picture, what is recognized now, and the state of camera, model and store. */
 
 import { get, pictureOf, send } from "./api.js";
 import { decision, sentences } from "./decision.js";
-import { announce, attempt, button, errorLine, fill, h, icon, picture, say } from "./dom.js";
+import { announce, attempt, button, errorLine, fill, h, icon, picture, setText } from "./dom.js";
 import { brief } from "./event-row.js";
 import { counted } from "./format.js";
 import { livePicture } from "./live-picture.js";
-import { CHANGES, hear, stream } from "./stream.js";
+import { CHANGES, listen, stream } from "./stream.js";
 import { toast } from "./toast.js";
 
 export const name = "live";
 export const title = "Live";
 
-const TOLD = new Set(["appeared", "left", "registered", "view added", "refused"]);
+const ANNOUNCED = new Set(["appeared", "left", "registered", "view added", "refused"]);
 const RECENT = 4;
-const EXPLAIN_MS = 1000;
-const AGO_MS = 15000;
+const POLL_MS = 1000;
+const REFRESH_MS = 15000;
 
 /** @param {HTMLElement} place */
 export function mount(place, { heading, signal }) {
   const shown = decision();
   const line = errorLine();
   const here = presence(signal);
-  const wrong = button("Wrong", () => sayWrong(), { icon: "cross", name: "Wrong: this is not the recognized object", disabled: true });
+  const wrong = button("Wrong", () => rejectLast(), { icon: "cross", name: "Wrong: this is not the recognized object", disabled: true });
   let present = [];
 
   let camera = null;
-  const now = (found) => {
+  const onDecision = (found) => {
     shown.set(found);
     camera?.classList.toggle("known", Boolean(found?.name));
     present = found?.present ?? [];
@@ -35,7 +35,7 @@ export function mount(place, { heading, signal }) {
     if (wrong.disabled !== none && wrong.getAttribute("aria-busy") !== "true") wrong.disabled = none;
   };
 
-  const sayWrong = async () => {
+  const rejectLast = async () => {
     const before = stream.changes;
     await attempt(line, wrong, async () => {
       const { object } = await send("POST", "/wrong", {});
@@ -43,7 +43,7 @@ export function mount(place, { heading, signal }) {
     });
   };
 
-  camera = livePicture({ signal, now });
+  camera = livePicture({ signal, onDecision });
   fill(
     place,
     heading,
@@ -65,14 +65,14 @@ export function mount(place, { heading, signal }) {
     ),
   );
   shown.set(null);
-  hear("event", ({ detail }) => TOLD.has(detail.kind) && announce(detail.text), signal);
+  listen("event", ({ detail }) => ANNOUNCED.has(detail.kind) && announce(detail.text), signal);
 }
 
-/** The explanation, asked for while it is open. */
+/** The explanation, polled while it is open. */
 function why(signal) {
   const lines = h("div.sentences");
   let timer = 0;
-  const ask = async () => {
+  const poll = async () => {
     clearTimeout(timer);
     if (!details.open || signal.aborted) return;
     try {
@@ -81,14 +81,14 @@ function why(signal) {
     } catch (error) {
       if (error.name !== "AbortError") sentences(lines, [error.message]);
     }
-    timer = setTimeout(ask, EXPLAIN_MS);
+    timer = setTimeout(poll, POLL_MS);
   };
-  const details = h("details.why", { ontoggle: ask }, h("summary", {}, "Why?"), lines);
+  const details = h("details.why", { ontoggle: poll }, h("summary", {}, "Why?"), lines);
   signal.addEventListener("abort", () => clearTimeout(timer));
   return details;
 }
 
-/** Which objects are there, each as a link to its page. */
+/** The objects that are present, each as a link to its page. */
 function presence(signal) {
   const list = h("ul.chips");
   const node = h("div.here", {}, h("h3.eyebrow", {}, "Present"), list);
@@ -96,14 +96,14 @@ function presence(signal) {
   let drawn = "";
   let latest = [];
 
-  const learn = async () => {
+  const loadPictures = async () => {
     try {
       const { objects } = await get("/objects", { signal });
       known = new Map(objects.map((object) => [object.uid, object]));
       drawn = "";
       set(latest);
     } catch {
-      // The names do without their pictures.
+      // The names are shown without pictures.
     }
   };
   const set = (present) => {
@@ -116,22 +116,22 @@ function presence(signal) {
       h("li", {}, h("a.chip", { href: `#/objects/${uid}` }, picture(known.has(uid) ? pictureOf(known.get(uid)) : null, ""), h("span", {}, name))),
     ));
   };
-  hear("event", ({ detail }) => CHANGES.has(detail.kind) && learn(), signal);
+  listen("event", ({ detail }) => CHANGES.has(detail.kind) && loadPictures(), signal);
   set([]);
-  learn();
+  loadPictures();
   return { node, set };
 }
 
-/** Camera, model and store: each a mark and a few words. */
+/** State of camera, model and store, each as a symbol and a short text. */
 function indicators(signal) {
   const rows = ["Camera", "Model", "Store"].map((label) => {
-    const said = h("dd");
-    return { said, node: h("div.indicator", {}, h("dt", {}, label), said) };
+    const value = h("dd");
+    return { value, node: h("div.indicator", {}, h("dt", {}, label), value) };
   });
   const node = h("section.card.system", { "aria-label": "Status" }, h("dl.indicators", {}, ...rows.map((row) => row.node)));
   const set = (row, level, text) => {
     row.node.dataset.level = level;
-    say(row.said, text);
+    setText(row.value, text);
   };
   const draw = () => {
     const status = stream.status;
@@ -148,13 +148,13 @@ function indicators(signal) {
     if (store.repair) set(rows[2], "warn", store.repair);
     else set(rows[2], model ? "good" : "unknown", `${counted(status.objects, "object")}, ${counted(status.views, "view")}`);
   };
-  hear("status", draw, signal);
-  hear("link", draw, signal);
+  listen("status", draw, signal);
+  listen("link", draw, signal);
   draw();
   return node;
 }
 
-/** The last few events. */
+/** The latest events. */
 function recent(signal) {
   const list = h("ol.brief");
   const draw = async () => {
@@ -166,11 +166,11 @@ function recent(signal) {
     return show(stream.events);
   };
   const show = (events) => {
-    const told = events.filter((event) => event.kind !== "seen").slice(-RECENT).reverse();
-    fill(list, ...told.map(brief));
+    const latest = events.filter((event) => event.kind !== "seen").slice(-RECENT).reverse();
+    fill(list, ...latest.map(brief));
   };
-  hear("event", ({ detail }) => detail.kind !== "seen" && draw(), signal);
-  const timer = setInterval(draw, AGO_MS);
+  listen("event", ({ detail }) => detail.kind !== "seen" && draw(), signal);
+  const timer = setInterval(draw, REFRESH_MS);
   signal.addEventListener("abort", () => clearInterval(timer));
   draw();
   return h("section.card.recent", { "aria-labelledby": "recent" },

@@ -1,4 +1,4 @@
-/** The login: one password, set up on the device. */
+/** The page "Log in". */
 
 import { login } from "./api.js";
 import { attempt, errorLine, fill, h, icon } from "./dom.js";

@@ -1,8 +1,8 @@
-/** Starts the page: who is there, which page is shown, how the connection is. */
+/** Entry point: session, routing between pages, theme, and the state of the connection. */
 
 import { access, logout, session } from "./api.js";
-import { fill, h, icon, say } from "./dom.js";
-import { hear, stream } from "./stream.js";
+import { fill, h, icon, setText } from "./dom.js";
+import { listen, stream } from "./stream.js";
 import { toast } from "./toast.js";
 import * as events from "./events.js";
 import * as health from "./health.js";
@@ -12,23 +12,23 @@ import * as object from "./object.js";
 import * as objects from "./objects.js";
 import * as register from "./register.js";
 
-/** First part of the route to the page; `objects/UID` is one object. */
+/** Pages by the first part of the hash; `objects/UID` is one object. */
 const PAGES = { live, register, objects, events, health };
 
 const main = document.getElementById("main");
 const bar = document.getElementById("bar");
 let leaving = new AbortController();
-let here = null;
+let current = null;
 
-/** Show what the address says. */
+/** Show the page that the hash names. */
 function show({ focus = true } = {}) {
   const [path, query = ""] = location.hash.replace(/^#\/?/, "").split("?");
   const [name, uid] = path.split("/");
   const page = name === "objects" && uid ? object : PAGES[name] ?? live;
-  put(page, { uid: decode(uid), query: new URLSearchParams(query) }, focus);
+  mountPage(page, { uid: decode(uid), query: new URLSearchParams(query) }, focus);
   for (const link of document.querySelectorAll("#nav a")) {
-    const current = link.hash === `#/${PAGES[name] ? name : "live"}`;
-    if (current) link.setAttribute("aria-current", "page");
+    const isCurrent = link.hash === `#/${PAGES[name] ? name : "live"}`;
+    if (isCurrent) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
 }
@@ -41,28 +41,28 @@ function decode(part) {
   }
 }
 
-/** Leave the page that was there, and put another in its place. */
-function put(page, route = {}, focus = true) {
+/** Replace the current page. */
+function mountPage(page, route = {}, focus = true) {
   leaving.abort();
   leaving = new AbortController();
   const { signal } = leaving;
   const heading = h("h1", { tabindex: "-1" }, page.title);
   const place = h(`div.page.page-${page.name}`);
   fill(main, place);
-  here = page;
+  current = page;
   document.title = `${page.title} – ${document.getElementById("device").textContent}`;
   page.mount(place, { heading, signal, ...route, name: (text) => name(heading, text) });
   window.scrollTo(0, 0);
   if (focus) heading.focus({ preventScroll: true });
 }
 
-/** The page has another title, since it is about another thing. */
+/** Change the title of the current page. */
 function name(heading, text) {
-  say(heading, text);
+  setText(heading, text);
   document.title = `${text} – ${document.getElementById("device").textContent}`;
 }
 
-/** Ask who this is; then the pages, or the login. */
+/** Load the session, then show the pages or the login. */
 async function begin({ focus = false } = {}) {
   let found;
   try {
@@ -73,7 +73,7 @@ async function begin({ focus = false } = {}) {
     return;
   }
   if (found.device) {
-    say(document.getElementById("device"), found.device);
+    setText(document.getElementById("device"), found.device);
   }
   document.getElementById("logout").hidden = !(found.login && found.authenticated);
   bar.hidden = !found.authenticated;
@@ -83,7 +83,7 @@ async function begin({ focus = false } = {}) {
     show({ focus });
   } else {
     stream.stop();
-    put(login, { device: found.device, done: () => begin({ focus: true }) }, false);
+    mountPage(login, { device: found.device, done: () => begin({ focus: true }) }, false);
   }
 }
 
@@ -96,10 +96,10 @@ function drawTheme() {
 }
 
 function drawLink() {
-  const words = { connecting: "Connecting", open: "Connected", full: "Too many viewers", lost: "Reconnecting" }[stream.link];
+  const text = { connecting: "Connecting", open: "Connected", full: "Too many viewers", lost: "Reconnecting" }[stream.link];
   const state = document.getElementById("link-state");
   state.dataset.link = stream.link;
-  say(state, words);
+  setText(state, text);
 }
 
 document.getElementById("theme").addEventListener("click", () => {
@@ -115,12 +115,12 @@ document.getElementById("logout").addEventListener("click", async () => {
   }
 });
 document.querySelector(".skip").addEventListener("click", (event) => {
-  event.preventDefault(); // the hash is the page's name
+  event.preventDefault(); // the hash names the page
   main.focus();
 });
-access.addEventListener("signed-out", () => here !== login && begin());
-window.addEventListener("hashchange", () => here !== login && show());
-hear("link", drawLink, new AbortController().signal);
+access.addEventListener("signed-out", () => current !== login && begin());
+window.addEventListener("hashchange", () => current !== login && show());
+listen("link", drawLink, new AbortController().signal);
 drawTheme();
 drawLink();
 begin();

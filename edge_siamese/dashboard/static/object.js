@@ -1,10 +1,10 @@
-/** The page of one object: its name, its views, and what it is not. */
+/** The page of one object: its name, views and negatives. */
 
 import { get, pictureOf, send, viewPicture } from "./api.js";
 import { ask } from "./dialog.js";
-import { attempt, button, errorLine, fill, h, icon, picture, pictureShelf, say, tell } from "./dom.js";
+import { attempt, button, errorLine, fill, h, icon, picture, pictureShelf, setText, showError } from "./dom.js";
 import { ago, counted, day } from "./format.js";
-import { CHANGES, hear, stream } from "./stream.js";
+import { CHANGES, listen, stream } from "./stream.js";
 import { toast } from "./toast.js";
 import { objectOptions } from "./upload.js";
 
@@ -14,7 +14,7 @@ export const title = "Object";
 const SOURCES = { camera: "from the camera", picture: "from pictures", button: "with the button", command: "from the command line", page: "on this page", wrong: "reported as wrong", fleet: "from another device" };
 
 /** @param {HTMLElement} place */
-export function mount(place, { heading, signal, uid, name: called }) {
+export function mount(place, { heading, signal, uid, name: setTitle }) {
   const line = errorLine();
   const crop = h("div.portrait");
   const about = h("p.soft");
@@ -34,21 +34,21 @@ export function mount(place, { heading, signal, uid, name: called }) {
     try {
       const [found, kept] = await Promise.all([get(`/objects/${uid}`, { signal }), get(`/objects/${uid}/views`, { signal })]);
       object = found;
-      say(line, "");
+      setText(line, "");
       draw(kept.views);
     } catch (error) {
-      tell(line, error);
+      showError(line, error);
       if (error.status === 404) body.hidden = true;
     }
   };
 
   const draw = (kept) => {
     body.hidden = false;
-    called(object.name);
+    setTitle(object.name);
     if (document.activeElement !== nameField) nameField.value = object.name;
     fill(crop, object.last_view === null ? picture(null, "") : shelf(pictureOf(object), ""));
     const seen = object.present ? "present" : object.last_seen ? `seen ${ago(object.last_seen)}` : "not seen yet";
-    say(about, `Registered on ${day(object.created)}; ${seen}.`);
+    setText(about, `Registered on ${day(object.created)}; ${seen}.`);
     const own = kept.filter((view) => view.kind === "view");
     const others = kept.filter((view) => view.kind !== "view");
     fill(views, ...own.map((view, place) => tile(view, place + 1, own.length > 1)));
@@ -69,7 +69,7 @@ export function mount(place, { heading, signal, uid, name: called }) {
       removable ? gone : h("p.small.soft", {}, "The last view cannot be removed; forget the object instead."));
   };
 
-  /** Do something that can be taken back, and say so. */
+  /** Make a change and offer to undo it. */
   const change = async (pressed, action, after = refresh) => {
     const before = stream.changes;
     const text = await attempt(line, pressed, action);
@@ -81,17 +81,17 @@ export function mount(place, { heading, signal, uid, name: called }) {
   const rename = h("form.rename", {
     onsubmit: (event) => {
       event.preventDefault();
-      const wanted = nameField.value.trim();
-      if (wanted === object?.name) return;
+      const newName = nameField.value.trim();
+      if (newName === object?.name) return;
       change(save, async () => {
         const before = object.name;
-        ({ object } = await send("PATCH", `/objects/${uid}`, { new: wanted }));
+        ({ object } = await send("PATCH", `/objects/${uid}`, { new: newName }));
         return `“${before}” was renamed to “${object.name}”.`;
       });
     },
   }, h("label", { for: "new-name" }, "Name"), h("div.row.tight", {}, nameField, save));
 
-  /** It will not be there any more, so that there is nothing to ask for; unless that fails. */
+  /** Run an action that removes the object; unless it fails, the page is not refreshed any more. */
   const end = async (action) => {
     gone = true;
     try {
@@ -113,7 +113,7 @@ export function mount(place, { heading, signal, uid, name: called }) {
     if (!objects) return;
     select.querySelector(`option[value="${CSS.escape(uid)}"]`)?.remove();
     if (!select.options.length) {
-      say(line, "There is no other object.");
+      setText(line, "There is no other object.");
       return;
     }
     const before = stream.changes;
@@ -134,11 +134,11 @@ export function mount(place, { heading, signal, uid, name: called }) {
     negativeBox,
   );
   fill(place, h("p.back", {}, h("a", { href: "#/objects" }, icon("back"), "Objects")), heading, line, body);
-  hear("event", ({ detail }) => {
+  listen("event", ({ detail }) => {
     const ended = (detail.kind === "forgotten" && detail.uid === uid) || (detail.kind === "merged" && detail.from === uid);
     if (ended && !gone) {
       gone = body.hidden = true;
-      say(line, detail.text);
+      setText(line, detail.text);
     } else if (detail.kind === "undone" && detail.uid === uid) gone = false;
     if (CHANGES.has(detail.kind) || detail.uid === uid) refresh();
   }, signal);

@@ -1,17 +1,17 @@
-/** The page "Objects": what is registered, as a grid of pictures. */
+/** The page "Objects": the registered objects as a grid of pictures. */
 
 import { get, pictureOf, send } from "./api.js";
 import { exportButton, importButton } from "./collection.js";
-import { attempt, button, errorLine, fill, h, icon, picture, pictureShelf, say, tell } from "./dom.js";
+import { attempt, button, errorLine, fill, h, icon, picture, pictureShelf, setText, showError } from "./dom.js";
 import { ago, counted } from "./format.js";
-import { CHANGES, hear } from "./stream.js";
+import { CHANGES, listen } from "./stream.js";
 import { sentence, toast } from "./toast.js";
 
 export const name = "objects";
 export const title = "Objects";
 
-const SEARCHED_FROM = 9;
-const AGO_MS = 20000;
+const MIN_SEARCHED = 9;
+const REFRESH_MS = 20000;
 
 /** @param {HTMLElement} place */
 export function mount(place, { heading, signal }) {
@@ -27,36 +27,36 @@ export function mount(place, { heading, signal }) {
   let objects = [];
 
   const draw = () => {
-    const words = search.value.trim().toLocaleLowerCase();
-    const found = objects.filter((object) => object.name.toLocaleLowerCase().includes(words));
-    searchBox.hidden = objects.length < SEARCHED_FROM;
+    const query = search.value.trim().toLocaleLowerCase();
+    const found = objects.filter((object) => object.name.toLocaleLowerCase().includes(query));
+    searchBox.hidden = objects.length < MIN_SEARCHED;
     empty.hidden = objects.length > 0;
-    say(count, objects.length === 0 ? "" : words ? `${found.length} of ${counted(objects.length, "object")}` : counted(objects.length, "object"));
+    setText(count, objects.length === 0 ? "" : query ? `${found.length} of ${counted(objects.length, "object")}` : counted(objects.length, "object"));
     const focused = document.activeElement?.getAttribute("href");
     fill(grid, ...found.map((object) => card(object, shelf)));
     if (focused && document.activeElement === document.body) [...grid.querySelectorAll("a")].find((link) => link.getAttribute("href") === focused)?.focus();
   };
 
-  const ask = async () => {
+  const load = async () => {
     try {
       ({ objects } = await get("/objects", { signal }));
-      say(line, "");
+      setText(line, "");
       draw();
     } catch (error) {
-      tell(line, error);
+      showError(line, error);
     }
   };
 
   fill(place,
-    h("div.head", {}, h("div", {}, heading, count), h("div.row", {}, undo, exportButton(line), importButton(ask))),
+    h("div.head", {}, h("div", {}, heading, count), h("div.row", {}, undo, exportButton(line), importButton(load))),
     searchBox, line, grid, empty,
   );
   const present = new Set(["appeared", "left", "seen"]);
-  hear("event", ({ detail }) => (CHANGES.has(detail.kind) || present.has(detail.kind)) && ask(), signal);
-  hear("lost", ask, signal);
-  const timer = setInterval(draw, AGO_MS);
+  listen("event", ({ detail }) => (CHANGES.has(detail.kind) || present.has(detail.kind)) && load(), signal);
+  listen("lost", load, signal);
+  const timer = setInterval(draw, REFRESH_MS);
   signal.addEventListener("abort", () => clearInterval(timer));
-  ask();
+  load();
 }
 
 function card(object, shelf) {

@@ -1,22 +1,22 @@
-/** Makes pictures small enough to send, in the browser: the device has better things to do. */
+/** Scales pictures down in the browser, which spares the device, and uploads them. */
 
 import { upload } from "./api.js";
 
-/** The longer side of what is sent; models look at far less. */
+/** Pixels of the longer side; models use far less. */
 const SIDE = 1600;
 const QUALITY = 0.9;
-const AS_THEY_ARE = ["image/jpeg", "image/png", "image/webp"];
-const MOST_BYTES = 4_000_000;
+const SENT_UNCHANGED = ["image/jpeg", "image/png", "image/webp"];
+const MAX_BYTES = 4_000_000;
 
-/** As many pictures as the device keeps at a time. */
-export const MOST = 12;
+/** The number of uploaded pictures that the device keeps. */
+export const MAX_PICTURES = 12;
 
 /**
- * A picture as it will be sent: turned upright, at most 1600 pixels wide or high.
+ * Rotate a picture upright and scale it down to at most `SIDE` pixels.
  * @param {File} file
  * @returns {Promise<Blob>}
  */
-export async function prepared(file) {
+export async function prepare(file) {
   let bitmap;
   try {
     bitmap = await createImageBitmap(file);
@@ -24,7 +24,7 @@ export async function prepared(file) {
     throw new Error(`This browser cannot read “${file.name}” as a picture.`);
   }
   const share = Math.min(1, SIDE / Math.max(bitmap.width, bitmap.height));
-  if (share === 1 && AS_THEY_ARE.includes(file.type) && file.size <= MOST_BYTES) {
+  if (share === 1 && SENT_UNCHANGED.includes(file.type) && file.size <= MAX_BYTES) {
     bitmap.close();
     return file;
   }
@@ -32,7 +32,7 @@ export async function prepared(file) {
   canvas.width = Math.max(1, Math.round(bitmap.width * share));
   canvas.height = Math.max(1, Math.round(bitmap.height * share));
   const context = canvas.getContext("2d");
-  context.fillStyle = "#fff"; // what is transparent is paper
+  context.fillStyle = "#fff"; // background of transparent pictures
   context.fillRect(0, 0, canvas.width, canvas.height);
   context.imageSmoothingQuality = "high";
   context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
@@ -43,12 +43,12 @@ export async function prepared(file) {
 }
 
 /**
- * Send pictures one after the other.
+ * Upload pictures one after the other.
  * @param {Blob[]} blobs
  * @param {(done: number) => void} progress
- * @returns {Promise<string[]>} the ids by which the device knows them
+ * @returns {Promise<string[]>} their ids
  */
-export async function sent(blobs, progress = () => {}) {
+export async function uploadAll(blobs, progress = () => {}) {
   const ids = [];
   for (const blob of blobs) {
     ids.push((await upload("/uploads", blob)).upload);

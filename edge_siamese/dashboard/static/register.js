@@ -1,25 +1,25 @@
-/** The page "Register": does what the button at the device does, and more. */
+/** The page "Register": registers objects and views from the camera or from pictures. */
 
 import { pictureOf, send } from "./api.js";
 import { frameStrip } from "./frame-strip.js";
-import { announce, attempt, button, errorLine, fill, h, icon, picture, say } from "./dom.js";
+import { announce, attempt, button, errorLine, fill, h, icon, picture, setText } from "./dom.js";
 import { livePicture } from "./live-picture.js";
-import { CHANGES, hear, stream } from "./stream.js";
+import { CHANGES, listen, stream } from "./stream.js";
 import { sentence, undoButton } from "./toast.js";
 import { chooser, objectOptions } from "./upload.js";
 
 export const name = "register";
 export const title = "Register";
 
-const BEGINS_MS = 3000;
-const ENDS_MS = 70000;
+const MAX_START_MS = 3000;
+const MAX_REGISTRATION_MS = 70000;
 
 /** @param {HTMLElement} place */
 export function mount(place, { heading, signal, query }) {
   const line = errorLine();
   const outcome = h("div.outcome", { role: "status", hidden: true });
   const strip = frameStrip({ signal, ended: (registration, before) => registration.source === "button" && pressed(registration, before) });
-  const wanted = form(query.get("view") ?? "", signal, () => go.label());
+  const choice = form(query.get("view") ?? "", signal, () => go.label());
   const stage = h("div.stage");
   let leaveStage = new AbortController();
   signal.addEventListener("abort", () => leaveStage.abort());
@@ -27,9 +27,9 @@ export function mount(place, { heading, signal, query }) {
   let over = () => {};
 
   const go = goButton(() => start());
-  go.label = () => go.set(pictures ? "pictures" : "camera", wanted, pictures?.count ?? 0);
+  go.label = () => go.set(pictures ? "pictures" : "camera", choice, pictures?.count ?? 0);
 
-  /** Show the camera, or the chooser of pictures. */
+  /** Show the camera or the picture chooser. */
   const source = (kind) => {
     leaveStage.abort();
     leaveStage = new AbortController();
@@ -43,20 +43,20 @@ export function mount(place, { heading, signal, query }) {
     fill(outcome);
     outcome.hidden = true;
     await attempt(line, go.node, async () => {
-      if (!pictures && !wanted.target && !wanted.name && !force) return press();
+      if (!pictures && !choice.target && !choice.name && !force) return press();
       const body = { force: force || undefined };
-      if (pictures) body.pictures = await pictures.send((text) => go.tell(text));
-      if (wanted.target) Object.assign(body, { name: wanted.target, view: true });
-      else if (wanted.name) body.name = wanted.name;
+      if (pictures) body.pictures = await pictures.send((text) => go.showText(text));
+      if (choice.target) Object.assign(body, { name: choice.target, view: true });
+      else if (choice.name) body.name = choice.name;
       if (!pictures) {
         strip.follow();
-        go.tell("Capturing: hold the object still …");
-      } else go.tell("Registering …");
+        go.showText("Capturing: hold the object still …");
+      } else go.showText("Registering …");
       const before = stream.changes;
       try {
         show(await send("POST", "/objects", body), before);
         pictures?.clear();
-        if (!wanted.target) wanted.clear();
+        if (!choice.target) choice.clear();
       } catch (error) {
         if (error.status !== 409 || !error.data.reason) throw error;
         refused(error.message, error.data.collides, error.data.reason);
@@ -65,18 +65,18 @@ export function mount(place, { heading, signal, query }) {
     go.label();
   };
 
-  /** The button at the device, without a finger. */
+  /** Press the button of the device. */
   const press = async () => {
     strip.follow();
     const end = new Promise((resolve) => (over = resolve));
     await send("POST", "/button", { gesture: "press" });
-    go.tell("Capturing: hold the object still …");
-    await Promise.race([end, after(BEGINS_MS)]);
+    go.showText("Capturing: hold the object still …");
+    await Promise.race([end, after(MAX_START_MS)]);
     if (strip.waiting) throw new Error("The registration did not start; another one may be in progress.");
-    await Promise.race([end, after(ENDS_MS)]);
+    await Promise.race([end, after(MAX_REGISTRATION_MS)]);
   };
 
-  /** How a press at the device, or here, ended. */
+  /** Show how a registration by button ended, pressed here or on the device. */
   const pressed = (registration, before) => {
     over();
     if (registration.saved) show({ text: registration.text, object: registration.uid ? { uid: registration.uid } : null }, before);
@@ -84,38 +84,38 @@ export function mount(place, { heading, signal, query }) {
   };
 
   const show = ({ text, object }, before) => {
-    wanted.refresh();
+    choice.refresh();
     outcome.hidden = false;
     outcome.dataset.level = "good";
-    const undo = undoButton({ before, signal, undone: (said) => tell(sentence(said)), late: () => undo.remove(), failed: (said) => say(line, said), class: "small" });
+    const undo = undoButton({ before, signal, undone: (message) => showText(sentence(message)), late: () => undo.remove(), failed: (message) => setText(line, message), class: "small" });
     fill(
       outcome,
       icon("check"),
       h("div", {}, h("p.outcome-text", {}, sentence(text), "."), h("p.small", {}, "Turn it a little and add another view. Views from several sides make recognition more reliable.")),
       h("div.row", {},
-        object ? button("Add a view", () => wanted.choose(object.uid), { icon: "register", class: "small" }) : null,
+        object ? button("Add a view", () => choice.choose(object.uid), { icon: "register", class: "small" }) : null,
         object ? h("a.button.small", { href: `#/objects/${object.uid}` }, "Open") : null,
         undo),
     );
   };
 
-  /** One line in the place of the outcome. */
-  const tell = (text) => {
+  /** Replace the outcome by one line. */
+  const showText = (text) => {
     fill(outcome, icon("undo"), h("p.outcome-text", {}, text));
-    wanted.refresh();
+    choice.refresh();
   };
 
   const refused = (text, collides) => {
     outcome.hidden = false;
     outcome.dataset.level = "warn";
     const [what, advice] = split(text);
-    const other = collides ? wanted.find(collides) : null;
+    const other = collides ? choice.find(collides) : null;
     fill(
       outcome,
       icon("warn"),
       h("div", {}, h("p.outcome-text", {}, "Not registered: ", what), advice ? h("p.small", {}, sentence(advice), ".") : null),
       h("div.row", {},
-        other ? button(`Add a view to ${other.name}`, () => { wanted.choose(other.uid); start(); }, { icon: "register", class: "small" }) : null,
+        other ? button(`Add a view to ${other.name}`, () => { choice.choose(other.uid); start(); }, { icon: "register", class: "small" }) : null,
         collides ? button("Register anyway", () => start(true), { class: "small" }) : button("Try again", () => start(), { icon: "undo", class: "small" })),
     );
     announce(`Not registered: ${text}`);
@@ -127,20 +127,20 @@ export function mount(place, { heading, signal, query }) {
   fill(
     place,
     h("div.head", {}, heading, h("fieldset.segments", {}, h("legend.unseen", {}, "Source"), ...kinds)),
-    h("div.register-grid", {}, stage, h("section.card.register-form", { "aria-label": "What to register" }, wanted.node, line, go.node, go.hint, outcome, strip.node)),
+    h("div.register-grid", {}, stage, h("section.card.register-form", { "aria-label": "What to register" }, choice.node, line, go.node, go.hint, outcome, strip.node)),
   );
   source("camera");
 }
 
 const after = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
-/** "what was wrong: what to do", apart. */
+/** Split "problem: advice". */
 function split(text) {
   const place = text.lastIndexOf(": ");
   return place < 0 ? [text, ""] : [text.slice(0, place), text.slice(place + 2)];
 }
 
-/** The large button. */
+/** The button "Register" or "Add a view", with a hint. */
 function goButton(click) {
   const label = h("span");
   const node = h("button.primary.large", { type: "submit", form: "what" }, icon("register"), label);
@@ -152,22 +152,22 @@ function goButton(click) {
   return {
     node,
     hint,
-    tell: (text) => say(label, text),
-    set(source, wanted, count) {
-      say(label, wanted.target ? "Add a view" : "Register");
+    showText: (text) => setText(label, text),
+    set(source, choice, count) {
+      setText(label, choice.target ? "Add a view" : "Register");
       node.disabled = source === "pictures" && count === 0;
-      say(hint, source === "pictures"
+      setText(hint, source === "pictures"
         ? "Pictures of one side become one view. Add other sides as further views."
-        : wanted.target
+        : choice.target
           ? "Turn the object a little, or place it where it was not recognized, and hold it still."
-          : wanted.name
+          : choice.name
             ? "Hold the object still for a few seconds."
             : "Without a name, this works like the button on the device: the object gets a numbered name, and a second press soon after adds a view.");
     },
   };
 }
 
-/** New object and its name, or a view of one that is there. */
+/** The form: a new object and its name, or another view of an object. */
 function form(target, signal, changed) {
   let objects = [];
   const nameField = h("input", { id: "name", type: "text", maxlength: "100", autocomplete: "off", placeholder: "object 1, object 2 …", oninput: () => changed() });
@@ -201,10 +201,10 @@ function form(target, signal, changed) {
       }
       draw();
     } catch {
-      // The stream says that there is no connection.
+      // The state of the connection is shown elsewhere.
     }
   };
-  hear("event", ({ detail }) => CHANGES.has(detail.kind) && refresh(), signal);
+  listen("event", ({ detail }) => CHANGES.has(detail.kind) && refresh(), signal);
   refresh(target);
   nameBox.hidden = Boolean(target);
   viewBox.hidden = !target;

@@ -1,13 +1,13 @@
-/* Chooses light or dark before anything is drawn: what was chosen here, or else what the system says. */
+/* Light or dark theme, set before the first paint: the saved choice, or else that of the system. */
 (() => {
   const system = window.matchMedia("(prefers-color-scheme: dark)");
 
-  /** @returns {"light"|"dark"|"system"} what was chosen */
+  /** @returns {"light"|"dark"|"system"} the saved choice */
   const chosen = () => {
     try {
       return localStorage.getItem("theme") || "system";
     } catch {
-      return "system"; // storage is switched off
+      return "system"; // storage is disabled
     }
   };
 
@@ -23,7 +23,7 @@
 
   window.theme = {
     chosen,
-    /** Go on to the next of system, light and dark. */
+    /** Switch to the next of system, light and dark. */
     next() {
       const all = ["system", "light", "dark"];
       const theme = all[(all.indexOf(chosen()) + 1) % all.length];

@@ -1,23 +1,23 @@
-/** Short messages at the foot of the page; the one of a change has "Undo". */
+/** Short messages at the bottom of the page, with "Undo" after a change. */
 
-import { announce, button, h, say } from "./dom.js";
+import { announce, button, h, setText } from "./dom.js";
 import { send } from "./api.js";
-import { hear, stream } from "./stream.js";
+import { listen, stream } from "./stream.js";
 
 const SHOWN_MS = 5000;
 const WITH_UNDO_MS = 12000;
 
 /**
- * Show a message for a while; hovering over it, or having the focus in it, keeps it.
+ * Show a message for a while; it stays while the pointer or the focus is in it.
  * @param {string} text
- * @param {{undo?: boolean, before?: number, undone?: () => void}} [more] `undo`: offer to take the change back. `before`:
+ * @param {{undo?: boolean, before?: number, undone?: () => void}} [more] `undo`: offer to undo the change. `before`:
  *   `stream.changes` before the change; once another change follows, the offer is withdrawn, since it would undo that one.
  */
 export function toast(text, more = {}) {
   const place = document.getElementById("toasts");
   const ending = new AbortController();
-  const words = h("p", {}, text);
-  const node = h("div.toast", {}, words);
+  const message = h("p", {}, text);
+  const node = h("div.toast", {}, message);
   let timer = 0;
 
   const close = () => {
@@ -33,24 +33,24 @@ export function toast(text, more = {}) {
   const stay = () => clearTimeout(timer);
 
   if (more.undo) {
-    const undone = (said) => {
+    const undone = (text) => {
       close();
-      toast(sentence(said));
+      toast(sentence(text));
       more.undone?.();
     };
-    node.append(undoButton({ before: more.before, signal: ending.signal, undone, late: close, failed: (said) => say(words, said) }));
+    node.append(undoButton({ before: more.before, signal: ending.signal, undone, late: close, failed: (text) => setText(message, text) }));
   }
   node.append(button("Close", close, { icon: "cross", class: "quiet bare", name: "Close this message" }));
   for (const kind of ["pointerenter", "focusin"]) node.addEventListener(kind, stay);
   for (const kind of ["pointerleave", "focusout"]) node.addEventListener(kind, wait);
-  // One at a time: an older "Undo" would not undo what it says.
+  // One message at a time: the "Undo" of an older one would undo the latest change.
   place.replaceChildren(node);
   announce(text);
   wait();
 }
 
 /**
- * A button that takes a change back, for as long as that was the last one: later it would undo another.
+ * A button that undoes a change while it is the latest one; later it would undo another.
  * @param {{before?: number, signal: AbortSignal, undone: (text: string) => void, late: () => void,
  *   failed: (text: string) => void, class?: string}} what `before`: `stream.changes` before the change
  */
@@ -63,11 +63,11 @@ export function undoButton({ before = stream.changes - 1, signal, undone, late, 
       failed(error.message);
     }
   }, { icon: "undo", class: classes });
-  hear("event", () => stream.changes > before + 1 && late(), signal);
+  listen("event", () => stream.changes > before + 1 && late(), signal);
   return pressed;
 }
 
-/** With a capital at its beginning. */
+/** Capitalize the first letter. */
 export function sentence(text) {
   return text.charAt(0).toUpperCase() + text.slice(1);
 }

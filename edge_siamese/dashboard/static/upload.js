@@ -1,13 +1,13 @@
-/** Chooses pictures instead of the camera: by the file field, a phone's camera, or dropped here; with previews. */
+/** Picture chooser: file field, phone camera, or drag and drop; with previews. */
 
 import { get, send } from "./api.js";
 import { decision, sentences } from "./decision.js";
-import { attempt, button, errorLine, fill, h, icon, say } from "./dom.js";
+import { attempt, button, errorLine, fill, h, icon, setText } from "./dom.js";
 import { counted } from "./format.js";
-import { MOST, prepared, sent } from "./prepare.js";
+import { MAX_PICTURES, prepare, uploadAll } from "./prepare.js";
 
 /**
- * The chooser.
+ * Create the chooser.
  * @param {{signal: AbortSignal, changed: (count: number) => void}} options
  */
 export function chooser({ signal, changed }) {
@@ -18,7 +18,7 @@ export function chooser({ signal, changed }) {
   const answer = h("div.answer", { role: "status" });
   const field = h("input.unseen", { type: "file", id: "pictures", accept: "image/*", multiple: true, onchange: () => add(field.files) });
   const phone = h("input.unseen", { type: "file", id: "photo", accept: "image/*", capture: "environment", onchange: () => add(phone.files) });
-  const score = button("What is this?", () => ask(), { class: "small", icon: "eye" });
+  const score = button("What is this?", () => recognize(), { class: "small", icon: "eye" });
   const zone = h(
     "div.drop",
     {},
@@ -32,15 +32,15 @@ export function chooser({ signal, changed }) {
   const node = h("div.chooser", {}, zone, line, previews, h("div.row", {}, score), answer);
 
   const add = async (files) => {
-    say(line, "");
+    setText(line, "");
     const pictures = [...files];
-    if (chosen.length + pictures.length > MOST) say(line, `At most ${MOST} pictures at a time.`);
-    for (const file of pictures.slice(0, MOST - chosen.length)) {
+    if (chosen.length + pictures.length > MAX_PICTURES) setText(line, `At most ${MAX_PICTURES} pictures at a time.`);
+    for (const file of pictures.slice(0, MAX_PICTURES - chosen.length)) {
       try {
-        const blob = await prepared(file);
+        const blob = await prepare(file);
         chosen.push({ blob, url: URL.createObjectURL(blob), name: file.name });
       } catch (error) {
-        say(line, error.message);
+        setText(line, error.message);
       }
     }
     field.value = phone.value = "";
@@ -64,14 +64,14 @@ export function chooser({ signal, changed }) {
     changed(chosen.length);
   };
 
-  const ask = () => attempt(line, score, async () => {
-    const [id] = await sent([chosen[0].blob]);
+  const recognize = () => attempt(line, score, async () => {
+    const [id] = await uploadAll([chosen[0].blob]);
     const [found] = (await send("POST", "/score", { pictures: [id] })).decisions;
-    const shown = decision({ small: true });
+    const view = decision({ small: true });
     const lines = h("div.sentences");
-    shown.set(found);
+    view.set(found);
     sentences(lines, found.explanation ?? []);
-    fill(answer, shown.node, lines);
+    fill(answer, view.node, lines);
   });
 
   for (const kind of ["dragenter", "dragover"]) {
@@ -89,8 +89,8 @@ export function chooser({ signal, changed }) {
   draw();
   return {
     node,
-    /** Send them; the ids by which the device knows them. */
-    send: (told) => sent(chosen.map((item) => item.blob), (done) => told(`${done} of ${counted(chosen.length, "picture")} sent`)),
+    /** Upload the chosen pictures; returns their ids. */
+    send: (progress) => uploadAll(chosen.map((item) => item.blob), (done) => progress(`${done} of ${counted(chosen.length, "picture")} sent`)),
     clear() {
       chosen.forEach((item) => URL.revokeObjectURL(item.url));
       chosen = [];
@@ -102,7 +102,7 @@ export function chooser({ signal, changed }) {
   };
 }
 
-/** All objects, for a field that chooses one of them. */
+/** Fill a select element with all objects; returns them. */
 export async function objectOptions(select, signal, chosen = "") {
   const { objects } = await get("/objects", { signal });
   fill(select, ...objects.map(({ uid, name }) => h("option", { value: uid }, name)));
