@@ -24,7 +24,7 @@ class Driver:
     target: str
     """`module:class`, imported when the driver is opened."""
     summary: str
-    """What it is, in the words of the settings reference."""
+    """Short description, as in the settings reference."""
     libraries: tuple[str, ...] = ()
     """Modules of the library that it wraps. No other module imports them."""
     extra: str = ""

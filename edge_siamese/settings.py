@@ -330,8 +330,8 @@ class Settings(Record):
         """Directory of objects, models and events."""
         if self.paths.state:
             return Path(self.paths.state)
-        if given := os.environ.get("STATE_DIRECTORY"):
-            return Path(given.split(":")[0])
+        if directories := os.environ.get("STATE_DIRECTORY"):
+            return Path(directories.split(":")[0])
         if _is_service_account() or SYSTEM_STATE.is_dir():
             return SYSTEM_STATE
         base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
@@ -342,12 +342,12 @@ class Settings(Record):
         """Directory of the control socket."""
         if self.paths.runtime:
             return Path(self.paths.runtime)
-        if given := os.environ.get("RUNTIME_DIRECTORY"):
-            return Path(given.split(":")[0])
+        if directories := os.environ.get("RUNTIME_DIRECTORY"):
+            return Path(directories.split(":")[0])
         if _is_service_account() or SYSTEM_RUNTIME.is_dir():
             return SYSTEM_RUNTIME
-        if given := os.environ.get("XDG_RUNTIME_DIR"):
-            return Path(given) / "edge-siamese"
+        if base := os.environ.get("XDG_RUNTIME_DIR"):
+            return Path(base) / "edge-siamese"
         return self.state_directory
 
     @property
@@ -390,9 +390,9 @@ def load_settings(path: str | os.PathLike[str] | None = None) -> Settings:
 
 
 def default_config() -> Path | None:
-    """The file that is read unless one is given; None if there is none."""
-    if given := os.environ.get("EDGE_SIAMESE_CONFIG"):
-        return Path(given)
+    """The settings file that is read by default; None if there is none."""
+    if path := os.environ.get("EDGE_SIAMESE_CONFIG"):
+        return Path(path)
     base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
     candidates = (SYSTEM_CONFIG, Path(base) / "edge-siamese" / "config.toml")
     return next((path for path in candidates if path.is_file()), None)

@@ -30,7 +30,7 @@ import msgspec
 T = TypeVar("T")
 
 MAX_DEPTH = 100
-"""Levels of objects and lists that `parse_json` accepts."""
+"""Nesting levels that `parse_json` accepts."""
 
 _MAX_SHOWN_CHARACTERS = 80
 """Of a rejected value in a message."""
@@ -68,7 +68,7 @@ def convert(value: Any, type: type[T], key: str = "") -> T:
         key: the dotted key of `value`, for errors.
 
     Raises:
-        SchemaError: `value` breaks the schema; with the dotted key, what is allowed there, and what came instead.
+        SchemaError: `value` breaks the schema; the message has the dotted key, what is expected, and the actual value.
     """
     require_finite(value, key)
     try:
@@ -190,7 +190,7 @@ _KINDS: dict[Any, str] = {
 
 
 def _explain(value: Any, hint: Any, key: str, error: msgspec.ValidationError) -> SchemaError:
-    """The first problem of a value that msgspec refused with `error`: where it is, what is allowed, what came."""
+    """Describe the first problem of a value that msgspec refused with `error`: key, expectation and actual value."""
     hint, meta = _split(hint)
     if get_origin(hint) in (Union, types.UnionType):
         arm = next((arm for arm in get_args(hint) if _is_container_for(value, arm)), None)
@@ -201,8 +201,10 @@ def _explain(value: Any, hint: Any, key: str, error: msgspec.ValidationError) ->
     for name, item, item_hint in _items(value, hint, key):
         if failure := _failure(item, item_hint):
             return _explain(item, item_hint, name, failure)
-    wanted = expected(Annotated[hint, meta] if meta else hint)
-    return SchemaError(key, f"must be {wanted}, not {_shown(value, counted=wanted.startswith('a list '))}")
+    description = expected(Annotated[hint, meta] if meta else hint)
+    return SchemaError(
+        key, f"must be {description}, not {_shown(value, counted=description.startswith('a list '))}"
+    )
 
 
 def _explain_record(
@@ -218,7 +220,7 @@ def _explain_record(
                 return _explain(value[name], field.type, _join(key, name), failure)
         elif field.required:
             return SchemaError(_join(key, name), "missing")
-    cause = error.__cause__  # the fields are good, so that it was `__post_init__`
+    cause = error.__cause__  # the fields are valid, so `__post_init__` raised it
     return cause.under(key) if isinstance(cause, SchemaError) else SchemaError(key, str(error))
 
 
@@ -284,12 +286,12 @@ def _constraints(kind: Any, meta: msgspec.Meta | None) -> str:
     return (f"{length} {unit}" if length else "") + pattern
 
 
-def _range(least: float | None, most: float | None) -> str:
-    if least is not None and most is not None:
-        return f" from {_number(least)} to {_number(most)}"
-    if least is not None:
-        return f" of at least {_number(least)}"
-    return f" of at most {_number(most)}" if most is not None else ""
+def _range(minimum: float | None, maximum: float | None) -> str:
+    if minimum is not None and maximum is not None:
+        return f" from {_number(minimum)} to {_number(maximum)}"
+    if minimum is not None:
+        return f" of at least {_number(minimum)}"
+    return f" of at most {_number(maximum)}" if maximum is not None else ""
 
 
 def _number(value: float) -> str:
@@ -307,7 +309,7 @@ def _shown(value: Any, *, counted: bool = False) -> str:
 
 
 def _parse_text(text: str, hint: Any) -> Any:
-    """The value that a string stands for where the annotation wants no string; else the string."""
+    """Convert a string to the annotated type; if that accepts strings or the conversion fails, return the string."""
     hint, _ = _split(hint)
     arms = (
         [_split(arm)[0] for arm in get_args(hint)] if get_origin(hint) in (Union, types.UnionType) else [hint]
@@ -328,7 +330,7 @@ def _decode(text: str | bytes) -> str:
     try:
         return text.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise SchemaError("", f"not UTF-8 text: byte {error.start} is wrong") from error
+        raise SchemaError("", f"not UTF-8 text: byte {error.start} is invalid") from error
 
 
 def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -29,8 +29,8 @@ MARGIN_SECONDS = 1.0
 """Time that a capture may take beyond the camera's own limit before its thread counts as stuck."""
 FIRST_RETRY_SECONDS, MAX_RETRY_SECONDS = 0.5, 30.0
 STABLE_SECONDS = 10.0
-"""A camera that has delivered frames for this long has recovered. One that fails sooner each time is reopened less and
-less often, so that a bad cable does not keep the processor busy."""
+"""A camera that has delivered frames for this long has recovered. One that keeps failing sooner is reopened at growing
+intervals, so that a bad cable does not keep the processor busy."""
 RATE_TOLERANCE = 0.25
 """Share of an interval that a frame may come too early: the clocks of cameras are not exact."""
 POLL_SECONDS = 0.25
@@ -44,13 +44,13 @@ class SourceState:
     status: Status
     """`stalled`: the camera delivers no frames. `absent`: it cannot be opened, or is gone. `ended`: a recording ended."""
     reason: str
-    """Why it does not run; empty if it does."""
+    """Why it is not running; empty if it is."""
     description: str
     """See `Camera.description`; empty before it was opened."""
     captured: int
     """Frames that the camera delivered since the start."""
     dropped: int
-    """Frames of these that no caller got: beyond the rate, or replaced by a newer one."""
+    """Captured frames that no caller received: above the rate, or replaced by a newer one."""
     restarts: int
     """Attempts to open the camera again."""
     stuck_threads: int
@@ -72,7 +72,7 @@ class RateLimit:
             self._due = time  # the first frame, or the first after a gap
         if time < self._due - RATE_TOLERANCE * self._interval:
             return False
-        # Counted from when the frame was due, not from when it came: the rate holds on average.
+        # Counted from the due time, not from the arrival, so that the average rate is right.
         self._due = max(self._due, time - self._interval / 2) + self._interval
         return True
 
@@ -243,7 +243,7 @@ class FrameSource:
     # The following methods are called by workers.
 
     def _camera_opened(self, worker: _Worker, camera: Camera) -> int | None:
-        """Return the number that this opening's frame numbers are added to; None if the worker was abandoned."""
+        """Return the offset to add to the camera's frame numbers; None if the worker was abandoned."""
         with self._changed:
             if worker.abandoned:
                 return None
@@ -341,9 +341,7 @@ class _Worker:
             return source._camera_failed(self, "stalled", str(error))
         except CameraError as error:
             return source._camera_failed(self, "absent", str(error))
-        except (
-            Exception
-        ) as error:  # a driver's own: without this thread there would be no camera until a restart
+        except Exception as error:  # a bug in a driver must not end this thread
             LOG.exception("unexpected error of the camera")
             return source._camera_failed(self, "absent", f"{type(error).__name__}: {error}")
         finally:

@@ -39,12 +39,12 @@ MAX_HASHING_WAIT_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Identity:
-    """Who sent a request."""
+    """The sender of a request."""
 
     kind: Literal["nobody", "open", "session", "token"]
     """`open`: no login is required. `nobody`: a login is required, and missing."""
     csrf: str = ""
-    """The CSRF token that changes have to show; empty for API tokens."""
+    """The CSRF token that changes must send; empty for API tokens."""
     session_id: str = ""
     token_name: str = ""
 
@@ -78,7 +78,7 @@ class Sessions:
         self._lock = threading.Lock()
 
     def open(self, fingerprint: str) -> tuple[str, Session]:
-        """Open a session. Return its id, which is kept nowhere but in the cookie, and the session."""
+        """Open a session. Return its id, which is stored only in the cookie, and the session."""
         session_id, now = secrets.token_urlsafe(32), self._clock()
         session = Session(secrets.token_urlsafe(32), fingerprint, now, now)
         with self._lock:
@@ -252,8 +252,8 @@ class Authenticator:
         if not identity.authenticated:
             raise not_logged_in()
         if request.method not in SAFE_METHODS and identity.kind != "token":
-            shown = _header(request, CSRF_HEADER).encode("utf-8", "replace")
-            if not hmac.compare_digest(shown, identity.csrf.encode("ascii")):
+            token = _header(request, CSRF_HEADER).encode("utf-8", "replace")
+            if not hmac.compare_digest(token, identity.csrf.encode("ascii")):
                 raise ApiError(
                     403,
                     "X-CSRF-Token is missing or outdated; GET /session returns the current one",

@@ -1,8 +1,8 @@
-"""Endpoints of the API: how a function becomes one, and their description as OpenAPI 3.1.
+"""Endpoints of the API: turns functions into endpoints and describes them as OpenAPI 3.1.
 
-An endpoint is a function whose annotations say what it takes and returns. Parameters that the path names come from the path;
-`state` is the `AppState`, `request` the Starlette request, `identity` who sent it, `body` the JSON body; all others come
-from the query. Plain functions run in a thread pool, coroutine functions on the event loop.
+An endpoint is a function whose annotations define its parameters and its response. Parameters named in the path come from
+the path; `state` is the `AppState`, `request` the Starlette request, `identity` its sender, `body` the JSON body; all others
+come from the query. Plain functions run in a thread pool, coroutine functions on the event loop.
 """
 
 from __future__ import annotations
@@ -366,7 +366,7 @@ def _responses(endpoint: Endpoint) -> dict[str, Any]:
         more[422] = "A value is invalid."
     if takes_body:
         more |= _BODY_FAILURES
-    found = {str(endpoint.status): _success(endpoint)}
+    result = {str(endpoint.status): _success(endpoint)}
     for status, body in sorted({**more, **failures}.items()):
         text = body if isinstance(body, str) else HTTPStatus(status).phrase + "."
         response: dict[str, Any] = {"description": text}
@@ -375,8 +375,8 @@ def _responses(endpoint: Endpoint) -> dict[str, Any]:
             response["content"] = {JSON: {"schema": schema}}
         if status in (429, 503):
             response["headers"] = _described_headers(_RETRY_AFTER)
-        found[str(status)] = response
-    return dict(sorted(found.items()))
+        result[str(status)] = response
+    return dict(sorted(result.items()))
 
 
 def _success(endpoint: Endpoint) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""Limits on what clients may cost: connections, requests, login attempts, bodies and time.
+"""Resource limits for clients: connections, requests, login attempts, bodies and time.
 
-This module has everything that `docs/security.md` promises beyond uvicorn's own limits, which `server` sets: the size of a
+This module has all limits in `docs/security.md` except uvicorn's own, which `server` sets: the size of a
 request's head, the keep-alive time, the backlog and the number of concurrent requests.
 """
 
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 class Rate(NamedTuple):
-    """A token bucket: tokens a second, and how many there are after a rest."""
+    """A token bucket: tokens per second, and its capacity."""
 
     per_second: float
     burst: float
@@ -79,7 +79,7 @@ ATTEMPT_SECONDS = 3600.0
 TOTAL_ATTEMPTS, TOTAL_ATTEMPTS_SECONDS, SLOW_ATTEMPT_SECONDS = 30, 60.0, 2.0
 """After this many wrong passwords of all addresses in this time, one attempt is allowed per interval."""
 MAX_ADDRESSES = 1000
-"""Addresses that are remembered; the least recently seen is forgotten."""
+"""Number of addresses that are tracked; the least recently used one is dropped."""
 
 
 def network_of(address: str) -> str:
@@ -185,7 +185,7 @@ class LoginAttempts:
 class ConnectionLimiter:
     """Accepts connections of a listening socket within limits of number and rate.
 
-    It stands in for `asyncio.Server`, and counts a connection before TLS or a protocol object costs anything. Belongs to
+    It replaces `asyncio.Server` and counts a connection before TLS or a protocol object costs anything. Belongs to
     the event loop's thread.
     """
 

@@ -1,4 +1,4 @@
-"""The live picture: one JPEG for all clients, encoded only while somebody waits for it, at a bounded rate."""
+"""The live picture: one JPEG for all clients, encoded on demand at a limited rate."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class LivePicture:
     """The frame's number."""
     jpeg: bytes
     decision: str
-    """What the frame shows: JSON in ASCII, for a header."""
+    """The decision about the frame: JSON in ASCII, for a header."""
 
 
 class LivePictures:
@@ -135,7 +135,7 @@ class LivePictures:
 
 
 def summary(view: CurrentView) -> dict[str, Any]:
-    """Return what a frame shows, in short, as JSON values."""
+    """Return the decision about a frame in short form, as JSON values."""
     decision = view.recognition
     present = [{"uid": sighting.uid, "name": sighting.name} for sighting in view.present]
     if decision is None:
@@ -156,7 +156,7 @@ def summary(view: CurrentView) -> dict[str, Any]:
 
 
 def details(view: CurrentView | None, now: float) -> dict[str, Any]:
-    """Return what a frame shows, and why, as JSON values."""
+    """Return the decision about a frame with its explanation, as JSON values."""
     if view is None:
         return {
             "available": False,
@@ -185,7 +185,7 @@ def details(view: CurrentView | None, now: float) -> dict[str, Any]:
     }
 
 
-def wall_time(moment: float, now: float) -> str:
+def wall_time(time: float, now: float) -> str:
     """Convert seconds of the frames' clock to UTC, ISO 8601."""
-    found = datetime.now(UTC) - timedelta(seconds=max(0.0, now - moment))
-    return found.isoformat(timespec="milliseconds")
+    utc = datetime.now(UTC) - timedelta(seconds=max(0.0, now - time))
+    return utc.isoformat(timespec="milliseconds")

@@ -81,7 +81,7 @@ class Object(Record):
 
 
 class Decision(Record):
-    """What a picture shows, and why."""
+    """The decision about a picture, with its explanation."""
 
     name: Annotated[str | None, Meta(description="The recognized object; null: none.")]
     uid: str | None

@@ -28,9 +28,8 @@ def shipped(name: str) -> Path:
     Raises:
         BundleNotFound: there is none of this name.
     """
-    found = names()
-    if name not in found:
-        raise BundleNotFound(f'no bundle called "{name}" is shipped; {_listed(found)}')
+    if name not in names():
+        raise BundleNotFound(f'no bundle called "{name}" is shipped; {_listed()}')
     return DIRECTORY / name
 
 
@@ -39,21 +38,20 @@ def default() -> Path | None:
     return DIRECTORY / DEFAULT if DEFAULT in names() else None
 
 
-def resolve(given: str | os.PathLike[str]) -> Path:
-    """The directory of a bundle that is given as a path or by the name of a shipped bundle.
+def resolve(bundle: str | os.PathLike[str]) -> Path:
+    """The directory of a bundle, by its path or by the name of a shipped bundle.
 
-    Whatever exists or contains a separator is a path; `load_bundle` checks whether there is a bundle.
+    Text that names an existing file or contains a separator is a path; `load_bundle` checks whether it is a bundle.
 
     Raises:
         BundleNotFound: it is neither a path nor the name of a shipped bundle.
     """
-    text = os.fspath(given)
+    text = os.fspath(bundle)
     if os.sep in text or (os.altsep and os.altsep in text) or os.path.exists(text):
         return Path(text)
-    found = names()
-    if text in found:
+    if text in names():
         return DIRECTORY / text
-    raise BundleNotFound(f"no bundle at {text}: no such directory; {_listed(found)}")
+    raise BundleNotFound(f"no bundle at {text}: no such directory; {_listed()}")
 
 
 def described(path: Path) -> str:
@@ -64,5 +62,5 @@ def described(path: Path) -> str:
     return f"{real.name}, shipped with edge-siamese"
 
 
-def _listed(found: tuple[str, ...]) -> str:
-    return f"shipped bundles: {', '.join(found)}" if found else "no bundle is shipped here"
+def _listed() -> str:
+    return f"shipped bundles: {', '.join(names())}" if names() else "no bundle is shipped here"

@@ -125,9 +125,7 @@ class Bundle:
             golden.images.shape[1:] != self.manifest.input.shape
             or dimensions != self.manifest.embedding.dimensions
         ):
-            raise BundleError(
-                f"{self.path / GOLDEN}: these golden vectors are of another encoder than the manifest's"
-            )
+            raise BundleError(f"{self.path / GOLDEN}: these golden vectors belong to another encoder")
         return golden
 
     @cached_property
@@ -230,11 +228,9 @@ def _check_file(directory: Path, item: FileInfo, verify_checksum: bool) -> None:
     if not is_file:
         raise BundleNotFound(f"{path} is missing, though the manifest lists it; {_AGAIN}")
     if size != item.bytes:
-        raise TruncatedFileError(f"{path} has {size} bytes and the manifest says {item.bytes}; {_AGAIN}")
+        raise TruncatedFileError(f"{path} has {size} bytes; the manifest says {item.bytes}; {_AGAIN}")
     if digest != item.sha256:
-        raise ChecksumError(
-            f"{path} is not the file that the manifest describes, its sha256 differs; {_AGAIN}"
-        )
+        raise ChecksumError(f"{path} is not the file in the manifest: its SHA-256 differs; {_AGAIN}")
 
 
 def sha256(path: Path) -> str:
@@ -275,6 +271,6 @@ def _read_numpy(path: Path) -> Any:
 
 def _require_numbers(values: npt.NDArray[Any], dtype: type[np.generic], where: str) -> None:
     if values.dtype != dtype:
-        raise BundleError(f"{where} has to be {np.dtype(dtype)}, not {values.dtype}")
+        raise BundleError(f"{where} must be {np.dtype(dtype)}, not {values.dtype}")
     if not np.isfinite(values).all():
         raise BundleError(f"{where} has numbers that are not finite")

@@ -88,20 +88,20 @@ class InstalledModels:
         name = self.state().current
         return self.directory / name if name else None
 
-    def used(self, given: str = "") -> Path | None:
+    def used(self, configured: str = "") -> Path | None:
         """The directory of the bundle that the daemon uses.
 
         Args:
-            given: the path or the name of the bundle that the settings name; empty if they name none.
+            configured: path or name of the bundle in the settings; empty if they name none.
 
         Returns:
-            That one, or else the current one, or else the one that is shipped; None if there is none of them.
+            The configured bundle, else the current one, else the default shipped one; None if there is none.
 
         Raises:
             BundleNotFound: no bundle of the given name is shipped.
-            ModelError: it cannot be read which model is current.
+            ModelError: the state cannot be read.
         """
-        return resolve(given) if given else self.current() or default()
+        return resolve(configured) if configured else self.current() or default()
 
     def all(self) -> list[InstalledModel]:
         """All models, the current one first."""
@@ -118,20 +118,20 @@ class InstalledModels:
 
         Args:
             source: the directory of a bundle, or the name of a shipped one.
-            check: is given the bundle, and raises if this device should not use it; the self-test.
+            check: called with the bundle; raises if this device should not use it, such as the self-test.
 
         Raises:
-            BundleError: the source is no proper bundle.
+            BundleError: the source is not a valid bundle.
             ModelError: the copy cannot be made.
             Whatever `check` raises; then nothing has changed.
         """
         bundle = load_bundle(source)
         name = model_directory(bundle)
-        # Before the rights of root are laid down: runtimes are imported now, from where perhaps only root can read.
-        # The copy proves itself by the checksums.
+        # Before root privileges are dropped: runtimes are imported now, perhaps from a place that only root can read.
+        # The copy is verified by its checksums.
         check(bundle)
         with ExitStack() as stack:
-            # Opened before the rights of root are laid down: the source may be in a home that only root can read.
+            # Opened before root privileges are dropped: the source may be in a home that only root can read.
             paths = (MANIFEST, *(item.path for _, item in bundle.manifest.files()))
             try:
                 files = {path: stack.enter_context((bundle.path / path).open("rb")) for path in paths}
@@ -146,7 +146,7 @@ class InstalledModels:
                     with (copy / path).open("xb") as target:
                         shutil.copyfileobj(file, target)
                 if model_directory(load_bundle(copy)) != name:
-                    raise ModelError(f"{source} has changed while it was copied: install it again")
+                    raise ModelError(f"{source} changed while it was copied: install it again")
                 replace_directory(copy, self.directory / name)
             except BundleError:
                 raise
@@ -154,10 +154,9 @@ class InstalledModels:
                 reason = error.strerror or error
                 raise ModelError(f"{bundle.manifest.model_id} cannot be copied: {reason}") from error
             state = self.state()
-            if state.current == name:
-                self._write(ModelState(name, state.previous, confirmed=False, rejected=_without(state, name)))
-            else:
-                self._write(ModelState(name, state.current, confirmed=False, rejected=_without(state, name)))
+            previous = state.previous if state.current == name else state.current
+            rejected = {other: reason for other, reason in state.rejected.items() if other != name}
+            self._write(ModelState(name, previous, confirmed=False, rejected=rejected))
             self._prune()
         return InstalledModel(name, self.directory / name, "current")
 
@@ -173,9 +172,7 @@ class InstalledModels:
         with self._changing():
             state = self.state()
             if state.previous is None or not (self.directory / state.previous).is_dir():
-                raise ModelError(
-                    "there is no previous model to go back to; install one: edge-siamese model install BUNDLE"
-                )
+                raise ModelError("there is no previous model; install one: edge-siamese model install BUNDLE")
             rejected = dict(state.rejected)
             if reason and state.current:
                 rejected[state.current] = reason
@@ -187,15 +184,15 @@ class InstalledModels:
         """Start with the current model. While it is on trial, the attempt is counted.
 
         Returns:
-            The directory of the bundle, or None if none is installed; and, if a model that did not come up was given
-            up just now, the line that says so.
+            The directory of the bundle, or None if none is installed; and a message if the model on trial was just
+            rejected, else an empty string.
         """
         state = self.state()
         if state.current is None:
             return None, ""
-        told = ""
+        message = ""
         if not state.confirmed and state.attempts >= MAX_ATTEMPTS and self._may_fall_back(state):
-            told = self.reject(f"it did not come up in {state.attempts} attempts")
+            message = self.reject(f"it did not come up in {state.attempts} attempts")
             state = self.state()
         if not state.confirmed:
             try:
@@ -205,9 +202,9 @@ class InstalledModels:
                             state.current, state.previous, False, state.attempts + 1, dict(state.rejected)
                         )
                     )
-            except ModelError as error:  # a full disk keeps nobody from recognizing
+            except ModelError as error:  # a full disk must not prevent recognition
                 LOG.warning("an attempt with the model on trial is not counted: %s", error)
-        return self.directory / str(state.current), told
+        return self.directory / str(state.current), message
 
     def reject(self, reason: str, path: Path | None = None) -> str:
         """Return to the previous model; returns a message that says so.
@@ -268,7 +265,7 @@ class InstalledModels:
 
     @contextmanager
     def _changing(self) -> Iterator[Path]:
-        """An empty directory for one process that changes the models."""
+        """Hold the lock for changes of the models; yields an empty staging directory."""
         try:
             with _as_owner(self.directory.parent):
                 self.directory.mkdir(parents=True, exist_ok=True)
@@ -289,7 +286,7 @@ class InstalledModels:
 
 
 def _entered(stack: ExitStack, place: Path) -> Path:
-    """Enter the staging directory; wait up to `BUSY_SECONDS` for another process, which is longer than a change takes."""
+    """Enter the staging directory; wait up to `BUSY_SECONDS`, longer than a change takes, for another process."""
     for _ in range(round(BUSY_SECONDS / BUSY_STEP_SECONDS)):
         with suppress(BlockingIOError):
             return stack.enter_context(staging_directory(place))
@@ -299,7 +296,7 @@ def _entered(stack: ExitStack, place: Path) -> Path:
 
 @contextmanager
 def _as_owner(directory: Path) -> Iterator[None]:
-    """Drop root's rights to those of the owner of a directory.
+    """Drop root privileges to those of the owner of a directory.
 
     New files then belong to the daemon from the start, and an attacker who controls the daemon cannot redirect root with
     symbolic links in its directory.
@@ -307,7 +304,7 @@ def _as_owner(directory: Path) -> Iterator[None]:
     if os.geteuid() != 0 or not directory.exists() or (owner := directory.stat()).st_uid == 0:
         yield
         return
-    import fcntl  # noqa: F401  # later it may be where the owner cannot read
+    import fcntl  # noqa: F401  # the owner may not be able to read it later
 
     groups, group = os.getgroups(), os.getegid()
     try:
@@ -326,7 +323,3 @@ def model_directory(bundle: Bundle) -> str:
     digest = hashlib.sha256((bundle.path / MANIFEST).read_bytes()).hexdigest()[:8]
     name = "".join(c if c.isalnum() or c in "._-" else "-" for c in bundle.manifest.model_id).lstrip(".")
     return f"{name[:80]}-{digest}"
-
-
-def _without(state: ModelState, name: str) -> dict[str, str]:
-    return {other: reason for other, reason in state.rejected.items() if other != name}

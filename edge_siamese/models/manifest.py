@@ -25,7 +25,7 @@ from edge_siamese.validation import Record, SchemaError, convert, parse_json, re
 
 FORMAT = "edge-siamese-bundle"
 VERSION = 2
-"""Of the bundle format. A bundle of another version is refused."""
+"""Version of the bundle format. Other versions are refused."""
 
 USUAL_FALSE_ACCEPT_RATE = 1e-2
 """The false-accept rate of the threshold that is used where none was chosen."""
@@ -42,7 +42,7 @@ PositiveCount = Annotated[int, Meta(ge=1)]
 NonEmpty = Annotated[str, Meta(min_length=1)]
 
 _MAX_NAME_BYTES = 255
-"""Of a file name in UTF-8 on the usual file systems."""
+"""Length of a file name in UTF-8 on the usual file systems."""
 
 
 class EncoderInfo(Record):
@@ -113,7 +113,7 @@ class ModelFile(FileInfo):
 
 
 class Manifest(Record):
-    """All of `manifest.json`."""
+    """The contents of `manifest.json`."""
 
     version: int
     model_id: NonEmpty
@@ -155,8 +155,8 @@ class Manifest(Record):
         for item in self.models:
             if (item.format, item.precision) == (format, precision):
                 return item
-        there = ", ".join(f"{item.format} {item.precision}" for item in self.models)
-        raise BundleNotFound(f"{self.model_id} has no {format} {precision} encoder; it has {there}")
+        available = ", ".join(f"{item.format} {item.precision}" for item in self.models)
+        raise BundleNotFound(f"{self.model_id} has no {format} {precision} encoder; it has {available}")
 
     def threshold_at(self, false_accept_rate: float) -> Threshold:
         """The threshold for a false-accept rate.
@@ -255,7 +255,7 @@ def _require_inside(path: str, where: str) -> None:
 
 
 def usual_threshold(manifest: Manifest) -> Threshold | None:
-    """The threshold to use where none was chosen: at a false-accept rate of 1e-2, or else the strictest stated one."""
+    """The default threshold: at a false-accept rate of 1e-2, or else the strictest stated one."""
 
     def order(threshold: Threshold) -> tuple[bool, float]:
         rate = threshold.false_accept_rate
@@ -265,14 +265,14 @@ def usual_threshold(manifest: Manifest) -> Threshold | None:
 
 
 def threshold_origin(threshold: Threshold) -> str:
-    """Where a threshold of a manifest came from, for people."""
+    """The origin of a threshold of a manifest, for people."""
     return f"stated for a false-accept rate of {threshold.false_accept_rate:g}"
 
 
 def choose_threshold(
     manifest: Manifest, threshold: float | None, false_accept_rate: float | None
 ) -> tuple[float, str]:
-    """The threshold to use, and where it came from, for people.
+    """The threshold to use, and its origin, for people.
 
     Args:
         manifest: of the bundle.
@@ -286,8 +286,8 @@ def choose_threshold(
     if threshold is not None:
         return threshold, "given"
     if false_accept_rate is not None:
-        found = manifest.threshold_at(false_accept_rate)
-        return found.probability, threshold_origin(found)
+        stated = manifest.threshold_at(false_accept_rate)
+        return stated.probability, threshold_origin(stated)
     if usual := usual_threshold(manifest):
         return usual.probability, threshold_origin(usual)
     LOG.warning(

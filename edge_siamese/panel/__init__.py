@@ -53,7 +53,7 @@ def _detect(settings: PanelSettings, sysfs: Path, devices: Path, proc: Path) -> 
     except GpioNotInstalled as error:
         return NoPanel(str(error))
     except PanelError as error:
-        if _is_raspberry_pi(proc):  # it has a header, so that it cannot be used is a fault
+        if _is_raspberry_pi(proc):  # it has a header, which should be usable
             raise
         return NoPanel(str(error))
     return "gpio"

@@ -25,7 +25,7 @@ _KERNEL_DEBOUNCE = timedelta(milliseconds=1)
 """The kernel reports a change after the line has rested for this long, which limits bursts of edges. The press grammar
 debounces."""
 _MIN_KERNEL_DEBOUNCE_SECONDS = 0.01
-"""Below this setting the kernel does not debounce: it may take a tick of its timer or two."""
+"""Below this `debounce_s` the kernel does not debounce, because its timer may take a tick or two."""
 _BUFFER_SIZE = 256
 _MAX_READS = 16
 """Limits the time that `wait` takes on a noisy line."""
@@ -212,7 +212,7 @@ class GpioPanel:
 
     def _edges_of(self, events: list[Any]) -> list[Edge]:
         """Convert events to edges; if the kernel dropped some, the current level comes last."""
-        # The logical level: active_low is taken into account.
+        # The logical level: the kernel has applied `active_low`.
         rising = self._gpiod.EdgeEvent.Type.RISING_EDGE
         edges: list[Edge] = []
         lost = False

@@ -91,7 +91,7 @@ class KernelPanel:
             names = ", ".join(f'"{next(_names(entry), "")}"' for entry in _inputs(sysfs))
             raise PanelError(
                 f'there is no input device "{name}" (there is {names or "none"}): '
-                "set `input` in [panel], or add dtoverlay=gpio-key to config.txt"
+                "set `input_device` in [panel], or add dtoverlay=gpio-key to config.txt"
             )
         self._path = path
         self._file = -1
@@ -205,7 +205,7 @@ class _KernelLed:
         self.exists = (self._directory / "brightness").exists()
         if not self.exists and not optional:
             raise PanelError(
-                f"there is no LED {self._directory}: set `light` in [panel] (empty: none), "
+                f"there is no LED {self._directory}: set `kernel_led` in [panel] (empty: none), "
                 "or add dtoverlay=gpio-led to config.txt"
             )
         self._max_brightness = "1"
@@ -215,7 +215,7 @@ class _KernelLed:
         return f"LED {self._directory}"
 
     def take(self) -> None:
-        """Remove its trigger, and switch it off."""
+        """Remove the trigger and switch the LED off."""
         try:
             trigger = (self._directory / "trigger").read_text(encoding="utf-8")
             if "[none]" not in trigger:
@@ -246,7 +246,7 @@ class _KernelLed:
                 os.close(file)
         except PermissionError as error:
             raise PanelError(
-                f"this user may not write {self._directory / name}; a udev rule has to give it to the group gpio"
+                f"this user may not write {self._directory / name}; a udev rule must give the group gpio access"
             ) from error
         except OSError as error:
             raise PanelError(f"the LED {self._directory} is gone: {error.strerror}") from error

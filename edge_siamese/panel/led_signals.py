@@ -6,20 +6,20 @@ from dataclasses import dataclass
 from enum import Enum
 from math import inf
 
-# A change within this time of the given one has happened: differences of floats are not exact.
+# A change this close in the future counts as past: differences of floats are not exact.
 _EPSILON_SECONDS = 1e-6
 
 
 @dataclass(frozen=True)
 class Pattern:
-    """When an LED is on."""
+    """A blink pattern: when the LED is on and off."""
 
     steps: tuple[tuple[float, float], ...]
-    """(seconds on, seconds off), one after the other."""
+    """Successive (seconds on, seconds off)."""
     rounds: float = inf
-    """How often the steps are played; `inf`: until another signal is shown."""
+    """Number of times that the steps are played; `inf`: until another signal is shown."""
     lead: float = 0.0
-    """Seconds off before the first step, to separate the pattern from the one before."""
+    """Seconds off before the first step, which separate the pattern from the previous one."""
 
     @property
     def continuous(self) -> bool:
@@ -40,7 +40,7 @@ class Pattern:
         return self._segment(elapsed)[0]
 
     def next_change(self, elapsed: float) -> float:
-        """Return when the current segment ends, in seconds after the start; `inf` if nothing changes any more."""
+        """Return when the current segment ends, in seconds after the start; `inf` if it never ends."""
         return self._segment(elapsed)[1]
 
     def _segment(self, elapsed: float) -> tuple[bool, float]:

@@ -19,7 +19,7 @@ _MAX_SLEEP_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Edge:
-    """The button's contact closed or opened; bounces and glitches included."""
+    """A change of the button's contact, including bounces and glitches."""
 
     time: float
     """`time.monotonic()` of the edge, in seconds."""

@@ -17,7 +17,7 @@ _MAX_BOUNCE_SECONDS = 0.1
 
 
 class Gesture(Enum):
-    """What a person did with the button."""
+    """A gesture on the button."""
 
     PRESS = "press"
     DOUBLE_PRESS = "double press"
@@ -47,8 +47,8 @@ class PressGrammar:
     - DOUBLE_PRESS is reported when the second press is released, because until then it may become a hold. A third press
       is a first press again.
     - HOLD is reported after `hold_s` while the button is down; its release is not reported. If the second press is held,
-      HOLD is reported alone: the last and longest action is what the person meant.
-    - STUCK is reported once, after `stuck_s` or when `restart` finds the button down. Then nothing until RELEASED.
+      only HOLD is reported.
+    - STUCK is reported once, after `stuck_s` or when `restart` finds the button down. Then only RELEASED is.
     """
 
     def __init__(self, debounce_s: float, double_s: float, hold_s: float, stuck_s: float) -> None:
@@ -95,7 +95,7 @@ class PressGrammar:
         return self.feed(Edge(self._now, True))
 
     def feed(self, edge: Edge) -> list[tuple[Gesture, float]]:
-        """Process one edge; what was due before it is reported first. An edge older than the previous call counts as now."""
+        """Process one edge; gestures due before it are reported first. An edge older than the last call counts as now."""
         time = max(edge.time, self._now)
         gestures = self._advance(time)
         if edge.pressed != self._raw:  # the same level again: the edge in between was lost
@@ -159,7 +159,7 @@ class PressGrammar:
         return [(Gesture.RELEASED, first)] if state is _State.STUCK else []
 
     def _time_out(self) -> tuple[Gesture, float]:
-        """Leave a state whose time has passed; returns the gesture that this makes."""
+        """Leave a state that has timed out; returns the resulting gesture."""
         if self._state is _State.WAITING:
             self._state = _State.RELEASED
             return Gesture.PRESS, self._first_pressed_at

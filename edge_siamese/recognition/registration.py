@@ -38,11 +38,11 @@ MAX_CLIPPED_BRIGHT = 0.5
 MIN_AGREEMENT = 0.75
 """The fraction of the good frames that must show one object; the others are not used."""
 MAX_VERDICTS = 300
-"""Verdicts on the latest frames that are kept."""
+"""Number of latest verdicts that are kept."""
 
 
 class Reason(Enum):
-    """Why a frame was refused, or why nothing was registered: what is wrong, and what to do."""
+    """Reasons to refuse a frame or a registration, with problem and advice."""
 
     DARK = "too dark", "were too dark", "add light"
     BRIGHT = "too bright", "were too bright", "dim the light, or avoid the glare"
@@ -188,14 +188,13 @@ class Burst:
         return verdict
 
     def finish(self) -> NewView | Refusal:
-        """The view, or why there is none. Half of the wanted number of good frames is enough."""
-        wanted = self._settings
-        seen = self._collector.seen
-        if seen == 0 or (not self._collector.reasons and self.good < _half(wanted.frames)):
+        """The view, or why there is none. Half of `RegistrationSettings.frames` good frames are enough."""
+        frames, seen = self._settings.frames, self._collector.seen
+        if seen == 0 or (not self._collector.reasons and self.good < _half(frames)):
             count = "no frame" if seen == 0 else f"only {seen} frame{'s' if seen > 1 else ''}"
-            text = f"{count} arrived within {wanted.timeout_s:g} s: {Reason.NO_FRAMES.advice}"
+            text = f"{count} arrived within {self._settings.timeout_s:g} s: {Reason.NO_FRAMES.advice}"
             return Refusal(Reason.NO_FRAMES, text, seen, self.good)
-        return self._collector.view(_half(wanted.frames), "frame", "camera", Reason.UNSTEADY.advice)
+        return self._collector.view(_half(frames), "frame", "camera", Reason.UNSTEADY.advice)
 
 
 def view_from_pictures(

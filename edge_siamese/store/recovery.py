@@ -1,7 +1,7 @@
 """Recovery of a damaged store: a new store is built from what can be read of the file and its last backup.
 
 The damaged file and its log are kept under a dated name. The new store is built under a temporary name and replaces the
-old one when it is complete and on the disk. A note beside the store records the progress, so a power cut at any moment
+old one when it is complete and on the disk. A note next to the store records the progress, so a power cut at any moment
 leaves either a repair that the next opening continues, or a finished one.
 """
 
@@ -29,7 +29,7 @@ from edge_siamese.system.files import sync_directory, write_text_atomically
 
 Row = tuple[Any, ...]
 
-# The files of a database: SQLite's own beside it, and itself.
+# Suffixes of a database's files: SQLite's own, and the database itself.
 _SUFFIXES = ("-wal", "-shm", "-journal", "")
 # States in the repair note, before the name of the damaged file.
 _MOVING, _BUILDING = "moving", "building"
@@ -48,17 +48,17 @@ class Repair:
     recovered: int
     """How many of them can be recognized again."""
     damaged: Path | None
-    """Where the damaged file is now; None if there was none left."""
+    """Path of the damaged file now; None if it no longer existed."""
 
 
 @dataclass(frozen=True)
 class StoreFiles:
-    """The files beside a store."""
+    """Paths of a store and the files next to it."""
 
     store: Path
     """The database."""
 
-    def _beside(self, suffix: str) -> Path:
+    def _sibling(self, suffix: str) -> Path:
         return self.store.with_name(self.store.name + suffix)
 
     @property
@@ -69,32 +69,32 @@ class StoreFiles:
     @property
     def new_backup(self) -> Path:
         """The backup that is being written."""
-        return self._beside(".backing-up")
+        return self._sibling(".backing-up")
 
     @property
     def rebuilt(self) -> Path:
         """The store that a repair builds."""
-        return self._beside(".rebuilding")
+        return self._sibling(".rebuilding")
 
     @property
     def repair_note(self) -> Path:
         """The progress of a repair."""
-        return self._beside(".repair")
+        return self._sibling(".repair")
 
     @property
     def damage_marker(self) -> Path:
         """Exists if damage was found while the store was in use."""
-        return self._beside(".suspect")
+        return self._sibling(".suspect")
 
     @property
     def log(self) -> Path:
         """SQLite's write-ahead log: changes that are not in the database file yet."""
-        return self._beside("-wal")
+        return self._sibling("-wal")
 
     @property
     def held_log(self) -> Path:
         """A hard link to the log, because SQLite removes the log of a damaged database when it closes it."""
-        return self._beside(".log")
+        return self._sibling(".log")
 
     def hold_log(self) -> None:
         """Create the hard link, where the file system can; without a log, an existing link stays."""
@@ -133,7 +133,7 @@ def repair(files: StoreFiles, reason: str, day: str) -> Repair:
 
     Args:
         files: the files of the store, which nobody has open.
-        reason: what was found, for people.
+        reason: the damage, for people.
         day: for the name of the damaged file, such as `2026-11-24`.
 
     Raises:
@@ -154,7 +154,7 @@ def repair(files: StoreFiles, reason: str, day: str) -> Repair:
             write_text_atomically(files.repair_note, f"{_BUILDING} {damaged.name}")
         if not files.store.exists():
             found, recovered = _rebuild(files, damaged)
-            with suppress(OSError):  # a report beside the damaged file is not worth failing for
+            with suppress(OSError):  # the report is not essential
                 write_text_atomically(
                     damaged.with_name(damaged.name + ".txt"),
                     f"{reason}: {recovered} of {found} objects were recovered\n",
@@ -264,7 +264,7 @@ class TableReader:
         try:
             for number, *row in self._source.execute(f"{select} ORDER BY rowid"):
                 if number <= low:
-                    break  # pages that form a circle
+                    break  # the pages form a loop
                 low = number
                 yield tuple(row)
             else:

@@ -122,10 +122,10 @@ def temperature(root: Path = ROOT) -> float | None:
     """Temperature of the processor in degrees Celsius; None without a sensor."""
     zones = _named(root / "sys" / "class" / "thermal", "thermal_zone*", "type", "temp")
     chips = _named(root / "sys" / "class" / "hwmon", "hwmon*", "name", "temp1_input")
-    for wanted, found in ((_ZONES, zones), (_CHIPS, chips)):
-        for name in wanted:
-            if name in found:
-                return found[name]
+    for names, sensors in ((_ZONES, zones), (_CHIPS, chips)):
+        for name in names:
+            if name in sensors:
+                return sensors[name]
     return next(iter(zones.values()), None)
 
 
@@ -149,10 +149,10 @@ def disk_free(path: Path) -> int | None:
     """Free bytes for ordinary users at a path, which need not exist yet; None if unknown."""
     for place in (path, *path.absolute().parents):
         try:
-            found = os.statvfs(place)
+            stats = os.statvfs(place)
         except OSError:
             continue
-        return found.f_bavail * found.f_frsize
+        return stats.f_bavail * stats.f_frsize
     return None
 
 
@@ -209,15 +209,15 @@ def _adjtimex() -> int | None:
 
 
 def _model(root: Path) -> str:
-    if found := _text(root / "proc" / "device-tree" / "model").rstrip("\0"):
-        return found
+    if model := _text(root / "proc" / "device-tree" / "model").rstrip("\0"):
+        return model
     dmi = root / "sys" / "class" / "dmi" / "id"
     names = [_text(dmi / "sys_vendor"), _text(dmi / "product_name")]
     if names[1]:
         return " ".join(name for name in names if name)
     for key in ("Model", "model name", "Hardware"):
-        if found := _field(root / "proc" / "cpuinfo", key):
-            return found
+        if model := _field(root / "proc" / "cpuinfo", key):
+            return model
     return "unknown"
 
 
@@ -228,12 +228,12 @@ def _system(root: Path) -> str:
 
 def _named(place: Path, pattern: str, name: str, value: str) -> dict[str, float]:
     """Degrees Celsius by sensor name."""
-    found: dict[str, float] = {}
+    temperatures: dict[str, float] = {}
     for folder in _glob(place, pattern):
         text = _text(folder / value)
         if text.lstrip("-").isdecimal():
-            found.setdefault(_text(folder / name), int(text) / 1000)
-    return found
+            temperatures.setdefault(_text(folder / name), int(text) / 1000)
+    return temperatures
 
 
 def _glob(place: Path, pattern: str) -> list[Path]:
@@ -246,8 +246,8 @@ def _glob(place: Path, pattern: str) -> list[Path]:
 def _field(path: Path, key: str, separator: str = ":") -> str:
     """The value of a key in a file with one `key: value` per line; empty if it is missing."""
     for line in _text(path).splitlines():
-        name, found, value = line.partition(separator)
-        if found and name.strip() == key:
+        name, separated, value = line.partition(separator)
+        if separated and name.strip() == key:
             return value.strip()
     return ""
 

@@ -178,7 +178,7 @@ def test_convert_texts() -> None:
         ('{"a": 1, "b": 2, "a": 3}', "a: duplicate key"),
         ('{"a":\n 1', "not valid JSON: Expecting ',' delimiter at line 2, column 3"),
         ("", "not valid JSON: Expecting value at line 1, column 1"),
-        (b'"\xff"', "not UTF-8 text: byte 1 is wrong"),
+        (b'"\xff"', "not UTF-8 text: byte 1 is invalid"),
         (r'{"a": ["b", "\ud83d"]}', r"a[1]: '\ud83d' contains a lone surrogate"),
         (r'{"a": {"\udc00": 1}}', r"a: '\udc00' contains a lone surrogate"),
         ("[" * 100_000, "more than 100 nested levels"),

@@ -19,7 +19,7 @@ ENDPOINTS = Endpoints("session")
 
 
 class SessionInfo(Record):
-    """Who sends the request, and whether that is enough."""
+    """The session of a request."""
 
     authenticated: bool
     login: Annotated[bool, Meta(description="Whether a login is required.")]

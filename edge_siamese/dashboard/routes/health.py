@@ -28,7 +28,7 @@ class StageTimes(Record):
 
 
 class Health(Record):
-    """How the device is."""
+    """Health of the device."""
 
     frames_per_second: float | None
     frames: int
@@ -108,7 +108,7 @@ def _self_test(state: AppState) -> dict[str, Any] | None:
 
 @ENDPOINTS.add("GET", "/doctor", returns=Findings, responses={503: "The doctor is already running."})
 def doctor(state: AppState) -> JsonObject:
-    """What is wrong with the device, and what to do; at most 30 s old."""
+    """The problems of the device and their remedies; at most 30 s old."""
     return state.doctor.findings()
 
 

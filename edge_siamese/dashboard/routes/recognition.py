@@ -1,4 +1,4 @@
-"""Handlers of what the camera sees now, of uploaded pictures, and of past decisions."""
+"""Handlers of the live picture, uploaded pictures and decisions."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class PastDecision(Decision):
     "GET",
     "/live",
     media_type="image/jpeg",
-    headers={"X-Frame": "Number of the frame.", "X-Decision": "What it shows: JSON in ASCII."},
+    headers={"X-Frame": "Number of the frame.", "X-Decision": "The decision: JSON in ASCII."},
     responses={204: "There is no new picture."},
 )
 async def live(
@@ -57,7 +57,7 @@ async def live(
     request: Request,
     after: Annotated[int, Meta(description="Number of the frame that the client has.", ge=-1, le=2**53)] = -1,
 ) -> Response:
-    """The current picture, as soon as there is a new one; waits 10 s at most."""
+    """The live picture, as soon as there is a new one; waits 10 s at most."""
     waiting = state.live.next_after(after, state.authenticator.recheck(request))
     picture = await unless_disconnected(waiting, request.receive)
     if picture is None:
@@ -68,7 +68,7 @@ async def live(
 
 @ENDPOINTS.add("GET", "/decisions/current")
 def current_decision(state: AppState) -> JsonObject:
-    """What the current frame shows, and why."""
+    """The decision about the current frame, with its explanation."""
     return details(state.api.current_view(), state.api.now)
 
 

@@ -49,7 +49,7 @@ def test_list_without_models(command: Command) -> None:
     assert command("model") == command("model", "list") == nothing
     assert json.loads(command("model", "--json")) == []
     assert command("model", "rollback", status=1).startswith(
-        "edge-siamese: there is no previous model to go back to; install one: "
+        "edge-siamese: there is no previous model; install one: "
     )
 
 

@@ -74,7 +74,7 @@ def test_a_changed_file(writable_bundle: Path) -> None:
     with pytest.raises(ChecksumError) as caught:
         load_bundle(writable_bundle)
     assert str(caught.value) == (
-        f"{writable_bundle / MODEL} is not the file that the manifest describes, its sha256 differs; "
+        f"{writable_bundle / MODEL} is not the file in the manifest: its SHA-256 differs; "
         "copy or export the bundle again"
     )
     assert load_bundle(writable_bundle, verify_checksums=False).manifest.model_id == MODEL_ID
@@ -88,7 +88,7 @@ def test_a_file_of_another_length(writable_bundle: Path, verify_checksums: bool,
     with pytest.raises(TruncatedFileError) as caught:
         load_bundle(writable_bundle, verify_checksums)
     assert str(caught.value) == (
-        f"{writable_bundle / MODEL} has {len(whole) + change} bytes and the manifest says {len(whole)}; "
+        f"{writable_bundle / MODEL} has {len(whole) + change} bytes; the manifest says {len(whole)}; "
         "copy or export the bundle again"
     )
 
@@ -165,7 +165,7 @@ def test_an_error_names_the_manifest(writable_bundle: Path) -> None:
     [
         (np.full(8, np.nan, np.float32), "the array has numbers that are not finite"),
         (np.zeros(7, np.float32), "one weight for each of 8 dimensions is needed"),
-        (np.zeros(8, np.float64), "the array has to be float32, not float64"),
+        (np.zeros(8, np.float64), "the array must be float32, not float64"),
         (np.array([None] * 8), "is not a file of numpy arrays"),
     ],
 )
@@ -204,7 +204,7 @@ def altered(name: str, values: Any) -> GoldenVectors:
             "embeddings.onnx-int8 has numbers that are not",
         ),
         (altered("scores", np.full((6, 6), np.nan, np.float32)), "scores has numbers that are not finite"),
-        (altered("images", np.zeros((6, 12, 12, 1), np.float32)), "images has to be uint8, not float32"),
+        (altered("images", np.zeros((6, 12, 12, 1), np.float32)), "images must be uint8, not float32"),
         (altered("tflite-int8", np.zeros((6, 9), np.float32)), "the shapes of the golden vectors disagree"),
         (altered("scores", np.zeros((6, 5), np.float32)), "the shapes of the golden vectors disagree"),
         (altered("images", np.uint8(3)), "the shapes of the golden vectors disagree"),
@@ -254,9 +254,7 @@ def test_golden_vectors_of_another_encoder(writable_bundle: Path) -> None:
     )
     wrong.save(writable_bundle / GOLDEN)
     relist(writable_bundle, GOLDEN)
-    with pytest.raises(
-        BundleError, match=r"these golden vectors are of another encoder than the manifest's$"
-    ):
+    with pytest.raises(BundleError, match=r"these golden vectors belong to another encoder$"):
         load_bundle(writable_bundle).golden  # noqa: B018
 
 
@@ -294,7 +292,7 @@ def test_a_bundle_of_a_former_release_has_no_impostors(writable_bundle: Path) ->
         (np.zeros((0, 8), np.float16), r"1 to 512 embeddings of 8 numbers are needed, not \(0, 8\)$"),
         (np.zeros((513, 8), np.float16), r"1 to 512 embeddings of 8 numbers are needed, not \(513, 8\)$"),
         (np.zeros(8, np.float16), r"1 to 512 embeddings of 8 numbers are needed, not \(8,\)$"),
-        (np.zeros((4, 8), np.float32), "the array has to be float16, not float32$"),
+        (np.zeros((4, 8), np.float32), "the array must be float16, not float32$"),
         (np.full((4, 8), np.inf, np.float16), "the array has numbers that are not finite$"),
     ],
 )

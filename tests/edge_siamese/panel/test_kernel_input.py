@@ -88,7 +88,7 @@ def test_a_missing_device_is_told_with_those_that_are_there(machine: Machine):
         KernelPanel("other", sysfs=machine.sysfs, devices=machine.devices)
     assert str(caught.value) == (
         'there is no input device "other" (there is "Power Button", "edge-siamese-button"): '
-        "set `input` in [panel], or add dtoverlay=gpio-key to config.txt"
+        "set `input_device` in [panel], or add dtoverlay=gpio-key to config.txt"
     )
 
 
@@ -221,7 +221,7 @@ def test_a_missing_led_is_told_unless_it_is_optional(machine: Machine):
     with pytest.raises(PanelError) as caught:
         machine.panel("other")
     assert str(caught.value) == (
-        f"there is no LED {machine.sysfs}/class/leds/other: set `light` in [panel] (empty: none), "
+        f"there is no LED {machine.sysfs}/class/leds/other: set `kernel_led` in [panel] (empty: none), "
         "or add dtoverlay=gpio-led to config.txt"
     )
     panel = machine.panel("other", light_optional=True)
@@ -247,7 +247,7 @@ def test_an_led_that_must_not_be_written_is_told_with_the_remedy(machine: Machin
 
     with monkeypatch.context() as context:
         context.setattr(os, "open", refuse)
-        with pytest.raises(PanelError, match=r"brightness; a udev rule has to give it to the group gpio$"):
+        with pytest.raises(PanelError, match=r"brightness; a udev rule must give the group gpio access$"):
             panel.light(True)
 
 
