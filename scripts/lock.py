@@ -1,4 +1,4 @@
-"""Writes requirements/*.lock from requirements/*.in and the environments that were installed from them (`make lock`)."""
+"""Writes requirements/*.lock from environments that were installed from requirements/*.in (`make lock`)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 
 REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements"
 OLD, NEW = 'python_version < "3.12"', 'python_version >= "3.12"'
-# A CUDA build of torch brings these; the locks fit every build, and pip fetches what the chosen one needs.
-OF_CUDA = re.compile(r"(nvidia|cuda|triton|cupti|cudnn)")
+# Dependencies of CUDA builds of torch. The locks fit every build: pip installs what the chosen one needs.
+CUDA_PACKAGE = re.compile(r"(nvidia|cuda|triton|cupti|cudnn)")
 
-# What a device has besides its TFLite runtime.
-BOTH = (
+# Packages of a device, in addition to its TFLite runtime.
+DEVICE_PACKAGES = (
     "onnxruntime",
     "numpy",
     "pillow",
@@ -27,21 +27,21 @@ BOTH = (
     "prometheus-client",
 )
 
-# Runs in the environment that is looked at: every package's version, and the packages that it needs there.
-LOOK = """
+# Runs in the inspected environment: prints the version and the dependencies of each package.
+LIST_PACKAGES = """
 import importlib.metadata, json, re
 from pip._vendor.packaging.requirements import Requirement
-found = {}
+packages = {}
 for package in importlib.metadata.distributions():
     needs = [Requirement(text) for text in package.requires or ()]
     needs = [need.name for need in needs if need.marker is None or need.marker.evaluate({"extra": ""})]
-    found[package.metadata["Name"]] = [package.version, needs]
-print(json.dumps(found))
+    packages[package.metadata["Name"]] = [package.version, needs]
+print(json.dumps(packages))
 """
 
 
 def main(host_python: str, device_python: str) -> int:
-    """Write both locks; the device's newer half is the part of the host's environment that a device needs."""
+    """Write both locks; pins of the device for Python 3.12 and newer come from the host's environment."""
     host, device = installed(host_python), installed(device_python)
     if "tflite-runtime" not in device:
         print(
@@ -49,8 +49,8 @@ def main(host_python: str, device_python: str) -> int:
         )
         return 1
     write("host", [pin(name, host[name][0]) for name in sorted(host)])
-    device = needed(device, ("tflite-runtime", *BOTH))
-    newer = needed(host, ("ai-edge-litert", *BOTH))
+    device = needed(device, ("tflite-runtime", *DEVICE_PACKAGES))
+    newer = needed(host, ("ai-edge-litert", *DEVICE_PACKAGES))
     lines = []
     for name in sorted({*device, *newer}):
         old, new = device.get(name), newer.get(name)
@@ -63,31 +63,31 @@ def main(host_python: str, device_python: str) -> int:
 
 
 def installed(python: str) -> dict[str, tuple[str, list[str]]]:
-    """Name, version and needs of every package of an interpreter, names as PyPI compares them."""
-    said = subprocess.run([python, "-c", LOOK], capture_output=True, text=True, check=True).stdout
+    """Version and dependencies of each package of an interpreter, by normalized name."""
+    output = subprocess.run([python, "-c", LIST_PACKAGES], capture_output=True, text=True, check=True).stdout
     packages = {
         normal(name): (version, [normal(need) for need in needs])
-        for name, (version, needs) in json.loads(said).items()
+        for name, (version, needs) in json.loads(output).items()
     }
     return {
         name: entry
         for name, entry in packages.items()
-        if name not in ("pip", "edge-siamese") and not OF_CUDA.match(name)
+        if name not in ("pip", "edge-siamese") and not CUDA_PACKAGE.match(name)
     }
 
 
 def needed(
     packages: dict[str, tuple[str, list[str]]], roots: tuple[str, ...]
 ) -> dict[str, tuple[str, list[str]]]:
-    """The packages that these need, and these."""
-    found: dict[str, tuple[str, list[str]]] = {}
+    """These packages and all their dependencies."""
+    result: dict[str, tuple[str, list[str]]] = {}
     waiting = list(roots)
     while waiting:
         name = waiting.pop()
-        if name not in found:
-            found[name] = packages[name]
+        if name not in result:
+            result[name] = packages[name]
             waiting += packages[name][1]
-    return found
+    return result
 
 
 def normal(name: str) -> str:

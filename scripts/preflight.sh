@@ -1,10 +1,10 @@
 #!/bin/sh
-# Says what is missing before an environment is made, and how to get it; prints the Python to use.
+# Checks prerequisites of the environments and prints the Python to use.
 #   sh scripts/preflight.sh DIRECTORY      (PYTHON=… chooses the interpreter, TORCH_INDEX=… the build of PyTorch)
 set -u
 
 place=$(dirname "${1:-.venv}")
-needed_gb=5      # the workstation's packages, with PyTorch for the processor alone
+needed_gb=5      # the workstation's packages, with PyTorch for CPU
 with_cuda_gb=12  # the same with PyTorch for Nvidia GPUs
 problems=0
 
@@ -14,7 +14,7 @@ problem() {
     echo "    get it: $2" >&2
 }
 
-# The first interpreter that is new enough and can make environments; 3.11 first, for the locks were tested with it.
+# The first interpreter that is new enough and has venv; 3.11 first, with which the locks were tested.
 python='' old='' without_venv=''
 for candidate in ${PYTHON:-python3.11 python3 python3.12 python3.13}; do
     command -v "$candidate" >/dev/null 2>&1 || continue
@@ -41,7 +41,7 @@ fi
 machine=$(uname -m)
 case $machine in
     x86_64 | amd64 | aarch64 | arm64) ;;
-    *) problem "a 64-bit x86 or Arm processor (this one is $machine)" "PyTorch and LiteRT have no packages for $machine; train on another machine, a device needs the wheel alone" ;;
+    *) problem "a 64-bit x86 or Arm processor (this one is $machine)" "PyTorch and LiteRT have no packages for $machine; train on another machine; a device needs only the wheel" ;;
 esac
 
 free_kb=$(df -Pk "$place" 2>/dev/null | awk 'NR == 2 { print $4 }')
@@ -49,9 +49,9 @@ free_kb=${free_kb:-0}
 free_gb=$((free_kb / 1048576))
 if [ "$free_kb" -lt $((needed_gb * 1048576)) ]; then
     problem "disk space: $needed_gb GB are needed in $(cd "$place" && pwd), $free_gb GB are free" \
-        "free some, or put the checkout on a larger disk"
+        "free some, or move the checkout to a larger disk"
 elif [ "$free_kb" -lt $((with_cuda_gb * 1048576)) ] && [ -z "${TORCH_INDEX:-}" ]; then
-    echo "note: $free_gb GB are free. PyTorch with CUDA takes most of that; the build for processors alone does not:" >&2
+    echo "note: $free_gb GB are free. PyTorch with CUDA needs most of that; the CPU build does not:" >&2
     echo "    make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu" >&2
 fi
 

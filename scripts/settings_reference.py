@@ -116,7 +116,7 @@ def tables() -> Iterator[tuple[str, str, list[Option]]]:
 
 
 def definition(cls: type) -> ast.ClassDef:
-    """The class as it stands in its module."""
+    """The class definition in its module's source."""
     tree = ast.parse(Path(str(sys.modules[cls.__module__].__file__)).read_text(encoding="utf-8"))
     (node,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == cls.__name__)
     return node

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what the tests of whole systems need (`make test-system`), where this is root on Debian or a child of it.
+# Installs the packages for `make test-system`, as root on Debian or a derivative.
 set -eu
 
 # A Debian tree and its container; an arm64 tree and its processor; a machine with a GPIO chip and cameras; the deployment; a broker; Prometheus; a browser.
@@ -20,7 +20,7 @@ if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
     exit 0
 fi
 export DEBIAN_FRONTEND=noninteractive
-apt-get update -qq || true # an older list may do
-# shellcheck disable=SC2086  # names, one by one
+apt-get update -qq || true # an older list may suffice
+# shellcheck disable=SC2086  # several names
 apt-get install -qq --yes --no-install-recommends $missing >/dev/null
 echo "installed:$missing"

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs edge-siamese on a device, or a newer version over an older one; needs no network where it is given the wheels.
+# Installs or upgrades edge-siamese on a device; with --wheels, without a network.
 set -eu
 umask 022 # the daemon's account reads what root installs
 
@@ -7,37 +7,37 @@ usage() {
     cat <<'TEXT'
 usage: sudo sh install.sh [options]
 
-Installs the program into /opt/edge-siamese, and the service edge-siamese, which starts at once and at each boot. Over
-an older version: settings and objects stay, and the older program is kept for --rollback.
+Installs the program in /opt/edge-siamese and the service edge-siamese, which starts immediately and at each boot. An
+upgrade keeps settings and objects, and the previous program for --rollback.
 
-  --wheels DIR    take all Python packages from DIR, as scripts/wheels.sh fills it, and use no network
-                  (default: the folder wheels beside this script, if there is one)
+  --wheels DIR    install all Python packages from DIR, filled by scripts/wheels.sh, without a network
+                  (default: the directory wheels next to this script, if it exists)
   --runtime NAME  auto, ai-edge-litert, tflite-runtime or onnxruntime (default: auto: tflite-runtime on Python 3.11,
                   else ai-edge-litert)
-  --dashboard     serve the dashboard on the network from now on, with a password that is made and told
-  --no-start      start and restart nothing
-  --rollback      go back to the program that the last installation replaced
-  --program-only  leave the service's files alone: the Debian package has placed them
-  --prefix DIR    place everything below DIR and start nothing, to look at it
+  --dashboard     serve the dashboard on the network, with a generated password that is printed
+  --no-start      do not start or restart the service
+  --rollback      restore the program that the last installation replaced
+  --program-only  do not install the service's files (the Debian package does)
+  --prefix DIR    install below DIR for inspection, and start nothing
   --help          this text
 
-PYTHON names another interpreter than /usr/bin/python3.
+PYTHON names an interpreter to use instead of /usr/bin/python3.
 TEXT
 }
 
-# The versions that were tested together (requirements/device.lock); a folder of wheels may have others.
+# Versions tested together (requirements/device.lock); a directory of wheels may have others.
 PINS='tflite-runtime==2.14.0 ai-edge-litert==2.3.0 onnxruntime==1.32.0 gpiod==2.5.0 msgspec==0.22.0
     starlette==1.10.0 uvicorn==0.54.0 anyio==4.16.0 idna==3.20 click==8.5.1 h11==0.16.0 typing-extensions==4.16.0
     paho-mqtt==2.2.0 prometheus-client==0.26.0'
-# What the daemon always needs, besides a runtime.
+# Required packages, in addition to a runtime.
 REQUIRED='gpiod msgspec'
-# What dashboard, MQTT and metrics need, which are off until config.toml turns them on: 5 MB, of Python alone.
+# Packages for dashboard, MQTT and metrics, which are off by default; 5 MB of pure Python.
 EXTRAS='starlette uvicorn anyio idna click h11 typing-extensions paho-mqtt prometheus-client'
 NEEDED_MB=300
 
 here=$(cd "$(dirname "$0")" && pwd)
 wheels='' offline='' runtime=auto start=yes prefix='' only='' rollback='' dashboard=''
-value() { # of the option $1; $2 says how many arguments are left
+value() { # check that the option $1 has a value; $2 is the number of arguments left
     [ "$2" -ge 2 ] || die "$1 needs a value (--help shows the options)" 2
 }
 die() {
@@ -60,32 +60,32 @@ while [ $# -gt 0 ]; do
 done
 case $runtime in
     auto | ai-edge-litert | tflite-runtime | onnxruntime) ;;
-    *) die "--runtime: $runtime is none of auto, ai-edge-litert, tflite-runtime, onnxruntime" 2 ;;
+    *) die "--runtime: $runtime is not one of auto, ai-edge-litert, tflite-runtime, onnxruntime" 2 ;;
 esac
 if [ -n "$prefix" ]; then
     start=''
     mkdir -p "$prefix"
     prefix=$(cd "$prefix" && pwd)
 elif [ "$(id -u)" -ne 0 ]; then
-    die 'this has to run as root: sudo sh install.sh'
+    die 'root is required: sudo sh install.sh'
 fi
 python=${PYTHON:-/usr/bin/python3}
 opt=$prefix/opt/edge-siamese
 local=$prefix/usr/local
 unit=edge-siamese.service
 
-running() { [ -z "$prefix" ] && [ -d /run/systemd/system ]; } # systemd is, and is to be told
+running() { [ -z "$prefix" ] && [ -d /run/systemd/system ]; } # whether to use a running systemd
 active() { running && systemctl --quiet is-active "$unit"; }
 target() { readlink "$opt/$1" 2>/dev/null || true; }
 
-# A link changes in one step: there is no moment, not even when the power goes, in which there is no program.
+# Atomic: even after a power failure the link names a complete program.
 point() {
     ln -sfn "$2" "$opt/$1.new"
     mv -Tf "$opt/$1.new" "$opt/$1"
     sync -f "$opt"
 }
 
-# What neither `current` nor `previous` names: versions before those, and what an interrupted installation left.
+# Removes versions that are neither `current` nor `previous`, such as those of interrupted installations.
 prune() {
     for kept in "$opt"/versions/*; do
         case versions/${kept##*/} in
@@ -95,7 +95,7 @@ prune() {
     done
 }
 
-# The files around the program, from the program's own version, so that a rollback brings the ones that fit.
+# The service's files come from the installed version, so that a rollback restores the matching ones.
 place_files() {
     [ -z "$only" ] || return 0
     from=$opt/$1/share/edge-siamese
@@ -110,7 +110,7 @@ place_files() {
     ln -sfn /opt/edge-siamese/current/bin/edge-siamese "$local/bin/edge-siamese"
 }
 
-# Account, directories and device rules; all of it may be done again and again.
+# Account, directories and device rules; idempotent.
 prepare_system() {
     [ -z "$prefix" ] && [ -z "$only" ] || return 0
     systemd-sysusers "$local/lib/sysusers.d/edge-siamese.conf"
@@ -123,8 +123,8 @@ prepare_system() {
     fi
 }
 
-# To the version that ran before.
-go_back() {
+# Restores the previous version.
+restore_previous() {
     point current "$old"
     if [ -n "$before" ]; then point previous "$before"; else rm -f "$opt/previous"; fi
     place_files current
@@ -135,7 +135,7 @@ go_back() {
 
 mkdir -p "$opt/versions"
 exec 9>"$opt/.lock"
-flock -n 9 || die 'another installation is under way'
+flock -n 9 || die 'another installation is running'
 
 if [ -n "$rollback" ]; then
     old=$(target previous) now=$(target current)
@@ -149,7 +149,7 @@ if [ -n "$rollback" ]; then
     exit 0
 fi
 
-# --- is all there? ---
+# --- prerequisites ---
 
 problems=0
 missing() {
@@ -158,7 +158,7 @@ missing() {
     echo "    get it: $2" >&2
 }
 if [ -z "$prefix" ] && [ -z "$only" ] && dpkg-query -W -f='${Status}' edge-siamese 2>/dev/null | grep -q ' installed$'; then
-    die 'edge-siamese is installed as a Debian package here: install a newer one of those, or first: sudo apt remove edge-siamese'
+    die 'edge-siamese is installed as a Debian package here: upgrade that package, or remove it first: sudo apt remove edge-siamese'
 fi
 if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
     missing "Python 3.11 or newer ($python)" 'Raspberry Pi OS Bookworm or newer has it'
@@ -181,18 +181,18 @@ for candidate in "$wheels"/edge_siamese-*.whl; do
     [ ! -f "$candidate" ] || program=$candidate programs=$((programs + 1))
 done
 case $programs in
-    0) missing "the wheel of edge-siamese in $wheels" 'in a checkout: make wheel; or name a folder of wheels: --wheels DIR' ;;
+    0) missing "the wheel of edge-siamese in $wheels" 'in a checkout: make wheel; or name a directory of wheels: --wheels DIR' ;;
     1) ;;
-    *) missing "one wheel of edge-siamese in $wheels: there are $programs" 'remove the older ones' ;;
+    *) missing "a single wheel of edge-siamese in $wheels: it has $programs" 'remove the older ones' ;;
 esac
 [ "$problems" -eq 0 ] || exit 1
 
-# --- which packages ---
+# --- packages ---
 
 tag=$("$python" -c 'import sys; print("%d%d" % sys.version_info[:2])')
-there() { # whether the folder has a wheel of package $1 for this Python
-    for found in "$wheels/$(echo "$1" | tr - _)"-*; do
-        case $found in
+has_wheel() { # whether the directory has a wheel of package $1 for this Python
+    for wheel in "$wheels/$(echo "$1" | tr - _)"-*; do
+        case $wheel in
             *-cp"$tag"-*.whl | *-py3-none-*.whl) return 0 ;;
         esac
     done
@@ -200,13 +200,13 @@ there() { # whether the folder has a wheel of package $1 for this Python
 }
 if [ "$runtime" = auto ]; then
     runtime=ai-edge-litert
-    # The lightest, and it is made for numpy 1.
+    # The smallest runtime; it needs numpy 1.
     if [ "$tag" = 311 ] && "$python" -c 'import numpy, sys; sys.exit(numpy.__version__.split(".")[0] != "1")'; then
         runtime=tflite-runtime
     fi
-    if [ -n "$offline" ] && ! there "$runtime"; then
+    if [ -n "$offline" ] && ! has_wheel "$runtime"; then
         for other in tflite-runtime ai-edge-litert onnxruntime; do
-            if there "$other"; then runtime=$other; break; fi
+            if has_wheel "$other"; then runtime=$other; break; fi
         done
     fi
 fi
@@ -216,7 +216,7 @@ for name in "$runtime" $REQUIRED $EXTRAS; do
         for pin in $PINS; do
             [ "${pin%%==*}" != "$name" ] || packages="$packages $pin"
         done
-    elif there "$name"; then
+    elif has_wheel "$name"; then
         packages="$packages $name"
     elif echo " $EXTRAS " | grep -q " $name "; then
         lacking="$lacking $name"
@@ -226,9 +226,9 @@ for name in "$runtime" $REQUIRED $EXTRAS; do
 done
 
 [ -z "$lacking" ] ||
-    echo "note: $wheels lacks$lacking: dashboard, MQTT and metrics, which need them, will say so when they are turned on" >&2
+    echo "note: $wheels lacks$lacking: dashboard, MQTT and metrics need them and report so when enabled" >&2
 
-# --- a version of its own, beside the one that runs ---
+# --- install into a new version directory ---
 
 version=${program##*/edge_siamese-}
 version=${version%%-*}
@@ -238,31 +238,31 @@ new=versions/$version-$number
 old=$(target current) before=$(target previous)
 switched=''
 # shellcheck disable=SC2317  # the trap calls it
-abandoned() {
+abort_installation() {
     status=$?
     [ "$status" -ne 0 ] || return 0
     [ -n "$switched" ] || rm -rf "${opt:?}/$new"
     if [ -z "$switched" ] && [ -n "$old" ]; then place_files current; fi
     if [ -n "$old" ]; then echo "nothing has changed: edge-siamese is still at ${old#versions/}" >&2; fi
 }
-trap abandoned EXIT
+trap abort_installation EXIT
 trap 'exit 130' INT TERM HUP
 
 echo "installing edge-siamese $version with $runtime, Python $("$python" -c 'import platform; print(platform.python_version())')"
 # With the system's numpy, Pillow and picamera2, which is only available from apt.
 "$python" -m venv --system-site-packages "$opt/$new"
-# Their other declared dependencies are for tools that a device does not use; the check below proves that they run.
-# shellcheck disable=SC2086  # names, one by one
+# --no-deps: their other dependencies are for tools that a device does not use; the check below proves that they work.
+# shellcheck disable=SC2086  # several names
 "$opt/$new/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --no-deps --ignore-installed \
     --find-links "$wheels" ${offline:+--no-index} "$program" $packages ||
-    die "pip could not install $program $packages (its message is above)"
+    die "pip could not install $program $packages (see its message above)"
 "$opt/$new/bin/python" -I -c '
 import sys
 import gpiod, msgspec, PIL
 from edge_siamese.runtimes.selection import runtime_statuses
-found = {status.name: status for status in runtime_statuses()}[sys.argv[1]]
-sys.exit(None if found.usable else f"error: {found}")
-' "$runtime" || die "$runtime does not run here; another can be chosen with --runtime"
+status = {status.name: status for status in runtime_statuses()}[sys.argv[1]]
+sys.exit(None if status.usable else f"error: {status}")
+' "$runtime" || die "$runtime does not work on this device; choose another with --runtime"
 "$opt/$new/bin/edge-siamese" --version >/dev/null || die 'the program does not start'
 mkdir -p "$opt/$new/share/edge-siamese"
 for name in install.sh uninstall.sh edge-siamese.service sysusers.conf tmpfiles.conf 99-edge-siamese.rules \
@@ -270,7 +270,7 @@ for name in install.sh uninstall.sh edge-siamese.service sysusers.conf tmpfiles.
     [ ! -e "$here/$name" ] || cp -R "$here/$name" "$opt/$new/share/edge-siamese/"
 done
 
-# --- and over to it ---
+# --- switch to the new version ---
 
 place_files "$new"
 settings=$prefix/etc/edge-siamese/config.toml
@@ -279,7 +279,7 @@ if [ ! -e "$settings" ]; then
 fi
 prepare_system
 if [ -n "$dashboard" ]; then
-    # Options that were changed before stay as they are; settings of an older version have no such table yet.
+    # Options that were changed stay as they are; settings of an older version may lack the table.
     grep -q '^\[dashboard\]' "$settings" || printf '\n[dashboard]\n# enabled =\n# listen =\n' >>"$settings"
     sed -i '/^\[dashboard\]/,/^\[/ {
         s/^# *enabled = *.*/enabled = true/
@@ -290,43 +290,43 @@ if [ -n "$dashboard" ]; then
         mkdir -p "$STATE_DIRECTORY"
     fi
     page=$("$opt/$new/bin/edge-siamese" dashboard address --json --config "$settings") ||
-        die "$settings cannot be used (its message is above)"
+        die "$settings cannot be used (see its message above)"
     case $page in
         *'"enabled": true'*) ;;
         *) echo "note: $settings keeps the dashboard off: set enabled = true in [dashboard]" >&2 ;;
     esac
-    case $page in # a password that there is already stays
+    case $page in # keep an existing password
         *'"password": true'*) ;;
         *) "$opt/$new/bin/edge-siamese" dashboard password --generate --config "$settings" ;;
     esac
 fi
 was_active=''
 if active; then was_active=yes; fi
-sync -f "$opt" # the program is on the disk before the link says so
+sync -f "$opt" # the program is on the disk before the link names it
 if [ -n "$old" ]; then point previous "$old"; fi
 point current "$new"
 switched=yes
 
 if [ -z "$old" ] && [ -z "$prefix" ]; then systemctl --quiet enable "$unit"; fi
 if [ -n "$start" ] && running; then
-    # At an upgrade, a service that somebody has stopped stays so.
+    # An upgrade does not start a service that was stopped.
     if [ -n "$was_active" ] || [ -z "$old" ]; then
         if ! systemctl restart "$unit"; then
             journalctl --unit "$unit" --lines 5 --no-pager --output cat >&2 || true
             if [ -n "$was_active" ] && [ -n "$old" ]; then
-                echo "error: edge-siamese $version does not start (its last words are above)" >&2
-                go_back
+                echo "error: edge-siamese $version does not start (see its log above)" >&2
+                restore_previous
                 exit 1
             fi
-            echo 'note: edge-siamese is installed but does not run yet (its last words are above)' >&2
+            echo 'note: edge-siamese is installed but not running yet (see its log above)' >&2
         fi
     fi
 fi
 prune
 if [ -n "$prefix" ]; then
-    echo "edge-siamese $version is below $prefix"
+    echo "edge-siamese $version is installed below $prefix"
 elif active; then
-    echo "edge-siamese $version runs; see: edge-siamese status"
+    echo "edge-siamese $version is running; see: edge-siamese status"
 else
     echo "edge-siamese $version is installed; start it with: sudo systemctl start edge-siamese"
 fi

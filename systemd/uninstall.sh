@@ -1,5 +1,5 @@
 #!/bin/sh
-# Removes what install.sh installed; objects and settings stay unless they are to go too.
+# Removes what install.sh installed; keeps objects and settings unless --purge is given.
 set -eu
 
 usage() {
@@ -7,10 +7,10 @@ usage() {
 usage: sudo sh uninstall.sh [options]
 
 Stops the service edge-siamese and removes it and the program. /etc/edge-siamese (settings) and /var/lib/edge-siamese
-(objects, models, events) stay: a later installation goes on with them.
+(objects, models, events) are kept for a later installation.
 
   --purge       remove settings, objects and models too
-  --prefix DIR  what `install.sh --prefix DIR` placed
+  --prefix DIR  remove an installation of `install.sh --prefix DIR`
   --help        this text
 TEXT
 }
@@ -27,7 +27,7 @@ while [ $# -gt 0 ]; do
 done
 if [ -z "$prefix" ]; then
     if [ "$(id -u)" -ne 0 ]; then
-        echo 'error: this has to run as root: sudo sh uninstall.sh' >&2
+        echo 'error: root is required: sudo sh uninstall.sh' >&2
         exit 1
     fi
     if dpkg-query -W -f='${Status}' edge-siamese 2>/dev/null | grep -q ' installed$'; then

@@ -50,7 +50,7 @@ def test_staleness_is_noticed_and_mended(
     monkeypatch.setattr(completions, "FOLDER", tmp_path / "completions")
     assert completions.main(["--check"]) == 1
     assert capsys.readouterr().err == (
-        "not fresh: completions/edge-siamese.bash, completions/_edge-siamese; "
+        "out of date: completions/edge-siamese.bash, completions/_edge-siamese; "
         "run: python scripts/completions.py\n"
     )
     assert completions.main([]) == 0

@@ -62,7 +62,7 @@ def test_a_stale_picture_is_named(
     (tmp_path / "docs" / "device.md").write_text(f"# A device\n\n{wiring.BEGIN}old\n{wiring.END}\n\nmore\n")
     assert wiring.main(["--check"]) == 1
     assert capsys.readouterr().err == (
-        "not fresh: docs/images/wiring.svg, docs/images/led-codes.svg, docs/device.md; run: python scripts/wiring.py\n"
+        "out of date: docs/images/wiring.svg, docs/images/led-codes.svg, docs/device.md; run: python scripts/wiring.py\n"
     )
     assert wiring.main([]) == 0
     assert wiring.main(["--check"]) == 0

@@ -342,7 +342,7 @@ class TestReference:
         settings_reference.FILE.write_text("")
         assert settings_reference.main(["--check"]) == 1
         assert capsys.readouterr().err == (
-            "not fresh: systemd/config.toml; run: python scripts/settings_reference.py\n"
+            "out of date: systemd/config.toml; run: python scripts/settings_reference.py\n"
         )
 
     def test_every_field_is_documented_and_every_number_has_its_range(self) -> None:

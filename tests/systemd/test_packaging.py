@@ -56,7 +56,7 @@ def test_a_script_explains_its_options_and_refuses_others_in_one_line(
     [
         (
             ["--runtime", "torch"],
-            "error: --runtime: torch is none of auto, ai-edge-litert, tflite-runtime, onnxruntime\n",
+            "error: --runtime: torch is not one of auto, ai-edge-litert, tflite-runtime, onnxruntime\n",
         ),
         (["--wheels"], "error: --wheels needs a value (--help shows the options)\n"),
     ],
@@ -70,7 +70,9 @@ def test_an_installation_without_wheels_says_what_to_do_and_leaves_no_program(tm
     said = run("sh", SYSTEMD / "install.sh", "--prefix", tmp_path / "root", "--wheels", tmp_path)
     assert said.returncode == 1
     assert f"missing: the wheel of edge-siamese in {tmp_path}\n" in said.stderr
-    assert "    get it: in a checkout: make wheel; or name a folder of wheels: --wheels DIR\n" in said.stderr
+    assert (
+        "    get it: in a checkout: make wheel; or name a directory of wheels: --wheels DIR\n" in said.stderr
+    )
     assert list((tmp_path / "root/opt/edge-siamese/versions").iterdir()) == []
     assert not (tmp_path / "root/etc").exists()
 
