@@ -105,7 +105,7 @@ def recognize(bundle: Bundle, splits: Splits, out: Path) -> Demo:
 
 
 def require_device() -> Path:
-    """The interpreter without torch that stands for the device.
+    """The interpreter with the device's packages, without torch.
 
     Raises:
         EncoderError: there is none.
@@ -269,7 +269,7 @@ def check_events(events: Sequence[dict[str, Any]]) -> SceneResult:
 def _require_return(events: Sequence[dict[str, Any]], name: str) -> None:
     """Raise `VerificationFailed` unless an object appeared and left once after its registration.
 
-    It may still lie there when it has been registered; then it appears and leaves twice.
+    It may still be in view after registration; then it appears and leaves twice.
     """
     sightings = [
         event["kind"]

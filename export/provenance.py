@@ -20,7 +20,7 @@ def versions() -> dict[str, object]:
     return {
         "commit": commit(),
         "versions": {"edge-siamese": edge_siamese.__version__, "python": platform.python_version()}
-        | {name: found for name in PACKAGES if (found := _version(name))},
+        | {name: version for name in PACKAGES if (version := _version(name))},
     }
 
 

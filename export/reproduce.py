@@ -1,7 +1,7 @@
-"""Measures the shipped bundles in every runtime of this machine, and the weights that they are compared with.
+"""Measures the shipped bundles, and the weights to compare them with, in every runtime of this machine.
 
-A `Check` is one table: an encoder on one data set, with a column for each way to run it. Further checks need no more than
-another `Check`; `measure` evaluates any model on any data.
+A `Check` is one table: an encoder on one data set, with a column for each way to run it. `measure` evaluates any model
+on any data.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Check:
     """One table of figures."""
 
     name: str
-    """Of the folder that its figures go to."""
+    """Name of the check and of the directory of its figures."""
     path: Path
     """A bundle, or a training run."""
     data: str
@@ -58,19 +58,19 @@ class Check:
 
 @dataclass(frozen=True)
 class Column:
-    """One way to run what a check is about."""
+    """A way to run the encoder of a check."""
 
     path: Path
     runtime: str
     supports: Supports = "plain"
 
     def command(self, check: Check) -> str:
-        """What measures this column alone."""
+        """The command that measures only this column."""
         path = self.path.relative_to(CHECKOUT) if self.path.is_relative_to(CHECKOUT) else self.path
-        words = ["evaluate", str(path), "--data", check.data, "--runtime", self.runtime]
-        words += ["--episodes", str(check.episodes)]
-        words += [] if self.supports == "plain" else ["--supports", self.supports]
-        return shlex.join([".venv/bin/python", "-m", "export", *words])
+        arguments = ["evaluate", str(path), "--data", check.data, "--runtime", self.runtime]
+        arguments += ["--episodes", str(check.episodes)]
+        arguments += [] if self.supports == "plain" else ["--supports", self.supports]
+        return shlex.join([".venv/bin/python", "-m", "export", *arguments])
 
 
 def standard_checks() -> list[Check]:
@@ -110,14 +110,14 @@ def reproduce(
     """Measure one check after the other, and write each one's evaluations to `out/NAME/evaluation.json`.
 
     Args:
-        checks: what to measure.
-        out: gets a folder for each check.
+        checks: the checks.
+        out: directory with a subdirectory for each check.
         data_root: a folder with `omniglot/` and `grocery/` in it; by default what `EDGE_SIAMESE_DATA` says.
         episodes: number of episodes, instead of each check's own.
         say: called with a line about each step.
 
     Returns:
-        Of each check its section in Markdown, or why it could not be measured.
+        Each check with its section in Markdown, or the error that prevented it.
     """
     for check in checks:
         if episodes is not None:
@@ -141,11 +141,11 @@ def measure(
 
     Args:
         model: a bundle or a run, see `open_model`. A run's head is fitted on the validation classes of its own data.
-        data: the name of the data.
-        episodes: of each kind.
+        data: name of the data set.
+        episodes: number of episodes of each kind.
         supports: how supports are embedded.
-        data_root: a folder with one folder a data set in it.
-        command: for the record.
+        data_root: directory with a subdirectory for each data set.
+        command: command line, for the record.
 
     Raises:
         DataError: the data are missing, or too few.
@@ -170,7 +170,7 @@ def measure(
 
 
 def columns(check: Check) -> tuple[list[Column], list[str]]:
-    """The ways to run what a check is about on this machine, and a line for each runtime that is missing.
+    """The ways to run the encoder of a check on this machine, and a line for each missing runtime.
 
     The float weights come first, then int8 in each runtime, last augmented supports in one of them.
 
@@ -179,8 +179,8 @@ def columns(check: Check) -> tuple[list[Column], list[str]]:
     """
     if not (check.path / MANIFEST).is_file() and (check.path / WEIGHTS).is_file():
         return [Column(check.path, TORCH)], []
-    found, missing = places(load_bundle(check.path))
-    runtimes = [place.runtime for place in found if place.precision == "int8"]
+    available, missing = places(load_bundle(check.path))
+    runtimes = [place.runtime for place in available if place.precision == "int8"]
     if not check.thorough:
         runtimes, missing = runtimes[:1], []
     model_id = load_bundle(check.path).manifest.model_id
@@ -188,7 +188,7 @@ def columns(check: Check) -> tuple[list[Column], list[str]]:
     float_weights = next((place for place in runs if load_run(place).model_id == model_id), None)
     result = [Column(float_weights, TORCH)] if float_weights else []
     result += [Column(check.path, runtime) for runtime in runtimes]
-    # As the device registers: once, for it is the same in every runtime, and takes five times as long.
+    # Augmented supports, as at registration: only once, because they are equal in every runtime and take five times as long.
     result += [Column(check.path, runtimes[0], "augmented")] if check.thorough and runtimes else []
     return result, missing
 
@@ -197,12 +197,12 @@ def _section(check: Check, directory: Path, data_root: Path | None, say: Callabl
     ways, missing = columns(check)
     for line in missing:
         say(f"{check.name}: skipped: {line}")
-    found, commands = list[Evaluation](), list[str]()
+    evaluations, commands = list[Evaluation](), list[str]()
     for way in ways:
         say(f"{check.name} on {check.data}: {way.runtime}, {way.supports} supports")
         model = open_model(way.path, way.runtime)
         commands.append(way.command(check))
-        found.append(
+        evaluations.append(
             measure(
                 model,
                 check.data,
@@ -212,21 +212,21 @@ def _section(check: Check, directory: Path, data_root: Path | None, say: Callabl
                 command=commands[-1],
             )
         )
-    records.write(directory / EVALUATION, [_record(one) for one in found])
-    data = found[0].data
-    models_of = ", ".join(sorted({f"`{e.encoder.model_id}`" for e in found}))
+    records.write(directory / EVALUATION, [_record(evaluation) for evaluation in evaluations])
+    data = evaluations[0].data
+    models_of = ", ".join(sorted({f"`{e.encoder.model_id}`" for e in evaluations}))
     return (
         f"## {check.name} on {check.data}\n\n"
         f"{models_of}: {data.images:,} images of {data.classes} classes in {data.groups} groups; "
-        f"{found[0].machine}\n\n"
+        f"{evaluations[0].machine}\n\n"
         f"{full_tables(read_inputs(directory))}\n```sh\n" + "".join(f"{c}\n" for c in commands) + "```\n"
     )
 
 
-def _record(found: Evaluation) -> Evaluation:
+def _record(evaluation: Evaluation) -> Evaluation:
     """The stored part of an evaluation: no pictures of mistakes and no path of this machine."""
-    reason = found.encoder.reason.replace(f"{CHECKOUT}/", "")
-    return replace(found, mistakes=(), encoder=replace(found.encoder, reason=reason))
+    reason = evaluation.encoder.reason.replace(f"{CHECKOUT}/", "")
+    return replace(evaluation, mistakes=(), encoder=replace(evaluation.encoder, reason=reason))
 
 
 def advice(check: Check) -> str:
@@ -235,6 +235,6 @@ def advice(check: Check) -> str:
 
 
 def _root(data_root: Path | None, data: str | None) -> Path | None:
-    """Where one data set is, in a folder of several."""
+    """Directory of one data set below the directory of all."""
     kind = (data or "").partition(":")[0]
     return data_root / kind if data_root and kind in GETTING else None

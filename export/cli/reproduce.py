@@ -70,7 +70,9 @@ def named_data(text: str) -> tuple[str, str]:
 
 def run(arguments: argparse.Namespace) -> int:
     console = stderr_console()
-    checks = chosen(arguments.names) + [check for one in arguments.also for check in further_checks(*one)]
+    checks = chosen(arguments.names) + [
+        check for name, data in arguments.also for check in further_checks(name, data)
+    ]
     failed = []
     with working(console, "measuring") as say:
         for check, outcome in reproduce(

@@ -173,25 +173,27 @@ def _activation_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
 def _steps(nodes: list[onnx.NodeProto], layer_names: list[str]) -> tuple[GraphStep, ...]:
     """The nodes after the cast; `ABSORBED` ones are part of the node before, `MOVING` ones are left out."""
     alias: dict[str, str] = {}
-    found: list[tuple[str, bool, str, tuple[str, ...], str]] = []
+    operations: list[tuple[str, bool, str, tuple[str, ...], str]] = []
     activations: set[str] = {INPUT}
     for node in nodes:
         source, output = str(node.input[0]), str(node.output[0])
         if node.op_type in MOVING or node.op_type == "Cast":
             alias[output] = output if node.op_type == "Cast" else alias.get(source, source)
-        elif node.op_type in ABSORBED and found and found[-1][4] == source:
-            kind, weighted, name, inputs, _ = found[-1]
-            found[-1] = kind, weighted, name, inputs, output
+        elif node.op_type in ABSORBED and operations and operations[-1][4] == source:
+            kind, weighted, name, inputs, _ = operations[-1]
+            operations[-1] = kind, weighted, name, inputs, output
         else:
             inputs = tuple(alias.get(str(i), str(i)) for i in node.input if str(i) in activations)
-            found.append((str(node.op_type), node.op_type in WEIGHTED, str(node.name), inputs, output))
+            operations.append((str(node.op_type), node.op_type in WEIGHTED, str(node.name), inputs, output))
         activations.add(output)
     names = name_steps(
-        [(kind, weighted) for kind, weighted, *_ in found], layer_names, [name for _, _, name, *_ in found]
+        [(kind, weighted) for kind, weighted, *_ in operations],
+        layer_names,
+        [name for _, _, name, *_ in operations],
     )
     return tuple(
         GraphStep(name, kind, inputs, output, weighted)
-        for name, (kind, weighted, _, inputs, output) in zip(names, found, strict=True)
+        for name, (kind, weighted, _, inputs, output) in zip(names, operations, strict=True)
     )
 
 

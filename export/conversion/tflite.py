@@ -174,7 +174,7 @@ class TfliteGraph:
 
 def _steps(file: TfliteFile, layer_names: list[str]) -> tuple[GraphStep, ...]:
     alias: dict[int, int] = {}
-    found: list[tuple[str, bool, tuple[str, ...], str]] = []
+    operations: list[tuple[str, bool, tuple[str, ...], str]] = []
     for operator in file.operators:
         inputs = [i for i in operator.inputs if not file.tensors[i].constant]
         output = operator.outputs[0]
@@ -182,13 +182,15 @@ def _steps(file: TfliteFile, layer_names: list[str]) -> tuple[GraphStep, ...]:
             alias[output] = alias.get(inputs[0], inputs[0])
             continue
         names = tuple(file.tensors[alias.get(i, i)].name for i in inputs)
-        found.append((operator.name, operator.name in WEIGHTED, names, file.tensors[output].name))
+        operations.append((operator.name, operator.name in WEIGHTED, names, file.tensors[output].name))
     step_names = name_steps(
-        [(kind, weighted) for kind, weighted, *_ in found], layer_names, [name for *_, name in found]
+        [(kind, weighted) for kind, weighted, *_ in operations],
+        layer_names,
+        [name for *_, name in operations],
     )
     return tuple(
         GraphStep(name, kind, inputs, output, weighted)
-        for name, (kind, weighted, inputs, output) in zip(step_names, found, strict=True)
+        for name, (kind, weighted, inputs, output) in zip(step_names, operations, strict=True)
     )
 
 

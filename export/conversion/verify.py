@@ -138,7 +138,7 @@ def _cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def worst_layer(bundle: Bundle, network: TrainedNetwork, format: str, images: np.ndarray) -> str:
-    """Description of the layer of an int8 file that adds most quantization noise."""
+    """Describe the layer of an int8 file that adds the most quantization noise."""
     with tempfile.TemporaryDirectory() as directory:
         kind = OnnxGraph if format == "onnx" else TfliteGraph
         graph = kind(exported_encoder(network.module, quantizable=True), Path(directory))

@@ -164,12 +164,12 @@ def _draw_held_out(left: Indices, groups: Indices, count: int) -> Indices:
 
 
 def _comparable(images: ImageSet, warnings: list[str]) -> ImageSet:
-    found = images.comparable()
-    if found is not images:
+    comparable = images.comparable()
+    if comparable is not images:
         warnings.append(
             f"{images.name} has a single class of each group: its {images.classes} classes become one group"
         )
-    return found
+    return comparable
 
 
 @dataclass(frozen=True)
@@ -181,14 +181,14 @@ class _Class:
 
 def _read(path: Path, name: str, preprocessing: Preprocessing, warnings: list[str]) -> ImageSet:
     """All usable classes of a folder; what is skipped is added to the warnings."""
-    found = _classes(path, name, warnings)
-    pictures = [picture for c in found for picture in c.pictures]
+    classes = _classes(path, name, warnings)
+    pictures = [picture for c in classes for picture in c.pictures]
     images, reasons = prepared_pictures(path, pictures, preprocessing)
     warnings.extend(reason for reason in reasons if reason)
     readable = np.array([not reason for reason in reasons], dtype=bool)
-    owner = np.repeat(np.arange(len(found)), [len(c.pictures) for c in found])
-    counts = np.bincount(owner[readable], minlength=len(found))
-    for c, count in zip(found, counts, strict=True):
+    owner = np.repeat(np.arange(len(classes)), [len(c.pictures) for c in classes])
+    counts = np.bincount(owner[readable], minlength=len(classes))
+    for c, count in zip(classes, counts, strict=True):
         if count < MIN_IMAGES:
             warnings.append(
                 f"class {c.name} in {path} has {count or 'no'} readable picture and is skipped: {MIN_IMAGES} are needed"
@@ -200,13 +200,13 @@ def _read(path: Path, name: str, preprocessing: Preprocessing, warnings: list[st
             f"{path} has {len(usable)} usable classes; it needs at least {MIN_CLASSES} subfolders with at least "
             f"{MIN_IMAGES} JPEG, PNG or WebP pictures each{reason}"
         )
-    group_names = sorted({c.group for c in found})
+    group_names = sorted({c.group for c in classes})
     every = ImageSet(
         name=name,
         images=images,
         labels=owner[readable].astype(np.int64),
-        class_names=tuple(c.name for c in found),
-        class_groups=np.array([group_names.index(c.group) for c in found], dtype=np.int64),
+        class_names=tuple(c.name for c in classes),
+        class_groups=np.array([group_names.index(c.group) for c in classes], dtype=np.int64),
         group_names=tuple(group_names),
         drawers=np.full(len(images), -1, dtype=np.int64),
     )
@@ -214,23 +214,23 @@ def _read(path: Path, name: str, preprocessing: Preprocessing, warnings: list[st
 
 
 def _classes(path: Path, name: str, warnings: list[str]) -> list[_Class]:
-    found: list[_Class] = []
+    classes: list[_Class] = []
     ignored: list[Path] = []
     for folder in _folders(path):
         pictures = _pictures(folder, ignored)
         below = _folders(folder)
         if pictures or not below:
-            found.append(_Class(folder.name, name, pictures))
+            classes.append(_Class(folder.name, name, pictures))
             continue
         for inner in below:
-            found.append(_Class(f"{folder.name}/{inner.name}", folder.name, _pictures(inner, ignored)))
+            classes.append(_Class(f"{folder.name}/{inner.name}", folder.name, _pictures(inner, ignored)))
     if ignored:
         warnings.append(
             f"{len(ignored)} files in {path} are not JPEG, PNG or WebP and are ignored, such as {ignored[0].name}"
             if len(ignored) > 1
             else f"{ignored[0]} is not JPEG, PNG or WebP and is ignored"
         )
-    return found
+    return classes
 
 
 def _folders(path: Path) -> list[Path]:

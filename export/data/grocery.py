@@ -121,13 +121,13 @@ class _Pictures:
         """Find the pictures of both layouts: the folder of a photograph is its class."""
         photographs = [p for part in ("base", "novel", "train", "val", "test") for p in _jpegs(root / part)]
         iconic = [*_jpegs(root / "iconic"), *_jpegs(root / "iconic-images-and-descriptions")]
-        found = cls({}, {})
+        files = cls({}, {})
         for path in photographs:
-            found.photographs.setdefault(path.parent.name, []).append(path)
+            files.photographs.setdefault(path.parent.name, []).append(path)
         for path in iconic:
             if path.parent.name == "iconic" or path.stem.endswith(ICONIC_ENDING):
-                found.iconic.setdefault(path.stem.removesuffix(ICONIC_ENDING), []).append(path)
-        return found
+                files.iconic.setdefault(path.stem.removesuffix(ICONIC_ENDING), []).append(path)
+        return files
 
 
 def _jpegs(folder: Path) -> list[Path]:
@@ -152,7 +152,7 @@ def _image_set(
         images=images,
         labels=np.repeat(np.arange(len(classes)), [len(files[c]) for c in classes]).astype(np.int64),
         class_names=classes,
-        # One group: in use, a juice has to be told from melons as well as from other juices.
+        # One group: a device has to distinguish a juice from melons as well as from other juices.
         class_groups=np.zeros(len(classes), dtype=np.int64),
         group_names=("grocery",),
         drawers=np.full(len(images), -1, dtype=np.int64),

@@ -107,7 +107,7 @@ def load_omniglot(
 
 
 def find_root(data_root: Path | None) -> Path:
-    """The folder of the archives: the given one, that of the environment, or a cache into which they are downloaded.
+    """Directory of the archives: the argument, the environment's, or a cache with downloaded archives.
 
     Raises:
         DataError: the folder does not exist, or the download failed.
@@ -152,12 +152,12 @@ def _drawings(
     def build() -> Arrays:
         images, classes, drawers = [], [], []
         for path, content in track(archive.files(), f"reading {archive.path.name}"):
-            found = DRAWING.search(path)
-            if found is None:
+            match = DRAWING.search(path)
+            if match is None:
                 continue
             images.append(prepare(_decoded(content, archive, path), preprocessing))
-            classes.append(f"{found[1]}/{found[2]}")
-            drawers.append(int(found[3]) - 1)
+            classes.append(f"{match[1]}/{match[2]}")
+            drawers.append(int(match[3]) - 1)
         if not images:
             raise DataError(f"{archive.path} holds no drawings named ALPHABET/characterNN/XXXX_YY.png")
         return {
@@ -224,14 +224,14 @@ class _RunFiles:
 def _run_files(archive: Archive) -> dict[str, _RunFiles]:
     runs: dict[str, _RunFiles] = {}
     for path, content in archive.files():
-        found = RUN_FILE.fullmatch(path)
-        if found is None:
+        match = RUN_FILE.fullmatch(path)
+        if match is None:
             continue
-        run = runs.setdefault(found[1], _RunFiles({}, {}))
-        if found[4]:
+        run = runs.setdefault(match[1], _RunFiles({}, {}))
+        if match[4]:
             run.labels = content.decode("utf-8", "replace")
         else:
-            (run.training if found[2] == "training" else run.test)[found[3]] = content
+            (run.training if match[2] == "training" else run.test)[match[3]] = content
     return runs
 
 

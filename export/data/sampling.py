@@ -199,10 +199,10 @@ _INDICES: WeakKeyDictionary[ImageSet, _Index] = WeakKeyDictionary()
 
 def _index(images: ImageSet) -> _Index:
     """The index of an image set, cached: a batch is drawn in every training step."""
-    found = _INDICES.get(images)
-    if found is None:
-        found = _INDICES[images] = _make_index(images)
-    return found
+    index = _INDICES.get(images)
+    if index is None:
+        index = _INDICES[images] = _make_index(images)
+    return index
 
 
 def _make_index(images: ImageSet) -> _Index:

@@ -134,23 +134,23 @@ def benchmark(
     Raises:
         EncoderError: a measurement failed, or no runtime is here.
     """
-    found, missing = places(bundle)
-    if not found:
+    usable, missing = places(bundle)
+    if not usable:
         raise EncoderError(f"no runtime can run this bundle here: {'; '.join(missing)}")
     runs = runs or (HEAVY_RUNS if is_heavy(bundle.manifest.encoder.macs) else RUNS)
-    measured: dict[Place, list[Measurement]] = {place: [] for place in found}
+    measured: dict[Place, list[Measurement]] = {place: [] for place in usable}
     for number in range(rounds):
-        for place in found:
+        for place in usable:
             progress(f"round {number + 1} of {rounds}: {place.format} {place.precision} on {place.runtime}")
             measured[place].append(measure(bundle, place, runs))
     accuracies, accuracy_of = dict[Place, Accuracy](), ""
     if splits is not None:
-        for place in found:
+        for place in usable:
             progress(f"accuracy of {place.format} {place.precision} on {place.runtime}")
             accuracies[place], accuracy_of = accuracy(bundle, place, splits, seed)
     return Benchmark(
         model_id=bundle.manifest.model_id,
-        rows=tuple(_row(bundle, place, measured, accuracies.get(place)) for place in found),
+        rows=tuple(_row(bundle, place, measured, accuracies.get(place)) for place in usable),
         missing=tuple(missing),
         accuracy_of=accuracy_of,
         rounds=rounds,
@@ -210,7 +210,7 @@ def ratios(slow: Iterable[float], fast: Iterable[float]) -> tuple[float, float, 
 
 
 def _row(
-    bundle: Bundle, place: Place, measured: dict[Place, list[Measurement]], found: Accuracy | None
+    bundle: Bundle, place: Place, measured: dict[Place, list[Measurement]], accuracy_of_row: Accuracy | None
 ) -> BenchmarkRow:
     own = measured[place]
     latencies = tuple(measurement.p50_ms for measurement in own)
@@ -233,7 +233,7 @@ def _row(
         speed_up=faster[0] if faster else None,
         speed_up_low=faster[1] if faster else None,
         speed_up_high=faster[2] if faster else None,
-        accuracy=found,
+        accuracy=accuracy_of_row,
         peak_memory_mb=statistics.median(m.peak_memory_mb for m in own),
         import_ms=statistics.median(m.import_ms for m in own),
         note=_note(place, faster, bundle.manifest.model(place.format, place.precision).quantization),

@@ -108,7 +108,7 @@ class Evaluation:
     mistakes: tuple[Mistake, ...]
     """The worst first."""
     mistakes_of: str
-    """Which trials the mistakes were made in."""
+    """The trials or episodes of the mistakes."""
     seconds: float
     seed: int
     command: str
@@ -186,7 +186,7 @@ def evaluate(
         episode_count: episodes of each kind, with one query a class.
         rule: how several shots make one score, see `episode_scores`.
         supports: how supports of trials, episodes and open-set identification are embedded.
-        frames: the same data in a higher resolution, as a camera would show them: what augmented supports are made of.
+        frames: the same data in a higher resolution, as a camera would show them: source of augmented supports.
         pairs: verification pairs.
         per_class: maximum number of images of each class.
         seed: equal seeds draw equal episodes and pairs.
@@ -215,8 +215,8 @@ def evaluate(
         catalog = Supply(splits.catalog, embed_as(supports, encoder, frames.catalog.images))
         for way in [way for way, shot in shapes if shot == 1]:
             try:
-                found, _ = iconic_result(embeddings, images, catalog, head, way, episode_count, seed)
-                results.append(found)
+                result, _ = iconic_result(embeddings, images, catalog, head, way, episode_count, seed)
+                results.append(result)
             except DataError as error:
                 skipped.append(f"{way}-way 1-shot with iconic supports: {error}")
     open_set: tuple[OpenSet, ...] = ()

@@ -115,7 +115,7 @@ def fit_head(
     """
     if (distance == "weighted_l1") != (trained is not None):
         raise ValueError(
-            "a weighted_l1 head is corrected from a trained one, a euclidean head is fitted anew"
+            "a weighted_l1 head is corrected from a trained one, a euclidean head is fitted from scratch"
         )
     if not np.isfinite(embeddings).all():
         raise ExportError(

@@ -101,7 +101,7 @@ def error_rates_at(threshold: float, genuine: npt.ArrayLike, impostor: npt.Array
 def threshold_at_far(impostor: npt.ArrayLike, rate: float, least_errors: int = RULE_OF_30) -> float | None:
     """The most lenient threshold whose FAR on these impostor pairs is at most `rate`.
 
-    It lies half-way between the last impostor score that may pass and the first that may not, so that a
+    It is half-way between the last impostor score that may pass and the first that may not, so that a
     rounding of the scores on another machine does not move it over one of them.
 
     Args:

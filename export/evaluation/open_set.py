@@ -122,13 +122,13 @@ def open_sets(
         DataError: fewer than three classes have two pictures.
     """
     usable = int((images.counts >= 2).sum())
-    most = usable - max(1, int(LEFT_UNKNOWN * usable))
-    if most < 2:
+    max_registered = usable - max(1, int(LEFT_UNKNOWN * usable))
+    if max_registered < 2:
         raise DataError(
             f"{images.name}: open-set identification needs three classes of two pictures, and there are {usable}"
         )
     results = []
-    for registered in sorted({min(registered, most) for registered in REGISTERED}):
+    for registered in sorted({min(registered, max_registered) for registered in REGISTERED}):
         unknown = min(MAX_UNKNOWN, usable - registered)
         rng = np.random.default_rng([seed, 25, registered])
         drawn = _draw(images, count, registered + unknown, -(-UNKNOWN_QUERIES // unknown), rng)
@@ -183,16 +183,16 @@ def identification(
     points = [(rate, limit, metrics.sigmoid(limit)) for rate, limit in reached if limit is not None]
     stated = [(t.false_accept_rate, metrics.logit(t.probability), t.probability) for t in thresholds]
     intervals = _bootstrap(scored, [rate for rate, *_ in points], [limit for _, limit, _ in stated], seed)
-    found = []
+    identifications = []
     for (rate, limit, probability), interval in zip(points + stated, intervals, strict=True):
         identified = float(np.mean(scored.right & (scored.known >= limit)))
-        found.append(
+        identifications.append(
             Identification(
                 false_accept_rate=rate,
                 probability=probability,
                 observed_far=float(np.mean(scored.unknown >= limit)),
                 rate=identified,
-                # Where a handful of queries decide the threshold, the resampled rates may all lie to one side.
+                # Where a handful of queries decide the threshold, all resampled rates may be on one side.
                 low=min(interval.low, identified),
                 high=max(interval.high, identified),
             )
@@ -204,9 +204,9 @@ def identification(
         known_queries=len(scored.known),
         unknown_queries=len(scored.unknown),
         closed_rate=float(scored.right.mean()),
-        points=tuple(found[: len(points)]),
+        points=tuple(identifications[: len(points)]),
         not_stated=tuple(rate for rate, limit in reached if limit is None),
-        stated=tuple(found[len(points) :]),
+        stated=tuple(identifications[len(points) :]),
     )
 
 
@@ -231,22 +231,24 @@ def _bootstrap(
     right = np.flatnonzero(scored.right)
     right = right[np.argsort(-scored.known[right], kind="stable")]
     falling, right_episode = -scored.known[right], scored.known_episode[right]
-    # No threshold of a draw lies beyond these.
-    looked_at = [min(len(unknown), int(4 * rate * len(unknown)) + 100) for rate in rates]
+    # Upper bounds of the rank of a resampled threshold.
+    candidate_counts = [min(len(unknown), int(4 * rate * len(unknown)) + 100) for rate in rates]
     accepted = [
         np.bincount(scored.known_episode[scored.right & (scored.known >= limit)], minlength=scored.episodes)
         for limit in limits
     ]
     rng = np.random.default_rng([seed, 26])
-    found = np.empty((RESAMPLES, len(rates) + len(limits)))
-    for row in found:
+    correct = np.empty((RESAMPLES, len(rates) + len(limits)))
+    for row in correct:
         times = np.bincount(rng.integers(0, scored.episodes, scored.episodes), minlength=scored.episodes)
-        for column, (rate, most) in enumerate(zip(rates, looked_at, strict=True)):
-            taken = np.cumsum(times[unknown_episode[:most]])
-            refused = min(int(np.searchsorted(taken, rate * len(unknown) + 1e-9, side="right")), most - 1)
+        for column, (rate, candidates) in enumerate(zip(rates, candidate_counts, strict=True)):
+            taken = np.cumsum(times[unknown_episode[:candidates]])
+            refused = min(
+                int(np.searchsorted(taken, rate * len(unknown) + 1e-9, side="right")), candidates - 1
+            )
             limit = 0.5 * (unknown[max(0, refused - 1)] + unknown[refused])
             above = int(np.searchsorted(falling, -limit, side="left"))
             row[column] = times[right_episode[:above]].sum()
         row[len(rates) :] = [times @ counts for counts in accepted]
-    low, high = np.quantile(found / len(scored.known), [0.025, 0.975], axis=0)
+    low, high = np.quantile(correct / len(scored.known), [0.025, 0.975], axis=0)
     return [metrics.Interval(float(a), float(b)) for a, b in zip(low, high, strict=True)]

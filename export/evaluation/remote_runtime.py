@@ -1,9 +1,8 @@
 """Encoders of exported files in this interpreter, or in a second one that has the runtime.
 
 tflite-runtime needs numpy below 2 and CPython 3.11, the workstation's packages need numpy 2, so the two cannot
-be in one process. A second interpreter with the device's packages runs `python -m edge_siamese embed …`,
-so no code of the
-workstation takes part in the device's figures.
+be in one process. A second interpreter with the device's packages runs `python -m edge_siamese embed …`, so the device's
+figures come from the device's code alone.
 """
 
 from __future__ import annotations
@@ -40,13 +39,8 @@ class RemoteEncoder:
     """
 
     def __init__(self, bundle: Bundle, runtime: str, precision: str, python: Path, threads: int = 1) -> None:
-        self.bundle, self.runtime, self.precision, self.python, self.threads = (
-            bundle,
-            runtime,
-            precision,
-            python,
-            threads,
-        )
+        self.bundle, self.python, self.threads = bundle, python, threads
+        self.runtime, self.precision = runtime, precision
         self.reason = f"{runtime}: requested; it does not work in this interpreter, so {python} runs it"
         self.preprocessing = bundle.manifest.input
         self.dimensions = bundle.manifest.embedding.dimensions
@@ -119,7 +113,7 @@ class Place:
 
 def places(bundle: Bundle) -> tuple[list[Place], list[str]]:
     """All ways to run a bundle's files on this machine, float first, and a line for each missing runtime."""
-    found: list[Place] = []
+    available: list[Place] = []
     missing: list[str] = []
     here, second = Path(sys.executable), device_python()
     for runtime in sorted(RUNTIMES, key=lambda name: (runtime_format(name), name)):
@@ -134,21 +128,21 @@ def places(bundle: Bundle) -> tuple[list[Place], list[str]]:
                 f"{runtime} works neither here nor in a second interpreter ({second or _how_to_get_one()})"
             )
             continue
-        found += [
+        available += [
             Place(form, precision, runtime, python)
             for precision in sorted(model.precision for model in files)
         ]
-    return found, missing
+    return available, missing
 
 
 def encoders_for(bundle: Bundle) -> tuple[list[Encoder], list[str]]:
     """An encoder for each file in each runtime that is on this machine, and a line for each one missing."""
-    found, missing = places(bundle)
-    return [open_encoder(bundle, place.runtime, place.precision) for place in found], missing
+    available, missing = places(bundle)
+    return [open_encoder(bundle, place.runtime, place.precision) for place in available], missing
 
 
 def device_python() -> Path | None:
-    """The interpreter that stands for the device: named by the environment, or the checkout's `.venv-device`.
+    """The interpreter with the device's packages: named by the environment, or the checkout's `.venv-device`.
 
     Raises:
         SettingsError: the environment names one that is not there.

@@ -332,7 +332,7 @@ def _logit_axis(axes: Axes, low: float, high: float) -> None:
 
 
 def _mark_thresholds(axes: Axes, thresholds: Sequence[ThresholdCheck], top: bool) -> None:
-    """A dashed line for each threshold that lies in the picture, with its false-accept rate at one end."""
+    """A dashed line for each threshold within the axes, with its false-accept rate at one end."""
     low, high = axes.get_xlim()
     for threshold in thresholds:
         x = float(np.log(threshold.probability / (1 - threshold.probability)))
