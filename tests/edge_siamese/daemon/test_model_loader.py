@@ -212,7 +212,7 @@ class TestChangingModels:
         daemon.ask("reload")
         until(lambda: present)
         until(lambda: model_of(daemon) == "second")
-        until(lambda: seen[-1] == ("second", "second"))
+        until(lambda: seen and seen[-1] == ("second", "second"))
         assert {model for model, _ in seen} == {"tiny-0123456789ab", "second"}
         assert all(model == store for model, store in seen)
         assert len(present) >= 3

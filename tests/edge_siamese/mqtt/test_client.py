@@ -103,7 +103,7 @@ def test_online_is_published_before_queued_messages() -> None:
                 "rejected": 0,
             }
             assert notices == [(f"connected to the broker 127.0.0.1:{broker.port}", "info")]
-        until(lambda: broker.published[-1][1].endswith(b"offline"))
+        until(lambda: broker.published and broker.published[-1][1].endswith(b"offline"))
         assert broker.published[-1][0] == "p/x/availability"
 
 
@@ -304,7 +304,7 @@ def test_an_invalid_topic_is_skipped() -> None:
         until(lambda: found.connected)
         found.enqueue("p/#", b"1")
         found.enqueue("p/x/event", b"2")
-        until(lambda: broker.published[-1][1].endswith(b"2"))
+        until(lambda: broker.published and broker.published[-1][1].endswith(b"2"))
         until(lambda: found.report()["queued"] == 0)
 
 
@@ -335,7 +335,7 @@ def test_closing_ends_without_acknowledgments() -> None:
         found.close(0.4)
         until(lambda: not found._thread.is_alive())
         assert found.report()["state"] == "closed"
-        until(lambda: broker.published[-1][1].endswith(b"offline"))
+        until(lambda: broker.published and broker.published[-1][1].endswith(b"offline"))
 
 
 def test_closing_does_not_wait_for_an_unreachable_broker() -> None:
