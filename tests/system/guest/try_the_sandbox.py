@@ -37,7 +37,7 @@ def examine() -> None:
     command = ["/opt/edge-siamese/current/bin/edge-siamese", "doctor", "--json"]
     said = subprocess.run(command, capture_output=True, text=True, timeout=60)
     checks = [found["check"] for found in json.loads(said.stdout)["findings"]]
-    if "model" not in checks or "extras" not in checks:
+    if "model" not in checks or "integrations" not in checks:
         raise OSError(errno.EPROTO, "the examination is not whole")
 
 
