@@ -34,9 +34,11 @@ def test_an_upgrade_keeps_objects_and_settings_and_an_older_package_goes_back(de
     container = device.container
     uid = device.register("before the upgrade")
     kept, settings = device.objects(), container.read(SETTINGS)
-    assert f"edge-siamese {NEXT} runs" in device.install("next.deb")
+    model = device.serving()["model"]["bundle"]
+    assert f"edge-siamese {NEXT} is running" in device.install("next.deb")
     assert container.run("edge-siamese", "--version") == f"edge-siamese {NEXT}\n"
-    assert device.serving()["version"] == NEXT
+    status = device.serving()
+    assert (status["version"], status["model"]["bundle"]) == (NEXT, model)
     assert device.objects() == kept
     assert container.read(SETTINGS) == settings
     device.register("after the upgrade")
