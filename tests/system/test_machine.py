@@ -66,10 +66,10 @@ def config(camera: str, panel: str = "gpio") -> str:
     return CONFIG.format(camera=camera, panel=panel, debounce=DEBOUNCE_SECONDS)
 
 
-SCENE = config('kind = "synthetic"\nwidth = 320\nheight = 240\nrate = 4')
-WEBCAM = config('kind = "usb"\nwidth = 320\nheight = 180\nrate = 5')
-CSI = config('kind = "picamera2"\nwidth = 320\nheight = 240\nrate = 5')
-STILL = config(f'kind = "files"\npath = "{PICTURE}"\nrate = 10', panel="none")
+SCENE = config('kind = "synthetic"\nwidth = 320\nheight = 240\nframe_rate = 4')
+WEBCAM = config('kind = "usb"\nwidth = 320\nheight = 180\nframe_rate = 5')
+CSI = config('kind = "picamera2"\nwidth = 320\nheight = 240\nframe_rate = 5')
+STILL = config(f'kind = "files"\npath = "{PICTURE}"\nframe_rate = 10', panel="none")
 
 
 @pytest.fixture(scope="module")
