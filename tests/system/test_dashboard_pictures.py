@@ -89,7 +89,7 @@ class Scene:
         """Give what the button has registered its names."""
         for former, name in NAMES.items():
             until(lambda former=former: former in self.names(), 60)  # type: ignore[misc]
-            self.send("PATCH", f"/objects/{self.names()[former]}", {"name": name})
+            self.send("PATCH", f"/objects/{self.names()[former]}", {"new": name})
 
     def close(self) -> None:
         self.process.send_signal(signal.SIGTERM)
