@@ -244,7 +244,7 @@ class DaemonApi:
     def request_reload(self) -> Line:
         """Make the daemon read settings and model again soon."""
         self._daemon.reload()
-        return Line("the daemon reads its settings and its model again")
+        return Line("reloading the settings and the model")
 
     # --- commands: objects ---
 

@@ -204,10 +204,10 @@ class TestEvents:
 
 class TestReload:
     def test_reload_is_requested(self, daemon: Daemon, command: Callable[..., str]) -> None:
-        assert command("reload") == "the daemon reads its settings and its model again\n"
+        assert command("reload") == "reloading the settings and the model\n"
         assert daemon.told("settings") == "the settings were read again"
         assert json.loads(command("reload", "--json")) == {
-            "text": "the daemon reads its settings and its model again"
+            "text": "reloading the settings and the model"
         }
 
 
