@@ -23,8 +23,8 @@ export function mount(place, { heading, signal }) {
   const uptime = tile("Uptime");
   const stages = h("tbody");
   const model = h("dl.facts");
-  const extras = h("ul.extras");
-  const extrasBox = h("section.card", { hidden: true, "aria-labelledby": "extras" }, h("h2", { id: "extras" }, "Integrations"), extras);
+  const integrations = h("ul.integrations");
+  const integrationsBox = h("section.card", { hidden: true, "aria-labelledby": "integrations" }, h("h2", { id: "integrations" }, "Integrations"), integrations);
   let timer = 0;
 
   const draw = (found) => {
@@ -36,8 +36,8 @@ export function mount(place, { heading, signal }) {
     uptime.set(duration(found.uptime_s), "");
     drawStages(stages, found.stages);
     drawModel(model, found);
-    drawExtras(extras, found.integrations ?? {});
-    extrasBox.hidden = extras.children.length === 0;
+    drawIntegrations(integrations, found.integrations ?? {});
+    integrationsBox.hidden = integrations.children.length === 0;
   };
 
   const poll = async () => {
@@ -59,7 +59,7 @@ export function mount(place, { heading, signal }) {
       h("section.card", { "aria-labelledby": "latency" }, h("h2", { id: "latency" }, "Latency by stage"),
         h("table.stages", {}, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Stage"), h("th", { scope: "col" }, "p50"), h("th", { scope: "col" }, "p95"))), stages),
         h("p.small.soft", {}, "p50 is the median, p95 the 95th percentile. The bars share one scale.")),
-      h("div.column", {}, h("section.card", { "aria-labelledby": "model" }, h("h2", { id: "model" }, "Model"), model), extrasBox),
+      h("div.column", {}, h("section.card", { "aria-labelledby": "model" }, h("h2", { id: "model" }, "Model"), model), integrationsBox),
     ),
     doctor(signal),
   );
@@ -130,11 +130,11 @@ function drawModel(list, { model, selftest }) {
 
 const passed = (selftest) => selftest.ok ?? selftest.passed ?? false;
 
-function drawExtras(list, extras) {
-  fill(list, ...Object.entries(extras).map(([extra, report]) => {
+function drawIntegrations(list, integrations) {
+  fill(list, ...Object.entries(integrations).map(([integration, report]) => {
     const { state, ...more } = report ?? {};
     const details = Object.entries(more).filter(([key, value]) => key !== "url" && ["string", "number"].includes(typeof value) && value !== "").map(([key, value]) => `${key.replaceAll("_", " ")} ${value}`);
-    return h("li", {}, h("strong", {}, extra), " ", h("span", {}, String(state ?? "")), details.length ? h("span.small.soft", {}, details.join(", ")) : null);
+    return h("li", {}, h("strong", {}, integration), " ", h("span", {}, String(state ?? "")), details.length ? h("span.small.soft", {}, details.join(", ")) : null);
   }));
 }
 
