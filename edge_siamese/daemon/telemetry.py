@@ -20,9 +20,9 @@ from edge_siamese.recognition.tracking import Sighting
 Stage = Literal["wait", "imaging", "encode", "decide", "frame"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 """Stages of a frame: waiting, preprocessing, embedding, comparing; `frame` is all but the wait."""
-Outcome = Literal["recognized", "unknown", "nothing", "registering"]
+Outcome = Literal["recognized", "unknown", "blank", "registering"]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
-"""Outcomes of frames: a known object, an unknown one, no contrast, or a frame of a registration."""
+"""Outcomes of frames: a known object, an unknown one, a picture without contrast, or a frame of a registration."""
 
 BUCKETS_SECONDS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 MAX_DECISIONS = 50
@@ -244,5 +244,5 @@ class Observations:
 def outcome(recognition: Recognition) -> Outcome:
     """Return the outcome of a frame for the counters."""
     if recognition.rule == "nothing to see":
-        return "nothing"
+        return "blank"
     return "unknown" if recognition.uid is None else "recognized"

@@ -16,7 +16,7 @@ PREFIX = "edge_siamese_"
 MAX_OBJECTS = 200
 """Objects with time series of their own: Prometheus keeps each series for its whole retention time."""
 
-SOURCES = ("button", "command", "picture", "page", "mqtt")
+SOURCES = ("button", "command", "picture", "dashboard", "mqtt")
 REASONS = (*(reason.problem for reason in Reason), "failed", "ended")
 CONDITIONS = board.Throttling(0b1111).now
 """Conditions that the firmware of a Raspberry Pi reports while it throttles the board."""
@@ -43,7 +43,12 @@ METRICS = (
     _metric("build_info", "info", "Version of the program; the value is 1.", "version"),
     _metric("model_info", "info", "The current model; the value is 1.", "model_id", "runtime", "precision"),
     _metric("fault", "gauge", "1 if recognition is not possible because model or store fail, 0 otherwise."),
-    _metric("frames_total", "counter", "Processed frames, by result.", "result"),
+    _metric(
+        "frames_total",
+        "counter",
+        "Processed frames, by result: recognized, unknown, blank (no contrast), registering.",
+        "result",
+    ),
     _metric(
         "stage_duration_seconds",
         "histogram",
@@ -56,7 +61,12 @@ METRICS = (
     _metric("objects", "gauge", "Number of registered objects."),
     _metric("views", "gauge", "Number of views of all objects."),
     _metric("threshold_ratio", "gauge", "Probability above which an object is recognized, 0 to 1."),
-    _metric("registrations_total", "counter", "Registered views, by source of the request.", "source"),
+    _metric(
+        "registrations_total",
+        "counter",
+        "Registered views, by source of the request: button, command, picture, dashboard, mqtt.",
+        "source",
+    ),
     _metric("refusals_total", "counter", "Refused registrations, by reason.", "reason"),
     _metric("events_total", "counter", "Published events, by kind.", "kind"),
     _metric("camera_up", "gauge", "1 if the camera delivers frames, 0 otherwise."),

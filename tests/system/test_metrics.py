@@ -30,7 +30,7 @@ FIRING = {
     "EdgeSiameseFault": ({"edge_siamese_fault": "1x200", "edge_siamese_camera_up": "0x200"}, 2),
     "EdgeSiameseCameraDown": ({"edge_siamese_fault": "0x200", "edge_siamese_camera_up": "0x200"}, 2),
     "EdgeSiameseNoFrames": (
-        {'edge_siamese_frames_total{result="nothing"}': "700x200", "edge_siamese_camera_up": "1x200"},
+        {'edge_siamese_frames_total{result="blank"}': "700x200", "edge_siamese_camera_up": "1x200"},
         5,
     ),
     "EdgeSiameseSlow": (

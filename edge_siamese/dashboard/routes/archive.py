@@ -54,7 +54,7 @@ class IncomingArchive:
             raise ApiError(503, str(error)) from error
         if len(list(folder.iterdir())) >= MAX_UPLOADS:
             raise ApiError(503, f"{MAX_UPLOADS} archives are being imported already; try again later")
-        handle, name = tempfile.mkstemp(".zip", "page-", folder)
+        handle, name = tempfile.mkstemp(".zip", "dashboard-", folder)
         self.path = Path(name)
         self.size = 0
         self._file = os.fdopen(handle, "wb")

@@ -26,7 +26,7 @@ from edge_siamese.dashboard.state import AppState
 from edge_siamese.store.records import StoredView
 from edge_siamese.validation import Record, SchemaError
 
-SOURCE = "page"
+SOURCE = "dashboard"
 """Source of registrations in events."""
 
 

@@ -11,7 +11,7 @@ import { objectOptions } from "./upload.js";
 export const name = "one-object";
 export const title = "Object";
 
-const SOURCES = { camera: "from the camera", picture: "from pictures", button: "with the button", command: "from the command line", page: "on this page", wrong: "reported as wrong", fleet: "from another device" };
+const SOURCES = { camera: "from the camera", picture: "from pictures", button: "with the button", command: "from the command line", dashboard: "on the dashboard", mqtt: "over MQTT", wrong: "reported as wrong", fleet: "from another device" };
 
 /** @param {HTMLElement} place */
 export function mount(place, { heading, signal, uid, name: setTitle }) {

@@ -73,7 +73,7 @@ def test_each_stage_of_a_frame_is_timed(rig: Rig) -> None:
     learn(rig, "ring", RING)
     rig.show(RING)
     counted = rig.observations.telemetry
-    assert counted.counts().frames == {"recognized": 1, "unknown": 1, "nothing": 1, "registering": 3}
+    assert counted.counts().frames == {"recognized": 1, "unknown": 1, "blank": 1, "registering": 3}
     counts = {stage: times.count for stage, times in counted.stages.items()}
     # A page without contrast is not embedded; what is learned from is timed as a whole.
     assert counts == {"wait": 6, "imaging": 3, "encode": 2, "decide": 2, "frame": 6}
@@ -136,10 +136,10 @@ def test_the_oldest_decision_is_dropped() -> None:
 
 
 def test_a_registration_is_recorded_frame_by_frame(rig: Rig) -> None:
-    rig.engine.registrations.begin(RegistrationRequest("ring", source="page"), rig.now)
+    rig.engine.registrations.begin(RegistrationRequest("ring", source="dashboard"), rig.now)
     record = rig.observations.registrations.latest()
     assert record is not None
-    assert (record.name, record.source, record.wanted, record.done) == ("ring", "page", 3, False)
+    assert (record.name, record.source, record.wanted, record.done) == ("ring", "dashboard", 3, False)
     rig.show(RING, NIGHT, RING, RING, RING)
     ended = rig.observations.registrations.latest()
     assert ended is not None

@@ -43,11 +43,11 @@ def test_times_beyond_all_bounds_give_the_last_bound() -> None:
 def test_frames_and_events_are_counted() -> None:
     counted = Telemetry()
     counted.frame("recognized", {"imaging": 0.001, "frame": 0.002})
-    counted.frame("nothing", {"imaging": 0.001})
+    counted.frame("blank", {"imaging": 0.001})
     mug = {"uid": "a" * 32, "name": "mug"}
     for event in (
         Event("registered", "", data={**mug, "source": "button"}),
-        Event("view added", "", data={**mug, "source": "page"}),
+        Event("view added", "", data={**mug, "source": "dashboard"}),
         Event("refused", "", data={"reason": "too dark"}),
         Event("appeared", "", "2026-01-01T00:00:00.000+00:00", data=mug),
         Event("seen", "", "2026-01-01T00:00:10.000+00:00", data=mug),
@@ -57,10 +57,10 @@ def test_frames_and_events_are_counted() -> None:
     ):
         counted.event(event)
     found = counted.counts()
-    assert found.frames == {"recognized": 1, "unknown": 0, "nothing": 1, "registering": 0}
+    assert found.frames == {"recognized": 1, "unknown": 0, "blank": 1, "registering": 0}
     assert counted.stages["imaging"].count == 2
     assert counted.stages["frame"].count == 1
-    assert found.registrations == {"button": 1, "page": 1}
+    assert found.registrations == {"button": 1, "dashboard": 1}
     assert found.refusals == {"too dark": 1}
     assert found.events["appeared"] == 2
     assert found.recognitions == {"a" * 32: ("cup", 2)}

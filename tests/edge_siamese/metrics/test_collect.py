@@ -52,7 +52,7 @@ def telemetry() -> Telemetry:
     made = Telemetry()
     made.frame("recognized", {"wait": 0.004, "imaging": 0.0004, "encode": 0.0012, "frame": 0.002})
     made.frame("recognized", {"wait": 0.004, "imaging": 0.0004, "encode": 7.0, "frame": 7.1})
-    made.frame("nothing", {"wait": 0.004, "frame": 0.0001})
+    made.frame("blank", {"wait": 0.004, "frame": 0.0001})
     for uid, name, kind in (
         ("a", "mug", "appeared"),
         ("a", "mug", "left"),
@@ -113,7 +113,7 @@ def test_values_match_the_daemon() -> None:
     assert found["frames_total"] == {
         ("recognized",): 2,
         ("unknown",): 0,
-        ("nothing",): 1,
+        ("blank",): 1,
         ("registering",): 0,
     }
     assert found["recognitions_total"] == {("b", "pen"): 1, ("a", "mug"): 2}

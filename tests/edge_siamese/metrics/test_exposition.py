@@ -93,7 +93,7 @@ def test_counters_increase_with_events(daemon: Daemon, port: int) -> None:
     for (name, labels), count in later.items():
         if name in counters or name.endswith(("_bucket", "_count")):
             assert count >= earlier.get((name, labels), 0), name
-    for result in ("recognized", "nothing", "registering"):
+    for result in ("recognized", "blank", "registering"):
         assert value(after, "edge_siamese_frames_total", result=result) > 0
     assert value(after, "edge_siamese_camera_frames_total") > value(
         before, "edge_siamese_camera_frames_total"

@@ -174,7 +174,7 @@ def test_views(served: Served) -> None:
     got = client.ask("POST", "objects", {"name": uid, "view": True})
     assert (got.status, got.json()["object"]["views"]) == (200, 2)
     views = client.get(f"objects/{uid}/views").json()["views"]
-    assert [(view["kind"], view["source"], view["crops"]) for view in views] == [("view", "page", 1)] * 2
+    assert [(view["kind"], view["source"], view["crops"]) for view in views] == [("view", "dashboard", 1)] * 2
     png = client.get(f"views/{views[0]['id']}/pictures/0")
     assert png.headers["Content-Type"] == "image/png" and decode_png(png.data).ndim in (2, 3)
     assert client.get(f"objects/{uid}/picture").data == client.get(f"views/{views[1]['id']}/pictures/0").data
