@@ -1,8 +1,20 @@
 """Exceptions of edge-siamese: each one is an `EdgeSiameseError` and the closest built-in exception."""
 
+import unicodedata
+
+# Control characters, surrogates, line and paragraph separators; and format characters, which can reverse or hide parts
+# of a line, except for the two joiners that some scripts and emoji need.
+_ESCAPED_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+_JOINERS = "\u200c\u200d"
+
 
 class EdgeSiameseError(Exception):
     """Base class of all errors of edge-siamese. The message is one line for users."""
+
+    def __str__(self) -> str:
+        """Return the message in one line; control characters in it, such as those of a file's name, are escaped."""
+        lines = (line.strip() for line in super().__str__().splitlines())
+        return printable(" ".join(line for line in lines if line))
 
 
 class ImageError(EdgeSiameseError, ValueError):
@@ -51,6 +63,15 @@ class EncoderError(EdgeSiameseError, RuntimeError):
 
 class SelfTestFailed(EdgeSiameseError, RuntimeError):
     """A runtime does not reproduce the golden vectors of a bundle."""
+
+
+class SandboxError(EdgeSiameseError, RuntimeError):
+    """A confined child process crashed or exceeded a limit."""
+
+    def __init__(self, text: str, reason: str = "") -> None:
+        super().__init__(text)
+        self.reason = reason or text
+        """What happened, without the name of the part: `SIGSEGV`."""
 
 
 class SupportError(EdgeSiameseError, ValueError):
@@ -134,6 +155,29 @@ class ExportError(EdgeSiameseError, RuntimeError):
 
 class VerificationFailed(EdgeSiameseError, RuntimeError):
     """A model file does not reproduce the trained network."""
+
+
+def printable(text: str) -> str:
+    """Escape control, bidirectional and other format characters, line breaks and surrogates: `\\x1b`, `\\n`, `\\u202e`.
+
+    Text that others chose then stays within its line of a terminal or a log, and reads in its order.
+    """
+    if text.isprintable():
+        return text
+    return "".join(character if is_printable(character) else ascii(character)[1:-1] for character in text)
+
+
+def is_printable(character: str) -> bool:
+    """Return whether `printable` leaves a character as it is."""
+    return unicodedata.category(character) not in _ESCAPED_CATEGORIES or character in _JOINERS
+
+
+def error_of_kind(kind: object, text: str, otherwise: type[EdgeSiameseError]) -> EdgeSiameseError:
+    """Return an error of another process: of the class that `kind` names, if this release knows it."""
+    known = globals().get(str(kind))
+    if not (isinstance(known, type) and issubclass(known, EdgeSiameseError)):
+        known = otherwise
+    return known(text)
 
 
 def first_line(error: BaseException) -> str:

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, get_args
 
+from edge_siamese.errors import printable
+
 Kind = Literal[
     "started",
     "stopping",
@@ -51,6 +53,10 @@ class Event:
     """UTC, ISO 8601; from the wall clock, which may jump."""
     data: dict[str, Any] = field(default_factory=dict)
     """JSON values for programs: `uid` and `name` of an object, `sighting`, `probability`, `reason`."""
+
+    def __post_init__(self) -> None:
+        """Escape control characters in the text, which goes to terminals and logs."""
+        object.__setattr__(self, "text", printable(self.text))
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values; the keys of `data` are merged in."""

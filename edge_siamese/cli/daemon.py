@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import sys
 import time
@@ -11,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from edge_siamese.cli.output import print_json, print_pairs, print_table
+from edge_siamese.cli.output import LogFormatter, json_text, print_json, print_line, print_pairs, print_table
 from edge_siamese.daemon.client import request, stream
 from edge_siamese.errors import DaemonNotRunning, SettingsError
 from edge_siamese.models import described
@@ -44,9 +43,9 @@ def status(options: argparse.Namespace) -> int:
     while True:
         report = request(socket, "status")
         if options.json:
-            print_json(report) if not options.watch else print(json.dumps(report, ensure_ascii=False))
+            print_json(report) if not options.watch else print(json_text(report))
         elif options.watch:
-            print(f"{time.strftime('%H:%M:%S')}  {report['line']}")
+            print_line(f"{time.strftime('%H:%M:%S')}  {report['line']}")
         else:
             print_pairs(_status_lines(report))
         if not options.watch:
@@ -117,11 +116,11 @@ def events(options: argparse.Namespace) -> int:
 
 def _print_event(event: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        print(json.dumps(event, ensure_ascii=False))
+        print(json_text(event))
     else:
         # A line about lost events has no time.
         when = event.get("time", "").replace("T", " ").replace("+00:00", "Z")
-        print(f"{when:<24}  {event['kind']:<14}  {event['text']}")
+        print_line(f"{when:<24}  {event['kind']:<14}  {event['text']}")
 
 
 def doctor(options: argparse.Namespace) -> int:
@@ -143,7 +142,7 @@ def doctor(options: argparse.Namespace) -> int:
     if remedies:
         print("\nWhat to do:")
         for finding in remedies:
-            print(f"  {finding.check}: {finding.remedy}")
+            print_line(f"  {finding.check}: {finding.remedy}")
     return 1 if failed else 0
 
 
@@ -154,12 +153,12 @@ def _log_to_stderr() -> None:
     journal = in_journal()
     handler = logging.StreamHandler()
     handler.setFormatter(
-        _Priorities() if journal else logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S")
+        _Priorities() if journal else LogFormatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S")
     )
     logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
-class _Priorities(logging.Formatter):
+class _Priorities(LogFormatter):
     """Formats log lines for the journal, with a syslog priority."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -168,4 +167,4 @@ class _Priorities(logging.Formatter):
             record.levelno, 3
         )
         # The journal takes each line as a message.
-        return "\n".join(f"<{number}>{line}" for line in super().format(record).splitlines())
+        return "\n".join(f"<{number}>{line}" for line in super().format(record).split("\n"))

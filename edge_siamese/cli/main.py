@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import math
 import os
 import sys
@@ -12,8 +13,9 @@ from importlib import import_module
 from typing import Any, Literal, get_args, get_origin
 
 from edge_siamese import __version__
+from edge_siamese.cli.output import LogFormatter
 from edge_siamese.daemon.commands import COMMANDS, Argument, arguments_of
-from edge_siamese.errors import EdgeSiameseError
+from edge_siamese.errors import EdgeSiameseError, printable
 from edge_siamese.registry import AUTO, PRECISIONS, RUNTIMES
 from edge_siamese.validation import SchemaError, convert
 
@@ -40,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0, or 1 after an error, which is printed as one line on stderr. Wrong usage exits with 2.
     """
     options = build_parser().parse_args(arguments)
+    if logging.lastResort:
+        logging.lastResort.setFormatter(LogFormatter())
     # One thread is enough for images of a camera's size; more cost memory and contend on a busy board.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
@@ -63,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 if expected
                 else f"unexpected {type(error).__name__}: {error} (--debug shows where)"
             )
-            print(f"edge-siamese: {' '.join(message.split())}", file=sys.stderr)
+            print(f"edge-siamese: {printable(' '.join(message.split()))}", file=sys.stderr)
         return 1
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import structs
 
-from edge_siamese.cli.output import print_json, print_pairs, print_table
+from edge_siamese.cli.output import print_json, print_line, print_pairs, print_table
 from edge_siamese.daemon.client import NOT_RUNNING, request
 from edge_siamese.errors import ControlError, ImageError, ModelError, RuntimeNotInstalled, SupportError
 from edge_siamese.models import described, names, resolve, shipped
@@ -118,9 +118,9 @@ def selftest(options: argparse.Namespace) -> int:
     )
     for report in reports:
         if not report.passed:
-            print(f"{report.runtime} {report.precision}: {'; '.join(report.lines)}")
+            print_line(f"{report.runtime} {report.precision}: {'; '.join(report.lines)}")
     for line in skipped:
-        print(f"skipped: {line}")
+        print_line(f"skipped: {line}")
     return 0 if passed else 1
 
 
@@ -193,8 +193,8 @@ def recognize(options: argparse.Namespace) -> int:
         )
         return 0
     for picture, item in zip(options.pictures, recognitions, strict=True):
-        print(f"{picture}: {item}")
-    print(f"threshold: {recognizer.threshold:.4f} ({recognizer.threshold_source})")
+        print_line(f"{picture}: {item}")
+    print_line(f"threshold: {recognizer.threshold:.4f} ({recognizer.threshold_source})")
     return 0
 
 
@@ -311,7 +311,9 @@ def install(options: argparse.Namespace) -> int:
     def check(bundle: Bundle) -> None:
         encoder = load_tested_encoder(bundle, settings)
         if not options.json:
-            print(f"{bundle.manifest.model_id} passed its self-test, {encoder.precision}: {encoder.reason}")
+            print_line(
+                f"{bundle.manifest.model_id} passed its self-test, {encoder.precision}: {encoder.reason}"
+            )
 
     model = InstalledModels(settings.models).install(options.bundle, check)
     return _report_change(options, settings, model, f"{model.name} is now the current model")
@@ -348,11 +350,11 @@ def list_(options: argparse.Namespace) -> int:
     if listed:
         print_table(("model", "role", "problem"), [(item.name, item.role, item.problem) for item in listed])
     if configured:
-        print(f"the settings name {configured}, which is used")
+        print_line(f"the settings name {configured}, which is used")
     elif not installed:
         used = models.used()
         hint = f"using {described(used)}" if used else "install one: edge-siamese model install BUNDLE"
-        print(f"no model is installed; {hint}")
+        print_line(f"no model is installed; {hint}")
     return 0
 
 
@@ -369,7 +371,7 @@ def _report_change(options: argparse.Namespace, settings: Settings, model: Insta
     if options.json:
         print_json({"name": model.name, "path": str(model.path), "daemon": running})
     else:
-        print(f"{text}; {effect}")
+        print_line(f"{text}; {effect}")
     return 0
 
 

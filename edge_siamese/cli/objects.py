@@ -10,10 +10,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from edge_siamese.cli.output import print_json, print_table
+from edge_siamese.cli.output import print_json, print_line, print_table
 from edge_siamese.daemon.client import request, stream
 from edge_siamese.daemon.commands import BY_NAME, EncodedPicture, arguments_of
-from edge_siamese.errors import StoreError
+from edge_siamese.errors import StoreError, printable
 from edge_siamese.settings import load_settings
 from edge_siamese.system.files import write_atomically
 
@@ -45,7 +45,7 @@ def call(options: argparse.Namespace) -> int:
         elif "progress" in line and not options.json:
             text = str(line["progress"].get("text", ""))
             if text and text != previous:
-                print(text, file=sys.stderr, flush=True)
+                print(printable(text), file=sys.stderr, flush=True)
             previous = text
     return 0
 
@@ -73,7 +73,7 @@ def _read_pictures(paths: list[str]) -> list[EncodedPicture]:
 
 def _print_text(command: str, result: dict[str, Any]) -> None:
     hint = "; edge-siamese undo restores it" if command in UNDOABLE else ""
-    print(f"{result['text']}{hint}")
+    print_line(f"{result['text']}{hint}")
 
 
 def _print_objects(_: str, result: dict[str, Any]) -> None:
@@ -91,8 +91,9 @@ def _print_objects(_: str, result: dict[str, Any]) -> None:
     )
     unembedded = sum(item["views"] > item["embedded"] for item in result["objects"])
     if unembedded:
-        print(
-            f"\n{unembedded} of them have views without an embedding of the model {result['model_id']}, "
+        print()
+        print_line(
+            f"{unembedded} of them have views without an embedding of the model {result['model_id']}, "
             "and no picture to compute it from"
         )
 
@@ -108,9 +109,9 @@ def _print_views(_: str, result: list[dict[str, Any]]) -> None:
 
 
 def _print_explanation(_: str, result: dict[str, Any]) -> None:
-    print(result["text"])
+    print_line(result["text"])
     for line in result["explanation"]:
-        print(f"  {line}")
+        print_line(f"  {line}")
 
 
 PRINTERS: dict[str, Printer] = {
@@ -131,7 +132,7 @@ def score(options: argparse.Namespace) -> int:
         (result,) = request(socket, "score", timeout=TIMEOUT_SECONDS, pictures=pictures)
         results.append({"picture": path, **result})
         if not options.json:
-            print(f"{path}: {result['text']}")
+            print_line(f"{path}: {result['text']}")
     if options.json:
         print_json(results)
     return 0
@@ -155,7 +156,7 @@ def export(options: argparse.Namespace) -> int:
     else:
         count = result["objects"]
         noun = "object" if count == 1 else "objects"
-        print(f"wrote {count} {noun} to {path} ({path.stat().st_size:,} bytes)")
+        print_line(f"wrote {count} {noun} to {path} ({path.stat().st_size:,} bytes)")
     return 0
 
 
@@ -170,7 +171,7 @@ def import_(options: argparse.Namespace) -> int:
     result = request(
         socket, "import", timeout=ARCHIVE_TIMEOUT_SECONDS, on_conflict=options.on_conflict, **upload
     )
-    print_json(result) if options.json else print(result["text"])
+    print_json(result) if options.json else print_line(result["text"])
     return 0
 
 

@@ -7,6 +7,8 @@ import os
 import socket
 from collections.abc import Mapping
 
+from edge_siamese.errors import printable
+
 SEND_TIMEOUT_SECONDS = 1.0
 MAX_STATUS = 300
 """Characters of a status line."""
@@ -94,5 +96,5 @@ def _watchdog_s(environment: Mapping[str, str]) -> float | None:
 
 
 def _status(text: str) -> tuple[str, ...]:
-    line = " ".join(text.split())
+    line = printable(" ".join(text.split()))
     return (f"STATUS={line[:MAX_STATUS]}",) if line else ()

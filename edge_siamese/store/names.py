@@ -5,14 +5,11 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable
 
-from edge_siamese.errors import SupportError
+from edge_siamese.errors import SupportError, is_printable
 
 MAX_NAME_LENGTH = 80
 """Characters of a name."""
 
-# Control characters, surrogates, line and paragraph separators; and format characters, which can reverse or hide parts
-# of a log line, except for the two joiners that some scripts and emoji need.
-_REFUSED_CATEGORIES = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 _JOINERS = "\u200c\u200d"
 
 
@@ -29,7 +26,7 @@ def checked_name(name: str) -> str:
             f'the name "{name[:20]}…" has {len(name)} characters; at most {MAX_NAME_LENGTH} are allowed'
         )
     for character in name:
-        if unicodedata.category(character) in _REFUSED_CATEGORIES and character not in _JOINERS:
+        if not is_printable(character):
             raise SupportError(f"the name {name!a} has a control character ({character!a}); remove it")
     if not name.strip(_JOINERS + " "):
         raise SupportError("an object needs a name that is not empty")
