@@ -7,6 +7,7 @@ generated from it.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,7 +15,15 @@ from msgspec import Meta
 
 from edge_siamese.errors import SettingsError
 from edge_siamese.registry import AUTO, CameraKind, PanelKind, RuntimeName
-from edge_siamese.system.network import host_name, local_name
+from edge_siamese.system.network import (
+    BrokerAddress,
+    PublicUrl,
+    host_name,
+    is_loopback,
+    local_name,
+    parse_broker,
+    parse_public_url,
+)
 from edge_siamese.validation import Record, SchemaError, convert, parse_toml
 
 SYSTEM_CONFIG = Path("/etc/edge-siamese/config.toml")
@@ -215,9 +224,12 @@ class DashboardSettings(Record):
     """Certificate file (PEM, with the intermediate certificates). With one, the dashboard is served over TLS only."""
     key: str = ""
     """Private key of the certificate (PEM)."""
+    public_url: str = ""
+    """URL under which a reverse proxy serves the dashboard, such as `https://home.example/shelf`: scheme, host, port and
+    path as browsers see them. Needs a password, unless the host is this machine (`localhost`). Empty: there is no proxy."""
     allowed_hosts: tuple[str, ...] = ()
-    """Additional host names under which the dashboard may be reached, such as one assigned by a router or a proxy. This
-    machine's own names and addresses are always allowed."""
+    """Additional host names under which the dashboard may be reached, such as one assigned by a router. This machine's own
+    names and addresses and the host of `public_url` are always allowed."""
     max_viewers: Annotated[int, Meta(ge=1, le=64)] = 4
     """Maximum number of simultaneous viewers of the live picture."""
     frame_rate: Annotated[float, Meta(ge=0.1, le=60)] = 5.0
@@ -227,10 +239,31 @@ class DashboardSettings(Record):
 
     def __post_init__(self) -> None:
         _require_certificate_and_key(self.certificate, self.key)
+        try:
+            parse_public_url(self.public_url)
+        except ValueError as error:
+            raise SchemaError("public_url", str(error)) from None
+
+    @property
+    def public(self) -> PublicUrl | None:
+        """The parts of `public_url`; None if it is empty."""
+        return parse_public_url(self.public_url)
+
+    @property
+    def is_behind_proxy(self) -> bool:
+        """Whether a proxy may forward requests of other machines."""
+        return bool(self.allowed_hosts) or (self.public is not None and not is_loopback(self.public.host))
+
+    @property
+    def is_exposed(self) -> bool:
+        """Whether other machines can reach the dashboard, directly or through a proxy."""
+        return self.is_behind_proxy or not is_loopback(self.listen)
 
     @property
     def url(self) -> str:
         """URL under which people reach the dashboard."""
+        if self.public is not None:
+            return f"{self.public.origin}{self.public.path}/"
         scheme = "https" if self.certificate else "http"
         if self.allowed_hosts:
             host = self.allowed_hosts[0]
@@ -247,8 +280,9 @@ class MqttSettings(Record):
     """The MQTT broker for events, states and commands. Home Assistant discovers the device by itself."""
 
     broker: str = ""
-    """Host name or address of the broker. Empty: no MQTT. Needs the package of the extra `mqtt`, which the installer
-    installs."""
+    """Host name, address or URL of the broker, such as `broker.local`, `broker.local:1884` or
+    `mqtts://hall@broker.local`; `mqtts` means TLS. A URL may contain a password, but a password file is safer. Empty: no
+    MQTT. Needs the package of the extra `mqtt`, which the installer installs."""
     port: Annotated[int, Meta(ge=0, le=65535)] = 0
     """TCP port of the broker. 0: 8883 with TLS, 1883 without."""
     tls: bool = False
@@ -279,16 +313,38 @@ class MqttSettings(Record):
 
     def __post_init__(self) -> None:
         _require_certificate_and_key(self.certificate, self.key)
-        if self.certificate and not self.tls:
+        try:
+            server = self.server
+        except ValueError as error:
+            raise SchemaError("broker", str(error)) from None
+        if self.certificate and not server.tls:
             raise SchemaError("certificate", "a client certificate needs TLS: tls = true")
-        if self.password_file and not self.username:
+        if self.password_file and not server.username:
             raise SchemaError("username", "a password needs a user name")
+        if self.password_file and server.password:
+            raise SchemaError(
+                "password_file", "the URL in `broker` has a password already; remove one of them"
+            )
         for name in ("topic_prefix", "discovery_prefix"):
             topic = getattr(self, name)
             if not all(map(_is_topic_level, topic.split("/"))) and (topic or name == "topic_prefix"):
                 raise SchemaError(name, "must be a topic without +, #, $ and empty levels")
         if self.device_id == "fleet":
             raise SchemaError("device_id", 'must not be "fleet": that level is for the topics of fleets')
+
+    @property
+    def server(self) -> BrokerAddress:
+        """The broker's host and port, TLS and credentials, from all settings."""
+        given = parse_broker(self.broker) if self.broker else BrokerAddress("")
+        if given.port and self.port not in (0, given.port):
+            raise ValueError(f"has port {given.port}, and `port` is {self.port}; remove one of them")
+        if self.tls and given.tls is False:
+            raise ValueError("mqtt:// means without TLS, and `tls` is true; write mqtts://")
+        if given.username and self.username not in ("", given.username):
+            raise ValueError("has a user name, and `username` is another one; remove one of them")
+        tls = self.tls or bool(given.tls)
+        port = given.port or self.port or (8883 if tls else 1883)
+        return replace(given, port=port, tls=tls, username=given.username or self.username)
 
 
 class MetricsSettings(Record):

@@ -110,6 +110,6 @@ def _check_exposure(name: str, settings: Settings) -> Iterator[Finding]:
         yield Finding(
             name, "warning", text, "allow only Prometheus in the firewall, or set `listen` to 127.0.0.1"
         )
-    if name == "mqtt" and not is_loopback(mqtt.broker) and not mqtt.tls:
+    if name == "mqtt" and not is_loopback(mqtt.server.host) and not mqtt.server.tls:
         text = "messages and the password cross the network unencrypted"
         yield Finding(name, "warning", text, "set `tls = true` in [mqtt] if the broker supports it")

@@ -14,7 +14,7 @@ from edge_siamese.events import Event, trouble
 from edge_siamese.fleet import Fleet
 from edge_siamese.mqtt.cleanup import PublishedTopics, RetainedCleanup
 from edge_siamese.mqtt.client import OFFLINE, MqttClient, ReconnectPolicy
-from edge_siamese.mqtt.commands import CommandRunner
+from edge_siamese.mqtt.commands import COMMANDS, CommandRunner
 from edge_siamese.mqtt.discovery import DeviceDescription
 from edge_siamese.mqtt.publisher import StatePublisher
 from edge_siamese.mqtt.topics import Topics, device_id, to_json
@@ -26,13 +26,23 @@ from edge_siamese.system.network import device_name
 
 SNAPSHOT_SIDE, SNAPSHOT_QUALITY = 960, 80
 """Pixels of a snapshot's longer side, and JPEG quality."""
+SMALLER_SNAPSHOTS = ((640, 70), (480, 60), (320, 50), (160, 40))
+"""Sizes and qualities for brokers that do not take messages of that size."""
 FLEET_RETRY_SECONDS, MAX_FLEET_RETRY_SECONDS = 5.0, 300.0
 """Until a fleet that could not start is started again; doubled each time."""
 
 
-def encode_snapshot(pixels: Bytes) -> bytes:
-    """Encode a frame, uint8 (h, w) or (h, w, 3) RGB, as JPEG."""
-    return encode_jpeg(pixels, SNAPSHOT_QUALITY, SNAPSHOT_SIDE)
+def encode_snapshot(pixels: Bytes, max_bytes: int | None = None) -> bytes:
+    """Encode a frame, uint8 (h, w) or (h, w, 3) RGB, as JPEG of at most `max_bytes`; None: any size.
+
+    Raises:
+        ControlError: not even a small one has so few bytes.
+    """
+    for side, quality in ((SNAPSHOT_SIDE, SNAPSHOT_QUALITY), *SMALLER_SNAPSHOTS):
+        picture = encode_jpeg(pixels, quality, side)
+        if max_bytes is None or len(picture) <= max_bytes:
+            return picture
+    raise ControlError(f"the broker takes messages of at most {max_bytes} bytes, too few for a picture")
 
 
 class FleetSupervisor:
@@ -126,7 +136,7 @@ class Bridge:
             reconnect=reconnect,
         )
         published = PublishedTopics(
-            f"{settings.broker}:{settings.port}",
+            settings.server.netloc,
             self.topics.prefix,
             self.topics.device,
             settings.discovery_prefix,
@@ -156,7 +166,8 @@ class Bridge:
         """Connect in the background; raises `EdgeSiameseError` if the settings or missing packages prevent it."""
         try:
             self._cleanup.start()
-            self._client.listen(self.topics.commands, self._commands.submit)
+            commands = tuple(self.topics.command(name) for name in COMMANDS)
+            self._client.listen(self.topics.commands, self._commands.submit, topics=commands)
             if self._fleet is not None:
                 self._fleet.start()
             self._commands.start()
@@ -170,10 +181,14 @@ class Bridge:
         """Return the status as JSON values."""
         report = {
             **self._client.report(),
+            **self._publisher.report(),
             "device": self.topics.device,
             "prefix": self.topics.prefix,
             "discovery": self._settings.discovery_prefix,
         }
+        if self._client.connected:
+            limits = f"the broker takes {report['limits']}" if report["limits"] else ""
+            report["state"] = "; ".join(filter(None, (report["state"], limits, report["conflict"])))
         if self._fleet is not None:
             report["fleet"] = self._fleet.report()
         return report
@@ -203,7 +218,7 @@ class Bridge:
         view = self._api.current_view()
         if view is None:
             raise ControlError(f"there is no picture: {self._api.line}")
-        picture = encode_snapshot(view.frame.pixels)
+        picture = encode_snapshot(view.frame.pixels, self._client.max_payload(self.topics.snapshot, qos=0))
         if not self._client.publish(self.topics.snapshot, picture, qos=0):
             raise ControlError("not connected, or too many messages are queued for a picture")
         return f"published a picture of {len(picture)} bytes"

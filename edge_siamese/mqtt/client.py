@@ -19,11 +19,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from edge_siamese.errors import MqttError
-from edge_siamese.mqtt.outbox import MAX_IN_FLIGHT, Message, Outbox
+from edge_siamese.mqtt.broker_limits import SESSION_TAKEN_OVER, BrokerLimits, LossObserver, packet_bytes
+from edge_siamese.mqtt.outbox import Message, Outbox
+from edge_siamese.mqtt.security import read_password, tls_context
 from edge_siamese.settings import MqttSettings
 from edge_siamese.system.retry import Backoff
 
@@ -36,11 +37,17 @@ CONNECT_TIMEOUT_SECONDS = 10.0
 """How long a broker may take to accept a connection. Until then the first attempt is not reported as a failure."""
 MAX_INCOMING_BYTES = 4_000_000
 """Largest packet that an MQTT 5 broker may send to this device."""
-MAX_PASSWORD_BYTES = 4096
+MAX_FAILURES = 20
+"""Different errors of handlers that are logged."""
+MAX_TAKEOVERS = 10
+"""Each time that another client takes over, the pause before the next attempt grows, up to this many times."""
+MAX_SKIPPED = 1000
+"""Topics that are remembered for having had a message too large for the broker."""
 ONLINE, OFFLINE = b"online", b"offline"
 
 _BAD_CREDENTIALS = ("Bad user name or password", "Not authorized")
 _PHRASES = {"disconnected": "cannot be reached", "refused": "refuses this device"}
+_TAKEN_OVER = "another client has connected as {}: does another device use this device_id?"
 
 LOG = logging.getLogger(__name__)
 
@@ -82,6 +89,8 @@ class _Subscription:
     handler: Handler
     persistent: bool
     """Whether it is renewed after each reconnect."""
+    topics: tuple[str, ...]
+    """Topics to subscribe to instead where the broker allows no wildcards."""
     on_subscribed: Callable[[], object]
     """Called when the broker has acknowledged it."""
 
@@ -97,7 +106,14 @@ class _Session:
     """Why it ended."""
     refused: bool = False
     """Whether the broker refused the credentials, or its certificate failed verification."""
-    max_in_flight: int = MAX_IN_FLIGHT
+    taken_over: bool = False
+    """Whether the broker ended it because another client connected with the same id."""
+    ended: bool = False
+    """Whether the broker ended it, or the network."""
+    code: int | None = None
+    """Reason code with which the broker ended it."""
+    direct: set[int] = field(default_factory=set)
+    """Packet ids of the unacknowledged messages that are not from the outbox."""
     outbox_numbers: dict[int, int] = field(default_factory=dict)
     """Outbox number by packet id, for messages in flight."""
     rejected: set[str] = field(default_factory=set)
@@ -146,8 +162,17 @@ class MqttClient:
         self._connected = False
         self._state, self._notified = "connecting", ""
         self._started = float("-inf")
-        self._sent = self._received = self._connections = self._rejected = 0
+        self._sent = self._received = self._connections = self._rejected = self._too_large = 0
         self._protocol_5, self._goodbye = True, OFFLINE
+        self._only_311 = False
+        """Whether the broker said that it does not speak MQTT 5."""
+        self._limits = self._learned = BrokerLimits()
+        """Limits of the latest connection, and those that were learned from errors."""
+        self._losses = LossObserver()
+        self._limits_notified = ""
+        self._takeovers = 0
+        self._skipped: set[str] = set()
+        """Topics of messages that were too large for the broker, each logged once."""
         self._wake_reader, self._wake_writer = socket.socketpair()
         for end in (self._wake_reader, self._wake_writer):
             end.setblocking(False)
@@ -159,6 +184,15 @@ class MqttClient:
     def connected(self) -> bool:
         """Whether messages can be sent now."""
         return self._connected
+
+    @property
+    def limits(self) -> BrokerLimits:
+        """Limits of the broker, as far as known."""
+        return self._limits
+
+    def max_payload(self, topic: str, qos: int = 1) -> int | None:
+        """Return the size of the largest payload that the broker takes for a topic; None: any."""
+        return self._limits.max_payload(topic, qos, mqtt5=self._protocol_5)
 
     @property
     def has_room(self) -> bool:
@@ -196,11 +230,20 @@ class MqttClient:
         """Send a message now; return False, and drop it, without a connection or room in the outbox."""
         return self._connected and self._put(Message(topic, payload, retain, qos, keep=False))
 
+    def announce(self) -> None:
+        """Publish the availability `online` again."""
+        self.publish(self._availability, ONLINE, retain=True)
+
     def listen(
-        self, pattern: str, handler: Handler, on_subscribed: Callable[[], object] = lambda: None
+        self,
+        pattern: str,
+        handler: Handler,
+        on_subscribed: Callable[[], object] = lambda: None,
+        *,
+        topics: tuple[str, ...] = (),
     ) -> None:
-        """Subscribe now and after every reconnect."""
-        self._subscribe(pattern, _Subscription(handler, True, on_subscribed))
+        """Subscribe now and after every reconnect; to `topics` instead of a pattern if the broker allows no wildcards."""
+        self._subscribe(pattern, _Subscription(handler, True, topics, on_subscribed))
 
     def subscribe(
         self,
@@ -210,7 +253,7 @@ class MqttClient:
     ) -> None:
         """Subscribe until the current connection ends; do nothing without one."""
         self._subscribe(
-            pattern, _Subscription(lambda it: handler(it.topic, it.payload), False, on_subscribed)
+            pattern, _Subscription(lambda it: handler(it.topic, it.payload), False, (), on_subscribed)
         )
 
     def _subscribe(self, pattern: str, subscription: _Subscription) -> None:
@@ -241,7 +284,7 @@ class MqttClient:
             "state": self._state,
             "works": self._connected or first_attempt,
             "broker": self._address,
-            "tls": self._settings.tls,
+            "tls": self._settings.server.tls,
             "connections": self._connections,
             "sent": self._sent,
             "received": self._received,
@@ -249,6 +292,8 @@ class MqttClient:
             "queued_bytes": self._outbox.bytes,
             "lost": self._outbox.lost,
             "rejected": self._rejected,
+            "too_large": self._too_large,
+            "limits": self._limits.describe(),
         }
 
     def close(self, timeout: float, *, goodbye: bytes = OFFLINE) -> None:
@@ -276,12 +321,8 @@ class MqttClient:
     # --- network thread ---
 
     @property
-    def _port(self) -> int:
-        return self._settings.port or (8883 if self._settings.tls else 1883)
-
-    @property
     def _address(self) -> str:
-        return f"{self._settings.broker}:{self._port}"
+        return self._settings.server.netloc
 
     def _run(self) -> None:
         backoff = self._reconnect.backoff()
@@ -291,10 +332,19 @@ class MqttClient:
                 backoff.reset()
             if self._closing.is_set():
                 break
+            self._learn(session)
             state = "refused" if session.refused else "disconnected"
             self._state = f"{state}: {session.reason}"
-            self._notify_once(state, f"the broker {self._address} {_PHRASES[state]}: {session.reason}")
-            self._closing.wait(backoff.pause(self._reconnect.refused if session.refused else 0.0))
+            if session.taken_over:
+                self._notify_once(
+                    "taken over", f"the broker {self._address} ended the connection: {session.reason}"
+                )
+            else:
+                self._notify_once(state, f"the broker {self._address} {_PHRASES[state]}: {session.reason}")
+            self._takeovers += session.taken_over
+            # Two devices with one id would end each other's connection every second.
+            slow = session.refused + session.taken_over * min(self._takeovers, MAX_TAKEOVERS)
+            self._closing.wait(backoff.pause(slow * self._reconnect.refused))
         self._close_wake_sockets()
 
     def _close_wake_sockets(self) -> None:
@@ -324,6 +374,21 @@ class MqttClient:
         session.reason = session.reason or "connection lost"
         return session
 
+    def _learn(self, session: _Session) -> None:
+        """Learn from the end of a connection what the broker does not accept."""
+        if not session.accepted:
+            if session.ended and session.code is None and not self._only_311:
+                self._protocol_5 = not self._protocol_5  # old brokers end a connection that speaks MQTT 5
+            if session.code is not None:
+                self._limits = self._learned = self._learned.after_error(session.code)
+            return
+        if session.code is not None:
+            self._learned = self._limits.after_error(session.code)
+        if session.ended and (size := self._losses.connection_ended(session.code)) is not None:
+            self._learned = self._learned.combine(BrokerLimits(max_packet_bytes=size))
+        if not self._only_311:
+            self._protocol_5 = True
+
     def _new_client(self) -> Client:
         from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
@@ -338,11 +403,15 @@ class MqttClient:
 
         client = session.client
         client.user_data_set(session)
-        client.on_connect, client.on_disconnect = self._on_connect, _on_disconnect
+        client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect
         client.on_publish, client.on_subscribe = self._on_publish, self._on_subscribe
-        client.will_set(self._availability, OFFLINE, qos=1, retain=True)
-        if self._settings.username:
-            client.username_pw_set(self._settings.username, read_password(self._settings))
+        # Brokers refuse a connection whose last will they cannot keep.
+        client.will_set(
+            self._availability, OFFLINE, qos=min(1, self._limits.max_qos), retain=self._limits.retain
+        )
+        server = self._settings.server
+        if server.username:
+            client.username_pw_set(server.username, read_password(self._settings))
         if (context := tls_context(self._settings)) is not None:
             client.tls_set_context(context)
         client.connect_timeout = CONNECT_TIMEOUT_SECONDS
@@ -351,7 +420,7 @@ class MqttClient:
             properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
             properties.MaximumPacketSize = MAX_INCOMING_BYTES
             options = {"clean_start": True, "properties": properties}
-        client.connect(self._settings.broker, self._port, KEEPALIVE_SECONDS, **options)
+        client.connect(server.host, server.port, KEEPALIVE_SECONDS, **options)
 
     def _serve(self, session: _Session) -> bool:
         """Wait for the network or a wake-up and handle it; return False to end the connection."""
@@ -386,7 +455,10 @@ class MqttClient:
         if session.accepted and len(self._outbox) and time.monotonic() < self._deadline - 0.1:
             return True
         if session.accepted:
-            session.client.publish(self._availability, self._goodbye, 1, True)
+            # paho would keep a message back that has to be acknowledged while too many others are.
+            waits = len(session.outbox_numbers) + len(session.direct) >= self._limits.max_in_flight
+            qos = 0 if waits else min(1, self._limits.max_qos)
+            session.client.publish(self._availability, self._goodbye, qos, self._limits.retain)
         session.client.disconnect()
         while session.client.want_write() and time.monotonic() < self._deadline:
             session.client.loop_write()
@@ -396,28 +468,62 @@ class MqttClient:
         with self._lock:
             requests, self._subscription_requests = self._subscription_requests, []
         for pattern, wanted in requests:
-            if not wanted:
-                session.client.unsubscribe(pattern)
-                session.client.message_callback_remove(pattern)
-                continue
-            session.client.message_callback_add(pattern, partial(self._on_message, pattern))
-            _, packet_id = session.client.subscribe(pattern, 1)
-            if packet_id is not None:
-                session.subscribing[packet_id] = pattern
+            for topic in self._topics_of(pattern, wanted):
+                if not wanted:
+                    session.client.unsubscribe(topic)
+                    session.client.message_callback_remove(topic)
+                    continue
+                session.client.message_callback_add(topic, partial(self._on_message, pattern))
+                _, packet_id = session.client.subscribe(topic, 1)
+                if packet_id is not None:
+                    session.subscribing[packet_id] = pattern
+
+    def _topics_of(self, pattern: str, wanted: bool) -> tuple[str, ...]:
+        """Return the topics to subscribe to for a pattern."""
+        if self._limits.wildcards or not wanted or not set(pattern) & set("+#"):
+            return (pattern,)
+        with self._lock:
+            subscription = self._subscriptions.get(pattern)
+        topics = subscription.topics if subscription is not None else ()
+        if not topics:
+            LOG.warning("the broker allows no wildcards: not subscribed to %s", pattern)
+        return topics
 
     def _send_messages(self, session: _Session) -> None:
-        client = session.client
-        while not client.want_write() and (item := self._outbox.take(session.max_in_flight)) is not None:
+        client, limits = session.client, self._limits
+        max_in_flight = 1 if self._losses.suspicious else limits.max_in_flight
+        while not client.want_write():
+            item = self._outbox.take(max_in_flight - len(session.direct))
+            if item is None:
+                return
             number, message = item
+            qos = min(message.qos, limits.max_qos)
+            size = packet_bytes(message.topic, len(message.payload), qos, mqtt5=self._protocol_5)
+            if limits.max_packet_bytes is not None and size > limits.max_packet_bytes:
+                self._skip(number, message, size)
+                continue
             try:
-                info = client.publish(message.topic, message.payload, message.qos, message.retain)
+                info = client.publish(message.topic, message.payload, qos, message.retain and limits.retain)
             except ValueError as error:  # such as an invalid topic
                 LOG.warning("%s is not published: %s", message.topic, error)
                 self._outbox.done(number, accepted=False)
                 continue
             self._sent += 1
-            if message.qos:
+            self._losses.sent(number, size)
+            if qos:
                 session.outbox_numbers[info.mid] = number
+            elif message.qos:
+                self._outbox.done(number)  # the broker acknowledges none
+
+    def _skip(self, number: int, message: Message, size: int) -> None:
+        """Drop a message that the broker would not take."""
+        self._too_large += 1
+        self._outbox.done(number, accepted=False)
+        level = logging.DEBUG if message.topic in self._skipped else logging.WARNING
+        text = "%s is not published: %d bytes are more than the broker takes, %d"
+        LOG.log(level, text, message.topic, size, self._limits.max_packet_bytes)
+        if len(self._skipped) < MAX_SKIPPED:
+            self._skipped.add(message.topic)
 
     def _notify_once(self, state: str, text: str) -> None:
         if state != self._notified:
@@ -432,26 +538,35 @@ class MqttClient:
         if reason.is_failure:
             text = str(reason)
             if text == "Unsupported protocol version" and self._protocol_5:
-                self._protocol_5 = False  # the next attempt uses MQTT 3.1.1
+                self._protocol_5, self._only_311 = False, True  # the next attempt uses MQTT 3.1.1
+            session.code = reason.value
             session.refused = text in _BAD_CREDENTIALS
             session.reason = "bad user name or password" if session.refused else text
             return
         session.accepted, session.reason = True, ""
-        session.max_in_flight = min(MAX_IN_FLIGHT, getattr(properties, "ReceiveMaximum", MAX_IN_FLIGHT))
+        self._limits = self._learned.combine(BrokerLimits.announced(properties))
         with self._lock:
             self._connected, self._state = True, "connected"
             self._connections += 1
             self._subscription_requests = [(pattern, True) for pattern in self._subscriptions]
             callbacks = tuple(self._connect_callbacks)
-        client.publish(self._availability, ONLINE, 1, True)
+        qos = min(1, self._limits.max_qos)
+        info = client.publish(self._availability, ONLINE, qos, self._limits.retain)
+        if qos:
+            session.direct.add(info.mid)
         for callback in callbacks:
             _call(callback)
         self._notify_once("connected", f"connected to the broker {self._address}")
+        if (limits := self._limits.describe()) and limits != self._limits_notified:
+            self._limits_notified = limits
+            self._notify(f"the broker {self._address} takes less than usual: {limits}", "info")
 
     def _on_publish(
         self, client: Client, session: _Session, packet_id: int, reason: Any, properties: Any
     ) -> None:
+        session.direct.discard(packet_id)
         number = session.outbox_numbers.pop(packet_id, -1)
+        self._losses.acknowledged(number)
         message = self._outbox.done(number, accepted=not reason.is_failure)
         if message is not None and reason.is_failure:
             self._rejected += 1
@@ -472,6 +587,22 @@ class MqttClient:
         elif subscription is not None:
             _call(subscription.on_subscribed)
 
+    def _on_disconnect(
+        self, client: Client, session: _Session, flags: Any, reason: Any, properties: Any
+    ) -> None:
+        session.ended = True
+        if session.reason:
+            return
+        if flags.is_disconnect_packet_from_server:
+            session.code = reason.value
+        session.taken_over = session.code == SESSION_TAKEN_OVER
+        if session.taken_over:
+            session.reason = _TAKEN_OVER.format(self._client_id)
+            return
+        session.reason = "connection lost" if str(reason) == "Unspecified error" else str(reason)
+        if not session.accepted:
+            session.reason += " before the broker accepted it; does it require TLS, or a client certificate?"
+
     def _on_message(self, pattern: str, client: Client, session: _Session, message: Any) -> None:
         self._received += 1
         received = ReceivedMessage(message.topic, bytes(message.payload), bool(message.retain))
@@ -481,20 +612,19 @@ class MqttClient:
             _call(partial(subscription.handler, received))
 
 
-def _on_disconnect(client: Client, session: _Session, flags: Any, reason: Any, properties: Any) -> None:
-    if session.reason:
-        return
-    session.reason = "connection lost" if str(reason) == "Unspecified error" else str(reason)
-    if not session.accepted:
-        session.reason += " before the broker accepted it; does it require TLS, or a client certificate?"
+_failures: set[str] = set()
+"""Errors of handlers that were logged: messages can cause any number of them."""
 
 
 def _call(function: Callable[[], object]) -> None:
-    """Call a handler; log its errors instead of ending the connection."""
+    """Call a handler; log its errors, each once, instead of ending the connection."""
     try:
         function()
-    except Exception:
-        LOG.exception("a handler of MQTT messages failed")
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}"[:200]
+        if text not in _failures and len(_failures) < MAX_FAILURES:
+            _failures.add(text)
+            LOG.exception("a handler of MQTT messages failed")
 
 
 def _import_client() -> type[Client]:
@@ -507,49 +637,3 @@ def _import_client() -> type[Client]:
             "pip install 'edge-siamese[mqtt]'"
         ) from error
     return Client
-
-
-def read_password(settings: MqttSettings) -> str | None:
-    """Return the first line of the password file; None if the settings name no file.
-
-    Raises:
-        MqttError: the file cannot be read, or has no password.
-    """
-    if not settings.password_file:
-        return None
-    path = Path(settings.password_file)
-    try:
-        with path.open("rb") as file:
-            lines = file.read(MAX_PASSWORD_BYTES).decode("utf-8").splitlines()
-    except OSError as error:
-        raise MqttError(f"{path}: the password cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise MqttError(f"{path}: the password is not UTF-8 text") from error
-    if not lines or not lines[0]:
-        raise MqttError(f"{path}: the first line must be the password, and is empty")
-    return lines[0]
-
-
-def tls_context(settings: MqttSettings) -> ssl.SSLContext | None:
-    """Return the TLS context of the settings; None without TLS.
-
-    Raises:
-        MqttError: a certificate or key cannot be used.
-    """
-    if not settings.tls:
-        return None
-    files = f"ca_file {settings.ca_file}"
-    try:
-        context = ssl.create_default_context(cafile=settings.ca_file or None)
-        if settings.certificate:
-            files = f"certificate {settings.certificate} and key {settings.key}"  # OpenSSL does not say which
-            context.load_cert_chain(settings.certificate, settings.key, password=_refuse_encrypted_key)
-    except (OSError, ValueError) as error:  # includes ssl.SSLError
-        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
-        raise MqttError(f"{files} cannot be used: {reason}") from error
-    return context
-
-
-def _refuse_encrypted_key() -> str:
-    """Refuse an encrypted key, for which OpenSSL would ask at the terminal."""
-    raise ValueError("the key is encrypted; use one without a password")

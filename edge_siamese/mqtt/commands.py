@@ -6,6 +6,7 @@ import contextlib
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -14,7 +15,7 @@ import msgspec
 
 from edge_siamese.daemon.api import DaemonApi, SilentClient
 from edge_siamese.daemon.commands import Command, NoArguments, arguments_of, commands_for
-from edge_siamese.errors import EdgeSiameseError, Refused
+from edge_siamese.errors import EdgeSiameseError, Refused, printable
 from edge_siamese.mqtt.client import ReceivedMessage
 from edge_siamese.validation import Record, SchemaError, convert, nearest, parse_json
 
@@ -25,6 +26,10 @@ MAX_NAME_LENGTH = 40
 MAX_ID_LENGTH = 64
 MAX_QUEUED = 8
 """Commands that may wait; further ones are refused."""
+MAX_LOGGED, LOG_SECONDS = 10, 60.0
+"""Refused commands that are logged in this time; others are counted."""
+MAX_LOGGED_LENGTH = 300
+"""Characters of the reason."""
 SNAPSHOT = "snapshot"
 """A command of MQTT alone."""
 COMMANDS: dict[str, Command] = {
@@ -78,6 +83,35 @@ def parse_request(name: str, payload: bytes) -> CommandRequest:
         return CommandRequest(name, id=request_id, error=f"{name}: {error}")
 
 
+class RefusalLog:
+    """Logs refused commands at a bounded rate, since anyone who may publish can cause any number of them. Thread-safe."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """Log nothing yet. `clock` returns seconds."""
+        self._clock = clock
+        self._since = -LOG_SECONDS
+        self._logged = self._suppressed = 0
+        self._lock = threading.Lock()
+
+    def note(self, name: str, error: str) -> None:
+        """Log or count a refused command."""
+        with self._lock:
+            if (now := self._clock()) - self._since >= LOG_SECONDS:
+                self.flush()
+                self._since, self._logged = now, 0
+            if self._logged < MAX_LOGGED:
+                self._logged += 1
+                LOG.warning("MQTT command %s refused: %s", ascii(name), printable(error[:MAX_LOGGED_LENGTH]))
+            else:
+                self._suppressed += 1
+
+    def flush(self) -> None:
+        """Log the number of refused commands that were not logged."""
+        if self._suppressed:
+            LOG.warning("%d more MQTT commands were refused", self._suppressed)
+        self._suppressed = 0
+
+
 class CommandRunner:
     """The thread that runs commands."""
 
@@ -93,6 +127,8 @@ class CommandRunner:
         """
         self._api, self._reply, self._snapshot = api, reply, snapshot
         self._queue: queue.Queue[CommandRequest | None] = queue.Queue(MAX_QUEUED)
+        self._refusals = RefusalLog()
+        self._failure = ""
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="mqtt-commands", daemon=True)
 
@@ -127,6 +163,7 @@ class CommandRunner:
             self._queue.put_nowait(None)
         if self._thread.ident is not None:
             self._thread.join(timeout)
+        self._refusals.flush()
 
     def _run(self) -> None:
         while (request := self._queue.get()) is not None and not self._closing:
@@ -136,8 +173,10 @@ class CommandRunner:
                 self._refuse(request, str(error), reason=error.reason)
             except EdgeSiameseError as error:
                 self._refuse(request, str(error))
-            except Exception:
-                LOG.exception("the MQTT command %s failed", request.name)
+            except Exception as error:
+                if (failure := f"{request.name}: {type(error).__name__}: {error}") != self._failure:
+                    LOG.exception("the MQTT command %s failed", request.name)
+                self._failure = failure  # the same one is logged once
                 self._refuse(request, "unexpected error; see the log")
             else:
                 self._answer(request, {"ok": True, **result})
@@ -155,7 +194,7 @@ class CommandRunner:
         }
 
     def _refuse(self, request: CommandRequest, error: str, **more: Any) -> None:
-        LOG.warning("MQTT command %s: %s", ascii(request.name), error)
+        self._refusals.note(request.name, error)
         self._answer(request, {"ok": False, "error": error, **more})
 
     def _answer(self, request: CommandRequest, reply: dict[str, Any]) -> None:

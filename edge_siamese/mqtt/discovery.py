@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edge_siamese.mqtt.topics import Topics
+from edge_siamese.mqtt.topics import Topics, to_json
 
 MANUFACTURER = "edge-siamese"
 MAX_OBJECTS = 250
@@ -26,6 +26,8 @@ EVENT_TYPES = (
     "undone",
 )
 """Events shown by the activity entity."""
+UID_LENGTH = 32
+"""Of an object's uid, with which the keys of its components begin."""
 DIAGNOSTIC, CONFIG = "diagnostic", "config"
 
 Component = dict[str, Any]
@@ -76,8 +78,37 @@ def discovery_message(
     }
 
 
-def removal_message(former: Mapping[str, Any], message: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return a message that also removes components of a former one; None if there are none to remove.
+def fit_message(message: Mapping[str, Any], max_bytes: int | None) -> dict[str, Any]:
+    """Return the message with as many components as fit into a payload of `max_bytes`; None: all.
+
+    The device's own come first, then the presence of each object, then the rest. No components fit if even the message
+    without them is too large.
+    """
+    room = len(to_json(message))
+    if max_bytes is None or room <= max_bytes:
+        return dict(message)
+    components: dict[str, Component] = {}
+    room = max_bytes - len(to_json({**message, "components": {}}))
+    for key in sorted(message["components"], key=_priority):
+        component = message["components"][key]
+        room -= len(to_json({key: component})) - 1  # its braces, and a comma
+        if room < 0:
+            break
+        components[key] = component
+    return {**message, "components": components}
+
+
+def _priority(key: str) -> int:
+    """Return the place of a component when not all fit, the most important first."""
+    if len(key.partition("_")[0]) != UID_LENGTH:
+        return 0
+    return 1 if key.endswith("_present") else 2
+
+
+def removal_messages(
+    former: Mapping[str, Any], message: Mapping[str, Any], max_bytes: int | None = None
+) -> list[dict[str, Any]]:
+    """Return messages that also remove components of a former one; usually none.
 
     Home Assistant removes a component that has only its platform, and keeps a component that is missing.
     The message without these components has to be published next.
@@ -85,16 +116,29 @@ def removal_message(former: Mapping[str, Any], message: Mapping[str, Any]) -> di
     Args:
         former: as the broker retained it; may be anything.
         message: the new message.
+        max_bytes: of a payload; None: any.
     """
     before, now = former.get("components"), message["components"]
     if not isinstance(before, dict):
-        return None
+        return []
     removed = {
         key: {"platform": component["platform"]}
         for key, component in before.items()
         if key not in now and isinstance(component, dict) and isinstance(component.get("platform"), str)
     }
-    return {**message, "components": {**now, **removed}} if removed else None
+    if not removed:
+        return []
+    whole = {**message, "components": {**now, **removed}}
+    if max_bytes is None or len(to_json(whole)) <= max_bytes:
+        return [whole]
+    messages = []
+    while removed:
+        part = fit_message({**message, "components": removed}, max_bytes)
+        if not part["components"]:
+            break
+        messages.append(part)
+        removed = {key: component for key, component in removed.items() if key not in part["components"]}
+    return messages
 
 
 def _object_components(topics: Topics, uid: str, name: str) -> dict[str, Component]:

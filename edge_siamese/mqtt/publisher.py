@@ -15,9 +15,15 @@ from typing import Any
 
 from edge_siamese.daemon.api import DaemonApi
 from edge_siamese.errors import EdgeSiameseError
-from edge_siamese.events import Event, utc_now
-from edge_siamese.mqtt.client import MqttClient, ReceivedMessage
-from edge_siamese.mqtt.discovery import DeviceDescription, discovery_message, removal_message
+from edge_siamese.events import Event, trouble, utc_now
+from edge_siamese.mqtt.client import ONLINE, MqttClient, ReceivedMessage
+from edge_siamese.mqtt.discovery import (
+    DeviceDescription,
+    discovery_message,
+    fit_message,
+    removal_messages,
+)
+from edge_siamese.mqtt.ownership import TopicOwnership
 from edge_siamese.mqtt.topics import Topics, to_json
 from edge_siamese.recognition.tracking import Sighting
 from edge_siamese.store import StoredObject
@@ -223,6 +229,12 @@ class StatePublisher:
         self._failed: set[str] = set()
         """Topics of retained payloads that were rejected or dropped; added to by any thread."""
         self._republish_at = 0.0
+        self._ownership = TopicOwnership(clock)
+        self._conflict = ""
+        self._connections = 0
+        """Number of connections so far."""
+        self._entities_left_out = 0
+        """Entities without discovery, because the broker does not take messages of that size."""
         self._throttled = False
         """Whether objects wait for room in the outbox."""
         self._removals: dict[str, float] = {}
@@ -240,13 +252,18 @@ class StatePublisher:
 
     def start(self) -> None:
         """Publish from now on, and everything again after each connect."""
-        self._client.listen(self._topics.objects, self._on_message)
+        for topic in (self._topics.availability, self._topics.state, self._topics.objects):
+            self._client.listen(topic, self._on_message)
         if self._prefix:
             self._client.listen(self._topics.discovery(self._prefix), self._on_message)
             for topic in {BIRTH_TOPIC, f"{self._prefix}/status"}:
                 self._client.listen(topic, self._on_message)
         self._client.on_connected(self._on_connected)
         self._thread.start()
+
+    def report(self) -> dict[str, Any]:
+        """Return the status as JSON values."""
+        return {"entities_left_out": self._entities_left_out, "conflict": self._conflict}
 
     def close(self, timeout: float, *, withdraw: bool) -> None:
         """Publish pending messages and stop; `withdraw` removes everything that the broker retains of this device."""
@@ -270,23 +287,49 @@ class StatePublisher:
     # --- network thread ---
 
     def _on_message(self, message: ReceivedMessage) -> None:
-        """Note an object's state, the discovery message, or an announcement of Home Assistant."""
-        objects = self._topics.object("")
-        with self._lock:
-            if self._prefix and message.topic == self._topics.discovery(self._prefix):
-                if message.retain and 0 < len(message.payload) <= MAX_DISCOVERY_BYTES:
-                    self._news.discovery = message.payload
-            elif message.topic.startswith(objects):
-                uid = message.topic.removeprefix(objects)
-                fits = len(uid) <= MAX_UID_LENGTH and len(self._news.uids) < MAX_RETAINED_OBJECTS
-                if message.retain and message.payload and fits:
-                    self._news.uids.add(uid)
-            elif message.payload == b"online":
-                self._news.home_assistant_started = True
+        """Note a retained message, one of another client, or an announcement of Home Assistant."""
+        topic, payload = message.topic, message.payload
+        is_discovery = bool(self._prefix) and topic == self._topics.discovery(self._prefix)
+        if not is_discovery and not topic.startswith(f"{self._topics.base}/"):
+            if payload == ONLINE:
+                with self._lock:
+                    self._news.home_assistant_started = True
+        elif topic == self._topics.availability:
+            if payload != ONLINE:
+                # Perhaps the last will of an earlier connection.
+                self._ownership.note_foreign(topic, counts=False)
+        elif message.retain:
+            self._note_retained(topic, payload, is_discovery)
+        elif self._is_foreign(topic, payload, is_discovery):
+            self._ownership.note_foreign(topic)
         self._events.wake()
+
+    def _is_foreign(self, topic: str, payload: bytes, is_discovery: bool) -> bool:
+        """Return whether another client published a message to a topic of this device."""
+        if is_discovery and not payload:
+            return False  # Home Assistant empties the topic of a device that the user removes
+        if not is_discovery and len(topic) > len(self._topics.object("")) + MAX_UID_LENGTH:
+            return False
+        return not self._ownership.is_own(topic, payload)
+
+    def _note_retained(self, topic: str, payload: bytes, is_discovery: bool) -> None:
+        """Note a message that the broker had retained: perhaps of an earlier run, or of another device."""
+        with self._lock:
+            if is_discovery:
+                if 0 < len(payload) <= MAX_DISCOVERY_BYTES:
+                    self._news.discovery = payload
+            elif topic == self._topics.state:
+                if payload and self._connections > 1 and not self._ownership.is_own(topic, payload):
+                    self._ownership.note_foreign(topic)
+            else:
+                uid = topic.removeprefix(self._topics.object(""))
+                fits = len(uid) <= MAX_UID_LENGTH and len(self._news.uids) < MAX_RETAINED_OBJECTS
+                if payload and fits:
+                    self._news.uids.add(uid)
 
     def _on_connected(self) -> None:
         with self._lock:
+            self._connections += 1
             self._news.connected = True
         self._events.wake()
 
@@ -307,6 +350,8 @@ class StatePublisher:
         due = [self._state_due]
         if self._objects_due is not None:
             due.append(self._objects_due)
+        if self._client.connected and (reassert := self._ownership.due) is not None:
+            due.append(reassert)
         if not self._throttled:
             due += self._removals.values()
         elif self._client.connected:  # otherwise there will be no room, and a connect wakes the thread
@@ -317,6 +362,7 @@ class StatePublisher:
         """Handle news from broker and daemon, and publish what is due."""
         now = self._clock()
         self._handle_news()
+        self._reassert()
         if now >= self._republish_at:
             self._republish_failed(now)
         appeared = self._publish_events(events, lost)
@@ -399,13 +445,26 @@ class StatePublisher:
 
     def _publish_discovery(self, objects: list[tuple[str, str]]) -> None:
         topic = self._topics.discovery(self._prefix)
-        message = discovery_message(self._topics, self._device, objects)
-        if (removal := removal_message(self._discovery, message)) is not None:
+        max_bytes = self._client.max_payload(topic)
+        whole = discovery_message(self._topics, self._device, objects)
+        message = fit_message(whole, max_bytes)
+        left_out = len(whole["components"]) - len(message["components"])
+        if left_out and left_out != self._entities_left_out:
+            LOG.warning(
+                "Home Assistant shows %d entities less: the broker does not take a message with all %d",
+                left_out,
+                len(whole["components"]),
+            )
+        self._entities_left_out = left_out
+        for removal in removal_messages(self._discovery, message, max_bytes):
             # Not retained: entities are removed once, and the message that follows is the one to keep.
-            self._client.enqueue(topic, to_json(removal))
+            payload = to_json(removal)
+            self._ownership.published(topic, payload)
+            self._client.enqueue(topic, payload)
             self._published.pop(topic, None)
         self._discovery = message
-        self._retain(topic, to_json(message))
+        if message["components"]:
+            self._retain(topic, to_json(message))
 
     def _publish_state(self, now: float) -> None:
         self._state_published, self._state_due = now, now + STATE_SECONDS
@@ -433,6 +492,7 @@ class StatePublisher:
             self._enqueue_retained(topic, payload)
 
     def _enqueue_retained(self, topic: str, payload: bytes) -> None:
+        self._ownership.published(topic, payload)
         self._client.enqueue(topic, payload, retain=True, on_done=partial(self._on_done, topic))
 
     def _on_done(self, topic: str, accepted: bool) -> None:
@@ -453,6 +513,22 @@ class StatePublisher:
             if self._published.pop(topic, None) is None and topic.startswith(self._topics.object("")):
                 self._retained_uids.add(topic.removeprefix(self._topics.object("")))  # a failed removal
 
+    def _reassert(self) -> None:
+        """Publish again what another client has replaced, and report a client that goes on to do so."""
+        topics = self._ownership.take() if self._client.connected else set()
+        for topic in topics:
+            uid = topic.removeprefix(self._topics.object(""))
+            if topic == self._topics.availability:
+                self._client.announce()
+            elif topic == self._topics.state:
+                self._state_due = 0.0
+            elif uid != topic and uid not in (self._objects or {}):
+                self._retained_uids.add(uid)
+            self._published.pop(topic, None)
+        if (conflict := self._ownership.conflict) and not self._conflict:
+            self._api.bus.publish(trouble("mqtt", conflict))
+        self._conflict = conflict
+
     def _handle_news(self) -> None:
         with self._lock:
             news, self._news = self._news, BrokerNews()
@@ -461,6 +537,10 @@ class StatePublisher:
             self._state_due = 0.0
         if news.home_assistant_started:
             self._published.pop(self._topics.discovery(self._prefix), None)
+            if not self._client.limits.retain:  # Home Assistant has seen none of the earlier messages
+                self._published.clear()
+                self._state_due = 0.0
+                self._client.announce()
         if news.discovery is not None:
             self._merge_discovery(news.discovery)
         self._retained_uids |= news.uids

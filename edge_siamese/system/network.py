@@ -1,9 +1,11 @@
-"""Host names and addresses: those of this machine, and those in a Host header."""
+"""Host names and addresses: those of this machine, of a broker, and in a Host header."""
 
 from __future__ import annotations
 
 import ipaddress
 import socket
+from dataclasses import dataclass
+from urllib.parse import unquote, urlsplit
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -49,3 +51,111 @@ def local_name(host: str) -> str:
     """The mDNS name of a host, such as `shelf.local`; empty if it has no name."""
     name = host.partition(".")[0]
     return f"{name}.local" if name else ""
+
+
+BROKER_SCHEMES = {"mqtt": False, "tcp": False, "mqtts": True, "ssl": True}
+"""Schemes of a broker's URL, and whether they mean TLS."""
+PATH_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/-._~")
+"""Allowed in the path of a public URL: no encoding is needed, and a cookie's attribute can contain them."""
+
+
+@dataclass(frozen=True)
+class BrokerAddress:
+    """Where an MQTT broker listens, and who connects to it."""
+
+    host: str
+    port: int = 0
+    """0: the default port."""
+    tls: bool | None = None
+    """None: not stated."""
+    username: str = ""
+    password: str = ""
+
+    @property
+    def netloc(self) -> str:
+        """Host and port, without user name and password."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_broker(text: str) -> BrokerAddress:
+    """Parse a broker: a host, `host:port`, or a URL such as `mqtts://user:password@host:port`.
+
+    Raises:
+        ValueError: with a message that contains no password.
+    """
+    scheme, rest = _split_scheme(text.strip())
+    if not scheme and address_of(rest) is not None:
+        return BrokerAddress(rest)
+    if not rest.isprintable() or set(rest) & set(' \\"<>^`{|}'):
+        raise ValueError("contains a character that a URL cannot have; write it as %XX")
+    try:
+        parts = urlsplit(f"//{rest}")
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        port, host, parts = 0, "", urlsplit("")
+    if port == 0:
+        raise ValueError("the port must be a number from 1 to 65535, as in mqtt://broker.local:1883")
+    if parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise ValueError("nothing may follow the port, as in mqtt://broker.local:1883")
+    if not host:
+        raise ValueError("the host name is missing, as in mqtt://broker.local:1883")
+    if parts.password and not parts.username:
+        raise ValueError("a password needs a user name: mqtt://USER:PASSWORD@HOST")
+    username, password = unquote(parts.username or ""), unquote(parts.password or "")
+    return BrokerAddress(host, port or 0, BROKER_SCHEMES.get(scheme), username, password)
+
+
+def _split_scheme(text: str) -> tuple[str, str]:
+    """Return the scheme of a broker's URL, empty if there is none, and the rest."""
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        return "", text
+    scheme = scheme.lower()
+    if scheme in ("ws", "wss"):
+        raise ValueError("MQTT over WebSockets is not supported; use the broker's TCP port: mqtt://HOST:1883")
+    if scheme not in BROKER_SCHEMES:
+        raise ValueError("must be a host name, an address, or a URL that begins with mqtt:// or mqtts://")
+    return scheme, rest
+
+
+@dataclass(frozen=True)
+class PublicUrl:
+    """The URL under which a reverse proxy serves a page."""
+
+    scheme: str
+    """`http` or `https`."""
+    host: str
+    """Without brackets and port."""
+    netloc: str
+    """Host and port, as a browser sends them: without the scheme's default port."""
+    path: str
+    """Without a slash at its end; empty at the root."""
+
+    @property
+    def origin(self) -> str:
+        """As in the header Origin."""
+        return f"{self.scheme}://{self.netloc}"
+
+
+def parse_public_url(text: str) -> PublicUrl | None:
+    """Parse a URL such as `https://home.example:8443/shelf`; None if it is empty. Raises `ValueError`."""
+    example = "such as https://home.example/shelf"
+    if not text:
+        return None
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        raise ValueError(f"must be a URL with a valid port, {example}") from None
+    host = parts.hostname or ""
+    if parts.scheme not in ("http", "https") or not host or not text.isascii() or not text.isprintable():
+        raise ValueError(f"must be a URL that begins with http:// or https://, {example}")
+    if parts.query or parts.fragment or parts.username is not None or parts.password is not None:
+        raise ValueError(f"must have only scheme, host, port and path, {example}")
+    path = parts.path.rstrip("/")
+    if set(path) - PATH_CHARACTERS or "//" in path or {".", ".."} & set(path.split("/")):
+        raise ValueError("the path may contain letters, digits, and / - . _ ~ only")
+    bracketed = f"[{host}]" if ":" in host else host
+    default = 443 if parts.scheme == "https" else 80
+    netloc = bracketed if port in (None, default) else f"{bracketed}:{port}"
+    return PublicUrl(parts.scheme, host, netloc, path)

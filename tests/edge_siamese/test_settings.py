@@ -10,13 +10,21 @@ import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec import structs
 
 from edge_siamese import settings as module
 from edge_siamese.errors import SettingsError
-from edge_siamese.settings import DashboardSettings, Settings, default_config, load_settings, parse_settings
+from edge_siamese.settings import (
+    DashboardSettings,
+    MqttSettings,
+    Settings,
+    default_config,
+    load_settings,
+    parse_settings,
+)
 from scripts import settings_reference
 
 ROOT = Path(__file__).parents[2]
@@ -132,6 +140,31 @@ class TestReading:
                 "mqtt.certificate: a client certificate needs TLS: tls = true",
             ),
             ('[mqtt]\npassword_file = "p"', "mqtt.username: a password needs a user name"),
+            (
+                '[mqtt]\nbroker = "wss://b.lan/mqtt"',
+                "mqtt.broker: MQTT over WebSockets is not supported; use the broker's TCP port: mqtt://HOST:1883",
+            ),
+            (
+                '[mqtt]\nbroker = "mqtt://b.lan:1883"\nport = 8883',
+                "mqtt.broker: has port 1883, and `port` is 8883; remove one of them",
+            ),
+            (
+                '[mqtt]\nbroker = "mqtt://b.lan"\ntls = true',
+                "mqtt.broker: mqtt:// means without TLS, and `tls` is true; write mqtts://",
+            ),
+            (
+                '[mqtt]\nbroker = "mqtt://me@b.lan"\nusername = "you"',
+                "mqtt.broker: has a user name, and `username` is another one; remove one of them",
+            ),
+            (
+                '[mqtt]\nbroker = "mqtt://me:secret@b.lan"\npassword_file = "p"',
+                "mqtt.password_file: the URL in `broker` has a password already; remove one of them",
+            ),
+            (
+                '[dashboard]\npublic_url = "home.example/shelf"',
+                "dashboard.public_url: must be a URL that begins with http:// or https://, such as "
+                "https://home.example/shelf",
+            ),
             (
                 '[mqtt]\ntopic_prefix = "house/+"',
                 "mqtt.topic_prefix: must be a topic without +, #, $ and empty levels",
@@ -400,5 +433,40 @@ def test_the_url_of_the_dashboard(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         (DashboardSettings(listen="fd00::7"), "http://[fd00::7]:8765/"),
         (DashboardSettings(allowed_hosts=("home.example:443",)), "http://home.example:443/"),
+        (DashboardSettings(public_url="https://home.example/shelf"), "https://home.example/shelf/"),
+        (DashboardSettings(listen="0.0.0.0", public_url="http://a.example:81/"), "http://a.example:81/"),
     ):
         assert settings.url == url
+
+
+@pytest.mark.parametrize(
+    ("settings", "exposed"),
+    [
+        (DashboardSettings(), False),
+        (DashboardSettings(listen="0.0.0.0"), True),
+        (DashboardSettings(allowed_hosts=("shelf.lan",)), True),
+        (DashboardSettings(public_url="https://home.example/shelf"), True),
+        (DashboardSettings(public_url="http://localhost:18080/shelf"), False),
+        (DashboardSettings(public_url="http://127.0.0.1:18080/shelf"), False),
+    ],
+)
+def test_a_dashboard_behind_a_proxy_is_exposed(settings: DashboardSettings, exposed: bool) -> None:
+    assert settings.is_exposed == exposed
+
+
+@pytest.mark.parametrize(
+    ("mqtt", "expected"),
+    [
+        ({"broker": "b.lan"}, ("b.lan", 1883, False, "", "")),
+        ({"broker": "b.lan", "tls": True}, ("b.lan", 8883, True, "", "")),
+        ({"broker": "b.lan", "port": 1884, "username": "u"}, ("b.lan", 1884, False, "u", "")),
+        ({"broker": "b.lan:1884", "port": 1884}, ("b.lan", 1884, False, "", "")),
+        ({"broker": "mqtts://b.lan"}, ("b.lan", 8883, True, "", "")),
+        ({"broker": "mqtts://b.lan:1884", "tls": True}, ("b.lan", 1884, True, "", "")),
+        ({"broker": "mqtt://u:p@b.lan", "username": "u"}, ("b.lan", 1883, False, "u", "p")),
+        ({"broker": "mqtt://u@b.lan", "password_file": "p"}, ("b.lan", 1883, False, "u", "")),
+    ],
+)
+def test_a_broker_is_combined_with_other_settings(mqtt: dict[str, Any], expected: tuple[Any, ...]) -> None:
+    server = MqttSettings(**mqtt).server
+    assert (server.host, server.port, server.tls, server.username, server.password) == expected

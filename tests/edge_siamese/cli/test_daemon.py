@@ -206,9 +206,7 @@ class TestReload:
     def test_reload_is_requested(self, daemon: Daemon, command: Callable[..., str]) -> None:
         assert command("reload") == "reloading the settings and the model\n"
         assert daemon.told("settings") == "the settings were read again"
-        assert json.loads(command("reload", "--json")) == {
-            "text": "reloading the settings and the model"
-        }
+        assert json.loads(command("reload", "--json")) == {"text": "reloading the settings and the model"}
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import threading
 from contextlib import suppress
 from typing import Any
 
-CONNECT, PUBLISH, SUBSCRIBE, UNSUBSCRIBE = 0x10, 0x30, 0x80, 0xA0
+CONNECT, PUBLISH, SUBSCRIBE, UNSUBSCRIBE, PING = 0x10, 0x30, 0x80, 0xA0, 0xC0
 ACCEPTED_5, ACCEPTED_311 = b"\x20\x03\x00\x00\x00", b"\x20\x02\x00\x00"
 UNSUPPORTED_VERSION = b"\x20\x02\x00\x01"
 BAD_USER_5, NOT_AUTHORIZED_5, BAD_USER_311 = (
@@ -15,6 +15,33 @@ BAD_USER_5, NOT_AUTHORIZED_5, BAD_USER_311 = (
     b"\x20\x03\x00\x87\x00",
     b"\x20\x02\x00\x04",
 )
+
+
+DISCONNECT = 0xE0
+MAXIMUM_QOS, RETAIN_AVAILABLE, WILDCARDS_AVAILABLE = 0x24, 0x25, 0x28
+RECEIVE_MAXIMUM, SERVER_KEEP_ALIVE, MAXIMUM_PACKET_SIZE = 0x21, 0x13, 0x27
+
+
+def accepted_5(**limits: int) -> bytes:
+    """CONNACK of MQTT 5 with properties: `max_qos`, `retain`, `wildcards`, `receive`, `keep_alive`, `size`."""
+    sizes = {
+        "max_qos": (MAXIMUM_QOS, 1),
+        "retain": (RETAIN_AVAILABLE, 1),
+        "wildcards": (WILDCARDS_AVAILABLE, 1),
+        "receive": (RECEIVE_MAXIMUM, 2),
+        "keep_alive": (SERVER_KEEP_ALIVE, 2),
+        "size": (MAXIMUM_PACKET_SIZE, 4),
+    }
+    properties = b""
+    for name, value in limits.items():
+        code, length = sizes[name]
+        properties += bytes([code]) + value.to_bytes(length, "big")
+    return bytes([0x20, 3 + len(properties), 0, 0, len(properties)]) + properties
+
+
+def refused_5(code: int) -> bytes:
+    """CONNACK of MQTT 5 that refuses with a reason code."""
+    return bytes([0x20, 3, 0, code, 0])
 
 
 class ScriptedBroker:
@@ -28,6 +55,7 @@ class ScriptedBroker:
         self._answers = list(answers)
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._socket.getsockname()[1]
+        self.connects: list[bytes] = []
         self.versions: list[int] = []
         """Protocol version of each CONNECT."""
         self.published: list[tuple[str, bytes, int]] = []
@@ -35,7 +63,19 @@ class ScriptedBroker:
         self.subscribed: list[str] = []
         """Pattern of each SUBSCRIBE."""
         self.unsubscribed: list[str] = []
+        self.pings = 0
         self.acknowledge = True
+        self.acknowledge_later: list[tuple[socket.socket, bytes]] | None = None
+        """A list keeps acknowledgments until `release`."""
+        self.most_unacknowledged = 0
+        self.max_bytes: int | None = None
+        """Size of the largest packet; a larger one ends the connection."""
+        self.reason: int | None = None
+        """Reason code of the DISCONNECT packet before that; None: there is none."""
+        self.wills: list[tuple[int, bool]] = []
+        """QoS and retain flag of the last will of each CONNECT."""
+        self.topics: list[list[str]] = []
+        """Topics published in each connection, in order."""
         self.refuse: set[str] = set()
         """Topics that nobody may publish to, and patterns that nobody may subscribe to."""
         self._connections: list[socket.socket] = []
@@ -46,6 +86,18 @@ class ScriptedBroker:
         body = len(topic).to_bytes(2, "big") + topic.encode() + b"\x00" + payload
         for connection in self._connections:
             connection.sendall(bytes([PUBLISH | retain, len(body)]) + body)
+
+    def disconnect(self, code: int) -> None:
+        """End all connections with a DISCONNECT packet of MQTT 5."""
+        for connection in self._connections:
+            connection.sendall(bytes([DISCONNECT, 1, code]))
+        self.drop()
+
+    def release(self) -> None:
+        """Send one acknowledgment that is kept."""
+        assert self.acknowledge_later
+        connection, packet = self.acknowledge_later.pop(0)
+        connection.sendall(packet)
 
     def answer(self, *answers: bytes) -> None:
         """Replace the CONNACK packets."""
@@ -84,12 +136,25 @@ class ScriptedBroker:
     def _serve(self, connection: socket.socket) -> None:
         with suppress(OSError):  # the client has gone
             while (packet := _read_packet(connection)) is not None:
-                self._handle(connection, *packet)
+                head, body = packet
+                size = 1 + (1 if len(body) < 128 else 2 if len(body) < 128**2 else 3) + len(body)
+                if self.max_bytes is not None and size > self.max_bytes:
+                    if self.reason is not None:
+                        connection.sendall(bytes([DISCONNECT, 1, self.reason]))
+                        connection.shutdown(socket.SHUT_WR)
+                        while connection.recv(65536):  # unread bytes would reset the connection
+                            pass
+                    connection.close()
+                    return
+                self._handle(connection, head, body)
 
     def _handle(self, connection: socket.socket, head: int, body: bytes) -> None:
         kind = head & 0xF0
         if kind == CONNECT:
+            self.connects.append(body)
             self.versions.append(body[6])
+            self.wills.append((body[7] >> 3 & 3, bool(body[7] & 0x20)))
+            self.topics.append([])
             answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
             if not answer:
                 connection.close()
@@ -97,6 +162,9 @@ class ScriptedBroker:
             connection.sendall(answer)
         elif kind == PUBLISH:
             self._handle_publish(connection, head, body)
+        elif kind == PING:
+            self.pings += 1
+            connection.sendall(b"\xd0\x00")
         elif kind in (SUBSCRIBE, UNSUBSCRIBE):
             length = int.from_bytes(body[3:5], "big")
             pattern = body[5 : 5 + length].decode()
@@ -112,8 +180,12 @@ class ScriptedBroker:
             number, rest = rest[:2], rest[2:]
             if topic in self.refuse:
                 connection.sendall(b"\x40\x03" + number + b"\x87")
+            elif self.acknowledge_later is not None:
+                self.acknowledge_later.append((connection, b"\x40\x02" + number))
+                self.most_unacknowledged = max(self.most_unacknowledged, len(self.acknowledge_later))
             elif self.acknowledge:
                 connection.sendall(b"\x40\x02" + number)
+        self.topics[-1].append(topic)
         self.published.append((topic, rest, head & 0x0F))
 
 

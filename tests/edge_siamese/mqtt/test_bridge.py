@@ -29,7 +29,7 @@ from edge_siamese.mqtt.client import ReconnectPolicy
 from edge_siamese.settings import MqttSettings, PathSettings, Settings
 from tests.edge_siamese.daemon.running import Daemon, daemon_in, until
 from tests.edge_siamese.metrics.scraping import configure, free_port, scrape, text_at, value
-from tests.edge_siamese.mqtt.scripted_broker import ACCEPTED_5, BAD_USER_5, ScriptedBroker
+from tests.edge_siamese.mqtt.scripted_broker import ACCEPTED_5, BAD_USER_5, ScriptedBroker, accepted_5
 
 ROOT = Path(__file__).parents[3]
 PACE = ReconnectPolicy(initial=0.02, maximum=0.05)
@@ -219,6 +219,48 @@ def test_a_snapshot_is_a_jpeg_of_bounded_size() -> None:
     assert made.startswith(b"\xff\xd8\xff")
     assert Image.open(io.BytesIO(made)).size == (SNAPSHOT_SIDE, 720)
     assert encode_snapshot(np.zeros((48, 64), np.uint8)).startswith(b"\xff\xd8\xff")
+
+
+def test_a_snapshot_for_a_small_broker_is_reduced() -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (960, 1280, 3), np.uint8)
+    sizes = []
+    for limit in (None, 100_000, 20_000, 4000):
+        made = encode_snapshot(noise, limit)
+        assert limit is None or len(made) <= limit
+        sizes.append(Image.open(io.BytesIO(made)).size[0])
+    assert sizes == sorted(sizes, reverse=True) and sizes[0] == SNAPSHOT_SIDE > sizes[-1]
+    with pytest.raises(
+        ControlError, match=r"^the broker takes messages of at most 100 bytes, too few for a picture$"
+    ):
+        encode_snapshot(noise, 100)
+
+
+def test_the_status_names_the_limits_of_the_broker(tmp_path: Path) -> None:
+    with ScriptedBroker(accepted_5(retain=0, size=3000)) as broker:
+        made, _ = bridge(tmp_path, broker.port)
+        made.start()
+        until(lambda: made.report()["state"] != "connecting")
+        assert made.report()["state"] == (
+            "connected; the broker takes messages of at most 3,000 bytes, no retained messages"
+        )
+        made.close(2)
+
+
+def test_the_password_in_the_url_is_in_no_report_and_no_file(tmp_path: Path) -> None:
+    with ScriptedBroker(ACCEPTED_5) as broker:
+        url = f"mqtt://me:secret@127.0.0.1:{broker.port}"
+        settings = MqttSettings(broker=url, device_id="hall")
+        actions = Actions(tmp_path, settings)
+        made = Bridge(settings, actions, PACE)  # type: ignore[arg-type]
+        made.start()
+        until(lambda: made.report()["state"] == "connected")
+        until(lambda: any(event.kind == "mqtt" for event in actions.bus.latest(5)))
+        assert made.report()["broker"] == f"127.0.0.1:{broker.port}"
+        made.close(2)
+        told = [str(made.report()), *map(str, actions.bus.latest(5))]
+        told += [path.read_text() for path in tmp_path.iterdir() if path.is_file()]
+        assert not any("secret" in text for text in told)
+        assert b"\x00\x02me\x00\x06secret" in broker.connects[0]
 
 
 # --- what status, metrics and doctor report ---

@@ -19,8 +19,9 @@ from typing import Any
 import pytest
 
 from edge_siamese.errors import MqttError
-from edge_siamese.mqtt.client import MqttClient, ReceivedMessage, ReconnectPolicy, read_password, tls_context
+from edge_siamese.mqtt.client import MqttClient, ReceivedMessage, ReconnectPolicy
 from edge_siamese.mqtt.outbox import Outbox
+from edge_siamese.mqtt.security import read_password, tls_context
 from edge_siamese.settings import MqttSettings
 from tests.edge_siamese.daemon.running import until
 from tests.edge_siamese.mqtt.scripted_broker import (
@@ -46,10 +47,12 @@ class CountingPolicy(ReconnectPolicy):
     """Retries at once, and counts pauses and resets."""
 
     calls: Counter[str] = field(default_factory=Counter)
+    minimums: list[float] = field(default_factory=list)
 
     def backoff(self) -> Any:
         def pause(minimum: float = 0.0) -> float:
             self.calls["pause"] += 1
+            self.minimums.append(minimum)
             return 0.01
 
         return SimpleNamespace(pause=pause, reset=lambda: self.calls.update(["reset"]))
@@ -101,6 +104,8 @@ def test_online_is_published_before_queued_messages() -> None:
                 "queued_bytes": 0,
                 "lost": 0,
                 "rejected": 0,
+                "too_large": 0,
+                "limits": "",
             }
             assert notices == [(f"connected to the broker 127.0.0.1:{broker.port}", "info")]
         until(lambda: broker.published and broker.published[-1][1].endswith(b"offline"))

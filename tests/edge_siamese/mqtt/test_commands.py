@@ -22,10 +22,13 @@ from edge_siamese.daemon.commands import (
 from edge_siamese.errors import ControlError, Refused, SupportError
 from edge_siamese.mqtt.client import ReceivedMessage
 from edge_siamese.mqtt.commands import (
+    LOG_SECONDS,
     MAX_BYTES,
+    MAX_LOGGED,
     MAX_QUEUED,
     CommandRequest,
     CommandRunner,
+    RefusalLog,
     parse_request,
 )
 from edge_siamese.store import StoredObject
@@ -113,6 +116,22 @@ def test_invalid_requests_are_refused_with_a_reason(name: str, payload: bytes, e
 def test_a_refused_request_keeps_its_id() -> None:
     assert parse_request("forget", b'{"id": "7"}').id == "7"
     assert parse_request("forget", b'{"id": "7", "x": 1}').id == "7"
+
+
+def test_refusals_are_logged_at_a_bounded_rate(caplog: pytest.LogCaptureFixture) -> None:
+    now = 100.0
+    refusals = RefusalLog(lambda: now)
+    for number in range(1000):
+        refusals.note("x\n\x1b[2J", f"reason {number}\x1b[2J{'x' * 5000}")
+    assert len(caplog.records) == MAX_LOGGED
+    assert "MQTT command 'x\\n\\x1b[2J' refused: reason 0\\x1b[2Jxxx" in caplog.text
+    assert max(map(len, caplog.text.splitlines())) < 500
+    now += LOG_SECONDS
+    refusals.note("undo", "again")
+    assert [record.getMessage() for record in caplog.records[MAX_LOGGED:]] == [
+        f"{1000 - MAX_LOGGED} more MQTT commands were refused",
+        "MQTT command 'undo' refused: again",
+    ]
 
 
 class Api(DaemonApi):

@@ -14,7 +14,8 @@ from edge_siamese.mqtt.discovery import (
     MAX_OBJECTS,
     DeviceDescription,
     discovery_message,
-    removal_message,
+    fit_message,
+    removal_messages,
 )
 from edge_siamese.mqtt.topics import Topics, to_json
 
@@ -185,8 +186,7 @@ def test_the_number_of_objects_is_limited() -> None:
 
 def test_a_removed_component_has_only_its_platform() -> None:
     former, now = message((MUG, "mug"), (PEN, "pen")), message((PEN, "pen"))
-    removing = removal_message(former, now)
-    assert removing is not None
+    (removing,) = removal_messages(former, now)
     assert {key: removing["components"][key] for key in removing["components"] if key.startswith(MUG)} == {
         f"{MUG}_present": {"platform": "binary_sensor"},
         f"{MUG}_probability": {"platform": "sensor"},
@@ -201,10 +201,53 @@ def test_a_removed_component_has_only_its_platform() -> None:
 
 
 def test_no_removal_message_without_removed_components() -> None:
-    assert removal_message(message((MUG, "mug")), message((MUG, "cup"), (PEN, "pen"))) is None
-    assert removal_message({}, message()) is None
+    assert removal_messages(message((MUG, "mug")), message((MUG, "cup"), (PEN, "pen"))) == []
+    assert removal_messages({}, message()) == []
 
 
 @pytest.mark.parametrize("components", [None, [], "x", {"x": 1}, {"x": {}}, {"x": {"platform": 3}}])
 def test_any_former_message_is_tolerated(components: Any) -> None:
-    assert removal_message({"components": components}, message()) is None
+    assert removal_messages({"components": components}, message()) == []
+
+
+# --- brokers that take small messages only ---
+
+
+def test_a_message_that_fits_is_whole() -> None:
+    whole = message((MUG, "mug"))
+    assert fit_message(whole, None) == fit_message(whole, len(to_json(whole))) == whole
+
+
+@pytest.mark.parametrize("spare", [0, 1, 300, 1000, 2000])
+def test_the_device_comes_first_then_presence(spare: int) -> None:
+    whole = message((MUG, "Täßchen"), (PEN, "pen"))
+    device = {key for key in whole["components"] if not key.startswith((MUG, PEN))}
+    minimum = len(to_json(message()))
+    small = fit_message(whole, minimum + spare)
+    assert len(to_json(small)) <= minimum + spare
+    kept = list(small["components"])
+    assert set(kept[: len(device)]) <= device
+    objects = [key for key in kept if key not in device]
+    order = ["present"] * 2 + ["probability", "last_seen"] * 2
+    assert [key[len(MUG) + 1 :] for key in objects] == order[: len(objects)]
+    assert len(objects) == {0: 0, 1: 0, 300: 0, 1000: 2, 2000: 4}[spare]
+    assert {key: value for key, value in small.items() if key != "components"} == {
+        key: value for key, value in whole.items() if key != "components"
+    }
+
+
+def test_nothing_fits_where_not_even_an_empty_message_does() -> None:
+    assert fit_message(message(), 50)["components"] == {}
+    assert fit_message(message(), -1)["components"] == {}
+
+
+def test_a_removal_that_does_not_fit_is_split() -> None:
+    former = message(*((f"{number:032x}", f"object {number}") for number in range(40)))
+    now = message()
+    limit = len(to_json(now)) + 500
+    parts = removal_messages(former, now, limit)
+    assert len(parts) > 1 and all(len(to_json(part)) <= limit for part in parts)
+    removed = [key for part in parts for key in part["components"]]
+    assert sorted(removed) == sorted(set(former["components"]) - set(now["components"]))
+    assert all(list(found) == ["platform"] for part in parts for found in part["components"].values())
+    assert removal_messages(former, now, 100) == []

@@ -12,8 +12,10 @@ import pytest
 from edge_siamese.daemon.event_bus import EventBus
 from edge_siamese.errors import ControlError
 from edge_siamese.events import KINDS, Event
+from edge_siamese.mqtt.broker_limits import BrokerLimits
 from edge_siamese.mqtt.client import Handler, ReceivedMessage
 from edge_siamese.mqtt.discovery import DeviceDescription
+from edge_siamese.mqtt.ownership import CONFLICT_MESSAGES, QUIET_SECONDS
 from edge_siamese.mqtt.publisher import (
     CATALOG_EVENTS,
     PRESENCE_EVENTS,
@@ -53,6 +55,14 @@ class Connection:
         self.callbacks: list[Callable[[], object]] = []
         self.connected = self.has_room = True
         self.on_done: dict[str, Callable[[bool], object]] = {}
+        self.limits = BrokerLimits()
+        self.announced = 0
+
+    def max_payload(self, topic: str) -> int | None:
+        return self.limits.max_payload(topic)
+
+    def announce(self) -> None:
+        self.announced += 1
 
     def enqueue(
         self,
@@ -291,7 +301,6 @@ def test_retained_objects_that_were_forgotten_are_removed() -> None:
     stage.actions.known = None
     stage.hear(HALL.object(PEN), b'{"name":"pen"}')
     stage.hear(HALL.object(MUG), b'{"name":"mug"}')
-    stage.hear(HALL.object("c" * 32), b"{}", retain=False)
     former = {"components": {f"{PEN}_present": {"platform": "binary_sensor", "name": "pen"}}}
     stage.hear(CONFIG, json.dumps(former).encode())
     assert topics(stage.turn()) == [HALL.state]
@@ -326,11 +335,125 @@ def test_invalid_retained_discovery_is_overwritten() -> None:
         assert CONFIG in topics(stage.turn())
 
 
+# --- messages of other clients ---
+
+
+@pytest.mark.parametrize("payload", [b"offline", b"", b"elsewhere"])
+def test_a_foreign_availability_is_replaced(payload: bytes) -> None:
+    stage = Stage()
+    stage.turn()
+    stage.hear(HALL.availability, b"online", retain=False)
+    stage.turn()
+    assert stage.connection.announced == 0
+    stage.hear(HALL.availability, payload, retain=False)
+    stage.turn()
+    assert stage.connection.announced == 1
+    assert stage.publisher.report()["conflict"] == ""  # it may have been the device's own last will
+
+
+@pytest.mark.parametrize("topic", [HALL.state, HALL.object(MUG), CONFIG])
+def test_foreign_messages_on_own_topics_are_replaced(topic: str) -> None:
+    stage = Stage()
+    stage.actions.known = [stored(MUG, "mug")]
+    stage.turn()
+    own = stage.publisher._published[topic]
+    stage.hear(topic, b'{"foreign": true}', retain=False)
+    assert stage.turn() == [(topic, own, True)]
+    stage.hear(topic, own, retain=False)  # as the broker sends it back
+    stage.now += 10
+    assert stage.turn() == []
+
+
+def test_the_objects_of_another_device_are_removed() -> None:
+    stage = Stage()
+    stage.actions.known = [stored(MUG, "mug")]
+    stage.turn()
+    stage.hear(HALL.object(PEN), b"{}", retain=False)
+    stage.hear(HALL.object("long" * 100), b"{}", retain=False)
+    stage.turn()
+    stage.now += REMOVAL_SECONDS
+    assert stage.turn() == [(HALL.object(PEN), b"", True)]
+
+
+def test_a_device_that_was_deleted_in_home_assistant_stays_deleted() -> None:
+    stage = Stage()
+    stage.turn()
+    stage.hear(CONFIG, b"", retain=False)
+    stage.now += 10
+    assert stage.turn() == []
+
+
+def test_two_devices_with_one_id_do_not_compete_and_are_reported() -> None:
+    stage = Stage()
+    stage.turn()
+    answers = []
+    for _ in range(60):
+        stage.now += 1
+        stage.hear(HALL.state, b'{"version": "other"}', retain=False)
+        answers.append(HALL.state in topics(stage.turn()))
+    assert [second for second, answer in enumerate(answers) if answer] == [0, 5, 15, 35]
+    conflict = f"another client publishes to {HALL.state}: does another device use this device_id?"
+    assert stage.publisher.report()["conflict"] == conflict
+    events = [event for event in stage.actions.bus.latest(100) if event.text == conflict]
+    assert [(event.kind, event.data["level"]) for event in events] == [("mqtt", "warning")]
+    stage.now += QUIET_SECONDS
+    stage.turn()
+    assert stage.publisher.report()["conflict"] == ""
+
+
+def test_what_another_device_left_is_noticed_at_the_next_connect() -> None:
+    stage = Stage()
+    stage.turn()
+    for number in range(CONFLICT_MESSAGES + 1):
+        stage.connection.callbacks[0]()
+        stage.hear(HALL.state, b'{"version": "other"}')  # the first one may be of an earlier run
+        stage.turn()
+        assert bool(stage.publisher.report()["conflict"]) == (number == CONFLICT_MESSAGES)
+
+
+def test_an_own_state_that_was_retained_is_not_foreign() -> None:
+    stage = Stage()
+    for _ in range(2 * CONFLICT_MESSAGES):
+        sent = stage.turn()
+        stage.connection.callbacks[0]()
+        for payload in [payload for topic, payload, _ in sent if topic == HALL.state]:
+            stage.hear(HALL.state, payload)
+    assert stage.publisher.report()["conflict"] == ""
+
+
+# --- limits of the broker ---
+
+
+def test_a_small_broker_gets_the_entities_that_fit(caplog: pytest.LogCaptureFixture) -> None:
+    stage = Stage()
+    stage.actions.known = [stored(MUG, "mug"), stored(PEN, "pen")]
+    whole = of(stage.turn(), CONFIG)[0]["components"]
+    stage.connection.limits = BrokerLimits(max_packet_bytes=5000)
+    stage.connection.callbacks[0]()
+    removal, small = [payload for topic, payload, _ in stage.turn() if topic == CONFIG]
+    assert len(removal) <= 5000
+    kept = json.loads(small)["components"]
+    assert len(small) <= 5000 and 0 < len(kept) < len(whole)
+    assert stage.publisher.report()["entities_left_out"] == len(whole) - len(kept)
+    stage.connection.callbacks[0]()
+    stage.turn()
+    assert caplog.text.count(f"Home Assistant shows {len(whole) - len(kept)} entities less") == 1
+
+
+def test_without_retained_messages_home_assistant_gets_all_when_it_starts() -> None:
+    stage = Stage()
+    stage.connection.limits = BrokerLimits(retain=False)
+    stage.actions.known = [stored(MUG, "mug")]
+    first = stage.turn()
+    stage.hear("homeassistant/status", b"online", retain=False)
+    assert stage.turn() == first and stage.connection.announced == 1
+
+
 def test_without_a_prefix_there_is_no_discovery() -> None:
     stage = Stage(prefix="")
     stage.actions.known = [stored(MUG, "mug")]
     assert topics(stage.turn()) == [HALL.object(MUG), HALL.state]
-    assert list(stage.connection.handlers) == [HALL.objects]
+    assert list(stage.connection.handlers) == [HALL.availability, HALL.state, HALL.objects]
 
 
 def test_lost_events_are_counted_and_objects_read_again() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,15 @@ from msgspec import structs
 
 from edge_siamese.dashboard.state import AppState
 from edge_siamese.settings import MqttSettings, Settings
-from edge_siamese.system.network import device_name, host_of, is_loopback, local_name
+from edge_siamese.system.network import (
+    BrokerAddress,
+    device_name,
+    host_of,
+    is_loopback,
+    local_name,
+    parse_broker,
+    parse_public_url,
+)
 
 
 @pytest.mark.parametrize(
@@ -86,3 +95,96 @@ def test_the_dashboard_shows_it(
     settings = structs.replace(Settings(), mqtt=MqttSettings(device_name=given))
     actions = SimpleNamespace(settings=settings, config=None, bus=None)
     assert AppState(settings.dashboard, cast(Any, actions)).device == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("broker.local", BrokerAddress("broker.local")),
+        ("broker.local:1884", BrokerAddress("broker.local", 1884)),
+        ("192.168.1.2:1884", BrokerAddress("192.168.1.2", 1884)),
+        ("fd00::7", BrokerAddress("fd00::7")),
+        ("[fd00::7]:1884", BrokerAddress("fd00::7", 1884)),
+        ("mqtt://broker.local", BrokerAddress("broker.local", 0, False)),
+        ("MQTT://Broker.local:1883/", BrokerAddress("broker.local", 1883, False)),
+        ("tcp://broker.local:1883", BrokerAddress("broker.local", 1883, False)),
+        ("mqtts://[fd00::7]:8884", BrokerAddress("fd00::7", 8884, True)),
+        ("ssl://broker.local", BrokerAddress("broker.local", 0, True)),
+        (
+            "mqtts://hall:p%40ss%2Fw%3Ard@broker.local:8884",
+            BrokerAddress("broker.local", 8884, True, "hall", "p@ss/w:rd"),
+        ),
+        ("mqtt://hall@broker.local", BrokerAddress("broker.local", 0, False, "hall")),
+        (" mqtt://broker.local ", BrokerAddress("broker.local", 0, False)),
+    ],
+)
+def test_a_broker_is_a_host_or_a_url(text: str, expected: BrokerAddress) -> None:
+    assert parse_broker(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("ws://broker.local:9001", "MQTT over WebSockets is not supported; use the broker's TCP port"),
+        ("wss://broker.local/mqtt", "MQTT over WebSockets is not supported; use the broker's TCP port"),
+        ("http://broker.local", "must be a host name, an address, or a URL that begins with mqtt://"),
+        ("://broker.local", "must be a host name, an address, or a URL that begins with mqtt://"),
+        ("mqtt://", "the host name is missing"),
+        ("mqtt://:1883", "the host name is missing"),
+        ("mqtt://hall@", "the host name is missing"),
+        ("mqtt://broker.local/topic", "nothing may follow the port"),
+        ("broker.local/topic", "nothing may follow the port"),
+        ("mqtt://broker.local?x=1", "nothing may follow the port"),
+        ("mqtt://broker.local#x", "nothing may follow the port"),
+        ("mqtt://broker.local:port", "the port must be a number from 1 to 65535"),
+        ("broker.local:0", "the port must be a number from 1 to 65535"),
+        ("broker.local:65536", "the port must be a number from 1 to 65535"),
+        ("mqtt://[fd00::7", "the port must be a number from 1 to 65535"),
+        ("mqtt://:secret@broker.local", "a password needs a user name"),
+        ("mqtt://hall:se cret@broker.local", "contains a character that a URL cannot have"),
+        ("broker local", "contains a character that a URL cannot have"),
+        ("bro\0ker", "contains a character that a URL cannot have"),
+        ("bro\nker", "contains a character that a URL cannot have"),
+    ],
+)
+def test_an_invalid_broker_is_refused_without_its_password(text: str, problem: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(problem)}") as caught:
+        parse_broker(text)
+    assert "secret" not in str(caught.value)
+
+
+def test_the_address_of_a_broker_has_no_password() -> None:
+    assert BrokerAddress("broker.local", 1883, False, "hall", "secret").netloc == "broker.local:1883"
+    assert BrokerAddress("fd00::7", 1883).netloc == "[fd00::7]:1883"
+
+
+@pytest.mark.parametrize(
+    ("text", "origin", "path"),
+    [
+        ("https://home.example/shelf", "https://home.example", "/shelf"),
+        ("https://home.example/shelf/", "https://home.example", "/shelf"),
+        ("https://Home.example:443", "https://home.example", ""),
+        ("http://home.example:80/", "http://home.example", ""),
+        ("http://home.example:8443/a/b", "http://home.example:8443", "/a/b"),
+        ("https://[fd00::7]:8443/a", "https://[fd00::7]:8443", "/a"),
+    ],
+)
+def test_a_public_url_has_an_origin_and_a_path(text: str, origin: str, path: str) -> None:
+    found = parse_public_url(text)
+    assert found is not None and (found.origin, found.path) == (origin, path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["home.example/shelf", "/shelf", "ftp://home.example", "https://", "https:///shelf", "https://home.example:x",
+     "https://home.example/a?b", "https://home.example/a#b", "https://me@home.example", "https://home.example/a b",
+     "https://home.example/a;b", "https://home.example//a", "https://home.example/a/../b", "https://home.example/%41",
+     "https://home.example/ä", "https://home.example/a\n", "https://[fd00::7/a"],
+)  # fmt: skip
+def test_an_invalid_public_url_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^(must|the path) "):
+        parse_public_url(text)
+
+
+def test_without_a_public_url_there_is_none() -> None:
+    assert parse_public_url("") is None
