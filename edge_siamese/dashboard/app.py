@@ -67,13 +67,14 @@ META = Endpoints("session")
 @META.add("GET", "/openapi.json", public=True, returns=JsonObject)
 def openapi(state: AppState) -> Response:
     """The OpenAPI description of this API."""
-    return Response(openapi_json(state.device, state.authenticator.cookie_name), media_type=JSON)
+    server = state.settings.url if state.settings.public else ""
+    return Response(openapi_json(state.device, state.authenticator.cookie_name, server), media_type=JSON)
 
 
 @cache
-def openapi_json(device: str, cookie: str) -> bytes:
+def openapi_json(device: str, cookie: str, server: str = "") -> bytes:
     """Return the OpenAPI document. It takes a while to make, and strangers may ask for it."""
-    return to_json(describe(ENDPOINTS, device, cookie))
+    return to_json(describe(ENDPOINTS, device, cookie, server))
 
 
 ENDPOINTS: tuple[Endpoint, ...] = (
@@ -151,6 +152,7 @@ class ProtectionMiddleware:
     def __init__(self, app: Any, state: AppState) -> None:
         """Wrap an ASGI application."""
         self._app, self._state = app, state
+        self._prefix = state.settings.public.path if state.settings.public else ""
         self._rates = limits.RateLimiter(limits.REQUEST_RATE, limits.TOTAL_REQUEST_RATE)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -168,17 +170,36 @@ class ProtectionMiddleware:
             except TimeoutError:
                 raise ClientDisconnect from None
 
+        scope = self._without_prefix(scope)
         try:
             try:
                 self._check(Request(scope, receive))
             except ApiError as error:
                 await error_response(error)(scope, receive, bounded_send)
             else:
-                await self._app(scope, receive, bounded_send)
+                if self._prefix and scope["path"] == self._prefix:  # relative URLs need the slash
+                    redirect = Response(status_code=308, headers={"Location": f"{self._prefix}/"})
+                    await redirect(scope, receive, bounded_send)
+                else:
+                    await self._app(scope, receive, bounded_send)
         except (ClientDisconnect, ConnectionError):
             return  # the response is incomplete, so uvicorn closes the connection
 
+    def _without_prefix(self, scope: Message) -> Message:
+        """Return the scope without the path of the public URL, which some proxies remove and others do not."""
+        path = scope["path"]
+        if not self._prefix or not path.startswith(f"{self._prefix}/"):
+            return scope
+        return {**scope, "path": path.removeprefix(self._prefix), "root_path": ""}
+
     def _check(self, request: Request) -> None:
+        if "content-length" in request.headers and "transfer-encoding" in request.headers:
+            # A proxy might see another end of the request than this server does.
+            raise ApiError(
+                400,
+                "a request has Content-Length or Transfer-Encoding, not both",
+                headers={"Connection": "close"},
+            )
         self._limit_rate(request)
         self._state.authenticator.check_host(request)
         if self._state.notifier.closed:
@@ -188,7 +209,7 @@ class ProtectionMiddleware:
         """Limit requests without a login: they take time of the interpreter, which recognition needs."""
         address = client_address(request)
         if is_loopback(address):
-            if not self._state.settings.allowed_hosts:
+            if not self._state.settings.is_behind_proxy:
                 return
             address = ""  # a proxy, whoever is behind it
         try:

@@ -21,7 +21,7 @@ from edge_siamese.dashboard.limits import LoginAttempts
 from edge_siamese.dashboard.schemas import ApiError
 from edge_siamese.errors import SettingsError
 from edge_siamese.settings import DashboardSettings
-from edge_siamese.system.network import address_of, host_name, host_of, is_loopback, local_name
+from edge_siamese.system.network import PublicUrl, address_of, host_name, host_of, is_loopback, local_name
 
 SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS"))
 """Methods that change nothing, and so need no CSRF token."""
@@ -171,29 +171,39 @@ class Authenticator:
             hosts, sessions, attempts: defaults follow from the settings.
         """
         self._settings, self._credentials = settings, credentials
-        self._hosts = hosts or AllowedHosts(settings.listen, settings.allowed_hosts)
+        self._public = settings.public
+        extra = (*settings.allowed_hosts, *((self._public.host,) if self._public else ()))
+        self._hosts = hosts or AllowedHosts(settings.listen, extra)
         self._sessions = sessions or Sessions()
         self._attempts = attempts or LoginAttempts()
         self._open_csrf = secrets.token_urlsafe(32)
         self._hashing = threading.Lock()
         # Requests through a proxy on this machine come from loopback, whoever sent them.
-        self._exposed = not is_loopback(settings.listen) or bool(settings.allowed_hosts)
+        self._exposed = settings.is_exposed
 
     @property
     def cookie_name(self) -> str:
-        """Name of the session cookie. Cookies are shared by all ports of a host, so the name contains the port."""
-        prefix = "__Host-" if self._settings.certificate else ""
-        return f"{prefix}edge-siamese-{self._settings.port}"
+        """Name of the session cookie: at the public URL, if there is one."""
+        return self._cookie_name(self._public)
 
     def require_credentials(self) -> None:
         """Raise `SettingsError` if other machines can reach the dashboard and there is no password or token."""
         if self._exposed and not self._credentials.current():
-            reason = (
-                f"allowed_hosts names {', '.join(self._settings.allowed_hosts)}"
-                if is_loopback(self._settings.listen)
-                else f"it listens at {self._settings.listen}, which other machines can reach"
-            )
+            if not is_loopback(self._settings.listen):
+                reason = f"it listens at {self._settings.listen}, which other machines can reach"
+            elif self._settings.allowed_hosts:
+                reason = f"allowed_hosts names {', '.join(self._settings.allowed_hosts)}"
+            else:
+                reason = f"public_url is {self._settings.public_url}"
             raise SettingsError(f"the dashboard needs a password, since {reason}: {SET_PASSWORD}")
+
+    def problem(self) -> str:
+        """Return why nobody can use the dashboard: its credentials cannot be read; empty if they can."""
+        try:
+            self._credentials.current()
+        except SettingsError as error:
+            return str(error)
+        return ""
 
     def login_required(self) -> bool:
         """Return whether clients have to log in."""
@@ -220,7 +230,8 @@ class Authenticator:
         foreign = site not in ("", "same-origin", "none") or (site == "none" and not safe)
         origin = _header(request, "origin")
         secure = request.scope.get("scheme") == "https"
-        if foreign or (origin and not _is_same_origin(origin, _header(request, "host"), secure)):
+        own = self._is_public(origin) or _is_same_origin(origin, _header(request, "host"), secure)
+        if foreign or (origin and not own):
             raise ApiError(403, "the request comes from another website", kind="CrossSite")
 
     def identify(self, request: Request) -> Identity:
@@ -238,9 +249,14 @@ class Authenticator:
             return Identity("token", token_name=token.name)
         if not credentials and not self._exposed:
             return Identity("open", self._open_csrf)
-        session_id = request.cookies.get(self.cookie_name, "")
-        session = self._sessions.find(session_id, credentials.fingerprint) if credentials.password else None
-        return NOBODY if session is None else Identity("session", session.csrf, session_id)
+        names = (self._cookie_name(self._public), self._cookie_name(None))
+        for session_id in dict.fromkeys(request.cookies.get(name, "") for name in names):
+            session = (
+                self._sessions.find(session_id, credentials.fingerprint) if credentials.password else None
+            )
+            if session is not None:
+                return Identity("session", session.csrf, session_id)
+        return NOBODY
 
     def authorize(self, request: Request) -> Identity:
         """Return who sent a request to an endpoint that requires a login.
@@ -288,11 +304,30 @@ class Authenticator:
         """End a session."""
         self._sessions.close(identity.session_id)
 
-    def cookie(self, session_id: str) -> str:
-        """Return the Set-Cookie header of a session; an empty id deletes the cookie."""
+    def cookie(self, session_id: str, request: Request) -> str:
+        """Return the Set-Cookie header of a session; an empty id deletes the cookie.
+
+        A request whose Origin is the public URL came through the proxy: the cookie is for its path.
+        """
+        public = self._public if self._is_public(_header(request, "origin")) else None
         deletion = "" if session_id else "; Max-Age=0"
-        secure = "; Secure" if self._settings.certificate else ""
-        return f"{self.cookie_name}={session_id}; Path=/; HttpOnly; SameSite=Strict{secure}{deletion}"
+        secure = "; Secure" if self._is_secure(public) else ""
+        path = (public.path if public else "") or "/"
+        return f"{self._cookie_name(public)}={session_id}; Path={path}; HttpOnly; SameSite=Strict{secure}{deletion}"
+
+    def _cookie_name(self, public: PublicUrl | None) -> str:
+        """Return the cookie's name. Cookies are shared by all ports of a host, so it contains the port.
+
+        Browsers accept the prefixes on secure cookies only, `__Host-` only on those for all paths.
+        """
+        prefix = ("__Secure-" if public and public.path else "__Host-") if self._is_secure(public) else ""
+        return f"{prefix}edge-siamese-{self._settings.port}"
+
+    def _is_secure(self, public: PublicUrl | None) -> bool:
+        return public.scheme == "https" if public else bool(self._settings.certificate)
+
+    def _is_public(self, origin: str) -> bool:
+        return self._public is not None and origin.lower() == self._public.origin
 
     def recheck(self, request: Request) -> Callable[[], bool]:
         """Return a function that tells whether the sender of a request is still logged in, for responses that last."""

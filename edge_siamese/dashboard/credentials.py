@@ -36,6 +36,10 @@ _MAX_MEMORY = 64 * 1024 * 1024
 _PASSWORD_LETTERS = ("bcdfghjklmnprstvz", "aeiou")
 
 
+class DamagedCredentials(SettingsError):
+    """The file is not what this program wrote."""
+
+
 class Password(Record):
     """A password hash by scrypt, with its parameters."""
 
@@ -153,13 +157,18 @@ class CredentialsFile:
         """Set the password, which ends all sessions.
 
         Raises:
-            SettingsError: the password is too short or too long, or the file cannot be written.
+            SettingsError: the password is too short or too long, or the file cannot be written. A damaged file is
+                replaced, so that the dashboard is closed at any time.
         """
         if not MIN_PASSWORD_LENGTH <= len(password) <= MAX_PASSWORD_LENGTH:
             raise SettingsError(
                 f"a password has {MIN_PASSWORD_LENGTH} to {MAX_PASSWORD_LENGTH} characters, not {len(password)}"
             )
-        self._write(replace(self.current(), password=Password.of(password)))
+        try:
+            credentials = self.current()
+        except DamagedCredentials:
+            credentials = Credentials()
+        self._write(replace(credentials, password=Password.of(password)))
 
     def add_token(self, name: str) -> str:
         """Create a token and return its secret, which cannot be read again.
@@ -200,12 +209,16 @@ class CredentialsFile:
         try:
             with self.path.open("rb") as file:
                 data = file.read(MAX_FILE_BYTES)
-            credentials = convert(parse_json(data), Credentials)
+            value = parse_json(data)
+            if not isinstance(value, dict) or "version" not in value:
+                raise SchemaError("version", "missing")
+            credentials = convert(value, Credentials)
         except OSError as error:
             raise SettingsError(f"{self.path} cannot be read: {_reason(error)}") from error
         except SchemaError as error:
-            raise SettingsError(
-                f"{self.path} is damaged ({error}); remove it, then run: sudo edge-siamese dashboard password"
+            raise DamagedCredentials(
+                f"{self.path} is damaged ({error}); set a new password, which replaces it and its tokens: "
+                "sudo edge-siamese dashboard password"
             ) from error
         if credentials.version != 1:
             raise SettingsError(

@@ -277,13 +277,14 @@ _BODY_FAILURES = {
 }
 
 
-def describe(endpoints: Sequence[Endpoint], device: str, cookie: str) -> dict[str, Any]:
+def describe(endpoints: Sequence[Endpoint], device: str, cookie: str, server: str = "") -> dict[str, Any]:
     """Return the OpenAPI document, as JSON values.
 
     Args:
         endpoints: all of them.
         device: name of this device.
         cookie: name of the session cookie.
+        server: URL below which the paths are; empty: that of the document's host.
     """
     described: list[Any] = [Failure]
     for endpoint in endpoints:
@@ -299,6 +300,7 @@ def describe(endpoints: Sequence[Endpoint], device: str, cookie: str) -> dict[st
     return {
         "openapi": "3.1.0",
         "info": {"title": f"edge-siamese on {device}", "version": __version__, "description": DESCRIPTION},
+        **({"servers": [{"url": server.rstrip("/")}]} if server else {}),
         "paths": paths,
         "components": {
             "schemas": dict(sorted(components.items())),

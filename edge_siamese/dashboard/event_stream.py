@@ -271,9 +271,9 @@ def sse_message(kind: str, value: Any, event_id: int | None = None) -> bytes:
     return f"{head}event: {kind}\ndata: ".encode() + to_json(value) + b"\n\n"
 
 
-def registration_data(record: RegistrationRecord, *, pictures: bool) -> dict[str, Any]:
-    """Return a registration as JSON values, with or without the URLs of its pictures."""
-    url = f"/api/v1/registration/{record.id}/frames"
+def registration_data(record: RegistrationRecord, *, pictures: bool, prefix: str = "") -> dict[str, Any]:
+    """Return a registration as JSON values, with or without the URLs of its pictures, which begin with `prefix`."""
+    url = f"{prefix}/api/v1/registration/{record.id}/frames"
     return {
         "id": record.id,
         "name": record.name,

@@ -100,9 +100,12 @@ class Dashboard:
         """Return its URL, state and number of open event streams."""
         alive = self._thread is not None and self._thread.is_alive()
         state = f"at {self._settings.url}" if alive else f"stopped: {self._failure or 'not started'}"
+        problem = self._state.authenticator.problem() if alive and self._state is not None else ""
+        if problem:
+            state = f"closed: {problem}"
         return {
             "state": state,
-            "works": alive,
+            "works": alive and not problem,
             "url": self._settings.url,
             "followers": 0 if self._state is None else self._state.streams.count,
         }

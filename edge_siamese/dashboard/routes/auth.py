@@ -64,11 +64,11 @@ def login(state: AppState, request: Request, body: Login) -> Response:
     """Log in with the password; the session is a cookie."""
     session_id, opened = state.authenticator.log_in(body.password, client_address(request))
     info = session_info(state, authenticated=True, csrf=opened.csrf)
-    return ApiResponse(info, headers={"Set-Cookie": state.authenticator.cookie(session_id)})
+    return ApiResponse(info, headers={"Set-Cookie": state.authenticator.cookie(session_id, request)})
 
 
 @ENDPOINTS.add("POST", "/logout", status=204)
-def logout(state: AppState, identity: Identity) -> Response:
+def logout(state: AppState, request: Request, identity: Identity) -> Response:
     """End the session."""
     state.authenticator.log_out(identity)
-    return Response(status_code=204, headers={"Set-Cookie": state.authenticator.cookie("")})
+    return Response(status_code=204, headers={"Set-Cookie": state.authenticator.cookie("", request)})

@@ -48,7 +48,8 @@ class Registration(Record):
 @ENDPOINTS.add("GET", "/registration", returns=Registration, responses={404: NOT_FOUND})
 def registration(state: AppState) -> JsonObject:
     """The registration in progress, or the latest one."""
-    return registration_data(_latest(state), pictures=True)
+    public = state.settings.public
+    return registration_data(_latest(state), pictures=True, prefix=public.path if public else "")
 
 
 @ENDPOINTS.add(

@@ -1,6 +1,7 @@
 /** Client of the HTTP API. */
 
-const ROOT = "/api/v1";
+/** Relative to this file, since a proxy may serve the dashboard below a path. */
+const ROOT = new URL("../api/v1", import.meta.url).pathname;
 let csrf = "";
 
 /** A request that the daemon refused or did not answer. */
@@ -78,6 +79,8 @@ export function pictureOf(object) {
   return object.last_view === null ? null : `${ROOT}/objects/${object.uid}/picture?v=${object.last_view}`;
 }
 
+/** URL of the event stream after an event. @param {number|undefined} last its number */
+export const streamAfter = (last) => `${ROOT}/stream${last === undefined ? "" : `?after=${last}`}`;
 export const viewPicture = (id, index = 0) => `${ROOT}/views/${id}/pictures/${index}`;
 export const decisionPicture = (id) => `${ROOT}/decisions/${encodeURIComponent(id)}/picture`;
 export const registrationPicture = (id, number) => `${ROOT}/registration/${encodeURIComponent(id)}/frames/${number}`;

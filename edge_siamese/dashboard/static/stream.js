@@ -1,6 +1,6 @@
 /** Client of the event stream: status, events and registrations; reconnects after a failure. */
 
-import { get, session } from "./api.js";
+import { get, session, streamAfter } from "./api.js";
 
 const MAX_EVENTS = 200;
 const FIRST_WAIT_MS = 1000;
@@ -59,7 +59,7 @@ class Stream extends EventTarget {
     clearTimeout(this.timer);
     if (!this.active || document.hidden || this.source) return;
     const last = this.events.at(-1)?.seq;
-    const source = (this.source = new EventSource(`/api/v1/stream${last === undefined ? "" : `?after=${last}`}`));
+    const source = (this.source = new EventSource(streamAfter(last)));
     source.addEventListener("open", () => {
       const again = this.link === "lost" || this.link === "full";
       this.failures = 0;

@@ -281,14 +281,82 @@ def test_a_damaged_file_of_credentials_keeps_everybody_out(file: CredentialsFile
 
 
 def test_cookies(file: CredentialsFile) -> None:
-    assert make(LOCAL, file).cookie("n") == "edge-siamese-8765=n; Path=/; HttpOnly; SameSite=Strict"
+    assert make(LOCAL, file).cookie("n", head()) == "edge-siamese-8765=n; Path=/; HttpOnly; SameSite=Strict"
     tls = structs.replace(LOCAL, certificate="a.pem", key="a.key", port=443)
-    assert make(tls, file).cookie("n") == (
+    assert make(tls, file).cookie("n", head()) == (
         "__Host-edge-siamese-443=n; Path=/; HttpOnly; SameSite=Strict; Secure"
     )
-    assert make(LOCAL, file).cookie("") == (
+    assert make(LOCAL, file).cookie("", head()) == (
         "edge-siamese-8765=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0"
     )
+
+
+# --- behind a proxy ---
+
+PUBLIC = structs.replace(LOCAL, public_url="https://home.example:8443/shelf")
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "fine"),
+    [
+        ("home.example:8443", "https://home.example:8443", True),
+        ("home.example", "https://home.example:8443", True),  # nginx leaves the port out of $host
+        ("127.0.0.1:8765", "https://home.example:8443", True),  # nginx by default
+        ("127.0.0.1:8765", "http://127.0.0.1:8765", True),  # without the proxy
+        ("home.example", "http://home.example:8443", False),
+        ("home.example", "https://home.example:8444", False),
+        ("home.example", "https://evil.example", False),
+        ("evil.example", "https://home.example:8443", False),
+    ],
+)
+def test_the_public_url_is_the_page_too(file: CredentialsFile, host: str, origin: str, fine: bool) -> None:
+    authenticator = Authenticator(PUBLIC, file)
+    if fine:
+        authenticator.check_origin(head("POST", host, origin=origin))
+    else:
+        kind = "UnknownHost" if host == "evil.example" else "CrossSite"
+        assert refusal(authenticator, head("POST", host, origin=origin)) == (403, kind)
+
+
+@pytest.mark.parametrize(
+    ("url", "origin", "cookie"),
+    [
+        ("https://home.example/shelf", "https://home.example", "__Secure-edge-siamese-8765=n; Path=/shelf; {}; Secure"),
+        ("https://home.example", "https://home.example", "__Host-edge-siamese-8765=n; Path=/; {}; Secure"),
+        ("http://home.example/shelf", "http://home.example", "edge-siamese-8765=n; Path=/shelf; {}"),
+        ("https://home.example/shelf", "http://127.0.0.1:8765", "edge-siamese-8765=n; Path=/; {}"),
+        ("https://home.example/shelf", "", "edge-siamese-8765=n; Path=/; {}"),
+    ],
+)  # fmt: skip
+def test_the_cookie_is_for_the_path_of_the_public_url(
+    file: CredentialsFile, url: str, origin: str, cookie: str
+) -> None:
+    authenticator = Authenticator(structs.replace(LOCAL, public_url=url), file)
+    request = head("POST", **({"origin": origin} if origin else {}))
+    assert authenticator.cookie("n", request) == cookie.format("HttpOnly; SameSite=Strict")
+
+
+def test_a_session_is_found_by_either_cookie(file: CredentialsFile) -> None:
+    file.set_password(PASSWORD)
+    authenticator = Authenticator(PUBLIC, file)
+    number, _ = authenticator.log_in(PASSWORD, "127.0.0.1")
+    assert authenticator.cookie_name == "__Secure-edge-siamese-8765"
+    for name in ("__Secure-edge-siamese-8765", "edge-siamese-8765"):
+        assert authenticator.identify(head(cookie=f"{name}={number}")).kind == "session"
+    both = f"__Secure-edge-siamese-8765=outdated; edge-siamese-8765={number}"
+    assert authenticator.identify(head(cookie=both)).kind == "session"
+    assert authenticator.identify(head(cookie="other=x")) == NOBODY
+
+
+def test_behind_a_proxy_a_password_is_needed(file: CredentialsFile) -> None:
+    authenticator = Authenticator(PUBLIC, file)
+    with pytest.raises(
+        SettingsError,
+        match=r"^the dashboard needs a password, since public_url is https://home\.example:8443/shelf: sudo",
+    ):
+        authenticator.require_credentials()
+    assert authenticator.identify(head()) == NOBODY
+    Authenticator(structs.replace(LOCAL, public_url="http://localhost:80/a"), file).require_credentials()
 
 
 def test_the_policy_allows_no_script_that_is_not_a_file_of_this_page() -> None:

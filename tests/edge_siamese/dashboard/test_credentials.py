@@ -14,6 +14,7 @@ import pytest
 from edge_siamese.dashboard.credentials import (
     MAX_TOKENS,
     CredentialsFile,
+    DamagedCredentials,
     Password,
     generated_password,
 )
@@ -134,12 +135,16 @@ def test_a_password_stays_when_a_token_is_made(file: CredentialsFile) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
+        ("", "is damaged"),
         ("{", "is damaged"),
+        ("{}", r"is damaged \(version: missing\)"),
+        ("[]", "is damaged"),
+        ("null", "is damaged"),
         ("\xff", "is damaged"),
         ('{"version": 2}', "has version 2"),
-        ('{"users": []}', "unknown key"),
-        ('{"password": {"salt": "!", "hash": ""}}', "base64"),
-        ('{"password": {"salt": "", "hash": "", "cost": 1073741824}}', "scrypt"),
+        ('{"version": 1, "users": []}', "unknown key"),
+        ('{"version": 1, "password": {"salt": "!", "hash": ""}}', "base64"),
+        ('{"version": 1, "password": {"salt": "", "hash": "", "cost": 1073741824}}', "scrypt"),
     ],
 )
 def test_a_damaged_file_lets_nobody_in(file: CredentialsFile, text: str, problem: str) -> None:
@@ -149,6 +154,24 @@ def test_a_damaged_file_lets_nobody_in(file: CredentialsFile, text: str, problem
         file.current()
     with pytest.raises(SettingsError, match=problem):  # and again
         file.current()
+
+
+def test_a_new_password_replaces_a_damaged_file(file: CredentialsFile) -> None:
+    file.add_token("grafana")
+    file.path.write_bytes(file.path.read_bytes()[:-20])
+    for change in (lambda: file.add_token("cron"), lambda: file.revoke("grafana")):
+        with pytest.raises(DamagedCredentials, match="set a new password, which replaces it and its tokens"):
+            change()
+    file.set_password("correct horse")
+    assert file.current().password is not None and file.current().tokens == ()
+
+
+def test_a_file_of_another_version_is_not_replaced(file: CredentialsFile) -> None:
+    file.path.parent.mkdir()
+    file.path.write_text('{"version": 2}')
+    with pytest.raises(SettingsError, match="has version 2"):
+        file.set_password("correct horse")
+    assert file.path.read_text() == '{"version": 2}'
 
 
 def test_where_it_cannot_be_written(tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.client
 import json
+import re
 import socket
 import ssl
 import subprocess
@@ -12,15 +14,19 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec import structs
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from edge_siamese.dashboard import limits
 from edge_siamese.dashboard import server as server_module
-from edge_siamese.dashboard.app import SECURITY_HEADERS
+from edge_siamese.dashboard.app import SECURITY_HEADERS, make_app
 from edge_siamese.dashboard.credentials import CredentialsFile
 from edge_siamese.dashboard.server import bind, tls_context
+from edge_siamese.dashboard.state import AppState
 from edge_siamese.errors import SettingsError
 from edge_siamese.models.bundle import Bundle
 from edge_siamese.settings import DashboardSettings
@@ -257,6 +263,120 @@ def test_a_body_that_does_not_say_how_long_it_is(served: Served) -> None:
     answer = connection.getresponse()
     assert (answer.status, json.load(answer)["kind"]) == (413, "TooLarge")
     connection.close()
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_content_length_and_transfer_encoding_together_are_refused(served: Served, method: str) -> None:
+    _, client = served
+    client.come_in()
+    token = client.headers["X-CSRF-Token"]
+    with socket.create_connection(("127.0.0.1", client.port), timeout=10) as smuggler:
+        smuggler.sendall(
+            f"{method} /api/v1/objects HTTP/1.1\r\nHost: localhost:{client.port}\r\nX-CSRF-Token: {token}\r\n"
+            "Content-Type: application/json\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"
+            "0\r\n\r\n"
+            f"GET /api/v1/status HTTP/1.1\r\nHost: localhost:{client.port}\r\n\r\n".encode()
+        )
+        answers = b"".join(iter(lambda: smuggler.recv(65536), b""))
+    assert answers.startswith(b"HTTP/1.1 400 ")
+    assert answers.count(b"HTTP/1.1 ") == 1 and b"connection: close" in answers.lower()
+    assert b"a request has Content-Length or Transfer-Encoding, not both" in answers
+
+
+def test_damaged_credentials_close_it_and_show_in_the_status(locked: Served) -> None:
+    daemon, client = locked
+    client.come_in(PASSWORD)
+    file = CredentialsFile(daemon.service.settings.state_directory)
+    file.path.write_text("{")
+    assert client.get("status").problem == (503, "SettingsError")
+    report = daemon.ask("status")["integrations"]["dashboard"]
+    assert report["works"] is False
+    assert report["state"].startswith(f"closed: {file.path} is damaged (")
+    file.set_password(PASSWORD)
+    assert client.get("status").problem == (401, "NotLoggedIn")
+    assert daemon.ask("status")["integrations"]["dashboard"]["works"] is True
+
+
+# --- below a path, behind a proxy ---
+
+
+@pytest.fixture(params=["a path that the proxy removes", "a path that the proxy keeps"])
+def proxied(
+    request: pytest.FixtureRequest, tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Daemon, Client, str]]:
+    """One with a public URL, and the path with which the proxy's requests arrive."""
+    CredentialsFile(tmp_path / "state").set_password(PASSWORD)
+    more = 'public_url = "https://home.example/shelf"'
+    with serving(tmp_path, bundle.path, monkeypatch, more) as (daemon, client):
+        client.headers |= {"Host": "home.example", "Origin": "https://home.example"}
+        yield daemon, client, "" if "removes" in request.param else "/shelf"
+
+
+def test_the_page_works_below_a_path(proxied: tuple[Daemon, Client, str]) -> None:
+    daemon, client, path = proxied
+    page = client.get(f"{path}/")
+    assert page.status == 200
+    links = re.findall(rb'(?:href|src)="([^"#]+)"', page.data)
+    assert links and not any(link.startswith((b"/", b"http")) for link in links)
+    for link in links:
+        assert client.get(f"{path}/{link.decode()}").status == 200
+    got = client.ask("POST", f"{path}/api/v1/login", {"password": PASSWORD})
+    cookie = got.headers["Set-Cookie"]
+    assert re.fullmatch(
+        rf"__Secure-edge-siamese-{client.port}=[\w-]+; Path=/shelf; HttpOnly; SameSite=Strict; Secure", cookie
+    )
+    client.headers |= {"Cookie": cookie.partition(";")[0], "X-CSRF-Token": got.json()["csrf"]}
+    daemon.stage.picture = MUG
+    got = client.ask("POST", f"{path}/api/v1/objects", {"name": "mug"})
+    assert got.status == 200, got.data
+    frames = client.get(f"{path}/api/v1/registration").json()["frames"]
+    assert frames[0]["picture"].startswith("/shelf/api/v1/registration/")
+    assert client.get(frames[0]["picture"]).headers["Content-Type"] == "image/png"
+    (server,) = client.get(f"{path}/api/v1/openapi.json").json()["servers"]
+    assert server == {"url": "https://home.example/shelf"}
+    got = client.ask("POST", f"{path}/api/v1/logout", {})
+    assert "Path=/shelf;" in got.headers["Set-Cookie"] and "Max-Age=0" in got.headers["Set-Cookie"]
+    assert daemon.ask("status")["integrations"]["dashboard"]["url"] == "https://home.example/shelf/"
+
+
+def test_the_path_without_a_slash_leads_to_the_page(proxied: tuple[Daemon, Client, str]) -> None:
+    _, client, _ = proxied
+    got = client.get("/shelf")
+    assert (got.status, got.headers["Location"]) == (308, "/shelf/")
+    for path in ("/shelfs/", "/shelf/shelf/", "/other/"):
+        assert client.get(path).status == 404
+
+
+def test_the_application_can_be_mounted(locked: Served) -> None:
+    daemon, _ = locked
+    settings = DashboardSettings(enabled=True, public_url="https://home.example/shelf")
+    state = AppState(settings, daemon.service.api)
+    messages: list[Any] = []
+
+    async def ask(path: str) -> int:
+        async def receive() -> Any:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def send(message: Any) -> None:
+            messages.append(message)
+
+        messages.clear()
+        scope = {
+            "type": "http", "http_version": "1.1", "method": "GET", "scheme": "http", "path": path, "root_path": "",
+            "raw_path": path.encode(), "query_string": b"", "headers": [(b"host", b"home.example")],
+            "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 8765),
+        }  # fmt: skip
+        await Starlette(routes=[Mount("/shelf", make_app(state))])(scope, receive, send)
+        return int(messages[0]["status"])
+
+    try:
+        statuses = [
+            asyncio.run(ask(path)) for path in ("/shelf/", "/shelf/static/api.js", "/shelf/api/v1/session")
+        ]
+        assert statuses == [200, 200, 200]
+        assert asyncio.run(ask("/shelf/api/v1/status")) == 401
+    finally:
+        state.close()
 
 
 def test_a_body_that_never_comes(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
