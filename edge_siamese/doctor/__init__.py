@@ -41,6 +41,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("service", machine.check_service),
     ("daemon", machine.check_daemon),
     ("integrations", integrations.check_integrations),
+    ("secrets", integrations.check_secrets),
 )
 """In the order of the report: dependencies come first."""
 
@@ -79,6 +80,7 @@ def examine(
         run=run,
         daemon=status,
         silence=silence,
+        config=Path(config) if config else default_config(),
     )
     findings = [settings_finding]
     for name, check in checks:

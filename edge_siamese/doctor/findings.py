@@ -91,11 +91,17 @@ class Context:
     """The daemon's `status`; None if it does not answer."""
     silence: str
     """Why the daemon does not answer; empty if it does."""
+    config: Path | None = None
+    """The settings file; None if there is none."""
 
     @property
     def daemon_may_run(self) -> bool:
         """Whether a daemon may be using camera and panel, even if it does not answer this user."""
         return self.daemon is not None or not self.silence.startswith(NOT_RUNNING)
+
+
+OTHER_USERS = Account("other users", -1, frozenset())
+"""An account that owns nothing and is in no group."""
 
 
 def service_account() -> Account:

@@ -6,7 +6,10 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
-from edge_siamese.doctor.findings import RUN_AS_ROOT, SERVICE, Account, Context, Finding
+from edge_siamese.dashboard.credentials import FILE as CREDENTIALS
+from edge_siamese.dashboard.credentials import CredentialsFile, DamagedCredentials
+from edge_siamese.doctor.findings import OTHER_USERS, RUN_AS_ROOT, SERVICE, Account, Context, Finding
+from edge_siamese.errors import SettingsError
 from edge_siamese.settings import Settings
 from edge_siamese.system.network import is_loopback
 
@@ -36,7 +39,79 @@ def check_integrations(context: Context) -> Iterator[Finding]:
     for name in (name for name, is_on in enabled.items() if is_on):
         yield _check_state(name, context)
         yield from _check_files(name, context)
+        if name == "dashboard":
+            yield from _check_credentials(context)
         yield from _check_exposure(name, settings)
+
+
+def check_secrets(context: Context) -> Iterator[Finding]:
+    """Whether passwords and keys are protected from other users of this machine."""
+    exposed = 0
+    for path, what in _secrets(context).items():
+        try:
+            reachable = OTHER_USERS.may_reach(path)
+            readable = reachable and OTHER_USERS.may(path, write=False)
+            writable = reachable and OTHER_USERS.may(path, read=False)
+        except OSError:  # it does not exist, or not even this user can reach it
+            continue
+        if readable or writable:
+            exposed += 1
+            text = f"all users of this machine can {'read' if readable else 'change'} {what}: {path}"
+            yield Finding("secrets", "warning", text, _deny_others(path, context.account))
+    if not exposed:
+        yield Finding("secrets", "ok", "other users can read no passwords and keys")
+
+
+def _secrets(context: Context) -> dict[Path, str]:
+    """Return the files with secrets that the settings name, and their descriptions; they may not exist."""
+    settings = context.settings
+    files = {
+        context.settings.state_directory / CREDENTIALS: "the hashes of the dashboard's password and tokens"
+    }
+    if settings.dashboard.key:
+        files[Path(settings.dashboard.key)] = "the private key of the dashboard"
+    if settings.mqtt.key:
+        files[Path(settings.mqtt.key)] = "the private key for the broker"
+    if settings.mqtt.password_file:
+        files[Path(settings.mqtt.password_file)] = "the broker's password"
+    if settings.mqtt.server.password and context.config is not None:
+        files[context.config] = "the broker's password"
+    return files
+
+
+def _deny_others(path: Path, account: Account) -> str:
+    """Return a command that takes the access of other users away, and leaves that of the daemon's account."""
+    status = path.stat()
+    if status.st_uid == account.uid or status.st_gid in account.groups or account.uid == 0:
+        return f"sudo chmod o= {path}"
+    return f"sudo chgrp {account.name} {path} && sudo chmod 640 {path}"
+
+
+def _check_credentials(context: Context) -> Iterator[Finding]:
+    """Whether the dashboard's credentials can be read and are not damaged."""
+    path = context.settings.state_directory / CREDENTIALS
+    try:
+        readable = context.account.may_reach(path) and context.account.may(path, write=False)
+        if not readable:
+            text, remedy = (
+                f"{context.account.name} may not read {path}",
+                f"sudo chown {context.account.name}: {path}",
+            )
+            yield Finding("dashboard", "warning", text, remedy)
+            return
+        CredentialsFile(path.parent).current()
+    except FileNotFoundError:
+        return  # there is no password
+    except DamagedCredentials as error:
+        text, _, remedy = str(error).partition("; ")
+        yield Finding("dashboard", "warning", f"nobody can use it: {text}", remedy)
+    except SettingsError as error:
+        if isinstance(error.__cause__, PermissionError):
+            yield Finding("dashboard", "unknown", f"{path} cannot be read by this user", RUN_AS_ROOT)
+        else:
+            yield Finding("dashboard", "warning", f"nobody can use it: {error}", "set a new password")
+    except OSError as error:
+        yield Finding("dashboard", "unknown", f"{path} cannot be examined: {error.strerror}", RUN_AS_ROOT)
 
 
 def _check_state(name: str, context: Context) -> Finding:
@@ -46,6 +121,9 @@ def _check_state(name: str, context: Context) -> Finding:
         if report.get("works") is False:
             remedy = f"check [{name}] in config.toml; find out why: journalctl -u {SERVICE} -e"
             return Finding(name, "warning", f"it does not work: {state}", remedy)
+        if conflict := report.get("conflict"):
+            remedy = f"give each device its own `device_id` in [{name}]"
+            return Finding(name, "warning", str(conflict), remedy)
         return Finding(name, "ok", state)
     if context.daemon is not None:
         return Finding(name, "warning", "the daemon has not read the setting yet", RELOAD)

@@ -42,6 +42,7 @@ def test_every_check_finds_something_on_this_machine(root: Path) -> None:
         "service",
         "daemon",
         "integrations",
+        "secrets",
     ]
     assert found[0] == Finding("settings", "ok", f"{config} is valid")
     assert all(one.text and (one.remedy or one.level in ("ok", "unknown")) for one in found)

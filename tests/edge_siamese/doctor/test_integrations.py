@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 import pytest
 from msgspec import structs
 
+from edge_siamese.dashboard.credentials import CredentialsFile
 from edge_siamese.doctor import Finding, integrations
 from edge_siamese.doctor.findings import Account, Context
-from edge_siamese.settings import DashboardSettings, MetricsSettings, MqttSettings, Settings
+from edge_siamese.settings import DashboardSettings, MetricsSettings, MqttSettings, PathSettings, Settings
 from tests.edge_siamese.doctor.machines import SERVICE, only
 
 PAGE = Settings(dashboard=DashboardSettings(enabled=True))
@@ -168,6 +170,124 @@ def test_a_file_in_an_inaccessible_directory(context: Context, tmp_path: Path, a
     (tmp_path / "link.pem").symlink_to(inside)
     linked = Settings(mqtt=structs.replace(mqtt, ca_file=str(tmp_path / "link.pem")))
     assert [one.check for one in findings_of(context, linked)[1:]] == ["mqtt"]
+
+
+# --- secrets ---
+
+
+def with_secrets(folder: Path, mode: int) -> tuple[Settings, dict[str, str]]:
+    """Settings that name every file with a secret, and the descriptions of these files."""
+    for name in ("page.key", "broker.key", "password", "state/dashboard.json"):
+        a_file(folder / name, mode)
+    settings = Settings(
+        dashboard=DashboardSettings(True, certificate="/c.pem", key=str(folder / "page.key")),
+        mqtt=MqttSettings(
+            broker="mqtts://me@b.lan",
+            certificate="/c.pem",
+            key=str(folder / "broker.key"),
+            password_file=str(folder / "password"),
+        ),
+        paths=PathSettings(state=str(folder / "state")),
+    )
+    return settings, {
+        "state/dashboard.json": "the hashes of the dashboard's password and tokens",
+        "page.key": "the private key of the dashboard",
+        "broker.key": "the private key for the broker",
+        "password": "the broker's password",
+    }
+
+
+@pytest.mark.parametrize(("mode", "verb"), [(0o644, "read"), (0o604, "read"), (0o602, "change")])
+@pytest.mark.usefixtures("anybody")
+def test_secrets_that_others_can_read_are_warnings(
+    context: Context, tmp_path: Path, mode: int, verb: str
+) -> None:
+    settings, files = with_secrets(tmp_path, mode)
+    found = list(integrations.check_secrets(replace(context, settings=settings)))
+    assert found == [
+        Finding(
+            "secrets",
+            "warning",
+            f"all users of this machine can {verb} {what}: {tmp_path / name}",
+            f"sudo chmod o= {tmp_path / name}",
+        )
+        for name, what in files.items()
+    ]
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o660])
+@pytest.mark.usefixtures("anybody")
+def test_secrets_that_others_cannot_read_are_ok(context: Context, tmp_path: Path, mode: int) -> None:
+    settings, _ = with_secrets(tmp_path, mode)
+    found = list(integrations.check_secrets(replace(context, settings=settings)))
+    assert found == [Finding("secrets", "ok", "other users can read no passwords and keys")]
+
+
+@pytest.mark.usefixtures("anybody")
+def test_a_directory_that_others_cannot_enter_protects(context: Context, tmp_path: Path) -> None:
+    settings, files = with_secrets(tmp_path, 0o644)
+    (tmp_path / "state").chmod(0o700)
+    found = list(integrations.check_secrets(replace(context, settings=settings)))
+    assert len(found) == len(files) - 1 and not any("dashboard.json" in one.text for one in found)
+
+
+@pytest.mark.usefixtures("anybody")
+def test_settings_with_a_password_are_a_secret(context: Context, tmp_path: Path) -> None:
+    config = Path(a_file(tmp_path / "config.toml", 0o644))
+    for broker, level in (("mqtt://me:secret@b.lan", "warning"), ("mqtt://me@b.lan", "ok")):
+        settings = Settings(
+            mqtt=MqttSettings(broker=broker), paths=PathSettings(state=str(tmp_path / "none"))
+        )
+        (found,) = integrations.check_secrets(replace(context, settings=settings, config=config))
+        assert found.level == level and "secret" not in found.text
+
+
+@pytest.mark.usefixtures("anybody")
+def test_the_remedy_leaves_the_service_its_access(context: Context, tmp_path: Path) -> None:
+    password = a_file(tmp_path / "password", 0o644)
+    mqtt = MqttSettings(broker="b.lan", username="me", password_file=password)
+    settings = Settings(mqtt=mqtt, paths=PathSettings(state=str(tmp_path / "none")))
+    for account, remedy in (
+        (SERVICE, f"sudo chgrp edge-siamese {password} && sudo chmod 640 {password}"),
+        (replace(SERVICE, uid=os.getuid()), f"sudo chmod o= {password}"),
+        (replace(SERVICE, groups=frozenset({os.getgid()})), f"sudo chmod o= {password}"),
+    ):
+        found = only(integrations.check_secrets(replace(context, account=account, settings=settings)))
+        assert found.remedy == remedy
+
+
+# --- the dashboard's credentials ---
+
+
+def test_damaged_credentials_are_a_warning(context: Context, tmp_path: Path, anybody: Account) -> None:
+    settings = Settings(dashboard=DashboardSettings(True), paths=PathSettings(state=str(tmp_path)))
+    context = replace(context, account=replace(anybody, uid=os.getuid()))
+    assert findings_of(context, settings)[1:] == []
+    file = CredentialsFile(tmp_path)
+    file.set_password("correct horse")
+    assert findings_of(context, settings)[1:] == []
+    file.path.write_text("{}")
+    (found,) = findings_of(context, settings)[1:]
+    assert (found.check, found.level) == ("dashboard", "warning")
+    assert found.text == f"nobody can use it: {file.path} is damaged (version: missing)"
+    assert found.remedy == (
+        "set a new password, which replaces it and its tokens: sudo edge-siamese dashboard password"
+    )
+    file.path.chmod(0o600)
+    (found,) = findings_of(replace(context, account=anybody), settings)[1:]
+    assert found.text == f"edge-siamese may not read {file.path}"
+
+
+def test_another_client_with_the_same_id_is_a_warning(context: Context) -> None:
+    mqtt = Settings(mqtt=MqttSettings(broker="localhost"))
+    report = {"works": True, "state": "connected", "conflict": "another client publishes to a/b/state"}
+    (found,) = findings_of(context, mqtt, mqtt=report)
+    assert found == Finding(
+        "mqtt",
+        "warning",
+        "another client publishes to a/b/state",
+        "give each device its own `device_id` in [mqtt]",
+    )
 
 
 def test_home_directories_are_hidden_from_the_service(context: Context) -> None:
