@@ -6,15 +6,19 @@ generated from it.
 
 from __future__ import annotations
 
+import hashlib
 import os
+import stat
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_origin
 
-from msgspec import Meta
+import msgspec
+from msgspec import Meta, structs
 
-from edge_siamese.errors import SettingsError
+from edge_siamese.errors import SettingsError, printable
 from edge_siamese.registry import AUTO, CameraKind, PanelKind, RuntimeName
+from edge_siamese.system.files import expand_path, home_directory
 from edge_siamese.system.network import (
     BrokerAddress,
     PublicUrl,
@@ -24,15 +28,22 @@ from edge_siamese.system.network import (
     parse_broker,
     parse_public_url,
 )
-from edge_siamese.validation import Record, SchemaError, convert, parse_toml
+from edge_siamese.validation import Record, SchemaError, convert, line_of, parse_toml
 
 SYSTEM_CONFIG = Path("/etc/edge-siamese/config.toml")
 SYSTEM_STATE = Path("/var/lib/edge-siamese")
 SYSTEM_RUNTIME = Path("/run/edge-siamese")
+MAX_FILE_BYTES = 256 * 1024
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Pixels = Annotated[int, Meta(ge=32, le=8192)]
 Probability = Annotated[float, Meta(ge=0, le=1)]
+PathText = Annotated[str, Meta(extra={"path": "always"})]
+"""A path: `~` is expanded, and a relative path starts at the directory of the settings file."""
+NameOrPath = Annotated[str, Meta(extra={"path": "with a slash"})]
+"""A name, or with a slash a path."""
+Command = Annotated[tuple[str, ...], Meta(extra={"path": "with a slash"})]
+"""A program by its name or path, and its arguments."""
 Identifier = Annotated[str, Meta(max_length=64, pattern="^[a-z0-9_-]*$")]
 
 
@@ -49,7 +60,7 @@ def _is_topic_level(text: str) -> bool:
 class ModelSettings(Record):
     """The encoder and its inference runtime."""
 
-    bundle: str = ""
+    bundle: NameOrPath = ""
     """The directory of a bundle, or the name of a shipped one: `objects` for everyday objects, `glyphs` for handwriting.
     Empty: the model that `edge-siamese model install` made current, or `objects` if none is installed."""
     runtime: RuntimeName = AUTO
@@ -65,9 +76,9 @@ class CameraSettings(Record):
 
     kind: CameraKind = AUTO
     """`auto`: the Raspberry Pi camera if there is one, else the V4L2 device."""
-    device: str = "/dev/video0"
+    device: PathText = "/dev/video0"
     """The V4L2 device for `usb`. A name in /dev/v4l/by-id stays the same when cameras are unplugged and plugged in again."""
-    path: str = ""
+    path: PathText = ""
     """For `files`: the picture, folder or video. For `synthetic`: a folder with pictures of objects to show (empty: drawn
     objects)."""
     loop: bool = True
@@ -177,7 +188,7 @@ class PanelSettings(Record):
     """Label of the GPIO chip, such as `pinctrl-rp1`. Empty: the chip of the board's header."""
     active_low: bool = True
     """Whether the button connects its line to ground, with a pull-up. False: to 3.3 V, with a pull-down."""
-    input_device: str = "edge-siamese-button"
+    input_device: NameOrPath = "edge-siamese-button"
     """Name of the input device for `input`: the `label` of the overlay `gpio-key`, or a path in /dev/input."""
     kernel_led: str = "edge-siamese"
     """Name of the kernel LED in /sys/class/leds for `input`: the `label` of the overlay `gpio-led`."""
@@ -204,7 +215,7 @@ class EventSettings(Record):
     """Append events to `events.jsonl` in the state directory."""
     max_file_bytes: Annotated[int, Meta(ge=10_000, le=10**10)] = 4_000_000
     """At this size the file is renamed to `events.jsonl.1` and a new one begins."""
-    hook: tuple[str, ...] = ()
+    hook: Command = ()
     """A command and its arguments, run for each event. It receives the event as one line of JSON on standard input."""
     hook_timeout_s: Annotated[float, Meta(ge=0.1, le=3600)] = 10.0
     """A hook that takes longer is terminated."""
@@ -220,9 +231,9 @@ class DashboardSettings(Record):
     password: `sudo edge-siamese dashboard password`."""
     port: Port = 8765
     """TCP port."""
-    certificate: str = ""
+    certificate: PathText = ""
     """Certificate file (PEM, with the intermediate certificates). With one, the dashboard is served over TLS only."""
-    key: str = ""
+    key: PathText = ""
     """Private key of the certificate (PEM)."""
     public_url: str = ""
     """URL under which a reverse proxy serves the dashboard, such as `https://home.example/shelf`: scheme, host, port and
@@ -287,15 +298,15 @@ class MqttSettings(Record):
     """TCP port of the broker. 0: 8883 with TLS, 1883 without."""
     tls: bool = False
     """Connect over TLS and verify the broker's certificate."""
-    ca_file: str = ""
+    ca_file: PathText = ""
     """File with the CA certificates (PEM) that verify the broker. Empty: the system's."""
-    certificate: str = ""
+    certificate: PathText = ""
     """Client certificate file (PEM)."""
-    key: str = ""
+    key: PathText = ""
     """Private key of the client certificate (PEM)."""
     username: str = ""
     """User name at the broker. Empty: none."""
-    password_file: str = ""
+    password_file: PathText = ""
     """File whose first line is the password. Only the service should be able to read it."""
     topic_prefix: str = "edge-siamese"
     """Prefix of all topics."""
@@ -361,9 +372,9 @@ class MetricsSettings(Record):
 class PathSettings(Record):
     """Directories of the daemon."""
 
-    state: str = ""
+    state: PathText = ""
     """Objects, models and events. Empty: `/var/lib/edge-siamese` (service) or `~/.local/state/edge-siamese` (user)."""
-    runtime: str = ""
+    runtime: PathText = ""
     """The control socket. Empty: `/run/edge-siamese` (service) or `$XDG_RUNTIME_DIR/edge-siamese` (user)."""
 
 
@@ -390,8 +401,11 @@ class Settings(Record):
             return Path(directories.split(":")[0])
         if _is_service_account() or SYSTEM_STATE.is_dir():
             return SYSTEM_STATE
-        base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-        return Path(base) / "edge-siamese"
+        if user := _user_directory("XDG_STATE_HOME", ".local/state"):
+            return user
+        raise SettingsError(
+            f"user {os.geteuid()} has no home directory for the state: set `state` in [paths] of the settings"
+        )
 
     @property
     def runtime_directory(self) -> Path:
@@ -402,9 +416,7 @@ class Settings(Record):
             return Path(directories.split(":")[0])
         if _is_service_account() or SYSTEM_RUNTIME.is_dir():
             return SYSTEM_RUNTIME
-        if base := os.environ.get("XDG_RUNTIME_DIR"):
-            return Path(base) / "edge-siamese"
-        return self.state_directory
+        return _user_directory("XDG_RUNTIME_DIR", "") or self.state_directory
 
     @property
     def socket(self) -> Path:
@@ -421,6 +433,11 @@ class Settings(Record):
         """The directory of installed models."""
         return self.state_directory / "models"
 
+    @property
+    def digest(self) -> str:
+        """A short hash of all values: equal settings have the same one."""
+        return hashlib.sha256(msgspec.json.encode(self)).hexdigest()[:16]
+
 
 def load_settings(path: str | os.PathLike[str] | None = None) -> Settings:
     """Read settings from a file.
@@ -432,34 +449,108 @@ def load_settings(path: str | os.PathLike[str] | None = None) -> Settings:
     Raises:
         SettingsError: the file is missing or not TOML, an option is unknown or its value is not allowed.
     """
-    file = Path(path) if path else default_config()
+    file = expand_path(path) if path else default_config()
     if file is None:
         return Settings()
     try:
-        text = file.read_text(encoding="utf-8")
+        data = _read(file)
     except FileNotFoundError as error:
         raise SettingsError(f"{file}: there is no such file") from error
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+    except (OSError, MemoryError) as error:
+        reason = getattr(error, "strerror", None) or "out of memory"
         raise SettingsError(f"{file} cannot be read: {reason}") from error
-    return parse_settings(text, str(file))
+    return parse_settings(data, str(file), file.absolute().parent)
 
 
 def default_config() -> Path | None:
     """The settings file that is read by default; None if there is none."""
     if path := os.environ.get("EDGE_SIAMESE_CONFIG"):
-        return Path(path)
-    base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
-    candidates = (SYSTEM_CONFIG, Path(base) / "edge-siamese" / "config.toml")
-    return next((path for path in candidates if path.is_file()), None)
+        return expand_path(path)
+    candidates = [SYSTEM_CONFIG]
+    if user := _user_directory("XDG_CONFIG_HOME", ".config"):
+        candidates.append(user / "config.toml")
+    return next((path for path in candidates if _exists(path)), None)
 
 
-def parse_settings(text: str, source: str = "config.toml") -> Settings:
-    """Parse settings from TOML text; raises `SettingsError` as `load_settings` does."""
+def parse_settings(
+    text: str | bytes, source: str = "config.toml", base: str | os.PathLike[str] | None = None
+) -> Settings:
+    """Parse settings from TOML text.
+
+    Args:
+        text: TOML; bytes are UTF-8.
+        source: the file's name, for errors.
+        base: directory at which relative paths start; None: the current one.
+
+    Raises:
+        SettingsError: as `load_settings` does.
+    """
     try:
-        return convert(parse_toml(text), Settings)
+        return _with_paths(convert(parse_toml(text), Settings), base)
     except SchemaError as error:
-        raise SettingsError(f"{source}: {error}") from error
+        line = line_of(error.key, text) if error.key else None
+        place = f" (at line {line})" if line else ""
+        raise SettingsError(printable(f"{source}: {error}{place}")) from error
+
+
+def _read(file: Path) -> bytes:
+    """Read a settings file; raises SettingsError for what is not a file or too large."""
+    mode = file.stat().st_mode
+    if not stat.S_ISREG(mode):
+        kind = "a directory" if stat.S_ISDIR(mode) else "a device, a pipe or a socket"
+        raise SettingsError(f"{file} cannot be read: it is {kind}, not a file")
+    with file.open("rb") as stream:
+        data = stream.read(MAX_FILE_BYTES + 1)
+    if len(data) > MAX_FILE_BYTES:
+        raise SettingsError(f"{file} cannot be read: it has more than {MAX_FILE_BYTES} bytes")
+    return data
+
+
+def _with_paths(settings: Settings, base: str | os.PathLike[str] | None) -> Settings:
+    """Expand all paths; raises `SchemaError` for one that cannot exist."""
+    tables: dict[str, Any] = {}
+    for table in structs.fields(Settings):
+        record, values = getattr(settings, table.name), {}
+        for field in structs.fields(table.type):
+            rule = _path_rule(field.type)
+            value = getattr(record, field.name)
+            if rule and value:
+                program, *arguments = value if isinstance(value, tuple) else (value,)
+                if program and (rule == "always" or "/" in program):
+                    try:
+                        program = str(expand_path(program, base))
+                    except SettingsError as error:
+                        raise SchemaError(f"{table.name}.{field.name}", str(error)) from error
+                values[field.name] = (program, *arguments) if isinstance(value, tuple) else program
+        tables[table.name] = structs.replace(record, **values)
+    return Settings(**tables)
+
+
+def _path_rule(hint: Any) -> str:
+    if get_origin(hint) is not Annotated:
+        return ""
+    return next(
+        (item.extra["path"] for item in hint.__metadata__ if isinstance(item, Meta) and item.extra), ""
+    )
+
+
+def _exists(path: Path) -> bool:
+    """Whether a file exists, or may exist in a directory that this user cannot search."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+
+
+def _user_directory(variable: str, default: str) -> Path | None:
+    """This program's directory below one of the XDG base directories, or below the default in the home directory."""
+    base = os.environ.get(variable, "")
+    if os.path.isabs(base):
+        return expand_path(base) / "edge-siamese"
+    home = home_directory()
+    return home / default / "edge-siamese" if default and home else None
 
 
 def _is_service_account() -> bool:

@@ -7,9 +7,12 @@ fields is `__post_init__`, which raises `SchemaError` with the field's name. Con
 
 from __future__ import annotations
 
+import codecs
+import datetime
 import difflib
 import json
 import math
+import re
 import tomllib
 import types
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,15 +30,31 @@ from typing import (
 
 import msgspec
 
+from edge_siamese.errors import first_line
+
 T = TypeVar("T")
 
 MAX_DEPTH = 100
-"""Nesting levels that `parse_json` accepts."""
+"""Nesting levels that `parse_json` and `parse_toml` accept."""
+MAX_JSON_BYTES = 32 * 2**20
+MAX_JSON_VALUES = 2_000_000
+"""Values in a JSON text; each takes many times its size in memory."""
+MAX_MESSAGE_VALUES = 10_000
+"""Values in a request or a message from outside."""
 
 _MAX_SHOWN_CHARACTERS = 80
 """Of a rejected value in a message."""
 
 _Location = tuple[str | int, ...]
+
+_BRACKETS = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[{]++|[\]}]++', re.DOTALL)
+"""Strings and runs of brackets in JSON. It matches in linear time, also an unterminated string."""
+_KEY_PART = r"(?:[\w-]++|\"[^\"\n]*+\"|'[^'\n]*+')"
+_LONG_KEY = re.compile(rf"{_KEY_PART}(?:[ \t]*+\.[ \t]*+{_KEY_PART}){{{MAX_DEPTH}}}")
+"""A dotted key of TOML with more parts than `MAX_DEPTH`, for which `tomllib` takes time that grows with the square."""
+_LONG_NUMBER = re.compile(r"\d[\d_]{1000}")
+_HUGE = 1 << 64
+"""Replaces integers with more digits than 64 bits have; `_refuse_number` refuses it under its key."""
 
 
 class SchemaError(ValueError):
@@ -89,48 +108,87 @@ def convert_texts(values: Mapping[str, str], type: type[T], key: str = "") -> T:
     )
 
 
-def parse_json(text: str | bytes) -> Any:
-    """Parse JSON strictly: no NaN or infinity, duplicate keys, lone surrogates, or more than `MAX_DEPTH` levels.
+def parse_json(
+    text: str | bytes, *, max_bytes: int = MAX_JSON_BYTES, max_values: int = MAX_JSON_VALUES
+) -> Any:
+    """Parse JSON strictly, with the same result on every Python.
+
+    NaN, infinity, integers beyond 64 bits, duplicate keys, lone surrogates, and more than `MAX_DEPTH` levels are refused.
+
+    Args:
+        text: JSON; bytes are UTF-8.
+        max_bytes: maximum length, in characters for a string.
+        max_values: maximum number of values in lists and objects. A comma within a string counts as well.
 
     Raises:
         SchemaError: the text is not such JSON.
     """
+    if len(text) > max_bytes:
+        raise SchemaError("", f"{len(text)} bytes; at most {max_bytes} are accepted")
+    text = _decode(text)
+    _check_size(text, max_values)
     try:
-        value = json.loads(_decode(text), object_pairs_hook=_refuse_duplicates)
-    except SchemaError:
-        raise
+        value = json.loads(text, object_pairs_hook=_refuse_duplicates, parse_int=_parse_integer)
     except json.JSONDecodeError as error:
         raise SchemaError(
             "", f"not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}"
         ) from error
-    except RecursionError as error:
-        raise SchemaError("", f"more than {MAX_DEPTH} nested levels") from error
-    except ValueError as error:  # an integer of thousands of digits
-        raise SchemaError("", f"not valid JSON: {error}") from error
     for location, item in _walk(value):
-        if len(location) >= MAX_DEPTH and isinstance(item, (dict, list)):
-            raise SchemaError("", f"more than {MAX_DEPTH} nested levels")
-        _refuse_not_finite(item, location)
+        _refuse_number(item, location)
         _refuse_surrogates(item, location)
     return value
 
 
-def parse_toml(text: str) -> dict[str, Any]:
-    """Parse TOML.
+def parse_toml(text: str | bytes) -> dict[str, Any]:
+    """Parse TOML, which may start with a byte-order mark.
+
+    Infinity, NaN, integers beyond 64 bits, and more than `MAX_DEPTH` levels are refused.
 
     Raises:
-        SchemaError: the text is not TOML.
+        SchemaError: the text is not such TOML. The message has the line, except for a value with a key: see `line_of`.
     """
+    text = _decode(text).removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}")
+    if match := _LONG_KEY.search(text):
+        raise _toml_error(f"a key with more than {MAX_DEPTH} parts", text, match)
     try:
-        return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        value = tomllib.loads(text)
+        for location, item in _walk(value):
+            _refuse_number(item, location)
+    except tomllib.TOMLDecodeError as error:
         raise SchemaError("", f"not valid TOML: {error}") from error
+    except RecursionError as error:
+        raise _too_deep() from error
+    except SchemaError:
+        raise
+    except ValueError as error:  # an integer of thousands of digits, or a date that does not exist
+        raise _toml_error(first_line(error), text, _LONG_NUMBER.search(text)) from error
+    return value
+
+
+def line_of(key: str, text: str | bytes) -> int | None:
+    """The line of TOML text that sets a dotted key, or else the table that it belongs to; None if neither is found."""
+    names = re.sub(r"\[\d+\]", "", key).split(".")
+    table: list[str] = []
+    found: dict[int, int] = {}
+    for number, line in enumerate(_decode(text).split("\n"), 1):
+        if header := re.match(r"\s*\[+([^\[\]#=]+)\]", line):
+            table = _toml_names(header[1])
+            path = table
+        elif assignment := re.match(r"\s*([^=#\[\]{},]+?)\s*=", line):
+            path = [*table, *_toml_names(assignment[1])]
+        else:
+            continue
+        shared = min(len(path), len(names))
+        if path[:shared] == names[:shared]:
+            found.setdefault(shared, number)
+    return found[max(found)] if found else None
 
 
 def require_finite(value: Any, key: str = "") -> None:
     """Raise `SchemaError` with the dotted key if a number anywhere in `value` is NaN or infinite."""
     for location, item in _walk(value):
-        _refuse_not_finite(item, location, key)
+        if isinstance(item, float) and not math.isfinite(item):
+            raise SchemaError(_dotted(location, key), f"must be a finite number, not {item}")
 
 
 def json_schema(
@@ -305,6 +363,8 @@ def _shown(value: Any, *, counted: bool = False) -> str:
         return f"a list of {len(value)}" if counted else "a list"
     if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 1024:
         return "an integer beyond every float"
+    if isinstance(value, (datetime.date, datetime.time)):
+        return f"the {type(value).__name__} {value}"
     return json.dumps(value, ensure_ascii=False, default=str)[:_MAX_SHOWN_CHARACTERS]
 
 
@@ -330,6 +390,8 @@ def _decode(text: str | bytes) -> str:
     try:
         return text.decode("utf-8")
     except UnicodeDecodeError as error:
+        if text[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            raise SchemaError("", "UTF-16 text instead of UTF-8") from error
         raise SchemaError("", f"not UTF-8 text: byte {error.start} is invalid") from error
 
 
@@ -342,9 +404,43 @@ def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def _refuse_not_finite(value: Any, location: _Location, key: str = "") -> None:
+def _refuse_number(value: Any, location: _Location) -> None:
     if isinstance(value, float) and not math.isfinite(value):
-        raise SchemaError(_dotted(location, key), f"must be a finite number, not {value}")
+        raise SchemaError(_dotted(location), f"must be a finite number, not {value}")
+    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
+        raise SchemaError(_dotted(location), "must be an integer of at most 64 bits")
+
+
+def _parse_integer(digits: str) -> int:
+    return int(digits) if len(digits) <= 20 else _HUGE
+
+
+def _check_size(text: str, max_values: int) -> None:
+    """Raise `SchemaError` for JSON with too many values or levels, before it is parsed."""
+    containers = text.count("[") + text.count("{")
+    if containers + text.count(",") > max_values:
+        raise SchemaError("", f"more than {max_values} values")
+    if containers <= MAX_DEPTH:
+        return
+    depth = 0
+    for match in _BRACKETS.finditer(text):
+        run = match.group()
+        if run[0] in "[{":
+            depth += len(run)
+            if depth > MAX_DEPTH:
+                raise _too_deep()
+        elif run[0] != '"':
+            depth -= len(run)
+
+
+def _toml_error(problem: str, text: str, match: re.Match[str] | None) -> SchemaError:
+    place = "" if match is None else f" (at line {text.count(chr(10), 0, match.start()) + 1})"
+    return SchemaError("", f"not valid TOML: {problem}{place}")
+
+
+def _toml_names(text: str) -> list[str]:
+    """The parts of a dotted key, as far as they contain no dot themselves."""
+    return [part.strip(" \t\"'") for part in text.split(".")]
 
 
 def _refuse_surrogates(value: Any, location: _Location) -> None:
@@ -360,14 +456,26 @@ def _refuse_surrogates(value: Any, location: _Location) -> None:
 
 def _walk(value: Any) -> Iterator[tuple[_Location, Any]]:
     """Every value in a tree of dictionaries and lists, with its location, in the order of the text."""
-    pending: list[tuple[_Location, Any]] = [((), value)]
+    pending: list[Iterator[tuple[_Location, Any]]] = [iter([((), value)])]
     while pending:
-        location, item = pending.pop()
-        yield location, item
-        if isinstance(item, dict):
-            pending.extend(reversed([((*location, name), inner) for name, inner in item.items()]))
-        elif isinstance(item, (list, tuple)):
-            pending.extend(reversed([((*location, index), inner) for index, inner in enumerate(item)]))
+        for location, item in pending[-1]:
+            yield location, item
+            if isinstance(item, (dict, list, tuple)):
+                if len(location) >= MAX_DEPTH:
+                    raise _too_deep()
+                pending.append(_children(location, item))
+                break
+        else:
+            pending.pop()
+
+
+def _children(location: _Location, value: Any) -> Iterator[tuple[_Location, Any]]:
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    return (((*location, name), item) for name, item in items)
+
+
+def _too_deep() -> SchemaError:
+    return SchemaError("", f"more than {MAX_DEPTH} nested levels")
 
 
 def _dotted(location: _Location, key: str = "") -> str:

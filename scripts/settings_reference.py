@@ -39,7 +39,11 @@ INTRODUCTION = """\
 The daemon reads one TOML file: the one given with `--config`, else the one in the environment variable
 `EDGE_SIAMESE_CONFIG`, else `/etc/edge-siamese/config.toml`, else `~/.config/edge-siamese/config.toml`. Every option has a
 default, so the file may be empty or missing. An unknown option, a value of the wrong type and a value out of range are
-errors that name the option. `edge-siamese run --check` checks the file without starting the daemon.
+errors that name the option and its line. `edge-siamese run --check` checks the file, and all that the daemon needs, without
+starting it.
+
+In a path, `~` is the home directory of the user that reads the file, and a relative path starts at the directory of the
+file. Options that take a name or a path take text with a slash for a path.
 
 After a change, run `sudo systemctl reload edge-siamese` (or send SIGHUP, or run `edge-siamese reload`). The daemon reads the
 file again, loads and tests the model, and reopens the camera, the panel and the event sinks whose options changed. Objects
@@ -146,6 +150,10 @@ def value_of(hint: Any) -> str:
     origin = get_origin(hint)
     if origin is Literal:
         return "one of " + ", ".join(f"`{toml(choice)}`" for choice in get_args(hint))
+    if meta is not None and meta.extra:
+        if origin is tuple:
+            return "program and its arguments"
+        return "path" if meta.extra["path"] == "always" else "name or path"
     if origin is tuple:
         return "list of strings"
     if meta is not None and meta.ge is not None:

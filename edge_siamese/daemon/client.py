@@ -131,8 +131,8 @@ def _lines(connection: socket.socket) -> Iterator[bytes]:
 
 def _reply(line: bytes) -> dict[str, Any]:
     try:
-        value = parse_json(line.decode("utf-8"))
-    except (UnicodeDecodeError, SchemaError) as error:
+        value = parse_json(line)
+    except SchemaError as error:
         raise ControlError(f"the reply is not from a daemon of this release: {error}") from None
     if not isinstance(value, dict):
         raise ControlError("the reply is not from a daemon of this release: it is not an object")

@@ -23,10 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from edge_siamese.errors import ClientGone, ControlError, EdgeSiameseError
-from edge_siamese.validation import SchemaError, parse_json
+from edge_siamese.validation import MAX_MESSAGE_VALUES, SchemaError, parse_json
 
 WORKERS = 8
-MAX_BRACKETS = 10_000
 SMALL_REQUEST = 64 * 1024
 MAX_REQUEST = 8 * 1024 * 1024
 IDLE_SECONDS = 10.0
@@ -406,12 +405,8 @@ class ControlServer:
 
 
 def _request(line: bytes) -> dict[str, Any]:
-    if line.count(b"[") + line.count(b"{") > MAX_BRACKETS:  # each takes many times its size in memory
-        raise ControlError(f"the request has more than {MAX_BRACKETS} lists and objects")
     try:
-        value = parse_json(line.decode("utf-8"))
-    except UnicodeDecodeError:
-        raise ControlError("the request is not UTF-8 text") from None
+        value = parse_json(line, max_values=MAX_MESSAGE_VALUES)
     except SchemaError as error:
         raise ControlError(f"invalid request: {error}") from None
     if not isinstance(value, dict) or not isinstance(value.get("command"), str):

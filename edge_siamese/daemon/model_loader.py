@@ -36,6 +36,7 @@ from edge_siamese.runtimes.selection import load_encoder
 from edge_siamese.settings import Settings
 from edge_siamese.store import SupportStore
 from edge_siamese.system.files import write_text_atomically
+from edge_siamese.validation import parse_json
 
 LOG = logging.getLogger(__name__)
 
@@ -230,9 +231,9 @@ class EmbeddingAttempts:
                 self._path.unlink(missing_ok=True)
 
     def _read(self) -> dict[int, int]:
-        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
             with self._path.open("rb") as file:
-                value = json.loads(file.read(MAX_ATTEMPTS_BYTES))
+                value = parse_json(file.read(MAX_ATTEMPTS_BYTES))
             if {key: value[key] for key in self._header} == self._header:
                 return {int(view): int(count) for view, count in value["views"].items()}
         return {}

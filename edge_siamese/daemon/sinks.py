@@ -22,6 +22,7 @@ from typing import Any, TextIO
 from edge_siamese.daemon.event_bus import SINK_QUEUE, ProblemLog, Sink
 from edge_siamese.events import Event
 from edge_siamese.settings import Settings
+from edge_siamese.validation import SchemaError, parse_json
 
 FILE_NAME = "events.jsonl"
 RETRY_SECONDS = 30.0
@@ -198,8 +199,8 @@ def read_events(path: Path, count: int) -> list[dict[str, Any]]:
             if len(events) >= count:
                 return events[::-1]
             try:
-                value = json.loads(line)
-            except ValueError:
+                value = parse_json(line)
+            except SchemaError:
                 continue
             if isinstance(value, dict) and "kind" in value:
                 events.append(value)

@@ -27,7 +27,15 @@ from edge_siamese.dashboard.auth import NOBODY
 from edge_siamese.dashboard.limits import JSON_SECONDS, MAX_JSON_BYTES, read_body, unless_disconnected
 from edge_siamese.dashboard.schemas import ApiError, Failure, to_json
 from edge_siamese.dashboard.state import AppState
-from edge_siamese.validation import Record, SchemaError, convert, convert_texts, json_schema, parse_json
+from edge_siamese.validation import (
+    MAX_MESSAGE_VALUES,
+    Record,
+    SchemaError,
+    convert,
+    convert_texts,
+    json_schema,
+    parse_json,
+)
 
 PREFIX = "/api/v1"
 JSON = "application/json"
@@ -234,7 +242,7 @@ def _without_none(hint: Any) -> Any:
 
 def _parse(data: bytes, body: type[Record]) -> Any:
     try:
-        value = parse_json(data)
+        value = parse_json(data, max_values=MAX_MESSAGE_VALUES)
     except SchemaError as error:
         raise ApiError(400, f"the body is not JSON: {error}") from error
     try:

@@ -25,7 +25,7 @@ from edge_siamese.pictures import decode_png, png_size
 from edge_siamese.store.names import checked_name
 from edge_siamese.store.replication import ViewContent
 from edge_siamese.store.tables import MAX_CROP_SIDE, MAX_CROPS
-from edge_siamese.validation import Record, SchemaError, convert, parse_json
+from edge_siamese.validation import MAX_MESSAGE_VALUES, Record, SchemaError, convert, parse_json
 
 FORMAT = 1
 SHARDS = "0123456789abcdef"
@@ -169,9 +169,7 @@ def _encode(value: dict[str, Any]) -> bytes:
 
 
 def _decode(payload: bytes, max_bytes: int) -> dict[str, Any]:
-    if len(payload) > max_bytes:
-        raise SchemaError("", f"{len(payload)} bytes; at most {max_bytes} are accepted")
-    value = parse_json(payload)
+    value = parse_json(payload, max_bytes=max_bytes, max_values=MAX_MESSAGE_VALUES)
     if not isinstance(value, dict):
         raise SchemaError("", "must be an object")
     version = value.pop("format", None)

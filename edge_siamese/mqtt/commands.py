@@ -65,13 +65,9 @@ def parse_request(name: str, payload: bytes) -> CommandRequest:
     command = COMMANDS.get(name)
     if command is None:
         return CommandRequest(name, error=f"there is no command {name!r}{nearest(name, COMMANDS)}")
-    if len(payload) > MAX_BYTES:
-        return CommandRequest(
-            name, error=f"a command may have at most {MAX_BYTES} bytes; this one has {len(payload)}"
-        )
     request_id = None
     try:
-        value = parse_json(payload) if payload.strip() else {}
+        value = parse_json(payload, max_bytes=MAX_BYTES) if payload.strip() else {}
         if not isinstance(value, dict):
             raise SchemaError("", 'must be empty or a JSON object, such as {"name": "mug"}')
         if "id" in value:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import secrets
 import threading
@@ -28,6 +27,7 @@ from edge_siamese.mqtt.topics import Topics, to_json
 from edge_siamese.recognition.tracking import Sighting
 from edge_siamese.store import StoredObject
 from edge_siamese.system import board
+from edge_siamese.validation import SchemaError, parse_json
 
 STATE_SECONDS = 30.0
 """Interval at which the device's state is read and, if it changed, published."""
@@ -548,8 +548,8 @@ class StatePublisher:
     def _merge_discovery(self, payload: bytes) -> None:
         """Add the components of a retained discovery message, so that those no longer needed are removed."""
         try:
-            message = json.loads(payload)
-        except (ValueError, RecursionError):
+            message = parse_json(payload)
+        except SchemaError:
             return
         components = message.get("components") if isinstance(message, dict) else None
         if isinstance(components, dict):

@@ -1,4 +1,4 @@
-"""Atomic writes of files and directories, exclusive staging directories, and free disk space."""
+"""Paths that users write, atomic writes, exclusive staging directories, and free disk space."""
 
 from __future__ import annotations
 
@@ -11,11 +11,57 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from edge_siamese.errors import SettingsError
+
 DISK_RESERVE_BYTES = 64 << 20
 """Free disk space that imported collections and objects of a fleet must leave, so that the device can go on writing."""
 
+MAX_PATH_BYTES, MAX_NAME_BYTES = 4095, 255
+"""Limits of Linux for a path, and for a name within it."""
+
 # Arguments of renameat2(2).
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+
+
+def expand_path(path: str | os.PathLike[str], base: str | os.PathLike[str] | None = None) -> Path:
+    """Apply the rule for all paths that users write, in settings, options and environment variables.
+
+    `~` and `~user` at the start are replaced by the home directory.
+
+    Args:
+        path: it may exist or not.
+        base: the directory at which a relative path starts; None: the current directory of the process.
+
+    Raises:
+        SettingsError: no file can have this path.
+    """
+    text = os.fspath(path)
+    if "\0" in text:
+        raise SettingsError("a path must not contain a NUL character")
+    if text.startswith("~"):
+        user, expanded = text.partition("/")[0], os.path.expanduser(text)
+        if expanded.startswith("~"):
+            problem = "has no home directory" if user == "~" else "is not a user of this machine"
+            whose = f"user {os.geteuid()}" if user == "~" else f'"{user[1:]}"'
+            raise SettingsError(f'"{text}": {whose} {problem}: write the path without ~')
+        text = expanded
+    try:
+        encoded = os.fsencode(text)
+    except UnicodeEncodeError:
+        raise SettingsError(
+            f"{text!a}: the locale's encoding has no such file name: set LANG=C.UTF-8"
+        ) from None
+    if len(encoded) > MAX_PATH_BYTES or max(map(len, encoded.split(b"/"))) > MAX_NAME_BYTES:
+        raise SettingsError(
+            f"a path may have {MAX_PATH_BYTES} bytes, and each name in it {MAX_NAME_BYTES}; this one is longer"
+        )
+    return Path(text) if base is None else Path(base, text)
+
+
+def home_directory() -> Path | None:
+    """The home directory of this user; None if there is none, as for a user without an account."""
+    home = os.path.expanduser("~")
+    return Path(home) if os.path.isabs(home) else None
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -191,9 +192,47 @@ def test_refuse_json_that_is_not_clean(text: str | bytes, message: str) -> None:
     assert str(caught.value) == message
 
 
-def test_refuse_an_integer_that_python_cannot_hold() -> None:
-    with pytest.raises(SchemaError, match=r"^not valid JSON: Exceeds the limit"):
-        parse_json("9" * 5000)
+@pytest.mark.parametrize("digits", ["9" * 20, "9" * 5000, "-9223372036854775809", "18446744073709551616"])
+def test_refuse_an_integer_beyond_64_bits(digits: str) -> None:
+    with pytest.raises(SchemaError, match=r"^a\[1\]: must be an integer of at most 64 bits$"):
+        parse_json(f'{{"a": [0, {digits}]}}')
+    assert parse_json("[-9223372036854775808, 18446744073709551615]") == [-(2**63), 2**64 - 1]
+
+
+def test_levels_are_counted_before_parsing_and_not_in_strings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The recursion limits of the parser differ between versions of Python."""
+    strings = json.dumps(["[" * 200, '"' + "{" * 200 + "\\", '\\"[' * 200])
+    assert parse_json(strings) == json.loads(strings)
+    assert parse_json("[" + ",".join(["[[]]"] * 200) + "]") == [[[]]] * 200
+
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("parsed")
+
+    monkeypatch.setattr(json, "loads", fail)
+    for text in (
+        "[" * 101,
+        '{"a":' * 101,
+        '["' + "\\\\" * 50 + '",' + "[" * 100,
+        '[{"":' * 51 + '"' + "[" * 9,
+    ):
+        with pytest.raises(SchemaError, match=r"^more than 100 nested levels$"):
+            parse_json(text)
+    for text, options, message in (
+        ("[1, 2, 3]", {"max_values": 2}, "more than 2 values"),
+        ("[1, 2, 3]", {"max_bytes": 8}, "9 bytes; at most 8 are accepted"),
+        (b"[1, 2, 3]", {"max_bytes": 8}, "9 bytes; at most 8 are accepted"),
+    ):
+        with pytest.raises(SchemaError, match=f"^{message}$"):
+            parse_json(text, **options)
+    with pytest.raises(AssertionError):
+        parse_json("[1, 2, 3]", max_values=3, max_bytes=9)
+
+
+@pytest.mark.parametrize("text", ['"' * 200_001, '\\"' * 200_000, '"' + "\\" * 200_001, "[]" * 200_000])
+def test_counting_levels_takes_linear_time(text: str) -> None:
+    """A pattern that tries again at each quote would take minutes for these."""
+    with pytest.raises(SchemaError, match=r"^not valid JSON: "):
+        parse_json("[]," * 101 + text)
 
 
 def test_whole_characters_and_deep_values_pass() -> None:
@@ -208,6 +247,8 @@ def test_finite_numbers_pass() -> None:
 
 def test_parse_toml() -> None:
     assert parse_toml("[a]\nb = 1") == {"a": {"b": 1}}
+    assert parse_toml(b"\xef\xbb\xbfa = 1\r\n") == {"a": 1}
+    assert parse_toml("a." * 99 + "a = 1")["a"]["a"]
     with pytest.raises(SchemaError, match=r"^not valid TOML: Invalid value"):
         parse_toml("a = \n")
 

@@ -238,7 +238,7 @@ class TestRun:
         assert main(["run", *more, "--config", str(config)]) == 78
         assert capsys.readouterr() == (
             "",
-            f"edge-siamese: {config}: camera.frame_rate: must be a number from 0.1 to 240, not 1000000000.0\n",
+            f"edge-siamese: {config}: camera.frame_rate: must be a number from 0.1 to 240, not 1000000000.0 (at line 2)\n",
         )
 
     def test_a_second_daemon_is_refused(

@@ -193,12 +193,13 @@ class TestRefusing:
             ),
             (b'{"command":"a","command":"b"}\n', "command: duplicate key"),
             (b'{"command":"echo","n":NaN}\n', "n: must be a finite number, not nan"),
-            (b"\xff\xfe\n", "the request is not UTF-8 text"),
+            (b"\xff\xfe\n", "invalid request: UTF-16 text instead of UTF-8"),
+            (b'"\xff"\n', "invalid request: not UTF-8 text: byte 1 is invalid"),
             (b'["echo"]\n', 'a request must be an object with a "command"'),
             (b'{"command":3}\n', 'a request must be an object with a "command"'),
             (b"\n", "invalid request: not valid JSON: Expecting value at line 1, column 1"),
             (b"[" * 9000 + b"\n", "more than 100 nested levels"),
-            (b"[" * 60000 + b"\n", "the request has more than 10000 lists and objects"),
+            (b"[" * 60000 + b"\n", "invalid request: more than 10000 values"),
         ],
     )
     def test_invalid_input_gets_an_error_and_a_disconnect(self, path: Path, sent: bytes, error: str) -> None:

@@ -63,7 +63,7 @@ def test_invalid_settings_are_reported_and_other_checks_run(root: Path) -> None:
         Finding(
             "settings",
             "error",
-            f"{config}: camera.frame_rate: must be a number from 0.1 to 240, not 0",
+            f"{config}: camera.frame_rate: must be a number from 0.1 to 240, not 0 (at line 2)",
             "correct the file, then check it: edge-siamese run --check; all other checks used the default settings",
         ),
         Finding("x", "ok", "fine"),

@@ -104,7 +104,7 @@ def test_valid_requests_are_parsed(name: str, payload: bytes, expected: CommandR
         (
             "undo",
             b"{" + b" " * MAX_BYTES,
-            f"a command may have at most {MAX_BYTES} bytes; this one has {MAX_BYTES + 1}",
+            f"undo: {MAX_BYTES + 1} bytes; at most {MAX_BYTES} are accepted",
         ),
         ("x" * 500, b"", f"there is no command {'x' * 40!r}"),
     ],
