@@ -181,7 +181,7 @@ def bind(settings: DashboardSettings) -> socket.socket:
             ) from None
     both = family == socket.AF_INET6 and listen == "::" and socket.has_dualstack_ipv6()
     try:
-        return socket.create_server((listen, settings.port), family=family, dualstack_ipv6=both)
+        listener = socket.create_server((listen, settings.port), family=family, dualstack_ipv6=both)
     except OSError as error:
         # Without the address, which Python adds to the system's message.
         reason = os.strerror(error.errno) if error.errno else str(error)
@@ -191,6 +191,9 @@ def bind(settings: DashboardSettings) -> socket.socket:
             else ""
         )
         raise SettingsError(f"the dashboard cannot listen at {endpoint}: {reason}{hint}") from error
+    # Connections inherit it. asyncio does not set it for them, and a response would wait 40 ms for an acknowledgment.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 def tls_context(settings: DashboardSettings) -> ssl.SSLContext | None:

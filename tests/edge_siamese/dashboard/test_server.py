@@ -542,6 +542,16 @@ def test_addresses_that_cannot_be_had() -> None:
         bind(structs.replace(settings, listen="kitchen"))
 
 
+def test_responses_do_not_wait_for_acknowledgments() -> None:
+    settings = DashboardSettings(port=free_port())
+    with (
+        bind(settings) as listener,
+        socket.create_connection(("127.0.0.1", settings.port)),
+        listener.accept()[0] as accepted,
+    ):
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 # --- TLS ---
 
 
