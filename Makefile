@@ -9,11 +9,13 @@ DATA_ROOT ?=
 DATA_ROOT_OPTION = $(if $(DATA_ROOT),--data-root $(DATA_ROOT))
 # Test processes:
 JOBS ?= 2
+# Fuzz targets and options, see .venv/bin/python -m tests.fuzz --help:   make fuzz FUZZ='settings --seed 7'
+FUZZ ?=
 
 export PYTHON TORCH_INDEX
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test test-system screenshots lint photographs reproduce reproduce-omniglot model-glyphs model-objects model-objects-small splits bench-daemon bench-integrations results wheel deb lock clean distclean
+.PHONY: help setup demo run test fuzz test-system screenshots lint photographs reproduce reproduce-omniglot model-glyphs model-objects model-objects-small splits bench-daemon bench-integrations results wheel deb lock clean distclean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' Makefile
@@ -33,6 +35,9 @@ run: setup  ## run the daemon on the demo's synthetic scene until Ctrl-C
 
 test: setup lint  ## run lint, types and all tests except the system tests
 	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n $(JOBS) --dist loadfile
+
+fuzz: setup  ## run the fuzz targets with all their inputs: an hour; FUZZ='settings --count 1000 --seed 7' chooses
+	@OMP_NUM_THREADS=1 .venv/bin/python -m tests.fuzz $(FUZZ)
 
 test-system: setup  ## run the tests in booted systems: systemd, arm64, a virtual machine (needs Debian and root; installs packages)
 	@sh scripts/system_packages.sh
