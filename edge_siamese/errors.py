@@ -180,6 +180,14 @@ def error_of_kind(kind: object, text: str, otherwise: type[EdgeSiameseError]) ->
     return known(text)
 
 
+def unforeseen(error: BaseException) -> str:
+    """Describe any error in one line: its message if it is for users, else its type as well."""
+    text = printable(" ".join(str(error).split()))
+    if isinstance(error, EdgeSiameseError):
+        return text
+    return f"unexpected {type(error).__name__}{': ' if text else ''}{text}"
+
+
 def first_line(error: BaseException) -> str:
     """Describe an error of another library in one line of at most 200 characters.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin
 
@@ -437,6 +437,18 @@ class Settings(Record):
     def digest(self) -> str:
         """A short hash of all values: equal settings have the same one."""
         return hashlib.sha256(msgspec.json.encode(self)).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class SettingsOrigin:
+    """Where settings that are in use come from."""
+
+    file: Path | None
+    """None: there was no file."""
+    digest: str
+    """`Settings.digest` of the file when it was read."""
+    problem: str = ""
+    """Why the file could not be read later; empty if it was not tried or succeeded."""
 
 
 def load_settings(path: str | os.PathLike[str] | None = None) -> Settings:

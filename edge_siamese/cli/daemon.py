@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from edge_siamese.cli.output import LogFormatter, json_text, print_json, print_line, print_pairs, print_table
-from edge_siamese.daemon.client import request, stream
-from edge_siamese.errors import DaemonNotRunning, SettingsError
+from edge_siamese.daemon.client import find_socket, request, stream
+from edge_siamese.daemon.client import reload as reload_daemon
+from edge_siamese.errors import ControlError, DaemonNotRunning, SettingsError
 from edge_siamese.models import described
 from edge_siamese.settings import default_config, load_settings
 
@@ -39,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
 
 def status(options: argparse.Namespace) -> int:
     """Print the daemon's status; returns 0 even if it cannot recognize, which the first line reports."""
-    socket = load_settings(options.config).socket
+    socket = find_socket(options.config)
     while True:
         report = request(socket, "status")
         if options.json:
@@ -94,9 +95,26 @@ def _duration(seconds: float) -> str:
     return f"{hours} h {rest // 60} min" if hours else f"{rest // 60} min {rest % 60} s"
 
 
+def reload(options: argparse.Namespace) -> int:
+    """Make the daemon read settings and model again, and print what it uses then; returns 1 if it refused one of them."""
+    report = reload_daemon(find_socket(options.config))
+    loading, model = report["loading"], report["model"]
+    problem = loading["settings_problem"] or (loading["problem"] if not loading["busy"] else "")
+    if options.json:
+        print_json({"ok": not problem, "problem": problem, "busy": loading["busy"]})
+    elif problem:
+        what = "settings" if loading["settings_problem"] else "model"
+        raise ControlError(f"the daemon does not use the new {what}: {problem}")
+    elif loading["busy"]:
+        print(f"the daemon is still loading: {report['line']}")
+    else:
+        print(f"the daemon uses {report['paths']['config'] or 'the defaults'} and {model['model_id']}")
+    return 1 if problem else 0
+
+
 def events(options: argparse.Namespace) -> int:
     """Print recent events, and new ones with --follow."""
-    socket = load_settings(options.config).socket
+    socket = find_socket(options.config)
     if not options.follow:
         for event in request(socket, "events", count=options.count):
             _print_event(event, options.json)

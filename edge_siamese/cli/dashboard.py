@@ -7,32 +7,47 @@ import getpass
 import sys
 
 from edge_siamese.cli.output import print_json, print_table
+from edge_siamese.daemon.client import Installation, find_installation, request
 from edge_siamese.dashboard.credentials import CredentialsFile, generated_password
 from edge_siamese.errors import SettingsError
-from edge_siamese.settings import load_settings
 
 
 def address(options: argparse.Namespace) -> int:
-    """Print the dashboard's URL."""
-    settings = load_settings(options.config).dashboard
+    """Print the dashboard's URL; returns 1 if it is off."""
+    installation = find_installation(options.config)
+    settings = installation.settings.dashboard
     try:
-        credentials = _file(options).current()
+        credentials = CredentialsFile(installation.settings.state_directory).current()
     except SettingsError:  # usually for lack of permission; the URL is no secret
         credentials = None
+    problem = _problem(installation)
     if options.json:
         print_json(
             {
                 "url": settings.url,
                 "enabled": settings.enabled,
+                "problem": problem,
                 "password": None if credentials is None else credentials.password is not None,
                 "tokens": None if credentials is None else len(credentials.tokens),
             }
         )
-        return 0
-    print(settings.url)
-    if not settings.enabled:
-        print("the dashboard is off; set enabled = true in [dashboard] of the settings", file=sys.stderr)
-    return 0
+    elif settings.enabled:
+        print(settings.url)
+    if problem and not options.json:
+        print(problem, file=sys.stderr)
+    return 0 if settings.enabled else 1
+
+
+def _problem(installation: Installation) -> str:
+    """Why nothing answers at the URL, or will not be there after a reload; empty if all is well."""
+    if not installation.settings.dashboard.enabled:
+        where = installation.file or "the settings"
+        off = f"the dashboard is off; set enabled = true in [dashboard] of {where}"
+        return f"the dashboard is off; {installation.difference}" if installation.difference else off
+    if not installation.running:
+        return installation.silence
+    report = request(installation.settings.socket, "status")["integrations"].get("dashboard", {})
+    return installation.difference if report.get("works") else f"it does not work: {report.get('state', '')}"
 
 
 def password(options: argparse.Namespace) -> int:
@@ -48,7 +63,7 @@ def password(options: argparse.Namespace) -> int:
         print_json({"password": new} if options.generate else {})
     elif options.generate:
         print(f"new password of the dashboard: {new} (shown only once)")
-        settings = load_settings(options.config).dashboard
+        settings = find_installation(options.config).settings.dashboard
         if settings.enabled:
             print(f"log in at {settings.url}")
     else:
@@ -91,7 +106,7 @@ def revoke(options: argparse.Namespace) -> int:
 
 
 def _file(options: argparse.Namespace) -> CredentialsFile:
-    return CredentialsFile(load_settings(options.config).state_directory)
+    return CredentialsFile(find_installation(options.config).settings.state_directory)
 
 
 def _prompt_for_password() -> str:

@@ -23,6 +23,7 @@ INTERRUPTED = 130
 SPECIAL_COMMANDS = {
     "status": "daemon:status",
     "events": "daemon:events",
+    "reload": "daemon:reload",
     "score": "objects:score",
     "export": "objects:export",
     "import": "objects:import_",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -14,8 +15,8 @@ import numpy.typing as npt
 from msgspec import structs
 
 from edge_siamese.cli.output import print_json, print_line, print_pairs, print_table
-from edge_siamese.daemon.client import NOT_RUNNING, request
-from edge_siamese.errors import ControlError, ImageError, ModelError, RuntimeNotInstalled, SupportError
+from edge_siamese.daemon.client import NOT_RUNNING, Installation, find_installation, reload
+from edge_siamese.errors import ImageError, ModelError, RuntimeNotInstalled, SupportError
 from edge_siamese.models import described, names, resolve, shipped
 from edge_siamese.models.bundle import Bundle, load_bundle
 from edge_siamese.models.installed import InstalledModel, InstalledModels
@@ -24,7 +25,6 @@ from edge_siamese.models.selftest import SelfTestReport, self_test
 from edge_siamese.pictures import read_picture
 from edge_siamese.recognizer import Recognizer
 from edge_siamese.runtimes.selection import load_encoder, runtime_format, runtime_statuses
-from edge_siamese.settings import Settings, load_settings
 from edge_siamese.system.files import write_atomically
 
 
@@ -231,7 +231,7 @@ def _bench_stages(bundle: Bundle, options: argparse.Namespace) -> int:
     from edge_siamese.cameras.synthetic.camera import SyntheticCamera
     from edge_siamese.system.board import read_board, temperature
 
-    settings = load_settings(options.config).camera
+    settings = find_installation(options.config).settings.camera
     encoder = load_encoder(bundle, options.runtime, options.precision, options.threads)
     color = bundle.manifest.input.color
     camera: Camera
@@ -306,7 +306,8 @@ def install(options: argparse.Namespace) -> int:
     """Test a bundle, install a copy as the current model, and make a running daemon load it."""
     from edge_siamese.daemon.model_loader import load_tested_encoder  # imports the store
 
-    settings = load_settings(options.config)
+    installation = find_installation(options.config)
+    settings = installation.settings
 
     def check(bundle: Bundle) -> None:
         encoder = load_tested_encoder(bundle, settings)
@@ -316,19 +317,19 @@ def install(options: argparse.Namespace) -> int:
             )
 
     model = InstalledModels(settings.models).install(options.bundle, check)
-    return _report_change(options, settings, model, f"{model.name} is now the current model")
+    return _report_change(options, installation, model, f"{model.name} is now the current model")
 
 
 def rollback(options: argparse.Namespace) -> int:
     """Make the previous model the current one."""
-    settings = load_settings(options.config)
-    model = InstalledModels(settings.models).rollback()
-    return _report_change(options, settings, model, f"{model.name} is the current model again")
+    installation = find_installation(options.config)
+    model = InstalledModels(installation.settings.models).rollback()
+    return _report_change(options, installation, model, f"{model.name} is the current model again")
 
 
 def list_(options: argparse.Namespace) -> int:
     """List the installed and the shipped models."""
-    settings = load_settings(options.config)
+    settings = find_installation(options.config).settings
     models, configured = InstalledModels(settings.models), settings.model.bundle
     installed = models.all()
     listed = [*installed, *(InstalledModel(name, shipped(name), "shipped") for name in names())]
@@ -358,28 +359,42 @@ def list_(options: argparse.Namespace) -> int:
     return 0
 
 
-def _report_change(options: argparse.Namespace, settings: Settings, model: InstalledModel, text: str) -> int:
-    running, effect = True, "the daemon is loading it"
-    try:
-        request(settings.socket, "reload")
-    except ControlError as error:
-        running = False
-        absent = str(error).startswith(NOT_RUNNING)
-        effect = NOT_RUNNING if absent else f"the daemon cannot be notified: {error}"
-    if settings.model.bundle:
-        effect += f"; but the settings name {settings.model.bundle}, which is used instead"
+def _report_change(
+    options: argparse.Namespace, installation: Installation, model: InstalledModel, text: str
+) -> int:
+    """Make the daemon load a model, and print what it does; returns 1 if it does not use the model."""
+    status, effect = 0, NOT_RUNNING
+    configured = installation.settings.model.bundle
+    uses = False
+    if installation.running:
+        report = reload(installation.settings.socket)
+        loading, used = report["loading"], report["model"] or {"bundle": "", "model_id": "no model"}
+        uses = os.path.realpath(used["bundle"]) == os.path.realpath(model.path)
+        if uses:
+            effect = "the daemon uses it"
+        elif loading["busy"]:
+            effect = f"the daemon is still loading it: {report['line']}"
+        elif not configured:
+            problem = loading["problem"] or report["fault"] or "see edge-siamese model list"
+            status, effect = 1, f"but the daemon uses {used['model_id']}: {problem}"
+    elif not installation.silence.startswith(NOT_RUNNING):
+        effect = f"the daemon cannot be notified: {installation.silence}"
+    if configured and installation.running:
+        effect = f"but the settings name {configured}, which the daemon uses instead"
+    elif configured:
+        effect += f"; but the settings name {configured}, which is used instead"
     if options.json:
-        print_json({"name": model.name, "path": str(model.path), "daemon": running})
+        print_json({"name": model.name, "path": str(model.path), "daemon": uses})
     else:
         print_line(f"{text}; {effect}")
-    return 0
+    return status
 
 
 def _named_or_current(options: argparse.Namespace) -> Path:
     """Return the bundle named on the command line, or the daemon's."""
     if options.bundle:
         return resolve(options.bundle)
-    settings = load_settings(options.config)
+    settings = find_installation(options.config).settings
     path = InstalledModels(settings.models).used(settings.model.bundle)
     if path is None:
         raise ModelError(

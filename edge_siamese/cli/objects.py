@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from edge_siamese.cli.output import print_json, print_line, print_table
-from edge_siamese.daemon.client import request, stream
+from edge_siamese.daemon.client import find_socket, request, stream
 from edge_siamese.daemon.commands import BY_NAME, EncodedPicture, arguments_of
 from edge_siamese.errors import StoreError, printable
-from edge_siamese.settings import load_settings
 from edge_siamese.system.files import write_atomically
 
 Printer = Callable[[str, Any], None]
@@ -33,7 +32,7 @@ def call(options: argparse.Namespace) -> int:
     """Send a command to the daemon and print the result; progress goes to stderr."""
     name = options.command
     timeout = REGISTRATION_TIMEOUT_SECONDS if name == "register" else TIMEOUT_SECONDS
-    socket, previous = load_settings(options.config).socket, ""
+    socket, previous = find_socket(options.config), ""
     for line in stream(socket, name, timeout=timeout, **_arguments(options)):
         if "result" in line:
             result = line["result"]
@@ -126,7 +125,7 @@ PRINTERS: dict[str, Printer] = {
 
 def score(options: argparse.Namespace) -> int:
     """Recognize pictures, one request each."""
-    socket, results = load_settings(options.config).socket, []
+    socket, results = find_socket(options.config), []
     for path in options.pictures:
         pictures = _read_pictures([path])
         (result,) = request(socket, "score", timeout=TIMEOUT_SECONDS, pictures=pictures)
@@ -140,7 +139,7 @@ def score(options: argparse.Namespace) -> int:
 
 def export(options: argparse.Namespace) -> int:
     """Write all objects to an archive."""
-    socket, result = load_settings(options.config).socket, {}
+    socket, result = find_socket(options.config), {}
     path = Path(options.file)
 
     def write(file: Any) -> None:
@@ -162,7 +161,7 @@ def export(options: argparse.Namespace) -> int:
 
 def import_(options: argparse.Namespace) -> int:
     """Add the objects of an archive."""
-    socket, path = load_settings(options.config).socket, Path(options.file)
+    socket, path = find_socket(options.config), Path(options.file)
     upload: dict[str, Any] = {}
     for chunk in _chunks(path):
         upload = request(socket, "upload", chunk=chunk, **upload)

@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 import numpy as np
 import numpy.typing as npt
+from msgspec import structs
 
 from edge_siamese.daemon.archives import OUTGOING, Uploads, archive_directory
 from edge_siamese.daemon.commands import Command, EncodedPicture, find_command
@@ -32,9 +33,10 @@ from edge_siamese.errors import ClientGone, ControlError, NotReady, Refused
 from edge_siamese.events import Event
 from edge_siamese.panel.press_grammar import Gesture
 from edge_siamese.recognition.decision import Recognition
-from edge_siamese.settings import Settings
+from edge_siamese.settings import PathSettings, Settings, SettingsOrigin
 from edge_siamese.store import OnConflict, StoredObject
 from edge_siamese.store.records import StoredView
+from edge_siamese.system.network import without_password
 from edge_siamese.validation import Record, SchemaError
 
 T = TypeVar("T")
@@ -52,7 +54,8 @@ class Daemon(Protocol):
     """The part of the service that the API uses."""
 
     settings: Settings
-    config: str | Path | None
+    config: Path | None
+    origin: SettingsOrigin
     bus: EventBus
     observations: Observations
     engine: Engine | None
@@ -184,7 +187,7 @@ class DaemonApi:
         return self._daemon.settings
 
     @property
-    def config(self) -> str | Path | None:
+    def config(self) -> Path | None:
         """The file of the settings; None for the default places."""
         return self._daemon.config
 
@@ -240,6 +243,18 @@ class DaemonApi:
         finally:
             self._followers.release()
         return None
+
+    def effective_settings(self) -> dict[str, Any]:
+        """Return the settings in use and the file that they come from, without passwords."""
+        settings, origin = self.settings, self._daemon.origin
+        mqtt = structs.replace(settings.mqtt, broker=without_password(settings.mqtt.broker))
+        paths = PathSettings(str(settings.state_directory), str(settings.runtime_directory))
+        return {
+            "file": str(origin.file or ""),
+            "digest": origin.digest,
+            "problem": origin.problem,
+            "values": structs.replace(settings, mqtt=mqtt, paths=paths),
+        }
 
     def request_reload(self) -> Line:
         """Make the daemon read settings and model again soon."""

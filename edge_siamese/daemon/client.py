@@ -1,11 +1,13 @@
-"""Client of the control socket: sends a request to the daemon, and yields progress, events and the result."""
+"""Client of the control socket: requests to the daemon, and the installation that a command acts on."""
 
 from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,18 @@ import msgspec
 
 from edge_siamese import errors
 from edge_siamese.daemon.control_socket import MAX_REQUEST, encode_line
-from edge_siamese.errors import ControlError, DaemonNotRunning, EdgeSiameseError
-from edge_siamese.validation import SchemaError, parse_json
+from edge_siamese.errors import ControlError, DaemonNotRunning, EdgeSiameseError, SettingsError
+from edge_siamese.settings import Settings, default_config, load_settings
+from edge_siamese.validation import SchemaError, convert, parse_json
 
 TIMEOUT_SECONDS = 10.0
 CONNECT_TIMEOUT_SECONDS = 3.0
 NOT_RUNNING = "the daemon is not running"
 """Start of the message when there is certainly no daemon at the socket."""
+QUESTION_SECONDS = 5.0
+"""Time limit for the question which settings the daemon uses."""
+LOAD_SECONDS, POLL_SECONDS = 60.0, 0.1
+"""How long to wait for the daemon to load a model, and the pause between two questions."""
 MAX_REPLY = 32 * 1024 * 1024
 
 
@@ -83,6 +90,98 @@ def stream(
     raise DaemonNotRunning(
         "the daemon stopped before it answered; see the log: journalctl -u edge-siamese -e"
     )
+
+
+@dataclass(frozen=True)
+class Installation:
+    """The files that a command acts on: those of the running daemon, or of the settings file if none is running."""
+
+    settings: Settings
+    file: Path | None
+    """Where the settings come from; None for the defaults."""
+    silence: str = ""
+    """Why the daemon does not answer; empty if it does."""
+    difference: str = ""
+    """How the settings that the daemon uses differ from the file; empty if they do not."""
+
+    @property
+    def running(self) -> bool:
+        """Whether the daemon answers."""
+        return not self.silence
+
+
+def find_installation(
+    config: str | os.PathLike[str] | None = None, ask: Callable[..., Any] | None = None
+) -> Installation:
+    """Ask the daemon for its settings; without a daemon, read them from the file.
+
+    Args:
+        config: the settings file of the command line; None: the one in `EDGE_SIAMESE_CONFIG`, else the daemon's own.
+        ask: replaces `request`, which sends a request to the daemon.
+
+    Raises:
+        SettingsError: the settings cannot be read, or the daemon at the socket of a file that was given uses other
+            directories.
+    """
+    given = bool(config or os.environ.get("EDGE_SIAMESE_CONFIG"))
+    file = Path(config) if config else default_config()
+    read, unreadable = _read(file)
+    socket = (read or Settings()).socket
+    try:
+        answer = (ask or request)(socket, "settings", timeout=QUESTION_SECONDS)
+        used = convert(answer["values"], Settings)
+        origin, digest, problem = Path(answer["file"]), str(answer["digest"]), str(answer["problem"])
+    except (EdgeSiameseError, SchemaError, LookupError, TypeError) as error:
+        if read is None:
+            raise unreadable from None
+        expected = isinstance(error, EdgeSiameseError)
+        return Installation(read, file, str(error) if expected else "the daemon is of another release")
+    same_file = file is not None and file.absolute() == origin
+    if read is None:
+        if given and not same_file:
+            raise unreadable
+        return Installation(
+            used, origin, difference=f"the daemon still uses its previous settings: {unreadable}"
+        )
+    if given and used.state_directory != read.state_directory:
+        raise SettingsError(
+            f"the daemon at {socket} uses {used.state_directory}, and {file} names {read.state_directory}: "
+            f"give its settings (--config {origin}), or restart it"
+        )
+    difference = ""
+    if (given or same_file) and digest != read.digest:
+        difference = problem or f"{file} has changed since the daemon read it: edge-siamese reload"
+        if used.state_directory != read.state_directory:
+            difference = f"{file} names other directories than the daemon uses: restart it"
+    return Installation(used, origin if str(origin) != "." else None, difference=difference)
+
+
+def find_socket(config: str | os.PathLike[str] | None = None) -> Path:
+    """The control socket that the settings name; also if they are faulty and the daemon uses earlier ones."""
+    settings, _ = _read(Path(config) if config else default_config())
+    return (settings or find_installation(config).settings).socket
+
+
+def reload(socket: Path, timeout: float = LOAD_SECONDS) -> dict[str, Any]:
+    """Make the daemon read settings and model again, and return its status once it has, or when the time is over.
+
+    Raises:
+        ControlError: the daemon does not answer.
+    """
+    request(socket, "reload")
+    deadline = time.monotonic() + timeout
+    while True:
+        status: dict[str, Any] = request(socket, "status")
+        if not status["loading"]["busy"] or time.monotonic() > deadline:
+            return status
+        time.sleep(POLL_SECONDS)
+
+
+def _read(file: Path | None) -> tuple[Settings | None, SettingsError]:
+    try:
+        return load_settings(file), SettingsError()
+    except SettingsError as error:
+        return None, error
 
 
 def _connect(path: Path) -> socket.socket:

@@ -311,6 +311,12 @@ COMMANDS = (
         needs_client=True,
     ),
     Command(
+        "settings",
+        NoArguments,
+        "Return the settings in use, without passwords.",
+        "effective_settings",
+    ),
+    Command(
         "reload",
         NoArguments,
         "Reload the settings and the model.",

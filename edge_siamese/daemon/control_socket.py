@@ -22,7 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from edge_siamese.errors import ClientGone, ControlError, EdgeSiameseError
+from edge_siamese.errors import ClientGone, ControlError, EdgeSiameseError, unforeseen
 from edge_siamese.validation import MAX_MESSAGE_VALUES, SchemaError, parse_json
 
 WORKERS = 8
@@ -416,8 +416,7 @@ def _request(line: bytes) -> dict[str, Any]:
 
 def _failure(error: Exception) -> bytes:
     name = type(error).__name__
-    text = str(error) if isinstance(error, EdgeSiameseError) else f"unexpected {name}: {error}"
-    return encode_line({"ok": False, "error": " ".join(text.split()), "kind": name})
+    return encode_line({"ok": False, "error": unforeseen(error), "kind": name})
 
 
 def _refuse(connection: socket.socket, text: str) -> None:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,14 +28,15 @@ from edge_siamese.daemon.model_loader import LoadedModel, confirm_model, load_cu
 from edge_siamese.daemon.sinks import open_sinks
 from edge_siamese.daemon.systemd import Notifier
 from edge_siamese.daemon.telemetry import Observations
-from edge_siamese.errors import EdgeSiameseError, NotReady, SettingsError, StoreError
+from edge_siamese.errors import EdgeSiameseError, NotReady, SettingsError, StoreError, unforeseen
 from edge_siamese.events import Event, Kind, trouble
 from edge_siamese.models.installed import InstalledModels
 from edge_siamese.panel.led_signals import Signal
 from edge_siamese.panel.press_grammar import Gesture
 from edge_siamese.recognition.embedding import Encoder
-from edge_siamese.settings import Settings, load_settings
+from edge_siamese.settings import Settings, SettingsOrigin, default_config, load_settings
 from edge_siamese.store import SupportStore
+from edge_siamese.system.files import expand_path
 
 LOG = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -80,7 +82,8 @@ class Service:
             notifier: the connection to systemd.
             clock: the clock of frames and button edges, in seconds.
         """
-        self.settings, self.config = settings, config
+        self.settings = settings
+        self.config = expand_path(config).absolute() if config else None
         self.bus = EventBus()
         self.observations = Observations()
         self.bus.listen(self.observations.telemetry.event)
@@ -92,6 +95,9 @@ class Service:
         """None until model and store are loaded."""
         self.fault = "starting"
         """Why there is no engine; empty when there is one."""
+        self.origin = SettingsOrigin(self.config or default_config(), settings.digest)
+        self._load_problem = ""
+        """Why the model was not loaded at the last attempt; empty if it was."""
         self.repair: str | None = None
         """What was repaired in the store."""
         self._notifier = notifier or Notifier()
@@ -288,7 +294,7 @@ class Service:
         try:
             step = next(self._loading)
         except StopIteration:
-            self._loading, self._retry_s = None, RETRY_SECONDS
+            self._loading, self._retry_s, self._load_problem = None, RETRY_SECONDS, ""
             self._notify_ready()
         except (EdgeSiameseError, OSError) as error:
             self._loading = None
@@ -308,7 +314,7 @@ class Service:
 
     def _report_failure(self, error: Exception) -> None:
         """Report why no engine was loaded, once for each reason."""
-        text = str(error)
+        text = self._load_problem = str(error)
         kind: Kind = "store" if isinstance(error, StoreError) else "model"
         if self.engine is not None:
             self.bus.publish(trouble("model", f"the previous model stays in use: {text}", "error"))
@@ -381,20 +387,34 @@ class Service:
             self._loaded_model = confirm_model(self._loaded_model, InstalledModels(self.settings.models))
 
     def _reload(self) -> None:
-        """Read the settings again, reopen what they change, and load the model again."""
-        try:
-            settings = load_settings(self.config)
-        except SettingsError as error:
-            self.bus.publish(trouble("settings", f"the previous settings stay in use: {error}", "error"))
-            self._loading = self._load_engine()
-            return
+        """Read the settings again, reopen what they change, and load the model again.
+
+        Whatever fails, the previous settings stay in use.
+        """
         before = self.settings
-        # Store and socket stay at their paths until a restart.
-        self.settings = self.hardware.settings = structs.replace(settings, paths=before.paths)
-        if settings.paths != before.paths:
-            self.bus.publish(Event("settings", "new paths take effect after a restart"))
-        if settings.events != before.events:
-            self.bus.set_sinks(open_sinks(self.settings))
+        try:
+            file = self.config or default_config()
+            settings = load_settings(file)
+            # Store and socket stay at their paths until a restart.
+            self._apply(structs.replace(settings, paths=before.paths))
+            self.origin = SettingsOrigin(file, settings.digest)
+            if settings.paths != before.paths:
+                self.bus.publish(Event("settings", "new paths take effect after a restart"))
+            self.bus.publish(Event("settings", "the settings were read again"))
+        except Exception as error:
+            if not isinstance(error, SettingsError):
+                LOG.exception("the settings cannot be used")
+            problem = unforeseen(error)
+            self.settings = self.hardware.settings = before
+            self.origin = replace(self.origin, problem=problem)
+            self.bus.publish(trouble("settings", f"the previous settings stay in use: {problem}", "error"))
+        self._loading = self._load_engine()
+
+    def _apply(self, settings: Settings) -> None:
+        """Reopen what differs in new settings."""
+        before = self.settings
+        sinks = open_sinks(settings) if settings.events != before.events else None
+        self.settings = self.hardware.settings = settings
         if settings.panel != before.panel or settings.camera.kind != before.camera.kind:
             self.hardware.open_panel()
         if settings.camera != before.camera:
@@ -402,9 +422,9 @@ class Service:
             if self.engine:
                 self.engine.camera_lost(self._clock())
                 self.hardware.open_camera(self.engine.encoder.preprocessing.color)
-        self.integrations.apply(self.settings)
-        self.bus.publish(Event("settings", "the settings were read again"))
-        self._loading = self._load_engine()
+        self.integrations.apply(settings)
+        if sinks is not None:
+            self.bus.set_sinks(sinks)
 
     def _notify_ready(self) -> None:
         if not self._ready:
@@ -463,9 +483,14 @@ class Service:
             "store": {"repair": self.repair},
             "integrations": self.integrations.report(),
             "paths": {
-                "config": str(self.config or ""),
+                "config": str(self.origin.file or ""),
                 "state": str(settings.state_directory),
                 "socket": str(settings.socket),
+            },
+            "loading": {
+                "busy": self._reloading or self._loading is not None,
+                "problem": self._load_problem,
+                "settings_problem": self.origin.problem,
             },
         }
 

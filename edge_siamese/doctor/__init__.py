@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from edge_siamese.daemon.client import request
+from edge_siamese.daemon.client import NOT_RUNNING, Installation, find_installation, request
 from edge_siamese.doctor import devices, installation, integrations, machine
 from edge_siamese.doctor.findings import Account, Context, Finding, Level, service_account
 from edge_siamese.errors import EdgeSiameseError, SettingsError
-from edge_siamese.settings import Settings, default_config, load_settings
+from edge_siamese.settings import Settings, default_config
 from edge_siamese.system.board import ROOT, Run, read_board, run_command
 
 __all__ = ["CHECKS", "Check", "Finding", "Level", "examine"]
@@ -70,17 +70,17 @@ def examine(
     Returns:
         At least one finding for each check, in their order.
     """
-    settings, settings_finding = _check_settings(config)
-    status, silence = _daemon_status(settings, request_status)
+    installation, settings_finding = _check_settings(config, request_status)
+    status, silence = _daemon_status(installation, request_status)
     context = Context(
-        settings=settings,
+        settings=installation.settings,
         board=read_board(root),
         account=account or service_account(),
         root=root,
         run=run,
         daemon=status,
         silence=silence,
-        config=Path(config) if config else default_config(),
+        config=installation.file,
     )
     findings = [settings_finding]
     for name, check in checks:
@@ -88,23 +88,32 @@ def examine(
     return findings
 
 
-def _check_settings(config: str | os.PathLike[str] | None) -> tuple[Settings, Finding]:
-    """Return the settings, or the defaults if they are invalid."""
+def _check_settings(
+    config: str | os.PathLike[str] | None, request_status: Callable[..., Any]
+) -> tuple[Installation, Finding]:
+    """Return the settings that the daemon uses, without a daemon those of the file; the defaults if it is invalid."""
     try:
-        path = Path(config) if config else default_config()
-        settings = load_settings(path)
+        installation = find_installation(config, request_status)
     except SettingsError as error:
         remedy = "correct the file, then check it: edge-siamese run --check; all other checks used the default settings"
-        return Settings(), Finding("settings", "error", str(error), remedy)
-    return settings, Finding("settings", "ok", f"{path} is valid" if path else "no file; defaults are used")
+        file = Path(config) if config else default_config()
+        return Installation(Settings(), file), Finding("settings", "error", str(error), remedy)
+    file = installation.file
+    if installation.difference:
+        remedy = "check the file: edge-siamese run --check; then: sudo systemctl reload edge-siamese"
+        return installation, Finding("settings", "warning", installation.difference, remedy)
+    text = f"{file} is valid" if file else "no file; defaults are used"
+    return installation, Finding("settings", "ok", text)
 
 
 def _daemon_status(
-    settings: Settings, request_status: Callable[..., Any]
+    installation: Installation, request_status: Callable[..., Any]
 ) -> tuple[dict[str, Any] | None, str]:
     """Return the daemon's status, or None and why there is none."""
+    if installation.silence.startswith(NOT_RUNNING):
+        return None, installation.silence
     try:
-        status = request_status(settings.socket, "status", timeout=STATUS_TIMEOUT_SECONDS)
+        status = request_status(installation.settings.socket, "status", timeout=STATUS_TIMEOUT_SECONDS)
     except EdgeSiameseError as error:
         return None, str(error)
     return (status, "") if isinstance(status, dict) else (None, "the daemon's answer is not a status")

@@ -105,6 +105,13 @@ def parse_broker(text: str) -> BrokerAddress:
     return BrokerAddress(host, port or 0, BROKER_SCHEMES.get(scheme), username, password)
 
 
+def without_password(broker: str) -> str:
+    """The broker of the settings without the password that its URL may contain."""
+    account, at, host = broker.rpartition("@")
+    scheme, separator, user = account.rpartition("://")
+    return f"{scheme}{separator}{user.partition(':')[0]}{at}{host}"
+
+
 def _split_scheme(text: str) -> tuple[str, str]:
     """Return the scheme of a broker's URL, empty if there is none, and the rest."""
     scheme, separator, rest = text.partition("://")

@@ -23,6 +23,7 @@ from edge_siamese.cli import daemon as commands
 from edge_siamese.cli.main import main
 from edge_siamese.daemon.client import request, stream
 from edge_siamese.daemon.commands import EncodedPicture
+from edge_siamese.daemon.service import Service
 from edge_siamese.errors import CameraStalled, EdgeSiameseError
 from edge_siamese.events import Event
 from edge_siamese.models.bundle import Bundle
@@ -204,9 +205,38 @@ class TestEvents:
 
 class TestReload:
     def test_reload_is_requested(self, daemon: Daemon, command: Callable[..., str]) -> None:
-        assert command("reload") == "reloading the settings and the model\n"
+        assert command("reload") == f"the daemon uses {daemon.config} and tiny-0123456789ab\n"
         assert daemon.told("settings") == "the settings were read again"
-        assert json.loads(command("reload", "--json")) == {"text": "reloading the settings and the model"}
+        assert json.loads(command("reload", "--json")) == {"ok": True, "problem": "", "busy": False}
+
+    def test_what_the_daemon_refused_is_not_confirmed(
+        self, daemon: Daemon, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        good = daemon.config.read_text()
+        known = daemon.service.settings
+        asked: list[bool] = []
+
+        def break_file() -> None:
+            asked.append(True)
+            daemon.config.write_text(good + "\n[camera]\n")
+            Service.reload(daemon.service)
+
+        daemon.service.reload = break_file  # type: ignore[method-assign,assignment]
+        problem = f"{daemon.config}: not valid TOML: Cannot declare ('camera',) twice"
+        assert main(["reload", "--config", str(daemon.config)]) == 1
+        out, error = capsys.readouterr()
+        assert (out, error.split(" (at")[0]) == (
+            "", f"edge-siamese: the daemon does not use the new settings: {problem}"
+        )  # fmt: skip
+        assert asked and daemon.service.settings == known
+        assert main(["reload", "--config", str(daemon.config)]) == 1
+        assert capsys.readouterr().err.startswith(f"edge-siamese: {problem}")
+        del daemon.service.reload
+        daemon.config.write_text(good.replace('bundle = "', 'bundle = "/none'))
+        assert main(["reload", "--config", str(daemon.config)]) == 1
+        assert capsys.readouterr().err.startswith(
+            "edge-siamese: the daemon does not use the new model: no bundle at /none"
+        )
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ Ask = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def ask(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Ask:
     (tmp_path / "config.toml").write_text(
-        f'[paths]\nstate = "{tmp_path}/state"\n[dashboard]\nenabled = true\n'
+        f'[paths]\nstate = "{tmp_path}/state"\nruntime = "{tmp_path}/run"\n[dashboard]\nenabled = true\n'
     )
 
     def run(*words: str) -> tuple[int, str, str]:
@@ -39,12 +39,17 @@ def kept(tmp_path: Path) -> Credentials:
 
 
 def test_the_address(ask: Ask, tmp_path: Path) -> None:
-    assert ask() == ask("address") == (0, "http://localhost:8765/\n", "")
+    silence = (
+        f"the daemon is not running (nothing listens at {tmp_path}/run/control.sock): "
+        "sudo systemctl start edge-siamese, or edge-siamese run"
+    )
+    assert ask() == ask("address") == (0, "http://localhost:8765/\n", f"{silence}\n")
     assert json.loads(ask("address", "--json")[1]) == {
-        "url": "http://localhost:8765/", "enabled": True, "password": False, "tokens": 0,
+        "url": "http://localhost:8765/", "enabled": True, "problem": silence, "password": False, "tokens": 0,
     }  # fmt: skip
-    (tmp_path / "config.toml").write_text("")
-    assert "the dashboard is off; set enabled = true in [dashboard]" in ask("address")[2]
+    (tmp_path / "config.toml").write_text(f'[paths]\nstate = "{tmp_path}"\nruntime = "{tmp_path}"\n')
+    off = f"the dashboard is off; set enabled = true in [dashboard] of {tmp_path}/config.toml\n"
+    assert ask("address") == (1, "", off)
 
 
 def test_the_address_needs_no_access_to_credentials(
@@ -60,7 +65,7 @@ def test_the_address_needs_no_access_to_credentials(
         return stat(path, **more)
 
     monkeypatch.setattr(Path, "stat", forbidden)
-    assert ask("address") == (0, "http://localhost:8765/\n", "")
+    assert ask("address")[:2] == (0, "http://localhost:8765/\n")
     told = json.loads(ask("address", "--json")[1])
     assert told["password"] is None and told["tokens"] is None
     status, _, hint = ask("tokens")

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from edge_siamese.cli import models as commands
 from edge_siamese.cli.main import main
+from edge_siamese.daemon import client
 from edge_siamese.errors import DaemonNotRunning, SelfTestFailed
 from edge_siamese.models.bundle import Bundle
 from tests.edge_siamese.daemon.running import Daemon, daemon_in, until
@@ -120,7 +120,7 @@ def test_a_running_daemon_loads_the_model(
     daemon.service.bus._switch.join()  # type: ignore[union-attr]
     capsys.readouterr()
     assert command("model", "install", str(bundle.path)).endswith(
-        " is now the current model; the daemon is loading it\n"
+        " is now the current model; the daemon uses it\n"
     )
     daemon.up()
     assert json.loads(command("model", "install", str(bundle.path), "--json"))["daemon"] is True
@@ -129,10 +129,10 @@ def test_a_running_daemon_loads_the_model(
 def test_an_unreachable_daemon_is_distinguished_from_a_stopped_one(
     command: Command, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def deny(*_: Any) -> Any:
+    def deny(*_: Any, **__: Any) -> Any:
         raise DaemonNotRunning("permission denied at control.sock: add yourself to the group")
 
-    monkeypatch.setattr(commands, "request", deny)
+    monkeypatch.setattr(client, "request", deny)
     assert command("model", "install", str(bundle.path)).endswith(
         "is now the current model; the daemon cannot be notified: permission denied at control.sock: "
         "add yourself to the group\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +13,7 @@ from edge_siamese import __version__
 from edge_siamese.cameras.supervisor import SourceState
 from edge_siamese.daemon.service import Service, counted
 from edge_siamese.panel.led_signals import Signal
-from edge_siamese.settings import PathSettings, Settings
+from edge_siamese.settings import PathSettings, Settings, SettingsOrigin
 
 
 def state(status: Any = "running", reason: str = "") -> SourceState:
@@ -43,7 +44,10 @@ def service(
         "hardware": SimpleNamespace(state=camera, console=console, stuck=False, background=Signal.READY),
         "integrations": SimpleNamespace(report=lambda: {"dashboard": {"state": "http://127.0.0.1:8765"}}),
         "settings": Settings(paths=PathSettings(state="/state", runtime="/run/x")),
-        "config": None,
+        "origin": SettingsOrigin(Path("/c.toml"), "d1", "wrong"),
+        "_reloading": False,
+        "_loading": None,
+        "_load_problem": "it failed",
         "_clock": lambda: 12.345,
         "_started": 0.0,
         "repair": None,
@@ -125,7 +129,8 @@ def test_the_report_has_all_keys() -> None:
         "panel": {"description": "button 17", "problem": None, "stuck": False},
         "store": {"repair": None},
         "integrations": {"dashboard": {"state": "http://127.0.0.1:8765"}},
-        "paths": {"config": "", "state": "/state", "socket": "/run/x/control.sock"},
+        "loading": {"busy": False, "problem": "it failed", "settings_problem": "wrong"},
+        "paths": {"config": "/c.toml", "state": "/state", "socket": "/run/x/control.sock"},
     }
 
 

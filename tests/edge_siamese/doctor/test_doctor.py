@@ -111,7 +111,7 @@ def test_the_daemon_status_is_requested_once(root: Path) -> None:
         return [Finding("x", "ok", context.silence)]
 
     assert examine(root=root, request_status=ask, checks=[("x", check), ("y", check)])[1].text == NOT_RUNNING
-    assert asked == [(Settings().socket, "status", 5.0)]
+    assert asked == [(Settings().socket, "settings", 5.0)]
 
 
 def test_the_service_account_is_detected() -> None:
