@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
+import stat
+import struct
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,14 +27,17 @@ from edge_siamese.errors import (
     UnsafePathError,
 )
 from edge_siamese.models import resolve
-from edge_siamese.models.manifest import FileInfo, Manifest
+from edge_siamese.models.manifest import MAX_HEAD_NUMBER, MAX_MANIFEST_BYTES, FileInfo, Manifest
 from edge_siamese.recognition.head import SigmoidDistanceHead
 from edge_siamese.system.files import write_atomically
 
 MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
 IMPOSTORS = "impostors.npy"
-MAX_IMPOSTORS = 512
+MAX_IMPOSTORS, MAX_GOLDEN_IMAGES = 512, 256
+MAX_ARRAY_BYTES = 64 << 20
+"""Bytes of all arrays of a file together."""
+MAX_ARRAYS = 16
 NETWORK = "network"
 """The key of `GoldenVectors.embeddings` that holds those of the trained float network."""
 
@@ -39,6 +48,7 @@ _ARRAYS: dict[str, type[np.generic]] = {
     "scores": np.float32,
 }
 _EMBEDDINGS = "embeddings."
+_END_OF_ARCHIVE = struct.Struct("<4sHHHHIIH")
 _AGAIN = "copy or export the bundle again"
 
 
@@ -72,9 +82,7 @@ class GoldenVectors:
             BundleError: the file has no golden vectors, their shapes disagree, or a number is not finite.
         """
         path = Path(path)
-        arrays = _read_numpy(path)
-        if not isinstance(arrays, dict):
-            raise BundleError(f"{path} is one array, not golden vectors")
+        arrays = _read_arrays(path)
         for name in (*_ARRAYS, _EMBEDDINGS + NETWORK):
             if name not in arrays:
                 raise BundleError(f"{path}: the array {name} is missing")
@@ -97,6 +105,7 @@ class GoldenVectors:
             self.frame.ndim == 3
             and self.images.ndim == 4
             and self.images.shape[1:] == self.prepared_frame.shape
+            and 1 <= len(self.images) <= MAX_GOLDEN_IMAGES
             and len(network) == 2
             and all(values.shape == network for values in self.embeddings.values())
             and self.scores.shape == (len(self.images),) * 2 == (network[0],) * 2
@@ -121,6 +130,8 @@ class Bundle:
             raise BundleNotFound(f"{self.path}: the manifest lists no {GOLDEN}")
         golden = GoldenVectors.load(self.path / GOLDEN)
         dimensions = golden.embeddings[NETWORK].shape[1]
+        for name, values in golden.embeddings.items():
+            self._check_embeddings(values, f"{self.path / GOLDEN}: {_EMBEDDINGS}{name}")
         if (
             golden.images.shape[1:] != self.manifest.input.shape
             or dimensions != self.manifest.embedding.dimensions
@@ -137,9 +148,7 @@ class Bundle:
         if all(item.path != IMPOSTORS for item in self.manifest.attachments):
             return None
         path = self.path / IMPOSTORS
-        stored = _read_numpy(path)
-        if not isinstance(stored, np.ndarray):
-            raise BundleError(f"{path} holds several arrays, not one of impostors")
+        stored = _read_array(path)
         dimensions = self.manifest.embedding.dimensions
         _require_numbers(stored, np.float16, f"{path}: the array")
         if stored.ndim != 2 or stored.shape[1] != dimensions or not 1 <= len(stored) <= MAX_IMPOSTORS:
@@ -147,8 +156,24 @@ class Bundle:
                 f"{path}: 1 to {MAX_IMPOSTORS} embeddings of {dimensions} numbers are needed, not {stored.shape}"
             )
         impostors = stored.astype(np.float32)
+        self._check_embeddings(impostors, f"{path}: the array")
         impostors.setflags(write=False)
         return impostors
+
+    def check(self) -> None:
+        """Read everything that the engine reads.
+
+        Raises:
+            BundleError: golden vectors or impostors are not those of the manifest's encoder.
+        """
+        _ = self.golden, self.impostors
+
+    def _check_embeddings(self, embeddings: npt.NDArray[np.float32], where: str) -> None:
+        norms = np.linalg.norm(embeddings, axis=1)
+        if (
+            self.manifest.embedding.normalization == "l2" and not np.allclose(norms, 1.0, atol=1e-2)
+        ) or not norms.all():
+            raise BundleError(f"{where} has embeddings that are not of unit length")
 
     def model_path(self, format: str, precision: str) -> Path:
         """Path of the encoder in a format (onnx, tflite) and precision (fp32, int8).
@@ -199,32 +224,44 @@ def _require_manifest(directory: Path) -> None:
         raise BundleNotFound(f"no bundle at {directory}: {what}")
     if not (directory / MANIFEST).is_file():
         raise BundleNotFound(f"no bundle at {directory}: there is no {MANIFEST} in it")
+    _require_inside(directory, directory / MANIFEST)
 
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_bytes().decode("utf-8")
+        with path.open("rb") as file:
+            content = file.read(MAX_MANIFEST_BYTES + 1)
+        if len(content) > MAX_MANIFEST_BYTES:
+            raise ManifestError(f"{path} has more than {MAX_MANIFEST_BYTES} bytes; {_AGAIN}")
+        return content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ManifestError(f"{path}: not UTF-8 text (byte {error.start})") from error
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror}") from error
 
 
+def _require_inside(directory: Path, path: Path) -> None:
+    try:
+        inside = path.resolve().is_relative_to(directory.resolve())
+    except RuntimeError as error:  # Python before 3.13
+        raise UnsafePathError(f"{path} is a link that leads to itself") from error
+    if not inside:
+        raise UnsafePathError(f"{path} is a link that leaves the bundle's directory")
+
+
 def _check_file(directory: Path, item: FileInfo, verify_checksum: bool) -> None:
     path = directory / item.path
     try:
-        inside = path.resolve().is_relative_to(directory.resolve())
-        is_file = path.is_file()
-        size = path.stat().st_size if is_file else 0
-        digest = (
-            sha256(path) if inside and is_file and verify_checksum and size == item.bytes else item.sha256
-        )
-    except RuntimeError as error:  # Python before 3.13
-        raise UnsafePathError(f"{path} is a link that leads to itself") from error
+        _require_inside(directory, path)
+        status = path.stat()
+        if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+            raise UnsafePathError(f"{path} is a pipe, a socket or a device, not a file")
+        is_file, size = stat.S_ISREG(status.st_mode), status.st_size
+        digest = sha256(path) if is_file and verify_checksum and size == item.bytes else item.sha256
+    except FileNotFoundError:
+        is_file = False
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror}") from error
-    if not inside:
-        raise UnsafePathError(f"{path} is a link that leaves the bundle's directory")
     if not is_file:
         raise BundleNotFound(f"{path} is missing, though the manifest lists it; {_AGAIN}")
     if size != item.bytes:
@@ -244,23 +281,82 @@ def _read_head(directory: Path, manifest: Manifest) -> SigmoidDistanceHead:
     weights = None
     if info.weights is not None:
         path = directory / info.weights
-        weights = _read_numpy(path)
-        if not isinstance(weights, np.ndarray) or weights.shape != (manifest.embedding.dimensions,):
+        weights = _read_array(path)
+        if weights.shape != (manifest.embedding.dimensions,):
             raise BundleError(
                 f"{path}: one weight for each of {manifest.embedding.dimensions} dimensions is needed"
             )
         _require_numbers(weights, np.float32, f"{path}: the array")
+        if np.abs(weights).max() > MAX_HEAD_NUMBER:
+            raise BundleError(f"{path}: a weight exceeds {MAX_HEAD_NUMBER:g}")
     return SigmoidDistanceHead(info.scale, info.bias, info.distance, weights)
 
 
-def _read_numpy(path: Path) -> Any:
-    """An array of a .npy, or the dict of arrays of a .npz."""
+def _read_array(path: Path) -> npt.NDArray[Any]:
+    """The array of a .npy file, of which the header is checked before memory is allocated."""
+    with _numpy_errors(path), path.open("rb") as file:
+        if file.peek(2)[:2] == b"PK":
+            raise BundleError(f"{path} holds several arrays, not one")
+        return _parse_array(file, os.fstat(file.fileno()).st_size)
+
+
+def _read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of a .npz file; number, names and sizes are checked before anything is decompressed."""
+    with _numpy_errors(path), path.open("rb") as file:
+        if file.peek(6)[:6] == b"\x93NUMPY":
+            raise BundleError(f"{path} is one array, not several")
+        _require_few_members(file)
+        with zipfile.ZipFile(file) as archive:
+            members = archive.infolist()
+            if sum(member.file_size for member in members) > MAX_ARRAY_BYTES:
+                raise ValueError(f"its arrays have more than {MAX_ARRAY_BYTES} bytes")
+            arrays = {}
+            for member in members:
+                with archive.open(member) as content:
+                    arrays[member.filename.removesuffix(".npy")] = _parse_array(content, member.file_size)
+        return arrays
+
+
+def _require_few_members(file: IO[bytes]) -> None:
+    """Read the number of members where numpy's archives state it, since zipfile would list millions."""
+    file.seek(max(0, file.seek(0, os.SEEK_END) - _END_OF_ARCHIVE.size))
     try:
-        content = np.load(path, allow_pickle=False)
-        if isinstance(content, np.ndarray):
-            return content
-        with content:
-            return dict(content.items())
+        signature, *_, members, _, _, comment = _END_OF_ARCHIVE.unpack(file.read())
+    except struct.error:
+        signature = members = comment = 0
+    if (signature, comment) != (b"PK\5\6", 0):
+        raise ValueError("it is not an archive of arrays")
+    if members > MAX_ARRAYS:
+        raise ValueError(f"it has more than {MAX_ARRAYS} arrays")
+
+
+def _parse_array(file: IO[bytes], size: int) -> npt.NDArray[Any]:
+    """An array of numbers from a .npy file of `size` bytes, writable."""
+    if size > MAX_ARRAY_BYTES:
+        raise ValueError(f"it has more than {MAX_ARRAY_BYTES} bytes")
+    read_header = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }.get(np.lib.format.read_magic(file))
+    if read_header is None:
+        raise ValueError("it has an unknown version")
+    shape, fortran, dtype = read_header(file)
+    if dtype.kind not in "biuf":
+        raise ValueError(f"it holds {dtype}, not numbers")
+    expected = math.prod(shape) * dtype.itemsize
+    content = bytearray(file.read(expected + 1)) if expected <= size else bytearray()
+    if len(content) != expected:
+        raise ValueError(f"an array of shape {shape} has {expected} bytes, which are not there")
+    values = np.frombuffer(content, dtype)
+    return values.reshape(shape[::-1]).T if fortran else values.reshape(shape)
+
+
+@contextmanager
+def _numpy_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except BundleError:
+        raise
     except FileNotFoundError as error:
         raise BundleNotFound(f"{path} is missing; {_AGAIN}") from error
     except Exception as error:  # numpy, zipfile and zlib raise a dozen kinds on damaged files

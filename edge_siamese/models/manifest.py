@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import pairwise
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Annotated, Any, Literal
 
@@ -36,6 +37,16 @@ LOG = logging.getLogger(__name__)
 
 Format = Literal["onnx", "tflite"]
 Precision = Literal["fp32", "int8"]
+MAX_MANIFEST_BYTES = 1 << 20
+MAX_FILE_BYTES = 256 << 20
+"""Size of one file; an encoder of that size would not fit into the memory of a small board."""
+MAX_ATTACHMENTS, MAX_THRESHOLDS = 32, 64
+MAX_DIMENSIONS, MAX_SIDE = 16_384, 1024
+"""Length of an embedding; height and width of an encoder's input."""
+MAX_COUNT, MAX_ID_LENGTH = 2**53, 200
+MAX_HEAD_NUMBER = 1e6
+"""Magnitude of the numbers of a head: with larger ones, sums of distances overflow float32."""
+
 Rate = Annotated[float, Meta(ge=0, le=1)]
 Count = Annotated[int, Meta(ge=0)]
 PositiveCount = Annotated[int, Meta(ge=1)]
@@ -133,13 +144,42 @@ class Manifest(Record):
     """Data, seed, commit and versions."""
 
     def __post_init__(self) -> None:
+        self._require_limits()
         if not _is_utc(self.created):
             raise SchemaError("created", f'must be a UTC time in ISO 8601, not "{self.created}"')
         _require_distinct([(item.format, item.precision) for item in self.models], "models")
         _require_distinct([item.path for _, item in self.files()], "attachments")
+        _require_order(self.thresholds)
         weights = self.head.weights
         if weights is not None and all(item.path != weights for item in self.attachments):
             raise SchemaError("head.weights", f'"{weights}" is not among the attachments')
+
+    def _require_limits(self) -> None:
+        """Refuse sizes that no encoder for a small board has, before work is done in proportion to them."""
+        for key, items, most in (
+            ("models", len(self.models), 4),
+            ("attachments", len(self.attachments), MAX_ATTACHMENTS),
+            ("thresholds", len(self.thresholds), MAX_THRESHOLDS),
+        ):
+            if items > most:
+                raise SchemaError(key, f"has {items} items; at most {most} are allowed")
+        for key, value, limit in (
+            ("model_id", len(self.model_id), MAX_ID_LENGTH),
+            ("encoder.parameters", self.encoder.parameters, MAX_COUNT),
+            ("encoder.macs", self.encoder.macs, MAX_COUNT),
+            ("input.height", self.input.height, MAX_SIDE),
+            ("input.width", self.input.width, MAX_SIDE),
+            ("embedding.dimensions", self.embedding.dimensions, MAX_DIMENSIONS),
+            ("head.scale", self.head.scale, MAX_HEAD_NUMBER),
+            ("head.bias", abs(self.head.bias), MAX_HEAD_NUMBER),
+            *((f"{key}.bytes", item.bytes, MAX_FILE_BYTES) for key, item in self.files()),
+            *(
+                (f"thresholds[{index}].impostor_pairs", item.impostor_pairs, MAX_COUNT)
+                for index, item in enumerate(self.thresholds)
+            ),
+        ):
+            if value > limit:
+                raise SchemaError(key, f"exceeds the limit of {limit:,.16g}")
 
     def files(self) -> list[tuple[str, FileInfo]]:
         """All listed files with their dotted keys."""
@@ -225,6 +265,20 @@ def _require_distinct(identities: Sequence[object], key: str) -> None:
     if repeated is not None:
         shown = " ".join(repeated) if isinstance(repeated, tuple) else f'"{repeated}"'
         raise SchemaError(key, f"{shown} is listed twice")
+
+
+def _require_order(thresholds: Sequence[Threshold]) -> None:
+    """A lower false-accept rate needs a higher threshold, which rejects more genuine pairs."""
+    ordered = sorted(thresholds, key=lambda threshold: threshold.false_accept_rate)
+    for lower, higher in pairwise(ordered):
+        if lower.false_accept_rate == higher.false_accept_rate:
+            raise SchemaError("thresholds", f"the rate {lower.false_accept_rate:g} is listed twice")
+        for field in ("probability", "false_reject_rate"):
+            if getattr(lower, field) < getattr(higher, field):
+                raise SchemaError(
+                    "thresholds",
+                    f"{field} at the rate {lower.false_accept_rate:g} is lower than at {higher.false_accept_rate:g}",
+                )
 
 
 def _is_utc(text: str) -> bool:

@@ -82,7 +82,7 @@ def load_encoder(
         runtime_format(runtime)
     if not isinstance(bundle, Bundle):
         bundle = load_bundle(bundle)
-    status, reason = _select(bundle, precision) if runtime == AUTO else _require(runtime)
+    status, reason = select_runtime(bundle, runtime, precision)
     driver = RUNTIMES[status.name]
     path = bundle.model_path(driver.format, precision)
     threads = threads or default_threads()
@@ -100,6 +100,11 @@ def load_encoder(
         import_seconds=status.import_seconds,
         load_seconds=time.perf_counter() - start,
     )
+
+
+def select_runtime(bundle: Bundle, runtime: str, precision: str) -> tuple[RuntimeStatus, str]:
+    """Return the runtime that `load_encoder` uses, and why; raises as it does."""
+    return _select(bundle, precision) if runtime == AUTO else _require(runtime)
 
 
 def available_runtimes() -> tuple[str, ...]:

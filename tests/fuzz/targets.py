@@ -450,7 +450,6 @@ def make_model(chance: random.Random) -> bytes:
 @contextmanager
 def open_models(directory: Path) -> Iterator[Feed]:
     from edge_siamese.runtimes.proof import prove
-
     from edge_siamese.system.sandbox import Limits
 
     bundle = write_tiny_bundle(directory / "bundle")

@@ -1,0 +1,141 @@
+"""The proof of a model: a confined child reads its bundle, loads its encoder and runs its self-test.
+
+A damaged model file can crash its runtime, compute forever or take all memory. So a bundle from elsewhere is tried in a
+child process before this process opens its encoder. Shipped bundles need no proof.
+"""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+import json
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edge_siamese import __version__
+from edge_siamese.errors import EdgeSiameseError, SandboxError, SelfTestFailed
+from edge_siamese.models import described
+from edge_siamese.models.bundle import MANIFEST, Bundle, load_bundle
+from edge_siamese.models.selftest import SelfTestReport, self_test
+from edge_siamese.runtimes.selection import load_encoder, select_runtime
+from edge_siamese.system.sandbox import ConfinedChild, Limits, Steps
+
+POLL_SECONDS = 0.02
+_PUBLIC_TEMPORARY = Path("/var/tmp")  # readable by every account, and on the disk
+
+
+@dataclass(frozen=True)
+class Proof:
+    """The result of a self-test in a child."""
+
+    report: SelfTestReport
+    version: str
+    """Of the runtime."""
+    reason: str
+    """Why the runtime was selected."""
+
+
+def prove(
+    bundle: Bundle, runtime: str, precision: str, threads: int | None = None, limits: Limits | None = None
+) -> Proof:
+    """Run a bundle's self-test in a confined child, and wait for the result, which may be that the test failed.
+
+    Raises:
+        SelfTestFailed: the model crashes the runtime, takes too long or needs too much memory.
+        BundleError: the bundle lacks something that the engine needs.
+        RuntimeNotInstalled, EncoderError: the encoder cannot be loaded.
+    """
+    steps = proving(bundle, runtime, precision, threads, limits)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            return done.value
+
+
+def proving(
+    bundle: Bundle, runtime: str, precision: str, threads: int | None = None, limits: Limits | None = None
+) -> Generator[None, None, Proof]:
+    """As `prove`; yields while the child works, at most `POLL_SECONDS` after the last time."""
+    status, _ = select_runtime(bundle, runtime, precision)
+    with _readable_by_others(bundle) as directory:
+        child = ConfinedChild(
+            f"{__name__}:examine_model",
+            limits or Limits(),
+            directory=str(directory),
+            imported=status.name,
+            runtime=runtime,
+            precision=precision,
+            threads=threads,
+        )
+        try:
+            while not child.poll(POLL_SECONDS):
+                yield
+            result = child.result()
+        except SandboxError as error:
+            verb = "crashes" if error.reason.startswith("SIG") else "does not work on"
+            text = f"the {precision} file of {bundle.manifest.model_id} {verb} {status}: {error.reason}"
+            raise SelfTestFailed(text) from error
+        except EdgeSiameseError as error:
+            raise type(error)(str(error).replace(str(directory), str(bundle.path))) from None
+        finally:
+            child.close()
+    return Proof(SelfTestReport.from_dict(result["report"]), result["version"], result["reason"])
+
+
+def needs_proof(bundle: Bundle) -> bool:
+    """Whether a bundle came from elsewhere; those of the program are as trusted as the program."""
+    return not described(bundle.path)
+
+
+def proof_key(bundle: Bundle, runtime: str, precision: str) -> str:
+    """A text that changes with everything that the result of a self-test depends on, except for the processor's model.
+
+    Raises `RuntimeNotInstalled` if no runtime can run the bundle here.
+    """
+    status, _ = select_runtime(bundle, runtime, precision)
+    parts = (
+        hashlib.sha256((bundle.path / MANIFEST).read_bytes()).hexdigest(),
+        *(status.name, status.version, precision, np.__version__, __version__, platform.machine()),
+    )
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def examine_model(directory: str, imported: str, runtime: str, precision: str, threads: int | None) -> Steps:
+    """In the child: everything that the daemon does with a bundle before the first frame."""
+    from edge_siamese.registry import RUNTIMES
+    from edge_siamese.runtimes.selection import runtime_status
+
+    codecs.lookup("cp437")  # of names in archives; the confined part may not be able to read Python's library
+    yield str(runtime_status(imported, RUNTIMES[imported]))
+    bundle = load_bundle(directory)
+    bundle.check()
+    encoder = load_encoder(bundle, runtime, precision, threads)
+    report = self_test(encoder, bundle.golden, bundle.head)
+    return {"report": report.to_dict(), "version": encoder.version, "reason": encoder.reason}
+
+
+@contextmanager
+def _readable_by_others(bundle: Bundle) -> Iterator[Path]:
+    """The directory of the bundle; for root a copy, since the account of the child may not reach the original."""
+    if os.geteuid() != 0:
+        yield bundle.path
+        return
+    place = _PUBLIC_TEMPORARY if _PUBLIC_TEMPORARY.is_dir() else None
+    with tempfile.TemporaryDirectory(dir=place, prefix="edge-siamese-") as directory:
+        copy = Path(directory)
+        for name in (MANIFEST, *(item.path for _, item in bundle.manifest.files())):
+            target = copy / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(bundle.path / name, target)
+        for path in (copy, *copy.rglob("*")):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        yield copy
