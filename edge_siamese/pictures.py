@@ -302,8 +302,13 @@ def _pixels(picture: Image.Image) -> npt.NDArray[np.uint8]:
     """Convert to uint8 (h, w) or (h, w, 3) RGB, with transparent parts in white."""
     from PIL import Image
 
+    if picture.mode == "F":
+        raise PictureError("its values are floating point, whose scale is unknown; save it with 8 or 16 bits")
     if picture.mode.startswith("I"):
         # 16-bit gray; Pillow's conversion to 8 bits clips instead of scaling.
+        values = np.asarray(picture)
+        if values.size and not 0 <= values.min() <= values.max() < 1 << 16:
+            raise PictureError("its values have 32 bits, whose scale is unknown; save it with 8 or 16 bits")
         return (np.asarray(picture) >> 8).clip(0, 255).astype(np.uint8)
     # Pillow 10.1 calls this `has_transparency_data`; Debian 12 has 9.4.
     if "A" in picture.getbands() or "transparency" in picture.info:

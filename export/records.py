@@ -20,6 +20,23 @@ from edge_siamese.validation import parse_json
 Record = TypeVar("Record")
 
 
+def valid_text(text: object) -> str:
+    """Text that UTF-8 can encode: bytes of names and arguments that are not UTF-8 become `\\xNN`."""
+    try:
+        return str(text).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # a surrogate that no name of a file gives
+        return str(text).encode("utf-8", "replace").decode("utf-8")
+
+
+def valid_values(value: Any) -> Any:
+    """JSON values with all texts as `valid_text` has them."""
+    if isinstance(value, dict):
+        return {valid_text(key): valid_values(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [valid_values(item) for item in value]
+    return valid_text(value) if isinstance(value, str) else value
+
+
 def dumps(record: Any) -> str:
     """Format a dataclass, or a list of them, as JSON.
 
@@ -27,7 +44,7 @@ def dumps(record: Any) -> str:
         ValueError: a number is not finite.
     """
     value = [asdict(item) for item in record] if isinstance(record, list | tuple) else asdict(record)
-    return json.dumps(value, indent=2, allow_nan=False) + "\n"
+    return json.dumps(valid_values(value), indent=2, allow_nan=False) + "\n"
 
 
 def write(path: Path, record: Any) -> None:

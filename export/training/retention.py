@@ -16,7 +16,7 @@ from torch import Tensor
 from edge_siamese.errors import DataError
 from edge_siamese.recognition.imaging import Preprocessing
 from export.data.augment import AUGMENTATIONS, augment
-from export.data.folders import SUFFIXES, prepared_pictures
+from export.data.folders import pictures_below, prepared_pictures
 from export.encoders import EncoderNetwork
 
 MIN_IMAGES = 100
@@ -41,9 +41,7 @@ class AntiForgettingLoss:
     def __init__(
         self, initial: EncoderNetwork, folder: Path, preprocessing: Preprocessing, seed: int
     ) -> None:
-        files = (
-            sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES) if folder.is_dir() else []
-        )
+        files = list(pictures_below(folder)) if folder.is_dir() else []
         images, _ = prepared_pictures(folder, files, preprocessing)
         if len(images) < MIN_IMAGES:
             raise DataError(
