@@ -27,7 +27,7 @@ setup:  ## make .venv (workstation) and .venv-device (what a device has) from th
 		|| .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 
 demo: setup  ## train, quantize, export, then run the daemon on a scene: five minutes; writes build/demo/report.html
-	@.venv/bin/python -m export demo --out build/demo
+	@.venv/bin/python -m export demo --out build/demo 2>&1
 
 run: setup  ## run the daemon on the demo's synthetic scene until Ctrl-C
 	@grep -qs '^\[dashboard\]' build/demo/daemon/run.toml || $(MAKE) --no-print-directory demo

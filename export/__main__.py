@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import os
 import sys
@@ -21,25 +22,29 @@ COMMANDS = {
     "report": "write the report of a pipeline, or print its tables",
     "demo": "train, export and measure on drawn glyphs, then run the daemon; five minutes",
 }
-INTERRUPTED = 130
+INTERRUPTED, BROKEN_PIPE = 130, 141
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command.
 
     Returns:
-        The exit status: 0, 1 for an error, 2 for wrong usage, 130 after Ctrl-C.
+        The exit status: 0, 1 for an error, 2 for wrong usage, 130 after Ctrl-C, 141 if nobody reads the output.
     """
     argv = sys.argv[1:] if argv is None else argv
     # A terminal that is limited to ASCII gets question marks instead of an error.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+            # Lines appear at once in a file or a pipe, too.
+            stream.reconfigure(errors="replace", line_buffering=True)
     if not argv or argv[0] not in COMMANDS:
         return _overview(argv)
     debug = "--debug" in argv
     try:
         return _run(argv[0], argv[1:])
+    except BrokenPipeError:  # the reader of the output is gone, as after `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
     except KeyboardInterrupt as stop:
         print(str(stop) or "interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -73,6 +78,8 @@ def _run(name: str, argv: list[str]) -> int:
 
 def _explain(error: Exception) -> str:
     """One line about an error; unexpected errors include their type."""
+    if isinstance(error, ImportError) and not isinstance(error, ModuleNotFoundError):
+        return f"{error} (in {sys.executable}): run `make setup` and use .venv/bin/python"
     if isinstance(error, ModuleNotFoundError):
         return (
             f"the package {error.name} is not installed for {sys.executable}: run `make setup` and use .venv/bin/python, or "
@@ -80,6 +87,9 @@ def _explain(error: Exception) -> str:
         )
     from edge_siamese.errors import EdgeSiameseError
 
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = f" for {error.filename}" if error.filename else ""
+        return f"no space left on the disk{where}: free some, and run the same command again"
     if isinstance(error, EdgeSiameseError | OSError):
         return str(error)
     message = (str(error).strip().splitlines() or ["no message"])[0]

@@ -152,7 +152,12 @@ def play_scene(bundle: Bundle, python: Path, out: Path, log: Callable[[str], obj
         probe = DashboardProbe(f"http://127.0.0.1:{port}")
         command = [str(python), "-m", "edge_siamese", "run", "--config", str(config)]
         with subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=device_environment()
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
+            env=device_environment(),
         ) as process:
             assert process.stdout is not None
             probe.start()

@@ -1,4 +1,4 @@
-"""Shows long work as it goes: bars and spinners on a terminal, a line now and then elsewhere."""
+"""Shows the progress of long work: bars and spinners on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 Item = TypeVar("Item")
 ITEMS_PER_UPDATE = 100
+LINE_SECONDS = 15.0
+"""Time between lines of progress where there is no terminal."""
 
 
 def stderr_console() -> Console:
@@ -31,10 +33,15 @@ def working(console: Console, what: str) -> Iterator[Callable[[str], None]]:
 
 
 def track(items: Iterable[Item], text: str) -> Iterator[Item]:
-    """Yield the items, with a spinner and a count on a terminal; nothing is printed elsewhere."""
+    """Yield the items, with a spinner and a count on a terminal; elsewhere, a line now and then."""
     console = stderr_console()
     if not console.is_terminal:
-        yield from items
+        last_line = time.monotonic()
+        for count, item in enumerate(items):
+            if time.monotonic() - last_line >= LINE_SECONDS:
+                console.print(f"{text} ({count})", markup=False, soft_wrap=True)
+                last_line = time.monotonic()
+            yield item
         return
     with console.status(text) as status:
         for count, item in enumerate(items):
@@ -44,7 +51,7 @@ def track(items: Iterable[Item], text: str) -> Iterator[Item]:
 
 
 class TrainingProgress:
-    """A training run: a bar with rate and remaining time on a terminal, a line a validation elsewhere.
+    """A training run: a bar with rate and remaining time on a terminal; elsewhere lines, at least one a validation.
 
     Used as a context; `visible=False` shows nothing.
     """
@@ -69,7 +76,7 @@ class TrainingProgress:
         self.sitting_steps = 0
 
     def __enter__(self) -> TrainingProgress:
-        self.started = time.monotonic()
+        self.started = self.last_line = time.monotonic()
         self.bar.start()
         return self
 
@@ -85,16 +92,20 @@ class TrainingProgress:
         self.sitting_steps += 1
         self.done += 1
         self.bar.update(self.task, advance=1, loss=loss, best=best, rate=self.rate)
+        if time.monotonic() - self.last_line >= LINE_SECONDS:
+            self._print(f"step {self.done}/{self.steps}  loss {loss:.3f}")
 
     def validated(self, step: int, loss: float, accuracy: float) -> None:
         """Say a validation's result in a line of its own where there is no bar."""
+        self._print(f"step {step}/{self.steps}  loss {loss:.3f}  one-shot {accuracy:.2%}")
+
+    def _print(self, text: str) -> None:
+        """Print a line with the rate where there is no bar."""
+        self.last_line = time.monotonic()
         if not self.visible or self.console.is_terminal:
             return
         remaining = (self.steps - self.done) * self.batch / max(1e-9, self.rate)
-        self.console.print(
-            f"step {step}/{self.steps}  loss {loss:.3f}  one-shot {accuracy:.2%}  "
-            f"{self.rate:.0f} images/s  {_minutes(remaining)} left"
-        )
+        self.console.print(f"{text}  {self.rate:.0f} images/s  {_minutes(remaining)} left", soft_wrap=True)
 
 
 def _minutes(seconds: float) -> str:

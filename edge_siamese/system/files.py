@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import shutil
 import tempfile
@@ -78,10 +79,20 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            _complete(error, path)
         raise
     sync_directory(path.parent)
+
+
+def _complete(error: OSError, path: Path) -> None:
+    """Add what an error of a write lacks: the file, and the number, which numpy leaves out of an incomplete write."""
+    if error.errno is None and "requested and" in str(error):
+        error.errno, error.strerror = errno.ENOSPC, os.strerror(errno.ENOSPC)
+    if error.errno is not None and error.filename is None:
+        error.filename = os.fspath(path)
 
 
 def write_text_atomically(path: Path, text: str) -> None:

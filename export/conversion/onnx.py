@@ -15,7 +15,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from edge_siamese.errors import ExportError
 from export.conversion.float_graph import Bytes, Floats, Format, GraphStep, Range, name_steps
 from export.conversion.graph import ExportedEncoder, layers
-from export.conversion.silence import third_party
+from export.conversion.silence import in_child, third_party
 
 INPUT, OUTPUT = "image", "embedding"
 OPSET = 18
@@ -34,7 +34,8 @@ def export_onnx(network: ExportedEncoder, path: Path) -> None:
         ExportError: the conversion failed.
     """
     example = torch.zeros((2, *network.preprocessing.shape), dtype=torch.uint8)
-    with third_party("converting to ONNX"):
+
+    def convert() -> None:
         program = torch.onnx.export(
             network,
             (example,),
@@ -50,6 +51,8 @@ def export_onnx(network: ExportedEncoder, path: Path) -> None:
         model = program.model_proto
         _remove_metadata(model)
         onnx.save(model, str(path))
+
+    in_child("converting to ONNX", convert, path)
 
 
 class OnnxGraph:
@@ -105,7 +108,8 @@ class OnnxGraph:
                 "quant_type": QuantType.QUInt8,
             }
         ]
-        with third_party("quantizing to ONNX int8"):
+
+        def convert() -> None:
             quantize_static(
                 str(self.path),
                 str(out),
@@ -127,6 +131,8 @@ class OnnxGraph:
             _remove_metadata(model)
             onnx.checker.check_model(model)
             onnx.save(model, str(out))
+
+        in_child("quantizing to ONNX int8", convert, out)
 
     def _excluded(self, float_layers: Collection[str]) -> list[str]:
         """Names of the nodes that stay in float32: the given layers, and all nodes after the last matrix product."""

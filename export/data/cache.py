@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from edge_siamese.errors import DataError
 from edge_siamese.system.files import write_atomically
 
 Arrays = dict[str, npt.NDArray[np.generic]]
@@ -23,11 +24,18 @@ LOG = logging.getLogger(__name__)
 
 
 def cache_directory() -> Path:
-    """`$EDGE_SIAMESE_CACHE`, or `edge-siamese` in the user's cache directory."""
-    if chosen := os.environ.get(VARIABLE):
-        return Path(chosen).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "edge-siamese"
+    """`$EDGE_SIAMESE_CACHE`, or `edge-siamese` in the user's cache directory.
+
+    Raises:
+        DataError: there is no home directory, such as for a user id without an account.
+    """
+    try:
+        if chosen := os.environ.get(VARIABLE):
+            return Path(chosen).expanduser()
+        base = os.environ.get("XDG_CACHE_HOME")
+        return (Path(base) if base else Path.home() / ".cache") / "edge-siamese"
+    except RuntimeError as error:
+        raise DataError(f"there is no home directory for the cache: set {VARIABLE} to a directory") from error
 
 
 def cached_arrays(kind: str, key: Mapping[str, object], build: Callable[[], Arrays]) -> Arrays:
@@ -41,7 +49,12 @@ def cached_arrays(kind: str, key: Mapping[str, object], build: Callable[[], Arra
         build: makes the arrays, without object dtypes.
     """
     text = json.dumps(key, sort_keys=True)
-    path = cache_directory() / "prepared" / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:20]}.npz"
+    try:
+        directory = cache_directory()
+    except DataError as error:
+        LOG.warning("prepared pictures are not cached: %s", error)
+        return build()
+    path = directory / "prepared" / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:20]}.npz"
     arrays = _load(path, text)
     if arrays is None:
         arrays = build()

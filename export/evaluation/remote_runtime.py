@@ -167,7 +167,8 @@ def installed_runtimes(python: Path) -> frozenset[str]:
         done = subprocess.run(
             [str(python), "-c", script],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             env=device_environment(),
             timeout=120,
             check=False,
@@ -190,7 +191,8 @@ def run_device(python: Path, arguments: Sequence[str]) -> str:
         done = subprocess.run(
             [str(python), "-m", "edge_siamese", *arguments],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             env=device_environment(),
             check=False,
         )
@@ -205,7 +207,8 @@ def run_device(python: Path, arguments: Sequence[str]) -> str:
 def device_environment() -> dict[str, str]:
     """Environment of a process of the device's interpreter, with this checkout on its path."""
     kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONHOME", "PYTHONSTARTUP")}
-    return {**kept, "PYTHONPATH": str(CHECKOUT)}
+    # Its output is read as UTF-8, line by line, whatever the locale of this terminal.
+    return {**kept, "PYTHONPATH": str(CHECKOUT), "PYTHONIOENCODING": "utf-8:replace", "PYTHONUNBUFFERED": "1"}
 
 
 def _how_to_get_one() -> str:

@@ -42,6 +42,30 @@ def test_a_validation_is_a_line_with_rate_and_remaining_time(
     assert screen.getvalue() == "step 25/100  loss 1.235  one-shot 98.77%  80 images/s  0:30 left\n"
 
 
+def test_between_validations_a_line_appears_now_and_then(
+    clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = on(monkeypatch, terminal=False)
+    with TrainingProgress(steps=100, done=0, batch=10) as shown:
+        for _ in range(40):
+            clock[0] += 1.0
+            shown.advance(loss=2.0, best=0.5)
+    lines = screen.getvalue().splitlines()
+    assert lines == [
+        "step 15/100  loss 2.000  10 images/s  1:25 left",
+        "step 30/100  loss 2.000  10 images/s  1:10 left",
+    ]
+
+
+def test_reading_is_a_line_now_and_then_where_there_is_no_terminal(
+    clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = on(monkeypatch, terminal=False)
+    for _ in progress.track(range(40), "reading [photos]"):
+        clock[0] += 1.0
+    assert screen.getvalue() == "reading [photos] (15)\nreading [photos] (30)\n"
+
+
 def test_the_rate_is_that_of_this_sitting_alone(clock: list[float]) -> None:
     with TrainingProgress(steps=1000, done=900, batch=8, visible=False) as shown:
         clock[0] += 2.0

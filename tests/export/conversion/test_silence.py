@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import signal
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from edge_siamese.errors import DataError, ExportError
-from export.conversion.silence import DEBUG_VARIABLE, debugging, third_party
+from export.conversion.silence import DEBUG_VARIABLE, debugging, in_child, third_party
 from tests.export.conversion.test_onnx import use_own_streams
 
 
@@ -121,3 +125,121 @@ def test_own_errors_and_ctrl_c_pass_through_and_the_streams_are_back(
     print("heard", flush=True)
     os.write(2, b"heard\n")
     assert capfd.readouterr() == ("heard\n", "heard\n")
+
+
+# --- in a child process ---
+
+
+def file_of(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "file"
+    path.write_text(text)
+    return path
+
+
+def test_a_converter_in_a_child_leaves_its_file(tmp_path: Path, noise: Callable[[], None]) -> None:
+    out, processes = tmp_path / "file", []
+
+    def work() -> None:
+        noise()
+        processes.append(os.getpid())
+        out.write_text(str(os.getpid()))
+
+    in_child("converting", work, out)
+    assert int(out.read_text()) != os.getpid() and processes == []  # not in this process
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [
+        (signal.SIGKILL, "the converter was killed, probably because memory ran out"),
+        (signal.SIGSEGV, "the converter crashed (SIGSEGV)"),
+        (signal.SIGABRT, "the converter crashed (SIGABRT)"),
+    ],
+)
+def test_a_converter_that_crashes_is_told_with_its_last_line(
+    tmp_path: Path,
+    number: signal.Signals,
+    reason: str,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    use_own_streams(monkeypatch)
+    out = file_of(tmp_path, "former")
+
+    def work() -> None:
+        out.write_text("half of a fi")
+        print("loading")
+        os.write(2, b"terminate called after bad_alloc\n\n")
+        os.kill(os.getpid(), number)
+
+    with pytest.raises(ExportError) as error:
+        in_child("quantizing to TFLite int8", work, out)
+    assert str(error.value) == (
+        f"quantizing to TFLite int8 failed: {reason}; its last line: terminate called after bad_alloc "
+        "(--debug shows everything)"
+    )
+    assert not out.exists()  # nothing half-written is left
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_converter_that_exits_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ExportError) as error:
+        in_child("converting", lambda: os._exit(7), tmp_path / "file")
+    assert (
+        str(error.value) == "converting failed: the converter exited with status 7 (--debug shows everything)"
+    )
+    with pytest.raises(ExportError, match="converting failed: SystemExit: 3"):
+        in_child("converting", lambda: sys.exit(3), tmp_path / "file")
+
+
+def test_errors_of_a_child_are_those_of_third_party_code(tmp_path: Path) -> None:
+    def unknown() -> None:
+        raise ValueError("first line\nsecond line")
+
+    def known() -> None:
+        raise ExportError("the ONNX graph has no cast")
+
+    with pytest.raises(ExportError) as error:
+        in_child("converting", unknown, tmp_path / "file")
+    assert str(error.value) == "converting failed: ValueError: first line (--debug shows everything)"
+    with pytest.raises(ExportError, match=r"^the ONNX graph has no cast$"):
+        in_child("converting", known, tmp_path / "file")
+
+
+@pytest.mark.parametrize("run", ["child", "here"])
+def test_a_full_disk_is_told_as_such(tmp_path: Path, run: str) -> None:
+    def work() -> None:
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        except OSError as error:
+            raise RuntimeError("the writer failed") from error
+
+    def here() -> None:
+        with third_party("converting"):
+            work()
+
+    with pytest.raises(ExportError) as error:
+        in_child("converting", work, tmp_path / "file") if run == "child" else here()
+    assert str(error.value) == (
+        f"converting failed: no space left on the disk for the temporary directory ({tempfile.gettempdir()}) or that of the "
+        "results: free some, and run the same command again (--debug shows everything)"
+    )
+
+
+def test_an_interrupted_converter_ends_with_its_child(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    children: list[int] = []
+    waitpid = os.waitpid
+
+    def interrupted(child: int, options: int) -> tuple[int, int]:
+        if not children:
+            children.append(child)
+            raise KeyboardInterrupt
+        return waitpid(child, options)
+
+    monkeypatch.setattr(os, "waitpid", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        in_child("converting", lambda: signal.pause(), tmp_path / "file")
+    with pytest.raises(ProcessLookupError):
+        os.kill(children[0], 0)

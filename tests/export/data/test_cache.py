@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge_siamese.errors import DataError
 from export.data.cache import VARIABLE, Arrays, cache_directory, cached_arrays
 
 
@@ -34,6 +35,25 @@ def test_arrays_are_made_once_for_a_key() -> None:
     assert second["names"].tolist() == ["a", "bcd"]
     cached_arrays("kind", {"version": 2, "sha256": "00"}, build)
     assert build.calls == 2
+
+
+def test_without_a_home_directory_nothing_is_cached(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in (VARIABLE, "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def no_home(_: object = None) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", no_home)
+    with pytest.raises(DataError, match=f"no home directory for the cache: set {VARIABLE} to a directory"):
+        cache_directory()
+    build = Builder()
+    for calls in (1, 2):
+        assert cached_arrays("kind", {"version": 1}, build).keys() == {"images", "names"}
+        assert build.calls == calls
+    assert caplog.messages[0].startswith("prepared pictures are not cached: there is no home directory")
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "text"])
