@@ -89,11 +89,11 @@ def splits_table() -> str:
     header = (
         "split",
         "trained on",
-        "400 trials",
-        "20-way 1-shot, one alphabet",
-        "20-way 1-shot, all",
-        "5-way 1-shot, all",
-        "20-way 5-shot, all",
+        "400 trials (chance 5 %)",
+        "20-way 1-shot, one alphabet (5 %)",
+        "20-way 1-shot, all (5 %)",
+        "5-way 1-shot, all (20 %)",
+        "20-way 5-shot, all (5 %)",
     )
     return markdown_table(header, map(row, SPLITS), "llrrrrr")
 
@@ -114,7 +114,12 @@ def generality_table() -> str:
             for e in inputs_of(f"objects{suffix}").evaluations
             if (e.encoder.runtime, e.supports) == ("onnxruntime", "plain")
         )
-        rows.append((f"{pictures}, {way}-way {shot}-shot", *cells(way, shot, (imagenet, trained))))
+        rows.append(
+            (
+                f"{pictures}, {way}-way {shot}-shot (chance {100 // way} %)",
+                *cells(way, shot, (imagenet, trained)),
+            )
+        )
     return markdown_table(("pictures", "ImageNet's weights", "`objects`"), rows)
 
 

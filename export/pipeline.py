@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edge_siamese.models.bundle import Bundle
@@ -12,14 +12,15 @@ from export.conversion.quantize import COMPARED_IMAGES
 from export.conversion.verification import Verification
 from export.conversion.verify import verify
 from export.data.images import Splits
+from export.encoders import build_encoder
 from export.evaluation.benchmark import Benchmark, benchmark
-from export.evaluation.evaluate import Evaluation, evaluate, usual_effort
+from export.evaluation.evaluate import Evaluation, baseline_accuracy, evaluate, usual_effort
 from export.evaluation.remote_runtime import open_encoder
 from export.progress import stderr_console, working
 from export.reporting.report import write_report
-from export.training.network import TorchEncoder, load_run
+from export.training.network import TorchEncoder, TrainedNetwork, load_run
 from export.training.settings import TrainingSettings
-from export.training.train import train
+from export.training.train import load_initial_weights, train
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,7 @@ def run_pipeline(
     """Train or resume, bundle, verify, evaluate, benchmark and report into `out`; progress goes to standard error."""
     console = stderr_console()
     trained = train(settings, splits, out / "train", fresh=fresh)
-    console.print(
-        f"trained: one-shot {trained.validation_accuracy:.2%} on validation classes, {trained.seconds / 60:.1f} min"
-    )
+    console.print(trained.describe())
     network = load_run(out / "train")
     with working(console, "building the bundle") as say:
         built = build_bundle(network, splits, out / "bundle", int8_budget, say)
@@ -76,9 +75,27 @@ def run_pipeline(
                     shapes=effort.shapes, episode_count=effort.episodes, per_class=effort.per_class,
                 )
             )  # fmt: skip
+        if (baseline := _starting_weights(settings, splits, network)) is not None:
+            say("evaluating the starting weights")
+            accuracy = baseline_accuracy(baseline, splits, head, evaluations[0], effort.per_class)
+            evaluations = [replace(evaluation, baseline=accuracy) for evaluation in evaluations]
         records.write(out / "evaluation.json", evaluations)
     with working(console, "benchmarking") as say:
         table = benchmark(bundle, splits, rounds, command=command, progress=say)
         records.write(out / "benchmark.json", table)
     report = write_report(out)
     return PipelineResult(bundle, verification, tuple(evaluations), table, report)
+
+
+def _starting_weights(
+    settings: TrainingSettings, splits: Splits, network: TrainedNetwork
+) -> TorchEncoder | None:
+    """The network before training; None if it was random, or if nothing else was kept.
+
+    Only Euclidean distances can rank with the head of another network.
+    """
+    if settings.start == "random" or not network.provenance.get("step") or network.head is not None:
+        return None
+    module = build_encoder(settings.encoder)
+    load_initial_weights(settings, splits, module)
+    return TorchEncoder(module.eval(), "starting weights")

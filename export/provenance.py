@@ -6,8 +6,10 @@ import hashlib
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import edge_siamese
 from export.data.images import Splits
@@ -22,6 +24,23 @@ def versions() -> dict[str, object]:
         "versions": {"edge-siamese": edge_siamese.__version__, "python": platform.python_version()}
         | {name: version for name in PACKAGES if (version := _version(name))},
     }
+
+
+DID_NOT_HELP = "training did not help; the starting weights were kept"
+
+
+def outcome(step: int, steps: int) -> str:
+    """What a training run of some steps kept, for everything that reports it."""
+    if step:
+        return f"the weights of step {step:,} of {steps:,} were kept"
+    return DID_NOT_HELP if steps else "no training; these are the starting weights"
+
+
+def outcome_of(provenance: Mapping[str, Any]) -> str:
+    """The outcome that a manifest or a checkpoint records; empty if it is unknown."""
+    settings = provenance.get("settings")
+    step, steps = provenance.get("step"), settings.get("steps") if isinstance(settings, Mapping) else None
+    return outcome(step, steps) if isinstance(step, int) and isinstance(steps, int) else ""
 
 
 def commit() -> str:

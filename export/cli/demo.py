@@ -65,14 +65,17 @@ def run(arguments: argparse.Namespace) -> int:
     console = Console(highlight=False)
     for evaluation in result.evaluations:
         shot = evaluation.episodes[0]
+        low, high = shot.class_interval
         console.print(
-            f"{evaluation.encoder.title}: {shot.title} {shot.accuracy:.1%} ({shot.low:.1%} to {shot.high:.1%})"
+            f"{evaluation.encoder.title}: {shot.title} {shot.accuracy:.1%} ({low:.1%} to {high:.1%} over {shot.classes} "
+            f"classes, chance {shot.chance:.1%})",
+            soft_wrap=True,
         )
     verify.show(result.verification)
     benchmark.show(result.benchmark)
     print(
         f"\nWithout torch, on {demo.runtime} {demo.precision}: {demo.right} of {len(demo.queries)} pictures named "
-        f"correctly, after one picture of each of {len(demo.supports)} objects."
+        f"correctly, after one picture of each of {len(demo.supports)} objects; guessing gives {demo.chance:.1f}."
     )
     print(
         "\nThe daemon now watches a synthetic scene in which objects come and go and the button is pressed. It prints "

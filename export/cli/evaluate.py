@@ -161,16 +161,21 @@ def show(result: Evaluation, console: Console | None = None) -> None:
     """Print an evaluation as tables."""
     console = console or Console(highlight=False)
     data = result.data
+    groups = f" in {data.groups} groups" if data.groups > 1 else ""
+    seen = ", the split for training" if data.split == "train" else ""
+    console.print(f"\n[bold]{result.encoder.model_id}[/bold]  {result.title}")
     console.print(
-        f"\n[bold]{result.encoder.model_id}[/bold]  {result.title}\n"
-        f"{data.name}: {data.images:,} images of {data.classes} classes in {data.groups} groups"
+        f"{data.name}: {data.images:,} images of {data.classes} classes{groups}{seen}",
+        markup=False,
+        soft_wrap=True,
     )
-    table = _table("within or across groups", "accuracy", "95 % interval", "from")
+    table = _table("one-shot and few-shot", "accuracy", "chance", "95 % interval", "from")
     if result.official:
         official = result.official
         table.add_row(
-            "official 20-way 1-shot",
+            f"official {official.way}-way 1-shot",
             f"[bold]{official.accuracy:.2%}[/bold]",
+            f"{official.chance:.1%}",
             f"{official.low:.1%} to {official.high:.1%}",
             f"{official.correct} of {official.trials} trials",
         )
@@ -178,12 +183,15 @@ def show(result: Evaluation, console: Console | None = None) -> None:
         table.add_row(
             f"{episodes.title} {episodes.scope}",
             f"{episodes.accuracy:.2%}",
-            f"{episodes.low:.1%} to {episodes.high:.1%}",
-            f"{episodes.episodes:,} episodes",
+            f"{episodes.chance:.1%}",
+            "{:.1%} to {:.1%}".format(*episodes.class_interval),
+            f"{episodes.episodes:,} episodes of {episodes.classes or data.classes} classes",
         )
     console.print(table)
+    if result.baseline is not None and result.one_shot:
+        console.print(f"starting weights: {result.baseline:.2%} in {result.one_shot.title}", soft_wrap=True)
     for line in result.skipped:
-        console.print(f"[dim]skipped: {line}[/dim]")
+        console.print(f"skipped: {line}", style="dim", markup=False, soft_wrap=True)
     for open_set in result.open_set:
         _show_open_set(open_set, console)
     if result.verification:
@@ -202,7 +210,13 @@ def _show_open_set(result: OpenSet, console: Console) -> None:
                 f"{point.low:.1%} to {point.high:.1%}",
                 f"p >= {point.probability:.4f}",
             )
-    table.add_row("without a threshold", "100%", f"{result.closed_rate:.1%}", "", "")
+    table.add_row(
+        f"without a threshold (chance {1 / result.registered:.1%})",
+        "100%",
+        f"{result.closed_rate:.1%}",
+        "",
+        "",
+    )
     console.print(table)
     console.print(
         f"[dim]{result.known_queries:,} known and {result.unknown_queries:,} unknown queries in {result.episodes:,} episodes"
@@ -213,15 +227,15 @@ def _show_open_set(result: OpenSet, console: Console) -> None:
 
 def _show_verification(result: Verification, console: Console) -> None:
     table = _table("verification", "", "")
-    table.add_row(
-        "accuracy at p = 0.5", f"[bold]{result.accuracy:.2%}[/bold]", f"{result.pairs:,} pairs, half genuine"
-    )
+    table.add_row("accuracy at p = 0.5", f"[bold]{result.accuracy:.2%}[/bold]", "chance 50%")
+    if result.class_low is not None and result.class_high is not None:
+        table.add_row("95 % interval over classes", f"{result.class_low:.1%} to {result.class_high:.1%}", "")
     table.add_row(
         "accuracy, best threshold",
         f"{result.best_accuracy:.2%}",
         f"p = {result.best_threshold:.3f}, chosen on these pairs",
     )
-    table.add_row("equal error rate", f"{result.eer:.2%}", "")
+    table.add_row("equal error rate", f"{result.eer:.2%}", "chance 50%")
     table.add_row("calibration error (ECE)", f"{result.ece:.4f}", "15 bins of equal width of p(same)")
     table.add_row("Brier score", f"{result.brier:.4f}", "")
     for check in result.thresholds:
@@ -231,6 +245,7 @@ def _show_verification(result: Verification, console: Console) -> None:
             f"FRR {check.observed_frr:.1%}; stated for FAR {check.false_accept_rate:.0e}",
         )
     console.print(table)
+    console.print(f"[dim]{result.describe_pairs()}[/dim]", soft_wrap=True)
 
 
 def _table(*titles: str) -> Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -11,8 +12,10 @@ import torch
 
 from edge_siamese.errors import SettingsError
 from export.data import load_splits
+from export.data.folders import is_in_color
 from export.data.images import Splits
 from export.encoders import ENCODERS, EncoderNetwork
+from export.encoders.efficientnet_lite import weights_installed
 from export.training.settings import (
     AUGMENTATION_NAMES,
     OBJECTIVES,
@@ -27,7 +30,8 @@ from export.training.settings import (
     settings_for,
 )
 
-DEFAULT_ENCODER = "glyphnet"
+DEFAULT_ENCODER, PHOTO_ENCODER = "glyphnet", "efficientnet-lite0"
+"""Encoders without `--encoder`: for drawings and gray pictures, and for color photographs."""
 
 
 def positive(text: str) -> int:
@@ -141,7 +145,12 @@ def set_threads(arguments: argparse.Namespace) -> None:
 
 def add_training_options(parser: argparse.ArgumentParser) -> None:
     """Options for `TrainingSettings`; those left out come from the recipe or the encoder's defaults."""
-    parser.add_argument("--encoder", choices=sorted(ENCODERS), help=f"(default: {DEFAULT_ENCODER})")
+    parser.add_argument(
+        "--encoder",
+        choices=sorted(ENCODERS),
+        help=f"(default: {PHOTO_ENCODER}, which starts from ImageNet weights, for color photographs if these are installed; "
+        f"otherwise {DEFAULT_ENCODER})",
+    )
     group = parser.add_argument_group("training (defaults: those of the recipe or the encoder)")
     group.add_argument("--objective", choices=OBJECTIVES, help="cosine-margin softmax, or verification pairs")
     group.add_argument(
@@ -229,7 +238,27 @@ def training_settings(arguments: argparse.Namespace) -> TrainingSettings:
     names = (field.name for field in fields(TrainingSettings))
     options = {name: getattr(arguments, name, None) for name in names}
     settings |= {name: value for name, value in options.items() if value is not None}
-    return settings_for(settings.pop("encoder", DEFAULT_ENCODER), **settings)
+    if "encoder" not in settings:
+        settings["encoder"] = default_encoder(settings.get("data"))
+    return settings_for(settings.pop("encoder"), **settings)
+
+
+def default_encoder(data: str | None) -> str:
+    """The encoder for some data if none is named; it is said for a folder, where it depends on the pictures."""
+    kind, _, path = (data or "").partition(":")
+    if kind == "grocery":
+        return PHOTO_ENCODER
+    if kind != "folder" or not is_in_color(Path(path)):
+        return DEFAULT_ENCODER
+    if not weights_installed():
+        print(
+            f"encoder {DEFAULT_ENCODER}: the weights of {PHOTO_ENCODER}, the better one for color pictures, are not "
+            "installed (make setup installs them)",
+            file=sys.stderr,
+        )
+        return DEFAULT_ENCODER
+    print(f"encoder {PHOTO_ENCODER}, for color pictures; --encoder chooses another", file=sys.stderr)
+    return PHOTO_ENCODER
 
 
 def splits_for(settings: TrainingSettings, encoder: EncoderNetwork, data_root: Path | None) -> Splits:

@@ -45,8 +45,5 @@ def run(arguments: argparse.Namespace) -> int:
     result = train(settings, splits, out, fresh=arguments.fresh)
     if not is_leader():
         return 0
-    print(
-        f"selected the weights of step {result.step} of {settings.steps}: one-shot {result.validation_accuracy:.2%} "
-        f"on validation classes, after {result.seconds / 60:.1f} minutes of training, in {result.run}"
-    )
+    print(f"{result.describe()}, in {result.run}")
     return 0

@@ -90,5 +90,9 @@ def show(result: Verification) -> None:
             f"{file.largest_score_difference:.4f}", f"{file.accuracy or 0:.2%}", f"{file.loss_points or 0:+.2f}",
         )  # fmt: skip
     console.print(table)
+    if result.ways:
+        console.print(
+            f"{result.ways}-way one-shot, chance {1 / result.ways:.1%}, {result.classes} classes", style="dim"
+        )
     for line in result.missing:
         console.print(f"skipped: {line}", style="dim", markup=False, soft_wrap=True)

@@ -51,15 +51,16 @@ from export.conversion.float_graph import Bytes
 from export.conversion.graph import ExportedEncoder, exported_encoder
 from export.conversion.onnx import OnnxGraph, export_onnx
 from export.conversion.qat import train_for_int8
-from export.conversion.quantize import QuantizationRecord, quantize_within_budget, standard_methods
+from export.conversion.quantize import Loss, QuantizationRecord, quantize_within_budget, standard_methods
 from export.conversion.tflite import TfliteGraph, export_tflite, read_tflite
 from export.data.images import ImageSet, Indices, Splits
 from export.encoders import ENCODERS
 from export.evaluation.evaluate import affordable, is_heavy
 from export.evaluation.head_calibration import HeadCalibration, fit_head
-from export.provenance import versions
+from export.provenance import outcome_of, versions
+from export.records import valid_values
 from export.training.network import TorchEncoder, TrainedNetwork
-from export.training.validation import one_shot_accuracy
+from export.training.validation import one_shot_trials, usual_ways
 
 CALIBRATION_IMAGES, HEAVY_CALIBRATION_IMAGES = 256, 64
 RETRAINING_IMAGES, HEAVY_RETRAINING_IMAGES = 4096, 512
@@ -172,7 +173,7 @@ def _quantized(
         progress("training for int8")
         return train_for_int8(network.module, retraining_images)
 
-    before = one_shot_accuracy(embeddings, validation, calibration.head, SCORED_EPISODES, seed=1)
+    before = one_shot_trials(embeddings, validation, calibration.head, SCORED_EPISODES, seed=1)
     records = []
     for format, graph_of in (("onnx", OnnxGraph), ("tflite", TfliteGraph)):
         progress(f"quantizing to {format} int8")
@@ -185,21 +186,21 @@ def _quantized(
                 retrained_place.mkdir(exist_ok=True)
                 return graph_of(student(), retrained_place)
 
-            def lost_points(path: Path, format: str = format) -> float:
+            def loss_of(path: Path, format: str = format) -> Loss:
                 encoder = _encoder_of(path, format, network, calibration, new)
-                after = one_shot_accuracy(
+                after = one_shot_trials(
                     encoder.embed_prepared(validation.images),
                     validation,
                     calibration.head,
                     SCORED_EPISODES,
                     seed=1,
                 )
-                return 100.0 * (before - after)
+                return Loss.between(before, after)
 
             methods = standard_methods(graph, images, retrained, retraining_images)
             records.append(
                 quantize_within_budget(
-                    graph.format, methods, new / f"encoder.int8.{format}", lost_points, int8_budget
+                    graph.format, methods, new / f"encoder.int8.{format}", loss_of, int8_budget
                 )
             )
     return tuple(records)
@@ -296,12 +297,15 @@ def _manifest(
             **({} if left_out is None else {"validation_left_out_ece": left_out}),
             "validation_eer": calibration.eer,
         },
-        provenance={
-            **network.provenance,
-            "impostors": calibration.impostors,
-            "quantization": [record.to_json() for record in records],
-            "exported_with": versions(),
-        },
+        provenance=valid_values(
+            {
+                **network.provenance,
+                "outcome": outcome_of(network.provenance),
+                "impostors": calibration.impostors,
+                "quantization": [record.to_json() for record in records],
+                "exported_with": versions(),
+            }
+        ),
     )
     write_text_atomically(new / CARD, model_card(manifest, splits, calibration))
     return structs.replace(manifest, attachments=(*manifest.attachments, attachment(new, CARD)))
@@ -383,6 +387,20 @@ FIGURES = {
 """Descriptions of the metrics in the manifest."""
 
 
+def _training(manifest: Manifest, data: ImageSet) -> str:
+    """Lines on data, outcome and settings of the training."""
+    settings, result = manifest.provenance.get("settings", {}), outcome_of(manifest.provenance)
+    pictures = f"{data.name}, {len(data):,} images of {data.classes} classes, under their own license"
+    if not manifest.provenance.get("step") and result:
+        tried = f" Tried on: {pictures}." if settings.get("steps") else ""
+        return f"- Training: {result}.{tried}\n"
+    kept = f"{result}; " if result else ""
+    return (
+        f"- Training data: {pictures}.\n"
+        f"- Training: {kept}seed {settings.get('seed')}, objective `{settings.get('objective')}`.\n"
+    )
+
+
 def _initial_weights(provenance: dict[str, Any], encoder: str) -> str:
     start = str(provenance.get("settings", {}).get("start", "random"))
     published = (ENCODERS[encoder].published_weights if encoder in ENCODERS else "") or "published weights"
@@ -416,6 +434,9 @@ def model_card(manifest: Manifest, splits: Splits, calibration: HeadCalibration)
         f"- {name.replace('_', ' ')}: {value:.4f}, {FIGURES[name]}"
         for name, value in manifest.metrics.items()
     )
+    trained = manifest.provenance.get("step") != 0
+    forgetting = _anti_forgetting(settings) if trained else ""
+    purpose = "the training data" if trained else "the pictures of these figures"
     missing = ", ".join(f"{rate:g}" for rate in calibration.not_stated)
     not_stated = f"\nToo few pairs to state a threshold at: {missing}.\n" if missing else ""
     return f"""# {manifest.model_id}
@@ -425,10 +446,8 @@ The distance of two embeddings gives the probability that both pictures show the
 
 - Encoder: {manifest.encoder.citation}. {manifest.encoder.parameters:,} parameters, {manifest.encoder.macs / 1e6:.1f} MMAC.
 - Method: Koch, Zemel, Salakhutdinov, Siamese Neural Networks for One-shot Image Recognition, 2015.
-- Training data: {data.name}, {len(data):,} images of {data.classes} classes, under their own license.
-- Training: seed {settings.get("seed")}, objective `{settings.get("objective")}`.
-- Initial weights: {_initial_weights(manifest.provenance, manifest.encoder.name)}.
-{_anti_forgetting(settings)}- Input: {manifest.input.height} x {manifest.input.width}, {manifest.input.color}, uint8.
+{_training(manifest, data)}- Initial weights: {_initial_weights(manifest.provenance, manifest.encoder.name)}.
+{forgetting}- Input: {manifest.input.height} x {manifest.input.width}, {manifest.input.color}, uint8.
 
 ## Files
 
@@ -438,8 +457,9 @@ The distance of two embeddings gives the probability that both pictures show the
 
 ## Figures on held-out classes ({splits.validation.name})
 
-The network was not trained on these classes, but its weights were selected and its head was fitted on them. New classes may
-do slightly worse; `python -m export evaluate` measures them. The figures are those of the float network.
+The network was not trained on these {splits.validation.classes} classes, but its weights were selected and its head
+was fitted on them. New classes may do worse; `python -m export evaluate` measures them. The figures are those of the float
+network. Guessing is right once in {usual_ways(splits.validation)} times in the one-shot trials, half of the time on pairs.
 
 {metrics}
 
@@ -449,7 +469,7 @@ do slightly worse; `python -m export evaluate` measures them. The figures are th
 {not_stated}
 ## Use and limits
 
-Intended for recognizing objects similar to the training data, from one picture of each. It says what a picture shows, not
-where. Do not use it to recognize faces or to guard anything. The probabilities hold for pictures similar to the training
+Intended for recognizing objects similar to {purpose}, from one picture of each. It says what a picture shows, not
+where. Do not use it to recognize faces or to guard anything. The probabilities hold for pictures similar to the validation
 data: measure on your own pictures before you rely on them.
 """

@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from itertools import starmap
 from pathlib import Path
@@ -21,15 +21,19 @@ import numpy as np
 
 from edge_siamese.errors import EdgeSiameseError, ExportError
 from export.conversion.float_graph import PIXEL_RANGE, Bytes, FloatGraph, Floats, Format, Range
+from export.evaluation import metrics
+from export.training.validation import Trials
 
-Score = Callable[[Path], float]
-"""Loss of one-shot accuracy of an int8 file against the float network, in points (0.5 is half a percent)."""
+MAX_UNCERTAIN_LOSS = 4.0
+"""A loss above this multiple of the budget is never put down to the choice of classes."""
 COMPARED_IMAGES = 32
 """Images on which layers of the float graph and of the int8 file are compared."""
 FLOAT_FRACTIONS = (0.1, 0.25)
 """Fractions of the layers that mixed precision keeps in float32, in the order of trial; at least one layer."""
 Calibration = Literal["min-max", "percentile", "least squares"]
 CALIBRATIONS: tuple[Calibration, ...] = ("min-max", "percentile", "least squares")
+NAMED_LAYERS = 3
+"""Number of float layers that a message names."""
 LEVELS = 255
 PERCENTILE = 99.99
 """Percentage of the values of an activation below the upper limit, and above the lower limit."""
@@ -39,6 +43,40 @@ SAMPLES = 1 << 17
 """Number of sampled values per activation."""
 SIGMOID_SATURATION = math.log(2 * 256 - 1)
 """Inputs beyond it bring a sigmoid within half an int8 step (1/512) of 0 or 1, so a wider range wastes levels."""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Loss of one-shot accuracy of an int8 file against the float network, in points (0.5 is half a percent)."""
+
+    points: float
+    low: float
+    """95 % interval for another choice of as many classes, from the same trials of both."""
+    high: float
+    classes: int
+
+    @classmethod
+    def between(cls, before: Trials, after: Trials) -> Loss:
+        """The loss from `before` to `after`, which are the same trials."""
+        lost = 100.0 * (before.right.astype(np.float64) - after.right)
+        points = 100.0 * (before.accuracy - after.accuracy)
+        classes = len(np.unique(before.classes))
+        if classes < 2:
+            return cls(points, points, points, classes)
+        interval = metrics.class_interval(lost, before.classes)
+        return cls(points, interval.low, interval.high, classes)
+
+    def within(self, budget: float) -> bool:
+        """Whether the loss is at most the budget, or so little above it that another choice of classes may be below."""
+        return self.points <= budget or (self.low <= budget and self.points <= MAX_UNCERTAIN_LOSS * budget)
+
+    def describe(self) -> str:
+        """`+0.60 (-0.20 to +1.40 over 12 classes)`."""
+        return f"{self.points:+.2f} ({self.low:+.2f} to {self.high:+.2f} over {self.classes} classes)"
+
+
+Score = Callable[[Path], Loss]
+"""Measures the loss of an int8 file."""
 
 
 @dataclass
@@ -164,7 +202,21 @@ class Attempt:
     """Time to make and score the file."""
     accepted: bool
     detail: str = ""
-    """Layers that stayed in float32, or the reason of a failure."""
+    """What stayed in float32, or the reason of a failure."""
+    loss_low: float | None = None
+    """95 % interval of the loss, over the classes."""
+    loss_high: float | None = None
+    classes: int = 0
+    """Number of classes that the loss was measured on."""
+    float_layers: tuple[str, ...] = ()
+    """Names of the layers that stayed in float32."""
+
+    @property
+    def loss(self) -> Loss | None:
+        """None in a record without intervals."""
+        if self.loss_points is None or self.loss_low is None or self.loss_high is None:
+            return None
+        return Loss(self.loss_points, self.loss_low, self.loss_high, self.classes)
 
 
 @dataclass(frozen=True)
@@ -195,8 +247,20 @@ class QuantizationRecord:
             f"{a.method} {'failed' if a.loss_points is None else f'lost {a.loss_points:+.2f}'}"
             for a in self.attempts
         )
-        verdict = "" if self.within_budget else f", over the budget of {self.budget_points:g} points"
-        return f"{self.format}: kept {self.chosen}{verdict} (tried: {tried})"
+        return f"{self.format}: kept {self.chosen}{self._verdict()} (tried: {tried})"
+
+    def _verdict(self) -> str:
+        kept, budget = self.kept, f"the budget of {self.budget_points:g} points"
+        interval = (
+            f" (95 % interval over {kept.classes} classes {kept.loss_low:+.2f} to {kept.loss_high:+.2f})"
+            if kept.loss_low is not None and kept.loss_high is not None
+            else ""
+        )
+        if not self.within_budget:
+            return f", over {budget}{interval}; a higher --int8-budget accepts it"
+        if kept.loss_points is not None and kept.loss_points > self.budget_points:
+            return f", not surely over {budget}{interval}"
+        return f", {kept.detail}" if kept.float_layers else ""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -211,14 +275,14 @@ class QuantizationMethod:
     """A method of quantization that can be tried."""
 
     name: str
-    make: Callable[[Path, Sequence[tuple[Attempt, Path]]], str]
-    """Writes the file and returns a detail for the record; gets the attempts so far with their files."""
+    make: Callable[[Path, Sequence[tuple[Attempt, Path]]], Sequence[str]]
+    """Writes the file and returns the layers that stayed in float32; gets the attempts so far with their files."""
 
 
 def quantize_within_budget(
     format: Format, methods: Sequence[QuantizationMethod], out: Path, score: Score, budget_points: float
 ) -> QuantizationRecord:
-    """Try methods until one stays within the budget; otherwise keep the one with the smallest loss.
+    """Try methods until one stays within the budget, see `Loss.within`; otherwise keep the one with the smallest loss.
 
     Args:
         format: of the file.
@@ -235,27 +299,60 @@ def quantize_within_budget(
         for number, method in enumerate(methods):
             started = time.monotonic()
             path = Path(directory) / f"{number}.{format}"
-            loss = None
-            try:
-                detail = method.make(path, tried)
-                loss = float(score(path))
-                if not math.isfinite(loss):
-                    loss, detail = None, "its score is not a number"
-            except EdgeSiameseError as error:
-                detail = str(error)
-            accepted = loss is not None and loss <= budget_points
-            tried.append((Attempt(method.name, loss, time.monotonic() - started, accepted, detail), path))
-            if accepted:
+            attempt = _attempt(method, path, tried, score, budget_points)
+            tried.append((replace(attempt, seconds=time.monotonic() - started), path))
+            if attempt.accepted:
                 break
-        made = [
+        candidates = [
             (attempt.loss_points, path, attempt) for attempt, path in tried if attempt.loss_points is not None
         ]
-        if not made:
+        if not candidates:
             reason = tried[0][0].detail if tried else "no method was given"
             raise ExportError(f"no int8 {format} file could be made: {reason}")
-        _, path, kept = min(made, key=lambda item: item[0])
+        # An accepted one is the last: one before it may have lost less, but surely too much for its classes.
+        _, path, kept = (
+            candidates[-1] if candidates[-1][2].accepted else min(candidates, key=lambda item: item[0])
+        )
         shutil.move(path, out)
     return QuantizationRecord(format, tuple(attempt for attempt, _ in tried), kept.method, budget_points)
+
+
+def _attempt(
+    method: QuantizationMethod,
+    path: Path,
+    tried: Sequence[tuple[Attempt, Path]],
+    score: Score,
+    budget_points: float,
+) -> Attempt:
+    try:
+        layers = tuple(method.make(path, tried))
+        loss = score(path)
+    except EdgeSiameseError as error:
+        return Attempt(method.name, None, 0.0, False, str(error))
+    if not math.isfinite(loss.points):
+        return Attempt(method.name, None, 0.0, False, "its score is not a number")
+    return Attempt(
+        method.name,
+        loss.points,
+        0.0,
+        loss.within(budget_points),
+        describe_float_layers(layers),
+        loss.low,
+        loss.high,
+        loss.classes,
+        layers,
+    )
+
+
+def describe_float_layers(layers: Sequence[str]) -> str:
+    """What stayed in float32, what that means, and what to do; empty if nothing did."""
+    if not layers:
+        return ""
+    named = ", ".join(layers[:NAMED_LAYERS]) + (", ..." if len(layers) > NAMED_LAYERS else "")
+    return (
+        f"{len(layers)} {'layer' if len(layers) == 1 else 'layers'} in float32 ({named}), so not full-integer: slower, and "
+        "not for integer-only accelerators. More training classes, or a higher --int8-budget, avoid it"
+    )
 
 
 def standard_methods(
@@ -287,36 +384,36 @@ def standard_methods(
     }
 
     def post_training(calibration: Calibration) -> QuantizationMethod:
-        def make(out: Path, _: Sequence[tuple[Attempt, Path]]) -> str:
+        def make(out: Path, _: Sequence[tuple[Attempt, Path]]) -> Sequence[str]:
             graph.quantize(out, choose_ranges(graph, statistics(), calibration))
-            return ""
+            return ()
 
         return QuantizationMethod(f"post-training, {calibration} ranges", make)
 
     def mixed(count: int, fraction: float) -> QuantizationMethod:
-        def make(out: Path, tried: Sequence[tuple[Attempt, Path]]) -> str:
-            made = [
+        def make(out: Path, tried: Sequence[tuple[Attempt, Path]]) -> Sequence[str]:
+            candidates = [
                 (a.loss_points, a.method, p)
                 for a, p in tried
                 if a.method in calibrations and a.loss_points is not None
             ]
-            if not made:
+            if not candidates:
                 raise ExportError("there is no int8 file in which to find the worst layers")
-            _, best, path = min(made)
+            _, best, path = min(candidates)
             weighted = {step.name for step in graph.steps if step.weighted}
             noises = compare_layers(graph, path, images[:COMPARED_IMAGES])
             worst = [noise.layer for noise in noises if noise.layer in weighted][:count]
             graph.quantize(out, choose_ranges(graph, statistics(), calibrations[best]), worst)
-            return f"{', '.join(worst)} in float32, so not full-integer"
+            return worst
 
         return QuantizationMethod(f"mixed precision, {fraction:.0%} of the layers in float32", make)
 
     def quantization_aware() -> QuantizationMethod:
-        def make(out: Path, _: Sequence[tuple[Attempt, Path]]) -> str:
+        def make(out: Path, _: Sequence[tuple[Attempt, Path]]) -> Sequence[str]:
             trained = retrained()
             seen = images if retraining_images is None else retraining_images
             trained.quantize(out, choose_ranges(trained, collect_statistics(trained, seen), "min-max"))
-            return ""
+            return ()
 
         return QuantizationMethod("quantization-aware training", make)
 

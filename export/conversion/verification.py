@@ -19,6 +19,9 @@ class VerifiedFile:
     """One-shot accuracy."""
     loss_points: float | None
     """Accuracy of the network less that of the file, in points."""
+    loss_low: float | None = None
+    """95 % interval of the loss, over the classes."""
+    loss_high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -39,3 +42,7 @@ class Verification:
     machine: str
     failures: tuple[str, ...] = ()
     """One line for each file that fails, or that no installed runtime can run."""
+    ways: int = 0
+    """Of the one-shot trials: guessing is right once in so many times; 0 in records of an earlier release."""
+    classes: int = 0
+    """Number of classes of the trials."""

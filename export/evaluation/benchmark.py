@@ -187,9 +187,9 @@ def accuracy(bundle: Bundle, place: Place, splits: Splits, seed: int = 0) -> tup
     encoder = open_encoder(bundle, place.runtime, place.precision)
     if splits.official_runs:
         official, _ = official_trials(encoder, splits.official_runs, bundle.head)
-        return Accuracy(
-            official.accuracy, official.low, official.high
-        ), f"{official.trials} official 20-way one-shot trials"
+        return Accuracy(official.accuracy, official.low, official.high), (
+            f"{official.trials} official {official.way}-way one-shot trials (chance {100 * official.chance:.3g} %)"
+        )
     images = thin(splits.evaluation, ACCURACY_IMAGES_PER_CLASS, seed)
     try:
         way, within = usual_ways(images), True
@@ -198,9 +198,9 @@ def accuracy(bundle: Bundle, place: Place, splits: Splits, seed: int = 0) -> tup
     embeddings = embed_all(encoder, images.images)
     result, _ = episode_result(embeddings, images, bundle.head, way, 1, ACCURACY_EPISODES, within, seed=seed)
     scope = "within groups" if within else "across groups"
-    return Accuracy(
-        result.accuracy, result.low, result.high
-    ), f"{result.episodes} {result.title} episodes {scope}"
+    return Accuracy(result.accuracy, *result.class_interval), (
+        f"{result.episodes} {result.title} episodes {scope} (chance {100 * result.chance:.3g} %, {result.classes} classes)"
+    )
 
 
 def ratios(slow: Iterable[float], fast: Iterable[float]) -> tuple[float, float, float]:

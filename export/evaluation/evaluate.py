@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -94,6 +94,29 @@ class Mistake:
     choice_probability: float
 
 
+class OneShot(NamedTuple):
+    """One-shot accuracy, with what it has to be compared with."""
+
+    title: str
+    accuracy: float
+    low: float
+    """95 % interval."""
+    high: float
+    way: int
+    """Guessing is right once in so many times."""
+    classes: int
+    interval: str
+    """What the interval is over: classes, episodes or trials."""
+    baseline: float | None = None
+    """The same of the starting weights."""
+
+    def describe(self) -> str:
+        """`2-way, chance 50 %, 2 classes, 95 % interval over classes 89.0 to 100.0, starting weights 98.9 %`."""
+        baseline = "" if self.baseline is None else f", starting weights {100 * self.baseline:.1f} %"
+        interval = f"95 % interval {self.interval} {100 * self.low:.1f} to {100 * self.high:.1f} %"
+        return f"chance {100 / self.way:.3g} %, {self.classes:,} classes, {interval}{baseline}"
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """Results of `evaluate` for one encoder on one set of classes."""
@@ -118,6 +141,8 @@ class Evaluation:
     open_set: tuple[OpenSet, ...] = ()
     supports: str = "plain"
     """How supports were embedded: `plain`, or `augmented` as the device does at registration."""
+    baseline: float | None = None
+    """One-shot accuracy of the starting weights in the headline's trials or episodes, where they were not random."""
 
     @property
     def title(self) -> str:
@@ -126,19 +151,28 @@ class Evaluation:
         return f"{self.encoder.precision}, {self.encoder.runtime}{augmented}"
 
     @property
-    def one_shot(self) -> tuple[str, float, float, float] | None:
-        """(what, accuracy, low, high) of the headline: the official trials, or else the hardest episodes."""
+    def one_shot(self) -> OneShot | None:
+        """The headline: the official trials, or else the hardest episodes."""
         if self.official:
-            title = f"{self.official.trials} official trials, within alphabet"
-            return title, self.official.accuracy, self.official.low, self.official.high
-        ranked = sorted(
-            (e for e in self.episodes if e.shot == 1 and not e.iconic), key=lambda e: (e.within_group, e.way)
-        )
-        if not ranked:
+            official, title = self.official, f"{self.official.trials} official trials, within alphabet"
+            return OneShot(
+                title, official.accuracy, official.low, official.high, official.way, self.data.classes,
+                "over trials", self.baseline,
+            )  # fmt: skip
+        best = self.hardest
+        if best is None:
             return None
-        best = ranked[-1]
         place = "within group" if best.within_group else "across groups"
-        return f"{best.title} episodes, {place}", best.accuracy, best.low, best.high
+        title = f"{best.title} episodes" + (f", {place}" if self.data.groups > 1 else "")
+        over = "over episodes" if best.class_low is None else "over classes"
+        classes = best.classes or self.data.classes
+        return OneShot(title, best.accuracy, *best.class_interval, best.way, classes, over, self.baseline)
+
+    @property
+    def hardest(self) -> EpisodesResult | None:
+        """The one-shot episodes of the most ways, within groups if there are any."""
+        one_shot = [e for e in self.episodes if e.shot == 1 and not e.iconic]
+        return max(one_shot, key=lambda e: (e.within_group, e.way), default=None)
 
 
 @dataclass(frozen=True)
@@ -248,6 +282,34 @@ def evaluate(
         open_set=open_set,
         supports=supports,
     )
+
+
+def baseline_accuracy(
+    encoder: Encoder,
+    splits: Splits,
+    head: SigmoidDistanceHead,
+    like: Evaluation,
+    per_class: int | None = None,
+) -> float | None:
+    """Accuracy of another encoder, such as the starting weights, in the headline's trials or episodes of an evaluation.
+
+    Args:
+        encoder: the other encoder.
+        splits: the data of the evaluation.
+        head: only its distance matters, which ranks.
+        like: the evaluation.
+        per_class: as in the evaluation.
+    """
+    if like.official:
+        return official_trials(encoder, splits.official_runs, head)[0].accuracy
+    if like.hardest is None:
+        return None
+    images, kind = thin(getattr(splits, like.data.split), per_class, like.seed), like.hardest
+    embeddings = embed_all(encoder, images.images)
+    result, _ = episode_result(
+        embeddings, images, head, kind.way, 1, kind.episodes, kind.within_group, seed=like.seed
+    )
+    return result.accuracy
 
 
 def thin(images: ImageSet, per_class: int | None, seed: int = 0) -> ImageSet:

@@ -50,15 +50,18 @@ class AllPairs:
     """Number of impostor pairs within a group (alphabet)."""
     images: int
     """How many images the impostor pairs were made of."""
+    drawers: bool = False
+    """Whether the drawers of the images are known."""
 
     @property
     def impostors(self) -> str:
         """Description of the impostor pairs."""
         across = len(self.impostor) - self.within
+        drawers = ", any two drawers" if self.drawers else ""
+        groups = f": {self.within:,} within a group and {across:,} across groups" if across else ""
         return (
-            f"{len(self.impostor):,} pairs of images of different classes, any two drawers: "
-            f"{self.within:,} within a group (alphabet) and {across:,} across groups, "
-            f"all pairs of {self.images:,} images; each is a picture of the same kind as the genuine ones"
+            f"{len(self.impostor):,} pairs of images of different classes{drawers}{groups}; "
+            f"all pairs of {self.images:,} images, of the same kind as the genuine ones"
         )
 
 
@@ -133,7 +136,8 @@ def fit_head(
     head = SigmoidDistanceHead(scale, bias, distance, measure.weights)
     probabilities = head.probability(distances)
     everything = all_pairs(embeddings, images, head, seed=seed)
-    thresholds = tuple(found for rate in rates if (found := threshold_at(rate, everything, head)))
+    at_rates = [threshold_at(rate, everything, head) for rate in rates]
+    thresholds = tuple(threshold for threshold in at_rates if threshold is not None)
     stated = {threshold.false_accept_rate for threshold in thresholds}
     return HeadCalibration(
         head=head,
@@ -242,6 +246,7 @@ def all_pairs(
         impostor=np.concatenate([near_impostors, *across]),
         within=len(near_impostors),
         images=len(points),
+        drawers=bool((images.drawers >= 0).any()),
     )
 
 

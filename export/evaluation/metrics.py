@@ -219,12 +219,55 @@ def mean_interval(values: npt.ArrayLike, confidence: float = CONFIDENCE) -> Inte
     return Interval(mean - half, mean + half)
 
 
+def class_interval(values: npt.ArrayLike, classes: npt.ArrayLike) -> Interval:
+    """Interval of a mean over queries, for another choice of as many classes: Student's, over the means of the classes.
+
+    It is wider than an interval over queries or episodes: these draw the same few classes again and again.
+
+    Args:
+        values: one figure a query, (Q,).
+        classes: the class of each query, (Q,); at least two different ones.
+    """
+    numbers = np.asarray(values, dtype=np.float64).ravel()
+    _, index, counts = np.unique(np.asarray(classes).ravel(), return_inverse=True, return_counts=True)
+    if len(counts) < 2:
+        raise ValueError("an interval over classes needs at least two of them")
+    over_classes = mean_interval(np.bincount(index, weights=numbers) / counts)
+    half, mean = 0.5 * (over_classes.high - over_classes.low), float(numbers.mean())
+    return Interval(mean - half, mean + half)
+
+
+def class_accuracy_interval(correct: npt.ArrayLike, classes: npt.ArrayLike) -> Interval:
+    """Interval of an accuracy for another choice of classes, within [0, 1].
+
+    If all classes have the same accuracy, as when nothing is wrong, it is Wilson's with one trial a class.
+
+    Args:
+        correct: whether each query was answered correctly, (Q,).
+        classes: the class of each query, (Q,).
+    """
+    count = len(np.unique(np.asarray(classes)))
+    if count < 2:
+        return Interval(0.0, 1.0)
+    interval = class_interval(correct, classes)
+    if interval.low < interval.high:
+        return Interval(max(0.0, interval.low), min(1.0, interval.high))
+    wilson = wilson_interval(round(interval.low * count), count)
+    return Interval(min(wilson.low, interval.low), max(wilson.high, interval.high))
+
+
 def student_t(confidence: float, freedom: int) -> float:
     """The two-sided quantile of Student's t.
 
-    By the expansion around the normal quantile (Abramowitz and Stegun, 26.7.5): within 0.1 % for five degrees of
-    freedom or more at 95 %; episodes are counted in hundreds.
+    By the expansion around the normal quantile (Abramowitz and Stegun, 26.7.5), within 0.1 % for five degrees of
+    freedom or more at 95 %; below, from the distribution itself (26.7.3 and 26.7.4).
     """
+    if freedom < 5:
+        low, high = 0.0, math.pi / 2
+        while high - low > 1e-14:
+            angle = 0.5 * (low + high)
+            low, high = (angle, high) if _student_within(angle, freedom) < confidence else (low, angle)
+        return math.sqrt(freedom) * math.tan(0.5 * (low + high))
     z = NormalDist().inv_cdf(0.5 + confidence / 2)
     terms = (
         z,
@@ -234,6 +277,14 @@ def student_t(confidence: float, freedom: int) -> float:
         (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
     )
     return float(sum(term / freedom**power for power, term in enumerate(terms)))
+
+
+def _student_within(angle: float, freedom: int) -> float:
+    """Probability that |t| is at most sqrt(freedom) * tan(angle), for 1 to 4 degrees of freedom."""
+    sine, cosine = math.sin(angle), math.cos(angle)
+    if freedom % 2:
+        return 2.0 / math.pi * (angle + (sine * cosine if freedom == 3 else 0.0))
+    return sine * (1.0 + (0.5 * cosine * cosine if freedom == 4 else 0.0))
 
 
 def logit(probability: float) -> float:

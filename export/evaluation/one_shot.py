@@ -26,6 +26,8 @@ Rule = Literal["nearest", "mean-probability", "prototype"]
 
 RULES: tuple[Rule, ...] = ("nearest", "mean-probability", "prototype")
 EPISODES = 2000
+TRIAL_WAYS = 20
+"""Supports of a run of Omniglot's official trials."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,16 @@ class OfficialTrials:
     """95 % Wilson interval of the accuracy."""
     high: float
     runs: tuple[RunResult, ...]
+
+    @property
+    def way(self) -> int:
+        """Supports of a run, which has one query of each."""
+        return round(self.trials / len(self.runs)) if self.runs else TRIAL_WAYS
+
+    @property
+    def chance(self) -> float:
+        """Accuracy of guessing."""
+        return 1.0 / self.way
 
 
 def scope(within_group: bool) -> str:
@@ -74,10 +86,26 @@ class EpisodesResult:
     high: float
     iconic: bool = False
     """The supports are pictures of a catalog, the queries photographs."""
+    classes: int = 0
+    """Number of classes that the queries are of; 0 in records of an earlier release."""
+    class_low: float | None = None
+    """95 % interval for another choice of as many classes."""
+    class_high: float | None = None
 
     @property
     def title(self) -> str:
         return f"{self.way}-way {self.shot}-shot"
+
+    @property
+    def chance(self) -> float:
+        """Accuracy of guessing."""
+        return 1.0 / self.way
+
+    @property
+    def class_interval(self) -> tuple[float, float]:
+        """95 % interval over classes, or over episodes in a record of an earlier release."""
+        known = self.class_low is not None and self.class_high is not None
+        return (self.class_low or 0.0, self.class_high or 0.0) if known else (self.low, self.high)
 
     @property
     def scope(self) -> str:
@@ -190,12 +218,12 @@ def official_trials(
         supports: how they are embedded.
         frames: the same runs in a higher resolution, to make augmented supports from.
     """
-    known = embed_as(supports, encoder, np.concatenate([run.supports for run in frames or runs]))
-    asked = embed_all(encoder, np.concatenate([run.queries for run in runs]))
+    all_supports = embed_as(supports, encoder, np.concatenate([run.supports for run in frames or runs]))
+    all_queries = embed_all(encoder, np.concatenate([run.queries for run in runs]))
     results, wrong = list[RunResult](), list[Wrong]()
     for run in runs:
-        own, known = known[: len(run.supports)], known[len(run.supports) :]
-        queries, asked = asked[: len(run.queries)], asked[len(run.queries) :]
+        own, all_supports = all_supports[: len(run.supports)], all_supports[len(run.supports) :]
+        queries, all_queries = all_queries[: len(run.queries)], all_queries[len(run.queries) :]
         log_odds = head.log_odds(head.distances(queries, own))
         chosen = log_odds.argmax(axis=1)
         results.append(RunResult(run.name, int((chosen == run.answers).sum()), len(chosen)))
@@ -252,8 +280,8 @@ def episode_result(
     rng = np.random.default_rng([seed, 22, way, shot, int(within_group)])
     drawn = episodes(images, count, way, shot, 1, rng, within_group)
     supply = Supply(images, embeddings if supports is None else supports)
-    accuracies, wrong = _play(drawn, embeddings, images, supply, head, rule, scope(within_group))
-    return _result(accuracies, way, shot, within_group, rule), wrong
+    answers, wrong = _play(drawn, embeddings, images, supply, head, rule, scope(within_group))
+    return _result(answers, way, shot, within_group, rule), wrong
 
 
 def iconic_result(
@@ -282,8 +310,8 @@ def iconic_result(
     rng = np.random.default_rng([seed, 24, way])
     drawn = _iconic_episodes(images, catalog.images, count, way, rng)
     where = f"{scope(within_group=False)}, iconic supports"
-    accuracies, wrong = _play(drawn, embeddings, images, catalog, head, "nearest", where)
-    return _result(accuracies, way, 1, False, "nearest", iconic=True), wrong
+    answers, wrong = _play(drawn, embeddings, images, catalog, head, "nearest", where)
+    return _result(answers, way, 1, False, "nearest", iconic=True), wrong
 
 
 def _iconic_episodes(
@@ -305,9 +333,9 @@ def _iconic_episodes(
     def draw() -> Iterator[Episode]:
         for _ in range(count):
             classes = rng.permutation(len(both))[:way]
-            chosen = [[pool[c][rng.integers(len(pool[c]))] for c in classes] for pool in (supports, queries)]
-            shown, asked = np.array(chosen, dtype=np.int64)[..., None]
-            yield Episode(supports=shown, queries=asked)
+            drawn = [[pool[c][rng.integers(len(pool[c]))] for c in classes] for pool in (supports, queries)]
+            support_images, query_images = np.array(drawn, dtype=np.int64)[..., None]
+            yield Episode(supports=support_images, queries=query_images)
 
     return draw()
 
@@ -320,15 +348,16 @@ def _play(
     head: SigmoidDistanceHead,
     rule: Rule,
     where: str,
-) -> tuple[list[float], list[Wrong]]:
-    """The accuracy of each episode, and all mistakes."""
-    accuracies, wrong = list[float](), list[Wrong]()
+) -> tuple[_Answers, list[Wrong]]:
+    """Which queries were answered correctly, and all mistakes."""
+    answers, classes, wrong = list[npt.NDArray[np.bool_]](), list[npt.NDArray[np.int64]](), list[Wrong]()
     for number, episode in enumerate(drawn):
         queries, supports = episode.queries[:, 0], episode.supports
         scores, log_odds = episode_scores(head, embeddings[queries], supply.embeddings[supports], rule)
         chosen = scores.argmax(axis=1)
         right = chosen == np.arange(len(chosen))
-        accuracies.append(float(right.mean()))
+        answers.append(right)
+        classes.append(images.labels[queries])
         for row in np.flatnonzero(~right):
             # Of several shots, the one with the highest score is shown.
             truth = supports[row, log_odds[row, row].argmax()]
@@ -345,13 +374,35 @@ def _play(
                     float(log_odds[row, chosen[row]].max()),
                 )
             )
-    return accuracies, wrong
+    return _Answers(np.stack(answers), np.stack(classes)), wrong
+
+
+@dataclass(frozen=True, eq=False)
+class _Answers:
+    right: npt.NDArray[np.bool_]
+    """(episodes, way)."""
+    classes: npt.NDArray[np.int64]
+    """(episodes, way): the class of each query."""
 
 
 def _result(
-    accuracies: Sequence[float], way: int, shot: int, within_group: bool, rule: Rule, iconic: bool = False
+    answers: _Answers, way: int, shot: int, within_group: bool, rule: Rule, iconic: bool = False
 ) -> EpisodesResult:
+    accuracies = answers.right.mean(axis=1)
     interval = metrics.mean_interval(accuracies) if len(accuracies) > 1 else metrics.Interval(0.0, 1.0)
-    mean = float(np.mean(accuracies))
-    low, high = max(0.0, interval.low), min(1.0, interval.high)
-    return EpisodesResult(way, shot, within_group, len(accuracies), 1, rule, mean, low, high, iconic)
+    over_classes = metrics.class_accuracy_interval(answers.right, answers.classes)
+    return EpisodesResult(
+        way=way,
+        shot=shot,
+        within_group=within_group,
+        episodes=len(accuracies),
+        queries=1,
+        rule=rule,
+        accuracy=float(np.mean(accuracies)),
+        low=max(0.0, interval.low),
+        high=min(1.0, interval.high),
+        iconic=iconic,
+        classes=len(np.unique(answers.classes)),
+        class_low=over_classes.low,
+        class_high=over_classes.high,
+    )

@@ -13,7 +13,7 @@ from edge_siamese.recognition.head import SigmoidDistanceHead
 from export.data.images import ImageSet
 from export.data.sampling import verification_pairs
 from export.evaluation import metrics
-from export.evaluation.head_calibration import all_pairs, paired_distances
+from export.evaluation.head_calibration import AllPairs, all_pairs, paired_distances
 
 Embeddings = npt.NDArray[np.float32]
 LogOdds = npt.NDArray[np.float64]
@@ -61,6 +61,8 @@ class ErrorCurve:
     genuine_pairs: int
     eer: float
     """Equal error rate over all pairs."""
+    within: int | None = None
+    """Number of impostor pairs within a group; None in records of an earlier release."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class ThresholdCheck:
 
 @dataclass(frozen=True)
 class Verification:
-    """Same or different, on pairs: half genuine, half impostors of the same group, by different drawers."""
+    """Same or different, on pairs: half genuine, half impostors of one group; by different drawers where they are known."""
 
     pairs: int
     accuracy: float
@@ -96,6 +98,22 @@ class Verification:
     histogram: Histogram
     curve: ErrorCurve
     thresholds: tuple[ThresholdCheck, ...]
+    classes: int = 0
+    """Number of classes in the pairs; 0 in records of an earlier release."""
+    groups: int = 0
+    """Number of groups in the pairs."""
+    drawers: bool = False
+    """Whether drawers are known, so that the pictures of a pair are by different ones."""
+    class_low: float | None = None
+    """95 % interval of the accuracy for another choice of as many classes."""
+    class_high: float | None = None
+
+    def describe_pairs(self) -> str:
+        """`20,000 pairs of 12 classes, half genuine, half of two classes of one group, by different drawers`."""
+        classes = f" of {self.classes:,} classes" if self.classes else ""
+        group = "two classes of one group" if self.groups != 1 else "two classes"
+        drawers = ", by different drawers" if self.drawers else ""
+        return f"{self.pairs:,} pairs{classes}, half genuine, half of {group}{drawers}"
 
 
 def verification(
@@ -119,6 +137,7 @@ def verification(
     interval = metrics.wilson_interval(correct, len(same))
     best, best_log_odds = metrics.best_accuracy(curve, int(same.sum()), int((~same).sum()))
     bins = metrics.reliability(p, same)
+    over_classes = metrics.class_accuracy_interval((p >= 0.5) == same, images.labels[sampled.a])
     everything = all_pairs(embeddings, images, head, seed=seed)
     genuine, impostor = head.log_odds(everything.genuine), head.log_odds(everything.impostor)
     checks = tuple(
@@ -146,8 +165,13 @@ def verification(
             )
         ),
         histogram=_histogram(log_odds, same),
-        curve=_error_curve(genuine, impostor, everything.impostors),
+        curve=_error_curve(genuine, impostor, everything),
         thresholds=checks,
+        classes=len(np.unique(images.labels[np.concatenate([sampled.a, sampled.b])])),
+        groups=len(np.unique(images.class_groups[images.labels[sampled.a]])),
+        drawers=bool((images.drawers[sampled.a] >= 0).all()),
+        class_low=over_classes.low,
+        class_high=over_classes.high,
     )
 
 
@@ -159,7 +183,7 @@ def _histogram(log_odds: LogOdds, same: npt.NDArray[np.bool_]) -> Histogram:
     return Histogram(_rounded(edges), _rounded(shares[0]), _rounded(shares[1]))
 
 
-def _error_curve(genuine: LogOdds, impostor: LogOdds, impostors: str) -> ErrorCurve:
+def _error_curve(genuine: LogOdds, impostor: LogOdds, pairs: AllPairs) -> ErrorCurve:
     """The rates on an even grid of thresholds, from the first impostor to the last genuine pair."""
     same, different = np.sort(genuine), np.sort(impostor)
     low = min(np.quantile(same, 1e-4), np.quantile(different, 0.05))
@@ -172,10 +196,11 @@ def _error_curve(genuine: LogOdds, impostor: LogOdds, impostors: str) -> ErrorCu
         _rounded(grid),
         tuple(map(float, far)),
         tuple(map(float, frr)),
-        impostors,
+        pairs.impostors,
         len(different),
         len(same),
         eer,
+        pairs.within,
     )
 
 

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from export.evaluation.verification import ErrorCurve, Histogram, ReliabilityBin, ThresholdCheck
+from export.provenance import outcome
 
 # Placeholders, each the fallback of a CSS variable where the page sets none.
 INK, MUTED, GRID, SURFACE = "#1f2429", "#69727c", "#dfe3e7", "#fefefd"
@@ -80,7 +81,9 @@ class TrainingPoint:
     """One validation of a training run."""
 
     step: int
-    loss: float
+    """0 for the starting weights."""
+    loss: float | None
+    """Mean since the last validation; None for the starting weights."""
     validation_accuracy: float
     learning_rate: float
     seconds: float
@@ -99,36 +102,21 @@ class ScoreRow:
     ours: bool = False
 
 
-def training_curves(points: Sequence[TrainingPoint]) -> Plot:
-    """Loss and validation accuracy over steps, one above the other."""
+def training_curves(points: Sequence[TrainingPoint], kept_step: int | None = None) -> Plot:
+    """Loss and validation accuracy over steps, one above the other, with a mark at the kept weights if they are there."""
     steps = [point.step for point in points]
     accuracy = [100 * point.validation_accuracy for point in points]
-    best = int(np.argmax(accuracy))
+    losses = [(point.step, point.loss) for point in points if point.loss is not None]
+    kept = steps.index(kept_step) if kept_step in steps else None
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 3.5))
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
         upper.plot(steps, accuracy, color=OURS, marker="o", markersize=3)
-        upper.plot(
-            steps[best],
-            accuracy[best],
-            "o",
-            color=OURS,
-            markersize=6,
-            markeredgecolor=SURFACE,
-            markeredgewidth=1.2,
-        )
-        side = "right" if best > len(steps) / 2 else "left"
-        upper.annotate(
-            f"kept: {accuracy[best]:.1f} %",
-            (steps[best], accuracy[best]),
-            xytext=(0, 8),
-            textcoords="offset points",
-            ha=side,
-            color=INK,
-        )
+        if kept is not None:
+            _mark_kept(upper, steps[kept], accuracy[kept], right=kept > len(steps) / 2)
         upper.margins(y=0.18)
         upper.set_title("One-shot accuracy on validation classes, %", loc="left", color=INK)
-        lower.plot(steps, [point.loss for point in points], color=MUTED)
+        lower.plot([step for step, _ in losses], [loss for _, loss in losses], color=MUTED)
         lower.set_title("Training loss", loc="left", color=INK)
         lower.set_xlabel("optimizer step")
         for axes in (upper, lower):
@@ -136,11 +124,25 @@ def training_curves(points: Sequence[TrainingPoint]) -> Plot:
         lower.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         lower.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     alt = (
-        f"Over {steps[-1]:,} steps the training loss goes from {points[0].loss:.2f} to {points[-1].loss:.2f} "
-        f"and the validation accuracy from {accuracy[0]:.1f} to {accuracy[-1]:.1f} %; "
-        f"the weights of step {steps[best]:,} were kept."
+        f"Over {steps[-1]:,} steps the training loss goes from {losses[0][1]:.2f} to {losses[-1][1]:.2f} "
+        f"and the validation accuracy from {accuracy[0]:.1f} to {accuracy[-1]:.1f} %"
     )
-    return Plot(inline(figure, "training"), alt)
+    kept_weights = "" if kept_step is None else f"; {outcome(kept_step, steps[-1])}"
+    return Plot(inline(figure, "training"), f"{alt}{kept_weights}.")
+
+
+def _mark_kept(axes: Axes, step: int, accuracy: float, right: bool) -> None:
+    axes.plot(
+        step, accuracy, "o", color=OURS, markersize=6, markeredgecolor=SURFACE, markeredgewidth=1.2
+    )  # fmt: skip
+    axes.annotate(
+        f"kept: {accuracy:.1f} %" if step else f"kept: starting weights, {accuracy:.1f} %",
+        (step, accuracy),
+        xytext=(0, 8),
+        textcoords="offset points",
+        ha="right" if right else "left",
+        color=INK,
+    )
 
 
 def one_shot_chart(rows: Sequence[ScoreRow]) -> Plot:

@@ -22,6 +22,8 @@ from export.evaluation.benchmark import Benchmark, BenchmarkRow
 from export.evaluation.evaluate import Evaluation
 from export.evaluation.one_shot import EpisodesResult
 from export.evaluation.open_set import Identification, OpenSet
+from export.provenance import DID_NOT_HELP, outcome, outcome_of
+from export.records import valid_text
 from export.reporting import plots
 from export.reporting.plots import Plot, ScoreRow, TrainingPoint
 from export.training.settings import ENCODER_DEFAULTS, TrainingSettings, training_options
@@ -45,21 +47,33 @@ class Published:
     name: str
     accuracy: float
     source: str
+    label: str
+    """Name in a table of several papers."""
+    pairs: float | None = None
+    """Accuracy on pairs of drawings in Koch's protocol."""
 
 
 PUBLISHED = (
-    Published("ARC", 0.985, "Shyam, Gupta, Dukkipati, “Attentive Recurrent Comparators”, ICML 2017"),
+    Published(
+        "ARC",
+        0.985,
+        "Shyam, Gupta, Dukkipati, “Attentive Recurrent Comparators”, ICML 2017",
+        "ARC (Shyam et al. 2017)",
+    ),
     Published(
         "BPL",
         0.967,
         "Lake, Salakhutdinov, Tenenbaum, “Human-level concept learning through probabilistic program "
         "induction”, Science 350, 2015; uses the pen strokes",
+        "BPL (Lake et al. 2015), from pen strokes",
     ),
-    Published("human", 0.955, "as above"),
+    Published("human", 0.955, "as above", "people (Lake et al. 2015)"),
     Published(
         "Koch 2015",
         0.920,
         "Koch, Zemel, Salakhutdinov, “Siamese Neural Networks for One-shot Image Recognition”, 2015, table 2",
+        "Koch et al. 2015",
+        0.9342,
     ),
 )
 
@@ -107,6 +121,11 @@ class Demo:
     def right(self) -> int:
         return sum(query.right for query in self.queries)
 
+    @property
+    def chance(self) -> float:
+        """Number of right answers that guessing gives: one of the objects, or unknown."""
+        return len(self.queries) / (len(self.supports) + 1)
+
 
 @dataclass(frozen=True)
 class ReportInputs:
@@ -134,6 +153,30 @@ class ReportInputs:
     def main(self) -> Evaluation | None:
         """The evaluation that the figures show: that of int8, which devices run, if there is one."""
         return self.int8 or self.fp32
+
+    @property
+    def kept_step(self) -> int | None:
+        """Step of the kept weights, 0 for the starting weights; None if there is neither a manifest nor a history."""
+        step = self.manifest.provenance.get("step") if self.manifest else None
+        if isinstance(step, int):
+            return step
+        # As in training: on a tie the later weights.
+        return max(self.history, key=lambda p: (p.validation_accuracy, p.step)).step if self.history else None
+
+    @property
+    def outcome(self) -> str:
+        """What the training kept; empty if it is unknown."""
+        if self.manifest and (text := outcome_of(self.manifest.provenance)):
+            return text
+        if self.kept_step is None or self.settings is None:
+            return ""
+        return outcome(self.kept_step, self.settings.steps)
+
+    @property
+    def warnings(self) -> list[str]:
+        """Warnings about the training data."""
+        data = self.manifest.provenance.get("data") if self.manifest else None
+        return [str(line) for line in data.get("warnings", ())] if isinstance(data, dict) else []
 
 
 @dataclass(frozen=True)
@@ -220,8 +263,9 @@ def render(inputs: ReportInputs) -> str:
         "rate": rate,
         "duration": duration,
         "count": lambda number: f"{number:,}",
+        "of_what": counted,
     }
-    return environment.get_template(TEMPLATE.name).render(
+    page = environment.get_template(TEMPLATE.name).render(
         inputs=inputs,
         main=inputs.main,
         headline=headline(inputs),
@@ -232,27 +276,32 @@ def render(inputs: ReportInputs) -> str:
         open_set_rows=open_set_rows(inputs),
         slowest=max((row.p50_ms for row in inputs.benchmark.rows), default=1.0) if inputs.benchmark else 1.0,
         quantization=_quantization(inputs),
+        error_rates_caption=_error_rates_caption(inputs.main),
         settings=asdict(inputs.settings) if inputs.settings else {},
         training_command=_training_command(inputs.settings),
     )
+    return valid_text(page)
 
 
 def headline(inputs: ReportInputs) -> str:
     """The result in one or two sentences."""
     parts = []
     best, float_result = inputs.main, inputs.fp32
+    if DID_NOT_HELP in inputs.outcome:
+        parts.append(DID_NOT_HELP[0].upper() + DID_NOT_HELP[1:])
     if best and best.one_shot:
-        _, accuracy, _, _ = best.one_shot
+        accuracy = best.one_shot.accuracy
+        pictures = "training pictures" if best.data.split == "train" else "new ones"
         parts.append(
-            f"After one picture of each class it recognizes {percent(accuracy)} of new ones "
-            f"({best.one_shot[0]})"
+            f"After one picture of each class it recognizes {percent(accuracy)} of {pictures} "
+            f"({best.one_shot.title}; {best.one_shot.describe()})"
         )
         if inputs.int8 and float_result and float_result.one_shot:
             lost = 100 * (float_result.one_shot[1] - accuracy)
             verb = (
                 "loses nothing" if lost == 0 else f"{'loses' if lost > 0 else 'gains'} {abs(lost):.2f} points"
             )
-            parts[0] += f"; int8 {verb} against the float network"
+            parts[-1] += f"; int8 {verb} against the float network"
     if fast := _measured(inputs, "int8"):
         text = (
             f"This {fast.format} int8 file is {size(fast.file_bytes)} "
@@ -269,8 +318,14 @@ def cards(inputs: ReportInputs) -> list[Card]:
     result = []
     best, float_result = inputs.main, inputs.fp32
     if best and best.one_shot:
-        title, accuracy, low, high = best.one_shot
-        lines = [f"{best.encoder.precision}, 95 % interval {100 * low:.1f} to {100 * high:.1f}"]
+        shot = best.one_shot
+        title, accuracy = shot.title, shot.accuracy
+        lines = [
+            f"{best.encoder.precision}, 95 % interval {shot.interval} {100 * shot.low:.1f} to {100 * shot.high:.1f}",
+            f"chance {100 / shot.way:.3g} %, {shot.classes:,} classes",
+        ]
+        if shot.baseline is not None:
+            lines.append(f"starting weights: {percent(shot.baseline)}")
         if float_result and float_result is not best and float_result.one_shot:
             lines.append(f"fp32: {percent(float_result.one_shot[1])}")
         result.append(Card("One-shot accuracy", f"{100 * accuracy:.1f}", "%", (*lines, title)))
@@ -291,9 +346,7 @@ def cards(inputs: ReportInputs) -> list[Card]:
     if best and best.verification:
         pairs = best.verification
         result.append(
-            Card(
-                "Equal error rate", f"{100 * pairs.eer:.1f}", "%", (f"{pairs.pairs:,} pairs within a group",)
-            )
+            Card("Equal error rate", f"{100 * pairs.eer:.1f}", "%", (pairs.describe_pairs(), "chance 50 %"))
         )
         result.append(
             Card(
@@ -306,7 +359,8 @@ def cards(inputs: ReportInputs) -> list[Card]:
     if inputs.demo:
         demo = inputs.demo
         lines = [
-            f"of {len(demo.queries)} pictures, after one picture of each of {len(demo.supports)} objects"
+            f"of {len(demo.queries)} pictures, after one picture of each of {len(demo.supports)} objects",
+            f"guessing among the objects and unknown: {demo.chance:.1f}",
         ]
         result.insert(0, Card("Recognized", str(demo.right), "right", tuple(lines)))
     return result
@@ -316,7 +370,7 @@ def figures(inputs: ReportInputs) -> dict[str, Plot]:
     """The plots that the inputs allow, by name."""
     result = {}
     if len(inputs.history) > 1:
-        result["training"] = plots.training_curves(inputs.history)
+        result["training"] = plots.training_curves(inputs.history, inputs.kept_step)
     rows = [
         ScoreRow(
             e.title,
@@ -354,6 +408,12 @@ def rate(share: float) -> str:
     return f"{100 * share:.2g} %" if share < 0.1 else f"{100 * share:.1f} %"
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 class`, `2 classes`, `1 group`, `2 groups`."""
+    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{number:,} {noun if number == 1 else plural}"
+
+
 def size(count: int) -> str:
     """Bytes in decimal units, as file managers show them."""
     return f"{count / 1e6:.1f} MB" if count >= 999_500 else f"{count / 1e3:.0f} kB"
@@ -361,6 +421,17 @@ def size(count: int) -> str:
 
 def duration(milliseconds: float) -> str:
     return f"{milliseconds:.2f} ms" if milliseconds < 10 else f"{milliseconds:.1f} ms"
+
+
+def _error_rates_caption(evaluation: Evaluation | None) -> str:
+    """What the error rates are over, and what is drawn."""
+    if evaluation is None or evaluation.verification is None:
+        return ""
+    pairs, curve = evaluation.verification, evaluation.verification.curve
+    text = f"Over all {curve.impostor_pairs:,} impostor and {curve.genuine_pairs:,} genuine pairs"
+    if curve.within is not None and 2 * curve.within < curve.impostor_pairs:
+        text += "; most impostors are from another group and easier than those above"
+    return f"{text}. Dashed: thresholds stated on validation classes." if pairs.thresholds else f"{text}."
 
 
 def _training_command(settings: TrainingSettings | None) -> str:

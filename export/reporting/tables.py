@@ -7,20 +7,21 @@ from collections.abc import Iterable, Iterator, Sequence
 from export.evaluation.benchmark import BenchmarkRow
 from export.evaluation.evaluate import Evaluation
 from export.evaluation.one_shot import EpisodesResult
-from export.reporting.report import ReportInputs, duration, episode_rows, open_set_rows, percent, rate, size
-
-PUBLISHED = (
-    ("ARC (Shyam et al. 2017), published", "98.5 %", ""),
-    ("BPL (Lake et al. 2015), from pen strokes, published", "96.7 %", ""),
-    ("people (Lake et al. 2015), published", "95.5 %", ""),
-    ("Koch et al. 2015, published", "92.0 %", "93.42 %"),
+from export.reporting.report import (
+    PUBLISHED,
+    ReportInputs,
+    duration,
+    episode_rows,
+    open_set_rows,
+    percent,
+    rate,
+    size,
 )
-"""Published accuracy on Omniglot: on the 400 trials, and on pairs of drawings in Koch's protocol."""
 
 
 def summary_table(inputs: ReportInputs) -> str:
     """One line for each evaluation: accuracy, calibration, size and latency."""
-    header = ("", "one-shot", "95 % interval", "ECE", "file", "latency")
+    header = ("", "one-shot", "chance", "classes", "95 % interval", "ECE", "file", "latency")
     return markdown_table(header, (_summary(inputs, evaluation) for evaluation in inputs.evaluations))
 
 
@@ -47,7 +48,20 @@ def side_by_side(named: Sequence[tuple[str, ReportInputs]]) -> str:
     shapes = ((20, 1), (5, 1), (20, 5))
     header = ("", "400 trials", *(f"{way}-way {shot}-shot" for way, shot in shapes))
     costs = ("same or different", "parameters", "MMAC", "file", "latency")
-    rows = [[name, trials, "", "", "", pairs, "", "", "", ""] for name, trials, pairs in PUBLISHED]
+    rows = [
+        [
+            f"{p.label}, published",
+            percent(p.accuracy),
+            "",
+            "",
+            "",
+            percent(p.pairs, 2) if p.pairs else "",
+            *[""] * 4,
+        ]
+        for p in PUBLISHED
+    ]
+    guessing = ["chance", "5.0 %", *(percent(1 / way) for way, _ in shapes), "50.0 %", *[""] * 4]
+    rows.append(guessing)
     for name, inputs in named:
         for evaluation in (e for e in inputs.evaluations if e.supports == "plain"):
             row, encoder = _benchmarked(inputs, evaluation), inputs.manifest and inputs.manifest.encoder
@@ -74,9 +88,10 @@ def bundles_table(named: Sequence[tuple[str, ReportInputs]]) -> str:
     """
     header = (
         "bundle",
-        "1 of 5, one picture each",
-        "1 of 20, one picture each",
-        "1 of 20, five pictures each",
+        "classes",
+        "1 of 5, one picture each (chance 20 %)",
+        "1 of 20, one picture each (chance 5 %)",
+        "1 of 20, five pictures each (chance 5 %)",
         "known identified",
         "unknown accepted",
         "file",
@@ -97,6 +112,7 @@ def bundles_table(named: Sequence[tuple[str, ReportInputs]]) -> str:
         rows.append(
             [
                 f"`{name}`",
+                f"{evaluation.data.classes:,}",
                 *(percent(e.accuracy) if e else "" for e in _hardest(evaluation, ((5, 1), (20, 1), (20, 5)))),
                 percent(default.rate),
                 rate(default.observed_far),
@@ -120,8 +136,10 @@ def _summary(inputs: ReportInputs, evaluation: Evaluation) -> list[str]:
     one_shot, ece = evaluation.one_shot, evaluation.verification.ece if evaluation.verification else None
     return [
         _title(evaluation),
-        f"**{percent(one_shot[1], 2)}**" if one_shot else "",
-        interval(one_shot[2], one_shot[3]) if one_shot else "",
+        f"**{percent(one_shot.accuracy, 2)}**" if one_shot else "",
+        percent(1 / one_shot.way) if one_shot else "",
+        f"{one_shot.classes:,}" if one_shot else "",
+        interval(one_shot.low, one_shot.high) if one_shot else "",
         f"{ece:.3f}" if ece is not None else "",
         size(row.file_bytes) if row else "",
         duration(row.p50_ms) if row else "",
@@ -139,14 +157,15 @@ def _benchmarked(inputs: ReportInputs, evaluation: Evaluation) -> BenchmarkRow |
 def _accuracy_rows(inputs: ReportInputs) -> Iterable[list[str]]:
     if any(e.official for e in inputs.evaluations):
         officials = [e.official for e in inputs.evaluations]
-        trials = next(o.trials for o in officials if o)
+        trials, way = next((o.trials, o.way) for o in officials if o)
         yield [
-            f"{trials} official trials, 20-way 1-shot within alphabet",
+            f"{trials} official trials, {way}-way 1-shot within alphabet, chance {percent(1 / way)}",
             *(f"{percent(o.accuracy, 2)} ({interval(o.low, o.high)})" if o else "" for o in officials),
         ]
     for kind, results in episode_rows(inputs):
-        cells = [f"{percent(r.accuracy, 2)} ({interval(r.low, r.high)})" if r else "" for r in results]
-        yield [f"{kind.episodes:,} episodes, {kind.title} {kind.scope}", *cells]
+        cells = [f"{percent(r.accuracy, 2)} ({interval(*r.class_interval)})" if r else "" for r in results]
+        chance = f"chance {percent(kind.chance)}"
+        yield [f"{kind.episodes:,} episodes, {kind.title} {kind.scope}, {chance}", *cells]
 
 
 def _open_set_rows(inputs: ReportInputs) -> Iterable[list[str]]:
@@ -169,7 +188,7 @@ def _verification_rows(evaluations: Sequence[Evaluation]) -> Iterable[list[str]]
     verifications = [e.verification for e in evaluations if e.verification]
     pairs = f"{verifications[0].pairs:,} pairs"
     yield [
-        f"{pairs}: accuracy at p = 0.5",
+        f"{pairs}: accuracy at p = 0.5, chance 50 %",
         *(f"{percent(v.accuracy, 2)} ({interval(v.low, v.high)})" for v in verifications),
     ]
     yield [f"{pairs}: equal error rate", *(percent(v.eer, 2) for v in verifications)]

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
@@ -14,6 +18,7 @@ from edge_siamese.errors import SettingsError
 from edge_siamese.system.files import write_atomically, write_text_atomically
 from export.data.images import Splits
 from export.provenance import data_fingerprint
+from export.records import valid_values
 from export.training.distributed import Workers
 from export.training.settings import TrainingSettings
 
@@ -21,12 +26,20 @@ CHECKPOINT = "checkpoint.pt"
 """State of the training, to resume from."""
 BEST = "best.pt"
 """Weights with the best validation accuracy so far."""
+LOG = logging.getLogger(__name__)
 SETTINGS, DATA, HISTORY = "settings.json", "data.json", "history.jsonl"
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint atomically."""
-    write_atomically(path, lambda file: torch.save(state, file))
+    """Write a checkpoint atomically; raises `OSError` if the disk is full."""
+
+    def write(file: IO[bytes]) -> None:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:  # of the writer, after an error of the file
+            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+
+    write_atomically(path, write)
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
@@ -73,7 +86,7 @@ def prepare_directory(
     advice = "choose another --out, or --fresh"
     if (out / SETTINGS).exists():
         earlier = TrainingSettings.from_dict(_read_object(out / SETTINGS))
-        if differences := settings.differences(earlier):
+        if differences := TrainingSettings(**valid_values(asdict(settings))).differences(earlier):
             raise SettingsError(f"{out} holds a run with other settings ({'; '.join(differences)}); {advice}")
     if (out / DATA).exists() and _read_object(out / DATA).get("fingerprint") != fingerprint:
         raise SettingsError(f"{out} holds a run on other classes or pictures of {settings.data}; {advice}")
@@ -83,7 +96,7 @@ def prepare_directory(
             (DATA, {"fingerprint": fingerprint, **splits.provenance}),
         ):
             if not (out / name).exists():
-                write_text_atomically(out / name, json.dumps(content, indent=2) + "\n")
+                write_text_atomically(out / name, json.dumps(valid_values(content), indent=2) + "\n")
     workers.barrier()
 
 
@@ -119,14 +132,25 @@ class History:
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         kept = [line for line in lines if _step_of(line) <= self.resumed_step]
         write_text_atomically(path, "".join(line + "\n" for line in kept))
-        from torch.utils.tensorboard import SummaryWriter
-
-        self.writer = SummaryWriter(str(self.out / "tensorboard"), purge_step=self.resumed_step)
+        self.curves = _Curves(self.out / "tensorboard", self.resumed_step)
         return self
 
     def __exit__(self, *_: object) -> None:
         if self.enabled:
-            self.writer.close()
+            self.curves.close()
+
+    def add_start(self, accuracy: float) -> None:
+        """Record the validation of the starting weights, as step 0; again after an interruption before the first one."""
+        if self.enabled:
+            line = {
+                "step": 0,
+                "loss": None,
+                "validation_accuracy": accuracy,
+                "learning_rate": 0.0,
+                "seconds": 0.0,
+            }
+            write_text_atomically(self.out / HISTORY, json.dumps(line) + "\n")
+            self.curves.add(0, validation_accuracy=accuracy)
 
     def add_loss(self, loss: float) -> None:
         self.losses.append(loss)
@@ -142,10 +166,52 @@ class History:
             "learning_rate": learning_rate,
             "seconds": round(seconds, 1),
         }
-        with (self.out / HISTORY).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
-        for name in ("loss", "validation_accuracy", "learning_rate"):
-            self.writer.add_scalar(name, entry[name], step)
+        path = self.out / HISTORY
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
+        except OSError as error:
+            error.filename = error.filename or str(path)
+            raise
+        self.curves.add(step, loss=self.mean_loss, validation_accuracy=accuracy, learning_rate=learning_rate)
+
+
+class _Curves:
+    """Curves for TensorBoard; training goes on without them if they cannot be written."""
+
+    def __init__(self, directory: Path, resumed_step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._former_hook = threading.excepthook
+        threading.excepthook = self._on_error_in_thread
+        self._writer: SummaryWriter | None = None
+        with self._optional():
+            self._writer = SummaryWriter(str(directory), purge_step=resumed_step)
+
+    def add(self, step: int, **values: float) -> None:
+        for name, value in values.items():
+            with self._optional():
+                if self._writer is not None:
+                    self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        with self._optional():
+            if self._writer is not None:
+                self._writer.close()
+        threading.excepthook = self._former_hook
+
+    @contextmanager
+    def _optional(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self._writer = None
+            LOG.warning("the curves for TensorBoard are not written: %s", error.strerror or error)
+
+    def _on_error_in_thread(self, error: threading.ExceptHookArgs) -> None:
+        # TensorBoard writes in a thread of its own and raises the error again at the next call.
+        if not issubclass(error.exc_type, OSError):
+            self._former_hook(error)
 
 
 def _step_of(line: str) -> float:

@@ -28,7 +28,7 @@ from export.data.glyphs import add_synthetic_alphabets
 from export.data.images import ImageSet, Splits
 from export.encoders import EncoderNetwork, KochHead, build_encoder
 from export.progress import TrainingProgress
-from export.provenance import data_fingerprint, versions
+from export.provenance import data_fingerprint, outcome, versions
 from export.training import checkpoint
 from export.training.checkpoint import BEST, CHECKPOINT, History, prepare_directory
 from export.training.distributed import Workers, check_batch_size, join_workers
@@ -36,7 +36,7 @@ from export.training.network import TorchEncoder, load_run
 from export.training.objectives import Objective, build_objective
 from export.training.retention import AntiForgettingLoss
 from export.training.settings import RUN_PREFIX, TrainingSettings
-from export.training.validation import one_shot_accuracy
+from export.training.validation import one_shot_accuracy, usual_ways
 
 CHECKPOINT_SECONDS = 120.0
 # Ranks by distance alone, which is enough for validation: the calibrated head is fitted later.
@@ -49,11 +49,30 @@ class TrainingResult:
 
     run: Path
     step: int
-    """Step of the kept weights, counted from 1; 0 for the initial ones."""
+    """Step of the kept weights, counted from 1; 0 for the starting weights."""
+    steps: int
+    """Steps of the run."""
     validation_accuracy: float
     """One-shot accuracy of the kept weights on the validation classes."""
+    starting_accuracy: float | None
+    """The same of the starting weights; None if they were random."""
+    classes: int
+    """Number of validation classes."""
+    ways: int
+    """Of the one-shot trials: guessing is right once in so many times."""
     seconds: float
     """Training time, over all interruptions."""
+
+    def describe(self) -> str:
+        """The outcome with its accuracy, the chance level and the accuracy before."""
+        before = (
+            "" if self.starting_accuracy is None or not self.step
+            else f"starting weights {self.starting_accuracy:.2%}, "
+        )  # fmt: skip
+        return (
+            f"{outcome(self.step, self.steps)}: one-shot {self.validation_accuracy:.2%} on {self.classes} validation "
+            f"classes ({before}chance {1 / self.ways:.1%}), {self.seconds / 60:.1f} minutes of training"
+        )
 
 
 @dataclass
@@ -64,6 +83,7 @@ class RunState:
     best_step: int = 0
     best_accuracy: float = 0.0
     seconds: float = 0.0
+    starting_accuracy: float | None = None
 
 
 class Interrupted(KeyboardInterrupt):
@@ -89,7 +109,11 @@ def train(settings: TrainingSettings, splits: Splits, out: Path, fresh: bool = F
         run.resume()
         if run.state.step < settings.steps:
             _train_steps(run, stop_requested)
-        return TrainingResult(out, run.state.best_step, run.state.best_accuracy, run.state.seconds)
+        state, validation = run.state, splits.validation
+        return TrainingResult(
+            out, state.best_step, settings.steps, state.best_accuracy, state.starting_accuracy,
+            validation.classes, usual_ways(validation), state.seconds,
+        )  # fmt: skip
 
 
 def _train_steps(run: TrainingRun, stop_requested: threading.Event) -> None:
@@ -106,6 +130,8 @@ def _train_steps(run: TrainingRun, stop_requested: threading.Event) -> None:
     seconds_before = state.seconds
 
     with progress, history:
+        if state.step == 0 and state.starting_accuracy is not None:
+            history.add_start(state.starting_accuracy)
         while state.step < settings.steps:
             # One step: draw a batch, augment it, update the weights and their moving average.
             pixels, labels = run.draw_batch(images, state.step)
@@ -216,11 +242,12 @@ class TrainingRun:
                     f"{path} is not a checkpoint of this release; train again with --fresh"
                 ) from error
         self.workers.check_agreement(self.state.step, self.out)
-        if self.initial is not None and not (self.out / BEST).exists() and self.workers.is_leader:
-            self.state.best_accuracy = validation_accuracy(
-                self.initial, self.splits.validation, self.settings
-            )
-            self._keep(self.initial)
+        if self.initial is not None and self.state.starting_accuracy is None and self.workers.is_leader:
+            starting = validation_accuracy(self.initial, self.splits.validation, self.settings)
+            self.state.starting_accuracy = starting
+            if self.state.step == 0:
+                self.state.best_accuracy = starting
+                self._keep(self.initial)
 
     def training_step(self) -> TrainingStep:
         """The module from pixels to the loss."""
@@ -276,6 +303,7 @@ class TrainingRun:
             "seed": self.settings.seed,
             "step": self.state.step,
             "validation_accuracy": self.state.best_accuracy,
+            "starting_accuracy": self.state.starting_accuracy,
             **versions(),
         }
         kept = {"encoder": encoder.name, "weights": encoder.state_dict(), "provenance": provenance}

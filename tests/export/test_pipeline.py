@@ -204,7 +204,8 @@ def test_the_model_card_says_what_it_is_made_of(made: Made) -> None:
     lines = card.splitlines()
     assert lines[0] == f"# {manifest.model_id}"
     assert "- Training data: train, 36 images of 6 classes, under their own license." in lines
-    assert "- Training: seed 0, objective `cosine`." in lines
+    step = manifest.provenance["step"]
+    assert f"- Training: the weights of step {step} of 6 were kept; seed 0, objective `cosine`." in lines
     assert "- Input: 16 x 16, gray, uint8." in lines
     assert "## Figures on held-out classes (validation)" in lines
     sizes = {(m.format, m.precision): f"{m.bytes:,}" for m in manifest.models}
@@ -233,7 +234,7 @@ def test_the_same_command_again_trains_nothing_and_makes_the_same_files(
         bundle.thresholds,
     )
     printed = capsys.readouterr()
-    assert "step " not in printed.err and "trained: one-shot" in printed.err
+    assert "\nstep " not in printed.err and "were kept: one-shot" in printed.err
 
 
 def test_other_settings_are_refused_before_anything_is_touched(

@@ -34,6 +34,43 @@ def surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempP
     surround(monkeypatch, tmp_path_factory.getbasetemp())
 
 
+def test_output_appears_at_once_in_a_pipe(photos: Path, tmp_path: Path) -> None:
+    words = [
+        sys.executable,
+        "-m",
+        "export",
+        "train",
+        "--data",
+        f"folder:{photos}",
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    words += [
+        "--encoder",
+        "glyphnet",
+        "--steps",
+        "100000",
+        "--validations",
+        "50000",
+        "--batch",
+        "4",
+        "--threads",
+        "1",
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment.pop("PYTHONUNBUFFERED", None)
+    process = subprocess.Popen(
+        words, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("step 2/100000  loss ")
+        assert process.poll() is None  # a hundred thousand steps take hours
+    finally:
+        process.kill()
+        process.communicate()
+
+
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Nine classes of four pictures; not to be changed."""
@@ -47,8 +84,8 @@ def test_train_says_what_it_kept_and_the_same_command_again_trains_nothing(
     assert main(train_words(photos, run)) == 0
     printed = capsys.readouterr()
     kept = re.fullmatch(
-        r"selected the weights of step ([246]) of 6: one-shot (\d+\.\d\d%) on validation classes, "
-        rf"after 0\.\d minutes of training, in {re.escape(str(run))}\n",
+        r"the weights of step ([246]) of 6 were kept: one-shot (\d+\.\d\d%) on 2 validation classes \(chance 50\.0%\), "
+        rf"0\.\d minutes of training, in {re.escape(str(run))}\n",
         printed.out,
     )
     assert kept
@@ -118,7 +155,9 @@ def test_threads_are_those_that_were_asked_for(
     asked: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", asked.append)
     monkeypatch.setattr(
-        train_command, "train", lambda *_, **__: training.TrainingResult(tmp_path, 1, 0.5, 60.0)
+        train_command,
+        "train",
+        lambda *_, **__: training.TrainingResult(tmp_path, 1, 6, 0.5, None, 2, 2, 60.0),
     )
     assert main(train_words(photos, tmp_path, "--threads", "3")) == 0
     assert main(train_words(photos, tmp_path)) == 0
@@ -146,7 +185,7 @@ def test_an_interrupted_training_says_where_it_stopped_and_goes_on(
     monkeypatch.setattr(training, "learning_rate", learning_rate)
     assert main(train_words(photos, tmp_path / "run")) == 0
     printed = capsys.readouterr()
-    assert printed.out.startswith("selected the weights of step ")
+    assert printed.out.startswith("the weights of step ")
     assert [line.split()[1] for line in printed.err.splitlines()] == ["4/6", "6/6"]
     assert steps_of(tmp_path / "run") == [2, 4, 6]
 
@@ -206,7 +245,7 @@ def test_ctrl_c_in_a_real_process_is_130_and_the_same_command_goes_on(photos: Pa
     assert stopped and 10 <= int(stopped[1]) < 60
     done = subprocess.run(words, cwd=ROOT, env=environment, timeout=SECONDS, **pipes)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("selected the weights of step ")
+    assert done.stdout.startswith("the weights of step ")
     shown = [
         int(line.split()[1].split("/")[0]) for line in done.stderr.splitlines() if line.startswith("step ")
     ]

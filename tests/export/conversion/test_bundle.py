@@ -38,9 +38,10 @@ from export.conversion.verify import verify
 from export.data.images import ImageSet
 from export.evaluation.embeddings import embed_all
 from export.evaluation.remote_runtime import encoders_for, installed_runtimes
+from export.provenance import outcome_of
 from export.training.network import TorchEncoder, TrainedNetwork, load_run
 from export.training.train import train
-from export.training.validation import one_shot_accuracy
+from export.training.validation import one_shot_accuracy, usual_ways
 from tests.export.training.test_train import SHORT, drawn_splits
 
 ROOT = Path(__file__).parents[3]
@@ -193,7 +194,7 @@ def test_the_comparison_is_ascii_and_fits_into_80_columns(
     assert printed.isascii()
     *table, last = printed.splitlines()
     assert last == f"skipped: {line}"
-    assert len(table) == 4 + len(verified.files)
+    assert len(table) == 5 + len(verified.files)
     assert table[0].split() == ["worst", "mean", "diff.", "lost"]
     assert table[1].split() == ["file", "and", "runtime", "cosine", "cosine", "of", "p", "one-shot", "points"]
     assert table[-1].startswith("tflite int8, ai-edge-litert ") and table[-1].endswith("+100.00")
@@ -483,6 +484,35 @@ def test_the_card_says_where_the_weights_come_from(
 ) -> None:
     manifest = structs.replace(built.bundle.manifest, provenance=provenance)
     assert stated in model_card(manifest, SPLITS, built.calibration)
+
+
+def test_the_card_does_not_call_it_training_if_the_starting_weights_were_kept(built: BuiltBundle) -> None:
+    settings = {
+        "start": "published",
+        "steps": 400,
+        "anti_forgetting_data": "x",
+        "anti_forgetting_weight": 8.0,
+    }
+    provenance = {"settings": settings, "step": 0}
+    card = model_card(
+        structs.replace(built.bundle.manifest, provenance=provenance), SPLITS, built.calibration
+    )
+    data = SPLITS.train
+    assert (
+        f"- Training: training did not help; the starting weights were kept. Tried on: {data.name}, {len(data)} images of "
+        f"{data.classes} classes, under their own license.\n- Initial weights: published weights.\n- Input"
+    ) in card
+    assert "Training data:" not in card and "similar to the training data" not in card
+    untrained = {"settings": {**settings, "steps": 0}, "step": 0}
+    card = model_card(structs.replace(built.bundle.manifest, provenance=untrained), SPLITS, built.calibration)
+    assert "- Training: no training; these are the starting weights.\n" in card
+    assert built.bundle.manifest.provenance["outcome"] == outcome_of(built.bundle.manifest.provenance)
+
+
+def test_the_card_says_how_often_guessing_is_right(built: BuiltBundle) -> None:
+    card = model_card(built.bundle.manifest, SPLITS, built.calibration)
+    assert f"was not trained on these {SPLITS.validation.classes} classes" in card
+    assert f"Guessing is right once in {usual_ways(SPLITS.validation)} times in the one-shot trials" in card
 
 
 def test_a_set_of_one_group_has_no_figure_of_left_out_groups(

@@ -27,14 +27,17 @@ from export.conversion.quantize import (
     Attempt,
     Calibration,
     LayerNoise,
+    Loss,
     QuantizationMethod,
     QuantizationRecord,
     choose_ranges,
     collect_statistics,
     compare_layers,
+    describe_float_layers,
     quantize_within_budget,
     standard_methods,
 )
+from export.training.validation import Trials
 from tests.export.conversion.test_graph import Tiny
 from tests.tiny_network import pictures
 
@@ -321,16 +324,21 @@ def methods(*losses: float | str) -> tuple[list[QuantizationMethod], Any]:
     """
 
     def method(name: str, loss: float | str) -> QuantizationMethod:
-        def make(out: Path, _: Sequence[tuple[Attempt, Path]]) -> str:
+        def make(out: Path, _: Sequence[tuple[Attempt, Path]]) -> Sequence[str]:
             if isinstance(loss, str):
                 raise ExportError(loss)
             out.write_text(name)
-            return f"detail of {name}"
+            return ()
 
         return QuantizationMethod(name, make)
 
     made = [method(str(number), loss) for number, loss in enumerate(losses)]
-    return made, lambda path: losses[int(path.read_text())]
+    return made, lambda path: exactly(losses[int(path.read_text())])
+
+
+def exactly(points: Any) -> Loss:
+    """A loss that is known exactly, as from very many classes."""
+    return Loss(points, points, points, 1000)
 
 
 def outcomes(record: QuantizationRecord) -> list[tuple[str, float | None, bool]]:
@@ -343,7 +351,7 @@ def test_the_first_remedy_within_the_budget_is_kept_and_no_other_is_tried(tmp_pa
     assert outcomes(record) == [("0", 0.9, False), ("1", 0.4, True)]
     assert (tmp_path / "int8").read_text() == "1"
     assert record.chosen == "1" and record.within_budget
-    assert record.kept is record.attempts[1] and record.kept.detail == "detail of 1"
+    assert record.kept is record.attempts[1] and record.kept.detail == ""
     assert (record.format, record.budget_points) == ("onnx", 0.5)
 
 
@@ -353,6 +361,67 @@ def test_a_loss_of_exactly_the_budget_is_within_it(tmp_path: Path) -> None:
     assert outcomes(record) == [("0", 0.5, True)]
 
 
+def trials(right: Sequence[bool], classes: Sequence[int]) -> Trials:
+    return Trials(np.array(right, dtype=bool), np.array(classes), 2)
+
+
+def test_a_loss_is_measured_in_pairs_and_its_interval_over_classes() -> None:
+    before = trials([True] * 400, [0, 1] * 200)
+    after = trials([False, *[True] * 399], [0, 1] * 200)
+    loss = Loss.between(before, after)
+    # The classes lost 0.5 and 0 points: mean 0.25, s = 0.353553, t_1 = 12.7062.
+    assert (loss.points, loss.classes) == (pytest.approx(0.25), 2)
+    assert (loss.low, loss.high) == pytest.approx((0.25 - 3.17655, 0.25 + 3.17655), abs=1e-4)
+    same = Loss.between(before, before)
+    assert (same.points, same.low, same.high) == (0.0, 0.0, 0.0)
+    swapped = Loss.between(
+        trials([True, False] * 4, [0, 0, 1, 1] * 2), trials([False, True] * 4, [0, 0, 1, 1] * 2)
+    )
+    assert (swapped.points, swapped.low, swapped.high) == (0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("loss", "accepted"),
+    [
+        (Loss(0.5, 0.4, 0.6, 50), True),
+        (Loss(0.7, -1.2, 2.6, 2), True),  # half a point too much on two classes may be chance
+        (Loss(0.7, 0.55, 0.85, 50), False),
+        (Loss(2.1, -3.0, 7.2, 2), False),  # too much to be put down to chance
+        (Loss(math.nan, 0.0, 1.0, 50), False),
+    ],
+)
+def test_the_budget_is_compared_with_the_interval(loss: Loss, accepted: bool) -> None:
+    assert loss.within(0.5) == accepted
+
+
+def test_few_classes_do_not_decide_for_float_layers(tmp_path: Path) -> None:
+    tried, _ = methods(0.7, 0.0)
+    record = quantize_within_budget("onnx", tried, tmp_path / "int8", lambda _: Loss(0.7, -1.2, 2.6, 2), 0.5)
+    assert (tmp_path / "int8").read_text() == record.chosen == "0" and record.within_budget
+    assert record.summary() == (
+        "onnx: kept 0, not surely over the budget of 0.5 points "
+        "(95 % interval over 2 classes -1.20 to +2.60) (tried: 0 lost +0.70)"
+    )
+
+
+def test_an_accepted_file_is_kept_although_one_before_lost_less(tmp_path: Path) -> None:
+    losses = [Loss(0.6, 0.55, 0.65, 9), Loss(0.9, 0.2, 1.6, 9)]
+    tried, _ = methods(0.6, 0.9)
+    record = quantize_within_budget(
+        "onnx", tried, tmp_path / "int8", lambda path: losses[int(path.read_text())], 0.5
+    )
+    assert record.chosen == "1" and record.within_budget
+
+
+def test_many_float_layers_are_counted_and_the_remedy_is_said() -> None:
+    assert describe_float_layers([]) == ""
+    assert describe_float_layers(["stem"]).startswith("1 layer in float32 (stem), so not full-integer")
+    assert describe_float_layers([f"layer {i}" for i in range(11)]) == (
+        "11 layers in float32 (layer 0, layer 1, layer 2, ...), so not full-integer: slower, and not for integer-only "
+        "accelerators. More training classes, or a higher --int8-budget, avoid it"
+    )
+
+
 def test_if_all_lost_too_much_the_one_that_lost_least_is_kept_and_the_record_says_so(tmp_path: Path) -> None:
     tried, score = methods(3.0, 1.25, "no kernel", 2.0)
     record = quantize_within_budget("onnx", tried, tmp_path / "int8", score, 0.5)
@@ -360,7 +429,8 @@ def test_if_all_lost_too_much_the_one_that_lost_least_is_kept_and_the_record_say
     assert outcomes(record) == [("0", 3.0, False), ("1", 1.25, False), ("2", None, False), ("3", 2.0, False)]
     assert record.chosen == "1" and not record.within_budget
     assert record.summary() == (
-        "onnx: kept 1, over the budget of 0.5 points (tried: 0 lost +3.00, 1 lost +1.25, 2 failed, 3 lost +2.00)"
+        "onnx: kept 1, over the budget of 0.5 points (95 % interval over 1000 classes +1.25 to +1.25); "
+        "a higher --int8-budget accepts it (tried: 0 lost +3.00, 1 lost +1.25, 2 failed, 3 lost +2.00)"
     )
 
 
@@ -380,7 +450,7 @@ def test_a_remedy_that_fails_is_recorded_with_its_reason_and_passed_over(tmp_pat
 def test_a_file_that_cannot_be_scored_counts_as_failed(tmp_path: Path) -> None:
     tried, score = methods(0.0, 9.0)
 
-    def picky(path: Path) -> float:
+    def picky(path: Path) -> Loss:
         if path.read_text() == "0":
             raise ExportError("the file does not run")
         return score(path)
@@ -394,7 +464,7 @@ def test_a_file_that_cannot_be_scored_counts_as_failed(tmp_path: Path) -> None:
 def test_a_file_that_a_runtime_refuses_counts_as_failed(tmp_path: Path) -> None:
     tried, score = methods(0.0, 9.0)
 
-    def refused(path: Path) -> float:
+    def refused(path: Path) -> Loss:
         if path.read_text() == "0":
             raise EncoderError("onnxruntime does not load encoder.int8.onnx: no such kernel")
         return score(path)
@@ -410,12 +480,12 @@ def test_a_score_that_is_no_number_counts_as_failed(score: float, place: int, tm
     losses = [score, 9.0] if place == 0 else [9.0, score]
     tried, _ = methods(*losses)
     record = quantize_within_budget(
-        "onnx", tried, tmp_path / "int8", lambda path: losses[int(path.read_text())], 0.5
+        "onnx", tried, tmp_path / "int8", lambda path: exactly(losses[int(path.read_text())]), 0.5
     )
     assert (record.attempts[place].loss_points, record.attempts[place].accepted) == (None, False)
     assert record.attempts[place].detail == "its score is not a number"
     assert (tmp_path / "int8").read_text() == record.chosen == str(1 - place)
-    assert record.kept.loss_points == 9.0 and record.kept.detail == f"detail of {1 - place}"
+    assert record.kept.loss_points == 9.0 and record.kept.detail == ""
     json.dumps(record.to_json(), allow_nan=False)
 
 
@@ -429,12 +499,12 @@ def test_if_none_can_be_made_the_first_reason_is_given_and_nothing_is_written(tm
 
 
 def test_other_errors_are_not_taken_for_a_remedy_that_failed(tmp_path: Path) -> None:
-    def interrupted(*_: object) -> str:
+    def interrupted(*_: object) -> Sequence[str]:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         quantize_within_budget(
-            "onnx", [QuantizationMethod("0", interrupted)], tmp_path / "int8", lambda _: 0.0, 0.5
+            "onnx", [QuantizationMethod("0", interrupted)], tmp_path / "int8", lambda _: exactly(0.0), 0.5
         )
     assert list(tmp_path.iterdir()) == []
 
@@ -443,10 +513,10 @@ def test_a_remedy_knows_the_attempts_before_it_and_their_files(tmp_path: Path) -
     seen: list[list[tuple[str, float | None, str]]] = []
     tried, score = methods(3.0, 2.0)
 
-    def make(out: Path, before: Sequence[tuple[Attempt, Path]]) -> str:
+    def make(out: Path, before: Sequence[tuple[Attempt, Path]]) -> Sequence[str]:
         seen.append([(attempt.method, attempt.loss_points, path.read_text()) for attempt, path in before])
         out.write_text("0")
-        return ""
+        return ()
 
     quantize_within_budget("onnx", [*tried, QuantizationMethod("last", make)], tmp_path / "int8", score, 0.5)
     assert seen == [[("0", 3.0, "0"), ("1", 2.0, "1")]]
@@ -461,9 +531,12 @@ def test_seconds_are_those_of_making_and_scoring(tmp_path: Path, monkeypatch: py
         return result
 
     tried = [
-        QuantizationMethod(n, lambda out, _: taking(2.0, str(out.write_text("")))) for n in ("slow", "slower")
+        QuantizationMethod(n, lambda out, _: taking(2.0, [""] * out.write_text("")))
+        for n in ("slow", "slower")
     ]
-    record = quantize_within_budget("onnx", tried, tmp_path / "int8", lambda _: taking(5.0, 1.0), 0.5)
+    record = quantize_within_budget(
+        "onnx", tried, tmp_path / "int8", lambda _: taking(5.0, exactly(1.0)), 0.5
+    )
     assert [attempt.seconds for attempt in record.attempts] == [7.0, 7.0]
 
 
@@ -489,14 +562,17 @@ def test_the_manifest_says_the_method_and_what_is_left_in_float() -> None:
     )
 
 
+BARE = {"loss_low": None, "loss_high": None, "classes": 0, "float_layers": []}
+
+
 def test_the_record_is_json() -> None:
     assert json.loads(json.dumps(RECORD.to_json(), allow_nan=False)) == {
         "format": "tflite",
         "attempts": [
             {"method": "post-training, min-max ranges", "loss_points": 1.5, "seconds": 2.0, "accepted": False,
-             "detail": ""},
+             "detail": "", **BARE},
             {"method": "mixed precision, 10% of the layers in float32", "loss_points": -0.125, "seconds": 3.0,
-             "accepted": True, "detail": "stem.0 in float32"},
+             "accepted": True, "detail": "stem.0 in float32", **BARE},
         ],
         "chosen": "mixed precision, 10% of the layers in float32",
         "budget_points": 0.5,
@@ -555,7 +631,7 @@ def standard(
         raise AssertionError("trained again without need")
 
     return quantize_within_budget(
-        "onnx", standard_methods(graph, IMAGES, retrained or never), out, lambda _: next(left), 0.5
+        "onnx", standard_methods(graph, IMAGES, retrained or never), out, lambda _: exactly(next(left)), 0.5
     )
 
 
@@ -602,7 +678,8 @@ def test_mixed_precision_leaves_exactly_the_worst_weighted_layers_in_float(
     worst = [f"layer {number}" for number in np.argsort(-noise)]
     for attempt, file, count in zip(record.attempts[3:], graph.written[3:], counts, strict=True):
         assert file["float"] == worst[:count]
-        assert attempt.detail == f"{', '.join(worst[:count])} in float32, so not full-integer"
+        assert attempt.float_layers == tuple(worst[:count])
+        assert attempt.detail == describe_float_layers(worst[:count])
     assert [attempt.method for attempt in record.attempts] == STANDARD[:5]
     assert record.chosen == STANDARD[4] and record.within_budget
     assert record.describe() == f"{STANDARD[4]}; {record.kept.detail}"
@@ -646,7 +723,7 @@ def test_the_network_trained_again_gets_its_ranges_from_the_images_that_it_saw(t
     *_, last = standard_methods(RecordingGraph([0.1]), IMAGES, lambda: other, more)
     seen: list[int] = []
     other.activations = lambda images: seen.append(len(images)) or iter([other.exact])  # type: ignore[method-assign,func-returns-value]
-    assert last.make(tmp_path / "int8", []) == ""
+    assert last.make(tmp_path / "int8", []) == ()
     assert seen == [100] and len(other.written) == 1
 
 

@@ -153,7 +153,7 @@ def test_real_processes_measure_and_score(onnx_bundle: Bundle, monkeypatch: pyte
         assert row.version[0].isdigit()
         assert row.accuracy is not None
         assert row.accuracy.value == 1.0
-    assert result.accuracy_of == "3 official 20-way one-shot trials"
+    assert result.accuracy_of == "3 official 3-way one-shot trials (chance 33.3 %)"
     assert lines[0] == "round 1 of 1: onnx fp32 on onnxruntime"
     assert lines[-1] == "accuracy of onnx int8 on onnxruntime"
 
@@ -162,7 +162,7 @@ def test_without_official_trials_episodes_are_scored(onnx_bundle: Bundle) -> Non
     data = splits()
     plain = Splits(data.train, data.validation, data.evaluation)
     found, what = module.accuracy(onnx_bundle, PLACES[0], plain)
-    assert what == "500 6-way 1-shot episodes within groups"
+    assert what == "500 6-way 1-shot episodes within groups (chance 16.7 %, 6 classes)"
     assert found.value == 1.0
 
 

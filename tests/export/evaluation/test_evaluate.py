@@ -400,7 +400,9 @@ def test_data_for_none_of_the_usual_episodes_is_measured_by_the_widest_there_are
         groups * classes == 2
     )
     assert result.one_shot is not None
-    assert result.one_shot[0] == f"{way}-way 1-shot episodes, within group"
+    assert result.one_shot[0] == f"{way}-way 1-shot episodes" + (
+        ", within group" if result.data.groups > 1 else ""
+    )
     assert result.mistakes_of == f"{way}-way 1-shot episodes within groups"
     assert result.mistakes
 

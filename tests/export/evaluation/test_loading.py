@@ -241,7 +241,7 @@ def test_evaluate_prints_tables(
     ]
     assert main([*words, "--pairs", "200"]) == 0
     printed = capsys.readouterr()
-    assert "official 20-way 1-shot" in printed.out
+    assert "official 6-way 1-shot" in printed.out
     assert "6 of 6 trials" in printed.out
     assert "skipped: 9-way 1-shot within groups" in printed.out
     assert "calibration error (ECE)" in printed.out

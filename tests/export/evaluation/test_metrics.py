@@ -152,10 +152,42 @@ def test_wilson_interval_refuses_no_trials() -> None:
 
 @pytest.mark.parametrize(
     ("freedom", "quantile"),
-    [(5, 2.570582), (9, 2.262157), (30, 2.042272), (100, 1.983972), (10**6, 1.959966)],
+    [
+        (1, 12.7062),
+        (2, 4.302653),
+        (3, 3.182446),
+        (4, 2.776445),
+        (5, 2.570582),
+        (9, 2.262157),
+        (30, 2.042272),
+        (100, 1.983972),
+        (10**6, 1.959966),
+    ],
 )
 def test_student_t_against_the_printed_table(freedom: int, quantile: float) -> None:
     assert metrics.student_t(0.95, freedom) == pytest.approx(quantile, rel=1e-3)
+
+
+def test_an_interval_over_classes_is_that_of_the_classes_not_of_the_queries() -> None:
+    # Four queries of each of two classes: means 1 and 0.5, s = 0.353553, t_1 = 12.7062.
+    values, classes = [1, 1, 1, 1, 1, 1, 0, 0], [3, 3, 3, 3, 7, 7, 7, 7]
+    interval = metrics.class_interval(values, classes)
+    half = 12.7062 * 0.353553 / math.sqrt(2)
+    assert (interval.low, interval.high) == pytest.approx((0.75 - half, 0.75 + half), abs=1e-4)
+    assert metrics.class_interval(values * 100, classes * 100) == pytest.approx(interval)
+    bounded = metrics.class_accuracy_interval(values, classes)
+    assert (bounded.low, bounded.high) == (0.0, 1.0)
+    with pytest.raises(ValueError, match="at least two"):
+        metrics.class_interval([1, 0], [5, 5])
+
+
+def test_two_classes_without_an_error_prove_little() -> None:
+    interval = metrics.class_accuracy_interval(np.ones(4000), np.arange(4000) % 2)
+    assert (interval.low, interval.high) == pytest.approx((0.342380, 1.0), abs=1e-6)  # Wilson, 2 of 2
+    many = metrics.class_accuracy_interval(np.ones(4000), np.arange(4000) % 400)
+    assert (many.low, many.high) == pytest.approx((0.990487, 1.0), abs=1e-6)  # 400 of 400
+    one = metrics.class_accuracy_interval([True, True], [4, 4])
+    assert (one.low, one.high) == (0.0, 1.0)
 
 
 def test_mean_interval() -> None:

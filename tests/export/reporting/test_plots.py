@@ -38,7 +38,7 @@ HISTORY = tuple(TrainingPoint(100 * i, 9.0 - i, 0.5 + 0.1 * min(i, 3), 1e-3, 60.
 
 def every_plot() -> list[Plot]:
     return [
-        plots.training_curves(HISTORY),
+        plots.training_curves(HISTORY, 300),
         plots.one_shot_chart(
             [ScoreRow("this one", 0.96, 0.936, 0.975, ours=True), ScoreRow("Koch 2015", 0.92)]
         ),
@@ -94,7 +94,7 @@ def test_figures_say_in_words_what_they_show() -> None:
     training, one_shot, histogram, reliability, errors = (plot.alt for plot in every_plot())
     assert training == (
         "Over 500 steps the training loss goes from 8.00 to 4.00 and the validation accuracy from 60.0 to "
-        "80.0 %; the weights of step 300 were kept."
+        "80.0 %; the weights of step 300 of 500 were kept."
     )
     assert one_shot == "One-shot accuracies: this one 96.0 % (93.6 to 97.5); Koch 2015 92.0 %."
     assert (
@@ -103,6 +103,22 @@ def test_figures_say_in_words_what_they_show() -> None:
     assert reliability.startswith("Expected calibration error 0.0123. The bin that adds most to it states 0.")
     assert errors.startswith("FAR falls and FRR rises with the threshold; both are 11.92 % where they meet.")
     assert "At p = 0.9000 FAR is 8.0e-03 and FRR 20.0 %." in errors
+
+
+def test_the_mark_is_at_the_weights_that_were_kept() -> None:
+    start = TrainingPoint(0, None, 0.9, 0.0, 0.0)
+    plot = plots.training_curves((start, *HISTORY), 0)
+    assert "kept: starting weights, 90.0 %" in plot.svg
+    assert plot.alt.endswith(
+        "goes from 8.00 to 4.00 and the validation accuracy from 90.0 to 80.0 %; "
+        "training did not help; the starting weights were kept."
+    )
+    # A history without the starting weights has nothing to mark.
+    plot = plots.training_curves(HISTORY, 0)
+    assert "kept" not in plot.svg and plot.alt.endswith(
+        "training did not help; the starting weights were kept."
+    )
+    assert "kept: 80.0 %" in plots.training_curves(HISTORY, 500).svg
 
 
 def test_thresholds_outside_of_the_picture_are_left_out() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from edge_siamese.errors import DataError
 from edge_siamese.models.manifest import VERSION, EmbeddingInfo, EncoderInfo, HeadInfo, Manifest, ModelFile
@@ -289,7 +290,8 @@ class Page(html.parser.HTMLParser):
 
 
 HEADLINE = (
-    "After one picture of each class it recognizes 95.8 % of new ones (400 official trials, within alphabet); "
+    "After one picture of each class it recognizes 95.8 % of new ones (400 official trials, within alphabet; "
+    "chance 5 %, 659 classes, 95 % interval over trials 93.3 to 97.3 %); "
     "int8 loses 0.25 points against the float network. "
     "This tflite int8 file is 438 kB and takes 0.23 ms an image on one thread, 2.2 times as fast as fp32."
 )
@@ -328,7 +330,9 @@ def test_the_report_shows_every_part(directory: Path) -> None:
         "sigmoid(7.922 - 8.837 · d)",
         "4f0c12ab77de",
         "torch 2.13.0",
-        "✓ every file behaves like the trained network",
+        "✓ every file behaves like the network",
+        "guessing among the objects and unknown: 1.5",
+        "500 steps in 5.0 minutes: the weights of step 500 of 1,000 were kept",
         "0.9877",
         "0.0812",
         "python -m export benchmark build/omniglot",
@@ -358,7 +362,8 @@ def test_the_report_shows_unknown_objects_rules_and_supports(directory: Path) ->
         "5 registered 10.0 % of the unknown accepted 96.1 % 95.5 to 96.6",
         "5 registered 1 % of the unknown accepted 81.5 % 79.9 to 82.9",
         "the threshold stated for FAR 1 % of pairs 76.6 % 75.6 to 77.5 0.68 % of the unknown accepted",
-        "10,000 known and 40,000 unknown queries; without a threshold 98.7 % of the known are identified correctly. "
+        "10,000 known and 40,000 unknown queries; without a threshold 98.7 % of the known are identified correctly (chance "
+        "20.0 %). "
         "Too few unknown queries for 0.1 %.",
         "Phillips, Grother, Micheals",
     ):
@@ -367,11 +372,77 @@ def test_the_report_shows_unknown_objects_rules_and_supports(directory: Path) ->
 
 def test_the_report_says_what_its_intervals_cover(directory: Path) -> None:
     text = " ".join(Page(write_report(directory).read_text(encoding="utf-8")).text.split())
-    assert text.count("for these classes") == 3  # of episodes, of pairs, and in the benchmark
+    assert text.count("for these classes") == 2  # of episodes and of pairs, in records without classes
     assert (
         "Small print: 95 % intervals for these classes: how far a figure would move with another draw of trials or "
-        "episodes. Another choice of classes may move it more, especially when there are few"
+        "episodes. Another choice of classes may move it more."
     ) in text
+    few = replace(
+        evaluation("int8", "onnxruntime", 0),
+        official=None,
+        data=DataUsed("photos", "evaluation", 2, 1, 10),
+        episodes=(EpisodesResult(2, 1, False, 200, 1, "nearest", 0.992, 0.99, 0.994, False, 2, 0.89, 1.0),),
+        baseline=0.981,
+    )
+    pairs = replace(few.verification, classes=2, groups=1, class_low=0.6, class_high=1.0)  # type: ignore[type-var]
+    records.write(directory / "evaluation.json", [replace(few, verification=pairs)])
+    text = " ".join(Page(write_report(directory).read_text(encoding="utf-8")).text.split())
+    for words in (
+        "it recognizes 99.2 % of new ones (2-way 1-shot episodes; chance 50 %, 2 classes, 95 % interval over classes "
+        "89.0 to 100.0 %, starting weights 98.1 %)",
+        "chance 50 %, 2 classes",
+        "starting weights: 98.1 %",
+        "(10 images of 2 classes). The starting weights reach 98.1 % in 2-way 1-shot episodes.",
+        "across groups; chance 50.0 %, 2 classes 99.20 % 89.0 to 100.0",
+        "95 % intervals over classes, for another choice of as many classes",
+        "20,000 pairs of 2 classes, half genuine, half of two classes. At p = 0.5",
+        "(chance 50 %; 95 % interval over classes 60.0 to 100.0)",
+    ):
+        assert words in text, words
+    assert "by different drawers" not in text and "from another group" not in text
+
+
+def test_captions_say_what_was_measured(directory: Path) -> None:
+    measured = evaluation("int8", "onnxruntime", 380)
+    pairs = measured.verification
+    assert pairs is not None
+    for changes, present, absent in (
+        (
+            {"drawers": True, "groups": 20, "classes": 659},
+            "half of two classes of one group, by different drawers",
+            "?!",
+        ),
+        ({"curve": replace(pairs.curve, within=1000)}, "most impostors are from another group", "?!"),
+        (
+            {"curve": replace(pairs.curve, within=pairs.curve.impostor_pairs)},
+            "Dashed: thresholds",
+            "another group",
+        ),
+        ({"thresholds": ()}, "genuine pairs.", "Dashed"),
+    ):
+        records.write(
+            directory / "evaluation.json", [replace(measured, verification=replace(pairs, **changes))]
+        )
+        text = Page(write_report(directory).read_text(encoding="utf-8")).text
+        assert present in text and absent not in text, changes
+    records.write(
+        directory / "evaluation.json", [replace(measured, data=replace(measured.data, split="train"))]
+    )
+    text = Page(write_report(directory).read_text(encoding="utf-8")).text
+    assert "none of which was trained on" not in text and "of new ones" not in text
+    assert "the split for training" in text and "of training pictures" in text
+
+
+def test_training_that_did_not_help_is_said_everywhere(directory: Path) -> None:
+    kept = structs.replace(
+        manifest(),
+        provenance={**manifest().provenance, "step": 0, "settings": SETTINGS, "data": {"warnings": ["<x>"]}},
+    )
+    (directory / "bundle/manifest.json").write_text(kept.to_json())
+    text = Page(write_report(directory).read_text(encoding="utf-8")).text
+    assert "Training did not help; the starting weights were kept. After one picture" in text
+    assert "500 steps in 5.0 minutes: training did not help; the starting weights were kept." in text
+    assert "kept: " not in text and "<x>" in text
 
 
 def test_the_report_asks_for_nothing(directory: Path) -> None:
@@ -450,7 +521,10 @@ def test_other_data_have_no_official_trials_and_no_published_figures(directory: 
     data = replace(plain.data, name="glyphs evaluation")
     records.write(directory / "evaluation.json", [replace(plain, data=data, mistakes=(), verification=None)])
     page = Page(write_report(directory).read_text(encoding="utf-8"))
-    assert "it recognizes 91.1 % of new ones (20-way 1-shot episodes, within group)" in page.text
+    assert (
+        "it recognizes 91.1 % of new ones (20-way 1-shot episodes, within group; chance 5 %, 659 "
+        in page.text
+    )
     assert "Koch" not in page.text
     assert "official" not in page.text.replace("400 official trials", "")
     assert "#mistakes" not in page.links
@@ -468,7 +542,7 @@ def test_a_run_that_was_validated_once_has_no_curve(directory: Path) -> None:
 def test_a_failed_verification_is_said_at_the_top(directory: Path) -> None:
     records.write(directory / "verification.json", verification(passed=False))
     page = Page(write_report(directory).read_text(encoding="utf-8"))
-    assert "✗ a file does not behave like the trained network" in page.text
+    assert "✗ a file does not behave like the network" in page.text
 
 
 def test_cards(directory: Path) -> None:

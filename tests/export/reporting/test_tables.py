@@ -10,8 +10,8 @@ import pytest
 from export import records
 from export.__main__ import main
 from export.evaluation.one_shot import EpisodesResult
-from export.reporting.report import ReportInputs, read_inputs
-from export.reporting.tables import PUBLISHED, full_tables, side_by_side, summary_table
+from export.reporting.report import PUBLISHED, ReportInputs, read_inputs
+from export.reporting.tables import full_tables, side_by_side, summary_table
 from tests.export.reporting.test_report import benchmark, evaluation, open_set
 
 INPUTS = ReportInputs(
@@ -21,21 +21,21 @@ INPUTS = ReportInputs(
 )
 
 SUMMARY = """\
-|  | one-shot | 95 % interval | ECE | file | latency |
-| --- | ---: | ---: | ---: | ---: | ---: |
-| network fp32, torch | **96.50 %** | 94.2 to 97.9 | 0.012 |  |  |
-| TFLite int8, ai-edge-litert | **96.00 %** | 93.6 to 97.5 | 0.012 | 438 kB | 0.23 ms |
+|  | one-shot | chance | classes | 95 % interval | ECE | file | latency |
+| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
+| network fp32, torch | **96.50 %** | 5.0 % | 659 | 94.2 to 97.9 | 0.012 |  |  |
+| TFLite int8, ai-edge-litert | **96.00 %** | 5.0 % | 659 | 93.6 to 97.5 | 0.012 | 438 kB | 0.23 ms |
 """
 
 FULL = """\
 |  | network fp32, torch | TFLite int8, ai-edge-litert |
 | --- | ---: | ---: |
-| 400 official trials, 20-way 1-shot within alphabet | 96.50 % (94.2 to 97.9) | 96.00 % (93.6 to 97.5) |
-| 2,000 episodes, 20-way 1-shot within a group | 91.10 % (90.8 to 91.4) | 91.10 % (90.8 to 91.4) |
+| 400 official trials, 20-way 1-shot within alphabet, chance 5.0 % | 96.50 % (94.2 to 97.9) | 96.00 % (93.6 to 97.5) |
+| 2,000 episodes, 20-way 1-shot within a group, chance 5.0 % | 91.10 % (90.8 to 91.4) | 91.10 % (90.8 to 91.4) |
 
 |  | network fp32, torch | TFLite int8, ai-edge-litert |
 | --- | ---: | ---: |
-| 20,000 pairs: accuracy at p = 0.5 | 95.10 % (94.8 to 95.4) | 95.10 % (94.8 to 95.4) |
+| 20,000 pairs: accuracy at p = 0.5, chance 50 % | 95.10 % (94.8 to 95.4) | 95.10 % (94.8 to 95.4) |
 | 20,000 pairs: equal error rate | 4.81 % | 4.81 % |
 | 20,000 pairs: calibration error (ECE) | 0.0117 | 0.0117 |
 | threshold stated for FAR 0.01: FAR and FRR seen | 3.9e-03, 34.4 % | 3.9e-03, 34.4 % |
@@ -61,26 +61,27 @@ def test_networks_stand_beside_what_is_published() -> None:
     lines = side_by_side(
         [("glyphs", INPUTS), ("bare", ReportInputs(name="bare", evaluations=(bare, again)))]
     ).splitlines()
-    assert len(lines) == 2 + len(PUBLISHED) + 2 + 1
+    assert len(lines) == 2 + len(PUBLISHED) + 1 + 2 + 1
     assert lines[0].startswith(
         "|  | 400 trials | 20-way 1-shot | 5-way 1-shot | 20-way 5-shot | same or different |"
     )
     assert lines[5] == "| Koch et al. 2015, published | 92.0 % |  |  |  | 93.42 % |  |  |  |  |"
-    assert lines[6] == "| glyphs: network fp32, torch | 96.50 % | 91.1 % |  |  | 95.1 % |  |  |  |  |"
-    assert lines[7] == (
+    assert lines[6] == "| chance | 5.0 % | 5.0 % | 20.0 % | 5.0 % | 50.0 % |  |  |  |  |"
+    assert lines[7] == "| glyphs: network fp32, torch | 96.50 % | 91.1 % |  |  | 95.1 % |  |  |  |  |"
+    assert lines[8] == (
         "| glyphs: TFLite int8, ai-edge-litert | 96.00 % | 91.1 % |  |  | 95.1 % |  |  | 438 kB | 0.23 ms |"
     )
-    assert lines[8] == "| bare: ONNX int8, onnxruntime |  |  |  |  |  |  |  |  |  |"
+    assert lines[9] == "| bare: ONNX int8, onnxruntime |  |  |  |  |  |  |  |  |  |"
 
 
 def test_what_was_not_measured_is_left_out() -> None:
     bare = replace(evaluation("int8", "onnxruntime", 380), official=None, verification=None)
     inputs = ReportInputs(name="bare", evaluations=(bare,))
     assert summary_table(inputs).splitlines()[2] == (
-        "| ONNX int8, onnxruntime | **91.10 %** | 90.8 to 91.4 |  |  |  |"
+        "| ONNX int8, onnxruntime | **91.10 %** | 5.0 % | 659 | 90.8 to 91.4 |  |  |  |"
     )
     assert full_tables(inputs).splitlines()[2:] == [
-        "| 2,000 episodes, 20-way 1-shot within a group | 91.10 % (90.8 to 91.4) |"
+        "| 2,000 episodes, 20-way 1-shot within a group, chance 5.0 % | 91.10 % (90.8 to 91.4) |"
     ]
 
 
@@ -109,11 +110,11 @@ def test_unknown_objects_have_a_table_and_episodes_say_their_rule_and_supports()
     tables = full_tables(ReportInputs(name="x", evaluations=(evaluation("fp32", "torch", 384), found)))
     assert tables.split("\n\n")[1] + "\n" == OPEN_SET
     assert [line.split(" | ")[0] for line in tables.splitlines()[3:8]] == [
-        "| 2,000 episodes, 20-way 1-shot within a group",
-        "| 2,000 episodes, 20-way 1-shot across groups",
-        "| 2,000 episodes, 20-way 5-shot across groups",
-        "| 2,000 episodes, 20-way 5-shot across groups, prototype",
-        "| 2,000 episodes, 5-way 1-shot across groups, iconic supports",
+        "| 2,000 episodes, 20-way 1-shot within a group, chance 5.0 %",
+        "| 2,000 episodes, 20-way 1-shot across groups, chance 5.0 %",
+        "| 2,000 episodes, 20-way 5-shot across groups, chance 5.0 %",
+        "| 2,000 episodes, 20-way 5-shot across groups, prototype, chance 5.0 %",
+        "| 2,000 episodes, 5-way 1-shot across groups, iconic supports, chance 20.0 %",
     ]
 
 

@@ -16,6 +16,7 @@ from edge_siamese.errors import SettingsError
 from edge_siamese.recognition.imaging import Preprocessing
 from export.data.images import ImageSet, Splits
 from export.encoders import EncoderNetwork, Koch2015, build_encoder
+from export.provenance import outcome_of
 from export.training import checkpoint
 from export.training.checkpoint import CHECKPOINT, HISTORY
 from export.training.distributed import Workers, require_single_process
@@ -25,6 +26,7 @@ from export.training.settings import TrainingSettings, settings_for
 from export.training.train import Interrupted, build_optimizer, interpolate_weights, learning_rate, train
 
 ROOT = Path(__file__).parents[3]
+training = sys.modules["export.training.train"]
 
 
 def drawn_splits(classes=8, each=6, seed=0):
@@ -457,6 +459,57 @@ def test_no_steps_keep_the_published_weights(tmp_path, published):
     further = replace(FINE_TUNING, steps=0, start=f"run:{tmp_path}")
     train(further, splits, tmp_path / "further")
     assert load_run(tmp_path / "further").provenance["origin"] == "published"
+
+
+def test_training_that_did_not_help_keeps_the_starting_weights_and_says_so(tmp_path, published, monkeypatch):
+    splits, start = published
+    accuracies = iter([0.9, 0.5, 0.25])
+    monkeypatch.setattr(training, "validation_accuracy", lambda *_: next(accuracies))
+    result = train(replace(FINE_TUNING, steps=2, validations=2), splits, tmp_path)
+    assert (result.step, result.steps, result.validation_accuracy, result.starting_accuracy) == (
+        0,
+        2,
+        0.9,
+        0.9,
+    )
+    assert result.describe().startswith(
+        f"training did not help; the starting weights were kept: one-shot 90.00% on {splits.validation.classes} "
+        f"validation classes (chance {1 / result.ways:.1%}), "
+    )
+    kept = load_run(tmp_path)
+    assert all(
+        torch.equal(kept.module.state_dict()[name], value) for name, value in start.state_dict().items()
+    )
+    assert outcome_of(kept.provenance) == "training did not help; the starting weights were kept"
+    history = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["loss"] is None, line["validation_accuracy"]) for line in history] == [
+        (0, True, 0.9), (1, False, 0.5), (2, False, 0.25),
+    ]  # fmt: skip
+
+
+def test_training_that_helped_names_the_accuracy_before(tmp_path, published, monkeypatch):
+    splits, _ = published
+    accuracies = iter([0.5, 0.5, 0.75])
+    monkeypatch.setattr(training, "validation_accuracy", lambda *_: next(accuracies))
+    result = train(replace(FINE_TUNING, steps=2, validations=2), splits, tmp_path)
+    assert (
+        f"the weights of step 2 of 2 were kept: one-shot 75.00% on {splits.validation.classes} validation"
+        in (result.describe())
+    )
+    assert "(starting weights 50.00%, chance" in result.describe()
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_knows_its_start(tmp_path, published, monkeypatch):
+    splits, _ = published
+    accuracies = iter([0.9, 0.9, 0.5])
+    monkeypatch.setattr(training, "validation_accuracy", lambda *_: next(accuracies))
+    with monkeypatch.context() as killed:
+        killed.setattr(training, "_train_steps", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            train(replace(FINE_TUNING, steps=1, validations=1), splits, tmp_path)
+    assert (tmp_path / "best.pt").exists() and not (tmp_path / CHECKPOINT).exists()
+    result = train(replace(FINE_TUNING, steps=1, validations=1), splits, tmp_path)
+    assert (result.step, result.validation_accuracy) == (0, 0.9)
 
 
 def test_frozen_statistics_stay_and_what_scales_by_them_learns(tmp_path, published):
