@@ -392,6 +392,12 @@ class Settings(Record):
     metrics: MetricsSettings = MetricsSettings()
     paths: PathSettings = PathSettings()
 
+    def __post_init__(self) -> None:
+        page, metrics = self.dashboard, self.metrics
+        overlap = page.listen == metrics.listen or {page.listen, metrics.listen} & {"0.0.0.0", "::"}
+        if page.enabled and metrics.enabled and page.port == metrics.port and overlap:
+            raise SchemaError("metrics.port", f"must differ from the port of the dashboard, {page.port}")
+
     @property
     def state_directory(self) -> Path:
         """Directory of objects, models and events."""

@@ -111,7 +111,7 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_daemon(commands: _Commands) -> None:
     """The daemon itself, and the commands that it carries out."""
     run = commands.add("run", "daemon:run", "Run the daemon in the foreground.", "--config config.toml")
-    run.add_argument("--check", action="store_true", help="check the settings and exit")
+    run.add_argument("--check", action="store_true", help="check the settings and what they need, and exit")
     commands.add("doctor", "daemon:doctor", "Check this machine, and say how to fix what is wrong.")
     parsers: dict[str, argparse.ArgumentParser] = {}
     groups: dict[str, _Commands] = {"": commands}

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_siamese.errors import ClientGone, ControlError, EdgeSiameseError, unforeseen
+from edge_siamese.system.files import require_writable
 from edge_siamese.validation import MAX_MESSAGE_VALUES, SchemaError, parse_json
 
 WORKERS = 8
@@ -210,19 +211,14 @@ class ControlServer:
         Raises:
             ControlError: another daemon is running, or the socket cannot be created.
         """
-        if len(os.fsencode(self._new_path)) > MAX_PATH:
-            raise ControlError(
-                f"{self.path}: the path of a socket may have {MAX_PATH - len('.new')} bytes at most: set [paths] runtime"
-            )
+        _check_path(self.path)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
             self._take_lock()
             self._listener = self._listen()
         except OSError as error:
             self._release()
-            raise ControlError(
-                f"{self.path}: the socket cannot be created: {error.strerror or error}"
-            ) from error
+            raise _not_created(self.path, error) from error
         except ControlError:
             self._release()
             raise
@@ -253,7 +249,7 @@ class ControlServer:
 
     @property
     def _new_path(self) -> Path:
-        return self.path.with_name(f"{self.path.name}.new")
+        return _temporary(self.path)
 
     def _take_lock(self) -> None:
         """Lock the path for this daemon; the kernel releases the lock when the process ends."""
@@ -263,10 +259,7 @@ class ControlServer:
         except BlockingIOError:
             pid = os.pread(self._lock, 20, 0).decode("ascii", "replace").strip()
             raise ControlError(f"another daemon runs: pid {pid or 'unknown'} at {self.path}") from None
-        if self.path.exists() and not self.path.is_socket():
-            raise ControlError(f"{self.path} exists and is not a socket")
-        if listening := _listening(self.path):
-            raise ControlError(f"another daemon runs: {listening} at {self.path}")
+        _check_free(self.path)
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
 
@@ -402,6 +395,38 @@ class ControlServer:
             LOG.exception("%s failed", command)
             reply = _failure(error)
         client.reply(reply)
+
+
+def check_socket(path: Path) -> None:
+    """Raise the `ControlError` with which `ControlServer.start` would fail; changes nothing."""
+    _check_path(path)
+    try:
+        require_writable(path.parent)
+    except OSError as error:
+        raise _not_created(path, error) from error
+    _check_free(path)
+
+
+def _check_path(path: Path) -> None:
+    if len(os.fsencode(_temporary(path))) > MAX_PATH:
+        raise ControlError(
+            f"{path}: the path of a socket may have {MAX_PATH - len('.new')} bytes at most: set [paths] runtime"
+        )
+
+
+def _check_free(path: Path) -> None:
+    if path.exists() and not path.is_socket():
+        raise ControlError(f"{path} exists and is not a socket")
+    if listening := _listening(path):
+        raise ControlError(f"another daemon runs: {listening} at {path}")
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f"{path.name}.new")
+
+
+def _not_created(path: Path, error: OSError) -> ControlError:
+    return ControlError(f"{path}: the socket cannot be created: {error.strerror or error}")
 
 
 def _request(line: bytes) -> dict[str, Any]:

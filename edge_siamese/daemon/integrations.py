@@ -8,11 +8,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Protocol
 
 from edge_siamese.daemon.api import DaemonApi
 from edge_siamese.daemon.sinks import FILE_NAME, read_events
-from edge_siamese.errors import EdgeSiameseError
+from edge_siamese.errors import EdgeSiameseError, unforeseen
 from edge_siamese.events import Event, Kind, trouble
 from edge_siamese.settings import Settings
 
@@ -49,6 +50,9 @@ class Factory(Protocol):
     def __call__(self, settings: Any, api: DaemonApi) -> Integration:
         """Raises `EdgeSiameseError`: the settings forbid it."""
 
+    def check(self, settings: Any, state_directory: Path, *, listen: bool) -> None:
+        """Raise the error with which `start` would fail; `listen`: whether to try the port as well."""
+
 
 @dataclass(frozen=True)
 class IntegrationSpec:
@@ -65,11 +69,15 @@ class IntegrationSpec:
         """Return its settings; when they change, it is reopened."""
         return getattr(settings, self.kind)
 
-    def make(self, settings: Settings, api: DaemonApi) -> Integration:
-        """Import and create it; raises `EdgeSiameseError` or ImportError."""
+    def load(self) -> Factory:
+        """Import its factory; raises ImportError."""
         module, _, name = self.factory.partition(":")
         factory: Factory = getattr(import_module(module), name)
-        return factory(self.table(settings), api)
+        return factory
+
+    def make(self, settings: Settings, api: DaemonApi) -> Integration:
+        """Import and create it; raises `EdgeSiameseError` or ImportError."""
+        return self.load()(self.table(settings), api)
 
 
 INTEGRATIONS = (
@@ -190,16 +198,10 @@ class Integrations:
         try:
             instance = slot.spec.make(settings, self._api)
             instance.start()
-        except ImportError as error:
-            problem = (
-                f"it needs the package {error.name}, which is not installed: reinstall edge-siamese, or in your own "
-                f"environment: pip install 'edge-siamese[{kind}]'"
-            )
-        except (EdgeSiameseError, OSError) as error:
-            problem = str(error)
         except Exception as error:
-            LOG.exception("the %s cannot be opened", kind)
-            problem = f"{type(error).__name__}: {error}"
+            if not isinstance(error, (EdgeSiameseError, OSError, ImportError)):
+                LOG.exception("the %s cannot be opened", kind)
+            problem = problem_of(kind, error)
         if problem:
             if problem != slot.fault:
                 self._publish(trouble(kind, f"no {kind}: {problem}", "error"))
@@ -220,6 +222,16 @@ class Integrations:
                     self._api.telemetry.remember_seen(event["uid"], str(event.get("time", "")))
         except OSError as error:
             LOG.debug("%s cannot be read: %s", path, error)
+
+
+def problem_of(kind: Kind, error: Exception) -> str:
+    """Describe why an integration cannot be opened."""
+    if isinstance(error, ImportError) and not isinstance(error, EdgeSiameseError):
+        return (
+            f"it needs the package {error.name}, which is not installed: reinstall edge-siamese, or in your own "
+            f"environment: pip install 'edge-siamese[{kind}]'"
+        )
+    return str(error) if isinstance(error, OSError) else unforeseen(error)
 
 
 def _close(slot: _Slot, timeout: float) -> None:

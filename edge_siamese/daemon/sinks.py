@@ -8,6 +8,7 @@ import logging
 import os
 import select
 import selectors
+import shutil
 import signal
 import subprocess
 import sys
@@ -205,6 +206,18 @@ def read_events(path: Path, count: int) -> list[dict[str, Any]]:
             if isinstance(value, dict) and "kind" in value:
                 events.append(value)
     return events[::-1]
+
+
+def hook_problem(command: tuple[str, ...]) -> str:
+    """Why a hook cannot be run, as `HookSink` logs it; empty if it can."""
+    program = command[0]
+    if "/" not in program:
+        code = 0 if shutil.which(program) else errno.ENOENT
+    elif not os.path.exists(program):
+        code = errno.ENOENT
+    else:
+        code = 0 if os.access(program, os.X_OK) and not os.path.isdir(program) else errno.EACCES
+    return f"the hook {program} cannot be run: {os.strerror(code)}" if code else ""
 
 
 class HookSink:

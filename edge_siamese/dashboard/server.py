@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import ipaddress
 import logging
 import os
@@ -19,10 +18,13 @@ from uvicorn import Config, Server
 
 from edge_siamese.daemon.api import DaemonApi
 from edge_siamese.dashboard.app import make_app
+from edge_siamese.dashboard.auth import Authenticator
+from edge_siamese.dashboard.credentials import CredentialsFile
 from edge_siamese.dashboard.limits import MAX_CONNECTIONS, LimitedEventLoop, LimitedProtocol
 from edge_siamese.dashboard.state import AppState
 from edge_siamese.errors import SettingsError
 from edge_siamese.settings import DashboardSettings
+from edge_siamese.system.network import port_user
 
 LOG = logging.getLogger(__name__)
 
@@ -48,6 +50,17 @@ class Dashboard:
         self._thread: threading.Thread | None = None
         self._context: ssl.SSLContext | None = None
         self._failure = ""
+
+    @staticmethod
+    def check(settings: DashboardSettings, state_directory: Path, *, listen: bool) -> None:
+        """Raise the error with which `start` would fail; `listen`: whether to try the port as well."""
+        authenticator = Authenticator(settings, CredentialsFile(state_directory))
+        authenticator.require_credentials()
+        tls_context(settings)
+        if listen:
+            bind(settings).close()
+        if problem := authenticator.problem():
+            raise SettingsError(f"closed: {problem}")
 
     def start(self) -> None:
         """Listen and serve.
@@ -185,11 +198,8 @@ def bind(settings: DashboardSettings) -> socket.socket:
     except OSError as error:
         # Without the address, which Python adds to the system's message.
         reason = os.strerror(error.errno) if error.errno else str(error)
-        hint = (
-            "; another program uses it: set another port in [dashboard]"
-            if error.errno == errno.EADDRINUSE
-            else ""
-        )
+        user = port_user(error, settings.port)
+        hint = f"; {user} uses it: set another port in [dashboard]" if user else ""
         raise SettingsError(f"the dashboard cannot listen at {endpoint}: {reason}{hint}") from error
     # Connections inherit it. asyncio does not set it for them, and a response would wait 40 ms for an acknowledgment.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_siamese.errors import EdgeSiameseError
@@ -38,6 +39,13 @@ class Metrics:
         self._settings, self._api = settings, api
         self._series = ObjectSeries()
         self._server: Server | None = None
+
+    @staticmethod
+    def check(settings: MetricsSettings, state_directory: Path, *, listen: bool) -> None:
+        """Raise the error with which `start` would fail; `listen`: whether to try the port as well."""
+        app = exposition(list)
+        if listen:
+            Server(app, settings.listen, settings.port).close(1.0)
 
     def start(self) -> None:
         """Start serving.

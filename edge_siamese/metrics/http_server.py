@@ -14,7 +14,7 @@ from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from edge_siamese.errors import ControlError
-from edge_siamese.system.network import host_of, is_loopback
+from edge_siamese.system.network import host_of, is_loopback, port_user
 
 LOG = logging.getLogger(__name__)
 
@@ -64,7 +64,9 @@ class Server:
             self._server = server((str(address[0]), port), requests, request_s)
         except OSError as error:
             reason = error.strerror or str(error)
-            raise ControlError(f"cannot listen at {listen}, port {port}: {reason}") from error
+            user = port_user(error, port)
+            hint = f"; {user} uses it: set another port in [metrics]" if user else ""
+            raise ControlError(f"cannot listen at {listen}, port {port}: {reason}{hint}") from error
         self._server.set_app(app)
         self.port: int = self._server.server_address[1]
         """The port that it listens on."""

@@ -79,8 +79,9 @@ class InstalledModels:
         except FileNotFoundError:
             return ModelState()
         except (SchemaError, OSError) as error:
+            reason = getattr(error, "strerror", None) or error
             raise ModelError(
-                f"{path} cannot be read: {error}; remove it and install a model again"
+                f"{path} cannot be read: {reason}; remove it and install a model again"
             ) from error
 
     def current(self) -> Path | None:

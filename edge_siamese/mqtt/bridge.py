@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal
 
 from edge_siamese import __version__
@@ -13,7 +14,7 @@ from edge_siamese.errors import ControlError, EdgeSiameseError
 from edge_siamese.events import Event, trouble
 from edge_siamese.fleet import Fleet
 from edge_siamese.mqtt.cleanup import PublishedTopics, RetainedCleanup
-from edge_siamese.mqtt.client import OFFLINE, MqttClient, ReconnectPolicy
+from edge_siamese.mqtt.client import OFFLINE, MqttClient, ReconnectPolicy, check_client
 from edge_siamese.mqtt.commands import COMMANDS, CommandRunner
 from edge_siamese.mqtt.discovery import DeviceDescription
 from edge_siamese.mqtt.publisher import StatePublisher
@@ -65,6 +66,11 @@ class FleetSupervisor:
         self._timer: threading.Timer | None = None
         self._closed = False
         self._lock = threading.Lock()
+
+    @staticmethod
+    def check(settings: MqttSettings, state_directory: Path, *, listen: bool) -> None:
+        """Raise the error with which `start` would fail; the broker is not contacted."""
+        check_client(settings)
 
     def start(self) -> None:
         """Start the fleet, now or, after a failure, later."""
@@ -161,6 +167,11 @@ class Bridge:
                 lambda: Fleet(*names, self._api, self._client),
                 lambda text: api.bus.publish(trouble("fleet", f"the fleet cannot start: {text}")),
             )
+
+    @staticmethod
+    def check(settings: MqttSettings, state_directory: Path, *, listen: bool) -> None:
+        """Raise the error with which `start` would fail; the broker is not contacted."""
+        check_client(settings)
 
     def start(self) -> None:
         """Connect in the background; raises `EdgeSiameseError` if the settings or missing packages prevent it."""

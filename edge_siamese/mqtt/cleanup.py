@@ -67,7 +67,7 @@ def read_published_topics(state: Path) -> tuple[PublishedTopics, ...]:
     except FileNotFoundError:
         return ()
     except (OSError, SchemaError) as error:
-        LOG.warning("%s cannot be read: %s", path, error)
+        LOG.warning("%s cannot be read: %s", path, getattr(error, "strerror", None) or error)
         return ()
     return (PublishedTopics(file.broker, file.prefix, file.device, file.discovery), *file.former)
 

@@ -205,9 +205,7 @@ class MqttClient:
         Raises:
             MqttError: paho-mqtt is missing, or the password file or a certificate cannot be used.
         """
-        _import_client()
-        tls_context(self._settings)
-        read_password(self._settings)
+        check_client(self._settings)
         self._started = time.monotonic()
         self._thread.start()
 
@@ -625,6 +623,13 @@ def _call(function: Callable[[], object]) -> None:
         if text not in _failures and len(_failures) < MAX_FAILURES:
             _failures.add(text)
             LOG.exception("a handler of MQTT messages failed")
+
+
+def check_client(settings: MqttSettings) -> None:
+    """Raise `MqttError` if paho-mqtt is missing, or the password file or a certificate cannot be used."""
+    _import_client()
+    tls_context(settings)
+    read_password(settings)
 
 
 def _import_client() -> type[Client]:

@@ -6,6 +6,7 @@ import ctypes
 import errno
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -57,6 +58,19 @@ def expand_path(path: str | os.PathLike[str], base: str | os.PathLike[str] | Non
             f"a path may have {MAX_PATH_BYTES} bytes, and each name in it {MAX_NAME_BYTES}; this one is longer"
         )
     return Path(text) if base is None else Path(base, text)
+
+
+def require_writable(directory: Path) -> None:
+    """Raise the OSError with which creating a directory, or a file in it, would fail; changes nothing."""
+    existing = directory
+    while not os.path.lexists(existing) and existing != existing.parent:
+        existing = existing.parent
+    if not stat.S_ISDIR(existing.stat().st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(existing))
+    if not os.access(existing, os.W_OK | os.X_OK):
+        read_only = os.statvfs(existing).f_flag & os.ST_RDONLY
+        code = errno.EROFS if read_only else errno.EACCES
+        raise OSError(code, os.strerror(code), str(existing))
 
 
 def home_directory() -> Path | None:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
+import os
 import socket
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+from edge_siamese.errors import printable
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -166,3 +173,29 @@ def parse_public_url(text: str) -> PublicUrl | None:
     default = 443 if parts.scheme == "https" else 80
     netloc = bracketed if port in (None, default) else f"{bracketed}:{port}"
     return PublicUrl(parts.scheme, host, netloc, path)
+
+
+def port_user(error: OSError, port: int, proc: Path = Path("/proc")) -> str:
+    """The program that uses a TCP port, after an error of listening there.
+
+    Returns:
+        Such as `process 417 (nginx)`; `another program` if it belongs to another user; empty for other errors.
+    """
+    if error.errno != errno.EADDRINUSE:
+        return ""
+    sockets = {f"socket:[{inode}]" for inode in _listening_inodes(port, proc)}
+    for folder in sorted(proc.glob("[0-9]*")):
+        with suppress(OSError):
+            if any(os.readlink(descriptor) in sockets for descriptor in (folder / "fd").iterdir()):
+                name = (folder / "comm").read_text("utf-8", "replace").strip()
+                return printable(f"process {folder.name} ({name})")
+    return "another program"
+
+
+def _listening_inodes(port: int, proc: Path) -> Iterator[str]:
+    for table in ("tcp", "tcp6"):
+        with suppress(OSError):
+            for line in (proc / "net" / table).read_text("ascii", "replace").splitlines()[1:]:
+                fields = line.split()
+                if len(fields) > 9 and fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:
+                    yield fields[9]

@@ -123,7 +123,7 @@ def test_a_failure_is_reported_once_and_retried(stand: Stand, monkeypatch: pytes
             "your own environment: pip install 'edge-siamese[dashboard]'",
         ),
         (OSError(98, "Address already in use"), "no dashboard: [Errno 98] Address already in use"),
-        (ZeroDivisionError("oops"), "no dashboard: ZeroDivisionError: oops"),
+        (ZeroDivisionError("oops"), "no dashboard: unexpected ZeroDivisionError: oops"),
     ],
 )
 def test_any_error_is_reported_in_one_line(stand: Stand, error: Exception, told: str) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import http.client
 import json
+import os
 import re
 import socket
 import ssl
@@ -44,6 +45,8 @@ pytest.importorskip("uvicorn")
 
 PASSWORD = "correct horse"
 Served = tuple[Daemon, Client]
+
+COMMAND = Path("/proc/self/comm").read_text().strip()
 
 
 @pytest.fixture
@@ -514,7 +517,7 @@ def test_a_port_that_is_taken(tmp_path: Path, bundle: Bundle, monkeypatch: pytes
     ):
         assert daemon.told("dashboard") == (
             f"no dashboard: the dashboard cannot listen at 127.0.0.1, port {port}: Address already in use; "
-            "another program uses it: set another port in [dashboard]"
+            f"process {os.getpid()} ({COMMAND}) uses it: set another port in [dashboard]"
         )
         assert daemon.ask("status")["integrations"]["dashboard"]["works"] is False
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import subprocess
@@ -27,6 +28,8 @@ from tests.edge_siamese.metrics.scraping import configure, free_port, listens, s
 ROOT = Path(__file__).parents[3]
 OF_THE_MACHINE = {"edge_siamese_temperature_celsius", "edge_siamese_throttled"}
 """What not every machine measures."""
+
+COMMAND = Path("/proc/self/comm").read_text().strip()
 
 
 @pytest.fixture(autouse=True)
@@ -163,7 +166,10 @@ def test_a_port_in_use_does_not_stop_recognition(
         configure(made, bundle, port)
         made.start().up()
         told = made.told("metrics")
-    assert told == f"no metrics: cannot listen at 127.0.0.1, port {port}: Address already in use"
+    assert (
+        told == f"no metrics: cannot listen at 127.0.0.1, port {port}: Address already in use; "
+        f"process {os.getpid()} ({COMMAND}) uses it: set another port in [metrics]"
+    )
 
 
 def test_an_unresponsive_daemon_gives_503_instead_of_zeros() -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import http.client
+import os
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +19,8 @@ from edge_siamese.metrics.http_server import ResponseCache, Server, restrict
 from tests.edge_siamese.daemon.running import until
 
 LONG = 60.0  # seconds: only a test that fails waits this long
+
+COMMAND = Path("/proc/self/comm").read_text().strip()
 
 
 def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -87,7 +91,10 @@ def test_a_port_in_use_is_reported() -> None:
     with served() as server:
         with pytest.raises(ControlError) as caught:
             Server(answer, "127.0.0.1", server.port)
-        assert str(caught.value) == f"cannot listen at 127.0.0.1, port {server.port}: Address already in use"
+        assert (
+            str(caught.value) == f"cannot listen at 127.0.0.1, port {server.port}: Address already in use; "
+            f"process {os.getpid()} ({COMMAND}) uses it: set another port in [metrics]"
+        )
     # And is free at once when it is closed.
     Server(answer, "127.0.0.1", server.port).close(1)
 

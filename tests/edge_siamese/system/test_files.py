@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from edge_siamese.errors import SettingsError
 from edge_siamese.system import files
 from edge_siamese.system.files import (
     recover_directory,
@@ -260,3 +261,32 @@ def test_the_disk_is_nearly_full_below_the_reserve(tmp_path, monkeypatch):
     for free, full in ((files.DISK_RESERVE_BYTES, False), (files.DISK_RESERVE_BYTES - 1, True)):
         monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
         assert files.is_nearly_full(tmp_path) is full
+
+
+def test_where_a_directory_can_be_made(tmp_path, monkeypatch):
+    files.require_writable(tmp_path)
+    files.require_writable(tmp_path / "a" / "b")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to("nowhere")
+    for path, reason in (
+        (tmp_path / "file", "Not a directory"),
+        (tmp_path / "file" / "a" / "b", "Not a directory"),
+        (tmp_path / "link" / "a", "No such file or directory"),
+    ):
+        with pytest.raises(OSError, match=reason):
+            files.require_writable(path)
+    monkeypatch.setattr(files.os, "access", lambda *_: False)
+    with pytest.raises(PermissionError):
+        files.require_writable(tmp_path / "a")
+    monkeypatch.setattr(files.os, "statvfs", lambda _: SimpleNamespace(f_flag=files.os.ST_RDONLY))
+    with pytest.raises(OSError, match="Read-only file system"):
+        files.require_writable(tmp_path / "a")
+
+
+def test_a_path_that_the_encoding_of_the_locale_cannot_express(monkeypatch):
+    monkeypatch.setattr(files.os, "fsencode", lambda text: text.encode("latin-1"))
+    assert files.expand_path("/mé") == Path("/mé")
+    with pytest.raises(SettingsError) as caught:
+        files.expand_path("/€")
+    assert str(caught.value) == (r"'/\u20ac': the locale's encoding has no such file name: set LANG=C.UTF-8")

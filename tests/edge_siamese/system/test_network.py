@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import socket
 from pathlib import Path
@@ -21,6 +23,8 @@ from edge_siamese.system.network import (
     local_name,
     parse_broker,
     parse_public_url,
+    port_user,
+    without_password,
 )
 
 
@@ -188,3 +192,30 @@ def test_an_invalid_public_url_is_refused(text: str) -> None:
 
 def test_without_a_public_url_there_is_none() -> None:
     assert parse_public_url("") is None
+
+
+def test_the_program_that_uses_a_port(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with pytest.raises(OSError, match="Address already in use") as caught:
+            socket.create_server(("127.0.0.1", port))
+        name = Path("/proc/self/comm").read_text().strip()
+        assert port_user(caught.value, port) == f"process {os.getpid()} ({name})"
+    # That of another user, whose descriptors cannot be read.
+    assert port_user(caught.value, port) == "another program"
+    assert port_user(caught.value, port, tmp_path) == "another program"
+    assert port_user(PermissionError(errno.EACCES, "denied"), port) == ""
+
+
+@pytest.mark.parametrize(
+    ("broker", "shown"),
+    [
+        ("", ""),
+        ("broker.local:1884", "broker.local:1884"),
+        ("mqtt://u@b", "mqtt://u@b"),
+        ("mqtts://u:p:q@b:1", "mqtts://u@b:1"),
+        ("u:p@b", "u@b"),
+    ],
+)
+def test_a_broker_without_its_password(broker: str, shown: str) -> None:
+    assert without_password(broker) == shown
