@@ -30,7 +30,7 @@ from typing import (
 
 import msgspec
 
-from edge_siamese.errors import first_line
+from edge_siamese.errors import first_line, printable
 
 T = TypeVar("T")
 
@@ -44,14 +44,17 @@ MAX_MESSAGE_VALUES = 10_000
 
 _MAX_SHOWN_CHARACTERS = 80
 """Of a rejected value in a message."""
+_MAX_SHOWN_KEY = 160
+"""Characters of a dotted key in a message."""
 
 _Location = tuple[str | int, ...]
 
 _BRACKETS = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[{]++|[\]}]++', re.DOTALL)
 """Strings and runs of brackets in JSON. It matches in linear time, also an unterminated string."""
 _KEY_PART = r"(?:[\w-]++|\"[^\"\n]*+\"|'[^'\n]*+')"
-_LONG_KEY = re.compile(rf"{_KEY_PART}(?:[ \t]*+\.[ \t]*+{_KEY_PART}){{{MAX_DEPTH}}}")
-"""A dotted key of TOML with more parts than `MAX_DEPTH`, for which `tomllib` takes time that grows with the square."""
+_LONG_KEY = re.compile(rf"(?<![\w-]){_KEY_PART}(?:[ \t]*+\.[ \t]*+{_KEY_PART}){{{MAX_DEPTH}}}")
+"""A dotted key of TOML with more parts than `MAX_DEPTH`, for which `tomllib` takes time that grows with the square. It is
+searched for in linear time."""
 _LONG_NUMBER = re.compile(r"\d[\d_]{1000}")
 _HUGE = 1 << 64
 """Replaces integers with more digits than 64 bits have; `_refuse_number` refuses it under its key."""
@@ -61,7 +64,8 @@ class SchemaError(ValueError):
     """A value that breaks the schema, with the dotted key of the value."""
 
     def __init__(self, key: str, problem: str) -> None:
-        super().__init__(f"{key}: {problem}" if key else problem)
+        shown = printable(key if len(key) <= _MAX_SHOWN_KEY else f"{key[:_MAX_SHOWN_KEY]}…")
+        super().__init__(f"{shown}: {problem}" if key else problem)
         self.key = key
         self.problem = problem
 
@@ -171,13 +175,14 @@ def line_of(key: str, text: str | bytes) -> int | None:
     table: list[str] = []
     found: dict[int, int] = {}
     for number, line in enumerate(_decode(text).split("\n"), 1):
-        if header := re.match(r"\s*\[+([^\[\]#=]+)\]", line):
-            table = _toml_names(header[1])
-            path = table
-        elif assignment := re.match(r"\s*([^=#\[\]{},]+?)\s*=", line):
-            path = [*table, *_toml_names(assignment[1])]
-        else:
+        line = line.strip()
+        name, separator, _ = line.lstrip("[").partition("]" if line.startswith("[") else "=")
+        if not separator or not name.strip() or set(name) & set("=#[]{},"):
             continue
+        if line.startswith("["):
+            path = table = _toml_names(name)
+        else:
+            path = [*table, *_toml_names(name)]
         shared = min(len(path), len(names))
         if path[:shared] == names[:shared]:
             found.setdefault(shared, number)

@@ -15,6 +15,7 @@ from edge_siamese.validation import (
     convert,
     convert_texts,
     json_schema,
+    line_of,
     nearest,
     parse_json,
     parse_toml,
@@ -233,6 +234,30 @@ def test_counting_levels_takes_linear_time(text: str) -> None:
     """A pattern that tries again at each quote would take minutes for these."""
     with pytest.raises(SchemaError, match=r"^not valid JSON: "):
         parse_json("[]," * 101 + text)
+
+
+@pytest.mark.parametrize(
+    "name", ["x" * 400_000, "a " + " " * 400_000, '"' * 200_000, "a." * 99 + "b" * 400_000]
+)
+def test_reading_toml_takes_linear_time(name: str) -> None:
+    """Patterns that try again at each character would take minutes for these."""
+    assert parse_toml(f"a = '{name}'") == {"a": name}
+    with pytest.raises(SchemaError, match=r"^not valid TOML: "):
+        parse_toml(f"{name}\n")
+    assert line_of("b", f"{name}\n b = 1") == 2
+
+
+def test_a_key_is_shown_in_part_and_printable() -> None:
+    for text, message in (
+        ('{"%s": 1}' % ("x" * 70_000), f"{'x' * 160}…: unknown key"),
+        ('{"a\\r\\n\\u202e": 1}', "a\\r\\n\\u202e: unknown key"),
+    ):
+        with pytest.raises(SchemaError) as caught:
+            convert(parse_json(text), Lens)
+        assert str(caught.value) == message
+    with pytest.raises(SchemaError) as caught:
+        parse_json('{"%s": 1, "%s": 2}' % (("é" * 200,) * 2))
+    assert str(caught.value) == f"{'é' * 160}…: duplicate key"
 
 
 def test_whole_characters_and_deep_values_pass() -> None:
