@@ -96,7 +96,7 @@ class Run:
         """How often each failure was seen, by its place."""
         self._progress = progress
         self._log = _LoggedFailures()
-        self._slowest = (0.0, 0)
+        self._slowest, self._accepted = (0.0, 0), 0
         self._say = partial(print, file=sys.stdout, flush=True)
 
     def input(self, number: int) -> bytes:
@@ -124,7 +124,9 @@ class Run:
             logging.getLogger().removeHandler(self._log)
             tempfile.tempdir = outer
             shutil.rmtree(directory, ignore_errors=True)
-        self._say(f"{self.target.name}: {count} inputs, {growth}, slowest {self._slowest[0]:.2f} s")
+        self._say(
+            f"{self.target.name}: {count} inputs, {self._accepted} accepted, {growth}, slowest {self._slowest[0]:.2f} s"
+        )
         return FAILED if self.failures else 0
 
     def _run(self, feed: Feed, start: int, count: int) -> str:
@@ -158,6 +160,7 @@ class Run:
         try:
             try:
                 feed(data)
+                self._accepted += 1
             except self.target.foreseen as error:
                 require_one_line(error)
             self._log.require_none()

@@ -443,8 +443,13 @@ def make_model(chance: random.Random) -> bytes:
     name = chance.choice(
         ("encoder.int8.tflite", "encoder.fp32.tflite", "encoder.int8.onnx", "encoder.fp32.onnx")
     )
-    others = [(MODELS / name).read_bytes()]
-    return _named(name, mutate_bytes(others[0], chance, others))
+    model = (MODELS / name).read_bytes()
+    if chance.random() < 0.5:
+        return _named(name, mutate_bytes(model, chance, [model]))
+    changed = bytearray(model)
+    for place in chance.sample(range(len(model)), chance.choice((1, 2, 8))):
+        changed[place] = chance.choice((0, 1, 0x7F, 0x80, 0xFF, changed[place] ^ 1, chance.randrange(256)))
+    return _named(name, bytes(changed))
 
 
 @contextmanager
@@ -453,6 +458,7 @@ def open_models(directory: Path) -> Iterator[Feed]:
     from edge_siamese.system.sandbox import Limits
 
     bundle = write_tiny_bundle(directory / "bundle")
+    manifest = (bundle / MANIFEST).read_bytes()
     limits = Limits(processor_seconds=8, seconds=60)
 
     def feed(data: bytes) -> None:
@@ -468,6 +474,7 @@ def open_models(directory: Path) -> Iterator[Feed]:
             assert isinstance(proof.report.passed, bool)
         finally:
             shutil.copyfile(MODELS / name, bundle / name)
+            (bundle / MANIFEST).write_bytes(manifest)
 
     yield feed
 

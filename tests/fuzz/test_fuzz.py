@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,10 @@ from tests.fuzz.targets import TARGETS
 @pytest.mark.parametrize("name", list(TARGETS))
 def test_nothing_unforeseen(name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     status = run_target(TARGETS[name], 0, 0, TARGETS[name].count_in_tests, tmp_path)
-    assert status == 0, capfd.readouterr().out
+    said = capfd.readouterr().out
+    assert status == 0, said
+    accepted = re.search(rf"^{name}: \d+ inputs, (\d+) accepted, ", said, re.MULTILINE)
+    assert accepted is not None and int(accepted[1]) > 0, "all inputs are refused: they test too little"
 
 
 @pytest.mark.parametrize("name", list(TARGETS))
