@@ -6,6 +6,8 @@ import unicodedata
 # of a line, except for the two joiners that some scripts and emoji need.
 _ESCAPED_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _JOINERS = "\u200c\u200d"
+MAX_MESSAGE = 1000
+"""Characters of an error's message."""
 
 
 class EdgeSiameseError(Exception):
@@ -14,7 +16,9 @@ class EdgeSiameseError(Exception):
     def __str__(self) -> str:
         """Return the message in one line; control characters in it, such as those of a file's name, are escaped."""
         lines = (line.strip() for line in super().__str__().splitlines())
-        return printable(" ".join(line for line in lines if line))
+        text = printable(" ".join(line for line in lines if line))
+        half = MAX_MESSAGE // 2 - 1  # the end often says what to do
+        return text if len(text) <= MAX_MESSAGE else f"{text[:half]}…{text[-half:]}"
 
 
 class ImageError(EdgeSiameseError, ValueError):
@@ -72,6 +76,10 @@ class SandboxError(EdgeSiameseError, RuntimeError):
         super().__init__(text)
         self.reason = reason or text
         """What happened, without the name of the part: `SIGSEGV`."""
+
+
+class ModelCrashed(SelfTestFailed):
+    """A model crashes its runtime, or exceeds a limit of its self-test."""
 
 
 class SupportError(EdgeSiameseError, ValueError):

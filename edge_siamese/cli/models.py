@@ -304,19 +304,21 @@ def _bench_encoder(bundle: Bundle, options: argparse.Namespace) -> int:
 
 def install(options: argparse.Namespace) -> int:
     """Test a bundle, install a copy as the current model, and make a running daemon load it."""
-    from edge_siamese.daemon.model_loader import load_tested_encoder  # imports the store
+    from edge_siamese.daemon.model_loader import prove_again  # imports the store
 
     installation = find_installation(options.config)
     settings = installation.settings
 
+    models = InstalledModels(settings.models)
+
     def check(bundle: Bundle) -> None:
-        encoder = load_tested_encoder(bundle, settings)
+        proof = prove_again(bundle, settings, models)
         if not options.json:
             print_line(
-                f"{bundle.manifest.model_id} passed its self-test, {encoder.precision}: {encoder.reason}"
+                f"{bundle.manifest.model_id} passed its self-test, {proof.report.precision}: {proof.reason}"
             )
 
-    model = InstalledModels(settings.models).install(options.bundle, check)
+    model = models.install(options.bundle, check)
     return _report_change(options, installation, model, f"{model.name} is now the current model")
 
 

@@ -20,8 +20,10 @@ from edge_siamese import __version__
 from edge_siamese.errors import (
     EdgeSiameseError,
     ImageError,
+    ModelCrashed,
     ModelError,
     ModelsInUse,
+    SandboxError,
     StoreError,
     SupportError,
 )
@@ -32,6 +34,7 @@ from edge_siamese.models.selftest import self_test
 from edge_siamese.recognition.embedding import embed_picture, mean_embedding
 from edge_siamese.recognition.imaging import Floats
 from edge_siamese.runtimes.encoder import GraphEncoder
+from edge_siamese.runtimes.proof import Proof, finish, needs_proof, proof_key, proving
 from edge_siamese.runtimes.selection import load_encoder
 from edge_siamese.settings import Settings
 from edge_siamese.store import SupportStore
@@ -59,10 +62,18 @@ class LoadedModel:
 def load_current_model(
     settings: Settings, models: InstalledModels, report: Callable[[str], object]
 ) -> LoadedModel:
+    """As `loading_current_model`, without other work meanwhile."""
+    return finish(loading_current_model(settings, models, report))
+
+
+def loading_current_model(
+    settings: Settings, models: InstalledModels, report: Callable[[str], object]
+) -> Generator[str, None, LoadedModel]:
     """Load and test the model that the settings name, else the current installed one, else the shipped one.
 
-    A current model that fails is rejected in favor of the previous one. If there is none, the shipped model is used, and
-    the current one is tried again at the next start.
+    A model that has not been tested here runs its self-test in a confined child first; meanwhile this yields status lines. A
+    current model that fails is rejected in favor of the previous one. If there is none, the shipped model is used, and the
+    current one is tried again at the next start.
 
     Args:
         settings: of the daemon.
@@ -75,7 +86,8 @@ def load_current_model(
             one, does not work.
     """
     if settings.model.bundle:
-        return _load_tested(resolve(settings.model.bundle), settings, installed=False)
+        configured = resolve(settings.model.bundle)
+        return (yield from _load_tested(configured, settings, models, installed=False))
     path, line = models.begin()
     if line:
         report(line)
@@ -84,19 +96,21 @@ def load_current_model(
         if shipped is None:
             raise ModelError("no model is installed: edge-siamese model install BUNDLE")
         LOG.info("no model is installed; using %s", described(shipped))
-        return _load_tested(shipped, settings, installed=False)
+        return (yield from _load_tested(shipped, settings, models, installed=False))
     try:
-        return _load_tested(path, settings, installed=True)
+        return (yield from _load_tested(path, settings, models, installed=True))
+    except SandboxError:
+        raise  # it says nothing about the model
     except EdgeSiameseError as error:
         if shipped is not None and models.is_last(path):
             with suppress(EdgeSiameseError):  # if that one fails too, the first error is reported
-                loaded = _load_tested(shipped, settings, installed=False)
+                loaded = yield from _load_tested(shipped, settings, models, installed=False)
                 report(f"{path.name} does not work ({error}); using {described(shipped)} instead")
                 return loaded
         report(models.reject(str(error), path))
         previous, _ = models.begin()
         assert previous is not None  # there is one: the previous model, or one installed meanwhile
-        return _load_tested(previous, settings, installed=True)
+        return (yield from _load_tested(previous, settings, models, installed=True))
 
 
 def load_tested_encoder(bundle: Bundle, settings: Settings) -> GraphEncoder:
@@ -112,8 +126,59 @@ def load_tested_encoder(bundle: Bundle, settings: Settings) -> GraphEncoder:
     return encoder
 
 
-def _load_tested(path: Path, settings: Settings, *, installed: bool) -> LoadedModel:
+def proving_model(
+    bundle: Bundle, settings: Settings, models: InstalledModels
+) -> Generator[str, None, Proof | None]:
+    """Run the self-test of a bundle in a confined child, unless an earlier result is known; yields status lines.
+
+    Returns:
+        The proof; None if it was known.
+
+    Raises:
+        SelfTestFailed: the model crashes its runtime, exceeds a limit, or computes something else.
+        SandboxError: the child could not be started.
+    """
+    model = settings.model
+    key = proof_key(bundle, model.runtime, model.precision)
+    known = models.outcome(key)
+    if known:
+        raise ModelCrashed(known)
+    return None if known == "" else (yield from _prove(bundle, settings, models, key))
+
+
+def prove_again(bundle: Bundle, settings: Settings, models: InstalledModels) -> Proof:
+    """Run the self-test in a confined child, whether its result is known or not; raises as `proving_model`."""
+    return finish(
+        _prove(bundle, settings, models, proof_key(bundle, settings.model.runtime, settings.model.precision))
+    )
+
+
+def _prove(
+    bundle: Bundle, settings: Settings, models: InstalledModels, key: str
+) -> Generator[str, None, Proof]:
+    model = settings.model
+    steps = proving(bundle, model.runtime, model.precision, model.threads)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            proof: Proof = done.value
+            break
+        except ModelCrashed as error:
+            models.remember(key, str(error))
+            raise
+        yield f"testing the model {bundle.manifest.model_id}"
+    proof.report.require()
+    models.remember(key)
+    return proof
+
+
+def _load_tested(
+    path: Path, settings: Settings, models: InstalledModels, *, installed: bool
+) -> Generator[str, None, LoadedModel]:
     bundle = load_bundle(path)
+    if needs_proof(bundle):
+        yield from proving_model(bundle, settings, models)
     return LoadedModel(bundle, load_tested_encoder(bundle, settings), installed)
 
 

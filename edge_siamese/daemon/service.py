@@ -24,7 +24,7 @@ from edge_siamese.daemon.engine import Engine
 from edge_siamese.daemon.event_bus import EventBus
 from edge_siamese.daemon.hardware import Hardware
 from edge_siamese.daemon.integrations import Integrations
-from edge_siamese.daemon.model_loader import LoadedModel, confirm_model, load_current_model, reembed
+from edge_siamese.daemon.model_loader import LoadedModel, confirm_model, loading_current_model, reembed
 from edge_siamese.daemon.sinks import open_sinks
 from edge_siamese.daemon.systemd import Notifier
 from edge_siamese.daemon.telemetry import Observations
@@ -329,7 +329,7 @@ class Service:
         yield "loading the model"
         if model is None:
             models = InstalledModels(self.settings.models)
-            model = load_current_model(
+            model = yield from loading_current_model(
                 self.settings, models, lambda text: self.bus.publish(trouble("model", text))
             )
         encoder = model.encoder

@@ -17,24 +17,27 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import msgspec
 
 from edge_siamese.errors import BundleError, EdgeSiameseError, ModelError, ModelsInUse
-from edge_siamese.models import default, resolve
+from edge_siamese.models import default, described, resolve
 from edge_siamese.models.bundle import MANIFEST, Bundle, load_bundle
+from edge_siamese.models.manifest import MAX_FILE_BYTES
 from edge_siamese.system.files import replace_directory, staging_directory, write_text_atomically
 from edge_siamese.validation import Record, SchemaError, convert, parse_json
 
 LOG = logging.getLogger(__name__)
 
-STATE, STAGING = "state.json", ".incoming"
+STATE, STAGING, PROOFS = "state.json", ".incoming", "proofs.json"
 MAX_ATTEMPTS = 3
 """Starts of the daemon with a model on trial before the model is rejected."""
 BUSY_SECONDS, BUSY_STEP_SECONDS = 1.0, 0.05
 """How long to wait for another process that changes the models, and how often to try again, in seconds."""
 MAX_KEPT = 4
 """Models to keep, including the current and the previous one."""
+MAX_PROOFS, MAX_PROOFS_BYTES = 16, 64 * 1024
 
 
 class ModelState(Record):
@@ -145,7 +148,7 @@ class InstalledModels:
                 for path, file in files.items():
                     (copy / path).parent.mkdir(parents=True, exist_ok=True)
                     with (copy / path).open("xb") as target:
-                        shutil.copyfileobj(file, target)
+                        _copy(file, target)
                 if model_directory(load_bundle(copy)) != name:
                     raise ModelError(f"{source} changed while it was copied: install it again")
                 replace_directory(copy, self.directory / name)
@@ -162,24 +165,33 @@ class InstalledModels:
         return InstalledModel(name, self.directory / name, "current")
 
     def rollback(self, reason: str = "") -> InstalledModel:
-        """Swap the current and the previous model.
+        """Swap the current and the previous model; without a previous one, return to the shipped model.
 
         Args:
             reason: why the current model is rejected. A rejected model is not chosen again automatically.
 
         Raises:
-            ModelError: there is no previous model.
+            ModelError: there is neither a previous nor a shipped model, or the shipped one is used already.
         """
         with self._changing():
-            state = self.state()
-            if state.previous is None or not (self.directory / state.previous).is_dir():
+            state, shipped = self.state(), default()
+            back = state.previous
+            if back and not ((self.directory / back).is_dir() and not (reason and back in state.rejected)):
+                back = None
+            if back is None and shipped is None:
                 raise ModelError("there is no previous model; install one: edge-siamese model install BUNDLE")
+            if back is None and state.current is None:
+                raise ModelError(f"there is no other model than {described(shipped or Path())}")
             rejected = dict(state.rejected)
             if reason and state.current:
                 rejected[state.current] = reason
-            rejected.pop(state.previous, None)
-            self._write(ModelState(state.previous, state.current, confirmed=not reason, rejected=rejected))
-        return InstalledModel(state.previous, self.directory / state.previous, "current")
+            if back:
+                rejected.pop(back, None)
+            self._write(ModelState(back, state.current, confirmed=not (reason and back), rejected=rejected))
+        if back is None:
+            assert shipped is not None
+            return InstalledModel(shipped.name, shipped, "shipped")
+        return InstalledModel(back, self.directory / back, "current")
 
     def begin(self) -> tuple[Path | None, str]:
         """Start with the current model. While it is on trial, the attempt is counted.
@@ -192,8 +204,13 @@ class InstalledModels:
         if state.current is None:
             return None, ""
         message = ""
-        if not state.confirmed and state.attempts >= MAX_ATTEMPTS and self._may_fall_back(state):
-            message = self.reject(f"it did not come up in {state.attempts} attempts")
+        if not state.confirmed and state.attempts >= MAX_ATTEMPTS:
+            reason = f"it did not come up in {state.attempts} attempts"
+            if self._may_fall_back(state):
+                message = self.reject(reason)
+            elif (shipped := default()) is not None:
+                self.rollback(reason)
+                return None, f"{state.current} was rejected ({reason}); {described(shipped)}, is used instead"
             state = self.state()
         if not state.confirmed:
             try:
@@ -236,6 +253,29 @@ class InstalledModels:
         if state.current and not (state.confirmed and state.attempts == 0):
             with self._changing():
                 self._write(ModelState(state.current, state.previous, rejected=dict(state.rejected)))
+
+    def outcome(self, proof: str) -> str | None:
+        """The result of an earlier self-test: empty if it passed, else why it crashed; None if it is unknown.
+
+        Args:
+            proof: identifies bundle, runtime and program; see `runtimes.proof.proof_key`.
+        """
+        return self._proofs().get(proof)
+
+    def remember(self, proof: str, problem: str = "") -> None:
+        """Keep the result of a self-test, so that it need not run at each start."""
+        proofs = {key: value for key, value in self._proofs().items() if key != proof}
+        kept = dict([*proofs.items(), (proof, problem)][-MAX_PROOFS:])
+        try:
+            with _as_owner(self.directory.parent):
+                write_text_atomically(self.directory / PROOFS, json.dumps(kept, indent=2) + "\n")
+        except OSError as error:  # such as a full disk; the test runs again at the next start
+            LOG.debug("%s cannot be written: %s", self.directory / PROOFS, error)
+
+    def _proofs(self) -> dict[str, str]:
+        with suppress(OSError, SchemaError), (self.directory / PROOFS).open("rb") as file:
+            return convert(parse_json(file.read(MAX_PROOFS_BYTES)), dict[str, str])
+        return {}
 
     def _may_fall_back(self, state: ModelState) -> bool:
         return (
@@ -284,6 +324,14 @@ class InstalledModels:
             raise ModelError(
                 f"the models in {self.directory} cannot be changed: {error.strerror or error}"
             ) from error
+
+
+def _copy(source: IO[bytes], target: IO[bytes]) -> None:
+    """Copy a file, and no more than a bundle's file may have: the source may grow meanwhile."""
+    copied = 0
+    while (chunk := source.read(1 << 20)) and copied <= MAX_FILE_BYTES:
+        target.write(chunk)
+        copied += len(chunk)
 
 
 def _entered(stack: ExitStack, place: Path) -> Path:

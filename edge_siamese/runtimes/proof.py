@@ -17,16 +17,19 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
 from edge_siamese import __version__
-from edge_siamese.errors import EdgeSiameseError, SandboxError, SelfTestFailed
+from edge_siamese.errors import EdgeSiameseError, ModelCrashed, SandboxError, SelfTestFailed
 from edge_siamese.models import described
 from edge_siamese.models.bundle import MANIFEST, Bundle, load_bundle
 from edge_siamese.models.selftest import SelfTestReport, self_test
 from edge_siamese.runtimes.selection import load_encoder, select_runtime
 from edge_siamese.system.sandbox import ConfinedChild, Limits, Steps
+
+T = TypeVar("T")
 
 POLL_SECONDS = 0.02
 _PUBLIC_TEMPORARY = Path("/var/tmp")  # readable by every account, and on the disk
@@ -49,16 +52,12 @@ def prove(
     """Run a bundle's self-test in a confined child, and wait for the result, which may be that the test failed.
 
     Raises:
-        SelfTestFailed: the model crashes the runtime, takes too long or needs too much memory.
+        ModelCrashed: the model crashes the runtime, takes too long or needs too much memory.
+        SandboxError: the child could not be started.
         BundleError: the bundle lacks something that the engine needs.
         RuntimeNotInstalled, EncoderError: the encoder cannot be loaded.
     """
-    steps = proving(bundle, runtime, precision, threads, limits)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as done:
-            return done.value
+    return finish(proving(bundle, runtime, precision, threads, limits))
 
 
 def proving(
@@ -81,14 +80,27 @@ def proving(
                 yield
             result = child.result()
         except SandboxError as error:
+            if not child.stage:
+                raise  # it was not the model
             verb = "crashes" if error.reason.startswith("SIG") else "does not work on"
             text = f"the {precision} file of {bundle.manifest.model_id} {verb} {status}: {error.reason}"
-            raise SelfTestFailed(text) from error
+            # The kernel may have killed it for the memory of others.
+            kind = SelfTestFailed if error.reason.startswith("SIGKILL") else ModelCrashed
+            raise kind(text) from error
         except EdgeSiameseError as error:
             raise type(error)(str(error).replace(str(directory), str(bundle.path))) from None
         finally:
             child.close()
     return Proof(SelfTestReport.from_dict(result["report"]), result["version"], result["reason"])
+
+
+def finish(steps: Generator[Any, None, T]) -> T:
+    """Run a generator to its end, and return its result."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            return done.value
 
 
 def needs_proof(bundle: Bundle) -> bool:

@@ -11,8 +11,9 @@ import pytest
 
 from edge_siamese.cli.main import main
 from edge_siamese.daemon import client
-from edge_siamese.errors import DaemonNotRunning, SelfTestFailed
+from edge_siamese.errors import DaemonNotRunning
 from edge_siamese.models.bundle import Bundle
+from edge_siamese.models.manifest import HeadInfo
 from tests.edge_siamese.daemon.running import Daemon, daemon_in, until
 from tests.tiny_bundle import write_tiny_bundle
 
@@ -149,14 +150,13 @@ def test_a_bundle_in_the_settings_has_priority(
 
 
 def test_a_bundle_that_fails_its_self_test_is_not_installed(
-    command: Command, bundle: Bundle, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+    command: Command, daemon: Daemon, tmp_path: Path
 ) -> None:
-    def fail(*_: Any) -> Any:
-        raise SelfTestFailed("int8 on onnxruntime: other scores")
-
-    monkeypatch.setattr("edge_siamese.daemon.model_loader.load_tested_encoder", fail)
-    error = command("model", "install", str(bundle.path), status=1)
-    assert error == "edge-siamese: int8 on onnxruntime: other scores\n"
+    head = HeadInfo("euclidean", 12.0, 5.0, None)
+    error = command("model", "install", str(write_tiny_bundle(tmp_path / "other", head=head)), status=1)
+    assert error.startswith(
+        "edge-siamese: int8 on onnxruntime: imaging: the same bytes; head: DIFFERENT SCORES from the workstation; "
+    )
     assert command("model", "install", "/none", status=1) == (
         "edge-siamese: no bundle at /none: no such directory\n"
     )

@@ -238,6 +238,8 @@ def daemon_in(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
     """A daemon that is not started yet; it is stopped at the end."""
     stage = Stage()
     monkeypatch.setattr("edge_siamese.daemon.hardware.open_camera", stage.open)
+    # The child that tests a model takes a third of a second; `test_model_proof.py` runs it.
+    monkeypatch.setattr("edge_siamese.daemon.model_loader.needs_proof", lambda _: False)
     (home / "run").mkdir(parents=True)
     made = Daemon(home, stage)
     try:

@@ -20,26 +20,16 @@ from edge_siamese.errors import (
     UnsafePathError,
 )
 from edge_siamese.models.bundle import GOLDEN, IMPOSTORS, Bundle, GoldenVectors, load_bundle, sha256
+from tests.edge_siamese.runtimes.damage import relist
 from tests.tiny_bundle import (
     HEAD_WEIGHTS,
     MODEL_ID,
-    describe,
     golden_vectors,
     impostors,
     write_tiny_bundle,
 )
 
 MODEL = "encoder.int8.onnx"
-
-
-def relist(directory: Path, *names: str) -> None:
-    """Write the present sizes and checksums of files into the manifest."""
-    path = directory / "manifest.json"
-    content = json.loads(path.read_text())
-    for item in (*content["models"], *content["attachments"]):
-        if item["path"] in names:
-            item.update(structs.asdict(describe(directory / item["path"])))
-    path.write_text(json.dumps(content))
 
 
 def test_a_whole_bundle_is_read(bundle: Bundle) -> None:

@@ -179,12 +179,73 @@ def test_a_rejected_model_may_be_installed_again(models: InstalledModels, bundle
     assert models.state().rejected == {}
 
 
+@pytest.mark.usefixtures("nothing_shipped")
 def test_going_back_needs_a_previous_model(models: InstalledModels, bundles: list[Path]) -> None:
     with pytest.raises(ModelError, match="no previous model; install one"):
         models.rollback()
     models.install(bundles[0], accept)
     with pytest.raises(ModelError, match="no previous model"):
         models.rollback()
+
+
+def test_without_a_previous_model_rollback_returns_to_the_shipped_one(
+    models: InstalledModels, bundles: list[Path], objects_shipped: Path
+) -> None:
+    with pytest.raises(
+        ModelError, match=r"^there is no other model than objects, shipped with edge-siamese$"
+    ):
+        models.rollback()
+    first = models.install(bundles[0], accept)
+    back = models.rollback()
+    assert (back.name, back.path, back.role) == ("objects", objects_shipped, "shipped")
+    assert (models.current(), models.used(), models.begin()) == (None, objects_shipped, (None, ""))
+    assert [(item.name, item.role) for item in models.all()] == [(first.name, "previous")]
+    assert models.rollback().name == first.name
+    assert models.used() == first.path
+    models.rollback()
+    second = models.install(bundles[1], accept)  # what it replaces is the shipped one
+    assert models.rollback().role == "shipped"
+    assert models.rollback().name == second.name
+
+
+def test_a_previous_model_that_was_removed_is_none(
+    models: InstalledModels, bundles: list[Path], objects_shipped: Path
+) -> None:
+    first = models.install(bundles[0], accept)
+    models.install(bundles[1], accept)
+    shutil.rmtree(first.path)
+    assert models.rollback().path == objects_shipped
+
+
+def test_an_only_model_that_does_not_come_up_is_replaced_by_the_shipped_one(
+    models: InstalledModels, bundles: list[Path], objects_shipped: Path
+) -> None:
+    first = models.install(bundles[0], accept)
+    for _ in range(MAX_ATTEMPTS):
+        assert models.begin() == (first.path, "")
+    assert models.begin() == (
+        None,
+        f"{first.name} was rejected (it did not come up in 3 attempts); objects, shipped with edge-siamese, is used "
+        "instead",
+    )
+    assert models.begin() == (None, "")
+    assert [item.problem for item in models.all()] == ["it did not come up in 3 attempts"]
+    assert models.rollback().name == first.name  # on request
+    assert models.begin() == (first.path, "")
+
+
+def test_results_of_self_tests_are_kept(models: InstalledModels) -> None:
+    assert models.outcome("a") is None
+    models.remember("a")
+    models.remember("b", "it crashes")
+    assert (models.outcome("a"), models.outcome("b")) == ("", "it crashes")
+    for number in range(20):
+        models.remember(str(number))
+    assert (models.outcome("a"), models.outcome("3"), models.outcome("4")) == (None, None, "")
+    (models.directory / "proofs.json").write_text('{"4": 1}')
+    assert models.outcome("4") is None
+    models.remember("4")
+    assert models.outcome("4") == ""
 
 
 def test_a_damaged_state_is_told(models: InstalledModels, bundles: list[Path]) -> None:

@@ -1,0 +1,44 @@
+"""Damages model files, and tells how their proofs end; for the device's interpreter too, which has no pytest."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+from msgspec import structs
+
+from edge_siamese.errors import EdgeSiameseError
+from edge_siamese.models.bundle import load_bundle
+from edge_siamese.runtimes.proof import prove
+from edge_siamese.system.sandbox import Limits
+from tests.tiny_bundle import describe
+
+
+def relist(directory: Path, *names: str) -> None:
+    """Write the present sizes and checksums of files into the manifest."""
+    path = directory / "manifest.json"
+    content = json.loads(path.read_text())
+    for item in (*content["models"], *content["attachments"]):
+        if item["path"] in names:
+            item.update(structs.asdict(describe(directory / item["path"])))
+    path.write_text(json.dumps(content))
+
+
+def damaged(directory: Path, name: str, whole: bytes, seed: int) -> bytes:
+    """Write a copy of a model with a few changed bytes, and list it in the manifest."""
+    chance, content = random.Random(seed), bytearray(whole)
+    for _ in range(chance.randint(1, 8)):
+        content[chance.randrange(len(content))] = chance.randrange(256)
+    (directory / name).write_bytes(content)
+    relist(directory, name)
+    return bytes(content)
+
+
+def outcome(directory: Path, runtime: str, precision: str = "int8", limits: Limits | None = None) -> str:
+    """The result of a proof in a line: `passed`, `failed`, or the class and text of the error."""
+    try:
+        result = prove(load_bundle(directory), runtime, precision, 1, limits)
+    except EdgeSiameseError as error:
+        return f"{type(error).__name__}: {error}"
+    return "passed" if result.report.passed else "failed"
