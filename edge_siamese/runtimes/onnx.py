@@ -10,14 +10,15 @@ import numpy as np
 
 from edge_siamese.errors import EncoderError, first_line
 from edge_siamese.recognition.imaging import Bytes, Floats
+from edge_siamese.system.board import has_int8_dot_products
 
 MAX_BATCH = 32
 """Images in one run: enough to keep the threads busy, few enough for the activations of a large encoder."""
 _ERRORS_ONLY = 3
 _NO_OVERFLOW = ("session.x64quantprecision", "1")
-"""On x86 without int8 dot products (AVX2 alone), onnxruntime's fastest kernels add pairs of products in sixteen bits, where
-full-range int8 weights overflow: embeddings of `objects` had a mean cosine of 0.87 to the right ones. With this they are
-right there too, and take a quarter more time. Other processors ignore the option."""
+"""On x86 without int8 dot products, onnxruntime's fastest kernels add pairs of products in sixteen bits, where full-range
+int8 weights overflow: embeddings of `objects` had a mean cosine of 0.87 to the right ones. With this option they are right
+there too, and take a quarter more time. With int8 dot products nothing overflows, and the option takes twice the time."""
 
 
 class OnnxGraph:
@@ -31,7 +32,8 @@ class OnnxGraph:
         options.inter_op_num_threads = 1
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         options.log_severity_level = _ERRORS_ONLY
-        options.add_session_config_entry(*_NO_OVERFLOW)
+        if not has_int8_dot_products():
+            options.add_session_config_entry(*_NO_OVERFLOW)
         self._path = path
         try:
             self._session: Any = onnxruntime.InferenceSession(

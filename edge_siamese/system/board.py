@@ -23,6 +23,8 @@ _CHIPS = ("cpu_thermal", "coretemp", "k10temp", "zenpower")
 _THROTTLING = ("under-voltage", "frequency capped", "throttled", "soft temperature limit")
 _SINCE_BOOT = 16
 _STA_UNSYNC = 0x40
+# Flags of x86 and of Arm in /proc/cpuinfo. A processor with AMX or AVX-VNNI-INT8 has one of the first two as well.
+_INT8_DOT_PRODUCTS = frozenset({"avx512_vnni", "avx_vnni", "asimddp", "i8mm"})
 
 
 @dataclass(frozen=True)
@@ -169,6 +171,13 @@ def memory_available(root: Path = ROOT) -> int | None:
     """MiB available without swapping; None if unknown."""
     available = _field(root / "proc" / "meminfo", "MemAvailable")
     return int(available.split()[0]) // 1024 if available else None
+
+
+def has_int8_dot_products(root: Path = ROOT) -> bool:
+    """Whether the processor multiplies and adds 8-bit integers without overflow in one instruction; False if unknown."""
+    cpuinfo = root / "proc" / "cpuinfo"
+    flags = _field(cpuinfo, "flags") or _field(cpuinfo, "Features")
+    return not _INT8_DOT_PRODUCTS.isdisjoint(flags.split())
 
 
 def clock_synchronized(root: Path = ROOT, status: Callable[[], int | None] | None = None) -> bool | None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from rich.console import Console
 from rich.table import Table
 
 from export import records
 from export.cli.options import add_bundle_argument, add_data_options, add_output_options, positive
-from export.evaluation.benchmark import HEAVY_RUNS, ROUNDS, RUNS, Benchmark, BenchmarkRow, benchmark
+from export.evaluation.benchmark import HEAVY_RUNS, ROUNDS, RUNS, Benchmark, BenchmarkRow, benchmark, losing
 from export.evaluation.loading import open_bundle, splits_of
 from export.progress import stderr_console, working
 
@@ -20,7 +21,7 @@ examples:
   python -m export benchmark glyphs --json
 
 Latency is measured from a prepared image to its embedding, on one thread, in a new process for each round. Each round
-measures all rows."""
+measures all rows. The exit status is 1 if int8 is slower than fp32 on a processor with int8 dot products."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,7 +58,10 @@ def run(arguments: argparse.Namespace) -> int:
         print(records.dumps(result), end="")
     else:
         show(result)
-    return 0
+    problems = losing(result)
+    for line in problems:
+        print(f"error: {line}", file=sys.stderr)
+    return 1 if problems else 0
 
 
 def show(result: Benchmark, console: Console | None = None) -> None:

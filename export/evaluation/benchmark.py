@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from edge_siamese.errors import DataError, EncoderError
 from edge_siamese.models.bundle import Bundle
+from edge_siamese.system.board import has_int8_dot_products
 from export.data.images import Splits
 from export.evaluation.embeddings import embed_all
 from export.evaluation.evaluate import is_heavy, thin
@@ -29,6 +30,9 @@ ROUNDS = 5
 RUNS = 300
 HEAVY_RUNS = 40
 THREADS = 1
+MIN_SPEED_UP = 0.9
+"""int8 loses to fp32 if its speed-up is below this in the median, and at most 1 in each round: a sharper limit would judge
+the noise of two files that are equally fast."""
 ACCURACY_EPISODES = 500
 ACCURACY_IMAGES_PER_CLASS = 6
 
@@ -203,6 +207,22 @@ def accuracy(bundle: Bundle, place: Place, splits: Splits, seed: int = 0) -> tup
     )
 
 
+def losing(result: Benchmark) -> list[str]:
+    """A line for each int8 file that is slower than fp32 although this processor has int8 dot products."""
+    if not has_int8_dot_products():
+        return []
+    return [
+        f"{row.format} int8 on {row.runtime} is {row.speed_up:.2f} times as fast as fp32, "
+        "though this processor has int8 dot products"
+        for row in result.rows
+        if row.speed_up is not None
+        and row.speed_up_high is not None
+        and row.speed_up < MIN_SPEED_UP
+        and row.speed_up_high <= 1.0
+        and not _lacks_int8_kernels(row.runtime)
+    ]
+
+
 def ratios(slow: Iterable[float], fast: Iterable[float]) -> tuple[float, float, float]:
     """Median, smallest and largest of the rounds' ratios slow / fast."""
     each = [a / b for a, b in zip(slow, fast, strict=True)]
@@ -240,12 +260,16 @@ def _row(
     )
 
 
+def _lacks_int8_kernels(runtime: str) -> bool:
+    return runtime == "tflite-runtime" and "x86" in machine()
+
+
 def _note(place: Place, faster: tuple[float, float, float] | None, quantization: str | None) -> str:
     """Explain a row in which int8 is not faster than fp32."""
     if faster is None or faster[0] > 1.0:
         return ""
     text = f"int8 is not faster than fp32 here: {faster[0]:.2f} times as fast"
-    if place.runtime == "tflite-runtime" and "x86" in machine():
+    if _lacks_int8_kernels(place.runtime):
         return f"{text}; tflite-runtime has no accelerated int8 kernels on x86, on Arm it has"
     return (
         f"{text}; that is what the int8 operations of {place.runtime} cost on this processor for a file made by "

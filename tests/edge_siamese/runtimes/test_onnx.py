@@ -25,6 +25,25 @@ def test_a_large_batch_is_run_in_blocks() -> None:
     np.testing.assert_allclose(result, forward(images), atol=1e-5)
 
 
+@pytest.mark.parametrize(("dot_products", "entry"), [(False, "1"), (True, None)])
+def test_overflow_is_prevented_only_where_it_can_happen(
+    monkeypatch: pytest.MonkeyPatch, dot_products: bool, entry: str | None
+) -> None:
+    """With int8 dot products, the option would double the time."""
+    monkeypatch.setattr("edge_siamese.runtimes.onnx.has_int8_dot_products", lambda: dot_products)
+    entries: dict[str, str] = {}
+
+    class Options(onnxruntime.SessionOptions):  # type: ignore[misc]
+        def add_session_config_entry(self, name: str, value: str) -> None:
+            entries[name] = value
+            super().add_session_config_entry(name, value)
+
+    monkeypatch.setattr(onnxruntime, "SessionOptions", Options)
+    graph = OnnxGraph(onnxruntime, MODELS / "encoder.int8.onnx", threads=1)
+    assert entries.get("session.x64quantprecision") == entry
+    assert graph.run(pictures(2)).shape == (2, 8)
+
+
 def test_images_need_not_be_contiguous() -> None:
     graph = OnnxGraph(onnxruntime, MODELS / "encoder.fp32.onnx", threads=1)
     images = pictures(6)[::2, ::-1]

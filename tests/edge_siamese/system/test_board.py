@@ -17,6 +17,7 @@ from edge_siamese.system.board import (
     Throttling,
     clock_synchronized,
     disk_free,
+    has_int8_dot_products,
     memory,
     memory_available,
     read_board,
@@ -171,6 +172,25 @@ class TestSpace:
         assert memory_available(tmp_path) is None
         write("proc/meminfo", "MemTotal: 437500 kB\nMemAvailable: 204800 kB\n")
         assert memory_available(tmp_path) == 200
+
+
+class TestProcessor:
+    @pytest.mark.parametrize(
+        ("line", "found"),
+        [
+            ("flags\t\t: fpu sse4_2 avx avx2 fma", False),
+            ("flags\t\t: avx2 avx512f avx512bw avx512vl avx512_bitalg", False),
+            ("flags\t\t: avx2 avx512f avx512_vnni", True),
+            ("flags\t\t: avx2 avx_vnni", True),
+            ("flags\t\t: avx2 avx512_vnni amx_bf16 amx_tile amx_int8", True),
+            ("Features\t: fp asimd evtstrm aes crc32 cpuid", False),  # Cortex-A53
+            ("Features\t: fp asimd atomics asimdhp asimdrdm lrcpc dcpop asimddp", True),  # Cortex-A76
+        ],
+    )
+    def test_int8_dot_products(self, tmp_path: Path, write: Write, line: str, found: bool) -> None:
+        assert not has_int8_dot_products(tmp_path)
+        write("proc/cpuinfo", f"processor\t: 0\nmodel name\t: a chip\n{line}\nbugs\t\t: avx_vnni\n\n")
+        assert has_int8_dot_products(tmp_path) is found
 
 
 class TestClock:

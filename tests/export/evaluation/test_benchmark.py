@@ -16,6 +16,7 @@ from rich.console import Console
 from edge_siamese.errors import EncoderError
 from edge_siamese.models.bundle import Bundle
 from export import records
+from export.__main__ import main
 from export.cli.benchmark import show
 from export.data.images import ImageSet, OneShotRun, Splits
 from export.evaluation import benchmark as module
@@ -139,6 +140,41 @@ def test_a_slower_int8_is_said(
     monkeypatch.setattr(module, "run_device", lambda python, words: said(1.0 if "fp32" in words else 2.0))
     fp32, int8 = benchmark(quantized, rounds=1, runs=1).rows
     assert (fp32.note, int8.note) == ("", SLOWER + note)
+
+
+@pytest.mark.parametrize(
+    ("runtime", "int8", "dot_products", "loses"),
+    [
+        ("onnxruntime", [2.4, 2.2, 2.3], True, True),
+        ("onnxruntime", [2.4, 2.2, 2.3], False, False),
+        ("onnxruntime", [2.4, 1.9, 2.3], True, False),  # one round was faster
+        ("onnxruntime", [2.1, 2.1, 2.1], True, False),  # within the margin
+        ("onnxruntime", [1.0, 1.0, 1.0], True, False),
+        ("ai-edge-litert", [4.0, 4.0, 4.0], True, True),
+        ("tflite-runtime", [4.0, 4.0, 4.0], True, False),  # has no kernels for them
+    ],
+)
+def test_int8_that_loses_to_fp32_is_an_error_where_the_processor_has_dot_products(
+    onnx_bundle: Bundle,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    runtime: str,
+    int8: list[float],
+    dot_products: bool,
+    loses: bool,
+) -> None:
+    latencies = {"fp32": iter([2.0, 2.0, 2.0]), "int8": iter(int8)}
+    monkeypatch.setattr(module, "machine", lambda: "a chip, Linux x86_64")
+    monkeypatch.setattr(module, "has_int8_dot_products", lambda: dot_products)
+    monkeypatch.setattr(
+        module, "run_device", lambda _, words: said(next(latencies[words[words.index("--precision") + 1]]))
+    )
+    found = [Place("onnx", precision, runtime, HERE) for precision in ("fp32", "int8")]
+    monkeypatch.setattr(module, "places", lambda bundle: (found, []))
+    arguments = ["benchmark", str(onnx_bundle.path), "--no-accuracy", "--rounds", "3", "--runs", "1"]
+    assert main(arguments) == (1 if loses else 0)
+    line = f"error: onnx int8 on {runtime} is {2 / sorted(int8)[1]:.2f} times as fast as fp32, though this processor has"
+    assert (line in capsys.readouterr().err) is loses
 
 
 def test_real_processes_measure_and_score(onnx_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
