@@ -64,8 +64,8 @@ class SchemaError(ValueError):
     """A value that breaks the schema, with the dotted key of the value."""
 
     def __init__(self, key: str, problem: str) -> None:
-        shown = printable(key if len(key) <= _MAX_SHOWN_KEY else f"{key[:_MAX_SHOWN_KEY]}…")
-        super().__init__(f"{shown}: {problem}" if key else problem)
+        shown = key if len(key) <= _MAX_SHOWN_KEY else f"{key[:_MAX_SHOWN_KEY]}…"
+        super().__init__(printable(f"{shown}: {problem}" if key else problem))
         self.key = key
         self.problem = problem
 

@@ -256,6 +256,9 @@ def test_a_key_is_shown_in_part_and_printable() -> None:
             convert(parse_json(text), Lens)
         assert str(caught.value) == message
     with pytest.raises(SchemaError) as caught:
+        convert("a\x85\u2028\u202e", Lens)
+    assert str(caught.value) == 'must be an object, not "a\\x85\\u2028\\u202e"'
+    with pytest.raises(SchemaError) as caught:
         parse_json('{"%s": 1, "%s": 2}' % (("é" * 200,) * 2))
     assert str(caught.value) == f"{'é' * 160}…: duplicate key"
 
