@@ -7,8 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import msgspec
 import pytest
+from hypothesis import strategies as st
 
 from edge_siamese.daemon.commands import COMMANDS
 from edge_siamese.dashboard.credentials import Credentials
@@ -18,9 +20,6 @@ from edge_siamese.models.manifest import Manifest
 from edge_siamese.settings import Settings
 from edge_siamese.store.archive import ArchiveManifest
 from edge_siamese.validation import SchemaError, convert, parse_json
-
-hypothesis = pytest.importorskip("hypothesis")
-from hypothesis import strategies as st  # noqa: E402
 
 hypothesis.configuration.set_hypothesis_home_dir(Path(__file__).parents[2] / ".cache" / "hypothesis")
 SCHEMAS = {
