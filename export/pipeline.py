@@ -46,12 +46,12 @@ def run_pipeline(
     """Train or resume, bundle, verify, evaluate, benchmark and report into `out`; progress goes to standard error."""
     console = stderr_console()
     trained = train(settings, splits, out / "train", fresh=fresh)
-    console.print(trained.describe())
+    console.print(trained.describe(), soft_wrap=True)
     network = load_run(out / "train")
     with working(console, "building the bundle") as say:
         built = build_bundle(network, splits, out / "bundle", int8_budget, say)
     for record in built.quantization:
-        console.print(record.summary())
+        console.print(record.summary(), soft_wrap=True)
     bundle, head = built.bundle, built.bundle.head
     with working(console, "verifying every file"):
         verification = verify(

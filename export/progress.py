@@ -28,8 +28,12 @@ def working(console: Console, what: str) -> Iterator[Callable[[str], None]]:
         with console.status(what) as status:
             yield status.update
         return
-    console.print(what)
-    yield console.print
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, soft_wrap=True)
+
+    say(what)
+    yield say
 
 
 def track(items: Iterable[Item], text: str) -> Iterator[Item]:

@@ -60,7 +60,8 @@ def data_fingerprint(splits: Splits) -> str:
     digest = hashlib.sha256()
     for images in (splits.train, splits.validation, splits.evaluation):
         for name, group, count in zip(images.class_names, images.class_groups, images.counts, strict=True):
-            digest.update(os.fsencode(f"{images.group_names[group]}\t{name}\t{count}\n"))
+            line = f"{images.group_names[group]}\t{name}\t{count}\n"
+            digest.update(line.encode("utf-8", "surrogateescape"))
         digest.update(b"\n")
     return digest.hexdigest()[:16]
 

@@ -36,11 +36,11 @@ class SelfTestReport:
     """The embeddings of the comparison: "onnx-int8" and so on, or "network" for the float network."""
     worst_cosine: float
     mean_cosine: float
-    least_cosine: float
+    min_cosine: float
     """Lower bound of `worst_cosine`."""
     largest_score_difference: float
     """Of p(same), over all pairs of golden images: both embedded here, and one here and one on the workstation."""
-    granted_score_difference: float
+    max_score_difference: float
     """Upper bound of `largest_score_difference`: `MAX_SCORE_DIFFERENCE` plus the change by quantization."""
     imaging_exact: bool
     """Whether preprocessing gives the same bytes."""
@@ -53,11 +53,11 @@ class SelfTestReport:
 
     @property
     def embeddings_agree(self) -> bool:
-        return self.worst_cosine >= self.least_cosine
+        return self.worst_cosine >= self.min_cosine
 
     @property
     def scores_agree(self) -> bool:
-        return self.largest_score_difference <= self.granted_score_difference
+        return self.largest_score_difference <= self.max_score_difference
 
     @property
     def lines(self) -> tuple[str, ...]:
@@ -67,9 +67,9 @@ class SelfTestReport:
             f"head: {'the same scores' if self.head_exact else 'DIFFERENT SCORES from the workstation'}",
             f"embeddings against {self.reference}: worst cosine {self.worst_cosine:.5f}, "
             f"mean {self.mean_cosine:.5f}"
-            f"{'' if self.embeddings_agree else f', BELOW {self.least_cosine}'}",
+            f"{'' if self.embeddings_agree else f', BELOW {self.min_cosine}'}",
             f"largest difference of a score: {self.largest_score_difference:.4f}"
-            f"{'' if self.scores_agree else f', ABOVE {self.granted_score_difference:.4f}'}",
+            f"{'' if self.scores_agree else f', ABOVE {self.max_score_difference:.4f}'}",
         )
 
     def require(self) -> None:
@@ -88,7 +88,7 @@ class SelfTestReport:
 
 
 def self_test(
-    encoder: Encoder, golden: GoldenVectors, head: SigmoidDistanceHead, least_cosine: float | None = None
+    encoder: Encoder, golden: GoldenVectors, head: SigmoidDistanceHead, min_cosine: float | None = None
 ) -> SelfTestReport:
     """Run the golden inputs through preprocessing, encoder and head.
 
@@ -96,7 +96,7 @@ def self_test(
         encoder: the encoder to test.
         golden: golden vectors of the encoder's bundle.
         head: head of the encoder's bundle.
-        least_cosine: lower bound of the worst cosine; None for `MIN_COSINE` of the precision.
+        min_cosine: lower bound of the worst cosine; None for `MIN_COSINE` of the precision.
 
     Embeddings are compared with the workstation's embeddings by the same file, so that quantization loss does not count;
     without a file, with those of the float network.
@@ -121,12 +121,12 @@ def self_test(
         reference=reference,
         worst_cosine=float(cosines.min()),
         mean_cosine=float(cosines.mean()),
-        least_cosine=MIN_COSINE[encoder.precision] if least_cosine is None else least_cosine,
+        min_cosine=MIN_COSINE[encoder.precision] if min_cosine is None else min_cosine,
         largest_score_difference=max(
             _largest_difference(head.score(embeddings, embeddings), scores),
             _largest_difference(head.score(embeddings, expected), scores),
         ),
-        granted_score_difference=MAX_SCORE_DIFFERENCE[encoder.precision]
+        max_score_difference=MAX_SCORE_DIFFERENCE[encoder.precision]
         + _largest_difference(scores, exact_scores),
         imaging_exact=bool(
             np.array_equal(prepare(golden.frame, encoder.preprocessing), golden.prepared_frame)

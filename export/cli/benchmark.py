@@ -86,14 +86,16 @@ def show(result: Benchmark, console: Console | None = None) -> None:
     console.print(table)
     for row in result.rows:
         if row.note:
-            console.print(f"[yellow]{row.format} {row.precision} on {row.runtime}: {row.note}[/yellow]")
+            console.print(
+                f"[yellow]{row.format} {row.precision} on {row.runtime}: {row.note}[/yellow]", soft_wrap=True
+            )
     for line in result.missing:
-        console.print(f"[dim]skipped: {line}[/dim]")
+        console.print(f"skipped: {line}", style="dim", markup=False, soft_wrap=True)
     rounds = "1 round" if result.rounds == 1 else f"{result.rounds} rounds"
     about = f"one thread, {rounds} of {result.runs} images, each in a new process; small print: range"
     if result.accuracy_of:
         about += f"; one-shot: {result.accuracy_of}"
-    console.print(f"[dim]{about}; {result.machine}[/dim]")
+    console.print(f"[dim]{about}; {result.machine}[/dim]", soft_wrap=True)
 
 
 def _three_digits(value: float) -> str:

@@ -181,13 +181,15 @@ def show(result: Evaluation, console: Console | None = None) -> None:
         )
     for episodes in result.episodes:
         table.add_row(
-            f"{episodes.title} {episodes.scope}",
+            f"{episodes.title} {episodes.scope}" if data.groups > 1 else episodes.title,
             f"{episodes.accuracy:.2%}",
             f"{episodes.chance:.1%}",
             "{:.1%} to {:.1%}".format(*episodes.class_interval),
-            f"{episodes.episodes:,} episodes of {episodes.classes or data.classes} classes",
+            f"{episodes.episodes:,} episodes",
         )
     console.print(table)
+    if any(episodes.classes for episodes in result.episodes):
+        console.print("[dim]intervals of episodes: over classes, for another choice of as many[/dim]")
     if result.baseline is not None and result.one_shot:
         console.print(f"starting weights: {result.baseline:.2%} in {result.one_shot.title}", soft_wrap=True)
     for line in result.skipped:

@@ -15,7 +15,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from edge_siamese.errors import ExportError
 from export.conversion.float_graph import Bytes, Floats, Format, GraphStep, Range, name_steps
 from export.conversion.graph import ExportedEncoder, layers
-from export.conversion.silence import in_child, third_party
+from export.conversion.silence import in_child, preload, third_party
 
 INPUT, OUTPUT = "image", "embedding"
 OPSET = 18
@@ -25,6 +25,14 @@ WEIGHTED = frozenset({"Conv", "Gemm", "MatMul"})
 ABSORBED = frozenset({"Relu", "Clip"})
 # Operations that change no values.
 MOVING = frozenset({"Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"})
+LAZY_MODULES = (
+    "torch._dynamo",
+    "torch.onnx._internal.exporter._core",
+    "onnx.reference",
+    "onnxscript.rewriter",
+    "onnxscript.optimizer",
+)
+"""What the converter imports when it needs it; it takes two seconds."""
 
 
 def export_onnx(network: ExportedEncoder, path: Path) -> None:
@@ -52,6 +60,7 @@ def export_onnx(network: ExportedEncoder, path: Path) -> None:
         _remove_metadata(model)
         onnx.save(model, str(path))
 
+    preload("converting to ONNX", *LAZY_MODULES)
     in_child("converting to ONNX", convert, path)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import importlib
 import json
 import logging
 import os
@@ -53,10 +54,21 @@ def third_party(action: str) -> Iterator[None]:
         raise ExportError(f"{action} failed: {_explain(error)}{_hint()}") from error
 
 
+def preload(action: str, *modules: str) -> None:
+    """Import modules that a converter imports when it needs them, so that each of its children has them.
+
+    Those that this version of the converter does not have are left out.
+    """
+    with third_party(f"importing the modules of {action}"):
+        for name in modules:
+            with contextlib.suppress(ImportError):
+                importlib.import_module(name)
+
+
 def in_child(action: str, work: Callable[[], object], out: Path) -> None:
     """Run a converter as `third_party` does, in a copy of this process, whose crash leaves this one alive.
 
-    The child is forked, so it costs no imports; the converter's library should be imported before. Only files remain of its
+    The child is forked, so it costs no imports of what is imported before, see `preload`. Only files remain of its
     work. Where this process uses a GPU, which a fork cannot, or the system is not Linux, the converter runs here.
 
     Args:

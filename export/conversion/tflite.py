@@ -15,7 +15,7 @@ from ai_edge_litert import schema_py_generated as schema
 from edge_siamese.errors import ExportError
 from export.conversion.float_graph import Bytes, Floats, Format, GraphStep, Range, name_steps
 from export.conversion.graph import ExportedEncoder, layers
-from export.conversion.silence import in_child, third_party
+from export.conversion.silence import in_child, preload, third_party
 
 WEIGHTED = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
 # Operations that change no values (PAD adds zeros, which every quantization represents exactly).
@@ -114,10 +114,11 @@ def export_tflite(network: ExportedEncoder, path: Path, pixels: torch.dtype = to
     Raises:
         ExportError: the conversion failed.
     """
-    with third_party("importing the TFLite converter"):
-        import litert_torch  # imports jax, which takes seconds: once, and not in each child
+    preload("converting to TFLite", "litert_torch")  # imports jax, which takes seconds
 
     def convert() -> None:
+        import litert_torch
+
         example = torch.zeros((1, *network.preprocessing.shape), dtype=pixels)
         litert_torch.convert(network.eval(), (example,)).export(str(path))
 
@@ -150,10 +151,11 @@ class TfliteGraph:
         yield from _run(path, read_tflite(path), images)
 
     def quantize(self, out: Path, ranges: Mapping[str, Range], float_layers: Collection[str] = ()) -> None:
-        with third_party("importing the TFLite quantizer"):
-            from ai_edge_quantizer import quantizer, recipe
+        preload("quantizing to TFLite int8", "ai_edge_quantizer.quantizer", "ai_edge_quantizer.recipe")
 
         def convert() -> None:
+            from ai_edge_quantizer import quantizer, recipe
+
             work = quantizer.Quantizer(str(self.path), recipe.static_wi8_ai8())
             for step in self.steps:
                 if step.name in float_layers:

@@ -219,7 +219,12 @@ def parts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Asked:
             raise VerificationFailed("a file does not behave like the network")
 
     demo = SimpleNamespace(
-        runtime="tflite-runtime", precision="int8", right=12, queries=[0] * 13, supports=[0] * 5
+        runtime="tflite-runtime",
+        precision="int8",
+        right=12,
+        chance=13 / 6,
+        queries=[0] * 13,
+        supports=[0] * 5,
     )
     monkeypatch.setattr(command, "require_device", lambda: Path(sys.executable))
     monkeypatch.setattr(command, "run_pipeline", run_pipeline)
@@ -250,8 +255,8 @@ def test_the_demo_is_a_short_pipeline_on_drawn_glyphs(
     assert (out, options["fresh"], options["command"]) == (tmp_path, False, "make demo")
     printed = " ".join(capsys.readouterr().out.split())
     assert (
-        "Without torch, on tflite-runtime int8: 12 of 13 pictures named correctly, after one picture of each of 5 objects."
-        in printed
+        "Without torch, on tflite-runtime int8: 12 of 13 pictures named correctly, after one picture of each of 5 objects; "
+        "guessing gives 2.2." in printed
     )
     assert (
         'dashboard: "object 1" is registered object 1, object 2, object 3: registered at the button'

@@ -143,6 +143,6 @@ def test_pictures_that_are_taken_for_one_another_fail_though_their_cosine_is_hig
     """All units are positive, so the self-test cannot go by the cosine alone."""
     encoder = load_encoder(bundle, "onnxruntime", "fp32", threads=1)
     golden = bundle.golden
-    alike = self_test(Forgetful(encoder), golden, bundle.head, least_cosine=0.5)
+    alike = self_test(Forgetful(encoder), golden, bundle.head, min_cosine=0.5)
     assert alike.embeddings_agree and alike.worst_cosine > 0.8
     assert not alike.scores_agree and not alike.passed

@@ -251,3 +251,42 @@ def test_ctrl_c_in_a_real_process_is_130_and_the_same_command_goes_on(photos: Pa
     ]
     assert shown == [step for step in (10, 20, 30, 40, 50, 60) if step > int(stopped[1])]
     assert steps_of(run) == [10, 20, 30, 40, 50, 60]
+
+
+def test_names_that_are_not_utf8_work_in_a_locale_that_is_not_utf8(tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/f\xfcr photos"))
+    write_photos(folder, 6)
+    (folder / "class0").rename(folder / os.fsdecode(b"\xc4pfel"))
+    (folder / "class1").rename(folder / "Äpfel")
+    (folder / os.fsdecode(b"\xff.txt")).write_text("no picture")
+    words: list[str | Path] = [sys.executable, "-m", "export"]
+    train = [
+        "train",
+        "--encoder",
+        "glyphnet",
+        "--steps",
+        "2",
+        "--batch",
+        "8",
+        "--validations",
+        "1",
+        "--threads",
+        "1",
+    ]
+    # Python would switch to UTF-8 in this locale by itself.
+    environment = {
+        "PATH": os.environ["PATH"], "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0",
+        "EDGE_SIAMESE_CACHE": str(tmp_path / "cache"),
+    }  # fmt: skip
+    run = tmp_path / "out" / "train"
+    pipes = {"capture_output": True, "check": False, "timeout": SECONDS, "cwd": ROOT, "env": environment}
+    data: list[bytes | str | Path] = ["--data", b"folder:" + os.fsencode(folder), "--out", run]
+    trained, reported = (
+        subprocess.run([*words, *options], **pipes)  # type: ignore[call-overload]
+        for options in ([*train, *data], ["report", tmp_path / "out"])
+    )
+    assert (trained.returncode, reported.returncode) == (0, 0), trained.stderr + reported.stderr
+    assert rb"WebP: \xff.txt" in trained.stderr
+    provenance = json.loads((run / "data.json").read_text(encoding="utf-8"))
+    assert provenance["data"] == f"folder:{tmp_path}/f\\xfcr photos"
+    assert "f\\xfcr photos" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")

@@ -50,7 +50,7 @@ def test_what_quantization_changed_is_granted_to_a_runtime(
     report = self_test(load_encoder(chosen, runtime, "int8", threads=1), golden, head)
     own, network = golden.embeddings[report.reference], golden.embeddings["network"]
     lost = float(np.abs(head.score(own, own) - head.score(network, network)).max())
-    assert report.granted_score_difference == pytest.approx(MAX_SCORE_DIFFERENCE["int8"] + lost)
+    assert report.max_score_difference == pytest.approx(MAX_SCORE_DIFFERENCE["int8"] + lost)
     assert report.passed
 
 
@@ -111,7 +111,7 @@ def test_a_wrong_embedding_fails(fake: tuple[FakeEncoder, GoldenVectors]) -> Non
     )
     assert report.lines[2].endswith(", BELOW 0.9999")
     assert report.lines[3].endswith(", ABOVE 0.0100")
-    lenient = self_test(encoder, wrong, FAKE_HEAD, least_cosine=-1.0)
+    lenient = self_test(encoder, wrong, FAKE_HEAD, min_cosine=-1.0)
     assert lenient.embeddings_agree and not lenient.scores_agree and not lenient.passed
 
 
@@ -134,7 +134,7 @@ def test_embeddings_of_positive_units_are_told_by_their_scores(
     other = np.repeat(right[:1], len(right), axis=0) if mistake == "all alike" else right[::-1].copy()
     wrong = dataclasses.replace(golden, embeddings={"network": other}, scores=head.score(other, other))
     report = self_test(encoder, wrong, head)
-    assert report.worst_cosine >= report.least_cosine
+    assert report.worst_cosine >= report.min_cosine
     assert report.imaging_exact and report.head_exact and not report.passed
     assert report.largest_score_difference > 0.5
     with pytest.raises(SelfTestFailed, match=r"largest difference of a score: 0\.\d+, ABOVE 0\.0100$"):

@@ -197,7 +197,8 @@ def test_the_comparison_is_ascii_and_fits_into_80_columns(
     assert len(table) == 5 + len(verified.files)
     assert table[0].split() == ["worst", "mean", "diff.", "lost"]
     assert table[1].split() == ["file", "and", "runtime", "cosine", "cosine", "of", "p", "one-shot", "points"]
-    assert table[-1].startswith("tflite int8, ai-edge-litert ") and table[-1].endswith("+100.00")
+    assert table[-2].startswith("tflite int8, ai-edge-litert ") and table[-2].endswith("+100.00")
+    assert table[-1] == f"{verified.ways}-way one-shot, chance 25.0%, {verified.classes} classes"
     assert all(len(row) <= 80 for row in table)
 
 
