@@ -18,7 +18,7 @@ import numpy.typing as npt
 from msgspec import structs
 from PIL import Image
 
-from edge_siamese.errors import DataError, EdgeSiameseError
+from edge_siamese.errors import DataError, EdgeSiameseError, printable
 from edge_siamese.pictures import read_picture
 from edge_siamese.recognition.imaging import Preprocessing, prepare
 from export.data.cache import Arrays, cached_arrays
@@ -110,7 +110,7 @@ def load_folder(path: Path, preprocessing: Preprocessing, seed: int = 0) -> Spli
         evaluation=_comparable(splits.evaluation, scan.warnings),
     )
     for warning in scan.warnings[:MAX_WARNINGS]:
-        LOG.warning("%s", warning)
+        LOG.warning("%s", printable(warning))
     if len(scan.warnings) > MAX_WARNINGS:
         LOG.warning("... and %d more such lines", len(scan.warnings) - MAX_WARNINGS)
     return replace(
@@ -580,7 +580,7 @@ def _prepare_picture(picture: Path, preprocessing: Preprocessing) -> npt.NDArray
     try:
         return prepare(read_picture(picture), preprocessing)
     except EdgeSiameseError as error:
-        return f"skipped: {valid_text(str(error))}"
+        return f"skipped: {str(error).replace(printable(str(picture)), valid_text(picture))}"
 
 
 def is_in_color(path: Path) -> bool:
