@@ -38,7 +38,8 @@ def load_splits(
     splits = _load(data, preprocessing, data_root, seed)
     if training_preprocessing is not None:
         splits = replace(
-            splits, high_resolution_train=_load(data, training_preprocessing, data_root, seed).train
+            splits,
+            high_resolution_train=_load(data, training_preprocessing, data_root, seed, log=False).train,
         )
     return splits
 
@@ -55,7 +56,9 @@ def same_source(one: str, other: str) -> bool:
     return same_data(one, other) or {name.partition(":")[0] for name in (one, other)} == {"omniglot"}
 
 
-def _load(data: str, preprocessing: Preprocessing, data_root: Path | None, seed: int) -> Splits:
+def _load(
+    data: str, preprocessing: Preprocessing, data_root: Path | None, seed: int, log: bool = True
+) -> Splits:
     kind, colon, rest = data.partition(":")
     if kind == "omniglot" and bool(colon) == bool(rest):
         from export.data.omniglot import load_omniglot
@@ -72,5 +75,5 @@ def _load(data: str, preprocessing: Preprocessing, data_root: Path | None, seed:
     if kind == "folder" and rest:
         from export.data.folders import load_folder
 
-        return load_folder(Path(rest), preprocessing, seed=seed)
+        return load_folder(Path(rest), preprocessing, seed=seed, log=log)
     raise DataError(f"there is no data set {data!r}; choose omniglot, glyphs, grocery or folder:PATH")

@@ -69,7 +69,7 @@ SYSTEM_NAMES = frozenset(
 LOG = logging.getLogger(__name__)
 
 
-def load_folder(path: Path, preprocessing: Preprocessing, seed: int = 0) -> Splits:
+def load_folder(path: Path, preprocessing: Preprocessing, seed: int = 0, log: bool = True) -> Splits:
     """Read a folder of pictures and split it by classes.
 
     Pictures are `CLASS/PICTURE`, or `GROUP/CLASS/PICTURE` for harder episodes within a group, as within an alphabet. JPEG,
@@ -109,10 +109,8 @@ def load_folder(path: Path, preprocessing: Preprocessing, seed: int = 0) -> Spli
         validation=_comparable(splits.validation, scan.warnings),
         evaluation=_comparable(splits.evaluation, scan.warnings),
     )
-    for warning in scan.warnings[:MAX_WARNINGS]:
-        LOG.warning("%s", printable(warning))
-    if len(scan.warnings) > MAX_WARNINGS:
-        LOG.warning("... and %d more such lines", len(scan.warnings) - MAX_WARNINGS)
+    if log:
+        _log(scan.warnings)
     return replace(
         splits,
         provenance={
@@ -124,6 +122,13 @@ def load_folder(path: Path, preprocessing: Preprocessing, seed: int = 0) -> Spli
             "warnings": scan.warnings,
         },
     )
+
+
+def _log(warnings: Sequence[str]) -> None:
+    for warning in warnings[:MAX_WARNINGS]:
+        LOG.warning("%s", printable(warning))
+    if len(warnings) > MAX_WARNINGS:
+        LOG.warning("... and %d more such lines", len(warnings) - MAX_WARNINGS)
 
 
 @dataclass(frozen=True)

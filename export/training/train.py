@@ -289,7 +289,10 @@ class TrainingRun:
         """Validation accuracy of the averaged weights, which are kept if they are the best so far."""
         candidate = interpolate_weights(self.initial, self.ema, self.settings.finetuned_weight)
         accuracy = validation_accuracy(candidate, self.splits.validation, self.settings)
-        if accuracy >= self.state.best_accuracy:  # on a tie the later weights, which have seen more images
+        best = self.state.best_accuracy
+        # On a tie the later weights, which have seen more images; but pretrained weights are kept until some are better.
+        is_start_best = self.initial is not None and self.state.best_step == 0
+        if accuracy > best or (accuracy == best and not is_start_best):
             self.state.best_accuracy, self.state.best_step = accuracy, self.state.step
             self._keep(candidate)
         return accuracy

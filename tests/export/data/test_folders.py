@@ -576,3 +576,13 @@ def test_unusual_pictures_are_scaled_or_refused_by_name(tmp_path: Path) -> None:
     assert len(images) == 6 and [Path(w.split(": ")[1].split(" ")[0]).name for w in refused] == [
         "6-float.png", "7-float.png", "8-32bit.png",
     ]  # fmt: skip
+
+
+def test_warnings_appear_once_although_training_pictures_are_read_twice(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    some_classes(tmp_path, "a b c d e f")
+    picture(tmp_path / "loose.png")
+    splits = load_splits(f"folder:{tmp_path}", RGB, training_preprocessing=Preprocessing(32, 32, "rgb"))
+    assert splits.high_resolution_train is not None
+    assert caplog.text.count("loose.png") == 1

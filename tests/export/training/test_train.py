@@ -487,6 +487,16 @@ def test_training_that_did_not_help_keeps_the_starting_weights_and_says_so(tmp_p
     ]  # fmt: skip
 
 
+def test_weights_that_are_only_as_good_as_the_starting_ones_are_not_kept(tmp_path, published, monkeypatch):
+    splits, _ = published
+    accuracies = iter([1.0, 1.0, 1.0])
+    monkeypatch.setattr(training, "validation_accuracy", lambda *_: next(accuracies))
+    result = train(replace(FINE_TUNING, steps=2, validations=2), splits, tmp_path)
+    assert result.step == 0 and result.describe().startswith(
+        "training did not help; the starting weights were"
+    )
+
+
 def test_training_that_helped_names_the_accuracy_before(tmp_path, published, monkeypatch):
     splits, _ = published
     accuracies = iter([0.5, 0.5, 0.75])
