@@ -142,7 +142,7 @@ def test_it_leaves_the_run_the_bundle_the_figures_and_the_report_and_nothing_els
 
 def test_it_ends_with_the_place_of_the_report(made: Made) -> None:
     assert made.printed.splitlines()[-1] == f"report: {made.out / 'report.html'}"
-    assert "network, torch" in made.printed and "5-way 1-shot across" in made.printed
+    assert "network, torch" in made.printed and "5-way 1-shot" in made.printed
 
 
 def test_the_network_and_both_int8_files_are_evaluated_on_the_same_classes(made: Made) -> None:
