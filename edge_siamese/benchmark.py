@@ -13,9 +13,8 @@ import numpy as np
 
 from edge_siamese.cameras.camera import Camera
 from edge_siamese.errors import SettingsError
-from edge_siamese.models.bundle import Bundle
-from edge_siamese.models.manifest import choose_threshold
-from edge_siamese.recognition.decision import decide, object_limits
+from edge_siamese.models.bundle import Bundle, choose_acceptance
+from edge_siamese.recognition.decision import decide
 from edge_siamese.recognition.imaging import prepare
 from edge_siamese.recognition.support import SupportEntry, SupportSet
 from edge_siamese.recognition.tracking import Tracker
@@ -164,8 +163,7 @@ def measure_stages(
         views: number of registered objects, with one view each.
     """
     support = random_support(views, encoder.dimensions)
-    threshold, _ = choose_threshold(bundle.manifest, None, None)
-    support = support.with_limits(object_limits(support, bundle.head, threshold, 0.01, bundle.impostors))
+    threshold = choose_acceptance(bundle).general_threshold(support, bundle.head)
     tracker = Tracker(6, 4, 1, 10.0)
     times = np.zeros((frames, len(STAGES)))
     clock = time.perf_counter_ns

@@ -10,10 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_siamese.errors import SettingsError, SupportError
-from edge_siamese.models.bundle import Bundle, load_bundle
-from edge_siamese.models.manifest import choose_threshold, usual_threshold
+from edge_siamese.models.bundle import Bundle, choose_acceptance, load_bundle
 from edge_siamese.pictures import Picture, to_pixels
-from edge_siamese.recognition.decision import Recognition, build_support, decide, nothing_to_see
+from edge_siamese.recognition.decision import Acceptance, Recognition, decide, nothing_to_see
 from edge_siamese.recognition.embedding import Encoder, embed_view, make_crop
 from edge_siamese.recognition.head import SigmoidDistanceHead
 from edge_siamese.recognition.imaging import Bytes, Floats, prepare
@@ -53,10 +52,6 @@ class Recognizer:
     """Computes the embeddings."""
     head: SigmoidDistanceHead
     """Turns distances of embeddings into probabilities."""
-    threshold: float
-    """The general threshold, a probability: an object needs at least this p(same) to be recognized."""
-    threshold_source: str
-    """Where the threshold came from, such as `stated for a false-accept rate of 0.01`."""
 
     def __init__(
         self,
@@ -75,9 +70,9 @@ class Recognizer:
         Args:
             source: the name of a shipped bundle (`objects` for photographs, `glyphs` for handwriting), the directory of
                 a bundle, a loaded bundle, or an encoder, which needs `head` and `threshold` too.
-            threshold: the general threshold, a probability from 0 to 1. None: the bundle's for `false_accept_rate`.
-            false_accept_rate: a rate for which the bundle states a threshold, such as 0.01. None: 0.01, or else the
-                lowest stated rate, or else the threshold 0.5 with a warning in the log.
+            threshold: a fixed general threshold, a probability from 0 to 1. None: the one for `false_accept_rate`.
+            false_accept_rate: the share of pictures of other things that may be recognized as a registered object. The
+                threshold follows from the registered objects and the bundle's impostors. None: 0.01.
             head: replaces the bundle's head.
             runtime: `onnxruntime`, `tflite-runtime`, `ai-edge-litert`, or `auto` for the first that is installed.
             precision: `int8` or `fp32`, the bundle's file to run.
@@ -88,33 +83,27 @@ class Recognizer:
         Raises:
             BundleNotFound, BundleError: the bundle does not exist or is damaged.
             RuntimeNotInstalled, EncoderError: no runtime can run the encoder.
-            SettingsError: the bundle states no threshold for the rate, the threshold is not a probability, or an encoder
-                came without head or threshold.
+            SettingsError: the bundle has neither a threshold nor enough impostors for the rate, the threshold is not a
+                probability, or an encoder came without head or threshold.
         """
-        self.threshold_source = "given"
-        rate, impostors = None, None
+        if threshold is not None and not 0.0 <= threshold <= 1.0:
+            raise SettingsError(f"a threshold is a probability from 0 to 1, not {threshold}")
         if isinstance(source, (str, os.PathLike)):
             source = load_bundle(source)
         if isinstance(source, Bundle):
             self.encoder = load_encoder(source, runtime, precision, threads)
-            head = head or source.head
-            if threshold is None:
-                usual = usual_threshold(source.manifest)
-                rate = false_accept_rate or (usual.false_accept_rate if usual else None)
-                impostors = source.impostors
-            threshold, self.threshold_source = choose_threshold(source.manifest, threshold, false_accept_rate)
-        else:
-            self.encoder = source
-        if head is None or threshold is None:
+            self.head = head or source.head
+            self._acceptance = choose_acceptance(source, threshold, false_accept_rate)
+        elif head is None or threshold is None:
             raise SettingsError("an encoder has neither head nor threshold: pass both, or pass a bundle")
-        if not 0.0 <= threshold <= 1.0:
-            raise SettingsError(f"a threshold is a probability from 0 to 1, not {threshold}")
-        self.head, self.threshold = head, threshold
-        self._false_accept_rate, self._impostors = rate, impostors
+        else:
+            self.encoder, self.head = source, head
+            self._acceptance = Acceptance(threshold)
         self._store = SupportStore(
             None, self.encoder.model_id, self.encoder.dimensions, keep_crops=keep_crops
         )
-        self._support: SupportSet | None = None
+        self._support: tuple[SupportSet, float] | None = None
+        """The support set and the general threshold; None after a change."""
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -129,15 +118,23 @@ class Recognizer:
     @property
     def support(self) -> SupportSet:
         """The support set: the embeddings of all views and negatives, and the limits of the objects."""
+        return self._support_and_threshold()[0]
+
+    @property
+    def threshold(self) -> float:
+        """The general threshold: p(same) that an object needs to be recognized. It follows from the registered objects."""
+        return self._support_and_threshold()[1]
+
+    @property
+    def threshold_source(self) -> str:
+        """Where the threshold comes from, such as `0.01 of 2000 pictures of other things pass`."""
+        return self._acceptance.description
+
+    def _support_and_threshold(self) -> tuple[SupportSet, float]:
         with self._lock:
             if self._support is None:
-                self._support = build_support(
-                    self._store.entries(),
-                    self.encoder.dimensions,
-                    self.head,
-                    self.threshold,
-                    self._false_accept_rate,
-                    self._impostors,
+                self._support = self._acceptance.build_support(
+                    self._store.entries(), self.encoder.dimensions, self.head
                 )
             return self._support
 
@@ -221,7 +218,8 @@ class Recognizer:
         if is_blank(image):
             return nothing_to_see(self.threshold)
         embedding = self.encoder.embed_prepared(image[np.newaxis])[0]
-        return decide(self.support, self.head, embedding, self.threshold)
+        support, threshold = self._support_and_threshold()
+        return decide(support, self.head, embedding, threshold)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write all objects to an archive, the file that `edge-siamese objects import` reads.

@@ -24,8 +24,7 @@ from edge_siamese.cameras.camera import Frame
 from edge_siamese.cameras.synthetic.scene import Scene, demo_scene
 from edge_siamese.daemon import engine as engine_module
 from edge_siamese.daemon.engine import Engine
-from edge_siamese.models.bundle import Bundle, load_bundle
-from edge_siamese.models.manifest import choose_threshold
+from edge_siamese.models.bundle import Bundle, choose_acceptance, load_bundle
 from edge_siamese.recognition.decision import decide
 from edge_siamese.recognition.imaging import Preprocessing, prepare
 from edge_siamese.recognition.quality import is_blank
@@ -172,7 +171,7 @@ def measure_scoring(bundle: Bundle, rounds: int, runs: int) -> dict[str, Any]:
         "one view each": single,
         "five views and a negative each": SupportSet.build(entries, DIMENSIONS),
     }
-    threshold, _ = choose_threshold(bundle.manifest, None, 0.01)
+    threshold = choose_acceptance(bundle).general_threshold(single, bundle.head)
     rng = np.random.default_rng(1)
     nearby = single.embeddings[rng.integers(0, SCORED_VIEWS, runs)]
     queries = nearby + 0.02 * rng.standard_normal((runs, DIMENSIONS))

@@ -21,11 +21,10 @@ from edge_siamese.daemon.registration_session import RegistrationRequest, Regist
 from edge_siamese.daemon.telemetry import CurrentView, Observations, Stage, outcome
 from edge_siamese.errors import ControlError, EdgeSiameseError, StoreError, SupportError
 from edge_siamese.events import Event
-from edge_siamese.models.bundle import Bundle
-from edge_siamese.models.manifest import choose_threshold
+from edge_siamese.models.bundle import Bundle, choose_acceptance
 from edge_siamese.panel.led_signals import Signal
 from edge_siamese.panel.press_grammar import Gesture
-from edge_siamese.recognition.decision import Recognition, build_support, decide, nothing_to_see
+from edge_siamese.recognition.decision import Recognition, decide, nothing_to_see
 from edge_siamese.recognition.embedding import Encoder, make_crop
 from edge_siamese.recognition.imaging import Bytes, Floats, prepare
 from edge_siamese.recognition.quality import is_blank
@@ -78,16 +77,16 @@ class Engine:
             observations: where counters, decisions and registrations are recorded.
 
         Raises:
-            SettingsError: the bundle states no threshold for the false-accept rate.
+            SettingsError: the bundle has neither a threshold nor enough impostors for the false-accept rate.
             StoreError: the store cannot be read.
         """
         self.settings, self.bundle, self.encoder, self.store = settings, bundle, encoder, store
         self.head = bundle.head
         recognition = settings.recognition
-        self._rate = None if recognition.threshold is not None else recognition.false_accept_rate
-        self.threshold, self.threshold_source = choose_threshold(
-            bundle.manifest, recognition.threshold, self._rate
-        )
+        self._acceptance = choose_acceptance(bundle, recognition.threshold, recognition.false_accept_rate)
+        self.threshold = self._acceptance.threshold
+        """The general threshold, a probability; it follows from the registered objects."""
+        self.threshold_source = self._acceptance.description
         self._publish, self._signal = publish, signal
         observations = observations or Observations()
         self._telemetry, self._decisions = observations.telemetry, observations.decisions
@@ -120,7 +119,7 @@ class Engine:
             structs.replace(registration, timeout_s=timeout_s),
             encoder,
             self.head,
-            self.threshold,
+            self._acceptance.threshold,
             store,
             support=lambda: self.support,
             saved=self._saved,
@@ -138,13 +137,8 @@ class Engine:
 
     def refresh(self) -> None:
         """Read the support set from the store again."""
-        self.support = build_support(
-            self.store.entries(),
-            self.encoder.dimensions,
-            self.head,
-            self.threshold,
-            self._rate,
-            self.bundle.impostors,
+        self.support, self.threshold = self._acceptance.build_support(
+            self.store.entries(), self.encoder.dimensions, self.head
         )
 
     def _store_changed(self) -> None:

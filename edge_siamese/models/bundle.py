@@ -27,14 +27,23 @@ from edge_siamese.errors import (
     UnsafePathError,
 )
 from edge_siamese.models import resolve
-from edge_siamese.models.manifest import MAX_HEAD_NUMBER, MAX_MANIFEST_BYTES, FileInfo, Manifest
+from edge_siamese.models.manifest import (
+    MAX_HEAD_NUMBER,
+    MAX_MANIFEST_BYTES,
+    USUAL_FALSE_ACCEPT_RATE,
+    FileInfo,
+    Manifest,
+    choose_threshold,
+    usual_threshold,
+)
+from edge_siamese.recognition.decision import Acceptance
 from edge_siamese.recognition.head import SigmoidDistanceHead
 from edge_siamese.system.files import write_atomically
 
 MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
 IMPOSTORS = "impostors.npy"
-MAX_IMPOSTORS, MAX_GOLDEN_IMAGES = 512, 256
+MAX_IMPOSTORS, MAX_GOLDEN_IMAGES = 4096, 256
 MAX_ARRAY_BYTES = 64 << 20
 """Bytes of all arrays of a file together."""
 MAX_ARRAYS = 16
@@ -182,6 +191,35 @@ class Bundle:
             BundleNotFound: the bundle has no such file.
         """
         return self.path / self.manifest.model(format, precision).path
+
+
+def choose_acceptance(
+    bundle: Bundle, threshold: float | None = None, false_accept_rate: float | None = None
+) -> Acceptance:
+    """How near an object has to be to be recognized with this bundle.
+
+    Args:
+        bundle: source of thresholds and impostors.
+        threshold: a fixed one, on p(same).
+        false_accept_rate: the share of pictures of other things that may be recognized. None: 0.01, or else the lowest rate
+            for which the manifest states a threshold.
+
+    Raises:
+        SettingsError: the manifest states no threshold for this rate, and there are too few impostors to measure it.
+        BundleError: the impostors cannot be read.
+    """
+    if threshold is not None:
+        return Acceptance(threshold)
+    usual = usual_threshold(bundle.manifest)
+    rate = false_accept_rate or (usual.false_accept_rate if usual else USUAL_FALSE_ACCEPT_RATE)
+    is_measured = Acceptance(0.5, "", rate, bundle.impostors).is_measured
+    is_stated = any(math.isclose(t.false_accept_rate, rate, rel_tol=1e-6) for t in bundle.manifest.thresholds)
+    fixed, source = choose_threshold(
+        bundle.manifest, None, None if is_measured and not is_stated else false_accept_rate
+    )
+    if usual is None and not is_measured:
+        return Acceptance(fixed, source)
+    return Acceptance(fixed, source, rate, bundle.impostors)
 
 
 def load_bundle(path: str | os.PathLike[str], verify_checksums: bool = True) -> Bundle:

@@ -6,7 +6,7 @@ The rules are those of docs/method.md, "The decision" and "Limits of objects".
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -27,7 +27,7 @@ Rule = Literal[
 ]
 
 MIN_LIMIT_FROM_IMPOSTORS = 0.5
-"""Impostors set no limit below this fraction of the general threshold's distance."""
+"""Impostors lower the general threshold's distance to no less than this fraction of the fixed threshold's."""
 MIN_LIMIT_FROM_NEGATIVES = 0.8
 """Negatives set no limit below this fraction: one double press must not make an object unrecognizable."""
 
@@ -99,7 +99,7 @@ class Recognition:
             "below threshold": f"Unknown: {self.nearest} is nearest, but p = {p} is below {whose}, {threshold}.",
             "below the object's own threshold": (
                 f"Unknown: {self.nearest} is nearest, but p = {p} is below its own threshold, {threshold}, which is"
-                f" stricter than the general one, {self.general_threshold:.2f}, because other things look similar."
+                f" stricter than the general one, {self.general_threshold:.2f}, because of its negatives."
             ),
             "nearer to a negative": (
                 f"Unknown: {self.nearest} is nearest (p = {p}), but one of its negatives is nearer than any of its views."
@@ -260,103 +260,114 @@ class _Scores:
         return float(self.head.paired_distances(self.query, rows).min())
 
 
-def build_support(
-    entries: Sequence[SupportEntry],
-    dimensions: int,
-    head: SigmoidDistanceHead,
-    threshold: float,
-    false_accept_rate: float | None = None,
-    impostors: Floats | None = None,
-) -> SupportSet:
-    """Build the support set of the registered objects, with their limits; see `object_limits`."""
-    support = SupportSet.build(entries, dimensions)
-    return support.with_limits(object_limits(support, head, threshold, false_accept_rate, impostors))
+@dataclass(frozen=True, eq=False)
+class Acceptance:
+    """How near an object has to be to be recognized: a fixed threshold, or a share of impostors that may pass.
+
+    A threshold on pairs of pictures says little about a camera: the more views are registered, the more chances a stranger
+    has. With impostors, the general threshold therefore follows from the objects at hand. It is the one at which the share
+    `false_accept_rate` of the impostors is as near to any view, whatever the number of objects.
+    """
+
+    threshold: float
+    """On p(same) of two pictures. It judges registrations, and all pictures where there are no impostors."""
+    source: str = "given"
+    """Where the threshold came from, for people."""
+    false_accept_rate: float | None = None
+    """The share of impostors that may be recognized; None: the threshold is fixed."""
+    impostors: Floats | None = None
+    """float32 (I, D), embeddings of things that nobody registered (`Bundle.impostors`)."""
+
+    def build_support(
+        self, entries: Sequence[SupportEntry], dimensions: int, head: SigmoidDistanceHead
+    ) -> tuple[SupportSet, float]:
+        """The support set of the registered objects, with their limits, and the general threshold, a probability."""
+        support = SupportSet.build(entries, dimensions)
+        threshold = self.general_threshold(support, head)
+        return support.with_limits(object_limits(support, head, threshold)), threshold
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether there are enough impostors to measure the rate on them: at least one may pass."""
+        return self._accepted >= 1
+
+    @property
+    def description(self) -> str:
+        """Where the general threshold comes from, for people."""
+        if not self.is_measured or self.impostors is None:
+            return self.source
+        return f"{self.false_accept_rate:.4g} of {len(self.impostors)} pictures of other things pass"
+
+    @property
+    def _accepted(self) -> int:
+        """The number of impostors that may pass."""
+        if self.impostors is None or self.false_accept_rate is None:
+            return 0
+        # The small summand, because 0.29 * 100 is 28.999999999999996.
+        return math.floor(self.false_accept_rate * len(self.impostors) + 1e-9)
+
+    def general_threshold(self, support: SupportSet, head: SigmoidDistanceHead) -> float:
+        """The threshold on p(same) for all objects of a support set.
+
+        Its distance is the largest one within which at most the share `false_accept_rate` of the impostors is, to the
+        nearest view of any object: with 2,000 impostors and a rate of 0.01, just below that of the 21st nearest. Too few
+        impostors for the rate only lower the distance of the fixed threshold. They never lower it below half: what is
+        nearer may be a picture of the object itself.
+        """
+        if self.impostors is None or self.false_accept_rate is None or not len(support):
+            return self.threshold
+        if not 0.0 < self.threshold < 1.0 or self._accepted >= len(self.impostors):
+            return self.threshold
+        fixed = head.distance_at(self.threshold)
+        nearest = np.sort(_nearest_distances(support, head, self.impostors))
+        first_refused = float(nearest[self._accepted])
+        last_accepted = float(nearest[: np.searchsorted(nearest, first_refused)].max(initial=0.0))
+        # Just below, but further than distances differ that are computed in another order.
+        limit = first_refused - min(1e-3, 0.5 * (first_refused - last_accepted))
+        if not self.is_measured:
+            limit = min(limit, fixed)
+        limit = max(limit, min(fixed, MIN_LIMIT_FROM_IMPOSTORS * fixed))
+        probability = float(head.probability(limit))
+        # A steep head's probabilities are 0 or 1 far from its middle.
+        return probability if 0.0 < probability < 1.0 else self.threshold
 
 
-def object_limits(
-    support: SupportSet,
-    head: SigmoidDistanceHead,
-    threshold: float,
-    false_accept_rate: float | None = None,
-    impostors: Floats | None = None,
-) -> Floats:
-    """The limit of each object: the largest distance at which it is recognized, for `SupportSet.with_limits`.
+def object_limits(support: SupportSet, head: SigmoidDistanceHead, threshold: float) -> Floats:
+    """The limit of each object with negatives: the distance of its nearest negative to its nearest view.
 
-    A threshold at a false-accept rate keeps that rate on average over objects. A plain shape, or an object with many views,
-    is near to more unknown things than others. An object's limit is therefore the minimum of
-
-    - the distance of the general threshold;
-    - with impostors, the largest distance within which at most the fraction `false_accept_rate` of them is, to the object's
-      nearest view: with 512 impostors and a rate of 0.01, just below the distance of the sixth nearest;
-    - the distance of its nearest negative to its nearest view.
-
-    Impostors set no limit below half the distance of the general threshold, and negatives none below 0.8 of it. What is
-    nearer may be a picture of the object itself, and would make it unrecognizable. A picture that is nearer to a negative is
-    refused by `decide` in any case.
+    Negatives set no limit below 0.8 of the distance of the general threshold. What is nearer may be a picture of the object
+    itself, and would make it unrecognizable. A picture that is nearer to a negative is refused by `decide` in any case.
 
     Args:
         support: N objects, with their negatives.
         head: computes the distances.
         threshold: the general threshold, a probability. With 0 or 1 there are no limits.
-        false_accept_rate: the rate for which the threshold is stated. None for another threshold: impostors are ignored.
-        impostors: float32 (I, D), embeddings of things that nobody registered (`Bundle.impostors`), or None.
 
     Returns:
-        float32 (N,); inf where only the general threshold applies.
+        float32 (N,), for `SupportSet.with_limits`; inf where only the general threshold applies.
     """
     result = np.full(len(support), np.inf, dtype=np.float32)
     if not (len(support) and 0.0 < threshold < 1.0):
         return result
-    if impostors is not None and false_accept_rate is not None:
-        # The small summand, because 0.29 * 100 is 28.999999999999996.
-        accepted = math.floor(false_accept_rate * len(impostors) + 1e-9)
-        if accepted < len(impostors):
-            for objects, distances in _impostor_distances(support, head, impostors):
-                result[objects] = np.partition(distances, accepted, axis=1)[:, accepted]
-            result = np.nextafter(result, np.float32(-np.inf))
     general = head.distance_at(threshold)
     # The distance is negative for a threshold that even an identical picture does not reach.
-    result = np.maximum(result, min(general, MIN_LIMIT_FROM_IMPOSTORS * general), dtype=np.float32)
     min_limit = min(general, MIN_LIMIT_FROM_NEGATIVES * general)
     # Not np.unique, for which numpy 2 loads its masked arrays, 1.6 MB that nothing else needs.
     for place in dict.fromkeys(support.negative_owners.tolist()):
         views = support.embeddings[support.rows(place)]
         nearest = head.distances(support.negatives[support.negative_rows(place)], views).min()
-        result[place] = min(result[place], max(min_limit, nearest))
+        result[place] = max(min_limit, nearest)
     result[result >= general] = np.inf
     return result
 
 
-def object_limit(
-    views: Floats,
-    head: SigmoidDistanceHead,
-    threshold: float,
-    false_accept_rate: float | None = None,
-    impostors: Floats | None = None,
-    negatives: Floats | None = None,
-) -> float:
-    """The limit of one object with views (V, D) and negatives (K, D); see `object_limits`."""
-    entry = SupportEntry(
-        "object", "object", tuple(range(len(views))), views, views[:0] if negatives is None else negatives
-    )
-    support = SupportSet.build((entry,), views.shape[1])
-    return float(object_limits(support, head, threshold, false_accept_rate, impostors)[0])
-
-
-def _impostor_distances(
-    support: SupportSet, head: SigmoidDistanceHead, impostors: Floats
-) -> Iterator[tuple[slice, Floats]]:
-    """Yield blocks of objects with the distance of each impostor to each object's nearest view, (block, I)."""
-    start = 0
-    while start < len(support):
-        end = support.starts[start] + _MAX_ROWS_AT_ONCE
-        stop = max(start + 1, int(np.searchsorted(support.starts, end, side="right")) - 1)
-        first, last = int(support.starts[start]), int(support.starts[stop])
-        distances = head.distances(support.embeddings[first:last], impostors)
-        if last - first > stop - start:
-            distances = np.minimum.reduceat(distances, support.starts[start:stop] - first, axis=0)
-        yield slice(start, stop), distances
-        start = stop
+def _nearest_distances(support: SupportSet, head: SigmoidDistanceHead, impostors: Floats) -> Floats:
+    """The distance of each impostor to the nearest view of any object, float32 (I,)."""
+    nearest = np.full(len(impostors), np.inf, dtype=np.float32)
+    for start in range(0, len(support.embeddings), _MAX_ROWS_AT_ONCE):
+        rows = support.embeddings[start : start + _MAX_ROWS_AT_ONCE]
+        np.minimum(nearest, head.distances(impostors, rows).min(axis=1), out=nearest)
+    return nearest
 
 
 def _format_distinct(p: float, threshold: float) -> tuple[str, str]:

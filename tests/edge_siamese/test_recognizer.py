@@ -21,11 +21,10 @@ from edge_siamese.errors import (
     StoreError,
     SupportError,
 )
-from edge_siamese.models.bundle import Bundle, load_bundle
+from edge_siamese.models.bundle import Bundle, choose_acceptance, load_bundle
 from edge_siamese.models.manifest import Threshold, choose_threshold
 from edge_siamese.recognition.decision import Recognition, decide, object_limits
 from edge_siamese.recognition.embedding import embed_view
-from edge_siamese.recognition.support import SupportSet
 from edge_siamese.recognizer import CROP_SIDE
 from edge_siamese.runtimes.fake import FAKE_HEAD, FakeEncoder
 from edge_siamese.settings import RegistrationSettings
@@ -149,9 +148,9 @@ def test_what_an_encoder_alone_lacks() -> None:
 def test_a_rate_that_the_bundle_does_not_state(bundle: Bundle) -> None:
     pytest.importorskip("onnxruntime")
     with pytest.raises(
-        SettingsError, match=r"no threshold for a false-accept rate of 0\.2 \(it has: 0\.01, 0\.001\)"
+        SettingsError, match=r"no threshold for a false-accept rate of 0\.005 \(it has: 0\.01, 0\.001\)"
     ):
-        Recognizer(bundle, false_accept_rate=0.2, runtime="onnxruntime")
+        Recognizer(bundle, false_accept_rate=0.005, runtime="onnxruntime")
     with pytest.raises(SettingsError, match=r"\(it has: none\); give the threshold itself$"):
         Recognizer(stating(bundle), false_accept_rate=1e-2, runtime="onnxruntime")
 
@@ -222,7 +221,10 @@ def test_the_public_api_is_what_it_says() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'Recogniser'"):
         _ = edge_siamese.Recogniser
     public = {name for name in vars(Recognizer) if not name.startswith("_")}
-    assert public == {"names", "support", "register", "add_negative", "forget", "recognize", "save", "load"}
+    assert public == {
+        *("names", "support", "threshold", "threshold_source"),
+        *("register", "add_negative", "forget", "recognize", "save", "load"),
+    }
     for name in public:
         assert len(getattr(Recognizer, name).__doc__) > 50
 
@@ -294,20 +296,22 @@ def test_it_decides_as_the_daemon_does(bundle: Bundle, tmp_path: Path) -> None:
     encoder, head = recognizer.encoder, recognizer.head
     with SupportStore(tmp_path / "objects.db", encoder.model_id, encoder.dimensions) as store:
         store.import_archive(tmp_path / "objects.zip")
-        support = SupportSet.build(store.entries(), encoder.dimensions)
-    limits = object_limits(support, head, 0.75, 0.01, bundle.impostors)
-    support = support.with_limits(limits)
-    np.testing.assert_array_equal(recognizer.support.limits, limits)
+        support, threshold = choose_acceptance(bundle).build_support(
+            store.entries(), encoder.dimensions, head
+        )
+    np.testing.assert_array_equal(recognizer.support.limits, support.limits)
+    assert recognizer.threshold == threshold >= 0.75
     for image in images:
         for query in (image, faint(image, 30), faint(image, 60)):
             embedding = encoder.embed([query])[0]
-            expected = decide(support, head, embedding, 0.75)
+            expected = decide(support, head, embedding, threshold)
             # The ids of views are those of each store.
             found = dataclasses.replace(recognizer.recognize(query), view=expected.view)
             assert found == expected
-    # A threshold that the user gives is stated for no rate: impostors set no limits.
+    # A threshold that the user gives is stated for no rate: impostors do not change it.
     given = Recognizer(bundle, 0.75, runtime="onnxruntime", threads=1)
     given.load(tmp_path / "objects.zip")
+    assert given.threshold == 0.75
     np.testing.assert_array_equal(given.support.limits, object_limits(support, head, 0.75))
 
 

@@ -278,10 +278,10 @@ def test_a_bundle_of_a_former_release_has_no_impostors(writable_bundle: Path) ->
 @pytest.mark.parametrize(
     ("stored", "problem"),
     [
-        (np.zeros((4, 7), np.float16), r"1 to 512 embeddings of 8 numbers are needed, not \(4, 7\)$"),
-        (np.zeros((0, 8), np.float16), r"1 to 512 embeddings of 8 numbers are needed, not \(0, 8\)$"),
-        (np.zeros((513, 8), np.float16), r"1 to 512 embeddings of 8 numbers are needed, not \(513, 8\)$"),
-        (np.zeros(8, np.float16), r"1 to 512 embeddings of 8 numbers are needed, not \(8,\)$"),
+        (np.zeros((4, 7), np.float16), r"1 to 4096 embeddings of 8 numbers are needed, not \(4, 7\)$"),
+        (np.zeros((0, 8), np.float16), r"1 to 4096 embeddings of 8 numbers are needed, not \(0, 8\)$"),
+        (np.zeros((4097, 8), np.float16), r"1 to 4096 embeddings of 8 numbers are needed, not \(4097, 8\)$"),
+        (np.zeros(8, np.float16), r"1 to 4096 embeddings of 8 numbers are needed, not \(8,\)$"),
         (np.zeros((4, 8), np.float32), "the array must be float16, not float32$"),
         (np.full((4, 8), np.inf, np.float16), "the array has numbers that are not finite$"),
     ],

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edge_siamese.errors import EncoderError
-from edge_siamese.recognition.decision import Recognition, decide, object_limit, object_limits
+from edge_siamese.recognition.decision import Acceptance, Recognition, decide, object_limits
 from edge_siamese.recognition.embedding import unit_vectors
 from edge_siamese.recognition.head import SigmoidDistanceHead
 from edge_siamese.recognition.imaging import Floats
@@ -117,7 +117,7 @@ def test_an_object_may_have_a_stricter_threshold_of_its_own() -> None:
     assert str(found) == "unknown (nearest: mug, p = 0.88 < 0.95, its own threshold)"
     assert found.explain()[0] == (
         "Unknown: mug is nearest, but p = 0.88 is below its own threshold, 0.95, which is stricter than the "
-        "general one, 0.75, because other things look similar."
+        "general one, 0.75, because of its negatives."
     )
     assert decided(near, far, limits=[0.31, np.inf]).explain()[0] == (
         "This is mug: p = 0.88 reaches its own threshold, 0.87."
@@ -322,114 +322,132 @@ def test_the_order_of_objects_and_views_changes_nothing() -> None:
         assert again == replace(found, view_place=again.view_place)
 
 
-# --- limits ---
+# --- limits and the general threshold ---
 
 
 def impostors_at(*distances: float) -> Floats:
     return np.stack([at(distance) for distance in distances])
 
 
-def test_without_impostors_and_negatives_the_general_threshold_decides_alone() -> None:
-    assert object_limit(ORIGIN[np.newaxis], HEAD, GENERAL) == np.inf
-    assert object_limit(ORIGIN[np.newaxis], HEAD, GENERAL, 0.01, impostors_at(0.5, 0.6)) == np.inf
-    assert object_limits(SupportSet.empty(2), HEAD, GENERAL, 0.01, impostors_at(0.3)).shape == (0,)
+CROWD = impostors_at(*(0.2 + 0.01 * number for number in range(100)))
 
 
-def test_an_object_that_many_impostors_come_near_to_has_a_stricter_limit() -> None:
-    crowd = impostors_at(*(0.2 + 0.01 * number for number in range(100)))
-    limits = [
-        object_limit(ORIGIN[np.newaxis], HEAD, GENERAL, rate, crowd) for rate in (0, 0.01, 0.05, 0.1, 0.18)
-    ]
-    assert limits == pytest.approx([0.2, 0.21, 0.25, 0.3, 0.38])
-    assert object_limit(ORIGIN[np.newaxis], HEAD, GENERAL, 0.20, crowd) == np.inf
-    support = SupportSet.build([entry("mug", ORIGIN)], 2, [limits[2]])
-    accepted = [decide(support, HEAD, impostor, GENERAL).name for impostor in crowd]
-    assert accepted == ["mug"] * 5 + [None] * 95
-    assert object_limit(ORIGIN[np.newaxis], HEAD, GENERAL, None, crowd) == np.inf
+def general_distance(rate: float | None, impostors: Floats | None, *entries: SupportEntry) -> float:
+    """The distance of the general threshold of these objects."""
+    support = SupportSet.build(entries or (entry("mug", ORIGIN),), 2)
+    return HEAD.distance_at(Acceptance(GENERAL, "", rate, impostors).general_threshold(support, HEAD))
 
 
-def test_the_nearest_view_is_what_impostors_come_near_to() -> None:
-    views = np.stack([at(0.0), at(1.0)])
-    crowd = impostors_at(0.7, -0.3, 2.0)
-    assert object_limit(views, HEAD, GENERAL, 0.0, crowd) == pytest.approx(0.3)
-    assert object_limit(views, HEAD, GENERAL, 0.4, crowd) == pytest.approx(0.3)
-    assert object_limit(views, HEAD, GENERAL, 0.7, crowd) == np.inf
+def test_without_impostors_the_fixed_threshold_holds() -> None:
+    assert general_distance(None, CROWD) == pytest.approx(GENERAL_DISTANCE)
+    assert general_distance(0.01, None) == pytest.approx(GENERAL_DISTANCE)
+    empty = SupportSet.empty(2)
+    assert Acceptance(GENERAL, "", 0.1, CROWD).general_threshold(empty, HEAD) == GENERAL
+    assert object_limits(empty, HEAD, GENERAL).shape == (0,)
 
 
-def test_a_negative_makes_the_limit_stricter_but_less_than_impostors_may() -> None:
-    views = ORIGIN[np.newaxis]
+def test_the_rate_is_the_share_of_impostors_that_pass() -> None:
+    found = [general_distance(rate, CROWD) for rate in (0.01, 0.05, 0.1, 0.5)]
+    assert found == pytest.approx([0.209, 0.249, 0.299, 0.699], abs=1e-5)
+    for rate, count in ((0.01, 1), (0.05, 5), (0.5, 50)):
+        support, threshold = Acceptance(GENERAL, "", rate, CROWD).build_support(
+            [entry("mug", ORIGIN)], 2, HEAD
+        )
+        passed = [decide(support, HEAD, impostor, threshold).name for impostor in CROWD]
+        assert passed == ["mug"] * count + [None] * (100 - count)
 
-    def limit(*negatives: float) -> float:
-        return object_limit(views, HEAD, GENERAL, negatives=impostors_at(*negatives))
 
-    assert limit(GENERAL_DISTANCE + 0.01) == np.inf
-    assert limit(0.9 * GENERAL_DISTANCE) == pytest.approx(0.9 * GENERAL_DISTANCE)
-    assert limit(0.9, 0.85 * GENERAL_DISTANCE) == pytest.approx(0.85 * GENERAL_DISTANCE)
-    assert limit(0.1) == limit(0.0) == pytest.approx(0.8 * GENERAL_DISTANCE)
-    both = object_limit(views, HEAD, GENERAL, 0.0, impostors_at(0.25), impostors_at(0.35))
-    assert both == pytest.approx(0.25)
-    negative = object_limit(views, HEAD, GENERAL, 0.0, impostors_at(0.41), impostors_at(0.01))
-    assert negative == pytest.approx(min(0.41, 0.8 * GENERAL_DISTANCE))
-    assert object_limit(views, HEAD, GENERAL, 0.0, impostors_at(0.01)) == pytest.approx(
+def test_the_rate_holds_for_any_number_of_objects_and_views() -> None:
+    rng = np.random.default_rng(2)
+    crowd = unit_vectors(rng.normal(size=(400, 16)).astype(np.float32))
+    head = SigmoidDistanceHead(scale=10.0, bias=9.0)
+    acceptance = Acceptance(GENERAL, "", 0.05, crowd)
+    for objects, views in ((1, 1), (5, 1), (5, 3), (60, 2)):
+        entries = [
+            SupportEntry(
+                f"u{number}",
+                f"object {number}",
+                tuple(range(views)),
+                unit_vectors(rng.normal(size=(views, 16)).astype(np.float32)),
+                np.empty((0, 16), np.float32),
+            )
+            for number in range(objects)
+        ]
+        support, threshold = acceptance.build_support(entries, 16, head)
+        passed = sum(decide(support, head, impostor, threshold).name is not None for impostor in crowd)
+        assert passed == 20
+
+
+def test_too_few_impostors_for_the_rate_can_only_be_stricter() -> None:
+    few = impostors_at(0.3, 0.6)
+    assert general_distance(0.01, few) == pytest.approx(0.299, abs=1e-5)
+    assert general_distance(0.01, impostors_at(0.6, 0.9)) == pytest.approx(GENERAL_DISTANCE)
+    assert general_distance(0.5, few) == pytest.approx(0.599, abs=1e-5)  # one of two may pass
+    assert general_distance(1.0, few) == pytest.approx(GENERAL_DISTANCE)
+
+
+def test_impostors_that_are_pictures_of_the_object_do_not_make_it_unrecognizable() -> None:
+    assert general_distance(0.01, np.repeat(impostors_at(0.01), 100, axis=0)) == pytest.approx(
         0.5 * GENERAL_DISTANCE
     )
 
 
+def test_where_the_threshold_comes_from_is_said() -> None:
+    assert Acceptance(GENERAL, "given").description == "given"
+    assert (
+        Acceptance(GENERAL, "stated", 0.01, CROWD).description == "0.01 of 100 pictures of other things pass"
+    )
+    assert Acceptance(GENERAL, "stated", 0.001, CROWD).description == "stated"
+
+
+def test_a_steep_head_keeps_the_fixed_threshold() -> None:
+    steep = SigmoidDistanceHead(scale=1e4, bias=5e3)
+    support = SupportSet.build((entry("mug", ORIGIN),), 2)
+    assert Acceptance(GENERAL, "", 0.5, CROWD).general_threshold(support, steep) == GENERAL
+
+
+def negative_limit(threshold: float, *negatives: float, head: SigmoidDistanceHead = HEAD) -> float:
+    support = SupportSet.build([entry("mug", ORIGIN, negatives=tuple(at(d) for d in negatives))], 2)
+    return float(object_limits(support, head, threshold)[0])
+
+
+def test_a_negative_makes_the_limit_stricter() -> None:
+    assert negative_limit(GENERAL) == np.inf
+    assert negative_limit(GENERAL, GENERAL_DISTANCE + 0.01) == np.inf
+    assert negative_limit(GENERAL, 0.9 * GENERAL_DISTANCE) == pytest.approx(0.9 * GENERAL_DISTANCE)
+    assert negative_limit(GENERAL, 0.9, 0.85 * GENERAL_DISTANCE) == pytest.approx(0.85 * GENERAL_DISTANCE)
+    assert (
+        negative_limit(GENERAL, 0.1) == negative_limit(GENERAL, 0.0) == pytest.approx(0.8 * GENERAL_DISTANCE)
+    )
+
+
+def test_the_nearest_view_is_what_a_negative_comes_near_to() -> None:
+    support = SupportSet.build([entry("mug", at(0.0), at(1.0), negatives=(at(0.65),))], 2)
+    assert object_limits(support, HEAD, GENERAL)[0] == pytest.approx(0.35)
+
+
 @pytest.mark.parametrize("threshold", [0.0, 1.0])
 def test_thresholds_that_decide_everything_leave_no_room_for_limits(threshold: float) -> None:
-    crowd = impostors_at(0.1, 0.2)
-    assert object_limit(ORIGIN[np.newaxis], HEAD, threshold, 0.01, crowd, crowd) == np.inf
+    assert negative_limit(threshold, 0.1, 0.2) == np.inf
+    support = SupportSet.build((entry("mug", ORIGIN),), 2)
+    assert Acceptance(threshold, "", 0.1, CROWD).general_threshold(support, HEAD) == threshold
 
 
 def test_a_threshold_that_even_the_same_picture_misses() -> None:
     head = SigmoidDistanceHead(10.0, -5.0)
     assert head.distance_at(0.5) < 0
-    assert object_limit(ORIGIN[np.newaxis], head, 0.5, 0.01, impostors_at(0.1), impostors_at(0.1)) == np.inf
+    assert negative_limit(0.5, 0.1, head=head) == np.inf
 
 
 @pytest.mark.parametrize("head", [SOFT, WEIGHTED], ids=["euclidean", "weighted_l1"])
-def test_all_limits_at_once_are_those_of_each_object(
+def test_the_threshold_is_the_same_in_blocks_of_any_size(
     head: SigmoidDistanceHead, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = np.random.default_rng(3)
-    entries = random_entries(rng, 40)
-    crowd = (2 * rng.normal(size=(64, 4))).astype(np.float32)
-    support = SupportSet.build(entries, 4)
-    expected = [object_limit(one.embeddings, head, 0.3, 0.05, crowd, one.negatives) for one in entries]
-    assert len(set(expected)) > 10
-    for rows in (1, 7, 2048):
+    support = SupportSet.build(random_entries(rng, 40), 4)
+    acceptance = Acceptance(0.3, "", 0.05, (2 * rng.normal(size=(64, 4))).astype(np.float32))
+    expected = acceptance.general_threshold(support, head)
+    assert 0.0 < expected < 1.0
+    for rows in (1, 7):
         monkeypatch.setattr("edge_siamese.recognition.decision._MAX_ROWS_AT_ONCE", rows)
-        found = object_limits(support, head, 0.3, 0.05, crowd)
-        assert found.dtype == np.float32
-        np.testing.assert_allclose(found, expected, rtol=1e-5)
-
-
-@pytest.mark.parametrize("head", [SOFT, WEIGHTED], ids=["euclidean", "weighted_l1"])
-def test_limits_fall_with_whatever_makes_a_mistake_likelier(head: SigmoidDistanceHead) -> None:
-    rng = np.random.default_rng(6)
-    stricter = 0
-    for _ in range(100):
-        views, more = (rng.normal(size=(count, 4)).astype(np.float32) for count in (2, 3))
-        negatives = rng.normal(size=(2, 4)).astype(np.float32)
-        crowd = (2 * rng.normal(size=(50, 4))).astype(np.float32)
-        threshold = float(rng.uniform(0.05, 0.9))
-        general = head.distance_at(threshold)
-
-        def limit(  # the distance that holds in the end
-            views: Floats = views,
-            threshold: float = threshold,
-            rate: float = 0.1,
-            crowd: Floats = crowd,
-            negatives: Floats = negatives,
-        ) -> float:
-            found = object_limit(views, head, threshold, rate, crowd, negatives)
-            return min(found, head.distance_at(threshold))
-
-        found, eps = limit(), 1e-6  # matrix products of other sizes round otherwise
-        assert min(general, 0.5 * general) - eps <= found <= general
-        assert limit(rate=0.02) <= found <= limit(rate=0.3)
-        assert limit(views=np.concatenate([views, more])) <= found + eps
-        assert limit(threshold=min(0.99, threshold + 0.05)) <= found
-        assert found - eps <= limit(negatives=negatives[:1]) <= limit(negatives=negatives[:0]) + eps
-        stricter += found < general
-    assert stricter > 30
+        assert acceptance.general_threshold(support, head) == pytest.approx(expected, rel=1e-5)
