@@ -6,7 +6,12 @@ faces: 40 people, 10 pictures each, gray (the AT&T "Database of Faces", Samaria 
 carries them; read its terms before you use them. things: cut-out photographs of fruit, animals,
 tools and vehicles on white from Debian's package tuxpaint-stamps-default (GPL-2), which needs `apt-get` or the package's
 file (`--stamps FILE.deb`). varied: clip art of anything from Debian's openclipart-png (public domain), and parts of
-photographs of landscapes, plants, animals and rooms from its lomiri-wallpapers and mate-backgrounds (CC-BY-SA). Then:
+photographs of landscapes, plants, animals and rooms from its lomiri-wallpapers and mate-backgrounds (CC-BY-SA).
+impostors, strangers: 2,000 pictures each of anything, without a common source picture: photographs of things, animals,
+buildings and landscapes from gcompris-qt-data (free licenses, most CC-BY-SA), ukui-wallpapers (CC-BY-SA) and
+plasma-workspace-wallpapers (LGPL, CC-BY-SA), and on parts of them cut-out things: stamps (GPL-2) and the pictures of
+furniture, tools and toys in sweethome3d-furniture (CC0, CC-BY). The embeddings of the impostors are part of the bundle
+objects; strangers are to measure it with. Then:
 
     .venv/bin/python -m export reproduce objects --also faces=folder:build/photographs/faces
 """
@@ -15,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -32,6 +38,40 @@ MIRROR_IMAGE = "mirror"
 VARIED = ("openclipart-png", "lomiri-wallpapers-16.04", "lomiri-wallpapers-20.04", "mate-backgrounds")
 VARIED_SIDE, MAX_SIDE = 256, 4000
 CLIP_ARTS, PARTS_OF_A_PHOTOGRAPH = 3000, 50
+ANYTHING = (
+    "gcompris-qt-data",
+    "ukui-wallpapers",
+    "plasma-workspace-wallpapers",
+    "sweethome3d-furniture",
+    STAMPS,
+)
+ANYTHING_RESOURCES = (
+    *(
+        "categorization",
+        "explore_farm_animals",
+        "explore_monuments",
+        "explore_world_animals",
+        "explore_world_music",
+    ),
+    "clickgame",
+)
+ANYTHING_WALLPAPERS = (
+    *(
+        "Altai",
+        "Autumn",
+        "BytheWater",
+        "Canopee",
+        "ColorfulCups",
+        "EveningGlow",
+        "FallenLeaf",
+        "Kokkini",
+        "MilkyWay",
+    ),
+    "Path",
+)
+NOT_THINGS = ("/symbols/", "cartoon", MIRROR_IMAGE)
+PARTS_OF_ANYTHING, COMPOSITIONS_OF_A_THING = 6, 2
+"""Pictures made of each photograph, and of each cut-out thing."""
 THINGS: dict[str, tuple[str, ...]] = {
     "apple": ("food/fruit/apple*",),
     "ball": ("sports/*football", "sports/basketball", "sports/cricketball", "sports/soccer", "sports/tennis_ball"),
@@ -131,6 +171,102 @@ def varied(into: Path) -> int:
     return count
 
 
+def anything(into: Path) -> int:
+    """Save pictures of anything to `impostors` and `strangers`, of different source pictures; returns their number."""
+    choice = random.Random(0)
+    with tempfile.TemporaryDirectory() as directory:
+        subprocess.run(["apt-get", "download", "-qq", *ANYTHING], cwd=directory, check=True)
+        for package in Path(directory).glob("*.deb"):
+            subprocess.run(["dpkg-deb", "-x", package, f"{directory}/x"], check=True)
+        share = Path(directory, "x/usr/share")
+        photographs = [
+            picture
+            for name in ANYTHING_RESOURCES
+            for picture in embedded_pictures(share / "gcompris-qt/rcc" / f"{name}.rcc")
+        ]
+        wallpapers = [
+            *sorted((share / "backgrounds").glob("*.png")),
+            *sorted((share / "backgrounds").glob("*.jpg")),
+        ]
+        for name in ANYTHING_WALLPAPERS:
+            wallpapers += sorted((share / "wallpapers" / name / "contents/images").glob("*"))[:1]
+        photographs += [Image.open(path).convert("RGB") for path in wallpapers]
+        for photograph in photographs:
+            photograph.thumbnail((6 * VARIED_SIDE, 6 * VARIED_SIDE))
+        stamps = (share / "tuxpaint/stamps").rglob("*.png")
+        cut_outs = [
+            Image.open(path).convert("RGBA")
+            for path in sorted(stamps)
+            if not any(part in str(path) for part in NOT_THINGS)
+        ]
+        cut_outs += furniture(share / "sweethome3d/furniture")
+    choice.shuffle(photographs)
+    choice.shuffle(cut_outs)
+    count = 0
+    for half, name in enumerate(("impostors", "strangers")):
+        backgrounds = photographs[half::2]
+        for photograph in backgrounds:
+            for _ in range(PARTS_OF_ANYTHING):
+                save(part_of(photograph, choice), into / name / f"{count:05}.jpg")
+                count += 1
+        for cut_out in cut_outs[half::2]:
+            for _ in range(COMPOSITIONS_OF_A_THING):
+                scene = composition(cut_out, part_of(choice.choice(backgrounds), choice), choice)
+                save(scene, into / name / f"{count:05}.jpg")
+                count += 1
+    return count
+
+
+def embedded_pictures(path: Path) -> list[Image.Image]:
+    """The color photographs of at least 180 pixels in a Qt resource file, which stores files after their size."""
+    data, result = path.read_bytes(), []
+    for match in re.finditer(rb"\xff\xd8\xff|RIFF....WEBP", data, re.DOTALL):
+        start = match.start()
+        size = int.from_bytes(data[max(0, start - 4) : start], "big")
+        try:
+            picture = Image.open(BytesIO(data[start : start + size]))
+            picture.load()
+        except (OSError, SyntaxError, ValueError):
+            continue
+        if picture.mode == "RGB" and min(picture.size) >= 180:
+            result.append(picture)
+    return result
+
+
+def furniture(directory: Path) -> list[Image.Image]:
+    """The pictures of the models in Sweet Home 3D's libraries, which are ZIP files."""
+    result = []
+    for path in sorted(directory.glob("*.sh3f")):
+        with zipfile.ZipFile(path) as library:
+            for name in sorted(library.namelist()):
+                if name.count("/") == 1 and name.endswith(".png"):
+                    picture = Image.open(BytesIO(library.read(name)))
+                    if min(picture.size) >= 64:
+                        result.append(picture.convert("RGBA"))
+    return result
+
+
+def part_of(photograph: Image.Image, choice: random.Random) -> Image.Image:
+    """A random square part of a photograph."""
+    side = int(min(photograph.size) * choice.uniform(0.4, 1.0))
+    left, top = (choice.randint(0, extent - side) for extent in photograph.size)
+    return photograph.resize((VARIED_SIDE, VARIED_SIDE), box=(left, top, left + side, top + side))
+
+
+def composition(cut_out: Image.Image, background: Image.Image, choice: random.Random) -> Image.Image:
+    """A thing in front of a background: scaled to half of it or more, and rotated by up to 20 degrees."""
+    thing = cut_out.crop(cut_out.getbbox() or (0, 0, *cut_out.size))
+    scale = choice.uniform(0.5, 0.95) * VARIED_SIDE / max(thing.size)
+    thing = thing.resize((max(1, int(thing.width * scale)), max(1, int(thing.height * scale))))
+    thing = thing.rotate(choice.uniform(-20, 20), expand=True)
+    width, height = (min(extent, VARIED_SIDE) for extent in thing.size)
+    scene = background.convert("RGBA")
+    scene.alpha_composite(
+        thing.crop((0, 0, width, height)), ((VARIED_SIDE - width) // 2, (VARIED_SIDE - height) // 2)
+    )
+    return scene.convert("RGB")
+
+
 def clip_art(path: Path) -> Image.Image | None:
     """The drawing in the middle of a white square; None if it is too small to show anything, or a poster."""
     try:
@@ -169,6 +305,7 @@ def main() -> int:
     fetch(arguments.out / "faces", lambda into: faces(into / "evaluation"))
     fetch(arguments.out / "things", lambda into: things(into / "evaluation", arguments.stamps))
     fetch(arguments.out / "varied", varied)
+    fetch(arguments.out / "anything", anything)
     return 0
 
 

@@ -171,7 +171,7 @@ def measure_scoring(bundle: Bundle, rounds: int, runs: int) -> dict[str, Any]:
         "one view each": single,
         "five views and a negative each": SupportSet.build(entries, DIMENSIONS),
     }
-    threshold = choose_acceptance(bundle).general_threshold(single, bundle.head)
+    threshold = choose_acceptance(bundle).threshold
     rng = np.random.default_rng(1)
     nearby = single.embeddings[rng.integers(0, SCORED_VIEWS, runs)]
     queries = nearby + 0.02 * rng.standard_normal((runs, DIMENSIONS))

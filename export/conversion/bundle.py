@@ -38,7 +38,7 @@ from edge_siamese.models.manifest import (
     Manifest,
     ModelFile,
 )
-from edge_siamese.recognition.imaging import prepare
+from edge_siamese.recognition.imaging import Floats, prepare
 from edge_siamese.runtimes.selection import load_encoder
 from edge_siamese.system.files import (
     recover_directory,
@@ -348,6 +348,42 @@ def _with_impostors(manifest: Manifest, embeddings: Any, images: ImageSet, new: 
         return manifest
     write_atomically(new / IMPOSTORS, lambda file: np.save(file, impostors, allow_pickle=False))
     return structs.replace(manifest, attachments=(*manifest.attachments, attachment(new, IMPOSTORS)))
+
+
+def store_impostors(bundle: Bundle, embeddings: Floats, source: str) -> int:
+    """Replace the impostors of a bundle, completely or not at all.
+
+    Args:
+        bundle: the bundle, which may be a shipped one.
+        embeddings: float32 (I, D), of pictures of things that nobody will register; more than `MAX_IMPOSTORS` are thinned
+            out evenly.
+        source: where the pictures are from, for the manifest's provenance.
+
+    Returns:
+        The number of embeddings stored.
+
+    Raises:
+        ExportError: they overflow float16, or another export is writing the bundle.
+    """
+    kept = np.linspace(0, len(embeddings) - 1, min(len(embeddings), MAX_IMPOSTORS)).astype(np.int64)
+    with np.errstate(over="ignore"):
+        impostors = embeddings[kept].astype(np.float16)
+    if not np.isfinite(impostors).all():
+        raise ExportError("the embeddings are too large for float16; this encoder cannot have impostors")
+    with bundle_staging(bundle.path, f"another export is writing {bundle.path}; wait for it") as place:
+        new = place / "bundle"
+        shutil.copytree(bundle.path, new)
+        write_atomically(new / IMPOSTORS, lambda file: np.save(file, impostors, allow_pickle=False))
+        others = tuple(item for item in bundle.manifest.attachments if item.path != IMPOSTORS)
+        manifest = structs.replace(
+            bundle.manifest,
+            attachments=(*others, attachment(new, IMPOSTORS)),
+            provenance={**bundle.manifest.provenance, "impostor_pictures": source},
+        )
+        write_text_atomically(new / MANIFEST, manifest.to_json())
+        _ = load_bundle(new).impostors
+        replace_directory(new, bundle.path)
+    return len(impostors)
 
 
 def _with_golden_vectors(manifest: Manifest, reference: TorchEncoder, images: ImageSet, new: Path) -> Bundle:
