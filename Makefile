@@ -69,6 +69,7 @@ model-glyphs: setup  ## make the shipped bundle for handwriting, from the kept w
 
 model-objects: photographs  ## make the shipped bundle for objects: 45 minutes; needs EDGE_SIAMESE_DATA, a folder with grocery/
 	@.venv/bin/python -m export pipeline --recipe objects
+	@.venv/bin/python -m export impostors build/objects --store build/photographs/anything/impostors
 	@.venv/bin/python -m export ship build/objects --as objects
 
 model-objects-small: photographs  ## train the same network on 95x95 images, for small boards, into build/objects-small: 20 minutes

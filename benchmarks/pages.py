@@ -19,8 +19,10 @@ from pathlib import Path
 from benchmarks.daemon import measure as daemon
 from benchmarks.daemon.process import ROOT
 from benchmarks.integrations import measure as integrations
+from export import records
 from export.evaluation.evaluate import Evaluation
 from export.evaluation.one_shot import EpisodesResult
+from export.evaluation.strangers import StrangersResult
 from export.reporting.report import ReportInputs, percent, read_inputs
 from export.reporting.tables import (
     bundles_table,
@@ -28,6 +30,7 @@ from export.reporting.tables import (
     interval,
     markdown_table,
     side_by_side,
+    strangers_table,
     summary_table,
 )
 from scripts.generated import write_or_check
@@ -73,6 +76,11 @@ def fill(text: str) -> str:
 def inputs_of(name: str) -> ReportInputs:
     """The figures in a directory of benchmarks/."""
     return read_inputs(BENCHMARKS / name)
+
+
+def strangers_of(name: str) -> tuple[StrangersResult, ...]:
+    """What `python -m export impostors` measured for a bundle."""
+    return records.read_all(StrangersResult, BENCHMARKS / name / "impostors.json")
 
 
 def splits_table() -> str:
@@ -129,6 +137,10 @@ def episodes_of(evaluation: Evaluation, way: int, shot: int, within_group: bool)
     return next((e for e in evaluation.episodes if (e.way, e.shot, e.within_group, e.iconic) == kind), None)
 
 
+def _strangers(name: str) -> str:
+    return strangers_table(strangers_of(name))
+
+
 def _all_tables(name: str) -> str:
     return full_tables(inputs_of(name))
 
@@ -140,7 +152,8 @@ def _figures(path: Path) -> dict[str, object]:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    "bundles": lambda: bundles_table([(name, inputs_of(name)) for name in SHIPPED]),
+    "bundles": lambda: bundles_table([(name, inputs_of(name), strangers_of(name)) for name in SHIPPED]),
+    **{f"strangers of {name}": partial(_strangers, name) for name in SHIPPED},
     "networks": lambda: side_by_side([(name, inputs_of(name)) for name in NETWORKS]),
     "splits": splits_table,
     "generality": generality_table,

@@ -107,10 +107,10 @@ class RecognitionSettings(Record):
     """When a frame matches an object, and when matching frames become an event."""
 
     false_accept_rate: Annotated[float, Meta(ge=1e-9, le=1)] = 0.01
-    """The rate, per frame and object, at which an unknown object may be taken for a registered one. The bundle states
-    thresholds for certain rates (`edge-siamese info`)."""
+    """The share of pictures of other things that may be recognized as any registered object. The threshold follows from the
+    registered objects and the bundle's impostors; things that look much like a registered one pass more often."""
     threshold: Probability | None = None
-    """The probability above which an object is recognized; replaces the bundle's threshold for `false_accept_rate`."""
+    """A fixed probability above which an object is recognized, instead of `false_accept_rate`."""
     window_frames: Annotated[int, Meta(ge=1, le=1000)] = 10
     """Number of recent frames that decide together whether an object is present."""
     appear_frames: Annotated[int, Meta(ge=1, le=1000)] = 6

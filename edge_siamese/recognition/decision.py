@@ -294,8 +294,12 @@ class Acceptance:
     @property
     def description(self) -> str:
         """Where the general threshold comes from, for people."""
-        if not self.is_measured or self.impostors is None:
+        if self.impostors is None or self.false_accept_rate is None:
             return self.source
+        if not self.is_measured:
+            return (
+                f"{self.source}, or stricter: none of {len(self.impostors)} pictures of other things passes"
+            )
         return f"{self.false_accept_rate:.4g} of {len(self.impostors)} pictures of other things pass"
 
     @property

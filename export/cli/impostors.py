@@ -64,8 +64,8 @@ def run(arguments: argparse.Namespace) -> int:
         from export.conversion.bundle import store_impostors
 
         with working(console, f"embedding the pictures of {arguments.store}"):
-            images = read_pictures(arguments.store, bundle.manifest.input)
-            stored = store_impostors(bundle, embed_all(model.encoder, images), arguments.store.name)
+            prepared = read_pictures(arguments.store, bundle.manifest.input)
+            stored = store_impostors(bundle, embed_all(model.encoder, prepared), arguments.store.name)
         console.print(f"{bundle.path}: {stored} impostors stored")
         return 0
     if bundle.impostors is None:
@@ -129,10 +129,8 @@ def show(result: StrangersResult, console: Console | None = None) -> None:
     console.print(table)
     for line in result.skipped:
         console.print(f"[dim]skipped: {line}[/dim]")
-    console.print(
-        f"[dim]strangers: {result.strangers_are}, {result.strangers} pictures; {result.impostors} impostors in the bundle; small print: 95 % "
-        f"interval over {result.episodes} draws[/dim]"
-    )
+    about = f"strangers: {result.strangers_are}, {result.strangers} pictures; {result.impostors} impostors in the bundle"
+    console.print(f"[dim]{about}; small print: 95 % interval over {result.episodes} draws[/dim]")
 
 
 def _cell(share: Share) -> str:

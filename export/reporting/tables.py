@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from export.evaluation.benchmark import BenchmarkRow
 from export.evaluation.evaluate import Evaluation
 from export.evaluation.one_shot import EpisodesResult
+from export.evaluation.strangers import OTHER_CLASSES, Identified, StrangersResult
 from export.reporting.report import (
     PUBLISHED,
     ReportInputs,
@@ -80,11 +81,11 @@ def side_by_side(named: Sequence[tuple[str, ReportInputs]]) -> str:
     return markdown_table((*header, *costs), rows)
 
 
-def bundles_table(named: Sequence[tuple[str, ReportInputs]]) -> str:
+def bundles_table(named: Sequence[tuple[str, ReportInputs, Sequence[StrangersResult]]]) -> str:
     """One line for each bundle: its accuracy and cost, with supports embedded as at registration.
 
-    Episodes are the hardest ones, within a group, where the data have groups. Open-set figures are those of five
-    registered objects at the threshold stated for a false-accept rate of 1 %, the daemon's default.
+    Episodes are the hardest ones, within a group, where the data have groups. Identification is that of five objects, each
+    registered from one picture, at a false-accept rate of 1 %, the daemon's default.
     """
     header = (
         "bundle",
@@ -92,34 +93,67 @@ def bundles_table(named: Sequence[tuple[str, ReportInputs]]) -> str:
         "1 of 5, one picture each (chance 20 %)",
         "1 of 20, one picture each (chance 5 %)",
         "1 of 20, five pictures each (chance 5 %)",
-        "known identified",
-        "unknown accepted",
+        "identified, five objects",
+        "strangers accepted",
+        "look-alikes accepted",
         "file",
         "latency",
         "memory",
     )
     rows = []
-    for name, inputs in named:
+    for name, inputs, strangers in named:
         evaluation = next(e for e in inputs.evaluations if e.supports == "augmented")
         measured = _benchmarked(inputs, evaluation)
-        default = next(
-            point
-            for kind in evaluation.open_set
-            if kind.registered == 5
-            for point in kind.stated
-            if point.false_accept_rate == 0.01
-        )
+        default = {result.strangers_are: _default(result) for result in strangers}
+        others = default.pop(OTHER_CLASSES)
+        anything = next(iter(default.values()), None)
         rows.append(
             [
                 f"`{name}`",
                 f"{evaluation.data.classes:,}",
                 *(percent(e.accuracy) if e else "" for e in _hardest(evaluation, ((5, 1), (20, 1), (20, 5)))),
-                percent(default.rate),
-                rate(default.observed_far),
+                percent(others.identified.value),
+                rate(anything.strangers.value) if anything else "not measured",
+                rate(others.strangers.value),
                 size(measured.file_bytes) if measured else "",
                 duration(measured.p50_ms) if measured else "",
                 f"{measured.peak_memory_mb:.0f} MiB" if measured else "",
             ]
+        )
+    return markdown_table(header, rows)
+
+
+def _default(result: StrangersResult) -> Identified:
+    """Five objects from one picture each, at the daemon's default rate."""
+    return next(
+        row for row in result.results if (row.registered, row.pictures, row.false_accept_rate) == (5, 1, 0.01)
+    )
+
+
+def strangers_table(results: Sequence[StrangersResult]) -> str:
+    """Identification among strangers, with a line for each number of objects, number of pictures and rate."""
+    header = (
+        "objects",
+        "pictures of each",
+        "rate asked for",
+        "identified",
+        "named as another",
+        *(f"accepted: {result.strangers_are} ({result.strangers:,})" for result in results),
+    )
+    rows = []
+    for row, *others in zip(*(result.results for result in results), strict=True):
+        accepted = (each.strangers for each in (row, *others))
+        rows.append(
+            (
+                str(row.registered),
+                str(row.pictures),
+                rate(row.false_accept_rate),
+                *(
+                    f"{percent(share.value)} ({interval(share.low, share.high)})"
+                    for share in (row.identified, row.confused)
+                ),
+                *(f"{rate(share.value)} ({interval(share.low, share.high)})" for share in accepted),
+            )
         )
     return markdown_table(header, rows)
 

@@ -397,7 +397,9 @@ def test_where_the_threshold_comes_from_is_said() -> None:
     assert (
         Acceptance(GENERAL, "stated", 0.01, CROWD).description == "0.01 of 100 pictures of other things pass"
     )
-    assert Acceptance(GENERAL, "stated", 0.001, CROWD).description == "stated"
+    assert Acceptance(GENERAL, "stated", 0.001, CROWD).description == (
+        "stated, or stricter: none of 100 pictures of other things passes"
+    )
 
 
 def test_a_steep_head_keeps_the_fixed_threshold() -> None:
