@@ -54,11 +54,16 @@ def _check_model(settings: Settings) -> None:
     from edge_siamese.errors import ModelError
     from edge_siamese.models.bundle import load_bundle
     from edge_siamese.models.installed import InstalledModels
+    from edge_siamese.runtimes.proof import needs_proof, prove
 
     path = InstalledModels(settings.models).used(settings.model.bundle)
     if path is None:
         raise ModelError("no model is installed: edge-siamese model install BUNDLE")
-    load_tested_encoder(load_bundle(path), settings)
+    bundle, model = load_bundle(path), settings.model
+    if needs_proof(bundle):
+        prove(bundle, model.runtime, model.precision, model.threads).report.require()
+    else:
+        load_tested_encoder(bundle, settings)
 
 
 def _check_store(settings: Settings) -> None:

@@ -28,6 +28,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         config = expand_path(options.config).absolute() if options.config else default_config()
         settings = load_settings(config)
+        _ = settings.state_directory, settings.socket  # raise an error without a home directory
         if options.check:
             return _check(settings, config)
         _log_to_stderr()

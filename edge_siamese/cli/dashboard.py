@@ -55,7 +55,7 @@ def password(options: argparse.Namespace) -> int:
     if options.generate:
         new = generated_password()
     elif options.stdin:
-        new = sys.stdin.readline().rstrip("\r\n")
+        new = _read_password()
     else:
         new = _prompt_for_password()
     _file(options).set_password(new)
@@ -110,11 +110,21 @@ def _file(options: argparse.Namespace) -> CredentialsFile:
 
 
 def _prompt_for_password() -> str:
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():
         raise SettingsError(
             "no terminal to prompt on; use --stdin to read the password, or --generate to create one"
         )
-    first = getpass.getpass("New password: ")
-    if getpass.getpass("Repeat password: ") != first:
-        raise SettingsError("the passwords differ; nothing was changed")
+    try:
+        first = getpass.getpass("New password: ")
+        if getpass.getpass("Repeat password: ") != first:
+            raise SettingsError("the passwords differ; nothing was changed")
+    except EOFError:
+        raise SettingsError("the input ended; nothing was changed") from None
     return first
+
+
+def _read_password() -> str:
+    try:
+        return "" if sys.stdin is None else sys.stdin.readline().rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise SettingsError("the password on standard input is not text in the locale's encoding") from None

@@ -13,9 +13,8 @@ from importlib import import_module
 from typing import Any, Literal, get_args, get_origin
 
 from edge_siamese import __version__
-from edge_siamese.cli.output import LogFormatter
+from edge_siamese.cli.output import LogFormatter, discard_output, flush_output, prepare_output, print_error
 from edge_siamese.daemon.commands import COMMANDS, Argument, arguments_of
-from edge_siamese.errors import EdgeSiameseError, printable
 from edge_siamese.registry import AUTO, PRECISIONS, RUNTIMES
 from edge_siamese.validation import SchemaError, convert
 
@@ -42,34 +41,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0, or 1 after an error, which is printed as one line on stderr. Wrong usage exits with 2.
     """
+    prepare_output()
+    debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
+    try:
+        try:
+            return _run(arguments)
+        finally:
+            flush_output()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of the pipe, such as `head`, has gone
+        discard_output()
+        return 1
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        else:
+            print_error(error)
+        return 1
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     options = build_parser().parse_args(arguments)
     if logging.lastResort:
         logging.lastResort.setFormatter(LogFormatter())
     # One thread is enough for images of a camera's size; more cost memory and contend on a busy board.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    try:
-        module, _, function = options.run.partition(":")
-        status = int(getattr(import_module(f"edge_siamese.cli.{module}"), function)(options))
-        sys.stdout.flush()
-        return status
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except BrokenPipeError:
-        # The reader of the pipe, such as `head`, has gone. Python would report that again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except Exception as error:
-        if options.debug:
-            traceback.print_exc()
-        else:
-            expected = isinstance(error, (EdgeSiameseError, OSError))
-            message = (
-                str(error)
-                if expected
-                else f"unexpected {type(error).__name__}: {error} (--debug shows where)"
-            )
-            print(f"edge-siamese: {printable(' '.join(message.split()))}", file=sys.stderr)
-        return 1
+    module, _, function = options.run.partition(":")
+    return int(getattr(import_module(f"edge_siamese.cli.{module}"), function)(options))
 
 
 class _Commands:

@@ -1,13 +1,21 @@
-"""Output of the commands: lines, JSON, aligned pairs, tables and log lines; control characters in them are escaped."""
+"""Output of the commands: lines, JSON, aligned pairs, tables, log lines and errors, on any terminal.
+
+Control characters are escaped, and so are characters that the encoding of the terminal lacks.
+"""
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
 import logging
+import os
+import sys
 from collections.abc import Sequence
-from typing import Any
+from contextlib import suppress
+from typing import Any, TextIO
 
-from edge_siamese.errors import is_printable, printable
+from edge_siamese.errors import EdgeSiameseError, is_printable, printable, unforeseen
 
 
 class LogFormatter(logging.Formatter):
@@ -20,19 +28,72 @@ class LogFormatter(logging.Formatter):
         return "\n".join(map(printable, super().formatException(error).split("\n")))
 
 
+def prepare_output() -> None:
+    """Make standard output and standard error accept every text; a closed one discards it."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - until the process ends
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def flush_output() -> None:
+    """Write what is buffered.
+
+    Raises:
+        EdgeSiameseError: a disk is full or fails. What is left is discarded.
+        BrokenPipeError: nobody reads the pipe any more.
+    """
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: the file was closed
+        discard_output()
+        reason = getattr(error, "strerror", None) or error
+        raise EdgeSiameseError(f"standard output cannot be written: {reason}") from error
+
+
+def discard_output(stream: TextIO | None = None) -> None:
+    """Discard all that is not written yet, by default of standard output; Python would report it again at exit."""
+    with suppress(OSError, ValueError):
+        descriptor = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(descriptor, (stream or sys.stdout).fileno())
+        os.close(descriptor)
+
+
+def print_error(error: Exception) -> None:
+    """Print an error as one line on standard error; for an unexpected one, its type as well."""
+    if isinstance(error, OSError) and not isinstance(error, EdgeSiameseError) and error.strerror:
+        message = f"{os.fsdecode(error.filename)}: {error.strerror}" if error.filename else error.strerror
+    elif isinstance(error, (EdgeSiameseError, OSError)):
+        message = str(error)
+    else:
+        message = f"{unforeseen(error)} (--debug shows where)"
+    try:
+        print(f"edge-siamese: {printable(' '.join(message.split()))}", file=sys.stderr, flush=True)
+    except (OSError, ValueError):
+        discard_output(sys.stderr)
+
+
 def print_line(text: str) -> None:
     """Print one line, which may contain text that others chose."""
     print(printable(text))
 
 
 def print_json(value: Any) -> None:
-    """Print JSON; characters that a terminal would act on are escaped, which changes no value."""
+    """Print JSON. Characters that a terminal would act on, or cannot show, are escaped, which changes no value."""
     print(json_text(value, indent=2))
 
 
 def json_text(value: Any, indent: int | None = None) -> str:
     """Return JSON without control, bidirectional and other format characters."""
-    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    try:
+        unicode = codecs.lookup(getattr(sys.stdout, "encoding", None) or "ascii").name.startswith("utf")
+    except LookupError:
+        unicode = False
+    text = json.dumps(value, indent=indent, ensure_ascii=not unicode, allow_nan=False)
     if text.isprintable():
         return text
     return "".join(c if c == "\n" or is_printable(c) else json.dumps(c)[1:-1] for c in text)

@@ -59,7 +59,13 @@ def stream(
 
     Closing the iterator closes the connection, which ends streams of events. Arguments and errors are those of `request`.
     """
-    message = encode_line({"command": command, **msgspec.to_builtins(arguments)})
+    try:
+        message = encode_line({"command": command, **msgspec.to_builtins(arguments)}, "strict")
+    except UnicodeEncodeError as error:
+        word = error.object[error.start : error.end]
+        raise ControlError(
+            f"an argument contains {word!a}, which is no text in the locale's encoding"
+        ) from None
     if len(message) > MAX_REQUEST:
         raise ControlError(f"the request has {len(message)} bytes; the limit is {MAX_REQUEST}")
     with _connect(path) as connection:

@@ -470,14 +470,14 @@ def _listening(path: Path) -> str | None:
         return f"pid {_credentials(probe)[0]}"
 
 
-def encode_line(value: dict[str, Any]) -> bytes:
-    """Encode a line of JSON; lone surrogates, which file names may contain, become question marks.
+def encode_line(value: dict[str, Any], errors: str = "replace") -> bytes:
+    """Encode a line of JSON; lone surrogates, which file names may contain, become question marks by default.
 
     Raises:
         TypeError, ValueError: the value is not JSON.
     """
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return text.encode("utf-8", "replace") + b"\n"
+    return text.encode("utf-8", errors) + b"\n"
 
 
 def _hung_up(connection: socket.socket) -> bool:

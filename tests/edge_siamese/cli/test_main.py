@@ -335,7 +335,7 @@ def test_errors_of_all_kinds(
         (
             PermissionError(13, "Permission denied", "x"),
             1,
-            "edge-siamese: [Errno 13] Permission denied: 'x'\n",
+            "edge-siamese: x: Permission denied\n",
         ),
         (KeyError("x"), 1, "edge-siamese: unexpected KeyError: 'x' (--debug shows where)\n"),
         (KeyboardInterrupt(), 130, ""),
