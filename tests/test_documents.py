@@ -152,7 +152,15 @@ def test_the_makefile_calls_export_with_options_that_exist() -> None:
     text = (ROOT / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ")
     text = text.replace("omniglot-$$name", "omniglot-characters").replace(" 2>&1", "")
     calls = re.findall(r"-m export (\w+) ([^$\n]*)", text)
-    assert {name for name, _ in calls} == {"demo", "evaluate", "impostors", "pipeline", "reproduce", "ship", "train"}
+    assert {name for name, _ in calls} == {
+        "demo",
+        "evaluate",
+        "impostors",
+        "pipeline",
+        "reproduce",
+        "ship",
+        "train",
+    }
     for name, arguments in calls:
         parse(export_parser(name), shlex.split(arguments), f"Makefile: {name}")
 

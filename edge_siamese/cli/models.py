@@ -21,9 +21,11 @@ from edge_siamese.models import described, names, resolve, shipped
 from edge_siamese.models.bundle import Bundle, load_bundle
 from edge_siamese.models.installed import InstalledModel, InstalledModels
 from edge_siamese.models.manifest import threshold_origin, usual_threshold
-from edge_siamese.models.selftest import SelfTestReport, self_test
+from edge_siamese.models.selftest import SelfTestReport
 from edge_siamese.pictures import read_picture
 from edge_siamese.recognizer import Recognizer
+from edge_siamese.runtimes.encoder import GraphEncoder
+from edge_siamese.runtimes.proof import prove, try_encoder
 from edge_siamese.runtimes.selection import load_encoder, runtime_format, runtime_statuses
 from edge_siamese.system.files import write_atomically
 
@@ -83,8 +85,7 @@ def selftest(options: argparse.Namespace) -> int:
     if options.runtime == "all":
         skipped = [str(status) for status in runtime_statuses() if not status.usable]
     for runtime, precision in _selected(bundle, options.runtime, options.precision):
-        encoder = load_encoder(bundle, runtime, precision, options.threads)
-        reports.append(self_test(encoder, bundle.golden, bundle.head))
+        reports.append(prove(bundle, runtime, precision, options.threads).report)
     if not reports:
         raise RuntimeNotInstalled(f"no runtime can run a file of this bundle here: {', '.join(skipped)}")
     passed = all(report.passed for report in reports)
@@ -127,7 +128,7 @@ def selftest(options: argparse.Namespace) -> int:
 def compare(options: argparse.Namespace) -> int:
     """Compare two pictures."""
     bundle = load_bundle(options.bundle)
-    encoder = load_encoder(bundle, options.runtime, options.precision, options.threads)
+    encoder = _load_encoder(bundle, options)
     embeddings = encoder.embed([read_picture(options.first), read_picture(options.second)])
     distance = float(bundle.head.paired_distances(embeddings[:1], embeddings[1:])[0])
     probability = float(bundle.head.probability(distance))
@@ -168,8 +169,10 @@ def compare(options: argparse.Namespace) -> int:
 
 def recognize(options: argparse.Namespace) -> int:
     """Register objects from pictures, and recognize other pictures."""
+    bundle = load_bundle(options.bundle)
+    _try_for_root(bundle, options)
     recognizer = Recognizer(
-        options.bundle,
+        bundle,
         options.threshold,
         runtime=options.runtime,
         precision=options.precision,
@@ -201,7 +204,7 @@ def recognize(options: argparse.Namespace) -> int:
 def embed(options: argparse.Namespace) -> int:
     """Embed an array of images."""
     images = _read_images(Path(options.images))
-    encoder = load_encoder(options.bundle, options.runtime, options.precision, options.threads)
+    encoder = _load_encoder(load_bundle(options.bundle), options)
     embeddings = encoder.embed(images)
     write_atomically(Path(options.out), lambda file: np.save(file, embeddings, allow_pickle=False))
     result = {
@@ -232,7 +235,7 @@ def _bench_stages(bundle: Bundle, options: argparse.Namespace) -> int:
     from edge_siamese.system.board import read_board, temperature
 
     settings = find_installation(options.config).settings.camera
-    encoder = load_encoder(bundle, options.runtime, options.precision, options.threads)
+    encoder = _load_encoder(bundle, options)
     color = bundle.manifest.input.color
     camera: Camera
     if options.camera:
@@ -279,6 +282,7 @@ def _bench_stages(bundle: Bundle, options: argparse.Namespace) -> int:
 def _bench_encoder(bundle: Bundle, options: argparse.Namespace) -> int:
     from edge_siamese.benchmark import measure_encoder  # needs a module that only Unix has
 
+    _try_for_root(bundle, options)
     result = measure_encoder(bundle, options.runtime, options.precision, options.threads, options.runs)
     if options.json:
         print_json(asdict(result))
@@ -403,6 +407,17 @@ def _named_or_current(options: argparse.Namespace) -> Path:
             "no model is installed: name a bundle, or install one: edge-siamese model install BUNDLE"
         )
     return path
+
+
+def _load_encoder(bundle: Bundle, options: argparse.Namespace) -> GraphEncoder:
+    _try_for_root(bundle, options)
+    return load_encoder(bundle, options.runtime, options.precision, options.threads)
+
+
+def _try_for_root(bundle: Bundle, options: argparse.Namespace) -> None:
+    """Open a model from elsewhere in a confined child first, if this is root; raises `ModelCrashed`."""
+    if os.geteuid() == 0:
+        try_encoder(bundle, options.runtime, options.precision, options.threads)
 
 
 def _selected(bundle: Bundle, runtime: str, precision: str) -> list[tuple[str, str]]:

@@ -106,14 +106,13 @@ def _current_model(context: Context) -> tuple[Path | None, str]:
 
 def _self_test(context: Context, path: Path) -> Finding:
     from edge_siamese.models.bundle import load_bundle
-    from edge_siamese.models.selftest import self_test
-    from edge_siamese.runtimes.selection import load_encoder
+    from edge_siamese.runtimes.proof import prove
 
     settings, origin = context.settings.model, described(path)
     try:
         bundle = load_bundle(path)
-        encoder = load_encoder(bundle, settings.runtime, settings.precision, settings.threads)
-        report = self_test(encoder, bundle.golden, bundle.head)
+        proof = prove(bundle, settings.runtime, settings.precision, settings.threads)
+        report = proof.report
         report.require()
     except EdgeSiameseError as error:
         remedy = (
@@ -126,7 +125,7 @@ def _self_test(context: Context, path: Path) -> Finding:
         "model",
         "ok",
         (f"{origin}: " if origin else "")
-        + f"{encoder.model_id}, {encoder.precision} on {encoder.runtime} {encoder.version}: intact, and its self-test "
+        + f"{bundle.manifest.model_id}, {report.precision} on {report.runtime} {proof.version}: intact, and its self-test "
         f"passes (minimum cosine {report.worst_cosine:.4f})",
     )
 

@@ -178,7 +178,7 @@ class Bundle:
         _ = self.golden, self.impostors
 
     def _check_embeddings(self, embeddings: npt.NDArray[np.float32], where: str) -> None:
-        norms = np.linalg.norm(embeddings, axis=1)
+        norms = np.linalg.norm(embeddings.astype(np.float64), axis=1)
         if (
             self.manifest.embedding.normalization == "l2" and not np.allclose(norms, 1.0, atol=1e-2)
         ) or not norms.all():

@@ -60,25 +60,43 @@ def prove(
     return finish(proving(bundle, runtime, precision, threads, limits))
 
 
+def try_encoder(bundle: Bundle, runtime: str, precision: str, threads: int | None = None) -> None:
+    """Load the encoder of a bundle from elsewhere and embed an image, in a confined child; raises as `prove`.
+
+    For commands that need no golden vectors, and leave it to the caller to judge what the encoder computes.
+    """
+    if needs_proof(bundle):
+        finish(_confined(bundle, runtime, precision, threads, Limits(), with_golden=False))
+
+
 def proving(
     bundle: Bundle, runtime: str, precision: str, threads: int | None = None, limits: Limits | None = None
 ) -> Generator[None, None, Proof]:
     """As `prove`; yields while the child works, at most `POLL_SECONDS` after the last time."""
+    steps = _confined(bundle, runtime, precision, threads, limits or Limits(), with_golden=True)
+    result = yield from steps
+    return Proof(SelfTestReport.from_dict(result["report"]), result["version"], result["reason"])
+
+
+def _confined(
+    bundle: Bundle, runtime: str, precision: str, threads: int | None, limits: Limits, *, with_golden: bool
+) -> Generator[None, None, dict[str, Any]]:
     status, _ = select_runtime(bundle, runtime, precision)
     with _readable_by_others(bundle) as directory:
         child = ConfinedChild(
             f"{__name__}:examine_model",
-            limits or Limits(),
+            limits,
             directory=str(directory),
             imported=status.name,
             runtime=runtime,
             precision=precision,
             threads=threads,
+            with_golden=with_golden,
         )
         try:
             while not child.poll(POLL_SECONDS):
                 yield
-            result = child.result()
+            result: dict[str, Any] = child.result()
         except SandboxError as error:
             if not child.stage:
                 raise  # it was not the model
@@ -91,7 +109,7 @@ def proving(
             raise type(error)(str(error).replace(str(directory), str(bundle.path))) from None
         finally:
             child.close()
-    return Proof(SelfTestReport.from_dict(result["report"]), result["version"], result["reason"])
+    return result
 
 
 def finish(steps: Generator[Any, None, T]) -> T:
@@ -121,14 +139,20 @@ def proof_key(bundle: Bundle, runtime: str, precision: str) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def examine_model(directory: str, imported: str, runtime: str, precision: str, threads: int | None) -> Steps:
-    """In the child: everything that the daemon does with a bundle before the first frame."""
+def examine_model(
+    directory: str, imported: str, runtime: str, precision: str, threads: int | None, with_golden: bool
+) -> Steps:
+    """In the child: what the daemon does with a bundle before the first frame, or only the encoder's part of it."""
     from edge_siamese.registry import RUNTIMES
     from edge_siamese.runtimes.selection import runtime_status
 
     codecs.lookup("cp437")  # of names in archives; the confined part may not be able to read Python's library
     yield str(runtime_status(imported, RUNTIMES[imported]))
     bundle = load_bundle(directory)
+    if not with_golden:
+        encoder = load_encoder(bundle, runtime, precision, threads)
+        encoder.embed_prepared(np.zeros((1, *bundle.manifest.input.shape), np.uint8))
+        return {}
     bundle.check()
     encoder = load_encoder(bundle, runtime, precision, threads)
     report = self_test(encoder, bundle.golden, bundle.head)

@@ -9,12 +9,15 @@ import shlex
 import subprocess
 import tarfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from rich.console import Console
 
-from edge_siamese.errors import ExportError
+from edge_siamese.errors import ExportError, RuntimeNotInstalled
 from edge_siamese.models.bundle import MANIFEST, Bundle
+from edge_siamese.registry import AUTO
+from edge_siamese.runtimes.proof import needs_proof, prove
 from export import records
 from export.cli.options import add_bundle_argument, positive
 from export.evaluation.loading import open_bundle
@@ -142,6 +145,15 @@ def ssh_options(port: int | None, identity: str | None, options: Sequence[str]) 
     return tuple(arguments)
 
 
+def _require_proof(bundle: Bundle) -> None:
+    """Run the self-test here, in a confined child, before any device does; raises as `prove` does."""
+    precision = "int8" if any(model.precision == "int8" for model in bundle.manifest.models) else "fp32"
+    if needs_proof(bundle):
+        bundle.check()
+        with suppress(RuntimeNotInstalled):  # the devices have one
+            prove(bundle, AUTO, precision).report.require()
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_bundle_argument(parser)
     parser.add_argument("hosts", nargs="+", metavar="USER@HOST", help="the devices")
@@ -173,6 +185,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     bundle = open_bundle(arguments.bundle)
+    _require_proof(bundle)
     options = ssh_options(arguments.port, arguments.identity, arguments.ssh_option)
     devices = [Device(host, options, arguments.command, not arguments.no_sudo) for host in arguments.hosts]
     data = archive(bundle)

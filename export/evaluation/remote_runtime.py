@@ -25,6 +25,7 @@ from edge_siamese.models.bundle import Bundle, load_bundle
 from edge_siamese.recognition.embedding import Encoder
 from edge_siamese.recognition.imaging import Frames, prepare_batch
 from edge_siamese.registry import RUNTIMES
+from edge_siamese.runtimes.proof import try_encoder
 from edge_siamese.runtimes.selection import available_runtimes, load_encoder, runtime_format
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -84,9 +85,11 @@ def open_encoder(
 
     Raises:
         RuntimeNotInstalled: the runtime is in neither; the message says how to get it.
+        ModelCrashed: the file crashes the runtime, or exceeds a limit, in a confined child that tries it first.
     """
     opened = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
     try:
+        try_encoder(opened, runtime, precision, threads)
         return load_encoder(opened, runtime=runtime, precision=precision, threads=threads)
     except RuntimeNotInstalled as error:
         python = device_python()

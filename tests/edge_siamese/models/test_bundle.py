@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import struct
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -311,3 +314,157 @@ def test_impostors_that_are_no_array(writable_bundle: Path) -> None:
 def test_the_checksum_is_sha256(tmp_path: Path) -> None:
     (tmp_path / "abc").write_bytes(b"abc")
     assert sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+# --- what a bundle may not cost ---
+
+
+def save_archive(path: Path, members: dict[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> None:
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+
+
+def header(shape: str, dtype: str = "|u1") -> bytes:
+    text = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}".encode()
+    text += b" " * (63 - (10 + len(text)) % 64) + b"\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text
+
+
+def test_golden_vectors_that_unpack_to_gigabytes_are_not_unpacked(
+    writable_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bomb = header("(6, 4096, 4096)") + bytes(6 << 24)
+    save_archive(writable_bundle / GOLDEN, {"frame.npy": bomb})
+    relist(writable_bundle, GOLDEN)
+    assert (writable_bundle / GOLDEN).stat().st_size < 200_000
+    monkeypatch.setattr(zipfile.ZipFile, "open", pytest.fail)
+    with pytest.raises(BundleError, match=r"golden\.npz .*: its arrays have more than 67108864 bytes\)$"):
+        load_bundle(writable_bundle).golden  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("members", "problem"),
+    [
+        (
+            {"frame.npy": header("(100000, 60000)") + bytes(99)},
+            r"\(100000, 60000\) has 6000000000 bytes, which are",
+        ),
+        ({"frame.npy": header("(-1, 4)") + bytes(99)}, r"which are not there|negative|shape"),
+        ({"frame.npy": header("(1" + "0" * 400 + ",)")}, "which are not there"),
+        ({"frame.npy": header("(3,)") + bytes(2)}, r"shape \(3,\) has 3 bytes, which are not there"),
+        ({"frame.npy": header("(1,)", "|O") + bytes(8)}, "holds object, not numbers"),
+        ({"frame.npy": header("(1,)", "|S4") + bytes(4)}, r"holds \|S4, not numbers"),
+        ({"frame.npy": b"\x93NUMPY\x09\x00" + bytes(90)}, "unknown version|version"),
+        ({"frame.npy": b"no array"}, "magic"),
+        ({f"{number}.npy": b"" for number in range(17)}, "more than 16 arrays"),
+        ({str(number): b"" for number in range(70_000)}, "more than 16 arrays"),
+    ],
+)
+def test_archives_that_are_no_golden_vectors(tmp_path: Path, members: dict[str, bytes], problem: str) -> None:
+    path = tmp_path / "golden.npz"
+    save_archive(path, members, zipfile.ZIP_STORED)
+    with pytest.raises(BundleError, match=problem) as caught:
+        GoldenVectors.load(path)
+    assert str(caught.value).startswith(f"{path} is not a file of numpy arrays (")
+
+
+def test_pickles_are_not_loaded(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> Any:
+            return pytest.fail, ("a pickle was loaded",)
+
+    golden = golden_vectors()
+    with (tmp_path / "golden.npz").open("wb") as file:
+        np.savez(file, frame=np.array([Evil()]), images=golden.images)
+    with pytest.raises(BundleError, match="holds object, not numbers"):
+        GoldenVectors.load(tmp_path / "golden.npz")
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"images": np.zeros((0, 12, 12, 1), np.uint8)}, "the shapes of the golden vectors disagree"),
+        (
+            {"embeddings": {"network": np.zeros((6, 8), np.float32)}},
+            "embeddings.network has embeddings that are not",
+        ),
+        (
+            {"embeddings": {"network": np.full((6, 8), 3e38, np.float32)}},
+            "embeddings.network has embeddings that",
+        ),
+    ],
+)
+def test_golden_vectors_that_prove_nothing(
+    writable_bundle: Path, changes: dict[str, Any], problem: str
+) -> None:
+    dataclasses.replace(golden_vectors(), **changes).save(writable_bundle / GOLDEN)
+    relist(writable_bundle, GOLDEN)
+    with pytest.raises(BundleError, match=problem):
+        load_bundle(writable_bundle).check()
+
+
+def test_weights_that_overflow_are_refused(tmp_path: Path) -> None:
+    directory = write_tiny_bundle(tmp_path / "bundle", weighted=True)
+    np.save(directory / "head_weights.npy", np.full(8, 3e38, np.float32))
+    relist(directory, "head_weights.npy")
+    with pytest.raises(BundleError, match=r"head_weights\.npy: a weight exceeds 1e\+06$"):
+        load_bundle(directory)
+
+
+@pytest.mark.parametrize("name", ["encoder.int8.onnx", "golden.npz", "manifest.json"])
+def test_pipes_and_devices_are_not_opened(writable_bundle: Path, name: str) -> None:
+    (writable_bundle / name).unlink()
+    os.mkfifo(writable_bundle / name)
+    with pytest.raises(
+        BundleError, match=r"is a pipe, a socket or a device, not a file$|no manifest\.json in it$"
+    ):
+        load_bundle(writable_bundle)
+    (writable_bundle / name).unlink()
+    (writable_bundle / name).symlink_to("/dev/zero")
+    with pytest.raises(
+        BundleError, match=r"a link that leaves the bundle's directory$|no manifest\.json in it$"
+    ):
+        load_bundle(writable_bundle)
+
+
+def test_a_manifest_elsewhere_is_not_read(writable_bundle: Path, tmp_path: Path) -> None:
+    (writable_bundle / "manifest.json").rename(tmp_path / "secret")
+    (writable_bundle / "manifest.json").symlink_to(tmp_path / "secret")
+    with pytest.raises(
+        UnsafePathError, match=r"manifest\.json is a link that leaves the bundle's directory$"
+    ):
+        load_bundle(writable_bundle)
+
+
+def test_a_huge_manifest_is_not_parsed(writable_bundle: Path) -> None:
+    path = writable_bundle / "manifest.json"
+    path.write_text(path.read_text() + " " * (1 << 20))
+    with pytest.raises(ManifestError, match=r"manifest\.json has more than 1048576 bytes"):
+        load_bundle(writable_bundle)
+
+
+def test_a_deep_manifest_is_an_error(writable_bundle: Path) -> None:
+    path = writable_bundle / "manifest.json"
+    for depth in (101, 100_000):
+        path.write_text('{"provenance": ' + "[" * depth + "]" * depth + "}")
+        with pytest.raises(ManifestError, match=r"manifest\.json: .*nested"):
+            load_bundle(writable_bundle)
+
+
+def test_forty_thousand_attachments_are_refused_at_once(
+    writable_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = json.loads((writable_bundle / "manifest.json").read_text())
+    item = content["attachments"][0]
+    content["attachments"] = [{**item, "path": f"{number}"} for number in range(40_000)]
+    (writable_bundle / "manifest.json").write_text(json.dumps(content))
+    with pytest.raises(ManifestError, match="has more than 1048576 bytes"):
+        load_bundle(writable_bundle)
+    content["attachments"] = content["attachments"][:7000]
+    (writable_bundle / "manifest.json").write_text(json.dumps(content))
+    monkeypatch.setattr("edge_siamese.models.manifest._require_distinct", pytest.fail)
+    with pytest.raises(
+        ManifestError, match=r"manifest\.json: attachments: has 7000 items; at most 32 are allowed$"
+    ):
+        load_bundle(writable_bundle)

@@ -205,3 +205,28 @@ def test_what_could_not_be_read_back_is_not_written(bundle: Bundle) -> None:
         structs.replace(bundle.manifest, metrics={"ece": float("nan")}).to_json()
     with pytest.raises(ManifestError, match=r"metrics\.data: must be a number or an object"):
         structs.replace(bundle.manifest, metrics={"data": "omniglot"}).to_json()  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("model_id", "x" * 201, "model_id: exceeds the limit of 200"),
+        ("encoder.parameters", 2**60, "encoder.parameters: exceeds the limit of 9,007,199,254,740,992"),
+        ("encoder.macs", 2**60, "encoder.macs: exceeds the limit of 9,007,199,254,740,992"),
+        ("input.height", 1025, "input.height: exceeds the limit of 1,024"),
+        ("input.width", 10**9, "input.width: exceeds the limit of 1,024"),
+        ("embedding.dimensions", 16_385, "embedding.dimensions: exceeds the limit of 16,384"),
+        ("head.scale", 1e9, "head.scale: exceeds the limit of 1,000,000"),
+        ("head.bias", -1e9, "head.bias: exceeds the limit of 1,000,000"),
+        ("models.0.bytes", 2**40, "models[0].bytes: exceeds the limit of 268,435,456"),
+        ("attachments.1.bytes", 2**40, "attachments[1].bytes: exceeds the limit of 268,435,456"),
+        ("thresholds.1.impostor_pairs", 2**60, "thresholds[1].impostor_pairs: exceeds the limit of 9,007,199,254,740,992"),
+        ("thresholds.1.false_accept_rate", 1e-2, "thresholds: the rate 0.01 is listed twice"),
+        ("thresholds.1.probability", 0.7, "thresholds: probability at the rate 0.001 is lower than at 0.01"),
+        ("thresholds.1.false_reject_rate", 0.01, "thresholds: false_reject_rate at the rate 0.001 is lower than at 0.01"),
+    ],
+)  # fmt: skip
+def test_limits_of_a_manifest(bundle: Bundle, key: str, value: Any, message: str) -> None:
+    with pytest.raises(ManifestError) as caught:
+        Manifest.from_json(changed(bundle, key, value), WHERE)
+    assert str(caught.value) == f"{WHERE}: {message}"

@@ -17,7 +17,7 @@ import pytest
 
 from edge_siamese.errors import BundleError, ModelCrashed, SandboxError, SelfTestFailed
 from edge_siamese.models import names, shipped
-from edge_siamese.models.bundle import IMPOSTORS, Bundle, load_bundle
+from edge_siamese.models.bundle import IMPOSTORS, MAX_IMPOSTORS, Bundle, load_bundle
 from edge_siamese.runtimes import proof
 from edge_siamese.runtimes.proof import needs_proof, proof_key, prove
 from edge_siamese.runtimes.selection import runtime_format
@@ -254,9 +254,12 @@ def test_a_child_that_cannot_be_started_says_nothing_about_the_model(
         (np.zeros((4, 8), np.float16), "not of unit length"),
         (np.full((4, 8), 9.0, np.float16), "not of unit length"),
         (np.full((4, 8), np.nan, np.float16), "numbers that are not finite"),
-        (np.zeros((4, 7), np.float16), "1 to 512 embeddings of 8 numbers are needed"),
-        (np.zeros((0, 8), np.float16), "1 to 512 embeddings of 8 numbers are needed"),
-        (np.zeros((600, 8), np.float16), "1 to 512 embeddings of 8 numbers are needed"),
+        (np.zeros((4, 7), np.float16), f"1 to {MAX_IMPOSTORS} embeddings of 8 numbers are needed"),
+        (np.zeros((0, 8), np.float16), f"1 to {MAX_IMPOSTORS} embeddings of 8 numbers are needed"),
+        (
+            np.zeros((MAX_IMPOSTORS + 1, 8), np.float16),
+            f"1 to {MAX_IMPOSTORS} embeddings of 8 numbers are needed",
+        ),
         (np.zeros((4, 8), np.float32), "must be float16"),
         (np.array(["x"] * 8), "not a file of numpy arrays"),
     ],

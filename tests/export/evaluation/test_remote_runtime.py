@@ -117,7 +117,7 @@ def test_a_runtime_that_is_nowhere_says_how_to_get_it(
     def refuse(*_: object, **__: object) -> None:
         raise RuntimeNotInstalled("tflite-runtime is not installed; to get it: pip install tflite-runtime")
 
-    monkeypatch.setattr(remote_runtime, "load_encoder", refuse)
+    monkeypatch.setattr(remote_runtime, "try_encoder", refuse)
     with pytest.raises(
         RuntimeNotInstalled, match=r"pip install tflite-runtime; and there is no second interpreter"
     ):
