@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -161,3 +162,31 @@ def test_a_bundle_that_fails_its_self_test_is_not_installed(
         "edge-siamese: no bundle at /none: no such directory\n"
     )
     assert daemon.models.all() == []
+
+
+def test_the_documented_sequence(command: Command, daemon: Daemon, objects_shipped: Path) -> None:
+    """The commands of the guide's chapter on models, in their order."""
+    write_tiny_bundle(objects_shipped.with_name("glyphs"), model_id="glyphs-000000000000")
+    guide = (Path(__file__).parents[3] / "docs" / "device.md").read_text(encoding="utf-8")
+    chapter = guide[guide.index("\n## Models\n") : guide.index("\n## The first object\n")]
+    lines = re.findall(r"^(?:sudo )?edge-siamese (model .*)$", chapter, re.MULTILINE)
+    assert lines == ["model list", "model install glyphs", "model install ./bundle", "model rollback"]
+    assert command(*lines[0].split()).endswith(
+        "no model is installed; using objects, shipped with edge-siamese\n"
+    )
+    command(*lines[1].split())
+    assert command(*lines[3].split()) == "objects is the current model again; the daemon is not running\n"
+    assert daemon.models.used() == objects_shipped
+    assert command(*lines[3].split()).startswith("glyphs-000000000000-")
+    own = write_tiny_bundle(daemon.home / "bundle", model_id="own")
+    command("model", "install", str(own))
+    assert command(*lines[3].split()).startswith("glyphs-000000000000-")
+
+
+def test_foreign_text_is_escaped(command: Command, daemon: Daemon, tmp_path: Path) -> None:
+    evil = write_tiny_bundle(tmp_path / "evil", model_id="a\x1b[2J\n<0>b\u202e")
+    shown = r"a\x1b[2J\n<0>b\u202e"
+    assert command("model", "install", str(evil)).startswith(f"{shown} passed its self-test, ")
+    out = command("info", str(evil)) + command("info", str(evil), "--json") + command("model", "list")
+    assert shown in out
+    assert all(character.isprintable() or character == "\n" for character in out)
