@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.pages import strangers_of
 from export.conversion.bundle import build_bundle
 from export.data import load_splits
 from export.data.images import Splits
 from export.evaluation.evaluate import Evaluation, evaluate
 from export.evaluation.remote_runtime import open_encoder
+from export.evaluation.strangers import Identified, StrangersResult
 from export.reporting.report import read_inputs, render
 from export.training.network import TorchEncoder, TrainedNetwork, load_run
 
@@ -102,3 +104,26 @@ def test_a_bundle_of_the_weights_gives_the_figures_again(
         assert again.verification.ece == pytest.approx(before.verification.ece, abs=0.003)
         assert again.verification.accuracy == pytest.approx(before.verification.accuracy, abs=0.003)
         assert dataclasses.asdict(again.data) == dataclasses.asdict(before.data)
+
+
+def test_the_readme_states_what_was_measured_among_strangers() -> None:
+    strangers, others = strangers_of("objects")
+
+    def at_default(result: StrangersResult, pictures: int) -> Identified:
+        kind = (5, pictures, 0.01)
+        return next(
+            row for row in result.results if (row.registered, row.pictures, row.false_accept_rate) == kind
+        )
+
+    one, three, look_alikes = at_default(strangers, 1), at_default(strangers, 3), at_default(others, 1)
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    for stated in (
+        f"it recognizes {100 * one.identified.value:.1f} % of their other photos",
+        f"{100 * one.strangers.value:.1f} % of {strangers.strangers:,} pictures of anything else pass",
+        f"With three photos each it recognizes {100 * three.identified.value:.1f} %",
+        f"{100 * look_alikes.strangers.value:.0f} % of the photos of other groceries pass",
+    ):
+        assert stated in text
+    # The stated rate holds within a factor of two on strangers that were not used to set the threshold.
+    for row in strangers.results:
+        assert 0.5 <= row.strangers.value / row.false_accept_rate <= 2.0
