@@ -22,6 +22,7 @@ from edge_siamese.errors import PictureError, SupportError
 from edge_siamese.fleet.clock import require_stamp
 from edge_siamese.fleet.state import ObjectState, Part, Text, ViewState
 from edge_siamese.pictures import decode_png, png_size
+from edge_siamese.recognition.embedding import usable_embeddings
 from edge_siamese.store.names import checked_name
 from edge_siamese.store.replication import ViewContent
 from edge_siamese.store.tables import MAX_CROP_SIDE, MAX_CROPS
@@ -140,9 +141,12 @@ def decode_content(payload: bytes) -> ViewContent:
     content = convert(_decode(payload, MAX_CONTENT_BYTES), _Content)
     vector = content.embedding
     if vector is not None and (
-        len(vector) != 4 * content.dimensions or not np.isfinite(np.frombuffer(vector, "<f4")).all()
+        len(vector) != 4 * content.dimensions
+        or not usable_embeddings(np.frombuffer(vector, "<f4")[np.newaxis]).all()
     ):
-        raise SchemaError("embedding", f"must be {content.dimensions} finite numbers")
+        raise SchemaError(
+            "embedding", f"must be {content.dimensions} finite numbers, not too large or all zero"
+        )
     _check_crops(content.crops)
     if vector is None and not content.crops:
         raise SchemaError("", "neither an embedding nor a picture")

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from edge_siamese.errors import EncoderError
+from edge_siamese.recognition.embedding import MAX_COMPONENT
 from edge_siamese.recognition.head import SigmoidDistanceHead
 from edge_siamese.recognition.imaging import Floats
 from edge_siamese.recognition.support import SupportEntry, SupportSet
@@ -160,12 +161,13 @@ def decide(
         threshold: the general threshold, a probability.
 
     Raises:
-        EncoderError: the embedding does not have D finite numbers.
+        EncoderError: the embedding does not have D finite numbers of ordinary size.
     """
     query = np.asarray(embedding, dtype=np.float32)
-    if query.shape != (support.dimensions,) or not np.isfinite(query).all():
+    if query.shape != (support.dimensions,) or not (np.abs(query) <= MAX_COMPONENT).all():
         raise EncoderError(
-            f"the encoder computed an embedding that is not {support.dimensions} finite numbers; its file is damaged"
+            f"the encoder computed an embedding that is not {support.dimensions} finite numbers up to {MAX_COMPONENT:g}; its "
+            "file is damaged"
         )
     if not len(support):
         return Recognition(

@@ -18,6 +18,8 @@ from edge_siamese.recognition.imaging import Bytes, Floats, Frames, Preprocessin
 
 MAX_IMAGES_PER_VIEW = 45
 """Images encoded for one view: bounds the time of a registration on a small board."""
+MIN_COMPONENT, MAX_COMPONENT = 1e-6, 1e6
+"""Bounds of the largest component of a usable embedding."""
 MAX_BATCH_SIZE = 16
 """Images encoded at once: bounds the memory of the runtime."""
 
@@ -115,6 +117,20 @@ def prepare_variations(frame: npt.NDArray[Any], to: Preprocessing, variations: S
         for index, variation in enumerate(variations, 1):
             images[index] = _apply_variation(fine, to, variation)
     return images
+
+
+def usable_embeddings(rows: Floats) -> npt.NDArray[np.bool_]:
+    """Which embeddings can be compared: finite, not zero, and so short that no distance overflows.
+
+    Args:
+        rows: float32 (N, D), from any source: a file, another device, a runtime.
+
+    Returns:
+        bool (N,).
+    """
+    # Infinity and NaN propagate; a sum of squares of large float32 numbers would overflow.
+    largest = np.abs(rows).max(axis=1, initial=0.0)
+    return np.asarray((largest >= MIN_COMPONENT) & (largest <= MAX_COMPONENT))
 
 
 def variations_for(frames: int) -> tuple[Variation, ...]:

@@ -25,6 +25,7 @@ import numpy as np
 
 from edge_siamese.errors import PictureError, StoreError, SupportError
 from edge_siamese.pictures import MAX_PNG_BYTES, decode_png, png_size
+from edge_siamese.recognition.embedding import usable_embeddings
 from edge_siamese.recognition.imaging import Floats
 from edge_siamese.store.database import Database
 from edge_siamese.store.errors import store_error
@@ -235,8 +236,8 @@ class ArchiveReader:
         if len(data) % (4 * dimensions):
             raise self._refusal(f"{EMBEDDINGS} has {len(data)} bytes, not rows of {dimensions} numbers")
         rows = np.frombuffer(data, dtype="<f4").reshape(-1, dimensions).astype(np.float32)
-        if not np.isfinite(rows).all():
-            raise self._refusal(f"{EMBEDDINGS} has numbers that are not finite")
+        if not usable_embeddings(rows).all():
+            raise self._refusal(f"{EMBEDDINGS} has numbers that are not finite, too large, or all zero")
         for item in self.manifest.objects:
             for view in item.views:
                 if view.embedding is not None and not 0 <= view.embedding < len(rows):

@@ -9,6 +9,7 @@ import numpy as np
 
 from edge_siamese.errors import NoSuchObject, PictureError, StoreError
 from edge_siamese.pictures import decode_png
+from edge_siamese.recognition.embedding import usable_embeddings
 from edge_siamese.recognition.imaging import Bytes
 from edge_siamese.recognition.support import SupportEntry
 from edge_siamese.store.database import Database
@@ -152,9 +153,9 @@ class StoreQueries:
         vectors = np.frombuffer(b"".join(row[5] for row in rows), dtype="<f4").astype(np.float32)
         vectors = vectors.reshape(len(rows), self.dimensions)
         # Bytes that a disk changed unnoticed cost one view, not the recognition of all objects.
-        if not np.isfinite(vectors).all():
-            finite = [place for place, row in enumerate(vectors) if np.isfinite(row).all()]
-            rows, vectors = [rows[place] for place in finite], vectors[finite]
+        usable = usable_embeddings(vectors)
+        if not usable.all():
+            rows, vectors = [row for row, good in zip(rows, usable, strict=True) if good], vectors[usable]
         vectors.setflags(write=False)
         entries: list[SupportEntry] = []
         start = 0

@@ -21,6 +21,7 @@ import numpy as np
 
 from edge_siamese.errors import StoreError, SupportError
 from edge_siamese.pictures import is_intact_png
+from edge_siamese.recognition.embedding import usable_embeddings
 from edge_siamese.store.errors import FAILURES, store_error
 from edge_siamese.store.names import checked_name, free_name, name_key
 from edge_siamese.store.tables import TABLES, is_name_taken, migrate
@@ -426,7 +427,7 @@ def _is_embedding(row: Row) -> bool:
         and isinstance(vector, bytes)
         and len(vector) > 0
         and len(vector) % 4 == 0
-        and bool(np.isfinite(np.frombuffer(vector, "<f4")).all())
+        and bool(usable_embeddings(np.frombuffer(vector, "<f4")[np.newaxis]).all())
     )
 
 

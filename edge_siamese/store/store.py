@@ -11,8 +11,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+import numpy as np
+
 from edge_siamese.errors import NoSuchObject, StoreError, SupportError
 from edge_siamese.events import utc_now
+from edge_siamese.recognition.embedding import usable_embeddings
 from edge_siamese.recognition.imaging import Floats
 from edge_siamese.store.archive import ImportResult, OnConflict, import_archive, write_archive
 from edge_siamese.store.database import Database, MemoryDatabase
@@ -68,7 +71,10 @@ class SupportStore(StoreQueries):
         """Whether pictures of new views are stored."""
         self._now = now
         self._current_model, self._pruned_for = model_id, ""
+        self.damaged_embeddings = 0
+        """Embeddings that were damaged when the store was opened. They are computed again from the pictures."""
         with suppress(StoreError):  # a full disk does not prevent recognition
+            self._drop_damaged_embeddings()
             if self._saved_model() != model_id:
                 with self._database.change() as connection:
                     self._save_model(connection)
@@ -336,6 +342,19 @@ class SupportStore(StoreQueries):
         if former != self.model_id:
             rows = [("model", self.model_id)] + ([("former model", former)] if former else [])
             connection.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", rows)
+
+    def _drop_damaged_embeddings(self) -> None:
+        """Delete embeddings of the current model that cannot be compared, so that they are computed again."""
+        rows = self._database.read("SELECT view_id, vector FROM embeddings WHERE model_id = ?", self.model_id)
+        fitting = [row for row in rows if len(row[1]) == 4 * self.dimensions]
+        vectors = np.frombuffer(b"".join(row[1] for row in fitting), dtype="<f4")
+        usable = usable_embeddings(vectors.reshape(len(fitting), self.dimensions))
+        kept = {row[0] for row, good in zip(fitting, usable, strict=True) if good}
+        damaged = [(view_id, self.model_id) for view_id, _ in rows if view_id not in kept]
+        self.damaged_embeddings = len(damaged)
+        if damaged:
+            with self._database.change() as connection:
+                connection.executemany("DELETE FROM embeddings WHERE view_id = ? AND model_id = ?", damaged)
 
     def _drop_old_embeddings(self, connection: Connection) -> None:
         """Drop embeddings of all models but the current and the previous one; this reads the whole table."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from edge_siamese.errors import SupportError
 from edge_siamese.pictures import encode_png
+from edge_siamese.recognition.embedding import usable_embeddings
 from edge_siamese.recognition.imaging import Bytes, Floats
 from edge_siamese.store.names import name_key
 
@@ -138,12 +139,12 @@ def insert_crops(connection: sqlite3.Connection, view_id: int, crops: Iterable[b
 
 
 def encode_embedding(embedding: Floats, dimensions: int) -> bytes:
-    """Encode an embedding (D,) as float32, little-endian; raises `SupportError` if it is not D finite numbers."""
+    """Encode an embedding (D,) as float32, little-endian; raises `SupportError` if it is not D usable numbers."""
     row = np.asarray(embedding, dtype="<f4")
     if row.shape != (dimensions,):
         raise SupportError(f"an embedding must have shape ({dimensions},), not {row.shape}")
-    if not np.isfinite(row).all():
-        raise SupportError("an embedding has numbers that are not finite")
+    if not usable_embeddings(row[np.newaxis]).all():
+        raise SupportError("an embedding has numbers that are not finite, too large, or all zero")
     return row.tobytes()
 
 

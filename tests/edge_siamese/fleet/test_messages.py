@@ -165,6 +165,13 @@ NAN = np.full(8, np.nan, "<f4")
         ({"dimensions": 9}, "embedding: must be 9 finite numbers"),
         ({"dimensions": 10**9}, "dimensions: must be an integer from 0 to 16384"),
         ({"embedding": "AAAA"}, "embedding: must be 8 finite numbers"),
+        *(
+            (
+                {"embedding": base64.b64encode(np.full(8, number, "<f4").tobytes()).decode()},
+                "embedding: must be 8 finite numbers, not too large or all zero",
+            )
+            for number in (3e38, 0.0)
+        ),
         ({"embedding": "%%%%"}, "embedding: must be base64"),
         ({"crops": ["AAAA"]}, r"crops\[0\]: a stored picture is a PNG, and this is not one"),
         ({"crops": ["AAAA"] * 101}, "crops: must be a list of at most 100 items, not a list of 101"),

@@ -325,6 +325,13 @@ def test_the_order_of_objects_and_views_changes_nothing() -> None:
 # --- limits and the general threshold ---
 
 
+@pytest.mark.parametrize("number", [3e38, -3e38, np.inf, np.nan])
+def test_an_embedding_whose_distances_overflow_is_an_error_of_the_encoder(number: float) -> None:
+    support = SupportSet.build((entry("mug", ORIGIN),), 2)
+    with pytest.raises(EncoderError, match="not 2 finite numbers up to 1e\\+06"):
+        decide(support, HEAD, np.array([number, 0.0], np.float32), GENERAL)
+
+
 def impostors_at(*distances: float) -> Floats:
     return np.stack([at(distance) for distance in distances])
 

@@ -273,6 +273,8 @@ def put(*keys, value):
 
 
 NAN_ROW = np.full(32, np.nan, "<f4").tobytes()
+HUGE_ROW = np.full(32, 3e38, "<f4").tobytes()
+ZERO_ROW = np.zeros(32, "<f4").tobytes()
 HOSTILE = {
     "a newer version": (
         put("version", value=2),
@@ -342,6 +344,8 @@ HOSTILE = {
     ),
     "a negative row": (put("objects", 1, "views", 0, "embedding", value=-1), {}, "the embedding -1, of 4"),
     "no numbers": (None, {"embeddings.f32": NAN_ROW}, "embeddings.f32 has numbers that are not finite"),
+    "huge numbers": (None, {"embeddings.f32": HUGE_ROW}, "embeddings.f32 has numbers that are .* too large"),
+    "only zeros": (None, {"embeddings.f32": ZERO_ROW}, "embeddings.f32 has numbers that are .* all zero"),
     "half a row": (None, {"embeddings.f32": NAN_ROW[:-4]}, "has 124 bytes, not rows of 8 numbers"),
     "no embeddings": (None, {"embeddings.f32": None}, "the member 'embeddings.f32' is missing"),
     "no manifest": (None, {"manifest.json": None}, "the member 'manifest.json' is missing"),

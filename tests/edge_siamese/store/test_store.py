@@ -202,6 +202,34 @@ def test_numbers_that_a_disk_made_infinite_cost_their_view_alone(store):
     assert np.array_equal(entry.embeddings, [vector(2)])
 
 
+@pytest.mark.parametrize("number", [np.nan, np.inf, 3e38, -3e38, 0.0])
+def test_a_damaged_embedding_is_dropped_when_the_store_is_opened(tmp_path, number):
+    """It is computed again from the pictures of its view, and the other objects are recognized meanwhile."""
+    with open_store(tmp_path) as store:
+        store.register("mug", view(1))
+        store.register("pen", view(2))
+        bad = np.full(DIMENSIONS, number, "<f4").tobytes()
+        store._database.connection.execute("UPDATE embeddings SET vector = ? WHERE view_id = 1", (bad,))
+        assert [entry.name for entry in store.entries()] == ["pen"]
+        assert store.damaged_embeddings == 0
+    with open_store(tmp_path) as store:
+        assert store.damaged_embeddings == 1
+        assert [entry.name for entry in store.entries()] == ["pen"]
+        assert store.unembedded() == [1]
+        store.set_embeddings({1: vector(1)})
+        assert [entry.name for entry in store.entries()] == ["mug", "pen"]
+    with open_store(tmp_path) as store:
+        assert store.damaged_embeddings == 0
+
+
+def test_embeddings_of_another_length_are_dropped_too(tmp_path):
+    with open_store(tmp_path) as store:
+        store.register("mug", view(1))
+        store._database.connection.execute("UPDATE embeddings SET vector = x'0000803f'")
+    with open_store(tmp_path) as store:
+        assert (store.damaged_embeddings, store.unembedded()) == (1, [1])
+
+
 def test_only_one_process_has_a_store(tmp_path):
     with (
         open_store(tmp_path),
