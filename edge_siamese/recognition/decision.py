@@ -166,8 +166,8 @@ def decide(
     query = np.asarray(embedding, dtype=np.float32)
     if query.shape != (support.dimensions,) or not (np.abs(query) <= MAX_COMPONENT).all():
         raise EncoderError(
-            f"the encoder computed an embedding that is not {support.dimensions} finite numbers up to {MAX_COMPONENT:g}; its "
-            "file is damaged"
+            f"the encoder computed an embedding that is not {support.dimensions} finite numbers up to {MAX_COMPONENT:g}; "
+            "its file is damaged"
         )
     if not len(support):
         return Recognition(
