@@ -506,6 +506,7 @@ class Service:
             "reason": engine.encoder.reason,
             "threshold": engine.threshold,
             "threshold_source": engine.threshold_source,
+            "input": structs.asdict(engine.encoder.preprocessing),
         }
 
     def _camera_report(self) -> dict[str, Any] | None:

@@ -91,6 +91,8 @@ class EventFeed:
         """Keep nothing before `open`."""
         self._hub = api.bus
         self._events: deque[dict[str, Any]] = deque(maxlen=MAX_RECENT_EVENTS)
+        self._unrepeated: deque[dict[str, Any]] = deque(maxlen=MAX_RECENT_EVENTS)
+        """The latest events except those that an object is still seen, which displace all others after a while."""
         # Milliseconds of the wall clock, so that numbers from before a restart are not taken for current ones.
         self._first = self._next = time.time_ns() // 1_000_000
         self._early: list[Event] | None = []
@@ -113,16 +115,17 @@ class EventFeed:
         with self._lock:
             self._closed = True
             self._events.clear()
+            self._unrepeated.clear()
 
     @property
     def newest(self) -> int:
         """Number of the latest event."""
         return self._next - 1
 
-    def latest(self, count: int) -> list[dict[str, Any]]:
-        """Return at most `count` events, oldest first, each with its number as `seq`."""
+    def latest(self, count: int, *, seen: bool = True) -> list[dict[str, Any]]:
+        """Return at most `count` events, oldest first, each with its number as `seq`; with or without `seen` events."""
         with self._lock:
-            return list(self._events)[-count:] if count > 0 else []
+            return list(self._events if seen else self._unrepeated)[-count:] if count > 0 else []
 
     def after(self, number: int) -> tuple[list[dict[str, Any]], int]:
         """Return the events after this number, and how many of them are no longer kept.
@@ -145,7 +148,10 @@ class EventFeed:
                 self._append(event)
 
     def _append(self, event: Event) -> None:
-        self._events.append({"seq": self._next, **event.to_dict()})
+        numbered = {"seq": self._next, **event.to_dict()}
+        self._events.append(numbered)
+        if event.kind != "seen":
+            self._unrepeated.append(numbered)
         self._next += 1
 
 

@@ -27,6 +27,8 @@ MAX_AGE_SECONDS = 0.15
 """A picture of at most this age is current."""
 SIDE, QUALITY = 640, 80
 """Pixels of the longer side, and JPEG quality."""
+MAX_HEADER_BYTES, MAX_HEADER_NAME = 3000, 32
+"""Size of the header with the decision, as nginx takes 4 kB of all headers; characters of a name where it is larger."""
 REGISTERING_TEXT = "registering an object"
 
 
@@ -130,7 +132,7 @@ class LivePictures:
 
     def encode(self, view: CurrentView) -> LivePicture:
         """Encode a frame; takes some milliseconds."""
-        decision = json.dumps(summary(view), separators=(",", ":"))
+        decision = header_json(summary(view))
         return LivePicture(view.frame.number, encode_jpeg(view.frame.pixels, QUALITY, SIDE), decision)
 
 
@@ -153,6 +155,25 @@ def summary(view: CurrentView) -> dict[str, Any]:
         "present": present,
         "text": str(decision),
     }
+
+
+def header_json(decision: dict[str, Any]) -> str:
+    """Encode a short decision for a header, in ASCII. Proxies refuse long headers: then names are shortened, and objects
+    that are present are left out."""
+    text = json.dumps(decision, separators=(",", ":"))
+    if len(text) <= MAX_HEADER_BYTES:
+        return text
+    short = {key: _shorten(value) for key, value in decision.items()}
+    short["present"] = [{**item, "name": _shorten(item["name"])} for item in decision["present"]]
+    while len(text := json.dumps(short, separators=(",", ":"))) > MAX_HEADER_BYTES and short["present"]:
+        short["present"].pop()
+    return text
+
+
+def _shorten(value: Any) -> Any:
+    if not isinstance(value, str) or len(value) <= MAX_HEADER_NAME:
+        return value
+    return value[: MAX_HEADER_NAME - 1] + "…"
 
 
 def details(view: CurrentView | None, now: float) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from PIL import Image
 from edge_siamese.cameras.camera import Frame
 from edge_siamese.dashboard.credentials import CredentialsFile
 from edge_siamese.errors import CameraError
+from edge_siamese.events import Event
 from edge_siamese.models.bundle import Bundle
 from edge_siamese.recognition.imaging import Bytes
 from tests.edge_siamese.daemon import running
@@ -212,6 +213,119 @@ def test_a_name_that_is_taken_is_refused_in_one_line(daemon: Daemon, window: Win
     expect(error).to_contain_text("mug")
     assert "\n" not in error.inner_text()
     assert window.page.get_by_label("Name").input_value() == "mug"
+
+
+# --- the live page ---
+
+
+@pytest.mark.parametrize(("height", "width"), [(96, 128), (128, 96), (400, 96), (96, 96)])
+def test_the_corners_mark_what_the_encoder_reads(
+    daemon: Daemon, window: Window, height: int, width: int
+) -> None:
+    daemon.stage.picture = np.full((height, width), 255, np.uint8)
+    window.go("live")
+    side = min(height, width)
+    size = "(canvas) => [canvas.width, canvas.height]"
+    until(lambda: window.page.locator("canvas").evaluate(size) == [width, height])
+    picture = window.page.locator("canvas").bounding_box()
+    marks = window.page.locator(".marks").bounding_box()
+    scale = picture["width"] / width
+    assert picture["height"] == pytest.approx(height * scale, abs=2)
+    assert (marks["width"], marks["height"]) == pytest.approx((side * scale, side * scale), abs=2)
+    for start, length in (("x", "width"), ("y", "height")):
+        middle = picture[start] + picture[length] / 2
+        assert marks[start] + marks[length] / 2 == pytest.approx(middle, abs=1)
+    assert picture["height"] <= window.page.viewport_size["height"]
+
+
+def test_the_corners_follow_the_input_of_the_model(daemon: Daemon, window: Window) -> None:
+    window.go("live")
+    parts = window.page.evaluate(
+        """async () => {
+          const { readPart } = await import("/static/live-picture.js");
+          return [
+            readPart(640, 480, undefined),
+            readPart(480, 640, { width: 64, height: 64, fit: "crop" }),
+            readPart(640, 480, { width: 64, height: 32, fit: "crop" }),
+            readPart(640, 480, { width: 32, height: 64, fit: "crop" }),
+            readPart(640, 480, { width: 64, height: 64, fit: "stretch" }),
+          ];
+        }"""
+    )
+    assert parts == [[480, 480], [480, 480], [640, 320], [240, 480], [640, 480]]
+
+
+def test_objects_that_stay_hide_no_other_events(daemon: Daemon, window: Window) -> None:
+    daemon.learn("mug", MUG)
+    for number in range(510):
+        data = {"uid": "a" * 32, "name": "mug", "sighting": "b" * 12}
+        daemon.service.bus.publish(Event("seen", f"mug is still there {number}", data=data))
+    window.go("live")
+    expect(window.page.locator(".recent")).to_contain_text('"mug" is registered')
+    window.go("events")
+    expect(window.page.locator("li.event[data-kind=registered]")).to_contain_text('"mug" is registered')
+    repeated = window.page.locator("li.event[data-kind=seen]", has_text="mug is still there 509")
+    expect(repeated).to_contain_text(re.compile(r"\(\d\d+ times\)"))
+
+
+def test_the_explanation_follows_the_decision_at_once(daemon: Daemon, window: Window) -> None:
+    window.page.add_init_script(
+        "const real = window.setTimeout;"
+        "window.setTimeout = (call, ms, ...more) => (ms === 1000 ? 0 : real(call, ms, ...more));"
+    )  # no polling
+    daemon.learn("pen", PEN)
+    daemon.learn("mug", MUG)
+    daemon.show(MUG, "mug")
+    window.go("live")
+    expect(window.page.locator(".decided")).to_have_text("mug")
+    window.page.locator("summary", has_text="Why?").click()
+    lines = window.page.locator(".why .sentences")
+    expect(lines).to_contain_text("This is mug")
+    daemon.show(PEN, "pen")
+    expect(lines).to_contain_text("This is pen")
+    daemon.stage.picture = GRAY
+    expect(lines).to_contain_text("There is nothing to see")
+
+
+def test_what_cannot_be_checked_is_no_warning(daemon: Daemon, window: Window) -> None:
+    levels = ("ok", "unknown", "warning", "error", "unknown")
+    findings = [
+        {"check": f"check {number}", "level": level, "text": "text", "remedy": ""}
+        for number, level in enumerate(levels)
+    ]
+    window.page.route("**/doctor", lambda route: route.fulfill(json={"ok": False, "findings": findings}))
+    window.go("health")
+    window.click("Run checks")
+    rows = window.page.locator(".findings li")
+    expect(rows).to_have_count(5)
+    shown = rows.evaluate_all("(rows) => rows.map((row) => row.dataset.level)")
+    assert shown == ["bad", "warn", "good", "unknown", "unknown"]
+    uses = window.page.locator(".findings li[data-level=unknown] use")
+    assert uses.evaluate_all("(uses) => uses.map((use) => use.getAttribute('href'))") == ["#icon-unknown"] * 2
+    verdict = window.page.locator("section", has=window.page.locator("#doctor")).get_by_role("status")
+    expect(verdict).to_have_text("2 problems found in 3 checks. 2 checks were not possible here.")
+
+
+def test_the_page_works_below_a_path(daemon: Daemon, browser: Any) -> None:
+    port = daemon.port  # type: ignore[attr-defined]
+    with daemon.config.open("a") as config:
+        config.write(f'public_url = "http://localhost:{port}/shelf"\n')
+    daemon.start().up()
+    until(lambda: daemon.service.integrations.report()["dashboard"].get("works"))
+    window = Window(browser, f"http://localhost:{port}/shelf/")
+    daemon.stage.picture = MUG
+    window.go("register")
+    expect(window.page.locator("#link-state")).to_have_text("Connected")
+    fill_name(window, "mug")
+    window.click("Register")
+    expect(window.page.locator(".outcome")).to_contain_text('"mug" is registered')
+    every = "[...document.querySelectorAll('.frame-strip img')].every((image) => image.naturalWidth)"
+    until(lambda: window.page.evaluate(every))
+    window.page.get_by_role("link", name="Live").click()
+    expect(window.page.locator(".decided")).to_have_text("mug")
+    assert {path.split("/")[1] for path in window.requests if path != "/favicon.ico"} == {"shelf"}
+    window.close()
+    assert window.complaints == []
 
 
 # --- events ---

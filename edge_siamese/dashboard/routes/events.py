@@ -32,9 +32,10 @@ class EventList(Record):
 def events(
     state: AppState,
     count: Annotated[int, Meta(description="Number of events, at most.", ge=0, le=MAX_RECENT_EVENTS)] = 50,
+    seen: Annotated[bool, Meta(description="Whether to include events that an object is still seen.")] = True,
 ) -> EventList:
     """The latest events."""
-    return EventList(events=tuple(state.streams.feed.latest(count)))
+    return EventList(events=tuple(state.streams.feed.latest(count, seen=seen)))
 
 
 @ENDPOINTS.add("GET", "/stream", media_type=EVENT_STREAM, responses={503: "Too many clients are following."})

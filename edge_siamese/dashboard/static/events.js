@@ -49,9 +49,11 @@ export function mount(place, { heading, signal }) {
 
   const load = async () => {
     try {
-      const found = await get(`/events?count=${FETCHED}`, { signal });
+      // Objects that stay cause many events of the kind "seen", which must not displace the others.
+      const [all, others] = await Promise.all(["", "&seen=false"].map((more) => get(`/events?count=${FETCHED}${more}`, { signal })));
+      const found = new Map([...others.events, ...all.events].map((event) => [event.seq, event]));
       events = [];
-      found.events.forEach(add);
+      [...found.values()].sort((a, b) => a.seq - b.seq).forEach(add);
       setText(line, "");
       draw();
     } catch (error) {

@@ -147,9 +147,8 @@ function doctor(signal) {
     setText(verdict, "Running checks …");
     try {
       const found = await get("/doctor", { signal });
-      const bad = found.findings.filter(({ level }) => level !== "ok").length;
-      setText(verdict, found.ok && bad === 0 ? `No problems found in ${counted(found.findings.length, "check")}.` : `${counted(bad, "finding")} in ${counted(found.findings.length, "check")}.`);
-      fill(findings, ...[...found.findings].sort((a, b) => (a.level === "ok") - (b.level === "ok")).map(finding));
+      setText(verdict, summary(found.findings));
+      fill(findings, ...[...found.findings].sort((a, b) => LEVELS.indexOf(a.level) - LEVELS.indexOf(b.level)).map(finding));
     } catch (error) {
       setText(verdict, "");
       throw error;
@@ -160,8 +159,21 @@ function doctor(signal) {
     line, verdict, findings);
 }
 
+/** Levels of findings, the worst first. `unknown`: the check was not possible, which is no problem by itself. */
+const LEVELS = ["error", "warning", "ok", "unknown"];
+const TONES = { error: "bad", warning: "warn", ok: "good", unknown: "unknown" };
+const SYMBOLS = { error: "warn", warning: "warn", ok: "check", unknown: "unknown" };
+
+/** The number of problems, and of checks that were not possible. */
+function summary(findings) {
+  const count = (...levels) => findings.filter(({ level }) => levels.includes(level)).length;
+  const problems = count("error", "warning");
+  const checks = counted(findings.length - count("unknown"), "check");
+  const impossible = count("unknown") ? ` ${counted(count("unknown"), "check")} ${count("unknown") === 1 ? "was" : "were"} not possible here.` : "";
+  return `${problems ? counted(problems, "problem") : "No problems"} found in ${checks}.${impossible}`;
+}
+
 function finding({ check, level, text, remedy }) {
-  const good = level === "ok";
-  return h("li", { "data-level": good ? "good" : ["error", "bad", "fail"].includes(level) ? "bad" : "warn" },
-    icon(good ? "check" : "warn"), h("div", {}, h("p", {}, h("strong", {}, check), good ? "" : h("span.unseen", {}, ` (${level})`), `: ${text}`), remedy ? h("p.small.soft", {}, remedy) : null));
+  return h("li", { "data-level": TONES[level] ?? "unknown" },
+    icon(SYMBOLS[level] ?? "unknown"), h("div", {}, h("p", {}, h("strong", {}, check), level === "ok" ? "" : h("span.unseen", {}, ` (${level})`), `: ${text}`), remedy ? h("p.small.soft", {}, remedy) : null));
 }

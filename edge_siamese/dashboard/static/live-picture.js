@@ -53,12 +53,20 @@ export function livePicture({ signal, onDecision = () => {} }) {
     }
   };
 
+  /** Mark the part of the picture that the encoder reads. */
+  const mark = () => {
+    const [width, height] = readPart(canvas.width, canvas.height, stream.status?.model?.input);
+    node.style.setProperty("--read-width", `${(100 * width) / canvas.width}%`);
+    node.style.setProperty("--read-height", `${(100 * height) / canvas.height}%`);
+  };
+
   const paint = async (response) => {
     const bitmap = await createImageBitmap(await response.blob());
     if (canvas.width !== bitmap.width || canvas.height !== bitmap.height) {
       canvas.width = bitmap.width;
       canvas.height = bitmap.height;
       node.style.setProperty("--ratio", `${bitmap.width} / ${bitmap.height}`);
+      mark();
     }
     context.drawImage(bitmap, 0, 0);
     bitmap.close();
@@ -104,6 +112,7 @@ export function livePicture({ signal, onDecision = () => {} }) {
 
   document.addEventListener("visibilitychange", wake, { signal });
   listen("status", draw, signal);
+  listen("status", mark, signal);
   listen("link", draw, signal);
   const clock = setInterval(draw, 1000);
   signal.addEventListener("abort", () => {
@@ -111,6 +120,19 @@ export function livePicture({ signal, onDecision = () => {} }) {
     resume?.();
   });
   draw();
+  mark();
   run();
   return node;
+}
+
+/**
+ * Size of the centered part of a picture that the encoder reads.
+ * @param {number} width @param {number} height of the picture
+ * @param {{width: number, height: number, fit: string}|undefined} input of the model; unknown: a square
+ * @returns {[number, number]} width and height
+ */
+export function readPart(width, height, input) {
+  if (input?.fit === "stretch") return [width, height];
+  const ratio = input ? input.width / input.height : 1;
+  return [Math.min(width, height * ratio), Math.min(height, width / ratio)];
 }

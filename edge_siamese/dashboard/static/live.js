@@ -7,7 +7,7 @@ import { brief } from "./event-row.js";
 import { counted } from "./format.js";
 import { livePicture } from "./live-picture.js";
 import { CHANGES, listen, stream } from "./stream.js";
-import { toast } from "./toast.js";
+import { sentence, toast } from "./toast.js";
 
 export const name = "live";
 export const title = "Live";
@@ -22,12 +22,14 @@ export function mount(place, { heading, signal }) {
   const shown = decision();
   const line = errorLine();
   const here = presence(signal);
+  const explanation = why(signal);
   const wrong = button("Wrong", () => rejectLast(), { icon: "cross", name: "Wrong: this is not the recognized object", disabled: true });
   let present = [];
 
   let camera = null;
   const onDecision = (found) => {
     shown.set(found);
+    explanation.follow(found);
     camera?.classList.toggle("known", Boolean(found?.name));
     present = found?.present ?? [];
     here.set(present);
@@ -56,7 +58,7 @@ export function mount(place, { heading, signal }) {
         { "aria-labelledby": "now-heading" },
         h("h2.eyebrow", { id: "now-heading" }, "Now"),
         shown.node,
-        why(signal),
+        explanation.node,
         h("div.row", {}, h("a.button.primary", { href: "#/register" }, icon("register"), "Register"), wrong),
         line,
         here.node,
@@ -68,24 +70,43 @@ export function mount(place, { heading, signal }) {
   listen("event", ({ detail }) => ANNOUNCED.has(detail.kind) && announce(detail.text), signal);
 }
 
-/** The explanation, polled while it is open. */
+/** The explanation of the current decision: fetched while it is open, and at once when the decision changes. */
 function why(signal) {
   const lines = h("div.sentences");
   let timer = 0;
+  let shown = "";
+  let requests = 0;
   const poll = async () => {
     clearTimeout(timer);
     if (!details.open || signal.aborted) return;
+    const request = (requests += 1);
     try {
       const found = await get("/decisions/current", { signal });
-      sentences(lines, found.explanation?.length ? found.explanation : ["There is no frame."]);
+      if (request === requests) sentences(lines, explain(found));
     } catch (error) {
-      if (error.name !== "AbortError") sentences(lines, [error.message]);
+      if (error.name !== "AbortError" && request === requests) sentences(lines, [error.message]);
     }
-    timer = setTimeout(poll, POLL_MS);
+    if (request === requests) timer = setTimeout(poll, POLL_MS);
   };
   const details = h("details.why", { ontoggle: poll }, h("summary", {}, "Why?"), lines);
   signal.addEventListener("abort", () => clearTimeout(timer));
-  return details;
+  return {
+    node: details,
+    /** @param {Object|null} decision that is shown */
+    follow(decision) {
+      const { name, rule, nearest, registering } = decision ?? {};
+      const key = JSON.stringify([decision !== null, name, rule, nearest, registering]);
+      if (key === shown) return;
+      shown = key;
+      poll();
+    },
+  };
+}
+
+/** The sentences of an explanation. */
+function explain(found) {
+  if (found.explanation?.length) return found.explanation;
+  return [found.available ? `${sentence(found.text)}.` : "There is no picture."];
 }
 
 /** The objects that are present, each as a link to its page. */
@@ -157,22 +178,23 @@ function indicators(signal) {
 /** The latest events. */
 function recent(signal) {
   const list = h("ol.brief");
-  const draw = async () => {
-    if (stream.events.length < RECENT) {
-      const found = await get(`/events?count=${3 * RECENT}`, { signal }).catch(() => null);
-      if (signal.aborted) return;
-      if (found) return show(found.events);
-    }
-    return show(stream.events);
+  let latest = [];
+  const draw = () => fill(list, ...latest.map(brief));
+  const load = async () => {
+    const found = await get(`/events?count=${RECENT}&seen=false`, { signal }).catch(() => null);
+    if (!found || signal.aborted) return;
+    latest = found.events.reverse();
+    draw();
   };
-  const show = (events) => {
-    const latest = events.filter((event) => event.kind !== "seen").slice(-RECENT).reverse();
-    fill(list, ...latest.map(brief));
-  };
-  listen("event", ({ detail }) => detail.kind !== "seen" && draw(), signal);
+  listen("event", ({ detail }) => {
+    if (detail.kind === "seen" || latest.some(({ seq }) => seq === detail.seq)) return;
+    latest = [detail, ...latest].slice(0, RECENT);
+    draw();
+  }, signal);
+  listen("lost", load, signal);
   const timer = setInterval(draw, REFRESH_MS);
   signal.addEventListener("abort", () => clearInterval(timer));
-  draw();
+  load();
   return h("section.card.recent", { "aria-labelledby": "recent" },
     h("div.row.between", {}, h("h2.eyebrow", { id: "recent" }, "Recent events"), h("a.small", { href: "#/events" }, "All events")),
     list,

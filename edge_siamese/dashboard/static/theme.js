@@ -1,11 +1,12 @@
 /* Light or dark theme, set before the first paint: the saved choice, or else that of the system. */
 (() => {
+  const KEY = "edge-siamese-theme"; // other pages of the same origin have a theme, too
   const system = window.matchMedia("(prefers-color-scheme: dark)");
 
   /** @returns {"light"|"dark"|"system"} the saved choice */
   const chosen = () => {
     try {
-      return localStorage.getItem("theme") || "system";
+      return localStorage.getItem(KEY) || "system";
     } catch {
       return "system"; // storage is disabled
     }
@@ -28,7 +29,7 @@
       const all = ["system", "light", "dark"];
       const theme = all[(all.indexOf(chosen()) + 1) % all.length];
       try {
-        localStorage.setItem("theme", theme);
+        localStorage.setItem(KEY, theme);
       } catch {
         document.documentElement.dataset.theme = theme;
         return;

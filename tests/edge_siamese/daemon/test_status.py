@@ -13,6 +13,7 @@ from edge_siamese import __version__
 from edge_siamese.cameras.supervisor import SourceState
 from edge_siamese.daemon.service import Service, counted
 from edge_siamese.panel.led_signals import Signal
+from edge_siamese.recognition.imaging import Preprocessing
 from edge_siamese.settings import PathSettings, Settings, SettingsOrigin
 
 
@@ -24,7 +25,11 @@ def service(
     *, present: tuple[str, ...] = (), objects: int = 2, camera: SourceState | None = None, busy: bool = False
 ) -> Any:
     encoder = SimpleNamespace(
-        model_id="tiny", runtime="onnxruntime", precision="int8", reason="onnxruntime: requested"
+        model_id="tiny",
+        runtime="onnxruntime",
+        precision="int8",
+        reason="onnxruntime: requested",
+        preprocessing=Preprocessing(height=64, width=48),
     )
     engine = SimpleNamespace(
         present=present,
@@ -111,6 +116,7 @@ def test_the_report_has_all_keys() -> None:
             "reason": "onnxruntime: requested",
             "threshold": 0.75,
             "threshold_source": "given",
+            "input": {"height": 64, "width": 48, "color": "gray", "fit": "crop"},
         },
         "objects": 2,
         "views": 3,

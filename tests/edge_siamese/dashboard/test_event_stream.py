@@ -79,6 +79,19 @@ def test_events_after_a_number(hub: EventBus, feed: EventFeed) -> None:
         assert (len(events), lost) == (5, 0), earlier_run
 
 
+def test_events_that_an_object_is_still_seen_displace_no_other(hub: EventBus, feed: EventFeed) -> None:
+    hub.publish(event(0))
+    feed.open()
+    hub.publish(event(1))
+    for number in range(20):
+        hub.publish(Event("seen", f"seen {number}"))
+    assert texts(feed.latest(2)) == ["seen 18", "seen 19"]
+    assert texts(feed.latest(2, seen=False)) == ["event 0", "event 1"]
+    assert texts(feed.latest(1, seen=False)) == ["event 1"] and feed.latest(0, seen=False) == []
+    feed.close()
+    assert feed.latest(9, seen=False) == []
+
+
 def test_a_closed_feed_is_empty(hub: EventBus, feed: EventFeed) -> None:
     feed.open()
     hub.publish(event(1))

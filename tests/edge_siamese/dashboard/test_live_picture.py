@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
@@ -13,7 +14,7 @@ import pytest
 from msgspec import structs
 
 from edge_siamese.dashboard.event_stream import Notifier
-from edge_siamese.dashboard.live_picture import LivePicture, LivePictures
+from edge_siamese.dashboard.live_picture import MAX_HEADER_BYTES, LivePicture, LivePictures, header_json
 from edge_siamese.dashboard.schemas import ApiError
 from edge_siamese.errors import PictureError
 from edge_siamese.settings import DashboardSettings
@@ -65,6 +66,26 @@ def test_a_failure_is_sent_to_all_waiting_clients_and_logged_once(
     assert [record.message for record in caplog.records] == [
         "cannot encode the picture: reading pictures needs Pillow"
     ]
+
+
+def a_decision(name: str, present: int) -> dict[str, Any]:
+    return {
+        "name": name, "uid": "a" * 32, "probability": 0.9714, "threshold": 0.71, "rule": "recognized", "nearest": name,
+        "runner_up": name, "margin": 0.5, "registering": False, "text": f"{name} (p = 0.97; next: {name}, 0.47)",
+        "present": [{"uid": f"{number:032x}", "name": name} for number in range(present)],
+    }  # fmt: skip
+
+
+def test_the_header_with_the_decision_is_short_enough_for_proxies() -> None:
+    usual = a_decision("Täßchen", 10)
+    assert json.loads(header_json(usual)) == usual
+    for name, present in (("\N{COLLISION SYMBOL}" * 80, 3), ("ä" * 80, 50), ("mug", 500)):
+        text = header_json(a_decision(name, present))
+        assert len(text) <= MAX_HEADER_BYTES and text.isascii()
+        found = json.loads(text)
+        assert found["name"] == found["nearest"] == (name if name == "mug" else name[:31] + "…")
+        assert (found["uid"], found["probability"]) == ("a" * 32, 0.9714)
+        assert 0 < len(found["present"]) <= present
 
 
 def test_after_a_failure_the_next_picture_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
