@@ -334,7 +334,7 @@ def answered(broker: ScriptedBroker, marker: str) -> bool:
 # --- fleet ---
 
 _UIDS = tuple(f"{number:032x}" for number in (1, 2, 0xAB << 120))
-_STAMP = "019a8d1c00000-0000-other"
+_STAMP = f"{1_790_000_000_000:013x}-0000-other"
 
 
 @cache

@@ -26,7 +26,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from edge_siamese.errors import EdgeSiameseError
+from edge_siamese.errors import MAX_MESSAGE, EdgeSiameseError
 from edge_siamese.system.board import memory
 
 ROOT = Path(__file__).parents[2]
@@ -235,7 +235,7 @@ def _release_memory() -> None:
 def require_one_line(error: Exception) -> None:
     """Raise `Unforeseen` unless the message of an error is one line of moderate length."""
     text = str(error)
-    if not text or len(text.splitlines()) > 1 or len(text) > 1000:
+    if not text or len(text.splitlines()) > 1 or len(text) > MAX_MESSAGE:
         raise Unforeseen(f"the message is not one line for people: {text[:300]!r}") from error
 
 
