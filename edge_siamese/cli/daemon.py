@@ -19,6 +19,8 @@ from edge_siamese.models import described
 from edge_siamese.settings import Settings, default_config, load_settings
 from edge_siamese.system.files import expand_path
 
+MAX_PARTS = 3
+"""Parts in quarantine that the status shows."""
 BAD_SETTINGS = 78
 """Exit status of `run` for invalid settings, after which systemd does not restart the service."""
 
@@ -97,6 +99,7 @@ def _status_lines(report: dict[str, Any]) -> dict[str, Any]:
     store = report["store"]
     if store and store["repair"]:
         lines["store"] = store["repair"]
+    lines |= _failure_lines(report)
     for name, integration in report.get("integrations", {}).items():
         lines[name] = integration["state"]
         if fleet := integration.get("fleet"):
@@ -106,6 +109,17 @@ def _status_lines(report: dict[str, Any]) -> dict[str, Any]:
                 lines["fleet"] += f"; {fleet['problem']}"
     lines["state"] = report["paths"]["state"]
     lines["up"] = _duration(report["uptime_s"])
+    return lines
+
+
+def _failure_lines(report: dict[str, Any]) -> dict[str, Any]:
+    """Return the lines on what failed; none if nothing did."""
+    lines = {}
+    if parts := report["quarantine"]:
+        lines["quarantine"] = "; ".join(part["text"] for part in parts[:MAX_PARTS])
+        lines["quarantine"] += "; list: edge-siamese quarantine"
+    if failures := report["failures"]:
+        lines["failed"] = "; ".join(f"{failure['part']}: {failure['text']}" for failure in failures)
     return lines
 
 

@@ -113,7 +113,23 @@ def _print_explanation(_: str, result: dict[str, Any]) -> None:
         print_line(f"  {line}")
 
 
+def _print_quarantine(_: str, result: dict[str, Any]) -> None:
+    if not result["parts"]:
+        print("nothing is in quarantine")
+        return
+    print_table(
+        ("id", "since", "what"),
+        [
+            (part["id"], _local_time(part["time"]) if part["time"] else "this start", part["text"])
+            for part in result["parts"]
+        ],
+    )
+    print()
+    print_line("after the cause is repaired: edge-siamese quarantine restore ID")
+
+
 PRINTERS: dict[str, Printer] = {
+    "quarantine": _print_quarantine,
     "objects": _print_objects,
     "views": _print_views,
     "explain": _print_explanation,

@@ -23,6 +23,7 @@ from edge_siamese.daemon.archives import OUTGOING, Uploads, archive_directory
 from edge_siamese.daemon.commands import Command, EncodedPicture, find_command
 from edge_siamese.daemon.engine import Engine
 from edge_siamese.daemon.event_bus import EventBus
+from edge_siamese.daemon.quarantine import Fallback
 from edge_siamese.daemon.registration_session import (
     RegistrationProgress,
     RegistrationRequest,
@@ -60,6 +61,7 @@ class Daemon(Protocol):
     observations: Observations
     engine: Engine | None
     fault: str
+    fallback: Fallback
 
     def now(self) -> float:
         """Return the time in seconds, on the clock of frames."""
@@ -75,6 +77,12 @@ class Daemon(Protocol):
 
     def reembed(self) -> None:
         """Embed the views that lack an embedding of this model; on the thread that owns engine and store."""
+
+    def set_aside(self) -> list[dict[str, Any]]:
+        """Describe the parts that the daemon does without, as JSON values."""
+
+    def restore(self, part_id: str) -> str:
+        """Use a part in quarantine again; on the thread that owns engine and store."""
 
     def status_line(self) -> str:
         """Describe the daemon's state in one line."""
@@ -260,6 +268,14 @@ class DaemonApi:
         """Make the daemon read settings and model again soon."""
         self._daemon.reload()
         return Line("reloading the settings and the model")
+
+    def list_quarantine(self) -> dict[str, Any]:
+        """Return the parts that failed and are not used."""
+        return {"parts": self._daemon.set_aside()}
+
+    def restore(self, id: str) -> Line:
+        """Use a part in quarantine again."""
+        return Line(self.call(lambda: self._daemon.restore(id)))
 
     # --- commands: objects ---
 
@@ -472,6 +488,10 @@ class DaemonApi:
             engine = self._daemon.engine
             if engine is None:
                 raise NotReady(f"the daemon cannot recognize: {self._daemon.fault}")
+            if self._daemon.fallback.store:
+                raise NotReady(
+                    "the object store is not used, since the daemon ended early several times: see status"
+                )
             return function(engine)
 
         return self._daemon.call_slow(run) if slow else self._daemon.call(run)

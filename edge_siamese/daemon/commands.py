@@ -259,6 +259,16 @@ class ImportArguments(Record, frozen=True):
     ] = "rename"
 
 
+class RestoreArguments(Record, frozen=True):
+    """A part in quarantine."""
+
+    id: Annotated[
+        str,
+        Meta(max_length=64),
+        argument("id of the part, as shown by `edge-siamese quarantine`", metavar="ID"),
+    ]
+
+
 # --- the table ---
 
 
@@ -322,6 +332,26 @@ COMMANDS = (
         "Reload the settings and the model.",
         "request_reload",
         cli="reload",
+    ),
+    Command(
+        "quarantine",
+        NoArguments,
+        "List the parts that failed and are not used.",
+        "list_quarantine",
+        SOCKET_HTTP,
+        http="GET /quarantine",
+        cli="quarantine",
+        example="--json",
+    ),
+    Command(
+        "restore",
+        RestoreArguments,
+        "Use a part in quarantine again.",
+        "restore",
+        SOCKET_HTTP,
+        http="POST /quarantine/{id}/restore",
+        cli="quarantine restore",
+        example="view-12",
     ),
     Command(
         "objects",

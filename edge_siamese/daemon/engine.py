@@ -6,20 +6,21 @@ It has no thread and no clock. The service calls it from one thread and passes t
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from msgspec import structs
 
 from edge_siamese.cameras.camera import Frame
+from edge_siamese.daemon.quarantine import Quarantine
 from edge_siamese.daemon.registration_session import RegistrationRequest, RegistrationSessions, object_data
 from edge_siamese.daemon.telemetry import CurrentView, Observations, Stage, outcome
-from edge_siamese.errors import ControlError, EdgeSiameseError, StoreError, SupportError
+from edge_siamese.errors import ControlError, EdgeSiameseError, StoreError, SupportError, unforeseen
 from edge_siamese.events import Event
 from edge_siamese.models.bundle import Bundle, choose_acceptance
 from edge_siamese.panel.led_signals import Signal
@@ -29,13 +30,14 @@ from edge_siamese.recognition.embedding import Encoder, make_crop
 from edge_siamese.recognition.imaging import Bytes, Floats, prepare
 from edge_siamese.recognition.quality import is_blank
 from edge_siamese.recognition.registration import NewView
-from edge_siamese.recognition.support import SupportSet
+from edge_siamese.recognition.support import SupportEntry, SupportSet
 from edge_siamese.recognition.tracking import GAP_SECONDS, Sighting, Tracker
-from edge_siamese.settings import Settings
+from edge_siamese.settings import RecognitionSettings, RegistrationSettings, Settings
 from edge_siamese.store import OnConflict, StoredObject, SupportStore
 
 LOG = logging.getLogger(__name__)
 
+Cause = Literal["objects", "model", "settings", ""]
 WRONG_WITHIN_SECONDS = 30.0
 """How long the last recognition can be rejected."""
 
@@ -47,6 +49,19 @@ class _LastRecognized:
     uid: str
     frame: Frame
     embedding: Floats
+
+
+class _SameEmbedding:
+    """An encoder that computes the same embedding for each image, as a trial needs no other."""
+
+    def __init__(self, encoder: Encoder, embedding: Floats) -> None:
+        self._encoder, self._embedding = encoder, embedding
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._encoder, name)
+
+    def embed_prepared(self, images: Bytes) -> Floats:
+        return np.repeat(self._embedding[np.newaxis], len(images), axis=0)
 
 
 class Engine:
@@ -63,6 +78,7 @@ class Engine:
         signal: Callable[[Signal], object] = lambda _: None,
         hold_exposure: Callable[[bool], object] = lambda _: None,
         observations: Observations | None = None,
+        quarantine: Quarantine | None = None,
     ) -> None:
         """Load the support set from the store.
 
@@ -75,6 +91,7 @@ class Engine:
             signal: shows a temporary signal on the panel.
             hold_exposure: locks or releases the camera's exposure.
             observations: where counters, decisions and registrations are recorded.
+            quarantine: the objects and views that are not recognized.
 
         Raises:
             SettingsError: the bundle has neither a threshold nor enough impostors for the false-accept rate.
@@ -88,6 +105,7 @@ class Engine:
         """The general threshold, a probability; it follows from the registered objects."""
         self.threshold_source = self._acceptance.description
         self._publish, self._signal = publish, signal
+        self._quarantine = quarantine or Quarantine(None)
         observations = observations or Observations()
         self._telemetry, self._decisions = observations.telemetry, observations.decisions
         # The frames of a slow camera are further apart.
@@ -136,19 +154,88 @@ class Engine:
         return tuple(sighting.name for sighting in self._tracker.present)
 
     def refresh(self) -> None:
-        """Read the support set from the store again."""
+        """Read the support set from the store again, without objects and views that cannot be used."""
+        entries = self._quarantine.usable(self.store.entries())
+        try:
+            self._build(entries)
+        except Exception as error:
+            if not entries:
+                raise
+            LOG.exception("the support set cannot be built; looking for the objects that prevent it")
+            self._quarantine.add_failing(entries, self._can_build, unforeseen(error))
+            self._build(self._quarantine.usable(entries))
+
+    def _build(self, entries: Sequence[SupportEntry]) -> None:
         self.support, self.threshold = self._acceptance.build_support(
-            self.store.entries(), self.encoder.dimensions, self.head
+            entries, self.encoder.dimensions, self.head
         )
+
+    def _can_build(self, entries: Sequence[SupportEntry]) -> bool:
+        try:
+            self._acceptance.build_support(entries, self.encoder.dimensions, self.head)
+        except Exception:
+            return False
+        return True
+
+    def find_cause(self, frame: Frame) -> Cause:
+        """Find out by trying which part fails on a frame; changes only the quarantine of objects and views.
+
+        Returns:
+            "objects": they are in quarantine now; "model" or "settings"; "" if it is none of these.
+        """
+        try:
+            image = prepare(frame.pixels, self.encoder.preprocessing)
+        except Exception:
+            return ""  # it is the camera
+        try:
+            embedding = self.encoder.embed_prepared(image[np.newaxis])[0]
+            decide(SupportSet.empty(self.encoder.dimensions), self.head, embedding, self.threshold)
+        except Exception:
+            return "model"
+
+        def works(settings: Settings, entries: Sequence[SupportEntry]) -> bool:
+            return self._works(settings, entries, frame, embedding)
+
+        if not works(self.settings, ()):
+            defaults = structs.replace(
+                self.settings, recognition=RecognitionSettings(), registration=RegistrationSettings()
+            )
+            return "settings" if works(defaults, ()) else ""
+        entries = self._quarantine.usable(self.store.entries())
+        reason = "frames could not be processed with it"
+        found = self._quarantine.add_failing(entries, lambda some: works(self.settings, some), reason)
+        return "objects" if found else ""
+
+    def _works(
+        self, settings: Settings, entries: Sequence[SupportEntry], frame: Frame, embedding: Floats
+    ) -> bool:
+        """Return whether an engine with these settings and objects processes a frame until its object appears."""
+        encoder: Any = _SameEmbedding(self.encoder, embedding)
+        try:
+            with SupportStore(None, self.encoder.model_id, self.encoder.dimensions) as store:
+                engine = Engine(settings, self.bundle, encoder, store, publish=lambda _: None)
+                engine._build(entries)
+                for number in range(settings.recognition.window_frames + 1):
+                    engine.process_frame(
+                        replace(frame, time=frame.time + number / settings.camera.frame_rate)
+                    )
+        except Exception as error:
+            LOG.debug("a trial failed: %s", unforeseen(error))
+            return False
+        return True
 
     def _store_changed(self) -> None:
         """Reload the support set after a change. The change is on the disk, so a failed read is only logged and retried."""
         try:
             self.refresh()
             self._stale = False
-        except StoreError as error:
+        except Exception as error:
             if not self._stale:
-                LOG.error("the objects cannot be read; recognizing the previous ones: %s", error)
+                LOG.error(
+                    "the objects cannot be read; recognizing the previous ones: %s",
+                    unforeseen(error),
+                    exc_info=None if isinstance(error, StoreError) else error,
+                )
             self._stale = True
         # For example, objects of an import that was undone.
         for sighting in self._tracker.present:

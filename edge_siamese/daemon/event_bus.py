@@ -139,7 +139,10 @@ class _SinkThread:
         while not self._waiting.closed:
             self._take(*self._waiting.get(60))
         self._take(*self._waiting.get(0))
-        self.sink.close()
+        try:
+            self.sink.close()
+        except Exception:
+            LOG.exception("the %s failed to close", self.sink.name)
 
     def _take(self, events: list[Event], lost: int) -> None:
         if lost:
@@ -179,7 +182,10 @@ class EventBus:
                 return
             self._ring.append(event)
             for listener in self._listeners:
-                listener(event)
+                try:
+                    listener(event)
+                except Exception:
+                    LOG.exception("an event could not be passed on")
             for subscriber in self._subscribers:
                 subscriber.put(event)
             for thread in self._sink_threads:

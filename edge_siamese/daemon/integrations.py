@@ -137,7 +137,7 @@ class Integrations:
         reports: dict[str, Any] = {}
         for slot in self._slots:
             if (instance := slot.instance) is not None:
-                reports[slot.spec.kind] = {"works": True, **instance.report()}
+                reports[slot.spec.kind] = {"works": True, **_report(instance)}
             elif self._settings is not None and slot.spec.is_on(self._settings):
                 reports[slot.spec.kind] = {"state": slot.fault or "starting", "works": False}
         return reports
@@ -211,7 +211,7 @@ class Integrations:
             return
         assert instance is not None
         slot.instance, slot.fault, slot.retry_s = instance, "", RETRY_SECONDS
-        self._publish(Event(kind, f"{kind}: {instance.report().get('state', 'on')}"))
+        self._publish(Event(kind, f"{kind}: {_report(instance).get('state', 'on')}"))
 
     def _restore_last_seen(self) -> None:
         """Restore when objects were seen last, from the event file."""
@@ -220,8 +220,17 @@ class Integrations:
             for event in reversed(read_events(path, MAX_PAST_EVENTS)):
                 if event["kind"] in ("appeared", "seen", "left") and isinstance(event.get("uid"), str):
                     self._api.telemetry.remember_seen(event["uid"], str(event.get("time", "")))
-        except OSError as error:
+        except Exception as error:
             LOG.debug("%s cannot be read: %s", path, error)
+
+
+def _report(instance: Integration) -> dict[str, Any]:
+    """Return the report of an integration; one that cannot report does not work."""
+    try:
+        return instance.report()
+    except Exception as error:
+        LOG.debug("no report", exc_info=True)
+        return {"works": False, "state": unforeseen(error)}
 
 
 def problem_of(kind: Kind, error: Exception) -> str:

@@ -19,13 +19,11 @@ import numpy as np
 from edge_siamese import __version__
 from edge_siamese.errors import (
     EdgeSiameseError,
-    ImageError,
     ModelCrashed,
     ModelError,
     ModelsInUse,
     SandboxError,
-    StoreError,
-    SupportError,
+    unforeseen,
 )
 from edge_siamese.models import default, described, resolve
 from edge_siamese.models.bundle import Bundle, load_bundle
@@ -60,14 +58,19 @@ class LoadedModel:
 
 
 def load_current_model(
-    settings: Settings, models: InstalledModels, report: Callable[[str], object]
+    settings: Settings,
+    models: InstalledModels,
+    report: Callable[[str], object],
 ) -> LoadedModel:
     """As `loading_current_model`, without other work meanwhile."""
     return finish(loading_current_model(settings, models, report))
 
 
 def loading_current_model(
-    settings: Settings, models: InstalledModels, report: Callable[[str], object]
+    settings: Settings,
+    models: InstalledModels,
+    report: Callable[[str], object],
+    quarantined: Callable[[Path], bool] = lambda _: False,
 ) -> Generator[str, None, LoadedModel]:
     """Load and test the model that the settings name, else the current installed one, else the shipped one.
 
@@ -79,19 +82,34 @@ def loading_current_model(
         settings: of the daemon.
         models: the installed models.
         report: receives a line when an unexpected model is used.
+        quarantined: whether the model in a directory is in quarantine; then the shipped one is used.
 
     Raises:
         ModelError: no model is installed and none is shipped, or no installed one works.
         BundleError, RuntimeNotInstalled, EncoderError, SelfTestFailed: the model that the settings name, or the shipped
             one, does not work.
     """
+    shipped = default()
     if settings.model.bundle:
         configured = resolve(settings.model.bundle)
-        return (yield from _load_tested(configured, settings, models, installed=False))
+        chosen = shipped if shipped is not None and quarantined(configured) else configured
+        return (yield from _load_tested(chosen, settings, models, installed=False))
     path, line = models.begin()
     if line:
         report(line)
-    shipped = default()
+    if shipped is not None and path is not None and quarantined(path):
+        return (yield from _load_tested(shipped, settings, models, installed=False))
+    return (yield from _loading_installed(path, shipped, settings, models, report))
+
+
+def _loading_installed(
+    path: Path | None,
+    shipped: Path | None,
+    settings: Settings,
+    models: InstalledModels,
+    report: Callable[[str], object],
+) -> Generator[str, None, LoadedModel]:
+    """Load the current installed model, else the previous one, else the shipped one."""
     if path is None:
         if shipped is None:
             raise ModelError("no model is installed: edge-siamese model install BUNDLE")
@@ -111,6 +129,14 @@ def loading_current_model(
         previous, _ = models.begin()
         assert previous is not None  # there is one: the previous model, or one installed meanwhile
         return (yield from _load_tested(previous, settings, models, installed=True))
+
+
+def loading_shipped_model(settings: Settings, models: InstalledModels) -> Generator[str, None, LoadedModel]:
+    """Load and test the shipped model; as `loading_current_model`."""
+    shipped = default()
+    if shipped is None:
+        raise ModelError("no model is shipped with this release: edge-siamese model install BUNDLE")
+    return (yield from _load_tested(shipped, settings, models, installed=False))
 
 
 def load_tested_encoder(bundle: Bundle, settings: Settings) -> GraphEncoder:
@@ -176,10 +202,16 @@ def _prove(
 def _load_tested(
     path: Path, settings: Settings, models: InstalledModels, *, installed: bool
 ) -> Generator[str, None, LoadedModel]:
-    bundle = load_bundle(path)
-    if needs_proof(bundle):
-        yield from proving_model(bundle, settings, models)
-    return LoadedModel(bundle, load_tested_encoder(bundle, settings), installed)
+    try:
+        bundle = load_bundle(path)
+        if needs_proof(bundle):
+            yield from proving_model(bundle, settings, models)
+        return LoadedModel(bundle, load_tested_encoder(bundle, settings), installed)
+    except EdgeSiameseError:
+        raise
+    except Exception as error:
+        LOG.exception("%s cannot be loaded", path)
+        raise ModelError(f"{path.name} cannot be loaded: {unforeseen(error)}") from error
 
 
 def confirm_model(model: LoadedModel, models: InstalledModels) -> LoadedModel:
@@ -222,8 +254,8 @@ def reembed(store: SupportStore, model: LoadedModel) -> Iterator[str]:
             try:
                 with attempts.attempt(view):
                     embedding = yield from _embed_view(store, view, encoder, line)
-            except (StoreError, SupportError, ImageError, ValueError) as error:
-                LOG.warning("view %d cannot be re-embedded: %s", view, error)
+            except Exception as error:
+                LOG.warning("view %d cannot be re-embedded: %s", view, unforeseen(error))
                 failed.add(view)
                 continue
             with store.with_model(encoder.model_id, encoder.dimensions):

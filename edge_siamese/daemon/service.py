@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import queue
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, Future
+from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,20 +20,46 @@ from edge_siamese.daemon.api import DaemonApi
 from edge_siamese.daemon.archives import remove_leftovers
 from edge_siamese.daemon.control_socket import ControlServer
 from edge_siamese.daemon.engine import Engine
+from edge_siamese.daemon.engine_calls import CallQueue
 from edge_siamese.daemon.event_bus import EventBus
 from edge_siamese.daemon.hardware import Hardware
 from edge_siamese.daemon.integrations import Integrations
-from edge_siamese.daemon.model_loader import LoadedModel, confirm_model, loading_current_model, reembed
+from edge_siamese.daemon.model_loader import (
+    LoadedModel,
+    confirm_model,
+    loading_current_model,
+    loading_shipped_model,
+    reembed,
+)
+from edge_siamese.daemon.quarantine import (
+    HEALTHY_FRAMES,
+    HEALTHY_SECONDS,
+    FailureLog,
+    Fallback,
+    Part,
+    Quarantine,
+    StartCounter,
+    model_part,
+    settings_part,
+)
 from edge_siamese.daemon.sinks import open_sinks
 from edge_siamese.daemon.systemd import Notifier
 from edge_siamese.daemon.telemetry import Observations
-from edge_siamese.errors import EdgeSiameseError, NotReady, SettingsError, StoreError, unforeseen
+from edge_siamese.errors import EdgeSiameseError, SettingsError, StoreError, unforeseen
 from edge_siamese.events import Event, Kind, trouble
+from edge_siamese.models import default
 from edge_siamese.models.installed import InstalledModels
 from edge_siamese.panel.led_signals import Signal
 from edge_siamese.panel.press_grammar import Gesture
 from edge_siamese.recognition.embedding import Encoder
-from edge_siamese.settings import Settings, SettingsOrigin, default_config, load_settings
+from edge_siamese.settings import (
+    RecognitionSettings,
+    RegistrationSettings,
+    Settings,
+    SettingsOrigin,
+    default_config,
+    load_settings,
+)
 from edge_siamese.store import SupportStore
 from edge_siamese.system.files import expand_path
 
@@ -59,6 +84,8 @@ SLOW_CALL_SECONDS = 900.0
 BACKUP_SECONDS, LARGE_BACKUP_SECONDS = 60.0, 24 * 3600.0
 """Interval between backups of a changed store; a large store is copied rarely, as writes wear out the memory card."""
 LARGE_STORE_BYTES = 64 * 2**20
+FAILED_FRAMES, FAILED_SECONDS = 5, 2.0
+"""After this number of failed frames in a row, over at least this time, the daemon looks for the part that fails."""
 BACKUP_LIMIT_SECONDS = 20.0
 """Time limit of a backup, during which no frame is processed."""
 
@@ -113,7 +140,17 @@ class Service:
         self._backups = Backups(self._started)
         self._repaired_at: float | None = None
         self._ready = False
-        self._reported_fault = self._bad_frames = ""
+        self._reported_fault = ""
+        self.quarantine = Quarantine(settings.state_directory, self._report_part)
+        """The parts that failed and are not used."""
+        self.fallback = Fallback()
+        """What this start does without, because earlier ones ended early."""
+        self.failures = FailureLog(clock)
+        self._starts = StartCounter(settings.state_directory)
+        self._failing: tuple[int, float] | None = None
+        """Number and start of the frames that failed since one was processed."""
+        self._processed = 0
+        self._rebuilt = False
         self._fault_signal = Signal.STARTING
         self._engine_at = self._started
 
@@ -184,12 +221,14 @@ class Service:
         try:
             remove_leftovers(self.settings.state_directory)
             self.bus.set_sinks(open_sinks(self.settings))
-            self.hardware.open_panel()
-            self.integrations.apply(self.settings)
+            self._begin()
+            self._guard("panel", "panel", self.hardware.open_panel)
+            self._guard("settings", "integrations", lambda: self.integrations.apply(self.settings))
             self._loading = self._load_engine()
             status = None
             while status is None and not self._stopping:
                 status = self._run_once()
+            self._starts.ended()
             return status or EXIT_OK
         except Exception:
             LOG.exception("the daemon stops after an unexpected error")
@@ -197,61 +236,166 @@ class Service:
         finally:
             self._close(control)
 
+    def _begin(self) -> None:
+        """Count this start, and decide what it does without."""
+        models = InstalledModels(self.settings.models)
+        if self._guard("model", "model on trial", models.rejects_trial):
+            self._starts.clear()  # the model on trial ended those starts, and is replaced now
+        self.fallback = self._starts.begin()
+        self.quarantine.drop("settings", keep=self.origin.digest)
+        for part in (*self.fallback.parts(), *self.quarantine.parts):
+            self._report_part(part)
+
+    def _guard(self, kind: Kind, part: str, function: Callable[[], T]) -> T | None:
+        """Call a function of a part of the daemon; an error is reported once by an event, and None is returned."""
+        try:
+            result = function()
+        except Exception as error:
+            if self.failures.failed(part, error):
+                self.bus.publish(trouble(kind, f"{part}: {unforeseen(error)}", "error"))
+            return None
+        self.failures.worked(part)
+        return result
+
     def _run_once(self) -> int | None:
         """Run one iteration of the loop, with at most one frame; returns an exit status if the daemon has to stop."""
         if self._reloading:
             self._reloading = False
-            self._reload()
+            self._guard("settings", "reload", self._reload)
         self._continue_loading(self._clock())
         self._calls.run_pending()
+        self._guard("panel", "button", self._take_gestures)
+        wait_s = LOOP_SECONDS if self._loading is None else 0.0
+        frame = self._guard("camera", "frames", lambda: self.hardware.next_frame(wait_s))
+        if frame is not None and self.engine:
+            self._process_frame(self.engine, frame)
+        elif self._loading is None and (not self.hardware.may_recover or "frames" in self.failures.current):
+            time.sleep(LOOP_SECONDS)
+        return self._guard("camera", "camera", lambda: self._supervise(self._clock()))
+
+    def _take_gestures(self) -> None:
         for gesture in self.hardware.gestures():
-            if self.engine and not (gesture is Gesture.PRESS and self.hardware.camera_down):
+            ready = self.engine is not None and not self.fallback.store
+            if self.engine and ready and not (gesture is Gesture.PRESS and self.hardware.camera_down):
                 self.engine.gesture(gesture, self._clock())
             else:
                 self.hardware.show(Signal.FAILED)
                 LOG.warning("button %s: %s", gesture.value, self.status_line())
-        frame = self.hardware.next_frame(LOOP_SECONDS if self._loading is None else 0.0)
-        if frame is not None and self.engine:
-            self._process_frame(self.engine, frame)
-        elif self._loading is None and not self.hardware.may_recover:
-            time.sleep(LOOP_SECONDS)
-        return self._supervise(self._clock())
 
     def _process_frame(self, engine: Engine, frame: Frame) -> None:
-        """Pass a frame to the engine. If every frame fails, the watchdog restarts the daemon."""
+        """Pass a frame to the engine. A frame that fails is skipped; after several, the part that fails is replaced."""
         try:
             engine.process_frame(frame, max(0.0, self._clock() - frame.time))
-        except EdgeSiameseError as error:
-            if str(error) != self._bad_frames:
-                self._bad_frames = str(error)
-                self.bus.publish(trouble("model", f"a frame could not be processed: {error}"))
+        except Exception as error:
+            self._frame_failed(engine, frame, error)
         else:
-            self._bad_frames = ""
+            self._failing, self._rebuilt = None, False
+            self.failures.worked("recognition")
+            self._processed += 1
+            if self._processed == HEALTHY_FRAMES:
+                self._starts.healthy()
             self._notifier.watchdog()
+
+    def _frame_failed(self, engine: Engine, frame: Frame, error: Exception) -> None:
+        reason, now = unforeseen(error), self._clock()
+        if self.failures.failed("recognition", error):
+            self.bus.publish(trouble("model", f"a frame could not be processed: {reason}"))
+        count, since = self._failing or (0, now)
+        self._failing = count + 1, since
+        if count + 1 < FAILED_FRAMES or now - since < FAILED_SECONDS:
+            return
+        self._failing = None
+        self._notifier.watchdog_within(SLOW_CALL_SECONDS)
+        try:
+            self._replace_failing_part(engine, frame, reason)
+        finally:
+            self._notifier.watchdog_within(self._notifier.watchdog_s)
+
+    def _replace_failing_part(self, engine: Engine, frame: Frame, reason: str) -> None:
+        """Put the part that fails into quarantine, and go on without it."""
+        cause = self._guard("store", "search for the cause", lambda: engine.find_cause(frame)) or ""
+        if cause == "model" and not self._replace_model(reason):
+            cause, self._rebuilt = "", True
+        if cause == "settings":
+            self.quarantine.add(settings_part(self.origin.digest, reason))
+        if cause == "objects":
+            engine.follow()
+        elif cause or not self._rebuilt:
+            # Without a cause, it may be the engine's state, which a new engine does not have.
+            self._rebuilt = not cause
+            self._drop_engine("the engine is being built again")
+            self._loading = self._load_engine(None if cause == "model" else self._loaded_model)
+        else:
+            self._drop_engine(f"frames cannot be processed: {reason}")
+            self._fault_signal = Signal.FAULT_MODEL
+            self._retry_later(self._clock())
+
+    def _replace_model(self, reason: str) -> bool:
+        """Reject the model, or put it into quarantine in favor of the shipped one; False if there is no other."""
+        assert self._loaded_model is not None
+        path, shipped = self._loaded_model.bundle.path, default()
+        if path == shipped:
+            return False
+        if not self.settings.model.bundle:
+            with suppress(EdgeSiameseError):  # there is no previous model
+                line = InstalledModels(self.settings.models).reject(reason, path)
+                self.bus.publish(trouble("model", line, "error"))
+                return True
+        if shipped is None:
+            return False
+        self.quarantine.add(model_part(path.name, reason))
+        return True
+
+    def _report_part(self, part: Part) -> None:
+        kind: Kind = part.kind if part.kind in ("model", "settings") else "store"
+        self.bus.publish(trouble(kind, part.text, "error", part=part.id))
+
+    def restore(self, part_id: str) -> str:
+        """Use a part again; returns a line for people. On the thread that owns engine and store.
+
+        Raises:
+            ControlError: there is no such part in quarantine.
+        """
+        for part in self.fallback.parts():
+            if part.id == part_id:
+                self.fallback = replace(self.fallback, **{part.kind: False})
+                self._starts.clear()
+                break
+        else:
+            part = self.quarantine.restore(part_id)
+        if part.kind in ("object", "view") and self.engine is not None:
+            self.engine.follow()
+        else:
+            self._drop_engine("the engine is being built again")
+            self._loading = self._load_engine()
+        return f"{part.name} is used again"
+
+    def _drop_engine(self, fault: str) -> None:
+        if self.engine:
+            engine = self.engine
+            self._guard("model", "registration", engine.registrations.cancel)
+            self._guard("model", "sightings", lambda: engine.camera_lost(self._clock()))
+        self.engine, self.fault = None, fault
 
     def _supervise(self, now: float) -> int | None:
         """Check camera, timeouts, store and status; returns an exit status if the daemon has to stop."""
         lost = self.hardware.watch()
-        if self.engine:
+        if engine := self.engine:
             if lost:
-                self.engine.camera_lost(now)
-            try:
-                self.engine.tick(now)
-            except EdgeSiameseError as error:
-                LOG.error("a registration failed: %s", error)
+                self._guard("model", "sightings", lambda: engine.camera_lost(now))
+            self._guard("store", "engine", lambda: engine.tick(now))
         state = self.hardware.state
         if self.engine is None or state is None or state.status in ("starting", "absent"):
             # There are no frames to process; the camera supervisor and the retries take care of the rest.
             self._notifier.watchdog()
-        self.hardware.show_background(self._background_signal(now))
+        self._guard("panel", "LED", lambda: self.hardware.show_background(self._background_signal(now)))
         if now >= self._status_at:
             self._status_at = now + STATUS_SECONDS
             self._notifier.status(self.status_line())
-            self._confirm()
-            if self._store is not None:
-                self._backups.run_if_due(self._store, now)
-            if self._store is not None and self._loading is None and self._store.damaged:
-                self._reopen_store()
+            self._guard("model", "model on trial", self._confirm)
+            self._guard("store", "backup", lambda: self._maintain_store(now))
+            if self.uptime > HEALTHY_SECONDS and self._failing is None:
+                self._starts.healthy()
         if state and state.status == "ended" and not (self.engine and self.engine.registrations.busy):
             return EXIT_OK
         if self.hardware.needs_restart:
@@ -259,17 +403,27 @@ class Service:
             return EXIT_RESTART
         return None
 
+    def _maintain_store(self, now: float) -> None:
+        if self._store is not None:
+            self._backups.run_if_due(self._store, now)
+        if self._store is not None and self._loading is None and self._store.damaged:
+            self._reopen_store()
+
     def _background_signal(self, now: float) -> Signal:
         """Return the LED signal to show between temporary ones."""
         if self.engine is None:
             return self._fault_signal
+        if self.fallback.store:
+            return Signal.FAULT_STORE
         if self.hardware.camera_down:
             return Signal.FAULT_CAMERA
         if self._repaired_at is not None and now - self._repaired_at < REPAIRED_SECONDS:
             return Signal.FAULT_STORE
         if self.hardware.stuck:
             return Signal.STUCK
-        return Signal.RECOGNIZED if self.engine.present else Signal.READY
+        if self.engine.present:
+            return Signal.RECOGNIZED
+        return Signal.FAULT_MODEL if self.fallback.model else Signal.READY
 
     # --- the engine ---
 
@@ -277,10 +431,7 @@ class Service:
         """Close a damaged store; opening it again repairs it."""
         assert self._store is not None
         self.bus.publish(trouble("store", "the store is damaged and is being repaired", "error"))
-        if self.engine:
-            self.engine.registrations.cancel()
-            self.engine.camera_lost(self._clock())
-        self.engine, self.fault = None, "the store is being repaired"
+        self._drop_engine("the store is being repaired")
         self._fault_signal = Signal.FAULT_STORE
         self._store.close()
         self._store, self._loading = None, self._load_engine()
@@ -294,13 +445,15 @@ class Service:
         try:
             step = next(self._loading)
         except StopIteration:
-            self._loading, self._retry_s, self._load_problem = None, RETRY_SECONDS, ""
+            self._loading, self._load_problem = None, ""
+            if not self._rebuilt:  # otherwise its frames may fail again
+                self._retry_s = RETRY_SECONDS
+            self.failures.worked("loading")
             self._notify_ready()
-        except (EdgeSiameseError, OSError) as error:
-            self._loading = None
-            # A failing attempt may be expensive, such as a repair on a full disk.
-            self._retry_at = now + self._retry_s
-            self._retry_s = min(2 * self._retry_s, MAX_RETRY_SECONDS)
+        except Exception as error:
+            self._retry_later(now)
+            if not isinstance(error, (EdgeSiameseError, OSError)):
+                self.failures.failed("loading", error)
             self._report_failure(error)
             self._notify_ready()
         else:
@@ -312,9 +465,15 @@ class Service:
                 return
             self._notify_ready()
 
+    def _retry_later(self, now: float) -> None:
+        """Load an engine again after a pause: a failing attempt may be expensive, such as a repair on a full disk."""
+        self._loading = None
+        self._retry_at = now + self._retry_s
+        self._retry_s = min(2 * self._retry_s, MAX_RETRY_SECONDS)
+
     def _report_failure(self, error: Exception) -> None:
         """Report why no engine was loaded, once for each reason."""
-        text = self._load_problem = str(error)
+        text = self._load_problem = unforeseen(error)
         kind: Kind = "store" if isinstance(error, StoreError) else "model"
         if self.engine is not None:
             self.bus.publish(trouble("model", f"the previous model stays in use: {text}", "error"))
@@ -328,27 +487,30 @@ class Service:
         """Load the current model, unless one is given, open the store, and build the engine; yields before each step."""
         yield "loading the model"
         if model is None:
-            models = InstalledModels(self.settings.models)
-            model = yield from loading_current_model(
-                self.settings, models, lambda text: self.bus.publish(trouble("model", text))
-            )
+            model = yield from self._loading_model()
         encoder = model.encoder
-        if self._store is None:
+        if self.fallback.store:
+            if self._store is not None:
+                self._store.close()
+                self._store = None
+        elif self._store is None:
             yield "opening the store"
             self._store = open_store(self.settings, encoder, self._notifier)
             if self._store.repair:
                 self.repair, self._repaired_at = self._store.repair.text, self._clock()
                 self.bus.publish(trouble("store", self._store.repair.text, "error"))
-        self._store.keep_crops = self.settings.registration.keep_crops
-        yield from reembed(self._store, model)
+        if self._store is not None:
+            self._store.keep_crops = self.settings.registration.keep_crops
+            yield from reembed(self._store, model)
         previous, self.fault, self._reported_fault = self.engine, "", ""
         if previous is not None and model is self._loaded_model:
             return previous.follow()  # the same model has more embeddings now; sightings continue
-        self.engine = self._new_engine(model, self._store)
+        store = self._store or SupportStore(None, encoder.model_id, encoder.dimensions)
+        self.engine = self._new_engine(model, store)
         self._loaded_model, self._engine_at = model, self._clock()
         if previous is None or previous.encoder.model_id != encoder.model_id:
             text = f"recognizing {counted(len(self.engine.support), 'object')} with {encoder.model_id}, {encoder.reason}"
-            if dormant := self._store.counts().dormant:
+            if dormant := store.counts().dormant:
                 text += f"; {counted(dormant, 'view')} cannot be re-embedded: their pictures are not stored"
             self.bus.publish(Event("started" if previous is None else "model", text))
         self.hardware.open_camera(encoder.preprocessing.color)
@@ -360,7 +522,7 @@ class Service:
             if before != (encoder.model_id, encoder.dimensions):
                 store.use_model(encoder.model_id, encoder.dimensions)
             engine = Engine(
-                self.settings,
+                self._engine_settings(),
                 model.bundle,
                 encoder,
                 store,
@@ -368,8 +530,9 @@ class Service:
                 signal=self.hardware.show,
                 hold_exposure=self.hardware.hold_exposure,
                 observations=self.observations,
+                quarantine=self.quarantine,
             )
-        except EdgeSiameseError:
+        except Exception:
             # The previous engine must not score or write its embeddings as those of this model.
             store.use_model(*before)
             raise
@@ -377,6 +540,27 @@ class Service:
             self.engine.registrations.cancel()
             self.engine.camera_lost(self._clock())
         return engine
+
+    def _loading_model(self) -> Generator[str, None, LoadedModel]:
+        models = InstalledModels(self.settings.models)
+        if self.fallback.model and default() is not None:
+            return (yield from loading_shipped_model(self.settings, models))
+        return (
+            yield from loading_current_model(
+                self.settings,
+                models,
+                lambda text: self.bus.publish(trouble("model", text)),
+                lambda path: self.quarantine.has("model", path.name),
+            )
+        )
+
+    def _engine_settings(self) -> Settings:
+        """Return the settings, with the default values of the tables that are in quarantine."""
+        if not self.quarantine.has("settings", self.origin.digest):
+            return self.settings
+        return structs.replace(
+            self.settings, recognition=RecognitionSettings(), registration=RegistrationSettings()
+        )
 
     def _confirm(self) -> None:
         """End the trial of a model that has worked for a while."""
@@ -398,6 +582,7 @@ class Service:
             # Store and socket stay at their paths until a restart.
             self._apply(structs.replace(settings, paths=before.paths))
             self.origin = SettingsOrigin(file, settings.digest)
+            self.quarantine.drop("settings", keep=settings.digest)
             if settings.paths != before.paths:
                 self.bus.publish(Event("settings", "new paths take effect after a restart"))
             self.bus.publish(Event("settings", "the settings were read again"))
@@ -405,6 +590,8 @@ class Service:
             if not isinstance(error, SettingsError):
                 LOG.exception("the settings cannot be used")
             problem = unforeseen(error)
+            # Also what the new settings changed before the error.
+            self._guard("settings", "previous settings", lambda: self._apply(before))
             self.settings = self.hardware.settings = before
             self.origin = replace(self.origin, problem=problem)
             self.bus.publish(trouble("settings", f"the previous settings stay in use: {problem}", "error"))
@@ -459,6 +646,8 @@ class Service:
             return "waiting for the camera"
         if state.status in ("stalled", "absent"):
             return f"no frames: {state.reason}"
+        if self.fallback.store:
+            return f"recognizes nothing: {self.fallback.parts()[0].text}; {state.fps:.1f} frames/s"
         if engine.registrations.busy:
             return "registering an object"
         names = " and ".join(engine.present) or "no known object"
@@ -481,6 +670,8 @@ class Service:
             "camera": self._camera_report(),
             "panel": self._panel_report(),
             "store": {"repair": self.repair},
+            "quarantine": self.set_aside(),
+            "failures": self.failures.report(),
             "integrations": self.integrations.report(),
             "paths": {
                 "config": str(self.origin.file or ""),
@@ -493,6 +684,10 @@ class Service:
                 "settings_problem": self.origin.problem,
             },
         }
+
+    def set_aside(self) -> list[dict[str, Any]]:
+        """Describe the parts that the daemon does without, as JSON values."""
+        return [part.report() for part in (*self.fallback.parts(), *self.quarantine.parts)]
 
     def _model_report(self) -> dict[str, Any] | None:
         engine = self.engine
@@ -532,54 +727,6 @@ class Service:
             "problem": console.problem,
             "stuck": self.hardware.stuck,
         }
-
-
-class CallQueue:
-    """Functions that other threads have called on the thread that owns engine and store."""
-
-    def __init__(self) -> None:
-        self._waiting: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
-        self._closed = False
-
-    def call(self, function: Callable[[], T], timeout: float) -> T:
-        """Call a function on the owner's thread and return its result; from any other thread.
-
-        Raises:
-            NotReady: the daemon is stopping or too busy.
-            Any error of the function.
-        """
-        future: Future[T] = Future()
-        self._waiting.put((function, future))
-        if self._closed:  # closed meanwhile: it would never run
-            future.cancel()
-        try:
-            return future.result(timeout)
-        except CancelledError:
-            raise NotReady("the daemon is stopping") from None
-        except TimeoutError as error:
-            if future.done():  # the function's own TimeoutError, such as that of a camera
-                return future.result()
-            # A call that has timed out must not run later.
-            if not future.cancel():
-                raise NotReady("the daemon is still working on it; check the result later") from error
-            raise NotReady(f"the daemon was too busy for {timeout:g} s") from error
-
-    def run_pending(self) -> None:
-        """Run the calls that are waiting now; later ones wait for the next iteration."""
-        for _ in range(self._waiting.qsize()):
-            function, future = self._waiting.get_nowait()
-            if not future.set_running_or_notify_cancel():
-                continue
-            try:
-                future.set_result(function())
-            except Exception as error:
-                future.set_exception(error)
-
-    def close(self) -> None:
-        """Run no further call; waiting callers get `NotReady`."""
-        self._closed = True
-        while not self._waiting.empty():
-            self._waiting.get_nowait()[1].cancel()
 
 
 def open_store(settings: Settings, encoder: Encoder, notifier: Notifier) -> SupportStore:

@@ -40,6 +40,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("panel", devices.check_panel),
     ("service", machine.check_service),
     ("daemon", machine.check_daemon),
+    ("quarantine", machine.check_quarantine),
     ("integrations", integrations.check_integrations),
     ("secrets", integrations.check_secrets),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
+from edge_siamese.daemon.quarantine import Quarantine
 from edge_siamese.doctor.findings import SERVICE, Context, Finding, Level
 from edge_siamese.system.board import clock_synchronized, memory, memory_available, temperature, throttling
 
@@ -156,6 +157,22 @@ def check_daemon(context: Context) -> Iterator[Finding]:
         )
         return
     yield Finding("daemon", "ok", line)
+    for failure in context.daemon.get("failures", []):
+        text = f"{failure['part']}: {failure['text']}"
+        yield Finding("daemon", "warning", text, f"find out why: journalctl -u {SERVICE} -e")
+
+
+def check_quarantine(context: Context) -> Iterator[Finding]:
+    """The parts that the daemon does without."""
+    if context.daemon is None:
+        parts = [part.report() for part in Quarantine(context.settings.state_directory).parts]
+    else:
+        parts = context.daemon.get("quarantine", [])
+    for part in parts:
+        remedy = f"repair the cause, then: edge-siamese quarantine restore {part['id']}"
+        yield Finding("quarantine", "warning", part["text"], remedy)
+    if not parts:
+        yield Finding("quarantine", "ok", "no part failed")
 
 
 def _memory_usage(context: Context, pid: str) -> str:

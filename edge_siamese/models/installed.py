@@ -224,6 +224,12 @@ class InstalledModels:
                 LOG.warning("an attempt with the model on trial is not counted: %s", error)
         return self.directory / str(state.current), message
 
+    def rejects_trial(self) -> bool:
+        """Return whether `begin` will reject the model on trial; raises `ModelError` if the state cannot be read."""
+        state = self.state()
+        failed = not state.confirmed and state.attempts >= MAX_ATTEMPTS
+        return failed and (self._may_fall_back(state) or default() is not None)
+
     def reject(self, reason: str, path: Path | None = None) -> str:
         """Return to the previous model; returns a message that says so.
 

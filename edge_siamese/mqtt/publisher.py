@@ -142,6 +142,8 @@ def problem_of(status: dict[str, Any]) -> str:
         return "the button is stuck"
     if panel.get("problem"):
         return f"the button: {panel['problem']}"
+    if parts := status.get("quarantine"):
+        return str(parts[0]["text"]) + (f" (and {len(parts) - 1} more)" if len(parts) > 1 else "")
     if repair := (status.get("store") or {}).get("repair"):
         return str(repair)
     return ""

@@ -5,16 +5,19 @@
 #    source ~/.local/share/bash_completion/edge-siamese
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
+_shtab_edge_siamese_quarantine_subparsers=(restore)
 _shtab_edge_siamese_objects_subparsers=(views remove-view export import)
 _shtab_edge_siamese_model_subparsers=(install list rollback)
 _shtab_edge_siamese_dashboard_subparsers=(address password token tokens revoke)
-_shtab_edge_siamese_subparsers=(run doctor status events reload objects register rename forget merge undo wrong score explain model dashboard info selftest compare recognize embed bench)
+_shtab_edge_siamese_subparsers=(run doctor status events reload quarantine objects register rename forget merge undo wrong score explain model dashboard info selftest compare recognize embed bench)
 
 _shtab_edge_siamese_run_option_strings=(-h --help --config --json --debug --check)
 _shtab_edge_siamese_doctor_option_strings=(-h --help --config --json --debug)
 _shtab_edge_siamese_status_option_strings=(-h --help --config --json --debug --watch)
 _shtab_edge_siamese_events_option_strings=(-h --help --config --json --debug --count --follow)
 _shtab_edge_siamese_reload_option_strings=(-h --help --config --json --debug)
+_shtab_edge_siamese_quarantine_restore_option_strings=(-h --help --config --json --debug)
+_shtab_edge_siamese_quarantine_option_strings=(-h --help --config --json --debug)
 _shtab_edge_siamese_objects_views_option_strings=(-h --help --config --json --debug)
 _shtab_edge_siamese_objects_remove_view_option_strings=(-h --help --config --json --debug)
 _shtab_edge_siamese_objects_export_option_strings=(-h --help --config --json --debug)
@@ -51,6 +54,8 @@ _shtab_edge_siamese_doctor___config_COMPGEN=_shtab_compgen_files
 _shtab_edge_siamese_status___config_COMPGEN=_shtab_compgen_files
 _shtab_edge_siamese_events___config_COMPGEN=_shtab_compgen_files
 _shtab_edge_siamese_reload___config_COMPGEN=_shtab_compgen_files
+_shtab_edge_siamese_quarantine_restore___config_COMPGEN=_shtab_compgen_files
+_shtab_edge_siamese_quarantine___config_COMPGEN=_shtab_compgen_files
 _shtab_edge_siamese_objects_views___config_COMPGEN=_shtab_compgen_files
 _shtab_edge_siamese_objects_remove_view___config_COMPGEN=_shtab_compgen_files
 _shtab_edge_siamese_objects_export_pos_0_COMPGEN=_shtab_compgen_files
@@ -98,6 +103,7 @@ _shtab_edge_siamese_embed___out_COMPGEN=_shtab_compgen_files
 _shtab_edge_siamese_bench_pos_0_COMPGEN=_shtab_compgen_dirs
 _shtab_edge_siamese_bench___config_COMPGEN=_shtab_compgen_files
 
+_shtab_edge_siamese_quarantine_pos_0_choices=(restore)
 _shtab_edge_siamese_objects_import___on_conflict_choices=(merge rename skip)
 _shtab_edge_siamese_objects_pos_0_choices=(views remove-view export import)
 _shtab_edge_siamese_model_pos_0_choices=(install list rollback)
@@ -112,7 +118,7 @@ _shtab_edge_siamese_embed___runtime_choices=(ai-edge-litert auto onnxruntime tfl
 _shtab_edge_siamese_embed___precision_choices=(fp32 int8)
 _shtab_edge_siamese_bench___runtime_choices=(ai-edge-litert auto onnxruntime tflite-runtime)
 _shtab_edge_siamese_bench___precision_choices=(fp32 int8)
-_shtab_edge_siamese_pos_0_choices=(run doctor status events reload objects register rename forget merge undo wrong score explain model dashboard info selftest compare recognize embed bench)
+_shtab_edge_siamese_pos_0_choices=(run doctor status events reload quarantine objects register rename forget merge undo wrong score explain model dashboard info selftest compare recognize embed bench)
 
 _shtab_edge_siamese_run__h_nargs=0
 _shtab_edge_siamese_run___help_nargs=0
@@ -137,6 +143,15 @@ _shtab_edge_siamese_reload__h_nargs=0
 _shtab_edge_siamese_reload___help_nargs=0
 _shtab_edge_siamese_reload___json_nargs=0
 _shtab_edge_siamese_reload___debug_nargs=0
+_shtab_edge_siamese_quarantine_restore__h_nargs=0
+_shtab_edge_siamese_quarantine_restore___help_nargs=0
+_shtab_edge_siamese_quarantine_restore___json_nargs=0
+_shtab_edge_siamese_quarantine_restore___debug_nargs=0
+_shtab_edge_siamese_quarantine_pos_0_nargs=A...
+_shtab_edge_siamese_quarantine__h_nargs=0
+_shtab_edge_siamese_quarantine___help_nargs=0
+_shtab_edge_siamese_quarantine___json_nargs=0
+_shtab_edge_siamese_quarantine___debug_nargs=0
 _shtab_edge_siamese_objects_views__h_nargs=0
 _shtab_edge_siamese_objects_views___help_nargs=0
 _shtab_edge_siamese_objects_views___json_nargs=0

@@ -193,7 +193,7 @@ class TestEnding:
         assert daemon.status == EXIT_RESTART
         assert "the camera does not recover in this process; restarting" in caplog.messages
 
-    def test_an_unexpected_error_stops_the_daemon_with_a_traceback(
+    def test_an_error_outside_of_all_parts_stops_the_daemon_with_a_traceback(
         self, daemon: Daemon, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         daemon.start().up()
@@ -201,10 +201,10 @@ class TestEnding:
         def fail(*_: Any) -> Any:
             raise ZeroDivisionError("one over nothing")
 
-        monkeypatch.setattr(engine_of(daemon), "process_frame", fail)
+        monkeypatch.setattr(daemon.service, "_run_once", fail)
         daemon.thread.join(30)
         assert isinstance(daemon.error, ZeroDivisionError)
-        assert "in _process_frame" in caplog.text
+        assert "one over nothing" in caplog.text
         with pytest.raises(DaemonNotRunning):
             daemon.ask("status")
         assert not daemon.socket.exists()

@@ -11,6 +11,7 @@ import pytest
 
 from edge_siamese import __version__
 from edge_siamese.cameras.supervisor import SourceState
+from edge_siamese.daemon.quarantine import FailureLog, Fallback, fallback_after, model_part
 from edge_siamese.daemon.service import Service, counted
 from edge_siamese.panel.led_signals import Signal
 from edge_siamese.recognition.imaging import Preprocessing
@@ -56,6 +57,9 @@ def service(
         "_clock": lambda: 12.345,
         "_started": 0.0,
         "repair": None,
+        "fallback": Fallback(),
+        "quarantine": SimpleNamespace(parts=(model_part("tiny-1", "it failed"),)),
+        "failures": FailureLog(),
     }
     return made
 
@@ -134,10 +138,28 @@ def test_the_report_has_all_keys() -> None:
         },
         "panel": {"description": "button 17", "problem": None, "stuck": False},
         "store": {"repair": None},
+        "quarantine": [
+            {
+                "id": "model",
+                "kind": "model",
+                "text": "the model tiny-1 is not used: it failed",
+                "reason": "it failed",
+                "time": "",
+            }
+        ],
+        "failures": [],
         "integrations": {"dashboard": {"state": "http://127.0.0.1:8765"}},
         "loading": {"busy": False, "problem": "it failed", "settings_problem": "wrong"},
         "paths": {"config": "/c.toml", "state": "/state", "socket": "/run/x/control.sock"},
     }
+
+
+def test_without_the_store_the_line_says_so_and_the_report_names_it() -> None:
+    without = service(camera=state())
+    without.fallback = fallback_after(3)
+    reason = "the object store is not used: 3 starts of the daemon ended early"
+    assert without.status_line() == f"recognizes nothing: {reason}; 9.9 frames/s"
+    assert without.report()["quarantine"][0]["text"] == reason
 
 
 def test_missing_parts_are_null() -> None:

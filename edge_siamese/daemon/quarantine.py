@@ -1,0 +1,395 @@
+"""Quarantine: parts that the daemon does without after they failed, and fallbacks after starts that ended early.
+
+Both are kept in the state directory. A disk that cannot be written changes nothing until the next start.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+from edge_siamese.errors import ControlError, EdgeSiameseError, SettingsError, unforeseen
+from edge_siamese.events import utc_now
+from edge_siamese.recognition.support import SupportEntry
+from edge_siamese.system.files import write_text_atomically
+from edge_siamese.validation import Record, SchemaError, convert, nearest, parse_json
+
+LOG = logging.getLogger(__name__)
+T = TypeVar("T")
+
+FILE, STARTS_FILE = "quarantine.json", "starts.json"
+MAX_FILE_BYTES = 200_000
+MAX_PARTS = 100
+"""Parts in quarantine; the daemon does without the store rather than keep a longer list."""
+MAX_ERRORS, REPORT_AGAIN_SECONDS = 200, 600.0
+"""Different errors that are logged; and an error is reported again if it was away for this long."""
+MAX_TEXT = 200
+"""Characters of a reason or a name."""
+MAX_EARLY_ENDS = 3
+"""Starts that ended early before the daemon starts without the store."""
+STARTS_PER_FALLBACK = 2
+"""Starts with one fallback that may end early before the next one is tried."""
+HEALTHY_FRAMES, HEALTHY_SECONDS = 20, 60.0
+"""A start did not end early after this many processed frames, or after this time without failing frames."""
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+PartKind = Literal["object", "view", "model", "settings", "store"]
+
+
+class Part(Record, frozen=True):
+    """A part that the daemon does without."""
+
+    id: str
+    """Names it in commands, such as `view-12`."""
+    kind: PartKind
+    reference: str
+    """Uid of an object, number of a view, directory of a model, or digest of settings."""
+    name: str
+    """For people, such as `view 12 of "mug"`."""
+    reason: str
+    """The error, in one line."""
+    time: str = ""
+    """When it was put into quarantine: UTC, ISO 8601; empty for a fallback of this start."""
+
+    @property
+    def text(self) -> str:
+        """One line for people."""
+        return f"{self.name} is not used: {self.reason}"
+
+    def report(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return {"id": self.id, "kind": self.kind, "text": self.text, "reason": self.reason, "time": self.time}
+
+
+class _Contents(Record):
+    """The contents of the file."""
+
+    parts: tuple[Part, ...] = ()
+
+
+def object_part(entry: SupportEntry, reason: str) -> Part:
+    """Return the part for an object."""
+    return Part(
+        f"object-{entry.uid[:8]}", "object", entry.uid, f'the object "{_cut(entry.name)}"', _cut(reason)
+    )
+
+
+def view_part(entry: SupportEntry, view: int, reason: str) -> Part:
+    """Return the part for one view or negative of an object."""
+    return Part(f"view-{view}", "view", str(view), f'view {view} of "{_cut(entry.name)}"', _cut(reason))
+
+
+def store_part(reason: str) -> Part:
+    """Return the part for all objects."""
+    return Part("store", "store", "", "the object store", reason)
+
+
+def model_part(directory: str, reason: str) -> Part:
+    """Return the part for a model, by the name of its directory."""
+    return Part("model", "model", directory, f"the model {_cut(directory)}", _cut(reason))
+
+
+def settings_part(digest: str, reason: str) -> Part:
+    """Return the part for the tables `[recognition]` and `[registration]` of the settings with this digest."""
+    name = "the part [recognition] and [registration] of the settings"
+    return Part("settings", "settings", digest, name, _cut(reason))
+
+
+class Quarantine:
+    """The parts in quarantine. Used from one thread, except for reading `parts`."""
+
+    def __init__(
+        self,
+        directory: Path | None,
+        report: Callable[[Part], object] = lambda _: None,
+        now: Callable[[], str] = utc_now,
+    ) -> None:
+        """Read the file in the state directory; a damaged one counts as empty.
+
+        Args:
+            directory: None: in memory.
+            report: called with each new part.
+            now: the current time, UTC, ISO 8601.
+        """
+        self._path = None if directory is None else directory / FILE
+        self._report, self._now = report, now
+        saved = _Contents() if self._path is None else _read(self._path, _Contents())
+        self.parts: tuple[Part, ...] = saved.parts[:MAX_PARTS]
+        """All parts, in the order in which they failed."""
+
+    def add(self, part: Part) -> None:
+        """Put a part into quarantine; if there is no more room, the whole store in place of objects and views."""
+        others = tuple(known for known in self.parts if known.id != part.id)
+        if len(others) >= MAX_PARTS:
+            others = tuple(known for known in others if known.kind not in ("object", "view", "store"))
+            part = store_part(f"more than {MAX_PARTS} objects and views failed")
+        part = msgspec.structs.replace(part, time=self._now())
+        self._write((*others, part))
+        self._report(part)
+
+    def add_failing(
+        self, entries: Sequence[SupportEntry], works: Callable[[list[SupportEntry]], bool], reason: str
+    ) -> list[Part]:
+        """Put the objects and views into quarantine without which it works; see `failing_parts`."""
+        found = failing_parts(entries, works, reason)
+        for part in found:
+            self.add(part)
+        return found
+
+    def restore(self, part_id: str) -> Part:
+        """Take a part out of quarantine and return it; raises `ControlError` if there is none with this id."""
+        for part in self.parts:
+            if part.id == part_id:
+                self._write(tuple(known for known in self.parts if known is not part))
+                return part
+        hint = nearest(part_id, [part.id for part in self.parts])
+        raise ControlError(f'"{part_id}" is not in quarantine{hint}; list the parts: edge-siamese quarantine')
+
+    def drop(self, kind: PartKind, keep: str = "") -> None:
+        """Take out all parts of a kind, except for the one with the reference `keep`."""
+        remaining = tuple(part for part in self.parts if part.kind != kind or part.reference == keep)
+        if remaining != self.parts:
+            self._write(remaining)
+
+    def has(self, kind: PartKind, reference: str) -> bool:
+        """Return whether a part is in quarantine."""
+        return any(part.kind == kind and part.reference == reference for part in self.parts)
+
+    def usable(self, entries: Sequence[SupportEntry]) -> list[SupportEntry]:
+        """Return the objects and views that are not in quarantine; an object without views is left out."""
+        if any(part.kind == "store" for part in self.parts):
+            return []
+        objects = {part.reference for part in self.parts if part.kind == "object"}
+        views = {
+            int(part.reference) for part in self.parts if part.kind == "view" and part.reference.isdecimal()
+        }
+        if not (objects or views):
+            return list(entries)
+        found = [entry for entry in entries if entry.uid not in objects]
+        return [entry for entry in (without_views(entry, views) for entry in found) if entry.view_ids]
+
+    def _write(self, parts: tuple[Part, ...]) -> None:
+        self.parts = parts
+        if self._path is None:
+            return
+        try:
+            if parts:
+                write_text_atomically(
+                    self._path, json.dumps(msgspec.to_builtins(_Contents(parts)), indent=2) + "\n"
+                )
+            else:
+                self._path.unlink(missing_ok=True)
+        except OSError as error:
+            LOG.warning("%s cannot be written: %s", self._path, error.strerror or error)
+
+
+def without_views(entry: SupportEntry, views: set[int]) -> SupportEntry:
+    """Return an object without some of its views."""
+    kept = [place for place, view in enumerate(entry.view_ids) if view not in views]
+    if len(kept) == len(entry.view_ids):
+        return entry
+    return replace(
+        entry, view_ids=tuple(entry.view_ids[place] for place in kept), embeddings=entry.embeddings[kept]
+    )
+
+
+def only_view(entry: SupportEntry, view: int) -> SupportEntry:
+    """Return an object with one of its views."""
+    return without_views(entry, set(entry.view_ids) - {view})
+
+
+def culprits(items: Sequence[T], works: Callable[[list[T]], bool]) -> list[T]:
+    """Return the items without which it works, found by trying; few trials if there are few.
+
+    Args:
+        items: all of them.
+        works: whether it works with these items; it does with none. An item that fails together with others only
+            is one of them, if it comes later.
+    """
+    kept: list[T] = []
+    bad: list[T] = []
+
+    def add(part: Sequence[T]) -> None:
+        if works([*kept, *part]):
+            kept.extend(part)
+        elif len(part) == 1:
+            bad.append(part[0])
+        else:
+            half = len(part) // 2
+            add(part[:half])
+            add(part[half:])
+
+    if items:
+        add(items)
+    return bad
+
+
+def failing_parts(
+    entries: Sequence[SupportEntry], works: Callable[[list[SupportEntry]], bool], reason: str
+) -> list[Part]:
+    """Return the objects and views without which the daemon works.
+
+    Args:
+        entries: the registered objects.
+        works: whether it works with these objects; it does with none.
+        reason: of the parts.
+    """
+    found: list[Part] = []
+    for entry in culprits(entries, works):
+        bare = replace(entry, negatives=entry.negatives[:0])
+        views = [view for view in entry.view_ids if not works([only_view(bare, view)])]
+        if 0 < len(views) < len(entry.view_ids) and works([without_views(entry, set(views))]):
+            found += [view_part(entry, view, reason) for view in views]
+        else:
+            found.append(object_part(entry, reason))
+    return found
+
+
+class FailureLog:
+    """Errors by the part that they concern: each is logged once, with a traceback if it is unforeseen."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._seen: dict[tuple[str, str], float] = {}
+        self.current: dict[str, str] = {}
+        """The error of each part that failed at its last use, in one line."""
+
+    def failed(self, part: str, error: Exception) -> bool:
+        """Note an error, and log it if it is new; returns whether to report it: it is new, or returned after a while."""
+        self.current[part] = unforeseen(error)
+        place = traceback.extract_tb(error.__traceback__)[-1:]
+        key = part, f"{type(error).__name__} {place}"
+        now, before = self._clock(), self._seen.get(key)
+        if before is None:
+            if len(self._seen) >= MAX_ERRORS:
+                return False
+            LOG.error(
+                "%s: %s",
+                part,
+                unforeseen(error),
+                exc_info=None if isinstance(error, EdgeSiameseError) else error,
+            )
+        self._seen[key] = now
+        return before is None or now - before > REPORT_AGAIN_SECONDS
+
+    def worked(self, part: str) -> None:
+        """Note that a part works."""
+        self.current.pop(part, None)
+
+    def report(self) -> list[dict[str, str]]:
+        """Return the parts that fail, as JSON values."""
+        return [{"part": part, "text": text} for part, text in list(self.current.items())]
+
+
+# --- starts that end early ---
+
+
+class _Starts(Record):
+    """The contents of the file."""
+
+    boot: str = ""
+    """The boot of the machine: a power cut does not count as an early end."""
+    early: int = 0
+    """Starts since the last healthy one."""
+
+
+@dataclass(frozen=True)
+class Fallback:
+    """What a start does without."""
+
+    store: bool = False
+    """Whether it does without the object store."""
+    model: bool = False
+    """Whether it uses the shipped model in place of the installed one."""
+    early_ends: int = 0
+    """Starts that ended early before."""
+
+    def parts(self) -> list[Part]:
+        """Describe it like the parts in quarantine."""
+        reason = f"{self.early_ends} starts of the daemon ended early"
+        found = []
+        if self.store:
+            found.append(store_part(reason))
+        if self.model:
+            found.append(Part("model", "model", "", "the installed model", reason))
+        return found
+
+
+class StartCounter:
+    """Counts starts of the daemon that end early, within one boot of the machine."""
+
+    def __init__(self, directory: Path, boot_id: Path = BOOT_ID) -> None:
+        """Read the file in the state directory; a damaged one counts as empty."""
+        self._path = directory / STARTS_FILE
+        self._boot = ""
+        with suppress(OSError, UnicodeDecodeError):
+            self._boot = boot_id.read_text(encoding="ascii").strip()
+        saved = _read(self._path, _Starts())
+        self.early = min(max(0, saved.early), 1000) if saved.boot == self._boot else 0
+        """Starts that ended early, one after another."""
+        self._open = False
+
+    def begin(self) -> Fallback:
+        """Count a start, which ends early unless `healthy` or `ended` follows; returns what it does without."""
+        self._open = True
+        self._write(self.early + 1)
+        return fallback_after(self.early)
+
+    def clear(self) -> None:
+        """Forget earlier starts, while this one goes on."""
+        self.early = 0
+        self._write(1 if self._open else 0)
+
+    def healthy(self) -> None:
+        """Note that this start did not end early."""
+        if self._open:
+            self._open, self.early = False, 0
+            self._write(0)
+
+    def ended(self) -> None:
+        """Note that the daemon was stopped, so that this start does not count."""
+        if self._open:
+            self._open = False
+            self._write(self.early)
+
+    def _write(self, early: int) -> None:
+        try:
+            if early:
+                text = json.dumps(msgspec.to_builtins(_Starts(self._boot, early)))
+                write_text_atomically(self._path, text + "\n")
+            else:
+                self._path.unlink(missing_ok=True)
+        except OSError as error:
+            LOG.debug("%s cannot be written: %s", self._path, error)
+
+
+def fallback_after(early_ends: int) -> Fallback:
+    """Return what a start does without: first the store, then the installed model, then both."""
+    step = (early_ends - MAX_EARLY_ENDS) // STARTS_PER_FALLBACK
+    if early_ends < MAX_EARLY_ENDS:
+        return Fallback(early_ends=early_ends)
+    return Fallback(store=step != 1, model=step >= 1, early_ends=early_ends)
+
+
+def _read(path: Path, default: T) -> T:
+    try:
+        with path.open("rb") as file:
+            return convert(parse_json(file.read(MAX_FILE_BYTES)), type(default))
+    except FileNotFoundError:
+        return default
+    except (OSError, ValueError, SchemaError, SettingsError) as error:
+        LOG.warning("%s cannot be read and is ignored: %s", path, unforeseen(error))
+        return default
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT - 1]}…"
