@@ -19,10 +19,13 @@ import numpy as np
 from edge_siamese import __version__
 from edge_siamese.errors import (
     EdgeSiameseError,
+    ImageError,
     ModelCrashed,
     ModelError,
     ModelsInUse,
     SandboxError,
+    StoreError,
+    SupportError,
     unforeseen,
 )
 from edge_siamese.models import default, described, resolve
@@ -254,8 +257,8 @@ def reembed(store: SupportStore, model: LoadedModel) -> Iterator[str]:
             try:
                 with attempts.attempt(view):
                     embedding = yield from _embed_view(store, view, encoder, line)
-            except Exception as error:
-                LOG.warning("view %d cannot be re-embedded: %s", view, unforeseen(error))
+            except (StoreError, SupportError, ImageError, ValueError) as error:
+                LOG.warning("view %d cannot be re-embedded: %s", view, error)
                 failed.add(view)
                 continue
             with store.with_model(encoder.model_id, encoder.dimensions):

@@ -38,7 +38,7 @@ MAX_EARLY_ENDS = 3
 """Starts that ended early before the daemon starts without the store."""
 STARTS_PER_FALLBACK = 2
 """Starts with one fallback that may end early before the next one is tried."""
-HEALTHY_FRAMES, HEALTHY_SECONDS = 20, 60.0
+HEALTHY_FRAMES, HEALTHY_SECONDS = 1, 60.0
 """A start did not end early after this many processed frames, or after this time without failing frames."""
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 

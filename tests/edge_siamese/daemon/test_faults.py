@@ -117,7 +117,7 @@ class TestFrames:
         fail_with(monkeypatch, lambda support: second in support.view_ids)
         daemon.show(MUG, "mug")
         until(lambda: set_aside(daemon) == [f"view-{second}"])
-        assert engine_of(daemon).support.view_ids.tolist() == [first]
+        until(lambda: engine_of(daemon).support.view_ids.tolist() == [first])
 
     @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
     def test_one_frame_that_fails_is_skipped(
@@ -165,8 +165,7 @@ class TestFrames:
         monkeypatch.setattr(Tracker, "update", fail)
         daemon.start()
         until(lambda: [part.id for part in daemon.service.quarantine.parts] == ["settings"])
-        daemon.up()
-        assert engine_of(daemon).settings.recognition.window_frames != 3
+        until(lambda: daemon.service.engine and engine_of(daemon).settings.recognition.window_frames != 3)
         assert daemon.events("settings")[-1] == (
             "the part [recognition] and [registration] of the settings is not used: "
             "unexpected ZeroDivisionError: no"

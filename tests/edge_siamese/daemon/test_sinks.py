@@ -58,7 +58,7 @@ class TestJournal:
             (event(kind="refused"), "<5>mug 0\n"),
             (event(kind="camera", level="error"), "<3>mug 0\n"),
             (event(kind="camera", level="warning"), "<4>mug 0\n"),
-            (Event("renamed", "a\n<0>b"), "<6>a <0>b\n"),
+            (Event("renamed", "a\n<0>b"), "<6>a\\n<0>b\n"),
         ],
     )
     def test_in_the_journal_a_line_has_its_priority(self, found: Event, line: str) -> None:
