@@ -79,8 +79,8 @@ def wheels(cache: Path, arch: str) -> Path:
 def debs(wheels: Path, arch: str, tmp_path_factory: pytest.TempPathFactory) -> Debs:
     """The Debian package of this checkout, and two of versions to come."""
     place = tmp_path_factory.mktemp("debs")
-    begin = "    config = options.config"
-    ends = {"edge_siamese/cli/daemon.py": (begin, f"    return 1\n{begin}")}
+    begin = "        config = expand_path(options.config)"
+    ends = {"edge_siamese/cli/daemon.py": (begin, f"        return 1\n{begin}")}
     later, broken = source_of(place / "later", NEXT), source_of(place / "ends", BROKEN, ends)
     return Debs(
         debian_package(place / "present", ROOT, wheels, arch),
