@@ -20,10 +20,16 @@ if TYPE_CHECKING:
 MAX_PIXELS, MAX_DECODED_PIXELS, MAX_WEBP_PIXELS = 50_000_000, 16_000_000, 6_000_000
 """Limits for uploaded pictures: of a JPEG, which is decoded at an eighth of its size; of formats that are decoded whole;
 and of WebP, whose decoder holds the picture four times. Each takes at most 110 MB."""
+MAX_FILE_BYTES = 64 * 1024 * 1024
+"""Bytes of a photograph that is read from a file."""
 MAX_SIDE = 65_535
 """Pixels of a side of an uploaded picture: decoders hold whole rows."""
 MAX_JPEG_SAMPLES = 48_000_000
 """Pixels times channels of a progressive JPEG, which is held whole at any output size."""
+MAX_JPEG_WORK = 20 * MAX_JPEG_SAMPLES
+"""Pixels times channels times scans of a JPEG: each scan of a progressive one passes over all of it."""
+MAX_PNG_CHUNKS, MAX_PNG_EXTRA_BYTES = 1000, 8_000_000
+"""Chunks of a PNG besides its pixels, and their bytes, which the decoder keeps."""
 MAX_PNG_TEXT_BYTES = 4_000_000
 """Bytes of text chunks in a PNG."""
 TILE_SIDE = 1024
@@ -73,6 +79,32 @@ def read_picture(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
         ) from error
 
 
+def read_photograph(path: str | os.PathLike[str], side: int) -> npt.NDArray[np.uint8]:
+    """Read a picture file as `read_picture` does, reduced to a longer side of at most `side` pixels.
+
+    JPEG, PNG, WebP and GIF are read in bounded memory and time, as uploads are; other formats are read whole.
+
+    Raises:
+        PictureError: the file is missing, damaged, too large or not a picture.
+    """
+    from PIL import UnidentifiedImageError
+
+    name = os.fspath(path)
+    try:
+        with open(name, "rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise PictureError(f"{name} cannot be read as a picture: {error.strerror}") from error
+    if len(data) > MAX_FILE_BYTES:
+        raise PictureError(f"{name} has more than {MAX_FILE_BYTES >> 20} MiB")
+    try:
+        return read_uploaded_picture(data, side, name)
+    except PictureError as error:
+        if isinstance(error.__cause__, UnidentifiedImageError):
+            return read_picture(name)
+        raise
+
+
 def read_uploaded_picture(data: bytes, side: int, name: str = "the picture") -> npt.NDArray[np.uint8]:
     """Read an uploaded picture in bounded memory and time, whatever it contains.
 
@@ -103,6 +135,7 @@ def read_uploaded_picture(data: bytes, side: int, name: str = "the picture") -> 
                 raise PictureError(
                     f"{name} has a side of {max(file.size)} pixels; at most {MAX_SIDE} are read"
                 )
+            _require_bounded_work(file, data, name)
             file.draft(None, (side, side))  # has an effect on JPEG only
             file.load()
             pixels = _pixels(ImageOps.exif_transpose(_reduced(file, side)))
@@ -256,6 +289,28 @@ def _max_pixels(file: ImageFile.ImageFile, data: bytes) -> int:
     if _is_single_scan(data):
         return MAX_PIXELS
     return min(MAX_DECODED_PIXELS, MAX_JPEG_SAMPLES // len(file.getbands()))
+
+
+def _require_bounded_work(file: ImageFile.ImageFile, data: bytes, name: str) -> None:
+    """Raise `PictureError` for a JPEG with too many scans, or a PNG with too much besides its pixels."""
+    if file.format in ("JPEG", "MPO"):
+        # Within compressed data, FF is followed by 00 or a restart marker, so this counts scans, and those of previews.
+        scans = data.count(b"\xff\xda")
+        if scans > 1 and scans * file.width * file.height * len(file.getbands()) > MAX_JPEG_WORK:
+            raise PictureError(f"{name} has {scans} scans, too many for {file.width} x {file.height} pixels")
+    elif file.format == "PNG":
+        chunks, extra = 0, 0
+        position = len(b"\x89PNG\r\n\x1a\n")
+        while position + 8 <= len(data):
+            size = int.from_bytes(data[position : position + 4])
+            if data[position + 4 : position + 8] not in (b"IDAT", b"fdAT"):
+                chunks, extra = chunks + 1, extra + size
+            position += size + 12
+            if chunks > MAX_PNG_CHUNKS or extra > MAX_PNG_EXTRA_BYTES:
+                raise PictureError(
+                    f"{name} has too much besides its pixels: more than {MAX_PNG_CHUNKS} chunks or "
+                    f"{MAX_PNG_EXTRA_BYTES // 10**6} MB"
+                )
 
 
 def _is_single_scan(data: bytes) -> bool:

@@ -13,13 +13,17 @@ from edge_siamese.cameras.camera import Frame
 from edge_siamese.cameras.supervisor import RateLimit
 from edge_siamese.cameras.video import Picture, Video, open_video
 from edge_siamese.errors import CameraEnded, CameraError, PictureError
-from edge_siamese.pictures import read_picture
+from edge_siamese.pictures import read_photograph
 from edge_siamese.settings import CameraSettings
 
 LOG = logging.getLogger(__name__)
 
 PICTURE_SUFFIXES = frozenset(["bmp", "gif", "jpeg", "jpg", "pbm", "pgm", "png", "ppm", "tif", "tiff", "webp"])
 """Suffixes of picture files; other files in a folder are ignored."""
+MAX_UNREADABLE_SECONDS = 10.0
+"""How long the last picture is shown while its file cannot be read."""
+MAX_FRAME_SIDE = 1600
+"""Pixels of a frame's longer side; larger photographs are reduced while they are decoded."""
 
 
 def list_pictures(folder: Path) -> list[Path]:
@@ -73,6 +77,7 @@ class FilesCamera:
         self._due: float | None = None
         self._warned: set[Path] = set()
         self._last_picture: tuple[Path, float, Picture] | None = None
+        self._unreadable_since: float | None = None
         self._video: Video | None = None
         if not self._path.exists():
             raise CameraError(f"{self._path}: there is no such file or folder; correct camera.path")
@@ -138,7 +143,17 @@ class FilesCamera:
             yield picture
 
     def _picture(self) -> Iterator[Picture]:
-        picture = self._read_picture()
+        try:
+            picture = self._read_picture()
+            self._unreadable_since = None
+        except CameraError:
+            # A program that writes the file in place leaves it empty or incomplete for a moment.
+            now = self._clock()
+            if self._unreadable_since is None:
+                self._unreadable_since = now
+            if self._last_picture is None or now - self._unreadable_since > MAX_UNREADABLE_SECONDS:
+                raise
+            picture = self._last_picture[2]
         self._pace(self._interval)
         yield picture
 
@@ -155,7 +170,7 @@ class FilesCamera:
         except OSError as error:
             raise PictureError(f"{path} cannot be read as a picture: {error.strerror}") from error
         if self._last_picture is None or self._last_picture[:2] != (path, changed):
-            self._last_picture = (path, changed, Picture(read_picture(path), None))
+            self._last_picture = (path, changed, Picture(read_photograph(path, MAX_FRAME_SIDE), None))
         return self._last_picture[2]
 
     def _video_pictures(self) -> Iterator[Picture]:

@@ -390,3 +390,25 @@ def test_the_largest_stored_picture_takes_little_memory(tmp_path: Path) -> None:
     (tmp_path / "small").write_bytes(encode_png(np.zeros((8, 8, 3), np.uint8)))
     (tmp_path / "large").write_bytes(encode_png(noise(1, (2048, 2048, 3))))
     assert peak_kilobytes("decode_png(data)", tmp_path / "small", tmp_path / "large") < 60_000
+
+
+def test_a_jpeg_with_many_scans_is_refused_before_it_is_decoded() -> None:
+    """Each scan passes over the whole picture: 0.3 MB can take a minute."""
+    one = encoded(noise(3, (1200, 1600, 3)), "JPEG", progressive=True)
+    assert read_uploaded_picture(one, 400).shape == (300, 400, 3)
+    start = one.rindex(b"\xff\xda")
+    end = one.rindex(b"\xff\xd9")
+    many = one[:end] + one[start:end] * 200 + one[end:]
+    with pytest.raises(PictureError, match=r"^it has 2\d\d scans, too many for 1600 x 1200 pixels$"):
+        read_uploaded_picture(many, 400, "it")
+
+
+@pytest.mark.parametrize("junk", [chunk(b"juNk", b"") * 1001, chunk(b"juNk", bytes(9_000_000))])
+def test_a_png_with_much_besides_its_pixels_is_refused(junk: bytes) -> None:
+    plain = encoded(noise(3, (20, 30)), "PNG")
+    header = plain.index(b"IDAT") - 4
+    assert read_uploaded_picture(plain[:header] + chunk(b"juNk", b"x") + plain[header:], 40).shape == (20, 30)
+    with pytest.raises(
+        PictureError, match="it has too much besides its pixels: more than 1000 chunks or 8 MB"
+    ):
+        read_uploaded_picture(plain[:header] + junk + plain[header:], 40, "it")

@@ -209,3 +209,33 @@ def test_a_gap_of_a_video_does_not_look_like_a_camera_that_hangs(
     still = video_camera(tmp_path, monkeypatch, clock, Recording(0.0, 60.0, 60.5), rate=10.0)
     # No longer than `camera.timeout_s`, which is 3 s.
     assert [round(still.capture().time, 2) for _ in range(3)] == [10.0, 13.0, 13.5]
+
+
+def test_a_large_photograph_is_reduced_while_it_is_decoded(tmp_path: Path) -> None:
+    from PIL import Image
+
+    path = tmp_path / "large.jpg"
+    Image.new("RGB", (4000, 3000), (200, 40, 90)).save(path)
+    frame = camera_of(path, Clock()).capture()
+    assert max(frame.pixels.shape[:2]) <= 1600
+    assert min(frame.pixels.shape[:2]) >= 500
+    assert np.abs(frame.pixels[0, 0].astype(int) - (200, 40, 90)).max() <= 3
+
+
+def test_a_picture_that_is_being_written_is_a_blink(tmp_path: Path) -> None:
+    path, clock = picture(tmp_path / "snapshot.png", 10), Clock()
+    camera = camera_of(path, clock)
+    assert values(camera, 1) == [10]
+    whole = picture(tmp_path / "next.png", 20).read_bytes()
+    for part in (b"", whole[:20], whole[:40]):
+        path.write_bytes(part)
+        os.utime(path, (len(part) + 1, len(part) + 1))
+        assert values(camera, 2) == [10, 10]
+    path.write_bytes(whole)
+    assert values(camera, 1) == [20]
+    path.write_bytes(b"")
+    os.utime(path, (7, 7))
+    assert values(camera, 1) == [20]
+    clock.now += 10.1
+    with pytest.raises(CameraError, match=r"snapshot\.png"):
+        camera.capture()
