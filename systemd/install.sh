@@ -289,12 +289,11 @@ if [ -n "$dashboard" ]; then
         export STATE_DIRECTORY="$prefix/var/lib/edge-siamese"
         mkdir -p "$STATE_DIRECTORY"
     fi
-    page=$("$opt/$new/bin/edge-siamese" dashboard address --json --config "$settings") ||
+    # It fails without an answer, or because the dashboard is off: a running daemon has not read the new settings yet.
+    page=$("$opt/$new/bin/edge-siamese" dashboard address --json --config "$settings") || [ -n "$page" ] ||
         die "$settings cannot be used (see its message above)"
-    case $page in
-        *'"enabled": true'*) ;;
-        *) echo "note: $settings keeps the dashboard off: set enabled = true in [dashboard]" >&2 ;;
-    esac
+    sed -n '/^\[dashboard\]/,/^\[/p' "$settings" | grep -q '^enabled *= *true' ||
+        echo "note: $settings keeps the dashboard off: set enabled = true in [dashboard]" >&2
     case $page in # keep an existing password
         *'"password": true'*) ;;
         *) "$opt/$new/bin/edge-siamese" dashboard password --generate --config "$settings" ;;

@@ -208,9 +208,8 @@ class InstalledModels:
             reason = f"it did not come up in {state.attempts} attempts"
             if self._may_fall_back(state):
                 message = self.reject(reason)
-            elif (shipped := default()) is not None:
-                self.rollback(reason)
-                return None, f"{state.current} was rejected ({reason}); {described(shipped)}, is used instead"
+            # Without a previous model it stays: the attempts may have ended by power cuts. If it crashes, the daemon's
+            # own count of starts leads to the shipped model.
             state = self.state()
         if not state.confirmed:
             try:
@@ -227,8 +226,7 @@ class InstalledModels:
     def rejects_trial(self) -> bool:
         """Return whether `begin` will reject the model on trial; raises `ModelError` if the state cannot be read."""
         state = self.state()
-        failed = not state.confirmed and state.attempts >= MAX_ATTEMPTS
-        return failed and (self._may_fall_back(state) or default() is not None)
+        return not state.confirmed and state.attempts >= MAX_ATTEMPTS and self._may_fall_back(state)
 
     def reject(self, reason: str, path: Path | None = None) -> str:
         """Return to the previous model; returns a message that says so.

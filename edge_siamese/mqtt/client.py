@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import random
 import select
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -120,6 +121,26 @@ class _Session:
     """Topics to which the broker does not let this device publish."""
     subscribing: dict[int, str] = field(default_factory=dict)
     """Pattern by packet id, for subscriptions that are not acknowledged."""
+
+
+@contextlib.contextmanager
+def _lingering(client: Client, deadline: float) -> Iterator[None]:
+    """Keep the connection open after the block until the broker closes it, at most until the deadline.
+
+    Closing it while messages of the broker are unread would reset it, and the broker would not read the last packets.
+    """
+    network = client.socket()
+    if network is None:
+        yield
+        return
+    with socket.socket(fileno=os.dup(network.fileno())) as spare:
+        yield
+        with contextlib.suppress(OSError):
+            spare.shutdown(socket.SHUT_WR)
+            while (remaining := deadline - time.monotonic()) > 0:
+                spare.settimeout(remaining)
+                if not spare.recv(65536):
+                    break
 
 
 class MqttClient:
@@ -457,9 +478,10 @@ class MqttClient:
             waits = len(session.outbox_numbers) + len(session.direct) >= self._limits.max_in_flight
             qos = 0 if waits else min(1, self._limits.max_qos)
             session.client.publish(self._availability, self._goodbye, qos, self._limits.retain)
-        session.client.disconnect()
-        while session.client.want_write() and time.monotonic() < self._deadline:
-            session.client.loop_write()
+        with _lingering(session.client, self._deadline):
+            session.client.disconnect()
+            while session.client.want_write() and time.monotonic() < self._deadline:
+                session.client.loop_write()
         return False
 
     def _send_subscriptions(self, session: _Session) -> None:

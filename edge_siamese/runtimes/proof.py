@@ -7,8 +7,10 @@ child process before this process opens its encoder. Shipped bundles need no pro
 from __future__ import annotations
 
 import codecs
+import errno
 import hashlib
 import json
+import logging
 import os
 import platform
 import shutil
@@ -30,6 +32,8 @@ from edge_siamese.runtimes.selection import load_encoder, select_runtime
 from edge_siamese.system.sandbox import ConfinedChild, Limits, Steps
 
 T = TypeVar("T")
+
+LOG = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.02
 _PUBLIC_TEMPORARY = Path("/var/tmp")  # readable by every account, and on the disk
@@ -83,16 +87,22 @@ def _confined(
 ) -> Generator[None, None, dict[str, Any]]:
     status, _ = select_runtime(bundle, runtime, precision)
     with _readable_by_others(bundle) as directory:
-        child = ConfinedChild(
-            f"{__name__}:examine_model",
-            limits,
-            directory=str(directory),
-            imported=status.name,
-            runtime=runtime,
-            precision=precision,
-            threads=threads,
-            with_golden=with_golden,
-        )
+        arguments: dict[str, Any] = {
+            "directory": str(directory),
+            "imported": status.name,
+            "runtime": runtime,
+            "precision": precision,
+            "threads": threads,
+            "with_golden": with_golden,
+        }
+        try:
+            child = ConfinedChild(f"{__name__}:examine_model", limits, **arguments)
+        except SandboxError as error:
+            if not (isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.ENOEXEC):
+                raise
+            # An emulator runs this interpreter, and the kernel cannot start it.
+            LOG.warning("%s; the model is tested in this process", error)
+            return finish(examine_model(**arguments))
         try:
             while not child.poll(POLL_SECONDS):
                 yield

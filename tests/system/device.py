@@ -109,7 +109,7 @@ class Device:
         self.container.write(SETTINGS, CONFIG)
         self.hurry()
         said = self.container.run("edge-siamese", "model", "install", "/share/bundle")
-        assert "is now the current model; the daemon is loading it" in said
+        assert "is now the current model; the daemon uses it" in said
         self.serving()
 
 

@@ -147,7 +147,7 @@ def devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int) -> Iter
     stages: dict[str, Stage] = {}
 
     def open_stage(settings: Any, color: str, press: Any = None) -> Camera:
-        return stages[settings.device].open(settings, color, press)
+        return stages[Path(settings.device).name].open(settings, color, press)
 
     monkeypatch.setattr("edge_siamese.daemon.hardware.open_camera", open_stage)
     # A broker that is stopped again and again would be left alone for minutes.

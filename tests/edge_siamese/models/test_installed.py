@@ -217,21 +217,14 @@ def test_a_previous_model_that_was_removed_is_none(
     assert models.rollback().path == objects_shipped
 
 
-def test_an_only_model_that_does_not_come_up_is_replaced_by_the_shipped_one(
+def test_an_only_model_stays_however_often_its_trial_is_cut_short(
     models: InstalledModels, bundles: list[Path], objects_shipped: Path
 ) -> None:
+    """The plug may have been pulled; a model that crashes is replaced by the daemon's own count of starts."""
     first = models.install(bundles[0], accept)
-    for _ in range(MAX_ATTEMPTS):
+    for _ in range(MAX_ATTEMPTS + 2):
         assert models.begin() == (first.path, "")
-    assert models.begin() == (
-        None,
-        f"{first.name} was rejected (it did not come up in 3 attempts); objects, shipped with edge-siamese, is used "
-        "instead",
-    )
-    assert models.begin() == (None, "")
-    assert [item.problem for item in models.all()] == ["it did not come up in 3 attempts"]
-    assert models.rollback().name == first.name  # on request
-    assert models.begin() == (first.path, "")
+    assert not models.rejects_trial()
 
 
 def test_results_of_self_tests_are_kept(models: InstalledModels) -> None:

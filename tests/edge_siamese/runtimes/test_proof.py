@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -291,3 +292,19 @@ def test_a_proof_holds_for_one_model_runtime_and_release(
     monkeypatch.setattr(proof, "__version__", "99")
     keys.append(proof_key(bundle, runtime, "int8"))
     assert len(set(keys)) == 4
+
+
+def test_where_the_kernel_cannot_start_this_interpreter_the_model_is_tested_in_this_process(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As in an emulated system without an entry for its programs."""
+    pytest.importorskip("onnxruntime")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOEXEC, "Exec format error")
+
+    monkeypatch.setattr("subprocess.Popen", refuse)
+    assert prove(bundle, "onnxruntime", "int8").report.passed
+    assert caplog.messages == [
+        "a child process cannot be started: Exec format error; the model is tested in this process"
+    ]
