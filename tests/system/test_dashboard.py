@@ -195,7 +195,7 @@ def test_what_looks_like_another_object_can_become_its_view_or_be_registered_all
     expect(outcome).to_contain_text('looks like "mug", which is registered')
     window.click("Add a view to mug")
     expect(outcome).to_contain_text('"mug" has 2 views now')
-    window.page.get_by_label("A new object").check(force=True)
+    window.page.get_by_label("A new object").check()
     fill_name(window, "cup")
     window.click("Register")
     window.click("Register anyway")
@@ -411,7 +411,7 @@ def test_views_are_added_and_removed_and_objects_merged(daemon: Daemon, window: 
 def test_pictures_are_made_smaller_asked_about_and_learned_from(daemon: Daemon, window: Window) -> None:
     daemon.learn("pen", PEN)
     window.go("register")
-    window.page.get_by_label("Pictures").check(force=True)
+    window.page.get_by_label("Pictures").check()
     expect(window.page.get_by_role("button", name="Register", exact=True)).to_be_disabled()
     choose(window, large=png(CUP, 25))
     expect(window.page.get_by_role("img", name="large.png")).to_be_visible()
@@ -439,7 +439,7 @@ def test_pictures_are_made_smaller_asked_about_and_learned_from(daemon: Daemon, 
 
 def test_pictures_are_dropped_and_what_is_no_picture_is_refused(daemon: Daemon, window: Window) -> None:
     window.go("register")
-    window.page.get_by_label("Pictures").check(force=True)
+    window.page.get_by_label("Pictures").check()
     drop = """([bytes, name]) => {
         const carried = new DataTransfer();
         carried.items.add(new File([new Uint8Array(bytes)], name, { type: "image/png" }));

@@ -170,7 +170,7 @@ def test_markup_in_a_name_stays_text_everywhere(daemon: Daemon, browser: Any) ->
     expect(window.page.locator(".sentences").first).to_contain_text(f"This is {HOSTILE}")
     window.go("register")
     expect(window.page.get_by_label("Another view")).to_be_enabled()
-    window.page.get_by_label("Another view").check(force=True)
+    window.page.get_by_label("Another view").check()
     expect(window.page.get_by_label("Object", exact=True)).to_contain_text(HOSTILE)
     window.go("objects")
     expect(window.page.locator(".object-name", has_text="onerror")).to_have_text(HOSTILE)
