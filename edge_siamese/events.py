@@ -67,3 +67,8 @@ class Event:
 def trouble(kind: Kind, text: str, level: Literal["warning", "error"] = "warning", **data: Any) -> Event:
     """Create an event about a problem; its level becomes the priority in the journal."""
     return Event(kind, text, data={"level": level, **data})
+
+
+def counted(number: int, noun: str) -> str:
+    """Format a count for people, such as `1 object` or `2 objects`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -23,7 +23,7 @@ from edge_siamese.daemon.archives import OUTGOING, Uploads, archive_directory
 from edge_siamese.daemon.commands import Command, EncodedPicture, find_command
 from edge_siamese.daemon.engine import Engine
 from edge_siamese.daemon.event_bus import EventBus
-from edge_siamese.daemon.quarantine import Fallback
+from edge_siamese.daemon.faults import FaultHandler
 from edge_siamese.daemon.registration_session import (
     RegistrationProgress,
     RegistrationRequest,
@@ -59,9 +59,15 @@ class Daemon(Protocol):
     origin: SettingsOrigin
     bus: EventBus
     observations: Observations
-    engine: Engine | None
-    fault: str
-    fallback: Fallback
+    faults: FaultHandler
+
+    @property
+    def engine(self) -> Engine | None:
+        """None until model and store are loaded."""
+
+    @property
+    def fault(self) -> str:
+        """Why there is no engine; empty when there is one."""
 
     def now(self) -> float:
         """Return the time in seconds, on the clock of frames."""
@@ -77,9 +83,6 @@ class Daemon(Protocol):
 
     def reembed(self) -> None:
         """Embed the views that lack an embedding of this model; on the thread that owns engine and store."""
-
-    def set_aside(self) -> list[dict[str, Any]]:
-        """Describe the parts that the daemon does without, as JSON values."""
 
     def restore(self, part_id: str) -> str:
         """Use a part in quarantine again; on the thread that owns engine and store."""
@@ -271,7 +274,7 @@ class DaemonApi:
 
     def list_quarantine(self) -> dict[str, Any]:
         """Return the parts that failed and are not used."""
-        return {"parts": self._daemon.set_aside()}
+        return {"parts": self._daemon.faults.report()}
 
     def restore(self, id: str) -> Line:
         """Use a part in quarantine again."""
@@ -488,7 +491,7 @@ class DaemonApi:
             engine = self._daemon.engine
             if engine is None:
                 raise NotReady(f"the daemon cannot recognize: {self._daemon.fault}")
-            if self._daemon.fallback.store:
+            if self._daemon.faults.fallback.store:
                 raise NotReady(
                     "the object store is not used, since the daemon ended early several times: see status"
                 )

@@ -153,6 +153,20 @@ class Engine:
         """The names of the objects in view."""
         return tuple(sighting.name for sighting in self._tracker.present)
 
+    def model_report(self) -> dict[str, Any]:
+        """Describe model, runtime and threshold as JSON values."""
+        encoder = self.encoder
+        return {
+            "model_id": encoder.model_id,
+            "bundle": str(self.bundle.path),
+            "runtime": encoder.runtime,
+            "precision": encoder.precision,
+            "reason": encoder.reason,
+            "threshold": self.threshold,
+            "threshold_source": self.threshold_source,
+            "input": structs.asdict(encoder.preprocessing),
+        }
+
     def refresh(self) -> None:
         """Read the support set from the store again, without objects and views that cannot be used."""
         entries = self._quarantine.usable(self.store.entries())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 from edge_siamese.cameras import open_camera
 from edge_siamese.cameras.camera import Frame
@@ -168,6 +168,31 @@ class Hardware:
         elif state.status == "ended":
             self._publish(Event("camera", f"the camera has ended: {state.reason}"))
         return self.camera_down and not was_down
+
+    def camera_report(self) -> dict[str, Any] | None:
+        """Describe the camera as JSON values; None before it was opened."""
+        state = self.state
+        if state is None:
+            return None
+        return {
+            "status": state.status,
+            "reason": state.reason,
+            "description": state.description,
+            "captured": state.captured,
+            "dropped": state.dropped,
+            "restarts": state.restarts,
+            "fps": round(state.fps, 2),
+        }
+
+    def panel_report(self) -> dict[str, Any] | None:
+        """Describe the panel as JSON values; None before it was opened."""
+        if self.console is None:
+            return None
+        return {
+            "description": self.console.description,
+            "problem": self.console.problem,
+            "stuck": self.stuck,
+        }
 
     def close(self) -> None:
         """Close both within half a second."""

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import time
-import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -17,7 +15,7 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from edge_siamese.errors import ControlError, EdgeSiameseError, SettingsError, unforeseen
+from edge_siamese.errors import ControlError, SettingsError, unforeseen
 from edge_siamese.events import utc_now
 from edge_siamese.recognition.support import SupportEntry
 from edge_siamese.system.files import write_text_atomically
@@ -30,16 +28,12 @@ FILE, STARTS_FILE = "quarantine.json", "starts.json"
 MAX_FILE_BYTES = 200_000
 MAX_PARTS = 100
 """Parts in quarantine; the daemon does without the store rather than keep a longer list."""
-MAX_ERRORS, REPORT_AGAIN_SECONDS = 200, 600.0
-"""Different errors that are logged; and an error is reported again if it was away for this long."""
 MAX_TEXT = 200
 """Characters of a reason or a name."""
 MAX_EARLY_ENDS = 3
 """Starts that ended early before the daemon starts without the store."""
 STARTS_PER_FALLBACK = 2
 """Starts with one fallback that may end early before the next one is tried."""
-HEALTHY_FRAMES, HEALTHY_SECONDS = 1, 60.0
-"""A start did not end early after this many processed frames, or after this time without failing frames."""
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 PartKind = Literal["object", "view", "model", "settings", "store"]
@@ -252,42 +246,6 @@ def failing_parts(
         else:
             found.append(object_part(entry, reason))
     return found
-
-
-class FailureLog:
-    """Errors by the part that they concern: each is logged once, with a traceback if it is unforeseen."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._seen: dict[tuple[str, str], float] = {}
-        self.current: dict[str, str] = {}
-        """The error of each part that failed at its last use, in one line."""
-
-    def failed(self, part: str, error: Exception) -> bool:
-        """Note an error, and log it if it is new; returns whether to report it: it is new, or returned after a while."""
-        self.current[part] = unforeseen(error)
-        place = traceback.extract_tb(error.__traceback__)[-1:]
-        key = part, f"{type(error).__name__} {place}"
-        now, before = self._clock(), self._seen.get(key)
-        if before is None:
-            if len(self._seen) >= MAX_ERRORS:
-                return False
-            LOG.error(
-                "%s: %s",
-                part,
-                unforeseen(error),
-                exc_info=None if isinstance(error, EdgeSiameseError) else error,
-            )
-        self._seen[key] = now
-        return before is None or now - before > REPORT_AGAIN_SECONDS
-
-    def worked(self, part: str) -> None:
-        """Note that a part works."""
-        self.current.pop(part, None)
-
-    def report(self) -> list[dict[str, str]]:
-        """Return the parts that fail, as JSON values."""
-        return [{"part": part, "text": text} for part, text in list(self.current.items())]
 
 
 # --- starts that end early ---

@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from edge_siamese.errors import printable
 
 SEND_TIMEOUT_SECONDS = 1.0
 MAX_STATUS = 300
 """Characters of a status line."""
+SLOW_SECONDS = 900.0
+"""Time limit of a repair, an import or an export, with thousands of objects on a slow card."""
 
 LOG = logging.getLogger(__name__)
 
@@ -44,6 +47,15 @@ class Notifier:
         """Set the watchdog's interval, and reset it. None changes nothing."""
         if self.watchdog_s is not None and seconds is not None:
             self._send("WATCHDOG=1", f"WATCHDOG_USEC={round(seconds * 1e6)}")
+
+    @contextmanager
+    def slow(self) -> Iterator[None]:
+        """Let the watchdog wait for the body of the `with` statement, which may take minutes."""
+        self.watchdog_within(SLOW_SECONDS)
+        try:
+            yield
+        finally:
+            self.watchdog_within(self.watchdog_s)
 
     def stopping(self, status: str = "") -> None:
         """Report that the daemon is stopping."""

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from edge_siamese.cameras.camera import Camera, Frame
-from edge_siamese.daemon import service as service_module
+from edge_siamese.daemon import engine_loader
 from edge_siamese.daemon.client import request
 from edge_siamese.daemon.service import Service
 from edge_siamese.daemon.systemd import Notifier
@@ -266,5 +266,5 @@ def daemon_without_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     """A daemon whose settings name no model and which tries again at once; not started."""
     with daemon_in(tmp_path, monkeypatch) as made:
         made.configure("")
-        monkeypatch.setattr(service_module, "RETRY_SECONDS", 0.1)
+        monkeypatch.setattr(engine_loader, "RETRY_SECONDS", 0.1)
         yield made

@@ -398,3 +398,17 @@ def test_external_changes_appear_after_a_refresh(knowing: Rig) -> None:
     knowing.engine.refresh()
     assert knowing.engine.support.names == ("ring", "disc")
     assert knowing.engine.object("disc").views == 1
+
+
+def test_the_report_describes_model_runtime_and_threshold(rig: Rig) -> None:
+    rig.engine.bundle.path = Path("/models/tiny")  # type: ignore[misc]
+    assert rig.engine.model_report() == {
+        "model_id": "fake-32x32x1-64-0",
+        "bundle": "/models/tiny",
+        "runtime": "fake",
+        "precision": "fp32",
+        "reason": rig.encoder.reason,
+        "threshold": 0.5,
+        "threshold_source": "given",
+        "input": {"height": 32, "width": 32, "color": "gray", "fit": "crop"},
+    }

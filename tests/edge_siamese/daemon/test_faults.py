@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -13,9 +14,11 @@ import numpy as np
 import pytest
 
 from edge_siamese.cameras.camera import Frame
-from edge_siamese.daemon import model_loader
-from edge_siamese.daemon import service as service_module
+from edge_siamese.daemon import engine_loader, faults, model_loader
 from edge_siamese.daemon.engine import Engine
+from edge_siamese.daemon.faults import FailureLog
+from edge_siamese.daemon.quarantine import StartCounter
+from edge_siamese.daemon.store_lifecycle import StoreLifecycle
 from edge_siamese.errors import ControlError, EncoderError
 from edge_siamese.models.bundle import Bundle
 from edge_siamese.panel.led_signals import Signal
@@ -39,8 +42,8 @@ ERRORS = [
 
 @pytest.fixture
 def daemon(tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
-    monkeypatch.setattr(service_module, "FAILED_SECONDS", 0.05)
-    monkeypatch.setattr(service_module, "RETRY_SECONDS", 0.1)
+    monkeypatch.setattr(faults, "FAILED_SECONDS", 0.05)
+    monkeypatch.setattr(engine_loader, "RETRY_SECONDS", 0.1)
     with daemon_in(tmp_path, monkeypatch) as made:
         made.configure(bundle.path)
         yield made
@@ -164,7 +167,7 @@ class TestFrames:
 
         monkeypatch.setattr(Tracker, "update", fail)
         daemon.start()
-        until(lambda: [part.id for part in daemon.service.quarantine.parts] == ["settings"])
+        until(lambda: [part.id for part in daemon.service.faults.quarantine.parts] == ["settings"])
         until(lambda: daemon.service.engine and engine_of(daemon).settings.recognition.window_frames != 3)
         assert daemon.events("settings")[-1] == (
             "the part [recognition] and [registration] of the settings is not used: "
@@ -196,11 +199,11 @@ class TestFrames:
     def test_the_only_model_that_fails_leaves_the_daemon_alive_and_it_says_so(
         self, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(service_module, "default", lambda: None)
+        monkeypatch.setattr(faults, "default", lambda: None)
         daemon.start().up()
         monkeypatch.setattr(engine_of(daemon).encoder, "embed_prepared", raising(MemoryError()))
-        monkeypatch.setattr(service_module, "RETRY_SECONDS", 60.0)
-        daemon.service._retry_s = 60.0
+        monkeypatch.setattr(engine_loader, "RETRY_SECONDS", 60.0)
+        daemon.service.loader._retry_s = 60.0
         daemon.stage.picture = MUG
         until(lambda: daemon.service.fault == "frames cannot be processed: unexpected MemoryError")
         assert daemon.ask("status")["line"] == "frames cannot be processed: unexpected MemoryError"
@@ -215,9 +218,11 @@ class TestLoading:
     def test_an_unforeseen_error_is_reported_and_loading_is_tried_again(
         self, daemon: Daemon, monkeypatch: pytest.MonkeyPatch, what: str, error: Exception
     ) -> None:
-        place = "loading_current_model" if what == "model" else "open_store"
+        place, name = (
+            (engine_loader, "loading_current_model") if what == "model" else (StoreLifecycle, "open")
+        )
         with monkeypatch.context() as patched:
-            patched.setattr(service_module, place, raising(error))
+            patched.setattr(place, name, raising(error))
             daemon.start()
             until(lambda: daemon.service.fault.startswith(f"unexpected {type(error).__name__}"))
             assert daemon.ask("status")["model"] is None
@@ -274,8 +279,8 @@ class TestOtherParts:
             ("LED", "hardware.show_background"),
             ("frames", "hardware.next_frame"),
             ("camera", "hardware.watch"),
-            ("backup", "_backups.run_if_due"),
-            ("model on trial", "_confirm"),
+            ("backup", "store.back_up_if_due"),
+            ("model on trial", "loader.confirm"),
             ("engine", "engine.tick"),
         ],
     )
@@ -294,7 +299,7 @@ class TestOtherParts:
             target = getattr(target, step)
         with monkeypatch.context() as patched:
             patched.setattr(target, name, raising(ZeroDivisionError("no")))
-            until(lambda: part in daemon.service.failures.current)
+            until(lambda: part in daemon.service.faults.failures.current)
             found = daemon.ask("status")["failures"]
             assert {"part": part, "text": "unexpected ZeroDivisionError: no"} in found
             until(lambda: daemon.ask("status"))
@@ -316,7 +321,7 @@ class TestOtherParts:
     ) -> None:
         daemon.start().up()
         with pytest.raises(type(error)):
-            daemon.service._guard("model", "engine", raising(error))
+            daemon.service.faults.guard("model", "engine", raising(error))
         broken: Any = SimpleNamespace(process_frame=raising(error))
         with pytest.raises(type(error)):
             daemon.service._process_frame(broken, Frame(TABLE, 0.0, 1))
@@ -326,7 +331,7 @@ class TestFallbacks:
     def die_early(self, daemon: Daemon, times: int) -> None:
         """Starts of a process that is killed at once."""
         for _ in range(times):
-            service_module.StartCounter(daemon.state).begin()
+            StartCounter(daemon.state).begin()
 
     def test_after_three_early_ends_it_runs_without_the_store_and_keeps_it(self, daemon: Daemon) -> None:
         daemon.start().up()
@@ -365,7 +370,7 @@ class TestFallbacks:
         self, daemon: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         shipped = write_tiny_bundle(tmp_path / "shipped", model_id="tiny-shipped")
-        for module in (service_module, model_loader):
+        for module in (engine_loader, model_loader):
             monkeypatch.setattr(module, "default", lambda: shipped)
         self.die_early(daemon, 5)
         daemon.start().up()
@@ -401,14 +406,47 @@ class TestFallbacks:
     def test_frames_that_fail_are_not_a_healthy_start(
         self, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(service_module, "FAILED_SECONDS", 1e9)
+        monkeypatch.setattr(faults, "FAILED_SECONDS", 1e9)
         monkeypatch.setattr(Engine, "process_frame", raising(ZeroDivisionError("no")))
         daemon.start()
-        until(lambda: daemon.service._failing)
-        monkeypatch.setattr(service_module, "HEALTHY_SECONDS", 0.0)
-        until(lambda: daemon.service._failing and daemon.service._failing[0] > 30)
+        until(lambda: daemon.service.faults._failing)
+        monkeypatch.setattr(faults, "HEALTHY_SECONDS", 0.0)
+        until(lambda: daemon.service.faults._failing and daemon.service.faults._failing[0] > 30)
         assert (daemon.state / "starts.json").exists()
         before = daemon.systemd.count("WATCHDOG=1")
-        count = daemon.service._failing[0]  # type: ignore[index]
-        until(lambda: daemon.service._failing[0] > count + 10)  # type: ignore[index]
+        count = daemon.service.faults._failing[0]  # type: ignore[index]
+        until(lambda: daemon.service.faults._failing[0] > count + 10)  # type: ignore[index]
         assert daemon.systemd.count("WATCHDOG=1") == before
+
+
+class TestFailures:
+    def test_an_error_is_logged_once_and_reported_again_when_it_was_away(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        time = [0.0]
+        failures = FailureLog(lambda: time[0])
+
+        def fail(error: Exception) -> bool:
+            try:
+                raise error
+            except Exception as caught:
+                return failures.failed("panel", caught)
+
+        assert fail(ZeroDivisionError("a")) is True
+        assert failures.report() == [{"part": "panel", "text": "unexpected ZeroDivisionError: a"}]
+        for _ in range(5):
+            time[0] += 200.0
+            assert fail(ZeroDivisionError("b")) is False
+        failures.worked("panel")
+        assert failures.report() == []
+        time[0] += 601.0
+        assert fail(ZeroDivisionError("c")) is True
+        assert caplog.text.count("Traceback") == 1
+
+    def test_an_error_for_users_is_logged_without_a_traceback(self, caplog: pytest.LogCaptureFixture) -> None:
+        failures = FailureLog()
+        assert failures.failed("model", EncoderError("the runtime failed"))
+        assert [(record.levelno, record.message) for record in caplog.records] == [
+            (logging.ERROR, "model: the runtime failed")
+        ]
+        assert "Traceback" not in caplog.text

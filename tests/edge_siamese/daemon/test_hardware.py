@@ -69,6 +69,7 @@ def test_nothing_is_opened_initially(hardware: Hardware) -> None:
         False,
         False,
     )
+    assert (hardware.camera_report(), hardware.panel_report()) == (None, None)
     assert (hardware.next_frame(0.0), hardware.gestures(), hardware.watch()) == (None, [], False)
     hardware.hold_exposure(True)
     hardware.show(Signal.SAVED)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from msgspec import structs
 
-from edge_siamese.daemon import model_loader
+from edge_siamese.daemon import engine_loader, model_loader
 from edge_siamese.daemon import service as service_module
 from edge_siamese.daemon.engine import Engine
 from edge_siamese.daemon.model_loader import load_current_model, load_tested_encoder, reembed
@@ -72,7 +72,7 @@ class TestModels:
     def test_a_daemon_without_a_model_loads_one_once_installed(
         self, daemon: Daemon, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(service_module, "RETRY_SECONDS", 60.0)
+        monkeypatch.setattr(engine_loader, "RETRY_SECONDS", 60.0)
         daemon.start()
         until(lambda: daemon.systemd.count("READY=1"))
         remedy = "no model is installed: edge-siamese model install BUNDLE"
@@ -103,7 +103,7 @@ class TestModels:
         daemon.models.install(second, accept)
         until(lambda: (engine := daemon.service.engine) and engine.frames > 20)
         time.sleep(0.05)
-        daemon.service.call(daemon.service._confirm)
+        daemon.service.call(daemon.service.loader.confirm)
         assert not daemon.models.state().confirmed
         daemon.ask("reload")
         until(lambda: daemon.models.state().confirmed)
@@ -115,13 +115,13 @@ class TestModels:
         monkeypatch.setattr(service_module, "STATUS_SECONDS", 0.02)
         daemon.models.install(bundle.path, accept)
         daemon.stage.absent = True
-        monkeypatch.setattr(service_module, "RETRY_SECONDS", 60.0)
+        monkeypatch.setattr(engine_loader, "RETRY_SECONDS", 60.0)
         daemon.start()
         until(lambda: daemon.service.engine)
         daemon.service._started -= 100.0  # it has been up for long when the model comes
         time.sleep(0.1)
         assert not daemon.models.state().confirmed
-        monkeypatch.setattr(service_module, "RETRY_SECONDS", 0.1)
+        monkeypatch.setattr(engine_loader, "RETRY_SECONDS", 0.1)
         until(lambda: daemon.models.state().confirmed)
 
     @pytest.mark.usefixtures("picky")
@@ -375,7 +375,7 @@ class TestReloading:
         console = running.service.hardware.console
         running.ask("reload")
         until(lambda: running.service.hardware.console is not console)
-        until(lambda: running.service._loading is None)
+        until(lambda: not running.service.loader.busy)
         running.stage.picture = PEN
         running.press()
         running.told("registered")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 from pathlib import Path
 
@@ -12,7 +11,6 @@ import pytest
 
 from edge_siamese.daemon.quarantine import (
     MAX_PARTS,
-    FailureLog,
     Fallback,
     Part,
     Quarantine,
@@ -25,7 +23,7 @@ from edge_siamese.daemon.quarantine import (
     settings_part,
     view_part,
 )
-from edge_siamese.errors import ControlError, EncoderError
+from edge_siamese.errors import ControlError
 from edge_siamese.recognition.support import SupportEntry
 
 NOW = "2026-11-24T10:00:00.000+00:00"
@@ -174,39 +172,6 @@ class TestFile:
         assert starts.begin() == Fallback()
         starts.healthy()
         assert f"{tmp_path / 'quarantine.json'} cannot be written: No space left on device" in caplog.text
-
-
-class TestFailures:
-    def test_an_error_is_logged_once_and_reported_again_when_it_was_away(
-        self, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        time = [0.0]
-        failures = FailureLog(lambda: time[0])
-
-        def fail(error: Exception) -> bool:
-            try:
-                raise error
-            except Exception as caught:
-                return failures.failed("panel", caught)
-
-        assert fail(ZeroDivisionError("a")) is True
-        assert failures.report() == [{"part": "panel", "text": "unexpected ZeroDivisionError: a"}]
-        for _ in range(5):
-            time[0] += 200.0
-            assert fail(ZeroDivisionError("b")) is False
-        failures.worked("panel")
-        assert failures.report() == []
-        time[0] += 601.0
-        assert fail(ZeroDivisionError("c")) is True
-        assert caplog.text.count("Traceback") == 1
-
-    def test_an_error_for_users_is_logged_without_a_traceback(self, caplog: pytest.LogCaptureFixture) -> None:
-        failures = FailureLog()
-        assert failures.failed("model", EncoderError("the runtime failed"))
-        assert [(record.levelno, record.message) for record in caplog.records] == [
-            (logging.ERROR, "model: the runtime failed")
-        ]
-        assert "Traceback" not in caplog.text
 
 
 class TestStarts:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from edge_siamese.daemon import engine_loader, store_lifecycle
 from edge_siamese.daemon import service as service_module
 from edge_siamese.daemon.registration_session import RegistrationRequest
 from edge_siamese.daemon.service import EXIT_OK, EXIT_RESTART
@@ -324,12 +325,12 @@ class TestStore:
         self, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(service_module, "STATUS_SECONDS", 0.02)
-        monkeypatch.setattr(service_module, "RETRY_SECONDS", 0.3)
+        monkeypatch.setattr(engine_loader, "RETRY_SECONDS", 0.3)
         daemon.start().up()
         daemon.learn("mug", MUG)
         former = engine_of(daemon)
         with monkeypatch.context() as patch:
-            patch.setattr("edge_siamese.daemon.service.SupportStore", store_in_use)
+            patch.setattr(store_lifecycle, "SupportStore", store_in_use)
             daemon.service.call(lambda: patch.setattr(SupportStore, "damaged", True))
             until(lambda: len(daemon.events("store")) == 2)
             assert daemon.events("store") == [
@@ -346,7 +347,7 @@ class TestStore:
     def test_an_unusable_state_directory_is_reported_and_retried(
         self, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(service_module, "RETRY_SECONDS", 0.05)
+        monkeypatch.setattr(engine_loader, "RETRY_SECONDS", 0.05)
         daemon.state.write_text("a file in the way")
         daemon.start()
         text = daemon.told("store")
@@ -370,7 +371,7 @@ class TestStore:
     def test_a_store_in_use_by_another_process_is_not_touched(
         self, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(service_module, "RETRY_SECONDS", 0.05)
+        monkeypatch.setattr(engine_loader, "RETRY_SECONDS", 0.05)
         with SupportStore(daemon.state / "objects.db", "other", 8):
             daemon.start()
             assert "is in use by process" in daemon.told("store")
@@ -399,7 +400,7 @@ class TestStore:
         assert not (daemon.state / "outgoing").exists()
 
     def test_a_changed_store_is_backed_up(self, daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("edge_siamese.daemon.service.BACKUP_SECONDS", 0.1)
+        monkeypatch.setattr(store_lifecycle, "BACKUP_SECONDS", 0.1)
         monkeypatch.setattr(service_module, "STATUS_SECONDS", 0.05)
         daemon.start().up()
         until((daemon.state / "objects.backup.db").exists)

@@ -69,7 +69,7 @@ def test_the_shipped_model_is_used_at_first_start_without_a_trial(
     assert daemon.ask("status")["model"]["bundle"] == str(objects_shipped)
     assert daemon.events("started")[0].startswith("recognizing 0 objects with shipped-000000000000, ")
     assert daemon.events("model") == []
-    daemon.service.call(daemon.service._confirm)
+    daemon.service.call(daemon.service.loader.confirm)
     assert not daemon.models.directory.exists()
 
 
@@ -134,7 +134,7 @@ class TestAnInstalledModelFails:
         assert daemon.events("model") == [
             f"{name} does not work (tiny-0123456789ab: other scores); using objects, shipped with edge-siamese instead"
         ]
-        daemon.service.call(daemon.service._confirm)
+        daemon.service.call(daemon.service.loader.confirm)
         state = daemon.models.state()
         assert (state.current, state.confirmed, state.rejected) == (name, False, {})
         failing.clear()  # it is tried again

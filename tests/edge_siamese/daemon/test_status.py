@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,57 +13,44 @@ import pytest
 
 from edge_siamese import __version__
 from edge_siamese.cameras.supervisor import SourceState
-from edge_siamese.daemon.quarantine import FailureLog, Fallback, fallback_after, model_part
-from edge_siamese.daemon.service import Service, counted
-from edge_siamese.panel.led_signals import Signal
-from edge_siamese.recognition.imaging import Preprocessing
-from edge_siamese.settings import PathSettings, Settings, SettingsOrigin
+from edge_siamese.daemon.quarantine import fallback_after, model_part
+from edge_siamese.daemon.service import Service
+from edge_siamese.events import counted
+from edge_siamese.settings import PathSettings, Settings
 
 
 def state(status: Any = "running", reason: str = "") -> SourceState:
     return SourceState(status, reason, "a camera", 120, 3, 1, 0, 9.871)
 
 
-def service(
-    *, present: tuple[str, ...] = (), objects: int = 2, camera: SourceState | None = None, busy: bool = False
-) -> Any:
-    encoder = SimpleNamespace(
-        model_id="tiny",
-        runtime="onnxruntime",
-        precision="int8",
-        reason="onnxruntime: requested",
-        preprocessing=Preprocessing(height=64, width=48),
-    )
-    engine = SimpleNamespace(
-        present=present,
-        support=_Sized(objects),
-        registrations=SimpleNamespace(busy=busy),
-        encoder=encoder,
-        bundle=SimpleNamespace(path="/models/tiny"),
-        threshold=0.75,
-        threshold_source="given",
-        frames=100,
-    )
-    console = SimpleNamespace(description="button 17", problem=None)
-    made = Service.__new__(Service)
-    made.__dict__ |= {
-        "engine": engine,
-        "fault": "",
-        "hardware": SimpleNamespace(state=camera, console=console, stuck=False, background=Signal.READY),
-        "integrations": SimpleNamespace(report=lambda: {"dashboard": {"state": "http://127.0.0.1:8765"}}),
-        "settings": Settings(paths=PathSettings(state="/state", runtime="/run/x")),
-        "origin": SettingsOrigin(Path("/c.toml"), "d1", "wrong"),
-        "_reloading": False,
-        "_loading": None,
-        "_load_problem": "it failed",
-        "_clock": lambda: 12.345,
-        "_started": 0.0,
-        "repair": None,
-        "fallback": Fallback(),
-        "quarantine": SimpleNamespace(parts=(model_part("tiny-1", "it failed"),)),
-        "failures": FailureLog(),
-    }
-    return made
+@pytest.fixture
+def service(tmp_path: Path) -> Callable[..., Any]:
+    """Makes services that do not run, with an engine and a camera in the given state."""
+
+    def make(
+        *,
+        present: tuple[str, ...] = (),
+        objects: int = 2,
+        camera: SourceState | None = None,
+        busy: bool = False,
+    ) -> Any:
+        settings = Settings(paths=PathSettings(state=str(tmp_path), runtime="/run/x"))
+        made: Any = Service(settings, "/c.toml", clock=iter([0.0, *[12.345] * 100]).__next__)
+        made.loader.engine = SimpleNamespace(
+            present=present,
+            support=_Sized(objects),
+            registrations=SimpleNamespace(busy=busy),
+            model_report=lambda: {"model_id": "tiny"},
+            frames=100,
+        )
+        made.loader.fault, made.loader.problem = "", "it failed"
+        made.origin = replace(made.origin, problem="wrong")
+        made.hardware.source = None if camera is None else SimpleNamespace(state=camera)
+        made.hardware.console = SimpleNamespace(description="button 17", problem=None)
+        made.integrations.report = lambda: {"dashboard": {"state": "http://127.0.0.1:8765"}}
+        return made
+
+    return make
 
 
 class _Sized:
@@ -85,13 +74,15 @@ class _Sized:
         ({}, "waiting for the camera"),
     ],
 )
-def test_the_status_line_describes_the_state(of: dict[str, Any], expected: str) -> None:
+def test_the_status_line_describes_the_state(
+    service: Callable[..., Any], of: dict[str, Any], expected: str
+) -> None:
     assert service(**of).status_line() == expected
 
 
-def test_without_an_engine_the_line_gives_the_reason() -> None:
+def test_without_an_engine_the_line_gives_the_reason(service: Callable[..., Any]) -> None:
     down = service(camera=state())
-    down.engine, down.fault = None, "no model is installed"
+    down.loader.engine, down.loader.fault = None, "no model is installed"
     assert down.status_line() == "no model is installed"
     found = down.report()
     assert (found["model"], found["objects"], found["views"], found["present"], found["frames"]) == (
@@ -104,24 +95,17 @@ def test_without_an_engine_the_line_gives_the_reason() -> None:
     assert (found["fault"], found["registering"]) == ("no model is installed", False)
 
 
-def test_the_report_has_all_keys() -> None:
-    found = service(camera=state(), present=("mug",)).report()
+def test_the_report_has_all_keys(service: Callable[..., Any], tmp_path: Path) -> None:
+    made = service(camera=state(), present=("mug",))
+    made.faults.quarantine.parts = (model_part("tiny-1", "it failed"),)
+    found = made.report()
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert found == {
         "version": __version__,
         "line": "sees mug; 2 objects; 9.9 frames/s",
         "uptime_s": 12.3,
         "fault": "",
-        "model": {
-            "model_id": "tiny",
-            "bundle": "/models/tiny",
-            "runtime": "onnxruntime",
-            "precision": "int8",
-            "reason": "onnxruntime: requested",
-            "threshold": 0.75,
-            "threshold_source": "given",
-            "input": {"height": 64, "width": 48, "color": "gray", "fit": "crop"},
-        },
+        "model": {"model_id": "tiny"},
         "objects": 2,
         "views": 3,
         "present": ["mug"],
@@ -150,19 +134,19 @@ def test_the_report_has_all_keys() -> None:
         "failures": [],
         "integrations": {"dashboard": {"state": "http://127.0.0.1:8765"}},
         "loading": {"busy": False, "problem": "it failed", "settings_problem": "wrong"},
-        "paths": {"config": "/c.toml", "state": "/state", "socket": "/run/x/control.sock"},
+        "paths": {"config": "/c.toml", "state": str(tmp_path), "socket": "/run/x/control.sock"},
     }
 
 
-def test_without_the_store_the_line_says_so_and_the_report_names_it() -> None:
+def test_without_the_store_the_line_says_so_and_the_report_names_it(service: Callable[..., Any]) -> None:
     without = service(camera=state())
-    without.fallback = fallback_after(3)
+    without.faults.fallback = fallback_after(3)
     reason = "the object store is not used: 3 starts of the daemon ended early"
     assert without.status_line() == f"recognizes nothing: {reason}; 9.9 frames/s"
     assert without.report()["quarantine"][0]["text"] == reason
 
 
-def test_missing_parts_are_null() -> None:
+def test_missing_parts_are_null(service: Callable[..., Any]) -> None:
     bare = service()
     bare.hardware.console = None
     found = bare.report()

@@ -1,0 +1,94 @@
+"""The life of the daemon's object store: opened for a model, repaired, backed up, and closed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from edge_siamese.daemon.systemd import SLOW_SECONDS, Notifier
+from edge_siamese.errors import EdgeSiameseError
+from edge_siamese.events import Event, trouble
+from edge_siamese.recognition.embedding import Encoder
+from edge_siamese.settings import Settings
+from edge_siamese.store import SupportStore
+
+LOG = logging.getLogger(__name__)
+
+REPAIRED_SECONDS = 60.0
+"""How long the LED shows that the store was repaired."""
+BACKUP_SECONDS, LARGE_BACKUP_SECONDS = 60.0, 24 * 3600.0
+"""Interval between backups of a changed store; a large store is copied rarely, as writes wear out the memory card."""
+LARGE_STORE_BYTES = 64 * 2**20
+BACKUP_LIMIT_SECONDS = 20.0
+"""Time limit of a backup, during which no frame is processed."""
+
+
+class StoreLifecycle:
+    """The store, or none while it is closed; used from the service's thread."""
+
+    def __init__(
+        self, notifier: Notifier, publish: Callable[[Event], object], clock: Callable[[], float]
+    ) -> None:
+        """Open nothing yet.
+
+        Args:
+            notifier: asks systemd to wait for a repair.
+            publish: receives events.
+            clock: in seconds; only differences count.
+        """
+        self._notifier, self._publish, self._clock = notifier, publish, clock
+        self._backup_due = clock() + BACKUP_SECONDS
+        self._repaired_at: float | None = None
+        self.store: SupportStore | None = None
+        """The open store."""
+        self.repair: str | None = None
+        """What was repaired when it was opened."""
+
+    @property
+    def damaged(self) -> bool:
+        """Whether the open store was found to be damaged; opening it again repairs it."""
+        return self.store is not None and self.store.damaged
+
+    @property
+    def recently_repaired(self) -> bool:
+        """Whether a repair was a short time ago."""
+        return self._repaired_at is not None and self._clock() - self._repaired_at < REPAIRED_SECONDS
+
+    def open(self, settings: Settings, encoder: Encoder) -> SupportStore:
+        """Return the store; if it is closed, it is opened for an encoder's model, and a damaged one is repaired.
+
+        Raises:
+            StoreError: it cannot be opened.
+        """
+        if self.store is None:
+            self._notifier.extend_timeout(SLOW_SECONDS)
+            with self._notifier.slow():
+                keep = settings.registration.keep_crops
+                self.store = SupportStore(
+                    settings.store, encoder.model_id, encoder.dimensions, keep_crops=keep
+                )
+            if self.store.repair:
+                self.repair, self._repaired_at = self.store.repair.text, self._clock()
+                self._publish(trouble("store", self.repair, "error"))
+        self.store.keep_crops = settings.registration.keep_crops
+        return self.store
+
+    def back_up_if_due(self) -> None:
+        """Back a changed store up, in its directory, if it is time; expected errors are logged."""
+        now = self._clock()
+        if self.store is None or now < self._backup_due:
+            return
+        self._backup_due = now + BACKUP_SECONDS
+        try:
+            if self.store.path.stat().st_size > LARGE_STORE_BYTES:
+                self._backup_due = now + LARGE_BACKUP_SECONDS
+            if not self.store.backup(BACKUP_LIMIT_SECONDS):
+                LOG.warning("no backup: copying the store took too long; use edge-siamese objects export")
+        except (EdgeSiameseError, OSError) as error:
+            LOG.warning("no backup: %s", error)
+
+    def close(self) -> None:
+        """Close the store, if it is open."""
+        store, self.store = self.store, None
+        if store is not None:
+            store.close()
