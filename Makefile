@@ -82,8 +82,9 @@ splits: setup  ## train glyphnet on other published splits of Omniglot, into bui
 			--out build/omniglot-$$name/evaluation.json || exit 1; \
 	done
 
-bench-daemon: setup  ## measure the daemon: time, memory, start, 100,000 frames; three minutes, writes benchmarks/daemon
+bench-daemon: setup  ## measure the daemon, and compare int8 with fp32 in all runtimes: six minutes, writes benchmarks/daemon
 	@.venv/bin/python -m benchmarks.daemon.measure
+	@.venv/bin/python -m export benchmark build/omniglot/bundle --no-accuracy
 
 bench-integrations: setup  ## measure the daemon with dashboard, MQTT and metrics on and off; writes benchmarks/integrations
 	@.venv/bin/python -m benchmarks.integrations.measure

@@ -153,6 +153,7 @@ def test_the_makefile_calls_export_with_options_that_exist() -> None:
     text = text.replace("omniglot-$$name", "omniglot-characters").replace(" 2>&1", "")
     calls = re.findall(r"-m export (\w+) ([^$\n]*)", text)
     assert {name for name, _ in calls} == {
+        "benchmark",
         "demo",
         "evaluate",
         "impostors",
