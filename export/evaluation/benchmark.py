@@ -31,8 +31,8 @@ RUNS = 300
 HEAVY_RUNS = 40
 THREADS = 1
 MIN_SPEED_UP = 1.4
-"""Of int8 over fp32 in the median of the rounds, on a processor with int8 dot products. Kernels that use them were 2.5 to 4.4
-times as fast as fp32, others on the same processor at most 1.2 times, so that noise does not decide."""
+"""Of int8 over fp32 in the median of the rounds, on a processor with int8 dot products. Kernels that use them were 2.5 to
+4.4 times as fast as fp32, others on the same processor about 1.2 times, so that noise does not decide."""
 ACCURACY_EPISODES = 500
 ACCURACY_IMAGES_PER_CLASS = 6
 

@@ -142,7 +142,10 @@ def test_a_slower_int8_is_said(
     assert (fp32.note, int8.note) == ("", SLOWER + note)
 
 
-SLOW = "error: onnx int8 on onnxruntime is {} times as fast as fp32; at least 1.4 is expected of a processor with int8 dot products"
+SLOW = (
+    "error: onnx int8 on onnxruntime is {} times as fast as fp32; "
+    "at least 1.4 is expected of a processor with int8 dot products"
+)
 NO_DOT_PRODUCTS = "the speed of int8 is not judged: this processor has no int8 dot products"
 NO_X86_KERNELS = "the speed of int8 is not judged: tflite-runtime has no accelerated int8 kernels on x86"
 
