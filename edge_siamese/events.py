@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from typing import Any, Literal, get_args
 
 from edge_siamese.errors import printable
+from edge_siamese.system.wall_clock import utc_now
 
 Kind = Literal[
     "started",
@@ -35,11 +35,6 @@ Kind = Literal[
     "fleet",
 ]
 KINDS: tuple[str, ...] = get_args(Kind)
-
-
-def utc_now() -> str:
-    """Return the current time: UTC, ISO 8601, milliseconds."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,46 @@ def test_nothing_is_left_unfinished() -> None:
     assert marked == []
 
 
+READERS = {
+    "time": "ctime gmtime localtime strftime time time_ns",
+    "datetime": "now today utcnow",
+    "date": "today",
+}
+"""What reads the wall clock, by its owner."""
+
+
+def reads_the_wall_clock(node: ast.AST) -> bool:
+    if isinstance(node, ast.ImportFrom):
+        return node.module == "time" and any(alias.name in READERS["time"].split() for alias in node.names)
+    owner = getattr(node, "value", None)
+    name = getattr(owner, "attr", getattr(owner, "id", ""))
+    return isinstance(node, ast.Attribute) and node.attr in READERS.get(name, "").split()
+
+
+def test_one_module_reads_the_wall_clock() -> None:
+    """A clock that jumps measures nothing; see `edge_siamese/system/wall_clock.py`."""
+    found = [
+        path.relative_to(ROOT).as_posix()
+        for path in modules("edge_siamese")
+        if any(map(reads_the_wall_clock, ast.walk(ast.parse(path.read_text(encoding="utf-8")))))
+    ]
+    assert found == ["edge_siamese/system/wall_clock.py"]
+
+
+def test_dates_of_files_are_only_compared_for_equality() -> None:
+    """They are from the wall clock: the newer file may be the older one."""
+    users = {
+        path.relative_to(ROOT).as_posix()
+        for path in modules("edge_siamese")
+        if re.search(r"st_[acm]time|getmtime", path.read_text(encoding="utf-8"))
+    }
+    assert users == {
+        "edge_siamese/cameras/files.py",
+        "edge_siamese/dashboard/credentials.py",
+        "edge_siamese/dashboard/server.py",
+    }
+
+
 def test_names_of_modules_are_specific() -> None:
     vague = {"utils", "util", "helpers", "helper", "manager", "common", "misc"}
     assert [path.name for path in modules("edge_siamese", "export") if path.stem in vague] == []

@@ -18,6 +18,7 @@ from edge_siamese.errors import ControlError, DaemonNotRunning, EdgeSiameseError
 from edge_siamese.models import described
 from edge_siamese.settings import Settings, default_config, load_settings
 from edge_siamese.system.files import expand_path
+from edge_siamese.system.wall_clock import local_time, utc_now
 
 MAX_PARTS = 3
 """Parts in quarantine that the status shows."""
@@ -67,7 +68,7 @@ def status(options: argparse.Namespace) -> int:
         if options.json:
             print_json(report) if not options.watch else print(json_text(report))
         elif options.watch:
-            print_line(f"{time.strftime('%H:%M:%S')}  {report['line']}")
+            print_line(f"{local_time(utc_now(), '%H:%M:%S')}  {report['line']}")
         else:
             print_pairs(_status_lines(report))
         if not options.watch:

@@ -6,7 +6,6 @@ import argparse
 import base64
 import sys
 from collections.abc import Callable, Iterator
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from edge_siamese.daemon.client import find_socket, request, stream
 from edge_siamese.daemon.commands import BY_NAME, EncodedPicture, arguments_of
 from edge_siamese.errors import StoreError, printable
 from edge_siamese.system.files import write_atomically
+from edge_siamese.system.wall_clock import local_time
 
 Printer = Callable[[str, Any], None]
 """Prints the result of a command for people; takes its name and the result."""
@@ -84,7 +84,7 @@ def _print_objects(_: str, result: dict[str, Any]) -> None:
     print_table(
         ("name", "views", "negatives", "registered"),
         [
-            (item["name"], str(item["views"]), str(item["negatives"]), _local_time(item["created"]))
+            (item["name"], str(item["views"]), str(item["negatives"]), local_time(item["created"]))
             for item in result["objects"]
         ],
     )
@@ -101,7 +101,7 @@ def _print_views(_: str, result: list[dict[str, Any]]) -> None:
     print_table(
         ("view", "kind", "from", "pictures", "registered"),
         [
-            (str(item["id"]), item["kind"], item["source"], str(item["crops"]), _local_time(item["created"]))
+            (str(item["id"]), item["kind"], item["source"], str(item["crops"]), local_time(item["created"]))
             for item in result
         ],
     )
@@ -120,7 +120,7 @@ def _print_quarantine(_: str, result: dict[str, Any]) -> None:
     print_table(
         ("id", "since", "what"),
         [
-            (part["id"], _local_time(part["time"]) if part["time"] else "this start", part["text"])
+            (part["id"], local_time(part["time"]) if part["time"] else "this start", part["text"])
             for part in result["parts"]
         ],
     )
@@ -199,8 +199,3 @@ def _chunks(path: Path) -> Iterator[bytes]:
         raise StoreError(f"{path}: there is no such file") from error
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror}") from error
-
-
-def _local_time(when: str) -> str:
-    """Format an ISO time as `2026-11-24 15:04` in local time."""
-    return datetime.fromisoformat(when).astimezone().strftime("%Y-%m-%d %H:%M")

@@ -159,6 +159,7 @@ class DaemonApi:
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
         self._followers = threading.BoundedSemaphore(MAX_FOLLOWERS)
+        self._uploads = Uploads(daemon.settings.state_directory)
 
     def handle(self, request: dict[str, Any], client: Client) -> Any:
         """Carry out a request of the control socket, `{"command": "...", ...}`; returns JSON values.
@@ -422,15 +423,14 @@ class DaemonApi:
 
     def upload(self, chunk: bytes, upload: str | None = None) -> dict[str, str]:
         """Append a chunk to an upload, or start a new one; returns its id."""
-        return {"upload": Uploads(self.settings.state_directory).append(chunk, upload)}
+        return {"upload": self._uploads.append(chunk, upload)}
 
     def import_upload(self, upload: str, on_conflict: OnConflict = "rename") -> dict[str, Any]:
         """Add the objects of an uploaded archive, and delete the upload."""
-        path = Uploads(self.settings.state_directory).path(upload)
         try:
-            return self.import_(path, on_conflict)
+            return self.import_(self._uploads.path(upload), on_conflict)
         finally:
-            path.unlink(missing_ok=True)
+            self._uploads.remove(upload)
 
     # --- for dashboard, MQTT and fleet ---
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import re
 import shutil
+import threading
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -42,17 +42,31 @@ def remove_leftovers(state: Path) -> None:
 
 
 class Uploads:
-    """Archives uploaded in chunks over the control socket."""
+    """Archives uploaded in chunks over the control socket. Thread-safe."""
 
-    def __init__(self, state: Path) -> None:
-        self._directory = archive_directory(state, INCOMING)
+    def __init__(self, state: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        """Start without uploads.
+
+        Args:
+            state: the state directory, in which `remove_leftovers` deleted those of earlier daemons.
+            clock: returns seconds.
+        """
+        self._state, self._clock = state, clock
+        self._grown: dict[str, float] = {}
+        """The uploads, and when each has grown."""
+        self._lock = threading.Lock()
 
     def path(self, upload: str) -> Path:
         """Return the file of an upload; raises `ControlError` if there is none."""
-        path = self._directory / f"{upload}.zip"
-        if not re.fullmatch("[0-9a-f]{32}", upload) or not path.exists():
+        path = self._state / INCOMING / f"{upload}.zip"
+        if upload not in self._grown or not path.exists():
             raise ControlError("there is no such upload")
         return path
+
+    def remove(self, upload: str) -> None:
+        """Delete an upload, if there is one of this id."""
+        if self._grown.pop(upload, None) is not None:
+            (self._state / INCOMING / f"{upload}.zip").unlink(missing_ok=True)
 
     def append(self, chunk: bytes, upload: str | None) -> str:
         """Append a chunk to an upload, or start a new one; returns its id.
@@ -61,28 +75,41 @@ class Uploads:
             ControlError: there is no such upload, too many or too large ones, or no room on the disk. An upload
                 that cannot be completed is deleted.
         """
-        path = self._directory / f"{uuid.uuid4().hex}.zip" if upload is None else self.path(upload)
         if upload is None:
-            _remove_older(self._directory, ABANDONED_SECONDS)
-            if len(list(self._directory.iterdir())) >= MAX_UPLOADS:
-                raise ControlError(f"{MAX_UPLOADS} archives are being uploaded already; try again later")
-        if shutil.disk_usage(self._directory).free - len(chunk) < DISK_RESERVE_BYTES:
-            path.unlink(missing_ok=True)
-            raise ControlError("the disk is nearly full, so nothing was imported: free some space first")
-        if (0 if upload is None else path.stat().st_size) + len(chunk) > MAX_UPLOAD_BYTES:
-            path.unlink(missing_ok=True)
-            raise ControlError(f"the upload is larger than {MAX_UPLOAD_BYTES:,} bytes")
+            upload = self._begin()
+        path = self.path(upload)
         try:
+            if shutil.disk_usage(path.parent).free - len(chunk) < DISK_RESERVE_BYTES:
+                raise ControlError("the disk is nearly full, so nothing was imported: free some space first")
+            if path.stat().st_size + len(chunk) > MAX_UPLOAD_BYTES:
+                raise ControlError(f"the upload is larger than {MAX_UPLOAD_BYTES:,} bytes")
             with path.open("ab") as file:
                 file.write(chunk)
         except OSError as error:
-            path.unlink(missing_ok=True)
+            self.remove(upload)
             raise ControlError(f"{path} cannot be written: {error.strerror}; nothing was imported") from error
-        return path.stem
+        except ControlError:
+            self.remove(upload)
+            raise
+        self._grown[upload] = self._clock()
+        return upload
 
-
-def _remove_older(directory: Path, seconds: float) -> None:
-    for path in directory.iterdir():
-        with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime > seconds:
-                path.unlink()
+    def _begin(self) -> str:
+        """Create an empty upload, and return its id."""
+        directory = archive_directory(self._state, INCOMING)
+        with self._lock:
+            now = self._clock()
+            for abandoned in [
+                upload for upload, grown in self._grown.items() if now - grown > ABANDONED_SECONDS
+            ]:
+                self.remove(abandoned)
+            if len(list(directory.iterdir())) >= MAX_UPLOADS:
+                raise ControlError(f"{MAX_UPLOADS} archives are being uploaded already; try again later")
+            upload = uuid.uuid4().hex
+            path = directory / f"{upload}.zip"
+            try:
+                path.touch()
+            except OSError as error:
+                raise ControlError(f"{path} cannot be written: {error.strerror}") from error
+            self._grown[upload] = now
+        return upload

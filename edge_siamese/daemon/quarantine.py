@@ -16,9 +16,9 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from edge_siamese.errors import ControlError, SettingsError, unforeseen
-from edge_siamese.events import utc_now
 from edge_siamese.recognition.support import SupportEntry
 from edge_siamese.system.files import write_text_atomically
+from edge_siamese.system.wall_clock import utc_now
 from edge_siamese.validation import Record, SchemaError, convert, nearest, parse_json
 
 LOG = logging.getLogger(__name__)

@@ -16,13 +16,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
 
 from edge_siamese.daemon.event_bus import SINK_QUEUE, ProblemLog, Sink
 from edge_siamese.events import Event
 from edge_siamese.settings import Settings
+from edge_siamese.system.wall_clock import local_time
 from edge_siamese.validation import SchemaError, parse_json
 
 FILE_NAME = "events.jsonl"
@@ -72,10 +72,10 @@ class JournalSink:
 
     def take(self, event: Event) -> None:
         text = " ".join(event.text.split())
-        if self._journal:
-            line = f"<{_priority(event)}>{text}"
-        else:
-            line = f"{datetime.fromisoformat(event.time).astimezone():%Y-%m-%d %H:%M:%S}  {text}"
+        start = (
+            f"<{_priority(event)}>" if self._journal else f"{local_time(event.time, '%Y-%m-%d %H:%M:%S')}  "
+        )
+        line = start + text
         encoding = self._out.encoding or "utf-8"
         print(line.encode(encoding, "replace").decode(encoding), file=self._out, flush=True)
 

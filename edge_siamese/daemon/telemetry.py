@@ -12,10 +12,11 @@ from typing import Any, Literal, get_args
 
 from edge_siamese.cameras.camera import Frame
 from edge_siamese.daemon.registration_session import RegistrationProgress
-from edge_siamese.events import Event, utc_now
+from edge_siamese.events import Event
 from edge_siamese.recognition.decision import Recognition
 from edge_siamese.recognition.imaging import Bytes, Floats
 from edge_siamese.recognition.tracking import Sighting
+from edge_siamese.system.wall_clock import utc_now
 
 Stage = Literal["wait", "imaging", "encode", "decide", "frame"]
 STAGES: tuple[Stage, ...] = get_args(Stage)

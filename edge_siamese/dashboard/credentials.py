@@ -17,8 +17,8 @@ import msgspec
 from msgspec.structs import replace
 
 from edge_siamese.errors import SettingsError
-from edge_siamese.events import utc_now
 from edge_siamese.system.files import sync_directory
+from edge_siamese.system.wall_clock import utc_now
 from edge_siamese.validation import Record, SchemaError, convert, nearest, parse_json
 
 FILE = "dashboard.json"

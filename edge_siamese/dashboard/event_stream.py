@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import threading
-import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
@@ -30,6 +30,8 @@ RECHECK_SECONDS = 1.0
 REFRESH_SECONDS = 10.0
 """Values that always change, such as the frame rate, are sent at this interval."""
 MAX_EVENTS_PER_MESSAGE = 50
+MAX_FIRST = 2**52
+"""Numbers of events begin below this one: JavaScript has exact integers up to 2**53."""
 
 
 class Notifier:
@@ -93,8 +95,8 @@ class EventFeed:
         self._events: deque[dict[str, Any]] = deque(maxlen=MAX_RECENT_EVENTS)
         self._unrepeated: deque[dict[str, Any]] = deque(maxlen=MAX_RECENT_EVENTS)
         """The latest events except those that an object is still seen, which displace all others after a while."""
-        # Milliseconds of the wall clock, so that numbers from before a restart are not taken for current ones.
-        self._first = self._next = time.time_ns() // 1_000_000
+        # Random, so that numbers from before a restart are not taken for current ones.
+        self._first = self._next = 1 + secrets.randbelow(MAX_FIRST)
         self._early: list[Event] | None = []
         self._closed = False
         self._lock = threading.Lock()

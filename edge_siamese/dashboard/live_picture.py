@@ -8,7 +8,6 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from edge_siamese.daemon.api import DaemonApi
@@ -18,6 +17,7 @@ from edge_siamese.dashboard.event_stream import RECHECK_SECONDS, Notifier
 from edge_siamese.dashboard.schemas import ApiError
 from edge_siamese.pictures import encode_jpeg
 from edge_siamese.settings import DashboardSettings
+from edge_siamese.system.wall_clock import utc_ago
 
 LOG = logging.getLogger(__name__)
 
@@ -198,15 +198,9 @@ def details(view: CurrentView | None, now: float) -> dict[str, Any]:
                 "uid": sighting.uid,
                 "name": sighting.name,
                 "probability": round(sighting.probability, 4),
-                "since": wall_time(sighting.since, now),
+                "since": utc_ago(now - sighting.since),
             }
             for sighting in view.present
         ],
         "frame": view.frame.number,
     }
-
-
-def wall_time(time: float, now: float) -> str:
-    """Convert seconds of the frames' clock to UTC, ISO 8601."""
-    utc = datetime.now(UTC) - timedelta(seconds=max(0.0, now - time))
-    return utc.isoformat(timespec="milliseconds")

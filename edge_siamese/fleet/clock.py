@@ -7,9 +7,9 @@ counter while it does not. A stamp is later than every stamp that its device has
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable
 
+from edge_siamese.system.wall_clock import unix_ms
 from edge_siamese.validation import SchemaError
 
 LATEST_MS = 4_102_444_800_000
@@ -22,11 +22,6 @@ off. Without this limit, a stamp of the last possible moment could never be supe
 _MAX_COUNT = 0xFFFF
 _STAMP = re.compile(r"([0-9a-f]{13})-([0-9a-f]{4})-([a-z0-9_-]{1,64})")
 _DEVICE = re.compile(r"[a-z0-9_-]{1,64}")
-
-
-def wall_ms() -> int:
-    """Return the time of day in milliseconds."""
-    return time.time_ns() // 1_000_000
 
 
 def require_stamp(text: str, key: str = "stamp") -> None:
@@ -44,7 +39,7 @@ def device_of(stamp: str) -> str:
 class Clock:
     """Generates the stamps of one device. Not thread-safe."""
 
-    def __init__(self, device: str, now_ms: Callable[[], int] = wall_ms) -> None:
+    def __init__(self, device: str, now_ms: Callable[[], int] = unix_ms) -> None:
         """`device`: its id, of a-z, 0-9, _ and -; devices with the same id make equal stamps."""
         if not _DEVICE.fullmatch(device):
             raise ValueError(f"a device id has 1 to 64 of a-z, 0-9, _ and -, not {ascii(device)[:80]}")

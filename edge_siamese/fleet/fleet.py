@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edge_siamese.errors import ControlError, EdgeSiameseError
-from edge_siamese.events import Event, trouble, utc_now
+from edge_siamese.events import Event, trouble
 from edge_siamese.fleet.broker_mirror import (
     BrokerMirror,
     Connected,
@@ -20,7 +20,7 @@ from edge_siamese.fleet.broker_mirror import (
     Subscribed,
     Transport,
 )
-from edge_siamese.fleet.clock import Clock, wall_ms
+from edge_siamese.fleet.clock import Clock
 from edge_siamese.fleet.ledger import FILE_NAME, Ledger
 from edge_siamese.fleet.messages import Topics, decode_request
 from edge_siamese.fleet.reconciliation import (
@@ -44,6 +44,7 @@ from edge_siamese.store.replication import (
     read_snapshot,
     revision,
 )
+from edge_siamese.system import wall_clock
 from edge_siamese.system.files import is_nearly_full
 from edge_siamese.validation import SchemaError
 
@@ -74,8 +75,6 @@ RETRY_SECONDS = 2.0
 """After a failure, such as a store that is being repaired."""
 MIN_BATCH_SECONDS = 0.3
 """Minimum between two batches: each costs the engine some time."""
-CLOCK_SET_SECONDS = 60.0
-"""A larger jump of the wall clock means that it was set."""
 DISK_FULL = "the disk is nearly full: objects of other devices are not added until there is room"
 _MAX_NAMES = 5
 """Maximum number of names in the text of an event."""
@@ -137,7 +136,7 @@ class Fleet:
         self._clock_offset = 0.0
         self._problem = ""
         self._disk_full = False
-        self._last_sync: str | None = None
+        self._synced_at: float | None = None
         self._missing = 0
 
     def start(self) -> None:
@@ -166,7 +165,7 @@ class Fleet:
 
     def report(self) -> dict[str, Any]:
         """Return the status as JSON values."""
-        state = "disconnected"
+        state, synced_at = "disconnected", self._synced_at
         if self._transport.connected:
             state = "connected" if self._mirror.complete else "reading"
         return {
@@ -175,7 +174,7 @@ class Fleet:
             "objects": len(self._resolved.objects),
             "to_publish": len(self._publisher) if self._thread.ident is not None else 0,
             "to_fetch": self._missing,
-            "last_sync": self._last_sync,
+            "last_sync": None if synced_at is None else wall_clock.utc_ago(time.monotonic() - synced_at),
             "problem": self._problem or (DISK_FULL if self._disk_full else None),
         }
 
@@ -236,15 +235,15 @@ class Fleet:
         if self._mirror.complete:
             next_step = min(next_step, self._publisher.tick(self._resolved, now), self._fetcher.tick(now))
             if not len(self._publisher) and not self._missing:
-                self._last_sync = utc_now()
+                self._synced_at = now
         elif self._transport.connected:
             next_step = min(next_step, now + 1.0)
         return next_step
 
     def _check_clock(self, now: float) -> None:
         """After the clock was set, read everything again: stamps may have been checked against the wrong time."""
-        offset = wall_ms() / 1000 - now
-        if abs(offset - self._clock_offset) > CLOCK_SET_SECONDS:
+        offset = wall_clock.unix_ms() / 1000 - now
+        if abs(offset - self._clock_offset) > wall_clock.SET_SECONDS:
             self._clock_offset = offset
             if self._transport.connected and self._mirror.complete:
                 self._read_again_at = now

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO
 
 import msgspec
+from msgspec.structs import replace
 
 from edge_siamese.errors import BundleError, EdgeSiameseError, ModelError, ModelsInUse
 from edge_siamese.models import default, described, resolve
@@ -53,6 +54,8 @@ class ModelState(Record):
     """Starts of the daemon with the current model since it was installed, while it is on trial."""
     rejected: dict[str, str] = msgspec.field(default_factory=dict)
     """Rejected models and the reasons."""
+    order: tuple[str, ...] = ()
+    """The directories of the installed models, the latest last; dates of files are no order, as the clock jumps."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +163,8 @@ class InstalledModels:
             state = self.state()
             previous = state.previous if state.current == name else state.current
             rejected = {other: reason for other, reason in state.rejected.items() if other != name}
-            self._write(ModelState(name, previous, confirmed=False, rejected=rejected))
+            order = (*(other for other in state.order if other != name), name)
+            self._write(ModelState(name, previous, confirmed=False, rejected=rejected, order=order))
             self._prune()
         return InstalledModel(name, self.directory / name, "current")
 
@@ -187,7 +191,16 @@ class InstalledModels:
                 rejected[state.current] = reason
             if back:
                 rejected.pop(back, None)
-            self._write(ModelState(back, state.current, confirmed=not (reason and back), rejected=rejected))
+            self._write(
+                replace(
+                    state,
+                    current=back,
+                    previous=state.current,
+                    confirmed=not (reason and back),
+                    attempts=0,
+                    rejected=rejected,
+                )
+            )
         if back is None:
             assert shipped is not None
             return InstalledModel(shipped.name, shipped, "shipped")
@@ -214,11 +227,7 @@ class InstalledModels:
         if not state.confirmed:
             try:
                 with self._changing():
-                    self._write(
-                        ModelState(
-                            state.current, state.previous, False, state.attempts + 1, dict(state.rejected)
-                        )
-                    )
+                    self._write(replace(state, attempts=state.attempts + 1))
             except ModelError as error:  # a full disk must not prevent recognition
                 LOG.warning("an attempt with the model on trial is not counted: %s", error)
         return self.directory / str(state.current), message
@@ -256,7 +265,7 @@ class InstalledModels:
         state = self.state()
         if state.current and not (state.confirmed and state.attempts == 0):
             with self._changing():
-                self._write(ModelState(state.current, state.previous, rejected=dict(state.rejected)))
+                self._write(replace(state, confirmed=True, attempts=0))
 
     def outcome(self, proof: str) -> str | None:
         """The result of an earlier self-test: empty if it passed, else why it crashed; None if it is unknown.
@@ -296,12 +305,15 @@ class InstalledModels:
         return sorted(path for path in found if not path.name.startswith("."))
 
     def _prune(self) -> None:
-        """Remove the oldest models except the current and the previous one."""
+        """Remove the models that were installed first, except the current and the previous one."""
         state = self.state()
         others = [path for path in self._kept() if path.name not in (state.current, state.previous)]
-        others.sort(key=lambda path: path.stat().st_mtime_ns)
+        places = {name: place for place, name in enumerate(state.order)}
+        others.sort(key=lambda path: places.get(path.name, -1))
         for path in others[: max(0, len(others) + 2 - MAX_KEPT)]:
             shutil.rmtree(path)
+        left = {path.name for path in self._kept()}
+        self._write(replace(state, order=tuple(name for name in state.order if name in left)))
 
     def _write(self, state: ModelState) -> None:
         write_text_atomically(

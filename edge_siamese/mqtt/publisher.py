@@ -8,13 +8,12 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
 from edge_siamese.daemon.api import DaemonApi
 from edge_siamese.errors import EdgeSiameseError
-from edge_siamese.events import Event, trouble, utc_now
+from edge_siamese.events import Event, trouble
 from edge_siamese.mqtt.client import ONLINE, MqttClient, ReceivedMessage
 from edge_siamese.mqtt.discovery import (
     DeviceDescription,
@@ -26,7 +25,7 @@ from edge_siamese.mqtt.ownership import TopicOwnership
 from edge_siamese.mqtt.topics import Topics, to_json
 from edge_siamese.recognition.tracking import Sighting
 from edge_siamese.store import StoredObject
-from edge_siamese.system import board
+from edge_siamese.system import board, wall_clock
 from edge_siamese.validation import SchemaError, parse_json
 
 STATE_SECONDS = 30.0
@@ -111,12 +110,12 @@ class ObjectState:
         )
 
     def with_sighting(self, sighting: Sighting | None, last_seen: str | None) -> ObjectState:
-        """Return the state with the current sighting (None: absent) and the daemon's time of the last one."""
+        """Return the state with the current sighting (None: absent) and the daemon's time of the last one, if it has one."""
         return replace(
             self,
             present=sighting is not None,
             probability=self.probability if sighting is None else round(sighting.probability, 4),
-            last_seen=max(filter(None, (self.last_seen, last_seen)), default=None),
+            last_seen=last_seen or self.last_seen,
         )
 
 
@@ -387,7 +386,7 @@ class StatePublisher:
         """Publish events and update the objects they concern; return whether an object appeared."""
         device = self._topics.device
         if lost:
-            self._publish_event(lost_payload(lost, self._next_event_id(), device, utc_now()))
+            self._publish_event(lost_payload(lost, self._next_event_id(), device, wall_clock.utc_now()))
         for event in events:
             self._publish_event(event_payload(event, self._next_event_id(), device))
             uid = event.data.get("uid")
@@ -475,9 +474,7 @@ class StatePublisher:
         except EdgeSiameseError as error:
             LOG.debug("the status is not available: %s", error)
             return
-        if not self._started_at:  # computed once: it would vary with the clock
-            started = datetime.now(UTC) - timedelta(seconds=status["uptime_s"])
-            self._started_at = started.isoformat(timespec="seconds")
+        self._started_at = wall_clock.steady(self._started_at, wall_clock.utc_ago(status["uptime_s"]))
         memory = board.memory()
         payload = state_payload(
             status,

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from edge_siamese.errors import StoreError
-from edge_siamese.events import utc_now
 from edge_siamese.store.errors import FAILURES, is_damage, store_error
 from edge_siamese.store.recovery import Repair, StoreFiles, is_interrupted, repair
 from edge_siamese.store.tables import APPLICATION_ID, MIGRATIONS, SMALL_TABLES, migrate
 from edge_siamese.system.files import sync_directory, write_text_atomically
+from edge_siamese.system.wall_clock import utc_now
 
 Row = tuple[Any, ...]
 

@@ -14,7 +14,6 @@ from uuid import uuid4
 import numpy as np
 
 from edge_siamese.errors import NoSuchObject, StoreError, SupportError
-from edge_siamese.events import utc_now
 from edge_siamese.recognition.embedding import usable_embeddings
 from edge_siamese.recognition.imaging import Floats
 from edge_siamese.store.archive import ImportResult, OnConflict, import_archive, write_archive
@@ -32,6 +31,7 @@ from edge_siamese.store.tables import (
     is_name_taken,
 )
 from edge_siamese.store.undo_log import ChangeKind, Undone, log_change, undo_last
+from edge_siamese.system.wall_clock import utc_now
 
 if TYPE_CHECKING:
     from edge_siamese.recognition.registration import NewView

@@ -8,10 +8,11 @@ export function counted(number, noun) {
   return `${number} ${noun}${number === 1 ? "" : "s"}`;
 }
 
-/** `just now`, `5 min ago`, `yesterday, 14:05`. */
+/** `just now`, `5 min ago`, `today, 14:05`; a time ahead of this computer's clock, which the device's may be, as a date. */
 export function ago(iso, now = Date.now()) {
   if (!iso) return "never";
   const seconds = (now - Date.parse(iso)) / 1000;
+  if (seconds < -60) return `${day(iso)}, ${clock(iso).slice(0, 5)}`;
   if (seconds < 10) return "just now";
   if (seconds < 60) return `${Math.floor(seconds)} s ago`;
   if (seconds < 3600) return `${Math.floor(seconds / 60)} min ago`;

@@ -20,7 +20,7 @@ export function livePicture({ signal, onDecision = () => {} }) {
   const node = h("div.live-picture", {}, canvas, marks, veil);
   const context = canvas.getContext("2d");
   let frame = 0;
-  let latest = 0;
+  let latest = -Infinity;
   let failure = "";
   let answered = false;
   let waitMs = FIRST_WAIT_MS;
@@ -36,7 +36,7 @@ export function livePicture({ signal, onDecision = () => {} }) {
     if (camera?.status === "absent") return ["warn", "Camera not found", camera.reason];
     if (camera?.status === "stalled") return ["warn", "The camera has stalled", camera.reason];
     if (camera?.status === "ended") return ["picture", "End of the recording", ""];
-    if (Date.now() - latest > MAX_AGE_MS) return ["picture", "Waiting for a picture", ""];
+    if (performance.now() - latest > MAX_AGE_MS) return ["picture", "Waiting for a picture", ""];
     return null;
   };
 
@@ -79,7 +79,7 @@ export function livePicture({ signal, onDecision = () => {} }) {
     if (response.status === 200) {
       await paint(response);
       frame = Number(response.headers.get("X-Frame")) || 0;
-      latest = Date.now();
+      latest = performance.now();
       draw();
       onDecision(JSON.parse(response.headers.get("X-Decision") ?? "null"));
     } else {

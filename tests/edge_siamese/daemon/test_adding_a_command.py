@@ -44,13 +44,14 @@ METHOD = '''    # --- commands: objects ---
 CHECK = """
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from edge_siamese.cli.main import main
 from edge_siamese.daemon.api import DaemonApi
 from edge_siamese.daemon.control_socket import ControlServer
 
 home = Path(sys.argv[1])
 (home / "config.toml").write_text(f'[paths]\\nstate = "{home}"\\nruntime = "{home}"\\n')
-with ControlServer(home / "control.sock", DaemonApi(None).handle):
+with ControlServer(home / "control.sock", DaemonApi(SimpleNamespace(settings=SimpleNamespace(state_directory=home))).handle):
     assert main(["note", "moved the camera", "--urgent", "--config", str(home / "config.toml")]) == 0
 """
 HTTP = """

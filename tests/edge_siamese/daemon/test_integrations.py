@@ -163,6 +163,7 @@ def test_last_seen_times_are_restored_from_the_event_file(
 ) -> None:
     (tmp_path / "events.jsonl").write_text(
         '{"kind": "appeared", "time": "2026-01-01T00:00:00.000+00:00", "uid": "a"}\n'
+        '{"kind": "seen", "time": "2036-01-01T00:05:00.000+00:00", "uid": "a"}\n'
         '{"kind": "left", "time": "2026-01-01T00:05:00.000+00:00", "uid": "a"}\n'
         '{"kind": "seen", "time": "2026-01-01T00:03:00.000+00:00", "uid": "b"}\n'
         '{"kind": "registered", "time": "2026-01-01T00:03:00.000+00:00", "uid": "c"}\n'

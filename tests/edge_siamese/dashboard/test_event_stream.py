@@ -79,6 +79,20 @@ def test_events_after_a_number(hub: EventBus, feed: EventFeed) -> None:
         assert (len(events), lost) == (5, 0), earlier_run
 
 
+def test_a_daemon_that_starts_at_the_same_time_again_repeats_no_numbers(
+    hub: EventBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.time_ns", lambda: 1_769_904_000_000_000_000)
+    actions: Any = SimpleNamespace(bus=hub)
+    earlier, later = EventFeed(actions), EventFeed(actions)
+    for feed in (earlier, later):
+        feed.open()
+        for number in range(3):
+            hub.publish(event(number))
+    assert 0 < later.newest < 2**53
+    assert later.after(earlier.newest - 1) == (later.latest(9), 0)
+
+
 def test_events_that_an_object_is_still_seen_displace_no_other(hub: EventBus, feed: EventFeed) -> None:
     hub.publish(event(0))
     feed.open()

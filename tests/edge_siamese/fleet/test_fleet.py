@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,12 @@ from msgspec.structs import replace
 from edge_siamese.errors import StoreError
 from edge_siamese.fleet import fleet, transfer
 from edge_siamese.fleet.broker_mirror import Message
-from edge_siamese.fleet.clock import LATEST_MS, wall_ms
+from edge_siamese.fleet.clock import LATEST_MS
 from edge_siamese.fleet.fake_broker import FakeBroker
 from edge_siamese.fleet.messages import encode_state
 from edge_siamese.fleet.state import Life, Name, ObjectState
+from edge_siamese.system import wall_clock
+from edge_siamese.system.wall_clock import unix_ms
 from tests.edge_siamese.fleet.members import Member, act, alike, members, until
 from tests.edge_siamese.fleet.test_state import CREATED, OBJECTS, an_object
 from tests.edge_siamese.store.samples import view
@@ -59,6 +62,20 @@ def test_a_registration_reaches_the_other_devices(tmp_path: Path) -> None:
             "last_sync": second.fleet.report()["last_sync"],
             "problem": None,
         }
+
+
+@pytest.mark.parametrize("hours", [3000, -5])
+def test_the_last_sync_follows_a_clock_that_is_set_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    with members(tmp_path) as (first, _):
+        first.learn("mug", 1)
+        until(lambda: first.fleet.report()["last_sync"])
+        first.stop()
+        before = datetime.fromisoformat(first.fleet.report()["last_sync"])
+        monkeypatch.setattr(wall_clock, "unix_ms", lambda: unix_ms() + hours * 3_600_000)
+        after = datetime.fromisoformat(first.fleet.report()["last_sync"])
+        assert abs((after - before).total_seconds() - hours * 3600) < 60
 
 
 def test_every_change_and_its_undo_reach_the_other_devices(tmp_path: Path) -> None:
@@ -158,11 +175,11 @@ def test_the_later_name_wins_and_equal_names_are_numbered(tmp_path: Path) -> Non
         first.broker.stop()
         first.do(lambda store: store.rename("mug", "cup"))
         until(lambda: first.fleet._ledger.known.objects[uid].name.value == "cup")
-        until(lambda: wall_ms() > int(first.fleet._ledger.known.objects[uid].name.stamp[:13], 16))
+        until(lambda: unix_ms() > int(first.fleet._ledger.known.objects[uid].name.stamp[:13], 16))
         second.do(lambda store: store.rename("mug", "Tasse"))
         pen = first.learn("pen", 2)
         until(lambda: pen in first.fleet._ledger.known.objects)
-        until(lambda: wall_ms() > int(first.fleet._ledger.known.objects[pen].name.stamp[:13], 16))
+        until(lambda: unix_ms() > int(first.fleet._ledger.known.objects[pen].name.stamp[:13], 16))
         second.learn("Pen", 3)
         first.broker.start()
         until(lambda: alike([first, second]))
@@ -407,7 +424,7 @@ def test_the_last_possible_stamp_blocks_no_changes(tmp_path: Path, timeless: boo
         until(lambda: first.fleet._mirror._overruled and second.fleet._mirror._overruled)
         if timeless:
             until(lambda: third.names == [])
-            third.fleet._clock._now_ms = wall_ms  # it is told the time
+            third.fleet._clock._now_ms = unix_ms  # it is told the time
             third.fleet._clock_offset = 0.0
             third.fleet._store_changed.set()
             third.fleet._inbox.wake()

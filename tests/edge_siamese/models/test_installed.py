@@ -121,15 +121,35 @@ def test_installing_the_current_one_again_keeps_the_previous_one(
     assert (models.state().current, models.state().previous) == (second.name, first.name)
 
 
+@pytest.mark.parametrize("seconds", [86_400, -86_400, 0], ids=["ahead", "back", "still"])
 def test_old_models_are_removed_but_never_current_or_previous(
-    models: InstalledModels, bundles: list[Path]
+    models: InstalledModels, bundles: list[Path], seconds: int
 ) -> None:
     names = []
     for index, path in enumerate(bundles):
         names.append(models.install(path, accept).name)
-        os.utime(models.directory / names[-1], (index, index))
+        moment = 1e9 + index * seconds  # by a clock that jumps between two installations
+        os.utime(models.directory / names[-1], (moment, moment))
     assert [item.name for item in models.all()][:2] == [names[5], names[4]]
     assert {item.name for item in models.all()} == {names[5], names[4], names[3], names[2]}
+
+
+def test_a_model_that_is_installed_again_counts_as_new(models: InstalledModels, bundles: list[Path]) -> None:
+    names = [models.install(path, accept).name for path in bundles[:4]]
+    for path in (bundles[0], bundles[4], bundles[5]):
+        names.append(models.install(path, accept).name)
+    assert [item.name for item in models.all()][:2] == [names[6], names[5]]
+    assert {item.name for item in models.all()} == {names[6], names[5], names[0], names[3]}
+
+
+def test_models_that_the_state_does_not_name_are_removed_first(
+    models: InstalledModels, bundles: list[Path]
+) -> None:
+    first = models.install(bundles[0], accept)
+    copied = models.directory / "copied"
+    shutil.copytree(first.path, copied)
+    names = [first.name, *(models.install(path, accept).name for path in bundles[1:4])]
+    assert {item.name for item in models.all()} == set(names)
 
 
 def test_a_model_on_trial_that_does_not_come_up_is_given_up(
@@ -350,6 +370,7 @@ def test_the_state_is_json_for_people(models: InstalledModels, bundles: list[Pat
         "confirmed": False,
         "attempts": 0,
         "rejected": {},
+        "order": [model.name],
     }
 
 

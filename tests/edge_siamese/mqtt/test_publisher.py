@@ -31,6 +31,7 @@ from edge_siamese.mqtt.publisher import (
 from edge_siamese.mqtt.topics import Topics
 from edge_siamese.recognition.tracking import Sighting
 from edge_siamese.store import StoredObject
+from edge_siamese.system import wall_clock
 from edge_siamese.system.board import Memory
 
 HALL = Topics("p", "hall")
@@ -573,15 +574,36 @@ def test_presence_survives_reading_the_store() -> None:
     assert (renamed.name, renamed.views, renamed.present, renamed.probability) == ("cup", 3, True, 0.97)
 
 
+@pytest.mark.parametrize("hours", [4000, -5])
+def test_the_start_follows_a_clock_that_is_set_later(monkeypatch: pytest.MonkeyPatch, hours: int) -> None:
+    stage, now = Stage(), [1_769_904_001_000]
+    monkeypatch.setattr(wall_clock, "unix_ms", lambda: now[0])
+    assert of(stage.turn(), HALL.state)[0]["started"] == "2026-02-01T00:00:00.000+00:00"
+    stage.now += STATE_SECONDS
+    now[0] += 59_000  # a correction of the clock's rate: nothing to publish
+    assert stage.turn() == []
+    stage.now += STATE_SECONDS
+    now[0] += hours * 3_600_000
+    expected = {4000: "2026-07-17T16:00:59.000+00:00", -5: "2026-01-31T19:00:59.000+00:00"}[hours]
+    assert of(stage.turn(), HALL.state)[0]["started"] == expected
+
+
+@pytest.mark.parametrize("later", ["2031-01-01T00:00:00.000+00:00", "2026-01-01T00:00:00.000+00:00"])
+def test_the_daemon_knows_when_an_object_was_seen_last_whatever_was_published(later: str) -> None:
+    there = MUG_STATE.after_event(presence("appeared", probability=0.97))
+    assert there.with_sighting(None, later).last_seen == later
+    assert there.with_sighting(None, None).last_seen == "2026-02-02T00:00:00.000+00:00"
+
+
 def test_the_current_sighting_updates_the_state() -> None:
     sighting = Sighting("seen", MUG_STATE.uid, "mug", "s", 0.912345, 0.7, 3, 0.0, 1.0)
     now = MUG_STATE.with_sighting(sighting, "2026-01-05T00:00:00.000+00:00")
     assert (now.present, now.probability, now.last_seen) == (True, 0.9123, "2026-01-05T00:00:00.000+00:00")
-    later = now.with_sighting(None, "2026-01-04T00:00:00.000+00:00")
+    later = now.with_sighting(None, "2026-01-06T00:00:00.000+00:00")
     assert (later.present, later.probability, later.last_seen) == (
         False,
         0.9123,
-        "2026-01-05T00:00:00.000+00:00",
+        "2026-01-06T00:00:00.000+00:00",
     )
     assert MUG_STATE.with_sighting(None, None).last_seen is None
 

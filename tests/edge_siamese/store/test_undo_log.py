@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from edge_siamese.errors import SupportError
+from edge_siamese.store import SupportStore
 from edge_siamese.store.undo_log import MAX_PURGED_VIEWS, MAX_UNDOS, Undone
-from tests.edge_siamese.store.samples import NOW, names, open_store, picture, vector, view
+from tests.edge_siamese.store.samples import DIMENSIONS, MODEL, NOW, names, open_store, picture, vector, view
 
 
 @pytest.fixture
@@ -597,3 +598,14 @@ def test_with_the_button_in_between_no_object_is_without_a_view_and_all_is_undon
     assert steps > 3
     assert store.objects() == store.entries() == []
     assert store._database.read("PRAGMA foreign_key_check") == []
+
+
+@pytest.mark.parametrize("year", [1970, 2036], ids=["back", "ahead"])
+def test_changes_are_undone_in_their_order_whatever_the_clock_says(tmp_path, year):
+    times = iter([NOW, *[f"{year}-01-01T00:00:00.000+00:00"] * 50])
+    with SupportStore(tmp_path / "objects.db", MODEL, DIMENSIONS, now=lambda: next(times)) as store:
+        store.register("mug", view(1))
+        store.register("pen", view(2))
+        assert names(store) == ["mug", "pen"]
+        assert store.undo().name == "pen"
+        assert names(store) == ["mug"]
