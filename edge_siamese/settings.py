@@ -143,7 +143,7 @@ class RegistrationSettings(Record):
     """How long to wait for them."""
     add_view_within_s: Annotated[float, Meta(ge=0, le=3600)] = 8.0
     """A press within this time after "saved" adds a view to the object just registered."""
-    min_sharpness: Annotated[float, Meta(ge=0, le=255)] = 22.0
+    min_sharpness: Annotated[float, Meta(ge=0, le=100)] = 22.0
     """Minimum sharpness of a good frame: the percentage of an edge's contrast between two neighboring points, with 128
     points across the picture. Sharp strokes have 50, a sharp photo 30, a blurred one 10. 0: any."""
     min_brightness: Annotated[float, Meta(ge=0, le=255)] = 25.0
@@ -151,7 +151,7 @@ class RegistrationSettings(Record):
     max_brightness: Annotated[float, Meta(ge=0, le=255)] = 250.0
     """Mean brightness, 0 to 255, above which a frame with little contrast is too bright. At least `min_brightness`. A
     drawing on white paper has enough contrast."""
-    max_motion: Annotated[float, Meta(ge=0, le=255)] = 25.0
+    max_motion: Annotated[float, Meta(ge=0, le=100)] = 25.0
     """Maximum difference between a good frame and the previous one, in percent of the variation within the picture. A shift
     by a fiftieth of the picture gives about 20. 100: any."""
     collisions: Literal["refuse", "allow"] = "refuse"

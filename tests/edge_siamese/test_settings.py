@@ -221,6 +221,8 @@ class TestReading:
             ("registration", "add_view_within_s", ("-1", "3601"), "0 to 3600"),
             ("registration", "min_brightness", ("-1", "256"), "0 to 255"),
             ("registration", "max_brightness", ("-1", "256"), "0 to 255"),
+            ("registration", "min_sharpness", ("-1", "100.1"), "0 to 100"),
+            ("registration", "max_motion", ("-1", "100.1"), "0 to 100"),
             ("registration", "crops_per_view", ("0", "101"), "1 to 100"),
             ("registration", "crop_side", ("31", "2049"), "32 to 2048"),
             ("panel", "button_line", ("-1", "512"), "0 to 511"),
@@ -247,6 +249,12 @@ class TestReading:
             assert refusal(f"[{table}]\n{option} = {value}") == (
                 f"config.toml: {table}.{option}: must be {kind} from {range_}{' or null' * nullable}, not {parsed}"
             )
+
+    def test_a_setting_in_percent_ends_at_100(self) -> None:
+        rows = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8").splitlines()
+        percents = [row for row in rows if "percent" in row]
+        assert [row.split("`")[1] for row in percents] == ["min_sharpness", "max_motion"]
+        assert all("| number, 0 to 100 |" in row for row in percents)
 
     def test_the_ends_of_a_range_belong_to_it(self) -> None:
         for text in (

@@ -35,7 +35,7 @@ frames = 1
 min_sharpness = 0
 min_brightness = 0
 max_brightness = 255
-max_motion = 255
+max_motion = 100
 collisions = "allow"
 name_template = "object {number}"
 """

@@ -174,7 +174,7 @@ frames = 2
 min_sharpness = 0
 min_brightness = 0
 max_brightness = 255
-max_motion = 255
+max_motion = 100
 
 [paths]
 state = "/mnt/state"

@@ -53,7 +53,7 @@ timeout_s = 30
 min_sharpness = 0
 min_brightness = 0
 max_brightness = 255
-max_motion = 255
+max_motion = 100
 collisions = "allow"
 
 [panel]

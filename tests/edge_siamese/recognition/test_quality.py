@@ -122,6 +122,16 @@ def test_motion_grows_with_the_shift(size: float) -> None:
     assert found[3] > 25
 
 
+def test_motion_and_sharpness_are_at_most_100_percent() -> None:
+    squares = np.kron(np.indices((16, 16)).sum(axis=0) % 2, np.ones((30, 30))) * 255.0
+    found = quality(camera(255.0 - squares), camera(squares))
+    assert 98 < (found.motion or 0) <= 100
+    for seed in range(20):
+        noise = np.random.default_rng(seed).integers(0, 2, (480, 480)) * 255.0
+        found = quality(camera(noise), camera(np.roll(noise, 7)))
+        assert (found.motion or 0) <= 100 and found.sharpness <= 100
+
+
 def test_motion_is_not_the_light_that_changes() -> None:
     page = drawing()
     assert quality(camera(page - 12), camera(page)).motion == pytest.approx(0, abs=0.1)
