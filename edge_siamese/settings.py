@@ -553,9 +553,10 @@ def _path_rule(hint: Any) -> str:
 
 
 def _exists(path: Path) -> bool:
-    """Whether a file exists, or may exist in a directory that this user cannot search."""
+    """Whether there is anything at a path, or may be in a directory that this user cannot search."""
     try:
-        return stat.S_ISREG(path.stat().st_mode)
+        path.lstat()
+        return True
     except PermissionError:
         return True
     except OSError:

@@ -49,6 +49,7 @@ _MAX_SHOWN_KEY = 160
 
 _Location = tuple[str | int, ...]
 
+_TOO_DEEP = f"more than {MAX_DEPTH} nested levels"
 _BRACKETS = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[{]++|[\]}]++', re.DOTALL)
 """Strings and runs of brackets in JSON. It matches in linear time, also an unterminated string."""
 _KEY_PART = r"(?:[\w-]++|\"[^\"\n]*+\"|'[^'\n]*+')"
@@ -151,7 +152,7 @@ def parse_toml(text: str | bytes) -> dict[str, Any]:
     Raises:
         SchemaError: the text is not such TOML. The message has the line, except for a value with a key: see `line_of`.
     """
-    text = _decode(text).removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}")
+    text = _decode(text, with_line=True).removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}")
     if match := _LONG_KEY.search(text):
         raise _toml_error(f"a key with more than {MAX_DEPTH} parts", text, match)
     try:
@@ -161,7 +162,7 @@ def parse_toml(text: str | bytes) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         raise SchemaError("", f"not valid TOML: {error}") from error
     except RecursionError as error:
-        raise _too_deep() from error
+        raise _toml_error(_TOO_DEEP, text, _deep_bracket(text)) from error
     except SchemaError:
         raise
     except ValueError as error:  # an integer of thousands of digits, or a date that does not exist
@@ -389,7 +390,7 @@ def _parse_text(text: str, hint: Any) -> Any:
     return text
 
 
-def _decode(text: str | bytes) -> str:
+def _decode(text: str | bytes, *, with_line: bool = False) -> str:
     if isinstance(text, str):
         return text
     try:
@@ -397,7 +398,8 @@ def _decode(text: str | bytes) -> str:
     except UnicodeDecodeError as error:
         if text[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
             raise SchemaError("", "UTF-16 text instead of UTF-8") from error
-        raise SchemaError("", f"not UTF-8 text: byte {error.start} is invalid") from error
+        line = f" (at line {text.count(10, 0, error.start) + 1})" if with_line else ""
+        raise SchemaError("", f"not UTF-8 text: byte {error.start} is invalid{line}") from error
 
 
 def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -425,17 +427,22 @@ def _check_size(text: str, max_values: int) -> None:
     containers = text.count("[") + text.count("{")
     if containers + text.count(",") > max_values:
         raise SchemaError("", f"more than {max_values} values")
-    if containers <= MAX_DEPTH:
-        return
+    if containers > MAX_DEPTH and _deep_bracket(text):
+        raise SchemaError("", _TOO_DEEP)
+
+
+def _deep_bracket(text: str) -> re.Match[str] | None:
+    """The first brackets below `MAX_DEPTH` levels of JSON, or of TOML, whose other strings and comments are not skipped."""
     depth = 0
     for match in _BRACKETS.finditer(text):
         run = match.group()
         if run[0] in "[{":
             depth += len(run)
             if depth > MAX_DEPTH:
-                raise _too_deep()
+                return match
         elif run[0] != '"':
             depth -= len(run)
+    return None
 
 
 def _toml_error(problem: str, text: str, match: re.Match[str] | None) -> SchemaError:
@@ -467,7 +474,7 @@ def _walk(value: Any) -> Iterator[tuple[_Location, Any]]:
             yield location, item
             if isinstance(item, (dict, list, tuple)):
                 if len(location) >= MAX_DEPTH:
-                    raise _too_deep()
+                    raise SchemaError(_dotted(location[:2]), _TOO_DEEP)
                 pending.append(_children(location, item))
                 break
         else:
@@ -477,10 +484,6 @@ def _walk(value: Any) -> Iterator[tuple[_Location, Any]]:
 def _children(location: _Location, value: Any) -> Iterator[tuple[_Location, Any]]:
     items = value.items() if isinstance(value, dict) else enumerate(value)
     return (((*location, name), item) for name, item in items)
-
-
-def _too_deep() -> SchemaError:
-    return SchemaError("", f"more than {MAX_DEPTH} nested levels")
 
 
 def _dotted(location: _Location, key: str = "") -> str:

@@ -314,7 +314,8 @@ class TestFile:
     @pytest.mark.parametrize(
         ("data", "problem"),
         [
-            (b"# \xe9", "not UTF-8 text: byte 2 is invalid"),
+            (b"# \xe9", "not UTF-8 text: byte 2 is invalid (at line 1)"),
+            (b"[camera]\n\n# \xe9", "not UTF-8 text: byte 12 is invalid (at line 3)"),
             ("[camera]\n".encode("utf-16"), "UTF-16 text instead of UTF-8"),
             (
                 "[camera]\n".encode("utf-16-le"),
@@ -362,13 +363,22 @@ class TestFile:
                 b"[camera]\nwidth = true",
                 "camera.width: must be an integer from 32 to 8192, not true (at line 2)",
             ),
-            (b"[camera]\nwidth = " + b"[" * 5000, "more than 100 nested levels"),
-            (b"[camera]\nwidth = " + b"[" * 99 + b"]" * 99, "more than 100 nested levels"),
+            (
+                b"[camera]\nwidth = " + b"[" * 5000,
+                "not valid TOML: more than 100 nested levels (at line 2)",
+            ),
+            (
+                b"[camera]\nwidth = " + b"[" * 99 + b"]" * 99,
+                "camera.width: more than 100 nested levels (at line 2)",
+            ),
             (
                 b"[camera]\nwidth = " + b"[" * 98 + b"]" * 98,
                 "camera.width: must be an integer from 32 to 8192",
             ),
-            (b"[camera]\nwidth = " + b"{a=" * 5000, "more than 100 nested levels"),
+            (
+                b"[camera]\nwidth = " + b"{a=" * 5000,
+                "not valid TOML: more than 100 nested levels (at line 2)",
+            ),
             (b"\n" + b"a." * 100 + b"a = 1", "not valid TOML: a key with more than 100 parts (at line 2)"),
             (b"a." * 50_000 + b"a = 1", "not valid TOML: a key with more than 100 parts (at line 1)"),
             (b'"a\\u001b[31m\\nb" = 1', r"a\x1b[31m\nb: unknown key"),
@@ -561,9 +571,19 @@ class TestPaths:
     def test_a_file_in_a_directory_that_may_not_be_searched_is_not_passed_over(
         self, home: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(Path, "stat", raiser(PermissionError(13, "Permission denied")))
+        for method in ("stat", "lstat"):
+            monkeypatch.setattr(Path, method, raiser(PermissionError(13, "Permission denied")))
         assert default_config() == home / "etc" / "config.toml"
         assert unreadable("") == f"{home}/etc/config.toml cannot be read: Permission denied"
+
+    def test_what_is_at_the_place_of_the_file_is_not_passed_over(self, home: Path) -> None:
+        file = home / "etc" / "config.toml"
+        file.mkdir(parents=True)
+        assert default_config() == file
+        assert unreadable("") == f"{file} cannot be read: it is a directory, not a file"
+        file.rmdir()
+        file.symlink_to("/not/mounted/config.toml")
+        assert unreadable("") == f"{file}: there is no such file"
 
 
 class TestDirectories:

@@ -41,8 +41,8 @@ def refused(daemon: Daemon) -> str:
         (b"[camera]\nwidth = 1979-05-27\n", "camera.width: must be an integer from 32 to 8192, not the date 1979-05-27"),
         (b"[camera]\nwidth = " + b"1" * 400, "camera.width: must be an integer of at most 64 bits"),
         (b"[camera]\nwidth = " + b"1" * 5000, "not valid TOML: Exceeds the limit"),
-        (b"[camera]\nwidth = " + b"[" * 5000, "more than 100 nested levels"),
-        (b"[camera]\nwidth = " + b"{a=" * 5000, "more than 100 nested levels"),
+        (b"[camera]\nwidth = " + b"[" * 5000, "not valid TOML: more than 100 nested levels (at line 2)"),
+        (b"[camera]\nwidth = " + b"{a=" * 5000, "not valid TOML: more than 100 nested levels (at line 2)"),
         (b"[camera]\npath = \"\\u0000\"", "camera.path: a path must not contain a NUL character"),
         (b"[camera]\nkind = \x00", "not valid TOML: Invalid value"),
         ("[camera]".encode("utf-16"), "UTF-16 text instead of UTF-8"),
@@ -56,7 +56,7 @@ def test_a_faulty_file_changes_nothing(daemon: Daemon, data: bytes, problem: str
     expected = f" cannot be read: it has more than {256 * 1024} bytes" if problem is None else f": {problem}"
     assert refused(daemon).startswith(f"{daemon.config}{expected}")
     daemon.config.write_bytes(good)
-    assert reload(daemon.socket)["loading"] == {"busy": False, "problem": "", "settings_problem": ""}
+    assert not any(reload(daemon.socket)["loading"].values())
 
 
 def test_a_missing_file_changes_nothing(daemon: Daemon) -> None:
