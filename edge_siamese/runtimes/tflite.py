@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import faulthandler
 import os
 import sys
 import threading
@@ -105,7 +106,7 @@ def _dequantized(values: npt.NDArray[Any], tensor: dict[str, Any]) -> Floats:
 
 @contextlib.contextmanager
 def _silent_stderr() -> Iterator[None]:
-    """Discard the line that the library prints from C++ when it opens a file."""
+    """Discard the line that the library prints from C++ when it opens a file; a crash is still reported."""
     try:
         original = os.dup(2)
     except OSError:  # a service may run without standard error
@@ -114,9 +115,13 @@ def _silent_stderr() -> Iterator[None]:
     null = os.open(os.devnull, os.O_WRONLY)
     sys.stderr.flush()
     os.dup2(null, 2)
+    if reports_crashes := faulthandler.is_enabled():
+        faulthandler.enable(original)
     try:
         yield
     finally:
         os.dup2(original, 2)
+        if reports_crashes:
+            faulthandler.enable(2)
         os.close(original)
         os.close(null)

@@ -12,7 +12,7 @@ from edge_siamese.errors import EdgeSiameseError
 from edge_siamese.models.bundle import load_bundle
 from edge_siamese.runtimes.proof import prove
 from edge_siamese.system.sandbox import Limits
-from tests.tiny_bundle import describe
+from tests.tiny_bundle import describe, write_tiny_bundle
 
 
 def relist(directory: Path, *names: str) -> None:
@@ -33,6 +33,22 @@ def damaged(directory: Path, name: str, whole: bytes, seed: int) -> bytes:
     (directory / name).write_bytes(content)
     relist(directory, name)
     return bytes(content)
+
+
+def without_graphs(model: bytes) -> bytes:
+    """A TFLite file whose header names no list of graphs: it crashes tflite-runtime 2.14 and ai-edge-litert 2.3."""
+    header = int.from_bytes(model[:4], "little")
+    fields = header - int.from_bytes(model[header : header + 4], "little", signed=True)
+    place = fields + 4 + 2 * 2  # two bytes of the third field
+    return model[:place] + b"\0\0" + model[place + 2 :]
+
+
+def write_crashing_bundle(directory: Path) -> Path:
+    """Write a tiny bundle whose TFLite file crashes its runtime, with right checksums."""
+    path = write_tiny_bundle(directory, model_id="tiny-crashing") / "encoder.int8.tflite"
+    path.write_bytes(without_graphs(path.read_bytes()))
+    relist(directory, path.name)
+    return directory
 
 
 def outcome(directory: Path, runtime: str, precision: str = "int8", limits: Limits | None = None) -> str:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +17,7 @@ import pytest
 from edge_siamese.errors import EncoderError
 from edge_siamese.runtimes.selection import runtime_statuses
 from edge_siamese.runtimes.tflite import TfliteGraph
+from tests.edge_siamese.runtimes.damage import without_graphs
 from tests.tiny_bundle import MODELS
 from tests.tiny_network import forward, pictures
 
@@ -53,6 +57,27 @@ def test_threads_take_turns(package: ModuleType) -> None:
         thread.join()
     for number in range(4):
         np.testing.assert_allclose(results[number], forward(images[number::4]), atol=1e-5)
+
+
+OPEN = """
+import sys
+from pathlib import Path
+from edge_siamese.runtimes.selection import runtime_statuses
+from edge_siamese.runtimes.tflite import TfliteGraph
+module = next(found.module for found in runtime_statuses() if found.name == sys.argv[1])
+TfliteGraph(module, Path(sys.argv[2]), threads=1)
+"""
+
+
+def test_a_crash_leaves_a_traceback(package: ModuleType, tmp_path: Path) -> None:
+    path = tmp_path / "crashing.tflite"
+    path.write_bytes(without_graphs((MODELS / "encoder.int8.tflite").read_bytes()))
+    name = package.__name__.split(".")[0].replace("_", "-")
+    command = [sys.executable, "-X", "faulthandler", "-c", OPEN, name, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGSEGV
+    assert "Fatal Python error: Segmentation fault" in done.stderr
+    assert "tflite.py" in done.stderr
 
 
 def test_a_file_that_is_no_model(package: ModuleType, tmp_path: Path) -> None:
