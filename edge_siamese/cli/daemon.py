@@ -115,7 +115,11 @@ def _status_lines(report: dict[str, Any]) -> dict[str, Any]:
 
 def _failure_lines(report: dict[str, Any]) -> dict[str, Any]:
     """Return the lines on what failed; none if nothing did."""
-    lines = {}
+    lines, loading = {}, report["loading"]
+    if loading["settings_problem"]:
+        lines["settings"] = f"the previous ones stay in use: {loading['settings_problem']}"
+    if loading["model_problem"]:
+        lines["fallback"] = loading["model_problem"]
     if parts := report["quarantine"]:
         lines["quarantine"] = "; ".join(part["text"] for part in parts[:MAX_PARTS])
         lines["quarantine"] += "; list: edge-siamese quarantine"

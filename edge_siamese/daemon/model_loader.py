@@ -58,6 +58,8 @@ class LoadedModel:
     encoder: GraphEncoder
     installed: bool
     """Whether it is the current installed model, rather than one that the settings name or the shipped one."""
+    problem: str = ""
+    """Which other model does not work, and why; empty if this one is not a replacement."""
 
 
 def load_current_model(
@@ -102,7 +104,8 @@ def loading_current_model(
         report(line)
     if shipped is not None and path is not None and quarantined(path):
         return (yield from _load_tested(shipped, settings, models, installed=False))
-    return (yield from _loading_installed(path, shipped, settings, models, report))
+    model = yield from _loading_installed(path, shipped, settings, models, report)
+    return replace(model, problem=model.problem or line)
 
 
 def _loading_installed(
@@ -126,12 +129,14 @@ def _loading_installed(
         if shipped is not None and models.is_last(path):
             with suppress(EdgeSiameseError):  # if that one fails too, the first error is reported
                 loaded = yield from _load_tested(shipped, settings, models, installed=False)
-                report(f"{path.name} does not work ({error}); using {described(shipped)} instead")
-                return loaded
-        report(models.reject(str(error), path))
+                line = f"{path.name} does not work ({error}); using {described(shipped)} instead"
+                report(line)
+                return replace(loaded, problem=line)
+        line = models.reject(str(error), path)
+        report(line)
         previous, _ = models.begin()
         assert previous is not None  # there is one: the previous model, or one installed meanwhile
-        return (yield from _load_tested(previous, settings, models, installed=True))
+        return replace((yield from _load_tested(previous, settings, models, installed=True)), problem=line)
 
 
 def loading_shipped_model(settings: Settings, models: InstalledModels) -> Generator[str, None, LoadedModel]:

@@ -421,5 +421,6 @@ class Service:
                 "busy": self._reloading or self.loader.busy,
                 "problem": self.loader.problem,
                 "settings_problem": self.origin.problem,
+                "model_problem": self.loader.model.problem if self.loader.model else "",
             },
         }

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -84,6 +85,17 @@ class TestStatus:
         assert lines["state"] == str(daemon.state)
         assert lines["up"].startswith("0 min ")
         assert "store" not in lines
+
+    def test_status_names_settings_and_a_model_that_are_not_used(
+        self, daemon: Daemon, command: Callable[..., str]
+    ) -> None:
+        assert daemon.service.loader.model is not None
+        problem = "tiny-1 does not work (it crashes); using objects, shipped with edge-siamese instead"
+        daemon.service.loader.model = replace(daemon.service.loader.model, problem=problem)
+        daemon.service.origin = replace(daemon.service.origin, problem="c.toml: x: unknown key (at line 3)")
+        lines = dict(line.split(None, 1) for line in command("status").splitlines())
+        assert lines["settings"] == "the previous ones stay in use: c.toml: x: unknown key (at line 3)"
+        assert lines["fallback"] == problem
 
     def test_status_of_a_camera_without_frames(self, daemon: Daemon, command: Callable[..., str]) -> None:
         daemon.stage.error = CameraStalled("it hangs")

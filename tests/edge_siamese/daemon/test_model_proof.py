@@ -103,8 +103,10 @@ class TestCrashingModels:
         second = models.install(write_tiny_bundle(tmp_path / "second", model_id="second"), accept)
         monkeypatch.setattr(model_loader, "load_tested_encoder", load_tested_encoder)
         told: list[str] = []
-        assert load_current_model(SETTINGS, models, told.append).bundle.path == first.path
+        found = load_current_model(SETTINGS, models, told.append)
+        assert found.bundle.path == first.path
         (line,) = told
+        assert found.problem == line
         assert line.startswith(f"{second.name} was rejected (the int8 file of second crashes onnxruntime ")
         assert line.endswith(f": SIGSEGV); {first.name} is current again")
 
@@ -117,6 +119,7 @@ class TestCrashingModels:
             found = load_current_model(SETTINGS, models, told.append)
             assert (found.bundle.path, found.installed) == (objects_shipped, False)
             (line,) = told
+            assert found.problem == line
             assert line.startswith(
                 f"{name} does not work (the int8 file of tiny-0123456789ab crashes onnxruntime "
             )
@@ -158,9 +161,9 @@ class TestDaemon:
         daemon.learn("mug", MUG)
         daemon.show(MUG, "mug")
         assert model_of(daemon) == "shipped-000000000000"
-        assert daemon.events("model")[0].startswith(
-            f"{name} does not work (the int8 file of tiny-0123456789ab"
-        )
+        line = daemon.events("model")[0]
+        assert line.startswith(f"{name} does not work (the int8 file of tiny-0123456789ab")
+        assert daemon.ask("status")["loading"]["model_problem"] == line
 
     def test_frames_are_recognized_while_a_new_model_is_tested(
         self, daemon: Daemon, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
