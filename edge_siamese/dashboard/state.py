@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from edge_siamese.dashboard.uploads import Uploads
 from edge_siamese.settings import DashboardSettings
 from edge_siamese.store import StoredObject
 from edge_siamese.system.network import device_name
+from edge_siamese.system.threads import DaemonThreadPool
 
 THREADS = 4
 CONCURRENT_UPLOADS = 2
@@ -111,11 +111,11 @@ class AppState:
         self.authenticator = authenticator or Authenticator(
             settings, CredentialsFile(api.settings.state_directory)
         )
-        self.pool = ThreadPoolExecutor(THREADS, thread_name_prefix="dashboard")
+        self.pool = DaemonThreadPool(THREADS, "dashboard")
         """Runs handlers, which wait for the daemon."""
-        self.public_pool = ThreadPoolExecutor(1, thread_name_prefix="dashboard-public")
+        self.public_pool = DaemonThreadPool(1, "dashboard-public")
         """Runs handlers that need no login: strangers have one thread, and delay nobody else."""
-        self.jpeg_pool = ThreadPoolExecutor(1, thread_name_prefix="dashboard-jpeg")
+        self.jpeg_pool = DaemonThreadPool(1, "dashboard-jpeg")
         """Encodes live pictures, so that slow handlers do not delay them."""
         self.notifier = Notifier()
         self.streams = EventStreams(api, self.notifier, self.pool)

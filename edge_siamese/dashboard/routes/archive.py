@@ -92,6 +92,7 @@ class OutgoingArchive:
             message = "an export is running already; try again when it is finished"
             raise ApiError(503, message, headers={"Retry-After": "10"})
         self._release: Callable[[], None] | None = state.exporting.release
+        self._pool = state.pool
         self._directory: Path | None = None
         try:
             self._directory = _outgoing_directory(state.api.settings)
@@ -105,7 +106,7 @@ class OutgoingArchive:
     async def __aiter__(self) -> AsyncIterator[bytes]:
         loop = asyncio.get_running_loop()
         with self.path.open("rb") as file:
-            while chunk := await loop.run_in_executor(None, file.read, READ_BYTES):
+            while chunk := await loop.run_in_executor(self._pool, file.read, READ_BYTES):
                 yield chunk
         self.close()  # before the client sees the end: it may export again at once
 
