@@ -110,6 +110,10 @@ class StoreError(EdgeSiameseError, OSError):
     """The object store cannot be read or written."""
 
 
+class StoreBusy(StoreError):
+    """The object store is being changed by a long operation, such as an import."""
+
+
 class ModelError(EdgeSiameseError, RuntimeError):
     """A model cannot be installed, or no model is installed."""
 

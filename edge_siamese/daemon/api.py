@@ -75,9 +75,6 @@ class Daemon(Protocol):
     def call(self, function: Callable[[], T], timeout: float = 30.0) -> T:
         """Run a function on the thread that owns engine and store."""
 
-    def call_slow(self, function: Callable[[], T]) -> T:
-        """Run a function that may take minutes."""
-
     def reload(self) -> None:
         """Read settings and model again soon."""
 
@@ -461,31 +458,27 @@ class DaemonApi:
         return self.with_engine(latest)
 
     def export_to(self, path: Path) -> int:
-        """Write all objects to an archive; returns their number."""
-        return self.with_engine(lambda engine: engine.store.export_archive(path), slow=True)
+        """Write all objects to an archive, while the engine goes on; returns their number."""
+        return self.with_engine(lambda engine: engine.store).export_archive(path)
 
     def import_(self, path: Path, on_conflict: OnConflict) -> dict[str, Any]:
-        """Add the objects of an archive; returns what was imported, as JSON values."""
+        """Add the objects of an archive, while the engine goes on; returns what was imported, as JSON values."""
+        store = self.with_engine(lambda engine: engine.store)
+        imported = store.import_archive(path, on_conflict)
 
-        def import_archive(engine: Engine) -> dict[str, Any]:
-            imported = engine.import_archive(path, on_conflict)
-            if imported["unembedded"]:
+        def follow(engine: Engine) -> dict[str, Any]:
+            if engine.store.counts().unembedded:
                 self._daemon.reembed()
-            return imported
+            return engine.follow_import(imported)
 
-        return self.with_engine(import_archive, slow=True)
+        return self.with_engine(follow)
 
     def reembed(self) -> None:
         """Embed the views that lack an embedding of this model."""
         self.call(self._daemon.reembed)
 
-    def with_engine(self, function: Callable[[Engine], T], slow: bool = False) -> T:
-        """Call a function with the engine, on the thread that owns it.
-
-        Args:
-            function: takes little time; no frame is processed meanwhile.
-            slow: it may take minutes; the watchdog waits for it.
-        """
+    def with_engine(self, function: Callable[[Engine], T]) -> T:
+        """Call a function with the engine, on the thread that owns it; no frame is processed meanwhile."""
 
         def run() -> T:
             engine = self._daemon.engine
@@ -497,7 +490,7 @@ class DaemonApi:
                 )
             return function(engine)
 
-        return self._daemon.call_slow(run) if slow else self._daemon.call(run)
+        return self._daemon.call(run)
 
     def call(self, function: Callable[[], T], timeout: float = 30.0) -> T:
         """Call a function on the thread that owns engine and store, whether there is an engine or not."""

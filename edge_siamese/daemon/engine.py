@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal
 
@@ -33,7 +32,7 @@ from edge_siamese.recognition.registration import NewView
 from edge_siamese.recognition.support import SupportEntry, SupportSet
 from edge_siamese.recognition.tracking import GAP_SECONDS, Sighting, Tracker
 from edge_siamese.settings import RecognitionSettings, RegistrationSettings, Settings
-from edge_siamese.store import OnConflict, StoredObject, SupportStore
+from edge_siamese.store import ImportResult, StoredObject, SupportStore
 
 LOG = logging.getLogger(__name__)
 
@@ -488,12 +487,8 @@ class Engine:
         self._publish(Event("negative added", text, data=object_data(saved)))
         return saved
 
-    def import_archive(self, path: Path, on_conflict: OnConflict) -> dict[str, Any]:
-        """Add the objects of an archive; returns what was imported, as JSON values.
-
-        Raises the errors of `SupportStore.import_archive`.
-        """
-        imported = self.store.import_archive(path, on_conflict)
+    def follow_import(self, imported: ImportResult) -> dict[str, Any]:
+        """Use the objects that were imported into the store; returns what was imported, as JSON values."""
         self._store_changed()
         self._publish(Event("imported", imported.text, data=asdict(imported)))
         return {"text": imported.text, **asdict(imported)}

@@ -187,6 +187,8 @@ class EngineLoader:
                 yield "opening the store"
             store = self._store.open(self.settings, encoder)
             yield from reembed(store, model)
+            while store.busy:
+                yield "waiting for the end of an import"
         previous, self.fault, self._reported_fault = self.engine, "", ""
         if previous is not None and model is self.model:
             return previous.follow()  # the same model has more embeddings now; sightings continue

@@ -1,7 +1,7 @@
 """Loads the daemon's model: selection, self-test, and re-embedding of the objects.
 
-`reembed` is a generator: between two steps the daemon answers requests, notifies the watchdog, and recognizes with the
-previous model.
+`reembed` is a generator: between two steps, each at most one run of the encoder, the daemon answers requests, notifies the
+watchdog, and recognizes with the previous model. Another thread decodes and prepares the pictures.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ import json
 import logging
 import time
 from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,14 +34,16 @@ from edge_siamese.models import default, described, resolve
 from edge_siamese.models.bundle import Bundle, load_bundle
 from edge_siamese.models.installed import InstalledModels
 from edge_siamese.models.selftest import self_test
-from edge_siamese.recognition.embedding import embed_picture, mean_embedding
-from edge_siamese.recognition.imaging import Floats
+from edge_siamese.pictures import decode_png
+from edge_siamese.recognition.embedding import mean_embedding, prepare_variations, variations_for
+from edge_siamese.recognition.imaging import Bytes, Floats, Preprocessing
 from edge_siamese.runtimes.encoder import GraphEncoder
 from edge_siamese.runtimes.proof import Proof, finish, needs_proof, proof_key, proving
 from edge_siamese.runtimes.selection import load_encoder
 from edge_siamese.settings import Settings
 from edge_siamese.store import SupportStore
 from edge_siamese.system.files import write_text_atomically
+from edge_siamese.system.threads import in_thread
 from edge_siamese.validation import parse_json
 
 LOG = logging.getLogger(__name__)
@@ -48,6 +52,8 @@ ATTEMPTS_FILE = "reembedding.json"
 MAX_ATTEMPTS = 2
 """Attempts that may end the process: the first may have ended with a power cut."""
 MAX_ATTEMPTS_BYTES = 1_000_000
+POLL_SECONDS = 0.01
+"""Longest wait of a step for the thread that prepares pictures."""
 
 
 @dataclass(frozen=True)
@@ -235,7 +241,7 @@ def confirm_model(model: LoadedModel, models: InstalledModels) -> LoadedModel:
 
 
 def reembed(store: SupportStore, model: LoadedModel) -> Iterator[str]:
-    """Embed the views that have no embedding of this model; yields a status line between two pictures.
+    """Embed the views that have no embedding of this model; yields a status line after each run of the encoder.
 
     Each view is saved as soon as it is embedded, so an interrupted run continues where it stopped. The store serves
     the previous model until all views are done, so nothing is scored against a partial set.
@@ -266,6 +272,8 @@ def reembed(store: SupportStore, model: LoadedModel) -> Iterator[str]:
                 LOG.warning("view %d cannot be re-embedded: %s", view, error)
                 failed.add(view)
                 continue
+            while store.busy:  # an import
+                yield line
             with store.with_model(encoder.model_id, encoder.dimensions):
                 store.set_embeddings({view: embedding})
             done += 1
@@ -277,16 +285,25 @@ def reembed(store: SupportStore, model: LoadedModel) -> Iterator[str]:
 def _embed_view(
     store: SupportStore, view: int, encoder: GraphEncoder, line: str
 ) -> Generator[str, None, Floats]:
-    """Return the embedding of a view from its stored pictures; yields `line` between two of them."""
+    """Return the embedding of a view from its stored pictures; yields `line` after each run of the encoder."""
     count = store.picture_count(view)
     if not count:
         raise ValueError("its pictures are no longer stored")
     parts: list[Floats] = []
     for index in range(count):
-        if index:
+        picture = store.crop_png(view, index)
+        prepared = in_thread(partial(prepare_picture, picture, count, encoder.preprocessing), "pictures")
+        while not wait([prepared], POLL_SECONDS).done:
             yield line
-        parts.append(embed_picture(store.crop(view, index), count, encoder))
+        for image in prepared.result():
+            parts.append(encoder.embed_prepared(image[np.newaxis]))
+            yield line
     return mean_embedding(np.concatenate(parts))
+
+
+def prepare_picture(picture: bytes, count: int, to: Preprocessing) -> Bytes:
+    """Decode one of `count` pictures of a view and prepare it with its variations: uint8 (N, H, W, C)."""
+    return prepare_variations(decode_png(picture), to, variations_for(count))
 
 
 class EmbeddingAttempts:

@@ -27,7 +27,7 @@ from edge_siamese.daemon.hardware import Hardware
 from edge_siamese.daemon.integrations import Integrations
 from edge_siamese.daemon.sinks import open_sinks
 from edge_siamese.daemon.store_lifecycle import StoreLifecycle
-from edge_siamese.daemon.systemd import SLOW_SECONDS, Notifier
+from edge_siamese.daemon.systemd import Notifier
 from edge_siamese.daemon.telemetry import Observations
 from edge_siamese.errors import SettingsError, unforeseen
 from edge_siamese.events import Event, counted, trouble
@@ -101,15 +101,6 @@ class Service:
             Any error of the function.
         """
         return self._calls.call(function, timeout)
-
-    def call_slow(self, function: Callable[[], T]) -> T:
-        """Run a function that may take minutes; the watchdog waits for it. Otherwise as `call`."""
-
-        def run() -> T:
-            with self._notifier.slow():
-                return function()
-
-        return self._calls.call(run, SLOW_SECONDS)
 
     @property
     def stopping(self) -> bool:

@@ -76,7 +76,7 @@ class StoreLifecycle:
     def back_up_if_due(self) -> None:
         """Back a changed store up, in its directory, if it is time; expected errors are logged."""
         now = self._clock()
-        if self.store is None or now < self._backup_due:
+        if self.store is None or now < self._backup_due or self.store.busy:
             return
         self._backup_due = now + BACKUP_SECONDS
         try:

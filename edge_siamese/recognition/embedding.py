@@ -174,19 +174,12 @@ def embed_view(pictures: Sequence[npt.NDArray[Any]], encoder: Encoder) -> Floats
     """
     if not pictures:
         raise ValueError("a view without pictures cannot be embedded")
-    return mean_embedding(
-        np.concatenate([embed_picture(picture, len(pictures), encoder) for picture in pictures])
-    )
-
-
-def embed_picture(picture: npt.NDArray[Any], count: int, encoder: Encoder) -> Floats:
-    """Embed one of `count` pictures of a view, with its variations: float32 (N, D).
-
-    `mean_embedding` of all pictures is `embed_view`. One by one, a single picture is in memory, and the caller can do other
-    work in between.
-    """
-    variations = variations_for(count)
-    return encode_in_batches(prepare_variations(picture, encoder.preprocessing, variations), encoder)
+    variations = variations_for(len(pictures))
+    parts = [
+        encode_in_batches(prepare_variations(picture, encoder.preprocessing, variations), encoder)
+        for picture in pictures
+    ]
+    return mean_embedding(np.concatenate(parts))
 
 
 def make_crop(frame: npt.NDArray[Any], to: Preprocessing, side: int) -> Bytes:

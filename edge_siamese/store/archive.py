@@ -4,21 +4,22 @@
     embeddings.f32    float32, little-endian, one row of `dimensions` numbers for each view that has an embedding
     crops/7-0.png     the pictures
 
-An archive is not trusted. All sizes are bounded before anything is unpacked, each member is read once, and no name in
-the archive is used as a file name.
+An archive is not trusted. All sizes are bounded before anything is unpacked, all pictures are decoded before anything
+is imported, in bounded time, and no name in the archive is used as a file name.
 """
 
 from __future__ import annotations
 
 import io
 import sqlite3
+import time
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Annotated, Any, Literal, get_args
+from typing import IO, Annotated, Any, Literal
 
 import msgspec
 import numpy as np
@@ -27,7 +28,7 @@ from edge_siamese.errors import PictureError, StoreError, SupportError
 from edge_siamese.pictures import MAX_PNG_BYTES, decode_png, png_size
 from edge_siamese.recognition.embedding import usable_embeddings
 from edge_siamese.recognition.imaging import Floats
-from edge_siamese.store.database import Database
+from edge_siamese.store.database import Database, Row
 from edge_siamese.store.errors import store_error
 from edge_siamese.store.names import checked_name, free_name, name_key
 from edge_siamese.store.records import ViewKind
@@ -57,6 +58,9 @@ MAX_DIRECTORY_BYTES = 32 * 1024 * 1024
 MAX_MANIFEST_BYTES = 32 * 1024 * 1024
 MAX_EMBEDDING_BYTES = 512 * 1024 * 1024
 MAX_TOTAL_BYTES = 8 * 1024**3
+MAX_TOTAL_PIXELS = 10 * 10**9
+MAX_SECONDS = 900.0
+"""Time limit of reading an archive."""
 
 # A fixed time for all members: the same objects give the same file.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -112,12 +116,26 @@ class ArchiveManifest(Record):
 def write_archive(path: Path, database: Database, model_id: str, dimensions: int, now: str) -> int:
     """Write all objects of a store to an archive, completely or not at all; returns the number of objects.
 
+    From any thread; the store can be used meanwhile.
+
     Raises:
-        StoreError: the file cannot be written, or the store cannot be read.
+        StoreError: the file cannot be written, or the store cannot be read, or was closed.
     """
+    with database.long_read() as connection:
+
+        def read(sql: str, *values: Any) -> list[Row]:
+            _ = database.connection  # raises an error if the store was closed meanwhile
+            return connection.execute(sql, values).fetchall()
+
+        return _write_archive(path, read, model_id, dimensions, now)
+
+
+def _write_archive(
+    path: Path, read: Callable[..., list[Row]], model_id: str, dimensions: int, now: str
+) -> int:
     views: dict[int, list[ArchivedView]] = {}
     vectors: list[bytes] = []
-    rows = database.read(
+    rows = read(
         "SELECT o.id, v.id, v.uid, v.kind, v.created, v.source, e.vector, "
         "(SELECT count(*) FROM crops c WHERE c.view_id = v.id) FROM objects o JOIN views v ON v.object_id = o.id "
         f"LEFT JOIN embeddings e ON e.view_id = v.id AND e.model_id = ? WHERE {LIVE} ORDER BY o.id, v.id",
@@ -130,7 +148,7 @@ def write_archive(path: Path, database: Database, model_id: str, dimensions: int
         views.setdefault(object_id, []).append(ArchivedView(uid, kind, created, source, row, members))
     objects = tuple(
         ArchivedObject(uid, name, created, tuple(views.get(object_id, ())))
-        for object_id, uid, name, created in database.read(
+        for object_id, uid, name, created in read(
             "SELECT id, uid, name, created FROM objects WHERE deleted IS NULL ORDER BY id"
         )
     )
@@ -143,7 +161,7 @@ def write_archive(path: Path, database: Database, model_id: str, dimensions: int
             archive.writestr(_member(EMBEDDINGS), b"".join(vectors))
             for _, view_id, *_ in rows:
                 for place, (picture,) in enumerate(
-                    database.read("SELECT picture FROM crops WHERE view_id = ? ORDER BY place", view_id)
+                    read("SELECT picture FROM crops WHERE view_id = ? ORDER BY place", view_id)
                 ):
                     archive.writestr(_member(f"crops/{view_id}-{place}.png"), picture)
 
@@ -168,26 +186,40 @@ def _member(name: str) -> zipfile.ZipInfo:
 class ArchiveReader:
     """An archive that is open for reading."""
 
-    def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:
+    def __init__(self, path: Path, archive: zipfile.ZipFile, keep_reading: Callable[[], object]) -> None:
         """Read and check everything except the pictures; see `open_archive`."""
         self._path = path
         self._archive = archive
+        self._keep_reading = keep_reading
+        self._end = time.monotonic() + MAX_SECONDS
         self._members = self._check_members()
         self.manifest = self._read_manifest()
         self.embeddings = self._read_embeddings()
         """float32 (rows, dimensions), all finite."""
 
+    def check_pictures(self) -> None:
+        """Decode all pictures; one at a time is in memory, at most 13 MB of pixels. Takes minutes for a large archive.
+
+        Raises:
+            StoreError: one is damaged or too large, or there are too many.
+        """
+        pixels = 0
+        for member in (name for item in self.manifest.objects for view in item.views for name in view.crops):
+            data = self.read_crop(member)
+            try:
+                width, height = png_size(data)
+                if max(width, height) > MAX_CROP_SIDE:
+                    raise PictureError(f"sides of {MAX_CROP_SIDE} pixels at most, not {width} x {height}")
+                pixels += width * height
+                if pixels > MAX_TOTAL_PIXELS:
+                    raise self._refusal(f"its pictures have more than {MAX_TOTAL_PIXELS:,} pixels")
+                decode_png(data)
+            except PictureError as error:
+                raise self._refusal(f"the picture {ascii(member)[:80]}: {error}") from error
+
     def read_crop(self, member: str) -> bytes:
-        """A picture as PNG, checked to be readable later. One at a time is in memory, at most 13 MB of pixels."""
-        data = self._read(member, MAX_PNG_BYTES)
-        try:
-            width, height = png_size(data)
-            if max(width, height) > MAX_CROP_SIDE:
-                raise PictureError(f"sides of {MAX_CROP_SIDE} pixels at most, not {width} x {height}")
-            decode_png(data)
-        except PictureError as error:
-            raise self._refusal(f"the picture {ascii(member)[:80]}: {error}") from error
-        return data
+        """A picture as PNG."""
+        return self._read(member, MAX_PNG_BYTES)
 
     def _refusal(self, problem: str) -> StoreError:
         return StoreError(f"{self._path}: {problem}; nothing was imported")
@@ -203,6 +235,9 @@ class ArchiveReader:
 
     def _read(self, name: str, max_bytes: int) -> bytes:
         """Read a member. Its declared size is checked first, and no more than that is unpacked."""
+        self._keep_reading()
+        if time.monotonic() > self._end:
+            raise self._refusal(f"reading it takes more than {MAX_SECONDS / 60:g} minutes")
         info = self._members.get(name)
         label = f"the member {ascii(name)[:80]}"
         if info is None:
@@ -259,8 +294,12 @@ class _BoundedFile(io.BufferedReader):
 
 
 @contextmanager
-def open_archive(path: Path) -> Iterator[ArchiveReader]:
+def open_archive(path: Path, keep_reading: Callable[[], object] = lambda: None) -> Iterator[ArchiveReader]:
     """Open an archive and check everything except its pictures.
+
+    Args:
+        path: the file.
+        keep_reading: called before each member is read; raises an error to stop.
 
     Raises:
         StoreError: the file cannot be read, is not an archive, is damaged, or has a newer version; also while the block
@@ -269,7 +308,7 @@ def open_archive(path: Path) -> Iterator[ArchiveReader]:
     try:
         with _BoundedFile(io.FileIO(path)) as file, zipfile.ZipFile(file) as archive:
             file.max_read_bytes = None
-            yield ArchiveReader(path, archive)
+            yield ArchiveReader(path, archive, keep_reading)
     except StoreError:
         raise
     except FileNotFoundError as error:
@@ -357,7 +396,7 @@ ImportLog = dict[str, list[Any]]
 
 def import_archive(
     connection: sqlite3.Connection,
-    path: Path,
+    archive: ArchiveReader,
     *,
     model_id: str,
     dimensions: int,
@@ -368,26 +407,20 @@ def import_archive(
 
     Args:
         connection: in a transaction, which must be rolled back if this raises.
-        path: the archive.
+        archive: its pictures are checked.
         model_id, dimensions: the current model; embeddings of another one are not imported.
         keep_crops: whether to store the pictures of views that have an embedding.
         on_conflict: what to do with a new object whose name is taken.
 
     Raises:
         StoreError: the file cannot be read, or is damaged.
-        SupportError: there is no such policy.
     """
-    if on_conflict not in get_args(OnConflict):
-        raise SupportError(
-            f'on_conflict must be one of {", ".join(get_args(OnConflict))}, not "{on_conflict}"'
-        )
-    with open_archive(path) as archive:
-        manifest = archive.manifest
-        model = model_id if (manifest.model_id, manifest.dimensions) == (model_id, dimensions) else None
-        importer = _Importer(connection, archive, model, keep_crops, on_conflict)
-        for item in manifest.objects:
-            importer.add(item)
-        return importer.result(), importer.log
+    manifest = archive.manifest
+    model = model_id if (manifest.model_id, manifest.dimensions) == (model_id, dimensions) else None
+    importer = _Importer(connection, archive, model, keep_crops, on_conflict)
+    for item in manifest.objects:
+        importer.add(item)
+    return importer.result(), importer.log
 
 
 class _Importer:

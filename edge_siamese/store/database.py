@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from edge_siamese.errors import StoreError
+from edge_siamese.errors import StoreBusy, StoreError
 from edge_siamese.store.errors import FAILURES, is_damage, store_error
 from edge_siamese.store.recovery import Repair, StoreFiles, is_interrupted, repair
 from edge_siamese.store.tables import APPLICATION_ID, MIGRATIONS, SMALL_TABLES, migrate
@@ -23,6 +24,8 @@ _BUSY_TIMEOUT_MS = 5000
 # The write-ahead log is truncated to this size after a large change, such as an import.
 _MAX_LOG_BYTES = 4 * 1024 * 1024
 _BACKUP_PAGES_AT_ONCE = 256
+# A change waits so long for a long change to end; no frame is processed meanwhile.
+_LOCK_SECONDS = 0.25
 
 
 class _DamagedError(Exception):
@@ -30,7 +33,7 @@ class _DamagedError(Exception):
 
 
 class Database:
-    """An open store; used from one thread.
+    """An open store; used from one thread, except for `long_read` and `long_change`.
 
     Every failure of SQLite becomes a `StoreError`, and a failed change has changed nothing.
     """
@@ -52,6 +55,11 @@ class Database:
         """The repair on opening; None if none was needed."""
         self._connection: sqlite3.Connection | None = None
         self._lock: StoreLock | None = None
+        self._writing = threading.Lock()
+        """Held by each change, so that none waits for a long one within SQLite."""
+        self._sessions: set[sqlite3.Connection] = set()
+        """Connections of long operations."""
+        self._sessions_lock = threading.Lock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -84,12 +92,52 @@ class Database:
 
     @contextmanager
     def change(self) -> Iterator[sqlite3.Connection]:
-        """A transaction: on the disk when the block has ended, rolled back if it raises."""
-        connection = self.connection
+        """A transaction: on the disk when the block has ended, rolled back if it raises.
+
+        Raises:
+            StoreBusy: another thread is making a long change.
+        """
+        with self._only_writer():
+            yield from self._transaction(self.connection)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a change is in progress."""
+        return self._writing.locked()
+
+    @contextmanager
+    def long_read(self) -> Iterator[sqlite3.Connection]:
+        """A connection that sees the store as it is now, for any thread; other threads read and change meanwhile."""
+        with self._session() as connection:
+            connection.execute("BEGIN")
+            yield connection
+
+    @contextmanager
+    def long_change(self) -> Iterator[sqlite3.Connection]:
+        """A transaction as `change`, for any thread. Other threads read meanwhile; their changes raise `StoreBusy`.
+
+        When the store is closed, it is rolled back with a `StoreError`.
+        """
+        with self._only_writer(), self._session() as connection:
+            yield from self._transaction(connection)
+
+    @contextmanager
+    def _only_writer(self) -> Iterator[None]:
+        if not self._writing.acquire(timeout=_LOCK_SECONDS):
+            raise StoreBusy(
+                "an archive is being imported, nothing was changed; try again when it is finished"
+            )
+        try:
+            yield
+        finally:
+            self._writing.release()
+
+    def _transaction(self, connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
         try:
             connection.execute("BEGIN IMMEDIATE")
             yield connection
             connection.execute("UPDATE facts SET value = value + 1 WHERE name = 'revision'")
+            _ = self.connection  # raises an error if the store was closed meanwhile
             connection.execute("COMMIT")
         except FAILURES as error:
             raise self._map_error(error) from error
@@ -98,6 +146,30 @@ class Database:
             if connection.in_transaction:
                 with suppress(sqlite3.Error):
                     connection.execute("ROLLBACK")
+
+    @contextmanager
+    def _session(self) -> Iterator[sqlite3.Connection]:
+        """Another connection to the file. Closing the store interrupts what it does."""
+        try:
+            # `close` interrupts it from another thread.
+            connection = sqlite3.connect(
+                self.path, isolation_level=None, timeout=_BUSY_TIMEOUT_MS / 1000, check_same_thread=False
+            )
+        except FAILURES as error:
+            raise self._map_error(error) from error
+        with closing(connection):
+            with self._sessions_lock:
+                _ = self.connection  # raises an error if the store is closed
+                self._sessions.add(connection)
+            try:
+                _set_pragmas(connection)
+                yield connection
+            except FAILURES as error:
+                _ = self.connection  # explains an interruption
+                raise self._map_error(error) from error
+            finally:
+                with self._sessions_lock:
+                    self._sessions.discard(connection)
 
     def backup(self, limit_s: float | None = None) -> bool:
         """Copy the store to `objects.backup.db`, completely or not at all.
@@ -146,10 +218,13 @@ class Database:
 
     def close(self) -> None:
         """Close the file and release the lock; may be called twice."""
-        if self._connection is not None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
             with suppress(sqlite3.Error):
-                self._connection.close()
-            self._connection = None
+                connection.close()
+        with self._sessions_lock:
+            for session in self._sessions:
+                session.interrupt()
         if self._lock is not None:
             self._lock.release()
 
@@ -180,10 +255,7 @@ class Database:
         try:
             self._refuse_foreign_file(connection)
             connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA foreign_keys = ON")
-            connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
-            connection.execute(f"PRAGMA journal_size_limit = {_MAX_LOG_BYTES}")
+            _set_pragmas(connection)
             migrate(connection)
             _check_integrity(connection, everything=self.files.damage_marker.exists())
         except _DamagedError:
@@ -261,6 +333,8 @@ class MemoryDatabase(Database):
         self.path = Path(":memory:")
         self.repair = None
         self._lock = None
+        self._writing = threading.Lock()
+        self._sessions, self._sessions_lock = set(), threading.Lock()
         self._connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
         self._connection.execute("PRAGMA foreign_keys = ON")
         migrate(self._connection)
@@ -268,6 +342,18 @@ class MemoryDatabase(Database):
     @property
     def damaged(self) -> bool:
         return False
+
+    @contextmanager
+    def _session(self) -> Iterator[sqlite3.Connection]:
+        """The only connection: there is no file that another one could open."""
+        connection = self.connection
+        try:
+            yield connection
+        except FAILURES as error:
+            raise self._map_error(error) from error
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
 
     def backup(self, limit_s: float | None = None) -> bool:
         """Raise `StoreError`: there is no file to copy."""
@@ -331,6 +417,13 @@ def _check_integrity(connection: sqlite3.Connection, everything: bool = False) -
     for table in SMALL_TABLES if everything else ():
         for _ in connection.execute(f"SELECT * FROM {table}"):
             pass  # SQLite does not check whether text is UTF-8; Python does
+
+
+def _set_pragmas(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
+    connection.execute(f"PRAGMA journal_size_limit = {_MAX_LOG_BYTES}")
 
 
 def _sync_file(path: Path) -> None:

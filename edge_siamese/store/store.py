@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from sqlite3 import Connection
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 from uuid import uuid4
 
 import numpy as np
 
-from edge_siamese.errors import NoSuchObject, StoreError, SupportError
+from edge_siamese.errors import NoSuchObject, StoreBusy, StoreError, SupportError
 from edge_siamese.recognition.embedding import usable_embeddings
 from edge_siamese.recognition.imaging import Floats
-from edge_siamese.store.archive import ImportResult, OnConflict, import_archive, write_archive
+from edge_siamese.store.archive import (
+    ImportResult,
+    OnConflict,
+    import_archive,
+    open_archive,
+    write_archive,
+)
 from edge_siamese.store.database import Database, MemoryDatabase
 from edge_siamese.store.names import checked_name, name_key
 from edge_siamese.store.records import StoredObject, StoreQueries, ViewKind
@@ -38,7 +45,10 @@ if TYPE_CHECKING:
 
 
 class SupportStore(StoreQueries):
-    """Objects, their views and pictures in one SQLite file; used from one thread, by one process at a time.
+    """Objects, their views and pictures in one SQLite file; used by one process at a time.
+
+    Used from one thread, except for `export_archive` and `import_archive`, which take long: any thread may call them. During
+    an import, changes raise `StoreBusy` while `busy` is true.
 
     A changing call that returned is on the disk; one that raised has changed nothing. Errors: `StoreError` for the
     file and the disk, `SupportError` for names and arrays.
@@ -70,7 +80,10 @@ class SupportStore(StoreQueries):
         self.keep_crops = keep_crops
         """Whether pictures of new views are stored."""
         self._now = now
-        self._current_model, self._pruned_for = model_id, ""
+        self._importing = threading.Lock()
+        self._model = model_id, dimensions
+        """The model in use, also within `with_model`."""
+        self._pruned_for = ""
         self.damaged_embeddings = 0
         """Embeddings that were damaged when the store was opened. They are computed again from the pictures."""
         with suppress(StoreError):  # a full disk does not prevent recognition
@@ -106,10 +119,15 @@ class SupportStore(StoreQueries):
         """Whether damage was found since the opening; opening the store again repairs it."""
         return self._database.damaged
 
+    @property
+    def busy(self) -> bool:
+        """Whether a change is in progress, such as an import on another thread."""
+        return self._database.busy
+
     def use_model(self, model_id: str, dimensions: int) -> None:
         """Read and write embeddings of another model from now on."""
         self.model_id, self.dimensions = model_id, dimensions
-        self._current_model = model_id
+        self._model = model_id, dimensions
         if self._saved_model() != model_id:
             with self._database.change() as connection:
                 self._save_model(connection)
@@ -264,13 +282,16 @@ class SupportStore(StoreQueries):
                 "INSERT OR REPLACE INTO embeddings (view_id, model_id, vector) SELECT id, ?, ? FROM views WHERE id = ?",
                 rows,
             )
-            if self.model_id == self._current_model != self._pruned_for:
+            if self.model_id == self._model[0] != self._pruned_for:
                 self._drop_old_embeddings(connection)
                 self._pruned_for = self.model_id
 
     def export_archive(self, path: str | os.PathLike[str]) -> int:
-        """Write all objects to an archive, completely or not at all; returns the number of objects."""
-        return write_archive(Path(path), self._database, self.model_id, self.dimensions, self._now())
+        """Write all objects to an archive, completely or not at all; returns the number of objects.
+
+        The archive has the state of one moment; later changes are not in it.
+        """
+        return write_archive(Path(path), self._database, *self._model, self._now())
 
     def import_archive(
         self, path: str | os.PathLike[str], on_conflict: OnConflict = "rename"
@@ -283,19 +304,34 @@ class SupportStore(StoreQueries):
         their pictures (`unembedded`); without pictures, they are skipped.
 
         Raises:
-            StoreError: the file cannot be read, is not an archive, or is damaged; nothing is changed.
+            StoreError: the file cannot be read, is not an archive, or is damaged, or the store was closed; nothing is
+                changed.
+            StoreBusy: another import is running.
+            SupportError: there is no such policy.
         """
-        with self._database.change() as connection:
-            result, log = import_archive(
-                connection,
-                Path(path),
-                model_id=self.model_id,
-                dimensions=self.dimensions,
-                keep_crops=self.keep_crops,
-                on_conflict=on_conflict,
+        if on_conflict not in get_args(OnConflict):
+            raise SupportError(
+                f'on_conflict must be one of {", ".join(get_args(OnConflict))}, not "{on_conflict}"'
             )
-            if any(log.values()):
-                log_change(connection, "imported", data=log)
+        if not self._importing.acquire(blocking=False):
+            raise StoreBusy("an archive is being imported; try again when it is finished")
+        model_id, dimensions = self._model
+        try:
+            with open_archive(Path(path), lambda: self._database.connection) as archive:
+                archive.check_pictures()  # before the transaction, which keeps others from changing the store
+                with self._database.long_change() as connection:
+                    result, log = import_archive(
+                        connection,
+                        archive,
+                        model_id=model_id,
+                        dimensions=dimensions,
+                        keep_crops=self.keep_crops,
+                        on_conflict=on_conflict,
+                    )
+                    if any(log.values()):
+                        log_change(connection, "imported", data=log)
+        finally:
+            self._importing.release()
         return result
 
     def backup(self, limit_s: float | None = None) -> bool:

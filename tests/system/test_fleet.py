@@ -186,7 +186,8 @@ def test_a_new_device_learns_100_objects_and_looks_at_its_frames_meanwhile(
 ) -> None:
     pixels = np.random.default_rng(7).integers(0, 256, (CATCHING_UP, 3, 192, 192, 3), dtype=np.uint8)
 
-    def fill(engine: Any) -> None:
+    def fill() -> None:
+        engine: Any = first.daemon.service.engine
         for number, crops in enumerate(pixels):
             vector = engine.encoder.embed_prepared(
                 prepare(crops[0], engine.encoder.preprocessing)[np.newaxis]
@@ -196,7 +197,7 @@ def test_a_new_device_learns_100_objects_and_looks_at_its_frames_meanwhile(
     with broker_in(tmp_path / "broker") as broker, devices(tmp_path, monkeypatch, 2) as found:
         first, second = (device.configure(tiny, broker) for device in found)
         first.start()
-        first.actions.with_engine(fill, slow=True)
+        first.daemon.service.call(fill, 900.0)
         first.learn(MUG, "mug")  # which is told of, and has the fleet look
         until(lambda: first.idle() and first.fleet["objects"] == CATCHING_UP + 1, 60)
         second.start()

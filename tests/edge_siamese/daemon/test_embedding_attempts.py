@@ -6,7 +6,9 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,10 +23,14 @@ from edge_siamese.daemon.model_loader import (
 )
 from edge_siamese.errors import EncoderError
 from edge_siamese.models.bundle import Bundle
-from edge_siamese.recognition.imaging import Floats
+from edge_siamese.pictures import png_size
+from edge_siamese.recognition.embedding import embed_view
+from edge_siamese.recognition.imaging import Bytes, Floats, Preprocessing
 from edge_siamese.recognition.registration import NewView
+from edge_siamese.runtimes.encoder import GraphEncoder
 from edge_siamese.settings import ModelSettings, Settings
 from edge_siamese.store import SupportStore
+from tests.edge_siamese.daemon.running import MUG
 
 SETTINGS = Settings(model=ModelSettings(runtime="onnxruntime"))
 
@@ -90,15 +96,15 @@ def test_a_crashing_view_is_tried_last_and_skipped_after_two_attempts(
     pytest.importorskip("onnxruntime")
     caplog.set_level(logging.WARNING)
     recognizer = LoadedModel(bundle, load_tested_encoder(bundle, SETTINGS), False)
-    embed, most = model_loader.embed_picture, [0]
+    prepare, most = model_loader.prepare_picture, [0]
 
-    def deadly(crop: np.ndarray, of: int, encoder: object) -> Floats:
+    def deadly(picture: bytes, of: int, to: Preprocessing) -> Bytes:
         most[0] = max(most[0], of)
-        if crop.shape == (40, 40):
+        if png_size(picture) == (40, 40):
             raise MemoryError
-        return embed(crop, of, encoder)  # type: ignore[arg-type]
+        return prepare(picture, of, to)
 
-    monkeypatch.setattr(model_loader, "embed_picture", deadly)
+    monkeypatch.setattr(model_loader, "prepare_picture", deadly)
 
     def embedded() -> list[int]:
         with store.with_model(recognizer.encoder.model_id, 8):
@@ -112,7 +118,6 @@ def test_a_crashing_view_is_tried_last_and_skipped_after_two_attempts(
             with pytest.raises(MemoryError):
                 list(reembed(store, recognizer))
             assert embedded() == expected
-        # A line between two pictures each, so that the watchdog is content meanwhile.
         assert list(reembed(store, recognizer)) == []
         assert "view 2 is not re-embedded: the daemon ended twice while it was" in caplog.text
         assert embedded() == [1, 0, 1]
@@ -121,7 +126,7 @@ def test_a_crashing_view_is_tried_last_and_skipped_after_two_attempts(
     assert most == [3]
 
 
-def test_a_step_is_one_picture_and_a_regular_stop_does_not_count(tmp_path: Path, bundle: Bundle) -> None:
+def test_a_regular_stop_does_not_count(tmp_path: Path, bundle: Bundle) -> None:
     pytest.importorskip("onnxruntime")
     recognizer = LoadedModel(bundle, load_tested_encoder(bundle, SETTINGS), False)
     with SupportStore(tmp_path / "objects.db", "former", 8) as store:
@@ -135,8 +140,56 @@ def test_a_step_is_one_picture_and_a_regular_stop_does_not_count(tmp_path: Path,
         steps = reembed(store, recognizer)
         next(steps), next(steps)
         store.forget("mug")
-        assert len(list(steps)) == 2
+        list(steps)
         assert not (tmp_path / ATTEMPTS_FILE).exists()
+
+
+def test_a_step_is_at_most_one_run_of_the_encoder_on_one_image(
+    tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Frames are recognized between two steps: what other devices sent must not delay them."""
+    pytest.importorskip("onnxruntime")
+    recognizer = LoadedModel(bundle, load_tested_encoder(bundle, SETTINGS), False)
+    threads: set[int] = set()
+    runs: list[int] = []
+    prepare, embed = model_loader.prepare_picture, GraphEncoder.embed_prepared
+
+    def noted_prepare(*words: Any) -> Bytes:
+        threads.add(threading.get_ident())
+        return prepare(*words)
+
+    def noted_embed(encoder: GraphEncoder, images: Bytes) -> Floats:
+        runs.append(len(images))
+        return embed(encoder, images)
+
+    monkeypatch.setattr(model_loader, "prepare_picture", noted_prepare)
+    monkeypatch.setattr(GraphEncoder, "embed_prepared", noted_embed)
+    pictures = tuple(MUG[side:, :] for side in range(4))
+    with SupportStore(tmp_path / "objects.db", "former", 8) as store:
+        store.register("mug", NewView(np.ones(8, np.float32), pictures, "camera"))
+        before = 0
+        for _ in reembed(store, recognizer):
+            assert sum(runs[before:]) <= 1
+            before = len(runs)
+        store.use_model(recognizer.encoder.model_id, 8)
+        ((vector,),) = [entry.embeddings for entry in store.entries()]
+    assert len(runs) == 4 * 5
+    assert threading.get_ident() not in threads
+    assert vector == pytest.approx(embed_view(pictures, recognizer.encoder), abs=1e-6)
+
+
+def test_reembedding_waits_for_an_import(tmp_path: Path, bundle: Bundle) -> None:
+    pytest.importorskip("onnxruntime")
+    recognizer = LoadedModel(bundle, load_tested_encoder(bundle, SETTINGS), False)
+    with SupportStore(tmp_path / "objects.db", "former", 8) as store:
+        store.register("mug", NewView(np.ones(8, np.float32), (MUG,), "camera"))
+        steps = reembed(store, recognizer)
+        with store._database.long_change():
+            for _ in range(100):
+                next(steps)
+        list(steps)
+        store.use_model(recognizer.encoder.model_id, 8)
+        assert [item.embedded for item in store.objects()] == [1]
 
 
 def test_a_view_that_always_fails_is_skipped(
@@ -145,10 +198,10 @@ def test_a_view_that_always_fails_is_skipped(
     pytest.importorskip("onnxruntime")
     recognizer = LoadedModel(bundle, load_tested_encoder(bundle, SETTINGS), False)
 
-    def fails(*_: object) -> Floats:
+    def fails(*_: object) -> Bytes:
         raise EncoderError("the runtime failed")
 
-    monkeypatch.setattr(model_loader, "embed_picture", fails)
+    monkeypatch.setattr(model_loader, "prepare_picture", fails)
     with SupportStore(tmp_path / "objects.db", "former", 8) as store:
         store.register("mug", NewView(np.ones(8, np.float32), (np.zeros((30, 30), np.uint8),), "camera"))
         for _ in range(2):

@@ -190,12 +190,12 @@ class TestChangingModels:
         daemon.show(MUG, "mug")
         seen: list[tuple[str, str]] = []
         present: list[tuple[str, ...]] = []
-        embed, see, refresh = model_loader.embed_picture, Engine.process_frame, Engine.refresh
+        prepare, see, refresh = model_loader.prepare_picture, Engine.process_frame, Engine.refresh
 
         def slow(*words: Any) -> Any:
             time.sleep(0.04)
             present.append(daemon.service.engine.present if daemon.service.engine else ())
-            return embed(*words)
+            return prepare(*words)
 
         def noted_see(engine: Engine, frame: Any, waited: float) -> None:
             seen.append((engine.encoder.model_id, engine.store.model_id))
@@ -205,7 +205,7 @@ class TestChangingModels:
             seen.append((engine.encoder.model_id, engine.store.model_id))
             refresh(engine)
 
-        monkeypatch.setattr(model_loader, "embed_picture", slow)
+        monkeypatch.setattr(model_loader, "prepare_picture", slow)
         monkeypatch.setattr(Engine, "process_frame", noted_see)
         monkeypatch.setattr(Engine, "refresh", noted_refresh)
         daemon.configure(second)
@@ -231,16 +231,17 @@ class TestChangingModels:
         daemon.configure(bundle.path)
         daemon.start().up()
         daemon.learn("mug", MUG)
-        embed = model_loader.embed_picture
+        prepare = model_loader.prepare_picture
         asked: list[Any] = []
 
         def meanwhile(*words: Any) -> Any:
             if not asked:
                 asked.append(None)
-                daemon.service.engine.registrations.from_pictures([PEN], _wish("pen"), 0.0)  # type: ignore[union-attr]
-            return embed(*words)
+                engine: Any = daemon.service.engine
+                daemon.service.call(lambda: engine.registrations.from_pictures([PEN], _wish("pen"), 0.0))
+            return prepare(*words)
 
-        monkeypatch.setattr(model_loader, "embed_picture", meanwhile)
+        monkeypatch.setattr(model_loader, "prepare_picture", meanwhile)
         daemon.configure(second)
         daemon.ask("reload")
         until(lambda: model_of(daemon) == "second")
@@ -277,12 +278,12 @@ class TestChangingModels:
                 store.register(name, NewView(np.ones(8, np.float32), (picture,), "camera"))
             count = store.picture_count
             monkeypatch.setattr(store, "picture_count", lambda view: 0 if view == 1 else count(view))
+            monkeypatch.setattr(model_loader, "POLL_SECONDS", 30.0)
             encoder = load_tested_encoder(bundle, SETTINGS)
             recognizer = model_loader.LoadedModel(bundle, encoder, False)
             lines = list(reembed(store, recognizer))
-            assert lines == [
-                f"re-embedding the objects for tiny-0123456789ab: {done} of 2 views" for done in (0, 0)
-            ]
+            # One before each view, and one after each of the five images that the encoder runs on.
+            assert lines == ["re-embedding the objects for tiny-0123456789ab: 0 of 2 views"] * 7
             assert caplog.messages[0].startswith("view 1 cannot be re-embedded: ")
             assert store.model_id == "former"
             store.use_model(encoder.model_id, 8)
@@ -302,11 +303,8 @@ class TestChangingModels:
         daemon.learn("pen", PEN)
         daemon.show(PEN, "pen")
         before = daemon.service.engine
-        brought = daemon.service.call(
-            lambda: daemon.service.engine.import_archive(tmp_path / "shelf.zip", "rename")  # type: ignore[union-attr]
-        )
+        brought = daemon.service.api.import_(tmp_path / "shelf.zip", "rename")
         assert brought["unembedded"] == 1
-        daemon.service.call(daemon.service.reembed)
         until(lambda: "mug" in daemon.service.engine.support.names)  # type: ignore[union-attr]
         # The model is the same, so what is there stays there, and its coming is not told again.
         assert daemon.service.engine is before

@@ -59,7 +59,7 @@ class Member:
 
     # --- what the fleet asks of `Actions` ---
 
-    def with_engine(self, function: Callable[[Any], Any], slow: bool = False) -> Any:
+    def with_engine(self, function: Callable[[Any], Any]) -> Any:
         return self._thread.submit(lambda: function(self._engine)).result(20)
 
     def reembed(self) -> None:
