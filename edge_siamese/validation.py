@@ -13,9 +13,11 @@ import difflib
 import json
 import math
 import re
+import threading
 import tomllib
 import types
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import (
     Annotated,
     Any,
@@ -46,6 +48,11 @@ _MAX_SHOWN_CHARACTERS = 80
 """Of a rejected value in a message."""
 _MAX_SHOWN_KEY = 160
 """Characters of a dotted key in a message."""
+
+_ANALYSIS = threading.Lock()
+_analyzed: set[Any] = set()
+_NOTHING = object()
+"""A value of no type."""
 
 _Location = tuple[str | int, ...]
 
@@ -96,9 +103,25 @@ def convert(value: Any, type: type[T], key: str = "") -> T:
     """
     require_finite(value, key)
     try:
-        return msgspec.convert(value, type)
+        return quick_convert(value, type)
     except msgspec.ValidationError as error:
         raise _explain(value, type, key, error) from None
+
+
+def quick_convert(value: Any, type: type[T], *, strict: bool = True) -> T:
+    """Convert as `convert` does, but raise `msgspec.ValidationError` without an explanation, and accept NaN and infinity.
+
+    Args:
+        value: as for `convert`.
+        type: the annotated type.
+        strict: False accepts strings in place of numbers and booleans.
+    """
+    if type not in _analyzed:
+        # msgspec analyzes a type when it is first used, and crashes if another thread uses it meanwhile.
+        with _ANALYSIS, suppress(msgspec.ValidationError):
+            msgspec.convert(_NOTHING, type)
+        _analyzed.add(type)
+    return msgspec.convert(value, type, strict=strict)
 
 
 def convert_texts(values: Mapping[str, str], type: type[T], key: str = "") -> T:
@@ -306,7 +329,7 @@ def _items(value: Any, hint: Any, key: str) -> Iterator[tuple[str, Any, Any]]:
 
 def _failure(value: Any, hint: Any) -> msgspec.ValidationError | None:
     try:
-        msgspec.convert(value, hint)
+        quick_convert(value, hint)
     except msgspec.ValidationError as error:
         return error
     return None
@@ -384,7 +407,7 @@ def _parse_text(text: str, hint: Any) -> Any:
         return text
     for arm in arms:
         try:
-            return msgspec.convert(text, arm, strict=False)
+            return quick_convert(text, arm, strict=False)
         except msgspec.ValidationError:
             continue
     return text

@@ -83,6 +83,20 @@ def test_dates_of_files_are_only_compared_for_equality() -> None:
     }
 
 
+def test_one_function_calls_msgspec_convert() -> None:
+    """It guards msgspec against threads that use a type for the first time together."""
+    calls = [
+        f"{path.relative_to(ROOT).as_posix()} {line.strip()}"
+        for path in modules("edge_siamese")
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if re.search(r"msgspec\.(json\.|msgpack\.|toml\.)?(convert|decode|Decoder)\b", line)
+    ]
+    assert calls == [
+        "edge_siamese/validation.py msgspec.convert(_NOTHING, type)",
+        "edge_siamese/validation.py return msgspec.convert(value, type, strict=strict)",
+    ]
+
+
 def test_names_of_modules_are_specific() -> None:
     vague = {"utils", "util", "helpers", "helper", "manager", "common", "misc"}
     assert [path.name for path in modules("edge_siamese", "export") if path.stem in vague] == []

@@ -21,6 +21,7 @@ from edge_siamese.fleet.clock import require_stamp
 from edge_siamese.fleet.reconciliation import FleetState, ObservedObject, ObservedView
 from edge_siamese.fleet.state import ObjectState, Registers, Uid, ViewState
 from edge_siamese.store.errors import FAILURES, is_damage, store_error
+from edge_siamese.validation import quick_convert
 
 LOG = logging.getLogger(__name__)
 
@@ -277,9 +278,9 @@ def _read(connection: sqlite3.Connection) -> tuple[FleetState, set[str]]:
 
 
 def _convert(uid: str, row: dict[str, Any], kind: type[_State]) -> _State:
-    """Convert a row; raises ValueError or msgspec's. Faster than `validation.convert`, which explains errors."""
-    msgspec.convert(uid, Uid)
-    state = msgspec.convert(row, kind)
+    """Convert a row; raises `ValueError` or `msgspec.ValidationError`."""
+    quick_convert(uid, Uid)
+    state = quick_convert(row, kind)
     stamps = (state.name.stamp, state.life.stamp) if isinstance(state, ObjectState) else (state.place.stamp,)
     for stamp in stamps:
         require_stamp(stamp)

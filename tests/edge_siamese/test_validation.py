@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -307,3 +310,14 @@ def test_json_schema() -> None:
 def test_the_nearest_word_is_offered() -> None:
     assert nearest("onnxrutime", ("auto", "onnxruntime")) == '; did you mean "onnxruntime"?'
     assert nearest("x", ("auto", "onnxruntime")) == ""
+
+
+def test_threads_may_use_a_type_for_the_first_time_together() -> None:
+    """msgspec alone ends the process with a segmentation fault."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.edge_siamese.converting"],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (0, "160\n"), done.stderr
