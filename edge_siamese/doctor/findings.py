@@ -62,7 +62,8 @@ class Account:
         Raises:
             OSError: one of them cannot be examined.
         """
-        parents = {*path.absolute().parents, *path.resolve().parents}  # of a link and of its target
+        target = Path(os.path.realpath(path))
+        parents = {*path.absolute().parents, *target.parents}
         return all(self._has_access(directory, os.X_OK) for directory in sorted(parents))
 
     def _has_access(self, path: Path, mode: int) -> bool:

@@ -279,11 +279,8 @@ def _read_text(path: Path) -> str:
 
 
 def _require_inside(directory: Path, path: Path) -> None:
-    try:
-        inside = path.resolve().is_relative_to(directory.resolve())
-    except RuntimeError as error:  # Python before 3.13
-        raise UnsafePathError(f"{path} is a link that leads to itself") from error
-    if not inside:
+    # `Path.resolve` raises RuntimeError for a link to itself, but not from Python 3.13 on.
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(directory)):
         raise UnsafePathError(f"{path} is a link that leaves the bundle's directory")
 
 

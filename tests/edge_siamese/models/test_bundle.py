@@ -118,7 +118,7 @@ def test_a_link_that_stays_inside(writable_bundle: Path, tmp_path: Path) -> None
 def test_a_link_to_itself(writable_bundle: Path) -> None:
     (writable_bundle / MODEL).unlink()
     (writable_bundle / MODEL).symlink_to(MODEL)
-    with pytest.raises(BundleError, match=r"a link that leads to itself$|is missing"):
+    with pytest.raises(BundleError, match=r"cannot be read: Too many levels of symbolic links$"):
         load_bundle(writable_bundle)
 
 
