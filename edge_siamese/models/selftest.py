@@ -81,11 +81,6 @@ class SelfTestReport:
         """For JSON."""
         return {**asdict(self), "passed": self.passed}
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> SelfTestReport:
-        """Read what `to_dict` returned."""
-        return cls(**{name: value for name, value in values.items() if name != "passed"})
-
 
 def self_test(
     encoder: Encoder, golden: GoldenVectors, head: SigmoidDistanceHead, min_cosine: float | None = None

@@ -30,6 +30,7 @@ from edge_siamese.models.bundle import MANIFEST, Bundle, load_bundle
 from edge_siamese.models.selftest import SelfTestReport, self_test
 from edge_siamese.runtimes.selection import load_encoder, select_runtime
 from edge_siamese.system.sandbox import ConfinedChild, Limits, Steps
+from edge_siamese.validation import SchemaError, convert
 
 T = TypeVar("T")
 
@@ -79,7 +80,10 @@ def proving(
     """As `prove`; yields while the child works, at most `POLL_SECONDS` after the last time."""
     steps = _confined(bundle, runtime, precision, threads, limits or Limits(), with_golden=True)
     result = yield from steps
-    return Proof(SelfTestReport.from_dict(result["report"]), result["version"], result["reason"])
+    try:
+        return convert(result, Proof)
+    except SchemaError as error:  # the model's code may have written it
+        raise ModelCrashed(f"the reply of {bundle.manifest.model_id} is no result of a self-test") from error
 
 
 def _confined(

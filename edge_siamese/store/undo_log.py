@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import Any, Literal, cast, get_args
 
 from edge_siamese.store.names import free_name, name_key
+from edge_siamese.validation import parse_json
 
 ChangeKind = Literal[
     "registered",
@@ -108,14 +109,14 @@ def merge_target(connection: sqlite3.Connection, object_id: int) -> int | None:
 def is_valid_change(kind: str, text: str) -> bool:
     """Whether an undo can use the data of a change. In a damaged store they may be anything."""
     try:
-        data = json.loads(text)
+        data = parse_json(text)
         if kind == REPLICATED:
             return True
         if kind not in get_args(ChangeKind) or not isinstance(data, dict):
             return False
         check = _DATA_CHECKS.get(cast(ChangeKind, kind))
         return check is None or check(data)
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError):
         return False
 
 

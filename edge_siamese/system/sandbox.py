@@ -34,6 +34,7 @@ from pkgutil import resolve_name
 from typing import IO, Any
 
 from edge_siamese.errors import EdgeSiameseError, SandboxError, error_of_kind, first_line
+from edge_siamese.validation import SchemaError, parse_json
 
 MIB = 1 << 20
 MAX_MEMORY_BYTES, MIN_MEMORY_BYTES = 1024 * MIB, 128 * MIB
@@ -155,8 +156,8 @@ class ConfinedChild:
         """Return the function's result; raises as `run_confined` does."""
         lines = self._reply.split(b"\n")
         try:
-            answer = json.loads(lines[1]) if len(lines) > 2 else None
-        except (ValueError, RecursionError):
+            answer = parse_json(bytes(lines[1])) if len(lines) > 2 else None
+        except SchemaError:
             answer = None
         if isinstance(answer, dict) and "result" in answer:
             return answer["result"]
@@ -175,8 +176,8 @@ class ConfinedChild:
 
     def _read_stage(self) -> None:
         if not self.stage and b"\n" in self._reply:
-            with suppress(ValueError):
-                self.stage = str(json.loads(self._reply.split(b"\n", 1)[0]))
+            with suppress(SchemaError):
+                self.stage = str(parse_json(bytes(self._reply.split(b"\n", 1)[0])))
 
     def _end(self, wait: bool = False) -> None:
         """Collect the child's exit status; it is killed unless it has closed its pipes and ends by itself."""

@@ -25,6 +25,7 @@ from edge_siamese.runtimes.selection import runtime_format
 from edge_siamese.system import sandbox
 from edge_siamese.system.sandbox import Limits
 from tests.edge_siamese.runtimes.damage import damaged, outcome, relist
+from tests.tiny_bundle import MODEL_ID
 
 ROOT = Path(__file__).parents[3]
 DAMAGED_FILES = 20
@@ -239,6 +240,15 @@ def test_files_that_crash_tflite_runtime(device_python: Path, writable_bundle: P
         assert re.fullmatch(
             r"ModelCrashed: the int8 file of tiny-0123456789ab crashes tflite-runtime \S+: SIG\w+", line
         )
+
+
+@pytest.mark.parametrize(
+    "reply", [None, 5, {}, {"report": {}, "version": "1", "reason": ""}, {"report": None}]
+)
+def test_a_reply_that_is_no_result(bundle: Bundle, monkeypatch: pytest.MonkeyPatch, reply: Any) -> None:
+    monkeypatch.setattr(proof.ConfinedChild, "result", lambda child: reply)
+    with pytest.raises(ModelCrashed, match=f"^the reply of {MODEL_ID} is no result of a self-test$"):
+        prove(bundle, "onnxruntime", "int8", 1)
 
 
 def test_a_child_that_cannot_be_started_says_nothing_about_the_model(

@@ -250,3 +250,4 @@ def test_what_comes_from_elsewhere_takes_nothing_from_what_can_be_undone_here(tm
 def test_a_repair_takes_the_count_for_what_it_is() -> None:
     assert is_valid_change("elsewhere", "{}")
     assert not is_valid_change("elsewhere", "{")
+    assert not is_valid_change("elsewhere", "[" * 200 + "]" * 200)

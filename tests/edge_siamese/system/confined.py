@@ -131,6 +131,13 @@ def leave(status: int) -> Steps:
     os._exit(status)
 
 
+def reply(text: str) -> Steps:
+    """Write to the pipe in place of a result."""
+    yield "the library 1.0"
+    os.write(int(sys.argv[1]), text.encode("latin-1") + b"\n")
+    os._exit(0)
+
+
 def no_start() -> Steps:
     raise ImportError("no such library")
     yield "unreachable"

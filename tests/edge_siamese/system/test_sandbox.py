@@ -140,6 +140,15 @@ def test_a_child_that_leaves_is_reported_with_its_last_line() -> None:
     assert str(caught.value) == r"the library 1.0: ended with status 3: it\x07 went wrong"
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{", "[" * 5000 + "]" * 5000, "[" * 60_000, '{"result": NaN}', '{"result": 1, "result": 2}', "\xff"],
+)  # fmt: skip
+def test_a_reply_that_is_no_result(text: str) -> None:
+    with pytest.raises(SandboxError, match=r"^the library 1\.0: ended with status 0$"):
+        confined("reply", text=text)
+
+
 def test_a_child_that_does_not_start_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
         SandboxError, match=r"^the child process: ended with status 1: ImportError: no such library$"
