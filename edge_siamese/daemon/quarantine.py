@@ -61,7 +61,8 @@ class Part(Record, frozen=True):
 
     def report(self) -> dict[str, Any]:
         """Return JSON values."""
-        return {"id": self.id, "kind": self.kind, "text": self.text, "reason": self.reason, "time": self.time}
+        fields = ("id", "kind", "name", "text", "reason", "time")
+        return {field: getattr(self, field) for field in fields}
 
 
 class _Contents(Record):

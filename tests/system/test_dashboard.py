@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from edge_siamese.cameras.camera import Frame
+from edge_siamese.daemon.quarantine import Part, model_part, store_part
 from edge_siamese.dashboard.credentials import CredentialsFile
 from edge_siamese.errors import CameraError
 from edge_siamese.events import Event
@@ -606,3 +607,102 @@ def test_health_has_figures_and_the_doctors_findings(daemon: Daemon, window: Win
     window.click("Run checks")
     window.page.wait_for_selector(".findings li", timeout=60_000)
     assert window.page.locator(".findings li").count() > 3
+
+
+# --- quarantine ---
+
+
+def put_into_quarantine(daemon: Daemon, *parts: Part) -> None:
+    quarantine = daemon.service.faults.quarantine
+    daemon.service.call(lambda: [quarantine.add(part) for part in parts])
+
+
+def object_of(daemon: Daemon, name: str, reason: str = "frames could not be processed with it") -> Part:
+    uid = known(daemon, name)["uid"]
+    return Part(f"object-{uid[:8]}", "object", uid, f'the object "{name}"', reason)
+
+
+def top_of(window: Window, selector: str) -> float:
+    return float(window.page.locator(selector).first.evaluate("(node) => node.getBoundingClientRect().top"))
+
+
+def test_the_quarantine_shows_what_failed_why_and_since_when_and_restores_it(
+    daemon: Daemon, window: Window
+) -> None:
+    for name, picture in (("mug", MUG), ("pen", PEN)):
+        daemon.learn(name, picture)
+    put_into_quarantine(daemon, object_of(daemon, "pen"), model_part("cups-0123abcd", "no memory"))
+    daemon.service.call(daemon.service.engine.follow)  # type: ignore[union-attr]
+    window.go("health")
+    section = window.page.locator("section", has=window.page.locator("#quarantine"))
+    expect(section.get_by_role("status")).to_have_text("2 parts are not used.")
+    rows = section.locator("li")
+    expect(rows).to_have_count(2)
+    expect(rows.first).to_contain_text('The object "pen"Frames could not be processed with it.Since ')
+    since = rows.first.locator("time").get_attribute("datetime")
+    assert since == daemon.ask("quarantine")["parts"][0]["time"]
+    expect(rows.last).to_contain_text("The model cups-0123abcdNo memory.")
+    assert top_of(window, "#quarantine") < top_of(window, ".tiles")
+    expect(window.page.get_by_role("link", name=re.compile("Health.*a part is not used"))).to_be_visible()
+
+    place = top_of(window, ".parts li:last-child")
+    window.page.get_by_role("button", name='Restore the object "pen"').click()
+    expect(rows.first.get_by_role("button")).to_have_text("Restored")
+    expect(rows.first.get_by_role("button")).to_be_disabled()
+    expect(rows.first).to_be_focused()
+    expect(window.page.locator(".toast")).to_contain_text('The object "pen" is used again.')
+    expect(section.get_by_role("status")).to_have_text("1 part is not used.")
+    assert top_of(window, ".parts li:last-child") == place
+    daemon.show(PEN, "pen")
+    daemon.ask("restore", id="model")
+    expect(rows.last.get_by_role("button")).to_have_text("Restored")
+    expect(section.get_by_role("status")).to_have_text("Nothing is in quarantine.")
+    expect(window.page.get_by_role("link", name="Health", exact=True)).to_be_visible()
+    assert top_of(window, ".parts li:last-child") == place
+
+
+def test_parts_that_fail_while_the_page_is_shown_move_nothing(daemon: Daemon, window: Window) -> None:
+    daemon.learn("mug", MUG)
+    window.go("health")
+    section = window.page.locator("section", has=window.page.locator("#quarantine"))
+    expect(section.get_by_role("status")).to_have_text("Nothing is in quarantine.")
+    assert top_of(window, "#quarantine") > top_of(window, ".health-grid")
+    more = section.get_by_role("button", name="Show 1")
+    expect(more).to_be_hidden()
+    place = top_of(window, "#doctor")
+    put_into_quarantine(daemon, object_of(daemon, "mug"))
+    expect(more).to_be_visible()
+    expect(section.get_by_role("status")).to_have_text("1 part is not used.")
+    assert top_of(window, "#doctor") == place
+    more.click()
+    expect(section.locator("li")).to_have_count(1)
+    expect(more).to_be_hidden()
+
+
+def test_a_part_that_fails_again_can_be_restored_again(daemon: Daemon, window: Window) -> None:
+    daemon.learn("mug", MUG)
+    part = object_of(daemon, "mug", "<b>a reason</b>")
+    put_into_quarantine(daemon, part)
+    window.go("health")
+    row = window.page.locator(".parts li")
+    expect(row).to_contain_text("<b>a reason</b>.")
+    for _ in range(2):
+        row.get_by_role("button", name='Restore the object "mug"').click()
+        expect(row.get_by_role("button")).to_have_text("Restored")
+        put_into_quarantine(daemon, part)
+        expect(row.get_by_role("button")).to_have_text("Restore")
+
+
+def test_the_live_page_says_which_parts_are_not_used(daemon: Daemon, window: Window) -> None:
+    daemon.learn("mug", MUG)
+    window.go("live")
+    model = window.page.locator(".indicator", has_text="Model")
+    store = window.page.locator(".indicator", has_text="Store")
+    expect(store).to_have_attribute("data-level", "good")
+    put_into_quarantine(daemon, object_of(daemon, "mug"), model_part("cups-0123abcd", "no memory"))
+    expect(store).to_contain_text("1 object, 1 view; 1 part not used: see Health")
+    expect(model).to_contain_text("; the model cups-0123abcd is not used")
+    assert [row.get_attribute("data-level") for row in (model, store)] == ["warn", "warn"]
+    put_into_quarantine(daemon, store_part("more than 100 objects and views failed"))
+    expect(store).to_contain_text("the object store is not used: more than 100 objects and views failed")
+    expect(store).to_have_attribute("data-level", "bad")

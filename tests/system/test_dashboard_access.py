@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from edge_siamese.daemon.quarantine import Part
 from edge_siamese.models.bundle import Bundle
 from tests.edge_siamese.daemon.running import MUG, PEN, TABLE, Daemon, daemon_in, until
 from tests.system.browser import PAGES, PATIENCE_MS, PHONE, SMALL, WIDE, Window, chromium, free_port
@@ -80,6 +81,8 @@ def daemon(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
         made.address = f"http://127.0.0.1:{port}/"  # type: ignore[attr-defined]
         made.learn(LONG, PEN)
         made.learn(HOSTILE, MUG)
+        part = Part("view-99", "view", "99", f'view 99 of "{HOSTILE}"', LONG)
+        made.service.call(lambda: made.service.faults.quarantine.add(part))
         made.show(TABLE, None)
         made.show(MUG, HOSTILE)
         yield made

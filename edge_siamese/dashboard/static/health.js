@@ -1,13 +1,15 @@
-/** The page "Health": frame rate, latency, temperature, memory, and the findings of doctor. */
+/** The page "Health": frame rate, latency, temperature, memory, the quarantine, and the findings of doctor. */
 
 import { get } from "./api.js";
 import { attempt, button, errorLine, fill, h, icon, setText, showError } from "./dom.js";
 import { counted, duration, milliseconds } from "./format.js";
+import { quarantine } from "./quarantine.js";
 
 export const name = "health";
 export const title = "Health";
 
 const POLL_MS = 2000;
+const MAX_FIRST_MS = 1000;
 const SAMPLES = 60;
 const SVG = "http://www.w3.org/2000/svg";
 const STAGES = {
@@ -24,7 +26,10 @@ export function mount(place, { heading, signal }) {
   const stages = h("tbody");
   const model = h("dl.facts");
   const integrations = h("ul.integrations");
+  const checks = doctor(signal);
   const integrationsBox = h("section.card", { hidden: true, "aria-labelledby": "integrations" }, h("h2", { id: "integrations" }, "Integrations"), integrations);
+  const failedParts = quarantine();
+  let failures = 0;
   let timer = 0;
 
   const draw = (found) => {
@@ -44,7 +49,10 @@ export function mount(place, { heading, signal }) {
     clearTimeout(timer);
     if (!document.hidden) {
       try {
-        draw(await get("/health", { signal }));
+        const [found, { parts }] = await Promise.all([get("/health", { signal }), get("/quarantine", { signal })]);
+        draw(found);
+        failures = parts.length;
+        failedParts.update(parts);
         setText(line, "");
       } catch (error) {
         showError(line, error);
@@ -53,7 +61,7 @@ export function mount(place, { heading, signal }) {
     if (!signal.aborted) timer = setTimeout(poll, POLL_MS);
   };
 
-  fill(place, heading, line,
+  const show = () => fill(place, heading, line, failures ? failedParts.node : null,
     h("div.tiles", {}, fps.node, temperature.node, memory.node, uptime.node),
     h("div.health-grid", {},
       h("section.card", { "aria-labelledby": "latency" }, h("h2", { id: "latency" }, "Latency by stage"),
@@ -61,10 +69,13 @@ export function mount(place, { heading, signal }) {
         h("p.small.soft", {}, "p50 is the median, p95 the 95th percentile. The bars share one scale.")),
       h("div.column", {}, h("section.card", { "aria-labelledby": "model" }, h("h2", { id: "model" }, "Model"), model), integrationsBox),
     ),
-    doctor(signal),
+    failures ? null : failedParts.node,
+    checks,
   );
   signal.addEventListener("abort", () => clearTimeout(timer));
-  poll();
+  fill(place, heading, line);
+  // All at once, since a button that moves is easily missed. A daemon that does not answer leaves the doctor.
+  Promise.race([poll(), new Promise((resolve) => setTimeout(resolve, MAX_FIRST_MS))]).then(() => signal.aborted || show());
 }
 
 /** A number with its name. */

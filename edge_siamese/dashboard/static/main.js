@@ -102,6 +102,11 @@ function drawLink() {
   setText(state, text);
 }
 
+/** Mark the page that shows the quarantine, while anything is in it. */
+function drawAlert() {
+  document.getElementById("alert").hidden = !stream.status?.quarantine?.length;
+}
+
 document.getElementById("theme").addEventListener("click", () => {
   window.theme.next();
   drawTheme();
@@ -121,6 +126,7 @@ document.querySelector(".skip").addEventListener("click", (event) => {
 access.addEventListener("signed-out", () => current !== login && begin());
 window.addEventListener("hashchange", () => current !== login && show());
 listen("link", drawLink, new AbortController().signal);
+listen("status", drawAlert, new AbortController().signal);
 drawTheme();
 drawLink();
 begin();

@@ -89,6 +89,7 @@ class TestFile:
             {
                 "id": "view-2",
                 "kind": "view",
+                "name": 'view 2 of "mug"',
                 "text": 'view 2 of "mug" is not used: it failed',
                 "reason": "it failed",
                 "time": NOW,
@@ -96,6 +97,7 @@ class TestFile:
             {
                 "id": "model",
                 "kind": "model",
+                "name": "the model tiny-1",
                 "text": "the model tiny-1 is not used: no",
                 "reason": "no",
                 "time": NOW,

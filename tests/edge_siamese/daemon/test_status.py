@@ -126,6 +126,7 @@ def test_the_report_has_all_keys(service: Callable[..., Any], tmp_path: Path) ->
             {
                 "id": "model",
                 "kind": "model",
+                "name": "the model tiny-1",
                 "text": "the model tiny-1 is not used: it failed",
                 "reason": "it failed",
                 "time": "",
