@@ -36,6 +36,32 @@ def working(console: Console, what: str) -> Iterator[Callable[[str], None]]:
     yield say
 
 
+@contextmanager
+def counting(console: Console, what: str, total: int) -> Iterator[Callable[[], None]]:
+    """Show how much of a task is done: as a bar on a terminal, as a line now and then elsewhere.
+
+    Yields a function to call after each part.
+    """
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn())
+    with Progress(
+        *columns, TimeRemainingColumn(compact=True), console=console, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task(what, total=total)
+        done, last_line = 0, time.monotonic()
+        if not console.is_terminal:
+            console.print(what, markup=False, soft_wrap=True)
+
+        def advance() -> None:
+            nonlocal done, last_line
+            done += 1
+            bar.advance(task)
+            if not console.is_terminal and time.monotonic() - last_line >= LINE_SECONDS:
+                last_line = time.monotonic()
+                console.print(f"{what}: {done}/{total}", markup=False, soft_wrap=True)
+
+        yield advance
+
+
 def track(items: Iterable[Item], text: str) -> Iterator[Item]:
     """Yield the items, with a spinner and a count on a terminal; elsewhere, a line now and then."""
     console = stderr_console()
