@@ -17,8 +17,8 @@ examples:
   python -m export render ~/products --out build/products
 
 MODELS is a furniture library of Sweet Home 3D (.sh3f), a folder with such files, or a folder of .obj and .glb files with y
-upward. `scripts/fetch_models.py` fetches Sweet Home 3D's libraries. Each model is rendered in a process of its own; those that
-cannot be rendered are skipped. The same command continues an interrupted run. It needs EGL (Debian: libegl1) or a display."""
+upward. `scripts/fetch_models.py` fetches Sweet Home 3D's libraries. Each model is rendered in a process of its own; those
+that cannot be rendered are skipped. The same command continues an interrupted run. It needs EGL (Debian: libegl1)."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -46,7 +46,7 @@ PRESS_FRAMES = 40
 """At most so many frames after a press: more than the registration waits."""
 STRANGER_SECONDS = 10.0
 """From the arrival of one stranger to that of the next."""
-EMPTY_MINUTES = 10
+EMPTY_MINUTES = 10.0
 NOISE = 3.0
 DRIFT = 0.03
 """Amplitude of the automatic exposure's drift."""
@@ -339,6 +339,8 @@ class _Film:
     strangers: tuple[tuple[int, Recording], ...]
     empty: tuple[Recording, ...]
     """By background."""
+    empty_rounds: int
+    """How often each of these is shown."""
 
 
 def measure_scenes(
@@ -349,6 +351,8 @@ def measure_scenes(
     registered: Sequence[int] = REGISTERED,
     objects_in_all: int = OBJECTS_IN_ALL,
     strangers: int = STRANGERS,
+    empty_minutes: float = EMPTY_MINUTES,
+    settings: Settings | None = None,
     advance: Callable[[str], object] = lambda _: None,
 ) -> ScenesResult:
     """Measure recognition of returning objects and false appearances.
@@ -360,6 +364,8 @@ def measure_scenes(
         registered: numbers of registered objects.
         objects_in_all: objects registered over all draws of one number, at least.
         strangers: visits of strangers, one every ten seconds.
+        empty_minutes: how long each engine watches the empty scene.
+        settings: of the engine; None: the defaults.
         advance: called with what is being done.
 
     Raises:
@@ -380,9 +386,9 @@ def measure_scenes(
             f"{len(order)} objects are too few: {min(registered)} have to be registered, and others shown"
         )
     pool = pool[: max(max(numbers), min(objects_in_all, len(pool)))]
-    film = _film(encoder, studio, pool, unknown, strangers, rng, advance)
+    film = _film(encoder, studio, pool, unknown, strangers, empty_minutes, rng, advance)
     replaying = _ReplayEncoder(encoder)
-    settings = Settings()
+    settings = settings or Settings()
     rows = []
     for number in numbers:
         draws = max(1, -(-objects_in_all // number))
@@ -414,6 +420,7 @@ def _film(
     pool: Sequence[int],
     unknown: Sequence[int],
     strangers: int,
+    empty_minutes: float,
     rng: np.random.Generator,
     advance: Callable[[str], object],
 ) -> _Film:
@@ -450,7 +457,8 @@ def _film(
     for background in range(len(studio.backgrounds)):
         light = Light(exposure=rng.uniform(0.75, 1.25), warmth=rng.uniform(0.94, 1.06))
         empty.append(record(encoder, studio.empty_frames(background, light, 2 * EMPTY_FRAMES, background)))
-    return _Film(presses, returns, tuple(shown), tuple(empty))
+    rounds = max(1, round(empty_minutes * 60 * FRAME_RATE / (len(empty) * 2 * EMPTY_FRAMES)))
+    return _Film(presses, returns, tuple(shown), tuple(empty), rounds)
 
 
 @dataclass(frozen=True)
@@ -461,7 +469,7 @@ class _Tally:
     returns: dict[str, list[tuple[int, bool, bool, float | None]]]
     """By pose: object, whether it was recognized in time, whether misnamed, seconds until it appeared."""
     false_by_stranger: dict[int, int]
-    empty: int
+    empty_per_hour: float
 
 
 def _watch(
@@ -505,12 +513,12 @@ def _watch(
             watcher.replay(between)
             watcher.wait(10.0)
         empty = 0
-        rounds = round(EMPTY_MINUTES * 60 * FRAME_RATE / (len(film.empty) * 2 * EMPTY_FRAMES))
         for recording in film.empty:
-            for _ in range(rounds):
+            for _ in range(film.empty_rounds):
                 empty += len(watcher.replay(recording).appeared)
             watcher.wait(10.0)
-        return _Tally(refused, returns, false, empty)
+        frames = film.empty_rounds * sum(len(recording.blank) for recording in film.empty)
+        return _Tally(refused, returns, false, empty * 3600 * FRAME_RATE / frames)
     finally:
         watcher.close()
 
@@ -542,7 +550,7 @@ def _row(registered: int, presses: int, tallies: Sequence[_Tally], strangers: in
         sum(tally.refused for tally in tallies) / (registered * presses * len(tallies)),
         tuple(returns),
         Share(per_stranger.value * each, per_stranger.low * each, per_stranger.high * each),
-        sum(tally.empty for tally in tallies) * 60 / EMPTY_MINUTES / len(tallies),
+        sum(tally.empty_per_hour for tally in tallies) / len(tallies),
     )
 
 
