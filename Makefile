@@ -15,7 +15,7 @@ FUZZ ?=
 export PYTHON TORCH_INDEX
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test fuzz test-system screenshots lint photographs reproduce reproduce-omniglot model-glyphs model-objects model-objects-small splits bench-daemon bench-integrations results wheel deb lock clean distclean
+.PHONY: help setup demo run test fuzz test-system screenshots lint photographs models scenes reproduce reproduce-omniglot model-glyphs model-objects model-objects-small splits bench-daemon bench-integrations results wheel deb lock clean distclean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' Makefile
@@ -58,6 +58,13 @@ reproduce-omniglot: setup  ## reproduce the README's table: at most an hour on t
 
 photographs: setup  ## download unrelated photographs, for evaluation and the anti-forgetting loss (uses apt-get)
 	@.venv/bin/python scripts/fetch_photographs.py --out build/photographs
+
+models: setup  ## download 3-D models of household things (uses apt-get)
+	@.venv/bin/python scripts/fetch_models.py --out build/models
+
+scenes: photographs models  ## measure what the daemon recognizes in video of turning objects: half an hour
+	@.venv/bin/python -m export render build/models/BlendSwap-CC-0.sh3f --out build/turntable
+	@.venv/bin/python -m export scenes objects --turntable build/turntable --backgrounds build/photographs/varied/photographs --out benchmarks/objects/scenes.json
 
 reproduce: photographs  ## measure the shipped bundles again: photographs need EDGE_SIAMESE_DATA, a folder with grocery/
 	@.venv/bin/python -m export train --encoder efficientnet-lite0 --steps 0 --out build/imagenet/train

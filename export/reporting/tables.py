@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from export.evaluation.benchmark import BenchmarkRow
 from export.evaluation.evaluate import Evaluation
 from export.evaluation.one_shot import EpisodesResult
+from export.evaluation.scenes import ScenesResult
 from export.evaluation.strangers import OTHER_CLASSES, Identified, StrangersResult
 from export.reporting.report import (
     PUBLISHED,
@@ -153,6 +154,42 @@ def strangers_table(results: Sequence[StrangersResult]) -> str:
                     for share in (row.identified, row.confused)
                 ),
                 *(f"{rate(share.value)} ({interval(share.low, share.high)})" for share in accepted),
+            )
+        )
+    return markdown_table(header, rows)
+
+
+def scenes_table(result: ScenesResult) -> str:
+    """Recognition in scenes, with a line for each number of objects and of presses."""
+    poses = [returned.pose for returned in result.results[0].returns]
+    header = (
+        "objects",
+        "presses of each",
+        "presses refused",
+        *(f"recognized, turned {pose}" if pose[0] == "w" else f"recognized, {pose} pose" for pose in poses),
+        "wrong name",
+        "time to recognition",
+        "false appearances an hour, strangers",
+        "empty scene",
+    )
+    rows = []
+    for row in result.results:
+        hardest = max(row.returns, key=lambda returned: returned.misnamed.value)
+        rows.append(
+            (
+                str(row.registered),
+                str(row.presses),
+                percent(row.refused, 0),
+                *(
+                    f"{percent(r.recognized.value)} ({interval(r.recognized.low, r.recognized.high)})"
+                    for r in row.returns
+                ),
+                f"{percent(hardest.misnamed.value)} ({interval(hardest.misnamed.low, hardest.misnamed.high)})",
+                f"{row.returns[0].seconds[0]:.1f} s",
+                "{:.1f} ({:.1f} to {:.1f})".format(
+                    row.strangers_per_hour.value, row.strangers_per_hour.low, row.strangers_per_hour.high
+                ),
+                f"{row.empty_per_hour:.1f}",
             )
         )
     return markdown_table(header, rows)
