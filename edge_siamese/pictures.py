@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 MAX_PIXELS, MAX_DECODED_PIXELS, MAX_WEBP_PIXELS = 50_000_000, 16_000_000, 6_000_000
 """Limits for uploaded pictures: of a JPEG, which is decoded at an eighth of its size; of formats that are decoded whole;
-and of WebP, whose decoder holds the picture four times. Each takes at most 110 MB."""
+and of WebP, whose decoder holds the picture four times. Each takes at most 110 MB, besides the file itself."""
 MAX_FILE_BYTES = 64 * 1024 * 1024
 """Bytes of a photograph that is read from a file."""
 MAX_SIDE = 65_535
@@ -36,6 +36,8 @@ TILE_SIDE = 1024
 """Pixels: large pictures are reduced in tiles of this side."""
 UPLOAD_FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 """Formats of uploaded pictures: fewer decoders are a smaller attack surface."""
+PHOTOGRAPH_FORMATS = (*UPLOAD_FORMATS, "BMP", "PPM", "TIFF")
+"""Formats of photographs in files."""
 
 MAX_PNG_SIDE = 4096
 """Pixels of a side of a stored picture."""
@@ -80,15 +82,15 @@ def read_picture(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
 
 
 def read_photograph(path: str | os.PathLike[str], side: int) -> npt.NDArray[np.uint8]:
-    """Read a picture file as `read_picture` does, reduced to a longer side of at most `side` pixels.
+    """Read a picture file as `read_picture` does, but reduced, and in bounded memory and time as an upload.
 
-    JPEG, PNG, WebP and GIF are read in bounded memory and time, as uploads are; other formats are read whole.
+    Args:
+        path: in one of `PHOTOGRAPH_FORMATS`.
+        side: maximum length of the result's longer side, in pixels.
 
     Raises:
         PictureError: the file is missing, damaged, too large or not a picture.
     """
-    from PIL import UnidentifiedImageError
-
     name = os.fspath(path)
     try:
         with open(name, "rb") as file:
@@ -97,12 +99,7 @@ def read_photograph(path: str | os.PathLike[str], side: int) -> npt.NDArray[np.u
         raise PictureError(f"{name} cannot be read as a picture: {error.strerror}") from error
     if len(data) > MAX_FILE_BYTES:
         raise PictureError(f"{name} has more than {MAX_FILE_BYTES >> 20} MiB")
-    try:
-        return read_uploaded_picture(data, side, name)
-    except PictureError as error:
-        if isinstance(error.__cause__, UnidentifiedImageError):
-            return read_picture(name)
-        raise
+    return _read_bounded(data, side, name, PHOTOGRAPH_FORMATS)
 
 
 def read_uploaded_picture(data: bytes, side: int, name: str = "the picture") -> npt.NDArray[np.uint8]:
@@ -121,11 +118,15 @@ def read_uploaded_picture(data: bytes, side: int, name: str = "the picture") -> 
     Raises:
         PictureError: its format is not in `UPLOAD_FORMATS`, or it is too large or damaged.
     """
+    return _read_bounded(data, side, name, UPLOAD_FORMATS)
+
+
+def _read_bounded(data: bytes, side: int, name: str, formats: tuple[str, ...]) -> npt.NDArray[np.uint8]:
     from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
     PngImagePlugin.MAX_TEXT_MEMORY = MAX_PNG_TEXT_BYTES  # 64 MB by default
     try:
-        with Image.open(io.BytesIO(data), formats=UPLOAD_FORMATS) as file:
+        with Image.open(io.BytesIO(data), formats=formats) as file:
             max_pixels = _max_pixels(file, data)
             if file.width * file.height > max_pixels:
                 raise PictureError(
@@ -140,9 +141,7 @@ def read_uploaded_picture(data: bytes, side: int, name: str = "the picture") -> 
             file.load()
             pixels = _pixels(ImageOps.exif_transpose(_reduced(file, side)))
     except UnidentifiedImageError as error:
-        raise PictureError(
-            f"{name} is not a {', '.join(UPLOAD_FORMATS[:-1])} or {UPLOAD_FORMATS[-1]}"
-        ) from error
+        raise PictureError(f"{name} is not a {', '.join(formats[:-1])} or {formats[-1]}") from error
     except PictureError:
         raise
     except Exception as error:  # see `read_picture`

@@ -23,6 +23,7 @@ from edge_siamese.pictures import (
     encode_png,
     is_intact_png,
     png_size,
+    read_photograph,
     read_picture,
     read_uploaded_picture,
 )
@@ -181,13 +182,36 @@ def test_the_worst_that_is_read_takes_little_memory(
     assert peak_kilobytes("read_uploaded_picture(data, 640)", tmp_path / "small", path) < 120_000
 
 
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [*((mode, "TIFF") for mode in ("1", "P", "RGB", "RGBA", "CMYK", "I;16")), ("RGB", "BMP"), ("RGB", "PPM")],
+)
+def test_the_largest_photograph_takes_little_memory(tmp_path: Path, mode: str, kind: str) -> None:
+    options = {"compression": "tiff_deflate"} if kind == "TIFF" else {}
+    for name, size in (("small", (8, 8)), ("large", (4000, 4000)), ("larger", (4000, 4001))):
+        picture = Image.new("L", size).quantize(4) if mode == "P" else Image.new(mode, size, 1)
+        picture.save(tmp_path / name, kind, **options)
+    path = tmp_path / "large"
+    call = "read_photograph(sys.argv[1 if len(data) < 2000 else 2], 640)"
+    assert peak_kilobytes(call, tmp_path / "small", path) < 120_000 + path.stat().st_size // 1000
+    assert 500 < max(read_photograph(path, 640).shape) <= 640
+    with pytest.raises(PictureError, match=r"larger has 4000 x 4001 pixels; at most 16 million are read$"):
+        read_photograph(tmp_path / "larger", 640)
+
+
+def test_a_photograph_of_another_format(tmp_path: Path) -> None:
+    (tmp_path / "photo.png").write_bytes(encoded(RGB, "TGA"))
+    with pytest.raises(PictureError, match=r"photo\.png is not a JPEG, PNG, WEBP, GIF, BMP, PPM or TIFF$"):
+        read_photograph(tmp_path / "photo.png", 640)
+
+
 def peak_kilobytes(call: str, small: Path, large: Path) -> int:
     """How much more memory a call takes at its peak for a large file than for a small one, in kB.
 
     In a process of its own: tracemalloc does not see what Pillow allocates.
     """
     code = (
-        "import sys\nfrom edge_siamese.pictures import decode_png, read_uploaded_picture\n"
+        "import sys\nfrom edge_siamese.pictures import decode_png, read_photograph, read_uploaded_picture\n"
         "peak = lambda: int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])\n"
         f"data = open(sys.argv[1], 'rb').read()\n{call}\ndata = open(sys.argv[2], 'rb').read()\n"
         f"before = peak()\n{call}\nprint(peak() - before)"

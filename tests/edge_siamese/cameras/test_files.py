@@ -101,7 +101,7 @@ def test_a_damaged_picture_is_passed_over_and_told_once(
     picture(tmp_path / "3.png", 3)
     assert values(camera_of(tmp_path, Clock()), 6) == [1, 3, 1, 3, 1, 3]
     assert [record.message for record in caplog.records] == [
-        f"{tmp_path / '2.png'} is not a picture in a format that Pillow supports; it is skipped"
+        f"{tmp_path / '2.png'} is not a JPEG, PNG, WEBP, GIF, BMP, PPM or TIFF; it is skipped"
     ]
 
 
@@ -146,7 +146,7 @@ def test_what_is_not_there_or_no_picture_is_an_error(tmp_path: Path) -> None:
     path.write_bytes(b"no picture")
     with pytest.raises(CameraError) as caught:
         camera_of(path, Clock())
-    assert str(caught.value) == f"{path} is not a picture in a format that Pillow supports"
+    assert str(caught.value) == f"{path} is not a JPEG, PNG, WEBP, GIF, BMP, PPM or TIFF"
 
 
 class Recording:
