@@ -28,6 +28,7 @@ from tests.edge_siamese.daemon.running import MUG, PEN, Daemon, daemon_in, until
 from tests.edge_siamese.dashboard.serving import TABLE, free_port
 from tests.edge_siamese.fleet.members import COLLECTION, Member
 from tests.edge_siamese.mqtt.scripted_broker import ACCEPTED_5, PUBLISH, ScriptedBroker
+from tests.edge_siamese.store.samples import DIMENSIONS, MODEL
 from tests.fuzz.mutation import mutate_bytes, mutate_tree, to_json
 from tests.fuzz.running import Feed, Target, Unforeseen
 from tests.tiny_bundle import write_tiny_bundle
@@ -370,12 +371,58 @@ def make_fleet(kind: str, chance: random.Random) -> bytes:
     return topic.encode() + b"\n" + payload
 
 
+def valid_fleet_message(chance: random.Random) -> tuple[str, bytes]:
+    """Topic and payload of a message that another device could send."""
+
+    def uid() -> str:
+        return f"{chance.randrange(16) * 16**31 + chance.randrange(8):032x}"
+
+    def stamp() -> str:
+        milliseconds = 1_790_000_000_000 + chance.randrange(1000)
+        return f"{milliseconds:013x}-{chance.randrange(2):04x}-{chance.choice(('other', 'device-0', 'z'))}"
+
+    created = chance.choice(("2026-01-01", "", "tomorrow"))
+    match chance.choice(("objects", "views", "views", "content", "content", "requests")):
+        case "objects":
+            name = chance.choice(("mug", "Mug", "pen", "pen 2", "Stra\u00dfe", "\u2615"))
+            life = chance.choice(("alive", "alive", "forgotten"))
+            state: ObjectState | ViewState = ObjectState(created, Name(stamp(), name), Life(stamp(), life))
+            return f"objects/{(about := uid())[0]}/{about}", messages.encode_state(state)
+        case "views":
+            place = Place(stamp(), uid(), chance.random() < 0.8)
+            state = ViewState(chance.choice(("view", "view", "negative")), created, "camera", place)
+            return f"views/{(about := uid())[0]}/{about}", messages.encode_state(state)
+        case "content":
+            dimensions = chance.choice((DIMENSIONS, DIMENSIONS, 1, DIMENSIONS + 1))
+            vector = np.eye(dimensions, dtype="<f4")[chance.randrange(dimensions)] * chance.choice(
+                (1, 1, 1, 30)
+            )
+            picture = encode_png(np.full((4, 5, 3), chance.randrange(256), np.uint8))
+            content = ViewContent(
+                chance.choice((MODEL, MODEL, "another-1")),
+                vector.tobytes() if chance.random() < 0.8 else None,
+                (picture,) * chance.choice((1, 1, 2, 0)),
+            )
+            return f"content/{uid()}", messages.encode_content(content)
+    return f"requests/{uid()}", messages.encode_request(chance.choice((1, 2, 2**40, -1)))
+
+
+def make_fleet_mixture(chance: random.Random) -> bytes:
+    """As `make_fleet`, of all kinds, and most of them valid."""
+    topic, payload = valid_fleet_message(chance)
+    if chance.random() < 0.1:
+        payload = to_json(mutate_tree(json.loads(payload), chance))
+    elif chance.random() < 0.05:
+        payload = b""  # removes what the broker retains
+    return topic.encode() + b"\n" + payload
+
+
 @contextmanager
-def open_fleet(directory: Path, kind: str) -> Iterator[Feed]:
-    decode = {
+def open_fleet(directory: Path) -> Iterator[Feed]:
+    decoders: dict[str, Any] = {
         "objects": messages.decode_object, "views": messages.decode_view, "content": messages.decode_content,
         "requests": messages.decode_request,
-    }.get(kind, bytes)  # fmt: skip
+    }  # fmt: skip
     broker, fed = FakeBroker(), 0
     sender = broker.transport()
     home = directory / "0"
@@ -386,14 +433,12 @@ def open_fleet(directory: Path, kind: str) -> Iterator[Feed]:
         nonlocal fed
         fed += 1
         topic, _, payload = data.partition(b"\n")
-        sender.publish(
-            f"edge-siamese/fleet/{COLLECTION}/{topic.decode()}",
-            payload,
-            retain=kind not in ("requests", "markers"),
-        )
+        kind = topic.decode().partition("/")[0]
+        retain = kind not in ("requests", "markers")
+        sender.publish(f"edge-siamese/fleet/{COLLECTION}/{topic.decode()}", payload, retain=retain)
         if fed % 100 == 0:
             settle(member, broker)
-        decode(payload)
+        decoders.get(kind, bytes)(payload)
 
     try:
         until(member.idle)
@@ -424,9 +469,8 @@ TARGETS = (
     Target("mqtt-commands", 20_000, 100, partial(make_mqtt, "commands"), open_mqtt),
     Target("mqtt-states", 20_000, 100, partial(make_mqtt, "states"), open_mqtt),
     *(
-        Target(
-            f"fleet-{kind}", 20_000, 300, partial(make_fleet, kind), partial(open_fleet, kind=kind), _REFUSED
-        )
+        Target(f"fleet-{kind}", 20_000, 300, partial(make_fleet, kind), open_fleet, _REFUSED)
         for kind in ("objects", "views", "content", "requests", "markers")
     ),
+    Target("fleet-mixture", 20_000, 500, make_fleet_mixture, open_fleet, _REFUSED),
 )

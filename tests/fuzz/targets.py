@@ -24,7 +24,7 @@ import numpy as np
 from edge_siamese.errors import EdgeSiameseError
 from edge_siamese.models.bundle import GOLDEN, IMPOSTORS, MANIFEST, load_bundle
 from edge_siamese.models.manifest import Manifest, choose_threshold
-from edge_siamese.pictures import decode_png, png_size, read_picture, read_uploaded_picture
+from edge_siamese.pictures import decode_png, png_size, read_photograph, read_picture, read_uploaded_picture
 from edge_siamese.recognizer import Recognizer
 from edge_siamese.settings import Settings, load_settings
 from edge_siamese.store import SupportStore
@@ -330,6 +330,22 @@ def make_picture(chance: random.Random) -> bytes:
     return mutate_bytes(data, chance, samples)
 
 
+def make_photograph(chance: random.Random) -> bytes:
+    """As `make_picture`, and large pictures of little data."""
+    if chance.random() < 0.99:
+        return make_picture(chance)
+    from PIL import Image
+
+    mode, format = chance.choice(
+        (("L", "BMP"), ("RGB", "TIFF"), ("RGBA", "TIFF"), ("1", "PPM"), ("P", "TIFF"))
+    )
+    size = chance.choice(((4000, 3000), (12_000, 500), (6000, 4000)))
+    file = io.BytesIO()
+    options = {"compression": "tiff_deflate"} if format == "TIFF" else {}
+    Image.new(mode, size).save(file, format, **options)
+    return file.getvalue()
+
+
 def mutate_png(data: bytes, chance: random.Random) -> bytes:
     """Change a chunk of a PNG; its checksum is right again."""
     if chance.random() < 0.2:
@@ -443,6 +459,17 @@ def open_picture_files(directory: Path) -> Iterator[Feed]:
     yield feed
 
 
+@contextmanager
+def open_photographs(directory: Path) -> Iterator[Feed]:
+    path = directory / "picture"
+
+    def feed(data: bytes) -> None:
+        path.write_bytes(data)
+        read_photograph(path, 640)
+
+    yield feed
+
+
 # --- models ---
 
 
@@ -495,6 +522,7 @@ TARGETS = {
         Target("collection", 20_000, 300, make_archive, open_archive, peak_mib=150),
         Target("pictures", 20_000, 400, make_picture, open_pictures, peak_mib=120),
         Target("picture-files", 20_000, 200, make_picture, open_picture_files),
+        Target("photographs", 20_000, 200, make_photograph, open_photographs, peak_mib=120),
         Target("models", 2_000, 6, make_model, open_models),
         *live.TARGETS,
     )
