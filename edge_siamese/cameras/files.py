@@ -6,12 +6,13 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from edge_siamese.cameras.camera import Frame
 from edge_siamese.cameras.supervisor import RateLimit
-from edge_siamese.cameras.video import Picture, Video, open_video
+from edge_siamese.cameras.video import Picture, Timeline, Video, open_video
 from edge_siamese.errors import CameraEnded, CameraError, PictureError
 from edge_siamese.pictures import read_photograph
 from edge_siamese.settings import CameraSettings
@@ -23,7 +24,7 @@ PICTURE_SUFFIXES = frozenset(["bmp", "gif", "jpeg", "jpg", "pbm", "pgm", "png", 
 MAX_UNREADABLE_SECONDS = 10.0
 """How long the last picture is shown while its file cannot be read."""
 MAX_FRAME_SIDE = 1600
-"""Pixels of a frame's longer side; larger photographs are reduced while they are decoded."""
+"""Pixels of a frame's longer side; larger photographs and videos are reduced while they are decoded."""
 
 
 def list_pictures(folder: Path) -> list[Path]:
@@ -94,7 +95,8 @@ class FilesCamera:
             self.description = f"the picture {self._path}"
             self._frames = self._repeat(self._picture)
         else:
-            self._video = open_video(self._path, color)
+            self._open_video = partial(open_video, self._path, color, MAX_FRAME_SIDE)
+            self._video = self._open_video()
             width, height = self._video.size
             self.description = f"the video {self._path}, {width} x {height} {self._video.codec}"
             self._frames = self._repeat(self._video_pictures)
@@ -174,18 +176,24 @@ class FilesCamera:
         return self._last_picture[2]
 
     def _video_pictures(self) -> Iterator[Picture]:
-        assert self._video is not None
+        if self._video is None:
+            # Seeking to the beginning instead fails where times go back.
+            self._video = self._open_video()
         limit = RateLimit(1.0 / self._interval)
+        timeline = Timeline(
+            1.0 / self._video.rate if self._video.rate else self._interval, self._max_interval
+        )
         previous: float | None = None
         for picture in self._video.pictures():
-            time = picture.time
-            if time is not None and not limit.admits(time):
+            time = timeline.next(picture.time)
+            if not limit.admits(time):
                 continue
             # The first frame of a round comes one interval after the last frame of the previous round.
-            interval = self._interval if time is None or previous is None else time - previous
-            self._pace(min(interval, self._max_interval))
+            self._pace(self._interval if previous is None else time - previous)
             previous = time
             yield picture
+        self._video.close()
+        self._video = None
 
     def _pace(self, interval: float) -> None:
         """Wait until `interval` seconds after the previous frame was due; do not wait if reading is slower than that."""

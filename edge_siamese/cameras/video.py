@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +20,8 @@ from edge_siamese.registry import CAMERAS
 # 4 is AVFMT_FLAG_NONBLOCK, which has no name among FFmpeg's options: a read returns at once instead of waiting for a
 # camera that may never answer. `nobuffer`: frames that were read to detect the stream's format are dropped.
 NON_BLOCKING = "nobuffer+4"
+MAX_PIXEL_ASPECT = 10.0
+"""Width of a pixel relative to its height, or the inverse, beyond which a file is not believed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,13 +31,26 @@ class Picture:
     pixels: Bytes
     """uint8 (h, w) gray or (h, w, 3) RGB."""
     time: float | None
-    """Seconds from the beginning of the video; None if unknown."""
+    """Presentation time in seconds, as the file states it; None if it does not. See `Timeline`."""
 
 
 class Video:
     """An open video file or device, used from one thread."""
 
-    def __init__(self, container: Any, name: str, color: Literal["gray", "rgb"]) -> None:
+    def __init__(
+        self, container: Any, name: str, color: Literal["gray", "rgb"], max_side: int | None = None
+    ) -> None:
+        """Read the streams of a container.
+
+        Args:
+            container: of PyAV; closed after an error.
+            name: path or device, for messages.
+            color: color of the pictures.
+            max_side: maximum length of a picture's longer side, in pixels; None: no limit.
+
+        Raises:
+            CameraError: it contains no video.
+        """
         import av
         from av.video.reformatter import VideoReformatter
 
@@ -41,17 +58,21 @@ class Video:
         self._error = av.FFmpegError
         self._container = container
         self._format = "gray" if color == "gray" else "rgb24"
+        self._max_side = max_side
         self._reformatter = VideoReformatter()
-        try:
-            self._stream = container.streams.video[0]
-        except IndexError:
+        # Not the first one, which may be the cover of a piece of music.
+        self._stream = container.streams.best("video")
+        if self._stream is None:
             container.close()
-            raise CameraError(f"{name} contains no video") from None
+            raise CameraError(f"{name} contains no video")
         # More decoder threads would add latency, and the other cores have other work.
         self._stream.codec_context.thread_count = 1
         self.codec = str(self._stream.codec_context.name)
         self.size = (int(self._stream.codec_context.width), int(self._stream.codec_context.height))
         """(width, height) in pixels."""
+        rate = self._stream.average_rate
+        self.rate = float(rate) if rate else None
+        """Average number of pictures per second; None if unknown."""
 
     def packet(self) -> Any | None:
         """Return the next packet of a device; None if there is none yet.
@@ -80,24 +101,35 @@ class Video:
         return self._picture(frames[-1]) if frames else None
 
     def pictures(self) -> Iterator[Picture]:
-        """Yield all pictures of a file from its beginning.
+        """Yield the pictures of a file, once; damaged ones are skipped.
 
         Raises:
-            CameraError: the file is damaged.
+            CameraError: the file cannot be read, or all of it is damaged.
         """
+        damage: Any = None
+        count = 0
         try:
-            self._container.seek(0)
-            for frame in self._container.decode(self._stream):
-                yield self._picture(frame)
+            for packet in self._container.demux(self._stream):
+                try:
+                    frames = packet.decode()
+                except self._error as error:
+                    damage = error
+                    continue
+                for frame in frames:
+                    count += 1
+                    yield self._picture(frame)
         except self._error as error:
-            raise CameraError(f"{self.name} is damaged: {_reason(error)}") from error
+            damage, count = error, 0
+        if damage is not None and not count:
+            raise CameraError(f"{self.name} is damaged: {_reason(damage)}") from damage
 
     def close(self) -> None:
         """Close the file or device; may be called twice."""
         self._container.close()
 
     def _picture(self, frame: Any) -> Picture:
-        reformatted = self._reformatter.reformat(frame, format=self._format, threads=1)
+        size = picture_size(frame.width, frame.height, self._stream.sample_aspect_ratio, self._max_side)
+        reformatted = self._reformatter.reformat(frame, *size, format=self._format, threads=1)
         pixels = np.asarray(reformatted.to_ndarray(), dtype=np.uint8)
         # A phone stores pictures in the orientation of its sensor, with the rotation as metadata.
         quarter_turns = round(frame.rotation / 90) % 4
@@ -106,15 +138,72 @@ class Video:
         return Picture(pixels, None if frame.pts is None else float(frame.time))
 
 
-def open_video(path: Path, color: Literal["gray", "rgb"]) -> Video:
-    """Open a video file.
+class Timeline:
+    """The times at which the pictures of a video are shown, in seconds from its beginning.
+
+    Times of a file may be missing, go back where recordings were joined, or jump ahead by hours. Such a picture is shown
+    one usual interval after the previous one.
+    """
+
+    def __init__(self, interval: float, max_interval: float) -> None:
+        """Start a video.
+
+        Args:
+            interval: the usual seconds between two pictures, until there are some.
+            max_interval: longer intervals are not believed.
+        """
+        self._max_interval = max_interval
+        self._steps = deque([min(interval, max_interval)], maxlen=5)
+        """The latest intervals that were believed."""
+        self._previous: float | None = None
+        self._now: float | None = None
+
+    def next(self, time: float | None) -> float:
+        """Return when to show the next picture.
+
+        Args:
+            time: of the picture, in seconds, as the file states it; None if it does not.
+        """
+        if self._now is None:
+            self._now = 0.0
+        else:
+            step = 0.0 if time is None or self._previous is None else time - self._previous
+            if 0 < step <= self._max_interval:
+                self._steps.append(step)
+            else:
+                step = median(self._steps)
+            self._now += step
+        self._previous = time
+        return self._now
+
+
+def picture_size(
+    width: int, height: int, pixel_aspect: float | None, max_side: int | None
+) -> tuple[int, int]:
+    """Return the size at which a picture with square pixels looks as intended; neither side grows.
+
+    Args:
+        width, height: of the stored picture, in pixels.
+        pixel_aspect: width of a stored pixel relative to its height; None or 0 if unknown.
+        max_side: maximum length of the longer side; None: no limit.
+    """
+    aspect = float(pixel_aspect or 1)
+    wide, high = float(width), float(height)
+    if 1 / MAX_PIXEL_ASPECT <= aspect <= MAX_PIXEL_ASPECT:
+        wide, high = (wide, high / aspect) if aspect > 1 else (wide * aspect, high)
+    scale = 1.0 if max_side is None else min(1.0, max_side / max(wide, high))
+    return max(1, round(wide * scale)), max(1, round(high * scale))
+
+
+def open_video(path: Path, color: Literal["gray", "rgb"], max_side: int | None = None) -> Video:
+    """Open a video file; its pictures are reduced to a longer side of at most `max_side` pixels.
 
     Raises:
         CameraError: there is no such file, it is not a video, or PyAV is not installed.
     """
     av = _load_av(f"the video {path}")
     try:
-        return Video(av.open(str(path)), str(path), color)
+        return Video(av.open(str(path)), str(path), color, max_side)
     except av.FFmpegError as error:
         raise CameraError(f"{path} cannot be read as a video: {_reason(error)}") from error
 

@@ -154,8 +154,8 @@ class Recording:
 
     codec, size = "h264", (6, 4)
 
-    def __init__(self, *times: float | None) -> None:
-        self.times = times
+    def __init__(self, *times: float | None, rate: float | None = None) -> None:
+        self.times, self.rate = times, rate
         self.closed = False
 
     def pictures(self):  # type: ignore[no-untyped-def]
@@ -172,7 +172,7 @@ def video_camera(
 ) -> FilesCamera:
     path = tmp_path / "clip.mp4"
     path.touch()
-    monkeypatch.setattr("edge_siamese.cameras.files.open_video", lambda path, color: recording)
+    monkeypatch.setattr("edge_siamese.cameras.files.open_video", lambda path, color, max_side: recording)
     return camera_of(path, clock, rate=rate)
 
 
@@ -206,9 +206,12 @@ def test_a_gap_of_a_video_does_not_look_like_a_camera_that_hangs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
-    still = video_camera(tmp_path, monkeypatch, clock, Recording(0.0, 60.0, 60.5), rate=10.0)
+    still = video_camera(tmp_path, monkeypatch, clock, Recording(0.0, 0.5, 1.0, 60.0, 60.5), rate=10.0)
+    assert [round(still.capture().time, 2) for _ in range(5)] == [10.0, 10.5, 11.0, 11.5, 12.0]
     # No longer than `camera.timeout_s`, which is 3 s.
-    assert [round(still.capture().time, 2) for _ in range(3)] == [10.0, 13.0, 13.5]
+    clock, slides = Clock(), Recording(0.0, 60.0, 120.0, rate=1 / 60)
+    still = video_camera(tmp_path, monkeypatch, clock, slides, rate=10.0)
+    assert [round(still.capture().time, 2) for _ in range(3)] == [10.0, 13.0, 16.0]
 
 
 def test_a_large_photograph_is_reduced_while_it_is_decoded(tmp_path: Path) -> None:
