@@ -68,15 +68,6 @@ class LoadedModel:
     """Which other model does not work, and why; empty if this one is not a replacement."""
 
 
-def load_current_model(
-    settings: Settings,
-    models: InstalledModels,
-    report: Callable[[str], object],
-) -> LoadedModel:
-    """As `loading_current_model`, without other work meanwhile."""
-    return finish(loading_current_model(settings, models, report))
-
-
 def loading_current_model(
     settings: Settings,
     models: InstalledModels,

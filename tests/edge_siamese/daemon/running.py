@@ -16,6 +16,7 @@ import pytest
 from edge_siamese.cameras.camera import Camera, Frame
 from edge_siamese.daemon import engine_loader
 from edge_siamese.daemon.client import request
+from edge_siamese.daemon.model_loader import LoadedModel, loading_current_model
 from edge_siamese.daemon.service import Service
 from edge_siamese.daemon.systemd import Notifier
 from edge_siamese.errors import CameraError
@@ -23,7 +24,8 @@ from edge_siamese.events import KINDS
 from edge_siamese.models.bundle import Bundle
 from edge_siamese.models.installed import InstalledModels
 from edge_siamese.recognition.imaging import Bytes
-from edge_siamese.settings import load_settings
+from edge_siamese.runtimes.proof import finish
+from edge_siamese.settings import Settings, load_settings
 from tests.tiny_network import pictures
 
 CONFIG = """
@@ -253,6 +255,13 @@ def daemon_in(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
 
 def accept(_: Bundle) -> None:
     """The check of a device on which every model works."""
+
+
+def load_current_model(
+    settings: Settings, models: InstalledModels, report: Callable[[str], object]
+) -> LoadedModel:
+    """As `loading_current_model`, without other work meanwhile."""
+    return finish(loading_current_model(settings, models, report))
 
 
 def model_of(daemon: Daemon) -> str:

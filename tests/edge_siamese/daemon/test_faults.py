@@ -16,15 +16,18 @@ import pytest
 from edge_siamese.cameras.camera import Frame
 from edge_siamese.daemon import engine_loader, faults, model_loader
 from edge_siamese.daemon.engine import Engine
-from edge_siamese.daemon.faults import FailureLog
+from edge_siamese.daemon.faults import FailureLog, FaultHandler
 from edge_siamese.daemon.quarantine import StartCounter
 from edge_siamese.daemon.store_lifecycle import StoreLifecycle
 from edge_siamese.errors import ControlError, EncoderError
+from edge_siamese.events import Event
 from edge_siamese.models.bundle import Bundle
+from edge_siamese.models.installed import InstalledModels
 from edge_siamese.panel.led_signals import Signal
 from edge_siamese.recognition import decision
 from edge_siamese.recognition.support import SupportSet
 from edge_siamese.recognition.tracking import Tracker
+from edge_siamese.settings import ModelSettings, PathSettings, RecognitionSettings, Settings
 from edge_siamese.store import SupportStore
 from tests.edge_siamese.daemon.running import MUG, PEN, TABLE, Daemon, accept, daemon_in, model_of, until
 from tests.tiny_bundle import write_tiny_bundle
@@ -417,6 +420,102 @@ class TestFallbacks:
         count = daemon.service.faults._failing[0]  # type: ignore[index]
         until(lambda: daemon.service.faults._failing[0] > count + 10)  # type: ignore[index]
         assert daemon.systemd.count("WATCHDOG=1") == before
+
+
+class TestDecisions:
+    """What the handler decides, without a daemon."""
+
+    @pytest.fixture
+    def time(self) -> list[float]:
+        return [100.0]
+
+    @pytest.fixture
+    def events(self) -> list[Event]:
+        return []
+
+    @pytest.fixture
+    def handler(self, tmp_path: Path, events: list[Event], time: list[float]) -> FaultHandler:
+        return FaultHandler(tmp_path, events.append, lambda: time[0])
+
+    def remedy(self, handler: FaultHandler, cause: str, *, error: Exception = ERRORS[0]) -> str:
+        engine: Any = SimpleNamespace(find_cause=lambda _: cause)
+        model: Any = SimpleNamespace(bundle=SimpleNamespace(path=Path("/models/tiny-1")))
+        settings = Settings(model=ModelSettings("/models/tiny-1"))
+        return handler.remedy(engine, Frame(TABLE, 0.0, 1), error, model, settings)
+
+    def test_a_remedy_is_due_after_several_failures_over_a_while_in_a_row(
+        self, handler: FaultHandler, time: list[float]
+    ) -> None:
+        def fail() -> bool:
+            return handler.frame_failed(ERRORS[0])
+
+        assert [fail() for _ in range(9)] == [False] * 9  # all at once
+        time[0] += faults.FAILED_SECONDS
+        assert fail()
+        assert not fail()  # counted from zero
+        time[0] += 1.0
+        handler.frame_processed()
+        time[0] += 1.0
+        assert [fail() for _ in range(9)] == [False] * 9
+
+    @pytest.mark.parametrize(
+        ("causes", "remedies"),
+        [
+            (["objects", "objects"], ["follow", "follow"]),
+            (["settings", ""], ["rebuild", "rebuild"]),
+            (["model", ""], ["load", "rebuild"]),
+            (["", ""], ["rebuild", "pause"]),
+            (["", "settings", ""], ["rebuild", "rebuild", "rebuild"]),
+            (["", "objects", ""], ["rebuild", "follow", "pause"]),
+        ],
+    )
+    def test_the_remedy_follows_from_the_cause(
+        self,
+        handler: FaultHandler,
+        monkeypatch: pytest.MonkeyPatch,
+        causes: list[str],
+        remedies: list[str],
+    ) -> None:
+        monkeypatch.setattr(faults, "default", lambda: Path("/models/shipped"))
+        assert [self.remedy(handler, cause) for cause in causes] == remedies
+
+    def test_the_only_model_is_not_put_into_quarantine(
+        self, handler: FaultHandler, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for shipped in (None, Path("/models/tiny-1")):
+            monkeypatch.setattr(faults, "default", lambda shipped=shipped: shipped)
+            assert self.remedy(handler, "model") == "pause"
+        assert handler.parts == ()
+
+    def test_a_search_that_fails_itself_finds_no_cause(
+        self, handler: FaultHandler, events: list[Event]
+    ) -> None:
+        engine: Any = SimpleNamespace(find_cause=raising(MemoryError()))
+        model: Any = None
+        assert handler.remedy(engine, Frame(TABLE, 0.0, 1), ERRORS[0], model, Settings()) == "rebuild"
+        assert [event.text for event in events] == ["search for the cause: unexpected MemoryError"]
+
+    def test_settings_in_quarantine_are_replaced_until_they_change(self, handler: FaultHandler) -> None:
+        given = Settings(recognition=RecognitionSettings(window_frames=9), paths=PathSettings("/a", "/b"))
+        handler.use_settings("one")
+        assert handler.usable(given) is given
+        self.remedy(handler, "settings", error=ValueError("x"))
+        assert handler.usable(given) == Settings(paths=PathSettings("/a", "/b"))
+        assert [part["reason"] for part in handler.report()] == ["unexpected ValueError: x"]
+        handler.use_settings("two")
+        assert handler.usable(given) is given
+        assert handler.parts == ()
+
+    def test_a_start_is_healthy_after_a_while_unless_frames_fail(
+        self, handler: FaultHandler, time: list[float], tmp_path: Path
+    ) -> None:
+        handler.begin(InstalledModels(tmp_path / "models"))
+        handler.frame_failed(ERRORS[0])
+        time[0] += faults.HEALTHY_SECONDS + 1
+        handler.tick()
+        assert (tmp_path / "starts.json").exists()
+        handler.frame_processed()
+        assert not (tmp_path / "starts.json").exists()
 
 
 class TestFailures:

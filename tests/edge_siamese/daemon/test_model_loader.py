@@ -15,7 +15,7 @@ from msgspec import structs
 from edge_siamese.daemon import engine_loader, model_loader
 from edge_siamese.daemon import service as service_module
 from edge_siamese.daemon.engine import Engine
-from edge_siamese.daemon.model_loader import load_current_model, load_tested_encoder, reembed
+from edge_siamese.daemon.model_loader import load_tested_encoder, reembed
 from edge_siamese.errors import ControlError, ModelError, SelfTestFailed
 from edge_siamese.models.bundle import Bundle
 from edge_siamese.models.installed import InstalledModels
@@ -32,6 +32,7 @@ from tests.edge_siamese.daemon.running import (
     Daemon,
     accept,
     daemon_without_a_model,
+    load_current_model,
     model_of,
     until,
 )

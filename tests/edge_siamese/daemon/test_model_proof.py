@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from edge_siamese.daemon import model_loader
-from edge_siamese.daemon.model_loader import load_current_model, load_tested_encoder, loading_current_model
+from edge_siamese.daemon.model_loader import load_tested_encoder, loading_current_model
 from edge_siamese.errors import ModelCrashed, SandboxError
 from edge_siamese.models.bundle import Bundle
 from edge_siamese.models.installed import InstalledModels
@@ -19,7 +19,15 @@ from edge_siamese.runtimes import proof
 from edge_siamese.runtimes.proof import ConfinedChild, needs_proof
 from edge_siamese.settings import ModelSettings, Settings
 from edge_siamese.system import sandbox
-from tests.edge_siamese.daemon.running import MUG, Daemon, accept, daemon_without_a_model, model_of, until
+from tests.edge_siamese.daemon.running import (
+    MUG,
+    Daemon,
+    accept,
+    daemon_without_a_model,
+    load_current_model,
+    model_of,
+    until,
+)
 from tests.tiny_bundle import write_tiny_bundle
 
 pytest.importorskip("onnxruntime")

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from edge_siamese.daemon import engine_loader, store_lifecycle
 from edge_siamese.daemon import service as service_module
 from edge_siamese.daemon.registration_session import RegistrationRequest
 from edge_siamese.daemon.service import EXIT_OK, EXIT_RESTART
@@ -20,13 +19,12 @@ from edge_siamese.errors import (
     ControlError,
     DaemonNotRunning,
     EncoderError,
-    StoreError,
     SupportError,
 )
 from edge_siamese.models.bundle import Bundle
 from edge_siamese.panel.led_signals import Signal
 from edge_siamese.store import SupportStore
-from tests.edge_siamese.daemon.running import CUP, MUG, PEN, TABLE, Daemon, daemon_in, until
+from tests.edge_siamese.daemon.running import MUG, TABLE, Daemon, daemon_in, until
 
 pytest.importorskip("onnxruntime")
 
@@ -289,107 +287,13 @@ class TestCalls:
             thread.join()
 
 
-def store_in_use(*_: Any, **__: Any) -> Any:
-    raise StoreError("objects.db is in use")
-
-
-class TestStore:
+class TestStart:
     def test_a_second_daemon_is_refused(self, daemon: Daemon) -> None:
         daemon.start().up()
         other = service_module.Service(daemon.service.settings, daemon.config)
         with pytest.raises(ControlError, match=rf"^another daemon runs: pid \d+ at {daemon.socket}$"):
             other.run()
         assert daemon.ask("status")["fault"] == ""
-
-    def test_a_damaged_store_is_repaired_reported_and_used(self, daemon: Daemon, bundle: Bundle) -> None:
-        daemon.start().up()
-        for name, picture in (("mug", MUG), ("pen", PEN)):
-            daemon.learn(name, picture)
-        daemon.stop()
-        with SupportStore(daemon.state / "objects.db", bundle.manifest.model_id, 8) as store:
-            assert store.backup()
-        path = daemon.state / "objects.db"
-        content = bytearray(path.read_bytes())
-        content[100:200] = b"\xff" * 100
-        path.write_bytes(content)
-        daemon.start().up()
-        repaired = daemon.events("store")
-        assert len(repaired) == 1
-        assert daemon.ask("status")["store"]["repair"] == repaired[0]
-        assert [item["name"] for item in daemon.ask("objects")["objects"]] == ["mug", "pen"]
-        until(lambda: daemon.service.hardware.background is Signal.FAULT_STORE)
-        daemon.show(MUG, "mug")
-        assert daemon.learn("cup", CUP)["object"]["name"] == "cup"
-
-    def test_a_store_damaged_at_runtime_is_reopened(
-        self, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(service_module, "STATUS_SECONDS", 0.02)
-        monkeypatch.setattr(engine_loader, "RETRY_SECONDS", 0.3)
-        daemon.start().up()
-        daemon.learn("mug", MUG)
-        former = engine_of(daemon)
-        with monkeypatch.context() as patch:
-            patch.setattr(store_lifecycle, "SupportStore", store_in_use)
-            daemon.service.call(lambda: patch.setattr(SupportStore, "damaged", True))
-            until(lambda: len(daemon.events("store")) == 2)
-            assert daemon.events("store") == [
-                "the store is damaged and is being repaired",
-                "cannot recognize: objects.db is in use",
-            ]
-            until(lambda: daemon.service.hardware.background is Signal.FAULT_STORE)
-            before = daemon.systemd.count("WATCHDOG=1")
-            until(lambda: daemon.systemd.count("WATCHDOG=1") > before + 2)
-        until(lambda: daemon.service.engine not in (None, former))
-        assert engine_of(daemon).store is not former.store
-        daemon.show(MUG, "mug")
-
-    def test_an_unusable_state_directory_is_reported_and_retried(
-        self, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(engine_loader, "RETRY_SECONDS", 0.05)
-        daemon.state.write_text("a file in the way")
-        daemon.start()
-        text = daemon.told("store")
-        assert text.startswith("cannot recognize: ")
-        assert str(daemon.state) in text
-        until(lambda: daemon.service.hardware.background is Signal.FAULT_STORE)
-        until(lambda: daemon.systemd.count("READY=1"))
-        status = daemon.ask("status")
-        assert (status["line"], status["model"], status["objects"]) == (status["fault"], None, 0)
-        assert f"cannot recognize: {status['fault']}" == text
-        with pytest.raises(ControlError, match=r"^the daemon cannot recognize: "):
-            daemon.ask("objects")
-        daemon.press()
-        time.sleep(0.2)
-        assert len(daemon.events("store")) == 1
-        assert daemon.service.hardware.background is Signal.FAULT_STORE
-        daemon.state.unlink()
-        daemon.up()
-        assert daemon.systemd.count("READY=1") == 1
-
-    def test_a_store_in_use_by_another_process_is_not_touched(
-        self, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(engine_loader, "RETRY_SECONDS", 0.05)
-        with SupportStore(daemon.state / "objects.db", "other", 8):
-            daemon.start()
-            assert "is in use by process" in daemon.told("store")
-        daemon.up()
-
-    def test_a_store_failure_during_a_registration_reaches_the_client(
-        self, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        daemon.start().up()
-
-        def full(*_: Any) -> Any:
-            raise StoreError("objects.db: the disk is full")
-
-        with monkeypatch.context() as patch:
-            patch.setattr(engine_of(daemon).store, "register", full)
-            with pytest.raises(ControlError, match=r"^objects.db: the disk is full$"):
-                daemon.learn("mug", MUG)
-        assert daemon.learn("mug", MUG)["text"] == '"mug" is registered'
 
     def test_leftovers_of_an_interrupted_daemon_are_removed(self, daemon: Daemon) -> None:
         for name in ("incoming", "outgoing"):
@@ -398,9 +302,3 @@ class TestStore:
         daemon.start().up()
         assert not (daemon.state / "incoming").exists()
         assert not (daemon.state / "outgoing").exists()
-
-    def test_a_changed_store_is_backed_up(self, daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(store_lifecycle, "BACKUP_SECONDS", 0.1)
-        monkeypatch.setattr(service_module, "STATUS_SECONDS", 0.05)
-        daemon.start().up()
-        until((daemon.state / "objects.backup.db").exists)

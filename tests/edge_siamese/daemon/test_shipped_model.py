@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from edge_siamese.daemon import model_loader
-from edge_siamese.daemon.model_loader import load_current_model
 from edge_siamese.errors import BundleNotFound, ModelError, ModelsInUse, SelfTestFailed
 from edge_siamese.models.bundle import Bundle
 from edge_siamese.models.installed import InstalledModels
@@ -23,6 +22,7 @@ from tests.edge_siamese.daemon.running import (
     Daemon,
     accept,
     daemon_without_a_model,
+    load_current_model,
     model_of,
     until,
 )
