@@ -13,6 +13,7 @@ import tomllib
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
+from typing import get_args
 
 import msgspec.inspect
 import numpy as np
@@ -21,8 +22,11 @@ from packaging.requirements import Requirement
 from PIL import Image
 
 from edge_siamese.cli.main import build_parser
+from edge_siamese.models import bundle, manifest
 from edge_siamese.models.manifest import Manifest
 from edge_siamese.registry import RUNTIMES
+from edge_siamese.system import sandbox
+from edge_siamese.system.files import MAX_NAME_BYTES
 from export.__main__ import COMMANDS, main
 from export.training.settings import ENCODER_DEFAULTS
 from tests.test_code_rules import modules
@@ -224,6 +228,32 @@ def test_the_page_on_bundles_explains_every_key_of_the_manifest() -> None:
     documented = [quoted(row[0])[0] for row in table_rows(section) if quoted(row[0])]
     assert len(documented) == len(set(documented))
     assert set(documented) == manifest_keys(Manifest) | {"format"}
+
+
+def test_the_page_on_bundles_states_the_limits() -> None:
+    text = (ROOT / "docs" / "bundle.md").read_text(encoding="utf-8")
+    section = text.partition("## What is checked")[2].partition("\n## ")[0]
+    stated = dict(row for row in table_rows(section) if len(row) == 2)
+    formats = len(get_args(manifest.Format)) * len(get_args(manifest.Precision))
+    limits = {
+        "`manifest.json`": f"{manifest.MAX_MANIFEST_BYTES >> 20} MiB",
+        "each other file": f"{manifest.MAX_FILE_BYTES >> 20} MiB",
+        "model files, attachments, thresholds": f"{formats}, {manifest.MAX_ATTACHMENTS}, {manifest.MAX_THRESHOLDS}",
+        "`model_id`": f"{manifest.MAX_ID_LENGTH} characters",
+        "name of a file": f"{MAX_NAME_BYTES} bytes",
+        "height and width of the input": f"{manifest.MAX_SIDE:,} pixels",
+        "embedding": f"{manifest.MAX_DIMENSIONS:,} numbers",
+        "numbers of the head": f"{manifest.MAX_HEAD_NUMBER:,.0f}",
+        "arrays in `golden.npz`, images in it": f"{bundle.MAX_ARRAYS}, {bundle.MAX_GOLDEN_IMAGES}",
+        "all arrays of a file together, unpacked": f"{bundle.MAX_ARRAY_BYTES >> 20} MiB",
+        "embeddings in `impostors.npy`": f"{bundle.MAX_IMPOSTORS:,}",
+    }
+    assert limits == {what: limit for what, limit in stated.items() if what in limits}
+    of_child = sandbox.Limits()
+    words = " ".join(section.split())
+    assert f"{of_child.processor_seconds} s of processor time, {of_child.seconds:.0f} s in all" in words
+    least, most = sandbox.MIN_MEMORY_BYTES >> 20, sandbox.MAX_MEMORY_BYTES >> 20
+    assert f"at least {least} MiB and at most {most:,} MiB" in words
 
 
 def test_the_page_on_the_method_states_the_recipes_that_are_used() -> None:

@@ -22,6 +22,7 @@ from edge_siamese.errors import (
     UnsafePathError,
 )
 from edge_siamese.recognition.imaging import Preprocessing
+from edge_siamese.system.files import MAX_NAME_BYTES
 from edge_siamese.validation import Record, SchemaError, convert, parse_json, require_finite
 
 FORMAT = "edge-siamese-bundle"
@@ -51,9 +52,6 @@ Rate = Annotated[float, Meta(ge=0, le=1)]
 Count = Annotated[int, Meta(ge=0)]
 PositiveCount = Annotated[int, Meta(ge=1)]
 NonEmpty = Annotated[str, Meta(min_length=1)]
-
-_MAX_NAME_BYTES = 255
-"""Length of a file name in UTF-8 on the usual file systems."""
 
 
 class EncoderInfo(Record):
@@ -302,9 +300,9 @@ def _require_inside(path: str, where: str) -> None:
     if ".." in parts:
         raise UnsafePathError(f'{where}: "{path}" leaves the bundle\'s directory through ".."')
     longest = max((len(part.encode("utf-8")) for part in parts), default=0)
-    if longest > _MAX_NAME_BYTES:
+    if longest > MAX_NAME_BYTES:
         raise UnsafePathError(
-            f'{where}: "{path[:30]}…" has a name of {longest} bytes; a file\'s name has at most {_MAX_NAME_BYTES}'
+            f'{where}: "{path[:30]}…" has a name of {longest} bytes; a file\'s name has at most {MAX_NAME_BYTES}'
         )
 
 
