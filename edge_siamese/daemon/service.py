@@ -226,18 +226,18 @@ class Service:
                 LOG.warning("button %s: %s", gesture.value, self.status_line())
 
     def _process_frame(self, engine: Engine, frame: Frame) -> None:
-        """Pass a frame to the engine. A frame that fails is skipped; if they keep failing, something is done about it."""
+        """Pass a frame to the engine. A frame that fails is skipped; if frames keep failing, the cause is replaced."""
         try:
             engine.process_frame(frame, max(0.0, self._clock() - frame.time))
         except Exception as error:
             if self.faults.frame_failed(error):
                 with self._notifier.slow():
-                    self._mend(engine, frame, error)
+                    self._apply_remedy(engine, frame, error)
         else:
             self.faults.frame_processed()
             self._notifier.watchdog()
 
-    def _mend(self, engine: Engine, frame: Frame, error: Exception) -> None:
+    def _apply_remedy(self, engine: Engine, frame: Frame, error: Exception) -> None:
         """Go on without the part that fails on a frame."""
         assert self.loader.model is not None
         remedy = self.faults.remedy(engine, frame, error, self.loader.model, self.settings)
@@ -305,8 +305,10 @@ class Service:
         self._stopping = True
         self.loader.cancel()
         self._notifier.stopping()
-        if self.engine:
-            self.engine.registrations.cancel()  # its client gets an answer
+        if engine := self.engine:
+            self.faults.guard(
+                "model", "registration", engine.registrations.cancel
+            )  # its client gets an answer
         self.bus.publish(Event("stopping", "the daemon stops"))
         self._calls.close()
         # Before the bus, so that they can publish their last events.

@@ -332,6 +332,24 @@ def test_the_page_works_below_a_path(daemon: Daemon, browser: Any) -> None:
 # --- events ---
 
 
+def test_times_ahead_of_this_computer_are_no_news(daemon: Daemon, window: Window) -> None:
+    window.go("live")
+    found = window.page.evaluate(
+        """async () => {
+          const { ago } = await import("/static/format.js");
+          const now = Date.parse("2026-02-01T12:00:00Z");
+          return [-5, 5, 59, 120, -59, -3600, -366 * 86400, 400 * 86400].map(
+            (seconds) => ago(new Date(now - 1000 * seconds).toISOString(), now));
+        }"""
+    )
+    assert found[:5] == ["just now", "just now", "59 s ago", "2 min ago", "just now"]
+    assert [text.split(",")[0] for text in found[5:]] == [
+        "1 February 2026",
+        "2 February 2027",
+        "28 December 2024",
+    ]
+
+
 def test_a_recognition_is_explained_and_said_to_be_wrong(daemon: Daemon, window: Window) -> None:
     daemon.learn("pen", PEN)
     daemon.learn("mug", MUG)
