@@ -192,7 +192,7 @@ def error_of_kind(kind: object, text: str, otherwise: type[EdgeSiameseError]) ->
     return known(text)
 
 
-def unforeseen(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """Describe any error in one line: its message if it is for users, else its type as well."""
     text = printable(" ".join(str(error).split()))
     if isinstance(error, EdgeSiameseError):

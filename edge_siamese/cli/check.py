@@ -13,7 +13,7 @@ from typing import Literal
 from edge_siamese.daemon.control_socket import check_socket
 from edge_siamese.daemon.integrations import INTEGRATIONS, IntegrationSpec, problem_of
 from edge_siamese.daemon.sinks import hook_problem
-from edge_siamese.errors import EdgeSiameseError, unforeseen
+from edge_siamese.errors import EdgeSiameseError, describe_error
 from edge_siamese.settings import Settings
 from edge_siamese.system.files import require_writable
 
@@ -46,7 +46,7 @@ def _problem(prefix: str, check: Callable[[], object]) -> Iterator[str]:
     try:
         check()
     except Exception as error:
-        yield prefix + unforeseen(error)
+        yield prefix + describe_error(error)
 
 
 def _check_model(settings: Settings) -> None:
@@ -54,14 +54,14 @@ def _check_model(settings: Settings) -> None:
     from edge_siamese.errors import ModelError
     from edge_siamese.models.bundle import load_bundle
     from edge_siamese.models.installed import InstalledModels
-    from edge_siamese.runtimes.proof import needs_proof, prove
+    from edge_siamese.runtimes.confined_self_test import is_untrusted, run_self_test
 
     path = InstalledModels(settings.models).used(settings.model.bundle)
     if path is None:
         raise ModelError("no model is installed: edge-siamese model install BUNDLE")
     bundle, model = load_bundle(path), settings.model
-    if needs_proof(bundle):
-        prove(bundle, model.runtime, model.precision, model.threads).report.require()
+    if is_untrusted(bundle):
+        run_self_test(bundle, model.runtime, model.precision, model.threads).report.require()
     else:
         load_tested_encoder(bundle, settings)
 

@@ -24,8 +24,8 @@ from edge_siamese.models.manifest import threshold_origin, usual_threshold
 from edge_siamese.models.selftest import SelfTestReport
 from edge_siamese.pictures import read_picture
 from edge_siamese.recognizer import Recognizer
+from edge_siamese.runtimes.confined_self_test import run_self_test, try_encoder
 from edge_siamese.runtimes.encoder import GraphEncoder
-from edge_siamese.runtimes.proof import prove, try_encoder
 from edge_siamese.runtimes.selection import load_encoder, runtime_format, runtime_statuses
 from edge_siamese.system.files import write_atomically
 
@@ -85,7 +85,7 @@ def selftest(options: argparse.Namespace) -> int:
     if options.runtime == "all":
         skipped = [str(status) for status in runtime_statuses() if not status.usable]
     for runtime, precision in _selected(bundle, options.runtime, options.precision):
-        reports.append(prove(bundle, runtime, precision, options.threads).report)
+        reports.append(run_self_test(bundle, runtime, precision, options.threads).report)
     if not reports:
         raise RuntimeNotInstalled(f"no runtime can run a file of this bundle here: {', '.join(skipped)}")
     passed = all(report.passed for report in reports)
@@ -308,7 +308,7 @@ def _bench_encoder(bundle: Bundle, options: argparse.Namespace) -> int:
 
 def install(options: argparse.Namespace) -> int:
     """Test a bundle, install a copy as the current model, and make a running daemon load it."""
-    from edge_siamese.daemon.model_loader import prove_again  # imports the store
+    from edge_siamese.daemon.model_loader import repeat_self_test  # imports the store
 
     installation = find_installation(options.config)
     settings = installation.settings
@@ -316,10 +316,10 @@ def install(options: argparse.Namespace) -> int:
     models = InstalledModels(settings.models)
 
     def check(bundle: Bundle) -> None:
-        proof = prove_again(bundle, settings, models)
+        result = repeat_self_test(bundle, settings, models)
         if not options.json:
             print_line(
-                f"{bundle.manifest.model_id} passed its self-test, {proof.report.precision}: {proof.reason}"
+                f"{bundle.manifest.model_id} passed its self-test, {result.report.precision}: {result.reason}"
             )
 
     model = models.install(options.bundle, check)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, TextIO
 
-from edge_siamese.errors import EdgeSiameseError, is_printable, printable, unforeseen
+from edge_siamese.errors import EdgeSiameseError, describe_error, is_printable, printable
 
 
 class LogFormatter(logging.Formatter):
@@ -70,7 +70,7 @@ def print_error(error: Exception) -> None:
     elif isinstance(error, (EdgeSiameseError, OSError)):
         message = str(error)
     else:
-        message = f"{unforeseen(error)} (--debug shows where)"
+        message = f"{describe_error(error)} (--debug shows where)"
     try:
         print(f"edge-siamese: {printable(' '.join(message.split()))}", file=sys.stderr, flush=True)
     except (OSError, ValueError):

@@ -22,7 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from edge_siamese.errors import ClientGone, ControlError, EdgeSiameseError, unforeseen
+from edge_siamese.errors import ClientGone, ControlError, EdgeSiameseError, describe_error
 from edge_siamese.system.files import require_writable
 from edge_siamese.validation import MAX_MESSAGE_VALUES, SchemaError, parse_json
 
@@ -441,7 +441,7 @@ def _request(line: bytes) -> dict[str, Any]:
 
 def _failure(error: Exception) -> bytes:
     name = type(error).__name__
-    return encode_line({"ok": False, "error": unforeseen(error), "kind": name})
+    return encode_line({"ok": False, "error": describe_error(error), "kind": name})
 
 
 def _refuse(connection: socket.socket, text: str) -> None:

@@ -19,7 +19,7 @@ from edge_siamese.cameras.camera import Frame
 from edge_siamese.daemon.quarantine import Quarantine
 from edge_siamese.daemon.registration_session import RegistrationRequest, RegistrationSessions, object_data
 from edge_siamese.daemon.telemetry import CurrentView, Observations, Stage, outcome
-from edge_siamese.errors import ControlError, EdgeSiameseError, StoreError, SupportError, unforeseen
+from edge_siamese.errors import ControlError, EdgeSiameseError, StoreError, SupportError, describe_error
 from edge_siamese.events import Event
 from edge_siamese.models.bundle import Bundle, choose_acceptance
 from edge_siamese.panel.led_signals import Signal
@@ -175,7 +175,7 @@ class Engine:
             if not entries:
                 raise
             LOG.exception("the support set cannot be built; looking for the objects that prevent it")
-            self._quarantine.add_failing(entries, self._can_build, unforeseen(error))
+            self._quarantine.add_failing(entries, self._can_build, describe_error(error))
             self._build(self._quarantine.usable(entries))
 
     def _build(self, entries: Sequence[SupportEntry]) -> None:
@@ -233,7 +233,7 @@ class Engine:
                         replace(frame, time=frame.time + number / settings.camera.frame_rate)
                     )
         except Exception as error:
-            LOG.debug("a trial failed: %s", unforeseen(error))
+            LOG.debug("a trial failed: %s", describe_error(error))
             return False
         return True
 
@@ -246,7 +246,7 @@ class Engine:
             if not self._stale:
                 LOG.error(
                     "the objects cannot be read; recognizing the previous ones: %s",
-                    unforeseen(error),
+                    describe_error(error),
                     exc_info=None if isinstance(error, StoreError) else error,
                 )
             self._stale = True

@@ -17,7 +17,7 @@ from edge_siamese.daemon.model_loader import (
 )
 from edge_siamese.daemon.store_lifecycle import StoreLifecycle
 from edge_siamese.daemon.telemetry import Observations
-from edge_siamese.errors import EdgeSiameseError, StoreError, unforeseen
+from edge_siamese.errors import EdgeSiameseError, StoreError, describe_error
 from edge_siamese.events import Event, Kind, counted, trouble
 from edge_siamese.models import default
 from edge_siamese.models.installed import InstalledModels
@@ -161,7 +161,7 @@ class EngineLoader:
 
     def _report(self, error: Exception) -> None:
         """Report why no engine was loaded, once for each reason."""
-        text = self.problem = unforeseen(error)
+        text = self.problem = describe_error(error)
         kind: Kind = "store" if isinstance(error, StoreError) else "model"
         if self.engine is not None:
             self._publish(trouble("model", f"the previous model stays in use: {text}", "error"))

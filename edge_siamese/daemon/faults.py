@@ -24,7 +24,7 @@ from edge_siamese.daemon.quarantine import (
     model_part,
     settings_part,
 )
-from edge_siamese.errors import EdgeSiameseError, unforeseen
+from edge_siamese.errors import EdgeSiameseError, describe_error
 from edge_siamese.events import Event, Kind, trouble
 from edge_siamese.models import default
 from edge_siamese.models.installed import InstalledModels
@@ -100,7 +100,7 @@ class FaultHandler:
             result = function()
         except Exception as error:
             if self.failures.failed(part, error):
-                self._publish(trouble(kind, f"{part}: {unforeseen(error)}", "error"))
+                self._publish(trouble(kind, f"{part}: {describe_error(error)}", "error"))
             return None
         self.failures.worked(part)
         return result
@@ -116,7 +116,7 @@ class FaultHandler:
     def frame_failed(self, error: Exception) -> bool:
         """Note that a frame failed, and is skipped; returns whether to call `remedy`, since frames keep failing."""
         if self.failures.failed("recognition", error):
-            self._publish(trouble("model", f"a frame could not be processed: {unforeseen(error)}"))
+            self._publish(trouble("model", f"a frame could not be processed: {describe_error(error)}"))
         now = self._clock()
         count, since = self._failing or (0, now)
         self._failing = count + 1, since
@@ -137,7 +137,7 @@ class FaultHandler:
             model: of the engine.
             settings: of the daemon.
         """
-        reason = unforeseen(error)
+        reason = describe_error(error)
         cause = self.guard("store", "search for the cause", lambda: engine.find_cause(frame)) or ""
         if cause == "objects":
             return "follow"
@@ -218,7 +218,7 @@ class FailureLog:
 
     def failed(self, part: str, error: Exception) -> bool:
         """Note an error, and log it if it is new; returns whether to report it: it is new, or returned after a while."""
-        self.current[part] = unforeseen(error)
+        self.current[part] = describe_error(error)
         place = traceback.extract_tb(error.__traceback__)[-1:]
         key = part, f"{type(error).__name__} {place}"
         now, before = self._clock(), self._seen.get(key)
@@ -228,7 +228,7 @@ class FailureLog:
             LOG.error(
                 "%s: %s",
                 part,
-                unforeseen(error),
+                describe_error(error),
                 exc_info=None if isinstance(error, EdgeSiameseError) else error,
             )
         self._seen[key] = now

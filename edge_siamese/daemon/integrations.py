@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from edge_siamese.daemon.api import DaemonApi
 from edge_siamese.daemon.sinks import FILE_NAME, read_events
-from edge_siamese.errors import EdgeSiameseError, unforeseen
+from edge_siamese.errors import EdgeSiameseError, describe_error
 from edge_siamese.events import Event, Kind, trouble
 from edge_siamese.settings import Settings
 
@@ -230,7 +230,7 @@ def _report(instance: Integration) -> dict[str, Any]:
         return instance.report()
     except Exception as error:
         LOG.debug("no report", exc_info=True)
-        return {"works": False, "state": unforeseen(error)}
+        return {"works": False, "state": describe_error(error)}
 
 
 def problem_of(kind: Kind, error: Exception) -> str:
@@ -240,7 +240,7 @@ def problem_of(kind: Kind, error: Exception) -> str:
             f"it needs the package {error.name}, which is not installed: reinstall edge-siamese, or in your own "
             f"environment: pip install 'edge-siamese[{kind}]'"
         )
-    return str(error) if isinstance(error, OSError) else unforeseen(error)
+    return str(error) if isinstance(error, OSError) else describe_error(error)
 
 
 def _close(slot: _Slot, timeout: float) -> None:

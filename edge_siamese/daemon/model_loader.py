@@ -28,7 +28,7 @@ from edge_siamese.errors import (
     SandboxError,
     StoreError,
     SupportError,
-    unforeseen,
+    describe_error,
 )
 from edge_siamese.models import default, described, resolve
 from edge_siamese.models.bundle import Bundle, load_bundle
@@ -37,8 +37,14 @@ from edge_siamese.models.selftest import self_test
 from edge_siamese.pictures import decode_png
 from edge_siamese.recognition.embedding import mean_embedding, prepare_variations, variations_for
 from edge_siamese.recognition.imaging import Bytes, Floats, Preprocessing
+from edge_siamese.runtimes.confined_self_test import (
+    SelfTestResult,
+    finish,
+    is_untrusted,
+    self_test_key,
+    self_test_steps,
+)
 from edge_siamese.runtimes.encoder import GraphEncoder
-from edge_siamese.runtimes.proof import Proof, finish, needs_proof, proof_key, proving
 from edge_siamese.runtimes.selection import load_encoder
 from edge_siamese.settings import Settings
 from edge_siamese.store import SupportStore
@@ -157,51 +163,53 @@ def load_tested_encoder(bundle: Bundle, settings: Settings) -> GraphEncoder:
     return encoder
 
 
-def proving_model(
+def testing_model(
     bundle: Bundle, settings: Settings, models: InstalledModels
-) -> Generator[str, None, Proof | None]:
+) -> Generator[str, None, SelfTestResult | None]:
     """Run the self-test of a bundle in a confined child, unless an earlier result is known; yields status lines.
 
     Returns:
-        The proof; None if it was known.
+        The result of the self-test; None if it was known.
 
     Raises:
         SelfTestFailed: the model crashes its runtime, exceeds a limit, or computes something else.
         SandboxError: the child could not be started.
     """
     model = settings.model
-    key = proof_key(bundle, model.runtime, model.precision)
+    key = self_test_key(bundle, model.runtime, model.precision)
     known = models.outcome(key)
     if known:
         raise ModelCrashed(known)
-    return None if known == "" else (yield from _prove(bundle, settings, models, key))
+    return None if known == "" else (yield from _run_self_test(bundle, settings, models, key))
 
 
-def prove_again(bundle: Bundle, settings: Settings, models: InstalledModels) -> Proof:
-    """Run the self-test in a confined child, whether its result is known or not; raises as `proving_model`."""
+def repeat_self_test(bundle: Bundle, settings: Settings, models: InstalledModels) -> SelfTestResult:
+    """Run the self-test in a confined child, whether its result is known or not; raises as `testing_model`."""
     return finish(
-        _prove(bundle, settings, models, proof_key(bundle, settings.model.runtime, settings.model.precision))
+        _run_self_test(
+            bundle, settings, models, self_test_key(bundle, settings.model.runtime, settings.model.precision)
+        )
     )
 
 
-def _prove(
+def _run_self_test(
     bundle: Bundle, settings: Settings, models: InstalledModels, key: str
-) -> Generator[str, None, Proof]:
+) -> Generator[str, None, SelfTestResult]:
     model = settings.model
-    steps = proving(bundle, model.runtime, model.precision, model.threads)
+    steps = self_test_steps(bundle, model.runtime, model.precision, model.threads)
     while True:
         try:
             next(steps)
         except StopIteration as done:
-            proof: Proof = done.value
+            result: SelfTestResult = done.value
             break
         except ModelCrashed as error:
             models.remember(key, str(error))
             raise
         yield f"testing the model {bundle.manifest.model_id}"
-    proof.report.require()
+    result.report.require()
     models.remember(key)
-    return proof
+    return result
 
 
 def _load_tested(
@@ -209,14 +217,14 @@ def _load_tested(
 ) -> Generator[str, None, LoadedModel]:
     try:
         bundle = load_bundle(path)
-        if needs_proof(bundle):
-            yield from proving_model(bundle, settings, models)
+        if is_untrusted(bundle):
+            yield from testing_model(bundle, settings, models)
         return LoadedModel(bundle, load_tested_encoder(bundle, settings), installed)
     except EdgeSiameseError:
         raise
     except Exception as error:
         LOG.exception("%s cannot be loaded", path)
-        raise ModelError(f"{path.name} cannot be loaded: {unforeseen(error)}") from error
+        raise ModelError(f"{path.name} cannot be loaded: {describe_error(error)}") from error
 
 
 def confirm_model(model: LoadedModel, models: InstalledModels) -> LoadedModel:

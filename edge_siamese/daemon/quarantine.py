@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from edge_siamese.errors import ControlError, SettingsError, unforeseen
+from edge_siamese.errors import ControlError, SettingsError, describe_error
 from edge_siamese.recognition.support import SupportEntry
 from edge_siamese.system.files import write_text_atomically
 from edge_siamese.system.wall_clock import utc_now
@@ -346,7 +346,7 @@ def _read(path: Path, default: T) -> T:
     except FileNotFoundError:
         return default
     except (OSError, ValueError, SchemaError, SettingsError) as error:
-        LOG.warning("%s cannot be read and is ignored: %s", path, unforeseen(error))
+        LOG.warning("%s cannot be read and is ignored: %s", path, describe_error(error))
         return default
 
 

@@ -29,7 +29,7 @@ from edge_siamese.daemon.sinks import open_sinks
 from edge_siamese.daemon.store_lifecycle import StoreLifecycle
 from edge_siamese.daemon.systemd import Notifier
 from edge_siamese.daemon.telemetry import Observations
-from edge_siamese.errors import SettingsError, unforeseen
+from edge_siamese.errors import SettingsError, describe_error
 from edge_siamese.events import Event, counted, trouble
 from edge_siamese.models.installed import InstalledModels
 from edge_siamese.panel.led_signals import Signal
@@ -244,7 +244,7 @@ class Service:
         if remedy == "follow":
             engine.follow()
         elif remedy == "pause":
-            self.loader.drop(f"frames cannot be processed: {unforeseen(error)}", Signal.FAULT_MODEL)
+            self.loader.drop(f"frames cannot be processed: {describe_error(error)}", Signal.FAULT_MODEL)
             self.loader.pause()
         else:
             self.loader.drop("the engine is being built again")
@@ -340,7 +340,7 @@ class Service:
         except Exception as error:
             if not isinstance(error, SettingsError):
                 LOG.exception("the settings cannot be used")
-            problem = unforeseen(error)
+            problem = describe_error(error)
             # Also what the new settings changed before the error.
             self.faults.guard("settings", "previous settings", lambda: self._apply(before))
             self._use(before)

@@ -106,13 +106,13 @@ def _current_model(context: Context) -> tuple[Path | None, str]:
 
 def _self_test(context: Context, path: Path) -> Finding:
     from edge_siamese.models.bundle import load_bundle
-    from edge_siamese.runtimes.proof import prove
+    from edge_siamese.runtimes.confined_self_test import run_self_test
 
     settings, origin = context.settings.model, described(path)
     try:
         bundle = load_bundle(path)
-        proof = prove(bundle, settings.runtime, settings.precision, settings.threads)
-        report = proof.report
+        result = run_self_test(bundle, settings.runtime, settings.precision, settings.threads)
+        report = result.report
         report.require()
     except EdgeSiameseError as error:
         remedy = (
@@ -125,7 +125,7 @@ def _self_test(context: Context, path: Path) -> Finding:
         "model",
         "ok",
         (f"{origin}: " if origin else "")
-        + f"{bundle.manifest.model_id}, {report.precision} on {report.runtime} {proof.version}: intact, and its self-test "
+        + f"{bundle.manifest.model_id}, {report.precision} on {report.runtime} {result.version}: intact, and its self-test "
         f"passes (minimum cosine {report.worst_cosine:.4f})",
     )
 

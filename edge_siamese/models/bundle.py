@@ -63,7 +63,7 @@ _AGAIN = "copy or export the bundle again"
 
 @dataclass(frozen=True, eq=False)
 class GoldenVectors:
-    """Inputs with the workstation's results, which prove that a device computes the same."""
+    """Inputs with the workstation's results, which show whether a device computes the same."""
 
     frame: npt.NDArray[np.uint8]
     """(h, w, 3): a frame that differs from the encoder's input in size and color."""

@@ -31,14 +31,14 @@ from edge_siamese.validation import Record, SchemaError, convert, parse_json
 
 LOG = logging.getLogger(__name__)
 
-STATE, STAGING, PROOFS = "state.json", ".incoming", "proofs.json"
+STATE, STAGING, SELF_TESTS = "state.json", ".incoming", "self_tests.json"
 MAX_ATTEMPTS = 3
 """Starts of the daemon with a model on trial before the model is rejected."""
 BUSY_SECONDS, BUSY_STEP_SECONDS = 1.0, 0.05
 """How long to wait for another process that changes the models, and how often to try again, in seconds."""
 MAX_KEPT = 4
 """Models to keep, including the current and the previous one."""
-MAX_PROOFS, MAX_PROOFS_BYTES = 16, 64 * 1024
+MAX_RESULTS, MAX_RESULTS_BYTES = 16, 64 * 1024
 
 
 class ModelState(Record):
@@ -267,27 +267,27 @@ class InstalledModels:
             with self._changing():
                 self._write(replace(state, confirmed=True, attempts=0))
 
-    def outcome(self, proof: str) -> str | None:
+    def outcome(self, key: str) -> str | None:
         """The result of an earlier self-test: empty if it passed, else why it crashed; None if it is unknown.
 
         Args:
-            proof: identifies bundle, runtime and program; see `runtimes.proof.proof_key`.
+            key: identifies bundle, runtime and program; see `runtimes.confined_self_test.self_test_key`.
         """
-        return self._proofs().get(proof)
+        return self._results().get(key)
 
-    def remember(self, proof: str, problem: str = "") -> None:
+    def remember(self, key: str, problem: str = "") -> None:
         """Keep the result of a self-test, so that it need not run at each start."""
-        proofs = {key: value for key, value in self._proofs().items() if key != proof}
-        kept = dict([*proofs.items(), (proof, problem)][-MAX_PROOFS:])
+        others = {name: value for name, value in self._results().items() if name != key}
+        kept = dict([*others.items(), (key, problem)][-MAX_RESULTS:])
         try:
             with _as_owner(self.directory.parent):
-                write_text_atomically(self.directory / PROOFS, json.dumps(kept, indent=2) + "\n")
+                write_text_atomically(self.directory / SELF_TESTS, json.dumps(kept, indent=2) + "\n")
         except OSError as error:  # such as a full disk; the test runs again at the next start
-            LOG.debug("%s cannot be written: %s", self.directory / PROOFS, error)
+            LOG.debug("%s cannot be written: %s", self.directory / SELF_TESTS, error)
 
-    def _proofs(self) -> dict[str, str]:
-        with suppress(OSError, SchemaError), (self.directory / PROOFS).open("rb") as file:
-            return convert(parse_json(file.read(MAX_PROOFS_BYTES)), dict[str, str])
+    def _results(self) -> dict[str, str]:
+        with suppress(OSError, SchemaError), (self.directory / SELF_TESTS).open("rb") as file:
+            return convert(parse_json(file.read(MAX_RESULTS_BYTES)), dict[str, str])
         return {}
 
     def _may_fall_back(self, state: ModelState) -> bool:

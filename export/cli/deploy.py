@@ -17,7 +17,7 @@ from rich.console import Console
 from edge_siamese.errors import ExportError, RuntimeNotInstalled
 from edge_siamese.models.bundle import MANIFEST, Bundle
 from edge_siamese.registry import AUTO
-from edge_siamese.runtimes.proof import needs_proof, prove
+from edge_siamese.runtimes.confined_self_test import is_untrusted, run_self_test
 from export import records
 from export.cli.options import add_bundle_argument, positive
 from export.evaluation.loading import open_bundle
@@ -145,13 +145,13 @@ def ssh_options(port: int | None, identity: str | None, options: Sequence[str]) 
     return tuple(arguments)
 
 
-def _require_proof(bundle: Bundle) -> None:
-    """Run the self-test here, in a confined child, before any device does; raises as `prove` does."""
+def _require_self_test(bundle: Bundle) -> None:
+    """Run the self-test here, in a confined child, before any device does; raises as `run_self_test` does."""
     precision = "int8" if any(model.precision == "int8" for model in bundle.manifest.models) else "fp32"
-    if needs_proof(bundle):
+    if is_untrusted(bundle):
         bundle.check()
         with suppress(RuntimeNotInstalled):  # the devices have one
-            prove(bundle, AUTO, precision).report.require()
+            run_self_test(bundle, AUTO, precision).report.require()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -185,7 +185,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     bundle = open_bundle(arguments.bundle)
-    _require_proof(bundle)
+    _require_self_test(bundle)
     options = ssh_options(arguments.port, arguments.identity, arguments.ssh_option)
     devices = [Device(host, options, arguments.command, not arguments.no_sudo) for host in arguments.hosts]
     data = archive(bundle)

@@ -25,7 +25,7 @@ from edge_siamese.models.bundle import Bundle, load_bundle
 from edge_siamese.recognition.embedding import Encoder
 from edge_siamese.recognition.imaging import Frames, prepare_batch
 from edge_siamese.registry import RUNTIMES
-from edge_siamese.runtimes.proof import try_encoder
+from edge_siamese.runtimes.confined_self_test import try_encoder
 from edge_siamese.runtimes.selection import available_runtimes, load_encoder, runtime_format
 
 CHECKOUT = Path(__file__).resolve().parents[2]

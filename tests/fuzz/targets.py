@@ -488,7 +488,7 @@ def make_model(chance: random.Random) -> bytes:
 
 @contextmanager
 def open_models(directory: Path) -> Iterator[Feed]:
-    from edge_siamese.runtimes.proof import prove
+    from edge_siamese.runtimes.confined_self_test import run_self_test
     from edge_siamese.system.sandbox import Limits
 
     bundle = write_tiny_bundle(directory / "bundle")
@@ -502,10 +502,10 @@ def open_models(directory: Path) -> Iterator[Feed]:
         try:
             (bundle / name).write_bytes(content)
             _list_again(bundle, name)
-            proof = prove(
+            result = run_self_test(
                 load_bundle(bundle), "auto" if format == "tflite" else "onnxruntime", precision, 1, limits
             )
-            assert isinstance(proof.report.passed, bool)
+            assert isinstance(result.report.passed, bool)
         finally:
             shutil.copyfile(MODELS / name, bundle / name)
             (bundle / MANIFEST).write_bytes(manifest)

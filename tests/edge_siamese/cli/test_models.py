@@ -56,9 +56,9 @@ def test_list_without_models(command: Command) -> None:
 
 
 def test_install_list_and_rollback(command: Command, bundle: Bundle, second: str, daemon: Daemon) -> None:
-    proof, line = command("model", "install", str(bundle.path)).splitlines()
+    result, line = command("model", "install", str(bundle.path)).splitlines()
     name = daemon.models.state().current
-    assert proof.startswith("tiny-0123456789ab passed its self-test, int8: onnxruntime ")
+    assert result.startswith("tiny-0123456789ab passed its self-test, int8: onnxruntime ")
     assert line == f"{name} is now the current model; the daemon is not running"
     found = json.loads(command("model", "install", second, "--json"))
     assert (found["daemon"], Path(found["path"]).name) == (False, found["name"])
@@ -94,8 +94,8 @@ def test_a_shipped_one_is_used_until_one_is_installed(
 def test_a_shipped_one_is_installed_by_its_name(
     command: Command, daemon: Daemon, objects_shipped: Path
 ) -> None:
-    proof, line = command("model", "install", "objects").splitlines()
-    assert proof.startswith("shipped-000000000000 passed its self-test, int8: onnxruntime ")
+    result, line = command("model", "install", "objects").splitlines()
+    assert result.startswith("shipped-000000000000 passed its self-test, int8: onnxruntime ")
     assert line.startswith("shipped-000000000000-")
     assert daemon.models.current() == daemon.models.directory / line.split()[0]
     assert command("model", "install", "flowers", status=1) == (

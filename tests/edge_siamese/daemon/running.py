@@ -24,7 +24,7 @@ from edge_siamese.events import KINDS
 from edge_siamese.models.bundle import Bundle
 from edge_siamese.models.installed import InstalledModels
 from edge_siamese.recognition.imaging import Bytes
-from edge_siamese.runtimes.proof import finish
+from edge_siamese.runtimes.confined_self_test import finish
 from edge_siamese.settings import Settings, load_settings
 from tests.tiny_network import pictures
 
@@ -240,8 +240,8 @@ def daemon_in(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
     """A daemon that is not started yet; it is stopped at the end."""
     stage = Stage()
     monkeypatch.setattr("edge_siamese.daemon.hardware.open_camera", stage.open)
-    # The child that tests a model takes a third of a second; `test_model_proof.py` runs it.
-    monkeypatch.setattr("edge_siamese.daemon.model_loader.needs_proof", lambda _: False)
+    # The child that tests a model takes a third of a second; `test_untrusted_model.py` runs it.
+    monkeypatch.setattr("edge_siamese.daemon.model_loader.is_untrusted", lambda _: False)
     (home / "run").mkdir(parents=True)
     made = Daemon(home, stage)
     try:

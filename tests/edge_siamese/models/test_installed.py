@@ -255,7 +255,7 @@ def test_results_of_self_tests_are_kept(models: InstalledModels) -> None:
     for number in range(20):
         models.remember(str(number))
     assert (models.outcome("a"), models.outcome("3"), models.outcome("4")) == (None, None, "")
-    (models.directory / "proofs.json").write_text('{"4": 1}')
+    (models.directory / "self_tests.json").write_text('{"4": 1}')
     assert models.outcome("4") is None
     models.remember("4")
     assert models.outcome("4") == ""

@@ -1,4 +1,4 @@
-"""Damages model files, and tells how their proofs end; for the device's interpreter too, which has no pytest."""
+"""Damages model files and runs their self-tests. It needs no pytest, which the device's interpreter lacks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from msgspec import structs
 
 from edge_siamese.errors import EdgeSiameseError
 from edge_siamese.models.bundle import load_bundle
-from edge_siamese.runtimes.proof import prove
+from edge_siamese.runtimes.confined_self_test import run_self_test
 from edge_siamese.system.sandbox import Limits
 from tests.tiny_bundle import describe, write_tiny_bundle
 
@@ -52,9 +52,9 @@ def write_crashing_bundle(directory: Path) -> Path:
 
 
 def outcome(directory: Path, runtime: str, precision: str = "int8", limits: Limits | None = None) -> str:
-    """The result of a proof in a line: `passed`, `failed`, or the class and text of the error."""
+    """The result of a self-test in a line: `passed`, `failed`, or the class and text of the error."""
     try:
-        result = prove(load_bundle(directory), runtime, precision, 1, limits)
+        result = run_self_test(load_bundle(directory), runtime, precision, 1, limits)
     except EdgeSiameseError as error:
         return f"{type(error).__name__}: {error}"
     return "passed" if result.report.passed else "failed"

@@ -1,4 +1,4 @@
-"""A self-test that ends with the signal in the variable `PYTHONDYING`; `test_proof.py` runs it in place of the real one."""
+"""A self-test that ends with the signal in the variable `PYTHONDYING`, in place of the real one."""
 
 from __future__ import annotations
 

@@ -133,7 +133,7 @@ def test_a_host_that_ssh_would_misread_is_refused(host: str) -> None:
 
 
 @pytest.mark.system
-def test_a_bundle_arrives_proves_itself_and_becomes_current(
+def test_a_bundle_arrives_passes_its_self_test_and_becomes_current(
     bundle: Bundle, server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["deploy", str(bundle.path), *server.words]) == 0

@@ -1,4 +1,4 @@
-"""The shipping copy of a bundle: what is in it, that it proves itself, and what is not shipped."""
+"""The shipping copy of a bundle: what is in it, that it passes its self-test, and what is not shipped."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The proof of a model: a confined child reads its bundle, loads its encoder and runs its self-test.
+"""The self-test of a model in a confined child process.
 
 A damaged model file can crash its runtime, compute forever or take all memory. So a bundle from elsewhere is tried in a
-child process before this process opens its encoder. Shipped bundles need no proof.
+child process before this process opens its encoder. Shipped bundles are trusted.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _PUBLIC_TEMPORARY = Path("/var/tmp")  # readable by every account, and on the di
 
 
 @dataclass(frozen=True)
-class Proof:
+class SelfTestResult:
     """The result of a self-test in a child."""
 
     report: SelfTestReport
@@ -51,9 +51,9 @@ class Proof:
     """Why the runtime was selected."""
 
 
-def prove(
+def run_self_test(
     bundle: Bundle, runtime: str, precision: str, threads: int | None = None, limits: Limits | None = None
-) -> Proof:
+) -> SelfTestResult:
     """Run a bundle's self-test in a confined child, and wait for the result, which may be that the test failed.
 
     Raises:
@@ -62,26 +62,26 @@ def prove(
         BundleError: the bundle lacks something that the engine needs.
         RuntimeNotInstalled, EncoderError: the encoder cannot be loaded.
     """
-    return finish(proving(bundle, runtime, precision, threads, limits))
+    return finish(self_test_steps(bundle, runtime, precision, threads, limits))
 
 
 def try_encoder(bundle: Bundle, runtime: str, precision: str, threads: int | None = None) -> None:
-    """Load the encoder of a bundle from elsewhere and embed an image, in a confined child; raises as `prove`.
+    """Load the encoder of a bundle from elsewhere and embed an image, in a confined child; raises as `run_self_test`.
 
     For commands that need no golden vectors, and leave it to the caller to judge what the encoder computes.
     """
-    if needs_proof(bundle):
+    if is_untrusted(bundle):
         finish(_confined(bundle, runtime, precision, threads, Limits(), with_golden=False))
 
 
-def proving(
+def self_test_steps(
     bundle: Bundle, runtime: str, precision: str, threads: int | None = None, limits: Limits | None = None
-) -> Generator[None, None, Proof]:
-    """As `prove`; yields while the child works, at most `POLL_SECONDS` after the last time."""
+) -> Generator[None, None, SelfTestResult]:
+    """As `run_self_test`; yields while the child works, at most `POLL_SECONDS` after the last time."""
     steps = _confined(bundle, runtime, precision, threads, limits or Limits(), with_golden=True)
     result = yield from steps
     try:
-        return convert(result, Proof)
+        return convert(result, SelfTestResult)
     except SchemaError as error:  # the model's code may have written it
         raise ModelCrashed(f"the reply of {bundle.manifest.model_id} is no result of a self-test") from error
 
@@ -135,12 +135,12 @@ def finish(steps: Generator[Any, None, T]) -> T:
             return done.value
 
 
-def needs_proof(bundle: Bundle) -> bool:
+def is_untrusted(bundle: Bundle) -> bool:
     """Whether a bundle came from elsewhere; those of the program are as trusted as the program."""
     return not described(bundle.path)
 
 
-def proof_key(bundle: Bundle, runtime: str, precision: str) -> str:
+def self_test_key(bundle: Bundle, runtime: str, precision: str) -> str:
     """A text that changes with everything that the result of a self-test depends on, except for the processor's model.
 
     Raises `RuntimeNotInstalled` if no runtime can run the bundle here.

@@ -1,4 +1,4 @@
-"""The proof of a model: damaged, greedy and endless model files end in one error, never in a dead process."""
+"""The self-test in a confined child: damaged, greedy and endless model files end in one error, never in a dead process."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ import pytest
 from edge_siamese.errors import BundleError, ModelCrashed, SandboxError, SelfTestFailed
 from edge_siamese.models import names, shipped
 from edge_siamese.models.bundle import IMPOSTORS, MAX_IMPOSTORS, Bundle, load_bundle
-from edge_siamese.runtimes import proof
-from edge_siamese.runtimes.proof import needs_proof, proof_key, prove
+from edge_siamese.runtimes import confined_self_test
+from edge_siamese.runtimes.confined_self_test import is_untrusted, run_self_test, self_test_key
 from edge_siamese.runtimes.selection import runtime_format
 from edge_siamese.system import sandbox
 from edge_siamese.system.sandbox import Limits
@@ -33,13 +33,13 @@ DAMAGED_FILES = 20
 
 
 def test_a_good_model_passes(bundle: Bundle, runtime: str) -> None:
-    result = prove(bundle, runtime, "int8", 1)
+    result = run_self_test(bundle, runtime, "int8", 1)
     assert result.report.passed
     assert (result.report.runtime, result.report.precision) == (runtime, "int8")
     assert result.reason == f"{runtime} {result.version}: requested"
 
 
-def test_a_bundle_that_only_root_can_read_is_proven(
+def test_a_bundle_that_only_root_can_read_is_tested(
     writable_bundle: Path, runtime: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for path in writable_bundle.iterdir():
@@ -47,8 +47,8 @@ def test_a_bundle_that_only_root_can_read_is_proven(
     writable_bundle.chmod(0o700)
     with tempfile.TemporaryDirectory() as place:
         os.chmod(place, 0o755)
-        monkeypatch.setattr(proof, "_PUBLIC_TEMPORARY", Path(place))
-        assert prove(load_bundle(writable_bundle), runtime, "fp32", 1).report.passed
+        monkeypatch.setattr(confined_self_test, "_PUBLIC_TEMPORARY", Path(place))
+        assert run_self_test(load_bundle(writable_bundle), runtime, "fp32", 1).report.passed
         assert os.listdir(place) == []
 
 
@@ -193,7 +193,7 @@ class TestCrashes:
 
     @pytest.fixture(autouse=True)
     def dying(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(proof, "__name__", "tests.edge_siamese.runtimes.dying")
+        monkeypatch.setattr(confined_self_test, "__name__", "tests.edge_siamese.runtimes.dying")
 
     @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT, signal.SIGILL])
     def test_a_signal_is_one_error(
@@ -201,7 +201,7 @@ class TestCrashes:
     ) -> None:
         monkeypatch.setenv("PYTHONDYING", str(int(number)))
         with pytest.raises(ModelCrashed) as caught:
-            prove(bundle, runtime, "int8", 1)
+            run_self_test(bundle, runtime, "int8", 1)
         assert re.fullmatch(
             rf"the int8 file of tiny-0123456789ab crashes {runtime} \S+: {number.name}", str(caught.value)
         )
@@ -211,7 +211,7 @@ class TestCrashes:
     ) -> None:
         monkeypatch.setenv("PYTHONDYING", str(int(signal.SIGKILL)))
         with pytest.raises(SelfTestFailed, match=r"SIGKILL, perhaps because memory ran out$") as caught:
-            prove(bundle, runtime, "int8", 1)
+            run_self_test(bundle, runtime, "int8", 1)
         assert type(caught.value) is SelfTestFailed
 
 
@@ -246,9 +246,9 @@ def test_files_that_crash_tflite_runtime(device_python: Path, writable_bundle: P
     "reply", [None, 5, {}, {"report": {}, "version": "1", "reason": ""}, {"report": None}]
 )
 def test_a_reply_that_is_no_result(bundle: Bundle, monkeypatch: pytest.MonkeyPatch, reply: Any) -> None:
-    monkeypatch.setattr(proof.ConfinedChild, "result", lambda child: reply)
+    monkeypatch.setattr(confined_self_test.ConfinedChild, "result", lambda child: reply)
     with pytest.raises(ModelCrashed, match=f"^the reply of {MODEL_ID} is no result of a self-test$"):
-        prove(bundle, "onnxruntime", "int8", 1)
+        run_self_test(bundle, "onnxruntime", "int8", 1)
 
 
 def test_a_child_that_cannot_be_started_says_nothing_about_the_model(
@@ -256,7 +256,7 @@ def test_a_child_that_cannot_be_started_says_nothing_about_the_model(
 ) -> None:
     monkeypatch.setattr(sandbox.sys, "executable", "/no/python")
     with pytest.raises(SandboxError, match=r"^a child process cannot be started: "):
-        prove(bundle, runtime, "int8", 1)
+        run_self_test(bundle, runtime, "int8", 1)
 
 
 @pytest.mark.parametrize(
@@ -275,32 +275,32 @@ def test_a_child_that_cannot_be_started_says_nothing_about_the_model(
         (np.array(["x"] * 8), "not a file of numpy arrays"),
     ],
 )
-def test_impostors_are_proven_too(writable_bundle: Path, stored: Any, problem: str) -> None:
+def test_impostors_are_tested_too(writable_bundle: Path, stored: Any, problem: str) -> None:
     pytest.importorskip("onnxruntime")
     np.save(writable_bundle / IMPOSTORS, stored)
     relist(writable_bundle, IMPOSTORS)
     with pytest.raises(BundleError, match=problem) as caught:
-        prove(load_bundle(writable_bundle), "onnxruntime", "int8", 1)
+        run_self_test(load_bundle(writable_bundle), "onnxruntime", "int8", 1)
     assert str(caught.value).startswith(f"{writable_bundle / IMPOSTORS}")
 
 
-def test_shipped_bundles_need_no_proof(bundle: Bundle, objects_shipped: Path) -> None:
-    assert needs_proof(bundle)
-    assert not needs_proof(load_bundle(objects_shipped))
+def test_shipped_bundles_are_trusted(bundle: Bundle, objects_shipped: Path) -> None:
+    assert is_untrusted(bundle)
+    assert not is_untrusted(load_bundle(objects_shipped))
 
 
-def test_a_proof_holds_for_one_model_runtime_and_release(
+def test_a_result_holds_for_one_model_runtime_and_release(
     bundle: Bundle, weighted_bundle: Bundle, tmp_path: Path, runtime: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keys = [
-        proof_key(bundle, runtime, "int8"),
-        proof_key(bundle, runtime, "fp32"),
-        proof_key(weighted_bundle, runtime, "int8"),
+        self_test_key(bundle, runtime, "int8"),
+        self_test_key(bundle, runtime, "fp32"),
+        self_test_key(weighted_bundle, runtime, "int8"),
     ]
     shutil.copytree(bundle.path, tmp_path / "copy")
-    assert proof_key(load_bundle(tmp_path / "copy"), runtime, "int8") == keys[0]
-    monkeypatch.setattr(proof, "__version__", "99")
-    keys.append(proof_key(bundle, runtime, "int8"))
+    assert self_test_key(load_bundle(tmp_path / "copy"), runtime, "int8") == keys[0]
+    monkeypatch.setattr(confined_self_test, "__version__", "99")
+    keys.append(self_test_key(bundle, runtime, "int8"))
     assert len(set(keys)) == 4
 
 
@@ -314,7 +314,7 @@ def test_where_the_kernel_cannot_start_this_interpreter_the_model_is_tested_in_t
         raise OSError(errno.ENOEXEC, "Exec format error")
 
     monkeypatch.setattr("subprocess.Popen", refuse)
-    assert prove(bundle, "onnxruntime", "int8").report.passed
+    assert run_self_test(bundle, "onnxruntime", "int8").report.passed
     assert caplog.messages == [
         "a child process cannot be started: Exec format error; the model is tested in this process"
     ]

@@ -15,8 +15,8 @@ from edge_siamese.daemon.model_loader import load_tested_encoder, loading_curren
 from edge_siamese.errors import ModelCrashed, SandboxError
 from edge_siamese.models.bundle import Bundle
 from edge_siamese.models.installed import InstalledModels
-from edge_siamese.runtimes import proof
-from edge_siamese.runtimes.proof import ConfinedChild, needs_proof
+from edge_siamese.runtimes import confined_self_test
+from edge_siamese.runtimes.confined_self_test import ConfinedChild, is_untrusted
 from edge_siamese.settings import ModelSettings, Settings
 from edge_siamese.system import sandbox
 from tests.edge_siamese.daemon.running import (
@@ -50,24 +50,24 @@ def children(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             started.append(arguments["directory"])
             super().__init__(target, limits, **arguments)
 
-    monkeypatch.setattr(proof, "ConfinedChild", Noted)
+    monkeypatch.setattr(confined_self_test, "ConfinedChild", Noted)
     return started
 
 
 @pytest.fixture
 def crashing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A device on which each model from elsewhere crashes its runtime, and would crash the daemon."""
-    monkeypatch.setattr(proof, "__name__", "tests.edge_siamese.runtimes.dying")
+    monkeypatch.setattr(confined_self_test, "__name__", "tests.edge_siamese.runtimes.dying")
     monkeypatch.setenv("PYTHONDYING", str(int(signal.SIGSEGV)))
 
     def load(bundle: Bundle, settings: Settings) -> Any:
-        assert not needs_proof(bundle), "the daemon opened a model that was not proven"
+        assert not is_untrusted(bundle), "the daemon opened a model that was not tested"
         return load_tested_encoder(bundle, settings)
 
     monkeypatch.setattr(model_loader, "load_tested_encoder", load)
 
 
-def test_a_restart_with_a_proven_model_needs_no_child(
+def test_a_restart_with_a_tested_model_needs_no_child(
     models: InstalledModels, bundle: Bundle, children: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     models.install(bundle.path, accept)
@@ -75,7 +75,7 @@ def test_a_restart_with_a_proven_model_needs_no_child(
     for _ in range(3):
         assert load_current_model(SETTINGS, models, pytest.fail).installed
     assert len(children) == 1
-    monkeypatch.setattr(proof, "__version__", "99")  # another release
+    monkeypatch.setattr(confined_self_test, "__version__", "99")  # another release
     load_current_model(SETTINGS, models, pytest.fail)
     assert len(children) == 2
     load_current_model(Settings(model=ModelSettings(str(bundle.path), "onnxruntime")), models, pytest.fail)
@@ -159,7 +159,7 @@ class TestDaemon:
         self, tmp_path: Path, objects_shipped: Path, monkeypatch: pytest.MonkeyPatch
     ) -> Iterator[Daemon]:
         with daemon_without_a_model(tmp_path, monkeypatch) as made:
-            monkeypatch.setattr(model_loader, "needs_proof", needs_proof)
+            monkeypatch.setattr(model_loader, "is_untrusted", is_untrusted)
             yield made
 
     @pytest.mark.usefixtures("crashing")
@@ -184,7 +184,7 @@ class TestDaemon:
                 polls.append(daemon.service.engine and daemon.service.engine.frames)
                 return held.is_set() and super().poll(seconds)
 
-        monkeypatch.setattr(proof, "ConfinedChild", Slow)
+        monkeypatch.setattr(confined_self_test, "ConfinedChild", Slow)
         daemon.models.install(bundle.path, accept)
         daemon.ask("reload")
         until(lambda: polls and polls[-1] > polls[0] + 5)
