@@ -436,3 +436,17 @@ def test_a_png_with_much_besides_its_pixels_is_refused(junk: bytes) -> None:
         PictureError, match="it has too much besides its pixels: more than 1000 chunks or 8 MB"
     ):
         read_uploaded_picture(plain[:header] + junk + plain[header:], 40, "it")
+
+
+@pytest.mark.parametrize("name", [b"juNk", b"zTXt"])
+def test_a_png_with_as_much_besides_its_pixels_as_is_read_takes_little_memory(
+    tmp_path: Path, name: bytes
+) -> None:
+    Image.new("RGBA", (4000, 4000), 1).save(tmp_path / "plain", "PNG")
+    Image.new("RGBA", (8, 8)).save(tmp_path / "small", "PNG")
+    plain = (tmp_path / "plain").read_bytes()
+    header = plain.index(b"IDAT") - 4
+    text = b"k\0\0" + zlib.compress(bytes(950_000)) if name == b"zTXt" else bytes(7_900)
+    junk = chunk(name, text) * (4 if name == b"zTXt" else 990)
+    (tmp_path / "full").write_bytes(plain[:header] + junk + plain[header:])
+    assert peak_kilobytes("read_uploaded_picture(data, 640)", tmp_path / "small", tmp_path / "full") < 120_000
