@@ -1,4 +1,4 @@
-"""The certificates that the pages on MQTT and the dashboard tell how to make and where to put are ones that work."""
+"""The certificates that the pages on MQTT and the dashboard describe work."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_every_file_of_the_settings_is_put_there_and_no_secret_is_open(page: str
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_files_are_there_before_the_daemon_is_told(page: str) -> None:
+def test_files_are_there_before_the_daemon_is_reloaded(page: str) -> None:
     lines = commands(page)
     reloads = [number for number, line in enumerate(lines) if "systemctl reload" in line]
     password = [number for number, line in enumerate(lines) if "mqtt-password" in line]

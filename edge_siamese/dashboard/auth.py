@@ -330,7 +330,7 @@ class Authenticator:
         return self._public is not None and origin.lower() == self._public.origin
 
     def recheck(self, request: Request) -> Callable[[], bool]:
-        """Return a function that tells whether the sender of a request is still logged in, for responses that last."""
+        """Return a function that checks whether the sender of a request is still logged in, for long responses."""
 
         def is_authenticated() -> bool:
             try:

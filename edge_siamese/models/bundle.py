@@ -196,7 +196,7 @@ class Bundle:
 def choose_acceptance(
     bundle: Bundle, threshold: float | None = None, false_accept_rate: float | None = None
 ) -> Acceptance:
-    """How near an object has to be to be recognized with this bundle.
+    """Return the rule for recognition with this bundle.
 
     Args:
         bundle: source of thresholds and impostors.

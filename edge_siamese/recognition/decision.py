@@ -264,7 +264,7 @@ class _Scores:
 
 @dataclass(frozen=True, eq=False)
 class Acceptance:
-    """How near an object has to be to be recognized: a fixed threshold, or a share of impostors that may pass.
+    """The rule for recognition: a fixed threshold, or a share of impostors that may pass.
 
     A threshold on pairs of pictures says little about a camera: the more views are registered, the more chances a stranger
     has. With impostors, the general threshold therefore follows from the objects at hand. It is the one at which the share

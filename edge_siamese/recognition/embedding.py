@@ -120,7 +120,7 @@ def prepare_variations(frame: npt.NDArray[Any], to: Preprocessing, variations: S
 
 
 def usable_embeddings(rows: Floats) -> npt.NDArray[np.bool_]:
-    """Which embeddings can be compared: finite, not zero, and so short that no distance overflows.
+    """Return a mask of the embeddings that can be compared: finite, not zero, and short enough that no distance overflows.
 
     Args:
         rows: float32 (N, D), from any source: a file, another device, a runtime.

@@ -151,7 +151,7 @@ def runtime_status(name: str, driver: RuntimeDriver) -> RuntimeStatus:
         missing = error.name in (package, library)
         problem = "not installed" if missing else f"not usable: it needs the module {error.name}"
         return RuntimeStatus(name, "", problem, None, None)
-    except Exception as error:  # a broken compiled module raises whatever it likes
+    except Exception as error:  # a broken compiled module may raise any exception
         return RuntimeStatus(name, _version(package), f"not usable: {_cause(error)}", None, None)
     print(stderr.getvalue(), end="", file=sys.stderr)
     return RuntimeStatus(name, _version(package), "", module, seconds)
@@ -189,7 +189,7 @@ def _version(package: str) -> str:
 
 
 def _cause(error: BaseException) -> str:
-    """Describe the first error of a chain, which is the one that explains the others."""
+    """Describe the first error of a chain, which explains the others."""
     line = first_line(error)
     if "numpy" in line and int(np.__version__.split(".")[0]) >= 2:
         return f"it was built for numpy 1 and numpy {np.__version__} is installed"

@@ -281,7 +281,7 @@ class TestFile:
             f"{path}: camera.frame_rate: must be a number from 0.1 to 240, not 0 (at line 2)"
         )
 
-    def test_a_file_that_is_missing_or_unreadable_is_told(
+    def test_a_file_that_is_missing_or_unreadable_is_an_error(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         assert unreadable(tmp_path / "no.toml") == f"{tmp_path}/no.toml: there is no such file"

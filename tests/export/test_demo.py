@@ -301,7 +301,7 @@ def test_the_demo_shows_everything_and_then_fails_if_a_file_is_not_the_network(
         ("[]", True),
     ],
 )
-def test_a_run_that_this_demo_cannot_go_on_with_is_trained_anew(
+def test_a_run_that_this_demo_cannot_continue_is_trained_again(
     parts: Asked, tmp_path: Path, former: dict[str, Any] | str | None, fresh: bool
 ) -> None:
     if former is not None:

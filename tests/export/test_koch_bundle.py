@@ -117,7 +117,7 @@ def test_this_machine_passes_the_self_test(bundle: Bundle, runtime: str, precisi
     report = self_test(load_encoder(bundle, runtime, precision, threads=1), bundle.golden, bundle.head)
     report.require()
     assert report.largest_score_difference < 0.01
-    # Golden vectors that are all certain could not tell.
+    # Golden vectors with only certain scores would not show it.
     assert ((bundle.golden.scores > 0.1) & (bundle.golden.scores < 0.9)).any()
 
 

@@ -351,7 +351,7 @@ def test_evaluate_and_benchmark_take_the_directory_and_print_json_alone(
     assert {row["accuracy"] for row in said["rows"]} == {None}
 
 
-def test_report_writes_the_page_anew(made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_writes_the_page_again(made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = tmp_path / "page.html"
     assert main(["report", str(made.out), "--out", str(page)]) == 0
     assert capsys.readouterr().out == f"{page}\n"

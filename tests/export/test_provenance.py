@@ -1,4 +1,4 @@
-"""Provenance: the commit that something was made with, told truly or not at all, the versions and the machine."""
+"""Provenance: the commit that something was made with, exact or not stated, the versions and the machine."""
 
 from __future__ import annotations
 

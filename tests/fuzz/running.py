@@ -240,7 +240,7 @@ def require_one_line(error: Exception) -> None:
 
 
 def _place(error: BaseException) -> str:
-    """Where an error was raised, to tell failures apart."""
+    """Where an error was raised; identifies a failure."""
     cause = error.__cause__ if isinstance(error, Unforeseen) and error.__cause__ else error
     frames = traceback.extract_tb(cause.__traceback__)
     own = [

@@ -1,4 +1,4 @@
-"""Runs each fuzz target for a short time; and checks that the fuzzing finds what it is to find."""
+"""Runs each fuzz target for a short time, and checks that failures are found."""
 
 from __future__ import annotations
 

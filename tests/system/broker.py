@@ -154,7 +154,7 @@ class Broker:
         return self._process is not None
 
     def stop(self) -> None:
-        """End it in good order: clients are told, and what persists is written."""
+        """Shut it down: clients are disconnected, and retained messages are written."""
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:

@@ -80,7 +80,7 @@ class Window:
         self.requests: list[str] = []
         """Paths, in order."""
         self.refusals: set[int] = set()
-        """Statuses of HTTP that the test provokes; Chromium tells of each as an error."""
+        """HTTP statuses that the test provokes; Chromium reports each as an error."""
         self._context = browser.new_context(
             viewport={"width": size[0], "height": size[1]}, reduced_motion="reduce", **more
         )
@@ -118,7 +118,7 @@ class Window:
         return found
 
     def undo(self) -> None:
-        """Take the change back that the message at the foot of the page tells of."""
+        """Undo the change that the message at the bottom of the page reports."""
         self.click("Undo", inside=".toast")
 
     def _said(self, message: Any) -> None:

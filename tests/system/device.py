@@ -99,7 +99,7 @@ class Device:
         )
 
     def hurry(self) -> None:
-        """Start the service anew, with a systemd that does not make a test wait."""
+        """Restart the service, with a systemd that does not make a test wait."""
         self.container.write(DROP_IN, QUICK)
         self.container.run("systemctl", "daemon-reload")
         self.container.run("systemctl", "restart", "edge-siamese")

@@ -75,7 +75,7 @@ class Device:
         return found
 
     def idle(self) -> bool:
-        """Whether nothing is left to tell or to fetch."""
+        """Whether nothing is left to publish or to fetch."""
         report = self.fleet
         return report.get("state") == "connected" and not (report["to_publish"] or report["to_fetch"])
 

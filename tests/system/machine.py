@@ -181,7 +181,7 @@ class Machine:
                 return word
 
     def cut_power(self) -> None:
-        """From one instruction to the next; what the disk was not told to flush is lost."""
+        """Between two instructions; what was not flushed to the disk is lost."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()

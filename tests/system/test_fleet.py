@@ -146,7 +146,7 @@ def test_a_device_that_was_off_catches_up_and_nobody_misses_what_it_changed(
         assert sorted(name for name, _ in third.shown().values()) == ["mug", "pot", "thing 3"]
         assert (third.recognized(MUG), third.recognized(PEN)) == ("mug", "mug")
         print(f"a daemon that was off is alike {took:.1f} s after its start")
-        # What is changed without a broker is told when there is one again.
+        # What is changed without a broker is published when there is one again.
         broker.kill()
         third.actions.forget("pot")
         third.learn(KEY, "key")
@@ -198,7 +198,7 @@ def test_a_new_device_learns_100_objects_and_looks_at_its_frames_meanwhile(
         first, second = (device.configure(tiny, broker) for device in found)
         first.start()
         first.daemon.service.call(fill, 900.0)
-        first.learn(MUG, "mug")  # which is told of, and has the fleet look
+        first.learn(MUG, "mug")  # which is published and starts a comparison
         until(lambda: first.idle() and first.fleet["objects"] == CATCHING_UP + 1, 60)
         second.start()
         engine = second.daemon.service.engine

@@ -67,7 +67,7 @@ SILENT_BELOW = {
     },
     "EdgeSiameseCameraRestarts": {"edge_siamese_camera_restarts_total": "0x10 1x20 3x20 4x150"},
     "EdgeSiameseRestartLoop": {"process_start_time_seconds": "0x10 1x20 2x20 3x150"},
-    # A model that is missing has no camera either, and is told once.
+    # Without a model there is no camera either; one alert is enough.
     "EdgeSiameseCameraDown": {"edge_siamese_fault": "1x200", "edge_siamese_camera_up": "0x200"},
 }
 
@@ -98,7 +98,7 @@ def test_rules_and_example_are_valid() -> None:
     )
 
 
-def test_rules_are_quiet_where_all_is_well_and_tell_of_a_missing_job() -> None:
+def test_rules_are_silent_where_all_is_well_and_report_a_missing_job() -> None:
     assert "SUCCESS" in promtool("test", "rules", str(ROOT / "tests" / "system" / "alerts_test.yml"))
 
 

@@ -151,7 +151,7 @@ def test_settings_are_read_at_a_reload_and_a_model_that_is_installed_is_used_at_
     assert status["model"]["runtime"] == suite.runtime
     assert status["camera"]["status"] == "running"
     assert status["version"] == __version__
-    wait_for(lambda: "frames/s" in container.property("StatusText"), 10, "the status tells of frames")
+    wait_for(lambda: "frames/s" in container.property("StatusText"), 10, "the status line has the frame rate")
 
 
 def test_an_object_is_registered_and_listed(device: Device) -> None:
@@ -179,7 +179,7 @@ def test_wrong_settings_change_nothing_at_a_reload_and_end_the_service_for_good_
     pid, good = container.property("MainPID"), container.read(SETTINGS)
     container.write(SETTINGS, "[camera]\nkind = 'eye'\n")
     container.run("systemctl", "reload", "edge-siamese")
-    wait_for(lambda: "the previous settings stay in use" in container.journal(), 10, "the refusal is told")
+    wait_for(lambda: "the previous settings stay in use" in container.journal(), 10, "the refusal is logged")
     assert container.property("MainPID") == pid
     container.run("systemctl", "restart", "edge-siamese", check=False)
     wait_for(lambda: container.property("ActiveState") == "failed", 20, "the service has failed")

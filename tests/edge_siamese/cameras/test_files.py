@@ -93,7 +93,7 @@ def test_a_slow_reader_is_not_slowed_down_further(tmp_path: Path) -> None:
     assert [round(camera.capture().time, 3) for _ in range(2)] == [15.0, 15.1]
 
 
-def test_a_damaged_picture_is_passed_over_and_told_once(
+def test_a_damaged_picture_is_skipped_and_logged_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     picture(tmp_path / "1.png", 1)

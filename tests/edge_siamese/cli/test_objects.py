@@ -24,7 +24,7 @@ def daemon(tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> I
     with daemon_in(tmp_path, monkeypatch) as made:
         made.configure(bundle.path)
         made.start().up()
-        # What happens is told on stdout, which is the commands' here.
+        # The daemon prints events on stdout, which the commands use here.
         made.service.call(lambda: made.service.bus.set_sinks([]))
         yield made
 

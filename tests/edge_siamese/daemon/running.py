@@ -56,7 +56,7 @@ runtime = "{runtime}"
 
 _SHAPES = pictures(12)[..., 0]
 MUG, PEN, KEY, CUP = (np.kron(_SHAPES[number], np.ones((8, 8), np.uint8)) for number in (1, 2, 5, 9))
-"""Four things that the tiny network tells apart."""
+"""Four things that the tiny network distinguishes."""
 TABLE = np.full((96, 96), 255, np.uint8)
 
 

@@ -1,4 +1,4 @@
-"""The engine: what a frame, a press and a request do to what is recognized, registered, told and shown."""
+"""The engine: what a frame, a press and a request change in recognition, registrations, events and signals."""
 
 from __future__ import annotations
 

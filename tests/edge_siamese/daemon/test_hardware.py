@@ -1,4 +1,4 @@
-"""Camera and panel of the daemon: opened as settings say, watched, told of once, and let go in time."""
+"""Camera and panel of the daemon: opened as the settings say, supervised, reported once, and closed in time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Extras are opened, tried again, opened anew and closed as settings and troubles want it; nothing waits for them."""
+"""Integrations are opened, retried, reopened and closed as settings and failures require; nothing waits for them."""
 
 from __future__ import annotations
 

@@ -307,7 +307,7 @@ class TestChangingModels:
         brought = daemon.service.api.import_(tmp_path / "shelf.zip", "rename")
         assert brought["unembedded"] == 1
         until(lambda: "mug" in daemon.service.engine.support.names)  # type: ignore[union-attr]
-        # The model is the same, so what is there stays there, and its coming is not told again.
+        # The model is the same, so present objects stay present, and their appearance is not reported again.
         assert daemon.service.engine is before
         assert before is not None
         assert before.present == ("pen",)

@@ -1,4 +1,4 @@
-"""The line and the report that tell how the daemon is."""
+"""The status line and the status report of the daemon."""
 
 from __future__ import annotations
 

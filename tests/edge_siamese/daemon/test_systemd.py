@@ -1,4 +1,4 @@
-"""What systemd is told, read from a real datagram socket."""
+"""Notifications to systemd, read from a real datagram socket."""
 
 from __future__ import annotations
 

@@ -389,7 +389,7 @@ def test_sessions_end_when_they_are_not_used_and_in_any_case_after_a_week(clock:
 def test_there_are_not_any_number_of_sessions(clock: Clock) -> None:
     sessions = Sessions(clock)
     first, second = sessions.open("mark")[0], sessions.open("mark")[0]
-    assert sessions.find(first, "mark")  # so the second one is the one that was used longest ago
+    assert sessions.find(first, "mark")  # so the second one was used longest ago
     for _ in range(MAX_SESSIONS - 1):
         sessions.open("mark")
     assert sessions.find(first, "mark") and not sessions.find(second, "mark")
@@ -409,7 +409,7 @@ def test_who_fails_has_to_wait_even_with_the_right_password(file: CredentialsFil
     assert (caught.value.status, caught.value.headers) == (429, {"Retry-After": "1"})
     clock.now += 1
     authenticator.log_in(PASSWORD, "10.0.0.1")
-    for _ in range(3):  # counted anew from there
+    for _ in range(3):  # counted again from there
         with pytest.raises(ApiError, match="wrong password"):
             authenticator.log_in("wrong", "10.0.0.1")
 

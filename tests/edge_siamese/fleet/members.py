@@ -50,7 +50,7 @@ class Member:
         self.bus = EventBus()
         self.settings = SimpleNamespace(state_directory=home)
         self.followed: list[list[str]] = []
-        """The objects that the engine was told of, by batch."""
+        """The objects that were passed to the engine, by batch."""
         self.relearned = 0
         self.transport: FakeTransport
         self.fleet: Fleet
@@ -89,7 +89,7 @@ class Member:
         self._thread.shutdown()
 
     def do(self, function: Callable[[SupportStore], Any], kind: Any = "registered") -> Any:
-        """Change the store, and tell of it as the engine does."""
+        """Change the store, and publish an event as the engine does."""
         found = self.with_engine(lambda engine: function(engine.store))
         self.bus.publish(Event(kind, "changed"))
         return found
@@ -120,7 +120,7 @@ class Member:
         return [event for event in self.bus.latest(500) if event.kind == "fleet"]
 
     def idle(self) -> bool:
-        """Whether all that was done was looked at, and nothing is left to tell or to fetch."""
+        """Whether all changes were read, and nothing is left to publish or to fetch."""
         if self.with_engine(lambda engine: revision(engine.store)) != self.fleet._ledger.revision:
             return False
         report = self.fleet.report()

@@ -79,7 +79,7 @@ def test_without_a_time_of_day_no_stamp_is_rejected() -> None:
     clock.observe(LAST)
     for _ in range(3):
         require_stamp(clock.next())
-    wall.ms = NOW  # once it is told the time, it is as if it had never seen it
+    wall.ms = NOW  # with the right time, the stamp has no effect
     assert clock.next() == f"{NOW:013x}-0000-a"
 
 

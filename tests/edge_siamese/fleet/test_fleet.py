@@ -424,7 +424,7 @@ def test_the_last_possible_stamp_blocks_no_changes(tmp_path: Path, timeless: boo
         until(lambda: first.fleet._mirror._overruled and second.fleet._mirror._overruled)
         if timeless:
             until(lambda: third.names == [])
-            third.fleet._clock._now_ms = unix_ms  # it is told the time
+            third.fleet._clock._now_ms = unix_ms  # its clock is set
             third.fleet._clock_offset = 0.0
             third.fleet._store_changed.set()
             third.fleet._inbox.wake()

@@ -261,7 +261,7 @@ def test_results_of_self_tests_are_kept(models: InstalledModels) -> None:
     assert models.outcome("4") == ""
 
 
-def test_a_damaged_state_is_told(models: InstalledModels, bundles: list[Path]) -> None:
+def test_a_damaged_state_is_an_error(models: InstalledModels, bundles: list[Path]) -> None:
     models.install(bundles[0], accept)
     (models.directory / "state.json").write_text('{"curent": "x"}')
     with pytest.raises(ModelError, match=r'curent: unknown key; did you mean "current"\?'):

@@ -58,7 +58,7 @@ def test_a_path_comes_before_a_name(
 
 
 @pytest.mark.parametrize("given", ["flowers", "x" * 5000, "ob\0jects"])
-def test_what_is_neither_is_told(objects_shipped: Path, given: str) -> None:
+def test_what_is_neither_is_an_error(objects_shipped: Path, given: str) -> None:
     with pytest.raises(BundleNotFound, match=r": no such directory; shipped bundles: objects$"):
         resolve(given)
 

@@ -1,4 +1,4 @@
-"""A broker of a few lines that answers as a test tells it to."""
+"""A minimal broker whose answers a test scripts."""
 
 from __future__ import annotations
 

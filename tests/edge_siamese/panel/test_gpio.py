@@ -174,7 +174,7 @@ def test_without_an_led_there_is_no_light_and_no_line(gpiod: FakeGpiod, tmp_path
         ("edge-siamese", "another edge-siamese uses it; stop it (`systemctl stop edge-siamese`)"),
     ],
 )
-def test_a_busy_line_is_told_with_its_user(gpiod: FakeGpiod, tmp_path: Path, user: str, told: str):
+def test_a_busy_line_is_reported_with_its_user(gpiod: FakeGpiod, tmp_path: Path, user: str, told: str):
     chip = gpiod.add("gpiochip0", "pinctrl-bcm2711")
     chip.lines[17].consumer = user
     with pytest.raises(PanelError) as caught:
@@ -190,7 +190,7 @@ def test_a_busy_led_lets_the_button_go(gpiod: FakeGpiod, tmp_path: Path):
     assert chip.open_requests == 0 and chip.lines[17].consumer == ""
 
 
-def test_a_line_that_the_chip_does_not_have_is_told(gpiod: FakeGpiod, tmp_path: Path):
+def test_a_line_that_the_chip_does_not_have_is_an_error(gpiod: FakeGpiod, tmp_path: Path):
     gpiod.add("gpiochip0", "pinctrl-rp1", lines=54)
     with pytest.raises(
         PanelError,

@@ -162,7 +162,7 @@ def test_a_device_whose_file_ends_is_gone(machine: Machine):
 @pytest.mark.parametrize(
     ("number", "told"), [(errno.ENODEV, "it was removed"), (errno.EIO, "Input/output error")]
 )
-def test_a_device_that_is_removed_is_told(machine: Machine, monkeypatch, number: int, told: str):
+def test_a_device_that_is_removed_is_an_error(machine: Machine, monkeypatch, number: int, told: str):
     panel = machine.panel()
     machine.send((1.0, KEY, 148, 1))
 
@@ -188,7 +188,7 @@ def test_a_device_that_is_removed_is_told(machine: Machine, monkeypatch, number:
         (errno.EIO, "{node} cannot be used: Input/output error"),
     ],
 )
-def test_a_device_that_cannot_be_opened_is_told(machine: Machine, monkeypatch, number: int, told: str):
+def test_a_device_that_cannot_be_opened_is_an_error(machine: Machine, monkeypatch, number: int, told: str):
     def fail(file: int) -> None:
         raise OSError(number, os.strerror(number))
 
@@ -230,7 +230,7 @@ def test_a_missing_led_is_told_unless_it_is_optional(machine: Machine):
     assert machine.panel("").description == f"button {machine.node} and no LED"
 
 
-def test_an_led_that_goes_away_is_told(machine: Machine):
+def test_an_led_that_is_removed_is_an_error(machine: Machine):
     panel = machine.panel()
     (machine.led / "brightness").unlink()
     with pytest.raises(PanelError, match=r"^the LED .*edge-siamese is gone: No such file or directory$"):

@@ -18,7 +18,7 @@ def kind(seconds: float, classes: dict[str, float]) -> str:
 
 
 def signature(pattern: Pattern) -> tuple[object, ...]:
-    """What an eye tells apart: kinds of blinks and of gaps, in one round, and whether it ends."""
+    """What an eye can distinguish: kinds of blinks and of gaps in one round, and whether it ends."""
     if pattern.steps[0][1] == inf:
         return ("dark",)
     if pattern.steps[0][0] == inf:

@@ -1,4 +1,4 @@
-"""The decision: the nearest object, unless a threshold or a negative speaks against it."""
+"""The decision: the nearest object, unless a threshold or a negative rejects it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Quality of frames: each measure tells what it is named for, and little else."""
+"""Quality of frames: each measure reacts to what it is named for, and to little else."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def encoder(bundle: Bundle, graph: Sums | None = None, **changes: Any) -> GraphE
     )
 
 
-def test_what_an_encoder_tells(bundle: Bundle) -> None:
+def test_the_properties_of_an_encoder(bundle: Bundle) -> None:
     found = encoder(bundle)
     assert (found.runtime, found.version, found.precision, found.threads) == ("sums", "1.2", "fp32", 2)
     assert (found.model_id, found.dimensions, found.reason) == ("tiny-0123456789ab", 8, "for a test")

@@ -297,7 +297,7 @@ def test_choices_that_do_not_exist(bundle: Bundle, arguments: dict[str, Any], me
     assert str(caught.value).startswith(message)
 
 
-def test_what_is_installed_is_told() -> None:
+def test_what_is_installed_is_listed() -> None:
     statuses = runtime_statuses()
     assert {found.name for found in statuses} == set(RUNTIMES)
     assert available_runtimes() == tuple(found.name for found in statuses if found.usable)

@@ -1,4 +1,4 @@
-"""A change is on the disk, or it has not happened; and what goes wrong is told with what to do."""
+"""A change is on the disk, or it has not happened; each failure is reported with a remedy."""
 
 import os
 import sqlite3
@@ -230,7 +230,7 @@ def test_another_thread_gets_an_error_for_people(tmp_path):
         (sqlite3.SQLITE_MISMATCH, "{path} cannot be used, nothing was changed: gone"),
     ],
 )
-def test_each_failure_of_sqlite_is_told_with_a_remedy(tmp_path, code, told):
+def test_each_failure_of_sqlite_is_reported_with_a_remedy(tmp_path, code, told):
     error = sqlite3.DatabaseError("gone")
     error.sqlite_errorcode = code
     path = tmp_path / "objects.db"

@@ -169,7 +169,7 @@ def test_a_message_that_is_no_text_is_damage_too(tmp_path):
 
 
 def test_a_name_that_is_no_text_any_more_is_repaired_once(tmp_path):
-    """SQLite's own check passes it; without another one the daemon would open the store anew for ever."""
+    """SQLite's own check passes it; without another check the daemon would reopen the store forever."""
     with open_store(tmp_path) as store:
         store.register("mug", view(1))
     with closing(sqlite3.connect(tmp_path / "objects.db")) as connection, connection:
@@ -216,7 +216,7 @@ def test_what_was_forgotten_does_not_come_back_with_the_backup(place):
 
 @pytest.mark.parametrize("table", ["objects", "views", "changes"])
 def test_merges_and_removed_views_outlive_a_spoiled_page(place, table):
-    """The page holds rows that the merge has not touched, or what an older copy tells otherwise."""
+    """The page holds rows that the merge has not touched, or that differ in an older copy."""
     long = "a thing with a long name, so that pages fill {}".format
     with open_store(place) as store:
         store.backup()
@@ -276,7 +276,7 @@ def test_changes_that_cannot_be_read_are_left_out(place):
         assert store.undo() is None
 
 
-def test_an_index_that_is_wrong_is_made_anew(place):
+def test_a_wrong_index_is_rebuilt(place):
     path = place / "objects.db"
     with closing(sqlite3.connect(path)) as connection:
         (root,) = connection.execute(

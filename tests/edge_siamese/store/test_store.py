@@ -17,7 +17,7 @@ def store(tmp_path):
         yield opened
 
 
-def test_an_object_is_there_after_the_store_was_opened_anew(tmp_path):
+def test_an_object_is_there_after_the_store_was_reopened(tmp_path):
     with open_store(tmp_path) as store:
         mug = store.register("  Mug ", view(1))
         assert (mug.id, mug.name, mug.created) == (1, "Mug", NOW)
@@ -177,7 +177,7 @@ def test_embeddings_of_the_current_and_the_previous_model_are_kept(tmp_path):
 
 
 def test_learning_for_models_that_never_came_into_use_spares_the_one_that_is(store):
-    """A second model is installed while the objects are still learned anew for a first one."""
+    """A second model is installed while the objects are still being embedded for the first one."""
     store.register("mug", view(1))
     store.register("pen", view(2))
     for model in ("two", "three"):

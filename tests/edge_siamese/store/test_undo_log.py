@@ -473,7 +473,7 @@ SEEDS = {vector(seed).tobytes(): seed for seed in range(2_000)}
 
 
 def seen(store):
-    """The same of a store: what is told of it, and what is recognized by."""
+    """The same of a store: what is reported, and what is recognized with it."""
     entries = {entry.uid: entry for entry in store.entries()}
     found = []
     for item in store.objects():

@@ -51,7 +51,7 @@ FILES = {("onnx", "fp32"), ("onnx", "int8"), ("tflite", "fp32"), ("tflite", "int
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of a few seconds that tells bars apart."""
+    """A run of a few seconds that distinguishes bars."""
     out = tmp_path_factory.mktemp("pipeline") / "train"
     train(dataclasses.replace(SHORT, steps=60, batch=32, learning_rate=3e-3), SPLITS, out)
     return out

@@ -213,7 +213,7 @@ def test_a_network_whose_embeddings_are_not_finite_is_refused() -> None:
         train_for_int8(encoder, TRAINED[:32], SHORT)
 
 
-# Rounding turns what is not finite into numbers, so no embedding tells that the weights are lost.
+# Rounding turns what is not finite into numbers, so no embedding shows that the weights are lost.
 @pytest.mark.parametrize("steps", [1, 5])
 @pytest.mark.parametrize("learning_rate", [30.0, 1e30, math.inf])
 @pytest.mark.parametrize("network", [hard, Tiny])

@@ -182,7 +182,7 @@ def test_a_converter_that_crashes_is_told_with_its_last_line(
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_converter_that_exits_is_told(tmp_path: Path) -> None:
+def test_a_converter_that_exits_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ExportError) as error:
         in_child("converting", lambda: os._exit(7), tmp_path / "file")
     assert (

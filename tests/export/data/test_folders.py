@@ -418,7 +418,7 @@ def test_names_that_differ_in_case_only_are_refused(tmp_path: Path, names: str) 
         load_folder(tmp_path, RGB)
 
 
-def test_a_class_name_in_two_groups_is_told(tmp_path: Path) -> None:
+def test_a_class_name_in_two_groups_is_reported(tmp_path: Path) -> None:
     some_classes(tmp_path / "fold1", "a b c d", blue=1)
     some_classes(tmp_path / "fold2", "A b c d", blue=2)
     assert load_folder(tmp_path, RGB).provenance["warnings"] == [

@@ -173,7 +173,7 @@ def test_labels_and_drawers_belong_to_the_pictures(splits: Splits) -> None:
         of = evaluation.images_of(5 + c)
         assert evaluation.drawers[of].tolist() == [0, 1, 2]
         for index, drawing in zip(of, direct[3 * c : 3 * c + 3], strict=True):
-            # The center of the ink tells drawings apart, whatever their resolution.
+            # The center of the ink distinguishes drawings at any resolution.
             dark = 255.0 - evaluation.images[index, :, :, 0]
             y, x = np.mgrid[:28, :28]
             fine_y, fine_x = np.mgrid[:SIDE, :SIDE]

@@ -42,8 +42,8 @@ def test_where_padding_differs_from_the_published_network(published):
     assert sides == [93, 47, 24, 12]
 
 
-def test_published_weights_tell_blue_from_yellow_pictures_of_any_light(published):
-    """They are there and in their places: color is told apart over brightness, which random weights do not manage."""
+def test_published_weights_distinguish_blue_and_yellow_pictures_in_any_light(published):
+    """The weights are complete and in their places: color matters more than brightness, unlike with random weights."""
     colors = torch.tensor(
         [[60.0, 90.0, 200.0], [50.0, 75.0, 170.0], [220.0, 200.0, 60.0], [190.0, 170.0, 50.0]]
     )

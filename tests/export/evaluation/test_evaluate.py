@@ -456,7 +456,7 @@ def test_data_for_no_episode_at_all_is_an_error() -> None:
         evaluate(PixelEncoder(), splits(drawn(groups=1, classes=3)), HEAD, per_class=1, episode_count=5)
 
 
-def test_the_reason_why_there_is_no_verification_is_told() -> None:
+def test_the_reason_why_there_is_no_verification_is_stated() -> None:
     result = evaluate(PixelEncoder(), splits(drawn(), (RUN,)), HEAD, per_class=1, shapes=[(5, 1)])
     assert result.verification is None
     assert result.skipped[-1].startswith("verification: drawn evaluation: verification pairs need a group")

@@ -591,7 +591,7 @@ def test_a_damaged_part_is_named(directory: Path, name: str, content: str, messa
         write_report(directory)
 
 
-def test_the_command_writes_where_it_is_told(
+def test_the_command_writes_to_the_given_path(
     directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "elsewhere.html"

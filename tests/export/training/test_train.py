@@ -111,7 +111,7 @@ def test_training_learns_and_keeps_the_best_validation(tmp_path):
     assert network.provenance["settings"]["seed"] == 0 and network.provenance["data"] == {"source": "bars"}
 
 
-def test_a_finished_run_is_not_trained_again_and_fresh_starts_anew(tmp_path):
+def test_a_finished_run_is_trained_again_only_with_fresh(tmp_path):
     first = train(SHORT, drawn_splits(), tmp_path)
     written = (tmp_path / CHECKPOINT).stat().st_mtime_ns
     assert train(SHORT, drawn_splits(), tmp_path) == first

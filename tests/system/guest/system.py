@@ -64,7 +64,7 @@ def ask(command: str, timeout: float = 60, **fields: Any) -> Any:
 
 
 def start_with(config: str) -> None:
-    """Let the service run anew, with these settings."""
+    """Restart the service with these settings."""
     write(CONFIG, config)
     ran = run(["systemctl", "restart", SERVICE], timeout=150)
     if ran["status"]:
