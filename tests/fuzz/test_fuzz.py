@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import random
 import re
+import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,6 +55,18 @@ def leak_memory(number: int) -> None:
     KEPT.append(bytes([number % 256]) * 1_000_000)
 
 
+def leak_temporary_files(number: int) -> None:
+    descriptor, _ = tempfile.mkstemp()
+    os.close(descriptor)
+
+
+END = threading.Event()
+
+
+def leak_threads(number: int) -> None:
+    threading.Thread(target=END.wait, daemon=True).start()
+
+
 def take_memory(number: int) -> None:
     KEPT[:] = [bytes([number]) * (100_000_000 if number == 30 else 1)]
 
@@ -81,13 +95,20 @@ def target_of(function: Callable[[int], None], count: int = 60) -> Target:
         (refuse, "the message is not one line for people"),
         (leak_files, "open files: "),
         (leak_memory, "memory: "),
+        (leak_temporary_files, "temporary files: "),
+        (leak_threads, "threads: "),
         (take_memory, "one input took "),
     ],
 )
 def test_failures_are_found(
     function: Callable[[int], None], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert Run(target_of(function), 0, tmp_path).all(0, 60) == running.FAILED
+    END.clear()
+    try:
+        assert Run(target_of(function), 0, tmp_path).all(0, 60) == running.FAILED
+    finally:
+        KEPT.clear()
+        END.set()
     assert said in capsys.readouterr().out
     assert [path.suffix for path in tmp_path.iterdir()].count(".bin") == 1
 
