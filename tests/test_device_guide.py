@@ -1,4 +1,4 @@
-"""The device guide and its pictures: fresh, and true to settings, signals, scripts and the header."""
+"""The device guide and its pictures: up to date with settings, signals, scripts and the header."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What README, docs and help texts say has to be so: links, commands, tables, and the example that one pastes."""
+"""README, docs and help texts against the code: links, commands, tables, and the README's example."""
 
 from __future__ import annotations
 

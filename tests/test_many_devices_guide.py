@@ -1,4 +1,4 @@
-"""What the guide says to do for many devices, carried out with an ssh that leads to directories."""
+"""The guide for many devices, executed with an ssh that leads to directories."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The wheel, the locks, the Makefile and its scripts: what a fresh machine meets first."""
+"""The wheel, the locks, the Makefile and its scripts: what a new machine needs first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Puts the tiny encoder of tests/models together as a bundle."""
+"""Writes a bundle with the tiny encoder of tests/models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A network small enough to be written out: the reference that the model files of tests/models are measured against.
+"""A network small enough to be written out: the reference for the model files of tests/models.
 
 12 x 12 gray bytes -> [-1, 1] -> 6 filters 3x3, stride 2 -> ReLU -> 8 filters 5x5 -> 8 numbers
 """

@@ -1,4 +1,4 @@
-"""The bundles that ship are as accurate as the kept figures say, on the data themselves, where these are at hand."""
+"""The shipped bundles are as accurate as the stored figures, on the data themselves where available."""
 
 from __future__ import annotations
 

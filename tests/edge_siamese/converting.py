@@ -1,4 +1,4 @@
-"""A process in which several threads convert values to records that nothing has used before, at the same time."""
+"""A process whose threads convert values to records that are used for the first time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading picture files: the pixels that a person sees, or one line."""
+"""Reading picture files: the pixels that a person sees, or a one-line error."""
 
 from __future__ import annotations
 

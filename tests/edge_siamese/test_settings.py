@@ -1,4 +1,4 @@
-"""Settings: what is taken, the one line for what is not, and where files and directories are found."""
+"""Settings: accepted values, one-line errors for others, and the paths that follow."""
 
 from __future__ import annotations
 

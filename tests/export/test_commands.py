@@ -1,4 +1,4 @@
-"""The commands of the workstation: what bad input says in one line, and what bundle, verify and report print."""
+"""The commands of the workstation: one-line errors for bad input, and the output of bundle, verify and report."""
 
 from __future__ import annotations
 

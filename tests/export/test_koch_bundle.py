@@ -1,4 +1,4 @@
-"""The reference network, koch2015, goes the whole way: 38.9 million parameters, weighted L1, positive units."""
+"""The reference network, koch2015, from training to bundle: 38.9 million parameters, weighted L1, positive units."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pipeline from images to a report: what it leaves, what it says, how it goes on, and the commands over its results."""
+"""The pipeline from images to a report: its files, its output, resuming, and the commands on its results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`reproduce`: each runtime has its column, figures go where they shall, what is missing is said, the rest is measured."""
+"""`reproduce`: a column for each runtime, the written files, messages on missing data, and the measured rest."""
 
 from __future__ import annotations
 

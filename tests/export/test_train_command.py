@@ -1,4 +1,4 @@
-"""`python -m export train`: what it says, goes on with and refuses, and what Ctrl-C leaves."""
+"""`python -m export train`: output, resuming, refusals, and the state after Ctrl-C."""
 
 from __future__ import annotations
 

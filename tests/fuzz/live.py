@@ -1,4 +1,4 @@
-"""Fuzz targets that need a running daemon, a broker or a fleet."""
+"""Fuzz targets with a running daemon, a broker or a fleet."""
 
 from __future__ import annotations
 

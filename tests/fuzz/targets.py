@@ -1,4 +1,4 @@
-"""The fuzz targets: which inputs each one makes, and the code that has to bear them.
+"""The fuzz targets: the inputs of each one, and the code that reads them.
 
 An input is a sequence of bytes: a file, a message, or a first line that says where the rest goes.
 """

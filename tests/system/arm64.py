@@ -1,4 +1,4 @@
-"""A Raspberry Pi's userland without one: Debian's arm64 trees, the device's own wheels, qemu as the board's processor."""
+"""A Raspberry Pi's userland without a board: Debian's arm64 trees, the device's wheels, and qemu as the processor."""
 
 from __future__ import annotations
 

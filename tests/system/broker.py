@@ -1,4 +1,4 @@
-"""A real Mosquitto of a test's own on loopback, which can be killed and started again, and a client that collects."""
+"""A Mosquitto of a test on loopback, which can be killed and restarted, and a client that collects messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several whole daemons of one collection in this process, each with a camera that does what the test says."""
+"""Several daemons of one collection in this process, each with a camera that the test controls."""
 
 from __future__ import annotations
 

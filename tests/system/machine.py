@@ -1,4 +1,4 @@
-"""A whole machine without one: boots the image in qemu, asks its agent to do things, and cuts its power."""
+"""A virtual machine: boots the image in qemu, sends commands to its agent, and cuts its power."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The device's wheels on the boards' processors: same numbers, same objects, whatever the board."""
+"""The device's wheels on the boards' processors: the same numbers and objects on each board."""
 
 from __future__ import annotations
 

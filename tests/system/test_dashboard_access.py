@@ -1,4 +1,4 @@
-"""The dashboard for everybody: by keyboard, by screen reader, on a small screen, in the dark; names stay text."""
+"""Accessibility of the dashboard: keyboard, screen reader, small screens, dark mode; names stay text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole daemons that share a collection on a real Mosquitto: what one learns all know, whatever happens to the broker."""
+"""Daemons that share a collection on a Mosquitto: all know what one learns, also after failures of the broker."""
 
 from __future__ import annotations
 

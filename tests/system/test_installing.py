@@ -1,4 +1,4 @@
-"""Installing on a real Debian 12 and 13 without a network: over an older version, back again, and away."""
+"""Installing on Debian 12 and 13 without a network: upgrades, downgrades and removal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MQTT as it is used: a daemon, a real Mosquitto that comes and goes, and whoever listens."""
+"""MQTT in use: a daemon, a Mosquitto that stops and starts, and subscribers."""
 
 from __future__ import annotations
 

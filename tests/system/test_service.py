@@ -1,4 +1,4 @@
-"""The service on a real systemd of Debian 12 and 13: what it may, and how it comes back when it is mistreated."""
+"""The service under systemd of Debian 12 and 13: its permissions, and its recovery from failures."""
 
 from __future__ import annotations
 

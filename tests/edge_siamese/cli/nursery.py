@@ -1,4 +1,4 @@
-"""Gives birth to daemons: a program for `test_daemon.py`.
+"""Starts daemons: a program for `test_daemon.py`.
 
 For each line on its standard input, the path of a configuration, it forks a process that is `edge-siamese run` with it,
 and says `born PID` on its standard output, and `dead STATUS` in the end. What takes long to import is imported once.

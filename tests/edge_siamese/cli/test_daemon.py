@@ -1,4 +1,4 @@
-"""The commands on the daemon: `run` as a process that signals reach and that is killed, and those that ask it."""
+"""Commands on the daemon: `run` as a process that receives signals and is killed, and its clients."""
 
 from __future__ import annotations
 

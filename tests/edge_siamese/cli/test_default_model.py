@@ -1,4 +1,4 @@
-"""Commands on a bundle that was not named, or by its name alone: the one of the settings, the current or a shipped one."""
+"""Commands without a bundle, or with its name alone: that of the settings, the current one or a shipped one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands on installed models, with and without a daemon that takes them."""
+"""Commands on installed models, with and without a running daemon."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands on objects, for people and for machines, against a daemon that runs."""
+"""Commands on objects, as text and as JSON, with a running daemon."""
 
 from __future__ import annotations
 

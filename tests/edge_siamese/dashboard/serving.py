@@ -1,4 +1,4 @@
-"""A whole daemon with its dashboard on a free port of loopback, and a client that speaks plain HTTP to it."""
+"""A daemon with its dashboard on a free port of the loopback interface, and an HTTP client."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Password and tokens: kept as hashes, in a file for nobody else, read again when it changes."""
+"""Password and tokens: stored as hashes, in a private file that is read again when it changes."""
 
 from __future__ import annotations
 

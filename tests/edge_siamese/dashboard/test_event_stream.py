@@ -1,4 +1,4 @@
-"""The event feed, waiting for news, and what streams send of the daemon's status."""
+"""The event feed, waiting for events, and the daemon's status in streams."""
 
 from __future__ import annotations
 

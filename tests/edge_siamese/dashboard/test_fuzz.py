@@ -1,4 +1,4 @@
-"""Asks a running daemon's dashboard whatever its description allows and forbids, and raw bytes that are no HTTP at all.
+"""Sends a running dashboard requests that its description allows or forbids, and bytes that are not HTTP.
 
 The same questions each time. No answer may be a failure of the server, and each is one that the description has.
 """

@@ -1,4 +1,4 @@
-"""The real server over HTTP: what it lets in, what every answer has, and how it ends."""
+"""The server over HTTP: requests that it accepts, headers of all responses, and its shutdown."""
 
 from __future__ import annotations
 

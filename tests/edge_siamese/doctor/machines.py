@@ -1,4 +1,4 @@
-"""What the tests of the doctor have in common: boards, accounts, and looking at one finding."""
+"""Shared parts of the doctor's tests: boards, accounts, and access to one finding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks of camera, panel and permissions; what the daemon has is left alone."""
+"""Checks of camera, panel and permissions; devices that the daemon uses are not opened."""
 
 from __future__ import annotations
 

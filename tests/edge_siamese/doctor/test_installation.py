@@ -1,4 +1,4 @@
-"""Checks of what is installed and stored; nothing is changed by looking."""
+"""Checks of what is installed and stored; they change nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks of dashboard, MQTT and metrics: what is off, what does not work, and what is open to others."""
+"""Checks of dashboard, MQTT and metrics: disabled ones, failures, and secrets that others can read."""
 
 from __future__ import annotations
 

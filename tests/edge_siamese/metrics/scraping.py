@@ -1,4 +1,4 @@
-"""Asks a daemon for its metrics, as Prometheus does, and reads what it says."""
+"""Requests a daemon's metrics, as Prometheus does, and parses them."""
 
 from __future__ import annotations
 

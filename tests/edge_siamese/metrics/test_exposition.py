@@ -1,4 +1,4 @@
-"""What a daemon really exposes, read back by the library's own parser."""
+"""The metrics of a running daemon, read by the library's own parser."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files for Prometheus and Grafana, and the page: they name what a daemon exposes, and all of it."""
+"""The files for Prometheus and Grafana, and the page: they name exactly the metrics that a daemon exposes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading a bundle: the whole one is read, and each damage has its own error and line."""
+"""Reading a bundle: an intact one is read, and each kind of damage has its own error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Installed models: which is current, what happens when one does not come up, and what a failure leaves."""
+"""Installed models: which one is current, fallback when one does not start, and the state after failures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The manifest: it survives being written and read, and each way to break it has its own line."""
+"""The manifest: a round trip, and one message for each violation."""
 
 from __future__ import annotations
 

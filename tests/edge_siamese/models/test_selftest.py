@@ -1,4 +1,4 @@
-"""The self-test: passes where the machine computes what the workstation did, and says what differs where not."""
+"""The self-test: passes if the machine computes what the workstation computed, and else says what differs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shipped bundles: how they are found, and whether those that are here are whole and work."""
+"""The shipped bundles: how they are found, and whether they are intact and work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A stand-in for gpiod 2: the names, signatures and failures that `panel/gpio.py` meets, on lines that a test sets."""
+"""A fake of gpiod 2: the names, signatures and failures that `panel/gpio.py` uses, on lines that a test sets."""
 
 from __future__ import annotations
 

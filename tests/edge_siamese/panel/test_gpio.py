@@ -1,4 +1,4 @@
-"""GPIO lines through a stand-in for gpiod 2: what is asked of the kernel, what is made of its answers."""
+"""GPIO lines with a fake of gpiod 2: requests to the kernel, and reactions to its answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The kernel's input device and LED: through pipes and folders that stand for them, and through uinput where it is."""
+"""The kernel's input device and LED: with pipes and directories in their place, and with uinput where available."""
 
 from __future__ import annotations
 

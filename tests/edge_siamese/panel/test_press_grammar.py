@@ -1,4 +1,4 @@
-"""The press grammar, on sequences of edges as real contacts make them, bounces and disturbances included."""
+"""The press grammar, on edges of real contacts with bounces and disturbances."""
 
 from __future__ import annotations
 

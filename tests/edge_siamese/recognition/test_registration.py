@@ -1,4 +1,4 @@
-"""Bursts of frames: the gates, their order and sentences, agreement, and what is kept of a view."""
+"""Bursts of frames: the gates, their order and messages, agreement, and the stored view."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The support set: immutable, several views to an object, the nearest view counts."""
+"""The support set: immutable, several views of an object, of which the nearest counts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frames to news: appeared, seen, left."""
+"""From frames to reports: appeared, seen, left."""
 
 from __future__ import annotations
 

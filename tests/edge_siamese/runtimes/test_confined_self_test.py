@@ -1,4 +1,4 @@
-"""The self-test in a confined child: damaged, greedy and endless model files end in one error, never in a dead process."""
+"""The self-test in a confined child: damaged, greedy and endless model files give one error and never end the process."""
 
 from __future__ import annotations
 

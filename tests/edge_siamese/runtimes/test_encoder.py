@@ -1,4 +1,4 @@
-"""What all graph encoders share: preparation, unit length, and refusing what does not fit."""
+"""Common behavior of graph encoders: preparation, unit length, and refusal of graphs that do not fit."""
 
 from __future__ import annotations
 

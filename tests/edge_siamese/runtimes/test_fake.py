@@ -1,4 +1,4 @@
-"""The encoder without a file: the same numbers everywhere, near for near pictures."""
+"""The fake encoder: the same numbers everywhere, similar ones for similar pictures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The wrapper of onnxruntime: batches, and errors turned into one kind."""
+"""The wrapper of onnxruntime: batches, options, and one kind of error."""
 
 from __future__ import annotations
 

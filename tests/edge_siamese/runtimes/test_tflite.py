@@ -1,4 +1,4 @@
-"""The wrapper of the TFLite packages: bytes in as the graph wants them, floats out, from several threads."""
+"""The wrapper of the TFLite packages: input types, dequantization, several threads, errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Facts about a machine, read from made-up ones, and from this one."""
+"""Facts about a machine, read from simulated ones and from this one."""
 
 from __future__ import annotations
 

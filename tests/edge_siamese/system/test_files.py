@@ -1,4 +1,4 @@
-"""A write that fails leaves what was there, and nothing beside it."""
+"""A failed write leaves the previous content and no temporary files."""
 
 import fcntl
 import shutil

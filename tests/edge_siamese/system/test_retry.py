@@ -1,4 +1,4 @@
-"""Pauses between attempts: of a camera, and of a broker, which many devices come back to."""
+"""Pauses between attempts: for a camera, and for a broker to which many devices reconnect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Deploying: what is sent, and what a real OpenSSH server on loopback and a real `model install` make of it."""
+"""Deploying: what is sent, and a deployment over a real OpenSSH server on loopback with a real `model install`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a training run to a proved bundle: all four files, one head, and nothing half-written."""
+"""From a training run to a verified bundle: all four files, one head, and nothing half-written."""
 
 from __future__ import annotations
 

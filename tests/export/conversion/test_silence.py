@@ -1,4 +1,4 @@
-"""Converters of other projects: unheard unless debugging, and their errors in one line."""
+"""Converters of other projects: silent unless debugging, and their errors in one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small imitation of the Omniglot archives, the real ones where they are, and a cache of each test's own."""
+"""A small imitation of the Omniglot archives, the real ones where available, and a cache for each test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Looks: within their ranges, where things are stays where it was, and the same however many workers share a batch."""
+"""Photometric changes: within their ranges, without moving anything, and the same for any number of workers."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What `evaluate` is pointed at: bundles and runs, with the head and the data that belong to them."""
+"""Targets of `evaluate`: bundles and runs, with their heads and data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Running a bundle in another interpreter: the same numbers, and a clear word when it cannot be."""
+"""Running a bundle in another interpreter: the same numbers, and a clear error if it is not possible."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs in an emulated userland: embeds, registers and recognizes with one runtime, and prints what came of it as JSON."""
+"""Runs in an emulated userland: embeds, registers and recognizes with one runtime, and prints the results as JSON."""
 
 from __future__ import annotations
 

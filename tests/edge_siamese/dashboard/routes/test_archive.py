@@ -1,4 +1,4 @@
-"""A collection that goes out: one at a time, only where the disk has room, and not for ever."""
+"""Exports of a collection: one at a time, only with enough disk space, and for a limited time."""
 
 from __future__ import annotations
 

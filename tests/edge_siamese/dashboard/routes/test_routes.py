@@ -1,4 +1,4 @@
-"""What the page does, over HTTP on a daemon that recognizes: register, name, look at, forget, bring and take."""
+"""The page's requests to a running daemon: register, rename, view, forget, import and export."""
 
 from __future__ import annotations
 
