@@ -22,11 +22,18 @@ from packaging.requirements import Requirement
 from PIL import Image
 
 from edge_siamese.cli.main import build_parser
+from edge_siamese.daemon import archives
+from edge_siamese.daemon.telemetry import MAX_DECISIONS
+from edge_siamese.dashboard import auth, uploads
 from edge_siamese.models import bundle, manifest
 from edge_siamese.models.manifest import Manifest
+from edge_siamese.mqtt.commands import LOG_SECONDS, MAX_LOGGED
+from edge_siamese.mqtt.ownership import CONFLICT_MESSAGES
+from edge_siamese.pictures import MAX_DECODED_PIXELS, MAX_PIXELS, MAX_WEBP_PIXELS
 from edge_siamese.registry import RUNTIMES
+from edge_siamese.store.undo_log import MAX_UNDOS
 from edge_siamese.system import sandbox
-from edge_siamese.system.files import MAX_NAME_BYTES
+from edge_siamese.system.files import DISK_RESERVE_BYTES, MAX_NAME_BYTES
 from export.__main__ import COMMANDS, main
 from export.training.settings import ENCODER_DEFAULTS
 from tests.test_code_rules import modules
@@ -254,6 +261,26 @@ def test_the_page_on_bundles_states_the_limits() -> None:
     assert f"{of_child.processor_seconds} s of processor time, {of_child.seconds:.0f} s in all" in words
     least, most = sandbox.MIN_MEMORY_BYTES >> 20, sandbox.MAX_MEMORY_BYTES >> 20
     assert f"at least {least} MiB and at most {most:,} MiB" in words
+
+
+def test_the_page_on_security_states_the_numbers() -> None:
+    text = " ".join((ROOT / "docs" / "security.md").read_text(encoding="utf-8").split())
+    million = 1_000_000
+    for statement in (
+        f"{MAX_DECODED_PIXELS // million} million, {MAX_PIXELS // million} million for a JPEG that can be decoded",
+        f"{MAX_WEBP_PIXELS // million} million for WebP",
+        f"({archives.MAX_UPLOAD_BYTES >> 30} GB, and {DISK_RESERVE_BYTES >> 20} MB of the disk stay free)",
+        f"A session ends after {auth.SESSION_IDLE_SECONDS / 3600:.0f} hours without use, after a week",
+        f"At most {auth.MAX_SESSIONS} exist",
+        f"the latest {MAX_DECISIONS} decisions",
+        f"restored during the next {MAX_UNDOS} changes",
+    ):
+        assert statement in text, statement
+    assert (uploads.MAX_UPLOADS, uploads.KEPT_SECONDS) == (12, 600.0)  # "twelve", "ten minutes"
+    assert auth.MAX_SESSION_SECONDS == 7 * 24 * 3600.0  # "a week"
+    assert archives.ABANDONED_SECONDS == 3600.0  # "an hour at most"
+    assert (MAX_LOGGED, LOG_SECONDS) == (10, 60.0)  # "at most ten times a minute"
+    assert CONFLICT_MESSAGES == 3  # "three such messages"
 
 
 def test_the_page_on_the_method_states_the_recipes_that_are_used() -> None:

@@ -91,6 +91,12 @@ def test_the_daemon_has_no_privilege(device: Device) -> None:
     ]
 
 
+def test_as_installed_nothing_listens_on_the_network(device: Device) -> None:
+    files = [f"/proc/net/{name}" for name in ("tcp", "tcp6", "udp", "udp6")]
+    lines = device.container.run("cat", *files).splitlines()
+    assert [line for line in lines if "local_address" not in line] == []
+
+
 def test_the_sandbox_allows_what_the_daemon_needs_and_nothing_else(device: Device, suite: Suite) -> None:
     container = device.container
     # A kernel LED as the overlay gpio-led and the udev rule leave it; the container's own /sys cannot be written at all.

@@ -611,7 +611,9 @@ def test_a_new_certificate_is_taken_while_it_runs(
 def test_certificates_that_cannot_be_used(tmp_path: Path, certificate: tuple[Path, Path]) -> None:
     cert, key = certificate
     settings = DashboardSettings(certificate=str(cert), key=str(key))
-    assert tls_context(settings) is not None and tls_context(DashboardSettings()) is None
+    context = tls_context(settings)
+    assert context is not None and context.minimum_version == ssl.TLSVersion.TLSv1_2
+    assert tls_context(DashboardSettings()) is None
     for wrong in (
         structs.replace(settings, key=str(cert)),
         structs.replace(settings, certificate=str(tmp_path / "none.pem")),
