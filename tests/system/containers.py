@@ -68,11 +68,14 @@ class Container:
         container.run("systemctl", "is-active", "edge-siamese")
 
     The tree is not changed: what happens is in memory, and gone at the end. `share` is /share in it.
+    With `changes`, an empty directory that receives changed files, the system can be rebooted.
     """
 
-    def __init__(self, tree: Path, share: Path) -> None:
-        self.tree, self.share = tree, share
+    def __init__(self, tree: Path, share: Path, changes: Path | None = None) -> None:
+        self.tree, self.share, self.changes = tree, share, changes
         share.chmod(0o755)  # the service's account looks in, too
+        if changes is not None:
+            changes.chmod(0o755)  # it becomes /
         self._log = share / "console.log"
         self._process: subprocess.Popen[bytes] | None = None
         self._init = 0
@@ -87,7 +90,8 @@ class Container:
             "--private-network",
             "--console=pipe",
         ]
-        command += ["--volatile=overlay", f"--machine={name}", f"--bind={self.share}:/share"]
+        command += [f"--overlay={self.tree}:{self.changes}:/" if self.changes else "--volatile=overlay"]
+        command += [f"--machine={name}", f"--bind={self.share}:/share"]
         command += ["--directory", str(self.tree), "--boot", "systemd.unit=multi-user.target"]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
@@ -105,6 +109,12 @@ class Container:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop()
+
+    def reboot(self) -> None:
+        """Shut the system down and boot it again from its changed files."""
+        assert self.changes is not None, "nothing is left of a system whose changes are in memory"
+        self._stop()
+        self.__enter__()
 
     def run(
         self,
@@ -142,9 +152,13 @@ class Container:
 
     def write(self, path: str, text: str) -> None:
         """Write a file of the container."""
+        self.write_bytes(path, text.encode())
+
+    def write_bytes(self, path: str, data: bytes) -> None:
+        """Write a file of the container."""
         place = self._path(path)
         place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(text, encoding="utf-8")
+        place.write_bytes(data)
 
     def exists(self, path: str) -> bool:
         """Whether there is such a file, or a link, in the container."""

@@ -114,15 +114,20 @@ class Device:
 
 
 @contextmanager
-def booted(tree: Path, suite: Suite, share: Path, bundle: Path, *packages: Path) -> Iterator[Device]:
-    """A system with these in its /share: the guests' scripts, a picture for the camera, a bundle, and the packages."""
+def booted(
+    tree: Path, suite: Suite, share: Path, bundle: Path, *packages: Path, changes: Path | None = None
+) -> Iterator[Device]:
+    """A system with these in its /share: the guests' scripts, a picture for the camera, a bundle, and the packages.
+
+    With `changes`, an empty directory, it can be rebooted.
+    """
     share.mkdir(parents=True, exist_ok=True)
     shutil.copytree(GUEST, share / "guest")
     shutil.copytree(bundle, share / "bundle")
     draw(share / "picture.png")
     for package in packages:  # present.deb, next.deb, broken.deb
         shutil.copy2(package, share / f"{package.parent.name}.deb")
-    with Container(tree, share) as container:
+    with Container(tree, share, changes) as container:
         try:
             yield Device(container, suite, share)
         finally:
