@@ -93,7 +93,7 @@ class Ledger:
         try:
             self._open(collection)
         except _UnusableError as error:
-            self._set_aside(str(error))
+            self._rename_unusable(str(error))
             try:
                 self._open(collection)
             except _UnusableError as again:
@@ -226,7 +226,7 @@ class Ledger:
         except ValueError as error:
             raise _UnusableError(f"it cannot be read: {error}") from error
 
-    def _set_aside(self, reason: str) -> None:
+    def _rename_unusable(self, reason: str) -> None:
         """Rename an unusable file."""
         aside = self.path.with_name(f"{self.path.stem}.damaged{self.path.suffix}")
         LOG.warning("%s cannot be used (%s): renamed to %s, and created again", self.path, reason, aside.name)

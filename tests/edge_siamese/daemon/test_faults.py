@@ -63,7 +63,7 @@ def raising(error: BaseException) -> Callable[..., Any]:
     return fail
 
 
-def set_aside(daemon: Daemon) -> list[str]:
+def quarantined(daemon: Daemon) -> list[str]:
     return [part["id"] for part in daemon.ask("quarantine")["parts"]]
 
 
@@ -80,7 +80,7 @@ def fail_with(monkeypatch: pytest.MonkeyPatch, bad: Callable[[SupportSet], bool]
 
 
 class TestFrames:
-    def test_an_object_that_makes_frames_fail_is_set_aside_and_the_others_are_recognized(
+    def test_an_object_that_makes_frames_fail_is_quarantined_and_the_others_are_recognized(
         self, daemon: Daemon, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         daemon.start().up()
@@ -89,7 +89,7 @@ class TestFrames:
         daemon.show(PEN, "pen")
         fail_with(monkeypatch, lambda support: pen in support.uids)
         daemon.show(MUG, "mug")
-        assert set_aside(daemon) == [f"object-{pen[:8]}"]
+        assert quarantined(daemon) == [f"object-{pen[:8]}"]
         assert (
             daemon.events("store")[-1]
             == 'the object "pen" is not used: frames could not be processed with it'
@@ -110,9 +110,9 @@ class TestFrames:
         text = daemon.ask("restore", id=f"object-{pen[:8]}")["text"]
         assert text == 'the object "pen" is used again'
         daemon.show(PEN, "pen")
-        assert set_aside(daemon) == []
+        assert quarantined(daemon) == []
 
-    def test_only_the_view_that_fails_is_set_aside(
+    def test_only_the_view_that_fails_is_quarantined(
         self, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         daemon.start().up()
@@ -122,7 +122,7 @@ class TestFrames:
         first, second = [view["id"] for view in daemon.ask("views", name="mug")]
         fail_with(monkeypatch, lambda support: second in support.view_ids)
         daemon.show(MUG, "mug")
-        until(lambda: set_aside(daemon) == [f"view-{second}"])
+        until(lambda: quarantined(daemon) == [f"view-{second}"])
         until(lambda: engine_of(daemon).support.view_ids.tolist() == [first])
 
     @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
@@ -145,7 +145,7 @@ class TestFrames:
         frames = engine.frames
         until(lambda: engine.frames > frames + 3)
         assert daemon.service.engine is engine
-        assert set_aside(daemon) == []
+        assert quarantined(daemon) == []
         assert daemon.events("model")[-1].startswith("a frame could not be processed: unexpected ")
 
     def test_a_state_of_the_engine_that_fails_is_replaced_by_a_new_engine(
@@ -156,7 +156,7 @@ class TestFrames:
         monkeypatch.setattr(engine._tracker, "update", raising(IndexError("x")))
         until(lambda: daemon.service.engine not in (None, engine))
         daemon.up()
-        assert set_aside(daemon) == []
+        assert quarantined(daemon) == []
 
     def test_settings_that_make_frames_fail_are_replaced_by_their_defaults_until_they_change(
         self, daemon: Daemon, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
@@ -178,7 +178,7 @@ class TestFrames:
         )
         daemon.configure(bundle.path, window_frames="window_frames = 4")
         daemon.service.reload()
-        until(lambda: set_aside(daemon) == [])
+        until(lambda: quarantined(daemon) == [])
         until(lambda: daemon.service.engine and daemon.service.engine.settings.recognition.window_frames == 4)
 
     def test_a_model_that_fails_on_each_frame_is_replaced_by_the_previous_one(
@@ -250,7 +250,7 @@ class TestLoading:
         daemon.start().up()
         assert model_of(daemon) == "tiny-good"
 
-    def test_an_object_that_prevents_the_support_set_is_set_aside_at_the_start(
+    def test_an_object_that_prevents_the_support_set_is_quarantined_at_the_start(
         self, daemon: Daemon, bundle: Bundle, caplog: pytest.LogCaptureFixture
     ) -> None:
         daemon.start().up()
@@ -270,7 +270,7 @@ class TestLoading:
             patched.setattr(SupportStore, "entries", spoiled)
             daemon.start().up()
             daemon.show(MUG, "mug")
-            assert set_aside(daemon) == [f"object-{pen[:8]}"]
+            assert quarantined(daemon) == [f"object-{pen[:8]}"]
             daemon.stop()
 
 
@@ -347,7 +347,7 @@ class TestFallbacks:
         reason = "the object store is not used: 3 starts of the daemon ended early"
         assert daemon.told("store") == reason
         until(lambda: reason in daemon.ask("status")["line"])
-        assert set_aside(daemon) == ["store"]
+        assert quarantined(daemon) == ["store"]
         for command, words in (("objects", {}), ("register", {"name": "pen"}), ("undo", {})):
             with pytest.raises(ControlError, match="the object store is not used"):
                 daemon.ask(command, **words)
@@ -356,18 +356,18 @@ class TestFallbacks:
         assert daemon.ask("restore", id="store")["text"] == "the object store is used again"
         daemon.up()
         daemon.show(MUG, "mug")
-        assert set_aside(daemon) == []
+        assert quarantined(daemon) == []
 
     def test_a_restart_after_a_healthy_fallback_uses_everything_again(self, daemon: Daemon) -> None:
         daemon.start().up()
         daemon.stop()
         self.die_early(daemon, 4)
         daemon.start().up()
-        assert set_aside(daemon) == ["store"]
+        assert quarantined(daemon) == ["store"]
         until(lambda: not (daemon.state / "starts.json").exists())
         daemon.stop()
         daemon.start().up()
-        assert set_aside(daemon) == []
+        assert quarantined(daemon) == []
 
     def test_then_it_runs_with_the_shipped_model(
         self, daemon: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -378,7 +378,7 @@ class TestFallbacks:
         self.die_early(daemon, 5)
         daemon.start().up()
         assert model_of(daemon) == "tiny-shipped"
-        assert set_aside(daemon) == ["model"]
+        assert quarantined(daemon) == ["model"]
         until(lambda: daemon.service.hardware.background is Signal.FAULT_MODEL)
         assert daemon.ask("restore", id="model")["text"] == "the installed model is used again"
         until(lambda: model_of(daemon) == "tiny-0123456789ab")
@@ -396,7 +396,7 @@ class TestFallbacks:
         daemon.configure("")
         daemon.start().up()
         assert model_of(daemon) == "tiny-good"
-        assert set_aside(daemon) == []
+        assert quarantined(daemon) == []
 
     def test_a_start_that_is_stopped_at_once_does_not_count(self, daemon: Daemon) -> None:
         for _ in range(4):
@@ -404,7 +404,7 @@ class TestFallbacks:
             until(lambda: (daemon.state / "starts.json").exists())
             daemon.stop()
         daemon.start().up()
-        assert set_aside(daemon) == []
+        assert quarantined(daemon) == []
 
     def test_frames_that_fail_are_not_a_healthy_start(
         self, daemon: Daemon, monkeypatch: pytest.MonkeyPatch

@@ -60,7 +60,7 @@ def test_another_collection_starts_empty(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["text", "half", "zeros", "another program", "a number"])
-def test_an_unusable_file_is_set_aside(tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unusable_file_is_renamed(tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "fleet.db"
     filled(path).close()
     content = path.read_bytes()

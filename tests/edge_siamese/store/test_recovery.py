@@ -1,4 +1,4 @@
-"""A damaged store is set aside, and what can be read out of it, or of its backup, is there again."""
+"""A damaged store is renamed, and what can be read from it or from its backup is restored."""
 
 import contextlib
 import os
@@ -60,7 +60,7 @@ def spoil(path: Path, page: int, size: int = 4096) -> None:
         file.write(b"\xa5" * size)
 
 
-def test_a_file_that_is_no_database_is_set_aside_and_kept(tmp_path):
+def test_a_file_that_is_no_database_is_renamed_and_kept(tmp_path):
     path = tmp_path / "objects.db"
     path.write_bytes(b"not a database at all" * 1000)
     with open_store(tmp_path) as store:
