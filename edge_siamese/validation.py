@@ -54,6 +54,11 @@ _analyzed: set[Any] = set()
 _NOTHING = object()
 """A value of no type."""
 
+_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,9})?)?(Z|\+00:00)")
+MIN_YEAR, MAX_YEAR = 1970, 2099
+"""Years of times. A board without a clock battery starts in 1970; the first and last years that Python knows are out of
+range in some time zones."""
+
 _Location = tuple[str | int, ...]
 
 _TOO_DEEP = f"more than {MAX_DEPTH} nested levels"
@@ -218,6 +223,23 @@ def require_finite(value: Any, key: str = "") -> None:
     for location, item in _walk(value):
         if isinstance(item, float) and not math.isfinite(item):
             raise SchemaError(_dotted(location, key), f"must be a finite number, not {item}")
+
+
+def is_time(text: str) -> bool:
+    """Whether a string is a UTC time in ISO 8601 that every program here can read, format and sort."""
+    if not _TIME.fullmatch(text):
+        return False
+    try:
+        return MIN_YEAR <= datetime.datetime.fromisoformat(text).year <= MAX_YEAR
+    except ValueError:  # such as February 30
+        return False
+
+
+def require_time(key: str, text: str) -> None:
+    """Raise `SchemaError` with the dotted key unless a string `is_time`."""
+    if not is_time(text):
+        shown = text[:_MAX_SHOWN_CHARACTERS]
+        raise SchemaError(key, f'must be a UTC time in ISO 8601 from {MIN_YEAR} to {MAX_YEAR}, not "{shown}"')
 
 
 def json_schema(

@@ -21,7 +21,7 @@ from edge_siamese.fleet.clock import require_stamp
 from edge_siamese.fleet.reconciliation import FleetState, ObservedObject, ObservedView
 from edge_siamese.fleet.state import ObjectState, Registers, Uid, ViewState
 from edge_siamese.store.errors import FAILURES, is_damage, store_error
-from edge_siamese.validation import quick_convert
+from edge_siamese.validation import quick_convert, require_time
 
 LOG = logging.getLogger(__name__)
 
@@ -281,6 +281,7 @@ def _convert(uid: str, row: dict[str, Any], kind: type[_State]) -> _State:
     """Convert a row; raises `ValueError` or `msgspec.ValidationError`."""
     quick_convert(uid, Uid)
     state = quick_convert(row, kind)
+    require_time("created", state.created)
     stamps = (state.name.stamp, state.life.stamp) if isinstance(state, ObjectState) else (state.place.stamp,)
     for stamp in stamps:
         require_stamp(stamp)

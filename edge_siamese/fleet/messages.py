@@ -26,7 +26,7 @@ from edge_siamese.recognition.embedding import usable_embeddings
 from edge_siamese.store.names import checked_name
 from edge_siamese.store.replication import ViewContent
 from edge_siamese.store.tables import MAX_CROP_SIDE, MAX_CROPS
-from edge_siamese.validation import MAX_MESSAGE_VALUES, Record, SchemaError, convert, parse_json
+from edge_siamese.validation import MAX_MESSAGE_VALUES, Record, SchemaError, convert, parse_json, require_time
 
 FORMAT = 1
 SHARDS = "0123456789abcdef"
@@ -94,6 +94,7 @@ def encode_state(state: ObjectState | ViewState) -> bytes:
 def decode_object(payload: bytes) -> ObjectState:
     """Decode the registers of an object; raises `SchemaError`."""
     state = convert(_decode(payload, MAX_STATE_BYTES), ObjectState)
+    require_time("created", state.created)
     require_stamp(state.name.stamp, "name.stamp")
     require_stamp(state.life.stamp, "life.stamp")
     try:
@@ -108,6 +109,7 @@ def decode_object(payload: bytes) -> ObjectState:
 def decode_view(payload: bytes) -> ViewState:
     """Decode the register of a view; raises `SchemaError`."""
     state = convert(_decode(payload, MAX_STATE_BYTES), ViewState)
+    require_time("created", state.created)
     require_stamp(state.place.stamp, "place.stamp")
     return state
 

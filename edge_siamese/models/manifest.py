@@ -6,7 +6,6 @@ import json
 import logging
 import math
 from collections.abc import Sequence
-from datetime import datetime
 from itertools import pairwise
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Annotated, Any, Literal
@@ -23,7 +22,7 @@ from edge_siamese.errors import (
 )
 from edge_siamese.recognition.imaging import Preprocessing
 from edge_siamese.system.files import MAX_NAME_BYTES
-from edge_siamese.validation import Record, SchemaError, convert, parse_json, require_finite
+from edge_siamese.validation import Record, SchemaError, convert, parse_json, require_finite, require_time
 
 FORMAT = "edge-siamese-bundle"
 VERSION = 2
@@ -71,6 +70,11 @@ class EmbeddingInfo(Record):
     dimensions: PositiveCount
     normalization: Literal["l2", "none"]
     """`l2`: the runtime wrapper divides the network's output by its Euclidean norm."""
+
+    @property
+    def unit_length(self) -> bool:
+        """Whether embeddings are unit vectors."""
+        return self.normalization == "l2"
 
 
 class HeadInfo(Record):
@@ -143,8 +147,7 @@ class Manifest(Record):
 
     def __post_init__(self) -> None:
         self._require_limits()
-        if not _is_utc(self.created):
-            raise SchemaError("created", f'must be a UTC time in ISO 8601, not "{self.created}"')
+        require_time("created", self.created)
         _require_distinct([(item.format, item.precision) for item in self.models], "models")
         _require_distinct([item.path for _, item in self.files()], "attachments")
         _require_order(self.thresholds)
@@ -277,14 +280,6 @@ def _require_order(thresholds: Sequence[Threshold]) -> None:
                     "thresholds",
                     f"{field} at the rate {lower.false_accept_rate:g} is lower than at {higher.false_accept_rate:g}",
                 )
-
-
-def _is_utc(text: str) -> bool:
-    try:
-        offset = datetime.fromisoformat(text).utcoffset()
-    except ValueError:
-        return False
-    return offset is not None and not offset
 
 
 def _require_inside(path: str, where: str) -> None:

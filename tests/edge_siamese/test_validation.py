@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,12 +18,14 @@ from edge_siamese.validation import (
     SchemaError,
     convert,
     convert_texts,
+    is_time,
     json_schema,
     line_of,
     nearest,
     parse_json,
     parse_toml,
     require_finite,
+    require_time,
 )
 
 
@@ -321,3 +324,56 @@ def test_threads_may_use_a_type_for_the_first_time_together() -> None:
         text=True,
     )
     assert (done.returncode, done.stdout) == (0, "160\n"), done.stderr
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2026-11-24T10:00:00.000+00:00",
+        "2026-11-24T10:00:00Z",
+        "2026-11-24T10:00+00:00",
+        "1970-01-01T00:00:00+00:00",
+        "2099-12-31T23:59:59.999999999Z",
+        "2028-02-29T00:00:00Z",
+    ],
+)
+def test_times(text: str) -> None:
+    assert is_time(text)
+    for hours in (-14, 14):  # every zone can show it
+        datetime.fromisoformat(text).astimezone(timezone(timedelta(hours=hours)))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "now",
+        "NaN",
+        "2026-11-24",
+        "2026-11-24T10:00:00",
+        "2026-11-24T10:00:00+02:00",
+        "2026-11-24T10:00:00-00:00",
+        "2026-11-24 10:00:00+00:00",
+        "2026-02-30T00:00:00+00:00",
+        "2027-02-29T00:00:00Z",
+        "2026-13-01T00:00:00Z",
+        "2026-11-24T24:00:01Z",
+        "2026-11-24T10:00:61Z",
+        "0001-01-01T00:00:00+00:00",
+        "1969-12-31T23:59:59Z",
+        "2100-01-01T00:00:00Z",
+        "9999-12-31T23:59:59Z",
+        "20261124T100000Z",
+        "2026-W48-2T10:00:00Z",
+        "\u0662026-11-24T10:00:00Z",
+        "2026-11-24T10:00:00Z\n",
+        "2026-11-24T10:00:00." + "0" * 5000 + "Z",
+    ],
+)
+def test_other_strings_are_not_times(text: str) -> None:
+    assert not is_time(text)
+    with pytest.raises(
+        SchemaError, match=r"^at: must be a UTC time in ISO 8601 from 1970 to 2099, not "
+    ) as error:
+        require_time("at", text)
+    assert len(str(error.value)) < 200

@@ -97,6 +97,8 @@ def test_an_unusable_file_is_renamed(tmp_path: Path, damage: str, caplog: pytest
         ("objects", "name = x'00'"),
         ("views", "place_stamp = '003bb2cc3d800-0000-evil'"),
         ("views", "kind = 'photo'"),
+        ("views", "created = 'now'"),
+        ("objects", "created = '0001-01-01T00:00:00+00:00'"),
         ("views", "owner = x'05'"),
     ],
 )

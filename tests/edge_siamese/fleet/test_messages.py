@@ -128,6 +128,11 @@ def changed(payload: bytes, change: dict[str, Any]) -> bytes:
         ({"name": None}, "name: missing"),
         ({"more": 1}, "more: unknown key"),
         ({"created": "<b>\n"}, "created: must be a string that matches"),
+        (
+            {"created": "9999-12-31T23:59:59+00:00"},
+            "created: must be a UTC time in ISO 8601 from 1970 to 2099",
+        ),
+        ({"created": "NaN"}, 'created: must be a UTC time in ISO 8601 .*, not "NaN"'),
         ({"name.value": ""}, "name.value: an object needs a name that is not empty"),
         ({"name.value": 81 * "a"}, "name.value: the name .* has 81 characters; at most 80 are allowed"),
         ({"name.value": "a\u202eb"}, "name.value: the name .* has a control character"),
@@ -145,6 +150,8 @@ def test_invalid_objects_are_refused(change: dict[str, Any], reason: str) -> Non
     ("change", "reason"),
     [
         ({"kind": "photo"}, 'kind: must be one of "view", "negative"'),
+        ({"created": "2026-02-30T00:00:00+00:00"}, "created: must be a UTC time in ISO 8601"),
+        ({"created": "2026-11-24T10:00:00"}, "created: must be a UTC time in ISO 8601"),
         ({"source": 90 * "a"}, "source: must be a string that matches"),
         ({"place.object": "../../etc/passwd"}, "place.object: must be a string that matches"),
         ({"place.object": OBJECTS[0].upper() + "A"}, "place.object: must be a string that matches"),

@@ -63,11 +63,15 @@ def test_a_manifest_survives_being_written_and_read(bundle: Bundle) -> None:
         ("encoder.parameters", -1, "encoder.parameters: must be an integer of at least 0, not -1"),
         ("encoder.macs", 1.5, "encoder.macs: must be an integer of at least 0, not 1.5"),
         ("model_id", "", 'model_id: must be a string that is not empty, not ""'),
-        ("created", "yesterday", 'created: must be a UTC time in ISO 8601, not "yesterday"'),
+        (
+            "created",
+            "yesterday",
+            'created: must be a UTC time in ISO 8601 from 1970 to 2099, not "yesterday"',
+        ),
         (
             "created",
             "2026-01-02T03:04:05+02:00",
-            'created: must be a UTC time in ISO 8601, not "2026-01-02T03:04:05+02:00"',
+            'created: must be a UTC time in ISO 8601 from 1970 to 2099, not "2026-01-02T03:04:05+02:00"',
         ),
         (
             "thresholds.1.probability",
