@@ -37,6 +37,7 @@ from edge_siamese.models.manifest import (
     usual_threshold,
 )
 from edge_siamese.recognition.decision import Acceptance
+from edge_siamese.recognition.embedding import usable_embeddings
 from edge_siamese.recognition.head import SigmoidDistanceHead
 from edge_siamese.system.files import write_atomically
 
@@ -178,11 +179,10 @@ class Bundle:
         _ = self.golden, self.impostors
 
     def _check_embeddings(self, embeddings: npt.NDArray[np.float32], where: str) -> None:
-        norms = np.linalg.norm(embeddings.astype(np.float64), axis=1)
-        if (
-            self.manifest.embedding.normalization == "l2" and not np.allclose(norms, 1.0, atol=1e-2)
-        ) or not norms.all():
-            raise BundleError(f"{where} has embeddings that are not of unit length")
+        unit_length = self.manifest.embedding.unit_length
+        if not usable_embeddings(embeddings, unit_length).all():
+            problem = "not of unit length" if unit_length else "all zero or too large"
+            raise BundleError(f"{where} has embeddings that are {problem}")
 
     def model_path(self, format: str, precision: str) -> Path:
         """Path of the encoder in a format (onnx, tflite) and precision (fp32, int8).

@@ -20,6 +20,8 @@ MAX_IMAGES_PER_VIEW = 45
 """Images encoded for one view: bounds the time of a registration on a small board."""
 MIN_COMPONENT, MAX_COMPONENT = 1e-6, 1e6
 """Bounds of the largest component of a usable embedding."""
+UNIT_TOLERANCE = 1e-2
+"""How far the norm of a unit vector may be from 1: int8 encoders and float16 storage round."""
 MAX_BATCH_SIZE = 16
 """Images encoded at once: bounds the memory of the runtime."""
 
@@ -50,6 +52,10 @@ class Encoder(Protocol):
     @property
     def dimensions(self) -> int:
         """D, the length of an embedding."""
+
+    @property
+    def unit_length(self) -> bool:
+        """Whether embeddings are unit vectors: the manifest states the normalization `l2`."""
 
     def embed(self, images: Frames) -> Floats:
         """Compute the embeddings of frames.
@@ -119,18 +125,23 @@ def prepare_variations(frame: npt.NDArray[Any], to: Preprocessing, variations: S
     return images
 
 
-def usable_embeddings(rows: Floats) -> npt.NDArray[np.bool_]:
+def usable_embeddings(rows: Floats, unit_length: bool = False) -> npt.NDArray[np.bool_]:
     """Return a mask of the embeddings that can be compared: finite, not zero, and short enough that no distance overflows.
 
     Args:
         rows: float32 (N, D), from any source: a file, another device, a runtime.
+        unit_length: whether their model normalizes them (`l2` in its manifest), so that their norms must be 1.
 
     Returns:
         bool (N,).
     """
     # Infinity and NaN propagate; a sum of squares of large float32 numbers would overflow.
     largest = np.abs(rows).max(axis=1, initial=0.0)
-    return np.asarray((largest >= MIN_COMPONENT) & (largest <= MAX_COMPONENT))
+    usable = np.asarray((largest >= MIN_COMPONENT) & (largest <= MAX_COMPONENT))
+    if unit_length:
+        norms = np.linalg.norm(rows[usable].astype(np.float64), axis=1)
+        usable[usable] = np.abs(norms - 1.0) <= UNIT_TOLERANCE
+    return usable
 
 
 def variations_for(frames: int) -> tuple[Variation, ...]:

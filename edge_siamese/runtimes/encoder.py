@@ -82,7 +82,7 @@ class GraphEncoder:
         self.preprocessing = manifest.input
         self.dimensions = graph.dimensions
         self._graph = graph
-        self._unit_length = manifest.embedding.normalization == "l2"
+        self.unit_length = manifest.embedding.unit_length
 
     def __repr__(self) -> str:
         return f"<{self.model_id} {self.precision} on {self.runtime} {self.version}, threads={self.threads}>"
@@ -103,7 +103,7 @@ class GraphEncoder:
             raise EncoderError(
                 f"{self.path} returned numbers that are not finite on {self.runtime} {self.version}"
             )
-        return unit_vectors(embeddings) if self._unit_length else embeddings
+        return unit_vectors(embeddings) if self.unit_length else embeddings
 
 
 def default_threads() -> int:

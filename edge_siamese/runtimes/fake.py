@@ -23,6 +23,7 @@ class FakeEncoder:
     runtime = "fake"
     precision = "fp32"
     reason = "requested: a seeded projection, not a trained network"
+    unit_length = True
 
     def __init__(
         self, preprocessing: Preprocessing | None = None, dimensions: int = 64, seed: int = 0

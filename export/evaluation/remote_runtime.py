@@ -45,6 +45,7 @@ class RemoteEncoder:
         self.reason = f"{runtime}: requested; it does not work in this interpreter, so {python} runs it"
         self.preprocessing = bundle.manifest.input
         self.dimensions = bundle.manifest.embedding.dimensions
+        self.unit_length = bundle.manifest.embedding.unit_length
         self.model_id = bundle.manifest.model_id
 
     def embed(self, images: Frames) -> npt.NDArray[np.float32]:

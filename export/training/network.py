@@ -78,6 +78,7 @@ class TorchEncoder:
         height, width, _ = module.preprocessing.shape
         self.batch = max(1, min(MAX_BATCH, MAX_BATCH_PIXELS // (height * width)))
         self.dimensions: int = module.dimensions
+        self.unit_length = module.normalization == "l2"
 
     def embed(self, images: Frames) -> npt.NDArray[np.float32]:
         """Frames of any size to float32 (N, D); unit vectors if the encoder normalizes them."""
@@ -93,7 +94,7 @@ class TorchEncoder:
         for start in range(0, len(images), self.batch):
             block = torch.from_numpy(np.ascontiguousarray(images[start : start + self.batch])).to(device)
             embeddings = self.module(block.permute(0, 3, 1, 2).float())
-            if self.module.normalization == "l2":
+            if self.unit_length:
                 embeddings = nn.functional.normalize(embeddings)
             result[start : start + self.batch] = embeddings.float().cpu().numpy()
         self.module.train(training)
