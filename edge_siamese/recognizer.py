@@ -100,7 +100,11 @@ class Recognizer:
             self.encoder, self.head = source, head
             self._acceptance = Acceptance(threshold)
         self._store = SupportStore(
-            None, self.encoder.model_id, self.encoder.dimensions, keep_crops=keep_crops
+            None,
+            self.encoder.model_id,
+            self.encoder.dimensions,
+            unit_length=self.encoder.unit_length,
+            keep_crops=keep_crops,
         )
         self._support: tuple[SupportSet, float] | None = None
         """The support set and the general threshold; None after a change."""

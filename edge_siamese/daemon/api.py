@@ -81,6 +81,9 @@ class Daemon(Protocol):
     def reembed(self) -> None:
         """Embed the views that lack an embedding of this model; on the thread that owns engine and store."""
 
+    def unused_parts(self) -> list[dict[str, Any]]:
+        """Describe the parts that are not used, as JSON values; on the thread that owns engine and store."""
+
     def restore(self, part_id: str) -> str:
         """Use a part in quarantine again; on the thread that owns engine and store."""
 
@@ -272,7 +275,7 @@ class DaemonApi:
 
     def list_quarantine(self) -> dict[str, Any]:
         """Return the parts that failed and are not used."""
-        return {"parts": self._daemon.faults.report()}
+        return {"parts": self.call(self._daemon.unused_parts)}
 
     def restore(self, id: str) -> Line:
         """Use a part in quarantine again."""

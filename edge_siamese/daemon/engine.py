@@ -225,7 +225,9 @@ class Engine:
         """Return whether an engine with these settings and objects processes a frame until its object appears."""
         encoder: Any = _SameEmbedding(self.encoder, embedding)
         try:
-            with SupportStore(None, self.encoder.model_id, self.encoder.dimensions) as store:
+            with SupportStore(
+                None, self.encoder.model_id, self.encoder.dimensions, unit_length=self.encoder.unit_length
+            ) as store:
                 engine = Engine(settings, self.bundle, encoder, store, publish=lambda _: None)
                 engine._build(entries)
                 for number in range(settings.recognition.window_frames + 1):

@@ -181,12 +181,14 @@ class EngineLoader:
         encoder = model.encoder
         if self._faults.fallback.store:
             self._store.close()
-            store = SupportStore(None, encoder.model_id, encoder.dimensions)
+            store = SupportStore(None, encoder.model_id, encoder.dimensions, unit_length=encoder.unit_length)
         else:
             if self._store.store is None:
                 yield "opening the store"
             store = self._store.open(self.settings, encoder)
-            yield from reembed(store, model)
+            failed: dict[int, str] = {}
+            yield from reembed(store, model, failed.__setitem__)
+            self._store.set_not_embedded(failed)
             while store.busy:
                 yield "waiting for the end of an import"
         previous, self.fault, self._reported_fault = self.engine, "", ""
@@ -216,10 +218,10 @@ class EngineLoader:
 
     def _new_engine(self, model: LoadedModel, store: SupportStore) -> Engine:
         """Build the engine of another model and switch the store to it; after an error the store stays as it was."""
-        encoder, before = model.encoder, (store.model_id, store.dimensions)
+        encoder, before = model.encoder, (store.model_id, store.dimensions, store.unit_length)
         try:
-            if before != (encoder.model_id, encoder.dimensions):
-                store.use_model(encoder.model_id, encoder.dimensions)
+            if before != (encoder.model_id, encoder.dimensions, encoder.unit_length):
+                store.use_model(encoder.model_id, encoder.dimensions, encoder.unit_length)
             engine = Engine(
                 self._faults.usable(self.settings),
                 model.bundle,

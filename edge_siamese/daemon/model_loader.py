@@ -239,8 +239,12 @@ def confirm_model(model: LoadedModel, models: InstalledModels) -> LoadedModel:
     return replace(model, installed=False)
 
 
-def reembed(store: SupportStore, model: LoadedModel) -> Iterator[str]:
+def reembed(
+    store: SupportStore, model: LoadedModel, report: Callable[[int, str], object] = lambda *_: None
+) -> Iterator[str]:
     """Embed the views that have no embedding of this model; yields a status line after each run of the encoder.
+
+    `report` receives the number of each view that cannot be embedded, and the reason.
 
     Each view is saved as soon as it is embedded, so an interrupted run continues where it stopped. The store serves
     the previous model until all views are done, so nothing is scored against a partial set.
@@ -253,7 +257,7 @@ def reembed(store: SupportStore, model: LoadedModel) -> Iterator[str]:
     started, done = time.monotonic(), 0
     while True:
         # Queried again each time: something may have been registered with the previous model meanwhile.
-        with store.with_model(encoder.model_id, encoder.dimensions):
+        with store.with_model(encoder.model_id, encoder.dimensions, encoder.unit_length):
             missing = [view for view in store.unembedded() if view not in failed]
         if not missing:
             break
@@ -262,6 +266,7 @@ def reembed(store: SupportStore, model: LoadedModel) -> Iterator[str]:
             if attempts.exhausted(view):
                 LOG.warning("view %d is not re-embedded: the daemon ended twice while it was", view)
                 failed.add(view)
+                report(view, "the daemon ended twice while it was embedded")
                 continue
             yield line
             try:
@@ -270,10 +275,11 @@ def reembed(store: SupportStore, model: LoadedModel) -> Iterator[str]:
             except (StoreError, SupportError, ImageError, ValueError) as error:
                 LOG.warning("view %d cannot be re-embedded: %s", view, error)
                 failed.add(view)
+                report(view, str(error))
                 continue
             while store.busy:  # an import
                 yield line
-            with store.with_model(encoder.model_id, encoder.dimensions):
+            with store.with_model(encoder.model_id, encoder.dimensions, encoder.unit_length):
                 store.set_embeddings({view: embedding})
             done += 1
     attempts.close()

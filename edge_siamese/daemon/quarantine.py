@@ -19,7 +19,7 @@ from edge_siamese.errors import ControlError, SettingsError, describe_error
 from edge_siamese.recognition.support import SupportEntry
 from edge_siamese.system.files import write_text_atomically
 from edge_siamese.system.wall_clock import utc_now
-from edge_siamese.validation import Record, SchemaError, convert, nearest, parse_json
+from edge_siamese.validation import Record, SchemaError, convert, is_time, nearest, parse_json
 
 LOG = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -28,6 +28,8 @@ FILE, STARTS_FILE = "quarantine.json", "starts.json"
 MAX_FILE_BYTES = 200_000
 MAX_PARTS = 100
 """Parts in quarantine; the daemon does without the store rather than keep a longer list."""
+DAMAGED = "damaged-view-"
+"""Start of the ids of views whose stored data are damaged; they are in the store, and not in the file."""
 MAX_TEXT = 200
 """Characters of a reason or a name."""
 MAX_EARLY_ENDS = 3
@@ -52,7 +54,7 @@ class Part(Record, frozen=True):
     reason: str
     """The error, in one line."""
     time: str = ""
-    """When it was put into quarantine: UTC, ISO 8601; empty for a fallback of this start."""
+    """When it was put into quarantine: UTC, ISO 8601; empty for what is determined at each start."""
 
     @property
     def text(self) -> str:
@@ -81,6 +83,11 @@ def object_part(entry: SupportEntry, reason: str) -> Part:
 def view_part(entry: SupportEntry, view: int, reason: str) -> Part:
     """Return the part for one view or negative of an object."""
     return Part(f"view-{view}", "view", str(view), f'view {view} of "{_cut(entry.name)}"', _cut(reason))
+
+
+def damaged_part(view: int, name: str, reason: str) -> Part:
+    """Return the part for a view of an object that cannot be used until somebody removes it."""
+    return Part(f"{DAMAGED}{view}", "view", str(view), f'view {view} of "{_cut(name)}"', _cut(reason))
 
 
 def store_part(reason: str) -> Part:
@@ -118,7 +125,10 @@ class Quarantine:
         self._path = None if directory is None else directory / FILE
         self._report, self._now = report, now
         saved = _Contents() if self._path is None else _read(self._path, _Contents())
-        self.parts: tuple[Part, ...] = saved.parts[:MAX_PARTS]
+        self.parts: tuple[Part, ...] = tuple(
+            part if is_time(part.time) else msgspec.structs.replace(part, time="")
+            for part in saved.parts[:MAX_PARTS]
+        )
         """All parts, in the order in which they failed."""
 
     def add(self, part: Part) -> None:
@@ -146,6 +156,11 @@ class Quarantine:
             if part.id == part_id:
                 self._write(tuple(known for known in self.parts if known is not part))
                 return part
+        if part_id.startswith(DAMAGED):
+            raise ControlError(
+                "its stored data are damaged, so it cannot be used: register the view again, then remove this one: "
+                "edge-siamese objects remove-view"
+            )
         hint = nearest(part_id, [part.id for part in self.parts])
         raise ControlError(f'"{part_id}" is not in quarantine{hint}; list the parts: edge-siamese quarantine')
 

@@ -154,6 +154,10 @@ class Service:
             self.loader.load()
         return f"{part.name} is used again"
 
+    def unused_parts(self) -> list[dict[str, Any]]:
+        """Describe the parts that are not used, as JSON values."""
+        return [*self.faults.report(), *(part.report() for part in self.store.damaged_parts())]
+
     # --- main loop ---
 
     def run(self) -> int:
@@ -281,8 +285,12 @@ class Service:
 
     def _maintain_store(self) -> None:
         self.store.back_up_if_due()
-        if self.store.damaged and not self.loader.busy:
+        if self.loader.busy:
+            return
+        if self.store.damaged:
             self.loader.reopen_store()
+        elif self.store.check_if_suspect():
+            self.loader.reembed()
 
     def _background_signal(self) -> Signal:
         """Return the LED signal to show between temporary ones."""
@@ -402,7 +410,7 @@ class Service:
             "camera": self.hardware.camera_report(),
             "panel": self.hardware.panel_report(),
             "store": {"repair": self.store.repair},
-            "quarantine": self.faults.report(),
+            "quarantine": self.unused_parts(),
             "failures": self.faults.failures.report(),
             "integrations": self.integrations.report(),
             "paths": {

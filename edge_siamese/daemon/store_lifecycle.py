@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 
+from edge_siamese.daemon.quarantine import Part, damaged_part
 from edge_siamese.daemon.systemd import SLOW_SECONDS, Notifier
-from edge_siamese.errors import EdgeSiameseError
-from edge_siamese.events import Event, trouble
+from edge_siamese.errors import EdgeSiameseError, StoreError
+from edge_siamese.events import Event, counted, trouble
 from edge_siamese.recognition.embedding import Encoder
 from edge_siamese.settings import Settings
 from edge_siamese.store import SupportStore
@@ -18,6 +20,8 @@ REPAIRED_SECONDS = 60.0
 """How long the LED shows that the store was repaired."""
 BACKUP_SECONDS, LARGE_BACKUP_SECONDS = 60.0, 24 * 3600.0
 """Interval between backups of a changed store; a large store is copied rarely, as writes wear out the memory card."""
+MAX_REASONS, MAX_REPORTED_PARTS = 5, 100
+"""Damaged views that an event describes; and that the status lists."""
 LARGE_STORE_BYTES = 64 * 2**20
 BACKUP_LIMIT_SECONDS = 20.0
 """Time limit of a backup, during which no frame is processed."""
@@ -42,7 +46,9 @@ class StoreLifecycle:
         self.store: SupportStore | None = None
         """The open store."""
         self.repair: str | None = None
-        """What was repaired when it was opened."""
+        """The damage that was found in it, and what became of it."""
+        self._not_embedded: dict[int, str] = {}
+        """Views that cannot be embedded, and why."""
 
     @property
     def damaged(self) -> bool:
@@ -65,13 +71,50 @@ class StoreLifecycle:
             with self._notifier.slow():
                 keep = settings.registration.keep_crops
                 self.store = SupportStore(
-                    settings.store, encoder.model_id, encoder.dimensions, keep_crops=keep
+                    settings.store,
+                    encoder.model_id,
+                    encoder.dimensions,
+                    unit_length=encoder.unit_length,
+                    keep_crops=keep,
                 )
-            if self.store.repair:
-                self.repair, self._repaired_at = self.store.repair.text, self._clock()
-                self._publish(trouble("store", self.repair, "error"))
+            self._report(self.store.findings)
         self.store.keep_crops = settings.registration.keep_crops
         return self.store
+
+    def check_if_suspect(self) -> bool:
+        """Repair and report damage that was found while objects were read; returns whether there was any."""
+        if self.store is None or not self.store.suspect or self.store.busy:
+            return False
+        self._report(self.store.check())
+        return True
+
+    def set_not_embedded(self, reasons: dict[int, str]) -> None:
+        """Report the views that cannot be embedded, with the reasons, unless they were reported before."""
+        before, self._not_embedded = self._not_embedded, reasons
+        if reasons.keys() - before.keys():
+            shown = [f"view {view}: {reason}" for view, reason in list(reasons.items())[:MAX_REASONS]]
+            text = f"{counted(len(reasons), 'view')} cannot be embedded and will not be recognized: {'; '.join(shown)}"
+            self._publish(trouble("store", text, "error"))
+
+    def damaged_parts(self) -> list[Part]:
+        """Return the views that cannot be recognized because their embedding or their pictures are damaged."""
+        if self.store is None:
+            return []
+        found = []
+        with suppress(StoreError):  # the store is reopened, and reports what is damaged
+            for view in self.store.unusable_views():
+                reason = self._not_embedded.get(view.id)
+                if view.damaged:
+                    reason = "its embedding is damaged and no pictures of it are stored"
+                if reason:
+                    found.append(damaged_part(view.id, view.object_name, reason))
+        return found[:MAX_REPORTED_PARTS]
+
+    def _report(self, texts: tuple[str, ...]) -> None:
+        for text in texts:
+            self._publish(trouble("store", text, "error"))
+        if texts:
+            self.repair, self._repaired_at = "; ".join(texts), self._clock()
 
     def back_up_if_due(self) -> None:
         """Back a changed store up, in its directory, if it is time; expected errors are logged."""

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from edge_siamese.doctor.findings import RUN_AS_ROOT, SERVICE, Context, Finding, Level
@@ -14,6 +15,9 @@ from edge_siamese.errors import BundleError, EdgeSiameseError, ModelError
 from edge_siamese.models import described
 from edge_siamese.registry import AUTO, RUNTIMES
 from edge_siamese.system.board import disk_free
+
+if TYPE_CHECKING:
+    from edge_siamese.store.change_count import ChangeCount
 
 LOW_DISK_BYTES, MIN_DISK_BYTES = 500_000_000, 50_000_000
 """Free space below which there is a warning, and below which there is an error."""
@@ -147,7 +151,7 @@ def check_store(context: Context) -> Iterator[Finding]:
         if not path.exists():
             yield Finding("store", "ok", "nothing is registered yet")
             return
-        yield _check_tables(path)
+        yield from _check_tables(path)
     except OSError as error:
         yield Finding("store", "unknown", f"{path} cannot be read: {error.strerror}", RUN_AS_ROOT)
     except sqlite3.OperationalError as error:  # busy, or no space for its log
@@ -169,10 +173,13 @@ def _is_hidden(directory: Path) -> bool:
         return True
 
 
-def _check_tables(path: Path) -> Finding:
+def _check_tables(path: Path) -> Iterator[Finding]:
     """Check version and integrity; raises `sqlite3.Error` if the file is not a valid store."""
+    from edge_siamese.store.change_count import read_count
+    from edge_siamese.store.recovery import StoreFiles
     from edge_siamese.store.tables import APPLICATION_ID, MIGRATIONS, SMALL_TABLES
 
+    noted = read_count(StoreFiles(path).change_count)  # before the store, which a running daemon may change
     with path.open("rb"):  # its errors are more specific than SQLite's
         pass
     uri = f"file:{quote(str(path))}?mode=ro"
@@ -182,15 +189,45 @@ def _check_tables(path: Path) -> Finding:
         if application != APPLICATION_ID:
             raise sqlite3.DatabaseError("not a store of edge-siamese, or incomplete")
         if version > len(MIGRATIONS):
-            return Finding(
+            yield Finding(
                 "store",
                 "error",
                 f"{path} was written by a newer release (version {version}; this release reads {len(MIGRATIONS)})",
                 "install that release again: sudo apt install edge-siamese",
             )
+            return
         for table in SMALL_TABLES:
             ((first,), *_) = connection.execute(f"PRAGMA integrity_check({table})").fetchall()
             if first != "ok":
                 raise sqlite3.DatabaseError(" ".join(str(first).split()))
         (objects,) = connection.execute("SELECT count(*) FROM objects WHERE deleted IS NULL").fetchone()
-    return Finding("store", "ok", f"{objects} object{'' if objects == 1 else 's'}, and all tables are intact")
+        problems = list(_check_rows(connection, noted)) if version == len(MIGRATIONS) else []
+    counted = f"{objects} object{'' if objects == 1 else 's'}"
+    yield from problems or [Finding("store", "ok", f"{counted}, and all tables are intact")]
+
+
+def _check_rows(connection: sqlite3.Connection, noted: ChangeCount | None) -> Iterator[Finding]:
+    """Check checksums, names and times, and whether the last changes are there."""
+    from edge_siamese.store.change_count import count_changes
+    from edge_siamese.store.integrity import find_damage
+    from edge_siamese.store.tables import LIVE, SET_ASIDE
+
+    restart = f"restart the daemon: sudo systemctl restart {SERVICE}"
+    if damage := find_damage(connection):
+        yield Finding(
+            "store", "warning", f"damaged data: {damage.rows}", f"{restart}; it repairs what it can"
+        )
+    (views,) = connection.execute(
+        "SELECT count(DISTINCT v.id) FROM embeddings e JOIN views v ON v.id = e.view_id "
+        f"JOIN objects o ON o.id = v.object_id WHERE e.checksum = {SET_ASIDE} AND {LIVE}"
+    ).fetchone()
+    if views:
+        which = "1 view is damaged, and no pictures of it are stored"
+        text = which if views == 1 else f"{views} views are damaged, and no pictures of them are stored"
+        remedy = "list: edge-siamese quarantine; register again, then: edge-siamese objects remove-view"
+        yield Finding("store", "warning", text, remedy)
+    count = count_changes(connection)
+    if count and (missing := count.missing(noted)):
+        remedy = f"{restart}; check the objects, and import an archive if objects are missing"
+        text = "the last change is missing" if missing == 1 else f"the last {missing} changes are missing"
+        yield Finding("store", "warning", text, remedy)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from edge_siamese.daemon.quarantine import Quarantine
+from edge_siamese.daemon.quarantine import DAMAGED, Quarantine
 from edge_siamese.doctor.findings import SERVICE, Context, Finding, Level
 from edge_siamese.system.board import clock_synchronized, memory, memory_available, temperature, throttling
 
@@ -170,6 +170,8 @@ def check_quarantine(context: Context) -> Iterator[Finding]:
         parts = context.daemon.get("quarantine", [])
     for part in parts:
         remedy = f"repair the cause, then: edge-siamese quarantine restore {part['id']}"
+        if part["id"].startswith(DAMAGED):
+            remedy = "register the view again, then remove this one: edge-siamese objects remove-view"
         yield Finding("quarantine", "warning", part["text"], remedy)
     if not parts:
         yield Finding("quarantine", "ok", "no part failed")

@@ -364,7 +364,7 @@ class Fleet:
         before = self._store_view
         view = self._api.with_engine(lambda engine: _store_view(engine, before))
         if before is None or before.store is not view.store:
-            self._restored |= view.store.repair is not None
+            self._restored |= view.store.repair is not None or view.store.lost_changes > 0
         self._restored |= view.snapshot.revision < self._ledger.revision
         self._store_view = view
         return view.snapshot

@@ -41,11 +41,12 @@ from edge_siamese.store.tables import (
     insert_embedding,
     insert_object,
     insert_view,
+    is_intact,
     is_name_taken,
 )
 from edge_siamese.store.undo_log import merge_target
 from edge_siamese.system.files import write_atomically
-from edge_siamese.validation import Record, SchemaError, convert, parse_json
+from edge_siamese.validation import Record, SchemaError, convert, parse_json, require_time
 
 OnConflict = Literal["rename", "skip", "merge"]
 """What an import does with a new object whose name is taken."""
@@ -136,14 +137,15 @@ def _write_archive(
     views: dict[int, list[ArchivedView]] = {}
     vectors: list[bytes] = []
     rows = read(
-        "SELECT o.id, v.id, v.uid, v.kind, v.created, v.source, e.vector, "
+        "SELECT o.id, v.id, v.uid, v.kind, v.created, v.source, e.vector, e.checksum, "
         "(SELECT count(*) FROM crops c WHERE c.view_id = v.id) FROM objects o JOIN views v ON v.object_id = o.id "
         f"LEFT JOIN embeddings e ON e.view_id = v.id AND e.model_id = ? WHERE {LIVE} ORDER BY o.id, v.id",
         model_id,
     )
-    for object_id, view_id, uid, kind, created, source, vector, crops in rows:
-        row = None if vector is None else len(vectors)
-        vectors += [] if vector is None else [vector]
+    for object_id, view_id, uid, kind, created, source, vector, checksum, crops in rows:
+        usable = is_intact(view_id, model_id, vector, checksum) and len(vector) == 4 * dimensions
+        row = len(vectors) if usable else None
+        vectors += [vector] if usable else []
         members = tuple(f"crops/{view_id}-{place}.png" for place in range(crops))
         views.setdefault(object_id, []).append(ArchivedView(uid, kind, created, source, row, members))
     objects = tuple(
@@ -273,13 +275,21 @@ class ArchiveReader:
         rows = np.frombuffer(data, dtype="<f4").reshape(-1, dimensions).astype(np.float32)
         if not usable_embeddings(rows).all():
             raise self._refusal(f"{EMBEDDINGS} has numbers that are not finite, too large, or all zero")
+        self._require_rows(rows)
+        return rows
+
+    def require_usable(self, unit_length: bool) -> None:
+        """Raise `StoreError` unless the embeddings are unit vectors, if those of their model are."""
+        if not usable_embeddings(self.embeddings, unit_length).all():
+            raise self._refusal(f"{EMBEDDINGS} has embeddings that are not of unit length")
+
+    def _require_rows(self, rows: Floats) -> None:
         for item in self.manifest.objects:
             for view in item.views:
                 if view.embedding is not None and not 0 <= view.embedding < len(rows):
                     raise self._refusal(
                         f'"{item.name}" refers to the embedding {view.embedding}, of {len(rows)}'
                     )
-        return rows
 
 
 class _BoundedFile(io.BufferedReader):
@@ -324,17 +334,18 @@ def _require_consistent(manifest: ArchiveManifest) -> None:
     """Check what the types do not express; raises `SchemaError` or `SupportError`."""
     if manifest.version != VERSION:
         raise SchemaError("version", f"must be {VERSION}, not {manifest.version}")
+    require_time("exported", manifest.exported)
     uids: set[str] = set()
     crops: set[str] = set()
     for place, item in enumerate(manifest.objects):
         key = f"objects[{place}]"
-        _require_line(f"{key}.created", item.created)
+        require_time(f"{key}.created", item.created)
         checked_name(item.name)
         _require_new_uid(f"{key}.uid", item.uid, uids)
         for index, view in enumerate(item.views):
             view_key = f"{key}.views[{index}]"
             _require_line(f"{view_key}.source", view.source)
-            _require_line(f"{view_key}.created", view.created)
+            require_time(f"{view_key}.created", view.created)
             _require_new_uid(f"{view_key}.uid", view.uid, uids)
             if len(set(view.crops)) < len(view.crops) or not crops.isdisjoint(view.crops):
                 raise SchemaError(f"{view_key}.crops", "a picture is used twice")
@@ -400,6 +411,7 @@ def import_archive(
     *,
     model_id: str,
     dimensions: int,
+    unit_length: bool,
     keep_crops: bool,
     on_conflict: OnConflict,
 ) -> tuple[ImportResult, ImportLog]:
@@ -409,6 +421,7 @@ def import_archive(
         connection: in a transaction, which must be rolled back if this raises.
         archive: its pictures are checked.
         model_id, dimensions: the current model; embeddings of another one are not imported.
+        unit_length: whether its embeddings are unit vectors.
         keep_crops: whether to store the pictures of views that have an embedding.
         on_conflict: what to do with a new object whose name is taken.
 
@@ -417,6 +430,8 @@ def import_archive(
     """
     manifest = archive.manifest
     model = model_id if (manifest.model_id, manifest.dimensions) == (model_id, dimensions) else None
+    if model is not None:
+        archive.require_usable(unit_length)
     importer = _Importer(connection, archive, model, keep_crops, on_conflict)
     for item in manifest.objects:
         importer.add(item)

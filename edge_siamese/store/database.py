@@ -12,9 +12,26 @@ from pathlib import Path
 from typing import Any
 
 from edge_siamese.errors import StoreBusy, StoreError
+from edge_siamese.store.change_count import count_changes, read_count, write_count
 from edge_siamese.store.errors import FAILURES, is_damage, store_error
-from edge_siamese.store.recovery import Repair, StoreFiles, is_interrupted, repair
-from edge_siamese.store.tables import APPLICATION_ID, MIGRATIONS, SMALL_TABLES, migrate
+from edge_siamese.store.recovery import (
+    Repair,
+    StoreFiles,
+    backup_count,
+    has_valid_types,
+    is_interrupted,
+    open_read_only,
+    repair,
+)
+from edge_siamese.store.tables import (
+    APPLICATION_ID,
+    MIGRATIONS,
+    SMALL_TABLES,
+    TABLES,
+    add_functions,
+    is_schema_intact,
+    migrate,
+)
 from edge_siamese.system.files import sync_directory, write_text_atomically
 from edge_siamese.system.wall_clock import utc_now
 
@@ -53,6 +70,8 @@ class Database:
         self.files = StoreFiles(path)
         self.repair: Repair | None = None
         """The repair on opening; None if none was needed."""
+        self.lost_changes = 0
+        """The last changes before the opening that are missing, although they were on the disk."""
         self._connection: sqlite3.Connection | None = None
         self._lock: StoreLock | None = None
         self._writing = threading.Lock()
@@ -88,17 +107,20 @@ class Database:
         try:
             return self.connection.execute(sql, values).fetchall()
         except FAILURES as error:
-            raise self._map_error(error) from error
+            raise self.map_error(error) from error
 
     @contextmanager
-    def change(self) -> Iterator[sqlite3.Connection]:
+    def change(self, counted: bool = True) -> Iterator[sqlite3.Connection]:
         """A transaction: on the disk when the block has ended, rolled back if it raises.
+
+        Args:
+            counted: whether it is a change that somebody would miss; embeddings can be computed again.
 
         Raises:
             StoreBusy: another thread is making a long change.
         """
         with self._only_writer():
-            yield from self._transaction(self.connection)
+            yield from self._transaction(self.connection, counted)
 
     @property
     def busy(self) -> bool:
@@ -132,15 +154,20 @@ class Database:
         finally:
             self._writing.release()
 
-    def _transaction(self, connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    def _transaction(
+        self, connection: sqlite3.Connection, counted: bool = True
+    ) -> Iterator[sqlite3.Connection]:
         try:
             connection.execute("BEGIN IMMEDIATE")
             yield connection
-            connection.execute("UPDATE facts SET value = value + 1 WHERE name = 'revision'")
+            names = "'revision', 'changes'" if counted else "'revision'"
+            connection.execute(f"UPDATE facts SET value = value + 1 WHERE name IN ({names})")
             _ = self.connection  # raises an error if the store was closed meanwhile
             connection.execute("COMMIT")
+            if counted:
+                self._write_count(connection)
         except FAILURES as error:
-            raise self._map_error(error) from error
+            raise self.map_error(error) from error
         finally:
             # After a full disk, SQLite has already rolled back.
             if connection.in_transaction:
@@ -156,20 +183,31 @@ class Database:
                 self.path, isolation_level=None, timeout=_BUSY_TIMEOUT_MS / 1000, check_same_thread=False
             )
         except FAILURES as error:
-            raise self._map_error(error) from error
+            raise self.map_error(error) from error
         with closing(connection):
             with self._sessions_lock:
                 _ = self.connection  # raises an error if the store is closed
                 self._sessions.add(connection)
             try:
                 _set_pragmas(connection)
+                add_functions(connection)
                 yield connection
             except FAILURES as error:
                 _ = self.connection  # explains an interruption
-                raise self._map_error(error) from error
+                raise self.map_error(error) from error
             finally:
                 with self._sessions_lock:
                     self._sessions.discard(connection)
+
+    def read_backup(self, sql: str, *values: Any) -> list[Row]:
+        """All rows of a query on the backup; none if there is no backup that can be read."""
+        if not self.files.backup.exists():
+            return []
+        try:
+            with closing(open_read_only(self.files.backup)) as copy:
+                return copy.execute(sql, values).fetchall()
+        except FAILURES:
+            return []
 
     def backup(self, limit_s: float | None = None) -> bool:
         """Copy the store to `objects.backup.db`, completely or not at all.
@@ -184,7 +222,8 @@ class Database:
             StoreError: the backup cannot be written, or the store is damaged. The previous backup is kept.
         """
         deadline = None if limit_s is None else time.monotonic() + limit_s
-        if self._revision(self.connection) == self._backup_revision():
+        version = "SELECT name, value FROM facts WHERE name IN ('store', 'revision') ORDER BY name"
+        if self.read(version) == self.read_backup(version):
             return True
         new = self.files.new_backup
 
@@ -208,7 +247,7 @@ class Database:
         except _DamagedError as error:
             raise StoreError(f"{self.path} is damaged ({error}); the previous backup was kept") from error
         except FAILURES as error:
-            raise (self._map_error(error) if is_damage(error) else store_error(error, new)) from error
+            raise (self.map_error(error) if is_damage(error) else store_error(error, new)) from error
         except OSError as error:
             raise store_error(error, new) from error
         finally:
@@ -220,6 +259,8 @@ class Database:
         """Close the file and release the lock; may be called twice."""
         connection, self._connection = self._connection, None
         if connection is not None:
+            if self.lost_changes:  # not written before, as the power may fail before they are reported
+                self._write_count(connection)
             with suppress(sqlite3.Error):
                 connection.close()
         with self._sessions_lock:
@@ -229,23 +270,28 @@ class Database:
             self._lock.release()
 
     def _open(self, day: str) -> None:
+        noted = read_count(self.files.change_count)
         if is_interrupted(self.files):
             self.repair = repair(self.files, "its repair was interrupted", day)
         try:
-            self._connection = self._connect()
+            self._connection = self._connect(require_latest=self.repair is None)
         except _DamagedError as damage:
             self.repair = repair(self.files, str(damage), day)
             try:
-                self._connection = self._connect()
+                self._connection = self._connect(require_latest=False)
             except _DamagedError as again:
                 raise StoreError(
                     f"{self.path} cannot be repaired: {again}; restore it from a backup"
                 ) from again
         with suppress(OSError):
             self.files.damage_marker.unlink(missing_ok=True)
+        count = count_changes(self._connection)
+        self.lost_changes = count.missing(noted) if count else 0
+        if count != noted and not self.lost_changes and (noted or (count and count.changes)):
+            self._write_count(self._connection)
 
-    def _connect(self) -> sqlite3.Connection:
-        """Open the file and check that it is an intact store of this release."""
+    def _connect(self, require_latest: bool) -> sqlite3.Connection:
+        """Open the file and check that it is an intact store of this release, and not older than its backup."""
         if not self.path.exists() or self.path.stat().st_size == 0:
             if self.files.existed_before():
                 raise _DamagedError("it is missing or empty")
@@ -257,7 +303,12 @@ class Database:
             connection.execute("PRAGMA journal_mode = WAL")
             _set_pragmas(connection)
             migrate(connection)
+            if not is_schema_intact(connection):
+                raise _DamagedError("the definitions of its tables are damaged")
             _check_integrity(connection, everything=self.files.damage_marker.exists())
+            _check_rows(connection)
+            if require_latest and (missing := self._missing_from_backup(connection)):
+                raise _DamagedError(f"it is older than its backup by {missing} changes")
         except _DamagedError:
             connection.close()
             raise
@@ -298,32 +349,23 @@ class Database:
         except OSError as error:
             raise store_error(error, self.path) from error
 
-    def _map_error(self, error: sqlite3.Error | UnicodeDecodeError) -> StoreError:
+    def map_error(self, error: sqlite3.Error | UnicodeDecodeError) -> StoreError:
         """The `StoreError` for a failure. Damage is marked beside the store: the next opening checks everything."""
         if is_damage(error):
             with suppress(OSError):
                 write_text_atomically(self.files.damage_marker, f"{error}\n")
         return store_error(error, self.path)
 
-    def _backup_revision(self) -> int | None:
-        """The revision of the backup; None if there is none that can be read."""
-        if not self.files.backup.exists():
-            return None
-        try:
-            with closing(
-                sqlite3.connect(f"{self.files.backup.absolute().as_uri()}?mode=ro", uri=True)
-            ) as copy:
-                return self._revision(copy)
-        except (*FAILURES, StoreError):
-            return None
+    def _write_count(self, connection: sqlite3.Connection) -> None:
+        """Write the number of changes beside the store. A full disk only makes the file older, which claims nothing."""
+        with suppress(*FAILURES, OSError):
+            if count := count_changes(connection):
+                write_count(self.files.change_count, count)
 
-    def _revision(self, connection: sqlite3.Connection) -> int:
-        """The number of changes made to the store so far."""
-        try:
-            row = connection.execute("SELECT value FROM facts WHERE name = 'revision'").fetchone()
-        except FAILURES as error:
-            raise store_error(error, self.path) from error
-        return int(row[0]) if row else 0
+    def _missing_from_backup(self, connection: sqlite3.Connection) -> int:
+        """How many changes of the backup the store lacks."""
+        count, backup = count_changes(connection), backup_count(self.files)
+        return count.missing(backup) if count else 0
 
 
 class MemoryDatabase(Database):
@@ -332,6 +374,7 @@ class MemoryDatabase(Database):
     def __init__(self) -> None:
         self.path = Path(":memory:")
         self.repair = None
+        self.lost_changes = 0
         self._lock = None
         self._writing = threading.Lock()
         self._sessions, self._sessions_lock = set(), threading.Lock()
@@ -343,6 +386,12 @@ class MemoryDatabase(Database):
     def damaged(self) -> bool:
         return False
 
+    def read_backup(self, sql: str, *values: Any) -> list[Row]:
+        return []
+
+    def _write_count(self, connection: sqlite3.Connection) -> None:
+        pass
+
     @contextmanager
     def _session(self) -> Iterator[sqlite3.Connection]:
         """The only connection: there is no file that another one could open."""
@@ -350,7 +399,7 @@ class MemoryDatabase(Database):
         try:
             yield connection
         except FAILURES as error:
-            raise self._map_error(error) from error
+            raise self.map_error(error) from error
         finally:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
@@ -359,7 +408,7 @@ class MemoryDatabase(Database):
         """Raise `StoreError`: there is no file to copy."""
         raise StoreError("a store in memory has no backup; export it instead")
 
-    def _map_error(self, error: sqlite3.Error | UnicodeDecodeError) -> StoreError:
+    def map_error(self, error: sqlite3.Error | UnicodeDecodeError) -> StoreError:
         return store_error(error, self.path)
 
 
@@ -414,9 +463,14 @@ def _check_integrity(connection: sqlite3.Connection, everything: bool = False) -
         ((first,), *_) = rows.fetchall()
         if first != "ok":
             raise _DamagedError(" ".join(str(first).split()))
-    for table in SMALL_TABLES if everything else ():
-        for _ in connection.execute(f"SELECT * FROM {table}"):
-            pass  # SQLite does not check whether text is UTF-8; Python does
+
+
+def _check_rows(connection: sqlite3.Connection) -> None:
+    """Check text and types in the small tables, which SQLite does not; raises `_DamagedError` or an error of SQLite."""
+    for table in SMALL_TABLES:
+        for row in connection.execute(f"SELECT {', '.join(TABLES[table])} FROM {table}"):
+            if not has_valid_types(table, row):
+                raise _DamagedError(f"a row of the table {table} has values of the wrong type")
 
 
 def _set_pragmas(connection: sqlite3.Connection) -> None:

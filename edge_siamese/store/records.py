@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from edge_siamese.recognition.imaging import Bytes
 from edge_siamese.recognition.support import SupportEntry
 from edge_siamese.store.database import Database
 from edge_siamese.store.names import name_key
-from edge_siamese.store.tables import LIVE
+from edge_siamese.store.tables import LIVE, SET_ASIDE, is_intact
 from edge_siamese.validation import nearest
 
 ViewKind = Literal["view", "negative"]
@@ -74,19 +75,43 @@ class Counts:
     """Views and negatives with neither: they are unused until their model is back."""
 
 
-_NOT_EMBEDDED = "NOT EXISTS (SELECT 1 FROM embeddings e WHERE e.view_id = v.id AND e.model_id = ?)"
+@dataclass(frozen=True)
+class UnusableView:
+    """A view or negative that is not recognized, because it has no embedding of the current model."""
+
+    id: int
+    """Its number in this store."""
+    object_name: str
+    crops: int
+    """How many pictures of it are stored."""
+    damaged: bool
+    """Whether it had an embedding that was damaged and could not be restored."""
+
+
+_NOT_EMBEDDED = (
+    "NOT EXISTS (SELECT 1 FROM embeddings e WHERE e.view_id = v.id AND e.model_id = ? "
+    f"AND e.checksum != {SET_ASIDE})"
+)
 _HAS_CROPS = "EXISTS (SELECT 1 FROM crops c WHERE c.view_id = v.id)"
 
 
 class StoreQueries:
     """The read-only part of a store, as seen with one model: embeddings of other models are ignored."""
 
-    def __init__(self, database: Database, model_id: str, dimensions: int) -> None:
+    def __init__(self, database: Database, model_id: str, dimensions: int, unit_length: bool) -> None:
         self._database = database
         self.model_id = model_id
         """The model whose embeddings are read and written."""
         self.dimensions = dimensions
         """D, the length of its embeddings."""
+        self.unit_length = unit_length
+        """Whether its embeddings are unit vectors."""
+        self.suspect = False
+        """Whether a damaged embedding was read that no check has reported."""
+        self._unrepaired: set[int] = set()
+        """Views whose damage was reported and could not be repaired."""
+        self._unusable: tuple[object, list[UnusableView]] = (None, [])
+        """The last result of `unusable_views`, and what it depends on."""
 
     def objects(self) -> list[StoredObject]:
         """All objects, in the order of registration."""
@@ -144,18 +169,19 @@ class StoreQueries:
     def entries(self) -> list[SupportEntry]:
         """The objects with an embedding of the current model, in order, for `SupportSet.build`."""
         rows = self._database.read(
-            "SELECT o.id, o.uid, o.name, v.id, v.kind, e.vector FROM objects o "
+            "SELECT o.id, o.uid, o.name, v.id, v.kind, e.vector, e.checksum FROM objects o "
             "JOIN views v ON v.object_id = o.id JOIN embeddings e ON e.view_id = v.id AND e.model_id = ? "
-            f"WHERE {LIVE} AND length(e.vector) = ? ORDER BY o.id, v.kind = 'negative', v.id",
+            f"WHERE {LIVE} AND e.checksum != {SET_ASIDE} ORDER BY o.id, v.kind = 'negative', v.id",
             self.model_id,
-            4 * self.dimensions,
         )
+        # Bytes that a disk changed cost one view, not the recognition of all objects.
+        usable = self.usable_rows([(row[3], row[5], row[6]) for row in rows])
+        if not all(usable):
+            damaged = {row[3] for row, good in zip(rows, usable, strict=True) if not good}
+            self.suspect |= not damaged <= self._unrepaired
+            rows = [row for row, good in zip(rows, usable, strict=True) if good]
         vectors = np.frombuffer(b"".join(row[5] for row in rows), dtype="<f4").astype(np.float32)
         vectors = vectors.reshape(len(rows), self.dimensions)
-        # Bytes that a disk changed unnoticed cost one view, not the recognition of all objects.
-        usable = usable_embeddings(vectors)
-        if not usable.all():
-            rows, vectors = [row for row, good in zip(rows, usable, strict=True) if good], vectors[usable]
         vectors.setflags(write=False)
         entries: list[SupportEntry] = []
         start = 0
@@ -170,6 +196,33 @@ class StoreQueries:
                 entries.append(SupportEntry(uid, name, view_ids, vectors[start:middle], vectors[middle:end]))
             start = end
         return entries
+
+    def usable_rows(self, rows: Sequence[tuple[int, Any, Any]]) -> list[bool]:
+        """Which embeddings of the current model can be used; each row is a view, a vector and its checksum."""
+        usable = [
+            is_intact(view, self.model_id, vector, checksum) and len(vector) == 4 * self.dimensions
+            for view, vector, checksum in rows
+        ]
+        intact = [row[1] for row, good in zip(rows, usable, strict=True) if good]
+        vectors = np.frombuffer(b"".join(intact), dtype="<f4").reshape(len(intact), self.dimensions)
+        comparable = iter(usable_embeddings(vectors, self.unit_length).tolist())
+        return [good and next(comparable) for good in usable]
+
+    def unusable_views(self) -> list[UnusableView]:
+        """Views and negatives without an embedding of the current model, without what was forgotten, in order."""
+        state = self._database.read("SELECT value FROM facts WHERE name = 'revision'"), self.model_id
+        if self._unusable[0] == state:
+            return self._unusable[1]
+        rows = self._database.read(
+            "SELECT v.id, o.name, (SELECT count(*) FROM crops c WHERE c.view_id = v.id), "
+            "EXISTS (SELECT 1 FROM embeddings e WHERE e.view_id = v.id AND e.model_id = ?) "
+            f"FROM views v JOIN objects o ON o.id = v.object_id WHERE {LIVE} AND {_NOT_EMBEDDED} ORDER BY v.id",
+            self.model_id,
+            self.model_id,
+        )
+        found = [UnusableView(view, name, crops, bool(damaged)) for view, name, crops, damaged in rows]
+        self._unusable = state, found
+        return found
 
     def unembedded(self) -> list[int]:
         """The ids of views without an embedding of the current model that have pictures, in order.
@@ -200,7 +253,7 @@ class StoreQueries:
             "SELECT o.id, o.uid, o.name, o.created, count(v.id), total(v.kind = 'view'), "
             "total(v.kind = 'view' AND e.view_id IS NOT NULL), max(iif(v.kind = 'view', v.id, NULL)) "
             "FROM objects o LEFT JOIN views v ON v.object_id = o.id AND v.deleted IS NULL "
-            "LEFT JOIN embeddings e ON e.view_id = v.id AND e.model_id = ? "
+            f"LEFT JOIN embeddings e ON e.view_id = v.id AND e.model_id = ? AND e.checksum != {SET_ASIDE} "
             f"WHERE o.deleted IS NULL AND {where} GROUP BY o.id ORDER BY o.id",
             self.model_id,
             *values,

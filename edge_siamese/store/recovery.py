@@ -7,7 +7,6 @@ leaves either a repair that the next opening continues, or a finished one.
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -22,10 +21,11 @@ import numpy as np
 from edge_siamese.errors import StoreError, SupportError
 from edge_siamese.pictures import is_intact_png
 from edge_siamese.recognition.embedding import usable_embeddings
+from edge_siamese.store.change_count import ChangeCount, count_changes, read_count
 from edge_siamese.store.errors import FAILURES, store_error
 from edge_siamese.store.names import checked_name, free_name, name_key
-from edge_siamese.store.tables import TABLES, is_name_taken, migrate
-from edge_siamese.store.undo_log import is_valid_change
+from edge_siamese.store.tables import TABLES, is_intact, is_name_taken, migrate, row_checksum
+from edge_siamese.store.undo_log import change_data, read_change
 from edge_siamese.system.files import sync_directory, write_text_atomically
 
 Row = tuple[Any, ...]
@@ -88,6 +88,11 @@ class StoreFiles:
         return self._sibling(".suspect")
 
     @property
+    def change_count(self) -> Path:
+        """The number of changes."""
+        return self._sibling(".changes")
+
+    @property
     def log(self) -> Path:
         """SQLite's write-ahead log: changes that are not in the database file yet."""
         return self._sibling("-wal")
@@ -110,8 +115,9 @@ class StoreFiles:
             self.held_log.unlink(missing_ok=True)
 
     def existed_before(self) -> bool:
-        """Whether a missing store existed before: there is a backup, or a log that is not empty."""
-        return self.backup.exists() or (self.log.exists() and self.log.stat().st_size > 0)
+        """Whether a missing store existed before: there is a backup, a number of changes, or a log that is not empty."""
+        has_log = self.log.exists() and self.log.stat().st_size > 0
+        return has_log or self.backup.exists() or read_count(self.change_count) is not None
 
     def unused_damaged_name(self, day: str) -> Path:
         """A name for the damaged file that no file has, such as `objects.damaged-2026-11-24.db`."""
@@ -199,12 +205,15 @@ def _rebuild(files: StoreFiles, damaged: Path) -> tuple[int, int]:
         target = stack.enter_context(closing(sqlite3.connect(new, isolation_level=None)))
         target.execute("PRAGMA synchronous = OFF")
         migrate(target)
+        backup = _open_source(stack, files.backup, "mode=ro")
         sources = [
             # With its log; without it, because the log may be what is damaged; and the backup.
             *_open_source(stack, damaged, "mode=ro"),
             *_open_source(stack, damaged, "mode=ro&immutable=1"),
-            *_open_source(stack, files.backup, "mode=ro"),
+            *backup,
         ]
+        if sources and backup and _is_older(sources[0], backup[0]):
+            sources = [*backup, *sources[:-1]]
         target.execute("BEGIN")
         rows = RowRecovery(target)
         complete = set()
@@ -215,7 +224,8 @@ def _rebuild(files: StoreFiles, damaged: Path) -> tuple[int, int]:
                     rows.add(table, row)
                 if reader.complete:
                     complete.add(table)
-                    break  # further rows of an older copy were deleted since
+                    if table != "embeddings":  # which belong to their views; checksums say which are right
+                        break  # further rows of an older copy were deleted since
         found, recovered = rows.finish(name_orphans="objects" not in complete)
         target.execute("COMMIT")
     descriptor = os.open(new, os.O_RDONLY)
@@ -240,8 +250,32 @@ def _open_source(stack: ExitStack, path: Path, options: str) -> list[sqlite3.Con
     return [connection]
 
 
+def open_read_only(path: Path) -> sqlite3.Connection:
+    """Open a database that is not changed; raises `sqlite3.Error`."""
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+
+
+def backup_count(files: StoreFiles) -> ChangeCount | None:
+    """The number of changes of the backup; None if there is none that can be read."""
+    if not files.backup.exists():
+        return None
+    try:
+        with closing(open_read_only(files.backup)) as copy:
+            return count_changes(copy)
+    except FAILURES:
+        return None
+
+
+def _is_older(source: sqlite3.Connection, backup: sqlite3.Connection) -> bool:
+    """Whether a source lacks changes that the backup has."""
+    with suppress(*FAILURES):
+        count = count_changes(source)
+        return count is not None and count.missing(count_changes(backup)) > 0
+    return False
+
+
 def _count_objects(store: Path) -> int:
-    with closing(sqlite3.connect(f"{store.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+    with closing(open_read_only(store)) as connection:
         return int(connection.execute("SELECT count(*) FROM objects WHERE deleted IS NULL").fetchone()[0])
 
 
@@ -288,11 +322,23 @@ class TableReader:
     def _select(self) -> str | None:
         """The query for all columns; None if there is no such table. Columns that it lacks are NULL."""
         try:
-            known = {row[1] for row in self._source.execute(f"PRAGMA table_info({self._table})")}
+            table = self._find_table()
+            known = [row[1] for row in self._source.execute(f"PRAGMA table_info({_quoted(table)})")]
         except FAILURES:
             return None
-        columns = ", ".join(name if name in known else "NULL" for name in self._columns)
-        return f"SELECT rowid, {columns} FROM {self._table} NOT INDEXED" if known else None
+        if not known:
+            return None
+        columns = [name if name in known else "NULL" for name in self._columns]
+        if len(known) == len(self._columns):  # a name may be damaged
+            columns = [_quoted(name) for name in known]
+        return f"SELECT rowid, {', '.join(columns)} FROM {_quoted(table)} NOT INDEXED"
+
+    def _find_table(self) -> str:
+        """The name of the table; if a single table has an unknown name, it is damaged."""
+        query = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
+        names = [name for (name,) in self._source.execute(query)]
+        unknown = [name for name in names if isinstance(name, str) and name not in TABLES]
+        return unknown[0] if self._table not in names and len(unknown) == 1 else self._table
 
     def _lookup(self, select: str, numbers: range) -> Iterator[Row]:
         for number in numbers:
@@ -304,12 +350,17 @@ class TableReader:
                 yield tuple(row[1:])
 
 
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
 class RowRecovery:
     """Collects valid rows in a new database and makes it consistent at the end."""
 
     def __init__(self, target: sqlite3.Connection) -> None:
         """`target`: empty, with the newest schema, in a transaction, without foreign keys."""
         self._target = target
+        self._damaged_embeddings: list[Row] = []
         target.execute("DELETE FROM facts")  # those of the damaged store are used
         self._insert = {
             table: f"INSERT OR IGNORE INTO {table} "
@@ -321,8 +372,24 @@ class RowRecovery:
         """Add a row, unless it exists or is not valid."""
         if table == "objects":
             row = self._with_free_name(row)
-        if _VALIDATORS[table](row):
-            self._target.execute(self._insert[table], row)
+        if not has_valid_types(table, row):
+            return
+        if table == "embeddings":
+            view, model, vector, checksum = row
+            if checksum is None:  # of an older release
+                checksum = row_checksum(view, model, vector)
+            row = view, model, vector, checksum
+            if not (is_intact(*row) and _is_usable(vector)):
+                self._damaged_embeddings.append(row)
+                return
+        elif table == "changes":
+            number, kind, owner, view, text, undone, checksum = row
+            if checksum is None:
+                checksum = row_checksum(kind, owner, view, text)
+            if read_change(kind, owner, view, text, checksum) is None:
+                return
+            row = number, kind, owner, view, text, undone, checksum
+        self._target.execute(self._insert[table], row)
 
     def finish(self, *, name_orphans: bool) -> tuple[int, int]:
         """Delete rows that belong to nothing.
@@ -334,7 +401,12 @@ class RowRecovery:
             How many objects that are not deleted were found, and how many of them have a usable view.
         """
         run = self._target.execute
-        run("INSERT OR IGNORE INTO facts VALUES ('revision', '0'), ('last number', '0')")
+        run(
+            "INSERT OR IGNORE INTO facts VALUES ('revision', '0'), ('last number', '0'), "
+            "('changes', '0'), ('store', lower(hex(randomblob(16))))"
+        )
+        # Unless a source had them undamaged. The check of the new store repairs them, or sets them aside.
+        self._target.executemany(self._insert["embeddings"], self._damaged_embeddings)
         self._repeat_merges()
         self._delete_content_without_view()
         run(
@@ -366,8 +438,8 @@ class RowRecovery:
         for number, owner, text in run(
             "SELECT id, object_id, data FROM changes WHERE kind = 'merged' AND NOT undone ORDER BY id"
         ).fetchall():
-            data = json.loads(text)
-            if not run("SELECT 1 FROM objects WHERE id = ?", (data["into"],)).fetchone():
+            data = change_data("merged", text)
+            if data is None or not run("SELECT 1 FROM objects WHERE id = ?", (data["into"],)).fetchone():
                 continue
             run(
                 "UPDATE objects SET deleted = ? WHERE id = ? AND deleted IS NULL AND NOT EXISTS "
@@ -398,6 +470,16 @@ class RowRecovery:
         return number, uid, name, name_key(name), created, deleted
 
 
+def _is_usable(vector: bytes) -> bool:
+    """Whether the bytes are numbers that can be compared."""
+    return len(vector) % 4 == 0 and bool(usable_embeddings(np.frombuffer(vector, "<f4")[np.newaxis]).all())
+
+
+def has_valid_types(table: str, row: Row) -> bool:
+    """Whether the values of a row have the types that its table stores."""
+    return _VALIDATORS[table](row)
+
+
 def _is_object(row: Row) -> bool:
     number, uid, _, _, created, deleted = row
     return (
@@ -420,14 +502,12 @@ def _is_view(row: Row) -> bool:
 
 
 def _is_embedding(row: Row) -> bool:
-    view, model, vector = row
+    view, model, vector, checksum = row
     return (
         isinstance(view, int)
         and isinstance(model, str)
         and isinstance(vector, bytes)
-        and len(vector) > 0
-        and len(vector) % 4 == 0
-        and bool(usable_embeddings(np.frombuffer(vector, "<f4")[np.newaxis]).all())
+        and isinstance(checksum, int | None)
     )
 
 
@@ -442,7 +522,7 @@ def _is_crop(row: Row) -> bool:
 
 
 def _is_change(row: Row) -> bool:
-    number, kind, owner, view, data, undone = row
+    number, kind, owner, view, data, undone, checksum = row
     return (
         isinstance(number, int)
         and isinstance(kind, str)
@@ -450,13 +530,13 @@ def _is_change(row: Row) -> bool:
         and isinstance(view, int | None)
         and isinstance(data, str)
         and undone in (0, 1)
-        and is_valid_change(kind, data)
+        and isinstance(checksum, int | None)
     )
 
 
 def _is_fact(row: Row) -> bool:
     name, value = row
-    if name in ("revision", "last number"):
+    if name in ("revision", "last number", "changes"):
         return isinstance(value, str) and value.isascii() and value.isdigit()
     return isinstance(name, str) and isinstance(value, str)
 

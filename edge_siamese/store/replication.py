@@ -11,10 +11,13 @@ from dataclasses import dataclass, field
 from sqlite3 import Connection
 from typing import NamedTuple
 
+import numpy as np
+
+from edge_siamese.recognition.embedding import usable_embeddings
 from edge_siamese.store.names import name_key
 from edge_siamese.store.records import ViewKind
 from edge_siamese.store.store import SupportStore
-from edge_siamese.store.tables import insert_crops, insert_embedding, insert_object, insert_view
+from edge_siamese.store.tables import insert_crops, insert_embedding, insert_object, insert_view, is_intact
 from edge_siamese.store.undo_log import log_replicated_change
 
 
@@ -121,10 +124,11 @@ def read_content(store: SupportStore, uid: str) -> ViewContent | None:
         return None
     ((view_id,),) = rows
     vectors = read(
-        "SELECT model_id, vector FROM embeddings WHERE view_id = ? ORDER BY model_id != ?, model_id LIMIT 1",
+        "SELECT model_id, vector, checksum FROM embeddings WHERE view_id = ? ORDER BY model_id != ?, model_id",
         view_id,
         store.model_id,
     )
+    vectors = [row[:2] for row in vectors if is_intact(view_id, *row)]
     crops = read("SELECT picture FROM crops WHERE view_id = ? ORDER BY place", view_id)
     model_id, vector = vectors[0] if vectors else (store.model_id, None)
     if vector is None and not crops:
@@ -164,6 +168,13 @@ def apply_batch(store: SupportStore, batch: Batch, expected_revision: int) -> in
     return store.counts().unembedded if len(batch) else 0
 
 
+def _fits(vector: bytes, store: SupportStore) -> bool:
+    """Whether a received embedding can be one of the store's model."""
+    if len(vector) != 4 * store.dimensions:
+        return False
+    return bool(usable_embeddings(np.frombuffer(vector, "<f4")[np.newaxis], store.unit_length).all())
+
+
 def _apply_objects(connection: Connection, objects: Sequence[ObjectRow], stamp: int) -> None:
     # All names are freed first: two objects may swap theirs.
     connection.executemany(
@@ -186,7 +197,7 @@ def _insert(connection: Connection, store: SupportStore, view: ViewWithContent) 
     (object_id,) = connection.execute("SELECT id FROM objects WHERE uid = ?", (row.owner,)).fetchone()
     view_id = insert_view(connection, object_id, row.uid, row.kind, row.created, row.source)
     vector, known = content.vector, content.model_id == store.model_id
-    if known and vector is not None and len(vector) != 4 * store.dimensions:
+    if known and vector is not None and not _fits(vector, store):
         vector = None  # not of this model, despite its label
     # Without pictures, an embedding of another model is kept: the view is dormant until that model is back.
     if vector is not None and (known or not content.crops):

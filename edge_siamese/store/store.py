@@ -12,10 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, get_args
 from uuid import uuid4
 
-import numpy as np
-
 from edge_siamese.errors import NoSuchObject, StoreBusy, StoreError, SupportError
-from edge_siamese.recognition.embedding import usable_embeddings
 from edge_siamese.recognition.imaging import Floats
 from edge_siamese.store.archive import (
     ImportResult,
@@ -25,6 +22,8 @@ from edge_siamese.store.archive import (
     write_archive,
 )
 from edge_siamese.store.database import Database, MemoryDatabase
+from edge_siamese.store.errors import FAILURES
+from edge_siamese.store.integrity import UNKNOWN_TIME, find_damage, repair_damage
 from edge_siamese.store.names import checked_name, name_key
 from edge_siamese.store.records import StoredObject, StoreQueries, ViewKind
 from edge_siamese.store.recovery import Repair
@@ -39,6 +38,7 @@ from edge_siamese.store.tables import (
 )
 from edge_siamese.store.undo_log import ChangeKind, Undone, log_change, undo_last
 from edge_siamese.system.wall_clock import utc_now
+from edge_siamese.validation import is_time
 
 if TYPE_CHECKING:
     from edge_siamese.recognition.registration import NewView
@@ -63,6 +63,7 @@ class SupportStore(StoreQueries):
         model_id: str,
         dimensions: int,
         *,
+        unit_length: bool = False,
         keep_crops: bool = True,
         now: Callable[[], str] = utc_now,
     ) -> None:
@@ -72,24 +73,30 @@ class SupportStore(StoreQueries):
             path: the database file. None: in memory, for several threads that take turns.
             model_id: the model whose embeddings are read and written. Those of other models are kept.
             dimensions: D, the length of its embeddings.
+            unit_length: whether its embeddings are unit vectors.
             keep_crops: whether pictures of new views are stored.
             now: the current time, UTC, ISO 8601.
         """
         database = MemoryDatabase() if path is None else Database(Path(path), now)
-        super().__init__(database, model_id, dimensions)
+        super().__init__(database, model_id, dimensions, unit_length)
         self.keep_crops = keep_crops
         """Whether pictures of new views are stored."""
-        self._now = now
+        self._clock = now
         self._importing = threading.Lock()
-        self._model = model_id, dimensions
+        self._model = model_id, dimensions, unit_length
         """The model in use, also within `with_model`."""
         self._pruned_for = ""
-        self.damaged_embeddings = 0
-        """Embeddings that were damaged when the store was opened. They are computed again from the pictures."""
+        self.findings: tuple[str, ...] = ()
+        """The damage that was found and repaired on opening, each in one line for people."""
+        if database.repair is not None:
+            self.findings += (database.repair.text,)
+        if lost := database.lost_changes:
+            changes = f"the last {lost} changes are" if lost > 1 else "the last change is"
+            self.findings += (f"{changes} missing in {self.path}: the file or its log was lost or replaced",)
+        self.findings += self.check()
         with suppress(StoreError):  # a full disk does not prevent recognition
-            self._drop_damaged_embeddings()
             if self._saved_model() != model_id:
-                with self._database.change() as connection:
+                with self._database.change(counted=False) as connection:
                     self._save_model(connection)
 
     def __enter__(self) -> SupportStore:
@@ -124,24 +131,50 @@ class SupportStore(StoreQueries):
         """Whether a change is in progress, such as an import on another thread."""
         return self._database.busy
 
-    def use_model(self, model_id: str, dimensions: int) -> None:
+    @property
+    def lost_changes(self) -> int:
+        """The last changes that were missing when the store was opened."""
+        return self._database.lost_changes
+
+    def check(self) -> tuple[str, ...]:
+        """Look for damaged rows and repair them; returns one line for people if there were any.
+
+        Damaged embeddings come from the backup, or are computed again from pictures (see `unembedded`). Without either,
+        their views are kept and not used (see `unusable_views`).
+        """
+        self.suspect = False
+        try:
+            damage = find_damage(self._database.connection, self.model_id, self.usable_rows)
+        except FAILURES as error:
+            raise self._database.map_error(error) from error
+        if not damage:
+            return ()
+        try:
+            with self._database.change(counted=False) as connection:
+                repair_damage(connection, damage, self._database.read_backup)
+        except StoreError as error:  # a full disk does not prevent recognition
+            self._unrepaired.update(view for view, _ in damage.embeddings)
+            return (f"{damage.text}; this cannot be repaired now: {error}",)
+        return (damage.text,)
+
+    def use_model(self, model_id: str, dimensions: int, unit_length: bool = False) -> None:
         """Read and write embeddings of another model from now on."""
-        self.model_id, self.dimensions = model_id, dimensions
-        self._model = model_id, dimensions
+        self.model_id, self.dimensions, self.unit_length = model_id, dimensions, unit_length
+        self._model = model_id, dimensions, unit_length
         if self._saved_model() != model_id:
-            with self._database.change() as connection:
+            with self._database.change(counted=False) as connection:
                 self._save_model(connection)
                 self._drop_old_embeddings(connection)
 
     @contextmanager
-    def with_model(self, model_id: str, dimensions: int) -> Iterator[None]:
+    def with_model(self, model_id: str, dimensions: int, unit_length: bool = False) -> Iterator[None]:
         """Read and write embeddings of another model within a block, such as to prepare a change of the model."""
-        before = self.model_id, self.dimensions
-        self.model_id, self.dimensions = model_id, dimensions
+        before = self.model_id, self.dimensions, self.unit_length
+        self.model_id, self.dimensions, self.unit_length = model_id, dimensions, unit_length
         try:
             yield
         finally:
-            self.model_id, self.dimensions = before
+            self.model_id, self.dimensions, self.unit_length = before
 
     def require_free_name(self, name: str) -> None:
         """Raise `SupportError` if an object cannot get this name: it is not valid, or taken."""
@@ -274,12 +307,13 @@ class SupportStore(StoreQueries):
             embeddings: by view id, each (D,). Views that no longer exist are skipped.
         """
         rows = [
-            (self.model_id, encode_embedding(vector, self.dimensions), view_id)
+            (self.model_id, encode_embedding(vector, self.dimensions, self.unit_length), view_id)
             for view_id, vector in embeddings.items()
         ]
-        with self._database.change() as connection:
+        with self._database.change(counted=False) as connection:
             connection.executemany(
-                "INSERT OR REPLACE INTO embeddings (view_id, model_id, vector) SELECT id, ?, ? FROM views WHERE id = ?",
+                "INSERT OR REPLACE INTO embeddings (view_id, model_id, vector, checksum) "
+                "SELECT id, ?1, ?2, row_checksum(id, ?1, ?2) FROM views WHERE id = ?3",
                 rows,
             )
             if self.model_id == self._model[0] != self._pruned_for:
@@ -291,7 +325,7 @@ class SupportStore(StoreQueries):
 
         The archive has the state of one moment; later changes are not in it.
         """
-        return write_archive(Path(path), self._database, *self._model, self._now())
+        return write_archive(Path(path), self._database, *self._model[:2], self._now())
 
     def import_archive(
         self, path: str | os.PathLike[str], on_conflict: OnConflict = "rename"
@@ -315,7 +349,7 @@ class SupportStore(StoreQueries):
             )
         if not self._importing.acquire(blocking=False):
             raise StoreBusy("an archive is being imported; try again when it is finished")
-        model_id, dimensions = self._model
+        model_id, dimensions, unit_length = self._model
         try:
             with open_archive(Path(path), lambda: self._database.connection) as archive:
                 archive.check_pictures()  # before the transaction, which keeps others from changing the store
@@ -325,6 +359,7 @@ class SupportStore(StoreQueries):
                         archive,
                         model_id=model_id,
                         dimensions=dimensions,
+                        unit_length=unit_length,
                         keep_crops=self.keep_crops,
                         on_conflict=on_conflict,
                     )
@@ -351,7 +386,8 @@ class SupportStore(StoreQueries):
 
     def _encode(self, view: NewView) -> tuple[bytes, list[bytes]]:
         """The embedding and the pictures as they are stored; what takes time is done before the transaction."""
-        vector, crops = encode_embedding(view.embedding, self.dimensions), encode_crops(view.crops)
+        vector = encode_embedding(view.embedding, self.dimensions, self.unit_length)
+        crops = encode_crops(view.crops)
         return vector, crops if self.keep_crops else []
 
     def _insert(
@@ -368,6 +404,11 @@ class SupportStore(StoreQueries):
         insert_crops(connection, view_id, crops)
         return view_id
 
+    def _now(self) -> str:
+        """The current time; the start of the clock if that of the device is set to a year that other devices refuse."""
+        now = self._clock()
+        return now if is_time(now) else UNKNOWN_TIME
+
     def _saved_model(self) -> str | None:
         rows = self._database.read("SELECT value FROM facts WHERE name = 'model'")
         return rows[0][0] if rows else None
@@ -378,19 +419,6 @@ class SupportStore(StoreQueries):
         if former != self.model_id:
             rows = [("model", self.model_id)] + ([("former model", former)] if former else [])
             connection.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", rows)
-
-    def _drop_damaged_embeddings(self) -> None:
-        """Delete embeddings of the current model that cannot be compared, so that they are computed again."""
-        rows = self._database.read("SELECT view_id, vector FROM embeddings WHERE model_id = ?", self.model_id)
-        fitting = [row for row in rows if len(row[1]) == 4 * self.dimensions]
-        vectors = np.frombuffer(b"".join(row[1] for row in fitting), dtype="<f4")
-        usable = usable_embeddings(vectors.reshape(len(fitting), self.dimensions))
-        kept = {row[0] for row, good in zip(fitting, usable, strict=True) if good}
-        damaged = [(view_id, self.model_id) for view_id, _ in rows if view_id not in kept]
-        self.damaged_embeddings = len(damaged)
-        if damaged:
-            with self._database.change() as connection:
-                connection.executemany("DELETE FROM embeddings WHERE view_id = ? AND model_id = ?", damaged)
 
     def _drop_old_embeddings(self, connection: Connection) -> None:
         """Drop embeddings of all models but the current and the previous one; this reads the whole table."""

@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import Any, Literal, cast, get_args
 
 from edge_siamese.store.names import free_name, name_key
+from edge_siamese.store.tables import row_checksum
 from edge_siamese.validation import parse_json
 
 ChangeKind = Literal[
@@ -64,7 +65,8 @@ def log_change(
 ) -> int:
     """Log a change within its transaction and purge what is too old; returns the number of the change."""
     cursor = connection.execute(
-        "INSERT INTO changes (kind, object_id, view_id, data) VALUES (?, ?, ?, ?)",
+        "INSERT INTO changes (kind, object_id, view_id, data, checksum) "
+        "VALUES (?1, ?2, ?3, ?4, row_checksum(?1, ?2, ?3, ?4))",
         (kind, object_id, view_id, json.dumps(dict(data))),
     )
     number = int(cursor.lastrowid or 0)
@@ -78,7 +80,10 @@ def log_change(
 
 def log_replicated_change(connection: sqlite3.Connection) -> int:
     """Log a change that was made on another device; returns its number, with which deleted rows are marked."""
-    cursor = connection.execute("INSERT INTO changes (kind, data) VALUES (?, '{}')", (REPLICATED,))
+    cursor = connection.execute(
+        "INSERT INTO changes (kind, data, checksum) VALUES (?1, '{}', row_checksum(?1, NULL, NULL, '{}'))",
+        (REPLICATED,),
+    )
     number = int(cursor.lastrowid or 0)
     _purge_replicated(connection, number - MAX_UNDOS, MAX_PURGED_VIEWS)
     return number
@@ -92,32 +97,41 @@ def last_change_number(connection: sqlite3.Connection) -> int:
 def merge_target(connection: sqlite3.Connection, object_id: int) -> int | None:
     """The object that has the views of a merged one, as long as the log knows; None if there is none."""
     query = (
-        "SELECT o.deleted, c.data FROM objects o LEFT JOIN changes c ON c.id = o.deleted AND c.kind = 'merged' "
-        "AND c.object_id = o.id AND NOT c.undone WHERE o.id = ?"
+        "SELECT o.deleted, c.kind, c.object_id, c.view_id, c.data, c.checksum FROM objects o "
+        "LEFT JOIN changes c ON c.id = o.deleted AND c.kind = 'merged' AND c.object_id = o.id AND NOT c.undone "
+        "WHERE o.id = ?"
     )
     last = 0
     while row := connection.execute(query, (object_id,)).fetchone():
-        deleted, text = row
+        deleted, *change = row
         if deleted is None:
             return object_id
-        if text is None or deleted <= last:  # in a chain of merges, each is later than the one before
+        data = read_change(*change)
+        if data is None or deleted <= last:  # in a chain of merges, each is later than the one before
             return None
-        object_id, last = json.loads(text)["into"], deleted
+        object_id, last = data["into"], deleted
     return None
 
 
-def is_valid_change(kind: str, text: str) -> bool:
-    """Whether an undo can use the data of a change. In a damaged store they may be anything."""
+def read_change(
+    kind: str, object_id: int | None, view_id: int | None, text: str, checksum: int
+) -> dict[str, Any] | None:
+    """The data of a change; None if its checksum is wrong, or an undo cannot use it."""
+    if row_checksum(kind, object_id, view_id, text) != checksum:
+        return None
+    return change_data(kind, text)
+
+
+def change_data(kind: str, text: str) -> dict[str, Any] | None:
+    """Parse the data of a change; None if an undo cannot use them. In a damaged store they may be anything."""
     try:
         data = parse_json(text)
-        if kind == REPLICATED:
-            return True
-        if kind not in get_args(ChangeKind) or not isinstance(data, dict):
-            return False
+        if not isinstance(data, dict) or kind not in (REPLICATED, *get_args(ChangeKind)):
+            return None
         check = _DATA_CHECKS.get(cast(ChangeKind, kind))
-        return check is None or check(data)
+        return data if check is None or check(data) else None
     except (ValueError, KeyError, TypeError):
-        return False
+        return None
 
 
 def _is_import_data(data: dict[str, Any]) -> bool:
@@ -146,7 +160,7 @@ _DATA_CHECKS: dict[ChangeKind, Callable[[dict[str, Any]], bool]] = {
 
 # The changes that have an effect, from the last to the first. Renaming an object that was forgotten since has none.
 _UNDOABLE = """
-SELECT c.id, c.kind, c.object_id, c.view_id, c.data, o.uid, o.name, o.deleted FROM changes c
+SELECT c.id, c.kind, c.object_id, c.view_id, c.data, c.checksum, o.uid, o.name, o.deleted FROM changes c
 LEFT JOIN objects o ON o.id = c.object_id LEFT JOIN views v ON v.id = c.view_id
 WHERE NOT c.undone AND (c.kind IN ('registered', 'view added', 'negative added') OR ?) AND CASE c.kind
     WHEN 'imported' THEN 1
@@ -195,10 +209,13 @@ def undo_last(connection: sqlite3.Connection, registrations_only: bool) -> Undon
 
 
 def _last_change(connection: sqlite3.Connection, registrations_only: bool) -> _Change | None:
-    for number, kind, object_id, view_id, text, uid, name, deleted in connection.execute(
+    for number, kind, object_id, view_id, text, checksum, uid, name, deleted in connection.execute(
         _UNDOABLE, (not registrations_only,)
     ):
-        change = _Change(number, kind, object_id, view_id, json.loads(text), uid, name, deleted)
+        data = read_change(kind, object_id, view_id, text, checksum)
+        if data is None:
+            continue  # damaged since the store was opened
+        change = _Change(number, kind, object_id, view_id, data, uid, name, deleted)
         if kind == "merged":
             has_effect = _has_merged_view(connection, change)
         else:  # an object that was deleted with its last view is restored with a view
@@ -313,8 +330,9 @@ def _delete_if_empty(connection: sqlite3.Connection, object_id: int, stamp: int)
     if not connection.execute(f"UPDATE objects SET deleted = ? WHERE {empty}", (stamp, object_id)).rowcount:
         return False
     connection.execute(
-        "UPDATE changes SET data = ? WHERE id = (SELECT max(c.id) FROM changes c JOIN views v ON v.id = c.view_id "
-        "AND v.deleted = c.id AND v.kind = 'view' WHERE c.kind = 'view removed' AND NOT c.undone AND v.object_id = ?)",
+        "UPDATE changes SET data = ?1, checksum = row_checksum(kind, object_id, view_id, ?1) WHERE id = "
+        "(SELECT max(c.id) FROM changes c JOIN views v ON v.id = c.view_id "
+        "AND v.deleted = c.id AND v.kind = 'view' WHERE c.kind = 'view removed' AND NOT c.undone AND v.object_id = ?2)",
         (json.dumps({"gone": stamp}), object_id),
     )
     return True

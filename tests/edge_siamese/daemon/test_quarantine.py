@@ -109,6 +109,12 @@ class TestFile:
         again.restore("model")
         assert list(tmp_path.iterdir()) == []
 
+    def test_a_part_with_an_invalid_time_is_kept_without_it(self, tmp_path: Path) -> None:
+        quarantine(tmp_path).add(view_part(MUG, 2, "it failed"))
+        path = tmp_path / "quarantine.json"
+        path.write_text(path.read_text().replace(NOW, "9999-12-31T23:59:59+00:00"))
+        assert [(part.id, part.time) for part in quarantine(tmp_path).parts] == [("view-2", "")]
+
     def test_views_and_objects_in_quarantine_are_left_out(self, tmp_path: Path) -> None:
         kept = quarantine(tmp_path)
         assert kept.usable([MUG, PEN]) == [MUG, PEN]

@@ -160,6 +160,27 @@ def test_a_store(context: Context) -> None:
     assert context.settings.store.read_bytes() == before
 
 
+def test_damaged_rows_and_lost_changes(context: Context) -> None:
+    with SupportStore(context.settings.store, "m", 3) as store:
+        for number, name in enumerate(("mug", "pen"), 1):
+            store.register(name, NewView(np.full(3, number, dtype=np.float32), (), "press"))
+    change = "UPDATE embeddings SET vector = zeroblob(12) WHERE view_id = 1"
+    sqlite3.connect(context.settings.store).executescript(change).connection.close()
+    found = only(installation.check_store(context))
+    assert (found.level, found.text) == ("warning", "damaged data: 1 embedding of registered views")
+    assert found.remedy == ("restart the daemon: sudo systemctl restart edge-siamese; it repairs what it can")
+    with SupportStore(context.settings.store, "m", 3) as store:
+        assert len(store.findings) == 1
+    found = only(installation.check_store(context))
+    assert found.text == "1 view is damaged, and no pictures of it are stored"
+    with SupportStore(context.settings.store, "m", 3) as store:
+        store.forget("mug")
+    assert only(installation.check_store(context)).level == "ok"
+    change = "UPDATE facts SET value = '1' WHERE name = 'changes'"
+    sqlite3.connect(context.settings.store).executescript(change).connection.close()
+    assert only(installation.check_store(context)).text == "the last 2 changes are missing"
+
+
 def test_a_damaged_store(context: Context) -> None:
     path = context.settings.store
     path.write_bytes(b"not a database" * 1000)

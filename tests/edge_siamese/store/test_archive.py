@@ -306,6 +306,17 @@ HOSTILE = {
         {},
         "must be one line of at most 80 characters",
     ),
+    "no such day": (
+        put("objects", 0, "created", value="2026-02-30T10:00:00+00:00"),
+        {},
+        r"objects\[0\]\.created: must be a UTC time in ISO 8601 from 1970 to 2099, not",
+    ),
+    "the year 9999": (
+        put("objects", 0, "views", 0, "created", value="9999-12-31T23:59:59.999+00:00"),
+        {},
+        r"objects\[0\]\.views\[0\]\.created: must be a UTC time",
+    ),
+    "no time zone": (put("exported", value="2026-11-24T10:00:00"), {}, "exported: must be a UTC time"),
     "a uid twice": (
         lambda m: m["objects"][1].update(uid=m["objects"][0]["uid"]),
         {},

@@ -25,7 +25,7 @@ def test_the_file_says_what_it_is_and_how_it_is_written(tmp_path):
         "synchronous": 2,  # FULL
         "foreign_keys": 1,
         "application_id": 0x45534F42,
-        "user_version": 1,
+        "user_version": 2,
     }
 
 
@@ -44,7 +44,7 @@ def test_a_store_of_a_newer_release_is_left_alone(tmp_path):
     with pytest.raises(StoreError) as error:
         open_store(tmp_path)
     assert str(error.value) == (
-        f"{path} was written by a newer release (schema version 7; this release reads up to 1); "
+        f"{path} was written by a newer release (schema version 7; this release reads up to 2); "
         "install that release again, or restore a backup made before it"
     )
     assert path.read_bytes() == before
@@ -68,7 +68,7 @@ def test_an_older_layout_is_brought_to_the_newest(tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "MIGRATIONS", (*tables.MIGRATIONS, step, ("CREATE TABLE later (x)",)))
     with open_store(tmp_path) as store:
         assert store._database.read("SELECT name, color FROM objects") == [("mug", "blue")]
-        assert store._database.read("PRAGMA user_version") == [(3,)]
+        assert store._database.read("PRAGMA user_version") == [(4,)]
 
 
 def test_a_step_that_fails_leaves_the_older_layout(tmp_path, monkeypatch):
@@ -83,7 +83,7 @@ def test_a_step_that_fails_leaves_the_older_layout(tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "MIGRATIONS", older)
     with open_store(tmp_path) as store:
         assert names(store) == ["mug"]
-        assert store._database.read("PRAGMA user_version") == [(1,)]
+        assert store._database.read("PRAGMA user_version") == [(2,)]
         assert len(store._database.read("PRAGMA table_info(objects)")) == 6
 
 

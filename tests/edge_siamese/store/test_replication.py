@@ -22,7 +22,7 @@ from edge_siamese.store.replication import (
     read_snapshot,
     revision,
 )
-from edge_siamese.store.undo_log import MAX_UNDOS, is_valid_change
+from edge_siamese.store.undo_log import MAX_UNDOS, change_data
 from tests.edge_siamese.store.samples import MODEL, NOW, names, open_store, picture, vector, view
 
 MUG, PEN, KEY = (f"{number:032x}" for number in range(3))
@@ -248,6 +248,13 @@ def test_what_comes_from_elsewhere_takes_nothing_from_what_can_be_undone_here(tm
 
 
 def test_a_repair_takes_the_count_for_what_it_is() -> None:
-    assert is_valid_change("elsewhere", "{}")
-    assert not is_valid_change("elsewhere", "{")
-    assert not is_valid_change("elsewhere", "[" * 200 + "]" * 200)
+    assert change_data("elsewhere", "{}") == {}
+    assert change_data("elsewhere", "{") is None
+    assert change_data("elsewhere", "[" * 200 + "]" * 200) is None
+
+
+def test_an_embedding_that_is_not_of_unit_length_is_computed_again(tmp_path: Path) -> None:
+    with open_store(tmp_path, unit_length=True) as store:
+        batch = Batch([ObjectRow(MUG, "mug", NOW, False)], [], [arrival()])
+        assert apply_batch(store, batch, revision(store)) == 1
+        assert (store.entries(), store.unembedded()) == ([], [1])

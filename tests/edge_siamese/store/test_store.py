@@ -211,15 +211,19 @@ def test_a_damaged_embedding_is_dropped_when_the_store_is_opened(tmp_path, numbe
         bad = np.full(DIMENSIONS, number, "<f4").tobytes()
         store._database.connection.execute("UPDATE embeddings SET vector = ? WHERE view_id = 1", (bad,))
         assert [entry.name for entry in store.entries()] == ["pen"]
-        assert store.damaged_embeddings == 0
+        assert store.suspect
     with open_store(tmp_path) as store:
-        assert store.damaged_embeddings == 1
+        assert store.findings == (
+            "the store had damaged data: 1 embedding of registered views; "
+            "1 embedding to be computed again from stored pictures",
+        )
+        assert not store.suspect
         assert [entry.name for entry in store.entries()] == ["pen"]
         assert store.unembedded() == [1]
         store.set_embeddings({1: vector(1)})
         assert [entry.name for entry in store.entries()] == ["mug", "pen"]
     with open_store(tmp_path) as store:
-        assert store.damaged_embeddings == 0
+        assert store.findings == ()
 
 
 def test_embeddings_of_another_length_are_dropped_too(tmp_path):
@@ -227,7 +231,8 @@ def test_embeddings_of_another_length_are_dropped_too(tmp_path):
         store.register("mug", view(1))
         store._database.connection.execute("UPDATE embeddings SET vector = x'0000803f'")
     with open_store(tmp_path) as store:
-        assert (store.damaged_embeddings, store.unembedded()) == (1, [1])
+        assert len(store.findings) == 1
+        assert store.unembedded() == [1]
 
 
 def test_only_one_process_has_a_store(tmp_path):
@@ -253,6 +258,7 @@ def test_nobody_else_reads_the_pictures(tmp_path):
     with open_store(tmp_path) as store:
         store.register("mug", view(1))
         modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+        assert modes.pop("objects.db.changes") == 0o644  # a number
         assert set(modes) == {"objects.db", "objects.db-wal", "objects.db-shm", "objects.db.lock"}
         assert set(modes.values()) == {0o600}
 
@@ -270,11 +276,12 @@ def fill(store, count, dimensions):
             ((n, f"{n + (1 << 64):032x}", n, NOW) for n in range(1, count + 1)),
         )
         connection.executemany(
-            "INSERT INTO embeddings VALUES (?, ?, ?)",
+            "INSERT INTO embeddings VALUES (?1, ?2, ?3, row_checksum(?1, ?2, ?3))",
             ((n, store.model_id, row.tobytes()) for n, row in enumerate(vectors, 1)),
         )
         connection.executemany(
-            "INSERT INTO changes (kind, object_id, view_id, data) VALUES ('registered', ?, ?, '{}')",
+            "INSERT INTO changes (kind, object_id, view_id, data, checksum) "
+            "VALUES ('registered', ?1, ?2, '{}', row_checksum('registered', ?1, ?2, '{}'))",
             ((n, n) for n in range(count - 200, count + 1)),
         )
     return vectors
