@@ -9,6 +9,8 @@ import os
 import sys
 from importlib import import_module
 
+from edge_siamese.system.signals import cleaning_up_when_ended
+
 COMMANDS = {
     "pipeline": "train, bundle, verify, evaluate, benchmark and report, in one command",
     "train": "train an encoder, or resume a run",
@@ -28,6 +30,7 @@ COMMANDS = {
 INTERRUPTED, BROKEN_PIPE = 130, 141
 
 
+@cleaning_up_when_ended()
 def main(argv: list[str] | None = None) -> int:
     """Run a command.
 

@@ -16,6 +16,7 @@ from edge_siamese import __version__
 from edge_siamese.cli.output import LogFormatter, discard_output, flush_output, prepare_output, print_error
 from edge_siamese.daemon.commands import COMMANDS, Argument, arguments_of
 from edge_siamese.registry import AUTO, PRECISIONS, RUNTIMES
+from edge_siamese.system.signals import cleaning_up_when_ended
 from edge_siamese.validation import SchemaError, convert
 
 INTERRUPTED = 130
@@ -32,6 +33,7 @@ SPECIAL_COMMANDS = {
 BUNDLE_HELP = "directory of a bundle, or name of a shipped one: objects, glyphs"
 
 
+@cleaning_up_when_ended()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import logging
 import os
+import re
 import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from edge_siamese.errors import SettingsError
+
+LOG = logging.getLogger(__name__)
 
 DISK_RESERVE_BYTES = 64 << 20
 """Free disk space that imported collections and objects of a fleet must leave, so that the device can go on writing."""
 
 MAX_PATH_BYTES, MAX_NAME_BYTES = 4095, 255
 """Limits of Linux for a path, and for a name within it."""
+
+_TEMPORARY = ".tmp"
 
 # Arguments of renameat2(2).
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
@@ -83,22 +89,61 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     """Write a file so that a power cut leaves either the old one or the new one.
 
     `write` fills a temporary file in the directory of `path`, which is created if needed; the file is synced and renamed.
+    Temporary files of processes that were killed are removed by the next write of the same file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    _remove_abandoned(path)
+    handle, temporary = _locked_temporary_file(path)
     try:
-        with os.fdopen(handle, "wb") as file:
+        with os.fdopen(handle, "wb") as file:  # the lock ends with it
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
     except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
         if isinstance(error, OSError):
             _complete(error, path)
         raise
     sync_directory(path.parent)
+
+
+def _locked_temporary_file(path: Path) -> tuple[int, str]:
+    """Create a temporary file beside `path`; its lock shows that a process writes it."""
+    for _ in range(10):
+        handle, temporary = tempfile.mkstemp(_TEMPORARY, f".{path.name}.", path.parent)
+        if _lock(handle) and os.path.exists(temporary):
+            return handle, temporary
+        os.close(handle)  # another process took it for abandoned before it was locked
+    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), os.fspath(path))
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove the temporary files of `path` that no process is writing."""
+    pattern = re.compile(re.escape(f".{path.name}.") + "[a-z0-9_]{8}" + re.escape(_TEMPORARY))
+    with suppress(OSError):
+        for name in filter(pattern.fullmatch, os.listdir(path.parent)):
+            temporary = path.with_name(name)
+            handle = os.open(temporary, os.O_RDWR | os.O_NOFOLLOW)
+            try:
+                if _lock(handle):
+                    temporary.unlink(missing_ok=True)
+            finally:
+                os.close(handle)
+
+
+def _lock(handle: int) -> bool:
+    """Lock a file for this process; False if another one has it. File systems without locks count as locked."""
+    import fcntl  # not on every system
+
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        LOG.debug("no lock: %s", error)
+    return True
 
 
 def _complete(error: OSError, path: Path) -> None:
