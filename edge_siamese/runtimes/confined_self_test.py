@@ -54,7 +54,7 @@ class SelfTestResult:
 def run_self_test(
     bundle: Bundle, runtime: str, precision: str, threads: int | None = None, limits: Limits | None = None
 ) -> SelfTestResult:
-    """Run a bundle's self-test in a confined child, and wait for the result, which may be that the test failed.
+    """Run a bundle's self-test in a confined child. A result that differs from the golden vectors is returned.
 
     Raises:
         ModelCrashed: the model crashes the runtime, takes too long or needs too much memory.
@@ -136,12 +136,12 @@ def finish(steps: Generator[Any, None, T]) -> T:
 
 
 def is_untrusted(bundle: Bundle) -> bool:
-    """Whether a bundle came from elsewhere; those of the program are as trusted as the program."""
+    """Return whether a bundle is not one of those that are shipped with the program."""
     return not described(bundle.path)
 
 
 def self_test_key(bundle: Bundle, runtime: str, precision: str) -> str:
-    """A text that changes with everything that the result of a self-test depends on, except for the processor's model.
+    """Return a hash of everything that the result of a self-test depends on, except for the processor's model.
 
     Raises `RuntimeNotInstalled` if no runtime can run the bundle here.
     """
@@ -156,7 +156,7 @@ def self_test_key(bundle: Bundle, runtime: str, precision: str) -> str:
 def examine_model(
     directory: str, imported: str, runtime: str, precision: str, threads: int | None, with_golden: bool
 ) -> Steps:
-    """In the child: what the daemon does with a bundle before the first frame, or only the encoder's part of it."""
+    """Load and test a bundle in the child; without `with_golden`, only load its encoder and embed an image."""
     from edge_siamese.registry import RUNTIMES
     from edge_siamese.runtimes.selection import runtime_status
 
@@ -175,7 +175,7 @@ def examine_model(
 
 @contextmanager
 def _readable_by_others(bundle: Bundle) -> Iterator[Path]:
-    """The directory of the bundle; for root a copy, since the account of the child may not reach the original."""
+    """Yield the bundle's directory, or for root a copy that the child's account can read."""
     if os.geteuid() != 0:
         yield bundle.path
         return
