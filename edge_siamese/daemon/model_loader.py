@@ -83,8 +83,8 @@ def loading_current_model(
     """Load and test the model that the settings name, else the current installed one, else the shipped one.
 
     A model that has not been tested here runs its self-test in a confined child first; meanwhile this yields status lines. A
-    current model that fails is rejected in favor of the previous one. If there is none, the shipped model is used, and the
-    current one is tried again at the next start.
+    current model that fails is rejected in favor of the previous one. If there is none, or it is unknown which model is
+    current, the shipped model is used, and the next start tries again.
 
     Args:
         settings: of the daemon.
@@ -102,7 +102,14 @@ def loading_current_model(
         configured = resolve(settings.model.bundle)
         chosen = shipped if shipped is not None and quarantined(configured) else configured
         return (yield from _load_tested(chosen, settings, models, installed=False))
-    path, line = models.begin()
+    try:
+        path, line = models.begin()
+    except ModelsInUse:
+        raise  # tried again soon
+    except ModelError as error:
+        if shipped is None:
+            raise
+        path, line = None, f"{error}; using {described(shipped)} instead"
     if line:
         report(line)
     if shipped is not None and path is not None and quarantined(path):

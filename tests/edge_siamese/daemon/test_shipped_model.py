@@ -73,6 +73,33 @@ def test_the_shipped_model_is_used_at_first_start_without_a_trial(
     assert not daemon.models.directory.exists()
 
 
+def test_the_shipped_model_is_used_if_the_state_of_the_models_is_damaged(
+    daemon: Daemon, bundle: Bundle, objects_shipped: Path
+) -> None:
+    daemon.models.install(bundle.path, accept)
+    path = daemon.models.directory / "state.json"
+    path.write_bytes(b"\0" * 100)
+    daemon.start().up()
+    daemon.learn("mug", MUG)
+    daemon.show(MUG, "mug")
+    status = daemon.ask("status")
+    assert status["model"]["bundle"] == str(objects_shipped)
+    problem = status["loading"]["model_problem"]
+    assert problem.startswith(f"{path} cannot be read: ")
+    assert problem.endswith(
+        "; remove it and install a model again; using objects, shipped with edge-siamese instead"
+    )
+    assert problem in daemon.events("model")
+
+
+@pytest.mark.usefixtures("nothing_shipped")
+def test_without_a_shipped_model_a_damaged_state_is_an_error(models: InstalledModels) -> None:
+    models.directory.mkdir()
+    (models.directory / "state.json").write_text("{")
+    with pytest.raises(ModelError, match=r"state\.json cannot be read: "):
+        load_current_model(SETTINGS, models, pytest.fail)
+
+
 def test_the_log_names_the_shipped_model(
     models: InstalledModels, objects_shipped: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
