@@ -210,7 +210,7 @@ def _check_rows(connection: sqlite3.Connection, noted: ChangeCount | None) -> It
     """Check checksums, names and times, and whether the last changes are there."""
     from edge_siamese.store.change_count import count_changes
     from edge_siamese.store.integrity import find_damage
-    from edge_siamese.store.tables import LIVE, SET_ASIDE
+    from edge_siamese.store.tables import LIVE, UNUSABLE
 
     restart = f"restart the daemon: sudo systemctl restart {SERVICE}"
     if damage := find_damage(connection):
@@ -219,7 +219,7 @@ def _check_rows(connection: sqlite3.Connection, noted: ChangeCount | None) -> It
         )
     (views,) = connection.execute(
         "SELECT count(DISTINCT v.id) FROM embeddings e JOIN views v ON v.id = e.view_id "
-        f"JOIN objects o ON o.id = v.object_id WHERE e.checksum = {SET_ASIDE} AND {LIVE}"
+        f"JOIN objects o ON o.id = v.object_id WHERE e.checksum = {UNUSABLE} AND {LIVE}"
     ).fetchone()
     if views:
         which = "1 view is damaged, and no pictures of it are stored"

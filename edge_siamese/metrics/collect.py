@@ -81,7 +81,7 @@ METRICS = (
     _metric("camera_target_frames_per_second", "gauge", "Rate of frames to process, from the settings."),
     _metric("panel_up", "gauge", "1 if button and LED work, 0 otherwise."),
     _metric(
-        "store_repaired", "gauge", "1 if the store was damaged and repaired at the last start, 0 otherwise."
+        "store_repaired", "gauge", "1 if damage was found in the object store since the start, 0 otherwise."
     ),
     _metric("integration_up", "gauge", "1 if an enabled integration works, 0 otherwise.", "integration"),
     _metric("temperature_celsius", "gauge", "Temperature of the processor."),

@@ -55,7 +55,7 @@ def read_count(path: Path) -> ChangeCount | None:
 def write_count(path: Path, count: ChangeCount) -> None:
     """Replace the file, atomically; raises `OSError`."""
     changes = str(count.changes)
-    write_text_atomically(path, f"{count.store} {changes} {_checksum(count.store, changes)}\n")
+    write_text_atomically(path, f"{count.store} {changes} {_checksum(count.store, changes)}\n", 0o600)
 
 
 def _checksum(store: str, changes: str) -> str:

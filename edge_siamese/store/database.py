@@ -353,7 +353,7 @@ class Database:
         """The `StoreError` for a failure. Damage is marked beside the store: the next opening checks everything."""
         if is_damage(error):
             with suppress(OSError):
-                write_text_atomically(self.files.damage_marker, f"{error}\n")
+                write_text_atomically(self.files.damage_marker, f"{error}\n", 0o600)
         return store_error(error, self.path)
 
     def _write_count(self, connection: sqlite3.Connection) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edge_siamese.store.names import name_key
-from edge_siamese.store.tables import SET_ASIDE, is_intact, row_checksum
+from edge_siamese.store.tables import UNUSABLE, is_intact, row_checksum
 from edge_siamese.validation import is_time
 
 UNKNOWN_TIME = "1970-01-01T00:00:00.000+00:00"
@@ -39,7 +39,7 @@ class RowDamage:
     """Embeddings that were read from the backup."""
     dropped: int = 0
     """Embeddings that are computed again from pictures."""
-    set_aside: list[int] = field(default_factory=list)
+    unusable: list[int] = field(default_factory=list)
     """Views without pictures whose embedding could not be restored."""
 
     def __bool__(self) -> bool:
@@ -67,10 +67,10 @@ class RowDamage:
             text += f"; {_counted(self.restored, 'embedding')} restored from the backup"
         if self.dropped:
             text += f"; {_counted(self.dropped, 'embedding')} to be computed again from stored pictures"
-        if self.set_aside:
-            shown = ", ".join(map(str, self.set_aside[:MAX_SHOWN]))
-            shown += ", …" if len(self.set_aside) > MAX_SHOWN else ""
-            text += f"; not used, for lack of pictures: {_counted(len(self.set_aside), 'view')} ({shown})"
+        if self.unusable:
+            shown = ", ".join(map(str, self.unusable[:MAX_SHOWN]))
+            shown += ", …" if len(self.unusable) > MAX_SHOWN else ""
+            text += f"; not used, for lack of pictures: {_counted(len(self.unusable), 'view')} ({shown})"
         return text
 
 
@@ -107,9 +107,9 @@ def find_damage(
 def _damaged_embeddings(
     connection: sqlite3.Connection, model_id: str, usable: Callable[..., list[bool]] | None
 ) -> list[tuple[int, str]]:
-    """View and model of each damaged embedding that is not set aside."""
+    """View and model of each damaged embedding that is not marked as unusable."""
     damaged, current = [], []
-    query = f"SELECT view_id, model_id, vector, checksum FROM embeddings WHERE checksum != {SET_ASIDE}"
+    query = f"SELECT view_id, model_id, vector, checksum FROM embeddings WHERE checksum != {UNUSABLE}"
     for view, model, vector, checksum in connection.execute(query):
         if usable is not None and model == model_id:
             current.append((view, vector, checksum))
@@ -145,8 +145,8 @@ def repair_damage(connection: sqlite3.Connection, damage: RowDamage, read_backup
             run(f"DELETE FROM embeddings {where}", (view, model))
             damage.dropped += 1
         else:
-            run(f"UPDATE embeddings SET checksum = {SET_ASIDE} {where}", (view, model))
-            damage.set_aside.append(view)
+            run(f"UPDATE embeddings SET checksum = {UNUSABLE} {where}", (view, model))
+            damage.unusable.append(view)
     for number, _, key in damage.names:
         copies = read_backup("SELECT name FROM objects WHERE id = ?", number)
         name = next((name for (name,) in copies if name_key(str(name)) == key), key)

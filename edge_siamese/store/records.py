@@ -15,7 +15,7 @@ from edge_siamese.recognition.imaging import Bytes
 from edge_siamese.recognition.support import SupportEntry
 from edge_siamese.store.database import Database
 from edge_siamese.store.names import name_key
-from edge_siamese.store.tables import LIVE, SET_ASIDE, is_intact
+from edge_siamese.store.tables import LIVE, UNUSABLE, is_intact
 from edge_siamese.validation import nearest
 
 ViewKind = Literal["view", "negative"]
@@ -90,7 +90,7 @@ class UnusableView:
 
 _NOT_EMBEDDED = (
     "NOT EXISTS (SELECT 1 FROM embeddings e WHERE e.view_id = v.id AND e.model_id = ? "
-    f"AND e.checksum != {SET_ASIDE})"
+    f"AND e.checksum != {UNUSABLE})"
 )
 _HAS_CROPS = "EXISTS (SELECT 1 FROM crops c WHERE c.view_id = v.id)"
 
@@ -171,7 +171,7 @@ class StoreQueries:
         rows = self._database.read(
             "SELECT o.id, o.uid, o.name, v.id, v.kind, e.vector, e.checksum FROM objects o "
             "JOIN views v ON v.object_id = o.id JOIN embeddings e ON e.view_id = v.id AND e.model_id = ? "
-            f"WHERE {LIVE} AND e.checksum != {SET_ASIDE} ORDER BY o.id, v.kind = 'negative', v.id",
+            f"WHERE {LIVE} AND e.checksum != {UNUSABLE} ORDER BY o.id, v.kind = 'negative', v.id",
             self.model_id,
         )
         # Bytes that a disk changed cost one view, not the recognition of all objects.
@@ -253,7 +253,7 @@ class StoreQueries:
             "SELECT o.id, o.uid, o.name, o.created, count(v.id), total(v.kind = 'view'), "
             "total(v.kind = 'view' AND e.view_id IS NOT NULL), max(iif(v.kind = 'view', v.id, NULL)) "
             "FROM objects o LEFT JOIN views v ON v.object_id = o.id AND v.deleted IS NULL "
-            f"LEFT JOIN embeddings e ON e.view_id = v.id AND e.model_id = ? AND e.checksum != {SET_ASIDE} "
+            f"LEFT JOIN embeddings e ON e.view_id = v.id AND e.model_id = ? AND e.checksum != {UNUSABLE} "
             f"WHERE o.deleted IS NULL AND {where} GROUP BY o.id ORDER BY o.id",
             self.model_id,
             *values,

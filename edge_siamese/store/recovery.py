@@ -150,7 +150,7 @@ def repair(files: StoreFiles, reason: str, day: str) -> Repair:
         state, _, name = _read_note(files).partition(" ")
         damaged = files.store.with_name(name) if name else files.unused_damaged_name(day)
         if state != _BUILDING:
-            write_text_atomically(files.repair_note, f"{_MOVING} {damaged.name}")
+            write_text_atomically(files.repair_note, f"{_MOVING} {damaged.name}", 0o600)
             for suffix in _SUFFIXES:
                 old = files.store.with_name(files.store.name + suffix)
                 if old.exists():
@@ -158,13 +158,14 @@ def repair(files: StoreFiles, reason: str, day: str) -> Repair:
             if files.held_log.exists():  # the same file, unless SQLite has removed the other name
                 os.rename(files.held_log, damaged.with_name(damaged.name + "-wal"))
             sync_directory(files.store.parent)
-            write_text_atomically(files.repair_note, f"{_BUILDING} {damaged.name}")
+            write_text_atomically(files.repair_note, f"{_BUILDING} {damaged.name}", 0o600)
         if not files.store.exists():
             found, recovered = _rebuild(files, damaged)
             with suppress(OSError):  # the report is not essential
                 write_text_atomically(
                     damaged.with_name(damaged.name + ".txt"),
                     f"{reason}: {recovered} of {found} objects were recovered\n",
+                    0o600,
                 )
             os.replace(files.rebuilt, files.store)
             sync_directory(files.store.parent)
@@ -405,7 +406,7 @@ class RowRecovery:
             "INSERT OR IGNORE INTO facts VALUES ('revision', '0'), ('last number', '0'), "
             "('changes', '0'), ('store', lower(hex(randomblob(16))))"
         )
-        # Unless a source had them undamaged. The check of the new store repairs them, or sets them aside.
+        # Unless a source had them undamaged. The check of the new store repairs them, or marks them as unusable.
         self._target.executemany(self._insert["embeddings"], self._damaged_embeddings)
         self._repeat_merges()
         self._delete_content_without_view()

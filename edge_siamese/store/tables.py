@@ -23,7 +23,7 @@ MAX_CROPS = 100
 MAX_CROP_SIDE = 2048
 """Pixels of a side of a picture from an archive or another device."""
 
-SET_ASIDE = -1
+UNUSABLE = -1
 """The checksum of an embedding that is damaged and cannot be restored: no row has it. The view is kept and not used."""
 
 # A deletion only sets `deleted`, to the number of the change that deleted the row. An undo can restore the row until it
@@ -73,9 +73,9 @@ _VERSION_1 = (
 _CHECKSUM_OF_EMBEDDING = "row_checksum(view_id, CAST(model_id AS BLOB), vector)"
 _CHECKSUM_OF_CHANGE = "row_checksum(CAST(kind AS BLOB), object_id, view_id, CAST(data AS BLOB))"
 _VERSION_2 = (
-    f"ALTER TABLE embeddings ADD COLUMN checksum INTEGER NOT NULL DEFAULT {SET_ASIDE}",
+    f"ALTER TABLE embeddings ADD COLUMN checksum INTEGER NOT NULL DEFAULT {UNUSABLE}",
     f"UPDATE embeddings SET checksum = {_CHECKSUM_OF_EMBEDDING}",
-    f"ALTER TABLE changes ADD COLUMN checksum INTEGER NOT NULL DEFAULT {SET_ASIDE}",
+    f"ALTER TABLE changes ADD COLUMN checksum INTEGER NOT NULL DEFAULT {UNUSABLE}",
     f"UPDATE changes SET checksum = {_CHECKSUM_OF_CHANGE}",
     "INSERT OR IGNORE INTO facts VALUES ('store', lower(hex(randomblob(16)))), ('changes', '0')",
 )

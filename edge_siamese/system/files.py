@@ -85,11 +85,12 @@ def home_directory() -> Path | None:
     return Path(home) if os.path.isabs(home) else None
 
 
-def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+def write_atomically(path: Path, write: Callable[[IO[bytes]], Any], mode: int = 0o644) -> None:
     """Write a file so that a power cut leaves either the old one or the new one.
 
     `write` fills a temporary file in the directory of `path`, which is created if needed; the file is synced and renamed.
     Temporary files of processes that were killed are removed by the next write of the same file.
+    `mode`: the file's permissions.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(path)
@@ -99,7 +100,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)
+            os.chmod(temporary, mode)
             os.replace(temporary, path)
     except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
@@ -154,9 +155,9 @@ def _complete(error: OSError, path: Path) -> None:
         error.filename = os.fspath(path)
 
 
-def write_text_atomically(path: Path, text: str) -> None:
+def write_text_atomically(path: Path, text: str, mode: int = 0o644) -> None:
     """Write UTF-8 text as `write_atomically` does."""
-    write_atomically(path, lambda file: file.write(text.encode("utf-8")))
+    write_atomically(path, lambda file: file.write(text.encode("utf-8")), mode)
 
 
 def replace_directory(new: Path, place: Path) -> None:
