@@ -183,9 +183,13 @@ import sys
 from edge_siamese.daemon.service import Service
 from edge_siamese.settings import load_settings
 service = Service(load_settings(sys.argv[1]))
-import threading
-threading.Timer(1.5, service.stop).start()
-assert service.run() == 0 and service.engine.frames > 3, service.fault
+import threading, time
+def stop():
+    while service.engine is None or service.engine.frames < 4:
+        time.sleep(0.01)
+    service.stop()
+threading.Thread(target=stop, daemon=True).start()
+assert service.run() == 0, service.fault
 extras = ("dashboard", "mqtt", "metrics", "fleet")
 print(*sorted(
     name for name in sys.modules
