@@ -133,6 +133,15 @@ def test_the_service_group_grants_read_access(context: Context, tmp_path: Path, 
     assert found.text == f"password_file: edge-siamese may not read {path}"
 
 
+def test_a_link_to_itself_is_a_finding(context: Context, tmp_path: Path, anybody: Account) -> None:
+    """`Path.resolve` raises RuntimeError for it on some releases of Python."""
+    path = tmp_path / "password"
+    path.symlink_to("password")
+    mqtt = MqttSettings(broker="localhost", username="me", password_file=str(path))
+    found = findings_of(replace(context, account=anybody), Settings(mqtt=mqtt))
+    assert any(str(path) in finding.text for finding in found), found
+
+
 def test_a_key_in_the_configuration_directory_needs_the_group(
     context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
