@@ -346,10 +346,10 @@ def fleet_samples() -> dict[str, bytes]:
     )
     return {
         "objects": messages.encode_state(
-            ObjectState("2026-01-01", Name(_STAMP, "mug"), Life(_STAMP, "alive"))
+            ObjectState("2026-01-01T00:00:00Z", Name(_STAMP, "mug"), Life(_STAMP, "alive"))
         ),
         "views": messages.encode_state(
-            ViewState("view", "2026-01-01", "camera", Place(_STAMP, _UIDS[0], True))
+            ViewState("view", "2026-01-01T00:00:00Z", "camera", Place(_STAMP, _UIDS[0], True))
         ),
         "content": messages.encode_content(content),
         "requests": messages.encode_request(1),
@@ -381,7 +381,7 @@ def valid_fleet_message(chance: random.Random) -> tuple[str, bytes]:
         milliseconds = 1_790_000_000_000 + chance.randrange(1000)
         return f"{milliseconds:013x}-{chance.randrange(2):04x}-{chance.choice(('other', 'device-0', 'z'))}"
 
-    created = chance.choice(("2026-01-01", "", "tomorrow"))
+    created = chance.choice(("2026-01-01T00:00:00Z", "1970-01-01T00:00+00:00", "2099-12-31T23:59:59.999Z"))
     match chance.choice(("objects", "views", "views", "content", "content", "requests")):
         case "objects":
             name = chance.choice(("mug", "Mug", "pen", "pen 2", "Stra\u00dfe", "\u2615"))
