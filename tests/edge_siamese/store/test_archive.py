@@ -1,15 +1,18 @@
 """Objects travel from one store to another, whole or not at all, and nothing in a file is trusted."""
 
 import json
+import math
 import os
 import zipfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from edge_siamese.errors import StoreError, SupportError
-from edge_siamese.pictures import encode_png
+from edge_siamese.pictures import encode_png, png_size
 from edge_siamese.store import ImportResult, archive
+from edge_siamese.store import store as store_module
 from edge_siamese.store.undo_log import MAX_UNDOS
 from tests.edge_siamese.store.samples import MODEL, NOW, names, open_store, picture, vector, view
 
@@ -470,3 +473,42 @@ def test_a_list_of_members_that_would_fill_the_memory_is_not_read(target, tmp_pa
     ):
         target.import_archive(path)
     assert target.objects() == []
+
+
+def test_pictures_are_bounded_in_total_and_decoded_before_anything_is_written(target, file, monkeypatch):
+    written = []
+    monkeypatch.setattr(store_module, "import_archive", lambda *_, **__: written.append(_))
+    with zipfile.ZipFile(file) as read:
+        pixels = sum(
+            math.prod(png_size(read.read(name))) for name in read.namelist() if name.startswith("crops/")
+        )
+    monkeypatch.setattr(archive, "MAX_TOTAL_PIXELS", pixels - 1)
+    with pytest.raises(
+        StoreError, match=rf"its pictures have more than {pixels - 1:,} pixels; nothing was imported$"
+    ):
+        target.import_archive(file)
+    assert written == []
+
+
+def test_reading_is_bounded_in_time(target, file, monkeypatch):
+    now = [0.0]
+
+    def decode(_):
+        now[0] += 100.0
+
+    monkeypatch.setattr(archive, "decode_png", decode)
+    monkeypatch.setattr(archive, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(archive, "MAX_SECONDS", 150.0)
+    with pytest.raises(StoreError, match=r"reading it takes more than 2\.5 minutes; nothing was imported$"):
+        target.import_archive(file)
+    assert now == [200.0]
+    assert target.objects() == []
+
+
+def test_an_import_that_fails_lets_others_change_the_store(target, file, monkeypatch):
+    monkeypatch.setattr(archive, "insert_crops", lambda *_: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        target.import_archive(file)
+    assert not target.busy
+    assert target.objects() == []
+    target.register("pen", view(3))
