@@ -121,7 +121,9 @@ def _damaged_embeddings(
     return damaged
 
 
-def repair_damage(connection: sqlite3.Connection, damage: RowDamage, read_backup: ReadBackup) -> None:
+def repair_damage(
+    connection: sqlite3.Connection, damage: RowDamage, model_id: str, read_backup: ReadBackup
+) -> None:
     """Repair damaged rows, within a transaction; notes in `damage` what became of the embeddings.
 
     An embedding comes from the backup, or else is deleted if its view has pictures from which it can be computed. Without
@@ -130,6 +132,7 @@ def repair_damage(connection: sqlite3.Connection, damage: RowDamage, read_backup
     Args:
         connection: in a transaction.
         damage: as found.
+        model_id: the current model; views without an embedding of another one are used.
         read_backup: reads rows of the backup.
     """
     run = connection.execute
@@ -146,7 +149,7 @@ def repair_damage(connection: sqlite3.Connection, damage: RowDamage, read_backup
             damage.dropped += 1
         else:
             run(f"UPDATE embeddings SET checksum = {UNUSABLE} {where}", (view, model))
-            damage.unusable.append(view)
+            damage.unusable += [view] if model == model_id else []
     for number, _, key in damage.names:
         copies = read_backup("SELECT name FROM objects WHERE id = ?", number)
         name = next((name for (name,) in copies if name_key(str(name)) == key), key)

@@ -151,7 +151,7 @@ class SupportStore(StoreQueries):
             return ()
         try:
             with self._database.change(counted=False) as connection:
-                repair_damage(connection, damage, self._database.read_backup)
+                repair_damage(connection, damage, self.model_id, self._database.read_backup)
         except StoreError as error:  # a full disk does not prevent recognition
             self._unrepaired.update(view for view, _ in damage.embeddings)
             return (f"{damage.text}; this cannot be repaired now: {error}",)

@@ -28,6 +28,8 @@ class Found:
     """What the store had to repair when it was opened; None if nothing."""
     incomplete: list[str]
     """Objects that lack a view, its embedding or its picture."""
+    lost_changes: int = 0
+    """Changes that were on the disk, by the count beside the store, and are missing."""
 
 
 def replay_journal(disk: Path) -> None:
@@ -45,7 +47,7 @@ def read_store(disk: Path, bundle: Bundle, work: Path) -> Found:
         work: is made; the copies go there.
     """
     work.mkdir()
-    for name in ("objects.db", "objects.db-wal"):
+    for name in ("objects.db", "objects.db-wal", "objects.db.changes"):
         copy_out(disk, f"{STATE}/{name}", work / name)
     path = work / "objects.db"
     if not path.exists():
@@ -61,8 +63,8 @@ def read_store(disk: Path, bundle: Bundle, work: Path) -> Found:
             pictures = [store.crop(view.id, index) for view in views for index in range(view.crops)]
             if len(views) != 1 or embedded.get(item.uid) != 1 or not pictures or min(map(len, pictures)) == 0:
                 incomplete.append(item.name)
-        repair = store.repair.text if store.repair else None
-    return Found({item.uid: item.name for item in objects}, integrity, repair, incomplete)
+        repair, lost = store.repair.text if store.repair else None, store.lost_changes
+    return Found({item.uid: item.name for item in objects}, integrity, repair, incomplete, lost)
 
 
 def copy_out(disk: Path, path: str, target: Path) -> None:

@@ -198,6 +198,7 @@ class Lane:
         replay_journal(self.disk)
         store = read_store(self.disk, self.bundle, self.work / f"store-{self.cuts}")
         assert (store.integrity, store.repair, store.incomplete) == ("ok", None, [])
+        assert store.lost_changes == 0
         self.ledger.agrees_with(store.objects, self.cuts)
         copy_out(self.disk, "/var/lib/unflushed", self.work / "unflushed")
         written = (self.work / "unflushed").read_text() if (self.work / "unflushed").exists() else ""

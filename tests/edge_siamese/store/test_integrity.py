@@ -104,6 +104,19 @@ def test_without_pictures_a_view_is_kept_listed_and_not_used(tmp_path):
         assert store.object("mug").views == 1
 
 
+def test_a_damaged_embedding_of_the_former_model_costs_no_view(tmp_path):
+    with open_store(tmp_path, "former") as store:
+        store.register("mug", view(1, crops=0))
+    with open_store(tmp_path) as store:
+        store.set_embeddings({1: vector(2)})
+    damage(tmp_path, "UPDATE embeddings SET vector = zeroblob(32) WHERE model_id = 'former'")
+    with open_store(tmp_path) as store:
+        assert store.findings == ("the store had damaged data: 1 embedding of registered views",)
+        assert (len(store.entries()), store.unusable_views()) == (1, [])
+    with open_store(tmp_path, "former") as store:
+        assert (store.entries(), [view.damaged for view in store.unusable_views()]) == ([], [True])
+
+
 def test_damage_after_the_opening_is_found_when_the_embeddings_are_read_again(tmp_path):
     with open_store(tmp_path) as store:
         store.register("mug", view(1))
