@@ -11,7 +11,7 @@ import pytest
 from edge_siamese.doctor import Finding, machine
 from edge_siamese.doctor.findings import Context
 from edge_siamese.system.board import Board
-from tests.edge_siamese.doctor.machines import PI, SUPPLY, WORKSTATION, only, write
+from tests.edge_siamese.doctor.machines import PI, SUPPLY, WORKSTATION, levels, only, write
 
 
 @pytest.mark.parametrize(
@@ -173,3 +173,17 @@ def test_a_stopped_daemon(context: Context) -> None:
         "the daemon is not running (nothing listens at /x)",
         "sudo systemctl start edge-siamese",
     )
+
+
+def test_parts_in_quarantine_and_damaged_views_have_different_remedies(context: Context) -> None:
+    assert levels(machine.check_quarantine(context)) == [("quarantine", "ok")]
+    parts = [
+        {"id": "view-3", "text": 'view 3 of "mug" is not used: it failed'},
+        {"id": "damaged-view-2", "text": 'view 2 of "pen" is not used: its embedding is damaged'},
+    ]
+    found = list(machine.check_quarantine(replace(context, daemon={"quarantine": parts})))
+    assert [(one.level, one.text) for one in found] == [("warning", part["text"]) for part in parts]
+    assert [one.remedy for one in found] == [
+        "repair the cause, then: edge-siamese quarantine restore view-3",
+        "register the view again, then remove this one: edge-siamese objects remove-view",
+    ]
