@@ -13,7 +13,6 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +48,7 @@ from edge_siamese.runtimes.selection import load_encoder
 from edge_siamese.settings import Settings
 from edge_siamese.store import SupportStore
 from edge_siamese.system.files import write_text_atomically
-from edge_siamese.system.threads import in_thread
+from edge_siamese.system.threads import DaemonThreadPool
 from edge_siamese.validation import parse_json
 
 LOG = logging.getLogger(__name__)
@@ -58,6 +57,8 @@ ATTEMPTS_FILE = "reembedding.json"
 MAX_ATTEMPTS = 2
 """Attempts that may end the process: the first may have ended with a power cut."""
 MAX_ATTEMPTS_BYTES = 1_000_000
+# One thread for all pictures: the allocator keeps memory for each thread that has decoded one.
+_PREPARING = DaemonThreadPool(1, "pictures")
 POLL_SECONDS = 0.01
 """Longest wait of a step for the thread that prepares pictures."""
 
@@ -304,7 +305,7 @@ def _embed_view(
     parts: list[Floats] = []
     for index in range(count):
         picture = store.crop_png(view, index)
-        prepared = in_thread(partial(prepare_picture, picture, count, encoder.preprocessing), "pictures")
+        prepared = _PREPARING.submit(prepare_picture, picture, count, encoder.preprocessing)
         while not wait([prepared], POLL_SECONDS).done:
             yield line
         for image in prepared.result():
