@@ -1,8 +1,8 @@
 """The number of changes of a store, also kept in a small file beside it, so that lost changes are noticed.
 
-SQLite opens a database whose log is missing or cut off, and an older copy, without an error: each is a state of the past
-without a fault. The file says how many changes there were. It is replaced after each change is on the disk; if the power
-fails between the two, it is behind by that change, which is not an error.
+SQLite opens a database whose log is missing or cut off, or an older copy, without an error: each is a valid earlier state.
+This file says how many changes there were. It is replaced after a change is on the disk. If the power fails between the two,
+the number in the file is lower than that of the database, and nothing is reported.
 """
 
 from __future__ import annotations

@@ -357,7 +357,7 @@ class Database:
         return store_error(error, self.path)
 
     def _write_count(self, connection: sqlite3.Connection) -> None:
-        """Write the number of changes beside the store. A full disk only makes the file older, which claims nothing."""
+        """Write the number of changes beside the store. On a full disk it keeps a lower number, and no loss is reported."""
         with suppress(*FAILURES, OSError):
             if count := count_changes(connection):
                 write_count(self.files.change_count, count)

@@ -113,7 +113,7 @@ def test_a_missing_file_without_a_backup_is_reported(cut):
         assert store.findings == ()
 
 
-def test_the_file_of_another_store_claims_nothing(cut, tmp_path):
+def test_the_file_of_another_store_is_ignored(cut, tmp_path):
     with open_store(tmp_path / "other") as store:
         store.register("mug", view(1))
     shutil.copy(cut / COUNT_FILE, tmp_path / "other")
@@ -131,7 +131,7 @@ def test_the_file_of_another_store_claims_nothing(cut, tmp_path):
         b"0" * 32 + b" " + b"9" * 30 + b" 00000000\n",
     ],
 )
-def test_a_damaged_file_claims_nothing_and_is_replaced(cut, content):
+def test_a_damaged_file_is_ignored_and_replaced(cut, content):
     before = (cut / COUNT_FILE).read_bytes()
     (cut / COUNT_FILE).write_bytes(content)
     with open_store(cut) as store:
@@ -168,7 +168,7 @@ class PowerCutError(BaseException):
     """Nothing after it happens."""
 
 
-def test_a_power_cut_between_change_and_count_claims_nothing(tmp_path, monkeypatch):
+def test_a_power_cut_between_change_and_count_is_no_loss(tmp_path, monkeypatch):
     place = tmp_path / "place"
     with open_store(place) as store:
         store.register("mug", view(1))
