@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 import time
 from contextlib import suppress
@@ -206,12 +207,24 @@ def _log_to_stderr() -> None:
     """Log to stderr, with priorities if that is the journal."""
     from edge_siamese.daemon.sinks import in_journal
 
+    _separate_stderr()
     journal = in_journal()
     handler = logging.StreamHandler()
     handler.setFormatter(
         _Priorities() if journal else LogFormatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S")
     )
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+
+def _separate_stderr() -> None:
+    """Give `sys.stderr` a descriptor of its own.
+
+    What a library prints is discarded by pointing descriptor 2 elsewhere for a moment; lines of other threads must not be
+    lost meanwhile.
+    """
+    old = sys.stderr
+    with suppress(OSError, ValueError, AttributeError):  # there is none, or it is closed
+        sys.stderr = os.fdopen(os.dup(old.fileno()), "w", 1, encoding=old.encoding, errors=old.errors)
 
 
 class _Priorities(LogFormatter):

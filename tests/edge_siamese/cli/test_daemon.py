@@ -432,3 +432,23 @@ def test_a_killed_daemon_does_not_block_the_next_start(
     os.kill(pid, signal.SIGTERM)
     assert nursery.stdout.readline() == "dead 0\n"
     assert not (tmp_path / "run" / "control.sock").exists()
+
+
+QUIET_LIBRARY = """
+import logging, os, sys, threading
+from edge_siamese.cli.daemon import _log_to_stderr
+from edge_siamese.runtimes.tflite import _silent_stderr
+_log_to_stderr()
+with _silent_stderr():
+    os.write(2, b"from a library\\n")
+    thread = threading.Thread(target=lambda: (logging.warning("a log line"), print("an event", file=sys.stderr)))
+    thread.start()
+    thread.join()
+"""
+
+
+def test_no_line_is_lost_while_the_output_of_a_library_is_discarded() -> None:
+    done = subprocess.run([sys.executable, "-c", QUIET_LIBRARY], capture_output=True, text=True, check=True)
+    first, second = done.stderr.splitlines()
+    assert first.endswith("  a log line")
+    assert second == "an event"
