@@ -178,7 +178,7 @@ class Container:
 
     def journal(self, unit: str = "edge-siamese") -> str:
         """What a unit, and systemd about it, wrote."""
-        return self.run("journalctl", "--no-pager", "--output=short-monotonic", f"--unit={unit}")
+        return self.run("journalctl", "--boot", "--no-pager", "--output=short-monotonic", f"--unit={unit}")
 
     def process_status(self, pid: str) -> dict[str, str]:
         """/proc/PID/status of a process of the container."""
