@@ -297,7 +297,10 @@ class Database:
                 raise _DamagedError("it is missing or empty")
             self._create_file()
         self.files.hold_log()
-        connection = sqlite3.connect(self.path, isolation_level=None, timeout=_BUSY_TIMEOUT_MS / 1000)
+        try:
+            connection = sqlite3.connect(self.path, isolation_level=None, timeout=_BUSY_TIMEOUT_MS / 1000)
+        except sqlite3.Error as error:
+            raise store_error(error, self.path) from error
         try:
             self._refuse_foreign_file(connection)
             connection.execute("PRAGMA journal_mode = WAL")

@@ -29,6 +29,14 @@ def test_the_file_says_what_it_is_and_how_it_is_written(tmp_path):
     }
 
 
+def test_a_directory_at_the_place_of_the_store_is_an_error(tmp_path):
+    path = tmp_path / "objects.db"
+    path.mkdir()
+    with pytest.raises(StoreError, match="unable to open database file") as caught:
+        open_store(path)
+    assert str(caught.value).startswith(f"{path} cannot be ")
+
+
 def test_the_directory_is_made(tmp_path):
     with open_store(tmp_path / "a" / "b") as store:
         store.register("mug", view(1))
