@@ -33,7 +33,7 @@ def test_a_directory_at_the_place_of_the_store_is_an_error(tmp_path):
     path = tmp_path / "objects.db"
     path.mkdir()
     with pytest.raises(StoreError, match="unable to open database file") as caught:
-        open_store(path)
+        open_store(tmp_path)
     assert str(caught.value).startswith(f"{path} cannot be ")
 
 
