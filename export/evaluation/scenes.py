@@ -243,9 +243,6 @@ class _ReplayEncoder:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._encoder, name)
 
-    def embed(self, images: Any) -> Floats:
-        raise NotImplementedError("the engine prepares images itself")
-
     def embed_prepared(self, images: Bytes) -> Floats:
         if self.next is not None:
             return self.next[np.newaxis]

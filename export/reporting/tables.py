@@ -175,6 +175,7 @@ def scenes_table(result: ScenesResult) -> str:
     rows = []
     for row in result.results:
         hardest = max(row.returns, key=lambda returned: returned.misnamed.value)
+        false = row.strangers_per_hour
         rows.append(
             (
                 str(row.registered),
@@ -186,9 +187,7 @@ def scenes_table(result: ScenesResult) -> str:
                 ),
                 f"{percent(hardest.misnamed.value)} ({interval(hardest.misnamed.low, hardest.misnamed.high)})",
                 f"{row.returns[0].seconds[0]:.1f} s",
-                "{:.1f} ({:.1f} to {:.1f})".format(
-                    row.strangers_per_hour.value, row.strangers_per_hour.low, row.strangers_per_hour.high
-                ),
+                f"{false.value:.1f} ({false.low:.1f} to {false.high:.1f})",
                 f"{row.empty_per_hour:.1f}",
             )
         )
