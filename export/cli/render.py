@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
         models = [model for model in models if 0 < model.size_cm <= arguments.max_size]
         if not models:
             raise SettingsError(f"no model has a known size of at most {arguments.max_size:g} cm")
-    with counting(console, f"rendering {len(models)} models", len(models)) as advance:
+    with counting(console, f"rendering {_count(len(models), 'model')}", len(models)) as advance:
 
         def done(model: Model, failure: str) -> None:
             if failure:
@@ -79,8 +79,11 @@ def run(arguments: argparse.Namespace) -> int:
             jobs=arguments.jobs,
             done=done,
         )
-    console.print(
-        f"{arguments.out}: {len(objects)} objects, {arguments.views * len(ELEVATIONS)} views each",
-        markup=False,
-    )
+    views = arguments.views * len(ELEVATIONS)
+    outcome = f"{arguments.out}: {_count(len(objects), 'object')}, {views} views each"
+    console.print(outcome, markup=False, soft_wrap=True)
     return 0
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
