@@ -124,11 +124,11 @@ def show(result: ScenesResult, console: Console | None = None) -> None:
         table.add_column(title, justify="right")
     poses = [returned.pose for returned in result.results[0].returns]
     for title in (
-        *(f"returns {pose}\nrecognized, %" for pose in poses),
+        *(f"{pose}\n%" for pose in poses),
+        "elsewhere\n%",
         "misnamed\n%",
-        "seconds",
-        "false/h,\nstrangers",
-        "empty",
+        "false\nan hour",
+        "empty\n%",
     ):
         table.add_column(title, justify="right", no_wrap=True)
     for row in result.results:
@@ -137,7 +137,7 @@ def show(result: ScenesResult, console: Console | None = None) -> None:
     for line in result.skipped:
         console.print(f"[dim]skipped: {line}[/dim]")
     about = (
-        f"recognized within {WITHIN_SECONDS:g} s; {result.visits} visits of {result.strangers} strangers, one every "
+        f"returns recognized within {WITHIN_SECONDS:g} s, by pose, and on another background; {result.visits} visits of {result.strangers} strangers, one every "
         f"ten seconds; backgrounds: {result.backgrounds}; small print: 95 % interval over objects"
     )
     console.print(f"[dim]{about}[/dim]")
@@ -151,10 +151,10 @@ def cells(row: SceneRow) -> list[str]:
         str(row.presses),
         f"{100 * row.refused:.0f}",
         *(_cell(returned.recognized, 100.0) for returned in row.returns),
+        _cell(row.elsewhere, 100.0),
         _cell(last.misnamed, 100.0),
-        f"{row.returns[0].seconds[0]:.1f}",
         _cell(row.strangers_per_hour, 1.0),
-        f"{row.empty_per_hour:.1f}",
+        _cell(row.empty, 100.0),
     ]
 
 

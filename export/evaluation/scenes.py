@@ -41,12 +41,13 @@ STAY_FRAMES = 25
 WITHIN_SECONDS = 2.0
 """A return counts as recognized if the object appears so soon after it stands still."""
 EMPTY_FRAMES = 10
-"""Between two visits; in these, a recognized object leaves."""
+"""Blank frames between two visits; in these, a recognized object leaves."""
 PRESS_FRAMES = 40
 """At most so many frames after a press: more than the registration waits."""
 STRANGER_SECONDS = 10.0
 """From the arrival of one stranger to that of the next."""
-EMPTY_MINUTES = 10.0
+EMPTY_SECONDS = 2.0
+"""How long the empty scene is shown."""
 NOISE = 3.0
 DRIFT = 0.03
 """Amplitude of the automatic exposure's drift."""
@@ -94,10 +95,12 @@ class SceneRow:
     """Share of the presses that did not register: a blurred picture, or an object that looks like another one. Returns of
     such objects count as not recognized."""
     returns: tuple[Returns, ...]
+    elsewhere: Share
+    """Of the returns in all poses: those on another background than that of the registration that were recognized."""
     strangers_per_hour: Share
     """False appearances with a stranger every ten seconds."""
-    empty_per_hour: float
-    """False appearances in the empty scene."""
+    empty: Share
+    """Of the objects: those after whose departure the empty scene was taken for an object."""
 
 
 @dataclass(frozen=True)
@@ -336,8 +339,6 @@ class _Film:
     strangers: tuple[tuple[int, Recording], ...]
     empty: tuple[Recording, ...]
     """By background."""
-    empty_rounds: int
-    """How often each of these is shown."""
 
 
 def measure_scenes(
@@ -348,7 +349,6 @@ def measure_scenes(
     registered: Sequence[int] = REGISTERED,
     objects_in_all: int = OBJECTS_IN_ALL,
     strangers: int = STRANGERS,
-    empty_minutes: float = EMPTY_MINUTES,
     settings: Settings | None = None,
     advance: Callable[[str], object] = lambda _: None,
 ) -> ScenesResult:
@@ -361,7 +361,6 @@ def measure_scenes(
         registered: numbers of registered objects.
         objects_in_all: objects registered over all draws of one number, at least.
         strangers: visits of strangers, one every ten seconds.
-        empty_minutes: how long each engine watches the empty scene.
         settings: of the engine; None: the defaults.
         advance: called with what is being done.
 
@@ -383,7 +382,7 @@ def measure_scenes(
             f"{len(order)} objects are too few: {min(registered)} have to be registered, and others shown"
         )
     pool = pool[: max(max(numbers), min(objects_in_all, len(pool)))]
-    film = _film(encoder, studio, pool, unknown, strangers, empty_minutes, rng, advance)
+    film = _film(encoder, studio, pool, unknown, strangers, rng, advance)
     replaying = _ReplayEncoder(encoder)
     settings = settings or Settings()
     rows = []
@@ -417,7 +416,6 @@ def _film(
     pool: Sequence[int],
     unknown: Sequence[int],
     strangers: int,
-    empty_minutes: float,
     rng: np.random.Generator,
     advance: Callable[[str], object],
 ) -> _Film:
@@ -450,12 +448,11 @@ def _film(
         index = unknown[number % len(unknown)]
         visit = studio.visit(index, int(rng.integers(360)), rng)
         shown.append((index, record(encoder, studio.frames(visit), MOVE_FRAMES)))
-    empty = []
+    empty, count = [], round(EMPTY_SECONDS * FRAME_RATE)
     for background in range(len(studio.backgrounds)):
         light = Light(exposure=rng.uniform(0.75, 1.25), warmth=rng.uniform(0.94, 1.06))
-        empty.append(record(encoder, studio.empty_frames(background, light, 2 * EMPTY_FRAMES, background)))
-    rounds = max(1, round(empty_minutes * 60 * FRAME_RATE / (len(empty) * 2 * EMPTY_FRAMES)))
-    return _Film(presses, returns, tuple(shown), tuple(empty), rounds)
+        empty.append(record(encoder, studio.empty_frames(background, light, count, background)))
+    return _Film(presses, returns, tuple(shown), tuple(empty))
 
 
 @dataclass(frozen=True)
@@ -466,7 +463,8 @@ class _Tally:
     returns: dict[str, list[tuple[int, bool, bool, float | None]]]
     """By pose: object, whether it was recognized in time, whether misnamed, seconds until it appeared."""
     false_by_stranger: dict[int, int]
-    empty_per_hour: float
+    empty: list[tuple[int, float]]
+    """By object: 1 if something was recognized on its background without it."""
 
 
 def _watch(
@@ -490,7 +488,7 @@ def _watch(
                 if uids[index] is None:
                     break  # there is no object to add a view to
             watcher.wait(60.0)
-        between = film.empty[0]
+        between = Recording(np.zeros((EMPTY_FRAMES, encoder.dimensions), np.float32), (True,) * EMPTY_FRAMES)
         returns = dict[str, list[tuple[int, bool, bool, float | None]]]()
         for pose in POSES:
             returns[pose] = []
@@ -509,13 +507,12 @@ def _watch(
             false[index] = false.get(index, 0) + len(shown.appeared)
             watcher.replay(between)
             watcher.wait(10.0)
-        empty = 0
-        for recording in film.empty:
-            for _ in range(film.empty_rounds):
-                empty += len(watcher.replay(recording).appeared)
+        empty = []
+        for index in chosen:
             watcher.wait(10.0)
-        frames = film.empty_rounds * sum(len(recording.blank) for recording in film.empty)
-        return _Tally(refused, returns, false, empty * 3600 * FRAME_RATE / frames)
+            shown = watcher.replay(film.empty[film.presses[index][0].background])
+            empty.append((index, float(bool(shown.appeared))))
+        return _Tally(refused, returns, false, empty)
     finally:
         watcher.close()
 
@@ -537,6 +534,12 @@ def _row(registered: int, presses: int, tallies: Sequence[_Tally], strangers: in
                 len(outcomes),
             )
         )
+    elsewhere = [
+        (outcome[0], float(outcome[1]))
+        for tally in tallies
+        for poses in tally.returns.values()
+        for outcome in poses[1::2]
+    ]
     by_stranger = [item for tally in tallies for item in tally.false_by_stranger.items()]
     per_stranger = _share([(index, float(count)) for index, count in by_stranger], rng)
     each = len({index for index, _ in by_stranger}) / hours
@@ -546,8 +549,9 @@ def _row(registered: int, presses: int, tallies: Sequence[_Tally], strangers: in
         len(tallies),
         sum(tally.refused for tally in tallies) / (registered * presses * len(tallies)),
         tuple(returns),
+        _share(elsewhere, rng),
         Share(per_stranger.value * each, per_stranger.low * each, per_stranger.high * each),
-        sum(tally.empty_per_hour for tally in tallies) / len(tallies),
+        _share([item for tally in tallies for item in tally.empty], rng),
     )
 
 

@@ -167,10 +167,11 @@ def scenes_table(result: ScenesResult) -> str:
         "presses of each",
         "presses refused",
         *(f"recognized, turned {pose}" if pose[0] == "w" else f"recognized, {pose} pose" for pose in poses),
+        "recognized on another background",
         "wrong name",
         "time to recognition",
         "false appearances an hour, strangers",
-        "empty scene",
+        "empty scene taken for an object",
     )
     rows = []
     for row in result.results:
@@ -185,10 +186,11 @@ def scenes_table(result: ScenesResult) -> str:
                     f"{percent(r.recognized.value)} ({interval(r.recognized.low, r.recognized.high)})"
                     for r in row.returns
                 ),
+                f"{percent(row.elsewhere.value)} ({interval(row.elsewhere.low, row.elsewhere.high)})",
                 f"{percent(hardest.misnamed.value)} ({interval(hardest.misnamed.low, hardest.misnamed.high)})",
                 f"{row.returns[0].seconds[0]:.1f} s",
                 f"{false.value:.1f} ({false.low:.1f} to {false.high:.1f})",
-                f"{row.empty_per_hour:.1f}",
+                f"{percent(row.empty.value)} ({interval(row.empty.low, row.empty.high)})",
             )
         )
     return markdown_table(header, rows)

@@ -35,8 +35,9 @@ RESULT = ScenesResult(
                 Returns("within 45°", Share(0.95, 0.9, 0.98), Share(0.01, 0.0, 0.02), (0.4, 0.7), 120),
                 Returns("any", Share(0.5, 0.4, 0.6), Share(0.03, 0.01, 0.06), (0.5, 0.9), 120),
             ),
+            elsewhere=Share(0.4, 0.3, 0.5),
             strangers_per_hour=Share(12.0, 6.0, 18.5),
-            empty_per_hour=0.25,
+            empty=Share(0.02, 0.0, 0.05),
         ),
     ),
     skipped=("200 objects: only 103 can be registered",),
@@ -48,10 +49,13 @@ def test_the_table_shows_shares_intervals_and_conditions() -> None:
     show(RESULT, Console(file=out, width=160, highlight=False))
     lines = out.getvalue().split("\n")
     assert lines[1] == "net-0123456789ab  172 objects that turn"
-    assert lines[4].split() == ["5", "3", "5", "95.0", "50.0", "3.0", "0.4", "12.0", "0.2"]
-    assert lines[5].split() == ["90.0-98.0", "40.0-60.0", "1.0-6.0", "6.0-18.5"]
+    assert lines[4].split() == ["5", "3", "5", "95.0", "50.0", "40.0", "3.0", "12.0", "2.0"]
+    assert lines[5].split() == ["90.0-98.0", "40.0-60.0", "30.0-50.0", "1.0-6.0", "6.0-18.5", "0.0-5.0"]
     assert lines[6] == "skipped: 200 objects: only 103 can be registered"
-    assert "recognized within 2 s; 360 visits of 69 strangers, one every ten seconds" in lines[7]
+    assert (
+        "returns recognized within 2 s, by pose, and on another background; 360 visits of 69 strangers"
+        in lines[7]
+    )
 
 
 def test_a_record_is_read_again_and_becomes_a_table_of_the_documents(tmp_path: Path) -> None:
@@ -60,8 +64,8 @@ def test_a_record_is_read_again_and_becomes_a_table_of_the_documents(tmp_path: P
     assert read == RESULT
     header, _, row = scenes_table(read).splitlines()
     assert "recognized, turned within 45°" in header and "recognized, any pose" in header
-    shares = "95.0 % (90.0 to 98.0) | 50.0 % (40.0 to 60.0) | 3.0 % (1.0 to 6.0)"
-    assert row == f"| 5 | 3 | 5 % | {shares} | 0.4 s | 12.0 (6.0 to 18.5) | 0.2 |"
+    shares = "95.0 % (90.0 to 98.0) | 50.0 % (40.0 to 60.0) | 40.0 % (30.0 to 50.0) | 3.0 % (1.0 to 6.0)"
+    assert row == f"| 5 | 3 | 5 % | {shares} | 0.4 s | 12.0 (6.0 to 18.5) | 2.0 % (0.0 to 5.0) |"
 
 
 @pytest.mark.skipif(find_library("EGL") is None, reason="rendering needs EGL (Debian: libegl1)")

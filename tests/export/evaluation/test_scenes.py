@@ -64,7 +64,6 @@ def test_objects_of_their_own_color_are_recognized_from_all_sides(tmp_path: Path
         registered=(2, 3, 9),
         objects_in_all=3,
         strangers=4,
-        empty_minutes=0.1,
         settings=SETTINGS,
         advance=steps.append,
     )
@@ -78,7 +77,7 @@ def test_objects_of_their_own_color_are_recognized_from_all_sides(tmp_path: Path
         (3, 3, 1),
     ]
     for row in found.results:
-        assert (row.refused, row.strangers_per_hour.value, row.empty_per_hour) == (0.0, 0.0, 0.0)
+        assert (row.refused, row.strangers_per_hour.value, row.empty.value) == (0.0, 0.0, 0.0)
         assert [(r.pose, r.recognized.value, r.misnamed.value) for r in row.returns] == [
             ("within 45°", 1.0, 0.0),
             ("within 90°", 1.0, 0.0),
@@ -102,7 +101,6 @@ def test_strangers_that_look_like_a_registered_object_are_counted(tmp_path: Path
         registered=(1, 2),
         objects_in_all=1,
         strangers=6,
-        empty_minutes=0.1,
         settings=SETTINGS,
     )
     one, three, two, _ = found.results
