@@ -137,8 +137,9 @@ def show(result: ScenesResult, console: Console | None = None) -> None:
     for line in result.skipped:
         console.print(f"[dim]skipped: {line}[/dim]")
     about = (
-        f"returns recognized within {WITHIN_SECONDS:g} s, by pose, and on another background; {result.visits} visits of {result.strangers} strangers, one every "
-        f"ten seconds; backgrounds: {result.backgrounds}; small print: 95 % interval over objects"
+        f"returns recognized within {WITHIN_SECONDS:g} s, by pose, and on another background; "
+        f"{result.visits} visits of {result.strangers} strangers, one every ten seconds; "
+        f"backgrounds: {result.backgrounds}; small print: 95 % interval over objects"
     )
     console.print(f"[dim]{about}[/dim]")
 
