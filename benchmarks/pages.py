@@ -85,10 +85,9 @@ def strangers_of(name: str) -> tuple[StrangersResult, ...]:
     return records.read_all(StrangersResult, BENCHMARKS / name / "impostors.json")
 
 
-def scenes_of(name: str) -> ScenesResult:
+def scenes_of(name: str) -> tuple[ScenesResult, ...]:
     """What `python -m export scenes` measured for a bundle."""
-    (result,) = records.read_all(ScenesResult, BENCHMARKS / name / "scenes.json")
-    return result
+    return records.read_all(ScenesResult, BENCHMARKS / name / "scenes.json")
 
 
 def splits_table() -> str:

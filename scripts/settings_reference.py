@@ -47,8 +47,8 @@ file. Options that take a name or a path take text with a slash for a path.
 
 After a change, run `sudo systemctl reload edge-siamese` (or send SIGHUP, or run `edge-siamese reload`). The daemon reads the
 file again, loads and tests the model, and reopens the camera, the panel and the event sinks whose options changed. Objects
-are kept. If the file has an error, the previous settings stay in effect; an event, `edge-siamese status` and `doctor` give the
-reason. Only `[paths]` needs a restart: `sudo systemctl restart edge-siamese`.
+are kept. If the file has an error, the previous settings stay in effect; an event, `edge-siamese status` and `doctor` give
+the reason. Only `[paths]` needs a restart: `sudo systemctl restart edge-siamese`.
 
 ```toml
 [camera]

@@ -26,12 +26,14 @@ from export.progress import stderr_console, working
 
 EXAMPLE = """\
 examples:
-  python -m export scenes objects --turntable build/turntable/evaluation --backgrounds build/photographs/varied/photographs
-  python -m export scenes objects build/imagenet --turntable build/turntable/evaluation --registered 5 --json
+  python -m export scenes objects --turntable build/turntable --backgrounds drawn build/photographs/varied/photographs
+  python -m export scenes objects build/imagenet --turntable build/turntable --registered 5 --json
 
 The daemon's engine watches generated video. A button press registers an object; it leaves and returns in another pose,
 place, size and light. Strangers come, one every ten seconds, and for a while the scene is empty. `python -m export render`
 makes the turntable. Several bundles see the same video."""
+
+DRAWN = "drawn"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,11 +53,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--backgrounds",
-        type=Path,
         nargs="+",
-        default=[],
+        default=[DRAWN],
         metavar="DIR",
-        help="folders of photographs (default: drawn tables and walls)",
+        help=f"folders of photographs, each measured by itself, or `{DRAWN}`: a table and a wall (default: {DRAWN})",
     )
     parser.add_argument(
         "--registered",
@@ -87,24 +88,28 @@ def run(arguments: argparse.Namespace) -> int:
     console = stderr_console()
     results = []
     with working(console, "reading the objects") as show_step:
-        studio = Studio(arguments.turntable, arguments.backgrounds, arguments.seed)
-        for path in arguments.bundles:
-            bundle = open_bundle(path)
+        for backgrounds in arguments.backgrounds:
+            folder = None if backgrounds == DRAWN else Path(backgrounds)
+            studio = Studio(arguments.turntable, folder, arguments.seed)
+            for path in arguments.bundles:
+                bundle = open_bundle(path)
 
-            def advance(step: str, name: str = bundle.manifest.encoder.name) -> None:
-                show_step(f"{name}: {step}")
+                def advance(
+                    step: str, about: str = f"{bundle.manifest.encoder.name}, {studio.backgrounds_are}"
+                ) -> None:
+                    show_step(f"{about}: {step}")
 
-            results.append(
-                measure_scenes(
-                    bundle,
-                    open_model(bundle.path).encoder,
-                    studio,
-                    registered=arguments.registered,
-                    objects_in_all=arguments.objects,
-                    strangers=arguments.strangers,
-                    advance=advance,
+                results.append(
+                    measure_scenes(
+                        bundle,
+                        open_model(bundle.path).encoder,
+                        studio,
+                        registered=arguments.registered,
+                        objects_in_all=arguments.objects,
+                        strangers=arguments.strangers,
+                        advance=advance,
+                    )
                 )
-            )
     if arguments.out:
         records.write(arguments.out, results)
     if arguments.json:
@@ -118,7 +123,9 @@ def run(arguments: argparse.Namespace) -> int:
 def show(result: ScenesResult, console: Console | None = None) -> None:
     """Print the table."""
     console = console or Console(highlight=False)
-    console.print(f"\n[bold]{result.model_id}[/bold]  {result.objects} objects that turn")
+    console.print(
+        f"\n[bold]{result.model_id}[/bold]  {result.objects} objects, backgrounds: {result.backgrounds}"
+    )
     table = Table(box=None, header_style="dim", pad_edge=False)
     for title in ("objects", "presses\neach", "refused\n%"):
         table.add_column(title, justify="right")
@@ -139,7 +146,7 @@ def show(result: ScenesResult, console: Console | None = None) -> None:
     about = (
         f"returns recognized within {WITHIN_SECONDS:g} s, by pose, and on another background; "
         f"{result.visits} visits of {result.strangers} strangers, one every ten seconds; "
-        f"backgrounds: {result.backgrounds}; small print: 95 % interval over objects"
+        "small print: 95 % interval over objects"
     )
     console.print(f"[dim]{about}[/dim]")
 

@@ -7,7 +7,6 @@ Everything is deterministic: random numbers come from the caller's generator.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -188,11 +187,9 @@ def _fill(pixels: Bytes, width: int, height: int, blur: float) -> Bytes:
 
 
 def draw_backgrounds(
-    folders: Sequence[Path], width: int, height: int, count: int, rng: np.random.Generator
+    folder: Path | None, width: int, height: int, count: int, rng: np.random.Generator
 ) -> list[Bytes]:
-    """Backgrounds from photographs, or drawn ones without folders; uint8 (height, width, 3) each."""
-    if not folders:
+    """Backgrounds from the photographs of a folder, or drawn ones without it; uint8 (height, width, 3) each."""
+    if folder is None:
         return [drawn_background(rng, width, height) for _ in range(count)]
-    each = -(-count // len(folders))
-    found = [picture for folder in folders for picture in read_backgrounds(folder, width, height, each, rng)]
-    return found[:count]
+    return read_backgrounds(folder, width, height, count, rng)

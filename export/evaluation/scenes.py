@@ -151,14 +151,14 @@ class Studio:
 
     Args:
         folder: rendered objects.
-        backgrounds: folders of photographs; empty: drawn tables and walls.
+        backgrounds: a folder of photographs; None: drawn tables and walls.
         seed: of all draws.
     """
 
-    def __init__(self, folder: Path, backgrounds: Sequence[Path] = (), seed: int = 0) -> None:
+    def __init__(self, folder: Path, backgrounds: Path | None = None, seed: int = 0) -> None:
         self.objects = load_objects(folder)
         self.seed = seed
-        self.backgrounds_are = ", ".join(path.name for path in backgrounds) or "drawn"
+        self.backgrounds_are = "drawn" if backgrounds is None else backgrounds.name
         rng = np.random.default_rng([seed, 41])
         self.backgrounds = draw_backgrounds(backgrounds, WIDTH, HEIGHT, BACKGROUNDS, rng)
         self._noise = rng.normal(0, NOISE, (HEIGHT + 61, WIDTH + 67, 3)).astype(np.float32)

@@ -159,10 +159,11 @@ def strangers_table(results: Sequence[StrangersResult]) -> str:
     return markdown_table(header, rows)
 
 
-def scenes_table(result: ScenesResult) -> str:
-    """Recognition in scenes, with a line for each number of objects and of presses."""
-    poses = [returned.pose for returned in result.results[0].returns]
+def scenes_table(results: Sequence[ScenesResult]) -> str:
+    """Recognition in scenes, with a line for each kind of background, number of objects and number of presses."""
+    poses = [returned.pose for returned in results[0].results[0].returns]
     header = (
+        "background",
         "objects",
         "presses of each",
         "presses refused",
@@ -174,11 +175,12 @@ def scenes_table(result: ScenesResult) -> str:
         "empty scene taken for an object",
     )
     rows = []
-    for row in result.results:
+    for background, row in [(result.backgrounds, row) for result in results for row in result.results]:
         hardest = max(row.returns, key=lambda returned: returned.misnamed.value)
         false = row.strangers_per_hour
         rows.append(
             (
+                background,
                 str(row.registered),
                 str(row.presses),
                 percent(row.refused, 0),

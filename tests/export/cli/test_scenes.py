@@ -48,7 +48,7 @@ def test_the_table_shows_shares_intervals_and_conditions() -> None:
     out = io.StringIO()
     show(RESULT, Console(file=out, width=160, highlight=False))
     lines = out.getvalue().split("\n")
-    assert lines[1] == "net-0123456789ab  172 objects that turn"
+    assert lines[1] == "net-0123456789ab  172 objects, backgrounds: photographs"
     assert lines[4].split() == ["5", "3", "5", "95.0", "50.0", "40.0", "3.0", "12.0", "2.0"]
     assert lines[5].split() == ["90.0-98.0", "40.0-60.0", "30.0-50.0", "1.0-6.0", "6.0-18.5", "0.0-5.0"]
     assert lines[6] == "skipped: 200 objects: only 103 can be registered"
@@ -62,10 +62,12 @@ def test_a_record_is_read_again_and_becomes_a_table_of_the_documents(tmp_path: P
     records.write(tmp_path / "scenes.json", [RESULT])
     (read,) = records.read_all(ScenesResult, tmp_path / "scenes.json")
     assert read == RESULT
-    header, _, row = scenes_table(read).splitlines()
+    header, _, row = scenes_table([read]).splitlines()
     assert "recognized, turned within 45°" in header and "recognized, any pose" in header
     shares = "95.0 % (90.0 to 98.0) | 50.0 % (40.0 to 60.0) | 40.0 % (30.0 to 50.0) | 3.0 % (1.0 to 6.0)"
-    assert row == f"| 5 | 3 | 5 % | {shares} | 0.4 s | 12.0 (6.0 to 18.5) | 2.0 % (0.0 to 5.0) |"
+    assert (
+        row == f"| photographs | 5 | 3 | 5 % | {shares} | 0.4 s | 12.0 (6.0 to 18.5) | 2.0 % (0.0 to 5.0) |"
+    )
 
 
 @pytest.mark.skipif(find_library("EGL") is None, reason="rendering needs EGL (Debian: libegl1)")

@@ -66,15 +66,15 @@ def test_backgrounds_are_drawn_or_photographs(tmp_path: Path) -> None:
     drawn = drawn_background(np.random.default_rng(0), 80, 60)
     assert drawn.shape == (60, 80, 3) and drawn.std() > 5
     assert (drawn == drawn_background(np.random.default_rng(0), 80, 60)).all()
-    assert len(draw_backgrounds([], 80, 60, 3, np.random.default_rng(0))) == 3
+    assert len(draw_backgrounds(None, 80, 60, 3, np.random.default_rng(0))) == 3
     with pytest.raises(DataError, match="has no pictures for backgrounds"):
-        draw_backgrounds([tmp_path], 80, 60, 3, np.random.default_rng(0))
+        draw_backgrounds(tmp_path, 80, 60, 3, np.random.default_rng(0))
     wide = np.zeros((50, 200, 3), np.uint8)
     wide[:, 80:120] = 255
     Image.fromarray(wide).save(tmp_path / "wide.png")
-    (found,) = draw_backgrounds([tmp_path], 80, 60, 3, np.random.default_rng(0))
+    (found,) = draw_backgrounds(tmp_path, 80, 60, 3, np.random.default_rng(0))
     assert found.shape == (60, 80, 3)
     assert found[:, 40].min() > 200 and found[:, :10].max() == 0
     (tmp_path / "damaged.png").write_bytes(b"\x89PNG")
     with pytest.raises(DataError, match=r"damaged\.png"):
-        draw_backgrounds([tmp_path], 80, 60, 3, np.random.default_rng(0))
+        draw_backgrounds(tmp_path, 80, 60, 3, np.random.default_rng(0))
