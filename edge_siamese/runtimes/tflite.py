@@ -115,7 +115,9 @@ def _silent_stderr() -> Iterator[None]:
     null = os.open(os.devnull, os.O_WRONLY)
     sys.stderr.flush()
     os.dup2(null, 2)
-    if reports_crashes := faulthandler.is_enabled():
+    # As the interpreter enables it, such as in the service; whoever enables it otherwise may have chosen another file.
+    by_default = "faulthandler" in sys._xoptions or os.environ.get("PYTHONFAULTHANDLER")
+    if reports_crashes := bool(by_default) and faulthandler.is_enabled():
         faulthandler.enable(original)
     try:
         yield

@@ -33,6 +33,9 @@ THREADS = 1
 MIN_SPEED_UP = 1.4
 """Of int8 over fp32 in the median of the rounds, on a processor with int8 dot products. Kernels that use them were 2.5 to
 4.4 times as fast as fp32, others on the same processor about 1.2 times, so that noise does not decide."""
+MIN_JUDGED_MS, MIN_JUDGED_ROUNDS = 0.2, 3
+"""int8 is judged if fp32 takes at least so long, in the median of at least so many rounds: calls of the runtime take most of
+the time of a smaller network."""
 ACCURACY_EPISODES = 500
 ACCURACY_IMAGES_PER_CLASS = 6
 
@@ -218,7 +221,7 @@ def int8_failures(result: Benchmark) -> list[str]:
         f"{row.format} int8 on {row.runtime} is {row.speed_up:.2f} times as fast as fp32; "
         f"at least {MIN_SPEED_UP} is expected of a processor with int8 dot products"
         for row in result.rows
-        if row.speed_up is not None and row.speed_up < MIN_SPEED_UP and not _lacks_int8_kernels(row.runtime)
+        if row in _judged(result) and row.speed_up is not None and row.speed_up < MIN_SPEED_UP
     ]
 
 
@@ -231,7 +234,24 @@ def int8_not_judged(result: Benchmark) -> str:
         return "there is no fp32 file to compare with"
     if all(map(_lacks_int8_kernels, compared)):
         return "tflite-runtime has no accelerated int8 kernels on x86"
+    if result.rounds < MIN_JUDGED_ROUNDS:
+        return f"fewer than {MIN_JUDGED_ROUNDS} rounds"
+    if not _judged(result):
+        return f"the fp32 files take less than {MIN_JUDGED_MS} ms"
     return ""
+
+
+def _judged(result: Benchmark) -> list[BenchmarkRow]:
+    """The int8 rows whose speed can be judged."""
+    fp32 = {(row.format, row.runtime): row.p50_ms for row in result.rows if row.precision == "fp32"}
+    return [
+        row
+        for row in result.rows
+        if row.speed_up is not None
+        and not _lacks_int8_kernels(row.runtime)
+        and result.rounds >= MIN_JUDGED_ROUNDS
+        and fp32.get((row.format, row.runtime), 0.0) >= MIN_JUDGED_MS
+    ]
 
 
 def ratios(slow: Iterable[float], fast: Iterable[float]) -> tuple[float, float, float]:

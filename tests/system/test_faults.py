@@ -264,7 +264,7 @@ class TestStarts:
         good = container.read(f"{MODELS}/state.json")
         since = container.journal().count("Fatal Python error")
         place_model(device, previous=None)
-        container.run(PYTHON, "-I", "/share/guest/forge_self_test.py")
+        container.run(PYTHON, "-I", "/share/guest/forged_results.py")
         container.run("systemctl", "restart", "edge-siamese", check=False)
         device.serving()
         recognizes(device, "mug")

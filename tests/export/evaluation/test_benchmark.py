@@ -205,6 +205,35 @@ def test_int8_without_fp32_is_not_judged(
     )
 
 
+@pytest.mark.parametrize(
+    ("rounds", "fp32_ms", "line"),
+    [
+        (2, 2.0, "the speed of int8 is not judged: fewer than 3 rounds"),
+        (3, 0.19, "the speed of int8 is not judged: the fp32 files take less than 0.2 ms"),
+        (
+            3,
+            0.21,
+            "error: onnx int8 on onnxruntime is 0.07 times as fast as fp32; at least 1.4 is expected of",
+        ),
+    ],
+)
+def test_int8_is_judged_on_enough_rounds_of_networks_of_some_size(
+    onnx_bundle: Bundle,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    rounds: int,
+    fp32_ms: float,
+    line: str,
+) -> None:
+    monkeypatch.setattr(module, "has_int8_dot_products", lambda: True)
+    monkeypatch.setattr(module, "run_device", lambda _, words: said(fp32_ms if "fp32" in words else 3.0))
+    found = [Place("onnx", precision, "onnxruntime", HERE) for precision in ("fp32", "int8")]
+    monkeypatch.setattr(module, "places", lambda bundle: (found, []))
+    arguments = ["benchmark", str(onnx_bundle.path), "--no-accuracy", "--rounds", str(rounds), "--runs", "1"]
+    assert main(arguments) == int(line.startswith("error"))
+    assert line in capsys.readouterr().err
+
+
 def test_real_processes_measure_and_score(onnx_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "places", lambda bundle: (PLACES, []))
     lines: list[str] = []
