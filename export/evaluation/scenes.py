@@ -92,8 +92,8 @@ class SceneRow:
     """Views of each object, from three sides."""
     draws: int
     refused: float
-    """Share of the presses that did not register: a blurred picture, or an object that looks like another one. Returns of
-    such objects count as not recognized."""
+    """Share of all planned presses that did not register: a blurred picture, or an object that looks like another one. After
+    a refused first press, an object gets no others. Its returns count as not recognized."""
     returns: tuple[Returns, ...]
     elsewhere: Share
     """Of the returns in all poses: those on another background than that of the registration that were recognized."""
