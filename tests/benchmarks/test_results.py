@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.pages import strangers_of
+from benchmarks.pages import scenes_of, strangers_of
 from export.conversion.bundle import build_bundle
 from export.data import load_splits
 from export.data.images import Splits
@@ -104,6 +104,16 @@ def test_a_bundle_of_the_weights_gives_the_figures_again(
         assert again.verification.ece == pytest.approx(before.verification.ece, abs=0.003)
         assert again.verification.accuracy == pytest.approx(before.verification.accuracy, abs=0.003)
         assert dataclasses.asdict(again.data) == dataclasses.asdict(before.data)
+
+
+def test_the_readme_states_what_was_measured_in_scenes() -> None:
+    drawn = next(result for result in scenes_of("objects") if result.backgrounds == "drawn")
+    row = next(row for row in drawn.results if (row.registered, row.presses) == (5, 1))
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert f"only {100 * row.returns[-1].recognized.value:.0f} % of returning objects are recognized" in text
+    assert (
+        row.refused > (1 - row.returns[-1].recognized.value) / 2
+    )  # most because their registration was refused
 
 
 def test_the_readme_states_what_was_measured_among_strangers() -> None:
