@@ -8,8 +8,7 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
-from export import records
-from export.cli.options import add_bundle_argument, add_data_options, add_output_options, positive
+from export.cli.options import add_bundle_argument, add_data_options, add_output_options, output, positive
 from export.evaluation.benchmark import (
     HEAVY_RUNS,
     MIN_SPEED_UP,
@@ -63,12 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
             _, splits = splits_of(manifest.provenance, manifest.input, arguments.data, arguments.data_root)
     with working(console, "measuring") as say:
         result = benchmark(bundle, splits, arguments.rounds, arguments.runs, progress=say)
-    if arguments.out:
-        records.write(arguments.out, result)
-    if arguments.json:
-        print(records.dumps(result), end="")
-    else:
-        show(result)
+    output(arguments, result, show)
     if reason := int8_not_judged(result):
         print(f"the speed of int8 is not judged: {reason}", file=sys.stderr)
     problems = int8_failures(result)

@@ -11,8 +11,14 @@ from rich.table import Table
 
 from edge_siamese.errors import BundleError
 from edge_siamese.models.bundle import choose_acceptance
-from export import records
-from export.cli.options import add_bundle_argument, add_data_options, add_output_options, positive, seed
+from export.cli.options import (
+    add_bundle_argument,
+    add_data_options,
+    add_output_options,
+    output,
+    positive,
+    seed,
+)
 from export.evaluation.embeddings import Embeddings, embed_all, embed_as
 from export.evaluation.loading import data_for, frames_for, open_bundle, open_model
 from export.evaluation.strangers import (
@@ -99,13 +105,7 @@ def run(arguments: argparse.Namespace) -> int:
             )
             for name, strangers in sets.items()
         ]
-    if arguments.out:
-        records.write(arguments.out, results)
-    if arguments.json:
-        print(records.dumps(results), end="")
-    else:
-        for result in results:
-            show(result)
+    output(arguments, results, show)
     return 0
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from edge_siamese.errors import SettingsError
+from export import records
 from export.data import load_splits
 from export.data.folders import is_in_color
 from export.data.images import Splits
@@ -87,6 +90,17 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
     """`--out` and `--json`, for commands that print figures."""
     parser.add_argument("--out", type=Path, metavar="FILE", help="also write the figures to a JSON file")
     parser.add_argument("--json", action="store_true", help="print only JSON on standard output")
+
+
+def output(arguments: argparse.Namespace, record: Any, show: Callable[[Any], object]) -> None:
+    """Write a record, or a list of them, as `--out` and `--json` say; without `--json`, show each of them."""
+    if arguments.out:
+        records.write(arguments.out, record)
+    if arguments.json:
+        print(records.dumps(record), end="")
+    else:
+        for item in record if isinstance(record, list) else [record]:
+            show(item)
 
 
 def add_data_options(parser: argparse.ArgumentParser, default: str) -> None:

@@ -61,14 +61,14 @@ def run(arguments: argparse.Namespace) -> int:
         raise SettingsError(f"--views must divide 360, not {arguments.views}")
     models = [model for path in arguments.models for model in find_models(path)]
     if arguments.max_size is not None:
-        models = [model for model in models if 0 < model.size_cm <= arguments.max_size]
+        models = [model for model in models if 0 < model.object.size_cm <= arguments.max_size]
         if not models:
             raise SettingsError(f"no model has a known size of at most {arguments.max_size:g} cm")
     with counting(console, f"rendering {_count(len(models), 'model')}", len(models)) as advance:
 
         def done(model: Model, failure: str) -> None:
             if failure:
-                console.print(f"{model.id}: skipped: {failure}", markup=False, soft_wrap=True)
+                console.print(f"{model.object.id}: skipped: {failure}", markup=False, soft_wrap=True)
             advance()
 
         objects = render_models(

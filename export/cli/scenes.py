@@ -8,8 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from export import records
-from export.cli.options import add_output_options, count, positive, seed
+from export.cli.options import add_output_options, count, output, positive, seed
 from export.evaluation.loading import open_bundle, open_model
 from export.evaluation.scenes import (
     OBJECTS_IN_ALL,
@@ -18,7 +17,7 @@ from export.evaluation.scenes import (
     WITHIN_SECONDS,
     SceneRow,
     ScenesResult,
-    Studio,
+    VideoComposer,
     measure_scenes,
 )
 from export.evaluation.strangers import Share
@@ -90,12 +89,12 @@ def run(arguments: argparse.Namespace) -> int:
     with working(console, "reading the objects") as show_step:
         for backgrounds in arguments.backgrounds:
             folder = None if backgrounds == DRAWN else Path(backgrounds)
-            studio = Studio(arguments.turntable, folder, arguments.seed)
+            composer = VideoComposer(arguments.turntable, folder, arguments.seed)
             for path in arguments.bundles:
                 bundle = open_bundle(path)
 
                 def advance(
-                    step: str, about: str = f"{bundle.manifest.encoder.name}, {studio.backgrounds_are}"
+                    step: str, about: str = f"{bundle.manifest.encoder.name}, {composer.backgrounds_are}"
                 ) -> None:
                     show_step(f"{about}: {step}")
 
@@ -103,20 +102,14 @@ def run(arguments: argparse.Namespace) -> int:
                     measure_scenes(
                         bundle,
                         open_model(bundle.path).encoder,
-                        studio,
+                        composer,
                         registered=arguments.registered,
                         objects_in_all=arguments.objects,
                         strangers=arguments.strangers,
                         advance=advance,
                     )
                 )
-    if arguments.out:
-        records.write(arguments.out, results)
-    if arguments.json:
-        print(records.dumps(results), end="")
-    else:
-        for result in results:
-            show(result)
+    output(arguments, results, show)
     return 0
 
 

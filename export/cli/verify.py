@@ -9,9 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from edge_siamese.errors import VerificationFailed
-from export import records
 from export.cli.bundle import add_budget
-from export.cli.options import add_bundle_argument, add_data_options, add_output_options
+from export.cli.options import add_bundle_argument, add_data_options, add_output_options, output
 from export.conversion.bundle import training_images
 from export.conversion.quantize import COMPARED_IMAGES
 from export.conversion.verification import Verification
@@ -49,12 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
         _, splits = splits_of(network.provenance, network.preprocessing, arguments.data, arguments.data_root)
         images = training_images(splits, COMPARED_IMAGES)
         result = verify(bundle, network, splits.validation, images, arguments.int8_budget)
-    if arguments.out:
-        records.write(arguments.out, result)
-    if arguments.json:
-        print(records.dumps(result), end="")
-    else:
-        show(result)
+    output(arguments, result, show)
     require(result)
     return 0
 

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from edge_siamese.errors import DataError, ImageError
 from edge_siamese.pictures import read_picture
 from edge_siamese.recognition.imaging import Bytes, Floats
-from export.data.folders import SUFFIXES
+from export.data.folders import pictures_in
 
 SKIN = (196, 152, 128)
 """Color of a hand: R, G, B."""
@@ -165,9 +165,7 @@ def read_backgrounds(
     Raises:
         DataError: the folder has no pictures, or one cannot be read.
     """
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    if not paths:
-        raise DataError(f"{folder} has no pictures for backgrounds")
+    paths = pictures_in(folder)
     backgrounds = []
     for index in rng.permutation(len(paths))[:most]:
         try:

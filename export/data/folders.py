@@ -69,6 +69,20 @@ SYSTEM_NAMES = frozenset(
 LOG = logging.getLogger(__name__)
 
 
+def pictures_in(folder: Path) -> list[Path]:
+    """The pictures of a folder and its subfolders, in the order of their paths.
+
+    Raises:
+        DataError: the folder does not exist or has no pictures.
+    """
+    if not folder.is_dir():
+        raise DataError(f"there is no folder {folder}")
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    if not paths:
+        raise DataError(f"{folder} has no pictures ({', '.join(sorted(SUFFIXES))})")
+    return paths
+
+
 def load_folder(path: Path, preprocessing: Preprocessing, seed: int = 0, log: bool = True) -> Splits:
     """Read a folder of pictures and split it by classes.
 

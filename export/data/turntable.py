@@ -24,6 +24,7 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 import numpy as np
+from msgspec import structs
 from PIL import Image
 
 from edge_siamese.errors import DataError
@@ -64,21 +65,19 @@ class TurningObject(msgspec.Struct, frozen=True):
     """SPDX identifier; empty if unknown."""
     size_cm: float
     """Its longest dimension; 0 if unknown."""
-    azimuths: list[int]
-    elevations: list[int]
+    azimuths: list[int] = []
+    """Of the views, in degrees; those of a model that is not yet rendered are empty."""
+    elevations: list[int] = []
 
 
 @dataclass(frozen=True)
 class Model:
     """A 3-D model in a library, not yet rendered."""
 
-    id: str
-    name: str
-    library: str
-    author: str
-    license: str
-    size_cm: float
+    object: TurningObject
+    """What it is, without views."""
     rotation: list[float] | None
+    """Rows of a rotation matrix that puts it upright."""
     unpack: Callable[[Path], Path]
     """Writes the model and its textures to a directory, and returns the path of the model."""
 
@@ -123,12 +122,7 @@ def _loose_models(folder: Path) -> list[Model]:
 
         models.append(
             Model(
-                id=_slug(str(within)),
-                name=path.stem,
-                library=folder.name,
-                author="",
-                license="",
-                size_cm=0.0,
+                TurningObject(_slug(str(within)), path.stem, folder.name, author="", license="", size_cm=0.0),
                 rotation=None,
                 unpack=in_place,
             )
@@ -163,15 +157,17 @@ def _furniture(path: Path) -> Iterator[Model]:
                     library.extract(file, into)
             return into / member
 
-        yield Model(
+        sizes = (float(piece.get(side, 0) or 0) for side in ("width", "depth", "height"))
+        known = TurningObject(
             id=_slug(f"{path.stem}-{number}-{piece.get('name', member)}"),
             name=piece.get("name", PurePosixPath(member).stem),
             library=path.stem,
             author=piece.get("creator", ""),
             license=LICENSES.get(path.stem, ""),
-            size_cm=max(
-                (float(piece.get(side, 0) or 0) for side in ("width", "depth", "height")), default=0.0
-            ),
+            size_cm=max(sizes),
+        )
+        yield Model(
+            known,
             rotation=rotation if len(rotation) == 9 else None,
             unpack=unpack,
         )
@@ -207,7 +203,7 @@ def render_models(
     Raises:
         DataError: two models have the same id, or none could be rendered.
     """
-    if len({model.id for model in models}) < len(models):
+    if len({model.object.id for model in models}) < len(models):
         raise DataError("two models have the same name: render their folders separately")
     out.mkdir(parents=True, exist_ok=True)
     views = [(float(azimuth), float(elevation)) for elevation in elevations for azimuth in azimuths]
@@ -221,18 +217,8 @@ def render_models(
             done(model, failure)
             reason = reason or failure
             if not failure:
-                objects.append(
-                    TurningObject(
-                        model.id,
-                        model.name,
-                        model.library,
-                        model.author,
-                        model.license,
-                        model.size_cm,
-                        list(azimuths),
-                        list(elevations),
-                    )
-                )
+                views_of = {"azimuths": list(azimuths), "elevations": list(elevations)}
+                objects.append(structs.replace(model.object, **views_of))
     if not objects:
         raise DataError(f"no model could be rendered: {reason}")
     index = msgspec.json.format(msgspec.json.encode(objects), indent=1).decode()
@@ -242,7 +228,7 @@ def render_models(
 
 def _render(model: Model, views: list[tuple[float, float]], side: int, out: Path) -> str:
     """Render one model in a child process; returns why it could not be rendered, or an empty text."""
-    final = out / model.id
+    final = out / model.object.id
     if all((final / view_name(*view)).is_file() for view in views):
         return ""
     with tempfile.TemporaryDirectory() as directory:
@@ -250,7 +236,7 @@ def _render(model: Model, views: list[tuple[float, float]], side: int, out: Path
             path = model.unpack(Path(directory, "model"))
         except (OSError, zipfile.BadZipFile) as error:
             return str(error)
-        part = out / f".{model.id}.part"
+        part = out / f".{model.object.id}.part"
         shutil.rmtree(part, ignore_errors=True)
         job = RenderJob(str(path), views, side, str(part), model.rotation)
         try:

@@ -146,7 +146,7 @@ class Recording:
     """The first frame in which the object stands still."""
 
 
-class Studio:
+class VideoComposer:
     """Composes video from the objects of a turntable.
 
     Args:
@@ -274,7 +274,7 @@ class _Shown:
     """uid, and seconds since the object stood still."""
 
 
-class _Watcher:
+class _SimulatedDaemon:
     """An engine on a clock of its own, with nothing registered at first."""
 
     def __init__(self, bundle: Bundle, encoder: _ReplayEncoder, settings: Settings) -> None:
@@ -330,7 +330,7 @@ class _Watcher:
 
 
 @dataclass(frozen=True, eq=False)
-class _Film:
+class _Video:
     """All video of one run: what each object's presses and returns look like, the strangers, and the empty scene."""
 
     presses: dict[int, tuple[Visit, ...]]
@@ -344,7 +344,7 @@ class _Film:
 def measure_scenes(
     bundle: Bundle,
     encoder: Encoder,
-    studio: Studio,
+    composer: VideoComposer,
     *,
     registered: Sequence[int] = REGISTERED,
     objects_in_all: int = OBJECTS_IN_ALL,
@@ -357,7 +357,7 @@ def measure_scenes(
     Args:
         bundle: source of head, thresholds and impostors.
         encoder: of the bundle.
-        studio: composes the video.
+        composer: composes the video.
         registered: numbers of registered objects.
         objects_in_all: objects registered over all draws of one number, at least.
         strangers: visits of strangers, one every ten seconds.
@@ -367,9 +367,9 @@ def measure_scenes(
     Raises:
         DataError: there are too few objects.
     """
-    rng = np.random.default_rng([studio.seed, 44])
-    order = rng.permutation(len(studio.objects))
-    large = [studio.objects[int(index)].size_cm > SMALL_CM for index in order]
+    rng = np.random.default_rng([composer.seed, 44])
+    order = rng.permutation(len(composer.objects))
+    large = [composer.objects[int(index)].size_cm > SMALL_CM for index in order]
     order = np.concatenate([order[~np.array(large)], order[np.array(large)]]).astype(int)
     most = int(MAX_REGISTERED_SHARE * len(order))
     pool, unknown = [int(index) for index in order[:most]], [int(index) for index in order[most:]]
@@ -382,7 +382,7 @@ def measure_scenes(
             f"{len(order)} objects are too few: {min(registered)} have to be registered, and others shown"
         )
     pool = pool[: max(max(numbers), min(objects_in_all, len(pool)))]
-    film = _film(encoder, studio, pool, unknown, strangers, rng, advance)
+    video = _record_video(encoder, composer, pool, unknown, strangers, rng, advance)
     replaying = _ReplayEncoder(encoder)
     settings = settings or Settings()
     rows = []
@@ -390,45 +390,47 @@ def measure_scenes(
         draws = max(1, -(-objects_in_all // number))
         for presses in PRESSES:
             advance(f"{number} objects registered with {presses} press{'es' if presses > 1 else ''} each")
-            tallies = []
+            draw_results = []
             for draw in range(draws):
-                chosen = np.random.default_rng([studio.seed, 45, number, draw]).choice(
+                chosen = np.random.default_rng([composer.seed, 45, number, draw]).choice(
                     pool, number, replace=False
                 )
-                tallies.append(
-                    _watch(bundle, replaying, settings, studio, film, [int(i) for i in chosen], presses)
+                draw_results.append(
+                    _measure_draw(
+                        bundle, replaying, settings, composer, video, [int(i) for i in chosen], presses
+                    )
                 )
-            rows.append(_row(number, presses, tallies, strangers, studio.seed))
+            rows.append(_row(number, presses, draw_results, strangers, composer.seed))
     return ScenesResult(
         encoder.model_id,
         len(order),
         len(unknown),
         strangers,
-        studio.backgrounds_are,
+        composer.backgrounds_are,
         tuple(rows),
         skipped,
     )
 
 
-def _film(
+def _record_video(
     encoder: Encoder,
-    studio: Studio,
+    composer: VideoComposer,
     pool: Sequence[int],
     unknown: Sequence[int],
     strangers: int,
     rng: np.random.Generator,
     advance: Callable[[str], object],
-) -> _Film:
+) -> _Video:
     presses, returns = dict[int, tuple[Visit, ...]](), dict[int, dict[str, tuple[Recording, ...]]]()
     for done, index in enumerate(pool):
-        advance(f"filming returns: {done}/{len(pool)} objects")
-        around = len(studio.objects[index].azimuths)
+        advance(f"encoding returns: {done}/{len(pool)} objects")
+        around = len(composer.objects[index].azimuths)
         front = int(rng.integers(around))
-        views = [studio.visit(index, front, rng, moves=False, stay=PRESS_FRAMES)]
+        views = [composer.visit(index, front, rng, moves=False, stay=PRESS_FRAMES)]
         for third in (1, 2):
             turned = front + round(around * third / 3 + rng.uniform(-0.5, 0.5))
             views.append(
-                studio.visit(index, turned, rng, views[0].background, moves=False, stay=PRESS_FRAMES)
+                composer.visit(index, turned, rng, views[0].background, moves=False, stay=PRESS_FRAMES)
             )
         presses[index] = tuple(views)
         returns[index] = {}
@@ -437,121 +439,141 @@ def _film(
             visits = []
             for number in range(RETURNS):
                 here = views[0].background
-                other = (here + 1 + int(rng.integers(len(studio.backgrounds) - 1))) % len(studio.backgrounds)
+                other = (here + 1 + int(rng.integers(len(composer.backgrounds) - 1))) % len(
+                    composer.backgrounds
+                )
                 turned = front + int(rng.integers(-steps, steps + 1))
-                visits.append(studio.visit(index, turned, rng, other if number % 2 else here))
-            returns[index][pose] = tuple(record(encoder, studio.frames(v), MOVE_FRAMES) for v in visits)
+                visits.append(composer.visit(index, turned, rng, other if number % 2 else here))
+            returns[index][pose] = tuple(record(encoder, composer.frames(v), MOVE_FRAMES) for v in visits)
     shown = []
     for number in range(strangers):
         if number % 20 == 0:
-            advance(f"filming strangers: {number}/{strangers}")
+            advance(f"encoding strangers: {number}/{strangers}")
         index = unknown[number % len(unknown)]
-        visit = studio.visit(index, int(rng.integers(360)), rng)
-        shown.append((index, record(encoder, studio.frames(visit), MOVE_FRAMES)))
+        visit = composer.visit(index, int(rng.integers(360)), rng)
+        shown.append((index, record(encoder, composer.frames(visit), MOVE_FRAMES)))
     empty, count = [], round(EMPTY_SECONDS * FRAME_RATE)
-    for background in range(len(studio.backgrounds)):
+    for background in range(len(composer.backgrounds)):
         light = Light(exposure=rng.uniform(0.75, 1.25), warmth=rng.uniform(0.94, 1.06))
-        empty.append(record(encoder, studio.empty_frames(background, light, count, background)))
-    return _Film(presses, returns, tuple(shown), tuple(empty))
+        empty.append(record(encoder, composer.empty_frames(background, light, count, background)))
+    return _Video(presses, returns, tuple(shown), tuple(empty))
 
 
 @dataclass(frozen=True)
-class _Tally:
+class _Return:
+    """What the engine made of one return of an object."""
+
+    object: int
+    elsewhere: bool
+    """Whether it was on another background."""
+    in_time: bool
+    misnamed: bool
+    seconds: float | None
+    """Until it appeared; None if it did not."""
+
+
+@dataclass(frozen=True)
+class _DrawResult:
     """Counts of one draw of objects."""
 
     refused: int
-    returns: dict[str, list[tuple[int, bool, bool, float | None]]]
-    """By pose: object, whether it was recognized in time, whether misnamed, seconds until it appeared."""
+    returns: dict[str, list[_Return]]
+    """By pose."""
     false_by_stranger: dict[int, int]
     empty: list[tuple[int, float]]
     """By object: 1 if something was recognized on its background without it."""
 
 
-def _watch(
+def _measure_draw(
     bundle: Bundle,
     encoder: _ReplayEncoder,
     settings: Settings,
-    studio: Studio,
-    film: _Film,
+    composer: VideoComposer,
+    video: _Video,
     chosen: Sequence[int],
     presses: int,
-) -> _Tally:
-    watcher = _Watcher(bundle, encoder, settings)
+) -> _DrawResult:
+    daemon = _SimulatedDaemon(bundle, encoder, settings)
     try:
         refused, uids = 0, dict[int, str | None]()
         for index in chosen:
             uids[index] = None
-            for visit in film.presses[index][:presses]:
-                uid = watcher.press(studio.frames(visit))
+            for visit in video.presses[index][:presses]:
+                uid = daemon.press(composer.frames(visit))
                 refused += uid is None
                 uids[index] = uids[index] or uid
                 if uids[index] is None:
                     break  # there is no object to add a view to
-            watcher.wait(60.0)
+            daemon.wait(60.0)
         between = Recording(np.zeros((EMPTY_FRAMES, encoder.dimensions), np.float32), (True,) * EMPTY_FRAMES)
-        returns = dict[str, list[tuple[int, bool, bool, float | None]]]()
+        returns = dict[str, list[_Return]]()
         for pose in POSES:
             returns[pose] = []
             for index in chosen:
-                for recording in film.returns[index][pose]:
-                    shown = watcher.replay(recording)
+                for number, recording in enumerate(video.returns[index][pose]):
+                    shown = daemon.replay(recording)
                     own = [seconds for uid, seconds in shown.appeared if uid == uids[index]]
                     others = any(uid != uids[index] for uid, _ in shown.appeared)
                     in_time = bool(own) and own[0] <= WITHIN_SECONDS
-                    returns[pose].append((index, in_time, others, own[0] if own else None))
-                    watcher.replay(between)
-                    watcher.wait(10.0)
+                    returns[pose].append(
+                        _Return(index, number % 2 == 1, in_time, others, own[0] if own else None)
+                    )
+                    daemon.replay(between)
+                    daemon.wait(10.0)
         false = dict[int, int]()
-        for index, recording in film.strangers:
-            shown = watcher.replay(recording)
+        for index, recording in video.strangers:
+            shown = daemon.replay(recording)
             false[index] = false.get(index, 0) + len(shown.appeared)
-            watcher.replay(between)
-            watcher.wait(10.0)
+            daemon.replay(between)
+            daemon.wait(10.0)
         empty = []
         for index in chosen:
-            watcher.wait(10.0)
-            shown = watcher.replay(film.empty[film.presses[index][0].background])
+            daemon.wait(10.0)
+            shown = daemon.replay(video.empty[video.presses[index][0].background])
             empty.append((index, float(bool(shown.appeared))))
-        return _Tally(refused, returns, false, empty)
+        return _DrawResult(refused, returns, false, empty)
     finally:
-        watcher.close()
+        daemon.close()
 
 
-def _row(registered: int, presses: int, tallies: Sequence[_Tally], strangers: int, seed: int) -> SceneRow:
+def _row(
+    registered: int, presses: int, draw_results: Sequence[_DrawResult], strangers: int, seed: int
+) -> SceneRow:
     hours = strangers * STRANGER_SECONDS / 3600
     rng = np.random.default_rng([seed, 46])
     returns = []
     for pose in POSES:
-        outcomes = [outcome for tally in tallies for outcome in tally.returns[pose]]
-        seconds = [outcome[3] for outcome in outcomes if outcome[1] and outcome[3] is not None]
+        outcomes = [outcome for result in draw_results for outcome in result.returns[pose]]
+        seconds = [outcome.seconds for outcome in outcomes if outcome.in_time and outcome.seconds is not None]
         middle, late = np.quantile(seconds, [0.5, 0.9]) if seconds else (0.0, 0.0)
         returns.append(
             Returns(
                 pose,
-                _share([(o[0], float(o[1])) for o in outcomes], rng),
-                _share([(o[0], float(o[2])) for o in outcomes], rng),
+                _share([(o.object, float(o.in_time)) for o in outcomes], rng),
+                _share([(o.object, float(o.misnamed)) for o in outcomes], rng),
                 (float(middle), float(late)),
                 len(outcomes),
             )
         )
     elsewhere = [
-        (outcome[0], float(outcome[1]))
-        for tally in tallies
-        for poses in tally.returns.values()
-        for outcome in poses[1::2]
+        (outcome.object, float(outcome.in_time))
+        for result in draw_results
+        for outcomes in result.returns.values()
+        for outcome in outcomes
+        if outcome.elsewhere
     ]
-    by_stranger = [item for tally in tallies for item in tally.false_by_stranger.items()]
+    by_stranger = [item for result in draw_results for item in result.false_by_stranger.items()]
     per_stranger = _share([(index, float(count)) for index, count in by_stranger], rng)
     each = len({index for index, _ in by_stranger}) / hours
     return SceneRow(
         registered,
         presses,
-        len(tallies),
-        sum(tally.refused for tally in tallies) / (registered * presses * len(tallies)),
+        len(draw_results),
+        sum(result.refused for result in draw_results) / (registered * presses * len(draw_results)),
         tuple(returns),
         _share(elsewhere, rng),
         Share(per_stranger.value * each, per_stranger.low * each, per_stranger.high * each),
-        _share([item for tally in tallies for item in tally.empty], rng),
+        _share([item for result in draw_results for item in result.empty], rng),
     )
 
 

@@ -19,6 +19,7 @@ from edge_siamese.recognition.decision import Acceptance
 from edge_siamese.recognition.head import SigmoidDistanceHead
 from edge_siamese.recognition.imaging import Bytes, Preprocessing, prepare
 from edge_siamese.recognition.support import SupportSet
+from export.data.folders import pictures_in
 from export.data.images import ImageSet, Indices
 from export.evaluation.embeddings import Embeddings
 
@@ -30,7 +31,6 @@ EPISODES, QUERIES = 200, 8
 MAX_OTHERS = 1000
 OTHER_CLASSES = "other classes"
 RESAMPLES = 1000
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 
 
 @dataclass(frozen=True)
@@ -90,11 +90,7 @@ def read_pictures(folder: Path, preprocessing: Preprocessing) -> Bytes:
     Raises:
         DataError: the folder does not exist or has no pictures, or one cannot be read.
     """
-    if not folder.is_dir():
-        raise DataError(f"there is no folder {folder}")
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    if not paths:
-        raise DataError(f"{folder} has no pictures ({', '.join(sorted(SUFFIXES))})")
+    paths = pictures_in(folder)
     images = np.empty((len(paths), *preprocessing.shape), dtype=np.uint8)
     for index, path in enumerate(paths):
         try:

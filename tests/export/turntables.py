@@ -1,4 +1,4 @@
-"""Turntables of striped squares, each object in a color of its own, without a renderer."""
+"""A small 3-D model, and turntables of striped squares that need no renderer."""
 
 from __future__ import annotations
 
@@ -13,6 +13,12 @@ from export.data.rendering import view_name
 from export.data.turntable import INDEX, TurningObject
 
 HUES = 12
+MATERIALS = """\
+newmtl red
+Kd 0.9 0.0 0.0
+newmtl blue
+Kd 0.0 0.0 0.9
+"""
 
 
 def write_turntable(
@@ -34,3 +40,10 @@ def write_turntable(
             Image.fromarray(pixels).save(folder / known.id / view_name(azimuth, 20), lossless=True)
         objects.append(known)
     (folder / INDEX).write_bytes(msgspec.json.encode(objects))
+
+
+def slab() -> str:
+    """A slab, twice as high as wide; its front (z = 1) is red, its back blue."""
+    corners = [(x, y, z) for z in (0.1, -0.1) for x, y in ((-0.5, -1), (0.5, -1), (0.5, 1), (-0.5, 1))]
+    lines = ["mtllib slab.mtl", *(f"v {x} {y} {z}" for x, y, z in corners)]
+    return "\n".join([*lines, "usemtl red", "f 1 2 3 4", "usemtl blue", "f 6 5 8 7", ""])

@@ -16,8 +16,7 @@ from export.data.turntable import load_objects
 from export.evaluation.scenes import Returns, SceneRow, ScenesResult
 from export.evaluation.strangers import Share
 from export.reporting.tables import scenes_table
-from tests.export.data.test_turntable import MATERIALS, slab
-from tests.export.turntables import write_turntable
+from tests.export.turntables import MATERIALS, slab, write_turntable
 
 RESULT = ScenesResult(
     model_id="net-0123456789ab",

@@ -67,7 +67,7 @@ def test_backgrounds_are_drawn_or_photographs(tmp_path: Path) -> None:
     assert drawn.shape == (60, 80, 3) and drawn.std() > 5
     assert (drawn == drawn_background(np.random.default_rng(0), 80, 60)).all()
     assert len(draw_backgrounds(None, 80, 60, 3, np.random.default_rng(0))) == 3
-    with pytest.raises(DataError, match="has no pictures for backgrounds"):
+    with pytest.raises(DataError, match="has no pictures"):
         draw_backgrounds(tmp_path, 80, 60, 3, np.random.default_rng(0))
     wide = np.zeros((50, 200, 3), np.uint8)
     wide[:, 80:120] = 255

@@ -12,14 +12,8 @@ import pytest
 from edge_siamese.errors import DataError
 from export.data import turntable
 from export.data.turntable import INDEX, find_models, load_cut_outs, load_objects, render_models
-from tests.export.turntables import write_turntable
+from tests.export.turntables import MATERIALS, slab, write_turntable
 
-MATERIALS = """\
-newmtl red
-Kd 0.9 0.0 0.0
-newmtl blue
-Kd 0.0 0.0 0.9
-"""
 CATALOG = """\
 id#1=cube
 name#1=W\\u00fcrfel
@@ -34,13 +28,6 @@ model#2=/things/sofa.kmz
 name#3=Missing
 model#3=/things/missing.obj
 """
-
-
-def slab() -> str:
-    """A slab, twice as high as wide; its front (z = 1) is red, its back blue."""
-    corners = [(x, y, z) for z in (0.1, -0.1) for x, y in ((-0.5, -1), (0.5, -1), (0.5, 1), (-0.5, 1))]
-    lines = ["mtllib slab.mtl", *(f"v {x} {y} {z}" for x, y, z in corners)]
-    return "\n".join([*lines, "usemtl red", "f 1 2 3 4", "usemtl blue", "f 6 5 8 7", ""])
 
 
 @pytest.fixture
@@ -64,13 +51,14 @@ def test_a_furniture_library_states_names_authors_licenses_and_sizes(tmp_path: P
     folder, into = tmp_path / "libraries", tmp_path / "into"
     folder.mkdir()
     (model,) = find_models(library(folder / "BlendSwap-CC-0.sh3f"))
-    assert (model.id, model.name, model.author) == ("blendswap-cc-0-1-w-rfel", "Würfel", "Ada")
-    assert (model.library, model.license, model.size_cm) == ("BlendSwap-CC-0", "CC0-1.0", 12.5)
+    known = model.object
+    assert (known.id, known.name, known.author) == ("blendswap-cc-0-1-w-rfel", "Würfel", "Ada")
+    assert (known.library, known.license, known.size_cm) == ("BlendSwap-CC-0", "CC0-1.0", 12.5)
     assert model.rotation == [0, -1, 0, 1, 0, 0, 0, 0, 1]
     assert model.unpack(into) == into / "things/cube/cube.obj"
     assert (into / "things/cube/wood.jpg").is_file()
     (same,) = find_models(folder)
-    assert same.id == model.id
+    assert same.object == known
 
 
 def test_what_has_no_models_is_an_error(tmp_path: Path) -> None:
@@ -95,7 +83,7 @@ def test_a_model_is_rendered_from_all_sides_and_continued(folder: Path, tmp_path
             azimuths=(0, 180),
             elevations=(0,),
             side=64,
-            done=lambda model, failure: failures.update({model.id: failure}),
+            done=lambda model, failure: failures.update({model.object.id: failure}),
         )
 
     (known,) = run()

@@ -16,7 +16,7 @@ from edge_siamese.recognition.head import SigmoidDistanceHead
 from edge_siamese.recognition.imaging import Bytes, Floats, Preprocessing
 from edge_siamese.settings import RecognitionSettings, RegistrationSettings, Settings
 from export.evaluation import scenes
-from export.evaluation.scenes import HEIGHT, MOVE_FRAMES, STAY_FRAMES, WIDTH, Studio, measure_scenes
+from export.evaluation.scenes import HEIGHT, MOVE_FRAMES, STAY_FRAMES, WIDTH, VideoComposer, measure_scenes
 from tests.export.turntables import HUES, write_turntable
 
 SETTINGS = Settings(
@@ -60,7 +60,7 @@ def test_objects_of_their_own_color_are_recognized_from_all_sides(tmp_path: Path
     found = measure_scenes(
         model,
         HueEncoder(),
-        Studio(tmp_path),
+        VideoComposer(tmp_path),
         registered=(2, 3, 9),
         objects_in_all=3,
         strangers=4,
@@ -97,7 +97,7 @@ def test_strangers_that_look_like_a_registered_object_are_counted(tmp_path: Path
     found = measure_scenes(
         model,
         HueEncoder(),
-        Studio(tmp_path),
+        VideoComposer(tmp_path),
         registered=(1, 2),
         objects_in_all=1,
         strangers=6,
@@ -113,10 +113,10 @@ def test_strangers_that_look_like_a_registered_object_are_counted(tmp_path: Path
 
 def test_a_visit_arrives_stays_and_leaves(tmp_path: Path) -> None:
     write_turntable(tmp_path, [0])
-    studio = Studio(tmp_path, seed=3)
-    visit = studio.visit(0, 6, np.random.default_rng(0), background=1)
+    composer = VideoComposer(tmp_path, seed=3)
+    visit = composer.visit(0, 6, np.random.default_rng(0), background=1)
     assert (visit.azimuth, visit.background) == (2, 1)
-    frames = list(studio.frames(visit))
+    frames = list(composer.frames(visit))
     assert len(frames) == MOVE_FRAMES + STAY_FRAMES + MOVE_FRAMES
     assert {frame.shape for frame in frames} == {(HEIGHT, WIDTH, 3)}
 
@@ -126,14 +126,14 @@ def test_a_visit_arrives_stays_and_leaves(tmp_path: Path) -> None:
     seen = [red(frame) for frame in frames]
     assert seen[0] == seen[-1] == 0
     assert min(seen[MOVE_FRAMES:-MOVE_FRAMES]) > 0.9 * max(seen) > 5000
-    assert all((one == other).all() for one, other in zip(frames, studio.frames(visit), strict=True))
-    (still, *_) = list(studio.frames(studio.visit(0, 0, np.random.default_rng(0), moves=False, stay=2)))
+    assert all((one == other).all() for one, other in zip(frames, composer.frames(visit), strict=True))
+    (still, *_) = list(composer.frames(composer.visit(0, 0, np.random.default_rng(0), moves=False, stay=2)))
     assert red(still) > 0
 
 
 def test_too_few_objects_are_an_error(tmp_path: Path, model: Any) -> None:
     write_turntable(tmp_path, [0, 1, 2])
     with pytest.raises(DataError, match="3 objects are too few: 5 have to be registered, and others shown"):
-        measure_scenes(model, HueEncoder(), Studio(tmp_path))
+        measure_scenes(model, HueEncoder(), VideoComposer(tmp_path))
     with pytest.raises(DataError, match="render models into it with `python -m export render`"):
-        Studio(tmp_path / "nothing")
+        VideoComposer(tmp_path / "nothing")
