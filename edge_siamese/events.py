@@ -64,6 +64,6 @@ def trouble(kind: Kind, text: str, level: Literal["warning", "error"] = "warning
     return Event(kind, text, data={"level": level, **data})
 
 
-def counted(number: int, noun: str) -> str:
-    """Format a count for people, such as `1 object` or `2 objects`."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """Format a count for people, such as `1 object` or `2 objects`; `plural` if it is not `noun` with an s."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"

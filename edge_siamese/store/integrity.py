@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from edge_siamese.events import counted
 from edge_siamese.store.names import name_key
 from edge_siamese.store.tables import UNUSABLE, is_intact, row_checksum
 from edge_siamese.validation import is_time
@@ -50,13 +51,13 @@ class RowDamage:
         """What is damaged, for people."""
         parts = []
         if count := len(self.embeddings):
-            parts.append(f"{_counted(count, 'embedding')} of registered views")
+            parts.append(f"{counted(count, 'embedding')} of registered views")
         if self.names:
-            parts.append(_counted(len(self.names), "name"))
+            parts.append(counted(len(self.names), "name"))
         if self.times:
-            parts.append(_counted(len(self.times), "registration time"))
+            parts.append(counted(len(self.times), "registration time"))
         if self.changes:
-            parts.append(_counted(len(self.changes), "entry", "entries") + " of the undo log")
+            parts.append(counted(len(self.changes), "entry", "entries") + " of the undo log")
         return ", ".join(parts)
 
     @property
@@ -64,13 +65,13 @@ class RowDamage:
         """What was damaged and what became of it, in one line for people."""
         text = f"the store had damaged data: {self.rows}"
         if self.restored:
-            text += f"; {_counted(self.restored, 'embedding')} restored from the backup"
+            text += f"; {counted(self.restored, 'embedding')} restored from the backup"
         if self.dropped:
-            text += f"; {_counted(self.dropped, 'embedding')} to be computed again from stored pictures"
+            text += f"; {counted(self.dropped, 'embedding')} to be computed again from stored pictures"
         if self.unusable:
             shown = ", ".join(map(str, self.unusable[:MAX_SHOWN]))
             shown += ", …" if len(self.unusable) > MAX_SHOWN else ""
-            text += f"; not used, for lack of pictures: {_counted(len(self.unusable), 'view')} ({shown})"
+            text += f"; not used, for lack of pictures: {counted(len(self.unusable), 'view')} ({shown})"
         return text
 
 
@@ -159,7 +160,3 @@ def repair_damage(
         created = next((time for (time,) in copies if is_time(str(time))), UNKNOWN_TIME)
         run(f"UPDATE {table} SET created = ? WHERE id = ?", (created, number))
     connection.executemany("DELETE FROM changes WHERE id = ?", [(number,) for number in damage.changes])
-
-
-def _counted(count: int, noun: str, plural: str = "") -> str:
-    return f"{count} {noun if count == 1 else plural or noun + 's'}"

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from edge_siamese.errors import SettingsError
+from edge_siamese.events import counted
 from export.cli.options import amount, positive
 from export.data.turntable import AZIMUTHS, ELEVATIONS, SIDE, Model, find_models, render_models
 from export.progress import counting, stderr_console
@@ -64,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
         models = [model for model in models if 0 < model.object.size_cm <= arguments.max_size]
         if not models:
             raise SettingsError(f"no model has a known size of at most {arguments.max_size:g} cm")
-    with counting(console, f"rendering {_count(len(models), 'model')}", len(models)) as advance:
+    with counting(console, f"rendering {counted(len(models), 'model')}", len(models)) as advance:
 
         def done(model: Model, failure: str) -> None:
             if failure:
@@ -80,10 +81,6 @@ def run(arguments: argparse.Namespace) -> int:
             done=done,
         )
     views = arguments.views * len(ELEVATIONS)
-    outcome = f"{arguments.out}: {_count(len(objects), 'object')}, {views} views each"
+    outcome = f"{arguments.out}: {counted(len(objects), 'object')}, {views} views each"
     console.print(outcome, markup=False, soft_wrap=True)
     return 0
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

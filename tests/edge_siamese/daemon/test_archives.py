@@ -9,27 +9,18 @@ import pytest
 
 from edge_siamese.daemon.archives import Uploads
 from edge_siamese.errors import ControlError
+from tests.manual_clock import ManualClock
 
 YEAR = 366 * 86_400.0
 
 
-class Clock:
-    """Seconds since the boot."""
-
-    def __init__(self) -> None:
-        self.now = 20.0
-
-    def __call__(self) -> float:
-        return self.now
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock(20.0)
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def uploads(tmp_path: Path, clock: Clock) -> Uploads:
+def uploads(tmp_path: Path, clock: ManualClock) -> Uploads:
     return Uploads(tmp_path, clock)
 
 
@@ -48,7 +39,9 @@ def test_an_upload_in_progress_survives_a_clock_that_is_set(uploads: Uploads, ju
 
 
 @pytest.mark.parametrize("jump", [YEAR, -YEAR], ids=["ahead", "back"])
-def test_an_abandoned_upload_is_deleted_after_an_hour(uploads: Uploads, clock: Clock, jump: float) -> None:
+def test_an_abandoned_upload_is_deleted_after_an_hour(
+    uploads: Uploads, clock: ManualClock, jump: float
+) -> None:
     first, second = uploads.append(b"a", None), uploads.append(b"b", None)
     path = uploads.path(first)
     os.utime(path, (path.stat().st_mtime - jump,) * 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -99,11 +100,10 @@ def test_an_export_has_the_state_of_its_beginning_and_others_change_the_store_me
         assert [known.name for known in store.objects()] == ["mug"]
 
 
-def test_changes_during_the_last_phase_of_an_import_are_refused_and_nothing_is_lost(
-    daemon: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    daemon.learn("mug", MUG)
-    path = archive_in(tmp_path, 2)
+def import_that_waits(
+    daemon: Daemon, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Future[dict[str, Any]], threading.Event]:
+    """An import that has begun to store its pictures, and the event that it waits for."""
     reached, proceed = threading.Event(), threading.Event()
     insert = archive_module.insert_crops
 
@@ -115,6 +115,15 @@ def test_changes_during_the_last_phase_of_an_import_are_refused_and_nothing_is_l
     monkeypatch.setattr(archive_module, "insert_crops", slow)
     done = in_thread(lambda: daemon.service.api.import_(path, "rename"), "import")
     assert reached.wait(30)
+    return done, proceed
+
+
+def test_changes_during_the_last_phase_of_an_import_are_refused_and_nothing_is_lost(
+    daemon: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon.learn("mug", MUG)
+    path = archive_in(tmp_path, 2)
+    done, proceed = import_that_waits(daemon, path, monkeypatch)
     busy = "an archive is being imported, nothing was changed; try again when it is finished"
     with pytest.raises(StoreBusy, match=busy):
         daemon.ask("rename", name="mug", new="cup")
@@ -134,17 +143,7 @@ def test_an_import_ends_with_the_daemon_and_changes_nothing(
 ) -> None:
     daemon.learn("mug", MUG)
     path = archive_in(tmp_path, 3)
-    reached, proceed = threading.Event(), threading.Event()
-    insert = archive_module.insert_crops
-
-    def slow(*words: Any) -> None:
-        reached.set()
-        assert proceed.wait(30)
-        insert(*words)
-
-    monkeypatch.setattr(archive_module, "insert_crops", slow)
-    done = in_thread(lambda: daemon.service.api.import_(path, "rename"), "import")
-    assert reached.wait(30)
+    done, proceed = import_that_waits(daemon, path, monkeypatch)
     daemon.stop()
     proceed.set()
     with pytest.raises(StoreError, match=r"objects\.db is closed$"):

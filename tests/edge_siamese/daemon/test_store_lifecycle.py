@@ -21,22 +21,13 @@ from edge_siamese.runtimes.fake import FakeEncoder
 from edge_siamese.settings import PathSettings, RegistrationSettings, Settings
 from edge_siamese.store import SupportStore
 from tests.edge_siamese.daemon.running import CUP, MUG, PEN, Daemon, daemon_in, until
-
-
-class Clock:
-    """Seconds since the boot."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.manual_clock import ManualClock
 
 
 class TestLifecycle:
     @pytest.fixture
-    def clock(self) -> Clock:
-        return Clock()
+    def clock(self) -> ManualClock:
+        return ManualClock()
 
     @pytest.fixture
     def events(self) -> list[Event]:
@@ -47,7 +38,7 @@ class TestLifecycle:
         return Settings(paths=PathSettings(str(tmp_path / "state"), str(tmp_path / "run")))
 
     @pytest.fixture
-    def lifecycle(self, clock: Clock, events: list[Event]) -> Iterator[StoreLifecycle]:
+    def lifecycle(self, clock: ManualClock, events: list[Event]) -> Iterator[StoreLifecycle]:
         made = StoreLifecycle(Notifier({}), events.append, clock)
         yield made
         made.close()
@@ -71,7 +62,7 @@ class TestLifecycle:
         self,
         lifecycle: StoreLifecycle,
         settings: Settings,
-        clock: Clock,
+        clock: ManualClock,
         monkeypatch: pytest.MonkeyPatch,
         large: bool,
         seconds: float,
@@ -98,7 +89,7 @@ class TestLifecycle:
         self,
         lifecycle: StoreLifecycle,
         settings: Settings,
-        clock: Clock,
+        clock: ManualClock,
         monkeypatch: pytest.MonkeyPatch,
         caplog: pytest.LogCaptureFixture,
         result: Any,
@@ -120,7 +111,7 @@ class TestLifecycle:
         assert (settings.state_directory / "objects.backup.db").exists()
 
     def test_a_repair_is_reported_and_shown_for_a_minute(
-        self, lifecycle: StoreLifecycle, settings: Settings, clock: Clock, events: list[Event]
+        self, lifecycle: StoreLifecycle, settings: Settings, clock: ManualClock, events: list[Event]
     ) -> None:
         lifecycle.open(settings, FakeEncoder())
         lifecycle.close()

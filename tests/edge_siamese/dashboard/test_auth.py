@@ -25,23 +25,16 @@ from edge_siamese.dashboard.limits import LoginAttempts
 from edge_siamese.dashboard.schemas import ApiError
 from edge_siamese.errors import SettingsError
 from edge_siamese.settings import DashboardSettings
+from tests.manual_clock import ManualClock
 
 PASSWORD = "correct horse"
 LOCAL = DashboardSettings(enabled=True)
 EXPOSED = structs.replace(LOCAL, listen="0.0.0.0")
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> ManualClock:
+    return ManualClock()
 
 
 @pytest.fixture
@@ -49,8 +42,10 @@ def file(tmp_path: Path) -> CredentialsFile:
     return CredentialsFile(tmp_path)
 
 
-def make(settings: DashboardSettings, file: CredentialsFile, clock: Clock | None = None) -> Authenticator:
-    clock = clock or Clock()
+def make(
+    settings: DashboardSettings, file: CredentialsFile, clock: ManualClock | None = None
+) -> Authenticator:
+    clock = clock or ManualClock()
     hosts = AllowedHosts(settings.listen, settings.allowed_hosts, hostname="kitchen")
     return Authenticator(settings, file, hosts=hosts, sessions=Sessions(clock), attempts=LoginAttempts(clock))
 
@@ -372,7 +367,7 @@ def test_the_policy_allows_no_script_that_is_not_a_file_of_this_page() -> None:
 # --- sessions ---
 
 
-def test_sessions_end_when_they_are_not_used_and_in_any_case_after_a_week(clock: Clock) -> None:
+def test_sessions_end_when_they_are_not_used_and_in_any_case_after_a_week(clock: ManualClock) -> None:
     sessions = Sessions(clock)
     number, _ = sessions.open("mark")
     for _ in range(13):
@@ -386,7 +381,7 @@ def test_sessions_end_when_they_are_not_used_and_in_any_case_after_a_week(clock:
     assert sessions.find("", "mark") is None
 
 
-def test_there_are_not_any_number_of_sessions(clock: Clock) -> None:
+def test_there_are_not_any_number_of_sessions(clock: ManualClock) -> None:
     sessions = Sessions(clock)
     first, second = sessions.open("mark")[0], sessions.open("mark")[0]
     assert sessions.find(first, "mark")  # so the second one was used longest ago
@@ -398,7 +393,9 @@ def test_there_are_not_any_number_of_sessions(clock: Clock) -> None:
 # --- login ---
 
 
-def test_who_fails_has_to_wait_even_with_the_right_password(file: CredentialsFile, clock: Clock) -> None:
+def test_who_fails_has_to_wait_even_with_the_right_password(
+    file: CredentialsFile, clock: ManualClock
+) -> None:
     file.set_password(PASSWORD)
     authenticator = make(LOCAL, file, clock)
     for _ in range(3):

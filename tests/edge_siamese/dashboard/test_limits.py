@@ -30,21 +30,14 @@ from edge_siamese.dashboard.limits import (
 from edge_siamese.models.bundle import Bundle
 from tests.edge_siamese.daemon.running import until
 from tests.edge_siamese.dashboard.serving import Client, dashboard_of, make_certificate, serving
+from tests.manual_clock import ManualClock
 
 PASSWORD = "correct horse"
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> ManualClock:
+    return ManualClock()
 
 
 # --- connections ---
@@ -236,7 +229,7 @@ def test_silent_connections_are_closed(
 # --- rates ---
 
 
-def test_tokens_are_refilled(clock: Clock) -> None:
+def test_tokens_are_refilled(clock: ManualClock) -> None:
     rates = RateLimiter(Rate(2, 4), Rate(100, 100), clock)
     assert [rates.wait("192.0.2.1") for _ in range(5)] == [0, 0, 0, 0, 0.5]
     assert rates.wait("192.0.2.2") == 0
@@ -246,7 +239,7 @@ def test_tokens_are_refilled(clock: Clock) -> None:
     assert [rates.wait("192.0.2.1") for _ in range(5)] == [0, 0, 0, 0, 0.5]
 
 
-def test_all_addresses_share_a_rate_and_an_ipv6_network_is_one_address(clock: Clock) -> None:
+def test_all_addresses_share_a_rate_and_an_ipv6_network_is_one_address(clock: ManualClock) -> None:
     rates = RateLimiter(Rate(1, 2), Rate(2, 4), clock)
     assert [rates.wait(f"2001:db8::{number}") for number in range(3)] == [0, 0, 1]
     assert [rates.wait(f"192.0.2.{number}") for number in range(3)] == [0, 0, 0.5]
@@ -256,7 +249,7 @@ def test_all_addresses_share_a_rate_and_an_ipv6_network_is_one_address(clock: Cl
     assert network_of("a socket") == "a socket"
 
 
-def test_the_number_of_remembered_addresses_is_bounded(clock: Clock) -> None:
+def test_the_number_of_remembered_addresses_is_bounded(clock: ManualClock) -> None:
     rates = RateLimiter(Rate(1, 1), Rate(1, 10**6), clock)
     for number in range(MAX_ADDRESSES + 50):
         assert rates.wait(f"10.0.{number // 250}.{number % 250}") == 0
@@ -266,7 +259,7 @@ def test_the_number_of_remembered_addresses_is_bounded(clock: Clock) -> None:
 # --- login attempts ---
 
 
-def test_each_failure_doubles_the_delay(clock: Clock) -> None:
+def test_each_failure_doubles_the_delay(clock: ManualClock) -> None:
     attempts, waits = LoginAttempts(clock), []
     for _ in range(14):
         waits.append(attempts.begin("10.0.0.1"))
@@ -278,7 +271,7 @@ def test_each_failure_doubles_the_delay(clock: Clock) -> None:
     assert [attempts.begin("10.0.0.1") for _ in range(3)] == [0, 0, 0]
 
 
-def test_the_delay_stays_after_days_of_failures(clock: Clock) -> None:
+def test_the_delay_stays_after_days_of_failures(clock: ManualClock) -> None:
     attempts = LoginAttempts(clock)
     for _ in range(1100):
         clock.now += 300
@@ -286,7 +279,7 @@ def test_the_delay_stays_after_days_of_failures(clock: Clock) -> None:
     assert attempts.begin("10.0.0.1") == 300
 
 
-def test_failures_of_one_address_do_not_delay_another(clock: Clock) -> None:
+def test_failures_of_one_address_do_not_delay_another(clock: ManualClock) -> None:
     attempts = LoginAttempts(clock)
     for _ in range(3):
         assert attempts.begin("10.0.0.1") == 0
@@ -294,7 +287,7 @@ def test_failures_of_one_address_do_not_delay_another(clock: Clock) -> None:
     assert attempts.begin("10.0.0.2") == 0
 
 
-def test_failures_of_an_ipv6_network_count_together(clock: Clock) -> None:
+def test_failures_of_an_ipv6_network_count_together(clock: ManualClock) -> None:
     attempts = LoginAttempts(clock)
     for number in range(3):
         assert attempts.begin(f"2001:db8:1:1::{number}") == 0
@@ -303,7 +296,7 @@ def test_failures_of_an_ipv6_network_count_together(clock: Clock) -> None:
     assert attempts.begin("::ffff:10.0.0.1") == 0
 
 
-def test_failures_of_many_addresses_delay_everybody(clock: Clock) -> None:
+def test_failures_of_many_addresses_delay_everybody(clock: ManualClock) -> None:
     attempts = LoginAttempts(clock)
     for number in range(30):
         assert attempts.begin(f"10.0.1.{number}") == 0
@@ -315,7 +308,7 @@ def test_failures_of_many_addresses_delay_everybody(clock: Clock) -> None:
     assert attempts.begin("10.0.2.2") == 0
 
 
-def test_a_success_takes_back_its_own_attempt_only(clock: Clock) -> None:
+def test_a_success_takes_back_its_own_attempt_only(clock: ManualClock) -> None:
     attempts = LoginAttempts(clock)
     assert attempts.begin("10.0.0.1") == 0
     clock.now += 1
@@ -329,7 +322,7 @@ def test_a_success_takes_back_its_own_attempt_only(clock: Clock) -> None:
     assert [key for key, _ in attempts._recent][:2] == ["10.0.1.1", "10.0.1.2"]
 
 
-def test_the_number_of_addresses_with_failures_is_bounded(clock: Clock) -> None:
+def test_the_number_of_addresses_with_failures_is_bounded(clock: ManualClock) -> None:
     attempts = LoginAttempts(clock)
     for number in range(3000):
         clock.now += 3

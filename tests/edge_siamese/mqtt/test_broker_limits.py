@@ -30,6 +30,7 @@ from tests.edge_siamese.mqtt.scripted_broker import (
     refused_5,
 )
 from tests.edge_siamese.mqtt.test_client import CountingPolicy, connection
+from tests.manual_clock import ManualClock
 
 AVAILABILITY = "p/x/availability"
 
@@ -88,15 +89,8 @@ def test_the_narrower_of_each_limit_counts() -> None:
 # --- losses ---
 
 
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 def test_three_losses_in_a_row_after_a_large_packet_are_a_limit() -> None:
-    observer = LossObserver(Clock())
+    observer = LossObserver(ManualClock(100.0))
     for _ in range(2):
         observer.sent(1, 100)
         observer.sent(2, 5000)
@@ -116,8 +110,8 @@ def test_three_losses_in_a_row_after_a_large_packet_are_a_limit() -> None:
         lambda observer, clock: (observer.sent(3, 5000), setattr(clock, "now", 101.0 + SUSPECT_SECONDS)),
     ],
 )
-def test_other_losses_are_no_limit(between: Callable[[LossObserver, Clock], object]) -> None:
-    clock = Clock()
+def test_other_losses_are_no_limit(between: Callable[[LossObserver, ManualClock], object]) -> None:
+    clock = ManualClock(100.0)
     observer = LossObserver(clock)
     for _ in range(2):
         observer.sent(1, 5000)
@@ -129,7 +123,7 @@ def test_other_losses_are_no_limit(between: Callable[[LossObserver, Clock], obje
 
 
 def test_a_broker_that_gives_the_reason_is_believed_at_once() -> None:
-    observer = LossObserver(Clock())
+    observer = LossObserver(ManualClock(100.0))
     observer.sent(1, 5000)
     assert observer.connection_ended(PACKET_TOO_LARGE) == 4999
     observer.sent(1, 5000)
