@@ -22,7 +22,7 @@ from edge_siamese.models.bundle import Bundle
 from edge_siamese.recognition.imaging import Bytes
 from tests.edge_siamese.daemon import running
 from tests.edge_siamese.daemon.running import CUP, KEY, MUG, PEN, TABLE, Daemon, daemon_in, until
-from tests.system.browser import PATIENCE_MS, Window, chromium, free_port
+from tests.system.browser import PAGES, PATIENCE_MS, Window, chromium, free_port
 
 expect = pytest.importorskip("playwright.sync_api").expect
 expect.set_options(timeout=PATIENCE_MS)
@@ -214,6 +214,30 @@ def test_a_name_that_is_taken_is_refused_in_one_line(daemon: Daemon, window: Win
     expect(error).to_contain_text("mug")
     assert "\n" not in error.inner_text()
     assert window.page.get_by_label("Name").input_value() == "mug"
+
+
+def test_a_choice_made_before_the_objects_are_known_stays(daemon: Daemon, window: Window) -> None:
+    daemon.learn("mug", MUG)
+    (uid,) = [one["uid"] for one in daemon.ask("objects")["objects"]]
+    window.page.route("**/api/v1/objects", lambda route: None)  # held
+    window.go("live")
+    for page in PAGES:
+        window.go(page)
+        for choice in window.page.locator("main input[type=radio]:enabled").all():
+            choice.check()
+            window.page.wait_for_timeout(50)
+            expect(choice).to_be_checked()
+    window.go("register")
+    expect(window.page.get_by_label("Another view")).to_be_disabled()
+    window.go(f"register?view={uid}")
+    expect(window.page.get_by_label("Another view")).to_be_checked()
+    expect(window.page.get_by_role("button", name="Register")).to_be_disabled()
+    window.page.unroute("**/api/v1/objects")  # lets the held requests go on
+    expect(window.page.get_by_label("Another view")).to_be_checked()
+    expect(window.page.get_by_role("button", name="Add a view")).to_be_enabled()
+    window.page.get_by_label("A new object").check()
+    window.page.get_by_label("Another view").check()
+    expect(window.page.get_by_label("Object", exact=True)).to_have_value(uid)
 
 
 # --- the live page ---

@@ -155,7 +155,7 @@ function goButton(click) {
     showText: (text) => setText(label, text),
     set(source, choice, count) {
       setText(label, choice.target ? "Add a view" : "Register");
-      node.disabled = source === "pictures" && count === 0;
+      node.disabled = !choice.complete || (source === "pictures" && count === 0);
       setText(hint, source === "pictures"
         ? "Pictures of one side become one view. Add other sides as further views."
         : choice.target
@@ -173,7 +173,8 @@ function form(target, signal, changed) {
   const nameField = h("input", { id: "name", type: "text", maxlength: "100", autocomplete: "off", placeholder: "object 1, object 2 …", oninput: () => changed() });
   const select = h("select", { id: "target", onchange: () => draw() });
   const isNew = h("input", { type: "radio", name: "what", value: "new", checked: !target, onchange: () => draw() });
-  const isView = h("input", { type: "radio", name: "what", value: "view", checked: Boolean(target), onchange: () => draw() });
+  // Disabled until the objects are known: without any, the choice would fall back to a new object.
+  const isView = h("input", { type: "radio", name: "what", value: "view", checked: Boolean(target), disabled: true, onchange: () => draw() });
   const nameBox = h("div.field", {}, h("label", { for: "name" }, "Name", h("span.soft", {}, " (optional)")), nameField);
   const crop = h("span.target-crop");
   const viewBox = h("div.field", {}, h("label", { for: "target" }, "Object"), h("div.row.tight", {}, crop, select));
@@ -205,6 +206,7 @@ function form(target, signal, changed) {
     }
   };
   listen("event", ({ detail }) => CHANGES.has(detail.kind) && refresh(), signal);
+  listen("lost", () => refresh(), signal);
   refresh(target);
   nameBox.hidden = Boolean(target);
   viewBox.hidden = !target;
@@ -223,6 +225,10 @@ function form(target, signal, changed) {
     clear() {
       nameField.value = "";
       draw();
+    },
+    /** False while a view is to be added, but the objects are not known yet. */
+    get complete() {
+      return !isView.checked || select.value !== "";
     },
     get name() {
       return isView.checked ? "" : nameField.value.trim();
