@@ -62,6 +62,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(name: str, argv: list[str]) -> int:
+    # More threads slow numpy down on images of this size, and many times over while other programs are running.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # Only the chosen command's module is imported: torch alone takes seconds.
     module = import_module(f"export.cli.{name}")
     from export.conversion.silence import DEBUG_VARIABLE

@@ -47,7 +47,8 @@ def counting(console: Console, what: str, total: int) -> Iterator[Callable[[], N
         *columns, TimeRemainingColumn(compact=True), console=console, disable=not console.is_terminal
     ) as bar:
         task = bar.add_task(what, total=total)
-        done, last_line = 0, time.monotonic()
+        done, started = 0, time.monotonic()
+        last_line = started
         if not console.is_terminal:
             console.print(what, markup=False, soft_wrap=True)
 
@@ -55,9 +56,11 @@ def counting(console: Console, what: str, total: int) -> Iterator[Callable[[], N
             nonlocal done, last_line
             done += 1
             bar.advance(task)
-            if not console.is_terminal and time.monotonic() - last_line >= LINE_SECONDS:
-                last_line = time.monotonic()
-                console.print(f"{what}: {done}/{total}", markup=False, soft_wrap=True)
+            now = time.monotonic()
+            if not console.is_terminal and now - last_line >= LINE_SECONDS:
+                last_line = now
+                left = (now - started) * (total - done) / done
+                console.print(f"{what}: {done}/{total}, {_minutes(left)} left", markup=False, soft_wrap=True)
 
         yield advance
 

@@ -66,6 +66,22 @@ def test_reading_is_a_line_now_and_then_where_there_is_no_terminal(
     assert screen.getvalue() == "reading [photos] (15)\nreading [photos] (30)\n"
 
 
+def test_counting_is_a_line_now_and_then_with_the_remaining_time_where_there_is_no_terminal(
+    clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = on(monkeypatch, terminal=False)
+    with progress.counting(progress.stderr_console(), "recording [drawn]", total=100) as advance:
+        for _ in range(100):
+            clock[0] += 0.5
+            advance()
+    assert screen.getvalue().splitlines() == [
+        "recording [drawn]",
+        "recording [drawn]: 30/100, 0:35 left",
+        "recording [drawn]: 60/100, 0:20 left",
+        "recording [drawn]: 90/100, 0:05 left",
+    ]
+
+
 def test_the_rate_is_that_of_this_sitting_alone(clock: list[float]) -> None:
     with TrainingProgress(steps=1000, done=900, batch=8, visible=False) as shown:
         clock[0] += 2.0
