@@ -256,6 +256,34 @@ def class_accuracy_interval(correct: npt.ArrayLike, classes: npt.ArrayLike) -> I
     return Interval(min(wilson.low, interval.low), max(wilson.high, interval.high))
 
 
+def poisson_interval(events: int, confidence: float = CONFIDENCE) -> Interval:
+    """Exact interval of the mean of a Poisson distribution, for independent events (Garwood, 1936).
+
+    Without any event, the upper end is 3.69: the rule of three, two-sided.
+    """
+    if events < 0:
+        raise ValueError(f"{events} events cannot be observed")
+    tail = 0.5 * (1.0 - confidence)
+    low = 0.0 if events == 0 else _poisson_mean(events - 1, 1.0 - tail)
+    return Interval(low, _poisson_mean(events, tail))
+
+
+def rate_interval(counts: npt.ArrayLike, classes: npt.ArrayLike) -> Interval:
+    """Interval of the mean count of a query, for another choice of classes; at least as wide as for independent events.
+
+    Args:
+        counts: events in each query, (Q,).
+        classes: the class of each query, (Q,).
+    """
+    numbers = np.asarray(counts, dtype=np.int64).ravel()
+    poisson = poisson_interval(int(numbers.sum()))
+    low, high = poisson.low / len(numbers), poisson.high / len(numbers)
+    if len(np.unique(np.asarray(classes))) < 2:
+        return Interval(low, high)
+    over_classes = class_interval(numbers, classes)
+    return Interval(max(0.0, min(low, over_classes.low)), max(high, over_classes.high))
+
+
 def student_t(confidence: float, freedom: int) -> float:
     """The two-sided quantile of Student's t.
 
@@ -277,6 +305,18 @@ def student_t(confidence: float, freedom: int) -> float:
         (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
     )
     return float(sum(term / freedom**power for power, term in enumerate(terms)))
+
+
+def _poisson_mean(events: int, probability: float) -> float:
+    """The mean with which at most so many events have this probability."""
+    number = np.arange(events + 1)
+    log_factorials = np.cumsum(np.log(np.maximum(number, 1)))
+    low, high = 0.0, 2.0 * events + 40.0
+    while high - low > 1e-12 * high:
+        mean = 0.5 * (low + high)
+        at_most = float(np.exp(number * math.log(mean) - mean - log_factorials).sum())
+        low, high = (mean, high) if at_most > probability else (low, mean)
+    return 0.5 * (low + high)
 
 
 def _student_within(angle: float, freedom: int) -> float:

@@ -190,6 +190,36 @@ def test_two_classes_without_an_error_prove_little() -> None:
     assert (one.low, one.high) == (0.0, 1.0)
 
 
+@pytest.mark.parametrize(
+    ("events", "low", "high"),
+    [
+        (0, 0.0, 3.688879),
+        (1, 0.025318, 5.571643),
+        (10, 4.795389, 18.390356),
+        (100, 81.363991, 121.626794),
+    ],
+)
+def test_poisson_interval_against_the_printed_table(events: int, low: float, high: float) -> None:
+    interval = metrics.poisson_interval(events)
+    assert (interval.low, interval.high) == pytest.approx((low, high), abs=1e-4)
+    with pytest.raises(ValueError, match="-1 events"):
+        metrics.poisson_interval(-1)
+
+
+def test_a_rate_is_as_uncertain_as_independent_events_or_more() -> None:
+    # No event in 360 queries: at most 3.69 of them.
+    none = metrics.rate_interval(np.zeros(360), np.arange(360) % 60)
+    assert (none.low, none.high) == pytest.approx((0.0, 3.688879 / 360), abs=1e-7)
+    # 40 events of one class of four: means 1, 0, 0 and 0, s = 0.5, t_3 = 3.182446. Independent: 28.58 to 54.47 of 160.
+    one_of_four = np.arange(160) % 4
+    clustered = metrics.rate_interval(one_of_four == 0, one_of_four)
+    assert clustered.low == 0.0
+    assert clustered.high == pytest.approx(0.25 + 3.182446 * 0.5 / 2, abs=1e-4)
+    spread = metrics.rate_interval(np.arange(160) < 40, np.arange(160) % 40)
+    assert (spread.low, spread.high) == pytest.approx((28.5766 / 160, 54.4686 / 160), abs=1e-5)
+    assert metrics.rate_interval([0, 0], [1, 1]).high == pytest.approx(3.688879 / 2, abs=1e-6)
+
+
 def test_mean_interval() -> None:
     # Mean 0.55, s = sqrt(0.25 * 10 / 9 ...): ten values 0.1 ... 1.0 have s = 0.302765; t_9 = 2.262157.
     interval = metrics.mean_interval(np.arange(1, 11) / 10)
