@@ -94,11 +94,22 @@ class CameraSettings(Record):
     """A camera that delivers no frame for this long has stalled and is reopened."""
     rotation: Literal[0, 90, 180, 270] = 0
     """Clockwise rotation of the picture in degrees, for a camera that is not mounted upright."""
+    focus: Literal["center", "region", "foreground"] = "center"
+    """The part of a frame that the encoder reads. `center`: the middle. `region`: the middle of `region`. `foreground`: what
+    is new in front of the background; for a camera that does not move. While nothing is new, the encoder does not run, which
+    saves power. Objects that were registered with another focus should be registered again."""
+    region: tuple[Probability, Probability, Probability, Probability] = (0.0, 0.0, 1.0, 1.0)
+    """For the focus `region`: left, top, width and height of the part, as fractions of the rotated frame."""
 
     def __post_init__(self) -> None:
         for name in ("width", "height"):
             if getattr(self, name) % 2:
                 raise SchemaError(name, f"must be an even number, not {getattr(self, name)}")
+        left, top, width, height = self.region
+        if not (width > 0 and height > 0 and left + width <= 1 + 1e-9 and top + height <= 1 + 1e-9):
+            raise SchemaError(
+                "region", f"must be [left, top, width, height] within the frame, not {list(self.region)}"
+            )
         if self.kind == "files" and not self.path:
             raise SchemaError("path", 'camera kind "files" needs the path of a picture, a folder or a video')
 

@@ -26,6 +26,7 @@ from edge_siamese.panel.led_signals import Signal
 from edge_siamese.panel.press_grammar import Gesture
 from edge_siamese.recognition.decision import Recognition, decide, nothing_to_see
 from edge_siamese.recognition.embedding import Encoder, make_crop
+from edge_siamese.recognition.focus import choose_focus
 from edge_siamese.recognition.imaging import Bytes, Floats, prepare
 from edge_siamese.recognition.quality import is_blank
 from edge_siamese.recognition.registration import NewView
@@ -47,6 +48,7 @@ class _LastRecognized:
 
     uid: str
     frame: Frame
+    """Its pixels are only the part that was read."""
     embedding: Floats
 
 
@@ -116,6 +118,7 @@ class Engine:
             recognition.seen_interval_s,
             gap_s=gap_s,
         )
+        self._focus = choose_focus(settings.camera, encoder.preprocessing)
         self._last_recognized: _LastRecognized | None = None
         self._registered: tuple[str, float] | None = None
         self._stale = False
@@ -269,19 +272,27 @@ class Engine:
         start = perf_counter()
         self.frames += 1
         self.frame = frame
-        if self.registrations.busy:
-            self.registrations.add(frame)
-            self.current_view = CurrentView(frame, None, self._tracker.present)
+        registering = self.registrations.busy
+        recognized = self.latest is not None and self.latest.uid is not None
+        part = self._focus.find(frame.pixels, frame.time, keep=registering or recognized)
+        focused = perf_counter()
+        read = frame if part is None else replace(frame, pixels=part.of(frame.pixels))
+        if registering:
+            self.registrations.add(read)
+            self.current_view = CurrentView(frame, None, self._tracker.present, part)
             self._telemetry.frame("registering", {"wait": waited, "frame": perf_counter() - start})
             return
-        times: dict[Stage, float] = {"wait": waited}
-        recognition, embedding = self._recognize(frame.pixels, times)
+        times: dict[Stage, float] = {"wait": waited, "imaging": focused - start}
+        if part is None:
+            recognition, embedding = nothing_to_see(self.threshold), None
+        else:
+            recognition, embedding = self._recognize(read.pixels, times)
         self.latest = recognition
         if recognition.uid is not None and embedding is not None:
-            self._last_recognized = _LastRecognized(recognition.uid, frame, embedding)
+            self._last_recognized = _LastRecognized(recognition.uid, read, embedding)
         sightings = self._tracker.update(recognition, frame.time)
         # Set before publishing, so that subscribers find the frame of the event.
-        self.current_view = CurrentView(frame, recognition, self._tracker.present)
+        self.current_view = CurrentView(frame, recognition, self._tracker.present, part)
         self._publish_sightings(sightings)
         times["frame"] = perf_counter() - start
         self._telemetry.frame(outcome(recognition), times)
@@ -311,7 +322,7 @@ class Engine:
         image = prepare(pixels, self.encoder.preprocessing)
         blank = is_blank(image)
         prepared = perf_counter()
-        times["imaging"] = prepared - start
+        times["imaging"] = times.get("imaging", 0.0) + prepared - start
         if blank:
             return nothing_to_see(self.threshold), None
         embedding = self.encoder.embed_prepared(image[np.newaxis])[0]

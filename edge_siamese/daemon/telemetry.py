@@ -14,7 +14,7 @@ from edge_siamese.cameras.camera import Frame
 from edge_siamese.daemon.registration_session import RegistrationProgress
 from edge_siamese.events import Event
 from edge_siamese.recognition.decision import Recognition
-from edge_siamese.recognition.imaging import Bytes, Floats
+from edge_siamese.recognition.imaging import Box, Bytes, Floats
 from edge_siamese.recognition.tracking import Sighting
 from edge_siamese.system.wall_clock import utc_now
 
@@ -169,6 +169,8 @@ class CurrentView:
     """None during a registration."""
     present: tuple[Sighting, ...]
     """The objects in view, in order of appearance."""
+    part: Box | None = None
+    """The part of the frame that the encoder reads; None if it shows nothing new."""
 
 
 @dataclass(frozen=True, eq=False)

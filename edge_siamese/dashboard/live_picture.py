@@ -41,6 +41,9 @@ class LivePicture:
     jpeg: bytes
     decision: str
     """The decision about the frame: JSON in ASCII, for a header."""
+    part: str
+    """Left, top, width and height of the part that the encoder reads, as fractions of the frame, separated by spaces; empty
+    if it shows nothing new."""
 
 
 class LivePictures:
@@ -133,7 +136,17 @@ class LivePictures:
     def encode(self, view: CurrentView) -> LivePicture:
         """Encode a frame; takes some milliseconds."""
         decision = header_json(summary(view))
-        return LivePicture(view.frame.number, encode_jpeg(view.frame.pixels, QUALITY, SIDE), decision)
+        jpeg = encode_jpeg(view.frame.pixels, QUALITY, SIDE)
+        return LivePicture(view.frame.number, jpeg, decision, fractions(view))
+
+
+def fractions(view: CurrentView) -> str:
+    """Return the part of a frame that the encoder reads; see `LivePicture.part`."""
+    if view.part is None:
+        return ""
+    part, (rows, columns) = view.part, view.frame.pixels.shape[:2]
+    values = part.left / columns, part.top / rows, part.width / columns, part.height / rows
+    return " ".join(f"{value:.4f}" for value in values)
 
 
 def summary(view: CurrentView) -> dict[str, Any]:

@@ -12,6 +12,7 @@ summation, on any processor, returns the same bytes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any, Literal
 
@@ -58,6 +59,29 @@ class Preprocessing(Record):
         return self.height, self.width, self.channels
 
 
+@dataclass(frozen=True)
+class Box:
+    """A rectangular part of a frame, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    def of(self, frame: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """The part of a frame (h, w) or (h, w, c); a view, not a copy."""
+        return frame[self.top : self.top + self.height, self.left : self.left + self.width]
+
+
+def seen_box(height: int, width: int, to: Preprocessing) -> Box:
+    """The part of a frame of this size that `prepare` reads: the largest centered one with the target's aspect ratio."""
+    if to.fit == "stretch":
+        return Box(0, 0, height, width)
+    kept_height = min(height, max(1, width * to.height // to.width))
+    kept_width = min(width, max(1, height * to.width // to.height))
+    return Box((height - kept_height) // 2, (width - kept_width) // 2, kept_height, kept_width)
+
+
 def prepare(frame: npt.NDArray[Any], to: Preprocessing) -> Bytes:
     """Crop, convert and resize one frame.
 
@@ -71,7 +95,7 @@ def prepare(frame: npt.NDArray[Any], to: Preprocessing) -> Bytes:
     Raises:
         ImageError: the array is not such an image.
     """
-    return _resize(_color(_crop(_checked(frame), to), to.color), to)
+    return _resize(_color(seen_part(frame, to), to.color), to)
 
 
 def prepare_batch(frames: Frames, to: Preprocessing) -> Bytes:
@@ -96,7 +120,9 @@ def prepare_batch(frames: Frames, to: Preprocessing) -> Bytes:
 
 def seen_part(frame: npt.NDArray[Any], to: Preprocessing) -> Bytes:
     """The part of a frame that `prepare` reads, at its own size and colors; not a copy. Raises `ImageError`."""
-    return _crop(_checked(frame), to)
+    checked = _checked(frame)
+    part: Bytes = seen_box(checked.shape[0], checked.shape[1], to).of(checked)
+    return part
 
 
 def reduced(pixels: npt.NDArray[Any], side: int) -> Bytes:
@@ -137,17 +163,6 @@ def _checked(frame: npt.NDArray[Any]) -> Bytes:
     if frame.shape[0] == 0 or frame.shape[1] == 0:
         raise ImageError(f"an image of shape {frame.shape} has no pixels")
     return frame
-
-
-def _crop(frame: Bytes, to: Preprocessing) -> Bytes:
-    """The largest centered part of the frame with the target's aspect ratio; a view, not a copy."""
-    if to.fit == "stretch":
-        return frame
-    rows, columns = frame.shape[:2]
-    kept_rows = min(rows, max(1, columns * to.height // to.width))
-    kept_columns = min(columns, max(1, rows * to.width // to.height))
-    top, left = (rows - kept_rows) // 2, (columns - kept_columns) // 2
-    return frame[top : top + kept_rows, left : left + kept_columns]
 
 
 def _color(frame: Bytes, color: str) -> Bytes:

@@ -263,21 +263,31 @@ def test_the_corners_mark_what_the_encoder_reads(
     assert picture["height"] <= window.page.viewport_size["height"]
 
 
-def test_the_corners_follow_the_input_of_the_model(daemon: Daemon, window: Window) -> None:
+def test_the_corners_follow_what_is_new(
+    daemon: Daemon, browser: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_siamese.recognition.focus.LEARN_SECONDS", 0.1)
+    settings = daemon.config.read_text()
+    daemon.config.write_text(settings.replace("[camera]\n", '[camera]\nfocus = "foreground"\n'))
+    page = np.full((480, 640, 3), 200, np.uint8)
+    page[::16] = 150
+    daemon.stage.picture = page
+    daemon.start()
+    until(lambda: daemon.service.engine and daemon.service.engine.frames > 50)
+    window = open_window(daemon, browser)
     window.go("live")
-    parts = window.page.evaluate(
-        """async () => {
-          const { readPart } = await import("/static/live-picture.js");
-          return [
-            readPart(640, 480, undefined),
-            readPart(480, 640, { width: 64, height: 64, fit: "crop" }),
-            readPart(640, 480, { width: 64, height: 32, fit: "crop" }),
-            readPart(640, 480, { width: 32, height: 64, fit: "crop" }),
-            readPart(640, 480, { width: 64, height: 64, fit: "stretch" }),
-          ];
-        }"""
-    )
-    assert parts == [[480, 480], [480, 480], [640, 320], [240, 480], [640, 480]]
+    marks = window.page.locator(".marks")
+    expect(marks).to_be_hidden()
+    daemon.stage.picture = page.copy()
+    daemon.stage.picture[80:240, 400:560] = 20
+    expect(marks).to_be_visible()
+    picture, part = window.page.locator("canvas").bounding_box(), marks.bounding_box()
+    scale = picture["width"] / 640
+    assert part["x"] + part["width"] / 2 - picture["x"] == pytest.approx(480 * scale, abs=16 * scale)
+    assert part["y"] + part["height"] / 2 - picture["y"] == pytest.approx(160 * scale, abs=16 * scale)
+    assert part["width"] == pytest.approx(part["height"], abs=2)
+    window.close()
+    assert window.complaints == []
 
 
 def test_objects_that_stay_hide_no_other_events(daemon: Daemon, window: Window) -> None:

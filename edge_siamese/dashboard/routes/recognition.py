@@ -49,7 +49,12 @@ class PastDecision(Decision):
     "GET",
     "/live",
     media_type="image/jpeg",
-    headers={"X-Frame": "Number of the frame.", "X-Decision": "The decision: JSON in ASCII."},
+    headers={
+        "X-Frame": "Number of the frame.",
+        "X-Decision": "The decision: JSON in ASCII.",
+        "X-Part": "Left, top, width and height of the part that the encoder reads, as fractions of the picture, separated "
+        "by spaces; empty if it shows nothing new.",
+    },
     responses={204: "There is no new picture."},
 )
 async def live(
@@ -62,7 +67,7 @@ async def live(
     picture = await unless_disconnected(waiting, request.receive)
     if picture is None:
         return Response(status_code=204)
-    headers = {"X-Frame": str(picture.frame), "X-Decision": picture.decision}
+    headers = {"X-Frame": str(picture.frame), "X-Decision": picture.decision, "X-Part": picture.part}
     return Response(picture.jpeg, media_type="image/jpeg", headers=headers)
 
 

@@ -53,11 +53,12 @@ export function livePicture({ signal, onDecision = () => {} }) {
     }
   };
 
-  /** Mark the part of the picture that the encoder reads. */
-  const mark = () => {
-    const [width, height] = readPart(canvas.width, canvas.height, stream.status?.model?.input);
-    node.style.setProperty("--read-width", `${(100 * width) / canvas.width}%`);
-    node.style.setProperty("--read-height", `${(100 * height) / canvas.height}%`);
+  /** Mark the part of the picture that the encoder reads. @param {string} part left, top, width and height as fractions */
+  const mark = (part) => {
+    marks.hidden = part === "";
+    if (marks.hidden) return;
+    const [left, top, width, height] = part.split(" ").map((fraction) => `${100 * Number(fraction)}%`);
+    Object.assign(marks.style, { left, top, width, height });
   };
 
   const paint = async (response) => {
@@ -66,7 +67,6 @@ export function livePicture({ signal, onDecision = () => {} }) {
       canvas.width = bitmap.width;
       canvas.height = bitmap.height;
       node.style.setProperty("--ratio", `${bitmap.width} / ${bitmap.height}`);
-      mark();
     }
     context.drawImage(bitmap, 0, 0);
     bitmap.close();
@@ -79,6 +79,7 @@ export function livePicture({ signal, onDecision = () => {} }) {
     if (response.status === 200) {
       await paint(response);
       frame = Number(response.headers.get("X-Frame")) || 0;
+      mark(response.headers.get("X-Part") ?? "");
       latest = performance.now();
       draw();
       onDecision(JSON.parse(response.headers.get("X-Decision") ?? "null"));
@@ -112,7 +113,6 @@ export function livePicture({ signal, onDecision = () => {} }) {
 
   document.addEventListener("visibilitychange", wake, { signal });
   listen("status", draw, signal);
-  listen("status", mark, signal);
   listen("link", draw, signal);
   const clock = setInterval(draw, 1000);
   signal.addEventListener("abort", () => {
@@ -120,19 +120,7 @@ export function livePicture({ signal, onDecision = () => {} }) {
     resume?.();
   });
   draw();
-  mark();
+  mark("");
   run();
   return node;
-}
-
-/**
- * Size of the centered part of a picture that the encoder reads.
- * @param {number} width @param {number} height of the picture
- * @param {{width: number, height: number, fit: string}|undefined} input of the model; unknown: a square
- * @returns {[number, number]} width and height
- */
-export function readPart(width, height, input) {
-  if (input?.fit === "stretch") return [width, height];
-  const ratio = input ? input.width / input.height : 1;
-  return [Math.min(width, height * ratio), Math.min(height, width / ratio)];
 }

@@ -22,6 +22,8 @@ from edge_siamese.errors import (
 from edge_siamese.models.bundle import Bundle
 from edge_siamese.panel.led_signals import Signal
 from edge_siamese.panel.press_grammar import Gesture
+from edge_siamese.recognition.embedding import make_crop
+from edge_siamese.recognition.imaging import Bytes
 from edge_siamese.recognition.registration import NewView
 from tests.edge_siamese.daemon.rig import DISC, PAGE, RING, SETTINGS, Rig
 
@@ -44,6 +46,75 @@ def knowing(rig: Rig) -> Rig:
 
 def broken(*_: Any, **__: Any) -> Any:
     raise StoreError("objects.db: the disk is full")
+
+
+class TestFocus:
+    """What is new in front of a static camera, with pictures of the ring on a larger page."""
+
+    @pytest.fixture
+    def watching(self, tmp_path: Path, bundle: Bundle) -> Iterator[Rig]:
+        camera = structs.replace(SETTINGS.camera, focus="foreground")
+        made = Rig(tmp_path, bundle, structs.replace(SETTINGS, camera=camera))
+        made.show(*[self.scene()] * 30)
+        yield made
+        made.store.close()
+
+    @staticmethod
+    def scene(top: int | None = None, left: int = 0) -> Bytes:
+        """A page of 640x480, with the ring at a place or without."""
+        page = np.full((480, 640), 200, np.uint8)
+        page[::16] = 150
+        if top is not None:
+            page[top : top + 256, left : left + 256] = RING
+        return page
+
+    def test_the_encoder_does_not_run_while_nothing_is_new(
+        self, watching: Rig, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(watching.encoder, "embed_prepared", broken)
+        watching.show(*[self.scene()] * 5)
+        latest, view = watching.engine.latest, watching.engine.current_view
+        assert latest is not None and latest.rule == "nothing to see"
+        assert view is not None and view.part is None
+        with pytest.raises(StoreError):
+            watching.show(self.scene(100, 100))
+
+    def test_an_object_is_recognized_in_another_place(self, watching: Rig) -> None:
+        watching.show(self.scene(96, 96))
+        assert watching.learn("ring", self.scene(96, 96)).saved
+        watching.take()
+        watching.show(*[self.scene()] * 5, *[self.scene(144, 288)] * 3)
+        assert [kind for kind, _ in watching.take()] == ["appeared"]
+        view = watching.engine.current_view
+        assert view is not None and view.part is not None
+        assert abs(view.part.left + view.part.width / 2 - (288 + 128)) < 16
+        assert view.frame.pixels.shape == (480, 640)
+
+    def test_a_registered_object_that_stays_does_not_become_background(self, watching: Rig) -> None:
+        watching.show(self.scene(100, 100))
+        watching.learn("ring", self.scene(100, 100))
+        watching.take()
+        watching.show(*[self.scene(100, 100)] * 900)
+        assert watching.engine.present == ("ring",)
+        watching.show(*[self.scene()] * 5)
+        assert watching.engine.present == ()
+
+    def test_the_middle_is_registered_if_nothing_is_new(self, watching: Rig) -> None:
+        """Such as a thing that has stood there since the start."""
+        assert watching.learn("page", self.scene()).saved
+        (view,) = watching.store.views("page")
+        crop = make_crop(self.scene(), watching.encoder.preprocessing, 192)
+        np.testing.assert_array_equal(watching.store.crop(view.id), crop)
+
+    def test_what_was_wrong_is_kept_as_it_was_read(self, watching: Rig) -> None:
+        watching.show(self.scene(96, 96))
+        watching.learn("ring", self.scene(96, 96))
+        watching.show(*[self.scene(96, 96)] * 3)
+        watching.engine.reject_last(watching.now)
+        view = watching.engine.current_view
+        assert view is not None and view.part is not None
+        crop = make_crop(view.part.of(self.scene(96, 96)), watching.encoder.preprocessing, 192)
+        np.testing.assert_array_equal(watching.store.crop(watching.store.views("ring")[-1].id), crop)
 
 
 class TestSeeing:

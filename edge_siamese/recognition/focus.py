@@ -1,0 +1,257 @@
+"""Focus: the part of each camera frame that the encoder reads.
+
+`CenterFocus` reads the middle of the frame, `RegionFocus` a fixed part of it, and `ForegroundFocus` what is new in front of
+a static camera. A part is a view of the frame's pixels: all that follows works as with the frame of a smaller camera.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_siamese.recognition.imaging import Box, Floats, Preprocessing, seen_box
+from edge_siamese.settings import CameraSettings
+
+Mask = npt.NDArray[np.bool_]
+
+CELLS = 40
+"""Cells along the longer side of a frame, for the background model."""
+SAMPLES = 4
+"""Sampled pixels along the side of a cell."""
+MIN_CHANGE = 12.0
+"""Gray levels: a cell that differs less from the background is unchanged."""
+MIN_CHANGED_CELLS = 5
+"""Of a cell and its eight neighbors, so many have changed in a part that is new; fewer are noise."""
+MARGIN = 0.12
+"""Left around what is new on each side, as a share of its longer side."""
+MIN_ENLARGED = 0.7
+"""Least side of a part, in sides of the encoder's input: a smaller one would be enlarged too much."""
+STEADY = 0.12
+"""A part stays as it is until what is new moves by more than this share of the part's side, or grows by twice as much."""
+LEARN_SECONDS = 2.0
+"""From the first frame: meanwhile, automatic exposure settles, and everything is background."""
+ADAPT_SECONDS = 10.0
+"""Time constant with which unchanged cells follow the frames."""
+ABSORB_SECONDS = 60.0
+"""A thing that stands still for so long without being recognized becomes background."""
+MAX_CHANGED = 0.7
+"""If a larger share of the cells has changed, it was the light or the camera: the middle of the frame is read."""
+_EXPOSURE_STEP = 2
+"""Every second cell in both directions is enough to measure the exposure."""
+
+
+class Focus(Protocol):
+    """Chooses the part of each frame that the encoder reads."""
+
+    def find(self, frame: npt.NDArray[Any], time: float, keep: bool = False) -> Box | None:
+        """The part of a frame, of the encoder's aspect ratio; None if it shows nothing new.
+
+        Args:
+            frame: uint8 (h, w) or (h, w, 3). Frames come in order.
+            time: of the frame, in seconds of a monotonic clock.
+            keep: what was new in the previous frame must not become background, as it is recognized or being registered.
+        """
+
+
+class CenterFocus:
+    """Reads the middle of each frame.
+
+    Args:
+        to: the encoder's input.
+    """
+
+    def __init__(self, to: Preprocessing) -> None:
+        self._to = to
+
+    def find(self, frame: npt.NDArray[Any], time: float, keep: bool = False) -> Box | None:
+        """See `Focus.find`; never None."""
+        rows, columns = frame.shape[:2]
+        return seen_box(rows, columns, self._to)
+
+
+class RegionFocus:
+    """Reads the middle of a fixed part of each frame.
+
+    Args:
+        to: the encoder's input.
+        region: left, top, width and height of the part, as fractions of the frame.
+    """
+
+    def __init__(self, to: Preprocessing, region: tuple[float, float, float, float]) -> None:
+        self._to, self._region = to, region
+
+    def find(self, frame: npt.NDArray[Any], time: float, keep: bool = False) -> Box | None:
+        """See `Focus.find`; never None."""
+        rows, columns = frame.shape[:2]
+        left, top, width, height = self._region
+        first_row, first_column = min(round(top * rows), rows - 1), min(round(left * columns), columns - 1)
+        box = seen_box(
+            max(1, min(round(height * rows), rows - first_row)),
+            max(1, min(round(width * columns), columns - first_column)),
+            self._to,
+        )
+        return Box(first_row + box.top, first_column + box.left, box.height, box.width)
+
+
+class ForegroundFocus:
+    """Reads what is new in front of a static camera: the largest part that differs from the background.
+
+    The background is a small picture, the means of some thousand cells. Its exposure and white balance follow those of the
+    frames, and its unchanged cells follow slow changes of the light. A thing that stands still becomes background after a
+    while, unless it is kept. What is there at the start is background until it moves.
+
+    Args:
+        to: the encoder's input.
+    """
+
+    def __init__(self, to: Preprocessing) -> None:
+        self._to = to
+        self._frame_shape: tuple[int, ...] | None = None
+        self._background = self._still = np.empty((0, 0, 0), np.float32)
+        """(channels, rows, columns): cell means of the background, and of each cell since it last changed."""
+        self._still_since = np.empty((0, 0))
+        """(rows, columns): time."""
+        self._changed: Mask = np.empty((0, 0), np.bool_)
+        """(rows, columns): cells that differ from the background."""
+        self._new = self._changed
+        """(rows, columns): the largest part of them."""
+        self._box: Box | None = None
+        self._started = self._time = 0.0
+
+    def find(self, frame: npt.NDArray[Any], time: float, keep: bool = False) -> Box | None:
+        """See `Focus.find`."""
+        cells = _cell_means(frame)
+        if frame.shape != self._frame_shape or time < self._time:
+            self._start(frame.shape, cells, time)
+        elapsed, self._time = time - self._time, time
+        if time - self._started < LEARN_SECONDS:
+            self._background, self._still = cells, cells.copy()
+            return None
+        self._follow_exposure(cells)
+        difference = cells - self._background
+        changed = np.abs(difference).max(axis=0) > MIN_CHANGE
+        moved = np.abs(cells - self._still).max(axis=0) > MIN_CHANGE
+        np.copyto(self._still, cells, where=moved)
+        self._still_since[moved | self._new if keep else moved] = time
+        if changed.any():
+            absorbed = changed & (time - self._still_since > ABSORB_SECONDS)
+            changed &= ~absorbed
+            self._background += np.where(absorbed, difference, np.float32(0.0))
+        follow = np.float32(min(1.0, elapsed / ADAPT_SECONDS))
+        self._background += np.where(changed, np.float32(0.0), follow) * difference
+        self._changed, self._new = changed, _largest_part(changed)
+        self._box = self._place(frame.shape[0], frame.shape[1])
+        return self._box
+
+    def _start(self, shape: tuple[int, ...], cells: Floats, time: float) -> None:
+        self._frame_shape, self._started, self._time, self._box = shape, time, time, None
+        self._still_since = np.full(cells.shape[1:], time)
+        self._changed = self._new = np.zeros(cells.shape[1:], np.bool_)
+
+    def _follow_exposure(self, cells: Floats) -> None:
+        """Multiply the background by the change of exposure and white balance: the median ratio of unchanged cells."""
+        some = (..., slice(None, None, _EXPOSURE_STEP), slice(None, None, _EXPOSURE_STEP))
+        background = self._background[some]
+        usable = ~self._changed[some] & (background.min(axis=0) > MIN_CHANGE)
+        if 4 * np.count_nonzero(usable) < usable.size:
+            return  # of too few cells, the median may be that of a thing
+        ratios = np.median(cells[some][:, usable] / background[:, usable], axis=1)
+        gain = ratios.clip(0.5, 2.0).astype(np.float32)[:, np.newaxis, np.newaxis]
+        self._background = self._background * gain
+        self._still = self._still * gain
+
+    def _place(self, rows: int, columns: int) -> Box | None:
+        """The part around what is new: inside the frame, of the encoder's aspect ratio, and steady."""
+        down, across = np.flatnonzero(self._new.any(axis=1)), np.flatnonzero(self._new.any(axis=0))
+        if not len(down):
+            return None
+        if self._changed.mean() > MAX_CHANGED:
+            return seen_box(rows, columns, self._to)
+        cell_rows, cell_columns = rows / self._new.shape[0], columns / self._new.shape[1]
+        top, bottom = down[0] * cell_rows, (down[-1] + 1) * cell_rows
+        left, right = across[0] * cell_columns, (across[-1] + 1) * cell_columns
+        to = self._to
+        tight = max((bottom - top) / to.height, (right - left) / to.width)
+        scale = max((1.0 + 2.0 * MARGIN) * tight, MIN_ENLARGED)
+        scale = min(scale, rows / to.height, columns / to.width)
+        height, width = round(scale * to.height), round(scale * to.width)
+        box = Box(
+            min(max(0, round((top + bottom - height) / 2)), rows - height),
+            min(max(0, round((left + right - width) / 2)), columns - width),
+            height,
+            width,
+        )
+        return self._box if self._box is not None and _similar(self._box, box) else box
+
+
+def choose_focus(settings: CameraSettings, to: Preprocessing) -> Focus:
+    """The focus that the settings name, for the encoder's input."""
+    if settings.focus == "foreground":
+        return ForegroundFocus(to)
+    return RegionFocus(to, settings.region) if settings.focus == "region" else CenterFocus(to)
+
+
+def _cell_means(frame: npt.NDArray[Any]) -> Floats:
+    """Means of the cells of a frame, float32 (channels, rows, columns), from some of their pixels."""
+    step = max(1, max(frame.shape[:2]) // (CELLS * SAMPLES))
+    samples = min(SAMPLES, *(-(-side // step) for side in frame.shape[:2]))
+    rows, columns = (max(1, side // (step * samples)) for side in frame.shape[:2])
+    sampled = frame[::step, ::step][: rows * samples, : columns * samples]
+    sampled = sampled[..., np.newaxis] if sampled.ndim == 2 else sampled[..., :3]
+    tall = sampled[::samples].astype(np.uint16)
+    for start in range(1, samples):
+        tall += sampled[start::samples]
+    total = tall[:, ::samples].copy()
+    for start in range(1, samples):
+        total += tall[:, start::samples]
+    return np.asarray(total.transpose(2, 0, 1) / np.float32(samples * samples), dtype=np.float32, order="C")
+
+
+def _largest_part(changed: Mask) -> Mask:
+    """The largest connected part of the changed cells; single cells are ignored, and gaps of two cells bridged."""
+    largest = np.zeros_like(changed)
+    core = changed & (_count_around(changed) >= MIN_CHANGED_CELLS)
+    if not core.any():
+        return largest
+    density = np.where(core, _count_around(core), np.uint8(0))
+    remaining = _count_around(core) > 0
+    # Dense parts first: they are large, and nothing that remains is larger than all of it.
+    while np.count_nonzero(remaining & changed) > np.count_nonzero(largest):
+        seed = np.zeros_like(changed)
+        seed.flat[int(np.where(remaining, density, np.uint8(0)).argmax())] = True
+        part = _connected(seed, remaining)
+        remaining &= ~part
+        if np.count_nonzero(part & changed) > np.count_nonzero(largest):
+            largest = part & changed
+    return largest
+
+
+def _connected(seed: Mask, within: Mask) -> Mask:
+    """The cells of `within` that are connected with the seed."""
+    count = 0
+    while (size := int(np.count_nonzero(seed))) > count:
+        count = size
+        for _ in range(4):
+            seed = (_count_around(seed) > 0) & within
+    return seed
+
+
+def _count_around(cells: Mask) -> npt.NDArray[np.uint8]:
+    """How many of each cell and its eight neighbors are set."""
+    rows, columns = cells.shape
+    padded = np.zeros((rows + 2, columns + 2), np.uint8)
+    padded[1:-1, 1:-1] = cells
+    wide = padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]
+    return np.asarray(wide[:-2] + wide[1:-1] + wide[2:], dtype=np.uint8)
+
+
+def _similar(box: Box, other: Box) -> bool:
+    """Whether two parts show about the same."""
+    down, across = STEADY * box.height, STEADY * box.width
+    return (
+        abs(box.height - other.height) <= 2.0 * down
+        and abs(box.top + box.height / 2 - other.top - other.height / 2) <= down
+        and abs(box.left + box.width / 2 - other.left - other.width / 2) <= across
+    )
