@@ -31,10 +31,9 @@ WEIGHT_SUM = 256
 # ITU-R BT.601 luma, in 256ths.
 LUMA = np.array([77, 150, 29], dtype=np.uint16)
 
-# Output rows computed together. Each reads only some rows of the source, and a product with all of them would mostly
-# multiply by zero: above this number of multiplications, skipping these is faster.
-_BAND_ROWS = 8
-_LARGE_PRODUCT = 1 << 22
+# Output pixels computed together, down and across. Each reads only some source pixels, and a product with all of them would
+# mostly multiply by zero.
+_BAND_ROWS, _BAND_COLUMNS = 8, 16
 
 
 class Preprocessing(Record):
@@ -189,19 +188,22 @@ def _resize(image: Bytes, to: Preprocessing) -> Bytes:
     rows, columns = image.shape[:2]
     if (rows, columns) == (to.height, to.width):
         return np.ascontiguousarray(image.reshape(to.shape))
-    large = to.height * rows * columns >= _LARGE_PRODUCT
-    down = _bands(rows, to.height, _BAND_ROWS if large else to.height)
-    across = _weights(columns, to.width).T
-    planes = image[..., np.newaxis] if image.ndim == 2 else image
-    low = np.empty((to.height, columns), dtype=np.float32)
+    # Down first, with all channels in one product: rows are adjacent in memory, channels are not.
+    low = np.empty((to.height, columns * to.channels), dtype=np.float32)
+    for targets, sources, weights in _bands(rows, to.height, _BAND_ROWS):
+        band = image[sources].astype(np.float32)
+        np.matmul(weights, band.reshape(len(band), -1), out=low[targets])
     resized = np.empty(to.shape, dtype=np.uint8)
+    exact = np.empty((to.height, to.width), dtype=np.float32)
     for channel in range(to.channels):
-        plane = planes[..., channel]
-        for targets, sources, weights in down:
-            np.matmul(weights, plane[sources].astype(np.float32), out=low[targets])
-        exact = low @ across
+        plane = np.ascontiguousarray(low[:, channel :: to.channels])
+        for targets, sources, weights in _bands(columns, to.width, _BAND_COLUMNS):
+            exact[:, targets] = plane[:, sources] @ weights.T
         # Adding a half and truncating rounds to the nearest; 255 * 2**16 + 2**15 is still below 2**24.
-        resized[..., channel] = (exact.astype(np.int32) + 32768) >> 16
+        whole = exact.astype(np.int32)
+        whole += 32768
+        whole >>= 16
+        resized[..., channel] = whole
     return resized
 
 
@@ -212,12 +214,12 @@ def _weights(source: int, target: int) -> npt.NDArray[np.float32]:
 
 
 @lru_cache(maxsize=64)
-def _bands(source: int, target: int, rows: int) -> tuple[tuple[slice, slice, npt.NDArray[np.float32]], ...]:
+def _bands(source: int, target: int, size: int) -> tuple[tuple[slice, slice, npt.NDArray[np.float32]], ...]:
     """The weights in bands of so many target pixels: the band's targets, the sources they read, and their weights."""
     weights = _weights(source, target)
     bands = []
-    for start in range(0, target, rows):
-        band = weights[start : start + rows]
+    for start in range(0, target, size):
+        band = weights[start : start + size]
         read = np.flatnonzero(band.any(axis=0))
         sources = slice(int(read[0]), int(read[-1]) + 1)
         bands.append((slice(start, start + len(band)), sources, np.ascontiguousarray(band[:, sources])))

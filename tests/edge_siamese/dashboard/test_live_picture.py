@@ -89,7 +89,7 @@ def test_the_header_with_the_decision_is_short_enough_for_proxies() -> None:
 
 
 def test_after_a_failure_the_next_picture_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = LivePicture(7, b"jpeg", "{}")
+    made = LivePicture(7, b"jpeg", "{}", part="")
     outcomes: list[LivePicture | Exception] = [OSError("no memory"), made]
 
     def sometimes(_: Any) -> LivePicture:

@@ -71,6 +71,15 @@ def test_a_large_frame_is_resized_in_bands_to_the_same_bytes(size):
         assert np.array_equal(prepare(frame, Preprocessing(*target, fit="stretch"))[..., 0], expected)
 
 
+@pytest.mark.parametrize(("height", "width"), [(163, 163), (40, 61), (500, 700)])
+def test_each_color_is_resized_to_the_same_bytes_also_in_a_part_of_a_frame(height, width):
+    frame = np.random.default_rng(2).integers(0, 256, (240, 330, 4), dtype=np.uint8)[3:200, 5:318]
+    down, across = _weights(197, height).astype(np.int64), _weights(313, width).astype(np.int64)
+    planes = [(down @ frame[..., channel] @ across.T + 32768) >> 16 for channel in range(3)]
+    prepared = prepare(frame, Preprocessing(height, width, "rgb", "stretch"))
+    assert np.array_equal(prepared, np.stack(planes, axis=2))
+
+
 @pytest.mark.parametrize("rows", [1, 8, 56])
 def test_bands_hold_every_weight_once(rows):
     whole = np.zeros((56, 480), np.float32)
