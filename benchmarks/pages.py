@@ -25,12 +25,12 @@ from export.evaluation.one_shot import EpisodesResult
 from export.evaluation.scenes import ScenesResult
 from export.evaluation.strangers import StrangersResult
 from export.reporting.report import ReportInputs, percent, read_inputs
+from export.reporting.scene_tables import scene_targets_table, scenes_table, scenes_verdict
 from export.reporting.tables import (
     bundles_table,
     full_tables,
     interval,
     markdown_table,
-    scenes_table,
     side_by_side,
     strangers_table,
     summary_table,
@@ -162,6 +162,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "bundles": lambda: bundles_table([(name, inputs_of(name), strangers_of(name)) for name in SHIPPED]),
     **{f"strangers of {name}": partial(_strangers, name) for name in SHIPPED},
     "scenes of objects": lambda: scenes_table(scenes_of("objects")),
+    "targets in scenes": lambda: scene_targets_table(scenes_of("objects")),
+    "verdict in scenes": lambda: scenes_verdict(scenes_of("objects")),
     "networks": lambda: side_by_side([(name, inputs_of(name)) for name in NETWORKS]),
     "splits": splits_table,
     "generality": generality_table,

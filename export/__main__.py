@@ -20,7 +20,7 @@ COMMANDS = {
     "benchmark": "compare formats, precisions and runtimes: size, latency, accuracy, memory",
     "impostors": "set and measure the pictures of other things that a bundle's threshold follows from",
     "render": "render 3-D models from many sides, for scenes and training",
-    "scenes": "show a bundle's engine objects that turn, strangers and an empty scene; count what it recognizes",
+    "scenes": "show a bundle's engine objects that turn, strangers and an empty place; count what it recognizes",
     "deploy": "copy a bundle to devices over ssh and install it as their current model",
     "ship": "copy a bundle into the package as a shipped model",
     "reproduce": "measure the shipped bundles again, in every runtime of this machine",

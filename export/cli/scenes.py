@@ -1,15 +1,19 @@
-"""`python -m export scenes`: show a bundle's engine objects that turn, strangers and an empty scene."""
+"""`python -m export scenes`: show a bundle's engine objects that turn, strangers and an empty place."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from export.cli.options import add_output_options, count, output, positive, seed
+from export.cli.options import add_output_options, output, positive, seed
 from export.evaluation.loading import open_bundle, open_model
+from export.evaluation.scene_recording import Contender
+from export.evaluation.scene_video import VideoComposer
 from export.evaluation.scenes import (
     OBJECTS_IN_ALL,
     REGISTERED,
@@ -17,20 +21,20 @@ from export.evaluation.scenes import (
     WITHIN_SECONDS,
     SceneRow,
     ScenesResult,
-    VideoComposer,
     measure_scenes,
 )
 from export.evaluation.strangers import Share
-from export.progress import stderr_console, working
+from export.progress import counting, stderr_console, working
 
 EXAMPLE = """\
 examples:
+  python -m export scenes objects --turntable build/turntable --baseline build/photographs/anything/impostors
+  python -m export scenes objects build/photos --turntable build/turntable --registered 5 --json
   python -m export scenes objects --turntable build/turntable --backgrounds drawn build/photographs/varied/photographs
-  python -m export scenes objects build/imagenet --turntable build/turntable --registered 5 --json
 
 The daemon's engine watches generated video. A button press registers an object; it leaves and returns in another pose,
-place, size and light. Strangers come, one every ten seconds, and for a while the scene is empty. `python -m export render`
-makes the turntable. Several bundles see the same video."""
+position, size and light. Strangers come, one every ten seconds. `python -m export render` makes the turntable. All bundles
+and the baseline see the same video. The baseline names the nearest registered view by ImageNet features."""
 
 DRAWN = "drawn"
 
@@ -49,6 +53,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         metavar="DIR",
         help="objects rendered by `python -m export render`",
+    )
+    parser.add_argument(
+        "--baseline",
+        type=Path,
+        metavar="DIR",
+        help="also measure nearest neighbor on ImageNet features; 1 %% of the pictures in this folder pass its limit",
     )
     parser.add_argument(
         "--backgrounds",
@@ -74,10 +84,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--strangers",
-        type=count,
+        type=positive,
         default=STRANGERS,
         metavar="N",
-        help=f"visits of strangers, one every ten seconds (default: {STRANGERS}, an hour)",
+        help=f"visits of strangers at each place of registration, one every ten seconds (default: {STRANGERS})",
     )
     parser.add_argument("--seed", type=seed, default=0, metavar="N", help="seed of the video (default: 0)")
     add_output_options(parser)
@@ -85,42 +95,51 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     console = stderr_console()
-    results = []
-    with working(console, "reading the objects") as show_step:
-        for backgrounds in arguments.backgrounds:
-            folder = None if backgrounds == DRAWN else Path(backgrounds)
-            composer = VideoComposer(arguments.turntable, folder, arguments.seed)
-            for path in arguments.bundles:
-                bundle = open_bundle(path)
+    with working(console, "reading the bundles"):
+        contenders = [_contender(path) for path in arguments.bundles]
+    if arguments.baseline:
+        # Imported here, because torch takes seconds to import and bundles do not need it.
+        from export.evaluation.baseline import imagenet_baseline
 
-                def advance(
-                    step: str, about: str = f"{bundle.manifest.encoder.name}, {composer.backgrounds_are}"
-                ) -> None:
-                    show_step(f"{about}: {step}")
+        with working(console, f"embedding the pictures of {arguments.baseline}"):
+            contenders.append(imagenet_baseline(arguments.baseline))
+    results = list[ScenesResult]()
+    for backgrounds in arguments.backgrounds:
+        folder = None if backgrounds == DRAWN else Path(backgrounds)
+        composer = VideoComposer(arguments.turntable, folder, arguments.seed)
 
-                results.append(
-                    measure_scenes(
-                        bundle,
-                        open_model(bundle.path).encoder,
-                        composer,
-                        registered=arguments.registered,
-                        objects_in_all=arguments.objects,
-                        strangers=arguments.strangers,
-                        advance=advance,
-                    )
-                )
+        def progress(
+            step: str, total: int, about: str = composer.backgrounds_are
+        ) -> AbstractContextManager[Callable[[], None]]:
+            return counting(console, f"{about}: {step}", total)
+
+        results += measure_scenes(
+            contenders,
+            composer,
+            registered=arguments.registered,
+            objects_in_all=arguments.objects,
+            strangers=arguments.strangers,
+            progress=progress,
+        )
     output(arguments, results, show)
     return 0
+
+
+def _contender(path: Path) -> Contender:
+    bundle = open_bundle(path)
+    name = path.resolve().parent.name if path.name == "bundle" else path.name
+    return Contender(name, bundle, open_model(bundle.path).encoder)
 
 
 def show(result: ScenesResult, console: Console | None = None) -> None:
     """Print the table."""
     console = console or Console(highlight=False)
     console.print(
-        f"\n[bold]{result.model_id}[/bold]  {result.objects} objects, backgrounds: {result.backgrounds}"
+        f"\n[bold]{result.name}[/bold]  {result.model_id}, focus: {result.focus}, {result.objects} objects, "
+        f"backgrounds: {result.backgrounds}"
     )
     table = Table(box=None, header_style="dim", pad_edge=False)
-    for title in ("objects", "presses\neach", "refused\n%"):
+    for title in ("objects", "presses\neach", "refused\n%", "further\nrefused %"):
         table.add_column(title, justify="right")
     poses = [returned.pose for returned in result.results[0].returns]
     for title in (
@@ -137,9 +156,10 @@ def show(result: ScenesResult, console: Console | None = None) -> None:
     for line in result.skipped:
         console.print(f"[dim]skipped: {line}[/dim]")
     about = (
-        f"returns recognized within {WITHIN_SECONDS:g} s, by pose, and on another background; "
+        "refused: objects at their first press, and further presses; "
+        f"returns recognized within {WITHIN_SECONDS:g} s, by pose, and at another place; "
         f"{result.visits} visits of {result.strangers} strangers, one every ten seconds; "
-        "small print: 95 % interval over objects"
+        "small print: 95 % interval over objects, strangers or places"
     )
     console.print(f"[dim]{about}[/dim]")
 
@@ -150,7 +170,8 @@ def cells(row: SceneRow) -> list[str]:
     return [
         str(row.registered),
         str(row.presses),
-        f"{100 * row.refused:.0f}",
+        _cell(row.objects_refused, 100.0),
+        "" if row.views_refused is None else f"{100 * row.views_refused:.0f}",
         *(_cell(returned.recognized, 100.0) for returned in row.returns),
         _cell(row.elsewhere, 100.0),
         _cell(last.misnamed, 100.0),

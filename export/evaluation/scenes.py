@@ -1,72 +1,58 @@
 """Scenes: the daemon's engine watches generated video of objects that turn, and of strangers that come and go.
 
 What a person sees is measured, not what one picture gives. A button press registers an object that stands in front of the
-camera. It leaves, and returns in another pose, place, size and light, on the same and on another background. Strangers,
-which nobody registered, are shown one after the other, and so is the empty scene. Counted are the engine's own events.
+camera. It leaves, and returns in another pose, position, size and light, at the same and at another place. Strangers, which
+nobody registered, come one after the other. Counted are the engine's own events.
 
-Video is composed from rendered cut-outs (`export.data.turntable`) and encoded once; engines with other registered objects
-replay its embeddings.
+Several contenders see the same video (`export.evaluation.scene_video`). Each encodes it once
+(`export.evaluation.scene_recording`); engines with different numbers of registered objects replay its embeddings.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
+from dataclasses import dataclass
 
 import numpy as np
 
-from edge_siamese.cameras.camera import Frame
-from edge_siamese.daemon.engine import Engine
 from edge_siamese.errors import DataError
-from edge_siamese.events import Event
-from edge_siamese.models.bundle import Bundle
-from edge_siamese.panel.press_grammar import Gesture
-from edge_siamese.recognition.embedding import Encoder
-from edge_siamese.recognition.imaging import Bytes, Floats, prepare
-from edge_siamese.recognition.quality import is_blank
-from edge_siamese.settings import Settings
-from edge_siamese.store import SupportStore
-from export.data.composition import Light, Placement, draw_backgrounds, photographed, place
-from export.data.turntable import CutOuts, load_cut_outs, load_objects
+from edge_siamese.recognition.registration import NewView
+from export.evaluation.metrics import class_accuracy_interval, rate_interval
+from export.evaluation.scene_recording import (
+    SETTLE_SECONDS,
+    Contender,
+    Recording,
+    SceneRecorder,
+    SceneWatcher,
+)
+from export.evaluation.scene_video import ARRIVED, FRAME_RATE, LEFT, VideoComposer, Visit, draw_light
 from export.evaluation.strangers import Share
 
-WIDTH, HEIGHT = 320, 240
-FRAME_RATE = 10.0
-MOVE_FRAMES = 4
-"""In which an object arrives in a hand, and leaves."""
-STAY_FRAMES = 25
 WITHIN_SECONDS = 2.0
 """A return counts as recognized if the object appears so soon after it stands still."""
-EMPTY_FRAMES = 10
-"""Blank frames between two visits; in these, a recognized object leaves."""
-PRESS_FRAMES = 40
-"""At most so many frames after a press: more than the registration waits."""
+PRESS_FRAMES = 45
+"""How long an object stands still that is registered: more than the registration waits."""
 STRANGER_SECONDS = 10.0
 """From the arrival of one stranger to that of the next."""
-EMPTY_SECONDS = 2.0
-"""How long the empty scene is shown."""
-NOISE = 3.0
-DRIFT = 0.03
-"""Amplitude of the automatic exposure's drift."""
-BACKGROUNDS = 24
 POSES = {"within 45°": 45, "within 90°": 90, "any": 180}
 """Largest turn of a returning object from the pose of its first view, in degrees."""
 RETURNS = 2
-"""Returns of each object for each range of poses: on the background of its registration, and on another one."""
+"""Returns of each object for each range of poses: at the place of its registration, and at another one."""
 REGISTERED = (5, 20, 100)
 PRESSES = (1, 3)
+OBJECTS_AT_A_PLACE = 5
 OBJECTS_IN_ALL = 60
 """Objects registered over all draws of one size, at least."""
 MAX_REGISTERED_SHARE = 0.6
 """Of the objects; the others are strangers."""
-STRANGERS = 360
-"""Visits: one hour."""
+STRANGERS = 60
+"""Visits at each place: ten minutes."""
 SMALL_CM = 70.0
 """Objects up to this size are registered first; larger ones, such as furniture, are strangers first."""
-RESAMPLES = 1000
+
+Progress = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
+"""Called with the name of a step and the number of its parts; the context's function is called after each part."""
 
 
 @dataclass(frozen=True)
@@ -91,286 +77,113 @@ class SceneRow:
     presses: int
     """Views of each object, from three sides."""
     draws: int
-    refused: float
-    """Share of all planned presses that did not register: a blurred picture, or an object that looks like another one. After
-    a refused first press, an object gets no others. Its returns count as not recognized."""
+    objects_refused: Share
+    """Objects whose first press did not register them: a blurred picture, or it looks like another object. They get no
+    further presses, and their returns count as not recognized."""
+    views_refused: float | None
+    """Share of the further presses that added no view; None without further presses."""
     returns: tuple[Returns, ...]
     elsewhere: Share
-    """Of the returns in all poses: those on another background than that of the registration that were recognized."""
+    """Of the returns in all poses: those at another place than that of the registration that were recognized."""
     strangers_per_hour: Share
-    """False appearances with a stranger every ten seconds."""
+    """False appearances with a stranger every ten seconds: while it is there, or right after it left."""
     empty: Share
-    """Of the objects: those after whose departure the empty scene was taken for an object."""
+    """Of the visits: those before which an object was present at the empty place."""
 
 
 @dataclass(frozen=True)
 class ScenesResult:
-    """What `measure_scenes` found for one bundle."""
+    """What `measure_scenes` found for one contender."""
 
+    name: str
+    """Of the contender: a bundle or the baseline."""
     model_id: str
+    focus: str
     objects: int
     strangers: int
     """Objects shown as strangers, which are never registered."""
     visits: int
-    """Visits of strangers."""
+    """Visits of strangers, over all places."""
     backgrounds: str
     results: tuple[SceneRow, ...]
+    is_baseline: bool = False
     skipped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class Visit:
-    """An object in front of the camera, from its arrival to its departure."""
+class _Return:
+    """A return of a registered object."""
 
-    object: int
-    azimuth: int
-    """Index of the view."""
-    elevation: int
-    background: int
-    placement: Placement
-    light: Light
-    seed: int
-    moves: bool = True
-    """Whether a hand brings and takes it."""
-    stay: int = STAY_FRAMES
+    pose: str
+    elsewhere: bool
+    """Whether it is at another place than that of the registration."""
+    visit: Visit
 
 
-@dataclass(frozen=True, eq=False)
-class Recording:
-    """The embeddings of a piece of video."""
+@dataclass(frozen=True)
+class _Script:
+    """All visits of one run. A place is the index of a background."""
 
-    embeddings: Floats
-    """float32 (T, D); rows of blank frames are not used."""
-    blank: tuple[bool, ...]
-    arrived: int = 0
-    """The first frame in which the object stands still."""
-
-
-class VideoComposer:
-    """Composes video from the objects of a turntable.
-
-    Args:
-        folder: rendered objects.
-        backgrounds: a folder of photographs; None: drawn tables and walls.
-        seed: of all draws.
-    """
-
-    def __init__(self, folder: Path, backgrounds: Path | None = None, seed: int = 0) -> None:
-        self.objects = load_objects(folder)
-        self.seed = seed
-        self.backgrounds_are = "drawn" if backgrounds is None else backgrounds.name
-        rng = np.random.default_rng([seed, 41])
-        self.backgrounds = draw_backgrounds(backgrounds, WIDTH, HEIGHT, BACKGROUNDS, rng)
-        self._noise = rng.normal(0, NOISE, (HEIGHT + 61, WIDTH + 67, 3)).astype(np.float32)
-
-        @lru_cache(maxsize=32)
-        def cut_outs(index: int) -> CutOuts:
-            return load_cut_outs(folder, self.objects[index])
-
-        self._cut_outs = cut_outs
-
-    def visit(
-        self, turning: int, azimuth: int, rng: np.random.Generator, background: int | None = None, **more: Any
-    ) -> Visit:
-        """Draw a visit: place, size, light and, unless given, the background.
-
-        Args:
-            turning: index of the object.
-            azimuth: index of the view, modulo the number of views.
-            rng: draws.
-            background: index.
-            more: other fields of the visit.
-        """
-        known = self.objects[turning]
-        placement = Placement(
-            x=0.5 + rng.uniform(-0.06, 0.06),
-            y=0.5 + rng.uniform(-0.05, 0.07),
-            side=rng.uniform(0.8, 1.2),
-            roll=rng.normal(0, 4),
-        )
-        light = Light(exposure=rng.uniform(0.75, 1.25), warmth=rng.uniform(0.94, 1.06))
-        chosen = int(rng.integers(len(self.backgrounds)))
-        return Visit(
-            turning,
-            azimuth % len(known.azimuths),
-            int(rng.integers(len(known.elevations))),
-            chosen if background is None else background,
-            placement,
-            light,
-            int(rng.integers(2**31)),
-            **more,
-        )
-
-    def frames(self, visit: Visit) -> Iterator[Bytes]:
-        """The video of a visit, uint8 (HEIGHT, WIDTH, 3) each."""
-        rng = np.random.default_rng([self.seed, 42, visit.seed])
-        cut_out = self._cut_outs(visit.object).pixels[visit.elevation, visit.azimuth]
-        background = self.backgrounds[visit.background]
-        side = 1.0 if rng.random() < 0.5 else -1.0
-        phase = rng.uniform(0, 2 * np.pi, 3)
-        moves = MOVE_FRAMES if visit.moves else 0
-        for number in range(-moves, visit.stay + moves):
-            away = max(0.0, -number / MOVE_FRAMES, (number - visit.stay + 1) / MOVE_FRAMES)
-            sway = 0.002 * np.sin(number / np.array([5.1, 6.3, 9.7]) + phase)
-            placement = replace(
-                visit.placement,
-                x=visit.placement.x + float(sway[0]) + side * 0.9 * away,
-                y=visit.placement.y + float(sway[1]),
-            )
-            scene = place(background, cut_out, placement, hand_from=side if away else 0.0, shadow=not away)
-            yield self._photograph(scene, visit.light, number, float(phase[2]), rng)
-
-    def empty_frames(self, background: int, light: Light, count: int, seed: int) -> Iterator[Bytes]:
-        """The video of an empty scene."""
-        rng = np.random.default_rng([self.seed, 43, background, seed])
-        for number in range(count):
-            yield self._photograph(self.backgrounds[background], light, number, 0.0, rng)
-
-    def _photograph(
-        self, scene: Bytes, light: Light, number: int, phase: float, rng: np.random.Generator
-    ) -> Bytes:
-        drift = 1 + DRIFT * np.sin(number / 8 + phase)
-        top, left = int(rng.integers(61)), int(rng.integers(67))
-        noise = self._noise[top : top + HEIGHT, left : left + WIDTH]
-        return photographed(scene, replace(light, exposure=light.exposure * drift), noise)
-
-
-class _ReplayEncoder:
-    """An encoder that returns prepared embeddings while one is set, and otherwise computes and remembers them."""
-
-    def __init__(self, encoder: Encoder) -> None:
-        self._encoder = encoder
-        self._known = dict[bytes, Floats]()
-        self.next: Floats | None = None
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._encoder, name)
-
-    def embed_prepared(self, images: Bytes) -> Floats:
-        if self.next is not None:
-            return self.next[np.newaxis]
-        keys = [image.tobytes() for image in images]
-        missing = [index for index, key in enumerate(keys) if key not in self._known]
-        if missing:
-            for index, row in zip(missing, self._encoder.embed_prepared(images[missing]), strict=True):
-                self._known[keys[index]] = row
-        return np.stack([self._known[key] for key in keys])
-
-
-def record(encoder: Encoder, frames: Iterator[Bytes], arrived: int = 0) -> Recording:
-    """Encode video."""
-    prepared = np.stack([prepare(frame, encoder.preprocessing) for frame in frames])
-    embeddings = [
-        encoder.embed_prepared(prepared[start : start + 16]) for start in range(0, len(prepared), 16)
-    ]
-    return Recording(np.concatenate(embeddings), tuple(is_blank(image) for image in prepared), arrived)
-
-
-@dataclass
-class _Shown:
-    """What the engine reported during a recording."""
-
-    appeared: list[tuple[str, float]] = field(default_factory=list)
-    """uid, and seconds since the object stood still."""
-
-
-class _SimulatedDaemon:
-    """An engine on a clock of its own, with nothing registered at first."""
-
-    def __init__(self, bundle: Bundle, encoder: _ReplayEncoder, settings: Settings) -> None:
-        self._encoder: Any = encoder
-        self._store = SupportStore(None, encoder.model_id, encoder.dimensions)
-        self._events = list[Event]()
-        self.engine = Engine(settings, bundle, self._encoder, self._store, publish=self._events.append)
-        self.now, self._number = 1000.0, 0
-        shape = (encoder.preprocessing.height, encoder.preprocessing.width, 3)
-        self._blank = np.zeros(shape, np.uint8)
-        self._textured = np.full(shape, 255, np.uint8)
-        self._textured[::2] = 0
-
-    def close(self) -> None:
-        self._store.close()
-
-    def press(self, frames: Iterator[Bytes]) -> str | None:
-        """Press the button in front of a view; returns the uid, or None if the registration was refused."""
-        self._events.clear()
-        self.engine.gesture(Gesture.PRESS, self.now)
-        for pixels in frames:
-            if not self.engine.registrations.busy:
-                break
-            self._show(pixels)
-        self.engine.tick(self.now + 60.0)  # past the time limit of a registration
-        for event in self._events:
-            if event.kind in ("registered", "view added"):
-                return str(event.data["uid"])
-        return None
-
-    def replay(self, recording: Recording) -> _Shown:
-        """Show a recording."""
-        shown = _Shown()
-        for number, (embedding, blank) in enumerate(zip(recording.embeddings, recording.blank, strict=True)):
-            self._events.clear()
-            self._encoder.next = embedding
-            self._show(self._blank if blank else self._textured)
-            seconds = (number - recording.arrived + 1) / FRAME_RATE
-            shown.appeared += [
-                (str(event.data["uid"]), seconds) for event in self._events if event.kind == "appeared"
-            ]
-        self._encoder.next = None
-        return shown
-
-    def wait(self, seconds: float) -> None:
-        self.now += seconds
-        self.engine.tick(self.now)
-
-    def _show(self, pixels: Bytes) -> None:
-        self.now += 1 / FRAME_RATE
-        self._number += 1
-        self.engine.process_frame(Frame(pixels, self.now, self._number))
-
-
-@dataclass(frozen=True, eq=False)
-class _Video:
-    """All video of one run: what each object's presses and returns look like, the strangers, and the empty scene."""
-
+    homes: dict[int, int]
+    """By object: the place of its registration."""
     presses: dict[int, tuple[Visit, ...]]
     """By object: its sides, of which the first is the front."""
-    returns: dict[int, dict[str, tuple[Recording, ...]]]
-    strangers: tuple[tuple[int, Recording], ...]
-    empty: tuple[Recording, ...]
-    """By background."""
+    returns: dict[int, tuple[_Return, ...]]
+    """By object."""
+    strangers: dict[int, tuple[Visit, ...]]
+    """By place."""
+
+    def presses_at(self, place: int) -> list[Visit]:
+        """The visits during which the button is pressed."""
+        return [
+            visit for index, visits in self.presses.items() if self.homes[index] == place for visit in visits
+        ]
+
+    def others_at(self, place: int) -> list[Visit]:
+        """The returns and the strangers."""
+        returns = [each.visit for visits in self.returns.values() for each in visits]
+        return [visit for visit in returns if visit.background == place] + list(self.strangers.get(place, ()))
+
+
+@dataclass(frozen=True, eq=False)
+class _Tape:
+    """What one contender made of the visits of a script."""
+
+    views: dict[Visit, NewView | None]
+    """Of the visits during which the button was pressed."""
+    recordings: dict[Visit, Recording]
+    """Of all others."""
 
 
 def measure_scenes(
-    bundle: Bundle,
-    encoder: Encoder,
+    contenders: Sequence[Contender],
     composer: VideoComposer,
     *,
     registered: Sequence[int] = REGISTERED,
     objects_in_all: int = OBJECTS_IN_ALL,
     strangers: int = STRANGERS,
-    settings: Settings | None = None,
-    advance: Callable[[str], object] = lambda _: None,
-) -> ScenesResult:
+    progress: Progress = lambda _what, _total: nullcontext(lambda: None),
+) -> list[ScenesResult]:
     """Measure recognition of returning objects and false appearances.
 
     Args:
-        bundle: source of head, thresholds and impostors.
-        encoder: of the bundle.
-        composer: composes the video.
+        contenders: all see the same video.
+        composer: composes it.
         registered: numbers of registered objects.
         objects_in_all: objects registered over all draws of one number, at least.
-        strangers: visits of strangers, one every ten seconds.
-        settings: of the engine; None: the defaults.
-        advance: called with what is being done.
+        strangers: visits of strangers at each place, one every ten seconds.
+        progress: shows the progress of recording and of counting.
+
+    Returns:
+        A result for each contender.
 
     Raises:
         DataError: there are too few objects.
     """
     rng = np.random.default_rng([composer.seed, 44])
     order = rng.permutation(len(composer.objects))
-    large = [composer.objects[int(index)].size_cm > SMALL_CM for index in order]
-    order = np.concatenate([order[~np.array(large)], order[np.array(large)]]).astype(int)
+    large = np.array([composer.objects[int(index)].size_cm > SMALL_CM for index in order], dtype=bool)
+    order = np.concatenate([order[~large], order[large]]).astype(int)
     most = int(MAX_REGISTERED_SHARE * len(order))
     pool, unknown = [int(index) for index in order[:most]], [int(index) for index in order[most:]]
     numbers = [number for number in registered if number <= len(pool)]
@@ -381,91 +194,119 @@ def measure_scenes(
         raise DataError(
             f"{len(order)} objects are too few: {min(registered)} have to be registered, and others shown"
         )
-    pool = pool[: max(max(numbers), min(objects_in_all, len(pool)))]
-    video = _record_video(encoder, composer, pool, unknown, strangers, rng, advance)
-    replaying = _ReplayEncoder(encoder)
-    settings = settings or Settings()
-    rows = []
-    for number in numbers:
-        draws = max(1, -(-objects_in_all // number))
-        for presses in PRESSES:
-            advance(f"{number} objects registered with {presses} press{'es' if presses > 1 else ''} each")
-            draw_results = []
-            for draw in range(draws):
-                chosen = np.random.default_rng([composer.seed, 45, number, draw]).choice(
-                    pool, number, replace=False
-                )
-                draw_results.append(
-                    _measure_draw(
-                        bundle, replaying, settings, composer, video, [int(i) for i in chosen], presses
-                    )
-                )
-            rows.append(_row(number, presses, draw_results, strangers, composer.seed))
-    return ScenesResult(
-        encoder.model_id,
-        len(order),
-        len(unknown),
-        strangers,
-        composer.backgrounds_are,
-        tuple(rows),
-        skipped,
+    pool = pool[: max(max(numbers), objects_in_all)]
+    script = _write_script(composer, pool, unknown, strangers, rng)
+    visits = sum(
+        len(script.presses_at(place)) + len(script.others_at(place))
+        for place in range(len(composer.backgrounds))
     )
+    with progress("recording video", visits) as advance:
+        tapes = _record(contenders, composer, script, advance)
+    draws = {
+        number: [pool[start : start + number] for start in range(0, len(pool) - number + 1, number)]
+        for number in numbers
+    }
+    results = []
+    with progress("recognizing", len(contenders) * len(PRESSES) * sum(map(len, draws.values()))) as advance:
+        for contender, tape in zip(contenders, tapes, strict=True):
+            rows = []
+            for number in numbers:
+                for presses in PRESSES:
+                    found = []
+                    for objects in draws[number]:
+                        found.append(_watch(contender, script, tape, objects, presses))
+                        advance()
+                    rows.append(_row(number, presses, found))
+            results.append(
+                ScenesResult(
+                    contender.name,
+                    contender.encoder.model_id,
+                    contender.focus,
+                    len(order),
+                    len(unknown),
+                    sum(map(len, script.strangers.values())),
+                    composer.backgrounds_are,
+                    tuple(rows),
+                    contender.is_baseline,
+                    skipped,
+                )
+            )
+    return results
 
 
-def _record_video(
-    encoder: Encoder,
+def _write_script(
     composer: VideoComposer,
     pool: Sequence[int],
     unknown: Sequence[int],
     strangers: int,
     rng: np.random.Generator,
-    advance: Callable[[str], object],
-) -> _Video:
-    presses, returns = dict[int, tuple[Visit, ...]](), dict[int, dict[str, tuple[Recording, ...]]]()
-    for done, index in enumerate(pool):
-        advance(f"encoding returns: {done}/{len(pool)} objects")
+) -> _Script:
+    places = len(composer.backgrounds)
+    homes = {index: number // OBJECTS_AT_A_PLACE % places for number, index in enumerate(pool)}
+    presses, returns = dict[int, tuple[Visit, ...]](), dict[int, tuple[_Return, ...]]()
+    for index, home in homes.items():
         around = len(composer.objects[index].azimuths)
         front = int(rng.integers(around))
-        views = [composer.visit(index, front, rng, moves=False, stay=PRESS_FRAMES)]
-        for third in (1, 2):
-            turned = front + round(around * third / 3 + rng.uniform(-0.5, 0.5))
-            views.append(
-                composer.visit(index, turned, rng, views[0].background, moves=False, stay=PRESS_FRAMES)
-            )
-        presses[index] = tuple(views)
-        returns[index] = {}
+        sides = [front, *(front + round(around * third / 3 + rng.uniform(-0.5, 0.5)) for third in (1, 2))]
+        presses[index] = tuple(composer.visit(index, side, home, rng, PRESS_FRAMES) for side in sides)
+        visits = []
         for pose, degrees in POSES.items():
             steps = around * degrees // 360
-            visits = []
             for number in range(RETURNS):
-                here = views[0].background
-                other = (here + 1 + int(rng.integers(len(composer.backgrounds) - 1))) % len(
-                    composer.backgrounds
-                )
+                elsewhere = number % 2 == 1
+                other = (home + 1 + int(rng.integers(places - 1))) % places
                 turned = front + int(rng.integers(-steps, steps + 1))
-                visits.append(composer.visit(index, turned, rng, other if number % 2 else here))
-            returns[index][pose] = tuple(record(encoder, composer.frames(v), MOVE_FRAMES) for v in visits)
-    shown = []
-    for number in range(strangers):
-        if number % 20 == 0:
-            advance(f"encoding strangers: {number}/{strangers}")
-        index = unknown[number % len(unknown)]
-        visit = composer.visit(index, int(rng.integers(360)), rng)
-        shown.append((index, record(encoder, composer.frames(visit), MOVE_FRAMES)))
-    empty, count = [], round(EMPTY_SECONDS * FRAME_RATE)
-    for background in range(len(composer.backgrounds)):
-        light = Light(exposure=rng.uniform(0.75, 1.25), warmth=rng.uniform(0.94, 1.06))
-        empty.append(record(encoder, composer.empty_frames(background, light, count, background)))
-    return _Video(presses, returns, tuple(shown), tuple(empty))
+                visits.append(
+                    _Return(pose, elsewhere, composer.visit(index, turned, other if elsewhere else home, rng))
+                )
+        returns[index] = tuple(visits)
+    shown, by_place = 0, dict[int, tuple[Visit, ...]]()
+    for home in sorted(set(homes.values())):
+        visits_here = []
+        for _ in range(strangers):
+            index = unknown[shown % len(unknown)]
+            visits_here.append(composer.visit(index, int(rng.integers(360)), home, rng))
+            shown += 1
+        by_place[home] = tuple(visits_here)
+    return _Script(homes, presses, returns, by_place)
+
+
+def _record(
+    contenders: Sequence[Contender], composer: VideoComposer, script: _Script, advance: Callable[[], None]
+) -> list[_Tape]:
+    """Show the script's visits to all contenders, place by place, in the order of time."""
+    tapes = [_Tape({}, {}) for _ in contenders]
+    with ExitStack() as stack:
+        recorders = [stack.enter_context(closing(SceneRecorder(contender))) for contender in contenders]
+        both = list(zip(recorders, tapes, strict=True))
+        for place in range(len(composer.backgrounds)):
+            presses, others = script.presses_at(place), script.others_at(place)
+            if not presses and not others:
+                continue
+            light = draw_light(np.random.default_rng([composer.seed, 45, place]))
+            settling = list(composer.empty_shots(place, light, SETTLE_SECONDS, 0))
+            for recorder in recorders:
+                recorder.settle(settling)
+            for visit in presses:
+                shots = list(composer.shots(visit))
+                for recorder, tape in both:
+                    tape.views[visit] = recorder.press(shots)
+                advance()
+            for visit in others:
+                shots = list(composer.shots(visit))
+                for recorder, tape in both:
+                    tape.recordings[visit] = recorder.record(shots)
+                advance()
+    return tapes
 
 
 @dataclass(frozen=True)
-class _Return:
+class _Outcome:
     """What the engine made of one return of an object."""
 
     object: int
+    pose: str
     elsewhere: bool
-    """Whether it was on another background."""
     in_time: bool
     misnamed: bool
     seconds: float | None
@@ -476,115 +317,93 @@ class _Return:
 class _DrawResult:
     """Counts of one draw of objects."""
 
-    refused: int
-    returns: dict[str, list[_Return]]
-    """By pose."""
-    false_by_stranger: dict[int, int]
-    empty: list[tuple[int, float]]
-    """By object: 1 if something was recognized on its background without it."""
+    refused: list[tuple[int, bool]]
+    """Object, and whether its first press was refused."""
+    further: list[bool]
+    """Whether each further press was refused."""
+    returns: list[_Outcome]
+    strangers: list[tuple[int, int]]
+    """Object, and number of false appearances, of each visit of a stranger."""
+    empty: list[tuple[int, bool]]
+    """Place, and whether an object was present before the visit, of each visit of a stranger."""
 
 
-def _measure_draw(
-    bundle: Bundle,
-    encoder: _ReplayEncoder,
-    settings: Settings,
-    composer: VideoComposer,
-    video: _Video,
-    chosen: Sequence[int],
-    presses: int,
+def _watch(
+    contender: Contender, script: _Script, tape: _Tape, objects: Sequence[int], presses: int
 ) -> _DrawResult:
-    daemon = _SimulatedDaemon(bundle, encoder, settings)
-    try:
-        refused, uids = 0, dict[int, str | None]()
-        for index in chosen:
-            uids[index] = None
-            for visit in video.presses[index][:presses]:
-                uid = daemon.press(composer.frames(visit))
-                refused += uid is None
-                uids[index] = uids[index] or uid
-                if uids[index] is None:
-                    break  # there is no object to add a view to
-            daemon.wait(60.0)
-        between = Recording(np.zeros((EMPTY_FRAMES, encoder.dimensions), np.float32), (True,) * EMPTY_FRAMES)
-        returns = dict[str, list[_Return]]()
-        for pose in POSES:
-            returns[pose] = []
-            for index in chosen:
-                for number, recording in enumerate(video.returns[index][pose]):
-                    shown = daemon.replay(recording)
-                    own = [seconds for uid, seconds in shown.appeared if uid == uids[index]]
-                    others = any(uid != uids[index] for uid, _ in shown.appeared)
-                    in_time = bool(own) and own[0] <= WITHIN_SECONDS
-                    returns[pose].append(
-                        _Return(index, number % 2 == 1, in_time, others, own[0] if own else None)
+    """Register objects, and replay their returns, and the strangers at the places of their registration."""
+    result = _DrawResult([], [], [], [], [])
+    with closing(SceneWatcher(contender)) as watcher:
+        uids = dict[int, str | None]()
+        for index in objects:
+            first, *further = (tape.views[visit] for visit in script.presses[index][:presses])
+            uids[index] = uid = watcher.register(first)
+            result.refused.append((index, uid is None))
+            if uid is not None:
+                result.further.extend(watcher.register(view, to=uid) is None for view in further)
+        for index in objects:
+            for each in script.returns[index]:
+                watched = watcher.watch(tape.recordings[each.visit])
+                own = [number for uid, number in watched.appeared if uid == uids[index]]
+                seconds = (own[0] - ARRIVED + 1) / FRAME_RATE if own else None
+                result.returns.append(
+                    _Outcome(
+                        index,
+                        each.pose,
+                        each.elsewhere,
+                        seconds is not None and seconds <= WITHIN_SECONDS,
+                        any(uid != uids[index] and number < LEFT for uid, number in watched.appeared),
+                        seconds,
                     )
-                    daemon.replay(between)
-                    daemon.wait(10.0)
-        false = dict[int, int]()
-        for index, recording in video.strangers:
-            shown = daemon.replay(recording)
-            false[index] = false.get(index, 0) + len(shown.appeared)
-            daemon.replay(between)
-            daemon.wait(10.0)
-        empty = []
-        for index in chosen:
-            daemon.wait(10.0)
-            shown = daemon.replay(video.empty[video.presses[index][0].background])
-            empty.append((index, float(bool(shown.appeared))))
-        return _DrawResult(refused, returns, false, empty)
-    finally:
-        daemon.close()
+                )
+        for place in sorted({script.homes[index] for index in objects}):
+            for visit in script.strangers[place]:
+                watched = watcher.watch(tape.recordings[visit])
+                result.strangers.append((visit.object, len(watched.appeared)))
+                result.empty.append((place, watched.was_present))
+    return result
 
 
-def _row(
-    registered: int, presses: int, draw_results: Sequence[_DrawResult], strangers: int, seed: int
-) -> SceneRow:
-    hours = strangers * STRANGER_SECONDS / 3600
-    rng = np.random.default_rng([seed, 46])
+def _row(registered: int, presses: int, draws: Sequence[_DrawResult]) -> SceneRow:
+    outcomes = [outcome for draw in draws for outcome in draw.returns]
+    further = [refused for draw in draws for refused in draw.further]
     returns = []
     for pose in POSES:
-        outcomes = [outcome for result in draw_results for outcome in result.returns[pose]]
-        seconds = [outcome.seconds for outcome in outcomes if outcome.in_time and outcome.seconds is not None]
+        of_pose = [outcome for outcome in outcomes if outcome.pose == pose]
+        seconds = [outcome.seconds for outcome in of_pose if outcome.in_time and outcome.seconds is not None]
         middle, late = np.quantile(seconds, [0.5, 0.9]) if seconds else (0.0, 0.0)
         returns.append(
             Returns(
                 pose,
-                _share([(o.object, float(o.in_time)) for o in outcomes], rng),
-                _share([(o.object, float(o.misnamed)) for o in outcomes], rng),
+                _share([(outcome.object, outcome.in_time) for outcome in of_pose]),
+                _share([(outcome.object, outcome.misnamed) for outcome in of_pose]),
                 (float(middle), float(late)),
-                len(outcomes),
+                len(of_pose),
             )
         )
-    elsewhere = [
-        (outcome.object, float(outcome.in_time))
-        for result in draw_results
-        for outcomes in result.returns.values()
-        for outcome in outcomes
-        if outcome.elsewhere
-    ]
-    by_stranger = [item for result in draw_results for item in result.false_by_stranger.items()]
-    per_stranger = _share([(index, float(count)) for index, count in by_stranger], rng)
-    each = len({index for index, _ in by_stranger}) / hours
     return SceneRow(
         registered,
         presses,
-        len(draw_results),
-        sum(result.refused for result in draw_results) / (registered * presses * len(draw_results)),
+        len(draws),
+        _share([each for draw in draws for each in draw.refused]),
+        float(np.mean(further)) if further else None,
         tuple(returns),
-        _share(elsewhere, rng),
-        Share(per_stranger.value * each, per_stranger.low * each, per_stranger.high * each),
-        _share([item for result in draw_results for item in result.empty], rng),
+        _share([(outcome.object, outcome.in_time) for outcome in outcomes if outcome.elsewhere]),
+        _hourly([each for draw in draws for each in draw.strangers]),
+        _share([each for draw in draws for each in draw.empty]),
     )
 
 
-def _share(values: Sequence[tuple[int, float]], rng: np.random.Generator) -> Share:
-    """The mean of values, with its 95 % bootstrap interval over the objects that they belong to."""
-    objects = sorted({index for index, _ in values})
-    sums = np.zeros((len(objects), 2))
-    for index, value in values:
-        sums[objects.index(index)] += (value, 1)
-    draws = rng.integers(0, len(objects), (RESAMPLES, len(objects)))
-    resampled = sums[draws].sum(axis=1)
-    low, high = np.quantile(resampled[:, 0] / resampled[:, 1], [0.025, 0.975])
-    total = sums.sum(axis=0)
-    return Share(float(total[0] / total[1]), float(low), float(high))
+def _share(values: Sequence[tuple[int, bool]]) -> Share:
+    """A share, with its 95 % interval over the objects or places that the values belong to."""
+    classes, outcomes = zip(*values, strict=True)
+    interval = class_accuracy_interval(outcomes, classes)
+    return Share(float(np.mean(outcomes)), interval.low, interval.high)
+
+
+def _hourly(counts: Sequence[tuple[int, int]]) -> Share:
+    """Events an hour, with the 95 % interval over strangers, from those during each stranger's visit."""
+    strangers, events = zip(*counts, strict=True)
+    hourly = 3600 / STRANGER_SECONDS
+    interval = rate_interval(events, strangers)
+    return Share(hourly * float(np.mean(events)), hourly * interval.low, hourly * interval.high)

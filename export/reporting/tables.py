@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from export.evaluation.benchmark import BenchmarkRow
 from export.evaluation.evaluate import Evaluation
 from export.evaluation.one_shot import EpisodesResult
-from export.evaluation.scenes import ScenesResult
 from export.evaluation.strangers import OTHER_CLASSES, Identified, StrangersResult
 from export.reporting.report import (
     PUBLISHED,
@@ -154,45 +153,6 @@ def strangers_table(results: Sequence[StrangersResult]) -> str:
                     for share in (row.identified, row.confused)
                 ),
                 *(f"{rate(share.value)} ({interval(share.low, share.high)})" for share in accepted),
-            )
-        )
-    return markdown_table(header, rows)
-
-
-def scenes_table(results: Sequence[ScenesResult]) -> str:
-    """Recognition in scenes, with a line for each kind of background, number of objects and number of presses."""
-    poses = [returned.pose for returned in results[0].results[0].returns]
-    header = (
-        "background",
-        "objects",
-        "presses of each",
-        "presses refused",
-        *(f"recognized, turned {pose}" if pose[0] == "w" else f"recognized, {pose} pose" for pose in poses),
-        "recognized on another background",
-        "wrong name",
-        "time to recognition",
-        "false appearances an hour, strangers",
-        "empty scene taken for an object",
-    )
-    rows = []
-    for background, row in [(result.backgrounds, row) for result in results for row in result.results]:
-        hardest = max(row.returns, key=lambda returned: returned.misnamed.value)
-        false = row.strangers_per_hour
-        rows.append(
-            (
-                background,
-                str(row.registered),
-                str(row.presses),
-                percent(row.refused, 0),
-                *(
-                    f"{percent(r.recognized.value)} ({interval(r.recognized.low, r.recognized.high)})"
-                    for r in row.returns
-                ),
-                f"{percent(row.elsewhere.value)} ({interval(row.elsewhere.low, row.elsewhere.high)})",
-                f"{percent(hardest.misnamed.value)} ({interval(hardest.misnamed.low, hardest.misnamed.high)})",
-                f"{row.returns[0].seconds[0]:.1f} s",
-                f"{false.value:.1f} ({false.low:.1f} to {false.high:.1f})",
-                f"{percent(row.empty.value)} ({interval(row.empty.low, row.empty.high)})",
             )
         )
     return markdown_table(header, rows)

@@ -112,7 +112,7 @@ def test_the_readme_states_what_was_measured_in_scenes() -> None:
     text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     assert f"only {100 * row.returns[-1].recognized.value:.0f} % of returning objects are recognized" in text
     assert (
-        row.refused > (1 - row.returns[-1].recognized.value) / 2
+        row.objects_refused.value > (1 - row.returns[-1].recognized.value) / 2
     )  # most because their registration was refused
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from ctypes.util import find_library
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,13 @@ from export.cli.scenes import show
 from export.data.turntable import load_objects
 from export.evaluation.scenes import Returns, SceneRow, ScenesResult
 from export.evaluation.strangers import Share
-from export.reporting.tables import scenes_table
+from export.reporting.scene_tables import scene_targets_table, scenes_table, scenes_verdict
 from tests.export.turntables import MATERIALS, slab, write_turntable
 
 RESULT = ScenesResult(
+    name="mine",
     model_id="net-0123456789ab",
+    focus="center",
     objects=172,
     strangers=69,
     visits=360,
@@ -29,7 +32,8 @@ RESULT = ScenesResult(
             registered=5,
             presses=3,
             draws=12,
-            refused=0.05,
+            objects_refused=Share(0.05, 0.02, 0.1),
+            views_refused=0.25,
             returns=(
                 Returns("within 45°", Share(0.95, 0.9, 0.98), Share(0.01, 0.0, 0.02), (0.4, 0.7), 120),
                 Returns("any", Share(0.5, 0.4, 0.6), Share(0.03, 0.01, 0.06), (0.5, 0.9), 120),
@@ -47,26 +51,89 @@ def test_the_table_shows_shares_intervals_and_conditions() -> None:
     out = io.StringIO()
     show(RESULT, Console(file=out, width=160, highlight=False))
     lines = out.getvalue().split("\n")
-    assert lines[1] == "net-0123456789ab  172 objects, backgrounds: photographs"
-    assert lines[4].split() == ["5", "3", "5", "95.0", "50.0", "40.0", "3.0", "12.0", "2.0"]
-    assert lines[5].split() == ["90.0-98.0", "40.0-60.0", "30.0-50.0", "1.0-6.0", "6.0-18.5", "0.0-5.0"]
+    assert lines[1] == "mine  net-0123456789ab, focus: center, 172 objects, backgrounds: photographs"
+    assert lines[4].split() == ["5", "3", "5.0", "25", "95.0", "50.0", "40.0", "3.0", "12.0", "2.0"]
+    assert lines[5].split() == [
+        "2.0-10.0",
+        *("90.0-98.0", "40.0-60.0", "30.0-50.0", "1.0-6.0", "6.0-18.5", "0.0-5.0"),
+    ]
     assert lines[6] == "skipped: 200 objects: only 103 can be registered"
     assert (
-        "returns recognized within 2 s, by pose, and on another background; 360 visits of 69 strangers"
-        in lines[7]
+        "returns recognized within 2 s, by pose, and at another place; 360 visits of 69 strangers" in lines[7]
     )
+
+
+def row(presses: int, recognized: float, misnamed: float, hourly: float) -> SceneRow:
+    shares = Share(recognized, 0.5, 1.0), Share(misnamed, 0.0, 0.1)
+    return SceneRow(
+        registered=5,
+        presses=presses,
+        draws=12,
+        objects_refused=Share(0.0, 0.0, 0.06),
+        views_refused=None if presses == 1 else 0.0,
+        returns=(Returns("within 45°", *shares, (0.4, 0.7), 120), Returns("any", *shares, (0.5, 0.9), 120)),
+        elsewhere=Share(0.4, 0.3, 0.5),
+        strangers_per_hour=Share(hourly, 0.0, 3.7),
+        empty=Share(0.0, 0.0, 0.2),
+    )
+
+
+OURS = replace(RESULT, results=(row(1, 0.96, 0.0, 0.2), row(3, 0.91, 0.02, 0.6)), skipped=())
+BASELINE = replace(
+    RESULT,
+    name="nearest neighbor",
+    is_baseline=True,
+    results=(row(1, 0.7, 0.0, 4.0), row(3, 0.92, 0.05, 6.0)),
+    skipped=(),
+)
 
 
 def test_a_record_is_read_again_and_becomes_a_table_of_the_documents(tmp_path: Path) -> None:
     records.write(tmp_path / "scenes.json", [RESULT])
     (read,) = records.read_all(ScenesResult, tmp_path / "scenes.json")
     assert read == RESULT
-    header, _, row = scenes_table([read]).splitlines()
+    header, _, line = scenes_table([read]).splitlines()
     assert "recognized, turned within 45°" in header and "recognized, any pose" in header
+    refused = "5.0 % (2.0 to 10.0) | 25 %"
     shares = "95.0 % (90.0 to 98.0) | 50.0 % (40.0 to 60.0) | 40.0 % (30.0 to 50.0) | 3.0 % (1.0 to 6.0)"
-    assert (
-        row == f"| photographs | 5 | 3 | 5 % | {shares} | 0.4 s | 12.0 (6.0 to 18.5) | 2.0 % (0.0 to 5.0) |"
+    assert line == (
+        f"| photographs | 5 | 3 | `mine` | {refused} | {shares} | 0.4 s | 12.0 (6.0 to 18.5) | 2.0 % (0.0 to 5.0) |"
     )
+
+
+def test_lines_that_are_compared_are_next_to_each_other() -> None:
+    drawn = replace(OURS, backgrounds="drawn", focus="foreground")
+    table = scenes_table([OURS, BASELINE, drawn]).splitlines()[2:]
+    assert [line.split(" | ")[:4] for line in table] == [
+        ["| photographs", "5", "1", "`mine`"],
+        ["| photographs", "5", "1", "nearest neighbor"],
+        ["| photographs", "5", "3", "`mine`"],
+        ["| photographs", "5", "3", "nearest neighbor"],
+        ["| drawn", "5", "1", "`mine`, foreground"],
+        ["| drawn", "5", "3", "`mine`, foreground"],
+    ]
+
+
+def test_targets_are_marked_where_they_are_reached() -> None:
+    header, _, *lines = scene_targets_table([OURS, BASELINE]).splitlines()
+    assert header == "| background | target with five objects | limit | `mine` | nearest neighbor |"
+    high, low = "(50.0 to 100.0)", "(0.0 to 10.0)"
+    assert [line.strip("| ").split(" | ")[2:] for line in lines] == [
+        ["at least 95 %", f"**96.0 % {high}**", f"70.0 % {high}"],
+        ["at least 90 %", f"**91.0 % {high}**", f"**92.0 % {high}**"],
+        ["at most 1 %", f"**0.0 % {low}**", f"**0.0 % {low}**"],
+        ["at most 1 %", f"2.0 % {low}", f"5.0 % {low}"],
+        ["at most 0.5", "**0.2 (0.0 to 3.7)**", "4.0 (0.0 to 3.7)"],
+        ["at most 0.5", "0.6 (0.0 to 3.7)", "6.0 (0.0 to 3.7)"],
+    ]
+
+
+def test_the_verdict_compares_with_the_baseline() -> None:
+    assert scenes_verdict([OURS, BASELINE]) == (
+        "- `mine`, photographs: 4 of 6 targets reached; better than nearest neighbor in 4 of 6 figures, worse in: "
+        "recognized, any pose, three presses.\n"
+    )
+    assert scenes_verdict([RESULT]) == "- `mine`, photographs: 0 of 3 targets reached.\n"
 
 
 @pytest.mark.skipif(find_library("EGL") is None, reason="rendering needs EGL (Debian: libegl1)")

@@ -1,13 +1,16 @@
-"""Scenes: what the engine makes of objects that return, of strangers, and of an empty scene."""
+"""Scenes: what the engine makes of objects that return, of strangers, and of an empty place."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from msgspec import structs
 from PIL import Image
 
 from edge_siamese.errors import DataError
@@ -15,24 +18,41 @@ from edge_siamese.models.bundle import Bundle
 from edge_siamese.recognition.head import SigmoidDistanceHead
 from edge_siamese.recognition.imaging import Bytes, Floats, Preprocessing
 from edge_siamese.settings import RecognitionSettings, RegistrationSettings, Settings
-from export.evaluation import scenes
-from export.evaluation.scenes import HEIGHT, MOVE_FRAMES, STAY_FRAMES, WIDTH, VideoComposer, measure_scenes
+from export.evaluation import scene_video, scenes
+from export.evaluation.scene_recording import EMPTY_STRIDE, Contender, SceneRecorder, SceneWatcher
+from export.evaluation.scene_video import (
+    ARRIVAL,
+    ARRIVED,
+    EMPTY_AFTER,
+    HEIGHT,
+    LEFT,
+    MOVE_FRAMES,
+    STAY_FRAMES,
+    WIDTH,
+    VideoComposer,
+)
+from export.evaluation.scenes import PRESS_FRAMES, ScenesResult, measure_scenes
 from tests.export.turntables import HUES, write_turntable
 
 SETTINGS = Settings(
     recognition=RecognitionSettings(threshold=0.5), registration=RegistrationSettings(min_sharpness=0.0)
 )
+FRAMES = LEFT + EMPTY_AFTER
 
 
 class HueEncoder:
-    """Embeds the colors of saturated pixels, and nothing else."""
+    """Embeds the colors of saturated pixels, and nothing else; counts the images."""
 
     runtime, precision, reason, model_id = "fake", "fp32", "requested", "hue"
     preprocessing = Preprocessing(32, 32, "rgb")
     dimensions = HUES + 1
 
+    def __init__(self) -> None:
+        self.images = 0
+
     def embed_prepared(self, images: Bytes) -> Floats:
         """float32 (N, HUES + 1): a unit vector; the last number stands for no color."""
+        self.images += len(images)
         result = np.zeros((len(images), self.dimensions), np.float32)
         for row, image in enumerate(images):
             vivid = image[(image.max(axis=2).astype(int) - image.min(axis=2)) > 110]
@@ -45,8 +65,11 @@ class HueEncoder:
 
 
 @pytest.fixture(autouse=True)
-def few_backgrounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scenes, "BACKGROUNDS", 4)
+def short_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scene_video, "BACKGROUNDS", 4)
+    monkeypatch.setattr(scenes, "SETTLE_SECONDS", 2)
+    monkeypatch.setattr(scenes, "POSES", {"within 45°": 45, "any": 180})
+    monkeypatch.setattr(scenes, "OBJECTS_AT_A_PLACE", 2)
 
 
 @pytest.fixture
@@ -54,33 +77,45 @@ def model(bundle: Bundle) -> Any:
     return SimpleNamespace(head=SigmoidDistanceHead(12.0, 7.0), manifest=bundle.manifest, impostors=None)
 
 
+def contender(model: Any, settings: Settings = SETTINGS, **more: Any) -> Contender:
+    encoder: Any = HueEncoder()
+    return Contender("hue", model, encoder, settings, **more)
+
+
 def test_objects_of_their_own_color_are_recognized_from_all_sides(tmp_path: Path, model: Any) -> None:
     write_turntable(tmp_path, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
-    steps = list[str]()
-    found = measure_scenes(
-        model,
-        HueEncoder(),
+    steps = dict[str, list[int]]()
+
+    @contextmanager
+    def progress(step: str, total: int) -> Iterator[Callable[[], None]]:
+        steps[step] = [0, total]
+
+        def advance() -> None:
+            steps[step][0] += 1
+
+        yield advance
+
+    (found,) = measure_scenes(
+        [contender(model)],
         VideoComposer(tmp_path),
         registered=(2, 3, 9),
-        objects_in_all=3,
-        strangers=4,
-        settings=SETTINGS,
-        advance=steps.append,
+        objects_in_all=4,
+        strangers=3,
+        progress=progress,
     )
-    assert (found.model_id, found.objects, found.strangers, found.visits) == ("hue", 10, 4, 4)
+    assert (found.name, found.model_id, found.focus, found.is_baseline) == ("hue", "hue", "center", False)
+    # Four objects at two places, with three strangers each.
+    assert (found.objects, found.strangers, found.visits) == (10, 4, 6)
     assert found.backgrounds == "drawn"
     assert found.skipped == ("9 objects: only 6 can be registered",)
-    assert [(row.registered, row.presses, row.draws) for row in found.results] == [
-        (2, 1, 2),
-        (2, 3, 2),
-        (3, 1, 1),
-        (3, 3, 1),
-    ]
+    assert steps == {"recording video": [4 * 3 + 4 * 4 + 6] * 2, "recognizing": [2 * (2 + 1)] * 2}
+    kinds = [(row.registered, row.presses, row.draws, row.views_refused) for row in found.results]
+    assert kinds == [(2, 1, 2, None), (2, 3, 2, 0.0), (3, 1, 1, None), (3, 3, 1, 0.0)]
     for row in found.results:
-        assert (row.refused, row.strangers_per_hour.value, row.empty.value) == (0.0, 0.0, 0.0)
+        nothing = (row.objects_refused.value, row.strangers_per_hour.value, row.empty.value)
+        assert nothing == (0.0, 0.0, 0.0)
         assert [(r.pose, r.recognized.value, r.misnamed.value) for r in row.returns] == [
             ("within 45°", 1.0, 0.0),
-            ("within 90°", 1.0, 0.0),
             ("any", 1.0, 0.0),
         ]
         # The sixth matching frame, of which the last ones of the arrival may be some.
@@ -88,52 +123,131 @@ def test_objects_of_their_own_color_are_recognized_from_all_sides(tmp_path: Path
             0.2 <= r.seconds[0] <= r.seconds[1] <= 0.7 and r.count == 2 * row.registered * row.draws
             for r in row.returns
         )
-    assert "3 objects registered with 3 presses each" in steps
+    # Four objects without a mistake prove little, and so does a minute without a false appearance.
+    two, *_ = found.results
+    assert (two.objects_refused.low, two.objects_refused.high) == pytest.approx((0.0, 0.489891), abs=1e-6)
+    assert two.returns[0].recognized.low == pytest.approx(0.510109, abs=1e-6)
+    assert two.strangers_per_hour.high == pytest.approx(60 * 3.688879, abs=1e-3)
 
 
 def test_strangers_that_look_like_a_registered_object_are_counted(tmp_path: Path, model: Any) -> None:
     """All are red: each stranger appears as the registered object, unless the next press is refused as a collision."""
     write_turntable(tmp_path, [0] * 6)
-    found = measure_scenes(
-        model,
-        HueEncoder(),
+    lenient = structs.replace(
+        SETTINGS, registration=structs.replace(SETTINGS.registration, collisions="allow")
+    )
+    refusing, allowing = measure_scenes(
+        [contender(model), contender(model, lenient, is_baseline=True)],
         VideoComposer(tmp_path),
         registered=(1, 2),
-        objects_in_all=1,
+        objects_in_all=2,
         strangers=6,
-        settings=SETTINGS,
     )
-    one, three, two, _ = found.results
-    assert (one.refused, three.refused, two.refused) == (0.0, 0.0, 0.5)
-    # Six strangers in a minute.
+    one, three, two, two_of_three = refusing.results
+    assert (one.objects_refused.value, three.objects_refused.value, two.objects_refused.value) == (0, 0, 0.5)
+    # Views of one's own object are no collision; the second object gets none, because it was refused.
+    assert (one.views_refused, three.views_refused, two_of_three.views_refused) == (None, 0.0, 0.0)
     assert one.strangers_per_hour.value == two.strangers_per_hour.value == 360.0
     assert two.returns[0].recognized.value == 0.5
     assert two.returns[0].misnamed.value == 0.5
+    assert allowing.is_baseline
+    assert [row.objects_refused.value for row in allowing.results] == [0.0] * 4
+    assert allowing.results[2].strangers_per_hour.value == 360.0
+
+
+def test_an_empty_place_that_looks_like_an_object_is_counted_before_the_arrival(
+    tmp_path: Path, model: Any
+) -> None:
+    write_turntable(tmp_path, [0])
+    composer = VideoComposer(tmp_path)
+    rng = np.random.default_rng(0)
+    one = contender(model)
+    recorder, watcher = SceneRecorder(one), SceneWatcher(one)
+    visit = list(composer.shots(composer.visit(0, 0, 1, rng)))
+    recording = recorder.record(visit)
+    # The press comes too early: what is registered is the empty place.
+    empty = list(composer.empty_shots(1, scene_video.draw_light(rng), PRESS_FRAMES, 0))
+    view = recorder.press(empty)
+    assert view is not None and view.embedding[-1] == pytest.approx(1.0)
+    uid = watcher.register(view)
+    watched = watcher.watch(recording)
+    ((again, number),) = watched.appeared  # after the departure
+    assert watched.was_present and again == uid and number >= LEFT
+    red = recorder.press(list(composer.shots(composer.visit(0, 0, 1, rng, PRESS_FRAMES))))
+    other = watcher.register(red)
+    assert other not in (None, uid)
+    (first, number), (after, _) = watcher.watch(recording).appeared
+    assert (first, after) == (other, uid) and ARRIVAL + 6 <= number <= ARRIVED + 6
+    assert watcher.register(red) is None  # it is known
+    assert watcher.register(red, to=other) == other
+    recorder.close()
+    watcher.close()
+
+
+def test_each_frame_is_encoded_once_and_an_empty_place_now_and_then(tmp_path: Path, model: Any) -> None:
+    write_turntable(tmp_path, [0])
+    composer = VideoComposer(tmp_path)
+    one = contender(model)
+    encoder: Any = one.encoder
+    recorder = SceneRecorder(one)
+    visit = composer.visit(0, 0, 1, np.random.default_rng(0))
+    recording = recorder.record(composer.shots(visit))
+    moving = STAY_FRAMES + 2 * MOVE_FRAMES
+    encoded = moving + -(-ARRIVAL // EMPTY_STRIDE) + -(-EMPTY_AFTER // EMPTY_STRIDE)
+    assert (len(recording.rows), len(recording.embeddings), encoder.images) == (FRAMES, encoded, encoded)
+    assert recording.rows.tolist()[: ARRIVED - 2] == [0] * 5 + [1] * 5 + [2] * 5 + [3, 4]
+    assert (recording.embeddings[recording.rows[ARRIVED:-EMPTY_AFTER]][:STAY_FRAMES, 0] > 0.99).all()
+    assert recording.embeddings[recording.rows[-1], -1] == 1.0
+    # Nothing is encoded that the engine does not encode: frames without contrast.
+    dark = [scene_video.Shot(np.zeros((HEIGHT, WIDTH, 3), np.uint8), False)] * 3
+    nothing = recorder.record(dark)
+    assert (nothing.rows.tolist(), nothing.embeddings.shape) == ([-1, -1, -1], (0, HUES + 1))
+    watcher = SceneWatcher(one)
+    assert watcher.watch(nothing).appeared == ()
+    encoder.images = 0
+    recorder.settle(composer.shots(visit))
+    assert encoder.images == 0
+    assert recorder.press(dark * 20) is None
+    recorder.close()
+    watcher.close()
 
 
 def test_a_visit_arrives_stays_and_leaves(tmp_path: Path) -> None:
     write_turntable(tmp_path, [0])
     composer = VideoComposer(tmp_path, seed=3)
-    visit = composer.visit(0, 6, np.random.default_rng(0), background=1)
+    visit = composer.visit(0, 6, 1, np.random.default_rng(0))
     assert (visit.azimuth, visit.background) == (2, 1)
-    frames = list(composer.frames(visit))
-    assert len(frames) == MOVE_FRAMES + STAY_FRAMES + MOVE_FRAMES
-    assert {frame.shape for frame in frames} == {(HEIGHT, WIDTH, 3)}
+    shots = list(composer.shots(visit))
+    assert [shot.empty for shot in shots] == [
+        number < ARRIVAL or number >= FRAMES - EMPTY_AFTER for number in range(FRAMES)
+    ]
+    assert {shot.pixels.shape for shot in shots} == {(HEIGHT, WIDTH, 3)}
 
     def red(frame: Bytes) -> int:
         return int((frame[..., 0].astype(int) - frame[..., 1:].max(axis=2) > 100).sum())
 
-    seen = [red(frame) for frame in frames]
-    assert seen[0] == seen[-1] == 0
-    assert min(seen[MOVE_FRAMES:-MOVE_FRAMES]) > 0.9 * max(seen) > 5000
-    assert all((one == other).all() for one, other in zip(frames, composer.frames(visit), strict=True))
-    (still, *_) = list(composer.frames(composer.visit(0, 0, np.random.default_rng(0), moves=False, stay=2)))
-    assert red(still) > 0
+    seen = [red(shot.pixels) for shot in shots]
+    assert not any(seen[: ARRIVAL + 1]) and not any(seen[-EMPTY_AFTER - 1 :])
+    assert min(seen[ARRIVED : ARRIVED + STAY_FRAMES]) > 0.9 * max(seen) > 5000
+    again = composer.shots(visit)
+    assert all((one.pixels == other.pixels).all() for one, other in zip(shots, again, strict=True))
 
 
 def test_too_few_objects_are_an_error(tmp_path: Path, model: Any) -> None:
     write_turntable(tmp_path, [0, 1, 2])
     with pytest.raises(DataError, match="3 objects are too few: 5 have to be registered, and others shown"):
-        measure_scenes(model, HueEncoder(), VideoComposer(tmp_path))
+        measure_scenes([contender(model)], VideoComposer(tmp_path))
     with pytest.raises(DataError, match="render models into it with `python -m export render`"):
         VideoComposer(tmp_path / "nothing")
+
+
+def test_the_baseline_and_a_bundle_see_the_same_video(tmp_path: Path, model: Any) -> None:
+    write_turntable(tmp_path, [0, 1, 2, 3])
+
+    def run() -> list[ScenesResult]:
+        both = [contender(model), contender(model, is_baseline=True)]
+        return measure_scenes(both, VideoComposer(tmp_path), registered=(1,), objects_in_all=1, strangers=1)
+
+    one, other = run()
+    assert one.results == other.results
+    assert run() == [one, other]

@@ -1,0 +1,102 @@
+"""Baseline of the scenes: nearest neighbor on ImageNet features, as demos do it that can be taught in a browser.
+
+The features are those of the published EfficientNet-Lite0, in float32, and are compared by their cosine. The engine always
+names the nearest registered view, unless it is too far away: at that limit, 1 % of given pictures of anything pass, the
+rule of the daemon's default. No registration is refused because an object looks like another one.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from edge_siamese.errors import DataError
+from edge_siamese.models.manifest import USUAL_FALSE_ACCEPT_RATE, Threshold
+from edge_siamese.recognition.head import SigmoidDistanceHead
+from edge_siamese.recognition.imaging import Bytes, Floats
+from edge_siamese.settings import RegistrationSettings, Settings
+from export.encoders.base import EncoderNetwork
+from export.encoders.efficientnet_lite import NORM_EPSILON, STAGES, EfficientNetLite0, Stage
+from export.evaluation.embeddings import embed_all
+from export.evaluation.scene_recording import Contender
+from export.evaluation.strangers import read_pictures
+from export.training.network import TorchEncoder, model_id
+
+NAME = "nearest neighbor"
+MIN_PICTURES = 100
+"""Pictures of which at least one may pass."""
+LAST_STAGE: Stage = (1, 3, 1, 6, 320)
+FEATURES = 1280
+SAME_OBJECT, STEEPNESS = 0.8, 10.0
+"""Distance up to which the frames of a registration show one object, and the head's scale; p(same) is 0.5 there. Neither
+decides what is recognized."""
+
+
+class ImageNetFeatures(EfficientNetLite0):
+    """Pixels (N, 3, 187, 187), float32 in 0..255, to the published network's pooled features (N, 1280)."""
+
+    name = "imagenet-features"
+
+    def __init__(self) -> None:
+        super().__init__((*STAGES, LAST_STAGE))
+        self.head = nn.Sequential(
+            nn.Conv2d(LAST_STAGE[-1], FEATURES, 1, bias=False),
+            nn.BatchNorm2d(FEATURES, eps=NORM_EPSILON),
+            nn.ReLU6(),
+        )
+        self.dimensions = FEATURES
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        features: Tensor = self.head(self.feature_map(pixels)).mean(dim=(2, 3))
+        return features
+
+
+class _FoldedEncoder(TorchEncoder):
+    """The network with its normalizations folded into the convolutions, which halves the time."""
+
+    def __init__(self, module: EncoderNetwork, model_id: str) -> None:
+        super().__init__(module.eval(), model_id)
+        example = torch.zeros((1, 3, self.preprocessing.height, self.preprocessing.width))
+        with torch.inference_mode(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            traced = torch.jit.trace(module, example)  # type: ignore[no-untyped-call]
+            self._folded = torch.jit.optimize_for_inference(torch.jit.freeze(traced))
+
+    @torch.inference_mode()
+    def embed_prepared(self, images: Bytes) -> Floats:
+        """uint8 (N, H, W, C) to float32 (N, D)."""
+        parts = [images[start : start + self.batch] for start in range(0, len(images), self.batch)]
+        pixels = (torch.from_numpy(part).permute(0, 3, 1, 2).float() for part in parts)
+        return np.concatenate([nn.functional.normalize(self._folded(block)).numpy() for block in pixels])
+
+
+def imagenet_baseline(pictures: Path) -> Contender:
+    """The baseline, with its limit for these pictures of anything.
+
+    Raises:
+        SettingsError: the published weights are not installed.
+        DataError: the folder has too few pictures, or one cannot be read.
+    """
+    network = ImageNetFeatures()
+    network.load_published_weights()
+    encoder: Any = _FoldedEncoder(network, model_id(network))
+    images = read_pictures(pictures, encoder.preprocessing)
+    if len(images) < MIN_PICTURES:
+        raise DataError(f"{pictures} has {len(images)} pictures; the baseline's limit needs {MIN_PICTURES}")
+    impostors = embed_all(encoder, images)
+    same = Threshold(USUAL_FALSE_ACCEPT_RATE, 0.5, false_reject_rate=0.0, impostor_pairs=1)
+    # What an engine reads of a bundle.
+    bundle: Any = SimpleNamespace(
+        path=pictures,
+        head=SigmoidDistanceHead(STEEPNESS, STEEPNESS * SAME_OBJECT),
+        manifest=SimpleNamespace(model_id=encoder.model_id, thresholds=(same,)),
+        impostors=impostors,
+    )
+    settings = Settings(registration=RegistrationSettings(collisions="allow"))
+    return Contender(NAME, bundle, encoder, settings, is_baseline=True)

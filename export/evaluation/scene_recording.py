@@ -1,0 +1,271 @@
+"""Recordings: what the daemon's engine makes of video, up to the embedding of each frame.
+
+The encoder takes most of the time of a measurement. So an engine with nothing registered watches all video once, in the
+order of time, with its own imaging and its own choice of what to encode. Engines with registered objects replay the
+embeddings (`SceneWatcher`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from msgspec import structs
+
+from edge_siamese.cameras.camera import Frame
+from edge_siamese.daemon.engine import Engine
+from edge_siamese.events import Event
+from edge_siamese.models.bundle import Bundle, choose_acceptance
+from edge_siamese.panel.press_grammar import Gesture
+from edge_siamese.recognition.embedding import MAX_BATCH_SIZE, Encoder
+from edge_siamese.recognition.imaging import Bytes, Floats, Preprocessing
+from edge_siamese.recognition.registration import NewView, collision
+from edge_siamese.settings import CameraSettings, Settings
+from edge_siamese.store import SupportStore
+from export.evaluation.scene_video import ARRIVED, EMPTY_BEFORE, FRAME_RATE, Shot
+
+PRESS_DELAY = 3
+"""Frames in which an object stands still before the button is pressed."""
+EMPTY_STRIDE = 5
+"""Of the frames of an empty place, which differ by noise and drift only, every fifth is encoded."""
+SETTLE_SECONDS = 75
+"""How long the camera watches a new place before anything happens there."""
+BETWEEN_SECONDS = 4.0
+"""Between two visits; no frames are shown."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A way to recognize objects: an encoder with its thresholds, and the daemon's settings."""
+
+    name: str
+    """Such as the name of the bundle."""
+    bundle: Bundle
+    """Source of head, thresholds and impostors."""
+    encoder: Encoder
+    settings: Settings = field(default_factory=Settings)
+    focus: str = "center"
+    """`camera.focus` of the settings."""
+    is_baseline: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """A visit as the engine saw it."""
+
+    embeddings: Floats
+    """float32 (N, D)."""
+    rows: npt.NDArray[np.int32]
+    """(T,): the row of each frame in `embeddings`; -1 if it shows nothing that would be encoded."""
+
+
+class SceneRecorder:
+    """Records video with the engine of a contender, with nothing registered.
+
+    Args:
+        contender: whose settings decide what is encoded.
+    """
+
+    def __init__(self, contender: Contender) -> None:
+        self._encoder = contender.encoder
+        self._gate = _GatedEncoder(contender.encoder)
+        self._store = SupportStore(None, self._encoder.model_id, self._encoder.dimensions)
+        self._events = list[Event]()
+        registration = structs.replace(contender.settings.registration, keep_crops=False)
+        settings = structs.replace(contender.settings, registration=registration)
+        engine_encoder: Any = self._gate
+        self._engine = Engine(
+            settings, contender.bundle, engine_encoder, self._store, publish=self._events.append
+        )
+        self._now, self._number = 1000.0, 0
+
+    def close(self) -> None:
+        """Release the store."""
+        self._store.close()
+
+    def settle(self, shots: Iterable[Shot]) -> None:
+        """Watch a new place, one frame a second, without encoding anything."""
+        for shot in shots:
+            self._show(shot, 1.0)
+
+    def record(self, shots: Iterable[Shot]) -> Recording:
+        """Watch a visit."""
+        images, rows, held = list[Bytes](), list[int](), 0
+        for shot in shots:
+            image = self._show(shot)
+            if image is None:
+                rows.append(-1)
+                continue
+            if not shot.empty or held == 0:
+                images.append(image)
+            held = (held + 1) % EMPTY_STRIDE if shot.empty else 0
+            rows.append(len(images) - 1)
+        self._now += BETWEEN_SECONDS
+        return Recording(self._embed(images), np.array(rows, np.int32))
+
+    def press(self, shots: Sequence[Shot]) -> NewView | None:
+        """Watch a visit, and press the button while the object stands still.
+
+        Returns:
+            The view that is registered if no other object looks like it; None if the frames are not good enough.
+        """
+        start = ARRIVED + PRESS_DELAY
+        for shot in shots[:start]:
+            self._show(shot)
+        self._events.clear()
+        self._engine.gesture(Gesture.PRESS, self._now)
+        self._gate.is_open = True
+        for position in range(start, len(shots)):
+            if not self._engine.registrations.busy:
+                break
+            self._show(shots[position])
+            start = position + 1
+        self._gate.is_open = False
+        for shot in shots[start:]:
+            self._show(shot)
+        self._now += max(BETWEEN_SECONDS, self._engine.registrations.settings.timeout_s)
+        self._engine.tick(self._now)
+        if not any(event.kind == "registered" for event in self._events):
+            return None
+        (entry,) = self._store.entries()
+        self._engine.forget(entry.uid)
+        return NewView(entry.embeddings[0], (), "button")
+
+    def _show(self, shot: Shot, seconds: float = 1 / FRAME_RATE) -> Bytes | None:
+        """Show a frame; returns the image that the engine would have encoded, if any."""
+        self._now += seconds
+        self._number += 1
+        self._gate.image = None
+        self._engine.process_frame(Frame(shot.pixels, self._now, self._number))
+        return self._gate.image
+
+    def _embed(self, images: Sequence[Bytes]) -> Floats:
+        parts = [
+            self._encoder.embed_prepared(np.stack(images[start : start + MAX_BATCH_SIZE]))
+            for start in range(0, len(images), MAX_BATCH_SIZE)
+        ]
+        return np.concatenate(parts) if parts else np.empty((0, self._encoder.dimensions), np.float32)
+
+
+class _GatedEncoder:
+    """An encoder that computes embeddings only while it is open, and keeps the latest image."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+        self.is_open = False
+        self.image: Bytes | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._encoder, name)
+
+    def embed_prepared(self, images: Bytes) -> Floats:
+        self.image = images[0]
+        if self.is_open:
+            return self._encoder.embed_prepared(images)
+        return np.zeros((len(images), self._encoder.dimensions), np.float32)
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What the engine reported during a visit."""
+
+    appeared: tuple[tuple[str, int], ...]
+    """uid, and number of the frame, of all objects that appeared from the arrival on."""
+    was_present: bool
+    """Whether an object was reported as present before the arrival."""
+
+
+class SceneWatcher:
+    """An engine that registers recorded views and replays recorded visits.
+
+    Args:
+        contender: whose recordings are replayed.
+    """
+
+    def __init__(self, contender: Contender) -> None:
+        encoder, settings, self._bundle = contender.encoder, contender.settings, contender.bundle
+        self._registration = settings.registration
+        recognition = settings.recognition
+        self._pair_threshold = choose_acceptance(
+            self._bundle, recognition.threshold, recognition.false_accept_rate
+        ).threshold
+        self._store = SupportStore(None, encoder.model_id, encoder.dimensions)
+        self._events = list[Event]()
+        self._replay = _ReplayEncoder(encoder)
+        # What to encode was decided when the video was recorded.
+        settings = structs.replace(settings, camera=CameraSettings())
+        engine_encoder: Any = self._replay
+        self._engine = Engine(
+            settings, self._bundle, engine_encoder, self._store, publish=self._events.append
+        )
+        self._now, self._number = 1000.0, 0
+
+    def close(self) -> None:
+        """Release the store."""
+        self._store.close()
+
+    def register(self, view: NewView | None, to: str | None = None) -> str | None:
+        """Register a view as the daemon does after a press.
+
+        Args:
+            view: the recorded one; None if its frames were not good enough.
+            to: uid of the object that gets the view; None: a new object.
+
+        Returns:
+            The uid; None if the registration was refused.
+        """
+        if view is None:
+            return None
+        if self._registration.collisions == "refuse" and collision(
+            view.embedding, self._engine.support, self._bundle.head, self._pair_threshold, to
+        ):
+            return None
+        known = self._store.register(None, view) if to is None else self._store.add_view(to, view)
+        self._engine.follow()
+        return known.uid
+
+    def watch(self, recording: Recording) -> Watched:
+        """Replay a visit; afterward, nothing is present."""
+        appeared, was_present = list[tuple[str, int]](), False
+        for number, row in enumerate(recording.rows):
+            self._events.clear()
+            if row >= 0:
+                self._replay.next = recording.embeddings[row]
+            self._now += 1 / FRAME_RATE
+            self._number += 1
+            image = _NOTHING if row < 0 else _SOMETHING
+            self._engine.process_frame(Frame(image, self._now, self._number))
+            if number < EMPTY_BEFORE:
+                was_present = was_present or bool(self._engine.present)
+                continue
+            appeared += [
+                (str(event.data["uid"]), number) for event in self._events if event.kind == "appeared"
+            ]
+        # Longer than the gap after which the tracker ends all sightings.
+        self._now += 60.0
+        self._engine.tick(self._now)
+        return Watched(tuple(appeared), was_present)
+
+
+_NOTHING = np.zeros((2, 2), np.uint8)
+"""An image without contrast, which no engine encodes."""
+_SOMETHING = np.array([[0, 255], [255, 0]], np.uint8)
+
+
+class _ReplayEncoder:
+    """An encoder that returns a recorded embedding, whatever it is shown."""
+
+    preprocessing = Preprocessing(*_SOMETHING.shape)
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+        self.next = np.zeros(encoder.dimensions, np.float32)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._encoder, name)
+
+    def embed_prepared(self, images: Bytes) -> Floats:
+        return np.repeat(self.next[np.newaxis], len(images), axis=0)

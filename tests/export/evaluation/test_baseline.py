@@ -1,0 +1,70 @@
+"""The baseline of the scenes: the published features, and the limit that follows from pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edge_siamese.errors import DataError
+from edge_siamese.models.bundle import choose_acceptance
+from edge_siamese.recognition.support import SupportSet
+from export.encoders.efficientnet_lite import EfficientNetLite0, weights_installed
+from export.evaluation import baseline
+from export.evaluation.baseline import ImageNetFeatures, imagenet_baseline
+from export.training.network import TorchEncoder, count_macs
+from tests.export.turntables import HUES, write_turntable
+
+pytestmark = pytest.mark.skipif(not weights_installed(), reason="needs the published weights")
+
+
+def write_pictures(folder: Path, count: int) -> None:
+    rng = np.random.default_rng(5)
+    folder.mkdir()
+    for number in range(count):
+        colors = rng.integers(0, 256, (3, 3, 3), dtype=np.uint8)
+        Image.fromarray(colors).resize((64, 64)).save(folder / f"{number}.png")
+
+
+def test_the_features_are_those_before_the_classes_of_imagenet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(EfficientNetLite0, "side", 59)
+    network = ImageNetFeatures()
+    network.load_published_weights()
+    assert network.dimensions == 1280
+    assert {name.split(".")[0] for name in network.state_dict()} == {"stem", "blocks", "head"}
+    # The last block and the convolution to 1280 features are there: 320 * 1280 products at each of 2 x 2 places.
+    without = count_macs(EfficientNetLite0())
+    assert count_macs(network) - without > 4 * 320 * 1280
+
+
+def test_one_percent_of_the_pictures_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(EfficientNetLite0, "side", 59)
+    write_pictures(tmp_path / "pictures", 110)
+    contender = imagenet_baseline(tmp_path / "pictures")
+    assert (contender.name, contender.focus, contender.is_baseline) == ("nearest neighbor", "center", True)
+    assert contender.settings.registration.collisions == "allow"
+    network = ImageNetFeatures()
+    network.load_published_weights()
+    images = np.random.default_rng(1).integers(0, 256, (3, 59, 59, 3), dtype=np.uint8)
+    expected = TorchEncoder(network).embed_prepared(images)
+    assert contender.encoder.embed_prepared(images) == pytest.approx(expected, abs=1e-4)
+    impostors, head = contender.bundle.impostors, contender.bundle.head
+    assert impostors is not None and impostors.shape == (110, 1280)
+    assert np.linalg.norm(impostors, axis=1) == pytest.approx(np.ones(110), abs=1e-5)
+    write_turntable(tmp_path / "objects", [0, HUES // 2])
+    view = Image.open(next((tmp_path / "objects" / "object-0").glob("*.webp"))).convert("RGB")
+    support = SupportSet.of({"it": contender.encoder.embed(np.asarray(view))}, 1280)
+    acceptance = choose_acceptance(contender.bundle)
+    assert acceptance.is_measured and acceptance.false_accept_rate == 0.01
+    limit = head.distance_at(acceptance.general_threshold(support, head))
+    assert int((support.distances(head, impostors)[:, 0] <= limit).sum()) == 1
+
+
+def test_too_few_pictures_are_an_error(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "few", 3)
+    with pytest.raises(
+        DataError, match=f"few has 3 pictures; the baseline's limit needs {baseline.MIN_PICTURES}"
+    ):
+        imagenet_baseline(tmp_path / "few")
