@@ -6,10 +6,12 @@ import argparse
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Literal, get_args
 
 from rich.console import Console
 from rich.table import Table
 
+from edge_siamese.settings import CameraSettings, Settings
 from export.cli.options import add_output_options, output, positive, seed
 from export.evaluation.loading import open_bundle, open_model
 from export.evaluation.scene_recording import Contender
@@ -29,6 +31,7 @@ from export.progress import counting, stderr_console, working
 EXAMPLE = """\
 examples:
   python -m export scenes objects --turntable build/turntable --baseline build/photographs/anything/impostors
+  python -m export scenes objects --turntable build/turntable --focus center foreground
   python -m export scenes objects build/photos --turntable build/turntable --registered 5 --json
   python -m export scenes objects --turntable build/turntable --backgrounds drawn build/photographs/varied/photographs
 
@@ -37,6 +40,7 @@ position, size and light. Strangers come, one every ten seconds. `python -m expo
 and the baseline see the same video. The baseline names the nearest registered view by ImageNet features."""
 
 DRAWN = "drawn"
+Focus = Literal["center", "foreground"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,6 +57,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         metavar="DIR",
         help="objects rendered by `python -m export render`",
+    )
+    parser.add_argument(
+        "--focus",
+        nargs="+",
+        choices=get_args(Focus),
+        default=[CameraSettings().focus],
+        help=f"part of a frame that the encoder reads, as `camera.focus` in the settings; each is measured by itself "
+        f"(default: {CameraSettings().focus}). The baseline reads the center.",
     )
     parser.add_argument(
         "--baseline",
@@ -96,7 +108,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     console = stderr_console()
     with working(console, "reading the bundles"):
-        contenders = [_contender(path) for path in arguments.bundles]
+        contenders = [_contender(path, focus) for path in arguments.bundles for focus in arguments.focus]
     if arguments.baseline:
         # Imported here, because torch takes seconds to import and bundles do not need it.
         from export.evaluation.baseline import imagenet_baseline
@@ -125,10 +137,11 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _contender(path: Path) -> Contender:
+def _contender(path: Path, focus: Focus) -> Contender:
     bundle = open_bundle(path)
     name = path.resolve().parent.name if path.name == "bundle" else path.name
-    return Contender(name, bundle, open_model(bundle.path).encoder)
+    settings = Settings(camera=CameraSettings(focus=focus))
+    return Contender(name, bundle, open_model(bundle.path).encoder, settings)
 
 
 def show(result: ScenesResult, console: Console | None = None) -> None:
@@ -139,14 +152,14 @@ def show(result: ScenesResult, console: Console | None = None) -> None:
         f"backgrounds: {result.backgrounds}"
     )
     table = Table(box=None, header_style="dim", pad_edge=False)
-    for title in ("objects", "presses\neach", "refused\n%", "further\nrefused %"):
-        table.add_column(title, justify="right")
-    poses = [returned.pose for returned in result.results[0].returns]
+    poses = [f"{returned.pose}\n%".replace("within ", "") for returned in result.results[0].returns]
     for title in (
-        *(f"{pose}\n%" for pose in poses),
-        "elsewhere\n%",
-        "misnamed\n%",
-        "false\nan hour",
+        "objects,\npresses",
+        "refused,\nfurther %",
+        *poses,
+        "other\nplace %",
+        "wrong\nname %",
+        "false\n/hour",
         "empty\n%",
     ):
         table.add_column(title, justify="right", no_wrap=True)
@@ -157,7 +170,7 @@ def show(result: ScenesResult, console: Console | None = None) -> None:
         console.print(f"[dim]skipped: {line}[/dim]")
     about = (
         "refused: objects at their first press, and further presses; "
-        f"returns recognized within {WITHIN_SECONDS:g} s, by pose, and at another place; "
+        f"returns recognized within {WITHIN_SECONDS:g} s, turned by at most so much, and at another place; "
         f"{result.visits} visits of {result.strangers} strangers, one every ten seconds; "
         "small print: 95 % interval over objects, strangers or places"
     )
@@ -166,19 +179,24 @@ def show(result: ScenesResult, console: Console | None = None) -> None:
 
 def cells(row: SceneRow) -> list[str]:
     """The cells of a row."""
-    last = row.returns[-1]
+    further = "" if row.views_refused is None else f", {100 * row.views_refused:.0f}"
+    misnamed = max((returned.misnamed for returned in row.returns), key=lambda share: share.value)
     return [
-        str(row.registered),
-        str(row.presses),
-        _cell(row.objects_refused, 100.0),
-        "" if row.views_refused is None else f"{100 * row.views_refused:.0f}",
+        f"{row.registered}, {row.presses}",
+        f"{100 * row.objects_refused.value:.0f}{further}",
         *(_cell(returned.recognized, 100.0) for returned in row.returns),
         _cell(row.elsewhere, 100.0),
-        _cell(last.misnamed, 100.0),
+        _cell(misnamed, 100.0),
         _cell(row.strangers_per_hour, 1.0),
         _cell(row.empty, 100.0),
     ]
 
 
 def _cell(share: Share, scale: float) -> str:
-    return f"{scale * share.value:.1f}\n[dim]{scale * share.low:.1f}-{scale * share.high:.1f}[/dim]"
+    return (
+        f"{_short(scale * share.value)}\n[dim]{_short(scale * share.low)}-{_short(scale * share.high)}[/dim]"
+    )
+
+
+def _short(number: float) -> str:
+    return f"{number:.1f}" if number < 9.95 else f"{number:.0f}"

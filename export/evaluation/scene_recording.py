@@ -23,7 +23,7 @@ from edge_siamese.panel.press_grammar import Gesture
 from edge_siamese.recognition.embedding import MAX_BATCH_SIZE, Encoder
 from edge_siamese.recognition.imaging import Bytes, Floats, Preprocessing
 from edge_siamese.recognition.registration import NewView, collision
-from edge_siamese.settings import CameraSettings, Settings
+from edge_siamese.settings import Settings
 from edge_siamese.store import SupportStore
 from export.evaluation.scene_video import ARRIVED, EMPTY_BEFORE, FRAME_RATE, Shot
 
@@ -47,9 +47,12 @@ class Contender:
     """Source of head, thresholds and impostors."""
     encoder: Encoder
     settings: Settings = field(default_factory=Settings)
-    focus: str = "center"
-    """`camera.focus` of the settings."""
     is_baseline: bool = False
+
+    @property
+    def focus(self) -> str:
+        """The part of a frame that the encoder reads: `center` or `foreground`."""
+        return self.settings.camera.focus
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,7 +199,7 @@ class SceneWatcher:
         self._events = list[Event]()
         self._replay = _ReplayEncoder(encoder)
         # What to encode was decided when the video was recorded.
-        settings = structs.replace(settings, camera=CameraSettings())
+        settings = structs.replace(settings, camera=structs.replace(settings.camera, focus="center"))
         engine_encoder: Any = self._replay
         self._engine = Engine(
             settings, self._bundle, engine_encoder, self._store, publish=self._events.append

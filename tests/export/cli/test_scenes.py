@@ -52,14 +52,12 @@ def test_the_table_shows_shares_intervals_and_conditions() -> None:
     show(RESULT, Console(file=out, width=160, highlight=False))
     lines = out.getvalue().split("\n")
     assert lines[1] == "mine  net-0123456789ab, focus: center, 172 objects, backgrounds: photographs"
-    assert lines[4].split() == ["5", "3", "5.0", "25", "95.0", "50.0", "40.0", "3.0", "12.0", "2.0"]
-    assert lines[5].split() == [
-        "2.0-10.0",
-        *("90.0-98.0", "40.0-60.0", "30.0-50.0", "1.0-6.0", "6.0-18.5", "0.0-5.0"),
-    ]
+    assert lines[4].split() == ["5,", "3", "5,", "25", "95", "50", "40", "3.0", "12", "2.0"]
+    assert lines[5].split() == ["90-98", "40-60", "30-50", "1.0-6.0", "6.0-18", "0.0-5.0"]
     assert lines[6] == "skipped: 200 objects: only 103 can be registered"
     assert (
-        "returns recognized within 2 s, by pose, and at another place; 360 visits of 69 strangers" in lines[7]
+        "returns recognized within 2 s, turned by at most so much, and at another place; 360 visits of 69"
+        in lines[7]
     )
 
 
@@ -86,6 +84,16 @@ BASELINE = replace(
     results=(row(1, 0.7, 0.0, 4.0), row(3, 0.92, 0.05, 6.0)),
     skipped=(),
 )
+
+
+def test_the_table_fits_a_terminal_with_its_three_ranges_of_poses() -> None:
+    wide = replace(OURS.results[1], strangers_per_hour=Share(123.4, 105.2, 210.7))
+    wide = replace(wide, returns=(*wide.returns, wide.returns[0]), objects_refused=Share(1.0, 0.9, 1.0))
+    out = io.StringIO()
+    show(replace(OURS, results=(replace(wide, registered=100),)), Console(file=out, width=80))
+    lines = out.getvalue().split("\n")
+    assert lines[4].split() == ["100,", "3", "100,", "0", "91", "91", "91", "40", "2.0", "123", "0.0"]
+    assert lines[5].split()[-2:] == ["105-211", "0.0-20"]
 
 
 def test_a_record_is_read_again_and_becomes_a_table_of_the_documents(tmp_path: Path) -> None:

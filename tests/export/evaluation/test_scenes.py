@@ -17,9 +17,15 @@ from edge_siamese.errors import DataError
 from edge_siamese.models.bundle import Bundle
 from edge_siamese.recognition.head import SigmoidDistanceHead
 from edge_siamese.recognition.imaging import Bytes, Floats, Preprocessing
-from edge_siamese.settings import RecognitionSettings, RegistrationSettings, Settings
+from edge_siamese.settings import CameraSettings, RecognitionSettings, RegistrationSettings, Settings
 from export.evaluation import scene_video, scenes
-from export.evaluation.scene_recording import EMPTY_STRIDE, Contender, SceneRecorder, SceneWatcher
+from export.evaluation.scene_recording import (
+    EMPTY_STRIDE,
+    SETTLE_SECONDS,
+    Contender,
+    SceneRecorder,
+    SceneWatcher,
+)
 from export.evaluation.scene_video import (
     ARRIVAL,
     ARRIVED,
@@ -198,7 +204,7 @@ def test_each_frame_is_encoded_once_and_an_empty_place_now_and_then(tmp_path: Pa
     assert recording.rows.tolist()[: ARRIVED - 2] == [0] * 5 + [1] * 5 + [2] * 5 + [3, 4]
     assert (recording.embeddings[recording.rows[ARRIVED:-EMPTY_AFTER]][:STAY_FRAMES, 0] > 0.99).all()
     assert recording.embeddings[recording.rows[-1], -1] == 1.0
-    # Nothing is encoded that the engine does not encode: frames without contrast.
+    # Nothing is encoded that the engine does not encode: frames without contrast, for example.
     dark = [scene_video.Shot(np.zeros((HEIGHT, WIDTH, 3), np.uint8), False)] * 3
     nothing = recorder.record(dark)
     assert (nothing.rows.tolist(), nothing.embeddings.shape) == ([-1, -1, -1], (0, HUES + 1))
@@ -208,6 +214,29 @@ def test_each_frame_is_encoded_once_and_an_empty_place_now_and_then(tmp_path: Pa
     recorder.settle(composer.shots(visit))
     assert encoder.images == 0
     assert recorder.press(dark * 20) is None
+    recorder.close()
+    watcher.close()
+
+
+def test_with_the_focus_on_the_foreground_only_what_is_new_is_encoded(tmp_path: Path, model: Any) -> None:
+    write_turntable(tmp_path, [0])
+    composer = VideoComposer(tmp_path)
+    foreground = structs.replace(SETTINGS, camera=CameraSettings(focus="foreground"))
+    one = contender(model, foreground)
+    assert one.focus == "foreground"
+    recorder, watcher = SceneRecorder(one), SceneWatcher(one)
+    rng = np.random.default_rng(0)
+    for place in (1, 2):  # the camera is moved to the second one
+        recorder.settle(composer.empty_shots(place, scene_video.draw_light(rng), SETTLE_SECONDS, 0))
+        recording = recorder.record(composer.shots(composer.visit(0, 0, place, rng)))
+        assert (recording.rows[:ARRIVAL] == -1).all() and (recording.rows[-5:] == -1).all()
+        still = recording.rows[ARRIVED : ARRIVED + STAY_FRAMES]
+        assert (still >= 0).all() and (recording.embeddings[still, 0] > 0.99).all()
+        view = recorder.press(list(composer.shots(composer.visit(0, 0, place, rng, PRESS_FRAMES))))
+        assert view is not None and view.embedding[0] > 0.99
+        if place == 1:
+            uid = watcher.register(view)
+        assert [found for found, _ in watcher.watch(recording).appeared] == [uid]
     recorder.close()
     watcher.close()
 
