@@ -286,21 +286,32 @@ def load_objects(folder: Path) -> list[TurningObject]:
 
 
 def load_cut_outs(folder: Path, turning: TurningObject) -> CutOuts:
-    """Read the views of an object.
-
-    Raises:
-        DataError: a picture is missing or damaged.
-    """
-    rows = []
-    for elevation in turning.elevations:
-        for azimuth in turning.azimuths:
-            path = folder / turning.id / view_name(azimuth, elevation)
-            try:
-                rows.append(_read(path))
-            except (OSError, ValueError) as error:
-                raise DataError(f"{path} cannot be read: {error}") from error
+    """Read the views of an object. Raises as `load_view`."""
+    rows = [
+        load_view(folder, turning, elevation, azimuth)
+        for elevation in turning.elevations
+        for azimuth in turning.azimuths
+    ]
     pixels = np.stack(rows)
     return CutOuts(turning, pixels.reshape(len(turning.elevations), len(turning.azimuths), *pixels.shape[1:]))
+
+
+def load_view(folder: Path, turning: TurningObject, elevation: int, azimuth: int) -> Bytes:
+    """Read one view of an object, uint8 (side, side, 4) RGBA.
+
+    Args:
+        folder: of the turntable.
+        turning: the object.
+        elevation, azimuth: of the view, in degrees.
+
+    Raises:
+        DataError: the picture is missing or damaged.
+    """
+    path = folder / turning.id / view_name(azimuth, elevation)
+    try:
+        return _read(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
 
 
 def _read(path: Path) -> Bytes:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from edge_siamese.recognition.imaging import Bytes
 from export.data.composition import Light, Placement, draw_backgrounds, photographed, place
-from export.data.turntable import CutOuts, load_cut_outs, load_objects
+from export.data.turntable import load_objects, load_view
 
 WIDTH, HEIGHT = 320, 240
 FRAME_RATE = 10.0
@@ -42,8 +41,8 @@ class Visit:
 
     object: int
     azimuth: int
-    """Index of the view."""
     elevation: int
+    """Indices of the view."""
     background: int
     placement: Placement
     light: Light
@@ -73,17 +72,12 @@ class VideoComposer:
 
     def __init__(self, folder: Path, backgrounds: Path | None = None, seed: int = 0) -> None:
         self.objects = load_objects(folder)
+        self._folder = folder
         self.seed = seed
         self.backgrounds_are = "drawn" if backgrounds is None else backgrounds.name
         rng = np.random.default_rng([seed, 41])
         self.backgrounds = draw_backgrounds(backgrounds, WIDTH, HEIGHT, BACKGROUNDS, rng)
         self._noise = rng.normal(0, NOISE, (HEIGHT + 61, WIDTH + 67, 3)).astype(np.float32)
-
-        @lru_cache(maxsize=32)
-        def cut_outs(index: int) -> CutOuts:
-            return load_cut_outs(folder, self.objects[index])
-
-        self._cut_outs = cut_outs
 
     def visit(
         self,
@@ -124,7 +118,10 @@ class VideoComposer:
         """The video of a visit: the empty place, arrival, stay, departure, and the empty place."""
         rng = np.random.default_rng([self.seed, 42, visit.seed])
         background = self.backgrounds[visit.background]
-        cut_out = self._cut_outs(visit.object).pixels[visit.elevation, visit.azimuth]
+        known = self.objects[visit.object]
+        cut_out = load_view(
+            self._folder, known, known.elevations[visit.elevation], known.azimuths[visit.azimuth]
+        )
         side = 1.0 if rng.random() < 0.5 else -1.0
         phase = rng.uniform(0, 2 * np.pi, 3)
         standing = dict[Placement, Bytes]()

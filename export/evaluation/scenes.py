@@ -10,7 +10,8 @@ Several contenders see the same video (`export.evaluation.scene_video`). Each en
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass
 
@@ -26,7 +27,7 @@ from export.evaluation.scene_recording import (
     SceneRecorder,
     SceneWatcher,
 )
-from export.evaluation.scene_video import ARRIVED, FRAME_RATE, LEFT, VideoComposer, Visit, draw_light
+from export.evaluation.scene_video import ARRIVED, FRAME_RATE, LEFT, Shot, VideoComposer, Visit, draw_light
 from export.evaluation.strangers import Share
 
 WITHIN_SECONDS = 2.0
@@ -145,14 +146,27 @@ class _Script:
         return [visit for visit in returns if visit.background == place] + list(self.strangers.get(place, ()))
 
 
-@dataclass(frozen=True, eq=False)
 class _Tape:
-    """What one contender made of the visits of a script."""
+    """What one contender makes of the visits of a script."""
 
-    views: dict[Visit, NewView | None]
-    """Of the visits during which the button was pressed."""
-    recordings: dict[Visit, Recording]
-    """Of all others."""
+    def __init__(self, contender: Contender) -> None:
+        self.views = dict[Visit, NewView | None]()
+        """Of the visits during which the button was pressed."""
+        self.recordings = dict[Visit, Recording]()
+        """Of all others."""
+        self._recorder = SceneRecorder(contender)
+
+    def close(self) -> None:
+        self._recorder.close()
+
+    def show(self, shots: Sequence[Shot], visit: Visit | None, press: bool) -> None:
+        """Show a visit, and press the button or not; without a visit, a new place."""
+        if visit is None:
+            self._recorder.settle(shots)
+        elif press:
+            self.views[visit] = self._recorder.press(shots)
+        else:
+            self.recordings[visit] = self._recorder.record(shots)
 
 
 def measure_scenes(
@@ -275,28 +289,31 @@ def _record(
     contenders: Sequence[Contender], composer: VideoComposer, script: _Script, advance: Callable[[], None]
 ) -> list[_Tape]:
     """Show the script's visits to all contenders, place by place, in the order of time."""
-    tapes = [_Tape({}, {}) for _ in contenders]
+    tapes = list[_Tape]()
     with ExitStack() as stack:
-        recorders = [stack.enter_context(closing(SceneRecorder(contender))) for contender in contenders]
-        both = list(zip(recorders, tapes, strict=True))
+        for contender in contenders:
+            tapes.append(stack.enter_context(closing(_Tape(contender))))
+        # Each contender watches in a thread of its own, while the next visit is composed.
+        threads = [stack.enter_context(ThreadPoolExecutor(max_workers=1)) for _ in tapes]
+        watching = list[Future[None]]()
+
+        def show(shots: Iterable[Shot], visit: Visit | None = None, press: bool = False) -> None:
+            composed = list(shots)
+            while watching:
+                watching.pop().result()
+            for thread, tape in zip(threads, tapes, strict=True):
+                watching.append(thread.submit(tape.show, composed, visit, press))
+
         for place in range(len(composer.backgrounds)):
             presses, others = script.presses_at(place), script.others_at(place)
-            if not presses and not others:
-                continue
-            light = draw_light(np.random.default_rng([composer.seed, 45, place]))
-            settling = list(composer.empty_shots(place, light, SETTLE_SECONDS, 0))
-            for recorder in recorders:
-                recorder.settle(settling)
-            for visit in presses:
-                shots = list(composer.shots(visit))
-                for recorder, tape in both:
-                    tape.views[visit] = recorder.press(shots)
+            if presses or others:
+                light = draw_light(np.random.default_rng([composer.seed, 45, place]))
+                show(composer.empty_shots(place, light, SETTLE_SECONDS, 0))
+            for visit in (*presses, *others):
+                show(composer.shots(visit), visit, press=visit in presses)
                 advance()
-            for visit in others:
-                shots = list(composer.shots(visit))
-                for recorder, tape in both:
-                    tape.recordings[visit] = recorder.record(shots)
-                advance()
+        for last in watching:
+            last.result()
     return tapes
 
 

@@ -74,6 +74,7 @@ class HueEncoder:
 def short_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scene_video, "BACKGROUNDS", 4)
     monkeypatch.setattr(scenes, "SETTLE_SECONDS", 2)
+    monkeypatch.setattr(scenes, "PRESS_FRAMES", 12)
     monkeypatch.setattr(scenes, "POSES", {"within 45°": 45, "any": 180})
     monkeypatch.setattr(scenes, "OBJECTS_AT_A_PLACE", 2)
 
