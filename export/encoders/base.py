@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from torch import nn
 
 from edge_siamese.errors import SettingsError
-from edge_siamese.recognition.imaging import Preprocessing
+from edge_siamese.recognition.imaging import Bytes, Preprocessing
 
 
 class EncoderNetwork(nn.Module):
@@ -27,6 +27,16 @@ class EncoderNetwork(nn.Module):
     preprocessing: Preprocessing
     training_preprocessing: Preprocessing | None = None
     """Preprocessing of the larger pictures from which training images are cropped; None: that of `preprocessing`."""
+    training_size: tuple[int, int] | None = None
+    """Height and width of training images; None: those of `preprocessing`."""
+
+    @property
+    def cropped_size(self) -> tuple[int, int]:
+        """Height and width of training images after augmentation."""
+        return self.training_size or (self.preprocessing.height, self.preprocessing.width)
+
+    def fit_projection(self, images: Bytes) -> None:
+        """Fit layers that have no published weights to some images, uint8 (N, H, W, C); by default there are none."""
 
     def load_published_weights(self) -> None:
         """Load the pretrained weights of the encoder's authors; raises `SettingsError` if there are none."""

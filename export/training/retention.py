@@ -50,7 +50,7 @@ class AntiForgettingLoss:
             )
         self.images = images
         self.seed = seed
-        self.size = (initial.preprocessing.height, initial.preprocessing.width)
+        self.size = initial.cropped_size
         self.initial = initial
         self.device = next(initial.parameters()).device
         chosen = np.random.default_rng([seed, _SEED]).permutation(len(images))[:_MEAN_IMAGES]

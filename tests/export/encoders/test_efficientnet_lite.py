@@ -1,15 +1,17 @@
 """EfficientNet-Lite0 is the published network up to its last blocks."""
 
+import copy
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from edge_siamese.errors import SettingsError
 from export.conversion.graph import exported_encoder
-from export.encoders import EfficientNetLite0, build_encoder
+from export.encoders import EfficientNetLite0, build_encoder, efficientnet_lite
 from export.encoders.efficientnet_lite import PACKAGE, _published_name
 from export.training.network import count_macs
 
@@ -73,6 +75,55 @@ def test_the_exported_graph_begins_with_the_bytes(published):
     assert first.padding == (0, 0) and float(first.weight.detach().abs().max()) < 0.2
     operations = [node.op for node in graph.encoder.graph.nodes][:2]
     assert operations == ["placeholder", "call_module"]
+
+
+@pytest.fixture(scope="module")
+def full():
+    encoder = build_encoder("efficientnet-lite0-full")
+    encoder.load_published_weights()
+    return encoder.eval()
+
+
+def test_the_budget_of_the_full_network(full):
+    assert sum(p.numel() for p in full.parameters()) == 3_698_944
+    assert count_macs(full) == 242_637_632 <= 300_000_000
+    assert full.preprocessing.shape == (163, 163, 3) and full.training_preprocessing.shape == (180, 180, 3)
+    assert full.cropped_size == (131, 131) and full.dimensions == 256
+    assert build_encoder("efficientnet-lite0").cropped_size == (187, 187)
+
+
+def test_the_full_network_uses_all_published_weights_but_the_classifier(full):
+    names = {_published_name(name) for name in full.state_dict() if not name.startswith("projection.")}
+    assert {"_conv_head.weight", "_bn1.running_mean", "_blocks.15._project_conv.weight"} < names
+    published = efficientnet_lite._published_weights()
+    assert set(published) - names == {"_fc.weight", "_fc.bias"}
+
+
+def test_the_projection_starts_as_principal_components(full):
+    """It centers the features of the given images, keeps their largest variances, and is the same each time."""
+    rng = np.random.default_rng(0)
+    colors = rng.integers(0, 256, (12, 1, 1, 3))
+    images = np.broadcast_to(colors, (12, 163, 163, 3)).astype(np.uint8)
+    encoder = copy.deepcopy(full)
+    encoder.fit_projection(images)
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float()
+    with torch.inference_mode():
+        features, projected = encoder.eval().features(pixels), encoder(pixels)
+    scale = float(encoder.projection.weight[0].detach().norm())
+    assert scale == pytest.approx(efficientnet_lite.PROJECTION_SCALE, rel=1e-4)
+    assert float(projected.mean(dim=0).abs().max()) < 1e-4
+    # Twelve pictures span eleven dimensions, so all distances are kept.
+    assert torch.allclose(
+        torch.cdist(projected, projected), scale * torch.cdist(features, features), rtol=1e-3, atol=1e-3
+    )
+    first = encoder.projection.weight.clone()
+    encoder.fit_projection(images)
+    assert torch.equal(first[:8], encoder.projection.weight[:8])
+
+
+def test_the_full_network_is_exported_with_its_projection(full):
+    graph = exported_encoder(full)
+    assert [type(m) for m in graph.encoder.modules() if isinstance(m, nn.Linear)] == [nn.Linear]
 
 
 def test_without_the_package_the_error_says_what_to_do(monkeypatch):
