@@ -8,7 +8,9 @@ from pathlib import Path
 
 from edge_siamese.errors import SettingsError
 from edge_siamese.events import counted
+from edge_siamese.system.files import write_text_atomically
 from export.cli.options import amount, positive
+from export.data.credits import credits_page
 from export.data.turntable import AZIMUTHS, ELEVATIONS, SIDE, Model, find_models, render_models
 from export.progress import counting, stderr_console
 
@@ -48,6 +50,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="only models whose longest dimension is at most this (default: all)",
     )
     parser.add_argument(
+        "--credits",
+        type=Path,
+        metavar="FILE",
+        help="also write a Markdown page with the authors and licenses of the models",
+    )
+    parser.add_argument(
         "--jobs",
         type=positive,
         default=os.cpu_count() or 1,
@@ -80,6 +88,8 @@ def run(arguments: argparse.Namespace) -> int:
             jobs=arguments.jobs,
             done=done,
         )
+    if arguments.credits:
+        write_text_atomically(arguments.credits, credits_page(objects))
     views = arguments.views * len(ELEVATIONS)
     outcome = f"{arguments.out}: {counted(len(objects), 'object')}, {views} views each"
     console.print(outcome, markup=False, soft_wrap=True)
