@@ -17,6 +17,7 @@ from export import records
 from export.data import load_splits
 from export.data.folders import is_in_color
 from export.data.images import Splits
+from export.data.sources import source_names
 from export.encoders import ENCODERS, EncoderNetwork
 from export.encoders.efficientnet_lite import weights_installed
 from export.training.settings import (
@@ -108,8 +109,10 @@ def add_data_options(parser: argparse.ArgumentParser, default: str) -> None:
     parser.add_argument(
         "--data",
         metavar="DATA",
-        help="omniglot, glyphs (drawn by the program), grocery, or folder:PATH with one subfolder per class; other splits "
-        f"of Omniglot: omniglot:characters, omniglot:ALPHABET,ALPHABET (default: {default})",
+        help="omniglot, glyphs (drawn by the program), grocery, folder:PATH with one subfolder per class, or turntable:PATH "
+        "with rendered objects; other splits of Omniglot: omniglot:characters, omniglot:ALPHABET,ALPHABET; several, "
+        "separated by commas, train together: the first is evaluated, and anything:PATH adds pictures that are a class each "
+        f"(default: {default})",
     )
     parser.add_argument(
         "--data-root",
@@ -192,6 +195,14 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
         metavar="X",
         help="weight of that loss relative to the objective",
     )
+    group.add_argument(
+        "--data-shares",
+        metavar="N,N",
+        help="shares of several data in a batch, such as 1,2,1 (default: equal shares)",
+    )
+    group.add_argument(
+        "--pictures-per-class", type=positive, metavar="N", help="pictures of each class in a batch"
+    )
     group.add_argument("--batch", type=positive, metavar="N", help="images per step, over all workers")
     group.add_argument("--optimizer", choices=OPTIMIZERS, help="AdamW, or SGD with momentum")
     group.add_argument("--learning-rate", type=amount, metavar="X", help="peak learning rate")
@@ -259,10 +270,10 @@ def training_settings(arguments: argparse.Namespace) -> TrainingSettings:
 
 def default_encoder(data: str | None) -> str:
     """The encoder for some data if none is named; it is said for a folder, where it depends on the pictures."""
-    kind, _, path = (data or "").partition(":")
+    kind, _, path = source_names(data or "")[0].partition(":")
     if kind == "grocery":
         return PHOTO_ENCODER
-    if kind != "folder" or not is_in_color(Path(path)):
+    if kind != "turntable" and (kind != "folder" or not is_in_color(Path(path))):
         return DEFAULT_ENCODER
     if not weights_installed():
         print(
@@ -277,10 +288,12 @@ def default_encoder(data: str | None) -> str:
 
 def splits_for(settings: TrainingSettings, encoder: EncoderNetwork, data_root: Path | None) -> Splits:
     """The data of a run."""
+    composed = len(source_names(settings.data)) > 1 or settings.data.startswith("turntable:")
+    larger = encoder.preprocessing if composed else None
     return load_splits(
         settings.data,
         encoder.preprocessing,
         data_root=data_root,
         seed=settings.seed,
-        training_preprocessing=encoder.training_preprocessing,
+        training_preprocessing=encoder.training_preprocessing or larger,
     )

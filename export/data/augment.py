@@ -73,6 +73,7 @@ def augment(
     fill: float | None = 255.0,
     part: tuple[int, int] = (0, 1),
     size: tuple[int, int] | None = None,
+    min_crop: Tensor | None = None,
 ) -> Tensor:
     """Augment a batch, or a worker's part of it.
 
@@ -85,6 +86,8 @@ def augment(
         part: (i, n): the images are the i-th of n equal parts of a batch. The random numbers of the whole batch are drawn,
             so that its parts are distorted as in one batch.
         size: (H', W') of the result; None for the size of the images.
+        min_crop: float32 (N,), the smallest fraction of the area of each image that is cropped; None for that of the
+            augmentation.
 
     Returns:
         float32 (N, C, H', W').
@@ -101,7 +104,7 @@ def augment(
     if symmetry is not None:
         maps = _symmetry_maps()[symmetry.cpu()] @ maps
     if augmentation.crop != (1.0, 1.0) or augmentation.mirror:
-        maps, shifts = _crop(maps, shifts, augmentation, Draws(generator, count, part))
+        maps, shifts = _crop(maps, shifts, augmentation, Draws(generator, count, part), min_crop)
     # theta maps positions in the result to positions in the source, in units of half an image side.
     theta = torch.cat([maps, shifts], dim=2)
     grid = F.affine_grid(theta, [count, 1, height, width], align_corners=False)
@@ -156,9 +159,14 @@ def _shifts(count: int, augmentation: Augmentation, generator: torch.Generator) 
     return torch.stack([x, y], dim=1).unsqueeze(2)
 
 
-def _crop(maps: Tensor, shifts: Tensor, augmentation: Augmentation, draws: Draws) -> tuple[Tensor, Tensor]:
+def _crop(
+    maps: Tensor, shifts: Tensor, augmentation: Augmentation, draws: Draws, min_crop: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """Combine maps and shifts with a random crop, enlarged to the whole image, and perhaps mirrored."""
     area, log_aspect = draws.uniform(*augmentation.crop, 1), math.log(augmentation.aspect)
+    if min_crop is not None:
+        low, high = augmentation.crop
+        area = high - (high - area) * (high - min_crop[:, None]) / (high - low)
     aspect = draws.uniform(-log_aspect, log_aspect, 1).exp()
     sides = torch.cat([(area * aspect).sqrt(), (area / aspect).sqrt()], dim=1).clamp(max=1.0)
     center = draws.uniform(-1.0, 1.0, 2) * (1.0 - sides)

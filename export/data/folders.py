@@ -497,8 +497,13 @@ def _random_splits(images: ImageSet, path: Path, seed: int) -> Splits:
             f"{valid_text(path)} has {images.classes} usable classes; at least {3 * MIN_CLASSES} are needed, {MIN_CLASSES} "
             "each for training, validation and evaluation (for evaluation only, put them into a subfolder evaluation)"
         )
-    train, validation, evaluation = _parts(images, seed, ("train", "validation", "evaluation"))
+    train, validation, evaluation = split_classes(images, seed)
     return Splits(train=train, validation=validation, evaluation=evaluation)
+
+
+def split_classes(images: ImageSet, seed: int) -> list[ImageSet]:
+    """The classes for training, validation and evaluation, drawn by the seed."""
+    return _parts(images, seed, ("train", "validation", "evaluation"))
 
 
 def _parts(images: ImageSet, seed: int, names: Sequence[str]) -> list[ImageSet]:

@@ -33,6 +33,8 @@ class ImageSet:
     """One name per group."""
     drawers: Indices
     """(N,): number of the drawer within the group; -1 if unknown."""
+    class_sources: Indices | None = None
+    """(classes,): the source of each class, 0, 1, ...; None for a single source."""
 
     def __post_init__(self) -> None:
         count = len(self.images)
@@ -106,6 +108,7 @@ class ImageSet:
             class_groups=class_groups.astype(np.int64),
             group_names=tuple(self.group_names[g] for g in groups),
             drawers=self.drawers[kept],
+            class_sources=None if self.class_sources is None else self.class_sources[chosen],
         )
 
     def with_classes_of(self, other: ImageSet, name: str) -> ImageSet:
@@ -157,5 +160,5 @@ class Splits:
     """Description of data and split, as JSON values; `warnings` lists what was skipped and why."""
     catalog: ImageSet | None = None
     """Supports for the evaluation classes from another domain than the queries, if any."""
-    high_resolution_train: ImageSet | None = None
-    """`train` in a higher resolution, for encoders whose training images are crops of larger ones."""
+    training_pictures: ImageSet | None = None
+    """What training draws from, if not `train` itself: larger pictures, cut-outs (RGBA), and classes of further sources."""

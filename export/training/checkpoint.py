@@ -88,7 +88,11 @@ def prepare_directory(
         earlier = TrainingSettings.from_dict(_read_object(out / SETTINGS))
         if differences := TrainingSettings(**valid_values(asdict(settings))).differences(earlier):
             raise SettingsError(f"{out} holds a run with other settings ({'; '.join(differences)}); {advice}")
-    if (out / DATA).exists() and _read_object(out / DATA).get("fingerprint") != fingerprint:
+    further = splits.provenance.get("further_sources")
+    if (out / DATA).exists() and (
+        (earlier_data := _read_object(out / DATA)).get("fingerprint") != fingerprint
+        or earlier_data.get("further_sources") != further
+    ):
         raise SettingsError(f"{out} holds a run on other classes or pictures of {settings.data}; {advice}")
     if workers.is_leader:
         for name, content in (

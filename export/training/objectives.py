@@ -7,6 +7,7 @@ alone, so a resumed run and every worker of a distributed run get the same batch
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,6 +48,82 @@ class Batch:
         )
 
 
+def shuffled(images: ImageSet, size: int, seed: int, step: int) -> Indices:
+    """Images of a step: a new permutation each epoch, in which all classes are equally frequent."""
+    order = _balanced(images)
+    positions = np.arange(step * size, (step + 1) * size)
+    epochs = positions // len(order)
+    chosen = np.empty(size, dtype=np.int64)
+    for epoch in np.unique(epochs):
+        shuffled = np.random.default_rng([seed, 1, int(epoch)]).permutation(len(order))
+        current = epochs == epoch
+        chosen[current] = order[shuffled[positions[current] % len(order)]]
+    return chosen
+
+
+def _balanced(images: ImageSet) -> Indices:
+    """Indices of images, with those of small classes repeated to the count of the largest class."""
+    counts = np.bincount(images.labels, minlength=images.classes)
+    if counts.min() == counts.max():
+        return np.arange(len(images.labels))
+    members = np.argsort(images.labels, kind="stable")
+    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    return np.concatenate(
+        [np.resize(members[s : s + c], counts.max()) for s, c in zip(starts, counts, strict=True) if c]
+    )
+
+
+Draw = Callable[[ImageSet, int, int, int], Indices]
+"""Image set, size of the batch, seed and step to the images of a batch."""
+
+
+def by_class(shares: Sequence[int], pictures: int) -> Draw:
+    """Draws several pictures of each class, and a fixed share of the batch from each source.
+
+    Args:
+        shares: of each source; empty for equal ones.
+        pictures: of each class; they are repeated if a class has fewer.
+
+    Returns:
+        The function that draws a batch; the pictures of a class follow each other.
+
+    Raises:
+        SettingsError: by the function, if the shares do not fit the data or the size of the batch.
+    """
+
+    def draw(images: ImageSet, size: int, seed: int, step: int) -> Indices:
+        sources = (
+            np.zeros(images.classes, dtype=np.int64) if images.class_sources is None else images.class_sources
+        )
+        parts = shares or [1] * (int(sources.max()) + 1)
+        if len(parts) != int(sources.max()) + 1:
+            raise SettingsError(
+                f"there are {int(sources.max()) + 1} sources of data, but {len(parts)} shares of them"
+            )
+        unit = sum(parts) * pictures
+        if size % unit:
+            raise SettingsError(f"the batch must be a multiple of {unit} with these data_shares, not {size}")
+        rng = np.random.default_rng([seed, 9, step])
+        chosen = []
+        for source, part in enumerate(parts):
+            classes = np.flatnonzero((sources == source) & (images.counts > 0))
+            for label in _next_classes(classes, size // unit * part, seed, source, step):
+                chosen.append(np.resize(rng.permutation(images.images_of(label)), pictures))
+        return np.concatenate(chosen)
+
+    return draw
+
+
+def _next_classes(classes: Indices, count: int, seed: int, source: int, step: int) -> Indices:
+    """Classes of a step: a new permutation each time that all classes were drawn."""
+    positions = np.arange(step * count, (step + 1) * count)
+    rounds, places = np.divmod(positions, len(classes))
+    orders = {
+        r: np.random.default_rng([seed, 8, source, int(r)]).permutation(classes) for r in np.unique(rounds)
+    }
+    return np.array([orders[r][place] for r, place in zip(rounds, places, strict=True)], dtype=np.int64)
+
+
 class Objective(nn.Module):
     """Base class of the objectives."""
 
@@ -67,16 +144,23 @@ class CosineMarginSoftmax(Objective):
     """
 
     def __init__(
-        self, classes: int, dimensions: int, symmetries: bool, scale: float = 24.0, margin: float = 0.25
+        self,
+        classes: int,
+        dimensions: int,
+        symmetries: bool,
+        scale: float = 24.0,
+        margin: float = 0.25,
+        draw: Draw = shuffled,
     ) -> None:
         super().__init__()
+        self.draw = draw
         self.symmetries = symmetries
         self.scale, self.margin = scale, margin
         total = classes * (SYMMETRIES if symmetries else 1)
         self.directions = nn.Parameter(torch.randn(total, dimensions) / math.sqrt(dimensions))
 
     def batch(self, images: ImageSet, size: int, seed: int, step: int) -> Batch:
-        chosen = _shuffled(images, size, seed, step)
+        chosen = self.draw(images, size, seed, step)
         labels = images.labels[chosen]
         if not self.symmetries:
             return Batch(chosen, labels, None)
@@ -136,6 +220,7 @@ def build_objective(
     symmetries: bool,
     logit_scale: float = 24.0,
     margin: float = 0.25,
+    draw: Draw = shuffled,
 ) -> Objective:
     """Build the objective `cosine` or `pairs` for an encoder and a number of training classes.
 
@@ -150,29 +235,4 @@ def build_objective(
         raise SettingsError(
             f"the cosine objective needs unit vectors; train {encoder.name} with --objective pairs"
         )
-    return CosineMarginSoftmax(classes, encoder.dimensions, symmetries, logit_scale, margin)
-
-
-def _shuffled(images: ImageSet, size: int, seed: int, step: int) -> Indices:
-    """Images of a step: a new permutation each epoch, in which all classes are equally frequent."""
-    order = _balanced(images)
-    positions = np.arange(step * size, (step + 1) * size)
-    epochs = positions // len(order)
-    chosen = np.empty(size, dtype=np.int64)
-    for epoch in np.unique(epochs):
-        shuffled = np.random.default_rng([seed, 1, int(epoch)]).permutation(len(order))
-        current = epochs == epoch
-        chosen[current] = order[shuffled[positions[current] % len(order)]]
-    return chosen
-
-
-def _balanced(images: ImageSet) -> Indices:
-    """Indices of images, with those of small classes repeated to the count of the largest class."""
-    counts = np.bincount(images.labels, minlength=images.classes)
-    if counts.min() == counts.max():
-        return np.arange(len(images.labels))
-    members = np.argsort(images.labels, kind="stable")
-    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    return np.concatenate(
-        [np.resize(members[s : s + c], counts.max()) for s, c in zip(starts, counts, strict=True) if c]
-    )
+    return CosineMarginSoftmax(classes, encoder.dimensions, symmetries, logit_scale, margin, draw)

@@ -13,6 +13,7 @@ import msgspec
 
 from edge_siamese.errors import SettingsError
 from edge_siamese.validation import Record, SchemaError, convert, nearest, parse_toml
+from export.data.sources import source_names
 
 AUGMENTATION_NAMES = ("none", "koch", "strong", "ink", "photo")
 OBJECTIVES = ("cosine", "pairs")
@@ -23,7 +24,7 @@ RUN_PREFIX = "run:"
 DRAWING_DATA = ("omniglot", "glyphs")
 """Data sets of black ink on white paper."""
 
-_AT_LEAST_ONE = ("batch", "validations", "validation_episodes")
+_AT_LEAST_ONE = ("batch", "pictures_per_class", "validations", "validation_episodes")
 _NON_NEGATIVE = (
     "learning_rate", "weight_decay", "ema_fraction", "warmup", "margin", "classifier_lr_multiplier",
     "finetuned_weight", "anti_forgetting_weight",
@@ -41,7 +42,10 @@ class TrainingSettings:
     """
 
     data: str = "omniglot"
-    """`omniglot`, `omniglot:SPLIT`, `glyphs`, `grocery`, or `folder:PATH`."""
+    """`omniglot`, `omniglot:SPLIT`, `glyphs`, `grocery`, `folder:PATH` or `turntable:PATH`; several are separated by commas.
+    The first one has the classes for validation and evaluation; of the others, `anything:PATH` has a class a picture."""
+    data_shares: str = ""
+    """Shares of several data in a batch, such as `1,2,1`; empty for equal shares."""
     encoder: str = "glyphnet"
     start: str = "random"
     """Initial weights: `random`, `published` (pretrained weights of the encoder's authors), or `run:DIR` (kept by an
@@ -53,6 +57,8 @@ class TrainingSettings:
     """Optimizer steps in total."""
     batch: int = 256
     """Images per step, over all workers."""
+    pictures_per_class: int = 1
+    """Cosine objective: pictures of each class in a batch. With 1 and a single source of data, all pictures are shuffled."""
     optimizer: str = "adamw"
     learning_rate: float = 1.5e-2
     """Peak learning rate."""
@@ -115,6 +121,10 @@ class TrainingSettings:
             raise SettingsError("ema_fraction and warmup are fractions of the run and must be below 1")
         if not 0.0 < self.logit_scale < float("inf"):
             raise SettingsError(f"logit_scale must be a number above 0, not {self.logit_scale}")
+        if self.data_shares and min(self.shares, default=0) < 1:
+            raise SettingsError(
+                f"data_shares must be whole numbers of at least 1, such as 1,2,1, not {self.data_shares!r}"
+            )
         if self.finetuned_weight > 1.0:
             raise SettingsError(f"finetuned_weight must be at most 1, not {self.finetuned_weight}")
 
@@ -129,13 +139,21 @@ class TrainingSettings:
             raise SettingsError(
                 f"synthetic_alphabets must be at least 0, and 0 for data other than {', '.join(DRAWING_DATA)}"
             )
+        if self.objective == "pairs" and (self.data_shares or self.pictures_per_class > 1):
+            raise SettingsError("data_shares and pictures_per_class need the objective cosine")
         if self.objective == "pairs" and self.batch % 4:
             raise SettingsError(f"batch must be a multiple of 4 with the objective pairs, not {self.batch}")
 
     @property
+    def shares(self) -> list[int]:
+        """`data_shares` as numbers; empty for equal shares, or if they are no numbers."""
+        shares = self.data_shares.split(",")
+        return [int(share) for share in shares] if all(map(str.isdecimal, shares)) else []
+
+    @property
     def is_drawing(self) -> bool:
         """Whether the images are black ink on white paper."""
-        return self.data.partition(":")[0] in DRAWING_DATA
+        return source_names(self.data)[0].partition(":")[0] in DRAWING_DATA
 
     @property
     def fill(self) -> float | None:
@@ -209,6 +227,9 @@ ENCODER_DEFAULTS: dict[str, TrainingSettings] = {
 }
 ENCODER_DEFAULTS["efficientnet-lite0-small"] = replace(
     ENCODER_DEFAULTS["efficientnet-lite0"], encoder="efficientnet-lite0-small"
+)
+ENCODER_DEFAULTS["efficientnet-lite0-full"] = replace(
+    ENCODER_DEFAULTS["efficientnet-lite0"], encoder="efficientnet-lite0-full"
 )
 
 

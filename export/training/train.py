@@ -14,9 +14,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -26,6 +28,7 @@ from export.data import same_source
 from export.data.augment import AUGMENTATIONS, augment
 from export.data.glyphs import add_synthetic_alphabets
 from export.data.images import ImageSet, Splits
+from export.data.random_backgrounds import MIN_CROP, RandomBackgrounds
 from export.encoders import EncoderNetwork, KochHead, build_encoder
 from export.progress import TrainingProgress
 from export.provenance import data_fingerprint, outcome, versions
@@ -33,7 +36,7 @@ from export.training import checkpoint
 from export.training.checkpoint import BEST, CHECKPOINT, History, prepare_directory
 from export.training.distributed import Workers, check_batch_size, join_workers
 from export.training.network import TorchEncoder, load_run
-from export.training.objectives import Objective, build_objective
+from export.training.objectives import Draw, Objective, build_objective, by_class, shuffled
 from export.training.retention import AntiForgettingLoss
 from export.training.settings import RUN_PREFIX, TrainingSettings
 from export.training.validation import one_shot_accuracy, usual_ways
@@ -121,7 +124,7 @@ def _train_steps(run: TrainingRun, stop_requested: threading.Event) -> None:
     forward_loss = workers.wrap(run.training_step().train())
     if settings.freeze_batch_statistics:
         freeze_batch_statistics(run.encoder)
-    images = torch.from_numpy((run.splits.high_resolution_train or run.images).images).to(workers.device)
+    images = torch.from_numpy(run.images.images).to(workers.device)
     steps_per_epoch = max(1, run.objective.images_per_epoch(run.images) // settings.batch)
     validation_steps = settings.validation_steps()
     history = History(run.out, state.step, enabled=workers.is_leader)
@@ -192,14 +195,14 @@ class TrainingRun:
         encoder = build_encoder(settings.encoder).to(workers.device)
         encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.origin = load_initial_weights(settings, splits, encoder)
-        self.images = splits.train
+        self.images = splits.training_pictures or splits.train
         if settings.synthetic_alphabets:
             self.images = add_synthetic_alphabets(
                 splits.train, encoder.preprocessing, settings.synthetic_alphabets, settings.seed
             )
         self.objective = build_objective(
             settings.objective, encoder, self.images.classes, settings.symmetries,
-            settings.logit_scale, settings.margin,
+            settings.logit_scale, settings.margin, self._draw(),
         ).to(workers.device)  # fmt: skip
         self.ema = copy.deepcopy(encoder).requires_grad_(False)
         self.initial = None if settings.start == "random" else copy.deepcopy(self.ema).eval()
@@ -258,6 +261,22 @@ class TrainingRun:
             anti_forgetting = AntiForgettingLoss(self.initial, folder, preprocessing, seed)
         return TrainingStep(self.encoder, self.objective, anti_forgetting, settings.anti_forgetting_weight)
 
+    def _draw(self) -> Draw:
+        """How the images of a batch are drawn."""
+        settings = self.settings
+        if self.images.class_sources is None and settings.pictures_per_class == 1:
+            return shuffled
+        return by_class(settings.shares, settings.pictures_per_class)
+
+    @cached_property
+    def backgrounds(self) -> RandomBackgrounds | None:
+        """For cut-outs among the training images; None if there are none."""
+        if self.images.images.shape[3] < 4:
+            return None
+        sources = self.images.class_sources
+        of_images = np.zeros(len(self.images), np.int64) if sources is None else sources[self.images.labels]
+        return RandomBackgrounds(torch.from_numpy(self.images.images), of_images, self.settings.seed)
+
     def draw_batch(self, images: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """This worker's share of the batch of a step.
 
@@ -272,15 +291,23 @@ class TrainingRun:
         batch = self.objective.batch(self.images, settings.batch, settings.seed, step)
         share = batch.share(workers.rank, workers.count)
         pixels = images[torch.from_numpy(share.images).to(workers.device)].permute(0, 3, 1, 2).float()
+        # These seeds reproduce the runs in benchmarks/.
+        generator = torch.Generator().manual_seed((settings.seed * 1_000_003 + step) * 4096)
+        part = (workers.rank, workers.count)
+        augmentation, min_crop = AUGMENTATIONS[settings.augmentation], None
+        if self.backgrounds is not None:
+            pixels, composed = self.backgrounds.compose(pixels, generator, part)
+            least = augmentation.crop[0]
+            min_crop = torch.where(composed.cpu(), max(MIN_CROP, least), least)
         pixels = augment(
             pixels,
-            AUGMENTATIONS[settings.augmentation],
-            # These seeds reproduce the runs in benchmarks/.
-            torch.Generator().manual_seed((settings.seed * 1_000_003 + step) * 4096),
+            augmentation,
+            generator,
             symmetry=None if share.symmetry is None else torch.from_numpy(share.symmetry),
             fill=settings.fill,
-            part=(workers.rank, workers.count),
-            size=(self.encoder.preprocessing.height, self.encoder.preprocessing.width),
+            part=part,
+            size=self.encoder.cropped_size,
+            min_crop=min_crop,
         )
         labels = torch.from_numpy(share.labels).to(workers.device)
         return pixels.contiguous(memory_format=torch.channels_last), labels
@@ -357,6 +384,7 @@ def load_initial_weights(settings: TrainingSettings, splits: Splits, encoder: En
     """
     if settings.start == "published":
         encoder.load_published_weights()
+        encoder.fit_projection(splits.train.images)
     if not settings.start.startswith(RUN_PREFIX):
         return settings.start
     with torch.random.fork_rng(devices=[]):  # later random draws do not depend on the initial weights

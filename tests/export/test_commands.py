@@ -100,7 +100,7 @@ FAILURES = [
     ("train --data folder:{one} --out {tmp}/never", "{one} has 1 usable classes; it needs at least 2 subfolders"),
     ("train --data folder:{empty} --out {tmp}/never", "{empty} has 0 usable classes; it needs at least 2 subfolders"),
     ("train --data folder:{tmp}/absent --out {tmp}/never", "there is no folder {tmp}/absent; --data folder:PATH requires"),
-    ("train --data birds --out {tmp}/never", "there is no data set 'birds'; choose omniglot, glyphs, grocery or"),
+    ("train --data birds --out {tmp}/never", "there is no data set 'birds'; choose omniglot, glyphs, grocery, folder:"),
     ("train --data folder: --out {tmp}/never", "there is no data set 'folder:'; choose omniglot, glyphs,"),
     (f"{TRAIN} --objective pairs --batch 3", "batch must be a multiple of 4 with the objective pairs, not 3"),
     ("train --encoder tiny --data folder:{photos} --out {file}", "[Errno 17] File exists: '{file}'"),

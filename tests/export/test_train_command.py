@@ -143,6 +143,7 @@ def test_options_of_train_reach_the_settings_and_the_rest_comes_from_the_recipe(
         "data": f"folder:{photos}", "encoder": "tiny", "objective": "cosine", "seed": 3, "steps": 2,
         "batch": 4, "optimizer": "adamw", "learning_rate": 0.001, "weight_decay": 0.5, "schedule": "cosine",
         "warmup": 0.03, "augmentation": "koch", "symmetries": True, "ema_fraction": 0.02, "validations": 1,
+        "data_shares": "", "pictures_per_class": 1,
         "validation_episodes": 40, "start": "random", "finetuned_weight": 1.0, "margin": 0.25, "logit_scale": 24.0,
         "classifier_lr_multiplier": 1.0, "freeze_batch_statistics": False, "synthetic_alphabets": 0,
         "anti_forgetting_data": "", "anti_forgetting_weight": 4.0,

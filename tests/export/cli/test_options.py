@@ -58,8 +58,10 @@ def test_a_folder_of_color_pictures_starts_from_imagenet(
         "encoder efficientnet-lite0, for color pictures; --encoder chooses another\n"
     )
     assert [default_encoder(data) for data in (gray, "omniglot", "glyphs", None)] == ["glyphnet"] * 4
-    assert default_encoder("grocery") == "efficientnet-lite0"
+    assert default_encoder("grocery,anything:photos") == "efficientnet-lite0"
     assert capsys.readouterr().err == ""
+    assert default_encoder("turntable:products") == "efficientnet-lite0"
+    assert "efficientnet-lite0, for color pictures" in capsys.readouterr().err
     monkeypatch.setattr(options, "weights_installed", lambda: False)
     assert default_encoder(color) == "glyphnet"
     assert "the weights of efficientnet-lite0, the better one for color pictures, are not installed" in (

@@ -117,3 +117,18 @@ def test_the_parts_of_a_batch_are_distorted_as_the_whole(recipe):
         for index, own in enumerate((slice(0, 2), slice(2, 4), slice(4, 6)))
     ]
     assert torch.equal(torch.cat(parts), whole)
+
+
+def test_pictures_can_have_a_smallest_crop_of_their_own():
+    """A ramp from left to right shows how wide the crop is; with the augmentation's own limit nothing changes."""
+    ramp = torch.linspace(0.0, 255.0, 64).expand(200, 1, 64, 64)
+    crops = Augmentation(crop=(0.1, 1.0))
+    own = augment(ramp, crops, generator(2))
+    assert torch.allclose(
+        augment(ramp, crops, generator(2), min_crop=torch.full((200,), 0.1)), own, atol=1e-3
+    )
+    least = torch.tensor([0.1, 0.64]).repeat(100)
+    cropped = augment(ramp, crops, generator(2), min_crop=least)
+    width = (cropped.amax(dim=(1, 2, 3)) - cropped.amin(dim=(1, 2, 3))) / 255.0
+    assert 0.3 < float(width[0::2].min()) < 0.45
+    assert 0.78 < float(width[1::2].min()) < 0.85

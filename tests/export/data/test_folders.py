@@ -584,5 +584,5 @@ def test_warnings_appear_once_although_training_pictures_are_read_twice(
     some_classes(tmp_path, "a b c d e f")
     picture(tmp_path / "loose.png")
     splits = load_splits(f"folder:{tmp_path}", RGB, training_preprocessing=Preprocessing(32, 32, "rgb"))
-    assert splits.high_resolution_train is not None
+    assert splits.training_pictures is not None
     assert caplog.text.count("loose.png") == 1

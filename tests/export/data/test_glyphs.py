@@ -258,7 +258,7 @@ def test_impossible_settings(change: dict[str, float], message: str) -> None:
 
 def test_by_name() -> None:
     with pytest.raises(
-        DataError, match="there is no data set 'glyph'; choose omniglot, glyphs, grocery or folder:PATH"
+        DataError, match="there is no data set 'glyph'; choose omniglot, glyphs, grocery, folder:PATH"
     ):
         load_splits("glyph", INPUT)
     with pytest.raises(DataError, match="there is no data set 'folder:'"):

@@ -77,14 +77,14 @@ def test_training_pictures_come_in_a_finer_size_too(tmp_path, monkeypatch):
     split_layout(tmp_path / "grocery")
     monkeypatch.setenv("EDGE_SIAMESE_DATA", str(tmp_path))
     splits = load_splits("grocery", RGB, training_preprocessing=Preprocessing(10, 10, "rgb"))
-    assert splits.high_resolution_train.images.shape == (84, 10, 10, 3) and splits.train.images.shape == (
+    assert splits.training_pictures.images.shape == (84, 10, 10, 3) and splits.train.images.shape == (
         84,
         8,
         8,
         3,
     )
-    assert np.array_equal(splits.high_resolution_train.labels, splits.train.labels)
-    assert load_splits("grocery", RGB).high_resolution_train is None
+    assert np.array_equal(splits.training_pictures.labels, splits.train.labels)
+    assert load_splits("grocery", RGB).training_pictures is None
 
 
 def test_what_is_missing_is_named(tmp_path, monkeypatch):

@@ -64,6 +64,23 @@ from export.training.settings import (
         ({"warmup": 1.0}, "ema_fraction and warmup are fractions of the run and must be below 1"),
         ({"ema_fraction": 1.0}, "ema_fraction and warmup are fractions of the run and must be below 1"),
         (
+            {"data_shares": "1,0"},
+            "data_shares must be whole numbers of at least 1, such as 1,2,1, not '1,0'",
+        ),
+        (
+            {"data_shares": "1;2"},
+            "data_shares must be whole numbers of at least 1, such as 1,2,1, not '1;2'",
+        ),
+        ({"pictures_per_class": 0}, "pictures_per_class must be at least 1, not 0"),
+        (
+            {"objective": "pairs", "data_shares": "1"},
+            "data_shares and pictures_per_class need the objective cosine",
+        ),
+        (
+            {"objective": "pairs", "pictures_per_class": 2},
+            "data_shares and pictures_per_class need the objective cosine",
+        ),
+        (
             {"objective": "pairs", "batch": 6},
             "batch must be a multiple of 4 with the objective pairs, not 6",
         ),
@@ -78,6 +95,16 @@ def test_settings_that_make_no_sense_are_refused(changes: dict[str, Any], messag
 def test_an_augmentation_that_is_none_names_those_there_are() -> None:
     with pytest.raises(SettingsError, match=r"^augmentation 'mild' is not one of .*\bkoch\b.*\bstrong\b"):
         TrainingSettings(augmentation="mild")
+
+
+def test_shares_are_numbers() -> None:
+    assert TrainingSettings(data_shares="1,2,10").shares == [1, 2, 10]
+    assert TrainingSettings().shares == []
+
+
+def test_the_first_of_several_data_decides_whether_pictures_are_drawings() -> None:
+    assert TrainingSettings(data="omniglot:Greek,Latin,glyphs").fill == 255.0
+    assert TrainingSettings(data="grocery,anything:omniglot", synthetic_alphabets=0).fill is None
 
 
 def test_the_smallest_settings_are_allowed() -> None:
@@ -150,8 +177,11 @@ def test_training_options_cover_every_setting() -> None:
     drawings = replace(settings_for("glyphnet"), synthetic_alphabets=5)
     assert {line.split(":")[0] for line in changed.differences(settings_for("efficientnet-lite0"))} == {
         field.name for field in fields(TrainingSettings)
-    } - {"encoder", "synthetic_alphabets"}
-    for settings in (changed, drawings):
+    } - {"encoder", "synthetic_alphabets", "data_shares", "pictures_per_class"}
+    several = settings_for(
+        "efficientnet-lite0-full", "grocery,anything:photos", data_shares="2,1", pictures_per_class=2
+    )
+    for settings in (changed, drawings, several):
         assert parse_options(training_options(settings)) == settings
     assert training_options(drawings) == [
         "--data", "omniglot", "--encoder", "glyphnet", "--synthetic-alphabets", "5"
@@ -259,13 +289,17 @@ def parsed(command: str, *options: str) -> argparse.Namespace:
     return parser.parse_args(options)
 
 
+TURNTABLE = "turntable:build/turntable/training"
+
+
 def test_options_override_the_recipe_which_overrides_the_defaults() -> None:
     arguments = parsed(
         "pipeline", "--recipe", "objects", "--steps", "7", "--encoder", "efficientnet-lite0-small"
     )
     expected = settings_for(
-        "efficientnet-lite0-small", data="grocery", finetuned_weight=1.0, validations=4, steps=7,
-        anti_forgetting_data="build/photographs/varied", anti_forgetting_weight=8.0,
+        "efficientnet-lite0-small", data=f"grocery,{TURNTABLE},anything:build/photographs/varied", data_shares="1,2,1",
+        pictures_per_class=2, learning_rate=4e-4, classifier_lr_multiplier=12.0, logit_scale=20.0, margin=0.2,
+        finetuned_weight=1.0, validations=4, steps=7,
     )  # fmt: skip
     assert training_settings(arguments) == expected
 

@@ -14,8 +14,10 @@ import torch
 
 from edge_siamese.errors import SettingsError
 from edge_siamese.recognition.imaging import Preprocessing
+from export.data.folders import SPLITS
 from export.data.images import ImageSet, Splits
-from export.encoders import EncoderNetwork, Koch2015, build_encoder
+from export.data.sources import together
+from export.encoders import ENCODERS, EncoderNetwork, GlyphNet, Koch2015, build_encoder
 from export.provenance import outcome_of
 from export.training import checkpoint
 from export.training.checkpoint import CHECKPOINT, HISTORY
@@ -82,6 +84,94 @@ def test_a_resumed_run_ends_with_the_same_weights_and_history(tmp_path, objectiv
         tmp_path / "resumed", "validation_accuracy"
     )
     assert _history(tmp_path / "resumed", "step") == [2, 4, 6]
+
+
+def composed_splits():
+    """Color bars, and beside them turning objects (cut-outs) and pictures that are a class each."""
+    own = drawn_splits()
+    splits = replace(
+        own,
+        **{
+            name: replace(getattr(own, name), images=np.repeat(getattr(own, name).images, 3, axis=3))
+            for name in SPLITS
+        },
+    )
+    rng = np.random.default_rng(1)
+    cut_outs = rng.integers(0, 256, (20, 56, 56, 4)).astype(np.uint8)
+    cut_outs[..., 3] = 0
+    cut_outs[:, 10:46, 10:46, 3] = 255
+    turning = image_set("turning", cut_outs, np.repeat(np.arange(5), 4))
+    alone = image_set("alone", rng.integers(0, 256, (6, 56, 56, 3)).astype(np.uint8), np.arange(6))
+    return replace(splits, training_pictures=together([splits.train, turning, alone]))
+
+
+def image_set(name, images, labels):
+    classes = int(labels.max()) + 1
+    names, groups = tuple(f"{name}-{i}" for i in range(classes)), np.zeros(classes, np.int64)
+    return ImageSet(name, images, labels, names, groups, (name,), np.full(len(images), -1))
+
+
+@pytest.fixture
+def color_glyphnet(monkeypatch):
+    """GlyphNet for color pictures."""
+
+    class ColorGlyphNet(GlyphNet):
+        name = "color"
+
+        def __init__(self):
+            super().__init__()
+            self.preprocessing = Preprocessing(56, 56, "rgb")
+            self.training_size = (40, 40)
+            self.stem[0] = torch.nn.Conv2d(3, 24, 3, 2, bias=False)
+            self.pool = torch.nn.AdaptiveAvgPool2d(1)
+
+    monkeypatch.setitem(ENCODERS, "color", ColorGlyphNet)
+
+
+COMPOSED = replace(
+    SHORT, encoder="color", data="folder:a,turntable:b,anything:c", data_shares="1,2,1", pictures_per_class=2,
+    augmentation="photo",
+)  # fmt: skip
+
+
+def test_a_resumed_run_on_several_sources_ends_with_the_same_weights(tmp_path, monkeypatch, color_glyphnet):
+    train(COMPOSED, composed_splits(), tmp_path / "whole")
+    _interrupt_after(3, monkeypatch)
+    with pytest.raises(Interrupted):
+        train(COMPOSED, composed_splits(), tmp_path / "resumed")
+    monkeypatch.setattr("export.training.train.learning_rate", learning_rate)
+    train(COMPOSED, composed_splits(), tmp_path / "resumed")
+    whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "resumed")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole.keys() - {"best"})
+
+
+def test_a_batch_of_several_sources(tmp_path, color_glyphnet):
+    """Labels of the bars, the cut-outs and the pictures of anything, two pictures of each, at the training size."""
+    run = training.TrainingRun(COMPOSED, composed_splits(), tmp_path, Workers(0, 1, torch.device("cpu")))
+    images = torch.from_numpy(run.images.images)
+    pixels, labels = run.draw_batch(images, 3)
+    assert pixels.shape == (16, 3, 40, 40) and 0.0 <= float(pixels.min()) and float(pixels.max()) <= 255.0
+    assert torch.equal(labels[0::2], labels[1::2])
+    assert [int(((labels >= low) & (labels < high)).sum()) for low, high in ((0, 8), (8, 13), (13, 19))] == [
+        4,
+        8,
+        4,
+    ]
+    assert len(run.objective.directions) == 19
+    again = run.draw_batch(images, 3)
+    assert torch.equal(again[0], pixels) and torch.equal(again[1], labels)
+    assert not torch.equal(run.draw_batch(images, 4)[0], pixels)
+
+
+def test_a_run_with_other_further_sources_is_not_resumed(tmp_path, color_glyphnet):
+    splits = composed_splits()
+    splits.provenance["further_sources"] = [{"data": "anything:c", "images": 6}]
+    train(COMPOSED, splits, tmp_path)
+    other = replace(
+        splits, provenance=splits.provenance | {"further_sources": [{"data": "anything:c", "images": 7}]}
+    )
+    with pytest.raises(SettingsError, match="holds a run on other classes or pictures of"):
+        train(COMPOSED, other, tmp_path)
 
 
 def _interrupt_after(step, monkeypatch):
