@@ -37,7 +37,9 @@ examples:
 
 The daemon's engine watches generated video. A button press registers an object; it leaves and returns in another pose,
 position, size and light. Strangers come, one every ten seconds. `python -m export render` makes the turntable. All bundles
-and the baseline see the same video. The baseline names the nearest registered view by ImageNet features."""
+and the baseline see the same video. The baseline names the nearest registered view by ImageNet features.
+
+Embeddings are cached. The same command resumes an interrupted measurement."""
 
 DRAWN = "drawn"
 Focus = Literal["center", "foreground"]

@@ -22,7 +22,7 @@ from edge_siamese.recognition.head import SigmoidDistanceHead
 from edge_siamese.recognition.imaging import Bytes, Floats
 from edge_siamese.settings import RegistrationSettings, Settings
 from export.encoders.base import EncoderNetwork
-from export.encoders.efficientnet_lite import NORM_EPSILON, STAGES, EfficientNetLite0, Stage
+from export.encoders.efficientnet_lite import FEATURES, EfficientNetLite0Full
 from export.evaluation.embeddings import embed_all
 from export.evaluation.scene_recording import Contender
 from export.evaluation.strangers import read_pictures
@@ -31,30 +31,24 @@ from export.training.network import TorchEncoder, model_id
 NAME = "nearest neighbor"
 MIN_PICTURES = 100
 """Pictures of which at least one may pass."""
-LAST_STAGE: Stage = (1, 3, 1, 6, 320)
-FEATURES = 1280
 SAME_OBJECT, STEEPNESS = 0.8, 10.0
 """Distance up to which the frames of a registration show one object, and the head's scale; p(same) is 0.5 there. Neither
 decides what is recognized."""
 
 
-class ImageNetFeatures(EfficientNetLite0):
+class ImageNetFeatures(EfficientNetLite0Full):
     """Pixels (N, 3, 187, 187), float32 in 0..255, to the published network's pooled features (N, 1280)."""
 
     name = "imagenet-features"
+    side = 187
 
     def __init__(self) -> None:
-        super().__init__((*STAGES, LAST_STAGE))
-        self.head = nn.Sequential(
-            nn.Conv2d(LAST_STAGE[-1], FEATURES, 1, bias=False),
-            nn.BatchNorm2d(FEATURES, eps=NORM_EPSILON),
-            nn.ReLU6(),
-        )
+        super().__init__()
+        del self.projection
         self.dimensions = FEATURES
 
     def forward(self, pixels: Tensor) -> Tensor:
-        features: Tensor = self.head(self.feature_map(pixels)).mean(dim=(2, 3))
-        return features
+        return self.features(pixels)
 
 
 class _FoldedEncoder(TorchEncoder):

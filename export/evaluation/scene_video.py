@@ -6,7 +6,8 @@ rendered cut-outs (`export.data.turntable`) as they are needed, and are the same
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -118,10 +119,7 @@ class VideoComposer:
         """The video of a visit: the empty place, arrival, stay, departure, and the empty place."""
         rng = np.random.default_rng([self.seed, 42, visit.seed])
         background = self.backgrounds[visit.background]
-        known = self.objects[visit.object]
-        cut_out = load_view(
-            self._folder, known, known.elevations[visit.elevation], known.azimuths[visit.azimuth]
-        )
+        cut_out = self._cut_out(visit)
         side = 1.0 if rng.random() < 0.5 else -1.0
         phase = rng.uniform(0, 2 * np.pi, 3)
         standing = dict[Placement, Bytes]()
@@ -149,6 +147,21 @@ class VideoComposer:
         rng = np.random.default_rng([self.seed, 43, background, seed])
         for number in range(count):
             yield Shot(self._photograph(self.backgrounds[background], light, number, 0.0, rng), True)
+
+    def fingerprint(self, places: Sequence[int], visits: Sequence[Visit]) -> str:
+        """A hash of everything that decides the video of visits and of empty places, except the code."""
+        digest = hashlib.sha256(f"{self.seed} {places}".encode())
+        for background in places:
+            digest.update(self.backgrounds[background].tobytes())
+        for visit in visits:
+            digest.update(repr(visit).encode())
+            digest.update(self._cut_out(visit).tobytes())
+        return digest.hexdigest()
+
+    def _cut_out(self, visit: Visit) -> Bytes:
+        known = self.objects[visit.object]
+        azimuth, elevation = known.azimuths[visit.azimuth], known.elevations[visit.elevation]
+        return load_view(self._folder, known, elevation, azimuth)
 
     def _photograph(
         self, scene: Bytes, light: Light, number: int, phase: float, rng: np.random.Generator

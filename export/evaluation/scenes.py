@@ -10,39 +10,25 @@ Several contenders see the same video (`export.evaluation.scene_video`). Each en
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 
 from edge_siamese.errors import DataError
-from edge_siamese.recognition.registration import NewView
 from export.evaluation.metrics import class_accuracy_interval, rate_interval
-from export.evaluation.scene_recording import (
-    SETTLE_SECONDS,
-    Contender,
-    Recording,
-    SceneRecorder,
-    SceneWatcher,
-)
-from export.evaluation.scene_video import ARRIVED, FRAME_RATE, LEFT, Shot, VideoComposer, Visit, draw_light
+from export.evaluation.scene_recording import Contender, SceneWatcher
+from export.evaluation.scene_script import POSES, Script, Tape, record_script, write_script
+from export.evaluation.scene_video import ARRIVED, FRAME_RATE, LEFT, VideoComposer
 from export.evaluation.strangers import Share
 
 WITHIN_SECONDS = 2.0
 """A return counts as recognized if the object appears so soon after it stands still."""
-PRESS_FRAMES = 45
-"""How long an object stands still that is registered: more than the registration waits."""
 STRANGER_SECONDS = 10.0
 """From the arrival of one stranger to that of the next."""
-POSES = {"within 45°": 45, "within 90°": 90, "any": 180}
-"""Largest turn of a returning object from the pose of its first view, in degrees."""
-RETURNS = 2
-"""Returns of each object for each range of poses: at the place of its registration, and at another one."""
 REGISTERED = (5, 20, 100)
 PRESSES = (1, 3)
-OBJECTS_AT_A_PLACE = 5
 OBJECTS_IN_ALL = 60
 """Objects registered over all draws of one size, at least."""
 MAX_REGISTERED_SHARE = 0.6
@@ -111,64 +97,6 @@ class ScenesResult:
     skipped: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class _Return:
-    """A return of a registered object."""
-
-    pose: str
-    elsewhere: bool
-    """Whether it is at another place than that of the registration."""
-    visit: Visit
-
-
-@dataclass(frozen=True)
-class _Script:
-    """All visits of one run. A place is the index of a background."""
-
-    homes: dict[int, int]
-    """By object: the place of its registration."""
-    presses: dict[int, tuple[Visit, ...]]
-    """By object: its sides, of which the first is the front."""
-    returns: dict[int, tuple[_Return, ...]]
-    """By object."""
-    strangers: dict[int, tuple[Visit, ...]]
-    """By place."""
-
-    def presses_at(self, place: int) -> list[Visit]:
-        """The visits during which the button is pressed."""
-        return [
-            visit for index, visits in self.presses.items() if self.homes[index] == place for visit in visits
-        ]
-
-    def others_at(self, place: int) -> list[Visit]:
-        """The returns and the strangers."""
-        returns = [each.visit for visits in self.returns.values() for each in visits]
-        return [visit for visit in returns if visit.background == place] + list(self.strangers.get(place, ()))
-
-
-class _Tape:
-    """What one contender makes of the visits of a script."""
-
-    def __init__(self, contender: Contender) -> None:
-        self.views = dict[Visit, NewView | None]()
-        """Of the visits during which the button was pressed."""
-        self.recordings = dict[Visit, Recording]()
-        """Of all others."""
-        self._recorder = SceneRecorder(contender)
-
-    def close(self) -> None:
-        self._recorder.close()
-
-    def show(self, shots: Sequence[Shot], visit: Visit | None, press: bool) -> None:
-        """Show a visit, and press the button or not; without a visit, a new place."""
-        if visit is None:
-            self._recorder.settle(shots)
-        elif press:
-            self.views[visit] = self._recorder.press(shots)
-        else:
-            self.recordings[visit] = self._recorder.record(shots)
-
-
 def measure_scenes(
     contenders: Sequence[Contender],
     composer: VideoComposer,
@@ -209,13 +137,9 @@ def measure_scenes(
             f"{len(order)} objects are too few: {min(registered)} have to be registered, and others shown"
         )
     pool = pool[: max(max(numbers), objects_in_all)]
-    script = _write_script(composer, pool, unknown, strangers, rng)
-    visits = sum(
-        len(script.presses_at(place)) + len(script.others_at(place))
-        for place in range(len(composer.backgrounds))
-    )
-    with progress("recording video", visits) as advance:
-        tapes = _record(contenders, composer, script, advance)
+    script = write_script(composer, pool, unknown, strangers, rng)
+    with progress("recording video", len(contenders) * script.visits) as advance:
+        tapes = record_script(contenders, composer, script, advance)
     draws = {
         number: [pool[start : start + number] for start in range(0, len(pool) - number + 1, number)]
         for number in numbers
@@ -248,75 +172,6 @@ def measure_scenes(
     return results
 
 
-def _write_script(
-    composer: VideoComposer,
-    pool: Sequence[int],
-    unknown: Sequence[int],
-    strangers: int,
-    rng: np.random.Generator,
-) -> _Script:
-    places = len(composer.backgrounds)
-    homes = {index: number // OBJECTS_AT_A_PLACE % places for number, index in enumerate(pool)}
-    presses, returns = dict[int, tuple[Visit, ...]](), dict[int, tuple[_Return, ...]]()
-    for index, home in homes.items():
-        around = len(composer.objects[index].azimuths)
-        front = int(rng.integers(around))
-        sides = [front, *(front + round(around * third / 3 + rng.uniform(-0.5, 0.5)) for third in (1, 2))]
-        presses[index] = tuple(composer.visit(index, side, home, rng, PRESS_FRAMES) for side in sides)
-        visits = []
-        for pose, degrees in POSES.items():
-            steps = around * degrees // 360
-            for number in range(RETURNS):
-                elsewhere = number % 2 == 1
-                other = (home + 1 + int(rng.integers(places - 1))) % places
-                turned = front + int(rng.integers(-steps, steps + 1))
-                visits.append(
-                    _Return(pose, elsewhere, composer.visit(index, turned, other if elsewhere else home, rng))
-                )
-        returns[index] = tuple(visits)
-    shown, by_place = 0, dict[int, tuple[Visit, ...]]()
-    for home in sorted(set(homes.values())):
-        visits_here = []
-        for _ in range(strangers):
-            index = unknown[shown % len(unknown)]
-            visits_here.append(composer.visit(index, int(rng.integers(360)), home, rng))
-            shown += 1
-        by_place[home] = tuple(visits_here)
-    return _Script(homes, presses, returns, by_place)
-
-
-def _record(
-    contenders: Sequence[Contender], composer: VideoComposer, script: _Script, advance: Callable[[], None]
-) -> list[_Tape]:
-    """Show the script's visits to all contenders, place by place, in the order of time."""
-    tapes = list[_Tape]()
-    with ExitStack() as stack:
-        for contender in contenders:
-            tapes.append(stack.enter_context(closing(_Tape(contender))))
-        # Each contender watches in a thread of its own, while the next visit is composed.
-        threads = [stack.enter_context(ThreadPoolExecutor(max_workers=1)) for _ in tapes]
-        watching = list[Future[None]]()
-
-        def show(shots: Iterable[Shot], visit: Visit | None = None, press: bool = False) -> None:
-            composed = list(shots)
-            while watching:
-                watching.pop().result()
-            for thread, tape in zip(threads, tapes, strict=True):
-                watching.append(thread.submit(tape.show, composed, visit, press))
-
-        for place in range(len(composer.backgrounds)):
-            presses, others = script.presses_at(place), script.others_at(place)
-            if presses or others:
-                light = draw_light(np.random.default_rng([composer.seed, 45, place]))
-                show(composer.empty_shots(place, light, SETTLE_SECONDS, 0))
-            for visit in (*presses, *others):
-                show(composer.shots(visit), visit, press=visit in presses)
-                advance()
-        for last in watching:
-            last.result()
-    return tapes
-
-
 @dataclass(frozen=True)
 class _Outcome:
     """What the engine made of one return of an object."""
@@ -346,7 +201,7 @@ class _DrawResult:
 
 
 def _watch(
-    contender: Contender, script: _Script, tape: _Tape, objects: Sequence[int], presses: int
+    contender: Contender, script: Script, tape: Tape, objects: Sequence[int], presses: int
 ) -> _DrawResult:
     """Register objects, and replay their returns, and the strangers at the places of their registration."""
     result = _DrawResult([], [], [], [], [])

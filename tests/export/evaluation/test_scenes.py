@@ -18,7 +18,7 @@ from edge_siamese.models.bundle import Bundle
 from edge_siamese.recognition.head import SigmoidDistanceHead
 from edge_siamese.recognition.imaging import Bytes, Floats, Preprocessing
 from edge_siamese.settings import CameraSettings, RecognitionSettings, RegistrationSettings, Settings
-from export.evaluation import scene_video, scenes
+from export.evaluation import scene_script, scene_video, scenes
 from export.evaluation.scene_recording import (
     EMPTY_STRIDE,
     SETTLE_SECONDS,
@@ -26,6 +26,7 @@ from export.evaluation.scene_recording import (
     SceneRecorder,
     SceneWatcher,
 )
+from export.evaluation.scene_script import PRESS_FRAMES
 from export.evaluation.scene_video import (
     ARRIVAL,
     ARRIVED,
@@ -37,7 +38,7 @@ from export.evaluation.scene_video import (
     WIDTH,
     VideoComposer,
 )
-from export.evaluation.scenes import PRESS_FRAMES, ScenesResult, measure_scenes
+from export.evaluation.scenes import measure_scenes
 from tests.export.turntables import HUES, write_turntable
 
 SETTINGS = Settings(
@@ -54,11 +55,13 @@ class HueEncoder:
     dimensions = HUES + 1
 
     def __init__(self) -> None:
-        self.images = 0
+        self.images, self.most = 0, 10**9
 
     def embed_prepared(self, images: Bytes) -> Floats:
         """float32 (N, HUES + 1): a unit vector; the last number stands for no color."""
         self.images += len(images)
+        if self.images > self.most:
+            raise KeyboardInterrupt
         result = np.zeros((len(images), self.dimensions), np.float32)
         for row, image in enumerate(images):
             vivid = image[(image.max(axis=2).astype(int) - image.min(axis=2)) > 110]
@@ -71,12 +74,14 @@ class HueEncoder:
 
 
 @pytest.fixture(autouse=True)
-def short_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_runs(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     monkeypatch.setattr(scene_video, "BACKGROUNDS", 4)
-    monkeypatch.setattr(scenes, "SETTLE_SECONDS", 2)
-    monkeypatch.setattr(scenes, "PRESS_FRAMES", 12)
-    monkeypatch.setattr(scenes, "POSES", {"within 45°": 45, "any": 180})
-    monkeypatch.setattr(scenes, "OBJECTS_AT_A_PLACE", 2)
+    monkeypatch.setattr(scene_script, "SETTLE_SECONDS", 2)
+    monkeypatch.setattr(scene_script, "PRESS_FRAMES", 12)
+    monkeypatch.setattr(scene_script, "OBJECTS_AT_A_PLACE", 2)
+    for module in (scenes, scene_script):
+        monkeypatch.setattr(module, "POSES", {"within 45°": 45, "any": 180})
+    monkeypatch.setenv("EDGE_SIAMESE_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture
@@ -271,13 +276,28 @@ def test_too_few_objects_are_an_error(tmp_path: Path, model: Any) -> None:
         VideoComposer(tmp_path / "nothing")
 
 
-def test_the_baseline_and_a_bundle_see_the_same_video(tmp_path: Path, model: Any) -> None:
+def test_what_was_recorded_before_is_not_encoded_again(
+    tmp_path: Path, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_turntable(tmp_path, [0, 1, 2, 3])
 
-    def run() -> list[ScenesResult]:
-        both = [contender(model), contender(model, is_baseline=True)]
-        return measure_scenes(both, VideoComposer(tmp_path), registered=(1,), objects_in_all=1, strangers=1)
+    def measure(*contenders: Contender) -> tuple[list[Any], list[int]]:
+        found = measure_scenes(
+            contenders, VideoComposer(tmp_path), registered=(1,), objects_in_all=2, strangers=1
+        )
+        encoders: list[Any] = [each.encoder for each in contenders]
+        return [result.results for result in found], [encoder.images for encoder in encoders]
 
-    one, other = run()
-    assert one.results == other.results
-    assert run() == [one, other]
+    (first,), (images,) = measure(contender(model))
+    assert images > 100
+    assert measure(contender(model, is_baseline=True)) == ([first], [0])
+    # An interrupted measurement goes on with the place at which it stopped.
+    monkeypatch.setattr(scene_script, "_code", lambda: "changed")
+    stopping = contender(model)
+    encoder: Any = stopping.encoder
+    encoder.most = images - 1
+    with pytest.raises(KeyboardInterrupt):
+        measure(stopping)
+    encoder.most, encoder.images = images, 0
+    (result,), (rest,) = measure(stopping)
+    assert result == first and 0 < rest < images
