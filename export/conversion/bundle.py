@@ -426,7 +426,8 @@ FIGURES = {
 def _training(manifest: Manifest, data: ImageSet) -> str:
     """Lines on data, outcome and settings of the training."""
     settings, result = manifest.provenance.get("settings", {}), outcome_of(manifest.provenance)
-    pictures = f"{data.name}, {len(data):,} images of {data.classes} classes, under their own license"
+    sources = [f"{data.name}, {len(data):,} images of {data.classes} classes", *_further_sources(manifest)]
+    pictures = f"{'; '.join(sources)}, under their own license"
     if not manifest.provenance.get("step") and result:
         tried = f" Tried on: {pictures}." if settings.get("steps") else ""
         return f"- Training: {result}.{tried}\n"
@@ -435,6 +436,15 @@ def _training(manifest: Manifest, data: ImageSet) -> str:
         f"- Training data: {pictures}.\n"
         f"- Training: {kept}seed {settings.get('seed')}, objective `{settings.get('objective')}`.\n"
     )
+
+
+def _further_sources(manifest: Manifest) -> Iterator[str]:
+    """The data that the network was trained on besides the data set that it is evaluated on."""
+    data = manifest.provenance.get("data")
+    for source in data.get("further_sources", []) if isinstance(data, dict) else []:
+        kind, _, path = str(source["data"]).partition(":")
+        name = " ".join(filter(None, [kind, Path(path).name]))
+        yield f"{name}, {source['images']:,} images of {source['classes']} classes"
 
 
 def _initial_weights(provenance: dict[str, Any], encoder: str) -> str:

@@ -487,6 +487,21 @@ def test_the_card_says_where_the_weights_come_from(
     assert stated in model_card(manifest, SPLITS, built.calibration)
 
 
+def test_the_card_names_all_sources_of_the_training_data(built: BuiltBundle) -> None:
+    sources = [
+        {"data": "turntable:build/objects/training", "images": 9952, "classes": 622, "groups": 1},
+        {"data": "grocery", "images": 12, "classes": 3, "groups": 1},
+    ]
+    provenance = {**built.bundle.manifest.provenance, "data": {"further_sources": sources}}
+    card = model_card(
+        structs.replace(built.bundle.manifest, provenance=provenance), SPLITS, built.calibration
+    )
+    assert (
+        f"images of {SPLITS.train.classes} classes; turntable training, 9,952 images of 622 classes; "
+        "grocery, 12 images of 3 classes, under their own license.\n"
+    ) in card
+
+
 def test_the_card_does_not_call_it_training_if_the_starting_weights_were_kept(built: BuiltBundle) -> None:
     settings = {
         "start": "published",
