@@ -22,6 +22,7 @@ from export.evaluation.benchmark import Benchmark, BenchmarkRow
 from export.evaluation.evaluate import Evaluation
 from export.evaluation.one_shot import EpisodesResult
 from export.evaluation.open_set import Identification, OpenSet
+from export.evaluation.scenes import ScenesResult
 from export.provenance import DID_NOT_HELP, outcome, outcome_of
 from export.records import valid_text
 from export.reporting import plots
@@ -37,6 +38,7 @@ TEMPLATE = Path(__file__).with_name("report.html.j2")
 # The files of a pipeline's directory; each may be missing.
 HISTORY, SETTINGS = "train/history.jsonl", "train/settings.json"
 EVALUATION, VERIFICATION, BENCHMARK = "evaluation.json", "verification.json", "benchmark.json"
+SCENES = "scenes.json"
 MANIFEST, DEMO = "bundle/manifest.json", "demo.json"
 
 
@@ -140,6 +142,7 @@ class ReportInputs:
     verification: Verification | None = None
     manifest: Manifest | None = None
     demo: Demo | None = None
+    scenes: tuple[ScenesResult, ...] = ()
 
     @cached_property
     def int8(self) -> Evaluation | None:
@@ -208,6 +211,7 @@ def read_inputs(directory: Path) -> ReportInputs:
         verification=_record(Verification, directory / VERIFICATION),
         manifest=_manifest(directory / MANIFEST),
         demo=_record(Demo, directory / DEMO),
+        scenes=records.read_all(ScenesResult, directory / SCENES) if (directory / SCENES).exists() else (),
     )
     if inputs == ReportInputs(name=inputs.name):
         raise DataError(

@@ -37,6 +37,7 @@ from export.reporting.report import (
     render,
     write_report,
 )
+from tests.export.scene_results import BASELINE, RESULT
 
 PICTURE = as_data_uri(np.full((4, 4, 1), 200, dtype=np.uint8))
 GRID = tuple(float(x) for x in np.linspace(-5, 5, 11))
@@ -240,6 +241,7 @@ def directory(tmp_path: Path) -> Path:
         "a test machine",
     )
     records.write(out / "demo.json", demo)
+    records.write(out / "scenes.json", [RESULT, BASELINE])
     return out
 
 
@@ -302,6 +304,7 @@ def test_the_report_shows_every_part(directory: Path) -> None:
     assert page.links == [
         "#demo",
         "#one-shot",
+        "#scenes",
         "#verification",
         "#benchmark",
         "#files",
@@ -354,7 +357,7 @@ def test_the_report_shows_unknown_objects_rules_and_supports(directory: Path) ->
     full = replace(plain, open_set=(open_set(),), episodes=episodes, supports="augmented")
     records.write(directory / "evaluation.json", [evaluation("fp32", "torch", 384), full])
     page = Page(write_report(directory).read_text(encoding="utf-8"))
-    assert page.links[1:4] == ["#one-shot", "#open-set", "#verification"] and "open-set" in page.ids
+    assert page.links[1:4] == ["#one-shot", "#open-set", "#scenes"] and "open-set" in page.ids
     for words in (
         "augmented supports",
         "across groups, prototype",
@@ -368,6 +371,17 @@ def test_the_report_shows_unknown_objects_rules_and_supports(directory: Path) ->
         "Phillips, Grother, Micheals",
     ):
         assert words in page.text, words
+
+
+def test_the_report_shows_scenes(directory: Path) -> None:
+    text = Page(write_report(directory).read_text(encoding="utf-8")).text
+    assert "mine, backgrounds: photographs" in text and "nearest neighbor, backgrounds: photographs" in text
+    assert (
+        "5 objects 3 presses of the button each 5.0 % 2.0 to 10.0 95.0 % 90.0 to 98.0 50.0 % 40.0 to 60.0 "
+        "40.0 % 30.0 to 50.0 3.0 % 1.0 to 6.0 12.0 6.0 to 18.5 2.0 % 0.0 to 5.0"
+    ) in text
+    assert "net-0123456789ab, 172 objects, 360 visits of 69 strangers" in text
+    assert "Left out: 200 objects: only 103 can be registered." in text
 
 
 def test_the_report_says_what_its_intervals_cover(directory: Path) -> None:
@@ -496,6 +510,7 @@ def test_names_from_outside_are_escaped(directory: Path) -> None:
         ("benchmark.json", "#benchmark"),
         ("bundle/manifest.json", "#provenance"),
         ("demo.json", "#demo"),
+        ("scenes.json", "#scenes"),
     ],
 )
 def test_a_missing_part_is_left_out(directory: Path, missing: str, gone: str) -> None:
@@ -508,7 +523,15 @@ def test_a_missing_part_is_left_out(directory: Path, missing: str, gone: str) ->
 
 
 @pytest.mark.parametrize(
-    "kept", ["train/history.jsonl", "evaluation.json", "benchmark.json", "bundle/manifest.json", "demo.json"]
+    "kept",
+    [
+        "train/history.jsonl",
+        "evaluation.json",
+        "benchmark.json",
+        "bundle/manifest.json",
+        "demo.json",
+        "scenes.json",
+    ],
 )
 def test_one_part_is_enough(directory: Path, kept: str) -> None:
     for path in (p for p in directory.rglob("*") if p.is_file() and p != directory / kept):
