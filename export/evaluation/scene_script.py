@@ -25,7 +25,7 @@ from edge_siamese.recognition.registration import NewView
 from export.data.cache import Arrays, cached_arrays
 from export.evaluation.remote_runtime import CHECKOUT
 from export.evaluation.scene_recording import SETTLE_SECONDS, Contender, Recording, SceneRecorder
-from export.evaluation.scene_video import VideoComposer, Visit, draw_light
+from export.evaluation.scene_video import VideoComposer, Visit
 
 POSES = {"within 45°": 45, "within 90°": 90, "any": 180}
 """Largest turn of a returning object from the pose of its first view, in degrees."""
@@ -232,7 +232,7 @@ def _record_stop(
     nothing = np.full(contender.encoder.dimensions, np.nan, np.float32)
     with closing(SceneRecorder(contender)) as recorder:
         for place in (stop.before, stop.place):
-            light = draw_light(np.random.default_rng([composer.seed, 45, place]))
+            light = composer.light(place, np.random.default_rng([composer.seed, 45, place]))
             recorder.settle(composer.empty_shots(place, light, SETTLE_SECONDS, 0))
         for visit in stop.presses:
             view = recorder.press(list(composer.shots(visit)))

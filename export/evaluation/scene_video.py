@@ -33,6 +33,8 @@ LEFT = ARRIVED + STAY_FRAMES + MOVE_FRAMES
 NOISE = 3.0
 DRIFT = 0.03
 """Amplitude of the automatic exposure's drift."""
+MAX_SATURATED = 95.0
+"""Percentile of an empty place's values that automatic exposure keeps below saturation."""
 BACKGROUNDS = 24
 
 
@@ -110,7 +112,7 @@ class VideoComposer:
             int(rng.integers(len(known.elevations))),
             background,
             placement,
-            draw_light(rng),
+            self.light(background, rng),
             int(rng.integers(2**31)),
             stay,
         )
@@ -158,6 +160,12 @@ class VideoComposer:
             digest.update(self._cut_out(visit).tobytes())
         return digest.hexdigest()
 
+    def light(self, background: int, rng: np.random.Generator) -> Light:
+        """Draw the light at a place; automatic exposure keeps most of the empty place below saturation."""
+        exposure, warmth = rng.uniform(0.75, 1.25), rng.uniform(0.94, 1.06)
+        bright = float(np.percentile(self.backgrounds[background], MAX_SATURATED))
+        return Light(min(exposure, 255.0 / (max(1.0, bright) * (1.0 + DRIFT))), warmth)
+
     def _cut_out(self, visit: Visit) -> Bytes:
         known = self.objects[visit.object]
         azimuth, elevation = known.azimuths[visit.azimuth], known.elevations[visit.elevation]
@@ -170,8 +178,3 @@ class VideoComposer:
         top, left = int(rng.integers(61)), int(rng.integers(67))
         noise = self._noise[top : top + HEIGHT, left : left + WIDTH]
         return photographed(scene, replace(light, exposure=light.exposure * drift), noise)
-
-
-def draw_light(rng: np.random.Generator) -> Light:
-    """Light of a visit: exposure and white balance."""
-    return Light(exposure=rng.uniform(0.75, 1.25), warmth=rng.uniform(0.94, 1.06))

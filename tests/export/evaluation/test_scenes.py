@@ -178,7 +178,7 @@ def test_an_empty_place_that_looks_like_an_object_is_counted_before_the_arrival(
     visit = list(composer.shots(composer.visit(0, 0, 1, rng)))
     recording = recorder.record(visit)
     # The press comes too early: what is registered is the empty place.
-    empty = list(composer.empty_shots(1, scene_video.draw_light(rng), PRESS_FRAMES, 0))
+    empty = list(composer.empty_shots(1, composer.light(1, rng), PRESS_FRAMES, 0))
     view = recorder.press(empty)
     assert view is not None and view.embedding[-1] == pytest.approx(1.0)
     uid = watcher.register(view)
@@ -233,7 +233,7 @@ def test_with_the_focus_on_the_foreground_only_what_is_new_is_encoded(tmp_path: 
     recorder, watcher = SceneRecorder(one), SceneWatcher(one)
     rng = np.random.default_rng(0)
     for place in (1, 2):  # the camera is moved to the second one
-        recorder.settle(composer.empty_shots(place, scene_video.draw_light(rng), SETTLE_SECONDS, 0))
+        recorder.settle(composer.empty_shots(place, composer.light(place, rng), SETTLE_SECONDS, 0))
         recording = recorder.record(composer.shots(composer.visit(0, 0, place, rng)))
         assert (recording.rows[:ARRIVAL] == -1).all() and (recording.rows[-5:] == -1).all()
         still = recording.rows[ARRIVED : ARRIVED + STAY_FRAMES]
@@ -266,6 +266,18 @@ def test_a_visit_arrives_stays_and_leaves(tmp_path: Path) -> None:
     assert min(seen[ARRIVED : ARRIVED + STAY_FRAMES]) > 0.9 * max(seen) > 5000
     again = composer.shots(visit)
     assert all((one.pixels == other.pixels).all() for one, other in zip(shots, again, strict=True))
+
+
+def test_automatic_exposure_keeps_a_place_below_saturation(tmp_path: Path) -> None:
+    write_turntable(tmp_path, [0])
+    composer = VideoComposer(tmp_path)
+    rng = np.random.default_rng(0)
+    composer.backgrounds[0] = np.full((HEIGHT, WIDTH, 3), 230, np.uint8)
+    composer.backgrounds[1] = np.full((HEIGHT, WIDTH, 3), 100, np.uint8)
+    bright = [composer.light(0, rng).exposure for _ in range(50)]
+    dim = [composer.light(1, rng).exposure for _ in range(50)]
+    assert max(bright) == pytest.approx(255 / 230 / 1.03) and min(bright) < 0.8
+    assert min(dim) < 0.8 and max(dim) > 1.2
 
 
 def test_too_few_objects_are_an_error(tmp_path: Path, model: Any) -> None:
