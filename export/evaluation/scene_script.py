@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
@@ -169,16 +169,25 @@ def record_script(
 
     def step() -> None:
         if stopped.is_set():
-            raise InterruptedError("recording was stopped")
+            raise _StoppedError
         with lock:
             advance()
 
     with ThreadPoolExecutor(max_workers=len(contenders)) as pool:
         futures = [pool.submit(_record, contender, composer, script, step) for contender in contenders]
         try:
-            return [future.result() for future in futures]
+            wait(futures, return_when=FIRST_EXCEPTION)
         finally:
             stopped.set()  # if one failed, or the user interrupted, the others have to end
+    for future in futures:
+        error = future.exception()
+        if error is not None and not isinstance(error, _StoppedError):
+            raise error
+    return [future.result() for future in futures]
+
+
+class _StoppedError(Exception):
+    """Another contender failed."""
 
 
 def _record(

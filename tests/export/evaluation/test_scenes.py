@@ -13,7 +13,7 @@ import pytest
 from msgspec import structs
 from PIL import Image
 
-from edge_siamese.errors import DataError
+from edge_siamese.errors import DataError, EncoderError
 from edge_siamese.models.bundle import Bundle
 from edge_siamese.recognition.head import SigmoidDistanceHead
 from edge_siamese.recognition.imaging import Bytes, Floats, Preprocessing
@@ -56,12 +56,13 @@ class HueEncoder:
 
     def __init__(self) -> None:
         self.images, self.most = 0, 10**9
+        self.failure: BaseException = KeyboardInterrupt()
 
     def embed_prepared(self, images: Bytes) -> Floats:
         """float32 (N, HUES + 1): a unit vector; the last number stands for no color."""
         self.images += len(images)
         if self.images > self.most:
-            raise KeyboardInterrupt
+            raise self.failure
         result = np.zeros((len(images), self.dimensions), np.float32)
         for row, image in enumerate(images):
             vivid = image[(image.max(axis=2).astype(int) - image.min(axis=2)) > 110]
@@ -313,3 +314,16 @@ def test_what_was_recorded_before_is_not_encoded_again(
     encoder.most, encoder.images = images, 0
     (result,), (rest,) = measure(stopping)
     assert result == first and 0 < rest < images
+
+
+def test_a_contender_that_fails_stops_the_others(tmp_path: Path, model: Any) -> None:
+    write_turntable(tmp_path, [0, 1, 2, 3])
+    good, bad = contender(model), contender(model, is_baseline=True)
+    encoder: Any = bad.encoder
+    encoder.model_id, encoder.failure, encoder.most = "bad", EncoderError("it is damaged"), 40
+    with pytest.raises(EncoderError, match="it is damaged"):
+        measure_scenes(
+            [good, bad], VideoComposer(tmp_path), registered=(1,), objects_in_all=1, strangers=1000
+        )
+    working: Any = good.encoder
+    assert working.images < 5000
