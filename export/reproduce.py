@@ -16,6 +16,7 @@ from edge_siamese.errors import EdgeSiameseError
 from edge_siamese.models.bundle import MANIFEST, load_bundle
 from export import records
 from export.data.grocery import OFFICIAL
+from export.data.sources import source_names
 from export.evaluation.embeddings import Supports
 from export.evaluation.evaluate import Evaluation, evaluate, usual_effort
 from export.evaluation.loading import TORCH, Model, data_for, frames_for, head_for, open_model
@@ -236,5 +237,5 @@ def advice(check: Check) -> str:
 
 def _root(data_root: Path | None, data: str | None) -> Path | None:
     """Directory of one data set below the directory of all."""
-    kind = (data or "").partition(":")[0]
+    kind = source_names(data or "")[0].partition(":")[0]
     return data_root / kind if data_root and kind in GETTING else None

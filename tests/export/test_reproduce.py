@@ -172,3 +172,8 @@ def test_further_data_need_a_name(text: str, capsys: pytest.CaptureFixture[str])
 def test_a_name_that_nothing_has_is_an_error() -> None:
     with pytest.raises(SettingsError, match="there is no check named 'birds'; choose from glyphs, objects"):
         command.chosen(["birds"])
+
+
+def test_the_directory_of_the_data_is_that_of_their_first_source() -> None:
+    assert module._root(Path("data"), "grocery,turntable:build/x") == Path("data/grocery")
+    assert module._root(Path("data"), "folder:x") is None
