@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,17 @@ import torch
 from torch import Tensor, nn
 
 from edge_siamese.errors import DataError
-from edge_siamese.models.manifest import USUAL_FALSE_ACCEPT_RATE, Threshold
+from edge_siamese.models.bundle import Bundle
+from edge_siamese.models.manifest import (
+    USUAL_FALSE_ACCEPT_RATE,
+    VERSION,
+    EmbeddingInfo,
+    EncoderInfo,
+    HeadInfo,
+    Manifest,
+    ModelFile,
+    Threshold,
+)
 from edge_siamese.recognition.head import SigmoidDistanceHead
 from edge_siamese.recognition.imaging import Bytes, Floats
 from edge_siamese.settings import RegistrationSettings, Settings
@@ -26,7 +35,7 @@ from export.encoders.efficientnet_lite import FEATURES, EfficientNetLite0Full
 from export.evaluation.embeddings import embed_all
 from export.evaluation.scene_recording import Contender
 from export.evaluation.strangers import read_pictures
-from export.training.network import TorchEncoder, model_id
+from export.training.network import TorchEncoder, count_macs, model_id
 
 NAME = "nearest neighbor"
 MIN_PICTURES = 100
@@ -34,6 +43,7 @@ MIN_PICTURES = 100
 SAME_OBJECT, STEEPNESS = 0.8, 10.0
 """Distance up to which the frames of a registration show one object, and the head's scale; p(same) is 0.5 there. Neither
 decides what is recognized."""
+BIAS = STEEPNESS * SAME_OBJECT
 
 
 class ImageNetFeatures(EfficientNetLite0Full):
@@ -84,13 +94,26 @@ def imagenet_baseline(pictures: Path) -> Contender:
     if len(images) < MIN_PICTURES:
         raise DataError(f"{pictures} has {len(images)} pictures; the baseline's limit needs {MIN_PICTURES}")
     impostors = embed_all(encoder, images)
-    same = Threshold(USUAL_FALSE_ACCEPT_RATE, 0.5, false_reject_rate=0.0, impostor_pairs=1)
-    # What an engine reads of a bundle.
-    bundle: Any = SimpleNamespace(
-        path=pictures,
-        head=SigmoidDistanceHead(STEEPNESS, STEEPNESS * SAME_OBJECT),
-        manifest=SimpleNamespace(model_id=encoder.model_id, thresholds=(same,)),
-        impostors=impostors,
-    )
+    bundle = Bundle(pictures, _manifest(network, encoder), SigmoidDistanceHead(STEEPNESS, BIAS))
+    vars(bundle)["impostors"] = impostors  # instead of those in the bundle's directory
     settings = Settings(registration=RegistrationSettings(collisions="allow"))
     return Contender(NAME, bundle, encoder, settings, is_baseline=True)
+
+
+def _manifest(network: ImageNetFeatures, encoder: TorchEncoder) -> Manifest:
+    """The manifest of a bundle that exists only in memory; its model file is a placeholder."""
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    return Manifest(
+        version=VERSION,
+        model_id=encoder.model_id,
+        created="2020-01-01T00:00:00Z",
+        encoder=EncoderInfo(network.name, parameters, count_macs(network), network.citation),
+        input=encoder.preprocessing,
+        embedding=EmbeddingInfo(encoder.dimensions, "l2"),
+        head=HeadInfo("euclidean", STEEPNESS, BIAS, weights=None),
+        thresholds=(Threshold(USUAL_FALSE_ACCEPT_RATE, 0.5, false_reject_rate=0.0, impostor_pairs=1),),
+        models=(ModelFile("features", 0, "0" * 64, "onnx", "fp32", quantization=None, input_dtype="uint8"),),
+        attachments=(),
+        metrics={},
+        provenance={},
+    )

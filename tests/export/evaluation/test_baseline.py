@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,12 @@ from PIL import Image
 from edge_siamese.errors import DataError
 from edge_siamese.models.bundle import choose_acceptance
 from edge_siamese.recognition.support import SupportSet
+from export.data.composition import drawn_background
 from export.encoders.efficientnet_lite import weights_installed
-from export.evaluation import baseline
+from export.evaluation import baseline, scene_video
 from export.evaluation.baseline import ImageNetFeatures, imagenet_baseline
+from export.evaluation.scene_recording import SceneRecorder, SceneWatcher
+from export.evaluation.scene_video import VideoComposer
 from export.training.network import TorchEncoder
 from tests.export.turntables import HUES, write_turntable
 
@@ -24,8 +28,7 @@ def write_pictures(folder: Path, count: int) -> None:
     rng = np.random.default_rng(5)
     folder.mkdir()
     for number in range(count):
-        colors = rng.integers(0, 256, (3, 3, 3), dtype=np.uint8)
-        Image.fromarray(colors).resize((64, 64)).save(folder / f"{number}.png")
+        Image.fromarray(drawn_background(rng, 80, 60)).save(folder / f"{number}.png")
 
 
 def test_the_features_are_those_before_the_classes_of_imagenet(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,10 +56,30 @@ def test_one_percent_of_the_pictures_pass(tmp_path: Path, monkeypatch: pytest.Mo
     write_turntable(tmp_path / "objects", [0, HUES // 2])
     view = Image.open(next((tmp_path / "objects" / "object-0").glob("*.webp"))).convert("RGB")
     support = SupportSet.of({"it": contender.encoder.embed(np.asarray(view))}, 1280)
-    acceptance = choose_acceptance(contender.bundle)
+    acceptance = choose_acceptance(
+        contender.bundle, false_accept_rate=contender.settings.recognition.false_accept_rate
+    )
     assert acceptance.is_measured and acceptance.false_accept_rate == 0.01
     limit = head.distance_at(acceptance.general_threshold(support, head))
     assert int((support.distances(head, impostors)[:, 0] <= limit).sum()) == 1
+
+
+def test_an_engine_watches_with_the_baseline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(ImageNetFeatures, "side", 59)
+    monkeypatch.setattr(scene_video, "BACKGROUNDS", 1)
+    write_pictures(tmp_path / "pictures", 110)
+    write_turntable(tmp_path / "objects", [0])
+    contender = imagenet_baseline(tmp_path / "pictures")
+    composer = VideoComposer(tmp_path / "objects")
+    visit = list(composer.shots(composer.visit(0, 0, 0, np.random.default_rng(0))))
+    with closing(SceneRecorder(contender)) as recorder, closing(SceneWatcher(contender)) as watcher:
+        uid = watcher.register(recorder.press(visit))
+        assert uid is not None
+        watched = watcher.watch(recorder.record(visit))
+        assert not watched.was_present and [found for found, _ in watched.appeared] == [uid]
+    assert caplog.messages == []
 
 
 def test_too_few_pictures_are_an_error(tmp_path: Path) -> None:
