@@ -12,7 +12,7 @@ from PIL import Image
 from edge_siamese.errors import DataError
 from edge_siamese.models.bundle import choose_acceptance
 from edge_siamese.recognition.support import SupportSet
-from export.data.composition import drawn_background
+from export.data.composition import Light, drawn_background
 from export.encoders.efficientnet_lite import weights_installed
 from export.evaluation import baseline, scene_video
 from export.evaluation.baseline import ImageNetFeatures, imagenet_baseline
@@ -69,10 +69,13 @@ def test_an_engine_watches_with_the_baseline(
 ) -> None:
     monkeypatch.setattr(ImageNetFeatures, "side", 59)
     monkeypatch.setattr(scene_video, "BACKGROUNDS", 1)
-    write_pictures(tmp_path / "pictures", 110)
     write_turntable(tmp_path / "objects", [0])
-    contender = imagenet_baseline(tmp_path / "pictures")
     composer = VideoComposer(tmp_path / "objects")
+    # Pictures of the empty place: of these, about one in a hundred may pass for the object.
+    (tmp_path / "pictures").mkdir()
+    for number, shot in enumerate(composer.empty_shots(0, Light(), 110, 0)):
+        Image.fromarray(shot.pixels).save(tmp_path / "pictures" / f"{number}.png")
+    contender = imagenet_baseline(tmp_path / "pictures")
     visit = list(composer.shots(composer.visit(0, 0, 0, np.random.default_rng(0))))
     with closing(SceneRecorder(contender)) as recorder, closing(SceneWatcher(contender)) as watcher:
         uid = watcher.register(recorder.press(visit))
