@@ -96,7 +96,7 @@ splits: setup  ## train glyphnet on other published splits of Omniglot, into bui
 
 bench-daemon: setup  ## measure the daemon, and compare int8 with fp32 in all runtimes: six minutes, writes benchmarks/daemon
 	@.venv/bin/python -m benchmarks.daemon.measure
-	@.venv/bin/python -m export benchmark build/omniglot/bundle --no-accuracy
+	@.venv/bin/python -m export benchmark objects --no-accuracy
 
 bench-integrations: setup  ## measure the daemon with dashboard, MQTT and metrics on and off; writes benchmarks/integrations
 	@.venv/bin/python -m benchmarks.integrations.measure

@@ -12,8 +12,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,7 @@ from edge_siamese.cameras.camera import Frame
 from edge_siamese.cameras.synthetic.scene import Scene, demo_scene
 from edge_siamese.daemon import engine as engine_module
 from edge_siamese.daemon.engine import Engine
+from edge_siamese.models import shipped
 from edge_siamese.models.bundle import Bundle, choose_acceptance, load_bundle
 from edge_siamese.recognition.decision import decide
 from edge_siamese.recognition.imaging import Preprocessing, prepare
@@ -38,70 +40,128 @@ from edge_siamese.store import SupportStore
 VIEWS, SCORED_VIEWS, DIMENSIONS = 1000, 10_000, 128
 SCENE_STEP_SECONDS = 0.25
 """Scene time between two frames: long enough for objects to come and go, so that there are events."""
+EMPTY_FRAMES = 12
+"""Frames of the empty table before the others, from which the background is learned."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a camera delivers, and what the daemon reads of it."""
+
+    color: Literal["gray", "rgb"]
+    focus: Literal["center", "foreground"] = "center"
+    is_changing: bool = True
+    """Whether objects come and go; otherwise the table stays empty, and the encoder does not run."""
+
+
+NOTHING_NEW = "foreground, nothing new"
+CASES = {
+    "objects": {
+        "color": Case("rgb"),
+        "foreground": Case("rgb", "foreground"),
+        NOTHING_NEW: Case("rgb", "foreground", is_changing=False),
+    },
+    "glyphs": {"gray": Case("gray"), "color": Case("rgb")},
+}
+"""By shipped bundle and name."""
 
 
 class StageClock:
-    """Times imaging and the encoder within one frame, in nanoseconds; 0 if a stage did not run."""
+    """Times imaging, the focus and the encoder within one frame, in nanoseconds; 0 if a stage did not run."""
 
     def __init__(self, encoder: GraphEncoder) -> None:
         """Wrap this encoder's `embed_prepared` and the engine's `prepare`."""
-        self.imaging = self.encoder = 0
+        self.reset()
         encoder.embed_prepared = self._timed(encoder.embed_prepared, "encoder")  # type: ignore[method-assign]
         engine_module.prepare = self._timed(prepare, "imaging")  # type: ignore[attr-defined]
 
+    def watch(self, engine: Engine) -> Engine:
+        """Wrap the focus of an engine."""
+        engine._focus.find = self._timed(engine._focus.find, "focus")  # type: ignore[method-assign]
+        return engine
+
     def reset(self) -> None:
         """Forget the last frame's times."""
-        self.imaging = self.encoder = 0
+        self.imaging = self.encoder = self.focus = 0
 
     def _timed(self, function: Callable[..., Any], name: str) -> Callable[..., Any]:
-        def timed(*arguments: Any) -> Any:
+        def timed(*arguments: Any, **more: Any) -> Any:
             start = time.perf_counter_ns()
-            result = function(*arguments)
+            result = function(*arguments, **more)
             setattr(self, name, time.perf_counter_ns() - start)
             return result
 
         return timed
 
 
-def frames_with_objects(scene: Scene, number: int, to: Preprocessing) -> list[npt.NDArray[np.uint8]]:
-    """Up to `number` frames that show something; the daemon does not embed an empty table."""
-    frames = []
-    for step in range(10 * number):
-        frame = scene.frame(SCENE_STEP_SECONDS * step)
-        image = prepare(frame, to)
-        if not is_blank(image):
-            frames.append(frame)
-        if len(frames) == number:
-            break
-    return frames
+class Film:
+    """Frames of a scene, first of the empty table, then as the case says, with the times of a camera."""
+
+    def __init__(self, scene: Scene, case: Case, number: int, to: Preprocessing) -> None:
+        """Draw up to `number` different frames."""
+        shown, empty = [], None
+        for step in range(10 * number):
+            frame = scene.frame(SCENE_STEP_SECONDS * step)
+            if not is_blank(prepare(frame, to)):
+                shown.append(frame)
+            elif empty is None:
+                empty = frame
+            if len(shown) == number and empty is not None:
+                break
+        assert empty is not None
+        self.empty, self.shown = empty, shown if case.is_changing else [empty]
+        self._now, self._number = 0.0, 0
+
+    def next(self) -> Frame:
+        """The next frame."""
+        self._now += SCENE_STEP_SECONDS
+        self._number += 1
+        position = self._number - EMPTY_FRAMES
+        pixels = self.empty if position <= 0 else self.shown[position % len(self.shown)]
+        return Frame(pixels, self._now, self._number)
 
 
 def measure_frames(
-    bundle: Bundle, runtime: str, rounds: int, frames: int, views: int = VIEWS
+    bundle: Bundle, runtime: str, cases: dict[str, Case], rounds: int, frames: int, views: int = VIEWS
 ) -> dict[str, Any]:
-    """Time `Engine.process_frame` for frames of 640 x 480 against `views` views: in total, and of the encoder alone."""
+    """Time `Engine.process_frame` for frames of 640 x 480 against `views` views: in total, and its stages."""
     encoder = load_encoder(bundle, runtime, "int8", 1)
-    pictures = {
-        color: frames_with_objects(
-            demo_scene(CameraSettings(), color), min(frames, 100), encoder.preprocessing
-        )
-        for color in ("gray", "rgb")
+    films = {
+        name: Film(demo_scene(CameraSettings(), case.color), case, min(frames, 100), encoder.preprocessing)
+        for name, case in cases.items()
     }
-    known = encoder.embed([pictures["gray"][3]])[0]
+    known = encoder.embed([next(iter(films.values())).shown[3]])[0]
     clock = StageClock(encoder)
-    times: dict[str, list[npt.NDArray[np.float64]]] = {color: [] for color in pictures}
+    times: dict[str, list[npt.NDArray[np.float64]]] = {name: [] for name in cases}
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "objects.db"
         fill_store(path, bundle.path, views - 1)
-        with SupportStore(path, encoder.model_id, encoder.dimensions, keep_crops=False) as store:
+        with SupportStore(
+            path, encoder.model_id, encoder.dimensions, unit_length=encoder.unit_length, keep_crops=False
+        ) as store:
             store.register("what the scene shows", NewView(known, (), "camera"))
             events: list[object] = []
-            engine = Engine(Settings(), bundle, encoder, store, publish=events.append)
+            engines = {
+                name: clock.watch(
+                    Engine(
+                        Settings(camera=CameraSettings(focus=case.focus)),
+                        bundle,
+                        encoder,
+                        store,
+                        publish=events.append,
+                    )
+                )
+                for name, case in cases.items()
+            }
             for round_ in range(-1, rounds):  # the first round is a warm-up
-                for color in pictures:
-                    elapsed = _time_frames(engine, clock, pictures[color], frames)
+                for name, case in cases.items():
+                    elapsed = _time_frames(engines[name], clock, films[name], frames)
                     if round_ >= 0:
-                        times[color].append(elapsed)
+                        assert (elapsed[:, 0] > 0).all()
+                        assert (elapsed[:, 3] > 0).all() == case.is_changing, (
+                            "the encoder runs for what is new"
+                        )
+                        times[name].append(elapsed)
     return {
         "model_id": encoder.model_id,
         "version": encoder.version,
@@ -109,32 +169,33 @@ def measure_frames(
         "frames": rounds * frames,
         "rounds": rounds,
         "events": len(events),
-        "colors": {color: _stages(elapsed) for color, elapsed in times.items()},
+        "cases": {name: _stages(elapsed) for name, elapsed in times.items()},
     }
 
 
-def _time_frames(
-    engine: Engine, clock: StageClock, pictures: list[npt.NDArray[np.uint8]], frames: int
-) -> npt.NDArray[np.float64]:
-    """(frames, 3): milliseconds in total, of imaging, and of the encoder."""
-    elapsed = np.empty((frames, 3))
+def _time_frames(engine: Engine, clock: StageClock, film: Film, frames: int) -> npt.NDArray[np.float64]:
+    """(frames, 4): milliseconds in total, of the focus, of imaging, and of the encoder."""
+    elapsed = np.empty((frames, 4))
     for number in range(frames):
-        frame = Frame(pictures[number % len(pictures)], time.monotonic(), number + 1)
+        frame = film.next()
         clock.reset()
         start = time.perf_counter_ns()
         engine.process_frame(frame)
-        elapsed[number] = time.perf_counter_ns() - start, clock.imaging, clock.encoder
-    assert (elapsed > 0).all(), "each frame goes through imaging and encoder"
+        elapsed[number] = time.perf_counter_ns() - start, clock.focus, clock.imaging, clock.encoder
     return elapsed / 1e6
 
 
 def _stages(rounds: list[npt.NDArray[np.float64]]) -> dict[str, dict[str, float]]:
     """The summary of each stage of a frame."""
-    total, imaging, encoder = (np.stack([elapsed[:, column] for elapsed in rounds]) for column in range(3))
+    total, focus, imaging, encoder = (
+        np.stack([elapsed[:, column] for elapsed in rounds]) for column in range(4)
+    )
     stages = {
+        "total": total,
         "overhead": total - encoder,
+        "focus": focus,
         "imaging": imaging,
-        "deciding": total - imaging - encoder,
+        "deciding": total - focus - imaging - encoder,
         "encoder": encoder,
     }
     return {name: summary(values) for name, values in stages.items()}
@@ -191,17 +252,19 @@ def measure_scoring(bundle: Bundle, rounds: int, runs: int) -> dict[str, Any]:
 def main() -> int:
     """Measure and print JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--runtime", required=True)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--frames", type=int, default=200)
     options = parser.parse_args()
-    bundle = load_bundle(options.bundle)
+    bundles = {name: load_bundle(shipped(name)) for name in CASES}
     result = {
         "python": platform.python_version(),
         "numpy": np.__version__,
-        "frame": measure_frames(bundle, options.runtime, options.rounds, options.frames),
-        "scoring": measure_scoring(bundle, options.rounds, options.frames),
+        "frame": {
+            name: measure_frames(bundle, options.runtime, CASES[name], options.rounds, options.frames)
+            for name, bundle in bundles.items()
+        },
+        "scoring": measure_scoring(bundles["glyphs"], options.rounds, options.frames),
     }
     print(json.dumps(result))
     return 0

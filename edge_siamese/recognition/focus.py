@@ -115,6 +115,8 @@ class ForegroundFocus:
         """(rows, columns): time."""
         self._changed: Mask = np.empty((0, 0), np.bool_)
         """(rows, columns): cells that differ from the background."""
+        self._searched = self._changed
+        """(rows, columns): the same, when the largest part was last searched."""
         self._new = self._changed
         """(rows, columns): the largest part of them."""
         self._box: Box | None = None
@@ -141,14 +143,17 @@ class ForegroundFocus:
             self._background += np.where(absorbed, difference, np.float32(0.0))
         follow = np.float32(min(1.0, elapsed / ADAPT_SECONDS))
         self._background += np.where(changed, np.float32(0.0), follow) * difference
-        self._changed, self._new = changed, _largest_part(changed)
-        self._box = self._place(frame.shape[0], frame.shape[1])
+        self._changed = changed
+        # While a thing stands still, a few cells on its edge change.
+        if np.count_nonzero(changed != self._searched) >= MIN_CHANGED_CELLS:
+            self._searched, self._new = changed, _largest_part(changed)
+            self._box = self._place(frame.shape[0], frame.shape[1])
         return self._box
 
     def _start(self, shape: tuple[int, ...], cells: Floats, time: float) -> None:
         self._frame_shape, self._started, self._time, self._box = shape, time, time, None
         self._still_since = np.full(cells.shape[1:], time)
-        self._changed = self._new = np.zeros(cells.shape[1:], np.bool_)
+        self._changed = self._searched = self._new = np.zeros(cells.shape[1:], np.bool_)
 
     def _follow_exposure(self, cells: Floats) -> None:
         """Multiply the background by the change of exposure and white balance: the median ratio of unchanged cells."""

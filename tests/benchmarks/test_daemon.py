@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.daemon.frames import measure_frames, measure_scoring, summary
+from benchmarks.daemon.frames import CASES, NOTHING_NEW, measure_frames, measure_scoring, summary
 from benchmarks.daemon.measure import (
     COMMAND,
     FIGURES,
@@ -65,8 +65,10 @@ def test_all_of_it_was_measured(figures: dict[str, Any]) -> None:
     assert tuple(row["runtime"] for row in figures["runtimes"]) == RUNTIMES
     assert figures["targets"] == TARGETS
     for row in figures["runtimes"]:
-        assert row["frame"]["views"] == 1000
-        assert set(row["frame"]["colors"]) == {"gray", "rgb"}
+        assert {model: set(found["cases"]) for model, found in row["frame"].items()} == {
+            model: set(cases) for model, cases in CASES.items()
+        }
+        assert all(found["views"] == 1000 for found in row["frame"].values())
         assert (row["scoring"]["views"], row["scoring"]["dimensions"]) == (10_000, 128)
         assert all(row[f"with {count} objects"]["memory"]["frames"] >= 300 for count in OBJECTS)
     soak = figures["soak"]
@@ -76,7 +78,7 @@ def test_all_of_it_was_measured(figures: dict[str, Any]) -> None:
 
 def test_the_targets_table_says_which_targets_were_reached(figures: dict[str, Any]) -> None:
     rows = verdicts(figures)
-    assert len(rows) == 7
+    assert len(rows) == 11
     verdict_cells = re.findall(r"^\| .+ \| (reached|not reached) \|$", targets_table(figures), re.MULTILINE)
     assert verdict_cells == ["reached" if row[3] else "not reached" for row in rows]
     assert figures["command"] == COMMAND
@@ -117,11 +119,14 @@ def interleaved(first: Callable[[], object], second: Callable[[], object], runs:
     return float(first_ns / second_ns)
 
 
-def test_frames_are_timed_in_both_colors(bundle: Bundle, tflite: str) -> None:
-    found = measure_frames(bundle, tflite, rounds=4, frames=40, views=50)
-    gray, rgb = (found["colors"][color]["overhead"]["p50_from_ms"] for color in ("gray", "rgb"))
-    assert gray > 0 and rgb > 0
-    assert found["events"] > 0
+def test_frames_are_timed_in_all_cases(bundle: Bundle, tflite: str) -> None:
+    cases = CASES["objects"] | CASES["glyphs"]
+    found = measure_frames(bundle, tflite, cases, rounds=4, frames=40, views=50)
+    assert set(found["cases"]) == set(cases) and found["events"] > 0
+    for name, stages in found["cases"].items():
+        assert 0 < stages["overhead"]["p50_from_ms"] <= stages["total"]["p50_from_ms"]
+        runs = name != NOTHING_NEW
+        assert (stages["encoder"]["p50_ms"] > 0, stages["imaging"]["p50_ms"] > 0) == (runs, runs)
 
 
 def test_scoring_is_timed_for_both_kinds_of_objects(bundle: Bundle) -> None:
