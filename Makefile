@@ -65,7 +65,7 @@ models: setup  ## download 3-D models of household things (uses apt-get)
 scenes: photographs models  ## measure what the daemon recognizes in video of turning objects, and a baseline: two hours
 	@.venv/bin/python -m export render build/models/BlendSwap-CC-0.sh3f --out build/turntable
 	@.venv/bin/python -m export scenes objects --focus center foreground --turntable build/turntable \
-		--baseline build/photographs/anything/impostors --backgrounds drawn build/photographs/varied/photographs \
+		--baseline build/photographs/anything/impostors --backgrounds drawn build/photographs/anything/strangers/photographs \
 		--out benchmarks/objects/scenes.json
 
 reproduce: photographs  ## measure the shipped bundles again: photographs need EDGE_SIAMESE_DATA, a folder with grocery/

@@ -197,12 +197,12 @@ def anything(into: Path) -> int:
         backgrounds = photographs[half::2]
         for photograph in backgrounds:
             for _ in range(PARTS_OF_ANYTHING):
-                save(part_of(photograph, choice), into / name / f"{count:05}.jpg")
+                save(part_of(photograph, choice), into / name / "photographs" / f"{count:05}.jpg")
                 count += 1
         for cut_out in cut_outs[half::2]:
             for _ in range(COMPOSITIONS_OF_A_THING):
                 scene = composition(cut_out, part_of(choice.choice(backgrounds), choice), choice)
-                save(scene, into / name / f"{count:05}.jpg")
+                save(scene, into / name / "compositions" / f"{count:05}.jpg")
                 count += 1
     return count
 
