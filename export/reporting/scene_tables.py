@@ -147,7 +147,8 @@ def scenes_verdict(results: Sequence[ScenesResult]) -> str:
                 behind = [name for name, advantage in ahead.items() if advantage < 0]
                 better = sum(advantage > 0 for advantage in ahead.values())
                 text += f"; better than {rival.name} in {better} of {len(ahead)} figures"
-                text += f", worse in: {'; '.join(behind)}" if behind else ""
+                if better and behind:
+                    text += f", worse in: {'; '.join(behind)}"
         lines.append(f"- {text}.\n")
     return "".join(lines)
 

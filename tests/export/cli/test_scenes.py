@@ -90,6 +90,10 @@ def test_the_verdict_compares_with_the_baseline() -> None:
         "- `mine`, photographs: 4 of 6 targets reached; better than nearest neighbor in 4 of 6 figures, worse in: "
         "recognized, any pose, three presses.\n"
     )
+    worse = replace(BASELINE, name="bad", is_baseline=False, results=(row(1, 0.6, 0.1, 5.0),))
+    assert scenes_verdict([worse, BASELINE]) == (
+        "- `bad`, photographs: 0 of 3 targets reached; better than nearest neighbor in 0 of 3 figures.\n"
+    )
     assert scenes_verdict([RESULT]) == "- `mine`, photographs: 0 of 3 targets reached.\n"
 
 
