@@ -17,7 +17,7 @@ from export.data.turntable import load_objects
 from export.evaluation.scenes import ScenesResult
 from export.evaluation.strangers import Share
 from export.reporting.scene_tables import scene_targets_table, scenes_table, scenes_verdict
-from tests.export.scene_results import BASELINE, OURS, RESULT
+from tests.export.scene_results import BASELINE, OURS, RESULT, row
 from tests.export.turntables import MATERIALS, slab, write_turntable
 
 
