@@ -38,6 +38,8 @@ ABSORB_SECONDS = 60.0
 """A thing that stands still for so long without being recognized becomes background."""
 MAX_CHANGED = 0.7
 """If a larger share of the cells has changed, it was the light or the camera: the middle of the frame is read."""
+SATURATED = 250.0
+"""Gray levels: cells from this on say nothing about the exposure."""
 _EXPOSURE_STEP = 2
 """Every second cell in both directions is enough to measure the exposure."""
 
@@ -109,8 +111,9 @@ class ForegroundFocus:
     def __init__(self, to: Preprocessing) -> None:
         self._to = to
         self._frame_shape: tuple[int, ...] | None = None
-        self._background = self._still = np.empty((0, 0, 0), np.float32)
-        """(channels, rows, columns): cell means of the background, and of each cell since it last changed."""
+        self._background = self._still = self._previous = np.empty((0, 0, 0), np.float32)
+        """(channels, rows, columns): cell means of the background, of each cell since it last changed, and of the previous
+        frame."""
         self._still_since = np.empty((0, 0))
         """(rows, columns): time."""
         self._changed: Mask = np.empty((0, 0), np.bool_)
@@ -129,12 +132,12 @@ class ForegroundFocus:
             self._start(frame.shape, cells, time)
         elapsed, self._time = time - self._time, time
         if time - self._started < LEARN_SECONDS:
-            self._background, self._still = cells, cells.copy()
+            self._background, self._still, self._previous = cells, cells.copy(), cells
             return None
         self._follow_exposure(cells)
-        difference = cells - self._background
+        difference = cells - np.minimum(self._background, 255.0)
         changed = np.abs(difference).max(axis=0) > MIN_CHANGE
-        moved = np.abs(cells - self._still).max(axis=0) > MIN_CHANGE
+        moved = np.abs(cells - np.minimum(self._still, 255.0)).max(axis=0) > MIN_CHANGE
         np.copyto(self._still, cells, where=moved)
         self._still_since[moved | self._new if keep else moved] = time
         if changed.any():
@@ -156,16 +159,17 @@ class ForegroundFocus:
         self._changed = self._searched = self._new = np.zeros(cells.shape[1:], np.bool_)
 
     def _follow_exposure(self, cells: Floats) -> None:
-        """Multiply the background by the change of exposure and white balance: the median ratio of unchanged cells."""
-        some = (..., slice(None, None, _EXPOSURE_STEP), slice(None, None, _EXPOSURE_STEP))
-        background = self._background[some]
-        usable = ~self._changed[some] & (background.min(axis=0) > MIN_CHANGE)
-        if 4 * np.count_nonzero(usable) < usable.size:
-            return  # of too few cells, the median may be that of a thing
-        ratios = np.median(cells[some][:, usable] / background[:, usable], axis=1)
-        gain = ratios.clip(0.5, 2.0).astype(np.float32)[:, np.newaxis, np.newaxis]
+        """Multiply the background by the change of exposure and white balance."""
+        since_previous = _exposure_change(cells, self._previous)
+        unchanged = ~self._changed
+        # Of too few unchanged cells, the median may be that of a thing.
+        if 4 * np.count_nonzero(unchanged) >= unchanged.size:
+            gain = _exposure_change(cells, self._background, unchanged)
+        else:
+            gain = since_previous
         self._background = self._background * gain
-        self._still = self._still * gain
+        self._still = self._still * since_previous
+        self._previous = cells
 
     def _place(self, rows: int, columns: int) -> Box | None:
         """The part around what is new: inside the frame, of the encoder's aspect ratio, and steady."""
@@ -212,6 +216,19 @@ def _cell_means(frame: npt.NDArray[Any]) -> Floats:
     for start in range(1, samples):
         total += tall[:, start::samples]
     return np.asarray(total.transpose(2, 0, 1) / np.float32(samples * samples), dtype=np.float32, order="C")
+
+
+def _exposure_change(cells: Floats, before: Floats, of: Mask | None = None) -> Floats:
+    """The median ratio of cells to their values before, float32 (channels, 1, 1); 1 if too few are usable."""
+    some = (..., slice(None, None, _EXPOSURE_STEP), slice(None, None, _EXPOSURE_STEP))
+    now, then = cells[some], before[some]
+    usable = (then.min(axis=0) > MIN_CHANGE) & (now.max(axis=0) < SATURATED)
+    if of is not None:
+        usable &= of[some]
+    if 8 * np.count_nonzero(usable) < usable.size:
+        return np.ones((len(cells), 1, 1), np.float32)
+    ratios = np.median(now[:, usable] / then[:, usable], axis=1)
+    return np.asarray(ratios.clip(0.5, 2.0), dtype=np.float32)[:, np.newaxis, np.newaxis]
 
 
 def _largest_part(changed: Mask) -> Mask:

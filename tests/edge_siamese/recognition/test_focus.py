@@ -29,8 +29,8 @@ class Scene:
 
     def __init__(self, seed: int = 0, gray: bool = False) -> None:
         self._rng = np.random.default_rng(seed)
-        coarse = self._rng.uniform(60, 180, (HEIGHT // 20, WIDTH // 20, 1 if gray else 3))
-        self._table = np.kron(coarse, np.ones((20, 20, 1)))
+        coarse = self._rng.uniform(60, 180, (HEIGHT // 16, WIDTH // 16, 1 if gray else 3))
+        self._table = np.kron(coarse, np.ones((16, 16, 1)))
         self.focus = ForegroundFocus(INPUT)
         self.now = 50.0
 
@@ -122,6 +122,25 @@ def test_exposure_is_nothing_new(scene: Scene, light: float) -> None:
     assert [scene.look(light=light) for _ in range(20)] == [None] * 20
     box = scene.look((60, 140, 100, 80), light=light)
     assert box is not None and box.height < 150
+
+
+def test_saturated_places_are_nothing_new(scene: Scene) -> None:
+    for number in range(60):
+        assert scene.look(light=1.0 + 0.8 * number / 60) is None
+    found = [scene.look(light=1.8 - 0.8 * number / 60) for number in range(60)]
+    assert found == [None] * 60
+
+
+def test_another_place_becomes_background_also_in_drifting_light() -> None:
+    made, elsewhere = Scene(), Scene(seed=1)
+    made.learn()
+    found = []
+    for number in range(int(10 * ABSORB_SECONDS) + 30):
+        made.now += 0.1
+        light = 1.3 * (1.0 + 0.05 * np.sin(number / 8))
+        found.append(made.focus.find(elsewhere.frame(light=light), made.now))
+    assert found[0] is not None
+    assert found[-10:] == [None] * 10
 
 
 def test_slow_changes_of_the_light_are_followed(scene: Scene) -> None:
