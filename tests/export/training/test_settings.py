@@ -299,7 +299,7 @@ def test_options_override_the_recipe_which_overrides_the_defaults() -> None:
     expected = settings_for(
         "efficientnet-lite0-small", data=f"grocery,{TURNTABLE},anything:build/photographs/varied", data_shares="1,2,1",
         pictures_per_class=2, learning_rate=4e-4, classifier_lr_multiplier=12.0, logit_scale=20.0, margin=0.2,
-        finetuned_weight=1.0, validations=4, steps=7,
+        finetuned_weight=0.8, validations=1, steps=7,
     )  # fmt: skip
     assert training_settings(arguments) == expected
 
