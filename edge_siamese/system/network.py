@@ -186,10 +186,17 @@ def port_user(error: OSError, port: int, proc: Path = Path("/proc")) -> str:
     sockets = {f"socket:[{inode}]" for inode in _listening_inodes(port, proc)}
     for folder in sorted(proc.glob("[0-9]*")):
         with suppress(OSError):
-            if any(os.readlink(descriptor) in sockets for descriptor in (folder / "fd").iterdir()):
+            if any(_link(descriptor) in sockets for descriptor in (folder / "fd").iterdir()):
                 name = (folder / "comm").read_text("utf-8", "replace").strip()
                 return printable(f"process {folder.name} ({name})")
     return "another program"
+
+
+def _link(descriptor: Path) -> str:
+    """What a descriptor in /proc is; empty if it was closed meanwhile."""
+    with suppress(OSError):
+        return os.readlink(descriptor)
+    return ""
 
 
 def _listening_inodes(port: int, proc: Path) -> Iterator[str]:

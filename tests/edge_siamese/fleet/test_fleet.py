@@ -100,8 +100,10 @@ def test_every_change_and_its_undo_reach_the_other_devices(tmp_path: Path) -> No
             until(lambda: alike([first, second]) and second.shown() != before)
             first.do(lambda store: store.undo(), "undone")
             until(lambda: alike([first, second]) and second.shown() == before)
-        told = [event.text.removeprefix("fleet home: ") for event in second.events()]
-        assert told[-8:] == [
+        # An event follows the change of the store.
+        until(lambda: second.events()[-1].text.endswith('added "pen"'))
+        texts = [event.text.removeprefix("fleet home: ") for event in second.events()]
+        assert texts[-8:] == [
             'forgot "mug"',
             'added "mug"',
             'renamed "mug" to "cup"',

@@ -207,6 +207,21 @@ def test_the_program_that_uses_a_port(tmp_path: Path) -> None:
     assert port_user(PermissionError(errno.EACCES, "denied"), port) == ""
 
 
+def test_a_descriptor_that_was_closed_meanwhile_hides_no_program(tmp_path: Path) -> None:
+    (tmp_path / "net").mkdir()
+    entry = "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 4711 1"
+    (tmp_path / "net" / "tcp").write_text(f"header\n{entry}\n")
+    descriptors = tmp_path / "417" / "fd"
+    descriptors.mkdir(parents=True)
+    (tmp_path / "417" / "comm").write_text("nginx\n")
+    (descriptors / "3").write_text("not a link: as unreadable as one that is gone")
+    (descriptors / "4").symlink_to("socket:[4711]")
+    error = OSError(errno.EADDRINUSE, "Address already in use")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "iterdir", lambda folder: (folder / name for name in ("3", "4")))
+        assert port_user(error, 8080, tmp_path) == "process 417 (nginx)"
+
+
 @pytest.mark.parametrize(
     ("broker", "shown"),
     [
