@@ -33,7 +33,7 @@ from export.conversion.bundle import CARD, RUNTIMES, attachment, bundle_staging
 from export.conversion.verification import Verification
 
 PRECISION = "int8"
-MAX_GOLDEN_BYTES = 500_000
+MAX_GOLDEN_BYTES = 350_000
 MIN_GOLDEN_IMAGES = 3
 """Two of one class and one of another, for pairs of both kinds."""
 NAME = re.compile(r"[a-z][a-z0-9-]*")
