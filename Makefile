@@ -62,11 +62,11 @@ photographs: setup  ## download unrelated photographs, for evaluation and the an
 models: setup  ## download 3-D models of household things (uses apt-get)
 	@.venv/bin/python scripts/fetch_models.py --out build/models
 
-scenes: photographs models  ## measure what the daemon recognizes in video of turning objects, and a baseline: two hours
-	@.venv/bin/python -m export render build/models/BlendSwap-CC-0.sh3f --out build/turntable
-	@.venv/bin/python -m export scenes objects --focus center foreground --turntable build/turntable \
+scenes: photographs models  ## measure what the daemon recognizes in video of turning objects, and a baseline: 40 minutes
+	@.venv/bin/python -m export render build/models/BlendSwap-CC-0.sh3f --out build/turntable/evaluation
+	@.venv/bin/python -m export scenes objects --focus center foreground --turntable build/turntable/evaluation \
 		--baseline build/photographs/anything/impostors --backgrounds drawn build/photographs/anything/strangers/photographs \
-		--out benchmarks/objects/scenes.json
+		--registered 5 20 --objects 40 --strangers 30 --out benchmarks/objects/scenes.json
 
 reproduce: photographs  ## measure the shipped bundles again: photographs need EDGE_SIAMESE_DATA, a folder with grocery/
 	@.venv/bin/python -m export train --encoder efficientnet-lite0 --steps 0 --out build/imagenet/train

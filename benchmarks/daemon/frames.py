@@ -64,6 +64,8 @@ CASES = {
     "glyphs": {"gray": Case("gray"), "color": Case("rgb")},
 }
 """By shipped bundle and name."""
+FRAMES = {"objects": 50, "glyphs": 200}
+"""Frames of a round; tflite-runtime on x86 takes a tenth of a second for one of `objects`."""
 
 
 class StageClock:
@@ -254,17 +256,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runtime", required=True)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--frames", type=int, default=200)
     options = parser.parse_args()
     bundles = {name: load_bundle(shipped(name)) for name in CASES}
     result = {
         "python": platform.python_version(),
         "numpy": np.__version__,
         "frame": {
-            name: measure_frames(bundle, options.runtime, CASES[name], options.rounds, options.frames)
+            name: measure_frames(bundle, options.runtime, CASES[name], options.rounds, FRAMES[name])
             for name, bundle in bundles.items()
         },
-        "scoring": measure_scoring(bundles["glyphs"], options.rounds, options.frames),
+        "scoring": measure_scoring(bundles["glyphs"], options.rounds, FRAMES["glyphs"]),
     }
     print(json.dumps(result))
     return 0

@@ -30,10 +30,10 @@ from export.progress import counting, stderr_console, working
 
 EXAMPLE = """\
 examples:
-  python -m export scenes objects --turntable build/turntable --baseline build/photographs/anything/impostors
-  python -m export scenes objects --turntable build/turntable --focus center foreground
-  python -m export scenes objects build/photos --turntable build/turntable --registered 5 --json
-  python -m export scenes objects --turntable build/turntable --backgrounds drawn ~/photographs/rooms
+  python -m export scenes objects --turntable build/turntable/evaluation --baseline build/photographs/anything/impostors
+  python -m export scenes objects --turntable build/turntable/evaluation --focus center foreground
+  python -m export scenes objects build/photos --turntable build/turntable/evaluation --registered 5 --json
+  python -m export scenes objects --turntable build/turntable/evaluation --backgrounds drawn ~/photographs/rooms
 
 The daemon's engine watches generated video. A button press registers an object; it leaves and returns in another pose,
 position, size and light. Strangers come, one every ten seconds. `python -m export render` makes the turntable. All bundles
