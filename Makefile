@@ -84,7 +84,7 @@ model-objects: photographs models  ## make the shipped bundle for objects: 90 mi
 	@.venv/bin/python -m export impostors build/objects --store build/photographs/anything/impostors
 	@.venv/bin/python -m export ship build/objects --as objects
 
-model-objects-small: photographs  ## train the same network on 95x95 images, for small boards, into build/objects-small: 20 minutes
+model-objects-small: photographs  ## train a smaller network, on 95x95 images, into build/objects-small: 20 minutes
 	@.venv/bin/python -m export pipeline --recipe objects-small
 
 splits: setup  ## train glyphnet on other published splits of Omniglot, into build/omniglot-*: an hour on one core
