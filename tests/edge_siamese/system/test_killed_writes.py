@@ -29,10 +29,15 @@ with cleaning_up_when_ended():
     write_atomically(Path(sys.argv[1]), write)
 """
 
+DEFAULT = "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
+"""Nohup, which may run the tests, has it ignored."""
+
 
 def end_while_writing(path: Path, number: signal.Signals, before: str = "") -> int:
     """The exit status of a process that gets a signal while it writes a file."""
-    with subprocess.Popen([sys.executable, "-c", before + WRITER, path], stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", DEFAULT + before + WRITER, path], stdout=subprocess.PIPE
+    ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"writing\n"
         process.send_signal(number)
