@@ -23,15 +23,15 @@ SAMPLES = 4
 MIN_CHANGE = 12.0
 """Gray levels: a cell that differs less from the background is unchanged."""
 MIN_CHANGED_CELLS = 5
-"""Of a cell and its eight neighbors, so many have changed in a part that is new; fewer are noise."""
+"""A cell is new only if so many of itself and its eight neighbors have changed; fewer are noise."""
 MARGIN = 0.12
-"""Left around what is new on each side, as a share of its longer side."""
+"""Margin on each side of what is new, as a share of its longer side."""
 MIN_ENLARGED = 0.7
-"""Least side of a part, in sides of the encoder's input: a smaller one would be enlarged too much."""
+"""Smallest side of a part, in sides of the encoder's input: a smaller part would be enlarged too much."""
 STEADY = 0.12
 """A part stays as it is until what is new moves by more than this share of the part's side, or grows by twice as much."""
 LEARN_SECONDS = 2.0
-"""From the first frame: meanwhile, automatic exposure settles, and everything is background."""
+"""How long everything is background after the first frame, while automatic exposure settles."""
 ADAPT_SECONDS = 10.0
 """Time constant with which unchanged cells follow the frames."""
 ABSORB_SECONDS = 60.0
@@ -39,7 +39,7 @@ ABSORB_SECONDS = 60.0
 MAX_CHANGED = 0.7
 """If a larger share of the cells has changed, it was the light or the camera: the middle of the frame is read."""
 SATURATED = 250.0
-"""Gray levels: cells from this on say nothing about the exposure."""
+"""Gray levels: brighter cells do not show a change of exposure."""
 _EXPOSURE_STEP = 2
 """Every second cell in both directions is enough to measure the exposure."""
 
@@ -100,7 +100,7 @@ class RegionFocus:
 class ForegroundFocus:
     """Reads what is new in front of a static camera: the largest part that differs from the background.
 
-    The background is a small picture, the means of some thousand cells. Its exposure and white balance follow those of the
+    The background is a small picture, the means of about a thousand cells. Its exposure and white balance follow those of the
     frames, and its unchanged cells follow slow changes of the light. A thing that stands still becomes background after a
     while, unless it is kept. What is there at the start is background until it moves.
 
@@ -112,10 +112,9 @@ class ForegroundFocus:
         self._to = to
         self._frame_shape: tuple[int, ...] | None = None
         self._background = self._still = self._previous = np.empty((0, 0, 0), np.float32)
-        """(channels, rows, columns): cell means of the background, of each cell since it last changed, and of the previous
-        frame."""
+        """(channels, rows, columns): cell means of the background, of each cell when it last moved, and of the previous frame."""
         self._still_since = np.empty((0, 0))
-        """(rows, columns): time."""
+        """(rows, columns): when each cell last moved, in seconds."""
         self._changed: Mask = np.empty((0, 0), np.bool_)
         """(rows, columns): cells that differ from the background."""
         self._searched = self._changed
@@ -219,7 +218,7 @@ def _cell_means(frame: npt.NDArray[Any]) -> Floats:
 
 
 def _exposure_change(cells: Floats, before: Floats, of: Mask | None = None) -> Floats:
-    """The median ratio of cells to their values before, float32 (channels, 1, 1); 1 if too few are usable."""
+    """The median ratio of cells to their former values, float32 (channels, 1, 1); 1 if too few cells are usable."""
     some = (..., slice(None, None, _EXPOSURE_STEP), slice(None, None, _EXPOSURE_STEP))
     now, then = cells[some], before[some]
     usable = (then.min(axis=0) > MIN_CHANGE) & (now.max(axis=0) < SATURATED)
