@@ -100,9 +100,9 @@ class RegionFocus:
 class ForegroundFocus:
     """Reads what is new in front of a static camera: the largest part that differs from the background.
 
-    The background is a small picture, the means of about a thousand cells. Its exposure and white balance follow those of the
-    frames, and its unchanged cells follow slow changes of the light. A thing that stands still becomes background after a
-    while, unless it is kept. What is there at the start is background until it moves.
+    The background is a small picture, the means of about a thousand cells. Its exposure and white balance follow those of
+    the frames, and its unchanged cells follow slow changes of the light. A thing that stands still becomes background after
+    a while, unless it is kept. What is there at the start is background until it moves.
 
     Args:
         to: the encoder's input.
@@ -112,7 +112,7 @@ class ForegroundFocus:
         self._to = to
         self._frame_shape: tuple[int, ...] | None = None
         self._background = self._still = self._previous = np.empty((0, 0, 0), np.float32)
-        """(channels, rows, columns): cell means of the background, of each cell when it last moved, and of the previous frame."""
+        """(channels, rows, columns): cell means of the background, of each cell when it last moved, of the last frame."""
         self._still_since = np.empty((0, 0))
         """(rows, columns): when each cell last moved, in seconds."""
         self._changed: Mask = np.empty((0, 0), np.bool_)

@@ -65,7 +65,28 @@ class Recording:
     """(T,): the row of each frame in `embeddings`; -1 if it shows nothing that would be encoded."""
 
 
-class SceneRecorder:
+class _SimulatedDaemon:
+    """An engine with an empty store, on a clock of its own."""
+
+    def __init__(self, contender: Contender, encoder: Any, settings: Settings) -> None:
+        model = contender.encoder
+        self._store = SupportStore(None, model.model_id, model.dimensions)
+        self._events = list[Event]()
+        self._engine = Engine(settings, contender.bundle, encoder, self._store, publish=self._events.append)
+        self._now, self._number = 1000.0, 0
+
+    def close(self) -> None:
+        """Release the store."""
+        self._store.close()
+
+    def _show_frame(self, pixels: Bytes, seconds: float = 1 / FRAME_RATE) -> None:
+        """Let so much time pass, and show a frame."""
+        self._now += seconds
+        self._number += 1
+        self._engine.process_frame(Frame(pixels, self._now, self._number))
+
+
+class SceneRecorder(_SimulatedDaemon):
     """Records video with the engine of a contender, with nothing registered.
 
     Args:
@@ -75,19 +96,10 @@ class SceneRecorder:
     def __init__(self, contender: Contender) -> None:
         self._encoder = contender.encoder
         self._gate = _GatedEncoder(contender.encoder)
-        self._store = SupportStore(None, self._encoder.model_id, self._encoder.dimensions)
-        self._events = list[Event]()
         registration = structs.replace(contender.settings.registration, keep_crops=False)
-        settings = structs.replace(contender.settings, registration=registration)
-        engine_encoder: Any = self._gate
-        self._engine = Engine(
-            settings, contender.bundle, engine_encoder, self._store, publish=self._events.append
+        super().__init__(
+            contender, self._gate, structs.replace(contender.settings, registration=registration)
         )
-        self._now, self._number = 1000.0, 0
-
-    def close(self) -> None:
-        """Release the store."""
-        self._store.close()
 
     def settle(self, shots: Iterable[Shot]) -> None:
         """Watch a new place, one frame a second, without encoding anything."""
@@ -139,10 +151,8 @@ class SceneRecorder:
 
     def _show(self, shot: Shot, seconds: float = 1 / FRAME_RATE) -> Bytes | None:
         """Show a frame; returns the image that the engine would have encoded, if any."""
-        self._now += seconds
-        self._number += 1
         self._gate.image = None
-        self._engine.process_frame(Frame(shot.pixels, self._now, self._number))
+        self._show_frame(shot.pixels, seconds)
         return self._gate.image
 
     def _embed(self, images: Sequence[Bytes]) -> Floats:
@@ -181,7 +191,7 @@ class Watched:
     """Whether an object was reported as present before the arrival."""
 
 
-class SceneWatcher:
+class SceneWatcher(_SimulatedDaemon):
     """An engine that registers recorded views and replays recorded visits.
 
     Args:
@@ -195,20 +205,10 @@ class SceneWatcher:
         self._pair_threshold = choose_acceptance(
             self._bundle, recognition.threshold, recognition.false_accept_rate
         ).threshold
-        self._store = SupportStore(None, encoder.model_id, encoder.dimensions)
-        self._events = list[Event]()
         self._replay = _ReplayEncoder(encoder)
         # What to encode was decided when the video was recorded.
         settings = structs.replace(settings, camera=structs.replace(settings.camera, focus="center"))
-        engine_encoder: Any = self._replay
-        self._engine = Engine(
-            settings, self._bundle, engine_encoder, self._store, publish=self._events.append
-        )
-        self._now, self._number = 1000.0, 0
-
-    def close(self) -> None:
-        """Release the store."""
-        self._store.close()
+        super().__init__(contender, self._replay, settings)
 
     def register(self, view: NewView | None, to: str | None = None) -> str | None:
         """Register a view as the daemon does after a press.
@@ -237,10 +237,7 @@ class SceneWatcher:
             self._events.clear()
             if row >= 0:
                 self._replay.next = recording.embeddings[row]
-            self._now += 1 / FRAME_RATE
-            self._number += 1
-            image = _NOTHING if row < 0 else _SOMETHING
-            self._engine.process_frame(Frame(image, self._now, self._number))
+            self._show_frame(_NOTHING if row < 0 else _SOMETHING)
             if number < EMPTY_BEFORE:
                 was_present = was_present or bool(self._engine.present)
                 continue
