@@ -172,7 +172,7 @@ class VerificationFailed(EdgeSiameseError, RuntimeError):
 def printable(text: str) -> str:
     """Escape control, bidirectional and other format characters, line breaks and surrogates: `\\x1b`, `\\n`, `\\u202e`.
 
-    Text that others chose then stays within its line of a terminal or a log, and reads in its order.
+    Untrusted text then stays on one line of a terminal or a log, in its original order.
     """
     if text.isprintable():
         return text
@@ -185,7 +185,7 @@ def is_printable(character: str) -> bool:
 
 
 def error_of_kind(kind: object, text: str, otherwise: type[EdgeSiameseError]) -> EdgeSiameseError:
-    """Return an error of another process: of the class that `kind` names, if this release knows it."""
+    """Recreate an error of another process: of the class named `kind`, or `otherwise` if this release has no such class."""
     known = globals().get(str(kind))
     if not (isinstance(known, type) and issubclass(known, EdgeSiameseError)):
         known = otherwise

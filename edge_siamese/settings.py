@@ -299,7 +299,7 @@ class DashboardSettings(Record):
 
 
 class MqttSettings(Record):
-    """The MQTT broker for events, states and commands. Home Assistant discovers the device by itself."""
+    """The MQTT broker for events, states and commands. Home Assistant discovers the device automatically."""
 
     broker: str = ""
     """Host name, address or URL of the broker, such as `broker.local`, `broker.local:1884` or

@@ -1,4 +1,4 @@
-"""Shows the progress of long work: bars and spinners on a terminal, a line now and then elsewhere."""
+"""Progress of long tasks: bars and spinners on a terminal, occasional lines elsewhere."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def working(console: Console, what: str) -> Iterator[Callable[[str], None]]:
 
 @contextmanager
 def counting(console: Console, what: str, total: int) -> Iterator[Callable[[], None]]:
-    """Show how much of a task is done: as a bar on a terminal, as a line now and then elsewhere.
+    """Show how much of a task is done: with a bar on a terminal, with occasional lines elsewhere.
 
     Yields a function to call after each part.
     """
@@ -66,7 +66,7 @@ def counting(console: Console, what: str, total: int) -> Iterator[Callable[[], N
 
 
 def track(items: Iterable[Item], text: str) -> Iterator[Item]:
-    """Yield the items, with a spinner and a count on a terminal; elsewhere, a line now and then."""
+    """Yield the items, with a spinner and a count on a terminal, with occasional lines elsewhere."""
     console = stderr_console()
     if not console.is_terminal:
         last_line = time.monotonic()
@@ -84,9 +84,9 @@ def track(items: Iterable[Item], text: str) -> Iterator[Item]:
 
 
 class TrainingProgress:
-    """A training run: a bar with rate and remaining time on a terminal; elsewhere lines, at least one a validation.
+    """Progress of a training run: a bar with rate and remaining time on a terminal; elsewhere, occasional lines.
 
-    Used as a context; `visible=False` shows nothing.
+    A context manager; `visible=False` shows nothing.
     """
 
     def __init__(self, steps: int, done: int, batch: int, visible: bool = True) -> None:
@@ -118,7 +118,7 @@ class TrainingProgress:
 
     @property
     def rate(self) -> float:
-        """Images a second in this sitting, validations included."""
+        """Images per second since this process started or resumed the run, including validations."""
         return self.sitting_steps * self.batch / max(1e-9, time.monotonic() - self.started)
 
     def advance(self, loss: float, best: float) -> None:
@@ -129,11 +129,11 @@ class TrainingProgress:
             self._print(f"step {self.done}/{self.steps}  loss {loss:.3f}")
 
     def validated(self, step: int, loss: float, accuracy: float) -> None:
-        """Say a validation's result in a line of its own where there is no bar."""
+        """Print a validation's result if there is no bar."""
         self._print(f"step {step}/{self.steps}  loss {loss:.3f}  one-shot {accuracy:.2%}")
 
     def _print(self, text: str) -> None:
-        """Print a line with the rate where there is no bar."""
+        """Print a line with the rate if there is no bar."""
         self.last_line = time.monotonic()
         if not self.visible or self.console.is_terminal:
             return

@@ -30,7 +30,7 @@ DID_NOT_HELP = "training did not help; the starting weights were kept"
 
 
 def outcome(step: int, steps: int) -> str:
-    """What a training run of some steps kept, for everything that reports it."""
+    """Describe in one line which weights a training run kept."""
     if step:
         return f"the weights of step {step:,} of {steps:,} were kept"
     return DID_NOT_HELP if steps else "no training; these are the starting weights"

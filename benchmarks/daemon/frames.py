@@ -46,7 +46,7 @@ EMPTY_FRAMES = 12
 
 @dataclass(frozen=True)
 class Case:
-    """What a camera delivers, and what the daemon reads of it."""
+    """What the camera delivers, and which part of its frames the encoder reads."""
 
     color: Literal["gray", "rgb"]
     focus: Literal["center", "foreground"] = "center"
@@ -97,7 +97,7 @@ class StageClock:
 
 
 class Film:
-    """Frames of a scene, first of the empty table, then as the case says, with the times of a camera."""
+    """Frames of a scene with camera timestamps: first the empty table, then what the case defines."""
 
     def __init__(self, scene: Scene, case: Case, number: int, to: Preprocessing) -> None:
         """Draw up to `number` different frames."""

@@ -21,7 +21,7 @@ from edge_siamese.registry import CAMERAS
 # camera that may never answer. `nobuffer`: frames that were read to detect the stream's format are dropped.
 NON_BLOCKING = "nobuffer+4"
 MAX_PIXEL_ASPECT = 10.0
-"""Width of a pixel relative to its height, or the inverse, beyond which a file is not believed."""
+"""Largest plausible width of a pixel relative to its height, or the inverse."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +60,7 @@ class Video:
         self._format = "gray" if color == "gray" else "rgb24"
         self._max_side = max_side
         self._reformatter = VideoReformatter()
-        # Not the first one, which may be the cover of a piece of music.
+        # The first stream may be the cover picture of a piece of music.
         self._stream = container.streams.best("video")
         if self._stream is None:
             container.close()
@@ -149,12 +149,12 @@ class Timeline:
         """Start a video.
 
         Args:
-            interval: the usual seconds between two pictures, until there are some.
-            max_interval: longer intervals are not believed.
+            interval: seconds between two pictures until the file has shown others.
+            max_interval: longer intervals count as errors of the file.
         """
         self._max_interval = max_interval
         self._steps = deque([min(interval, max_interval)], maxlen=5)
-        """The latest intervals that were believed."""
+        """The latest plausible intervals."""
         self._previous: float | None = None
         self._now: float | None = None
 
@@ -261,7 +261,7 @@ def _open_error(device: str, error: Any) -> str:
         errno.EBUSY: "another program uses it",
         errno.ENODEV: f"it is disconnected{_other_devices()}",
         errno.ENOTTY: f"it is not a camera{_other_devices()}",
-        errno.EINVAL: f"it is not a camera for pictures{_other_devices()}",
+        errno.EINVAL: f"it does not capture video{_other_devices()}",
     }
     return f"{device} cannot be opened: {hints.get(error.errno, _reason(error))}"
 

@@ -219,8 +219,8 @@ def _log_to_stderr() -> None:
 def _separate_stderr() -> None:
     """Give `sys.stderr` a descriptor of its own.
 
-    What a library prints is discarded by pointing descriptor 2 elsewhere for a moment; lines of other threads must not be
-    lost meanwhile.
+    To discard the output of a library, descriptor 2 is redirected for a moment; log lines of other threads must not get
+    lost then.
     """
     old = sys.stderr
     with suppress(OSError, ValueError, AttributeError):  # there is none, or it is closed

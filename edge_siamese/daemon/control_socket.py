@@ -175,10 +175,10 @@ class ControlServer:
         idle_s: float = IDLE_SECONDS,
         send_timeout_s: float = SEND_TIMEOUT_SECONDS,
     ) -> None:
-        """Listen only after `start`.
+        """Configure the server; `start` opens the socket.
 
         Args:
-            path: of the socket; its directory is created if needed.
+            path: the socket; its directory is created if needed.
             handler: called on the connections' threads, several at a time.
             workers: maximum number of connections; further ones are refused with a message.
             max_request: maximum bytes of a request. Requests above 64 KiB, which contain pictures, are read one at a time.
@@ -290,7 +290,7 @@ class ControlServer:
             except OSError as error:
                 if not self._closing.is_set():
                     LOG.error("cannot accept a connection: %s", error.strerror or error)
-                    self._closing.wait(0.2)  # such as when out of file descriptors
+                    self._closing.wait(0.2)  # for example, out of file descriptors
                 continue
             self._take(connection)
 

@@ -60,7 +60,7 @@ MAX_ATTEMPTS_BYTES = 1_000_000
 # One thread for all pictures: the allocator keeps memory for each thread that has decoded one.
 _PREPARING = DaemonThreadPool(1, "pictures")
 POLL_SECONDS = 0.01
-"""Longest wait of a step for the thread that prepares pictures."""
+"""Longest time that a step waits for the thread that prepares pictures."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def loading_current_model(
     current, the shipped model is used, and the next start tries again.
 
     Args:
-        settings: of the daemon.
+        settings: the daemon's settings.
         models: the installed models.
         report: receives a line when an unexpected model is used.
         quarantined: whether the model in a directory is in quarantine; then the shipped one is used.
@@ -151,7 +151,7 @@ def _loading_installed(
 
 
 def loading_shipped_model(settings: Settings, models: InstalledModels) -> Generator[str, None, LoadedModel]:
-    """Load and test the shipped model; as `loading_current_model`."""
+    """Load and test the shipped model; yields and raises like `loading_current_model`."""
     shipped = default()
     if shipped is None:
         raise ModelError("no model is shipped with this release: edge-siamese model install BUNDLE")
@@ -192,7 +192,7 @@ def testing_model(
 
 
 def repeat_self_test(bundle: Bundle, settings: Settings, models: InstalledModels) -> SelfTestResult:
-    """Run the self-test in a confined child, whether its result is known or not; raises as `testing_model`."""
+    """Run the self-test in a confined child, even if its result is known; raises the errors of `testing_model`."""
     return finish(
         _run_self_test(
             bundle, settings, models, self_test_key(bundle, settings.model.runtime, settings.model.precision)
@@ -272,9 +272,9 @@ def reembed(
         for view in sorted(missing, key=attempts.count):
             line = f"re-embedding the objects for {encoder.model_id}: {done} of {done + len(missing)} views"
             if attempts.exhausted(view):
-                LOG.warning("view %d is not re-embedded: the daemon ended twice while it was", view)
+                LOG.warning("view %d is not re-embedded: the daemon crashed on it twice", view)
                 failed.add(view)
-                report(view, "the daemon ended twice while it was embedded")
+                report(view, "the daemon crashed twice while embedding it")
                 continue
             yield line
             try:

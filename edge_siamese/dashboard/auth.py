@@ -32,7 +32,7 @@ SESSION_IDLE_SECONDS = 12 * 3600.0
 """A session ends when it is unused for this long."""
 MAX_SESSION_SECONDS = 7 * 24 * 3600.0
 MAX_SESSIONS = 100
-"""One more ends the least recently used session."""
+"""A login beyond this ends the least recently used session."""
 MAX_HASHING_WAIT_SECONDS = 5.0
 """The longest that a login waits for another one's scrypt."""
 
@@ -88,7 +88,7 @@ class Sessions:
         return session_id, session
 
     def find(self, session_id: str, fingerprint: str) -> Session | None:
-        """Return the session and mark it as used; None if it is unknown, expired, or of other credentials."""
+        """Return the session and mark it as used; None if it is unknown, expired, or was opened with other credentials."""
         if not session_id:
             return None
         key, now = _hash(session_id), self._clock()
@@ -117,7 +117,7 @@ def _hash(session_id: str) -> bytes:
 
 
 class AllowedHosts:
-    """Values of the Host header that the dashboard answers to, which defeats DNS rebinding."""
+    """Host header values that the dashboard accepts; prevents DNS rebinding."""
 
     def __init__(self, listen: str, extra: Iterable[str] = (), *, hostname: str | None = None) -> None:
         """Collect the allowed names.
@@ -163,7 +163,7 @@ class Authenticator:
         sessions: Sessions | None = None,
         attempts: LoginAttempts | None = None,
     ) -> None:
-        """Read nothing yet.
+        """Configure the checks; the credentials are read with the first request.
 
         Args:
             settings: the dashboard's.
@@ -213,7 +213,7 @@ class Authenticator:
         """Raise `ApiError` with 400 or 403 unless the Host header names this dashboard."""
         host = _header(request, "host")
         if not host or "," in host:
-            raise ApiError(400, "a request has exactly one Host header")
+            raise ApiError(400, "a request must have exactly one Host header")
         server = request.scope.get("server")
         if not self._hosts.allow(host, server[0] if server else ""):
             raise ApiError(

@@ -42,7 +42,7 @@ class Dashboard:
     name = "dashboard"
 
     def __init__(self, settings: DashboardSettings, api: DaemonApi) -> None:
-        """Open nothing before `start`."""
+        """Configure the dashboard; `start` opens the port."""
         self._settings, self._api = settings, api
         self._state: AppState | None = None
         self._server: Server | None = None

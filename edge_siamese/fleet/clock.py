@@ -13,12 +13,12 @@ from edge_siamese.system.wall_clock import unix_ms
 from edge_siamese.validation import SchemaError
 
 LATEST_MS = 4_102_444_800_000
-"""Start of the year 2100. Later stamps are invalid, as they would drag every device's clock along."""
+"""Start of the year 2100. Later stamps are invalid: they would advance the clock of every device."""
 PLAUSIBLE_MS = 1_767_225_600_000
 """Start of the year 2026. A device whose clock is earlier has no valid time, and rejects no stamp."""
 MAX_AHEAD_MS = 366 * 86_400_000
 """How far a stamp may be ahead of a device's clock. A board without a clock battery may be behind by as long as it was
-off. Without this limit, a stamp of the last possible moment could never be superseded."""
+off. Without this limit, a change with the last possible stamp could never be superseded."""
 _MAX_COUNT = 0xFFFF
 _STAMP = re.compile(r"([0-9a-f]{13})-([0-9a-f]{4})-([a-z0-9_-]{1,64})")
 _DEVICE = re.compile(r"[a-z0-9_-]{1,64}")
@@ -42,7 +42,9 @@ class Clock:
     def __init__(self, device: str, now_ms: Callable[[], int] = unix_ms) -> None:
         """`device`: its id, of a-z, 0-9, _ and -; devices with the same id make equal stamps."""
         if not _DEVICE.fullmatch(device):
-            raise ValueError(f"a device id has 1 to 64 of a-z, 0-9, _ and -, not {ascii(device)[:80]}")
+            raise ValueError(
+                f"a device id has 1 to 64 characters of a-z, 0-9, _ and -, not {ascii(device)[:80]}"
+            )
         self.device = device
         self._now_ms = now_ms
         self._last = (0, 0)
@@ -57,7 +59,7 @@ class Clock:
             self._last = max(self._last, (int(stamp[:13], 16), int(stamp[14:18], 16)))
 
     def next(self) -> str:
-        """Return a stamp later than all before, or at the end of time the last possible one again."""
+        """Return a stamp later than all before; once the last possible one is reached, return it again."""
         now, (last, count) = self._now_ms(), self._last
         if self._is_ahead(last, now):  # observed or generated while the clock was wrong
             last, count = 0, 0

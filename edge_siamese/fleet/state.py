@@ -36,8 +36,8 @@ class Name(Record, order=True):
 
 
 class Life(Record, order=True):
-    """Whether an object was forgotten. One that is alive exists while it has a view: a merge only moves views, so views
-    that others add to the merged object meanwhile are not lost."""
+    """Whether an object was forgotten. An object that is alive exists as long as it has a view. A merge only moves views,
+    so views that other devices add to the merged object in the meantime are not lost."""
 
     stamp: str
     value: LifeValue
@@ -110,7 +110,7 @@ class Registers:
 
 @dataclass(frozen=True)
 class Resolved:
-    """The objects and views that every device has to show."""
+    """The objects and views that every device must have."""
 
     objects: Mapping[str, str]
     """Name by uid."""
@@ -134,7 +134,7 @@ def resolve(objects: Mapping[str, ObjectState], views: Mapping[str, ViewState]) 
 _cached_name_key = lru_cache(maxsize=20_000)(name_key)
 
 
-def _unique_names(wanted: Iterable[tuple[Name, str]]) -> dict[str, str]:
+def _unique_names(chosen: Iterable[tuple[Name, str]]) -> dict[str, str]:
     """Return a unique name for each uid: the earliest keeps the name, the others get a number.
 
     Numbers are assigned last, so that none takes a name that a user chose.
@@ -142,7 +142,7 @@ def _unique_names(wanted: Iterable[tuple[Name, str]]) -> dict[str, str]:
     names: dict[str, str] = {}
     taken: set[str] = set()
     duplicates: list[tuple[Name, str]] = []
-    for name, uid in sorted(wanted):
+    for name, uid in sorted(chosen):
         if (key := _cached_name_key(name.value)) in taken:
             duplicates.append((name, uid))
         else:

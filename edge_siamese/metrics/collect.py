@@ -42,7 +42,11 @@ def _metric(name: str, kind: Kind, help: str, *labels: str) -> Metric:
 METRICS = (
     _metric("build_info", "info", "Version of the program; the value is 1.", "version"),
     _metric("model_info", "info", "The current model; the value is 1.", "model_id", "runtime", "precision"),
-    _metric("fault", "gauge", "1 if recognition is not possible because model or store fail, 0 otherwise."),
+    _metric(
+        "fault",
+        "gauge",
+        "1 if recognition is not possible because the model or the store fails, 0 otherwise.",
+    ),
     _metric(
         "frames_total",
         "counter",

@@ -83,7 +83,7 @@ class BrokerLimits:
         return payload
 
     def describe(self) -> str:
-        """Describe what is less than usual, in one line; empty if nothing is."""
+        """Describe the limits below the usual ones, in one line; empty if there are none."""
         parts = []
         if self.max_packet_bytes is not None:
             parts.append(f"messages of at most {self.max_packet_bytes:,} bytes")
@@ -110,11 +110,11 @@ class LossObserver:
     """Learns the largest packet from a broker that ends the connection instead of announcing a limit.
 
     A packet is suspected if the connection ends soon after it was sent, without an acknowledgment of it or of a later one.
-    Brokers also restart and networks fail, so that only several losses in a row count.
+    Brokers also restart and networks fail, so only several losses in a row count.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """Suspect nothing. `clock` returns seconds."""
+        """Start without suspects. `clock` returns seconds."""
         self._clock = clock
         self._unproven: list[tuple[int, int, float]] = []
         """Packets of this connection: number, bytes, and when they were sent."""

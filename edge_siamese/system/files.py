@@ -1,4 +1,4 @@
-"""Paths that users write, atomic writes, exclusive staging directories, and free disk space."""
+"""Path expansion, atomic writes, exclusive staging directories, and free disk space."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from edge_siamese.errors import SettingsError
 LOG = logging.getLogger(__name__)
 
 DISK_RESERVE_BYTES = 64 << 20
-"""Free disk space that imported collections and objects of a fleet must leave, so that the device can go on writing."""
+"""Free disk space that imported collections and objects of a fleet must leave for the device's own writes."""
 
 MAX_PATH_BYTES, MAX_NAME_BYTES = 4095, 255
 """Limits of Linux for a path, and for a name within it."""
@@ -32,7 +32,7 @@ _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
 def expand_path(path: str | os.PathLike[str], base: str | os.PathLike[str] | None = None) -> Path:
-    """Apply the rule for all paths that users write, in settings, options and environment variables.
+    """Expand a path from settings, options or environment variables.
 
     `~` and `~user` at the start are replaced by the home directory.
 
@@ -116,7 +116,7 @@ def _locked_temporary_file(path: Path) -> tuple[int, str]:
         handle, temporary = tempfile.mkstemp(_TEMPORARY, f".{path.name}.", path.parent)
         if _lock(handle) and os.path.exists(temporary):
             return handle, temporary
-        os.close(handle)  # another process took it for abandoned before it was locked
+        os.close(handle)  # another process removed it as abandoned before it was locked
     raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), os.fspath(path))
 
 
@@ -148,7 +148,7 @@ def _lock(handle: int) -> bool:
 
 
 def _complete(error: OSError, path: Path) -> None:
-    """Add what an error of a write lacks: the file, and the number, which numpy leaves out of an incomplete write."""
+    """Complete the error of a write: add the file name, and the errno that numpy leaves out for an incomplete write."""
     if error.errno is None and "requested and" in str(error):
         error.errno, error.strerror = errno.ENOSPC, os.strerror(errno.ENOSPC)
     if error.errno is not None and error.filename is None:

@@ -1,11 +1,11 @@
 """Runs a function in a child process without privileges, with limits on memory, time, files, processes and network.
 
-For work on files from others with libraries that a damaged file can crash. The function is a generator. What precedes its
-`yield` imports libraries, and runs with the rights of this program; the rest runs confined:
+Meant for untrusted files, which can crash the libraries that read them. The function is a generator. Its part before the
+`yield` imports libraries, with the privileges of this program; the part after it runs confined:
 
 - another account (`nobody`) and no groups if this program is root; no new privileges in any case;
-- limits of memory, processor time, time, file size and open files;
-- a system call filter on x86-64 and arm64: no sockets, processes, programs and signals, no opening of files for changes.
+- limits on memory, CPU time, elapsed time, file size and open files;
+- a system call filter on x86-64 and arm64: no sockets, new processes, programs or signals, and no writing to files.
 
 The child may read what its account may read. Where the kernel has no system call filters, such as in an emulator, the
 other measures remain.
@@ -38,18 +38,18 @@ from edge_siamese.validation import SchemaError, parse_json
 
 MIB = 1 << 20
 MAX_MEMORY_BYTES, MIN_MEMORY_BYTES = 1024 * MIB, 128 * MIB
-"""The limit of memory is a third of the machine's, within these bounds."""
+"""The memory limit is a third of the machine's memory, within these bounds."""
 MAX_REPLY_BYTES = 1 * MIB
 MAX_ERROR_BYTES = 4096
 """Bytes of standard error that are kept."""
 MAX_OPEN_FILES = 128
 
-# Variables that interpreter, libraries and this program read; others may be secret.
+# Variables that the interpreter, libraries and this program read; others may be secret.
 _ENVIRONMENT = ("PATH", "LANG", "TZ", "LD_LIBRARY_PATH", "MALLOC_ARENA_MAX")
 _ENVIRONMENT_PREFIXES = ("LC_", "PYTHON", "OPENBLAS_", "OMP_", "MKL_", "QEMU_")
 
 Steps = Generator[str, None, Any]
-"""What a confined function returns: it yields once, a name for messages, and returns JSON values."""
+"""What a confined function returns: a generator that yields once, a name for messages, and returns JSON values."""
 
 
 @dataclass(frozen=True)
@@ -59,40 +59,25 @@ class Limits:
     memory_bytes: int = 0
     """Memory that it may allocate in addition to the imported libraries; 0: a third of the machine's."""
     processor_seconds: int = 120
-    """Time of all processors together, in addition to the imports."""
+    """CPU time of all threads, not counting the imports."""
     seconds: float = 300.0
-    """Elapsed time, with the imports."""
-
-
-def run_confined(target: str, limits: Limits = Limits(), **arguments: Any) -> Any:
-    """Run a function in a confined child process, and wait for its result.
-
-    Args:
-        target: MODULE:FUNCTION; see `Steps`.
-        limits: of the child.
-        arguments: of the function, JSON values.
-
-    Returns:
-        The function's result, JSON values.
-
-    Raises:
-        SandboxError: the child crashed, exceeded a limit or did not start.
-        EdgeSiameseError: the function's error, of the same class as in the child.
-    """
-    child = ConfinedChild(target, limits, **arguments)
-    try:
-        while not child.poll(1.0):
-            pass
-        return child.result()
-    finally:
-        child.close()
+    """Elapsed time, including the imports."""
 
 
 class ConfinedChild:
     """A confined child process that runs one function."""
 
     def __init__(self, target: str, limits: Limits = Limits(), **arguments: Any) -> None:
-        """Start it; arguments as for `run_confined`. `close` must be called at the end."""
+        """Start the child; `close` must be called at the end.
+
+        Args:
+            target: MODULE:FUNCTION; see `Steps`.
+            limits: limits of the child.
+            arguments: arguments of the function, JSON values.
+
+        Raises:
+            SandboxError: the child cannot be started.
+        """
         self.stage = ""
         """The name that the function yielded; empty before it was confined."""
         self._limits = limits
@@ -132,7 +117,7 @@ class ConfinedChild:
         self._selector.register(self._process.stderr, selectors.EVENT_READ, (self._errors, MAX_ERROR_BYTES))
 
     def poll(self, seconds: float = 0.0) -> bool:
-        """Wait up to `seconds` for news of the child; return whether it has ended."""
+        """Wait up to `seconds` for output of the child; return whether it has ended."""
         if self._status is not None:
             return True
         remaining = self._deadline - time.monotonic()
@@ -153,7 +138,12 @@ class ConfinedChild:
         return self._status is not None
 
     def result(self) -> Any:
-        """Return the function's result; raises as `run_confined` does."""
+        """Return the function's result, JSON values, once `poll` has returned True.
+
+        Raises:
+            SandboxError: the child crashed or exceeded a limit.
+            EdgeSiameseError: the function's error, of the same class as in the child.
+        """
         lines = self._reply.split(b"\n")
         try:
             answer = parse_json(bytes(lines[1])) if len(lines) > 2 else None
@@ -252,7 +242,7 @@ def _finish(steps: Steps) -> dict[str, Any]:
     except EdgeSiameseError as error:
         return _error(error)
     except MemoryError:
-        return _error(SandboxError("it needs more memory than it may have"))
+        return _error(SandboxError("it exceeded its memory limit"))
     except Exception as error:
         return _error(SandboxError(f"unexpected {type(error).__name__}: {first_line(error)}"))
     raise RuntimeError("a confined function yields once")
@@ -269,7 +259,7 @@ def _write(pipe: IO[bytes], value: Any) -> None:
 
 
 def _confine(limits: Limits) -> None:
-    """Give up all that the rest does not need; in this order, since each step takes rights that those before need."""
+    """Drop all privileges that the rest does not need; each step takes away rights that the steps before it need."""
     with suppress(OSError):  # the first victim when memory runs out
         Path("/proc/self/oom_score_adj").write_text("1000")
     used = resource.getrusage(resource.RUSAGE_SELF)
@@ -287,7 +277,7 @@ def _confine(limits: Limits) -> None:
     if os.geteuid() == 0:
         _become_nobody()
     libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)  # a change of the account resets it
+    libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)  # changing the account resets it
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     _filter_system_calls(libc)
 
@@ -315,7 +305,7 @@ def _lower(kind: int, limit: int) -> None:
 
 
 def _become_nobody() -> None:
-    """Change to the account `nobody`; root in a container that has no other accounts remains what it is."""
+    """Change to the account `nobody`; root in a container without other accounts stays root."""
     try:
         entry = pwd.getpwnam("nobody")
         user, group = entry.pw_uid, entry.pw_gid
@@ -369,7 +359,7 @@ _REFUSED: tuple[tuple[int | None, int | None], ...] = (
 _MISSING = (
     (435, 435),
     (437, 437),
-)  # clone3, openat2: their flags cannot be examined; libraries have another way
+)  # clone3, openat2: a filter cannot read their flags; libraries fall back to older calls
 _CLONE = (56, 220)
 _OPEN, _OPENAT = (2, None), (257, 56)
 _CLONE_THREAD = 0x10000
@@ -382,7 +372,7 @@ _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 def _filter_system_calls(libc: ctypes.CDLL) -> bool:
     """Refuse the system calls above; return False if the kernel or the architecture has no filter."""
     machine = platform.machine()
-    if machine not in _ARCHITECTURES or struct.calcsize("P") != 8:  # a program of 32 bits has other numbers
+    if machine not in _ARCHITECTURES or struct.calcsize("P") != 8:  # 32-bit programs use other numbers
         return False
     code = b"".join(struct.pack("=HBBI", *step) for step in _filter_program(machine))
 

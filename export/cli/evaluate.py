@@ -189,7 +189,7 @@ def show(result: Evaluation, console: Console | None = None) -> None:
         )
     console.print(table)
     if any(episodes.classes for episodes in result.episodes):
-        console.print("[dim]intervals of episodes: over classes, for another choice of as many[/dim]")
+        console.print("[dim]intervals of episodes: over classes, for another sample of classes[/dim]")
     if result.baseline is not None and result.one_shot:
         console.print(f"starting weights: {result.baseline:.2%} in {result.one_shot.title}", soft_wrap=True)
     for line in result.skipped:

@@ -52,7 +52,7 @@ def seed(text: str) -> int:
     """A whole number from 0 to 2^31 - 1."""
     value = _whole(text, 0)
     if value >= 2**31:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a seed: those are below 2^31")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a seed: a seed is below 2^31")
     return value
 
 
@@ -111,7 +111,7 @@ def add_data_options(parser: argparse.ArgumentParser, default: str) -> None:
         metavar="DATA",
         help="omniglot, glyphs (drawn by the program), grocery, folder:PATH with one subfolder per class, or turntable:PATH "
         "with rendered objects; other splits of Omniglot: omniglot:characters, omniglot:ALPHABET,ALPHABET; several, "
-        "separated by commas, train together: the first is evaluated, and anything:PATH adds pictures that are a class each "
+        "separated by commas, train together: the first is evaluated, and anything:PATH adds pictures, each its own class "
         f"(default: {default})",
     )
     parser.add_argument(
@@ -198,7 +198,7 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--data-shares",
         metavar="N,N",
-        help="shares of several data in a batch, such as 1,2,1 (default: equal shares)",
+        help="shares of several data sets in a batch, such as 1,2,1 (default: equal shares)",
     )
     group.add_argument(
         "--pictures-per-class", type=positive, metavar="N", help="pictures of each class in a batch"
@@ -269,7 +269,7 @@ def training_settings(arguments: argparse.Namespace) -> TrainingSettings:
 
 
 def default_encoder(data: str | None) -> str:
-    """The encoder for some data if none is named; it is said for a folder, where it depends on the pictures."""
+    """The default encoder for some data; printed for a folder, where it depends on the pictures."""
     kind, _, path = source_names(data or "")[0].partition(":")
     if kind == "grocery":
         return PHOTO_ENCODER

@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive,
         default=os.cpu_count() or 1,
         metavar="N",
-        help="processes (default: one a core)",
+        help="number of processes (default: one per core)",
     )
 
 

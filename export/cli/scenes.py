@@ -1,4 +1,4 @@
-"""`python -m export scenes`: show a bundle's engine objects that turn, strangers and an empty place."""
+"""`python -m export scenes`: measure recognition in generated video with turning objects and strangers."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class Loss:
 
     points: float
     low: float
-    """95 % interval for another choice of as many classes, from the same trials of both."""
+    """95 % interval for another sample of classes, from the same trials of both."""
     high: float
     classes: int
 

@@ -114,11 +114,11 @@ def _draw_hand(scene: Image.Image, x: float, y: float, side: int, hand_from: flo
 
 
 def photographed(scene: Bytes, light: Light, noise: Floats) -> Bytes:
-    """What a camera makes of a scene: light, white balance, and noise.
+    """Apply exposure, white balance and noise to a scene, as a camera does.
 
     Args:
         scene: uint8 (h, w, 3).
-        light: of the moment.
+        light: exposure and white balance.
         noise: float32 (h, w, 3), in gray levels.
 
     Returns:
@@ -149,15 +149,15 @@ def drawn_background(rng: np.random.Generator, width: int, height: int) -> Bytes
 
 
 def read_backgrounds(
-    folder: Path, width: int, height: int, most: int, rng: np.random.Generator
+    folder: Path, width: int, height: int, max_count: int, rng: np.random.Generator
 ) -> list[Bytes]:
     """Read some photographs of a folder as backgrounds: cropped to the shape, and out of focus.
 
     Args:
-        folder: with its subfolders.
-        width, height: of the backgrounds.
-        most: how many are drawn.
-        rng: draws them.
+        folder: the photographs, also in its subfolders.
+        width, height: size of the backgrounds.
+        max_count: number of photographs to select; all if there are fewer.
+        rng: selects them.
 
     Returns:
         uint8 (height, width, 3) each.
@@ -167,7 +167,7 @@ def read_backgrounds(
     """
     paths = pictures_in(folder)
     backgrounds = []
-    for index in rng.permutation(len(paths))[:most]:
+    for index in rng.permutation(len(paths))[:max_count]:
         try:
             backgrounds.append(_fill(read_picture(paths[index]), width, height, rng.uniform(0.5, 2.5)))
         except (ImageError, OSError) as error:

@@ -110,7 +110,10 @@ def load_folder(path: Path, preprocessing: Preprocessing, seed: int = 0, log: bo
     places = _split_folders(path, scan)
     layout = {split: _classes(folder, scan) for split, folder in places.items()}
     if _divide_the_same_classes(layout, places, scan):
-        layout, places = {"train": _united([c for classes in layout.values() for c in classes], scan)}, {}
+        layout, places = (
+            {"train": _merge_equal_names([c for classes in layout.values() for c in classes], scan)},
+            {},
+        )
     elif not places:
         layout = {"train": _classes(path, scan)}
     scan.finish()
@@ -142,7 +145,7 @@ def _log(warnings: Sequence[str]) -> None:
     for warning in warnings[:MAX_WARNINGS]:
         LOG.warning("%s", printable(warning))
     if len(warnings) > MAX_WARNINGS:
-        LOG.warning("... and %d more such lines", len(warnings) - MAX_WARNINGS)
+        LOG.warning("... and %d more warnings", len(warnings) - MAX_WARNINGS)
 
 
 @dataclass(frozen=True)
@@ -273,7 +276,7 @@ def _split_folders(path: Path, scan: _Scan) -> dict[Split, Path]:
             names = ", ".join(valid_text(place.name) for place in result.values())
             raise DataError(
                 f"{valid_text(path)} has folders of splits ({names}) beside {valid_text(folder.name)}: "
-                f"move {valid_text(folder.name)} into one of them, or rename those that are no splits"
+                f"move {valid_text(folder.name)} into one of them, or rename those that are not splits"
             )
         scan.leave_out(folder)
     scan.outside.extend(scan.pictures(path))
@@ -307,7 +310,7 @@ def _classes(path: Path, scan: _Scan) -> list[_Class]:
             classes.append(_Class(f"{_name(folder)}/{_name(place)}", _name(folder), files))
             for deeper in scan.folders(place):
                 scan.leave_out(deeper)
-    classes = _united(classes, scan)
+    classes = _merge_equal_names(classes, scan)
     _warn_of_repeated_names(classes, scan)
     return classes
 
@@ -321,7 +324,7 @@ def _key(name: str) -> str:
     return unicodedata.normalize("NFC", name.casefold())
 
 
-def _united(classes: Iterable[_Class], scan: _Scan) -> list[_Class]:
+def _merge_equal_names(classes: Iterable[_Class], scan: _Scan) -> list[_Class]:
     """The classes, with those of equal names as one.
 
     Raises:
@@ -346,7 +349,7 @@ def _united(classes: Iterable[_Class], scan: _Scan) -> list[_Class]:
 
 
 def _warn_of_repeated_names(classes: Sequence[_Class], scan: _Scan) -> None:
-    """Characters of two alphabets may have the same number, but folds of one data set must not pass for groups."""
+    """Warn of class names that several groups share: such groups may be folds of one data set."""
     first: dict[str, str] = {}
     repeated = []
     for c in classes:
@@ -474,7 +477,7 @@ class _Reader:
         return every.select(usable)
 
     def name_repeated_pictures(self, splits: Splits) -> None:
-        """Add a warning for each two splits that have a picture in common."""
+        """Add a warning for each pair of splits with a picture in common."""
         first: dict[bytes, tuple[Split, Path]] = {}
         repeated: dict[tuple[Split, Split], list[tuple[Path, Path]]] = {}
         for split in SPLITS:
@@ -524,7 +527,7 @@ def _parts(images: ImageSet, seed: int, names: Sequence[str]) -> list[ImageSet]:
 def _draw_held_out(left: Indices, groups: Indices, count: int) -> Indices:
     """Draw classes to hold out, several of a group together.
 
-    Drawn one by one, few classes of many small groups would have no similar class to be compared with.
+    If they were drawn independently, classes of small groups would often lack similar classes to be told apart from.
 
     Args:
         left: available classes, in random order.
@@ -535,7 +538,7 @@ def _draw_held_out(left: Indices, groups: Indices, count: int) -> Indices:
     while (room := count - len(taken)) > 0:
         own = groups[left]
         accompanied = np.isin(own, groups[taken]) | ((np.bincount(own)[own] > 1) & (room > 1))
-        # The first class with company in its group; if there is none, the first one.
+        # The first class whose group has other classes left; otherwise the first class.
         group = own[np.argmax(accompanied)]
         taken = np.concatenate([taken, left[own == group][: min(room, MAX_HELD_OUT_TOGETHER)]])
         left = left[~np.isin(left, taken)]

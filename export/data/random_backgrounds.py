@@ -1,7 +1,7 @@
 """Random backgrounds for cut-outs in a training batch.
 
-The same few backgrounds are behind different objects of a batch, and consecutive pictures, such as two views of an object,
-have different ones: so the background cannot tell classes apart.
+The objects of a batch share a few backgrounds, and consecutive pictures, such as two views of an object, have different
+ones. So the background says nothing about the class.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from torch import Tensor
 from export.data.composition import drawn_background
 from export.data.photometric import Draws
 
-DRAWN = 300
+DRAWN_BACKGROUNDS = 300
 """Number of drawn backgrounds, half of them tables in front of a wall and half of them textures."""
 DRAWN_SHARE = 0.4
-SHARED_BY = 6
+PICTURES_PER_BACKGROUND = 6
 """Number of pictures of a batch for each background."""
 CROP = (0.4, 1.0)
-"""Side of the part of a background that is shown, as a fraction of its side."""
-SIDE, REACH, ROLL = (0.6, 1.3), 0.2, 15.0
-"""Side of a cut-out as a fraction of the picture's; how far its center is from the picture's; and rotation in degrees."""
+"""Side of the visible part of a background, as a fraction of the background's side."""
+SIDE, MAX_OFFSET, ROLL = (0.6, 1.3), 0.2, 15.0
+"""Side of a cut-out and distance of its center from the picture's, in sides of the picture; rotation in degrees."""
 OBJECT_LIGHT, BACKGROUND_LIGHT = 0.35, 0.45
-"""Natural logarithm of the factor of the values, in either direction."""
+"""Largest absolute natural logarithm of the brightness factor."""
 WARMTH = 0.08
-"""Natural logarithm of the factor of red, and of its inverse for blue."""
+"""Largest absolute natural logarithm of the factor for red; blue gets its inverse."""
 BLUR, SHADOW = 0.5, 0.6
 """Probability of a blurred background, and darkest shadow."""
 MIN_CROP = 0.75
@@ -41,7 +41,7 @@ class RandomBackgrounds:
     Args:
         images: all training pictures, uint8 (N, H, W, 4) RGBA.
         sources: int64 (N,), the source of each picture; opaque pictures of all sources are equally frequent.
-        seed: of the drawn backgrounds.
+        seed: seed of the drawn backgrounds.
     """
 
     def __init__(self, images: Tensor, sources: np.ndarray, seed: int) -> None:
@@ -53,8 +53,8 @@ class RandomBackgrounds:
         ]
         rng = np.random.default_rng([seed, 13])
         height, width = images.shape[1:3]
-        tables = [drawn_background(rng, width, height) for _ in range(DRAWN // 2)]
-        textures = _textures(DRAWN - len(tables), height, width, int(rng.integers(2**31)))
+        tables = [drawn_background(rng, width, height) for _ in range(DRAWN_BACKGROUNDS // 2)]
+        textures = _textures(DRAWN_BACKGROUNDS - len(tables), height, width, int(rng.integers(2**31)))
         self.drawn = torch.cat([torch.from_numpy(np.stack(tables)), textures])
 
     def compose(
@@ -68,16 +68,16 @@ class RandomBackgrounds:
             part: (i, n): the pictures are the i-th of n equal parts of a batch.
 
         Returns:
-            float32 (N, 3, H, W), in which opaque pictures are as before; and bool (N,), which pictures were composed.
+            float32 (N, 3, H, W), with opaque pictures unchanged; and bool (N,): which pictures were composed.
         """
         device, count = pixels.device, len(pixels)
         index, parts = part
         draws = Draws(generator, count, part)
-        pool = self._pool(max(2, parts * count // SHARED_BY), generator)
+        pool = self._pool(max(2, parts * count // PICTURES_PER_BACKGROUND), generator)
         slots = torch.arange(index * count, (index + 1) * count) % len(pool)
         behind = self._background(pool[slots].permute(0, 3, 1, 2).float(), draws)
-        thing, alpha, shadow = self._thing(pixels.cpu(), draws)
-        scene = behind * (1.0 - shadow) * (1.0 - alpha) + thing
+        foreground, alpha, shadow = self._foreground(pixels.cpu(), draws)
+        scene = behind * (1.0 - shadow) * (1.0 - alpha) + foreground
         composed = (pixels[:, 3].amin(dim=(1, 2)) < 255).to(device)
         result = torch.where(composed[:, None, None, None], scene.to(device), pixels[:, :3])
         return result, composed
@@ -106,14 +106,14 @@ class RandomBackgrounds:
         blurred = F.avg_pool2d(seen, 5, 1, 2, count_include_pad=False)
         return torch.where(draws.chance(BLUR), blurred, seen) * _light(draws, BACKGROUND_LIGHT)
 
-    def _thing(self, pixels: Tensor, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
+    def _foreground(self, pixels: Tensor, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
         """The placed cut-outs, multiplied by their opacity; their opacity; and the strength of their shadows."""
         count, _, height, width = pixels.shape
         alpha = pixels[:, 3:] / 255.0
         layers = torch.cat([pixels[:, :3] * alpha, alpha], dim=1)
         step = 1.0 / draws.uniform(*SIDE, 1)
         turn = draws.uniform(-math.radians(ROLL), math.radians(ROLL), 1)
-        shift = draws.uniform(-2.0 * REACH, 2.0 * REACH, 2) * step
+        shift = draws.uniform(-2.0 * MAX_OFFSET, 2.0 * MAX_OFFSET, 2) * step
         cos, sin = turn.cos() * step, turn.sin() * step
         rows = torch.cat([cos, -sin, shift[:, :1], sin, cos, shift[:, 1:]], dim=1).view(count, 2, 3)
         grid = F.affine_grid(rows, [count, 1, height, width], align_corners=False)

@@ -118,7 +118,7 @@ def episodes(
         available = int(pools.sizes.max(initial=0))
         where = "and any one group has" if within_group else "and there are"
         raise DataError(
-            f"{images.name}: {way}-way episodes with {shot + queries} pictures a class need {way} such classes, "
+            f"{images.name}: {way}-way episodes with {shot + queries} pictures per class need {way} such classes, "
             f"{where} {available} at most"
         )
     return _episodes(index, pools, usable, count, way, shot, queries, rng)

@@ -25,5 +25,5 @@ def build_encoder(name: str) -> EncoderNetwork:
         SettingsError: the name is unknown.
     """
     if name not in ENCODERS:
-        raise SettingsError(f"there is no encoder {name!r}; known are {', '.join(sorted(ENCODERS))}")
+        raise SettingsError(f"there is no encoder {name!r}; known: {', '.join(sorted(ENCODERS))}")
     return ENCODERS[name]()

@@ -37,7 +37,7 @@ class Koch2015(EncoderNetwork):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Section 3.2: weights N(0, 0.01) in convolutions and N(0, 0.2) in full connections, all biases N(0.5, 0.01)."""
+        """Section 3.2: weights N(0, 0.01) in convolutions, N(0, 0.2) in fully connected layers; biases N(0.5, 0.01)."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.normal_(module.weight, 0.0, 0.01 if isinstance(module, nn.Conv2d) else 0.2)

@@ -34,8 +34,8 @@ MIN_SPEED_UP = 1.4
 """Of int8 over fp32 in the median of the rounds, on a processor with int8 dot products. Kernels that use them were 2.5 to
 4.4 times as fast as fp32, others on the same processor about 1.2 times, so that noise does not decide."""
 MIN_JUDGED_MS, MIN_JUDGED_ROUNDS = 0.2, 3
-"""int8 is judged if fp32 takes at least so long, in the median of at least so many rounds: calls of the runtime take most of
-the time of a smaller network."""
+"""int8 is judged if the median latency of fp32 is at least this, over at least this many rounds: with smaller networks, the
+overhead of the runtime dominates."""
 ACCURACY_EPISODES = 500
 ACCURACY_IMAGES_PER_CLASS = 6
 
@@ -95,9 +95,9 @@ class Benchmark:
     model_id: str
     rows: tuple[BenchmarkRow, ...]
     missing: tuple[str, ...]
-    """Runtimes that are not on this machine."""
+    """Runtimes that are not installed on this machine."""
     accuracy_of: str
-    """What the accuracies are of; empty if none were measured."""
+    """The trials or episodes of the accuracies; empty if none were measured."""
     rounds: int
     runs: int
     """Timed images per round."""
@@ -133,13 +133,13 @@ def benchmark(
         bundle: four files, or some of them.
         splits: data for the accuracies; None leaves them out.
         rounds: how often each row is measured.
-        runs: timed images a round; None for 300, fewer for a heavy encoder.
-        seed: of the episodes where there are no official trials.
+        runs: timed images per round; None: 300, or 40 for a large encoder.
+        seed: seed of the episodes if there are no official trials.
         command: the command line, for the report.
         progress: called with a line about each step.
 
     Raises:
-        EncoderError: a measurement failed, or no runtime is here.
+        EncoderError: a measurement failed, or no runtime is installed.
     """
     usable, missing = places(bundle)
     if not usable:
@@ -213,7 +213,7 @@ def accuracy(bundle: Bundle, place: Place, splits: Splits, seed: int = 0) -> tup
 def int8_failures(result: Benchmark) -> list[str]:
     """A line for each int8 file that is not `MIN_SPEED_UP` times as fast as fp32 in the same runtime.
 
-    What `int8_not_judged` explains is left out.
+    Empty if the speed cannot be judged; see `int8_not_judged`.
     """
     if not has_int8_dot_products():
         return []
@@ -301,8 +301,8 @@ def _note(place: Place, faster: tuple[float, float, float] | None, quantization:
         return ""
     text = f"int8 is not faster than fp32 here: {faster[0]:.2f} times as fast"
     if _lacks_int8_kernels(place.runtime):
-        return f"{text}; tflite-runtime has no accelerated int8 kernels on x86, on Arm it has"
+        return f"{text}; tflite-runtime has accelerated int8 kernels on Arm, but not on x86"
     return (
-        f"{text}; that is what the int8 operations of {place.runtime} cost on this processor for a file made by "
-        f"{quantization or 'an unknown method'}; provenance.quantization in the manifest lists what else was tried"
+        f"{text}; this is the cost of the int8 operations of {place.runtime} on this processor for a file quantized by "
+        f"{quantization or 'an unknown method'}; provenance.quantization in the manifest lists the alternatives tried"
     )

@@ -217,7 +217,7 @@ def evaluate(
         shapes: (way, shot) of the episodes; each is drawn within groups, if there are several, and across them, those
             of one shot also with supports of the data's catalog, if it has one. If the data allow none of them,
             and there is no official run, the widest one-shot episodes replace them.
-        episode_count: episodes of each kind, with one query a class.
+        episode_count: episodes of each kind, with one query per class.
         rule: how several shots make one score, see `episode_scores`.
         supports: how supports of trials, episodes and open-set identification are embedded.
         frames: the same data in a higher resolution, as a camera would show them: source of augmented supports.

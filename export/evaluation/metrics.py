@@ -220,7 +220,7 @@ def mean_interval(values: npt.ArrayLike, confidence: float = CONFIDENCE) -> Inte
 
 
 def class_interval(values: npt.ArrayLike, classes: npt.ArrayLike) -> Interval:
-    """Interval of a mean over queries, for another choice of as many classes: Student's, over the means of the classes.
+    """Interval of a mean over queries, for another sample of classes: Student's, over the means of the classes.
 
     It is wider than an interval over queries or episodes: these draw the same few classes again and again.
 
@@ -240,7 +240,7 @@ def class_interval(values: npt.ArrayLike, classes: npt.ArrayLike) -> Interval:
 def class_accuracy_interval(correct: npt.ArrayLike, classes: npt.ArrayLike) -> Interval:
     """Interval of an accuracy for another choice of classes, within [0, 1].
 
-    If all classes have the same accuracy, as when nothing is wrong, it is Wilson's with one trial a class.
+    If all classes have the same accuracy, as when nothing is wrong, it is Wilson's with one trial per class.
 
     Args:
         correct: whether each query was answered correctly, (Q,).

@@ -89,7 +89,7 @@ class EpisodesResult:
     classes: int = 0
     """Number of classes that the queries are of; 0 in records of an earlier release."""
     class_low: float | None = None
-    """95 % interval for another choice of as many classes."""
+    """95 % interval for another sample of classes."""
     class_high: float | None = None
 
     @property
@@ -266,7 +266,7 @@ def episode_result(
         embeddings: float32 (N, D), of `images.images` as queries.
         images: the classes to draw from.
         head: scores; its distance ranks.
-        way: classes an episode.
+        way: classes per episode.
         shot: supports a class.
         count: episodes.
         within_group: all classes of an episode from one group.
@@ -293,14 +293,14 @@ def iconic_result(
     count: int = EPISODES,
     seed: int = 0,
 ) -> tuple[EpisodesResult, list[Wrong]]:
-    """Accuracy over one-shot episodes across groups whose supports are pictures of a catalog, with one query a class.
+    """Accuracy over one-shot episodes across groups whose supports are pictures of a catalog, with one query per class.
 
     Args:
         embeddings: float32 (N, D), of `images.images` as queries.
         images: what queries are drawn from.
         catalog: what supports are drawn from; classes are matched by name.
         head: scores; its distance ranks.
-        way: classes an episode.
+        way: classes per episode.
         count: episodes.
         seed: equal seeds give equal episodes.
 

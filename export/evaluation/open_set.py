@@ -28,11 +28,11 @@ Counts = npt.NDArray[np.int64]
 
 REGISTERED = (5, 20)
 MAX_UNKNOWN = 20
-"""Classes an episode that are not registered."""
+"""Unregistered classes per episode."""
 UNKNOWN_QUERIES = 40
-"""Queries of them an episode, or as many more as divide evenly; each class has the same number, known or not."""
+"""Their queries per episode, rounded up so that all classes, known or unknown, have equally many."""
 LEFT_UNKNOWN = 0.25
-"""Share of the classes that is never registered, where they are few."""
+"""Share of the classes that stays unregistered if there are few."""
 RATES = (0.1, 0.01, 0.001)
 RESAMPLES = 1000
 
@@ -59,9 +59,9 @@ class OpenSet:
     """Open-set identification with some objects registered from one picture each, among unknown ones."""
 
     registered: int
-    """Objects an episode."""
+    """Registered objects per episode."""
     unknown: int
-    """Classes an episode that are not registered, at most as many as there are."""
+    """Unregistered classes per episode."""
     episodes: int
     known_queries: int
     """In all episodes."""
@@ -110,13 +110,13 @@ def open_sets(
     """Identification with 5 and with 20 registered objects, or with as many as the classes allow.
 
     Args:
-        embeddings: float32 (N, D), of `images.images` as queries.
+        embeddings: float32 (N, D), the embeddings of `images.images` as queries.
         images: the classes to draw known and unknown ones from, of all groups alike.
-        head: scores; its distance ranks.
+        head: scores the queries; its distance ranks the supports.
         thresholds: stated on validation classes, to be tested on these.
-        count: episodes.
+        count: number of episodes.
         seed: equal seeds give equal episodes and intervals.
-        supports: float32 (N, D), of `images.images` as supports; by default as the queries.
+        supports: float32 (N, D), the embeddings of `images.images` as supports; default: `embeddings`.
 
     Raises:
         DataError: fewer than three classes have two pictures.
@@ -174,10 +174,10 @@ def identification(
 
     Args:
         scored: the queries.
-        registered: objects an episode.
-        unknown: other classes an episode.
-        thresholds: stated on validation classes.
-        seed: of the bootstrap.
+        registered: registered objects per episode.
+        unknown: other classes per episode.
+        thresholds: thresholds stated on validation classes.
+        seed: seed of the bootstrap.
     """
     reached = [(rate, metrics.threshold_at_far(scored.unknown, rate)) for rate in RATES]
     points = [(rate, limit, metrics.sigmoid(limit)) for rate, limit in reached if limit is not None]
@@ -213,7 +213,7 @@ def identification(
 def _draw(
     images: ImageSet, count: int, way: int, queries: int, rng: np.random.Generator
 ) -> Iterator[Episode]:
-    """One-shot episodes with as many queries a class, up to `queries`, as the pictures suffice for."""
+    """One-shot episodes with up to `queries` queries per class, as many as the pictures allow."""
     enough = np.sort(images.counts)[-way] - 1
     return episodes(images, count, way, 1, int(min(queries, enough)), rng, within_group=False)
 

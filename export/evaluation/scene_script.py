@@ -1,4 +1,4 @@
-"""The script of a measurement in scenes: who comes to which place, in what order; and the recordings of it.
+"""The script of a scene measurement: which object comes to which place, in what order; and its recordings.
 
 Recordings are cached by place, so that an interrupted measurement is resumed, and another contender or other thresholds are
 measured without encoding the same video again. A recording is used again only if nothing has changed that it depends on,
@@ -32,7 +32,7 @@ POSES = {"within 45°": 45, "within 90°": 90, "any": 180}
 RETURNS = 2
 """Returns of each object for each range of poses: at the place of its registration, and at another one."""
 PRESS_FRAMES = 45
-"""How long an object stands still that is registered: more than the registration waits."""
+"""Frames for which an object stands still during its registration: more than the registration's timeout."""
 OBJECTS_AT_A_PLACE = 5
 CODE = (
     "edge_siamese/recognition/*.py",
@@ -61,7 +61,7 @@ class Script:
     homes: dict[int, int]
     """By object: the place of its registration."""
     presses: dict[int, tuple[Visit, ...]]
-    """By object: its sides, of which the first is the front."""
+    """By object: its sides, the front first."""
     returns: dict[int, tuple[Return, ...]]
     """By object."""
     strangers: dict[int, tuple[Visit, ...]]
@@ -98,7 +98,7 @@ class Stop:
 
     place: int
     before: int
-    """The place from which the camera is moved here."""
+    """The place where the camera was before."""
     presses: tuple[Visit, ...]
     """During which the button is pressed."""
     others: tuple[Visit, ...]
@@ -107,7 +107,7 @@ class Stop:
 
 @dataclass(frozen=True, eq=False)
 class Tape:
-    """What one contender made of the visits of a script."""
+    """The views and recordings of one contender for a script."""
 
     views: dict[Visit, NewView | None]
     """Of the visits during which the button was pressed; None if the frames were not good enough."""
@@ -125,11 +125,11 @@ def write_script(
     """Draw all visits.
 
     Args:
-        composer: knows objects and backgrounds.
+        composer: the objects and backgrounds.
         pool: indices of the objects that are registered.
         unknown: indices of the objects that come as strangers.
         strangers: visits of strangers at each place of registration.
-        rng: draws.
+        rng: draws the visits.
     """
     places = len(composer.backgrounds)
     homes = {index: number // OBJECTS_AT_A_PLACE % places for number, index in enumerate(pool)}

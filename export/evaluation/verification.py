@@ -105,7 +105,7 @@ class Verification:
     drawers: bool = False
     """Whether drawers are known, so that the pictures of a pair are by different ones."""
     class_low: float | None = None
-    """95 % interval of the accuracy for another choice of as many classes."""
+    """95 % interval of the accuracy for another sample of classes."""
     class_high: float | None = None
 
     def describe_pairs(self) -> str:

@@ -73,7 +73,7 @@ class Plot:
     svg: str
     """An `<svg>` element."""
     alt: str
-    """What it shows, for those who cannot see it."""
+    """Text alternative for screen readers."""
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ def one_shot_chart(rows: Sequence[ScoreRow]) -> Plot:
 
 
 def score_histogram(histogram: Histogram, thresholds: Sequence[ThresholdCheck]) -> Plot:
-    """How the scores of genuine and impostor pairs are spread, over p(same) on a log-odds axis."""
+    """Distribution of the scores of genuine and impostor pairs, over p(same) on a log-odds axis."""
     edges = np.array(histogram.edges)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 3.0))
@@ -202,7 +202,7 @@ def score_histogram(histogram: Histogram, thresholds: Sequence[ThresholdCheck]) 
             axes.stairs(100 * np.array(shares), edges, fill=True, color=color, alpha=0.30)
             axes.stairs(100 * np.array(shares), edges, color=color, linewidth=1.4, label=name)
         _logit_axis(axes, edges[0], edges[-1])
-        # Room above the bars for what the thresholds are called.
+        # Room above the bars for the labels of the thresholds.
         axes.set_ylim(0, 140 * max(*histogram.genuine, *histogram.impostor))
         _mark_thresholds(axes, thresholds, top=True)
         axes.set_ylabel("% of the pairs of its kind")
@@ -319,7 +319,7 @@ _TICKS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99
 
 
 def _logit_axis(axes: Axes, low: float, high: float) -> None:
-    """An x axis in log-odds whose ticks are probabilities; of many, every other one around 0.5."""
+    """An x axis in log-odds with probabilities as ticks; if there are many, every other one from 0.5."""
     places = [(float(np.log(p / (1 - p))), f"{p:g}") for p in _TICKS]
     shown = [(x, name) for x, name in places if low <= x <= high]
     if len(shown) > 7:

@@ -25,7 +25,7 @@ class SceneTarget:
     at_least: bool = False
     """Whether the figure has to reach the limit; otherwise it must not exceed it."""
     hourly: bool = False
-    """Whether the figure is a number an hour; otherwise it is a share."""
+    """Whether the figure is a number per hour; otherwise it is a share."""
 
     @property
     def limit_text(self) -> str:

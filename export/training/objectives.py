@@ -230,7 +230,7 @@ def build_objective(
     if name == "pairs":
         return SiamesePairs(encoder)
     if name != "cosine":
-        raise SettingsError(f"there is no objective {name!r}; known are {', '.join(OBJECTIVES)}")
+        raise SettingsError(f"there is no objective {name!r}; known: {', '.join(OBJECTIVES)}")
     if encoder.normalization != "l2":
         raise SettingsError(
             f"the cosine objective needs unit vectors; train {encoder.name} with --objective pairs"

@@ -43,9 +43,9 @@ class TrainingSettings:
 
     data: str = "omniglot"
     """`omniglot`, `omniglot:SPLIT`, `glyphs`, `grocery`, `folder:PATH` or `turntable:PATH`; several are separated by commas.
-    The first one has the classes for validation and evaluation; of the others, `anything:PATH` has a class a picture."""
+    The first one has the classes for validation and evaluation; in another one, `anything:PATH`, each picture is a class."""
     data_shares: str = ""
-    """Shares of several data in a batch, such as `1,2,1`; empty for equal shares."""
+    """Shares of several data sets in a batch, such as `1,2,1`; empty for equal shares."""
     encoder: str = "glyphnet"
     start: str = "random"
     """Initial weights: `random`, `published` (pretrained weights of the encoder's authors), or `run:DIR` (kept by an
@@ -146,7 +146,7 @@ class TrainingSettings:
 
     @property
     def shares(self) -> list[int]:
-        """`data_shares` as numbers; empty for equal shares, or if they are no numbers."""
+        """`data_shares` as numbers; empty for equal shares, or if they are not numbers."""
         shares = self.data_shares.split(",")
         return [int(share) for share in shares] if all(map(str.isdecimal, shares)) else []
 
@@ -240,9 +240,7 @@ def settings_for(encoder: str, data: str | None = None, **changes: Any) -> Train
         SettingsError: the encoder is unknown, or the settings are invalid.
     """
     if encoder not in ENCODER_DEFAULTS:
-        raise SettingsError(
-            f"there is no encoder {encoder!r}; known are {', '.join(sorted(ENCODER_DEFAULTS))}"
-        )
+        raise SettingsError(f"there is no encoder {encoder!r}; known: {', '.join(sorted(ENCODER_DEFAULTS))}")
     settings = replace(ENCODER_DEFAULTS[encoder], data=data or ENCODER_DEFAULTS[encoder].data)
     if not settings.is_drawing and settings.start == "random":
         # Unlike a character, a rotated object is still the same object; and data sets of photographs are smaller.

@@ -17,7 +17,7 @@ MAX_DELAY_SECONDS = 0.02
 
 
 class SyntheticCamera:
-    """A scene, played by the clock.
+    """A camera that plays a scene in real time.
 
     Args:
         settings: size, rate, and the folder with pictures of objects.

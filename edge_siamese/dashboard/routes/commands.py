@@ -1,4 +1,4 @@
-"""Handlers of the daemon's commands, generated from its table: method, path and arguments come from there."""
+"""Endpoints of the daemon's commands, generated from its table of commands."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ SOURCE = "dashboard"
 class Changed(Record):
     """The outcome of a change."""
 
-    text: Annotated[str, Meta(description="One line for people.")]
-    object: Annotated[Object, Meta(description="As it is now; a forgotten one as it was.")]
+    text: Annotated[str, Meta(description="The outcome in one line.")]
+    object: Annotated[Object, Meta(description="The current object; a forgotten one as it was.")]
 
 
 class ObjectList(Record):
@@ -62,7 +62,7 @@ class ViewList(Record):
 
 
 class DecisionList(Record):
-    """What pictures show."""
+    """The decisions on pictures."""
 
     decisions: tuple[Decision, ...]
 
@@ -132,8 +132,12 @@ class Refusal(Record):
 
     error: str
     kind: str
-    reason: Annotated[str, Meta(description="Of a refusal, such as blurred, collision, failed, ended.")] = ""
-    collides: Annotated[str | None, Meta(description="The object that it looks like.")] = None
+    reason: Annotated[
+        str, Meta(description="Reason of a refusal, such as blurred, collision, failed, ended.")
+    ] = ""
+    collides: Annotated[str | None, Meta(description="The registered object that the new one resembles.")] = (
+        None
+    )
 
 
 def _body(command: Command, arguments: list[Argument]) -> type[Record]:

@@ -119,7 +119,7 @@ def test_a_crashing_view_is_tried_last_and_skipped_after_two_attempts(
                 list(reembed(store, recognizer))
             assert embedded() == expected
         assert list(reembed(store, recognizer)) == []
-        assert "view 2 is not re-embedded: the daemon ended twice while it was" in caplog.text
+        assert "view 2 is not re-embedded: the daemon crashed on it twice" in caplog.text
         assert embedded() == [1, 0, 1]
         steps = reembed(store, LoadedModel(bundle, recognizer.encoder, False))
         assert list(steps) == []

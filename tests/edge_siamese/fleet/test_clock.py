@@ -103,5 +103,5 @@ def test_invalid_stamps_are_refused(text: str) -> None:
 
 
 def test_a_clock_needs_a_device_id() -> None:
-    with pytest.raises(ValueError, match="a device id has 1 to 64 of a-z, 0-9, _ and -, not ''"):
+    with pytest.raises(ValueError, match="a device id has 1 to 64 characters of a-z, 0-9, _ and -, not ''"):
         Clock("")

@@ -129,7 +129,7 @@ def test_many_warnings_are_cut_where_they_are_shown_but_kept(
     splits = load_folder(tmp_path, RGB)
     assert len(splits.provenance["warnings"]) == 13
     assert caplog.text.count("skipped: ") == 10
-    assert "... and 3 more such lines" in caplog.text
+    assert "... and 3 more warnings" in caplog.text
 
 
 def test_a_file_repaired_later_is_read(tmp_path: Path) -> None:

@@ -28,13 +28,13 @@ PLACES = [Place("onnx", precision, "onnxruntime", HERE) for precision in ("fp32"
 
 
 SLOWER = "int8 is not faster than fp32 here: 0.50 times as fast; "
-NO_KERNELS = "tflite-runtime has no accelerated int8 kernels on x86, on Arm it has"
+NO_KERNELS = "tflite-runtime has accelerated int8 kernels on Arm, but not on x86"
 
 
 def cost(runtime: str, method: str) -> str:
     return (
-        f"that is what the int8 operations of {runtime} cost on this processor for a file made by {method}; "
-        "provenance.quantization in the manifest lists what else was tried"
+        f"this is the cost of the int8 operations of {runtime} on this processor for a file quantized by {method}; "
+        "provenance.quantization in the manifest lists the alternatives tried"
     )
 
 

@@ -1,4 +1,4 @@
-"""Supports are embedded as the device does at registration, one frame an object."""
+"""Supports are embedded as the device does at registration, one frame per object."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ def test_as_many_are_registered_as_the_classes_allow(
     found = open_sets(embeddings, images, HEAD, count=100)
     assert [one.registered for one in found] == registered
     assert [one.unknown for one in found] == unknown
-    # About forty unknown queries an episode, as far as eight pictures a class go.
+    # About forty unknown queries per episode, as far as eight pictures per class go.
     assert [one.unknown_queries for one in found] == [100 * n * q for n, q in zip(unknown, each, strict=True)]
     assert [one.known_queries for one in found] == [
         100 * n * q for n, q in zip(registered, each, strict=True)

@@ -408,7 +408,7 @@ def test_the_report_says_what_its_intervals_cover(directory: Path) -> None:
         "starting weights: 98.1 %",
         "(10 images of 2 classes). The starting weights reach 98.1 % in 2-way 1-shot episodes.",
         "across groups; chance 50.0 %, 2 classes 99.20 % 89.0 to 100.0",
-        "95 % intervals over classes, for another choice of as many classes",
+        "95 % intervals over classes, for another sample of classes",
         "20,000 pairs of 2 classes, half genuine, half of two classes. At p = 0.5",
         "(chance 50 %; 95 % interval over classes 60.0 to 100.0)",
     ):

@@ -193,7 +193,7 @@ def test_changes_override_the_defaults_and_none_leaves_them() -> None:
     assert changed == replace(ENCODER_DEFAULTS["glyphnet"], data="glyphs", steps=12, seed=3, symmetries=False)
     assert settings_for("koch2015") == ENCODER_DEFAULTS["koch2015"]
     with pytest.raises(
-        SettingsError, match=r"^there is no encoder 'vgg'; known are efficientnet-lite0, .*koch2015$"
+        SettingsError, match=r"^there is no encoder 'vgg'; known: efficientnet-lite0, .*koch2015$"
     ):
         settings_for("vgg")
 
