@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin
@@ -468,8 +469,24 @@ class SettingsOrigin:
     """Why the file could not be read later; empty if it was not tried or succeeded."""
 
 
+@dataclass(frozen=True)
+class SettingsFile:
+    """Settings, and where each of them comes from."""
+
+    settings: Settings
+    file: Path | None
+    """None: there is no file, and all values are defaults."""
+    lines: dict[str, int]
+    """Line of the file for each option that it sets, by dotted key, such as `camera.kind`."""
+
+
 def load_settings(path: str | os.PathLike[str] | None = None) -> Settings:
-    """Read settings from a file.
+    """Read settings from a file. Arguments and errors are those of `read_settings`."""
+    return read_settings(path).settings
+
+
+def read_settings(path: str | os.PathLike[str] | None = None) -> SettingsFile:
+    """Read settings from a file, with the lines that set them.
 
     Args:
         path: a TOML file. None: the file in the environment variable `EDGE_SIAMESE_CONFIG`, else
@@ -480,15 +497,51 @@ def load_settings(path: str | os.PathLike[str] | None = None) -> Settings:
     """
     file = expand_path(path) if path else default_config()
     if file is None:
-        return Settings()
+        return SettingsFile(Settings(), None, {})
+    data = read_settings_text(file)
+    settings = parse_settings(data, str(file), file.absolute().parent)
+    keys = [f"{table}.{name}" for table, values in parse_toml(data).items() for name in values]
+    return SettingsFile(settings, file, {key: line_of(key, data) or 1 for key in keys})
+
+
+def read_settings_text(file: Path) -> bytes:
+    """Return the bytes of a settings file.
+
+    Raises:
+        SettingsError: it is missing, not a file, too large, or cannot be read.
+    """
     try:
-        data = _read(file)
+        return _read(file)
     except FileNotFoundError as error:
         raise SettingsError(f"{file}: there is no such file") from error
     except (OSError, MemoryError) as error:
         reason = getattr(error, "strerror", None) or "out of memory"
         raise SettingsError(f"{file} cannot be read: {reason}") from error
-    return parse_settings(data, str(file), file.absolute().parent)
+
+
+def options_of(settings: Settings) -> Iterator[tuple[str, Any]]:
+    """Yield the dotted key and the value of each option, in the order of the reference."""
+    for table in structs.fields(Settings):
+        record = getattr(settings, table.name)
+        for field in structs.fields(table.type):
+            yield f"{table.name}.{field.name}", getattr(record, field.name)
+
+
+def new_config() -> Path:
+    """The settings file that a command creates if none is named: the system's for root, else the user's.
+
+    Raises:
+        SettingsError: this user has no home directory.
+    """
+    if path := default_config():
+        return path
+    if os.geteuid() == 0:
+        return SYSTEM_CONFIG
+    if user := _user_directory("XDG_CONFIG_HOME", ".config"):
+        return user / "config.toml"
+    raise SettingsError(
+        f"user {os.geteuid()} has no home directory for the settings: name a file with --config"
+    )
 
 
 def default_config() -> Path | None:

@@ -218,6 +218,17 @@ def line_of(key: str, text: str | bytes) -> int | None:
     return found[max(found)] if found else None
 
 
+def format_toml(value: Any) -> str:
+    """Format a string, a number, a boolean or a list of them as TOML."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007F")
+    if isinstance(value, (tuple, list)):
+        return f"[{', '.join(map(format_toml, value))}]"
+    return f"{value:_}" if isinstance(value, int) and value >= 100_000 else repr(value)
+
+
 def require_finite(value: Any, key: str = "") -> None:
     """Raise `SchemaError` with the dotted key if a number anywhere in `value` is NaN or infinite."""
     for location, item in _walk(value):

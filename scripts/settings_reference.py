@@ -22,6 +22,7 @@ sys.path.insert(0, str(ROOT))
 
 from edge_siamese.registry import CAMERAS, PANELS, describe_choices  # noqa: E402
 from edge_siamese.settings import Settings  # noqa: E402
+from edge_siamese.validation import format_toml  # noqa: E402
 from scripts.generated import write_or_check  # noqa: E402
 
 PAGE = ROOT / "docs" / "settings.md"
@@ -39,7 +40,7 @@ INTRODUCTION = """\
 The daemon reads one TOML file: the one given with `--config`, else the one in the environment variable
 `EDGE_SIAMESE_CONFIG`, else `/etc/edge-siamese/config.toml`, else `~/.config/edge-siamese/config.toml`. Every option has a
 default, so the file may be empty or missing. An unknown option, a value of the wrong type and a value out of range are
-errors that name the option and its line. `edge-siamese run --check` checks the file, and all that the daemon needs, without
+errors that name the option and its line. `edge-siamese config check` checks the file, and all that the daemon needs, without
 starting it.
 
 In a path, `~` is the home directory of the user that reads the file, and a relative path starts at the directory of the
@@ -66,7 +67,7 @@ hook = ["/usr/local/bin/on-event", "--quiet"]
 
 HEADER = """\
 # Settings of edge-siamese: every option with its default, commented out. The same as a page: docs/settings.md
-# Check a change:  edge-siamese run --check
+# Check a change:  edge-siamese config check
 # Apply it:        sudo systemctl reload edge-siamese
 """
 
@@ -149,7 +150,7 @@ def value_of(hint: Any) -> str:
         hint, meta = get_args(hint)
     origin = get_origin(hint)
     if origin is Literal:
-        return "one of " + ", ".join(f"`{toml(choice)}`" for choice in get_args(hint))
+        return "one of " + ", ".join(f"`{format_toml(choice)}`" for choice in get_args(hint))
     if meta is not None and meta.extra:
         if origin is tuple:
             return "program and its arguments"
@@ -165,17 +166,6 @@ def number(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:g}"
 
 
-def toml(value: Any) -> str:
-    """A default as TOML."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    if isinstance(value, tuple):
-        return f"[{', '.join(toml(item) for item in value)}]"
-    return f"{value:_}" if isinstance(value, int) and value >= 100_000 else repr(value)
-
-
 def page() -> str:
     """docs/settings.md."""
     parts = [INTRODUCTION]
@@ -183,7 +173,7 @@ def page() -> str:
         parts.append(f"\n## [{table}]\n\n{purpose}\n\n")
         parts.append("| option | default | value | meaning |\n|---|---|---|---|\n")
         for option in options:
-            default = "not set" if option.default is None else f"`{toml(option.default)}`"
+            default = "not set" if option.default is None else f"`{format_toml(option.default)}`"
             cells = (f"`{option.name}`", default, option.value, option.text)
             parts.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n")
     return "".join(parts)
@@ -198,9 +188,9 @@ def commented_file() -> str:
             parts.append("\n" + comment(f"{option.text} ({option.value.replace('`', '')})"))
             if option.default is None:
                 example = EXAMPLES[option.key]
-                parts.append(f"# Not set; for example:\n#{option.name} = {toml(example)}\n")
+                parts.append(f"# Not set; for example:\n#{option.name} = {format_toml(example)}\n")
             else:
-                parts.append(f"#{option.name} = {toml(option.default)}\n")
+                parts.append(f"#{option.name} = {format_toml(option.default)}\n")
     return "".join(parts)
 
 

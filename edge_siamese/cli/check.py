@@ -1,4 +1,4 @@
-"""The checks of `edge-siamese run --check`: what the daemon would report as a problem at its start.
+"""The checks of `edge-siamese config check`: what the daemon would report as a problem at its start.
 
 Each line is the one that the daemon prints. Nothing is created or changed. While a daemon is running, its socket, camera,
 panel and ports are in use and are not tried.

@@ -15,9 +15,9 @@ from typing import Any
 from edge_siamese.cli.output import LogFormatter, json_text, print_json, print_line, print_pairs, print_table
 from edge_siamese.daemon.client import find_socket, request, stream
 from edge_siamese.daemon.client import reload as reload_daemon
-from edge_siamese.errors import ControlError, DaemonNotRunning, EdgeSiameseError, SettingsError, printable
+from edge_siamese.errors import ControlError, DaemonNotRunning, SettingsError, printable
 from edge_siamese.models import described
-from edge_siamese.settings import Settings, default_config, load_settings
+from edge_siamese.settings import default_config, load_settings
 from edge_siamese.system.files import expand_path
 from edge_siamese.system.wall_clock import local_time, utc_now
 
@@ -33,8 +33,6 @@ def run(options: argparse.Namespace) -> int:
         config = expand_path(options.config).absolute() if options.config else default_config()
         settings = load_settings(config)
         _ = settings.state_directory, settings.socket  # raise an error without a home directory
-        if options.check:
-            return _check(settings, config)
         _log_to_stderr()
         from edge_siamese.daemon.service import Service  # imports numpy
 
@@ -42,23 +40,6 @@ def run(options: argparse.Namespace) -> int:
     except SettingsError as error:
         print(f"edge-siamese: {printable(str(error))}", file=sys.stderr)
         return BAD_SETTINGS
-
-
-def _check(settings: Settings, config: Path | None) -> int:
-    """Print what the daemon would report as a problem; returns 1 if there is something."""
-    from edge_siamese.cli.check import find_problems  # imports numpy
-
-    running = False
-    with suppress(EdgeSiameseError):
-        running = request(settings.socket, "settings")["file"] == str(config or "")
-    problems = [printable(problem) for problem in find_problems(settings, running=running)]
-    for problem in problems:
-        print(f"edge-siamese: {problem}", file=sys.stderr)
-    if problems:
-        return 1
-    note = "; camera, panel and ports were not tried, since the daemon is running" if running else ""
-    print_line(f"{config or 'the defaults'}: the settings are valid{note}")
-    return 0
 
 
 def status(options: argparse.Namespace) -> int:

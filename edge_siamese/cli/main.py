@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args, get_origin
 from edge_siamese import __version__
 from edge_siamese.cli.output import LogFormatter, discard_output, flush_output, prepare_output, print_error
 from edge_siamese.daemon.commands import COMMANDS, Argument, arguments_of
-from edge_siamese.registry import AUTO, PRECISIONS, RUNTIMES
+from edge_siamese.registry import AUTO, CAMERAS, PANELS, PRECISIONS, RUNTIMES
 from edge_siamese.system.signals import cleaning_up_when_ended
 from edge_siamese.validation import SchemaError, convert
 
@@ -102,6 +102,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"edge-siamese {__version__}")
     commands = _Commands(parser, "edge-siamese")
+    _add_settings(commands)
     _add_daemon(commands)
     _add_models(commands)
     _add_dashboard(commands)
@@ -109,10 +110,54 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_settings(commands: _Commands) -> None:
+    """The commands that write and read the settings file."""
+    init = commands.add(
+        "init",
+        "init:init",
+        "Write the settings for this machine: looks at camera and button, and asks at most five questions.",
+        "--yes --camera synthetic --dashboard local",
+    )
+    init.add_argument("--yes", action="store_true", help="ask nothing: take what was found, and the options")
+    init.add_argument(
+        "--force", action="store_true", help="change a file that exists without asking; the changes are shown"
+    )
+    init.add_argument("--camera", choices=(AUTO, *CAMERAS), help="kind of the camera")
+    init.add_argument("--device", metavar="FILE", help="V4L2 device of a USB camera, such as /dev/video0")
+    init.add_argument("--button", choices=(AUTO, *PANELS), help="kind of the button")
+    init.add_argument("--model", metavar="NAME", help="objects, glyphs, or the directory of a bundle")
+    init.add_argument(
+        "--dashboard",
+        choices=("off", "local", "network"),
+        help="serve the dashboard not at all, to this device, or to the network",
+    )
+    init.add_argument("--broker", metavar="HOST", help="host name or URL of the MQTT broker; - for none")
+    init.add_argument(
+        "--set",
+        action="append",
+        metavar="TABLE.OPTION=VALUE",
+        help="set any other option, such as camera.rotation=180; may be repeated",
+    )
+    config = commands.add(
+        "config", "config:show", "Check the settings file, and show the settings in effect.", "check"
+    )
+    inner = _Commands(config, "edge-siamese config", required=False)
+    check = inner.add(
+        "check",
+        "config:check",
+        "Check the settings, and the model, camera, button and ports that they name.",
+        "--config config.toml",
+    )
+    check.add_argument(
+        "--values-only", action="store_true", help="check the file alone, such as one for another machine"
+    )
+    inner.add("show", "config:show", "Print all settings in effect, and where each comes from.", "--json")
+    inner.add("diff", "config:diff", "Print what differs from the defaults, and from the running daemon.")
+
+
 def _add_daemon(commands: _Commands) -> None:
     """The daemon itself, and the commands that it carries out."""
-    run = commands.add("run", "daemon:run", "Run the daemon in the foreground.", "--config config.toml")
-    run.add_argument("--check", action="store_true", help="check the settings and what they need, and exit")
+    commands.add("run", "daemon:run", "Run the daemon in the foreground.", "--config config.toml")
     commands.add("doctor", "daemon:doctor", "Check this machine, and say how to fix what is wrong.")
     parsers: dict[str, argparse.ArgumentParser] = {}
     groups: dict[str, _Commands] = {"": commands}

@@ -96,12 +96,12 @@ def _check_settings(
     try:
         installation = find_installation(config, request_status)
     except SettingsError as error:
-        remedy = "correct the file, then check it: edge-siamese run --check; all other checks used the default settings"
+        remedy = "correct the file, then check it: edge-siamese config check; all other checks used the default settings"
         file = Path(config) if config else default_config()
         return Installation(Settings(), file), Finding("settings", "error", str(error), remedy)
     file = installation.file
     if installation.difference:
-        remedy = "check the file: edge-siamese run --check; then: sudo systemctl reload edge-siamese"
+        remedy = "check the file: edge-siamese config check; then: sudo systemctl reload edge-siamese"
         return installation, Finding("settings", "warning", installation.difference, remedy)
     text = f"{file} is valid" if file else "no file; defaults are used"
     return installation, Finding("settings", "ok", text)

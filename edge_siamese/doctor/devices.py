@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
+from edge_siamese.doctor.detection import device_name, list_libcamera
 from edge_siamese.doctor.findings import RUN_AS_ROOT, SERVICE, Account, Context, Finding, Level, group_name
 from edge_siamese.errors import PanelError
 from edge_siamese.registry import AUTO, CAMERAS
 
-LIST_TIMEOUT_SECONDS = 25.0
 IN_USE = "a daemon that does not answer may be using it"
 GROUPS = ("video", "render", "gpio", "input")
 """Groups that own devices; a device of another group needs a udev rule."""
-
-# In another process: libcamera prints, starts threads, and may hang.
-_LIST_CAMERAS = """
-from edge_siamese.cameras.picamera2 import list_cameras
-print("cameras:", "|".join(list_cameras()))
-"""
 
 
 def check_permissions(context: Context) -> Iterator[Finding]:
@@ -133,7 +125,7 @@ def _pi_camera(context: Context) -> Finding:
             return _usb_camera(context)
         text = "picamera2 is not installed for this Python interpreter"
         return Finding("camera", "error", text, CAMERAS["picamera2"].install)
-    cameras = _list_cameras()
+    cameras = list_libcamera()
     if cameras:
         return Finding("camera", "ok", f"libcamera lists {', '.join(cameras)}")
     if may_be_usb and Path(settings.device).exists():
@@ -150,31 +142,11 @@ def _pi_camera(context: Context) -> Finding:
     )
 
 
-def _list_cameras() -> list[str] | None:
-    """Return the cameras that libcamera finds; None if it does not answer."""
-    try:
-        done = subprocess.run(
-            (sys.executable, "-c", _LIST_CAMERAS),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=LIST_TIMEOUT_SECONDS,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    for line in done.stdout.splitlines():
-        if line.startswith("cameras:"):
-            return [name.strip() for name in line.removeprefix("cameras:").split("|") if name.strip()]
-    return None
-
-
 def _usb_camera(context: Context) -> Finding:
     device = Path(context.settings.camera.device)
     if not device.exists():
         devices = sorted((context.root / "dev").glob("video*"))
-        others = ", ".join(f"{path} ({_device_name(context, path)})" for path in devices)
+        others = ", ".join(f"{path} ({device_name(context.root, path)})" for path in devices)
         text = f"{device} does not exist; V4L2 devices here: {others or 'none'}"
         remedy = (
             'connect a camera, or correct `device` in [camera]; to try without a camera: kind = "synthetic"'
@@ -185,16 +157,7 @@ def _usb_camera(context: Context) -> Finding:
     if not context.account.may(device):
         text = f"{context.account.name} may not open {device}"
         return Finding("camera", "error", text, _grant(context.account, group_name(device.stat().st_gid)))
-    return Finding("camera", "ok", f"{device}: {_device_name(context, device)}")
-
-
-def _device_name(context: Context, device: Path) -> str:
-    """Return the name that a V4L2 device reports."""
-    name = Path(os.path.realpath(device)).name
-    file = context.root / "sys" / "class" / "video4linux" / name / "name"
-    with suppress(OSError):
-        return file.read_text("utf-8", "replace").strip()
-    return "unknown model"
+    return Finding("camera", "ok", f"{device}: {device_name(context.root, device)}")
 
 
 def _process_using(context: Context, device: Path) -> str:

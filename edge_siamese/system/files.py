@@ -85,12 +85,14 @@ def home_directory() -> Path | None:
     return Path(home) if os.path.isabs(home) else None
 
 
-def write_atomically(path: Path, write: Callable[[IO[bytes]], Any], mode: int = 0o644) -> None:
+def write_atomically(
+    path: Path, write: Callable[[IO[bytes]], Any], mode: int = 0o644, like: os.stat_result | None = None
+) -> None:
     """Write a file so that a power cut leaves either the old one or the new one.
 
     `write` fills a temporary file in the directory of `path`, which is created if needed; the file is synced and renamed.
     Temporary files of processes that were killed are removed by the next write of the same file.
-    `mode`: the file's permissions.
+    `mode`: the file's permissions. `like`: the status of a file whose permissions, owner and group it gets instead.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(path)
@@ -100,7 +102,9 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any], mode: int = 
             write(file)
             file.flush()
             os.fsync(file.fileno())
-            os.chmod(temporary, mode)
+            if like is not None:
+                _copy_owner(file.fileno(), like)
+            os.chmod(temporary, mode if like is None else stat.S_IMODE(like.st_mode))
             os.replace(temporary, path)
     except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
@@ -108,6 +112,14 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any], mode: int = 
             _complete(error, path)
         raise
     sync_directory(path.parent)
+
+
+def _copy_owner(handle: int, like: os.stat_result) -> None:
+    """Give a file the owner and group of another one, as far as this user may."""
+    status = os.fstat(handle)
+    if (status.st_uid, status.st_gid) != (like.st_uid, like.st_gid):
+        with suppress(PermissionError):
+            os.fchown(handle, like.st_uid, like.st_gid)
 
 
 def _locked_temporary_file(path: Path) -> tuple[int, str]:
@@ -155,9 +167,11 @@ def _complete(error: OSError, path: Path) -> None:
         error.filename = os.fspath(path)
 
 
-def write_text_atomically(path: Path, text: str, mode: int = 0o644) -> None:
+def write_text_atomically(
+    path: Path, text: str, mode: int = 0o644, like: os.stat_result | None = None
+) -> None:
     """Write UTF-8 text as `write_atomically` does."""
-    write_atomically(path, lambda file: file.write(text.encode("utf-8")), mode)
+    write_atomically(path, lambda file: file.write(text.encode("utf-8")), mode, like)
 
 
 def replace_directory(new: Path, place: Path) -> None:

@@ -5,13 +5,19 @@
 #    source ~/.local/share/bash_completion/edge-siamese
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
+_shtab_edge_siamese_config_subparsers=(check show diff)
 _shtab_edge_siamese_quarantine_subparsers=(restore)
 _shtab_edge_siamese_objects_subparsers=(views remove-view export import)
 _shtab_edge_siamese_model_subparsers=(install list rollback)
 _shtab_edge_siamese_dashboard_subparsers=(address password token tokens revoke)
-_shtab_edge_siamese_subparsers=(run doctor status events reload quarantine objects register rename forget merge undo wrong score explain model dashboard info selftest compare recognize embed bench)
+_shtab_edge_siamese_subparsers=(init config run doctor status events reload quarantine objects register rename forget merge undo wrong score explain model dashboard info selftest compare recognize embed bench)
 
-_shtab_edge_siamese_run_option_strings=(-h --help --config --json --debug --check)
+_shtab_edge_siamese_init_option_strings=(-h --help --config --json --debug --yes --force --camera --device --button --model --dashboard --broker --set)
+_shtab_edge_siamese_config_check_option_strings=(-h --help --config --json --debug --values-only)
+_shtab_edge_siamese_config_show_option_strings=(-h --help --config --json --debug)
+_shtab_edge_siamese_config_diff_option_strings=(-h --help --config --json --debug)
+_shtab_edge_siamese_config_option_strings=(-h --help --config --json --debug)
+_shtab_edge_siamese_run_option_strings=(-h --help --config --json --debug)
 _shtab_edge_siamese_doctor_option_strings=(-h --help --config --json --debug)
 _shtab_edge_siamese_status_option_strings=(-h --help --config --json --debug --watch)
 _shtab_edge_siamese_events_option_strings=(-h --help --config --json --debug --count --follow)
@@ -49,6 +55,12 @@ _shtab_edge_siamese_embed_option_strings=(-h --help --config --json --debug --ou
 _shtab_edge_siamese_bench_option_strings=(-h --help --config --json --debug --runs --encoder --views --camera --runtime --precision --threads)
 _shtab_edge_siamese_option_strings=(-h --help --version)
 
+_shtab_edge_siamese_init___config_COMPGEN=_shtab_compgen_files
+_shtab_edge_siamese_init___device_COMPGEN=_shtab_compgen_files
+_shtab_edge_siamese_config_check___config_COMPGEN=_shtab_compgen_files
+_shtab_edge_siamese_config_show___config_COMPGEN=_shtab_compgen_files
+_shtab_edge_siamese_config_diff___config_COMPGEN=_shtab_compgen_files
+_shtab_edge_siamese_config___config_COMPGEN=_shtab_compgen_files
 _shtab_edge_siamese_run___config_COMPGEN=_shtab_compgen_files
 _shtab_edge_siamese_doctor___config_COMPGEN=_shtab_compgen_files
 _shtab_edge_siamese_status___config_COMPGEN=_shtab_compgen_files
@@ -103,6 +115,10 @@ _shtab_edge_siamese_embed___out_COMPGEN=_shtab_compgen_files
 _shtab_edge_siamese_bench_pos_0_COMPGEN=_shtab_compgen_dirs
 _shtab_edge_siamese_bench___config_COMPGEN=_shtab_compgen_files
 
+_shtab_edge_siamese_init___camera_choices=(auto files picamera2 synthetic usb)
+_shtab_edge_siamese_init___button_choices=(auto gpio input none simulated)
+_shtab_edge_siamese_init___dashboard_choices=(local network off)
+_shtab_edge_siamese_config_pos_0_choices=(check show diff)
 _shtab_edge_siamese_quarantine_pos_0_choices=(restore)
 _shtab_edge_siamese_objects_import___on_conflict_choices=(merge rename skip)
 _shtab_edge_siamese_objects_pos_0_choices=(views remove-view export import)
@@ -118,13 +134,36 @@ _shtab_edge_siamese_embed___runtime_choices=(ai-edge-litert auto onnxruntime tfl
 _shtab_edge_siamese_embed___precision_choices=(fp32 int8)
 _shtab_edge_siamese_bench___runtime_choices=(ai-edge-litert auto onnxruntime tflite-runtime)
 _shtab_edge_siamese_bench___precision_choices=(fp32 int8)
-_shtab_edge_siamese_pos_0_choices=(run doctor status events reload quarantine objects register rename forget merge undo wrong score explain model dashboard info selftest compare recognize embed bench)
+_shtab_edge_siamese_pos_0_choices=(init config run doctor status events reload quarantine objects register rename forget merge undo wrong score explain model dashboard info selftest compare recognize embed bench)
 
+_shtab_edge_siamese_init__h_nargs=0
+_shtab_edge_siamese_init___help_nargs=0
+_shtab_edge_siamese_init___json_nargs=0
+_shtab_edge_siamese_init___debug_nargs=0
+_shtab_edge_siamese_init___yes_nargs=0
+_shtab_edge_siamese_init___force_nargs=0
+_shtab_edge_siamese_config_check__h_nargs=0
+_shtab_edge_siamese_config_check___help_nargs=0
+_shtab_edge_siamese_config_check___json_nargs=0
+_shtab_edge_siamese_config_check___debug_nargs=0
+_shtab_edge_siamese_config_check___values_only_nargs=0
+_shtab_edge_siamese_config_show__h_nargs=0
+_shtab_edge_siamese_config_show___help_nargs=0
+_shtab_edge_siamese_config_show___json_nargs=0
+_shtab_edge_siamese_config_show___debug_nargs=0
+_shtab_edge_siamese_config_diff__h_nargs=0
+_shtab_edge_siamese_config_diff___help_nargs=0
+_shtab_edge_siamese_config_diff___json_nargs=0
+_shtab_edge_siamese_config_diff___debug_nargs=0
+_shtab_edge_siamese_config_pos_0_nargs=A...
+_shtab_edge_siamese_config__h_nargs=0
+_shtab_edge_siamese_config___help_nargs=0
+_shtab_edge_siamese_config___json_nargs=0
+_shtab_edge_siamese_config___debug_nargs=0
 _shtab_edge_siamese_run__h_nargs=0
 _shtab_edge_siamese_run___help_nargs=0
 _shtab_edge_siamese_run___json_nargs=0
 _shtab_edge_siamese_run___debug_nargs=0
-_shtab_edge_siamese_run___check_nargs=0
 _shtab_edge_siamese_doctor__h_nargs=0
 _shtab_edge_siamese_doctor___help_nargs=0
 _shtab_edge_siamese_doctor___json_nargs=0

@@ -1,4 +1,4 @@
-"""`run --check`: it prints the lines that `run` would, for everything that can fail at the start."""
+"""`config check`: it prints the lines that `run` would, for everything that can fail at the start."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def daemon(tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> I
 def check(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> Check:
     def run() -> tuple[int, list[str]]:
         capsys.readouterr()
-        status = main(["run", "--check", "--config", str(daemon.config)])
+        status = main(["config", "check", "--config", str(daemon.config)])
         out, error = capsys.readouterr()
         assert bool(out) == (status == 0)
         return status, [line.removeprefix("edge-siamese: ") for line in error.splitlines()]
@@ -69,7 +69,7 @@ def test_settings_without_fault(daemon: Daemon, check: Check, capsys: pytest.Cap
     daemon.start().up()
     daemon.service.call(lambda: daemon.service.bus.set_sinks([]))
     capsys.readouterr()
-    assert main(["run", "--check", "--config", str(daemon.config)]) == 0
+    assert main(["config", "check", "--config", str(daemon.config)]) == 0
     assert capsys.readouterr().out == (
         f"{daemon.config}: the settings are valid; camera, panel and ports were not tried, "
         "since the daemon is running\n"
@@ -250,5 +250,5 @@ def test_dashboard_and_metrics_at_one_port(daemon: Daemon, check: Check) -> None
         daemon.config.read_text() + "[dashboard]\nenabled = true\nport = 9477\n[metrics]\nenabled = true\n"
     )
     status, (line,) = check()
-    assert status == 78
+    assert status == 1
     assert line.startswith(f"{daemon.config}: metrics.port: must differ from the port of the dashboard, 9477")

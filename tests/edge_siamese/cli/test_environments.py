@@ -139,7 +139,7 @@ def test_a_user_without_account_and_home(home: dict[str, str], tmp_path: Path) -
         "model list",
         "dashboard",
         "reload",
-        "run --check",
+        "config check",
         "info",
         *([] if home else ["run"]),
     ):
@@ -175,7 +175,7 @@ def test_a_runtime_that_is_not_installed(
     for line in (
         f"selftest glyphs --runtime {runtime}",
         f"bench glyphs --runtime {runtime}",
-        f"run --check --config {tmp_path}/c.toml",
+        f"config check --config {tmp_path}/c.toml",
         f"model install {bundle.path} --config {tmp_path}/c.toml",
     ):
         done = shell(f"edge-siamese {line}", PYTHONPATH=str(tmp_path))

@@ -65,7 +65,7 @@ def test_invalid_settings_are_reported_and_other_checks_run(root: Path) -> None:
             "settings",
             "error",
             f"{config}: camera.frame_rate: must be a number from 0.1 to 240, not 0 (at line 2)",
-            "correct the file, then check it: edge-siamese run --check; all other checks used the default settings",
+            "correct the file, then check it: edge-siamese config check; all other checks used the default settings",
         ),
         Finding("x", "ok", "fine"),
     ]
