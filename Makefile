@@ -1,6 +1,6 @@
 # `make help` lists the targets. Everything is made inside the checkout: .venv, .venv-device, build, dist.
 
-# Another interpreter than the first Python 3.11 or newer:           make demo PYTHON=/usr/bin/python3.12
+# Another interpreter than the first Python 3.11 to 3.13:            make demo PYTHON=/usr/bin/python3.12
 PYTHON ?=
 # PyTorch's build for CPUs, without gigabytes of CUDA:               make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
@@ -14,17 +14,21 @@ FUZZ ?=
 
 export PYTHON TORCH_INDEX
 
+LOCK = .venv/bin/uv pip compile --quiet
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test fuzz test-system screenshots lint photographs models scenes reproduce reproduce-omniglot model-glyphs model-objects model-objects-small splits bench-daemon bench-integrations results wheel deb lock clean distclean
+.PHONY: help setup setup-device demo run test test-device fuzz test-system screenshots lint photographs models scenes reproduce reproduce-omniglot model-glyphs model-objects model-objects-small splits bench-daemon bench-integrations results wheel deb lock update clean distclean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' Makefile
 
-setup:  ## make .venv (workstation) and .venv-device (what a device has) from the locks
+setup: setup-device  ## make .venv (workstation) and .venv-device from the locks
 	@sh scripts/environment.sh .venv requirements/host.lock
-	@sh scripts/environment.sh .venv-device requirements/device.lock
 	@.venv/bin/python -c 'import importlib.metadata as m; m.version("edge-siamese")' 2>/dev/null \
 		|| .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+
+setup-device:  ## make .venv-device, what a device has and its tests need: 300 MB, no torch
+	@sh scripts/environment.sh .venv-device requirements/device.lock --without-pip
 
 demo: setup  ## train, quantize, export, then run the daemon on a scene: five minutes; writes build/demo/report.html
 	@.venv/bin/python -m export demo --out build/demo 2>&1
@@ -35,6 +39,9 @@ run: setup  ## run the daemon on the demo's synthetic scene until Ctrl-C
 
 test: setup lint  ## run lint, types and all tests except the system tests
 	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n $(JOBS) --dist loadfile
+
+test-device: setup-device  ## run the tests of edge_siamese as on a device, without torch
+	@OMP_NUM_THREADS=1 .venv-device/bin/python -m pytest -n $(JOBS) --dist loadfile tests/edge_siamese
 
 fuzz: setup  ## run the fuzz targets with all their inputs: an hour; FUZZ='settings --count 1000 --seed 7' chooses
 	@OMP_NUM_THREADS=1 .venv/bin/python -m tests.fuzz $(FUZZ)
@@ -111,13 +118,16 @@ wheel: setup  ## build the device's wheel into dist
 deb: setup  ## build the Debian package into dist: make deb ARCH=arm64
 	@sh scripts/deb.sh $(if $(ARCH),--arch $(ARCH))
 
-lock:  ## resolve requirements/*.in again and write requirements/*.lock
-	@rm -rf build/lock
-	@mkdir -p build/lock
-	@sh scripts/environment.sh build/lock/host requirements/host.in
-	@sh scripts/environment.sh build/lock/device requirements/device.in
-	@build/lock/host/bin/python scripts/lock.py build/lock/host/bin/python build/lock/device/bin/python
-	@rm -rf build/lock
+lock: .venv/bin/uv  ## write requirements/*.lock from requirements/*.in; keep the versions that still fit
+	@$(LOCK) requirements/host.in --output-file requirements/host.lock
+	@$(LOCK) requirements/device.in --output-file requirements/device.lock
+	@.venv/bin/python scripts/device_pins.py
+
+.venv/bin/uv:
+	@$(MAKE) --no-print-directory setup
+
+update: LOCK += --upgrade
+update: lock  ## write requirements/*.lock with the newest versions that requirements/*.in allow
 
 clean:  ## remove build results; keep the environments
 	rm -rf --one-file-system build dist .cache  # spares what a killed build of a system may have left mounted

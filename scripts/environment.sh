@@ -1,12 +1,16 @@
 #!/bin/sh
 # Creates a virtual environment from a lock file; does nothing if it is up to date.
-#   sh scripts/environment.sh DIRECTORY LOCK
+#   sh scripts/environment.sh DIRECTORY LOCK [--without-pip]
 set -eu
 
-place=$1 lock=$2
+place=$1 lock=$2 option=${3:-}
 
-# The copy of the lock is written last: an incomplete environment has none and is created again.
-if [ "$(cat "$lock")" = "$(cat "$place/installed.lock" 2>/dev/null)" ] && "$place/bin/python" -c 'import numpy' 2>/dev/null; then
+# A lock leaves torch out: its builds for CPUs and for CUDA differ in their hashes. The .in file has its version.
+torch=$(sed -n 's/^\(torch==[^ ;]*\).*/\1/p' "${lock%.lock}.in" 2>/dev/null) || torch=''
+wanted=$(cat "$lock" && echo "$torch")
+
+# The record is written last: an incomplete environment has none and is created again.
+if [ "$wanted" = "$(cat "$place/installed.lock" 2>/dev/null)" ] && "$place/bin/python" -c 'import numpy' 2>/dev/null; then
     exit 0
 fi
 python=$(sh "$(dirname "$0")/preflight.sh" "$place")
@@ -14,18 +18,22 @@ python=$(sh "$(dirname "$0")/preflight.sh" "$place")
 echo "== $place: $("$python" --version), the packages of $lock =="
 rm -rf "$place"
 "$python" -m venv "$place"
-install() {
-    "$place/bin/python" -m pip install --disable-pip-version-check --no-input "$@" || {
+pip() {
+    "$place/bin/python" -m pip --disable-pip-version-check --no-input "$@" || {
         echo "error: $place is not complete: pip could not install $lock (see its message above)." >&2
         echo "    pip needs a network, or a configured package mirror. Then run the same command again." >&2
         exit 1
     }
 }
-# PyTorch is installed first, or another package could pull in a newer one; TORCH_INDEX chooses its build.
-torch=$(sed -n 's/^\(torch==[^ ;]*\).*/\1/p' "$lock")
+# The lock is complete, so pip resolves nothing. Python compiles what is imported, when it is imported.
+pip install --no-compile --no-deps --require-hashes --requirement "$lock"
+# torch comes last and finds its dependencies, except those of CUDA. TORCH_INDEX chooses its build.
 if [ -n "$torch" ]; then
-    install ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "$torch"
+    pip install --no-compile ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "$torch"
 fi
-install -r "$lock"
-cp "$lock" "$place/installed.lock.part"
+pip check
+if [ "$option" = --without-pip ]; then
+    pip uninstall -qq --yes setuptools pip # 20 MB; newer Pythons bring no setuptools
+fi
+echo "$wanted" >"$place/installed.lock.part"
 mv "$place/installed.lock.part" "$place/installed.lock"

@@ -14,13 +14,13 @@ problem() {
     echo "    get it: $2" >&2
 }
 
-# The first interpreter that is new enough and has venv; 3.11 first, with which the locks were tested.
-python='' old='' without_venv=''
+# The first interpreter that the locks cover and that has venv; 3.11 first, with which they were tested.
+python='' unsuitable='' without_venv=''
 for candidate in ${PYTHON:-python3.11 python3 python3.12 python3.13}; do
     command -v "$candidate" >/dev/null 2>&1 || continue
     version=$("$candidate" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || continue
-    if ! "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
-        old="$candidate is Python $version"
+    if ! "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))'; then
+        unsuitable="$candidate is Python $version"
     elif ! "$candidate" -c 'import ensurepip, venv' 2>/dev/null; then
         without_venv="$candidate (Python $version)"
     else
@@ -31,10 +31,10 @@ done
 if [ -z "$python" ]; then
     if [ -n "$without_venv" ]; then
         problem "the venv module of $without_venv" "sudo apt install python3-venv"
-    elif [ -n "$old" ]; then
-        problem "Python 3.11 or newer ($old)" "sudo apt install python3.11 python3.11-venv, or name one: make demo PYTHON=/path/to/python3.11"
+    elif [ -n "$unsuitable" ]; then
+        problem "Python 3.11 to 3.13 ($unsuitable)" "sudo apt install python3.11 python3.11-venv, or name one: make demo PYTHON=/path/to/python3.11"
     else
-        problem "Python 3.11 or newer (no ${PYTHON:-python3} was found)" "sudo apt install python3 python3-venv, or name one: make demo PYTHON=/path/to/python3.11"
+        problem "Python 3.11 to 3.13 (no ${PYTHON:-python3} was found)" "sudo apt install python3 python3-venv, or name one: make demo PYTHON=/path/to/python3.11"
     fi
 fi
 

@@ -53,11 +53,20 @@ python=${PYTHON:-$root/.venv/bin/python}
 command -v "$python" >/dev/null || python=python3
 "$python" -c 'import pip' 2>/dev/null || die "$python has no pip: make setup, or sudo apt install python3-pip"
 mkdir -p "$out"
-# The version of package $1 in the lock. If it differs between the two Pythons, the first works for both.
-pin() {
-    pinned=$(sed -n "s/^\($1==[^; ]*\).*/\1/p" "$root/requirements/device.lock" | head -n 1)
-    [ -n "$pinned" ] || die "requirements/device.lock has no $1"
-    echo "$pinned"
+list=$(mktemp)
+trap 'rm -f "$list"' EXIT
+trap 'exit 130' INT TERM HUP
+download() { # download VERSION PACKAGE... [-- PIP OPTION...]: the wheels in the lock, checked by their hashes
+    version=$1 names=''
+    shift
+    while [ $# -gt 0 ] && [ "$1" != -- ]; do names="$names $1"; shift; done
+    [ $# -eq 0 ] || shift
+    # shellcheck disable=SC2086  # several words
+    "$python" "$root/scripts/locked.py" "$version" $names >"$list" || exit 1
+    # --no-deps: numpy comes from apt; the other dependencies are for tools that a device does not use.
+    "$python" -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes \
+        --dest "$out" "$@" --requirement "$list" ||
+        die "pip could not fetch$names for Python $version on $machine (see its message above)"
 }
 
 rm -f "$out"/edge_siamese-*.whl
@@ -66,18 +75,10 @@ isolated=--no-build-isolation
 "$python" -m pip wheel --quiet --disable-pip-version-check --no-deps $isolated --wheel-dir "$out" "$root"
 
 # Pure Python: one wheel for all versions and architectures.
-extras=''
-for name in $(sed -n "s/^EXTRAS='\(.*\)'/\1/p" "$root/systemd/install.sh"); do
-    extras="$extras $(pin "$name")"
-done
-# shellcheck disable=SC2086  # several words
-"$python" -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: --dest "$out" $extras ||
-    die "pip could not fetch $extras (see its message above)"
+# shellcheck disable=SC2046  # several words
+download 3.11 $(sed -n "s/^EXTRAS='\(.*\)'/\1/p" "$root/systemd/install.sh")
 
-required=''
-for name in $(sed -n "s/^REQUIRED='\(.*\)'/\1/p" "$root/systemd/install.sh"); do
-    required="$required $(pin "$name")"
-done
+required=$(sed -n "s/^REQUIRED='\(.*\)'/\1/p" "$root/systemd/install.sh")
 
 # Debian 12 has glibc 2.36; newer systems accept wheels built for older ones.
 platforms=''
@@ -91,12 +92,9 @@ for version in ${pythons:-3.11 3.13}; do
         if [ "$runtime" = auto ]; then
             [ "$version" = 3.11 ] && runtime=tflite-runtime || runtime=ai-edge-litert
         fi
-        # --no-deps: numpy comes from apt; the other dependencies are for tools that a device does not use.
-        # shellcheck disable=SC2046,SC2086  # several words
-        "$python" -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: --implementation cp \
-            --python-version "$version" $platforms --platform "manylinux2014_$machine" --dest "$out" \
-            $(pin "$runtime") $required ||
-            die "pip could not fetch $runtime and$required for Python $version on $machine (see its message above)"
+        # shellcheck disable=SC2086  # several words
+        download "$version" "$runtime" $required -- --implementation cp --python-version "$version" $platforms \
+            --platform "manylinux2014_$machine"
     done
 done
 echo "$out: $(find "$out" -name '*.whl' | wc -l) wheels, $(du -sh "$out" | cut -f1)"

@@ -36,8 +36,10 @@ from edge_siamese.system import sandbox
 from edge_siamese.system.files import DISK_RESERVE_BYTES, MAX_NAME_BYTES
 from export.__main__ import COMMANDS, main
 from export.training.settings import ENCODER_DEFAULTS
+from tests.markdown_pages import quoted, table_rows
+from tests.requirement_files import normal, requirements
 from tests.test_code_rules import modules
-from tests.test_packaging import PROJECT, normal, requirements
+from tests.test_packaging import PROJECT
 from tests.tiny_bundle import write_tiny_bundle
 
 ROOT = Path(__file__).parent.parent
@@ -52,17 +54,6 @@ DEMO_MADE = "EDGE_SIAMESE_DEMO_MADE"
 """Set where `make demo` has run, so that its absence is a failure."""
 
 documents = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-
-
-def table_rows(text: str) -> Iterator[list[str]]:
-    """The cells of each row of all tables, heads and rules included."""
-    for line in text.splitlines():
-        if line.startswith("|"):
-            yield [cell.strip() for cell in line.strip("|").split("|")]
-
-
-def quoted(cell: str) -> list[str]:
-    return re.findall(r"`([^`]+)`", cell)
 
 
 def anchors(text: str) -> set[str]:
@@ -317,8 +308,9 @@ def test_the_page_on_dependencies_lists_every_direct_one_and_no_other() -> None:
 def test_the_page_on_dependencies_states_ranges_and_pins_as_they_are() -> None:
     rows = dependency_rows()
     for pin in [*requirements("host.in"), *requirements("device.in")]:
-        stated = [version for cell in rows[normal(pin.name)] for version in quoted(cell)]
-        assert str(pin.specifier) in stated, f"docs/dependencies.md does not say {pin}"
+        row = rows[normal(pin.name)]
+        stated = [version for cell in row for version in quoted(cell)] if pin.specifier else row[1]
+        assert (str(pin.specifier) or "latest") in stated, f"docs/dependencies.md does not say {pin}"
     ranges = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["litert"]]
     ranges += [*PROJECT["optional-dependencies"]["onnx"]]
     ranges.append(PROJECT["optional-dependencies"]["tflite"][0])

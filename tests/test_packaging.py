@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import tomllib
 import zipfile
 from email import message_from_string
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -18,20 +20,10 @@ from packaging.requirements import Requirement
 import edge_siamese
 from edge_siamese import models
 from edge_siamese.models.bundle import load_bundle
+from tests.requirement_files import hashes, normal, requirements
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-
-
-def requirements(name: str) -> list[Requirement]:
-    """The lines of a file of requirements/."""
-    lines = (ROOT / "requirements" / name).read_text(encoding="utf-8").splitlines()
-    texts = [re.sub(r"(^|\s)#.*", "", line).strip() for line in lines]
-    return [Requirement(text) for text in texts if text]
-
-
-def normal(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 @pytest.fixture(scope="module")
@@ -119,29 +111,63 @@ def test_the_wheel_runs_without_the_checkout(wheel: Path, tmp_path: Path) -> Non
         load_bundle(path)
 
 
+PLATFORMS = [(python, machine) for python in ("3.11", "3.12", "3.13") for machine in ("x86_64", "aarch64")]
+
+
+def for_platform(pins: list[Requirement], python: str, machine: str) -> dict[str, Requirement]:
+    """What pip takes of these on Linux, by name, for a Python such as 3.11 (then 3.11.2, Debian 12's) or 3.11.7."""
+    environment = {
+        "python_version": ".".join(python.split(".")[:2]),
+        "python_full_version": python if python.count(".") == 2 else f"{python}.2",
+        "platform_machine": machine,
+        "sys_platform": "linux",
+        "platform_system": "Linux",
+        "implementation_name": "cpython",
+        "platform_python_implementation": "CPython",
+    }
+    chosen = [pin for pin in pins if pin.marker is None or pin.marker.evaluate(environment)]
+    names = [normal(pin.name) for pin in chosen]
+    assert len(names) == len(set(names)), f"two versions of one package for Python {python} on {machine}"
+    return dict(zip(names, chosen, strict=True))
+
+
 @pytest.mark.parametrize("name", ["host", "device"])
 def test_a_lock_is_exact_and_holds_what_was_asked_for(name: str) -> None:
-    asked, locked = requirements(f"{name}.in"), requirements(f"{name}.lock")
-    for pin in [*asked, *locked]:
+    locked = requirements(f"{name}.lock")
+    for pin in locked:
         assert re.fullmatch(r"==[^*,+]+", str(pin.specifier)), f"{pin} is not one exact version of any build"
-    pins = {(normal(pin.name), str(pin.specifier), str(pin.marker or "")) for pin in locked}
-    wanted = {(normal(pin.name), str(pin.specifier), str(pin.marker or "")) for pin in asked}
-    assert wanted - pins == set()
+    asked = [need for need in requirements(f"{name}.in") if need.name != "torch"]
+    for python, machine in PLATFORMS:
+        chosen = for_platform(locked, python, machine)
+        for need in for_platform(asked, python, machine).values():
+            version = str(chosen[normal(need.name)].specifier).removeprefix("==")
+            assert need.specifier.contains(version), f"{need} on Python {python}, not {version}"
 
 
-def test_the_host_lock_names_no_cuda_package_and_no_build_of_torch() -> None:
-    names = [normal(pin.name) for pin in requirements("host.lock")]
-    assert len(names) == len(set(names))
-    assert [name for name in names if re.match(r"nvidia|cuda|triton", name)] == []
-    assert "torch==2.13.0" in (ROOT / "requirements/host.lock").read_text(encoding="utf-8").splitlines()
+@pytest.mark.parametrize("name", ["host", "device"])
+def test_a_lock_has_hashes_for_each_package_and_names_no_index(name: str) -> None:
+    sums = hashes(f"{name}.lock")
+    assert [pin for pin, found in sums.items() if not found] == []
+    # Packages of compiled code have a wheel for each Python and processor; one file alone is one platform's.
+    for pin in ("numpy", "msgspec", "pyyaml"):
+        (found, *_) = [sums[key] for key in sums if key.startswith(f"{pin}==")]
+        assert len(found) >= 12, pin
+    text = (ROOT / "requirements" / f"{name}.lock").read_text(encoding="utf-8")
+    assert re.findall(r"://|--(?:extra-)?index-url|--find-links", text) == []
+
+
+def test_the_host_lock_leaves_out_torch_and_cuda() -> None:
+    names = {normal(pin.name) for pin in requirements("host.lock")}
+    assert sorted(name for name in names if re.match(r"nvidia|cuda|triton|torch$", name)) == []
+    assert {"sympy", "networkx", "torchao"} <= names, "torch's other dependencies are in the lock"
+    assert "torch==2.13.0" in map(str, requirements("host.in"))
 
 
 @pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])
 def test_the_device_lock_is_within_the_ranges_that_devices_are_promised(python: str) -> None:
     chosen = {
-        normal(pin.name): str(pin.specifier).removeprefix("==")
-        for pin in requirements("device.lock")
-        if pin.marker is None or pin.marker.evaluate({"python_version": python})
+        name: str(pin.specifier).removeprefix("==")
+        for name, pin in for_platform(requirements("device.lock"), python, "aarch64").items()
     }
     ranges = [Requirement(text) for text in PROJECT["dependencies"]]
     ranges += [
@@ -161,14 +187,28 @@ def test_the_device_lock_is_within_the_ranges_that_devices_are_promised(python: 
 
 @pytest.mark.system
 def test_the_environment_that_runs_the_tests_is_the_locked_one() -> None:
-    from importlib.metadata import version
-
+    (torch,) = [pin for pin in requirements("host.in") if pin.name == "torch"]
     different = {
         pin.name: version(pin.name)
-        for pin in requirements("host.in")
+        for pin in [
+            *for_platform(requirements("host.lock"), platform.python_version(), platform.machine()).values(),
+            torch,
+        ]
         if version(pin.name).partition("+")[0] != str(pin.specifier).removeprefix("==")
     }
     assert different == {}, "make setup brings the environment up to date"
+
+
+@pytest.mark.system
+def test_the_environment_of_the_device_is_small_and_has_no_torch(device_python: Path) -> None:
+    place = device_python.parents[1]
+    (packages,) = place.glob("lib/python*/site-packages")
+    assert not {"torch", "onnx", "pip", "export"} & {path.name for path in packages.iterdir()}
+    files = [path for path in place.rglob("*") if path.is_file() and not path.is_symlink()]
+    # Python adds its compiled files later.
+    size = sum(path.stat().st_size for path in files if path.suffix != ".pyc")
+    limit = 300e6 if "python3.11" in packages.parts else 350e6  # ai-edge-litert is larger than tflite-runtime
+    assert 100e6 < size < limit, f"{size / 1e6:.0f} MB"
 
 
 # --- scripts/preflight.sh and scripts/environment.sh, on machines that lack something ---
@@ -176,7 +216,7 @@ def test_the_environment_that_runs_the_tests_is_the_locked_one() -> None:
 PYTHON_OF_VERSION = """#!/bin/sh
 case "$*" in
     *%%d.%%d*) echo {version} ;;
-    *"(3, 11)"*) exit {too_old} ;;
+    *"(3, 11)"*) exit {unsuitable} ;;
     *ensurepip*) exit {without_venv} ;;
 esac
 """
@@ -200,10 +240,9 @@ def program(tools: Path, name: str, text: str) -> None:
     (tools / name).chmod(0o755)
 
 
-def python_of_version(version: str, too_old: int = 0, without_venv: int = 0) -> str:
-    return PYTHON_OF_VERSION.format(version=version, too_old=too_old, without_venv=without_venv).replace(
-        "%%", "%"
-    )
+def python_of_version(version: str, unsuitable: int = 0, without_venv: int = 0) -> str:
+    text = PYTHON_OF_VERSION.format(version=version, unsuitable=unsuitable, without_venv=without_venv)
+    return text.replace("%%", "%")
 
 
 def preflight(machine: Path, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -231,15 +270,22 @@ def test_preflight_prefers_the_python_that_the_locks_were_tested_with(machine: P
 def test_preflight_says_that_python_is_missing(machine: Path) -> None:
     found = preflight(machine)
     assert (found.returncode, found.stdout) == (1, "")
-    assert "missing: Python 3.11 or newer (no python3 was found)\n" in found.stderr
+    assert "missing: Python 3.11 to 3.13 (no python3 was found)\n" in found.stderr
     assert "sudo apt install python3 python3-venv" in found.stderr
 
 
 def test_preflight_says_that_python_is_old(machine: Path) -> None:
-    program(machine, "python3", python_of_version("3.9", too_old=1))
+    program(machine, "python3", python_of_version("3.9", unsuitable=1))
     found = preflight(machine)
     assert found.returncode == 1
-    assert "missing: Python 3.11 or newer (python3 is Python 3.9)" in found.stderr
+    assert "missing: Python 3.11 to 3.13 (python3 is Python 3.9)" in found.stderr
+
+
+def test_preflight_passes_over_a_python_that_the_locks_do_not_cover(machine: Path) -> None:
+    program(machine, "python3", python_of_version("3.14", unsuitable=1))
+    assert "missing: Python 3.11 to 3.13 (python3 is Python 3.14)" in preflight(machine).stderr
+    program(machine, "python3.13", python_of_version("3.13"))
+    assert preflight(machine).stdout == "python3.13\n"
 
 
 def test_preflight_says_that_the_venv_module_is_missing(machine: Path) -> None:
@@ -263,7 +309,7 @@ def test_preflight_says_that_the_disk_is_full_and_everything_else_that_is_missin
     assert found.returncode == 1
     assert f"missing: disk space: 5 GB are needed in {machine.parent}, 2 GB are free" in found.stderr
     assert "missing: a 64-bit x86 or Arm processor (this one is armv7l)" in found.stderr
-    assert "missing: Python 3.11" in found.stderr
+    assert "missing: Python 3.11 to 3.13" in found.stderr
 
 
 def test_preflight_tells_of_the_small_build_of_torch_when_the_disk_is_small(machine: Path) -> None:

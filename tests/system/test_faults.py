@@ -15,10 +15,10 @@ import pytest
 from PIL import Image
 
 from tests.edge_siamese.runtimes.damage import write_crashing_bundle
+from tests.markdown_pages import table_rows
 from tests.system.containers import BOOKWORM, Suite, wait_for
 from tests.system.device import CONFIG, SETTINGS, Debs, Device, booted
 from tests.system.packages import ROOT
-from tests.test_documents import table_rows
 from tests.tiny_bundle import write_tiny_bundle
 from tests.tiny_network import pictures
 

@@ -10,21 +10,18 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from packaging.requirements import Requirement
+from tests.requirement_files import requirements
 
-LOCK = Path(__file__).parents[2] / "requirements" / "device.lock"
 # The versions of glibc that wheels name; each system under test has a newer one.
 GLIBC = (17, 24, 26, 27, 28, 31, 34, 35)
 
 
 def locked(python: str) -> tuple[str, ...]:
     """What the device's lock says for a Python such as 3.13, as pip takes it."""
-    lines = [line for line in LOCK.read_text(encoding="utf-8").splitlines() if line and line[0] != "#"]
-    found = [Requirement(line) for line in lines]
     environment = {"python_version": python, "python_full_version": f"{python}.2"}
     return tuple(
         f"{item.name}{item.specifier}"
-        for item in found
+        for item in requirements("device.lock")
         if item.marker is None or item.marker.evaluate(environment)
     )
 

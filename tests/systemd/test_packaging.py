@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from packaging.utils import canonicalize_name
 
 from edge_siamese.cli.daemon import BAD_SETTINGS
 from edge_siamese.settings import SYSTEM_CONFIG, SYSTEM_RUNTIME, SYSTEM_STATE
+from scripts import device_pins
+from tests.requirement_files import hashes, normal, requirements
 
 ROOT = Path(__file__).parents[2]
 SYSTEMD, SCRIPTS = ROOT / "systemd", ROOT / "scripts"
@@ -101,9 +104,27 @@ def test_uninstalling_keeps_settings_and_objects_unless_they_are_to_go(tmp_path:
 def test_a_device_gets_the_versions_that_were_tested() -> None:
     pins = re.search(r"^PINS='([^']+)'", (SYSTEMD / "install.sh").read_text(encoding="utf-8"), re.MULTILINE)
     assert pins
-    lock = (ROOT / "requirements" / "device.lock").read_text(encoding="utf-8")
-    locked = {line.partition(";")[0].strip() for line in lock.splitlines()}
+    locked = {f"{normal(pin.name)}{pin.specifier}" for pin in requirements("device.lock")}
     assert [pin for pin in pins[1].split() if pin not in locked] == []
+    assert device_pins.main(["--check"]) == 0, "python scripts/device_pins.py"
+
+
+@pytest.mark.parametrize(("python", "spare"), [("3.11", "tqdm"), ("3.13", "tflite-runtime")])
+def test_a_locked_package_is_printed_as_pip_takes_it(python: str, spare: str, tmp_path: Path) -> None:
+    """What scripts/wheels.sh downloads by: one version with its hashes, without markers, which pip reads for itself."""
+    said = run(sys.executable, SCRIPTS / "locked.py", python, "numpy", "msgspec")
+    assert said.returncode == 0, said.stderr
+    version = {"3.11": "1.24.4", "3.13": "2.4.6"}[python]
+    sums = {pin: hashes("device.lock")[pin] for pin in (f"numpy=={version}", "msgspec==0.22.0")}
+    lines = said.stdout.replace("\\\n", " ").splitlines()
+    assert [line.split()[0] for line in lines] == list(sums)
+    assert [set(re.findall("sha256:([0-9a-f]+)", line)) for line in lines] == list(sums.values())
+    assert ";" not in said.stdout
+    missing = run(sys.executable, SCRIPTS / "locked.py", python, spare)
+    assert (missing.returncode, missing.stderr) == (
+        1,
+        f"error: requirements/device.lock has no {spare} for Python {python}\n",
+    )
 
 
 def test_every_dependency_is_installed_or_comes_from_apt() -> None:

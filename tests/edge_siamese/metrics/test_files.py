@@ -13,7 +13,7 @@ import yaml
 
 from edge_siamese.metrics.collect import MAX_OBJECTS, METRICS
 from edge_siamese.settings import MetricsSettings
-from tests.test_documents import quoted, table_rows
+from tests.markdown_pages import quoted, table_rows
 
 DOCS = Path(__file__).parents[3] / "docs"
 PAGE = (DOCS / "metrics.md").read_text(encoding="utf-8")
