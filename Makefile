@@ -17,7 +17,7 @@ export PYTHON TORCH_INDEX
 LOCK = .venv/bin/uv pip compile --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-device demo run test test-device fuzz test-system screenshots lint photographs models scenes reproduce reproduce-omniglot model-glyphs model-objects model-objects-small splits bench-daemon bench-integrations results wheel deb lock update clean distclean
+.PHONY: help setup setup-device demo run test test-device fuzz test-system screenshots generated lint photographs models scenes reproduce reproduce-omniglot model-glyphs model-objects model-objects-small splits bench-daemon bench-integrations results wheel deb lock update clean distclean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' Makefile
@@ -53,6 +53,11 @@ test-system: setup  ## run the tests in booted systems: systemd, arm64, a virtua
 screenshots: setup  ## update the dashboard's screenshots in README and docs (needs Debian and root)
 	@sh scripts/system_packages.sh
 	@EDGE_SIAMESE_SYSTEM_TESTS=1 EDGE_SIAMESE_SCREENSHOTS=1 .venv/bin/python -m pytest tests/system/test_dashboard_pictures.py
+
+generated: setup  ## update the settings reference, the shell completions and the manual page after a change of their sources
+	@.venv/bin/python scripts/settings_reference.py
+	@.venv/bin/python scripts/completions.py
+	@.venv/bin/python scripts/manual_page.py
 
 lint: setup  ## run ruff, mypy and the import rules
 	@.venv/bin/python -m ruff check --quiet .

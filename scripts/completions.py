@@ -1,4 +1,4 @@
-"""Generates the shell completions in systemd/completions from the command line's parser.
+"""Generates the shell completions in edge_siamese/cli/completions from the command line's parser.
 
 python scripts/completions.py            write them
 python scripts/completions.py --check    exit with 1 if one is out of date
@@ -16,14 +16,13 @@ import shtab
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from edge_siamese.cli.completion import FILES  # noqa: E402
 from edge_siamese.cli.main import build_parser  # noqa: E402
+from scripts import fish  # noqa: E402
+from scripts.command_line import DIRECTORY_METAVARS, FILE_METAVARS, read  # noqa: E402
 from scripts.generated import write_or_check  # noqa: E402
 
-FOLDER = ROOT / "systemd" / "completions"
-FILES = {"bash": "edge-siamese.bash", "zsh": "_edge-siamese"}
-"""Shells, and the file names under which their packages look for completions."""
-DIRECTORY_METAVARS = ("BUNDLE",)
-FILE_METAVARS = ("FILE", "PICTURE", "IMAGES.npy", "A", "B")
+FOLDER = ROOT / "edge_siamese" / "cli" / "completions"
 
 
 def main(arguments: list[str]) -> int:
@@ -38,6 +37,8 @@ def main(arguments: list[str]) -> int:
 
 def completion(shell: str) -> str:
     """Return the script for one shell; it is the same on every machine."""
+    if shell == "fish":
+        return fish.completion(read())
     parser = build_parser()
     for action in actions(parser):
         if action.choices and not isinstance(action.choices, dict):

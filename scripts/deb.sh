@@ -81,8 +81,13 @@ done
 (cd "$root" && find firmware_configs -type f) | sort | while read -r path; do
     put "$path" "usr/share/edge-siamese/$path"
 done
-put systemd/completions/edge-siamese.bash usr/share/bash-completion/completions/edge-siamese
-put systemd/completions/_edge-siamese usr/share/zsh/vendor-completions/_edge-siamese
+completions=edge_siamese/cli/completions
+put $completions/edge-siamese.bash usr/share/bash-completion/completions/edge-siamese
+put $completions/_edge-siamese usr/share/zsh/vendor-completions/_edge-siamese
+put $completions/edge-siamese.fish usr/share/fish/vendor_completions.d/edge-siamese.fish
+mkdir -p "$tree/usr/share/man/man1"
+gzip -9n <"$root/docs/edge-siamese.1" >"$tree/usr/share/man/man1/edge-siamese.1.gz"
+chmod 644 "$tree/usr/share/man/man1/edge-siamese.1.gz"
 put docs/installing.md usr/share/doc/edge-siamese/installing.md
 put CHANGELOG.md usr/share/doc/edge-siamese/changelog
 put LICENSE usr/share/doc/edge-siamese/copyright

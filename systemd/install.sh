@@ -104,8 +104,11 @@ place_files() {
     put sysusers.conf "$local/lib/sysusers.d/edge-siamese.conf"
     put tmpfiles.conf "$local/lib/tmpfiles.d/edge-siamese.conf"
     put 99-edge-siamese.rules "$local/lib/udev/rules.d/99-edge-siamese.rules"
-    put completions/edge-siamese.bash "$local/share/bash-completion/completions/edge-siamese"
-    put completions/_edge-siamese "$local/share/zsh/site-functions/_edge-siamese"
+    complete() { "$opt/$1/bin/edge-siamese" completion "$2" | install -D -m 644 /dev/stdin "$local/share/$3"; }
+    complete "$1" bash bash-completion/completions/edge-siamese
+    complete "$1" zsh zsh/site-functions/_edge-siamese
+    complete "$1" fish fish/vendor_completions.d/edge-siamese.fish
+    install -D -m 644 "$opt/$1/share/man/man1/edge-siamese.1" "$local/share/man/man1/edge-siamese.1"
     mkdir -p "$local/bin"
     ln -sfn /opt/edge-siamese/current/bin/edge-siamese "$local/bin/edge-siamese"
 }
@@ -266,7 +269,7 @@ sys.exit(None if status.usable else f"error: {status}")
 "$opt/$new/bin/edge-siamese" --version >/dev/null || die 'the program does not start'
 mkdir -p "$opt/$new/share/edge-siamese"
 for name in install.sh uninstall.sh edge-siamese.service sysusers.conf tmpfiles.conf 99-edge-siamese.rules \
-    memory-512mb.conf config.toml completions; do
+    memory-512mb.conf config.toml; do
     [ ! -e "$here/$name" ] || cp -R "$here/$name" "$opt/$new/share/edge-siamese/"
 done
 

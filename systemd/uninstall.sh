@@ -43,6 +43,7 @@ rm -rf "$prefix/opt/edge-siamese"
 rm -f "$local/lib/systemd/system/edge-siamese.service" "$local/lib/sysusers.d/edge-siamese.conf" \
     "$local/lib/tmpfiles.d/edge-siamese.conf" "$local/lib/udev/rules.d/99-edge-siamese.rules" \
     "$local/share/bash-completion/completions/edge-siamese" "$local/share/zsh/site-functions/_edge-siamese" \
+    "$local/share/fish/vendor_completions.d/edge-siamese.fish" "$local/share/man/man1/edge-siamese.1" \
     "$local/bin/edge-siamese"
 if [ -n "$purge" ]; then
     rm -rf "$prefix/etc/edge-siamese" "$prefix/var/lib/edge-siamese" "$prefix/etc/systemd/system/edge-siamese.service.d"

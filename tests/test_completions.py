@@ -1,14 +1,17 @@
-"""Shell completions: up to date, and in a real bash they complete commands, options, choices and files."""
+"""Shell completions: up to date, and in real shells they complete commands, options, choices and files."""
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from scripts import completions
+from edge_siamese.cli.main import main
+from scripts import command_line, completions
+from tests.documented import commands
 
 BASH = completions.FOLDER / completions.FILES["bash"]
 # What bash does at a tab: it calls the function that `complete` named, with the words so far.
@@ -50,15 +53,29 @@ def test_staleness_is_noticed_and_mended(
     monkeypatch.setattr(completions, "FOLDER", tmp_path / "completions")
     assert completions.main(["--check"]) == 1
     assert capsys.readouterr().err == (
-        "out of date: completions/edge-siamese.bash, completions/_edge-siamese; "
+        "out of date: completions/edge-siamese.bash, completions/_edge-siamese, completions/edge-siamese.fish; "
         "run: python scripts/completions.py\n"
     )
     assert completions.main([]) == 0
     assert completions.main(["--check"]) == 0
 
 
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_command_prints_them(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", shell]) == 0
+    assert capsys.readouterr().out == completions.completion(shell)
+
+
+def test_every_command_in_the_page_on_installing(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = commands("docs/installing.md", "edge-siamese completion bash")
+    assert [words[2] for words in lines] == list(completions.FILES)
+    for words in lines:
+        assert main(words[1:3]) == 0 and words[3] == ">", words
+
+
 def test_commands_are_completed() -> None:
     assert tab("mo") == ["model"]
+    assert tab("co") == ["compare", "completion", "config"]
     assert tab("st") == ["status"]
     assert tab("re") == ["recognize", "register", "reload", "rename"]
     assert set(tab("")) >= {"run", "status", "objects", "model", "doctor", "bench"}
@@ -89,3 +106,58 @@ def test_zsh_takes_them() -> None:
     assert text.startswith("#compdef edge-siamese\n")
     if zsh := shutil.which("zsh"):
         subprocess.run([zsh, "-n", str(completions.FOLDER / completions.FILES["zsh"])], check=True)
+
+
+# --- fish ---
+
+FISH = completions.FOLDER / completions.FILES["fish"]
+
+
+def fish(line: str, cwd: Path | None = None) -> list[str]:
+    """What fish offers after a command line, without descriptions."""
+    program = shutil.which("fish")
+    if program is None:
+        pytest.skip("no fish")
+    done = subprocess.run(
+        [program, "--no-config", "--private", "-c", "source $argv[1]; complete -C $argv[2]", str(FISH), line],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr == ""
+    return sorted(offer.split("\t")[0] for offer in done.stdout.splitlines())
+
+
+def test_fish_completes_commands_and_inner_ones() -> None:
+    assert fish("edge-siamese st") == ["status"]
+    assert fish("edge-siamese model ") == ["install", "list", "rollback"]
+    assert fish("edge-siamese model --json ro") == ["rollback"]
+    assert fish("edge-siamese rename list model ") == [], "names of objects are no commands"
+
+
+def test_fish_completes_options_and_choices() -> None:
+    assert fish("edge-siamese events --fo") == ["--follow"]
+    assert fish("edge-siamese objects import --on-conflict ") == ["merge", "rename", "skip"]
+    assert fish("edge-siamese objects import --on-conflict rename --js") == ["--json"]
+    assert fish("edge-siamese completion ") == ["bash", "fish", "zsh"]
+
+
+def test_fish_completes_files_and_directories(tmp_path: Path) -> None:
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bunting.jpg").touch()
+    assert fish("edge-siamese model install bun", tmp_path) == ["bundle/"]
+    assert fish("edge-siamese score bun", tmp_path) == ["bundle/", "bunting.jpg"]
+    assert fish("edge-siamese status --config bunt", tmp_path) == ["bunting.jpg"]
+    assert fish("edge-siamese rename bun", tmp_path) == []
+
+
+def test_fish_gets_every_command_and_option() -> None:
+    """Without fish too: each option of each command has a line, whose quotes match."""
+    lines = FISH.read_text(encoding="utf-8").splitlines()
+    for command in command_line.read().all:
+        start = f"complete -c edge-siamese -n '__edge_siamese_at {' '.join(command.words)}'"
+        own = [line for line in lines if line.startswith(start)]
+        assert len(own) == len(command.commands) + len(command.arguments), command.words
+        for line in own:
+            assert len(re.findall(r"(?<!\\)'", line)) % 2 == 0, line

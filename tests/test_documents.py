@@ -100,7 +100,7 @@ def test_every_target_of_make_that_is_named_exists() -> None:
 
 def command_lines(program: str) -> list[tuple[str, str]]:
     """(document, arguments) of each line of a document that calls a program with arguments."""
-    pattern = rf"(?:`|^|/){re.escape(program)} ([a-z][^`\n|]*)"
+    pattern = rf"(?:`|^|/){re.escape(program)} ([a-z][^`\n|>]*)"
     return [
         (document.name, line.split("#")[0].strip())
         for document in DOCUMENTS

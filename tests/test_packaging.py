@@ -46,7 +46,9 @@ def test_the_wheel_holds_edge_siamese_alone(wheel: Path) -> None:
     assert wheel.name == f"edge_siamese-{edge_siamese.__version__}-py3-none-any.whl"
     names = zipfile.ZipFile(wheel).namelist()
     info = f"edge_siamese-{edge_siamese.__version__}.dist-info"
-    assert {name.split("/")[0] for name in names} == {"edge_siamese", info}
+    page = f"edge_siamese-{edge_siamese.__version__}.data/data/share/man/man1/edge-siamese.1"
+    assert {name.split("/")[0] for name in names} == {"edge_siamese", info, page.split("/")[0]}
+    assert page in names
     shipped = {name for name in names if name.endswith(".py")}
     assert shipped == {path.relative_to(ROOT).as_posix() for path in (ROOT / "edge_siamese").rglob("*.py")}
     assert "edge_siamese/py.typed" in names
@@ -54,10 +56,10 @@ def test_the_wheel_holds_edge_siamese_alone(wheel: Path) -> None:
     bundles = [path for name in models.names() for path in models.shipped(name).iterdir()]
     assert data == {path.relative_to(ROOT).as_posix() for path in bundles}
     assert "edge_siamese/models/glyphs/manifest.json" in data
-    page = {name for name in names if name.startswith("edge_siamese/dashboard/static/")}
-    static = (ROOT / "edge_siamese" / "dashboard" / "static").iterdir()
-    assert page == {path.relative_to(ROOT).as_posix() for path in static}
-    assert len([name for name in names if not name.startswith(info)]) == len(shipped | data | page) + 1
+    folders = [ROOT / "edge_siamese/dashboard/static", ROOT / "edge_siamese/cli/completions"]
+    static = {path.relative_to(ROOT).as_posix() for folder in folders for path in folder.iterdir()}
+    assert static <= set(names)
+    assert len([name for name in names if not name.startswith(info)]) == len(shipped | data | static) + 2
     assert f"{info}/licenses/LICENSE" in names
     assert not [name for name in names if "__pycache__" in name]
 

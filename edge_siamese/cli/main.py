@@ -107,6 +107,10 @@ def build_parser() -> argparse.ArgumentParser:
     _add_models(commands)
     _add_dashboard(commands)
     _add_bundles(commands)
+    completion = commands.add(
+        "completion", "completion:completion", "Print the completion script of a shell.", "bash"
+    )
+    completion.add_argument("shell", choices=("bash", "zsh", "fish"), help="the shell")
     return parser
 
 

@@ -151,12 +151,23 @@ print(load_encoder(sys.argv[1], "ones", "fp32"))
 """
 
 
+GENERATED = {
+    "docs/settings.md",
+    "docs/edge-siamese.1",
+    "systemd/config.toml",
+    "edge_siamese/cli/completions/edge-siamese.bash",
+    "edge_siamese/cli/completions/_edge-siamese",
+    "edge_siamese/cli/completions/edge-siamese.fish",
+}
+
+
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A copy of what a driver may touch."""
     folder = tmp_path / "checkout"
     for name in ("edge_siamese", "scripts", "systemd", "docs"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "images"))
+    shutil.copy(ROOT / "CHANGELOG.md", folder)
     return folder
 
 
@@ -196,17 +207,17 @@ def touched(before: dict[str, bytes], folder: Path) -> set[str]:
     return {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
 
 
-def test_a_new_camera_touches_four_files_two_of_them_generated(checkout: Path) -> None:
+def test_a_new_camera_touches_two_files_and_generated_ones(checkout: Path) -> None:
     before = contents(checkout)
     register(checkout, "CAMERAS", CAMERA_ENTRY)
     (checkout / "edge_siamese" / "cameras" / "black.py").write_text(CAMERA, encoding="utf-8")
     run_python(checkout, "scripts/settings_reference.py")
     run_python(checkout, "scripts/completions.py")
+    run_python(checkout, "scripts/manual_page.py")
     assert touched(before, checkout) == {
         "edge_siamese/registry.py",
         "edge_siamese/cameras/black.py",
-        "docs/settings.md",
-        "systemd/config.toml",
+        *GENERATED,
     }
     camera, finding = run_python(checkout, "-c", USE_CAMERA).splitlines()
     assert camera == "a black camera (48, 64)"
@@ -222,11 +233,9 @@ def test_a_new_runtime_touches_two_files_and_generated_ones(checkout: Path, writ
     assert touched(before, checkout) == written
     run_python(checkout, "scripts/settings_reference.py")
     run_python(checkout, "scripts/completions.py")
+    run_python(checkout, "scripts/manual_page.py")
     assert touched(before, checkout) - written == {
-        "docs/settings.md",
-        "systemd/config.toml",
-        "systemd/completions/edge-siamese.bash",
-        "systemd/completions/_edge-siamese",
+        *GENERATED,
     }
     setting, statuses, encoder = run_python(checkout, "-c", USE_RUNTIME, str(writable_bundle)).splitlines()
     assert setting == "ones" and statuses.startswith("['ones ")

@@ -258,5 +258,7 @@ def test_the_debian_package_has_all_its_files_and_is_the_same_each_time(tmp_path
         "usr/share/edge-siamese/install.sh",
         "usr/share/edge-siamese/memory-512mb.conf",
         "usr/share/edge-siamese/wheels/edge_siamese-0.9.0rc1-py3-none-any.whl",
+        "usr/share/fish/vendor_completions.d/edge-siamese.fish",
+        "usr/share/man/man1/edge-siamese.1.gz",
         "usr/share/zsh/vendor-completions/_edge-siamese",
     ]

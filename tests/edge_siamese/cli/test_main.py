@@ -27,6 +27,7 @@ from tests.tiny_network import pictures
 
 ROOT = Path(__file__).parents[3]
 COMMANDS = (
+    "init", "config", "config check", "config show", "config diff", "completion",
     "run", "status", "events", "reload", "doctor", "quarantine", "quarantine restore",
     "objects", "objects export", "objects import", "objects views", "objects remove-view",
     "register", "rename", "forget", "merge", "undo", "wrong", "score", "explain",

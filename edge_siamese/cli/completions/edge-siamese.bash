@@ -10,7 +10,7 @@ _shtab_edge_siamese_quarantine_subparsers=(restore)
 _shtab_edge_siamese_objects_subparsers=(views remove-view export import)
 _shtab_edge_siamese_model_subparsers=(install list rollback)
 _shtab_edge_siamese_dashboard_subparsers=(address password token tokens revoke)
-_shtab_edge_siamese_subparsers=(init config run doctor status events reload quarantine objects register rename forget merge undo wrong score explain model dashboard info selftest compare recognize embed bench)
+_shtab_edge_siamese_subparsers=(init config run doctor status events reload quarantine objects register rename forget merge undo wrong score explain model dashboard info selftest compare recognize embed bench completion)
 
 _shtab_edge_siamese_init_option_strings=(-h --help --config --json --debug --yes --force --camera --device --button --model --dashboard --broker --set)
 _shtab_edge_siamese_config_check_option_strings=(-h --help --config --json --debug --values-only)
@@ -53,6 +53,7 @@ _shtab_edge_siamese_compare_option_strings=(-h --help --config --json --debug --
 _shtab_edge_siamese_recognize_option_strings=(-h --help --config --json --debug --object --threshold --runtime --precision --threads)
 _shtab_edge_siamese_embed_option_strings=(-h --help --config --json --debug --out --runtime --precision --threads)
 _shtab_edge_siamese_bench_option_strings=(-h --help --config --json --debug --runs --encoder --views --camera --runtime --precision --threads)
+_shtab_edge_siamese_completion_option_strings=(-h --help --config --json --debug)
 _shtab_edge_siamese_option_strings=(-h --help --version)
 
 _shtab_edge_siamese_init___config_COMPGEN=_shtab_compgen_files
@@ -114,6 +115,7 @@ _shtab_edge_siamese_embed___config_COMPGEN=_shtab_compgen_files
 _shtab_edge_siamese_embed___out_COMPGEN=_shtab_compgen_files
 _shtab_edge_siamese_bench_pos_0_COMPGEN=_shtab_compgen_dirs
 _shtab_edge_siamese_bench___config_COMPGEN=_shtab_compgen_files
+_shtab_edge_siamese_completion___config_COMPGEN=_shtab_compgen_files
 
 _shtab_edge_siamese_init___camera_choices=(auto files picamera2 synthetic usb)
 _shtab_edge_siamese_init___button_choices=(auto gpio input none simulated)
@@ -134,7 +136,8 @@ _shtab_edge_siamese_embed___runtime_choices=(ai-edge-litert auto onnxruntime tfl
 _shtab_edge_siamese_embed___precision_choices=(fp32 int8)
 _shtab_edge_siamese_bench___runtime_choices=(ai-edge-litert auto onnxruntime tflite-runtime)
 _shtab_edge_siamese_bench___precision_choices=(fp32 int8)
-_shtab_edge_siamese_pos_0_choices=(init config run doctor status events reload quarantine objects register rename forget merge undo wrong score explain model dashboard info selftest compare recognize embed bench)
+_shtab_edge_siamese_completion_pos_0_choices=(bash fish zsh)
+_shtab_edge_siamese_pos_0_choices=(init config run doctor status events reload quarantine objects register rename forget merge undo wrong score explain model dashboard info selftest compare recognize embed bench completion)
 
 _shtab_edge_siamese_init__h_nargs=0
 _shtab_edge_siamese_init___help_nargs=0
@@ -320,6 +323,10 @@ _shtab_edge_siamese_bench___json_nargs=0
 _shtab_edge_siamese_bench___debug_nargs=0
 _shtab_edge_siamese_bench___encoder_nargs=0
 _shtab_edge_siamese_bench___camera_nargs=0
+_shtab_edge_siamese_completion__h_nargs=0
+_shtab_edge_siamese_completion___help_nargs=0
+_shtab_edge_siamese_completion___json_nargs=0
+_shtab_edge_siamese_completion___debug_nargs=0
 _shtab_edge_siamese_pos_0_nargs=A...
 _shtab_edge_siamese__h_nargs=0
 _shtab_edge_siamese___help_nargs=0
