@@ -233,6 +233,33 @@ class EventSettings(Record):
     """A hook that takes longer is terminated."""
 
 
+class SoundSettings(Record):
+    """Sounds and speech: objects that are saved, refused or recognized can be heard."""
+
+    enabled: bool = False
+    """Play sounds."""
+    player: Command = ("aplay", "-q", "-")
+    """A command that plays the WAV file on its standard input. `aplay` is in the package alsa-utils. Empty: no tones."""
+    volume: Annotated[float, Meta(ge=0, le=1)] = 0.5
+    """Volume of the tones."""
+    saved_file: PathText = ""
+    """A WAV file to play instead of the tone when an object, a view or a negative is saved."""
+    refused_file: PathText = ""
+    """A WAV file to play instead of the tone when a registration is refused."""
+    recognized_file: PathText = ""
+    """A WAV file to play instead of the tone when an object appears."""
+    speech: Command = ()
+    """A command that speaks the text on its standard input, such as `["espeak-ng", "--stdin"]`. Empty: no speech."""
+    say_saved: str = "saved {name}"
+    """What to say when something is saved; `{name}` is the object, `{text}` the line of the event. Empty: nothing."""
+    say_refused: str = "{text}"
+    """What to say when a registration is refused."""
+    say_recognized: str = "{name}"
+    """What to say when an object appears."""
+    timeout_s: Annotated[float, Meta(ge=0.1, le=60)] = 10.0
+    """A command that takes longer is terminated."""
+
+
 class DashboardSettings(Record):
     """The web page that shows the camera picture, recognitions and objects."""
 
@@ -399,6 +426,7 @@ class Settings(Record):
     registration: RegistrationSettings = RegistrationSettings()
     panel: PanelSettings = PanelSettings()
     events: EventSettings = EventSettings()
+    sound: SoundSettings = SoundSettings()
     dashboard: DashboardSettings = DashboardSettings()
     mqtt: MqttSettings = MqttSettings()
     metrics: MetricsSettings = MetricsSettings()

@@ -15,6 +15,7 @@ from edge_siamese.daemon.integrations import INTEGRATIONS, IntegrationSpec, prob
 from edge_siamese.daemon.sinks import hook_problem
 from edge_siamese.errors import EdgeSiameseError, describe_error
 from edge_siamese.settings import Settings
+from edge_siamese.system.command import command_problem
 from edge_siamese.system.files import require_writable
 
 DEVICE_SECONDS = 20.0
@@ -38,6 +39,10 @@ def find_problems(settings: Settings, *, running: bool) -> Iterator[str]:
     for spec in INTEGRATIONS:
         if spec.is_on(settings):
             yield from _check_integration(spec, settings, running)
+    if settings.sound.enabled:
+        for command in filter(None, (settings.sound.player, settings.sound.speech)):
+            if problem := command_problem(command):
+                yield f"no sound: {problem}"
     if settings.events.hook and (problem := hook_problem(settings.events.hook)):
         yield problem
 

@@ -90,6 +90,8 @@ def _status_lines(report: dict[str, Any]) -> dict[str, Any]:
             lines["fleet"] += f", {fleet['objects']} objects"
             if fleet.get("problem"):
                 lines["fleet"] += f"; {fleet['problem']}"
+    if problem := report["sound"]["problem"]:
+        lines["sound"] = problem
     lines["state"] = report["paths"]["state"]
     lines["up"] = _duration(report["uptime_s"])
     return lines

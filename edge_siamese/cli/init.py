@@ -39,6 +39,12 @@ HEADER = """\
 
 Changes = dict[str, Any]
 """Values of settings by dotted key."""
+SOUND: dict[str, Changes] = {
+    "off": {"sound.enabled": False},
+    "tones": {"sound.enabled": True, "sound.speech": ()},
+    "speech": {"sound.enabled": True, "sound.speech": ("espeak-ng", "--stdin")},
+}
+"""Settings by the value of `--sound`."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +97,8 @@ def init(options: argparse.Namespace) -> int:
         _print_machine(machine, settings)
     is_set = set() if text is None else _keys(text)
     changes = {} if options.set is None else _assignments(options.set)
+    if options.sound is not None:
+        changes = SOUND[options.sound] | changes
     for question in questions(machine, settings):
         changes = _answer(question, options, settings, is_set) | changes
     new = propose(text, settings, changes, file)

@@ -135,6 +135,11 @@ def _add_settings(commands: _Commands) -> None:
         choices=("off", "local", "network"),
         help="serve the dashboard not at all, to this device, or to the network",
     )
+    init.add_argument(
+        "--sound",
+        choices=("off", "tones", "speech"),
+        help="play no sounds, tones, or tones and speech for what is saved, refused and recognized",
+    )
     init.add_argument("--broker", metavar="HOST", help="host name or URL of the MQTT broker; - for none")
     init.add_argument(
         "--set",

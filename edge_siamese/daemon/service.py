@@ -26,6 +26,7 @@ from edge_siamese.daemon.faults import FaultHandler
 from edge_siamese.daemon.hardware import Hardware
 from edge_siamese.daemon.integrations import Integrations
 from edge_siamese.daemon.sinks import open_sinks
+from edge_siamese.daemon.sounds import SoundPlayer
 from edge_siamese.daemon.store_lifecycle import StoreLifecycle
 from edge_siamese.daemon.systemd import Notifier
 from edge_siamese.daemon.telemetry import Observations
@@ -81,6 +82,8 @@ class Service:
         self.observations = Observations()
         self.bus.listen(self.observations.telemetry.event)
         publish = self.bus.publish
+        self.sounds = SoundPlayer(structs.replace(settings.sound, enabled=False))  # until `run`
+        self.bus.listen(self._play)
         self.faults = FaultHandler(settings.state_directory, publish, clock)
         self.hardware = Hardware(settings, publish)
         self.store = StoreLifecycle(self._notifier, publish, clock)
@@ -175,6 +178,7 @@ class Service:
         try:
             remove_leftovers(self.settings.state_directory)
             self.bus.set_sinks(open_sinks(self.settings))
+            self.sounds = SoundPlayer(self.settings.sound)
             self.faults.use_settings(self.origin.digest)
             self.faults.begin(InstalledModels(self.settings.models))
             self.faults.guard("panel", "panel", self.hardware.open_panel)
@@ -319,6 +323,7 @@ class Service:
             )  # its client gets an answer
         self.bus.publish(Event("stopping", "the daemon stops"))
         self._calls.close()
+        self.sounds.close()
         # Before the bus, so that they can publish their last events.
         self.integrations.close(0.4)
         # Before the socket, so that followers see the end of the events and not a broken connection.
@@ -369,8 +374,14 @@ class Service:
                 self.engine.camera_lost(self._clock())
                 self.hardware.open_camera(self.engine.encoder.preprocessing.color)
         self.integrations.apply(settings)
+        if settings.sound != before.sound:
+            self.sounds.close()
+            self.sounds = SoundPlayer(settings.sound)
         if sinks is not None:
             self.bus.set_sinks(sinks)
+
+    def _play(self, event: Event) -> None:
+        self.sounds.event(event)
 
     def _use(self, settings: Settings) -> None:
         self.settings = self.hardware.settings = self.loader.settings = settings
@@ -413,6 +424,7 @@ class Service:
             "quarantine": self.unused_parts(),
             "failures": self.faults.failures.report(),
             "integrations": self.integrations.report(),
+            "sound": self.sounds.report(),
             "paths": {
                 "config": str(self.origin.file or ""),
                 "state": str(settings.state_directory),

@@ -6,13 +6,7 @@ import errno
 import json
 import logging
 import os
-import select
-import selectors
-import shutil
-import signal
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -22,26 +16,13 @@ from typing import Any, TextIO
 from edge_siamese.daemon.event_bus import SINK_QUEUE, ProblemLog, Sink
 from edge_siamese.events import Event
 from edge_siamese.settings import Settings
+from edge_siamese.system.command import CommandRunner, command_problem
 from edge_siamese.system.wall_clock import local_time
 from edge_siamese.validation import SchemaError, parse_json
 
 FILE_NAME = "events.jsonl"
 RETRY_SECONDS = 30.0
 HOOK_QUEUE = 32
-HOOK_GRACE_SECONDS = 0.5
-"""Time between SIGTERM and SIGKILL for a hook that takes too long."""
-MAX_OUTPUT_BYTES = 4096
-SYSTEMD_VARIABLES = (
-    "NOTIFY_SOCKET",
-    "WATCHDOG_USEC",
-    "WATCHDOG_PID",
-    "JOURNAL_STREAM",
-    "FDSTORE",
-    "LISTEN_FDS",
-    "LISTEN_PID",
-    "LISTEN_FDNAMES",
-)
-"""Environment variables from systemd that hooks do not get."""
 
 # Priorities in the journal; all other kinds are informational (6).
 _PRIORITIES = {"seen": 7, "refused": 5}
@@ -210,14 +191,8 @@ def read_events(path: Path, count: int) -> list[dict[str, Any]]:
 
 def hook_problem(command: tuple[str, ...]) -> str:
     """Why a hook cannot be run, as `HookSink` logs it; empty if it can."""
-    program = command[0]
-    if "/" not in program:
-        code = 0 if shutil.which(program) else errno.ENOENT
-    elif not os.path.exists(program):
-        code = errno.ENOENT
-    else:
-        code = 0 if os.access(program, os.X_OK) and not os.path.isdir(program) else errno.EACCES
-    return f"the hook {program} cannot be run: {os.strerror(code)}" if code else ""
+    problem = command_problem(command)
+    return f"the hook {problem}" if problem else ""
 
 
 class HookSink:
@@ -231,121 +206,26 @@ class HookSink:
     ) -> None:
         self._command = command
         self._timeout_s = timeout_s
-        environment = os.environ if environment is None else environment
-        self._environment = {
-            name: value for name, value in environment.items() if name not in SYSTEMD_VARIABLES
-        }
         self._problems = ProblemLog(LOG)
-        self._interrupted = threading.Event()
-        self._wake_read, self._wake_write = os.pipe()
+        self._runner = CommandRunner(environment)
 
     def take(self, event: Event) -> None:
-        if self._interrupted.is_set():
-            return
-        with os.fdopen(os.memfd_create("event"), "w+", encoding="utf-8", errors="replace") as line:
-            line.write(json.dumps(event.to_dict(), ensure_ascii=False) + "\n")
-            line.seek(0)
-            try:
-                # In a session of its own, so that its children can be killed with it. Without a shell.
-                process = subprocess.Popen(
-                    self._command,
-                    stdin=line,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                    env=self._environment | _variables(event),
-                    cwd="/",
-                    start_new_session=True,
-                )
-            except (OSError, ValueError) as error:
-                reason = error.strerror if isinstance(error, OSError) else error
-                self._problems.report(f"the hook {self._command[0]} cannot be run: {reason}")
-                return
-        with process:
-            output, in_time = self._wait(process)
-        self._report(process.returncode, in_time, output)
+        line = json.dumps(event.to_dict(), ensure_ascii=False) + "\n"
+        problem = self._runner.run(
+            self._command, line.encode("utf-8", "replace"), self._timeout_s, _variables(event)
+        )
+        if problem:
+            self._problems.report(f"the hook {problem}")
+        elif not self._runner.interrupted:
+            self._problems.resolve(f"the hook {self._command[0]} works again")
 
     def interrupt(self) -> None:
-        self._interrupted.set()
-        with suppress(OSError):
-            os.write(self._wake_write, b"x")
+        self._runner.interrupt()
 
     def close(self) -> None:
-        self._interrupted.set()
-        os.close(self._wake_read)
-        os.close(self._wake_write)
-
-    def _wait(self, process: subprocess.Popen[bytes]) -> tuple[bytes, bool]:
-        """Wait for a hook; returns the end of its output and whether it ended in time.
-
-        Waits for the process and not for the end of the output, which background processes may hold open.
-        """
-        assert process.stdout is not None
-        stdout = process.stdout.fileno()
-        os.set_blocking(stdout, False)
-        deadline = time.monotonic() + self._timeout_s
-        output, in_time = b"", True
-        ended = os.pidfd_open(process.pid)
-        try:
-            with selectors.DefaultSelector() as selector:
-                for descriptor in (stdout, ended, self._wake_read):
-                    selector.register(descriptor, selectors.EVENT_READ)
-                while True:
-                    ready = {key.fd for key, _ in selector.select(max(0.0, deadline - time.monotonic()))}
-                    if stdout in ready:
-                        part = _read(stdout)
-                        output = (output + part)[-MAX_OUTPUT_BYTES:]
-                        if not part:
-                            selector.unregister(stdout)
-                    if ended in ready:
-                        break
-                    if not ready or self._wake_read in ready or time.monotonic() >= deadline:
-                        in_time = False
-                        _kill(process, ended)
-                        break
-        finally:
-            os.close(ended)
-        return (output + _read(stdout))[-MAX_OUTPUT_BYTES:], in_time
-
-    def _report(self, status: int, in_time: bool, output: bytes) -> None:
-        if self._interrupted.is_set():
-            return
-        lines = output.decode("utf-8", "replace").split("\n")
-        last = next((f": {line.strip()[:200]}" for line in reversed(lines) if line.strip()), "")
-        if not in_time:
-            self._problems.report(
-                f"the hook {self._command[0]} took longer than {self._timeout_s:g} s and was killed{last}"
-            )
-        elif status:
-            how = f"was killed by {_signal(-status)}" if status < 0 else f"failed with status {status}"
-            self._problems.report(f"the hook {self._command[0]} {how}{last}")
-        else:
-            self._problems.resolve(f"the hook {self._command[0]} works again")
+        self._runner.close()
 
 
 def _variables(event: Event) -> dict[str, str]:
     name = str(event.data.get("name") or "").replace("\0", " ")
     return {"EDGE_SIAMESE_EVENT": event.kind, "EDGE_SIAMESE_NAME": name.encode("utf-8", "replace").decode()}
-
-
-def _read(descriptor: int) -> bytes:
-    try:
-        return os.read(descriptor, 65536)
-    except BlockingIOError:
-        return b""
-
-
-def _kill(process: subprocess.Popen[bytes], ended: int) -> None:
-    """Kill a process group. Its id cannot be reused before `wait`."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
-    select.select([ended], [], [], HOOK_GRACE_SECONDS)
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def _signal(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

@@ -38,6 +38,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("permissions", devices.check_permissions),
     ("camera", devices.check_camera),
     ("panel", devices.check_panel),
+    ("sound", devices.check_sound),
     ("service", machine.check_service),
     ("daemon", machine.check_daemon),
     ("quarantine", machine.check_quarantine),

@@ -12,10 +12,13 @@ from edge_siamese.doctor.detection import device_name, list_libcamera
 from edge_siamese.doctor.findings import RUN_AS_ROOT, SERVICE, Account, Context, Finding, Level, group_name
 from edge_siamese.errors import PanelError
 from edge_siamese.registry import AUTO, CAMERAS
+from edge_siamese.system.command import command_problem
 
 IN_USE = "a daemon that does not answer may be using it"
-GROUPS = ("video", "render", "gpio", "input")
+GROUPS = ("video", "render", "gpio", "input", "audio")
 """Groups that own devices; a device of another group needs a udev rule."""
+SOUND_PACKAGES = {"aplay": "alsa-utils", "espeak-ng": "espeak-ng"}
+"""Debian packages of the commands that the settings suggest."""
 
 
 def check_permissions(context: Context) -> Iterator[Finding]:
@@ -207,3 +210,39 @@ def _panel_of_daemon(state: dict[str, object]) -> Finding:
         remedy = "release the button, or look for a short circuit"
         return Finding("panel", "error", "the button is held down", remedy)
     return Finding("panel", "ok", str(state.get("description") or "none"))
+
+
+def check_sound(context: Context) -> Iterator[Finding]:
+    """Whether sounds can be played, if they are turned on."""
+    settings = context.settings.sound
+    if not settings.enabled:
+        yield Finding("sound", "ok", "sounds are off")
+        return
+    problems = list(_sound_problems(context))
+    yield from problems
+    if not problems:
+        yield Finding("sound", "ok", " and ".join(c[0] for c in (settings.player, settings.speech) if c))
+
+
+def _sound_problems(context: Context) -> Iterator[Finding]:
+    settings, account = context.settings.sound, context.account
+    if not settings.player and not settings.speech:
+        yield Finding(
+            "sound", "warning", "neither `player` nor `speech` is set", "set one of them in [sound]"
+        )
+    for command in filter(None, (settings.player, settings.speech)):
+        if problem := command_problem(command):
+            package = SOUND_PACKAGES.get(command[0])
+            remedy = f"sudo apt install {package}" if package else "correct the command in [sound]"
+            yield Finding("sound", "warning", problem, remedy)
+    devices = sorted((context.root / "dev/snd").glob("pcm*p"))
+    if not devices:
+        remedy = "connect a loudspeaker or a sound card, then: aplay -l"
+        yield Finding("sound", "warning", "there is no sound card", remedy)
+    for device in devices[:1]:
+        if not account.may(device):
+            group = group_name(device.stat().st_gid)
+            text = f"{account.name} may not open {device} (group {group})"
+            yield Finding("sound", "warning", text, _grant(account, group))
+    if problem := str((context.daemon or {}).get("sound", {}).get("problem") or ""):
+        yield Finding("sound", "warning", problem, "try it: speaker-test -t sine -l 1")

@@ -475,7 +475,13 @@ class TestPaths:
         ("panel", "input_device"),
         ("paths", "runtime"),
         ("paths", "state"),
+        ("sound", "player"),
+        ("sound", "recognized_file"),
+        ("sound", "refused_file"),
+        ("sound", "saved_file"),
+        ("sound", "speech"),
     )
+    COMMANDS: ClassVar = ("hook", "player", "speech")
     BESIDE: ClassVar = {
         ("dashboard", "certificate"): 'key = "/k"',
         ("dashboard", "key"): 'certificate = "/c"',
@@ -486,11 +492,11 @@ class TestPaths:
     """What an option needs beside it."""
 
     def read(self, base: Path, table: str, option: str, value: str) -> object:
-        text = f'["{value}", "~"]' if option == "hook" else f'"{value}"'
+        text = f'["{value}", "~"]' if option in self.COMMANDS else f'"{value}"'
         path = base / "c.toml"
         path.write_text(f"[{table}]\n{option} = {text}\n{self.BESIDE.get((table, option), '')}\n")
         found = getattr(getattr(load_settings(path), table), option)
-        return found[0] if option == "hook" and found[1:] == ("~",) else found
+        return found[0] if option in self.COMMANDS and found[1:] == ("~",) else found
 
     def test_every_path_of_the_settings_is_listed_here(self) -> None:
         words = ("path", "file", "director", "certificate", "private key", "command", "socket")

@@ -60,6 +60,7 @@ complete -c edge-siamese -n '__edge_siamese_at init' -l device -r -F -d 'V4L2 de
 complete -c edge-siamese -n '__edge_siamese_at init' -l button -x -a 'auto gpio input none simulated' -d 'kind of the button'
 complete -c edge-siamese -n '__edge_siamese_at init' -l model -x -d 'objects, glyphs, or the directory of a bundle'
 complete -c edge-siamese -n '__edge_siamese_at init' -l dashboard -x -a 'local network off' -d 'serve the dashboard not at all, to this device, or to the network'
+complete -c edge-siamese -n '__edge_siamese_at init' -l sound -x -a 'off speech tones' -d 'play no sounds, tones, or tones and speech for what is saved, refused and recognized'
 complete -c edge-siamese -n '__edge_siamese_at init' -l broker -x -d 'host name or URL of the MQTT broker; - for none'
 complete -c edge-siamese -n '__edge_siamese_at init' -l set -x -d 'set any other option, such as camera.rotation=180; may be repeated'
 

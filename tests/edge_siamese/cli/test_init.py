@@ -94,7 +94,7 @@ def test_options_answer_instead_of_people(
 ) -> None:
     file = tmp_path / "c.toml"
     options = ["--yes", "--json", "--camera", "usb", "--button", "none", "--model", "glyphs"]
-    options += ["--dashboard", "local", "--broker", "hub.local"]
+    options += ["--dashboard", "local", "--broker", "hub.local", "--sound", "speech"]
     assert main(["init", "--config", str(file), *options]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert (answer["file"], answer["written"]) == (str(file), True)
@@ -103,6 +103,7 @@ def test_options_answer_instead_of_people(
     assert (settings.camera.kind, settings.panel.kind, settings.model.bundle) == ("usb", "none", "glyphs")
     assert (settings.dashboard.enabled, settings.dashboard.listen) == (True, "127.0.0.1")
     assert settings.mqtt.broker == "hub.local"
+    assert (settings.sound.enabled, settings.sound.speech) == (True, ("espeak-ng", "--stdin"))
 
 
 def test_without_a_terminal_it_needs_yes(

@@ -16,6 +16,8 @@ from edge_siamese.panel.panel import NoPanel, SimulatedPanel
 from edge_siamese.settings import (
     CameraSettings,
     PanelSettings,
+    Settings,
+    SoundSettings,
 )
 from tests.edge_siamese.doctor.machines import SERVICE, WORKSTATION, only, write
 
@@ -237,3 +239,51 @@ class TestPanel:
         monkeypatch.setattr("edge_siamese.panel.open_panel", lambda *_, **__: none)
         assert only(devices.check_panel(context)).level == "warning"
         assert only(devices.check_panel(replace(context, board=WORKSTATION))).level == "ok"
+
+
+class TestSound:
+    def findings(self, context: Context, **settings: Any) -> list[tuple[str, str, str]]:
+        sound = SoundSettings(**({"enabled": True, "player": ("/bin/true",)} | settings))
+        found = devices.check_sound(replace(context, settings=Settings(sound=sound)))
+        return [(one.level, one.text, one.remedy) for one in found]
+
+    def test_off_and_in_order(self, context: Context) -> None:
+        assert self.findings(context, enabled=False) == [("ok", "sounds are off", "")]
+        write(context.root / "dev/snd/pcmC0D0p", "")
+        assert self.findings(context, speech=("/bin/cat",)) == [("ok", "/bin/true and /bin/cat", "")]
+
+    def test_each_problem_has_a_remedy(self, context: Context) -> None:
+        missing = {"player": ("no-such-player",), "speech": ("/none/say", "--stdin")}
+        assert self.findings(context, **missing) == [
+            (
+                "warning",
+                "no-such-player cannot be run: No such file or directory",
+                "correct the command in [sound]",
+            ),
+            (
+                "warning",
+                "/none/say cannot be run: No such file or directory",
+                "correct the command in [sound]",
+            ),
+            ("warning", "there is no sound card", "connect a loudspeaker or a sound card, then: aplay -l"),
+        ]
+        assert self.findings(context, player=())[0] == (
+            "warning", "neither `player` nor `speech` is set", "set one of them in [sound]",
+        )  # fmt: skip
+
+    def test_a_card_of_another_group_and_the_last_failure(
+        self, context: Context, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        card = context.root / "dev/snd/pcmC0D0p"
+        write(card, "")
+        card.chmod(0o660)
+        monkeypatch.setattr(devices, "group_name", lambda _: "audio")
+        daemon = {"sound": {"enabled": True, "problem": "aplay failed with status 1"}}
+        assert self.findings(replace(context, account=SERVICE, daemon=daemon)) == [
+            (
+                "warning",
+                f"edge-siamese may not open {card} (group audio)",
+                "sudo usermod -aG audio edge-siamese, then sudo systemctl restart edge-siamese",
+            ),
+            ("warning", "aplay failed with status 1", "try it: speaker-test -t sine -l 1"),
+        ]

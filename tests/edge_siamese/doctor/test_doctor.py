@@ -39,6 +39,7 @@ def test_every_check_finds_something_on_this_machine(root: Path) -> None:
         "permissions",
         "camera",
         "panel",
+        "sound",
         "service",
         "daemon",
         "quarantine",
