@@ -1,4 +1,4 @@
-"""How far embeddings of drawings move when the paper gets darker or the ink paler, for networks with kept weights.
+"""Measures how far embeddings of drawings move when the paper gets darker or the ink paler.
 
     .venv/bin/python benchmarks/lighting.py benchmarks/omniglot-glyphnet benchmarks/glyphs      # half a minute
 
@@ -28,7 +28,7 @@ LIGHTS = {
 
 
 def main() -> int:
-    """Print one line a network and light: the mean Euclidean distance of unit vectors."""
+    """Print one line per network and light: the mean Euclidean distance of unit vectors."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

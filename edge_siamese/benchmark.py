@@ -34,7 +34,7 @@ class EncoderReport:
     model_id: str
     runtime: str
     version: str
-    """Of the runtime."""
+    """Version of the runtime."""
     precision: str
     threads: int
     runs: int
@@ -137,7 +137,7 @@ def random_support(views: int, dimensions: int, unit: bool = True, seed: int = 0
         views: number of objects.
         dimensions: length of an embedding.
         unit: scale the embeddings to unit length.
-        seed: of the random numbers.
+        seed: seed of the random numbers.
     """
     embeddings = np.random.default_rng(seed).standard_normal((views, dimensions)).astype(np.float32)
     if unit:

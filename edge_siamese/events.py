@@ -1,4 +1,4 @@
-"""Events of the daemon: a line for people, JSON values for programs."""
+"""Events of the daemon: a human-readable line, and JSON values for programs."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Event:
 
     kind: Kind
     text: str
-    """One line for people."""
+    """Human-readable line."""
     time: str = field(default_factory=utc_now)
     """UTC, ISO 8601; from the wall clock, which may jump."""
     data: dict[str, Any] = field(default_factory=dict)
@@ -59,11 +59,13 @@ class Event:
         return {"kind": fields["kind"], "time": fields["time"], "text": fields["text"], **fields["data"]}
 
 
-def trouble(kind: Kind, text: str, level: Literal["warning", "error"] = "warning", **data: Any) -> Event:
+def problem_event(
+    kind: Kind, text: str, level: Literal["warning", "error"] = "warning", **data: Any
+) -> Event:
     """Create an event about a problem; its level becomes the priority in the journal."""
     return Event(kind, text, data={"level": level, **data})
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:
-    """Format a count for people, such as `1 object` or `2 objects`; `plural` if it is not `noun` with an s."""
+    """Format a count, such as `1 object` or `2 objects`; `plural` if it is not `noun` with an s."""
     return f"{number} {noun if number == 1 else plural or noun + 's'}"

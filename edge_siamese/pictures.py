@@ -52,7 +52,7 @@ Picture: TypeAlias = "npt.NDArray[Any] | str | os.PathLike[str] | Image.Image"
 
 
 def read_picture(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
-    """Read a picture file as a person sees it.
+    """Read a picture file as viewers display it.
 
     It is rotated as its EXIF data say, transparent parts become white, and 16 bits become 8.
 

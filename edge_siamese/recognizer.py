@@ -149,7 +149,7 @@ class Recognizer:
         daemon registers one frame. Two to five views from different sides make recognition more reliable.
 
         Args:
-            name: 1 to 80 characters; upper and lower case are the same.
+            name: 1 to 80 characters; case does not matter.
             pictures: one or more, each of one view of the object that fills most of the picture.
 
         Raises:
@@ -179,7 +179,7 @@ class Recognizer:
         A picture that is nearer to a negative of an object than to its views is not recognized as that object.
 
         Args:
-            name: of a registered object.
+            name: name of a registered object.
             pictures: one or more.
 
         Raises:
@@ -229,7 +229,7 @@ class Recognizer:
         """Write all objects to an archive, the file that `edge-siamese objects import` reads.
 
         Args:
-            path: of the .zip file, which is replaced, completely or not at all.
+            path: the .zip file, which is replaced atomically.
 
         Raises:
             StoreError: the file cannot be written.
@@ -244,7 +244,7 @@ class Recognizer:
         embedded again from their pictures; without pictures, they are skipped.
 
         Args:
-            path: of the .zip file. It is not trusted: sizes, names and pictures are checked.
+            path: the .zip file. It is not trusted: sizes, names and pictures are checked.
             on_conflict: what to do with a new object whose name is taken: `rename` it, `skip` it, or `merge` its views
                 into the object of that name.
 

@@ -45,7 +45,7 @@ MAX_MESSAGE_VALUES = 10_000
 """Values in a request or a message from outside."""
 
 _MAX_SHOWN_CHARACTERS = 80
-"""Of a rejected value in a message."""
+"""Characters of a rejected value in a message."""
 _MAX_SHOWN_KEY = 160
 """Characters of a dotted key in a message."""
 

@@ -1,4 +1,4 @@
-"""The demo on the device's side: a process without torch names pictures, then the daemon plays a synthetic scene."""
+"""The device's part of the demo: a process without torch recognizes pictures, then the daemon plays a synthetic scene."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ class SceneResult:
 
 
 def recognize(bundle: Bundle, splits: Splits, out: Path) -> Demo:
-    """Save pictures of characters that were not trained on, and let the device's side name them.
+    """Save pictures of characters that were not trained on, and recognize them with the device's code.
 
     Args:
-        bundle: what the device loads.
+        bundle: the bundle that the device loads.
         splits: the evaluation classes provide the pictures.
         out: receives `pictures/` and `demo.json`.
 
@@ -130,7 +130,7 @@ def play_scene(bundle: Bundle, python: Path, out: Path, log: Callable[[str], obj
     """Let the daemon play its scene once.
 
     Args:
-        bundle: what the daemon loads.
+        bundle: the bundle that the daemon loads.
         python: the interpreter without torch.
         out: receives `daemon/`: settings, objects and events.
         log: called with each line that the daemon prints.

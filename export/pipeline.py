@@ -14,7 +14,7 @@ from export.conversion.verify import verify
 from export.data.images import Splits
 from export.encoders import build_encoder
 from export.evaluation.benchmark import Benchmark, benchmark
-from export.evaluation.evaluate import Evaluation, baseline_accuracy, evaluate, usual_effort
+from export.evaluation.evaluate import Evaluation, baseline_accuracy, default_effort, evaluate
 from export.evaluation.remote_runtime import open_encoder
 from export.progress import stderr_console, working
 from export.reporting.report import write_report
@@ -59,7 +59,7 @@ def run_pipeline(
         )
         records.write(out / "verification.json", verification)
     evaluations = []
-    effort = usual_effort(network.macs)
+    effort = default_effort(network.macs)
     with working(console, "evaluating") as say:
         encoders = [
             TorchEncoder(network.module, network.model_id),

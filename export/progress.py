@@ -106,7 +106,7 @@ class TrainingProgress:
         self.task = self.bar.add_task(
             "training", total=steps, completed=done, rate=0.0, loss=float("nan"), best=0.0
         )
-        self.sitting_steps = 0
+        self.session_steps = 0
 
     def __enter__(self) -> TrainingProgress:
         self.started = self.last_line = time.monotonic()
@@ -119,10 +119,10 @@ class TrainingProgress:
     @property
     def rate(self) -> float:
         """Images per second since this process started or resumed the run, including validations."""
-        return self.sitting_steps * self.batch / max(1e-9, time.monotonic() - self.started)
+        return self.session_steps * self.batch / max(1e-9, time.monotonic() - self.started)
 
     def advance(self, loss: float, best: float) -> None:
-        self.sitting_steps += 1
+        self.session_steps += 1
         self.done += 1
         self.bar.update(self.task, advance=1, loss=loss, best=best, rate=self.rate)
         if time.monotonic() - self.last_line >= LINE_SECONDS:

@@ -1,4 +1,4 @@
-"""Frozen dataclasses to JSON files and back: what one command measures, another one shows.
+"""Reads and writes results as JSON: one command measures them, another one shows them. Records are frozen dataclasses.
 
 Fields with a default may be missing in a file, so records of an earlier release can be read.
 """
@@ -62,7 +62,7 @@ def read(kind: type[Record], path: Path) -> Record:
 
 
 def read_all(kind: type[Record], path: Path) -> tuple[Record, ...]:
-    """Read a list of dataclasses, or a single one as a list of one. Raises as `read` does."""
+    """Read a list of dataclasses, or a single one as a list of one. Raises the errors of `read`."""
     value = _parse(path)
     items: Sequence[Any] = value if isinstance(value, list) else [value]
     return tuple(_convert(item, kind, path) for item in items)

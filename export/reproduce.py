@@ -18,7 +18,7 @@ from export import records
 from export.data.grocery import OFFICIAL
 from export.data.sources import source_names
 from export.evaluation.embeddings import Supports
-from export.evaluation.evaluate import Evaluation, evaluate, usual_effort
+from export.evaluation.evaluate import Evaluation, default_effort, evaluate
 from export.evaluation.loading import TORCH, Model, data_for, frames_for, head_for, open_model
 from export.evaluation.remote_runtime import CHECKOUT, places
 from export.reporting.report import EVALUATION, read_inputs
@@ -30,9 +30,9 @@ BUILD = CHECKOUT / "build"
 OUT = BUILD / "reproduce"
 WEIGHTS = Path("train") / "best.pt"
 BASELINE = "imagenet"
-"""A training run of no steps in `build/`: the published weights that `objects` began with."""
+"""A training run without steps in `build/`: the published weights from which `objects` was trained."""
 PHOTO_EPISODES, GLYPH_EPISODES = 1_000, 10_000
-GETTING = {
+INSTRUCTIONS = {
     "omniglot": "without --data-root and EDGE_SIAMESE_DATA it is fetched: "
     "env -u EDGE_SIAMESE_DATA .venv/bin/python -m export reproduce glyphs",
     "grocery": f"git clone --depth 1 {OFFICIAL} DIR/grocery, and then "
@@ -50,11 +50,11 @@ class Check:
     """A bundle, or a training run."""
     data: str
     episodes: int
-    """Of each kind."""
+    """Number of episodes of each kind."""
     weights: tuple[Path, ...] = ()
     """Folders of training runs, of which one may have the float weights that the bundle was made of."""
     thorough: bool = True
-    """In all runtimes; otherwise in one."""
+    """Whether to measure in all runtimes instead of one."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def measure(
     data, splits = data_for(model, data, _root(data_root, data))
     frames = frames_for(model, data, _root(data_root, data)) if supports == "augmented" else None
     head, thresholds = head_for(model, data, splits, _root(data_root, model.data))
-    effort = usual_effort(model.macs)
+    effort = default_effort(model.macs)
     return evaluate(
         model.encoder,
         splits,
@@ -232,10 +232,10 @@ def _record(evaluation: Evaluation) -> Evaluation:
 
 def advice(check: Check) -> str:
     """How to get the data of a check."""
-    return GETTING.get(check.data, f"{check.data} has to exist")
+    return INSTRUCTIONS.get(check.data, f"{check.data} has to exist")
 
 
 def _root(data_root: Path | None, data: str | None) -> Path | None:
     """Directory of one data set below the directory of all."""
     kind = source_names(data or "")[0].partition(":")[0]
-    return data_root / kind if data_root and kind in GETTING else None
+    return data_root / kind if data_root and kind in INSTRUCTIONS else None

@@ -7,11 +7,11 @@ carries them; read its terms before you use them. things: cut-out photographs of
 tools and vehicles on white from Debian's package tuxpaint-stamps-default (GPL-2), which needs `apt-get` or the package's
 file (`--stamps FILE.deb`). varied: clip art of anything from Debian's openclipart-png (public domain), and parts of
 photographs of landscapes, plants, animals and rooms from its lomiri-wallpapers and mate-backgrounds (CC-BY-SA).
-impostors, strangers: 2,000 pictures each of anything, without a common source picture: photographs of things, animals,
+impostors and strangers: 2,000 varied pictures each, from different source pictures: photographs of things, animals,
 buildings and landscapes from gcompris-qt-data (free licenses, most CC-BY-SA), ukui-wallpapers (CC-BY-SA) and
-plasma-workspace-wallpapers (LGPL, CC-BY-SA), and on parts of them cut-out things: stamps (GPL-2) and the pictures of
+plasma-workspace-wallpapers (LGPL, CC-BY-SA); and cut-out things in front of parts of them: stamps (GPL-2) and pictures of
 furniture, tools and toys in sweethome3d-furniture (CC0, CC-BY). The embeddings of the impostors are part of the bundle
-objects; strangers are to measure it with. Then:
+objects, which is measured with the strangers. Then:
 
     .venv/bin/python -m export reproduce objects --also faces=folder:build/photographs/faces
 """

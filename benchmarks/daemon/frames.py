@@ -63,7 +63,7 @@ CASES = {
     },
     "glyphs": {"gray": Case("gray"), "color": Case("rgb")},
 }
-"""By shipped bundle and name."""
+"""Cases by shipped bundle and name."""
 FRAMES = {"objects": 50, "glyphs": 200}
 """Frames of a round; tflite-runtime on x86 takes a tenth of a second for one of `objects`."""
 
@@ -96,7 +96,7 @@ class StageClock:
         return timed
 
 
-class Film:
+class SceneFrames:
     """Frames of a scene with camera timestamps: first the empty table, then what the case defines."""
 
     def __init__(self, scene: Scene, case: Case, number: int, to: Preprocessing) -> None:
@@ -129,7 +129,9 @@ def measure_frames(
     """Time `Engine.process_frame` for frames of 640 x 480 against `views` views: in total, and its stages."""
     encoder = load_encoder(bundle, runtime, "int8", 1)
     films = {
-        name: Film(demo_scene(CameraSettings(), case.color), case, min(frames, 100), encoder.preprocessing)
+        name: SceneFrames(
+            demo_scene(CameraSettings(), case.color), case, min(frames, 100), encoder.preprocessing
+        )
         for name, case in cases.items()
     }
     known = encoder.embed([next(iter(films.values())).shown[3]])[0]
@@ -175,11 +177,13 @@ def measure_frames(
     }
 
 
-def _time_frames(engine: Engine, clock: StageClock, film: Film, frames: int) -> npt.NDArray[np.float64]:
+def _time_frames(
+    engine: Engine, clock: StageClock, scene_frames: SceneFrames, frames: int
+) -> npt.NDArray[np.float64]:
     """(frames, 4): milliseconds in total, of the focus, of imaging, and of the encoder."""
     elapsed = np.empty((frames, 4))
     for number in range(frames):
-        frame = film.next()
+        frame = scene_frames.next()
         clock.reset()
         start = time.perf_counter_ns()
         engine.process_frame(frame)

@@ -38,9 +38,9 @@ def serve(config: Path, frames_per_object: int | None = None) -> int:
 
     Args:
         config: its settings.
-        frames_per_object: show an object for so many frames, and then an empty table for as many. By default an
+        frames_per_object: show an object for this many frames, and then an empty table for as many. By default an
             object is shown for `OBJECT_SECONDS`, and the table is never empty: empty frames are not embedded, so
-            the daemon that happened to see more of them would appear to be faster.
+            a daemon that happened to process more of them would appear to be faster.
     """
     settings = load_settings(config)
     # Settings limit the rate to what cameras deliver.

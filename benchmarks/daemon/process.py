@@ -152,7 +152,7 @@ class Daemon:
         return self._ready_after
 
     def request(self, command: str, **arguments: Any) -> Any:
-        """Send a command to the control socket. Raises as `edge_siamese.daemon.client.request` does."""
+        """Send a command to the control socket. Raises the errors of `edge_siamese.daemon.client.request`."""
         return request(self.state / "control.sock", command, **arguments)
 
     def status(self) -> dict[str, Any]:

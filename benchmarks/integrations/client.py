@@ -15,7 +15,7 @@ from collections.abc import Callable
 from urllib.request import urlopen
 
 SCRAPE_SECONDS = 5.0
-"""Between two scrapes: three times as often as Prometheus by default."""
+"""Interval between scrapes, a third of Prometheus' default."""
 RETRY_SECONDS = 0.1
 
 

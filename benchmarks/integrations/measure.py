@@ -39,7 +39,7 @@ SETTLE_SECONDS, RESUME_SECONDS = 5.0, 0.1
 ROUND_SECONDS = 4.0
 """A quarter of it has to be shorter than a camera's time limit for a frame."""
 ROUNDS = {False: 12, True: 40}
-"""At the default rate, and at full speed."""
+"""Rounds at the default rate (False) and at full speed (True)."""
 SCRAPES, SCRAPE_INTERVAL_SECONDS = 20, 1.1
 """Timed scrapes; the interval is longer than the daemon caches its metrics."""
 

@@ -43,7 +43,7 @@ class Video:
         """Read the streams of a container.
 
         Args:
-            container: of PyAV; closed after an error.
+            container: PyAV's container; closed after an error.
             name: path or device, for messages.
             color: color of the pictures.
             max_side: maximum length of a picture's longer side, in pixels; None: no limit.
@@ -162,7 +162,7 @@ class Timeline:
         """Return when to show the next picture.
 
         Args:
-            time: of the picture, in seconds, as the file states it; None if it does not.
+            time: time of the picture, in seconds, as the file states it; None if it does not.
         """
         if self._now is None:
             self._now = 0.0
@@ -183,7 +183,7 @@ def picture_size(
     """Return the size at which a picture with square pixels looks as intended; neither side grows.
 
     Args:
-        width, height: of the stored picture, in pixels.
+        width, height: size of the stored picture, in pixels.
         pixel_aspect: width of a stored pixel relative to its height; None or 0 if unknown.
         max_side: maximum length of the longer side; None: no limit.
     """

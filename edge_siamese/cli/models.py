@@ -20,7 +20,7 @@ from edge_siamese.errors import ImageError, ModelError, RuntimeNotInstalled, Sup
 from edge_siamese.models import described, names, resolve, shipped
 from edge_siamese.models.bundle import Bundle, load_bundle
 from edge_siamese.models.installed import InstalledModel, InstalledModels
-from edge_siamese.models.manifest import threshold_origin, usual_threshold
+from edge_siamese.models.manifest import default_threshold, threshold_origin
 from edge_siamese.models.selftest import SelfTestReport
 from edge_siamese.pictures import read_picture
 from edge_siamese.recognizer import Recognizer
@@ -133,7 +133,7 @@ def compare(options: argparse.Namespace) -> int:
     distance = float(bundle.head.paired_distances(embeddings[:1], embeddings[1:])[0])
     probability = float(bundle.head.probability(distance))
     threshold, source, passes = options.threshold, "given", "given"
-    if threshold is None and (stated := usual_threshold(bundle.manifest)):
+    if threshold is None and (stated := default_threshold(bundle.manifest)):
         threshold, source = stated.probability, threshold_origin(stated)
         passes = f"{100.0 * stated.false_accept_rate:g} in 100 different pairs passes"
     same = None if threshold is None else probability >= threshold

@@ -17,11 +17,11 @@ from edge_siamese.system.files import write_atomically
 from edge_siamese.system.wall_clock import local_time
 
 Printer = Callable[[str, Any], None]
-"""Prints the result of a command for people; takes its name and the result."""
+"""Prints the result of a command in human-readable form; takes its name and the result."""
 
 CHUNK_BYTES = 1 << 20
 TIMEOUT_SECONDS = 35.0
-"""Longer than the time after which the daemon answers that it is busy."""
+"""Longer than the daemon's own timeout, after which it answers that it is busy."""
 REGISTRATION_TIMEOUT_SECONDS = 100.0
 ARCHIVE_TIMEOUT_SECONDS = 900.0
 UNDOABLE = ("forget", "merge", "remove-view")
@@ -67,7 +67,7 @@ def _read_pictures(paths: list[str]) -> list[EncodedPicture]:
     return [EncodedPicture.encode(read_picture(path), len(paths)) for path in paths]
 
 
-# --- results for people ---
+# --- human-readable results ---
 
 
 def _print_text(command: str, result: dict[str, Any]) -> None:

@@ -98,7 +98,7 @@ class Client(Protocol):
     """The caller of a command, which may receive lines before the result."""
 
     source: str
-    """Source of a registration, as events and the store name it: command, page or mqtt."""
+    """Source of a registration, as events and the store name it: command, dashboard or mqtt."""
 
     @property
     def open(self) -> bool:
@@ -131,7 +131,7 @@ class Change(Record, frozen=True):
     """The result of a command that changed an object."""
 
     text: str
-    """One line for people."""
+    """Human-readable line."""
     object: StoredObject
     """The object as it is now; a forgotten one as it was."""
 
@@ -179,7 +179,7 @@ class DaemonApi:
         """Carry a command out.
 
         Args:
-            command: of the table.
+            command: an entry of the table of commands.
             arguments: its validated arguments.
             client: who called it.
 
@@ -342,7 +342,7 @@ class DaemonApi:
         """Register from the next frames, or from pictures; waits for the end.
 
         Args:
-            name: of the new object, None for a default name; with `view` the object that receives a view.
+            name: name of the new object, None for a default name; with `view` the object that receives a view.
             view: add a view to a registered object.
             force: register even if it looks like another object.
             pictures: to register from instead of frames, uint8 (h, w) or (h, w, 3).

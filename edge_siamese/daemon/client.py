@@ -23,8 +23,8 @@ TIMEOUT_SECONDS = 10.0
 CONNECT_TIMEOUT_SECONDS = 3.0
 NOT_RUNNING = "the daemon is not running"
 """Start of the message when there is certainly no daemon at the socket."""
-QUESTION_SECONDS = 5.0
-"""Time limit for the question which settings the daemon uses."""
+SETTINGS_TIMEOUT_SECONDS = 5.0
+"""Time limit for asking the daemon which settings it uses."""
 LOAD_SECONDS, POLL_SECONDS = 60.0, 0.1
 """How long to wait for the daemon to load a model, and the pause between two questions."""
 MAX_REPLY = 32 * 1024 * 1024
@@ -37,7 +37,7 @@ def request(path: Path, command: str, *, timeout: float | None = TIMEOUT_SECONDS
         path: the control socket.
         command: name of the command.
         timeout: seconds to wait for each line; None: no limit.
-        arguments: of the command, JSON values or records.
+        arguments: arguments of the command, JSON values or records.
 
     Returns:
         The result, JSON values.
@@ -64,7 +64,7 @@ def stream(
     except UnicodeEncodeError as error:
         word = error.object[error.start : error.end]
         raise ControlError(
-            f"an argument contains {word!a}, which is no text in the locale's encoding"
+            f"an argument contains {word!a}, which is not text in the locale's encoding"
         ) from None
     if len(message) > MAX_REQUEST:
         raise ControlError(f"the request has {len(message)} bytes; the limit is {MAX_REQUEST}")
@@ -134,7 +134,7 @@ def find_installation(
     read, unreadable = _read(file)
     socket = (read or Settings()).socket
     try:
-        answer = (ask or request)(socket, "settings", timeout=QUESTION_SECONDS)
+        answer = (ask or request)(socket, "settings", timeout=SETTINGS_TIMEOUT_SECONDS)
         used = convert(answer["values"], Settings)
         origin, digest, problem = Path(answer["file"]), str(answer["digest"]), str(answer["problem"])
     except (EdgeSiameseError, SchemaError, LookupError, TypeError) as error:

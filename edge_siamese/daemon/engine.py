@@ -53,7 +53,7 @@ class _LastRecognized:
 
 
 class _SameEmbedding:
-    """An encoder that computes the same embedding for each image, as a trial needs no other."""
+    """An encoder that returns the same embedding for each image, which is enough for a trial."""
 
     def __init__(self, encoder: Encoder, embedding: Floats) -> None:
         self._encoder, self._embedding = encoder, embedding
@@ -84,14 +84,14 @@ class Engine:
         """Load the support set from the store.
 
         Args:
-            settings: of the daemon.
+            settings: the daemon's settings.
             bundle: source of head, thresholds and impostors.
-            encoder: of the bundle.
+            encoder: the bundle's encoder.
             store: opened for the encoder's model.
             publish: receives events.
             signal: shows a temporary signal on the panel.
             hold_exposure: locks or releases the camera's exposure.
-            observations: where counters, decisions and registrations are recorded.
+            observations: records counters, decisions and registrations.
             quarantine: the objects and views that are not recognized.
 
         Raises:
@@ -194,7 +194,7 @@ class Engine:
         return True
 
     def find_cause(self, frame: Frame) -> Cause:
-        """Find out by trying which part fails on a frame; changes only the quarantine of objects and views.
+        """Find by trial which part fails on a frame; changes only the quarantine of objects and views.
 
         Returns:
             "objects": they are in quarantine now; "model" or "settings"; "" if it is none of these.

@@ -1,4 +1,4 @@
-"""Loads the daemon's engine in steps, between which the main loop goes on, and repeats failed attempts."""
+"""Loads the daemon's engine in steps, between which the main loop continues, and retries failed attempts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from edge_siamese.daemon.model_loader import (
 from edge_siamese.daemon.store_lifecycle import StoreLifecycle
 from edge_siamese.daemon.telemetry import Observations
 from edge_siamese.errors import EdgeSiameseError, StoreError, describe_error
-from edge_siamese.events import Event, Kind, counted, trouble
+from edge_siamese.events import Event, Kind, counted, problem_event
 from edge_siamese.models import default
 from edge_siamese.models.installed import InstalledModels
 from edge_siamese.panel.led_signals import Signal
@@ -44,13 +44,13 @@ class EngineLoader:
         publish: Callable[[Event], object],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Load nothing yet.
+        """Prepare the loader; `load` begins the first attempt.
 
         Args:
-            settings: of the daemon; replaced when they are read again.
+            settings: the daemon's settings; replaced when they are read again.
             hardware: its camera is opened for the model's colors.
             store: opened for the model.
-            faults: the parts that are not used.
+            faults: knows the parts that are not used.
             observations: see `Engine`.
             publish: receives events.
             clock: the clock of frames, in seconds.
@@ -146,7 +146,7 @@ class EngineLoader:
 
     def reopen_store(self) -> None:
         """Close a damaged store; opening it again repairs it."""
-        self._publish(trouble("store", "the store is damaged and is being repaired", "error"))
+        self._publish(problem_event("store", "the store is damaged and is being repaired", "error"))
         self.drop("the store is being repaired", Signal.FAULT_STORE)
         self._store.close()
         self.load()
@@ -164,10 +164,10 @@ class EngineLoader:
         text = self.problem = describe_error(error)
         kind: Kind = "store" if isinstance(error, StoreError) else "model"
         if self.engine is not None:
-            self._publish(trouble("model", f"the previous model stays in use: {text}", "error"))
+            self._publish(problem_event("model", f"the previous model stays in use: {text}", "error"))
             return
         if text != self._reported_fault:
-            self._publish(trouble(kind, f"cannot recognize: {text}", "error"))
+            self._publish(problem_event(kind, f"cannot recognize: {text}", "error"))
         self.fault = self._reported_fault = text
         self.fault_signal = Signal.FAULT_STORE if kind == "store" else Signal.FAULT_MODEL
 
@@ -211,7 +211,7 @@ class EngineLoader:
             yield from loading_current_model(
                 self.settings,
                 models,
-                lambda text: self._publish(trouble("model", text)),
+                lambda text: self._publish(problem_event("model", text)),
                 lambda path: self._faults.quarantine.has("model", path.name),
             )
         )

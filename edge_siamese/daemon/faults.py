@@ -25,7 +25,7 @@ from edge_siamese.daemon.quarantine import (
     settings_part,
 )
 from edge_siamese.errors import EdgeSiameseError, describe_error
-from edge_siamese.events import Event, Kind, trouble
+from edge_siamese.events import Event, Kind, problem_event
 from edge_siamese.models import default
 from edge_siamese.models.installed import InstalledModels
 from edge_siamese.settings import RecognitionSettings, RegistrationSettings, Settings
@@ -34,11 +34,11 @@ LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 
 FAILED_FRAMES, FAILED_SECONDS = 5, 2.0
-"""After this number of failed frames in a row, over at least this time, the part that fails is looked for."""
+"""After this many failed frames in a row, over at least this time, the failing part is searched for."""
 HEALTHY_FRAMES, HEALTHY_SECONDS = 1, 60.0
 """A start did not end early after this many processed frames, or after this time without failing frames."""
-MAX_ERRORS, REPORT_AGAIN_SECONDS = 200, 600.0
-"""Different errors that are logged; and an error is reported again if it was away for this long."""
+MAX_ERRORS, REPEAT_SECONDS = 200, 600.0
+"""Maximum number of different errors to log; and the time after which a recurring error is reported again."""
 
 Remedy = Literal["follow", "rebuild", "load", "pause"]
 """What to do when frames keep failing: read the objects again, build an engine with the same model (rebuild) or with another
@@ -56,7 +56,7 @@ class FaultHandler:
         Args:
             directory: the state directory.
             publish: receives events.
-            clock: in seconds; only differences count.
+            clock: returns seconds; only differences matter.
         """
         self._publish, self._clock = publish, clock
         self._created = clock()
@@ -100,7 +100,7 @@ class FaultHandler:
             result = function()
         except Exception as error:
             if self.failures.failed(part, error):
-                self._publish(trouble(kind, f"{part}: {describe_error(error)}", "error"))
+                self._publish(problem_event(kind, f"{part}: {describe_error(error)}", "error"))
             return None
         self.failures.worked(part)
         return result
@@ -116,7 +116,7 @@ class FaultHandler:
     def frame_failed(self, error: Exception) -> bool:
         """Note that a frame failed, and is skipped; returns whether to call `remedy`, since frames keep failing."""
         if self.failures.failed("recognition", error):
-            self._publish(trouble("model", f"a frame could not be processed: {describe_error(error)}"))
+            self._publish(problem_event("model", f"a frame could not be processed: {describe_error(error)}"))
         now = self._clock()
         count, since = self._failing or (0, now)
         self._failing = count + 1, since
@@ -131,11 +131,11 @@ class FaultHandler:
         """Look for the part that fails on a frame, and put it into quarantine; returns what to do now.
 
         Args:
-            engine: which fails on the frame.
+            engine: the engine that fails on the frame.
             frame: the latest frame.
-            error: which the frame raised.
-            model: of the engine.
-            settings: of the daemon.
+            error: the error that the frame raised.
+            model: the engine's model.
+            settings: the daemon's settings.
         """
         reason = describe_error(error)
         cause = self.guard("store", "search for the cause", lambda: engine.find_cause(frame)) or ""
@@ -162,7 +162,7 @@ class FaultHandler:
         if not settings.model.bundle:
             with suppress(EdgeSiameseError):  # there is no previous model
                 line = InstalledModels(settings.models).reject(reason, path)
-                self._publish(trouble("model", line, "error"))
+                self._publish(problem_event("model", line, "error"))
                 return True
         if shipped is None:
             return False
@@ -204,7 +204,7 @@ class FaultHandler:
 
     def _report_part(self, part: Part) -> None:
         kind: Kind = part.kind if part.kind in ("model", "settings") else "store"
-        self._publish(trouble(kind, part.text, "error", part=part.id))
+        self._publish(problem_event(kind, part.text, "error", part=part.id))
 
 
 class FailureLog:
@@ -232,7 +232,7 @@ class FailureLog:
                 exc_info=None if isinstance(error, EdgeSiameseError) else error,
             )
         self._seen[key] = now
-        return before is None or now - before > REPORT_AGAIN_SECONDS
+        return before is None or now - before > REPEAT_SECONDS
 
     def worked(self, part: str) -> None:
         """Note that a part works."""

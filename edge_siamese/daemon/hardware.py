@@ -8,7 +8,7 @@ from typing import Any, Literal
 from edge_siamese.cameras import open_camera
 from edge_siamese.cameras.camera import Frame
 from edge_siamese.cameras.supervisor import FrameSource, SourceState
-from edge_siamese.events import Event, trouble
+from edge_siamese.events import Event, problem_event
 from edge_siamese.panel import Panel, open_panel
 from edge_siamese.panel.led_signals import Signal
 from edge_siamese.panel.panel import SimulatedPanel
@@ -24,7 +24,7 @@ class Hardware:
     """One camera and one panel; used from the service's thread."""
 
     def __init__(self, settings: Settings, publish: Callable[[Event], object]) -> None:
-        """Open nothing yet."""
+        """Start with camera and panel closed."""
         self.settings = settings
         self._publish = publish
         self.source: FrameSource | None = None
@@ -124,7 +124,9 @@ class Hardware:
         for gesture, _ in self.console.gestures() if self.console else ():
             if gesture is Gesture.STUCK:
                 self.stuck = True
-                self._publish(trouble("panel", "the button is stuck: it is held, or its line is shorted"))
+                self._publish(
+                    problem_event("panel", "the button is stuck: it is held, or its line is shorted")
+                )
             elif gesture is Gesture.RELEASED:
                 self.stuck = False
                 self._publish(Event("panel", "the button works again"))
@@ -149,7 +151,7 @@ class Hardware:
         if problem != self._reported_problem:
             self._reported_problem = problem
             self._publish(
-                trouble("panel", f"no button and no LED: {problem}")
+                problem_event("panel", f"no button and no LED: {problem}")
                 if problem
                 else Event("panel", "the panel works")
             )
@@ -164,7 +166,7 @@ class Hardware:
         if state.status == "running":
             self._publish(Event("camera", f"the camera runs: {state.description}"))
         elif self.camera_down:
-            self._publish(trouble("camera", f"no frames: {state.reason}", status=state.status))
+            self._publish(problem_event("camera", f"no frames: {state.reason}", status=state.status))
         elif state.status == "ended":
             self._publish(Event("camera", f"the camera has ended: {state.reason}"))
         return self.camera_down and not was_down

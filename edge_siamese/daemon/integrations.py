@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from edge_siamese.daemon.api import DaemonApi
 from edge_siamese.daemon.sinks import FILE_NAME, read_events
 from edge_siamese.errors import EdgeSiameseError, describe_error
-from edge_siamese.events import Event, Kind, trouble
+from edge_siamese.events import Event, Kind, problem_event
 from edge_siamese.settings import Settings
 
 LOG = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class Integration(Protocol):
         """
 
     def report(self) -> dict[str, Any]:
-        """Describe its state as JSON values: `state` is a line for people, `works` is False if it is not working."""
+        """Describe its state as JSON values: `state` is a human-readable line, `works` is False if it is not working."""
 
     def close(self, timeout: float) -> None:
         """Stop it within `timeout` seconds; a thread that does not stop is abandoned."""
@@ -101,7 +101,7 @@ class _Slot:
 
 
 class Integrations:
-    """All integrations. With none turned on there is no thread, and nothing is imported."""
+    """All integrations. If none is turned on, no thread runs and nothing is imported."""
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class Integrations:
         specs: tuple[IntegrationSpec, ...] = INTEGRATIONS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Open nothing before `apply`."""
+        """Start with all integrations closed; `apply` opens them."""
         self._api, self._publish, self._clock = api, publish, clock
         self._slots = [_Slot(spec) for spec in specs]
         self._settings: Settings | None = None
@@ -204,7 +204,7 @@ class Integrations:
             problem = problem_of(kind, error)
         if problem:
             if problem != slot.fault:
-                self._publish(trouble(kind, f"no {kind}: {problem}", "error"))
+                self._publish(problem_event(kind, f"no {kind}: {problem}", "error"))
             slot.fault = problem
             slot.retry_at = self._clock() + slot.retry_s
             slot.retry_s = min(2 * slot.retry_s, MAX_RETRY_SECONDS)

@@ -1,6 +1,6 @@
-"""Quarantine: parts that the daemon does without after they failed, and fallbacks after starts that ended early.
+"""Quarantine: parts that the daemon no longer uses because they failed, and fallbacks after starts that ended early.
 
-Both are kept in the state directory. A disk that cannot be written changes nothing until the next start.
+Both are kept in the state directory. If the disk cannot be written, they last until the next start.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ T = TypeVar("T")
 FILE, STARTS_FILE = "quarantine.json", "starts.json"
 MAX_FILE_BYTES = 200_000
 MAX_PARTS = 100
-"""Parts in quarantine; the daemon does without the store rather than keep a longer list."""
+"""Parts in quarantine; if more fail, the daemon stops using the whole store."""
 DAMAGED = "damaged-view-"
 """Start of the ids of views whose stored data are damaged; they are in the store, and not in the file."""
 MAX_TEXT = 200
@@ -42,15 +42,15 @@ PartKind = Literal["object", "view", "model", "settings", "store"]
 
 
 class Part(Record, frozen=True):
-    """A part that the daemon does without."""
+    """A part that the daemon does not use."""
 
     id: str
-    """Names it in commands, such as `view-12`."""
+    """Its name in commands, such as `view-12`."""
     kind: PartKind
     reference: str
     """Uid of an object, number of a view, directory of a model, or digest of settings."""
     name: str
-    """For people, such as `view 12 of "mug"`."""
+    """Display name, such as `view 12 of "mug"`."""
     reason: str
     """The error, in one line."""
     time: str = ""
@@ -58,7 +58,7 @@ class Part(Record, frozen=True):
 
     @property
     def text(self) -> str:
-        """One line for people."""
+        """Human-readable line."""
         return f"{self.name} is not used: {self.reason}"
 
     def report(self) -> dict[str, Any]:
@@ -144,7 +144,7 @@ class Quarantine:
     def add_failing(
         self, entries: Sequence[SupportEntry], works: Callable[[list[SupportEntry]], bool], reason: str
     ) -> list[Part]:
-        """Put the objects and views into quarantine without which it works; see `failing_parts`."""
+        """Quarantine the objects and views that prevent success; see `failing_parts`."""
         found = failing_parts(entries, works, reason)
         for part in found:
             self.add(part)
@@ -217,8 +217,8 @@ def only_view(entry: SupportEntry, view: int) -> SupportEntry:
     return without_views(entry, set(entry.view_ids) - {view})
 
 
-def culprits(items: Sequence[T], works: Callable[[list[T]], bool]) -> list[T]:
-    """Return the items without which it works, found by trying; few trials if there are few.
+def failing_items(items: Sequence[T], works: Callable[[list[T]], bool]) -> list[T]:
+    """Find the items that cause a failure, by trying subsets; few trials if they are few.
 
     Args:
         items: all of them.
@@ -246,15 +246,15 @@ def culprits(items: Sequence[T], works: Callable[[list[T]], bool]) -> list[T]:
 def failing_parts(
     entries: Sequence[SupportEntry], works: Callable[[list[SupportEntry]], bool], reason: str
 ) -> list[Part]:
-    """Return the objects and views without which the daemon works.
+    """Find the objects and views that cause a failure.
 
     Args:
         entries: the registered objects.
         works: whether it works with these objects; it does with none.
-        reason: of the parts.
+        reason: the reason to record for the parts.
     """
     found: list[Part] = []
-    for entry in culprits(entries, works):
+    for entry in failing_items(entries, works):
         bare = replace(entry, negatives=entry.negatives[:0])
         views = [view for view in entry.view_ids if not works([only_view(bare, view)])]
         if 0 < len(views) < len(entry.view_ids) and works([without_views(entry, set(views))]):
@@ -278,12 +278,12 @@ class _Starts(Record):
 
 @dataclass(frozen=True)
 class Fallback:
-    """What a start does without."""
+    """The parts that a start does not use."""
 
     store: bool = False
-    """Whether it does without the object store."""
+    """Whether the object store is not used."""
     model: bool = False
-    """Whether it uses the shipped model in place of the installed one."""
+    """Whether the shipped model replaces the installed one."""
     early_ends: int = 0
     """Starts that ended early before."""
 
@@ -313,13 +313,13 @@ class StartCounter:
         self._open = False
 
     def begin(self) -> Fallback:
-        """Count a start, which ends early unless `healthy` or `ended` follows; returns what it does without."""
+        """Count a start, which ends early unless `healthy` or `ended` follows; returns its fallback."""
         self._open = True
         self._write(self.early + 1)
         return fallback_after(self.early)
 
     def clear(self) -> None:
-        """Forget earlier starts, while this one goes on."""
+        """Forget earlier starts; this one continues."""
         self.early = 0
         self._write(1 if self._open else 0)
 
@@ -347,7 +347,7 @@ class StartCounter:
 
 
 def fallback_after(early_ends: int) -> Fallback:
-    """Return what a start does without: first the store, then the installed model, then both."""
+    """Return the parts that a start does not use: first the store, then the installed model, then both."""
     step = (early_ends - MAX_EARLY_ENDS) // STARTS_PER_FALLBACK
     if early_ends < MAX_EARLY_ENDS:
         return Fallback(early_ends=early_ends)

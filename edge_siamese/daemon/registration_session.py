@@ -58,7 +58,7 @@ class RegistrationRequest:
     force: bool = False
     """Register even if it looks like another object."""
     source: str = "command"
-    """Source of the request: button, command, picture, page or mqtt."""
+    """Source of the request: button, command, picture, dashboard or mqtt."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class RegistrationResult:
 
     saved: bool
     text: str
-    """One line for people."""
+    """Human-readable line."""
     object: StoredObject | None = None
     """The object as it is now; None if nothing was saved."""
     reason: str = ""
@@ -107,8 +107,8 @@ class RegistrationSessions:
         """Start idle.
 
         Args:
-            settings: of registrations.
-            encoder, head, threshold: of the model.
+            settings: the registration settings.
+            encoder, head, threshold: those of the model.
             store: where objects and views are saved.
             support: returns the registered objects, to detect collisions.
             saved: called with a saved object and the time.
@@ -154,7 +154,7 @@ class RegistrationSessions:
         burst = Burst(self.settings, self._encoder, self._head, self._threshold, now)
         self._session = RegistrationSession(request, burst, done, progress)
         self._record_start(request, self.settings.frames)
-        self._signal(Signal.LOOKING)
+        self._signal(Signal.REGISTERING)
         self._hold_exposure(True)
 
     def add(self, frame: Frame) -> None:
@@ -187,7 +187,7 @@ class RegistrationSessions:
     def from_pictures(
         self, pictures: list[npt.NDArray[Any]], request: RegistrationRequest, now: float
     ) -> RegistrationResult:
-        """Register from pictures instead, each uint8 (h, w) or (h, w, 3). Raises as `begin`."""
+        """Register from pictures instead of frames, each uint8 (h, w) or (h, w, 3). Raises the errors of `begin`."""
         self._require_name(request)
         refused: dict[int, FrameVerdict] = {}
         outcome = view_from_pictures(
@@ -320,7 +320,7 @@ class RegistrationRecord:
     target: str | None
     """The uid of the object that gets a view; None for a new object."""
     source: str
-    """Source of the request: button, command, picture, page, mqtt."""
+    """Source of the request: button, command, picture, dashboard or mqtt."""
     wanted: int
     """Number of good frames that it needs."""
     frames: tuple[RegistrationFrame, ...] = ()

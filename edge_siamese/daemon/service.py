@@ -31,7 +31,7 @@ from edge_siamese.daemon.store_lifecycle import StoreLifecycle
 from edge_siamese.daemon.systemd import Notifier
 from edge_siamese.daemon.telemetry import Observations
 from edge_siamese.errors import SettingsError, describe_error
-from edge_siamese.events import Event, counted, trouble
+from edge_siamese.events import Event, counted, problem_event
 from edge_siamese.models.installed import InstalledModels
 from edge_siamese.panel.led_signals import Signal
 from edge_siamese.panel.press_grammar import Gesture
@@ -144,7 +144,7 @@ class Service:
         self.loader.reembed()
 
     def restore(self, part_id: str) -> str:
-        """Use a part in quarantine again; returns a line for people.
+        """Use a part in quarantine again; returns a human-readable line.
 
         Raises:
             ControlError: there is no such part in quarantine.
@@ -246,7 +246,7 @@ class Service:
             self._notifier.watchdog()
 
     def _apply_remedy(self, engine: Engine, frame: Frame, error: Exception) -> None:
-        """Go on without the part that fails on a frame."""
+        """Continue without the part that fails on a frame."""
         assert self.loader.model is not None
         remedy = self.faults.remedy(engine, frame, error, self.loader.model, self.settings)
         if remedy == "follow":
@@ -358,7 +358,9 @@ class Service:
             self.faults.guard("settings", "previous settings", lambda: self._apply(before))
             self._use(before)
             self.origin = replace(self.origin, problem=problem)
-            self.bus.publish(trouble("settings", f"the previous settings stay in use: {problem}", "error"))
+            self.bus.publish(
+                problem_event("settings", f"the previous settings stay in use: {problem}", "error")
+            )
         self.loader.load()
 
     def _apply(self, settings: Settings) -> None:

@@ -42,7 +42,7 @@ def open_sinks(settings: Settings) -> list[Sink]:
 
 
 class JournalSink:
-    """Writes a line for people: to the journal with a priority, else to standard output with the time."""
+    """Writes a human-readable line: to the journal with a priority, else to standard output with the time."""
 
     name = "journal"
     queue = SINK_QUEUE
@@ -165,7 +165,7 @@ def read_events(path: Path, count: int) -> list[dict[str, Any]]:
     """Read the last events from an event file and its predecessor, oldest first; incomplete lines are skipped.
 
     Args:
-        path: of `events.jsonl`, which may be missing.
+        path: `events.jsonl`, which may be missing.
         count: maximum number of events.
 
     Raises:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from edge_siamese.daemon.quarantine import Part, damaged_part
 from edge_siamese.daemon.systemd import SLOW_SECONDS, Notifier
 from edge_siamese.errors import EdgeSiameseError, StoreError
-from edge_siamese.events import Event, counted, trouble
+from edge_siamese.events import Event, counted, problem_event
 from edge_siamese.recognition.embedding import Encoder
 from edge_siamese.settings import Settings
 from edge_siamese.store import SupportStore
@@ -33,12 +33,12 @@ class StoreLifecycle:
     def __init__(
         self, notifier: Notifier, publish: Callable[[Event], object], clock: Callable[[], float]
     ) -> None:
-        """Open nothing yet.
+        """Start with a closed store.
 
         Args:
             notifier: asks systemd to wait for a repair.
             publish: receives events.
-            clock: in seconds; only differences count.
+            clock: returns seconds; only differences matter.
         """
         self._notifier, self._publish, self._clock = notifier, publish, clock
         self._backup_due = clock() + BACKUP_SECONDS
@@ -46,7 +46,7 @@ class StoreLifecycle:
         self.store: SupportStore | None = None
         """The open store."""
         self.repair: str | None = None
-        """The damage that was found in it, and what became of it."""
+        """The damage that was found in it, and the outcome of its repair."""
         self._not_embedded: dict[int, str] = {}
         """Views that cannot be embedded, and why."""
 
@@ -94,7 +94,7 @@ class StoreLifecycle:
         if reasons.keys() - before.keys():
             shown = [f"view {view}: {reason}" for view, reason in list(reasons.items())[:MAX_REASONS]]
             text = f"{counted(len(reasons), 'view')} cannot be embedded and will not be recognized: {'; '.join(shown)}"
-            self._publish(trouble("store", text, "error"))
+            self._publish(problem_event("store", text, "error"))
 
     def damaged_parts(self) -> list[Part]:
         """Return the views that cannot be recognized because their embedding or their pictures are damaged."""
@@ -112,7 +112,7 @@ class StoreLifecycle:
 
     def _report(self, texts: tuple[str, ...]) -> None:
         for text in texts:
-            self._publish(trouble("store", text, "error"))
+            self._publish(problem_event("store", text, "error"))
         if texts:
             self.repair, self._repaired_at = "; ".join(texts), self._clock()
 

@@ -79,7 +79,7 @@ class Counts:
     recognitions: Mapping[str, tuple[str, int]]
     """Latest name and number of appearances by the object's uid."""
     registrations: Mapping[str, int]
-    """Saved registrations by source: button, command, picture, page, mqtt."""
+    """Saved registrations by source: button, command, picture, dashboard, mqtt."""
     refusals: Mapping[str, int]
     """Refused registrations by reason."""
 
@@ -102,7 +102,7 @@ class Telemetry:
         """Count a frame.
 
         Args:
-            outcome: of the frame.
+            outcome: outcome of the frame.
             times: seconds of each stage that it went through.
         """
         self._frames[outcome] += 1

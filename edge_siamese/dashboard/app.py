@@ -73,7 +73,7 @@ def openapi(state: AppState) -> Response:
 
 @cache
 def openapi_json(device: str, cookie: str, server: str = "") -> bytes:
-    """Return the OpenAPI document. It takes a while to make, and strangers may ask for it."""
+    """Return the OpenAPI document, cached: it takes a while to build, and unauthenticated clients may request it."""
     return to_json(describe(ENDPOINTS, device, cookie, server))
 
 
@@ -120,8 +120,8 @@ def make_app(state: AppState) -> Starlette:
 def page_files() -> dict[str, tuple[Response, Response]]:
     """Return the page's files by name: each as a response with its contents, and as 304.
 
-    They are kept in memory instead of served by Starlette's `StaticFiles`, which opens the file in a worker thread for every
-    request: strangers may ask for them.
+    They are kept in memory, because unauthenticated clients may request them: Starlette's `StaticFiles` would open the file
+    in a worker thread for every request.
     """
     files = {}
     for path in sorted(STATIC.iterdir()):

@@ -63,7 +63,7 @@ class Session:
 
     csrf: str
     fingerprint: str
-    """Of the credentials it was opened with."""
+    """Fingerprint of the credentials it was opened with."""
     opened_at: float
     used_at: float
 

@@ -28,7 +28,7 @@ MAX_TOKENS = 50
 MAX_TOKEN_NAME_LENGTH = 40
 MAX_FILE_BYTES = 100_000
 TOKEN_PREFIX = "es_"
-"""Lets people and secret scanners recognize a token."""
+"""Makes tokens recognizable, also to secret scanners."""
 
 # 16 MiB, and some 60 ms on a laptop, 0.4 s on a small board: what a board can spare for one attempt.
 _COST, _BLOCK, _PARALLEL = 2**14, 8, 1
@@ -37,7 +37,7 @@ _PASSWORD_LETTERS = ("bcdfghjklmnprstvz", "aeiou")
 
 
 class DamagedCredentials(SettingsError):
-    """The file is not what this program wrote."""
+    """The file is damaged or was not written by this program."""
 
 
 class Password(Record):
@@ -127,7 +127,7 @@ class CredentialsFile:
     """Reads and changes `dashboard.json`. Thread-safe."""
 
     def __init__(self, state_directory: Path) -> None:
-        """Read nothing yet. `state_directory` is where the file is."""
+        """Set the path; the file is read on demand. `state_directory` is where the file is."""
         self.path = state_directory / FILE
         self._version: tuple[int, int, int] | None = None
         self._credentials = Credentials()

@@ -75,7 +75,7 @@ class BoundedStreamingResponse(StreamingResponse):
 
         Args:
             content: the body.
-            media_type: of the body.
+            media_type: media type of the body.
             headers: more headers.
             on_end: called in any case at the end.
             seconds: time limit; None: there is none.
@@ -124,12 +124,12 @@ class Endpoint:
             path: below `PREFIX`, with `{name}` for parameters.
             tag: the subject under which it is described.
             function: handles requests; its name is the `operationId` and its docstring's first line the summary.
-            status: of a successful response.
+            status: status of a successful response.
             returns: type of the JSON body, if the function's annotation does not say it.
             public: whether it needs no login.
             accepts: media types of a body that the function itself reads from the request.
-            media_type: of a response that is not JSON.
-            headers: of a successful response, with their descriptions.
+            media_type: media type of a response that is not JSON.
+            headers: headers of a successful response, with their descriptions.
             responses: other statuses, with a description or the type of their body.
         """
         self.method, self.path, self.tag, self.function = method, path, tag, function

@@ -20,9 +20,9 @@ from edge_siamese.events import Event
 T = TypeVar("T")
 
 POLL_SECONDS = 0.05
-"""Interval at which waiting requests look for news."""
+"""Interval at which waiting requests check for changes."""
 PING_SECONDS = 15.0
-"""A stream without news sends a comment at this interval."""
+"""A stream without messages sends a comment at this interval."""
 STATUS_SECONDS = 1.0
 """Interval at which the daemon's status is read while a client follows."""
 RECHECK_SECONDS = 1.0
@@ -35,7 +35,7 @@ MAX_FIRST = 2**52
 
 
 class Notifier:
-    """Lets requests wait for what other threads change, by polling while anybody waits. Belongs to one event loop."""
+    """Lets requests wait for changes by other threads, by polling while any request waits. Belongs to one event loop."""
 
     def __init__(self) -> None:
         """Start without waiting requests."""
@@ -90,7 +90,7 @@ class EventFeed:
     """
 
     def __init__(self, api: DaemonApi) -> None:
-        """Keep nothing before `open`."""
+        """Start without events; `open` subscribes to them."""
         self._hub = api.bus
         self._events: deque[dict[str, Any]] = deque(maxlen=MAX_RECENT_EVENTS)
         self._unrepeated: deque[dict[str, Any]] = deque(maxlen=MAX_RECENT_EVENTS)
@@ -161,7 +161,7 @@ class StatusMonitor:
     """The daemon's status for all streams, read once a second while there are any. Belongs to the event loop's thread."""
 
     def __init__(self, api: DaemonApi) -> None:
-        """Read nothing yet."""
+        """Start without a status."""
         self._api = api
         self._read_at = -STATUS_SECONDS
         self._reading: asyncio.Task[None] | None = None
@@ -196,7 +196,7 @@ class StatusMonitor:
 
 
 class EventStreams:
-    """What all streams share. Belongs to the event loop's thread, but for `feed`."""
+    """Shared state of all streams. Belongs to the event loop's thread, except for `feed`."""
 
     def __init__(self, api: DaemonApi, notifier: Notifier, pool: Executor) -> None:
         """Start without streams. `pool` reads the daemon's status."""
@@ -208,13 +208,13 @@ class EventStreams:
 
 
 class EventStream:
-    """The stream of one client. Whoever sends it closes it."""
+    """The stream of one client. The response that sends it closes it."""
 
     def __init__(self, shared: EventStreams, after: int, is_authenticated: Callable[[], bool]) -> None:
         """Begin after an event.
 
         Args:
-            shared: by all streams.
+            shared: shared state of all streams.
             after: number of the last event that the client knows.
             is_authenticated: whether the client may still follow.
         """
@@ -243,7 +243,7 @@ class EventStream:
             self._shared.count -= 1
 
     def _check(self) -> bytes | None:
-        """Return the news; empty, which ends the stream, if the client has been logged out."""
+        """Return the next messages; empty, which ends the stream, if the client has been logged out."""
         now = asyncio.get_running_loop().time()
         if now - self._checked_at >= RECHECK_SECONDS:
             self._checked_at = now

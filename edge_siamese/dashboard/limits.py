@@ -364,7 +364,7 @@ async def body_chunks(request: Request, max_bytes: int, seconds: float) -> Async
 
 
 async def read_body(request: Request, max_bytes: int, seconds: float) -> bytes:
-    """Read a request body within limits; raises as `body_chunks` does."""
+    """Read a request body within limits; raises the errors of `body_chunks`."""
     data = bytearray()
     async for chunk in body_chunks(request, max_bytes, seconds):
         data += chunk

@@ -52,7 +52,7 @@ class LivePictures:
     def __init__(
         self, settings: DashboardSettings, api: DaemonApi, notifier: Notifier, pool: Executor
     ) -> None:
-        """Encode nothing yet. `pool` encodes pictures."""
+        """Start without pictures. `pool` encodes them."""
         self._settings, self._api, self._notifier, self._pool = settings, api, notifier, pool
         self._latest: LivePicture | None = None
         self._latest_view: CurrentView | None = None

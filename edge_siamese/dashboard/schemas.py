@@ -53,14 +53,14 @@ JsonObject = dict[str, Any]
 class Failure(Record):
     """Why a request failed."""
 
-    error: Annotated[str, Meta(description="One line for people.")]
+    error: Annotated[str, Meta(description="Human-readable line.")]
     kind: Annotated[str, Meta(description="For programs.")]
 
 
 class Message(Record):
     """The outcome of a request."""
 
-    text: Annotated[str, Meta(description="One line for people.")]
+    text: Annotated[str, Meta(description="Human-readable line.")]
 
 
 class Object(Record):
@@ -103,7 +103,7 @@ class Decision(Record):
         int | None, Meta(description="Position of the nearest view among its object's views, from 1.")
     ]
     view_count: Annotated[int, Meta(description="Number of that object's views.")]
-    text: Annotated[str, Meta(description="One line for people.")]
+    text: Annotated[str, Meta(description="Human-readable line.")]
     explanation: Annotated[tuple[str, ...], Meta(description="How it was decided, in sentences.")]
 
 
@@ -132,7 +132,7 @@ STATUSES: tuple[tuple[type[EdgeSiameseError], int], ...] = (
     (ImageError, 422),
     (StoreError, 503),
 )
-"""The first match counts: subclasses come before their bases."""
+"""The first match applies: subclasses come before their bases."""
 
 
 class ApiError(EdgeSiameseError):
@@ -151,9 +151,9 @@ class ApiError(EdgeSiameseError):
 
         Args:
             status: HTTP status.
-            message: one line for people.
-            kind: for programs; empty: follows from the status.
-            headers: of the response.
+            message: human-readable line.
+            kind: name of the error for programs; empty: derived from the status.
+            headers: headers of the response.
             details: more keys of the JSON body.
         """
         super().__init__(message)

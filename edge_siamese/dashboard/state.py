@@ -37,7 +37,7 @@ class DoctorRun:
     """Runs `edge-siamese doctor` in a process of low priority, one at a time. Thread-safe."""
 
     def __init__(self, config: str | Path | None) -> None:
-        """Run nothing yet. `config` is the settings file; None for the usual places."""
+        """Prepare the command. `config` is the settings file; None for the default places."""
         self._command = ["nice", "-n", str(DOCTOR_NICENESS), sys.executable, "-m", "edge_siamese"]
         self._command += ["doctor", "--json", *(["--config", str(config)] if config else [])]
         self._running = threading.Lock()
@@ -100,7 +100,7 @@ class AppState:
     def __init__(
         self, settings: DashboardSettings, api: DaemonApi, *, authenticator: Authenticator | None = None
     ) -> None:
-        """Open nothing.
+        """Create the state; `open` begins to collect events.
 
         Args:
             settings: the dashboard's.
@@ -114,7 +114,7 @@ class AppState:
         self.pool = DaemonThreadPool(THREADS, "dashboard")
         """Runs handlers, which wait for the daemon."""
         self.public_pool = DaemonThreadPool(1, "dashboard-public")
-        """Runs handlers that need no login: strangers have one thread, and delay nobody else."""
+        """Runs handlers that need no login: unauthenticated clients share one thread, so that they delay nobody else."""
         self.jpeg_pool = DaemonThreadPool(1, "dashboard-jpeg")
         """Encodes live pictures, so that slow handlers do not delay them."""
         self.notifier = Notifier()
@@ -130,7 +130,7 @@ class AppState:
 
     @property
     def device(self) -> str:
-        """Name of this device for people."""
+        """Display name of this device."""
         return device_name(self.api.settings.mqtt.device_name)
 
     def open(self) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edge_siamese.errors import ControlError, EdgeSiameseError
-from edge_siamese.events import Event, trouble
+from edge_siamese.events import Event, problem_event
 from edge_siamese.fleet.broker_mirror import (
     BrokerMirror,
     Connected,
@@ -72,9 +72,9 @@ STORE_EVENTS = frozenset(
 CHECK_SECONDS = 60.0
 """The store is read at least this often, without any event."""
 RETRY_SECONDS = 2.0
-"""After a failure, such as a store that is being repaired."""
+"""Delay after a failure, such as a store that is being repaired."""
 MIN_BATCH_SECONDS = 0.3
-"""Minimum between two batches: each costs the engine some time."""
+"""Minimum interval between two batches: each takes time of the engine."""
 DISK_FULL = "the disk is nearly full: objects of other devices are not added until there is room"
 _MAX_NAMES = 5
 """Maximum number of names in the text of an event."""
@@ -96,11 +96,11 @@ class Fleet:
     def __init__(
         self, collection: str, prefix: str, device: str, api: DaemonApi, transport: Transport
     ) -> None:
-        """Nothing is opened before `start`.
+        """Configure the fleet; `start` opens its file and starts the thread.
 
         Args:
             collection: devices with the same collection share their objects.
-            prefix: of all topics.
+            prefix: prefix of all topics.
             device: id of this device, of a-z, 0-9, _ and -.
             api: the daemon.
             transport: the connection to the broker.
@@ -241,7 +241,7 @@ class Fleet:
         return next_step
 
     def _check_clock(self, now: float) -> None:
-        """After the clock was set, read everything again: stamps may have been checked against the wrong time."""
+        """Read everything again if the clock was set: stamps may have been checked against the wrong time."""
         offset = wall_clock.unix_ms() / 1000 - now
         if abs(offset - self._clock_offset) > wall_clock.SET_SECONDS:
             self._clock_offset = offset
@@ -373,7 +373,7 @@ class Fleet:
         """Return whether the disk is too full for objects of others; publish an event when it becomes full."""
         disk_full = is_nearly_full(self._api.settings.state_directory)
         if disk_full and not self._disk_full:
-            self._api.bus.publish(trouble("fleet", f"fleet {self.collection}: {DISK_FULL}"))
+            self._api.bus.publish(problem_event("fleet", f"fleet {self.collection}: {DISK_FULL}"))
         self._disk_full = disk_full
         return disk_full
 

@@ -88,7 +88,7 @@ class Ledger:
         self.published_content: set[str] = set()
         """Views whose content this device published and that may be at the broker."""
         self.revision = -1
-        """Of the store at the last observation."""
+        """Revision of the store at the last observation."""
         self._connection: sqlite3.Connection | None = None
         try:
             self._open(collection)

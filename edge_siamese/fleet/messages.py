@@ -31,11 +31,11 @@ from edge_siamese.validation import MAX_MESSAGE_VALUES, Record, SchemaError, con
 FORMAT = 1
 SHARDS = "0123456789abcdef"
 MAX_STATE_BYTES = 4096
-"""Of a message with registers, or a request."""
+"""Size of a message with registers, or of a request."""
 MAX_CONTENT_BYTES = 1_900_000
-"""Of a content message; some brokers refuse packets above 2,000,000 bytes."""
+"""Size of a content message; some brokers refuse packets above 2,000,000 bytes."""
 MAX_CONTENT_PIXELS = MAX_CROP_SIDE**2
-"""Of all pictures in a content message together: what `crop_side` allows for one picture, or a hundred pictures of the
+"""Pixels of all pictures in a content message: what `crop_side` allows for one picture, or a hundred pictures of the
 default size. Without this limit, a message of 2 MB could decompress to gigabytes on every device."""
 _UID = re.compile(r"[0-9a-f]{32}")
 _COLLECTION = re.compile(r"[^/+#\x00-\x1f]{1,80}")

@@ -148,7 +148,7 @@ def plan_store_changes(
         store: its current contents.
         known: the registers.
         resolved: what they resolve to.
-        contents: of views that were fetched.
+        contents: fetched contents of views.
     """
     batch = Batch()
     by_owner: dict[str, list[str]] = defaultdict(list)

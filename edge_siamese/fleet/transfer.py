@@ -24,10 +24,10 @@ from edge_siamese.validation import SchemaError
 ECHO_SECONDS = 5.0
 """A register that has not come back from the broker for this long is published again."""
 NO_ROOM_SECONDS = 0.25
-"""Until the next attempt when the transport accepts no more."""
+"""Delay before the next attempt when the transport accepts no more messages."""
 MAX_REGISTERS_PER_TICK = 50
 CONTENT_REPEAT_SECONDS = 30.0
-"""Minimum between two publications of a content, and `ANSWER_REPEAT_SECONDS` in answer to a request."""
+"""Minimum interval between two publications of a content; `ANSWER_REPEAT_SECONDS` for answers to requests."""
 ANSWER_REPEAT_SECONDS = 3.0
 ANSWER_SPREAD_SECONDS = 2.0
 """Devices answer after a random delay of up to this, so that one answer serves all."""

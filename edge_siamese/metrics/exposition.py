@@ -35,7 +35,7 @@ class Metrics:
     name = "metrics"
 
     def __init__(self, settings: MetricsSettings, api: DaemonApi) -> None:
-        """Nothing is imported or opened before `start`."""
+        """Configure the integration; `start` imports the library and opens the port."""
         self._settings, self._api = settings, api
         self._series = ObjectSeries()
         self._server: Server | None = None

@@ -28,13 +28,13 @@ from edge_siamese.errors import (
 )
 from edge_siamese.models import resolve
 from edge_siamese.models.manifest import (
+    DEFAULT_FALSE_ACCEPT_RATE,
     MAX_HEAD_NUMBER,
     MAX_MANIFEST_BYTES,
-    USUAL_FALSE_ACCEPT_RATE,
     FileInfo,
     Manifest,
     choose_threshold,
-    usual_threshold,
+    default_threshold,
 )
 from edge_siamese.recognition.decision import Acceptance
 from edge_siamese.recognition.embedding import usable_embeddings
@@ -59,7 +59,7 @@ _ARRAYS: dict[str, type[np.generic]] = {
 }
 _EMBEDDINGS = "embeddings."
 _END_OF_ARCHIVE = struct.Struct("<4sHHHHIIH")
-_AGAIN = "copy or export the bundle again"
+_REMEDY = "copy or export the bundle again"
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +135,7 @@ class Bundle:
 
     @cached_property
     def golden(self) -> GoldenVectors:
-        """The golden vectors, read on first use; raises as `GoldenVectors.load` does."""
+        """The golden vectors, read on first use; raises the errors of `GoldenVectors.load`."""
         if all(item.path != GOLDEN for item in self.manifest.attachments):
             raise BundleNotFound(f"{self.path}: the manifest lists no {GOLDEN}")
         golden = GoldenVectors.load(self.path / GOLDEN)
@@ -210,14 +210,14 @@ def choose_acceptance(
     """
     if threshold is not None:
         return Acceptance(threshold)
-    usual = usual_threshold(bundle.manifest)
-    rate = false_accept_rate or (usual.false_accept_rate if usual else USUAL_FALSE_ACCEPT_RATE)
+    default = default_threshold(bundle.manifest)
+    rate = false_accept_rate or (default.false_accept_rate if default else DEFAULT_FALSE_ACCEPT_RATE)
     is_measured = Acceptance(0.5, "", rate, bundle.impostors).is_measured
     is_stated = any(math.isclose(t.false_accept_rate, rate, rel_tol=1e-6) for t in bundle.manifest.thresholds)
     fixed, source = choose_threshold(
         bundle.manifest, None, None if is_measured and not is_stated else false_accept_rate
     )
-    if usual is None and not is_measured:
+    if default is None and not is_measured:
         return Acceptance(fixed, source)
     return Acceptance(fixed, source, rate, bundle.impostors)
 
@@ -270,7 +270,7 @@ def _read_text(path: Path) -> str:
         with path.open("rb") as file:
             content = file.read(MAX_MANIFEST_BYTES + 1)
         if len(content) > MAX_MANIFEST_BYTES:
-            raise ManifestError(f"{path} has more than {MAX_MANIFEST_BYTES} bytes; {_AGAIN}")
+            raise ManifestError(f"{path} has more than {MAX_MANIFEST_BYTES} bytes; {_REMEDY}")
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ManifestError(f"{path}: not UTF-8 text (byte {error.start})") from error
@@ -298,11 +298,11 @@ def _check_file(directory: Path, item: FileInfo, verify_checksum: bool) -> None:
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror}") from error
     if not is_file:
-        raise BundleNotFound(f"{path} is missing, though the manifest lists it; {_AGAIN}")
+        raise BundleNotFound(f"{path} is missing, though the manifest lists it; {_REMEDY}")
     if size != item.bytes:
-        raise TruncatedFileError(f"{path} has {size} bytes; the manifest says {item.bytes}; {_AGAIN}")
+        raise TruncatedFileError(f"{path} has {size} bytes; the manifest says {item.bytes}; {_REMEDY}")
     if digest != item.sha256:
-        raise ChecksumError(f"{path} is not the file in the manifest: its SHA-256 differs; {_AGAIN}")
+        raise ChecksumError(f"{path} is not the file in the manifest: its SHA-256 differs; {_REMEDY}")
 
 
 def sha256(path: Path) -> str:
@@ -393,7 +393,7 @@ def _numpy_errors(path: Path) -> Iterator[None]:
     except BundleError:
         raise
     except FileNotFoundError as error:
-        raise BundleNotFound(f"{path} is missing; {_AGAIN}") from error
+        raise BundleNotFound(f"{path} is missing; {_REMEDY}") from error
     except Exception as error:  # numpy, zipfile and zlib raise a dozen kinds on damaged files
         raise BundleError(
             f"{path} is not a file of numpy arrays ({type(error).__name__}: {error})"

@@ -28,7 +28,7 @@ FORMAT = "edge-siamese-bundle"
 VERSION = 2
 """Version of the bundle format. Other versions are refused."""
 
-USUAL_FALSE_ACCEPT_RATE = 1e-2
+DEFAULT_FALSE_ACCEPT_RATE = 1e-2
 """The false-accept rate of the threshold that is used where none was chosen."""
 FALLBACK_THRESHOLD = 0.5
 """The threshold of a bundle that states none, because it had too few validation pairs."""
@@ -301,30 +301,30 @@ def _require_inside(path: str, where: str) -> None:
         )
 
 
-def usual_threshold(manifest: Manifest) -> Threshold | None:
+def default_threshold(manifest: Manifest) -> Threshold | None:
     """The default threshold: at a false-accept rate of 1e-2, or else the strictest stated one."""
 
     def order(threshold: Threshold) -> tuple[bool, float]:
         rate = threshold.false_accept_rate
-        return not math.isclose(rate, USUAL_FALSE_ACCEPT_RATE, rel_tol=1e-6), rate
+        return not math.isclose(rate, DEFAULT_FALSE_ACCEPT_RATE, rel_tol=1e-6), rate
 
     return min(manifest.thresholds, key=order, default=None)
 
 
 def threshold_origin(threshold: Threshold) -> str:
-    """The origin of a threshold of a manifest, for people."""
+    """Human-readable origin of a threshold of a manifest."""
     return f"stated for a false-accept rate of {threshold.false_accept_rate:g}"
 
 
 def choose_threshold(
     manifest: Manifest, threshold: float | None, false_accept_rate: float | None
 ) -> tuple[float, str]:
-    """The threshold to use, and its origin, for people.
+    """The threshold to use, and its human-readable origin.
 
     Args:
-        manifest: of the bundle.
+        manifest: the bundle's manifest.
         threshold: a probability, if the user gave one.
-        false_accept_rate: the rate that the user asked for. None: the usual threshold, or else
+        false_accept_rate: the rate that the user asked for. None: the default threshold, or else
             `FALLBACK_THRESHOLD`, with a warning in the log.
 
     Raises:
@@ -335,8 +335,8 @@ def choose_threshold(
     if false_accept_rate is not None:
         stated = manifest.threshold_at(false_accept_rate)
         return stated.probability, threshold_origin(stated)
-    if usual := usual_threshold(manifest):
-        return usual.probability, threshold_origin(usual)
+    if default := default_threshold(manifest):
+        return default.probability, threshold_origin(default)
     LOG.warning(
         "%s states no threshold; using p = %g. Pass a threshold to choose another",
         manifest.model_id,

@@ -39,7 +39,7 @@ class SelfTestReport:
     min_cosine: float
     """Lower bound of `worst_cosine`."""
     largest_score_difference: float
-    """Of p(same), over all pairs of golden images: both embedded here, and one here and one on the workstation."""
+    """Largest difference of p(same), over all pairs of golden images: both embedded here, or one on the workstation."""
     max_score_difference: float
     """Upper bound of `largest_score_difference`: `MAX_SCORE_DIFFERENCE` plus the change by quantization."""
     imaging_exact: bool

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from edge_siamese import __version__
 from edge_siamese.daemon.api import DaemonApi
 from edge_siamese.errors import ControlError, EdgeSiameseError
-from edge_siamese.events import Event, trouble
+from edge_siamese.events import Event, problem_event
 from edge_siamese.fleet import Fleet
 from edge_siamese.mqtt.cleanup import PublishedTopics, RetainedCleanup
 from edge_siamese.mqtt.client import OFFLINE, MqttClient, ReconnectPolicy, check_client
@@ -30,7 +30,7 @@ SNAPSHOT_SIDE, SNAPSHOT_QUALITY = 960, 80
 SMALLER_SNAPSHOTS = ((640, 70), (480, 60), (320, 50), (160, 40))
 """Sizes and qualities for brokers that do not take messages of that size."""
 FLEET_RETRY_SECONDS, MAX_FLEET_RETRY_SECONDS = 5.0, 300.0
-"""Until a fleet that could not start is started again; doubled each time."""
+"""Delay before a fleet that could not start is started again; doubled each time."""
 
 
 def encode_snapshot(pixels: Bytes, max_bytes: int | None = None) -> bytes:
@@ -55,7 +55,7 @@ class FleetSupervisor:
         """Nothing is opened before `start`.
 
         Args:
-            collection: of the fleet.
+            collection: collection of the fleet.
             make_fleet: returns a new fleet, not yet started.
             notify: receives, once, why it cannot start.
         """
@@ -124,7 +124,7 @@ class Bridge:
         """Nothing is opened before `start`.
 
         Args:
-            settings: with a broker.
+            settings: the MQTT settings, with a broker.
             api: the daemon.
             reconnect: delays between attempts to connect.
 
@@ -165,7 +165,7 @@ class Bridge:
             self._fleet = FleetSupervisor(
                 settings.collection,
                 lambda: Fleet(*names, self._api, self._client),
-                lambda text: api.bus.publish(trouble("fleet", f"the fleet cannot start: {text}")),
+                lambda text: api.bus.publish(problem_event("fleet", f"the fleet cannot start: {text}")),
             )
 
     @staticmethod
@@ -217,7 +217,7 @@ class Bridge:
         self._client.close(max(0.1, deadline - time.monotonic()), goodbye=goodbye)
 
     def _notify(self, text: str, level: Literal["info", "warning"]) -> None:
-        self._api.bus.publish(Event("mqtt", text) if level == "info" else trouble("mqtt", text))
+        self._api.bus.publish(Event("mqtt", text) if level == "info" else problem_event("mqtt", text))
 
     def _reply(self, reply: dict[str, Any]) -> None:
         self._client.publish(self.topics.reply, to_json(reply))

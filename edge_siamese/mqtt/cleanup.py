@@ -86,7 +86,7 @@ class RetainedCleanup:
     """Empties the topics of former names. After `start`, it runs on the network thread."""
 
     def __init__(self, state: Path, client: MqttClient, current: PublishedTopics) -> None:
-        """Nothing happens before `start`.
+        """Prepare the cleanup; `start` begins it.
 
         Args:
             state: the state directory.

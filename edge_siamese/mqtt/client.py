@@ -1,9 +1,10 @@
 """The connection to an MQTT broker: connects and reconnects in the background, and no caller waits for the network.
 
-paho-mqtt speaks the protocol. Its own loop (`loop_start`) is not used: it cannot watch file descriptors above 1023 (the
-service may open 4096), it sends a message that breaks the connection again every second, forever, and it reconnects as often
-to a broker that accepts and drops connections. The loop here drives paho by its interface for external event
-loops (`loop_read`, `loop_write`, `loop_misc`), with a new paho client for each connection; messages wait in an `Outbox`.
+paho-mqtt implements the protocol. Its own loop (`loop_start`) is not used, for three reasons: it cannot watch file
+descriptors above 1023 (the service may open 4096); it resends a message that breaks the connection every second, forever;
+and it reconnects every second to a broker that drops connections. The loop here drives paho through its interface for
+external event loops (`loop_read`, `loop_write`, `loop_misc`), with a new paho client for each connection; messages wait in
+an `Outbox`.
 """
 
 from __future__ import annotations
@@ -41,9 +42,9 @@ MAX_INCOMING_BYTES = 4_000_000
 MAX_FAILURES = 20
 """Different errors of handlers that are logged."""
 MAX_TAKEOVERS = 10
-"""Each time that another client takes over, the pause before the next attempt grows, up to this many times."""
+"""The pause before reconnecting grows each time another client takes over, up to this many times."""
 MAX_SKIPPED = 1000
-"""Topics that are remembered for having had a message too large for the broker."""
+"""Topics to remember whose message was too large for the broker."""
 ONLINE, OFFLINE = b"online", b"offline"
 
 _BAD_CREDENTIALS = ("Bad user name or password", "Not authorized")
@@ -60,7 +61,7 @@ class ReconnectPolicy:
     """Seconds between attempts to connect."""
 
     initial: float = 1.0
-    """After the first failure; doubled after each further one."""
+    """Delay after the first failure; doubled after each further one."""
     maximum: float = 120.0
     refused: float = 60.0
     """Minimum after the broker refused the credentials: they rarely change soon, and brokers log each attempt."""
@@ -186,7 +187,7 @@ class MqttClient:
         self._sent = self._received = self._connections = self._rejected = self._too_large = 0
         self._protocol_5, self._goodbye = True, OFFLINE
         self._only_311 = False
-        """Whether the broker said that it does not speak MQTT 5."""
+        """Whether the broker said that it does not support MQTT 5."""
         self._limits = self._learned = BrokerLimits()
         """Limits of the latest connection, and those that were learned from errors."""
         self._losses = LossObserver()
@@ -397,7 +398,7 @@ class MqttClient:
         """Learn from the end of a connection what the broker does not accept."""
         if not session.accepted:
             if session.ended and session.code is None and not self._only_311:
-                self._protocol_5 = not self._protocol_5  # old brokers end a connection that speaks MQTT 5
+                self._protocol_5 = not self._protocol_5  # old brokers end a connection that uses MQTT 5
             if session.code is not None:
                 self._limits = self._learned = self._learned.after_error(session.code)
             return
@@ -470,7 +471,7 @@ class MqttClient:
         return not self._closing.is_set() or self._drain(session)
 
     def _drain(self, session: _Session) -> bool:
-        """Return True while messages are to be sent before closing; otherwise say goodbye and disconnect."""
+        """Return True while messages are to be sent before closing; otherwise publish the availability and disconnect."""
         if session.accepted and len(self._outbox) and time.monotonic() < self._deadline - 0.1:
             return True
         if session.accepted:
@@ -536,7 +537,7 @@ class MqttClient:
                 self._outbox.done(number)  # the broker acknowledges none
 
     def _skip(self, number: int, message: Message, size: int) -> None:
-        """Drop a message that the broker would not take."""
+        """Drop a message that is too large for the broker."""
         self._too_large += 1
         self._outbox.done(number, accepted=False)
         level = logging.DEBUG if message.topic in self._skipped else logging.WARNING
@@ -590,7 +591,7 @@ class MqttClient:
         message = self._outbox.done(number, accepted=not reason.is_failure)
         if message is not None and reason.is_failure:
             self._rejected += 1
-            # States are published again later: one warning a topic is enough.
+            # States are published again later: one warning per topic is enough.
             level = logging.DEBUG if message.topic in session.rejected else logging.WARNING
             LOG.log(level, "the broker rejects %s: %s", message.topic, reason)
             session.rejected.add(message.topic)

@@ -20,7 +20,7 @@ from edge_siamese.mqtt.client import ReceivedMessage
 from edge_siamese.validation import Record, SchemaError, convert, nearest, parse_json
 
 MAX_BYTES = 4096
-"""Of a command's payload."""
+"""Size of a command's payload."""
 MAX_NAME_LENGTH = 40
 """Characters of an unknown command's name that its reply repeats."""
 MAX_ID_LENGTH = 64

@@ -27,7 +27,7 @@ EVENT_TYPES = (
 )
 """Events shown by the activity entity."""
 UID_LENGTH = 32
-"""Of an object's uid, with which the keys of its components begin."""
+"""Length of an object's uid; the keys of its components begin with it."""
 DIAGNOSTIC, CONFIG = "diagnostic", "config"
 
 Component = dict[str, Any]
@@ -41,7 +41,7 @@ class DeviceDescription:
     model: str
     """The board."""
     version: str
-    """Of edge-siamese."""
+    """Version of edge-siamese."""
     snapshots: bool
     """Whether there are pictures."""
 
@@ -52,7 +52,7 @@ def discovery_message(
     """Return the discovery message.
 
     Args:
-        topics: of the device.
+        topics: topics of the device.
         device: its description.
         objects: uid and name of each; those beyond `MAX_OBJECTS` are left out.
     """
@@ -114,9 +114,9 @@ def removal_messages(
     The message without these components has to be published next.
 
     Args:
-        former: as the broker retained it; may be anything.
+        former: the message that the broker has retained; may be anything.
         message: the new message.
-        max_bytes: of a payload; None: any.
+        max_bytes: maximum size of a payload; None: any.
     """
     before, now = former.get("components"), message["components"]
     if not isinstance(before, dict):

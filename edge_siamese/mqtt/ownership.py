@@ -8,9 +8,9 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 
 MIN_REASSERT_SECONDS, MAX_REASSERT_SECONDS = 5.0, 300.0
-"""Until the device's own messages are published again; doubled each time, so that two devices do not compete."""
+"""Delay before the device's own messages are published again; doubled each time, so that two devices do not compete."""
 QUIET_SECONDS = 600.0
-"""Without a message of another client for this long, everything is as before the first one."""
+"""After this time without a message of another client, earlier ones are forgotten."""
 CONFLICT_MESSAGES = 3
 """After this many messages of another client, it is reported."""
 MAX_TOPICS, RECENT_PAYLOADS = 5000, 8
@@ -21,7 +21,7 @@ class TopicOwnership:
     """The device's own retained topics. Thread-safe."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """Expect nothing. `clock` returns seconds."""
+        """Start without published topics. `clock` returns seconds."""
         self._clock = clock
         self._own: OrderedDict[str, deque[int]] = OrderedDict()
         """Hashes of the latest payloads by topic."""
@@ -51,7 +51,7 @@ class TopicOwnership:
         """Note a message of another client.
 
         Args:
-            topic: of the message.
+            topic: topic of the message.
             counts: whether it indicates another device. The broker itself publishes this device's last will.
         """
         with self._lock:

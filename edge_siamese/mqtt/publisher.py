@@ -13,7 +13,7 @@ from typing import Any
 
 from edge_siamese.daemon.api import DaemonApi
 from edge_siamese.errors import EdgeSiameseError
-from edge_siamese.events import Event, trouble
+from edge_siamese.events import Event, problem_event
 from edge_siamese.mqtt.client import ONLINE, MqttClient, ReceivedMessage
 from edge_siamese.mqtt.discovery import (
     DeviceDescription,
@@ -31,15 +31,15 @@ from edge_siamese.validation import SchemaError, parse_json
 STATE_SECONDS = 30.0
 """Interval at which the device's state is read and, if it changed, published."""
 MIN_STATE_SECONDS = 1.0
-"""Minimum between two states when there are many events."""
+"""Minimum interval between two states when there are many events."""
 RETRY_SECONDS = 5.0
-"""Until the objects are read again after the daemon could not list them."""
+"""Delay before the objects are read again after the daemon could not list them."""
 REMOVAL_SECONDS = 2.0
-"""Between the removal of an object's entities and that of its state, which they would not understand."""
+"""Delay between the removal of an object's entities and the removal of its state, whose empty message they cannot parse."""
 BATCH_SECONDS = 0.5
-"""Between batches of objects when there are so many that all at once would leave the outbox no room for events."""
+"""Delay between batches of objects when all at once would leave no room for events in the outbox."""
 REPUBLISH_SECONDS = 60.0
-"""Until what the broker rejected is published again."""
+"""Delay before messages that the broker rejected are published again."""
 MAX_EVENTS = 1000
 """Events that may wait for this thread."""
 MAX_DISCOVERY_BYTES = 4_000_000
@@ -77,7 +77,7 @@ class ObjectState:
     name: str
     present: bool = False
     probability: float | None = None
-    """Of the latest sighting."""
+    """Probability of the latest sighting."""
     last_seen: str | None = None
     """UTC, ISO 8601."""
     views: int
@@ -156,8 +156,8 @@ def state_payload(
     Args:
         status: the daemon's status.
         started: UTC, ISO 8601.
-        temperature_c: of the processor; None if unknown.
-        memory_mb: of the daemon, in units of a million bytes; None if unknown.
+        temperature_c: temperature of the processor; None if unknown.
+        memory_mb: memory of the daemon, in units of a million bytes; None if unknown.
     """
     model, camera = status.get("model") or {}, status.get("camera") or {}
     return {
@@ -209,7 +209,7 @@ class StatePublisher:
 
         Args:
             api: the daemon.
-            topics: of the device.
+            topics: topics of the device.
             client: the connection.
             device: its description for discovery.
             prefix: Home Assistant's discovery prefix; empty turns discovery off.
@@ -513,7 +513,7 @@ class StatePublisher:
                 self._retained_uids.add(topic.removeprefix(self._topics.object("")))  # a failed removal
 
     def _reassert(self) -> None:
-        """Publish again what another client has replaced, and report a client that goes on to do so."""
+        """Publish again what another client has replaced, and report a client that keeps replacing it."""
         topics = self._ownership.take() if self._client.connected else set()
         for topic in topics:
             uid = topic.removeprefix(self._topics.object(""))
@@ -525,7 +525,7 @@ class StatePublisher:
                 self._retained_uids.add(uid)
             self._published.pop(topic, None)
         if (conflict := self._ownership.conflict) and not self._conflict:
-            self._api.bus.publish(trouble("mqtt", conflict))
+            self._api.bus.publish(problem_event("mqtt", conflict))
         self._conflict = conflict
 
     def _handle_news(self) -> None:

@@ -1,4 +1,4 @@
-"""LED signals: a table of patterns that people can tell apart, and the player that shows them."""
+"""LED signals: a table of distinguishable blink patterns, and the player that shows them."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Signal(Enum):
     STARTING = Pattern(((0.5, 0.7),)), "on and off, slowly", "Starting: the model is being loaded."
     READY = Pattern(((0.06, 3.94),)), "a flash every four seconds", "Ready; no known object is in view."
     RECOGNIZED = Pattern(((inf, 0.0),)), "on", "A known object is in view."
-    LOOKING = (
+    REGISTERING = (
         Pattern(((0.07, 0.07),)),
         "fast flicker",
         "Registering: hold the object still in front of the camera.",
@@ -116,7 +116,7 @@ class Signal(Enum):
         self.pattern = pattern
         """When the LED is on."""
         self.appearance = appearance
-        """How it looks to a person."""
+        """Description of how it looks."""
         self.meaning = meaning
         """What it means, in one sentence."""
 

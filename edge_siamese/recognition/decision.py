@@ -86,7 +86,7 @@ class Recognition:
         return f"unknown (nearest: {self.nearest}, p = {p} < {threshold}{own})"
 
     def explain(self) -> tuple[str, ...]:
-        """Explain the decision, in sentences for people."""
+        """Explain the decision in sentences."""
         if self.rule == "nothing to see":
             return (
                 "There is nothing to see: the picture has no contrast, as in the dark or in front of an empty wall.",
@@ -131,7 +131,7 @@ class Recognition:
         return {**asdict(self), "rejected": list(self.rejected)}
 
     def describe(self) -> dict[str, Any]:
-        """All fields, one line for people, and the explanation, for JSON."""
+        """All fields, a human-readable line, and the explanation, for JSON."""
         return {**self.data(), "text": str(self), "explanation": list(self.explain())}
 
 
@@ -266,15 +266,15 @@ class _Scores:
 class Acceptance:
     """The rule for recognition: a fixed threshold, or a share of impostors that may pass.
 
-    A threshold on pairs of pictures says little about a camera: the more views are registered, the more chances a stranger
-    has. With impostors, the general threshold therefore follows from the objects at hand. It is the one at which the share
-    `false_accept_rate` of the impostors is as near to any view, whatever the number of objects.
+    A threshold on pairs of pictures says little about a camera: the more views are registered, the more likely it is that an
+    unregistered thing matches one of them. With impostors, the general threshold therefore follows from the registered
+    objects: at most the share `false_accept_rate` of the impostors may match any of their views.
     """
 
     threshold: float
-    """On p(same) of two pictures. It judges registrations, and all pictures where there are no impostors."""
+    """Threshold on p(same) of two pictures, for registrations; without impostors, for all pictures."""
     source: str = "given"
-    """Where the threshold came from, for people."""
+    """Human-readable origin of the threshold."""
     false_accept_rate: float | None = None
     """The share of impostors that may be recognized; None: the threshold is fixed."""
     impostors: Floats | None = None
@@ -295,7 +295,7 @@ class Acceptance:
 
     @property
     def description(self) -> str:
-        """Where the general threshold comes from, for people."""
+        """Human-readable origin of the general threshold."""
         if self.impostors is None or self.false_accept_rate is None:
             return self.source
         if not self.is_measured:
@@ -309,7 +309,7 @@ class Acceptance:
         """The number of impostors that may pass."""
         if self.impostors is None or self.false_accept_rate is None:
             return 0
-        # The small summand, because 0.29 * 100 is 28.999999999999996.
+        # A small summand, because 0.29 * 100 is 28.999999999999996.
         return math.floor(self.false_accept_rate * len(self.impostors) + 1e-9)
 
     def general_threshold(self, support: SupportSet, head: SigmoidDistanceHead) -> float:

@@ -39,7 +39,7 @@ class Encoder(Protocol):
 
     @property
     def reason(self) -> str:
-        """Why this runtime was selected: one line for people."""
+        """Why this runtime was selected, in one line."""
 
     @property
     def model_id(self) -> str:

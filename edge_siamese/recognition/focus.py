@@ -1,7 +1,7 @@
 """Focus: the part of each camera frame that the encoder reads.
 
 `CenterFocus` reads the middle of the frame, `RegionFocus` a fixed part of it, and `ForegroundFocus` what is new in front of
-a static camera. A part is a view of the frame's pixels: all that follows works as with the frame of a smaller camera.
+a static camera. A part is a view of the frame's pixels; it is processed like the frame of a smaller camera.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SAMPLES = 4
 MIN_CHANGE = 12.0
 """Gray levels: a cell that differs less from the background is unchanged."""
 MIN_CHANGED_CELLS = 5
-"""A cell is new only if so many of itself and its eight neighbors have changed; fewer are noise."""
+"""A cell is new only if at least this many of it and its eight neighbors have changed; fewer are noise."""
 MARGIN = 0.12
 """Margin on each side of what is new, as a share of its longer side."""
 MIN_ENLARGED = 0.7
@@ -35,7 +35,7 @@ LEARN_SECONDS = 2.0
 ADAPT_SECONDS = 10.0
 """Time constant with which unchanged cells follow the frames."""
 ABSORB_SECONDS = 60.0
-"""A thing that stands still for so long without being recognized becomes background."""
+"""An object that stands still for this long without being recognized becomes background."""
 MAX_CHANGED = 0.7
 """If a larger share of the cells has changed, it was the light or the camera: the middle of the frame is read."""
 SATURATED = 250.0
@@ -52,7 +52,7 @@ class Focus(Protocol):
 
         Args:
             frame: uint8 (h, w) or (h, w, 3). Frames come in order.
-            time: of the frame, in seconds of a monotonic clock.
+            time: time of the frame, in seconds of a monotonic clock.
             keep: what was new in the previous frame must not become background, as it is recognized or being registered.
         """
 
@@ -101,8 +101,8 @@ class ForegroundFocus:
     """Reads what is new in front of a static camera: the largest part that differs from the background.
 
     The background is a small picture, the means of about a thousand cells. Its exposure and white balance follow those of
-    the frames, and its unchanged cells follow slow changes of the light. A thing that stands still becomes background after
-    a while, unless it is kept. What is there at the start is background until it moves.
+    the frames, and its unchanged cells follow slow changes of the light. An object that stands still becomes background
+    after a while, unless it is kept. Whatever is in view at the start is background until it moves.
 
     Args:
         to: the encoder's input.

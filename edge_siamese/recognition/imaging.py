@@ -215,7 +215,7 @@ def _weights(source: int, target: int) -> npt.NDArray[np.float32]:
 
 @lru_cache(maxsize=64)
 def _bands(source: int, target: int, size: int) -> tuple[tuple[slice, slice, npt.NDArray[np.float32]], ...]:
-    """The weights in bands of so many target pixels: the band's targets, the sources they read, and their weights."""
+    """The weights in bands of `size` target pixels: the band's targets, the sources they read, and their weights."""
     weights = _weights(source, target)
     bands = []
     for start in range(0, target, size):

@@ -55,11 +55,11 @@ class Reason(Enum):
 
     def __init__(self, problem: str, plural_problem: str, advice: str) -> None:
         self.problem = problem
-        """What is wrong, for people."""
+        """What is wrong."""
         self.plural_problem = plural_problem
         """The same, for several frames."""
         self.advice = advice
-        """What to do, for people."""
+        """What to do."""
 
     @property
     def sentence(self) -> str:
@@ -97,7 +97,7 @@ class FrameVerdict:
 
     @property
     def text(self) -> str:
-        """One line for people."""
+        """Human-readable line."""
         return "good" if self.reason is None else self.reason.sentence
 
 
@@ -108,7 +108,7 @@ class Refusal:
     reason: Reason
     """The most frequent reason."""
     text: str
-    """One line for people: the problem, and what to do."""
+    """Human-readable line: the problem, and what to do."""
     frames: int = 0
     """The number of frames that were judged."""
     good: int = 0

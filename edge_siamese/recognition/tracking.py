@@ -34,11 +34,11 @@ class Sighting:
     since: float
     """The time of the first of them, in seconds of the frames' clock."""
     duration_s: float
-    """From the first frame that showed it to the latest."""
+    """Time from the first frame that showed it to the latest."""
 
     @property
     def text(self) -> str:
-        """One line for people."""
+        """Human-readable line."""
         if self.kind == "appeared":
             return f"{self.name} appeared (p = {self.probability:.2f})"
         if self.kind == "seen":
@@ -126,7 +126,7 @@ class Tracker:
             appear: k, the number of them that must show an object for it to appear; 1 to n.
             leave: the number of them with which it leaves; below `appear`.
             seen_every_s: the interval of `seen` reports while it stays, in seconds; 0 for none.
-            gap_s: after so many seconds without a frame, everything left when the frames stopped. Must be longer than
+            gap_s: after this many seconds without a frame, everything left when the frames stopped. Must be longer than
                 the time from one frame to the next.
             new_id: creates the id of a sighting.
 
@@ -154,8 +154,8 @@ class Tracker:
         """The changes that a frame causes: first objects that left, then those that appeared, then those still seen.
 
         Args:
-            recognition: of the frame; without a `uid`, it shows nothing known.
-            time: of the frame, in seconds of a monotonic clock. If it goes back, time stands still instead.
+            recognition: recognition of the frame; without a `uid`, the frame shows no known object.
+            time: time of the frame, in seconds of a monotonic clock. An earlier time than before is ignored.
         """
         left = self.tick(time)
         now = self._latest_frame = self._now
@@ -185,18 +185,18 @@ class Tracker:
         return self._clear()
 
     def reset(self, time: float) -> list[Sighting]:
-        """The camera was lost or moved: everything left with the latest frame."""
+        """End all sightings with the latest frame, because the camera was lost or moved."""
         return self.tick(time) + self._clear()
 
     def forget(self, uid: str) -> list[Sighting]:
-        """The object is no longer registered: it left, if it was present, and its frames show nothing known."""
+        """Remove an object that is no longer registered: its sighting ends, and its frames count as unknown."""
         self._window = deque(
             (shown if shown and shown.uid != uid else None for shown in self._window), self._window.maxlen
         )
         return [self._leave_now(uid)] if uid in self._present else []
 
     def rename(self, uid: str, name: str) -> None:
-        """The object has another name; its sighting continues under it."""
+        """Rename an object; its sighting continues under the new name."""
         if uid in self._present:
             self._present[uid].name = name
 
@@ -230,7 +230,7 @@ class Tracker:
 
 
 def _duration(seconds: float) -> str:
-    """A duration for people: 12 s, 3 min, 2.5 h."""
+    """Format a duration: 12 s, 3 min, 2.5 h."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,6 +1,6 @@
 """The self-test of a model in a confined child process.
 
-A damaged model file can crash its runtime, compute forever or take all memory. So a bundle from elsewhere is tried in a
+A damaged model file can crash its runtime, compute forever or exhaust the memory. So an untrusted bundle is tested in a
 child process before this process opens its encoder. Shipped bundles are trusted.
 """
 
@@ -46,7 +46,7 @@ class SelfTestResult:
 
     report: SelfTestReport
     version: str
-    """Of the runtime."""
+    """Version of the runtime."""
     reason: str
     """Why the runtime was selected."""
 
@@ -66,9 +66,9 @@ def run_self_test(
 
 
 def try_encoder(bundle: Bundle, runtime: str, precision: str, threads: int | None = None) -> None:
-    """Load the encoder of a bundle from elsewhere and embed an image, in a confined child; raises as `run_self_test`.
+    """Load the encoder of an untrusted bundle and embed an image, in a confined child.
 
-    For commands that need no golden vectors, and leave it to the caller to judge what the encoder computes.
+    For commands that do not need golden vectors. Raises the errors of `run_self_test`.
     """
     if is_untrusted(bundle):
         finish(_confined(bundle, runtime, precision, threads, Limits(), with_golden=False))
@@ -77,13 +77,15 @@ def try_encoder(bundle: Bundle, runtime: str, precision: str, threads: int | Non
 def self_test_steps(
     bundle: Bundle, runtime: str, precision: str, threads: int | None = None, limits: Limits | None = None
 ) -> Generator[None, None, SelfTestResult]:
-    """As `run_self_test`; yields while the child works, at most `POLL_SECONDS` after the last time."""
+    """Run the self-test like `run_self_test`; yields at least every `POLL_SECONDS` while the child works."""
     steps = _confined(bundle, runtime, precision, threads, limits or Limits(), with_golden=True)
     result = yield from steps
     try:
         return convert(result, SelfTestResult)
     except SchemaError as error:  # the model's code may have written it
-        raise ModelCrashed(f"the reply of {bundle.manifest.model_id} is no result of a self-test") from error
+        raise ModelCrashed(
+            f"the reply of {bundle.manifest.model_id} is not a result of a self-test"
+        ) from error
 
 
 def _confined(

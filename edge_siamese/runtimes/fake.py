@@ -15,7 +15,7 @@ FAKE_HEAD = SigmoidDistanceHead(scale=12.0, bias=7.0)
 
 
 class FakeEncoder:
-    """A fixed random projection of the pixels: equal pictures have equal embeddings, similar pictures near ones.
+    """A fixed random projection of the pixels: equal pictures have equal embeddings, similar pictures similar ones.
 
     Unlike a trained encoder it depends on each pixel: an object that has moved is another object.
     """

@@ -103,7 +103,7 @@ def load_encoder(
 
 
 def select_runtime(bundle: Bundle, runtime: str, precision: str) -> tuple[RuntimeStatus, str]:
-    """Return the runtime that `load_encoder` uses, and why; raises as it does."""
+    """Return the runtime that `load_encoder` uses, and why; raises the same errors."""
     return _select(bundle, precision) if runtime == AUTO else _require(runtime)
 
 

@@ -100,7 +100,7 @@ class ArchiveManifest(Record):
 
     format: Literal["edge-siamese archive"]
     version: int
-    """Of the format."""
+    """Version of the format."""
     model_id: str
     """The model of the embeddings."""
     dimensions: Annotated[int, msgspec.Meta(ge=1, le=65536)]
@@ -391,7 +391,7 @@ class ImportResult:
 
     @property
     def text(self) -> str:
-        """One line for people."""
+        """Human-readable line."""
         parts = [f"imported: objects {self.objects}, views {self.views}, negatives {self.negatives}"]
         parts += [f"already here {self.known}"] if self.known else []
         parts += [f"objects skipped {self.skipped}"] if self.skipped else []

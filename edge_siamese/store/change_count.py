@@ -33,7 +33,7 @@ class ChangeCount:
 
 
 def count_changes(connection: sqlite3.Connection) -> ChangeCount | None:
-    """The count in a database; None if it has none, as of an older release. Raises `sqlite3.Error`."""
+    """The count in a database; None if it has none, as databases of older releases. Raises `sqlite3.Error`."""
     facts = dict(connection.execute("SELECT name, value FROM facts WHERE name IN ('store', 'changes')"))
     try:
         return ChangeCount(str(facts["store"]), int(facts["changes"]))

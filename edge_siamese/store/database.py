@@ -41,7 +41,7 @@ _BUSY_TIMEOUT_MS = 5000
 # The write-ahead log is truncated to this size after a large change, such as an import.
 _MAX_LOG_BYTES = 4 * 1024 * 1024
 _BACKUP_PAGES_AT_ONCE = 256
-# A change waits so long for a long change to end; no frame is processed meanwhile.
+# How long a change waits for a long change to end; meanwhile no frame is processed.
 _LOCK_SECONDS = 0.25
 
 
@@ -71,7 +71,7 @@ class Database:
         self.repair: Repair | None = None
         """The repair on opening; None if none was needed."""
         self.lost_changes = 0
-        """The last changes before the opening that are missing, although they were on the disk."""
+        """Number of changes that are missing, although they were on the disk before."""
         self._connection: sqlite3.Connection | None = None
         self._lock: StoreLock | None = None
         self._writing = threading.Lock()
@@ -114,7 +114,7 @@ class Database:
         """A transaction: on the disk when the block has ended, rolled back if it raises.
 
         Args:
-            counted: whether it is a change that somebody would miss; embeddings can be computed again.
+            counted: whether it counts as a change; embeddings do not, because they can be computed again.
 
         Raises:
             StoreBusy: another thread is making a long change.
@@ -136,7 +136,7 @@ class Database:
 
     @contextmanager
     def long_change(self) -> Iterator[sqlite3.Connection]:
-        """A transaction as `change`, for any thread. Other threads read meanwhile; their changes raise `StoreBusy`.
+        """A transaction like `change`, for any thread. Other threads can read meanwhile; their changes raise `StoreBusy`.
 
         When the store is closed, it is rolled back with a `StoreError`.
         """
@@ -213,7 +213,7 @@ class Database:
         """Copy the store to `objects.backup.db`, completely or not at all.
 
         Args:
-            limit_s: give up after so many seconds, and keep the previous backup.
+            limit_s: give up after this many seconds, and keep the previous backup.
 
         Returns:
             Whether the backup is as new as the store.
@@ -450,7 +450,7 @@ class StoreLock:
             os.ftruncate(self._descriptor, 0)
             os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
         except OSError:
-            pass  # the process id is for people; a full disk must not keep the store closed
+            pass  # the process id is only informative; a full disk must not keep the store closed
 
     def release(self) -> None:
         """Release the lock; may be called twice."""

@@ -26,7 +26,7 @@ ReadBackup = Callable[..., Sequence[tuple[Any, ...]]]
 
 @dataclass
 class RowDamage:
-    """Rows that are damaged, and what became of them."""
+    """Rows that are damaged, and the outcome of their repair."""
 
     embeddings: list[tuple[int, str]] = field(default_factory=list)
     """View and model of each damaged embedding."""
@@ -48,7 +48,7 @@ class RowDamage:
 
     @property
     def rows(self) -> str:
-        """What is damaged, for people."""
+        """Human-readable description of the damage."""
         parts = []
         if count := len(self.embeddings):
             parts.append(f"{counted(count, 'embedding')} of registered views")
@@ -62,7 +62,7 @@ class RowDamage:
 
     @property
     def text(self) -> str:
-        """What was damaged and what became of it, in one line for people."""
+        """Human-readable line: the damage, and the outcome of its repair."""
         text = f"the store had damaged data: {self.rows}"
         if self.restored:
             text += f"; {counted(self.restored, 'embedding')} restored from the backup"
@@ -83,7 +83,7 @@ def find_damage(
     Args:
         connection: a store of the newest schema.
         model_id: the current model.
-        usable: which of its embeddings, as (view, vector, checksum), can be used; None: those with the right checksum.
+        usable: tells which of its embeddings, as (view, vector, checksum), can be used; None: those with the right checksum.
 
     Raises:
         sqlite3.Error, UnicodeDecodeError: the file is damaged.
@@ -125,14 +125,14 @@ def _damaged_embeddings(
 def repair_damage(
     connection: sqlite3.Connection, damage: RowDamage, model_id: str, read_backup: ReadBackup
 ) -> None:
-    """Repair damaged rows, within a transaction; notes in `damage` what became of the embeddings.
+    """Repair damaged rows, within a transaction; records the outcome for the embeddings in `damage`.
 
     An embedding comes from the backup, or else is deleted if its view has pictures from which it can be computed. Without
     pictures it is kept and marked, so that the view is listed until somebody removes it.
 
     Args:
         connection: in a transaction.
-        damage: as found.
+        damage: the damage from `find_damage`.
         model_id: the current model; views without an embedding of another one are used.
         read_backup: reads rows of the backup.
     """

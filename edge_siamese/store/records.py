@@ -96,7 +96,7 @@ _HAS_CROPS = "EXISTS (SELECT 1 FROM crops c WHERE c.view_id = v.id)"
 
 
 class StoreQueries:
-    """The read-only part of a store, as seen with one model: embeddings of other models are ignored."""
+    """The queries of a store for one model; embeddings of other models are ignored."""
 
     def __init__(self, database: Database, model_id: str, dimensions: int, unit_length: bool) -> None:
         self._database = database

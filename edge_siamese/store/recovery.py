@@ -43,7 +43,7 @@ class Repair:
     """The result of a repair."""
 
     text: str
-    """One line for people."""
+    """Human-readable line."""
     found: int
     """How many objects the damaged store and its backup listed."""
     recovered: int
@@ -140,7 +140,7 @@ def repair(files: StoreFiles, reason: str, day: str) -> Repair:
 
     Args:
         files: the files of the store, which nobody has open.
-        reason: the damage, for people.
+        reason: human-readable description of the damage.
         day: for the name of the damaged file, such as `2026-11-24`.
 
     Raises:

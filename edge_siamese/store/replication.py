@@ -1,7 +1,7 @@
-"""Replication between stores: read one completely, deleted rows included, and apply changes of other devices.
+"""Replication between stores: reads a store completely, including deleted rows, and applies changes of other devices.
 
 An undo on this device must not revert what another device did, so a replicated batch is only numbered in the log of
-changes. Its deletions are marked like all others, and purged after as many changes.
+changes. Its deletions are marked like all others, and purged after the same number of changes.
 """
 
 from __future__ import annotations

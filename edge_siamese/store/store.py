@@ -87,7 +87,7 @@ class SupportStore(StoreQueries):
         """The model in use, also within `with_model`."""
         self._pruned_for = ""
         self.findings: tuple[str, ...] = ()
-        """The damage that was found and repaired on opening, each in one line for people."""
+        """The damage that was found and repaired on opening, each as a human-readable line."""
         if database.repair is not None:
             self.findings += (database.repair.text,)
         if lost := database.lost_changes:
@@ -133,11 +133,11 @@ class SupportStore(StoreQueries):
 
     @property
     def lost_changes(self) -> int:
-        """The last changes that were missing when the store was opened."""
+        """Number of changes that were missing when the store was opened."""
         return self._database.lost_changes
 
     def check(self) -> tuple[str, ...]:
-        """Look for damaged rows and repair them; returns one line for people if there were any.
+        """Look for damaged rows and repair them; returns a human-readable line if there were any.
 
         Damaged embeddings come from the backup, or are computed again from pictures (see `unembedded`). Without either,
         their views are kept and not used (see `unusable_views`).
@@ -405,7 +405,7 @@ class SupportStore(StoreQueries):
         return view_id
 
     def _now(self) -> str:
-        """The current time; the start of the clock if that of the device is set to a year that other devices refuse."""
+        """The current time; 1970 if the device's clock is set to a year that other devices refuse."""
         now = self._clock()
         return now if is_time(now) else UNKNOWN_TIME
 

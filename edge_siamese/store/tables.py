@@ -103,8 +103,8 @@ LIVE = "v.deleted IS NULL AND o.deleted IS NULL"
 def row_checksum(*values: bytes | str | int | None) -> int:
     """The checksum of a row's values, at least 0.
 
-    CRC-32 finds all changes within 32 consecutive bits, and misses one in four billion others. It takes a microsecond, and
-    needs no library. It does not stop attackers: whoever can write the database can also write the checksum.
+    CRC-32 detects all changes within 32 consecutive bits, and misses one in four billion others. It takes a microsecond and
+    needs no library. It does not protect against attackers, who can write the checksum as well.
     """
     checksum = 0
     for value in values:

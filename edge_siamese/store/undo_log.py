@@ -47,7 +47,7 @@ class Undone:
     """The change that an undo reverted."""
 
     text: str
-    """One line for people."""
+    """Human-readable line."""
     kind: ChangeKind
     """The kind of the change."""
     uid: str | None

@@ -61,7 +61,7 @@ class Throttling:
     """Throttling of the board by its firmware."""
 
     bits: int
-    """As `vcgencmd get_throttled` reports them."""
+    """The bits that `vcgencmd get_throttled` reports."""
 
     @property
     def now(self) -> tuple[str, ...]:

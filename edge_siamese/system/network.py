@@ -139,15 +139,15 @@ class PublicUrl:
     scheme: str
     """`http` or `https`."""
     host: str
-    """Without brackets and port."""
+    """Host without brackets and port."""
     netloc: str
     """Host and port, as a browser sends them: without the scheme's default port."""
     path: str
-    """Without a slash at its end; empty at the root."""
+    """Path without a slash at its end; empty at the root."""
 
     @property
     def origin(self) -> str:
-        """As in the header Origin."""
+        """The value of the header Origin."""
         return f"{self.scheme}://{self.netloc}"
 
 

@@ -18,7 +18,7 @@ class _Ended(BaseException):
 
 @contextmanager
 def cleaning_up_when_ended() -> Iterator[None]:
-    """Leave the body regularly when a signal ends the program, so that temporary files are removed; then end by it.
+    """Unwind the body when a signal ends the program, so that temporary files are removed; then end by that signal.
 
     Ignored signals stay ignored, as under `nohup`.
     """

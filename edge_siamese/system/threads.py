@@ -19,13 +19,13 @@ def in_thread(function: Callable[[], T], name: str) -> Future[T]:
 
 
 class DaemonThreadPool(Executor):
-    """An executor as `ThreadPoolExecutor`, whose threads do not keep the process from ending.
+    """An executor like `ThreadPoolExecutor`, but its threads do not keep the process from ending.
 
     The interpreter joins the threads of `ThreadPoolExecutor` when it ends, even after `shutdown(wait=False)`.
     """
 
     def __init__(self, max_threads: int, name: str) -> None:
-        """Start no thread yet. `name` is the prefix of the threads' names."""
+        """Create a pool without threads. `name` is the prefix of the threads' names."""
         self._max_threads, self._name = max_threads, name
         self._waiting: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = queue.SimpleQueue()
         self._idle = threading.Semaphore(0)
@@ -47,7 +47,7 @@ class DaemonThreadPool(Executor):
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Accept no more calls, and end the threads when those that wait are done, or canceled."""
+        """Accept no more calls, and end the threads when the waiting calls are done or canceled."""
         with self._lock:
             self._closed = True
             while cancel_futures and not self._waiting.empty():

@@ -4,11 +4,10 @@ A board without a clock battery boots with a time that may be months old, and it
 or back. Therefore:
 
 - Durations, deadlines and ages use `time.monotonic`, or `asyncio`'s clock. It starts again at each boot.
-- Orders come from counters, positions in a file, or revisions. Of two instants, the later one may be the older one.
-- An instant from this module is a label for people. It may be from the far past or the future, so nothing is removed,
-  refused or chosen because of it.
-- An instant of this run of the daemon that is shown for long is stored as monotonic time, and converted by `utc_ago` when it
-  is read.
+- Orders come from counters, positions in a file, or revisions, because a later time may belong to an older record.
+- A time from this module is only displayed. It may lie in the far past or future, so nothing is removed, refused or chosen
+  because of it.
+- A time that is displayed for long is stored as monotonic time, and converted by `utc_ago` when it is read.
 
 Stamps that order the changes of several devices are hybrid logical clocks, which start from `unix_ms`: `fleet/clock.py`.
 """
@@ -39,7 +38,7 @@ def utc_now() -> str:
 
 
 def local_time(instant: str, layout: str = "%Y-%m-%d %H:%M") -> str:
-    """Format an instant in local time for people; one that is no ISO 8601 time stays as it is."""
+    """Format an instant in local time; text that is not an ISO 8601 time is returned unchanged."""
     try:
         return datetime.fromisoformat(instant).astimezone().strftime(layout)
     except (ValueError, OverflowError):

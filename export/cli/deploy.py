@@ -146,7 +146,7 @@ def ssh_options(port: int | None, identity: str | None, options: Sequence[str]) 
 
 
 def _require_self_test(bundle: Bundle) -> None:
-    """Run the self-test here, in a confined child, before any device does; raises as `run_self_test` does."""
+    """Run the self-test here, in a confined child, before any device does; raises the errors of `run_self_test`."""
     precision = "int8" if any(model.precision == "int8" for model in bundle.manifest.models) else "fp32"
     if is_untrusted(bundle):
         bundle.check()

@@ -14,7 +14,7 @@ from edge_siamese.registry import PRECISIONS, RUNTIMES
 from export import records
 from export.cli.options import add_data_options, add_output_options, positive, seed
 from export.evaluation.embeddings import SUPPORTS
-from export.evaluation.evaluate import HEAVY, LIGHT, Evaluation, evaluate, usual_effort
+from export.evaluation.evaluate import HEAVY, LIGHT, Evaluation, default_effort, evaluate
 from export.evaluation.loading import TORCH, data_for, frames_for, head_for, open_model
 from export.evaluation.one_shot import RULES
 from export.evaluation.open_set import OpenSet
@@ -131,7 +131,7 @@ def run(arguments: argparse.Namespace) -> int:
         augmented = arguments.supports == "augmented"
         frames = frames_for(model, data, arguments.data_root) if augmented else None
     with working(console, "embedding and scoring"):
-        effort = usual_effort(model.macs)
+        effort = default_effort(model.macs)
         head, thresholds = head_for(model, data, splits, arguments.data_root)
         result = evaluate(
             model.encoder,

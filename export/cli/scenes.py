@@ -172,7 +172,7 @@ def show(result: ScenesResult, console: Console | None = None) -> None:
         console.print(f"[dim]skipped: {line}[/dim]")
     about = (
         "refused: objects at their first press, and further presses; "
-        f"returns recognized within {WITHIN_SECONDS:g} s, turned by at most so much, and at another place; "
+        f"returns recognized within {WITHIN_SECONDS:g} s, turned by at most this angle, and at another place; "
         f"{result.visits} visits of {result.strangers} strangers, one every ten seconds; "
         "small print: 95 % interval over objects, strangers or places"
     )

@@ -60,7 +60,7 @@ from export.evaluation.head_calibration import HeadCalibration, fit_head
 from export.provenance import outcome_of, versions
 from export.records import valid_values
 from export.training.network import TorchEncoder, TrainedNetwork
-from export.training.validation import one_shot_trials, usual_ways
+from export.training.validation import default_ways, one_shot_trials
 
 CALIBRATION_IMAGES, HEAVY_CALIBRATION_IMAGES = 256, 64
 RETRAINING_IMAGES, HEAVY_RETRAINING_IMAGES = 4096, 512
@@ -357,7 +357,7 @@ def store_impostors(bundle: Bundle, embeddings: Floats, source: str) -> int:
         bundle: the bundle, which may be a shipped one.
         embeddings: float32 (I, D), of pictures of things that nobody will register; more than `MAX_IMPOSTORS` are thinned
             out evenly.
-        source: where the pictures are from, for the manifest's provenance.
+        source: origin of the pictures, for the manifest's provenance.
 
     Returns:
         The number of embeddings stored.
@@ -505,7 +505,7 @@ The distance of two embeddings gives the probability that both pictures show the
 
 The network was not trained on these {splits.validation.classes} classes, but its weights were selected and its head
 was fitted on them. New classes may do worse; `python -m export evaluate` measures them. The figures are those of the float
-network. Guessing is right once in {usual_ways(splits.validation)} times in the one-shot trials, half of the time on pairs.
+network. Guessing is right once in {default_ways(splits.validation)} times in the one-shot trials, half of the time on pairs.
 
 {metrics}
 

@@ -49,7 +49,7 @@ def exported_encoder(encoder: EncoderNetwork, quantizable: bool = False) -> Expo
 
     Args:
         encoder: it is not modified.
-        quantizable: for the int8 files; see `snap` of `fold_pixel_scaling`. The float files keep all digits.
+        quantizable: whether it is for the int8 files; see `snap` of `fold_pixel_scaling`.
 
     Raises:
         ExportError: the encoder cannot be traced, or folding changed its output.

@@ -32,7 +32,7 @@ LAZY_MODULES = (
     "onnxscript.rewriter",
     "onnxscript.optimizer",
 )
-"""What the converter imports when it needs it; it takes two seconds."""
+"""Modules that the converter imports on demand, which takes two seconds."""
 
 
 def export_onnx(network: ExportedEncoder, path: Path) -> None:

@@ -37,7 +37,7 @@ class QatSettings:
     steps: int = 300
     batch: int = 32
     learning_rate: float = 2e-3
-    """Of Adam, relative to the root mean square of each weight, since layers differ in scale by orders of magnitude."""
+    """Learning rate of Adam, relative to the root mean square of each weight: their scales differ by orders of magnitude."""
     seed: int = 0
 
 

@@ -25,7 +25,7 @@ from export.evaluation import metrics
 from export.training.validation import Trials
 
 MAX_UNCERTAIN_LOSS = 4.0
-"""A loss above this multiple of the budget is never put down to the choice of classes."""
+"""A loss above this multiple of the budget is never attributed to the sample of classes."""
 COMPARED_IMAGES = 32
 """Images on which layers of the float graph and of the int8 file are compared."""
 FLOAT_FRACTIONS = (0.1, 0.25)
@@ -67,7 +67,7 @@ class Loss:
         return cls(points, interval.low, interval.high, classes)
 
     def within(self, budget: float) -> bool:
-        """Whether the loss is at most the budget, or so little above it that another choice of classes may be below."""
+        """Whether the loss is within the budget, or its interval reaches into the budget."""
         return self.points <= budget or (self.low <= budget and self.points <= MAX_UNCERTAIN_LOSS * budget)
 
     def describe(self) -> str:
@@ -259,7 +259,7 @@ class QuantizationRecord:
         if not self.within_budget:
             return f", over {budget}{interval}; a higher --int8-budget accepts it"
         if kept.loss_points is not None and kept.loss_points > self.budget_points:
-            return f", not surely over {budget}{interval}"
+            return f", not significantly over {budget}{interval}"
         return f", {kept.detail}" if kept.float_layers else ""
 
     def to_json(self) -> dict[str, Any]:
@@ -285,8 +285,8 @@ def quantize_within_budget(
     """Try methods until one stays within the budget, see `Loss.within`; otherwise keep the one with the smallest loss.
 
     Args:
-        format: of the file.
-        methods: in the order of trial.
+        format: format of the file.
+        methods: the methods, in the order of trial.
         out: path of the kept file.
         score: measures a file.
         budget_points: largest acceptable loss.
@@ -309,7 +309,7 @@ def quantize_within_budget(
         if not candidates:
             reason = tried[0][0].detail if tried else "no method was given"
             raise ExportError(f"no int8 {format} file could be made: {reason}")
-        # An accepted one is the last: one before it may have lost less, but surely too much for its classes.
+        # The accepted file is the last one: an earlier one may have lost less, but significantly more than the budget.
         _, path, kept = (
             candidates[-1] if candidates[-1][2].accepted else min(candidates, key=lambda item: item[0])
         )
@@ -345,7 +345,7 @@ def _attempt(
 
 
 def describe_float_layers(layers: Sequence[str]) -> str:
-    """What stayed in float32, what that means, and what to do; empty if nothing did."""
+    """The layers that stayed in float32, the consequence, and the remedy; empty if none did."""
     if not layers:
         return ""
     named = ", ".join(layers[:NAMED_LAYERS]) + (", ..." if len(layers) > NAMED_LAYERS else "")

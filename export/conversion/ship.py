@@ -126,7 +126,7 @@ def shipped_card(card: str, models: tuple[ModelFile, ...], kept: tuple[ModelFile
 
 
 def remove_local_paths(value: Any) -> Any:
-    """JSON values without command lines, and with local paths reduced to their last component."""
+    """Remove command lines from JSON values, and reduce local paths to their last component."""
     if isinstance(value, Mapping):
         return {key: remove_local_paths(item) for key, item in value.items() if key not in _COMMANDS}
     if isinstance(value, list | tuple):

@@ -40,7 +40,7 @@ def third_party(action: str) -> Iterator[None]:
     Converters also print from C++, so the file descriptors themselves are redirected.
 
     Args:
-        action: what is being done, for the message: "converting to ONNX".
+        action: the action, for the message, such as "converting to ONNX".
 
     Raises:
         ExportError: the code raised an error that is not one of this project.
@@ -55,9 +55,9 @@ def third_party(action: str) -> Iterator[None]:
 
 
 def preload(action: str, *modules: str) -> None:
-    """Import modules that a converter imports when it needs them, so that each of its children has them.
+    """Import modules that a converter imports on demand, so that its child processes inherit them.
 
-    Those that this version of the converter does not have are left out.
+    Modules that this version of the converter does not have are skipped.
     """
     with third_party(f"importing the modules of {action}"):
         for name in modules:
@@ -72,9 +72,9 @@ def in_child(action: str, work: Callable[[], object], out: Path) -> None:
     work. Where this process uses a GPU, which a fork cannot, or the system is not Linux, the converter runs here.
 
     Args:
-        action: what is being done, for the message.
+        action: the action, for the message.
         work: the converter.
-        out: the file that it writes; what a failed converter wrote is removed.
+        out: the file that it writes; removed if the converter fails.
 
     Raises:
         ExportError: the converter failed or crashed; the message has the reason and its last line.
@@ -140,7 +140,7 @@ def _run_and_exit(action: str, work: Callable[[], object], output: int, reply: i
 
 
 def _end(status: int) -> str:
-    """What ended a child, from its wait status."""
+    """Describe how a child ended, from its wait status."""
     if not os.WIFSIGNALED(status):
         return f"the converter exited with status {os.waitstatus_to_exitcode(status)}"
     number = os.WTERMSIG(status)

@@ -43,6 +43,6 @@ class Verification:
     failures: tuple[str, ...] = ()
     """One line for each file that fails, or that no installed runtime can run."""
     ways: int = 0
-    """Of the one-shot trials: guessing is right once in so many times; 0 in records of an earlier release."""
+    """Ways of the one-shot trials; the chance level is 1 / `ways`; 0 in records of an earlier release."""
     classes: int = 0
     """Number of classes of the trials."""

@@ -53,7 +53,7 @@ def load_splits(
 
 
 def same_data(one: str, other: str) -> bool:
-    """Whether two names mean the same data, also if the path of a folder is written differently."""
+    """Whether two names refer to the same data, even if the path of a folder is written differently."""
     return [_resolved(name) for name in source_names(one)] == [
         _resolved(name) for name in source_names(other)
     ]

@@ -21,7 +21,7 @@ from export.data.folders import pictures_in
 SKIN = (196, 152, 128)
 """Color of a hand: R, G, B."""
 SHADOW = 0.45
-"""How much darker the surface is right below an object."""
+"""How much darker the surface is directly below an object."""
 
 
 @dataclass(frozen=True)

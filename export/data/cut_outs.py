@@ -1,7 +1,7 @@
 """Image sets of turning objects: cut-outs for training, and pictures of them in front of backgrounds.
 
 Training composes cut-outs with other backgrounds in each batch (`export.data.random_backgrounds`). For validation and
-evaluation each view has its own background, so that the background does not give the object away.
+evaluation each view has its own background, so that the background does not reveal the object.
 """
 
 from __future__ import annotations

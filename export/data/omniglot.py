@@ -40,7 +40,7 @@ VALIDATION_ALPHABETS = ("Balinese", "Early_Aramaic", "Greek", "Syriac_(Estrangel
 
 CHARACTER_SPLIT = "characters"
 CHARACTER_SPLIT_TRAIN, CHARACTER_SPLIT_VALIDATION = 1100, 100
-"""Of the 1,200 characters on which Vinyals et al. (2016) and later papers train and select; the other 423 are left."""
+"""Number of characters, together the 1,200 on which Vinyals et al. (2016) and later papers train; 423 remain."""
 CHARACTER_SPLIT_SEED = 1200
 
 DRAWING = re.compile(r"([^/]+)/(character\d+)/\d+_(\d+)\.png\Z")

@@ -59,13 +59,13 @@ class CameraAugmentation:
     """Light, white balance, blur, noise and occlusion of photographs, drawn uniformly up to the given limits."""
 
     exposure: float = 0.4
-    """Natural logarithm of the factor of all values, in either direction."""
+    """Largest absolute natural logarithm of the brightness factor."""
     contrast: float = 0.35
-    """Change of the factor of the distance from the mean, in either direction."""
+    """Largest change of the contrast factor, in either direction."""
     saturation: float = 0.2
-    """Change of the factor of the distance from gray, in either direction."""
+    """Largest change of the saturation factor, in either direction."""
     white_balance: float = 0.05
-    """Natural logarithm of the factor of each color, in either direction."""
+    """Largest absolute natural logarithm of the factor of each color."""
     blur: float = 0.2
     """Probability of blur."""
     noise: float = 6.0
@@ -105,7 +105,7 @@ class InkAugmentation:
     """Probability of a photographed look: paper below white, ink above black, shading, blur and noise."""
     paper: tuple[float, float] = (110.0, 255.0)
     ink: tuple[float, float] = (0.0, 0.55)
-    """As a fraction of the paper's value."""
+    """Value of ink, as a fraction of the paper's value."""
     shade: float = 0.25
     """Change of the light from the center to the border, in either direction, horizontally and vertically."""
     noise: float = 10.0

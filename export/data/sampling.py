@@ -48,7 +48,7 @@ def verification_pairs(images: ImageSet, count: int, rng: np.random.Generator) -
     """Pairs of the same class and of different classes of one group, half each, evenly from all groups.
 
     As in Koch 2015, section 4.1: each alphabet is represented equally, and the characters within it are drawn uniformly. If
-    drawers are known, the pictures of a pair are by different drawers, so that the pen does not give the answer away. A
+    drawers are known, the pictures of a pair are by different drawers, so that the pen does not reveal the answer. A
     remainder goes to random groups, one pair each; with an odd count there is one more pair of different classes. Groups
     that cannot give both kinds of pairs are left out.
 

@@ -31,7 +31,7 @@ def source_names(data: str) -> list[str]:
 
 
 def anything(path: Path, preprocessing: Preprocessing, seed: int = 0) -> ImageSet:
-    """Pictures of a folder and its subfolders, each of which is a class of its own; the seed draws `MAX_ANYTHING` of them.
+    """Pictures of a folder and its subfolders, each a class of its own; the seed draws `MAX_ANYTHING` of them.
 
     The augmented versions of a picture are the pictures of its class (Dosovitskiy et al., "Discriminative Unsupervised
     Feature Learning with Exemplar Convolutional Neural Networks", 2014).

@@ -58,7 +58,7 @@ class Character:
 
 @dataclass(frozen=True, eq=False)
 class Style:
-    """What the characters of one alphabet have in common."""
+    """Common properties of the characters of an alphabet."""
 
     motifs: tuple[Stroke, ...]
     """Parts of the characters, centered and about 1 long."""

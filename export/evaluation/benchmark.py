@@ -24,14 +24,14 @@ from export.evaluation.evaluate import is_heavy, thin
 from export.evaluation.one_shot import episode_result, official_trials
 from export.evaluation.remote_runtime import Place, open_encoder, places, run_device
 from export.provenance import machine
-from export.training.validation import usual_ways
+from export.training.validation import default_ways
 
 ROUNDS = 5
 RUNS = 300
 HEAVY_RUNS = 40
 THREADS = 1
 MIN_SPEED_UP = 1.4
-"""Of int8 over fp32 in the median of the rounds, on a processor with int8 dot products. Kernels that use them were 2.5 to
+"""Speed-up of int8 over fp32, median of the rounds, on a processor with int8 dot products. Kernels that use them were 2.5 to
 4.4 times as fast as fp32, others on the same processor about 1.2 times, so that noise does not decide."""
 MIN_JUDGED_MS, MIN_JUDGED_ROUNDS = 0.2, 3
 """int8 is judged if the median latency of fp32 is at least this, over at least this many rounds: with smaller networks, the
@@ -199,7 +199,7 @@ def accuracy(bundle: Bundle, place: Place, splits: Splits, seed: int = 0) -> tup
         )
     images = thin(splits.evaluation, ACCURACY_IMAGES_PER_CLASS, seed)
     try:
-        way, within = usual_ways(images), True
+        way, within = default_ways(images), True
     except DataError:
         way, within = min(20, images.classes), False
     embeddings = embed_all(encoder, images.images)

@@ -36,12 +36,12 @@ def embed_supports(encoder: Encoder, images: npt.NDArray[np.uint8]) -> Embedding
     """Embed each frame as the device does at registration, with one frame per object.
 
     Args:
-        encoder: the device's, or another one with the same interface.
+        encoder: the device's encoder, or another one with the same interface.
         images: uint8 (N, H, W, C), the camera frames, of at least twice the encoder's size; variations of smaller ones would
             be blurrier than on a device.
 
     Returns:
-        float32 (N, D): of each image the mean over it and its variations, see `edge_siamese.recognition.embedding`.
+        float32 (N, D): the mean over each image and its variations, see `edge_siamese.recognition.embedding`.
     """
     variations = variations_for(1)
     each = 1 + len(variations)

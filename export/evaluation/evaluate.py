@@ -1,8 +1,8 @@
 """Evaluates an encoder and its head on classes that were not trained on: trials, episodes, open sets, verification.
 
-Works on the `Encoder` interface, so that a bundle is evaluated by the device's own code (imaging, runtime and
-head of `edge_siamese`) and its figures are the device's figures. Each image is embedded once, and once more as a
-support where supports are embedded as at registration, whatever the number of episodes.
+It uses the `Encoder` interface, so a bundle is evaluated by the device's own code (imaging, runtime and head of
+`edge_siamese`) and its figures are the device's figures. Each image is embedded once, and again as a support if supports
+are embedded as at registration, whatever the number of episodes.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from export.provenance import machine
 Split = Literal["evaluation", "validation", "train"]
 
 SHAPES = ((20, 1), (5, 1), (20, 5), (5, 5))
-"""(way, shot) of the usual episodes."""
+"""(way, shot) of the default episodes."""
 MISTAKES = 18
 HEAVY_MACS = 300_000_000
 """Encoders with more multiply-accumulates per image are evaluated on fewer images, so that it takes minutes."""
@@ -95,7 +95,7 @@ class Mistake:
 
 
 class OneShot(NamedTuple):
-    """One-shot accuracy, with what it has to be compared with."""
+    """One-shot accuracy, with the figures to compare it with."""
 
     title: str
     accuracy: float
@@ -103,12 +103,12 @@ class OneShot(NamedTuple):
     """95 % interval."""
     high: float
     way: int
-    """Guessing is right once in so many times."""
+    """The chance level is 1 / `way`."""
     classes: int
     interval: str
-    """What the interval is over: classes, episodes or trials."""
+    """The units of the interval: classes, episodes or trials."""
     baseline: float | None = None
-    """The same of the starting weights."""
+    """Accuracy of the starting weights."""
 
     def describe(self) -> str:
         """`2-way, chance 50 %, 2 classes, 95 % interval over classes 89.0 to 100.0, starting weights 98.9 %`."""
@@ -181,7 +181,7 @@ class Effort:
 
     shapes: tuple[tuple[int, int], ...] = SHAPES
     episodes: int = EPISODES
-    """Of each kind."""
+    """Number of episodes of each kind."""
     per_class: int | None = None
     """Images of each class, for episodes and pairs; None for all. Official trials are always complete."""
 
@@ -209,16 +209,16 @@ def evaluate(
     """Evaluate an encoder with a head.
 
     Args:
-        encoder: the device's, or another one with the same interface.
+        encoder: the device's encoder, or another one with the same interface.
         splits: the data.
         head: fitted on validation classes.
-        split: whose classes; the official trials belong to `evaluation`.
+        split: the split to evaluate; the official trials belong to `evaluation`.
         thresholds: stated on validation classes, to be tested on these.
         shapes: (way, shot) of the episodes; each is drawn within groups, if there are several, and across them, those
             of one shot also with supports of the data's catalog, if it has one. If the data allow none of them,
             and there is no official run, the widest one-shot episodes replace them.
         episode_count: episodes of each kind, with one query per class.
-        rule: how several shots make one score, see `episode_scores`.
+        rule: how several shots are combined into one score, see `episode_scores`.
         supports: how supports of trials, episodes and open-set identification are embedded.
         frames: the same data in a higher resolution, as a camera would show them: source of augmented supports.
         pairs: verification pairs.
@@ -238,7 +238,7 @@ def evaluate(
     official, wrong = None, list[Wrong]()
     if split == "evaluation" and splits.official_runs:
         official, wrong = official_trials(encoder, splits.official_runs, head, supports, frames.official_runs)
-    results, skipped, errors = _every_kind(
+    results, skipped, errors = _all_episodes(
         embeddings, known, images, head, shapes, episode_count, rule, seed, fallback=official is None
     )
     if official:
@@ -296,7 +296,7 @@ def baseline_accuracy(
     Args:
         encoder: the other encoder.
         splits: the data of the evaluation.
-        head: only its distance matters, which ranks.
+        head: only its distance is used, to rank supports.
         like: the evaluation.
         per_class: as in the evaluation.
     """
@@ -325,21 +325,21 @@ def thin(images: ImageSet, per_class: int | None, seed: int = 0) -> ImageSet:
 
 
 def is_heavy(macs: int) -> bool:
-    """Whether an encoder needs so many multiply-accumulates that it is evaluated on fewer images."""
+    """Whether an encoder is so expensive that it is evaluated on fewer images."""
     return macs > HEAVY_MACS
 
 
-def usual_effort(macs: int) -> Effort:
+def default_effort(macs: int) -> Effort:
     """The default extent of an evaluation."""
     return HEAVY if is_heavy(macs) else LIGHT
 
 
 def affordable(images: ImageSet, macs: int) -> ImageSet:
     """All images, or a few of each class for a heavy encoder."""
-    return thin(images, usual_effort(macs).per_class)
+    return thin(images, default_effort(macs).per_class)
 
 
-def _every_kind(
+def _all_episodes(
     embeddings: Embeddings,
     known: Embeddings,
     images: ImageSet,
@@ -350,7 +350,7 @@ def _every_kind(
     seed: int,
     fallback: bool,
 ) -> tuple[list[EpisodesResult], list[str], list[Wrong]]:
-    """Episodes of every shape within and across groups, what was skipped, and the mistakes of the first kind.
+    """Episodes of all shapes, within and across groups; what was skipped; and the mistakes of the first kind.
 
     With `fallback`, data that allow none of them are measured by the widest one-shot episodes that they allow.
     """

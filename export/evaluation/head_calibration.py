@@ -1,9 +1,9 @@
 """Calibration of the head on held-out pairs: probabilities, and thresholds at false-accept rates.
 
-The fit is a logistic regression of "same" on the distance (Platt, "Probabilistic outputs for support vector
-machines", 1999). Two numbers carry over from few validation alphabets to new ones if they are estimated from
-many pairs of all drawers, equally many of each alphabet; `left_out_ece` measures how well they do:
-each alphabet is predicted by a head that was fitted on the others.
+The fit is a logistic regression of "same" on the distance (Platt, "Probabilistic outputs for support vector machines",
+1999). Its two parameters generalize from few validation alphabets to new ones if they are estimated from many pairs of all
+drawers, equally many per alphabet. `left_out_ece` measures how well: each alphabet is predicted by a head fitted on the
+others.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Distances = npt.NDArray[np.float64]
 
 CALIBRATION_PAIRS = 40_000
 MAX_PAIRS = 4_000_000
-"""Of all pairs of a set, how many are looked at for the thresholds."""
+"""Maximum number of pairs of a set that determine the thresholds."""
 FALSE_ACCEPT_RATES = (1e-2, 1e-3, 1e-4)
 # A weighted L1 distance of 4096 numbers is not a matrix product: it takes 50 times as long.
 _MAX_PAIRS_L1 = 500_000
@@ -40,16 +40,16 @@ _NEWTON_STEPS = 100
 
 @dataclass(frozen=True, eq=False)
 class AllPairs:
-    """The distances of all pairs of a set; those of different classes from an even part of a large set."""
+    """The distances of all pairs of a set; in a large set, impostor pairs are from an even sample of the images."""
 
     genuine: npt.NDArray[np.float32]
-    """(G,), of every two images of one class."""
+    """(G,): distances of all pairs of images of the same class."""
     impostor: npt.NDArray[np.float32]
-    """(I,), of two images of different classes: first those within a group, then those across groups."""
+    """(I,): distances of images of different classes: first the pairs within a group, then those across groups."""
     within: int
     """Number of impostor pairs within a group (alphabet)."""
     images: int
-    """How many images the impostor pairs were made of."""
+    """Number of images in the impostor pairs."""
     drawers: bool = False
     """Whether the drawers of the images are known."""
 
@@ -67,11 +67,11 @@ class AllPairs:
 
 @dataclass(frozen=True, eq=False)
 class HeadCalibration:
-    """A fitted head and how well it does on the held-out classes that it was fitted on."""
+    """A fitted head and its calibration on the held-out classes that it was fitted on."""
 
     head: SigmoidDistanceHead
     pairs: int
-    """Verification pairs of the fit, half of them genuine."""
+    """Number of verification pairs of the fit, half of them genuine."""
     ece: float
     """Expected calibration error on these pairs."""
     left_out_ece: float | None
@@ -81,11 +81,11 @@ class HeadCalibration:
     brier: float
     reliability: metrics.Reliability
     thresholds: tuple[Threshold, ...]
-    """At the false-accept rates that the pairs suffice for."""
+    """Thresholds at the false-accept rates for which there are enough pairs."""
     not_stated: tuple[float, ...]
-    """The false-accept rates that they do not suffice for."""
+    """The false-accept rates for which there are too few pairs."""
     impostors: str
-    """What the impostors behind the thresholds are."""
+    """Description of the impostors behind the thresholds."""
 
 
 def fit_head(
@@ -103,13 +103,13 @@ def fit_head(
     correction a * log-odds + b is fitted, and folded into scale and bias.
 
     Args:
-        embeddings: float32 (N, D), of `images.images`.
+        embeddings: float32 (N, D), the embeddings of `images.images`.
         images: the validation classes.
-        distance: what the head measures.
-        trained: the head that was trained along, for `weighted_l1`.
-        pairs: how many verification pairs (Koch 2015: half genuine; equally many of each group; different
+        distance: the distance of the head.
+        trained: the head that was trained along with the encoder, for `weighted_l1`.
+        pairs: number of verification pairs (Koch 2015: half genuine; equally many of each group; different
             drawers).
-        rates: the false-accept rates to state thresholds at.
+        rates: false-accept rates at which to state thresholds.
         seed: equal seeds give equal heads.
 
     Raises:
@@ -216,18 +216,24 @@ def paired_distances(
 
 
 def all_pairs(
-    embeddings: Embeddings, images: ImageSet, head: SigmoidDistanceHead, most: int = MAX_PAIRS, seed: int = 0
+    embeddings: Embeddings,
+    images: ImageSet,
+    head: SigmoidDistanceHead,
+    max_pairs: int = MAX_PAIRS,
+    seed: int = 0,
 ) -> AllPairs:
-    """Distances of every two images; impostors from an even part of them when the pairs are more than `most`.
+    """Distances of all pairs of images; if there are more than `max_pairs`, impostors are from an even sample of the images.
 
     Args:
-        embeddings: float32 (N, D), of `images.images`.
+        embeddings: float32 (N, D), the embeddings of `images.images`.
         images: N images.
-        head: whose distance.
-        most: pairs.
-        seed: of the choice of images.
+        head: its distance is used.
+        max_pairs: maximum number of impostor pairs.
+        seed: seed of the sample of images.
     """
-    chosen = _even_part(images.labels, min(most, _MAX_PAIRS_L1) if head.weights is not None else most, seed)
+    chosen = _even_part(
+        images.labels, min(max_pairs, _MAX_PAIRS_L1) if head.weights is not None else max_pairs, seed
+    )
     points, labels = embeddings[chosen], images.labels[chosen]
     groups = images.class_groups[labels]
     within, across = [], []
@@ -253,7 +259,7 @@ def all_pairs(
 def _genuine_distances(
     embeddings: Embeddings, images: ImageSet, head: SigmoidDistanceHead
 ) -> npt.NDArray[np.float32]:
-    """Distances of every two images of a class, or of its first two hundred."""
+    """Distances of all pairs of images of a class, or of its first two hundred images."""
     parts = [np.empty(0, dtype=np.float32)]
     for c in range(images.classes):
         points = embeddings[images.images_of(c)[:_MAX_OF_A_CLASS]]
@@ -264,7 +270,7 @@ def _genuine_distances(
 def threshold_at(rate: float, pairs: AllPairs, head: SigmoidDistanceHead) -> Threshold | None:
     """The threshold on p(same) at a false-accept rate.
 
-    None when the pairs do not suffice (rule of 30), or when the head is so steep that p there is 0 or 1.
+    None if there are too few pairs (rule of 30), or if the head is so steep that p there is 0 or 1.
     """
     if not len(pairs.genuine) or not len(pairs.impostor):
         return None
@@ -305,9 +311,9 @@ def _groups(groups: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.bool_]]:
     return (groups == group for group in np.unique(groups))
 
 
-def _even_part(labels: npt.NDArray[np.int64], most_pairs: int, seed: int) -> npt.NDArray[np.int64]:
-    """Indices of images that make at most `most_pairs` pairs, equally many of each class where possible."""
-    keep = int(0.5 + math.sqrt(0.25 + 2 * most_pairs))
+def _even_part(labels: npt.NDArray[np.int64], max_pairs: int, seed: int) -> npt.NDArray[np.int64]:
+    """Indices of images that make at most `max_pairs` pairs, equally many of each class where possible."""
+    keep = int(0.5 + math.sqrt(0.25 + 2 * max_pairs))
     if len(labels) <= keep:
         return np.arange(len(labels))
     rng = np.random.default_rng([seed, 12])

@@ -32,12 +32,12 @@ class Model:
     head: SigmoidDistanceHead | None
     """From the bundle; for a run it is fitted by `head_for`."""
     trained_head: SigmoidDistanceHead | None
-    """What was trained along with a run's encoder (Koch's weighted L1), not yet calibrated."""
+    """The head trained along with a run's encoder (Koch's weighted L1), not yet calibrated."""
     thresholds: tuple[Threshold, ...]
     data: str | None
-    """What the network was trained on: `omniglot`, `glyphs`, or `folder:PATH`."""
+    """The training data: `omniglot`, `glyphs`, or `folder:PATH`."""
     seed: int
-    """Of that data's split."""
+    """Seed of that data's split."""
     provenance: dict[str, Any]
     macs: int
     """Multiply-accumulates for one image."""
@@ -62,7 +62,7 @@ def open_model(
         path: a bundle, the name of a shipped one, a run, or a directory with `bundle/` or `train/` in it.
         runtime: `torch` for the trained network of a run; otherwise a runtime for the files of a bundle.
         precision: fp32 or int8; a run has only fp32.
-        threads: of the runtime.
+        threads: number of threads of the runtime.
 
     Raises:
         SettingsError: there is neither a bundle nor a run, or not the one that the runtime runs.
@@ -132,7 +132,7 @@ def splits_of(
     data: str | None = None,
     data_root: Path | None = None,
 ) -> tuple[str, Splits]:
-    """The data that a network of this provenance was trained with, unless `data` names others. Raises as `data_for`."""
+    """The training data of a network, from its provenance, unless `data` names others. Raises the errors of `data_for`."""
     own = setting(provenance, "data")
     chosen = data or own
     if not isinstance(chosen, str):
@@ -158,10 +158,10 @@ def head_for(
     """Head and thresholds: those of the bundle, or for a run those fitted on the validation classes of its data.
 
     Args:
-        model: what is evaluated.
+        model: the model to evaluate.
         data: the name of the data that `splits` are.
         splits: the data to evaluate on.
-        data_root: where the archives are.
+        data_root: directory of the archives.
     """
     if model.head is not None:
         return model.head, model.thresholds

@@ -1,11 +1,10 @@
-"""The figures that say how good a verifier is: error rates, calibration, confidence intervals.
+"""Metrics of verification: error rates, calibration, confidence intervals.
 
-Words. A pair is *genuine* when both images are of one class and an *impostor* pair otherwise. A higher score
-means "more likely the same", and a pair is accepted when its score is at least the threshold. FAR
-(false-accept rate) is the share of impostor pairs that are accepted, FRR (false-reject rate) the share of
-genuine pairs that are not.
+Terms: a pair is *genuine* if both images are of one class, and an *impostor* pair otherwise. A higher score means "more
+likely the same"; a pair is accepted if its score is at least the threshold. FAR (false-accept rate) is the share of
+impostor pairs that are accepted, FRR (false-reject rate) the share of genuine pairs that are rejected.
 
-numpy and the standard library only, so that the figures can be made wherever embeddings can.
+It uses only numpy and the standard library, so the metrics can be computed wherever embeddings can.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ Floats = npt.NDArray[np.float64]
 
 CONFIDENCE = 0.95
 RULE_OF_30 = 30
-"""Errors that have to be expected before an error rate is stated.
+"""Minimum number of expected errors for an error rate to be stated.
 
 With 30 errors the true rate is within 30 % of the observed one at 90 % confidence, for independent trials
 (Doddington, Przybocki, Martin, Reynolds, "The NIST speaker recognition evaluation", Speech Communication 31,
-2000). Pairs that share images are not independent, so this is the least that is needed.
+2000). Pairs that share images are not independent, so this is a lower bound.
 """
 
 
@@ -39,7 +38,7 @@ class Interval:
 
 @dataclass(frozen=True, eq=False)
 class Roc:
-    """Error rates at every threshold that tells two scores apart, from the strictest to the most lenient."""
+    """Error rates at every threshold that separates two scores, from the strictest to the most lenient."""
 
     thresholds: Floats
     """(T,), falling from +infinity."""
@@ -98,27 +97,27 @@ def error_rates_at(threshold: float, genuine: npt.ArrayLike, impostor: npt.Array
     return float(np.mean(different >= threshold)), float(np.mean(same < threshold))
 
 
-def threshold_at_far(impostor: npt.ArrayLike, rate: float, least_errors: int = RULE_OF_30) -> float | None:
+def threshold_at_far(impostor: npt.ArrayLike, rate: float, min_errors: int = RULE_OF_30) -> float | None:
     """The most lenient threshold whose FAR on these impostor pairs is at most `rate`.
 
-    It is half-way between the last impostor score that may pass and the first that may not, so that a
-    rounding of the scores on another machine does not move it over one of them.
+    It is half-way between the last impostor score that may pass and the first that may not, so that rounding
+    differences on another machine do not move it past one of them.
 
     Args:
         impostor: scores of impostor pairs.
         rate: false-accept rate, in (0, 1).
-        least_errors: how many false accepts have to be expected at `rate` for the figure to mean something.
+        min_errors: minimum number of expected false accepts at `rate` for a meaningful figure.
 
     Returns:
-        The threshold; None when `rate` times the number of pairs is below `least_errors`, or when so many
-        scores are equal that no threshold has a FAR above zero and at most `rate`.
+        The threshold; None if `rate` times the number of pairs is below `min_errors`, or if too many scores
+        are equal for any threshold to have a FAR above zero and at most `rate`.
     """
     if not 0.0 < rate < 1.0:
         raise ValueError(f"a false-accept rate lies strictly between 0 and 1, not at {rate}")
     scores = _scores(impostor, "impostor")
     # The product of a rate like 1e-4 and a count must not fall below a whole number by a rounding error.
     allowed = math.floor(rate * len(scores) + 1e-9)
-    if allowed < max(1, least_errors):
+    if allowed < max(1, min_errors):
         return None
     # Only the two scores at the cut are needed: a partition, not a sort, of millions of scores.
     cut = len(scores) - allowed
@@ -131,12 +130,12 @@ def threshold_at_far(impostor: npt.ArrayLike, rate: float, least_errors: int = R
 
 
 def best_accuracy(curve: Roc, genuine: int, impostor: int) -> tuple[float, float]:
-    """(accuracy, threshold) of the threshold that is best on these very pairs: an optimistic figure.
+    """(accuracy, threshold) of the threshold that is best on these pairs: an optimistic figure.
 
     Args:
-        curve: of the pairs.
-        genuine: how many genuine pairs the curve was made from.
-        impostor: how many impostor pairs.
+        curve: the ROC curve of the pairs.
+        genuine: number of genuine pairs of the curve.
+        impostor: number of impostor pairs of the curve.
     """
     errors = curve.far * impostor + curve.frr * genuine
     best = int(np.argmin(errors))
@@ -151,7 +150,7 @@ def reliability(probabilities: npt.ArrayLike, same: npt.ArrayLike, bins: int = 1
     Args:
         probabilities: p(same) of each pair, (P,), in [0, 1].
         same: whether each pair is genuine, (P,).
-        bins: how many.
+        bins: number of bins.
     """
     stated, outcome = _stated(probabilities, same)
     index = np.minimum((stated * bins).astype(np.int64), bins - 1)
@@ -163,7 +162,7 @@ def reliability(probabilities: npt.ArrayLike, same: npt.ArrayLike, bins: int = 1
 
 
 def expected_calibration_error(probabilities: npt.ArrayLike, same: npt.ArrayLike, bins: int = 15) -> float:
-    """How far stated probabilities are from observed frequencies, on average over the pairs.
+    """Mean difference of stated probabilities and observed frequencies, over the pairs.
 
         ECE = sum_b (n_b / n) |observed_b - predicted_b|
 
@@ -191,7 +190,7 @@ def wilson_interval(successes: int, trials: int, confidence: float = CONFIDENCE)
     (p + z^2/2n +- z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)
     """
     if not 0 <= successes <= trials or trials == 0:
-        raise ValueError(f"{successes} successes in {trials} trials is no proportion")
+        raise ValueError(f"{successes} successes in {trials} trials is not a proportion")
     z = NormalDist().inv_cdf(0.5 + confidence / 2)
     p, z2 = successes / trials, z * z
     middle = p + z2 / (2 * trials)
@@ -208,8 +207,8 @@ def mean_interval(values: npt.ArrayLike, confidence: float = CONFIDENCE) -> Inte
     """Interval of a mean over independent episodes: mean +- t_{n-1} s / sqrt(n) (Student, 1908).
 
     Args:
-        values: one figure an episode, at least two.
-        confidence: of the interval, two-sided.
+        values: one figure per episode, at least two.
+        confidence: two-sided confidence level of the interval.
     """
     numbers = np.asarray(values, dtype=np.float64).ravel()
     if len(numbers) < 2:
@@ -222,10 +221,10 @@ def mean_interval(values: npt.ArrayLike, confidence: float = CONFIDENCE) -> Inte
 def class_interval(values: npt.ArrayLike, classes: npt.ArrayLike) -> Interval:
     """Interval of a mean over queries, for another sample of classes: Student's, over the means of the classes.
 
-    It is wider than an interval over queries or episodes: these draw the same few classes again and again.
+    It is wider than an interval over queries or episodes, which draw the same few classes repeatedly.
 
     Args:
-        values: one figure a query, (Q,).
+        values: one figure per query, (Q,).
         classes: the class of each query, (Q,); at least two different ones.
     """
     numbers = np.asarray(values, dtype=np.float64).ravel()
@@ -240,7 +239,7 @@ def class_interval(values: npt.ArrayLike, classes: npt.ArrayLike) -> Interval:
 def class_accuracy_interval(correct: npt.ArrayLike, classes: npt.ArrayLike) -> Interval:
     """Interval of an accuracy for another choice of classes, within [0, 1].
 
-    If all classes have the same accuracy, as when nothing is wrong, it is Wilson's with one trial per class.
+    If all classes have the same accuracy, such as 1, it is Wilson's interval with one trial per class.
 
     Args:
         correct: whether each query was answered correctly, (Q,).
@@ -308,7 +307,7 @@ def student_t(confidence: float, freedom: int) -> float:
 
 
 def _poisson_mean(events: int, probability: float) -> float:
-    """The mean with which at most so many events have this probability."""
+    """The mean at which the probability of at most `events` events is `probability`."""
     number = np.arange(events + 1)
     log_factorials = np.cumsum(np.log(np.maximum(number, 1)))
     low, high = 0.0, 2.0 * events + 40.0
@@ -352,7 +351,7 @@ def _stated(probabilities: npt.ArrayLike, same: npt.ArrayLike) -> tuple[Floats, 
     stated = np.asarray(probabilities, dtype=np.float64).ravel()
     outcome = np.asarray(same, dtype=np.float64).ravel()
     if not len(stated) or len(stated) != len(outcome):
-        raise ValueError(f"{len(stated)} probabilities and {len(outcome)} outcomes do not go together")
+        raise ValueError(f"there are {len(stated)} probabilities, but {len(outcome)} outcomes")
     if not (np.isfinite(stated).all() and (stated >= 0.0).all() and (stated <= 1.0).all()):
         raise ValueError("a probability lies in [0, 1]")
     return stated, outcome

@@ -19,7 +19,7 @@ from export.data.images import ImageSet, OneShotRun
 from export.data.sampling import Episode, episodes
 from export.evaluation import metrics
 from export.evaluation.embeddings import Embeddings, Supports, embed_all, embed_as
-from export.training.validation import MAX_WAYS, usual_ways
+from export.training.validation import MAX_WAYS, default_ways
 
 LogOdds = npt.NDArray[np.float64]
 Rule = Literal["nearest", "mean-probability", "prototype"]
@@ -41,7 +41,7 @@ class RunResult:
 
 @dataclass(frozen=True)
 class OfficialTrials:
-    """Lake's within-alphabet 20-way one-shot trials; each query takes its nearest support, on its own."""
+    """Lake's within-alphabet 20-way one-shot trials; each query is assigned its nearest support independently."""
 
     correct: int
     trials: int
@@ -63,7 +63,7 @@ class OfficialTrials:
 
 
 def scope(within_group: bool) -> str:
-    """Where the classes of an episode are from."""
+    """Description of where the classes of an episode are from."""
     return "within a group" if within_group else "across groups"
 
 
@@ -77,9 +77,9 @@ class EpisodesResult:
     """All classes of an episode from one group (alphabet), or from anywhere."""
     episodes: int
     queries: int
-    """Per class and episode."""
+    """Number of queries per class and episode."""
     rule: str
-    """How several shots give one score per class; see `class_scores`."""
+    """How several shots are combined into one score per class; see `class_scores`."""
     accuracy: float
     low: float
     """95 % Student interval over the episodes' accuracies."""
@@ -87,7 +87,7 @@ class EpisodesResult:
     iconic: bool = False
     """The supports are pictures of a catalog, the queries photographs."""
     classes: int = 0
-    """Number of classes that the queries are of; 0 in records of an earlier release."""
+    """Number of classes of the queries; 0 in records of an earlier release."""
     class_low: float | None = None
     """95 % interval for another sample of classes."""
     class_high: float | None = None
@@ -109,7 +109,7 @@ class EpisodesResult:
 
     @property
     def scope(self) -> str:
-        """Where classes and supports are from, and how several shots are scored if it is not by the nearest."""
+        """Origin of classes and supports, and the rule for several shots if it is not `nearest`."""
         place = scope(self.within_group)
         iconic = ", iconic supports" if self.iconic else ""
         return place + iconic + (f", {self.rule}" if self.shot > 1 and self.rule != "nearest" else "")
@@ -146,7 +146,7 @@ def widest_one_shot(images: ImageSet) -> tuple[int, bool]:
     """
     rich = images.select(np.flatnonzero(images.counts >= 2))
     try:
-        return usual_ways(rich), True
+        return default_ways(rich), True
     except DataError:
         if rich.classes < 2:
             raise DataError(
@@ -185,10 +185,10 @@ def episode_scores(
     """Scores of queries against the classes of an episode.
 
     Args:
-        head: whose distance is measured.
+        head: its distance is used.
         queries: float32 (Q, D).
         supports: float32 (way, shot, D).
-        rule: how several shots make one score.
+        rule: how several shots are combined into one score.
 
     Returns:
         The score of each class, (Q, way), the highest wins; and the log-odds of each support, (Q, way, shot), where
@@ -209,7 +209,7 @@ def official_trials(
     supports: Supports = "plain",
     frames: Sequence[OneShotRun] | None = None,
 ) -> tuple[OfficialTrials, list[Wrong]]:
-    """Lake's runs: each query takes its nearest support; no assignment across the queries of a run.
+    """Lake's runs: each query is assigned its nearest support, independently of the other queries of the run.
 
     Args:
         encoder: the device's, or another one with the same interface.
@@ -267,7 +267,7 @@ def episode_result(
         images: the classes to draw from.
         head: scores; its distance ranks.
         way: classes per episode.
-        shot: supports a class.
+        shot: supports per class.
         count: episodes.
         within_group: all classes of an episode from one group.
         rule: see `class_scores`.
@@ -297,8 +297,8 @@ def iconic_result(
 
     Args:
         embeddings: float32 (N, D), of `images.images` as queries.
-        images: what queries are drawn from.
-        catalog: what supports are drawn from; classes are matched by name.
+        images: source of the queries.
+        catalog: source of the supports; classes are matched by name.
         head: scores; its distance ranks.
         way: classes per episode.
         count: episodes.

@@ -70,11 +70,11 @@ class OpenSet:
     closed_rate: float
     """Share of the known queries whose nearest support is right, accepted or not."""
     points: tuple[Identification, ...]
-    """At the thresholds at which the unknown queries have the requested false-accept rates."""
+    """Results at the thresholds that give the requested false-accept rates on the unknown queries."""
     not_stated: tuple[float, ...]
     """False-accept rates for which there are too few unknown queries."""
     stated: tuple[Identification, ...]
-    """At the thresholds of the bundle."""
+    """Results at the thresholds of the bundle."""
 
     @property
     def title(self) -> str:

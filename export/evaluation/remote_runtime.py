@@ -80,12 +80,12 @@ class RemoteEncoder:
 def open_encoder(
     bundle: Bundle | str | Path, runtime: str = "auto", precision: str = "int8", threads: int | None = None
 ) -> Encoder:
-    """An encoder for one file of a bundle: here if its runtime is here, in the device interpreter if not.
+    """An encoder for one file of a bundle: in this process if its runtime is installed, else in the device interpreter.
 
-    The encoder's `reason` says which it became and why.
+    The encoder's `reason` says which one, and why.
 
     Raises:
-        RuntimeNotInstalled: the runtime is in neither; the message says how to get it.
+        RuntimeNotInstalled: neither interpreter has the runtime; the message says how to install it.
         ModelCrashed: the file crashes the runtime, or exceeds a limit, in a confined child that tries it first.
     """
     opened = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
@@ -149,7 +149,7 @@ def device_python() -> Path | None:
     """The interpreter with the device's packages: named by the environment, or the checkout's `.venv-device`.
 
     Raises:
-        SettingsError: the environment names one that is not there.
+        SettingsError: the environment names one that does not exist.
     """
     named = os.environ.get(DEVICE_PYTHON_VARIABLE)
     if named:

@@ -1,8 +1,8 @@
-"""Recordings: what the daemon's engine makes of video, up to the embedding of each frame.
+"""Recordings: video processed by the daemon's engine, up to the embedding of each frame.
 
-The encoder takes most of the time of a measurement. So an engine with nothing registered watches all video once, in the
-order of time, with its own imaging and its own choice of what to encode. Engines with registered objects replay the
-embeddings (`SceneWatcher`).
+The encoder takes most of the time of a measurement. So an engine without registered objects processes all video once, in
+chronological order, and decides itself which frames to encode. Engines with registered objects replay the embeddings
+(`SceneWatcher`).
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from export.evaluation.scene_video import ARRIVED, EMPTY_BEFORE, FRAME_RATE, Sho
 PRESS_DELAY = 3
 """Frames in which an object stands still before the button is pressed."""
 EMPTY_STRIDE = 5
-"""Of the frames of an empty place, which differ by noise and drift only, every fifth is encoded."""
+"""Every fifth frame of an empty place is encoded: the frames differ by noise and drift only."""
 SETTLE_SECONDS = 75
 """How long the camera watches a new place before anything happens there."""
 BETWEEN_SECONDS = 4.0
-"""Between two visits; no frames are shown."""
+"""Time between two visits, without frames."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Contender:
     """A way to recognize objects: an encoder with its thresholds, and the daemon's settings."""
 
     name: str
-    """Such as the name of the bundle."""
+    """For example the name of the bundle."""
     bundle: Bundle
     """Source of head, thresholds and impostors."""
     encoder: Encoder
@@ -80,7 +80,7 @@ class _SimulatedDaemon:
         self._store.close()
 
     def _show_frame(self, pixels: Bytes, seconds: float = 1 / FRAME_RATE) -> None:
-        """Let so much time pass, and show a frame."""
+        """Advance the clock by `seconds`, and show a frame."""
         self._now += seconds
         self._number += 1
         self._engine.process_frame(Frame(pixels, self._now, self._number))
@@ -90,7 +90,7 @@ class SceneRecorder(_SimulatedDaemon):
     """Records video with the engine of a contender, with nothing registered.
 
     Args:
-        contender: whose settings decide what is encoded.
+        contender: its settings decide which frames are encoded.
     """
 
     def __init__(self, contender: Contender) -> None:
@@ -195,7 +195,7 @@ class SceneWatcher(_SimulatedDaemon):
     """An engine that registers recorded views and replays recorded visits.
 
     Args:
-        contender: whose recordings are replayed.
+        contender: the contender of the recordings.
     """
 
     def __init__(self, contender: Contender) -> None:
@@ -206,7 +206,7 @@ class SceneWatcher(_SimulatedDaemon):
             self._bundle, recognition.threshold, recognition.false_accept_rate
         ).threshold
         self._replay = _ReplayEncoder(encoder)
-        # What to encode was decided when the video was recorded.
+        # The recording decided which frames are encoded.
         settings = structs.replace(settings, camera=structs.replace(settings.camera, focus="center"))
         super().__init__(contender, self._replay, settings)
 

@@ -63,9 +63,9 @@ class Script:
     presses: dict[int, tuple[Visit, ...]]
     """By object: its sides, the front first."""
     returns: dict[int, tuple[Return, ...]]
-    """By object."""
+    """Returns by object."""
     strangers: dict[int, tuple[Visit, ...]]
-    """By place."""
+    """Visits of strangers by place."""
 
     def by_place(self) -> list[Stop]:
         """The places in the order of time, with their visits."""
@@ -106,13 +106,13 @@ class Stop:
 
 
 @dataclass(frozen=True, eq=False)
-class Tape:
+class ScriptRecording:
     """The views and recordings of one contender for a script."""
 
     views: dict[Visit, NewView | None]
-    """Of the visits during which the button was pressed; None if the frames were not good enough."""
+    """Views by the visit during which the button was pressed; None if the frames were not good enough."""
     recordings: dict[Visit, Recording]
-    """Of all others."""
+    """Recordings of all other visits."""
 
 
 def write_script(
@@ -163,7 +163,7 @@ def write_script(
 
 def record_script(
     contenders: Sequence[Contender], composer: VideoComposer, script: Script, advance: Callable[[], None]
-) -> list[Tape]:
+) -> list[ScriptRecording]:
     """Show a script to each contender, in a thread of its own; `advance` is called after each visit of each."""
     stopped, lock = threading.Event(), threading.Lock()
 
@@ -192,16 +192,18 @@ class _StoppedError(Exception):
 
 def _record(
     contender: Contender, composer: VideoComposer, script: Script, advance: Callable[[], None]
-) -> Tape:
-    tape = Tape({}, {})
+) -> ScriptRecording:
+    script_recording = ScriptRecording({}, {})
     for stop in script.by_place():
         arrays = _cached_stop(contender, composer, stop, advance)
         for visit, embedding in zip(stop.presses, arrays["views"], strict=True):
-            tape.views[visit] = None if np.isnan(embedding[0]) else NewView(embedding, (), "button")
+            script_recording.views[visit] = (
+                None if np.isnan(embedding[0]) else NewView(embedding, (), "button")
+            )
         embeddings, ends = arrays["embeddings"], np.cumsum(arrays["counts"])
         for visit, rows, start, end in zip(stop.others, arrays["rows"], [0, *ends], ends, strict=False):
-            tape.recordings[visit] = Recording(embeddings[start:end], rows)
-    return tape
+            script_recording.recordings[visit] = Recording(embeddings[start:end], rows)
+    return script_recording
 
 
 def _cached_stop(

@@ -22,7 +22,7 @@ FRAME_RATE = 10.0
 EMPTY_BEFORE = 15
 """Frames of the empty place before an object arrives."""
 MOVE_FRAMES = 4
-"""In which an object arrives in a hand, and leaves."""
+"""Frames in which a hand brings an object, and in which it removes it."""
 STAY_FRAMES = 25
 EMPTY_AFTER = 10
 """Frames of the empty place after an object left."""
@@ -70,7 +70,7 @@ class VideoComposer:
     Args:
         folder: rendered objects.
         backgrounds: a folder of photographs; None: drawn tables and walls.
-        seed: of all draws.
+        seed: seed of all random numbers.
     """
 
     def __init__(self, folder: Path, backgrounds: Path | None = None, seed: int = 0) -> None:
@@ -96,7 +96,7 @@ class VideoComposer:
             turning: index of the object.
             azimuth: index of the view, modulo the number of views.
             background: index.
-            rng: draws.
+            rng: source of random numbers.
             stay: frames in which the object stands still.
         """
         known = self.objects[turning]

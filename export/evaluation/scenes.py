@@ -1,8 +1,8 @@
 """Scenes: the daemon's engine watches generated video of objects that turn, and of strangers that come and go.
 
-What a person sees is measured, not what one picture gives. A button press registers an object that stands in front of the
-camera. It leaves, and returns in another pose, position, size and light, at the same and at another place. Strangers, which
-nobody registered, come one after the other. Counted are the engine's own events.
+The measurement covers the user's experience, not single pictures. A button press registers an object in front of the camera.
+The object leaves, and returns in another pose, position, size and light, at the same place and at another one. Strangers,
+which nobody registered, come one after the other. The figures are counts of the engine's own events.
 
 Several contenders see the same video (`export.evaluation.scene_video`). Each encodes it once
 (`export.evaluation.scene_recording`); engines with different numbers of registered objects replay its embeddings.
@@ -19,20 +19,20 @@ import numpy as np
 from edge_siamese.errors import DataError
 from export.evaluation.metrics import class_accuracy_interval, rate_interval
 from export.evaluation.scene_recording import Contender, SceneWatcher
-from export.evaluation.scene_script import POSES, Script, Tape, record_script, write_script
+from export.evaluation.scene_script import POSES, Script, ScriptRecording, record_script, write_script
 from export.evaluation.scene_video import ARRIVED, FRAME_RATE, LEFT, VideoComposer
 from export.evaluation.strangers import Share
 
 WITHIN_SECONDS = 2.0
-"""A return counts as recognized if the object appears so soon after it stands still."""
+"""A return counts as recognized if the object appears within this time after it stands still."""
 STRANGER_SECONDS = 10.0
-"""From the arrival of one stranger to that of the next."""
+"""Time from the arrival of one stranger to that of the next."""
 REGISTERED = (5, 20, 100)
 PRESSES = (1, 3)
 OBJECTS_IN_ALL = 60
-"""Objects registered over all draws of one size, at least."""
+"""Minimum number of objects registered over all draws of one size."""
 MAX_REGISTERED_SHARE = 0.6
-"""Of the objects; the others are strangers."""
+"""Share of the objects that may be registered; the others are strangers."""
 STRANGERS = 60
 """Visits at each place: ten minutes."""
 SMALL_CM = 70.0
@@ -52,7 +52,7 @@ class Returns:
     misnamed: Share
     """Another object appeared instead or beside it."""
     seconds: tuple[float, float]
-    """Until the right object appeared: median, and 90th percentile; over returns that were recognized."""
+    """Time until the right object appeared: median, and 90th percentile; over returns that were recognized."""
     count: int
 
 
@@ -71,19 +71,19 @@ class SceneRow:
     """Share of the further presses that added no view; None without further presses."""
     returns: tuple[Returns, ...]
     elsewhere: Share
-    """Of the returns in all poses: those at another place than that of the registration that were recognized."""
+    """Share recognized of the returns, in all poses, at another place than that of the registration."""
     strangers_per_hour: Share
     """False appearances with a stranger every ten seconds: while it is there, or right after it left."""
     empty: Share
-    """Of the visits: those before which an object was present at the empty place."""
+    """Share of the visits before which an object was reported at the empty place."""
 
 
 @dataclass(frozen=True)
 class ScenesResult:
-    """What `measure_scenes` found for one contender."""
+    """Results of `measure_scenes` for one contender."""
 
     name: str
-    """Of the contender: a bundle or the baseline."""
+    """Name of the contender: a bundle or the baseline."""
     model_id: str
     focus: str
     objects: int
@@ -112,7 +112,7 @@ def measure_scenes(
         contenders: all see the same video.
         composer: composes it.
         registered: numbers of registered objects.
-        objects_in_all: objects registered over all draws of one number, at least.
+        objects_in_all: minimum number of objects registered over all draws of one number.
         strangers: visits of strangers at each place, one every ten seconds.
         progress: shows the progress of recording and of counting.
 
@@ -139,20 +139,20 @@ def measure_scenes(
     pool = pool[: max(max(numbers), objects_in_all)]
     script = write_script(composer, pool, unknown, strangers, rng)
     with progress("recording video", len(contenders) * script.visits) as advance:
-        tapes = record_script(contenders, composer, script, advance)
+        script_recordings = record_script(contenders, composer, script, advance)
     draws = {
         number: [pool[start : start + number] for start in range(0, len(pool) - number + 1, number)]
         for number in numbers
     }
     results = []
     with progress("recognizing", len(contenders) * len(PRESSES) * sum(map(len, draws.values()))) as advance:
-        for contender, tape in zip(contenders, tapes, strict=True):
+        for contender, script_recording in zip(contenders, script_recordings, strict=True):
             rows = []
             for number in numbers:
                 for presses in PRESSES:
                     found = []
                     for objects in draws[number]:
-                        found.append(_watch(contender, script, tape, objects, presses))
+                        found.append(_watch(contender, script, script_recording, objects, presses))
                         advance()
                     rows.append(_row(number, presses, found))
             results.append(
@@ -174,7 +174,7 @@ def measure_scenes(
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What the engine made of one return of an object."""
+    """The engine's result for one return of an object."""
 
     object: int
     pose: str
@@ -182,7 +182,7 @@ class _Outcome:
     in_time: bool
     misnamed: bool
     seconds: float | None
-    """Until it appeared; None if it did not."""
+    """Time until it appeared; None if it did not."""
 
 
 @dataclass(frozen=True)
@@ -201,21 +201,25 @@ class _DrawResult:
 
 
 def _watch(
-    contender: Contender, script: Script, tape: Tape, objects: Sequence[int], presses: int
+    contender: Contender,
+    script: Script,
+    script_recording: ScriptRecording,
+    objects: Sequence[int],
+    presses: int,
 ) -> _DrawResult:
     """Register objects, and replay their returns, and the strangers at the places of their registration."""
     result = _DrawResult([], [], [], [], [])
     with closing(SceneWatcher(contender)) as watcher:
         uids = dict[int, str | None]()
         for index in objects:
-            first, *further = (tape.views[visit] for visit in script.presses[index][:presses])
+            first, *further = (script_recording.views[visit] for visit in script.presses[index][:presses])
             uids[index] = uid = watcher.register(first)
             result.refused.append((index, uid is None))
             if uid is not None:
                 result.further.extend(watcher.register(view, to=uid) is None for view in further)
         for index in objects:
             for each in script.returns[index]:
-                watched = watcher.watch(tape.recordings[each.visit])
+                watched = watcher.watch(script_recording.recordings[each.visit])
                 own = [number for uid, number in watched.appeared if uid == uids[index]]
                 seconds = (own[0] - ARRIVED + 1) / FRAME_RATE if own else None
                 result.returns.append(
@@ -230,7 +234,7 @@ def _watch(
                 )
         for place in sorted({script.homes[index] for index in objects}):
             for visit in script.strangers[place]:
-                watched = watcher.watch(tape.recordings[visit])
+                watched = watcher.watch(script_recording.recordings[visit])
                 result.strangers.append((visit.object, len(watched.appeared)))
                 result.empty.append((place, watched.was_present))
     return result
@@ -274,7 +278,7 @@ def _share(values: Sequence[tuple[int, bool]]) -> Share:
 
 
 def _hourly(counts: Sequence[tuple[int, int]]) -> Share:
-    """Events an hour, with the 95 % interval over strangers, from those during each stranger's visit."""
+    """Events per hour, with the 95 % interval over strangers, from those during each stranger's visit."""
     strangers, events = zip(*counts, strict=True)
     hourly = 3600 / STRANGER_SECONDS
     interval = rate_interval(events, strangers)

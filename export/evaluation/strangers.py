@@ -50,35 +50,35 @@ class Identified:
     pictures: int
     """Pictures that each object was registered from."""
     false_accept_rate: float
-    """The rate that was asked for."""
+    """The requested rate."""
     probability: float
     """The threshold on p(same): mean over episodes."""
     identified: Share
-    """Of the pictures of registered objects: recognized as the right one."""
+    """Share of the pictures of registered objects that were recognized as the right one."""
     confused: Share
-    """Of the same pictures: recognized as another registered object."""
+    """Share of these pictures that were recognized as another registered object."""
     strangers: Share
-    """Of the pictures of strangers: recognized as one of the objects."""
+    """Share of the pictures of strangers that were recognized as one of the objects."""
 
 
 @dataclass(frozen=True)
 class StrangersResult:
-    """What `measure_strangers` found for one encoder."""
+    """Results of `measure_strangers` for one encoder."""
 
     model_id: str
     data: str
     classes: int
-    """Classes of which objects are drawn."""
+    """Number of classes from which objects are drawn."""
     impostors: int
-    """Embeddings in the bundle."""
+    """Number of impostors in the bundle."""
     strangers: int
-    """Pictures of strangers."""
+    """Number of pictures of strangers."""
     strangers_are: str
-    """What they show: the name of their folder, or `other classes`."""
+    """Their origin: the name of their folder, or `other classes`."""
     episodes: int
     results: tuple[Identified, ...]
     skipped: tuple[str, ...]
-    """What there are too few classes or pictures for."""
+    """Measurements that were skipped, because there are too few classes or pictures."""
 
 
 def read_pictures(folder: Path, preprocessing: Preprocessing) -> Bytes:
@@ -123,8 +123,8 @@ def measure_strangers(
         acceptances: the rules to test, one for each false-accept rate.
         strangers: float32 (S, D), of pictures of anything else. None: pictures of the classes that were not drawn, which
             may look much like those that were.
-        strangers_are: what they show.
-        model_id: for the record.
+        strangers_are: description of the strangers.
+        model_id: id of the model, for the results.
         episodes: draws of objects and pictures.
         seed: equal seeds draw equally.
     """

@@ -56,7 +56,7 @@ class ErrorCurve:
     far: tuple[float, ...]
     frr: tuple[float, ...]
     impostors: str
-    """What the impostor pairs are."""
+    """Description of the impostor pairs."""
     impostor_pairs: int
     genuine_pairs: int
     eer: float
@@ -70,7 +70,7 @@ class ThresholdCheck:
     """A threshold stated on validation classes, tested on the evaluated ones."""
 
     false_accept_rate: float
-    """As stated."""
+    """The false-accept rate that it was stated for."""
     probability: float
     """Accept when p(same) is at least this."""
     observed_far: float
@@ -83,11 +83,11 @@ class Verification:
 
     pairs: int
     accuracy: float
-    """At p(same) >= 0.5, where the head was fitted on validation pairs: nothing is chosen on these pairs."""
+    """Accuracy at p(same) >= 0.5: the head was fitted on validation pairs, so nothing is chosen on these pairs."""
     low: float
     high: float
     best_accuracy: float
-    """At the threshold that is best on these very pairs: optimistic, for papers that choose it so."""
+    """Accuracy at the threshold that is best on these pairs: optimistic, for comparison with papers that report it."""
     best_threshold: float
     """That threshold, on p(same)."""
     eer: float

@@ -134,7 +134,7 @@ class ReportInputs:
     """Contents of a pipeline's directory; the report omits what is None or empty."""
 
     name: str
-    """Of the directory."""
+    """Name of the directory."""
     history: tuple[TrainingPoint, ...] = ()
     settings: TrainingSettings | None = None
     evaluations: tuple[Evaluation, ...] = ()

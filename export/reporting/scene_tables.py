@@ -1,4 +1,4 @@
-"""What was measured in scenes, as Markdown tables for the pages that state it."""
+"""Markdown tables of scene measurements."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The figures of a pipeline's directory as Markdown tables, for the pages that state them."""
+"""Markdown tables of a pipeline's results."""
 
 from __future__ import annotations
 
@@ -264,8 +264,8 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], align: 
     """A Markdown table.
 
     Args:
-        header: one title a column.
-        rows: one cell a column.
+        header: one title per column.
+        rows: one cell per column.
         align: `l` or `r` for each column; by default all columns but the first are numbers, aligned right.
     """
     rule = ["---" if side == "l" else "---:" for side in align or "l" + "r" * (len(header) - 1)]

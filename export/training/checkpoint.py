@@ -68,7 +68,7 @@ def prepare_directory(
 
     Args:
         out: the directory.
-        settings: of the run.
+        settings: the run's settings.
         splits: its data.
         fresh: delete an earlier run in `out` first.
         workers: the leader writes, the others wait.

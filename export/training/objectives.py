@@ -81,14 +81,14 @@ def by_class(shares: Sequence[int], pictures: int) -> Draw:
     """Draws several pictures of each class, and a fixed share of the batch from each source.
 
     Args:
-        shares: of each source; empty for equal ones.
-        pictures: of each class; they are repeated if a class has fewer.
+        shares: share of each source; empty for equal shares.
+        pictures: number of pictures of each class; they are repeated if a class has fewer.
 
     Returns:
         The function that draws a batch; the pictures of a class follow each other.
 
     Raises:
-        SettingsError: by the function, if the shares do not fit the data or the size of the batch.
+        SettingsError: raised by the returned function if the shares do not fit the data or the batch size.
     """
 
     def draw(images: ImageSet, size: int, seed: int, step: int) -> Indices:

@@ -39,7 +39,7 @@ from export.training.network import TorchEncoder, load_run
 from export.training.objectives import Draw, Objective, build_objective, by_class, shuffled
 from export.training.retention import AntiForgettingLoss
 from export.training.settings import RUN_PREFIX, TrainingSettings
-from export.training.validation import one_shot_accuracy, usual_ways
+from export.training.validation import default_ways, one_shot_accuracy
 
 CHECKPOINT_SECONDS = 120.0
 # Ranks by distance alone, which is enough for validation: the calibrated head is fitted later.
@@ -48,7 +48,7 @@ DISTANCE_RANKING = SigmoidDistanceHead(scale=1.0, bias=0.0)
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a finished run kept."""
+    """The result of a finished run."""
 
     run: Path
     step: int
@@ -58,11 +58,11 @@ class TrainingResult:
     validation_accuracy: float
     """One-shot accuracy of the kept weights on the validation classes."""
     starting_accuracy: float | None
-    """The same of the starting weights; None if they were random."""
+    """One-shot accuracy of the starting weights; None if they were random."""
     classes: int
     """Number of validation classes."""
     ways: int
-    """Of the one-shot trials: guessing is right once in so many times."""
+    """Ways of the one-shot trials; the chance level is 1 / `ways`."""
     seconds: float
     """Training time, over all interruptions."""
 
@@ -90,7 +90,7 @@ class RunState:
 
 
 class Interrupted(KeyboardInterrupt):
-    """Training was asked to stop and has saved a checkpoint."""
+    """Training was interrupted and has saved a checkpoint."""
 
 
 def train(settings: TrainingSettings, splits: Splits, out: Path, fresh: bool = False) -> TrainingResult:
@@ -115,7 +115,7 @@ def train(settings: TrainingSettings, splits: Splits, out: Path, fresh: bool = F
         state, validation = run.state, splits.validation
         return TrainingResult(
             out, state.best_step, settings.steps, state.best_accuracy, state.starting_accuracy,
-            validation.classes, usual_ways(validation), state.seconds,
+            validation.classes, default_ways(validation), state.seconds,
         )  # fmt: skip
 
 
@@ -159,7 +159,7 @@ def _train_steps(run: TrainingRun, stop_requested: threading.Event) -> None:
             progress.advance(loss_value, state.best_accuracy)
             history.add_loss(loss_value)
 
-            # Now and then: validate, keep the best weights, save a checkpoint.
+            # At intervals: validate, keep the best weights, save a checkpoint.
             validating = state.step in validation_steps
             if validating and workers.is_leader:
                 accuracy = run.validate()
@@ -341,13 +341,13 @@ class TrainingRun:
 
 
 class TrainingStep(nn.Module):
-    """From pixels to the loss: the module that distributed training wraps.
+    """Computes the loss from pixels; the module that distributed training wraps.
 
     Args:
         encoder: the network that is trained.
         objective: its loss.
         anti_forgetting: a second loss on unrelated pictures, half as many as in the batch; None for none.
-        weight: of the second loss.
+        weight: weight of the second loss.
     """
 
     def __init__(

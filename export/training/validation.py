@@ -37,7 +37,7 @@ class Trials:
         return 1.0 / self.ways
 
 
-def usual_ways(images: ImageSet) -> int:
+def default_ways(images: ImageSet) -> int:
     """20, or as many classes as the smallest group (alphabet) of two or more has."""
     sizes = np.bincount(images.class_groups)
     sizes = sizes[sizes >= 2]
@@ -61,11 +61,11 @@ def one_shot_trials(
     Args:
         embeddings: (N, D), of `images.images`.
         images: the classes and groups that they belong to.
-        head: whose distance ranks the supports.
+        head: its distance ranks the supports.
         queries: how many trials; each draws its own classes, supports and query.
         seed: equal seeds give equal trials.
     """
-    ways = usual_ways(images)
+    ways = default_ways(images)
     rng = np.random.default_rng([seed, 5])
     members = [images.images_of(c) for c in range(images.classes)]
     groups = [np.flatnonzero(images.class_groups == g) for g in np.unique(images.class_groups)]

@@ -39,7 +39,7 @@ class Scene:
         sprites: the objects by name.
         width, height: size of a frame, in pixels.
         color: color of the frames.
-        seed: of the noise, the paper and the positions of objects.
+        seed: seed of the noise, the paper and the positions of objects.
 
     Raises:
         CameraError: the script shows an object that has no sprite.
@@ -203,8 +203,8 @@ def _warp(pixels: Bytes, angle: float, scale: float) -> tuple[Bytes, npt.NDArray
 
     Args:
         pixels: uint8 (side, side) or (side, side, 3).
-        angle: in radians.
-        scale: 2: twice as large.
+        angle: rotation in radians.
+        scale: factor of the size.
 
     Returns:
         uint8 of the same shape, white outside the original, and a mask (side, side) of the original.

@@ -23,7 +23,7 @@ class Show:
     end: float
     """When it has gone."""
     text: str = ""
-    """Description for people."""
+    """Human-readable description."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Press:
     duration: float = PRESS_SECONDS
     """How long it stays closed, in seconds."""
     text: str = ""
-    """Description for people."""
+    """Human-readable description."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Light:
     level: float
     """1: normal brightness; 0: dark."""
     text: str = ""
-    """Description for people."""
+    """Human-readable description."""
 
 
 Step = Show | Press | Light

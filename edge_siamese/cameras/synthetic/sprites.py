@@ -26,7 +26,7 @@ SPRITE_SIDE = 0.8
 STROKE_WIDTH = 0.034
 """Width of a stroke, as a share of the frame's height."""
 TREMOR = 0.008
-"""Amplitude of a stroke's tremor, as a share of the symbol's size."""
+"""Amplitude of the hand's tremor in a stroke, as a share of the symbol's size."""
 MIN_PAPER_LEVEL = 225
 """A picture with a mean edge level of at least this is a drawing on paper, otherwise a photo."""
 
@@ -47,7 +47,7 @@ def drawn_sprites(height: int, seed: int = 0) -> dict[str, Sprite]:
 
     Args:
         height: height of a frame, in pixels.
-        seed: of the tremor.
+        seed: seed of the tremor.
     """
     return {name: _drawn(name, height, seed) for name in SYMBOLS}
 

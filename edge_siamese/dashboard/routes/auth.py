@@ -35,7 +35,7 @@ class Login(Record):
 
 
 def session_info(state: AppState, *, authenticated: bool, csrf: str) -> SessionInfo:
-    """Describe a session. Strangers do not learn the version."""
+    """Describe a session. Unauthenticated clients do not learn the version."""
     return SessionInfo(
         authenticated=authenticated,
         login=state.authenticator.login_required(),

@@ -31,7 +31,7 @@ NOT_KEPT = "It is no longer kept."
 
 
 class Upload(Record):
-    """An uploaded picture as it is kept."""
+    """An uploaded picture, as it is stored."""
 
     upload: UploadId
     width: int

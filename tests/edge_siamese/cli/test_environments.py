@@ -90,7 +90,7 @@ def test_an_argument_that_is_no_text_is_refused(named: Daemon) -> None:
     config = shlex.quote(str(named.config))
     done = shell(f"edge-siamese rename '{NAME}' $'caf\\xe9' --config {config}", LANG="C.UTF-8")
     assert (done.returncode, done.stdout, done.stderr) == (
-        1, b"", b"edge-siamese: an argument contains '\\udce9', which is no text in the locale's encoding\n",
+        1, b"", b"edge-siamese: an argument contains '\\udce9', which is not text in the locale's encoding\n",
     )  # fmt: skip
 
 

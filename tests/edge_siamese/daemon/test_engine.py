@@ -223,7 +223,7 @@ class TestSeeing:
 class TestButton:
     def test_a_press_registers_the_object_in_front_of_the_camera(self, rig: Rig) -> None:
         rig.press()
-        assert (rig.lit(), rig.holds) == ([Signal.LOOKING], [True])
+        assert (rig.lit(), rig.holds) == ([Signal.REGISTERING], [True])
         rig.show(RING, RING)
         assert (rig.engine.registrations.busy, rig.names) == (True, [])
         rig.show(RING)
@@ -238,11 +238,11 @@ class TestButton:
         rig.now += 7.5
         rig.press(*[DISC] * 3)
         assert rig.take()[1:] == [("view added", '"object 1" has 2 views now')]
-        assert rig.lit() == [Signal.LOOKING, Signal.SAVED, Signal.LOOKING, Signal.VIEW_SAVED]
+        assert rig.lit() == [Signal.REGISTERING, Signal.SAVED, Signal.REGISTERING, Signal.VIEW_SAVED]
         rig.engine.forget("object 1")
         rig.now += 8.1
         rig.press(*[DISC] * 3)
-        assert (rig.names, rig.lit()) == (["object 2"], [Signal.LOOKING, Signal.SAVED])
+        assert (rig.names, rig.lit()) == (["object 2"], [Signal.REGISTERING, Signal.SAVED])
 
     def test_no_view_is_added_to_a_forgotten_object(self, rig: Rig) -> None:
         rig.press(*[RING] * 3)
@@ -254,7 +254,7 @@ class TestButton:
         rig.press(RING)
         rig.press(RING)
         rig.press(RING)
-        assert (rig.lit(), rig.names) == ([Signal.LOOKING, Signal.SAVED], ["object 1"])
+        assert (rig.lit(), rig.names) == ([Signal.REGISTERING, Signal.SAVED], ["object 1"])
 
     def test_a_hold_undoes_the_registration(self, rig: Rig) -> None:
         rig.press(*[RING] * 3)
@@ -284,7 +284,7 @@ class TestButton:
     def test_a_hold_cancels_a_running_registration(self, rig: Rig) -> None:
         rig.press(RING, RING)
         rig.do(Gesture.HOLD)
-        assert rig.lit() == [Signal.LOOKING, Signal.UNDONE]
+        assert rig.lit() == [Signal.REGISTERING, Signal.UNDONE]
         assert rig.take() == [("refused", "not registered: the registration was canceled")]
         assert (rig.engine.registrations.busy, rig.holds, rig.names) == (False, [True, False], [])
 
@@ -414,7 +414,7 @@ class TestChanging:
             knowing.wait(0.1)
             knowing.wait(0.1)
         assert knowing.take() == [("registered", '"disc" is registered')]
-        assert knowing.lit() == [Signal.LOOKING, Signal.SAVED]
+        assert knowing.lit() == [Signal.REGISTERING, Signal.SAVED]
         assert caplog.messages == [
             "the objects cannot be read; recognizing the previous ones: objects.db: the disk is full"
         ]
@@ -445,8 +445,8 @@ def test_changes_are_on_disk_before_signals_and_events(rig: Rig, monkeypatch: py
     rig.engine.forget("ring")
     rig.engine.undo()
     assert rig.log == [
-        "signal LOOKING", "committed", "signal SAVED", "event registered",
-        "signal LOOKING", "committed", "signal VIEW_SAVED", "event view added",
+        "signal REGISTERING", "committed", "signal SAVED", "event registered",
+        "signal REGISTERING", "committed", "signal VIEW_SAVED", "event view added",
         "committed", "signal NEGATIVE_SAVED", "event negative added",
         "committed", "event renamed",
         "committed", "event forgotten",

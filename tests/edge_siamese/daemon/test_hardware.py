@@ -177,7 +177,7 @@ class TestPanel:
         until(lambda: panel.lit)
         hardware.show_background(Signal.OFF)
         until(lambda: not panel.lit)
-        hardware.show(Signal.LOOKING)
+        hardware.show(Signal.REGISTERING)
         until(lambda: panel.lit)
         assert hardware.background is Signal.OFF
 

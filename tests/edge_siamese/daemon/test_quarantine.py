@@ -15,7 +15,7 @@ from edge_siamese.daemon.quarantine import (
     Part,
     Quarantine,
     StartCounter,
-    culprits,
+    failing_items,
     failing_parts,
     fallback_after,
     model_part,
@@ -44,10 +44,10 @@ MUG, PEN = entry("mug", 1, 2), entry("pen", 3)
 class TestSearch:
     @pytest.mark.parametrize("bad", [[], [0], [99], [3, 4, 50], [*range(100)]])
     def test_the_items_that_fail_are_found(self, bad: list[int]) -> None:
-        assert culprits(range(100), lambda some: not set(some) & set(bad)) == bad
+        assert failing_items(range(100), lambda some: not set(some) & set(bad)) == bad
 
     def test_of_items_that_fail_only_together_the_later_is_found(self) -> None:
-        assert culprits(range(8), lambda some: not {2, 6} <= set(some)) == [6]
+        assert failing_items(range(8), lambda some: not {2, 6} <= set(some)) == [6]
 
     def test_one_of_a_thousand_takes_few_trials(self) -> None:
         trials = []
@@ -56,7 +56,7 @@ class TestSearch:
             trials.append(len(some))
             return 700 not in some
 
-        assert culprits(range(1000), works) == [700]
+        assert failing_items(range(1000), works) == [700]
         assert len(trials) <= 2 * 10 + 1
 
     def test_one_view_of_an_object_is_found(self) -> None:

@@ -88,7 +88,7 @@ def test_each_refusal_has_its_signal(
     rig = Rig(tmp_path, bundle, **settings)
     result = end_of(rig, RegistrationRequest("thing"), pictures)
     assert (result.saved, result.object, result.reason) == (False, None, reason.problem)
-    assert rig.lit() == [Signal.LOOKING, signal]
+    assert rig.lit() == [Signal.REGISTERING, signal]
     (event,) = rig.events
     assert (event.kind, event.text) == ("refused", f"not registered: {result.text}")
     assert event.data == {"reason": reason.problem, "source": "command"}
@@ -133,7 +133,7 @@ def test_a_collision_is_refused_with_the_name(rig: Rig) -> None:
         "already known",
         "ring",
     )
-    assert rig.lit() == [Signal.LOOKING, Signal.COLLISION]
+    assert rig.lit() == [Signal.REGISTERING, Signal.COLLISION]
     assert rig.events[0].data == {"reason": "already known", "source": "command", "name": "ring"}
     assert rig.names == ["ring"]
 
@@ -187,7 +187,7 @@ def test_a_name_taken_meanwhile_is_reported_at_the_end(rig: Rig) -> None:
     rig.show(RING)
     assert [result.reason for result in said] == ["failed"]
     assert said[0].text.startswith('there is already an object "ring"')
-    assert rig.lit() == [Signal.LOOKING, Signal.SAVED, Signal.FAILED]
+    assert rig.lit() == [Signal.REGISTERING, Signal.SAVED, Signal.FAILED]
 
 
 def test_a_target_forgotten_meanwhile_is_reported_at_the_end(rig: Rig) -> None:
@@ -216,12 +216,12 @@ def test_a_store_failure_is_reported_and_the_engine_continues(
         patch.setattr(rig.store, "register", raising(StoreError("objects.db: the disk is full")))
         result = end_of(rig, RegistrationRequest("ring"), [RING] * 3)
     assert result == RegistrationResult(False, "objects.db: the disk is full", reason="failed")
-    assert rig.lit() == [Signal.LOOKING, Signal.FAILED]
+    assert rig.lit() == [Signal.REGISTERING, Signal.FAILED]
     assert rig.take() == [("refused", "not registered: objects.db: the disk is full")]
     rig.show(RING, RING)
     assert rig.engine.latest is not None
     assert rig.learn("ring", RING).saved
-    assert rig.lit() == [Signal.LOOKING, Signal.SAVED]
+    assert rig.lit() == [Signal.REGISTERING, Signal.SAVED]
 
 
 def test_an_unexpected_error_is_reported_and_raised(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,7 +72,7 @@ class TestLife:
         daemon.press(0.3)
         daemon.told("undone")
         until(lambda: daemon.service.hardware.background is Signal.READY)
-        assert shown == [Signal.LOOKING, Signal.SAVED, Signal.UNDONE]
+        assert shown == [Signal.REGISTERING, Signal.SAVED, Signal.UNDONE]
         assert daemon.stage.holds == [True, False]
 
     def test_systemd_is_notified_of_ready_status_and_stopping(self, daemon: Daemon) -> None:

@@ -82,7 +82,7 @@ def test_patterns_switch_when_the_table_says():
     assert changes(Signal.VIEW_SAVED, 60) == [0.3, 1.0, 1.3, 2.0]
     assert changes(Signal.UNDONE, 60) == [0.3, 1.0, 1.2, 1.4, 1.6, 1.66]
     assert changes(Signal.READY, 9) == [0.0, 0.06, 4.0, 4.06, 8.0, 8.06]
-    assert changes(Signal.LOOKING, 0.3) == [0.0, 0.07, 0.14, 0.21, 0.28]
+    assert changes(Signal.REGISTERING, 0.3) == [0.0, 0.07, 0.14, 0.21, 0.28]
     assert changes(Signal.FAULT_CAMERA, 4.3) == [0.0, 0.7, 1.0, 1.7, 2.0, 2.2, 4.2]
     assert changes(Signal.RECOGNIZED, 60) == [0.0]
     assert changes(Signal.OFF, 60) == []
@@ -91,7 +91,7 @@ def test_patterns_switch_when_the_table_says():
 @pytest.mark.parametrize("signal", list(Signal))
 def test_a_signal_can_be_followed_by_a_person(signal):
     on_and_off = pairwise(changes(signal, 20))
-    fastest = 0.06 if signal in (Signal.LOOKING, Signal.READY, Signal.UNDONE) else 0.1
+    fastest = 0.06 if signal in (Signal.REGISTERING, Signal.READY, Signal.UNDONE) else 0.1
     assert all(later - earlier >= fastest - 1e-6 for earlier, later in on_and_off)
     assert signal.pattern.length <= 12 or signal.pattern.continuous
     assert signal.meaning.endswith((".", "say why."))
@@ -135,10 +135,10 @@ def test_a_new_signal_takes_the_place_of_the_old_one_and_none_ends_it():
 
 def test_a_lasting_signal_shown_again_and_again_is_not_disturbed():
     lamp = LedPlayer()
-    lamp.show(Signal.LOOKING, 0.0)
+    lamp.show(Signal.REGISTERING, 0.0)
     lamp.set_background(Signal.READY, 0.0)
     for number in range(10):
-        lamp.show(Signal.LOOKING, number * 0.01)
+        lamp.show(Signal.REGISTERING, number * 0.01)
         lamp.set_background(Signal.READY, number * 0.01)
     assert not lamp.at(0.1)
     lamp.show(None, 0.11)

@@ -111,7 +111,7 @@ def test_signals_are_played():
         until(lambda: supervisor.description == "simulated button and LED")
         supervisor.set_background(Signal.RECOGNIZED)
         until(lambda: panel.lit)
-        supervisor.show(Signal.LOOKING)
+        supervisor.show(Signal.REGISTERING)
         until(lambda: len(panel.history) > 6)
         supervisor.show(None)
         until(lambda: panel.lit)
@@ -244,7 +244,7 @@ def test_signals_sent_without_a_panel_are_not_played_when_it_returns():
     with running(open_again) as supervisor:
         until(lambda: supervisor.problem == "unplugged")
         for _ in range(200):
-            supervisor.show(Signal.LOOKING)
+            supervisor.show(Signal.REGISTERING)
             supervisor.show(Signal.BLURRED)
         supervisor.show(None)
         supervisor.set_background(Signal.RECOGNIZED)

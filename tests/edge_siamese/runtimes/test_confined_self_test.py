@@ -247,7 +247,7 @@ def test_files_that_crash_tflite_runtime(device_python: Path, writable_bundle: P
 )
 def test_a_reply_that_is_no_result(bundle: Bundle, monkeypatch: pytest.MonkeyPatch, reply: Any) -> None:
     monkeypatch.setattr(confined_self_test.ConfinedChild, "result", lambda child: reply)
-    with pytest.raises(ModelCrashed, match=f"^the reply of {MODEL_ID} is no result of a self-test$"):
+    with pytest.raises(ModelCrashed, match=f"^the reply of {MODEL_ID} is not a result of a self-test$"):
         run_self_test(bundle, "onnxruntime", "int8", 1)
 
 

@@ -36,7 +36,7 @@ def starter():
 
 
 def life(starter, place, first, acknowledged, delay, what="live"):
-    """Start a process, and kill it some time after so many acknowledgments; returns all that it acknowledged.
+    """Start a process, and kill it some time after some acknowledgments; returns all that it acknowledged.
 
     The delay only varies the moment of the kill; no assertion depends on how far the process comes within it.
     """

@@ -30,7 +30,7 @@ def test_the_table_shows_shares_intervals_and_conditions() -> None:
     assert lines[5].split() == ["90-98", "40-60", "30-50", "1.0-6.0", "6.0-18", "0.0-5.0"]
     assert lines[6] == "skipped: 200 objects: only 103 can be registered"
     assert (
-        "returns recognized within 2 s, turned by at most so much, and at another place; 360 visits of 69"
+        "returns recognized within 2 s, turned by at most this angle, and at another place; 360 visits of 69"
         in lines[7]
     )
 

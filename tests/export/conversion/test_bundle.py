@@ -41,7 +41,7 @@ from export.evaluation.remote_runtime import encoders_for, installed_runtimes
 from export.provenance import outcome_of
 from export.training.network import TorchEncoder, TrainedNetwork, load_run
 from export.training.train import train
-from export.training.validation import one_shot_accuracy, usual_ways
+from export.training.validation import default_ways, one_shot_accuracy
 from tests.export.training.test_train import SHORT, drawn_splits
 
 ROOT = Path(__file__).parents[3]
@@ -528,7 +528,7 @@ def test_the_card_does_not_call_it_training_if_the_starting_weights_were_kept(bu
 def test_the_card_says_how_often_guessing_is_right(built: BuiltBundle) -> None:
     card = model_card(built.bundle.manifest, SPLITS, built.calibration)
     assert f"was not trained on these {SPLITS.validation.classes} classes" in card
-    assert f"Guessing is right once in {usual_ways(SPLITS.validation)} times in the one-shot trials" in card
+    assert f"Guessing is right once in {default_ways(SPLITS.validation)} times in the one-shot trials" in card
 
 
 def test_a_set_of_one_group_has_no_figure_of_left_out_groups(

@@ -399,7 +399,7 @@ def test_few_classes_do_not_decide_for_float_layers(tmp_path: Path) -> None:
     record = quantize_within_budget("onnx", tried, tmp_path / "int8", lambda _: Loss(0.7, -1.2, 2.6, 2), 0.5)
     assert (tmp_path / "int8").read_text() == record.chosen == "0" and record.within_budget
     assert record.summary() == (
-        "onnx: kept 0, not surely over the budget of 0.5 points "
+        "onnx: kept 0, not significantly over the budget of 0.5 points "
         "(95 % interval over 2 classes -1.20 to +2.60) (tried: 0 lost +0.70)"
     )
 

@@ -15,7 +15,7 @@ from export.data.folders import load_folder, split_of
 from export.data.images import Splits
 from export.data.sampling import episodes, verification_pairs
 from export.provenance import data_fingerprint
-from export.training.validation import usual_ways
+from export.training.validation import default_ways
 
 RGB = Preprocessing(16, 16, "rgb")
 
@@ -192,7 +192,7 @@ def test_held_out_classes_have_others_of_their_group_to_be_told_from(
         for images in (splits.validation, splits.evaluation):
             assert images.classes == max(2, round(0.2 * groups * classes))
             assert np.bincount(images.class_groups).min() >= 2
-            within = episodes(images, 1, usual_ways(images), 1, 1, np.random.default_rng(0), True)
+            within = episodes(images, 1, default_ways(images), 1, 1, np.random.default_rng(0), True)
             assert len(next(within).supports) >= 2
         for images in (splits.train, splits.validation, splits.evaluation):
             assert len(verification_pairs(images, 10, np.random.default_rng(0))) == 10
@@ -227,7 +227,7 @@ def test_classes_that_are_alone_in_their_groups_are_told_apart_all_the_same(tmp_
     )
     for images in (splits.train, splits.validation, splits.evaluation):
         assert images.group_names == (images.name,)
-        assert usual_ways(images) == 2
+        assert default_ways(images) == 2
         assert len(verification_pairs(images, 10, np.random.default_rng(0))) == 10
 
 
@@ -236,7 +236,7 @@ def test_given_splits_with_a_class_of_each_group_are_one_group_each(tmp_path: Pa
         some_classes(tmp_path / "train" / group, f"{group}1 {group}2")
         some_classes(tmp_path / "evaluation" / group, f"{group}3")
     splits = load_folder(tmp_path, RGB)
-    assert usual_ways(splits.evaluation) == 4
+    assert default_ways(splits.evaluation) == 4
     assert splits.evaluation.class_names == ("a/a3", "b/b3", "c/c3", "d/d3")
 
 

@@ -27,9 +27,9 @@ from export.evaluation.evaluate import (
     Evaluation,
     affordable,
     as_data_uri,
+    default_effort,
     evaluate,
     thin,
-    usual_effort,
 )
 from export.evaluation.one_shot import (
     EPISODES,
@@ -482,8 +482,8 @@ def test_pictures_become_data_uris(channels: int, kind: str) -> None:
 
 def test_a_heavy_encoder_is_looked_at_with_fewer_pictures() -> None:
     assert SHAPES == ((20, 1), (5, 1), (20, 5), (5, 5))
-    assert usual_effort(24_400_000) == Effort(SHAPES, EPISODES, None)
-    assert usual_effort(908_600_000) == Effort(((20, 1),), 200, 4)
+    assert default_effort(24_400_000) == Effort(SHAPES, EPISODES, None)
+    assert default_effort(908_600_000) == Effort(((20, 1),), 200, 4)
     images = drawn(groups=3, classes=2, drawers=6)
     assert affordable(images, 1) is images
     assert affordable(images, 908_600_000).counts.tolist() == [4] * images.classes

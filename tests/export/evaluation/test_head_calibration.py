@@ -161,7 +161,7 @@ def test_a_steep_head_has_a_threshold_too() -> None:
 
 def test_impostors_of_a_part_are_spread_over_the_classes() -> None:
     images, embeddings = clusters(groups=2, classes=10, drawers=20)
-    part = all_pairs(embeddings, images, SigmoidDistanceHead(5.0, 5.0), most=200 * 199 // 2)
+    part = all_pairs(embeddings, images, SigmoidDistanceHead(5.0, 5.0), max_pairs=200 * 199 // 2)
     assert part.images == 200
     # Eight images of each class, then four more of half of the classes: 10 * (66 + 28) of the pairs are genuine.
     assert len(part.impostor) == 200 * 199 // 2 - 10 * (66 + 28)

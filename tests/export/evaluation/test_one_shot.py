@@ -16,7 +16,7 @@ HEAD = SigmoidDistanceHead(scale=1.0, bias=0.0)
 
 
 def images(groups: list[int], each: int = 3) -> ImageSet:
-    """One class a number in `groups`, with so many blank pictures each."""
+    """One class a number in `groups`, with this many blank pictures each."""
     count = len(groups)
     return ImageSet(
         name="blanks",

@@ -6,13 +6,13 @@ import pytest
 from edge_siamese.errors import DataError
 from edge_siamese.recognition.head import SigmoidDistanceHead
 from export.data.images import ImageSet
-from export.training.validation import one_shot_accuracy, one_shot_trials, usual_ways
+from export.training.validation import default_ways, one_shot_accuracy, one_shot_trials
 
 HEAD = SigmoidDistanceHead(scale=1.0, bias=0.0)
 
 
 def images(groups: list[int], each: int = 3) -> ImageSet:
-    """One class a number in `groups`, with so many blank pictures each."""
+    """One class a number in `groups`, with this many blank pictures each."""
     count = len(groups)
     return ImageSet(
         name="blanks",
@@ -53,7 +53,7 @@ def test_trials_of_equal_seeds_are_the_same() -> None:
 
 
 def test_ways_are_those_of_the_smallest_group_that_can_be_told_apart() -> None:
-    assert usual_ways(images([0, 0, 0, 1, 1, 2])) == 2
-    assert usual_ways(images([0] * 30)) == 20
+    assert default_ways(images([0, 0, 0, 1, 1, 2])) == 2
+    assert default_ways(images([0] * 30)) == 20
     with pytest.raises(DataError, match="no group of at least two classes"):
-        usual_ways(images([0, 1, 2]))
+        default_ways(images([0, 1, 2]))
