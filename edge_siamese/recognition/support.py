@@ -145,27 +145,6 @@ class SupportSet:
         """(M,): half of the squared norm of each view, which is needed for every frame."""
         return _frozen(0.5 * np.einsum("md,md->m", self.embeddings, self.embeddings))
 
-    def entry(self, name: str) -> SupportEntry:
-        """The entry of one object, by name or uid; raises `NoSuchObject` if there is none."""
-        place = self._place(name)
-        rows, negatives = self.rows(place), self.negative_rows(place)
-        return SupportEntry(
-            self.uids[place],
-            self.names[place],
-            tuple(self.view_ids[rows].tolist()),
-            self.embeddings[rows],
-            self.negatives[negatives],
-        )
-
-    def with_entry(self, entry: SupportEntry, limit: float = np.inf) -> SupportSet:
-        """A set with this object, new or in place of the one with the same uid.
-
-        This costs a copy of the arrays, far less than `build`. Raises `SupportError` as `build` does.
-        """
-        added = SupportSet.build((entry,), self.dimensions, (limit,))
-        place = self.uids.index(entry.uid) if entry.uid in self.uids else len(self)
-        return self._spliced(place, min(place + 1, len(self)), added)
-
     def with_limits(self, limits: npt.ArrayLike) -> SupportSet:
         """The same objects with other limits, (N,); see `decision.object_limits`."""
         return replace(self, limits=_frozen(_limits(limits, len(self))))
@@ -173,11 +152,18 @@ class SupportSet:
     def without(self, name: str) -> SupportSet:
         """A set without the object of this name or uid; raises `NoSuchObject` if there is none."""
         place = self._place(name)
-        return self._spliced(place, place + 1, SupportSet.empty(self.dimensions))
-
-    def views_of(self, name: str) -> Floats:
-        """The embeddings of one object, float32 (V, D); raises `NoSuchObject` if there is none."""
-        return self.embeddings[self.rows(self._place(name))]
+        rows, negatives = self.rows(place), self.negative_rows(place)
+        owners = np.delete(self.negative_owners, negatives)
+        return SupportSet(
+            names=self.names[:place] + self.names[place + 1 :],
+            views=self.views[:place] + self.views[place + 1 :],
+            embeddings=_frozen(np.delete(self.embeddings, rows, axis=0)),
+            uids=self.uids[:place] + self.uids[place + 1 :],
+            view_ids=_frozen(np.delete(self.view_ids, rows)),
+            negatives=_frozen(np.delete(self.negatives, negatives, axis=0)),
+            negative_owners=_frozen(owners - (owners > place)),
+            limits=_frozen(np.delete(self.limits, place)),
+        )
 
     def distances(self, head: SigmoidDistanceHead, queries: Floats) -> Floats:
         """The distances of queries (Q, D) to the nearest view of each object, float32 (Q, N)."""
@@ -207,24 +193,6 @@ class SupportSet:
             if name in known:
                 return known.index(name)
         raise NoSuchObject(f'there is no object "{name}"; registered: {", ".join(self.names) or "none"}')
-
-    def _spliced(self, start: int, stop: int, other: SupportSet) -> SupportSet:
-        """A set with the objects of another one in place of those from `start` to before `stop`."""
-        rows = slice(int(self.starts[start]), int(self.starts[stop]))
-        first, last = np.searchsorted(self.negative_owners, (start, stop))
-        later = self.negative_owners[last:] + (len(other) - (stop - start))
-        return SupportSet(
-            names=(*self.names[:start], *other.names, *self.names[stop:]),
-            views=(*self.views[:start], *other.views, *self.views[stop:]),
-            embeddings=_joined(self.embeddings, rows.start, rows.stop, other.embeddings),
-            uids=(*self.uids[:start], *other.uids, *self.uids[stop:]),
-            view_ids=_joined(self.view_ids, rows.start, rows.stop, other.view_ids),
-            negatives=_joined(self.negatives, first, last, other.negatives),
-            negative_owners=_frozen(
-                np.concatenate([self.negative_owners[:first], other.negative_owners + start, later])
-            ),
-            limits=_joined(self.limits, start, stop, other.limits),
-        )
 
 
 def _row(name: str, embedding: npt.ArrayLike, dimensions: int) -> Floats:
@@ -261,10 +229,6 @@ def _limits(limits: npt.ArrayLike | None, count: int) -> Floats:
     if bounds.shape != (count,) or np.isnan(bounds).any():
         raise SupportError(f"one limit for each of {count} objects is needed, not an array {bounds.shape}")
     return bounds
-
-
-def _joined(values: npt.NDArray[Any], start: int, stop: int, instead: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    return _frozen(np.concatenate([values[:start], instead, values[stop:]]))
 
 
 def _frozen(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
