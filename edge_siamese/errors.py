@@ -57,6 +57,14 @@ class UnsafePathError(BundleError):
     """The manifest lists a path outside of the bundle's directory."""
 
 
+class SignatureError(BundleError):
+    """A bundle is not signed with a trusted key, or was changed after it was signed."""
+
+
+class SignatureToolError(SignatureError):
+    """A signature cannot be verified, because ssh-keygen cannot be run; it says nothing about the bundle."""
+
+
 class RuntimeNotInstalled(EdgeSiameseError, ImportError):
     """The requested inference runtime, or any usable one, is not installed."""
 

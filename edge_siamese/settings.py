@@ -29,6 +29,7 @@ from edge_siamese.system.network import (
     parse_broker,
     parse_public_url,
 )
+from edge_siamese.system.ssh_keys import parse_public_key
 from edge_siamese.validation import Record, SchemaError, convert, line_of, parse_toml
 
 SYSTEM_CONFIG = Path("/etc/edge-siamese/config.toml")
@@ -70,6 +71,16 @@ class ModelSettings(Record):
     """The precision of the model file. The shipped bundles have only `int8`."""
     threads: Annotated[int, Meta(ge=1, le=64)] = 1
     """Threads of the runtime. One is enough for small encoders and leaves the other cores to the camera and the system."""
+    trusted_keys: tuple[str, ...] = ()
+    """Public keys, lines such as `ssh-ed25519 AAAA… release@example`. With one, a model that is not shipped with the program
+    has to be signed with one of them (`python -m export sign`). Needs the program `ssh-keygen`."""
+
+    def __post_init__(self) -> None:
+        for number, line in enumerate(self.trusted_keys):
+            try:
+                parse_public_key(line)
+            except ValueError as error:
+                raise SchemaError(f"trusted_keys[{number}]", str(error)) from None
 
 
 class CameraSettings(Record):

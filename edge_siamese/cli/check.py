@@ -64,7 +64,7 @@ def _check_model(settings: Settings) -> None:
     path = InstalledModels(settings.models).used(settings.model.bundle)
     if path is None:
         raise ModelError("no model is installed: edge-siamese model install BUNDLE")
-    bundle, model = load_bundle(path), settings.model
+    bundle, model = load_bundle(path, trusted_keys=settings.model.trusted_keys), settings.model
     if is_untrusted(bundle):
         run_self_test(bundle, model.runtime, model.precision, model.threads).report.require()
     else:

@@ -16,12 +16,13 @@ from msgspec import structs
 
 from edge_siamese.cli.output import print_json, print_line, print_pairs, print_table
 from edge_siamese.daemon.client import NOT_RUNNING, Installation, find_installation, reload
-from edge_siamese.errors import ImageError, ModelError, RuntimeNotInstalled, SupportError
+from edge_siamese.errors import ImageError, ModelError, RuntimeNotInstalled, SettingsError, SupportError
 from edge_siamese.models import described, names, resolve, shipped
 from edge_siamese.models.bundle import Bundle, load_bundle
 from edge_siamese.models.installed import InstalledModel, InstalledModels
 from edge_siamese.models.manifest import default_threshold, threshold_origin
 from edge_siamese.models.selftest import SelfTestReport
+from edge_siamese.models.signature import describe_signature, read_signature
 from edge_siamese.pictures import read_picture
 from edge_siamese.recognizer import Recognizer
 from edge_siamese.runtimes.confined_self_test import run_self_test, try_encoder
@@ -35,17 +36,19 @@ def info(options: argparse.Namespace) -> int:
     bundle = load_bundle(_named_or_current(options))
     statuses = runtime_statuses()
     manifest = bundle.manifest
+    signature = describe_signature(bundle.path, _trusted_keys(options))
     if options.json:
         runtimes = {
             status.name: {"version": status.version, "problem": status.problem} for status in statuses
         }
-        print_json({"manifest": json.loads(manifest.to_json()), "runtimes": runtimes})
+        print_json({"manifest": json.loads(manifest.to_json()), "signature": signature, "runtimes": runtimes})
         return 0
     shape, embedding, head = "x".join(map(str, manifest.input.shape)), manifest.embedding, manifest.head
     print_pairs(
         {
             "model": "; ".join(filter(None, (manifest.model_id, described(bundle.path)))),
             "created": manifest.created,
+            "signature": signature,
             "encoder": f"{manifest.encoder.name}, {manifest.encoder.parameters:,} parameters, "
             f"{manifest.encoder.macs / 1e6:.1f} million multiply-accumulates",
             "input": f"uint8 {shape} {manifest.input.color}, {manifest.input.fit}",
@@ -322,7 +325,7 @@ def install(options: argparse.Namespace) -> int:
                 f"{bundle.manifest.model_id} passed its self-test, {result.report.precision}: {result.reason}"
             )
 
-    model = models.install(options.bundle, check)
+    model = models.install(options.bundle, check, settings.model.trusted_keys)
     return _report_change(options, installation, model, f"{model.name} is now the current model")
 
 
@@ -348,6 +351,7 @@ def list_(options: argparse.Namespace) -> int:
                     "role": item.role,
                     "path": str(item.path),
                     "problem": item.problem,
+                    "signature": describe_signature(item.path, settings.model.trusted_keys),
                     "used": item.path == used,
                 }
                 for item in listed
@@ -355,7 +359,15 @@ def list_(options: argparse.Namespace) -> int:
         )
         return 0
     if listed:
-        print_table(("model", "role", "problem"), [(item.name, item.role, item.problem) for item in listed])
+        keys = settings.model.trusted_keys
+        rows: list[tuple[str, ...]] = [(item.name, item.role, item.problem) for item in listed]
+        header: tuple[str, ...] = ("model", "role", "problem")
+        if keys or any(read_signature(item.path) for item in listed):
+            header = (*header, "signature")
+            rows = [
+                (*row, describe_signature(item.path, keys)) for row, item in zip(rows, listed, strict=True)
+            ]
+        print_table(header, rows)
     if configured:
         print_line(f"the settings name {configured}, which is used")
     elif not installed:
@@ -407,6 +419,14 @@ def _named_or_current(options: argparse.Namespace) -> Path:
             "no model is installed: name a bundle, or install one: edge-siamese model install BUNDLE"
         )
     return path
+
+
+def _trusted_keys(options: argparse.Namespace) -> tuple[str, ...]:
+    """Return the keys of the settings; none if these cannot be read, which is no reason not to describe a bundle."""
+    try:
+        return find_installation(options.config).settings.model.trusted_keys
+    except SettingsError:
+        return ()
 
 
 def _load_encoder(bundle: Bundle, options: argparse.Namespace) -> GraphEncoder:

@@ -25,6 +25,7 @@ from edge_siamese.errors import (
     ModelError,
     ModelsInUse,
     SandboxError,
+    SignatureToolError,
     StoreError,
     SupportError,
     describe_error,
@@ -134,7 +135,7 @@ def _loading_installed(
         return (yield from _load_tested(shipped, settings, models, installed=False))
     try:
         return (yield from _load_tested(path, settings, models, installed=True))
-    except SandboxError:
+    except (SandboxError, SignatureToolError):
         raise  # it says nothing about the model
     except EdgeSiameseError as error:
         if shipped is not None and models.is_last(path):
@@ -224,7 +225,7 @@ def _load_tested(
     path: Path, settings: Settings, models: InstalledModels, *, installed: bool
 ) -> Generator[str, None, LoadedModel]:
     try:
-        bundle = load_bundle(path)
+        bundle = load_bundle(path, trusted_keys=settings.model.trusted_keys)
         if is_untrusted(bundle):
             yield from testing_model(bundle, settings, models)
         return LoadedModel(bundle, load_tested_encoder(bundle, settings), installed)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from edge_siamese.doctor.findings import RUN_AS_ROOT, SERVICE, Context, Finding, Level
-from edge_siamese.errors import BundleError, EdgeSiameseError, ModelError
+from edge_siamese.errors import BundleError, EdgeSiameseError, ModelError, SignatureError
 from edge_siamese.models import described
 from edge_siamese.registry import AUTO, RUNTIMES
 from edge_siamese.system.board import disk_free
@@ -110,14 +110,20 @@ def _current_model(context: Context) -> tuple[Path | None, str]:
 
 def _self_test(context: Context, path: Path) -> Finding:
     from edge_siamese.models.bundle import load_bundle
+    from edge_siamese.models.signature import describe_signature, read_signature
     from edge_siamese.runtimes.confined_self_test import run_self_test
 
     settings, origin = context.settings.model, described(path)
     try:
-        bundle = load_bundle(path)
+        bundle = load_bundle(path, trusted_keys=settings.trusted_keys)
+        is_signed = not origin and read_signature(path) is not None
+        signature = f"; {describe_signature(path, settings.trusted_keys)}" if is_signed else ""
         result = run_self_test(bundle, settings.runtime, settings.precision, settings.threads)
         report = result.report
         report.require()
+    except SignatureError as error:
+        remedy = "install a bundle that is signed with a trusted key; or correct `trusted_keys` in [model]"
+        return Finding("model", "error", str(error), remedy)
     except EdgeSiameseError as error:
         remedy = (
             "install it again: edge-siamese model install BUNDLE; or go back: edge-siamese model rollback"
@@ -130,7 +136,7 @@ def _self_test(context: Context, path: Path) -> Finding:
         "ok",
         (f"{origin}: " if origin else "")
         + f"{bundle.manifest.model_id}, {report.precision} on {report.runtime} {result.version}: intact, and its self-test "
-        f"passes (minimum cosine {report.worst_cosine:.4f})",
+        f"passes (minimum cosine {report.worst_cosine:.4f})" + signature,
     )
 
 

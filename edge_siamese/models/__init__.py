@@ -54,6 +54,11 @@ def resolve(bundle: str | os.PathLike[str]) -> Path:
     raise BundleNotFound(f"no bundle at {text}: no such directory; {_listed()}")
 
 
+def is_shipped(directory: Path) -> bool:
+    """Whether a directory is that of a shipped bundle: by its name, not through links, which others might change."""
+    return directory.parent == DIRECTORY and directory.name in names()
+
+
 def described(path: Path) -> str:
     """`objects, shipped with edge-siamese` for the directory of that bundle; empty for other directories."""
     real = Path(os.path.realpath(path))

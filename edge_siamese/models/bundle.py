@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import math
 import os
 import stat
 import struct
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,7 +27,7 @@ from edge_siamese.errors import (
     TruncatedFileError,
     UnsafePathError,
 )
-from edge_siamese.models import resolve
+from edge_siamese.models import is_shipped, resolve
 from edge_siamese.models.manifest import (
     DEFAULT_FALSE_ACCEPT_RATE,
     MAX_HEAD_NUMBER,
@@ -36,6 +37,7 @@ from edge_siamese.models.manifest import (
     choose_threshold,
     default_threshold,
 )
+from edge_siamese.models.signature import require_signature
 from edge_siamese.recognition.decision import Acceptance
 from edge_siamese.recognition.embedding import usable_embeddings
 from edge_siamese.recognition.head import SigmoidDistanceHead
@@ -84,15 +86,15 @@ class GoldenVectors:
         write_atomically(Path(path), lambda file: np.savez(file, **arrays))
 
     @classmethod
-    def load(cls, path: str | Path) -> GoldenVectors:
-        """Read a file that `save` wrote.
+    def load(cls, path: str | Path, content: bytes | None = None) -> GoldenVectors:
+        """Read a file that `save` wrote; `content` replaces the bytes at `path`.
 
         Raises:
             BundleNotFound: there is no such file.
             BundleError: the file has no golden vectors, their shapes disagree, or a number is not finite.
         """
         path = Path(path)
-        arrays = _read_arrays(path)
+        arrays = _read_arrays(path, content)
         for name in (*_ARRAYS, _EMBEDDINGS + NETWORK):
             if name not in arrays:
                 raise BundleError(f"{path}: the array {name} is missing")
@@ -132,13 +134,15 @@ class Bundle:
     """Its directory."""
     manifest: Manifest
     head: SigmoidDistanceHead
+    signer: str = ""
+    """The trusted key that signed it; empty if no signature was required."""
 
     @cached_property
     def golden(self) -> GoldenVectors:
         """The golden vectors, read on first use; raises the errors of `GoldenVectors.load`."""
         if all(item.path != GOLDEN for item in self.manifest.attachments):
             raise BundleNotFound(f"{self.path}: the manifest lists no {GOLDEN}")
-        golden = GoldenVectors.load(self.path / GOLDEN)
+        golden = GoldenVectors.load(self.path / GOLDEN, self._signed_content(GOLDEN))
         dimensions = golden.embeddings[NETWORK].shape[1]
         for name, values in golden.embeddings.items():
             self._check_embeddings(values, f"{self.path / GOLDEN}: {_EMBEDDINGS}{name}")
@@ -158,7 +162,7 @@ class Bundle:
         if all(item.path != IMPOSTORS for item in self.manifest.attachments):
             return None
         path = self.path / IMPOSTORS
-        stored = _read_array(path)
+        stored = _read_array(path, self._signed_content(IMPOSTORS))
         dimensions = self.manifest.embedding.dimensions
         _require_numbers(stored, np.float16, f"{path}: the array")
         if stored.ndim != 2 or stored.shape[1] != dimensions or not 1 <= len(stored) <= MAX_IMPOSTORS:
@@ -169,6 +173,22 @@ class Bundle:
         self._check_embeddings(impostors, f"{path}: the array")
         impostors.setflags(write=False)
         return impostors
+
+    def read(self, path: str) -> bytes:
+        """Return the bytes of a file that the manifest lists, compared with its checksum.
+
+        Raises:
+            BundleNotFound: the manifest does not list it, or it is missing.
+            TruncatedFileError, ChecksumError: it is not the file in the manifest.
+        """
+        item = next((item for _, item in self.manifest.files() if item.path == path), None)
+        if item is None:
+            raise BundleNotFound(f"{self.path}: the manifest lists no {path}")
+        return _read_verified(self.path, item)
+
+    def _signed_content(self, path: str) -> bytes | None:
+        """The verified bytes of a file of a signed bundle, which may be replaced between two reads; None for others."""
+        return self.read(path) if self.signer else None
 
     def check(self) -> None:
         """Read everything that the engine reads.
@@ -222,13 +242,17 @@ def choose_acceptance(
     return Acceptance(fixed, source, rate, bundle.impostors)
 
 
-def load_bundle(path: str | os.PathLike[str], verify_checksums: bool = True) -> Bundle:
+def load_bundle(
+    path: str | os.PathLike[str], verify_checksums: bool = True, trusted_keys: Sequence[str] = ()
+) -> Bundle:
     """Load a bundle and verify all of its files.
 
     Args:
         path: the name of a shipped bundle, such as `objects`, or the directory of a bundle.
         verify_checksums: hash every file. Without it, only presence and size are checked, so that a small board does not
             read large encoders that were verified when they were installed.
+        trusted_keys: public keys, as in the settings. With one, a bundle that is not shipped with the program has to be
+            signed with one of them, and the bytes that are verified are the ones that are used.
 
     Raises:
         BundleNotFound: there is no bundle, or a file of it is missing.
@@ -236,6 +260,7 @@ def load_bundle(path: str | os.PathLike[str], verify_checksums: bool = True) -> 
             leaves the directory is an unsafe path too.
         TruncatedFileError: the size of a file differs from the manifest.
         ChecksumError: the checksum of a file differs from the manifest.
+        SignatureError: it is not signed with a trusted key.
         BundleError: the weights of the head do not match the manifest.
     """
     directory = resolve(path)
@@ -246,10 +271,14 @@ def load_bundle(path: str | os.PathLike[str], verify_checksums: bool = True) -> 
         if isinstance(error, BundleNotFound):
             raise
         raise BundleError(f"{directory} cannot be read: {error.strerror}") from error
-    manifest = Manifest.from_json(_read_text(manifest_path), str(manifest_path))
+    content = _read_manifest(manifest_path)
+    signer = ""
+    if trusted_keys and not is_shipped(directory):
+        signer = require_signature(directory, content, trusted_keys)
+    manifest = Manifest.from_json(_decoded(content, manifest_path), str(manifest_path))
     for _, item in manifest.files():
-        _check_file(directory, item, verify_checksums)
-    return Bundle(directory, manifest, _read_head(directory, manifest))
+        _check_file(directory, item, verify_checksums or bool(signer))
+    return Bundle(directory, manifest, _read_head(directory, manifest, bool(signer)), signer)
 
 
 def _require_manifest(directory: Path) -> None:
@@ -265,17 +294,40 @@ def _require_manifest(directory: Path) -> None:
     _require_inside(directory, directory / MANIFEST)
 
 
-def _read_text(path: Path) -> str:
+def _read_manifest(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             content = file.read(MAX_MANIFEST_BYTES + 1)
-        if len(content) > MAX_MANIFEST_BYTES:
-            raise ManifestError(f"{path} has more than {MAX_MANIFEST_BYTES} bytes; {_REMEDY}")
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}") from error
+    if len(content) > MAX_MANIFEST_BYTES:
+        raise ManifestError(f"{path} has more than {MAX_MANIFEST_BYTES} bytes; {_REMEDY}")
+    return content
+
+
+def _decoded(content: bytes, path: Path) -> str:
+    try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ManifestError(f"{path}: not UTF-8 text (byte {error.start})") from error
+
+
+def _read_verified(directory: Path, item: FileInfo) -> bytes:
+    """Return the bytes of a file; raises as `load_bundle` if they are not those of the manifest."""
+    path = directory / item.path
+    _check_file(directory, item, verify_checksum=False)
+    try:
+        with path.open("rb") as file:
+            content = file.read(item.bytes + 1)
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror}") from error
+    if len(content) != item.bytes:
+        raise TruncatedFileError(
+            f"{path} changed while it was read; the manifest says {item.bytes} bytes; {_REMEDY}"
+        )
+    if hashlib.sha256(content).hexdigest() != item.sha256:
+        raise ChecksumError(f"{path} is not the file in the manifest: its SHA-256 differs; {_REMEDY}")
+    return content
 
 
 def _require_inside(directory: Path, path: Path) -> None:
@@ -311,12 +363,13 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _read_head(directory: Path, manifest: Manifest) -> SigmoidDistanceHead:
+def _read_head(directory: Path, manifest: Manifest, is_signed: bool) -> SigmoidDistanceHead:
     info = manifest.head
     weights = None
     if info.weights is not None:
         path = directory / info.weights
-        weights = _read_array(path)
+        (item,) = (item for item in manifest.attachments if item.path == info.weights)
+        weights = _read_array(path, _read_verified(directory, item) if is_signed else None)
         if weights.shape != (manifest.embedding.dimensions,):
             raise BundleError(
                 f"{path}: one weight for each of {manifest.embedding.dimensions} dimensions is needed"
@@ -327,17 +380,27 @@ def _read_head(directory: Path, manifest: Manifest) -> SigmoidDistanceHead:
     return SigmoidDistanceHead(info.scale, info.bias, info.distance, weights)
 
 
-def _read_array(path: Path) -> npt.NDArray[Any]:
-    """The array of a .npy file, of which the header is checked before memory is allocated."""
-    with _numpy_errors(path), path.open("rb") as file:
+def _read_array(path: Path, content: bytes | None = None) -> npt.NDArray[Any]:
+    """The array of a .npy file, of which the header is checked before memory is allocated.
+
+    `content` replaces the bytes at `path`.
+    """
+    with _numpy_errors(path), _opened(path, content) as file:
         if file.peek(2)[:2] == b"PK":
             raise BundleError(f"{path} holds several arrays, not one")
-        return _parse_array(file, os.fstat(file.fileno()).st_size)
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        return _parse_array(file, size)
 
 
-def _read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+def _opened(path: Path, content: bytes | None) -> io.BufferedReader:
+    # io.BytesIO has no `peek`.
+    return path.open("rb") if content is None else io.BufferedReader(io.BytesIO(content))
+
+
+def _read_arrays(path: Path, content: bytes | None = None) -> dict[str, npt.NDArray[Any]]:
     """The arrays of a .npz file; number, names and sizes are checked before anything is decompressed."""
-    with _numpy_errors(path), path.open("rb") as file:
+    with _numpy_errors(path), _opened(path, content) as file:
         if file.peek(6)[:6] == b"\x93NUMPY":
             raise BundleError(f"{path} is one array, not several")
         _require_few_members(file)
@@ -347,8 +410,8 @@ def _read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
                 raise ValueError(f"its arrays have more than {MAX_ARRAY_BYTES} bytes")
             arrays = {}
             for member in members:
-                with archive.open(member) as content:
-                    arrays[member.filename.removesuffix(".npy")] = _parse_array(content, member.file_size)
+                with archive.open(member) as array:
+                    arrays[member.filename.removesuffix(".npy")] = _parse_array(array, member.file_size)
         return arrays
 
 

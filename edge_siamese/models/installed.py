@@ -13,7 +13,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +22,11 @@ from typing import IO
 import msgspec
 from msgspec.structs import replace
 
-from edge_siamese.errors import BundleError, EdgeSiameseError, ModelError, ModelsInUse
+from edge_siamese.errors import BundleError, EdgeSiameseError, ModelError, ModelsInUse, SignatureError
 from edge_siamese.models import default, described, resolve
 from edge_siamese.models.bundle import MANIFEST, Bundle, load_bundle
 from edge_siamese.models.manifest import MAX_FILE_BYTES
+from edge_siamese.models.signature import SIGNATURE
 from edge_siamese.system.files import replace_directory, staging_directory, write_text_atomically
 from edge_siamese.validation import Record, SchemaError, convert, parse_json
 
@@ -120,26 +121,37 @@ class InstalledModels:
         ]
         return sorted(found, key=lambda model: ("current", "previous", "kept").index(model.role))
 
-    def install(self, source: str | Path, check: Callable[[Bundle], object]) -> InstalledModel:
+    def install(
+        self, source: str | Path, check: Callable[[Bundle], object], trusted_keys: Sequence[str] = ()
+    ) -> InstalledModel:
         """Check a bundle, copy it, and make it current; the model that was current becomes the previous one.
 
         Args:
             source: the directory of a bundle, or the name of a shipped one.
             check: called with the bundle; raises if this device should not use it, such as the self-test.
+            trusted_keys: see `load_bundle`.
 
         Raises:
             BundleError: the source is not a valid bundle.
             ModelError: the copy cannot be made.
             Whatever `check` raises; then nothing has changed.
         """
-        bundle = load_bundle(source)
+        bundle = load_bundle(source, trusted_keys=trusted_keys)
+        if trusted_keys and not bundle.signer:
+            name = bundle.path.name
+            raise SignatureError(
+                f"{name} is shipped with the program and not signed, so that a copy cannot be verified: "
+                f'set bundle = "{name}" in [model] of the settings instead'
+            )
         name = model_directory(bundle)
         # Before root privileges are dropped: runtimes are imported now, perhaps from a place that only root can read.
         # The copy is verified by its checksums.
         check(bundle)
         with ExitStack() as stack:
             # Opened before root privileges are dropped: the source may be in a home that only root can read.
-            paths = (MANIFEST, *(item.path for _, item in bundle.manifest.files()))
+            paths = [MANIFEST, *(item.path for _, item in bundle.manifest.files())]
+            if (bundle.path / SIGNATURE).exists():
+                paths.append(SIGNATURE)
             try:
                 files = {path: stack.enter_context((bundle.path / path).open("rb")) for path in paths}
             except OSError as error:
@@ -152,7 +164,7 @@ class InstalledModels:
                     (copy / path).parent.mkdir(parents=True, exist_ok=True)
                     with (copy / path).open("xb") as target:
                         _copy(file, target)
-                if model_directory(load_bundle(copy)) != name:
+                if model_directory(load_bundle(copy, trusted_keys=trusted_keys)) != name:
                     raise ModelError(f"{source} changed while it was copied: install it again")
                 replace_directory(copy, self.directory / name)
             except BundleError:

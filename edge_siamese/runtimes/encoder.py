@@ -19,8 +19,15 @@ from edge_siamese.recognition.imaging import Bytes, Floats, Frames, prepare_batc
 class Graph(Protocol):
     """A model file that a runtime has loaded; safe to run from several threads."""
 
-    def __init__(self, package: ModuleType, path: Path, threads: int) -> None:
-        """Load a file; raises `EncoderError`."""
+    def __init__(self, package: ModuleType, path: Path, threads: int, content: bytes | None = None) -> None:
+        """Load a file; raises `EncoderError`.
+
+        Args:
+            package: the imported library.
+            path: of the file, for errors if there is `content`.
+            threads: of the runtime.
+            content: the bytes to load instead, which were verified; the file may have been replaced since.
+        """
 
     @staticmethod
     def check_package(package: ModuleType) -> None:

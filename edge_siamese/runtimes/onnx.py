@@ -24,7 +24,9 @@ there too, and take 25 % more time. With int8 dot products nothing overflows, an
 class OnnxGraph:
     """An ONNX file with one input, uint8 (N, H, W, C), and one output, float32 (N, D)."""
 
-    def __init__(self, onnxruntime: ModuleType, path: Path, threads: int) -> None:
+    def __init__(
+        self, onnxruntime: ModuleType, path: Path, threads: int, content: bytes | None = None
+    ) -> None:
         # Before the first session: otherwise the search for a GPU warns on boards that have none.
         onnxruntime.set_default_logger_severity(_ERRORS_ONLY)
         options = onnxruntime.SessionOptions()
@@ -37,7 +39,7 @@ class OnnxGraph:
         self._path = path
         try:
             self._session: Any = onnxruntime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
+                str(path) if content is None else content, options, providers=["CPUExecutionProvider"]
             )
             (image,), (embedding,) = self._session.get_inputs(), self._session.get_outputs()
         except Exception as error:  # onnxruntime's errors share no base class of their own

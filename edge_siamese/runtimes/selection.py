@@ -87,7 +87,8 @@ def load_encoder(
     path = bundle.model_path(driver.format, precision)
     threads = threads or default_threads()
     start = time.perf_counter()
-    graph = driver.load()(status.module, path, threads)
+    content = bundle.read(bundle.manifest.model(driver.format, precision).path) if bundle.signer else None
+    graph = driver.load()(status.module, path, threads, content)
     return GraphEncoder(
         graph,
         bundle.manifest,

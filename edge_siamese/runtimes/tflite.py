@@ -29,12 +29,13 @@ _EMPTY_MODEL = base64.b64decode(
 class TfliteGraph:
     """A TFLite file with one input, uint8, int8 or float32 (1, H, W, C), and one output, (1, D)."""
 
-    def __init__(self, package: ModuleType, path: Path, threads: int) -> None:
+    def __init__(self, package: ModuleType, path: Path, threads: int, content: bytes | None = None) -> None:
         self._path = path
         self._package = package.__name__.split(".")[0]
         try:
             with _silent_stderr():
-                self._interpreter: Any = package.Interpreter(model_path=str(path), num_threads=threads)
+                model = {"model_path": str(path)} if content is None else {"model_content": content}
+                self._interpreter: Any = package.Interpreter(**model, num_threads=threads)
                 self._interpreter.allocate_tensors()
             (self._input,), (self._output,) = (
                 self._interpreter.get_input_details(),

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from edge_siamese.errors import ExportError, RuntimeNotInstalled
 from edge_siamese.models.bundle import MANIFEST, Bundle
+from edge_siamese.models.signature import SIGNATURE
 from edge_siamese.registry import AUTO
 from edge_siamese.runtimes.confined_self_test import is_untrusted, run_self_test
 from export import records
@@ -75,10 +76,11 @@ class Deployment:
 
 
 def archive(bundle: Bundle) -> bytes:
-    """A tar file with the manifest and the files that it lists, below `bundle/`; equal bundles give equal bytes."""
+    """A tar file with manifest, signature and listed files, below `bundle/`; equal bundles give equal bytes."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        for path in (MANIFEST, *(item.path for _, item in bundle.manifest.files())):
+        signature = [SIGNATURE] if (bundle.path / SIGNATURE).exists() else []
+        for path in (MANIFEST, *signature, *(item.path for _, item in bundle.manifest.files())):
             data = (bundle.path / path).read_bytes()
             entry = tarfile.TarInfo(f"bundle/{path}")
             entry.size, entry.mode = len(data), 0o644

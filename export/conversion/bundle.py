@@ -38,6 +38,7 @@ from edge_siamese.models.manifest import (
     Manifest,
     ModelFile,
 )
+from edge_siamese.models.signature import SIGNATURE
 from edge_siamese.recognition.imaging import Floats, prepare
 from edge_siamese.runtimes.selection import load_encoder
 from edge_siamese.system.files import (
@@ -372,7 +373,7 @@ def store_impostors(bundle: Bundle, embeddings: Floats, source: str) -> int:
         raise ExportError("the embeddings are too large for float16; this encoder cannot have impostors")
     with bundle_staging(bundle.path, f"another export is writing {bundle.path}; wait for it") as place:
         new = place / "bundle"
-        shutil.copytree(bundle.path, new)
+        shutil.copytree(bundle.path, new, ignore=shutil.ignore_patterns(SIGNATURE))  # not of the new manifest
         write_atomically(new / IMPOSTORS, lambda file: np.save(file, impostors, allow_pickle=False))
         others = tuple(item for item in bundle.manifest.attachments if item.path != IMPOSTORS)
         manifest = structs.replace(

@@ -104,7 +104,7 @@ import numpy as np
 class OnesGraph:
     """A graph whose embeddings are ones."""
 
-    def __init__(self, package, path, threads):
+    def __init__(self, package, path, threads, content=None):
         self.input_shape, self.dimensions = (12, 12, 1), 8
 
     @staticmethod

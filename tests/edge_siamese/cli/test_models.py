@@ -15,7 +15,9 @@ from edge_siamese.daemon import client
 from edge_siamese.errors import DaemonNotRunning
 from edge_siamese.models.bundle import Bundle
 from edge_siamese.models.manifest import HeadInfo
+from edge_siamese.models.signature import SIGNATURE
 from tests.edge_siamese.daemon.running import Daemon, daemon_in, until
+from tests.edge_siamese.signing import make_key, needs_keygen
 from tests.tiny_bundle import write_tiny_bundle
 
 pytest.importorskip("onnxruntime")
@@ -190,3 +192,29 @@ def test_foreign_text_is_escaped(command: Command, daemon: Daemon, tmp_path: Pat
     out = command("info", str(evil)) + command("info", str(evil), "--json") + command("model", "list")
     assert shown in out
     assert all(character.isprintable() or character == "\n" for character in out)
+
+
+@needs_keygen
+def test_with_trusted_keys_only_signed_models_are_installed(
+    command: Command, daemon: Daemon, second: str, tmp_path: Path
+) -> None:
+    key = make_key(tmp_path / "release")
+    text = daemon.config.read_text()
+    daemon.config.write_text(text.replace("[model]", f'[model]\ntrusted_keys = ["{key.line}"]'))
+    error = command("model", "install", second, status=1)
+    assert error == (
+        f"edge-siamese: {second} is not signed, and `trusted_keys` in [model] requires it: "
+        "python -m export sign BUNDLE --key FILE\n"
+    )
+    key.sign(Path(second))
+    command("model", "install", second)
+    rows = command("model", "list").splitlines()
+    assert rows[0].split() == ["model", "role", "problem", "signature"]
+    assert rows[2].endswith(f"signed by {key.name}, a trusted key")
+    (listed, *_) = json.loads(command("model", "list", "--json"))
+    assert listed["signature"] == f"signed by {key.name}, a trusted key"
+    described = command("info", second)
+    assert re.search(rf"^signature +signed by {re.escape(key.name)}, a trusted key$", described, re.MULTILINE)
+    assert json.loads(command("info", second, "--json"))["signature"].startswith("signed by ")
+    (Path(second) / SIGNATURE).unlink()
+    assert json.loads(command("info", second, "--json"))["signature"] == "not signed"

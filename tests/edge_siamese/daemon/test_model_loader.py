@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -36,6 +37,7 @@ from tests.edge_siamese.daemon.running import (
     model_of,
     until,
 )
+from tests.edge_siamese.signing import Key, make_key, needs_keygen
 from tests.tiny_bundle import write_tiny_bundle
 
 pytest.importorskip("onnxruntime")
@@ -418,3 +420,64 @@ def test_the_self_test_runs_on_the_configured_runtime(bundle: Bundle) -> None:
         bundle, structs.replace(SETTINGS, model=structs.replace(SETTINGS.model, precision="fp32"))
     )
     assert (encoder.runtime, encoder.precision, encoder.threads) == ("onnxruntime", "fp32", 1)
+
+
+@needs_keygen
+class TestSignatures:
+    """A daemon with trusted keys."""
+
+    @pytest.fixture
+    def keys(self, daemon: Daemon, tmp_path: Path) -> Key:
+        key = make_key(tmp_path / "release")
+        text = daemon.config.read_text()
+        assert "[model]" in text
+        daemon.config.write_text(text.replace("[model]", f'[model]\ntrusted_keys = ["{key.line}"]'))
+        return key
+
+    def test_a_model_that_was_changed_on_the_disk_is_not_loaded(
+        self, daemon: Daemon, keys: Key, bundle: Bundle, tmp_path: Path, second: Path
+    ) -> None:
+        shutil.copytree(bundle.path, tmp_path / "first")
+        for source in (tmp_path / "first", second):
+            keys.sign(source)
+            daemon.models.install(source, accept, [keys.line])
+        path = daemon.models.current()
+        assert path is not None
+        manifest = path / "manifest.json"
+        manifest.write_text(manifest.read_text() + " ")
+        daemon.start().up()
+        assert model_of(daemon) == "tiny-0123456789ab"
+        assert any("was changed after it was signed" in line for line in daemon.events("model"))
+        assert f"was rejected ({path}: " in daemon.ask("status")["loading"]["model_problem"]
+
+    def test_an_unsigned_model_of_the_settings_is_not_loaded(
+        self, daemon: Daemon, keys: Key, second: Path
+    ) -> None:
+        text = daemon.config.read_text()
+        assert 'bundle = ""' in text
+        daemon.config.write_text(text.replace('bundle = ""', f'bundle = "{second}"'))
+        daemon.start()
+        until(lambda: daemon.systemd.count("READY=1"))
+        assert daemon.ask("status")["line"].startswith(
+            f"{second} is not signed, and `trusted_keys` in [model]"
+        )
+        keys.sign(second)
+        daemon.ask("reload")
+        daemon.up()
+        assert model_of(daemon) == "second"
+
+    def test_a_missing_ssh_keygen_rejects_no_model(
+        self, daemon: Daemon, keys: Key, second: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        keys.sign(second)
+        daemon.models.install(second, accept, [keys.line])
+        path = os.environ["PATH"]
+        monkeypatch.setenv("PATH", str(tmp_path))
+        daemon.start()
+        until(lambda: daemon.systemd.count("READY=1"))
+        assert "ssh-keygen is needed to verify signatures" in daemon.ask("status")["line"]
+        assert daemon.models.state().rejected == {}
+        monkeypatch.setenv("PATH", path)
+        daemon.ask("reload")
+        daemon.up()
+        assert model_of(daemon) == "second"

@@ -66,7 +66,7 @@ class ConstantGraph:
 
     input_shape, dimensions = (12, 12, 1), 8
 
-    def __init__(self, package: ModuleType, path: Path, threads: int) -> None:
+    def __init__(self, package: ModuleType, path: Path, threads: int, content: bytes | None = None) -> None:
         pass
 
     @staticmethod
