@@ -334,7 +334,7 @@ class Engine:
     def _publish_sightings(self, sightings: list[Sighting]) -> None:
         for sighting in sightings:
             data = sighting.data()
-            if self._decisions.wanted and sighting.kind != "left":
+            if self._decisions.enabled and sighting.kind != "left":
                 data |= self._keep_decision(sighting)
             self._publish(Event(sighting.kind, sighting.text, data=data))
 

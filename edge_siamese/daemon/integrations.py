@@ -123,8 +123,8 @@ class Integrations:
         """Open what settings turn on, close what they turn off, and reopen what they change; does not block."""
         on = {slot.spec.kind for slot in self._slots if slot.spec.is_on(settings)}
         # Dashboard and MQTT show decisions; the dashboard alone shows the frames of a registration.
-        self._api.decisions.wanted = bool(on & {"dashboard", "mqtt"})
-        self._api.registrations.wanted = "dashboard" in on
+        self._api.decisions.enabled = bool(on & {"dashboard", "mqtt"})
+        self._api.registrations.enabled = "dashboard" in on
         with self._changed:
             self._settings = settings
             if self._thread is None and on:

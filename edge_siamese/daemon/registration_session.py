@@ -272,15 +272,15 @@ class RegistrationSessions:
         self._publish(Event("refused", f"not registered: {result.text}", data=data))
         return result
 
-    def _record_start(self, request: RegistrationRequest, wanted: int) -> None:
-        if self._progress.wanted:
+    def _record_start(self, request: RegistrationRequest, needed: int) -> None:
+        if self._progress.enabled:
             self._progress.begin(
-                name=request.name, target=request.target, source=request.source, wanted=wanted
+                name=request.name, target=request.target, source=request.source, needed=needed
             )
 
     def _record_verdict(self, number: int, pixels: npt.NDArray[Any], verdict: FrameVerdict | None) -> None:
         """Record a frame; without a verdict it is a good one."""
-        if self._progress.wanted:
+        if self._progress.enabled:
             good, text = (True, "good") if verdict is None else (verdict.good, verdict.text)
             crop = make_crop(pixels, self._encoder.preprocessing, PREVIEW_SIDE)
             self._progress.add(RegistrationFrame(number, good, text, crop))
@@ -321,7 +321,7 @@ class RegistrationRecord:
     """The uid of the object that gets a view; None for a new object."""
     source: str
     """Source of the request: button, command, picture, dashboard or mqtt."""
-    wanted: int
+    needed: int
     """Number of good frames that it needs."""
     frames: tuple[RegistrationFrame, ...] = ()
     """The latest frames, oldest first."""
@@ -339,7 +339,7 @@ class RegistrationProgress:
     """The latest registration. The engine's thread writes, any thread reads."""
 
     def __init__(self) -> None:
-        self.wanted = False
+        self.enabled = False
         """Whether registrations are recorded: only if the dashboard shows them."""
         self.version = 0
         """Number of changes, so that readers detect one."""
@@ -350,9 +350,9 @@ class RegistrationProgress:
         """Return the registration in progress or the latest one."""
         return self._latest
 
-    def begin(self, *, name: str | None, target: str | None, source: str, wanted: int) -> None:
+    def begin(self, *, name: str | None, target: str | None, source: str, needed: int) -> None:
         """Record the start of a registration."""
-        self._put(RegistrationRecord(secrets.token_hex(6), name, target, source, wanted))
+        self._put(RegistrationRecord(secrets.token_hex(6), name, target, source, needed))
 
     def add(self, frame: RegistrationFrame) -> None:
         """Record a frame."""

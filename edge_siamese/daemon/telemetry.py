@@ -198,7 +198,7 @@ class RecentDecisions:
     """The latest `MAX_DECISIONS` decisions. The engine's thread adds, any thread reads."""
 
     def __init__(self) -> None:
-        self.wanted = False
+        self.enabled = False
         """Whether decisions are kept: only if an integration shows them."""
         self._kept: OrderedDict[str, RecentDecision] = OrderedDict()
         self._changing = threading.Lock()

@@ -287,7 +287,7 @@ def registration_data(record: RegistrationRecord, *, pictures: bool, prefix: str
         "name": record.name,
         "target": record.target,
         "source": record.source,
-        "wanted": record.wanted,
+        "needed": record.needed,
         "done": record.done,
         "saved": record.saved,
         "text": record.text,

@@ -488,9 +488,9 @@ class MqttClient:
     def _send_subscriptions(self, session: _Session) -> None:
         with self._lock:
             requests, self._subscription_requests = self._subscription_requests, []
-        for pattern, wanted in requests:
-            for topic in self._topics_of(pattern, wanted):
-                if not wanted:
+        for pattern, subscribe in requests:
+            for topic in self._topics_of(pattern, subscribe):
+                if not subscribe:
                     session.client.unsubscribe(topic)
                     session.client.message_callback_remove(topic)
                     continue
@@ -499,9 +499,9 @@ class MqttClient:
                 if packet_id is not None:
                     session.subscribing[packet_id] = pattern
 
-    def _topics_of(self, pattern: str, wanted: bool) -> tuple[str, ...]:
+    def _topics_of(self, pattern: str, subscribe: bool) -> tuple[str, ...]:
         """Return the topics to subscribe to for a pattern."""
-        if self._limits.wildcards or not wanted or not set(pattern) & set("+#"):
+        if self._limits.wildcards or not subscribe or not set(pattern) & set("+#"):
             return (pattern,)
         with self._lock:
             subscription = self._subscriptions.get(pattern)

@@ -11,13 +11,6 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-def in_thread(function: Callable[[], T], name: str) -> Future[T]:
-    """Call a function on a new daemon thread."""
-    future: Future[T] = Future()
-    threading.Thread(target=_run, args=(function, future), name=name, daemon=True).start()
-    return future
-
-
 class DaemonThreadPool(Executor):
     """An executor like `ThreadPoolExecutor`, but its threads do not keep the process from ending.
 

@@ -93,14 +93,14 @@ class OnnxGraph:
     def quantized_activations(self, path: Path, images: Bytes) -> Iterator[dict[str, Floats]]:
         model = onnx.load(str(path))
         produced = {str(name) for node in model.graph.node for name in node.output}
-        wanted = {}
+        outputs = {}
         for step in self.steps:
             # The DequantizeLinear node of a quantized activation has its real values.
             for name in (f"{step.output}_DequantizeLinear_Output", step.output):
                 if name in produced:
-                    wanted[step.output] = name
+                    outputs[step.output] = name
                     break
-        return _run(model, wanted, images)
+        return _run(model, outputs, images)
 
     def quantize(self, out: Path, ranges: Mapping[str, Range], float_layers: Collection[str] = ()) -> None:
         excluded = self._excluded(float_layers)

@@ -210,7 +210,7 @@ def _run(path: Path, file: TfliteFile, images: Bytes) -> Iterator[dict[str, Floa
         interpreter = Interpreter(str(path), num_threads=1, experimental_preserve_all_tensors=True)
         interpreter.allocate_tensors()
     details = {detail["index"]: detail for detail in interpreter.get_tensor_details()}
-    wanted = [*file.inputs, *(index for operator in file.operators for index in operator.outputs)]
+    indices = [*file.inputs, *(index for operator in file.operators for index in operator.outputs)]
     for image in images[:, np.newaxis]:
         index = file.inputs[0]
         if details[index]["dtype"] == np.int8:
@@ -218,7 +218,7 @@ def _run(path: Path, file: TfliteFile, images: Bytes) -> Iterator[dict[str, Floa
         else:
             interpreter.set_tensor(index, image.astype(details[index]["dtype"]))
         interpreter.invoke()
-        yield {file.tensors[i].name: _dequantize(interpreter.get_tensor(i), details[i]) for i in wanted}
+        yield {file.tensors[i].name: _dequantize(interpreter.get_tensor(i), details[i]) for i in indices}
 
 
 def _dequantize(values: Any, details: dict[str, Any]) -> Floats:

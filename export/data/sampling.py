@@ -231,9 +231,9 @@ def _make_index(images: ImageSet) -> _Index:
 
 def _by_another_drawer(index: _Index, a: Indices, classes: Indices, rng: np.random.Generator) -> Indices:
     """Draw a picture of each of the classes by another drawer than that of `a`, or at least not `a`, if there is one."""
-    wanted = index.key(classes, index.drawers[a])
-    begin = np.searchsorted(index.keys, wanted, side="left") - index.starts[classes]
-    end = np.searchsorted(index.keys, wanted, side="right") - index.starts[classes]
+    keys = index.key(classes, index.drawers[a])
+    begin = np.searchsorted(index.keys, keys, side="left") - index.starts[classes]
+    end = np.searchsorted(index.keys, keys, side="right") - index.starts[classes]
     unknown = index.drawers[a] < 0
     if unknown.any():
         # With unknown drawers only the picture itself is excluded, within its own class.

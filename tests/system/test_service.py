@@ -166,7 +166,7 @@ def test_an_object_is_registered_and_listed(device: Device) -> None:
     assert device.objects() == {uid: "ama"}
 
 
-def test_a_hangup_signal_reads_the_settings_anew_in_the_same_process(device: Device) -> None:
+def test_a_hangup_signal_reads_the_settings_again_in_the_same_process(device: Device) -> None:
     container = device.container
     pid = container.property("MainPID")
     assert "object" in container.read(SETTINGS)

@@ -63,11 +63,6 @@ def hold(at: float, text: str = "") -> tuple[Press, ...]:
     return (Press(at, HOLD_SECONDS, text),)
 
 
-def double_press(at: float, text: str = "") -> tuple[Press, ...]:
-    """Two short presses of 0.1 s, 0.1 s apart."""
-    return (Press(at, 0.1, text), Press(at + 0.2, 0.1))
-
-
 @dataclass(frozen=True)
 class Script:
     """Steps over time, the last part of which may be repeated.

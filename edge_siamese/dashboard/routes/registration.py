@@ -37,7 +37,7 @@ class Registration(Record):
     name: str | None
     target: Annotated[str | None, Meta(description="Uid of the object that gets a view; null: a new object.")]
     source: str
-    wanted: Annotated[int, Meta(description="Number of good frames that it needs.")]
+    needed: Annotated[int, Meta(description="Number of good frames that it needs.")]
     done: bool
     saved: bool
     text: str

@@ -41,7 +41,7 @@ export function frameStrip({ signal, ended = () => {} }) {
     }
     while (list.children.length > MAX_TILES) list.firstChild.remove();
     const good = registration.frames.filter((frame) => frame.good).length;
-    const needed = registration.wanted ? ` of ${registration.wanted}` : "";
+    const needed = registration.needed ? ` of ${registration.needed}` : "";
     setText(count, `${good}${needed} good ${registration.source === "picture" ? "pictures" : "frames"}`);
     if (registration.done && !finished) {
       finished = true;

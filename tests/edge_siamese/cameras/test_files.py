@@ -123,7 +123,7 @@ def test_a_folder_of_which_nothing_can_be_read_is_an_error(tmp_path: Path) -> No
     assert not isinstance(caught.value, CameraEnded)
 
 
-def test_one_picture_is_shown_again_and_again_and_anew_when_it_changes(tmp_path: Path) -> None:
+def test_one_picture_is_shown_repeatedly_and_read_again_when_it_changes(tmp_path: Path) -> None:
     path = picture(tmp_path / "mug.png", 7)
     clock = Clock()
     camera = camera_of(path, clock)

@@ -17,7 +17,7 @@ from edge_siamese.daemon.integrations import INTEGRATIONS
 from edge_siamese.daemon.service import Service
 from edge_siamese.settings import load_settings
 from edge_siamese.store import archive
-from edge_siamese.system.threads import in_thread
+from edge_siamese.system.threads import DaemonThreadPool
 from tests.edge_siamese.daemon.running import Stage, until
 
 HANGING: list[str] = []
@@ -49,7 +49,7 @@ def make_it_hang(service: Service, stage: Stage, collection: Path) -> None:
     client.connect(str(service.settings.socket))
     client.sendall(b'{"command": "objects"}\n')
     archive.insert_crops = hang("import")
-    in_thread(lambda: api.import_(collection, "rename"), "import")
+    DaemonThreadPool(1, "import").submit(lambda: api.import_(collection, "rename"))
     stage.hangs = True
     until(lambda: stage.stuck)
     until(lambda: set(HANGING) == {"pool", "public_pool", "jpeg_pool", "command", "import"})
@@ -62,9 +62,9 @@ def main(config: str, collection: str) -> int:
     hardware.open_camera = stage.open
     model_loader.needs_proof = lambda _: False
     service = Service(load_settings(config), config)
-    in_thread(lambda: make_it_hang(service, stage, Path(collection)), "conductor").add_done_callback(
-        lambda done: done.result()
-    )
+    DaemonThreadPool(1, "conductor").submit(
+        lambda: make_it_hang(service, stage, Path(collection))
+    ).add_done_callback(lambda done: done.result())
     return service.run()
 
 

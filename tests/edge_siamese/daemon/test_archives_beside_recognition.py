@@ -16,7 +16,7 @@ from edge_siamese.models.bundle import Bundle
 from edge_siamese.recognition.registration import NewView
 from edge_siamese.store import SupportStore
 from edge_siamese.store import archive as archive_module
-from edge_siamese.system.threads import in_thread
+from edge_siamese.system.threads import DaemonThreadPool
 from tests.edge_siamese.daemon.running import CUP, MUG, PEN, Daemon, daemon_in, until
 
 pytest.importorskip("onnxruntime")
@@ -59,7 +59,7 @@ def test_frames_are_recognized_while_an_archive_is_decoded_and_written(
     decode, insert = archive_module.decode_png, archive_module.insert_crops
     monkeypatch.setattr(archive_module, "decode_png", with_frames_before(daemon, decode))
     monkeypatch.setattr(archive_module, "insert_crops", with_frames_before(daemon, insert))
-    done = in_thread(lambda: daemon.service.api.import_(path, "rename"), "import")
+    done = DaemonThreadPool(1, "import").submit(lambda: daemon.service.api.import_(path, "rename"))
     daemon.show(MUG, None)
     assert done.result(60)["text"] == (
         "imported: objects 1, views 1, negatives 0; to be embedded from pictures 1"
@@ -89,7 +89,9 @@ def test_an_export_has_the_state_of_its_beginning_and_others_change_the_store_me
         return member(name)
 
     monkeypatch.setattr(archive_module, "_member", slow)
-    done = in_thread(lambda: daemon.service.api.export_to(tmp_path / "objects.zip"), "export")
+    done = DaemonThreadPool(1, "export").submit(
+        lambda: daemon.service.api.export_to(tmp_path / "objects.zip")
+    )
     assert reached.wait(30)
     daemon.learn("pen", PEN)
     daemon.ask("forget", name="mug")
@@ -113,7 +115,7 @@ def import_that_waits(
         insert(*words)
 
     monkeypatch.setattr(archive_module, "insert_crops", slow)
-    done = in_thread(lambda: daemon.service.api.import_(path, "rename"), "import")
+    done = DaemonThreadPool(1, "import").submit(lambda: daemon.service.api.import_(path, "rename"))
     assert reached.wait(30)
     return done, proceed
 

@@ -22,7 +22,7 @@ from tests.edge_siamese.daemon.rig import DISC, NIGHT, PAGE, RING, Rig
 @pytest.fixture
 def rig(tmp_path: Path, bundle: Bundle) -> Iterator[Rig]:
     made = Rig(tmp_path, bundle)
-    made.observations.decisions.wanted = made.observations.registrations.wanted = True
+    made.observations.decisions.enabled = made.observations.registrations.enabled = True
     yield made
     made.store.close()
 
@@ -112,7 +112,7 @@ def test_an_expired_decision_cannot_be_rejected(rig: Rig) -> None:
 
 
 def test_decisions_are_not_kept_without_integrations(rig: Rig) -> None:
-    rig.observations.decisions.wanted = rig.observations.registrations.wanted = False
+    rig.observations.decisions.enabled = rig.observations.registrations.enabled = False
     learn(rig, "ring", RING)
     rig.show(RING, RING)
     assert rig.observations.decisions.latest() is None
@@ -139,7 +139,7 @@ def test_a_registration_is_recorded_frame_by_frame(rig: Rig) -> None:
     rig.engine.registrations.begin(RegistrationRequest("ring", source="dashboard"), rig.now)
     record = rig.observations.registrations.latest()
     assert record is not None
-    assert (record.name, record.source, record.wanted, record.done) == ("ring", "dashboard", 3, False)
+    assert (record.name, record.source, record.needed, record.done) == ("ring", "dashboard", 3, False)
     rig.show(RING, NIGHT, RING, RING, RING)
     ended = rig.observations.registrations.latest()
     assert ended is not None

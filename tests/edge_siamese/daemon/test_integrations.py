@@ -80,7 +80,7 @@ def test_no_thread_runs_with_everything_off(stand: Stand) -> None:
     stand.integrations.apply(Settings())
     assert threading.active_count() == before
     assert stand.integrations.report() == {}
-    assert not stand.api.decisions.wanted
+    assert not stand.api.decisions.enabled
 
 
 def test_an_integration_is_opened_reopened_and_closed_with_its_settings(stand: Stand) -> None:
@@ -88,8 +88,8 @@ def test_an_integration_is_opened_reopened_and_closed_with_its_settings(stand: S
     until(lambda: stand.events)
     assert (stand.events[0].kind, stand.events[0].text) == ("dashboard", "dashboard: at 8765")
     assert stand.integrations.report() == {"dashboard": {"works": True, "state": "at 8765"}}
-    assert stand.api.decisions.wanted
-    assert stand.api.registrations.wanted
+    assert stand.api.decisions.enabled
+    assert stand.api.registrations.enabled
     stand.integrations.apply(structs.replace(ON, mqtt=MqttSettings(device_name="other")))  # not its own
     stand.integrations.apply(Settings(dashboard=DashboardSettings(enabled=True, port=9000)))
     until(lambda: len(stand.log) == 3)
@@ -97,7 +97,7 @@ def test_an_integration_is_opened_reopened_and_closed_with_its_settings(stand: S
     until(lambda: len(stand.log) == 4)
     assert stand.log == ["opened 8765", "closed 8765", "opened 9000", "closed 9000"]
     assert stand.integrations.report() == {}
-    assert not stand.api.decisions.wanted
+    assert not stand.api.decisions.enabled
 
 
 def test_a_failure_is_reported_once_and_retried(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:

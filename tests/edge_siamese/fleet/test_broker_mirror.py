@@ -118,9 +118,9 @@ def test_registers_accepted_without_a_time_of_day_are_restamped() -> None:
     assert read.changes.objects == {OBJECTS[0]: an_object("mug", named=5)}
     # What nobody else has is its own again.
     known.objects |= read.changes.objects
-    anew = restamp(known, clock.next, clock.is_ahead)
-    assert anew.objects == {}
-    assert anew.views == {
+    restamped = restamp(known, clock.next, clock.is_ahead)
+    assert restamped.objects == {}
+    assert restamped.views == {
         VIEWS[0]: ViewState("view", CREATED, "camera", Place(f"{NOW:013x}-0000-hall", OBJECTS[0], False))
     }
 

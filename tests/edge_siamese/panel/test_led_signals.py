@@ -115,7 +115,7 @@ def test_a_passing_signal_begins_and_ends_dark_so_that_it_is_seen_over_a_steady_
     assert lamp.signal(12.6) is Signal.RECOGNIZED
 
 
-def test_the_lasting_signal_begins_anew_after_a_passing_one():
+def test_the_background_signal_restarts_after_a_temporary_one():
     lamp = LedPlayer()
     lamp.set_background(Signal.READY, 0.0)
     lamp.show(Signal.NOTHING_TO_UNDO, 1.0)

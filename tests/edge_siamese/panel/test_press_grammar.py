@@ -188,7 +188,7 @@ def test_a_glitch_at_the_start_is_not_stuck():
     assert [found[:2] for found in came] == [(PRESS, 6.0)]
 
 
-def test_a_panel_opened_anew_tells_stuck_once_and_forgets_what_was_half_done():
+def test_a_reopened_panel_reports_stuck_once_and_discards_unfinished_gestures():
     machine = grammar()
     machine.restart(1.0, pressed=True)
     assert machine.tick(2.0) == [(STUCK, 1.0)]

@@ -104,7 +104,7 @@ def test_the_mean_of_unit_vectors_is_one_and_other_means_are_plain() -> None:
     assert mean_embedding(units).dtype == np.float32
 
 
-def test_a_view_can_be_embedded_anew_from_its_pictures() -> None:
+def test_a_view_can_be_embedded_again_from_its_pictures() -> None:
     encoder = FakeEncoder()
     crop = make_crop(PICTURE, SEEN, 128)
     expected = mean_embedding(encode_in_batches(prepare_variations(crop, SEEN, VARIATIONS), encoder))

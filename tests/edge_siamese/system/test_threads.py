@@ -10,13 +10,10 @@ from concurrent.futures import CancelledError
 
 import pytest
 
-from edge_siamese.system.threads import DaemonThreadPool, in_thread
+from edge_siamese.system.threads import DaemonThreadPool
 
 
 def test_a_result_and_an_error_reach_the_caller() -> None:
-    assert in_thread(lambda: 7, "seven").result(10) == 7
-    with pytest.raises(ZeroDivisionError):
-        in_thread(lambda: 1 // 0, "error").result(10)
     pool = DaemonThreadPool(2, "pool")
     assert pool.submit(divmod, 7, 2).result(10) == (3, 1)
     with pytest.raises(MemoryError):

@@ -13,7 +13,6 @@ from edge_siamese.cameras.synthetic.script import (
     Script,
     Show,
     demo_script,
-    double_press,
     hold,
     press,
 )
@@ -33,8 +32,12 @@ def edges(script: Script, until: float) -> list[tuple[float, bool]]:
 def test_gestures_are_presses_of_their_lengths() -> None:
     assert press(2.0) == (Press(2.0, 0.15),)
     assert hold(2.0, "wrong") == (Press(2.0, 1.6, "wrong"),)
-    assert double_press(2.0) == (Press(2.0, 0.1), Press(2.2, 0.1))
-    assert edges(Script(double_press(2.0)), 9.0) == [(2.0, True), (2.1, False), (2.2, True), (2.3, False)]
+    assert edges(Script((Press(2.0, 0.1), Press(2.2, 0.1))), 9.0) == [
+        (2.0, True),
+        (2.1, False),
+        (2.2, True),
+        (2.3, False),
+    ]
 
 
 def test_an_object_is_there_from_its_start_until_its_end() -> None:

@@ -222,7 +222,7 @@ def test_the_latest_registration(served: Served) -> None:
         while not (told := events.next("registration"))["done"]:
             assert "picture" not in json.dumps(told["frames"])
     latest = client.get("registration").json()
-    assert (latest["id"], latest["saved"], latest["uid"], latest["wanted"]) == (told["id"], True, uid, 2)
+    assert (latest["id"], latest["saved"], latest["uid"], latest["needed"]) == (told["id"], True, uid, 2)
     assert [frame["good"] for frame in latest["frames"]].count(True) == 2
     picture = client.get(latest["frames"][0]["picture"])
     assert picture.status == 200 and max(decode_png(picture.data).shape[:2]) <= 96
