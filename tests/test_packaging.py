@@ -382,3 +382,55 @@ def test_scripts_can_be_run() -> None:
         assert subprocess.run(["sh", "-n", str(ROOT / "scripts" / name)]).returncode == 0
     if bash := shutil.which("bash"):
         assert subprocess.run([bash, "-n", str(run)]).returncode == 0
+
+
+# --- the page on installing ---
+
+INSTALLING = (ROOT / "docs" / "installing.md").read_text(encoding="utf-8")
+
+
+def test_the_page_on_installing_lists_every_extra_with_what_it_brings() -> None:
+    section = INSTALLING.partition("| extra | brings |")[2].partition("\n\n")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines()[2:]]
+    listed = {row[0].strip("`"): {normal(name.split()[0]) for name in row[1].split(", ")} for row in rows}
+    extras = {
+        name: {normal(Requirement(text).name) for text in texts}
+        for name, texts in PROJECT["optional-dependencies"].items()
+    }
+    extras["usb"] = {"pyav"}  # the package is called av
+    assert listed == extras
+    for chosen in re.findall(r"\.whl\[([\w,]+)\]", INSTALLING):
+        assert set(chosen.split(",")) <= set(extras), chosen
+
+
+@pytest.mark.system
+def test_the_commands_for_a_wheel_in_an_environment_run(wheel: Path, tmp_path: Path) -> None:
+    """Word for word, apart from the packages that it depends on: those of this environment are used."""
+    (block,) = re.findall(r"```sh\n(python3 -m venv .*?)```", INSTALLING, re.DOTALL)
+    shutil.copy(wheel, tmp_path)
+    site = Path(pytest.__file__).parents[1]
+    environment = {
+        "HOME": str(tmp_path),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(site),
+        "PIP_NO_INDEX": "1",
+        "PIP_NO_DEPS": "1",
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        "XDG_RUNTIME_DIR": str(tmp_path),
+        "EDGE_SIAMESE_CONFIG": f"{tmp_path}/config.toml",  # root would write that of the system
+    }
+    script = f"set -e\n{block}\nwhich edge-siamese\nedge-siamese init --yes --camera synthetic\n"
+    done = subprocess.run(
+        ["sh", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert f"edge-siamese {edge_siamese.__version__}" in lines
+    assert f"{tmp_path}/edge-siamese/bin/edge-siamese" in lines
+    assert f"wrote {tmp_path}/config.toml" in lines
+    assert (tmp_path / "edge-siamese/share/man/man1/edge-siamese.1").is_file()
+    completion = subprocess.run(
+        [tmp_path / "edge-siamese/bin/edge-siamese", "completion", "fish"],
+        env=environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "__edge_siamese_at" in completion.stdout
