@@ -1,4 +1,4 @@
-"""Writes the measured figures into the pages that state them: README.md, docs/results.md and docs/results/.
+"""Writes measured figures into the documents: README.md, docs/results.md and docs/results/.
 
 .venv/bin/python -m benchmarks.pages             update the pages
 .venv/bin/python -m benchmarks.pages --check     exit with 1 if a page is out of date
@@ -66,7 +66,7 @@ def main(arguments: list[str]) -> int:
 
 
 def fill(text: str) -> str:
-    """A page with its tables as the figures have them.
+    """Update the tables in the text of a page.
 
     Raises:
         KeyError: the page names an unknown table.
@@ -81,12 +81,12 @@ def inputs_of(name: str) -> ReportInputs:
 
 
 def strangers_of(name: str) -> tuple[StrangersResult, ...]:
-    """What `python -m export impostors` measured for a bundle."""
+    """Results of `python -m export impostors` for a bundle."""
     return records.read_all(StrangersResult, BENCHMARKS / name / "impostors.json")
 
 
 def scenes_of(name: str) -> tuple[ScenesResult, ...]:
-    """What `python -m export scenes` measured for a bundle."""
+    """Results of `python -m export scenes` for a bundle."""
     return records.read_all(ScenesResult, BENCHMARKS / name / "scenes.json")
 
 

@@ -83,7 +83,7 @@ class SandboxError(EdgeSiameseError, RuntimeError):
     def __init__(self, text: str, reason: str = "") -> None:
         super().__init__(text)
         self.reason = reason or text
-        """What happened, without the name of the part: `SIGSEGV`."""
+        """Reason without the name of the part, such as `SIGSEGV`."""
 
 
 class ModelCrashed(SelfTestFailed):

@@ -174,7 +174,7 @@ def to_pixels(picture: Picture) -> npt.NDArray[Any]:
     """Return the pixels of a file or a PIL image as `read_picture` does; an array is returned unchanged.
 
     Raises:
-        PictureError: as `read_picture`.
+        PictureError: see `read_picture`.
     """
     if isinstance(picture, (str, os.PathLike)):
         return read_picture(picture)
@@ -228,7 +228,7 @@ def png_size(data: bytes) -> tuple[int, int]:
     """Width and height in pixels of a stored PNG, from its header.
 
     Raises:
-        PictureError: as `decode_png`, except for damage in the pixels.
+        PictureError: see `decode_png`; damage in the pixels is not detected.
     """
     with _open_png(data) as image:
         return image.size

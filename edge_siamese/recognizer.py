@@ -131,7 +131,7 @@ class Recognizer:
 
     @property
     def threshold_source(self) -> str:
-        """Where the threshold comes from, such as `0.01 of 2000 pictures of other things pass`."""
+        """Origin of the threshold, such as `0.01 of 2000 pictures of other things pass`."""
         return self._acceptance.description
 
     def _support_and_threshold(self) -> tuple[SupportSet, float]:

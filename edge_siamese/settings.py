@@ -498,7 +498,7 @@ class Settings(Record):
 
 @dataclass(frozen=True)
 class SettingsOrigin:
-    """Where settings that are in use come from."""
+    """Origin of the settings in use."""
 
     file: Path | None
     """None: there was no file."""
@@ -604,7 +604,7 @@ def parse_settings(
         base: directory at which relative paths start; None: the current one.
 
     Raises:
-        SettingsError: as `load_settings` does.
+        SettingsError: see `load_settings`.
     """
     try:
         return _with_paths(convert(parse_toml(text), Settings), base)

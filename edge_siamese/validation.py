@@ -133,7 +133,7 @@ def convert_texts(values: Mapping[str, str], type: type[T], key: str = "") -> T:
     """Convert strings, such as those of a URL's query, to a `Record`: `"5"` to 5, `"true"` to True, `"null"` to None.
 
     Raises:
-        SchemaError: as `convert`.
+        SchemaError: see `convert`.
     """
     hints = get_type_hints(type, include_extras=True)
     return convert(
@@ -280,7 +280,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def expected(hint: Any) -> str:
-    """What a type accepts, such as `an integer from 1 to 64` or `a string or null`."""
+    """Describe the values that a type accepts, such as `an integer from 1 to 64` or `a string or null`."""
     hint, meta = _split(hint)
     origin = get_origin(hint) or hint
     if origin is Literal:

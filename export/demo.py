@@ -43,7 +43,7 @@ DASHBOARD_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class SceneResult:
-    """What happened in the scene, according to the daemon's events."""
+    """The outcome of the scene, from the daemon's events."""
 
     recognized: tuple[str, ...]
     """Objects that were registered at the button and recognized when they returned, in order."""

@@ -37,7 +37,7 @@ class Argument:
 
     @property
     def files(self) -> Literal["", "file", "directory"]:
-        """What the value names."""
+        """Kind of the value."""
         if self.value in DIRECTORY_METAVARS:
             return "directory"
         return "file" if self.value in FILE_METAVARS or self.value.startswith("FILE.") else ""

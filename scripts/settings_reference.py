@@ -84,7 +84,7 @@ class Option:
     name: str
     default: Any
     value: str
-    """What a value is, with its range or its choices, such as `integer, 1 to 64`."""
+    """Type of the value, with its range or choices, such as `integer, 1 to 64`."""
     text: str
     """Its description, as one line."""
 
@@ -142,7 +142,7 @@ def docstrings(node: ast.ClassDef) -> dict[str, str]:
 
 
 def value_of(hint: Any) -> str:
-    """What a value is, with its range or its choices."""
+    """Type of a value, with its range or choices."""
     if get_origin(hint) in (Union, types.UnionType):
         (hint,) = (arm for arm in get_args(hint) if arm is not type(None))
     meta = None

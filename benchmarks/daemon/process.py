@@ -135,7 +135,7 @@ class Daemon:
 
     @property
     def log(self) -> str:
-        """What the process printed."""
+        """Output of the process."""
         return self._log.read_text(encoding="utf-8", errors="replace")
 
     def wait_until_ready(self) -> float:

@@ -198,7 +198,7 @@ def measure_scrapes(setup: Setup, directory: Path) -> dict[str, Any]:
 
 
 def summary(intervals: list[Interval]) -> dict[str, Any]:
-    """What one daemon did in all rounds."""
+    """Totals of one daemon over all rounds."""
     total = sum(intervals[1:], intervals[0])
     return {
         "frames": total.frames,

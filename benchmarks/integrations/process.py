@@ -31,7 +31,7 @@ REGISTER_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Setup:
-    """What is measured."""
+    """A configuration to measure."""
 
     python: Path
     """The interpreter."""
@@ -43,7 +43,7 @@ class Setup:
 
 @dataclass(frozen=True)
 class Sample:
-    """What a daemon has done up to a moment."""
+    """Counters of a daemon at one time."""
 
     time: float
     frames: int
@@ -52,7 +52,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Interval:
-    """What a daemon did between two samples."""
+    """Difference of two samples."""
 
     frames: int
     seconds: float

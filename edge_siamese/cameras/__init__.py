@@ -22,7 +22,7 @@ def open_camera(
     color: Literal["gray", "rgb"],
     press: Callable[[bool], None] | None = None,
 ) -> Camera:
-    """Open the camera that the settings name.
+    """Open the configured camera.
 
     Args:
         settings: kind, size, rate and rotation.

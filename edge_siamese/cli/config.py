@@ -16,14 +16,14 @@ from edge_siamese.system.files import expand_path
 from edge_siamese.system.network import without_password
 from edge_siamese.validation import SchemaError, convert, format_toml
 
-QUESTION_SECONDS = 5.0
-"""Time limit for the question which settings the daemon uses."""
+SETTINGS_TIMEOUT_SECONDS = 5.0
+"""Time limit for asking the daemon which settings it uses."""
 BROKER = "mqtt.broker"
 """The option whose value may contain a password, which is never printed."""
 
 
 def check(options: argparse.Namespace) -> int:
-    """Print what is wrong with the settings and with what they name; returns 1 if there is something."""
+    """Print the problems of the settings and of the files and devices in them; returns 1 if there are any."""
     from edge_siamese.cli.check import find_problems  # imports numpy
 
     read = _read(options)
@@ -34,7 +34,7 @@ def check(options: argparse.Namespace) -> int:
         problems = []
     else:
         with suppress(EdgeSiameseError):
-            answer = request(settings.socket, "settings", timeout=QUESTION_SECONDS)
+            answer = request(settings.socket, "settings", timeout=SETTINGS_TIMEOUT_SECONDS)
             running = answer["file"] == str(read.file.absolute() if read.file else "")
         problems = [printable(problem) for problem in find_problems(settings, running=running)]
     note = "; camera, panel and ports were not tried, since the daemon is running" if running else ""
@@ -140,7 +140,7 @@ def _without_secrets(settings: Settings) -> Settings:
 def _used_by_daemon(settings: Settings) -> tuple[Mapping[str, Any] | None, str]:
     """Return the options that the daemon at the socket uses, or None and why they are not known."""
     try:
-        answer = request(settings.socket, "settings", timeout=QUESTION_SECONDS)
+        answer = request(settings.socket, "settings", timeout=SETTINGS_TIMEOUT_SECONDS)
         return dict(options_of(convert(answer["values"], Settings))), ""
     except EdgeSiameseError as error:
         return None, str(error)

@@ -74,7 +74,7 @@ class Question:
 
 @dataclass
 class Machine:
-    """What is connected to this machine."""
+    """The devices connected to this machine."""
 
     board: Board
     cameras: list[FoundDevice]

@@ -122,7 +122,9 @@ def _add_settings(commands: _Commands) -> None:
         "Write the settings for this machine: looks at camera and button, and asks at most five questions.",
         "--yes --camera synthetic --dashboard local",
     )
-    init.add_argument("--yes", action="store_true", help="ask nothing: take what was found, and the options")
+    init.add_argument(
+        "--yes", action="store_true", help="ask nothing: use the detected devices and the options"
+    )
     init.add_argument(
         "--force", action="store_true", help="change a file that exists without asking; the changes are shown"
     )
@@ -133,7 +135,7 @@ def _add_settings(commands: _Commands) -> None:
     init.add_argument(
         "--dashboard",
         choices=("off", "local", "network"),
-        help="serve the dashboard not at all, to this device, or to the network",
+        help="who can open the dashboard: nobody, this device, or the network",
     )
     init.add_argument(
         "--sound",

@@ -56,7 +56,7 @@ def flush_output() -> None:
 
 
 def discard_output(stream: TextIO | None = None) -> None:
-    """Discard all that is not written yet, by default of standard output; Python would report it again at exit."""
+    """Discard unwritten output, by default that of standard output; Python would report the error again at exit."""
     with suppress(OSError, ValueError):
         descriptor = os.open(os.devnull, os.O_WRONLY)
         os.dup2(descriptor, (stream or sys.stdout).fileno())
@@ -78,7 +78,7 @@ def print_error(error: Exception) -> None:
 
 
 def print_line(text: str) -> None:
-    """Print one line, which may contain text that others chose."""
+    """Print one line, which may contain untrusted text."""
     print(printable(text))
 
 

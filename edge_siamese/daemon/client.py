@@ -26,7 +26,7 @@ NOT_RUNNING = "the daemon is not running"
 SETTINGS_TIMEOUT_SECONDS = 5.0
 """Time limit for asking the daemon which settings it uses."""
 LOAD_SECONDS, POLL_SECONDS = 60.0, 0.1
-"""How long to wait for the daemon to load a model, and the pause between two questions."""
+"""How long to wait for the daemon to load a model, and the pause between two status requests."""
 MAX_REPLY = 32 * 1024 * 1024
 
 
@@ -104,11 +104,11 @@ class Installation:
 
     settings: Settings
     file: Path | None
-    """Where the settings come from; None for the defaults."""
+    """The settings file; None for the defaults."""
     silence: str = ""
     """Why the daemon does not answer; empty if it does."""
     difference: str = ""
-    """How the settings that the daemon uses differ from the file; empty if they do not."""
+    """Difference between the file and the settings that the daemon uses; empty if there is none."""
 
     @property
     def running(self) -> bool:
@@ -163,7 +163,7 @@ def find_installation(
 
 
 def find_socket(config: str | os.PathLike[str] | None = None) -> Path:
-    """The control socket that the settings name; also if they are faulty and the daemon uses earlier ones."""
+    """The control socket in the settings, even if they are invalid and the daemon uses earlier ones."""
     settings, _ = _read(Path(config) if config else default_config())
     return (settings or find_installation(config).settings).socket
 

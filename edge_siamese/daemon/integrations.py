@@ -61,7 +61,7 @@ class IntegrationSpec:
     kind: Kind
     """Its name, that of its table in the settings, and the kind of its events."""
     factory: str
-    """Where its `Factory` is: MODULE:NAME, imported only when it is turned on."""
+    """Its `Factory` as MODULE:NAME, imported only when it is turned on."""
     is_on: Callable[[Settings], bool]
     """Whether the settings turn it on."""
 

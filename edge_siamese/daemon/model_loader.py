@@ -73,7 +73,7 @@ class LoadedModel:
     installed: bool
     """Whether it is the current installed model, rather than one that the settings name or the shipped one."""
     problem: str = ""
-    """Which other model does not work, and why; empty if this one is not a replacement."""
+    """If this model replaces one that does not work: that model, and the reason; otherwise empty."""
 
 
 def loading_current_model(
@@ -321,7 +321,7 @@ def prepare_picture(picture: bytes, count: int, to: Preprocessing) -> Bytes:
 
 
 class EmbeddingAttempts:
-    """Which views were being embedded when the process ended, kept in a file.
+    """A file with the views that were being embedded when the process ended.
 
     A view whose pictures crash the process, or use up its memory, would otherwise be tried at each start forever. The file
     is valid for one model of one release: another one may succeed.

@@ -49,7 +49,7 @@ PREVIEW_SIDE = 96
 
 @dataclass(frozen=True)
 class RegistrationRequest:
-    """What to register."""
+    """A request to register an object or a view."""
 
     name: str | None = None
     """Name of a new object; None for the next numbered name."""

@@ -61,7 +61,7 @@ class Service:
         notifier: Notifier | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Nothing is opened before `run`.
+        """Create the daemon; `run` opens socket, store and hardware.
 
         Args:
             settings: the initial settings.

@@ -1,4 +1,4 @@
-"""Sounds and speech for people who do not look: saved, refused, recognized; played by commands on a thread of their own."""
+"""Sounds and speech for saved, refused and recognized objects; played by commands on a thread of their own."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ SOUNDS: Mapping[str, Sound] = {
 }
 """Sounds by kind of event."""
 QUEUE = 3
-"""Sounds that may wait; older ones are dropped, since nobody wants to hear what happened long ago."""
+"""Sounds that may wait; older ones are dropped as outdated."""
 MAX_FILE_BYTES = 8 << 20
-"""Of a sound's file that is played."""
+"""Maximum size of a sound file."""
 
 LOG = logging.getLogger(__name__)
 
@@ -119,6 +119,6 @@ class SoundPlayer:
 
 
 def phrase(settings: SoundSettings, sound: Sound, event: Event) -> str:
-    """Return what to say about an event; a name that contains `{text}` is said as it is."""
+    """Return the phrase for an event; `{text}` within a name is not replaced."""
     values = {"{name}": str(event.data.get("name") or ""), "{text}": event.text}
     return re.sub(r"\{(name|text)\}", lambda match: values[match[0]], getattr(settings, f"say_{sound}"))

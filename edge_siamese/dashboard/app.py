@@ -54,8 +54,8 @@ SECURITY_HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-"""Headers of every response. Strict-Transport-Security is not among them: it would bind all ports of this host for a year,
-and so whatever else is served there, such as a Home Assistant without TLS."""
+"""Headers of every response. Strict-Transport-Security is not among them: it would apply to all ports of this host for a
+year, including other services, such as a Home Assistant without TLS."""
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -197,7 +197,7 @@ class ProtectionMiddleware:
             # A proxy might see another end of the request than this server does.
             raise ApiError(
                 400,
-                "a request has Content-Length or Transfer-Encoding, not both",
+                "a request must not have both Content-Length and Transfer-Encoding",
                 headers={"Connection": "close"},
             )
         self._limit_rate(request)
@@ -223,7 +223,7 @@ class ProtectionMiddleware:
 
 
 def protect_headers(headers: MutableHeaders) -> None:
-    """Add the headers of every response. Only those that say otherwise are cached."""
+    """Add the common headers to a response; unless it has its own Cache-Control, it is not cached."""
     headers.setdefault("Cache-Control", "no-store")
     headers.update(SECURITY_HEADERS)
 

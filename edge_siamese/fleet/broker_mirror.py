@@ -143,9 +143,9 @@ class ReadResult:
     changes: Registers
     """Registers that are newer than this device's."""
     outdated: set[Key]
-    """Where the broker's registers are older than this device's, or missing."""
+    """Keys whose registers at the broker are older than this device's, or missing."""
     in_sync: set[Key]
-    """Where they are now equal."""
+    """Keys whose registers are equal now."""
 
 
 class BrokerMirror:

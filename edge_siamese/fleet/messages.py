@@ -115,7 +115,7 @@ def decode_view(payload: bytes) -> ViewState:
 
 
 def encode_content(content: ViewContent) -> bytes:
-    """Encode embedding and pictures of a view; of the pictures as many as a message may hold."""
+    """Encode embedding and pictures of a view; as many of the pictures as fit into a message."""
     crops: list[bytes] = []
     room, pixels = MAX_CONTENT_BYTES - 1000 - _base64_length(content.vector or b""), MAX_CONTENT_PIXELS
     for crop in content.crops:
@@ -166,7 +166,7 @@ def decode_request(payload: bytes) -> int:
 
 
 def to_printable(text: str) -> str:
-    """Return a string of the store as messages may contain it."""
+    """Return a string of the store in printable ASCII, as messages require."""
     return re.sub(r"[^ -~]", "?", text)[:80]
 
 

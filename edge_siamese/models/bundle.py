@@ -313,7 +313,7 @@ def _decoded(content: bytes, path: Path) -> str:
 
 
 def _read_verified(directory: Path, item: FileInfo) -> bytes:
-    """Return the bytes of a file; raises as `load_bundle` if they are not those of the manifest."""
+    """Return the bytes of a file; raises the errors of `load_bundle` if they do not match the manifest."""
     path = directory / item.path
     _check_file(directory, item, verify_checksum=False)
     try:

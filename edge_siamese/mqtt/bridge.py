@@ -52,7 +52,7 @@ class FleetSupervisor:
     def __init__(
         self, collection: str, make_fleet: Callable[[], Fleet], notify: Callable[[str], object]
     ) -> None:
-        """Nothing is opened before `start`.
+        """Prepare it; `start` begins the work.
 
         Args:
             collection: collection of the fleet.
@@ -121,7 +121,7 @@ class Bridge:
     def __init__(
         self, settings: MqttSettings, api: DaemonApi, reconnect: ReconnectPolicy | None = None
     ) -> None:
-        """Nothing is opened before `start`.
+        """Prepare it; `start` begins the work.
 
         Args:
             settings: the MQTT settings, with a broker.

@@ -23,7 +23,7 @@ SESSION_TAKEN_OVER = 0x8E
 
 @dataclass(frozen=True)
 class BrokerLimits:
-    """What a broker accepts. The defaults are those of MQTT."""
+    """Limits of a broker. The defaults are those of MQTT."""
 
     max_packet_bytes: int | None = None
     """Size of the largest packet; None: any."""

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 KEEPALIVE_SECONDS = 30
 """Silence after which the client pings. The broker declares the device offline after one and a half times as long."""
 CONNECT_TIMEOUT_SECONDS = 10.0
-"""How long a broker may take to accept a connection. Until then the first attempt is not reported as a failure."""
+"""Time limit for a broker to accept a connection. Until then the first attempt is not reported as a failure."""
 MAX_INCOMING_BYTES = 4_000_000
 """Largest packet that an MQTT 5 broker may send to this device."""
 MAX_FAILURES = 20
@@ -160,7 +160,7 @@ class MqttClient:
         reconnect: ReconnectPolicy | None = None,
         outbox: Outbox | None = None,
     ) -> None:
-        """Nothing is opened before `start`.
+        """Configure the connection; `start` opens it.
 
         Args:
             settings: broker, TLS and credentials.

@@ -114,7 +114,7 @@ class CommandRunner:
     def __init__(
         self, api: DaemonApi, reply: Callable[[dict[str, Any]], object], snapshot: Callable[[], str]
     ) -> None:
-        """Nothing runs before `start`.
+        """Prepare the runner; `start` starts its thread.
 
         Args:
             api: the daemon.

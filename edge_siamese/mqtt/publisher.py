@@ -47,7 +47,7 @@ MAX_DISCOVERY_BYTES = 4_000_000
 MAX_RETAINED_OBJECTS, MAX_UID_LENGTH = 2000, 64
 """Retained objects noted at once, and the length of their uids. Others come again with the next connection."""
 BIRTH_TOPIC = "homeassistant/status"
-"""Where Home Assistant announces that it has started, whatever its discovery prefix."""
+"""Topic on which Home Assistant announces that it has started, whatever its discovery prefix."""
 PRESENCE_EVENTS = ("appeared", "seen", "left")
 CATALOG_EVENTS = (
     "started",
@@ -205,7 +205,7 @@ class StatePublisher:
         snapshot: Callable[[], str] | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Nothing runs before `start`.
+        """Prepare the publisher; `start` starts its thread.
 
         Args:
             api: the daemon.

@@ -20,7 +20,7 @@ def open_panel(
     devices: Path = Path("/dev"),
     proc: Path = Path("/proc"),
 ) -> Panel:
-    """Open the panel that the settings name.
+    """Open the configured panel.
 
     `auto` takes the input device of that name if there is one, otherwise the GPIO header of a Raspberry Pi if gpiod is
     installed, otherwise no panel, whose description says why.

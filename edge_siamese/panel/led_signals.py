@@ -118,7 +118,7 @@ class Signal(Enum):
         self.appearance = appearance
         """Description of how it looks."""
         self.meaning = meaning
-        """What it means, in one sentence."""
+        """Its meaning, in one sentence."""
 
 
 def signal_table() -> str:

@@ -38,7 +38,7 @@ _MAX_ROWS_AT_ONCE = 2048
 
 @dataclass(frozen=True)
 class Recognition:
-    """What a picture shows; as a string, such as `heart (p = 0.98; next: star, 0.03)`."""
+    """The result of recognizing a picture; as a string, such as `heart (p = 0.98; next: star, 0.03)`."""
 
     name: str | None
     """The recognized object; None if the picture shows no registered object."""

@@ -21,7 +21,7 @@ MAX_IMAGES_PER_VIEW = 45
 MIN_COMPONENT, MAX_COMPONENT = 1e-6, 1e6
 """Bounds of the largest component of a usable embedding."""
 UNIT_TOLERANCE = 1e-2
-"""How far the norm of a unit vector may be from 1: int8 encoders and float16 storage round."""
+"""Tolerance of the norm of a unit vector: int8 encoders and float16 storage round."""
 MAX_BATCH_SIZE = 16
 """Images encoded at once: bounds the memory of the runtime."""
 

@@ -31,7 +31,7 @@ MIN_ENLARGED = 0.7
 STEADY = 0.12
 """A part stays as it is until what is new moves by more than this share of the part's side, or grows by twice as much."""
 LEARN_SECONDS = 2.0
-"""How long everything is background after the first frame, while automatic exposure settles."""
+"""Time after the first frame during which everything is background, while automatic exposure settles."""
 ADAPT_SECONDS = 10.0
 """Time constant with which unchanged cells follow the frames."""
 ABSORB_SECONDS = 60.0
@@ -195,7 +195,7 @@ class ForegroundFocus:
 
 
 def choose_focus(settings: CameraSettings, to: Preprocessing) -> Focus:
-    """The focus that the settings name, for the encoder's input."""
+    """Create the focus in the settings, for the encoder's input."""
     if settings.focus == "foreground":
         return ForegroundFocus(to)
     return RegionFocus(to, settings.region) if settings.focus == "region" else CenterFocus(to)
@@ -260,7 +260,7 @@ def _connected(seed: Mask, within: Mask) -> Mask:
 
 
 def _count_around(cells: Mask) -> npt.NDArray[np.uint8]:
-    """How many of each cell and its eight neighbors are set."""
+    """Number of set cells among each cell and its eight neighbors."""
     rows, columns = cells.shape
     padded = np.zeros((rows + 2, columns + 2), np.uint8)
     padded[1:-1, 1:-1] = cells

@@ -55,11 +55,11 @@ class Reason(Enum):
 
     def __init__(self, problem: str, plural_problem: str, advice: str) -> None:
         self.problem = problem
-        """What is wrong."""
+        """The problem."""
         self.plural_problem = plural_problem
         """The same, for several frames."""
         self.advice = advice
-        """What to do."""
+        """Advice to the user."""
 
     @property
     def sentence(self) -> str:
@@ -76,7 +76,7 @@ class NewView:
     crops: tuple[Bytes, ...]
     """Pictures to store, sharpest first, uint8 (h, w) or (h, w, 3); may be empty."""
     source: str
-    """Where it came from: `camera` or `picture`."""
+    """Its source: `camera` or `picture`."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Refusal:
     frames: int = 0
     """The number of frames that were judged."""
     good: int = 0
-    """How many of them were good."""
+    """The number of good frames among them."""
     reasons: Mapping[Reason, int] = field(default_factory=dict)
     """The number of refused frames by reason."""
 

@@ -49,7 +49,7 @@ from edge_siamese.system.files import write_atomically
 from edge_siamese.validation import Record, SchemaError, convert, parse_json, require_time
 
 OnConflict = Literal["rename", "skip", "merge"]
-"""What an import does with a new object whose name is taken."""
+"""Import policy for a new object whose name is taken."""
 FORMAT: Literal["edge-siamese archive"] = "edge-siamese archive"
 VERSION = 1
 
@@ -76,7 +76,7 @@ class ArchivedView(Record):
     created: str
     """UTC, ISO 8601."""
     source: str
-    """Where it came from, such as `camera` or `picture`."""
+    """Its source, such as `camera` or `picture`."""
     embedding: int | None
     """The row of the embeddings; null without an embedding of the archive's model."""
     crops: Annotated[tuple[str, ...], msgspec.Meta(max_length=MAX_CROPS)]
@@ -370,7 +370,7 @@ def _require_new_uid(key: str, uid: str, known: set[str]) -> None:
 
 @dataclass(frozen=True)
 class ImportResult:
-    """What an import added."""
+    """The result of an import."""
 
     objects: int
     """Objects that are new here, or restored."""
@@ -402,7 +402,7 @@ class ImportResult:
 
 
 ImportLog = dict[str, list[Any]]
-"""What an undo of an import needs: the rows that were added, restored and moved."""
+"""Data to undo an import: the rows that were added, restored and moved."""
 
 
 def import_archive(

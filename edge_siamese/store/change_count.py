@@ -20,7 +20,7 @@ _LINE = re.compile(r"([0-9a-f]{32}) ([0-9]{1,18}) ([0-9a-f]{8})\n")
 
 @dataclass(frozen=True)
 class ChangeCount:
-    """How often a store was changed; embeddings that follow from its pictures do not count."""
+    """Number of changes of a store; embeddings computed from its pictures do not count."""
 
     store: str
     """32 hexadecimal digits, which identify the store and its copies."""
@@ -28,7 +28,7 @@ class ChangeCount:
     """Changes since it was created."""
 
     def missing(self, later: ChangeCount | None) -> int:
-        """How many changes this state lacks that a later one had; 0 for the state of another store."""
+        """Number of changes of a later state that this one lacks; 0 for the state of another store."""
         return max(0, later.changes - self.changes) if later and later.store == self.store else 0
 
 

@@ -366,7 +366,7 @@ class Database:
                 write_count(self.files.change_count, count)
 
     def _missing_from_backup(self, connection: sqlite3.Connection) -> int:
-        """How many changes of the backup the store lacks."""
+        """Number of changes in the backup that the store lacks."""
         count, backup = count_changes(connection), backup_count(self.files)
         return count.missing(backup) if count else 0
 

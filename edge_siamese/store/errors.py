@@ -40,7 +40,7 @@ _BY_ERRNO = {
     errno.EIO: _IO_ERROR,
 }
 FAILURES = (sqlite3.Error, UnicodeDecodeError)
-"""What calls of SQLite raise. Python cannot decode all text that SQLite reads from a damaged file."""
+"""Exceptions of SQLite calls. Python cannot decode all text that SQLite reads from a damaged file."""
 
 # With less free space, an I/O error of SQLite means a full disk: it extends the index of its log by 32 KiB at a time.
 _MIN_FREE_BYTES = 64 * 1024

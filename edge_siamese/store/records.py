@@ -33,11 +33,11 @@ class StoredObject:
     created: str
     """When it was registered, UTC, ISO 8601; by the wall clock, which may jump."""
     views: int
-    """How many views it has."""
+    """Number of views."""
     negatives: int
-    """How many negatives it has."""
+    """Number of negatives."""
     embedded: int
-    """How many of its views have an embedding of the current model; with 0, it cannot be recognized."""
+    """Number of views with an embedding of the current model; with 0, the object cannot be recognized."""
     last_view: int | None
     """The id of its newest view; None without views."""
 
@@ -54,9 +54,9 @@ class StoredView:
     created: str
     """UTC, ISO 8601."""
     source: str
-    """Where it came from, such as `camera` or `picture`."""
+    """Its source, such as `camera` or `picture`."""
     crops: int
-    """How many pictures of it are stored."""
+    """Number of stored pictures."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class UnusableView:
     """Its number in this store."""
     object_name: str
     crops: int
-    """How many pictures of it are stored."""
+    """Number of stored pictures."""
     damaged: bool
     """Whether it had an embedding that was damaged and could not be restored."""
 
@@ -198,7 +198,7 @@ class StoreQueries:
         return entries
 
     def usable_rows(self, rows: Sequence[tuple[int, Any, Any]]) -> list[bool]:
-        """Which embeddings of the current model can be used; each row is a view, a vector and its checksum."""
+        """Whether each embedding of the current model can be used; a row is a view, a vector and its checksum."""
         usable = [
             is_intact(view, self.model_id, vector, checksum) and len(vector) == 4 * self.dimensions
             for view, vector, checksum in rows

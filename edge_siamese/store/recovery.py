@@ -45,9 +45,9 @@ class Repair:
     text: str
     """Human-readable line."""
     found: int
-    """How many objects the damaged store and its backup listed."""
+    """Number of objects listed in the damaged store and its backup."""
     recovered: int
-    """How many of them can be recognized again."""
+    """Number of these objects that can be recognized again."""
     damaged: Path | None
     """Path of the damaged file now; None if it no longer existed."""
 
@@ -103,7 +103,7 @@ class StoreFiles:
         return self._sibling(".log")
 
     def hold_log(self) -> None:
-        """Create the hard link, where the file system can; without a log, an existing link stays."""
+        """Create the hard link if the file system supports it; without a log, an existing link stays."""
         if self.log.exists():
             self.release_log()
             with suppress(OSError):
@@ -393,7 +393,7 @@ class RowRecovery:
         self._target.execute(self._insert[table], row)
 
     def finish(self, *, name_orphans: bool) -> tuple[int, int]:
-        """Delete rows that belong to nothing.
+        """Delete orphaned rows.
 
         Args:
             name_orphans: create objects for views whose object could not be read. Otherwise it was deleted long ago.

@@ -68,7 +68,7 @@ PATH_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXY
 
 @dataclass(frozen=True)
 class BrokerAddress:
-    """Where an MQTT broker listens, and who connects to it."""
+    """Address of an MQTT broker, and the credentials."""
 
     host: str
     port: int = 0
@@ -176,7 +176,7 @@ def parse_public_url(text: str) -> PublicUrl | None:
 
 
 def port_user(error: OSError, port: int, proc: Path = Path("/proc")) -> str:
-    """The program that uses a TCP port, after an error of listening there.
+    """Describe the program that uses a TCP port, after listening there failed.
 
     Returns:
         Such as `process 417 (nginx)`; `another program` if it belongs to another user; empty for other errors.
@@ -193,7 +193,7 @@ def port_user(error: OSError, port: int, proc: Path = Path("/proc")) -> str:
 
 
 def _link(descriptor: Path) -> str:
-    """What a descriptor in /proc is; empty if it was closed meanwhile."""
+    """Target of a descriptor in /proc; empty if it was closed meanwhile."""
     with suppress(OSError):
         return os.readlink(descriptor)
     return ""

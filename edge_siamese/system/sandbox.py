@@ -49,7 +49,7 @@ _ENVIRONMENT = ("PATH", "LANG", "TZ", "LD_LIBRARY_PATH", "MALLOC_ARENA_MAX")
 _ENVIRONMENT_PREFIXES = ("LC_", "PYTHON", "OPENBLAS_", "OMP_", "MKL_", "QEMU_")
 
 Steps = Generator[str, None, Any]
-"""What a confined function returns: a generator that yields once, a name for messages, and returns JSON values."""
+"""Return type of a confined function: a generator that yields once, a name for messages, and returns JSON values."""
 
 
 @dataclass(frozen=True)

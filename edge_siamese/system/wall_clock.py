@@ -27,7 +27,7 @@ def unix_ms() -> int:
 
 
 def utc_ago(seconds: float) -> str:
-    """Return the instant that was some seconds ago, by the clock as it is set now: UTC, ISO 8601, milliseconds."""
+    """Return the time some seconds ago, by the current setting of the clock: UTC, ISO 8601, milliseconds."""
     instant = datetime.fromtimestamp(unix_ms() / 1000, UTC) - timedelta(seconds=max(0.0, seconds))
     return instant.isoformat(timespec="milliseconds")
 
@@ -46,7 +46,7 @@ def local_time(instant: str, layout: str = "%Y-%m-%d %H:%M") -> str:
 
 
 def steady(before: str, now: str) -> str:
-    """Return one of two computations of the same instant: the former one, unless it is empty or the clock was set since."""
+    """Return one of two computations of the same time: the former one, unless it is empty or the clock was set since."""
     if not before:
         return now
     difference = datetime.fromisoformat(now) - datetime.fromisoformat(before)

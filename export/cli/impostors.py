@@ -38,9 +38,9 @@ examples:
   python -m export impostors objects --strangers build/photographs/anything/strangers
 
 A device recognizes an object if the picture is nearer to it than all but a given share of the bundle's impostors: pictures
-of things that nobody registered. A new bundle takes validation classes for that. --store replaces them by pictures of what
-the camera will see. Without --store, the result is measured: objects of the data are registered, and their other pictures,
-those of other classes, and the strangers are shown."""
+of things that nobody registered. The impostors of a new bundle are validation classes. --store replaces them with pictures
+of what the camera will see. Without --store, the result is measured: objects of the data are registered, and their other
+pictures, those of other classes, and the strangers are shown."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -202,7 +202,7 @@ class Attempt:
     """Time to make and score the file."""
     accepted: bool
     detail: str = ""
-    """What stayed in float32, or the reason of a failure."""
+    """The layers in float32, or the reason for a failure."""
     loss_low: float | None = None
     """95 % interval of the loss, over the classes."""
     loss_high: float | None = None

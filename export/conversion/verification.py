@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class VerifiedFile:
-    """How one exported file, in one runtime, compares with the trained network."""
+    """Comparison of one exported file, in one runtime, with the trained network."""
 
     format: str
     precision: str

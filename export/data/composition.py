@@ -26,7 +26,7 @@ SHADOW = 0.45
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a cut-out is in a picture."""
+    """Position, size and rotation of a cut-out in a picture."""
 
     x: float
     """Center, as a fraction of the picture's width; outside of 0 to 1 it leaves the picture."""

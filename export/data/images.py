@@ -161,4 +161,4 @@ class Splits:
     catalog: ImageSet | None = None
     """Supports for the evaluation classes from another domain than the queries, if any."""
     training_pictures: ImageSet | None = None
-    """What training draws from, if not `train` itself: larger pictures, cut-outs (RGBA), and classes of further sources."""
+    """Pictures for training, if not those of `train`: larger pictures, cut-outs (RGBA), and classes of further sources."""

@@ -349,7 +349,7 @@ def _play(
     rule: Rule,
     where: str,
 ) -> tuple[_Answers, list[Wrong]]:
-    """Which queries were answered correctly, and all mistakes."""
+    """Answers to the queries of episodes, and all mistakes."""
     answers, classes, wrong = list[npt.NDArray[np.bool_]](), list[npt.NDArray[np.int64]](), list[Wrong]()
     for number, episode in enumerate(drawn):
         queries, supports = episode.queries[:, 0], episode.supports

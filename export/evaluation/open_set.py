@@ -39,7 +39,7 @@ RESAMPLES = 1000
 
 @dataclass(frozen=True)
 class Identification:
-    """How a threshold treats queries of registered and of unknown objects."""
+    """Results of a threshold on queries of registered and of unknown objects."""
 
     false_accept_rate: float
     """The requested rate of unknown queries; for a stated threshold, the rate on pairs of validation classes."""

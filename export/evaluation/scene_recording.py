@@ -32,7 +32,7 @@ PRESS_DELAY = 3
 EMPTY_STRIDE = 5
 """Every fifth frame of an empty place is encoded: the frames differ by noise and drift only."""
 SETTLE_SECONDS = 75
-"""How long the camera watches a new place before anything happens there."""
+"""Time for which the camera watches a new place before the first visit."""
 BETWEEN_SECONDS = 4.0
 """Time between two visits, without frames."""
 
@@ -183,7 +183,7 @@ class _GatedEncoder:
 
 @dataclass(frozen=True)
 class Watched:
-    """What the engine reported during a visit."""
+    """The engine's reports during a visit."""
 
     appeared: tuple[tuple[str, int], ...]
     """uid, and number of the frame, of all objects that appeared from the arrival on."""

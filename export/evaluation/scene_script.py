@@ -261,7 +261,7 @@ def _record_stop(
 
 
 def _describe(contender: Contender) -> dict[str, object]:
-    """What decides a contender's recordings, as JSON values."""
+    """Everything that determines a contender's recordings, as JSON values."""
     encoder, head, settings = contender.encoder, contender.bundle.head, contender.settings
     recognition = settings.recognition
     acceptance = choose_acceptance(contender.bundle, recognition.threshold, recognition.false_accept_rate)

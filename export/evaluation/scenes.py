@@ -44,7 +44,7 @@ Progress = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
 
 @dataclass(frozen=True)
 class Returns:
-    """How objects were recognized that returned in one range of poses."""
+    """Recognition of returning objects in one range of poses."""
 
     pose: str
     recognized: Share

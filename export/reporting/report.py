@@ -108,7 +108,7 @@ class DemoQuery:
 
 @dataclass(frozen=True)
 class Demo:
-    """What a process without torch recognized after one picture of each object."""
+    """Recognition results of a process without torch, with one picture per object."""
 
     supports: tuple[DemoSupport, ...]
     queries: tuple[DemoQuery, ...]
@@ -168,7 +168,7 @@ class ReportInputs:
 
     @property
     def outcome(self) -> str:
-        """What the training kept; empty if it is unknown."""
+        """The weights that the training kept; empty if unknown."""
         if self.manifest and (text := outcome_of(self.manifest.provenance)):
             return text
         if self.kept_step is None or self.settings is None:
@@ -253,7 +253,7 @@ def write_report(directory: Path, out: Path | None = None) -> Path:
 
 
 def render(inputs: ReportInputs) -> str:
-    """The page, self-contained: no script, no request."""
+    """The self-contained HTML page, without scripts or external requests."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATE.parent),
         autoescape=True,
@@ -428,7 +428,7 @@ def duration(milliseconds: float) -> str:
 
 
 def _error_rates_caption(evaluation: Evaluation | None) -> str:
-    """What the error rates are over, and what is drawn."""
+    """Caption of the error rates: the pairs and the lines."""
     if evaluation is None or evaluation.verification is None:
         return ""
     pairs, curve = evaluation.verification, evaluation.verification.curve

@@ -44,7 +44,7 @@ class SceneTarget:
         return share.value >= self.limit if self.at_least else share.value <= self.limit
 
     def advantage(self, share: Share, other: Share) -> float:
-        """How much better a figure is than another one; negative if it is worse."""
+        """Difference by which a figure is better than another one; negative if it is worse."""
         return share.value - other.value if self.at_least else other.value - share.value
 
 

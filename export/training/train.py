@@ -262,7 +262,7 @@ class TrainingRun:
         return TrainingStep(self.encoder, self.objective, anti_forgetting, settings.anti_forgetting_weight)
 
     def _draw(self) -> Draw:
-        """How the images of a batch are drawn."""
+        """The function that draws the images of a batch."""
         settings = self.settings
         if self.images.class_sources is None and settings.pictures_per_class == 1:
             return shuffled
