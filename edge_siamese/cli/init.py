@@ -224,11 +224,18 @@ def next_steps(settings: Settings, file: Path, machine: Machine, *, changed: boo
         steps.append(f"apply the settings: sudo systemctl reload-or-restart {SERVICE}")
     if settings.dashboard.enabled:
         steps.append(f"open {settings.dashboard.url}")
-    how = "press the button" if settings.panel.kind != "none" else f"run: edge-siamese register NAME{config}"
-    steps.append(
-        f"hold an object in front of the camera and {how}; watch: edge-siamese events --follow{config}"
-    )
+    steps.append(_first_object(settings, machine, config))
     return steps
+
+
+def _first_object(settings: Settings, machine: Machine, config: str) -> str:
+    """Return how to register an object."""
+    watch = f"watch: edge-siamese events --follow{config}"
+    if settings.camera.kind == "synthetic" and settings.panel.kind in ("auto", "simulated"):
+        return f"the scene presses the button itself; {watch}"
+    if settings.panel.kind == "none" or (settings.panel.kind == "auto" and not machine.buttons):
+        return f"hold an object in front of the camera and run: edge-siamese register NAME{config}; {watch}"
+    return f"hold an object in front of the camera and press the button; {watch}"
 
 
 def _existing(file: Path) -> tuple[str | None, Settings]:

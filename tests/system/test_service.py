@@ -65,7 +65,7 @@ def test_the_unit_is_well_formed_and_its_exposure_is_low(device: Device) -> None
 
 def test_the_account_is_in_the_groups_of_its_devices_and_cannot_log_in(device: Device) -> None:
     groups = device.container.run("id", "--groups", "--name", "edge-siamese").split()
-    assert sorted(groups) == ["edge-siamese", "gpio", "input", "render", "video"]
+    assert sorted(groups) == ["audio", "edge-siamese", "gpio", "input", "render", "video"]
     assert device.container.run("getent", "passwd", "edge-siamese").split(":")[5:] == [
         "/var/lib/edge-siamese",
         "/usr/sbin/nologin\n",

@@ -14,7 +14,7 @@ import pytest
 from edge_siamese.cli import init
 from edge_siamese.cli.main import main
 from edge_siamese.doctor.detection import FoundDevice
-from edge_siamese.settings import load_settings
+from edge_siamese.settings import load_settings, parse_settings
 from tests.documented import commands
 from tests.edge_siamese.doctor.machines import PI
 
@@ -222,6 +222,32 @@ def test_an_installed_service_is_reloaded(machine: init.Machine, monkeypatch: py
         "check the settings: sudo edge-siamese config check",
         "apply the settings: sudo systemctl reload-or-restart edge-siamese",
     ]
+
+
+@pytest.mark.parametrize(
+    ("camera", "button", "last"),
+    [
+        ("synthetic", "auto", "the scene presses the button itself; watch: "),
+        ("synthetic", "none", "hold an object in front of the camera and run: edge-siamese register NAME"),
+        ("usb", "auto", "hold an object in front of the camera and run: edge-siamese register NAME"),
+        ("usb", "gpio", "hold an object in front of the camera and press the button; watch: "),
+    ],
+)
+def test_the_last_step_says_how_to_register(
+    machine: init.Machine, camera: str, button: str, last: str
+) -> None:
+    machine.buttons.clear()
+    settings = parse_settings(f'[camera]\nkind = "{camera}"\n[panel]\nkind = "{button}"\n')
+    assert init.next_steps(settings, Path("/c.toml"), machine, changed=True)[-1].startswith(last)
+
+
+def test_a_folder_that_cannot_be_written_is_reported_before_the_first_question(
+    tmp_path: Path, machine: init.Machine, answers: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    file = tmp_path / "file" / "c.toml"
+    assert main(["init", "--config", str(file)]) == 1
+    assert capsys.readouterr() == ("", f"edge-siamese: {file} cannot be written: Not a directory\n")
 
 
 def test_this_machine_is_examined() -> None:
