@@ -1,4 +1,4 @@
-"""Prints packages of requirements/device.lock with their hashes, as pip takes them (used by scripts/wheels.sh).
+"""Prints packages of requirements/device.lock with their hashes, in the format of pip (used by scripts/wheels.sh).
 
 python scripts/locked.py 3.13 msgspec gpiod     for Python 3.13 on Linux, whatever Python runs this
 """
@@ -15,7 +15,7 @@ LOCK = Path(__file__).resolve().parent.parent / "requirements" / "device.lock"
 
 
 def locked(python: str) -> dict[str, list[str]]:
-    """Package to its pin and hashes, of those that a Python such as 3.13 gets."""
+    """Pin and hashes by package, for a Python version such as 3.13."""
     environment = {"python_version": python, "python_full_version": f"{python}.2", "sys_platform": "linux"}
     found = {}
     for line in LOCK.read_text(encoding="utf-8").replace("\\\n", " ").splitlines():

@@ -56,7 +56,7 @@ def environment(home: Path) -> dict[str, str]:
         "LANG": "C.UTF-8",
         "OPENBLAS_NUM_THREADS": "1",
         "PYTHONPATH": str(ROOT),
-        # The first process compiles, as the installation of a package does; later ones find it done.
+        # The first process compiles the modules, like the installation of a package; later ones use the result.
         "PYTHONPYCACHEPREFIX": str(home / "compiled"),
     }
 

@@ -52,7 +52,7 @@ class Choice:
     """An answer that can be chosen."""
 
     name: str
-    """As the command's option has it."""
+    """Its value in the command's option."""
     text: str
     changes: Changes
 
@@ -277,7 +277,7 @@ def _assignments(texts: Sequence[str]) -> Changes:
 
 
 def _answer(question: Question, options: argparse.Namespace, settings: Settings, is_set: set[str]) -> Changes:
-    """Return the settings that answer a question: from the option, the file, the suggestion, or the person."""
+    """Return the settings that answer a question: from the option, the file, the suggestion, or the user."""
     given = getattr(options, question.option)
     if question.option == "camera" and options.device:
         return {"camera.kind": "usb", "camera.device": options.device}
@@ -342,7 +342,7 @@ def _input(prompt: str) -> str:
 
 
 def _write(file: Path, old: str | None, new: str, options: argparse.Namespace) -> bool:
-    """Write the file unless it is as wanted; one that exists is changed only with permission."""
+    """Write the file unless it has this text already; an existing file is changed only with permission."""
     if new == old:
         return False
     if old is not None:

@@ -57,7 +57,7 @@ class StoreLifecycle:
 
     @property
     def recently_repaired(self) -> bool:
-        """Whether a repair was a short time ago."""
+        """Whether the store was repaired recently."""
         return self._repaired_at is not None and self._clock() - self._repaired_at < REPAIRED_SECONDS
 
     def open(self, settings: Settings, encoder: Encoder) -> SupportStore:
@@ -117,7 +117,7 @@ class StoreLifecycle:
             self.repair, self._repaired_at = "; ".join(texts), self._clock()
 
     def back_up_if_due(self) -> None:
-        """Back a changed store up, in its directory, if it is time; expected errors are logged."""
+        """Back up a changed store into its directory if a backup is due; expected errors are logged."""
         now = self._clock()
         if self.store is None or now < self._backup_due or self.store.busy:
             return

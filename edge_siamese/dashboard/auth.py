@@ -34,7 +34,7 @@ MAX_SESSION_SECONDS = 7 * 24 * 3600.0
 MAX_SESSIONS = 100
 """A login beyond this ends the least recently used session."""
 MAX_HASHING_WAIT_SECONDS = 5.0
-"""The longest that a login waits for another one's scrypt."""
+"""Maximum time that a login waits for the scrypt of another one."""
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ class Password(Record):
         return replace(unhashed, hash=base64.b64encode(unhashed._scrypt(password)).decode("ascii"))
 
     def matches(self, password: str) -> bool:
-        """Return whether this is the password; slow on purpose."""
+        """Return whether this is the password; deliberately slow."""
         return hmac.compare_digest(base64.b64decode(self.hash), self._scrypt(password))
 
     def _scrypt(self, password: str) -> bytes:
@@ -127,7 +127,7 @@ class CredentialsFile:
     """Reads and changes `dashboard.json`. Thread-safe."""
 
     def __init__(self, state_directory: Path) -> None:
-        """Set the path; the file is read on demand. `state_directory` is where the file is."""
+        """Set the path of the file, in `state_directory`; it is read on demand."""
         self.path = state_directory / FILE
         self._version: tuple[int, int, int] | None = None
         self._credentials = Credentials()

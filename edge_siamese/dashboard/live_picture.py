@@ -22,13 +22,13 @@ from edge_siamese.system.wall_clock import utc_ago
 LOG = logging.getLogger(__name__)
 
 MAX_WAIT_SECONDS = 10.0
-"""The longest that a request waits for a new picture."""
+"""Maximum time that a request waits for a new picture."""
 MAX_AGE_SECONDS = 0.15
 """A picture of at most this age is current."""
 SIDE, QUALITY = 640, 80
 """Pixels of the longer side, and JPEG quality."""
 MAX_HEADER_BYTES, MAX_HEADER_NAME = 3000, 32
-"""Size of the header with the decision, as nginx takes 4 kB of all headers; characters of a name where it is larger."""
+"""Maximum size of the header with the decision, since nginx limits all headers to 4 kB; and of a name in a shortened one."""
 REGISTERING_TEXT = "registering an object"
 
 
@@ -66,7 +66,7 @@ class LivePictures:
     async def next_after(
         self, frame: int, is_authenticated: Callable[[], bool] = lambda: True
     ) -> LivePicture | None:
-        """Wait for the picture of another frame than this one; None if there is none in time.
+        """Wait for the picture of a frame other than this one; None if there is none in time.
 
         Args:
             frame: number of the frame that the client has.

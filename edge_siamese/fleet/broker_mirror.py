@@ -248,7 +248,7 @@ class BrokerMirror:
         return view in self._visible
 
     def outdated(self, known: FleetState) -> set[Key]:
-        """Return where the broker's registers are older than this device's, or missing."""
+        """Return the keys whose registers at the broker are older than this device's, or missing."""
         return {key for key in known.all_keys() if self._register(key) != known.part(key[0])[key[1]]}
 
     def _register(self, key: Key) -> Any:

@@ -45,7 +45,7 @@ MAX_EVENTS = 1000
 MAX_DISCOVERY_BYTES = 4_000_000
 """Largest retained discovery message that is read; the device's own have a tenth of it."""
 MAX_RETAINED_OBJECTS, MAX_UID_LENGTH = 2000, 64
-"""Retained objects noted at once, and the length of their uids. Others come again with the next connection."""
+"""Retained objects noted at once, and the length of their uids. Others are received again after the next connect."""
 BIRTH_TOPIC = "homeassistant/status"
 """Topic on which Home Assistant announces that it has started, whatever its discovery prefix."""
 PRESENCE_EVENTS = ("appeared", "seen", "left")
@@ -360,7 +360,7 @@ class StatePublisher:
         return max(0.0, min(due) - now)
 
     def _step(self, events: list[Event], lost: int) -> None:
-        """Handle news from broker and daemon, and publish what is due."""
+        """Handle messages of the broker and events of the daemon, and publish what is due."""
         now = self._clock()
         self._handle_news()
         self._reassert()

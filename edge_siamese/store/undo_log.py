@@ -31,7 +31,7 @@ ChangeKind = Literal[
     "merged",
     "imported",
 ]
-REPLICATED = "elsewhere"
+REPLICATED = "replicated"
 """The kind of a change that was made on another device. It cannot be undone here."""
 
 MAX_UNDOS = 200
@@ -310,7 +310,7 @@ _REVERTS: dict[ChangeKind, Callable[[sqlite3.Connection, _Change, int], tuple[st
 
 
 def _has_merged_view(connection: sqlite3.Connection, change: _Change) -> bool:
-    """Whether a merged object still has one of its views to come back with."""
+    """Whether a merged object can be restored: one of its views still exists."""
     query = "SELECT 1 FROM views WHERE id = ? AND kind = 'view' AND object_id IN (?, ?)"
     return any(
         connection.execute(query, (view, change.object_id, change.data["into"])).fetchone()

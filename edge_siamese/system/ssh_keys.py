@@ -35,7 +35,7 @@ class PublicKey:
 
     @property
     def fingerprint(self) -> str:
-        """As `ssh-keygen -l` prints it: `SHA256:...`."""
+        """The fingerprint that `ssh-keygen -l` prints: `SHA256:...`."""
         digest = hashlib.sha256(base64.b64decode(self.blob)).digest()
         return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
 
@@ -82,7 +82,7 @@ def verify(data: bytes, signature: bytes, keys: Sequence[PublicKey], namespace: 
 
 
 def signer_of(data: bytes, signature: bytes, namespace: str) -> str:
-    """Return the fingerprint of the key that signed data, whoever has it; empty if the signature is not one of this data.
+    """Return the fingerprint of the key that signed data, trusted or not; empty if the signature does not match the data.
 
     Raises:
         KeygenError: ssh-keygen cannot be run.

@@ -74,7 +74,7 @@ def _balanced(images: ImageSet) -> Indices:
 
 
 Draw = Callable[[ImageSet, int, int, int], Indices]
-"""Image set, size of the batch, seed and step to the images of a batch."""
+"""Maps image set, batch size, seed and step to the images of a batch."""
 
 
 def by_class(shares: Sequence[int], pictures: int) -> Draw:

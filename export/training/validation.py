@@ -1,4 +1,4 @@
-"""One-shot accuracy on validation classes: what training and quantization select by.
+"""One-shot accuracy on validation classes, by which training and quantization select weights and files.
 
 It works on embeddings, so each image is embedded once, whatever the number of trials.
 """
@@ -56,7 +56,7 @@ def one_shot_accuracy(
 def one_shot_trials(
     embeddings: npt.NDArray[np.float32], images: ImageSet, head: SigmoidDistanceHead, queries: int, seed: int
 ) -> Trials:
-    """Trials with one query and one support a class, all from one group.
+    """Trials with one query and one support per class, all from one group.
 
     Args:
         embeddings: (N, D), of `images.images`.
@@ -76,6 +76,6 @@ def one_shot_trials(
         query, support = rng.choice(members[classes[0]], 2, replace=False)
         others = [members[c][rng.integers(len(members[c]))] for c in classes[1:]]
         distances = head.distances(embeddings[query][None], embeddings[[support, *others]])[0]
-        # A tie is wrong: an encoder that makes one vector of all images has recognized nothing.
+        # A tie counts as wrong: otherwise an encoder with the same vector for all images would be perfect.
         right[trial], asked[trial] = distances[0] < distances[1:].min(), classes[0]
     return Trials(right, asked, ways)

@@ -39,7 +39,7 @@ def batch_of_a_mug() -> Batch:
 
 
 def changes(store: SupportStore) -> int:
-    found: int = store._database.read("SELECT count(*) FROM changes WHERE kind != 'elsewhere'")[0][0]
+    found: int = store._database.read("SELECT count(*) FROM changes WHERE kind != 'replicated'")[0][0]
     return found
 
 
@@ -248,9 +248,9 @@ def test_what_comes_from_elsewhere_takes_nothing_from_what_can_be_undone_here(tm
 
 
 def test_a_repair_takes_the_count_for_what_it_is() -> None:
-    assert change_data("elsewhere", "{}") == {}
-    assert change_data("elsewhere", "{") is None
-    assert change_data("elsewhere", "[" * 200 + "]" * 200) is None
+    assert change_data("replicated", "{}") == {}
+    assert change_data("replicated", "{") is None
+    assert change_data("replicated", "[" * 200 + "]" * 200) is None
 
 
 def test_an_embedding_that_is_not_of_unit_length_is_computed_again(tmp_path: Path) -> None:
