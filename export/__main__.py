@@ -18,6 +18,7 @@ COMMANDS = {
     "verify": "compare every file of a bundle with the trained network",
     "evaluate": "measure one-shot and verification accuracy of a training run or a bundle",
     "benchmark": "compare formats, precisions and runtimes: size, latency, accuracy, memory",
+    "encoders": "list the cost of encoders, also of networks of timm, and whether they convert to int8",
     "impostors": "set and measure the pictures of other things that a bundle's threshold follows from",
     "render": "render 3-D models from many sides, for scenes and training",
     "scenes": "show a bundle's engine objects that turn, strangers and an empty place; count what it recognizes",

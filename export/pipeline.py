@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edge_siamese.models.bundle import Bundle
 from export import records
-from export.conversion.bundle import build_bundle, training_images
+from export.conversion.bundle import RUNTIMES, build_bundle, missing_formats, training_images
 from export.conversion.quantize import COMPARED_IMAGES
 from export.conversion.verification import Verification
 from export.conversion.verify import verify
@@ -52,6 +52,8 @@ def run_pipeline(
         built = build_bundle(network, splits, out / "bundle", int8_budget, say)
     for record in built.quantization:
         console.print(record.summary(), soft_wrap=True)
+    if missing := missing_formats(built.bundle.manifest):
+        console.print(missing, soft_wrap=True)
     bundle, head = built.bundle, built.bundle.head
     with working(console, "verifying every file"):
         verification = verify(
@@ -63,8 +65,7 @@ def run_pipeline(
     with working(console, "evaluating") as say:
         encoders = [
             TorchEncoder(network.module, network.model_id),
-            open_encoder(bundle, "ai-edge-litert", "int8"),
-            open_encoder(bundle, "onnxruntime", "int8"),
+            *(open_encoder(bundle, runtime, "int8") for runtime in _runtimes(bundle)),
         ]
         for encoder in encoders:
             say(f"evaluating {encoder.runtime} {encoder.precision}")
@@ -85,6 +86,12 @@ def run_pipeline(
         records.write(out / "benchmark.json", table)
     report = write_report(out)
     return PipelineResult(bundle, verification, tuple(evaluations), table, report)
+
+
+def _runtimes(bundle: Bundle) -> list[str]:
+    """The workstation's runtimes for the formats of a bundle."""
+    formats = {model.format for model in bundle.manifest.models}
+    return [RUNTIMES[format] for format in ("tflite", "onnx") if format in formats]
 
 
 def _starting_weights(

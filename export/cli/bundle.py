@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from export.cli.options import add_data_options, amount
-from export.conversion.bundle import build_bundle
+from export.conversion.bundle import build_bundle, missing_formats
 from export.evaluation.loading import splits_of
 from export.progress import stderr_console, working
 from export.training.network import load_run
@@ -39,5 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
         built = build_bundle(network, splits, arguments.out, arguments.int8_budget, say)
     for record in built.quantization:
         print(record.summary())
+    if missing := missing_formats(built.bundle.manifest):
+        print(missing)
     print(f"{built.bundle.manifest.model_id} is in {arguments.out}")
     return 0

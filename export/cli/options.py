@@ -20,6 +20,7 @@ from export.data.images import Splits
 from export.data.sources import source_names
 from export.encoders import ENCODERS, EncoderNetwork
 from export.encoders.efficientnet_lite import weights_installed
+from export.encoders.names import EXTRACTOR_NOTATION, PIXELS, TIMM_NOTATION
 from export.training.settings import (
     AUGMENTATION_NAMES,
     OBJECTIVES,
@@ -27,8 +28,10 @@ from export.training.settings import (
     RUN_PREFIX,
     SCHEDULES,
     STARTS,
+    WEIGHTS_PREFIX,
     Recipe,
     TrainingSettings,
+    encoder_defaults,
     load_recipe,
     recipe_names,
     settings_for,
@@ -75,6 +78,15 @@ def _whole(text: str, minimum: int) -> int:
     if value < minimum:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {minimum}")
     return value
+
+
+def encoder_name(text: str) -> str:
+    """The name of an encoder; whether a network or a file exists is checked when it is built."""
+    try:
+        encoder_defaults(text)
+    except SettingsError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
 
 
 def add_bundle_argument(parser: argparse.ArgumentParser) -> None:
@@ -164,9 +176,17 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     """Options for `TrainingSettings`; those left out come from the recipe or the encoder's defaults."""
     parser.add_argument(
         "--encoder",
-        choices=sorted(ENCODERS),
-        help=f"(default: {PHOTO_ENCODER}, which starts from ImageNet weights, for color photographs if these are installed; "
+        type=encoder_name,
+        metavar="ENCODER",
+        help=f"{', '.join(sorted(ENCODERS))}; {TIMM_NOTATION}, a network of timm on SIDE x SIDE pixels, cut after stage N; "
+        f"or {EXTRACTOR_NOTATION}, a finished ONNX file, which is not trained and reads PIXELS: {', '.join(PIXELS)} "
+        f"(default: {PHOTO_ENCODER}, which starts from ImageNet weights, for color photographs if these are installed; "
         f"otherwise {DEFAULT_ENCODER})",
+    )
+    parser.add_argument(
+        "--weights",
+        metavar="FILE",
+        help="initial weights of a network of timm: .pt, .pth or .safetensors (default: timm downloads them)",
     )
     group = parser.add_argument_group("training (defaults: those of the recipe or the encoder)")
     group.add_argument("--objective", choices=OBJECTIVES, help="cosine-margin softmax, or verification pairs")
@@ -176,7 +196,7 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--start",
         metavar="START",
-        help=f"initial weights: {', '.join(STARTS)}, or {RUN_PREFIX}DIR of an earlier run",
+        help=f"initial weights: {', '.join(STARTS)}, {RUN_PREFIX}DIR of an earlier run",
     )
     group.add_argument(
         "--finetuned-weight",
@@ -263,6 +283,10 @@ def training_settings(arguments: argparse.Namespace) -> TrainingSettings:
     names = (field.name for field in fields(TrainingSettings))
     options = {name: getattr(arguments, name, None) for name in names}
     settings |= {name: value for name, value in options.items() if value is not None}
+    if weights := getattr(arguments, "weights", None):
+        if options.get("start"):
+            arguments.usage_error("--weights and --start exclude each other")
+        settings["start"] = f"{WEIGHTS_PREFIX}{weights}"
     if "encoder" not in settings:
         settings["encoder"] = default_encoder(settings.get("data"))
     return settings_for(settings.pop("encoder"), **settings)

@@ -18,6 +18,7 @@ from export.cli.options import (
     splits_for,
     training_settings,
 )
+from export.conversion.operations import require_convertible
 from export.encoders import build_encoder
 from export.pipeline import run_pipeline
 from export.training.distributed import require_single_process
@@ -46,7 +47,9 @@ def run(arguments: argparse.Namespace) -> int:
     out = output_directory(arguments)
     settings = training_settings(arguments)
     set_threads(arguments)
-    splits = splits_for(settings, build_encoder(settings.encoder), arguments.data_root)
+    encoder = build_encoder(settings.encoder)
+    require_convertible(encoder)
+    splits = splits_for(settings, encoder, arguments.data_root)
     command = shlex.join(["python", "-m", "export", *sys.argv[1:]])
     result = run_pipeline(settings, splits, out, arguments.int8_budget, arguments.fresh, command=command)
     for evaluation in result.evaluations:

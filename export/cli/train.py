@@ -14,6 +14,7 @@ from export.cli.options import (
     splits_for,
     training_settings,
 )
+from export.conversion.operations import require_convertible
 from export.encoders import build_encoder
 from export.training.distributed import is_leader
 from export.training.train import train
@@ -41,7 +42,9 @@ def run(arguments: argparse.Namespace) -> int:
     out = output_directory(arguments, below="train")
     settings = training_settings(arguments)
     set_threads(arguments)
-    splits = splits_for(settings, build_encoder(settings.encoder), arguments.data_root)
+    encoder = build_encoder(settings.encoder)
+    require_convertible(encoder)
+    splits = splits_for(settings, encoder, arguments.data_root)
     result = train(settings, splits, out, fresh=arguments.fresh)
     if not is_leader():
         return 0

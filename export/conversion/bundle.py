@@ -48,19 +48,21 @@ from edge_siamese.system.files import (
     write_atomically,
     write_text_atomically,
 )
-from export.conversion.float_graph import Bytes
+from export.conversion.float_graph import Bytes, FloatGraph
 from export.conversion.graph import ExportedEncoder, exported_encoder
-from export.conversion.onnx import OnnxGraph, export_onnx
+from export.conversion.onnx import OnnxGraph, export_onnx, write_extractor
 from export.conversion.qat import train_for_int8
 from export.conversion.quantize import Loss, QuantizationRecord, quantize_within_budget, standard_methods
 from export.conversion.tflite import TfliteGraph, export_tflite, read_tflite
 from export.data.images import ImageSet, Indices, Splits
-from export.encoders import ENCODERS
+from export.encoders import EncoderNetwork, published_weights
+from export.encoders.onnx_extractor import OnnxExtractor
 from export.evaluation.evaluate import affordable, is_heavy
 from export.evaluation.head_calibration import HeadCalibration, fit_head
 from export.provenance import outcome_of, versions
 from export.records import valid_values
 from export.training.network import TorchEncoder, TrainedNetwork
+from export.training.settings import WEIGHTS_PREFIX
 from export.training.validation import default_ways, one_shot_trials
 
 CALIBRATION_IMAGES, HEAVY_CALIBRATION_IMAGES = 256, 64
@@ -69,6 +71,8 @@ GOLDEN_CLASSES = 4
 """Classes of the golden vectors, with two images each, so that there are pairs of both kinds."""
 SCORED_EPISODES = 4000
 CARD, WEIGHTS = "MODEL_CARD.md", "head_weights.npy"
+TITLES = {"onnx": "ONNX", "tflite": "TFLite"}
+GRAPHS: dict[str, type[OnnxGraph] | type[TfliteGraph]] = {"onnx": OnnxGraph, "tflite": TfliteGraph}
 RUNTIMES = {"onnx": "onnxruntime", "tflite": "ai-edge-litert"}
 """The workstation's runtime for each format."""
 
@@ -116,10 +120,8 @@ def build_bundle(
         calibration = fit_head(embeddings, splits.validation, distance, network.head)
         new = place / "bundle"
         new.mkdir()
-        progress("exporting to ONNX and TFLite")
-        plain = exported_encoder(network.module)
-        export_onnx(plain, new / "encoder.fp32.onnx")
-        export_tflite(plain, new / "encoder.fp32.tflite")
+        progress(f"exporting to {' and '.join(TITLES[format] for format in network.module.formats)}")
+        _export(network, new)
         records = _quantized(network, splits, calibration, embeddings, new, int8_budget, progress)
         progress("writing golden vectors and manifest")
         manifest = _manifest(network, splits, calibration, records, new)
@@ -128,6 +130,16 @@ def build_bundle(
         load_bundle(bundle.path)
         replace_directory(new, out)
     return BuiltBundle(load_bundle(out), calibration, records)
+
+
+def _export(network: TrainedNetwork, new: Path) -> None:
+    """Write the float files."""
+    if isinstance(network.module, OnnxExtractor):
+        write_extractor(network.module, new / "encoder.fp32.onnx")
+        return
+    plain = exported_encoder(network.module)
+    export_onnx(plain, new / "encoder.fp32.onnx")
+    export_tflite(plain, new / "encoder.fp32.tflite")
 
 
 @contextmanager
@@ -176,13 +188,13 @@ def _quantized(
 
     before = one_shot_trials(embeddings, validation, calibration.head, SCORED_EPISODES, seed=1)
     records = []
-    for format, graph_of in (("onnx", OnnxGraph), ("tflite", TfliteGraph)):
+    for format in network.module.formats:
         progress(f"quantizing to {format} int8")
         with tempfile.TemporaryDirectory() as directory:
             place = Path(directory)
-            graph = graph_of(exported_encoder(network.module, quantizable=True), place)
+            graph = quantizable_graph(network.module, format, place)
 
-            def retrained(graph_of: Any = graph_of, place: Path = place) -> Any:
+            def retrained(graph_of: Any = GRAPHS[format], place: Path = place) -> Any:
                 retrained_place = place / "retrained"
                 retrained_place.mkdir(exist_ok=True)
                 return graph_of(student(), retrained_place)
@@ -198,13 +210,21 @@ def _quantized(
                 )
                 return Loss.between(before, after)
 
-            methods = standard_methods(graph, images, retrained, retraining_images)
+            trainable = retrained if network.module.trainable else None
+            methods = standard_methods(graph, images, trainable, retraining_images)
             records.append(
                 quantize_within_budget(
                     graph.format, methods, new / f"encoder.int8.{format}", loss_of, int8_budget
                 )
             )
     return tuple(records)
+
+
+def quantizable_graph(module: EncoderNetwork, format: str, directory: Path) -> FloatGraph:
+    """The float graph of an encoder from which int8 files are made, in a temporary directory."""
+    if isinstance(module, OnnxExtractor):
+        return OnnxGraph(module, directory)
+    return GRAPHS[format](exported_encoder(module, quantizable=True), directory)
 
 
 def training_images(splits: Splits, count: int) -> Bytes:
@@ -280,7 +300,7 @@ def _manifest(
             precision,
             how[format] if precision == "int8" else None,
         )
-        for format in ("onnx", "tflite")
+        for format in network.module.formats
         for precision in ("fp32", "int8")
     )
     head, left_out = calibration.head, calibration.left_out_ece
@@ -450,9 +470,11 @@ def _further_sources(manifest: Manifest) -> Iterator[str]:
 
 def _initial_weights(provenance: dict[str, Any], encoder: str) -> str:
     start = str(provenance.get("settings", {}).get("start", "random"))
-    published = (ENCODERS[encoder].published_weights if encoder in ENCODERS else "") or "published weights"
+    published = published_weights(encoder) or "published weights"
     if start in ("random", "published"):
         return published if start == "published" else "random"
+    if start.startswith(WEIGHTS_PREFIX):
+        return f"those of the file {Path(start.removeprefix(WEIGHTS_PREFIX)).name}, under its own license"
     earlier = "those of an earlier run of this program"
     return (
         f"{earlier}, which started from {published}" if provenance.get("origin") == "published" else earlier
@@ -465,6 +487,15 @@ def _anti_forgetting(settings: dict[str, Any]) -> str:
         return ""
     data, weight = Path(settings["anti_forgetting_data"]).name, settings["anti_forgetting_weight"]
     return f"- Anti-forgetting loss: on unrelated pictures (`{data}`), with weight {weight:g}.\n"
+
+
+def missing_formats(manifest: Manifest) -> str:
+    """What a bundle without some format means for devices; empty if it has all."""
+    formats = {model.format for model in manifest.models}
+    if formats == set(TITLES):
+        return ""
+    titles, runtimes = ([names[f] for f in names if f in formats] for names in (TITLES, RUNTIMES))
+    return f"the bundle holds {' and '.join(titles)} files alone: devices need {' or '.join(runtimes)}"
 
 
 def model_card(manifest: Manifest, splits: Splits, calibration: HeadCalibration) -> str:
@@ -484,6 +515,8 @@ def model_card(manifest: Manifest, splits: Splits, calibration: HeadCalibration)
     trained = manifest.provenance.get("step") != 0
     forgetting = _anti_forgetting(settings) if trained else ""
     purpose = "the training data" if trained else "the pictures of these figures"
+    alone = missing_formats(manifest)
+    formats = f"- Formats: {alone}.\n" if alone else ""
     missing = ", ".join(f"{rate:g}" for rate in calibration.not_stated)
     not_stated = f"\nToo few pairs to state a threshold at: {missing}.\n" if missing else ""
     return f"""# {manifest.model_id}
@@ -494,7 +527,7 @@ The distance of two embeddings gives the probability that both pictures show the
 - Encoder: {manifest.encoder.citation}. {manifest.encoder.parameters:,} parameters, {manifest.encoder.macs / 1e6:.1f} MMAC.
 - Method: Koch, Zemel, Salakhutdinov, Siamese Neural Networks for One-shot Image Recognition, 2015.
 {_training(manifest, data)}- Initial weights: {_initial_weights(manifest.provenance, manifest.encoder.name)}.
-{forgetting}- Input: {manifest.input.height} x {manifest.input.width}, {manifest.input.color}, uint8.
+{forgetting}{formats}- Input: {manifest.input.height} x {manifest.input.width}, {manifest.input.color}, uint8.
 
 ## Files
 

@@ -20,6 +20,7 @@ from edge_siamese.errors import ExportError
 from edge_siamese.recognition.imaging import Preprocessing
 from export.encoders import EncoderNetwork
 
+RECTIFIERS = ("relu", "relu6")
 FOLDING_TOLERANCE = 1e-4
 """Largest difference that folding may make, relative to the largest value of the embeddings."""
 
@@ -71,7 +72,10 @@ def fold_batch_norm(encoder: nn.Module) -> fx.GraphModule:
         folded = fx.symbolic_trace(copy.deepcopy(encoder).cpu().eval())
     except Exception as error:  # tracing runs the encoder's own code
         raise ExportError(f"{type(encoder).__name__} cannot be traced for export: {error}") from error
+    _drop_identities(folded)
     _fold_batch_norm(folded)
+    _fold_channel_scales(folded)
+    _pad_pooling_with_zeros(folded)
     return _tidy(folded)
 
 
@@ -111,6 +115,73 @@ def module_of(folded: fx.GraphModule, node: Any) -> nn.Module | None:
     return None
 
 
+def operation_of(folded: fx.GraphModule, node: fx.Node) -> str:
+    """Operation of a node in lower case, such as `relu` for `torch.relu`, `x.relu_()` and `nn.ReLU`, or an empty string."""
+    module = module_of(folded, node)
+    if module is not None:
+        return type(module).__name__.lower()
+    if node.op == "call_function":
+        return str(getattr(node.target, "__name__", "")).rstrip("_")
+    return str(node.target).rstrip("_") if node.op == "call_method" else ""
+
+
+def _drop_identities(folded: fx.GraphModule) -> None:
+    """Remove what does nothing in evaluation mode, so that a convolution and its normalization are neighbors."""
+    for node in list(folded.graph.nodes):
+        if isinstance(module_of(folded, node), nn.Identity | nn.Dropout | nn.Dropout2d):
+            node.replace_all_uses_with(node.args[0])
+            folded.graph.erase_node(node)
+
+
+def _fold_channel_scales(folded: fx.GraphModule) -> None:
+    """Fold products of a convolution with one constant a channel, as of Touvron et al., "LayerScale" (2021), into it."""
+    for node in list(folded.graph.nodes):
+        if node.op != "call_function" or node.target not in (operator.mul, torch.mul) or len(node.args) != 2:
+            continue
+        source, scale = node.args if module_of(folded, node.args[0]) else node.args[::-1]
+        convolution, factors = module_of(folded, source), _constant(folded, scale)
+        if not isinstance(convolution, nn.Conv2d) or len(source.users) != 1 or factors is None:
+            continue
+        if factors.numel() != convolution.out_channels or factors.shape[-3:].numel() != factors.numel():
+            continue
+        scaled = copy.deepcopy(convolution)
+        factors = factors.flatten()
+        scaled.weight = nn.Parameter(convolution.weight.detach() * factors.reshape(-1, 1, 1, 1))
+        if convolution.bias is not None:
+            scaled.bias = nn.Parameter(convolution.bias.detach() * factors)
+        _replace(folded, str(source.target), scaled)
+        node.replace_all_uses_with(source)
+        folded.graph.erase_node(node)
+
+
+def _pad_pooling_with_zeros(folded: fx.GraphModule) -> None:
+    """Pad the input of max pooling after a rectifier with zeros, which int8 can represent, instead of minus infinity."""
+    for node in list(folded.graph.nodes):
+        pooling = module_of(folded, node)
+        if not isinstance(pooling, nn.MaxPool2d) or pooling.padding in (0, (0, 0)):
+            continue
+        if operation_of(folded, node.args[0]) not in RECTIFIERS or pooling.ceil_mode or pooling.dilation != 1:
+            continue
+        vertical, horizontal = (pooling.padding,) * 2 if isinstance(pooling.padding, int) else pooling.padding
+        unpadded = nn.MaxPool2d(pooling.kernel_size, pooling.stride)
+        border = nn.ZeroPad2d((horizontal, horizontal, vertical, vertical))
+        _replace(folded, str(node.target), nn.Sequential())
+        folded.add_submodule(f"{node.target}.border", border)
+        folded.add_submodule(f"{node.target}.pool", unpadded)
+        with folded.graph.inserting_before(node):
+            padded = folded.graph.call_module(f"{node.target}.border", (node.args[0],))
+        node.target, node.args = f"{node.target}.pool", (padded,)
+
+
+def _constant(folded: fx.GraphModule, node: Any) -> Tensor | None:
+    """The parameter or buffer that a node of the graph reads, if any."""
+    if not isinstance(node, fx.Node) or node.op != "get_attr":
+        return None
+    owner, _, name = str(node.target).rpartition(".")
+    value = getattr(folded.get_submodule(owner), name)
+    return value.detach() if isinstance(value, Tensor) else None
+
+
 def _fold_batch_norm(folded: fx.GraphModule) -> None:
     for node in list(folded.graph.nodes):
         normalization = module_of(folded, node)
@@ -125,12 +196,12 @@ def _fold_batch_norm(folded: fx.GraphModule) -> None:
 
 
 def _fold_scaling(folded: fx.GraphModule, snap: bool) -> None:
-    """Fold an affine map of the pixels into an unpadded convolution that has no other input."""
+    """Fold an affine map of the pixels, of one number or one a channel, into an unpadded convolution."""
     pixels = next(node for node in folded.graph.nodes if node.op == "placeholder")
-    node, factor, offset = pixels, 1.0, 0.0
+    node, factor, offset = pixels, torch.ones(1).double(), torch.zeros(1).double()
     while len(node.users) == 1:
         following = next(iter(node.users))
-        step = _affine_step(following, node)
+        step = _affine_step(folded, following, node)
         if step is None:
             break
         factor, offset = step(factor, offset)
@@ -142,30 +213,37 @@ def _fold_scaling(folded: fx.GraphModule, snap: bool) -> None:
     # With padding, the border of zeros would have to become one of -offset / factor, which graphs cannot express.
     if not isinstance(convolution, nn.Conv2d) or convolution.padding not in ((0, 0), "valid"):
         return
+    if convolution.groups != 1 and len(factor) + len(offset) > 2:
+        return
     scaled = copy.deepcopy(convolution)
-    weight = convolution.weight.detach().double()
+    # The factors of the channels relative to the first one become part of the weights before these are rounded.
+    relative = factor / factor[0]
+    weight = convolution.weight.detach().double() * relative.reshape(1, -1, 1, 1)
     if snap:
         grid = weight.abs().amax(dim=(1, 2, 3), keepdim=True).clamp_min(1e-30) / 127.0
         weight = torch.round(weight / grid) * grid
     bias = torch.zeros(len(weight)) if convolution.bias is None else convolution.bias.detach()
-    scaled.weight = nn.Parameter((weight * factor).float())
-    scaled.bias = nn.Parameter((bias.double() + offset * weight.sum(dim=(1, 2, 3))).float())
+    scaled.weight = nn.Parameter((weight * factor[0]).float())
+    shift = ((offset / relative) * weight.sum(dim=(2, 3))).sum(dim=1)
+    scaled.bias = nn.Parameter((bias.double() + shift).float())
     _replace(folded, str(first.target), scaled)
     first.replace_input_with(node, pixels)
 
 
-Step = Callable[[float, float], tuple[float, float]]
+Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-def _affine_step(node: fx.Node, source: fx.Node) -> Step | None:
-    """The change of (factor, offset) by a node that combines `source` with a plain number; None for other nodes."""
+def _affine_step(folded: fx.GraphModule, node: fx.Node, source: fx.Node) -> Step | None:
+    """The change of (factor, offset) by a node that combines `source` with numbers; None for other nodes.
+
+    Factor and offset are float64 of one element, or of one a channel.
+    """
     if node.op != "call_function" or len(node.args) != 2 or node.kwargs:
         return None
     left, right = node.args
-    number = right if left is source else left
-    if not isinstance(number, int | float):
+    s, first = _channel_numbers(folded, right if left is source else left), left is source
+    if s is None:
         return None
-    s, first = float(number), left is source
     if node.target in (operator.add, torch.add):
         return lambda a, b: (a, b + s)
     if node.target in (operator.mul, torch.mul):
@@ -175,6 +253,16 @@ def _affine_step(node: fx.Node, source: fx.Node) -> Step | None:
     if node.target in (operator.truediv, torch.div) and first:
         return lambda a, b: (a / s, b / s)
     return None
+
+
+def _channel_numbers(folded: fx.GraphModule, argument: Any) -> Tensor | None:
+    """A plain number or a constant (1, C, 1, 1), as float64 (1,) or (C,); None for anything else."""
+    if isinstance(argument, int | float):
+        return torch.tensor([float(argument)], dtype=torch.float64)
+    constant = _constant(folded, argument)
+    if constant is None or constant.ndim != 4 or constant.shape[1] != constant.numel():
+        return None
+    return constant.flatten().double()
 
 
 def _replace(folded: fx.GraphModule, target: str, module: nn.Module) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+import tempfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ import onnx
 import onnxruntime
 import torch
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from edge_siamese.errors import ExportError
 from export.conversion.float_graph import Bytes, Floats, Format, GraphStep, Range, name_steps
 from export.conversion.graph import ExportedEncoder, layers
 from export.conversion.silence import in_child, preload, third_party
+from export.encoders.onnx_extractor import NORMALIZED, OnnxExtractor
 
 INPUT, OUTPUT = "image", "embedding"
 OPSET = 18
@@ -23,8 +26,8 @@ BATCH = 8
 WEIGHTED = frozenset({"Conv", "Gemm", "MatMul"})
 # Activation functions that the output range replaces: the quantized kernel saturates where they would clip.
 ABSORBED = frozenset({"Relu", "Clip"})
-# Operations that change no values.
-MOVING = frozenset({"Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"})
+# Operations that change no values (Pad adds zeros, which every quantization represents exactly).
+MOVING = frozenset({"Pad", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"})
 LAZY_MODULES = (
     "torch._dynamo",
     "torch.onnx._internal.exporter._core",
@@ -64,23 +67,46 @@ def export_onnx(network: ExportedEncoder, path: Path) -> None:
     in_child("converting to ONNX", convert, path)
 
 
+def write_extractor(network: OnnxExtractor, path: Path) -> None:
+    """Write a finished file with the input and the output of an encoder, simplified by onnxruntime.
+
+    Raises:
+        ExportError: onnxruntime cannot simplify it.
+    """
+    with tempfile.TemporaryDirectory() as directory, third_party("simplifying the ONNX file"):
+        source = Path(directory) / "file.onnx"
+        source.write_bytes(network.file_bytes())
+        quant_pre_process(str(source), str(path), skip_symbolic_shape=True)
+        model = onnx.load(str(path))
+        _remove_metadata(model)
+        for number, node in enumerate(model.graph.node):
+            node.name = node.name or f"{node.op_type} {number}"
+        onnx.save(model, str(path))
+
+
 class OnnxGraph:
     """The float graph of a quantizable network, and the int8 files made from it.
 
     Args:
-        network: from `exported_encoder(…, quantizable=True)`.
+        network: from `exported_encoder(…, quantizable=True)`, or a finished file.
         directory: a temporary directory to work in.
     """
 
     format: Format = "onnx"
     full_integer = False
 
-    def __init__(self, network: ExportedEncoder, directory: Path) -> None:
+    def __init__(self, network: ExportedEncoder | OnnxExtractor, directory: Path) -> None:
         self.path = directory / "quantizable.fp32.onnx"
-        export_onnx(network, self.path)
+        if isinstance(network, OnnxExtractor):
+            write_extractor(network, self.path)
+        else:
+            export_onnx(network, self.path)
         self._model = onnx.load(str(self.path))
         self._nodes = _activation_nodes(self._model)
-        self.steps = _steps(self._nodes, layers(network.encoder))
+        # The pixels of an extractor are scaled in float32, because its padded first convolution cannot take the scaling.
+        self._scaling = _before(self._nodes, NORMALIZED)
+        names = [] if isinstance(network, OnnxExtractor) else layers(network.encoder)
+        self.steps = _steps(self._nodes, names, without=self._scaling)
         cast = next((node for node in self._nodes if node.op_type == "Cast"), None)
         if cast is None:
             raise ExportError("the ONNX graph has no cast of the pixels to float32")
@@ -103,20 +129,27 @@ class OnnxGraph:
         return _run(model, outputs, images)
 
     def quantize(self, out: Path, ranges: Mapping[str, Range], float_layers: Collection[str] = ()) -> None:
-        excluded = self._excluded(float_layers)
+        # The quantization of a rectified product replaces the rectifier, so it has to stay.
+        product = next(step for step in reversed(self.steps) if step.weighted)
+        rectified = self._producer(product.output).op_type in ABSORBED
+        excluded = self._excluded(float_layers) + [node.name for node in self._scaling]
         overrides: dict[str, list[dict[str, Any]]] = {
             name: [{"rmin": np.float32(low), "rmax": np.float32(high)}]
             for name, (low, high) in ranges.items()
         }
         first, *_ = self.activations(np.zeros((1, *self._image_shape()), dtype=np.uint8))
         overrides = {name: value for name, value in overrides.items() if name in first}
-        overrides[self.input] = [
-            {
-                "scale": np.array(1, np.float32),
-                "zero_point": np.array(0, np.uint8),
-                "quant_type": QuantType.QUInt8,
-            }
-        ]
+        if self._scaling:
+            for node in self._scaling[:-1]:
+                overrides.pop(str(node.output[0]), None)
+        else:
+            overrides[self.input] = [
+                {
+                    "scale": np.array(1, np.float32),
+                    "zero_point": np.array(0, np.uint8),
+                    "quant_type": QuantType.QUInt8,
+                }
+            ]
 
         def convert() -> None:
             quantize_static(
@@ -133,8 +166,10 @@ class OnnxGraph:
                 extra_options={"TensorQuantOverrides": overrides, "QuantizeBias": True},
             )
             model = onnx.load(str(out))
-            _connect_bytes(model, self.input)
-            _keep_output_in_float(model)
+            if not self._scaling:
+                _connect_bytes(model, self.input)
+            if not rectified:
+                _keep_output_in_float(model)
             _prevent_fusion(model, excluded)
             _drop_unused_constants(model)
             _remove_metadata(model)
@@ -185,14 +220,24 @@ def _activation_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     return nodes
 
 
-def _steps(nodes: list[onnx.NodeProto], layer_names: list[str]) -> tuple[GraphStep, ...]:
+def _before(nodes: list[onnx.NodeProto], tensor: str) -> list[onnx.NodeProto]:
+    """The nodes up to the one that makes a tensor; none if no node does."""
+    index = next((index for index, node in enumerate(nodes) if tensor in node.output), -1)
+    return nodes[: index + 1]
+
+
+def _steps(
+    nodes: list[onnx.NodeProto], layer_names: list[str], without: Sequence[onnx.NodeProto] = ()
+) -> tuple[GraphStep, ...]:
     """The nodes after the cast; `ABSORBED` ones are part of the node before, `MOVING` ones are left out."""
     alias: dict[str, str] = {}
     operations: list[tuple[str, bool, str, tuple[str, ...], str]] = []
     activations: set[str] = {INPUT}
     for node in nodes:
         source, output = str(node.input[0]), str(node.output[0])
-        if node.op_type in MOVING or node.op_type == "Cast":
+        if node in without:
+            pass
+        elif node.op_type in MOVING or node.op_type == "Cast":
             alias[output] = output if node.op_type == "Cast" else alias.get(source, source)
         elif node.op_type in ABSORBED and operations and operations[-1][4] == source:
             kind, weighted, name, inputs, _ = operations[-1]

@@ -18,11 +18,17 @@ from torch.nn.utils import parametrize
 
 from edge_siamese.errors import ExportError
 from export.conversion.float_graph import Bytes
-from export.conversion.graph import ExportedEncoder, fold_batch_norm, fold_pixel_scaling, module_of
+from export.conversion.graph import (
+    RECTIFIERS,
+    ExportedEncoder,
+    fold_batch_norm,
+    fold_pixel_scaling,
+    module_of,
+    operation_of,
+)
 from export.conversion.quantize import SIGMOID_SATURATION
 from export.encoders import EncoderNetwork
 
-RECTIFIERS = ("relu", "relu6")
 PROBE_IMAGES = 64
 """Training images on which the losses before and after training are compared."""
 MAX_LOSS_RATIO, TOLERABLE_LOSS = 2.0, 0.1
@@ -121,13 +127,13 @@ def add_fake_quantization(student: fx.GraphModule) -> fx.GraphModule:
     graph.output(graph.graph_copy(student.graph, {}))
     rounded = fx.GraphModule(student, graph)
     for index, node in enumerate(list(graph.nodes)):
-        module, operation = module_of(rounded, node), _operation(rounded, node)
+        module, operation = module_of(rounded, node), operation_of(rounded, node)
         if isinstance(module, nn.Conv2d | nn.Linear):
             if not parametrize.is_parametrized(module, "weight"):
                 parametrize.register_parametrization(module, "weight", FakeQuantizedWeight(), unsafe=True)
         elif operation not in (*RECTIFIERS, "add", "sigmoid"):
             continue
-        followers = [_operation(rounded, user) for user in node.users]
+        followers = [operation_of(rounded, user) for user in node.users]
         if len(followers) == 1 and followers[0] in RECTIFIERS:
             continue
         # A sum with a plain number is part of the pixel scaling, which will be folded.
@@ -183,16 +189,6 @@ def _freeze_ranges(rounded: nn.Module) -> None:
     for module in rounded.modules():
         if isinstance(module, FakeQuantizedActivation):
             module.observing = False
-
-
-def _operation(rounded: fx.GraphModule, node: fx.Node) -> str:
-    """Operation of a node in lower case, such as `relu` for `torch.relu`, `x.relu_()` and `nn.ReLU`, or an empty string."""
-    module = module_of(rounded, node)
-    if module is not None:
-        return type(module).__name__.lower()
-    if node.op == "call_function":
-        return str(getattr(node.target, "__name__", "")).rstrip("_")
-    return str(node.target).rstrip("_") if node.op == "call_method" else ""
 
 
 def _check_convergence(rounded: nn.Module, before: float, after: float) -> None:

@@ -358,7 +358,7 @@ def describe_float_layers(layers: Sequence[str]) -> str:
 def standard_methods(
     graph: FloatGraph,
     images: Bytes,
-    retrained: Callable[[], FloatGraph],
+    retrained: Callable[[], FloatGraph] | None,
     retraining_images: Bytes | None = None,
 ) -> list[QuantizationMethod]:
     """Post-training quantization by each calibration method, mixed precision, then quantization-aware training.
@@ -366,7 +366,8 @@ def standard_methods(
     Args:
         graph: the float graph.
         images: the calibration set, training images uint8 (N, H, W, C).
-        retrained: runs quantization-aware training and exports the result; called only as the last resort.
+        retrained: runs quantization-aware training and exports the result; called only as the last resort. None for a
+            network that cannot be trained.
         retraining_images: images of that training; they also calibrate its result, which is adapted to their ranges.
             Default: the calibration set.
     """
@@ -408,7 +409,7 @@ def standard_methods(
 
         return QuantizationMethod(f"mixed precision, {fraction:.0%} of the layers in float32", make)
 
-    def quantization_aware() -> QuantizationMethod:
+    def quantization_aware(retrained: Callable[[], FloatGraph]) -> QuantizationMethod:
         def make(out: Path, _: Sequence[tuple[Attempt, Path]]) -> Sequence[str]:
             trained = retrained()
             seen = images if retraining_images is None else retraining_images
@@ -417,7 +418,8 @@ def standard_methods(
 
         return QuantizationMethod("quantization-aware training", make)
 
-    return [*map(post_training, CALIBRATIONS), *starmap(mixed, float_layers.items()), quantization_aware()]
+    methods = [*map(post_training, CALIBRATIONS), *starmap(mixed, float_layers.items())]
+    return methods if retrained is None else [*methods, quantization_aware(retrained)]
 
 
 def _squared_error(sample: Floats, low: float, high: float) -> float:

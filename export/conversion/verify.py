@@ -13,10 +13,8 @@ import numpy as np
 from edge_siamese.errors import SettingsError, VerificationFailed
 from edge_siamese.models.bundle import Bundle
 from edge_siamese.runtimes.selection import runtime_format
-from export.conversion.graph import exported_encoder
-from export.conversion.onnx import OnnxGraph
+from export.conversion.bundle import quantizable_graph
 from export.conversion.quantize import Loss, compare_layers
-from export.conversion.tflite import TfliteGraph
 from export.conversion.verification import Verification, VerifiedFile
 from export.data.images import ImageSet
 from export.evaluation.evaluate import affordable
@@ -144,6 +142,5 @@ def _cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def worst_layer(bundle: Bundle, network: TrainedNetwork, format: str, images: np.ndarray) -> str:
     """Describe the layer of an int8 file that adds the most quantization noise."""
     with tempfile.TemporaryDirectory() as directory:
-        kind = OnnxGraph if format == "onnx" else TfliteGraph
-        graph = kind(exported_encoder(network.module, quantizable=True), Path(directory))
+        graph = quantizable_graph(network.module, format, Path(directory))
         return compare_layers(graph, bundle.model_path(format, "int8"), images)[0].describe()

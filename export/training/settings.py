@@ -14,13 +14,22 @@ import msgspec
 from edge_siamese.errors import SettingsError
 from edge_siamese.validation import Record, SchemaError, convert, nearest, parse_toml
 from export.data.sources import source_names
+from export.encoders.names import (
+    EXTRACTOR_NOTATION,
+    EXTRACTOR_PREFIX,
+    TIMM_NOTATION,
+    TIMM_PREFIX,
+    BackboneName,
+    ExtractorName,
+)
 
 AUGMENTATION_NAMES = ("none", "koch", "strong", "ink", "photo")
 OBJECTIVES = ("cosine", "pairs")
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("cosine", "exponential")
 STARTS = ("random", "published")
-RUN_PREFIX = "run:"
+RUN_PREFIX, WEIGHTS_PREFIX = "run:", "weights:"
+START_PLACES = (RUN_PREFIX, WEIGHTS_PREFIX)
 DRAWING_DATA = ("omniglot", "glyphs")
 """Data sets of black ink on white paper."""
 
@@ -48,8 +57,8 @@ class TrainingSettings:
     """Shares of several data sets in a batch, such as `1,2,1`; empty for equal shares."""
     encoder: str = "glyphnet"
     start: str = "random"
-    """Initial weights: `random`, `published` (pretrained weights of the encoder's authors), or `run:DIR` (kept by an
-    earlier run)."""
+    """Initial weights: `random`, `published` (pretrained weights of the encoder's authors), `weights:FILE` (the same from a
+    file), or `run:DIR` (kept by an earlier run)."""
     objective: str = "cosine"
     """`cosine`: cosine-margin softmax over classes. `pairs`: cross-entropy over verification pairs."""
     seed: int = 0
@@ -107,8 +116,11 @@ class TrainingSettings:
         ):
             if getattr(self, name) not in choices:
                 raise SettingsError(f"{name} {getattr(self, name)!r} is not one of {', '.join(choices)}")
-        if self.start not in STARTS and not (self.start.startswith(RUN_PREFIX) and self.start != RUN_PREFIX):
-            raise SettingsError(f"start {self.start!r} is not one of {', '.join(STARTS)}, {RUN_PREFIX}DIR")
+        place = next((self.start.removeprefix(p) for p in START_PLACES if self.start.startswith(p)), "")
+        if self.start not in STARTS and not place:
+            raise SettingsError(
+                f"start {self.start!r} is not one of {', '.join(STARTS)}, {RUN_PREFIX}DIR, {WEIGHTS_PREFIX}FILE"
+            )
 
     def _check_ranges(self) -> None:
         for name in _AT_LEAST_ONE:
@@ -131,6 +143,10 @@ class TrainingSettings:
     def _check_combinations(self) -> None:
         if self.steps < (1 if self.start == "random" else 0):
             raise SettingsError(f"steps must be at least 1 with random initial weights, not {self.steps}")
+        if self.encoder.startswith(EXTRACTOR_PREFIX) and (self.steps or self.start != "published"):
+            raise SettingsError(
+                f"{self.encoder} is a finished file, which is not trained: leave out --steps and --start"
+            )
         if self.start == "random" and self.finetuned_weight < 1.0:
             raise SettingsError("finetuned_weight below 1 requires pretrained initial weights (start)")
         if self.start == "random" and self.anti_forgetting_data:
@@ -188,6 +204,8 @@ class TrainingSettings:
 
 
 MAX_PHOTO_STEPS = 2000
+PRETRAINED = "efficientnet-lite0"
+"""The encoder whose defaults other pretrained networks have."""
 
 ENCODER_DEFAULTS: dict[str, TrainingSettings] = {
     "glyphnet": TrainingSettings(encoder="glyphnet", steps=7000),
@@ -233,15 +251,34 @@ ENCODER_DEFAULTS["efficientnet-lite0-full"] = replace(
 )
 
 
+def encoder_defaults(encoder: str) -> TrainingSettings:
+    """The defaults of an encoder: networks of timm are trained as `efficientnet-lite0`, and ONNX files not at all.
+
+    Raises:
+        SettingsError: the encoder is unknown.
+    """
+    if encoder.startswith((TIMM_PREFIX, EXTRACTOR_PREFIX)):
+        kind = BackboneName if encoder.startswith(TIMM_PREFIX) else ExtractorName
+        kind.parse(encoder)
+        steps = 0 if kind is ExtractorName else ENCODER_DEFAULTS[PRETRAINED].steps
+        return replace(ENCODER_DEFAULTS[PRETRAINED], encoder=encoder, steps=steps)
+    if encoder not in ENCODER_DEFAULTS:
+        known = ", ".join([*sorted(ENCODER_DEFAULTS), TIMM_NOTATION, EXTRACTOR_NOTATION])
+        raise SettingsError(f"there is no encoder {encoder!r}; known: {known}")
+    return ENCODER_DEFAULTS[encoder]
+
+
 def settings_for(encoder: str, data: str | None = None, **changes: Any) -> TrainingSettings:
     """Defaults of an encoder for a data set, with changes; None leaves a setting unchanged.
 
     Raises:
         SettingsError: the encoder is unknown, or the settings are invalid.
     """
-    if encoder not in ENCODER_DEFAULTS:
-        raise SettingsError(f"there is no encoder {encoder!r}; known: {', '.join(sorted(ENCODER_DEFAULTS))}")
-    settings = replace(ENCODER_DEFAULTS[encoder], data=data or ENCODER_DEFAULTS[encoder].data)
+    defaults = encoder_defaults(encoder)
+    start = changes.get("start")
+    settings = replace(defaults, data=data or defaults.data)
+    if start == "random" and encoder.startswith(TIMM_PREFIX):
+        settings = replace(settings, start=start, finetuned_weight=1.0, freeze_batch_statistics=False)
     if not settings.is_drawing and settings.start == "random":
         # Unlike a character, a rotated object is still the same object; and data sets of photographs are smaller.
         settings = replace(

