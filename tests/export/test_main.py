@@ -30,7 +30,10 @@ def nothing_left_of_debug(monkeypatch: pytest.MonkeyPatch) -> None:
     ("words", "message"),
     [
         ("train", "one of the arguments --out --recipe is required"),
-        ("train --out x --encoder vgg", "argument --encoder: invalid choice: 'vgg'"),
+        (
+            "train --out x --encoder vgg",
+            "argument --encoder: there is no encoder 'vgg'; known: efficientnet-lite0, ",
+        ),
         ("train --out x --steps many", "argument --steps: 'many' is not a whole number of at least 0"),
         ("train --out x --steps -1", "argument --steps: '-1' is not a whole number of at least 0"),
         ("train --out x --batch 2.5", "argument --batch: '2.5' is not a whole number of at least 1"),

@@ -30,7 +30,7 @@ from export.training.settings import (
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"start": "luck"}, "start 'luck' is not one of random, published, run:DIR"),
+        ({"start": "luck"}, "start 'luck' is not one of random, published, run:DIR, weights:FILE"),
         ({"steps": 0}, "steps must be at least 1 with random initial weights, not 0"),
         ({"logit_scale": 0.0}, "logit_scale must be a number above 0, not 0.0"),
         (
@@ -193,7 +193,8 @@ def test_changes_override_the_defaults_and_none_leaves_them() -> None:
     assert changed == replace(ENCODER_DEFAULTS["glyphnet"], data="glyphs", steps=12, seed=3, symmetries=False)
     assert settings_for("koch2015") == ENCODER_DEFAULTS["koch2015"]
     with pytest.raises(
-        SettingsError, match=r"^there is no encoder 'vgg'; known: efficientnet-lite0, .*koch2015$"
+        SettingsError,
+        match=r"^there is no encoder 'vgg'; known: efficientnet-lite0, .*koch2015, timm:NAME.*, onnx:FILE.*",
     ):
         settings_for("vgg")
 
