@@ -82,7 +82,7 @@ def read_picture(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
 
 
 def read_photograph(path: str | os.PathLike[str], side: int) -> npt.NDArray[np.uint8]:
-    """Read a picture file as `read_picture` does, but reduced, and in bounded memory and time as an upload.
+    """Read a picture file reduced, in bounded memory and time; see `read_picture`.
 
     Args:
         path: in one of `PHOTOGRAPH_FORMATS`.

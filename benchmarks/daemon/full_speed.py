@@ -1,4 +1,4 @@
-"""The daemon with a camera that delivers frames as fast as they are taken.
+"""The daemon with a camera that delivers frames as fast as the daemon processes them.
 
 python -m benchmarks.daemon.full_speed [--frames-per-object N] CONFIG
 """
@@ -27,7 +27,7 @@ OBJECTS_AT_SECONDS = (3.0, 13.0, 23.0)
 EMPTY_AT_SECONDS = 9.5
 PICTURES_PER_OBJECT = 8
 OBJECT_SECONDS = 4.0
-"""How long each object is shown, however many frames are processed."""
+"""Time for which each object is shown, whatever the number of processed frames."""
 FRAME_INTERVAL_SECONDS = 0.0005
 """Shorter than the processing of a frame, and long enough for other threads."""
 UNLIMITED_RATE = 1e6

@@ -1,4 +1,4 @@
-"""The daemon with the dashboard, MQTT and metrics on or off, and what it does between two moments."""
+"""The daemon with the dashboard, MQTT and metrics on or off, and its counters between two samples."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ def mosquitto(directory: Path) -> Iterator[int | None]:
 
 
 def free_port() -> int:
-    """A port of loopback that is free now."""
+    """A free port on loopback."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

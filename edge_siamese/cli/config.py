@@ -87,7 +87,7 @@ def diff(options: argparse.Namespace) -> int:
     values = dict(options_of(_without_secrets(read.settings)))
     defaults = dict(options_of(Settings()))
     changed = {key: value for key, value in values.items() if value != defaults[key]}
-    used, silence = _used_by_daemon(read.settings)
+    used, unreachable = _used_by_daemon(read.settings)
     other = {key: value for key, value in (used or {}).items() if value != values[key]}
     if options.json:
         print_json(
@@ -100,7 +100,7 @@ def diff(options: argparse.Namespace) -> int:
                 "daemon": None
                 if used is None
                 else {key: {"value": values[key], "daemon": value} for key, value in other.items()},
-                "silence": silence,
+                "unreachable": unreachable,
             }
         )
         return 0
@@ -112,7 +112,7 @@ def diff(options: argparse.Namespace) -> int:
         line = f", line {read.lines[key]}" if key in read.lines else ""
         print_line(f"  {key} = {_shown(value)} (default: {_shown(defaults[key])}{line})")
     if used is None:
-        print_line(f"no comparison with the daemon: {silence}")
+        print_line(f"no comparison with the daemon: {unreachable}")
     elif other:
         print_line("the running daemon uses other values; to apply the file: edge-siamese reload")
         for key, value in other.items():

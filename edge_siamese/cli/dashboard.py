@@ -45,7 +45,7 @@ def _problem(installation: Installation) -> str:
         off = f"the dashboard is off; set enabled = true in [dashboard] of {where}"
         return f"the dashboard is off; {installation.difference}" if installation.difference else off
     if not installation.running:
-        return installation.silence
+        return installation.unreachable
     report = request(installation.settings.socket, "status")["integrations"].get("dashboard", {})
     return installation.difference if report.get("works") else f"it does not work: {report.get('state', '')}"
 

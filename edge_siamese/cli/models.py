@@ -395,8 +395,8 @@ def _report_change(
         elif not configured:
             problem = loading["problem"] or report["fault"] or "see edge-siamese model list"
             status, effect = 1, f"but the daemon uses {used['model_id']}: {problem}"
-    elif not installation.silence.startswith(NOT_RUNNING):
-        effect = f"the daemon cannot be notified: {installation.silence}"
+    elif not installation.unreachable.startswith(NOT_RUNNING):
+        effect = f"the daemon cannot be notified: {installation.unreachable}"
     if configured and installation.running:
         effect = f"but the settings name {configured}, which the daemon uses instead"
     elif configured:
@@ -422,7 +422,7 @@ def _named_or_current(options: argparse.Namespace) -> Path:
 
 
 def _trusted_keys(options: argparse.Namespace) -> tuple[str, ...]:
-    """Return the keys of the settings; none if these cannot be read, which is no reason not to describe a bundle."""
+    """Return the keys of the settings; none if they cannot be read: a bundle can be described without them."""
     try:
         return find_installation(options.config).settings.model.trusted_keys
     except SettingsError:
@@ -435,7 +435,7 @@ def _load_encoder(bundle: Bundle, options: argparse.Namespace) -> GraphEncoder:
 
 
 def _try_for_root(bundle: Bundle, options: argparse.Namespace) -> None:
-    """Open a model from elsewhere in a confined child first, if this is root; raises `ModelCrashed`."""
+    """As root, open an untrusted model in a confined child first; raises `ModelCrashed`."""
     if os.geteuid() == 0:
         try_encoder(bundle, options.runtime, options.precision, options.threads)
 

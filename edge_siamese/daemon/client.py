@@ -105,7 +105,7 @@ class Installation:
     settings: Settings
     file: Path | None
     """The settings file; None for the defaults."""
-    silence: str = ""
+    unreachable: str = ""
     """Why the daemon does not answer; empty if it does."""
     difference: str = ""
     """Difference between the file and the settings that the daemon uses; empty if there is none."""
@@ -113,7 +113,7 @@ class Installation:
     @property
     def running(self) -> bool:
         """Whether the daemon answers."""
-        return not self.silence
+        return not self.unreachable
 
 
 def find_installation(
@@ -245,7 +245,7 @@ def _reply(line: bytes) -> dict[str, Any]:
 
 
 def _error(value: dict[str, Any]) -> EdgeSiameseError:
-    """Return the daemon's error, of its class if this release knows it."""
+    """Return the daemon's error, of the same class if this release has it."""
     kind = getattr(errors, str(value.get("kind")), None)
     if not (isinstance(kind, type) and issubclass(kind, EdgeSiameseError)):
         kind = ControlError

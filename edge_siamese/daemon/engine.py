@@ -48,7 +48,7 @@ class _LastRecognized:
 
     uid: str
     frame: Frame
-    """Its pixels are only the part that was read."""
+    """The frame, cropped to the part that the encoder read."""
     embedding: Floats
 
 

@@ -73,7 +73,7 @@ def examine(
         At least one finding for each check, in their order.
     """
     installation, settings_finding = _check_settings(config, request_status)
-    status, silence = _daemon_status(installation, request_status)
+    status, unreachable = _daemon_status(installation, request_status)
     context = Context(
         settings=installation.settings,
         board=read_board(root),
@@ -81,7 +81,7 @@ def examine(
         root=root,
         run=run,
         daemon=status,
-        silence=silence,
+        unreachable=unreachable,
         config=installation.file,
     )
     findings = [settings_finding]
@@ -93,7 +93,7 @@ def examine(
 def _check_settings(
     config: str | os.PathLike[str] | None, request_status: Callable[..., Any]
 ) -> tuple[Installation, Finding]:
-    """Return the settings that the daemon uses, without a daemon those of the file; the defaults if it is invalid."""
+    """Return the settings that the daemon uses; if none is running, those in the file, or the defaults if it is invalid."""
     try:
         installation = find_installation(config, request_status)
     except SettingsError as error:
@@ -112,8 +112,8 @@ def _daemon_status(
     installation: Installation, request_status: Callable[..., Any]
 ) -> tuple[dict[str, Any] | None, str]:
     """Return the daemon's status, or None and why there is none."""
-    if installation.silence.startswith(NOT_RUNNING):
-        return None, installation.silence
+    if installation.unreachable.startswith(NOT_RUNNING):
+        return None, installation.unreachable
     try:
         status = request_status(installation.settings.socket, "status", timeout=STATUS_TIMEOUT_SECONDS)
     except EdgeSiameseError as error:

@@ -90,7 +90,7 @@ class Context:
     """Runs a command."""
     daemon: dict[str, Any] | None
     """The daemon's `status`; None if it does not answer."""
-    silence: str
+    unreachable: str
     """Why the daemon does not answer; empty if it does."""
     config: Path | None = None
     """The settings file; None if there is none."""
@@ -98,7 +98,7 @@ class Context:
     @property
     def daemon_may_run(self) -> bool:
         """Whether a daemon may be using camera and panel, even if it does not answer this user."""
-        return self.daemon is not None or not self.silence.startswith(NOT_RUNNING)
+        return self.daemon is not None or not self.unreachable.startswith(NOT_RUNNING)
 
 
 OTHER_USERS = Account("other users", -1, frozenset())

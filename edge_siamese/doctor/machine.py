@@ -146,7 +146,7 @@ def check_service(context: Context) -> Iterator[Finding]:
 def check_daemon(context: Context) -> Iterator[Finding]:
     """The daemon's own status."""
     if context.daemon is None:
-        text, _, remedy = context.silence.partition(": ")
+        text, _, remedy = context.unreachable.partition(": ")
         yield Finding("daemon", "warning", text, remedy)
         return
     fault = str(context.daemon.get("fault") or "")
@@ -163,7 +163,7 @@ def check_daemon(context: Context) -> Iterator[Finding]:
 
 
 def check_quarantine(context: Context) -> Iterator[Finding]:
-    """The parts that the daemon does without."""
+    """The parts that the daemon does not use because they failed."""
     if context.daemon is None:
         parts = [part.report() for part in Quarantine(context.settings.state_directory).parts]
     else:

@@ -213,8 +213,8 @@ class Bridge:
         # If MQTT was turned off, remove everything; a daemon that only stops will return.
         withdraw = not self._api.settings.mqtt.broker
         self._publisher.close(timeout / 4, withdraw=withdraw)
-        goodbye = b"" if withdraw else OFFLINE
-        self._client.close(max(0.1, deadline - time.monotonic()), goodbye=goodbye)
+        final_availability = b"" if withdraw else OFFLINE
+        self._client.close(max(0.1, deadline - time.monotonic()), final_availability=final_availability)
 
     def _notify(self, text: str, level: Literal["info", "warning"]) -> None:
         self._api.bus.publish(Event("mqtt", text) if level == "info" else problem_event("mqtt", text))

@@ -185,7 +185,7 @@ class MqttClient:
         self._state, self._notified = "connecting", ""
         self._started = float("-inf")
         self._sent = self._received = self._connections = self._rejected = self._too_large = 0
-        self._protocol_5, self._goodbye = True, OFFLINE
+        self._protocol_5, self._final_availability = True, OFFLINE
         self._only_311 = False
         """Whether the broker said that it does not support MQTT 5."""
         self._limits = self._learned = BrokerLimits()
@@ -316,9 +316,9 @@ class MqttClient:
             "limits": self._limits.describe(),
         }
 
-    def close(self, timeout: float, *, goodbye: bytes = OFFLINE) -> None:
-        """Send what is queued, then `goodbye` as availability, and disconnect, within `timeout` seconds."""
-        self._goodbye = goodbye
+    def close(self, timeout: float, *, final_availability: bytes = OFFLINE) -> None:
+        """Send what is queued, then `final_availability`, and disconnect, within `timeout` seconds."""
+        self._final_availability = final_availability
         self._deadline = time.monotonic() + timeout
         self._closing.set()
         self._wake()
@@ -478,7 +478,7 @@ class MqttClient:
             # paho would keep a message back that has to be acknowledged while too many others are.
             waits = len(session.outbox_numbers) + len(session.direct) >= self._limits.max_in_flight
             qos = 0 if waits else min(1, self._limits.max_qos)
-            session.client.publish(self._availability, self._goodbye, qos, self._limits.retain)
+            session.client.publish(self._availability, self._final_availability, qos, self._limits.retain)
         with _lingering(session.client, self._deadline):
             session.client.disconnect()
             while session.client.want_write() and time.monotonic() < self._deadline:

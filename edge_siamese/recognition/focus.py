@@ -25,11 +25,11 @@ MIN_CHANGE = 12.0
 MIN_CHANGED_CELLS = 5
 """A cell is new only if at least this many of it and its eight neighbors have changed; fewer are noise."""
 MARGIN = 0.12
-"""Margin on each side of what is new, as a share of its longer side."""
+"""Margin on each side of the foreground, as a share of its longer side."""
 MIN_ENLARGED = 0.7
 """Smallest side of a part, in sides of the encoder's input: a smaller part would be enlarged too much."""
 STEADY = 0.12
-"""A part stays as it is until what is new moves by more than this share of the part's side, or grows by twice as much."""
+"""A part is kept until the foreground moves by more than this share of the part's side, or grows by twice as much."""
 LEARN_SECONDS = 2.0
 """Time after the first frame during which everything is background, while automatic exposure settles."""
 ADAPT_SECONDS = 10.0
@@ -146,7 +146,7 @@ class ForegroundFocus:
         follow = np.float32(min(1.0, elapsed / ADAPT_SECONDS))
         self._background += np.where(changed, np.float32(0.0), follow) * difference
         self._changed = changed
-        # While a thing stands still, a few cells on its edge change.
+        # While an object stands still, a few cells on its edge change.
         if np.count_nonzero(changed != self._searched) >= MIN_CHANGED_CELLS:
             self._searched, self._new = changed, _largest_part(changed)
             self._box = self._place(frame.shape[0], frame.shape[1])
@@ -161,7 +161,7 @@ class ForegroundFocus:
         """Multiply the background by the change of exposure and white balance."""
         since_previous = _exposure_change(cells, self._previous)
         unchanged = ~self._changed
-        # Of too few unchanged cells, the median may be that of a thing.
+        # With too few unchanged cells, the median may be that of an object.
         if 4 * np.count_nonzero(unchanged) >= unchanged.size:
             gain = _exposure_change(cells, self._background, unchanged)
         else:
@@ -269,7 +269,7 @@ def _count_around(cells: Mask) -> npt.NDArray[np.uint8]:
 
 
 def _similar(box: Box, other: Box) -> bool:
-    """Whether two parts show about the same."""
+    """Whether two parts are nearly equal."""
     down, across = STEADY * box.height, STEADY * box.width
     return (
         abs(box.height - other.height) <= 2.0 * down

@@ -230,7 +230,7 @@ class ArchiveReader:
         infos = self._archive.infolist()
         members = {info.filename: info for info in infos}
         if len(infos) > MAX_MEMBERS or len(members) != len(infos):
-            raise self._refusal("it has several members of one name, or too many members")
+            raise self._refusal("it has duplicate members, or too many")
         if sum(info.file_size for info in infos) > MAX_TOTAL_BYTES:
             raise self._refusal(f"it unpacks to more than {MAX_TOTAL_BYTES >> 30} GiB")
         return members
@@ -499,7 +499,7 @@ class _Importer:
         return self._restore_object(*known) if known else self._create(item)
 
     def _restore_object(self, object_id: int, name: str, deleted: int) -> int:
-        """Restore an object that was forgotten here, with what is still stored of it."""
+        """Restore an object that was forgotten here, with its views that are still stored."""
         name = self._free_name(name)
         self._run(
             "UPDATE objects SET name = ?, key = ?, deleted = NULL WHERE id = ?",

@@ -75,7 +75,7 @@ class HeadCalibration:
     ece: float
     """Expected calibration error on these pairs."""
     left_out_ece: float | None
-    """The same with each group (alphabet) predicted by a head fitted on the others; None for one group."""
+    """Calibration error with each group (alphabet) predicted by a head fitted on the others; None for one group."""
     eer: float
     """Equal error rate on these pairs."""
     brier: float

@@ -77,7 +77,7 @@ def test_diff_from_the_defaults(config: Path, capsys: pytest.CaptureFixture[str]
         "camera.kind", "camera.path", "mqtt.broker", "paths.state", "paths.runtime",
     ]  # fmt: skip
     assert answer["daemon"] is None
-    assert answer["silence"].startswith("the daemon is not running")
+    assert answer["unreachable"].startswith("the daemon is not running")
     assert main(["config", "diff", "--config", str(config)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[:2] == [
@@ -95,7 +95,7 @@ def test_diff_from_the_running_daemon(daemon: Daemon, capsys: pytest.CaptureFixt
     assert json_of(capsys, *words)["daemon"] == {}
     daemon.config.write_text(daemon.config.read_text().replace("frame_rate = 240.0", "frame_rate = 120.0"))
     answer = json_of(capsys, *words)
-    assert (answer["daemon"], answer["silence"]) == (
+    assert (answer["daemon"], answer["unreachable"]) == (
         {"camera.frame_rate": {"value": 120.0, "daemon": 240.0}},
         "",
     )

@@ -39,13 +39,13 @@ def kept(tmp_path: Path) -> Credentials:
 
 
 def test_the_address(ask: Ask, tmp_path: Path) -> None:
-    silence = (
+    unreachable = (
         f"the daemon is not running (nothing listens at {tmp_path}/run/control.sock): "
         "sudo systemctl start edge-siamese, or edge-siamese run"
     )
-    assert ask() == ask("address") == (0, "http://localhost:8765/\n", f"{silence}\n")
+    assert ask() == ask("address") == (0, "http://localhost:8765/\n", f"{unreachable}\n")
     assert json.loads(ask("address", "--json")[1]) == {
-        "url": "http://localhost:8765/", "enabled": True, "problem": silence, "password": False, "tokens": 0,
+        "url": "http://localhost:8765/", "enabled": True, "problem": unreachable, "password": False, "tokens": 0,
     }  # fmt: skip
     (tmp_path / "config.toml").write_text(f'[paths]\nstate = "{tmp_path}"\nruntime = "{tmp_path}"\n')
     off = f"the dashboard is off; set enabled = true in [dashboard] of {tmp_path}/config.toml\n"

@@ -60,7 +60,7 @@ def command(capsys: pytest.CaptureFixture[str]) -> Command:
 def test_without_an_option_the_daemon_is_asked(daemon: Daemon, default: Path) -> None:
     found = find_installation()
     assert (found.file, found.settings.state_directory) == (daemon.config, daemon.state)
-    assert (found.running, found.silence, found.difference) == (True, "", "")
+    assert (found.running, found.unreachable, found.difference) == (True, "", "")
     assert found.settings.recognition == load_settings(daemon.config).recognition
     assert find_socket() == daemon.socket
 
@@ -150,7 +150,7 @@ def test_a_faulty_file_does_not_hide_the_daemon(
 def test_without_a_daemon_the_file_is_used(default: Path, tmp_path: Path) -> None:
     found = find_installation()
     assert (found.file, found.settings.state_directory) == (default, tmp_path / "other")
-    assert not found.running and found.silence.startswith("the daemon is not running")
+    assert not found.running and found.unreachable.startswith("the daemon is not running")
     default.write_text("[camera\n")
     with pytest.raises(SettingsError, match=r"config.toml: not valid TOML"):
         find_socket()

@@ -31,5 +31,5 @@ def context(root: Path) -> Context:
         root=root,
         run=lambda _: None,
         daemon=None,
-        silence=NOT_RUNNING,
+        unreachable=NOT_RUNNING,
     )

@@ -114,7 +114,7 @@ class TestCamera:
     ) -> None:
         for name in ("list_libcamera", "_process_using", "find_spec"):
             monkeypatch.setattr(devices, name, lambda *_: pytest.fail("the camera was touched"))
-        running = replace(context, daemon={"camera": camera}, silence="")
+        running = replace(context, daemon={"camera": camera}, unreachable="")
         found = camera_of(running, kind="auto")
         assert (found.level, found.text) == (level, text)
 
@@ -123,7 +123,7 @@ class TestCamera:
         self, context: Context, monkeypatch: pytest.MonkeyPatch, kind: str
     ) -> None:
         monkeypatch.setattr(devices, "list_libcamera", lambda: pytest.fail("the camera was touched"))
-        found = camera_of(replace(context, silence="permission denied at /x: add yourself"), kind=kind)
+        found = camera_of(replace(context, unreachable="permission denied at /x: add yourself"), kind=kind)
         assert (found.level, found.text) == ("unknown", "a daemon that does not answer may be using it")
 
     def test_cameras_without_hardware(self, context: Context) -> None:
@@ -202,9 +202,11 @@ class TestPanel:
         self, context: Context, monkeypatch: pytest.MonkeyPatch, panel: dict[str, Any], level: str, text: str
     ) -> None:
         monkeypatch.setattr("edge_siamese.panel.open_panel", lambda *_, **__: pytest.fail("touched"))
-        found = only(devices.check_panel(replace(context, daemon={"panel": panel}, silence="")))
+        found = only(devices.check_panel(replace(context, daemon={"panel": panel}, unreachable="")))
         assert (found.level, found.text) == (level, text)
-        hidden = only(devices.check_panel(replace(context, silence="permission denied at /x: add yourself")))
+        hidden = only(
+            devices.check_panel(replace(context, unreachable="permission denied at /x: add yourself"))
+        )
         assert hidden.level == "unknown"
 
     def test_without_a_daemon_the_panel_is_opened_and_closed(

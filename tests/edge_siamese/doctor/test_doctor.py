@@ -110,7 +110,7 @@ def test_the_daemon_status_is_requested_once(root: Path) -> None:
         raise DaemonNotRunning(NOT_RUNNING)
 
     def check(context: Context) -> list[Finding]:
-        return [Finding("x", "ok", context.silence)]
+        return [Finding("x", "ok", context.unreachable)]
 
     assert examine(root=root, request_status=ask, checks=[("x", check), ("y", check)])[1].text == NOT_RUNNING
     assert asked == [(Settings().socket, "settings", 5.0)]

@@ -162,7 +162,7 @@ def test_service(context: Context, said: str | None, found: list[tuple[str, str,
     ],
 )
 def test_daemon(context: Context, status: dict[str, Any], level: str, text: str) -> None:
-    found = only(machine.check_daemon(replace(context, daemon=status, silence="")))
+    found = only(machine.check_daemon(replace(context, daemon=status, unreachable="")))
     assert (found.level, found.text) == (level, text)
 
 
