@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from edge_siamese import __version__, models
+from tests.edge_siamese.signing import make_key, needs_keygen
 from tests.system.containers import Suite, wait_for
 from tests.system.device import CONFIG, SETTINGS, Debs, Device, booted
 from tests.system.packages import ROOT
@@ -190,6 +192,31 @@ def test_wrong_settings_change_nothing_at_a_reload_and_end_the_service_for_good_
     container.run("systemctl", "restart", "edge-siamese", check=False)
     wait_for(lambda: container.property("ActiveState") == "failed", 20, "the service has failed")
     assert container.property("ExecMainStatus") == "78"
+    container.write(SETTINGS, good)
+    container.run("systemctl", "restart", "edge-siamese")
+    device.serving()
+
+
+@needs_keygen
+def test_with_trusted_keys_the_service_uses_only_a_signed_model(device: Device) -> None:
+    container, keygen = device.container, shutil.which("ssh-keygen")
+    assert keygen is not None
+    key, good = make_key(device.share / "release"), container.read(SETTINGS)
+    shutil.copy(keygen, device.share)  # the container has no network to install it from
+    container.run("install", "/share/ssh-keygen", "/usr/bin/ssh-keygen")
+    container.write(SETTINGS, f'{good}\n[model]\ntrusted_keys = ["{key.line}"]\n')
+    container.run("systemctl", "restart", "edge-siamese")
+    wait_for(lambda: " is not signed, and " in container.journal(), 30, "the unsigned model is refused")
+    key.sign(device.share / "bundle")
+    said = container.run("edge-siamese", "model", "install", "/share/bundle")
+    assert "is now the current model; the daemon uses it" in said
+    assert f"signed by {key.name}, a trusted key" in container.run("edge-siamese", "model", "list")
+    container.run("systemctl", "restart", "edge-siamese")
+    status = device.serving()
+    assert (status["loading"]["model_problem"], status["model"]["bundle"].startswith("/var/lib")) == (
+        "",
+        True,
+    )
     container.write(SETTINGS, good)
     container.run("systemctl", "restart", "edge-siamese")
     device.serving()
