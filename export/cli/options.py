@@ -23,8 +23,10 @@ from export.encoders.efficientnet_lite import weights_installed
 from export.encoders.names import EXTRACTOR_NOTATION, PIXELS, TIMM_NOTATION
 from export.training.settings import (
     AUGMENTATION_NAMES,
+    INITIALIZATIONS,
     OBJECTIVES,
     OPTIMIZERS,
+    PRECISIONS,
     RUN_PREFIX,
     SCHEDULES,
     STARTS,
@@ -189,7 +191,11 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
         help="initial weights of a network of timm: .pt, .pth or .safetensors (default: timm downloads them)",
     )
     group = parser.add_argument_group("training (defaults: those of the recipe or the encoder)")
-    group.add_argument("--objective", choices=OBJECTIVES, help="cosine-margin softmax, or verification pairs")
+    group.add_argument(
+        "--objective",
+        choices=OBJECTIVES,
+        help="cosine-margin softmax, verification pairs, or all pairs of a batch",
+    )
     group.add_argument(
         "--steps", type=count, metavar="N", help="optimizer steps in total; 0 keeps the initial weights"
     )
@@ -197,6 +203,11 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
         "--start",
         metavar="START",
         help=f"initial weights: {', '.join(STARTS)}, {RUN_PREFIX}DIR of an earlier run",
+    )
+    group.add_argument(
+        "--initialization",
+        choices=INITIALIZATIONS,
+        help="random initial weights: as the encoder's authors describe, or He et al. (koch2015 only)",
     )
     group.add_argument(
         "--finetuned-weight",
@@ -226,6 +237,14 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--batch", type=positive, metavar="N", help="images per step, over all workers")
     group.add_argument("--optimizer", choices=OPTIMIZERS, help="AdamW, or SGD with momentum")
     group.add_argument("--learning-rate", type=amount, metavar="X", help="peak learning rate")
+    group.add_argument(
+        "--max-gradient-norm", type=amount, metavar="X", help="limit of the gradient's norm; 0 for none"
+    )
+    group.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        help="of convolutions and matrix products; bfloat16 is faster with AMX",
+    )
     group.add_argument("--schedule", choices=SCHEDULES, help="cosine to zero, or 1 %% less each epoch")
     group.add_argument("--weight-decay", type=amount, metavar="X", help="decoupled for adamw, L2 for sgd")
     group.add_argument(
@@ -254,7 +273,7 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
         "--classifier-lr-multiplier",
         type=amount,
         metavar="X",
-        help="learning rate of the cosine objective's class directions, relative to the encoder's",
+        help="learning rate of class directions or of Koch's head, relative to the encoder's",
     )
     group.add_argument(
         "--freeze-batch-statistics",

@@ -41,6 +41,10 @@ class EncoderNetwork(nn.Module):
         """Height and width of training images after augmentation."""
         return self.training_size or (self.preprocessing.height, self.preprocessing.width)
 
+    def initialize(self, scheme: str) -> None:
+        """Draw random weights by another scheme than the encoder's own; raises `SettingsError` if there is none."""
+        raise SettingsError(f"{self.name} has no initialization {scheme!r}; use --initialization encoder")
+
     def fit_projection(self, images: Bytes) -> None:
         """Fit layers that have no published weights to some images, uint8 (N, H, W, C); by default there are none."""
 

@@ -110,7 +110,7 @@ def join_workers() -> Iterator[Workers]:
         dist.destroy_process_group()
 
 
-def check_batch_size(batch: int, workers: int, pairs: bool) -> None:
-    """Raise `SettingsError` unless a batch can be divided evenly among the workers."""
-    if batch % (workers * (2 if pairs else 1)):
+def check_batch_size(batch: int, workers: int, unit: int) -> None:
+    """Raise `SettingsError` unless a batch can be divided among the workers, `unit` images staying together."""
+    if batch % (workers * unit):
         raise SettingsError(f"a batch of {batch} images cannot be divided among {workers} workers")

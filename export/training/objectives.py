@@ -1,4 +1,4 @@
-"""Training objectives: cosine-margin softmax over classes, and cross-entropy over verification pairs.
+"""Training objectives: cosine-margin softmax over classes, and cross-entropy over pairs.
 
 An objective draws the images of a batch and turns their embeddings into a loss. The draw is a function of (seed, step)
 alone, so a resumed run and every worker of a distributed run get the same batches as a single, uninterrupted process.
@@ -127,6 +127,9 @@ def _next_classes(classes: Indices, count: int, seed: int, source: int, step: in
 class Objective(nn.Module):
     """Base class of the objectives."""
 
+    unit = 1
+    """Number of successive images of a batch that belong together."""
+
     def images_per_epoch(self, images: ImageSet) -> int:
         """Number of images in an epoch, for schedules that fall by the epoch."""
         return len(images)
@@ -181,10 +184,11 @@ class SiamesePairs(Objective):
     which is trained with the encoder.
     """
 
+    unit = 2
+
     def __init__(self, encoder: EncoderNetwork) -> None:
         super().__init__()
-        head = getattr(encoder, "head", None)
-        self.head: nn.Module = head if isinstance(head, KochHead) else EuclideanHead()
+        self.head = trainable_head(encoder)
 
     def images_per_epoch(self, images: ImageSet) -> int:
         return 2 * EPOCH_PAIRS
@@ -199,6 +203,62 @@ class SiamesePairs(Objective):
         """Embeddings (B, D), where rows 2i and 2i + 1 are a pair, and labels int64 (B / 2,) to the mean loss."""
         log_odds = self.head(embeddings[0::2], embeddings[1::2])
         return F.binary_cross_entropy_with_logits(log_odds, labels.to(log_odds.dtype))
+
+
+class AllPairs(Objective):
+    """The objective of Koch 2015 over all pairs of a batch, which consists of blocks of one alphabet each.
+
+    Each drawing passes through the network once and takes part in 31 pairs instead of one. As in `SiamesePairs`, pairs of
+    different characters are of one alphabet, and the two kinds of pairs have equal weight.
+    """
+
+    unit = 32
+    """Images of a block: two of each of 16 characters."""
+
+    def __init__(self, encoder: EncoderNetwork) -> None:
+        super().__init__()
+        self.head = trainable_head(encoder)
+
+    def batch(self, images: ImageSet, size: int, seed: int, step: int) -> Batch:
+        if size % self.unit:
+            raise SettingsError(
+                f"batch must be a multiple of {self.unit} with the objective all-pairs, not {size}"
+            )
+        pairable = images.counts > 1
+        groups = [
+            np.flatnonzero(pairable & (images.class_groups == group))
+            for group in range(len(images.group_names))
+        ]
+        groups = [classes for classes in groups if len(classes) > 1]
+        if not groups:
+            raise SettingsError(f"{images.name} has no group of two classes with two pictures each")
+        rng = np.random.default_rng([seed, 10, step])
+        sizes, blocks = np.array([len(classes) for classes in groups]), size // self.unit
+        drawn = rng.choice(len(groups), blocks, replace=blocks > len(groups), p=sizes / sizes.sum())
+        chosen = np.concatenate(
+            [
+                rng.choice(images.images_of(label), 2, replace=False)
+                for group in drawn
+                for label in np.resize(rng.permutation(groups[group]), self.unit // 2)
+            ]
+        )
+        return Batch(chosen, images.labels[chosen], None)
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """Embeddings (B, D), of one group in each block of 32, and classes int64 (B,) to the mean loss."""
+        first, second = torch.triu_indices(self.unit, self.unit, 1, device=labels.device)
+        blocks = torch.arange(0, len(labels), self.unit, device=labels.device)[:, None]
+        first, second = (blocks + first).flatten(), (blocks + second).flatten()
+        log_odds = self.head(embeddings.index_select(0, first), embeddings.index_select(0, second))
+        same = labels[first] == labels[second]
+        losses = F.binary_cross_entropy_with_logits(log_odds, same.to(log_odds.dtype), reduction="none")
+        return 0.5 * (losses[same].mean() + losses[~same].mean())
+
+
+def trainable_head(encoder: EncoderNetwork) -> nn.Module:
+    """The encoder's own weighted L1 head if it has one, and otherwise a new `EuclideanHead`."""
+    head = getattr(encoder, "head", None)
+    return head if isinstance(head, KochHead) else EuclideanHead()
 
 
 class EuclideanHead(nn.Module):
@@ -222,17 +282,19 @@ def build_objective(
     margin: float = 0.25,
     draw: Draw = shuffled,
 ) -> Objective:
-    """Build the objective `cosine` or `pairs` for an encoder and a number of training classes.
+    """Build the objective `cosine`, `pairs` or `all-pairs` for an encoder and a number of training classes.
 
     Raises:
         SettingsError: the name is unknown, or the objective does not suit the encoder.
     """
     if name == "pairs":
         return SiamesePairs(encoder)
+    if name == "all-pairs":
+        return AllPairs(encoder)
     if name != "cosine":
         raise SettingsError(f"there is no objective {name!r}; known: {', '.join(OBJECTIVES)}")
     if encoder.normalization != "l2":
         raise SettingsError(
-            f"the cosine objective needs unit vectors; train {encoder.name} with --objective pairs"
+            f"the cosine objective needs unit vectors; train {encoder.name} with --objective all-pairs"
         )
     return CosineMarginSoftmax(classes, encoder.dimensions, symmetries, logit_scale, margin, draw)

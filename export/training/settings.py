@@ -24,7 +24,9 @@ from export.encoders.names import (
 )
 
 AUGMENTATION_NAMES = ("none", "koch", "strong", "ink", "photo")
-OBJECTIVES = ("cosine", "pairs")
+OBJECTIVES = ("cosine", "pairs", "all-pairs")
+INITIALIZATIONS = ("encoder", "he")
+PRECISIONS = ("float32", "bfloat16")
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("cosine", "exponential")
 STARTS = ("random", "published")
@@ -36,7 +38,7 @@ DRAWING_DATA = ("omniglot", "glyphs")
 _AT_LEAST_ONE = ("batch", "pictures_per_class", "validations", "validation_episodes")
 _NON_NEGATIVE = (
     "learning_rate", "weight_decay", "ema_fraction", "warmup", "margin", "classifier_lr_multiplier",
-    "finetuned_weight", "anti_forgetting_weight",
+    "finetuned_weight", "anti_forgetting_weight", "max_gradient_norm",
 )  # fmt: skip
 
 
@@ -60,7 +62,10 @@ class TrainingSettings:
     """Initial weights: `random`, `published` (pretrained weights of the encoder's authors), `weights:FILE` (the same from a
     file), or `run:DIR` (kept by an earlier run)."""
     objective: str = "cosine"
-    """`cosine`: cosine-margin softmax over classes. `pairs`: cross-entropy over verification pairs."""
+    """`cosine`: cosine-margin softmax over classes. `pairs`: cross-entropy over verification pairs. `all-pairs`: the same
+    over all pairs of a batch within each alphabet."""
+    initialization: str = "encoder"
+    """Random initial weights: `encoder` (as its authors describe), or `he` (He et al., 2015, for koch2015)."""
     seed: int = 0
     steps: int = 1000
     """Optimizer steps in total."""
@@ -71,6 +76,10 @@ class TrainingSettings:
     optimizer: str = "adamw"
     learning_rate: float = 1.5e-2
     """Peak learning rate."""
+    max_gradient_norm: float = 0.0
+    """Larger gradients are scaled down to this norm; 0 for no limit."""
+    precision: str = "float32"
+    """Of convolutions and matrix products: `float32` or `bfloat16`, which is faster on processors with AMX."""
     weight_decay: float = 0.05
     """Decoupled for adamw, L2 for sgd."""
     schedule: str = "cosine"
@@ -87,7 +96,7 @@ class TrainingSettings:
     logit_scale: float = 24.0
     """Cosine objective: factor of the cosines before the softmax."""
     classifier_lr_multiplier: float = 1.0
-    """Cosine objective: learning rate of the class directions relative to that of the encoder."""
+    """Learning rate of the class directions (cosine objective) or of Koch's head, relative to that of the encoder."""
     freeze_batch_statistics: bool = False
     """Batch normalization keeps its initial running statistics, as small data sets need."""
     finetuned_weight: float = 1.0
@@ -110,6 +119,8 @@ class TrainingSettings:
     def _check_choices(self) -> None:
         for name, choices in (
             ("objective", OBJECTIVES),
+            ("initialization", INITIALIZATIONS),
+            ("precision", PRECISIONS),
             ("optimizer", OPTIMIZERS),
             ("schedule", SCHEDULES),
             ("augmentation", AUGMENTATION_NAMES),
@@ -155,7 +166,9 @@ class TrainingSettings:
             raise SettingsError(
                 f"synthetic_alphabets must be at least 0, and 0 for data other than {', '.join(DRAWING_DATA)}"
             )
-        if self.objective == "pairs" and (self.data_shares or self.pictures_per_class > 1):
+        if self.start != "random" and self.initialization != "encoder":
+            raise SettingsError("initialization chooses random initial weights; it needs start = random")
+        if self.objective != "cosine" and (self.data_shares or self.pictures_per_class > 1):
             raise SettingsError("data_shares and pictures_per_class need the objective cosine")
         if self.objective == "pairs" and self.batch % 4:
             raise SettingsError(f"batch must be a multiple of 4 with the objective pairs, not {self.batch}")
