@@ -51,6 +51,33 @@ def test_koch2015_is_initialized_as_in_section_3_2():
         assert float(layer.bias.detach().mean()) == pytest.approx(0.5, abs=0.03)
 
 
+def test_units_of_koch2015_hardly_depend_on_the_picture_unless_initialized_by_he():
+    torch.manual_seed(0)
+    encoder, pixels = Koch2015(), torch.where(torch.rand(2, 1, 105, 105) < 0.1, 0.0, 255.0)
+    with torch.no_grad():
+        assert float((encoder(pixels[:1]) - encoder(pixels[1:])).abs().mean()) < 0.005
+        encoder.initialize("he")
+        assert float((encoder(pixels[:1]) - encoder(pixels[1:])).abs().mean()) > 0.03
+    assert float(encoder.head.alpha.weight.detach().mean()) == pytest.approx(-0.02)
+    for other in (encoder, GlyphNet()):
+        with pytest.raises(SettingsError, match="has no initialization 'orthogonal'"):
+            other.initialize("orthogonal")
+
+
+def test_pooling_before_relu_changes_nothing_but_the_cost():
+    torch.manual_seed(0)
+    encoder, pixels = Koch2015(), torch.rand(2, 1, 105, 105) * 255
+    encoder.initialize("he")
+    results = []
+    for training in (True, False):
+        encoder.train(training).zero_grad()
+        units = encoder(pixels)
+        units[:, :8].sum().backward()
+        results.append((units.detach(), encoder.convolutions[0].weight.grad.clone()))
+    assert torch.equal(results[0][0], results[1][0])
+    assert torch.allclose(results[0][1], results[1][1], rtol=1e-4, atol=1e-6)
+
+
 def test_koch_head_on_the_device_is_the_head_that_was_trained():
     torch.manual_seed(1)
     head = Koch2015().head

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from edge_siamese.errors import SettingsError
 from export.data.images import ImageSet
 from export.data.sources import together
-from export.training.objectives import by_class, shuffled
+from export.encoders import Koch2015
+from export.training.objectives import AllPairs, build_objective, by_class, shuffled
 
 
 def image_set(name: str, counts: list[int]) -> ImageSet:
@@ -75,3 +77,61 @@ def test_one_source_is_one_share() -> None:
 
 def test_the_draws_of_existing_recipes_have_not_changed() -> None:
     assert shuffled(image_set("a", [2, 3]), 6, 1, 2).tolist() == [4, 0, 1, 0, 3, 2]
+
+
+def alphabets(sizes: list[int], drawers: int = 4) -> ImageSet:
+    classes = sum(sizes)
+    return ImageSet(
+        name="alphabets",
+        images=np.zeros((classes * drawers, 2, 2, 1), np.uint8),
+        labels=np.repeat(np.arange(classes), drawers),
+        class_names=tuple(f"character-{i}" for i in range(classes)),
+        class_groups=np.repeat(np.arange(len(sizes)), sizes),
+        group_names=tuple(f"alphabet-{i}" for i in range(len(sizes))),
+        drawers=np.tile(np.arange(drawers), classes),
+    )
+
+
+def test_a_block_of_all_pairs_has_two_drawings_of_each_of_16_characters_of_an_alphabet() -> None:
+    images = alphabets([20, 16, 30])
+    objective = build_objective("all-pairs", Koch2015(), images.classes, symmetries=False)
+    seen = set()
+    for step in range(30):
+        batch = objective.batch(images, 64, 3, step)
+        assert np.array_equal(batch.labels, images.labels[batch.images])
+        groups = images.class_groups[batch.labels].reshape(2, 32)
+        assert (groups == groups[:, :1]).all() and groups[0, 0] != groups[1, 0]
+        assert (np.unique(batch.labels, return_counts=True)[1] == 2).all() and len(set(batch.images)) == 64
+        seen |= set(batch.labels)
+    assert len(seen) == images.classes
+    again = objective.batch(images, 64, 3, 29)
+    assert np.array_equal(again.images, batch.images) and np.array_equal(again.labels, batch.labels)
+
+
+def test_the_loss_of_all_pairs_weights_same_and_different_alike_and_crosses_no_alphabet() -> None:
+    torch.manual_seed(0)
+    encoder = Koch2015()
+    objective = AllPairs(encoder)
+    assert objective.head is encoder.head
+    embeddings, labels = torch.rand(64, 4096), torch.arange(64) // 2
+    same, different = [], []
+    for i in range(64):
+        for j in range(i + 1, 64):
+            if i // 32 == j // 32:
+                p = torch.sigmoid(encoder.head(embeddings[i][None], embeddings[j][None]))[0]
+                (same if labels[i] == labels[j] else different).append(
+                    -torch.log(p if labels[i] == labels[j] else 1 - p)
+                )
+    assert (len(same), len(different)) == (32, 2 * (32 * 31 // 2) - 32)
+    expected = 0.5 * (torch.stack(same).mean() + torch.stack(different).mean())
+    assert float(objective(embeddings, labels).detach()) == pytest.approx(float(expected.detach()), rel=1e-3)
+
+
+def test_data_that_give_no_pairs_are_refused() -> None:
+    objective = AllPairs(Koch2015())
+    with pytest.raises(SettingsError, match="must be a multiple of 32 with the objective all-pairs, not 48"):
+        objective.batch(alphabets([16]), 48, 0, 0)
+    with pytest.raises(SettingsError, match="alphabets has no group of two classes with two pictures each"):
+        objective.batch(alphabets([5], drawers=1), 32, 0, 0)
+    few = objective.batch(alphabets([5, 1]), 64, 0, 0)
+    assert set(few.labels) == set(range(5))

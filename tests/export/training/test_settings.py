@@ -84,6 +84,12 @@ from export.training.settings import (
             {"objective": "pairs", "batch": 6},
             "batch must be a multiple of 4 with the objective pairs, not 6",
         ),
+        ({"precision": "float16"}, "precision 'float16' is not one of float32, bfloat16"),
+        ({"max_gradient_norm": -1.0}, "max_gradient_norm must be a number of at least 0, not -1.0"),
+        (
+            {"start": "published", "initialization": "he"},
+            "initialization chooses random initial weights; it needs start = random",
+        ),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(changes: dict[str, Any], message: str) -> None:
@@ -166,6 +172,8 @@ def test_training_options_cover_every_setting() -> None:
         margin=0.0,
         logit_scale=0.5,
         classifier_lr_multiplier=2.0,
+        max_gradient_norm=0.5,
+        precision="bfloat16",
         freeze_batch_statistics=False,
         finetuned_weight=0.0,
         anti_forgetting_data="other photos",
@@ -177,11 +185,12 @@ def test_training_options_cover_every_setting() -> None:
     drawings = replace(settings_for("glyphnet"), synthetic_alphabets=5)
     assert {line.split(":")[0] for line in changed.differences(settings_for("efficientnet-lite0"))} == {
         field.name for field in fields(TrainingSettings)
-    } - {"encoder", "synthetic_alphabets", "data_shares", "pictures_per_class"}
+    } - {"encoder", "synthetic_alphabets", "data_shares", "pictures_per_class", "initialization"}
     several = settings_for(
         "efficientnet-lite0-full", "grocery,anything:photos", data_shares="2,1", pictures_per_class=2
     )
-    for settings in (changed, drawings, several):
+    random = settings_for("koch2015", initialization="he")
+    for settings in (changed, drawings, several, random):
         assert parse_options(training_options(settings)) == settings
     assert training_options(drawings) == [
         "--data", "omniglot", "--encoder", "glyphnet", "--synthetic-alphabets", "5"

@@ -65,9 +65,11 @@ def weights(run):
     return checkpoint.load(run / CHECKPOINT)["encoder"] | {"best": load_run(run).model_id}
 
 
-@pytest.mark.parametrize("objective", ["cosine", "pairs"])
+@pytest.mark.parametrize("objective", ["cosine", "pairs", "all-pairs"])
 def test_a_resumed_run_ends_with_the_same_weights_and_history(tmp_path, objective, monkeypatch):
     settings = replace(SHORT, objective=objective)
+    if objective == "all-pairs":  # as in the recipe koch2015
+        settings = replace(settings, batch=32, precision="bfloat16", max_gradient_norm=1.0)
     train(settings, drawn_splits(), tmp_path / "whole")
     _interrupt_after(3, monkeypatch)
     with pytest.raises(Interrupted, match="stopped at step 3 of 6; the same command resumes from there"):
@@ -394,7 +396,7 @@ def test_pairs_are_neighbors_half_same_and_trained_on_the_encoders_own_head():
     ("changes", "message"),
     [
         ({"encoder": "resnet"}, "there is no encoder 'resnet'"),
-        ({"objective": "triplet"}, "objective 'triplet' is not one of cosine, pairs"),
+        ({"objective": "triplet"}, "objective 'triplet' is not one of cosine, pairs, all-pairs"),
         ({"steps": 0}, "steps must be at least 1 with random initial weights, not 0"),
         ({"learning_rate": float("nan")}, "learning_rate must be a number of at least 0, not nan"),
         ({"objective": "pairs", "batch": 30}, "batch must be a multiple of 4 .*, not 30"),
@@ -406,7 +408,7 @@ def test_settings_that_make_no_sense_are_refused(changes, message):
 
 
 def test_koch_cannot_be_trained_with_unit_vectors():
-    with pytest.raises(SettingsError, match="train koch2015 with --objective pairs"):
+    with pytest.raises(SettingsError, match="train koch2015 with --objective all-pairs"):
         build_objective("cosine", build_encoder("koch2015"), 10, False)
 
 
