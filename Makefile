@@ -86,6 +86,8 @@ reproduce: photographs  ## measure the shipped bundles again: photographs need E
 
 model-glyphs: setup  ## make the shipped bundle for handwriting, from the kept weights: 15 minutes
 	@.venv/bin/python -m export pipeline --recipe glyphs $(DATA_ROOT_OPTION)
+	@.venv/bin/python scripts/draw_paper.py --out build/paper
+	@.venv/bin/python -m export impostors build/glyphs --store build/paper/impostors
 	@.venv/bin/python -m export ship build/glyphs --as glyphs
 
 model-objects: photographs models  ## make the shipped bundle for objects: 90 minutes; needs EDGE_SIAMESE_DATA, a folder with grocery/
