@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin
@@ -47,6 +48,19 @@ NameOrPath = Annotated[str, Meta(extra={"path": "with a slash"})]
 Command = Annotated[tuple[str, ...], Meta(extra={"path": "with a slash"})]
 """A program by its name or path, and its arguments."""
 Identifier = Annotated[str, Meta(max_length=64, pattern="^[a-z0-9_-]*$")]
+FocusName = Literal["center", "foreground"]
+FalseAcceptRate = Annotated[float, Meta(ge=1e-9, le=1)]
+WindowFrames = Annotated[int, Meta(ge=1, le=1000)]
+AppearFrames = Annotated[int, Meta(ge=1, le=1000)]
+LeaveFrames = Annotated[int, Meta(ge=0, le=999)]
+RegionBox = tuple[Probability, Probability, Probability, Probability]
+"""Left, top, width and height, as fractions of the picture."""
+MAX_REGIONS, MAX_REGION_NAME = 8, 32
+MIN_REGION_SIDE = 0.05
+"""Smallest width and height of a region, as fractions of the picture: 32 of 640 pixels."""
+
+_REGION_NAME = re.compile(r"[\w-](?:[\w -]*[\w-])?")
+"""It is also a level of MQTT topics."""
 
 
 def _require_certificate_and_key(certificate: str, key: str) -> None:
@@ -106,22 +120,15 @@ class CameraSettings(Record):
     """A camera that delivers no frame for this long has stalled and is reopened."""
     rotation: Literal[0, 90, 180, 270] = 0
     """Clockwise rotation of the picture in degrees, for a camera that is not mounted upright."""
-    focus: Literal["center", "region", "foreground"] = "center"
-    """The part of a frame that the encoder reads. `center`: the middle. `region`: the middle of `region`. `foreground`: what
-    is new in front of the background; for a camera that does not move. While nothing is new, the encoder does not run, which
-    saves power. Objects that were registered with another focus should be registered again."""
-    region: tuple[Probability, Probability, Probability, Probability] = (0.0, 0.0, 1.0, 1.0)
-    """For the focus `region`: left, top, width and height of the part, as fractions of the rotated frame."""
+    focus: FocusName = "center"
+    """The part of a frame, or of each region, that the encoder reads. `center`: the middle. `foreground`: what is new in
+    front of the background; for a camera that does not move. While nothing is new, the encoder does not run, which saves
+    power. Objects that were registered with another focus should be registered again."""
 
     def __post_init__(self) -> None:
         for name in ("width", "height"):
             if getattr(self, name) % 2:
                 raise SchemaError(name, f"must be an even number, not {getattr(self, name)}")
-        left, top, width, height = self.region
-        if not (width > 0 and height > 0 and left + width <= 1 + 1e-9 and top + height <= 1 + 1e-9):
-            raise SchemaError(
-                "region", f"must be [left, top, width, height] within the frame, not {list(self.region)}"
-            )
         if self.kind == "files" and not self.path:
             raise SchemaError("path", 'camera kind "files" needs the path of a picture, a folder or a video')
 
@@ -129,20 +136,23 @@ class CameraSettings(Record):
 class RecognitionSettings(Record):
     """When a frame matches an object, and when matching frames become an event."""
 
-    false_accept_rate: Annotated[float, Meta(ge=1e-9, le=1)] = 0.01
+    false_accept_rate: FalseAcceptRate = 0.01
     """The share of pictures of other things that may be recognized as any registered object. The threshold follows from the
     registered objects and the bundle's impostors; things that look much like a registered one pass more often."""
     threshold: Probability | None = None
     """A fixed probability above which an object is recognized, instead of `false_accept_rate`."""
-    window_frames: Annotated[int, Meta(ge=1, le=1000)] = 10
+    window_frames: WindowFrames = 10
     """Number of recent frames that decide together whether an object is present."""
-    appear_frames: Annotated[int, Meta(ge=1, le=1000)] = 6
+    appear_frames: AppearFrames = 6
     """An object appears when at least this many frames of the window match it. At most `window_frames`."""
-    leave_frames: Annotated[int, Meta(ge=0, le=999)] = 1
+    leave_frames: LeaveFrames = 1
     """An object leaves when at most this many frames of the window match it. Less than `appear_frames`, which prevents
     flicker."""
     seen_interval_s: Annotated[float, Meta(ge=0, le=86400)] = 10.0
     """Seconds between `seen` events while an object stays. 0: no such events."""
+    regions_per_frame: Annotated[int, Meta(ge=1, le=8)] = 1
+    """With `[[regions]]`, the maximum number of encoder runs for each frame. Regions take turns; one in which nothing is new
+    loses its turn. With 1, several regions cost as much as one, and each is looked at less often."""
 
     def __post_init__(self) -> None:
         if self.appear_frames > self.window_frames:
@@ -155,6 +165,91 @@ class RecognitionSettings(Record):
                 "leave_frames",
                 f"must be less than appear_frames ({self.appear_frames}), not {self.leave_frames}",
             )
+
+
+class RegionSettings(Record):
+    """A place in the picture that is watched by itself, with events of its own. Each place needs a table `[[regions]]`, and
+    there are eight at most. They may overlap. Without any, the whole picture is watched, or the regions that were drawn in
+    the dashboard. The button registers in the first region. Options that are not set are those of `[camera]` and
+    `[recognition]`."""
+
+    name: str
+    """Name in events, topics and metrics: letters, digits, spaces, - and _, 32 characters at most. No other region may have
+    it, in upper or lower case."""
+    box: RegionBox
+    """Left, top, width and height, as fractions of the rotated picture. Width and height are at least 0.05."""
+    focus: FocusName | None = None
+    """`focus` of `[camera]` for this region."""
+    false_accept_rate: FalseAcceptRate | None = None
+    """`false_accept_rate` of `[recognition]` for this region."""
+    threshold: Probability | None = None
+    """`threshold` of `[recognition]` for this region."""
+    window_frames: WindowFrames | None = None
+    """`window_frames` of `[recognition]` for this region. Only frames in which the region has its turn count."""
+    appear_frames: AppearFrames | None = None
+    """`appear_frames` of `[recognition]` for this region."""
+    leave_frames: LeaveFrames | None = None
+    """`leave_frames` of `[recognition]` for this region."""
+
+    def __post_init__(self) -> None:
+        if not _REGION_NAME.fullmatch(self.name) or len(self.name) > MAX_REGION_NAME:
+            shown = msgspec.json.encode(self.name[:40]).decode()
+            raise SchemaError(
+                "name", f"must be 1 to {MAX_REGION_NAME} letters, digits, spaces, - or _, not {shown}"
+            )
+        left, top, width, height = self.box
+        # Fractions that were rounded may add up to a little more.
+        if max(left + width, top + height) > 1.0005:
+            raise SchemaError(
+                "box", f"must be [left, top, width, height] within the picture, not {list(self.box)}"
+            )
+        if min(width, height) < MIN_REGION_SIDE:
+            raise SchemaError(
+                "box", f"must be at least {MIN_REGION_SIDE} wide and high, not {width:g} x {height:g}"
+            )
+
+    def recognition(self, general: RecognitionSettings) -> RecognitionSettings:
+        """The settings of recognition in this region.
+
+        Args:
+            general: the table `[recognition]`.
+
+        Raises:
+            SchemaError: with the general ones, the region's numbers of frames contradict each other.
+        """
+        names = ("threshold", "false_accept_rate", "window_frames", "appear_frames", "leave_frames")
+        own: dict[str, Any] = {name: value for name in names if (value := getattr(self, name)) is not None}
+        if "false_accept_rate" in own:
+            own.setdefault("threshold", None)  # a rate of its own replaces a general threshold
+        return structs.replace(general, **own)
+
+
+def require_regions(
+    regions: tuple[RegionSettings, ...], general: RecognitionSettings, key: str = "regions"
+) -> None:
+    """Check regions that are used together.
+
+    Args:
+        regions: in their order.
+        general: the table `[recognition]`.
+        key: dotted key of the list, for errors.
+
+    Raises:
+        SchemaError: there are too many, two have the same name, or one contradicts the general settings.
+    """
+    if len(regions) > MAX_REGIONS:
+        raise SchemaError(key, f"at most {MAX_REGIONS} regions are possible, not {len(regions)}")
+    known: dict[str, int] = {}
+    for index, region in enumerate(regions):
+        before = known.setdefault(region.name.casefold(), index)
+        if before != index:
+            raise SchemaError(
+                f"{key}[{index}].name", f'"{region.name}" is already the name of region {before + 1}'
+            )
+        try:
+            region.recognition(general)
+        except SchemaError as error:
+            raise error.under(f"{key}[{index}]") from None
 
 
 class RegistrationSettings(Record):
@@ -434,6 +529,7 @@ class Settings(Record):
     model: ModelSettings = ModelSettings()
     camera: CameraSettings = CameraSettings()
     recognition: RecognitionSettings = RecognitionSettings()
+    regions: tuple[RegionSettings, ...] = ()
     registration: RegistrationSettings = RegistrationSettings()
     panel: PanelSettings = PanelSettings()
     events: EventSettings = EventSettings()
@@ -444,6 +540,7 @@ class Settings(Record):
     paths: PathSettings = PathSettings()
 
     def __post_init__(self) -> None:
+        require_regions(self.regions, self.recognition)
         page, metrics = self.dashboard, self.metrics
         overlap = page.listen == metrics.listen or {page.listen, metrics.listen} & {"0.0.0.0", "::"}
         if page.enabled and metrics.enabled and page.port == metrics.port and overlap:
@@ -519,6 +616,13 @@ class SettingsFile:
     """Line of the file for each option that it sets, by dotted key, such as `camera.kind`."""
 
 
+def without_recognition_settings(settings: Settings) -> Settings:
+    """The settings with the defaults of all tables that decide how frames are processed."""
+    return structs.replace(
+        settings, recognition=RecognitionSettings(), regions=(), registration=RegistrationSettings()
+    )
+
+
 def load_settings(path: str | os.PathLike[str] | None = None) -> Settings:
     """Read settings from a file. Arguments and errors are those of `read_settings`."""
     return read_settings(path).settings
@@ -539,8 +643,7 @@ def read_settings(path: str | os.PathLike[str] | None = None) -> SettingsFile:
         return SettingsFile(Settings(), None, {})
     data = read_settings_text(file)
     settings = parse_settings(data, str(file), file.absolute().parent)
-    keys = [f"{table}.{name}" for table, values in parse_toml(data).items() for name in values]
-    return SettingsFile(settings, file, {key: line_of(key, data) or 1 for key in keys})
+    return SettingsFile(settings, file, {key: line_of(key, data) or 1 for key in keys_of(parse_toml(data))})
 
 
 def read_settings_text(file: Path) -> bytes:
@@ -559,11 +662,28 @@ def read_settings_text(file: Path) -> bytes:
 
 
 def options_of(settings: Settings) -> Iterator[tuple[str, Any]]:
-    """Yield the dotted key and the value of each option, in the order of the reference."""
+    """Yield the dotted key and the value of each option, in the order of the reference, such as `regions[0].name`."""
     for table in structs.fields(Settings):
-        record = getattr(settings, table.name)
-        for field in structs.fields(table.type):
-            yield f"{table.name}.{field.name}", getattr(record, field.name)
+        for name, record in _tables(table.name, getattr(settings, table.name)):
+            for field in structs.fields(type(record)):
+                yield f"{name}.{field.name}", getattr(record, field.name)
+
+
+def keys_of(values: Mapping[str, Any]) -> list[str]:
+    """The dotted keys of the options that valid TOML sets."""
+    return [
+        f"{name}.{option}"
+        for table, value in values.items()
+        for name, options in _tables(table, value)
+        for option in options
+    ]
+
+
+def _tables(name: str, value: Any) -> list[tuple[str, Any]]:
+    """The dotted keys and the values of a table, or of a list of tables."""
+    if isinstance(value, (list, tuple)):
+        return [(f"{name}[{index}]", one) for index, one in enumerate(value)]
+    return [(name, value)]
 
 
 def new_config() -> Path:
@@ -632,6 +752,8 @@ def _with_paths(settings: Settings, base: str | os.PathLike[str] | None) -> Sett
     tables: dict[str, Any] = {}
     for table in structs.fields(Settings):
         record, values = getattr(settings, table.name), {}
+        if isinstance(record, tuple):
+            continue  # regions, which have no paths
         for field in structs.fields(table.type):
             rule = _path_rule(field.type)
             value = getattr(record, field.name)
@@ -644,7 +766,7 @@ def _with_paths(settings: Settings, base: str | os.PathLike[str] | None) -> Sett
                         raise SchemaError(f"{table.name}.{field.name}", str(error)) from error
                 values[field.name] = (program, *arguments) if isinstance(value, tuple) else program
         tables[table.name] = structs.replace(record, **values)
-    return Settings(**tables)
+    return structs.replace(settings, **tables)
 
 
 def _path_rule(hint: Any) -> str:

@@ -16,6 +16,7 @@ import re
 import threading
 import tomllib
 import types
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import (
@@ -199,10 +200,18 @@ def parse_toml(text: str | bytes) -> dict[str, Any]:
 
 
 def line_of(key: str, text: str | bytes) -> int | None:
-    """The line of TOML text that sets a dotted key, or else the table that it belongs to; None if neither is found."""
+    """The line of TOML text that sets a dotted key, or else the table that it belongs to; None if neither is found.
+
+    An index selects one of the tables of that name, as in `regions[1].box`.
+    """
     names = re.sub(r"\[\d+\]", "", key).split(".")
+    places = {
+        tuple(re.sub(r"\[\d+\]", "", match.string[: match.end()]).split(".")): int(match[1])
+        for match in re.finditer(r"\[(\d+)\]", key)
+    }
     table: list[str] = []
     found: dict[int, int] = {}
+    counts: Counter[tuple[str, ...]] = Counter()
     for number, line in enumerate(_decode(text).split("\n"), 1):
         line = line.strip()
         name, separator, _ = line.lstrip("[").partition("]" if line.startswith("[") else "=")
@@ -210,6 +219,10 @@ def line_of(key: str, text: str | bytes) -> int | None:
             continue
         if line.startswith("["):
             path = table = _toml_names(name)
+            if line.startswith("[["):
+                counts[tuple(table)] += 1
+                if places.get(tuple(table), counts[tuple(table)] - 1) != counts[tuple(table)] - 1:
+                    table = path = [""]  # another table of this name
         else:
             path = [*table, *_toml_names(name)]
         shared = min(len(path), len(names))

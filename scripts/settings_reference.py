@@ -30,7 +30,19 @@ FILE = ROOT / "systemd" / "config.toml"
 WIDTH = 100
 KINDS = {str: "string", int: "integer", float: "number", bool: "true or false"}
 # Shown for an option that has no default.
-EXAMPLES = {"recognition.threshold": 0.99}
+EXAMPLES = {
+    "recognition.threshold": 0.99,
+    "regions.name": "shelf",
+    "regions.box": (0.1, 0.2, 0.4, 0.5),
+    "regions.focus": "foreground",
+    "regions.false_accept_rate": 0.001,
+    "regions.threshold": 0.99,
+    "regions.window_frames": 5,
+    "regions.appear_frames": 3,
+    "regions.leave_frames": 0,
+}
+DEFAULTS = {None: "not set", msgspec.NODEFAULT: "required"}
+"""What is shown in place of a default."""
 
 INTRODUCTION = """\
 # Settings
@@ -101,13 +113,14 @@ def main(arguments: list[str]) -> int:
 
 
 def tables() -> Iterator[tuple[str, str, list[Option]]]:
-    """Name, docstring and options of each table.
+    """Heading, docstring and options of each table.
 
     Raises:
         KeyError: a field has no docstring.
     """
     for table in msgspec.structs.fields(Settings):
-        node = definition(table.type)
+        record = get_args(table.type)[0] if get_origin(table.type) is tuple else table.type
+        node = definition(record)
         texts = docstrings(node)
         for key, drivers in DRIVERS.items():
             owner, _, name = key.partition(".")
@@ -115,9 +128,10 @@ def tables() -> Iterator[tuple[str, str, list[Option]]]:
                 texts[name] = f"{describe_choices(drivers)} {texts[name]}"
         options = [
             Option(table.name, field.name, field.default, value_of(field.type), texts[field.name])
-            for field in msgspec.structs.fields(table.type)
+            for field in msgspec.structs.fields(record)
         ]
-        yield table.name, " ".join((ast.get_docstring(node) or "").split()), options
+        heading = f"[[{table.name}]]" if record is not table.type else f"[{table.name}]"
+        yield heading, " ".join((ast.get_docstring(node) or "").split()), options
 
 
 def definition(cls: type) -> ast.ClassDef:
@@ -156,7 +170,10 @@ def value_of(hint: Any) -> str:
             return "program and its arguments"
         return "path" if meta.extra["path"] == "always" else "name or path"
     if origin is tuple:
-        return "list of strings"
+        items = get_args(hint)
+        if Ellipsis in items:
+            return "list of strings"
+        return f"list of {len(items)} {value_of(items[0]).replace('number', 'numbers')}"
     if meta is not None and meta.ge is not None:
         return f"{KINDS[hint]}, {number(meta.ge)} to {number(meta.le)}"
     return KINDS[hint]
@@ -170,10 +187,10 @@ def page() -> str:
     """docs/settings.md."""
     parts = [INTRODUCTION]
     for table, purpose, options in tables():
-        parts.append(f"\n## [{table}]\n\n{purpose}\n\n")
+        parts.append(f"\n## {table}\n\n{purpose}\n\n")
         parts.append("| option | default | value | meaning |\n|---|---|---|---|\n")
         for option in options:
-            default = "not set" if option.default is None else f"`{format_toml(option.default)}`"
+            default = DEFAULTS.get(option.default) or f"`{format_toml(option.default)}`"
             cells = (f"`{option.name}`", default, option.value, option.text)
             parts.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n")
     return "".join(parts)
@@ -183,12 +200,15 @@ def commented_file() -> str:
     """systemd/config.toml."""
     parts = [HEADER]
     for table, purpose, options in tables():
-        parts.append(f"\n[{table}]\n{comment(purpose)}")
+        # A list of tables is empty by default, so its heading is commented out as well.
+        parts.append(f"\n{'#' if table.startswith('[[') else ''}{table}\n{comment(purpose)}")
         for option in options:
             parts.append("\n" + comment(f"{option.text} ({option.value.replace('`', '')})"))
-            if option.default is None:
+            if option.default in DEFAULTS:
                 example = EXAMPLES[option.key]
-                parts.append(f"# Not set; for example:\n#{option.name} = {format_toml(example)}\n")
+                parts.append(
+                    f"# {DEFAULTS[option.default].capitalize()}; for example:\n#{option.name} = {format_toml(example)}\n"
+                )
             else:
                 parts.append(f"#{option.name} = {format_toml(option.default)}\n")
     return "".join(parts)

@@ -77,7 +77,7 @@ def test_commands_are_completed() -> None:
     assert tab("mo") == ["model"]
     assert tab("co") == ["compare", "completion", "config"]
     assert tab("st") == ["status"]
-    assert tab("re") == ["recognize", "register", "reload", "rename"]
+    assert tab("re") == ["recognize", "regions", "register", "reload", "rename"]
     assert set(tab("")) >= {"run", "status", "objects", "model", "doctor", "bench"}
 
 

@@ -14,8 +14,17 @@ from typing import get_args, get_type_hints
 import pytest
 
 from edge_siamese.cli.main import build_parser
+from edge_siamese.daemon.saved_regions import FILE_NAME
 from edge_siamese.panel.led_signals import Signal
-from edge_siamese.settings import CameraSettings, PanelSettings, RegistrationSettings
+from edge_siamese.settings import (
+    MAX_REGIONS,
+    MIN_REGION_SIDE,
+    CameraSettings,
+    PanelSettings,
+    RecognitionSettings,
+    RegistrationSettings,
+    parse_settings,
+)
 from scripts import wiring
 from scripts.completions import actions
 from tests.boot_partition import CONFIGS, SHELL, made
@@ -171,6 +180,22 @@ def test_each_kind_of_camera_and_each_camera_of_the_script_has_a_row() -> None:
     table = section("Firmware settings").partition("It writes")[0]
     assert [cell.strip("`") for cell in first_cells(table)][-2:] == ["auto", "none"]
     assert set(CAMERAS) == {cell.strip("`") for cell in first_cells(table)} - {"auto", "none"}
+
+
+def test_the_example_of_regions_is_valid_and_the_numbers_are_those_of_the_settings() -> None:
+    text = " ".join(section("Regions").split())
+    (example,) = re.findall(r"```toml\n(.*?)```", section("Regions"), re.DOTALL)
+    settings = parse_settings(example)
+    assert [region.name for region in settings.regions] == ["shelf", "door"]
+    assert settings.regions[1].recognition(settings.recognition).appear_frames == 3
+    assert MAX_REGIONS == 8 and "at most eight regions" in text
+    assert MIN_REGION_SIDE == 1 / 20 and "at least a twentieth of the picture's width and height" in text
+    assert f"`{FILE_NAME}` in the state directory" in text
+    recognition, camera = RecognitionSettings(), CameraSettings()
+    assert (recognition.regions_per_frame, camera.frame_rate, recognition.appear_frames) == (1, 10, 6)
+    assert (
+        "each is looked at 2.5 times a second, and an object appears after 2.4 seconds instead of 0.6" in text
+    )
 
 
 def test_sizes_of_memory_are_those_of_the_fragments() -> None:

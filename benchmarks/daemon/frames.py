@@ -79,7 +79,8 @@ class StageClock:
 
     def watch(self, engine: Engine) -> Engine:
         """Wrap the focus of an engine."""
-        engine._focus.find = self._timed(engine._focus.find, "focus")  # type: ignore[method-assign]
+        focus = engine.regions.first.focus
+        focus.find = self._timed(focus.find, "focus")  # type: ignore[method-assign]
         return engine
 
     def reset(self) -> None:

@@ -74,7 +74,8 @@ def show(options: argparse.Namespace) -> int:
         owner, _, name = key.partition(".")
         if owner != table:
             table = owner
-            print(f"\n[{table}]")
+            heading, _, place = table.partition("[")
+            print(f"\n[[{heading}]]" if place else f"\n[{heading}]")
         line = f"#{name} is not set" if value is None else f"{name} = {format_toml(value)}"
         source = f"line {read.lines[key]}" if key in read.lines else "default"
         print_line(f"{line}  # {source}")
@@ -86,20 +87,20 @@ def diff(options: argparse.Namespace) -> int:
     read = _read(options)
     values = dict(options_of(_without_secrets(read.settings)))
     defaults = dict(options_of(Settings()))
-    changed = {key: value for key, value in values.items() if value != defaults[key]}
+    changed = {key: value for key, value in values.items() if value != defaults.get(key)}
     used, unreachable = _used_by_daemon(read.settings)
-    other = {key: value for key, value in (used or {}).items() if value != values[key]}
+    other = {key: value for key, value in (used or {}).items() if value != values.get(key)}
     if options.json:
         print_json(
             {
                 "file": str(read.file or ""),
                 "defaults": {
-                    key: {"value": value, "default": defaults[key], "line": read.lines.get(key)}
+                    key: {"value": value, "default": defaults.get(key), "line": read.lines.get(key)}
                     for key, value in changed.items()
                 },
                 "daemon": None
                 if used is None
-                else {key: {"value": values[key], "daemon": value} for key, value in other.items()},
+                else {key: {"value": values.get(key), "daemon": value} for key, value in other.items()},
                 "unreachable": unreachable,
             }
         )
@@ -110,13 +111,13 @@ def diff(options: argparse.Namespace) -> int:
         print_line(f"{read.file or 'without a file, the settings'}: no difference from the defaults")
     for key, value in changed.items():
         line = f", line {read.lines[key]}" if key in read.lines else ""
-        print_line(f"  {key} = {_shown(value)} (default: {_shown(defaults[key])}{line})")
+        print_line(f"  {key} = {_shown(value)} (default: {_shown(defaults.get(key))}{line})")
     if used is None:
         print_line(f"no comparison with the daemon: {unreachable}")
     elif other:
         print_line("the running daemon uses other values; to apply the file: edge-siamese reload")
         for key, value in other.items():
-            print_line(f"  {key} = {_shown(value)} (file: {_shown(values[key])})")
+            print_line(f"  {key} = {_shown(value)} (file: {_shown(values.get(key))})")
     else:
         print("the running daemon uses the same values")
     return 0

@@ -21,6 +21,7 @@ from edge_siamese.settings import (
     SYSTEM_CONFIG,
     Settings,
     default_config,
+    keys_of,
     new_config,
     options_of,
     parse_settings,
@@ -256,7 +257,7 @@ def _require_writable(file: Path) -> None:
 
 
 def _keys(text: str) -> set[str]:
-    return {f"{table}.{name}" for table, values in parse_toml(text).items() for name in values}
+    return set(keys_of(parse_toml(text)))
 
 
 def _assignments(texts: Sequence[str]) -> Changes:

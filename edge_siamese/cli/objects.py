@@ -128,7 +128,20 @@ def _print_quarantine(_: str, result: dict[str, Any]) -> None:
     print_line("after the cause is repaired: edge-siamese quarantine restore ID")
 
 
+def _print_regions(_: str, result: dict[str, Any]) -> None:
+    if not result["regions"]:
+        print("there are no regions: the whole picture is watched")
+        return
+    print_table(
+        ("region", "left", "top", "width", "height"),
+        [(item["name"], *(f"{100 * value:.1f} %" for value in item["box"])) for item in result["regions"]],
+    )
+    print()
+    print_line(f"set in {result['file']}; the button registers in {result['registers']}")
+
+
 PRINTERS: dict[str, Printer] = {
+    "regions": _print_regions,
     "quarantine": _print_quarantine,
     "objects": _print_objects,
     "views": _print_views,

@@ -34,7 +34,7 @@ from edge_siamese.errors import ClientGone, ControlError, NotReady, Refused
 from edge_siamese.events import Event
 from edge_siamese.panel.press_grammar import Gesture
 from edge_siamese.recognition.decision import Recognition
-from edge_siamese.settings import PathSettings, Settings, SettingsOrigin
+from edge_siamese.settings import PathSettings, RegionSettings, Settings, SettingsOrigin
 from edge_siamese.store import OnConflict, StoredObject
 from edge_siamese.store.records import StoredView
 from edge_siamese.system.network import without_password
@@ -57,6 +57,7 @@ class Daemon(Protocol):
     settings: Settings
     config: Path | None
     origin: SettingsOrigin
+    regions_are_settings: bool
     bus: EventBus
     observations: Observations
     faults: FaultHandler
@@ -80,6 +81,13 @@ class Daemon(Protocol):
 
     def reembed(self) -> None:
         """Embed the views that lack an embedding of this model; on the thread that owns engine and store."""
+
+    @property
+    def regions_file(self) -> Path:
+        """The file with the regions that were drawn in the dashboard."""
+
+    def set_regions(self, regions: tuple[RegionSettings, ...]) -> None:
+        """Watch and save other regions; on the thread that owns engine and store."""
 
     def unused_parts(self) -> list[dict[str, Any]]:
         """Describe the parts that are not used, as JSON values; on the thread that owns engine and store."""
@@ -199,6 +207,11 @@ class DaemonApi:
         return self._daemon.settings
 
     @property
+    def region_names(self) -> tuple[str, ...]:
+        """The names of the watched regions; none for the whole picture."""
+        return tuple(region.name for region in self.settings.regions)
+
+    @property
     def config(self) -> Path | None:
         """The file of the settings; None for the default places."""
         return self._daemon.config
@@ -257,15 +270,16 @@ class DaemonApi:
         return None
 
     def effective_settings(self) -> dict[str, Any]:
-        """Return the settings in use and the file that they come from, without passwords."""
+        """Return the settings in use and the file that they come from, without passwords and drawn regions."""
         settings, origin = self.settings, self._daemon.origin
+        regions = settings.regions if self._daemon.regions_are_settings else ()
         mqtt = structs.replace(settings.mqtt, broker=without_password(settings.mqtt.broker))
         paths = PathSettings(str(settings.state_directory), str(settings.runtime_directory))
         return {
             "file": str(origin.file or ""),
             "digest": origin.digest,
             "problem": origin.problem,
-            "values": structs.replace(settings, mqtt=mqtt, paths=paths),
+            "values": structs.replace(settings, mqtt=mqtt, paths=paths, regions=regions),
         }
 
     def request_reload(self) -> Line:
@@ -280,6 +294,24 @@ class DaemonApi:
     def restore(self, id: str) -> Line:
         """Use a part in quarantine again."""
         return Line(self.call(lambda: self._daemon.restore(id)))
+
+    # --- commands: regions ---
+
+    def list_regions(self) -> dict[str, Any]:
+        """Return the watched regions and where they come from, as JSON values."""
+        regions, origin = self.settings.regions, self._daemon.origin
+        in_settings = bool(regions) and self._daemon.regions_are_settings
+        return {
+            "regions": regions,
+            "registers": regions[0].name if regions else "",
+            "editable": not self._daemon.regions_are_settings,
+            "file": str(origin.file if in_settings else self._daemon.regions_file) if regions else "",
+        }
+
+    def set_regions(self, regions: tuple[RegionSettings, ...]) -> dict[str, Any]:
+        """Watch other regions; returns them as `list_regions` does."""
+        self.call(lambda: self._daemon.set_regions(regions))
+        return self.list_regions()
 
     # --- commands: objects ---
 
@@ -336,6 +368,7 @@ class DaemonApi:
         view: bool = False,
         force: bool = False,
         pictures: Sequence[EncodedPicture | Picture] = (),
+        region: str | None = None,
         *,
         client: Client = SilentClient("command"),  # noqa: B008
     ) -> Change:
@@ -346,6 +379,7 @@ class DaemonApi:
             view: add a view to a registered object.
             force: register even if it looks like another object.
             pictures: to register from instead of frames, uint8 (h, w) or (h, w, 3).
+            region: whose frames are used; None for the first one.
             client: receives `{"progress": ...}` for each frame; a registration continues when it has gone.
 
         Raises:
@@ -355,7 +389,8 @@ class DaemonApi:
 
         def request(engine: Engine) -> RegistrationRequest:
             target = engine.object(name).uid if view and name is not None else None
-            return RegistrationRequest(None if view else name, target, force, source)
+            place = None if pictures else engine.region(region).name or None
+            return RegistrationRequest(None if view else name, target, force, source, place)
 
         def send(progress: dict[str, Any]) -> None:
             with contextlib.suppress(ClientGone):
@@ -401,9 +436,10 @@ class DaemonApi:
         """Recognize pictures."""
         return [self.recognize(_pixels(picture)).describe() for picture in pictures]
 
-    def explain(self, picture: EncodedPicture | None = None) -> dict[str, Any]:
-        """Explain the decision on a picture or on the current frame."""
-        return (self.current() if picture is None else self.recognize(picture.decode())).describe()
+    def explain(self, picture: EncodedPicture | None = None, region: str | None = None) -> dict[str, Any]:
+        """Explain the decision on a picture, or on a region of the current frame; None for the first one."""
+        found = self.current(region) if picture is None else self.recognize(picture.decode())
+        return found.describe()
 
     # --- commands: archives ---
 
@@ -450,13 +486,14 @@ class DaemonApi:
         """Recognize a picture, uint8 (h, w) or (h, w, 3)."""
         return self.with_engine(lambda engine: engine.recognize(pixels))
 
-    def current(self) -> Recognition:
-        """Return the recognition of the latest frame; raises `NotReady` if there is none."""
+    def current(self, region: str | None = None) -> Recognition:
+        """Return the latest recognition in a region, None for the first one; raises `NotReady` if there is none."""
 
         def latest(engine: Engine) -> Recognition:
-            if engine.frame is None or engine.latest is None:
+            found = engine.region(region).state.recognition
+            if found is None:
                 raise NotReady(f"there is no frame to explain: {self.line}")
-            return engine.latest
+            return found
 
         return self.with_engine(latest)
 

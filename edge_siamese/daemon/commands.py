@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from edge_siamese.errors import ControlError, ImageError
+from edge_siamese.settings import MAX_REGIONS, RegionSettings
 from edge_siamese.validation import Record, SchemaError, convert, nearest
 
 if TYPE_CHECKING:
@@ -131,6 +132,12 @@ Pictures = Annotated[
 ]
 
 
+RegionName = Annotated[
+    str | None,
+    argument("region of the camera's picture; default: the first one", metavar="REGION"),
+]
+
+
 class NoArguments(Record, frozen=True):
     """A command without arguments."""
 
@@ -164,10 +171,13 @@ class RegisterArguments(Record, frozen=True):
     view: Annotated[bool, argument("add a view to a registered object")] = False
     force: Annotated[bool, argument("register even if it looks like another registered object")] = False
     pictures: Pictures = ()
+    region: RegionName = None
 
     def __post_init__(self) -> None:
         if self.view and self.name is None:
             raise SchemaError("name", "a view needs the name of a registered object")
+        if self.pictures and self.region is not None:
+            raise SchemaError("region", "is a part of the camera's picture; leave it out with pictures")
 
 
 class RenameArguments(Record, frozen=True):
@@ -234,6 +244,21 @@ class ExplainArguments(Record, frozen=True):
         EncodedPicture | None,
         argument("picture file; default: the current frame", positional=True, metavar="PICTURE"),
     ] = None
+    region: RegionName = None
+
+    def __post_init__(self) -> None:
+        if self.picture is not None and self.region is not None:
+            raise SchemaError("region", "is a part of the camera's picture; leave it out with a picture")
+
+
+class SetRegionsArguments(Record, frozen=True):
+    """The regions to watch."""
+
+    regions: Annotated[
+        tuple[RegionSettings, ...],
+        Meta(max_length=MAX_REGIONS),
+        argument("all regions, the one for the button first; none to watch the whole picture"),
+    ]
 
 
 class GestureArguments(Record, frozen=True):
@@ -352,6 +377,24 @@ COMMANDS = (
         http="POST /quarantine/{id}/restore",
         cli="quarantine restore",
         example="view-12",
+    ),
+    Command(
+        "regions",
+        NoArguments,
+        "List the watched regions of the picture.",
+        "list_regions",
+        SOCKET_HTTP,
+        http="GET /regions",
+        cli="regions",
+        example="--json",
+    ),
+    Command(
+        "set-regions",
+        SetRegionsArguments,
+        "Watch other regions, and keep them.",
+        "set_regions",
+        SOCKET_HTTP,
+        http="PUT /regions",
     ),
     Command(
         "objects",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from time import perf_counter
 from typing import Any, Literal
 
@@ -17,22 +17,29 @@ from msgspec import structs
 
 from edge_siamese.cameras.camera import Frame
 from edge_siamese.daemon.quarantine import Quarantine
+from edge_siamese.daemon.regions import LastRecognized, Region, Regions, Rule
 from edge_siamese.daemon.registration_session import RegistrationRequest, RegistrationSessions, object_data
-from edge_siamese.daemon.telemetry import CurrentView, Observations, Stage, outcome
-from edge_siamese.errors import ControlError, EdgeSiameseError, StoreError, SupportError, describe_error
+from edge_siamese.daemon.telemetry import CurrentView, Observations, Outcome, RegionView, Stage, outcome
+from edge_siamese.errors import (
+    ControlError,
+    EdgeSiameseError,
+    StoreError,
+    SupportError,
+    describe_error,
+    printable,
+)
 from edge_siamese.events import Event
 from edge_siamese.models.bundle import Bundle, choose_acceptance
 from edge_siamese.panel.led_signals import Signal
 from edge_siamese.panel.press_grammar import Gesture
 from edge_siamese.recognition.decision import Recognition, decide, nothing_to_see
 from edge_siamese.recognition.embedding import Encoder, make_crop
-from edge_siamese.recognition.focus import choose_focus
 from edge_siamese.recognition.imaging import Bytes, Floats, prepare
 from edge_siamese.recognition.quality import is_blank
 from edge_siamese.recognition.registration import NewView
 from edge_siamese.recognition.support import SupportEntry, SupportSet
-from edge_siamese.recognition.tracking import GAP_SECONDS, Sighting, Tracker
-from edge_siamese.settings import RecognitionSettings, RegistrationSettings, Settings
+from edge_siamese.recognition.tracking import Sighting
+from edge_siamese.settings import RecognitionSettings, RegionSettings, Settings, without_recognition_settings
 from edge_siamese.store import ImportResult, StoredObject, SupportStore
 
 LOG = logging.getLogger(__name__)
@@ -40,16 +47,6 @@ LOG = logging.getLogger(__name__)
 Cause = Literal["objects", "model", "settings", ""]
 WRONG_WITHIN_SECONDS = 30.0
 """How long the last recognition can be rejected."""
-
-
-@dataclass(frozen=True)
-class _LastRecognized:
-    """The latest recognition of an object, kept for `reject_last`."""
-
-    uid: str
-    frame: Frame
-    """The frame, cropped to the part that the encoder read."""
-    embedding: Floats
 
 
 class _SameEmbedding:
@@ -100,38 +97,22 @@ class Engine:
         """
         self.settings, self.bundle, self.encoder, self.store = settings, bundle, encoder, store
         self.head = bundle.head
-        recognition = settings.recognition
-        self._acceptance = choose_acceptance(bundle, recognition.threshold, recognition.false_accept_rate)
-        self.threshold = self._acceptance.threshold
-        """The general threshold, a probability; it follows from the registered objects."""
-        self.threshold_source = self._acceptance.description
+        self._rules: dict[tuple[float | None, float], Rule] = {}
+        self._rule = self._rule_for(settings.recognition)
         self._publish, self._signal = publish, signal
         self._quarantine = quarantine or Quarantine(None)
         observations = observations or Observations()
         self._telemetry, self._decisions = observations.telemetry, observations.decisions
-        # The frames of a slow camera are further apart.
-        gap_s = max(GAP_SECONDS, 3.0 / settings.camera.frame_rate)
-        self._tracker = Tracker(
-            recognition.window_frames,
-            recognition.appear_frames,
-            recognition.leave_frames,
-            recognition.seen_interval_s,
-            gap_s=gap_s,
-        )
-        self._focus = choose_focus(settings.camera, encoder.preprocessing)
-        self._last_recognized: _LastRecognized | None = None
+        self.regions = Regions(settings, encoder.preprocessing, self._rule_for)
+        self._telemetry.set_regions([region.name for region in self.regions])
         self._registered: tuple[str, float] | None = None
         self._stale = False
         self.frames = 0
         """Number of frames processed."""
-        self.latest: Recognition | None = None
-        """Recognition of the latest frame; None while there is none."""
         self.frame: Frame | None = None
         """The latest frame."""
         self.current_view: CurrentView | None = None
-        """The latest frame with its recognition; None while there is none."""
-        self.support = SupportSet.empty(encoder.dimensions)
-        """The registered objects."""
+        """The latest frame with its recognitions; None while there is none."""
         registration = settings.registration
         # A slow camera needs more time for the same number of frames.
         timeout_s = max(registration.timeout_s, 1.5 * registration.frames / settings.camera.frame_rate)
@@ -139,7 +120,7 @@ class Engine:
             structs.replace(registration, timeout_s=timeout_s),
             encoder,
             self.head,
-            self._acceptance.threshold,
+            self._rule.acceptance.threshold,
             store,
             support=lambda: self.support,
             saved=self._saved,
@@ -151,9 +132,87 @@ class Engine:
         self.refresh()
 
     @property
+    def support(self) -> SupportSet:
+        """The registered objects, with the limits of `[recognition]`."""
+        return self._rule.support
+
+    @property
+    def threshold(self) -> float:
+        """The general threshold of `[recognition]`, a probability; it follows from the registered objects."""
+        return self._rule.threshold
+
+    @property
+    def threshold_source(self) -> str:
+        """Where the general threshold comes from, for people."""
+        return self._rule.acceptance.description
+
+    @property
+    def latest(self) -> Recognition | None:
+        """The latest recognition in the first region; None while there is none."""
+        return self.regions.first.state.recognition
+
+    @property
+    def sightings(self) -> tuple[Sighting, ...]:
+        """The objects in view, by region and order of appearance."""
+        return tuple(sighting for region in self.regions for sighting in region.tracker.present)
+
+    @property
+    def presence(self) -> dict[str, list[str]]:
+        """The names of the objects in view by region, in the order of the settings; all regions are there."""
+        return {
+            region.name: [sighting.name for sighting in region.tracker.present] for region in self.regions
+        }
+
+    @property
     def present(self) -> tuple[str, ...]:
-        """The names of the objects in view."""
-        return tuple(sighting.name for sighting in self._tracker.present)
+        """The names of the objects in view, each once."""
+        return tuple(dict.fromkeys(sighting.name for sighting in self.sightings))
+
+    def region(self, name: str | None) -> Region:
+        """Return a region by its name, in upper or lower case; None: the first one.
+
+        Raises:
+            ControlError: there is no such region.
+        """
+        if name is None:
+            return self.regions.first
+        for region in self.regions:
+            if region.name and region.name.casefold() == name.casefold():
+                return region
+        names = ", ".join(region.name for region in self.regions if region.name) or "none"
+        raise ControlError(f'there is no region "{printable(name)}"; regions: {names}')
+
+    def use_regions(self, regions: tuple[RegionSettings, ...], now: float) -> None:
+        """Watch other regions. Those that stay as they are keep their sightings; the sightings of all others end.
+
+        Args:
+            regions: valid together.
+            now: the time, on the clock of frames.
+
+        Raises:
+            SettingsError: the bundle has neither a threshold nor enough impostors for the false-accept rate of one.
+        """
+        settings, before = structs.replace(self.settings, regions=regions), self.regions
+        after = Regions(settings, self.encoder.preprocessing, self._rule_for, before)
+        if self.registrations.busy:
+            self.registrations.cancel()
+        self.settings, self.regions, self.current_view = settings, after, None
+        used = {id(self._rule), *(id(region.rule) for region in after)}
+        self._rules = {key: rule for key, rule in self._rules.items() if id(rule) in used}
+        self._telemetry.set_regions([region.name for region in after])
+        for region in before:
+            if region not in tuple(after):
+                self._publish_sightings(region, region.tracker.reset(now))
+        self._store_changed()  # new rules have no objects yet
+
+    def _rule_for(self, recognition: RecognitionSettings) -> Rule:
+        key = recognition.threshold, recognition.false_accept_rate
+        if key not in self._rules:
+            acceptance = choose_acceptance(self.bundle, *key)
+            self._rules[key] = Rule(
+                acceptance, SupportSet.empty(self.encoder.dimensions), acceptance.threshold
+            )
+        return self._rules[key]
 
     def model_report(self) -> dict[str, Any]:
         """Describe model, runtime and threshold as JSON values."""
@@ -182,13 +241,15 @@ class Engine:
             self._build(self._quarantine.usable(entries))
 
     def _build(self, entries: Sequence[SupportEntry]) -> None:
-        self.support, self.threshold = self._acceptance.build_support(
-            entries, self.encoder.dimensions, self.head
-        )
+        for rule in self._rules.values():
+            rule.support, rule.threshold = rule.acceptance.build_support(
+                entries, self.encoder.dimensions, self.head
+            )
 
     def _can_build(self, entries: Sequence[SupportEntry]) -> bool:
         try:
-            self._acceptance.build_support(entries, self.encoder.dimensions, self.head)
+            for rule in self._rules.values():
+                rule.acceptance.build_support(entries, self.encoder.dimensions, self.head)
         except Exception:
             return False
         return True
@@ -213,10 +274,7 @@ class Engine:
             return self._works(settings, entries, frame, embedding)
 
         if not works(self.settings, ()):
-            defaults = structs.replace(
-                self.settings, recognition=RecognitionSettings(), registration=RegistrationSettings()
-            )
-            return "settings" if works(defaults, ()) else ""
+            return "settings" if works(without_recognition_settings(self.settings), ()) else ""
         entries = self._quarantine.usable(self.store.entries())
         reason = "frames could not be processed with it"
         found = self._quarantine.add_failing(entries, lambda some: works(self.settings, some), reason)
@@ -256,9 +314,9 @@ class Engine:
                 )
             self._stale = True
         # For example, objects of an import that was undone.
-        for sighting in self._tracker.present:
-            if sighting.uid not in self.support.uids:
-                self._object_removed(sighting.uid)
+        for uid in dict.fromkeys(sighting.uid for sighting in self.sightings):
+            if uid not in self.support.uids:
+                self._object_removed(uid)
 
     # --- frames ---
 
@@ -272,75 +330,115 @@ class Engine:
         start = perf_counter()
         self.frames += 1
         self.frame = frame
-        registering = self.registrations.busy
-        recognized = self.latest is not None and self.latest.uid is not None
-        part = self._focus.find(frame.pixels, frame.time, keep=registering or recognized)
-        focused = perf_counter()
-        read = frame if part is None else replace(frame, pixels=part.of(frame.pixels))
-        if registering:
-            self.registrations.add(read)
-            self.current_view = CurrentView(frame, None, self._tracker.present, part)
-            self._telemetry.frame("registering", {"wait": waited, "frame": perf_counter() - start})
+        if self.registrations.busy:
+            self._register_from(frame, waited, start)
             return
-        times: dict[Stage, float] = {"wait": waited, "imaging": focused - start}
-        if part is None:
-            recognition, embedding = nothing_to_see(self.threshold), None
-        else:
-            recognition, embedding = self._recognize(read.pixels, times)
-        self.latest = recognition
-        if recognition.uid is not None and embedding is not None:
-            self._last_recognized = _LastRecognized(recognition.uid, read, embedding)
-        sightings = self._tracker.update(recognition, frame.time)
+        times: dict[Stage, float] = {"wait": waited, "imaging": 0.0}
+        changes, outcomes, runs = list[tuple[Region, list[Sighting]]](), list[tuple[str, Outcome]](), 0
+        for region in self.regions.in_turn():
+            runs += self._look(region, frame, times)
+            assert region.state.recognition is not None
+            changes.append((region, region.tracker.update(region.state.recognition, frame.time)))
+            outcomes.append((region.name, outcome(region.state.recognition)))
+            if runs >= self.regions.per_frame:
+                break
         # Set before publishing, so that subscribers find the frame of the event.
-        self.current_view = CurrentView(frame, recognition, self._tracker.present, part)
-        self._publish_sightings(sightings)
+        self.current_view = self._view(frame)
+        for region, sightings in changes:
+            self._publish_sightings(region, sightings)
         times["frame"] = perf_counter() - start
-        self._telemetry.frame(outcome(recognition), times)
+        self._telemetry.frame(outcomes, times)
+
+    def _register_from(self, frame: Frame, waited: float, start: float) -> None:
+        """Add a frame to the registration in progress; no region is recognized meanwhile."""
+        region = self.region(self.registrations.region)
+        area = region.area(frame.pixels)
+        region.state.part = part = region.find_part(frame, area, keep=True)
+        self.registrations.add(replace(frame, pixels=(part or area).of(frame.pixels)))
+        self.current_view = self._view(frame, registering=True)
+        times: dict[Stage, float] = {"wait": waited, "frame": perf_counter() - start}
+        self._telemetry.frame([(region.name, "registering")], times)
+
+    def _look(self, region: Region, frame: Frame, times: dict[Stage, float]) -> bool:
+        """Recognize what a region shows; returns whether the encoder ran. Adds the seconds of each stage to `times`."""
+        start = perf_counter()
+        state = region.state
+        part = region.find_part(frame, region.area(frame.pixels), keep=state.is_recognized)
+        times["imaging"] += perf_counter() - start
+        state.part = part
+        if part is None:
+            state.recognition = nothing_to_see(region.rule.threshold)
+            return False
+        read = part.of(frame.pixels)
+        state.recognition, embedding = self._recognize(read, region.rule, times)
+        if state.recognition.uid is not None and embedding is not None:
+            state.last = LastRecognized(state.recognition.uid, replace(frame, pixels=read), embedding)
+        return embedding is not None
+
+    def _view(self, frame: Frame, registering: bool = False) -> CurrentView:
+        return CurrentView(
+            frame,
+            tuple(
+                RegionView(
+                    region.name,
+                    region.area(frame.pixels),
+                    None if registering else region.state.recognition,
+                    region.state.part,
+                    region.tracker.present,
+                )
+                for region in self.regions
+            ),
+            registering,
+        )
 
     def tick(self, now: float) -> None:
         """Advance the time without a frame: registrations time out, and objects leave."""
         self.registrations.tick(now)
-        self._publish_sightings(self._tracker.tick(now))
+        for region in self.regions:
+            self._publish_sightings(region, region.tracker.tick(now))
         if self._stale:
             self._store_changed()
 
     def camera_lost(self, now: float) -> None:
         """End all sightings: the camera is lost."""
-        self.latest = self.current_view = None
-        self._publish_sightings(self._tracker.reset(now))
+        self.current_view = None
+        for region in self.regions:
+            region.state.recognition = None
+        for region in self.regions:
+            self._publish_sightings(region, region.tracker.reset(now))
 
     def recognize(self, pixels: npt.NDArray[Any]) -> Recognition:
         """Recognize a picture, uint8 (h, w) or (h, w, 3). Changes no state."""
-        return self._recognize(pixels)[0]
+        return self._recognize(pixels, self._rule, {})[0]
 
     def _recognize(
-        self, pixels: npt.NDArray[Any], times: dict[Stage, float] | None = None
+        self, pixels: npt.NDArray[Any], rule: Rule, times: dict[Stage, float]
     ) -> tuple[Recognition, Floats | None]:
         """Return the recognition and the embedding of a picture; no embedding if it has no contrast."""
-        times = {} if times is None else times
         start = perf_counter()
         image = prepare(pixels, self.encoder.preprocessing)
         blank = is_blank(image)
         prepared = perf_counter()
         times["imaging"] = times.get("imaging", 0.0) + prepared - start
         if blank:
-            return nothing_to_see(self.threshold), None
+            return nothing_to_see(rule.threshold), None
         embedding = self.encoder.embed_prepared(image[np.newaxis])[0]
         embedded = perf_counter()
-        recognition = decide(self.support, self.head, embedding, self.threshold)
-        times["encode"], times["decide"] = embedded - prepared, perf_counter() - embedded
+        recognition = decide(rule.support, self.head, embedding, rule.threshold)
+        times["encode"] = times.get("encode", 0.0) + embedded - prepared
+        times["decide"] = times.get("decide", 0.0) + perf_counter() - embedded
         return recognition, embedding
 
-    def _publish_sightings(self, sightings: list[Sighting]) -> None:
+    def _publish_sightings(self, region: Region, sightings: list[Sighting]) -> None:
         for sighting in sightings:
             data = sighting.data()
             if self._decisions.enabled and sighting.kind != "left":
-                data |= self._keep_decision(sighting)
+                data |= self._keep_decision(region, sighting)
             self._publish(Event(sighting.kind, sighting.text, data=data))
 
-    def _keep_decision(self, sighting: Sighting) -> dict[str, str]:
+    def _keep_decision(self, region: Region, sighting: Sighting) -> dict[str, str]:
         """Keep the decision behind a sighting, so that it can be explained and rejected; returns its id for the event."""
-        last, latest = self._last_recognized, self.latest
+        last, latest = region.state.last, region.state.recognition
         if last is None or latest is None or not (last.uid == latest.uid == sighting.uid):
             return {}
         crop = make_crop(last.frame.pixels, self.encoder.preprocessing, self.settings.registration.crop_side)
@@ -375,7 +473,12 @@ class Engine:
         if self._registered and now - self._registered[1] <= self.settings.registration.add_view_within_s:
             target = self._find(self._registered[0])
         self.registrations.begin(
-            RegistrationRequest(target=target.uid if target else None, source="button"), now
+            RegistrationRequest(
+                target=target.uid if target else None,
+                source="button",
+                region=self.regions.first.name or None,
+            ),
+            now,
         )
 
     def _find(self, uid: str) -> StoredObject | None:
@@ -401,7 +504,7 @@ class Engine:
         if after == before:
             return after
         self._store_changed()
-        self._tracker.rename(before.uid, after.name)
+        self._renamed(before.uid, after.name)
         text = f'"{before.name}" is now called "{after.name}"'
         self._publish(Event("renamed", text, data=object_data(after, before=before.name)))
         return after
@@ -450,7 +553,7 @@ class Engine:
         if known is None and undone.uid:
             self._object_removed(undone.uid)
         elif known is not None:
-            self._tracker.rename(known.uid, known.name)
+            self._renamed(known.uid, known.name)
         self._publish(Event("undone", undone.text, data={"uid": undone.uid, "name": undone.name}))
         return undone.text
 
@@ -464,7 +567,8 @@ class Engine:
         Raises:
             ControlError: nothing, or another object, was recognized within the last half minute.
         """
-        last = self._last_recognized
+        recognized = [region.state.last for region in self.regions if region.state.last]
+        last = max(recognized, key=lambda one: one.frame.time, default=None)
         known = self._find(last.uid) if last and now - last.frame.time <= WRONG_WITHIN_SECONDS else None
         if last is None or known is None:
             self._signal(Signal.NOTHING_TO_UNDO)
@@ -515,10 +619,15 @@ class Engine:
         self._store_changed()
         for uid in renamed:
             if uid in self.support.uids:
-                self._tracker.rename(uid, self.support.names[self.support.uids.index(uid)])
+                self._renamed(uid, self.support.names[self.support.uids.index(uid)])
+
+    def _renamed(self, uid: str, name: str) -> None:
+        for region in self.regions:
+            region.tracker.rename(uid, name)
 
     def _object_removed(self, uid: str) -> None:
-        """End the sighting of an object that is no longer registered or was rejected."""
-        if self._last_recognized and self._last_recognized.uid == uid:
-            self._last_recognized = None
-        self._publish_sightings(self._tracker.forget(uid))
+        """End the sightings of an object that is no longer registered or was rejected."""
+        for region in self.regions:
+            if region.state.last and region.state.last.uid == uid:
+                region.state.last = None
+            self._publish_sightings(region, region.tracker.forget(uid))

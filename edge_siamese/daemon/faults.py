@@ -11,8 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from msgspec import structs
-
 from edge_siamese.cameras.camera import Frame
 from edge_siamese.daemon.engine import Engine
 from edge_siamese.daemon.model_loader import LoadedModel
@@ -28,7 +26,7 @@ from edge_siamese.errors import EdgeSiameseError, describe_error
 from edge_siamese.events import Event, Kind, problem_event
 from edge_siamese.models import default
 from edge_siamese.models.installed import InstalledModels
-from edge_siamese.settings import RecognitionSettings, RegistrationSettings, Settings
+from edge_siamese.settings import Settings, without_recognition_settings
 
 LOG = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -198,9 +196,7 @@ class FaultHandler:
         """Return the settings, with the default values of the tables that are in quarantine."""
         if not self.quarantine.has("settings", self._settings_digest):
             return settings
-        return structs.replace(
-            settings, recognition=RecognitionSettings(), registration=RegistrationSettings()
-        )
+        return without_recognition_settings(settings)
 
     def _report_part(self, part: Part) -> None:
         kind: Kind = part.kind if part.kind in ("model", "settings") else "store"

@@ -101,8 +101,8 @@ def model_part(directory: str, reason: str) -> Part:
 
 
 def settings_part(digest: str, reason: str) -> Part:
-    """Return the part for the tables `[recognition]` and `[registration]` of the settings with this digest."""
-    name = "the part [recognition] and [registration] of the settings"
+    """Return the part for `[recognition]`, `[[regions]]` and `[registration]` of the settings with this digest."""
+    name = "the part [recognition], [[regions]] and [registration] of the settings"
     return Part("settings", "settings", digest, name, _cut(reason))
 
 

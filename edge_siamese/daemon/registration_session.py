@@ -59,6 +59,13 @@ class RegistrationRequest:
     """Register even if it looks like another object."""
     source: str = "command"
     """Source of the request: button, command, picture, dashboard or mqtt."""
+    region: str | None = None
+    """The region whose frames are used; None: the whole picture, or none for pictures."""
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """Source and region, for the data of an event."""
+        return {"source": self.source, **({"region": self.region} if self.region else {})}
 
 
 @dataclass(frozen=True)
@@ -128,6 +135,11 @@ class RegistrationSessions:
     def busy(self) -> bool:
         """Whether a registration is in progress."""
         return self._session is not None
+
+    @property
+    def region(self) -> str | None:
+        """The region of the registration in progress; see `RegistrationRequest.region`."""
+        return self._session.request.region if self._session else None
 
     def begin(
         self,
@@ -258,7 +270,7 @@ class RegistrationSessions:
             )
         # Only now: the change is on the disk.
         self._signal(led_signal)
-        self._publish(Event(kind, text, data=object_data(known, source=request.source)))
+        self._publish(Event(kind, text, data=object_data(known, **request.origin)))
         self._saved(known, now)
         return RegistrationResult(True, text, known)
 
@@ -266,7 +278,7 @@ class RegistrationSessions:
         self, result: RegistrationResult, signal: Signal, request: RegistrationRequest
     ) -> RegistrationResult:
         self._signal(signal)
-        data = {"reason": result.reason, "source": request.source}
+        data = {"reason": result.reason, **request.origin}
         if result.collides:
             data["name"] = result.collides
         self._publish(Event("refused", f"not registered: {result.text}", data=data))

@@ -25,18 +25,27 @@ from edge_siamese.daemon.event_bus import EventBus
 from edge_siamese.daemon.faults import FaultHandler
 from edge_siamese.daemon.hardware import Hardware
 from edge_siamese.daemon.integrations import Integrations
+from edge_siamese.daemon.saved_regions import SavedRegions
 from edge_siamese.daemon.sinks import open_sinks
 from edge_siamese.daemon.sounds import SoundPlayer
 from edge_siamese.daemon.store_lifecycle import StoreLifecycle
 from edge_siamese.daemon.systemd import Notifier
 from edge_siamese.daemon.telemetry import Observations
-from edge_siamese.errors import SettingsError, describe_error
+from edge_siamese.errors import ControlError, SettingsError, StoreError, describe_error
 from edge_siamese.events import Event, counted, problem_event
 from edge_siamese.models.installed import InstalledModels
 from edge_siamese.panel.led_signals import Signal
 from edge_siamese.panel.press_grammar import Gesture
-from edge_siamese.settings import Settings, SettingsOrigin, default_config, load_settings
+from edge_siamese.settings import (
+    RegionSettings,
+    Settings,
+    SettingsOrigin,
+    default_config,
+    load_settings,
+    require_regions,
+)
 from edge_siamese.system.files import expand_path
+from edge_siamese.validation import SchemaError
 
 LOG = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -72,6 +81,8 @@ class Service:
         self.settings = settings
         self.config = expand_path(config).absolute() if config else None
         self.origin = SettingsOrigin(self.config or default_config(), settings.digest)
+        self.regions_are_settings = bool(settings.regions)
+        """Whether the regions are those of the settings. Otherwise they were drawn in the dashboard, or there are none."""
         self._clock, self._started = clock, clock()
         self._notifier = notifier or Notifier()
         self._calls = CallQueue()
@@ -161,6 +172,40 @@ class Service:
         """Describe the parts that are not used, as JSON values."""
         return [*self.faults.report(), *(part.report() for part in self.store.damaged_parts())]
 
+    @property
+    def regions_file(self) -> Path:
+        """The file with the regions that were drawn in the dashboard."""
+        return SavedRegions(self.settings.state_directory).path
+
+    def set_regions(self, regions: tuple[RegionSettings, ...]) -> None:
+        """Watch other regions, and save them for the next start.
+
+        Raises:
+            ControlError: the settings have regions, or these ones contradict the settings.
+            SettingsError: the model cannot do what they ask for.
+            StoreError: they cannot be saved, and the former ones stay in use.
+        """
+        if self.regions_are_settings:
+            raise ControlError(f"the regions are set in {self.origin.file}; change them there, and reload")
+        try:
+            require_regions(regions, self.settings.recognition)
+        except SchemaError as error:
+            raise ControlError(str(error)) from error
+        before, now = self.settings.regions, self._clock()
+        if self.engine:
+            self.engine.use_regions(regions, now)
+        try:
+            SavedRegions(self.settings.state_directory).save(regions)
+        except StoreError:
+            if self.engine:
+                self.engine.use_regions(before, now)
+            raise
+        self._use(structs.replace(self.settings, regions=regions))
+        self.faults.use_settings(self.settings.digest)
+        names = ", ".join(region.name for region in regions)
+        text = f"the regions are now: {names}" if names else "the whole picture is watched"
+        self.bus.publish(Event("settings", text))
+
     # --- main loop ---
 
     def run(self) -> int:
@@ -179,7 +224,8 @@ class Service:
             remove_leftovers(self.settings.state_directory)
             self.bus.set_sinks(open_sinks(self.settings))
             self.sounds = SoundPlayer(self.settings.sound)
-            self.faults.use_settings(self.origin.digest)
+            self._use(self._with_saved_regions(self.settings))
+            self.faults.use_settings(self.settings.digest)
             self.faults.begin(InstalledModels(self.settings.models))
             self.faults.guard("panel", "panel", self.hardware.open_panel)
             self.faults.guard("settings", "integrations", lambda: self.integrations.apply(self.settings))
@@ -344,9 +390,9 @@ class Service:
             file = self.config or default_config()
             settings = load_settings(file)
             # Store and socket stay at their paths until a restart.
-            self._apply(structs.replace(settings, paths=before.paths))
+            self._apply(self._with_saved_regions(structs.replace(settings, paths=before.paths)))
             self.origin = SettingsOrigin(file, settings.digest)
-            self.faults.use_settings(settings.digest)
+            self.faults.use_settings(self.settings.digest)
             if settings.paths != before.paths:
                 self.bus.publish(Event("settings", "new paths take effect after a restart"))
             self.bus.publish(Event("settings", "the settings were read again"))
@@ -385,6 +431,22 @@ class Service:
     def _play(self, event: Event) -> None:
         self.sounds.event(event)
 
+    def _with_saved_regions(self, settings: Settings) -> Settings:
+        """Return settings as read, with the regions drawn in the dashboard if they have none."""
+        has_regions, file = bool(settings.regions), SavedRegions(settings.state_directory)
+        try:
+            saved = file.load(settings.recognition)
+        except SettingsError as error:
+            self.bus.publish(
+                problem_event("settings", f"the regions drawn in the dashboard are not used: {error}")
+            )
+            saved = ()
+        if saved and has_regions:
+            text = f"the regions of the settings are used, not those drawn in the dashboard ({file.path})"
+            self.bus.publish(problem_event("settings", text))
+        self.regions_are_settings = has_regions
+        return settings if has_regions else structs.replace(settings, regions=saved)
+
     def _use(self, settings: Settings) -> None:
         self.settings = self.hardware.settings = self.loader.settings = settings
 
@@ -403,7 +465,12 @@ class Service:
             return f"recognizes nothing: {self.faults.fallback.parts()[0].text}; {state.fps:.1f} frames/s"
         if engine.registrations.busy:
             return "registering an object"
-        names = " and ".join(engine.present) or "no known object"
+        seen = [
+            " and ".join(names) + (place and f" in {place}")
+            for place, names in engine.presence.items()
+            if names
+        ]
+        names = ", ".join(seen) or "no known object"
         return f"sees {names}; {counted(len(engine.support), 'object')}; {state.fps:.1f} frames/s"
 
     def report(self) -> dict[str, Any]:
@@ -418,6 +485,9 @@ class Service:
             "objects": 0 if engine is None else len(engine.support),
             "views": 0 if engine is None else len(engine.support.embeddings),
             "present": [] if engine is None else list(engine.present),
+            "regions": {
+                place: names for place, names in (engine.presence if engine else {}).items() if place
+            },
             "frames": 0 if engine is None else engine.frames,
             "registering": engine is not None and engine.registrations.busy,
             "camera": self.hardware.camera_report(),

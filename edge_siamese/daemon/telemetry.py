@@ -6,7 +6,7 @@ import secrets
 import threading
 from bisect import bisect_left
 from collections import Counter, OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -72,12 +72,12 @@ class Histogram:
 class Counts:
     """A snapshot of the counters."""
 
-    frames: Mapping[str, int]
-    """Frames by outcome."""
+    frames: Mapping[tuple[str, str], int]
+    """Frames by outcome and region. A frame counts once for each region that it was searched in."""
     events: Mapping[str, int]
     """Events by kind."""
-    recognitions: Mapping[str, tuple[str, int]]
-    """Latest name and number of appearances by the object's uid."""
+    recognitions: Mapping[tuple[str, str], tuple[str, int]]
+    """Latest name and number of appearances by the object's uid and region."""
     registrations: Mapping[str, int]
     """Saved registrations by source: button, command, picture, dashboard, mqtt."""
     refusals: Mapping[str, int]
@@ -90,22 +90,34 @@ class Telemetry:
     def __init__(self) -> None:
         self.stages: dict[Stage, Histogram] = {stage: Histogram() for stage in STAGES}
         """Times by stage."""
-        self._frames: dict[Outcome, int] = dict.fromkeys(OUTCOMES, 0)
+        self._frames: dict[tuple[Outcome, str], int] = dict.fromkeys(
+            [(outcome, "") for outcome in OUTCOMES], 0
+        )
         self._changing = threading.Lock()
         self._events: Counter[str] = Counter()
-        self._recognitions: dict[str, tuple[str, int]] = {}
+        self._recognitions: dict[tuple[str, str], tuple[str, int]] = {}
         self._registrations: Counter[str] = Counter()
         self._refusals: Counter[str] = Counter()
         self._seen: dict[str, str] = {}
 
-    def frame(self, outcome: Outcome, times: Mapping[Stage, float]) -> None:
+    def set_regions(self, names: Sequence[str]) -> None:
+        """Count frames of these regions, and of no others; an empty name is the whole picture."""
+        with self._changing:
+            kept = self._frames
+            self._frames = {
+                (outcome, name): kept.get((outcome, name), 0) for name in names for outcome in OUTCOMES
+            }
+            self._recognitions = {key: value for key, value in self._recognitions.items() if key[1] in names}
+
+    def frame(self, outcomes: Iterable[tuple[str, Outcome]], times: Mapping[Stage, float]) -> None:
         """Count a frame.
 
         Args:
-            outcome: outcome of the frame.
+            outcomes: the region and the outcome of each search in it.
             times: seconds of each stage that it went through.
         """
-        self._frames[outcome] += 1
+        for region, outcome in outcomes:
+            self._frames[outcome, region] += 1
         for stage, seconds in times.items():
             self.stages[stage].observe(seconds)
 
@@ -120,16 +132,22 @@ class Telemetry:
             elif event.kind == "refused":
                 self._refusals[str(data.get("reason", ""))] += 1
             elif event.kind in ("appeared", "seen", "left") and isinstance(uid, str):
-                _, count = self._recognitions.pop(uid, ("", 0))
-                self._recognitions[uid] = (name, count + (event.kind == "appeared"))
+                key = uid, str(data.get("region", ""))
+                _, count = self._recognitions.pop(key, ("", 0))
+                self._recognitions[key] = (name, count + (event.kind == "appeared"))
                 if event.kind != "left" or uid not in self._seen:
                     self._seen[uid] = event.time
                 _limit(self._recognitions)
                 _limit(self._seen)
-            elif event.kind == "renamed" and uid in self._recognitions:
-                self._recognitions[str(uid)] = (name, self._recognitions[str(uid)][1])
-            elif event.kind in ("forgotten", "merged") and isinstance(uid, str):
-                self._recognitions.pop(str(data.get("from", uid)), None)
+            elif event.kind == "renamed":
+                for key in self._keys_of(uid):
+                    self._recognitions[key] = (name, self._recognitions[key][1])
+            elif event.kind in ("forgotten", "merged"):
+                for key in self._keys_of(data.get("from", uid)):
+                    del self._recognitions[key]
+
+    def _keys_of(self, uid: object) -> list[tuple[str, str]]:
+        return [key for key in self._recognitions if key[0] == uid]
 
     def remember_seen(self, uid: str, when: str) -> None:
         """Restore when an object was seen last, from the events of earlier daemons."""
@@ -146,7 +164,7 @@ class Telemetry:
         """Return a snapshot of the counters."""
         with self._changing:
             return Counts(
-                frames={str(outcome): count for outcome, count in self._frames.items()},
+                frames={(str(outcome), region): count for (outcome, region), count in self._frames.items()},
                 events=dict(self._events),
                 recognitions=dict(self._recognitions),
                 registrations=dict(self._registrations),
@@ -154,23 +172,41 @@ class Telemetry:
             )
 
 
-def _limit(entries: dict[str, Any]) -> None:
+def _limit(entries: dict[Any, Any]) -> None:
     """Drop the oldest entry beyond `MAX_OBJECTS`."""
     if len(entries) > MAX_OBJECTS:
         entries.pop(next(iter(entries)))
 
 
 @dataclass(frozen=True, eq=False)
-class CurrentView:
-    """The latest frame and its recognition. Immutable, so any thread may read it."""
+class RegionView:
+    """What a region showed when it was looked at last."""
 
-    frame: Frame
+    name: str
+    """Empty: the whole picture."""
+    area: Box
+    """The region, in pixels of the frame."""
     recognition: Recognition | None
-    """None during a registration."""
+    """None during a registration, and before the region was looked at."""
+    part: Box | None
+    """The part of the frame that the encoder reads; None if the region shows nothing new."""
     present: tuple[Sighting, ...]
     """The objects in view, in order of appearance."""
-    part: Box | None = None
-    """The part of the frame that the encoder reads; None if it shows nothing new."""
+
+
+@dataclass(frozen=True, eq=False)
+class CurrentView:
+    """The latest frame and its recognitions. Immutable, so any thread may read it."""
+
+    frame: Frame
+    regions: tuple[RegionView, ...]
+    """All regions, in the order of the settings; at least one."""
+    registering: bool = False
+
+    @property
+    def present(self) -> tuple[Sighting, ...]:
+        """The objects in view, by region."""
+        return tuple(sighting for region in self.regions for sighting in region.present)
 
 
 @dataclass(frozen=True, eq=False)

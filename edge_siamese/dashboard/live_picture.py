@@ -16,6 +16,8 @@ from edge_siamese.dashboard.auth import not_logged_in
 from edge_siamese.dashboard.event_stream import RECHECK_SECONDS, Notifier
 from edge_siamese.dashboard.schemas import ApiError
 from edge_siamese.pictures import encode_jpeg
+from edge_siamese.recognition.decision import Recognition
+from edge_siamese.recognition.imaging import Box
 from edge_siamese.settings import DashboardSettings
 from edge_siamese.system.wall_clock import utc_ago
 
@@ -27,8 +29,8 @@ MAX_AGE_SECONDS = 0.15
 """A picture of at most this age is current."""
 SIDE, QUALITY = 640, 80
 """Pixels of the longer side, and JPEG quality."""
-MAX_HEADER_BYTES, MAX_HEADER_NAME = 3000, 32
-"""Maximum size of the header with the decision, since nginx limits all headers to 4 kB; and of a name in a shortened one."""
+MAX_HEADER_BYTES, MAX_HEADER_NAMES = 3000, (32, 12, 4)
+"""Size of the header with the decisions, as nginx takes 4 kB of all headers; characters of a name where it is larger."""
 REGISTERING_TEXT = "registering an object"
 
 
@@ -39,11 +41,11 @@ class LivePicture:
     frame: int
     """The frame's number."""
     jpeg: bytes
-    decision: str
-    """The decision about the frame: JSON in ASCII, for a header."""
-    part: str
-    """Left, top, width and height of the part that the encoder reads, as fractions of the frame, separated by spaces; empty
-    if it shows nothing new."""
+    decisions: str
+    """The decisions about the frame: JSON in ASCII, for a header."""
+    parts: str
+    """For each region left, top, width and height of the part that the encoder reads, as fractions of the frame, separated
+    by spaces; empty if the region shows nothing new. Regions are separated by commas."""
 
 
 class LivePictures:
@@ -135,26 +137,39 @@ class LivePictures:
 
     def encode(self, view: CurrentView) -> LivePicture:
         """Encode a frame; takes some milliseconds."""
-        decision = header_json(summary(view))
+        decisions = header_json(summary(view))
         jpeg = encode_jpeg(view.frame.pixels, QUALITY, SIDE)
-        return LivePicture(view.frame.number, jpeg, decision, fractions(view))
+        return LivePicture(view.frame.number, jpeg, decisions, parts(view))
 
 
-def fractions(view: CurrentView) -> str:
-    """Return the part of a frame that the encoder reads; see `LivePicture.part`."""
-    if view.part is None:
-        return ""
-    part, (rows, columns) = view.part, view.frame.pixels.shape[:2]
-    values = part.left / columns, part.top / rows, part.width / columns, part.height / rows
-    return " ".join(f"{value:.4f}" for value in values)
+def parts(view: CurrentView) -> str:
+    """Return the parts of a frame that the encoder reads; see `LivePicture.parts`."""
+    rows, columns = view.frame.pixels.shape[:2]
+
+    def fractions(part: Box | None) -> str:
+        if part is None:
+            return ""
+        values = part.left / columns, part.top / rows, part.width / columns, part.height / rows
+        return " ".join(f"{value:.4f}" for value in values)
+
+    return ",".join(fractions(region.part) for region in view.regions)
 
 
 def summary(view: CurrentView) -> dict[str, Any]:
-    """Return the decision about a frame in short form, as JSON values."""
-    decision = view.recognition
-    present = [{"uid": sighting.uid, "name": sighting.name} for sighting in view.present]
+    """Return the decisions about a frame in short form, as JSON values."""
+    return {
+        "registering": view.registering,
+        "present": [
+            {"uid": sighting.uid, "name": sighting.name, "region": sighting.region}
+            for sighting in view.present
+        ],
+        "regions": [{"region": region.name, **_short(region.recognition)} for region in view.regions],
+    }
+
+
+def _short(decision: Recognition | None) -> dict[str, Any]:
     if decision is None:
-        return {"registering": True, "text": REGISTERING_TEXT, "present": present}
+        return {"rule": None}
     return {
         "name": decision.name,
         "uid": decision.uid,
@@ -164,48 +179,77 @@ def summary(view: CurrentView) -> dict[str, Any]:
         "nearest": decision.nearest,
         "runner_up": decision.runner_up,
         "margin": round(decision.margin, 4),
-        "registering": False,
-        "present": present,
-        "text": str(decision),
     }
 
 
-def header_json(decision: dict[str, Any]) -> str:
-    """Encode a short decision for a header, in ASCII. Proxies refuse long headers: then names are shortened, and objects
-    that are present are left out."""
-    text = json.dumps(decision, separators=(",", ":"))
-    if len(text) <= MAX_HEADER_BYTES:
-        return text
-    short = {key: _shorten(value) for key, value in decision.items()}
-    short["present"] = [{**item, "name": _shorten(item["name"])} for item in decision["present"]]
-    while len(text := json.dumps(short, separators=(",", ":"))) > MAX_HEADER_BYTES and short["present"]:
-        short["present"].pop()
+def header_json(decisions: dict[str, Any]) -> str:
+    """Encode short decisions for a header, in ASCII. Proxies refuse long headers: then names are shortened, objects that are
+    present are left out, and then the nearest objects of decisions."""
+    text = to_ascii(decisions)
+    for length in MAX_HEADER_NAMES:
+        if len(text) > MAX_HEADER_BYTES:
+            decisions = _shorten(decisions, length)
+            text = to_ascii(decisions)
+    while len(text) > MAX_HEADER_BYTES and decisions["present"]:
+        decisions["present"].pop()
+        text = to_ascii(decisions)
+    for region in reversed(decisions["regions"]):
+        if len(text) > MAX_HEADER_BYTES:
+            for name in ("nearest", "runner_up"):
+                region.pop(name, None)
+            text = to_ascii(decisions)
     return text
 
 
-def _shorten(value: Any) -> Any:
-    if not isinstance(value, str) or len(value) <= MAX_HEADER_NAME:
+def to_ascii(value: Any) -> str:
+    """Encode as JSON in ASCII."""
+    return json.dumps(value, separators=(",", ":"))
+
+
+def _shorten(value: Any, length: int) -> Any:
+    """Return a copy of JSON values, with shorter names."""
+    if isinstance(value, dict):
+        return {
+            key: item if key in ("uid", "rule") else _shorten(item, length) for key, item in value.items()
+        }
+    if isinstance(value, list):
+        return [_shorten(item, length) for item in value]
+    if not isinstance(value, str) or len(value) <= length:
         return value
-    return value[: MAX_HEADER_NAME - 1] + "…"
+    return value[: length - 1] + "…"
 
 
-def details(view: CurrentView | None, now: float) -> dict[str, Any]:
-    """Return the decision about a frame with its explanation, as JSON values."""
+def details(view: CurrentView | None, now: float, region: str | None = None) -> dict[str, Any]:
+    """Return the decision about a region of a frame with its explanation, as JSON values.
+
+    Args:
+        view: the latest frame.
+        now: the time, on the clock of frames.
+        region: name of the region; None: the first one.
+
+    Raises:
+        ApiError: 404 if there is no such region.
+    """
     if view is None:
         return {
             "available": False,
             "registering": False,
+            "region": region or "",
             "text": "",
             "explanation": [],
             "present": [],
             "frame": None,
         }
-    decision = view.recognition
-    registering = {"text": REGISTERING_TEXT, "explanation": []}
+    shown = next((item for item in view.regions if region in (None, item.name)), None)
+    if shown is None:
+        raise ApiError(404, "there is no such region", kind="NoRegion")
+    text = REGISTERING_TEXT if view.registering else "not looked at yet"
+    nothing = {"text": text, "explanation": []}
     return {
-        **(registering if decision is None else decision.describe()),
+        **(nothing if shown.recognition is None else shown.recognition.describe()),
         "available": True,
-        "registering": decision is None,
+        "registering": view.registering,
+        "region": shown.name,
         "present": [
             {
                 "uid": sighting.uid,
@@ -213,7 +257,7 @@ def details(view: CurrentView | None, now: float) -> dict[str, Any]:
                 "probability": round(sighting.probability, 4),
                 "since": utc_ago(now - sighting.since),
             }
-            for sighting in view.present
+            for sighting in shown.present
         ],
         "frame": view.frame.number,
     }

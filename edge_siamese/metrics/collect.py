@@ -14,7 +14,7 @@ from edge_siamese.system import board
 
 PREFIX = "edge_siamese_"
 MAX_OBJECTS = 200
-"""Objects with time series of their own: Prometheus keeps each series for its whole retention time."""
+"""Objects in regions with time series of their own: Prometheus keeps each series for its whole retention time."""
 
 SOURCES = ("button", "command", "picture", "dashboard", "mqtt")
 REASONS = (*(reason.problem for reason in Reason), "failed", "ended")
@@ -50,8 +50,9 @@ METRICS = (
     _metric(
         "frames_total",
         "counter",
-        "Processed frames, by result: recognized, unknown, blank (no contrast), registering.",
+        "Processed frames, by result (recognized, unknown, blank, registering) and region.",
         "result",
+        "region",
     ),
     _metric(
         "stage_duration_seconds",
@@ -59,8 +60,22 @@ METRICS = (
         "Processing time of a frame by stage: wait, imaging, encode, decide; frame is the sum without wait.",
         "stage",
     ),
-    _metric("recognitions_total", "counter", "Number of times that an object appeared.", "uid", "name"),
-    _metric("object_present", "gauge", "1 if the object is present, 0 otherwise.", "uid", "name"),
+    _metric(
+        "recognitions_total",
+        "counter",
+        "Number of times that an object appeared in a region.",
+        "uid",
+        "name",
+        "region",
+    ),
+    _metric(
+        "object_present",
+        "gauge",
+        "1 if the object is present in the region, 0 otherwise.",
+        "uid",
+        "name",
+        "region",
+    ),
     _metric("objects_present", "gauge", "Number of objects that are present."),
     _metric("objects", "gauge", "Number of registered objects."),
     _metric("views", "gauge", "Number of views of all objects."),
@@ -135,29 +150,29 @@ class Snapshot:
     """The daemon's `status`."""
     counts: Counts
     stages: Mapping[Stage, Histogram]
-    present: frozenset[str]
-    """Uids of the objects that are present."""
+    present: frozenset[tuple[str, str]]
+    """(uid, region) of the objects that are present."""
     target_rate: float
     """Frames to process per second."""
     machine: MachineState
 
 
 class ObjectSeries:
-    """The objects with time series of their own: the first ones to appear, until they are forgotten."""
+    """The objects in regions with time series of their own: the first ones to appear, until they are forgotten."""
 
     def __init__(self, limit: int = MAX_OBJECTS) -> None:
         self._limit = limit
-        self._uids: dict[str, None] = {}
+        self._keys: dict[tuple[str, str], None] = {}
 
-    def select(self, uids: Iterable[str]) -> tuple[str, ...]:
-        """Return those of these uids that have a series: the previous ones, and new ones while there is room."""
-        uids = dict.fromkeys(uids)
-        self._uids = {uid: None for uid in self._uids if uid in uids}
-        for uid in uids:
-            if len(self._uids) >= self._limit:
+    def select(self, keys: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+        """Return those of these (uid, region) that have a series: the previous ones, and new ones while there is room."""
+        keys = dict.fromkeys(keys)
+        self._keys = {key: None for key in self._keys if key in keys}
+        for key in keys:
+            if len(self._keys) >= self._limit:
                 break
-            self._uids.setdefault(uid)
-        return tuple(self._uids)
+            self._keys.setdefault(key)
+        return tuple(self._keys)
 
 
 def collect(snapshot: Snapshot, series: ObjectSeries) -> list[MetricFamily]:
@@ -184,19 +199,22 @@ _Value = float | None | dict[tuple[str, ...], float] | dict[tuple[str, ...], His
 
 def _recognition_values(snapshot: Snapshot, series: ObjectSeries) -> dict[str, _Value]:
     report, counts = snapshot.report, snapshot.counts
-    objects = {uid: (uid, counts.recognitions[uid][0]) for uid in series.select(counts.recognitions)}
+    objects = {
+        (uid, region): (uid, counts.recognitions[uid, region][0], region)
+        for uid, region in series.select(counts.recognitions)
+    }
     model = report["model"]
     return {
         "build_info": {(report["version"],): 1.0},
         "model_info": model and {(model["model_id"], model["runtime"], model["precision"]): 1.0},
         "fault": float(bool(report["fault"])),
-        "frames_total": _by_label(counts.frames),
+        "frames_total": {labels: float(count) for labels, count in counts.frames.items()},
         "stage_duration_seconds": {
             (stage,): histogram_value(times) for stage, times in snapshot.stages.items()
         },
-        "recognitions_total": {labels: float(counts.recognitions[uid][1]) for uid, labels in objects.items()},
-        "object_present": {labels: float(uid in snapshot.present) for uid, labels in objects.items()},
-        "objects_present": len(snapshot.present),
+        "recognitions_total": {labels: float(counts.recognitions[key][1]) for key, labels in objects.items()},
+        "object_present": {labels: float(key in snapshot.present) for key, labels in objects.items()},
+        "objects_present": len({uid for uid, _ in snapshot.present}),
         "objects": report["objects"],
         "views": report["views"],
         "threshold_ratio": model and model["threshold"],

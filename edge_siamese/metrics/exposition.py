@@ -79,7 +79,9 @@ class Metrics:
             report=api.status(STATUS_SECONDS),
             counts=api.telemetry.counts(),
             stages=api.telemetry.stages,
-            present=frozenset(sighting.uid for sighting in view.present) if view else frozenset(),
+            present=frozenset((sighting.uid, sighting.region) for sighting in view.present)
+            if view
+            else frozenset(),
             target_rate=api.settings.camera.frame_rate,
             machine=read_machine(api.settings.state_directory),
         )

@@ -5,7 +5,8 @@ Home Assistant 2024.11 and later: https://www.home-assistant.io/integrations/mqt
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,9 @@ from edge_siamese.mqtt.topics import Topics, to_json
 
 MANUFACTURER = "edge-siamese"
 MAX_OBJECTS = 250
-"""Objects with entities: each adds three of them, and 1.5 kB to the message."""
+"""Objects with entities if there are no regions: each adds three of them, and 1.5 kB to the message."""
+OBJECT_ENTITIES = 3
+"""Entities of an object; each region adds one."""
 EVENT_TYPES = (
     "appeared",
     "left",
@@ -47,18 +50,26 @@ class DeviceDescription:
 
 
 def discovery_message(
-    topics: Topics, device: DeviceDescription, objects: Iterable[tuple[str, str]]
+    topics: Topics,
+    device: DeviceDescription,
+    objects: Iterable[tuple[str, str]],
+    regions: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return the discovery message.
 
     Args:
         topics: topics of the device.
         device: its description.
-        objects: uid and name of each; those beyond `MAX_OBJECTS` are left out.
+        objects: uid and name of each; those beyond `max_objects` are left out.
+        regions: their names.
     """
     components = _device_components(topics, device.snapshots)
-    for uid, name in list(objects)[:MAX_OBJECTS]:
+    for region in regions:
+        components |= _region_component(topics, region)
+    for uid, name in list(objects)[: max_objects(len(regions))]:
         components |= _object_components(topics, uid, name)
+        for region in regions:
+            components |= _presence_in_region(topics, uid, name, region)
     for key, component in components.items():
         # Home Assistant keeps an entity's history by this id, so it must not change with the name.
         component["unique_id"] = f"{topics.discovery_id}_{key}"
@@ -78,11 +89,16 @@ def discovery_message(
     }
 
 
+def max_objects(regions: int) -> int:
+    """Return how many objects have entities with so many regions."""
+    return MAX_OBJECTS * OBJECT_ENTITIES // (OBJECT_ENTITIES + regions)
+
+
 def fit_message(message: Mapping[str, Any], max_bytes: int | None) -> dict[str, Any]:
     """Return the message with as many components as fit into a payload of `max_bytes`; None: all.
 
-    The device's own come first, then the presence of each object, then the rest. No components fit if even the message
-    without them is too large.
+    The device's own come first, then the presence of each object, then that in each region, then the rest. No components
+    fit if even the message without them is too large.
     """
     room = len(to_json(message))
     if max_bytes is None or room <= max_bytes:
@@ -102,7 +118,9 @@ def _priority(key: str) -> int:
     """Return the place of a component when not all fit, the most important first."""
     if len(key.partition("_")[0]) != UID_LENGTH:
         return 0
-    return 1 if key.endswith("_present") else 2
+    if key.endswith("_present"):
+        return 1
+    return 2 if "_in_" in key else 3
 
 
 def removal_messages(
@@ -172,6 +190,39 @@ def _object_components(topics: Topics, uid: str, name: str) -> dict[str, Compone
     }
 
 
+def _presence_in_region(topics: Topics, uid: str, name: str, region: str) -> dict[str, Component]:
+    found = f"((value_json.regions or {{}}).get('{region}') or {{}})"  # names of regions have no quotes
+    return {
+        f"{uid}_in_{_key(region)}": {
+            "platform": "binary_sensor",
+            "name": f"{name} {region}",
+            "device_class": "occupancy",
+            "state_topic": topics.object(uid),
+            "value_template": f"{{{{ 'ON' if {found}.get('present') else 'OFF' }}}}",
+            "json_attributes_topic": topics.object(uid),
+            "json_attributes_template": f"{{{{ {found} | tojson }}}}",
+        }
+    }
+
+
+def _region_component(topics: Topics, region: str) -> dict[str, Component]:
+    found = f"((value_json.regions or {{}}).get('{region}') or [])"
+    return {
+        f"region_{_key(region)}": {
+            "platform": "sensor",
+            "name": region,
+            "icon": "mdi:select",
+            "state_topic": topics.state,
+            "value_template": f"{{{{ ({found} | join(', ') or 'nothing')[:255] }}}}",
+        }
+    }
+
+
+def _key(region: str) -> str:
+    """Return a part for the keys of a region's components, of the characters that keys may have."""
+    return hashlib.sha256(region.casefold().encode()).hexdigest()[:8]
+
+
 def _device_components(topics: Topics, snapshots: bool) -> dict[str, Component]:
     def button(name: str, command: str, icon: str, **more: Any) -> Component:
         press = {"command_topic": topics.command(command), "payload_press": "{}", "qos": 1}
@@ -208,7 +259,8 @@ def _device_components(topics: Topics, snapshots: bool) -> dict[str, Component]:
             "value_template": (
                 f"{{% if value_json.kind in [{kinds}] %}}"
                 "{{ {'event_type': value_json.kind, 'text': value_json.text, 'name': value_json.get('name'), "
-                "'uid': value_json.get('uid'), 'probability': value_json.get('probability')} | tojson }}{% endif %}"
+                "'uid': value_json.get('uid'), 'region': value_json.get('region'), "
+                "'probability': value_json.get('probability')} | tojson }}{% endif %}"
             ),
         },
         "problem": {

@@ -6,7 +6,7 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -62,11 +62,21 @@ CATALOG_EVENTS = (
     "imported",
     "model",
     "store",
+    "settings",
     "fleet",
 )
-"""Events after which the objects or their views may differ."""
+"""Events after which the objects, their views or the regions may differ."""
 
 LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RegionPresence:
+    """The published presence of an object in a region."""
+
+    present: bool = False
+    probability: float | None = None
+    """Of the latest sighting there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +93,8 @@ class ObjectState:
     views: int
     negatives: int
     created: str
+    regions: Mapping[str, RegionPresence] = field(default_factory=dict)
+    """By name; empty if the whole picture is watched."""
 
     @classmethod
     def from_stored(cls, stored: StoredObject, former: ObjectState | None = None) -> ObjectState:
@@ -96,26 +108,47 @@ class ObjectState:
             views=stored.views,
             negatives=stored.negatives,
             created=stored.created,
+            regions=former.regions if former else {},
         )
 
     def after_event(self, event: Event) -> ObjectState:
         """Return the state after one of `PRESENCE_EVENTS`."""
-        probability = event.data.get("probability")
+        value, region = event.data.get("probability"), str(event.data.get("region", ""))
+        probability = value if isinstance(value, float) else None
+        present, regions = event.kind != "left", self.regions
+        if region in regions:
+            regions = {**regions, region: RegionPresence(present, probability or regions[region].probability)}
+            present = any(there.present for there in regions.values())
         return replace(
             self,
             name=str(event.data.get("name", self.name)),
-            present=event.kind != "left",
-            probability=probability if isinstance(probability, float) else self.probability,
+            present=present,
+            probability=self.probability if probability is None else probability,
             last_seen=self.last_seen if event.kind == "left" and self.last_seen else event.time,
+            regions=regions,
         )
 
-    def with_sighting(self, sighting: Sighting | None, last_seen: str | None) -> ObjectState:
-        """Return the state with the current sighting (None: absent) and the daemon's time of the last one, if it has one."""
+    def with_sightings(
+        self, sightings: Sequence[Sighting], regions: Sequence[str], last_seen: str | None
+    ) -> ObjectState:
+        """Return the state with the current sightings.
+
+        Args:
+            sightings: of this object.
+            regions: the names of all regions.
+            last_seen: the daemon's time of the last sighting, if it has one.
+        """
+        probabilities = {sighting.region: round(sighting.probability, 4) for sighting in sightings}
+        former = {name: self.regions.get(name, RegionPresence()).probability for name in regions}
         return replace(
             self,
-            present=sighting is not None,
-            probability=self.probability if sighting is None else round(sighting.probability, 4),
+            present=bool(sightings),
+            probability=next(reversed(probabilities.values()), self.probability),
             last_seen=last_seen or self.last_seen,
+            regions={
+                name: RegionPresence(name in probabilities, probabilities.get(name, former[name]))
+                for name in regions
+            },
         )
 
 
@@ -170,6 +203,7 @@ def state_payload(
         "objects": status["objects"],
         "views": status["views"],
         "present": status["present"],
+        "regions": status["regions"],
         "registering": status["registering"],
         "frames_per_second": camera.get("fps") and round(camera["fps"], 1),
         "temperature_c": None if temperature_c is None else round(temperature_c, 1),
@@ -225,6 +259,8 @@ class StatePublisher:
         self._run_id, self._last_event = secrets.token_hex(4), 0
         self._objects: dict[str, ObjectState] | None = None
         """By uid; None until the daemon has listed them."""
+        self._regions: tuple[str, ...] = ()
+        """Names of the regions, read with the objects."""
         self._published: dict[str, bytes] = {}
         """Retained payloads that the broker has or will have, by topic."""
         self._failed: set[str] = set()
@@ -400,6 +436,8 @@ class StatePublisher:
 
     def _publish_event(self, payload: dict[str, Any]) -> None:
         self._client.enqueue(self._topics.event, to_json(payload))
+        if region := payload.get("region"):
+            self._client.enqueue(self._topics.region_event(region), to_json(payload))
 
     def _read_objects(self, now: float) -> None:
         try:
@@ -409,12 +447,17 @@ class StatePublisher:
             self._objects_due = now + RETRY_SECONDS
             return
         view = self._api.current_view()
-        sightings = {sighting.uid: sighting for sighting in view.present} if view else {}
+        sightings: dict[str, list[Sighting]] = {}
+        for sighting in view.present if view else ():
+            sightings.setdefault(sighting.uid, []).append(sighting)
+        self._regions = self._api.region_names
         last_seen, former = self._api.telemetry.last_seen(), self._objects or {}
         self._objects = {}
         for item in stored:
             state = ObjectState.from_stored(item, former.get(item.uid))
-            self._objects[item.uid] = state.with_sighting(sightings.get(item.uid), last_seen.get(item.uid))
+            self._objects[item.uid] = state.with_sightings(
+                sightings.get(item.uid, []), self._regions, last_seen.get(item.uid)
+            )
         self._retained_uids |= former.keys() - self._objects.keys()
         self._objects_due = None
 
@@ -447,7 +490,7 @@ class StatePublisher:
     def _publish_discovery(self, objects: list[tuple[str, str]]) -> None:
         topic = self._topics.discovery(self._prefix)
         max_bytes = self._client.max_payload(topic)
-        whole = discovery_message(self._topics, self._device, objects)
+        whole = discovery_message(self._topics, self._device, objects, self._regions)
         message = fit_message(whole, max_bytes)
         left_out = len(whole["components"]) - len(message["components"])
         if left_out and left_out != self._entities_left_out:

@@ -45,6 +45,10 @@ class Topics:
         """Return the topic of an object's state."""
         return f"{self.base}/objects/{uid}"
 
+    def region_event(self, region: str) -> str:
+        """Return the topic of the events of a region, which are published to `event` too."""
+        return f"{self.event}/{region}"
+
     def command(self, name: str) -> str:
         """Return the topic of requests to run a command."""
         return f"{self.base}/command/{name}"

@@ -1,7 +1,7 @@
-"""Focus: the part of each camera frame that the encoder reads.
+"""Focus: the part of each camera frame, or of a region of it, that the encoder reads.
 
-`CenterFocus` reads the middle of the frame, `RegionFocus` a fixed part of it, and `ForegroundFocus` what is new in front of
-a static camera. A part is a view of the frame's pixels; it is processed like the frame of a smaller camera.
+`CenterFocus` reads the middle, and `ForegroundFocus` what is new in front of a static camera. A part is a view of the
+frame's pixels: all that follows works as with the frame of a smaller camera.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_siamese.recognition.imaging import Box, Floats, Preprocessing, seen_box
-from edge_siamese.settings import CameraSettings
+from edge_siamese.settings import FocusName
 
 Mask = npt.NDArray[np.bool_]
 
@@ -71,30 +71,6 @@ class CenterFocus:
         """See `Focus.find`; never None."""
         rows, columns = frame.shape[:2]
         return seen_box(rows, columns, self._to)
-
-
-class RegionFocus:
-    """Reads the middle of a fixed part of each frame.
-
-    Args:
-        to: the encoder's input.
-        region: left, top, width and height of the part, as fractions of the frame.
-    """
-
-    def __init__(self, to: Preprocessing, region: tuple[float, float, float, float]) -> None:
-        self._to, self._region = to, region
-
-    def find(self, frame: npt.NDArray[Any], time: float, keep: bool = False) -> Box | None:
-        """See `Focus.find`; never None."""
-        rows, columns = frame.shape[:2]
-        left, top, width, height = self._region
-        first_row, first_column = min(round(top * rows), rows - 1), min(round(left * columns), columns - 1)
-        box = seen_box(
-            max(1, min(round(height * rows), rows - first_row)),
-            max(1, min(round(width * columns), columns - first_column)),
-            self._to,
-        )
-        return Box(first_row + box.top, first_column + box.left, box.height, box.width)
 
 
 class ForegroundFocus:
@@ -194,11 +170,9 @@ class ForegroundFocus:
         return self._box if self._box is not None and _similar(self._box, box) else box
 
 
-def choose_focus(settings: CameraSettings, to: Preprocessing) -> Focus:
-    """Create the focus in the settings, for the encoder's input."""
-    if settings.focus == "foreground":
-        return ForegroundFocus(to)
-    return RegionFocus(to, settings.region) if settings.focus == "region" else CenterFocus(to)
+def choose_focus(name: FocusName, to: Preprocessing) -> Focus:
+    """The focus of this name, for the encoder's input."""
+    return ForegroundFocus(to) if name == "foreground" else CenterFocus(to)
 
 
 def _cell_means(frame: npt.NDArray[Any]) -> Floats:

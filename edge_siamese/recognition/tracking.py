@@ -34,22 +34,27 @@ class Sighting:
     since: float
     """The time of the first of them, in seconds of the frames' clock."""
     duration_s: float
-    """Time from the first frame that showed it to the latest."""
+    """From the first frame that showed it to the latest."""
+    region: str = ""
+    """The region that shows it; empty: the whole picture."""
 
     @property
     def text(self) -> str:
-        """Human-readable line."""
+        """One line for people."""
+        place = f'"{self.region}"' if self.region else ""
         if self.kind == "appeared":
-            return f"{self.name} appeared (p = {self.probability:.2f})"
+            return f"{self.name} appeared{place and ' in '}{place} (p = {self.probability:.2f})"
         if self.kind == "seen":
-            return f"{self.name} is still there, for {_duration(self.duration_s)} now"
-        return f"{self.name} left after {_duration(self.duration_s)}"
+            where = f"in {place}" if place else "there"
+            return f"{self.name} is still {where}, for {_duration(self.duration_s)} now"
+        return f"{self.name} left{place and ' '}{place} after {_duration(self.duration_s)}"
 
     def data(self) -> dict[str, Any]:
         """The fields for JSON, without `since`, which only the frames' clock can interpret."""
         return {
             "uid": self.uid,
             "name": self.name,
+            **({"region": self.region} if self.region else {}),
             "sighting": self.sighting,
             "probability": round(self.probability, 4),
             "threshold": round(self.threshold, 4),
@@ -88,7 +93,7 @@ class _Present:
         self.total_probability += shown.probability
         self.name, self.threshold, self.last = shown.name, shown.threshold, shown.time
 
-    def report(self, kind: Literal["appeared", "seen", "left"]) -> Sighting:
+    def report(self, kind: Literal["appeared", "seen", "left"], region: str) -> Sighting:
         return Sighting(
             kind=kind,
             uid=self.uid,
@@ -99,6 +104,7 @@ class _Present:
             frames=self.frames,
             since=self.since,
             duration_s=self.last - self.since,
+            region=region,
         )
 
 
@@ -117,6 +123,7 @@ class Tracker:
         seen_every_s: float,
         *,
         gap_s: float = GAP_SECONDS,
+        region: str = "",
         new_id: Callable[[], str] = lambda: secrets.token_hex(6),
     ) -> None:
         """Start without objects.
@@ -128,6 +135,7 @@ class Tracker:
             seen_every_s: the interval of `seen` reports while it stays, in seconds; 0 for none.
             gap_s: after this many seconds without a frame, everything left when the frames stopped. Must be longer than
                 the time from one frame to the next.
+            region: where the objects are, for the sightings.
             new_id: creates the id of a sighting.
 
         Raises:
@@ -138,7 +146,7 @@ class Tracker:
                 f"0 <= leave < appear <= window is needed, not leave {leave}, appear {appear}, window {window}"
             )
         self._appear, self._leave, self._seen_every_s, self._gap_s = appear, leave, seen_every_s, gap_s
-        self._new_id = new_id
+        self._region, self._new_id = region, new_id
         self._window: deque[_Shown | None] = deque(maxlen=window)
         self._present: dict[str, _Present] = {}
         self._now = -math.inf
@@ -148,7 +156,7 @@ class Tracker:
     @property
     def present(self) -> tuple[Sighting, ...]:
         """The present objects, in the order of appearance, each as a `seen` report."""
-        return tuple(there.report("seen") for there in self._present.values())
+        return tuple(there.report("seen", self._region) for there in self._present.values())
 
     def update(self, recognition: Recognition, time: float) -> list[Sighting]:
         """The changes that a frame causes: first objects that left, then those that appeared, then those still seen.
@@ -215,10 +223,10 @@ class Tracker:
         )
         for shown in frames:
             there.count(shown)
-        return there.report("appeared")
+        return there.report("appeared", self._region)
 
     def _leave_now(self, uid: str) -> Sighting:
-        return self._present.pop(uid).report("left")
+        return self._present.pop(uid).report("left", self._region)
 
     def _due_reports(self, now: float) -> list[Sighting]:
         if not self._seen_every_s:
@@ -226,7 +234,7 @@ class Tracker:
         due = [there for there in self._present.values() if now - there.reported >= self._seen_every_s]
         for there in due:
             there.reported = now
-        return [there.report("seen") for there in due]
+        return [there.report("seen", self._region) for there in due]
 
 
 def _duration(seconds: float) -> str:

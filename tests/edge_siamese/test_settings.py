@@ -60,6 +60,86 @@ def refusal(text: str | bytes, *, line: bool = False) -> str:
     return str(caught.value) if line else re.sub(r" \(at line \d+\)$", "", str(caught.value))
 
 
+SHELF = '[[regions]]\nname = "shelf"\nbox = [0.1, 0.2, 0.4, 0.5]\n'
+
+
+class TestRegions:
+    def test_each_has_a_name_a_box_and_limits_of_its_own(self) -> None:
+        door = '[[regions]]\nname = "Tür 2"\nbox = [0.5, 0, 0.5, 1]\nfalse_accept_rate = 0.001\nwindow_frames = 20\n'
+        found = parse_settings(f"[recognition]\nthreshold = 0.9\nappear_frames = 8\n{SHELF}{door}")
+        shelf, other = found.regions
+        assert (shelf.name, shelf.box, shelf.focus) == ("shelf", (0.1, 0.2, 0.4, 0.5), None)
+        assert shelf.recognition(found.recognition) == found.recognition
+        own = other.recognition(found.recognition)
+        assert (own.false_accept_rate, own.threshold, own.window_frames, own.appear_frames) == (
+            0.001, None, 20, 8,
+        )  # fmt: skip
+        fixed = structs.replace(other, threshold=0.7).recognition(found.recognition)
+        assert (fixed.threshold, fixed.false_accept_rate) == (0.7, 0.001)
+
+    def test_they_may_overlap_and_fill_the_picture(self) -> None:
+        same = SHELF.replace("shelf", "again")
+        assert len(parse_settings(SHELF + same).regions) == 2
+        whole = SHELF.replace("[0.1, 0.2, 0.4, 0.5]", "[0.3334, 0.0, 0.6667, 1.0]")  # rounded
+        assert parse_settings(whole).regions[0].box[2] == 0.6667
+
+    @pytest.mark.parametrize(
+        ("text", "error"),
+        [
+            ("[[regions]]\nbox = [0, 0, 1, 1]", "regions[0].name: missing"),
+            ('[[regions]]\nname = "a"', "regions[0].box: missing"),
+            (
+                SHELF + SHELF.replace("shelf", "Shelf"),
+                'regions[1].name: "Shelf" is already the name of region 1',
+            ),
+            (
+                SHELF.replace("shelf", "a/b"),
+                'regions[0].name: must be 1 to 32 letters, digits, spaces, - or _, not "a/b"',
+            ),
+            (
+                SHELF.replace("shelf", ""),
+                'regions[0].name: must be 1 to 32 letters, digits, spaces, - or _, not ""',
+            ),
+            (
+                SHELF.replace("shelf", " shelf"),
+                'regions[0].name: must be 1 to 32 letters, digits, spaces, - or _, not " shelf"',
+            ),
+            (
+                SHELF.replace("0.1, 0.2", "0.7, 0.2"),
+                "regions[0].box: must be [left, top, width, height] within the picture, not [0.7, 0.2, 0.4, 0.5]",
+            ),
+            (SHELF.replace("0.1,", "-0.1,"), "regions[0].box[0]: must be a number from 0 to 1, not -0.1"),
+            (
+                SHELF.replace("0.4,", "0.04,"),
+                "regions[0].box: must be at least 0.05 wide and high, not 0.04 x 0.5",
+            ),
+            (SHELF.replace(", 0.5]", "]"), "regions[0].box: must be a list of 4 items, not a list of 3"),
+            (SHELF + "box_ = 1", 'regions[0].box_: unknown key; did you mean "box"?'),
+            (
+                SHELF + "appear_frames = 11",
+                "regions[0].appear_frames: must be at most window_frames (10), not 11",
+            ),
+            (
+                SHELF + 'focus = "region"',
+                'regions[0].focus: must be one of "center", "foreground" or null, not "region"',
+            ),
+            (
+                "".join(SHELF.replace("shelf", f"r{n}") for n in range(9)),
+                "regions: at most 8 regions are possible, not 9",
+            ),
+            ("[regions]\n", "regions: must be a list, not an object"),
+        ],
+    )
+    def test_what_is_wrong_is_named(self, text: str, error: str) -> None:
+        assert refusal(text) == f"config.toml: {error}"
+
+    def test_the_line_is_that_of_the_region(self) -> None:
+        wrong = SHELF.replace("shelf", "door").replace("0.4", "0.04")
+        assert refusal(SHELF + wrong + SHELF.replace("shelf", "desk"), line=True) == (
+            "config.toml: regions[1].box: must be at least 0.05 wide and high, not 0.04 x 0.5 (at line 6)"
+        )
+
+
 class TestReading:
     @pytest.mark.parametrize("text", ["", "[camera]", "[camera]\n[model]\n"])
     def test_what_is_not_said_has_its_default(self, text: str) -> None:
@@ -674,25 +754,34 @@ class TestReference:
         assert kinds["camera.rotation"] == "one of `0`, `90`, `180`, `270`"
         assert kinds["events.hook"] == "program and its arguments"
         assert kinds["dashboard.allowed_hosts"] == "list of strings"
+        assert kinds["regions.box"] == "list of 4 numbers, 0 to 1"
 
     def test_the_commented_file_is_the_defaults(self) -> None:
         text = settings_reference.FILE.read_text(encoding="utf-8")
         assert parse_settings(text) == Settings()
-        assert tomllib.loads(text) == {field.name: {} for field in structs.fields(Settings)}
+        names = [field.name for field in structs.fields(Settings) if field.name != "regions"]
+        assert tomllib.loads(text) == {name: {} for name in names}
         uncommented = re.sub(r"^#(?! )", "", text, flags=re.MULTILINE)
         found = parse_settings(uncommented)
         assert found.recognition.threshold == 0.99
+        (region,) = found.regions
+        assert (region.name, region.focus, region.appear_frames) == ("shelf", "foreground", 3)
         assert found == structs.replace(
-            Settings(), recognition=structs.replace(Settings().recognition, threshold=0.99)
+            Settings(),
+            recognition=structs.replace(Settings().recognition, threshold=0.99),
+            regions=found.regions,
         )
-        assert sum(map(len, tomllib.loads(uncommented).values())) == sum(
-            len(options) for _, _, options in settings_reference.tables()
-        )
+        tables = [
+            one
+            for table in tomllib.loads(uncommented).values()
+            for one in (table if isinstance(table, list) else [table])
+        ]
+        assert sum(map(len, tables)) == sum(len(options) for _, _, options in settings_reference.tables())
 
     def test_the_page_lists_every_option_and_its_example_is_valid(self) -> None:
         text = settings_reference.PAGE.read_text(encoding="utf-8")
         for table, _, options in settings_reference.tables():
-            part = text.split(f"## [{table}]")[1].split("\n## ")[0]
+            part = text.split(f"## {table}\n")[1].split("\n## ")[0]
             for option in options:
                 assert part.count(f"\n| `{option.name}` | ") == 1, option.key
         (example,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
@@ -748,3 +837,18 @@ def test_a_dashboard_behind_a_proxy_is_exposed(settings: DashboardSettings, expo
 def test_a_broker_is_combined_with_other_settings(mqtt: dict[str, Any], expected: tuple[Any, ...]) -> None:
     server = MqttSettings(**mqtt).server
     assert (server.host, server.port, server.tls, server.username, server.password) == expected
+
+
+def test_the_lines_of_regions_are_those_that_set_them(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(f"[camera]\nframe_rate = 5\n{SHELF}{SHELF.replace('shelf', 'door')}focus = 'center'\n")
+    read = module.read_settings(path)
+    assert read.lines == {
+        "camera.frame_rate": 2, "regions[0].name": 4, "regions[0].box": 5,
+        "regions[1].name": 7, "regions[1].box": 8, "regions[1].focus": 9,
+    }  # fmt: skip
+    options = dict(module.options_of(read.settings))
+    assert (options["regions[0].name"], options["regions[1].focus"], options["regions[0].focus"]) == (
+        "shelf", "center", None,
+    )  # fmt: skip
+    assert not any(key.startswith("regions") for key, _ in module.options_of(Settings()))

@@ -87,10 +87,16 @@ def requests() -> tuple[dict[str, Any], ...]:
         "events": [{"count": 5}, {"count": 1, "follow": True}],
         "views": [{"name": "mug"}], "remove-view": [{"name": "mug", "view": 1}], "upload": [{"chunk": "UEs="}],
         "import": [{"upload": "0" * 32, "on_conflict": "skip"}], "rename": [{"name": "mug", "new": "cup"}],
-        "register": [{"name": "mug", "view": True}, {"name": "key", "force": True, "pictures": [small, small]}, {}],
+        "register": [{"name": "mug", "view": True}, {"name": "key", "force": True, "pictures": [small, small]}, {}]
+        + [{"region": "shelf"}],
         "forget": [{"name": "pen"}], "merge": [{"name": "mug", "into": "pen"}], "undo": [{"registrations": True}],
         "wrong": [{"name": "mug"}, {"decision": "0" * 12}], "score": [{"pictures": [small]}],
-        "explain": [{}, {"picture": small}], "button": [{"gesture": "double press"}],
+        "explain": [{}, {"picture": small}, {"region": "shelf"}],
+        "set-regions": [
+            {"regions": [{"name": "shelf", "box": [0.0, 0.0, 0.5, 1.0]}]},
+            {"regions": [{"name": "a", "box": [0, 0, 1, 1], "focus": "foreground", "threshold": 0.9, "window_frames": 9}]},
+            {"regions": []},
+        ], "button": [{"gesture": "double press"}],
     }  # fmt: skip
     return tuple(
         {"command": item.name, **more} for item in COMMANDS for more in arguments.get(item.name, [{}])

@@ -177,6 +177,10 @@ def to_toml(value: Any) -> bytes:
         if isinstance(table, dict):
             lines.append(f"[{_key(name)}]")
             lines += [f"{_key(key)} = {_toml(item)}" for key, item in table.items()]
+        elif isinstance(table, list) and table and all(isinstance(item, dict) for item in table):
+            for one in table:
+                lines.append(f"[[{_key(name)}]]")
+                lines += [f"{_key(key)} = {_toml(item)}" for key, item in one.items()]
         else:
             lines.insert(0, f"{_key(name)} = {_toml(table)}")
     return "\n".join([*lines, ""]).encode("utf-8", "surrogatepass")

@@ -20,14 +20,17 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from msgspec import structs
 
+from edge_siamese.daemon.saved_regions import to_toml as regions_to_toml
 from edge_siamese.errors import EdgeSiameseError
 from edge_siamese.models.bundle import GOLDEN, IMPOSTORS, MANIFEST, load_bundle
 from edge_siamese.models.manifest import Manifest, choose_threshold
 from edge_siamese.pictures import decode_png, png_size, read_photograph, read_picture, read_uploaded_picture
 from edge_siamese.recognizer import Recognizer
-from edge_siamese.settings import Settings, load_settings
+from edge_siamese.settings import RegionSettings, Settings, load_settings
 from edge_siamese.store import SupportStore
+from edge_siamese.validation import Record, convert, parse_toml
 from tests.fuzz import live
 from tests.fuzz.mutation import ODD_TOML, mutate_bytes, mutate_tree, to_json, to_toml
 from tests.fuzz.running import Feed, Target, require_one_line
@@ -50,17 +53,32 @@ def attempt(function: Callable[..., object], *arguments: Any) -> None:
 
 @cache
 def settings_samples() -> tuple[dict[str, Any], tuple[bytes, ...]]:
-    """All settings with their defaults, as tables and as texts."""
-    tables = {
-        name: {key: value for key, value in table.items() if value is not None}
-        for name, table in msgspec.to_builtins(Settings()).items()
-    }
+    """All settings with their defaults and two regions, as tables and as texts."""
+    tables = _without_none(msgspec.to_builtins(structs.replace(Settings(), regions=REGIONS)))
     commented = (ROOT / "systemd" / "config.toml").read_text(encoding="utf-8")
     return tables, (
         to_toml(tables),
         commented.replace("\n#", "\n").encode(),
         b"\xef\xbb\xbf" + to_toml(tables),
     )
+
+
+class Saved(Record):
+    """The file of regions that were drawn in the dashboard."""
+
+    regions: tuple[RegionSettings, ...] = ()
+
+
+REGIONS = (
+    RegionSettings("shelf", (0.0, 0.0, 0.5, 1.0)),
+    RegionSettings("door 2", (0.25, 0.5, 0.5, 0.5), "foreground", 0.001, 0.9, 5, 3, 0),
+)
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    return [_without_none(item) for item in value] if isinstance(value, list) else value
 
 
 def make_settings(chance: random.Random) -> bytes:
@@ -79,6 +97,10 @@ def open_settings(directory: Path) -> Iterator[Feed]:
         path.write_bytes(data)
         settings = load_settings(path)
         _ = settings.dashboard.url, settings.socket, settings.store, settings.models
+        for region in settings.regions:
+            region.recognition(settings.recognition)
+        saved = convert(parse_toml(regions_to_toml(settings.regions)), Saved)
+        assert saved.regions == settings.regions
         for place in (settings.socket, settings.store, settings.models):
             place.exists()
 

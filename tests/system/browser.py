@@ -16,7 +16,7 @@ FLAGS = (
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
 PATIENCE_MS = 20_000
-PAGES = ("live", "register", "objects", "events", "health")
+PAGES = ("live", "register", "objects", "events", "health", "regions")
 WIDE, PHONE, SMALL = (1280, 800), (390, 844), (360, 640)
 """Windows: of a laptop, of a phone, and the smallest that has to do."""
 

@@ -290,6 +290,137 @@ def test_the_corners_follow_what_is_new(
     assert window.complaints == []
 
 
+# --- regions ---
+
+
+def box_of(daemon: Daemon, name: str) -> list[float]:
+    (found,) = [one for one in daemon.ask("regions")["regions"] if one["name"] == name]
+    box: list[float] = found["box"]
+    return box
+
+
+def drag(page: Any, *points: tuple[float, float]) -> None:
+    """Drag the mouse over the picture, from point to point, in fractions of it."""
+    picture = page.locator(".region-layer").bounding_box()
+    for number, (x, y) in enumerate(points):
+        page.mouse.move(picture["x"] + x * picture["width"], picture["y"] + y * picture["height"])
+        if number == 0:
+            page.mouse.down()
+    page.mouse.up()
+
+
+def test_regions_are_drawn_by_keyboard_and_mouse_and_events_name_them(daemon: Daemon, window: Window) -> None:
+    page = window.page
+    daemon.stage.picture = np.hstack([MUG, TABLE])
+    window.go("live")
+    page.get_by_role("link", name="Regions").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Regions")
+    expect(page.get_by_text("The whole picture is watched.")).to_be_visible()
+    until(lambda: page.locator("canvas").evaluate("(canvas) => canvas.width") == 192)
+    expect(page.get_by_role("button", name="Save")).to_be_disabled()
+
+    # By keyboard: a new region has the focus. It stops at the edges of the picture.
+    page.get_by_role("button", name="Add a region").focus()
+    page.keyboard.press("Enter")
+    box = page.get_by_role("button", name="region 1: left 30 %, top 30 %, width 40 %, height 40 %")
+    expect(box).to_be_focused()
+    for key in ["ArrowLeft"] * 33 + ["ArrowUp"] * 33 + ["Shift+ArrowRight"] * 8 + ["Shift+ArrowDown"] * 70:
+        page.keyboard.press(key)
+    expect(page.locator("#announcer")).to_have_text("left 0 %, top 0 %, width 48 %, height 100 %")
+    expect(page.get_by_label("Width (%)")).to_have_value("48")
+    page.get_by_label("Width (%)").fill("50")
+    page.get_by_label("Name").fill("shelf")
+    expect(
+        page.get_by_role("button", name="shelf: left 0 %, top 0 %, width 50 %, height 100 %")
+    ).to_be_visible()
+
+    # By mouse: drawn from the lower right to the middle, moved up, and its lower left corner moved to the edge.
+    drag(page, (0.7, 0.5), (0.701, 0.501))  # a click draws nothing
+    expect(page.locator(".region-box")).to_have_count(1)
+    drag(page, (0.96, 0.96), (0.8, 0.8), (0.6, 0.46))
+    drag(page, (0.8, 0.7), (0.8, 0.6), (0.8, 0.5))
+    drag(page, (0.6, 0.76), (0.5, 1.0))
+    page.get_by_label("Name").nth(1).fill("door")
+    window.click("Save")
+    expect(page.locator(".toast")).to_contain_text("The regions are saved.")
+    expect(page.get_by_role("button", name="Save")).to_be_disabled()
+    assert box_of(daemon, "shelf") == [0.0, 0.0, 0.5, 1.0]
+    assert box_of(daemon, "door") == pytest.approx([0.5, 0.26, 0.46, 0.74], abs=0.02)
+    assert daemon.told("settings") == "the regions are now: shelf, door"
+
+
+def test_what_the_button_registers_in_the_first_region_is_seen_there(daemon: Daemon, window: Window) -> None:
+    page = window.page
+    daemon.stage.picture = np.hstack([MUG, TABLE])
+    daemon.ask(
+        "set-regions",
+        regions=[{"name": "shelf", "box": [0, 0, 0.5, 1]}, {"name": "door", "box": [0.5, 0, 0.5, 1]}],
+    )
+    window.go("regions")
+    for row, visible in enumerate((True, False)):
+        badge = page.locator(".region-row").nth(row).get_by_text("The button registers here")
+        expect(badge).to_be_visible(visible=visible)
+    daemon.press()
+    until(lambda: "object 1" in names(daemon))
+    window.go("live")
+    expect(page.locator(".region-outline")).to_have_text(["shelf", "door"])
+    expect(page.locator(".decision-panel .decided")).to_have_text(["object 1", "unknown"])
+    expect(page.locator(".chips")).to_have_text("object 1 in shelf")
+    expect(page.locator(".marks")).to_have_count(2)
+    page.locator("summary", has_text="Why?").first.click()
+    expect(page.locator(".why .sentences").first).to_contain_text("This is object 1")
+    window.go("events")
+    row = page.locator("li.event[data-kind=appeared]")
+    expect(row.first).to_contain_text('object 1 appeared in "shelf"')
+    (event,) = [one for one in daemon.ask("events") if one["kind"] == "appeared"]
+    assert event["region"] == "shelf"
+
+
+def test_regions_are_promoted_and_deleted_and_survive_a_restart(daemon: Daemon, window: Window) -> None:
+    window.refusals = {409, 403}  # a name that is taken, and the token of the daemon before its restart
+    shelf, door = ({"name": name, "box": [0.1, 0.1, 0.3, 0.5]} for name in ("shelf", "door"))
+    daemon.ask("set-regions", regions=[{**shelf, "threshold": 0.7}, door])
+    page = window.page
+    window.go("regions")
+    expect(page.locator(".region-row")).to_have_count(2)
+    page.get_by_label("Name").nth(1).fill("Shelf")
+    window.click("Save")
+    expect(page.locator(".error").last).to_contain_text('"Shelf" is already the name of region 1')
+    window.click("Discard changes")
+    expect(page.get_by_label("Name").nth(1)).to_have_value("door")
+    window.click("Use door for the button")
+    window.click("Save")
+    until(lambda: daemon.ask("regions")["registers"] == "door")
+    daemon.stop()
+    daemon.start().up()
+    assert [one["name"] for one in daemon.ask("regions")["regions"]] == ["door", "shelf"]
+    assert daemon.ask("regions")["regions"][1]["threshold"] == 0.7
+    window.go("live")
+    until(lambda: daemon.service.integrations.report()["dashboard"].get("works"))
+    window.complaints.clear()  # the connection was lost meanwhile
+    window.go("regions")
+    expect(page.locator(".region-row")).to_have_count(2)
+    page.locator(".region-box").nth(0).focus()
+    page.keyboard.press("Delete")
+    expect(page.get_by_role("button", name=re.compile("^shelf: "))).to_be_focused()
+    page.keyboard.press("Delete")
+    expect(page.get_by_text("The whole picture is watched.")).to_be_visible()
+    window.click("Save")
+    until(lambda: daemon.ask("regions")["regions"] == [])
+
+
+def test_regions_of_the_settings_are_shown_and_not_changed(daemon: Daemon, window: Window) -> None:
+    with daemon.config.open("a") as config:
+        config.write('[[regions]]\nname = "shelf"\nbox = [0.0, 0.0, 0.5, 0.5]\n')
+    daemon.ask("reload")
+    until(lambda: daemon.ask("regions")["editable"] is False)
+    window.go("regions")
+    expect(window.page.locator(".notice")).to_contain_text(f"These regions are set in {daemon.config}.")
+    for button in ("Add a region", "Save", "Delete shelf"):
+        expect(window.page.get_by_role("button", name=button)).to_be_disabled()
+    expect(window.page.locator(".region-box")).to_be_disabled()
+
+
 def test_objects_that_stay_hide_no_other_events(daemon: Daemon, window: Window) -> None:
     daemon.learn("mug", MUG)
     for number in range(510):

@@ -51,9 +51,9 @@ class PastDecision(Decision):
     media_type="image/jpeg",
     headers={
         "X-Frame": "Number of the frame.",
-        "X-Decision": "The decision: JSON in ASCII.",
-        "X-Part": "Left, top, width and height of the part that the encoder reads, as fractions of the picture, separated "
-        "by spaces; empty if it shows nothing new.",
+        "X-Decisions": "The decisions, one for each region: JSON in ASCII.",
+        "X-Parts": "For each region left, top, width and height of the part that the encoder reads, as fractions of the "
+        "picture, separated by spaces; empty if it shows nothing new. Regions are separated by commas.",
     },
     responses={204: "There is no new picture."},
 )
@@ -67,14 +67,19 @@ async def live(
     picture = await unless_disconnected(waiting, request.receive)
     if picture is None:
         return Response(status_code=204)
-    headers = {"X-Frame": str(picture.frame), "X-Decision": picture.decision, "X-Part": picture.part}
+    headers = {"X-Frame": str(picture.frame), "X-Decisions": picture.decisions, "X-Parts": picture.parts}
     return Response(picture.jpeg, media_type="image/jpeg", headers=headers)
 
 
 @ENDPOINTS.add("GET", "/decisions/current")
-def current_decision(state: AppState) -> JsonObject:
-    """The decision about the current frame, with its explanation."""
-    return details(state.api.current_view(), state.api.now)
+def current_decision(
+    state: AppState,
+    region: Annotated[
+        str | None, Meta(description="Name of the region; default: the first one.", max_length=32)
+    ] = None,
+) -> JsonObject:
+    """The decision about a region of the current frame, with its explanation."""
+    return details(state.api.current_view(), state.api.now, region)
 
 
 @ENDPOINTS.add("POST", "/uploads", status=201, accepts=PICTURE_TYPES, returns=Upload)

@@ -46,7 +46,7 @@ export async function get(path, options = {}) {
   return read(await request(path, options));
 }
 
-/** Send a change: `method` is POST, PATCH or DELETE, `body` is sent as JSON. */
+/** Send a change: `method` is POST, PUT, PATCH or DELETE, `body` is sent as JSON. */
 export async function send(method, path, body) {
   const options = body === undefined ? {} : { body: JSON.stringify(body) };
   return change(path, { method, ...options }, body === undefined ? {} : { "Content-Type": "application/json" });

@@ -3,21 +3,25 @@
 import { fill, h, icon } from "./dom.js";
 import { ApiError, request } from "./api.js";
 import { listen, stream } from "./stream.js";
+import { layOver, watchRegions } from "./watched-regions.js";
 
 const FIRST_WAIT_MS = 500;
 const MAX_WAIT_MS = 5000;
 const MAX_AGE_MS = 3000;
 
 /**
- * The live picture.
- * @param {{signal: AbortSignal, onDecision?: (decision: Object|null) => void}} options `onDecision`: called for each frame
+ * The live picture, with the regions and the parts of them that the encoder reads.
+ * @param {{signal: AbortSignal, onDecisions?: (found: Object|null) => void, layer?: HTMLElement}} options `onDecisions`:
+ *   called for each frame. `layer`: shown on the picture in place of regions and parts
  * @returns {HTMLElement}
  */
-export function livePicture({ signal, onDecision = () => {} }) {
+export function livePicture({ signal, onDecisions = () => {}, layer }) {
   const canvas = h("canvas", { role: "img", "aria-label": "What the camera sees", width: "4", height: "3" });
-  const marks = h("span.marks", { "aria-hidden": "true" });
+  const outlines = h("div");
+  const marks = h("div");
+  const over = layer ?? h("div.overlay", { "aria-hidden": "true" }, outlines, marks);
   const veil = h("div.veil");
-  const node = h("div.live-picture", {}, canvas, marks, veil);
+  const node = h("div.live-picture", {}, canvas, over, veil);
   const context = canvas.getContext("2d");
   let frame = 0;
   let latest = -Infinity;
@@ -49,16 +53,23 @@ export function livePicture({ signal, onDecision = () => {} }) {
     if (wrong === null) fill(veil);
     else {
       fill(veil, icon(wrong[0]), h("p", { role: "status" }, h("strong", {}, wrong[1]), wrong[2] ? h("span", {}, wrong[2]) : null));
-      onDecision(null);
+      onDecisions(null);
     }
   };
 
-  /** Mark the part of the picture that the encoder reads. @param {string} part left, top, width and height as fractions */
-  const mark = (part) => {
-    marks.hidden = part === "";
-    if (marks.hidden) return;
-    const [left, top, width, height] = part.split(" ").map((fraction) => `${100 * Number(fraction)}%`);
-    Object.assign(marks.style, { left, top, width, height });
+  /**
+   * Mark the parts of the picture that the encoder reads.
+   * @param {string} parts left, top, width and height as fractions for each region, separated by commas
+   * @param {Array<Object>} decisions one for each region
+   */
+  const mark = (parts, decisions) => {
+    parts.split(",").forEach((part, place) => {
+      const corners = marks.children[place] ?? marks.appendChild(h("span.marks"));
+      corners.hidden = part === "";
+      corners.classList.toggle("known", Boolean(decisions[place]?.name));
+      if (part !== "") layOver(corners, part.split(" ").map(Number));
+    });
+    while (marks.children.length > parts.split(",").length) marks.lastChild.remove();
   };
 
   const paint = async (response) => {
@@ -79,10 +90,11 @@ export function livePicture({ signal, onDecision = () => {} }) {
     if (response.status === 200) {
       await paint(response);
       frame = Number(response.headers.get("X-Frame")) || 0;
-      mark(response.headers.get("X-Part") ?? "");
+      const found = JSON.parse(response.headers.get("X-Decisions") ?? "null");
+      mark(response.headers.get("X-Parts") ?? "", found?.regions ?? []);
       latest = performance.now();
       draw();
-      onDecision(JSON.parse(response.headers.get("X-Decision") ?? "null"));
+      onDecisions(found);
     } else {
       draw();
       await pause(200);
@@ -120,7 +132,10 @@ export function livePicture({ signal, onDecision = () => {} }) {
     resume?.();
   });
   draw();
-  mark("");
+  if (!layer) {
+    watchRegions(signal, ({ regions }) => fill(outlines, ...regions.map((region) =>
+      layOver(h("span.region-outline", {}, h("span.region-name", {}, region.name)), region.box))));
+  }
   run();
   return node;
 }

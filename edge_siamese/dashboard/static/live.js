@@ -8,6 +8,7 @@ import { counted } from "./format.js";
 import { livePicture } from "./live-picture.js";
 import { CHANGES, listen, stream } from "./stream.js";
 import { sentence, toast } from "./toast.js";
+import { watchRegions } from "./watched-regions.js";
 
 export const name = "live";
 export const title = "Live";
@@ -19,18 +20,14 @@ const REFRESH_MS = 15000;
 
 /** @param {HTMLElement} place */
 export function mount(place, { heading, signal }) {
-  const shown = decision();
   const line = errorLine();
   const here = presence(signal);
-  const explanation = why(signal);
+  const now = decisions(signal);
   const wrong = button("Wrong", () => rejectLast(), { icon: "cross", name: "Wrong: this is not the recognized object", disabled: true });
   let present = [];
 
-  let camera = null;
-  const onDecision = (found) => {
-    shown.set(found);
-    explanation.follow(found);
-    camera?.classList.toggle("known", Boolean(found?.name));
+  const onDecisions = (found) => {
+    now.set(found);
     present = found?.present ?? [];
     here.set(present);
     const none = present.length === 0;
@@ -45,20 +42,20 @@ export function mount(place, { heading, signal }) {
     });
   };
 
-  camera = livePicture({ signal, onDecision });
   fill(
     place,
     heading,
     h(
       "div.live-grid",
       {},
-      camera,
+      h("div.camera", {},
+        livePicture({ signal, onDecisions }),
+        h("div.row.end", {}, h("a.button.small", { href: "#/regions" }, icon("regions"), "Regions"))),
       h("div.side", {}, h(
         "section.card.now",
         { "aria-labelledby": "now-heading" },
         h("h2.eyebrow", { id: "now-heading" }, "Now"),
-        shown.node,
-        explanation.node,
+        now.node,
         h("div.row", {}, h("a.button.primary", { href: "#/register" }, icon("register"), "Register"), wrong),
         line,
         here.node,
@@ -66,22 +63,57 @@ export function mount(place, { heading, signal }) {
       recent(signal),
     ),
   );
-  shown.set(null);
+  now.set(null);
   listen("event", ({ detail }) => ANNOUNCED.has(detail.kind) && announce(detail.text), signal);
 }
 
-/** The explanation of the current decision: fetched while it is open, and at once when the decision changes. */
-function why(signal) {
+/** The decision about each region, with its explanation. */
+function decisions(signal) {
+  const node = h("div.decisions");
+  let panels = [];
+  let names = [];
+
+  const draw = () => {
+    const several = names.length > 1;
+    panels = (names.length ? names : [""]).map((name) => ({ shown: decision({ small: several }), explanation: why(signal, name) }));
+    fill(node, ...panels.map(({ shown, explanation }, place) => {
+      const parts = [shown.node, explanation.node];
+      if (!names.length) return h("div.decision-panel", {}, ...parts);
+      return h("section.decision-panel", { "aria-labelledby": `region-${place}` }, h("h3.eyebrow", { id: `region-${place}` }, names[place]), ...parts);
+    }));
+  };
+  watchRegions(signal, ({ regions }) => {
+    names = regions.map(({ name }) => name);
+    draw();
+  });
+  draw();
+  return {
+    node,
+    /** @param {Object|null} found decisions about a frame; null: none */
+    set(found) {
+      panels.forEach(({ shown, explanation }, place) => {
+        const region = found?.regions[place];
+        const one = found?.registering ? { registering: true } : region?.rule ? region : null;
+        shown.set(one);
+        explanation.follow(one);
+      });
+    },
+  };
+}
+
+/** The explanation of a region's decision: fetched while it is open, and at once when the decision changes. */
+function why(signal, region) {
   const lines = h("div.sentences");
   let timer = 0;
   let shown = "";
   let requests = 0;
   const poll = async () => {
     clearTimeout(timer);
-    if (!details.open || signal.aborted) return;
+    if (!details.open || !details.isConnected || signal.aborted) return;
     const request = (requests += 1);
     try {
-      const found = await get("/decisions/current", { signal });
+      const query = region ? `?region=${encodeURIComponent(region)}` : "";
+      const found = await get(`/decisions/current${query}`, { signal });
       if (request === requests) sentences(lines, explain(found));
     } catch (error) {
       if (error.name !== "AbortError" && request === requests) sentences(lines, [error.message]);
@@ -133,8 +165,8 @@ function presence(signal) {
     if (key === drawn) return;
     drawn = key;
     if (present.length === 0) fill(list, h("li.soft", {}, "no known object"));
-    else fill(list, ...present.map(({ uid, name }) =>
-      h("li", {}, h("a.chip", { href: `#/objects/${uid}` }, picture(known.has(uid) ? pictureOf(known.get(uid)) : null, ""), h("span", {}, name))),
+    else fill(list, ...present.map(({ uid, name, region }) =>
+      h("li", {}, h("a.chip", { href: `#/objects/${uid}` }, picture(known.has(uid) ? pictureOf(known.get(uid)) : null, ""), h("span", {}, name, region ? h("span.chip-region", {}, ` in ${region}`) : null))),
     ));
   };
   listen("event", ({ detail }) => CHANGES.has(detail.kind) && loadPictures(), signal);

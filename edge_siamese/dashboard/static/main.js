@@ -10,10 +10,11 @@ import * as live from "./live.js";
 import * as login from "./login.js";
 import * as object from "./object.js";
 import * as objects from "./objects.js";
+import * as regions from "./regions.js";
 import * as register from "./register.js";
 
 /** Pages by the first part of the hash; `objects/UID` is one object. */
-const PAGES = { live, register, objects, events, health };
+const PAGES = { live, register, objects, events, health, regions };
 
 const main = document.getElementById("main");
 const bar = document.getElementById("bar");
@@ -27,7 +28,7 @@ function show({ focus = true } = {}) {
   const page = name === "objects" && uid ? object : PAGES[name] ?? live;
   mountPage(page, { uid: decode(uid), query: new URLSearchParams(query) }, focus);
   for (const link of document.querySelectorAll("#nav a")) {
-    const isCurrent = link.hash === `#/${PAGES[name] ? name : "live"}`;
+    const isCurrent = link.hash === `#/${PAGES[name] ? PAGES[name].parent ?? name : "live"}`;
     if (isCurrent) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }

@@ -7,6 +7,7 @@ import { livePicture } from "./live-picture.js";
 import { CHANGES, listen, stream } from "./stream.js";
 import { sentence, undoButton } from "./toast.js";
 import { chooser, objectOptions } from "./upload.js";
+import { watchRegions } from "./watched-regions.js";
 
 export const name = "register";
 export const title = "Register";
@@ -43,12 +44,13 @@ export function mount(place, { heading, signal, query }) {
     fill(outcome);
     outcome.hidden = true;
     await attempt(line, go.node, async () => {
-      if (!pictures && !choice.target && !choice.name && !force) return press();
+      if (!pictures && !choice.target && !choice.name && !choice.region && !force) return press();
       const body = { force: force || undefined };
       if (pictures) body.pictures = await pictures.send((text) => go.showText(text));
       if (choice.target) Object.assign(body, { name: choice.target, view: true });
       else if (choice.name) body.name = choice.name;
       if (!pictures) {
+        if (choice.region) body.region = choice.region;
         strip.follow();
         go.showText("Capturing: hold the object still …");
       } else go.showText("Registering …");
@@ -176,11 +178,19 @@ function form(target, signal, changed) {
   // Disabled until the objects are known: without any, the choice would fall back to a new object.
   const isView = h("input", { type: "radio", name: "what", value: "view", checked: Boolean(target), disabled: true, onchange: () => draw() });
   const nameBox = h("div.field", {}, h("label", { for: "name" }, "Name", h("span.soft", {}, " (optional)")), nameField);
+  const region = h("select", { id: "region" });
+  const regionBox = h("div.field", { hidden: true }, h("label", { for: "region" }, "Region"), region);
+  watchRegions(signal, ({ regions }) => {
+    regionBox.hidden = regions.length < 2;
+    const chosen = region.value;
+    fill(region, ...regions.map(({ name }, place) => h("option", { value: place ? name : "" }, place ? name : `${name}, as with the button`)));
+    if (regions.slice(1).some(({ name }) => name === chosen)) region.value = chosen;
+  });
   const crop = h("span.target-crop");
   const viewBox = h("div.field", {}, h("label", { for: "target" }, "Object"), h("div.row.tight", {}, crop, select));
   const node = h("form", { id: "what", onsubmit: (event) => event.preventDefault() },
     h("fieldset.segments.wide", {}, h("legend.unseen", {}, "What to register"), h("label", {}, isNew, h("span", {}, "A new object")), h("label", {}, isView, h("span", {}, "Another view"))),
-    nameBox, viewBox,
+    nameBox, viewBox, regionBox,
   );
 
   const draw = () => {
@@ -232,6 +242,10 @@ function form(target, signal, changed) {
     },
     get name() {
       return isView.checked ? "" : nameField.value.trim();
+    },
+    /** The region to register in; empty: the first one, in which the button registers. */
+    get region() {
+      return region.value;
     },
     get target() {
       return isView.checked ? select.value : "";

@@ -55,7 +55,7 @@ def test_paths_name_arguments(command: Command) -> None:
     assert ("http" in command.callers) == (command.http is not None)
     if command.http is not None:
         method, path = command.http.split(" ")
-        assert method in ("GET", "POST", "PATCH", "DELETE")
+        assert method in ("GET", "POST", "PUT", "PATCH", "DELETE")
         assert set(re.findall(r"\{(\w+)\}", path)) <= {argument.name for argument in arguments_of(command)}
 
 

@@ -16,6 +16,7 @@ from edge_siamese.events import Event
 from edge_siamese.models.bundle import Bundle
 from edge_siamese.panel.led_signals import Signal
 from edge_siamese.recognition.decision import nothing_to_see
+from edge_siamese.recognition.imaging import Box
 from tests.edge_siamese.daemon.rig import DISC, NIGHT, PAGE, RING, Rig
 
 
@@ -39,13 +40,16 @@ def test_the_current_view_has_frame_and_recognition(rig: Rig) -> None:
     shown = rig.engine.current_view
     assert shown is not None
     assert shown.frame.number == 1
-    assert shown.recognition is not None
-    assert shown.recognition.rule == "nothing registered"
+    (whole,) = shown.regions
+    assert (whole.name, whole.area, whole.part) == ("", Box(0, 0, 256, 256), Box(0, 0, 256, 256))
+    assert whole.recognition is not None
+    assert whole.recognition.rule == "nothing registered"
     assert shown.present == ()
     uid = learn(rig, "ring", RING)
     learning = rig.engine.current_view
     assert learning is not None
-    assert learning.recognition is None
+    assert learning.registering
+    assert learning.regions[0].recognition is None
     rig.show(RING, RING, RING)
     shown = rig.engine.current_view
     assert shown is not None
@@ -73,7 +77,12 @@ def test_each_stage_of_a_frame_is_timed(rig: Rig) -> None:
     learn(rig, "ring", RING)
     rig.show(RING)
     counted = rig.observations.telemetry
-    assert counted.counts().frames == {"recognized": 1, "unknown": 1, "blank": 1, "registering": 3}
+    assert counted.counts().frames == {
+        ("recognized", ""): 1,
+        ("unknown", ""): 1,
+        ("blank", ""): 1,
+        ("registering", ""): 3,
+    }
     counts = {stage: times.count for stage, times in counted.stages.items()}
     # A page without contrast is not embedded; what is learned from is timed as a whole.
     assert counts == {"wait": 6, "imaging": 3, "encode": 2, "decide": 2, "frame": 6}

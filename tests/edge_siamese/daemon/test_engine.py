@@ -75,7 +75,7 @@ class TestFocus:
         watching.show(*[self.scene()] * 5)
         latest, view = watching.engine.latest, watching.engine.current_view
         assert latest is not None and latest.rule == "nothing to see"
-        assert view is not None and view.part is None
+        assert view is not None and view.regions[0].part is None
         with pytest.raises(StoreError):
             watching.show(self.scene(100, 100))
 
@@ -86,8 +86,9 @@ class TestFocus:
         watching.show(*[self.scene()] * 5, *[self.scene(144, 288)] * 3)
         assert [kind for kind, _ in watching.take()] == ["appeared"]
         view = watching.engine.current_view
-        assert view is not None and view.part is not None
-        assert abs(view.part.left + view.part.width / 2 - (288 + 128)) < 16
+        part = view and view.regions[0].part
+        assert view is not None and part is not None
+        assert abs(part.left + part.width / 2 - (288 + 128)) < 16
         assert view.frame.pixels.shape == (480, 640)
 
     def test_a_registered_object_that_stays_does_not_become_background(self, watching: Rig) -> None:
@@ -112,8 +113,9 @@ class TestFocus:
         watching.show(*[self.scene(96, 96)] * 3)
         watching.engine.reject_last(watching.now)
         view = watching.engine.current_view
-        assert view is not None and view.part is not None
-        crop = make_crop(view.part.of(self.scene(96, 96)), watching.encoder.preprocessing, 192)
+        part = view and view.regions[0].part
+        assert part is not None
+        crop = make_crop(part.of(self.scene(96, 96)), watching.encoder.preprocessing, 192)
         np.testing.assert_array_equal(watching.store.crop(watching.store.views("ring")[-1].id), crop)
 
 

@@ -153,7 +153,7 @@ class TestFrames:
     ) -> None:
         daemon.start().up()
         engine = engine_of(daemon)
-        monkeypatch.setattr(engine._tracker, "update", raising(IndexError("x")))
+        monkeypatch.setattr(engine.regions.first.tracker, "update", raising(IndexError("x")))
         until(lambda: daemon.service.engine not in (None, engine))
         daemon.up()
         assert quarantined(daemon) == []
@@ -173,7 +173,7 @@ class TestFrames:
         until(lambda: [part.id for part in daemon.service.faults.quarantine.parts] == ["settings"])
         until(lambda: daemon.service.engine and engine_of(daemon).settings.recognition.window_frames != 3)
         assert daemon.events("settings")[-1] == (
-            "the part [recognition] and [registration] of the settings is not used: "
+            "the part [recognition], [[regions]] and [registration] of the settings is not used: "
             "unexpected ZeroDivisionError: no"
         )
         daemon.configure(bundle.path, window_frames="window_frames = 4")

@@ -30,6 +30,7 @@ def service(tmp_path: Path) -> Callable[..., Any]:
     def make(
         *,
         present: tuple[str, ...] = (),
+        presence: dict[str, list[str]] | None = None,
         objects: int = 2,
         camera: SourceState | None = None,
         busy: bool = False,
@@ -38,6 +39,7 @@ def service(tmp_path: Path) -> Callable[..., Any]:
         made: Any = Service(settings, "/c.toml", clock=iter([0.0, *[12.345] * 100]).__next__)
         made.loader.engine = SimpleNamespace(
             present=present,
+            presence=presence or {"": list(present)},
             support=_Sized(objects),
             registrations=SimpleNamespace(busy=busy),
             model_report=lambda: {"model_id": "tiny"},
@@ -67,6 +69,10 @@ class _Sized:
         ({"camera": state()}, "sees no known object; 2 objects; 9.9 frames/s"),
         ({"camera": state(), "present": ("mug",), "objects": 1}, "sees mug; 1 object; 9.9 frames/s"),
         ({"camera": state(), "present": ("mug", "pen")}, "sees mug and pen; 2 objects; 9.9 frames/s"),
+        (
+            {"camera": state(), "presence": {"shelf": ["mug", "pen"], "door": [], "desk": ["mug"]}},
+            "sees mug and pen in shelf, mug in desk; 2 objects; 9.9 frames/s",
+        ),
         ({"camera": state(), "busy": True}, "registering an object"),
         ({"camera": state("stalled", "no frame for 3 s"), "busy": True}, "no frames: no frame for 3 s"),
         ({"camera": state("absent", "there is no camera")}, "no frames: there is no camera"),
@@ -109,6 +115,7 @@ def test_the_report_has_all_keys(service: Callable[..., Any], tmp_path: Path) ->
         "objects": 2,
         "views": 3,
         "present": ["mug"],
+        "regions": {},
         "frames": 100,
         "registering": False,
         "camera": {

@@ -42,8 +42,8 @@ def test_times_beyond_all_bounds_give_the_last_bound() -> None:
 
 def test_frames_and_events_are_counted() -> None:
     counted = Telemetry()
-    counted.frame("recognized", {"imaging": 0.001, "frame": 0.002})
-    counted.frame("blank", {"imaging": 0.001})
+    counted.frame([("", "recognized")], {"imaging": 0.001, "frame": 0.002})
+    counted.frame([("", "blank")], {"imaging": 0.001})
     mug = {"uid": "a" * 32, "name": "mug"}
     for event in (
         Event("registered", "", data={**mug, "source": "button"}),
@@ -57,13 +57,18 @@ def test_frames_and_events_are_counted() -> None:
     ):
         counted.event(event)
     found = counted.counts()
-    assert found.frames == {"recognized": 1, "unknown": 0, "blank": 1, "registering": 0}
+    assert found.frames == {
+        ("recognized", ""): 1,
+        ("unknown", ""): 0,
+        ("blank", ""): 1,
+        ("registering", ""): 0,
+    }
     assert counted.stages["imaging"].count == 2
     assert counted.stages["frame"].count == 1
     assert found.registrations == {"button": 1, "dashboard": 1}
     assert found.refusals == {"too dark": 1}
     assert found.events["appeared"] == 2
-    assert found.recognitions == {"a" * 32: ("cup", 2)}
+    assert found.recognitions == {("a" * 32, ""): ("cup", 2)}
     # That it left says when it was gone, not when it was seen.
     assert counted.last_seen() == {"a" * 32: "2026-01-01T00:01:00.000+00:00"}
 
@@ -74,7 +79,7 @@ def test_forgotten_and_merged_objects_are_no_longer_counted() -> None:
         counted.event(Event("appeared", "", data={"uid": uid, "name": uid}))
     counted.event(Event("forgotten", "", data={"uid": "a", "name": "a"}))
     counted.event(Event("merged", "", data={"uid": "c", "name": "c", "from": "b"}))
-    assert counted.counts().recognitions == {"c": ("c", 1)}
+    assert counted.counts().recognitions == {("c", ""): ("c", 1)}
 
 
 def test_past_events_do_not_replace_newer_sightings() -> None:
@@ -93,4 +98,8 @@ def test_the_number_of_counted_objects_is_limited(monkeypatch: pytest.MonkeyPatc
     counted = Telemetry()
     for uid in ("a", "b", "c", "a", "d"):
         counted.event(Event("appeared", "", data={"uid": uid, "name": uid}))
-    assert counted.counts().recognitions == {"c": ("c", 1), "a": ("a", 2), "d": ("d", 1)}
+    assert counted.counts().recognitions == {
+        ("c", ""): ("c", 1),
+        ("a", ""): ("a", 2),
+        ("d", ""): ("d", 1),
+    }

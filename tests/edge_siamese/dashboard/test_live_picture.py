@@ -68,28 +68,54 @@ def test_a_failure_is_sent_to_all_waiting_clients_and_logged_once(
     ]
 
 
-def a_decision(name: str, present: int) -> dict[str, Any]:
-    return {
+def decisions(name: str, present: int, regions: int = 1) -> dict[str, Any]:
+    decision = {
         "name": name, "uid": "a" * 32, "probability": 0.9714, "threshold": 0.71, "rule": "recognized", "nearest": name,
-        "runner_up": name, "margin": 0.5, "registering": False, "text": f"{name} (p = 0.97; next: {name}, 0.47)",
-        "present": [{"uid": f"{number:032x}", "name": name} for number in range(present)],
+        "runner_up": name, "margin": 0.5,
     }  # fmt: skip
+    return {
+        "registering": False,
+        "present": [
+            {"uid": f"{number:032x}", "name": name, "region": "r" * 32 if regions > 1 else ""}
+            for number in range(present)
+        ],
+        "regions": [{"region": "r" * 32 if regions > 1 else "", **decision} for _ in range(regions)],
+    }
 
 
 def test_the_header_with_the_decision_is_short_enough_for_proxies() -> None:
-    usual = a_decision("Täßchen", 10)
+    usual = decisions("Täßchen", 10)
     assert json.loads(header_json(usual)) == usual
-    for name, present in (("\N{COLLISION SYMBOL}" * 80, 3), ("ä" * 80, 50), ("mug", 500)):
-        text = header_json(a_decision(name, present))
+    for name, present in (("\N{COLLISION SYMBOL}" * 80, 3), ("ä" * 80, 20), ("mug", 500)):
+        text = header_json(decisions(name, present))
         assert len(text) <= MAX_HEADER_BYTES and text.isascii()
         found = json.loads(text)
-        assert found["name"] == found["nearest"] == (name if name == "mug" else name[:31] + "…")
-        assert (found["uid"], found["probability"]) == ("a" * 32, 0.9714)
+        (decision,) = found["regions"]
+        assert decision["name"] == decision["nearest"]
+        assert decision["name"] == (name if name == "mug" else decision["name"][:-1] + "…")
+        assert (decision["uid"], decision["probability"]) == ("a" * 32, 0.9714)
         assert 0 < len(found["present"]) <= present
 
 
+@pytest.mark.parametrize("name", ["mug", "ä" * 80, "\N{COLLISION SYMBOL}" * 80])
+def test_the_header_has_a_decision_about_each_of_eight_regions(name: str) -> None:
+    text = header_json(decisions(name, 16, regions=8))
+    assert len(text) <= MAX_HEADER_BYTES and text.isascii()
+    found = json.loads(text)["regions"]
+    assert len(found) == 8
+    for decision in found:
+        assert (decision["probability"], decision["threshold"], decision["rule"]) == (
+            0.9714,
+            0.71,
+            "recognized",
+        )
+        assert decision["name"] == (
+            name if name == "mug" else "ä\N{COLLISION SYMBOL}"[name[0] != "ä"] * 3 + "…"
+        )
+
+
 def test_after_a_failure_the_next_picture_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = LivePicture(7, b"jpeg", "{}", part="")
+    made = LivePicture(7, b"jpeg", "{}", parts="")
     outcomes: list[LivePicture | Exception] = [OSError("no memory"), made]
 
     def sometimes(_: Any) -> LivePicture:

@@ -50,9 +50,9 @@ MACHINE = MachineState(temperature_c=61.5, throttling=Throttling(0b0101), memory
 
 def telemetry() -> Telemetry:
     made = Telemetry()
-    made.frame("recognized", {"wait": 0.004, "imaging": 0.0004, "encode": 0.0012, "frame": 0.002})
-    made.frame("recognized", {"wait": 0.004, "imaging": 0.0004, "encode": 7.0, "frame": 7.1})
-    made.frame("blank", {"wait": 0.004, "frame": 0.0001})
+    made.frame([("", "recognized")], {"wait": 0.004, "imaging": 0.0004, "encode": 0.0012, "frame": 0.002})
+    made.frame([("", "recognized")], {"wait": 0.004, "imaging": 0.0004, "encode": 7.0, "frame": 7.1})
+    made.frame([("", "blank")], {"wait": 0.004, "frame": 0.0001})
     for uid, name, kind in (
         ("a", "mug", "appeared"),
         ("a", "mug", "left"),
@@ -76,7 +76,7 @@ def values(
         report=report,
         counts=made.counts(),
         stages=made.stages,
-        present=frozenset({"a"}),
+        present=frozenset({("a", "")}),
         target_rate=10.0,
         machine=machine,
     )
@@ -111,13 +111,13 @@ def test_every_metric_has_a_value_if_all_is_known() -> None:
 def test_values_match_the_daemon() -> None:
     found = values()
     assert found["frames_total"] == {
-        ("recognized",): 2,
-        ("unknown",): 0,
-        ("blank",): 1,
-        ("registering",): 0,
+        ("recognized", ""): 2,
+        ("unknown", ""): 0,
+        ("blank", ""): 1,
+        ("registering", ""): 0,
     }
-    assert found["recognitions_total"] == {("b", "pen"): 1, ("a", "mug"): 2}
-    assert found["object_present"] == {("b", "pen"): 0, ("a", "mug"): 1}
+    assert found["recognitions_total"] == {("b", "pen", ""): 1, ("a", "mug", ""): 2}
+    assert found["object_present"] == {("b", "pen", ""): 0, ("a", "mug", ""): 1}
     assert found["objects_present"] == {(): 1}
     assert (
         found["objects"] == {(): 3} and found["views"] == {(): 7} and found["threshold_ratio"] == {(): 0.75}
@@ -193,10 +193,11 @@ def test_faults_set_their_metrics(part: dict[str, Any], name: str, value: float)
 
 def test_the_number_of_object_series_is_limited() -> None:
     labeled = ObjectSeries(2)
-    assert labeled.select(["a", "b", "c"]) == ("a", "b")
+    a, a_elsewhere, b, c = ("a", "shelf"), ("a", "door"), ("b", "shelf"), ("c", "shelf")
+    assert labeled.select([a, a_elsewhere, b]) == (a, a_elsewhere)
     # However they are ordered later, and whatever comes.
-    assert labeled.select(["d", "c", "b", "a"]) == ("a", "b")
-    assert labeled.select(["c", "b"]) == ("b", "c")
+    assert labeled.select([c, b, a_elsewhere, a]) == (a, a_elsewhere)
+    assert labeled.select([b, a_elsewhere]) == (a_elsewhere, b)
     assert labeled.select([]) == ()
     many = Telemetry()
     for number in range(MAX_OBJECTS + 50):
@@ -204,6 +205,21 @@ def test_the_number_of_object_series_is_limited() -> None:
     found = values(telemetry=many)
     assert len(found["recognitions_total"]) == len(found["object_present"]) == MAX_OBJECTS == 200
     assert counted(found["events_total"]) == {"appeared": 250}
+
+
+def test_an_object_has_a_series_in_each_region() -> None:
+    made = Telemetry()
+    made.set_regions(["shelf", "door"])
+    made.frame([("shelf", "recognized"), ("door", "unknown")], {})
+    for region in ("shelf", "door", "shelf"):
+        made.event(Event("appeared", "", data={"uid": "a", "name": "mug", "region": region}))
+    made.event(Event("renamed", "", data={"uid": "a", "name": "cup"}))
+    found = values(telemetry=made)
+    assert found["recognitions_total"] == {("a", "cup", "door"): 1, ("a", "cup", "shelf"): 2}
+    assert found["frames_total"]["recognized", "shelf"] == found["frames_total"]["unknown", "door"] == 1
+    assert {region for _, region in found["frames_total"]} == {"shelf", "door"}
+    made.set_regions(["shelf"])
+    assert values(telemetry=made)["recognitions_total"] == {("a", "cup", "shelf"): 2}
 
 
 # --- the machine, from trees of files ---

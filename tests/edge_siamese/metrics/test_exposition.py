@@ -83,7 +83,7 @@ def test_counters_increase_with_events(daemon: Daemon, port: int) -> None:
     with pytest.raises(ControlError):
         daemon.learn("cup", MUG)  # looks like the mug
     after = text_at(port)
-    mug = {"uid": uid, "name": "mug"}
+    mug = {"uid": uid, "name": "mug", "region": ""}
     assert value(after, "edge_siamese_recognitions_total", **mug) == 2
     assert value(after, "edge_siamese_object_present", **mug) == 1
     assert value(after, "edge_siamese_objects_present") == value(after, "edge_siamese_objects") == 1
@@ -97,13 +97,14 @@ def test_counters_increase_with_events(daemon: Daemon, port: int) -> None:
         if name in counters or name.endswith(("_bucket", "_count")):
             assert count >= earlier.get((name, labels), 0), name
     for result in ("recognized", "blank", "registering"):
-        assert value(after, "edge_siamese_frames_total", result=result) > 0
+        assert value(after, "edge_siamese_frames_total", result=result, region="") > 0
     assert value(after, "edge_siamese_camera_frames_total") > value(
         before, "edge_siamese_camera_frames_total"
     )
     # A rename goes with the object.
     daemon.ask("rename", name="mug", new='a "cup" \\ é')
-    assert value(text_at(port), "edge_siamese_recognitions_total", uid=uid, name='a "cup" \\ é') == 2
+    cup = {**mug, "name": 'a "cup" \\ é'}
+    assert value(text_at(port), "edge_siamese_recognitions_total", **cup) == 2
 
 
 def test_stages_are_histograms(daemon: Daemon, port: int) -> None:

@@ -142,9 +142,11 @@ class Api(DaemonApi):
         self.hold = threading.Event()
         self.hold.set()
 
-    def register(self, name: str | None, view: bool, force: bool, pictures: Any, *, client: Client) -> Change:  # type: ignore[override]
+    def register(  # type: ignore[override]
+        self, name: str | None, view: bool, force: bool, pictures: Any, region: str | None, *, client: Client
+    ) -> Change:
         self.hold.wait(5)
-        self.asked.append((name, view, force, client.source))
+        self.asked.append((name, view, force, region, client.source))
         if name == "blur":
             raise Refused("too blurred; hold still", reason="blurred")
         return Change('"mug" is registered', MUG)
@@ -204,11 +206,11 @@ def test_commands_run_and_are_answered() -> None:
     with room() as found:
         done = found.reply("register", b'{"name": "mug", "force": true, "id": "7"}')
         assert done == {"command": "register", "id": "7", "ok": True, "text": '"mug" is registered', **named}
-        assert found.api.asked[-1] == ("mug", False, True, "mqtt")
+        assert found.api.asked[-1] == ("mug", False, True, None, "mqtt")
         assert found.reply("register")["ok"]
-        assert found.api.asked[-1] == (None, False, False, "mqtt")
-        assert found.reply("register", b'{"name": "mug", "view": true}')["ok"]
-        assert found.api.asked[-1] == ("mug", True, False, "mqtt")
+        assert found.api.asked[-1] == (None, False, False, None, "mqtt")
+        assert found.reply("register", b'{"name": "mug", "view": true, "region": "shelf"}')["ok"]
+        assert found.api.asked[-1] == ("mug", True, False, "shelf", "mqtt")
         assert found.reply("forget", b'{"name": "mug"}') == {
             "command": "forget", "ok": True, "text": '"mug" is forgotten', **named,
         }  # fmt: skip

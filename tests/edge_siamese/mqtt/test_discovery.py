@@ -132,6 +132,54 @@ def test_an_object_has_presence_probability_and_last_seen() -> None:
     assert {component["state_topic"] for component in (present, probability, seen)} == {state}
 
 
+def test_an_object_has_its_presence_in_each_region() -> None:
+    found = discovery_message(HALL, DEVICE, [(MUG, "mug")], ["shelf", "Küche 2"])["components"]
+    inside = [component for key, component in found.items() if key.startswith(f"{MUG}_in_")]
+    assert [component["name"] for component in inside] == ["mug shelf", "mug Küche 2"]
+    for component, region in zip(inside, ("shelf", "Küche 2"), strict=True):
+        assert (component["platform"], component["device_class"]) == ("binary_sensor", "occupancy")
+        assert component["state_topic"] == component["json_attributes_topic"] == f"{BASE}/objects/{MUG}"
+        place = f"((value_json.regions or {{}}).get('{region}') or {{}})"
+        assert component["value_template"] == f"{{{{ 'ON' if {place}.get('present') else 'OFF' }}}}"
+        assert component["json_attributes_template"] == f"{{{{ {place} | tojson }}}}"
+    regions = {key: component for key, component in found.items() if key.startswith("region_")}
+    assert [component["name"] for component in regions.values()] == ["shelf", "Küche 2"]
+    assert all(re.fullmatch("[a-z0-9_]+", key) for key in found)
+    for component in (*inside, *regions.values()):
+        assert set(component) <= ALLOWED[component["platform"]]
+    # In upper or lower case, a region has the same ids; another one has others.
+    again = discovery_message(HALL, DEVICE, [(MUG, "mug")], ["SHELF"])["components"]
+    assert again.keys() - found.keys() == set()
+
+
+def test_templates_of_regions_render_what_is_published() -> None:
+    jinja2 = pytest.importorskip("jinja2")
+    found = discovery_message(HALL, DEVICE, [(MUG, "mug")], ["shelf"])["components"]
+    (inside,) = (component for key, component in found.items() if key.startswith(f"{MUG}_in_"))
+    (region,) = (component for key, component in found.items() if key.startswith("region_"))
+
+    def render(component: dict[str, Any], value: dict[str, Any], key: str = "value_template") -> str:
+        return str(jinja2.Template(component[key]).render(value_json=value))
+
+    here = {"regions": {"shelf": {"present": True, "probability": 0.9}}}
+    assert render(inside, here) == "ON"
+    assert json.loads(render(inside, here, "json_attributes_template"))["probability"] == 0.9
+    for elsewhere in ({"regions": {"shelf": {"present": False}}}, {"regions": {}}, {}):
+        assert render(inside, elsewhere) == "OFF"
+    assert render(region, {"regions": {"shelf": ["mug", "pen"]}}) == "mug, pen"
+    assert render(region, {"regions": {"shelf": []}}) == render(region, {}) == "nothing"
+
+
+@pytest.mark.parametrize(("regions", "expected"), [(0, 250), (1, 187), (8, 68)])
+def test_regions_make_room_for_their_entities(regions: int, expected: int) -> None:
+    objects = [(f"{number:032x}", f"thing {number}") for number in range(300)]
+    found = discovery_message(HALL, DEVICE, objects, [f"region {number}" for number in range(regions)])
+    present = [key for key in found["components"] if key.endswith("_present")]
+    assert len(present) == expected
+    smaller = fit_message(found, len(to_json(found)) // 2)["components"]
+    assert set(present) <= set(smaller) and "register" in smaller
+
+
 def test_the_device_has_these_components() -> None:
     components = message()["components"]
     assert {key: component["platform"] for key, component in components.items()} == {

@@ -14,8 +14,14 @@ import yaml
 from edge_siamese.events import Event
 from edge_siamese.mqtt import bridge, commands, outbox
 from edge_siamese.mqtt.client import ReconnectPolicy
-from edge_siamese.mqtt.discovery import EVENT_TYPES, MAX_OBJECTS, DeviceDescription, discovery_message
-from edge_siamese.mqtt.publisher import ObjectState, event_payload, state_payload
+from edge_siamese.mqtt.discovery import (
+    EVENT_TYPES,
+    MAX_OBJECTS,
+    DeviceDescription,
+    discovery_message,
+    max_objects,
+)
+from edge_siamese.mqtt.publisher import ObjectState, RegionPresence, event_payload, state_payload
 from edge_siamese.mqtt.topics import Topics
 from edge_siamese.recognition.registration import collision_refusal
 from edge_siamese.recognition.tracking import Sighting
@@ -53,6 +59,7 @@ def test_the_state_example_is_valid() -> None:
         "objects": 1,
         "views": 1,
         "present": ["mug"],
+        "regions": {"shelf": ["mug"]},
         "registering": False,
     }
     same_kinds(STATE, state_payload(status, started="t", temperature_c=51.23, memory_mb=91.7))
@@ -71,16 +78,19 @@ def test_the_object_example_is_valid() -> None:
                 views=2,
                 negatives=0,
                 created="t",
+                regions={"shelf": RegionPresence(True, 0.97)},
             )
         ),
     )
+    for there in OBJECT["regions"].values():
+        same_kinds(there, asdict(RegionPresence()))
 
 
 def test_the_event_example_is_valid() -> None:
-    sighting = Sighting("appeared", "u", "mug", "s", 0.97, 0.7, 6, 0.0, 0.5)
+    sighting = Sighting("appeared", "u", "mug", "s", 0.97, 0.7, 6, 0.0, 0.5, "shelf")
     event = Event("appeared", sighting.text, data={**sighting.data(), "decision": "m"})
     same_kinds(EVENT, event_payload(event, "a-1", "hall"))
-    assert EVENT["text"] == "keys appeared (p = 0.97)"
+    assert EVENT["text"] == 'keys appeared in "shelf" (p = 0.97)'
 
 
 def test_the_reply_examples_have_the_actual_keys() -> None:
@@ -116,6 +126,7 @@ def test_every_topic_is_listed() -> None:
         HALL.state,
         HALL.object("UID"),
         HALL.event,
+        HALL.region_event("REGION"),
         HALL.snapshot,
         HALL.command("NAME"),
         HALL.reply,
@@ -132,7 +143,7 @@ def test_documented_limits_are_the_limits() -> None:
         f"at most {commands.MAX_BYTES} bytes",
         f"at most {commands.MAX_ID_LENGTH} characters",
         f"a JPEG of at most {bridge.SNAPSHOT_SIDE} pixels",
-        f"The first {MAX_OBJECTS} objects are shown",
+        f"The first {MAX_OBJECTS} objects are shown; with regions fewer, such as {max_objects(2)} with two",
         "reconnects after 1 second, then after 2, 4, … and at most 120 seconds",
         "the device tries at most once a minute",
     ):
@@ -155,7 +166,9 @@ def test_documented_defaults_are_the_defaults() -> None:
 
 def entities() -> dict[str, dict[str, Any]]:
     """The components of a hall that knows keys, by the ids that Home Assistant gives them."""
-    message = discovery_message(HALL, DeviceDescription("Hall", "", "", True), [("0" * 32, "keys")])
+    message = discovery_message(
+        HALL, DeviceDescription("Hall", "", "", True), [("0" * 32, "keys")], ["shelf"]
+    )
     return {
         f"{found['platform']}." + re.sub("[^a-z0-9]+", "_", f"hall {found['name']}".lower()): found
         for found in message["components"].values()

@@ -22,6 +22,7 @@ from edge_siamese.mqtt.publisher import (
     REMOVAL_SECONDS,
     STATE_SECONDS,
     ObjectState,
+    RegionPresence,
     StatePublisher,
     event_payload,
     lost_payload,
@@ -96,6 +97,7 @@ class Actions:
     def __init__(self) -> None:
         self.bus, self.telemetry = EventBus(), Telemetry()
         self.known: list[StoredObject] | None = []
+        self.region_names: tuple[str, ...] = ()
         self.asked = 0
 
     def objects(self) -> list[StoredObject]:
@@ -109,7 +111,8 @@ class Actions:
 
     def status(self) -> dict[str, Any]:
         return {
-            "version": "1", "line": "fine", "uptime_s": 1.0, "objects": 0, "views": 0, "present": [], "registering": False,
+            "version": "1", "line": "fine", "uptime_s": 1.0, "objects": 0, "views": 0, "present": [], "regions": {},
+            "registering": False,
         }  # fmt: skip
 
 
@@ -527,6 +530,7 @@ STATUS: dict[str, Any] = {
     "objects": 1,
     "views": 2,
     "present": ["mug"],
+    "regions": {"shelf": ["mug"]},
     "registering": False,
     "camera": {"status": "running", "reason": "", "fps": 9.8123},
     "panel": {"problem": None, "stuck": False},
@@ -549,7 +553,52 @@ def test_an_object_that_was_never_seen() -> None:
         "views": 2,
         "negatives": 1,
         "created": CREATED,
+        "regions": {},
     }
+
+
+def test_an_object_is_present_while_it_is_in_any_region() -> None:
+    seen_at = "2026-01-05T00:00:00.000+00:00"
+    sighting = Sighting("seen", MUG_STATE.uid, "mug", "s", 0.912345, 0.7, 3, 0.0, 1.0, "shelf")
+    there = MUG_STATE.with_sightings([sighting], ["shelf", "door"], seen_at)
+    assert (there.present, there.probability) == (True, 0.9123)
+    assert there.regions == {"shelf": RegionPresence(True, 0.9123), "door": RegionPresence()}
+    both = there.after_event(presence("appeared", probability=0.8, region="door"))
+    assert (both.present, both.probability, both.regions["door"]) == (True, 0.8, RegionPresence(True, 0.8))
+    one = both.after_event(presence("left", probability=0.9, region="shelf"))
+    assert (one.present, one.regions["shelf"]) == (True, RegionPresence(False, 0.9))
+    none = one.after_event(presence("left", probability=0.8, region="door"))
+    assert not none.present
+    # The regions have changed: what is no longer watched is not published.
+    assert none.with_sightings([], ["door"], None).regions == {"door": RegionPresence(False, 0.8)}
+
+
+def test_events_of_a_region_have_a_topic_and_new_regions_new_entities() -> None:
+    stage = Stage()
+    stage.actions.known = [stored(MUG, "mug")]
+    stage.turn()
+    stage.actions.region_names = ("shelf", "Küche 2")
+    sent = stage.turn(Event("settings", "the regions are now: shelf, Küche 2"))
+    (state,) = of(sent, HALL.object(MUG))
+    assert state["regions"] == {
+        "shelf": {"present": False, "probability": None},
+        "Küche 2": {"present": False, "probability": None},
+    }
+    (config,) = of(sent, CONFIG)
+    names = [part["name"] for part in components(config, MUG).values()]
+    assert names == ["mug", "mug probability", "mug last seen", "mug shelf", "mug Küche 2"]
+    appeared = Event(
+        "appeared", "x", data={"uid": MUG, "name": "mug", "probability": 0.9, "region": "Küche 2"}
+    )
+    sent = stage.turn(appeared)
+    assert topics(sent) == [HALL.event, f"{HALL.event}/Küche 2", HALL.object(MUG)]
+    assert sent[0][1] == sent[1][1] and json.loads(sent[0][1])["region"] == "Küche 2"
+    (state,) = of(sent, HALL.object(MUG))
+    assert state["present"] and state["regions"]["Küche 2"] == {"present": True, "probability": 0.9}
+    stage.actions.region_names = ()
+    removing, after = of(stage.turn(Event("settings", "the whole picture is watched")), CONFIG)
+    gone = [key for key in removing["components"] if key not in after["components"]]
+    assert len(gone) == 4 and all("_in_" in key or key.startswith("region_") for key in gone)
 
 
 def test_presence_events_update_the_state() -> None:
@@ -591,21 +640,21 @@ def test_the_start_follows_a_clock_that_is_set_later(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("later", ["2031-01-01T00:00:00.000+00:00", "2026-01-01T00:00:00.000+00:00"])
 def test_the_daemon_knows_when_an_object_was_seen_last_whatever_was_published(later: str) -> None:
     there = MUG_STATE.after_event(presence("appeared", probability=0.97))
-    assert there.with_sighting(None, later).last_seen == later
-    assert there.with_sighting(None, None).last_seen == "2026-02-02T00:00:00.000+00:00"
+    assert there.with_sightings([], [], later).last_seen == later
+    assert there.with_sightings([], [], None).last_seen == "2026-02-02T00:00:00.000+00:00"
 
 
 def test_the_current_sighting_updates_the_state() -> None:
     sighting = Sighting("seen", MUG_STATE.uid, "mug", "s", 0.912345, 0.7, 3, 0.0, 1.0)
-    now = MUG_STATE.with_sighting(sighting, "2026-01-05T00:00:00.000+00:00")
+    now = MUG_STATE.with_sightings([sighting], [], "2026-01-05T00:00:00.000+00:00")
     assert (now.present, now.probability, now.last_seen) == (True, 0.9123, "2026-01-05T00:00:00.000+00:00")
-    later = now.with_sighting(None, "2026-01-06T00:00:00.000+00:00")
+    later = now.with_sightings([], [], "2026-01-06T00:00:00.000+00:00")
     assert (later.present, later.probability, later.last_seen) == (
         False,
         0.9123,
         "2026-01-06T00:00:00.000+00:00",
     )
-    assert MUG_STATE.with_sighting(None, None).last_seen is None
+    assert MUG_STATE.with_sightings([], [], None).last_seen is None
 
 
 def test_event_constants_are_kinds_of_events() -> None:
@@ -639,6 +688,7 @@ def test_the_state_contains_no_paths() -> None:
         "objects": 1,
         "views": 2,
         "present": ["mug"],
+        "regions": {"shelf": ["mug"]},
         "registering": False,
         "frames_per_second": 9.8,
         "temperature_c": 51.3,

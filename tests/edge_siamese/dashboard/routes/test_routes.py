@@ -9,6 +9,7 @@ import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -59,9 +60,12 @@ def test_the_live_picture_says_what_it_shows(served: Served) -> None:
     daemon.show(MUG, "mug")
     got = client.get("live")
     assert got.headers["Content-Type"] == "image/jpeg" and got.data[:2] == b"\xff\xd8"
-    told = json.loads(got.headers["X-Decision"])
-    assert (told["name"], told["uid"], told["rule"], told["registering"]) == ("mug", uid, "recognized", False)
-    assert told["probability"] >= told["threshold"] and told["present"] == [{"uid": uid, "name": "mug"}]
+    found = json.loads(got.headers["X-Decisions"])
+    (told,) = found["regions"]
+    assert (told["name"], told["uid"], told["rule"], told["region"]) == ("mug", uid, "recognized", "")
+    assert told["probability"] >= told["threshold"] and not found["registering"]
+    assert found["present"] == [{"uid": uid, "name": "mug", "region": ""}]
+    assert got.headers["X-Parts"] == "0.0000 0.0000 1.0000 1.0000"
     number = int(got.headers["X-Frame"])
     following = client.get(f"live?after={number}")
     assert int(following.headers["X-Frame"]) > number
@@ -74,7 +78,7 @@ def test_names_reach_a_header_as_ascii(served: Served) -> None:
     daemon, client = served
     learn(served, MARKUP, MUG)
     daemon.show(MUG, MARKUP)
-    assert json.loads(client.get("live").headers["X-Decision"])["name"] == MARKUP
+    assert json.loads(client.get("live").headers["X-Decisions"])["regions"][0]["name"] == MARKUP
 
 
 def test_without_a_new_frame_there_is_nothing_new(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,8 +89,41 @@ def test_without_a_new_frame_there_is_nothing_new(served: Served, monkeypatch: p
     got = client.get("live")
     assert (got.status, got.data) == (204, b"")
     assert client.get("decisions/current").json() == {
-        "available": False, "registering": False, "text": "", "explanation": [], "present": [], "frame": None,
+        "available": False, "registering": False, "region": "", "text": "", "explanation": [], "present": [],
+        "frame": None,
     }  # fmt: skip
+
+
+def test_each_region_has_a_decision_of_its_own(served: Served) -> None:
+    daemon, client = served
+    daemon.stage.picture = np.hstack([MUG, TABLE])
+    shelf, door = {"name": "shelf", "box": [0, 0, 0.5, 1]}, {"name": "the door", "box": [0.5, 0, 0.5, 1]}
+    got = client.ask("PUT", "regions", {"regions": [shelf, door]})
+    assert (got.status, got.json()["registers"]) == (200, "shelf")
+    assert client.get("regions").json() == got.json()
+    learn(served, "mug", daemon.stage.picture)
+
+    def seen() -> Any:
+        found = json.loads(client.get("live").headers["X-Decisions"])
+        return found if found["present"] else None
+
+    found = until(seen)
+    assert [(one["region"], one["name"]) for one in found["regions"]] == [
+        ("shelf", "mug"),
+        ("the door", None),
+    ]
+    assert [one["region"] for one in found["present"]] == ["shelf"]
+    parts = client.get("live").headers["X-Parts"].split(",")
+    assert parts == ["0.0000 0.0000 0.5000 1.0000", "0.5000 0.0000 0.5000 1.0000"]
+    now = client.get("decisions/current?region=the%20door").json()
+    assert (now["region"], now["rule"], now["present"]) == ("the door", "nothing to see", [])
+    assert client.get("decisions/current").json()["name"] == "mug"
+    assert client.get("decisions/current?region=attic").status == 404
+    refused = client.ask("PUT", "regions", {"regions": [shelf, shelf]})
+    assert (refused.status, refused.json()["error"]) == (
+        409, 'regions[1].name: "shelf" is already the name of region 1',
+    )  # fmt: skip
+    assert client.ask("PUT", "regions", {"regions": [{**shelf, "box": [0, 0, 2, 1]}]}).status == 422
 
 
 def test_pictures_are_made_once_for_all_and_not_too_often(
