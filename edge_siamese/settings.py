@@ -168,10 +168,12 @@ class RecognitionSettings(Record):
 
 
 class RegionSettings(Record):
-    """A place in the picture that is watched by itself, with events of its own. Each place needs a table `[[regions]]`, and
-    there are eight at most. They may overlap. Without any, the whole picture is watched, or the regions that were drawn in
-    the dashboard. The button registers in the first region. Options that are not set are those of `[camera]` and
-    `[recognition]`."""
+    """A place in the picture that is watched by itself, with events of its own.
+
+    Each place needs a table `[[regions]]`, and there are eight at most. They may overlap. Without any, the whole picture is
+    watched, or the regions that were drawn in the dashboard. The button registers in the first region. Options that are not
+    set are those of `[camera]` and `[recognition]`.
+    """
 
     name: str
     """Name in events, topics and metrics: letters, digits, spaces, - and _, 32 characters at most. No other region may have
