@@ -13,6 +13,7 @@ from edge_siamese.cli.main import main
 from edge_siamese.daemon.control_socket import ControlServer
 from edge_siamese.errors import ControlError, NotReady
 from edge_siamese.models.bundle import Bundle
+from edge_siamese.runtimes.selection import runtime_statuses
 from tests.edge_siamese.daemon.running import Daemon, daemon_in, until
 
 pytest.importorskip("onnxruntime")
@@ -83,7 +84,7 @@ def test_settings_without_fault(daemon: Daemon, check: Check, capsys: pytest.Cap
         ("model", 'bundle = "flowers"', "cannot recognize: no bundle at flowers: no such directory"),
         (
             "model",
-            'bundle = "{bundle}"\nruntime = "tflite-runtime"',
+            'bundle = "{bundle}"\nruntime = "{missing}"',
             "cannot recognize: ",
         ),
         (
@@ -140,12 +141,16 @@ def test_what_the_daemon_reports_is_found_before(
 ) -> None:
     if table in ("dashboard", "metrics", "mqtt"):
         pytest.importorskip({"dashboard": "uvicorn", "metrics": "prometheus_client", "mqtt": "paho"}[table])
+    # No environment has all runtimes: tflite-runtime needs an old Python, ai-edge-litert a new numpy.
+    missing = next(found.name for found in runtime_statuses() if not found.usable)
     tables = {
         "model": f'bundle = "{bundle.path}"',
         "camera": 'kind = "synthetic"',
         "panel": 'kind = "simulated"',
         "paths": f'state = "{daemon.state}"\nruntime = "{daemon.socket.parent}"',
-        table: text.replace("{taken}", str(taken)).replace("{bundle}", str(bundle.path)),
+        table: text.replace("{taken}", str(taken))
+        .replace("{missing}", missing)
+        .replace("{bundle}", str(bundle.path)),
     }
     daemon.config.write_text("".join(f"[{name}]\n{lines}\n" for name, lines in tables.items()))
     status, lines = check()
