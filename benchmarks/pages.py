@@ -42,7 +42,7 @@ PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md", *sorted((ROOT / "docs
 MARKED = re.compile(r"(<!-- table: ([^\n]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 SHIPPED = ("glyphs", "objects")
 NETWORKS = (*SHIPPED, "objects-small", "omniglot-koch2015-short")
-RUNS = (*NETWORKS, "omniglot-glyphnet")
+RUNS = (*NETWORKS, "omniglot-glyphnet", "omniglot-koch2015")
 SPLITS = {
     "omniglot-characters": ("1,200 and 423 characters", "1,100 characters, 2,000 steps"),
     "omniglot-five-1": ("five alphabets", "136 characters, 800 steps"),
