@@ -53,7 +53,7 @@ def nothing_left_of_debug(monkeypatch: pytest.MonkeyPatch) -> None:
         ("evaluate x --seed -1", "argument --seed: '-1' is not a whole number of at least 0"),
         (
             "evaluate x --seed 99999999999999",
-            "argument --seed: '99999999999999' is not a seed: those are below 2^31",
+            "argument --seed: '99999999999999' is not a seed: a seed is below 2^31",
         ),
         ("evaluate x --episodes -1", "argument --episodes: '-1' is not a whole number of at least 1"),
         ("evaluate x --pairs 0", "argument --pairs: '0' is not a whole number of at least 1"),
