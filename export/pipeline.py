@@ -5,17 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edge_siamese.models.bundle import Bundle
+import numpy as np
+
+from edge_siamese import models
+from edge_siamese.models.bundle import Bundle, load_bundle
+from edge_siamese.recognition.head import SigmoidDistanceHead
 from export import records
 from export.conversion.bundle import RUNTIMES, build_bundle, missing_formats, training_images
 from export.conversion.quantize import COMPARED_IMAGES
 from export.conversion.verification import Verification
 from export.conversion.verify import verify
+from export.data import load_splits
 from export.data.images import Splits
+from export.data.sources import source_names
 from export.encoders import build_encoder
 from export.evaluation.benchmark import Benchmark, benchmark
-from export.evaluation.evaluate import Evaluation, baseline_accuracy, default_effort, evaluate
+from export.evaluation.evaluate import Evaluation, baseline_accuracy, default_effort, evaluate, thin
 from export.evaluation.remote_runtime import open_encoder
+from export.evaluation.verdict import SHIPPED, STARTING, TRAINED, Verdict, advice_on, decide
 from export.progress import stderr_console, working
 from export.reporting.report import write_report
 from export.training.network import TorchEncoder, TrainedNetwork, load_run
@@ -32,6 +39,8 @@ class PipelineResult:
     evaluations: tuple[Evaluation, ...]
     benchmark: Benchmark
     report: Path
+    verdict: Verdict | None = None
+    """Which encoder to use; for folders of pictures."""
 
 
 def run_pipeline(
@@ -45,6 +54,9 @@ def run_pipeline(
 ) -> PipelineResult:
     """Train or resume, bundle, verify, evaluate, benchmark and report into `out`; progress goes to standard error."""
     console = stderr_console()
+    is_folder = source_names(settings.data)[0].startswith("folder:")
+    if is_folder and settings.steps and (advice := advice_on(splits.train.classes)):
+        console.print(advice, soft_wrap=True)
     trained = train(settings, splits, out / "train", fresh=fresh)
     console.print(trained.describe(), soft_wrap=True)
     network = load_run(out / "train")
@@ -81,11 +93,40 @@ def run_pipeline(
             accuracy = baseline_accuracy(baseline, splits, head, evaluations[0], effort.per_class)
             evaluations = [replace(evaluation, baseline=accuracy) for evaluation in evaluations]
         records.write(out / "evaluation.json", evaluations)
+        verdict = None
+        if is_folder:
+            say("comparing with the starting weights and the shipped bundle")
+            verdict = _verdict(settings, splits, bundle, baseline)
+            records.write(out / "verdict.json", verdict)
     with working(console, "benchmarking") as say:
         table = benchmark(bundle, splits, rounds, command=command, progress=say)
         records.write(out / "benchmark.json", table)
     report = write_report(out)
-    return PipelineResult(bundle, verification, tuple(evaluations), table, report)
+    return PipelineResult(bundle, verification, tuple(evaluations), table, report, verdict)
+
+
+def _verdict(
+    settings: TrainingSettings, splits: Splits, bundle: Bundle, starting: TorchEncoder | None
+) -> Verdict:
+    """Compare the bundle with its starting weights, and with the shipped bundle on the same pictures."""
+    per_class = default_effort(bundle.manifest.encoder.macs).per_class
+    images = thin(splits.evaluation, per_class)
+    candidates = {TRAINED: (open_encoder(bundle, "auto", "int8").embed_prepared(images.images), bundle.head)}
+    skipped = []
+    if starting is not None:
+        head = SigmoidDistanceHead(scale=1.0, bias=0.0)
+        candidates[STARTING] = starting.embed_prepared(images.images), head
+    shipped = load_bundle(models.shipped("objects"))
+    source = source_names(settings.data)[0]
+    same = load_splits(source, shipped.manifest.input, seed=settings.seed).evaluation
+    if same.class_names == splits.evaluation.class_names and np.array_equal(
+        same.labels, splits.evaluation.labels
+    ):
+        encoder = open_encoder(shipped, "auto", "int8")
+        candidates[SHIPPED] = encoder.embed_prepared(thin(same, per_class).images), shipped.head
+    else:
+        skipped.append(f"{SHIPPED}: other pictures are readable at its size")
+    return decide(candidates, images, splits.train.classes, settings.seed, tuple(skipped))
 
 
 def _runtimes(bundle: Bundle) -> list[str]:

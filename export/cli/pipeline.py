@@ -20,6 +20,7 @@ from export.cli.options import (
 )
 from export.conversion.operations import require_convertible
 from export.encoders import build_encoder
+from export.evaluation.verdict import Verdict
 from export.pipeline import run_pipeline
 from export.training.distributed import require_single_process
 
@@ -56,6 +57,25 @@ def run(arguments: argparse.Namespace) -> int:
         evaluate.show(evaluation)
     verify.show(result.verification)
     benchmark.show(result.benchmark)
+    if result.verdict is not None:
+        show_verdict(result.verdict)
     print(f"\nreport: {result.report}")
     verify.require(result.verification)
     return 0
+
+
+def show_verdict(verdict: Verdict) -> None:
+    """Print the candidates, and which of them to use."""
+    print(
+        f"\nwhich encoder: {verdict.way}-way one-shot, chance {1 / verdict.way:.1%}, {verdict.classes} classes that were"
+    )
+    print("not trained on; 95 % intervals over classes (bootstrap)")
+    for candidate in verdict.candidates:
+        print(
+            f"  {candidate.name:<26} {candidate.accuracy:6.1%}  {100 * candidate.low:.1f} to {100 * candidate.high:.1f}"
+        )
+    for line in verdict.skipped:
+        print(f"  skipped: {line}")
+    print(verdict.sentence)
+    if verdict.advice:
+        print(verdict.advice)

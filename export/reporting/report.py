@@ -23,6 +23,7 @@ from export.evaluation.evaluate import Evaluation
 from export.evaluation.one_shot import EpisodesResult
 from export.evaluation.open_set import Identification, OpenSet
 from export.evaluation.scenes import ScenesResult
+from export.evaluation.verdict import Verdict
 from export.provenance import DID_NOT_HELP, outcome, outcome_of
 from export.records import valid_text
 from export.reporting import plots
@@ -39,6 +40,7 @@ TEMPLATE = Path(__file__).with_name("report.html.j2")
 HISTORY, SETTINGS = "train/history.jsonl", "train/settings.json"
 EVALUATION, VERIFICATION, BENCHMARK = "evaluation.json", "verification.json", "benchmark.json"
 SCENES = "scenes.json"
+VERDICT = "verdict.json"
 MANIFEST, DEMO = "bundle/manifest.json", "demo.json"
 
 
@@ -143,6 +145,7 @@ class ReportInputs:
     manifest: Manifest | None = None
     demo: Demo | None = None
     scenes: tuple[ScenesResult, ...] = ()
+    verdict: Verdict | None = None
 
     @cached_property
     def int8(self) -> Evaluation | None:
@@ -211,6 +214,7 @@ def read_inputs(directory: Path) -> ReportInputs:
         verification=_record(Verification, directory / VERIFICATION),
         manifest=_manifest(directory / MANIFEST),
         demo=_record(Demo, directory / DEMO),
+        verdict=_record(Verdict, directory / VERDICT),
         scenes=records.read_all(ScenesResult, directory / SCENES) if (directory / SCENES).exists() else (),
     )
     if inputs == ReportInputs(name=inputs.name):

@@ -31,6 +31,7 @@ from export.data import cache
 from export.encoders import ENCODERS
 from export.evaluation.benchmark import Benchmark
 from export.evaluation.evaluate import Evaluation
+from export.evaluation.verdict import SHIPPED, TRAINED, Verdict
 from export.training import train as training
 from export.training.network import load_run
 from export.training.settings import ENCODER_DEFAULTS, TrainingSettings
@@ -40,7 +41,7 @@ from tests.export.conversion.test_onnx import Tiny
 SPLITS = ("train", "validation", "evaluation")
 CLASSES, EACH = 6, 6
 LEFT = {
-    ".bundle.part.lock", "benchmark.json", "evaluation.json", "report.html", "verification.json",
+    ".bundle.part.lock", "benchmark.json", "evaluation.json", "report.html", "verdict.json", "verification.json",
     "train/best.pt", "train/checkpoint.pt", "train/data.json", "train/history.jsonl", "train/settings.json",
     "bundle/MODEL_CARD.md", "bundle/golden.npz", "bundle/impostors.npy", "bundle/manifest.json",
     "bundle/encoder.fp32.onnx", "bundle/encoder.fp32.tflite", "bundle/encoder.int8.onnx", "bundle/encoder.int8.tflite",
@@ -136,7 +137,8 @@ def test_an_interrupted_pipeline_says_so_and_the_same_command_goes_on(made: Made
 def test_it_leaves_the_run_the_bundle_the_figures_and_the_report_and_nothing_else(made: Made) -> None:
     assert set(made.files()) == LEFT
     assert sorted(path.name for path in made.out.iterdir()) == [
-        ".bundle.part.lock", "benchmark.json", "bundle", "evaluation.json", "report.html", "train", "verification.json",
+        ".bundle.part.lock", "benchmark.json", "bundle", "evaluation.json", "report.html", "train", "verdict.json",
+        "verification.json",
     ]  # fmt: skip
 
 
@@ -167,6 +169,19 @@ def test_the_network_and_both_int8_files_are_evaluated_on_the_same_classes(made:
         assert [c.probability for c in checks] == [t.probability for t in bundle.manifest.thresholds]
     exact, *rounded = (evaluation.episodes[0].accuracy for evaluation in found)
     assert rounded == pytest.approx([exact, exact], abs=0.02)
+
+
+def test_the_verdict_is_on_screen_and_in_the_report(made: Made) -> None:
+    found = records.read(Verdict, made.out / "verdict.json")
+    assert [candidate.name for candidate in found.candidates] == [SHIPPED, TRAINED]
+    assert (found.way, found.classes, found.training_classes, found.skipped) == (6, 6, 6, ())
+    assert found.sentence.startswith(f"Use {found.choice}") and found.advice.startswith(
+        "Training is not advised: 6 "
+    )
+    assert f"\n{found.sentence}\n{found.advice}\n" in made.printed
+    assert found.advice in made.stopped
+    page = (made.out / "report.html").read_text(encoding="utf-8")
+    assert found.sentence in page and found.advice in page and "16.7 %" in page
 
 
 def test_every_file_was_verified(made: Made) -> None:

@@ -1,0 +1,212 @@
+"""Which encoder to use for one's own pictures: the trained one, its starting weights, or the shipped bundle `objects`.
+
+All are measured in the same one-shot episodes of classes that were not trained on. Intervals come from a bootstrap that
+draws the classes with replacement (Efron, 1979): they say how much another choice of as many classes may change a figure. A
+later candidate replaces an earlier, simpler one only where the interval of their difference is above zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_siamese.errors import DataError
+from edge_siamese.recognition.head import SigmoidDistanceHead
+from export.data.images import ImageSet
+from export.data.sampling import episodes
+from export.evaluation.embeddings import Embeddings
+from export.evaluation.metrics import Interval
+from export.evaluation.one_shot import widest_one_shot
+
+TRAINED, STARTING, SHIPPED = "the trained bundle", "the starting weights", "the shipped bundle objects"
+PREFERRED = (SHIPPED, STARTING, TRAINED)
+"""The simplest first: no training, no training but a bundle of one's own, training."""
+EPISODES = 2000
+RESAMPLES = 4000
+MIN_CLASSES = 6
+"""Of fewer classes, all agree by chance in more than 5 % of the cases (0.5 to the power of 5, on two sides), and no
+difference is shown."""
+MIN_TRAINING_CLASSES = 10
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One-shot accuracy of an encoder."""
+
+    name: str
+    accuracy: float
+    low: float
+    """95 % interval over classes."""
+    high: float
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much more accurate one candidate is than another."""
+
+    name: str
+    than: str
+    value: float
+    low: float
+    """95 % interval over classes."""
+    high: float
+    shown: bool
+    """Whether the interval is above zero, over enough classes."""
+
+    def describe(self) -> str:
+        """`the trained bundle minus the starting weights: +1.2 points, 95 % interval -0.4 to +2.8`."""
+        return (
+            f"{self.name} minus {self.than}: {100 * self.value:+.1f} points, 95 % interval {100 * self.low:+.1f} to "
+            f"{100 * self.high:+.1f}"
+        )
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The candidates, their differences, and the one to use."""
+
+    choice: str
+    candidates: tuple[Candidate, ...]
+    differences: tuple[Difference, ...]
+    """Of each candidate and each simpler one."""
+    way: int
+    """Guessing is right once in so many times."""
+    episodes: int
+    classes: int
+    """Number of classes that were not trained on."""
+    training_classes: int
+    skipped: tuple[str, ...] = ()
+    """Candidates that could not be measured, and why."""
+
+    @property
+    def sentence(self) -> str:
+        """Which candidate to use, and what shows it."""
+        simpler = [d for d in self.differences if d.name == self.choice]
+        if simpler and all(d.shown for d in simpler):
+            extra = " (run again with --steps 0)" if self.choice == STARTING else ""
+            return f"Use {self.choice}{extra}: {'; '.join(d.describe() for d in simpler)}."
+        others = [d for d in self.differences if d.than == self.choice]
+        if not others:
+            return f"Use {self.choice}: nothing else was measured."
+        few = f" ({self.classes} classes are too few to show one)" if self.classes < MIN_CLASSES else ""
+        return (
+            f"Use {self.choice}: no improvement on it is shown for new classes{few}: "
+            f"{'; '.join(d.describe() for d in others)}."
+        )
+
+    @property
+    def advice(self) -> str:
+        """Advice against training on few classes; empty if there are enough."""
+        return advice_on(self.training_classes)
+
+
+def advice_on(training_classes: int) -> str:
+    """Advice against training on fewer than ten classes; empty if there are enough."""
+    if training_classes >= MIN_TRAINING_CLASSES:
+        return ""
+    return (
+        f"Training is not advised: {training_classes} training classes are fewer than {MIN_TRAINING_CLASSES}. From so "
+        "few, an encoder learns what tells these classes apart, and not what tells new objects apart. Use the shipped "
+        "bundle objects, or add classes."
+    )
+
+
+def decide(
+    candidates: Mapping[str, tuple[Embeddings, SigmoidDistanceHead]],
+    images: ImageSet,
+    training_classes: int,
+    seed: int = 0,
+    skipped: tuple[str, ...] = (),
+) -> Verdict:
+    """Measure candidates in the same episodes and choose one.
+
+    Args:
+        candidates: by their name, embeddings float32 (N, D) of `images.images`, and the head whose distance ranks.
+        images: classes that were not trained on.
+        training_classes: number of classes that were.
+        seed: equal seeds give equal episodes and intervals.
+        skipped: candidates that are not among these, and why.
+
+    Raises:
+        DataError: the pictures allow no episode.
+    """
+    way, within_group = widest_one_shot(images)
+    right, asked = _play(candidates, images, way, within_group, seed)
+    classes, index = np.unique(asked, return_inverse=True)
+    counts = np.bincount(index).astype(np.float64)
+    correct = {
+        name: np.bincount(index, weights=answers).astype(np.float64) for name, answers in right.items()
+    }
+    draws = np.random.default_rng([seed, 32]).multinomial(
+        len(classes), np.full(len(classes), 1 / len(classes)), RESAMPLES
+    )
+    names = [name for name in PREFERRED if name in candidates]
+    measured = []
+    for name in names:
+        interval = _bootstrap(correct[name], counts, draws)
+        measured.append(
+            Candidate(name, float(correct[name].sum() / counts.sum()), interval.low, interval.high)
+        )
+    differences = []
+    for number, name in enumerate(names):
+        for than in names[:number]:
+            gain = correct[name] - correct[than]
+            interval = _bootstrap(gain, counts, draws)
+            value = float(gain.sum() / counts.sum())
+            shown = len(classes) >= MIN_CLASSES and interval.low > 0.0
+            differences.append(Difference(name, than, value, interval.low, interval.high, shown))
+    return Verdict(
+        choice=_choice(names, differences),
+        candidates=tuple(measured),
+        differences=tuple(differences),
+        way=way,
+        episodes=EPISODES,
+        classes=len(classes),
+        training_classes=training_classes,
+        skipped=skipped,
+    )
+
+
+def _play(
+    candidates: Mapping[str, tuple[Embeddings, SigmoidDistanceHead]],
+    images: ImageSet,
+    way: int,
+    within_group: bool,
+    seed: int,
+) -> tuple[dict[str, npt.NDArray[np.int64]], npt.NDArray[np.int64]]:
+    """For each candidate whether each query was answered correctly, and the class of each query."""
+    if not candidates:
+        raise DataError("there is no encoder to compare")
+    right: dict[str, list[npt.NDArray[np.bool_]]] = {name: [] for name in candidates}
+    asked = []
+    rng = np.random.default_rng([seed, 31])
+    for episode in episodes(images, EPISODES, way, 1, 1, rng, within_group):
+        queries, supports = episode.queries[:, 0], episode.supports[:, 0]
+        asked.append(images.labels[queries])
+        for name, (embeddings, head) in candidates.items():
+            distances = head.distances(embeddings[queries], embeddings[supports])
+            others = np.where(np.eye(way, dtype=bool), np.inf, distances).min(axis=1)
+            right[name].append(distances.diagonal() < others)  # a tie is wrong
+    return {
+        name: np.concatenate(answers).astype(np.float64) for name, answers in right.items()
+    }, np.concatenate(asked)
+
+
+def _bootstrap(sums: npt.NDArray[Any], counts: npt.NDArray[Any], draws: npt.NDArray[np.int64]) -> Interval:
+    """95 % interval of a mean over queries; each row of `draws` says how often each class is drawn."""
+    low, high = np.quantile((draws @ sums) / (draws @ counts), [0.025, 0.975])
+    return Interval(float(low), float(high))
+
+
+def _choice(names: list[str], differences: list[Difference]) -> str:
+    """The most elaborate candidate that is shown to be better than all simpler ones."""
+    shown = {(d.name, d.than): d.shown for d in differences}
+    best = names[0]
+    for number, name in enumerate(names):
+        if number and all(shown[name, than] for than in names[:number]):
+            best = name
+    return best
