@@ -18,9 +18,9 @@ from export.data import load_splits
 from export.data.folders import is_in_color
 from export.data.images import Splits
 from export.data.sources import source_names
+from export.encoder_names import EXTRACTOR_NOTATION, PIXELS, TIMM_NOTATION
 from export.encoders import ENCODERS, EncoderNetwork
 from export.encoders.efficientnet_lite import weights_installed
-from export.encoders.names import EXTRACTOR_NOTATION, PIXELS, TIMM_NOTATION
 from export.training.settings import (
     AUGMENTATION_NAMES,
     INITIALIZATIONS,

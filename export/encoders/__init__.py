@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from edge_siamese.errors import SettingsError
+from export.encoder_names import EXTRACTOR_NOTATION, EXTRACTOR_PREFIX, TIMM_NOTATION, TIMM_PREFIX
 from export.encoders.base import EncoderNetwork
 from export.encoders.efficientnet_lite import (
     EfficientNetLite0,
@@ -15,7 +16,6 @@ from export.encoders.efficientnet_lite import (
 )
 from export.encoders.glyphnet import GlyphNet
 from export.encoders.koch2015 import Koch2015, KochHead
-from export.encoders.names import EXTRACTOR_NOTATION, EXTRACTOR_PREFIX, TIMM_NOTATION, TIMM_PREFIX
 from export.encoders.onnx_extractor import OnnxExtractor
 from export.encoders.timm_backbone import TimmBackbone
 

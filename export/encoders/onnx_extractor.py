@@ -23,8 +23,8 @@ from torch import Tensor
 
 from edge_siamese.errors import SettingsError
 from edge_siamese.recognition.imaging import Preprocessing
+from export.encoder_names import MAX_SIDE, MIN_SIDE, ExtractorName, Pixels
 from export.encoders.base import EncoderNetwork
-from export.encoders.names import MAX_SIDE, MIN_SIDE, ExtractorName, Pixels
 
 INPUT, OUTPUT = "image", "embedding"
 PIXELS_AS_FLOAT, NORMALIZED = "pixels_as_float", "pixels_of_the_file"

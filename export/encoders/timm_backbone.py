@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from edge_siamese.errors import SettingsError
 from edge_siamese.recognition.imaging import Bytes, Preprocessing
 from edge_siamese.validation import nearest
+from export.encoder_names import BackboneName
 from export.encoders.base import EncoderNetwork
-from export.encoders.names import BackboneName
 from export.encoders.projection import fit_to_principal_components
 from export.encoders.timm_import import import_timm
 

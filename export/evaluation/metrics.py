@@ -350,8 +350,10 @@ def _stated(probabilities: npt.ArrayLike, same: npt.ArrayLike) -> tuple[Floats, 
     """Flat probabilities and outcomes (1 for genuine), checked."""
     stated = np.asarray(probabilities, dtype=np.float64).ravel()
     outcome = np.asarray(same, dtype=np.float64).ravel()
-    if not len(stated) or len(stated) != len(outcome):
-        raise ValueError(f"there are {len(stated)} probabilities, but {len(outcome)} outcomes")
+    if not len(stated):
+        raise ValueError("there are no probabilities")
+    if len(stated) != len(outcome):
+        raise ValueError(f"{len(stated)} probabilities need as many outcomes, not {len(outcome)}")
     if not (np.isfinite(stated).all() and (stated >= 0.0).all() and (stated <= 1.0).all()):
         raise ValueError("a probability lies in [0, 1]")
     return stated, outcome

@@ -14,7 +14,7 @@ import msgspec
 from edge_siamese.errors import SettingsError
 from edge_siamese.validation import Record, SchemaError, convert, nearest, parse_toml
 from export.data.sources import source_names
-from export.encoders.names import (
+from export.encoder_names import (
     EXTRACTOR_NOTATION,
     EXTRACTOR_PREFIX,
     TIMM_NOTATION,

@@ -334,10 +334,11 @@ def test_an_archive_goes_to_a_store_and_back(recognizer: Recognizer, tmp_path: P
     result = other.load(tmp_path / "device.zip")
     assert (result.objects, result.views, result.negatives) == (2, 3, 1)
     assert other.names == ("mug", "pencil")
-    for mine, theirs in zip(map(other.support.entry, other.names), entries, strict=True):
-        assert mine.uid == theirs.uid
-        np.testing.assert_array_equal(mine.embeddings, theirs.embeddings)
-        np.testing.assert_array_equal(mine.negatives, theirs.negatives)
+    mine = other.support
+    for place, theirs in enumerate(entries):
+        assert mine.uids[place] == theirs.uid
+        np.testing.assert_array_equal(mine.embeddings[mine.rows(place)], theirs.embeddings)
+        np.testing.assert_array_equal(mine.negatives[mine.negative_rows(place)], theirs.negatives)
     assert other.load(tmp_path / "device.zip").known == 4
     assert recognizer.load(tmp_path / "device.zip").known == 4
     recognizer.forget("mug")

@@ -164,7 +164,9 @@ def test_bundle_uses_the_data_and_the_seed_of_the_run_and_says_how_it_quantized(
     def build(network: Any, splits: Any, out: Path, budget: float, progress: Any) -> Any:
         asked.append((network.name, splits, out, budget))
         progress("quantizing")
-        manifest = SimpleNamespace(model_id="tiny-000000000000")
+        manifest = SimpleNamespace(
+            model_id="tiny-000000000000", models=[SimpleNamespace(format=name) for name in ("onnx", "tflite")]
+        )
         return SimpleNamespace(bundle=SimpleNamespace(manifest=manifest), quantization=results)
 
     monkeypatch.setattr(loading, "load_splits", load)

@@ -82,11 +82,11 @@ def test_counting_is_a_line_now_and_then_with_the_remaining_time_where_there_is_
     ]
 
 
-def test_the_rate_is_that_of_this_sitting_alone(clock: list[float]) -> None:
+def test_the_rate_is_that_of_this_session_alone(clock: list[float]) -> None:
     with TrainingProgress(steps=1000, done=900, batch=8, visible=False) as shown:
         clock[0] += 2.0
         shown.advance(1.0, 0.0)
-        assert (shown.rate, shown.done, shown.sitting_steps) == (4.0, 901, 1)
+        assert (shown.rate, shown.done, shown.session_steps) == (4.0, 901, 1)
 
 
 def test_hidden_progress_prints_nothing(

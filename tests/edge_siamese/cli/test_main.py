@@ -33,7 +33,7 @@ COMMANDS = (
     "register", "rename", "forget", "merge", "undo", "wrong", "score", "explain",
     "model", "model install", "model list", "model rollback",
     "dashboard", "dashboard address", "dashboard password", "dashboard token", "dashboard tokens", "dashboard revoke",
-    "info", "selftest", "compare", "recognize", "embed", "bench",
+    "info", "selftest", "compare", "recognize", "embed", "bench", "regions",
 )  # fmt: skip
 
 

@@ -419,8 +419,8 @@ def test_training_for_int8_happens_once_for_both_formats(
 
         return [QuantizationMethod("quantization-aware training", make)]
 
-    for name in ("OnnxGraph", "TfliteGraph"):
-        monkeypatch.setattr(bundle_module, name, Graph)
+    for format in ("onnx", "tflite"):
+        monkeypatch.setitem(bundle_module.GRAPHS, format, Graph)
     monkeypatch.setattr(bundle_module, "exported_encoder", lambda module, quantizable: "plain")
     monkeypatch.setattr(bundle_module, "train_for_int8", train_for_int8)
     monkeypatch.setattr(bundle_module, "standard_methods", methods)

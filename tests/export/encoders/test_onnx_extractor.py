@@ -19,8 +19,8 @@ from edge_siamese.errors import SettingsError
 from edge_siamese.recognition.imaging import Preprocessing
 from export.conversion.onnx import OnnxGraph
 from export.conversion.quantize import choose_ranges, collect_statistics
+from export.encoder_names import ExtractorName
 from export.encoders import build_encoder
-from export.encoders.names import ExtractorName
 from export.encoders.onnx_extractor import OnnxExtractor
 from export.training.network import TorchEncoder, count_macs, model_id
 

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from edge_siamese.errors import SettingsError
 from export.conversion.graph import exported_encoder
+from export.encoder_names import BackboneName
 from export.encoders import EncoderNetwork, build_encoder
 from export.encoders.efficientnet_lite import NORM_EPSILON, PIXEL_MEAN, PIXEL_SCALE, EfficientNetLite0Full
-from export.encoders.names import BackboneName
 from export.encoders.timm_backbone import TimmBackbone
 from export.training.network import count_macs, model_id
 

@@ -124,7 +124,11 @@ def test_brier_score() -> None:
 
 @pytest.mark.parametrize(
     ("p", "same", "message"),
-    [([1.1], [True], r"in \[0, 1\]"), ([], [], "do not go"), ([0.5], [], "do not go")],
+    [
+        ([1.1], [True], r"in \[0, 1\]"),
+        ([], [], "no probabilities"),
+        ([0.5], [], "1 probabilities need as many outcomes, not 0"),
+    ],
 )
 def test_probabilities_are_checked(p: list[float], same: list[bool], message: str) -> None:
     with pytest.raises(ValueError, match=message):

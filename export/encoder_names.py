@@ -1,4 +1,4 @@
-"""Names of encoders that are not modules of this package: networks of timm, and ONNX files."""
+"""Names of encoders that are not modules of `export.encoders`: networks of timm, and ONNX files. Does not import torch."""
 
 from __future__ import annotations
 
