@@ -1,8 +1,8 @@
 """Pictures of paper that shows none of the registered characters: impostors and strangers for handwriting.
 
 There are four kinds, equally many of each: characters of generated alphabets, scribbles, printed letters, and paper with
-nothing written on it (texture, lines, folds, edges). Half of them look photographed (`InkAugmentation`). Picture i of a role
-and seed is always the same. The roles share no alphabet, no font and no random number.
+nothing written on it (texture, lines, folds, edges). Half of them look photographed (`InkAugmentation`). A picture
+depends on its role, seed and number alone. The two roles have different alphabets, fonts and random numbers.
 """
 
 from __future__ import annotations

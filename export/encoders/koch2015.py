@@ -45,10 +45,13 @@ class Koch2015(EncoderNetwork):
                     nn.init.normal_(module.bias, 0.5, 0.01)
 
     def initialize(self, scheme: str) -> None:
-        """`he`: the schemes of He et al. (2015) and Glorot and Bengio (2010), which do not saturate the sigmoid units.
+        """Draw weights by `he`: He et al. (2015) for convolutions, Glorot and Bengio (2010) for the sigmoid units.
 
-        With the paper's N(0, 0.2) on 9216 inputs, nearly all units start at 0 or 1, where their gradient vanishes. The head
-        starts with log-odds 2 - 0.02 * ||h1 - h2||_1.
+        With the paper's N(0, 0.2) on 9216 inputs, most units start near 0 or 1, where the gradient vanishes. The head starts
+        with the log-odds 2 - 0.02 * ||h1 - h2||_1.
+
+        Raises:
+            SettingsError: there is no such scheme.
         """
         if scheme != "he":
             super().initialize(scheme)
@@ -69,7 +72,7 @@ class Koch2015(EncoderNetwork):
 
 
 def pool_first(layers: nn.Sequential, features: Tensor) -> Tensor:
-    """Apply the layers, with each ReLU that precedes a pooling after it: the same values, at a quarter of the cost."""
+    """Apply the layers, each pooling before the ReLU that precedes it: the same result, from a quarter of the values."""
     relu = None
     for layer in layers:
         if isinstance(layer, nn.ReLU):

@@ -206,10 +206,10 @@ class SiamesePairs(Objective):
 
 
 class AllPairs(Objective):
-    """The objective of Koch 2015 over all pairs of a batch, which consists of blocks of one alphabet each.
+    """The objective of Koch 2015 over all pairs within each block of a batch; a block has drawings of one alphabet.
 
-    Each drawing passes through the network once and takes part in 31 pairs instead of one. As in `SiamesePairs`, pairs of
-    different characters are of one alphabet, and the two kinds of pairs have equal weight.
+    Each drawing passes through the network once and is part of 31 pairs instead of one. As in `SiamesePairs`, a pair of
+    different characters is from one alphabet, and the two kinds of pairs have equal weight.
     """
 
     unit = 32

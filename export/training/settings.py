@@ -79,7 +79,7 @@ class TrainingSettings:
     max_gradient_norm: float = 0.0
     """Larger gradients are scaled down to this norm; 0 for no limit."""
     precision: str = "float32"
-    """Of convolutions and matrix products: `float32` or `bfloat16`, which is faster on processors with AMX."""
+    """Precision of convolutions and matrix products: `float32`, or `bfloat16`, which is faster on processors with AMX."""
     weight_decay: float = 0.05
     """Decoupled for adamw, L2 for sgd."""
     schedule: str = "cosine"

@@ -505,7 +505,7 @@ def validation_accuracy(encoder: EncoderNetwork, images: ImageSet, settings: Tra
 def keep_freed_memory() -> None:
     """Let glibc keep freed memory instead of returning it to the system: training steps allocate the same sizes again.
 
-    Without it, a third of a step on large feature maps is spent on page faults. Does nothing with other C libraries.
+    This avoids page faults, which slow down training on large feature maps. Does nothing with other C libraries.
     """
     # M_MMAP_MAX and M_TRIM_THRESHOLD of malloc.h
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
