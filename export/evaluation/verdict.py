@@ -125,9 +125,9 @@ def decide(
     """Measure candidates in the same episodes and choose one.
 
     Args:
-        candidates: by their name, embeddings float32 (N, D) of `images.images`, and the head whose distance ranks.
+        candidates: for each name, embeddings float32 (N, D) of `images.images`, and the head whose distance ranks.
         images: classes that were not trained on.
-        training_classes: number of classes that were.
+        training_classes: number of classes that were trained on.
         seed: equal seeds give equal episodes and intervals.
         skipped: candidates that are not among these, and why.
 
@@ -177,8 +177,8 @@ def _play(
     way: int,
     within_group: bool,
     seed: int,
-) -> tuple[dict[str, npt.NDArray[np.int64]], npt.NDArray[np.int64]]:
-    """For each candidate whether each query was answered correctly, and the class of each query."""
+) -> tuple[dict[str, npt.NDArray[np.float64]], npt.NDArray[np.int64]]:
+    """For each candidate, 1 for each query that was answered correctly and 0 for the others; and the class of each query."""
     if not candidates:
         raise DataError("there is no encoder to compare")
     right: dict[str, list[npt.NDArray[np.bool_]]] = {name: [] for name in candidates}
