@@ -11,13 +11,15 @@ DATA_ROOT_OPTION = $(if $(DATA_ROOT),--data-root $(DATA_ROOT))
 JOBS ?= 2
 # Fuzz targets and options, see .venv/bin/python -m tests.fuzz --help:   make fuzz FUZZ='settings --seed 7'
 FUZZ ?=
+# Options of scripts/release.py:                                   make release RELEASE='--allow-dirty --arch arm64'
+RELEASE ?=
 
 export PYTHON TORCH_INDEX
 
 LOCK = .venv/bin/uv pip compile --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-device demo run test test-device fuzz test-system screenshots generated lint photographs models scenes reproduce reproduce-omniglot model-glyphs model-objects model-objects-small splits bench-daemon bench-integrations results wheel deb lock update clean distclean
+.PHONY: help setup setup-device demo run test test-device fuzz test-system screenshots generated lint photographs models scenes reproduce reproduce-omniglot model-glyphs model-objects model-objects-small splits bench-daemon bench-integrations results wheel deb release lock update clean distclean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' Makefile
@@ -124,6 +126,9 @@ wheel: setup  ## build the device's wheel into dist
 
 deb: setup  ## build the Debian package into dist: make deb ARCH=arm64
 	@sh scripts/deb.sh $(if $(ARCH),--arch $(ARCH))
+
+release: setup  ## build a release into build/release: packages, bills of materials, checksums, notes; RELEASE=--allow-dirty for a trial
+	@.venv/bin/python scripts/release.py $(RELEASE)
 
 lock: .venv/bin/uv  ## write requirements/*.lock from requirements/*.in; keep the versions that still fit
 	@$(LOCK) requirements/host.in --output-file requirements/host.lock

@@ -97,7 +97,8 @@ ln -s /opt/edge-siamese/current/bin/edge-siamese "$tree/usr/bin/edge-siamese"
 for name in preinst postinst prerm postrm; do
     put "systemd/debian/$name" "DEBIAN/$name" 755
 done
-size=$(du -sk --apparent-size "$tree" | cut -f1)
+# As dpkg-gencontrol counts, since what du says depends on the file system.
+size=$(find "$tree/usr" -printf '%y %s\n' | awk '{ total += $1 == "f" ? int(($2 + 1023) / 1024) : 1 } END { print total }')
 sed -e "s/@VERSION@/$version/" -e "s/@ARCH@/$arch/" -e "s/@SIZE@/$size/" "$root/systemd/debian/control" >"$tree/DEBIAN/control"
 (cd "$tree" && find usr -type f -print0 | LC_ALL=C sort -z | xargs -0 md5sum) >"$tree/DEBIAN/md5sums"
 
