@@ -345,6 +345,7 @@ def test_every_package_that_is_imported_is_a_direct_dependency() -> None:
     }
     imported |= {library.split(".")[0] for driver in RUNTIMES.values() for library in driver.libraries}
     names = {"PIL": "pillow", "yaml": "pyyaml", "paho": "paho-mqtt", "vtkmodules": "vtk"}
+    names |= {"cyclonedx": "cyclonedx-python-lib", "packageurl": "packageurl-python"}
     packages = {normal(names.get(module, module)) for module in imported - known}
     assert packages - set(dependency_rows()) == set()
 
