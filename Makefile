@@ -19,7 +19,7 @@ export PYTHON TORCH_INDEX
 LOCK = .venv/bin/uv pip compile --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-device demo run test test-device fuzz test-system screenshots generated lint photographs models scenes reproduce reproduce-omniglot model-glyphs model-objects model-objects-small splits bench-daemon bench-integrations results wheel deb release lock update clean distclean
+.PHONY: help setup setup-device demo run test test-device fuzz test-system screenshots generated lint photographs models scenes reproduce reproduce-omniglot model-glyphs model-objects model-objects-small splits bench-daemon bench-integrations results wheel deb release docs docs-serve lock update clean distclean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' Makefile
@@ -119,6 +119,13 @@ bench-integrations: setup  ## measure the daemon with dashboard, MQTT and metric
 
 results: setup  ## write the measured figures into README.md, docs/results.md and docs/results
 	@.venv/bin/python -m benchmarks.pages
+
+docs: setup  ## build the documentation site into build/site, without a network
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --quiet --strict
+	@echo build/site/index.html
+
+docs-serve: setup  ## serve the documentation site at http://127.0.0.1:8000, and rebuild it when a page changes
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs serve
 
 wheel: setup  ## build the device's wheel into dist
 	@.venv/bin/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .

@@ -42,10 +42,11 @@ class Recognizer:
       (height, width, 4) with an ignored fourth channel;
     - a PIL image of any mode.
 
-    Example:
-        recognizer = Recognizer("objects")
-        recognizer.register("mug", "mug.jpg")
-        print(recognizer.recognize("kitchen.jpg"))  # mug (p = 0.97)
+    Examples:
+        >>> recognizer = Recognizer("objects")
+        >>> recognizer.register("mug", "mug.jpg")
+        >>> print(recognizer.recognize("kitchen.jpg"))
+        mug (p = 0.97)
     """
 
     encoder: Encoder

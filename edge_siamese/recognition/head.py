@@ -26,9 +26,10 @@ _L1_BLOCK_BYTES = 32 * 1024 * 1024
 class SigmoidDistanceHead:
     """p(same) = sigmoid(bias - scale * distance).
 
-    Example:
-        head = SigmoidDistanceHead(scale=12.0, bias=9.0)
-        head.score(queries, supports)  # float32 (N, M), from embeddings (N, D) and (M, D)
+    Examples:
+        >>> head = SigmoidDistanceHead(scale=12.0, bias=9.0)
+        >>> head.score(queries, supports).shape  # of embeddings (N, D) and (M, D)
+        (N, M)
     """
 
     scale: float
