@@ -12,6 +12,7 @@ from importlib import import_module
 from edge_siamese.system.signals import cleaning_up_when_ended
 
 COMMANDS = {
+    "data": "look through a folder of pictures: counts, duplicates, damaged and unsuitable pictures",
     "pipeline": "train, bundle, verify, evaluate, benchmark and report, in one command",
     "train": "train an encoder, or resume a run",
     "bundle": "build a bundle from a training run: model files, head, thresholds, golden vectors",

@@ -16,6 +16,7 @@ from export.conversion.quantize import COMPARED_IMAGES
 from export.conversion.verification import Verification
 from export.conversion.verify import verify
 from export.data import load_splits
+from export.data.data_card import DataCard
 from export.data.images import Splits
 from export.data.sources import source_names
 from export.encoders import build_encoder
@@ -24,7 +25,7 @@ from export.evaluation.evaluate import Evaluation, baseline_accuracy, default_ef
 from export.evaluation.remote_runtime import open_encoder
 from export.evaluation.verdict import SHIPPED, STARTING, TRAINED, Verdict, advice_on, decide
 from export.progress import stderr_console, working
-from export.reporting.report import write_report
+from export.reporting.report import DATA_CARD, write_report
 from export.training.network import TorchEncoder, TrainedNetwork, load_run
 from export.training.settings import TrainingSettings
 from export.training.train import load_initial_weights, train
@@ -51,6 +52,7 @@ def run_pipeline(
     fresh: bool = False,
     rounds: int = 5,
     command: str = "",
+    card: DataCard | None = None,
 ) -> PipelineResult:
     """Train or resume, bundle, verify, evaluate, benchmark and report into `out`; progress goes to standard error."""
     console = stderr_console()
@@ -59,6 +61,8 @@ def run_pipeline(
         console.print(advice, soft_wrap=True)
     trained = train(settings, splits, out / "train", fresh=fresh)
     console.print(trained.describe(), soft_wrap=True)
+    if card is not None:
+        records.write(out / DATA_CARD, card)
     network = load_run(out / "train")
     with working(console, "building the bundle") as say:
         built = build_bundle(network, splits, out / "bundle", int8_budget, say)
@@ -96,7 +100,7 @@ def run_pipeline(
         verdict = None
         if is_folder:
             say("comparing with the starting weights and the shipped bundle")
-            verdict = _verdict(settings, splits, bundle, baseline)
+            verdict = _verdict(settings, splits, bundle, baseline, card.caution if card else "")
             records.write(out / "verdict.json", verdict)
     with working(console, "benchmarking") as say:
         table = benchmark(bundle, splits, rounds, command=command, progress=say)
@@ -106,7 +110,7 @@ def run_pipeline(
 
 
 def _verdict(
-    settings: TrainingSettings, splits: Splits, bundle: Bundle, starting: TorchEncoder | None
+    settings: TrainingSettings, splits: Splits, bundle: Bundle, starting: TorchEncoder | None, caution: str
 ) -> Verdict:
     """Compare the bundle with its starting weights, and with the shipped bundle on the same pictures."""
     per_class = default_effort(bundle.manifest.encoder.macs).per_class
@@ -126,7 +130,7 @@ def _verdict(
         candidates[SHIPPED] = encoder.embed_prepared(thin(same, per_class).images), shipped.head
     else:
         skipped.append(f"{SHIPPED}: other pictures are readable at its size")
-    return decide(candidates, images, splits.train.classes, settings.seed, tuple(skipped))
+    return decide(candidates, images, splits.train.classes, settings.seed, tuple(skipped), caution)
 
 
 def _runtimes(bundle: Bundle) -> list[str]:

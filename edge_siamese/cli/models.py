@@ -136,7 +136,7 @@ def compare(options: argparse.Namespace) -> int:
     distance = float(bundle.head.paired_distances(embeddings[:1], embeddings[1:])[0])
     probability = float(bundle.head.probability(distance))
     threshold, source, passes = options.threshold, "given", "given"
-    if threshold is None and (stated := default_threshold(bundle.manifest)):
+    if threshold is None and (stated := default_threshold(bundle.manifest.thresholds)):
         threshold, source = stated.probability, threshold_origin(stated)
         passes = f"{100.0 * stated.false_accept_rate:g} in 100 different pairs passes"
     same = None if threshold is None else probability >= threshold

@@ -230,7 +230,7 @@ def choose_acceptance(
     """
     if threshold is not None:
         return Acceptance(threshold)
-    default = default_threshold(bundle.manifest)
+    default = default_threshold(bundle.manifest.thresholds)
     rate = false_accept_rate or (default.false_accept_rate if default else DEFAULT_FALSE_ACCEPT_RATE)
     is_measured = Acceptance(0.5, "", rate, bundle.impostors).is_measured
     is_stated = any(math.isclose(t.false_accept_rate, rate, rel_tol=1e-6) for t in bundle.manifest.thresholds)

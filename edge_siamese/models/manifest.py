@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Annotated, Any, Literal
@@ -301,14 +301,14 @@ def _require_inside(path: str, where: str) -> None:
         )
 
 
-def default_threshold(manifest: Manifest) -> Threshold | None:
-    """The default threshold: at a false-accept rate of 1e-2, or else the strictest stated one."""
+def default_threshold(thresholds: Iterable[Threshold]) -> Threshold | None:
+    """The default one of stated thresholds: at a false-accept rate of 1e-2, or else the strictest."""
 
     def order(threshold: Threshold) -> tuple[bool, float]:
         rate = threshold.false_accept_rate
         return not math.isclose(rate, DEFAULT_FALSE_ACCEPT_RATE, rel_tol=1e-6), rate
 
-    return min(manifest.thresholds, key=order, default=None)
+    return min(thresholds, key=order, default=None)
 
 
 def threshold_origin(threshold: Threshold) -> str:
@@ -335,7 +335,7 @@ def choose_threshold(
     if false_accept_rate is not None:
         stated = manifest.threshold_at(false_accept_rate)
         return stated.probability, threshold_origin(stated)
-    if default := default_threshold(manifest):
+    if default := default_threshold(manifest.thresholds):
         return default.probability, threshold_origin(default)
     LOG.warning(
         "%s states no threshold; using p = %g. Pass a threshold to choose another",

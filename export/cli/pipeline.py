@@ -6,7 +6,7 @@ import argparse
 import shlex
 import sys
 
-from export.cli import benchmark, evaluate, verify
+from export.cli import benchmark, data, evaluate, verify
 from export.cli.bundle import add_budget
 from export.cli.options import (
     add_data_options,
@@ -19,9 +19,11 @@ from export.cli.options import (
     training_settings,
 )
 from export.conversion.operations import require_convertible
+from export.data.data_card import data_card
 from export.encoders import build_encoder
 from export.evaluation.verdict import Verdict
 from export.pipeline import run_pipeline
+from export.progress import stderr_console
 from export.training.distributed import require_single_process
 
 EXAMPLE = f"""\
@@ -52,7 +54,13 @@ def run(arguments: argparse.Namespace) -> int:
     require_convertible(encoder)
     splits = splits_for(settings, encoder, arguments.data_root)
     command = shlex.join(["python", "-m", "export", *sys.argv[1:]])
-    result = run_pipeline(settings, splits, out, arguments.int8_budget, arguments.fresh, command=command)
+    card = None
+    if splits.files is not None:
+        card = data_card(splits, encoder.preprocessing)
+        data.show(card, stderr_console(), brief=True)
+    result = run_pipeline(
+        settings, splits, out, arguments.int8_budget, arguments.fresh, command=command, card=card
+    )
     for evaluation in result.evaluations:
         evaluate.show(evaluation)
     verify.show(result.verification)

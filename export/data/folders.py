@@ -22,7 +22,7 @@ from edge_siamese.errors import DataError, EdgeSiameseError, printable
 from edge_siamese.pictures import read_picture
 from edge_siamese.recognition.imaging import Preprocessing, prepare
 from export.data.cache import Arrays, cached_arrays
-from export.data.images import ImageSet, Indices, Splits
+from export.data.images import Files, ImageSet, Indices, Splits
 from export.progress import track
 from export.records import valid_text
 
@@ -138,6 +138,7 @@ def load_folder(path: Path, preprocessing: Preprocessing, seed: int = 0, log: bo
             "evaluation_classes": list(splits.evaluation.class_names),
             "warnings": scan.warnings,
         },
+        files=reader.files_of(splits),
     )
 
 
@@ -409,6 +410,8 @@ class _Reader:
     warnings: list[str]
     files: dict[str, list[tuple[Path, bytes]]] = field(default_factory=dict)
     """Pictures of each class that were read, each with a hash of its pixels."""
+    unreadable: dict[Path, str] = field(default_factory=dict)
+    small_classes: dict[str, int] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -445,11 +448,13 @@ class _Reader:
         pictures = [picture for c in classes for picture in c.pictures]
         images, reasons = prepared_pictures(path, pictures, self.preprocessing)
         self.warnings.extend(reason for reason in reasons if reason)
+        self.unreadable |= {p: reason for p, reason in zip(pictures, reasons, strict=True) if reason}
         readable = np.array([not reason for reason in reasons], dtype=bool)
         owner = np.repeat(np.arange(len(classes)), [len(c.pictures) for c in classes])
         counts = np.bincount(owner[readable], minlength=len(classes))
         for c, count in zip(classes, counts, strict=True):
             if count < MIN_IMAGES:
+                self.small_classes[c.name] = int(count)
                 self.warnings.append(
                     f"class {c.name} in {valid_text(path)} has {count or 'no'} readable picture and is skipped: "
                     f"{MIN_IMAGES} are needed"
@@ -475,6 +480,12 @@ class _Reader:
             drawers=np.full(len(images), -1, dtype=np.int64),
         )
         return every.select(usable)
+
+    def files_of(self, splits: Splits) -> Files:
+        """The files behind the splits."""
+        names = [name for split in SPLITS for name in getattr(splits, split).class_names]
+        used = {name: tuple(path for path, _ in self.files[name]) for name in names}
+        return Files(self.root, used, self.unreadable, self.small_classes)
 
     def name_repeated_pictures(self, splits: Splits) -> None:
         """Add a warning for each pair of splits with a picture in common."""
@@ -577,19 +588,24 @@ def prepared_pictures(
         stacked = np.stack(images) if images else np.empty((0, *preprocessing.shape), dtype=np.uint8)
         return {"images": stacked, "reasons": np.array(reasons, dtype=np.str_)}
 
+    key = {
+        "version": CACHE_VERSION,
+        "path": str(path.resolve()),
+        "files": state_of(path, pictures),
+        "preprocessing": structs.asdict(preprocessing),
+    }
+    arrays = cached_arrays("folder", key, build)
+    return np.asarray(arrays["images"], dtype=np.uint8), [str(reason) for reason in arrays["reasons"]]
+
+
+def state_of(path: Path, pictures: Iterable[Path]) -> str:
+    """A hash of names, sizes and times of change of picture files below a folder, as a key of the cache."""
     digest = hashlib.sha256()
     for picture in pictures:
         status = picture.stat() if picture.exists() else picture.lstat()
         digest.update(os.fsencode(os.path.relpath(picture, path)))
         digest.update(f"\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
-    key = {
-        "version": CACHE_VERSION,
-        "path": str(path.resolve()),
-        "files": digest.hexdigest(),
-        "preprocessing": structs.asdict(preprocessing),
-    }
-    arrays = cached_arrays("folder", key, build)
-    return np.asarray(arrays["images"], dtype=np.uint8), [str(reason) for reason in arrays["reasons"]]
+    return digest.hexdigest()
 
 
 def _prepare_picture(picture: Path, preprocessing: Preprocessing) -> npt.NDArray[np.uint8] | str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -148,6 +149,19 @@ class OneShotRun:
 
 
 @dataclass(frozen=True, eq=False)
+class Files:
+    """Files of a folder of pictures."""
+
+    root: Path
+    used: Mapping[str, tuple[Path, ...]]
+    """The pictures of each class of the splits, by its name, in the order of `ImageSet.images_of`."""
+    unreadable: Mapping[Path, str]
+    """Pictures that were not read, and why."""
+    small_classes: Mapping[str, int]
+    """Classes that are not used because they have too few pictures, with the number of readable ones."""
+
+
+@dataclass(frozen=True, eq=False)
 class Splits:
     """Image sets for training, validation and evaluation, which share no class."""
 
@@ -162,3 +176,5 @@ class Splits:
     """Supports for the evaluation classes from another domain than the queries, if any."""
     training_pictures: ImageSet | None = None
     """Pictures for training, if not those of `train`: larger pictures, cut-outs (RGBA), and classes of further sources."""
+    files: Files | None = None
+    """The files of the pictures, for data of the user."""

@@ -55,6 +55,22 @@ class Identification:
 
 
 @dataclass(frozen=True)
+class CurvePoint:
+    """Results of a fixed threshold, with 95 % intervals for another sample of classes (bootstrap)."""
+
+    probability: float
+    """A query is accepted when p(same) of its nearest support is at least this."""
+    far: float
+    """Share of the unknown queries that are accepted."""
+    far_low: float
+    far_high: float
+    rate: float
+    """Share of the known queries that are accepted and whose nearest support is right."""
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class OpenSet:
     """Open-set identification with some objects registered from one picture each, among unknown ones."""
 
@@ -75,6 +91,10 @@ class OpenSet:
     """False-accept rates for which there are too few unknown queries."""
     stated: tuple[Identification, ...]
     """Results at the thresholds of the bundle."""
+    curve: tuple[CurvePoint, ...] = ()
+    """Results at falling thresholds; empty in records of an earlier release."""
+    default: CurvePoint | None = None
+    """Results at the default threshold: the stated one, or p = 0.5 if none is stated."""
 
     @property
     def title(self) -> str:
@@ -96,6 +116,10 @@ class Scored:
     unknown_episode: Counts
     """(U,)."""
     episodes: int
+    known_class: Counts | None = None
+    """(K,): the class of each query; None if it is unknown, and no curve is measured."""
+    unknown_class: Counts | None = None
+    """(U,)."""
 
 
 def open_sets(
@@ -132,7 +156,9 @@ def open_sets(
         unknown = min(MAX_UNKNOWN, usable - registered)
         rng = np.random.default_rng([seed, 25, registered])
         drawn = _draw(images, count, registered + unknown, -(-UNKNOWN_QUERIES // unknown), rng)
-        scored = score(drawn, registered, embeddings, embeddings if supports is None else supports, head)
+        scored = score(
+            drawn, registered, embeddings, embeddings if supports is None else supports, head, images.labels
+        )
         results.append(identification(scored, registered, unknown, thresholds, seed))
     return tuple(results)
 
@@ -143,9 +169,13 @@ def score(
     embeddings: Embeddings,
     supports: Embeddings,
     head: SigmoidDistanceHead,
+    labels: Counts | None = None,
 ) -> Scored:
-    """Score the queries of episodes in which only the first `registered` classes, one support each, are registered."""
-    best, right = list[Scores](), list[npt.NDArray[np.bool_]]()
+    """Score the queries of episodes in which only the first `registered` classes, one support each, are registered.
+
+    `labels`, (N,), are the classes of the embeddings.
+    """
+    best, right, classes = list[Scores](), list[npt.NDArray[np.bool_]](), list[Counts]()
     each = ways = 0
     for episode in drawn:
         ways, each = episode.queries.shape
@@ -154,9 +184,12 @@ def score(
         )
         best.append(log_odds.max(axis=1))
         right.append(log_odds.argmax(axis=1) == np.repeat(np.arange(ways), each))
+        if labels is not None:
+            classes.append(labels[episode.queries.ravel()])
     scores, correct = np.stack(best), np.stack(right)
     known = registered * each
     number = np.arange(len(best))
+    of_queries = np.stack(classes) if classes else None
     return Scored(
         known=scores[:, :known].ravel(),
         right=correct[:, :known].ravel(),
@@ -164,6 +197,8 @@ def score(
         unknown=scores[:, known:].ravel(),
         unknown_episode=np.repeat(number, ways * each - known),
         episodes=len(best),
+        known_class=None if of_queries is None else of_queries[:, :known].ravel(),
+        unknown_class=None if of_queries is None else of_queries[:, known:].ravel(),
     )
 
 
@@ -207,7 +242,53 @@ def identification(
         points=tuple(identifications[: len(points)]),
         not_stated=tuple(rate for rate, limit in reached if limit is None),
         stated=tuple(identifications[len(points) :]),
+        **_curve(scored, thresholds, seed),
     )
+
+
+class _Curve(TypedDict, total=False):
+    curve: tuple[CurvePoint, ...]
+    default: CurvePoint
+
+
+def _curve(scored: Scored, thresholds: Sequence[Threshold], seed: int) -> _Curve:
+    """Results at fixed thresholds, from a strict one to accepting everything, and at the default one."""
+    if scored.known_class is None or scored.unknown_class is None:
+        return {}
+    stated = default_threshold(thresholds)
+    default = FALLBACK_THRESHOLD if stated is None else stated.probability
+    shares = np.geomspace(max(MIN_CURVE_FAR, metrics.RULE_OF_30 / len(scored.unknown)), 1.0, CURVE_POINTS)
+    limits = np.unique(np.quantile(scored.unknown, 1.0 - shares))[::-1]
+    limits = np.append(limits, metrics.logit(default))
+    known, unknown = scored.right, np.ones(len(scored.unknown), bool)
+    classes = int(max(scored.known_class.max(), scored.unknown_class.max())) + 1
+    rates = _class_counts(scored.known, known, scored.known_class, limits, classes)
+    fars = _class_counts(scored.unknown, unknown, scored.unknown_class, limits, classes)
+    rng = np.random.default_rng([seed, 34])
+    present = np.flatnonzero(rates[1] + fars[1])
+    draws = rng.multinomial(len(present), np.full(len(present), 1 / len(present)), RESAMPLES)
+    rate, low, high = _over_classes(rates[0][present], rates[1][present], draws)
+    far, far_low, far_high = _over_classes(fars[0][present], fars[1][present], draws)
+    points = [
+        CurvePoint(metrics.sigmoid(float(limit)), *(float(v) for v in values))
+        for limit, *values in zip(limits, far, far_low, far_high, rate, low, high, strict=True)
+    ]
+    return {"curve": tuple(points[:-1]), "default": points[-1]}
+
+
+def _class_counts(
+    scores: Scores, counted: npt.NDArray[np.bool_], labels: Counts, limits: Scores, classes: int
+) -> tuple[Scores, Scores]:
+    """(classes, L): `counted` queries of each class with at least each score; and (classes,): all its queries."""
+    # Position among the falling limits of the first one that a score reaches.
+    place = np.searchsorted(-np.sort(-limits), -np.inf) * 0 + _reached(limits, scores)
+    table = np.zeros((classes, len(limits) + 1))
+    np.add.at(table, (labels[counted], place[counted]), 1.0)
+    order = np.argsort(-limits, kind="stable")
+    accumulated = table[:, :-1].cumsum(axis=1)
+    result = np.empty_like(accumulated)
+    result[:, order] = accumulated
+    return result, np.bincount(labels, minlength=classes).astype(np.float64)
 
 
 def _draw(

@@ -81,10 +81,16 @@ class Verdict:
     training_classes: int
     skipped: tuple[str, ...] = ()
     """Candidates that could not be measured, and why."""
+    caution: str = ""
+    """Why the figures may be too good; empty if nothing shows it."""
 
     @property
     def sentence(self) -> str:
-        """Which candidate to use, and what shows it."""
+        """Which candidate to use, what shows it, and why the figures may be too good."""
+        return f"{self._choice_sentence} {self.caution}".rstrip()
+
+    @property
+    def _choice_sentence(self) -> str:
         simpler = [d for d in self.differences if d.name == self.choice]
         if simpler and all(d.shown for d in simpler):
             extra = " (run again with --steps 0)" if self.choice == STARTING else ""
@@ -121,6 +127,7 @@ def decide(
     training_classes: int,
     seed: int = 0,
     skipped: tuple[str, ...] = (),
+    caution: str = "",
 ) -> Verdict:
     """Measure candidates in the same episodes and choose one.
 
@@ -130,6 +137,7 @@ def decide(
         training_classes: number of classes that were trained on.
         seed: equal seeds give equal episodes and intervals.
         skipped: candidates that are not among these, and why.
+        caution: why the figures may be too good.
 
     Raises:
         DataError: the pictures allow no episode.
@@ -168,6 +176,7 @@ def decide(
         classes=len(classes),
         training_classes=training_classes,
         skipped=skipped,
+        caution=caution,
     )
 
 

@@ -18,6 +18,7 @@ from edge_siamese.models.manifest import Manifest
 from edge_siamese.system.files import write_text_atomically
 from export import records
 from export.conversion.verification import Verification
+from export.data.data_card import DataCard
 from export.evaluation.benchmark import Benchmark, BenchmarkRow
 from export.evaluation.evaluate import Evaluation
 from export.evaluation.one_shot import EpisodesResult
@@ -40,7 +41,7 @@ TEMPLATE = Path(__file__).with_name("report.html.j2")
 HISTORY, SETTINGS = "train/history.jsonl", "train/settings.json"
 EVALUATION, VERIFICATION, BENCHMARK = "evaluation.json", "verification.json", "benchmark.json"
 SCENES = "scenes.json"
-VERDICT = "verdict.json"
+VERDICT, DATA_CARD = "verdict.json", "data_card.json"
 MANIFEST, DEMO = "bundle/manifest.json", "demo.json"
 
 
@@ -146,6 +147,7 @@ class ReportInputs:
     demo: Demo | None = None
     scenes: tuple[ScenesResult, ...] = ()
     verdict: Verdict | None = None
+    card: DataCard | None = None
 
     @cached_property
     def int8(self) -> Evaluation | None:
@@ -215,6 +217,7 @@ def read_inputs(directory: Path) -> ReportInputs:
         manifest=_manifest(directory / MANIFEST),
         demo=_record(Demo, directory / DEMO),
         verdict=_record(Verdict, directory / VERDICT),
+        card=_record(DataCard, directory / DATA_CARD),
         scenes=records.read_all(ScenesResult, directory / SCENES) if (directory / SCENES).exists() else (),
     )
     if inputs == ReportInputs(name=inputs.name):

@@ -28,6 +28,7 @@ from export import pipeline, records
 from export.__main__ import main
 from export.conversion.verification import Verification
 from export.data import cache
+from export.data.data_card import DataCard
 from export.encoders import ENCODERS
 from export.evaluation.benchmark import Benchmark
 from export.evaluation.evaluate import Evaluation
@@ -41,7 +42,8 @@ from tests.export.conversion.test_onnx import Tiny
 SPLITS = ("train", "validation", "evaluation")
 CLASSES, EACH = 6, 6
 LEFT = {
-    ".bundle.part.lock", "benchmark.json", "evaluation.json", "report.html", "verdict.json", "verification.json",
+    ".bundle.part.lock", "benchmark.json", "data_card.json", "evaluation.json", "report.html", "verdict.json",
+    "verification.json",
     "train/best.pt", "train/checkpoint.pt", "train/data.json", "train/history.jsonl", "train/settings.json",
     "bundle/MODEL_CARD.md", "bundle/golden.npz", "bundle/impostors.npy", "bundle/manifest.json",
     "bundle/encoder.fp32.onnx", "bundle/encoder.fp32.tflite", "bundle/encoder.int8.onnx", "bundle/encoder.int8.tflite",
@@ -137,9 +139,16 @@ def test_an_interrupted_pipeline_says_so_and_the_same_command_goes_on(made: Made
 def test_it_leaves_the_run_the_bundle_the_figures_and_the_report_and_nothing_else(made: Made) -> None:
     assert set(made.files()) == LEFT
     assert sorted(path.name for path in made.out.iterdir()) == [
-        ".bundle.part.lock", "benchmark.json", "bundle", "evaluation.json", "report.html", "train", "verdict.json",
-        "verification.json",
+        ".bundle.part.lock", "benchmark.json", "bundle", "data_card.json", "evaluation.json", "report.html", "train",
+        "verdict.json", "verification.json",
     ]  # fmt: skip
+
+
+def test_the_data_card_is_in_the_run(made: Made) -> None:
+    card = records.read(DataCard, made.out / "data_card.json")
+    assert (card.pictures, len(card.classes), card.findings, card.caution) == (108, 18, (), "")
+    assert "108 pictures of 18 classes (subfolders)\n" in made.stopped
+    assert "No duplicates, and no damaged or unsuitable pictures." in (made.out / "report.html").read_text()
 
 
 def test_it_ends_with_the_place_of_the_report(made: Made) -> None:
@@ -280,8 +289,8 @@ def test_a_pipeline_whose_files_are_not_the_network_ends_with_1_after_its_report
     assert main(made.words) == 1
     printed = capsys.readouterr()
     assert printed.out.splitlines()[-1] == f"report: {made.out / 'report.html'}"
-    assert printed.err == (
-        f"error: {found.model_id}: a file does not behave like the network within 5 points; "
+    assert printed.err.endswith(
+        f"\nerror: {found.model_id}: a file does not behave like the network within 5 points; "
         "worst layer of onnx: pool (Conv, bad)\n"
     )
 

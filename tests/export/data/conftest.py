@@ -24,14 +24,24 @@ def _cache_of_its_own(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pyt
     monkeypatch.delenv(omniglot.ROOT_VARIABLE, raising=False)
 
 
+def real_data(name: str, what: str) -> Path:
+    beside = Path(__file__).resolve().parents[4] / "shared" / "data"
+    root = Path(os.environ.get("EDGE_SIAMESE_DATA") or beside) / name
+    if not root.is_dir():
+        pytest.skip(f"EDGE_SIAMESE_DATA names no folder with {what}")
+    return root
+
+
 @pytest.fixture(scope="session")
 def real_omniglot() -> Path:
     """The folder of the real archives."""
-    beside = Path(__file__).resolve().parents[4] / "shared" / "data"
-    root = Path(os.environ.get("EDGE_SIAMESE_DATA") or beside) / "omniglot"
-    if not root.is_dir():
-        pytest.skip("EDGE_SIAMESE_DATA names no folder with the Omniglot archives")
-    return root
+    return real_data("omniglot", "the Omniglot archives")
+
+
+@pytest.fixture(scope="session")
+def real_grocery() -> Path:
+    """The folder of the real photographs."""
+    return real_data("grocery", "the photographs")
 
 
 def drawing(seed: int, side: int = 105) -> bytes:
