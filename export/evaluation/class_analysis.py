@@ -1,7 +1,7 @@
 """Results of each held-out class: its accuracy, what it is taken for, and a map of the embeddings.
 
-All held-out classes are registered from one picture each, drawn many times, and every other picture is a query. So each pair of
-classes is compared, with the same chance level for all: 1 / classes.
+All held-out classes are registered from one picture each, drawn many times, and every other picture is a query. So each
+pair of classes is compared, with the same chance level for all: 1 / classes.
 """
 
 from __future__ import annotations
@@ -102,7 +102,9 @@ class ClassAnalysis:
     @property
     def worst_first(self) -> list[int]:
         """Indices of the classes, by their accuracy."""
-        return sorted(range(len(self.classes)), key=lambda c: (self.classes[c].accuracy, self.classes[c].name))
+        return sorted(
+            range(len(self.classes)), key=lambda c: (self.classes[c].accuracy, self.classes[c].name)
+        )
 
     def taken_for(self, label: int) -> tuple[str, float] | None:
         """The class that a class is most often taken for, with the share of the decisions; None if there is none."""
@@ -231,9 +233,7 @@ def _map(embeddings: Embeddings, images: ImageSet) -> tuple[tuple[MapPoint, ...]
         flat = np.pad(flat, ((0, 0), (0, 1)))
     each = max(1, MAX_POINTS // images.classes)
     points = [
-        MapPoint(
-            round(float(flat[i, 0]), 4), round(float(flat[i, 1]), 4), label, thumbnail(images.images[i])
-        )
+        MapPoint(round(float(flat[i, 0]), 4), round(float(flat[i, 1]), 4), label, thumbnail(images.images[i]))
         for label in range(images.classes)
         for i in images.images_of(label)[:each]
     ]

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
 from edge_siamese.errors import DataError
-from edge_siamese.models.manifest import Threshold
+from edge_siamese.models.manifest import FALLBACK_THRESHOLD, Threshold, default_threshold
 from edge_siamese.recognition.head import SigmoidDistanceHead
 from export.data.images import ImageSet
 from export.data.sampling import Episode, episodes
@@ -35,6 +36,8 @@ LEFT_UNKNOWN = 0.25
 """Share of the classes that stays unregistered if there are few."""
 RATES = (0.1, 0.01, 0.001)
 RESAMPLES = 1000
+CURVE_POINTS, MIN_CURVE_FAR = 40, 1e-3
+"""Thresholds of the curve, evenly over the logarithm of the share of unknown queries that pass, and the least share."""
 
 
 @dataclass(frozen=True)
@@ -267,8 +270,8 @@ def _curve(scored: Scored, thresholds: Sequence[Threshold], seed: int) -> _Curve
     rng = np.random.default_rng([seed, 34])
     present = np.flatnonzero(rates[1] + fars[1])
     draws = rng.multinomial(len(present), np.full(len(present), 1 / len(present)), RESAMPLES)
-    rate, low, high = _over_classes(rates[0][present], rates[1][present], draws)
-    far, far_low, far_high = _over_classes(fars[0][present], fars[1][present], draws)
+    rate, low, high = _over_classes(rates[0][:, present], rates[1][present], draws)
+    far, far_low, far_high = _over_classes(fars[0][:, present], fars[1][present], draws)
     points = [
         CurvePoint(metrics.sigmoid(float(limit)), *(float(v) for v in values))
         for limit, *values in zip(limits, far, far_low, far_high, rate, low, high, strict=True)
@@ -279,16 +282,17 @@ def _curve(scored: Scored, thresholds: Sequence[Threshold], seed: int) -> _Curve
 def _class_counts(
     scores: Scores, counted: npt.NDArray[np.bool_], labels: Counts, limits: Scores, classes: int
 ) -> tuple[Scores, Scores]:
-    """(classes, L): `counted` queries of each class with at least each score; and (classes,): all its queries."""
-    # Position among the falling limits of the first one that a score reaches.
-    place = np.searchsorted(-np.sort(-limits), -np.inf) * 0 + _reached(limits, scores)
-    table = np.zeros((classes, len(limits) + 1))
-    np.add.at(table, (labels[counted], place[counted]), 1.0)
-    order = np.argsort(-limits, kind="stable")
-    accumulated = table[:, :-1].cumsum(axis=1)
-    result = np.empty_like(accumulated)
-    result[:, order] = accumulated
-    return result, np.bincount(labels, minlength=classes).astype(np.float64)
+    """(L, classes): `counted` queries of each class that reach each limit; and (classes,): all its queries."""
+    reached = [np.bincount(labels[counted & (scores >= limit)], minlength=classes) for limit in limits]
+    return np.stack(reached).astype(np.float64), np.bincount(labels, minlength=classes).astype(np.float64)
+
+
+def _over_classes(reached: Scores, totals: Scores, draws: Counts) -> tuple[Scores, Scores, Scores]:
+    """Rates at each limit and their 95 % intervals; each row of `draws` says how often each class is drawn."""
+    drawn = np.maximum(draws @ totals, 1.0)
+    low, high = np.quantile((draws @ reached.T) / drawn[:, None], [0.025, 0.975], axis=0)
+    rates = reached.sum(axis=1) / totals.sum()
+    return rates, np.minimum(low, rates), np.maximum(high, rates)
 
 
 def _draw(

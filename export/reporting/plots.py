@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from export.evaluation.open_set import CurvePoint, OpenSet
 from export.evaluation.verification import ErrorCurve, Histogram, ReliabilityBin, ThresholdCheck
 from export.provenance import outcome
 
@@ -313,6 +314,56 @@ def error_rates(curve: ErrorCurve, thresholds: Sequence[ThresholdCheck]) -> Plot
             for t in thresholds
         )
     return Plot(inline(figure, "error-rates"), alt)
+
+
+def open_set_curve(kinds: Sequence[OpenSet]) -> Plot:
+    """Share of the registered objects that are identified over the share of strangers that are accepted, for each number of
+    registered objects, with bands and a cross at the default threshold."""
+    colors = (OURS, IMPOSTOR)
+    texts = []
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 3.4))
+        axes = figure.subplots()
+        for kind, color in zip(kinds, colors, strict=False):
+            far = [100 * point.far for point in kind.curve]
+            axes.fill_between(
+                far, [100 * p.low for p in kind.curve], [100 * p.high for p in kind.curve],
+                color=color, alpha=0.16, linewidth=0,
+            )  # fmt: skip
+            axes.plot(
+                far, [100 * p.rate for p in kind.curve], color=color, label=f"{kind.registered} registered"
+            )
+            if kind.default is not None:
+                _mark_default(axes, kind.default, color, far[0])
+                at = kind.default
+                texts.append(
+                    f"With {kind.registered} registered, at p = {at.probability:.4f}, {100 * at.rate:.1f} % "
+                    f"({100 * at.low:.1f} to {100 * at.high:.1f}) are identified and {100 * at.far:.1f} % "
+                    f"({100 * at.far_low:.1f} to {100 * at.far_high:.1f}) of the strangers accepted."
+                )
+        axes.set_xscale("log")
+        axes.set_xlim(min(100 * kind.curve[0].far for kind in kinds) * 0.8, 110)
+        axes.set_ylim(0, 104)
+        axes.xaxis.set_major_locator(LogLocator(10))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.set_xlabel("strangers accepted, %")
+        axes.set_ylabel("registered objects identified, %")
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, handlelength=1.2)
+    return Plot(inline(figure, "open-set"), " ".join(texts) or "Identified over accepted strangers.")
+
+
+def _mark_default(axes: Axes, point: CurvePoint, color: str, least: float) -> None:
+    """A dot at the default threshold, with its intervals in both directions."""
+    x, y = max(100 * point.far, least), 100 * point.rate
+    axes.plot(
+        [max(100 * point.far_low, least), max(100 * point.far_high, least)],
+        [y, y],
+        color=color,
+        linewidth=1.2,
+    )
+    axes.plot([x, x], [100 * point.low, 100 * point.high], color=color, linewidth=1.2)
+    axes.plot(x, y, "o", color=color, markersize=7, markeredgecolor=SURFACE, markeredgewidth=1.4, zorder=4)
 
 
 _TICKS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999, 0.999999)
