@@ -11,6 +11,8 @@ DATA_ROOT_OPTION = $(if $(DATA_ROOT),--data-root $(DATA_ROOT))
 JOBS ?= 2
 # Fuzz targets and options, see .venv/bin/python -m tests.fuzz --help:   make fuzz FUZZ='settings --seed 7'
 FUZZ ?=
+# Options of scripts/first_boot.py:                                make first-boot FIRST_BOOT='--config pi-01.toml'
+FIRST_BOOT ?=
 # Options of scripts/release.py:                                   make release RELEASE='--allow-dirty --arch arm64'
 RELEASE ?=
 
@@ -19,7 +21,7 @@ export PYTHON TORCH_INDEX
 LOCK = .venv/bin/uv pip compile --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-device demo run test test-device fuzz test-system screenshots generated lint photographs models scenes reproduce reproduce-omniglot model-glyphs model-objects model-objects-small splits bench-daemon bench-integrations results wheel deb release docs docs-serve lock update clean distclean
+.PHONY: help setup setup-device demo run test test-device fuzz test-system screenshots generated lint photographs models scenes reproduce reproduce-omniglot model-glyphs model-objects model-objects-small splits bench-daemon bench-integrations results wheel deb first-boot release docs docs-serve lock update clean distclean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' Makefile
@@ -133,6 +135,9 @@ wheel: setup  ## build the device's wheel into dist
 
 deb: setup  ## build the Debian package into dist: make deb ARCH=arm64
 	@sh scripts/deb.sh $(if $(ARCH),--arch $(ARCH))
+
+first-boot: setup  ## pack the folder that installs on a Raspberry Pi's first start into dist: make first-boot FIRST_BOOT='--packages trixie'
+	@.venv/bin/python scripts/first_boot.py $(FIRST_BOOT)
 
 release: setup  ## build a release into build/release: packages, bills of materials, checksums, notes; RELEASE=--allow-dirty for a trial
 	@.venv/bin/python scripts/release.py $(RELEASE)

@@ -28,6 +28,7 @@ sys.path.insert(0, str(ROOT))
 
 from edge_siamese.system.files import replace_directory, staging_directory, write_text_atomically  # noqa: E402
 from scripts import sbom  # noqa: E402
+from scripts.first_boot import first_boot  # noqa: E402
 
 ARCHITECTURES = ("arm64", "amd64")
 SUMS, NOTES = "SHA256SUMS", "RELEASE_NOTES.md"
@@ -110,6 +111,8 @@ def build(root: Path, out: Path, architectures: Sequence[str]) -> list[Path]:
     made = datetime.fromtimestamp(epoch, UTC)
     for package in sorted(out.glob("*.deb")):
         sbom.write(package, made)
+    for package in sorted(out.glob("*_arm64.deb")):
+        first_boot(package, out, epoch)
     write_text_atomically(out / NOTES, notes)
     files = sorted(out.iterdir())
     lines = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in files]

@@ -104,10 +104,10 @@ place_files() {
     put sysusers.conf "$local/lib/sysusers.d/edge-siamese.conf"
     put tmpfiles.conf "$local/lib/tmpfiles.d/edge-siamese.conf"
     put 99-edge-siamese.rules "$local/lib/udev/rules.d/99-edge-siamese.rules"
-    complete() { "$opt/$1/bin/edge-siamese" completion "$2" | install -D -m 644 /dev/stdin "$local/share/$3"; }
-    complete "$1" bash bash-completion/completions/edge-siamese
-    complete "$1" zsh zsh/site-functions/_edge-siamese
-    complete "$1" fish fish/vendor_completions.d/edge-siamese.fish
+    put_completion() { "$opt/$1/bin/edge-siamese" completion "$2" | install -D -m 644 /dev/stdin "$local/share/$3"; }
+    put_completion "$1" bash bash-completion/completions/edge-siamese
+    put_completion "$1" zsh zsh/site-functions/_edge-siamese
+    put_completion "$1" fish fish/vendor_completions.d/edge-siamese.fish
     install -D -m 644 "$opt/$1/share/man/man1/edge-siamese.1" "$local/share/man/man1/edge-siamese.1"
     mkdir -p "$local/bin"
     ln -sfn /opt/edge-siamese/current/bin/edge-siamese "$local/bin/edge-siamese"

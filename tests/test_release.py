@@ -82,15 +82,12 @@ def test_a_version_without_a_section_is_refused(tmp_path: Path, capsys: pytest.C
 def checkout(tmp_path: Path) -> Path:
     """A repository with one commit, and the script."""
     root = tmp_path / "checkout"
-    for name in ("scripts/release.py", "scripts/sbom.py", "scripts/debian_files.py", "CHANGELOG.md"):
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, root / name)
+    for name in ("scripts", "edge_siamese"):
+        ignored = shutil.ignore_patterns("__pycache__", "objects", "glyphs", "static")
+        shutil.copytree(ROOT / name, root / name, ignore=ignored)
+    shutil.copy(ROOT / "CHANGELOG.md", root)
     (root / ".gitignore").write_text("/build/\n__pycache__/\n")
-    package = root / "edge_siamese"
-    package.mkdir()
-    (package / "__init__.py").write_text('__version__ = "7.0.0"\n')
-    shutil.copytree(ROOT / "edge_siamese" / "system", package / "system")
-    shutil.copy(ROOT / "edge_siamese" / "errors.py", package)
+    (root / "edge_siamese" / "__init__.py").write_text('__version__ = "7.0.0"\n')
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@b.example", "-C", str(root)]
     for words in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message=first"]):
         subprocess.run([*git, *words], check=True)

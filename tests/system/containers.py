@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -69,10 +70,13 @@ class Container:
 
     The tree is not changed: what happens is in memory, and gone at the end. `share` is /share in it.
     With `changes`, an empty directory that receives changed files, the system can be rebooted.
+    `boot` is a directory that is its boot partition.
     """
 
-    def __init__(self, tree: Path, share: Path, changes: Path | None = None) -> None:
-        self.tree, self.share, self.changes = tree, share, changes
+    def __init__(
+        self, tree: Path, share: Path, changes: Path | None = None, boot: Path | None = None
+    ) -> None:
+        self.tree, self.share, self.changes, self.boot = tree, share, changes, boot
         share.chmod(0o755)  # the service's account looks in, too
         if changes is not None:
             changes.chmod(0o755)  # it becomes /
@@ -80,7 +84,8 @@ class Container:
         self._process: subprocess.Popen[bytes] | None = None
         self._init = 0
 
-    def __enter__(self) -> Container:
+    def command(self) -> list[str]:
+        """What boots the system; a boot partition's cmdline.txt says how."""
         name = f"edge-siamese-{self.tree.name}-{os.getpid()}"[:63]
         command = [
             "systemd-nspawn",
@@ -92,14 +97,29 @@ class Container:
         ]
         command += [f"--overlay={self.tree}:{self.changes}:/" if self.changes else "--volatile=overlay"]
         command += [f"--machine={name}", f"--bind={self.share}:/share"]
-        command += ["--directory", str(self.tree), "--boot", "systemd.unit=multi-user.target"]
+        words = "systemd.unit=multi-user.target"
+        if self.boot is not None:
+            command += [f"--bind={self.boot}:/boot/firmware"]
+            words += f" {(self.boot / 'cmdline.txt').read_text()}"
+        return [*command, "--directory", str(self.tree), "--boot", *words.split()]
+
+    def start(self) -> None:
+        """Start its first process, without waiting for what that starts."""
+        command = self.command()
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
             )
         try:
             self._init = wait_for(self._first_process, 20, "the container's first process", every=0.1)
-            wait_for(self._booted, 60, "the container's systemd", every=0.2)
+        except BaseException:
+            self._stop()
+            raise
+
+    def __enter__(self) -> Container:
+        self.start()
+        try:
+            wait_for(self._booted, 60 if self.boot is None else 180, "the container's systemd", every=0.2)
         except BaseException:
             self._stop()
             raise
@@ -115,6 +135,12 @@ class Container:
         assert self.changes is not None, "nothing is left of a system whose changes are in memory"
         self._stop()
         self.__enter__()
+
+    def kill(self) -> None:
+        """End it as a power cut does: nothing in it gets a chance to finish."""
+        assert self._process is not None
+        os.kill(self._init, signal.SIGKILL)
+        self._process.wait(20)
 
     def run(
         self,

@@ -47,6 +47,7 @@ def test_two_builds_of_a_commit_are_the_same_byte_for_byte(asked_for: None, tmp_
     package, source = f"edge-siamese_{__version__}_arm64", f"edge_siamese-{__version__}"
     wheel = f"{source}-py3-none-any.whl"
     names = [f"{package}.cdx.json", f"{package}.deb", wheel, f"{source}.tar.gz"]
+    names += [f"edge-siamese-first-boot_{__version__}_arm64.zip"]
     assert sorted(path.name for path in one.iterdir()) == sorted([*names, "RELEASE_NOTES.md", "SHA256SUMS"])
 
     sums = dict(reversed(line.split("  ")) for line in (one / "SHA256SUMS").read_text().splitlines())
