@@ -49,6 +49,16 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def drag(page: Any, *points: tuple[float, float]) -> None:
+    """Drag the mouse over the picture of the page on regions, from point to point, in fractions of it."""
+    picture = page.locator(".region-layer").bounding_box()
+    for number, (x, y) in enumerate(points):
+        page.mouse.move(picture["x"] + x * picture["width"], picture["y"] + y * picture["height"])
+        if number == 0:
+            page.mouse.down()
+    page.mouse.up()
+
+
 OLDER_BROWSER = """
 for (const [owner, names] of [
   [AbortSignal, ["any"]],

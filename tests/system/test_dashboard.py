@@ -22,7 +22,7 @@ from edge_siamese.models.bundle import Bundle
 from edge_siamese.recognition.imaging import Bytes
 from tests.edge_siamese.daemon import running
 from tests.edge_siamese.daemon.running import CUP, KEY, MUG, PEN, TABLE, Daemon, daemon_in, until
-from tests.system.browser import PAGES, PATIENCE_MS, Window, chromium, free_port
+from tests.system.browser import PAGES, PATIENCE_MS, Window, chromium, drag, free_port
 
 expect = pytest.importorskip("playwright.sync_api").expect
 expect.set_options(timeout=PATIENCE_MS)
@@ -297,16 +297,6 @@ def box_of(daemon: Daemon, name: str) -> list[float]:
     (found,) = [one for one in daemon.ask("regions")["regions"] if one["name"] == name]
     box: list[float] = found["box"]
     return box
-
-
-def drag(page: Any, *points: tuple[float, float]) -> None:
-    """Drag the mouse over the picture, from point to point, in fractions of it."""
-    picture = page.locator(".region-layer").bounding_box()
-    for number, (x, y) in enumerate(points):
-        page.mouse.move(picture["x"] + x * picture["width"], picture["y"] + y * picture["height"])
-        if number == 0:
-            page.mouse.down()
-    page.mouse.up()
 
 
 def test_regions_are_drawn_by_keyboard_and_mouse_and_events_name_them(daemon: Daemon, window: Window) -> None:
