@@ -21,11 +21,12 @@ from export.data.images import Splits
 from export.data.sources import source_names
 from export.encoders import build_encoder
 from export.evaluation.benchmark import Benchmark, benchmark
+from export.evaluation.class_analysis import MAX_CLASSES, analyze_classes
 from export.evaluation.evaluate import Evaluation, baseline_accuracy, default_effort, evaluate, thin
 from export.evaluation.remote_runtime import open_encoder
 from export.evaluation.verdict import SHIPPED, STARTING, TRAINED, Verdict, advice_on, decide
 from export.progress import stderr_console, working
-from export.reporting.report import DATA_CARD, write_report
+from export.reporting.report import CLASSES, DATA_CARD, write_report
 from export.training.network import TorchEncoder, TrainedNetwork, load_run
 from export.training.settings import TrainingSettings
 from export.training.train import load_initial_weights, train
@@ -102,11 +103,27 @@ def run_pipeline(
             say("comparing with the starting weights and the shipped bundle")
             verdict = _verdict(settings, splits, bundle, baseline, card.caution if card else "")
             records.write(out / "verdict.json", verdict)
+        say("comparing the held-out classes with each other")
+        _write_class_analysis(out / CLASSES, splits, bundle, effort.per_class, settings.seed)
     with working(console, "benchmarking") as say:
         table = benchmark(bundle, splits, rounds, command=command, progress=say)
         records.write(out / "benchmark.json", table)
     report = write_report(out)
     return PipelineResult(bundle, verification, tuple(evaluations), table, report, verdict)
+
+
+def _write_class_analysis(
+    path: Path, splits: Splits, bundle: Bundle, per_class: int | None, seed: int
+) -> None:
+    """Write the results of each held-out class, where their number allows a table and a map."""
+    images = thin(splits.evaluation, per_class)
+    if not 2 <= int((images.counts >= 2).sum()) <= MAX_CLASSES:
+        path.unlink(missing_ok=True)  # of an earlier run
+        return
+    encoder = open_encoder(bundle, "auto", "int8")
+    embeddings = encoder.embed_prepared(images.images)
+    model = f"{encoder.precision} on {encoder.runtime}"
+    records.write(path, analyze_classes(embeddings, images, bundle.head, model, seed))
 
 
 def _verdict(

@@ -438,11 +438,12 @@ def _caution(pictures: _Pictures, clusters: Sequence[npt.NDArray[np.int64]]) -> 
     reasons = []
     if seen:
         reasons.append(
-            f"{seen:,} of {total:,} test pictures also are in a training or validation class, or nearly"
+            f"{seen:,} of {total:,} test pictures {'is' if seen == 1 else 'are'} also in a training or validation class, "
+            "or a nearly equal picture is"
         )
     if repeated >= TYPICAL_LEAK * max(1, total):
         reasons.append(f"{repeated:,} of {total:,} test pictures have a near-duplicate in their own class")
-    return f"The figures are too good for new objects: {'; '.join(reasons)}." if reasons else ""
+    return f"The figures are too good: {'; '.join(reasons)}." if reasons else ""
 
 
 def thumbnail(picture: Path | npt.NDArray[np.uint8], side: int = THUMBNAIL_SIDE) -> str:

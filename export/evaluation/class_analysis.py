@@ -102,9 +102,7 @@ class ClassAnalysis:
     @property
     def worst_first(self) -> list[int]:
         """Indices of the classes, by their accuracy."""
-        return sorted(
-            range(len(self.classes)), key=lambda c: (self.classes[c].accuracy, self.classes[c].name)
-        )
+        return sorted(range(len(self.classes)), key=lambda label: self.classes[label].accuracy)
 
     def taken_for(self, label: int) -> tuple[str, float] | None:
         """The class that a class is most often taken for, with the share of the decisions; None if there is none."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import jinja2
+import numpy as np
 from markupsafe import Markup
 
 from edge_siamese.errors import BundleError, DataError
@@ -20,6 +21,7 @@ from export import records
 from export.conversion.verification import Verification
 from export.data.data_card import DataCard
 from export.evaluation.benchmark import Benchmark, BenchmarkRow
+from export.evaluation.class_analysis import ClassAnalysis
 from export.evaluation.evaluate import Evaluation
 from export.evaluation.one_shot import EpisodesResult
 from export.evaluation.open_set import Identification, OpenSet
@@ -34,6 +36,10 @@ from export.training.settings import ENCODER_DEFAULTS, TrainingSettings, trainin
 Record = TypeVar("Record")
 
 REPORT = "report.html"
+MAX_MATRIX_CLASSES = 30
+"""More do not fit on a page."""
+MIN_MAP_RATIO, MAX_MAP_RATIO = 1.0, 1.8
+"""Width by height of the map of embeddings."""
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 
 
@@ -41,7 +47,7 @@ TEMPLATE = Path(__file__).with_name("report.html.j2")
 HISTORY, SETTINGS = "train/history.jsonl", "train/settings.json"
 EVALUATION, VERIFICATION, BENCHMARK = "evaluation.json", "verification.json", "benchmark.json"
 SCENES = "scenes.json"
-VERDICT, DATA_CARD = "verdict.json", "data_card.json"
+VERDICT, DATA_CARD, CLASSES = "verdict.json", "data_card.json", "classes.json"
 MANIFEST, DEMO = "bundle/manifest.json", "demo.json"
 
 
@@ -148,6 +154,7 @@ class ReportInputs:
     scenes: tuple[ScenesResult, ...] = ()
     verdict: Verdict | None = None
     card: DataCard | None = None
+    classes: ClassAnalysis | None = None
 
     @cached_property
     def int8(self) -> Evaluation | None:
@@ -218,6 +225,7 @@ def read_inputs(directory: Path) -> ReportInputs:
         demo=_record(Demo, directory / DEMO),
         verdict=_record(Verdict, directory / VERDICT),
         card=_record(DataCard, directory / DATA_CARD),
+        classes=_record(ClassAnalysis, directory / CLASSES),
         scenes=records.read_all(ScenesResult, directory / SCENES) if (directory / SCENES).exists() else (),
     )
     if inputs == ReportInputs(name=inputs.name):
@@ -289,7 +297,10 @@ def render(inputs: ReportInputs) -> str:
         quantization=_quantization(inputs),
         error_rates_caption=_error_rates_caption(inputs.main),
         settings=asdict(inputs.settings) if inputs.settings else {},
+        open_set_caption=_open_set_caption(inputs.main),
         training_command=_training_command(inputs.settings),
+        embedding_map=embedding_map(inputs.classes) if inputs.classes else None,
+        matrix=confusion_matrix(inputs.classes) if inputs.classes else None,
     )
     return valid_text(page)
 
@@ -400,7 +411,76 @@ def figures(inputs: ReportInputs) -> dict[str, Plot]:
         result["histogram"] = plots.score_histogram(pairs.histogram, pairs.thresholds)
         result["reliability"] = plots.reliability_diagram(pairs.reliability, pairs.ece)
         result["error_rates"] = plots.error_rates(pairs.curve, pairs.thresholds)
+    curves = [kind for kind in inputs.main.open_set if kind.curve] if inputs.main else []
+    if curves:
+        result["open_set"] = plots.open_set_curve(curves)
     return result
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A picture on the map of embeddings."""
+
+    left: float
+    """Percent of the map's width."""
+    top: float
+    """Percent of the map's height."""
+    label: int
+    name: str
+    picture: str
+    number: int
+    """From 1, within its class."""
+
+
+@dataclass(frozen=True)
+class EmbeddingMap:
+    """The map of embeddings: its dots, class after class, and its shape."""
+
+    dots: tuple[Dot, ...]
+    ratio: float
+    """Width by height."""
+
+
+def embedding_map(analysis: ClassAnalysis) -> EmbeddingMap:
+    """Place the points of an analysis on a map with equal scales on both axes."""
+    x = np.array([point.x for point in analysis.points])
+    y = np.array([point.y for point in analysis.points])
+    width, height = max(float(np.ptp(x)), 1e-9), max(float(np.ptp(y)), 1e-9)
+    ratio = min(max(width / height, MIN_MAP_RATIO), MAX_MAP_RATIO)
+    scale = max(width / ratio, height)
+    left = 0.5 + (x - (x.max() + x.min()) / 2) / (scale * ratio)
+    top = 0.5 - (y - (y.max() + y.min()) / 2) / scale
+    numbers: dict[int, int] = {}
+    dots = []
+    for point, across, down in zip(analysis.points, left, top, strict=True):
+        numbers[point.label] = numbers.get(point.label, 0) + 1
+        dots.append(
+            Dot(
+                round(4 + 92 * float(across), 2), round(4 + 92 * float(down), 2), point.label,
+                analysis.classes[point.label].name, point.picture, numbers[point.label],
+            )
+        )  # fmt: skip
+    return EmbeddingMap(tuple(dots), round(ratio, 3))
+
+
+@dataclass(frozen=True)
+class MatrixRow:
+    """A row of the confusion matrix."""
+
+    number: int
+    name: str
+    shares: tuple[float, ...]
+
+
+def confusion_matrix(analysis: ClassAnalysis) -> list[MatrixRow]:
+    """The matrix of the classes that are mistaken most often, at most `MAX_MATRIX_CLASSES`."""
+    chosen = analysis.worst_first[:MAX_MATRIX_CLASSES]
+    return [
+        MatrixRow(
+            number, analysis.classes[label].name, tuple(analysis.matrix[label][other] for other in chosen)
+        )
+        for number, label in enumerate(chosen, 1)
+    ]
 
 
 class _Figure:
@@ -443,6 +523,20 @@ def _error_rates_caption(evaluation: Evaluation | None) -> str:
     if curve.within is not None and 2 * curve.within < curve.impostor_pairs:
         text += "; most impostors are from another group and easier than those above"
     return f"{text}. Dashed: thresholds stated on validation classes." if pairs.thresholds else f"{text}."
+
+
+def _open_set_caption(evaluation: Evaluation | None) -> str:
+    """Caption of the open-set curve: its operating point, and what the intervals cover."""
+    point = next((kind.default for kind in evaluation.open_set if kind.default), None) if evaluation else None
+    if evaluation is None or point is None:
+        return ""
+    stated = f"the stated default threshold, p = {point.probability:.4f}"
+    threshold = stated if evaluation.open_set[0].stated else "p = 0.5, because no threshold is stated"
+    return (
+        f"Each point of a curve is a threshold. The dots are at {threshold}. Strangers are pictures of the classes that are "
+        "not registered. Bands and bars: 95 % intervals over classes (bootstrap). A device sets its threshold by the "
+        "bundle's pictures of other things, if there are enough, and may be at another point."
+    )
 
 
 def _training_command(settings: TrainingSettings | None) -> str:

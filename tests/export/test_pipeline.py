@@ -42,8 +42,8 @@ from tests.export.conversion.test_onnx import Tiny
 SPLITS = ("train", "validation", "evaluation")
 CLASSES, EACH = 6, 6
 LEFT = {
-    ".bundle.part.lock", "benchmark.json", "data_card.json", "evaluation.json", "report.html", "verdict.json",
-    "verification.json",
+    ".bundle.part.lock", "benchmark.json", "classes.json", "data_card.json", "evaluation.json", "report.html",
+    "verdict.json", "verification.json",
     "train/best.pt", "train/checkpoint.pt", "train/data.json", "train/history.jsonl", "train/settings.json",
     "bundle/MODEL_CARD.md", "bundle/golden.npz", "bundle/impostors.npy", "bundle/manifest.json",
     "bundle/encoder.fp32.onnx", "bundle/encoder.fp32.tflite", "bundle/encoder.int8.onnx", "bundle/encoder.int8.tflite",
@@ -139,8 +139,8 @@ def test_an_interrupted_pipeline_says_so_and_the_same_command_goes_on(made: Made
 def test_it_leaves_the_run_the_bundle_the_figures_and_the_report_and_nothing_else(made: Made) -> None:
     assert set(made.files()) == LEFT
     assert sorted(path.name for path in made.out.iterdir()) == [
-        ".bundle.part.lock", "benchmark.json", "bundle", "data_card.json", "evaluation.json", "report.html", "train",
-        "verdict.json", "verification.json",
+        ".bundle.part.lock", "benchmark.json", "bundle", "classes.json", "data_card.json", "evaluation.json", "report.html",
+        "train", "verdict.json", "verification.json",
     ]  # fmt: skip
 
 

@@ -95,8 +95,8 @@ def test_an_altered_picture_in_a_test_class_makes_figures_too_good(tmp_path: Pat
     assert found.groups[0].files == ("train/train2/3.png", "test/test1/again.png")
     assert len(found.groups[0].thumbnails) == 2
     assert card.caution == (
-        "The figures are too good for new objects: 1 of 19 test pictures also are in a training or validation class, "
-        "or nearly."
+        "The figures are too good: 1 of 19 test pictures is also in a training or validation class, or "
+        "a nearly equal picture is."
     )
 
 
@@ -122,7 +122,7 @@ def test_test_classes_of_near_duplicates_are_a_caution(tmp_path: Path) -> None:
     found = finding(card, "near-duplicates")
     assert found.groups[0].files == tuple(f"test/test0/{n}.png" for n in ("0", "burst0", "burst1"))
     assert card.caution == (
-        "The figures are too good for new objects: 3 of 20 test pictures have a near-duplicate in their own class."
+        "The figures are too good: 3 of 20 test pictures have a near-duplicate in their own class."
     )
 
 
@@ -202,7 +202,7 @@ def test_the_command_prints_and_writes_the_card(tmp_path: Path, capsys: pytest.C
     assert printed[4].split() == ["test", "3", "19", "6", "6", "7"]
     assert "    train/train2/3.png = test/test1/again.png" in printed
     assert printed[-1].startswith("! Training is not advised: 3 training classes are fewer than 10.")
-    assert printed[-2].startswith("! The figures are too good for new objects: 1 of 19 test pictures")
+    assert printed[-2].startswith("! The figures are too good: 1 of 19 test pictures")
     card = records.read(DataCard, tmp_path / "card.json")
     assert finding(card, "across splits").count == 1
     assert main([*words, "--json"]) == 0

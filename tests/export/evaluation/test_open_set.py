@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -121,3 +123,33 @@ def test_two_classes_are_too_few() -> None:
     images = drawn(groups=1, classes=2)
     with pytest.raises(DataError, match=r"needs three classes of two pictures, and there are 2$"):
         open_sets(embed_all(PixelEncoder(), images.images), images, HEAD)
+
+
+def test_the_curve_falls_from_everything_accepted_and_its_default_is_the_stated_threshold() -> None:
+    images, encoder = drawn(groups=1, classes=9, noise=60.0), PixelEncoder()
+    embeddings = embed_all(encoder, images.images)
+    stated = (Threshold(0.001, 0.95, 0.4, 100_000), Threshold(0.01, 0.8, 0.2, 100_000))
+    for kind in open_sets(embeddings, images, HEAD, stated, 300):
+        far, rate = ([getattr(p, name) for p in kind.curve] for name in ("far", "rate"))
+        assert far == sorted(far) and rate == sorted(rate) and far[-1] == 1.0
+        assert rate[-1] == pytest.approx(kind.closed_rate)
+        assert all(p.low <= p.rate <= p.high and p.far_low <= p.far <= p.far_high for p in kind.curve)
+        assert kind.default is not None and kind.default.probability == pytest.approx(0.8)
+        at_stated = next(p for p in kind.stated if p.false_accept_rate == 0.01)
+        assert (kind.default.far, kind.default.rate) == pytest.approx(
+            (at_stated.observed_far, at_stated.rate)
+        )
+    (kind, *_) = open_sets(embeddings, images, HEAD, (), 50)
+    assert kind.default is not None and kind.default.probability == pytest.approx(0.5)
+
+
+def test_intervals_of_the_curve_resample_classes() -> None:
+    """Half of the classes are always identified, half never: many queries do not make the interval narrow."""
+    found = scored()
+    labels = np.arange(len(found.known)) % 8
+    halves = replace(
+        found, right=labels < 4, known=np.full(len(labels), 9.0), known_class=labels, unknown_class=labels
+    )
+    default = identification(halves, 5, 5).default
+    assert default is not None and default.rate == pytest.approx(0.5)
+    assert default.low < 0.25 and default.high > 0.75

@@ -21,17 +21,21 @@ from export import records
 from export.__main__ import main
 from export.conversion.verification import Verification as BundleVerification
 from export.conversion.verification import VerifiedFile
+from export.data.data_card import ClassCount, DataCard, Finding, Group, SplitCount
 from export.evaluation import metrics
 from export.evaluation.benchmark import Accuracy, Benchmark, BenchmarkRow
+from export.evaluation.class_analysis import ClassAnalysis, ClassResult, Confusion, MapPoint
 from export.evaluation.evaluate import DataUsed, EncoderUsed, Evaluation, Mistake, as_data_uri
 from export.evaluation.one_shot import EpisodesResult, OfficialTrials
-from export.evaluation.open_set import Identification, OpenSet
+from export.evaluation.open_set import CurvePoint, Identification, OpenSet
 from export.evaluation.verification import ErrorCurve, Histogram, ReliabilityBin, ThresholdCheck, Verification
 from export.reporting.report import (
     Demo,
     DemoQuery,
     DemoSupport,
     cards,
+    confusion_matrix,
+    embedding_map,
     headline,
     read_inputs,
     render,
@@ -270,7 +274,7 @@ class Page(html.parser.HTMLParser):
         for name in ("src", "href", "xlink:href", "action", "poster"):
             if tag != "a" and name in values:
                 self.addresses.append(values[name] or "")
-        self.images_without_alt += tag == "img" and not values.get("alt")
+        self.images_without_alt += tag == "img" and "alt" not in values
         if tag not in self.VOID:
             self.open.append(tag)
 
@@ -622,3 +626,110 @@ def test_the_command_writes_to_the_given_path(
     assert capsys.readouterr().out.strip() == str(out)
     assert out.read_text(encoding="utf-8") == render(read_inputs(directory))
     assert not (directory / "report.html").exists()
+
+
+def data_card_of(caution: str = "") -> DataCard:
+    finding = Finding(
+        "across splits", "2 pictures in 12 groups are <here> and there.", "Delete one.", 12,
+        (Group(("a/<1>.jpg", "b/2.jpg"), "and 3 more", (PICTURE, PICTURE)),), serious=True,
+    )  # fmt: skip
+    return DataCard(
+        "photos", "subfolders", (ClassCount("apple", "train", 30), ClassCount("<pear>", "evaluation", 6)),
+        (SplitCount("train", "training", 1, 30, 30, 30.0, 30), SplitCount("evaluation", "test", 1, 6, 6, 6.0, 6)),
+        (finding,), caution,
+    )  # fmt: skip
+
+
+def analysis(classes: int = 3) -> ClassAnalysis:
+    """The first class is taken for the second in half of the cases."""
+    results = [ClassResult(f"<thing {c}>", 6, 1.0, 0.7, 1.0, PICTURE) for c in range(classes)]
+    results[0] = replace(results[0], accuracy=0.5, low=0.2, high=0.8)
+    matrix = np.eye(classes)
+    matrix[0, :2] = 0.5
+    return ClassAnalysis(
+        model="int8 on onnxruntime",
+        draws=200,
+        decisions=3000,
+        accuracy=0.83,
+        low=0.5,
+        high=0.95,
+        classes=tuple(results),
+        matrix=tuple(map(tuple, matrix.tolist())),
+        confusions=(Confusion(0, 1, 0.5, PICTURE, PICTURE, PICTURE),),
+        points=tuple(MapPoint(float(c), float(c % 2), c, PICTURE) for c in range(classes) for _ in range(2)),
+        explained=(0.41, 0.22),
+    )
+
+
+def test_the_report_shows_the_data_card(directory: Path) -> None:
+    records.write(directory / "data_card.json", data_card_of("The figures are too good: 1 of 6."))
+    page = Page(write_report(directory).read_text(encoding="utf-8"))
+    for words in (
+        "36 pictures of 2 classes in photos ; subfolders.",
+        "The figures are too good: 1 of 6.",
+        "training 1 30 30 30 30",
+        "fix 2 pictures in 12 groups are <here> and there. Delete one. a/<1>.jpg = b/2.jpg and 3 more",
+        "and 11 more",
+        "test <pear> 6",
+    ):
+        assert words in page.text, words
+    assert "#data" in page.links and page.images_without_alt == 0
+    records.write(directory / "data_card.json", replace(data_card_of(), findings=()))
+    text = Page(write_report(directory).read_text(encoding="utf-8")).text
+    assert "No duplicates, and no damaged or unsuitable pictures." in text and "too good" not in text
+
+
+def test_the_report_shows_each_class_the_map_and_the_confusions(directory: Path) -> None:
+    records.write(directory / "classes.json", analysis())
+    text = write_report(directory).read_text(encoding="utf-8")
+    page = Page(text)
+    for words in (
+        "All 3 classes that were not trained on are registered from one picture each, drawn 200 times",
+        "83.0 % are right (95 % interval over classes 50.0 to 95.0; chance 33.3 %). Figures of int8 on onnxruntime.",
+        "<thing 0> 6 pictures 50.0 % 20.0 to 80.0 <thing 1> 50.0 % <thing 1> 6 pictures 100.0 %",
+        "The two main directions (PCA) have 41 % and 22 % of the variance",
+        "1 2 3 1 <thing 0> 50 50 2 <thing 1> 100 3 <thing 2> 100",
+        "50.0 % of the decisions on <thing 0> are <thing 1>",
+    ):
+        assert words in page.text, words
+    assert "<script" not in text and "&lt;thing 0&gt;, picture 2" in text
+    assert text.count('type="radio" name="dot"') == 6 and text.count('type="radio" name="class"') == 4
+    assert page.images_without_alt == 0 and len(page.ids) == len(set(page.ids))
+
+
+def test_many_classes_are_shortened(directory: Path) -> None:
+    records.write(directory / "classes.json", analysis(40))
+    page = Page(write_report(directory).read_text(encoding="utf-8"))
+    assert "The other 30 classes" in page.text
+    assert "the 30 classes with the most mistakes of 40" in page.text
+    rows = confusion_matrix(analysis(40))
+    assert [row.name for row in rows[:2]] == ["<thing 0>", "<thing 1>"] and len(rows) == 30
+    assert rows[0].shares[:3] == (0.5, 0.5, 0.0)
+
+
+def test_the_map_keeps_the_scale_of_both_axes_and_fills_the_frame() -> None:
+    points = tuple(MapPoint(x, y, 0, PICTURE) for x, y in ((-3.0, -1.0), (3.0, 1.0), (0.0, 0.0), (0.0, 1.0)))
+    found = embedding_map(replace(analysis(), points=points))
+    assert found.ratio == 1.8
+    assert [(dot.left, dot.number) for dot in found.dots] == [(4.0, 1), (96.0, 2), (50.0, 3), (50.0, 4)]
+    across, down = found.dots[1].left - found.dots[2].left, found.dots[2].top - found.dots[1].top
+    assert across / 3.0 * found.ratio == pytest.approx(
+        down / 1.0, rel=1e-3
+    )  # in percent of width and of height
+    same = embedding_map(replace(analysis(), points=(MapPoint(0.0, 0.0, 0, PICTURE),)))
+    assert [(dot.left, dot.top) for dot in same.dots] == [(50.0, 50.0)]
+
+
+def test_the_report_shows_the_open_set_curve_with_its_operating_point(directory: Path) -> None:
+    curve = tuple(
+        CurvePoint(1 - f, f, f / 2, min(1.0, 2 * f), 0.5 + f / 2, 0.4, 0.9) for f in (0.01, 0.1, 1.0)
+    )
+    default = CurvePoint(0.8726, 0.012, 0.006, 0.024, 0.51, 0.42, 0.6)
+    kinds = (replace(open_set(), curve=curve, default=default), replace(open_set(), registered=12))
+    records.write(directory / "evaluation.json", [replace(evaluation("int8", "ai", 383), open_set=kinds)])
+    text = write_report(directory).read_text(encoding="utf-8")
+    assert (
+        'aria-label="With 5 registered, at p = 0.8726, 51.0 % (42.0 to 60.0) are identified and 1.2 % (0.6 to 2.4) of '
+        'the strangers accepted."'
+    ) in text
+    assert "The dots are at the stated default threshold, p = 0.8726." in Page(text).text
