@@ -21,7 +21,7 @@ export PYTHON TORCH_INDEX
 LOCK = .venv/bin/uv pip compile --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-device demo run test test-device fuzz test-system screenshots generated lint photographs models scenes reproduce reproduce-omniglot model-glyphs model-objects model-objects-small splits bench-daemon bench-integrations results wheel deb first-boot release docs docs-serve lock update clean distclean
+.PHONY: help setup setup-device demo run test test-device fuzz test-system screenshots generated lint photographs models scenes reproduce reproduce-omniglot model-glyphs model-objects model-objects-small splits bench-daemon bench-integrations results wheel deb first-boot container release docs docs-serve lock update clean distclean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' Makefile
@@ -138,6 +138,9 @@ deb: setup  ## build the Debian package into dist: make deb ARCH=arm64
 
 first-boot: setup  ## pack the folder that installs on a Raspberry Pi's first start into dist: make first-boot FIRST_BOOT='--packages trixie'
 	@.venv/bin/python scripts/first_boot.py $(FIRST_BOOT)
+
+container: setup  ## build the container image, with podman or docker: make container BASE=docker.io/library/python@sha256:…
+	@sh scripts/container.sh $(if $(BASE),--base $(BASE))
 
 release: setup  ## build a release into build/release: packages, bills of materials, checksums, notes; RELEASE=--allow-dirty for a trial
 	@.venv/bin/python scripts/release.py $(RELEASE)

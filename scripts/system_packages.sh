@@ -2,13 +2,14 @@
 # Installs the packages for `make test-system`, as root on Debian or a derivative.
 set -eu
 
-# A Debian tree and its container; an arm64 tree and its processor; a machine with a GPIO chip and cameras; the deployment; a broker; Prometheus; a browser.
+# A Debian tree and its container; an arm64 tree and its processor; a machine with a GPIO chip and cameras; the deployment; a broker; Prometheus; a browser; a container engine.
 packages='mmdebstrap systemd-container dpkg util-linux
     qemu-user-static arch-test
     qemu-system-x86 e2fsprogs gcc make cpio kmod
     openssh-server openssh-client rsync
     mosquitto prometheus
-    chromium fonts-inter'
+    chromium fonts-inter
+    podman runc'
 
 missing=''
 for package in $packages; do

@@ -13,6 +13,7 @@ Fills DIRECTORY with wheels for systemd/install.sh --wheels DIRECTORY. Run it in
   --python VERSION  Python of the device: 3.11 (Raspberry Pi OS Bookworm), 3.13 (Trixie); may be repeated (default: both)
   --runtime NAME    auto, ai-edge-litert, tflite-runtime or onnxruntime; may be repeated
                     (default: auto: tflite-runtime for Python 3.11, else ai-edge-litert)
+  --with NAME       also this package of requirements/device.lock, such as numpy; may be repeated
   --help            this text
 
 PYTHON names the interpreter whose pip is used (default: .venv/bin/python if it exists, else python3).
@@ -20,19 +21,20 @@ TEXT
 }
 
 root=$(cd "$(dirname "$0")/.." && pwd)
-out='' arch='' pythons='' runtimes=''
+out='' arch='' pythons='' runtimes='' also=''
 die() {
     echo "error: $1" >&2
     exit "${2:-1}"
 }
 while [ $# -gt 0 ]; do
     case $1 in
-        --arch | --python | --runtime)
+        --arch | --python | --runtime | --with)
             [ $# -ge 2 ] || die "$1 needs a value (--help shows the options)" 2
             case $1 in
                 --arch) arch=$2 ;;
                 --python) pythons="$pythons $2" ;;
                 --runtime) runtimes="$runtimes $2" ;;
+                --with) also="$also $2" ;;
             esac
             shift
             ;;
@@ -93,7 +95,7 @@ for version in ${pythons:-3.11 3.13}; do
             [ "$version" = 3.11 ] && runtime=tflite-runtime || runtime=ai-edge-litert
         fi
         # shellcheck disable=SC2086  # several words
-        download "$version" "$runtime" $required -- --implementation cp --python-version "$version" $platforms \
+        download "$version" "$runtime" $required $also -- --implementation cp --python-version "$version" $platforms \
             --platform "manylinux2014_$machine"
     done
 done

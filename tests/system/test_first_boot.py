@@ -123,7 +123,9 @@ def test_it_runs_beside_imagers_script_and_brings_packages_and_a_model(
         packages(BOOKWORM.name, arch, place)
         shutil.rmtree(place / "apt")
 
-    fetched = cached(cache, f"first-boot-{BOOKWORM.name}", "numpy and Pillow", fetch)
+    fetched = cached(
+        cache, f"first-boot-{BOOKWORM.name}", (ROOT / "scripts" / "first_boot.py").read_text(), fetch
+    )
     folder = first_boot(deb, tmp_path, 1_700_000_000, config, demo_bundle)
     card = Card(tmp_path, folder, debian_tree(cache, BOOKWORM), imager=True)
     shutil.copytree(fetched, card.boot / "edge-siamese" / "packages" / BOOKWORM.name)

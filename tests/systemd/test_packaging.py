@@ -30,7 +30,8 @@ OPTIONS = [
         ["--wheels", "--runtime", "--dashboard", "--no-start", "--rollback", "--program-only", "--prefix"],
     ),
     (SYSTEMD / "uninstall.sh", ["--purge", "--prefix"]),
-    (SCRIPTS / "wheels.sh", ["--arch", "--python", "--runtime"]),
+    (SCRIPTS / "wheels.sh", ["--arch", "--python", "--runtime", "--with"]),
+    (SCRIPTS / "container.sh", ["--base", "--arch", "--tag", "--wheels"]),
     (SCRIPTS / "deb.sh", ["--arch", "--out", "--wheels"]),
 ]
 
