@@ -4,17 +4,13 @@
     embeddings.f32    float32, little-endian, one row of `dimensions` numbers for each view that has an embedding
     crops/7-0.png     the pictures
 
-An archive is not trusted. All sizes are bounded before anything is unpacked, all pictures are decoded before anything
-is imported, in bounded time, and no name in the archive is used as a file name.
+An archive is not trusted: `BoundedZip` reads it, and all pictures are decoded before anything is imported.
 """
 
 from __future__ import annotations
 
-import io
 import sqlite3
-import time
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,17 +20,16 @@ from typing import IO, Annotated, Any, Literal
 import msgspec
 import numpy as np
 
-from edge_siamese.errors import PictureError, StoreError, SupportError
-from edge_siamese.pictures import MAX_PNG_BYTES, decode_png, png_size
+from edge_siamese.errors import StoreError, SupportError
 from edge_siamese.recognition.embedding import usable_embeddings
 from edge_siamese.recognition.imaging import Floats
+from edge_siamese.store.bounded_zip import BoundedZip, new_member, open_zip
 from edge_siamese.store.database import Database, Row
 from edge_siamese.store.errors import store_error
 from edge_siamese.store.names import checked_name, free_name, name_key
 from edge_siamese.store.records import ViewKind
 from edge_siamese.store.tables import (
     LIVE,
-    MAX_CROP_SIDE,
     MAX_CROPS,
     encode_embedding,
     insert_crops,
@@ -46,7 +41,7 @@ from edge_siamese.store.tables import (
 )
 from edge_siamese.store.undo_log import merge_target
 from edge_siamese.system.files import write_atomically
-from edge_siamese.validation import Record, SchemaError, convert, parse_json, require_time
+from edge_siamese.validation import Record, SchemaError, convert, require_time
 
 OnConflict = Literal["rename", "skip", "merge"]
 """Import policy for a new object whose name is taken."""
@@ -54,17 +49,8 @@ FORMAT: Literal["edge-siamese archive"] = "edge-siamese archive"
 VERSION = 1
 
 MANIFEST, EMBEDDINGS = "manifest.json", "embeddings.f32"
-MAX_MEMBERS = 500_000
-MAX_DIRECTORY_BYTES = 32 * 1024 * 1024
 MAX_MANIFEST_BYTES = 32 * 1024 * 1024
 MAX_EMBEDDING_BYTES = 512 * 1024 * 1024
-MAX_TOTAL_BYTES = 8 * 1024**3
-MAX_TOTAL_PIXELS = 10 * 10**9
-MAX_SECONDS = 900.0
-"""Time limit of reading an archive."""
-
-# A fixed time for all members: the same objects give the same file.
-_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 class ArchivedView(Record):
@@ -159,13 +145,13 @@ def _write_archive(
     def write(file: IO[bytes]) -> None:
         with zipfile.ZipFile(file, "w", allowZip64=True) as archive:
             text = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
-            archive.writestr(_member(MANIFEST), text, zipfile.ZIP_DEFLATED)
-            archive.writestr(_member(EMBEDDINGS), b"".join(vectors))
+            archive.writestr(new_member(MANIFEST), text, zipfile.ZIP_DEFLATED)
+            archive.writestr(new_member(EMBEDDINGS), b"".join(vectors))
             for _, view_id, *_ in rows:
                 for place, (picture,) in enumerate(
                     read("SELECT picture FROM crops WHERE view_id = ? ORDER BY place", view_id)
                 ):
-                    archive.writestr(_member(f"crops/{view_id}-{place}.png"), picture)
+                    archive.writestr(new_member(f"crops/{view_id}-{place}.png"), picture)
 
     try:
         write_atomically(path, write)
@@ -176,158 +162,68 @@ def _write_archive(
     return len(objects)
 
 
-def _member(name: str) -> zipfile.ZipInfo:
-    info = zipfile.ZipInfo(name, _EPOCH)
-    info.external_attr = 0o644 << 16
-    return info
-
-
 # --- reading ---
 
 
 class ArchiveReader:
     """An archive that is open for reading."""
 
-    def __init__(self, path: Path, archive: zipfile.ZipFile, keep_reading: Callable[[], object]) -> None:
+    def __init__(self, file: BoundedZip) -> None:
         """Read and check everything except the pictures; see `open_archive`."""
-        self._path = path
-        self._archive = archive
-        self._keep_reading = keep_reading
-        self._end = time.monotonic() + MAX_SECONDS
-        self._members = self._check_members()
+        self._file = file
         self.manifest = self._read_manifest()
         self.embeddings = self._read_embeddings()
         """float32 (rows, dimensions), all finite."""
 
     def check_pictures(self) -> None:
-        """Decode all pictures; one at a time is in memory, at most 13 MB of pixels. Takes minutes for a large archive.
-
-        Raises:
-            StoreError: one is damaged or too large, or there are too many.
-        """
-        pixels = 0
-        for member in (name for item in self.manifest.objects for view in item.views for name in view.crops):
-            data = self.read_crop(member)
-            try:
-                width, height = png_size(data)
-                if max(width, height) > MAX_CROP_SIDE:
-                    raise PictureError(f"sides of {MAX_CROP_SIDE} pixels at most, not {width} x {height}")
-                pixels += width * height
-                if pixels > MAX_TOTAL_PIXELS:
-                    raise self._refusal(f"its pictures have more than {MAX_TOTAL_PIXELS:,} pixels")
-                decode_png(data)
-            except PictureError as error:
-                raise self._refusal(f"the picture {ascii(member)[:80]}: {error}") from error
+        """Decode all pictures; raises `StoreError` as `BoundedZip.check_pictures` does."""
+        self._file.check_pictures(
+            name for item in self.manifest.objects for view in item.views for name in view.crops
+        )
 
     def read_crop(self, member: str) -> bytes:
         """A picture as PNG."""
-        return self._read(member, MAX_PNG_BYTES)
-
-    def _refusal(self, problem: str) -> StoreError:
-        return StoreError(f"{self._path}: {problem}; nothing was imported")
-
-    def _check_members(self) -> dict[str, zipfile.ZipInfo]:
-        infos = self._archive.infolist()
-        members = {info.filename: info for info in infos}
-        if len(infos) > MAX_MEMBERS or len(members) != len(infos):
-            raise self._refusal("it has duplicate members, or too many")
-        if sum(info.file_size for info in infos) > MAX_TOTAL_BYTES:
-            raise self._refusal(f"it unpacks to more than {MAX_TOTAL_BYTES >> 30} GiB")
-        return members
-
-    def _read(self, name: str, max_bytes: int) -> bytes:
-        """Read a member. Its declared size is checked first, and no more than that is unpacked."""
-        self._keep_reading()
-        if time.monotonic() > self._end:
-            raise self._refusal(f"reading it takes more than {MAX_SECONDS / 60:g} minutes")
-        info = self._members.get(name)
-        label = f"the member {ascii(name)[:80]}"
-        if info is None:
-            raise self._refusal(f"{label} is missing")
-        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & 1:
-            raise self._refusal(f"{label} is encrypted, or compressed by another method than deflate")
-        if info.file_size > max_bytes:
-            raise self._refusal(f"{label} has {info.file_size} bytes; at most {max_bytes} are read")
-        with self._archive.open(info) as file:
-            data = file.read(max_bytes + 1)
-        if len(data) != info.file_size:
-            raise self._refusal(f"{label} does not have the size that the file states")
-        return data
+        return self._file.read_picture(member)
 
     def _read_manifest(self) -> ArchiveManifest:
         try:
-            value = parse_json(self._read(MANIFEST, MAX_MANIFEST_BYTES))
-            version = value.get("version") if isinstance(value, dict) else None
-            if isinstance(version, int) and version > VERSION:
-                raise self._refusal(
-                    f"it has version {version} of the format, and this release reads version {VERSION}"
-                )
-            manifest = convert(value, ArchiveManifest)
+            manifest = convert(
+                self._file.read_manifest(MANIFEST, MAX_MANIFEST_BYTES, VERSION), ArchiveManifest
+            )
             _require_consistent(manifest)
         except (SchemaError, SupportError) as error:
-            raise self._refusal(f"{MANIFEST}: {error}") from error
+            raise self._file.refusal(f"{MANIFEST}: {error}") from error
         return manifest
 
     def _read_embeddings(self) -> Floats:
-        data, dimensions = self._read(EMBEDDINGS, MAX_EMBEDDING_BYTES), self.manifest.dimensions
+        data, dimensions = self._file.read(EMBEDDINGS, MAX_EMBEDDING_BYTES), self.manifest.dimensions
         if len(data) % (4 * dimensions):
-            raise self._refusal(f"{EMBEDDINGS} has {len(data)} bytes, not rows of {dimensions} numbers")
+            raise self._file.refusal(f"{EMBEDDINGS} has {len(data)} bytes, not rows of {dimensions} numbers")
         rows = np.frombuffer(data, dtype="<f4").reshape(-1, dimensions).astype(np.float32)
         if not usable_embeddings(rows).all():
-            raise self._refusal(f"{EMBEDDINGS} has numbers that are not finite, too large, or all zero")
+            raise self._file.refusal(f"{EMBEDDINGS} has numbers that are not finite, too large, or all zero")
         self._require_rows(rows)
         return rows
 
     def require_usable(self, unit_length: bool) -> None:
         """Raise `StoreError` unless the embeddings are unit vectors, if those of their model are."""
         if not usable_embeddings(self.embeddings, unit_length).all():
-            raise self._refusal(f"{EMBEDDINGS} has embeddings that are not of unit length")
+            raise self._file.refusal(f"{EMBEDDINGS} has embeddings that are not of unit length")
 
     def _require_rows(self, rows: Floats) -> None:
         for item in self.manifest.objects:
             for view in item.views:
                 if view.embedding is not None and not 0 <= view.embedding < len(rows):
-                    raise self._refusal(
+                    raise self._file.refusal(
                         f'"{item.name}" refers to the embedding {view.embedding}, of {len(rows)}'
                     )
 
 
-class _BoundedFile(io.BufferedReader):
-    """A file that bounds the list of members, which zipfile reads into memory before it can be counted."""
-
-    max_read_bytes: int | None = MAX_DIRECTORY_BYTES
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        if self.max_read_bytes is not None and size is not None and size > self.max_read_bytes:
-            raise zipfile.BadZipFile(f"its list of members has {size} bytes")
-        return super().read(size)
-
-
 @contextmanager
 def open_archive(path: Path, keep_reading: Callable[[], object] = lambda: None) -> Iterator[ArchiveReader]:
-    """Open an archive and check everything except its pictures.
-
-    Args:
-        path: the file.
-        keep_reading: called before each member is read; raises an error to stop.
-
-    Raises:
-        StoreError: the file cannot be read, is not an archive, is damaged, or has a newer version; also while the block
-            reads a picture.
-    """
-    try:
-        with _BoundedFile(io.FileIO(path)) as file, zipfile.ZipFile(file) as archive:
-            file.max_read_bytes = None
-            yield ArchiveReader(path, archive, keep_reading)
-    except StoreError:
-        raise
-    except FileNotFoundError as error:
-        raise StoreError(f"{path}: there is no such file") from error
-    except OSError as error:
-        raise StoreError(f"{path} cannot be read: {error.strerror or error}; nothing was imported") from error
-    # zipfile does not document which exceptions malformed files raise.
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
-        raise StoreError(f"{path} is damaged, or not an archive: {error}; nothing was imported") from error
+    """Open an archive and check everything except its pictures; see `open_zip`."""
+    with open_zip(path, "nothing was imported", keep_reading) as file:
+        yield ArchiveReader(file)
 
 
 def _require_consistent(manifest: ArchiveManifest) -> None:

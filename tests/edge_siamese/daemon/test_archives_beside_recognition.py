@@ -14,7 +14,7 @@ import pytest
 from edge_siamese.errors import StoreBusy, StoreError
 from edge_siamese.models.bundle import Bundle
 from edge_siamese.recognition.registration import NewView
-from edge_siamese.store import SupportStore
+from edge_siamese.store import SupportStore, bounded_zip
 from edge_siamese.store import archive as archive_module
 from edge_siamese.system.threads import DaemonThreadPool
 from tests.edge_siamese.daemon.running import CUP, MUG, PEN, Daemon, daemon_in, until
@@ -56,8 +56,8 @@ def test_frames_are_recognized_while_an_archive_is_decoded_and_written(
     daemon: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = archive_in(tmp_path)
-    decode, insert = archive_module.decode_png, archive_module.insert_crops
-    monkeypatch.setattr(archive_module, "decode_png", with_frames_before(daemon, decode))
+    decode, insert = bounded_zip.decode_png, archive_module.insert_crops
+    monkeypatch.setattr(bounded_zip, "decode_png", with_frames_before(daemon, decode))
     monkeypatch.setattr(archive_module, "insert_crops", with_frames_before(daemon, insert))
     done = DaemonThreadPool(1, "import").submit(lambda: daemon.service.api.import_(path, "rename"))
     daemon.show(MUG, None)
@@ -71,8 +71,8 @@ def test_frames_are_recognized_while_an_archive_is_exported(
     daemon: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     daemon.learn("mug", MUG)
-    member = with_frames_before(daemon, archive_module._member)
-    monkeypatch.setattr(archive_module, "_member", member)
+    member = with_frames_before(daemon, archive_module.new_member)
+    monkeypatch.setattr(archive_module, "new_member", member)
     assert daemon.service.api.export_to(tmp_path / "objects.zip") == 1
 
 
@@ -81,14 +81,14 @@ def test_an_export_has_the_state_of_its_beginning_and_others_change_the_store_me
 ) -> None:
     daemon.learn("mug", MUG)
     reached, proceed = threading.Event(), threading.Event()
-    member = archive_module._member
+    member = archive_module.new_member
 
     def slow(name: str) -> Any:
         reached.set()
         assert proceed.wait(30)
         return member(name)
 
-    monkeypatch.setattr(archive_module, "_member", slow)
+    monkeypatch.setattr(archive_module, "new_member", slow)
     done = DaemonThreadPool(1, "export").submit(
         lambda: daemon.service.api.export_to(tmp_path / "objects.zip")
     )

@@ -11,7 +11,7 @@ import pytest
 
 from edge_siamese.errors import StoreError, SupportError
 from edge_siamese.pictures import encode_png, png_size
-from edge_siamese.store import ImportResult, archive
+from edge_siamese.store import ImportResult, archive, bounded_zip
 from edge_siamese.store import store as store_module
 from edge_siamese.store.undo_log import MAX_UNDOS
 from tests.edge_siamese.store.samples import MODEL, NOW, names, open_store, picture, vector, view
@@ -391,10 +391,10 @@ def test_a_bomb_is_refused_before_it_is_unpacked(target, file, monkeypatch):
         StoreError, match="has 20000000 bytes; at most 16777216 are read; nothing was imported"
     ):
         target.import_archive(file)
-    monkeypatch.setattr(archive, "MAX_TOTAL_BYTES", 1 << 20)
+    monkeypatch.setattr(bounded_zip, "MAX_TOTAL_BYTES", 1 << 20)
     with pytest.raises(StoreError, match="it unpacks to more than 0 GiB"):
         target.import_archive(file)
-    monkeypatch.setattr(archive, "MAX_MEMBERS", 7)
+    monkeypatch.setattr(bounded_zip, "MAX_MEMBERS", 7)
     with pytest.raises(StoreError, match="it has duplicate members, or too many"):
         target.import_archive(file)
     assert target.objects() == []
@@ -463,7 +463,7 @@ def test_an_export_that_fails_leaves_the_file_before(source, file, monkeypatch):
 
 
 def test_a_list_of_members_that_would_fill_the_memory_is_not_read(target, tmp_path, monkeypatch):
-    monkeypatch.setattr(archive._BoundedFile, "max_read_bytes", 1000)
+    monkeypatch.setattr(bounded_zip._BoundedFile, "max_read_bytes", 1000)
     path = tmp_path / "many.zip"
     with zipfile.ZipFile(path, "w") as written:
         for number in range(100):
@@ -482,7 +482,7 @@ def test_pictures_are_bounded_in_total_and_decoded_before_anything_is_written(ta
         pixels = sum(
             math.prod(png_size(read.read(name))) for name in read.namelist() if name.startswith("crops/")
         )
-    monkeypatch.setattr(archive, "MAX_TOTAL_PIXELS", pixels - 1)
+    monkeypatch.setattr(bounded_zip, "MAX_TOTAL_PIXELS", pixels - 1)
     with pytest.raises(
         StoreError, match=rf"its pictures have more than {pixels - 1:,} pixels; nothing was imported$"
     ):
@@ -496,9 +496,9 @@ def test_reading_is_bounded_in_time(target, file, monkeypatch):
     def decode(_):
         now[0] += 100.0
 
-    monkeypatch.setattr(archive, "decode_png", decode)
-    monkeypatch.setattr(archive, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    monkeypatch.setattr(archive, "MAX_SECONDS", 150.0)
+    monkeypatch.setattr(bounded_zip, "decode_png", decode)
+    monkeypatch.setattr(bounded_zip, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(bounded_zip, "MAX_SECONDS", 150.0)
     with pytest.raises(StoreError, match=r"reading it takes more than 2\.5 minutes; nothing was imported$"):
         target.import_archive(file)
     assert now == [200.0]
