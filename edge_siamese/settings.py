@@ -295,6 +295,15 @@ class RegistrationSettings(Record):
             raise SchemaError("name_template", 'must contain "{number}" once, such as "object {number}"')
 
 
+class TrainingSettings(Record):
+    """Whether this device's pictures may be used to train a model."""
+
+    collect_pictures: bool = False
+    """Whether `python -m export collect` on a workstation may fetch the pictures of registered objects and those that were
+    marked as wrong. If true, the latest 200 pictures that were marked as wrong are also kept in a larger size, in 32 MB at
+    most, with what they really show. False deletes these. See [security](security.md#pictures-for-training)."""
+
+
 class PanelSettings(Record):
     """The button and the LED."""
 
@@ -533,6 +542,7 @@ class Settings(Record):
     recognition: RecognitionSettings = RecognitionSettings()
     regions: tuple[RegionSettings, ...] = ()
     registration: RegistrationSettings = RegistrationSettings()
+    training: TrainingSettings = TrainingSettings()
     panel: PanelSettings = PanelSettings()
     events: EventSettings = EventSettings()
     sound: SoundSettings = SoundSettings()

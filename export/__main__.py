@@ -24,6 +24,7 @@ COMMANDS = {
     "render": "render 3-D models from many sides, for scenes and training",
     "scenes": "show a bundle's engine objects that turn, strangers and an empty place; count what it recognizes",
     "deploy": "copy a bundle to devices over ssh and install it as their current model",
+    "collect": "fetch pictures from devices over ssh, as a folder to train on",
     "sign": "sign a bundle with an SSH key, for devices that trust this key",
     "ship": "copy a bundle into the package as a shipped model",
     "reproduce": "measure the shipped bundles again, in every runtime of this machine",

@@ -26,6 +26,7 @@ SPECIAL_COMMANDS = {
     "reload": "daemon:reload",
     "score": "objects:score",
     "export": "objects:export",
+    "collect": "objects:collect",
     "import": "objects:import_",
 }
 """Daemon commands with a function of their own, as MODULE:FUNCTION below `edge_siamese.cli`; the others share
@@ -182,8 +183,9 @@ def _add_daemon(commands: _Commands) -> None:
         parser = groups[group].add(name, run_function, command.help, command.example)
         parser.set_defaults(command=command.name)
         parsers[command.cli] = parser
-        if command.name in ("export", "import"):
-            parser.add_argument("file", metavar="FILE.zip", help="the archive")
+        if command.name in ("export", "import", "collect"):
+            output = "" if command.name == "import" else "; - for standard output"
+            parser.add_argument("file", metavar="FILE.zip", help=f"the archive{output}")
         for argument in arguments_of(command):
             if argument.name != "upload":
                 _add_argument(parser, argument)

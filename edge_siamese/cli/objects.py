@@ -12,7 +12,8 @@ from typing import Any
 from edge_siamese.cli.output import print_json, print_line, print_table
 from edge_siamese.daemon.client import find_socket, request, stream
 from edge_siamese.daemon.commands import BY_NAME, EncodedPicture, arguments_of
-from edge_siamese.errors import StoreError, printable
+from edge_siamese.errors import ControlError, StoreError, printable
+from edge_siamese.events import counted
 from edge_siamese.system.files import write_atomically
 from edge_siamese.system.wall_clock import local_time
 
@@ -24,6 +25,8 @@ TIMEOUT_SECONDS = 35.0
 """Longer than the daemon's own timeout, after which it answers that it is busy."""
 REGISTRATION_TIMEOUT_SECONDS = 100.0
 ARCHIVE_TIMEOUT_SECONDS = 900.0
+STANDARD_OUTPUT = "-"
+"""The name of standard output, as a file to write."""
 UNDOABLE = ("forget", "merge", "remove-view")
 """Commands whose result ends with a hint at `undo`."""
 
@@ -168,23 +171,45 @@ def score(options: argparse.Namespace) -> int:
 
 def export(options: argparse.Namespace) -> int:
     """Write all objects to an archive."""
-    socket, result = find_socket(options.config), {}
-    path = Path(options.file)
+    return _write_archive("export", options, lambda result: counted(result["objects"], "object"))
+
+
+def collect(options: argparse.Namespace) -> int:
+    """Write the pictures for training to an archive."""
+
+    def describe(result: dict[str, Any]) -> str:
+        without = result["without_pictures"]
+        missing = f" (and {counted(without, 'view')} without a picture)" if without else ""
+        return counted(result["pictures"], "picture") + missing
+
+    return _write_archive("collect", options, describe)
+
+
+def _write_archive(
+    command: str, options: argparse.Namespace, describe: Callable[[dict[str, Any]], str]
+) -> int:
+    """Write the archive that a command sends to a file, completely or not at all, or to standard output."""
+    socket, result = find_socket(options.config), dict[str, Any]()
 
     def write(file: Any) -> None:
-        for line in stream(socket, "export", timeout=ARCHIVE_TIMEOUT_SECONDS):
+        for line in stream(socket, command, timeout=ARCHIVE_TIMEOUT_SECONDS):
             if "chunk" in line:
                 file.write(base64.b64decode(line["chunk"]))
             elif "result" in line:
                 result.update(line["result"])
 
+    if options.file == STANDARD_OUTPUT:
+        if sys.stdout.isatty():
+            raise ControlError("an archive is not written to a terminal: name a file, or redirect the output")
+        write(sys.stdout.buffer)
+        return 0
+    path = Path(options.file)
     write_atomically(path, write)
+    size = path.stat().st_size
     if options.json:
-        print_json({**result, "file": str(path), "bytes": path.stat().st_size})
+        print_json({**result, "file": str(path), "bytes": size})
     else:
-        count = result["objects"]
-        noun = "object" if count == 1 else "objects"
-        print_line(f"wrote {count} {noun} to {path} ({path.stat().st_size:,} bytes)")
+        print_line(f"wrote {describe(result)} to {path} ({size:,} bytes)")
     return 0
 
 

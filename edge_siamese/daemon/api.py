@@ -36,6 +36,7 @@ from edge_siamese.panel.press_grammar import Gesture
 from edge_siamese.recognition.decision import Recognition
 from edge_siamese.settings import PathSettings, RegionSettings, Settings, SettingsOrigin
 from edge_siamese.store import OnConflict, StoredObject
+from edge_siamese.store.picture_archive import PictureManifest
 from edge_siamese.store.records import StoredView
 from edge_siamese.system.network import without_password
 from edge_siamese.validation import Record, SchemaError
@@ -347,13 +348,23 @@ class DaemonApi:
         """Undo the last change, or the last registration."""
         return Line(self.with_engine(lambda engine: engine.undo(registrations)))
 
-    def wrong(self, name: str | None = None, decision: str | None = None) -> Change:
-        """Reject the last recognition, or an earlier decision by its id; its view is kept as a negative."""
+    def wrong(
+        self, name: str | None = None, decision: str | None = None, actual: str | None = None
+    ) -> Change:
+        """Reject the last recognition, or an earlier decision by its id; its view is kept as a negative.
+
+        Args:
+            name: reject the last recognition only if it was this object.
+            decision: id of the decision.
+            actual: name of what it really was, kept with its picture for training.
+        """
+        if actual is not None:
+            self._require_consent("keeps no names for training")
 
         def reject(engine: Engine) -> StoredObject:
-            return (
-                engine.reject_last(self.now, name) if decision is None else engine.reject_decision(decision)
-            )
+            if decision is None:
+                return engine.reject_last(self.now, name, actual)
+            return engine.reject_decision(decision, actual)
 
         after = self.with_engine(reject)
         return Change(
@@ -445,17 +456,41 @@ class DaemonApi:
 
     def export(self, client: Client) -> dict[str, Any]:
         """Send an archive of all objects, in lines of `{"chunk": base64}`."""
+        return {"objects": self._send_archive(client, self.export_to)}
+
+    def collect(self, client: Client) -> dict[str, Any]:
+        """Send an archive of the pictures for training, in lines of `{"chunk": base64}`; only with the owner's consent."""
+        self._require_consent("does not give its pictures for training")
+
+        def write(path: Path) -> PictureManifest:
+            store, mistakes = self.with_engine(lambda engine: (engine.store, engine.mistakes))
+            return store.export_pictures(path, mistakes.all())
+
+        manifest = self._send_archive(client, write)
+        return {"pictures": len(manifest.pictures), "without_pictures": manifest.without_pictures}
+
+    def _require_consent(self, consequence: str) -> None:
+        """Raise `ControlError` unless the owner allows to collect pictures."""
+        if not self.settings.training.collect_pictures:
+            file = self._daemon.origin.file or "the settings file"
+            raise ControlError(
+                f"this device {consequence}; its owner can allow it: set collect_pictures = true in [training] of {file}, "
+                "then run edge-siamese reload"
+            )
+
+    def _send_archive(self, client: Client, write: Callable[[Path], T]) -> T:
+        """Send an archive that a function writes, in lines of `{"chunk": base64}`; returns what the function returns."""
         directory = archive_directory(self.settings.state_directory, OUTGOING)
         with tempfile.TemporaryDirectory(dir=directory) as folder:
-            path = Path(folder) / "objects.zip"
-            count = self.export_to(path)
+            path = Path(folder) / "archive.zip"
+            result = write(path)
             with path.open("rb") as file:
                 while chunk := file.read(CHUNK_BYTES):
                     client.send({"chunk": base64.b64encode(chunk).decode("ascii")})
                     while not client.delivered(1.0):  # one chunk at a time, or memory would hold them all
                         if not client.open:
                             raise ClientGone("the client has gone")
-        return {"objects": count}
+        return result
 
     def upload(self, chunk: bytes, upload: str | None = None) -> dict[str, str]:
         """Append a chunk to an upload, or start a new one; returns its id."""

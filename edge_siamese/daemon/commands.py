@@ -225,6 +225,10 @@ class WrongArguments(Record, frozen=True):
     decision: Annotated[str | None, argument("id of an earlier decision, from its event", metavar="ID")] = (
         None
     )
+    actual: Annotated[
+        str | None,
+        argument("what it really was, kept for training; needs training.collect_pictures", metavar="NAME"),
+    ] = None
 
 
 class ScoreArguments(Record, frozen=True):
@@ -433,6 +437,15 @@ COMMANDS = (
         "export",
         cli="objects export",
         example="shelf.zip",
+        needs_client=True,
+    ),
+    Command(
+        "collect",
+        NoArguments,
+        "Write the pictures for training to an archive, if the settings allow it.",
+        "collect",
+        cli="objects collect",
+        example="pictures.zip",
         needs_client=True,
     ),
     Command("upload", UploadArguments, "Send a chunk of an archive to import.", "upload"),

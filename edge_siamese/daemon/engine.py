@@ -41,6 +41,7 @@ from edge_siamese.recognition.support import SupportEntry, SupportSet
 from edge_siamese.recognition.tracking import Sighting
 from edge_siamese.settings import RecognitionSettings, RegionSettings, Settings, without_recognition_settings
 from edge_siamese.store import ImportResult, StoredObject, SupportStore
+from edge_siamese.store.mistakes import PICTURE_SIDE, Actual, KeptMistakes
 
 LOG = logging.getLogger(__name__)
 
@@ -77,6 +78,7 @@ class Engine:
         hold_exposure: Callable[[bool], object] = lambda _: None,
         observations: Observations | None = None,
         quarantine: Quarantine | None = None,
+        mistakes: KeptMistakes | None = None,
     ) -> None:
         """Load the support set from the store.
 
@@ -90,6 +92,7 @@ class Engine:
             hold_exposure: locks or releases the camera's exposure.
             observations: records counters, decisions and registrations.
             quarantine: the objects and views that are not recognized.
+            mistakes: keeps rejected pictures for training, if it is enabled.
 
         Raises:
             SettingsError: the bundle has neither a threshold nor enough impostors for the false-accept rate.
@@ -101,6 +104,8 @@ class Engine:
         self._rule = self._rule_for(settings.recognition)
         self._publish, self._signal = publish, signal
         self._quarantine = quarantine or Quarantine(None)
+        self.mistakes = mistakes or KeptMistakes(None)
+        """The rejected pictures that are kept for training."""
         observations = observations or Observations()
         self._telemetry, self._decisions = observations.telemetry, observations.decisions
         self.regions = Regions(settings, encoder.preprocessing, self._rule_for)
@@ -313,6 +318,8 @@ class Engine:
                     exc_info=None if isinstance(error, StoreError) else error,
                 )
             self._stale = True
+        if not self._stale:
+            self.mistakes.prune(self.store)
         # For example, objects of an import that was undone.
         for uid in dict.fromkeys(sighting.uid for sighting in self.sightings):
             if uid not in self.support.uids:
@@ -557,15 +564,17 @@ class Engine:
         self._publish(Event("undone", undone.text, data={"uid": undone.uid, "name": undone.name}))
         return undone.text
 
-    def reject_last(self, now: float, name: str | None = None) -> StoredObject:
+    def reject_last(self, now: float, name: str | None = None, actual: str | None = None) -> StoredObject:
         """Reject the last recognition: its view is kept as a negative of the object.
 
         Args:
             now: the time, on the clock of frames.
             name: reject it only if it was this object.
+            actual: name of what it really was, for training.
 
         Raises:
             ControlError: nothing, or another object, was recognized within the last half minute.
+            SupportError: `actual` is not a valid name, or that of the object.
         """
         recognized = [region.state.last for region in self.regions if region.state.last]
         last = max(recognized, key=lambda one: one.frame.time, default=None)
@@ -575,28 +584,38 @@ class Engine:
             raise ControlError("nothing was recognized recently that could be wrong")
         if name is not None and self.object(name).uid != last.uid:
             raise ControlError(f'"{known.name}" was recognized last, not "{name}"')
-        crop = make_crop(last.frame.pixels, self.encoder.preprocessing, self.settings.registration.crop_side)
-        return self._keep_negative(last.uid, last.embedding, crop)
+        pixels, to = last.frame.pixels, self.encoder.preprocessing
+        crop = make_crop(pixels, to, self.settings.registration.crop_side)
+        return self._keep_negative(
+            last.uid, last.embedding, crop, make_crop(pixels, to, PICTURE_SIDE), actual
+        )
 
-    def reject_decision(self, decision: str) -> StoredObject:
+    def reject_decision(self, decision: str, actual: str | None = None) -> StoredObject:
         """Reject an earlier decision: its view is kept as a negative of the object.
 
         Args:
             decision: id of the decision, from its event.
+            actual: name of what it really was, for training.
 
         Raises:
             ControlError: the decision is no longer kept, or its object is no longer registered.
+            SupportError: `actual` is not a valid name, or that of the object.
         """
         kept = self._decisions.get(decision)
         if kept is None or kept.model_id != self.encoder.model_id:
             raise ControlError("that decision is no longer kept; reject a later one")
         if self._find(kept.uid) is None:
             raise ControlError(f'"{kept.name}" is no longer registered')
-        return self._keep_negative(kept.uid, kept.embedding, kept.crop)
+        return self._keep_negative(kept.uid, kept.embedding, kept.crop, kept.crop, actual)
 
-    def _keep_negative(self, uid: str, embedding: Floats, crop: Bytes) -> StoredObject:
+    def _keep_negative(
+        self, uid: str, embedding: Floats, crop: Bytes, picture: Bytes, actual: str | None
+    ) -> StoredObject:
+        """Keep a rejected view: `crop` in the store, and `picture`, which may be larger, for training."""
+        shown = Actual.of(self.store, uid, actual)
         crops = (crop,) if self.settings.registration.keep_crops else ()
         saved = self.store.add_negative(uid, NewView(embedding, crops, "wrong"))
+        self.mistakes.keep(self.store, saved.uid, picture, shown)
         self._signal(Signal.NEGATIVE_SAVED)
         self._store_changed()
         self._object_removed(uid)

@@ -24,6 +24,7 @@ from edge_siamese.models.installed import InstalledModels
 from edge_siamese.panel.led_signals import Signal
 from edge_siamese.settings import Settings
 from edge_siamese.store import SupportStore
+from edge_siamese.store.mistakes import KeptMistakes
 
 RETRY_SECONDS, MAX_RETRY_SECONDS = 10.0, 300.0
 """Pause between two attempts to load an engine; doubled each time."""
@@ -41,6 +42,7 @@ class EngineLoader:
         store: StoreLifecycle,
         faults: FaultHandler,
         observations: Observations,
+        mistakes: KeptMistakes,
         publish: Callable[[Event], object],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -52,12 +54,14 @@ class EngineLoader:
             store: opened for the model.
             faults: knows the parts that are not used.
             observations: see `Engine`.
+            mistakes: see `Engine`.
             publish: receives events.
             clock: the clock of frames, in seconds.
         """
         self.settings = settings
         self._hardware, self._store, self._faults = hardware, store, faults
-        self._observations, self._publish, self._clock = observations, publish, clock
+        self._observations, self._mistakes = observations, mistakes
+        self._publish, self._clock = publish, clock
         self.engine: Engine | None = None
         """None until model and store are loaded."""
         self.model: LoadedModel | None = None
@@ -232,6 +236,7 @@ class EngineLoader:
                 hold_exposure=self._hardware.hold_exposure,
                 observations=self._observations,
                 quarantine=self._faults.quarantine,
+                mistakes=self._mistakes,
             )
         except Exception:
             # The previous engine must not score or write its embeddings as those of this model.

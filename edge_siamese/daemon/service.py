@@ -44,6 +44,7 @@ from edge_siamese.settings import (
     load_settings,
     require_regions,
 )
+from edge_siamese.store.mistakes import KeptMistakes
 from edge_siamese.system.files import expand_path
 from edge_siamese.validation import SchemaError
 
@@ -98,8 +99,16 @@ class Service:
         self.faults = FaultHandler(settings.state_directory, publish, clock)
         self.hardware = Hardware(settings, publish)
         self.store = StoreLifecycle(self._notifier, publish, clock)
+        self.mistakes = KeptMistakes(settings.state_directory)
         self.loader = EngineLoader(
-            settings, self.hardware, self.store, self.faults, self.observations, publish, clock
+            settings,
+            self.hardware,
+            self.store,
+            self.faults,
+            self.observations,
+            self.mistakes,
+            publish,
+            clock,
         )
         self.api = DaemonApi(self)
         """The API for control socket, dashboard, MQTT and fleet."""
@@ -226,6 +235,7 @@ class Service:
             self.sounds = SoundPlayer(self.settings.sound)
             self._use(self._with_saved_regions(self.settings))
             self.faults.use_settings(self.settings.digest)
+            self._follow_consent(self.settings)
             self.faults.begin(InstalledModels(self.settings.models))
             self.faults.guard("panel", "panel", self.hardware.open_panel)
             self.faults.guard("settings", "integrations", lambda: self.integrations.apply(self.settings))
@@ -393,6 +403,7 @@ class Service:
             self._apply(self._with_saved_regions(structs.replace(settings, paths=before.paths)))
             self.origin = SettingsOrigin(file, settings.digest)
             self.faults.use_settings(self.settings.digest)
+            self._follow_consent(self.settings)
             if settings.paths != before.paths:
                 self.bus.publish(Event("settings", "new paths take effect after a restart"))
             self.bus.publish(Event("settings", "the settings were read again"))
@@ -427,6 +438,11 @@ class Service:
             self.sounds = SoundPlayer(settings.sound)
         if sinks is not None:
             self.bus.set_sinks(sinks)
+
+    def _follow_consent(self, settings: Settings) -> None:
+        """Keep wrong recognitions for training, or delete those that were kept."""
+        allowed = settings.training.collect_pictures
+        self.faults.guard("settings", "pictures for training", lambda: self.mistakes.allow(allowed))
 
     def _play(self, event: Event) -> None:
         self.sounds.event(event)

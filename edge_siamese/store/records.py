@@ -139,6 +139,11 @@ class StoreQueries:
         )
         return [StoredView(*row) for row in rows]
 
+    def existing_views(self, uids: Sequence[str]) -> set[str]:
+        """Those of at most 30,000 uids that are views or negatives in the store, also deleted ones that an undo restores."""
+        marks = ", ".join("?" * len(uids))
+        return {uid for (uid,) in self._database.read(f"SELECT uid FROM views WHERE uid IN ({marks})", *uids)}
+
     def crop(self, view_id: int, index: int = 0) -> Bytes:
         """A stored picture of a view, uint8 (h, w) or (h, w, 3).
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from sqlite3 import Connection
@@ -24,7 +24,9 @@ from edge_siamese.store.archive import (
 from edge_siamese.store.database import Database, MemoryDatabase
 from edge_siamese.store.errors import FAILURES
 from edge_siamese.store.integrity import UNKNOWN_TIME, find_damage, repair_damage
+from edge_siamese.store.mistakes import Mistake
 from edge_siamese.store.names import checked_name, name_key
+from edge_siamese.store.picture_archive import PictureManifest, write_pictures
 from edge_siamese.store.records import StoredObject, StoreQueries, ViewKind
 from edge_siamese.store.recovery import Repair
 from edge_siamese.store.tables import (
@@ -47,8 +49,8 @@ if TYPE_CHECKING:
 class SupportStore(StoreQueries):
     """Objects, their views and pictures in one SQLite file; used by one process at a time.
 
-    Used from one thread, except for `export_archive` and `import_archive`, which take long: any thread may call them. During
-    an import, changes raise `StoreBusy` while `busy` is true.
+    Used from one thread, except for `export_archive`, `export_pictures` and `import_archive`, which take long: any thread
+    may call them. During an import, changes raise `StoreBusy` while `busy` is true.
 
     A changing call that returned is on the disk; one that raised has changed nothing. Errors: `StoreError` for the
     file and the disk, `SupportError` for names and arrays.
@@ -326,6 +328,15 @@ class SupportStore(StoreQueries):
         The archive has the state of one moment; later changes are not in it.
         """
         return write_archive(Path(path), self._database, *self._model[:2], self._now())
+
+    def export_pictures(self, path: str | os.PathLike[str], mistakes: Iterable[Mistake]) -> PictureManifest:
+        """Write an archive of the pictures for training, completely or not at all; any thread may call it.
+
+        Args:
+            path: the archive.
+            mistakes: they replace the stored pictures of their negatives.
+        """
+        return write_pictures(Path(path), self._database, mistakes, self._model[0], self._now())
 
     def import_archive(
         self, path: str | os.PathLike[str], on_conflict: OnConflict = "rename"

@@ -65,6 +65,8 @@ SYSTEM_NAMES = frozenset(
     {"thumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "lost+found", "$recycle.bin"}
 )
 """Files and folders that operating systems and file servers add, in any case; ignored like hidden ones."""
+COLLECTED_FILE = "collected.json"
+"""The list of pictures from devices (`export/data/collected.py`), also ignored."""
 
 LOG = logging.getLogger(__name__)
 
@@ -227,7 +229,7 @@ def _entries(path: Path) -> list[Path]:
         return sorted(
             entry
             for entry in path.iterdir()
-            if not entry.name.startswith(".") and entry.name.lower() not in SYSTEM_NAMES
+            if not entry.name.startswith(".") and entry.name.lower() not in {*SYSTEM_NAMES, COLLECTED_FILE}
         )
     except OSError as error:
         raise DataError(f"cannot read {valid_text(path)}: {error.strerror or error}") from error

@@ -23,7 +23,8 @@ from edge_siamese.errors import ExportError
 from edge_siamese.models.bundle import Bundle, load_bundle
 from edge_siamese.models.installed import InstalledModels
 from export.__main__ import main
-from export.cli.deploy import Device, archive, deploy, ssh_options
+from export.cli.deploy import archive, deploy
+from export.cli.ssh import Device, ssh_options
 from tests.tiny_bundle import write_tiny_bundle
 
 ROOT = Path(__file__).parents[3]
