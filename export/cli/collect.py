@@ -93,6 +93,8 @@ def _describe(fetched: Fetched, dry_run: bool) -> str:
         text += f"; {fetched.moved} moved to another object"
     if fetched.known:
         text += f"; {fetched.known} fetched before"
+    if fetched.equal:
+        text += f"; {fetched.equal} equal to another one"
     if fetched.without_pictures:
         text += f"; {counted(fetched.without_pictures, 'view')} without a picture on the device"
     return text
@@ -123,8 +125,8 @@ def next_steps(folder: CollectedFolder, contents: Contents) -> list[str]:
         return lines
     if contents.training_classes < MIN_TRAINING_CLASSES:
         lines.append(
-            f"few to train on: {contents.training_classes} objects remain for training, and with fewer than "
-            f"{MIN_TRAINING_CLASSES} the shipped bundle is usually better; the pipeline compares them"
+            f"few to train on: {counted(contents.training_classes, 'object')} for training, the others are held out; with "
+            f"fewer than {MIN_TRAINING_CLASSES} the pipeline advises against training, and compares the shipped bundle"
         )
     data = f"folder:{shown}" + (f",anything:{_relative(folder.strangers)}" if contents.strangers else "")
     lines.append(

@@ -77,6 +77,8 @@ class Fetched:
     """Pictures that moved to another folder, because their object has another name now or somebody named them."""
     known: int = 0
     """Pictures that were collected before."""
+    equal: int = 0
+    """Pictures of other views that are equal to a collected one, and are left out."""
     without_pictures: int = 0
     """Views of which the device has no picture."""
 
@@ -163,12 +165,15 @@ class CollectedFolder:
         counts: Counter[str] = Counter()
         try:
             for picture in archive.manifest.pictures:
-                before = self.entries.get(picture.member)
-                data = b"" if before else archive.read(picture)
-                digest = before.digest if before else hashlib.sha256(data).hexdigest()[:16]
-                before = before or digests.get(digest)
-                if before is not None:
+                if before := self.entries.get(picture.member):
                     counts["moved" if self._move(before, picture) else "known"] += 1
+                    continue
+                data = archive.read(picture)
+                digest = hashlib.sha256(data).hexdigest()[:16]
+                if before := digests.get(digest):
+                    # Two objects with the same picture must not move it to and fro.
+                    moved = before.name is None and self._move(self.entries[before.picture], picture)
+                    counts["moved" if moved else "equal"] += 1
                     continue
                 self._write(self._entry(host, picture, digest), data)
                 digests[digest] = self.entries[picture.member]
