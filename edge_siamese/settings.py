@@ -300,8 +300,8 @@ class TrainingSettings(Record):
 
     collect_pictures: bool = False
     """Whether `python -m export collect` on a workstation may fetch the pictures of registered objects and those that were
-    marked as wrong. If true, the latest 200 pictures that were marked as wrong are also kept in a larger size, in 32 MB at
-    most, with what they really show. False deletes these. See [security](security.md#pictures-for-training)."""
+    marked as wrong. If true, the latest 200 pictures that were marked as wrong are also kept in a larger size, in 32 MiB at
+    most, with what they really show. False deletes these."""
 
 
 class PanelSettings(Record):

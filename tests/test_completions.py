@@ -84,7 +84,7 @@ def test_commands_are_completed() -> None:
 def test_inner_commands_are_completed() -> None:
     assert tab("model", "") == ["install", "list", "rollback"]
     assert tab("model", "ro") == ["rollback"]
-    assert set(tab("objects", "")) == {"export", "import", "remove-view", "views"}
+    assert set(tab("objects", "")) == {"collect", "export", "import", "remove-view", "views"}
 
 
 def test_options_and_choices_are_completed() -> None:

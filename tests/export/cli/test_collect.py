@@ -11,12 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge_siamese.cli.main import main as device_main
 from edge_siamese.daemon.client import reload
 from edge_siamese.models.bundle import Bundle
 from edge_siamese.recognition.imaging import Preprocessing
 from export.__main__ import main
 from export.cli import collect as collect_module
 from export.data import load_splits
+from tests.documented import commands
 from tests.edge_siamese.daemon.running import CUP, MUG, Daemon, daemon_in
 from tests.edge_siamese.daemon.test_collecting import set_consent
 from tests.tiny_network import pictures
@@ -143,6 +145,28 @@ def test_several_devices_and_those_that_fail(daemon: Daemon, collect: Collect, t
     ]
     status, _, errors = collect("pi@shelf.away", "--json")
     assert (status, errors[-1]) == (1, "error: 1 of 1 devices failed: pi@shelf.away")
+
+
+def test_the_commands_of_the_guide(daemon: Daemon, collect: Collect, tmp_path: Path) -> None:
+    reloading, wrong, archive = commands("docs/own-photos.md", "edge-siamese reload")
+    collecting, look, pipeline = commands("docs/own-photos.md", ".venv/bin/python -m export collect")
+    config = ["--config", str(daemon.config)]
+    assert device_main([*reloading[1:], *config]) == 0
+    daemon.learn("mug", MUG)
+    daemon.show(MUG // 8 * 7, "mug")
+    assert device_main([*wrong[1:], *config]) == 0
+    daemon.learn("cup", CUP)
+    daemon.show(CUP // 8 * 7, "cup")
+    daemon.ask("wrong")
+    registered(daemon, 6)
+    assert device_main([*archive[1:], *config]) == 0
+    status, lines, _ = collect(*collecting[4:])
+    assert status == 0
+    assert lines[0].startswith("pi@door.local: 16 new pictures (")
+    assert lines[1] == "pi@shelf.local: 0 new pictures; 16 fetched before"
+    assert lines[-1] == f"next: python {' '.join(pipeline[1:])}"
+    assert len(list((tmp_path / "collected" / "teapot").glob("door.local-*.png"))) == 1
+    assert main([*look[3:], "--encoder", "glyphnet"]) == 0
 
 
 def test_a_dry_run_writes_nothing(daemon: Daemon, collect: Collect, tmp_path: Path) -> None:
