@@ -19,7 +19,7 @@ def modules(*folders: str) -> list[Path]:
 
 @pytest.mark.parametrize(
     "path",
-    modules("edge_siamese", "export", "scripts", "benchmarks"),
+    modules("edge_siamese", "export", "examples", "scripts", "benchmarks"),
     ids=lambda path: path.relative_to(ROOT).as_posix(),
 )
 def test_a_module_starts_with_a_sentence_that_says_what_it_is(path: Path) -> None:
@@ -35,7 +35,7 @@ def test_a_module_starts_with_a_sentence_that_says_what_it_is(path: Path) -> Non
 def test_nothing_is_left_unfinished() -> None:
     marked = [
         f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
-        for path in modules("edge_siamese", "export", "tests", "scripts", "benchmarks")
+        for path in modules("edge_siamese", "export", "examples", "tests", "scripts", "benchmarks")
         if path != Path(__file__)
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
         if UNFINISHED.search(line)

@@ -50,6 +50,7 @@ DOCUMENTS = [
     ROOT / "CONTRIBUTING.md",
     ROOT / "SECURITY.md",
     ROOT / "benchmarks" / "README.md",
+    ROOT / "examples" / "README.md",
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 DEMO = ROOT / "build" / "demo"
@@ -330,12 +331,12 @@ def test_the_page_on_dependencies_states_ranges_and_pins_as_they_are() -> None:
 
 
 def test_every_package_that_is_imported_is_a_direct_dependency() -> None:
-    known = sys.stdlib_module_names | {"edge_siamese", "export", "benchmarks", "tests", "scripts"}
+    known = sys.stdlib_module_names | {"edge_siamese", "export", "benchmarks", "examples", "tests", "scripts"}
     # These come with pip, pytest and import-linter; picamera2 and libcamera come with the system of a Raspberry Pi.
     known |= {"pip", "packaging", "_pytest", "grimp", "picamera2", "libcamera"}
     imported = {
         name.split(".")[0]
-        for path in modules("edge_siamese", "export", "benchmarks", "tests", "scripts")
+        for path in modules("edge_siamese", "export", "benchmarks", "examples", "tests", "scripts")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Import) or (isinstance(node, ast.ImportFrom) and node.level == 0)
         for name in (
