@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,14 +19,25 @@ from export.conversion.verification import Verification
 from export.conversion.verify import verify
 from export.data import load_splits
 from export.data.data_card import DataCard
-from export.data.images import Splits
+from export.data.folds import all_classes
+from export.data.images import ImageSet, Splits
 from export.data.sources import source_names
 from export.encoders import build_encoder
 from export.evaluation.benchmark import Benchmark, benchmark
 from export.evaluation.class_analysis import MAX_CLASSES, analyze_classes
+from export.evaluation.cross_validation import CrossValidation, cross_validate
 from export.evaluation.evaluate import Evaluation, baseline_accuracy, default_effort, evaluate, thin
 from export.evaluation.remote_runtime import open_encoder
-from export.evaluation.verdict import SHIPPED, STARTING, TRAINED, Verdict, advice_on, decide
+from export.evaluation.verdict import (
+    SHIPPED,
+    STARTING,
+    TRAINED,
+    Candidates,
+    Verdict,
+    advice_on,
+    conclude,
+    decide,
+)
 from export.progress import stderr_console, working
 from export.reporting.report import CLASSES, DATA_CARD, write_report
 from export.training.network import TorchEncoder, TrainedNetwork, load_run
@@ -54,16 +67,26 @@ def run_pipeline(
     rounds: int = 5,
     command: str = "",
     card: DataCard | None = None,
+    folds: CrossValidation | None = None,
 ) -> PipelineResult:
     """Train or resume, bundle, verify, evaluate, benchmark and report into `out`; progress goes to standard error."""
     console = stderr_console()
     is_folder = source_names(settings.data)[0].startswith("folder:")
     if is_folder and settings.steps and (advice := advice_on(splits.train.classes)):
         console.print(advice, soft_wrap=True)
+    started = time.monotonic()
     trained = train(settings, splits, out / "train", fresh=fresh)
+    seconds = max(
+        trained.seconds, time.monotonic() - started
+    )  # with what is not training, unless it was resumed
     console.print(trained.describe(), soft_wrap=True)
     if card is not None:
         records.write(out / DATA_CARD, card)
+    caution = "" if card is None else card.caution if folds is None else card.caution_of_all
+    verdict = None
+    if folds is not None:
+        console.print(folds.announce(seconds), soft_wrap=True, markup=False)
+        verdict = _cross_validated(settings, splits, folds, out / "folds", fresh, caution)
     network = load_run(out / "train")
     with working(console, "building the bundle") as say:
         built = build_bundle(network, splits, out / "bundle", int8_budget, say)
@@ -98,10 +121,10 @@ def run_pipeline(
             accuracy = baseline_accuracy(baseline, splits, head, evaluations[0], effort.per_class)
             evaluations = [replace(evaluation, baseline=accuracy) for evaluation in evaluations]
         records.write(out / "evaluation.json", evaluations)
-        verdict = None
         if is_folder:
-            say("comparing with the starting weights and the shipped bundle")
-            verdict = _verdict(settings, splits, bundle, baseline, card.caution if card else "")
+            if verdict is None:
+                say("comparing with the starting weights and the shipped bundle")
+                verdict = _verdict(settings, splits, bundle, baseline, caution)
             records.write(out / "verdict.json", verdict)
         say("comparing the held-out classes with each other")
         _write_class_analysis(out / CLASSES, splits, bundle, effort.per_class, settings.seed)
@@ -110,6 +133,24 @@ def run_pipeline(
         records.write(out / "benchmark.json", table)
     report = write_report(out)
     return PipelineResult(bundle, verification, tuple(evaluations), table, report, verdict)
+
+
+def _cross_validated(
+    settings: TrainingSettings,
+    splits: Splits,
+    folds: CrossValidation,
+    out: Path,
+    fresh: bool,
+    caution: str,
+) -> Verdict:
+    """Train the folds, and compare them with their starting weights and the shipped bundle on all classes."""
+    console = stderr_console()
+    shipped, skipped = _shipped_candidate(settings, all_classes(splits), all_classes)
+    tested = cross_validate(
+        settings, splits, folds, out, shipped, fresh=fresh,
+        say=lambda text: console.print(text, soft_wrap=True, markup=False),
+    )  # fmt: skip
+    return conclude(tested, splits.train.classes, skipped, caution, folds.folds)
 
 
 def _write_class_analysis(
@@ -133,21 +174,25 @@ def _verdict(
     per_class = default_effort(bundle.manifest.encoder.macs).per_class
     images = thin(splits.evaluation, per_class)
     candidates = {TRAINED: (open_encoder(bundle, "auto", "int8").embed_prepared(images.images), bundle.head)}
-    skipped = []
     if starting is not None:
         head = SigmoidDistanceHead(scale=1.0, bias=0.0)
         candidates[STARTING] = starting.embed_prepared(images.images), head
+    shipped, skipped = _shipped_candidate(settings, images, lambda other: thin(other.evaluation, per_class))
+    return decide({**candidates, **shipped}, images, splits.train.classes, settings.seed, skipped, caution)
+
+
+def _shipped_candidate(
+    settings: TrainingSettings, images: ImageSet, pick: Callable[[Splits], ImageSet]
+) -> tuple[Candidates, tuple[str, ...]]:
+    """The shipped bundle on the same pictures at its size, which `pick` takes from the data; and why it is skipped."""
     shipped = load_bundle(models.shipped("objects"))
-    source = source_names(settings.data)[0]
-    same = load_splits(source, shipped.manifest.input, seed=settings.seed).evaluation
-    if same.class_names == splits.evaluation.class_names and np.array_equal(
-        same.labels, splits.evaluation.labels
-    ):
-        encoder = open_encoder(shipped, "auto", "int8")
-        candidates[SHIPPED] = encoder.embed_prepared(thin(same, per_class).images), shipped.head
-    else:
-        skipped.append(f"{SHIPPED}: other pictures are readable at its size")
-    return decide(candidates, images, splits.train.classes, settings.seed, tuple(skipped), caution)
+    same = pick(
+        load_splits(source_names(settings.data)[0], shipped.manifest.input, seed=settings.seed, log=False)
+    )
+    if same.class_names != images.class_names or not np.array_equal(same.labels, images.labels):
+        return {}, (f"{SHIPPED}: other pictures are readable at its size",)
+    encoder = open_encoder(shipped, "auto", "int8")
+    return {SHIPPED: (encoder.embed_prepared(same.images), shipped.head)}, ()
 
 
 def _runtimes(bundle: Bundle) -> list[str]:

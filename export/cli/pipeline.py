@@ -12,6 +12,7 @@ from export.cli.options import (
     add_data_options,
     add_recipe_options,
     add_training_options,
+    count,
     list_recipes,
     output_directory,
     set_threads,
@@ -20,7 +21,9 @@ from export.cli.options import (
 )
 from export.conversion.operations import require_convertible
 from export.data.data_card import data_card
+from export.data.folds import MAX_FOLDS
 from export.encoders import build_encoder
+from export.evaluation.cross_validation import MAX_CLASSES, plan
 from export.evaluation.verdict import Verdict
 from export.pipeline import run_pipeline
 from export.progress import stderr_console
@@ -31,6 +34,7 @@ examples:
   python -m export pipeline --data omniglot --encoder glyphnet --out build/omniglot
   python -m export pipeline --recipe objects
   python -m export pipeline --data folder:photos --out build/photos
+  python -m export pipeline --data folder:photos --folds 0 --out build/photos
 
 Ctrl-C saves the training run; the same command resumes it.
 
@@ -42,6 +46,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_data_options(parser, default="the encoder's own data")
     add_recipe_options(parser, "directory of the results")
     add_budget(parser)
+    parser.add_argument(
+        "--folds",
+        type=count,
+        metavar="N",
+        help="folds of classes for cross-validation of a folder, each an additional training; 0 for none (default: up to "
+        f"{MAX_FOLDS} if there are fewer than {MAX_CLASSES} classes without splits, otherwise none)",
+    )
     add_training_options(parser)
 
 
@@ -58,8 +69,9 @@ def run(arguments: argparse.Namespace) -> int:
     if splits.files is not None:
         card = data_card(splits, encoder.preprocessing)
         data.show(card, stderr_console(), brief=True)
+    folds = plan(settings, splits, arguments.folds)
     result = run_pipeline(
-        settings, splits, out, arguments.int8_budget, arguments.fresh, command=command, card=card
+        settings, splits, out, arguments.int8_budget, arguments.fresh, command=command, card=card, folds=folds
     )
     for evaluation in result.evaluations:
         evaluate.show(evaluation)
@@ -75,9 +87,9 @@ def run(arguments: argparse.Namespace) -> int:
 def show_verdict(verdict: Verdict) -> None:
     """Print the candidates, and which of them to use."""
     print(
-        f"\nwhich encoder: {verdict.way}-way one-shot, chance {1 / verdict.way:.1%}, {verdict.classes} classes that were"
+        f"\nwhich encoder: {verdict.way}-way one-shot, chance {1 / verdict.way:.1%}; 95 % intervals over classes"
     )
-    print("not trained on; 95 % intervals over classes (bootstrap)")
+    print(verdict.measured)
     for candidate in verdict.candidates:
         print(
             f"  {candidate.name:<26} {candidate.accuracy:6.1%}  {100 * candidate.low:.1f} to {100 * candidate.high:.1f}"

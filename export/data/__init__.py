@@ -20,6 +20,7 @@ def load_splits(
     data_root: Path | None = None,
     seed: int = 0,
     training_preprocessing: Preprocessing | None = None,
+    log: bool = True,
 ) -> Splits:
     """Load a data set by its name.
 
@@ -33,6 +34,7 @@ def load_splits(
         data_root: folder of a published data set; None uses the environment, and downloads Omniglot.
         seed: decides what is generated (glyphs) and which classes go to which split (folders).
         training_preprocessing: also load `Splits.training_pictures`, prepared in this way.
+        log: log what is skipped in a folder.
 
     Raises:
         DataError: the name is unknown, or the data are missing, damaged or too few.
@@ -40,7 +42,7 @@ def load_splits(
     if seed < 0:
         raise DataError(f"the seed must be at least 0, not {seed}")
     first, *others = source_names(data)
-    splits = _load(first, preprocessing, data_root, seed)
+    splits = _load(first, preprocessing, data_root, seed, log)
     if training_preprocessing is None:
         return splits
     pictures = _training_pictures(first, splits, training_preprocessing, data_root, seed)

@@ -117,6 +117,8 @@ class DataCard:
     """The most important first."""
     caution: str = ""
     """Why the figures of the test classes may be too good; empty if nothing shows it."""
+    caution_of_all: str = ""
+    """The same for figures of all classes, as in cross-validation."""
 
     @property
     def pictures(self) -> int:
@@ -175,7 +177,13 @@ def data_card(splits: Splits, preprocessing: Preprocessing) -> DataCard:
         classes=tuple(classes),
         splits=tuple(_split_count(split, classes) for split in SPLITS),
         findings=tuple(sorted(found, key=lambda finding: not finding.serious)),
-        caution=_caution(pictures, clusters),
+        caution=_caution(
+            pictures,
+            clusters,
+            pictures.split_of == SPLITS.index("evaluation"),
+            "a training or validation class",
+        ),
+        caution_of_all=_caution(pictures, clusters, np.ones(len(pictures.paths), bool), "another class"),
     )
 
 
@@ -288,7 +296,7 @@ def _duplicate_findings(
         kinds.setdefault(kind, []).append(cluster)
     texts = {
         "across splits": (
-            "are in classes of different splits, so that test pictures were seen before",
+            "are in classes of different splits, which must not share pictures",
             "Keep each in the class that it belongs to, and delete the others. If classes of two splits show the same "
             "object, merge these classes",
         ),
@@ -424,22 +432,23 @@ def _count_findings(files: Files, classes: Sequence[ClassCount]) -> Iterable[Fin
         )
 
 
-def _caution(pictures: _Pictures, clusters: Sequence[npt.NDArray[np.int64]]) -> str:
-    """What makes figures of the test classes too good."""
-    test = SPLITS.index("evaluation")
-    total = int((pictures.split_of == test).sum())
+def _caution(
+    pictures: _Pictures, clusters: Sequence[npt.NDArray[np.int64]], tested: npt.NDArray[np.bool_], others: str
+) -> str:
+    """What makes figures of the `tested` pictures, (N,), too good; `others` are the classes that they must not be in."""
+    total = int(tested.sum())
     seen = repeated = 0
     for cluster in clusters:
-        of_test = cluster[pictures.split_of[cluster] == test]
-        if len(of_test) < len(cluster):
+        of_test = cluster[tested[cluster]]
+        if len(of_test) < len(cluster) or (tested.all() and len(np.unique(pictures.class_of[cluster])) > 1):
             seen += len(of_test)
         _, inverse, counts = np.unique(pictures.class_of[of_test], return_inverse=True, return_counts=True)
         repeated += int((counts[inverse] > 1).sum())
     reasons = []
     if seen:
         reasons.append(
-            f"{seen:,} of {total:,} test pictures {'is' if seen == 1 else 'are'} also in a training or validation class, "
-            "or a nearly equal picture is"
+            f"{seen:,} of {total:,} test pictures {'is' if seen == 1 else 'are'} also in {others}, or a nearly equal "
+            "picture is"
         )
     if repeated >= TYPICAL_LEAK * max(1, total):
         reasons.append(f"{repeated:,} of {total:,} test pictures have a near-duplicate in their own class")

@@ -528,7 +528,7 @@ def _parts(images: ImageSet, seed: int, names: Sequence[str]) -> list[ImageSet]:
     held_out = max(MIN_CLASSES, round(HELD_OUT_FRACTION * images.classes))
     parts = []
     for _ in names[1:]:
-        parts.append(_draw_held_out(left, images.class_groups, held_out))
+        parts.append(draw_held_out(left, images.class_groups, held_out))
         left = left[~np.isin(left, parts[-1])]
     chosen = [left, *reversed(parts)]
     return [
@@ -537,7 +537,7 @@ def _parts(images: ImageSet, seed: int, names: Sequence[str]) -> list[ImageSet]:
     ]
 
 
-def _draw_held_out(left: Indices, groups: Indices, count: int) -> Indices:
+def draw_held_out(left: Indices, groups: Indices, count: int) -> Indices:
     """Draw classes to hold out, several of a group together.
 
     If they were drawn independently, classes of small groups would often lack similar classes to be told apart from.

@@ -1,32 +1,31 @@
 """Which encoder to use for one's own pictures: the trained one, its starting weights, or the shipped bundle `objects`.
 
-All are measured in the same one-shot episodes of classes that were not trained on. Intervals come from a bootstrap that
-draws the classes with replacement (Efron, 1979): they say how much another choice of as many classes may change a figure. A
-later candidate replaces an earlier, simpler one only where the interval of their difference is above zero.
+All are measured in the same one-shot episodes of classes that were not trained on. Intervals are over classes
+(`metrics.class_interval`): they say how much another choice of as many classes may change a figure. A later candidate
+replaces an earlier, simpler one only where the interval of their difference is above zero.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from edge_siamese.errors import DataError
 from edge_siamese.recognition.head import SigmoidDistanceHead
-from export.data.images import ImageSet
+from export.data.images import ImageSet, Indices
 from export.data.sampling import episodes
 from export.evaluation.embeddings import Embeddings
-from export.evaluation.metrics import Interval
+from export.evaluation.metrics import class_accuracy_interval, class_interval
 from export.evaluation.one_shot import widest_one_shot
 
 TRAINED, STARTING, SHIPPED = "the trained bundle", "the starting weights", "the shipped bundle objects"
 PREFERRED = (SHIPPED, STARTING, TRAINED)
 """The simplest first: no training, no training but a bundle of one's own, training."""
 EPISODES = 2000
-RESAMPLES = 4000
 MIN_CLASSES = 6
 """Of fewer classes, all agree by chance in more than 5 % of the cases (0.5 to the power of 5, on two sides), and no
 difference is shown."""
@@ -83,6 +82,25 @@ class Verdict:
     """Candidates that could not be measured, and why."""
     caution: str = ""
     """Why the figures may be too good; empty if nothing shows it."""
+    folds: int = 0
+    """Folds of the cross-validation: the trained bundle is measured by encoders that were trained in the same way on other
+    classes. 0: the bundle itself, on the held-out classes of its split."""
+
+    @property
+    def measured(self) -> str:
+        """What was measured, and whose figures these are."""
+        if not self.folds:
+            return (
+                f"The same {self.episodes:,} episodes for all, of {self.classes} classes that were not trained on; "
+                f"{self.training_classes} were."
+            )
+        return (
+            f"{self.folds}-fold cross-validation: each of the {self.classes} classes is tested by an encoder that was "
+            f"trained without it. {self.episodes:,} episodes, the same for all. The figures of the trained bundle here are "
+            f"those of {self.folds} float networks trained with its settings, not of the bundle, which was trained on "
+            f"{self.training_classes} classes. Folds share training classes, so another training may differ by more than "
+            "the intervals say."
+        )
 
     @property
     def sentence(self) -> str:
@@ -121,8 +139,24 @@ def advice_on(training_classes: int) -> str:
     )
 
 
+Candidates: TypeAlias = Mapping[str, tuple[Embeddings, SigmoidDistanceHead]]
+"""For each name, embeddings float32 (N, D) of the same pictures, and the head whose distance ranks."""
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """Answers of all candidates in the same episodes."""
+
+    way: int
+    episodes: int
+    classes: Indices
+    """(Q,): the class of each query."""
+    right: Mapping[str, npt.NDArray[np.float64]]
+    """For each candidate (Q,): 1 for a correct answer, 0 otherwise."""
+
+
 def decide(
-    candidates: Mapping[str, tuple[Embeddings, SigmoidDistanceHead]],
+    candidates: Candidates,
     images: ImageSet,
     training_classes: int,
     seed: int = 0,
@@ -132,10 +166,10 @@ def decide(
     """Measure candidates in the same episodes and choose one.
 
     Args:
-        candidates: for each name, embeddings float32 (N, D) of `images.images`, and the head whose distance ranks.
+        candidates: embeddings of `images.images`, and heads.
         images: classes that were not trained on.
         training_classes: number of classes that were trained on.
-        seed: equal seeds give equal episodes and intervals.
+        seed: equal seeds give equal episodes.
         skipped: candidates that are not among these, and why.
         caution: why the figures may be too good.
 
@@ -143,51 +177,60 @@ def decide(
         DataError: the pictures allow no episode.
     """
     way, within_group = widest_one_shot(images)
-    right, asked = _play(candidates, images, way, within_group, seed)
-    classes, index = np.unique(asked, return_inverse=True)
-    counts = np.bincount(index).astype(np.float64)
-    correct = {
-        name: np.bincount(index, weights=answers).astype(np.float64) for name, answers in right.items()
-    }
-    draws = np.random.default_rng([seed, 32]).multinomial(
-        len(classes), np.full(len(classes), 1 / len(classes)), RESAMPLES
-    )
-    names = [name for name in PREFERRED if name in candidates]
+    answers = play(candidates, images, way, within_group, seed)
+    return conclude([answers], training_classes, skipped, caution)
+
+
+def conclude(
+    answers: Sequence[Answers],
+    training_classes: int,
+    skipped: tuple[str, ...] = (),
+    caution: str = "",
+    folds: int = 0,
+) -> Verdict:
+    """Choose a candidate by the answers on different classes, such as those of several folds.
+
+    Args:
+        answers: on different classes, all of the same candidates and with the same number of ways.
+        training_classes, skipped, caution: as for `decide`.
+        folds: number of folds; 0 without cross-validation.
+    """
+    starts = np.cumsum([0, *(int(part.classes.max()) + 1 for part in answers)])
+    classes = np.concatenate([p.classes + start for p, start in zip(answers, starts[:-1], strict=True)])
+    right = {name: np.concatenate([part.right[name] for part in answers]) for name in answers[0].right}
+    count = len(np.unique(classes))
+    names = [name for name in PREFERRED if name in right]
     measured = []
     for name in names:
-        interval = _bootstrap(correct[name], counts, draws)
-        measured.append(
-            Candidate(name, float(correct[name].sum() / counts.sum()), interval.low, interval.high)
-        )
+        interval = class_accuracy_interval(right[name], classes)
+        measured.append(Candidate(name, float(right[name].mean()), interval.low, interval.high))
     differences = []
     for number, name in enumerate(names):
         for than in names[:number]:
-            gain = correct[name] - correct[than]
-            interval = _bootstrap(gain, counts, draws)
-            value = float(gain.sum() / counts.sum())
-            shown = len(classes) >= MIN_CLASSES and interval.low > 0.0
-            differences.append(Difference(name, than, value, interval.low, interval.high, shown))
+            gain = right[name] - right[than]
+            interval = class_interval(gain, classes)
+            shown = count >= MIN_CLASSES and interval.low > 0.0
+            differences.append(Difference(name, than, float(gain.mean()), interval.low, interval.high, shown))
     return Verdict(
         choice=_choice(names, differences),
         candidates=tuple(measured),
         differences=tuple(differences),
-        way=way,
-        episodes=EPISODES,
-        classes=len(classes),
+        way=answers[0].way,
+        episodes=sum(part.episodes for part in answers),
+        classes=count,
         training_classes=training_classes,
         skipped=skipped,
         caution=caution,
+        folds=folds,
     )
 
 
-def _play(
-    candidates: Mapping[str, tuple[Embeddings, SigmoidDistanceHead]],
-    images: ImageSet,
-    way: int,
-    within_group: bool,
-    seed: int,
-) -> tuple[dict[str, npt.NDArray[np.float64]], npt.NDArray[np.int64]]:
-    """For each candidate, 1 for each query that was answered correctly and 0 for the others; and the class of each query."""
+def play(candidates: Candidates, images: ImageSet, way: int, within_group: bool, seed: int) -> Answers:
+    """Play one-shot episodes with all candidates; a tie of distances is a wrong answer.
+
+    Raises:
+        DataError: there is no candidate, or the pictures allow no such episode.
+    """
     if not candidates:
         raise DataError("there is no encoder to compare")
     right: dict[str, list[npt.NDArray[np.bool_]]] = {name: [] for name in candidates}
@@ -199,16 +242,13 @@ def _play(
         for name, (embeddings, head) in candidates.items():
             distances = head.distances(embeddings[queries], embeddings[supports])
             others = np.where(np.eye(way, dtype=bool), np.inf, distances).min(axis=1)
-            right[name].append(distances.diagonal() < others)  # a tie is wrong
-    return {
-        name: np.concatenate(answers).astype(np.float64) for name, answers in right.items()
-    }, np.concatenate(asked)
-
-
-def _bootstrap(sums: npt.NDArray[Any], counts: npt.NDArray[Any], draws: npt.NDArray[np.int64]) -> Interval:
-    """95 % interval of a mean over queries; each row of `draws` says how often each class is drawn."""
-    low, high = np.quantile((draws @ sums) / (draws @ counts), [0.025, 0.975])
-    return Interval(float(low), float(high))
+            right[name].append(distances.diagonal() < others)
+    return Answers(
+        way,
+        EPISODES,
+        np.concatenate(asked),
+        {name: np.concatenate(answers).astype(np.float64) for name, answers in right.items()},
+    )
 
 
 def _choice(names: list[str], differences: list[Difference]) -> str:

@@ -105,6 +105,7 @@ FAILURES = [
     (f"{TRAIN} --objective pairs --batch 3", "batch must be a multiple of 4 with the objective pairs, not 3"),
     ("train --encoder tiny --data folder:{photos} --out {file}", "[Errno 17] File exists: '{file}'"),
     ("pipeline --encoder tiny --data birds --out {tmp}/never", "there is no data set 'birds'; choose omniglot,"),
+    ("pipeline --encoder tiny --data folder:{photos} --folds 1 --out {tmp}/never", "--folds 1 does not suit 9 classes, of"),
     ("bundle {tmp}/absent --out {tmp}/never", "{tmp}/absent is not a training run: it contains neither best.pt nor"),
     ("bundle {strange} --out {tmp}/never", "{strange}/best.pt holds no weights of an encoder of this release (there is no"),
     ("bundle {run} --data birds --out {tmp}/never", "there is no data set 'birds'; choose omniglot, glyphs,"),

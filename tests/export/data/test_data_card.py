@@ -90,7 +90,7 @@ def test_an_altered_picture_in_a_test_class_makes_figures_too_good(tmp_path: Pat
     (found,) = card.findings
     assert (found.kind, found.serious, found.count) == ("across splits", True, 1)
     assert found.what == (
-        "2 pictures in 1 group are in classes of different splits, so that test pictures were seen before."
+        "2 pictures in 1 group are in classes of different splits, which must not share pictures."
     )
     assert found.groups[0].files == ("train/train2/3.png", "test/test1/again.png")
     assert len(found.groups[0].thumbnails) == 2

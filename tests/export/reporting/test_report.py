@@ -28,6 +28,7 @@ from export.evaluation.class_analysis import ClassAnalysis, ClassResult, Confusi
 from export.evaluation.evaluate import DataUsed, EncoderUsed, Evaluation, Mistake, as_data_uri
 from export.evaluation.one_shot import EpisodesResult, OfficialTrials
 from export.evaluation.open_set import CurvePoint, Identification, OpenSet
+from export.evaluation.verdict import SHIPPED, TRAINED, Candidate, Difference, Verdict
 from export.evaluation.verification import ErrorCurve, Histogram, ReliabilityBin, ThresholdCheck, Verification
 from export.reporting.report import (
     Demo,
@@ -733,3 +734,26 @@ def test_the_report_shows_the_open_set_curve_with_its_operating_point(directory:
         'the strangers accepted."'
     ) in text
     assert "The dots are at the stated default threshold, p = 0.8726." in Page(text).text
+
+
+@pytest.mark.parametrize("folds", [0, 4])
+def test_the_report_says_whose_figures_the_verdict_has(directory: Path, folds: int) -> None:
+    candidates = (Candidate(SHIPPED, 0.8, 0.7, 0.9), Candidate(TRAINED, 0.85, 0.77, 0.93))
+    difference = Difference(TRAINED, SHIPPED, 0.05, -0.01, 0.11, False)
+    found = Verdict(
+        SHIPPED,
+        candidates,
+        (difference,),
+        4,
+        8000,
+        16,
+        9,
+        caution="The figures are too good: 1 of 9.",
+        folds=folds,
+    )
+    records.write(directory / "verdict.json", found)
+    text = Page(write_report(directory).read_text(encoding="utf-8")).text
+    assert "95 % interval -1.0 to +11.0. The figures are too good: 1 of 9. Training is not advised" in text
+    assert ("4-fold cross-validation: each of the 16 classes" in text) == bool(folds)
+    assert ("All sections below are about the bundle, and its own test classes." in text) == bool(folds)
+    assert ("of 16 classes that were not trained on; 9 were." in text) != bool(folds)
