@@ -13,14 +13,17 @@ from types import ModuleType
 
 import nbclient
 import nbformat
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from edge_siamese.errors import DataError
 from export import pipeline
 from export.data import cache
 from export.encoders import ENCODERS
 from export.training.settings import ENCODER_DEFAULTS, TrainingSettings
+from scripts import draw_example_pictures
 from tests.edge_siamese.mqtt.scripted_broker import ACCEPTED_5, ScriptedBroker, refused_5
 from tests.export.conversion.test_onnx import Tiny
 
@@ -223,6 +226,27 @@ def test_the_pictures_are_small_and_each_thing_is_credited() -> None:
     readme = (EXAMPLES / "README.md").read_text(encoding="utf-8")
     credited = re.findall(r"CC0-1\.0\]\(\S+\) \| BlendSwap-CC-0 \| (.*) \|$", readme, re.MULTILINE)
     assert {name.lower().replace(" ", "-") for name in credited} == {path.parent.name for path in paths}
+
+
+def test_a_picture_shows_its_thing_in_front_of_a_background() -> None:
+    cut_out = np.zeros((64, 64, 4), np.uint8)
+    cut_out[16:48, 16:48] = (250, 0, 0, 255)
+    plain, table, again = (
+        draw_example_pictures.draw(cut_out, np.random.default_rng(1), is_plain)
+        for is_plain in (True, False, True)
+    )
+    assert plain.shape == table.shape == (160, 160, 3)
+    assert np.array_equal(plain, again)
+    middle = plain[70:90, 70:90].reshape(-1, 3).mean(axis=0)
+    assert middle[0] > 200 and max(middle[1:]) < 20
+    corners = [picture[:12, :12].std(axis=(0, 1)).max() for picture in (plain, table[-12:, :12])]
+    assert corners[0] < 3 < corners[1]
+
+
+def test_pictures_are_not_drawn_without_the_models(tmp_path: Path) -> None:
+    words = ["--models", str(tmp_path / "none.sh3f"), "--out", str(tmp_path)]
+    with pytest.raises(DataError, match=r"none\.sh3f"):
+        draw_example_pictures.main(draw_example_pictures.parser.parse_args(words))
 
 
 def test_each_example_is_shown_on_a_page() -> None:
