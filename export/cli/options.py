@@ -23,6 +23,7 @@ from export.encoders import ENCODERS, EncoderNetwork
 from export.encoders.efficientnet_lite import weights_installed
 from export.training.settings import (
     AUGMENTATION_NAMES,
+    BUNDLE_PREFIX,
     INITIALIZATIONS,
     OBJECTIVES,
     OPTIMIZERS,
@@ -202,7 +203,7 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--start",
         metavar="START",
-        help=f"initial weights: {', '.join(STARTS)}, {RUN_PREFIX}DIR of an earlier run",
+        help=f"initial weights: {', '.join(STARTS)}, {RUN_PREFIX}DIR of an earlier run, {BUNDLE_PREFIX}PLACE of a bundle",
     )
     group.add_argument(
         "--initialization",
@@ -218,7 +219,13 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--anti-forgetting-data",
         metavar="DIR",
-        help="unrelated pictures on which the encoder has to keep its initial embeddings",
+        help="unrelated pictures on which the encoder has to keep its initial embeddings, or those of the teacher",
+    )
+    group.add_argument(
+        "--published-weight",
+        type=amount,
+        metavar="X",
+        help="distillation: weight of the published network in the teacher, 0 to 1 (default: 0.5)",
     )
     group.add_argument(
         "--anti-forgetting-weight",

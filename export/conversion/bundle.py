@@ -62,7 +62,7 @@ from export.evaluation.head_calibration import HeadCalibration, fit_head
 from export.provenance import outcome_of, versions
 from export.records import valid_values
 from export.training.network import TorchEncoder, TrainedNetwork
-from export.training.settings import WEIGHTS_PREFIX
+from export.training.settings import BUNDLE_PREFIX, WEIGHTS_PREFIX
 from export.training.validation import default_ways, one_shot_trials
 
 CALIBRATION_IMAGES, HEAVY_CALIBRATION_IMAGES = 256, 64
@@ -475,7 +475,8 @@ def _initial_weights(provenance: dict[str, Any], encoder: str) -> str:
         return published if start == "published" else "random"
     if start.startswith(WEIGHTS_PREFIX):
         return f"those of the file {Path(start.removeprefix(WEIGHTS_PREFIX)).name}, under its own license"
-    earlier = "those of an earlier run of this program"
+    kind = "bundle" if start.startswith(BUNDLE_PREFIX) else "run"
+    earlier = f"those of an earlier {kind} of this program"
     return (
         f"{earlier}, which started from {published}" if provenance.get("origin") == "published" else earlier
     )
@@ -486,6 +487,11 @@ def _anti_forgetting(settings: dict[str, Any]) -> str:
     if not settings.get("anti_forgetting_data"):
         return ""
     data, weight = Path(settings["anti_forgetting_data"]).name, settings["anti_forgetting_weight"]
+    if settings.get("objective") == "distillation":
+        return (
+            "- Distillation: the embeddings of the initial network and, with weight "
+            f"{settings.get('published_weight', 0.5):g}, of the published one; also of unrelated pictures (`{data}`).\n"
+        )
     return f"- Anti-forgetting loss: on unrelated pictures (`{data}`), with weight {weight:g}.\n"
 
 

@@ -170,6 +170,17 @@ class CosineMarginSoftmax(Objective):
         symmetry = np.random.default_rng([seed, 2, step]).integers(0, SYMMETRIES, size)
         return Batch(chosen, labels * SYMMETRIES + symmetry, symmetry)
 
+    @torch.no_grad()
+    def imprint(self, embeddings: Tensor, labels: Tensor) -> None:
+        """Start the classes at the mean of their unit vectors, after Qi, Brown and Lowe (2018), "Imprinted Weights".
+
+        Args:
+            embeddings: (N, D), at least one of each class. A symmetry of a class is a class of its own.
+            labels: classes int64 (N,).
+        """
+        sums = torch.zeros_like(self.directions).index_add_(0, labels, F.normalize(embeddings))
+        self.directions.copy_(F.normalize(sums))
+
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """Embeddings (B, D) and classes int64 (B,) to the mean loss."""
         cosines = F.normalize(embeddings) @ F.normalize(self.directions).T

@@ -6,6 +6,7 @@ images, the encoder sees pictures of other things, for which the initial network
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,40 +26,62 @@ _MEAN_IMAGES = 512
 _SEED = 6
 
 
-class AntiForgettingLoss:
-    """Unrelated pictures, and the distance of their embeddings from those of the initial network.
+class UnrelatedPictures:
+    """Pictures of anything, which accompany the training images.
 
     Args:
-        initial: the network to stay close to; it is not modified.
         folder: JPEG, PNG or WebP files, in any subfolders.
         preprocessing: how training images are prepared.
+        size: height and width of training images after augmentation.
         seed: decides which pictures each step uses and how they are augmented.
 
     Raises:
         DataError: the folder does not exist or holds fewer than `MIN_IMAGES` pictures.
     """
 
-    def __init__(
-        self, initial: EncoderNetwork, folder: Path, preprocessing: Preprocessing, seed: int
-    ) -> None:
+    def __init__(self, folder: Path, preprocessing: Preprocessing, size: tuple[int, int], seed: int) -> None:
         files = list(pictures_below(folder)) if folder.is_dir() else []
-        images, _ = prepared_pictures(folder, files, preprocessing)
-        if len(images) < MIN_IMAGES:
+        self.images, _ = prepared_pictures(folder, files, preprocessing)
+        if len(self.images) < MIN_IMAGES:
             raise DataError(
-                f"{folder} has {len(images)} pictures for the anti-forgetting loss, at least {MIN_IMAGES} are needed; "
+                f"{folder} has {len(self.images)} unrelated pictures, at least {MIN_IMAGES} are needed; "
                 "scripts/fetch_photographs.py downloads some"
             )
-        self.images = images
-        self.seed = seed
-        self.size = initial.cropped_size
+        self.size, self.seed = size, seed
+
+    def batch(self, count: int, step: int) -> Tensor:
+        """Augmented pictures, pixels float32 (count, 3, H, W) in 0..255; a pure function of the seed and the step."""
+        rng = np.random.default_rng([self.seed, _SEED, step])
+        chosen = torch.from_numpy(self.images[rng.integers(0, len(self.images), count)])
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        pixels = augment(
+            chosen.permute(0, 3, 1, 2).float(), AUGMENTATIONS["photo"], generator, fill=None, size=self.size
+        )
+        return pixels.contiguous(memory_format=torch.channels_last)
+
+    def sample(self, count: int) -> Iterator[Tensor]:
+        """Blocks of `count` different pictures, or of all, resized: float32 (n, 3, H, W)."""
+        chosen = np.random.default_rng([self.seed, _SEED]).permutation(len(self.images))[:count]
+        for part in torch.split(torch.from_numpy(np.sort(chosen)), 64):
+            pixels = torch.from_numpy(self.images[part.numpy()]).permute(0, 3, 1, 2).float()
+            yield F.interpolate(pixels, self.size, mode="bilinear", antialias=True)
+
+
+class AntiForgettingLoss:
+    """The distance of the embeddings of unrelated pictures from those of the initial network.
+
+    Args:
+        initial: the network to stay close to; it is not modified.
+        pictures: the unrelated pictures.
+    """
+
+    def __init__(self, initial: EncoderNetwork, pictures: UnrelatedPictures) -> None:
+        self.pictures = pictures
         self.initial = initial
         self.device = initial.device
-        chosen = np.random.default_rng([seed, _SEED]).permutation(len(images))[:_MEAN_IMAGES]
-        sample = torch.from_numpy(images[np.sort(chosen)]).permute(0, 3, 1, 2)
         with torch.no_grad():
             embeddings = [
-                F.normalize(initial(self._resize(part.to(self.device).float())))
-                for part in torch.split(sample, 64)
+                F.normalize(initial(pixels.to(self.device))) for pixels in pictures.sample(_MEAN_IMAGES)
             ]
         self.mean = torch.cat(embeddings).mean(dim=0)
 
@@ -68,13 +91,7 @@ class AntiForgettingLoss:
         Returns:
             Pixels float32 (count, 3, H, W) in 0..255, and centered initial embeddings float32 (count, D), unit vectors.
         """
-        rng = np.random.default_rng([self.seed, _SEED, step])
-        chosen = torch.from_numpy(self.images[rng.integers(0, len(self.images), count)])
-        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        pixels = augment(
-            chosen.permute(0, 3, 1, 2).float(), AUGMENTATIONS["photo"], generator, fill=None, size=self.size
-        )
-        pixels = pixels.to(self.device).contiguous(memory_format=torch.channels_last)
+        pixels = self.pictures.batch(count, step).to(self.device)
         with torch.no_grad():
             return pixels, self.center(self.initial(pixels))
 
@@ -85,6 +102,3 @@ class AntiForgettingLoss:
     def loss(self, embeddings: Tensor, targets: Tensor) -> Tensor:
         """Mean of 1 - cosine between embeddings (N, D), not normalized, and the targets (N, D) of `batch`."""
         return (1.0 - (self.center(embeddings) * targets).sum(dim=1)).mean()
-
-    def _resize(self, pixels: Tensor) -> Tensor:
-        return F.interpolate(pixels, self.size, mode="bilinear", antialias=True)

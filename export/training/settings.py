@@ -24,21 +24,21 @@ from export.encoder_names import (
 )
 
 AUGMENTATION_NAMES = ("none", "koch", "strong", "ink", "photo")
-OBJECTIVES = ("cosine", "pairs", "all-pairs")
+OBJECTIVES = ("cosine", "pairs", "all-pairs", "distillation")
 INITIALIZATIONS = ("encoder", "he")
 PRECISIONS = ("float32", "bfloat16")
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("cosine", "exponential")
 STARTS = ("random", "published")
-RUN_PREFIX, WEIGHTS_PREFIX = "run:", "weights:"
-START_PLACES = (RUN_PREFIX, WEIGHTS_PREFIX)
+RUN_PREFIX, WEIGHTS_PREFIX, BUNDLE_PREFIX = "run:", "weights:", "bundle:"
+START_PLACES = (RUN_PREFIX, WEIGHTS_PREFIX, BUNDLE_PREFIX)
 DRAWING_DATA = ("omniglot", "glyphs")
 """Data sets of black ink on white paper."""
 
 _AT_LEAST_ONE = ("batch", "pictures_per_class", "validations", "validation_episodes")
 _NON_NEGATIVE = (
     "learning_rate", "weight_decay", "ema_fraction", "warmup", "margin", "classifier_lr_multiplier",
-    "finetuned_weight", "anti_forgetting_weight", "max_gradient_norm",
+    "finetuned_weight", "anti_forgetting_weight", "published_weight", "max_gradient_norm",
 )  # fmt: skip
 
 
@@ -60,10 +60,11 @@ class TrainingSettings:
     encoder: str = "glyphnet"
     start: str = "random"
     """Initial weights: `random`, `published` (pretrained weights of the encoder's authors), `weights:FILE` (the same from a
-    file), or `run:DIR` (kept by an earlier run)."""
+    file), `run:DIR` (kept by an earlier run), or `bundle:PLACE` (the int8 weights of a bundle, such as `bundle:objects`)."""
     objective: str = "cosine"
     """`cosine`: cosine-margin softmax over classes. `pairs`: cross-entropy over verification pairs. `all-pairs`: the same
-    over all pairs of a batch within each alphabet."""
+    over all pairs of a batch within each alphabet. `distillation`: one network learns the embeddings of two side by side, of
+    the initial and the published one."""
     initialization: str = "encoder"
     """Random initial weights: `encoder` (as its authors describe), or `he` (He et al., 2015, for koch2015)."""
     seed: int = 0
@@ -102,9 +103,12 @@ class TrainingSettings:
     finetuned_weight: float = 1.0
     """Weight of the fine-tuned network, 0 to 1, in its average with the initial one (Wortsman et al., 2022)."""
     anti_forgetting_data: str = ""
-    """Folder of unrelated pictures on which the encoder has to keep its initial embeddings; empty for none."""
+    """Folder of unrelated pictures on which the encoder has to keep its initial embeddings, or those of the teacher with the
+    objective `distillation`; empty for none."""
     anti_forgetting_weight: float = 4.0
     """Weight of the anti-forgetting loss relative to the objective."""
+    published_weight: float = 0.5
+    """Distillation: weight of the published network in the teacher, 0 to 1."""
     ema_fraction: float = 0.02
     """The kept weights are an exponential moving average over about this fraction of the run; 0 keeps the last ones."""
     validations: int = 20
@@ -130,7 +134,8 @@ class TrainingSettings:
         place = next((self.start.removeprefix(p) for p in START_PLACES if self.start.startswith(p)), "")
         if self.start not in STARTS and not place:
             raise SettingsError(
-                f"start {self.start!r} is not one of {', '.join(STARTS)}, {RUN_PREFIX}DIR, {WEIGHTS_PREFIX}FILE"
+                f"start {self.start!r} is not one of {', '.join(STARTS)}, "
+                f"{RUN_PREFIX}DIR, {WEIGHTS_PREFIX}FILE, {BUNDLE_PREFIX}PLACE"
             )
 
     def _check_ranges(self) -> None:
@@ -148,8 +153,9 @@ class TrainingSettings:
             raise SettingsError(
                 f"data_shares must be whole numbers of at least 1, such as 1,2,1, not {self.data_shares!r}"
             )
-        if self.finetuned_weight > 1.0:
-            raise SettingsError(f"finetuned_weight must be at most 1, not {self.finetuned_weight}")
+        for name in ("finetuned_weight", "published_weight"):
+            if getattr(self, name) > 1.0:
+                raise SettingsError(f"{name} must be at most 1, not {getattr(self, name)}")
 
     def _check_combinations(self) -> None:
         if self.steps < (1 if self.start == "random" else 0):
@@ -160,6 +166,8 @@ class TrainingSettings:
             )
         if self.start == "random" and self.finetuned_weight < 1.0:
             raise SettingsError("finetuned_weight below 1 requires pretrained initial weights (start)")
+        if self.start.startswith(BUNDLE_PREFIX) and not self.freeze_batch_statistics:
+            raise SettingsError("start = bundle:PLACE requires --freeze-batch-statistics: a bundle has none")
         if self.start == "random" and self.anti_forgetting_data:
             raise SettingsError("anti_forgetting_data requires pretrained initial weights (start)")
         if self.synthetic_alphabets < 0 or (self.synthetic_alphabets and not self.is_drawing):
@@ -168,8 +176,18 @@ class TrainingSettings:
             )
         if self.start != "random" and self.initialization != "encoder":
             raise SettingsError("initialization chooses random initial weights; it needs start = random")
-        if self.objective != "cosine" and (self.data_shares or self.pictures_per_class > 1):
-            raise SettingsError("data_shares and pictures_per_class need the objective cosine")
+        classes_matter = self.objective in ("cosine", "distillation")
+        if not classes_matter and (self.data_shares or self.pictures_per_class > 1):
+            raise SettingsError(
+                "data_shares and pictures_per_class need the objective cosine or distillation"
+            )
+        if self.objective == "distillation":
+            if not self.start.startswith((RUN_PREFIX, BUNDLE_PREFIX)):
+                raise SettingsError(
+                    "distillation starts from fine-tuned weights: --start run:DIR or bundle:PLACE"
+                )
+            if not self.anti_forgetting_data:
+                raise SettingsError("distillation needs pictures of anything: --anti-forgetting-data DIR")
         if self.objective == "pairs" and self.batch % 4:
             raise SettingsError(f"batch must be a multiple of 4 with the objective pairs, not {self.batch}")
 

@@ -12,7 +12,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -21,9 +21,11 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edge_siamese.errors import SettingsError
+from edge_siamese.models.bundle import load_bundle
 from edge_siamese.recognition.head import SigmoidDistanceHead
 from export.data import same_source
 from export.data.augment import AUGMENTATIONS, augment
@@ -31,18 +33,29 @@ from export.data.glyphs import add_synthetic_alphabets
 from export.data.images import ImageSet, Splits
 from export.data.random_backgrounds import MIN_CROP, RandomBackgrounds
 from export.encoders import EncoderNetwork, KochHead, build_encoder
+from export.encoders.bundle_weights import load_bundle_weights
 from export.progress import TrainingProgress
 from export.provenance import data_fingerprint, outcome, versions
 from export.training import checkpoint
 from export.training.checkpoint import BEST, CHECKPOINT, History, prepare_directory
+from export.training.distillation import Distillation, DistillationStep, Teacher, fit_projection
 from export.training.distributed import Workers, check_batch_size, join_workers
 from export.training.network import TorchEncoder, load_run
-from export.training.objectives import Draw, Objective, build_objective, by_class, shuffled
-from export.training.retention import AntiForgettingLoss
-from export.training.settings import RUN_PREFIX, WEIGHTS_PREFIX, TrainingSettings
+from export.training.objectives import (
+    CosineMarginSoftmax,
+    Draw,
+    Objective,
+    build_objective,
+    by_class,
+    shuffled,
+)
+from export.training.retention import AntiForgettingLoss, UnrelatedPictures
+from export.training.settings import BUNDLE_PREFIX, RUN_PREFIX, WEIGHTS_PREFIX, TrainingSettings
 from export.training.validation import default_ways, one_shot_accuracy
 
 CHECKPOINT_SECONDS = 120.0
+IMPRINTED = 2
+"""Pictures of a class from which the softmax starts."""
 # Ranks by distance alone, which is enough for validation: the calibrated head is fitted later.
 DISTANCE_RANKING = SigmoidDistanceHead(scale=1.0, bias=0.0)
 
@@ -202,15 +215,24 @@ class TrainingRun:
             encoder.initialize(settings.initialization)
         encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.origin = load_initial_weights(settings, splits, encoder)
+        self.unrelated = self.teacher = None
+        if settings.anti_forgetting_data:
+            self.unrelated = UnrelatedPictures(
+                Path(settings.anti_forgetting_data), encoder.training_preprocessing or encoder.preprocessing,
+                encoder.cropped_size, settings.seed + workers.rank,
+            )  # fmt: skip
+        if settings.objective == "distillation" and self.unrelated is not None:
+            published = build_encoder(settings.encoder).to(workers.device)
+            published.load_published_weights()
+            finetuned = copy.deepcopy(encoder).eval()
+            self.teacher = Teacher(finetuned, published, settings.published_weight, self.unrelated)
+            fit_projection(encoder, self.teacher, self.unrelated)
         self.images = splits.training_pictures or splits.train
         if settings.synthetic_alphabets:
             self.images = add_synthetic_alphabets(
                 splits.train, encoder.preprocessing, settings.synthetic_alphabets, settings.seed
             )
-        self.objective = build_objective(
-            settings.objective, encoder, self.images.classes, settings.symmetries,
-            settings.logit_scale, settings.margin, self._draw(),
-        ).to(workers.device)  # fmt: skip
+        self.objective = self._build_objective(encoder).to(workers.device)
         check_batch_size(settings.batch, workers.count, self.objective.unit)
         self.ema = copy.deepcopy(encoder).requires_grad_(False)
         self.initial = None if settings.start == "random" else copy.deepcopy(self.ema).eval()
@@ -259,22 +281,55 @@ class TrainingRun:
                 raise SettingsError(
                     f"{path} is not a checkpoint of this release; train again with --fresh"
                 ) from error
+        elif self.settings.start.startswith((RUN_PREFIX, BUNDLE_PREFIX)):
+            self._imprint_classes()
         self.workers.check_agreement(self.state.step, self.out)
         if self.initial is not None and self.state.starting_accuracy is None and self.workers.is_leader:
             starting = validation_accuracy(self.initial, self.splits.validation, self.settings)
             self.state.starting_accuracy = starting
-            if self.state.step == 0:
+            # Distillation serves other things than the validation classes, so its steps always count as better.
+            if self.state.step == 0 and self.teacher is None:
                 self.state.best_accuracy = starting
                 self._keep(self.initial)
 
-    def training_step(self) -> TrainingStep:
+    def _build_objective(self, encoder: EncoderNetwork) -> Objective:
+        settings = self.settings
+        if settings.objective == "distillation":
+            return Distillation(self._draw())
+        return build_objective(
+            settings.objective, encoder, self.images.classes, settings.symmetries,
+            settings.logit_scale, settings.margin, self._draw(),
+        )  # fmt: skip
+
+    @torch.no_grad()
+    def _imprint_classes(self) -> None:
+        """Start the classes of the softmax where the initial weights put them; other starts know no classes."""
+        if not isinstance(self.objective, CosineMarginSoftmax) or self.settings.symmetries:
+            return
+        chosen = np.concatenate(
+            [np.resize(self.images.images_of(label), IMPRINTED) for label in range(self.images.classes)]
+        )
+        generator = torch.Generator().manual_seed(self.settings.seed)
+        embeddings = []
+        for part in torch.split(torch.from_numpy(chosen), 60):
+            pixels = torch.from_numpy(self.images.images[part.numpy()]).permute(0, 3, 1, 2).float()
+            if self.backgrounds is not None:
+                pixels, _ = self.backgrounds.compose(pixels, generator)
+            resized = F.interpolate(pixels, self.encoder.cropped_size, mode="bilinear", antialias=True)
+            embeddings.append(self.ema.eval()(resized.to(self.workers.device)))
+        labels = torch.from_numpy(self.images.labels[chosen]).to(self.workers.device)
+        self.objective.imprint(torch.cat(embeddings), labels)
+
+    def training_step(self) -> nn.Module:
         """The module from pixels to the loss."""
-        settings, anti_forgetting = self.settings, None
-        if settings.anti_forgetting_data and self.initial is not None:
-            preprocessing = self.encoder.training_preprocessing or self.encoder.preprocessing
-            folder, seed = Path(settings.anti_forgetting_data), settings.seed + self.workers.rank
-            anti_forgetting = AntiForgettingLoss(self.initial, folder, preprocessing, seed)
-        return TrainingStep(self.encoder, self.objective, anti_forgetting, settings.anti_forgetting_weight)
+        anti_forgetting = None
+        if self.unrelated is not None and self.initial is not None:
+            if self.teacher is not None and isinstance(self.objective, Distillation):
+                return DistillationStep(self.encoder, self.objective, self.teacher, self.unrelated)
+            anti_forgetting = AntiForgettingLoss(self.initial, self.unrelated)
+        return TrainingStep(
+            self.encoder, self.objective, anti_forgetting, self.settings.anti_forgetting_weight
+        )
 
     def _draw(self) -> Draw:
         """The function that draws the images of a batch."""
@@ -404,21 +459,32 @@ def load_initial_weights(settings: TrainingSettings, splits: Splits, encoder: En
         else:
             encoder.load_weights(Path(settings.start.removeprefix(WEIGHTS_PREFIX)))
         encoder.fit_projection(splits.train.images)
+    if settings.start.startswith(BUNDLE_PREFIX):
+        bundle = load_bundle(settings.start.removeprefix(BUNDLE_PREFIX))
+        _require_same_split(settings, splits, bundle.manifest.provenance)
+        if encoder.published_weights:
+            encoder.load_published_weights()
+        load_bundle_weights(encoder, bundle)
+        return str(bundle.manifest.provenance.get("origin", "unknown"))
     if not settings.start.startswith(RUN_PREFIX):
         return settings.start
     with torch.random.fork_rng(devices=[]):  # later random draws do not depend on the initial weights
         earlier = load_run(settings.start.removeprefix(RUN_PREFIX))
     if earlier.module.name != encoder.name:
         raise SettingsError(f"{settings.start} is a run of {earlier.module.name}, not of {encoder.name}")
-    data = str(earlier.provenance.get("settings", {}).get("data"))
-    fingerprint = earlier.provenance.get("data_fingerprint")
-    if same_source(data, settings.data) and fingerprint != data_fingerprint(splits):
+    _require_same_split(settings, splits, earlier.provenance)
+    encoder.load_state_dict(earlier.module.state_dict())
+    return str(earlier.provenance.get("origin", "unknown"))
+
+
+def _require_same_split(settings: TrainingSettings, splits: Splits, earlier: Mapping[str, Any]) -> None:
+    """Raise `SettingsError` if earlier weights were trained on other classes of the same data."""
+    data = str(earlier.get("settings", {}).get("data"))
+    if same_source(data, settings.data) and earlier.get("data_fingerprint") != data_fingerprint(splits):
         raise SettingsError(
             f"{settings.start} was trained on other classes of {settings.data} and may know the held-out ones; "
             "use its seed, or other initial weights"
         )
-    encoder.load_state_dict(earlier.module.state_dict())
-    return str(earlier.provenance.get("origin", "unknown"))
 
 
 def build_optimizer(

@@ -470,6 +470,21 @@ def test_figures_say_on_which_pairs_they_were_measured(built: BuiltBundle) -> No
         (
             {
                 "settings": {
+                    "start": "bundle:objects",
+                    "anti_forgetting_data": "build/varied",
+                    "anti_forgetting_weight": 4.0,
+                    "objective": "distillation",
+                    "published_weight": 0.45,
+                },
+                "origin": "published",
+            },
+            "an earlier bundle of this program, which started from published weights.\n"
+            "- Distillation: the embeddings of the initial network and, with weight 0.45, of the published one; also of "
+            "unrelated pictures (`varied`).\n",
+        ),
+        (
+            {
+                "settings": {
                     "start": "published",
                     "anti_forgetting_data": "build/varied",
                     "anti_forgetting_weight": 8.0,

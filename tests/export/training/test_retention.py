@@ -16,7 +16,7 @@ from edge_siamese.recognition.imaging import Preprocessing
 from export import encoders
 from export.data.images import ImageSet, Splits
 from export.encoders import EncoderNetwork
-from export.training.retention import MIN_IMAGES, AntiForgettingLoss
+from export.training.retention import MIN_IMAGES, AntiForgettingLoss, UnrelatedPictures
 from export.training.settings import TrainingSettings
 from export.training.train import train
 
@@ -54,6 +54,10 @@ def start() -> Small:
     return encoder.eval().requires_grad_(False)
 
 
+def pictures(folder: Path, seed: int = 0) -> UnrelatedPictures:
+    return UnrelatedPictures(folder, INPUT, (SIDE, SIDE), seed)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """As many pictures as are needed, in folders that mean nothing."""
@@ -68,7 +72,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_batch_is_a_function_of_the_step(folder: Path) -> None:
-    loss, again = (AntiForgettingLoss(start(), folder, INPUT, seed=3) for _ in range(2))
+    loss, again = (AntiForgettingLoss(start(), pictures(folder, seed=3)) for _ in range(2))
     pixels, known = loss.batch(6, step=4)
     assert pixels.shape == (6, 3, SIDE, SIDE) and 0.0 <= pixels.min() and pixels.max() <= 255.0
     assert torch.allclose(known.norm(dim=1), torch.ones(6))
@@ -78,7 +82,7 @@ def test_a_batch_is_a_function_of_the_step(folder: Path) -> None:
 
 
 def test_the_loss_is_zero_for_the_initial_network_and_not_for_another(folder: Path) -> None:
-    loss = AntiForgettingLoss(start(), folder, INPUT, seed=0)
+    loss = AntiForgettingLoss(start(), pictures(folder, seed=0))
     pixels, known = loss.batch(32, step=0)
     assert float(loss.loss(start()(pixels), known)) == pytest.approx(0.0, abs=1e-5)
     torch.manual_seed(1)
@@ -91,9 +95,9 @@ def test_too_few_pictures_are_refused(tmp_path: Path, name: str) -> None:
     Image.new("RGB", (40, 40)).save(tmp_path / "few" / "one.png")
     with pytest.raises(
         DataError,
-        match=rf"{name} has [01] pictures for the anti-forgetting loss, at least {MIN_IMAGES} are needed",
+        match=rf"{name} has [01] unrelated pictures, at least {MIN_IMAGES} are needed",
     ):
-        AntiForgettingLoss(start(), tmp_path / name, INPUT, seed=0)
+        pictures(tmp_path / name)
 
 
 def colored(name: str) -> ImageSet:
@@ -123,7 +127,7 @@ def test_training_with_the_loss_forgets_less(
         data="folder:x", start="published", steps=30, batch=16, learning_rate=3e-3, augmentation="photo",
         symmetries=False, validations=1, validation_episodes=20,
     )  # fmt: skip
-    loss = AntiForgettingLoss(start(), folder, INPUT, seed=9)
+    loss = AntiForgettingLoss(start(), pictures(folder, seed=9))
     pixels, known = loss.batch(64, step=0)
     forgotten = {}
     for data in ("", str(folder)):

@@ -30,7 +30,10 @@ from export.training.settings import (
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"start": "luck"}, "start 'luck' is not one of random, published, run:DIR, weights:FILE"),
+        (
+            {"start": "luck"},
+            "start 'luck' is not one of random, published, run:DIR, weights:FILE, bundle:PLACE",
+        ),
         ({"steps": 0}, "steps must be at least 1 with random initial weights, not 0"),
         ({"logit_scale": 0.0}, "logit_scale must be a number above 0, not 0.0"),
         (
@@ -177,6 +180,7 @@ def test_training_options_cover_every_setting() -> None:
         freeze_batch_statistics=False,
         finetuned_weight=0.0,
         anti_forgetting_data="other photos",
+        published_weight=0.25,
         anti_forgetting_weight=1.5,
         ema_fraction=0.0,
         validations=3,
@@ -304,7 +308,7 @@ TURNTABLE = "turntable:build/turntable/training"
 
 def test_options_override_the_recipe_which_overrides_the_defaults() -> None:
     arguments = parsed(
-        "pipeline", "--recipe", "objects", "--steps", "7", "--encoder", "efficientnet-lite0-small"
+        "pipeline", "--recipe", "objects-first", "--steps", "7", "--encoder", "efficientnet-lite0-small"
     )
     expected = settings_for(
         "efficientnet-lite0-small", data=f"grocery,{TURNTABLE},anything:build/photographs/varied", data_shares="1,2,1",

@@ -542,6 +542,33 @@ def test_a_start_that_does_not_fit_is_refused(tmp_path):
         train(replace(SHORT, start="run:nowhere"), drawn_splits(), tmp_path / "none")
 
 
+def test_a_run_starts_from_a_bundle(tmp_path):
+    settings = replace(SHORT, data="folder:x", start="bundle:glyphs", freeze_batch_statistics=True, steps=0)
+    splits = drawn_splits()
+    random = train(replace(SHORT, steps=1), splits, tmp_path / "random")
+    result = train(settings, splits, tmp_path / "further")
+    assert result.starting_accuracy > random.validation_accuracy
+    assert load_run(tmp_path / "further").provenance["origin"] == "unknown"  # the shipped bundle is older
+    with pytest.raises(SettingsError, match="requires --freeze-batch-statistics"):
+        replace(settings, freeze_batch_statistics=False)
+
+
+def test_the_classes_of_the_softmax_start_where_the_weights_put_them(tmp_path):
+    settings = replace(
+        SHORT,
+        data="folder:x",
+        start="bundle:glyphs",
+        freeze_batch_statistics=True,
+        steps=1,
+        learning_rate=0.0,
+    )
+    train(settings, drawn_splits(), tmp_path / "imprinted")
+    loss = json.loads((tmp_path / "imprinted" / "history.jsonl").read_text().splitlines()[-1])["loss"]
+    train(replace(settings, start="random"), drawn_splits(), tmp_path / "random")
+    from_random = json.loads((tmp_path / "random" / "history.jsonl").read_text().splitlines()[-1])["loss"]
+    assert loss < 0.7 * from_random
+
+
 def test_no_steps_keep_the_published_weights(tmp_path, published):
     splits, start = published
     result = train(replace(FINE_TUNING, steps=0), splits, tmp_path)
