@@ -100,7 +100,8 @@ def test_a_teacher_of_one_network_has_its_similarities(pictures: UnrelatedPictur
     teacher = Teacher(finetuned, published, weight, pictures)
     pixels = torch.cat(list(pictures.sample(300)))
     own = F.normalize([finetuned, published][int(weight)](pixels))
-    assert torch.allclose(similarities(teacher(pixels)), similarities(own), atol=0.05)
+    difference = (similarities(teacher(pixels)) - similarities(own)).detach()
+    assert float(difference.abs().mean()) < 0.02
 
 
 def test_both_networks_count_in_the_teacher(pictures: UnrelatedPictures) -> None:
@@ -123,9 +124,11 @@ def test_the_first_projection_is_close_to_the_teacher(pictures: UnrelatedPicture
     teacher = Teacher(network(2), network(1), 0.5, pictures)
     fit_projection(student, teacher, pictures)
     pixels = pictures.batch(64, step=3)
-    fitted = (F.normalize(student(pixels)) * teacher(pixels)).sum(dim=1).mean()
-    before = (F.normalize(network(2)(pixels)) * teacher(pixels)).sum(dim=1).mean()
-    assert float(fitted) > 0.7 > float(before) + 0.3
+    fitted, before = (
+        float((F.normalize(encoder(pixels)) * teacher(pixels)).sum(dim=1).mean().detach())
+        for encoder in (student, network(2))
+    )
+    assert fitted > 0.7 > before + 0.3
 
 
 def test_the_student_alone_is_trained(pictures: UnrelatedPictures) -> None:
@@ -186,7 +189,7 @@ def test_training_approaches_the_teacher_and_keeps_its_last_step(
 def test_distillation_needs_a_fine_tuned_start_pictures_and_a_projection(pictures: UnrelatedPictures) -> None:
     settings = TrainingSettings(start="run:x", objective="distillation", anti_forgetting_data="varied")
     with pytest.raises(SettingsError, match="distillation starts from fine-tuned weights: --start run:DIR"):
-        replace(settings, start="random")
+        replace(settings, start="published")
     with pytest.raises(SettingsError, match="distillation needs pictures of anything"):
         replace(settings, anti_forgetting_data="")
     with pytest.raises(SettingsError, match=r"published_weight must be at most 1, not 1\.5"):

@@ -77,11 +77,11 @@ from export.training.settings import (
         ({"pictures_per_class": 0}, "pictures_per_class must be at least 1, not 0"),
         (
             {"objective": "pairs", "data_shares": "1"},
-            "data_shares and pictures_per_class need the objective cosine",
+            "data_shares and pictures_per_class need the objective cosine or distillation",
         ),
         (
             {"objective": "pairs", "pictures_per_class": 2},
-            "data_shares and pictures_per_class need the objective cosine",
+            "data_shares and pictures_per_class need the objective cosine or distillation",
         ),
         (
             {"objective": "pairs", "batch": 6},
