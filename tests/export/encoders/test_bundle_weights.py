@@ -42,7 +42,7 @@ def test_the_norms_of_the_published_weights_stay() -> None:
     load_bundle_weights(loaded, load_bundle("objects"))
     for before, after in zip(published.modules(), loaded.modules(), strict=True):
         if isinstance(before, nn.BatchNorm2d):
-            assert torch.equal(before.running_var, after.running_var)  # type: ignore[arg-type]
+            assert torch.equal(before.running_var, after.running_var)
         if isinstance(before, nn.Conv2d):
             assert 0.5 < float(after.weight.detach().norm() / before.weight.detach().norm()) < 2.0
 

@@ -139,7 +139,7 @@ def test_the_student_alone_is_trained(pictures: UnrelatedPictures) -> None:
     assert {id(p) for p in step.parameters()} == {id(p) for p in student.parameters()}
     loss = step(pictures.batch(8, step=0), torch.zeros(8), 0)
     loss.backward()
-    assert 0.0 < float(loss.detach()) < 2.0 and student.layers[0].weight.grad.abs().sum() > 0  # type: ignore[union-attr]
+    assert 0.0 < float(loss.detach()) < 2.0 and student.layers[0].weight.grad.abs().sum() > 0
 
 
 def colored(name: str) -> ImageSet:
@@ -175,7 +175,7 @@ def test_training_approaches_the_teacher_and_keeps_its_last_step(
     result = train(settings, splits, tmp_path / "distilled")
     assert result.step == 60
     finetuned = load_run(tmp_path / "first").module
-    teacher = Teacher(finetuned, network(1), 0.5, pictures)  # type: ignore[arg-type]
+    teacher = Teacher(finetuned, network(1), 0.5, pictures)
     start = copy.deepcopy(finetuned)
     fit_projection(start, teacher, pictures)
     pixels = pictures.batch(64, step=1000)
