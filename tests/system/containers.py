@@ -49,17 +49,17 @@ def missing_tools() -> str:
     return f"not installed: {', '.join(lacking)}; scripts/system_packages.sh installs them" if lacking else ""
 
 
-def debian_tree(cache: Path, suite: Suite) -> Path:
-    """The tree of a minimal Debian that boots; built in about a minute, once."""
+def debian_tree(cache: Path, suite: Suite, *more: str) -> Path:
+    """The tree of a minimal Debian that boots, with more packages; built in about a minute, once."""
     options = [f"--dpkgopt=path-exclude={pattern}" for pattern in LEFT_OUT]
     command = ["mmdebstrap", "--quiet", "--variant=apt", "--format=directory", *options]
-    command += [f"--include={','.join(PACKAGES)}", suite.name]
+    command += [f"--include={','.join((*PACKAGES, *more))}", suite.name]
 
     def build(directory: Path) -> None:
         directory.chmod(0o755)  # it becomes /
         subprocess.run([*command, str(directory)], check=True)
 
-    return cached(cache, f"debian-{suite.name}", json.dumps(command), build)
+    return cached(cache, "-".join((*more, "debian", suite.name)), json.dumps(command), build)
 
 
 class Container:

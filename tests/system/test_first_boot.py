@@ -12,7 +12,7 @@ import pytest
 from edge_siamese import __version__
 from scripts.first_boot import first_boot, packages
 from tests.system.cache import cached
-from tests.system.containers import BOOKWORM, Container, Suite, debian_tree, wait_for
+from tests.system.containers import BOOKWORM, TRIXIE, Container, Suite, debian_tree, wait_for
 from tests.system.device import CONFIG, SETTINGS, Device, draw
 from tests.system.packages import ROOT, debian_package
 
@@ -28,6 +28,12 @@ rm -f /boot/firmware/firstrun.sh
 sed -i 's| systemd.run.*||g' /boot/firmware/cmdline.txt
 exit 0
 """
+# As Imager writes them for cloud-init, shortened, and where Raspberry Pi OS tells cloud-init to look for them.
+CLOUD_INIT = {
+    "user-data": "#cloud-config\nhostname: pi-02\nruncmd:\n- touch /var/lib/imager-ran\n",
+    "meta-data": "instance-id: rpi-imager-1786770245730\n",
+}
+SEED = "datasource_list: [ NoCloud, None ]\ndatasource:\n  NoCloud:\n    seedfrom: file:///boot/firmware/\n"
 REBOOT = 133
 """Exit status of systemd-nspawn if the system in it wants to start again."""
 LOG = "edge-siamese/first-boot.log"
@@ -147,6 +153,25 @@ def test_it_runs_beside_imagers_script_and_brings_packages_and_a_model(
         assert device.serving()["model"]["runtime"] == BOOKWORM.runtime, model
         assert container.exists("/var/lib/edge-siamese/models")
         assert container.run("dpkg", "--audit") == ""
+
+
+def test_cloud_init_applies_imagers_settings_at_the_second_start(
+    cache: Path, deb: Path, config: Path, tmp_path: Path
+) -> None:
+    tree = debian_tree(cache, TRIXIE, "cloud-init")
+    card = Card(tmp_path, first_boot(deb, tmp_path, 1_700_000_000, config), tree)
+    for name, text in CLOUD_INIT.items():
+        (card.boot / name).write_text(text)
+    seed = card.changes / "etc/cloud/cloud.cfg.d/99_raspberry-pi.cfg"
+    seed.parent.mkdir(parents=True)
+    seed.write_text(SEED)
+    card.first_start()
+    assert not (card.changes / "var/lib/imager-ran").exists()
+    with card.container as container:
+        assert Device(container, TRIXIE, card.share).serving()["version"] == __version__
+        assert card.log()[-1] == DONE
+        wait_for(lambda: container.exists("/var/lib/imager-ran"), 60, "cloud-init runs its commands")
+        assert container.run("hostname") == "pi-02\n"
 
 
 def test_a_power_cut_during_the_installation_costs_one_more_start(

@@ -70,6 +70,33 @@ def test_the_installation_refuses_wrong_values(words: list[str], message: str) -
     assert (said.returncode, said.stderr) == (2, message)
 
 
+def test_a_container_is_built_by_an_engine_from_the_wheels(tmp_path: Path) -> None:
+    script, wheels = SCRIPTS / "container.sh", tmp_path / "wheels"
+    wheels.mkdir()
+    (wheels / "edge_siamese-0.9.0-py3-none-any.whl").touch()
+    engine = tmp_path / "engine"
+    engine.write_text(
+        '#!/bin/sh\nprintf "%s\\n" "$@" >"$0.words"\nfor last; do ls "$last/wheels" >"$0.wheels"; done\n'
+    )
+    engine.chmod(0o755)
+    words = ("--wheels", wheels, "--tag", "localhost/trial", "--base", "localhost/base@sha256:00")
+    said = run("sh", script, *words, "--arch", "arm64", ENGINE=str(engine), SOURCE_DATE_EPOCH="1764000000")
+    assert (said.returncode, said.stdout) == (0, "localhost/trial\n"), said.stderr
+    passed = engine.with_suffix(".words").read_text().splitlines()
+    assert passed[:6] == ["build", "--format", "docker", "--timestamp", "1764000000", "--layers=false"]
+    assert {"BASE=localhost/base@sha256:00", "linux/arm64", "none", "CREATED=2025-11-24T16:00:00Z"} <= set(
+        passed
+    )
+    assert engine.with_suffix(".wheels").read_text() == "edge_siamese-0.9.0-py3-none-any.whl\n"
+    failed = run("sh", script, *words, ENGINE="false")
+    assert (failed.returncode, failed.stderr) == (
+        1,
+        "error: false could not build the image (see its message above)\n",
+    )
+    wrong = run("sh", script, "--arch", "armhf")
+    assert (wrong.returncode, wrong.stderr) == (2, "error: --arch: armhf is neither arm64 nor amd64\n")
+
+
 def test_an_installation_without_wheels_says_what_to_do_and_leaves_no_program(tmp_path: Path) -> None:
     said = run("sh", SYSTEMD / "install.sh", "--prefix", tmp_path / "root", "--wheels", tmp_path)
     assert said.returncode == 1
