@@ -321,6 +321,8 @@ def open_set_curve(kinds: Sequence[OpenSet]) -> Plot:
     registered objects, with bands and a cross at the default threshold."""
     colors = (OURS, IMPOSTOR)
     texts = []
+    shown = [point for kind in kinds for point in (kind.curve[0], kind.default) if point]
+    least = 80 * min(rate for point in shown for rate in (point.far, point.far_low) if rate > 0)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 3.4))
         axes = figure.subplots()
@@ -334,7 +336,7 @@ def open_set_curve(kinds: Sequence[OpenSet]) -> Plot:
                 far, [100 * p.rate for p in kind.curve], color=color, label=f"{kind.registered} registered"
             )
             if kind.default is not None:
-                _mark_default(axes, kind.default, color, far[0])
+                _mark_default(axes, kind.default, color, least)
                 at = kind.default
                 texts.append(
                     f"With {kind.registered} registered, at p = {at.probability:.4f}, {100 * at.rate:.1f} % "
@@ -342,7 +344,7 @@ def open_set_curve(kinds: Sequence[OpenSet]) -> Plot:
                     f"({100 * at.far_low:.1f} to {100 * at.far_high:.1f}) of the strangers accepted."
                 )
         axes.set_xscale("log")
-        axes.set_xlim(min(100 * kind.curve[0].far for kind in kinds) * 0.8, 110)
+        axes.set_xlim(least, 110)
         axes.set_ylim(0, 104)
         axes.xaxis.set_major_locator(LogLocator(10))
         axes.xaxis.set_minor_formatter(NullFormatter())

@@ -38,7 +38,7 @@ Record = TypeVar("Record")
 REPORT = "report.html"
 MAX_MATRIX_CLASSES = 30
 """More do not fit on a page."""
-MIN_MAP_RATIO, MAX_MAP_RATIO = 1.0, 1.8
+MIN_MAP_RATIO, MAX_MAP_RATIO = 1.3, 1.8
 """Width by height of the map of embeddings."""
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 
