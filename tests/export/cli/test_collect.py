@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import stat
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,31 +22,11 @@ from tests.edge_siamese.daemon.running import CUP, MUG, Daemon, daemon_in
 from tests.edge_siamese.daemon.test_collecting import set_consent
 from tests.tiny_network import pictures
 
+from .conftest import script
+
 pytest.importorskip("onnxruntime")
 
 ROOT = Path(__file__).parents[3]
-FAKE_SSH = """\
-#!/bin/sh
-# Runs the command of the last argument here, unless the host cannot be reached.
-for last; do host=$previous; previous=$last; done
-case $host in *.away) echo "ssh: connect to host $host: timed out" >&2; exit 255;; esac
-exec sh -c "$last"
-"""
-
-
-def script(path: Path, text: str) -> Path:
-    path.write_text(text)
-    path.chmod(path.stat().st_mode | stat.S_IXUSR)
-    return path
-
-
-@pytest.fixture
-def ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The program `ssh`."""
-    place = tmp_path / "bin"
-    place.mkdir()
-    script(place / "ssh", FAKE_SSH)
-    monkeypatch.setenv("PATH", str(place), prepend=":")
 
 
 @pytest.fixture
