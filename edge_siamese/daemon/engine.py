@@ -28,7 +28,7 @@ from edge_siamese.errors import (
     describe_error,
     printable,
 )
-from edge_siamese.events import Event
+from edge_siamese.events import Event, problem_event
 from edge_siamese.models.bundle import Bundle, choose_acceptance
 from edge_siamese.panel.led_signals import Signal
 from edge_siamese.panel.press_grammar import Gesture
@@ -615,7 +615,8 @@ class Engine:
         shown = Actual.of(self.store, uid, actual)
         crops = (crop,) if self.settings.registration.keep_crops else ()
         saved = self.store.add_negative(uid, NewView(embedding, crops, "wrong"))
-        self.mistakes.keep(self.store, saved.uid, picture, shown)
+        if problem := self.mistakes.keep(self.store, saved.uid, picture, shown):
+            self._publish(problem_event("store", problem))
         self._signal(Signal.NEGATIVE_SAVED)
         self._store_changed()
         self._object_removed(uid)

@@ -109,19 +109,22 @@ class KeptMistakes:
             except OSError as error:
                 raise StoreError(f"{self.directory} cannot be deleted: {error.strerror or error}") from error
 
-    def keep(self, store: StoreQueries, recognized: str, picture: Bytes, actual: Actual) -> None:
+    def keep(self, store: StoreQueries, recognized: str, picture: Bytes, actual: Actual) -> str:
         """Keep the picture of an object's newest negative, and delete the oldest beyond the limits.
 
-        Nothing happens without consent. The negative is in the store already, so an error is only logged.
+        Nothing happens without consent. The negative is in the store already, so an error is not raised.
 
         Args:
             store: has the negative.
             recognized: uid of the object that was recognized.
             picture: uint8 (h, w) or (h, w, 3).
             actual: what it really shows.
+
+        Returns:
+            Why it could not be kept, in one line; empty without a problem.
         """
         if self.directory is None or not self._allowed:
-            return
+            return ""
         try:
             negative = store.views(recognized)[-1]
             mistake = Mistake(
@@ -129,7 +132,8 @@ class KeptMistakes:
             )
             self._write(self.directory, mistake)
         except EdgeSiameseError as error:
-            LOG.warning("a wrong recognition is not kept for training: %s", error)
+            return f"the picture of a wrong recognition is not kept for training: {error}"
+        return ""
 
     def _write(self, directory: Path, mistake: Mistake) -> None:
         if is_nearly_full(directory.parent):

@@ -26,10 +26,19 @@ from edge_siamese.daemon.saved_regions import to_toml as regions_to_toml
 from edge_siamese.errors import EdgeSiameseError
 from edge_siamese.models.bundle import GOLDEN, IMPOSTORS, MANIFEST, load_bundle
 from edge_siamese.models.manifest import Manifest, choose_threshold
-from edge_siamese.pictures import decode_png, png_size, read_photograph, read_picture, read_uploaded_picture
+from edge_siamese.pictures import (
+    decode_png,
+    encode_png,
+    png_size,
+    read_photograph,
+    read_picture,
+    read_uploaded_picture,
+)
+from edge_siamese.recognition.registration import NewView
 from edge_siamese.recognizer import Recognizer
 from edge_siamese.settings import RegionSettings, Settings, load_settings
-from edge_siamese.store import SupportStore
+from edge_siamese.store import SupportStore, picture_archive
+from edge_siamese.store.mistakes import Mistake
 from edge_siamese.validation import Record, convert, parse_toml
 from tests.fuzz import live
 from tests.fuzz.mutation import ODD_TOML, mutate_bytes, mutate_tree, to_json, to_toml
@@ -229,7 +238,6 @@ def _list_again(bundle: Path, name: str) -> None:
 def archive_sample() -> dict[str, bytes]:
     """The members of a collection of two objects with three views, a negative and pictures."""
     from edge_siamese.recognition.embedding import unit_vectors
-    from edge_siamese.recognition.registration import NewView
 
     images = pictures(6)
     vectors = unit_vectors(forward(images))
@@ -241,23 +249,35 @@ def archive_sample() -> dict[str, bytes]:
     store.add_view("mug", views[1])
     store.add_negative("mug", views[2])
     store.register("pen ☕", views[3])
+    with store:
+        return members_of(store.export_archive)
+
+
+def members_of(write: Callable[[Path], object]) -> dict[str, bytes]:
+    """The members of a zip file that a function writes."""
     import tempfile
 
-    with store, tempfile.TemporaryDirectory() as place:
-        store.export_archive(Path(place) / "a.zip")
+    with tempfile.TemporaryDirectory() as place:
+        write(Path(place) / "a.zip")
         with zipfile.ZipFile(Path(place) / "a.zip") as archive:
             return {name: archive.read(name) for name in archive.namelist()}
 
 
 def make_archive(chance: random.Random) -> bytes:
     members = dict(archive_sample())
-    kind = chance.choice(("bytes", "manifest", "manifest", "embeddings", "pictures", "members"))
-    if kind == "manifest":
-        members["manifest.json"] = to_json(mutate_tree(json.loads(members["manifest.json"]), chance))
-    elif kind == "embeddings":
+    if chance.random() < 0.2:
         rows = np.frombuffer(members["embeddings.f32"], "<f4").reshape(-1, DIMENSIONS)
         changed = odd_array(rows, chance).tobytes() if chance.random() < 0.6 else None
         members["embeddings.f32"] = changed or mutate_bytes(rows.tobytes(), chance)
+        return zipped(members, chance)
+    return mutate_archive(members, chance)
+
+
+def mutate_archive(members: dict[str, bytes], chance: random.Random) -> bytes:
+    """A zip file of these members with a change of its manifest, its pictures, its list of members, or any bytes."""
+    kind = chance.choice(("bytes", "manifest", "manifest", "pictures", "members"))
+    if kind == "manifest":
+        members["manifest.json"] = to_json(mutate_tree(json.loads(members["manifest.json"]), chance))
     elif kind == "pictures":
         name = chance.choice([name for name in members if name.endswith(".png")])
         members[name] = mutate_png(members[name], chance)
@@ -274,12 +294,61 @@ def make_archive(chance: random.Random) -> bytes:
                 members[name] = bytes(chance.choice((0, 1, 100_000, 5_000_000)))
             case 3:
                 members |= {f"crops/x{index}.png": b"" for index in range(2000)}
+    data = zipped(members, chance)
+    return mutate_bytes(data, chance) if kind == "bytes" else data
+
+
+def zipped(members: dict[str, bytes], chance: random.Random) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         for name, data in members.items():
             compression = chance.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_DEFLATED))
             archive.writestr(zipfile.ZipInfo(name), data, compression)
-    return mutate_bytes(file.getvalue(), chance) if kind == "bytes" else file.getvalue()
+    return file.getvalue()
+
+
+TIME = "2026-11-24T10:00:00.000+00:00"
+
+
+@cache
+def training_sample() -> dict[str, bytes]:
+    """The members of an archive of pictures for training: of views, and of mistakes with and without a name."""
+    image = np.kron(pictures(1)[0, ..., 0], np.ones((4, 4), np.uint8))
+    view = NewView(forward(pictures(1))[0], (image,), "camera")
+    store = SupportStore(None, MODEL_ID, DIMENSIONS)
+    with store:
+        store.register("mug", view)
+        store.add_negative("mug", view)
+        uid = store.add_negative("mug", view).uid
+        mistake = Mistake(store.views(uid)[-1].uid, "pen ☕", None, TIME, MODEL_ID, encode_png(image))
+        return members_of(lambda path: store.export_pictures(path, [mistake]))
+
+
+def make_training_archive(chance: random.Random) -> bytes:
+    return mutate_archive(dict(training_sample()), chance)
+
+
+@contextmanager
+def open_training_archive(directory: Path) -> Iterator[Feed]:
+    from export.data.collected import CollectedFolder
+
+    root = directory / "root"
+    path, place = root / "a.zip", root / "collected"
+    root.mkdir()
+
+    def feed(data: bytes) -> None:
+        path.write_bytes(data)
+        try:
+            with picture_archive.open_pictures(path, "nothing was collected") as archive:
+                CollectedFolder.open(place / "photos").add("pi@door.local", archive)
+        finally:
+            assert {entry.name for entry in root.iterdir()} <= {"a.zip", "collected"}
+            if place.exists():
+                assert {entry.name for entry in place.iterdir()} <= {"photos", "photos-strangers"}
+                CollectedFolder.open(place / "photos").contents()
+            shutil.rmtree(place, ignore_errors=True)
+
+    yield feed
 
 
 @contextmanager
@@ -542,6 +611,7 @@ TARGETS = {
         Target("manifest", 20_000, 1000, make_manifest, open_manifest),
         Target("bundle", 20_000, 500, make_bundle, open_bundle, peak_mib=150),
         Target("collection", 20_000, 300, make_archive, open_archive, peak_mib=150),
+        Target("training-pictures", 20_000, 300, make_training_archive, open_training_archive, peak_mib=150),
         Target("pictures", 20_000, 400, make_picture, open_pictures, peak_mib=120),
         Target("picture-files", 20_000, 200, make_picture, open_picture_files),
         Target("photographs", 20_000, 200, make_photograph, open_photographs, peak_mib=120),

@@ -14,6 +14,7 @@ from edge_siamese.cli.main import main
 from edge_siamese.daemon.client import reload
 from edge_siamese.errors import ControlError, SupportError
 from edge_siamese.models.bundle import Bundle
+from edge_siamese.store import mistakes
 from edge_siamese.store.picture_archive import open_pictures
 from tests.edge_siamese.daemon.running import MUG, PEN, Daemon, daemon_in, model_of, until
 
@@ -137,6 +138,17 @@ def test_mistakes_survive_a_restart_and_go_with_an_undo(daemon: Daemon) -> None:
     assert [name for _, name, *_ in collected(daemon)] == ["mug", "cup"]
     daemon.ask("undo")
     assert [name for _, name, *_ in collected(daemon)] == ["mug"]
+
+
+def test_a_mistake_that_cannot_be_kept_is_reported(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mistakes, "is_nearly_full", lambda _: True)
+    daemon.learn("mug", MUG)
+    daemon.show(MUG, "mug")
+    assert daemon.ask("wrong", actual="cup")["object"]["negatives"] == 1
+    (text,) = daemon.events("store")
+    assert text.startswith(
+        "the picture of a wrong recognition is not kept for training: the disk is nearly full"
+    )
 
 
 def test_an_earlier_decision_can_be_named(daemon: Daemon) -> None:

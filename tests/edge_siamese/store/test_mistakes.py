@@ -130,12 +130,15 @@ def test_the_order_does_not_depend_on_the_clock_or_the_name(store: SupportStore,
 
 
 def test_a_write_that_fails_costs_the_mistake_alone(
-    store: SupportStore, kept: KeptMistakes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    store: SupportStore, kept: KeptMistakes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reject(store, kept, 3)
     monkeypatch.setattr(mistakes, "is_nearly_full", lambda _: True)
+    assert kept.keep(store, store.object("mug").uid, picture(4), NOBODY) == (
+        "the picture of a wrong recognition is not kept for training: the disk is nearly full: less than 64 MiB are free "
+        f"in {tmp_path}"
+    )
     reject(store, kept, 4)
-    assert "is not kept for training: the disk is nearly full: less than 64 MiB are free in " in caplog.text
     assert store.object("mug").negatives == 2
     assert len(list(kept.all())) == 1
 
