@@ -161,11 +161,18 @@ class KeptMistakes:
                 LOG.warning("%s cannot be read and is skipped: %s", path, error)
 
     def prune(self, store: StoreQueries) -> None:
-        """Delete the mistakes whose negatives are no longer in the store, not even to be restored by an undo."""
+        """Delete the mistakes whose negatives are no longer in the store, not even to be restored by an undo.
+
+        The next call repeats what fails, so an error is only logged.
+        """
         files = {path.stem.partition("-")[2]: path for path in self._files()}
-        if files:
+        if not files:
+            return
+        try:
             for uid in files.keys() - store.existing_views(list(files)):
                 files[uid].unlink(missing_ok=True)
+        except OSError as error:  # of the store, too
+            LOG.warning("pictures of former negatives are not deleted: %s", error)
 
     def _files(self) -> list[Path]:
         """The files, oldest first; none without consent."""

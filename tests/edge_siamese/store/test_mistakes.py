@@ -170,3 +170,20 @@ def test_a_mistake_stays_as_long_as_an_undo_can_restore_its_negative(
         store.rename("pen" if number % 2 == 0 else "quill", "quill" if number % 2 == 0 else "pen")
     kept.prune(store)
     assert list(kept.all()) == []
+
+
+def test_what_cannot_be_pruned_now_is_pruned_later(
+    store: SupportStore, kept: KeptMistakes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    reject(store, kept, 3)
+
+    def fail(_: object) -> set[str]:
+        raise StoreError("the disk reported an error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "existing_views", fail)
+        kept.prune(store)
+    assert "pictures of former negatives are not deleted: the disk reported an error" in caplog.text
+    monkeypatch.setattr(store, "existing_views", lambda _: set())
+    kept.prune(store)
+    assert list(kept.all()) == []
