@@ -71,7 +71,7 @@ async def live(
     return Response(picture.jpeg, media_type="image/jpeg", headers=headers)
 
 
-@ENDPOINTS.add("GET", "/decisions/current")
+@ENDPOINTS.add("GET", "/decisions/current", responses={404: "There is no such region."})
 def current_decision(
     state: AppState,
     region: Annotated[
