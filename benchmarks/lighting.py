@@ -18,7 +18,7 @@ from export.data import load_splits
 from export.training.network import TorchEncoder, load_run
 
 DRAWINGS = 400
-LIGHTS = {
+LIGHTING = {
     "paper 240": (240, 0),
     "paper 180": (180, 0),
     "ink 60": (255, 60),
@@ -28,7 +28,7 @@ LIGHTS = {
 
 
 def main() -> int:
-    """Print one line per network and light: the mean Euclidean distance of unit vectors."""
+    """Print one line per network and lighting condition: the mean Euclidean distance of unit vectors."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -39,7 +39,7 @@ def main() -> int:
         encoder = TorchEncoder(network.module, network.model_id)
         images = load_splits("omniglot", network.preprocessing).validation.images[:DRAWINGS]
         plain = _unit(encoder.embed_prepared(images))
-        for name, (paper, ink) in LIGHTS.items():
+        for name, (paper, ink) in LIGHTING.items():
             changed = np.round(ink + (paper - ink) * (images / 255.0)).astype(np.uint8)
             moved = np.linalg.norm(_unit(encoder.embed_prepared(changed)) - plain, axis=1).mean()
             print(f"{path.name}: {name}: {moved:.3f}")

@@ -34,7 +34,7 @@ UNLIMITED_RATE = 1e6
 
 
 def serve(config: Path, frames_per_object: int | None = None) -> int:
-    """Run the daemon until it is stopped; returns its exit status.
+    """Run the daemon until it is stopped; return its exit status.
 
     Args:
         config: its settings.
@@ -55,17 +55,17 @@ def serve(config: Path, frames_per_object: int | None = None) -> int:
             for at in OBJECTS_AT_SECONDS
             for start in ((at,) if frames_per_object is None else (at, EMPTY_AT_SECONDS))
         ]
-        shows = [
+        sequences = [
             [scene.frame(start + 0.001 * number) for number in range(PICTURES_PER_OBJECT)] for start in starts
         ]
 
         def picture(number: int) -> npt.NDArray[np.uint8]:
-            turn = (
+            index = (
                 int(time.monotonic() / OBJECT_SECONDS)
                 if frames_per_object is None
                 else number // frames_per_object
             )
-            return shows[turn % len(shows)][number % PICTURES_PER_OBJECT]
+            return sequences[index % len(sequences)][number % PICTURES_PER_OBJECT]
 
         return FakeCamera(picture, interval=FRAME_INTERVAL_SECONDS)
 
@@ -79,7 +79,12 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("config", type=Path, metavar="CONFIG", help="settings of the daemon")
-    parser.add_argument("--frames-per-object", type=int, metavar="N", help="and N frames without an object")
+    parser.add_argument(
+        "--frames-per-object",
+        type=int,
+        metavar="N",
+        help="show each object for N frames, then an empty table for N frames",
+    )
     options = parser.parse_args()
     return serve(options.config, options.frames_per_object)
 

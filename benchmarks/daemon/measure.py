@@ -41,7 +41,7 @@ TARGETS = {
     "start_s": 1.0,
     "growth_mb": 1.0,
 }
-"""Upper limits. Memory is that of the TFLite runtimes; 1 MB is a million bytes."""
+"""Upper limits. Memory is that of the TFLite runtimes; 1 MB is 10^6 bytes."""
 OBJECTS = (0, 1000)
 """Numbers of registered objects with which memory and start-up time are measured."""
 MEMORY_FRAMES, START_RUNS = 300, 15

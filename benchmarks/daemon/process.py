@@ -85,7 +85,7 @@ class Daemon:
         Args:
             python: the interpreter.
             bundle: the model.
-            runtime: what runs the model.
+            runtime: the inference runtime.
             home: directory for state, settings, socket, log and compiled modules; an existing store is used.
             rate: frames per second.
             config: TOML to append to the settings.
@@ -171,7 +171,7 @@ class Daemon:
         return processed
 
     def memory(self) -> dict[str, float]:
-        """Memory in MB of a million bytes: resident, proportional share (PSS), and anonymous."""
+        """Memory in megabytes (10^6 bytes): resident, proportional share (PSS), and anonymous."""
         status = _kibibytes(f"/proc/{self._process.pid}/status")
         shares = _kibibytes(f"/proc/{self._process.pid}/smaps_rollup")
         memory = {"rss_mb": status["VmRSS"], "pss_mb": shares["Pss"], "anonymous_mb": status["RssAnon"]}

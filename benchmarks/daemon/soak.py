@@ -60,14 +60,14 @@ def measure_soak(
     Args:
         python: the interpreter.
         bundle: the model.
-        runtime: what runs the model.
+        runtime: the inference runtime.
         home: directory for the daemon.
         frames: how many frames to process.
         settled_frame: memory growth is counted from this frame on.
         register_every: frames between two registrations.
 
     Returns:
-        Frames, seconds, events, registrations, and resident memory in MB of a million bytes: when settled, maximum,
+        Frames, seconds, events, registrations, and resident memory in megabytes (10^6 bytes): when settled, maximum,
         at the end, and growth.
     """
     samples: list[tuple[int, float]] = []  # (frames, resident memory)

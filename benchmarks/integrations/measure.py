@@ -33,7 +33,7 @@ COMMAND = "python -m benchmarks.integrations.measure"
 FIGURES = ROOT / "benchmarks" / "integrations" / "figures.json"
 BUNDLES = ("glyphs", "objects")
 TARGETS = {"min_ratio": 0.95, "memory_mb": 140.0}
-"""Frame rate with all integrations on, relative to none; resident memory in MB of a million bytes."""
+"""Frame rate with all integrations on, relative to none; resident memory in megabytes (10^6 bytes)."""
 OBJECTS = 3
 SETTLE_SECONDS, RESUME_SECONDS = 5.0, 0.1
 ROUND_SECONDS = 4.0

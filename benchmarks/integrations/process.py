@@ -87,7 +87,7 @@ class Daemon(process.Daemon):
         """Start the process.
 
         Args:
-            setup: what runs.
+            setup: the configuration to measure.
             home: directory for settings, state, log and compiled modules.
             store: a database of objects to start with.
             ports: the integrations to turn on: `dashboard` and `metrics` with their own port, `mqtt` with the
@@ -124,7 +124,7 @@ class Daemon(process.Daemon):
 
     def sample(self) -> Sample:
         """Frames and processor time up to now."""
-        # The daemon answers between two frames, so the time of the answer is that of a whole number of them.
+        # The daemon answers between two frames, so no frame is half processed when it answers.
         frames = int(self.status()["frames"])
         return Sample(time.monotonic(), frames, self.cpu_seconds())
 

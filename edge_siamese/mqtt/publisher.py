@@ -190,7 +190,7 @@ def state_payload(
         status: the daemon's status.
         started: UTC, ISO 8601.
         temperature_c: temperature of the processor; None if unknown.
-        memory_mb: memory of the daemon, in units of a million bytes; None if unknown.
+        memory_mb: memory of the daemon, in megabytes (10^6 bytes); None if unknown.
     """
     model, camera = status.get("model") or {}, status.get("camera") or {}
     return {
