@@ -18,8 +18,6 @@ from edge_siamese.validation import SchemaError, convert, format_toml
 
 SETTINGS_TIMEOUT_SECONDS = 5.0
 """Time limit for asking the daemon which settings it uses."""
-BROKER = "mqtt.broker"
-"""The option whose value may contain a password, which is never printed."""
 
 
 def check(options: argparse.Namespace) -> int:

@@ -92,16 +92,16 @@ def init(options: argparse.Namespace) -> int:
     text, settings = _existing(file)
     _require_writable(file)
     if not options.yes and (sys.stdin is None or not sys.stdin.isatty()):
-        raise SettingsError("there is no terminal to ask on: use --yes, and options for what should differ")
-    machine = look()
+        raise SettingsError("standard input is not a terminal: use --yes, and options for the answers")
+    machine = inspect_machine()
     if not options.json:
         _print_machine(machine, settings)
-    is_set = set() if text is None else _keys(text)
+    keys_in_file = set() if text is None else _keys(text)
     changes = {} if options.set is None else _assignments(options.set)
     if options.sound is not None:
         changes = SOUND[options.sound] | changes
     for question in questions(machine, settings):
-        changes = _answer(question, options, settings, is_set) | changes
+        changes = _answer(question, options, settings, keys_in_file) | changes
     new = propose(text, settings, changes, file)
     written = _write(file, text, new, options)
     result = parse_settings(new, str(file), file.parent)
@@ -119,7 +119,7 @@ def init(options: argparse.Namespace) -> int:
     return 0
 
 
-def look(root: Path = ROOT, run: Run = run_command) -> Machine:
+def inspect_machine(root: Path = ROOT, run: Run = run_command) -> Machine:
     """Examine this machine; nothing is opened that a running daemon uses.
 
     Args:
@@ -186,7 +186,7 @@ def propose(text: str | None, settings: Settings, changes: Changes, file: Path) 
     """Return the new text of the settings file; it is valid.
 
     Args:
-        text: the present one; None: there is no file.
+        text: the current text; None: there is no file.
         settings: its settings.
         changes: wanted values. Those that are in effect already are not written.
         file: for errors and relative paths.
@@ -277,7 +277,9 @@ def _assignments(texts: Sequence[str]) -> Changes:
     return changes
 
 
-def _answer(question: Question, options: argparse.Namespace, settings: Settings, is_set: set[str]) -> Changes:
+def _answer(
+    question: Question, options: argparse.Namespace, settings: Settings, keys_in_file: set[str]
+) -> Changes:
     """Return the settings that answer a question: from the option, the file, the suggestion, or the user."""
     given = getattr(options, question.option)
     if question.option == "camera" and options.device:
@@ -285,7 +287,7 @@ def _answer(question: Question, options: argparse.Namespace, settings: Settings,
     if given is not None:
         return _changes_for(question, given)
     keys = {key for choice in question.choices for key in choice.changes} or {"mqtt.broker"}
-    present = question.current(settings) if keys & is_set else ""
+    present = question.current(settings) if keys & keys_in_file else ""
     suggested = question.choices[0].name if question.choices else ""
     if options.yes:
         return {} if present or not suggested else _changes_for(question, suggested)

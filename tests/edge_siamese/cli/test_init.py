@@ -28,7 +28,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> init.Machine:
     made = init.Machine(
         PI, [PI_CAMERA, WEBCAM], [HEADER], has_service=False, runtimes=["tflite-runtime 2.14.0"]
     )
-    monkeypatch.setattr(init, "look", lambda: made)
+    monkeypatch.setattr(init, "inspect_machine", lambda: made)
     return made
 
 
@@ -112,7 +112,7 @@ def test_without_a_terminal_it_needs_yes(
     file = tmp_path / "c.toml"
     assert main(["init", "--config", str(file)]) == 1
     assert capsys.readouterr().err == (
-        "edge-siamese: there is no terminal to ask on: use --yes, and options for what should differ\n"
+        "edge-siamese: standard input is not a terminal: use --yes, and options for the answers\n"
     )
     assert not file.exists()
 
@@ -251,7 +251,9 @@ def test_a_folder_that_cannot_be_written_is_reported_before_the_first_question(
 
 
 def test_this_machine_is_examined() -> None:
-    machine = init.look(run=lambda command: "LoadState=loaded\n" if command[0] == "systemctl" else None)
+    machine = init.inspect_machine(
+        run=lambda command: "LoadState=loaded\n" if command[0] == "systemctl" else None
+    )
     assert machine.has_service
     assert machine.board.processors >= 1
 
