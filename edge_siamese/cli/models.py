@@ -17,6 +17,7 @@ from msgspec import structs
 from edge_siamese.cli.output import print_json, print_line, print_pairs, print_table
 from edge_siamese.daemon.client import NOT_RUNNING, Installation, find_installation, reload
 from edge_siamese.errors import ImageError, ModelError, RuntimeNotInstalled, SettingsError, SupportError
+from edge_siamese.events import counted
 from edge_siamese.models import described, names, resolve, shipped
 from edge_siamese.models.bundle import Bundle, load_bundle
 from edge_siamese.models.installed import InstalledModel, InstalledModels
@@ -260,7 +261,7 @@ def _bench_stages(bundle: Bundle, options: argparse.Namespace) -> int:
         {
             "board": board,
             "model": f"{result.model_id}, {result.precision} on {result.runtime}, "
-            f"{result.threads} thread{'' if result.threads == 1 else 's'}",
+            f"{counted(result.threads, 'thread')}",
             "camera": f"{description}; frames {result.frame}",
             "views": f"{result.views:,}",
         }

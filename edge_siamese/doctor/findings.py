@@ -67,7 +67,7 @@ class Account:
         return all(self._has_access(directory, os.X_OK) for directory in sorted(parents))
 
     def _has_access(self, path: Path, mode: int) -> bool:
-        """`mode` has the bits of access(2), which are those for others in a file's mode."""
+        """Whether the account has access, for the bits `mode` of access(2), which are those for others in a file's mode."""
         status = path.stat()
         if self.uid == 0:
             return True

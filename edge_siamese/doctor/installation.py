@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from edge_siamese.doctor.findings import RUN_AS_ROOT, SERVICE, Context, Finding, Level
 from edge_siamese.errors import BundleError, EdgeSiameseError, ModelError, SignatureError
+from edge_siamese.events import counted
 from edge_siamese.models import described
 from edge_siamese.registry import AUTO, RUNTIMES
 from edge_siamese.system.board import disk_free
@@ -208,8 +209,9 @@ def _check_tables(path: Path) -> Iterator[Finding]:
                 raise sqlite3.DatabaseError(" ".join(str(first).split()))
         (objects,) = connection.execute("SELECT count(*) FROM objects WHERE deleted IS NULL").fetchone()
         problems = list(_check_rows(connection, noted)) if version == len(MIGRATIONS) else []
-    counted = f"{objects} object{'' if objects == 1 else 's'}"
-    yield from problems or [Finding("store", "ok", f"{counted}, and all tables are intact")]
+    yield from problems or [
+        Finding("store", "ok", f"{counted(objects, 'object')}, and all tables are intact")
+    ]
 
 
 def _check_rows(connection: sqlite3.Connection, noted: ChangeCount | None) -> Iterator[Finding]:

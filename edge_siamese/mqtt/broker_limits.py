@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from edge_siamese.events import counted
 from edge_siamese.mqtt.outbox import MAX_IN_FLIGHT
 
 MIN_SUSPECT_BYTES = 1000
@@ -88,8 +89,7 @@ class BrokerLimits:
         if self.max_packet_bytes is not None:
             parts.append(f"messages of at most {self.max_packet_bytes:,} bytes")
         if self.max_in_flight < MAX_IN_FLIGHT:
-            plural = "" if self.max_in_flight == 1 else "s"
-            parts.append(f"{self.max_in_flight} unacknowledged message{plural}")
+            parts.append(counted(self.max_in_flight, "unacknowledged message"))
         if self.max_qos < 1:
             parts.append("QoS 0 only")
         if not self.retain:

@@ -60,7 +60,7 @@ class _File(Record):
 
 
 def read_published_topics(state: Path) -> tuple[PublishedTopics, ...]:
-    """Return the names of the state directory's file, the latest first; nothing without a usable file."""
+    """Return the names of the state directory's file, the latest first; empty if there is no usable file."""
     path = state / FILE_NAME
     try:
         file = convert(parse_json(path.read_bytes()), _File)
@@ -102,7 +102,7 @@ class RetainedCleanup:
         self._listing: set[str] = set()
         """Patterns of former objects that the broker may still send in this round."""
         self._incomplete: set[str] = set()
-        """Patterns of which it sent objects: as brokers limit what they send at once, there may be more."""
+        """Patterns with retained objects. There may be more, since brokers limit what they send at once."""
         self._round = 0
 
     def start(self) -> None:

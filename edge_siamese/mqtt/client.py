@@ -70,7 +70,7 @@ class ReconnectPolicy:
 
     def backoff(self) -> Backoff:
         """Return the delays, randomized so that devices do not reconnect at the same moment."""
-        return Backoff(self.initial, self.maximum, chance=random.random)
+        return Backoff(self.initial, self.maximum, jitter=random.random)
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class ReceivedMessage:
     topic: str
     payload: bytes
     retain: bool
-    """Whether the broker had retained it, so that it may be of any age."""
+    """Whether the broker had retained it. A retained message may be of any age."""
 
 
 Handler = Callable[[ReceivedMessage], object]
@@ -475,7 +475,7 @@ class MqttClient:
         if session.accepted and len(self._outbox) and time.monotonic() < self._deadline - 0.1:
             return True
         if session.accepted:
-            # paho would keep a message back that has to be acknowledged while too many others are.
+            # With too many unacknowledged messages, paho would queue one of QoS 1 instead of sending it.
             waits = len(session.outbox_numbers) + len(session.direct) >= self._limits.max_in_flight
             qos = 0 if waits else min(1, self._limits.max_qos)
             session.client.publish(self._availability, self._final_availability, qos, self._limits.retain)
@@ -580,7 +580,7 @@ class MqttClient:
         self._notify_once("connected", f"connected to the broker {self._address}")
         if (limits := self._limits.describe()) and limits != self._limits_notified:
             self._limits_notified = limits
-            self._notify(f"the broker {self._address} takes less than usual: {limits}", "info")
+            self._notify(f"the broker {self._address} has limits: {limits}", "info")
 
     def _on_publish(
         self, client: Client, session: _Session, packet_id: int, reason: Any, properties: Any

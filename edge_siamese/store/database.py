@@ -32,7 +32,7 @@ from edge_siamese.store.tables import (
     is_schema_intact,
     migrate,
 )
-from edge_siamese.system.files import sync_directory, write_text_atomically
+from edge_siamese.system.files import sync_directory, sync_file, write_text_atomically
 from edge_siamese.system.wall_clock import utc_now
 
 Row = tuple[Any, ...]
@@ -239,7 +239,7 @@ class Database:
                 # A single file, without a log beside it.
                 copy.execute("PRAGMA journal_mode = DELETE")
                 _check_integrity(copy)
-            _sync_file(new)
+            sync_file(new)
             os.replace(new, self.files.backup)
             sync_directory(self.path.parent)
         except TimeoutError:
@@ -481,11 +481,3 @@ def _set_pragmas(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
     connection.execute(f"PRAGMA journal_size_limit = {_MAX_LOG_BYTES}")
-
-
-def _sync_file(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

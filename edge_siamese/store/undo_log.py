@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, cast, get_args
 
+from edge_siamese.events import counted
 from edge_siamese.store.names import free_name, name_key
 from edge_siamese.store.tables import row_checksum
 from edge_siamese.validation import parse_json
@@ -293,7 +294,7 @@ def _revert_import(connection: sqlite3.Connection, change: _Change, stamp: int) 
     for owner in owners:
         _delete_if_empty(connection, owner, stamp)
     objects = len(data["objects"]) + len(data["former objects"])
-    counts = [f"{n} {noun}{'' if n == 1 else 's'}" for n, noun in ((objects, "object"), (len(views), "view"))]
+    counts = [counted(objects, "object"), counted(len(views), "view")]
     return None, f"removed the imported {' and '.join(counts)}"
 
 

@@ -155,7 +155,7 @@ def _problem(status: int, output: bytes, timeout_s: float | None) -> str:
         return f"took longer than {timeout_s:g} s and was killed{last}"
     if not status:
         return ""
-    how = f"was killed by {_signal(-status)}" if status < 0 else f"failed with status {status}"
+    how = f"was killed by {signal_name(-status)}" if status < 0 else f"failed with status {status}"
     return f"{how}{last}"
 
 
@@ -176,7 +176,8 @@ def _kill(process: subprocess.Popen[bytes], ended: int) -> None:
     process.wait()
 
 
-def _signal(number: int) -> str:
+def signal_name(number: int) -> str:
+    """Name of a signal, such as `SIGKILL`, or `signal N` if it has none."""
     try:
         return signal.Signals(number).name
     except ValueError:

@@ -185,8 +185,8 @@ def replace_directory(new: Path, place: Path) -> None:
     former = _former(place)
     for parent, _, files in os.walk(new):
         for name in files:
-            _sync(os.path.join(parent, name))
-        _sync(parent)
+            sync_file(os.path.join(parent, name))
+        sync_file(parent)
     if not place.exists():
         new.rename(place)
     elif not _exchange(new, place):
@@ -278,10 +278,11 @@ def _exchange(a: Path, b: Path) -> bool:
 
 def sync_directory(directory: Path) -> None:
     """Sync a directory, so that renames in it survive a power cut."""
-    _sync(directory)
+    sync_file(directory)
 
 
-def _sync(path: Path | str) -> None:
+def sync_file(path: Path | str) -> None:
+    """Sync the contents of a file, or the entries of a directory, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -34,6 +34,7 @@ from pkgutil import resolve_name
 from typing import IO, Any
 
 from edge_siamese.errors import EdgeSiameseError, SandboxError, error_of_kind, first_line
+from edge_siamese.system.command import signal_name
 from edge_siamese.validation import SchemaError, parse_json
 
 MIB = 1 << 20
@@ -190,16 +191,9 @@ class ConfinedChild:
         if -status == signal.SIGKILL:
             return "SIGKILL, perhaps because memory ran out"
         if status < 0:
-            return _signal_name(-status)
+            return signal_name(-status)
         last = self._errors.decode("utf-8", "replace").strip().splitlines()
         return f"ended with status {status}" + (f": {last[-1][:200]}" if last else "")
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 def _environment(environment: Mapping[str, str]) -> dict[str, str]:

@@ -154,7 +154,7 @@ def test_messages_that_are_too_large_are_not_sent_and_the_rest_is(caplog: pytest
         assert notices == [
             (f"connected to the broker 127.0.0.1:{broker.port}", "info"),
             (
-                f"the broker 127.0.0.1:{broker.port} takes less than usual: messages of at most 100 bytes",
+                f"the broker 127.0.0.1:{broker.port} has limits: messages of at most 100 bytes",
                 "info",
             ),
         ]
@@ -168,7 +168,7 @@ def test_the_limits_are_told_once() -> None:
             until(lambda number=number: found.report()["connections"] == number and found.connected)
             broker.drop()
         until(lambda: found.report()["connections"] == 4)
-        assert sum("takes less" in text for text, _ in notices) == 1
+        assert sum("has limits" in text for text, _ in notices) == 1
 
 
 def test_qos_and_retain_are_lowered() -> None:

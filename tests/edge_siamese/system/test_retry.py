@@ -24,7 +24,7 @@ def test_pauses_of_a_broker_double_from_one_second_to_two_minutes() -> None:
 
 
 def test_devices_do_not_come_back_in_step() -> None:
-    shortest = Backoff(1.0, 120.0, chance=lambda: 0.0)
+    shortest = Backoff(1.0, 120.0, jitter=lambda: 0.0)
     assert [shortest.pause() for _ in range(4)] == [0.5, 1, 2, 4]
     random.seed(0)
     waits = {ReconnectPolicy().backoff().pause() for _ in range(20)}
