@@ -162,7 +162,14 @@ class BrokerMirror:
         transport: Transport,
         is_ahead: Callable[[str], bool] = lambda stamp: False,
     ) -> None:
-        """`is_ahead`: whether a stamp is too far ahead of this device's clock."""
+        """Start without a connection.
+
+        Args:
+            topics: topics of the collection.
+            device: id of this device.
+            transport: connection to the broker.
+            is_ahead: whether a stamp is too far ahead of this device's clock.
+        """
         self._topics, self._transport, self._is_ahead = topics, transport, is_ahead
         self.device = device
         self.markers = topics.of("markers", device)

@@ -40,7 +40,15 @@ class Clock:
     """Generates the stamps of one device. Not thread-safe."""
 
     def __init__(self, device: str, now_ms: Callable[[], int] = unix_ms) -> None:
-        """`device`: its id, of a-z, 0-9, _ and -; devices with the same id make equal stamps."""
+        """Create a clock.
+
+        Args:
+            device: id of the device, of a-z, 0-9, _ and -; devices with the same id make equal stamps.
+            now_ms: returns milliseconds since 1970.
+
+        Raises:
+            ValueError: the id is not valid.
+        """
         if not _DEVICE.fullmatch(device):
             raise ValueError(
                 f"a device id has 1 to 64 characters of a-z, 0-9, _ and -, not {ascii(device)[:80]}"

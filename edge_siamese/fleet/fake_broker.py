@@ -13,13 +13,18 @@ class FakeBroker:
     """Retains messages and delivers them at once. Thread-safe."""
 
     def __init__(self, loss: float = 0.0, seed: int = 0) -> None:
-        """`loss`: the share of messages that are lost with the connection, which is restored at once."""
+        """Start without messages.
+
+        Args:
+            loss: share of messages, 0 to 1, that are lost with the connection, which is restored at once.
+            seed: seed of the losses.
+        """
         self.loss = loss
         self.retained: dict[str, bytes] = {}
         self.published: list[tuple[str, bytes]] = []
         """All messages, the oldest first."""
         self.running = True
-        self._chance = random.Random(seed)
+        self._rng = random.Random(seed)
         self._clients: list[FakeTransport] = []
         self.lock = threading.RLock()
         """Held while messages are delivered, so that they arrive in order."""
@@ -50,7 +55,7 @@ class FakeBroker:
     def handle(self, client: FakeTransport, topic: str, payload: bytes, retain: bool) -> None:
         """Handle a message of a client."""
         with self.lock:
-            if self._chance.random() < self.loss:
+            if self._rng.random() < self.loss:
                 client.disconnect()
                 client.connect()
                 return

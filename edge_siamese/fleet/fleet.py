@@ -281,7 +281,7 @@ class Fleet:
             self._stale = True
 
     def _handle_message(self, message: Message, now: float) -> None:
-        """Handle a content or a request."""
+        """Handle content or a request."""
         kind, uid = self._topics.kind(message.topic), self._topics.uid(message.topic)
         if kind == "content":
             self._stale |= self._fetcher.receive(message, now)
@@ -423,7 +423,7 @@ def _apply(engine: Engine, batch: Batch, before: Snapshot) -> int:
         StoreError: it cannot be written; nothing was applied.
     """
     unembedded = apply_batch(engine.store, batch, before.revision)
-    engine.follow([item.uid for item in batch.objects])
+    engine.reload_objects([item.uid for item in batch.objects])
     return unembedded
 
 

@@ -70,7 +70,7 @@ class _UnusableError(Exception):
 
 
 class Ledger:
-    """The file. Not thread-safe. A change is on the disk when its method returns.
+    """SQLite file of registers and observations. Not thread-safe. A change is on the disk when its method returns.
 
     It is written with `synchronous = FULL`: a change of another device that is in the store and not here would look like
     a local change, and be published as new.

@@ -19,7 +19,7 @@ from edge_siamese.store.replication import Batch, ObjectRow, Snapshot, ViewConte
 
 @dataclass(frozen=True, slots=True)
 class ObservedObject:
-    """An object as the store had it."""
+    """State of an object in the store at the last observation."""
 
     exists: bool
     name: str
@@ -27,7 +27,7 @@ class ObservedObject:
 
 @dataclass(frozen=True, slots=True)
 class ObservedView:
-    """A view as the store had it."""
+    """State of a view in the store at the last observation."""
 
     owner: str
     exists: bool
@@ -114,7 +114,7 @@ def _changed_object(
 
 
 def restamp(known: Registers, stamp: Callable[[], str], is_ahead: Callable[[str], bool]) -> Registers:
-    """Return registers with stamps from the far future, of a wrong clock, with new stamps."""
+    """Return the registers whose stamps are too far ahead, as after a wrong clock, with new stamps."""
     changes = Registers()
     for uid, state in known.objects.items():
         if is_ahead(state.latest):

@@ -23,11 +23,11 @@ from edge_siamese.validation import SchemaError
 
 ECHO_SECONDS = 5.0
 """A register that has not come back from the broker for this long is published again."""
-NO_ROOM_SECONDS = 0.25
+BUSY_RETRY_SECONDS = 0.25
 """Delay before the next attempt when the transport accepts no more messages."""
 MAX_REGISTERS_PER_TICK = 50
 CONTENT_REPEAT_SECONDS = 30.0
-"""Minimum interval between two publications of a content; `ANSWER_REPEAT_SECONDS` for answers to requests."""
+"""Minimum interval between two publications of a view's content; `ANSWER_REPEAT_SECONDS` for answers to requests."""
 ANSWER_REPEAT_SECONDS = 3.0
 ANSWER_SPREAD_SECONDS = 2.0
 """Devices answer after a random delay of up to this, so that one answer serves all."""
@@ -43,11 +43,11 @@ MAX_RECEIVED_BYTES = 8_000_000
 MAX_BATCH_BYTES = 1_000_000
 """Contents stored at once; the engine waits meanwhile."""
 RETAINED_SECONDS = 1.5
-"""How long a retained content may take to arrive; then other devices are asked."""
+"""How long retained content may take to arrive; then other devices are asked."""
 ANSWER_SECONDS = 4.0
 MAX_REQUESTS = 3
 PAUSE_SECONDS, MAX_PAUSE_SECONDS = 20.0, 900.0
-"""Delay before a content that no device had is fetched again; doubled each time."""
+"""Delay before content that no device had is fetched again; doubled each time."""
 
 
 class FleetPublisher:
@@ -60,12 +60,21 @@ class FleetPublisher:
         mirror: BrokerMirror,
         ledger: Ledger,
         read_content: Callable[[str], ViewContent | None],
-        chance: random.Random | None = None,
+        rng: random.Random | None = None,
     ) -> None:
-        """`read_content`: reads a view's content from the store."""
+        """Start without a connection.
+
+        Args:
+            topics: topics of the collection.
+            transport: connection to the broker.
+            mirror: what the broker retains.
+            ledger: registers of this device.
+            read_content: reads a view's content from the store; None if it lacks the content.
+            rng: source of random delays.
+        """
         self._topics, self._transport, self._mirror, self._ledger = topics, transport, mirror, ledger
         self._read_content = read_content
-        self._chance = chance or random.Random()
+        self._rng = rng or random.Random()
         self._due: dict[Key, float] = {}
         """When to publish registers."""
         self._answers: dict[str, float] = {}
@@ -75,7 +84,7 @@ class FleetPublisher:
         """Views whose content was removed on this connection."""
         self._ever_removed: set[str] = set()
         self._unconfirmed: list[str] = []
-        """Views whose removal no marker follows yet."""
+        """Views that were removed after the latest marker."""
         self._markers: dict[bytes, list[str]] = {}
         """Views whose removal a marker confirms when it comes back."""
         self._without_content: dict[Key, bool] = {}
@@ -111,7 +120,7 @@ class FleetPublisher:
         keys = [key for key in keys if key not in self._due]
         spread = min(MAX_REPAIR_SECONDS, MIN_REPAIR_SECONDS + REPAIR_SECONDS_EACH * len(keys))
         for key in keys:
-            self._due[key] = now + spread * self._chance.random()
+            self._due[key] = now + spread * self._rng.random()
 
     def confirm(self, keys: Iterable[Key]) -> None:
         """Note registers that the broker has."""
@@ -119,7 +128,7 @@ class FleetPublisher:
             self._due.pop(key, None)
 
     def answer(self, view: str, attempt: int, now: float) -> None:
-        """Publish a content that another device requests, if this device is to answer."""
+        """Publish content that another device requests, if this device is to answer."""
         state = self._ledger.known.views.get(view)
         published = self._content_published.get(view, -ANSWER_REPEAT_SECONDS)
         if state is None or view in self._answers or now - published < ANSWER_REPEAT_SECONDS:
@@ -127,13 +136,13 @@ class FleetPublisher:
         if device_of(state.place.stamp) == self._mirror.device:
             self._answers[view] = now
         elif attempt > 1:
-            self._answers[view] = now + ANSWER_SPREAD_SECONDS * self._chance.random()
+            self._answers[view] = now + ANSWER_SPREAD_SECONDS * self._rng.random()
 
     def update_resolved(self, resolved: Resolved, now: float) -> None:
         """Follow changes of the existing views."""
         for view in self._ever_removed.intersection(resolved.views):
             # Another device brought it back, perhaps before the removal arrived.
-            self._answers.setdefault(view, now + ANSWER_SPREAD_SECONDS * self._chance.random())
+            self._answers.setdefault(view, now + ANSWER_SPREAD_SECONDS * self._rng.random())
         self._content_published = {
             view: then for view, then in self._content_published.items() if view in resolved.views
         }
@@ -142,10 +151,10 @@ class FleetPublisher:
         self._to_remove = self._ledger.published_content - self._removed - resolved.views.keys()
 
     def tick(self, resolved: Resolved, now: float) -> float:
-        """Publish what is due, at most one content; return the time of the next step.
+        """Publish what is due, at most the content of one view; return the time of the next step.
 
         Raises:
-            EdgeSiameseError: a content cannot be read now.
+            EdgeSiameseError: a view's content cannot be read now.
         """
         try:
             next_step = self._publish_registers(resolved, now)
@@ -165,24 +174,24 @@ class FleetPublisher:
                 if view not in resolved.views:
                     self._note_hidden(view)
                 elif self._lacks_content(view, now):
-                    return now if self._publish_content(view, now) else now + NO_ROOM_SECONDS
+                    return now if self._publish_content(view, now) else now + BUSY_RETRY_SECONDS
             if self._without_content.get(key) is False:
                 self._without_content[key] = True
                 self._due[key] = now + NO_CONTENT_SECONDS
                 continue
             if not self._publish_register(key):
-                return now + NO_ROOM_SECONDS
+                return now + BUSY_RETRY_SECONDS
             self._due[key] = now + ECHO_SECONDS
         for view in [view for view in self._to_remove if not self._mirror.shows(view)]:
             if not self._remove_content(view):
-                return now + NO_ROOM_SECONDS
+                return now + BUSY_RETRY_SECONDS
         return None
 
     def _publish_answers(self, resolved: Resolved, now: float) -> float:
         for view in [view for view, then in self._answers.items() if then <= now]:
             if view in resolved.views:
                 if not self._publish_content(view, now):
-                    return now + NO_ROOM_SECONDS
+                    return now + BUSY_RETRY_SECONDS
                 del self._answers[view]
                 return now
             del self._answers[view]
@@ -252,7 +261,13 @@ class ContentFetcher:
     def __init__(
         self, topics: Topics, transport: Transport, warn: Callable[[str, SchemaError], object]
     ) -> None:
-        """`warn`: receives topic and error of an unusable content."""
+        """Start without fetches.
+
+        Args:
+            topics: topics of the collection.
+            transport: connection to the broker.
+            warn: receives topic and error of unusable content.
+        """
         self._topics, self._transport, self._warn = topics, transport, warn
         self.on_message: Handler = lambda topic, payload: None
         self._fetches: dict[str, _Fetch] = {}
@@ -293,7 +308,7 @@ class ContentFetcher:
             fetch.step, fetch.due, fetch.pause = 0, now, PAUSE_SECONDS
 
     def receive(self, message: Message, now: float) -> bool:
-        """Accept a content; return whether it was needed."""
+        """Accept content; return whether it was needed."""
         uid = self._topics.uid(message.topic)
         fetch = self._fetches.get(uid or "")
         if uid is None or fetch is None or not message.payload:

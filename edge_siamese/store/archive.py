@@ -345,7 +345,7 @@ class _Importer:
         keep_crops: bool,
         on_conflict: OnConflict,
     ) -> None:
-        """`model_id`: None if the embeddings of the archive are of another model."""
+        """Prepare the import; see `import_archive`. `model_id` is None if the embeddings are of another model."""
         self._run = connection.execute
         self._connection = connection
         self._archive = archive
@@ -387,7 +387,7 @@ class _Importer:
             return int(known[0])
         # An object that was merged into another one here would be restored without views: the other one has them.
         merged = merge_target(self._connection, known[0]) if known else None
-        holder = merged or self._find_holder(item)
+        holder = merged or self._find_object_with_views(item)
         if holder is not None:
             return holder
         if not any(map(self._would_be_view, item.views)) and not (known and self._has_views(known[0])):
@@ -455,7 +455,7 @@ class _Importer:
         if self._keep_crops or not embedded:
             insert_crops(self._connection, view_id, map(self._archive.read_crop, view.crops))
 
-    def _find_holder(self, item: ArchivedObject) -> int | None:
+    def _find_object_with_views(self, item: ArchivedObject) -> int | None:
         """The id of the object that has a view of this one, because they were merged here or by an import."""
         query = (
             "SELECT o.id FROM views v JOIN objects o ON o.id = v.object_id "

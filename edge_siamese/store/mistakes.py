@@ -46,7 +46,7 @@ class Mistake(Record, frozen=True):
     uid: str
     """The uid of the negative in the store: 32 hexadecimal digits."""
     actual: str | None
-    """Name of what the picture really shows; None if nobody said."""
+    """Name of what the picture really shows; None if it is unknown."""
     actual_uid: str | None
     """The uid of the registered object of that name, which may be renamed later; None if there was none."""
     created: str
@@ -59,10 +59,10 @@ class Mistake(Record, frozen=True):
 
 @dataclass(frozen=True)
 class Actual:
-    """What a picture that was recognized wrongly really shows."""
+    """The true label of a picture that was recognized wrongly."""
 
     name: str | None
-    """None if nobody said."""
+    """None if it is unknown."""
     uid: str | None
     """Of the registered object of that name; None if there is none."""
 

@@ -55,7 +55,11 @@ class NameAllocator:
     """
 
     def __init__(self, taken: set[str]) -> None:
-        """`taken`: keys of names; the caller adds the key of each name that it uses."""
+        """Start with the names that are taken.
+
+        Args:
+            taken: keys of names; the caller adds the key of each name that it uses.
+        """
         self._taken = taken
         self._next_numbers: dict[tuple[str, int], int] = {}
 

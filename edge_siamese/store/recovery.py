@@ -359,7 +359,11 @@ class RowRecovery:
     """Collects valid rows in a new database and makes it consistent at the end."""
 
     def __init__(self, target: sqlite3.Connection) -> None:
-        """`target`: empty, with the newest schema, in a transaction, without foreign keys."""
+        """Start without rows.
+
+        Args:
+            target: an empty database with the newest schema, in a transaction, without foreign keys.
+        """
         self._target = target
         self._damaged_embeddings: list[Row] = []
         target.execute("DELETE FROM facts")  # those of the damaged store are used
