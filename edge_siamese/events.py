@@ -39,7 +39,7 @@ KINDS: tuple[str, ...] = get_args(Kind)
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened."""
+    """An event of the daemon, such as an object that appeared."""
 
     kind: Kind
     text: str

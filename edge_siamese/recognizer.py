@@ -12,7 +12,7 @@ import numpy.typing as npt
 from edge_siamese.errors import SettingsError, SupportError
 from edge_siamese.models.bundle import Bundle, choose_acceptance, load_bundle
 from edge_siamese.pictures import Picture, to_pixels
-from edge_siamese.recognition.decision import Acceptance, Recognition, decide, nothing_to_see
+from edge_siamese.recognition.decision import Acceptance, Recognition, blank_recognition, decide
 from edge_siamese.recognition.embedding import Encoder, embed_view, make_crop
 from edge_siamese.recognition.head import SigmoidDistanceHead
 from edge_siamese.recognition.imaging import Bytes, Floats, prepare
@@ -221,7 +221,7 @@ class Recognizer:
         """
         image = prepare(to_pixels(picture), self.encoder.preprocessing)
         if is_blank(image):
-            return nothing_to_see(self.threshold)
+            return blank_recognition(self.threshold)
         embedding = self.encoder.embed_prepared(image[np.newaxis])[0]
         support, threshold = self._support_and_threshold()
         return decide(support, self.head, embedding, threshold)

@@ -72,7 +72,7 @@ class Daemon(Protocol):
         """Why there is no engine; empty when there is one."""
 
     def now(self) -> float:
-        """Return the time in seconds, on the clock of frames."""
+        """Return the time in seconds, on the clock of `Frame.time`."""
 
     def call(self, function: Callable[[], T], timeout: float = 30.0) -> T:
         """Run a function on the thread that owns engine and store."""
@@ -239,7 +239,7 @@ class DaemonApi:
 
     @property
     def now(self) -> float:
-        """The time in seconds, on the clock of frames."""
+        """The time in seconds, on the clock of `Frame.time`."""
         return self._daemon.now()
 
     @property
@@ -544,7 +544,7 @@ class DaemonApi:
         def follow(engine: Engine) -> dict[str, Any]:
             if engine.store.counts().unembedded:
                 self._daemon.reembed()
-            return engine.follow_import(imported)
+            return engine.finish_import(imported)
 
         return self.with_engine(follow)
 

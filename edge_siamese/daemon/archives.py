@@ -25,7 +25,7 @@ ABANDONED_SECONDS = 3600.0
 
 
 def archive_directory(state: Path, name: Literal["incoming", "outgoing"]) -> Path:
-    """Return a directory for archives, created for the service alone if needed; raises `ControlError`."""
+    """Return a directory for archives, created with mode 0700 if needed; raises `ControlError`."""
     directory = state / name
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -53,7 +53,7 @@ class Uploads:
         """
         self._state, self._clock = state, clock
         self._grown: dict[str, float] = {}
-        """The uploads, and when each has grown."""
+        """Time of the last chunk, in seconds, by upload."""
         self._lock = threading.Lock()
 
     def path(self, upload: str) -> Path:

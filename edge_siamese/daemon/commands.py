@@ -152,13 +152,13 @@ class EventsArguments(Record, frozen=True):
 
 
 class ObjectArguments(Record, frozen=True):
-    """One object."""
+    """The name of an object."""
 
     name: ObjectName
 
 
 class RegisterArguments(Record, frozen=True):
-    """What to register."""
+    """Arguments of a registration."""
 
     name: Annotated[
         str | None,

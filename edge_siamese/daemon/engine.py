@@ -32,7 +32,7 @@ from edge_siamese.events import Event, problem_event
 from edge_siamese.models.bundle import Bundle, choose_acceptance
 from edge_siamese.panel.led_signals import Signal
 from edge_siamese.panel.press_grammar import Gesture
-from edge_siamese.recognition.decision import Recognition, decide, nothing_to_see
+from edge_siamese.recognition.decision import Recognition, blank_recognition, decide
 from edge_siamese.recognition.embedding import Encoder, make_crop
 from edge_siamese.recognition.imaging import Bytes, Floats, prepare
 from edge_siamese.recognition.quality import is_blank
@@ -46,8 +46,8 @@ from edge_siamese.store.mistakes import PICTURE_SIDE, Actual, KeptMistakes
 LOG = logging.getLogger(__name__)
 
 Cause = Literal["objects", "model", "settings", ""]
-WRONG_WITHIN_SECONDS = 30.0
-"""How long the last recognition can be rejected."""
+REJECT_WITHIN_SECONDS = 30.0
+"""Time within which the last recognition can be rejected."""
 
 
 class _SameEmbedding:
@@ -148,7 +148,7 @@ class Engine:
 
     @property
     def threshold_source(self) -> str:
-        """Where the general threshold comes from, for people."""
+        """Human-readable source of the general threshold."""
         return self._rule.acceptance.description
 
     @property
@@ -163,7 +163,7 @@ class Engine:
 
     @property
     def presence(self) -> dict[str, list[str]]:
-        """The names of the objects in view by region, in the order of the settings; all regions are there."""
+        """The names of the objects in view by region, in the order of the settings, including empty regions."""
         return {
             region.name: [sighting.name for sighting in region.tracker.present] for region in self.regions
         }
@@ -192,7 +192,7 @@ class Engine:
 
         Args:
             regions: valid together.
-            now: the time, on the clock of frames.
+            now: the time in seconds, on the clock of `Frame.time`.
 
         Raises:
             SettingsError: the bundle has neither a threshold nor enough impostors for the false-accept rate of one.
@@ -343,7 +343,7 @@ class Engine:
         times: dict[Stage, float] = {"wait": waited, "imaging": 0.0}
         changes, outcomes, runs = list[tuple[Region, list[Sighting]]](), list[tuple[str, Outcome]](), 0
         for region in self.regions.in_turn():
-            runs += self._look(region, frame, times)
+            runs += self._recognize_region(region, frame, times)
             assert region.state.recognition is not None
             changes.append((region, region.tracker.update(region.state.recognition, frame.time)))
             outcomes.append((region.name, outcome(region.state.recognition)))
@@ -366,7 +366,7 @@ class Engine:
         times: dict[Stage, float] = {"wait": waited, "frame": perf_counter() - start}
         self._telemetry.frame([(region.name, "registering")], times)
 
-    def _look(self, region: Region, frame: Frame, times: dict[Stage, float]) -> bool:
+    def _recognize_region(self, region: Region, frame: Frame, times: dict[Stage, float]) -> bool:
         """Recognize what a region shows; returns whether the encoder ran. Adds the seconds of each stage to `times`."""
         start = perf_counter()
         state = region.state
@@ -374,7 +374,7 @@ class Engine:
         times["imaging"] += perf_counter() - start
         state.part = part
         if part is None:
-            state.recognition = nothing_to_see(region.rule.threshold)
+            state.recognition = blank_recognition(region.rule.threshold)
             return False
         read = part.of(frame.pixels)
         state.recognition, embedding = self._recognize(read, region.rule, times)
@@ -428,7 +428,7 @@ class Engine:
         prepared = perf_counter()
         times["imaging"] = times.get("imaging", 0.0) + prepared - start
         if blank:
-            return nothing_to_see(rule.threshold), None
+            return blank_recognition(rule.threshold), None
         embedding = self.encoder.embed_prepared(image[np.newaxis])[0]
         embedded = perf_counter()
         recognition = decide(rule.support, self.head, embedding, rule.threshold)
@@ -458,7 +458,7 @@ class Engine:
     # --- the button ---
 
     def gesture(self, gesture: Gesture, now: float) -> None:
-        """Carry out a gesture on the button; errors go to the LED and the log."""
+        """Handle a gesture on the button; errors go to the LED and the log."""
         try:
             if gesture is Gesture.PRESS:
                 self._press(now)
@@ -568,7 +568,7 @@ class Engine:
         """Reject the last recognition: its view is kept as a negative of the object.
 
         Args:
-            now: the time, on the clock of frames.
+            now: the time in seconds, on the clock of `Frame.time`.
             name: reject it only if it was this object.
             actual: name of what it really was, for training.
 
@@ -578,7 +578,7 @@ class Engine:
         """
         recognized = [region.state.last for region in self.regions if region.state.last]
         last = max(recognized, key=lambda one: one.frame.time, default=None)
-        known = self._find(last.uid) if last and now - last.frame.time <= WRONG_WITHIN_SECONDS else None
+        known = self._find(last.uid) if last and now - last.frame.time <= REJECT_WITHIN_SECONDS else None
         if last is None or known is None:
             self._signal(Signal.NOTHING_TO_UNDO)
             raise ControlError("nothing was recognized recently that could be wrong")
@@ -624,13 +624,13 @@ class Engine:
         self._publish(Event("negative added", text, data=object_data(saved)))
         return saved
 
-    def follow_import(self, imported: ImportResult) -> dict[str, Any]:
+    def finish_import(self, imported: ImportResult) -> dict[str, Any]:
         """Use the objects that were imported into the store; returns what was imported, as JSON values."""
         self._store_changed()
         self._publish(Event("imported", imported.text, data=asdict(imported)))
         return {"text": imported.text, **asdict(imported)}
 
-    def follow(self, renamed: Iterable[str] = ()) -> None:
+    def reload_objects(self, renamed: Iterable[str] = ()) -> None:
         """Reload the support set after others changed the store, such as another device of the fleet.
 
         Args:

@@ -52,11 +52,11 @@ class EngineLoader:
             settings: the daemon's settings; replaced when they are read again.
             hardware: its camera is opened for the model's colors.
             store: opened for the model.
-            faults: knows the parts that are not used.
+            faults: fault handler, which lists the parts that are not used.
             observations: see `Engine`.
             mistakes: see `Engine`.
             publish: receives events.
-            clock: the clock of frames, in seconds.
+            clock: returns seconds, on the clock of `Frame.time`.
         """
         self.settings = settings
         self._hardware, self._store, self._faults = hardware, store, faults
@@ -197,7 +197,7 @@ class EngineLoader:
                 yield "waiting for the end of an import"
         previous, self.fault, self._reported_fault = self.engine, "", ""
         if previous is not None and model is self.model:
-            return previous.follow()  # the same model has more embeddings now; sightings continue
+            return previous.reload_objects()  # the same model has more embeddings now; sightings continue
         self.engine = self._new_engine(model, store)
         self.model, self._engine_at = model, self._clock()
         if previous is None or previous.encoder.model_id != encoder.model_id:

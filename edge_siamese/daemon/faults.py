@@ -1,4 +1,4 @@
-"""Errors in the parts of the daemon: logged once, reported, and answered by quarantine if frames keep failing."""
+"""Error handling of the daemon: logs and reports each error once, and quarantines what makes frames fail repeatedly."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ HEALTHY_FRAMES, HEALTHY_SECONDS = 1, 60.0
 MAX_ERRORS, REPEAT_SECONDS = 200, 600.0
 """Maximum number of different errors to log; and the time after which a recurring error is reported again."""
 
-Remedy = Literal["follow", "rebuild", "load", "pause"]
+Remedy = Literal["reload", "rebuild", "load", "pause"]
 """What to do when frames keep failing: read the objects again, build an engine with the same model (rebuild) or with another
 one (load), or try again later."""
 
 
 class FaultHandler:
-    """Decides what an error means, and which parts of the daemon are not used."""
+    """Handler of errors in the parts of the daemon: counts failed frames, and keeps track of the parts that are not used."""
 
     def __init__(
         self, directory: Path, publish: Callable[[Event], object], clock: Callable[[], float] = time.monotonic
@@ -138,7 +138,7 @@ class FaultHandler:
         reason = describe_error(error)
         cause = self.guard("store", "search for the cause", lambda: engine.find_cause(frame)) or ""
         if cause == "objects":
-            return "follow"
+            return "reload"
         if cause == "settings":
             self.quarantine.add(settings_part(self._settings_digest, reason))
             self.rebuilt = False

@@ -89,10 +89,10 @@ class Region:
 
 @dataclass(eq=False)
 class RegionState:
-    """What a region showed when it was looked at last."""
+    """The latest result of a region."""
 
     recognition: Recognition | None = None
-    """None before it was looked at."""
+    """None before the first frame."""
     part: Box | None = None
     """The part that the encoder read, in pixels of the frame; None: there was nothing new."""
     last: LastRecognized | None = None

@@ -152,7 +152,7 @@ class RegistrationSessions:
 
         Args:
             request: what to register.
-            now: the time, on the clock of frames.
+            now: the time in seconds, on the clock of `Frame.time`.
             done: called with the outcome.
             progress: called with the verdict on each frame, as JSON values.
 

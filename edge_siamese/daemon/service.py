@@ -77,7 +77,7 @@ class Service:
             settings: the initial settings.
             config: the file they are reloaded from; None for the default places.
             notifier: the connection to systemd.
-            clock: the clock of frames and button edges, in seconds.
+            clock: returns seconds, on the clock of `Frame.time` and of button edges.
         """
         self.settings = settings
         self.config = expand_path(config).absolute() if config else None
@@ -146,7 +146,7 @@ class Service:
         return self.loader.fault
 
     def now(self) -> float:
-        """Return the time in seconds, on the clock of frames."""
+        """Return the time in seconds, on the clock of `Frame.time`."""
         return self._clock()
 
     def stop(self, *_: object) -> None:
@@ -171,7 +171,7 @@ class Service:
         """
         part = self.faults.restore(part_id)
         if part.kind in ("object", "view") and self.engine is not None:
-            self.engine.follow()
+            self.engine.reload_objects()
         else:
             self.loader.drop("the engine is being built again")
             self.loader.load()
@@ -305,8 +305,8 @@ class Service:
         """Continue without the part that fails on a frame."""
         assert self.loader.model is not None
         remedy = self.faults.remedy(engine, frame, error, self.loader.model, self.settings)
-        if remedy == "follow":
-            engine.follow()
+        if remedy == "reload":
+            engine.reload_objects()
         elif remedy == "pause":
             self.loader.drop(f"frames cannot be processed: {describe_error(error)}", Signal.FAULT_MODEL)
             self.loader.pause()

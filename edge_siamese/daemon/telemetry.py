@@ -180,7 +180,7 @@ def _limit(entries: dict[Any, Any]) -> None:
 
 @dataclass(frozen=True, eq=False)
 class RegionView:
-    """What a region showed when it was looked at last."""
+    """The latest result of a region."""
 
     name: str
     """Empty: the whole picture."""

@@ -35,7 +35,7 @@ MAX_FIRST = 2**52
 
 
 class Notifier:
-    """Lets requests wait for changes by other threads, by polling while any request waits. Belongs to one event loop."""
+    """Notifies waiting requests of changes by other threads; polls while any request waits. Belongs to one event loop."""
 
     def __init__(self) -> None:
         """Start without waiting requests."""

@@ -224,7 +224,7 @@ def details(view: CurrentView | None, now: float, region: str | None = None) -> 
 
     Args:
         view: the latest frame.
-        now: the time, on the clock of frames.
+        now: the time in seconds, on the clock of `Frame.time`.
         region: name of the region; None: the first one.
 
     Raises:

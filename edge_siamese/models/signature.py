@@ -50,7 +50,7 @@ def require_signature(directory: Path, manifest: bytes, trusted_keys: Sequence[s
         )
     raise SignatureError(
         f"{directory}: {SIGNATURE} is not a signature of its manifest.json, which was changed after it was signed; "
-        "get the bundle again from who signed it"
+        "get the bundle again from its signer"
     )
 
 

@@ -75,7 +75,7 @@ class KernelPanel:
         sysfs: Path = Path("/sys"),
         devices: Path = Path("/dev"),
     ) -> None:
-        """Open both.
+        """Open the button, and the LED if there is one.
 
         Args:
             name: the input device; see `find_input`.
@@ -84,7 +84,7 @@ class KernelPanel:
             sysfs, devices: mount points of sysfs and of the device files.
 
         Raises:
-            PanelError: one of them is missing, or this user must not use it.
+            PanelError: one of them is missing, or this user has no access to it.
         """
         path = find_input(name, sysfs, devices)
         if path is None:
@@ -102,7 +102,7 @@ class KernelPanel:
             self._led = None
         try:
             self._file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            self._own_clock = _set_clock(self._file)
+            self._kernel_times = _set_clock(self._file)
             _grab(self._file)
             self._keys = _keys_down(self._file)
             if self._keys:
@@ -192,7 +192,7 @@ class KernelPanel:
             ):  # the kernel's buffer overflowed: read the current state
                 self._keys = _keys_down(self._file)
             if bool(self._keys) != before:
-                at = seconds + microseconds / 1e6 if self._own_clock else time.monotonic()
+                at = seconds + microseconds / 1e6 if self._kernel_times else time.monotonic()
                 edges.append(Edge(at, bool(self._keys)))
         return edges
 

@@ -67,7 +67,7 @@ def _once(*steps: tuple[float, float], rounds: int = 1) -> Pattern:
 
 
 def _count(number: int) -> Pattern:
-    """A number of short blinks, twice, for people who started counting too late."""
+    """A number of short blinks, repeated once, so that they can be counted."""
     return _once(*[(0.2, 0.3)] * number, rounds=2)
 
 

@@ -135,7 +135,7 @@ class Recognition:
         return {**self.data(), "text": str(self), "explanation": list(self.explain())}
 
 
-def nothing_to_see(threshold: float) -> Recognition:
+def blank_recognition(threshold: float) -> Recognition:
     """The recognition of a picture without contrast, for which the encoder's output is meaningless.
 
     Args:

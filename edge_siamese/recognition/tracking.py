@@ -40,7 +40,7 @@ class Sighting:
 
     @property
     def text(self) -> str:
-        """One line for people."""
+        """Human-readable line."""
         place = f'"{self.region}"' if self.region else ""
         if self.kind == "appeared":
             return f"{self.name} appeared{place and ' in '}{place} (p = {self.probability:.2f})"

@@ -141,7 +141,7 @@ def runtime_status(name: str, driver: RuntimeDriver) -> RuntimeStatus:
     (library,) = driver.libraries
     package = library.split(".")[0]
     imported_before = library in sys.modules
-    stderr = io.StringIO()  # numpy 2 prints a page when it meets a module that was built for numpy 1
+    stderr = io.StringIO()  # numpy 2 prints a long warning when it loads a module built for numpy 1
     start = time.perf_counter()
     try:
         with contextlib.redirect_stderr(stderr):
@@ -166,7 +166,7 @@ def _require(name: str) -> tuple[RuntimeStatus, str]:
 
 
 def _select(bundle: Bundle, precision: str) -> tuple[RuntimeStatus, str]:
-    """Return the first runtime that works and has a file, and a sentence on those before it."""
+    """Return the first runtime that works and has a file, and why: the runtimes that were tried, in order."""
     formats = {model.format for model in bundle.manifest.models if model.precision == precision}
     if not formats:
         raise BundleNotFound(f"{bundle.manifest.model_id} has no {precision} encoder in any format")

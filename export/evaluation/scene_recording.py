@@ -227,7 +227,7 @@ class SceneWatcher(_SimulatedDaemon):
         ):
             return None
         known = self._store.register(None, view) if to is None else self._store.add_view(to, view)
-        self._engine.follow()
+        self._engine.reload_objects()
         return known.uid
 
     def watch(self, recording: Recording) -> Watched:

@@ -1,4 +1,4 @@
-"""Handlers of events."""
+"""Request handlers for events: the latest ones, and a stream of server-sent events."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ class EventList(Record):
 def events(
     state: AppState,
     count: Annotated[int, Meta(description="Number of events, at most.", ge=0, le=MAX_RECENT_EVENTS)] = 50,
-    seen: Annotated[bool, Meta(description="Whether to include events that an object is still seen.")] = True,
+    seen: Annotated[
+        bool,
+        Meta(description="Whether to include `seen` events, which repeat while an object stays in view."),
+    ] = True,
 ) -> EventList:
     """The latest events."""
     return EventList(events=tuple(state.streams.feed.latest(count, seen=seen)))
@@ -44,7 +47,11 @@ async def stream(
     request: Request,
     after: Annotated[
         int | None,
-        Meta(description="The `seq` of the last known event; the header Last-Event-ID wins.", ge=0, le=2**53),
+        Meta(
+            description="The `seq` of the last known event; the header Last-Event-ID takes precedence.",
+            ge=0,
+            le=2**53,
+        ),
     ] = None,
 ) -> Response:
     """Server-sent events: `event`, `status`, `registration`, and `lost` for events that are no longer kept."""

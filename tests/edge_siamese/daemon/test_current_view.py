@@ -15,7 +15,7 @@ from edge_siamese.errors import ControlError
 from edge_siamese.events import Event
 from edge_siamese.models.bundle import Bundle
 from edge_siamese.panel.led_signals import Signal
-from edge_siamese.recognition.decision import nothing_to_see
+from edge_siamese.recognition.decision import blank_recognition
 from edge_siamese.recognition.imaging import Box
 from tests.edge_siamese.daemon.rig import DISC, NIGHT, PAGE, RING, Rig
 
@@ -132,7 +132,7 @@ def test_decisions_are_not_kept_without_integrations(rig: Rig) -> None:
 
 def test_the_oldest_decision_is_dropped() -> None:
     kept = RecentDecisions()
-    nothing = nothing_to_see(0.5)
+    nothing = blank_recognition(0.5)
     ids = [
         kept.add(nothing, np.zeros(2, np.float32), "m", np.zeros((2, 2), np.uint8), uid="u", name="n")
         for _ in range(MAX_DECISIONS + 1)
@@ -196,10 +196,10 @@ class TestChangesFromElsewhere:
         uid = learn(rig, "ring", RING)
         rig.show(RING, RING)
         rig.store.rename(uid, "circle")
-        rig.engine.follow(renamed=[uid])
+        rig.engine.reload_objects(renamed=[uid])
         assert rig.engine.present == ("circle",)
         rig.store.forget(uid)
-        rig.engine.follow()
+        rig.engine.reload_objects()
         assert rig.engine.present == ()
         assert rig.events[-1].kind == "left"
 

@@ -399,7 +399,7 @@ class TestChanging:
     ) -> None:
         knowing.store.export_archive(tmp_path / "shelf.zip")
         other = Rig(tmp_path / "other", bundle)
-        brought = other.engine.follow_import(other.store.import_archive(tmp_path / "shelf.zip"))
+        brought = other.engine.finish_import(other.store.import_archive(tmp_path / "shelf.zip"))
         assert (brought["objects"], brought["text"]) == (1, "imported: objects 1, views 1, negatives 0")
         other.show(RING, RING)
         assert other.engine.present == ("ring",)

@@ -461,12 +461,12 @@ class TestDecisions:
     @pytest.mark.parametrize(
         ("causes", "remedies"),
         [
-            (["objects", "objects"], ["follow", "follow"]),
+            (["objects", "objects"], ["reload", "reload"]),
             (["settings", ""], ["rebuild", "rebuild"]),
             (["model", ""], ["load", "rebuild"]),
             (["", ""], ["rebuild", "pause"]),
             (["", "settings", ""], ["rebuild", "rebuild", "rebuild"]),
-            (["", "objects", ""], ["rebuild", "follow", "pause"]),
+            (["", "objects", ""], ["rebuild", "reload", "pause"]),
         ],
     )
     def test_the_remedy_follows_from_the_cause(
