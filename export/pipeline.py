@@ -26,7 +26,7 @@ from export.encoders import build_encoder
 from export.evaluation.benchmark import Benchmark, benchmark
 from export.evaluation.class_analysis import MAX_CLASSES, analyze_classes
 from export.evaluation.cross_validation import CrossValidation, cross_validate
-from export.evaluation.evaluate import Evaluation, baseline_accuracy, default_effort, evaluate, thin
+from export.evaluation.evaluate import Evaluation, baseline_accuracy, default_size, evaluate, subsample
 from export.evaluation.remote_runtime import open_encoder
 from export.evaluation.verdict import (
     SHIPPED,
@@ -35,7 +35,7 @@ from export.evaluation.verdict import (
     Candidates,
     Verdict,
     advice_on,
-    conclude,
+    choose_candidate,
     decide,
 )
 from export.progress import stderr_console, working
@@ -101,7 +101,7 @@ def run_pipeline(
         )
         records.write(out / "verification.json", verification)
     evaluations = []
-    effort = default_effort(network.macs)
+    size = default_size(network.macs)
     with working(console, "evaluating") as say:
         encoders = [
             TorchEncoder(network.module, network.model_id),
@@ -113,12 +113,12 @@ def run_pipeline(
             evaluations.append(
                 evaluate(
                     encoder, splits, head, thresholds=thresholds, command=command,
-                    shapes=effort.shapes, episode_count=effort.episodes, per_class=effort.per_class,
+                    shapes=size.shapes, episode_count=size.episodes, per_class=size.per_class,
                 )
             )  # fmt: skip
         if (baseline := _starting_weights(settings, splits, network)) is not None:
             say("evaluating the starting weights")
-            accuracy = baseline_accuracy(baseline, splits, head, evaluations[0], effort.per_class)
+            accuracy = baseline_accuracy(baseline, splits, head, evaluations[0], size.per_class)
             evaluations = [replace(evaluation, baseline=accuracy) for evaluation in evaluations]
         records.write(out / "evaluation.json", evaluations)
         if is_folder:
@@ -127,7 +127,7 @@ def run_pipeline(
                 verdict = _verdict(settings, splits, bundle, baseline, caution)
             records.write(out / "verdict.json", verdict)
         say("comparing the held-out classes with each other")
-        _write_class_analysis(out / CLASSES, splits, bundle, effort.per_class, settings.seed)
+        _write_class_analysis(out / CLASSES, splits, bundle, size.per_class, settings.seed)
     with working(console, "benchmarking") as say:
         table = benchmark(bundle, splits, rounds, command=command, progress=say)
         records.write(out / "benchmark.json", table)
@@ -150,14 +150,14 @@ def _cross_validated(
         settings, splits, folds, out, shipped, fresh=fresh,
         say=lambda text: console.print(text, soft_wrap=True, markup=False),
     )  # fmt: skip
-    return conclude(tested, splits.train.classes, skipped, caution, folds.folds)
+    return choose_candidate(tested, splits.train.classes, skipped, caution, folds.folds)
 
 
 def _write_class_analysis(
     path: Path, splits: Splits, bundle: Bundle, per_class: int | None, seed: int
 ) -> None:
     """Write the results of each held-out class, where their number allows a table and a map."""
-    images = thin(splits.evaluation, per_class)
+    images = subsample(splits.evaluation, per_class)
     if not 2 <= int((images.counts >= 2).sum()) <= MAX_CLASSES:
         path.unlink(missing_ok=True)  # of an earlier run
         return
@@ -171,13 +171,15 @@ def _verdict(
     settings: TrainingSettings, splits: Splits, bundle: Bundle, starting: TorchEncoder | None, caution: str
 ) -> Verdict:
     """Compare the bundle with its starting weights, and with the shipped bundle on the same pictures."""
-    per_class = default_effort(bundle.manifest.encoder.macs).per_class
-    images = thin(splits.evaluation, per_class)
+    per_class = default_size(bundle.manifest.encoder.macs).per_class
+    images = subsample(splits.evaluation, per_class)
     candidates = {TRAINED: (open_encoder(bundle, "auto", "int8").embed_prepared(images.images), bundle.head)}
     if starting is not None:
         head = SigmoidDistanceHead(scale=1.0, bias=0.0)
         candidates[STARTING] = starting.embed_prepared(images.images), head
-    shipped, skipped = _shipped_candidate(settings, images, lambda other: thin(other.evaluation, per_class))
+    shipped, skipped = _shipped_candidate(
+        settings, images, lambda other: subsample(other.evaluation, per_class)
+    )
     return decide({**candidates, **shipped}, images, splits.train.classes, settings.seed, skipped, caution)
 
 

@@ -18,7 +18,7 @@ from export import records
 from export.data.grocery import OFFICIAL
 from export.data.sources import source_names
 from export.evaluation.embeddings import Supports
-from export.evaluation.evaluate import Evaluation, default_effort, evaluate
+from export.evaluation.evaluate import Evaluation, default_size, evaluate
 from export.evaluation.loading import TORCH, Model, data_for, frames_for, head_for, open_model
 from export.evaluation.remote_runtime import CHECKOUT, places
 from export.reporting.report import EVALUATION, read_inputs
@@ -155,17 +155,17 @@ def measure(
     data, splits = data_for(model, data, _root(data_root, data))
     frames = frames_for(model, data, _root(data_root, data)) if supports == "augmented" else None
     head, thresholds = head_for(model, data, splits, _root(data_root, model.data))
-    effort = default_effort(model.macs)
+    size = default_size(model.macs)
     return evaluate(
         model.encoder,
         splits,
         head,
         thresholds=thresholds,
-        shapes=effort.shapes,
+        shapes=size.shapes,
         episode_count=episodes,
         supports=supports,
         frames=frames,
-        per_class=effort.per_class,
+        per_class=size.per_class,
         command=command,
     )
 

@@ -14,7 +14,7 @@ from edge_siamese.registry import PRECISIONS, RUNTIMES
 from export import records
 from export.cli.options import add_data_options, add_output_options, positive, seed
 from export.evaluation.embeddings import SUPPORTS
-from export.evaluation.evaluate import HEAVY, LIGHT, Evaluation, default_effort, evaluate
+from export.evaluation.evaluate import FULL_SIZE, REDUCED_SIZE, Evaluation, default_size, evaluate
 from export.evaluation.loading import TORCH, data_for, frames_for, head_for, open_model
 from export.evaluation.one_shot import RULES
 from export.evaluation.open_set import OpenSet
@@ -69,13 +69,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=way_and_shot,
         metavar="NxK",
-        help=f"N-way K-shot episodes (default: {_join(LIGHT.shapes)}; for a large encoder {_join(HEAVY.shapes)})",
+        help=f"N-way K-shot episodes (default: {_join(FULL_SIZE.shapes)}; for a large encoder {_join(REDUCED_SIZE.shapes)})",
     )
     parser.add_argument(
         "--episodes",
         type=positive,
         metavar="N",
-        help=f"episodes of each shape (default: {LIGHT.episodes}; for a large encoder {HEAVY.episodes})",
+        help=f"episodes of each shape (default: {FULL_SIZE.episodes}; for a large encoder {REDUCED_SIZE.episodes})",
     )
     parser.add_argument(
         "--rule",
@@ -102,7 +102,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--per-class",
         type=positive,
         metavar="N",
-        help=f"use at most N images of each class (default: all; for a large encoder {HEAVY.per_class})",
+        help=f"use at most N images of each class (default: all; for a large encoder {REDUCED_SIZE.per_class})",
     )
     parser.add_argument(
         "--seed", type=seed, default=0, metavar="N", help="seed of episodes and pairs (default: 0)"
@@ -131,7 +131,7 @@ def run(arguments: argparse.Namespace) -> int:
         augmented = arguments.supports == "augmented"
         frames = frames_for(model, data, arguments.data_root) if augmented else None
     with working(console, "embedding and scoring"):
-        effort = default_effort(model.macs)
+        size = default_size(model.macs)
         head, thresholds = head_for(model, data, splits, arguments.data_root)
         result = evaluate(
             model.encoder,
@@ -139,13 +139,13 @@ def run(arguments: argparse.Namespace) -> int:
             head,
             split=arguments.split,
             thresholds=thresholds,
-            shapes=arguments.shapes or effort.shapes,
-            episode_count=arguments.episodes or effort.episodes,
+            shapes=arguments.shapes or size.shapes,
+            episode_count=arguments.episodes or size.episodes,
             rule=arguments.rule,
             supports=arguments.supports,
             frames=frames,
             pairs=arguments.pairs,
-            per_class=arguments.per_class or effort.per_class,
+            per_class=arguments.per_class or size.per_class,
             seed=arguments.seed,
         )
     if arguments.out:

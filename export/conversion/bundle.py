@@ -57,7 +57,7 @@ from export.conversion.tflite import TfliteGraph, export_tflite, read_tflite
 from export.data.images import ImageSet, Indices, Splits
 from export.encoders import EncoderNetwork, published_weights
 from export.encoders.onnx_extractor import OnnxExtractor
-from export.evaluation.evaluate import affordable, is_heavy
+from export.evaluation.evaluate import is_heavy, subsample_for
 from export.evaluation.head_calibration import HeadCalibration, fit_head
 from export.provenance import outcome_of, versions
 from export.records import valid_values
@@ -172,7 +172,7 @@ def _quantized(
     progress: Callable[[str], object],
 ) -> tuple[QuantizationRecord, ...]:
     """Write both int8 files, calibrated with the same training images."""
-    validation = affordable(splits.validation, network.macs)
+    validation = subsample_for(splits.validation, network.macs)
     heavy = is_heavy(network.macs)
     if heavy:
         embeddings = TorchEncoder(network.module).embed_prepared(validation.images)

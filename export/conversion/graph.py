@@ -134,7 +134,7 @@ def _drop_identities(folded: fx.GraphModule) -> None:
 
 
 def _fold_channel_scales(folded: fx.GraphModule) -> None:
-    """Fold products of a convolution with one constant a channel, as of Touvron et al., "LayerScale" (2021), into it."""
+    """Fold products of a convolution with one constant per channel, as in Touvron et al., "LayerScale" (2021), into it."""
     for node in list(folded.graph.nodes):
         if node.op != "call_function" or node.target not in (operator.mul, torch.mul) or len(node.args) != 2:
             continue
@@ -196,7 +196,7 @@ def _fold_batch_norm(folded: fx.GraphModule) -> None:
 
 
 def _fold_scaling(folded: fx.GraphModule, snap: bool) -> None:
-    """Fold an affine map of the pixels, of one number or one a channel, into an unpadded convolution."""
+    """Fold an affine map of the pixels, of one number or one per channel, into an unpadded convolution."""
     pixels = next(node for node in folded.graph.nodes if node.op == "placeholder")
     node, factor, offset = pixels, torch.ones(1).double(), torch.zeros(1).double()
     while len(node.users) == 1:
@@ -236,7 +236,7 @@ Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 def _affine_step(folded: fx.GraphModule, node: fx.Node, source: fx.Node) -> Step | None:
     """The change of (factor, offset) by a node that combines `source` with numbers; None for other nodes.
 
-    Factor and offset are float64 of one element, or of one a channel.
+    Factor and offset are float64 of shape (1,), or (C,).
     """
     if node.op != "call_function" or len(node.args) != 2 or node.kwargs:
         return None

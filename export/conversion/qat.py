@@ -66,7 +66,7 @@ def train_for_int8(
     settings = settings or QatSettings()
     student = fold_batch_norm(encoder)
     teacher = copy.deepcopy(student).requires_grad_(False)
-    # Train all parameters, also frozen ones and the biases that folding made without a gradient.
+    # Train all parameters, including frozen ones and the biases that folding created.
     student.requires_grad_(True)
     rounded = add_fake_quantization(student)
     unit = encoder.normalization == "l2"

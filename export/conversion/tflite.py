@@ -19,7 +19,7 @@ from export.conversion.silence import in_child, preload, third_party
 
 WEIGHTED = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
 # Operations that change no values (PAD adds zeros, which every quantization represents exactly).
-MOVING = frozenset(
+VALUE_PRESERVING = frozenset(
     {"PAD", "RESHAPE", "TRANSPOSE", "SQUEEZE", "EXPAND_DIMS", "CAST", "QUANTIZE", "DEQUANTIZE"}
 )
 FLOAT_TYPES = frozenset({"FLOAT16", "FLOAT32", "FLOAT64", "BFLOAT16"})
@@ -186,7 +186,7 @@ def _steps(file: TfliteFile, layer_names: list[str]) -> tuple[GraphStep, ...]:
     for operator in file.operators:
         inputs = [i for i in operator.inputs if not file.tensors[i].constant]
         output = operator.outputs[0]
-        if operator.name in MOVING and inputs:
+        if operator.name in VALUE_PRESERVING and inputs:
             alias[output] = alias.get(inputs[0], inputs[0])
             continue
         names = tuple(file.tensors[alias.get(i, i)].name for i in inputs)

@@ -17,7 +17,7 @@ from export.conversion.bundle import quantizable_graph
 from export.conversion.quantize import Loss, compare_layers
 from export.conversion.verification import Verification, VerifiedFile
 from export.data.images import ImageSet
-from export.evaluation.evaluate import affordable
+from export.evaluation.evaluate import subsample_for
 from export.evaluation.remote_runtime import encoders_for
 from export.provenance import machine
 from export.training.network import TorchEncoder, TrainedNetwork
@@ -59,7 +59,7 @@ def verify(
             f"{bundle.path} is of {bundle.manifest.model_id}, but {network.run} is "
             f"{network.model_id}; name its run with --run"
         )
-    images = affordable(images, network.macs)
+    images = subsample_for(images, network.macs)
     expected = TorchEncoder(network.module, network.model_id).embed_prepared(images.images)
     if not np.isfinite(expected).all():
         raise VerificationFailed(

@@ -20,7 +20,7 @@ from edge_siamese.models.bundle import Bundle
 from edge_siamese.system.board import has_int8_dot_products
 from export.data.images import Splits
 from export.evaluation.embeddings import embed_all
-from export.evaluation.evaluate import is_heavy, thin
+from export.evaluation.evaluate import is_heavy, subsample
 from export.evaluation.one_shot import episode_result, official_trials
 from export.evaluation.remote_runtime import Place, open_encoder, places, run_device
 from export.provenance import machine
@@ -197,7 +197,7 @@ def accuracy(bundle: Bundle, place: Place, splits: Splits, seed: int = 0) -> tup
         return Accuracy(official.accuracy, official.low, official.high), (
             f"{official.trials} official {official.way}-way one-shot trials (chance {100 * official.chance:.3g} %)"
         )
-    images = thin(splits.evaluation, ACCURACY_IMAGES_PER_CLASS, seed)
+    images = subsample(splits.evaluation, ACCURACY_IMAGES_PER_CLASS, seed)
     try:
         way, within = default_ways(images), True
     except DataError:

@@ -1,4 +1,4 @@
-"""Results of each held-out class: its accuracy, what it is taken for, and a map of the embeddings.
+"""Results of each held-out class: its accuracy, its confusions, and a map of the embeddings.
 
 All held-out classes are registered from one picture each, drawn many times, and every other picture is a query. So each
 pair of classes is compared, with the same chance level for all: 1 / classes.
@@ -14,19 +14,17 @@ import numpy.typing as npt
 from edge_siamese.errors import DataError
 from edge_siamese.recognition.head import SigmoidDistanceHead
 from export.data.data_card import thumbnail
-from export.data.images import ImageSet
+from export.data.images import ImageSet, Indices
 from export.evaluation.embeddings import Embeddings
 from export.evaluation.metrics import Interval, class_accuracy_interval
 
 DRAWS = 200
 """Draws of the supports."""
 MAX_CLASSES = 100
-"""More classes make no table or map that can be read."""
+"""With more classes, table and map are unreadable."""
 MAX_CONFUSIONS = 8
 MAX_POINTS = 300
 """Pictures on the map, the same number of each class."""
-
-Indices = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)

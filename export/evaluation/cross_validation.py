@@ -23,7 +23,7 @@ from export.data.sources import source_names
 from export.encoders import build_encoder
 from export.evaluation.embeddings import Embeddings
 from export.evaluation.one_shot import widest_one_shot
-from export.evaluation.verdict import STARTING, TRAINED, Answers, Candidates, play
+from export.evaluation.verdict import STARTING, TRAINED, Answers, Candidates, run_episodes
 from export.training.network import TorchEncoder, load_run
 from export.training.settings import RUN_PREFIX, TrainingSettings
 from export.training.train import load_initial_weights, train
@@ -44,7 +44,7 @@ class CrossValidation:
     largest: int
 
     def announce(self, seconds: float) -> str:
-        """What is going to happen, with an estimate from the time of one training."""
+        """The number of trainings to come, and their time estimated from that of one training, `seconds`."""
         sizes = str(self.smallest) if self.smallest == self.largest else f"{self.smallest} to {self.largest}"
         minutes = self.folds * seconds / 60
         time = f"about {minutes:.0f} minutes" if minutes >= 1.5 else "about a minute or less"
@@ -104,7 +104,7 @@ def cross_validate(
     fresh: bool = False,
     say: Callable[[str], None] = print,
 ) -> list[Answers]:
-    """Train an encoder for each fold, or resume, and play one-shot episodes of its classes.
+    """Train an encoder for each fold, or resume, and run one-shot episodes of its classes.
 
     Args:
         settings: of the run.
@@ -138,7 +138,7 @@ def cross_validate(
             **_fold_candidates(settings, fold, run),
             **{name: (embeddings[kept], head) for name, (embeddings, head) in shared.items()},
         }
-        answers.append(play(candidates, fold.evaluation, way, within_group, settings.seed + number))
+        answers.append(run_episodes(candidates, fold.evaluation, way, within_group, settings.seed + number))
     return answers
 
 

@@ -111,7 +111,7 @@ class OneShot(NamedTuple):
     """Accuracy of the starting weights."""
 
     def describe(self) -> str:
-        """`2-way, chance 50 %, 2 classes, 95 % interval over classes 89.0 to 100.0, starting weights 98.9 %`."""
+        """`chance 50 %, 2 classes, 95 % interval over classes 89.0 to 100.0 %, starting weights 98.9 %`."""
         baseline = "" if self.baseline is None else f", starting weights {100 * self.baseline:.1f} %"
         interval = f"95 % interval {self.interval} {100 * self.low:.1f} to {100 * self.high:.1f} %"
         return f"chance {100 / self.way:.3g} %, {self.classes:,} classes, {interval}{baseline}"
@@ -176,8 +176,8 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Effort:
-    """The extent of an evaluation."""
+class EvaluationSize:
+    """Number of episodes and images of an evaluation."""
 
     shapes: tuple[tuple[int, int], ...] = SHAPES
     episodes: int = EPISODES
@@ -186,7 +186,7 @@ class Effort:
     """Images of each class, for episodes and pairs; None for all. Official trials are always complete."""
 
 
-LIGHT, HEAVY = Effort(), Effort(((20, 1),), 200, 4)
+FULL_SIZE, REDUCED_SIZE = EvaluationSize(), EvaluationSize(((20, 1),), 200, 4)
 
 
 def evaluate(
@@ -230,10 +230,10 @@ def evaluate(
         DataError: there is neither an official run, nor data for any episode at all.
     """
     started = time.monotonic()
-    images = thin(getattr(splits, split), per_class, seed)
+    images = subsample(getattr(splits, split), per_class, seed)
     embeddings = embed_all(encoder, images.images)
     frames = splits if supports == "plain" or frames is None else frames
-    shown = thin(getattr(frames, split), per_class, seed)
+    shown = subsample(getattr(frames, split), per_class, seed)
     known = embeddings if supports == "plain" else embed_as(supports, encoder, shown.images)
     official, wrong = None, list[Wrong]()
     if split == "evaluation" and splits.official_runs:
@@ -304,7 +304,7 @@ def baseline_accuracy(
         return official_trials(encoder, splits.official_runs, head)[0].accuracy
     if like.hardest is None:
         return None
-    images, kind = thin(getattr(splits, like.data.split), per_class, like.seed), like.hardest
+    images, kind = subsample(getattr(splits, like.data.split), per_class, like.seed), like.hardest
     embeddings = embed_all(encoder, images.images)
     result, _ = episode_result(
         embeddings, images, head, kind.way, 1, kind.episodes, kind.within_group, seed=like.seed
@@ -312,7 +312,7 @@ def baseline_accuracy(
     return result.accuracy
 
 
-def thin(images: ImageSet, per_class: int | None, seed: int = 0) -> ImageSet:
+def subsample(images: ImageSet, per_class: int | None, seed: int = 0) -> ImageSet:
     """The same classes with at most `per_class` images of each."""
     if per_class is None:
         return images
@@ -329,14 +329,14 @@ def is_heavy(macs: int) -> bool:
     return macs > HEAVY_MACS
 
 
-def default_effort(macs: int) -> Effort:
-    """The default extent of an evaluation."""
-    return HEAVY if is_heavy(macs) else LIGHT
+def default_size(macs: int) -> EvaluationSize:
+    """The default size of an evaluation with an encoder of `macs` multiply-accumulates per image."""
+    return REDUCED_SIZE if is_heavy(macs) else FULL_SIZE
 
 
-def affordable(images: ImageSet, macs: int) -> ImageSet:
+def subsample_for(images: ImageSet, macs: int) -> ImageSet:
     """All images, or a few of each class for a heavy encoder."""
-    return thin(images, default_effort(macs).per_class)
+    return subsample(images, default_size(macs).per_class)
 
 
 def _all_episodes(

@@ -1,4 +1,4 @@
-"""Which encoder to use for one's own pictures: the trained one, its starting weights, or the shipped bundle `objects`.
+"""Which encoder to use for your own pictures: the trained one, its starting weights, or the shipped bundle `objects`.
 
 All are measured in the same one-shot episodes of classes that were not trained on. Intervals are over classes
 (`metrics.class_interval`): they say how much another choice of as many classes may change a figure. A later candidate
@@ -24,7 +24,7 @@ from export.evaluation.one_shot import widest_one_shot
 
 TRAINED, STARTING, SHIPPED = "the trained bundle", "the starting weights", "the shipped bundle objects"
 PREFERRED = (SHIPPED, STARTING, TRAINED)
-"""The simplest first: no training, no training but a bundle of one's own, training."""
+"""The simplest first: no training, no training but an own head and thresholds, training."""
 EPISODES = 2000
 MIN_CLASSES = 6
 """Of fewer classes, all agree by chance in more than 5 % of the cases (0.5 to the power of 5, on two sides), and no
@@ -73,7 +73,7 @@ class Verdict:
     differences: tuple[Difference, ...]
     """Of each candidate and each simpler one."""
     way: int
-    """Guessing is right once in so many times."""
+    """Classes per episode; the chance level is 1 / `way`."""
     episodes: int
     classes: int
     """Number of classes that were not trained on."""
@@ -177,11 +177,11 @@ def decide(
         DataError: the pictures allow no episode.
     """
     way, within_group = widest_one_shot(images)
-    answers = play(candidates, images, way, within_group, seed)
-    return conclude([answers], training_classes, skipped, caution)
+    answers = run_episodes(candidates, images, way, within_group, seed)
+    return choose_candidate([answers], training_classes, skipped, caution)
 
 
-def conclude(
+def choose_candidate(
     answers: Sequence[Answers],
     training_classes: int,
     skipped: tuple[str, ...] = (),
@@ -225,8 +225,10 @@ def conclude(
     )
 
 
-def play(candidates: Candidates, images: ImageSet, way: int, within_group: bool, seed: int) -> Answers:
-    """Play one-shot episodes with all candidates; a tie of distances is a wrong answer.
+def run_episodes(
+    candidates: Candidates, images: ImageSet, way: int, within_group: bool, seed: int
+) -> Answers:
+    """Run one-shot episodes with all candidates; a tie of distances is a wrong answer.
 
     Raises:
         DataError: there is no candidate, or the pictures allow no such episode.

@@ -17,7 +17,7 @@ from export.data.folds import all_classes
 from export.data.images import Splits
 from export.encoders import ENCODERS
 from export.evaluation.cross_validation import CrossValidation, cross_validate, plan
-from export.evaluation.verdict import SHIPPED, STARTING, TRAINED, conclude
+from export.evaluation.verdict import SHIPPED, STARTING, TRAINED, choose_candidate
 from export.training import train as training
 from export.training.settings import TrainingSettings
 from export.training.train import Interrupted, learning_rate
@@ -102,7 +102,7 @@ def test_it_resumes_and_tests_every_class_once(
     assert (out / "1-of-3" / "best.pt").stat().st_mtime_ns == first
     assert said[0] == "fold 1 of 3: training on 4 classes, testing 3 others"
     assert [(part.way, part.episodes, len(np.unique(part.classes))) for part in answers] == [(3, 2000, 3)] * 3
-    found = conclude(answers, splits.train.classes, folds=planned.folds)
+    found = choose_candidate(answers, splits.train.classes, folds=planned.folds)
     assert (found.classes, found.folds, found.episodes, found.training_classes) == (9, 3, 6000, 5)
     accuracy = {candidate.name: candidate.accuracy for candidate in found.candidates}
     assert accuracy[SHIPPED] == 1.0 and 1 / 3 < accuracy[TRAINED] <= 1.0 and STARTING not in accuracy

@@ -23,13 +23,13 @@ from export.data.images import ImageSet, OneShotRun, Splits
 from export.evaluation.embeddings import embed_all, embed_supports
 from export.evaluation.evaluate import (
     SHAPES,
-    Effort,
     Evaluation,
-    affordable,
+    EvaluationSize,
     as_data_uri,
-    default_effort,
+    default_size,
     evaluate,
-    thin,
+    subsample,
+    subsample_for,
 )
 from export.evaluation.one_shot import (
     EPISODES,
@@ -464,10 +464,10 @@ def test_the_reason_why_there_is_no_verification_is_stated() -> None:
 
 def test_thin_keeps_some_images_of_each_class() -> None:
     images = drawn()
-    few = thin(images, 3)
+    few = subsample(images, 3)
     assert few.counts.tolist() == [3] * 18
     assert few.class_names == images.class_names
-    assert thin(images, None) is images
+    assert subsample(images, None) is images
 
 
 @pytest.mark.parametrize(("channels", "kind"), [(1, "png"), (3, "jpeg")])
@@ -482,8 +482,8 @@ def test_pictures_become_data_uris(channels: int, kind: str) -> None:
 
 def test_a_heavy_encoder_is_looked_at_with_fewer_pictures() -> None:
     assert SHAPES == ((20, 1), (5, 1), (20, 5), (5, 5))
-    assert default_effort(24_400_000) == Effort(SHAPES, EPISODES, None)
-    assert default_effort(908_600_000) == Effort(((20, 1),), 200, 4)
+    assert default_size(24_400_000) == EvaluationSize(SHAPES, EPISODES, None)
+    assert default_size(908_600_000) == EvaluationSize(((20, 1),), 200, 4)
     images = drawn(groups=3, classes=2, drawers=6)
-    assert affordable(images, 1) is images
-    assert affordable(images, 908_600_000).counts.tolist() == [4] * images.classes
+    assert subsample_for(images, 1) is images
+    assert subsample_for(images, 908_600_000).counts.tolist() == [4] * images.classes

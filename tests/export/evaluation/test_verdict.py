@@ -8,7 +8,16 @@ import pytest
 from edge_siamese.recognition.head import SigmoidDistanceHead
 from export.data.images import ImageSet
 from export.evaluation.metrics import class_interval
-from export.evaluation.verdict import SHIPPED, STARTING, TRAINED, Verdict, advice_on, conclude, decide, play
+from export.evaluation.verdict import (
+    SHIPPED,
+    STARTING,
+    TRAINED,
+    Verdict,
+    advice_on,
+    choose_candidate,
+    decide,
+    run_episodes,
+)
 
 HEAD = SigmoidDistanceHead(scale=1.0, bias=0.0)
 
@@ -115,8 +124,8 @@ def test_answers_of_several_folds_are_pooled_over_their_classes() -> None:
             SHIPPED: (embeddings(images, 0.6, seed), HEAD),
             TRAINED: (embeddings(images, 0.1, 9), HEAD),
         }
-        parts.append(play(candidates, images, 4, False, seed))
-    found = conclude(parts, 20, ("a reason",), "Too good.", folds=3)
+        parts.append(run_episodes(candidates, images, 4, False, seed))
+    found = choose_candidate(parts, 20, ("a reason",), "Too good.", folds=3)
     assert (found.classes, found.way, found.episodes, found.folds) == (12, 4, 6000, 3)
     assert found.choice == TRAINED and found.skipped == ("a reason",)
     means = [np.mean([part.right[SHIPPED].mean() for part in parts])]
