@@ -24,7 +24,7 @@ def valid_text(text: object) -> str:
     """Text that UTF-8 can encode: bytes of names and arguments that are not UTF-8 become `\\xNN`."""
     try:
         return str(text).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    except UnicodeEncodeError:  # a surrogate that no name of a file gives
+    except UnicodeEncodeError:  # a surrogate that does not come from a file name
         return str(text).encode("utf-8", "replace").decode("utf-8")
 
 

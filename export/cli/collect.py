@@ -1,4 +1,4 @@
-"""`python -m export collect`: fetch the pictures of devices over ssh, as a folder to train on."""
+"""`python -m export collect`: fetch pictures from devices over ssh, as a folder to train on."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ examples:
 
 Fetches the pictures of registered objects, and those that were marked as wrong (`edge-siamese wrong`). The owner of a device
 has to allow it: collect_pictures = true in [training] of its settings. A picture is fetched once, so the same command can be
-repeated; one that you delete stays deleted. Wrong recognitions that nobody named go to the folder OUT-strangers.
+repeated; one that you delete stays deleted. Wrong recognitions without a label go to the folder OUT-strangers.
 Exits with 1 if a device failed; the pictures of the others are fetched nevertheless."""
 
 MAX_ARCHIVE_BYTES = 2 << 30
@@ -82,8 +82,8 @@ def _describe(fetched: Fetched, dry_run: bool) -> str:
     new = fetched.views + fetched.named + fetched.strangers
     parts = [
         (fetched.views, "of registered objects"),
-        (fetched.named, "of named mistakes"),
-        (fetched.strangers, "of mistakes without a name"),
+        (fetched.named, "of labeled wrong recognitions"),
+        (fetched.strangers, "of unlabeled wrong recognitions"),
     ]
     details = ", ".join(f"{count} {what}" for count, what in parts if count)
     text = f"{counted(new, 'new picture')}{f' ({details})' if details else ''}"
@@ -101,7 +101,7 @@ def _describe(fetched: Fetched, dry_run: bool) -> str:
 
 
 def next_steps(folder: CollectedFolder, contents: Contents) -> list[str]:
-    """What the folder has, and what to do with it, in lines."""
+    """Summary of the folder and the next command, one string per line."""
     shown = _relative(folder.path)
     lines = [
         f"{shown} {'would have' if folder.dry_run else 'has'} {counted(contents.pictures, 'picture')} "

@@ -22,7 +22,7 @@ examples:
   python -m export data photos --encoder efficientnet-lite0-small --out card.json
 
 Nothing is changed or trained. `pipeline` makes the same card before it trains."""
-SHORT_GROUPS = 2
+MAX_BRIEF_GROUPS = 2
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,7 +60,7 @@ def show(card: DataCard, console: Console | None = None, brief: bool = False) ->
         say(f"{'!' if finding.serious else '-'} {finding.what}")
         if not brief:
             say(f"  {finding.remedy}", "dim")
-        shown = finding.groups[: SHORT_GROUPS if brief else None]
+        shown = finding.groups[: MAX_BRIEF_GROUPS if brief else None]
         for group in shown:
             say(f"    {' = '.join(group.files)}{f' ({group.note})' if group.note else ''}", "dim")
         if finding.count > len(shown):

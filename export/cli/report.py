@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(side_by_side([(path.name, read_inputs(path)) for path in arguments.paths]), end="")
         return 0
     if len(arguments.paths) > 1:
-        raise SettingsError("a report has one directory; use --side-by-side for several")
+        raise SettingsError("a report is made from one directory; use --side-by-side for several")
     (path,) = arguments.paths
     if arguments.markdown:
         inputs = read_inputs(path)

@@ -1,8 +1,8 @@
 """A folder of pictures that were collected from devices, which `folder:PATH` trains on.
 
-    PATH/mug/door.local-3f5a….png           registered views, and mistakes that somebody named
+    PATH/mug/door.local-3f5a….png           registered views, and labeled wrong recognitions
     PATH/collected.json                     where each picture comes from: a list of `Entry`
-    PATH-strangers/door.local-9b1c….png     mistakes that nobody named, for `anything:PATH-strangers`
+    PATH-strangers/door.local-9b1c….png     unlabeled wrong recognitions, for `anything:PATH-strangers`
 
 A picture is collected once. One that a person deletes or moves stays where it is.
 """
@@ -65,16 +65,16 @@ class Entry:
 
 @dataclass(frozen=True)
 class Fetched:
-    """Number of pictures of one device."""
+    """Counts of the pictures of one device."""
 
     views: int = 0
     """New pictures of registered views."""
     named: int = 0
-    """New mistakes that somebody named."""
+    """New wrong recognitions with a label."""
     strangers: int = 0
-    """New mistakes that nobody named."""
+    """New wrong recognitions without a label."""
     moved: int = 0
-    """Pictures that moved to another folder, because their object has another name now or somebody named them."""
+    """Pictures that moved to another folder, because their object was renamed or they were labeled."""
     known: int = 0
     """Pictures that were collected before."""
     equal: int = 0
@@ -85,7 +85,7 @@ class Fetched:
 
 @dataclass(frozen=True)
 class Contents:
-    """What can be trained on."""
+    """Counts of a collected folder."""
 
     objects: int
     """Folders with pictures."""
@@ -146,7 +146,7 @@ class CollectedFolder:
 
     @property
     def strangers(self) -> Path:
-        """The folder of mistakes that nobody named."""
+        """The folder of wrong recognitions without a label."""
         return self.path.with_name(f"{self.path.name}-strangers")
 
     def add(self, host: str, archive: PictureArchive) -> Fetched:
@@ -171,7 +171,7 @@ class CollectedFolder:
                 data = archive.read(picture)
                 digest = hashlib.sha256(data).hexdigest()[:16]
                 if before := digests.get(digest):
-                    # Two objects with the same picture must not move it to and fro.
+                    # Two objects with the same picture must not move it back and forth.
                     moved = before.name is None and self._move(self.entries[before.picture], picture)
                     counts["moved" if moved else "equal"] += 1
                     continue
@@ -247,7 +247,7 @@ class CollectedFolder:
         else:
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(source, target)
-            with suppress(OSError):  # it has other files
+            with suppress(OSError):  # it holds other files
                 source.parent.rmdir()
         self.entries[before.picture] = entry
         return True
@@ -277,7 +277,7 @@ class CollectedFolder:
 
 
 def folder_name(name: str) -> str:
-    """The name of an object as that of a folder, on any usual file system.
+    """The name of an object as that of a folder, on all common file systems.
 
     A name that has to be changed gets a hash at its end, so that different objects have different folders.
     """

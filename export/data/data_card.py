@@ -42,8 +42,8 @@ MAX_ASPECT = 2.0
 """Longer side by shorter side. Beyond it, the centered square has less than half of the picture."""
 MIN_CONTRAST = 4.0
 """Standard deviation of the reduced gray picture, in levels of 256; a picture below it is blank."""
-TYPICAL_LEAK = 0.1
-"""Share of test pictures with a near-duplicate in their own class from which it is said that figures are too good."""
+MIN_REPEATED_SHARE = 0.1
+"""Share of test pictures with a near-duplicate in their own class from which the card warns that figures are too good."""
 MAX_GROUPS, MAX_FILES, MAX_SHOWN = 10, 6, 4
 """Examples of a finding: groups, files in a group, and groups with pictures."""
 THUMBNAIL_SIDE = 64
@@ -90,7 +90,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Finding:
-    """Something to look at, with examples."""
+    """A problem of the data, with examples."""
 
     kind: str
     what: str
@@ -137,11 +137,11 @@ class _Pictures:
     digests: npt.NDArray[np.uint8]
     """(N, 16): hash of the file's bytes."""
     hashes: npt.NDArray[np.bool_]
-    """(N, 256)."""
+    """(N, 256): difference hash."""
     grays: npt.NDArray[np.float32]
     """(N, 256): gray values minus their mean, of length 1; zeros for a blank picture."""
     contrasts: npt.NDArray[np.float32]
-    """(N,)."""
+    """(N,): standard deviation of the reduced gray picture, in levels of 256."""
 
 
 def data_card(splits: Splits, preprocessing: Preprocessing) -> DataCard:
@@ -315,7 +315,7 @@ def _duplicate_findings(
             number = sum(map(len, groups))
             yield Finding(
                 kind=kind,
-                what=f"{number:,} pictures in {_counted(len(groups), 'group')} {what}.",
+                what=f"{number:,} pictures in {counted(len(groups), 'group')} {what}.",
                 remedy=f"{remedy}.",
                 count=len(groups),
                 groups=_examples(groups, pictures, root),
@@ -357,7 +357,7 @@ def _file_findings(files: Files, pictures: _Pictures, preprocessing: Preprocessi
         ]
         yield Finding(
             "unreadable",
-            f"{_counted(len(files.unreadable), 'file')} cannot be read, and {_are(files.unreadable)} not used.",
+            f"{counted(len(files.unreadable), 'file')} cannot be read, and {_are(files.unreadable)} not used.",
             "Copy them from the camera again, save them as JPEG, PNG or WebP, or delete them.",
             len(files.unreadable),
             tuple(examples),
@@ -393,7 +393,7 @@ def _file_findings(files: Files, pictures: _Pictures, preprocessing: Preprocessi
             continue
         indices = np.flatnonzero(chosen)
         notes = [f"{width} x {height}" for width, height in pictures.sizes[indices[:MAX_GROUPS]]]
-        subject = f"{_counted(number, 'picture')} {_are(indices)}"
+        subject = f"{counted(number, 'picture')} {_are(indices)}"
         pictured = _examples(list(indices[:, None]), pictures, files.root, notes)
         yield Finding(kind, f"{what.format(subject)}.", remedy, number, pictured)
 
@@ -402,20 +402,20 @@ def _count_findings(files: Files, classes: Sequence[ClassCount]) -> Iterable[Fin
     if small := list(files.small_classes.items()):
         yield Finding(
             "unused classes",
-            f"{_counted(len(small), 'class')} with fewer than two readable pictures {_are(small)} not used.",
+            f"{counted(len(small), 'class')} with fewer than two readable pictures {_are(small)} not used.",
             "Add pictures, or delete the folders.",
             len(small),
-            tuple(Group((name,), _counted(count, "picture")) for name, count in small[:MAX_GROUPS]),
+            tuple(Group((name,), counted(count, "picture")) for name, count in small[:MAX_GROUPS]),
         )
     if few := [c for c in classes if c.pictures < FEW_PICTURES]:
         few.sort(key=lambda c: c.pictures)
         yield Finding(
             "few pictures",
-            f"{_counted(len(few), 'class')} {_have(few)} fewer than {FEW_PICTURES} pictures.",
+            f"{counted(len(few), 'class')} {_have(few)} fewer than {FEW_PICTURES} pictures.",
             "Add pictures in other places, poses and light: with so few, a single mistake moves the figure of a class by "
             "more than 20 points.",
             len(few),
-            tuple(Group((c.name,), _counted(c.pictures, "picture")) for c in few[:MAX_GROUPS]),
+            tuple(Group((c.name,), counted(c.pictures, "picture")) for c in few[:MAX_GROUPS]),
         )
     counts = [c.pictures for c in classes if c.split == "train"]
     typical = float(np.median(counts)) if counts else 0.0
@@ -423,12 +423,12 @@ def _count_findings(files: Files, classes: Sequence[ClassCount]) -> Iterable[Fin
         large.sort(key=lambda c: -c.pictures)
         yield Finding(
             "imbalance",
-            f"{_counted(len(large), 'training class')} {_have(large)} more than {MAX_IMBALANCE:g} times as many pictures as "
+            f"{counted(len(large), 'training class')} {_have(large)} more than {MAX_IMBALANCE:g} times as many pictures as "
             f"the median class ({typical:g}).",
             "Training sees such a class more often in proportion: add pictures to the others, or remove the most similar "
             "ones of this class.",
             len(large),
-            tuple(Group((c.name,), _counted(c.pictures, "picture")) for c in large[:MAX_GROUPS]),
+            tuple(Group((c.name,), counted(c.pictures, "picture")) for c in large[:MAX_GROUPS]),
         )
 
 
@@ -450,7 +450,7 @@ def _caution(
             f"{seen:,} of {total:,} test pictures {'is' if seen == 1 else 'are'} also in {others}, or a nearly equal "
             "picture is"
         )
-    if repeated >= TYPICAL_LEAK * max(1, total):
+    if repeated >= MIN_REPEATED_SHARE * max(1, total):
         reasons.append(f"{repeated:,} of {total:,} test pictures have a near-duplicate in their own class")
     return f"The figures are too good: {'; '.join(reasons)}." if reasons else ""
 
@@ -485,6 +485,7 @@ def _have(items: Sized) -> str:
     return "has" if len(items) == 1 else "have"
 
 
-def _counted(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
+    """Format a count: `1 class`, `2 classes`, `1,000 groups`."""
     plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
     return f"{number:,} {noun if number == 1 else plural}"

@@ -19,7 +19,7 @@ from edge_siamese.models.manifest import Manifest
 from edge_siamese.system.files import write_text_atomically
 from export import records
 from export.conversion.verification import Verification
-from export.data.data_card import DataCard
+from export.data.data_card import DataCard, counted
 from export.evaluation.benchmark import Benchmark, BenchmarkRow
 from export.evaluation.class_analysis import ClassAnalysis
 from export.evaluation.evaluate import Evaluation
@@ -497,12 +497,6 @@ def percent(share: float, digits: int = 1) -> str:
 def rate(share: float) -> str:
     """An error rate: 0.02 %, 1.3 %, 12 %."""
     return f"{100 * share:.2g} %" if share < 0.1 else f"{100 * share:.1f} %"
-
-
-def counted(number: int, noun: str) -> str:
-    """`1 class`, `2 classes`, `1 group`, `2 groups`."""
-    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
-    return f"{number:,} {noun if number == 1 else plural}"
 
 
 def size(count: int) -> str:

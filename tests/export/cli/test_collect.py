@@ -84,7 +84,8 @@ def test_pictures_of_a_device_become_classes_to_train_on(
     status, lines, errors = collect("pi@door.local", "--out", "collected")
     assert (status, errors) == (0, ["pi@door.local: waiting for its pictures"])
     assert lines == [
-        "pi@door.local: 16 new pictures (14 of registered objects, 1 of named mistakes, 1 of mistakes without a name)",
+        "pi@door.local: 16 new pictures (14 of registered objects, "
+        "1 of labeled wrong recognitions, 1 of unlabeled wrong recognitions)",
         "collected has 15 pictures of 8 objects, and collected-strangers 1 picture of other things",
         "few to train on: 2 objects for training, the others are held out; with fewer than 10 the pipeline advises "
         "against training, and compares the shipped bundle",
