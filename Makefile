@@ -75,7 +75,7 @@ reproduce-omniglot: setup  ## reproduce the README's table: at most an hour on t
 photographs: setup  ## download unrelated photographs, for evaluation and the anti-forgetting loss (uses apt-get)
 	@.venv/bin/python scripts/fetch_photographs.py --out build/photographs
 
-models: setup  ## download 3-D models of household things (uses apt-get)
+models: setup  ## download 3-D models of household objects (uses apt-get)
 	@.venv/bin/python scripts/fetch_models.py --out build/models
 
 scenes: photographs models  ## measure what the daemon recognizes in video of turning objects, and a baseline: 40 minutes

@@ -1,4 +1,4 @@
-"""Downloads 3-D models of household things: Sweet Home 3D's furniture libraries, from Debian's sweethome3d-furniture.
+"""Downloads 3-D models of household objects: Sweet Home 3D's furniture libraries, from Debian's sweethome3d-furniture.
 
     .venv/bin/python scripts/fetch_models.py            # into build/models, 120 MB
     .venv/bin/python -m export render build/models/BlendSwap-CC-0.sh3f --out build/turntable/evaluation

@@ -31,9 +31,9 @@ from edge_siamese.settings import load_settings  # noqa: E402
 from edge_siamese.system.files import write_atomically  # noqa: E402
 
 FOLDER = "edge-siamese"
-# What the package needs and Raspberry Pi OS Lite lacks.
+# Dependencies of the package that Raspberry Pi OS Lite lacks.
 NEEDED = ("python3-numpy", "python3-pil")
-# In every Raspberry Pi OS, with all that these need.
+# Packages of every Raspberry Pi OS, whose dependencies are installed too.
 PRESENT = ("apt", "systemd-sysv", "udev", "procps", "util-linux", "python3-venv")
 SUITES = ("bookworm", "trixie")
 MIRROR = "http://deb.debian.org/debian"
@@ -51,7 +51,8 @@ edge-siamese for the first start of a Raspberry Pi
                      Otherwise write this at the end of the line, after a space:
                          systemd.run=/boot/firmware/edge-siamese/first-boot.sh \
 systemd.run_success_action=reboot systemd.unit=kernel-command-line.target
-5. Start the Raspberry Pi. It restarts once, then installs; the green LED beats meanwhile and blinks fast after a failure.
+5. Start the Raspberry Pi. It restarts once, then installs. The green LED shows a heartbeat while it installs, and blinks
+   fast after a failure.
 
 first-boot.log in this folder says what happened. Its last line is the result.
 """
@@ -123,7 +124,7 @@ def contents(
 
     Args:
         package: the Debian package.
-        config: settings instead of the default ones.
+        config: settings file instead of the default settings.
         bundle: directory of a model.
         added: packages of each suite.
 
@@ -194,13 +195,13 @@ def first_boot(
     bundle: Path | None = None,
     suites: Sequence[str] = (),
 ) -> Path:
-    """Write `edge-siamese-first-boot_VERSION_ARCH.zip` into the directory `out`; its path.
+    """Write `edge-siamese-first-boot_VERSION_ARCH.zip` into the directory `out`; returns its path.
 
     Args:
         package: the Debian package, `edge-siamese_VERSION_ARCH.deb`.
         out: a directory.
         epoch: time of all files, in seconds since 1970.
-        config: settings instead of the default ones.
+        config: settings file instead of the default settings.
         bundle: directory of a model.
         suites: systems whose missing packages are added.
 
@@ -228,17 +229,24 @@ def main() -> int:
     )
     parser.add_argument("--deb", type=Path, metavar="FILE", help="the Debian package (default: build it)")
     parser.add_argument(
-        "--arch", choices=("arm64", "amd64"), default="arm64", help="to build (default: arm64)"
+        "--arch",
+        choices=("arm64", "amd64"),
+        default="arm64",
+        help="architecture of the package to build (default: arm64)",
     )
     parser.add_argument(
         "--packages", action="append", choices=SUITES, default=[], metavar="SUITE",
         help="add the packages that Raspberry Pi OS Lite lacks: bookworm or trixie; may be repeated",
     )  # fmt: skip
-    parser.add_argument("--config", type=Path, metavar="FILE", help="settings (default: the default ones)")
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="settings file (default: the default settings)"
+    )
     parser.add_argument(
         "--bundle", type=Path, metavar="DIR", help="a model to install (default: the shipped one)"
     )
-    parser.add_argument("--out", type=Path, default=ROOT / "dist", metavar="DIR", help="(default: dist)")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "dist", metavar="DIR", help="output directory (default: dist)"
+    )
     arguments = parser.parse_args()
     try:
         if arguments.deb and not arguments.deb.is_file():

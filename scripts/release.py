@@ -43,7 +43,7 @@ def version_of(root: Path) -> str:
     text = (root / "edge_siamese" / "__init__.py").read_text(encoding="utf-8")
     found = re.search(r'^__version__ = "([^"]+)"$', text, re.MULTILINE)
     if not found:
-        raise ReleaseError(f"{root}/edge_siamese/__init__.py names no __version__")
+        raise ReleaseError(f"{root}/edge_siamese/__init__.py defines no __version__")
     return found[1]
 
 
@@ -73,7 +73,7 @@ def uncommitted(root: Path) -> list[str]:
     """Files of a checkout that differ from its commit, or are not in it.
 
     Raises:
-        ReleaseError: `root` is no checkout.
+        ReleaseError: `root` is not a Git checkout.
     """
     status = run("git", "-C", str(root), "status", "--porcelain", "--no-renames")
     return [line[3:] for line in status.splitlines()]
@@ -88,7 +88,7 @@ def commit_time(root: Path) -> int:
 
 
 def build(root: Path, out: Path, architectures: Sequence[str]) -> list[Path]:
-    """Build everything into an empty directory; the files.
+    """Build everything into an empty directory; returns the files.
 
     Raises:
         ReleaseError: a step failed.
@@ -108,9 +108,9 @@ def build(root: Path, out: Path, architectures: Sequence[str]) -> list[Path]:
     for name in architectures:
         print(f"building the package for {name}", flush=True)
         run("sh", f"{root}/scripts/deb.sh", "--arch", name, "--out", str(out), environment=environment)
-    made = datetime.fromtimestamp(epoch, UTC)
+    created = datetime.fromtimestamp(epoch, UTC)
     for package in sorted(out.glob("*.deb")):
-        sbom.write(package, made)
+        sbom.write(package, created)
     for package in sorted(out.glob("*_arm64.deb")):
         first_boot(package, out, epoch)
     write_text_atomically(out / NOTES, notes)
@@ -154,10 +154,10 @@ def members(path: Path) -> Iterator[tuple[str, tuple[object, ...]]]:
 
 
 def run(*command: str, cwd: Path | None = None, environment: dict[str, str] | None = None) -> str:
-    """Run a command; its standard output.
+    """Run a command; returns its standard output.
 
     Raises:
-        ReleaseError: it failed; with what it wrote.
+        ReleaseError: it failed; the message has its standard error.
     """
     return _output(*command, cwd=cwd, environment=environment).decode()
 
@@ -168,8 +168,8 @@ def _output(*command: str, cwd: Path | None = None, environment: dict[str, str] 
     except FileNotFoundError as error:
         raise ReleaseError(f"{command[0]} is not installed") from error
     if done.returncode:
-        said = done.stderr.decode(errors="replace").strip() or f"exit status {done.returncode}"
-        raise ReleaseError(f"{' '.join(command[:3])} failed: {said}")
+        message = done.stderr.decode(errors="replace").strip() or f"exit status {done.returncode}"
+        raise ReleaseError(f"{' '.join(command[:3])} failed: {message}")
     return done.stdout
 
 
@@ -187,7 +187,7 @@ def release(arguments: argparse.Namespace) -> None:
         raise ReleaseError(f"--compare: {arguments.compare} is not a directory")
     out = arguments.out.resolve()
     if out.exists() and not (out / SUMS).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise ReleaseError(f"--out: {out} exists and is no release: it would be replaced")
+        raise ReleaseError(f"--out: {out} exists and is not a release: it would be replaced")
     try:
         with staging_directory(out.with_name(f".{out.name}.part")) as staging:
             build(ROOT, staging, arguments.arch or ARCHITECTURES)
@@ -201,7 +201,7 @@ def release(arguments: argparse.Namespace) -> None:
     if arguments.compare:
         found = differences(out, arguments.compare)
         if found:
-            raise ReleaseError("\n    ".join([f"{arguments.compare} is another build:", *found]))
+            raise ReleaseError("\n    ".join([f"{arguments.compare} differs from this build:", *found]))
         print(f"{arguments.compare} has the same files, byte for byte")
 
 
@@ -222,7 +222,7 @@ def main() -> int:
         "--arch",
         action="append",
         choices=ARCHITECTURES,
-        help="of a Debian package; may be repeated (default: both)",
+        help="architecture of a Debian package; may be repeated (default: both)",
     )
     parser.add_argument(
         "--allow-dirty", action="store_true", help="build with uncommitted files, for a trial"

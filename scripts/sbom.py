@@ -37,11 +37,11 @@ from edge_siamese.system.files import write_text_atomically  # noqa: E402
 from scripts.debian_files import unpacked  # noqa: E402
 
 WHEELS = "edge-siamese/wheels"
-# What packages without a license expression say, in the terms of SPDX.
+# SPDX identifiers of the license names that packages without a license expression use.
 SPDX = {"Apache 2.0": "Apache-2.0", "Apache Software License": "Apache-2.0", "MIT License": "MIT"}
 CLASSIFIER = "License :: OSI Approved :: "
 NAMESPACE = uuid.UUID("f3a5d1a2-6a53-5d1c-9d5e-0b8f8a2c7e41")
-"""Of serial numbers: the same package has the same number."""
+"""UUID namespace of the serial numbers: the same package has the same number."""
 
 
 def license_of(metadata: Message) -> str:
@@ -71,19 +71,19 @@ def wheel_component(wheel: Path) -> Component:
     )
 
 
-def bill_of_materials(package: Path, made: datetime) -> str:
+def bill_of_materials(package: Path, created: datetime) -> str:
     """The bill of materials of a Debian package, as JSON that its schema accepts.
 
     Args:
         package: the .deb file.
-        made: its time, with a time zone.
+        created: time of the bill of materials, with a time zone.
 
     Raises:
         CalledProcessError: `dpkg-deb` cannot read the package.
         ValueError: the result violates the schema.
     """
-    ask = ["dpkg-deb", "--show", "--showformat=${Package}\n${Version}\n${Architecture}\n", str(package)]
-    name, version, arch = subprocess.run(ask, check=True, capture_output=True, text=True).stdout.split()
+    query = ["dpkg-deb", "--show", "--showformat=${Package}\n${Version}\n${Architecture}\n", str(package)]
+    name, version, arch = subprocess.run(query, check=True, capture_output=True, text=True).stdout.split()
     whole = Component(
         name=name,
         version=version,
@@ -99,7 +99,7 @@ def bill_of_materials(package: Path, made: datetime) -> str:
         components=parts,
         serial_number=uuid.uuid5(NAMESPACE, next(iter(whole.hashes)).content),
         metadata=BomMetaData(
-            tools=ToolRepository(components=[this_component()]), component=whole, timestamp=made
+            tools=ToolRepository(components=[this_component()]), component=whole, timestamp=created
         ),
     )
     bom.register_dependency(whole, parts)
@@ -114,10 +114,10 @@ def sha256(path: Path) -> HashType:
     return HashType(alg=HashAlgorithm.SHA_256, content=hashlib.sha256(path.read_bytes()).hexdigest())
 
 
-def write(package: Path, made: datetime) -> Path:
-    """Write the bill of materials of a package beside it; its path."""
+def write(package: Path, created: datetime) -> Path:
+    """Write the bill of materials of a package beside it; returns the path."""
     path = package.with_suffix(".cdx.json")
-    write_text_atomically(path, bill_of_materials(package, made))
+    write_text_atomically(path, bill_of_materials(package, created))
     return path
 
 

@@ -78,7 +78,7 @@ hook = ["/usr/local/bin/on-event", "--quiet"]
 """
 
 HEADER = """\
-# Settings of edge-siamese: every option with its default, commented out. The same as a page: docs/settings.md
+# Settings of edge-siamese: every option with its default, commented out. As a page: docs/settings.md
 # Check a change:  edge-siamese config check
 # Apply it:        sudo systemctl reload edge-siamese
 """

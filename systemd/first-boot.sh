@@ -8,11 +8,11 @@ usage() {
     cat <<'TEXT'
 usage: sh BOOTFS/edge-siamese/first-boot.sh --enable
 
-Lets Raspberry Pi OS run this script at the next start, by words in cmdline.txt of the boot partition. Run it on the
-workstation that wrote the card, after Raspberry Pi Imager. The device then installs the Debian package in this folder
+Adds kernel options to cmdline.txt of the boot partition, so that Raspberry Pi OS runs this script at the next start. Run
+it on the workstation that wrote the card, after Raspberry Pi Imager. The device then installs the Debian package in this folder
 without a network, and reports in first-boot.log.
 
-  --enable     add the words to cmdline.txt; a second time changes nothing
+  --enable     add the options to cmdline.txt; a second time changes nothing
   --install    install now (the service edge-siamese-first-boot runs this on the device)
   --help       this text
 
@@ -27,7 +27,7 @@ TEXT
 }
 
 UNIT=edge-siamese-first-boot.service
-WORDS='systemd.run_success_action=reboot systemd.unit=kernel-command-line.target'
+OPTIONS='systemd.run_success_action=reboot systemd.unit=kernel-command-line.target'
 LOCK_WAIT_TRIES=30
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -65,7 +65,7 @@ enable_on_card() {
             line=$(printf '%s' "$line" | sed "s|systemd\.run=|systemd.run=$place/$folder/first-boot.sh &|")
             ;;
         *systemd.run=*) die "$cmdline runs another program (systemd.run=): remove it first" ;;
-        *) line="${line% } systemd.run=/boot/firmware/$folder/first-boot.sh $WORDS" ;;
+        *) line="${line% } systemd.run=/boot/firmware/$folder/first-boot.sh $OPTIONS" ;;
     esac
     write_cmdline "$line"
     echo "$cmdline: edge-siamese is installed at the next start; see $folder/first-boot.log afterward"
@@ -93,7 +93,7 @@ TEXT
         echo 'result: failed: the root file system cannot be written'
     fi
     sync
-    # The words of others stay, such as those of Imager's own script, which removes them itself.
+    # Options of other programs stay, such as those of Imager's own script, which removes them itself.
     line=$(head -n 1 "$cmdline" | sed "s| *systemd\.run=[^ ]*/$folder/first-boot\.sh||g")
     case $line in
         *systemd.run=*) ;;
