@@ -1,4 +1,4 @@
-"""Measure what a device with a bundle would make of your pictures: some classes registered, the others unknown.
+"""Measure how a device with a bundle recognizes your pictures: some classes registered, the others unknown.
 
 In each draw, some classes of a folder are registered from one picture each. All other pictures are shown: those of the
 registered classes should be recognized, those of the other classes not. 95 % intervals are over classes.
@@ -33,7 +33,7 @@ def read_classes(folder: Path) -> dict[str, list[Path]]:
     return {name: pictures for name, pictures in classes.items() if len(pictures) >= 2}
 
 
-def play(
+def run_draw(
     recognizer: Recognizer, classes: dict[str, list[Path]], registered: int, rng: np.random.Generator
 ) -> Iterable[tuple[str, str, bool]]:
     """One draw: (question, class, answer) for each picture that is shown."""
@@ -65,7 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--registered", type=int, default=5, metavar="N", help="classes to register (default: 5)"
     )
     parser.add_argument("--draws", type=int, default=10, metavar="N", help="number of draws (default: 10)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="(default: 0)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the draws (default: 0)")
     return parser
 
 
@@ -83,7 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
         recognizer = Recognizer(options.model, keep_crops=False)
         for number in range(options.draws):
             print(f"\rdraw {number + 1} of {options.draws}", end="", file=sys.stderr, flush=True)
-            for question, name, answer in play(recognizer, classes, options.registered, rng):
+            for question, name, answer in run_draw(recognizer, classes, options.registered, rng):
                 outcomes[question].append((list(classes).index(name), answer))
         print(file=sys.stderr)
     except (EdgeSiameseError, OSError) as error:

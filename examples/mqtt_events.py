@@ -24,7 +24,7 @@ class EventPrinter:
     """Subscribes to the events of a device, or of all, and prints each one once."""
 
     def __init__(self, topic: str, kinds: list[str], count: int) -> None:
-        self.topic, self.kinds, self.left = topic, kinds, count
+        self.topic, self.kinds, self.remaining = topic, kinds, count
         self.problem = ""
         self._ids: set[str] = set()
 
@@ -48,8 +48,8 @@ class EventPrinter:
             return  # events are delivered at least once
         self._ids.add(identity)
         print(f"{event.get('time', '')}  {event.get('device', '')}  {kind}: {text}", flush=True)
-        self.left -= 1
-        if self.left == 0:
+        self.remaining -= 1
+        if self.remaining == 0:
             client.disconnect()
 
 

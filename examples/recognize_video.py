@@ -25,7 +25,7 @@ def camera_of(source: str) -> Camera:
 
 
 def watch(camera: Camera, recognizer: Recognizer) -> None:
-    """Print a line whenever something else is seen."""
+    """Print a line whenever the recognized object changes."""
     seen = ""
     while True:
         try:
