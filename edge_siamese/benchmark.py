@@ -131,7 +131,7 @@ class FrameReport:
 
 
 def random_support(views: int, dimensions: int, unit: bool = True, seed: int = 0) -> SupportSet:
-    """Create a support set of random embeddings, one view for each object: scoring depends on its size alone.
+    """Create a support set of random embeddings, one view for each object: scoring depends only on its size.
 
     Args:
         views: number of objects.

@@ -45,7 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("source", help="a V4L2 device such as /dev/video0, a video, or a folder of pictures")
     parser.add_argument(
         "--object", action="append", required=True, metavar="NAME=PICTURE",
-        help="a picture of a thing; can be repeated, also for other views of the same thing",
+        help="a picture of an object; can be repeated, including for other views of the same object",
     )  # fmt: skip
     parser.add_argument("--model", default="objects", help="a bundle (default: objects)")
     return parser

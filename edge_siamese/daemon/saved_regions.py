@@ -1,6 +1,6 @@
 """The regions that were drawn in the dashboard: a file in the state directory, in the format of the settings.
 
-The settings are in a file that the daemon must not change, and whose comments and order belong to a person. So what is drawn
+The settings are in a file that the daemon must not change, and whose comments and order belong to the user. So what is drawn
 is kept apart, and used as long as the settings have no `[[regions]]`.
 """
 

@@ -56,7 +56,7 @@ class ModelState(Record):
     rejected: dict[str, str] = msgspec.field(default_factory=dict)
     """Rejected models and the reasons."""
     order: tuple[str, ...] = ()
-    """The directories of the installed models, the latest last; dates of files are no order, as the clock jumps."""
+    """The directories of the installed models, the latest last; file dates give no order, as the clock may jump."""
 
 
 @dataclass(frozen=True)

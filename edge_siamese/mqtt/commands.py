@@ -31,7 +31,7 @@ MAX_LOGGED, LOG_SECONDS = 10, 60.0
 MAX_LOGGED_LENGTH = 300
 """Characters of the reason."""
 SNAPSHOT = "snapshot"
-"""A command of MQTT alone."""
+"""A command that only MQTT has."""
 COMMANDS: dict[str, Command] = {
     **{command.name: command for command in commands_for("mqtt")},
     SNAPSHOT: Command(SNAPSHOT, NoArguments, "Publish a picture.", ""),

@@ -31,7 +31,7 @@ class PanelSupervisor:
 
     Args:
         panel: opens the panel, and opens it again after a failure. A panel that is already open is used until it fails.
-        grammar: used by the supervisor's thread alone.
+        grammar: used only by the supervisor's thread.
         clock: the clock of the panel's edges, in seconds.
         first_retry_s: delay before a lost panel is reopened, in seconds; it doubles each time, up to 30 s.
     """

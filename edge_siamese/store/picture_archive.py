@@ -43,7 +43,7 @@ class ArchivedPicture(Record, frozen=True):
     """A picture in an archive."""
 
     member: str
-    """Its member. It names the picture in every archive, also in those of other devices of a fleet."""
+    """Its member. It names the picture in every archive, including those of other devices of a fleet."""
     kind: PictureKind
     """`view`: of a registered object; `wrong`: of something else that was recognized as it."""
     name: str | None

@@ -140,7 +140,7 @@ class StoreQueries:
         return [StoredView(*row) for row in rows]
 
     def existing_views(self, uids: Sequence[str]) -> set[str]:
-        """Those of at most 30,000 uids that are views or negatives in the store, also deleted ones that an undo restores."""
+        """The uids, of at most 30,000, that are in the store as views or negatives, including deleted ones."""
         marks = ", ".join("?" * len(uids))
         return {uid for (uid,) in self._database.read(f"SELECT uid FROM views WHERE uid IN ({marks})", *uids)}
 

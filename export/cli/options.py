@@ -195,7 +195,7 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--objective",
         choices=OBJECTIVES,
-        help="cosine-margin softmax, verification pairs, or all pairs of a batch",
+        help="loss: cosine-margin softmax, verification pairs, all pairs of a batch, or distillation",
     )
     group.add_argument(
         "--steps", type=count, metavar="N", help="optimizer steps in total; 0 keeps the initial weights"
@@ -250,7 +250,7 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--precision",
         choices=PRECISIONS,
-        help="of convolutions and matrix products; bfloat16 is faster with AMX",
+        help="number format of convolutions and matrix products; bfloat16 is faster with AMX",
     )
     group.add_argument("--schedule", choices=SCHEDULES, help="cosine to zero, or 1 %% less each epoch")
     group.add_argument("--weight-decay", type=amount, metavar="X", help="decoupled for adamw, L2 for sgd")

@@ -501,7 +501,7 @@ def missing_formats(manifest: Manifest) -> str:
     if formats == set(TITLES):
         return ""
     titles, runtimes = ([names[f] for f in names if f in formats] for names in (TITLES, RUNTIMES))
-    return f"the bundle holds {' and '.join(titles)} files alone: devices need {' or '.join(runtimes)}"
+    return f"the bundle holds only {' and '.join(titles)} files: devices need {' or '.join(runtimes)}"
 
 
 def model_card(manifest: Manifest, splits: Splits, calibration: HeadCalibration) -> str:

@@ -4,7 +4,7 @@
     PATH/collected.json                     where each picture comes from: a list of `Entry`
     PATH-strangers/door.local-9b1c….png     unlabeled wrong recognitions, for `anything:PATH-strangers`
 
-A picture is collected once. One that a person deletes or moves stays where it is.
+A picture is collected once. One that the user deletes or moves stays deleted or moved.
 """
 
 from __future__ import annotations
@@ -184,7 +184,7 @@ class CollectedFolder:
         return Fetched(**counts, without_pictures=archive.manifest.without_pictures)
 
     def contents(self) -> Contents:
-        """Count what is in the folder, including pictures that a person added."""
+        """Count what is in the folder, including pictures that the user added."""
         files: dict[str, set[str]] = defaultdict(set)
         if self.path.is_dir():
             for place in self.path.iterdir():

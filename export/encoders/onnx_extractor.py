@@ -3,7 +3,7 @@
 The file reads pictures, float32 or uint8, (N, C, H, W) or (N, H, W, C) with 1 or 3 channels. It returns features (N, D), or
 feature maps (N, D, h, w), which are averaged. Here it gets the input and the output of every encoder: uint8 (N, H, W, C) to
 float32 (N, D). No well-kept converter from ONNX to TFLite runs on this project's versions of Python, so a bundle of such an
-encoder holds ONNX files alone.
+encoder holds only ONNX files.
 """
 
 from __future__ import annotations

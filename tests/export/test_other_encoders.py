@@ -109,7 +109,7 @@ def test_the_guide_on_an_onnx_file_works_as_written(
     out = Path(words[words.index("--out") + 1])
     bundle = load_bundle(out / "bundle")
     assert {(m.format, m.precision) for m in bundle.manifest.models} == {("onnx", "fp32"), ("onnx", "int8")}
-    alone = "the bundle holds ONNX files alone: devices need onnxruntime"
+    alone = "the bundle holds only ONNX files: devices need onnxruntime"
     assert f"\n{alone}\n" in said and "no training; these are the starting weights" in said
     assert f"- Formats: {alone}.\n" in (out / "bundle" / "MODEL_CARD.md").read_text()
     found = records.read_all(Evaluation, out / "evaluation.json")
