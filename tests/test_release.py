@@ -117,7 +117,7 @@ def test_a_directory_that_is_no_release_is_not_replaced(checkout: Path) -> None:
     status, said = run(checkout, "--out", str(checkout / "scripts"))
     assert (status, said) == (
         1,
-        f"error: --out: {checkout}/scripts exists and is no release: it would be replaced\n",
+        f"error: --out: {checkout}/scripts exists and is not a release: it would be replaced\n",
     )
     assert (checkout / "scripts" / "release.py").is_file()
     assert run(checkout, "--compare", str(checkout / "missing")) == (
