@@ -153,8 +153,8 @@ def test_the_readme_states_what_was_measured_among_strangers() -> None:
         f"With three photos each it recognizes {100 * three.identified.value:.1f} %",
         f"{100 * look_alikes.strangers.value:.0f} % of the photos of other groceries pass",
         f"With `false_accept_rate = 0.001`, it recognizes {100 * strict.identified.value:.1f} %, and "
-        f"{100 * strict.strangers.value:.1f} % of anything else and {100 * strict_look_alikes.strangers.value:.0f} % of other "
-        "groceries pass",
+        f"{100 * strict.strangers.value:.1f} % of anything else and {100 * strict_look_alikes.strangers.value:.0f} % of "
+        "other groceries pass",
         f"it recognizes {100 * drawn.identified.value:.1f} % of their other drawings",
         f"{100 * drawn.strangers.value:.1f} % of {paper.strangers:,} scribbles",
         f"pass for one of them, and {100 * drawn_look_alikes.strangers.value:.1f} % of other handwritten characters",
