@@ -7,11 +7,11 @@ carries them; read its terms before you use them. things: cut-out photographs of
 tools and vehicles on white from Debian's package tuxpaint-stamps-default (GPL-2), which needs `apt-get` or the package's
 file (`--stamps FILE.deb`). varied: clip art of anything from Debian's openclipart-png (public domain), and parts of
 photographs of landscapes, plants, animals and rooms from its lomiri-wallpapers and mate-backgrounds (CC-BY-SA).
-impostors and strangers: 1,900 varied pictures each, from different source pictures: photographs of things, animals,
+impostors and strangers: 2,000 varied pictures each, from different source pictures: photographs of things, animals,
 buildings and landscapes from gcompris-qt-data (free licenses, most CC-BY-SA), ukui-wallpapers (CC-BY-SA) and
 plasma-workspace-wallpapers (LGPL, CC-BY-SA); and cut-out things in front of parts of them: stamps (GPL-2) and pictures of
-household things in sweethome3d-furniture (CC0; not those that `objects` is trained on). The embeddings of the impostors are
-part of the bundle objects, which is measured with the strangers. Then:
+furniture, tools and toys in sweethome3d-furniture (CC0, CC-BY). The embeddings of the impostors are part of the bundle
+objects, which is measured with the strangers. Then:
 
     .venv/bin/python -m export reproduce objects --also faces=folder:build/photographs/faces
 """
@@ -72,9 +72,7 @@ ANYTHING_WALLPAPERS = (
     "Path",
 )
 NOT_THINGS = ("/symbols/", "cartoon", MIRROR_IMAGE)
-PARTS_OF_ANYTHING, COMPOSITIONS_OF_A_THING = 8, 3
-FURNITURE = "BlendSwap-CC-0.sh3f"
-"""The library of models that are not trained on (CC0)."""
+PARTS_OF_ANYTHING, COMPOSITIONS_OF_A_THING = 6, 2
 """Pictures made of each photograph, and of each cut-out thing."""
 THINGS: dict[str, tuple[str, ...]] = {
     "apple": ("food/fruit/apple*",),
@@ -191,7 +189,7 @@ def anything(into: Path) -> int:
             for path in sorted(stamps)
             if not any(part in str(path) for part in NOT_THINGS)
         ]
-        cut_outs += furniture(share / "sweethome3d/furniture" / FURNITURE)
+        cut_outs += furniture(share / "sweethome3d/furniture")
     choice.shuffle(photographs)
     choice.shuffle(cut_outs)
     count = 0
@@ -225,15 +223,16 @@ def embedded_pictures(path: Path) -> list[Image.Image]:
     return result
 
 
-def furniture(path: Path) -> list[Image.Image]:
-    """The pictures of the models in a library of Sweet Home 3D, which is a ZIP file."""
+def furniture(directory: Path) -> list[Image.Image]:
+    """The pictures of the models in Sweet Home 3D's libraries, which are ZIP files."""
     result = []
-    with zipfile.ZipFile(path) as library:
-        for name in sorted(library.namelist()):
-            if name.count("/") == 1 and name.endswith(".png"):
-                picture = Image.open(BytesIO(library.read(name)))
-                if min(picture.size) >= 64:
-                    result.append(picture.convert("RGBA"))
+    for path in sorted(directory.glob("*.sh3f")):
+        with zipfile.ZipFile(path) as library:
+            for name in sorted(library.namelist()):
+                if name.count("/") == 1 and name.endswith(".png"):
+                    picture = Image.open(BytesIO(library.read(name)))
+                    if min(picture.size) >= 64:
+                        result.append(picture.convert("RGBA"))
     return result
 
 
