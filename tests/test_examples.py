@@ -106,7 +106,7 @@ def test_a_bundle_is_evaluated(capsys: pytest.CaptureFixture[str]) -> None:
         "nearest object is right", "recognized", "wrong name", "passes for an object",
     ]  # fmt: skip
     right, recognized, wrong, passed = (float(row[3]) for row in found if row)
-    assert right >= 90 and recognized >= 70 and wrong <= 5 and passed <= 5
+    assert right >= 90 and recognized >= 70 and wrong <= 5 and passed <= 10
     assert found[0] and found[0][6] == "; chance 25%"
 
 

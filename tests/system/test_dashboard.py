@@ -805,7 +805,7 @@ def test_the_quarantine_shows_what_failed_why_and_since_when_and_restores_it(
     for name, picture in (("mug", MUG), ("pen", PEN)):
         daemon.learn(name, picture)
     put_into_quarantine(daemon, object_of(daemon, "pen"), model_part("cups-0123abcd", "no memory"))
-    daemon.service.call(daemon.service.engine.follow)  # type: ignore[union-attr]
+    daemon.service.call(daemon.service.engine.reload_objects)  # type: ignore[union-attr]
     window.go("health")
     section = window.page.locator("section", has=window.page.locator("#quarantine"))
     expect(section.get_by_role("status")).to_have_text("2 parts are not used.")

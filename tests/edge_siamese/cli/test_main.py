@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[3]
 COMMANDS = (
     "init", "config", "config check", "config show", "config diff", "completion",
     "run", "status", "events", "reload", "doctor", "quarantine", "quarantine restore",
-    "objects", "objects export", "objects import", "objects views", "objects remove-view",
+    "objects", "objects collect", "objects export", "objects import", "objects views", "objects remove-view",
     "register", "rename", "forget", "merge", "undo", "wrong", "score", "explain",
     "model", "model install", "model list", "model rollback",
     "dashboard", "dashboard address", "dashboard password", "dashboard token", "dashboard tokens", "dashboard revoke",

@@ -80,7 +80,7 @@ def test_damage_while_the_daemon_runs_is_found_when_the_objects_are_read_again(t
     three.ask("rename", name="pen", new="pencil")
     assert three.events("store") == []
     assert engine is not None
-    three.service.call(engine.follow)
+    three.service.call(engine.reload_objects)
     text = three.told("store")
     assert text.startswith("the store had damaged data: 1 embedding of registered views; 1 embedding to be")
     until(lambda: len(engine.support) == 3)

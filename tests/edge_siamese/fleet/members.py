@@ -49,7 +49,7 @@ class Member:
         self.model_id, self.keep_crops = model_id, keep_crops
         self.bus = EventBus()
         self.settings = SimpleNamespace(state_directory=home)
-        self.followed: list[list[str]] = []
+        self.reloaded: list[list[str]] = []
         """The objects that were passed to the engine, by batch."""
         self.relearned = 0
         self.transport: FakeTransport
@@ -79,7 +79,7 @@ class Member:
 
     def _open(self) -> None:
         store = SupportStore(self.home / "objects.db", self.model_id, DIMENSIONS, keep_crops=self.keep_crops)
-        self._engine = SimpleNamespace(store=store, follow=self.followed.append)
+        self._engine = SimpleNamespace(store=store, reload_objects=self.reloaded.append)
 
     def stop(self) -> None:
         """Turn it off."""

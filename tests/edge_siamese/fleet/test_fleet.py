@@ -44,7 +44,7 @@ def test_a_registration_reaches_the_other_devices(tmp_path: Path) -> None:
         uid = first.learn("mug", 1)
         until(lambda: second.names == third.names == ["mug"])
         assert second.shown() == first.shown()
-        assert second.followed == [[uid]]
+        assert second.reloaded == [[uid]]
         until(second.events)
         (event,) = second.events()
         assert event.text == 'fleet home: added "mug"'
@@ -113,7 +113,7 @@ def test_every_change_and_its_undo_reach_the_other_devices(tmp_path: Path) -> No
             'forgot "pen"; changed views of "mug"',
             'added "pen"',
         ]
-        assert second.followed[-2:] == [[pen], [pen]]
+        assert second.reloaded[-2:] == [[pen], [pen]]
         assert mug in before
 
 

@@ -136,4 +136,4 @@ def test_the_command_sets_several_side_by_side(tmp_path: Path, capsys: pytest.Ca
     assert main(["report", *words, "--side-by-side"]) == 0
     assert capsys.readouterr().out == side_by_side([(path.name, read_inputs(path)) for path in paths])
     assert main(["report", *words]) == 1
-    assert "a report has one directory; use --side-by-side for several" in capsys.readouterr().err
+    assert "a report is made from one directory; use --side-by-side for several" in capsys.readouterr().err
