@@ -34,8 +34,14 @@ TOUCH = {"has_touch": True, "is_mobile": True, "device_scale_factor": 2}
 NAMES = {"object 1": "anchor", "object 2": "kite", "object 3": "spiral"}
 """What the scene's button has registered, and what it is."""
 
-SHOWS_SOMETHING = """(canvas) => canvas.width > 300 &&
-  canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.some((value) => value < 90)"""
+SHOWS_SOMETHING = """canvas => {
+  if (canvas.width <= 300) return false;
+  // Chromium warns of repeated readings of a canvas, unless it was made for them.
+  const copy = Object.assign(document.createElement("canvas"), {width: canvas.width, height: canvas.height});
+  const context = copy.getContext("2d", {willReadFrequently: true});
+  context.drawImage(canvas, 0, 0);
+  return context.getImageData(0, 0, copy.width, copy.height).data.some((value) => value < 90);
+}"""
 """Whether ink is on the picture of the camera."""
 
 CONFIG = """
