@@ -27,7 +27,7 @@ sys.path.insert(0, str(ROOT))
 
 from edge_siamese.errors import EdgeSiameseError  # noqa: E402
 from edge_siamese.models.bundle import load_bundle  # noqa: E402
-from edge_siamese.settings import load_settings  # noqa: E402
+from edge_siamese.settings_file import load_settings  # noqa: E402
 from edge_siamese.system.files import write_atomically  # noqa: E402
 
 FOLDER = "edge-siamese"

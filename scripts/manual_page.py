@@ -16,7 +16,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from edge_siamese import __version__  # noqa: E402
-from edge_siamese.settings import SYSTEM_CONFIG, SYSTEM_RUNTIME, SYSTEM_STATE  # noqa: E402
+from edge_siamese.settings import SYSTEM_RUNTIME, SYSTEM_STATE  # noqa: E402
+from edge_siamese.settings_file import SYSTEM_CONFIG  # noqa: E402
 from scripts.command_line import COMMON, Argument, Command, read  # noqa: E402
 from scripts.generated import write_or_check  # noqa: E402
 

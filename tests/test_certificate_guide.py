@@ -14,7 +14,8 @@ import pytest
 from edge_siamese.dashboard.server import tls_context as tls_of_dashboard
 from edge_siamese.errors import MqttError
 from edge_siamese.mqtt.security import tls_context as tls_of_mqtt
-from edge_siamese.settings import DashboardSettings, MqttSettings, parse_settings
+from edge_siamese.settings import DashboardSettings, MqttSettings
+from edge_siamese.settings_file import parse_settings
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = ("mqtt.md", "dashboard.md")

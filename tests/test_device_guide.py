@@ -23,8 +23,8 @@ from edge_siamese.settings import (
     PanelSettings,
     RecognitionSettings,
     RegistrationSettings,
-    parse_settings,
 )
+from edge_siamese.settings_file import parse_settings
 from scripts import wiring
 from scripts.completions import actions
 from tests.boot_partition import CONFIGS, SHELL, made

@@ -13,7 +13,7 @@ from edge_siamese.daemon.integrations import MAX_RETRY_SECONDS, RETRY_SECONDS
 from edge_siamese.dashboard.credentials import FILE as CREDENTIALS
 from edge_siamese.fleet.ledger import FILE_NAME as FLEET
 from edge_siamese.mqtt.cleanup import FILE_NAME as PUBLISHED_TOPICS
-from edge_siamese.settings import parse_settings
+from edge_siamese.settings_file import parse_settings
 
 ROOT = Path(__file__).parent.parent
 GUIDE = (ROOT / "docs" / "installing.md").read_text(encoding="utf-8").partition("## Many devices\n")[2]

@@ -20,7 +20,8 @@ from edge_siamese.cameras.camera import FakeCamera
 from edge_siamese.cameras.synthetic.scene import demo_scene
 from edge_siamese.daemon import hardware
 from edge_siamese.daemon.service import Service
-from edge_siamese.settings import CameraSettings, load_settings
+from edge_siamese.settings import CameraSettings
+from edge_siamese.settings_file import load_settings
 
 OBJECTS_AT_SECONDS = (3.0, 13.0, 23.0)
 """Times at which the demo scene shows one object each."""

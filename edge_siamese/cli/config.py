@@ -11,7 +11,8 @@ from typing import Any
 from edge_siamese.cli.output import print_json, print_line
 from edge_siamese.daemon.client import request
 from edge_siamese.errors import EdgeSiameseError, printable
-from edge_siamese.settings import Settings, SettingsFile, options_of, read_settings
+from edge_siamese.settings import Settings
+from edge_siamese.settings_file import SettingsFile, options_of, read_settings
 from edge_siamese.system.files import expand_path
 from edge_siamese.system.network import without_password
 from edge_siamese.validation import SchemaError, convert, format_toml

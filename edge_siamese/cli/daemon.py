@@ -17,7 +17,7 @@ from edge_siamese.daemon.client import find_socket, request, stream
 from edge_siamese.daemon.client import reload as reload_daemon
 from edge_siamese.errors import ControlError, DaemonNotRunning, SettingsError, printable
 from edge_siamese.models import described
-from edge_siamese.settings import default_config, load_settings
+from edge_siamese.settings_file import default_config, load_settings
 from edge_siamese.system.files import expand_path
 from edge_siamese.system.wall_clock import local_time, utc_now
 

@@ -17,9 +17,9 @@ from edge_siamese.dashboard.credentials import CredentialsFile
 from edge_siamese.doctor.detection import FoundDevice, find_buttons, find_cameras
 from edge_siamese.doctor.findings import SERVICE
 from edge_siamese.errors import SettingsError
-from edge_siamese.settings import (
+from edge_siamese.settings import Settings
+from edge_siamese.settings_file import (
     SYSTEM_CONFIG,
-    Settings,
     default_config,
     keys_of,
     new_config,

@@ -34,7 +34,8 @@ from edge_siamese.errors import ClientGone, ControlError, NotReady, Refused
 from edge_siamese.events import Event
 from edge_siamese.panel.press_grammar import Gesture
 from edge_siamese.recognition.decision import Recognition
-from edge_siamese.settings import PathSettings, RegionSettings, Settings, SettingsOrigin
+from edge_siamese.settings import PathSettings, RegionSettings, Settings
+from edge_siamese.settings_file import SettingsOrigin
 from edge_siamese.store import OnConflict, StoredObject
 from edge_siamese.store.picture_archive import PictureManifest
 from edge_siamese.store.records import StoredView

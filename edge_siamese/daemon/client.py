@@ -16,7 +16,8 @@ import msgspec
 from edge_siamese import errors
 from edge_siamese.daemon.control_socket import MAX_REQUEST, encode_line
 from edge_siamese.errors import ControlError, DaemonNotRunning, EdgeSiameseError, SettingsError
-from edge_siamese.settings import Settings, default_config, load_settings
+from edge_siamese.settings import Settings
+from edge_siamese.settings_file import default_config, load_settings
 from edge_siamese.validation import SchemaError, convert, parse_json
 
 TIMEOUT_SECONDS = 10.0

@@ -12,7 +12,8 @@ from pathlib import Path
 from msgspec import structs
 
 from edge_siamese.errors import SettingsError, StoreError
-from edge_siamese.settings import RecognitionSettings, RegionSettings, load_settings, require_regions
+from edge_siamese.settings import RecognitionSettings, RegionSettings, require_regions
+from edge_siamese.settings_file import load_settings
 from edge_siamese.system.files import write_text_atomically
 from edge_siamese.validation import SchemaError
 

@@ -36,14 +36,8 @@ from edge_siamese.events import Event, counted, problem_event
 from edge_siamese.models.installed import InstalledModels
 from edge_siamese.panel.led_signals import Signal
 from edge_siamese.panel.press_grammar import Gesture
-from edge_siamese.settings import (
-    RegionSettings,
-    Settings,
-    SettingsOrigin,
-    default_config,
-    load_settings,
-    require_regions,
-)
+from edge_siamese.settings import RegionSettings, Settings, require_regions
+from edge_siamese.settings_file import SettingsOrigin, default_config, load_settings
 from edge_siamese.store.mistakes import KeptMistakes
 from edge_siamese.system.files import expand_path
 from edge_siamese.validation import SchemaError

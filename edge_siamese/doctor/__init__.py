@@ -15,7 +15,8 @@ from edge_siamese.daemon.client import NOT_RUNNING, Installation, find_installat
 from edge_siamese.doctor import devices, installation, integrations, machine
 from edge_siamese.doctor.findings import Account, Context, Finding, Level, service_account
 from edge_siamese.errors import EdgeSiameseError, SettingsError
-from edge_siamese.settings import Settings, default_config
+from edge_siamese.settings import Settings
+from edge_siamese.settings_file import default_config
 from edge_siamese.system.board import ROOT, Run, read_board, run_command
 
 __all__ = ["CHECKS", "Check", "Finding", "Level", "examine"]

@@ -133,7 +133,7 @@ USE_CAMERA = """
 from pathlib import Path
 from edge_siamese.cameras import open_camera
 from edge_siamese.doctor import devices
-from edge_siamese.settings import parse_settings
+from edge_siamese.settings_file import parse_settings
 
 settings = parse_settings('[camera]\\nkind = "black"\\nwidth = 64\\nheight = 48')
 camera = open_camera(settings.camera, "gray")
@@ -143,7 +143,7 @@ print(devices._other_camera("black"))
 USE_RUNTIME = """
 import sys
 from edge_siamese.runtimes.selection import load_encoder, runtime_statuses
-from edge_siamese.settings import parse_settings
+from edge_siamese.settings_file import parse_settings
 
 print(parse_settings('[model]\\nruntime = "ones"').model.runtime)
 print([str(status) for status in runtime_statuses() if status.name == "ones"])

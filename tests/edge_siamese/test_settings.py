@@ -16,16 +16,11 @@ from typing import Any, ClassVar
 import pytest
 from msgspec import structs
 
-from edge_siamese import settings as module
+from edge_siamese import settings as settings_module
+from edge_siamese import settings_file
 from edge_siamese.errors import SettingsError
-from edge_siamese.settings import (
-    DashboardSettings,
-    MqttSettings,
-    Settings,
-    default_config,
-    load_settings,
-    parse_settings,
-)
+from edge_siamese.settings import DashboardSettings, MqttSettings, Settings
+from edge_siamese.settings_file import default_config, load_settings, parse_settings
 from scripts import settings_reference
 
 ROOT = Path(__file__).parents[2]
@@ -45,9 +40,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ENVIRONMENT:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(module, "SYSTEM_CONFIG", tmp_path / "etc" / "config.toml")
-    monkeypatch.setattr(module, "SYSTEM_STATE", tmp_path / "var")
-    monkeypatch.setattr(module, "SYSTEM_RUNTIME", tmp_path / "run")
+    monkeypatch.setattr(settings_file, "SYSTEM_CONFIG", tmp_path / "etc" / "config.toml")
+    monkeypatch.setattr(settings_module, "SYSTEM_STATE", tmp_path / "var")
+    monkeypatch.setattr(settings_module, "SYSTEM_RUNTIME", tmp_path / "run")
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     return tmp_path
 
@@ -371,7 +366,7 @@ class TestFile:
             assert (
                 unreadable(path) == f"{path} cannot be read: it is a device, a pipe or a socket, not a file"
             )
-        (tmp_path / "large.toml").write_bytes(b"#" * (module.MAX_FILE_BYTES + 1))
+        (tmp_path / "large.toml").write_bytes(b"#" * (settings_file.MAX_FILE_BYTES + 1))
         assert unreadable(tmp_path / "large.toml") == (
             f"{tmp_path}/large.toml cannot be read: it has more than 262144 bytes"
         )
@@ -842,13 +837,13 @@ def test_a_broker_is_combined_with_other_settings(mqtt: dict[str, Any], expected
 def test_the_lines_of_regions_are_those_that_set_them(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_text(f"[camera]\nframe_rate = 5\n{SHELF}{SHELF.replace('shelf', 'door')}focus = 'center'\n")
-    read = module.read_settings(path)
+    read = settings_file.read_settings(path)
     assert read.lines == {
         "camera.frame_rate": 2, "regions[0].name": 4, "regions[0].box": 5,
         "regions[1].name": 7, "regions[1].box": 8, "regions[1].focus": 9,
     }  # fmt: skip
-    options = dict(module.options_of(read.settings))
+    options = dict(settings_file.options_of(read.settings))
     assert (options["regions[0].name"], options["regions[1].focus"], options["regions[0].focus"]) == (
         "shelf", "center", None,
     )  # fmt: skip
-    assert not any(key.startswith("regions") for key, _ in module.options_of(Settings()))
+    assert not any(key.startswith("regions") for key, _ in settings_file.options_of(Settings()))

@@ -20,7 +20,7 @@ from edge_siamese import Recognizer
 from edge_siamese.errors import EncoderError, VerificationFailed
 from edge_siamese.models.bundle import Bundle
 from edge_siamese.recognition.imaging import Preprocessing, prepare
-from edge_siamese.settings import parse_settings
+from edge_siamese.settings_file import parse_settings
 from export import demo, records
 from export.__main__ import main
 from export.cli import demo as command

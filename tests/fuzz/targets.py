@@ -36,7 +36,8 @@ from edge_siamese.pictures import (
 )
 from edge_siamese.recognition.registration import NewView
 from edge_siamese.recognizer import Recognizer
-from edge_siamese.settings import RegionSettings, Settings, load_settings
+from edge_siamese.settings import RegionSettings, Settings
+from edge_siamese.settings_file import load_settings
 from edge_siamese.store import SupportStore, picture_archive
 from edge_siamese.store.mistakes import Mistake
 from edge_siamese.validation import Record, convert, parse_toml

@@ -17,7 +17,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from edge_siamese.cli.daemon import BAD_SETTINGS
-from edge_siamese.settings import SYSTEM_CONFIG, SYSTEM_RUNTIME, SYSTEM_STATE
+from edge_siamese.settings import SYSTEM_RUNTIME, SYSTEM_STATE
+from edge_siamese.settings_file import SYSTEM_CONFIG
 from scripts import device_pins
 from tests.requirement_files import hashes, normal, requirements
 

@@ -12,7 +12,8 @@ import pytest
 
 from edge_siamese.cli.main import main
 from edge_siamese.models.bundle import Bundle
-from edge_siamese.settings import Settings, options_of
+from edge_siamese.settings import Settings
+from edge_siamese.settings_file import options_of
 from edge_siamese.validation import convert
 from tests.edge_siamese.daemon.running import Daemon, daemon_in
 
@@ -63,7 +64,7 @@ def test_show_is_the_whole_file_as_it_is_understood(config: Path, capsys: pytest
 def test_show_without_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("edge_siamese.settings.default_config", lambda: None)
+    monkeypatch.setattr("edge_siamese.settings_file.default_config", lambda: None)
     answer = json_of(capsys, "show")
     assert answer["file"] == ""
     assert answer["settings"]["camera.kind"] == {"value": "auto", "source": "default", "line": None}

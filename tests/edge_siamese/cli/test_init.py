@@ -14,7 +14,7 @@ import pytest
 from edge_siamese.cli import init
 from edge_siamese.cli.main import main
 from edge_siamese.doctor.detection import FoundDevice
-from edge_siamese.settings import load_settings, parse_settings
+from edge_siamese.settings_file import load_settings, parse_settings
 from tests.documented import commands
 from tests.edge_siamese.doctor.machines import PI
 

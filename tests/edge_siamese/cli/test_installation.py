@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from edge_siamese import settings as settings_module
+from edge_siamese import settings_file
 from edge_siamese.cli.main import main
 from edge_siamese.daemon.client import find_installation, find_socket, request
 from edge_siamese.dashboard.credentials import CredentialsFile
@@ -16,7 +17,7 @@ from edge_siamese.doctor import examine
 from edge_siamese.errors import SettingsError
 from edge_siamese.models.bundle import Bundle
 from edge_siamese.models.installed import InstalledModels
-from edge_siamese.settings import load_settings
+from edge_siamese.settings_file import load_settings
 from tests.edge_siamese.daemon.running import Daemon, daemon_in
 
 pytest.importorskip("onnxruntime")
@@ -30,7 +31,7 @@ def default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "etc" / "config.toml"
     path.parent.mkdir()
     path.write_text(f'[paths]\nstate = "{tmp_path}/other"\nruntime = "{tmp_path}/run"\n')
-    monkeypatch.setattr(settings_module, "SYSTEM_CONFIG", path)
+    monkeypatch.setattr(settings_file, "SYSTEM_CONFIG", path)
     monkeypatch.delenv("EDGE_SIAMESE_CONFIG", raising=False)
     return path
 

@@ -25,7 +25,8 @@ from edge_siamese.models.bundle import Bundle
 from edge_siamese.models.installed import InstalledModels
 from edge_siamese.recognition.imaging import Bytes
 from edge_siamese.runtimes.confined_self_test import finish
-from edge_siamese.settings import Settings, load_settings
+from edge_siamese.settings import Settings
+from edge_siamese.settings_file import load_settings
 from tests.tiny_network import pictures
 
 CONFIG = """

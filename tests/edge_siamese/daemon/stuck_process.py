@@ -15,7 +15,7 @@ from typing import Any
 from edge_siamese.daemon import hardware, model_loader
 from edge_siamese.daemon.integrations import INTEGRATIONS
 from edge_siamese.daemon.service import Service
-from edge_siamese.settings import load_settings
+from edge_siamese.settings_file import load_settings
 from edge_siamese.store import archive
 from edge_siamese.system.threads import DaemonThreadPool
 from tests.edge_siamese.daemon.running import Stage, until

@@ -181,7 +181,7 @@ def test_last_seen_times_are_restored_from_the_event_file(
 NOTHING_OF_THEM = """
 import sys
 from edge_siamese.daemon.service import Service
-from edge_siamese.settings import load_settings
+from edge_siamese.settings_file import load_settings
 service = Service(load_settings(sys.argv[1]))
 import threading, time
 def stop():

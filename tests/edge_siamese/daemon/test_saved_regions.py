@@ -17,7 +17,8 @@ from edge_siamese.daemon.client import reload
 from edge_siamese.daemon.saved_regions import SavedRegions, to_toml
 from edge_siamese.errors import ControlError, SettingsError, StoreError
 from edge_siamese.models.bundle import Bundle
-from edge_siamese.settings import RecognitionSettings, RegionSettings, parse_settings
+from edge_siamese.settings import RecognitionSettings, RegionSettings
+from edge_siamese.settings_file import parse_settings
 from tests.edge_siamese.daemon.running import MUG, TABLE, Daemon, daemon_in, until
 
 SHELF = RegionSettings("shelf", (0.1, 0.2, 0.3, 0.3334))

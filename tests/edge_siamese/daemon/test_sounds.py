@@ -16,7 +16,8 @@ from edge_siamese.daemon.sounds import QUEUE, SoundPlayer, phrase
 from edge_siamese.daemon.tones import tone
 from edge_siamese.events import Event
 from edge_siamese.models.bundle import Bundle
-from edge_siamese.settings import SoundSettings, parse_settings
+from edge_siamese.settings import SoundSettings
+from edge_siamese.settings_file import parse_settings
 from tests.documented import ROOT
 from tests.edge_siamese.daemon.running import daemon_in, until
 

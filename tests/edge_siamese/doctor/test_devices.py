@@ -13,12 +13,7 @@ from edge_siamese.doctor import Finding, devices
 from edge_siamese.doctor.findings import Account, Context
 from edge_siamese.errors import PanelError
 from edge_siamese.panel.panel import NoPanel, SimulatedPanel
-from edge_siamese.settings import (
-    CameraSettings,
-    PanelSettings,
-    Settings,
-    SoundSettings,
-)
+from edge_siamese.settings import CameraSettings, PanelSettings, Settings, SoundSettings
 from tests.edge_siamese.doctor.machines import SERVICE, WORKSTATION, only, write
 
 

@@ -11,9 +11,7 @@ from typing import Any
 from edge_siamese.doctor import Finding, examine
 from edge_siamese.doctor.findings import Context, service_account
 from edge_siamese.errors import DaemonNotRunning
-from edge_siamese.settings import (
-    Settings,
-)
+from edge_siamese.settings import Settings
 from tests.edge_siamese.doctor.machines import NOT_RUNNING
 
 

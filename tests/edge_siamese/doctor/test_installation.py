@@ -18,9 +18,7 @@ from edge_siamese.models.bundle import Bundle
 from edge_siamese.models.installed import InstalledModels
 from edge_siamese.recognition.registration import NewView
 from edge_siamese.registry import RUNTIMES
-from edge_siamese.settings import (
-    ModelSettings,
-)
+from edge_siamese.settings import ModelSettings
 from edge_siamese.store import SupportStore
 from tests.edge_siamese.doctor.machines import SERVICE, levels, only, write
 

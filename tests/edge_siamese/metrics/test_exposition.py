@@ -214,7 +214,7 @@ OFF = """
 import sys, threading, time
 from pathlib import Path
 from edge_siamese.daemon.service import Service
-from edge_siamese.settings import load_settings
+from edge_siamese.settings_file import load_settings
 
 service = Service(load_settings(sys.argv[1]), sys.argv[1])
 

@@ -25,7 +25,8 @@ from edge_siamese.mqtt.publisher import ObjectState, RegionPresence, event_paylo
 from edge_siamese.mqtt.topics import Topics
 from edge_siamese.recognition.registration import collision_refusal
 from edge_siamese.recognition.tracking import Sighting
-from edge_siamese.settings import MqttSettings, parse_settings
+from edge_siamese.settings import MqttSettings
+from edge_siamese.settings_file import parse_settings
 
 ROOT = Path(__file__).parents[3]
 MQTT = (ROOT / "docs" / "mqtt.md").read_text(encoding="utf-8")

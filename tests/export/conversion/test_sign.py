@@ -12,7 +12,7 @@ import pytest
 from edge_siamese.errors import ChecksumError, ExportError
 from edge_siamese.models.bundle import MANIFEST, load_bundle
 from edge_siamese.models.signature import SIGNATURE
-from edge_siamese.settings import parse_settings
+from edge_siamese.settings_file import parse_settings
 from export.__main__ import main
 from export.cli.deploy import archive
 from export.conversion.bundle import store_impostors
