@@ -1,7 +1,7 @@
 """Initial weights from a bundle: the int8 ONNX file of an encoder, back in its float network.
 
-A bundle need not have float weights. The int8 weights are whole numbers times the scale of their channel, close to the
-weights that were exported. They serve as the start of a training, not in place of the run that made the bundle.
+A shipped bundle has no float weights. Its int8 weights are whole numbers times the scale of their channel, so they are close
+to the exported weights: close enough to start a training from.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ Layer = nn.Conv2d | nn.Linear
 def load_bundle_weights(encoder: EncoderNetwork, bundle: Bundle) -> None:
     """Load the weights of a bundle into an encoder of the same name.
 
-    In a bundle, batch normalization and the scaling of the pixels are part of the weights. The encoder keeps its own, and
-    gets the weights that lead to the same output with them.
+    The export folds batch normalization and the scaling of the pixels into the weights. This function unfolds them: the
+    encoder keeps its own normalization and scaling, and gets the weights that give the same output with them.
 
     Args:
         encoder: with its published weights, if there are any.

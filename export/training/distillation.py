@@ -1,8 +1,8 @@
 """Distillation: one network learns the embeddings of two, which are used side by side.
 
-A network that was fine-tuned on some objects tells objects apart better than its published weights, and other things worse.
-The embeddings of both, one after the other, do both, at twice the cost. Distillation (Hinton, Vinyals and Dean, "Distilling
-the Knowledge in a Neural Network", 2015; here with embeddings in place of class scores) makes one network of the two.
+A network that was fine-tuned on objects tells objects apart better than with its published weights, and other things worse.
+The embeddings of the two side by side are good at both, at twice the cost. Distillation makes one network of the two (Hinton,
+Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015; here with embeddings in place of class scores).
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ RIDGE = 0.3
 class Teacher(nn.Module):
     """Two networks side by side: pixels (N, C, H, W), float32 in 0..255, to unit vectors (N, D).
 
-    The embeddings of each network become unit vectors, their mean over pictures of anything is subtracted, and they become
-    unit vectors again. Both are weighted, put one after the other, and reduced to D principal components.
+    The embeddings of each network are scaled to unit length, centered on their mean over pictures of anything, and scaled to
+    unit length again. Both are weighted, concatenated, and reduced to D principal components.
 
     Args:
-        finetuned: the network that is good at the objects that it was trained on.
+        finetuned: the network that was trained on objects.
         published: the network with its published weights; its projection is fitted to the pictures.
         published_weight: weight of the published network in squared distances, 0 to 1.
         pictures: pictures of anything.
@@ -69,7 +69,7 @@ class Teacher(nn.Module):
 
 
 class Distillation(Objective):
-    """Mean of 1 - cosine between the embeddings of a batch, and of unrelated pictures, and those of the teacher.
+    """The mean of 1 - cosine between the embeddings of the student and of the teacher.
 
     Args:
         draw: draws the images of a batch.
@@ -95,7 +95,7 @@ class DistillationStep(nn.Module):
         encoder: the student.
         objective: the loss.
         teacher: gives the targets.
-        pictures: unrelated pictures, half as many as in the batch.
+        pictures: unrelated pictures; each step adds half as many as the batch has.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class DistillationStep(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder, self.objective = encoder, objective
-        # Distributed training copies and averages the parameters of submodules, and these are fixed.
+        # Not a submodule: distributed training synchronizes the parameters of submodules, and the teacher has none to train.
         self.targets: Callable[[Tensor], Tensor] = lambda pixels: teacher(pixels)
         self.pictures = pictures
 
@@ -116,10 +116,11 @@ class DistillationStep(nn.Module):
 
 
 @torch.no_grad()
-def fit_projection(encoder: EncoderNetwork, teacher: Teacher, pictures: UnrelatedPictures) -> None:
+def fit_to_teacher(encoder: EncoderNetwork, teacher: Teacher, pictures: UnrelatedPictures) -> None:
     """Fit the projection of the student to the teacher's embeddings, by ridge regression on its features.
 
-    Training then starts near its end (Kumar et al., "Fine-Tuning can Distort Pretrained Features", 2022).
+    The features change less afterward than with an unfitted projection (Kumar et al., "Fine-Tuning can Distort Pretrained
+    Features and Underperform Out-of-Distribution", 2022).
 
     Raises:
         SettingsError: the encoder has no projection.

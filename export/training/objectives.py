@@ -172,10 +172,12 @@ class CosineMarginSoftmax(Objective):
 
     @torch.no_grad()
     def imprint(self, embeddings: Tensor, labels: Tensor) -> None:
-        """Start the classes at the mean of their unit vectors, after Qi, Brown and Lowe (2018), "Imprinted Weights".
+        """Set the direction of each class to the mean of its unit vectors.
+
+        After Qi, Brown and Lowe, "Low-Shot Learning with Imprinted Weights", 2018.
 
         Args:
-            embeddings: (N, D), at least one of each class. A symmetry of a class is a class of its own.
+            embeddings: float32 (N, D), at least one of each class; only without symmetries.
             labels: classes int64 (N,).
         """
         sums = torch.zeros_like(self.directions).index_add_(0, labels, F.normalize(embeddings))

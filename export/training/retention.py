@@ -34,12 +34,15 @@ class UnrelatedPictures:
         preprocessing: how training images are prepared.
         size: height and width of training images after augmentation.
         seed: decides which pictures each step uses and how they are augmented.
+        worker: rank of the worker; each draws other batches, and all have the same `sample`.
 
     Raises:
         DataError: the folder does not exist or holds fewer than `MIN_IMAGES` pictures.
     """
 
-    def __init__(self, folder: Path, preprocessing: Preprocessing, size: tuple[int, int], seed: int) -> None:
+    def __init__(
+        self, folder: Path, preprocessing: Preprocessing, size: tuple[int, int], seed: int, worker: int = 0
+    ) -> None:
         files = list(pictures_below(folder)) if folder.is_dir() else []
         self.images, _ = prepared_pictures(folder, files, preprocessing)
         if len(self.images) < MIN_IMAGES:
@@ -47,11 +50,11 @@ class UnrelatedPictures:
                 f"{folder} has {len(self.images)} unrelated pictures, at least {MIN_IMAGES} are needed; "
                 "scripts/fetch_photographs.py downloads some"
             )
-        self.size, self.seed = size, seed
+        self.size, self.seed, self.worker = size, seed, worker
 
     def batch(self, count: int, step: int) -> Tensor:
         """Augmented pictures, pixels float32 (count, 3, H, W) in 0..255; a pure function of the seed and the step."""
-        rng = np.random.default_rng([self.seed, _SEED, step])
+        rng = np.random.default_rng([self.seed + self.worker, _SEED, step])
         chosen = torch.from_numpy(self.images[rng.integers(0, len(self.images), count)])
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         pixels = augment(
@@ -60,7 +63,7 @@ class UnrelatedPictures:
         return pixels.contiguous(memory_format=torch.channels_last)
 
     def sample(self, count: int) -> Iterator[Tensor]:
-        """Blocks of `count` different pictures, or of all, resized: float32 (n, 3, H, W)."""
+        """`count` different pictures, or all, resized, in blocks: float32 (n, 3, H, W)."""
         chosen = np.random.default_rng([self.seed, _SEED]).permutation(len(self.images))[:count]
         for part in torch.split(torch.from_numpy(np.sort(chosen)), 64):
             pixels = torch.from_numpy(self.images[part.numpy()]).permute(0, 3, 1, 2).float()

@@ -167,7 +167,9 @@ class TrainingSettings:
         if self.start == "random" and self.finetuned_weight < 1.0:
             raise SettingsError("finetuned_weight below 1 requires pretrained initial weights (start)")
         if self.start.startswith(BUNDLE_PREFIX) and not self.freeze_batch_statistics:
-            raise SettingsError("start = bundle:PLACE requires --freeze-batch-statistics: a bundle has none")
+            raise SettingsError(
+                "start = bundle:PLACE requires --freeze-batch-statistics: a bundle has no statistics to update"
+            )
         if self.start == "random" and self.anti_forgetting_data:
             raise SettingsError("anti_forgetting_data requires pretrained initial weights (start)")
         if self.synthetic_alphabets < 0 or (self.synthetic_alphabets and not self.is_drawing):

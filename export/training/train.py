@@ -38,7 +38,7 @@ from export.progress import TrainingProgress
 from export.provenance import data_fingerprint, outcome, versions
 from export.training import checkpoint
 from export.training.checkpoint import BEST, CHECKPOINT, History, prepare_directory
-from export.training.distillation import Distillation, DistillationStep, Teacher, fit_projection
+from export.training.distillation import Distillation, DistillationStep, Teacher, fit_to_teacher
 from export.training.distributed import Workers, check_batch_size, join_workers
 from export.training.network import TorchEncoder, load_run
 from export.training.objectives import (
@@ -55,7 +55,7 @@ from export.training.validation import default_ways, one_shot_accuracy
 
 CHECKPOINT_SECONDS = 120.0
 IMPRINTED = 2
-"""Pictures of a class from which the softmax starts."""
+"""Pictures of each class whose mean embedding is where the softmax starts."""
 # Ranks by distance alone, which is enough for validation: the calibrated head is fitted later.
 DISTANCE_RANKING = SigmoidDistanceHead(scale=1.0, bias=0.0)
 
@@ -219,14 +219,14 @@ class TrainingRun:
         if settings.anti_forgetting_data:
             self.unrelated = UnrelatedPictures(
                 Path(settings.anti_forgetting_data), encoder.training_preprocessing or encoder.preprocessing,
-                encoder.cropped_size, settings.seed + workers.rank,
+                encoder.cropped_size, settings.seed, workers.rank,
             )  # fmt: skip
         if settings.objective == "distillation" and self.unrelated is not None:
             published = build_encoder(settings.encoder).to(workers.device)
             published.load_published_weights()
             finetuned = copy.deepcopy(encoder).eval()
             self.teacher = Teacher(finetuned, published, settings.published_weight, self.unrelated)
-            fit_projection(encoder, self.teacher, self.unrelated)
+            fit_to_teacher(encoder, self.teacher, self.unrelated)
         self.images = splits.training_pictures or splits.train
         if settings.synthetic_alphabets:
             self.images = add_synthetic_alphabets(
@@ -287,7 +287,7 @@ class TrainingRun:
         if self.initial is not None and self.state.starting_accuracy is None and self.workers.is_leader:
             starting = validation_accuracy(self.initial, self.splits.validation, self.settings)
             self.state.starting_accuracy = starting
-            # Distillation serves other things than the validation classes, so its steps always count as better.
+            # The start is no candidate in a distillation: what it brings does not show on the validation classes.
             if self.state.step == 0 and self.teacher is None:
                 self.state.best_accuracy = starting
                 self._keep(self.initial)
@@ -303,7 +303,7 @@ class TrainingRun:
 
     @torch.no_grad()
     def _imprint_classes(self) -> None:
-        """Start the classes of the softmax where the initial weights put them; other starts know no classes."""
+        """Start each class of the softmax at the mean initial embedding of two of its pictures."""
         if not isinstance(self.objective, CosineMarginSoftmax) or self.settings.symmetries:
             return
         chosen = np.concatenate(

@@ -16,15 +16,16 @@ from torch import Tensor, nn
 from edge_siamese.errors import SettingsError
 from edge_siamese.recognition.imaging import Bytes, Preprocessing
 from export import encoders
-from export.data.images import ImageSet, Splits
+from export.data.images import Splits
 from export.encoders import EncoderNetwork
 from export.encoders.projection import fit_to_principal_components
-from export.training.distillation import Distillation, DistillationStep, Teacher, fit_projection
+from export.training.distillation import Distillation, DistillationStep, Teacher, fit_to_teacher
 from export.training.network import load_run
 from export.training.objectives import shuffled
 from export.training.retention import UnrelatedPictures
 from export.training.settings import TrainingSettings
 from export.training.train import train
+from tests.export.training.colored import colored
 
 SIDE = 24
 INPUT = Preprocessing(SIDE, SIDE, "rgb")
@@ -122,7 +123,7 @@ def test_both_networks_count_in_the_teacher(pictures: UnrelatedPictures) -> None
 def test_the_first_projection_is_close_to_the_teacher(pictures: UnrelatedPictures) -> None:
     student = network(2)
     teacher = Teacher(network(2), network(1), 0.5, pictures)
-    fit_projection(student, teacher, pictures)
+    fit_to_teacher(student, teacher, pictures)
     pixels = pictures.batch(64, step=3)
     fitted, before = (
         float((F.normalize(encoder(pixels)) * teacher(pixels)).sum(dim=1).mean().detach())
@@ -142,27 +143,11 @@ def test_the_student_alone_is_trained(pictures: UnrelatedPictures) -> None:
     assert 0.0 < float(loss.detach()) < 2.0 and student.layers[0].weight.grad.abs().sum() > 0
 
 
-def colored(name: str) -> ImageSet:
-    """Four classes of one color each."""
-    rng = np.random.default_rng(0)
-    labels = np.repeat(np.arange(4), 6)
-    images = rng.integers(0, 256, (4, 1, 1, 3))[labels] + rng.integers(-9, 10, (24, SIDE, SIDE, 3))
-    return ImageSet(
-        name=name,
-        images=np.clip(images, 0, 255).astype(np.uint8),
-        labels=labels,
-        class_names=tuple("abcd"),
-        class_groups=np.zeros(4, dtype=np.int64),
-        group_names=("colors",),
-        drawers=np.full(24, -1),
-    )
-
-
 def test_training_approaches_the_teacher_and_keeps_its_last_step(
     tmp_path: Path, folder: Path, pictures: UnrelatedPictures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(encoders.ENCODERS, "glyphnet", Small)
-    splits = Splits(colored("train"), colored("validation"), colored("evaluation"))
+    splits = Splits(*(colored(name, SIDE) for name in ("train", "validation", "evaluation")))
     first = TrainingSettings(
         data="folder:x", batch=16, steps=2, symmetries=False, augmentation="photo", validations=1,
         validation_episodes=20,
@@ -177,7 +162,7 @@ def test_training_approaches_the_teacher_and_keeps_its_last_step(
     finetuned = load_run(tmp_path / "first").module
     teacher = Teacher(finetuned, network(1), 0.5, pictures)
     start = copy.deepcopy(finetuned)
-    fit_projection(start, teacher, pictures)
+    fit_to_teacher(start, teacher, pictures)
     pixels = pictures.batch(64, step=1000)
     losses = [
         float(Distillation(shuffled)(encoder(pixels), teacher(pixels)).detach())
@@ -198,4 +183,4 @@ def test_distillation_needs_a_fine_tuned_start_pictures_and_a_projection(picture
     without = network(2)
     del without.projection
     with pytest.raises(SettingsError, match="distillation needs an encoder with a projection"):
-        fit_projection(without, teacher, pictures)
+        fit_to_teacher(without, teacher, pictures)

@@ -14,11 +14,12 @@ from torch import Tensor
 from edge_siamese.errors import DataError
 from edge_siamese.recognition.imaging import Preprocessing
 from export import encoders
-from export.data.images import ImageSet, Splits
+from export.data.images import Splits
 from export.encoders import EncoderNetwork
 from export.training.retention import MIN_IMAGES, AntiForgettingLoss, UnrelatedPictures
 from export.training.settings import TrainingSettings
 from export.training.train import train
+from tests.export.training.colored import colored
 
 SIDE = 32
 INPUT = Preprocessing(SIDE, SIDE, "rgb")
@@ -81,6 +82,13 @@ def test_a_batch_is_a_function_of_the_step(folder: Path) -> None:
     assert not torch.equal(pixels, other[0])
 
 
+def test_workers_draw_other_batches_and_have_the_same_sample(folder: Path) -> None:
+    """The teacher of a distillation is fitted to the sample, so it must not differ between workers."""
+    first, second = (UnrelatedPictures(folder, INPUT, (SIDE, SIDE), seed=0, worker=n) for n in range(2))
+    assert torch.equal(torch.cat(list(first.sample(20))), torch.cat(list(second.sample(20))))
+    assert not torch.equal(first.batch(8, step=0), second.batch(8, step=0))
+
+
 def test_the_loss_is_zero_for_the_initial_network_and_not_for_another(folder: Path) -> None:
     loss = AntiForgettingLoss(start(), pictures(folder, seed=0))
     pixels, known = loss.batch(32, step=0)
@@ -100,29 +108,12 @@ def test_too_few_pictures_are_refused(tmp_path: Path, name: str) -> None:
         pictures(tmp_path / name)
 
 
-def colored(name: str) -> ImageSet:
-    """Four classes of one color each."""
-    rng = np.random.default_rng(0)
-    labels = np.repeat(np.arange(4), 6)
-    colors = rng.integers(0, 256, (4, 1, 1, 3))
-    noise = rng.integers(-9, 10, (24, SIDE, SIDE, 3))
-    return ImageSet(
-        name=name,
-        images=np.clip(colors[labels] + noise, 0, 255).astype(np.uint8),
-        labels=labels,
-        class_names=tuple("abcd"),
-        class_groups=np.zeros(4, dtype=np.int64),
-        group_names=("colors",),
-        drawers=np.full(24, -1),
-    )
-
-
 def test_training_with_the_loss_forgets_less(
     tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(encoders.ENCODERS, "glyphnet", Small)
     torch.set_num_threads(1)
-    splits = Splits(colored("train"), colored("validation"), colored("evaluation"))
+    splits = Splits(*(colored(name, SIDE) for name in ("train", "validation", "evaluation")))
     settings = TrainingSettings(
         data="folder:x", start="published", steps=30, batch=16, learning_rate=3e-3, augmentation="photo",
         symmetries=False, validations=1, validation_episodes=20,
