@@ -22,8 +22,8 @@ from edge_siamese.errors import EncoderError, VerificationFailed
 from edge_siamese.models.bundle import Bundle
 from edge_siamese.system.files import write_text_atomically
 from export import records
+from export.data.embedded_pictures import as_data_uri
 from export.data.images import ImageSet, Splits
-from export.evaluation.evaluate import as_data_uri
 from export.evaluation.remote_runtime import device_environment, device_python, run_device
 from export.provenance import machine
 from export.reporting.report import Demo, DemoQuery, DemoSupport

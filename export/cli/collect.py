@@ -31,7 +31,7 @@ repeated; one that you delete stays deleted. Wrong recognitions without a label 
 Exits with 1 if a device failed; the pictures of the others are fetched nevertheless."""
 
 MAX_ARCHIVE_BYTES = 2 << 30
-_REMOTE = "exec {collect} objects collect -\n"
+_REMOTE = "exec {program} objects collect -\n"
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def collect(folder: CollectedFolder, device: Device, timeout_s: float = 300.0) -
 
             answer = run_script(
                 device,
-                _REMOTE.format(collect=device.as_root),
+                _REMOTE.format(program=device.as_root),
                 timeout_s,
                 output=file,
                 max_output_bytes=MAX_ARCHIVE_BYTES,

@@ -10,7 +10,6 @@ Omniglot's drawings. Of 500 photographs, all are recognized at half the size, as
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import io
 import os
@@ -27,6 +26,7 @@ from edge_siamese.errors import DataError
 from edge_siamese.pictures import to_pixels
 from edge_siamese.recognition.imaging import Preprocessing
 from export.data.cache import Arrays, cached_arrays
+from export.data.embedded_pictures import thumbnail
 from export.data.folders import SPLITS, Split, state_of
 from export.data.images import Files, Splits
 from export.progress import track
@@ -46,7 +46,6 @@ MIN_REPEATED_SHARE = 0.1
 """Share of test pictures with a near-duplicate in their own class from which the card warns that figures are too good."""
 MAX_GROUPS, MAX_FILES, MAX_SHOWN = 10, 6, 4
 """Examples of a finding: groups, files in a group, and groups with pictures."""
-THUMBNAIL_SIDE = 64
 _BLOCK = 1024
 # Increase it when the same files give other features than before.
 _VERSION = 1
@@ -453,28 +452,6 @@ def _caution(
     if repeated >= MIN_REPEATED_SHARE * max(1, total):
         reasons.append(f"{repeated:,} of {total:,} test pictures have a near-duplicate in their own class")
     return f"The figures are too good: {'; '.join(reasons)}." if reasons else ""
-
-
-def thumbnail(picture: Path | npt.NDArray[np.uint8], side: int = THUMBNAIL_SIDE) -> str:
-    """A small version of a picture file, or of a prepared image (H, W, 1 or 3), as a data URI.
-
-    Args:
-        picture: the picture; a file is cropped to its centered square, as the encoder sees it.
-        side: pixels.
-    """
-    if isinstance(picture, Path):
-        with Image.open(picture) as file:
-            file.draft("RGB", (2 * side, 2 * side))
-            small = Image.fromarray(to_pixels(file))
-        edge = min(small.size)
-        left, top = (small.width - edge) // 2, (small.height - edge) // 2
-        small = small.crop((left, top, left + edge, top + edge))
-    else:
-        small = Image.fromarray(picture[..., 0] if picture.shape[2] == 1 else picture)
-    small = small.convert("RGB").resize((side, side), Image.Resampling.BOX)
-    buffer = io.BytesIO()
-    small.save(buffer, "WEBP", quality=60, method=6)
-    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
 def _are(items: Sized) -> str:

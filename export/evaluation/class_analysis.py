@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from edge_siamese.errors import DataError
 from edge_siamese.recognition.head import SigmoidDistanceHead
-from export.data.data_card import thumbnail
+from export.data.embedded_pictures import thumbnail
 from export.data.images import ImageSet, Indices
 from export.evaluation.embeddings import Embeddings
 from export.evaluation.metrics import Interval, class_accuracy_interval

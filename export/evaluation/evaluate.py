@@ -7,9 +7,7 @@ are embedded as at registration, whatever the number of episodes.
 
 from __future__ import annotations
 
-import base64
 import datetime
-import io
 import shlex
 import sys
 import time
@@ -18,13 +16,12 @@ from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image
 
 from edge_siamese.errors import DataError
 from edge_siamese.models.manifest import Threshold
 from edge_siamese.recognition.embedding import Encoder
 from edge_siamese.recognition.head import SigmoidDistanceHead
+from export.data.embedded_pictures import as_data_uri
 from export.data.images import ImageSet, Splits
 from export.evaluation import metrics
 from export.evaluation.embeddings import Embeddings, Supports, embed_all, embed_as
@@ -399,15 +396,3 @@ def _worst(wrong: Sequence[Wrong]) -> tuple[Mistake, ...]:
         )
         for w in ranked[:MISTAKES]
     )
-
-
-def as_data_uri(image: npt.NDArray[np.uint8]) -> str:
-    """A prepared image (H, W, 1 or 3) as a data URI: PNG for gray, JPEG for color."""
-    buffer = io.BytesIO()
-    if image.shape[2] == 1:
-        Image.fromarray(image[..., 0]).save(buffer, "PNG", optimize=True)
-        kind = "png"
-    else:
-        Image.fromarray(image).save(buffer, "JPEG", quality=88)
-        kind = "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

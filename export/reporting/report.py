@@ -95,7 +95,7 @@ class DemoSupport:
 
     name: str
     picture: str
-    """A data URI, see `evaluation.as_data_uri`."""
+    """A data URI, see `embedded_pictures.as_data_uri`."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from edge_siamese.recognition.imaging import Preprocessing
 from export import records
 from export.__main__ import main
 from export.data import load_splits
-from export.data.data_card import DataCard, Finding, data_card, thumbnail
+from export.data.data_card import DataCard, Finding, data_card
+from export.data.embedded_pictures import thumbnail
 
 INPUT = Preprocessing(48, 48, "rgb")
 

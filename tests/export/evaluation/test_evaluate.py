@@ -19,13 +19,13 @@ from edge_siamese.recognition.head import SigmoidDistanceHead
 from edge_siamese.recognition.imaging import Frames, Preprocessing, prepare_batch
 from export import records
 from export.data import load_splits
+from export.data.embedded_pictures import as_data_uri
 from export.data.images import ImageSet, OneShotRun, Splits
 from export.evaluation.embeddings import embed_all, embed_supports
 from export.evaluation.evaluate import (
     SHAPES,
     Evaluation,
     EvaluationSize,
-    as_data_uri,
     default_size,
     evaluate,
     subsample,

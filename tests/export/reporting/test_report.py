@@ -22,10 +22,11 @@ from export.__main__ import main
 from export.conversion.verification import Verification as BundleVerification
 from export.conversion.verification import VerifiedFile
 from export.data.data_card import ClassCount, DataCard, Finding, Group, SplitCount
+from export.data.embedded_pictures import as_data_uri
 from export.evaluation import metrics
 from export.evaluation.benchmark import Accuracy, Benchmark, BenchmarkRow
 from export.evaluation.class_analysis import ClassAnalysis, ClassResult, Confusion, MapPoint
-from export.evaluation.evaluate import DataUsed, EncoderUsed, Evaluation, Mistake, as_data_uri
+from export.evaluation.evaluate import DataUsed, EncoderUsed, Evaluation, Mistake
 from export.evaluation.one_shot import EpisodesResult, OfficialTrials
 from export.evaluation.open_set import CurvePoint, Identification, OpenSet
 from export.evaluation.verdict import SHIPPED, TRAINED, Candidate, Difference, Verdict
