@@ -163,6 +163,15 @@ class RecognitionSettings(Record):
             )
 
 
+class SurroundingsSettings(Record):
+    """What the daemon learns about the things that this camera sees, to tell them from the registered objects."""
+
+    enabled: bool = True
+    """Keep embeddings of up to 500 scenes in which nothing registered was recognized, and recognize an object more strictly
+    if they come near it. An embedding is a list of numbers; no pictures are kept. False deletes them.
+    `edge-siamese surroundings` shows how different each object is from them."""
+
+
 class RegionSettings(Record):
     """A place in the picture that is watched by itself, with events of its own.
 
@@ -536,6 +545,7 @@ class Settings(Record):
     model: ModelSettings = ModelSettings()
     camera: CameraSettings = CameraSettings()
     recognition: RecognitionSettings = RecognitionSettings()
+    surroundings: SurroundingsSettings = SurroundingsSettings()
     regions: tuple[RegionSettings, ...] = ()
     registration: RegistrationSettings = RegistrationSettings()
     training: TrainingSettings = TrainingSettings()

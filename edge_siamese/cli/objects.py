@@ -143,12 +143,29 @@ def _print_regions(_: str, result: dict[str, Any]) -> None:
     print_line(f"set in {result['file']}; the button registers in {result['registers']}")
 
 
+def _print_surroundings(_: str, result: dict[str, Any]) -> None:
+    if not result["enabled"]:
+        print("the surroundings are not learned: see [surroundings] in the settings")
+        return
+    print_line(f"the camera has seen {counted(result['scenes'], 'scene')} without a registered object")
+    if not result["objects"]:
+        return
+    print()
+    print_table(("object", "surroundings"), [(item["name"], item["text"]) for item in result["objects"]])
+    near = [item["name"] for item in result["objects"] if item["tightened"]]
+    if near:
+        print()
+        print_line(f"recognized more strictly because of them: {', '.join(near)}")
+        print_line("another view may help: edge-siamese register NAME --view")
+
+
 PRINTERS: dict[str, Printer] = {
     "regions": _print_regions,
     "quarantine": _print_quarantine,
     "objects": _print_objects,
     "views": _print_views,
     "explain": _print_explanation,
+    "surroundings": _print_surroundings,
 }
 
 

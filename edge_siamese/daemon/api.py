@@ -29,9 +29,10 @@ from edge_siamese.daemon.registration_session import (
     RegistrationRequest,
     RegistrationResult,
 )
+from edge_siamese.daemon.surroundings import SurroundingsReport
 from edge_siamese.daemon.telemetry import CurrentView, Observations, RecentDecisions, Telemetry
 from edge_siamese.errors import ClientGone, ControlError, NotReady, Refused
-from edge_siamese.events import Event
+from edge_siamese.events import Event, counted
 from edge_siamese.panel.press_grammar import Gesture
 from edge_siamese.recognition.decision import Recognition
 from edge_siamese.settings import PathSettings, RegionSettings, Settings
@@ -452,6 +453,17 @@ class DaemonApi:
         """Explain the decision on a picture, or on a region of the current frame; None for the first one."""
         found = self.current(region) if picture is None else self.recognize(picture.decode())
         return found.describe()
+
+    # --- commands: surroundings ---
+
+    def surroundings(self) -> SurroundingsReport:
+        """Describe how near the camera's surroundings come to each object."""
+        return self.with_engine(lambda engine: engine.surroundings_report())
+
+    def clear_surroundings(self) -> Line:
+        """Forget what was learned about the surroundings."""
+        count = self.with_engine(lambda engine: engine.clear_surroundings())
+        return Line(f"{counted(count, 'scene')} of the surroundings forgotten")
 
     # --- commands: archives ---
 

@@ -19,6 +19,7 @@ from edge_siamese.cameras.camera import Frame
 from edge_siamese.daemon.quarantine import Quarantine
 from edge_siamese.daemon.regions import LastRecognized, Region, Regions, Rule
 from edge_siamese.daemon.registration_session import RegistrationRequest, RegistrationSessions, object_data
+from edge_siamese.daemon.surroundings import ObjectSurroundings, SurroundingsLearner, SurroundingsReport
 from edge_siamese.daemon.telemetry import CurrentView, Observations, Outcome, RegionView, Stage, outcome
 from edge_siamese.errors import (
     ControlError,
@@ -32,16 +33,19 @@ from edge_siamese.events import Event, problem_event
 from edge_siamese.models.bundle import Bundle, choose_acceptance
 from edge_siamese.panel.led_signals import Signal
 from edge_siamese.panel.press_grammar import Gesture
-from edge_siamese.recognition.decision import Recognition, blank_recognition, decide
+from edge_siamese.recognition.decision import Acceptance, Recognition, blank_recognition, decide
 from edge_siamese.recognition.embedding import Encoder, make_crop
+from edge_siamese.recognition.head import SigmoidDistanceHead
 from edge_siamese.recognition.imaging import Bytes, Floats, prepare
 from edge_siamese.recognition.quality import is_blank
 from edge_siamese.recognition.registration import NewView
 from edge_siamese.recognition.support import SupportEntry, SupportSet
+from edge_siamese.recognition.surroundings import tightened
 from edge_siamese.recognition.tracking import Sighting
 from edge_siamese.settings import RecognitionSettings, RegionSettings, Settings, without_recognition_settings
 from edge_siamese.store import ImportResult, StoredObject, SupportStore
 from edge_siamese.store.mistakes import PICTURE_SIDE, Actual, KeptMistakes
+from edge_siamese.store.surroundings import SurroundingsFile
 
 LOG = logging.getLogger(__name__)
 
@@ -63,6 +67,26 @@ class _SameEmbedding:
         return np.repeat(self._embedding[np.newaxis], len(images), axis=0)
 
 
+def _learner(
+    settings: Settings,
+    file: SurroundingsFile | None,
+    encoder: Encoder,
+    head: SigmoidDistanceHead,
+    acceptance: Acceptance,
+) -> SurroundingsLearner | None:
+    """What learns the surroundings; None if the settings do not allow it, which also deletes what was learned."""
+    file = file or SurroundingsFile(None)
+    if not settings.surroundings.enabled:
+        try:
+            file.delete()
+        except StoreError as error:
+            LOG.warning("%s", error)
+        return None
+    if not 0.0 < acceptance.threshold < 1.0:
+        return None  # there is no distance within which two pictures show one thing
+    return SurroundingsLearner(file, encoder, head, head.distance_at(acceptance.threshold))
+
+
 class Engine:
     """Recognizes, registers and forgets objects; used from one thread."""
 
@@ -79,6 +103,7 @@ class Engine:
         observations: Observations | None = None,
         quarantine: Quarantine | None = None,
         mistakes: KeptMistakes | None = None,
+        surroundings: SurroundingsFile | None = None,
     ) -> None:
         """Load the support set from the store.
 
@@ -93,6 +118,7 @@ class Engine:
             observations: records counters, decisions and registrations.
             quarantine: the objects and views that are not recognized.
             mistakes: keeps rejected pictures for training, if it is enabled.
+            surroundings: keeps what is learned about the camera's surroundings; None: only in memory.
 
         Raises:
             SettingsError: the bundle has neither a threshold nor enough impostors for the false-accept rate.
@@ -102,6 +128,8 @@ class Engine:
         self.head = bundle.head
         self._rules: dict[tuple[float | None, float], Rule] = {}
         self._rule = self._rule_for(settings.recognition)
+        self.surroundings = _learner(settings, surroundings, encoder, self.head, self._rule.acceptance)
+        """What this camera sees beside the registered objects; None if it is not learned."""
         self._publish, self._signal = publish, signal
         self._quarantine = quarantine or Quarantine(None)
         self.mistakes = mistakes or KeptMistakes(None)
@@ -214,9 +242,8 @@ class Engine:
         key = recognition.threshold, recognition.false_accept_rate
         if key not in self._rules:
             acceptance = choose_acceptance(self.bundle, *key)
-            self._rules[key] = Rule(
-                acceptance, SupportSet.empty(self.encoder.dimensions), acceptance.threshold
-            )
+            nothing = SupportSet.empty(self.encoder.dimensions)
+            self._rules[key] = Rule(acceptance, nothing, acceptance.threshold, nothing)
         return self._rules[key]
 
     def model_report(self) -> dict[str, Any]:
@@ -247,9 +274,18 @@ class Engine:
 
     def _build(self, entries: Sequence[SupportEntry]) -> None:
         for rule in self._rules.values():
-            rule.support, rule.threshold = rule.acceptance.build_support(
+            rule.untightened, rule.threshold = rule.acceptance.build_support(
                 entries, self.encoder.dimensions, self.head
             )
+        self._tighten()
+
+    def _tighten(self) -> None:
+        """Make the limits of objects stricter that the camera's surroundings come near."""
+        for rule in self._rules.values():
+            rule.support = rule.untightened
+            if self.surroundings is not None:
+                rate, scenes = rule.acceptance.false_accept_rate, self.surroundings.scenes
+                rule.support, rule.fits = tightened(rule.untightened, self.head, rule.threshold, scenes, rate)
 
     def _can_build(self, entries: Sequence[SupportEntry]) -> bool:
         try:
@@ -325,6 +361,37 @@ class Engine:
             if uid not in self.support.uids:
                 self._object_removed(uid)
 
+    # --- surroundings ---
+
+    def surroundings_report(self) -> SurroundingsReport:
+        """Describe how near the camera's surroundings come to each object, by the rule of `[recognition]`."""
+        if self.surroundings is None:
+            return SurroundingsReport(False, 0, ())
+        support, fits = self._rule.untightened, self._rule.fits
+        near = tuple(
+            ObjectSurroundings(uid, name, fit.further, fit.is_tightened, fit.text)
+            for uid, name, fit in zip(support.uids, support.names, fits, strict=False)
+        )
+        return SurroundingsReport(True, len(self.surroundings.scenes), near)
+
+    def clear_surroundings(self) -> int:
+        """Forget what was learned about the surroundings; returns the number of scenes.
+
+        Raises:
+            StoreError: the file cannot be deleted.
+        """
+        if self.surroundings is None:
+            return 0
+        count = self.surroundings.clear()
+        self._forget_scene()
+        self._tighten()
+        return count
+
+    def close(self) -> None:
+        """Save what was learned about the surroundings."""
+        if self.surroundings is not None:
+            self.surroundings.save()
+
     # --- frames ---
 
     def process_frame(self, frame: Frame, waited: float = 0.0) -> None:
@@ -358,6 +425,7 @@ class Engine:
 
     def _register_from(self, frame: Frame, waited: float, start: float) -> None:
         """Add a frame to the registration in progress; no region is recognized meanwhile."""
+        self._forget_scene()
         region = self.region(self.registrations.region)
         area = region.area(frame.pixels)
         region.state.part = part = region.find_part(frame, area, keep=True)
@@ -375,12 +443,30 @@ class Engine:
         state.part = part
         if part is None:
             state.recognition = blank_recognition(region.rule.threshold)
+            self._learn(region, None, frame.time)
             return False
         read = part.of(frame.pixels)
         state.recognition, embedding = self._recognize(read, region.rule, times)
+        self._learn(region, embedding, frame.time)
         if state.recognition.uid is not None and embedding is not None:
             state.last = LastRecognized(state.recognition.uid, replace(frame, pixels=read), embedding)
         return embedding is not None
+
+    def _learn(self, region: Region, embedding: Floats | None, now: float) -> None:
+        """Add what a region shows to what is known about the surroundings."""
+        if self.surroundings is None:
+            return
+        state = region.state
+        state.sampler = state.sampler or self.surroundings.sampler()
+        is_known = state.is_recognized or bool(region.tracker.present)
+        self.surroundings.add(state.sampler.add(embedding, is_known), now)
+
+    def _forget_scene(self) -> None:
+        """Forget what the camera saw in the last minute: it may be the object that is being registered."""
+        for region in self.regions:
+            region.state.sampler = None
+        if self.surroundings is not None:
+            self.surroundings.discard_recent()
 
     def _view(self, frame: Frame, registering: bool = False) -> CurrentView:
         return CurrentView(
@@ -403,6 +489,8 @@ class Engine:
         self.registrations.tick(now)
         for region in self.regions:
             self._publish_sightings(region, region.tracker.tick(now))
+        if self.surroundings is not None and self.surroundings.tick(now):
+            self._tighten()
         if self._stale:
             self._store_changed()
 
@@ -410,7 +498,7 @@ class Engine:
         """End all sightings: the camera is lost."""
         self.current_view = None
         for region in self.regions:
-            region.state.recognition = None
+            region.state.recognition = region.state.sampler = None
         for region in self.regions:
             self._publish_sightings(region, region.tracker.reset(now))
 

@@ -25,6 +25,7 @@ from edge_siamese.panel.led_signals import Signal
 from edge_siamese.settings import Settings
 from edge_siamese.store import SupportStore
 from edge_siamese.store.mistakes import KeptMistakes
+from edge_siamese.store.surroundings import SurroundingsFile
 
 RETRY_SECONDS, MAX_RETRY_SECONDS = 10.0, 300.0
 """Pause between two attempts to load an engine; doubled each time."""
@@ -43,6 +44,7 @@ class EngineLoader:
         faults: FaultHandler,
         observations: Observations,
         mistakes: KeptMistakes,
+        surroundings: SurroundingsFile,
         publish: Callable[[Event], object],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -54,13 +56,13 @@ class EngineLoader:
             store: opened for the model.
             faults: fault handler, which lists the parts that are not used.
             observations: see `Engine`.
-            mistakes: see `Engine`.
+            mistakes, surroundings: see `Engine`.
             publish: receives events.
             clock: returns seconds, on the clock of `Frame.time`.
         """
         self.settings = settings
         self._hardware, self._store, self._faults = hardware, store, faults
-        self._observations, self._mistakes = observations, mistakes
+        self._observations, self._mistakes, self._surroundings = observations, mistakes, surroundings
         self._publish, self._clock = publish, clock
         self.engine: Engine | None = None
         """None until model and store are loaded."""
@@ -145,6 +147,7 @@ class EngineLoader:
         if engine := self.engine:
             self._faults.guard("model", "registration", engine.registrations.cancel)
             self._faults.guard("model", "sightings", lambda: engine.camera_lost(self._clock()))
+            self._faults.guard("store", "surroundings", engine.close)
         self.engine, self.fault = None, fault
         self.fault_signal = signal or self.fault_signal
 
@@ -226,6 +229,8 @@ class EngineLoader:
         try:
             if before != (encoder.model_id, encoder.dimensions, encoder.unit_length):
                 store.use_model(encoder.model_id, encoder.dimensions, encoder.unit_length)
+            if self.engine:
+                self.engine.close()
             engine = Engine(
                 self._faults.usable(self.settings),
                 model.bundle,
@@ -237,6 +242,7 @@ class EngineLoader:
                 observations=self._observations,
                 quarantine=self._faults.quarantine,
                 mistakes=self._mistakes,
+                surroundings=self._surroundings,
             )
         except Exception:
             # The previous engine must not score or write its embeddings as those of this model.

@@ -13,6 +13,7 @@ from edge_siamese.recognition.decision import Acceptance, Recognition
 from edge_siamese.recognition.focus import Focus, choose_focus
 from edge_siamese.recognition.imaging import Box, Floats, Preprocessing
 from edge_siamese.recognition.support import SupportSet
+from edge_siamese.recognition.surroundings import Fit, SceneSampler
 from edge_siamese.recognition.tracking import GAP_SECONDS, Tracker
 from edge_siamese.settings import RecognitionSettings, RegionBox, RegionSettings, Settings
 
@@ -28,6 +29,10 @@ class Rule:
     """The registered objects, with their limits under this rule."""
     threshold: float
     """The general threshold, a probability; it follows from the registered objects."""
+    untightened: SupportSet
+    """The registered objects, without the limits that follow from the surroundings."""
+    fits: tuple[Fit, ...] = ()
+    """How near the surroundings come to each object; none if they are not learned."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,8 @@ class RegionState:
     part: Box | None = None
     """The part that the encoder read, in pixels of the frame; None: there was nothing new."""
     last: LastRecognized | None = None
+    sampler: SceneSampler | None = None
+    """Watches for scenes in which nothing registered is seen; None before the first frame."""
 
     @property
     def is_recognized(self) -> bool:

@@ -39,6 +39,7 @@ from edge_siamese.panel.press_grammar import Gesture
 from edge_siamese.settings import RegionSettings, Settings, require_regions
 from edge_siamese.settings_file import SettingsOrigin, default_config, load_settings
 from edge_siamese.store.mistakes import KeptMistakes
+from edge_siamese.store.surroundings import SurroundingsFile
 from edge_siamese.system.files import expand_path
 from edge_siamese.validation import SchemaError
 
@@ -52,6 +53,8 @@ LOOP_SECONDS = 0.05
 READY_SECONDS = 5.0
 """A daemon that is still re-embedding objects reports that it is ready after this time, since it answers requests."""
 STATUS_SECONDS = 1.0
+MAX_NEAR_OBJECTS = 5
+"""Objects in the status that the surroundings come near."""
 
 
 class Service:
@@ -101,6 +104,7 @@ class Service:
             self.faults,
             self.observations,
             self.mistakes,
+            SurroundingsFile(settings.state_directory),
             publish,
             clock,
         )
@@ -371,6 +375,7 @@ class Service:
             self.faults.guard(
                 "model", "registration", engine.registrations.cancel
             )  # its client gets an answer
+            self.faults.guard("store", "surroundings", engine.close)
         self.bus.publish(Event("stopping", "the daemon stops"))
         self._calls.close()
         self.sounds.close()
@@ -503,6 +508,7 @@ class Service:
             "camera": self.hardware.camera_report(),
             "panel": self.hardware.panel_report(),
             "store": {"repair": self.store.repair},
+            "surroundings": None if engine is None else _describe_surroundings(engine),
             "quarantine": self.unused_parts(),
             "failures": self.faults.failures.report(),
             "integrations": self.integrations.report(),
@@ -519,3 +525,10 @@ class Service:
                 "model_problem": self.loader.model.problem if self.loader.model else "",
             },
         }
+
+
+def _describe_surroundings(engine: Engine) -> dict[str, Any]:
+    """The state of the surroundings as JSON values, with the objects that they come near."""
+    report = engine.surroundings_report()
+    near = [{"name": item.name, "text": item.text} for item in report.objects if item.tightened]
+    return {"enabled": report.enabled, "scenes": report.scenes, "near": near[:MAX_NEAR_OBJECTS]}

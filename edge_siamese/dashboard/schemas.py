@@ -103,6 +103,9 @@ class Decision(Record):
         int | None, Meta(description="Position of the nearest view among its object's views, from 1.")
     ]
     view_count: Annotated[int, Meta(description="Number of that object's views.")]
+    by_surroundings: Annotated[
+        bool, Meta(description="Whether what the camera sees besides makes the threshold stricter.")
+    ]
     text: Annotated[str, Meta(description="Human-readable line.")]
     explanation: Annotated[tuple[str, ...], Meta(description="How it was decided, in sentences.")]
 

@@ -43,6 +43,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("service", machine.check_service),
     ("daemon", machine.check_daemon),
     ("quarantine", machine.check_quarantine),
+    ("surroundings", machine.check_surroundings),
     ("integrations", integrations.check_integrations),
     ("secrets", integrations.check_secrets),
 )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection, Iterator
 
 from edge_siamese.daemon.quarantine import DAMAGED, Quarantine
 from edge_siamese.doctor.findings import SERVICE, Context, Finding, Level
+from edge_siamese.events import counted
 from edge_siamese.system.board import clock_synchronized, memory, memory_available, temperature, throttling
 
 MAX_CELSIUS = 75.0
@@ -175,6 +177,25 @@ def check_quarantine(context: Context) -> Iterator[Finding]:
         yield Finding("quarantine", "warning", part["text"], remedy)
     if not parts:
         yield Finding("quarantine", "ok", "no part failed")
+
+
+def check_surroundings(context: Context) -> Iterator[Finding]:
+    """Whether the objects differ enough from what the camera sees besides."""
+    report = (context.daemon or {}).get("surroundings")
+    if not report:
+        yield Finding(
+            "surroundings", "unknown", "the daemon has not compared the objects with its surroundings"
+        )
+        return
+    if not report["enabled"]:
+        yield Finding("surroundings", "ok", "they are not learned")
+        return
+    for item in report["near"]:
+        remedy = f"register another view: edge-siamese register {shlex.quote(item['name'])} --view"
+        yield Finding("surroundings", "warning", f"{item['name']}: only {item['text']}", remedy)
+    if not report["near"]:
+        text = f"no object looks like what this camera sees besides ({counted(report['scenes'], 'scene')})"
+        yield Finding("surroundings", "ok", text)
 
 
 def _memory_usage(context: Context, pid: str) -> str:

@@ -68,6 +68,8 @@ class Recognition:
     """The position of that view among the views of `nearest`, from 1."""
     view_count: int = 0
     """The number of views of `nearest`."""
+    by_surroundings: bool = False
+    """Whether the object's own threshold follows from what the camera sees besides, not from negatives."""
 
     def __str__(self) -> str:
         if self.rule == "nothing to see":
@@ -95,12 +97,13 @@ class Recognition:
             return ("Nothing is registered, so nothing can be recognized.",)
         p, threshold = _format_distinct(self.probability, self.threshold)
         whose = "its own threshold" if self.threshold > self.general_threshold else "the general threshold"
+        cause = "things that this camera sees" if self.by_surroundings else "its negatives"
         verdict = {
             "recognized": f"This is {self.nearest}: p = {p} reaches {whose}, {threshold}.",
             "below threshold": f"Unknown: {self.nearest} is nearest, but p = {p} is below {whose}, {threshold}.",
             "below the object's own threshold": (
                 f"Unknown: {self.nearest} is nearest, but p = {p} is below its own threshold, {threshold}, which is"
-                f" stricter than the general one, {self.general_threshold:.2f}, because of its negatives."
+                f" stricter than the general one, {self.general_threshold:.2f}, because of {cause}."
             ),
             "nearer to a negative": (
                 f"Unknown: {self.nearest} is nearest (p = {p}), but one of its negatives is nearer than any of its views."
@@ -204,6 +207,7 @@ def decide(
         rejected=tuple(support.names[other.place] for other in rejected),
         view_place=nearest.row - views.start + 1,
         view_count=views.stop - views.start,
+        by_surroundings=bool(support.by_surroundings[nearest.place]),
     )
 
 

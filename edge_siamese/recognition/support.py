@@ -15,6 +15,7 @@ from edge_siamese.recognition.head import SigmoidDistanceHead
 from edge_siamese.recognition.imaging import Floats
 
 Integers = npt.NDArray[np.int64]
+Booleans = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +57,8 @@ class SupportSet:
     """(K,): the position in `names` of the object of each negative; ascending."""
     limits: Floats
     """float32 (N,): the largest distance at which each object is recognized; inf if only the general threshold applies."""
+    by_surroundings: Booleans
+    """(N,): whether the limit follows from the camera's surroundings, not from negatives."""
 
     @classmethod
     def empty(cls, dimensions: int) -> SupportSet:
@@ -101,6 +104,7 @@ class SupportSet:
             ),
             negative_owners=_frozen(np.repeat(np.arange(len(entries), dtype=np.int64), counts)),
             limits=_frozen(bounds[seen]),
+            by_surroundings=_frozen(np.zeros(len(seen), np.bool_)),
         )
         if not (np.isfinite(result.embeddings).all() and np.isfinite(result.negatives).all()):
             damaged = next(
@@ -145,9 +149,12 @@ class SupportSet:
         """(M,): half of the squared norm of each view, which is needed for every frame."""
         return _frozen(0.5 * np.einsum("md,md->m", self.embeddings, self.embeddings))
 
-    def with_limits(self, limits: npt.ArrayLike) -> SupportSet:
-        """The same objects with other limits, (N,); see `decision.object_limits`."""
-        return replace(self, limits=_frozen(_limits(limits, len(self))))
+    def with_limits(self, limits: npt.ArrayLike, by_surroundings: Booleans | None = None) -> SupportSet:
+        """The same objects with other limits, (N,); see `decision.object_limits` and `surroundings.tightened`."""
+        if by_surroundings is None:
+            by_surroundings = np.zeros(len(self), np.bool_)
+        bounds = _frozen(_limits(limits, len(self)))
+        return replace(self, limits=bounds, by_surroundings=_frozen(by_surroundings))
 
     def without(self, name: str) -> SupportSet:
         """A set without the object of this name or uid; raises `NoSuchObject` if there is none."""
@@ -163,6 +170,7 @@ class SupportSet:
             negatives=_frozen(np.delete(self.negatives, negatives, axis=0)),
             negative_owners=_frozen(owners - (owners > place)),
             limits=_frozen(np.delete(self.limits, place)),
+            by_surroundings=_frozen(np.delete(self.by_surroundings, place)),
         )
 
     def distances(self, head: SigmoidDistanceHead, queries: Floats) -> Floats:

@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from edge_siamese.daemon import api
 from edge_siamese.daemon.commands import Argument, Command, arguments_of, commands_for
+from edge_siamese.daemon.surroundings import SurroundingsReport
 from edge_siamese.dashboard.endpoints import Endpoint
 from edge_siamese.dashboard.schemas import (
     ApiError,
@@ -76,6 +77,7 @@ RESULTS: tuple[tuple[Any, Any, Callable[[AppState, Any], Any]], ...] = (
         lambda s, r: ObjectList(model_id=r.model_id, objects=tuple(map(s.describe_object, r.objects))),
     ),
     (list[StoredView], ViewList, lambda _, r: ViewList(views=tuple(map(_view, r)))),
+    (SurroundingsReport, SurroundingsReport, lambda _, r: r),
     (list[dict[str, Any]], DecisionList, lambda _, r: {"decisions": r}),
     (dict[str, Any], JsonObject, lambda _, r: r),
 )

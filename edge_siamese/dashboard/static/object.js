@@ -5,7 +5,7 @@ import { ask } from "./dialog.js";
 import { attempt, button, errorLine, fill, h, icon, picture, pictureShelf, setText, showError } from "./dom.js";
 import { ago, counted, day } from "./format.js";
 import { CHANGES, listen, stream } from "./stream.js";
-import { toast } from "./toast.js";
+import { sentence, toast } from "./toast.js";
 import { objectOptions } from "./upload.js";
 
 export const name = "one-object";
@@ -18,6 +18,7 @@ export function mount(place, { heading, signal, uid, name: setTitle }) {
   const line = errorLine();
   const crop = h("div.portrait");
   const about = h("p.soft");
+  const others = h("p.small.soft");
   const views = h("ul.views");
   const negatives = h("ul.views");
   const negativeBox = h("section", { hidden: true, "aria-labelledby": "negatives" }, h("h2", { id: "negatives" }, "Negatives"), h("p.small.soft", {}, "Views reported as wrong. Pictures that look like them are not recognized as this object."), negatives);
@@ -36,10 +37,19 @@ export function mount(place, { heading, signal, uid, name: setTitle }) {
       object = found;
       setText(line, "");
       draw(kept.views);
+      await compare();
     } catch (error) {
       showError(line, error);
       if (error.status === 404) body.hidden = true;
     }
+  };
+
+  /** How different the object is from what the camera sees besides. */
+  const compare = async () => {
+    const { objects } = await get("/surroundings", { signal });
+    const known = objects.find((one) => one.uid === uid);
+    const advice = known?.tightened ? " It is recognized more strictly because of that; another view may help." : "";
+    setText(others, known ? `${sentence(known.text)}.${advice}` : "");
   };
 
   const draw = (kept) => {
@@ -50,10 +60,10 @@ export function mount(place, { heading, signal, uid, name: setTitle }) {
     const seen = object.present ? "present" : object.last_seen ? `seen ${ago(object.last_seen)}` : "not seen yet";
     setText(about, `Registered on ${day(object.created)}; ${seen}.`);
     const own = kept.filter((view) => view.kind === "view");
-    const others = kept.filter((view) => view.kind !== "view");
+    const wrong = kept.filter((view) => view.kind !== "view");
     fill(views, ...own.map((view, place) => tile(view, place + 1, own.length > 1)));
-    fill(negatives, ...others.map((view, place) => tile(view, place + 1, true)));
-    negativeBox.hidden = others.length === 0;
+    fill(negatives, ...wrong.map((view, place) => tile(view, place + 1, true)));
+    negativeBox.hidden = wrong.length === 0;
   };
 
   const tile = (view, number, removable) => {
@@ -129,7 +139,7 @@ export function mount(place, { heading, signal, uid, name: setTitle }) {
   }, { icon: "merge" });
 
   fill(body,
-    h("div.object-head", {}, crop, h("div", {}, about, rename, h("div.row", {}, addView, merge, forget))),
+    h("div.object-head", {}, crop, h("div", {}, about, others, rename, h("div.row", {}, addView, merge, forget))),
     h("section", { "aria-labelledby": "views" }, h("h2", { id: "views" }, "Views"), views),
     negativeBox,
   );

@@ -34,6 +34,7 @@ COMMANDS = (
     "model", "model install", "model list", "model rollback",
     "dashboard", "dashboard address", "dashboard password", "dashboard token", "dashboard tokens", "dashboard revoke",
     "info", "selftest", "compare", "recognize", "embed", "bench", "regions",
+    "surroundings", "surroundings clear",
 )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from edge_siamese import __version__
 from edge_siamese.cameras.supervisor import SourceState
 from edge_siamese.daemon.quarantine import fallback_after, model_part
 from edge_siamese.daemon.service import Service
+from edge_siamese.daemon.surroundings import ObjectSurroundings, SurroundingsReport
 from edge_siamese.events import counted
 from edge_siamese.settings import PathSettings, Settings
 
@@ -43,6 +44,9 @@ def service(tmp_path: Path) -> Callable[..., Any]:
             support=_Sized(objects),
             registrations=SimpleNamespace(busy=busy),
             model_report=lambda: {"model_id": "tiny"},
+            surroundings_report=lambda: SurroundingsReport(
+                True, 40, tuple(ObjectSurroundings("0", name, 0.9, True, "90 %") for name in "abcdefg")
+            ),
             frames=100,
         )
         made.loader.fault, made.loader.problem = "", "it failed"
@@ -129,6 +133,11 @@ def test_the_report_has_all_keys(service: Callable[..., Any], tmp_path: Path) ->
         },
         "panel": {"description": "button 17", "problem": None, "stuck": False},
         "store": {"repair": None},
+        "surroundings": {
+            "enabled": True,
+            "scenes": 40,
+            "near": [{"name": name, "text": "90 %"} for name in "abcde"],
+        },
         "quarantine": [
             {
                 "id": "model",

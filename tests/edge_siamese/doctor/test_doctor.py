@@ -41,6 +41,7 @@ def test_every_check_finds_something_on_this_machine(root: Path) -> None:
         "service",
         "daemon",
         "quarantine",
+        "surroundings",
         "integrations",
         "secrets",
     ]

@@ -187,3 +187,26 @@ def test_parts_in_quarantine_and_damaged_views_have_different_remedies(context: 
         "repair the cause, then: edge-siamese quarantine restore view-3",
         "register the view again, then remove this one: edge-siamese objects remove-view",
     ]
+
+
+def test_objects_that_look_like_the_surroundings_need_another_view(context: Context) -> None:
+    def found(daemon: dict[str, object] | None) -> list[Finding]:
+        return list(machine.check_surroundings(replace(context, daemon=daemon)))
+
+    assert [one.level for one in found(None)] == ["unknown"]
+    assert [one.level for one in found({"surroundings": None})] == ["unknown"]
+    off = {"enabled": False, "scenes": 0, "near": []}
+    assert found({"surroundings": off}) == [Finding("surroundings", "ok", "they are not learned")]
+    clear = {"enabled": True, "scenes": 1, "near": []}
+    assert found({"surroundings": clear}) == [
+        Finding("surroundings", "ok", "no object looks like what this camera sees besides (1 scene)")
+    ]
+    near = [{"name": "red mug", "text": "98.1 % of what this camera sees is further away"}]
+    assert found({"surroundings": {"enabled": True, "scenes": 50, "near": near}}) == [
+        Finding(
+            "surroundings",
+            "warning",
+            "red mug: only 98.1 % of what this camera sees is further away",
+            "register another view: edge-siamese register 'red mug' --view",
+        )
+    ]

@@ -209,6 +209,7 @@ def test_it_is_told_to_programs_too() -> None:
         "rejected": ["mug"],
         "view_place": 1,
         "view_count": 1,
+        "by_surroundings": False,
     }
 
 
