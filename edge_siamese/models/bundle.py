@@ -163,13 +163,16 @@ class Bundle:
             return None
         path = self.path / IMPOSTORS
         stored = _read_array(path, self._signed_content(IMPOSTORS))
-        dimensions = self.manifest.embedding.dimensions
-        _require_numbers(stored, np.float16, f"{path}: the array")
+        dimensions, unit_length = self.manifest.embedding.dimensions, self.manifest.embedding.unit_length
+        is_float = stored.dtype == np.float16 or not unit_length
+        _require_numbers(stored, np.float16 if is_float else np.int8, f"{path}: the array")
         if stored.ndim != 2 or stored.shape[1] != dimensions or not 1 <= len(stored) <= MAX_IMPOSTORS:
             raise BundleError(
                 f"{path}: 1 to {MAX_IMPOSTORS} embeddings of {dimensions} numbers are needed, not {stored.shape}"
             )
         impostors = stored.astype(np.float32)
+        if not is_float:
+            impostors /= np.maximum(np.linalg.norm(impostors, axis=1, keepdims=True), 1.0)
         self._check_embeddings(impostors, f"{path}: the array")
         impostors.setflags(write=False)
         return impostors

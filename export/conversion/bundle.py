@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 from msgspec import structs
 
 from edge_siamese.errors import ExportError, SettingsError
@@ -363,12 +364,19 @@ def impostor_images(images: ImageSet, limit: int = MAX_IMPOSTORS) -> Indices:
 
 def _with_impostors(manifest: Manifest, embeddings: Any, images: ImageSet, new: Path) -> Manifest:
     """The manifest with embeddings of unregistered objects, unless they overflow float16."""
-    with np.errstate(over="ignore"):
-        impostors = embeddings[impostor_images(images)].astype(np.float16)
+    impostors = _pack_impostors(embeddings[impostor_images(images)], manifest.embedding.unit_length)
     if not np.isfinite(impostors).all():
         return manifest
     write_atomically(new / IMPOSTORS, lambda file: np.save(file, impostors, allow_pickle=False))
     return structs.replace(manifest, attachments=(*manifest.attachments, attachment(new, IMPOSTORS)))
+
+
+def _pack_impostors(embeddings: Floats, unit_length: bool) -> npt.NDArray[Any]:
+    """The array of `IMPOSTORS`: int8 directions for unit vectors, else float16, infinite where that overflows."""
+    if unit_length:
+        return np.round(embeddings * (127 / np.abs(embeddings).max(axis=1, keepdims=True))).astype(np.int8)
+    with np.errstate(over="ignore"):
+        return embeddings.astype(np.float16)
 
 
 def store_impostors(bundle: Bundle, embeddings: Floats, source: str) -> int:
@@ -387,8 +395,7 @@ def store_impostors(bundle: Bundle, embeddings: Floats, source: str) -> int:
         ExportError: they overflow float16, or another export is writing the bundle.
     """
     kept = np.linspace(0, len(embeddings) - 1, min(len(embeddings), MAX_IMPOSTORS)).astype(np.int64)
-    with np.errstate(over="ignore"):
-        impostors = embeddings[kept].astype(np.float16)
+    impostors = _pack_impostors(embeddings[kept], bundle.manifest.embedding.unit_length)
     if not np.isfinite(impostors).all():
         raise ExportError("the embeddings are too large for float16; this encoder cannot have impostors")
     with bundle_staging(bundle.path, f"another export is writing {bundle.path}; wait for it") as place:

@@ -285,7 +285,8 @@ def test_a_bundle_of_a_former_release_has_no_impostors(writable_bundle: Path) ->
         (np.zeros((0, 8), np.float16), r"1 to 4096 embeddings of 8 numbers are needed, not \(0, 8\)$"),
         (np.zeros((4097, 8), np.float16), r"1 to 4096 embeddings of 8 numbers are needed, not \(4097, 8\)$"),
         (np.zeros(8, np.float16), r"1 to 4096 embeddings of 8 numbers are needed, not \(8,\)$"),
-        (np.zeros((4, 8), np.float32), "the array must be float16, not float32$"),
+        (np.zeros((4, 8), np.float32), "the array must be int8, not float32$"),
+        (np.zeros((4, 8), np.int8), "the array has embeddings that are not of unit length$"),
         (np.full((4, 8), np.inf, np.float16), "the array has numbers that are not finite$"),
     ],
 )
@@ -294,6 +295,23 @@ def test_impostors_of_another_encoder(writable_bundle: Path, stored: np.ndarray,
     relist(writable_bundle, IMPOSTORS)
     with pytest.raises(BundleError, match=f"^{writable_bundle}/impostors.npy: {problem}"):
         load_bundle(writable_bundle).impostors  # noqa: B018
+
+
+def test_impostors_of_unit_length_are_directions_in_8_bits(writable_bundle: Path) -> None:
+    stored = np.array([[127, 0, 0, 0, 0, 0, 0, 0], [-127, 127, 127, 127, 0, 0, 0, 0]], np.int8)
+    np.save(writable_bundle / IMPOSTORS, stored)
+    relist(writable_bundle, IMPOSTORS)
+    read = load_bundle(writable_bundle).impostors
+    assert read is not None and read.dtype == np.float32 and not read.flags.writeable
+    np.testing.assert_allclose(read, [[1] + [0] * 7, [-0.5, 0.5, 0.5, 0.5] + [0] * 4], atol=1e-7)
+
+
+def test_impostors_without_unit_length_are_never_8_bits(tmp_path: Path) -> None:
+    bundle = write_tiny_bundle(tmp_path / "weighted", weighted=True)
+    np.save(bundle / IMPOSTORS, np.full((4, 8), 100, np.int8))
+    relist(bundle, IMPOSTORS)
+    with pytest.raises(BundleError, match=r"the array must be float16, not int8$"):
+        load_bundle(bundle).impostors  # noqa: B018
 
 
 def test_impostors_that_are_no_array(writable_bundle: Path) -> None:

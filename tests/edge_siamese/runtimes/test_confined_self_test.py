@@ -271,7 +271,7 @@ def test_a_child_that_cannot_be_started_says_nothing_about_the_model(
             np.zeros((MAX_IMPOSTORS + 1, 8), np.float16),
             f"1 to {MAX_IMPOSTORS} embeddings of 8 numbers are needed",
         ),
-        (np.zeros((4, 8), np.float32), "must be float16"),
+        (np.zeros((4, 8), np.float32), "must be int8"),
         (np.array(["x"] * 8), "not a file of numpy arrays"),
     ],
 )
