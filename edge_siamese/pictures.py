@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -65,12 +66,38 @@ def read_picture(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
     Raises:
         PictureError: the file is missing, damaged or not a picture.
     """
+    return _read_file(path, _pixels)
+
+
+def read_cut_out(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
+    """Read a picture file with its transparency; see `read_picture`.
+
+    Returns:
+        uint8 (h, w, 4) RGBA; opaque if the file has no transparency.
+
+    Raises:
+        PictureError: the file is missing, damaged or not a picture.
+    """
+    return _read_file(path, lambda picture: np.asarray(picture.convert("RGBA")))
+
+
+def resize_cut_out(pixels: npt.NDArray[np.uint8], height: int, width: int) -> npt.NDArray[np.uint8]:
+    """Resize a cut-out, uint8 (h, w, 4); the colors of transparent pixels do not blend into others."""
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def _read_file(
+    path: str | os.PathLike[str], convert: Callable[[Image.Image], npt.NDArray[np.uint8]]
+) -> npt.NDArray[np.uint8]:
+    """Read and convert a picture file, upright."""
     name = os.fspath(path)
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
         with Image.open(name) as file:
-            return _pixels(ImageOps.exif_transpose(file))
+            return convert(ImageOps.exif_transpose(file))
     except FileNotFoundError as error:
         raise PictureError(f"{name}: there is no such file") from error
     except UnidentifiedImageError as error:

@@ -101,8 +101,8 @@ class CameraSettings(Record):
     device: PathText = "/dev/video0"
     """The V4L2 device for `usb`. A name in /dev/v4l/by-id stays the same when cameras are unplugged and plugged in again."""
     path: PathText = ""
-    """For `files`: the picture, folder or video. For `synthetic`: a folder with pictures of objects to show (empty: drawn
-    objects)."""
+    """For `files`: the picture, folder or video. For `synthetic`: a folder with five objects to show, a picture of each or a
+    subfolder of cut-outs that show how it turns (empty: drawn objects)."""
     loop: bool = True
     """Whether `files` and `synthetic` start again at the end. If false, the daemon stops there."""
     width: Pixels = 640

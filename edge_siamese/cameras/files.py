@@ -39,6 +39,12 @@ def list_pictures(folder: Path) -> list[Path]:
     return sorted(paths, key=lambda path: _natural_key(path.name))
 
 
+def list_folders(folder: Path) -> list[Path]:
+    """Return the subfolders of a folder in natural order, without hidden ones."""
+    paths = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    return sorted(paths, key=lambda path: _natural_key(path.name))
+
+
 def _natural_key(name: str) -> list[tuple[int, int, str]]:
     """Return a sort key in which runs of digits count as numbers."""
     parts = re.split(r"(\d+)", name.lower())

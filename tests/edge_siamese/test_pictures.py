@@ -23,9 +23,11 @@ from edge_siamese.pictures import (
     encode_png,
     is_intact_png,
     png_size,
+    read_cut_out,
     read_photograph,
     read_picture,
     read_uploaded_picture,
+    resize_cut_out,
 )
 
 Image = pytest.importorskip("PIL.Image")
@@ -55,6 +57,25 @@ def test_black_and_white(tmp_path: Path) -> None:
 def test_sixteen_bits_are_cut_to_eight(tmp_path: Path) -> None:
     path = saved(tmp_path / "deep.png", GRAY.astype(np.uint16) * 256 + 255)
     np.testing.assert_array_equal(read_picture(path), GRAY)
+
+
+def test_a_cut_out_keeps_its_transparency(tmp_path: Path) -> None:
+    pixels = np.dstack([RGB, GRAY])
+    np.testing.assert_array_equal(read_cut_out(saved(tmp_path / "cup.png", pixels)), pixels)
+    opaque = read_cut_out(saved(tmp_path / "photo.png", GRAY))
+    np.testing.assert_array_equal(opaque, np.dstack([GRAY, GRAY, GRAY, np.full_like(GRAY, 255)]))
+    with pytest.raises(PictureError, match=r"none\.webp: there is no such file$"):
+        read_cut_out(tmp_path / "none.webp")
+
+
+def test_a_cut_out_is_resized_without_the_colors_of_transparent_pixels() -> None:
+    pixels = np.zeros((8, 8, 4), np.uint8)
+    pixels[..., 0] = 255
+    pixels[:, :4] = (0, 200, 0, 255)
+    resized = resize_cut_out(pixels, 12, 16)
+    assert resized.shape == (12, 16, 4)
+    visible = resized[resized[..., 3] > 0]
+    assert visible[:, 0].max() <= 2 and (visible[:, 1] > 190).all()
 
 
 def test_transparency_is_over_white(tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
-"""Frames of a synthetic scene: what a camera above a table sees while a script is played."""
+"""Frames of a synthetic scene: what a camera sees while a script is played.
+
+Drawings and photos lie on paper below the camera. Turning objects stand on a table in front of it.
+"""
 
 from __future__ import annotations
 
@@ -11,19 +14,34 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_siamese.cameras.synthetic.script import Script, Show, Step, demo_script
-from edge_siamese.cameras.synthetic.sprites import PAPER, Sprite, drawn_sprites, sprites_of_folder
+from edge_siamese.cameras.synthetic.sprites import (
+    PAPER,
+    AnySprite,
+    Sprite,
+    TurningSprite,
+    drawn_sprites,
+    sprites_of_folder,
+)
 from edge_siamese.errors import CameraError
 from edge_siamese.recognition.imaging import Bytes
 from edge_siamese.settings import CameraSettings
 
-TABLE = (231, 230, 227)
-"""Color of the paper: R, G, B."""
+PAPER_COLOR = (231, 230, 227)
+TABLE, WALL = (188, 152, 112), (214, 210, 201)
+"""R, G, B."""
+HORIZON = 0.4
+"""Where the table ends and the wall begins, as a share of the frame's height."""
+STAND = 0.82
+"""Where a turning object stands, as a share of the frame's height."""
 EXPOSURE = 1.2
 """The exposure makes paper white, as in a scan: encoders for drawings are trained on white paper."""
+GRAY = np.array([0.299, 0.587, 0.114])
 NOISE = 3.0
 """Standard deviation of the sensor's noise, in gray levels."""
 MAX_NOISE = 12
 """Maximum of the noise. Objects stay this far from 0 and 255, so that adding noise cannot overflow."""
+TURNING_PACE = 1.4
+"""Factor for the length of a scene of turning objects: they can be seen to turn, and slow machines keep up."""
 MOVE_SECONDS = 0.4
 """Time in which an object arrives, and leaves."""
 MAX_CACHED_SPRITES = 24
@@ -36,10 +54,10 @@ class Scene:
 
     Args:
         script: the steps of the scene.
-        sprites: the objects by name.
+        sprites: the objects by name, all of one kind.
         width, height: size of a frame, in pixels.
         color: color of the frames.
-        seed: seed of the noise, the paper and the positions of objects.
+        seed: seed of the noise, the background and the positions of objects.
 
     Raises:
         CameraError: the script shows an object that has no sprite.
@@ -48,7 +66,7 @@ class Scene:
     def __init__(
         self,
         script: Script,
-        sprites: Mapping[str, Sprite],
+        sprites: Mapping[str, AnySprite],
         width: int,
         height: int,
         color: Literal["gray", "rgb"] = "gray",
@@ -64,10 +82,12 @@ class Scene:
         self.color = color
         self._seed = seed
         self._size = (height, width)
-        self._paper = self._draw_paper()
+        self._has_table = any(isinstance(sprite, TurningSprite) for sprite in sprites.values())
+        self._background = self._draw_table() if self._has_table else self._draw_paper()
         self._noise = self._draw_noise()
         self._cache: OrderedDict[tuple[str, int, int], tuple[Bytes, npt.NDArray[np.bool_] | None]]
         self._cache = OrderedDict()
+        self._views: OrderedDict[tuple[str, int], tuple[Bytes, Bytes]] = OrderedDict()
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -88,7 +108,7 @@ class Scene:
         Returns:
             uint8 (height, width) gray or (height, width, 3) RGB; read-only.
         """
-        canvas = self._paper.copy()
+        canvas = self._background.copy()
         for number, (step, since, rounds) in enumerate(self.script.shows(time)):
             self._put(canvas, step, since, rounds + 1000 * number)
         number = round(time * 1000)
@@ -97,7 +117,8 @@ class Scene:
         top, left = number * 29 % _ROLL[0], number * 37 % _ROLL[1]
         noise = self._noise[top : top + self._size[0], left : left + self._size[1]]
         np.add(canvas, noise, out=canvas)
-        levels = np.arange(256) * (EXPOSURE * self.script.light(time) * flicker)
+        exposure = 1.0 if self._has_table else EXPOSURE
+        levels = np.arange(256) * (exposure * self.script.light(time) * flicker)
         table = np.minimum(np.round(levels), 255).astype(np.uint8)
         # bytes.translate looks up a byte several times as fast as numpy 1.24 does.
         seen = canvas.tobytes().translate(table.tobytes())
@@ -110,18 +131,46 @@ class Scene:
         angle, scale, right, down = rng.uniform(-1, 1, 4)
         phase = rng.uniform(0, 2 * np.pi, 3)
         side_of_entry = 1 if rng.random() < 0.5 else -1
+        # It arrives fast and slows down, and leaves in reverse.
+        away = max(0.0, 1 - since / MOVE_SECONDS, 1 - (step.end - step.start - since) / MOVE_SECONDS)
+        sprite = self.sprites[step.name]
+        if isinstance(sprite, TurningSprite):
+            turned = since / (step.end - step.start)
+            number = min(int(turned * len(sprite.views)), len(sprite.views) - 1)
+            colors, rest = self._view(sprite, number if side_of_entry > 0 else len(sprite.views) - 1 - number)
+            x = width / 2 + height * 0.05 * right + side_of_entry * away**2 * (width + colors.shape[1]) / 2
+            y = height * (STAND + 0.02 * down)
+            _blend(canvas, colors, rest, round(y - sprite.stand), round(x - colors.shape[1] / 2))
+            return
         sway = np.sin(2 * np.pi * since / np.array([3.1, 3.7, 4.3]) + phase)
         rotated, inside = self._rotated_sprite(
-            self.sprites[step.name],
+            sprite,
             round(4 * angle + 1.2 * float(sway[0])),
             round(100 * (1 + 0.03 * scale)),
         )
-        # It arrives fast and slows down, and leaves in reverse.
-        away = max(0.0, 1 - since / MOVE_SECONDS, 1 - (step.end - step.start - since) / MOVE_SECONDS)
         x = width / 2 + height * (0.02 * right + 0.006 * float(sway[1]))
         y = height / 2 + height * (0.02 * down + 0.006 * float(sway[2]))
         x += side_of_entry * away**2 * (width + len(rotated)) / 2
         _paste(canvas, rotated, inside, round(y - len(rotated) / 2), round(x - len(rotated) / 2))
+
+    def _view(self, sprite: TurningSprite, number: int) -> tuple[Bytes, Bytes]:
+        """Return a view of a turning object: its colors times their opacity, and the share of the background, 0 to 255.
+
+        Both are (h, w) or (h, w, 3) and (h, w, 1).
+        """
+        key = (sprite.name, number)
+        if key in self._views:
+            self._views.move_to_end(key)
+            return self._views[key]
+        view = sprite.views[number]
+        pixels = np.clip(view[..., :3], MAX_NOISE, 255 - MAX_NOISE)
+        opacity, rest = view[..., 3:] / np.float32(255), 255 - view[..., 3:]
+        if self.color == "gray":
+            pixels, opacity, rest = pixels @ GRAY, opacity[..., 0], rest[..., 0]
+        self._views[key] = (np.round(pixels * opacity).astype(np.uint8), rest)
+        if len(self._views) > MAX_CACHED_SPRITES:
+            self._views.popitem(last=False)
+        return self._views[key]
 
     def _rotated_sprite(
         self, sprite: Sprite, degrees: int, percent: int
@@ -135,7 +184,7 @@ class Scene:
         if self.color == "rgb" and pixels.ndim == 2:
             pixels = np.repeat(pixels[..., np.newaxis], 3, axis=2)
         elif self.color == "gray" and pixels.ndim == 3:
-            pixels = np.round(pixels @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)
+            pixels = np.round(pixels @ GRAY).astype(np.uint8)
         # A photo is already exposed.
         exposed = pixels if sprite.on_paper else pixels / EXPOSURE
         pixels = np.clip(exposed, MAX_NOISE, 255 - MAX_NOISE).astype(np.uint8)
@@ -155,8 +204,27 @@ class Scene:
             across, along, phase = rng.uniform(2, 14, 2).tolist() + [rng.uniform(0, 6)]
             shade = shade + 0.004 * np.sin(across * x + along * y + phase)
         if self.color == "gray":
-            return np.round(shade * (np.array(TABLE) @ [0.299, 0.587, 0.114])).astype(np.uint8)
-        return np.round(shade[..., np.newaxis] * np.array(TABLE)).astype(np.uint8)
+            return np.round(shade * (np.array(PAPER_COLOR) @ GRAY)).astype(np.uint8)
+        return np.round(shade[..., np.newaxis] * np.array(PAPER_COLOR)).astype(np.uint8)
+
+    def _draw_table(self) -> Bytes:
+        """Draw a wooden table in front of a wall."""
+        height, width = self._size
+        rng = np.random.default_rng([self._seed, 3])
+        x = np.arange(width) / height
+        below = np.arange(height)[:, None] / height - HORIZON
+        depth = 1 / (0.35 + np.maximum(below, 0.0))
+        grain = np.zeros((height, width))
+        for _ in range(7):
+            waves, bend, phase = rng.uniform(6, 70), rng.uniform(0.5, 2.0), rng.uniform(0, 6, 2)
+            grain += np.sin(waves * depth + bend * np.sin(1.7 * x / bend + phase[0]) + phase[1])
+        grain = 3.0 * grain + rng.normal(0, 1.5, (height, 1))
+        light = 1 - 0.10 * (x - rng.uniform(0.4, 0.9)) ** 2
+        table = np.array(TABLE) + grain[..., None] * np.array([1.0, 0.9, 0.75])
+        wall = np.array(WALL) - 14 * np.exp(below / 0.02)[..., None]
+        picture = light[..., None] * np.where((below > 0)[..., None], table + 40 * below[..., None], wall)
+        picture = np.clip(picture, MAX_NOISE, 255 - MAX_NOISE)
+        return np.round(picture if self.color == "rgb" else picture @ GRAY).astype(np.uint8)
 
     def _draw_noise(self) -> Bytes:
         """Draw more noise than a frame needs, of which each frame uses another part; negative numbers modulo 256."""
@@ -170,13 +238,16 @@ class Scene:
 def demo_scene(
     settings: CameraSettings, color: Literal["gray", "rgb"] = "gray", seed: int = 0, pace: float = 1.0
 ) -> Scene:
-    """Create the scene of `demo_script`, with drawn symbols or with the pictures of the folder `settings.path`.
+    """Create the scene of `demo_script`, with drawn symbols or with the objects of the folder `settings.path`.
 
     Raises:
-        CameraError: the folder has fewer than five pictures, or one that cannot be read.
+        CameraError: the folder has fewer than five objects, or a picture that cannot be read.
     """
+    sprites: Mapping[str, AnySprite]
     if settings.path:
         sprites = sprites_of_folder(Path(settings.path).expanduser(), settings.height, limit=5)
+        if any(isinstance(sprite, TurningSprite) for sprite in sprites.values()):
+            pace *= TURNING_PACE
     else:
         sprites = drawn_sprites(settings.height, seed)
     script = demo_script(list(sprites), pace)
@@ -185,17 +256,34 @@ def demo_scene(
 
 def _paste(canvas: Bytes, rotated: Bytes, inside: npt.NDArray[np.bool_] | None, top: int, left: int) -> None:
     """Draw pixels on the canvas with their corner at (top, left), which may be outside of it."""
-    rows = slice(max(0, top), min(canvas.shape[0], top + rotated.shape[0]))
-    columns = slice(max(0, left), min(canvas.shape[1], left + rotated.shape[1]))
-    if rows.start >= rows.stop or columns.start >= columns.stop:
-        return
-    own = (slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left))
-    part = canvas[rows, columns]
+    place, own = _overlap(canvas, rotated, top, left)
+    part = canvas[place]
     if inside is None:
         np.minimum(part, rotated[own], out=part)
     else:
         mask = inside[own]
         np.copyto(part, rotated[own], where=mask if part.ndim == 2 else mask[..., np.newaxis])
+
+
+def _blend(canvas: Bytes, colors: Bytes, rest: Bytes, top: int, left: int) -> None:
+    """Blend colors with the canvas, of which `rest` 255ths remain, with their corner at (top, left)."""
+    place, own = _overlap(canvas, colors, top, left)
+    remaining = canvas[place].astype(np.uint16)
+    remaining *= rest[own]
+    remaining += 127
+    remaining //= 255
+    canvas[place] = remaining + colors[own]
+
+
+def _overlap(
+    canvas: Bytes, pixels: Bytes, top: int, left: int
+) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """Return the part of the canvas that pixels at (top, left) cover, and that part of the pixels; empty if none."""
+    rows = slice(max(0, top), max(0, min(canvas.shape[0], top + pixels.shape[0])))
+    columns = slice(max(0, left), max(0, min(canvas.shape[1], left + pixels.shape[1])))
+    own_rows = slice(rows.start - top, max(rows.start, rows.stop) - top)
+    own_columns = slice(columns.start - left, max(columns.start, columns.stop) - left)
+    return (rows, columns), (own_rows, own_columns)
 
 
 def _warp(pixels: Bytes, angle: float, scale: float) -> tuple[Bytes, npt.NDArray[np.bool_]]:

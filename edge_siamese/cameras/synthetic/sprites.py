@@ -1,9 +1,10 @@
-"""Objects of the synthetic scene: drawn symbols, or the pictures of a folder."""
+"""Objects of the synthetic scene: drawn symbols, the pictures of a folder, or cut-outs of turning objects."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -11,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edge_siamese.cameras.files import list_pictures
+from edge_siamese.cameras.files import list_folders, list_pictures
 from edge_siamese.errors import CameraError, PictureError
-from edge_siamese.pictures import read_picture
+from edge_siamese.pictures import read_cut_out, read_picture, resize_cut_out
 from edge_siamese.recognition.imaging import Bytes, Preprocessing, prepare
 
 Points = npt.NDArray[np.float64]
@@ -29,6 +30,10 @@ TREMOR = 0.008
 """Amplitude of the hand's tremor in a stroke, as a share of the symbol's size."""
 MIN_PAPER_LEVEL = 225
 """A picture with a mean edge level of at least this is a drawing on paper, otherwise a photo."""
+TURNING_SIDE = 0.66
+"""Side of the square around a turning object, as a share of the frame's height."""
+SHADOW, SHADOW_MARGIN = 0.6, 0.12
+"""Opacity of the shadow below a turning object, and how far it reaches beyond its square, as a share of that."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +47,20 @@ class Sprite:
     """Whether it is dark strokes on the paper; otherwise a photo that covers the paper."""
 
 
+@dataclass(frozen=True, eq=False)
+class TurningSprite:
+    """An object on a table that is seen from several sides."""
+
+    name: str
+    views: tuple[Bytes, ...]
+    """uint8 (h, w, 4) RGBA each, in the order of a turn, with a shadow."""
+    stand: int
+    """The row of the views on which the object stands."""
+
+
+AnySprite = Sprite | TurningSprite
+
+
 def drawn_sprites(height: int, seed: int = 0) -> dict[str, Sprite]:
     """Draw all symbols.
 
@@ -52,28 +71,73 @@ def drawn_sprites(height: int, seed: int = 0) -> dict[str, Sprite]:
     return {name: _drawn(name, height, seed) for name in SYMBOLS}
 
 
-def sprites_of_folder(folder: Path, height: int, limit: int = 1000) -> dict[str, Sprite]:
-    """Read the pictures of a folder in natural order, as objects with the files' names.
+def sprites_of_folder(folder: Path, height: int, limit: int = 1000) -> Mapping[str, AnySprite]:
+    """Read the objects of a folder in natural order.
 
     Args:
-        folder: pictures; each is cropped to its centered square.
+        folder: a subfolder for each object with its views in the order of a turn, cut out with transparency; or a picture of
+            each object, which is cropped to its centered square. Names are those of the files. `1-coffee-cup` is a
+            "coffee cup" if it is a subfolder.
         height: height of a frame, in pixels.
-        limit: maximum number of pictures.
+        limit: maximum number of objects.
 
     Raises:
         CameraError: there is no such folder, it contains no picture, or one cannot be read.
     """
     if not folder.is_dir():
         raise CameraError(f"{folder}: there is no such folder; correct camera.path")
-    sprites: dict[str, Sprite] = {}
-    for path in list_pictures(folder)[:limit]:
-        try:
+    sprites: dict[str, AnySprite] = {}
+    try:
+        turning = {path: views for path in list_folders(folder) if (views := list_pictures(path))}
+        for path, views in itertools.islice(turning.items(), limit):
+            name = re.sub(r"^\d+[\W_]+", "", path.name).replace("-", " ") or path.name
+            name = path.name if name in sprites else name
+            sprites[name] = _turning_sprite(name, [read_cut_out(view) for view in views], height)
+        for path in [] if turning else list_pictures(folder)[:limit]:
             sprites[path.stem] = _sprite_of_picture(path.stem, read_picture(path), height)
-        except PictureError as error:
-            raise CameraError(str(error)) from error
+    except PictureError as error:
+        raise CameraError(str(error)) from error
     if not sprites:
         raise CameraError(f"{folder} contains no pictures")
     return sprites
+
+
+def _turning_sprite(name: str, cut_outs: Sequence[Bytes], height: int) -> TurningSprite:
+    """Scale cut-outs of one object by one factor, put them on one level, and add their shadows."""
+    side = round(TURNING_SIDE * height)
+    scale = side / max(max(cut_out.shape[:2]) for cut_out in cut_outs)
+    pictures = []
+    for cut_out in cut_outs:
+        rows, columns = (max(1, round(scale * length)) for length in cut_out.shape[:2])
+        top, left = (side - rows) // 2, (side - columns) // 2
+        around = ((top, side - rows - top), (left, side - columns - left), (0, 0))
+        pictures.append(np.pad(resize_cut_out(cut_out, rows, columns), around))
+    opaque = np.max([picture[..., 3] for picture in pictures], axis=0) > 127
+    bottom = side - int(np.argmax(opaque.any(axis=1)[::-1]))
+    margin = round(SHADOW_MARGIN * side)
+    around = ((side - bottom, margin), (margin, margin), (0, 0))
+    views = tuple(_with_shadow(np.pad(picture[:bottom], around), margin) for picture in pictures)
+    return TurningSprite(name, views, stand=side)
+
+
+def _with_shadow(cut_out: Bytes, margin: int) -> Bytes:
+    """Put a soft shadow behind the lower part of a cut-out, uint8 (h, w, 4), that stands `margin` above its bottom edge."""
+    height, width = cut_out.shape[:2]
+    stand = height - margin
+    columns = np.flatnonzero((cut_out[stand - stand // 4 : stand, :, 3] > 127).any(axis=0))
+    if not len(columns):
+        return cut_out
+    left, right = columns[0], columns[-1]
+    radius = (right - left) / 2 + margin / 2
+    x = (np.arange(width) - (left + right) / 2) / radius
+    y = (np.arange(height)[:, None] - stand + margin / 2) / (1.2 * margin)
+    shadow = SHADOW * np.clip(1 - x**2 - y**2, 0, 1)
+    alpha = cut_out[..., 3] / 255
+    opacity = alpha + (1 - alpha) * shadow
+    result = np.empty_like(cut_out)
+    result[..., :3] = cut_out[..., :3] * (alpha / np.maximum(opacity, 1e-6))[..., None]
+    result[..., 3] = np.round(255 * opacity)
+    return result
 
 
 def _sprite_of_picture(name: str, picture: Bytes, height: int) -> Sprite:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from edge_siamese.cameras.files import FilesCamera, list_pictures
+from edge_siamese.cameras.files import FilesCamera, list_folders, list_pictures
 from edge_siamese.cameras.video import Picture
 from edge_siamese.errors import CameraEnded, CameraError
 from edge_siamese.settings import CameraSettings
@@ -45,6 +45,13 @@ def camera_of(path: Path, clock: Clock, loop: bool = True, rate: float = 10.0) -
 
 def values(camera: FilesCamera, count: int) -> list[int]:
     return [int(camera.capture().pixels.flat[0]) for _ in range(count)]
+
+
+def test_subfolders_are_listed_in_natural_order(tmp_path: Path) -> None:
+    for name in ("10-pen", "2-mug", ".cache"):
+        (tmp_path / name).mkdir()
+    picture(tmp_path / "1.png", 0)
+    assert [path.name for path in list_folders(tmp_path)] == ["2-mug", "10-pen"]
 
 
 def test_pictures_of_a_folder_are_in_natural_order(tmp_path: Path) -> None:

@@ -9,7 +9,13 @@ import pytest
 
 from edge_siamese.cameras.synthetic.scene import Scene, demo_scene
 from edge_siamese.cameras.synthetic.script import Light, Script, Show
-from edge_siamese.cameras.synthetic.sprites import SYMBOLS, Sprite, drawn_sprites, sprites_of_folder
+from edge_siamese.cameras.synthetic.sprites import (
+    SYMBOLS,
+    Sprite,
+    TurningSprite,
+    drawn_sprites,
+    sprites_of_folder,
+)
 from edge_siamese.errors import CameraError
 from edge_siamese.settings import CameraSettings
 
@@ -169,6 +175,105 @@ def test_a_photo_covers_the_paper(tmp_path: Path) -> None:
     assert shown[:8].min() > 235
     gray = Scene(Script((Show("mug", 0.0, 9.0),)), sprites, 160, 120).frame(3.0)
     assert abs(gray[40:80, 60:100].mean() - 124) < 6
+
+
+# --- turning objects
+
+
+def a_cut_out(value: int) -> np.ndarray:  # type: ignore[type-arg]
+    """A square of one color; the space around it is transparent, 10 pixels wide, and red if it were seen."""
+    cut_out = np.zeros((60, 60, 4), np.uint8)
+    cut_out[..., 0] = 255
+    cut_out[10:50, 10:50] = (value, value, 40, 255)
+    return cut_out
+
+
+def turning(folder: Path, *names: str, views: int = 5) -> Path:
+    for name in names:
+        (folder / name).mkdir(parents=True)
+        for number in range(views):
+            write(folder / name / f"{number + 1}.png", a_cut_out(60 + 30 * (number % 5)))
+    return folder
+
+
+def middle_of(frame: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+    """The mean color of the middle of an object: its square has 53 rows of 120, and stands at row 98."""
+    return np.asarray(frame[60:80, 70:90].reshape(400, -1).mean(axis=0))
+
+
+def test_each_subfolder_is_an_object_that_turns(tmp_path: Path) -> None:
+    turning(tmp_path, "1-coffee-cup", "2_pen", "10-teddy bear", "mug", "mug-2")
+    write(tmp_path / "notes.png", a_drawing())
+    (tmp_path / "empty").mkdir()
+    found = sprites_of_folder(tmp_path, 120)
+    assert list(found) == ["coffee cup", "pen", "teddy bear", "mug", "mug 2"]
+    cup = found["coffee cup"]
+    assert isinstance(cup, TurningSprite) and len(cup.views) == 5
+    # 0.66 of 120 rows are 79; what is empty below the square is above it; 9 pixels of shadow on three sides.
+    assert (cup.views[0].shape, cup.stand) == ((88, 97, 4), 79)
+    rows, columns = np.nonzero(cup.views[0][..., 3] > 240)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (27, 77, 23, 73)
+    assert 90 < cup.views[0][79, 48, 3] < 153 and cup.views[0][79, 48, :3].max() == 0
+
+
+def test_two_objects_may_have_one_name(tmp_path: Path) -> None:
+    assert list(sprites_of_folder(turning(tmp_path, "1-mug", "2-mug"), 120)) == ["mug", "2-mug"]
+
+
+def test_an_object_turns_once_while_it_is_in_view(tmp_path: Path) -> None:
+    sprites = sprites_of_folder(turning(tmp_path, "mug"), 120)
+    shown = Scene(Script((Show("mug", 0.0, 10.0),)), sprites, 160, 120, "rgb")
+    seen = [middle_of(shown.frame(time)) for time in (1.0, 3.0, 5.0, 7.0, 9.0)]
+    order = [round((float(color[0]) - 60) / 30) for color in seen]
+    assert order in ([0, 1, 2, 3, 4], [4, 3, 2, 1, 0])
+    for number, color in zip(order, seen, strict=True):
+        assert np.abs(color - (60 + 30 * number, 60 + 30 * number, 40)).max() < 8
+    gray = Scene(Script((Show("mug", 0.0, 10.0),)), sprites, 160, 120)
+    value = 60 + 30 * order[2]
+    assert abs(float(middle_of(gray.frame(5.0))[0]) - (0.886 * value + 0.114 * 40)) < 6
+
+
+def test_objects_turn_on_a_table_in_front_of_a_wall(tmp_path: Path) -> None:
+    sprites = sprites_of_folder(turning(tmp_path, "mug"), 120)
+    shown = Scene(Script((Show("mug", 1.0, 5.0),)), sprites, 160, 120, "rgb")
+    empty, frame = shown.frame(0.5).astype(int), shown.frame(3.0).astype(int)
+    wall, table = (empty[rows].reshape(-1, 3).mean(axis=0) for rows in (slice(0, 40), slice(60, 120)))
+    assert np.ptp(wall) < 25 and table[0] - table[2] > 50
+    assert empty.min() > 60 and empty.max() < 250
+    # Transparent parts show the background, without red; the shadow darkens the table beside the object.
+    assert np.abs(frame[60:95, 40:50] - empty[60:95, 40:50]).mean() < 12
+    dark = shown.frame(0.5)[99:102, 70:90].mean() - shown.frame(3.0)[99:102, 70:90].mean()
+    assert 20 < dark < 110
+    assert np.abs(shown.frame(5.1).astype(int) - empty).mean() < 12
+
+
+def test_views_are_kept_but_not_for_ever(tmp_path: Path) -> None:
+    sprites = sprites_of_folder(turning(tmp_path, "a", "b", views=20), 120)
+    steps = (Show("a", 0.0, 4.0), Show("b", 5.0, 9.0))
+    shown = Scene(Script(steps), sprites, 160, 120, "rgb")
+    for time in np.arange(0.0, 9.0, 0.1):
+        shown.frame(float(time))
+    assert len(shown._views) == 24
+
+
+def test_a_cut_out_that_cannot_be_read(tmp_path: Path) -> None:
+    turning(tmp_path, "mug")
+    (tmp_path / "mug" / "3.png").write_bytes(b"not a picture")
+    with pytest.raises(CameraError) as caught:
+        sprites_of_folder(tmp_path, 120)
+    assert (
+        str(caught.value) == f"{tmp_path / 'mug' / '3.png'} is not a picture in a format that Pillow supports"
+    )
+
+
+def test_the_demo_registers_the_first_objects_of_a_folder(tmp_path: Path) -> None:
+    turning(tmp_path, "1-cup", "2-bear", "3-pen", "4-plane", "5-cactus", "6-fan")
+    demo = demo_scene(CameraSettings(kind="synthetic", path=str(tmp_path), width=160, height=120), "rgb")
+    assert list(demo.sprites) == ["cup", "bear", "pen", "plane", "cactus"]
+    assert demo.captions[0] == (1.4, "a new object appears: the cup")
+    texts = [text for _, text in demo.captions]
+    assert "an object that was never registered appears: the plane" in texts
+    assert "the button is held: undo, which forgets the cactus" in texts
 
 
 def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
