@@ -106,10 +106,23 @@ def test_render_writes_a_turntable(tmp_path: Path, capsys: pytest.CaptureFixture
     assert main(["render", str(tmp_path / "models"), "--out", str(out), "--views", "2", "--side", "32"]) == 0
     assert capsys.readouterr().err.endswith("out: 1 object, 4 views each\n")
     assert [known.azimuths for known in load_objects(out)] == [[0, 180]]
+    turn = tmp_path / "turn"
+    words = ["--out", str(turn), "--views", "4", "--elevations", "20", "20", "--side", "32"]
+    assert main(["render", str(tmp_path / "models"), *words]) == 0
+    assert [path.name for path in sorted((turn / "slab").iterdir())] == [
+        *("000-20.webp", "090-20.webp", "180-20.webp", "270-20.webp"),
+    ]
+    capsys.readouterr()
     assert main(["render", str(tmp_path / "models"), "--out", str(out), "--views", "7"]) == 1
     assert "error: --views must divide 360, not 7" in capsys.readouterr().err
     assert main(["render", str(tmp_path / "models"), "--out", str(out), "--max-size", "70"]) == 1
     assert "error: no model has a known size of at most 70 cm" in capsys.readouterr().err
+
+
+def test_render_looks_at_objects_from_above(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["render", str(tmp_path), "--out", str(tmp_path), "--elevations", "20", "91"])
+    assert "'91' is not an elevation from 0 to 90 degrees" in capsys.readouterr().err
 
 
 def test_scenes_with_too_few_objects_say_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
