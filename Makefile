@@ -34,12 +34,12 @@ setup: setup-device  ## make .venv (workstation) and .venv-device from the locks
 setup-device:  ## make .venv-device, what a device has and its tests need: 300 MB, no torch
 	@sh scripts/environment.sh .venv-device requirements/device.lock --without-pip
 
-demo: setup  ## train, quantize, export, then run the daemon on a scene: five minutes; writes build/demo/report.html
+demo: setup  ## train, quantize, export, then run the daemon on a scene of things: five minutes; writes build/demo/report.html
 	@.venv/bin/python -m export demo --out build/demo 2>&1
 
-run: setup  ## run the daemon on the demo's synthetic scene until Ctrl-C
+run: setup  ## run the daemon on the demo's scene of things until Ctrl-C
 	@grep -qs '^\[dashboard\]' build/demo/daemon/run.toml || $(MAKE) --no-print-directory demo
-	@.venv-device/bin/python -m edge_siamese run --config build/demo/daemon/run.toml
+	@.venv/bin/python -m edge_siamese run --config build/demo/daemon/run.toml
 
 test: setup lint  ## run lint, types and all tests except the system tests
 	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n $(JOBS) --dist loadfile

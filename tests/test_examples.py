@@ -23,17 +23,17 @@ from export import pipeline
 from export.data import cache
 from export.encoders import ENCODERS
 from export.training.settings import ENCODER_DEFAULTS, TrainingSettings
-from scripts import draw_example_pictures
+from scripts import draw_example_pictures, draw_turning_objects
 from tests.edge_siamese.mqtt.scripted_broker import ACCEPTED_5, ScriptedBroker, refused_5
 from tests.export.conversion.test_onnx import Tiny
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
-PICTURES = EXAMPLES / "pictures"
+PICTURES, TURNING = EXAMPLES / "pictures", EXAMPLES / "turning"
 SCRIPTS = sorted(EXAMPLES.glob("*.py"))
 NOTEBOOKS = sorted(EXAMPLES.glob("*.ipynb"))
 CACTUS, MILK = PICTURES / "cactus", PICTURES / "milk"
-MAX_PICTURES_BYTES = 250_000
+MAX_PICTURES_BYTES, MAX_TURNING_BYTES = 250_000, 350_000
 FAST = {
     "teach_and_recognize": "REGISTERED = 3",
     "train_and_read_the_verdict": 'ENCODER, STEPS, OUT = "glyphnet", 2, Path("{folder}")',
@@ -223,9 +223,48 @@ def test_the_pictures_are_small_and_each_thing_is_credited() -> None:
     for path in paths:
         with Image.open(path) as picture:
             assert picture.size == (160, 160)
+    assert credited_in("Pictures") == {path.parent.name for path in paths}
+
+
+def credited_in(section: str) -> set[str]:
+    """The folder names of the CC0 models that a section of the README credits; it credits no others."""
     readme = (EXAMPLES / "README.md").read_text(encoding="utf-8")
-    credited = re.findall(r"CC0-1\.0\]\(\S+\) \| BlendSwap-CC-0 \| (.*) \|$", readme, re.MULTILINE)
-    assert {name.lower().replace(" ", "-") for name in credited} == {path.parent.name for path in paths}
+    text = readme.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+    rows = [line for line in text.splitlines() if line.startswith("|")][2:]
+    models = [
+        re.fullmatch(r"\| \S.* \| \[CC0-1\.0\]\(\S+\) \| BlendSwap-CC-0 \| (.*) \|", row) for row in rows
+    ]
+    assert rows and all(models)
+    return {model[1].lower().replace(" ", "-") for model in models if model}
+
+
+def test_the_views_of_turning_objects_are_cut_out_and_each_object_is_credited() -> None:
+    paths = sorted(path for path in TURNING.rglob("*") if path.is_file())
+    assert sum(path.stat().st_size for path in paths) <= MAX_TURNING_BYTES
+    objects = {path.parent.name.partition("-")[2]: 0 for path in paths}
+    for path in paths:
+        objects[path.parent.name.partition("-")[2]] += 1
+        with Image.open(path) as picture:
+            assert (picture.size, picture.mode, picture.format) == ((160, 160), "RGBA", "WEBP")
+            low, high = picture.getchannel("A").getextrema()
+            assert (low, high) == (0, 255)
+    assert set(objects.values()) == {len(draw_turning_objects.AZIMUTHS)}
+    assert credited_in("Turning objects") == set(objects)
+    assert {name.lower().replace(" ", "-") for name in draw_turning_objects.OBJECTS} == set(objects)
+
+
+def test_views_of_a_turning_object_are_cropped_alike() -> None:
+    views = [np.zeros((64, 64, 4), np.uint8) for _ in range(2)]
+    views[0][16:48, 20:28] = (250, 0, 0, 255)
+    views[1][16:48, 36:44] = (0, 250, 0, 255)
+    left, right = (np.asarray(picture) for picture in draw_turning_objects.cropped(views))
+    assert left.shape == right.shape == (160, 160, 4)
+    # 36 rows of 64 become 160: the margin of 2 becomes 9.
+    for picture, columns in ((left, (36, 71)), (right, (107, 142))):
+        y, x = np.nonzero(picture[..., 3] > 127)
+        assert abs(y.min() - 9) <= 1 and abs(y.max() - 150) <= 1
+        assert abs(x.min() - columns[0]) <= 1 and abs(x.max() - columns[1]) <= 2
+    assert left[80, 53].tolist() == [250, 0, 0, 255] and right[80, 125].tolist() == [0, 250, 0, 255]
 
 
 def test_a_picture_shows_its_thing_in_front_of_a_background() -> None:
@@ -245,8 +284,9 @@ def test_a_picture_shows_its_thing_in_front_of_a_background() -> None:
 
 def test_pictures_are_not_drawn_without_the_models(tmp_path: Path) -> None:
     words = ["--models", str(tmp_path / "none.sh3f"), "--out", str(tmp_path)]
-    with pytest.raises(DataError, match=r"none\.sh3f"):
-        draw_example_pictures.main(draw_example_pictures.parser.parse_args(words))
+    for script in (draw_example_pictures, draw_turning_objects):
+        with pytest.raises(DataError, match=r"none\.sh3f"):
+            script.main(script.parser.parse_args(words))
 
 
 def test_each_example_is_shown_on_a_page() -> None:

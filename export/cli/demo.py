@@ -1,4 +1,4 @@
-"""`python -m export demo`: train, quantize, export and measure on drawn glyphs, then run the daemon."""
+"""`python -m export demo`: train, quantize, export and measure on drawn glyphs, then run the daemon on turning objects."""
 
 from __future__ import annotations
 
@@ -78,12 +78,10 @@ def run(arguments: argparse.Namespace) -> int:
         f"correctly, after one picture of each of {len(demo.supports)} objects; guessing gives {demo.chance:.1f}."
     )
     print(
-        "\nThe daemon now watches a synthetic scene in which objects come and go and the button is pressed. It prints "
-        "the address of its dashboard:\n"
+        "\nThe daemon now runs the shipped bundle for objects on a rendered scene, in which things come, turn and leave, "
+        "and the button is pressed. It prints the address of its dashboard:\n"
     )
-    scene = play_scene(
-        result.bundle, require_device(), arguments.out, lambda line: print(f"  {line}", flush=True)
-    )
+    scene = play_scene(arguments.out, lambda line: print(f"  {line}", flush=True))
     print(f"\n{', '.join(scene.recognized)}: registered at the button and recognized when they returned.")
     print(f"{scene.undone}: registered by mistake, undone, and unknown again.")
     print(
