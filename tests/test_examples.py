@@ -259,12 +259,12 @@ def test_views_of_a_turning_object_are_cropped_alike() -> None:
     views[1][16:48, 36:44] = (0, 250, 0, 255)
     left, right = (np.asarray(picture) for picture in draw_turning_objects.cropped(views))
     assert left.shape == right.shape == (160, 160, 4)
-    # 36 rows of 64 become 160: the margin of 2 becomes 9.
-    for picture, columns in ((left, (36, 71)), (right, (107, 142))):
+    # 35 rows of 64 become 160; the object of 32 rows is in the middle of them.
+    for picture, columns in ((left, (25, 61)), (right, (98, 134))):
         y, x = np.nonzero(picture[..., 3] > 127)
-        assert abs(y.min() - 9) <= 1 and abs(y.max() - 150) <= 1
-        assert abs(x.min() - columns[0]) <= 1 and abs(x.max() - columns[1]) <= 2
-    assert left[80, 53].tolist() == [250, 0, 0, 255] and right[80, 125].tolist() == [0, 250, 0, 255]
+        assert abs(y.min() - 7) <= 1 and abs(y.max() - 152) <= 1
+        assert abs(x.min() - columns[0]) <= 1 and abs(x.max() - columns[1]) <= 1
+    assert left[80, 43].tolist() == [250, 0, 0, 255] and right[80, 116].tolist() == [0, 250, 0, 255]
 
 
 def test_a_picture_shows_its_thing_in_front_of_a_background() -> None:
