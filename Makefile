@@ -31,8 +31,8 @@ setup: setup-device  ## make .venv (workstation) and .venv-device from the locks
 	@.venv/bin/python -c 'import importlib.metadata as m; m.version("edge-siamese")' 2>/dev/null \
 		|| .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 
-setup-device:  ## make .venv-device, what a device has and its tests need: 300 MB, no torch
-	@sh scripts/environment.sh .venv-device requirements/device.lock --without-pip
+setup-device:  ## make .venv-device, what a device has and its tests need: 260 MB, no torch
+	@sh scripts/environment.sh .venv-device requirements/device.lock --device
 
 demo: setup  ## train, quantize, export, then run the daemon on a scene of things: five minutes; writes build/demo/report.html
 	@.venv/bin/python -m export demo --out build/demo 2>&1

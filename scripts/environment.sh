@@ -1,6 +1,6 @@
 #!/bin/sh
 # Creates a virtual environment from a lock file; does nothing if it is up to date.
-#   sh scripts/environment.sh DIRECTORY LOCK [--without-pip]
+#   sh scripts/environment.sh DIRECTORY LOCK [--device]     (--device: without pip and what a device's code never loads)
 set -eu
 
 place=$1 lock=$2 option=${3:-}
@@ -38,8 +38,16 @@ if [ -n "$problems" ]; then
     echo "error: $place is not complete: $problems" >&2
     exit 1
 fi
-if [ "$option" = --without-pip ]; then
+if [ "$option" = --device ]; then
     pip uninstall -qq --yes setuptools pip # 20 MB; newer Pythons bring no setuptools
+    # 35 to 75 MB: the libraries for C programs and for WebGPU, compilers for accelerators, tools to make models, numpy's own tests.
+    for packages in "$place"/lib/python3.*/site-packages; do
+        rm -rf "$packages"/onnxruntime/capi/libonnxruntime.so.* "$packages"/onnxruntime/quantization \
+            "$packages"/onnxruntime/tools "$packages"/onnxruntime/transformers \
+            "$packages"/ai_edge_litert/libLiteRtWebGpuAccelerator.so "$packages"/ai_edge_litert/tools \
+            "$packages"/ai_edge_litert/vendors
+        find "$packages/numpy" -name tests -type d -prune -exec rm -rf {} +
+    done
 fi
 echo "$wanted" >"$place/installed.lock.part"
 mv "$place/installed.lock.part" "$place/installed.lock"
