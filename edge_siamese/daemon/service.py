@@ -513,6 +513,7 @@ class Service:
             "failures": self.faults.failures.report(),
             "integrations": self.integrations.report(),
             "sound": self.sounds.report(),
+            "training": {"collect_pictures": settings.training.collect_pictures},
             "paths": {
                 "config": str(self.origin.file or ""),
                 "state": str(settings.state_directory),

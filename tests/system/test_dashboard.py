@@ -528,6 +528,77 @@ def test_a_recognition_is_explained_and_said_to_be_wrong(daemon: Daemon, window:
     assert known(daemon, "mug")["negatives"] == 0
 
 
+@pytest.fixture
+def collecting(daemon: Daemon, browser: Any) -> Iterator[Window]:
+    """A window on a daemon that keeps pictures for training, while "mug" is recognized and "pen" registered."""
+    with daemon.config.open("a") as config:
+        config.write("[training]\ncollect_pictures = true\n")
+    daemon.start().up()
+    daemon.learn("pen", PEN)
+    daemon.learn("mug", MUG)
+    daemon.show(MUG, "mug")
+    made = open_window(daemon, browser)
+    yield made
+    made.close()
+    assert made.complaints == []
+
+
+def test_the_true_name_of_a_past_recognition_is_asked_for(daemon: Daemon, collecting: Window) -> None:
+    window, page = collecting, collecting.page
+    dialog = page.get_by_role("dialog", name="This was not mug")
+    field = dialog.get_by_label("What was it?")
+    window.go("events")
+    row = page.locator("li.event[data-kind=appeared]", has_text="mug appeared").first
+    row.get_by_role("button", name="Wrong: this was not mug").click()
+    expect(field).to_be_focused()
+    expect(dialog.locator("option")).to_have_count(1)
+    expect(dialog.locator("option")).to_have_attribute("value", "pen")
+    field.fill("mug")
+    window.refusals.add(409)
+    window.click("Keep as a negative")
+    expect(dialog.get_by_role("alert")).to_have_text('"mug" is what was recognized; name what it really was')
+    field.fill(" teapot ")
+    window.click("Keep as a negative")
+    expect(page.locator(".toast")).to_contain_text(
+        "Kept as a negative of “mug”, and as “teapot” for training."
+    )
+    expect(dialog).to_have_count(0)
+    assert known(daemon, "mug")["negatives"] == 1
+    assert [kept.actual for kept in daemon.service.mistakes.all()] == ["teapot"]
+    window.undo()
+    expect(row.get_by_role("button", name="Wrong: this was not mug")).to_be_visible()
+
+
+def test_the_true_name_of_the_current_recognition_is_typed(daemon: Daemon, collecting: Window) -> None:
+    window, page = collecting, collecting.page
+    dialog = page.get_by_role("dialog", name="This was not mug")
+    field = dialog.get_by_label("What was it?")
+    window.go("live")
+    wrong = page.get_by_role("button", name="Wrong: this is not the recognized object")
+    expect(wrong).to_be_enabled()
+    wrong.focus()
+    page.keyboard.press("Enter")
+    expect(field).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(dialog).to_have_count(0)
+    expect(wrong).to_be_focused()
+    assert known(daemon, "mug")["negatives"] == 0
+    page.keyboard.press("Enter")
+    page.keyboard.type("pen")
+    page.keyboard.press("Enter")
+    expect(page.locator(".toast")).to_contain_text("Kept as a negative of “mug”, and as “pen” for training.")
+    (kept,) = daemon.service.mistakes.all()
+    assert (kept.actual, kept.actual_uid) == ("pen", known(daemon, "pen")["uid"])
+
+    # Without a name, it is only a negative.
+    window.undo()
+    expect(wrong).to_be_enabled()
+    wrong.click()
+    window.click("Keep as a negative")
+    expect(page.locator(".toast")).to_contain_text("Kept as a negative of “mug”.")
+    assert known(daemon, "mug")["negatives"] == 1
+
+
 def test_events_come_as_they_happen_and_are_told_once(daemon: Daemon, window: Window) -> None:
     daemon.learn("mug", MUG)
     daemon.show(TABLE, None)

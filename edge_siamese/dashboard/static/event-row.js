@@ -1,11 +1,12 @@
 /** An event: as one line, and in full with its picture, its decision and the button "Wrong". */
 
-import { get, decisionPicture, send } from "./api.js";
+import { get, decisionPicture } from "./api.js";
 import { facts, meter, sentences } from "./decision.js";
 import { attempt, button, errorLine, fill, h, icon, picture } from "./dom.js";
 import { ago, clock } from "./format.js";
 import { stream } from "./stream.js";
 import { toast } from "./toast.js";
+import { reject } from "./wrong.js";
 
 /** The group of an event: recognitions, changes or device. */
 export function group(event) {
@@ -73,10 +74,10 @@ function wrong(event) {
   const offer = () => {
     const pressed = button("Wrong", async () => {
       const before = stream.changes;
-      const changed = await attempt(line, pressed, () => send("POST", "/wrong", { decision: event.decision }));
-      if (!changed) return;
+      const message = await attempt(line, pressed, () => reject({ decision: event.decision }, event.name));
+      if (!message) return;
       fill(place, h("p.small.soft", {}, "Kept as a negative."));
-      toast(`Kept as a negative of “${changed.object.name}”.`, { undo: true, before, undone: offer });
+      toast(message, { undo: true, before, undone: offer });
     }, { icon: "cross", class: "small", name: `Wrong: this was not ${event.name ?? "it"}` });
     fill(place, pressed, line);
   };

@@ -1,6 +1,6 @@
 /** The page "Live": the picture, what is recognized now, and the state of camera, model and store. */
 
-import { get, pictureOf, send } from "./api.js";
+import { get, pictureOf } from "./api.js";
 import { decision, sentences } from "./decision.js";
 import { announce, attempt, button, errorLine, fill, h, icon, picture, setText } from "./dom.js";
 import { brief } from "./event-row.js";
@@ -9,6 +9,7 @@ import { livePicture } from "./live-picture.js";
 import { CHANGES, listen, stream } from "./stream.js";
 import { sentence, toast } from "./toast.js";
 import { watchRegions } from "./watched-regions.js";
+import { asksForName, reject } from "./wrong.js";
 
 export const name = "live";
 export const title = "Live";
@@ -34,11 +35,14 @@ export function mount(place, { heading, signal }) {
     if (wrong.disabled !== none && wrong.getAttribute("aria-busy") !== "true") wrong.disabled = none;
   };
 
+  /** Reject the last recognition; while its name is asked for, others may follow, so that one is named by its event. */
   const rejectLast = async () => {
     const before = stream.changes;
     await attempt(line, wrong, async () => {
-      const { object } = await send("POST", "/wrong", {});
-      toast(`Kept as a negative of “${object.name}”.`, { undo: true, before });
+      const last = stream.events.filter(({ kind, uid }) => kind === "appeared" && present.some((one) => one.uid === uid)).at(-1);
+      const which = asksForName() && last ? { decision: last.decision } : {};
+      const message = await reject(which, last?.name ?? present.at(-1).name);
+      if (message) toast(message, { undo: true, before });
     });
   };
 

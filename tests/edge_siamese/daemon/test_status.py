@@ -151,6 +151,7 @@ def test_the_report_has_all_keys(service: Callable[..., Any], tmp_path: Path) ->
         "failures": [],
         "integrations": {"dashboard": {"state": "http://127.0.0.1:8765"}},
         "sound": {"enabled": False, "problem": ""},
+        "training": {"collect_pictures": False},
         "loading": {"busy": False, "problem": "it failed", "settings_problem": "wrong", "model_problem": ""},
         "paths": {"config": "/c.toml", "state": str(tmp_path), "socket": "/run/x/control.sock"},
     }
