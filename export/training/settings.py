@@ -111,6 +111,8 @@ class TrainingSettings:
     """Distillation: the encoder with its published weights in the teacher; empty for the same as the student."""
     published_weight: float = 0.5
     """Distillation: weight of the published network in the teacher, 0 to 1."""
+    discriminant: bool = False
+    """The kept weights include a discriminant weighting of the embedding, which is found on the training images."""
     ema_fraction: float = 0.02
     """The kept weights are an exponential moving average over about this fraction of the run; 0 keeps the last ones."""
     validations: int = 20

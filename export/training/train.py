@@ -38,6 +38,7 @@ from export.progress import TrainingProgress
 from export.provenance import data_fingerprint, outcome, versions
 from export.training import checkpoint
 from export.training.checkpoint import BEST, CHECKPOINT, History, prepare_directory
+from export.training.discriminant import last_layer, with_discriminant
 from export.training.distillation import (
     Distillation,
     DistillationStep,
@@ -220,6 +221,8 @@ class TrainingRun:
         if settings.initialization != "encoder":
             encoder.initialize(settings.initialization)
         encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if settings.discriminant:
+            last_layer(encoder)
         self.origin = load_initial_weights(settings, splits, encoder)
         pictured = encoder_with_largest_pictures(settings, encoder)
         self.cropped_size = pictured.cropped_size
@@ -394,6 +397,8 @@ class TrainingRun:
     def validate(self) -> float:
         """Validation accuracy of the averaged weights, which are kept if they are the best so far."""
         candidate = interpolate_weights(self.initial, self.ema, self.settings.finetuned_weight)
+        if self.settings.discriminant:
+            candidate = with_discriminant(candidate, self.splits.train)
         with self.autocast():
             accuracy = validation_accuracy(candidate, self.splits.validation, self.settings)
         best = self.state.best_accuracy
